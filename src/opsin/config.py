@@ -1,0 +1,227 @@
+"""The composed config: plain values, where each was set, and the run directory that goes with it."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from opsin.errors import UserError
+from opsin.rundir import RunDirectory, find_runs, new_run_path, write_atomically
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+"""The folder of the config files."""
+
+PATHS = ("data_dir", "datamodule.path", "model.weights")
+"""Keys that may hold a path: a run directory must mean the same from wherever it is read."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where values of a config were set, as far as can be known: to be named in a message.
+
+    Attributes:
+        folder: the folder of the config files.
+        choices: option chosen per config group, such as `{"model": "cnn_gap"}`.
+        overrides: the words of the command line, such as `optimizer.lr=0.1`.
+    """
+
+    folder: Path | None = None
+    choices: Mapping[str, str | None] = field(default_factory=dict)
+    overrides: Sequence[str] = ()
+
+    def of(self, path: str) -> str:
+        """The place that set the key at the dotted `path`, in words; empty when it cannot be known."""
+        for word in self.overrides:
+            key = word.lstrip("+~").split("=", 1)[0].split("@", 1)[0].replace("/", ".")
+            if path == key or path.startswith(f"{key}."):
+                if key in self.choices:
+                    break  # the word chose a group's option: the file says more
+                return f"on the command line ({word})"
+        for file, keys in self._files(path):
+            if self.folder and _holds(file, keys):
+                return f"in {file.relative_to(self.folder.parent)}"
+        return ""
+
+    def _files(self, path: str) -> Iterator[tuple[Path, list[str]]]:
+        if self.folder is None:
+            return
+        keys = path.split(".")
+        for group in ("debug", "experiment"):
+            if option := self.choices.get(group):
+                yield self.folder / group / f"{option}.yaml", keys
+        if option := self.choices.get(keys[0]):
+            yield self.folder / keys[0] / f"{option}.yaml", keys[1:]
+        yield self.folder / "train.yaml", keys
+
+
+def _holds(file: Path, keys: Sequence[str]) -> bool:
+    try:
+        tree = read_yaml(file)
+    except (OSError, OmegaConfBaseException):
+        return False
+    for key in keys:
+        if not isinstance(tree, dict) or key not in tree:
+            return False
+        tree = tree[key]
+    return True
+
+
+@dataclass(frozen=True)
+class Composed:
+    """A config as it goes into a run.
+
+    Attributes:
+        tree: plain values, interpolations resolved, paths absolute.
+        origin: where the values were set.
+        run: the run directory.
+        resumes: whether the run goes on with what lies there.
+    """
+
+    tree: dict[str, Any]
+    origin: Origin
+    run: RunDirectory
+    resumes: bool = False
+
+    def save(self) -> None:
+        """Write `config.yaml` and `overrides.yaml` into the run directory: enough to build the run again."""
+        words = {"overrides": list(self.origin.overrides), "choices": dict(self.origin.choices)}
+        write_atomically(self.run.overrides, OmegaConf.to_yaml(OmegaConf.create(words)))
+        write_atomically(self.run.config, OmegaConf.to_yaml(OmegaConf.create(self.tree)))
+
+    @classmethod
+    def load(cls, run: RunDirectory) -> "Composed":
+        """What `save` wrote."""
+        words = read_yaml(run.overrides) if run.overrides.exists() else {"choices": {}, "overrides": []}
+        return cls(read_yaml(run.config), Origin(None, words["choices"], words["overrides"]), run, resumes=True)
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """A composed config as plain values with every interpolation resolved.
+
+    Raises:
+        UserError: an interpolation names a key that is not there, or a mandatory value (`???`) is not set.
+    """
+    try:
+        tree = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise UserError(f"The config cannot be resolved: {str(error).splitlines()[0]} (at {error.full_key})") from None
+    assert isinstance(tree, dict)
+    return {str(key): value for key, value in tree.items()}
+
+
+def read_yaml(path: Path) -> Any:
+    """The plain values that a YAML file holds."""
+    return OmegaConf.to_container(OmegaConf.load(path))
+
+
+def from_hydra(config: DictConfig) -> Composed:
+    """What Hydra composed for the job that runs now; on resume, the run's own config with the new values in it.
+
+    Raises:
+        UserError: the config cannot be resolved, or there is no such run to resume.
+    """
+    from hydra.core.hydra_config import HydraConfig
+
+    hydra = HydraConfig.get()
+    run = RunDirectory(Path(hydra.runtime.output_dir))
+    if config.resume and run.config.exists():
+        return _resumed(Composed.load(run), list(hydra.overrides.task))
+    if config.resume not in (None, "auto"):
+        RunDirectory.of(config.resume)  # raises: Hydra made a new directory because this is none
+    if run.config.exists() and not is_spawned():
+        raise UserError(
+            f"{run.path} holds a run already: go on with it by resume={run.path}, or name another directory"
+        )
+    return _composed(config, hydra, run)
+
+
+def compose(words: Sequence[str], run: Path | None = None) -> Composed:
+    """What `python train.py WORDS` would compose, for scripts, notebooks and tests.
+
+    Args:
+        words: overrides, such as `model=mlp` and `optimizer.lr=0.1`.
+        run: the run directory; None makes up a new one (nothing is written).
+
+    Raises:
+        UserError: the words cannot be composed.
+    """
+    import hydra
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
+
+    register_resolvers()
+    GlobalHydra.instance().clear()
+    try:
+        with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+            config = hydra.compose("train", list(words), return_hydra_config=True)
+    except HydraException as error:
+        raise UserError(str(error)) from None
+    node = config.hydra
+    place = RunDirectory((run or new_run_path(config.output_dir)).absolute())
+    with open_dict(config):
+        del config["hydra"]
+    return _composed(config, node, place)
+
+
+def _composed(config: DictConfig, hydra: Any, run: RunDirectory) -> Composed:
+    choices = {key: value for key, value in hydra.runtime.choices.items() if not key.startswith("hydra/")}
+    config.resume = None
+    for key in PATHS:
+        value = OmegaConf.select(config, key)
+        if isinstance(value, str) and (key == "data_dir" or Path(value).expanduser().exists()):
+            OmegaConf.update(config, key, str(Path(value).expanduser().absolute()))
+    return Composed(plain(config), Origin(CONFIGS, choices, list(hydra.overrides.task)), run)
+
+
+def is_spawned() -> bool:
+    """Whether this process is a further one of a run on several devices; only the first writes."""
+    ranks = (os.environ.get(name, "0") for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
+    return any(rank not in ("", "0") for rank in ranks)
+
+
+def _resumed(saved: Composed, words: Sequence[str]) -> Composed:
+    """The saved config with those values of the command line that were not given to the run before.
+
+    Raises:
+        UserError: a word chooses another part (`model=mlp`), which would be another run.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    new = [word for word in words if word not in saved.origin.overrides and not word.startswith("resume=")]
+    tree = OmegaConf.create(saved.tree)
+    for override in OverridesParser.create().parse_overrides(new):
+        if override.key_or_group in saved.origin.choices or override.is_delete():
+            raise UserError(
+                f"{override.input_line} does not go with resume: {saved.run.path} goes on with the parts that it was "
+                "begun with, and only values such as trainer.max_epochs=20 can be changed. Start a new run instead."
+            )
+        OmegaConf.update(tree, override.key_or_group, override.value(), force_add=True)
+    origin = Origin(None, saved.origin.choices, [*saved.origin.overrides, *new])
+    return Composed(plain(tree), origin, saved.run, resumes=True)
+
+
+def register_resolvers() -> None:
+    """Teach OmegaConf `${run_dir:...}`, which names the directory of a run (used by `hydra.run.dir`)."""
+    OmegaConf.register_new_resolver("run_dir", _run_dir, use_cache=True, replace=True)
+
+
+def _run_dir(outputs: str, resume: str | None, words: Sequence[str], *names: str) -> str:
+    """A fresh directory, or the one to go on in.
+
+    `resume=auto` goes on with the newest run of the very same command that has not finished.
+    """
+    if resume == "auto":
+        words = [word for word in words if word != "resume=auto"]
+        for run in find_runs(Path(outputs)):
+            same = run.overrides.exists() and words == [
+                word for word in Composed.load(run).origin.overrides if word != "resume=auto"
+            ]
+            if same and run.read_result().get("status") != "finished":
+                return str(run.path.absolute())
+    elif resume and RunDirectory(Path(resume).expanduser()).config.exists():
+        return str(Path(resume).expanduser().resolve())
+    return str(new_run_path(outputs, *names))

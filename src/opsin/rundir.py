@@ -1,0 +1,150 @@
+"""A run directory: where everything about one run lies, and who may write it when."""
+
+import contextlib
+import json
+import os
+import re
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from opsin.errors import Interrupted, UserError
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """The paths of a run, and its result.
+
+    Attributes:
+        path: the directory itself, absolute.
+    """
+
+    path: Path
+
+    @classmethod
+    def of(cls, run: str | Path) -> "RunDirectory":
+        """The directory of an existing run.
+
+        Raises:
+            UserError: there is no run at this place; the newest ones are named.
+        """
+        directory = cls(Path(run).expanduser().resolve())
+        if not directory.config.is_file():
+            near = [str(found.path) for found in find_runs(Path("outputs"))[:3]]
+            hint = f"; the newest are: {', '.join(near)}" if near else ""
+            raise UserError(f"{run} is no run directory: it has no {directory.config.name}{hint}")
+        return directory
+
+    @property
+    def config(self) -> Path:
+        """The composed config, resolved: enough to build the run again."""
+        return self.path / "config.yaml"
+
+    @property
+    def overrides(self) -> Path:
+        """The words of the command line."""
+        return self.path / "overrides.yaml"
+
+    @property
+    def result(self) -> Path:
+        """What came out."""
+        return self.path / "result.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of `best.ckpt` and `last.ckpt`."""
+        return self.path / "checkpoints"
+
+    @property
+    def best(self) -> Path:
+        """The checkpoint of the best epoch."""
+        return self.checkpoints / "best.ckpt"
+
+    @property
+    def last(self) -> Path:
+        """The checkpoint to go on from."""
+        return self.checkpoints / "last.ckpt"
+
+    @property
+    def metrics(self) -> Path:
+        """One row per epoch."""
+        return self.path / "metrics.csv"
+
+    def read_result(self) -> dict[str, Any]:
+        """The result so far; empty before the run has begun."""
+        try:
+            result = json.loads(self.result.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        assert isinstance(result, dict)
+        return result
+
+    @contextlib.contextmanager
+    def record(self, write: bool) -> Iterator[dict[str, Any]]:
+        """Give a dict to fill, and write it as `result.json` however the block ends.
+
+        The status is `interrupted` from the first moment, so that a run which is killed reads so; it becomes
+        `finished` at the end of the block, or `failed` with the error.
+
+        Args:
+            write: whether this process is the one that writes.
+        """
+        result: dict[str, Any] = {"status": "interrupted"}
+        self._write(result, write)
+        try:
+            yield result
+            result["status"] = "finished"
+        except Exception as error:
+            if not isinstance(error, Interrupted):
+                result |= {"status": "failed", "error": f"{type(error).__name__}: {error}"}
+            raise
+        finally:
+            self._write(result, write)
+
+    def _write(self, result: dict[str, Any], write: bool) -> None:
+        if write:
+            write_atomically(self.result, json.dumps(result, indent=2, allow_nan=True) + "\n")
+
+    def become_latest(self) -> None:
+        """Let `latest`, beside the folder of the day, point here; where links cannot be made, there is none."""
+        outputs = self.path.parent.parent if is_day(self.path.parent.name) else self.path.parent
+        link, new = outputs / "latest", outputs / f".latest.{secrets.token_hex(4)}"
+        with contextlib.suppress(OSError):
+            new.symlink_to(os.path.relpath(self.path, outputs), target_is_directory=True)
+            new.replace(link)
+
+
+def new_run_path(outputs: str | Path, *names: str) -> Path:
+    """A fresh `outputs/<date>/<time>_<names>_<id>`; the id tells runs apart that start in the same second."""
+    now = datetime.now()
+    words = [re.sub(r"[^A-Za-z0-9.-]+", "_", name) for name in names if name]
+    name = "_".join([f"{now:%H-%M-%S}", *words, secrets.token_hex(2)])
+    return Path(outputs) / f"{now:%Y-%m-%d}" / name
+
+
+def is_day(name: str) -> bool:
+    """Whether a folder is named like the day of its runs."""
+    return re.fullmatch(r"\d{4}-\d\d-\d\d", name) is not None
+
+
+def find_runs(folder: Path) -> list[RunDirectory]:
+    """All runs below a folder, the newest first; links are not followed."""
+    found = [RunDirectory(Path(root)) for root, _, files in os.walk(folder) if "config.yaml" in files]
+    return sorted(
+        (run for run in found if run.result.exists()),
+        key=lambda run: run.config.stat().st_mtime,
+        reverse=True,
+    )
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file so that at every moment the old or the new one is whole."""
+    part = path.with_name(f".{path.name}.part")
+    with part.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)

@@ -1,0 +1,126 @@
+"""Typos, wrong types and values out of range, planted at each level; the messages are read."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pytest
+from pydantic import BaseModel, ConfigDict, Field
+
+from opsin import build
+from opsin.check import Node, Section, check, resolve_target
+from opsin.config import compose
+from opsin.errors import UserError
+
+
+def refusal(*words: str) -> str:
+    with pytest.raises(UserError) as caught:
+        build.plan(compose(words))
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("word", "parts"),
+    [
+        ("+optimizer.lrr=0.1", ["optimizer.lrr is not known: did you mean optimizer.lr?", "command line"]),
+        ("+sed=1", ["sed is not known: did you mean seed?", "on the command line (+sed=1)"]),
+        ("+trainer.max_epoch=3", ["did you mean trainer.max_epochs?"]),
+        ("+datamodule.batchsize=3", ["did you mean datamodule.batch_size?"]),
+        ("+model.trainabel=head", ["did you mean model.trainable?"]),
+        ("+loss.label_smoting=0.1", ["did you mean loss.label_smoothing?"]),
+        ("+monitor.metrik=val/acc", ["did you mean monitor.metric?"]),
+        ("+callbacks.early_stopping.patiense=3", ["did you mean callbacks.early_stopping.patience?"]),
+        ("+optimizer.batch_size=3", ["optimizer.batch_size is not known: did you mean datamodule.batch_size?"]),
+        ("+optimizer.seed=3", ["did you mean seed?"]),
+        ("+model.num_logits=3", ["model.num_logits is worked out by Opsin and cannot be set"]),
+        ("+model.in_channels=3", ["model.in_channels is worked out by Opsin"]),
+        ("optimizer.lr=fast", ["optimizer.lr should be a valid number, not 'fast'"]),
+        ("optimizer.lr=-1", ["optimizer.lr should be greater than 0, not -1"]),
+        ("seed=-1", ["seed should be greater than or equal to 0, not -1"]),
+        ("seed=true", ["seed should be a valid integer, not True"]),
+        ("datamodule.train_fraction=2", ["datamodule.train_fraction should be less than or equal to 1"]),
+        ("datamodule.batch_size=0.5", ["datamodule.batch_size", "integer"]),
+        ("datamodule.resize=squish", ["datamodule.resize should be 'squash', 'crop' or 'letterbox'"]),
+        ("monitor.metric=test/acc", ["monitor.metric should be", "'val/loss'"]),
+        ("trainer.precision=b16", ["trainer.precision should be 'auto'"]),
+        ("model._target_=opsin.models.cnn_gpa", ["opsin.models.cnn_gpa does not exist", "opsin.models.cnn_gap?"]),
+        ("model._target_=os.system", ["os.system is not allowed", "OPSIN_TARGETS"]),
+        ("model._target_=opsin.modles.mlp", ["opsin.modles.mlp does not exist"]),
+    ],
+)
+def test_command_line(word: str, parts: list[str]) -> None:
+    message = refusal(word)
+    for part in parts:
+        assert part in message
+
+
+def test_all_problems_are_told_at_once() -> None:
+    message = refusal("+optimizer.lrr=1", "seed=-1", "+trainer.max_epoch=2")
+    assert message.count("\n  - ") == 3
+
+
+def test_a_missing_mandatory_value_is_named() -> None:
+    with pytest.raises(UserError, match=r"datamodule\.path"):
+        compose(["datamodule=image_folder"])
+
+
+def test_an_option_that_is_none_lists_those_that_are() -> None:
+    with pytest.raises(UserError, match=r"(?s)model/cnn_gpa.*cnn_gap"):
+        compose(["model=cnn_gpa"])
+
+
+def test_a_typo_in_an_experiment_file_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import shutil
+
+    from opsin import config
+
+    configs = tmp_path / "configs"
+    shutil.copytree(config.CONFIGS, configs)
+    (configs / "experiment" / "mine.yaml").write_text(
+        "# @package _global_\ntrainer:\n  max_epocs: 3\noptimizer:\n  lr: -1\n"
+    )
+    (configs / "model" / "mine.yaml").write_text("_target_: opsin.models.mlp\nhiden: 3\n")
+    monkeypatch.setattr(config, "CONFIGS", configs)
+    message = refusal("experiment=mine", "model=mine")
+    assert "did you mean trainer.max_epochs?  [set in configs/experiment/mine.yaml]" in message
+    assert "optimizer.lr should be greater than 0, not -1  [set in configs/experiment/mine.yaml]" in message
+    assert "model.hiden is not known: did you mean model.hidden?  [set in configs/model/mine.yaml]" in message
+
+
+class Top(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    seed: int = 0
+
+
+def call(
+    size: tuple[int, int] = (1, 1), rate: Annotated[float, Field(ge=0, lt=1)] = 0.5, way: Literal["a", "b"] = "a"
+) -> Any:
+    return size, rate, way
+
+
+def beside(rate: float = 0.0, extra: str = "") -> None: ...
+
+
+def test_values_arrive_as_the_signature_wants_them() -> None:
+    nodes, top = check({"seed": 3, "part": {"size": [2, 3], "way": "b"}}, {"part": Section(call=call)}, Top)
+    assert nodes["part"].build() == ((2, 3), 0.5, "b")
+    assert top == Top(seed=3)
+
+
+def test_a_parameter_of_both_goes_to_both_and_others_to_their_own() -> None:
+    section = Section(call=call, beside=beside)
+    nodes, _ = check({"part": {"rate": 0.25, "extra": "x", "way": "b"}}, {"part": section}, Top)
+    assert nodes["part"] == Node(call, {"way": "b", "rate": 0.25}, {"rate": 0.25, "extra": "x"})
+
+
+def test_many_sections_may_be_null() -> None:
+    nodes, _ = check({"parts": {"one": {"way": "b"}, "two": None}}, {"parts": Section(call=call, many=True)}, Top)
+    assert list(nodes["parts"]) == ["one"]
+
+
+def test_targets_of_your_own_must_be_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match="OPSIN_TARGETS"):
+        resolve_target("collections.OrderedDict")
+    monkeypatch.setenv("OPSIN_TARGETS", "my_package, collections")
+    assert resolve_target("collections.OrderedDict").__name__ == "OrderedDict"
+    with pytest.raises(UserError):
+        resolve_target("collectionsx.OrderedDict")
