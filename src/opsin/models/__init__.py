@@ -1,0 +1,52 @@
+"""Networks as named stages and a head: the lectures' from scratch, and pretrained ones.
+
+torchvision and timm are imported when a network of theirs is built, not before.
+"""
+
+from opsin.models.cnn import (
+    cats_dogs_cnn,
+    cnn_batchnorm,
+    cnn_deep,
+    cnn_flatten,
+    cnn_gap,
+    cnn_plain,
+    lenet5,
+    lenet_relu,
+    mlp,
+    simple_cnn,
+)
+from opsin.models.loading import LoadedWeights, load_weights
+from opsin.models.network import Network, Trainable
+from opsin.models.pretrained import efficientnet_lite0, resnet18
+from opsin.models.residual import mini_resnet
+from opsin.models.strided import strided_cats_dogs, strided_cnn
+from opsin.models.summary import Summary, summarise, summary_table, summary_text
+from opsin.models.weights import Weights, imagenet_weights
+
+__all__ = [
+    "LoadedWeights",
+    "Network",
+    "Summary",
+    "Trainable",
+    "Weights",
+    "cats_dogs_cnn",
+    "cnn_batchnorm",
+    "cnn_deep",
+    "cnn_flatten",
+    "cnn_gap",
+    "cnn_plain",
+    "efficientnet_lite0",
+    "imagenet_weights",
+    "lenet5",
+    "lenet_relu",
+    "load_weights",
+    "mini_resnet",
+    "mlp",
+    "resnet18",
+    "simple_cnn",
+    "strided_cats_dogs",
+    "strided_cnn",
+    "summarise",
+    "summary_table",
+    "summary_text",
+]

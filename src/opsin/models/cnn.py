@@ -1,0 +1,213 @@
+"""The lectures' networks trained from scratch: dense, LeNet and plain convolutional ones.
+
+Every function takes the data's facts from the builder (`num_logits`, `in_channels`, `image_size` as
+(height, width) in pixels) and raises `UserError` for images smaller than its layers can take. Layers are
+initialised as PyTorch does by default.
+"""
+
+from math import prod
+
+from torch import nn
+
+from opsin.models.network import Network, Rate, Width, sequential
+from opsin.models.shapes import feature_shape
+
+
+def mlp(*, num_logits: int, in_channels: int, image_size: tuple[int, int], hidden: Width = 128) -> Network:
+    """Dense baseline: one hidden layer with ReLU; 101,770 parameters at 1x28x28 with ten logits."""
+    height, width = image_size
+    stages = {
+        "hidden": sequential(flatten=nn.Flatten(), fc=nn.Linear(in_channels * height * width, hidden), relu=nn.ReLU())
+    }
+    return Network("mlp", stages, nn.Linear(hidden, num_logits))
+
+
+def cnn_flatten(*, num_logits: int, in_channels: int, image_size: tuple[int, int], hidden: Width = 64) -> Network:
+    """Conv 32-64-64, flattened into a dense layer; 93,322 parameters at 1x28x28 with ten logits."""
+    stages = _digit_stages(in_channels)
+    features = prod(feature_shape("cnn_flatten", stages, in_channels, image_size))
+    head = sequential(
+        flatten=nn.Flatten(),
+        fc1=nn.Linear(features, hidden),
+        relu=nn.ReLU(),
+        fc2=nn.Linear(hidden, num_logits),
+    )
+    return Network("cnn_flatten", stages, head)
+
+
+def cnn_gap(*, num_logits: int, in_channels: int, image_size: tuple[int, int]) -> Network:
+    """Conv 32-64-64, averaged over the image; 56,394 parameters with one channel and ten logits."""
+    stages = _digit_stages(in_channels)
+    channels = feature_shape("cnn_gap", stages, in_channels, image_size)[0]
+    head = sequential(pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten(), fc=nn.Linear(channels, num_logits))
+    return Network("cnn_gap", stages, head)
+
+
+def _digit_stages(in_channels: int) -> dict[str, nn.Module]:
+    return {
+        "block1": _conv(in_channels, 32, pool=nn.MaxPool2d(2)),
+        "block2": _conv(32, 64, pool=nn.MaxPool2d(2)),
+        "block3": _conv(64, 64),
+    }
+
+
+def simple_cnn(
+    *,
+    num_logits: int,
+    in_channels: int,
+    image_size: tuple[int, int],
+    hidden: Width = 128,
+    dropout: Rate = 0.5,
+) -> Network:
+    """Padded conv 32-64, dense 128 with dropout; 421,642 parameters at 1x28x28 with ten logits."""
+    stages = {
+        "block1": _conv(in_channels, 32, padding=1, pool=nn.MaxPool2d(2)),
+        "block2": _conv(32, 64, padding=1, pool=nn.MaxPool2d(2)),
+    }
+    features = prod(feature_shape("simple_cnn", stages, in_channels, image_size))
+    head = sequential(
+        flatten=nn.Flatten(),
+        fc1=nn.Linear(features, hidden),
+        relu=nn.ReLU(),
+        dropout=nn.Dropout(dropout),
+        fc2=nn.Linear(hidden, num_logits),
+    )
+    return Network("simple_cnn", stages, head)
+
+
+def lenet5(*, num_logits: int, in_channels: int, image_size: tuple[int, int]) -> Network:
+    """LeCun's network of 1998, tanh and average pooling; 61,706 parameters at 1x32x32 with ten logits.
+
+    "Gradient-based learning applied to document recognition", with every connection of the second
+    convolution present and a dense layer in place of its radial basis functions, as is the custom now.
+    """
+    return _lenet("lenet5", nn.Tanh, nn.AvgPool2d, num_logits, in_channels, image_size)
+
+
+def lenet_relu(*, num_logits: int, in_channels: int, image_size: tuple[int, int]) -> Network:
+    """LeNet-5 with ReLU and max-pooling; 61,706 parameters at 1x32x32 with ten logits."""
+    return _lenet("lenet_relu", nn.ReLU, nn.MaxPool2d, num_logits, in_channels, image_size)
+
+
+def _lenet(
+    name: str,
+    activation: type[nn.Tanh] | type[nn.ReLU],
+    pool: type[nn.AvgPool2d] | type[nn.MaxPool2d],
+    num_logits: int,
+    in_channels: int,
+    image_size: tuple[int, int],
+) -> Network:
+    stages = {
+        "block1": sequential(conv=nn.Conv2d(in_channels, 6, 5), activation=activation(), pool=pool(2)),
+        "block2": sequential(conv=nn.Conv2d(6, 16, 5), activation=activation(), pool=pool(2)),
+    }
+    features = prod(feature_shape(name, stages, in_channels, image_size))
+    head = sequential(
+        flatten=nn.Flatten(),
+        fc1=nn.Linear(features, 120),
+        activation1=activation(),
+        fc2=nn.Linear(120, 84),
+        activation2=activation(),
+        fc3=nn.Linear(84, num_logits),
+    )
+    return Network(name, stages, head)
+
+
+def cnn_plain(*, num_logits: int, in_channels: int, image_size: tuple[int, int]) -> Network:
+    """Padded conv 32-64 and a dense layer; 60,362 parameters at 3x32x32 with ten logits."""
+    return _two_blocks("cnn_plain", False, num_logits, in_channels, image_size)
+
+
+def cnn_batchnorm(*, num_logits: int, in_channels: int, image_size: tuple[int, int]) -> Network:
+    """`cnn_plain` with BatchNorm before each ReLU; 60,554 parameters at 3x32x32 with ten logits."""
+    return _two_blocks("cnn_batchnorm", True, num_logits, in_channels, image_size)
+
+
+def _two_blocks(name: str, batchnorm: bool, num_logits: int, in_channels: int, image_size: tuple[int, int]) -> Network:
+    stages = {
+        "block1": _conv(in_channels, 32, padding=1, batchnorm=batchnorm, pool=nn.MaxPool2d(2)),
+        "block2": _conv(32, 64, padding=1, batchnorm=batchnorm, pool=nn.MaxPool2d(2)),
+    }
+    features = prod(feature_shape(name, stages, in_channels, image_size))
+    return Network(name, stages, sequential(flatten=nn.Flatten(), fc=nn.Linear(features, num_logits)))
+
+
+def cnn_deep(
+    *,
+    num_logits: int,
+    in_channels: int,
+    image_size: tuple[int, int],
+    dropout: Rate = 0.25,
+    head_dropout: Rate = 0.5,
+) -> Network:
+    """Three double blocks 32-64-128 with BatchNorm; 815,530 parameters at 3x32x32 with ten logits.
+
+    The lecture adds an L2 penalty of 1e-4 on all weights: that is the optimizer's `weight_decay`.
+    """
+    stages: dict[str, nn.Module] = {}
+    channels = in_channels
+    for number, width in enumerate((32, 64, 128), start=1):
+        stages[f"block{number}"] = sequential(
+            conv1=_conv(channels, width, padding=1, batchnorm=True),
+            conv2=_conv(width, width, padding=1, batchnorm=True),
+            pool=nn.MaxPool2d(2),
+            dropout=nn.Dropout(dropout),
+        )
+        channels = width
+    features = prod(feature_shape("cnn_deep", stages, in_channels, image_size))
+    head = sequential(
+        flatten=nn.Flatten(),
+        fc1=nn.Linear(features, 256),
+        norm=nn.BatchNorm1d(256),
+        relu=nn.ReLU(),
+        dropout=nn.Dropout(head_dropout),
+        fc2=nn.Linear(256, num_logits),
+    )
+    return Network("cnn_deep", stages, head)
+
+
+def cats_dogs_cnn(
+    *,
+    num_logits: int,
+    in_channels: int,
+    image_size: tuple[int, int],
+    hidden: Width = 512,
+    dropout: Rate = 0.0,
+) -> Network:
+    """Conv 32-64-128-128 averaged over the image, dense 512; 307,393 parameters at 3x150x150, one logit.
+
+    The lecture's regularised version has `dropout` 0.5 before the last layer.
+    """
+    stages: dict[str, nn.Module] = {}
+    channels = in_channels
+    for number, width in enumerate((32, 64, 128, 128), start=1):
+        stages[f"block{number}"] = _conv(channels, width, pool=nn.MaxPool2d(2))
+        channels = width
+    feature_shape("cats_dogs_cnn", stages, in_channels, image_size)
+    head = sequential(
+        pool=nn.AdaptiveAvgPool2d(1),
+        flatten=nn.Flatten(),
+        fc1=nn.Linear(channels, hidden),
+        relu=nn.ReLU(),
+        dropout=nn.Dropout(dropout),
+        fc2=nn.Linear(hidden, num_logits),
+    )
+    return Network("cats_dogs_cnn", stages, head)
+
+
+def _conv(
+    in_channels: int,
+    out_channels: int,
+    *,
+    padding: int = 0,
+    batchnorm: bool = False,
+    pool: nn.Module | None = None,
+) -> nn.Sequential:
+    """Return conv 3x3, BatchNorm if asked, ReLU, and the pool if one is given."""
+    layers: dict[str, nn.Module] = {"conv": nn.Conv2d(in_channels, out_channels, 3, padding=padding)}
+    if batchnorm:
+        layers["norm"] = nn.BatchNorm2d(out_channels)
+    layers["relu"] = nn.ReLU()
+    if pool is not None:
+        layers["pool"] = pool
+    return sequential(**layers)

