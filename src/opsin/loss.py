@@ -1,0 +1,76 @@
+"""The loss: cross-entropy, or binary cross-entropy on one logit where there are two classes."""
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from opsin.errors import UserError
+
+
+class ClassificationLoss(nn.Module):
+    """Mean loss of a batch, for integer or soft targets.
+
+    Args:
+        class_counts: training images per class.
+        function: `auto` takes one logit and binary cross-entropy for two classes, cross-entropy otherwise.
+        label_smoothing: share of each target that is spread evenly over all classes (arXiv:1512.00567, section 7).
+        class_weights: `balanced` weighs a class by N / (C * its count), as scikit-learn does.
+
+    Attributes:
+        num_logits: how many outputs a network needs for this loss.
+
+    Raises:
+        UserError: binary cross-entropy was asked for more or fewer than two classes.
+    """
+
+    def __init__(
+        self,
+        class_counts: Sequence[int],
+        *,
+        function: Literal["auto", "cross_entropy", "binary_cross_entropy"] = "auto",
+        label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0,
+        class_weights: Literal["none", "balanced"] = "none",
+    ) -> None:
+        super().__init__()
+        num_classes = len(class_counts)
+        if function == "binary_cross_entropy" and num_classes != 2:
+            raise UserError(
+                f"loss.function=binary_cross_entropy needs two classes, the data have {num_classes}: "
+                "take loss.function=auto"
+            )
+        self.num_classes = num_classes
+        self.num_logits = 1 if num_classes == 2 and function != "cross_entropy" else num_classes
+        self.label_smoothing = label_smoothing
+        counts = torch.tensor(class_counts, dtype=torch.float32)
+        weight = counts.sum() / (num_classes * counts) if class_weights == "balanced" else None
+        self.register_buffer("weight", weight, persistent=False)
+        self.weight: Tensor | None
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """The mean loss.
+
+        Args:
+            logits: `(N, num_logits)`.
+            targets: class indices `(N,)`, or class probabilities `(N, C)` as Mixup makes them.
+        """
+        logits = logits.float()
+        if self.num_logits == self.num_classes:
+            return F.cross_entropy(logits, targets, weight=self.weight, label_smoothing=self.label_smoothing)
+        positive = targets[:, 1] if targets.ndim == 2 else targets.to(logits.dtype)
+        z, smooth = logits.squeeze(1), positive * (1 - self.label_smoothing) + self.label_smoothing / 2
+        if self.weight is None:
+            return F.binary_cross_entropy_with_logits(z, smooth)
+        negative_weight, positive_weight = self.weight
+        losses = positive_weight * smooth * F.softplus(-z) + negative_weight * (1 - smooth) * F.softplus(z)
+        if targets.ndim == 2:
+            return losses.mean()  # as torch's cross_entropy does for class probabilities
+        return losses.sum() / torch.where(positive > 0.5, positive_weight, negative_weight).sum()
+
+
+def class_logits(logits: Tensor) -> Tensor:
+    """Logits `(N, C)` whose softmax are the class probabilities; one logit z becomes the pair (0, z)."""
+    return F.pad(logits, (1, 0)) if logits.shape[1] == 1 else logits

@@ -1,0 +1,105 @@
+"""Learning rate over time: each function takes an optimizer and gives what Lightning calls a scheduler config.
+
+Every schedule but `plateau` moves with each optimizer step. `warmup_epochs` lets the rate rise linearly from a
+hundredth of its value (Goyal et al., arXiv:1706.02677, section 2.2); fractions of an epoch are welcome.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LinearLR, OneCycleLR, ReduceLROnPlateau
+
+Epochs = Annotated[float, Field(ge=0)]
+WARMUP_START = 0.01
+
+
+def constant(optimizer: Optimizer, *, steps_per_epoch: int, warmup_epochs: Epochs = 0.0) -> list[dict[str, Any]]:
+    """The same rate throughout."""
+    if warmup_epochs == 0:
+        return []
+    return _by_step(optimizer, lambda _: 1.0, round(warmup_epochs * steps_per_epoch))
+
+
+def step(
+    optimizer: Optimizer,
+    *,
+    steps_per_epoch: int,
+    every_epochs: Annotated[int, Field(ge=1)] = 5,
+    factor: Annotated[float, Field(gt=0, le=1)] = 0.1,
+    warmup_epochs: Epochs = 0.0,
+) -> list[dict[str, Any]]:
+    """Multiply the rate by `factor` after every `every_epochs` epochs (torch's StepLR)."""
+    period = every_epochs * steps_per_epoch
+    return _by_step(optimizer, lambda done: factor ** (done // period), round(warmup_epochs * steps_per_epoch))
+
+
+def cosine(
+    optimizer: Optimizer,
+    *,
+    total_steps: int,
+    steps_per_epoch: int,
+    final_factor: Annotated[float, Field(ge=0, le=1)] = 0.0,
+    warmup_epochs: Epochs = 0.0,
+) -> list[dict[str, Any]]:
+    """Fall along half a cosine to `final_factor` of the rate at the last step (arXiv:1608.03983, without restarts)."""
+    warmup = round(warmup_epochs * steps_per_epoch)
+
+    def factor(done: int) -> float:
+        progress = min(1.0, max(0, done - warmup) / max(1, total_steps - warmup))
+        return final_factor + (1 - final_factor) * (1 + math.cos(math.pi * progress)) / 2
+
+    return _by_step(optimizer, factor, warmup)
+
+
+def onecycle(
+    optimizer: Optimizer,
+    *,
+    total_steps: int,
+    warmup_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.3,
+    initial_divisor: Annotated[float, Field(ge=1)] = 25.0,
+    final_divisor: Annotated[float, Field(ge=1)] = 1e4,
+) -> list[dict[str, Any]]:
+    """Rise to the rate over `warmup_fraction` of all steps, then anneal (torch's OneCycleLR, arXiv:1708.07120)."""
+    scheduler = OneCycleLR(
+        optimizer,
+        max_lr=[group["lr"] for group in optimizer.param_groups],
+        total_steps=total_steps,
+        pct_start=warmup_fraction,
+        div_factor=initial_divisor,
+        final_div_factor=final_divisor,
+    )
+    return [{"scheduler": scheduler, "interval": "step"}]
+
+
+def plateau(
+    optimizer: Optimizer,
+    *,
+    steps_per_epoch: int,
+    monitor: str,
+    mode: Literal["min", "max"] = "min",
+    factor: Annotated[float, Field(gt=0, lt=1)] = 0.1,
+    patience: Annotated[int, Field(ge=0)] = 3,
+    min_lr: Annotated[float, Field(ge=0)] = 0.0,
+    warmup_epochs: Epochs = 0.0,
+) -> list[dict[str, Any]]:
+    """Multiply the rate by `factor` once `monitor` has not improved for more than `patience` epochs."""
+    warmup = round(warmup_epochs * steps_per_epoch)
+    configs: list[dict[str, Any]] = []
+    if warmup:
+        # LinearLR multiplies the rate it finds, so that it leaves alone what the plateau has lowered.
+        rise = LinearLR(optimizer, start_factor=WARMUP_START, total_iters=warmup)
+        configs.append({"scheduler": rise, "interval": "step", "name": "warmup"})
+    scheduler = ReduceLROnPlateau(optimizer, mode=mode, factor=factor, patience=patience, min_lr=min_lr)
+    configs.append({"scheduler": scheduler, "interval": "epoch", "monitor": monitor, "name": "plateau"})
+    return configs
+
+
+def _by_step(optimizer: Optimizer, factor: Callable[[int], float], warmup: int) -> list[dict[str, Any]]:
+    def warmed(done: int) -> float:
+        rise = WARMUP_START + (1 - WARMUP_START) * done / warmup if done < warmup else 1.0
+        return rise * factor(done)
+
+    return [{"scheduler": LambdaLR(optimizer, warmed), "interval": "step"}]

@@ -1,0 +1,46 @@
+import torch
+from torch import nn
+
+from opsin.optim import parameter_groups
+
+
+def network() -> nn.Module:
+    model = nn.Module()
+    model.stages = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4))
+    model.head = nn.Linear(4, 2)
+    return model
+
+
+def by_name(groups: list[dict]) -> dict[str, dict]:
+    return {group["name"]: group for group in groups}
+
+
+def test_norms_and_biases_do_not_decay_unless_asked() -> None:
+    model = network()
+    groups = by_name(parameter_groups(model, lr=0.1, weight_decay=0.01))
+    conv, norm = model.stages
+    assert [id(p) for p in groups["backbone/decay"]["params"]] == [id(conv.weight)]
+    undecayed = {id(p) for p in groups["backbone/no_decay"]["params"]}
+    assert undecayed == {id(conv.bias), id(norm.weight), id(norm.bias)}
+    assert groups["backbone/no_decay"]["weight_decay"] == 0
+    everything = by_name(parameter_groups(model, lr=0.1, weight_decay=0.01, decay_norm_and_bias=True))
+    assert set(everything) == {"backbone/decay", "head/decay"}
+
+
+def test_backbone_learns_at_its_own_rate() -> None:
+    groups = parameter_groups(network(), lr=0.1, backbone_lr_factor=0.1)
+    assert {group["name"].split("/")[0]: group["lr"] for group in groups} == {"backbone": 0.1 * 0.1, "head": 0.1}
+
+
+def test_frozen_parameters_are_left_out_and_each_other_is_in_one_group() -> None:
+    model = network()
+    model.stages[0].requires_grad_(False)
+    grouped = [p for group in parameter_groups(model, weight_decay=0.1) for p in group["params"]]
+    trained = [p for p in model.parameters() if p.requires_grad]
+    assert len(grouped) == len(trained)
+    assert {id(p) for p in grouped} == {id(p) for p in trained}
+
+
+def test_groups_go_into_torch_optimizers() -> None:
+    optimizer = torch.optim.AdamW(parameter_groups(network(), lr=0.5, weight_decay=0.1), lr=0.5)
+    assert {group["weight_decay"] for group in optimizer.param_groups} == {0.0, 0.1}
