@@ -1,0 +1,236 @@
+"""From a checked config to the objects of a run: the one place where data and networks meet."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import lightning as L
+from pydantic import BaseModel, ConfigDict, Field
+from torch import nn
+from torch.optim import Optimizer
+
+from opsin.check import Node, Section, check
+from opsin.classifier import Classifier
+from opsin.config import Composed
+from opsin.data import Augmentation, ImageDataModule
+from opsin.errors import UserError
+from opsin.loss import ClassificationLoss
+from opsin.models import LoadedWeights, Network, Trainable, Weights, imagenet_weights, load_weights
+from opsin.optim import parameter_groups
+from opsin.rundir import RunDirectory
+from opsin.trainer import Layout, lay_out, make_trainer
+
+INPUT_FACTS = ("image_size", "mean", "std", "interpolation")
+"""What pretrained weights say about the images that they expect."""
+
+
+def monitor(
+    metric: Literal[
+        "val/loss",
+        "val/acc",
+        "val/f1_macro",
+        "val/auroc",
+        "val/ece",
+        "train/loss",
+        "train/acc",
+        "train/f1_macro",
+        "train/auroc",
+        "train/ece",
+    ],
+    mode: Literal["min", "max"],
+) -> None:
+    """The metric that tells the best epoch; never one of the test set."""
+
+
+class Declared(BaseModel):
+    """The top-level keys that are no sections."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    data_dir: str
+    output_dir: str
+    resume: str | None = None
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """How a network takes up what another has learned.
+
+    Attributes:
+        weights: `none`, `imagenet`, a file of weights, or a run directory.
+        trainable: `all`, `head`, or the names of stages, which train beside the head.
+        backbone_lr_factor: learning rate of everything but the head, as a multiple of `optimizer.lr`.
+    """
+
+    weights: str = "none"
+    trainable: Trainable = "all"
+    backbone_lr_factor: Annotated[float, Field(gt=0)] = 1.0
+
+    def apply(self, network: Network, pretrained: bool = True) -> LoadedWeights | None:
+        """Load the weights, unless they come from elsewhere, and freeze what does not train."""
+        loaded = load_weights(network, self.weights) if pretrained and self.weights != "none" else None
+        network.freeze(self.trainable)
+        return loaded
+
+
+def _given(*names: str) -> frozenset[str]:
+    return frozenset(names)
+
+
+SECTIONS = {
+    "datamodule": Section(beside=ImageDataModule, given_beside=_given("source", "augmentation", "seed", "channels")),
+    "model": Section(
+        beside=Transfer,
+        given=_given("num_logits", "in_channels", "image_size"),
+    ),
+    "augmentation": Section(given=_given("num_classes")),
+    "loss": Section(call=ClassificationLoss, given=_given("class_counts")),
+    "optimizer": Section(
+        beside=parameter_groups, given=_given("params"), given_beside=_given("network", "backbone_lr_factor")
+    ),
+    "scheduler": Section(given=_given("optimizer", "total_steps", "steps_per_epoch")),
+    "trainer": Section(
+        beside=lay_out,
+        given=_given("callbacks", "loggers", "folder"),
+        given_beside=_given("network", "accelerator"),
+    ),
+    "callbacks": Section(many=True, given=_given("run")),
+    "logger": Section(many=True, given=_given("run", "save_dir", "resume_step")),
+    "monitor": Section(call=monitor),
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A config that has been checked: nodes to build from, by section."""
+
+    nodes: Mapping[str, Any]
+    seed: int
+
+    def __getitem__(self, section: str) -> Node:
+        node = self.nodes[section]
+        assert isinstance(node, Node)
+        return node
+
+    def many(self, section: str) -> list[Node]:
+        """The named nodes of a section, in their order."""
+        return list(self.nodes[section].values())
+
+
+def plan(composed: Composed) -> Plan:
+    """Check a composed config as a whole, before anything is loaded.
+
+    Raises:
+        UserError: names every key that is wrong.
+    """
+    nodes, declared = check(composed.tree, SECTIONS, Declared, composed.origin)
+    assert isinstance(declared, Declared)
+    return Plan(nodes, declared.seed)
+
+
+def data(plan: Plan, facts: Mapping[str, Any] | None = None) -> ImageDataModule:
+    """The datamodule, with the input that the network and its weights expect.
+
+    Args:
+        plan: the checked config.
+        facts: what a finished run recorded about its data; its input is taken over as it was.
+    """
+    node = plan["datamodule"]
+    source = node.build()
+    options = {key: value for key, value in node.beside.items() if value is not None}
+    expected = dict(facts or {}) or _expected_input(plan["model"])
+    for key in INPUT_FACTS:
+        if key in expected and (facts or key not in options):
+            options[key] = expected[key]
+    augmentation: Augmentation = plan["augmentation"].build(num_classes=len(source.classes))
+    channels: Literal[3] | None = (
+        None if plan["model"].takes("in_channels") else 3
+    )  # grey images are repeated for RGB networks
+    return ImageDataModule(source, augmentation=augmentation, seed=plan.seed, channels=channels, **options)
+
+
+def _expected_input(model: Node) -> dict[str, Any]:
+    """The input that a model's pretrained weights were trained with; empty where there are none."""
+    weights = model.beside.get("weights", "none")
+    if weights == "none":
+        return {}
+    run = RunDirectory(Path(weights))
+    if run.config.exists():
+        return {key: run.read_result()["data"][key] for key in INPUT_FACTS}
+    facts: Weights | None = imagenet_weights(model.call)
+    return {key: getattr(facts, key.replace("image_", "")) for key in INPUT_FACTS} if facts else {}
+
+
+def loss(plan: Plan, data: ImageDataModule) -> ClassificationLoss:
+    """The loss, which knows how many logits the network needs."""
+    return plan["loss"].build(class_counts=data.facts()["class_counts"]["train"])  # type: ignore[no-any-return]
+
+
+def network(
+    plan: Plan, data: ImageDataModule, num_logits: int, pretrained: bool = True
+) -> tuple[Network, LoadedWeights | None]:
+    """The network for these data, its pretrained weights loaded and its frozen stages frozen.
+
+    Args:
+        plan: the checked config.
+        data: tells channels and size of the images.
+        num_logits: outputs of the head.
+        pretrained: whether to load the weights that the config names; without, all are random.
+    """
+    node = plan["model"]
+    built = node.build(num_logits=num_logits, in_channels=data.channels, image_size=data.image_size)
+    return built, Transfer(**node.beside).apply(built, pretrained)
+
+
+def classifier(
+    plan: Plan, data: ImageDataModule, network: Network, loss: ClassificationLoss, record: Mapping[str, Any]
+) -> Classifier:
+    """The LightningModule around a network."""
+
+    def optimizer(network: nn.Module) -> Optimizer:
+        node = plan["optimizer"]
+        factor = Transfer(**plan["model"].beside).backbone_lr_factor
+        groups = parameter_groups(network, backbone_lr_factor=factor, **node.beside)
+        if not groups:
+            raise UserError("model.trainable leaves nothing to train: take model.trainable=head or more")
+        fused = {"fused": True} if node.takes("fused") and "fused" not in node.arguments else {}
+        return node.build(params=groups, **fused)  # type: ignore[no-any-return]
+
+    def schedule(optimizer: Optimizer, total_steps: int, steps_per_epoch: int) -> list[dict[str, Any]]:
+        given = {"optimizer": optimizer, "total_steps": total_steps, "steps_per_epoch": steps_per_epoch}
+        return plan["scheduler"].build(**given)  # type: ignore[no-any-return]
+
+    return Classifier(
+        network,
+        loss,
+        num_images=data.facts()["counts"],
+        optimizer=optimizer,
+        schedule=schedule,
+        record=record,
+    )
+
+
+def trainer(plan: Plan, run: RunDirectory, resume_step: int | None = None) -> L.Trainer:
+    """The trainer of a run, with its callbacks and loggers."""
+    callbacks = [node.build(run=run) for node in plan.many("callbacks")]
+    loggers = [node.build(run=run, save_dir=str(run.path), resume_step=resume_step) for node in plan.many("logger")]
+    return plan["trainer"].build(callbacks=callbacks, loggers=loggers, folder=run.path)  # type: ignore[no-any-return]
+
+
+def evaluator(plan: Plan, run: RunDirectory) -> L.Trainer:
+    """A trainer that only measures: one device, no callbacks, no loggers; everything else as in the run."""
+    arguments = plan["trainer"].arguments | {
+        "devices": 1,
+        "num_nodes": 1,
+        "strategy": "auto",
+        "profiler": None,
+    }
+    return make_trainer(**arguments, callbacks=[], loggers=[], folder=run.path)
+
+
+def layout(plan: Plan, network: Network) -> Layout:
+    """Lay the network out for the hardware."""
+    node = plan["trainer"]
+    return lay_out(network, node.arguments.get("accelerator", "auto"), **node.beside)

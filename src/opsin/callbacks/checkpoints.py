@@ -1,0 +1,135 @@
+"""The best and the last checkpoint, and the one that an interruption leaves."""
+
+import logging
+import math
+import signal
+import threading
+from types import FrameType
+from typing import Any, Literal
+
+import lightning as L
+
+from opsin.callbacks.base import EpochCallback
+from opsin.errors import Interrupted, UserError
+from opsin.rundir import RunDirectory
+
+log = logging.getLogger(__name__)
+
+
+class Checkpoints(EpochCallback):
+    """Keeps `best.ckpt` and `last.ckpt` up to date, and stops cleanly when asked to.
+
+    `last.ckpt` is written at the end of every epoch, after all that the epoch changes, so that a run which goes on
+    from it takes the very steps that it would have taken. At the first SIGINT (Ctrl-C) or SIGTERM it is written after
+    the step under way and `Interrupted` is raised; a second one stops at once.
+
+    Args:
+        monitor: metric that tells the best epoch.
+        mode: whether less or more of it is better.
+        run: the run directory, where the files go.
+
+    Attributes:
+        best_value: best value of `monitor` so far; None before the first.
+        best_epoch: its epoch, counted from 0.
+        best_metrics: all metrics of that epoch.
+    """
+
+    def __init__(self, monitor: str, mode: Literal["min", "max"] = "min", *, run: RunDirectory) -> None:
+        super().__init__()
+        self.monitor = monitor
+        self.mode = mode
+        self.best_path = run.best
+        self.last_path = run.last
+        self._place = run.path
+        self.best_value: float | None = None
+        self.best_epoch: int | None = None
+        self.best_metrics: dict[str, float] = {}
+        self._asked: int | None = None
+        self._handlers: dict[int, Any] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What decides about later epochs."""
+        return {"value": self.best_value, "epoch": self.best_epoch, "metrics": self.best_metrics}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with an earlier best."""
+        self.best_value, self.best_epoch = state_dict["value"], state_dict["epoch"]
+        self.best_metrics = state_dict["metrics"]
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Take over the signals; only a main thread may."""
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._handlers[number] = signal.signal(number, self._ask)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Stop here if asked to; but after an epoch's last step its validation comes first."""
+        if not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+            self._stop_if_asked(trainer)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Save what the epoch came to, then stop if asked to."""
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        if self.monitor in metrics and self._improves(metrics[self.monitor]):
+            self.best_value, self.best_epoch = metrics[self.monitor], trainer.current_epoch
+            self.best_metrics = metrics
+            trainer.save_checkpoint(self.best_path)
+        trainer.save_checkpoint(self.last_path)
+        self._stop_if_asked(trainer, save=False)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """See to it that there is a best checkpoint to test.
+
+        Raises:
+            UserError: the monitored metric was never a number, or never measured.
+        """
+        if self.best_value is None:
+            last = trainer.callback_metrics.get(self.monitor)
+            raise UserError(
+                f"{self.monitor} was {'not measured' if last is None else 'not a number'} in any epoch, so no epoch is "
+                "the best: "
+                + (
+                    "set monitor.metric to one that is, or validate (trainer.limit_val_batches, "
+                    "trainer.check_val_every_n_epoch)"
+                    if last is None
+                    else "training diverged, try a smaller optimizer.lr, or trainer.gradient_clip_norm=1"
+                )
+            )
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Give the signals back."""
+        self._release()
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Give the signals back."""
+        self._release()
+
+    def _improves(self, value: float) -> bool:
+        if math.isnan(value):
+            return False
+        if self.best_value is None:
+            return True
+        return value < self.best_value if self.mode == "min" else value > self.best_value
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self._asked is not None:
+            raise KeyboardInterrupt
+        self._asked = number
+        log.info("%s: saving after this step; once more stops at once", signal.Signals(number).name)
+
+    def _stop_if_asked(self, trainer: L.Trainer, save: bool = True) -> None:
+        asked = self._asked is not None
+        if trainer.world_size > 1:  # all processes save together, so all must stop at the same step
+            asked = trainer.strategy.reduce_boolean_decision(asked, all=False)
+        if asked:
+            if save:
+                trainer.save_checkpoint(self.last_path)
+            log.info("saved; go on with: python train.py resume=%s", self._place)
+            raise Interrupted(self._asked or signal.SIGTERM)
+
+    def _release(self) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers = {}

@@ -1,0 +1,145 @@
+"""The LightningModule: one network, one loss, one optimizer, and what is measured."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from opsin.loss import ClassificationLoss
+from opsin.metrics import SplitMetrics
+
+OptimizerFactory = Callable[[nn.Module], Optimizer]
+ScheduleFactory = Callable[[Optimizer, int, int], list[dict[str, Any]]]
+
+
+class Classifier(L.LightningModule):
+    """Trains a network to tell classes apart.
+
+    Batches are `opsin.data.Batch`es. All randomness of a training step follows from the batch's own key, so that a
+    run that was cut off goes on with the very steps it would have taken.
+
+    Args:
+        network: images `(N, C, H, W)` to logits `(N, loss.num_logits)`.
+        loss: knows the number of classes and whether one logit serves two of them.
+        num_images: size of each split, for the metrics.
+        optimizer: makes the optimizer of a network.
+        schedule: takes an optimizer, the total number of steps and the steps per epoch; gives Lightning's scheduler
+            configs (see `opsin.optim.schedules`).
+        record: plain values that every checkpoint carries under the key `opsin`: classes, input, config.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        loss: ClassificationLoss,
+        *,
+        num_images: Mapping[str, int],
+        optimizer: OptimizerFactory,
+        schedule: ScheduleFactory,
+        record: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.loss = loss
+        for split in ("train", "val", "test"):
+            measure = SplitMetrics(loss.num_classes, num_images.get(split, 0))
+            self.add_module(f"{split}_metrics", measure)
+        self.confusion: dict[str, Tensor] = {}
+        self._make_optimizer = optimizer
+        self._make_schedule = schedule
+        self._record = dict(record or {})
+        self._restored: dict[str, Any] | None = None
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits `(N, num_logits)` of normalised images `(N, C, H, W)`."""
+        return self.network(images)  # type: ignore[no-any-return]
+
+    def configure_optimizers(self) -> Any:
+        """The optimizer, and its schedules over the steps that this trainer will take."""
+        optimizer = self._make_optimizer(self.network)
+        total = int(self.trainer.estimated_stepping_batches)
+        epochs = self.trainer.max_epochs or 1
+        schedules = self._make_schedule(optimizer, total, max(1, total // max(1, epochs)))
+        return [optimizer], schedules
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Dropout and the like draw from the batch's key, not from what came before it."""
+        torch.manual_seed(batch.key)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """The loss of one batch."""
+        return self._step("train", batch)
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Measure one batch of the validation split."""
+        self._step("val", batch)
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        """Measure one batch of the test split."""
+        self._step("test", batch)
+
+    def _step(self, split: str, batch: Any) -> Tensor:
+        logits = self.network(batch.images)
+        loss: Tensor = self.loss(logits, batch.targets)
+        self._measure(split).update(logits, batch.targets, loss)
+        return loss
+
+    def on_train_start(self) -> None:
+        """Go on with the epoch's metrics where the checkpoint left them."""
+        if self._restored is not None:
+            self._measure("train").restore(self._restored, self.device)
+            self._restored = None
+
+    def on_train_epoch_end(self) -> None:
+        """Log the epoch's training metrics, and let the plateau schedule see them before a checkpoint is written."""
+        self._log("train")
+        values = self.trainer.callback_metrics
+        for config in self.trainer.lr_scheduler_configs:
+            if isinstance(config.scheduler, ReduceLROnPlateau) and config.monitor in values:
+                config.scheduler.step(values[config.monitor].item())
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the validation metrics."""
+        self._log("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log the test metrics."""
+        self._log("test")
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Step all schedules but the plateau: Lightning would step that after the epoch's checkpoint is written."""
+        if not isinstance(scheduler, ReduceLROnPlateau):
+            scheduler.step()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the record, and the metrics of the epoch under way; plain values and tensors only."""
+        checkpoint["opsin"] = self._record
+        checkpoint["train_metrics"] = self._measure("train").progress()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the metrics of the epoch under way until training starts and the device is known."""
+        self._restored = checkpoint.get("train_metrics")
+
+    def _measure(self, split: str) -> SplitMetrics:
+        measure = self.get_submodule(f"{split}_metrics")
+        assert isinstance(measure, SplitMetrics)
+        return measure
+
+    def _log(self, split: str) -> None:
+        scalars, confusion = self._measure(split).compute()
+        if scalars:
+            self.confusion[split] = confusion
+            self.log_dict({f"{split}/{name}": value for name, value in scalars.items()}, rank_zero_only=False)
+
+
+def load_network(classifier: Classifier, checkpoint: Path) -> None:
+    """Put the weights of a checkpoint into a classifier's network, every tensor of it."""
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
+    prefix = "network."
+    weights = {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
+    classifier.network.load_state_dict(weights, strict=True)

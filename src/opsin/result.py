@@ -1,0 +1,190 @@
+"""What a run records: where it came from, what `auto` became, what was measured; and how a person is told."""
+
+import importlib.metadata
+import logging
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+
+from opsin.build import Plan
+from opsin.callbacks import Checkpoints, EarlyStopping, Throughput
+from opsin.classifier import Classifier
+from opsin.config import Composed
+from opsin.data import ImageDataModule
+from opsin.metrics import per_class
+from opsin.models import LoadedWeights, Network
+from opsin.rundir import RunDirectory
+from opsin.trainer import Layout
+
+log = logging.getLogger(__name__)
+
+PACKAGES = ("opsin", "torch", "torchvision", "lightning", "torchmetrics", "hydra-core", "timm", "numpy")
+
+
+class Clock:
+    """Seconds of each part of a run, and of all."""
+
+    def __init__(self) -> None:
+        self._start = self._lap = time.perf_counter()
+        self.seconds: dict[str, float] = {}
+
+    def lap(self, name: str) -> None:
+        """End a part."""
+        now = time.perf_counter()
+        self.seconds[name], self._lap = round(now - self._lap, 3), now
+        self.seconds["total"] = round(now - self._start, 3)
+
+
+def provenance(
+    composed: Composed, data: ImageDataModule, network: Network, loaded: LoadedWeights | None
+) -> dict[str, Any]:
+    """What is known before the first step."""
+    total = sum(p.numel() for p in network.parameters())
+    trainable = sum(p.numel() for p in network.parameters() if p.requires_grad)
+    return {
+        "choices": dict(composed.origin.choices),
+        "seed": composed.tree["seed"],
+        "data": data.facts(),
+        "parameters": {"total": total, "trainable": trainable, "frozen": total - trainable},
+        "weights": str(loaded) if loaded else "random",
+        "hardware": hardware(),
+        "versions": versions(),
+        "commit": commit(),
+    }
+
+
+def settings(plan: Plan, trainer: L.Trainer, layout: Layout, data: ImageDataModule) -> dict[str, Any]:
+    """What every `auto` became, and the other settings that decide about speed."""
+    return {
+        "accelerator": trainer.strategy.root_device.type,
+        "devices": trainer.world_size,
+        "precision": str(trainer.precision),
+        "channels_last": layout.channels_last,
+        "compile": layout.compile,
+        "deterministic": plan["trainer"].arguments.get("deterministic", "off"),
+        "threads": torch.get_num_threads(),
+        "batch_size": data.batch_size,
+        "max_epochs": trainer.max_epochs,
+        "augmentation": str(data.augmentation),
+    }
+
+
+def measured(trainer: L.Trainer, classifier: Classifier, data: ImageDataModule) -> dict[str, Any]:
+    """The scalar metrics of the last loop, and those of each class with the confusion matrix."""
+    scalars = {name: float(value) for name, value in trainer.callback_metrics.items() if "/" in name}
+    classes = data.source.classes
+    tables = {
+        split: {"classes": per_class(matrix, classes), "confusion": matrix.tolist()}
+        for split, matrix in classifier.confusion.items()
+    }
+    return {"metrics": scalars, "per_class": tables}
+
+
+def outcome(
+    trainer: L.Trainer, classifier: Classifier, checkpoints: Checkpoints, data: ImageDataModule
+) -> dict[str, Any]:
+    """What came out: training and validation metrics of the best epoch, test metrics of its checkpoint."""
+    test = measured(trainer, classifier, data)
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    stopped = [c.reason for c in callbacks if isinstance(c, EarlyStopping) and c.reason]
+    speed = [c.images_per_second for c in callbacks if isinstance(c, Throughput)]
+    best = {name: value for name, value in checkpoints.best_metrics.items() if name.startswith(("train/", "val/"))}
+    tests = {name: value for name, value in test["metrics"].items() if name.startswith("test/")}
+    return {
+        "metrics": best | tests,
+        "best_epoch": checkpoints.best_epoch,
+        "epochs": trainer.current_epoch,
+        "stopped": stopped[0] if stopped else None,
+        "monitor": {"metric": checkpoints.monitor, "mode": checkpoints.mode, "best": checkpoints.best_value},
+        "per_class": {"test": test["per_class"].get("test")},
+        "throughput": speed[0] if speed else None,
+    }
+
+
+def step_of(checkpoint: Path) -> int:
+    """The optimizer step at which a checkpoint was written; its tensors stay on the disk."""
+    return int(torch.load(checkpoint, weights_only=True, mmap=True, map_location="cpu")["global_step"])
+
+
+def announce(record: Mapping[str, Any], table: str, run: RunDirectory, resume_step: int | None) -> None:
+    """Tell what is about to be trained, on what, and how; keep the table of the network in the run directory."""
+    data, chosen, parameters = record["data"], record["settings"], record["parameters"]
+    height, width = data["image_size"]
+    counts = ", ".join(f"{n:,} {split} ({data['origin'][split]})" for split, n in data["counts"].items())
+    lines = [
+        f"data       {data['name']}: {counts}; {len(data['classes'])} classes, {data['channels']}x{height}x{width}",
+        f"network    {record['choices'].get('model')}: {parameters['total']:,} parameters, "
+        f"{parameters['trainable']:,} trainable; weights: {record['weights']}",
+        "settings   " + ", ".join(f"{key}={value}" for key, value in chosen.items()),
+        f"run        {run.path}" + (f", going on from step {resume_step}" if resume_step else ""),
+    ]
+    if data["bad_images"]:
+        reports = ", ".join(data["bad_image_reports"])
+        lines.insert(1, f"           {data['bad_images']} images cannot be read and are left out: {reports}")
+    log.info("%s\n%s", "\n".join(lines), table)
+    (run.path / "model.txt").write_text(table + "\n", encoding="utf-8")
+
+
+def closing_words(record: Mapping[str, Any], run: RunDirectory) -> str:
+    """The last thing a run prints: the result, and what to do next."""
+    metrics, monitor = record["metrics"], record["monitor"]
+    place = run.path.relative_to(Path.cwd()) if run.path.is_relative_to(Path.cwd()) else run.path
+    lines = [
+        "",
+        f"test accuracy {metrics['test/acc']:.2%}   (loss {metrics['test/loss']:.4f}, "
+        f"macro F1 {metrics['test/f1_macro']:.4f}, AUROC {metrics['test/auroc']:.4f}, ECE {metrics['test/ece']:.4f})",
+        f"best epoch {record['best_epoch'] + 1} of {record['epochs']}, by {monitor['metric']} {monitor['best']:.4f}; "
+        f"{record['seconds']['total']:.0f} s in all"
+        + (f"; {record['throughput']:,.0f} training images/s" if record["throughput"] else ""),
+        "",
+        f"result      {place}/result.json",
+        f"test again  python scripts/evaluate.py {place}",
+        "dashboard   make dashboard",
+    ]
+    return "\n".join(lines)
+
+
+def hardware() -> dict[str, Any]:
+    """Processor, cores, memory and accelerators of this machine."""
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 0
+    return {
+        "cpu": _cpu_name(),
+        "cores": os.cpu_count(),
+        "memory_gib": round(pages / 2**30, 1) if pages else None,
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "platform": platform.platform(),
+    }
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that a result depends on."""
+    return {
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in PACKAGES},
+    }
+
+
+def commit() -> str | None:
+    """The commit of Opsin's own checkout, with `-dirty` where files differ; None outside a checkout."""
+    here = Path(__file__).resolve().parent
+    command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip() or None
+    except (OSError, subprocess.SubprocessError):
+        return None

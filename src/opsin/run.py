@@ -1,0 +1,109 @@
+"""The story of a run: check, build, fit on train, select on val, test the best checkpoint once, record."""
+
+import logging
+from typing import Any, Literal
+
+import lightning as L
+from lightning.fabric.utilities.warnings import PossibleUserWarning
+
+from opsin import build, result
+from opsin.callbacks import Checkpoints
+from opsin.classifier import load_network
+from opsin.config import Composed, is_spawned
+from opsin.loggers import TensorBoard
+from opsin.models import summarise, summary_text
+from opsin.rundir import RunDirectory
+
+log = logging.getLogger(__name__)
+
+
+def train(composed: Composed) -> float:
+    """Train and test what a config describes, and record everything in its run directory.
+
+    Args:
+        composed: the config, and the run directory, which is gone on with where it holds a checkpoint.
+
+    Returns:
+        The best value of the monitored metric: what a sweep optimises.
+
+    Raises:
+        UserError: something that a person can put right, such as a key, a path or a missing download.
+        Interrupted: a signal asked to stop; all is saved to go on.
+    """
+    clock = result.Clock()
+    plan = build.plan(composed)
+    run, writes = composed.run, not is_spawned()
+    with run.record(writes) as record:
+        if writes:
+            composed.save()
+            run.become_latest()
+        quieten(writes)
+        L.seed_everything(plan.seed, verbose=False)
+
+        data = build.data(plan)
+        data.prepare_data()
+        data.setup("fit")
+        loss = build.loss(plan, data)
+        network, loaded = build.network(plan, data, loss.num_logits)
+        layout = build.layout(plan, network)
+        record |= result.provenance(composed, data, network, loaded)
+        classifier = build.classifier(plan, data, network, loss, record={"data": data.facts()})
+        checkpoint = run.last if composed.resumes and run.last.exists() else None
+        step = result.step_of(checkpoint) if checkpoint else None
+        trainer = build.trainer(plan, run, step)
+        record["settings"] = result.settings(plan, trainer, layout, data)
+        summary = summarise(network, (data.channels, *data.image_size))
+        result.announce(record, summary_text(summary), run, step)
+        clock.lap("setup")
+
+        trainer.fit(classifier, data, ckpt_path=checkpoint, weights_only=True)
+        clock.lap("fit")
+
+        checkpoints = next(c for c in trainer.callbacks if isinstance(c, Checkpoints))  # type: ignore[attr-defined]
+        load_network(classifier, run.best)
+        trainer.test(classifier, data, verbose=False)
+        clock.lap("test")
+
+        record |= result.outcome(trainer, classifier, checkpoints, data)
+        record["seconds"] = clock.seconds
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoard):
+                logger.log_outcome(composed.tree, record["metrics"])
+    if writes:
+        log.info(result.closing_words(record, run))
+    assert checkpoints.best_value is not None
+    return checkpoints.best_value
+
+
+def evaluate(run: RunDirectory, split: Literal["val", "test"] = "test") -> dict[str, Any]:
+    """Measure the best checkpoint of a run again, from its directory alone.
+
+    Returns:
+        `metrics` as in `result.json`, and `per_class`.
+    """
+    plan = build.plan(Composed.load(run))
+    quieten(True)
+    L.seed_everything(plan.seed, verbose=False)
+    data = build.data(plan, facts=run.read_result()["data"])
+    data.prepare_data()
+    loss = build.loss(plan, data)
+    network, _ = build.network(plan, data, loss.num_logits, pretrained=False)
+    build.layout(plan, network)
+    classifier = build.classifier(plan, data, network, loss, record={})
+    load_network(classifier, run.best)
+    trainer = build.evaluator(plan, run)
+    measure = trainer.test if split == "test" else trainer.validate
+    measure(classifier, data, verbose=False)
+    return result.measured(trainer, classifier, data)
+
+
+def quieten(speaks: bool) -> None:
+    """Leave to Opsin's own lines what Lightning says of every run; only the first of several processes speaks."""
+    import warnings
+
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*in eval mode at the start of training", category=PossibleUserWarning)
+    warnings.filterwarnings("ignore", message=".*smaller than the logging interval", category=PossibleUserWarning)
+    if not speaks:
+        logging.getLogger("opsin").setLevel(logging.WARNING)

@@ -1,0 +1,203 @@
+"""The Lightning Trainer from plain values, and the choices that depend on the hardware."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import lightning as L
+import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from pydantic import Field
+from torch import nn
+
+from opsin.errors import UserError
+
+Accelerator = Literal["auto", "cpu", "gpu", "mps"]
+Precision = Literal["auto", "32", "bf16", "16", "bf16-true", "64"]
+Limit = Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, le=1)]
+
+LIGHTNING_PRECISION: dict[str, Any] = {
+    "32": "32-true",
+    "64": "64-true",
+    "bf16": "bf16-mixed",
+    "16": "16-mixed",
+    "bf16-true": "bf16-true",
+}
+
+
+def make_trainer(
+    *,
+    accelerator: Accelerator = "auto",
+    devices: Literal["auto"] | Annotated[int, Field(ge=1)] | list[int] = 1,
+    num_nodes: Annotated[int, Field(ge=1)] = 1,
+    strategy: str = "auto",
+    precision: Precision = "auto",
+    max_epochs: Annotated[int, Field(ge=1)] = 10,
+    max_steps: Annotated[int, Field(ge=-1)] = -1,
+    max_time: str | None = None,
+    gradient_clip_norm: Annotated[float, Field(gt=0)] | None = None,
+    accumulate_grad_batches: Annotated[int, Field(ge=1)] = 1,
+    check_val_every_n_epoch: Annotated[int, Field(ge=1)] = 1,
+    limit_train_batches: Limit = 1.0,
+    limit_val_batches: Limit = 1.0,
+    limit_test_batches: Limit = 1.0,
+    log_every_n_steps: Annotated[int, Field(ge=1)] = 50,
+    deterministic: Literal["off", "warn", "strict"] = "off",
+    detect_anomaly: bool = False,
+    profiler: Literal["simple", "advanced", "pytorch"] | None = None,
+    callbacks: list[L.Callback],
+    loggers: list[Any],
+    folder: Path,
+) -> L.Trainer:
+    """Make the trainer.
+
+    Args:
+        accelerator: `auto` takes CUDA, then MPS, then the CPU.
+        devices: how many, which, or `auto` for all.
+        num_nodes: machines, for multi-node training.
+        strategy: Lightning's name of it: auto, ddp, fsdp.
+        precision: `auto` takes bfloat16 autocast where the hardware gains from it: CUDA from Ampere on, AMX on CPU.
+        max_epochs: epochs, in all; a resumed run counts on.
+        max_steps: optimizer steps, in all; -1 sets no limit.
+        max_time: stop after this long, "DD:HH:MM:SS".
+        gradient_clip_norm: largest norm of all gradients together.
+        accumulate_grad_batches: batches per optimizer step.
+        check_val_every_n_epoch: epochs between validations.
+        limit_train_batches: batches per epoch, as a count or a share.
+        limit_val_batches: the same for validation.
+        limit_test_batches: the same for the test.
+        log_every_n_steps: steps between the values that are logged by step, such as the learning rate.
+        deterministic: refuse (`strict`) or report (`warn`) operations without a deterministic implementation.
+        detect_anomaly: stop with a traceback at the first NaN in a backward pass; slow.
+        profiler: one of Lightning's; its report goes to the run directory.
+        callbacks: of the run.
+        loggers: of the run.
+        folder: the run directory.
+
+    Raises:
+        UserError: the accelerator is not there.
+    """
+    accelerator = resolve_accelerator(accelerator)
+    if accelerator == "gpu":
+        torch.set_float32_matmul_precision("high")  # TF32 where an operation stays in float32
+    return L.Trainer(
+        accelerator=accelerator,
+        devices=devices,
+        num_nodes=num_nodes,
+        strategy=strategy,
+        precision=LIGHTNING_PRECISION[resolve_precision(precision, accelerator)],
+        max_epochs=max_epochs,
+        max_steps=max_steps,
+        max_time=max_time,
+        gradient_clip_val=gradient_clip_norm,
+        accumulate_grad_batches=accumulate_grad_batches,
+        check_val_every_n_epoch=check_val_every_n_epoch,
+        limit_train_batches=limit_train_batches,
+        limit_val_batches=limit_val_batches,
+        limit_test_batches=limit_test_batches,
+        log_every_n_steps=log_every_n_steps,
+        deterministic={"off": False, "warn": "warn", "strict": True}[deterministic],  # type: ignore[arg-type]
+        detect_anomaly=detect_anomaly,
+        profiler=_profiler(profiler, folder),
+        plugins=[AtomicCheckpointIO()],
+        callbacks=callbacks,
+        logger=loggers,
+        default_root_dir=folder,
+        num_sanity_val_steps=0,  # the first epoch ends in a validation, and the config was checked already
+        enable_progress_bar=False,  # opsin.callbacks has one
+        enable_model_summary=False,  # opsin.models has one
+        use_distributed_sampler=False,  # the batches are divided among processes by opsin.data
+    )
+
+
+def resolve_accelerator(accelerator: Accelerator) -> Literal["cpu", "gpu", "mps"]:
+    """What `auto` stands for on this machine.
+
+    Raises:
+        UserError: the one asked for is not there.
+    """
+    there = {"gpu": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if accelerator == "auto":
+        return "gpu" if there["gpu"] else "mps" if there["mps"] else "cpu"
+    if not there[accelerator]:
+        usable = ", ".join(f"trainer={name}" for name, ok in there.items() if ok)
+        raise UserError(f"trainer.accelerator={accelerator}: this machine has none; here work: {usable}, trainer=auto")
+    return accelerator
+
+
+def resolve_precision(precision: Precision, accelerator: str) -> str:
+    """What `auto` stands for: bfloat16 autocast where matrix units for it are, else float32."""
+    if precision != "auto":
+        return precision
+    if accelerator == "gpu":
+        return "bf16" if torch.cuda.get_device_capability() >= (8, 0) else "32"
+    return "bf16" if accelerator == "cpu" and has_amx() else "32"
+
+
+def has_amx() -> bool:
+    """Whether this processor multiplies bfloat16 matrices in tiles (Intel AMX, Sapphire Rapids and later)."""
+    return bool(torch.cpu.get_capabilities().get("amx_bf16", False))
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the network is laid out for the hardware: what `auto` became."""
+
+    channels_last: bool
+    compile: bool
+
+
+def lay_out(
+    network: nn.Module,
+    accelerator: Accelerator,
+    *,
+    channels_last: Literal["auto"] | bool = "auto",
+    compile: bool = False,  # noqa: A002 - the word people type
+) -> Layout:
+    """Set a network's memory format and compile it, in place.
+
+    Args:
+        network: any network.
+        accelerator: where it will run.
+        channels_last: store images and kernels as NHWC; `auto` does so but on MPS, where nothing is gained.
+        compile: use torch.compile; the first steps then take a minute, and state_dict keys stay as they are.
+    """
+    if channels_last == "auto":
+        channels_last = resolve_accelerator(accelerator) != "mps"
+    if channels_last:
+        network.to(memory_format=torch.channels_last)
+    if compile:
+        network.compile()
+    return Layout(channels_last, compile)
+
+
+def _profiler(name: str | None, folder: Path) -> Any:
+    if name is None:
+        return None
+    from lightning.pytorch import profilers
+
+    kinds = {
+        "simple": profilers.SimpleProfiler,
+        "advanced": profilers.AdvancedProfiler,
+        "pytorch": profilers.PyTorchProfiler,
+    }
+    return kinds[name](dirpath=folder, filename="profile")
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint beside its target, flushes it to the disk and renames it: a kill leaves the old one whole.
+
+    Lightning's own writes in the folder for temporary files, which may be another disk, and does not flush.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        """Write `checkpoint`; either the old file or the new one is at `path` at every moment."""
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = target.with_name(f".{target.name}.part")
+        with part.open("wb") as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(target)

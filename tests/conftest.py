@@ -1,0 +1,51 @@
+"""What all tests share: isolation from the machine, one thread, and the real images where they are."""
+
+import os
+import subprocess
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+ISOLATED = (
+    "OPSIN_TARGETS",
+    "HYDRA_FULL_ERROR",
+    "RANK",
+    "LOCAL_RANK",
+    "NODE_RANK",
+    "SLURM_PROCID",
+    "TORCH_HOME",
+)
+
+
+@pytest.fixture(autouse=True)
+def _isolated(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ISOLATED:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def real_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The real images of ../shared/data, unpacked once per machine; skips where they are absent."""
+    if not (SHARED / "unpack.sh").exists():
+        pytest.skip("the real images of ../shared/data are absent")
+    place = Path(os.environ.get("OPSIN_REAL_DATA", "/tmp/opsin-real-data"))
+    subprocess.run(["bash", str(SHARED / "unpack.sh"), str(place)], check=True, capture_output=True)
+    return place
+
+
+@pytest.fixture
+def in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A temporary folder as the working directory."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

@@ -1,0 +1,72 @@
+"""Every YAML under configs composes, passes the check, and builds what it names."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from opsin import build
+from opsin.config import CONFIGS, compose
+from opsin.data.sources import ArrayImages, Source
+
+FILES = sorted(path.relative_to(CONFIGS) for path in CONFIGS.rglob("*.yaml"))
+OPTIONS = [path for path in FILES if path.parts[0] not in ("hydra", "train.yaml")]
+MANDATORY = {"image_folder": ["datamodule.path=photos"], "hugging_face": ["datamodule.path=me/mine"]}
+
+
+def test_no_file_is_overlooked() -> None:
+    assert len(FILES) == 81
+    assert len(OPTIONS) == len(FILES) - 3  # train.yaml, hydra/help, hydra/job_logging
+
+
+def words_for(file: Path) -> list[str]:
+    return [f"{file.parts[0]}={file.stem}", *MANDATORY.get(file.stem, [])]
+
+
+@pytest.mark.parametrize("file", OPTIONS, ids=str)
+def test_config(file: Path, tmp_path: Path) -> None:
+    group = file.parts[0]
+    plan = build.plan(compose(words_for(file), tmp_path / "run"))
+    if group in ("datamodule", "experiment", "debug"):
+        return  # data are not at hand here; their sections were checked, the rest is built below
+    if group == "model":
+        network, _ = build.network(plan, tiny_data(plan), num_logits=1, pretrained=False)
+        assert network.frozen_stages == () or plan["model"].beside["trainable"] != "all"
+    elif group == "trainer" and file.stem in ("gpu", "mps", "ddp"):
+        assert plan["trainer"].arguments["accelerator"] in ("gpu", "mps")
+    else:
+        from opsin.rundir import RunDirectory
+
+        trainer = build.trainer(plan, RunDirectory(tmp_path / "run"))
+        assert len(trainer.callbacks) >= len(plan.many("callbacks"))
+        assert plan["augmentation"].build(num_classes=3) is not None
+
+
+def tiny_data(plan: build.Plan):
+    import numpy as np
+
+    from opsin.data import ImageDataModule
+
+    pixels = np.random.default_rng(0).integers(0, 255, (40, 150, 150, 1), dtype=np.uint8)
+    images = ArrayImages(pixels, np.arange(40) % 2, "tiny")
+    source = Source("tiny", ("a", "b"), 1, (150, 150), None, None, {"train": images})
+    return ImageDataModule(source, channels=None if plan["model"].takes("in_channels") else 3)
+
+
+@pytest.mark.parametrize("file", [f for f in OPTIONS if f.parts[0] in ("experiment", "debug")], ids=str)
+def test_experiments_begin_with_the_command_that_runs_them(file: Path) -> None:
+    lines = (CONFIGS / file).read_text().splitlines()
+    assert lines[0] == "# @package _global_"
+    assert lines[1] == f"# python train.py {file.parts[0]}={file.stem}"
+
+
+@pytest.mark.parametrize("file", [f for f in OPTIONS if f.parts[0] not in ("experiment", "debug")], ids=str)
+def test_options_begin_with_what_they_are(file: Path) -> None:
+    assert re.match(r"# \S.*[.:]?\S*\n", (CONFIGS / file).read_text())
+
+
+def test_the_monitored_metric_is_stated_once() -> None:
+    """Changing it in one place changes it for checkpoints, early stopping and the plateau schedule."""
+    tree = compose(["monitor.metric=val/acc", "monitor.mode=max", "scheduler=plateau"]).tree
+    for part in (tree["callbacks"]["checkpoints"], tree["callbacks"]["early_stopping"], tree["scheduler"]):
+        assert (part["monitor"], part["mode"]) == ("val/acc", "max")

@@ -1,0 +1,26 @@
+"""Train an image classifier: `python train.py datamodule=mnist model=cnn_gap`; `python train.py --help` says more."""
+
+import hydra
+from hydra.errors import CompactHydraException
+from omegaconf import DictConfig
+
+from opsin import config
+from opsin.errors import Interrupted, UserError
+
+
+@hydra.main(version_base="1.3", config_path="configs", config_name="train")
+def main(cfg: DictConfig) -> float:
+    """Train on what Hydra composed; the value returned is what a sweep optimises."""
+    from opsin.run import train  # torch and lightning are heavy: --help does without
+
+    try:
+        return train(config.from_hydra(cfg))
+    except UserError as error:
+        raise CompactHydraException(str(error)) from None  # Hydra prints the message alone
+    except Interrupted as stop:
+        raise SystemExit(128 + stop.signal) from None  # what shells call a process that a signal ended
+
+
+if __name__ == "__main__":
+    config.register_resolvers()
+    main()
