@@ -1,0 +1,296 @@
+"""The one datamodule: any source of labelled images, divided, decoded once, and served in batches."""
+
+import hashlib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import lightning as L
+import numpy as np
+import torch
+from pydantic import Field
+from torch import nn
+
+from opsin.data.batches import Batch, BatchLoader, Sampler
+from opsin.data.parts import Division, Part, divide
+from opsin.data.sources.base import Source, Split
+from opsin.data.store import OnBadImage, Store, open_store, pixel_moments, store_key
+from opsin.data.transform import Interpolation, Preprocess, Resize
+from opsin.errors import UserError
+
+Pixels = Annotated[int, Field(ge=1)]
+_STAGE: dict[Split, str] = {"train": "fit", "val": "validate", "test": "test"}
+_EVAL_PIXELS = 2**21  # of a default evaluation batch: bounds the activations, not the speed
+
+
+class ImageDataModule(L.LightningDataModule):
+    """Serve the images of a source to a trainer, or to a notebook without one.
+
+    What the source lacks of train, val and test is carved from its training images, seeded and stratified:
+    test first, then val. Validation and test images are only fitted to size and normalised, whatever the
+    augmentation. The images of a test split that the source brings are not read before the stage `test`.
+
+    Args:
+        source: The dataset: its facts and its readers.
+        augmentation: Applied to training batches on the device: `(images in [0, 1], targets, key)` to images
+            and targets. None: training images are only normalised.
+        seed: Decides the order of the batches and what the augmentation draws.
+        data_dir: Folder of the data; decoded images are kept in its `.opsin/stores`.
+        image_size: Side, or height and width, in pixels. None: the source's.
+        channels: Of the network's input; 3 repeats the channel of a grey source. None: the source's.
+        mean: Per channel or for all, of pixels in [0, 1]. None: the source's, else measured on the training
+            part.
+        std: Likewise.
+        batch_size: Training images of a step, over all devices together.
+        eval_batch_size: Likewise, of validation and test. None: the larger of `batch_size` and 256, the
+            latter lowered for images above 90 pixels so that a batch has no more than two million pixels.
+        sampler: `shuffle` visits every image once an epoch; `balanced` draws with replacement, each class
+            equally likely; `fixed` repeats the first epoch's order (to overfit a few batches).
+        val_fraction: Share of the training images that becomes val, where the source has none.
+        test_fraction: Share of the training images that becomes test, where the source has none.
+        train_fraction: Share of the training part that is trained on; at least one image of each class.
+        num_folds: Val is one of so many folds of the training part and the source's val. None: no folds.
+        fold: Which fold, from 0.
+        split_seed: Decides the splits. None: `seed`.
+        resize: How images are brought to size: stretched, covered and centre-cropped, or fitted on black.
+        interpolation: Likewise. None: bilinear.
+        on_bad_image: Leave out images that cannot be decoded, or refuse them. All are named in one report.
+
+    Raises:
+        UserError: Values that contradict each other or the source.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        augmentation: nn.Module | None = None,
+        seed: Annotated[int, Field(ge=0, lt=2**32)] = 0,
+        data_dir: str = "data",
+        image_size: Pixels | tuple[Pixels, Pixels] | None = None,
+        channels: Literal[1, 3] | None = None,
+        mean: float | tuple[float, ...] | None = None,
+        std: float | tuple[float, ...] | None = None,
+        batch_size: Annotated[int, Field(ge=1)] = 64,
+        eval_batch_size: Annotated[int, Field(ge=1)] | None = None,
+        sampler: Sampler = "shuffle",
+        val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1,
+        test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2,
+        train_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0,
+        num_folds: Annotated[int, Field(ge=2)] | None = None,
+        fold: Annotated[int, Field(ge=0)] = 0,
+        split_seed: Annotated[int, Field(ge=0, lt=2**32)] | None = None,
+        resize: Resize = "squash",
+        interpolation: Interpolation | None = None,
+        on_bad_image: OnBadImage = "skip",
+    ) -> None:
+        super().__init__()
+        self.source = source
+        self.augmentation = augmentation
+        self.seed = seed
+        self.cache_dir = Path(data_dir) / ".opsin" / "stores"
+        self.image_size = _pair(source.size if image_size is None else image_size)
+        self.channels = source.channels if channels is None else channels
+        if self.channels < source.channels:
+            raise UserError(f"channels={channels}: the images of '{source.name}' have {source.channels}.")
+        self._mean = self._per_channel("mean", source.mean if mean is None else mean)
+        self._std = self._per_channel("std", source.std if std is None else std)
+        if self._std is not None and min(self._std) <= 0:
+            raise UserError(f"std={std}: a standard deviation to divide by is above 0.")
+        self.batch_size = batch_size
+        height, width = self.image_size
+        few = max(1, min(256, _EVAL_PIXELS // (height * width)))
+        self.eval_batch_size = max(batch_size, few) if eval_batch_size is None else eval_batch_size
+        self.sampler: Sampler = sampler
+        split_seed = seed if split_seed is None else split_seed
+        self.division = Division(val_fraction, test_fraction, train_fraction, num_folds, fold, split_seed)
+        self.resize: Resize = resize
+        self.interpolation: Interpolation = interpolation or "bilinear"
+        self.on_bad_image: OnBadImage = on_bad_image
+        self.parts: dict[Split, Part] = {}
+        self._stores: dict[Split, Store] = {}
+        self._preprocess: Preprocess | None = None
+
+    def prepare_data(self) -> None:
+        """Decode what the coming stage needs, or everything without a trainer. Does nothing the second time."""
+        function = self.trainer.state.fn if self.trainer is not None else None
+        for split in self._needed(None if function is None else function.value):
+            self._open(split)
+
+    def setup(self, stage: str | None = None) -> None:
+        """Open the stores that a stage needs, and divide the images; `None` is every stage."""
+        needed = self._needed(stage)
+        if "train" in needed and "train" not in self.parts:
+            parts = divide(
+                self._open("train"),
+                self._open("val") if "val" in needed else None,
+                has_test="test" in self.source.splits,
+                division=self.division,
+                classes=self.source.classes,
+            )
+            for split, part in parts.items():
+                self._add(split, part)
+        if "test" in needed and "test" not in self.parts:
+            self._add("test", Part.whole(self._open("test")))
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """What makes the network's input of uint8 pixels ``(B, C, H, W)``: the same for val, test and prediction."""
+        if self._preprocess is None:
+            mean, std = self._mean, self._std
+            if mean is None or std is None:
+                train = self.part("train")
+                measured_mean, measured_std = pixel_moments(train.read, len(train))
+                mean, std = mean or measured_mean, std or measured_std
+            self._preprocess = Preprocess(mean, std, self.channels)
+        return self._preprocess
+
+    def part(self, split: Split) -> Part:
+        """The images of a split; opens them where that has not been done."""
+        if split not in self.parts:
+            self.setup(_STAGE[split])
+        return self.parts[split]
+
+    def facts(self) -> dict[str, Any]:
+        """What a result or a prediction has to know of the data, in plain values.
+
+        The test images of the source count as they are listed until the stage `test` has decoded them.
+        """
+        self.setup("fit")
+        splits: tuple[Split, ...] = ("train", "val", "test")
+        targets = {s: (self.parts[s] if s in self.parts else self.source.splits[s]).targets for s in splits}
+        classes = self.source.classes
+        bad = [store for store in self._stores.values() if store.bad]
+        return {
+            "name": self.source.name,
+            "classes": list(classes),
+            "counts": {s: len(targets[s]) for s in splits},
+            "class_counts": {s: np.bincount(targets[s], minlength=len(classes)).tolist() for s in splits},
+            "origin": {s: self.parts[s].origin if s in self.parts else "given" for s in splits},
+            "bad_images": sum(len(store.bad) for store in bad),
+            "bad_image_reports": [str(store.report) for store in bad],
+            "fingerprint": self._fingerprint(),
+            "image_size": list(self.image_size),
+            "channels": self.channels,
+            "mean": list(self.preprocess.mean),
+            "std": list(self.preprocess.std),
+            "resize": self.resize,
+            "interpolation": self.interpolation,
+        }
+
+    def train_dataloader(self) -> BatchLoader:
+        """Training batches, from wherever the trainer stands in its epoch."""
+        return self._loader("train")
+
+    def val_dataloader(self) -> BatchLoader:
+        """Every validation image once, in order."""
+        return self._loader("val")
+
+    def test_dataloader(self) -> BatchLoader:
+        """Every test image once, in order."""
+        return self._loader("test")
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Move the pixels as bytes, and the targets; `index` stays."""
+        if not isinstance(batch, Batch):  # Lightning's model summary sends its example through here too
+            return super().transfer_batch_to_device(batch, device, dataloader_idx)
+        if device.type == "cpu":
+            return batch
+        images, targets = batch.images, batch.targets
+        if device.type == "cuda":  # the copy from pinned memory does not wait for the step before
+            images, targets = images.pin_memory(), targets.pin_memory()
+        return batch._replace(
+            images=images.to(device, non_blocking=device.type == "cuda"),
+            targets=targets.to(device, non_blocking=device.type == "cuda"),
+        )
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Make the network's input of the pixels: augmented in training steps, and only there."""
+        if not isinstance(batch, Batch):
+            return batch
+        training = self.trainer is not None and self.trainer.training
+        return self.finish(batch, augment=training)
+
+    @torch.no_grad()
+    def finish(self, batch: Batch, *, augment: bool) -> Batch:
+        """The batch with float32 images, normalised, and augmented before if asked (and if there is a way to)."""
+        if not augment or self.augmentation is None:
+            return batch._replace(images=self.preprocess(batch.images))
+        images, targets = self.augmentation(self.preprocess.unit(batch.images), batch.targets, batch.key)
+        return batch._replace(images=self.preprocess.normalise(images), targets=targets)
+
+    def _loader(self, split: Split) -> BatchLoader:
+        part, trainer, training = self.part(split), self.trainer, split == "train"
+        return BatchLoader(
+            part.read,
+            part.targets,
+            self.batch_size if training else self.eval_batch_size,
+            training=training,
+            sampler=self.sampler,
+            seed=self.seed,
+            rank=trainer.global_rank if trainer is not None else 0,
+            world_size=trainer.world_size if trainer is not None else 1,
+            position=self._progress if trainer is not None and trainer.training else None,
+        )
+
+    def _progress(self) -> tuple[int, int]:
+        """The trainer's epoch and the batches of it that are done: after a resume too."""
+        assert self.trainer is not None
+        loop = self.trainer.fit_loop
+        return self.trainer.current_epoch, loop.epoch_loop.batch_progress.current.ready
+
+    def _needed(self, stage: str | None) -> list[Split]:
+        """The splits of the source that must be open for a stage."""
+        measured = self._mean is None or self._std is None
+        carved = "test" not in self.source.splits
+        splits: list[Split] = []
+        if stage in (None, "fit", "validate") or measured or (carved and stage == "test"):
+            splits += ["train", "val"]
+        if stage in (None, "test"):
+            splits += ["test"]
+        return [split for split in splits if split in self.source.splits]
+
+    def _open(self, split: Split) -> Store:
+        if split not in self._stores:
+            self._stores[split] = open_store(
+                self.source.splits[split],
+                self.image_size,
+                self.resize,
+                self.interpolation,
+                cache_dir=self.cache_dir,
+                on_bad_image=self.on_bad_image,
+            )
+        return self._stores[split]
+
+    def _add(self, split: Split, part: Part) -> None:
+        """Take a part on, unless a class is missing that must not be: carving alone may leave one out."""
+        found = np.bincount(part.targets, minlength=len(self.source.classes))
+        missing = [name for name, count in zip(self.source.classes, found, strict=True) if not count]
+        if missing and part.origin == "given":
+            names = ", ".join(f"'{name}'" for name in missing)
+            bad = [f" Some cannot be decoded, see {store.report}." for store in part.stores if store.bad]
+            raise UserError(f"'{self.source.name}' has no {split} image of class {names}.{''.join(bad)}")
+        self.parts[split] = part
+
+    def _per_channel(self, name: str, values: float | tuple[float, ...] | None) -> tuple[float, ...] | None:
+        if values is None:
+            return None
+        values = (values,) if isinstance(values, float | int) else tuple(values)
+        if len(values) not in (1, self.channels):
+            raise UserError(f"{name}={list(values)}: give one number, or one per channel ({self.channels}).")
+        return values
+
+    def _fingerprint(self) -> str:
+        """One digest of the pixels of all splits, their targets, their order and their division."""
+        digest = hashlib.blake2b("\0".join(self.source.classes).encode(), digest_size=16)
+        for split in sorted(self.source.splits):
+            key = store_key(self.source.splits[split], self.image_size, self.resize, self.interpolation)
+            digest.update(f"{split} {key}".encode())
+        for split in ("train", "val"):
+            digest.update(self.parts[split].index.tobytes())
+            for store in self.parts[split].stores:
+                digest.update(store.kept.tobytes())
+        return digest.hexdigest()
+
+
+def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else (size[0], size[1])

@@ -1,0 +1,211 @@
+"""Images decoded once into uint8 pixels on disk, memory-mapped and served in whole batches by index.
+
+A store is a folder named by what decides its pixels: the images, the size, how they are brought to it, and
+the version of this code. It appears whole or not at all, and is never changed afterwards:
+
+    pixels.npy      uint8 (N, H, W, C)
+    targets.npy     int64 (N,), class indices
+    kept.npy        int64 (N,), which of the source's images these are
+    bad_images.csv  the images that could not be decoded, and why
+    meta.json       what the name was made of
+"""
+
+import csv
+import hashlib
+import json
+import os
+import weakref
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from opsin.data.sources.base import ArrayImages, Images
+from opsin.data.storebuild import build
+from opsin.data.transform import Interpolation, Resize, fit_image
+from opsin.errors import UserError
+
+OnBadImage = Literal["skip", "raise"]
+Indices = NDArray[np.int64]
+
+# Part of every store's name: raise it when decoding or fitting to size changes a single pixel.
+VERSION = 1
+# Pages of a mapped file count as this process's memory once touched. Above this size images are read with a system
+# call each instead, out of the same page cache: as fast for large images, and memory stays flat.
+_MAPPED_AT_MOST = 256 * 2**20
+
+
+class Store:
+    """The decoded images of one `Images`.
+
+    Attributes:
+        pixels: uint8 ``(N, H, W, C)``; memory-mapped, unless the images were in memory at this size already.
+        targets: Class indices ``(N,)``, int64.
+        kept: Position ``(N,)`` of each image in `images`.
+        bad: Location and reason of each image that could not be decoded.
+        report: The file that lists them; None without a folder.
+        fingerprint: Changes whenever a pixel, a target or the order can have changed.
+    """
+
+    def __init__(self, images: Images, fingerprint: str, folder: Path | None = None) -> None:
+        self.images = images
+        self.fingerprint = fingerprint
+        self.report: Path | None = None
+        self.bad: list[tuple[str, str]] = []
+        self._file: int | None = None
+        if folder is None:
+            assert isinstance(images, ArrayImages)
+            self.pixels = images.pixels
+            self.targets = images.targets
+            self.kept = np.arange(len(images))
+            return
+        mapped = np.load(folder / "pixels.npy", mmap_mode="r")
+        self.pixels = np.asarray(mapped)
+        if self.pixels.nbytes > _MAPPED_AT_MOST and hasattr(os, "preadv"):
+            self._file, self._start = os.open(folder / "pixels.npy", os.O_RDONLY), mapped.offset
+            weakref.finalize(self, os.close, self._file)
+        self.targets = np.load(folder / "targets.npy")
+        self.kept = np.load(folder / "kept.npy")
+        self.report = folder / "bad_images.csv"
+        with self.report.open(newline="", encoding="utf-8") as file:
+            self.bad = [(images.locate(int(row["index"])), row["reason"]) for row in csv.DictReader(file)]
+
+    def __len__(self) -> int:
+        """The number of images."""
+        return len(self.targets)
+
+    def take(self, index: Indices) -> NDArray[np.uint8]:
+        """A new array ``(B, H, W, C)`` of the pixels of some images ``(B,)``."""
+        if self._file is None:
+            return np.take(self.pixels, index, axis=0)
+        taken = np.empty((len(index), *self.pixels.shape[1:]), np.uint8)
+        for row, image in zip(taken, index.tolist(), strict=True):
+            if os.preadv(self._file, [row], self._start + image * row.nbytes) != row.nbytes:
+                raise OSError(f"the decoded images at {self.report} changed while they were in use")
+        return taken
+
+    def locate(self, index: int) -> str:
+        """Where an image comes from: its path, or the name of the split and its number there."""
+        return self.images.locate(int(self.kept[index]))
+
+
+def store_key(images: Images, size: tuple[int, int], resize: Resize, interpolation: Interpolation) -> str:
+    """The name of the store of these images at this size: 32 hex digits; reads no image."""
+    facts = json.dumps(_facts(images, size, resize, interpolation))
+    return hashlib.blake2b(facts.encode(), digest_size=16).hexdigest()
+
+
+def _facts(images: Images, size: tuple[int, int], resize: Resize, interpolation: Interpolation) -> dict[str, Any]:
+    return {
+        "version": VERSION,
+        "images": images.fingerprint,
+        "size": list(size),
+        "resize": resize,
+        "interpolation": interpolation,
+    }
+
+
+def open_store(
+    images: Images,
+    size: tuple[int, int],
+    resize: Resize = "squash",
+    interpolation: Interpolation = "bilinear",
+    *,
+    cache_dir: Path | str,
+    on_bad_image: OnBadImage = "skip",
+    workers: int | None = None,
+) -> Store:
+    """The images at a size, decoded now unless they were before.
+
+    Arrays that have the size are served from memory and nothing is written. Several processes may ask at
+    once: one builds, the others wait and use what it built.
+
+    Args:
+        images: What to decode.
+        size: Height and width to serve, in pixels.
+        resize: How images are brought to the size, see `fit_image`.
+        interpolation: Likewise.
+        cache_dir: The folder of all stores.
+        on_bad_image: `skip` leaves out images that cannot be decoded, `raise` refuses them all in one
+            message.
+        workers: Threads that decode; None: one per core of this process. The pixels do not depend on it.
+
+    Returns:
+        The store, with at least one image.
+
+    Raises:
+        UserError: There is a bad image and `on_bad_image` is `raise`, or no good one; the disk is full or the
+            folder cannot be written to.
+    """
+    key = store_key(images, size, resize, interpolation)
+    if isinstance(images, ArrayImages) and images.pixels.shape[1:3] == size:
+        return Store(images, key)
+    folder = Path(cache_dir).resolve() / key
+    store = _load(images, folder)
+    if not store:  # nor is one trusted that holds no image: it may have been the machine that failed
+        facts = _facts(images, size, resize, interpolation)
+        fit = partial(fit_image, size=size, resize=resize, interpolation=interpolation)
+        build(images, folder, facts, fit, workers, trusted=lambda: bool(_load(images, folder)))
+        store = _load(images, folder)
+        assert store is not None, f"the store just built cannot be read: {folder}"
+    _judge(store, on_bad_image)
+    return store
+
+
+def _load(images: Images, folder: Path) -> Store | None:
+    """The store in a folder; None where there is none, or one that somebody damaged."""
+    try:
+        count = json.loads((folder / "meta.json").read_text(encoding="utf-8"))["count"]
+        store = Store(images, folder.name, folder)
+    except (OSError, ValueError, KeyError):
+        return None
+    sound = len(store.pixels) == len(store.targets) == len(store.kept) == count
+    return store if sound and count + len(store.bad) == len(images) else None
+
+
+def _judge(store: Store, on_bad_image: OnBadImage) -> None:
+    if len(store) and (not store.bad or on_bad_image == "skip"):
+        return
+    total = len(store) + len(store.bad)
+    if not total:
+        raise UserError("There is no image to decode: the source is empty.")
+    named = "\n".join(f"  {location}: {reason}" for location, reason in store.bad[:10])
+    more = f"\n  and {len(store.bad) - 10} more" if len(store.bad) > 10 else ""
+    way_out = "Mend or remove them, or set on_bad_image=skip" if len(store) else "Are these images?"
+    raise UserError(
+        f"{len(store.bad)} of {total} images cannot be decoded:\n{named}{more}\n"
+        f"All are listed in {store.report}. {way_out}"
+    )
+
+
+def pixel_moments(
+    read: Callable[[Indices], NDArray[np.uint8]], count: int
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel, of pixels scaled to [0, 1].
+
+    Summed exactly, in integers, some megabytes of pixels at a time.
+
+    Args:
+        read: Gives the pixels ``(B, H, W, C)`` at some positions ``(B,)``.
+        count: Positions run from 0 to below it; at least 1.
+
+    Returns:
+        Means ``(C,)`` and population deviations ``(C,)``; a channel that is constant has deviation 1.
+    """
+    height, width, channels = read(np.zeros(1, np.int64)).shape[1:]
+    total, squares = np.zeros(channels, np.int64), np.zeros(channels, np.int64)
+    chunk = max(1, 2**22 // (height * width * channels))
+    for start in range(0, count, chunk):
+        pixels = read(np.arange(start, min(start + chunk, count)))
+        rows = pixels.reshape(-1, width * channels).astype(np.uint32)
+        total += rows.sum(axis=0, dtype=np.int64).reshape(width, channels).sum(axis=0)
+        rows *= rows
+        squares += rows.sum(axis=0, dtype=np.int64).reshape(width, channels).sum(axis=0)
+    size = count * height * width
+    mean = total / size
+    variance = squares / size - mean**2
+    std = np.where(variance > 1e-6, np.sqrt(np.maximum(variance, 0.0)), 255.0)
+    return tuple((mean / 255).tolist()), tuple((std / 255).tolist())

@@ -1,0 +1,277 @@
+"""Every kind of bad or unusual image is made here, and decoded rightly or refused with its reason."""
+
+import io
+import struct
+import threading
+import warnings
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms, PngImagePlugin
+
+from opsin.data.decode import BadImage, decode_image
+
+RNG = np.random.default_rng(0)
+RGB = RNG.integers(0, 256, (8, 10, 3), dtype=np.uint8)
+GREY = RNG.integers(0, 256, (8, 10), dtype=np.uint8)
+SMOOTH = np.stack(np.meshgrid(np.arange(0, 240, 6), np.arange(0, 240, 8), [128]), -1)[:, :, 0].astype(np.uint8)
+
+
+def encoded(image: Image.Image | np.ndarray, kind: str = "PNG", **options: object) -> bytes:
+    image = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def png16(values: np.ndarray, colour_type: int) -> bytes:
+    """A PNG of 16-bit samples (H, W, C), which Pillow cannot write in colour."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    height, width = values.shape[:2]
+    header = struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def header_only_png(width: int, height: int) -> bytes:
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in ((b"IHDR", header), (b"IDAT", zlib.compress(b"\0")), (b"IEND", b""))
+    )
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "PPM"])
+def test_lossless_colour_is_exact_from_bytes_and_from_a_file(kind: str, tmp_path: Path) -> None:
+    data = encoded(RGB, kind)
+    (tmp_path / "image").write_bytes(data)  # no suffix: the kind is told by the bytes
+    np.testing.assert_array_equal(decode_image(data, 3), RGB)
+    np.testing.assert_array_equal(decode_image(tmp_path / "image", 3), RGB)
+
+
+def test_grey_has_one_channel_or_three_equal_ones() -> None:
+    data = encoded(GREY)
+    np.testing.assert_array_equal(decode_image(data, 1), GREY[..., None])
+    np.testing.assert_array_equal(decode_image(data, 3), np.repeat(GREY[..., None], 3, 2))
+
+
+def test_colour_read_as_grey_is_luma() -> None:
+    expected = RGB @ np.array([0.299, 0.587, 0.114])
+    np.testing.assert_allclose(decode_image(encoded(RGB), 1)[..., 0], expected, atol=1)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP", "JPEG2000"])
+def test_lossy_colour_is_close(kind: str) -> None:
+    image = decode_image(encoded(SMOOTH, kind), 3)
+    assert image.shape == SMOOTH.shape
+    assert np.abs(image.astype(int) - SMOOTH).mean() < 6
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_exif_orientation_is_applied(orientation: int, kind: str) -> None:
+    # What the stored rows and columns are, by the EXIF standard's table, undone with NumPy.
+    undo = {
+        1: lambda a: a,
+        2: lambda a: a[:, ::-1],
+        3: lambda a: a[::-1, ::-1],
+        4: lambda a: a[::-1],
+        5: lambda a: a.transpose(1, 0, 2),
+        6: lambda a: np.rot90(a, -1),
+        7: lambda a: a[::-1, ::-1].transpose(1, 0, 2),
+        8: lambda a: np.rot90(a, 1),
+    }[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    np.testing.assert_array_equal(decode_image(encoded(RGB, kind, exif=exif), 3), undo(RGB))
+
+
+@pytest.mark.parametrize("exif", [b"Exif\0\0garbage", b"Exif\0\0II*\0\x08\0\0\0\xff\xff\x12\x01", b"Exif\0\0"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_damaged_exif_leaves_sound_pixels_alone_and_does_not_warn(exif: bytes, kind: str) -> None:
+    plain = decode_image(encoded(SMOOTH, kind), 3)
+    np.testing.assert_array_equal(decode_image(encoded(SMOOTH, kind, exif=exif), 3), plain)
+
+
+def test_cmyk_becomes_rgb() -> None:
+    cmyk = Image.fromarray(SMOOTH).convert("CMYK")
+    assert np.abs(decode_image(encoded(cmyk, "JPEG", quality=95), 3).astype(int) - SMOOTH).mean() < 6
+    np.testing.assert_array_equal(decode_image(encoded(cmyk, "TIFF"), 3), SMOOTH)
+
+
+@pytest.mark.parametrize("transparency", [None, 0, b"\0\x80" + b"\xff" * 254])
+def test_palette_gives_its_colours_with_or_without_transparency(transparency: int | bytes | None) -> None:
+    palette = RNG.integers(0, 256, (256, 3), dtype=np.uint8)
+    indices = RNG.integers(0, 256, (8, 10), dtype=np.uint8)
+    image = Image.frombytes("P", (10, 8), indices.tobytes())
+    image.putpalette(palette.tobytes())
+    options = {} if transparency is None else {"transparency": transparency}
+    np.testing.assert_array_equal(decode_image(encoded(image, **options), 3), palette[indices])
+
+
+def test_alpha_is_dropped_and_the_colours_beneath_are_kept() -> None:
+    alpha = RNG.integers(0, 256, (8, 10, 1), dtype=np.uint8)
+    np.testing.assert_array_equal(decode_image(encoded(np.dstack([RGB, alpha])), 3), RGB)
+    np.testing.assert_array_equal(decode_image(encoded(np.dstack([GREY, alpha])), 1)[..., 0], GREY)
+    np.testing.assert_array_equal(decode_image(encoded(np.dstack([GREY, alpha])), 3), np.dstack([GREY] * 3))
+
+
+def test_black_and_white() -> None:
+    bits = GREY > 127
+    np.testing.assert_array_equal(decode_image(encoded(bits), 1)[..., 0], bits * np.uint8(255))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "PGM"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_sixteen_bits_of_grey_are_scaled_not_clipped(kind: str, channels: int) -> None:
+    deep = RNG.integers(0, 65536, (8, 10), dtype=np.uint16)
+    data = b"P5 10 8 65535\n" + deep.astype(">u2").tobytes() if kind == "PGM" else encoded(deep, kind)
+    image = decode_image(data, channels)
+    assert image.shape == (8, 10, channels)
+    np.testing.assert_allclose(image[..., -1], deep / 257, atol=0.501)
+
+
+def test_sixteen_bits_of_colour_are_scaled_not_clipped() -> None:
+    deep = RNG.integers(0, 65536, (8, 10, 3), dtype=np.uint16)
+    np.testing.assert_allclose(decode_image(png16(deep, 2), 3), deep / 257, atol=1)
+    grey_alpha = RNG.integers(0, 65536, (8, 10, 2), dtype=np.uint16)
+    np.testing.assert_allclose(decode_image(png16(grey_alpha, 4), 1)[..., 0], grey_alpha[..., 0] / 257, atol=1)
+
+
+def test_floats_in_the_unit_interval_are_scaled_and_others_refused() -> None:
+    unit = RNG.random((8, 10)).astype(np.float32)
+    np.testing.assert_allclose(decode_image(encoded(unit, "TIFF"), 1)[..., 0], unit * 255, atol=0.501)
+    with pytest.raises(BadImage, match=r"^pixel values outside 0\.\.1 \(mode F\): their range is unknown$"):
+        decode_image(encoded(unit * 300, "TIFF"), 1)
+    with pytest.raises(BadImage, match=r"outside 0\.\.1 "):
+        decode_image(encoded(unit * np.nan, "TIFF"), 1)
+    with pytest.raises(BadImage, match=r"outside 0\.\.65535 "):
+        decode_image(encoded(np.full((8, 10), 70_000, np.int32), "TIFF"), 3)
+
+
+def test_lab_becomes_colour_and_grey() -> None:
+    to_lab = ImageCms.buildTransform(ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), "RGB", "LAB")
+    lab = encoded(to_lab.apply(Image.fromarray(SMOOTH)), "TIFF")
+    assert np.abs(decode_image(lab, 3).astype(int) - SMOOTH).mean() < 4
+    assert decode_image(lab, 1).shape == (*SMOOTH.shape[:2], 1)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "TIFF"])
+def test_animation_gives_its_first_frame(kind: str) -> None:
+    first, second = (Image.new("RGB", (12, 9), colour) for colour in ("red", "blue"))
+    options = {"lossless": True} if kind == "WEBP" else {}
+    image = decode_image(encoded(first, kind, save_all=True, append_images=[second], **options), 3)
+    np.testing.assert_array_equal(image, np.broadcast_to(np.uint8([255, 0, 0]), (9, 12, 3)))
+
+
+def test_bytes_after_the_end_are_ignored() -> None:
+    data = encoded(SMOOTH, "JPEG")
+    np.testing.assert_array_equal(decode_image(data + b"\0trailing\xff\xd8" * 50, 3), decode_image(data, 3))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF"])
+@pytest.mark.parametrize("kept", [0.4, 0.8])
+def test_truncated_is_refused(kind: str, kept: float) -> None:
+    noise = RNG.integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    data = encoded(noise, kind)
+    with pytest.raises(BadImage):
+        decode_image(data[: int(len(data) * kept)], 3)
+
+
+def test_truncated_jpeg_is_told_as_such(tmp_path: Path) -> None:
+    noise = encoded(RNG.integers(0, 256, (64, 64, 3), dtype=np.uint8), "JPEG")
+    (tmp_path / "cut.jpg").write_bytes(noise[:-500])
+    with pytest.raises(BadImage, match=r"^damaged: image file is truncated \(\d+ bytes not processed\)$"):
+        decode_image(tmp_path / "cut.jpg", 3)
+
+
+@pytest.mark.parametrize(
+    "data", [b"hello, I am no image", b"\0" * 500, b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"]
+)
+def test_what_is_no_image_is_refused(data: bytes) -> None:
+    with pytest.raises(BadImage, match=r"^not an image of a known format, or damaged at its start$"):
+        decode_image(data, 3)
+
+
+def test_empty_missing_and_unreadable_files(tmp_path: Path) -> None:
+    (tmp_path / "empty.jpg").touch()
+    with pytest.raises(BadImage, match=r"^zero bytes$"):
+        decode_image(tmp_path / "empty.jpg", 3)
+    with pytest.raises(BadImage, match=r"^cannot be read: No such file or directory$"):
+        decode_image(tmp_path / "absent.jpg", 3)
+    with pytest.raises(BadImage, match=r"^cannot be read: Is a directory$"):
+        decode_image(tmp_path, 3)
+
+
+def test_decompression_bomb_is_refused_with_the_limit() -> None:
+    with pytest.raises(BadImage, match=r"^more than 178,956,970 pixels: a decompression bomb\?$"):
+        decode_image(header_only_png(20_000, 20_000), 3)
+
+
+def test_large_but_allowed_image_does_not_warn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)  # Pillow warns from here and refuses from twice as many
+    np.testing.assert_array_equal(decode_image(encoded(RGB), 3), RGB)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 30)
+    with pytest.raises(BadImage, match=r"^more than 60 pixels"):
+        decode_image(encoded(RGB), 3)
+
+
+def test_compressed_text_bomb_is_refused() -> None:
+    text = PngImagePlugin.PngInfo()
+    text.add_text("comment", "a" * 5_000_000, zip=True)
+    with pytest.raises(BadImage, match=r"^damaged: Decompressed data too large"):
+        decode_image(encoded(RGB, pnginfo=text), 3)
+
+
+def test_every_failure_of_a_damaged_file_is_a_bad_image() -> None:
+    rng = np.random.default_rng(1)
+    refused = 0
+    for kind in ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "JPEG2000"):
+        sound = np.frombuffer(encoded(SMOOTH, kind), np.uint8)
+        for _ in range(60):
+            damaged = sound.copy()
+            where = rng.integers(0, min(len(sound), 400), 4)
+            damaged[where] = rng.integers(0, 256, 4)
+            try:
+                image = decode_image(damaged.tobytes(), 3)
+            except BadImage:
+                refused += 1
+            else:
+                assert image.dtype == np.uint8
+                assert image.ndim == 3
+    assert refused > 50
+
+
+def test_threads_agree_and_leave_the_warning_filters_as_they_were() -> None:
+    before = list(warnings.filters)
+    data = encoded(SMOOTH, "JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff\x12\x01")
+    expected = decode_image(data, 3)
+    with ThreadPoolExecutor(8) as pool:
+        for image in pool.map(lambda _: decode_image(data, 3), range(200)):
+            np.testing.assert_array_equal(image, expected)
+    assert list(warnings.filters) == before
+
+
+def test_other_warnings_still_show_while_images_are_decoded() -> None:
+    stop = threading.Event()
+    data = encoded(SMOOTH, "JPEG")
+
+    def decode() -> None:
+        while not stop.is_set():
+            decode_image(data, 3)
+
+    thread = threading.Thread(target=decode)
+    thread.start()
+    try:
+        for _ in range(200):
+            with pytest.raises(UserWarning, match="mine"):
+                warnings.warn("mine", stacklevel=1)
+    finally:
+        stop.set()
+        thread.join()
