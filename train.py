@@ -11,11 +11,14 @@ from opsin.errors import Interrupted, UserError
 @hydra.main(version_base="1.3", config_path="configs", config_name="train")
 def main(cfg: DictConfig) -> float:
     """Train on what Hydra composed; the value returned is what a sweep optimises."""
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
     from opsin.run import train  # torch and lightning are heavy: --help does without
 
     try:
         return train(config.from_hydra(cfg))
-    except UserError as error:
+    except (UserError, MisconfigurationException) as error:
+        config.discard_empty_run()
         raise CompactHydraException(str(error)) from None  # Hydra prints the message alone
     except Interrupted as stop:
         raise SystemExit(128 + stop.signal) from None  # what shells call a process that a signal ended

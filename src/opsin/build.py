@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import lightning as L
+from lightning.pytorch.callbacks import LearningRateMonitor
 from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 from torch.optim import Optimizer
@@ -215,6 +216,8 @@ def classifier(
 def trainer(plan: Plan, run: RunDirectory, resume_step: int | None = None) -> L.Trainer:
     """The trainer of a run, with its callbacks and loggers."""
     callbacks = [node.build(run=run) for node in plan.many("callbacks")]
+    if not plan.many("logger"):  # this one has nowhere to write
+        callbacks = [callback for callback in callbacks if not isinstance(callback, LearningRateMonitor)]
     loggers = [node.build(run=run, save_dir=str(run.path), resume_step=resume_step) for node in plan.many("logger")]
     return plan["trainer"].build(callbacks=callbacks, loggers=loggers, folder=run.path)  # type: ignore[no-any-return]
 

@@ -1,6 +1,7 @@
 """The composed config: plain values, where each was set, and the run directory that goes with it."""
 
 import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -129,7 +130,7 @@ def from_hydra(config: DictConfig) -> Composed:
     hydra = HydraConfig.get()
     run = RunDirectory(Path(hydra.runtime.output_dir))
     if config.resume and run.config.exists():
-        return _resumed(Composed.load(run), list(hydra.overrides.task))
+        return from_saved(run, list(hydra.overrides.task))
     if config.resume not in (None, "auto"):
         RunDirectory.of(config.resume)  # raises: Hydra made a new directory because this is none
     if run.config.exists() and not is_spawned():
@@ -137,6 +138,15 @@ def from_hydra(config: DictConfig) -> Composed:
             f"{run.path} holds a run already: go on with it by resume={run.path}, or name another directory"
         )
     return _composed(config, hydra, run)
+
+
+def discard_empty_run() -> None:
+    """Take away the directory that Hydra made for a run which was refused before it began."""
+    from hydra.core.hydra_config import HydraConfig
+
+    run = RunDirectory(Path(HydraConfig.get().runtime.output_dir))
+    if not run.result.exists() and all(file.stat().st_size == 0 for file in run.path.iterdir()):
+        shutil.rmtree(run.path, ignore_errors=True)
 
 
 def compose(words: Sequence[str], run: Path | None = None) -> Composed:
@@ -183,14 +193,15 @@ def is_spawned() -> bool:
     return any(rank not in ("", "0") for rank in ranks)
 
 
-def _resumed(saved: Composed, words: Sequence[str]) -> Composed:
-    """The saved config with those values of the command line that were not given to the run before.
+def from_saved(run: RunDirectory, words: Sequence[str] = ()) -> Composed:
+    """A run's own config to go on with, with those words in it that were not given to the run before.
 
     Raises:
         UserError: a word chooses another part (`model=mlp`), which would be another run.
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
+    saved = Composed.load(run)
     new = [word for word in words if word not in saved.origin.overrides and not word.startswith("resume=")]
     tree = OmegaConf.create(saved.tree)
     for override in OverridesParser.create().parse_overrides(new):

@@ -33,7 +33,7 @@ class SplitMetrics(nn.Module):
         super().__init__()
         self._num_classes = num_classes
         thresholds = None if num_images * num_classes <= EXACT_AUROC_VALUES else 500
-        self._loss = MeanMetric()
+        self._loss = MeanMetric(nan_strategy="disable")  # a diverged run must show
         self._collection = MetricCollection(
             {
                 "confusion": MulticlassConfusionMatrix(num_classes, validate_args=False),

@@ -15,6 +15,7 @@ import torch
 
 from opsin.build import Plan
 from opsin.callbacks import Checkpoints, EarlyStopping, Throughput
+from opsin.callbacks.base import is_metric
 from opsin.classifier import Classifier
 from opsin.config import Composed
 from opsin.data import ImageDataModule
@@ -78,7 +79,7 @@ def settings(plan: Plan, trainer: L.Trainer, layout: Layout, data: ImageDataModu
 
 def measured(trainer: L.Trainer, classifier: Classifier, data: ImageDataModule) -> dict[str, Any]:
     """The scalar metrics of the last loop, and those of each class with the confusion matrix."""
-    scalars = {name: float(value) for name, value in trainer.callback_metrics.items() if "/" in name}
+    scalars = {name: float(value) for name, value in trainer.callback_metrics.items() if is_metric(name)}
     classes = data.source.classes
     tables = {
         split: {"classes": per_class(matrix, classes), "confusion": matrix.tolist()}
@@ -95,12 +96,11 @@ def outcome(
     callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
     stopped = [c.reason for c in callbacks if isinstance(c, EarlyStopping) and c.reason]
     speed = [c.images_per_second for c in callbacks if isinstance(c, Throughput)]
-    best = {name: value for name, value in checkpoints.best_metrics.items() if name.startswith(("train/", "val/"))}
     tests = {name: value for name, value in test["metrics"].items() if name.startswith("test/")}
     return {
-        "metrics": best | tests,
+        "metrics": checkpoints.best_metrics | tests,
         "best_epoch": checkpoints.best_epoch,
-        "epochs": trainer.current_epoch,
+        "epochs": checkpoints.epochs,
         "stopped": stopped[0] if stopped else None,
         "monitor": {"metric": checkpoints.monitor, "mode": checkpoints.mode, "best": checkpoints.best_value},
         "per_class": {"test": test["per_class"].get("test")},

@@ -1,6 +1,7 @@
 """The story of a run: check, build, fit on train, select on val, test the best checkpoint once, record."""
 
 import logging
+import warnings
 from typing import Any, Literal
 
 import lightning as L
@@ -99,11 +100,10 @@ def evaluate(run: RunDirectory, split: Literal["val", "test"] = "test") -> dict[
 
 def quieten(speaks: bool) -> None:
     """Leave to Opsin's own lines what Lightning says of every run; only the first of several processes speaks."""
-    import warnings
-
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*in eval mode at the start of training", category=PossibleUserWarning)
     warnings.filterwarnings("ignore", message=".*smaller than the logging interval", category=PossibleUserWarning)
+    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec", category=FutureWarning)
     if not speaks:
         logging.getLogger("opsin").setLevel(logging.WARNING)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import lightning as L
 
-from opsin.callbacks.base import EpochCallback
+from opsin.callbacks.base import EpochCallback, is_metric
 from opsin.errors import Interrupted, UserError
 from opsin.rundir import RunDirectory
 
@@ -32,6 +32,7 @@ class Checkpoints(EpochCallback):
         best_value: best value of `monitor` so far; None before the first.
         best_epoch: its epoch, counted from 0.
         best_metrics: all metrics of that epoch.
+        epochs: how many epochs are done.
     """
 
     def __init__(self, monitor: str, mode: Literal["min", "max"] = "min", *, run: RunDirectory) -> None:
@@ -44,17 +45,19 @@ class Checkpoints(EpochCallback):
         self.best_value: float | None = None
         self.best_epoch: int | None = None
         self.best_metrics: dict[str, float] = {}
+        self.epochs = 0
         self._asked: int | None = None
         self._handlers: dict[int, Any] = {}
 
     def state_dict(self) -> dict[str, Any]:
         """What decides about later epochs."""
-        return {"value": self.best_value, "epoch": self.best_epoch, "metrics": self.best_metrics}
+        best = {"value": self.best_value, "epoch": self.best_epoch, "metrics": self.best_metrics}
+        return {**best, "epochs": self.epochs}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with an earlier best."""
         self.best_value, self.best_epoch = state_dict["value"], state_dict["epoch"]
-        self.best_metrics = state_dict["metrics"]
+        self.best_metrics, self.epochs = state_dict["metrics"], state_dict["epochs"]
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Take over the signals; only a main thread may."""
@@ -71,7 +74,8 @@ class Checkpoints(EpochCallback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save what the epoch came to, then stop if asked to."""
-        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if is_metric(name)}
+        self.epochs = trainer.current_epoch + 1
         if self.monitor in metrics and self._improves(metrics[self.monitor]):
             self.best_value, self.best_epoch = metrics[self.monitor], trainer.current_epoch
             self.best_metrics = metrics

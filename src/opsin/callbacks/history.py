@@ -4,12 +4,12 @@ import csv
 
 import lightning as L
 
-from opsin.callbacks.base import EpochCallback
+from opsin.callbacks.base import EpochCallback, is_metric
 from opsin.rundir import RunDirectory
 
 
 class History(EpochCallback):
-    """Writes one row per epoch to `metrics.csv`: epoch, step, learning rate and every metric.
+    """Writes one row per epoch to `metrics.csv`: epoch, step, learning rate of the head and every metric.
 
     A resumed run drops the rows that it is about to make again. A value that an epoch lacks is left empty.
 
@@ -32,7 +32,7 @@ class History(EpochCallback):
         """Add the epoch's row, unless this is the echo of an epoch that was saved before it had quite ended."""
         if not trainer.is_global_zero or "train/loss" not in trainer.callback_metrics:
             return
-        values = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        values = {name: float(value) for name, value in trainer.callback_metrics.items() if is_metric(name)}
         values["lr"] = trainer.optimizers[0].param_groups[-1]["lr"]
         row = {"epoch": str(trainer.current_epoch), "step": str(trainer.global_step)}
         self.rows.append(row | {name: repr(values[name]) for name in sorted(values)})

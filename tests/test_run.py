@@ -1,0 +1,214 @@
+"""Runs from end to end, in this process, on the bundled digits."""
+
+import csv
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from opsin.config import Composed, compose, from_saved
+from opsin.errors import Interrupted, UserError
+from opsin.run import evaluate, train
+from opsin.rundir import RunDirectory
+
+QUICK = (
+    "datamodule.train_fraction=0.2",  # 259 images: five batches, the last of three
+    "trainer.max_epochs=3",
+    "trainer.accelerator=cpu",
+    "callbacks.progress.bar=false",
+)
+NOISY = ("model=simple_cnn", "augmentation=digits", "scheduler=plateau", "scheduler.patience=0", *QUICK)
+"""All that draws random numbers or carries state: dropout, augmentation, Adam, a schedule that sees the metrics."""
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture
+def start(data_dir: Path, tmp_path: Path):
+    def start(*words: str, name: str = "run") -> RunDirectory:
+        run = tmp_path / "outputs" / name
+        run.mkdir(parents=True)
+        train(compose([f"data_dir={data_dir}", *words], run))
+        return RunDirectory(run)
+
+    return start
+
+
+def resume(run: RunDirectory, *words: str) -> None:
+    train(from_saved(run, words))
+
+
+def metrics(run: RunDirectory) -> dict[str, Any]:
+    return run.read_result()["metrics"]
+
+
+def test_a_run_leaves_everything_in_its_directory(start) -> None:
+    run = start("model=mlp", *QUICK)
+    result = run.read_result()
+    assert result["status"] == "finished"
+    names = {"loss", "acc", "f1_macro", "auroc", "ece"}
+    assert set(result["metrics"]) == {f"{split}/{name}" for split in ("train", "val", "test") for name in names}
+    assert all(math.isfinite(value) for value in result["metrics"].values())
+    assert set(result["seconds"]) == {"setup", "fit", "test", "total"}
+    assert result["parameters"] == {"total": 101_770, "trainable": 101_770, "frozen": 0}
+    assert result["data"]["counts"] == {"train": 259, "val": 144, "test": 359}
+    assert result["data"]["origin"] == {"train": "given", "val": "carved", "test": "carved"}
+    assert result["settings"]["accelerator"] == "cpu"
+    assert result["seed"] == 42
+    assert result["throughput"] > 0
+    assert len(result["per_class"]["test"]["classes"]) == 10
+    assert sum(map(sum, result["per_class"]["test"]["confusion"])) == 359
+    with run.metrics.open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["0", "1", "2"]
+    best = rows[result["best_epoch"]]
+    assert float(best["val/loss"]) == result["metrics"]["val/loss"] == min(float(row["val/loss"]) for row in rows)
+    assert "101,770" in (run.path / "model.txt").read_text()
+    assert (run.path.parent / "latest").resolve() == run.path
+    assert list((run.path / "tensorboard").glob("events.*"))
+
+
+def test_checkpoints_hold_plain_values(start) -> None:
+    run = start("model=mlp", *QUICK)
+    content = torch.load(run.best, weights_only=True)
+    assert content["opsin"]["data"]["classes"] == list("0123456789")
+    assert all(key.startswith("network.") for key in content["state_dict"])
+
+
+def test_the_same_seed_gives_the_same_metrics_and_another_does_not(start) -> None:
+    first, second = start(*NOISY, name="a"), start(*NOISY, name="b")
+    assert metrics(first) == metrics(second)
+    other = start(*NOISY, "seed=0", name="c")
+    assert metrics(other) != metrics(first)
+    assert other.read_result()["seed"] == 0
+
+
+def test_evaluating_again_gives_the_same_numbers(start) -> None:
+    run = start(*NOISY)
+    found = metrics(run)
+    again = evaluate(run)["metrics"]
+    assert again == {name: value for name, value in found.items() if name.startswith("test/")}
+    validated = evaluate(run, "val")["metrics"]
+    assert validated == {name: value for name, value in found.items() if name.startswith("val/")}
+
+
+@pytest.mark.parametrize(("step", "how"), [*((step, "SIGINT") for step in (1, 4, 5, 6, 15)), (8, "SIGTERM")])
+def test_a_run_that_was_stopped_goes_on_as_if_nothing_had_been(start, step: int, how: str, monkeypatch) -> None:
+    monkeypatch.setenv("OPSIN_TARGETS", "interruptions")
+    whole = start(*NOISY, name="whole")
+    stop = f"+callbacks.stop={{_target_: interruptions.StopAt, step: {step}, how: {how}}}"
+    with pytest.raises(Interrupted):
+        start(*NOISY, stop, name="cut")
+    cut = RunDirectory(whole.path.parent / "cut")
+    assert cut.read_result()["status"] == "interrupted"
+    resume(cut, "callbacks.stop=null")
+    assert metrics(cut) == metrics(whole)
+    assert cut.metrics.read_text() == whole.metrics.read_text()
+    states = [torch.load(run.last, weights_only=True)["state_dict"] for run in (cut, whole)]
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[1])
+
+
+def test_early_stopping_tells_its_reason_and_a_resumed_run_stays_stopped(start, data_dir: Path) -> None:
+    words = ("model=mlp", "optimizer.lr=5", "callbacks.early_stopping.patience=1", *QUICK, "trainer.max_epochs=9")
+    run = start(*words)
+    result = run.read_result()
+    assert result["epochs"] < 9
+    assert "val/loss has not improved for 1 epochs" in result["stopped"]
+    resume(run)
+    assert run.read_result()["epochs"] == result["epochs"]
+    assert metrics(run) == result["metrics"]
+
+
+def test_a_finished_run_can_be_taken_further(start) -> None:
+    run = start("model=mlp", *QUICK)
+    longer = start("model=mlp", *QUICK, "trainer.max_epochs=5", name="longer")
+    resume(run, "trainer.max_epochs=5")
+    assert metrics(run) == metrics(longer)
+
+
+def test_resume_refuses_another_part(start) -> None:
+    run = start("model=mlp", *QUICK)
+    with pytest.raises(UserError, match="model=cnn_gap does not go with resume"):
+        resume(run, "model=cnn_gap")
+
+
+def test_a_failure_is_recorded(start, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("OPSIN_TARGETS", "interruptions")
+    with pytest.raises(RuntimeError, match="out of luck"):
+        start("model=mlp", *QUICK, "+callbacks.stop={_target_: interruptions.StopAt, step: 2, how: error}")
+    result = json.loads((tmp_path / "outputs" / "run" / "result.json").read_text())
+    assert result["status"] == "failed"
+    assert result["error"] == "RuntimeError: out of luck"
+
+
+def test_divergence_is_said_in_words(start) -> None:
+    with pytest.raises(UserError, match=r"not a number.*smaller optimizer\.lr"):
+        start("model=mlp", "optimizer=sgd", "optimizer.lr=1e30", *QUICK)
+
+
+def test_frozen_means_weights_and_buffers_unchanged(start) -> None:
+    run = start("model=strided_cnn", "model.trainable=[block4,block5]", *QUICK)
+    counts = run.read_result()["parameters"]
+    assert counts["frozen"] > 0
+    torch.manual_seed(0)
+    after = torch.load(run.last, weights_only=True)["state_dict"]
+    tracked = {key: value for key, value in after.items() if "num_batches_tracked" in key}
+    frozen = {key: int(value) for key, value in tracked.items() if any(f"block{i}." in key for i in (1, 2, 3))}
+    moving = {key: int(value) for key, value in tracked.items() if key not in frozen}
+    assert frozen and set(frozen.values()) == {0}
+    assert moving and set(moving.values()) == {15}
+
+
+def test_ema_weights_are_what_is_tested(start) -> None:
+    run = start("model=mlp", "callbacks=ema", "callbacks.ema.decay=0.9", *QUICK)
+    test = {name: value for name, value in metrics(run).items() if name.startswith("test/")}
+    assert evaluate(run)["metrics"] == test
+    plain = start("model=mlp", *QUICK, name="plain")
+    assert metrics(plain)["test/loss"] != metrics(run)["test/loss"]
+
+
+@pytest.mark.parametrize("debug", ["fast", "limit", "profile"])
+def test_debug_options_run(start, debug: str) -> None:
+    run = start("model=mlp", f"debug={debug}")
+    assert run.read_result()["status"] == "finished"
+    if debug == "profile":
+        assert list(run.path.glob("*profile*.txt"))
+
+
+def test_overfitting_one_batch(start) -> None:
+    run = start("model=mlp", "debug=overfit", "callbacks.progress.bar=false")
+    assert metrics(run)["train/acc"] == 1.0
+    assert metrics(run)["train/loss"] < 0.05
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("augmentation=mixup_cutmix",),
+        ("loss.class_weights=balanced",),
+        ("datamodule.num_folds=5", "datamodule.fold=4"),
+        ("datamodule.sampler=balanced",),
+        ("trainer.accumulate_grad_batches=2", "trainer.gradient_clip_norm=1.0"),
+        ("scheduler=onecycle",),
+        ("loss.label_smoothing=0.1", "optimizer=adamw"),
+        ("logger=none",),
+        ("trainer.precision=bf16",),
+    ],
+)
+def test_options_run(start, options: tuple[str, ...]) -> None:
+    run = start("model=mlp", *QUICK, *options)
+    assert run.read_result()["status"] == "finished"
+
+
+def test_composed_survives_its_run_directory(start) -> None:
+    run = start("model=mlp", *QUICK, "optimizer.lr=0.003")
+    loaded = Composed.load(run)
+    assert loaded.tree["optimizer"]["lr"] == 0.003
+    assert loaded.origin.choices["model"] == "mlp"
+    assert "optimizer.lr=0.003" in loaded.origin.overrides
