@@ -15,6 +15,7 @@ from opsin.run import evaluate, train
 from opsin.rundir import RunDirectory
 
 QUICK = (
+    "datamodule.batch_size=64",
     "datamodule.train_fraction=0.2",  # 259 images: five batches, the last of three
     "trainer.max_epochs=3",
     "trainer.accelerator=cpu",

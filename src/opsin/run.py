@@ -42,7 +42,6 @@ def train(composed: Composed) -> float:
         L.seed_everything(plan.seed, verbose=False)
 
         data = build.data(plan)
-        data.prepare_data()
         data.setup("fit")
         loss = build.loss(plan, data)
         network, loaded = build.network(plan, data, loss.num_logits)
@@ -86,7 +85,6 @@ def evaluate(run: RunDirectory, split: Literal["val", "test"] = "test") -> dict[
     quieten(True)
     L.seed_everything(plan.seed, verbose=False)
     data = build.data(plan, facts=run.read_result()["data"])
-    data.prepare_data()
     loss = build.loss(plan, data)
     network, _ = build.network(plan, data, loss.num_logits, pretrained=False)
     build.layout(plan, network)
