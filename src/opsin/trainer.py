@@ -1,6 +1,8 @@
 """The Lightning Trainer from plain values, and the choices that depend on the hardware."""
 
+import ctypes
 import os
+import platform
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,6 +18,9 @@ from opsin.errors import UserError
 Accelerator = Literal["auto", "cpu", "gpu", "mps"]
 Precision = Literal["auto", "32", "bf16", "16", "bf16-true", "64"]
 Limit = Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, le=1)]
+
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
+"""Parameters of mallopt(3): when freed memory goes back to the system, and whether large blocks come from there."""
 
 LIGHTNING_PRECISION: dict[str, Any] = {
     "32": "32-true",
@@ -81,6 +86,8 @@ def make_trainer(
     accelerator = resolve_accelerator(accelerator)
     if accelerator == "gpu":
         torch.set_float32_matmul_precision("high")  # TF32 where an operation stays in float32
+    if accelerator == "cpu":
+        keep_freed_memory()
     return L.Trainer(
         accelerator=accelerator,
         devices=devices,
@@ -138,6 +145,18 @@ def resolve_precision(precision: Precision, accelerator: str) -> str:
 def has_amx() -> bool:
     """Whether this processor multiplies bfloat16 matrices in tiles (Intel AMX, Sapphire Rapids and later)."""
     return bool(torch.cpu.get_capabilities().get("amx_bf16", False))
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep large blocks for the next step, where there is glibc.
+
+    By default it gives every block above 32 MB back at once, and the kernel zeroes it again for the next activation
+    map: more than half of the time of a large network on the CPU (measured with EfficientNet-Lite0 at 224 pixels).
+    """
+    if platform.libc_ver()[0] == "glibc":
+        mallopt = ctypes.CDLL(None).mallopt
+        for parameter, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, 2**26)):
+            mallopt(parameter, value)
 
 
 @dataclass(frozen=True)

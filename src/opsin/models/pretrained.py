@@ -60,6 +60,7 @@ def efficientnet_lite0(*, num_logits: int, image_size: tuple[int, int]) -> Netwo
         **{f"stage{number}": block for number, block in enumerate(original.blocks, start=1)},
         "head_conv": _parts(original, "conv_head", "bn2"),
     }
+    original.classifier.reset_parameters()  # timm draws from +-1 for one logit: far too sure for a new head
     head = sequential(pool=original.global_pool, fc=original.classifier)
     return _regroup("efficientnet_lite0", original, stages, head, image_size)
 
