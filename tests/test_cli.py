@@ -60,7 +60,8 @@ def test_a_run_and_its_evaluation(tmp_path: Path) -> None:
     (result,) = results(tmp_path)
     assert result["status"] == "finished"
     log = (tmp_path / "outputs" / "latest" / "train.log").read_text()
-    assert "epoch 2/2" in log and "test accuracy" in log
+    assert "epoch 2/2" in log
+    assert "test accuracy" in log
     again = python(tmp_path, "scripts/evaluate.py", "outputs/latest", "--json")
     measured = json.loads(again)["metrics"]
     assert measured == {name: value for name, value in result["metrics"].items() if name.startswith("test/")}

@@ -162,8 +162,10 @@ def test_frozen_means_weights_and_buffers_unchanged(start) -> None:
     tracked = {key: value for key, value in after.items() if "num_batches_tracked" in key}
     frozen = {key: int(value) for key, value in tracked.items() if any(f"block{i}." in key for i in (1, 2, 3))}
     moving = {key: int(value) for key, value in tracked.items() if key not in frozen}
-    assert frozen and set(frozen.values()) == {0}
-    assert moving and set(moving.values()) == {15}
+    assert frozen
+    assert set(frozen.values()) == {0}
+    assert moving
+    assert set(moving.values()) == {15}
 
 
 def test_ema_weights_are_what_is_tested(start) -> None:

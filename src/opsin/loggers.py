@@ -4,8 +4,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
+from torch.utils.tensorboard.summary import hparams
 
 from opsin.rundir import RunDirectory
+
+Value = bool | int | float | str
+"""What the HPARAMS tab can hold."""
 
 
 class TensorBoard(TensorBoardLogger):
@@ -19,7 +24,17 @@ class TensorBoard(TensorBoardLogger):
     def __init__(self, run: RunDirectory, resume_step: int | None = None) -> None:
         super().__init__(run.path, name="tensorboard", version="", default_hp_metric=False, purge_step=resume_step)
 
-    def log_outcome(self, config: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
-        """Fill the HPARAMS tab: what the run was told, and what came out. To be called once, at the end."""
-        self.log_hyperparams(dict(config), dict(metrics))
+    def log_outcome(self, told: Mapping[str, Value], metrics: Mapping[str, float], step: int) -> None:
+        """Fill the HPARAMS tab: what the run was told, and what came out, as `final/<metric>`.
+
+        Lightning's own way adds the final values to each curve as step 0.
+        """
+        final = {f"final/{name}": value for name, value in metrics.items()}
+        self.log_metrics(final, step)
+        for summary in hparams(dict(told), final):  # type: ignore[no-untyped-call]
+            self._write(summary)
         self.save()
+
+    @rank_zero_only
+    def _write(self, summary: Any) -> None:
+        self.experiment._get_file_writer().add_summary(summary)

@@ -65,10 +65,11 @@ class ClassificationLoss(nn.Module):
         if self.weight is None:
             return F.binary_cross_entropy_with_logits(z, smooth)
         negative_weight, positive_weight = self.weight
-        losses = positive_weight * smooth * F.softplus(-z) + negative_weight * (1 - smooth) * F.softplus(z)
+        losses: Tensor = positive_weight * smooth * F.softplus(-z) + negative_weight * (1 - smooth) * F.softplus(z)
         if targets.ndim == 2:
             return losses.mean()  # as torch's cross_entropy does for class probabilities
-        return losses.sum() / torch.where(positive > 0.5, positive_weight, negative_weight).sum()
+        total: Tensor = losses.sum() / torch.where(positive > 0.5, positive_weight, negative_weight).sum()
+        return total
 
 
 def class_logits(logits: Tensor) -> Tensor:

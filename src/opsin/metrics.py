@@ -96,7 +96,7 @@ class SplitMetrics(nn.Module):
     def _auroc(self) -> Tensor:
         with warnings.catch_warnings():  # of classes that do not occur, which are left out of the mean
             warnings.simplefilter("ignore", UserWarning)
-            return cast(Tensor, self._metric("auroc").compute())
+            return cast("Tensor", self._metric("auroc").compute())
 
     def _metric(self, name: str) -> Metric:
         return self._collection[name]

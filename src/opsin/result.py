@@ -19,12 +19,16 @@ from opsin.callbacks.base import is_metric
 from opsin.classifier import Classifier
 from opsin.config import Composed
 from opsin.data import ImageDataModule
+from opsin.loggers import Value
 from opsin.metrics import per_class
 from opsin.models import LoadedWeights, Network
 from opsin.rundir import RunDirectory
 from opsin.trainer import Layout
 
 log = logging.getLogger(__name__)
+
+UNTOLD = ("callbacks", "logger", "monitor", "output_dir", "resume")
+"""Sections that say nothing about what is learned."""
 
 PACKAGES = ("opsin", "torch", "torchvision", "lightning", "torchmetrics", "hydra-core", "timm", "numpy")
 
@@ -59,6 +63,23 @@ def provenance(
         "versions": versions(),
         "commit": commit(),
     }
+
+
+def hyperparameters(composed: Composed) -> dict[str, Value]:
+    """What tells runs apart: the option of each part, and every value by its dotted key."""
+    chosen = {name: option for name, option in composed.origin.choices.items() if option}
+    told = {key: value for key, value in composed.tree.items() if key not in UNTOLD}
+    return chosen | _flat(told)
+
+
+def _flat(tree: Mapping[str, Any], above: str = "") -> dict[str, Value]:
+    found: dict[str, Value] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            found |= _flat(value, f"{above}{key}.")
+        elif value is not None and key not in ("_target_", "data_dir"):
+            found[f"{above}{key}"] = value if isinstance(value, (bool, int, float, str)) else str(value)
+    return found
 
 
 def settings(plan: Plan, trainer: L.Trainer, layout: Layout, data: ImageDataModule) -> dict[str, Any]:

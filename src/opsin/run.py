@@ -68,7 +68,7 @@ def train(composed: Composed) -> float:
         record["seconds"] = clock.seconds
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoard):
-                logger.log_outcome(composed.tree, record["metrics"])
+                logger.log_outcome(result.hyperparameters(composed), record["metrics"], trainer.global_step)
     if writes:
         log.info(result.closing_words(record, run))
     assert checkpoints.best_value is not None

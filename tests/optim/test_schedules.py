@@ -64,9 +64,7 @@ def test_onecycle_peaks_at_the_rate() -> None:
 
 def test_plateau_lowers_the_rate_when_the_metric_stalls_and_keeps_it_after_warmup() -> None:
     optimizer = make_optimizer()
-    configs = optim.plateau(
-        optimizer, steps_per_epoch=2, monitor="val/loss", factor=0.5, patience=1, warmup_epochs=1.0
-    )
+    configs = optim.plateau(optimizer, steps_per_epoch=2, monitor="val/loss", factor=0.5, patience=1, warmup_epochs=1.0)
     rates(configs, optimizer, 4)
     assert optimizer.param_groups[0]["lr"] == pytest.approx(LR)
     plateau = next(config for config in configs if config["name"] == "plateau")
