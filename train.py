@@ -1,5 +1,7 @@
 """Train an image classifier: `python train.py datamodule=mnist model=cnn_gap`; `python train.py --help` says more."""
 
+import sys
+
 import hydra
 from hydra.errors import CompactHydraException
 from omegaconf import DictConfig
@@ -26,4 +28,9 @@ def main(cfg: DictConfig) -> float:
 
 if __name__ == "__main__":
     config.register_resolvers()
-    main()
+    try:
+        main()
+    except SystemExit as end:
+        if end.code == 1 and (hint := config.hint(sys.argv[1:])):
+            print(hint, file=sys.stderr)  # Hydra names the wrong word, but not the right one
+        raise

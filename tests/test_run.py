@@ -35,7 +35,7 @@ def start(data_dir: Path, tmp_path: Path):
     def start(*words: str, name: str = "run") -> RunDirectory:
         run = tmp_path / "outputs" / name
         run.mkdir(parents=True)
-        train(compose([f"data_dir={data_dir}", *words], run))
+        train(compose([f"data_dir={data_dir}", f"output_dir={tmp_path / 'outputs'}", *words], run))
         return RunDirectory(run)
 
     return start

@@ -27,6 +27,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two finished runs, the second of which was stopped in the middle of its second epoch and resumed."""
     folder = tmp_path_factory.mktemp("tensorboard")
     words = [*WORDS, f"data_dir={folder / 'data'}", "trainer.max_epochs=3", "datamodule.batch_size=64"]
+    words.append(f"output_dir={folder / 'outputs'}")
     for name, lr in (("slow", 0.0005), ("fast", 0.01)):
         run = folder / "outputs" / name
         run.mkdir(parents=True)

@@ -1,5 +1,6 @@
 """The composed config: plain values, where each was set, and the run directory that goes with it."""
 
+import difflib
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -100,14 +101,14 @@ class Composed:
         return cls(read_yaml(run.config), Origin(None, words["choices"], words["overrides"]), run, resumes=True)
 
 
-def plain(config: DictConfig) -> dict[str, Any]:
+def plain(config: DictConfig, check_missing: bool = True) -> dict[str, Any]:
     """A composed config as plain values with every interpolation resolved.
 
     Raises:
         UserError: an interpolation names a key that is not there, or a mandatory value (`???`) is not set.
     """
     try:
-        tree = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        tree = OmegaConf.to_container(config, resolve=True, throw_on_missing=check_missing)
     except OmegaConfBaseException as error:
         raise UserError(f"The config cannot be resolved: {str(error).splitlines()[0]} (at {error.full_key})") from None
     assert isinstance(tree, dict)
@@ -149,12 +150,13 @@ def discard_empty_run() -> None:
         shutil.rmtree(run.path, ignore_errors=True)
 
 
-def compose(words: Sequence[str], run: Path | None = None) -> Composed:
+def compose(words: Sequence[str], run: Path | None = None, *, check_missing: bool = True) -> Composed:
     """What `python train.py WORDS` would compose, for scripts, notebooks and tests.
 
     Args:
         words: overrides, such as `model=mlp` and `optimizer.lr=0.1`.
         run: the run directory; None makes up a new one (nothing is written).
+        check_missing: refuse a mandatory value (`???`) that is not set.
 
     Raises:
         UserError: the words cannot be composed.
@@ -169,22 +171,55 @@ def compose(words: Sequence[str], run: Path | None = None) -> Composed:
         with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
             config = hydra.compose("train", list(words), return_hydra_config=True)
     except HydraException as error:
-        raise UserError(str(error)) from None
+        raise UserError(f"{error}\n{hint(words)}".rstrip()) from None
     node = config.hydra
     place = RunDirectory((run or new_run_path(config.output_dir)).absolute())
     with open_dict(config):
         del config["hydra"]
-    return _composed(config, node, place)
+    return _composed(config, node, place, check_missing)
 
 
-def _composed(config: DictConfig, hydra: Any, run: RunDirectory) -> Composed:
+def hint(words: Sequence[str]) -> str:
+    """The nearest right word for each word of a command line that names no part, option or key; empty if all do."""
+    groups = {
+        folder.name: [file.stem for file in folder.glob("*.yaml")] for folder in CONFIGS.iterdir() if folder.is_dir()
+    }
+    pairs = [tuple(word.split("=", 1)) for word in words if "=" in word and word[0] not in "+~-"]
+    lines, chosen = [], []
+    for key, value in pairs:
+        if key in groups:
+            wrong = [option for option in value.split(",") if option not in groups[key]]
+            lines += [_nearest(f"{key}=", option, groups[key]) for option in wrong]
+            chosen += [f"{key}={value.split(',')[0]}"] if not wrong else []
+    keys = _keys(compose(chosen, check_missing=False).tree)
+    known = [*keys, *groups, "hydra"]
+    for key, _ in pairs:
+        if key not in known and key.split(".")[0] != "hydra":
+            lines.append(_nearest("", key, known))
+    return "\n".join(lines)
+
+
+def _nearest(prefix: str, word: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"{prefix}{word} is not known" + (f": did you mean {prefix}{near[0]}?" if near else "")
+
+
+def _keys(tree: Mapping[str, Any], above: str = "") -> list[str]:
+    """Every dotted key of a tree, sections and values."""
+    found = []
+    for key, value in tree.items():
+        found += [f"{above}{key}", *(_keys(value, f"{above}{key}.") if isinstance(value, Mapping) else [])]
+    return found
+
+
+def _composed(config: DictConfig, hydra: Any, run: RunDirectory, check_missing: bool = True) -> Composed:
     choices = {key: value for key, value in hydra.runtime.choices.items() if not key.startswith("hydra/")}
     config.resume = None
     for key in PATHS:
-        value = OmegaConf.select(config, key)
+        value = OmegaConf.select(config, key, throw_on_missing=False)
         if isinstance(value, str) and (key == "data_dir" or Path(value).expanduser().exists()):
             OmegaConf.update(config, key, str(Path(value).expanduser().absolute()))
-    return Composed(plain(config), Origin(CONFIGS, choices, list(hydra.overrides.task)), run)
+    return Composed(plain(config, check_missing), Origin(CONFIGS, choices, list(hydra.overrides.task)), run)
 
 
 def is_spawned() -> bool:

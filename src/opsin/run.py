@@ -2,6 +2,7 @@
 
 import logging
 import warnings
+from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
@@ -37,7 +38,7 @@ def train(composed: Composed) -> float:
     with run.record(writes) as record:
         if writes:
             composed.save()
-            run.become_latest()
+            run.become_latest(Path(composed.tree["output_dir"]))
         quieten(writes)
         L.seed_everything(plan.seed, verbose=False)
 

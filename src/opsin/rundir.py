@@ -108,9 +108,9 @@ class RunDirectory:
         if write:
             write_atomically(self.result, json.dumps(result, indent=2, allow_nan=True) + "\n")
 
-    def become_latest(self) -> None:
-        """Let `latest`, beside the folder of the day, point here; where links cannot be made, there is none."""
-        outputs = self.path.parent.parent if is_day(self.path.parent.name) else self.path.parent
+    def become_latest(self, outputs: Path) -> None:
+        """Let `outputs/latest` point here; where links cannot be made, there is none."""
+        outputs.mkdir(parents=True, exist_ok=True)
         link, new = outputs / "latest", outputs / f".latest.{secrets.token_hex(4)}"
         with contextlib.suppress(OSError):
             new.symlink_to(os.path.relpath(self.path, outputs), target_is_directory=True)
@@ -123,11 +123,6 @@ def new_run_path(outputs: str | Path, *names: str) -> Path:
     words = [re.sub(r"[^A-Za-z0-9.-]+", "_", name) for name in names if name]
     name = "_".join([f"{now:%H-%M-%S}", *words, secrets.token_hex(2)])
     return Path(outputs) / f"{now:%Y-%m-%d}" / name
-
-
-def is_day(name: str) -> bool:
-    """Whether a folder is named like the day of its runs."""
-    return re.fullmatch(r"\d{4}-\d\d-\d\d", name) is not None
 
 
 def find_runs(folder: Path) -> list[RunDirectory]:
