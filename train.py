@@ -22,6 +22,8 @@ def main(cfg: DictConfig) -> float:
     except (UserError, MisconfigurationException) as error:
         config.discard_empty_run()
         raise CompactHydraException(str(error)) from None  # Hydra prints the message alone
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
     except Interrupted as stop:
         raise SystemExit(128 + stop.signal) from None  # what shells call a process that a signal ended
 

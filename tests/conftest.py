@@ -7,6 +7,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+from filelock import FileLock
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 ISOLATED = (
@@ -40,7 +41,8 @@ def real_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if not (SHARED / "unpack.sh").exists():
         pytest.skip("the real images of ../shared/data are absent")
     place = Path(os.environ.get("OPSIN_REAL_DATA", "/tmp/opsin-real-data"))
-    subprocess.run(["bash", str(SHARED / "unpack.sh"), str(place)], check=True, capture_output=True)
+    with FileLock(f"{place}.lock"):  # several test processes may start together
+        subprocess.run(["bash", str(SHARED / "unpack.sh"), str(place)], check=True, capture_output=True)
     return place
 
 

@@ -64,7 +64,11 @@ def test_a_run_leaves_everything_in_its_directory(start) -> None:
     assert result["seed"] == 42
     assert result["throughput"] > 0
     assert len(result["per_class"]["test"]["classes"]) == 10
-    assert sum(map(sum, result["per_class"]["test"]["confusion"])) == 359
+    for split, count in result["data"]["counts"].items():
+        confusion = result["per_class"][split]["confusion"]
+        assert sum(map(sum, confusion)) == count
+        hits = sum(confusion[i][i] for i in range(10))
+        assert hits / count == pytest.approx(result["metrics"][f"{split}/acc"])
     with run.metrics.open() as file:
         rows = list(csv.DictReader(file))
     assert [row["epoch"] for row in rows] == ["0", "1", "2"]
@@ -215,3 +219,25 @@ def test_composed_survives_its_run_directory(start) -> None:
     assert loaded.tree["optimizer"]["lr"] == 0.003
     assert loaded.origin.choices["model"] == "mlp"
     assert "optimizer.lr=0.003" in loaded.origin.overrides
+
+
+def test_a_network_of_another_library_trains_from_a_file_and_from_a_run(start, tmp_path: Path) -> None:
+    from torchvision.models import resnet18
+
+    torch.manual_seed(1)
+    original = resnet18()
+    torch.save(original.state_dict(), tmp_path / "resnet18.pth")
+    small = ("datamodule.image_size=32", "datamodule.train_fraction=0.1", *QUICK[2:], "trainer.max_epochs=1")
+    first = start("model=resnet18_partial", f"model.weights={tmp_path / 'resnet18.pth'}", *small, name="first")
+    result = first.read_result()
+    assert "head new" in result["weights"]
+    state = torch.load(first.best, weights_only=True)["state_dict"]
+    assert torch.equal(state["network.stages.layer3.0.conv1.weight"], original.layer3[0].conv1.weight)
+    assert torch.equal(state["network.stages.layer3.0.bn1.running_mean"], original.layer3[0].bn1.running_mean)
+    assert not torch.equal(state["network.stages.layer4.0.conv1.weight"], original.layer4[0].conv1.weight)
+    second = start("model=resnet18_feature_extract", f"model.weights={first.path}", *small, name="second")
+    assert second.read_result()["data"]["mean"] == result["data"]["mean"]
+    taken = torch.load(second.best, weights_only=True)["state_dict"]
+    for key, value in state.items():
+        if ".stages." in key:
+            assert torch.equal(taken[key], value), key

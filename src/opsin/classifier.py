@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from opsin.errors import UserError
 from opsin.loss import ClassificationLoss
 from opsin.metrics import SplitMetrics
 
@@ -138,7 +139,16 @@ class Classifier(L.LightningModule):
 
 
 def load_network(classifier: Classifier, checkpoint: Path) -> None:
-    """Put the weights of a checkpoint into a classifier's network, every tensor of it."""
+    """Put the weights of a checkpoint into a classifier's network, every tensor of it.
+
+    Raises:
+        UserError: there is no such checkpoint.
+    """
+    if not checkpoint.exists():
+        raise UserError(
+            f"{checkpoint} does not exist: the run has not come to the end of its first epoch; "
+            f"go on with it by python train.py resume={checkpoint.parent.parent}"
+        )
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
     prefix = "network."
     weights = {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}

@@ -6,7 +6,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,30 +101,35 @@ def settings(plan: Plan, trainer: L.Trainer, layout: Layout, data: ImageDataModu
 def measured(trainer: L.Trainer, classifier: Classifier, data: ImageDataModule) -> dict[str, Any]:
     """The scalar metrics of the last loop, and those of each class with the confusion matrix."""
     scalars = {name: float(value) for name, value in trainer.callback_metrics.items() if is_metric(name)}
-    classes = data.source.classes
-    tables = {
+    return {"metrics": scalars, "per_class": _tables(classifier.confusion, data.source.classes)}
+
+
+def _tables(confusion: Mapping[str, torch.Tensor], classes: Sequence[str]) -> dict[str, Any]:
+    return {
         split: {"classes": per_class(matrix, classes), "confusion": matrix.tolist()}
-        for split, matrix in classifier.confusion.items()
+        for split, matrix in confusion.items()
     }
-    return {"metrics": scalars, "per_class": tables}
 
 
 def outcome(
     trainer: L.Trainer, classifier: Classifier, checkpoints: Checkpoints, data: ImageDataModule
 ) -> dict[str, Any]:
     """What came out: training and validation metrics of the best epoch, test metrics of its checkpoint."""
-    test = measured(trainer, classifier, data)
+    classes = data.source.classes
+    test = measured(trainer, classifier, data)["metrics"]
+    tests = {name: value for name, value in test.items() if name.startswith("test/")}
+    confusion = checkpoints.best_confusion | {k: v for k, v in classifier.confusion.items() if k == "test"}
     callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
     stopped = [c.reason for c in callbacks if isinstance(c, EarlyStopping) and c.reason]
     speed = [c.images_per_second for c in callbacks if isinstance(c, Throughput)]
-    tests = {name: value for name, value in test["metrics"].items() if name.startswith("test/")}
     return {
+        "data": data.facts(),  # again: only now were the test images read
         "metrics": checkpoints.best_metrics | tests,
         "best_epoch": checkpoints.best_epoch,
         "epochs": checkpoints.epochs,
         "stopped": stopped[0] if stopped else None,
         "monitor": {"metric": checkpoints.monitor, "mode": checkpoints.mode, "best": checkpoints.best_value},
-        "per_class": {"test": test["per_class"].get("test")},
+        "per_class": _tables(confusion, classes),
         "throughput": speed[0] if speed else None,
     }
 
@@ -157,10 +162,11 @@ def closing_words(record: Mapping[str, Any], run: RunDirectory) -> str:
     """The last thing a run prints: the result, and what to do next."""
     metrics, monitor = record["metrics"], record["monitor"]
     place = run.path.relative_to(Path.cwd()) if run.path.is_relative_to(Path.cwd()) else run.path
+    test = {name.removeprefix("test/"): value for name, value in metrics.items() if name.startswith("test/")}
+    others = ", ".join(f"{name} {value:.4f}" for name, value in test.items() if name != "acc")
     lines = [
         "",
-        f"test accuracy {metrics['test/acc']:.2%}   (loss {metrics['test/loss']:.4f}, "
-        f"macro F1 {metrics['test/f1_macro']:.4f}, AUROC {metrics['test/auroc']:.4f}, ECE {metrics['test/ece']:.4f})",
+        f"test accuracy {test['acc']:.2%}   ({others})" if test else "no test images were read",
         f"best epoch {record['best_epoch'] + 1} of {record['epochs']}, by {monitor['metric']} {monitor['best']:.4f}; "
         f"{record['seconds']['total']:.0f} s in all"
         + (f"; {record['throughput']:,.0f} training images/s" if record["throughput"] else ""),

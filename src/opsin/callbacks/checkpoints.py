@@ -8,6 +8,7 @@ from types import FrameType
 from typing import Any, Literal
 
 import lightning as L
+from torch import Tensor
 
 from opsin.callbacks.base import EpochCallback, is_metric
 from opsin.errors import Interrupted, UserError
@@ -32,6 +33,7 @@ class Checkpoints(EpochCallback):
         best_value: best value of `monitor` so far; None before the first.
         best_epoch: its epoch, counted from 0.
         best_metrics: all metrics of that epoch.
+        best_confusion: confusion matrices `(C, C)` of that epoch, by split, where the module keeps them.
         epochs: how many epochs are done.
     """
 
@@ -45,6 +47,7 @@ class Checkpoints(EpochCallback):
         self.best_value: float | None = None
         self.best_epoch: int | None = None
         self.best_metrics: dict[str, float] = {}
+        self.best_confusion: dict[str, Tensor] = {}
         self.epochs = 0
         self._asked: int | None = None
         self._handlers: dict[int, Any] = {}
@@ -52,12 +55,13 @@ class Checkpoints(EpochCallback):
     def state_dict(self) -> dict[str, Any]:
         """What decides about later epochs."""
         best = {"value": self.best_value, "epoch": self.best_epoch, "metrics": self.best_metrics}
-        return {**best, "epochs": self.epochs}
+        return {**best, "confusion": self.best_confusion, "epochs": self.epochs}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with an earlier best."""
         self.best_value, self.best_epoch = state_dict["value"], state_dict["epoch"]
-        self.best_metrics, self.epochs = state_dict["metrics"], state_dict["epochs"]
+        self.best_metrics, self.best_confusion = state_dict["metrics"], state_dict["confusion"]
+        self.epochs = state_dict["epochs"]
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Take over the signals; only a main thread may."""
@@ -79,6 +83,7 @@ class Checkpoints(EpochCallback):
         if self.monitor in metrics and self._improves(metrics[self.monitor]):
             self.best_value, self.best_epoch = metrics[self.monitor], trainer.current_epoch
             self.best_metrics = metrics
+            self.best_confusion = dict(getattr(pl_module, "confusion", {}))
             trainer.save_checkpoint(self.best_path)
         trainer.save_checkpoint(self.last_path)
         self._stop_if_asked(trainer, save=False)
