@@ -41,6 +41,8 @@ def refusal(*words: str) -> str:
         ("datamodule.batch_size=0.5", ["datamodule.batch_size", "integer"]),
         ("datamodule.resize=squish", ["datamodule.resize should be 'squash', 'crop' or 'letterbox'"]),
         ("monitor.metric=test/acc", ["monitor.metric should be", "'val/loss'"]),
+        ("monitor.metric=val/acc", ["val/acc needs monitor.mode=max"]),
+        ("callbacks.checkpoints=null", ["a run needs opsin.callbacks.Checkpoints"]),
         ("trainer.precision=b16", ["trainer.precision should be 'auto'"]),
         ("model._target_=opsin.models.cnn_gpa", ["opsin.models.cnn_gpa does not exist", "opsin.models.cnn_gap?"]),
         ("model._target_=os.system", ["os.system is not allowed", "OPSIN_TARGETS"]),
@@ -59,7 +61,7 @@ def test_all_problems_are_told_at_once() -> None:
 
 
 def test_a_missing_mandatory_value_is_named() -> None:
-    with pytest.raises(UserError, match=r"datamodule\.path"):
+    with pytest.raises(UserError, match=r"datamodule\.path must be given: datamodule\.path=VALUE"):
         compose(["datamodule=image_folder"])
 
 
@@ -76,6 +78,21 @@ def test_hints_for_plain_words_that_hydra_itself_refuses() -> None:
         "model.hiden is not known: did you mean model.hidden?"
     )
     assert hint(["model=mlp", "optimizer.lr=1", "hydra.run.dir=x", "-m", "+a.b=1", "~logger.tensorboard"]) == ""
+
+
+@pytest.mark.parametrize("text", ["defaults:\n  - override /model: mpl\n", "trainer: [\n"])
+def test_a_broken_file_of_ones_own_ends_in_a_message(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import shutil
+
+    from opsin import config
+
+    shutil.copytree(config.CONFIGS, tmp_path / "configs")
+    (tmp_path / "configs" / "experiment" / "mine.yaml").write_text(text)
+    monkeypatch.setattr(config, "CONFIGS", tmp_path / "configs")
+    with pytest.raises(UserError):
+        compose(["experiment=mine"])
 
 
 def test_a_typo_in_an_experiment_file_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

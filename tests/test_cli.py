@@ -84,6 +84,29 @@ def test_resuming_what_is_no_run_names_the_runs_that_are(tmp_path: Path) -> None
     assert len(results(tmp_path)) == 1
 
 
+def test_a_directory_of_ones_own_is_never_taken_away(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "__init__.py").touch()
+    python(tmp_path, "train.py", "hydra.run.dir=mine", "+trainer.max_epoch=3", code=1)
+    assert (tmp_path / "mine" / "__init__.py").exists()
+
+
+def test_a_run_is_resumed_in_its_own_parts_and_gives_its_weights(tmp_path: Path) -> None:
+    python(tmp_path, "train.py", *QUICK, "optimizer=sgd")
+    printed = python(tmp_path, "train.py", "resume=outputs/latest", "trainer.max_epochs=3", "optimizer.momentum=0.5")
+    assert "going on from step" in printed
+    assert len(results(tmp_path)) == 1
+    for words, reason in (
+        (["resume=outputs/latest", "model=cnn_gap"], "model=cnn_gap does not go with resume"),
+        (["resume=outputs/latest", "hydra.run.dir=other"], "leave out hydra.run.dir"),
+    ):
+        refused = python(tmp_path, "train.py", *words, code=1)
+        assert reason in refused
+        assert "Traceback" not in refused
+    python(tmp_path, "train.py", *QUICK, "model.weights=outputs/latest", "trainer.max_epochs=1")
+    assert len(results(tmp_path)) == 2
+
+
 def test_missing_weights_end_in_one_message(tmp_path: Path) -> None:
     printed = python(tmp_path, "train.py", "model=resnet18_partial", code=1)
     for part in ("resnet18-f37072fd.pth", "model.weights=none", "model=efficientnet_lite0_feature_extract"):

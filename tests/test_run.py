@@ -71,8 +71,8 @@ def test_a_run_leaves_everything_in_its_directory(start) -> None:
         assert hits / count == pytest.approx(result["metrics"][f"{split}/acc"])
     with run.metrics.open() as file:
         rows = list(csv.DictReader(file))
-    assert [row["epoch"] for row in rows] == ["0", "1", "2"]
-    best = rows[result["best_epoch"]]
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    best = rows[result["best_epoch"] - 1]
     assert float(best["val/loss"]) == result["metrics"]["val/loss"] == min(float(row["val/loss"]) for row in rows)
     assert "101,770" in (run.path / "model.txt").read_text()
     assert (run.path.parent / "latest").resolve() == run.path
@@ -120,7 +120,14 @@ def test_a_run_that_was_stopped_goes_on_as_if_nothing_had_been(start, step: int,
 
 
 def test_early_stopping_tells_its_reason_and_a_resumed_run_stays_stopped(start, data_dir: Path) -> None:
-    words = ("model=mlp", "optimizer.lr=5", "callbacks.early_stopping.patience=1", *QUICK, "trainer.max_epochs=9")
+    words = (
+        "model=mlp",
+        "scheduler=constant",
+        "optimizer.lr=5",
+        "callbacks.early_stopping.patience=1",
+        *QUICK,
+        "trainer.max_epochs=9",
+    )
     run = start(*words)
     result = run.read_result()
     assert result["epochs"] < 9
@@ -131,10 +138,80 @@ def test_early_stopping_tells_its_reason_and_a_resumed_run_stays_stopped(start, 
 
 
 def test_a_finished_run_can_be_taken_further(start) -> None:
-    run = start("model=mlp", *QUICK)
-    longer = start("model=mlp", *QUICK, "trainer.max_epochs=5", name="longer")
+    words = ("model=mlp", "scheduler=constant", *QUICK)
+    run, longer = start(*words), start(*words, "trainer.max_epochs=5", name="longer")
     resume(run, "trainer.max_epochs=5")
     assert metrics(run) == metrics(longer)
+
+
+def test_a_longer_plan_of_onecycle_and_words_given_twice(start) -> None:
+    run = start("model=mlp", "scheduler=onecycle", *QUICK, "trainer.max_epochs=1")
+    for epochs in (3, 2):  # the second is fewer than are done: nothing more to train
+        resume(run, f"trainer.max_epochs={epochs}")
+        assert Composed.load(run).tree["trainer"]["max_epochs"] == epochs
+    assert run.read_result()["epochs"] == 3
+
+
+def test_values_changed_on_resume_reach_all_that_refer_to_them(start) -> None:
+    run = start("model=mlp", *QUICK)
+    tree = from_saved(run, ["monitor.metric=val/acc", "monitor.mode=max"]).tree
+    assert (tree["callbacks"]["checkpoints"]["monitor"], tree["callbacks"]["early_stopping"]["mode"]) == (
+        "val/acc",
+        "max",
+    )
+
+
+def test_stopping_waits_for_accumulated_gradients(start, monkeypatch) -> None:
+    monkeypatch.setenv("OPSIN_TARGETS", "interruptions")
+    words = (*NOISY, "trainer.accumulate_grad_batches=2")
+    whole = start(*words, name="whole")
+    with pytest.raises(Interrupted):
+        start(*words, "+callbacks.stop={_target_: interruptions.StopAt, step: 6}", name="cut")
+    cut = RunDirectory(whole.path.parent / "cut")
+    resume(cut, "callbacks.stop=null")
+    assert metrics(cut) == metrics(whole)
+
+
+def test_epochs_without_validation_do_not_repeat_the_last_one(start) -> None:
+    run = start("model=mlp", *QUICK, "trainer.max_epochs=5", "trainer.check_val_every_n_epoch=2")
+    with run.metrics.open() as file:
+        values = [row["val/loss"] for row in csv.DictReader(file)]
+    assert [bool(value) for value in values] == [False, True, False, True, False]
+    assert run.read_result()["best_epoch"] in (2, 4)
+
+
+def test_steps_of_an_epoch_are_counted_whatever_max_steps_says(start) -> None:
+    run = start("model=mlp", *QUICK, "scheduler=step", "scheduler.every_epochs=2", "trainer.max_steps=12")
+    with run.metrics.open() as file:
+        rates = [float(row["lr"]) for row in csv.DictReader(file)]
+    assert rates == pytest.approx([0.002, 0.0002, 0.0002])
+
+
+def test_images_that_changed_since_are_refused(start, tmp_path: Path) -> None:
+    import numpy as np
+    from PIL import Image
+
+    pixels = np.random.default_rng(0)
+    for name in ("a", "b"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for i in range(20):
+            image = pixels.integers(0, 255, (20, 20, 3), dtype=np.uint8)
+            Image.fromarray(image).save(tmp_path / "photos" / name / f"{i}.png")
+    words = ("datamodule=image_folder", f"datamodule.path={tmp_path / 'photos'}", "datamodule.image_size=20")
+    run = start("model=mlp", *words, "trainer.max_epochs=1", "callbacks.progress.bar=false")
+    evaluate(run)
+    (tmp_path / "photos" / "a" / "3.png").unlink()
+    for again in (lambda: evaluate(run), lambda: resume(run, "trainer.max_epochs=2")):
+        with pytest.raises(UserError, match="are not those that the run was begun with"):
+            again()
+
+
+def test_evaluating_what_ended_too_soon_says_so(start, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("OPSIN_TARGETS", "interruptions")
+    with pytest.raises(RuntimeError):
+        start("model=mlp", *QUICK, "+callbacks.stop={_target_: interruptions.StopAt, step: 2, how: error}")
+    with pytest.raises(UserError, match=r"best\.ckpt does not exist.*resume="):
+        evaluate(RunDirectory(tmp_path / "outputs" / "run"))
 
 
 def test_resume_refuses_another_part(start) -> None:

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import LearningRateMonitor
 from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 from torch.optim import Optimizer
 
+from opsin.callbacks import Checkpoints
 from opsin.check import Node, Section, check
 from opsin.classifier import Classifier
 from opsin.config import Composed
@@ -128,6 +130,13 @@ def plan(composed: Composed) -> Plan:
     """
     nodes, declared = check(composed.tree, SECTIONS, Declared, composed.origin)
     assert isinstance(declared, Declared)
+    metric, mode = nodes["monitor"].arguments["metric"], nodes["monitor"].arguments["mode"]
+    if mode != (better := "min" if metric.endswith(("/loss", "/ece")) else "max"):
+        raise UserError(
+            f"monitor.mode={mode} would take the worst epoch for the best: {metric} needs monitor.mode={better}"
+        )
+    if not any(node.call is Checkpoints for node in nodes["callbacks"].values()):
+        raise UserError("callbacks: a run needs opsin.callbacks.Checkpoints, because the best epoch is what is tested")
     return Plan(nodes, declared.seed)
 
 
@@ -159,9 +168,35 @@ def _expected_input(model: Node) -> dict[str, Any]:
         return {}
     run = RunDirectory(Path(weights))
     if run.config.exists():
-        return {key: run.read_result()["data"][key] for key in INPUT_FACTS}
+        return {key: recorded_data(run)[key] for key in INPUT_FACTS}
     facts: Weights | None = imagenet_weights(model.call)
     return {key: getattr(facts, key.replace("image_", "")) for key in INPUT_FACTS} if facts else {}
+
+
+def recorded_data(run: RunDirectory) -> dict[str, Any]:
+    """What a run recorded about its data.
+
+    Raises:
+        UserError: it ended before it knew.
+    """
+    facts = run.read_result().get("data")
+    if facts is None:
+        raise UserError(f"{run.path} ended before its data were ready: there is nothing to take up or to evaluate")
+    assert isinstance(facts, dict)
+    return facts
+
+
+def check_same_data(data: ImageDataModule, recorded: Mapping[str, Any]) -> None:
+    """See to it that images are still those that a run was begun with.
+
+    Raises:
+        UserError: they are not, so that the splits would be others and no number could be compared.
+    """
+    if data.facts()["fingerprint"] != recorded["fingerprint"]:
+        raise UserError(
+            f"The images of {data.source.name} are not those that the run was begun with: files were added, removed or "
+            "changed, and images that were trained on could now be in the test set. Put them back, or start a new run."
+        )
 
 
 def loss(plan: Plan, data: ImageDataModule) -> ClassificationLoss:
@@ -224,12 +259,11 @@ def trainer(plan: Plan, run: RunDirectory, resume_step: int | None = None) -> L.
 
 def evaluator(plan: Plan, run: RunDirectory) -> L.Trainer:
     """A trainer that only measures: one device, no callbacks, no loggers; everything else as in the run."""
-    arguments = plan["trainer"].arguments | {
-        "devices": 1,
-        "num_nodes": 1,
-        "strategy": "auto",
-        "profiler": None,
-    }
+    arguments = dict(plan["trainer"].arguments)
+    there = {"gpu": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not there.get(arguments.get("accelerator", "auto"), True):  # a run goes from machine to machine
+        arguments["accelerator"] = "auto"
+    arguments |= {"devices": 1, "num_nodes": 1, "strategy": "auto", "profiler": None}
     return make_trainer(**arguments, callbacks=[], loggers=[], folder=run.path)
 
 

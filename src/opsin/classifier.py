@@ -1,5 +1,6 @@
 """The LightningModule: one network, one loss, one optimizer, and what is measured."""
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from opsin.callbacks.base import epoch_metrics
 from opsin.errors import UserError
 from opsin.loss import ClassificationLoss
 from opsin.metrics import SplitMetrics
@@ -64,8 +66,8 @@ class Classifier(L.LightningModule):
         """The optimizer, and its schedules over the steps that this trainer will take."""
         optimizer = self._make_optimizer(self.network)
         total = int(self.trainer.estimated_stepping_batches)
-        epochs = self.trainer.max_epochs or 1
-        schedules = self._make_schedule(optimizer, total, max(1, total // max(1, epochs)))
+        per_epoch = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
+        schedules = self._make_schedule(optimizer, total, max(1, per_epoch))
         return [optimizer], schedules
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
@@ -99,10 +101,10 @@ class Classifier(L.LightningModule):
     def on_train_epoch_end(self) -> None:
         """Log the epoch's training metrics, and let the plateau schedule see them before a checkpoint is written."""
         self._log("train")
-        values = self.trainer.callback_metrics
+        values = epoch_metrics(self.trainer)
         for config in self.trainer.lr_scheduler_configs:
             if isinstance(config.scheduler, ReduceLROnPlateau) and config.monitor in values:
-                config.scheduler.step(values[config.monitor].item())
+                config.scheduler.step(values[config.monitor])
 
     def on_validation_epoch_end(self) -> None:
         """Log the validation metrics."""

@@ -1,15 +1,15 @@
 """The composed config: plain values, where each was set, and the run directory that goes with it."""
 
+import contextlib
 import difflib
 import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from opsin.errors import UserError
 from opsin.rundir import RunDirectory, find_runs, new_run_path, write_atomically
@@ -78,37 +78,48 @@ class Composed:
 
     Attributes:
         tree: plain values, interpolations resolved, paths absolute.
+        text: the same as YAML, with its interpolations, so that they follow a value that is changed on resume.
         origin: where the values were set.
         run: the run directory.
         resumes: whether the run goes on with what lies there.
     """
 
     tree: dict[str, Any]
+    text: str
     origin: Origin
     run: RunDirectory
     resumes: bool = False
 
     def save(self) -> None:
-        """Write `config.yaml` and `overrides.yaml` into the run directory: enough to build the run again."""
-        words = {"overrides": list(self.origin.overrides), "choices": dict(self.origin.choices)}
-        write_atomically(self.run.overrides, OmegaConf.to_yaml(OmegaConf.create(words)))
-        write_atomically(self.run.config, OmegaConf.to_yaml(OmegaConf.create(self.tree)))
+        """Write `config.yaml` and `overrides.yaml` into the run directory: enough to build the run again.
+
+        The words stay those that the run was begun with.
+        """
+        if not self.resumes:
+            words = {"overrides": list(self.origin.overrides), "choices": dict(self.origin.choices)}
+            write_atomically(self.run.overrides, OmegaConf.to_yaml(OmegaConf.create(words)))
+        write_atomically(self.run.config, self.text)
 
     @classmethod
     def load(cls, run: RunDirectory) -> "Composed":
         """What `save` wrote."""
+        config = OmegaConf.load(run.config)
+        assert isinstance(config, DictConfig)
         words = read_yaml(run.overrides) if run.overrides.exists() else {"choices": {}, "overrides": []}
-        return cls(read_yaml(run.config), Origin(None, words["choices"], words["overrides"]), run, resumes=True)
+        origin = Origin(None, words["choices"], words["overrides"])
+        return cls(plain(config), OmegaConf.to_yaml(config), origin, run, resumes=True)
 
 
-def plain(config: DictConfig, check_missing: bool = True) -> dict[str, Any]:
+def plain(config: DictConfig) -> dict[str, Any]:
     """A composed config as plain values with every interpolation resolved.
 
     Raises:
         UserError: an interpolation names a key that is not there, or a mandatory value (`???`) is not set.
     """
     try:
-        tree = OmegaConf.to_container(config, resolve=True, throw_on_missing=check_missing)
+        tree = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue as error:
+        raise UserError(f"{error.full_key} must be given: {error.full_key}=VALUE") from None
     except OmegaConfBaseException as error:
         raise UserError(f"The config cannot be resolved: {str(error).splitlines()[0]} (at {error.full_key})") from None
     assert isinstance(tree, dict)
@@ -130,10 +141,13 @@ def from_hydra(config: DictConfig) -> Composed:
 
     hydra = HydraConfig.get()
     run = RunDirectory(Path(hydra.runtime.output_dir))
+    words = list(hydra.overrides.task)
     if config.resume and run.config.exists():
-        return from_saved(run, list(hydra.overrides.task))
+        begun = len(Composed.load(run).origin.overrides)
+        return from_saved(run, words[begun:] if config.resume != "auto" else [])
     if config.resume not in (None, "auto"):
-        RunDirectory.of(config.resume)  # raises: Hydra made a new directory because this is none
+        place = RunDirectory.of(config.resume).path  # raises where Hydra made a new directory because this is none
+        raise UserError(f"resume={place} goes on in that very directory: leave out hydra.run.dir and --multirun")
     if run.config.exists() and not is_spawned():
         raise UserError(
             f"{run.path} holds a run already: go on with it by resume={run.path}, or name another directory"
@@ -145,38 +159,44 @@ def discard_empty_run() -> None:
     """Take away the directory that Hydra made for a run which was refused before it began."""
     from hydra.core.hydra_config import HydraConfig
 
-    run = RunDirectory(Path(HydraConfig.get().runtime.output_dir))
-    if not run.result.exists() and all(file.stat().st_size == 0 for file in run.path.iterdir()):
-        shutil.rmtree(run.path, ignore_errors=True)
+    hydra = HydraConfig.get()
+    folder = Path(hydra.runtime.output_dir)
+    log = folder / f"{hydra.job.name}.log"
+    if [*folder.iterdir()] == [log] and log.stat().st_size == 0:
+        with contextlib.suppress(OSError):
+            log.unlink()
+            folder.rmdir()
 
 
-def compose(words: Sequence[str], run: Path | None = None, *, check_missing: bool = True) -> Composed:
+def compose(words: Sequence[str], run: Path | None = None) -> Composed:
     """What `python train.py WORDS` would compose, for scripts, notebooks and tests.
 
     Args:
         words: overrides, such as `model=mlp` and `optimizer.lr=0.1`.
         run: the run directory; None makes up a new one (nothing is written).
-        check_missing: refuse a mandatory value (`???`) that is not set.
 
     Raises:
         UserError: the words cannot be composed.
     """
-    import hydra
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.errors import HydraException
-
-    register_resolvers()
-    GlobalHydra.instance().clear()
     try:
-        with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
-            config = hydra.compose("train", list(words), return_hydra_config=True)
-    except HydraException as error:
+        config = _compose(words)
+    except Exception as error:  # Hydra's, OmegaConf's and the YAML parser's share no base class
         raise UserError(f"{error}\n{hint(words)}".rstrip()) from None
     node = config.hydra
     place = RunDirectory((run or new_run_path(config.output_dir)).absolute())
     with open_dict(config):
         del config["hydra"]
-    return _composed(config, node, place, check_missing)
+    return _composed(config, node, place)
+
+
+def _compose(words: Sequence[str]) -> DictConfig:
+    import hydra
+    from hydra.core.global_hydra import GlobalHydra
+
+    register_resolvers()
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        return hydra.compose("train", list(words), return_hydra_config=True)
 
 
 def hint(words: Sequence[str]) -> str:
@@ -191,7 +211,10 @@ def hint(words: Sequence[str]) -> str:
             wrong = [option for option in value.split(",") if option not in groups[key]]
             lines += [_nearest(f"{key}=", option, groups[key]) for option in wrong]
             chosen += [f"{key}={value.split(',')[0]}"] if not wrong else []
-    keys = _keys(compose(chosen, check_missing=False).tree)
+    try:
+        keys = _keys(OmegaConf.to_container(_compose(chosen)))
+    except Exception:  # a config file of their own is broken: Hydra has said what is wrong with it
+        return "\n".join(lines)
     known = [*keys, *groups, "hydra"]
     for key, _ in pairs:
         if key not in known and key.split(".")[0] != "hydra":
@@ -204,7 +227,7 @@ def _nearest(prefix: str, word: str, known: Sequence[str]) -> str:
     return f"{prefix}{word} is not known" + (f": did you mean {prefix}{near[0]}?" if near else "")
 
 
-def _keys(tree: Mapping[str, Any], above: str = "") -> list[str]:
+def _keys(tree: Any, above: str = "") -> list[str]:
     """Every dotted key of a tree, sections and values."""
     found = []
     for key, value in tree.items():
@@ -212,14 +235,15 @@ def _keys(tree: Mapping[str, Any], above: str = "") -> list[str]:
     return found
 
 
-def _composed(config: DictConfig, hydra: Any, run: RunDirectory, check_missing: bool = True) -> Composed:
+def _composed(config: DictConfig, hydra: Any, run: RunDirectory) -> Composed:
     choices = {key: value for key, value in hydra.runtime.choices.items() if not key.startswith("hydra/")}
     config.resume = None
     for key in PATHS:
         value = OmegaConf.select(config, key, throw_on_missing=False)
         if isinstance(value, str) and (key == "data_dir" or Path(value).expanduser().exists()):
-            OmegaConf.update(config, key, str(Path(value).expanduser().absolute()))
-    return Composed(plain(config, check_missing), Origin(CONFIGS, choices, list(hydra.overrides.task)), run)
+            OmegaConf.update(config, key, str(Path(value).expanduser().resolve()))
+    origin = Origin(CONFIGS, choices, list(hydra.overrides.task))
+    return Composed(plain(config), OmegaConf.to_yaml(config), origin, run)
 
 
 def is_spawned() -> bool:
@@ -229,7 +253,7 @@ def is_spawned() -> bool:
 
 
 def from_saved(run: RunDirectory, words: Sequence[str] = ()) -> Composed:
-    """A run's own config to go on with, with those words in it that were not given to the run before.
+    """A run's own config to go on with, changed by some words such as `trainer.max_epochs=40`.
 
     Raises:
         UserError: a word chooses another part (`model=mlp`), which would be another run.
@@ -237,17 +261,40 @@ def from_saved(run: RunDirectory, words: Sequence[str] = ()) -> Composed:
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     saved = Composed.load(run)
-    new = [word for word in words if word not in saved.origin.overrides and not word.startswith("resume=")]
-    tree = OmegaConf.create(saved.tree)
-    for override in OverridesParser.create().parse_overrides(new):
-        if override.key_or_group in saved.origin.choices or override.is_delete():
+    words = [word for word in words if not word.startswith("resume=")]
+    _refuse_parts(saved, words)
+    config = OmegaConf.create(saved.text)
+    assert isinstance(config, DictConfig)
+    for override in OverridesParser.create().parse_overrides(list(words)):
+        OmegaConf.update(config, override.key_or_group, override.value(), force_add=True)
+    origin = Origin(None, saved.origin.choices, [*saved.origin.overrides, *words])
+    return Composed(plain(config), OmegaConf.to_yaml(config), origin, saved.run, resumes=True)
+
+
+def expand_resume(words: Sequence[str]) -> list[str]:
+    """A command line with `resume=RUN` in it, behind the words that RUN was begun with.
+
+    So Hydra composes the parts of that run, and not the default ones, and knows their keys.
+
+    Raises:
+        UserError: a word chooses another part.
+    """
+    place = next((word.removeprefix("resume=") for word in words if word.startswith("resume=")), "auto")
+    run = RunDirectory(Path(place).expanduser())
+    if place in ("auto", "null") or not run.config.exists() or is_spawned():
+        return list(words)
+    saved = Composed.load(run)
+    _refuse_parts(saved, words)
+    return [*saved.origin.overrides, *words]
+
+
+def _refuse_parts(saved: Composed, words: Sequence[str]) -> None:
+    for word in words:
+        if word.lstrip("+~").split("=", 1)[0] in saved.origin.choices or word.startswith("~"):
             raise UserError(
-                f"{override.input_line} does not go with resume: {saved.run.path} goes on with the parts that it was "
-                "begun with, and only values such as trainer.max_epochs=20 can be changed. Start a new run instead."
+                f"{word} does not go with resume: {saved.run.path} goes on with the parts that it was begun with, and "
+                "only values such as trainer.max_epochs=20 can be changed. Start a new run instead."
             )
-        OmegaConf.update(tree, override.key_or_group, override.value(), force_add=True)
-    origin = Origin(None, saved.origin.choices, [*saved.origin.overrides, *new])
-    return Composed(plain(tree), origin, saved.run, resumes=True)
 
 
 def register_resolvers() -> None:

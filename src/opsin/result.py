@@ -167,7 +167,7 @@ def closing_words(record: Mapping[str, Any], run: RunDirectory) -> str:
     lines = [
         "",
         f"test accuracy {test['acc']:.2%}   ({others})" if test else "no test images were read",
-        f"best epoch {record['best_epoch'] + 1} of {record['epochs']}, by {monitor['metric']} {monitor['best']:.4f}; "
+        f"best epoch {record['best_epoch']} of {record['epochs']}, by {monitor['metric']} {monitor['best']:.4f}; "
         f"{record['seconds']['total']:.0f} s in all"
         + (f"; {record['throughput']:,.0f} training images/s" if record["throughput"] else ""),
         "",

@@ -35,15 +35,17 @@ def train(composed: Composed) -> float:
     clock = result.Clock()
     plan = build.plan(composed)
     run, writes = composed.run, not is_spawned()
+    recorded = run.read_result().get("data") if composed.resumes else None
     with run.record(writes) as record:
         if writes:
             composed.save()
-            run.become_latest(Path(composed.tree["output_dir"]))
         quieten(writes)
         L.seed_everything(plan.seed, verbose=False)
 
         data = build.data(plan)
         data.setup("fit")
+        if recorded:
+            build.check_same_data(data, recorded)
         loss = build.loss(plan, data)
         network, loaded = build.network(plan, data, loss.num_logits)
         layout = build.layout(plan, network)
@@ -54,6 +56,9 @@ def train(composed: Composed) -> float:
         trainer = build.trainer(plan, run, step)
         record["settings"] = result.settings(plan, trainer, layout, data)
         summary = summarise(network, (data.channels, *data.image_size))
+        if writes:
+            run.write_result(record)
+            run.become_latest(Path(composed.tree["output_dir"]))
         result.announce(record, summary_text(summary), run, step)
         clock.lap("setup")
 
@@ -85,7 +90,9 @@ def evaluate(run: RunDirectory, split: Literal["val", "test"] = "test") -> dict[
     plan = build.plan(Composed.load(run))
     quieten(True)
     L.seed_everything(plan.seed, verbose=False)
-    data = build.data(plan, facts=run.read_result()["data"])
+    recorded = build.recorded_data(run)
+    data = build.data(plan, facts=recorded)
+    build.check_same_data(data, recorded)
     loss = build.loss(plan, data)
     network, _ = build.network(plan, data, loss.num_logits, pretrained=False)
     build.layout(plan, network)
@@ -104,5 +111,6 @@ def quieten(speaks: bool) -> None:
     warnings.filterwarnings("ignore", message=".*in eval mode at the start of training", category=PossibleUserWarning)
     warnings.filterwarnings("ignore", message=".*smaller than the logging interval", category=PossibleUserWarning)
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec", category=FutureWarning)
+    warnings.filterwarnings("ignore", message=".*sync_dist=True", category=PossibleUserWarning)  # all are the same
     if not speaks:
         logging.getLogger("opsin").setLevel(logging.WARNING)

@@ -92,8 +92,10 @@ class RunDirectory:
         Args:
             write: whether this process is the one that writes.
         """
-        result: dict[str, Any] = {"status": "interrupted"}
-        self._write(result, write)
+        result: dict[str, Any] = {**self.read_result(), "status": "interrupted"}
+        result.pop("error", None)
+        if write:
+            self.write_result(result)
         try:
             yield result
             result["status"] = "finished"
@@ -102,11 +104,12 @@ class RunDirectory:
                 result |= {"status": "failed", "error": f"{type(error).__name__}: {error}"}
             raise
         finally:
-            self._write(result, write)
+            if write:
+                self.write_result(result)
 
-    def _write(self, result: dict[str, Any], write: bool) -> None:
-        if write:
-            write_atomically(self.result, json.dumps(result, indent=2, allow_nan=True) + "\n")
+    def write_result(self, result: dict[str, Any]) -> None:
+        """Write `result.json` as it stands."""
+        write_atomically(self.result, json.dumps(result, indent=2) + "\n")
 
     def become_latest(self, outputs: Path) -> None:
         """Let `outputs/latest` point here; where links cannot be made, there is none."""

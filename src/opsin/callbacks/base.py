@@ -1,5 +1,6 @@
 """What the callbacks here share."""
 
+import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
 
 
@@ -14,3 +15,14 @@ class EpochCallback(Checkpoint):
 def is_metric(name: str) -> bool:
     """Whether a logged value measures the network, and not the machine or the schedule."""
     return name.startswith(("train/", "val/", "test/"))
+
+
+def epoch_metrics(trainer: L.Trainer) -> dict[str, float]:
+    """What was measured in the epoch that ends; Lightning also keeps the values of earlier validations."""
+    every = trainer.check_val_every_n_epoch
+    validated = every is None or (trainer.current_epoch + 1) % every == 0
+    return {
+        name: float(value)
+        for name, value in trainer.callback_metrics.items()
+        if name.startswith("train/") or (validated and name.startswith("val/"))
+    }

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import lightning as L
 from torch import Tensor
 
-from opsin.callbacks.base import EpochCallback, is_metric
+from opsin.callbacks.base import EpochCallback, epoch_metrics
 from opsin.errors import Interrupted, UserError
 from opsin.rundir import RunDirectory
 
@@ -31,7 +31,7 @@ class Checkpoints(EpochCallback):
 
     Attributes:
         best_value: best value of `monitor` so far; None before the first.
-        best_epoch: its epoch, counted from 0.
+        best_epoch: its epoch, counted from 1.
         best_metrics: all metrics of that epoch.
         best_confusion: confusion matrices `(C, C)` of that epoch, by split, where the module keeps them.
         epochs: how many epochs are done.
@@ -72,16 +72,17 @@ class Checkpoints(EpochCallback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Stop here if asked to; but after an epoch's last step its validation comes first."""
-        if not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+        """Stop here if asked to; but gradients that are being accumulated are not saved, nor an epoch unvalidated."""
+        accumulating = (batch_idx + 1) % trainer.accumulate_grad_batches != 0
+        if not accumulating and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
             self._stop_if_asked(trainer)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save what the epoch came to, then stop if asked to."""
-        metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if is_metric(name)}
+        metrics = epoch_metrics(trainer)
         self.epochs = trainer.current_epoch + 1
         if self.monitor in metrics and self._improves(metrics[self.monitor]):
-            self.best_value, self.best_epoch = metrics[self.monitor], trainer.current_epoch
+            self.best_value, self.best_epoch = metrics[self.monitor], self.epochs
             self.best_metrics = metrics
             self.best_confusion = dict(getattr(pl_module, "confusion", {}))
             trainer.save_checkpoint(self.best_path)

@@ -4,8 +4,12 @@ import logging
 from typing import Annotated, Any, Literal
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import EarlyStopping as LightningEarlyStopping
 from pydantic import Field
+from torch import Tensor
+
+from opsin.callbacks.base import epoch_metrics
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +25,9 @@ class EarlyStopping(LightningEarlyStopping):
         mode: whether less or more of it is better.
         patience: validations without improvement before it stops.
         min_delta: smallest change that counts as an improvement.
+
+    Attributes:
+        reason: why it stopped, in words; None if it did not.
     """
 
     def __init__(
@@ -32,23 +39,35 @@ class EarlyStopping(LightningEarlyStopping):
     ) -> None:
         super().__init__(monitor, min_delta, patience, mode=mode, check_on_train_epoch_end=True)
 
+        self.reason: str | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """The count, the best score, and why it stopped."""
+        return {**super().state_dict(), "reason": self.reason}
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the count and the best score, but not the patience."""
+        """Restore all but the patience, which is the config's."""
         super().load_state_dict({**state_dict, "patience": self.patience})
+        self.reason = state_dict["reason"] if self.wait_count >= self.patience else None
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Stop at once if the run that is resumed had come to its end."""
-        if self.wait_count >= self.patience:
+        if self.reason:
             trainer.should_stop = True
-
-    @property
-    def reason(self) -> str | None:
-        """Why it stopped, in words; None if it did not."""
-        if self.wait_count < self.patience:
-            return None
-        return f"{self.monitor} has not improved for {self.wait_count} epochs (best {float(self.best_score):.4f})"
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Tell why training ended."""
         if self.reason and trainer.is_global_zero:
             log.info("stopped early: %s", self.reason)
+
+    def _should_skip_check(self, trainer: L.Trainer) -> bool:
+        return super()._should_skip_check(trainer) or self.monitor not in epoch_metrics(trainer)
+
+    def _evaluate_stopping_criteria(self, current: Tensor) -> tuple[bool, str | None]:
+        should_stop, reason = super()._evaluate_stopping_criteria(current)
+        if should_stop and not torch.isfinite(current):
+            self.reason = f"{self.monitor} is {float(current)} (best {float(self.best_score):.4f}): training diverged"
+        elif should_stop:
+            waited = f"{self.monitor} has not improved for {self.wait_count} epochs"
+            self.reason = f"{waited} (best {float(self.best_score):.4f})"
+        return should_stop, reason

@@ -7,7 +7,7 @@ import lightning as L
 from rich import get_console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from opsin.callbacks.base import EpochCallback
+from opsin.callbacks.base import EpochCallback, epoch_metrics
 
 log = logging.getLogger(__name__)
 
@@ -51,10 +51,10 @@ class ProgressBar(EpochCallback):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Log the epoch's line."""
         self._stop()
-        metrics = trainer.callback_metrics
+        metrics = epoch_metrics(trainer)
         if trainer.is_global_zero and "train/loss" in metrics:
             shown = "  ".join(f"{name} {float(metrics[name]):.4f}" for name in SHOWN if name in metrics)
-            speed = metrics.get("throughput/images_per_second")
+            speed = trainer.callback_metrics.get("throughput/images_per_second")
             tail = f"  {float(speed):,.0f} images/s" if speed is not None else ""
             log.info("epoch %d/%s  %s%s", trainer.current_epoch + 1, trainer.max_epochs, shown, tail)
 

@@ -110,6 +110,11 @@ class ImageDataModule(L.LightningDataModule):
         self._stores: dict[Split, Store] = {}
         self._preprocess: Preprocess | None = None
 
+    def __str__(self) -> str:
+        """One line; Lightning's own would look for the length of each loader's dataset."""
+        height, width = self.image_size
+        return f"ImageDataModule({self.source.name}, {self.channels}x{height}x{width}, batch_size={self.batch_size})"
+
     def prepare_data(self) -> None:
         """Decode what the coming stage needs, or everything without a trainer. Does nothing the second time."""
         function = self.trainer.state.fn if self.trainer is not None else None

@@ -63,7 +63,7 @@ def onecycle(
     final_divisor: Annotated[float, Field(ge=1)] = 1e4,
 ) -> list[dict[str, Any]]:
     """Rise to the rate over `warmup_fraction` of all steps, then anneal (torch's OneCycleLR, arXiv:1708.07120)."""
-    scheduler = OneCycleLR(
+    scheduler = _OneCycle(
         optimizer,
         max_lr=[group["lr"] for group in optimizer.param_groups],
         total_steps=total_steps,
@@ -72,6 +72,14 @@ def onecycle(
         final_div_factor=final_divisor,
     )
     return [{"scheduler": scheduler, "interval": "step"}]
+
+
+class _OneCycle(OneCycleLR):
+    """Planned over the steps that this run will take, also where the one that is resumed was shorter."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        plan = {"total_steps": self.total_steps, "_schedule_phases": self._schedule_phases}
+        super().load_state_dict(state_dict | plan)
 
 
 def plateau(
