@@ -21,10 +21,10 @@ train: setup ## train the default network on the bundled digits (ARGS="model=mlp
 	$(BIN)/python train.py $(ARGS)
 
 test: setup ## run the tests, without the slow ones
-	$(BIN)/python -m pytest -m 'not slow' $(ARGS)
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 -m 'not slow' $(ARGS)
 
 test-all: setup ## run every test
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 $(ARGS)
 
 check: setup ## formatting, lint and types
 	$(BIN)/ruff format --check .
