@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import MeanMetric, Metric, MetricCollection
+from torchmetrics import Metric, MetricCollection, SumMetric
 from torchmetrics.classification import MulticlassAUROC, MulticlassCalibrationError, MulticlassConfusionMatrix
 
 from opsin.loss import class_logits
@@ -33,7 +33,7 @@ class SplitMetrics(nn.Module):
         super().__init__()
         self._num_classes = num_classes
         thresholds = None if num_images * num_classes <= EXACT_AUROC_VALUES else 500
-        self._loss = MeanMetric(nan_strategy="disable")  # a diverged run must show
+        self._loss = SumMetric(nan_strategy="disable")  # a diverged run must show
         self._collection = MetricCollection(
             {
                 "confusion": MulticlassConfusionMatrix(num_classes, validate_args=False),
@@ -61,7 +61,7 @@ class SplitMetrics(nn.Module):
         if not self._metric("confusion").update_called:
             return {}, torch.zeros(self._num_classes, self._num_classes, dtype=torch.long)
         confusion = cast("Tensor", self._metric("confusion").compute()).cpu()
-        scalars = {"loss": float(self._loss.compute()), **from_confusion(confusion)}
+        scalars = {"loss": float(self._loss.compute() / confusion.sum()), **from_confusion(confusion)}
         scalars["ece"] = float(self._metric("ece").compute())
         if (defined := (confusion.sum(1) > 0) & (confusion.sum(1) < confusion.sum())).any():
             scalars["auroc"] = float(self._auroc().cpu()[defined].mean())
@@ -110,7 +110,7 @@ class SplitMetrics(nn.Module):
         logits, targets, losses = zip(*self._pending, strict=True)
         self._pending, self._num_pending = [], 0
         sizes = torch.tensor([len(t) for t in targets], dtype=torch.float32, device=losses[0].device)
-        self._loss.update(torch.stack(losses), sizes)
+        self._loss.update((torch.stack(losses) * sizes).sum())
         hard = torch.cat([t.argmax(1) if t.ndim == 2 else t for t in targets])
         probabilities = class_logits(torch.cat(logits).float()).softmax(1)
         self._collection.update(probabilities, hard)

@@ -142,8 +142,9 @@ def test_the_first_line_of_each_config_states_its_true_counts(case: Case) -> Non
     for text in mine:
         keys = yaml.safe_load(text)
         del keys["_target_"]
-        assert keys.pop("weights") == ("imagenet" if case.rgb_only else "none")
-        trainable = keys.pop("trainable")
+        assert keys.pop("weights", "none") == ("imagenet" if case.rgb_only else "none")
+        trainable = keys.pop("trainable", "all")  # train.yaml says so
+        keys.pop("backbone_lr_factor", None)
         network = build(case, **keys)
         network.freeze(trainable)
         comment = text.splitlines()[0]
