@@ -18,7 +18,7 @@ LAYERS = [  # each may import those above it in this list, and itself where it i
     {"result"},
     {"run"},
 ]
-HYDRA_HOMES = {"config", "build", "sweep"}
+HYDRA_HOMES = {"config", "sweep"}
 
 
 def imports(file: Path) -> Iterator[str]:
