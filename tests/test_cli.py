@@ -194,10 +194,12 @@ def test_runs_killed_at_random_moments_end_as_if_they_had_not_been(tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_resume_auto_finds_the_unfinished_run_of_the_same_command(tmp_path: Path) -> None:
+def test_resume_auto_finds_the_unfinished_run_of_the_same_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     words = ("model=mlp", "trainer.max_epochs=4", "resume=auto", "trainer=cpu")
-    stop = "+callbacks.stop={_target_: interruptions.StopAt, step: 30}"
-    os.environ["OPSIN_TARGETS"] = "interruptions"
+    stop = "+callbacks.stop={_target_: interruptions.StopAt, step: 200}"  # of 324: the second process ends before
+    monkeypatch.setenv("OPSIN_TARGETS", "interruptions")
     python(tmp_path, "train.py", *words, stop, code=130)
     python(tmp_path, "train.py", *words)  # another command: a run of its own
     assert sorted(result["status"] for result in results(tmp_path)) == ["finished", "interrupted"]
