@@ -263,7 +263,7 @@ def test_reading_a_large_store_does_not_make_the_process_grow(tmp_path, monkeypa
     def resident():
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
-    monkeypatch.setattr("opsin.data.store._MAPPED_AT_MOST", 2**20)
+    monkeypatch.setattr("opsin.data.disk._MAPPED_AT_MOST", 2**20)
     store = open_store(FakeImages(300), (256, 256), cache_dir=tmp_path)
     index = np.random.default_rng(0).permutation(300).reshape(30, 10)
     store.take(index[0])
@@ -275,7 +275,7 @@ def test_reading_a_large_store_does_not_make_the_process_grow(tmp_path, monkeypa
 
 
 def test_a_store_cut_short_while_in_use_is_noticed(tmp_path, monkeypatch):
-    monkeypatch.setattr("opsin.data.store._MAPPED_AT_MOST", 0)
+    monkeypatch.setattr("opsin.data.disk._MAPPED_AT_MOST", 0)
     store = open_fake(FakeImages(), tmp_path)
     os.truncate(store.report.parent / "pixels.npy", 1000)
     with pytest.raises(OSError, match="changed while"):

@@ -13,8 +13,6 @@ the version of this code. It appears whole or not at all, and is never changed a
 import csv
 import hashlib
 import json
-import os
-import weakref
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -23,6 +21,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from opsin.data.disk import Rows
 from opsin.data.sources.base import ArrayImages, Images
 from opsin.data.storebuild import build
 from opsin.data.transform import Interpolation, Resize, fit_image
@@ -33,9 +32,6 @@ Indices = NDArray[np.int64]
 
 # Part of every store's name: raise it when decoding or fitting to size changes a single pixel.
 VERSION = 1
-# Pages of a mapped file count as this process's memory once touched. Above this size images are read with a system
-# call each instead, out of the same page cache: as fast for large images, and memory stays flat.
-_MAPPED_AT_MOST = 256 * 2**20
 
 
 class Store:
@@ -55,18 +51,15 @@ class Store:
         self.fingerprint = fingerprint
         self.report: Path | None = None
         self.bad: list[tuple[str, str]] = []
-        self._file: int | None = None
         if folder is None:
             assert isinstance(images, ArrayImages)
-            self.pixels = images.pixels
+            self._rows: Rows | None = None
+            self.pixels: NDArray[np.uint8] = images.pixels
             self.targets = images.targets
             self.kept = np.arange(len(images))
             return
-        mapped = np.load(folder / "pixels.npy", mmap_mode="r")
-        self.pixels = np.asarray(mapped)
-        if self.pixels.nbytes > _MAPPED_AT_MOST and hasattr(os, "preadv"):
-            self._file, self._start = os.open(folder / "pixels.npy", os.O_RDONLY), mapped.offset
-            weakref.finalize(self, os.close, self._file)
+        self._rows = Rows(folder / "pixels.npy")
+        self.pixels = self._rows.array
         self.targets = np.load(folder / "targets.npy")
         self.kept = np.load(folder / "kept.npy")
         self.report = folder / "bad_images.csv"
@@ -79,13 +72,7 @@ class Store:
 
     def take(self, index: Indices) -> NDArray[np.uint8]:
         """A new array ``(B, H, W, C)`` of the pixels of some images ``(B,)``."""
-        if self._file is None:
-            return np.take(self.pixels, index, axis=0)
-        taken = np.empty((len(index), *self.pixels.shape[1:]), np.uint8)
-        for row, image in zip(taken, index.tolist(), strict=True):
-            if os.preadv(self._file, [row], self._start + image * row.nbytes) != row.nbytes:
-                raise OSError(f"the decoded images at {self.report} changed while they were in use")
-        return taken
+        return self._rows.take(index) if self._rows else np.take(self.pixels, index, axis=0)
 
     def locate(self, index: int) -> str:
         """Where an image comes from: its path, or the name of the split and its number there."""

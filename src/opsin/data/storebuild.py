@@ -1,35 +1,27 @@
 """The building of a store: decoded in parallel, written beside its place, and moved there whole."""
 
 import csv
-import errno
 import json
-import logging
 import os
 import shutil
-import sys
-import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import numpy as np
 import PIL
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from opsin.data.decode import BadImage
+from opsin.data.disk import check_space, clear_leftovers, naming, progress, sync, sync_folder, turn
 from opsin.data.sources.base import Images
-from opsin.errors import UserError
 
 Fit = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
 
-_LOG = logging.getLogger(__name__)
+_WHAT = "The decoded images"
 _BLOCK = 32  # images to a task: enough that small images do not pay for the queue
-_SPARE = 64 * 2**20  # bytes to leave free on the disk
-_LONG = 1.0  # seconds after which progress is worth showing
 
 
 class _Block(NamedTuple):
@@ -60,20 +52,20 @@ def build(
     Raises:
         UserError: The disk is full, or the folder cannot be written to.
     """
-    with _naming(folder.parent):
+    with naming(folder.parent, _WHAT):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with _turn(folder):
+        with turn(folder, "decodes the same images"):
             if trusted():
                 return
             unfinished = folder.with_name(folder.name + ".building")
             shutil.rmtree(unfinished, ignore_errors=True)
-            _clear_leftovers(folder.parent)
+            clear_leftovers(folder.parent)
             try:
                 unfinished.mkdir()
                 _write(unfinished, _decode(images, fit, workers or _cores()), images, facts)
                 shutil.rmtree(folder, ignore_errors=True)
                 unfinished.rename(folder)
-                _sync_folder(folder.parent)
+                sync_folder(folder.parent)
             except BaseException:
                 shutil.rmtree(unfinished, ignore_errors=True)
                 raise
@@ -111,12 +103,12 @@ def _write(place: Path, blocks: Iterator[_Block], images: Images, facts: dict[st
     kept: list[int] = []
     bad: list[tuple[int, str, str]] = []
     shape: tuple[int, ...] = (0, 1, 1, 1)
-    with (place / "pixels.npy").open("wb") as file, _progress(len(images)) as advance:
+    with (place / "pixels.npy").open("wb") as file, progress(len(images), "decoding images, once") as advance:
         for block in blocks:
             if block.pixels is not None:
                 if not kept:
                     shape = block.pixels.shape
-                    _check_space(place, len(images) * block.pixels[0].nbytes)
+                    check_space(place, len(images) * block.pixels[0].nbytes, _WHAT)
                     _write_header(file, (len(images), *shape[1:]))
                 file.write(block.pixels.data)
             kept += block.kept
@@ -124,18 +116,18 @@ def _write(place: Path, blocks: Iterator[_Block], images: Images, facts: dict[st
             advance(len(block.kept) + len(block.bad))
         file.seek(0)  # only now is their number known; numpy pads the header, so its length stays
         _write_header(file, (len(kept), *shape[1:]))
-        _sync(file)
+        sync(file)
     for name, array in (("targets", images.targets[kept]), ("kept", kept)):
         with (place / f"{name}.npy").open("wb") as file:
             np.save(file, np.asarray(array, np.int64))
-            _sync(file)
+            sync(file)
     with (place / "bad_images.csv").open("w", newline="", encoding="utf-8", errors="backslashreplace") as text:
         csv.writer(text).writerows([("index", "location", "reason"), *bad])
-        _sync(text)
+        sync(text)
     with (place / "meta.json").open("w", encoding="utf-8") as text:
         json.dump(facts | {"count": len(kept), "bad": len(bad), "pillow": PIL.__version__}, text, indent=2)
-        _sync(text)
-    _sync_folder(place)
+        sync(text)
+    sync_folder(place)
 
 
 def _write_header(file: IO[bytes], shape: tuple[int, ...]) -> None:
@@ -143,99 +135,6 @@ def _write_header(file: IO[bytes], shape: tuple[int, ...]) -> None:
     np.lib.format.write_array_header_1_0(file, header)
 
 
-def _check_space(place: Path, needed: int) -> None:
-    free = shutil.disk_usage(place).free
-    if free < needed + _SPARE:
-        raise UserError(
-            f"The decoded images need {needed / 2**20:,.0f} MB, and {place.parent} has {free / 2**20:,.0f} MB "
-            "free: free some space, set data_dir to a larger disk, or lower datamodule.image_size."
-        )
-
-
-@contextmanager
-def _naming(place: Path) -> Iterator[None]:
-    """Turn the operating system's refusal to write into a message with the place and the way out."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None)):
-            way_out = "free some space, set data_dir to a larger disk, or lower datamodule.image_size"
-        elif error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
-            way_out = "set data_dir to a folder you may write to; datamodule.path names where the data lie"
-        else:
-            raise
-        raise UserError(f"Decoded images cannot be written to {place} ({error.strerror}): {way_out}.") from error
-
-
-@contextmanager
-def _turn(folder: Path) -> Iterator[None]:
-    """Wait until no other process builds in this folder. A killed process loses its turn by itself."""
-    lock = _lock(folder)
-    try:
-        lock.acquire(timeout=_LONG)
-    except Timeout:
-        _LOG.info("waiting for another process that decodes the same images into %s", folder)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _lock(folder: Path) -> FileLock:
-    return FileLock(folder.with_name(folder.name + ".lock"))
-
-
-def _clear_leftovers(stores: Path) -> None:
-    """Remove what killed builds of other stores left: unfinished folders whose lock nobody holds."""
-    for unfinished in stores.glob("*.building"):
-        lock = _lock(unfinished.with_suffix(""))
-        try:
-            with lock.acquire(timeout=0):
-                shutil.rmtree(unfinished, ignore_errors=True)
-        except Timeout:
-            pass
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on the terminal, for work that proves to be long."""
-    if not sys.stderr.isatty():
-        yield lambda _: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    bar = Progress(*columns, console=Console(stderr=True), transient=True)
-    task = bar.add_task("decoding images, once", total=total)
-    begin = time.monotonic()
-
-    def advance(images: int) -> None:
-        bar.advance(task, images)
-        if time.monotonic() - begin > _LONG:
-            bar.start()
-
-    try:
-        yield advance
-    finally:
-        bar.stop()
-
-
 def _cores() -> int:
     """The cores this process may use, which a container or a scheduler may have limited."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _sync(file: IO[Any]) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name == "posix":  # elsewhere a folder cannot be opened
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
