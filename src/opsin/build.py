@@ -17,7 +17,9 @@ from opsin.check import Node, Section, check
 from opsin.classifier import Classifier
 from opsin.config import Composed
 from opsin.data import Augmentation, ImageDataModule
+from opsin.distillation import Distillation, DistillationWeights
 from opsin.errors import UserError
+from opsin.feature_cache import FeatureCache
 from opsin.loss import ClassificationLoss
 from opsin.models import LoadedWeights, Network, Trainable, Weights, imagenet_weights, load_weights
 from opsin.optim import parameter_groups
@@ -65,11 +67,13 @@ class Transfer:
         weights: `none`, `imagenet`, a file of weights, or a run directory.
         trainable: `all`, `head`, or the names of stages, which train beside the head.
         backbone_lr_factor: learning rate of everything but the head, as a multiple of `optimizer.lr`.
+        teacher: a run directory, or a network with ImageNet weights, whose outputs are learned too.
     """
 
     weights: str = "none"
     trainable: Trainable = "all"
     backbone_lr_factor: Annotated[float, Field(gt=0)] = 1.0
+    teacher: str | None = None
 
     def apply(self, network: Network, pretrained: bool = True) -> LoadedWeights | None:
         """Load the weights, unless they come from elsewhere, and freeze what does not train."""
@@ -90,6 +94,8 @@ SECTIONS = {
     ),
     "augmentation": Section(given=_given("num_classes")),
     "loss": Section(call=ClassificationLoss, given=_given("class_counts")),
+    "distillation": Section(call=DistillationWeights),
+    "feature_cache": Section(call=FeatureCache),
     "optimizer": Section(
         beside=parameter_groups, given=_given("params"), given_beside=_given("network", "backbone_lr_factor")
     ),
@@ -221,7 +227,12 @@ def network(
 
 
 def classifier(
-    plan: Plan, data: ImageDataModule, network: Network, loss: ClassificationLoss, record: Mapping[str, Any]
+    plan: Plan,
+    data: ImageDataModule,
+    network: Network,
+    loss: ClassificationLoss,
+    record: Mapping[str, Any],
+    distillation: Distillation | None = None,
 ) -> Classifier:
     """The LightningModule around a network."""
 
@@ -231,6 +242,8 @@ def classifier(
         groups = parameter_groups(network, backbone_lr_factor=factor, **node.beside)
         if not groups:
             raise UserError("model.trainable leaves nothing to train: take model.trainable=head or more")
+        if distillation is not None:
+            groups.append({"name": "distillation", "params": list(distillation.parameters()), "lr": node.beside["lr"]})
         fused = {"fused": True} if node.takes("fused") and "fused" not in node.arguments else {}
         return node.build(params=groups, **fused)  # type: ignore[no-any-return]
 
@@ -245,6 +258,7 @@ def classifier(
         optimizer=optimizer,
         schedule=schedule,
         record=record,
+        distillation=distillation,
     )
 
 

@@ -12,9 +12,11 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from opsin.callbacks.base import epoch_metrics
+from opsin.distillation import Distillation
 from opsin.errors import UserError
 from opsin.loss import ClassificationLoss
 from opsin.metrics import SplitMetrics
+from opsin.models.network import Network, as_embedding
 
 OptimizerFactory = Callable[[nn.Module], Optimizer]
 ScheduleFactory = Callable[[Optimizer, int, int], list[dict[str, Any]]]
@@ -34,21 +36,24 @@ class Classifier(L.LightningModule):
         schedule: takes an optimizer, the total number of steps and the steps per epoch; gives Lightning's scheduler
             configs (see `opsin.optim.schedules`).
         record: plain values that every checkpoint carries under the key `opsin`: classes, input, config.
+        distillation: the loss on batches that bring what a teacher makes of them; None: there is no teacher.
     """
 
     def __init__(
         self,
-        network: nn.Module,
+        network: Network,
         loss: ClassificationLoss,
         *,
         num_images: Mapping[str, int],
         optimizer: OptimizerFactory,
         schedule: ScheduleFactory,
         record: Mapping[str, Any] | None = None,
+        distillation: Distillation | None = None,
     ) -> None:
         super().__init__()
         self.network = network
         self.loss = loss
+        self.distillation = distillation
         for split in ("train", "val", "test"):
             measure = SplitMetrics(loss.num_classes, num_images.get(split, 0))
             self.add_module(f"{split}_metrics", measure)
@@ -87,10 +92,19 @@ class Classifier(L.LightningModule):
         self._step("test", batch)
 
     def _step(self, split: str, batch: Any) -> Tensor:
-        logits = self.network(batch.images)
-        loss: Tensor = self.loss(logits, batch.targets)
+        logits, loss = self._learn(batch)
         self._measure(split).update(logits, batch.targets, loss)
         return loss
+
+    def _learn(self, batch: Any) -> tuple[Tensor, Tensor]:
+        if self.distillation is None or batch.taught is None:
+            logits = self.network(batch.images, after=batch.after)
+            return logits, self.loss(logits, batch.targets)
+        step = self.network.embedding_step
+        features = self.network.forward_features(batch.images, step, batch.after)
+        logits = self.network(features, after=step)
+        labels = self.loss(logits, batch.targets)
+        return logits, self.distillation(as_embedding(features), logits, batch.taught, labels)
 
     def on_train_start(self) -> None:
         """Go on with the epoch's metrics where the checkpoint left them."""

@@ -17,7 +17,7 @@ from opsin.rundir import RunDirectory, find_runs, new_run_path, write_atomically
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 """The folder of the config files."""
 
-PATHS = ("data_dir", "datamodule.path", "model.weights")
+PATHS = ("data_dir", "datamodule.path", "model.weights", "model.teacher")
 """Keys that may hold a path: a run directory must mean the same from wherever it is read."""
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import lightning as L
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 
-from opsin import build, result
+from opsin import build, result, teacher
 from opsin.callbacks import Checkpoints
 from opsin.classifier import load_network
 from opsin.config import Composed, is_spawned
@@ -50,11 +50,13 @@ def train(composed: Composed) -> float:
         network, loaded = build.network(plan, data, loss.num_logits)
         layout = build.layout(plan, network)
         record |= result.provenance(composed, data, network, loaded)
-        classifier = build.classifier(plan, data, network, loss, record={"data": data.facts()})
         checkpoint = run.last if composed.resumes and run.last.exists() else None
         step = result.step_of(checkpoint) if checkpoint else None
         trainer = build.trainer(plan, run, step)
-        record["settings"] = result.settings(plan, trainer, layout, data)
+        distillation = teacher.distillation(plan, data, network, trainer)
+        cached = plan["feature_cache"].build().serve(data, network, network.frozen_stages, trainer)
+        classifier = build.classifier(plan, data, network, loss, {"data": data.facts()}, distillation)
+        record["settings"] = result.settings(plan, trainer, layout, data) | {"feature_cache": cached}
         summary = summarise(network, (data.channels, *data.image_size))
         if writes:
             run.write_result(record)

@@ -4,14 +4,22 @@ import numpy as np
 import pytest
 import torch
 
-from opsin.data.batches import BatchLoader, batch_key
+from opsin.data.batches import Batch, BatchLoader, batch_key
 from opsin.errors import UserError
+
+
+def fetch(pixels, targets):
+    def batch(index, key):
+        images = torch.from_numpy(pixels[index]).permute(0, 3, 1, 2)
+        return Batch(images, torch.from_numpy(targets[index]), torch.from_numpy(index), key)
+
+    return batch
 
 
 def loader(n=23, batch_size=4, *, targets=None, training=True, **options):
     targets = np.arange(n) % 3 if targets is None else targets
     pixels = np.arange(n * 2 * 5 * 3, dtype=np.uint8).reshape(n, 2, 5, 3)
-    return BatchLoader(lambda index: np.take(pixels, index, axis=0), targets, batch_size, training=training, **options)
+    return BatchLoader(fetch(pixels, targets), targets, batch_size, training=training, **options)
 
 
 def positions(batches):
@@ -25,7 +33,7 @@ def flat(batches):
 def test_batch_holds_what_its_index_says():
     pixels = np.random.default_rng(0).integers(0, 256, (10, 4, 6, 3), dtype=np.uint8)
     targets = np.arange(10)[::-1].copy()
-    batches = list(BatchLoader(lambda index: pixels[index], targets, 4, training=True))
+    batches = list(BatchLoader(fetch(pixels, targets), targets, 4, training=True))
     for batch in batches:
         assert batch.images.dtype == torch.uint8
         assert batch.targets.dtype == batch.positions.dtype == torch.int64

@@ -131,6 +131,16 @@ class Augmentation(nn.Module):
         """What `repr` puts between the brackets."""
         return self.describe()
 
+    @property
+    def active(self) -> bool:
+        """Whether any operation is on."""
+        return self._any(OPERATIONS)
+
+    @property
+    def mixes(self) -> bool:
+        """Whether images, and with them their targets, are mixed."""
+        return self._any(MIXING)
+
     @torch.no_grad()
     def forward(self, images: Tensor, targets: Tensor, key: int) -> tuple[Tensor, Tensor]:
         """Augments a batch as a pure function of `key`.
@@ -145,7 +155,7 @@ class Augmentation(nn.Module):
             CutMix replace by float32 `(B, num_classes)` with rows that sum to 1. With everything off, the
             very tensors given.
         """
-        if not self.training or not self._any(OPERATIONS):
+        if not self.training or not self.active:
             return images, targets
         height, width = images.shape[-2:]
         return self.transform(images, targets, self.draw(len(images), (height, width), key))

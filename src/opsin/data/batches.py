@@ -25,16 +25,20 @@ class Batch(NamedTuple):
 
     Attributes:
         images: Pixels ``(B, C, H, W)``, uint8, channels last in memory; normalised float32 once on the
-            device.
+            device. Or cached features, float16.
         targets: Class indices ``(B,)``, int64; class probabilities ``(B, K)`` once images have been mixed.
         positions: Places ``(B,)`` of the images in their split, int64; stay on the CPU.
         key: 63 random bits of this batch: what its augmentation draws from.
+        after: The step of the network whose output `images` are; None: they are pixels.
+        taught: What a teacher makes of the images ``(B, D)``, float16; None: there is none.
     """
 
     images: torch.Tensor
     targets: torch.Tensor
     positions: torch.Tensor
     key: int
+    after: str | None = None
+    taught: torch.Tensor | None = None
 
 
 def batch_key(seed: int, epoch: int, step: int, rank: int) -> int:
@@ -64,7 +68,7 @@ class BatchLoader:
     over all processes, in order, and every process has the same number of batches, as even in size as can be.
 
     Args:
-        read: Gives the uint8 pixels ``(B, H, W, C)``, a new array, at some positions ``(B,)`` of the split.
+        fetch: Gives the images and targets at some positions ``(B,)`` of the split, under the batch's key.
         targets: Class indices of the split ``(N,)``, int64.
         batch_size: Images of a batch over all processes together.
         training: Whether these are training batches.
@@ -82,7 +86,7 @@ class BatchLoader:
 
     def __init__(
         self,
-        read: Callable[[Indices], NDArray[np.uint8]],
+        fetch: Callable[[Indices, int], Batch],
         targets: Indices,
         batch_size: int,
         *,
@@ -102,7 +106,7 @@ class BatchLoader:
                 f"A batch of {batch_size} images cannot be shared equally among {world_size} processes: "
                 f"take {max(batch_size // world_size, 1) * world_size} or use another number of devices."
             )
-        self._read = read
+        self._fetch = fetch
         self._targets = targets
         self._training = training
         self._sampler = sampler
@@ -129,7 +133,7 @@ class BatchLoader:
         epoch, first = self._position()
         positions = self._plan(epoch)
         for step in range(first, len(self)):
-            yield self._batch(positions[step], batch_key(self._seed, epoch, step, self._rank))
+            yield self._fetch(positions[step], batch_key(self._seed, epoch, step, self._rank))
 
     def state_dict(self) -> dict[str, Any]:
         """Nothing: the trainer knows where it stands. That it exists tells Lightning that resuming is exact."""
@@ -162,8 +166,3 @@ class BatchLoader:
         drawn = random.integers(len(counts), size=len(self._targets))
         order: Indices = by_class[starts[drawn] + random.integers(counts[drawn])]
         return order
-
-    def _batch(self, positions: Indices, key: int) -> Batch:
-        pixels = torch.from_numpy(self._read(positions))
-        targets = torch.from_numpy(self._targets[positions])
-        return Batch(pixels.permute(0, 3, 1, 2), targets, torch.from_numpy(positions), key)

@@ -1,22 +1,27 @@
 """The one datamodule: any source of labelled images, divided, decoded once, and served in batches."""
 
 import hashlib
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import lightning as L
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field
 from torch import nn
 
 from opsin.data.batches import Batch, BatchLoader, Sampler
+from opsin.data.features import FeaturePart
 from opsin.data.parts import Division, Part, divide
 from opsin.data.sources.base import Source, Split
 from opsin.data.store import OnBadImage, Store, open_store, pixel_moments, store_key
 from opsin.data.transform import Interpolation, Preprocess, Resize
 from opsin.errors import UserError
 
+Indices = NDArray[np.int64]
 Pixels = Annotated[int, Field(ge=1)]
 _STAGE: dict[Split, str] = {"train": "fit", "val": "validate", "test": "test"}
 _EVAL_PIXELS = 2**21  # of a default evaluation batch: bounds the activations, not the speed
@@ -88,6 +93,7 @@ class ImageDataModule(L.LightningDataModule):
         self.augmentation = augmentation
         self.seed = seed
         self.cache_dir = Path(data_dir) / ".opsin" / "stores"
+        self.features_dir = self.cache_dir.with_name("features")
         self.image_size = _pair(source.size if image_size is None else image_size)
         self.channels = source.channels if channels is None else channels
         if self.channels < source.channels:
@@ -109,6 +115,9 @@ class ImageDataModule(L.LightningDataModule):
         self.parts: dict[Split, Part] = {}
         self._stores: dict[Split, Store] = {}
         self._preprocess: Preprocess | None = None
+        self._features: Mapping[Split, FeaturePart] = {}
+        self._teaching: Mapping[Split, FeaturePart] = {}
+        self._after: str | None = None
 
     def __str__(self) -> str:
         """One line; Lightning's own would look for the length of each loader's dataset."""
@@ -155,6 +164,19 @@ class ImageDataModule(L.LightningDataModule):
             self.setup(_STAGE[split])
         return self.parts[split]
 
+    def serve_features(self, features: Mapping[Split, FeaturePart], after: str) -> None:
+        """Serve cached features instead of the pixels of some splits.
+
+        Args:
+            features: Of each split that is served so, for all its images.
+            after: The step of the network whose output they are.
+        """
+        self._features, self._after = dict(features), after
+
+    def serve_teaching(self, teaching: Mapping[Split, FeaturePart]) -> None:
+        """Serve what a teacher makes of the images of some splits beside them."""
+        self._teaching = dict(teaching)
+
     def facts(self) -> dict[str, Any]:
         """What a result or a prediction has to know of the data, in plain values.
 
@@ -200,13 +222,13 @@ class ImageDataModule(L.LightningDataModule):
             return super().transfer_batch_to_device(batch, device, dataloader_idx)
         if device.type == "cpu":
             return batch
-        images, targets = batch.images, batch.targets
-        if device.type == "cuda":  # the copy from pinned memory does not wait for the step before
-            images, targets = images.pin_memory(), targets.pin_memory()
-        return batch._replace(
-            images=images.to(device, non_blocking=device.type == "cuda"),
-            targets=targets.to(device, non_blocking=device.type == "cuda"),
-        )
+        cuda = device.type == "cuda"  # the copy from pinned memory does not wait for the step before
+        moved = {
+            name: (tensor.pin_memory() if cuda else tensor).to(device, non_blocking=cuda)
+            for name in ("images", "targets", "taught")
+            if (tensor := getattr(batch, name)) is not None
+        }
+        return batch._replace(**moved)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Make the network's input of the pixels: augmented in training steps, and only there."""
@@ -217,7 +239,12 @@ class ImageDataModule(L.LightningDataModule):
 
     @torch.no_grad()
     def finish(self, batch: Batch, *, augment: bool) -> Batch:
-        """The batch with float32 images, normalised, and augmented before if asked (and if there is a way to)."""
+        """The batch with float32 images, normalised, and augmented before if asked (and if there is a way to).
+
+        Cached features are what the network made of such images, and only become float32.
+        """
+        if batch.after is not None:
+            return batch._replace(images=batch.images.float())
         if not augment or self.augmentation is None:
             return batch._replace(images=self.preprocess(batch.images))
         images, targets = self.augmentation(self.preprocess.unit(batch.images), batch.targets, batch.key)
@@ -226,7 +253,7 @@ class ImageDataModule(L.LightningDataModule):
     def _loader(self, split: Split) -> BatchLoader:
         part, trainer, training = self.part(split), self.trainer, split == "train"
         return BatchLoader(
-            part.read,
+            partial(self._fetch, split, part, part.targets),
             part.targets,
             self.batch_size if training else self.eval_batch_size,
             training=training,
@@ -235,6 +262,20 @@ class ImageDataModule(L.LightningDataModule):
             rank=trainer.global_rank if trainer is not None else 0,
             world_size=trainer.world_size if trainer is not None else 1,
             position=self._progress if trainer is not None and trainer.training else None,
+        )
+
+    def _fetch(self, split: Split, part: Part, targets: Indices, positions: Indices, key: int) -> Batch:
+        """The pixels or the cached features at some positions of a split, and what its teacher makes of them."""
+        cached, taught = self._features.get(split), self._teaching.get(split)
+        rows = part.read(positions) if cached is None else cached.read(positions, key)
+        images = torch.from_numpy(rows)
+        return Batch(
+            images.permute(0, 3, 1, 2) if images.ndim == 4 else images,
+            torch.from_numpy(targets[positions]),
+            torch.from_numpy(positions),
+            key,
+            after=None if cached is None else self._after,
+            taught=None if taught is None else torch.from_numpy(taught.read(positions, key)),
         )
 
     def _progress(self) -> tuple[int, int]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,28 @@ from opsin.data.store import Store
 from opsin.errors import UserError
 
 Origin = Literal["given", "carved"]
+
+
+class Stored(Protocol):
+    """Rows of one shape and type, taken by index."""
+
+    def __len__(self) -> int:
+        """The number of rows."""
+
+    def take(self, rows: Indices) -> NDArray[Any]:
+        """A new array of some rows."""
+
+
+def gather(stores: Sequence[Stored], index: Indices) -> NDArray[Any]:
+    """A new array of some rows ``(B, ...)`` of one store, or of two laid end to end."""
+    if len(stores) == 1:
+        return stores[0].take(index)
+    first, second = stores
+    in_first = index < len(first)
+    left, right = first.take(index[in_first]), second.take(index[~in_first] - len(first))
+    rows = np.empty((len(index), *left.shape[1:]), left.dtype)
+    rows[in_first], rows[~in_first] = left, right
+    return rows
 
 
 @dataclass(frozen=True)
@@ -45,15 +67,16 @@ class Part:
 
     def read(self, positions: Indices) -> NDArray[np.uint8]:
         """A new array ``(B, H, W, C)`` of the pixels at some positions ``(B,)`` of the split."""
-        index = self.index[positions]
-        if len(self.stores) == 1:
-            return self.stores[0].take(index)
-        first, second = self.stores
-        in_first = index < len(first)
-        pixels = np.empty((len(index), *first.pixels.shape[1:]), np.uint8)
-        pixels[in_first] = first.take(index[in_first])
-        pixels[~in_first] = second.take(index[~in_first] - len(first))
-        return pixels
+        return gather(self.stores, self.index[positions])
+
+    def by_store(self) -> list[tuple[Store, Indices]]:
+        """Each store, and which of its images are of this part, in order."""
+        found, start = [], 0
+        for store in self.stores:
+            inside = (self.index >= start) & (self.index < start + len(store))
+            found.append((store, self.index[inside] - start))
+            start += len(store)
+        return found
 
     def locate(self, position: int) -> str:
         """Where the image at a position of the split comes from."""

@@ -14,6 +14,7 @@ import csv
 import hashlib
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -70,9 +71,9 @@ class Store:
         """The number of images."""
         return len(self.targets)
 
-    def take(self, index: Indices) -> NDArray[np.uint8]:
+    def take(self, rows: Indices) -> NDArray[np.uint8]:
         """A new array ``(B, H, W, C)`` of the pixels of some images ``(B,)``."""
-        return self._rows.take(index) if self._rows else np.take(self.pixels, index, axis=0)
+        return self._rows.take(rows) if self._rows else np.take(self.pixels, rows, axis=0)
 
     def locate(self, index: int) -> str:
         """Where an image comes from: its path, or the name of the split and its number there."""
@@ -166,6 +167,19 @@ def _judge(store: Store, on_bad_image: OnBadImage) -> None:
         f"{len(store.bad)} of {total} images cannot be decoded:\n{named}{more}\n"
         f"All are listed in {store.report}. {way_out}"
     )
+
+
+def decode_again(
+    store: Store, rows: Indices, size: tuple[int, int], resize: Resize, interpolation: Interpolation
+) -> NDArray[np.uint8]:
+    """The images of some rows of a store at another size, from their source: ``(B, *size, C)``, nothing is kept."""
+    images = store.images
+
+    def fitted(row: int) -> NDArray[np.uint8]:
+        return fit_image(images.read(int(store.kept[row])), size, resize, interpolation)
+
+    with ThreadPoolExecutor(thread_name_prefix="decode") as pool:
+        return np.stack(list(pool.map(fitted, rows.tolist())))
 
 
 def pixel_moments(

@@ -61,16 +61,51 @@ class Network(nn.Module):
         """The stages that do not train, in the order they run."""
         return self._frozen
 
-    def forward_features(self, x: Tensor) -> Tensor:
-        """Return the last stage's output for images `(N, C, H, W)`."""
-        for stage in self.stages.values():
-            x = stage(x)
+    def steps(self) -> dict[str, nn.Module]:
+        """What runs, in its order: the stages by their names, then the parts of the head as `head.<name>`."""
+        head = {f"head.{name}": part for name, part in self.head.named_children()}
+        return {**self.stages, **(head if isinstance(self.head, nn.Sequential) else {"head": self.head})}
+
+    @property
+    def embedding_step(self) -> str:
+        """The step whose output is the embedding: the last before a parameter of the head (or its dropout)."""
+        last = list(self.stages)[-1]
+        for name, step in self.steps().items():
+            if name not in self.stages:
+                if _learns(step):
+                    break
+                last = name
+        return last
+
+    def forward_features(self, x: Tensor, until: str | None = None, after: str | None = None) -> Tensor:
+        """Return what a step makes of images `(N, C, H, W)`.
+
+        Args:
+            x: Images, or what an earlier step made of them.
+            until: The step whose output is wanted; None: the last stage.
+            after: That earlier step; None: `x` are images.
+        """
+        if until is after is None:
+            for stage in self.stages.values():
+                x = stage(x)
+            return x
+        steps = self.steps()
+        names = list(steps)
+        first = 0 if after is None else names.index(after) + 1
+        for name in names[first : names.index(until or list(self.stages)[-1]) + 1]:
+            x = steps[name](x)
         return x
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return logits `(N, num_logits)` for images `(N, C, H, W)`."""
+    def forward(self, x: Tensor, after: str | None = None) -> Tensor:
+        """Return logits `(N, num_logits)` for images `(N, C, H, W)`, or for what the step `after` made of them."""
+        if after is not None:
+            return self.forward_features(x, list(self.steps())[-1], after)
         logits: Tensor = self.head(self.forward_features(x))
         return logits
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Return the embeddings `(N, D)` of images: what the head's first layer sees, maps averaged over their area."""
+        return as_embedding(self.forward_features(x, self.embedding_step))
 
     def freeze(self, trainable: str | list[str]) -> None:
         """Train only the named stages and the head; replaces what an earlier call chose.
@@ -117,6 +152,17 @@ class Network(nn.Module):
                     f"Its stages are {', '.join(self.stages)}, then the head, which always trains."
                 )
         return set(trainable)
+
+
+def as_embedding(features: Tensor) -> Tensor:
+    """Return features as vectors `(N, D)`: maps `(N, D, H, W)` are averaged over their area."""
+    return features.mean(dim=(2, 3)) if features.ndim == 4 else features.flatten(1)
+
+
+def _learns(step: nn.Module) -> bool:
+    """Whether a part of the head has parameters or draws at random: what comes before it is a fixed function."""
+    random = any("drop" in type(module).__name__.lower() for module in step.modules())
+    return random or next(step.parameters(), None) is not None or next(step.buffers(), None) is not None
 
 
 def sequential(**modules: nn.Module) -> nn.Sequential:

@@ -1,0 +1,131 @@
+"""What a fixed network makes of the images of a split: computed once per image, and kept on disk."""
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from opsin.data.features import FeaturePart, FeatureStore, open_features
+from opsin.data.parts import Part
+from opsin.data.store import Store
+from opsin.models import Network
+from opsin.models.network import as_embedding
+
+VERSION = 1
+"""Part of every feature store's name: raise it when the same network would give other features."""
+
+Indices = NDArray[np.int64]
+View = Callable[[Store, Indices], Tensor]
+
+
+@dataclass(frozen=True)
+class Extractor:
+    """A network up to one of its steps, as it evaluates on a device.
+
+    Attributes:
+        network: Any network.
+        steps: The steps whose outputs are wanted; several of them, side by side, as vectors only.
+        device: Where it computes.
+        context: Gives the context of the precision, such as autocast.
+        precision: Its name.
+        vectors: Whether outputs are wanted as vectors, maps averaged over their area.
+    """
+
+    network: Network
+    steps: tuple[str, ...]
+    device: torch.device
+    context: Callable[[], AbstractContextManager[Any]]
+    precision: str
+    vectors: bool = False
+
+    def facts(self) -> dict[str, Any]:
+        """All that decides the features beside the images, in plain values."""
+        taken = self._modules()
+        structure = "\n".join(f"{name}: {module!r}" for name, module in taken.items())
+        return {
+            "version": VERSION,
+            "network": self.network.name,
+            "steps": list(self.steps),
+            "structure": hashlib.blake2b(structure.encode(), digest_size=16).hexdigest(),
+            "weights": weights_digest(taken.values()),
+            "vectors": self.vectors,
+            "precision": self.precision,
+            "device": self.device.type,
+            "torch": torch.__version__,
+        }
+
+    def __call__(self, images: Tensor) -> NDArray[np.float32]:
+        """The outputs for normalised images `(N, C, H, W)`: `(N, D)`, or maps `(N, H, W, D)` with channels last."""
+        training = self.network.training
+        self.network.to(self.device).eval()
+        with torch.inference_mode(), self.context():
+            x, after, outputs = images, None, []
+            for step in self.steps:
+                x, after = self.network.forward_features(x, step, after), step
+                outputs.append(as_embedding(x).float() if self.vectors else x.float())
+        self.network.train(training)
+        features = torch.cat(outputs, dim=1)
+        if features.ndim == 4:
+            features = features.permute(0, 2, 3, 1)
+        return features.cpu().numpy()
+
+    def _modules(self) -> dict[str, nn.Module]:
+        steps = self.network.steps()
+        names = list(steps)
+        return {name: steps[name] for name in names[: names.index(self.steps[-1]) + 1]}
+
+
+def weights_digest(modules: Iterable[nn.Module]) -> str:
+    """A digest of all parameters and buffers of some modules, bit for bit."""
+    digest = hashlib.blake2b(digest_size=16)
+    for module in modules:
+        for name, tensor in module.state_dict().items():
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def extract(
+    part: Part,
+    extractor: Extractor,
+    views: Sequence[View],
+    facts: Sequence[dict[str, Any]],
+    *,
+    cache_dir: Path,
+    block: int,
+) -> FeaturePart:
+    """The features of a split's images, those that are missing computed now.
+
+    Args:
+        part: The split.
+        extractor: What computes them.
+        views: For each view, what gives the network's input `(B, C, H, W)` for some images of a store.
+        facts: Of each view, all that decides that input beside the store's fingerprint.
+        cache_dir: The folder of all feature stores.
+        block: Images to compute at once.
+
+    Raises:
+        UserError: They cannot be written, or do not fit half precision.
+    """
+    decided, found = extractor.facts(), []
+    shape = extractor(views[0](part.stores[0], np.zeros(1, np.int64))).shape[1:]
+    for view, of_view in zip(views, facts, strict=True):
+        stores: list[FeatureStore] = []
+        for store, rows in part.by_store():
+            features = open_features(cache_dir, {**decided, **of_view, "images": store.fingerprint}, len(store), shape)
+            features.complete(rows, block, partial(_compute, extractor, view, store))
+            stores.append(features)
+        found.append(stores)
+    return FeaturePart(found, part.index)
+
+
+def _compute(extractor: Extractor, view: View, store: Store, rows: Indices) -> NDArray[np.float32]:
+    return extractor(view(store, rows))
