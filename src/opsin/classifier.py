@@ -97,11 +97,12 @@ class Classifier(L.LightningModule):
         return loss
 
     def _learn(self, batch: Any) -> tuple[Tensor, Tensor]:
+        images = batch.images.to(self.dtype)  # as the weights are, should trainer.precision have changed them
         if self.distillation is None or batch.taught is None:
-            logits = self.network(batch.images, after=batch.after)
+            logits = self.network(images, after=batch.after)
             return logits, self.loss(logits, batch.targets)
         step = self.network.embedding_step
-        features = self.network.forward_features(batch.images, step, batch.after)
+        features = self.network.forward_features(images, step, batch.after)
         logits = self.network(features, after=step)
         labels = self.loss(logits, batch.targets)
         return logits, self.distillation(as_embedding(features), logits, batch.taught, labels)
