@@ -15,6 +15,7 @@ from opsin.config import Composed, is_spawned
 from opsin.loggers import TensorBoard
 from opsin.models import summarise, summary_text
 from opsin.rundir import RunDirectory
+from opsin.unfreezing import Unfreezing
 
 log = logging.getLogger(__name__)
 
@@ -49,11 +50,13 @@ def train(composed: Composed) -> float:
         loss = build.loss(plan, data)
         network, loaded = build.network(plan, data, loss.num_logits)
         layout = build.layout(plan, network)
+        unfreezing = Unfreezing(build.timeline(plan, network))
         record |= result.provenance(composed, data, network, loaded)
+        record["parameters"] |= result.by_phase(network, unfreezing.timeline)
         classifier = build.classifier(plan, data, network, loss, record={"data": data.facts()})
         checkpoint = run.last if composed.resumes and run.last.exists() else None
         step = result.step_of(checkpoint) if checkpoint else None
-        trainer = build.trainer(plan, run, step)
+        trainer = build.trainer(plan, run, step, unfreezing)
         record["settings"] = result.settings(plan, trainer, layout, data)
         summary = summarise(network, (data.channels, *data.image_size))
         if writes:
@@ -67,10 +70,12 @@ def train(composed: Composed) -> float:
 
         checkpoints = next(c for c in trainer.callbacks if isinstance(c, Checkpoints))  # type: ignore[attr-defined]
         load_network(classifier, run.best)
+        unfreezing.verify_tested(network)
         trainer.test(classifier, data, verbose=False)
         clock.lap("test")
 
         record |= result.outcome(trainer, classifier, checkpoints, data)
+        record["frozen"] = {"stages": list(unfreezing.untouched), "verified": unfreezing.verified}
         record["seconds"] = clock.seconds
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoard):
