@@ -15,7 +15,7 @@ MANDATORY = {"image_folder": ["datamodule.path=photos"], "hugging_face": ["datam
 
 
 def test_no_file_is_overlooked() -> None:
-    assert len(FILES) == 81
+    assert len(FILES) == 83
     assert len(OPTIONS) == len(FILES) - 3  # train.yaml, hydra/help, hydra/job_logging
 
 

@@ -21,10 +21,12 @@ from opsin.distillation import Distillation, DistillationWeights
 from opsin.errors import UserError
 from opsin.feature_cache import FeatureCache
 from opsin.loss import ClassificationLoss
-from opsin.models import LoadedWeights, Network, Trainable, Weights, imagenet_weights, load_weights
+from opsin.models import LoadedWeights, Network, Weights, imagenet_weights
 from opsin.optim import parameter_groups
 from opsin.rundir import RunDirectory
 from opsin.trainer import Layout, lay_out, make_trainer
+from opsin.transfer import Timeline, Transfer
+from opsin.unfreezing import Unfreezing
 
 INPUT_FACTS = ("image_size", "mean", "std", "interpolation")
 """What pretrained weights say about the images that they expect."""
@@ -59,29 +61,6 @@ class Declared(BaseModel):
     resume: str | None = None
 
 
-@dataclass(frozen=True)
-class Transfer:
-    """How a network takes up what another has learned.
-
-    Attributes:
-        weights: `none`, `imagenet`, a file of weights, or a run directory.
-        trainable: `all`, `head`, or the names of stages, which train beside the head.
-        backbone_lr_factor: learning rate of everything but the head, as a multiple of `optimizer.lr`.
-        teacher: a run directory, or a network with ImageNet weights, whose outputs are learned too.
-    """
-
-    weights: str = "none"
-    trainable: Trainable = "all"
-    backbone_lr_factor: Annotated[float, Field(gt=0)] = 1.0
-    teacher: str | None = None
-
-    def apply(self, network: Network, pretrained: bool = True) -> LoadedWeights | None:
-        """Load the weights, unless they come from elsewhere, and freeze what does not train."""
-        loaded = load_weights(network, self.weights) if pretrained and self.weights != "none" else None
-        network.freeze(self.trainable)
-        return loaded
-
-
 def _given(*names: str) -> frozenset[str]:
     return frozenset(names)
 
@@ -97,7 +76,9 @@ SECTIONS = {
     "distillation": Section(call=DistillationWeights),
     "feature_cache": Section(call=FeatureCache),
     "optimizer": Section(
-        beside=parameter_groups, given=_given("params"), given_beside=_given("network", "backbone_lr_factor")
+        beside=parameter_groups,
+        given=_given("params"),
+        given_beside=_given("network", "backbone_lr_factor", "layer_decay", "stages"),
     ),
     "scheduler": Section(given=_given("optimizer", "total_steps", "steps_per_epoch")),
     "trainer": Section(
@@ -143,6 +124,8 @@ def plan(composed: Composed) -> Plan:
         )
     if not any(node.call is Checkpoints for node in nodes["callbacks"].values()):
         raise UserError("callbacks: a run needs opsin.callbacks.Checkpoints, because the best epoch is what is tested")
+    if epochs := nodes["trainer"].arguments.get("max_epochs"):
+        Transfer(**nodes["model"].beside).check_length(epochs)
     return Plan(nodes, declared.seed)
 
 
@@ -226,6 +209,11 @@ def network(
     return built, Transfer(**node.beside).apply(built, pretrained)
 
 
+def timeline(plan: Plan, network: Network) -> Timeline:
+    """What of a network trains in which epoch of this run."""
+    return Transfer(**plan["model"].beside).timeline(network, plan["trainer"].arguments.get("max_epochs"))
+
+
 def classifier(
     plan: Plan,
     data: ImageDataModule,
@@ -235,11 +223,18 @@ def classifier(
     distillation: Distillation | None = None,
 ) -> Classifier:
     """The LightningModule around a network."""
+    stages = timeline(plan, network).ever_trained
 
     def optimizer(network: nn.Module) -> Optimizer:
         node = plan["optimizer"]
-        factor = Transfer(**plan["model"].beside).backbone_lr_factor
-        groups = parameter_groups(network, backbone_lr_factor=factor, **node.beside)
+        transfer = Transfer(**plan["model"].beside)
+        groups = parameter_groups(
+            network,
+            backbone_lr_factor=transfer.backbone_lr_factor,
+            layer_decay=transfer.layer_decay,
+            stages=stages,
+            **node.beside,
+        )
         if not groups:
             raise UserError("model.trainable leaves nothing to train: take model.trainable=head or more")
         if distillation is not None:
@@ -262,9 +257,13 @@ def classifier(
     )
 
 
-def trainer(plan: Plan, run: RunDirectory, resume_step: int | None = None) -> L.Trainer:
+def trainer(
+    plan: Plan, run: RunDirectory, resume_step: int | None = None, unfreezing: Unfreezing | None = None
+) -> L.Trainer:
     """The trainer of a run, with its callbacks and loggers."""
     callbacks = [node.build(run=run) for node in plan.many("callbacks")]
+    if unfreezing:
+        callbacks.insert(0, unfreezing)  # before those that look at learning rates
     if not plan.many("logger"):  # this one has nowhere to write
         callbacks = [callback for callback in callbacks if not isinstance(callback, LearningRateMonitor)]
     loggers = [node.build(run=run, save_dir=str(run.path), resume_step=resume_step) for node in plan.many("logger")]

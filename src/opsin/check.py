@@ -5,6 +5,7 @@ parameters. Here those keys and values are held against the callable's signature
 place (a YAML, an experiment, the command line, a `+override`) is refused before data or weights are loaded.
 """
 
+import dataclasses
 import difflib
 import functools
 import importlib
@@ -12,8 +13,8 @@ import inspect
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, get_type_hints
+from dataclasses import dataclass, field, is_dataclass
+from typing import Any, get_args, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
@@ -153,24 +154,35 @@ class _Checker:
         except ValidationError as error:
             for problem in error.errors(include_url=False):
                 if problem["type"] != "needs_python_object":  # a tensor would do too, but no YAML holds one
-                    self._explain(path, problem, [*model.model_fields, *also], values, given)
+                    self._explain(path, problem, model, also, values, given)
             return None
 
     def _explain(
-        self, path: str, problem: Any, names: Sequence[str], values: Mapping[str, Any], given: frozenset[str]
+        self,
+        path: str,
+        problem: Any,
+        model: type[BaseModel],
+        also: Sequence[str],
+        values: Mapping[str, Any],
+        given: frozenset[str],
     ) -> None:
         key = str(problem["loc"][0]) if problem["loc"] else ""
         place = f"{path}.{key}".lstrip(".")
-        if problem["type"] == "extra_forbidden":
+        inside, value = _descend(values.get(key), problem["loc"][1:])
+        if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
             if key in given:
                 self._add(place, f"{place} is worked out by Opsin and cannot be set")
+            elif inside:
+                names = _item_keys(model.model_fields[key].annotation)
+                self._add(place, f"{place}{inside} is not known{_nearest(str(problem['loc'][-1]), names)}")
             else:
-                self._add(place, f"{place} is not known{self._suggest(key, names, path)}")
+                suggestion = self._suggest(key, [*model.model_fields, *also], path)
+                self._add(place, f"{place} is not known{suggestion}")
         elif problem["type"] == "missing":
-            self._add(place, f"{place} is missing")
+            self._add(place, f"{place}{inside} is missing")
         else:
             reason = problem["msg"].removeprefix("Input ").removeprefix("Value error, ")
-            self._add(place, f"{place} {reason}, not {values.get(key)!r}")
+            self._add(place, f"{place}{inside} {reason}, not {value!r}")
 
     def _suggest(self, key: str, names: Sequence[str], path: str) -> str:
         here = path.split(".")[0]
@@ -183,9 +195,7 @@ class _Checker:
                 return f": did you mean {other}.{key}?"
         if path and key in self._top.model_fields:
             return f": did you mean {key}?"
-        if near := difflib.get_close_matches(key, names, n=1, cutoff=0.6):
-            return f": did you mean {f'{path}.{near[0]}'.lstrip('.')}?"
-        return f"; known here: {', '.join(sorted(names))}"
+        return _nearest(key, names, f"{path}.".lstrip("."))
 
     def _target(self, path: str, name: Any) -> Callable[..., Any] | None:
         try:
@@ -199,6 +209,32 @@ class _Checker:
         line = f"{message}  [set {where}]" if where else message
         if line not in self.problems:  # each member of a union type complains for itself
             self.problems.append(line)
+
+
+def _nearest(key: str, names: Sequence[str], prefix: str = "") -> str:
+    if near := difflib.get_close_matches(key, names, n=1, cutoff=0.6):
+        return f": did you mean {prefix}{near[0]}?"
+    return f"; known here: {', '.join(sorted(names))}"
+
+
+def _item_keys(annotation: Any) -> list[str]:
+    """The keys of the dataclass in a type such as `list[Phase] | None`."""
+    if is_dataclass(annotation):
+        return [item.name for item in dataclasses.fields(annotation)]
+    return [name for argument in get_args(annotation) for name in _item_keys(argument)]
+
+
+def _descend(value: Any, steps: Sequence[int | str]) -> tuple[str, Any]:
+    """Where in a nested value a problem lies (`[0].epoch`), and what stands there."""
+    inside = ""
+    for step in steps:
+        if isinstance(step, int) and isinstance(value, list):
+            inside, value = f"{inside}[{step}]", value[step]
+        elif isinstance(value, Mapping):
+            inside, value = f"{inside}.{step}", value.get(step)
+        else:  # the name of a member of a union type
+            break
+    return inside, value
 
 
 def _given(model: BaseModel) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from opsin.metrics import per_class
 from opsin.models import LoadedWeights, Network
 from opsin.rundir import RunDirectory
 from opsin.trainer import Layout
+from opsin.transfer import Timeline
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +64,19 @@ def provenance(
         "versions": versions(),
         "commit": commit(),
     }
+
+
+def by_phase(network: Network, timeline: Timeline) -> dict[str, Any]:
+    """How many parameters train in each phase of a run; empty where there is one phase only."""
+    if len(timeline.phases) == 1:
+        return {}
+    total = sum(p.numel() for p in network.parameters())
+    phases = []
+    for phase in timeline.phases:
+        frozen = sum(p.numel() for stage in timeline.frozen(phase) for p in network.stages[stage].parameters())
+        facts = {"epoch": phase.epoch, "stages": list(phase.trainable), "lr_factor": phase.lr_factor}
+        phases.append({**facts, "trainable": total - frozen, "frozen": frozen})
+    return {"phases": phases}
 
 
 def hyperparameters(composed: Composed) -> dict[str, Value]:
@@ -151,6 +165,10 @@ def announce(record: Mapping[str, Any], table: str, run: RunDirectory, resume_st
         "settings   " + ", ".join(f"{key}={value}" for key, value in chosen.items()),
         f"run        {run.path}" + (f", going on from step {resume_step}" if resume_step else ""),
     ]
+    for phase in reversed(parameters.get("phases", [])[1:]):
+        rates = f", learning rates x {phase['lr_factor']:g}" if phase["lr_factor"] != 1 else ""
+        names = ", ".join([*phase["stages"], "head"])
+        lines.insert(2, f"           after {phase['epoch']} epochs: {names} train, {phase['trainable']:,}{rates}")
     if data["bad_images"]:
         reports = ", ".join(data["bad_image_reports"])
         lines.insert(1, f"           {data['bad_images']} images cannot be read and are left out: {reports}")

@@ -15,6 +15,7 @@ from opsin.config import Composed, is_spawned
 from opsin.loggers import TensorBoard
 from opsin.models import summarise, summary_text
 from opsin.rundir import RunDirectory
+from opsin.unfreezing import Unfreezing
 
 log = logging.getLogger(__name__)
 
@@ -49,12 +50,14 @@ def train(composed: Composed) -> float:
         loss = build.loss(plan, data)
         network, loaded = build.network(plan, data, loss.num_logits)
         layout = build.layout(plan, network)
+        unfreezing = Unfreezing(build.timeline(plan, network))
         record |= result.provenance(composed, data, network, loaded)
+        record["parameters"] |= result.by_phase(network, unfreezing.timeline)
         checkpoint = run.last if composed.resumes and run.last.exists() else None
         step = result.step_of(checkpoint) if checkpoint else None
-        trainer = build.trainer(plan, run, step)
+        trainer = build.trainer(plan, run, step, unfreezing)
         distillation = teacher.distillation(plan, data, network, trainer)
-        cached = plan["feature_cache"].build().serve(data, network, network.frozen_stages, trainer)
+        cached = plan["feature_cache"].build().serve(data, network, unfreezing.never_trained, trainer)
         classifier = build.classifier(plan, data, network, loss, {"data": data.facts()}, distillation)
         record["settings"] = result.settings(plan, trainer, layout, data) | {"feature_cache": cached}
         summary = summarise(network, (data.channels, *data.image_size))
@@ -69,10 +72,12 @@ def train(composed: Composed) -> float:
 
         checkpoints = next(c for c in trainer.callbacks if isinstance(c, Checkpoints))  # type: ignore[attr-defined]
         load_network(classifier, run.best)
+        unfreezing.verify_tested(network)
         trainer.test(classifier, data, verbose=False)
         clock.lap("test")
 
         record |= result.outcome(trainer, classifier, checkpoints, data)
+        record["frozen"] = {"stages": list(unfreezing.untouched), "verified": unfreezing.verified}
         record["seconds"] = clock.seconds
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoard):

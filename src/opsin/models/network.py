@@ -124,7 +124,18 @@ class Network(nn.Module):
         self.head.requires_grad_(True)
         for name, stage in self.stages.items():
             stage.requires_grad_(name in chosen)
+            if name not in chosen:
+                stage.zero_grad(set_to_none=True)  # an optimizer passes over what has no gradient, not over a zero
         self.train(self.training)
+
+    def stages_of(self, trainable: Trainable) -> tuple[str, ...]:
+        """The stages that `trainable` means, in the order they run.
+
+        Raises:
+            UserError: A name is not a stage of this network.
+        """
+        chosen = self._trainable_stages(trainable)
+        return tuple(name for name in self.stages if name in chosen)
 
     def train(self, mode: bool = True) -> Self:
         """Set the training mode of the head and the stages that train; frozen ones stay in `eval()`."""

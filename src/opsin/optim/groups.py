@@ -1,5 +1,6 @@
 """Which parameters an optimizer trains, at which rate, and which of them decay."""
 
+from collections.abc import Collection
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -12,36 +13,56 @@ def parameter_groups(
     lr: Annotated[float, Field(gt=0)] = 1e-3,
     weight_decay: Annotated[float, Field(ge=0)] = 0.0,
     backbone_lr_factor: Annotated[float, Field(gt=0)] = 1.0,
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0,
     decay_norm_and_bias: bool = False,
+    stages: Collection[str] | None = None,
 ) -> list[dict[str, Any]]:
-    """Divide what a network trains into groups: backbone and head, each with and without weight decay.
+    """Divide what a network trains into groups: one for each learning rate, with and without weight decay.
 
-    Frozen parameters are left out. Norm layers and biases (all parameters of one dimension or none) do not decay
-    unless asked: shrinking them regularises nothing (He et al., "Bag of Tricks", arXiv:1812.01187, section 3.1).
+    The backbone is one part, `backbone`, unless `layer_decay` gives each stage a rate of its own: that of stage `i`
+    from the back is `lr * backbone_lr_factor * layer_decay ** i`, as in ELECTRA (Clark et al., arXiv:2003.10555,
+    appendix A) and BEiT; discriminative fine-tuning (Howard and Ruder, arXiv:1801.06146, section 3.2) is
+    `layer_decay=1/2.6`. Groups come in the order in which the parts run, so that the head's are the last.
+
+    A run in which stages are unfrozen later names all of them from the start: an optimizer passes over parameters
+    without a gradient, and the state of groups that appear later could not be restored. Norm layers and biases (all
+    parameters of one dimension or none) do not decay unless asked: shrinking them regularises nothing (He et al.,
+    "Bag of Tricks", arXiv:1812.01187, section 3.1).
 
     Args:
-        network: has a `head`; every other parameter belongs to the backbone.
+        network: has `stages` and a `head`; what belongs to no stage learns as the head does.
         lr: learning rate of the head.
         weight_decay: decay of weights, in the optimizer's own meaning (L2 for SGD and Adam, decoupled for AdamW).
         backbone_lr_factor: the backbone's learning rate as a multiple of the head's.
+        layer_decay: each stage's learning rate as a multiple of that of the part behind it.
         decay_norm_and_bias: decay every parameter.
+        stages: the stages that train at some time; None: whatever requires gradients now.
 
     Returns:
-        Groups with `name`, `params`, `lr` and `weight_decay`, for any of torch's optimizers; empty ones are left out.
+        Groups with `name` (`layer4/decay`), `params`, `lr` and `weight_decay`, for any of torch's optimizers; empty
+        ones are left out.
     """
+    order = list(dict.fromkeys(filter(None, (_stage_of(name) for name, _ in network.named_parameters()))))
     groups: dict[str, dict[str, Any]] = {}
     for name, parameter in network.named_parameters():
-        if not parameter.requires_grad:
+        stage = _stage_of(name)
+        if not (parameter.requires_grad if stages is None or stage is None else stage in stages):
             continue
-        part = "head" if name.startswith("head.") else "backbone"
+        depth = len(order) - order.index(stage) if stage else 0
+        part = "head" if stage is None else "backbone" if layer_decay == 1 else stage
         decays = weight_decay > 0 and (decay_norm_and_bias or parameter.ndim > 1)
         group = groups.setdefault(
             f"{part}/{'decay' if decays else 'no_decay'}",
             {
                 "params": [],
-                "lr": lr if part == "head" else lr * backbone_lr_factor,
+                "lr": lr * backbone_lr_factor * layer_decay**depth if stage else lr,
                 "weight_decay": weight_decay if decays else 0.0,
             },
         )
         group["params"].append(parameter)
     return [{"name": name, **group} for name, group in groups.items()]
+
+
+def _stage_of(parameter: str) -> str | None:
+    """The stage that a parameter belongs to, by its dotted name; None: to none."""
+    return parameter.split(".")[1] if parameter.startswith("stages.") else None

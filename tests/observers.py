@@ -1,0 +1,55 @@
+"""Callbacks that look at what a run does, or do what no callback should."""
+
+from pathlib import Path
+
+import lightning as L
+import torch
+
+
+class Meddle(L.Callback):
+    """Before a training step, adds to one tensor of the network.
+
+    Args:
+        tensor: its name in the network.
+        step: the step, counted from 1 over the steps of this process.
+        rank: the process that does it; None: each.
+    """
+
+    def __init__(self, tensor: str, step: int, rank: int | None = None) -> None:
+        self.tensor = tensor
+        self.left = step
+        self.rank = rank
+
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: object, index: int) -> None:
+        self.left -= 1
+        if self.left == 0 and self.rank in (None, trainer.global_rank):
+            with torch.no_grad():
+                pl_module.network.state_dict()[self.tensor].add_(1)
+
+
+class Watch(L.Callback):
+    """Writes down per training step what trains and how fast, and at the end what each process holds.
+
+    Args:
+        folder: where `<rank>.pt` goes.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+        self.steps: list[dict] = []
+
+    def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: object) -> None:
+        network = pl_module.network
+        self.steps.append(
+            {
+                "epoch": trainer.current_epoch,
+                "rates": {group["name"]: group["lr"] for group in optimizer.param_groups},
+                "gradients": {name for name, p in network.named_parameters() if p.grad is not None},
+                "training": {name for name, stage in network.stages.items() if stage.training},
+            }
+        )
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        state = {key: value.clone() for key, value in pl_module.network.state_dict().items()}
+        torch.save({"state": state, "steps": self.steps}, self.folder / f"{trainer.global_rank}.pt")

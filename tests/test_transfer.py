@@ -1,0 +1,113 @@
+"""What trains when: worked out from the config, before anything runs."""
+
+import pytest
+
+from opsin import build
+from opsin.config import compose
+from opsin.errors import UserError
+from opsin.models import Network, mini_resnet, resnet18
+from opsin.transfer import Phase, Transfer
+
+STAGES = ("stem", "layer1", "layer2", "layer3", "layer4")
+
+
+@pytest.fixture(scope="module")
+def network() -> Network:
+    return resnet18(num_logits=2, image_size=(32, 32))
+
+
+def test_without_phases_the_same_trains_throughout(network: Network) -> None:
+    timeline = Transfer(trainable=["layer4"]).timeline(network, 10)
+    assert [(phase.epoch, phase.trainable) for phase in timeline.phases] == [(0, ["layer4"])]
+    assert timeline.at(9) is timeline.at(0)
+    assert timeline.never_trained == ("stem", "layer1", "layer2", "layer3")
+    assert Transfer().timeline(network, 10).never_trained == ()
+    assert Transfer(trainable="head").timeline(network).never_trained == STAGES
+
+
+def test_phases_name_exactly_what_trains(network: Network) -> None:
+    later = [Phase(5, ["layer4", "layer3"], 0.01), Phase(8, ["layer4"])]
+    timeline = Transfer(trainable="head", phases=later).timeline(network, 10)
+    trained = [timeline.at(epoch).trainable for epoch in (0, 4, 5, 7, 8, 9)]
+    assert trained == [[], [], ["layer3", "layer4"], ["layer3", "layer4"], ["layer4"], ["layer4"]]
+    assert [timeline.at(epoch).lr_factor for epoch in (4, 5, 8)] == [1.0, 0.01, 1.0]
+    assert timeline.never_trained == ("stem", "layer1", "layer2")
+    assert timeline.ever_trained == ("layer3", "layer4")
+    assert timeline.untouched(4) == STAGES
+
+
+def test_gradual_unfreezing_goes_from_the_back(network: Network) -> None:
+    timeline = Transfer(unfreeze_every=2).timeline(network, 20)
+    counts = [len(timeline.at(epoch).trainable) for epoch in range(13)]
+    assert counts == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 5]
+    assert timeline.at(2).trainable == ["layer4"]
+    assert timeline.at(5).trainable == ["layer3", "layer4"]
+    assert timeline.never_trained == ()
+    begun = Transfer(unfreeze_every=3, trainable=["layer4", "layer2"]).timeline(network)
+    assert [phase.trainable for phase in begun.phases][:2] == [["layer2", "layer4"], ["layer2", "layer3", "layer4"]]
+    assert len(begun.phases) == 4
+
+
+def test_what_a_short_run_never_reaches_is_never_trained_but_has_its_groups(network: Network) -> None:
+    timeline = Transfer(unfreeze_every=2).timeline(network, max_epochs=5)
+    assert timeline.never_trained == ("stem", "layer1", "layer2")
+    assert timeline.ever_trained == STAGES  # the run may be taken further
+
+
+def test_a_network_begins_with_its_first_phase(network: Network) -> None:
+    Transfer(unfreeze_every=1).apply(network)
+    assert network.frozen_stages == STAGES
+    Transfer(trainable=["layer1"], phases=[Phase(1, "all")]).apply(network)
+    assert network.frozen_stages == ("stem", "layer2", "layer3", "layer4")
+
+
+def test_unknown_stages_are_named_with_their_place(network: Network) -> None:
+    phases = [Phase(1, ["layer4"]), Phase(2, ["layer5"])]
+    with pytest.raises(UserError, match=r"model\.phases\[1\]\.trainable: resnet18 has no stage 'layer5'; did you mean"):
+        Transfer(phases=phases).timeline(network)
+
+
+def refusal(*words: str) -> str:
+    with pytest.raises(UserError) as caught:
+        build.plan(compose(words))
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (
+            ["model.phases=[{epoch: 2, trainable: all}]", "model.unfreeze_every=1"],
+            "model.phases and model.unfreeze_every both say",
+        ),
+        (
+            ["model.phases=[{epoch: 2, trainable: all}, {epoch: 2, trainable: head}]"],
+            "model.phases must be in the order of their epochs, each later than the one before: [2, 2]",
+        ),
+        (
+            ["model.phases=[{epoch: 5, trainable: all}]", "trainer.max_epochs=5"],
+            "what begins after 5 epochs is never reached with trainer.max_epochs=5",
+        ),
+        (["model.unfreeze_every=7", "trainer.max_epochs=6"], "never reached with trainer.max_epochs=6"),
+        (
+            ["model.phases=[{epoch: 5, trainable: all, lr_facter: 0.1}]"],
+            "model.phases[0].lr_facter is not known: did you mean lr_factor?  [set on the command line",
+        ),
+        (["model.phases=[{epoch: 5, trainable: all}, {epoch: 6}]"], "model.phases[1].trainable is missing"),
+        (["model.phases=[{epoch: 0, trainable: all}]"], "model.phases[0].epoch should be greater than or equal to 1"),
+        (["model.phases=[{epoch: 5, trainable: al}]"], "model.phases[0].trainable should be 'all' or 'head', not 'al'"),
+        (["model.phases=[{epoch: 5, trainable: all, lr_factor: 0}]"], "phases[0].lr_factor should be greater than 0"),
+        (["model.phases={epoch: 5, trainable: all}"], "model.phases should be a valid array"),
+        (["model.layer_decay=1.5"], "model.layer_decay should be less than or equal to 1"),
+        (["+optimizer.layer_decay=0.5"], "did you mean model.layer_decay?"),
+    ],
+)
+def test_refused_before_anything_is_loaded(words: list[str], part: str) -> None:
+    assert part in refusal(*words)
+
+
+def test_the_timeline_of_a_config() -> None:
+    words = ("model=mini_resnet", "model.unfreeze_every=4", "trainer.max_epochs=9")
+    plan = build.plan(compose(words))
+    network = mini_resnet(num_logits=2, in_channels=1, image_size=(32, 32))
+    assert build.timeline(plan, network).never_trained == ("stem", "layer1")
