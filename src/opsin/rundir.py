@@ -120,6 +120,23 @@ class RunDirectory:
             new.replace(link)
 
 
+def check_writable(folder: Path, key: str) -> None:
+    """See to it that a folder can be written to, or made; nothing is made yet.
+
+    Args:
+        folder: where files will go.
+        key: what sets it, for the message.
+
+    Raises:
+        UserError: it cannot.
+    """
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise UserError(f"{key}={folder}: {there} is a file, and no folder; set {key} to a folder to write to")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"{key}={folder}: {there} cannot be written to; set {key} to a folder that you may write to")
+
+
 def new_run_path(outputs: str | Path, *names: str) -> Path:
     """A fresh `outputs/<date>/<time>_<names>_<id>`; the id tells runs apart that start in the same second."""
     now = datetime.now()
