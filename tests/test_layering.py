@@ -15,7 +15,7 @@ LAYERS = [  # each may import those above it in this list, and itself where it i
     {"metrics", "callbacks"},
     {"classifier"},
     {"build"},
-    {"result"},
+    {"result", "tuning"},
     {"run"},
 ]
 HYDRA_HOMES = {"config", "sweep"}

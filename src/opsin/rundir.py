@@ -5,7 +5,7 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -83,7 +83,7 @@ class RunDirectory:
         return result
 
     @contextlib.contextmanager
-    def record(self, write: bool) -> Iterator[dict[str, Any]]:
+    def record(self, write: bool, forget: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
         """Give a dict to fill, and write it as `result.json` however the block ends.
 
         The status is `interrupted` from the first moment, so that a run which is killed reads so; it becomes
@@ -91,9 +91,10 @@ class RunDirectory:
 
         Args:
             write: whether this process is the one that writes.
+            forget: keys of an earlier process that no longer hold.
         """
-        result: dict[str, Any] = {**self.read_result(), "status": "interrupted"}
-        result.pop("error", None)
+        earlier = {key: value for key, value in self.read_result().items() if key not in ("error", *forget)}
+        result: dict[str, Any] = {**earlier, "status": "interrupted"}
         if write:
             self.write_result(result)
         try:
