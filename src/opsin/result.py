@@ -60,8 +60,9 @@ class Clock:
     def enter(self, part: str) -> None:
         """End the part under way, and begin another."""
         now = time.perf_counter()
-        for name in (self._part, "total"):
-            self._seconds[name] = round(self._seconds.get(name, 0.0) + now - self._since, 3)
+        total = self._seconds.pop("total", 0.0)  # the last of them
+        for name, before in ((self._part, self._seconds.get(self._part, 0.0)), ("total", total)):
+            self._seconds[name] = round(before + now - self._since, 3)
         self._part, self._since = part, now
 
 

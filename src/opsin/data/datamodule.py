@@ -11,9 +11,10 @@ from pydantic import Field
 from torch import nn
 
 from opsin.data.batches import Batch, BatchLoader, Sampler
+from opsin.data.moments import kept_moments
 from opsin.data.parts import Division, Part, divide
 from opsin.data.sources.base import Source, Split
-from opsin.data.store import OnBadImage, Store, open_store, pixel_moments, store_key
+from opsin.data.store import OnBadImage, Store, open_store, store_key
 from opsin.data.transform import Interpolation, Preprocess, Resize
 from opsin.errors import UserError
 
@@ -153,8 +154,7 @@ class ImageDataModule(L.LightningDataModule):
         if self._preprocess is None:
             mean, std = self._mean, self._std
             if mean is None or std is None:
-                train = self.part("train")
-                measured_mean, measured_std = pixel_moments(train.read, len(train))
+                measured_mean, measured_std = kept_moments(self.part("train"), self.cache_dir)
                 mean, std = mean or measured_mean, std or measured_std
             self._preprocess = Preprocess(mean, std, self.channels)
         return self._preprocess

@@ -15,7 +15,6 @@ import hashlib
 import json
 import os
 import weakref
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -179,33 +178,3 @@ def _judge(store: Store, on_bad_image: OnBadImage) -> None:
         f"{len(store.bad)} of {total} images cannot be decoded:\n{named}{more}\n"
         f"All are listed in {store.report}. {way_out}"
     )
-
-
-def pixel_moments(
-    read: Callable[[Indices], NDArray[np.uint8]], count: int
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel, of pixels scaled to [0, 1].
-
-    Summed exactly, in integers, some megabytes of pixels at a time.
-
-    Args:
-        read: Gives the pixels ``(B, H, W, C)`` at some positions ``(B,)``.
-        count: Positions run from 0 to below it; at least 1.
-
-    Returns:
-        Means ``(C,)`` and population deviations ``(C,)``; a channel that is constant has deviation 1.
-    """
-    height, width, channels = read(np.zeros(1, np.int64)).shape[1:]
-    total, squares = np.zeros(channels, np.int64), np.zeros(channels, np.int64)
-    chunk = max(1, 2**22 // (height * width * channels))
-    for start in range(0, count, chunk):
-        pixels = read(np.arange(start, min(start + chunk, count)))
-        rows = pixels.reshape(-1, width * channels).astype(np.uint32)
-        total += rows.sum(axis=0, dtype=np.int64).reshape(width, channels).sum(axis=0)
-        rows *= rows
-        squares += rows.sum(axis=0, dtype=np.int64).reshape(width, channels).sum(axis=0)
-    size = count * height * width
-    mean = total / size
-    variance = squares / size - mean**2
-    std = np.where(variance > 1e-6, np.sqrt(np.maximum(variance, 0.0)), 255.0)
-    return tuple((mean / 255).tolist()), tuple((std / 255).tolist())

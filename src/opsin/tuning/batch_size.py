@@ -120,12 +120,14 @@ def find_batch_size(plan: Plan, data: ImageDataModule, trials: Trials) -> Found:
     images = len(data.part("train"))
     most = max(images // MIN_STEPS_PER_EPOCH, min(SMALLEST, images)) // devices
     begun = time.perf_counter()
+    tried: dict[int, float | bool] = {}
     if accelerator == "gpu":
-        best, tried = _largest_on_cuda(trials, max(1, most), first_device(plan["trainer"].arguments))
+        best = _largest_on_cuda(trials, max(1, most), first_device(plan["trainer"].arguments), tried)
         why = f"the largest that fits into {CUDA_SHARE:.0%} of the free memory"
     else:
         rates = measure_throughput(trials, powers_of_two(SMALLEST, min(LARGEST_ON_CPU, max(1, most))))
-        best, tried = smallest_within(rates), rates
+        best = smallest_within(rates)
+        tried |= rates
         why = f"the smallest within {TOLERANCE:.0%} of the best throughput"
     batch_size, base = best * devices, data.base_batch_size
     before = learning_rate(plan)
@@ -136,7 +138,7 @@ def find_batch_size(plan: Plan, data: ImageDataModule, trials: Trials) -> Found:
         "optimizer.lr %g for %d images becomes %g (%s rule)",
         *(batch_size, why, math.ceil(images / batch_size), time.perf_counter() - begun, before, base, lr, rule),
     )
-    return Found(batch_size, base, before, lr, rule, dict(tried))
+    return Found(batch_size, base, before, lr, rule, tried)
 
 
 def scaling_rule(optimizer: Callable[..., Any]) -> tuple[str, float]:
@@ -176,18 +178,16 @@ def largest_that_fits(fits: Callable[[int], bool], most: int) -> int:
     return between if size < between <= most and fits(between) else size
 
 
-def _largest_on_cuda(trials: Trials, most: int, device: int) -> tuple[int, dict[int, bool]]:
-    tried: dict[int, bool] = {}
-
+def _largest_on_cuda(trials: Trials, most: int, device: int, tried: dict[int, float | bool]) -> int:
     def fits(size: int) -> bool:
-        tried.setdefault(size, step_fits(trials, size))
-        return tried[size]
+        tried[size] = step_fits(trials, size)
+        return bool(tried[size])
 
     with cuda_limited_to(CUDA_SHARE, device):
         best = largest_that_fits(fits, most)
     if not best:
         raise UserError("datamodule.batch_size=auto: not even one image fits into the memory of the accelerator")
-    return best, tried
+    return best
 
 
 def step_fits(trials: Trials, size: int) -> bool:

@@ -24,6 +24,8 @@ SMOOTHING = 0.9
 """What a new loss leaves of the running mean: about the last ten steps count."""
 FEWEST = 20
 """Steps without which nothing can be said."""
+UNSETTLED = 10
+"""First steps, whose running mean still follows every batch."""
 
 
 @dataclass(frozen=True)
@@ -130,11 +132,10 @@ def smoothed(losses: Sequence[float]) -> list[float]:
 
 def steepest(rates: Sequence[float], losses: Sequence[float]) -> int:
     """The place of the steepest fall over the logarithm of the rate, up to the lowest loss."""
-    lowest = int(np.argmin(losses))
-    if lowest < 2:
-        return lowest
+    first = min(UNSETTLED, len(losses) // 2)
     slope: NDArray[np.float64] = np.gradient(np.asarray(losses), np.log(rates))
-    return int(np.argmin(slope[: lowest + 1]))
+    last = max(int(np.argmin(losses)), first)
+    return first + int(np.argmin(slope[first : last + 1]))
 
 
 def valley(losses: Sequence[float]) -> int:
