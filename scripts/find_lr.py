@@ -22,7 +22,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=150, help="optimizer steps at most, 20 to 1000 (default 150)")
     parser.add_argument("--lowest", type=float, default=1e-7, help="learning rate of the first step")
     parser.add_argument("--highest", type=float, default=10.0, help="learning rate of the last step")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     if not (20 <= arguments.steps <= 1000 and 0 < arguments.lowest < arguments.highest):
         parser.error("--steps is 20 to 1000, and --lowest above 0 and below --highest")
     try:

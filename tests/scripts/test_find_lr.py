@@ -20,7 +20,7 @@ def test_it_suggests_a_rate_and_draws_the_curve(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     (folder,) = tmp_path.glob("outputs/*/*_find_lr_digits_mlp_*")
     curve = json.loads((folder / "lr_curve.json").read_text())
-    rows = list(csv.DictReader((folder / "lr_curve.csv").open()))
+    rows = list(csv.DictReader((folder / "lr_curve.csv").read_text().splitlines()))
     assert [float(row["lr"]) for row in rows] == curve["lr"]
     assert curve["valley"] in curve["lr"]
     assert (folder / "lr_curve.png").stat().st_size > 5000

@@ -175,7 +175,7 @@ def test_waiting_for_the_first_process_ends(composed, monkeypatch: pytest.Monkey
     plan, data, _ = trials(config)
     monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.setattr(batch_size, "PATIENCE", 0.1)
-    with pytest.raises(UserError, match="first process has left no number"):
+    with pytest.raises(UserError, match="has left no number"):
         batch_size.settle_batch_size(config, plan, data, build.loss(plan, data))
 
 
