@@ -32,6 +32,7 @@ if __name__ == "__main__":
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     config.register_resolvers()
     try:
+        config.refuse_broken_files(sys.argv[1:])
         sys.argv[1:] = config.expand_resume(sys.argv[1:])
         main()
     except UserError as error:

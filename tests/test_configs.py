@@ -66,6 +66,22 @@ def test_options_begin_with_what_they_are(file: Path) -> None:
     assert re.match(r"# \S.*[.:]?\S*\n", (CONFIGS / file).read_text())
 
 
+@pytest.mark.parametrize("file", OPTIONS, ids=str)
+def test_recipes_say_which_batch_their_learning_rate_is_for(file: Path) -> None:
+    """`batch_size` follows; where it stood, `batch_size=auto` would scale the rate from another batch."""
+    assert not re.search(r"^\s*batch_size:", (CONFIGS / file).read_text(), re.MULTILINE)
+
+
+def test_the_batch_follows_the_base_until_it_is_typed() -> None:
+    def sizes(*words: str) -> tuple[int, int]:
+        tree = compose(["experiment=mnist_sgd_mlp", *words]).tree["datamodule"]
+        return tree["base_batch_size"], tree["batch_size"]
+
+    assert sizes() == (512, 512)
+    assert sizes("datamodule.batch_size=32") == (512, 32)
+    assert sizes("datamodule.batch_size=auto") == (512, "auto")
+
+
 def test_the_monitored_metric_is_stated_once() -> None:
     """Changing it in one place changes it for checkpoints, early stopping and the plateau schedule."""
     tree = compose(["monitor.metric=val/acc", "monitor.mode=max", "scheduler=plateau"]).tree

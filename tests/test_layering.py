@@ -16,7 +16,7 @@ LAYERS = [  # each may import those above it in this list, and itself where it i
     {"classifier", "unfreezing", "feature_cache"},
     {"build"},
     {"teacher"},
-    {"result"},
+    {"result", "tuning"},
     {"run"},
 ]
 HYDRA_HOMES = {"config", "sweep"}

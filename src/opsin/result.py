@@ -34,18 +34,37 @@ UNTOLD = ("callbacks", "logger", "monitor", "output_dir", "resume")
 PACKAGES = ("opsin", "torch", "torchvision", "lightning", "torchmetrics", "hydra-core", "timm", "numpy")
 
 
+OUTCOME = ("metrics", "best_epoch", "epochs", "stopped", "monitor", "per_class", "throughput")
+"""What a run that goes on has not come to again yet."""
+
+
 class Clock:
-    """Seconds of each part of a run, and of all."""
+    """Seconds of each part of a run, and of all, over every process that worked on it and was not killed.
 
-    def __init__(self) -> None:
-        self._start = self._lap = time.perf_counter()
-        self.seconds: dict[str, float] = {}
+    As a context it keeps them in the record however its block ends.
 
-    def lap(self, name: str) -> None:
-        """End a part."""
+    Args:
+        record: what is recorded; the seconds of earlier processes are taken from it.
+    """
+
+    def __init__(self, record: dict[str, Any]) -> None:
+        self._seconds: dict[str, float] = record.setdefault("seconds", {})
+        self._part = "setup"
+        self._since = time.perf_counter()
+
+    def __enter__(self) -> "Clock":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.enter("")
+
+    def enter(self, part: str) -> None:
+        """End the part under way, and begin another."""
         now = time.perf_counter()
-        self.seconds[name], self._lap = round(now - self._lap, 3), now
-        self.seconds["total"] = round(now - self._start, 3)
+        total = self._seconds.pop("total", 0.0)  # the last of them
+        for name, before in ((self._part, self._seconds.get(self._part, 0.0)), ("total", total)):
+            self._seconds[name] = round(before + now - self._since, 3)
+        self._part, self._since = part, now
 
 
 def provenance(

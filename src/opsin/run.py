@@ -15,6 +15,7 @@ from opsin.config import Composed, is_spawned
 from opsin.loggers import TensorBoard
 from opsin.models import summarise, summary_text
 from opsin.rundir import RunDirectory
+from opsin.tuning import settle_batch_size
 from opsin.unfreezing import Unfreezing
 
 log = logging.getLogger(__name__)
@@ -33,11 +34,10 @@ def train(composed: Composed) -> float:
         UserError: something that a person can put right, such as a key, a path or a missing download.
         Interrupted: a signal asked to stop; all is saved to go on.
     """
-    clock = result.Clock()
     plan = build.plan(composed)
     run, writes = composed.run, not is_spawned()
     recorded = run.read_result().get("data") if composed.resumes else None
-    with run.record(writes) as record:
+    with run.record(writes, forget=result.OUTCOME) as record, result.Clock(record) as clock:
         if writes:
             composed.save()
         quieten(writes)
@@ -48,6 +48,7 @@ def train(composed: Composed) -> float:
         if recorded:
             build.check_same_data(data, recorded)
         loss = build.loss(plan, data)
+        composed, plan, found = settle_batch_size(composed, plan, data, loss)
         network, loaded = build.network(plan, data, loss.num_logits)
         layout = build.layout(plan, network)
         unfreezing = Unfreezing(build.timeline(plan, network))
@@ -60,25 +61,24 @@ def train(composed: Composed) -> float:
         cached = plan["feature_cache"].build().serve(data, network, unfreezing.never_trained, trainer)
         classifier = build.classifier(plan, data, network, loss, {"data": data.facts()}, distillation)
         record["settings"] = result.settings(plan, trainer, layout, data) | {"feature_cache": cached}
+        record |= {"batch_size_auto": found.facts()} if found else {}
         summary = summarise(network, (data.channels, *data.image_size))
         if writes:
             run.write_result(record)
             run.become_latest(Path(composed.tree["output_dir"]))
         result.announce(record, summary_text(summary), run, step)
-        clock.lap("setup")
 
+        clock.enter("fit")
         trainer.fit(classifier, data, ckpt_path=checkpoint, weights_only=True)
-        clock.lap("fit")
 
         checkpoints = next(c for c in trainer.callbacks if isinstance(c, Checkpoints))  # type: ignore[attr-defined]
+        clock.enter("test")
         load_network(classifier, run.best)
         unfreezing.verify_tested(network)
         trainer.test(classifier, data, verbose=False)
-        clock.lap("test")
 
         record |= result.outcome(trainer, classifier, checkpoints, data)
         record["frozen"] = {"stages": list(unfreezing.untouched), "verified": unfreezing.verified}
-        record["seconds"] = clock.seconds
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoard):
                 logger.log_outcome(result.hyperparameters(composed), record["metrics"], trainer.global_step)

@@ -5,7 +5,7 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -83,7 +83,7 @@ class RunDirectory:
         return result
 
     @contextlib.contextmanager
-    def record(self, write: bool) -> Iterator[dict[str, Any]]:
+    def record(self, write: bool, forget: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
         """Give a dict to fill, and write it as `result.json` however the block ends.
 
         The status is `interrupted` from the first moment, so that a run which is killed reads so; it becomes
@@ -91,9 +91,10 @@ class RunDirectory:
 
         Args:
             write: whether this process is the one that writes.
+            forget: keys of an earlier process that no longer hold.
         """
-        result: dict[str, Any] = {**self.read_result(), "status": "interrupted"}
-        result.pop("error", None)
+        earlier = {key: value for key, value in self.read_result().items() if key not in ("error", *forget)}
+        result: dict[str, Any] = {**earlier, "status": "interrupted"}
         if write:
             self.write_result(result)
         try:
@@ -118,6 +119,23 @@ class RunDirectory:
         with contextlib.suppress(OSError):
             new.symlink_to(os.path.relpath(self.path, outputs), target_is_directory=True)
             new.replace(link)
+
+
+def check_writable(folder: Path, key: str) -> None:
+    """See to it that a folder can be written to, or made; nothing is made yet.
+
+    Args:
+        folder: where files will go.
+        key: what sets it, for the message.
+
+    Raises:
+        UserError: it cannot.
+    """
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise UserError(f"{key}={folder}: {there} is a file, and no folder; set {key} to a folder to write to")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"{key}={folder}: {there} cannot be written to; set {key} to a folder that you may write to")
 
 
 def new_run_path(outputs: str | Path, *names: str) -> Path:

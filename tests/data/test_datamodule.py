@@ -431,3 +431,10 @@ def test_bytes_go_to_the_gpu(tmp_path):
     done = datamodule.finish(moved, augment=False).images
     assert done.is_contiguous(memory_format=torch.channels_last)
     assert torch.allclose(done.cpu(), datamodule.preprocess(batch.images), atol=1e-6)
+
+
+def test_auto_is_the_base_until_a_number_is_set(tmp_path):
+    datamodule = made(tmp_path, batch_size="auto", base_batch_size=6)
+    assert datamodule.train_dataloader().batch_size == 6
+    datamodule.batch_size = 300
+    assert (datamodule.train_dataloader().batch_size, datamodule.eval_batch_size) == (300, 300)

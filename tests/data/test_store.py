@@ -12,7 +12,7 @@ import pytest
 
 from opsin.data.decode import BadImage
 from opsin.data.sources.base import ArrayImages
-from opsin.data.store import open_store, pixel_moments, store_key
+from opsin.data.store import open_store, store_key
 from opsin.data.transform import fit_image
 from opsin.errors import UserError
 
@@ -280,18 +280,3 @@ def test_a_store_cut_short_while_in_use_is_noticed(tmp_path, monkeypatch):
     os.truncate(store.report.parent / "pixels.npy", 1000)
     with pytest.raises(OSError, match="changed while"):
         store.take(np.array([99]))
-
-
-def test_moments_are_numpys():
-    pixels = np.random.default_rng(0).integers(0, 200, (900, 40, 50, 3), dtype=np.uint8)
-    pixels[..., 1] = 77
-    mean, std = pixel_moments(lambda index: pixels[index], 850)
-    scaled = pixels[:850].astype(np.float64) / 255
-    assert np.allclose(mean, scaled.mean(axis=(0, 1, 2)), rtol=1e-12)
-    assert np.allclose(std, np.where([True, False, True], scaled.std(axis=(0, 1, 2)), 1.0), rtol=1e-9)
-
-
-def test_moments_of_many_pixels_do_not_overflow():
-    half = np.zeros((1, 1000, 1000, 1), np.uint8)
-    half[:, ::2] = 255
-    assert pixel_moments(lambda index: half.repeat(len(index), axis=0), 40) == ((0.5,), (0.5,))

@@ -1,10 +1,19 @@
-"""A moving average of the weights."""
+"""A moving average of the weights that says when a run is too short for it."""
 
+import logging
 from typing import Annotated
 
+import lightning as L
 from lightning.pytorch.callbacks import WeightAveraging
 from pydantic import Field
 from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+log = logging.getLogger(__name__)
+
+INITIAL_SHARE = 0.05
+"""What the weights of the first step may still weigh in the average at the end of a run."""
+WINDOWS = 10
+"""How many times the average's window, 1 / (1 - decay) updates, fits into a run for which the decay is right."""
 
 
 class EMA(WeightAveraging):
@@ -15,7 +24,7 @@ class EMA(WeightAveraging):
     drift; this one moves the average by a part of the difference, and leaves frozen weights as they are to the bit.
 
     Args:
-        decay: share of the average that every update keeps.
+        decay: share of the average that every update keeps; it looks back over about 1 / (1 - decay) updates.
         update_every_n_steps: optimizer steps between updates.
     """
 
@@ -26,8 +35,25 @@ class EMA(WeightAveraging):
     ) -> None:
         average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
         super().__init__(use_buffers=False, multi_avg_fn=average)
+        self.decay = decay
         self.update_every_n_steps = update_every_n_steps
 
     def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
         """Whether to update after the optimizer step of this index."""
         return step_idx is not None and step_idx % self.update_every_n_steps == 0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Say which decay fits, where the run is too short for this one."""
+        steps = trainer.estimated_stepping_batches
+        updates = int(steps / self.update_every_n_steps) if steps != float("inf") else 0
+        if trainer.is_global_zero and updates and (share := self.decay**updates) > INITIAL_SHARE:
+            log.warning(
+                "callbacks.ema.decay=%g is slow for the %d updates of this run: the first step's weights still make up "
+                "%.0f%% of the average at its end. callbacks.ema.decay=%.4g would fit",
+                *(self.decay, updates, 100 * share, fitting_decay(updates)),
+            )
+
+
+def fitting_decay(updates: int) -> float:
+    """A decay whose window is a tenth of a run with so many updates."""
+    return max(0.0, 1 - WINDOWS / updates)

@@ -15,9 +15,10 @@ from torch import nn
 
 from opsin.data.batches import Batch, BatchLoader, Sampler
 from opsin.data.features import FeaturePart
+from opsin.data.moments import kept_moments
 from opsin.data.parts import Division, Part, divide
 from opsin.data.sources.base import Source, Split
-from opsin.data.store import OnBadImage, Store, open_store, pixel_moments, store_key
+from opsin.data.store import OnBadImage, Store, open_store, store_key
 from opsin.data.transform import Interpolation, Preprocess, Resize
 from opsin.errors import UserError
 
@@ -45,7 +46,9 @@ class ImageDataModule(L.LightningDataModule):
         mean: Per channel or for all, of pixels in [0, 1]. None: the source's, else measured on the training
             part.
         std: Likewise.
-        batch_size: Training images of a step, over all devices together.
+        batch_size: Training images of a step, over all devices together. `auto`: `base_batch_size`, until
+            somebody sets the attribute (`opsin.tuning` does).
+        base_batch_size: The batch that the learning rate was written for; says nothing else.
         eval_batch_size: Likewise, of validation and test. None: the larger of `batch_size` and 256, the
             latter lowered for images above 90 pixels so that a batch has no more than two million pixels.
         sampler: `shuffle` visits every image once an epoch; `balanced` draws with replacement, each class
@@ -75,7 +78,8 @@ class ImageDataModule(L.LightningDataModule):
         channels: Literal[1, 3] | None = None,
         mean: float | tuple[float, ...] | None = None,
         std: float | tuple[float, ...] | None = None,
-        batch_size: Annotated[int, Field(ge=1)] = 64,
+        batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = 64,
+        base_batch_size: Annotated[int, Field(ge=1)] = 64,
         eval_batch_size: Annotated[int, Field(ge=1)] | None = None,
         sampler: Sampler = "shuffle",
         val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1,
@@ -102,10 +106,9 @@ class ImageDataModule(L.LightningDataModule):
         self._std = self._per_channel("std", source.std if std is None else std)
         if self._std is not None and min(self._std) <= 0:
             raise UserError(f"std={std}: a standard deviation to divide by is above 0.")
-        self.batch_size = batch_size
-        height, width = self.image_size
-        few = max(1, min(256, _EVAL_PIXELS // (height * width)))
-        self.eval_batch_size = max(batch_size, few) if eval_batch_size is None else eval_batch_size
+        self.batch_size = base_batch_size if batch_size == "auto" else batch_size
+        self.base_batch_size = base_batch_size
+        self._eval_batch_size = eval_batch_size
         self.sampler: Sampler = sampler
         split_seed = seed if split_seed is None else split_seed
         self.division = Division(val_fraction, test_fraction, train_fraction, num_folds, fold, split_seed)
@@ -147,13 +150,20 @@ class ImageDataModule(L.LightningDataModule):
             self._add("test", Part.whole(self._open("test")))
 
     @property
+    def eval_batch_size(self) -> int:
+        """Images of a validation or test batch, over all devices together."""
+        if self._eval_batch_size is not None:
+            return self._eval_batch_size
+        height, width = self.image_size
+        return max(self.batch_size, 1, min(256, _EVAL_PIXELS // (height * width)))
+
+    @property
     def preprocess(self) -> Preprocess:
         """What makes the network's input of uint8 pixels ``(B, C, H, W)``: the same for val, test and prediction."""
         if self._preprocess is None:
             mean, std = self._mean, self._std
             if mean is None or std is None:
-                train = self.part("train")
-                measured_mean, measured_std = pixel_moments(train.read, len(train))
+                measured_mean, measured_std = kept_moments(self.part("train"), self.cache_dir)
                 mean, std = mean or measured_mean, std or measured_std
             self._preprocess = Preprocess(mean, std, self.channels)
         return self._preprocess

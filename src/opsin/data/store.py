@@ -13,7 +13,6 @@ the version of this code. It appears whole or not at all, and is never changed a
 import csv
 import hashlib
 import json
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -180,33 +179,3 @@ def decode_again(
 
     with ThreadPoolExecutor(thread_name_prefix="decode") as pool:
         return np.stack(list(pool.map(fitted, rows.tolist())))
-
-
-def pixel_moments(
-    read: Callable[[Indices], NDArray[np.uint8]], count: int
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel, of pixels scaled to [0, 1].
-
-    Summed exactly, in integers, some megabytes of pixels at a time.
-
-    Args:
-        read: Gives the pixels ``(B, H, W, C)`` at some positions ``(B,)``.
-        count: Positions run from 0 to below it; at least 1.
-
-    Returns:
-        Means ``(C,)`` and population deviations ``(C,)``; a channel that is constant has deviation 1.
-    """
-    height, width, channels = read(np.zeros(1, np.int64)).shape[1:]
-    total, squares = np.zeros(channels, np.int64), np.zeros(channels, np.int64)
-    chunk = max(1, 2**22 // (height * width * channels))
-    for start in range(0, count, chunk):
-        pixels = read(np.arange(start, min(start + chunk, count)))
-        rows = pixels.reshape(-1, width * channels).astype(np.uint32)
-        total += rows.sum(axis=0, dtype=np.int64).reshape(width, channels).sum(axis=0)
-        rows *= rows
-        squares += rows.sum(axis=0, dtype=np.int64).reshape(width, channels).sum(axis=0)
-    size = count * height * width
-    mean = total / size
-    variance = squares / size - mean**2
-    std = np.where(variance > 1e-6, np.sqrt(np.maximum(variance, 0.0)), 255.0)
-    return tuple((mean / 255).tolist()), tuple((std / 255).tolist())

@@ -1,0 +1,22 @@
+"""The config of a run: composed from words and files, gone on with, and explained where a word is wrong."""
+
+from opsin.config.composing import compose, discard_empty_run, from_hydra
+from opsin.config.files import refuse_broken_files
+from opsin.config.hints import hint
+from opsin.config.resuming import expand_resume, from_saved, register_resolvers
+from opsin.config.values import CONFIGS, Composed, Origin, is_spawned
+
+__all__ = [
+    "CONFIGS",
+    "Composed",
+    "Origin",
+    "compose",
+    "discard_empty_run",
+    "expand_resume",
+    "from_hydra",
+    "from_saved",
+    "hint",
+    "is_spawned",
+    "refuse_broken_files",
+    "register_resolvers",
+]

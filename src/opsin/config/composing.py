@@ -1,0 +1,91 @@
+"""From the words of a command line to a composed config: Hydra's part."""
+
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from opsin.config import values
+from opsin.config.files import in_words, load
+from opsin.config.hints import hint
+from opsin.config.resuming import from_saved
+from opsin.config.values import Composed, Origin, is_spawned, plain
+from opsin.errors import UserError
+from opsin.rundir import RunDirectory, new_run_path
+
+PATHS = ("data_dir", "datamodule.path", "model.weights", "model.teacher")
+"""Keys that may hold a path: a run directory must mean the same from wherever it is read."""
+
+
+def from_hydra(config: DictConfig) -> Composed:
+    """What Hydra composed for the job that runs now; on resume, the run's own config with the new values in it.
+
+    Raises:
+        UserError: the config cannot be resolved, or there is no such run to resume.
+    """
+    from hydra.core.hydra_config import HydraConfig
+
+    hydra = HydraConfig.get()
+    run = RunDirectory(Path(hydra.runtime.output_dir))
+    words = list(hydra.overrides.task)
+    if config.resume and run.config.exists():
+        begun = len(Composed.load(run).origin.overrides)
+        return from_saved(run, words[begun:] if config.resume != "auto" else [])
+    if config.resume not in (None, "auto"):
+        place = RunDirectory.of(config.resume).path  # raises where Hydra made a new directory because this is none
+        raise UserError(f"resume={place} goes on in that very directory: leave out hydra.run.dir and --multirun")
+    if run.config.exists() and not is_spawned():
+        raise UserError(
+            f"{run.path} holds a run already: go on with it by resume={run.path}, or name another directory"
+        )
+    return _composed(config, hydra, run)
+
+
+def discard_empty_run() -> None:
+    """Take away the directory that Hydra made for a run which was refused before it began."""
+    from hydra.core.hydra_config import HydraConfig
+
+    hydra = HydraConfig.get()
+    folder = Path(hydra.runtime.output_dir)
+    log = folder / f"{hydra.job.name}.log"
+    if [*folder.iterdir()] == [log] and log.stat().st_size == 0:
+        with contextlib.suppress(OSError):
+            log.unlink()
+            folder.rmdir()
+
+
+def compose(words: Sequence[str], run: Path | None = None) -> Composed:
+    """What `python train.py WORDS` would compose, for scripts, notebooks and tests.
+
+    Args:
+        words: overrides, such as `model=mlp` and `optimizer.lr=0.1`.
+        run: the run directory; None makes up a new one (nothing is written).
+
+    Raises:
+        UserError: the words cannot be composed.
+    """
+    try:
+        config = load(words)
+    except yaml.YAMLError as error:
+        raise UserError(in_words(error)) from None
+    except Exception as error:  # Hydra's and OmegaConf's share no base class
+        raise UserError(f"{error}\n{hint(words)}".rstrip()) from None
+    node = config.hydra
+    place = RunDirectory((run or new_run_path(config.output_dir)).absolute())
+    with open_dict(config):
+        del config["hydra"]
+    return _composed(config, node, place)
+
+
+def _composed(config: DictConfig, hydra: Any, run: RunDirectory) -> Composed:
+    choices = {key: value for key, value in hydra.runtime.choices.items() if not key.startswith("hydra/")}
+    config.resume = None
+    for key in PATHS:
+        value = OmegaConf.select(config, key, throw_on_missing=False)
+        if isinstance(value, str) and (key == "data_dir" or Path(value).expanduser().exists()):
+            OmegaConf.update(config, key, str(Path(value).expanduser().resolve()))
+    origin = Origin(values.CONFIGS, choices, list(hydra.overrides.task))
+    return Composed(plain(config), OmegaConf.to_yaml(config), origin, run)

@@ -1,0 +1,74 @@
+"""Config files that are no YAML, and folders that cannot be written to, end in one message."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from opsin.config import CONFIGS, compose, refuse_broken_files
+from opsin.errors import UserError
+from opsin.rundir import check_writable
+
+ROOT = CONFIGS.parent
+
+
+@pytest.fixture
+def configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    shutil.copytree(CONFIGS, tmp_path / "configs")
+    monkeypatch.setattr("opsin.config.values.CONFIGS", tmp_path / "configs")
+    return tmp_path / "configs"
+
+
+def test_no_file_of_ours_is_broken() -> None:
+    refuse_broken_files(["model=mlp"])
+
+
+def test_a_file_that_is_no_yaml_is_named_with_the_line(configs: Path) -> None:
+    (configs / "experiment" / "mine.yaml").write_text("seed: 1\ntrainer: [\n  a: {\n")
+    place = r"experiment/mine\.yaml, line \d: this is no YAML"
+    for words in (["experiment=mine"], ["+experiment=mine"], ["-m", "experiment=quickstart,mine"]):
+        with pytest.raises(UserError, match=place):
+            refuse_broken_files(words)
+    with pytest.raises(UserError, match=place):
+        compose(["experiment=mine"])
+
+
+def test_a_broken_file_that_another_one_loads_is_named(configs: Path) -> None:
+    (configs / "trainer" / "auto.yaml").write_text("devices: 1: 2\n")
+    with pytest.raises(UserError, match=r"trainer/auto\.yaml, line 1"):
+        refuse_broken_files([])
+    with pytest.raises(UserError, match=r"trainer/auto\.yaml, line 1"):
+        refuse_broken_files(["trainer=cpu"])
+
+
+def test_a_broken_file_that_is_not_loaded_does_no_harm(configs: Path) -> None:
+    (configs / "experiment" / "mine.yaml").write_text("trainer: [\n")
+    refuse_broken_files(["model=mlp,cnn_gap", "optimizer.lr=1,2", "-m"])
+    refuse_broken_files(["model=no_such_model"])
+
+
+def test_folders_that_can_be_made_are_accepted_and_not_made(tmp_path: Path) -> None:
+    check_writable(tmp_path / "a" / "b", "output_dir")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folders_that_cannot_be_written_to_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"output_dir=.*file is a file"):
+        check_writable(tmp_path / "file" / "outputs", "output_dir")
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(UserError, match="cannot be written to; set output_dir"):
+        check_writable(tmp_path / "outputs", "output_dir")
+
+
+@pytest.mark.parametrize("word", ["output_dir=file", "hydra.run.dir=file/run"])
+def test_the_command_line_says_so_in_one_line(word: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    command = [sys.executable, str(ROOT / "train.py"), word]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "is a file, and no folder" in done.stderr

@@ -1,0 +1,25 @@
+"""What memory there is."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from opsin.tuning import memory
+
+
+def test_what_is_used_grows_with_what_is_allocated() -> None:
+    before = memory.used_memory()
+    block = np.ones(2**28, np.uint8)
+    assert memory.used_memory() - before > 0.5 * block.nbytes
+
+
+def test_a_container_bounds_what_is_available(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "CGROUP", tmp_path)
+    whole = memory.available_memory()
+    assert whole > 2**20
+    (tmp_path / "memory.max").write_text("3000\n")
+    (tmp_path / "memory.current").write_text("1000\n")
+    assert memory.available_memory() == 2000
+    (tmp_path / "memory.max").write_text("max\n")
+    assert memory.available_memory() > 2**20
