@@ -15,9 +15,11 @@ LAYERS = [  # each may import those above it in this list, and itself where it i
     {"metrics", "callbacks", "distillation", "extraction"},
     {"classifier", "feature_cache"},
     {"build"},
-    {"teacher"},
+    {"learned", "heads"},
+    {"teacher", "images"},
     {"result"},
     {"run"},
+    {"embedding"},
 ]
 HYDRA_HOMES = {"config", "sweep"}
 

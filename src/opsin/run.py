@@ -57,6 +57,8 @@ def train(composed: Composed) -> float:
         cached = plan["feature_cache"].build().serve(data, network, network.frozen_stages, trainer)
         classifier = build.classifier(plan, data, network, loss, {"data": data.facts()}, distillation)
         record["settings"] = result.settings(plan, trainer, layout, data) | {"feature_cache": cached}
+        if distillation is not None:
+            record["settings"]["teacher"] = f"{plan['model'].beside['teacher']} ({distillation.weights})"
         summary = summarise(network, (data.channels, *data.image_size))
         if writes:
             run.write_result(record)
