@@ -144,7 +144,8 @@ def embeddings(learned: Learned, images: Images, extractor: Extractor, split: st
         vectors,
         part.targets if images.classes else np.full(len(part), NO_LABEL),
         images.classes,
-        tuple(part.locate(position) for position in range(len(part))),
+        # A file name need not be valid text; what is written here is.
+        tuple(part.locate(row).encode(errors="backslashreplace").decode() for row in range(len(part))),
         (split,) * len(part),
     )
 
