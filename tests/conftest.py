@@ -9,6 +9,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 from filelock import FileLock
 
+from opsin.rundir import RunDirectory
+
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 ISOLATED = (
     "OPSIN_TARGETS",
@@ -44,6 +46,21 @@ def real_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with FileLock(f"{place}.lock"):  # several test processes may start together
         subprocess.run(["bash", str(SHARED / "unpack.sh"), str(place)], check=True, capture_output=True)
     return place
+
+
+@pytest.fixture(scope="session")
+def digits_run(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
+    """A finished run of one epoch: `cnn_gap` on a fifth of the digits. Not to be changed."""
+    from opsin.config import compose
+    from opsin.run import train
+
+    folder = tmp_path_factory.mktemp("digits_run")
+    run = folder / "outputs" / "run"
+    run.mkdir(parents=True)
+    words = ("datamodule.train_fraction=0.2", "trainer.max_epochs=1", "callbacks.progress.bar=false", "logger=none")
+    places = (f"data_dir={folder / 'data'}", f"output_dir={folder / 'outputs'}")
+    train(compose(["model=cnn_gap", "trainer=cpu", *words, *places], run))
+    return RunDirectory(run)
 
 
 @pytest.fixture

@@ -15,9 +15,11 @@ LAYERS = [  # each may import those above it in this list, and itself where it i
     {"metrics", "callbacks", "transfer", "distillation", "extraction"},
     {"classifier", "unfreezing", "feature_cache"},
     {"build"},
-    {"teacher"},
+    {"learned", "heads"},
+    {"teacher", "images"},
     {"result", "tuning"},
     {"run"},
+    {"embedding"},
 ]
 HYDRA_HOMES = {"config", "sweep"}
 

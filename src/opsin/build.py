@@ -31,6 +31,9 @@ from opsin.unfreezing import Unfreezing
 INPUT_FACTS = ("image_size", "mean", "std", "interpolation")
 """What pretrained weights say about the images that they expect."""
 
+RECORDED_FACTS = (*INPUT_FACTS, "channels", "resize")
+"""What a run that has ended says about them."""
+
 
 def monitor(
     metric: Literal[
@@ -134,20 +137,19 @@ def data(plan: Plan, facts: Mapping[str, Any] | None = None) -> ImageDataModule:
 
     Args:
         plan: the checked config.
-        facts: what a finished run recorded about its data; its input is taken over as it was.
+        facts: what a finished run recorded about its data, or `Learned.input`; the images are made as they say.
     """
     node = plan["datamodule"]
     source = node.build()
     options = {key: value for key, value in node.beside.items() if value is not None}
-    expected = dict(facts or {}) or _expected_input(plan["model"])
-    for key in INPUT_FACTS:
-        if key in expected and (facts or key not in options):
-            options[key] = expected[key]
+    if not plan["model"].takes("in_channels"):
+        options["channels"] = 3  # grey images are repeated for RGB networks
+    if facts:
+        options |= {key: facts[key] for key in RECORDED_FACTS}
+    else:
+        options = _expected_input(plan["model"]) | options
     augmentation: Augmentation = plan["augmentation"].build(num_classes=len(source.classes))
-    channels: Literal[3] | None = (
-        None if plan["model"].takes("in_channels") else 3
-    )  # grey images are repeated for RGB networks
-    return ImageDataModule(source, augmentation=augmentation, seed=plan.seed, channels=channels, **options)
+    return ImageDataModule(source, augmentation=augmentation, seed=plan.seed, **options)
 
 
 def _expected_input(model: Node) -> dict[str, Any]:

@@ -30,6 +30,17 @@ class DistillationWeights:
     temperature: Annotated[float, Field(gt=0)] = 4.0
     image_size: Annotated[int, Field(ge=1)] | None = None
 
+    @property
+    def teach_head(self) -> bool:
+        """Whether the network's head learns too; otherwise what it says means nothing."""
+        return self.logits > 0 or self.labels > 0
+
+    def __str__(self) -> str:
+        terms = {"embedding": self.embedding, "logits": self.logits, "labels": self.labels}
+        total = " + ".join(f"{weight:g} x {name}" for name, weight in terms.items() if weight)
+        told = f"train/loss and val/loss are {total or 0}, test/loss is that on the labels"
+        return told if self.teach_head else f"{told}; the head learns nothing, so accuracies say nothing"
+
 
 class Distillation(nn.Module):
     """The loss of a student beside its teacher.

@@ -101,6 +101,7 @@ def extract(
     *,
     cache_dir: Path,
     block: int,
+    fingerprint: Callable[[Store], str] = lambda store: store.fingerprint,
 ) -> FeaturePart:
     """The features of a split's images, those that are missing computed now.
 
@@ -108,9 +109,10 @@ def extract(
         part: The split.
         extractor: What computes them.
         views: For each view, what gives the network's input `(B, C, H, W)` for some images of a store.
-        facts: Of each view, all that decides that input beside the store's fingerprint.
+        facts: Of each view, all that decides that input beside the images' fingerprint.
         cache_dir: The folder of all feature stores.
         block: Images to compute at once.
+        fingerprint: What tells the images of a store from all others, as the views see them.
 
     Raises:
         UserError: They cannot be written, or do not fit half precision.
@@ -120,7 +122,7 @@ def extract(
     for view, of_view in zip(views, facts, strict=True):
         stores: list[FeatureStore] = []
         for store, rows in part.by_store():
-            features = open_features(cache_dir, {**decided, **of_view, "images": store.fingerprint}, len(store), shape)
+            features = open_features(cache_dir, {**decided, **of_view, "images": fingerprint(store)}, len(store), shape)
             features.complete(rows, block, partial(_compute, extractor, view, store))
             stores.append(features)
         found.append(stores)

@@ -212,6 +212,8 @@ def closing_words(record: Mapping[str, Any], run: RunDirectory) -> str:
         f"test again  python scripts/evaluate.py {place}",
         "dashboard   make dashboard",
     ]
+    if teacher := record["settings"].get("teacher"):  # what the figures mean that stand above
+        lines.insert(3, f"teacher {teacher}")
     return "\n".join(lines)
 
 

@@ -62,6 +62,8 @@ def train(composed: Composed) -> float:
         classifier = build.classifier(plan, data, network, loss, {"data": data.facts()}, distillation)
         record["settings"] = result.settings(plan, trainer, layout, data) | {"feature_cache": cached}
         record |= {"batch_size_auto": found.facts()} if found else {}
+        if distillation is not None:
+            record["settings"]["teacher"] = f"{plan['model'].beside['teacher']} ({distillation.weights})"
         summary = summarise(network, (data.channels, *data.image_size))
         if writes:
             run.write_result(record)

@@ -199,7 +199,8 @@ def _half(values: NDArray[Any]) -> Features:
         half = np.ascontiguousarray(values, np.float16)
     if not np.isfinite(half).all():
         raise UserError(
-            "The frozen features have values that half precision cannot hold (above 65,504, or not a number), so they "
-            "cannot be cached: set feature_cache=off, and look whether datamodule.mean and std suit the weights."
+            "What the network makes of the images has values that half precision cannot hold (above 65,504, or not a "
+            "number), so it cannot be cached: look whether mean and std of the images suit the weights; frozen features "
+            "can do without the cache (feature_cache=off)."
         )
     return half

@@ -4,7 +4,7 @@ from opsin.data.sources.base import ArrayImages, FileImages, Images, Source, Spl
 from opsin.data.sources.bundled import digits
 from opsin.data.sources.cats_dogs import cats_vs_dogs
 from opsin.data.sources.cifar import cifar10
-from opsin.data.sources.folders import image_folder
+from opsin.data.sources.folders import image_folder, loose_images
 from opsin.data.sources.hub import hugging_face
 from opsin.data.sources.idx import fashion_mnist, mnist
 from opsin.data.sources.rows import DatasetImages
@@ -22,5 +22,6 @@ __all__ = [
     "fashion_mnist",
     "hugging_face",
     "image_folder",
+    "loose_images",
     "mnist",
 ]

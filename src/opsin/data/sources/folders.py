@@ -49,6 +49,30 @@ def image_folder(path: str, channels: Channels = 3, size: tuple[Pixels, Pixels] 
     return Source(root.resolve().name, classes, channels, size, mean=None, std=None, splits=splits)
 
 
+def loose_images(path: str, channels: Channels = 3) -> FileImages | None:
+    """The images of a folder that has no folders in it, whose classes nobody knows: all are of class 0.
+
+    Args:
+        path: The folder.
+        channels: 3 reads RGB, 1 grey.
+
+    Returns:
+        The images sorted by name, or None where there are folders, which `image_folder` takes for classes.
+
+    Raises:
+        UserError: There is no such folder, or nothing in it.
+    """
+    root = Path(path).expanduser()
+    if not root.is_dir():
+        raise UserError(f"There is no folder {root.absolute()}.")
+    if _folders(root):
+        return None
+    files = sorted(file.removeprefix("./") for file in _walk(root, ".", set()))
+    if not files:
+        raise UserError(f"{root.absolute()} holds neither class folders nor images.")
+    return FileImages(root, tuple(files), np.zeros(len(files), np.int64), channels)
+
+
 def folder_splits(
     root: Path, channels: Channels, aliases: Mapping[str, str] | None = None
 ) -> tuple[tuple[str, ...], dict[Split, FileImages]]:

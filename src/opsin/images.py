@@ -1,0 +1,134 @@
+"""The images that a command names: a run's own, a dataset's or a folder's, as a network has learned to see them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import lightning as L
+
+from opsin import build
+from opsin.config import Composed, compose, from_saved
+from opsin.data import ImageDataModule
+from opsin.data.parts import Part
+from opsin.data.sources import loose_images
+from opsin.data.sources.base import Split
+from opsin.data.store import open_store
+from opsin.errors import UserError
+from opsin.learned import Learned
+from opsin.rundir import RunDirectory
+
+Which = Literal["train", "val", "test", "all"]
+
+SPLITS: tuple[Split, ...] = get_args(Split)
+OWN_INPUT = ("image_size", "mean", "std", "resize", "interpolation")
+"""Words of the datamodule that a network which has learned answers itself."""
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images to embed.
+
+    Attributes:
+        name: Of the dataset or the folder.
+        classes: Names; empty where they are unknown.
+        part: Gives the images of a split, or of "all" where there are no splits.
+        cache_dir: The folder of all feature stores.
+        trainer: Tells device and precision.
+        out: Where their embeddings go unless somebody says otherwise.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    part: Callable[[Any], Part]
+    cache_dir: Path
+    trainer: L.Trainer
+    out: Path
+
+    def splits(self, which: Which) -> Sequence[str]:
+        """What a word on the command line stands for.
+
+        Raises:
+            UserError: These images have no splits.
+        """
+        if self.classes:
+            return SPLITS if which == "all" else (which,)
+        if which == "all":
+            return ("all",)
+        raise UserError(f"{self.name} has no class folders, so nothing is known of labels and splits: take --split all")
+
+
+def open_images(learned: Learned, words: Sequence[str] = ()) -> Images:
+    """The images that some words name, to be served as a network has learned to see them.
+
+    Args:
+        learned: The network.
+        words: None: the run's own images, in their own splits. A folder of images, with class folders or without; or
+            words of `train.py` such as `datamodule=cats_vs_dogs`. Other words, such as `data_dir=PATH`, may stand
+            beside.
+
+    Raises:
+        UserError: They name no images, or contradict the network.
+    """
+    folders, words = [word for word in words if "=" not in word], [word for word in words if "=" in word]
+    if len(folders) > 1:
+        raise UserError(f"{' and '.join(folders)}: one folder of images at a time")
+    for word in words:
+        if word.removeprefix("datamodule.").split("=")[0] in OWN_INPUT:
+            raise UserError(
+                f"{word}: images are made as {learned.name} has learned to see them; --image-size may differ"
+            )
+    run = RunDirectory(Path(learned.name))
+    chosen = any(word.split("=")[0] in ("datamodule", "experiment") for word in words)
+    if folders:
+        return _folder(learned, folders[0], words)
+    if chosen:
+        return _of_data(learned, compose(words))
+    if run.config.is_file():
+        return _own(run, words)
+    raise UserError(
+        f"{learned.name} has no images of its own: name a folder of images, or a dataset as for train.py, such as "
+        "datamodule=cats_vs_dogs datamodule.path=PHOTOS"
+    )
+
+
+def _own(run: RunDirectory, words: Sequence[str]) -> Images:
+    composed, recorded = from_saved(run, words), build.recorded_data(run)
+    plan = build.plan(composed)
+    data = build.data(plan, facts=recorded)
+    build.check_same_data(data, recorded)
+    return _images(data, build.evaluator(plan, run), run.path / "embeddings")
+
+
+def _of_data(learned: Learned, composed: Composed) -> Images:
+    plan = build.plan(composed)
+    data = build.data(plan, facts=learned.input())
+    return _images(data, build.evaluator(plan, composed.run), _place(learned, composed, data.source.name))
+
+
+def _images(data: ImageDataModule, trainer: L.Trainer, out: Path) -> Images:
+    return Images(data.source.name, tuple(data.source.classes), data.part, data.features_dir, trainer, out)
+
+
+def _folder(learned: Learned, folder: str, words: Sequence[str]) -> Images:
+    channels: Literal[1, 3] = 1 if learned.channels == 1 else 3
+    loose = loose_images(folder, channels)
+    place = Path(folder).expanduser().resolve()
+    if loose is None:
+        quoted = str(place).replace("\\", "\\\\").replace("'", "\\'")
+        given = ["datamodule=image_folder", f"datamodule.path='{quoted}'", f"datamodule.channels={channels}"]
+        return _of_data(learned, compose([*given, *words]))
+    composed = compose(words)
+    cache = Path(composed.tree["data_dir"]) / ".opsin"
+    store = open_store(loose, learned.size, learned.resize, learned.interpolation, cache_dir=cache / "stores")
+    trainer = build.evaluator(build.plan(composed), composed.run)
+    out = _place(learned, composed, place.name)
+    return Images(place.name, (), lambda _: Part.whole(store), cache / "features", trainer, out)
+
+
+def _place(learned: Learned, composed: Composed, images: str) -> Path:
+    """The folder for embeddings of images that are not a run's own: named by them."""
+    run = RunDirectory(Path(learned.name))
+    if run.config.is_file():
+        return run.path / "embeddings" / images
+    return Path(composed.tree["output_dir"]) / "embeddings" / learned.name / images

@@ -1,0 +1,178 @@
+"""A network that has learned, found by its name, and what it makes of images: for teachers and for embeddings."""
+
+import difflib
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from opsin import build
+from opsin.check import resolve_target
+from opsin.config import Composed
+from opsin.data.features import FeaturePart
+from opsin.data.parts import Part
+from opsin.data.store import Indices, Store, decode_again, store_key
+from opsin.data.transform import Interpolation, Preprocess, Resize
+from opsin.errors import UserError
+from opsin.extraction import Extractor, extract
+from opsin.models import Network, load_weights
+from opsin.models.weights import PRETRAINED
+from opsin.rundir import RunDirectory, find_runs
+
+BLOCK = 64
+"""Images that go through the network at once."""
+
+
+@dataclass(frozen=True)
+class Learned:
+    """A network that has learned, and the images it wants.
+
+    Attributes:
+        name: A run directory, or the network's own name.
+        network: With its weights.
+        classes: What its logits mean; None: it has no logits for the classes of a run.
+        size: (height, width) of its images, in pixels.
+        mean: Of its pixels in [0, 1], per channel.
+        std: Likewise.
+        channels: Of its images.
+        resize: How images are brought to its size.
+        interpolation: Likewise.
+    """
+
+    name: str
+    network: Network
+    classes: Sequence[str] | None
+    size: tuple[int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    channels: int
+    resize: Resize
+    interpolation: Interpolation
+
+    def input(self) -> dict[str, Any]:
+        """The images it wants, in the words in which a run records its data."""
+        return {
+            "image_size": self.size,
+            "mean": self.mean,
+            "std": self.std,
+            "channels": self.channels,
+            "resize": self.resize,
+            "interpolation": self.interpolation,
+        }
+
+    def extractor(self, trainer: L.Trainer, *, logits: bool = False) -> Extractor:
+        """What computes its embeddings as a trainer evaluates: on its device, in its precision.
+
+        Args:
+            trainer: Tells device and precision.
+            logits: Whether its logits are wanted too, beside the embeddings.
+        """
+        steps = [self.network.embedding_step, *([list(self.network.steps())[-1]] if logits else [])]
+        return Extractor(
+            self.network,
+            tuple(steps),
+            trainer.strategy.root_device,
+            trainer.strategy.precision_plugin.forward_context,
+            str(trainer.precision),
+            vectors=True,
+        )
+
+    def outputs(self, part: Part, extractor: Extractor, cache_dir: Path) -> FeaturePart:
+        """What it makes of the images of a split, `(N, D)`; those that are missing in the cache are computed now.
+
+        The images are the evaluation transform at its own size, whatever size they are served at otherwise.
+
+        Args:
+            part: The split.
+            extractor: One of its own.
+            cache_dir: The folder of all feature stores.
+
+        Raises:
+            UserError: The images have colours and the network takes grey ones, or the cache cannot be written.
+        """
+        channels = part.stores[0].pixels.shape[3]
+        if channels > self.channels:
+            raise UserError(f"{self.name} has learned from grey images, and these have {channels} channels")
+        preprocess = Preprocess(self.mean, self.std, self.channels)
+
+        def images(store: Store, rows: Indices) -> Tensor:
+            if store.fingerprint == self._key(store):
+                pixels = store.take(rows)
+            else:
+                pixels = decode_again(store, rows, self.size, self.resize, self.interpolation)
+            return preprocess(torch.from_numpy(pixels).permute(0, 3, 1, 2).to(extractor.device))
+
+        # Known by the images at this network's size: runs that see them at other sizes share what it makes of them.
+        return extract(
+            part,
+            extractor,
+            [images],
+            [self.input()],
+            cache_dir=cache_dir,
+            block=BLOCK,
+            fingerprint=lambda store: _digest(self._key(store), store),
+        )
+
+    def _key(self, store: Store) -> str:
+        return store_key(store.images, self.size, self.resize, self.interpolation)
+
+
+def _digest(key: str, store: Store) -> str:
+    """Of the images that a store at some size would hold, in the order in which this one holds them."""
+    return hashlib.blake2b(key.encode() + store.kept.tobytes(), digest_size=16).hexdigest()
+
+
+def find_learned(name: str, image_size: int | None = None, place: str = "") -> Learned:
+    """A network that has learned, by its name: a run directory, or a network of Opsin's that has ImageNet weights.
+
+    Args:
+        name: Of one or the other.
+        image_size: Side of its images in pixels; None: that which it has learned from.
+        place: Where the name was given, such as `model.teacher=`, for the message.
+
+    Raises:
+        UserError: There is neither, or its weights cannot be had.
+    """
+    run = RunDirectory(Path(name).expanduser().resolve())
+    if run.config.is_file():
+        return _of_run(run, image_size)
+    if name not in PRETRAINED:
+        near = difflib.get_close_matches(name, PRETRAINED, n=1, cutoff=0.5)
+        hint = f": did you mean {place}{near[0]}?" if near else "."
+        runs = [str(found.path) for found in find_runs(Path("outputs"))[:3]]
+        newest = f" The newest runs are {', '.join(runs)}." if runs else ""
+        raise UserError(
+            f"{place}{name} is neither a run directory (it has no {run.config.name}) nor a network with ImageNet "
+            f"weights{hint} Such networks are {', '.join(sorted(PRETRAINED))}.{newest}"
+        )
+    weights = PRETRAINED[name]
+    size = (image_size, image_size) if image_size else weights.size
+    network = resolve_target(f"opsin.models.{name}")(num_logits=1, image_size=size)
+    load_weights(network, "imagenet")
+    return Learned(name, network, None, size, weights.mean, weights.std, 3, "squash", weights.interpolation)
+
+
+def _of_run(run: RunDirectory, image_size: int | None) -> Learned:
+    plan, recorded = build.plan(Composed.load(run)), build.recorded_data(run)
+    if not run.best.is_file():
+        raise UserError(f"{run.path} has not come to the end of its first epoch: python train.py resume={run.path}")
+    size = (image_size, image_size) if image_size else tuple(recorded["image_size"])
+    loss = plan["loss"].build(class_counts=recorded["class_counts"]["train"])
+    network = plan["model"].build(num_logits=loss.num_logits, in_channels=recorded["channels"], image_size=size)
+    loaded = load_weights(network, str(run.path))
+    return Learned(
+        str(run.path),
+        network,
+        recorded["classes"] if loaded.head else None,  # a flattening head fits one size of image only
+        size,
+        tuple(recorded["mean"]),
+        tuple(recorded["std"]),
+        recorded["channels"],
+        recorded["resize"],
+        recorded["interpolation"],
+    )

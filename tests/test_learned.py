@@ -1,0 +1,161 @@
+"""What has learned is found by its name, and makes of images what its network makes of them."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from opsin import build, learned
+from opsin.config import Composed, compose
+from opsin.data import ImageDataModule
+from opsin.data.sources import ArrayImages, Source, digits
+from opsin.errors import UserError
+from opsin.extraction import Extractor
+from opsin.learned import Learned, find_learned
+from opsin.rundir import RunDirectory
+
+
+@pytest.fixture
+def trainer(tmp_path: Path):
+    return build.evaluator(build.plan(compose(["trainer=cpu"])), RunDirectory(tmp_path))
+
+
+@pytest.fixture
+def copied(digits_run: RunDirectory, tmp_path: Path) -> RunDirectory:
+    return RunDirectory(Path(shutil.copytree(digits_run.path, tmp_path / "copied")))
+
+
+def made(network: Learned, data: ImageDataModule, trainer, *, logits: bool = False) -> NDArray[np.float16]:
+    part = data.part("val")
+    extractor = network.extractor(trainer, logits=logits)
+    return network.outputs(part, extractor, data.features_dir).read(np.arange(len(part)), 0)
+
+
+def assert_half_equal(half: NDArray[np.float16], exact: NDArray[np.float32]) -> None:
+    assert half.shape == exact.shape
+    np.testing.assert_allclose(half, exact, rtol=2**-10, atol=1e-5)
+
+
+def test_a_run_brings_its_network_and_the_images_it_wants(digits_run: RunDirectory, tmp_path: Path, trainer) -> None:
+    found = find_learned(str(digits_run.path))
+    recorded = digits_run.read_result()["data"]
+    assert found.classes == recorded["classes"]
+    wants = {key: list(v) if isinstance(v, tuple) else v for key, v in found.input().items()}
+    assert wants == {key: recorded[key] for key in wants}
+    data = ImageDataModule(digits(), data_dir=str(tmp_path))
+    pixels = torch.from_numpy(data.part("val").read(np.arange(len(data.part("val"))))).permute(0, 3, 1, 2)
+    mean, std = (torch.tensor(recorded[key]).view(1, -1, 1, 1) for key in ("mean", "std"))
+    network = found.network.eval()
+    with torch.no_grad():
+        images = (pixels / 255 - mean) / std
+        embeddings, logits = network.embed(images), network(images)
+    assert embeddings.shape[1] == 64
+    assert_half_equal(made(found, data, trainer), embeddings.numpy())
+    assert_half_equal(made(found, data, trainer, logits=True), torch.cat([embeddings, logits], dim=1).numpy())
+
+
+def test_runs_that_see_the_images_at_other_sizes_share_what_is_made_of_them(
+    digits_run: RunDirectory, tmp_path: Path, trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = find_learned(str(digits_run.path))
+    first = made(found, ImageDataModule(digits(), data_dir=str(tmp_path)), trainer)
+    seen: list[int] = []
+    compute = Extractor.__call__
+
+    def counted(self: Extractor, images: torch.Tensor) -> NDArray[np.float32]:
+        seen.append(len(images))
+        return compute(self, images)
+
+    monkeypatch.setattr(Extractor, "__call__", counted)
+    small = ImageDataModule(digits(), image_size=20, data_dir=str(tmp_path))
+    again = made(found, small, trainer)
+    np.testing.assert_array_equal(again, first)
+    assert seen == [1]  # one image tells the shape
+    assert len([folder for folder in small.features_dir.iterdir() if folder.is_dir()]) == 1
+    larger = find_learned(str(digits_run.path), 36)
+    assert larger.size == (36, 36)
+    assert not np.array_equal(made(larger, small, trainer), first)
+    assert len(seen) > 2
+
+
+def test_images_are_decoded_at_the_size_it_wants_and_not_at_the_served_one(
+    digits_run: RunDirectory, tmp_path: Path, trainer
+) -> None:
+    found = find_learned(str(digits_run.path))
+    served_small = made(found, ImageDataModule(digits(), image_size=20, data_dir=str(tmp_path / "a")), trainer)
+    served_alike = made(found, ImageDataModule(digits(), data_dir=str(tmp_path / "b")), trainer)
+    np.testing.assert_array_equal(served_small, served_alike)
+
+
+def test_other_weights_are_not_served_what_the_old_ones_made(copied: RunDirectory, tmp_path: Path, trainer) -> None:
+    data = ImageDataModule(digits(), data_dir=str(tmp_path))
+    before = made(find_learned(str(copied.path)), data, trainer)
+    content = torch.load(copied.best, weights_only=True)
+    content["state_dict"]["network.stages.block1.conv.bias"] += 0.5
+    torch.save(content, copied.best)
+    after = made(find_learned(str(copied.path)), data, trainer)
+    assert not np.array_equal(before, after)
+    assert len([folder for folder in data.features_dir.iterdir() if folder.is_dir()]) == 2
+
+
+def test_a_grey_network_refuses_colours(digits_run: RunDirectory, tmp_path: Path, trainer) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (40, 28, 28, 3), dtype=np.uint8)
+    source = Source(
+        "c", ("a", "b"), 3, (28, 28), (0.5,), (0.5,), {"train": ArrayImages(pixels, np.arange(40) % 2, "c")}
+    )
+    with pytest.raises(UserError, match="has learned from grey images, and these have 3 channels"):
+        made(find_learned(str(digits_run.path)), ImageDataModule(source, data_dir=str(tmp_path)), trainer)
+
+
+def test_a_head_that_does_not_fit_the_size_is_no_head(digits_run: RunDirectory, copied: RunDirectory) -> None:
+    assert find_learned(str(digits_run.path), 40).classes  # averaged over the image
+    tree = Composed.load(copied).text.replace("opsin.models.cnn_gap", "opsin.models.cnn_flatten")
+    copied.config.write_text(tree)
+    network = build.plan(Composed.load(copied))["model"].build(num_logits=10, in_channels=1, image_size=(28, 28))
+    torch.save({f"network.{key}": value for key, value in network.state_dict().items()}, copied.best)
+    assert find_learned(str(copied.path)).classes == list("0123456789")
+    assert find_learned(str(copied.path), 40).classes is None
+
+
+@pytest.mark.parametrize("name", ["eficientnet_lite0", "efficientnet_lite1"])
+def test_a_wrong_name_is_answered_with_the_nearest(name: str, in_tmp: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        find_learned(name, place="model.teacher=")
+    message = str(caught.value)
+    assert message.startswith(f"model.teacher={name} is neither a run directory")
+    assert "did you mean model.teacher=efficientnet_lite0?" in message
+    assert "resnet18" in message
+
+
+@pytest.mark.parametrize("name", ["cnn_gap", "load_weights", "./nothing/there", "opsin", ""])
+def test_what_has_not_learned_is_named_beside_what_has(
+    name: str, digits_run: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(digits_run.path.parents[1])
+    with pytest.raises(UserError, match=r"is neither a run directory .*efficientnet_lite0") as caught:
+        find_learned(name)
+    assert str(Path("outputs", "run")) in str(caught.value)
+
+
+def test_a_run_that_has_not_learned_says_how_to_go_on(copied: RunDirectory) -> None:
+    copied.best.unlink()
+    with pytest.raises(UserError, match=r"end of its first epoch: python train.py resume="):
+        find_learned(str(copied.path))
+    copied.result.unlink()
+    with pytest.raises(UserError, match="ended before its data were ready"):
+        find_learned(str(copied.path))
+
+
+@pytest.mark.slow
+def test_imagenet_weights_tell_what_images_they_want(tmp_path: Path, trainer) -> None:
+    found = find_learned("efficientnet_lite0")
+    assert (found.size, found.interpolation, found.classes) == ((224, 224), "bicubic", None)
+    assert found.mean == learned.PRETRAINED["efficientnet_lite0"].mean
+    small = find_learned("efficientnet_lite0", 32)
+    data = ImageDataModule(digits(), train_fraction=0.1, data_dir=str(tmp_path))
+    vectors = made(small, data, trainer)  # grey images are repeated
+    assert vectors.shape == (len(data.part("val")), 1280)
+    assert vectors.std() > 0.01
