@@ -19,7 +19,7 @@ from opsin.config import Composed
 from opsin.data import Augmentation, ImageDataModule
 from opsin.errors import UserError
 from opsin.loss import ClassificationLoss
-from opsin.models import LoadedWeights, Network, Trainable, Weights, imagenet_weights, load_weights
+from opsin.models import LoadedWeights, Network, Trainable, Weights, load_weights, weights_facts
 from opsin.optim import parameter_groups
 from opsin.rundir import RunDirectory
 from opsin.trainer import Layout, lay_out, make_trainer
@@ -62,8 +62,8 @@ class Transfer:
     """How a network takes up what another has learned.
 
     Attributes:
-        weights: `none`, `imagenet`, a file of weights, or a run directory.
-        trainable: `all`, `head`, or the names of stages, which train beside the head.
+        weights: `none`, `imagenet`, `opsin`, a file of weights, or a run directory.
+        trainable: `all`, `head`, `last:N` (stages), or the names of stages, which train beside the head.
         backbone_lr_factor: learning rate of everything but the head, as a multiple of `optimizer.lr`.
     """
 
@@ -169,7 +169,7 @@ def _expected_input(model: Node) -> dict[str, Any]:
     run = RunDirectory(Path(weights))
     if run.config.exists():
         return {key: recorded_data(run)[key] for key in INPUT_FACTS}
-    facts: Weights | None = imagenet_weights(model.call)
+    facts: Weights | None = weights_facts(model.call, weights, model.arguments)
     return {key: getattr(facts, key.replace("image_", "")) for key in INPUT_FACTS} if facts else {}
 
 

@@ -90,6 +90,14 @@ class Classifier(L.LightningModule):
         logits = self.network(batch.images)
         loss: Tensor = self.loss(logits, batch.targets)
         self._measure(split).update(logits, batch.targets, loss)
+        return loss + self._auxiliary_loss(batch.targets)
+
+    def _auxiliary_loss(self, targets: Tensor) -> Tensor | float:
+        """What an auxiliary head adds to the loss that is trained on; nothing in evaluation, and never a metric."""
+        auxiliary = getattr(self.network, "auxiliary", None)
+        if auxiliary is None or (logits := auxiliary.take_logits()) is None:
+            return 0.0
+        loss: Tensor = auxiliary.weight * self.loss(logits, targets)
         return loss
 
     def on_train_start(self) -> None:

@@ -20,7 +20,7 @@ def parameter_groups(
     unless asked: shrinking them regularises nothing (He et al., "Bag of Tricks", arXiv:1812.01187, section 3.1).
 
     Args:
-        network: has a `head`; every other parameter belongs to the backbone.
+        network: has a `head`, and perhaps an `auxiliary` one; every other parameter belongs to the backbone.
         lr: learning rate of the head.
         weight_decay: decay of weights, in the optimizer's own meaning (L2 for SGD and Adam, decoupled for AdamW).
         backbone_lr_factor: the backbone's learning rate as a multiple of the head's.
@@ -33,7 +33,7 @@ def parameter_groups(
     for name, parameter in network.named_parameters():
         if not parameter.requires_grad:
             continue
-        part = "head" if name.startswith("head.") else "backbone"
+        part = "head" if name.startswith(("head.", "auxiliary.")) else "backbone"
         decays = weight_decay > 0 and (decay_norm_and_bias or parameter.ndim > 1)
         group = groups.setdefault(
             f"{part}/{'decay' if decays else 'no_decay'}",
