@@ -1,9 +1,9 @@
 """`model.weights`: ImageNet's, Opsin's own, a file, or an earlier run's, put into a network's named stages."""
 
 import difflib
+import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 from opsin.errors import UserError
 from opsin.models.network import Network
@@ -54,7 +54,7 @@ def load_weights(network: Network, weights: str) -> LoadedWeights:
     if weights == "none":
         return LoadedWeights("none", missing=tuple(network.state_dict()))
     if weights in KINDS:
-        source, state = _pretrained(network, cast("Kind", weights))
+        source, state = _pretrained(network, weights)
     else:
         path = _weights_file(weights)
         source, state = str(path), _without_wrappers(read_state_dict(path))
@@ -131,7 +131,7 @@ def _without_wrappers(state: StateDict) -> StateDict:
 
 def _renamed(network: Network, state: StateDict, source: str) -> StateDict:
     """Return the state under this network's keys; refuse tensors of a larger backbone than this one."""
-    if any(key.startswith("stages.") for key in state):
+    if any(re.match(r"stages\.\D", key) for key in state):  # timm numbers its stages, ours have names
         backbone = {"stages"}
     else:
         ours = {original: key for key, original in network.original_keys.items()}
