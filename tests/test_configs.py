@@ -11,11 +11,15 @@ from opsin.data.sources import ArrayImages, Source
 
 FILES = sorted(path.relative_to(CONFIGS) for path in CONFIGS.rglob("*.yaml"))
 OPTIONS = [path for path in FILES if path.parts[0] not in ("hydra", "train.yaml")]
-MANDATORY = {"image_folder": ["datamodule.path=photos"], "hugging_face": ["datamodule.path=me/mine"]}
+MANDATORY = {
+    "image_folder": ["datamodule.path=photos"],
+    "hugging_face": ["datamodule.path=me/mine"],
+    "timm": ["model.name=test_resnet"],
+}
 
 
 def test_no_file_is_overlooked() -> None:
-    assert len(FILES) == 81
+    assert len(FILES) == 94
     assert len(OPTIONS) == len(FILES) - 3  # train.yaml, hydra/help, hydra/job_logging
 
 
@@ -51,7 +55,8 @@ def tiny_data(plan: build.Plan):
     pixels = np.random.default_rng(0).integers(0, 255, (40, 150, 150, 1), dtype=np.uint8)
     images = ArrayImages(pixels, np.arange(40) % 2, "tiny")
     source = Source("tiny", ("a", "b"), 1, (150, 150), None, None, {"train": images})
-    return ImageDataModule(source, channels=None if plan["model"].takes("in_channels") else 3)
+    size = build._expected_input(plan["model"]).get("image_size")
+    return ImageDataModule(source, image_size=size, channels=None if plan["model"].takes("in_channels") else 3)
 
 
 @pytest.mark.parametrize("file", [f for f in OPTIONS if f.parts[0] in ("experiment", "debug")], ids=str)

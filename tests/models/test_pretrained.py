@@ -185,7 +185,7 @@ def test_opsin_s_own_weights_where_there_are_none(own_file: Path) -> None:
         UserError, match=r"model.weights=opsin: mobilenet_v2 has no weights of Opsin's own \(resnet18 has"
     ):
         load_weights(models.mobilenet_v2(num_logits=1, image_size=(64, 64)), "opsin")
-    with pytest.raises(UserError, match="resnet18.safetensors is missing from this installation"):
+    with pytest.raises(UserError, match=r"resnet18\.safetensors is missing from this installation"):
         load_weights(models.resnet18(num_logits=1, image_size=(64, 64)), "opsin")
 
 
@@ -236,6 +236,38 @@ def test_every_model_config_is_there() -> None:
     scratch = [case.name for case in CASES if not case.rgb_only]
     assert {path.stem for path in CONFIGS.glob("*.yaml")} >= {*scratch, *variants}
     assert len(scratch + variants) == 19
+    more = ("resnet34_feature_extract", "resnet50_feature_extract", "resnet50_two_phase", "resnet101_feature_extract",
+            "vgg16_partial", "inception_v3_full", "mobilenet_v2_feature_extract", "efficientnet_b0_feature_extract",
+            "timm")  # fmt: skip
+    assert {path.stem for path in CONFIGS.glob("*.yaml")} == {*scratch, *variants, *more}
+
+
+@pytest.mark.parametrize(
+    ("name", "side"),
+    [
+        ("resnet34_feature_extract", 64),
+        ("resnet50_feature_extract", 64),
+        ("resnet50_two_phase", 64),
+        pytest.param("resnet101_feature_extract", 64, marks=pytest.mark.slow),
+        ("vgg16_partial", 150),
+        pytest.param("inception_v3_full", 299, marks=pytest.mark.slow),
+        ("mobilenet_v2_feature_extract", 64),
+        ("efficientnet_b0_feature_extract", 64),
+    ],
+)
+def test_the_first_line_of_each_backbone_s_config_states_its_true_counts(name: str, side: int) -> None:
+    text = (CONFIGS / f"{name}.yaml").read_text()
+    keys = yaml.safe_load(text)
+    for key in ("weights", "phases", "backbone_lr_factor"):
+        keys.pop(key, None)
+    function = getattr(models, keys.pop("_target_").removeprefix("opsin.models."))
+    trainable = keys.pop("trainable", "all")
+    network = function(num_logits=1, image_size=(side, side), **keys)
+    network.freeze(trainable)
+    line = text.splitlines()[0]
+    counts = [int(count.replace(",", "")) for count in re.findall(r"\b\d[\d,]+(?= of | parameters)", line)]
+    total = sum(p.numel() for p in network.parameters())
+    assert counts == ([total] if trainable == "all" else [trainable_parameters(network), total])
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

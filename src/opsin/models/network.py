@@ -6,21 +6,25 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 
 from opsin.errors import UserError
 from opsin.models.auxiliary import Auxiliary
 from opsin.models.weights import Kind, Weights
 
-Trainable = (
-    Literal["all", "head"]
-    | Annotated[str, Field(pattern=r"^last: *[1-9][0-9]*$")]
-    | list[str]
-    | dict[Literal["last"], Annotated[int, Field(ge=1)]]
-)
-"""What `model.trainable` takes: everything, the head alone, `last:N` or `{last: N}` (the last N stages and
-the head), or the named stages and the head."""
+_LAST = re.compile(r"last: *([0-9]+)")
+
+
+def _selection(trainable: str) -> str:
+    if trainable in ("all", "head") or _LAST.fullmatch(trainable):
+        return trainable
+    raise ValueError("should be `all`, `head`, `last:N` or a list of stages")
+
+
+Trainable = Annotated[str, AfterValidator(_selection)] | list[str] | dict[Literal["last"], Annotated[int, Field(ge=1)]]
+"""What `model.trainable` takes: `all`, `head` (alone), `last:N` or `{last: N}` (the last N stages and the head), or
+a list of stages (and the head)."""
 
 Rate = Annotated[float, Field(ge=0, lt=1)]
 """A dropout probability."""
@@ -120,7 +124,7 @@ class Network(nn.Module):
     def _trainable_stages(self, trainable: str | list[str] | Mapping[Literal["last"], int]) -> set[str]:
         if isinstance(trainable, Mapping):
             return self._last_stages(trainable["last"])
-        if isinstance(trainable, str) and (last := re.fullmatch(r"last: *([0-9]+)", trainable)):
+        if isinstance(trainable, str) and (last := _LAST.fullmatch(trainable)):
             return self._last_stages(int(last[1]))
         if trainable == "all":
             return set(self.stages)
