@@ -90,15 +90,15 @@ class Classifier(L.LightningModule):
         logits = self.network(batch.images)
         loss: Tensor = self.loss(logits, batch.targets)
         self._measure(split).update(logits, batch.targets, loss)
-        return loss + self._auxiliary_loss(batch.targets)
+        return self._with_auxiliary(loss, batch.targets)
 
-    def _auxiliary_loss(self, targets: Tensor) -> Tensor | float:
-        """What an auxiliary head adds to the loss that is trained on; nothing in evaluation, and never a metric."""
+    def _with_auxiliary(self, loss: Tensor, targets: Tensor) -> Tensor:
+        """The loss to train on: with that of an auxiliary head, where there is one. It is no part of the metrics."""
         auxiliary = getattr(self.network, "auxiliary", None)
         if auxiliary is None or (logits := auxiliary.take_logits()) is None:
-            return 0.0
-        loss: Tensor = auxiliary.weight * self.loss(logits, targets)
-        return loss
+            return loss
+        total: Tensor = loss + auxiliary.weight * self.loss(logits, targets)
+        return total
 
     def on_train_start(self) -> None:
         """Go on with the epoch's metrics where the checkpoint left them."""
