@@ -8,14 +8,19 @@ import pytest
 from opsin import build
 from opsin.config import CONFIGS, compose
 from opsin.data.sources import ArrayImages, Source
+from opsin.errors import UserError
 
 FILES = sorted(path.relative_to(CONFIGS) for path in CONFIGS.rglob("*.yaml"))
 OPTIONS = [path for path in FILES if path.parts[0] not in ("hydra", "train.yaml")]
-MANDATORY = {"image_folder": ["datamodule.path=photos"], "hugging_face": ["datamodule.path=me/mine"]}
+MANDATORY = {
+    "image_folder": ["datamodule.path=photos"],
+    "hugging_face": ["datamodule.path=me/mine"],
+    "timm": ["model.name=test_resnet"],
+}
 
 
 def test_no_file_is_overlooked() -> None:
-    assert len(FILES) == 83
+    assert len(FILES) == 99
     assert len(OPTIONS) == len(FILES) - 3  # train.yaml, hydra/help, hydra/job_logging
 
 
@@ -51,7 +56,8 @@ def tiny_data(plan: build.Plan):
     pixels = np.random.default_rng(0).integers(0, 255, (40, 150, 150, 1), dtype=np.uint8)
     images = ArrayImages(pixels, np.arange(40) % 2, "tiny")
     source = Source("tiny", ("a", "b"), 1, (150, 150), None, None, {"train": images})
-    return ImageDataModule(source, channels=None if plan["model"].takes("in_channels") else 3)
+    size = build._expected_input(plan["model"]).get("image_size")
+    return ImageDataModule(source, image_size=size, channels=None if plan["model"].takes("in_channels") else 3)
 
 
 @pytest.mark.parametrize("file", [f for f in OPTIONS if f.parts[0] in ("experiment", "debug")], ids=str)
@@ -87,3 +93,36 @@ def test_the_monitored_metric_is_stated_once() -> None:
     tree = compose(["monitor.metric=val/acc", "monitor.mode=max", "scheduler=plateau"]).tree
     for part in (tree["callbacks"]["checkpoints"], tree["callbacks"]["early_stopping"], tree["scheduler"]):
         assert (part["monitor"], part["mode"]) == ("val/acc", "max")
+
+
+@pytest.mark.parametrize(
+    ("words", "side", "mean"),
+    [
+        (["model=resnet18_partial"], 224, 0.485),
+        (["model=resnet18_partial", "model.weights=opsin"], 64, 0.4914),
+        (["model=inception_v3_full"], 299, 0.5),
+        (["model=timm", "model.name=test_vit"], 160, 0.5),
+        (["model=resnet18_partial", "model.weights=opsin", "datamodule.image_size=96"], 96, 0.4914),
+        (["model=resnet18_partial", "model.weights=none"], 28, None),
+    ],
+)
+def test_images_are_what_the_named_weights_expect(words: list[str], side: int, mean: float | None) -> None:
+    plan = build.plan(compose(["datamodule=digits", *words], Path("run")))
+    data = build.data(plan)
+    assert data.image_size == (side, side)
+    expected = build._expected_input(plan["model"])
+    assert (expected["mean"][0] if expected else None) == mean
+
+
+@pytest.mark.parametrize(
+    ("words", "chosen"), [("last:2", "last:2"), ("{last: 2}", {"last": 2}), ("[layer4]", ["layer4"])]
+)
+def test_the_stages_that_train_can_be_counted_on_the_command_line(words: str, chosen: object) -> None:
+    plan = build.plan(compose(["model=resnet18_full", f"model.trainable={words}"], Path("run")))
+    assert plan["model"].beside["trainable"] == chosen
+
+
+@pytest.mark.parametrize("words", ["last", "layer4", "{last: 0}", "{first: 2}"])
+def test_what_names_no_stages_is_refused(words: str) -> None:
+    with pytest.raises(UserError, match=r"model\.trainable"):
+        build.plan(compose(["model=resnet18_full", f"model.trainable={words}"], Path("run")))

@@ -21,7 +21,7 @@ from opsin.distillation import Distillation, DistillationWeights
 from opsin.errors import UserError
 from opsin.feature_cache import FeatureCache
 from opsin.loss import ClassificationLoss
-from opsin.models import LoadedWeights, Network, Weights, imagenet_weights
+from opsin.models import LoadedWeights, Network, Weights, weights_facts
 from opsin.optim import parameter_groups
 from opsin.rundir import RunDirectory
 from opsin.trainer import Layout, lay_out, make_trainer
@@ -160,7 +160,7 @@ def _expected_input(model: Node) -> dict[str, Any]:
     run = RunDirectory(Path(weights))
     if run.config.exists():
         return {key: recorded_data(run)[key] for key in INPUT_FACTS}
-    facts: Weights | None = imagenet_weights(model.call)
+    facts: Weights | None = weights_facts(model.call, weights, model.arguments)
     return {key: getattr(facts, key.replace("image_", "")) for key in INPUT_FACTS} if facts else {}
 
 

@@ -94,7 +94,15 @@ class Classifier(L.LightningModule):
     def _step(self, split: str, batch: Any) -> Tensor:
         logits, loss = self._learn(batch)
         self._measure(split).update(logits, batch.targets, loss)
-        return loss
+        return self._with_auxiliary(loss, batch.targets)
+
+    def _with_auxiliary(self, loss: Tensor, targets: Tensor) -> Tensor:
+        """The loss to train on: with that of an auxiliary head, where there is one. It is no part of the metrics."""
+        auxiliary = getattr(self.network, "auxiliary", None)
+        if auxiliary is None or (logits := auxiliary.take_logits()) is None:
+            return loss
+        total: Tensor = loss + auxiliary.weight * self.loss(logits, targets)
+        return total
 
     def _learn(self, batch: Any) -> tuple[Tensor, Tensor]:
         images = batch.images.to(self.dtype)  # as the weights are, should trainer.precision have changed them

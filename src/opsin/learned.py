@@ -21,11 +21,14 @@ from opsin.data.transform import Interpolation, Preprocess, Resize
 from opsin.errors import UserError
 from opsin.extraction import Extractor, extract
 from opsin.models import Network, load_weights
-from opsin.models.weights import PRETRAINED
+from opsin.models.weights import KINDS, known_weights
 from opsin.rundir import RunDirectory, find_runs
 
 BLOCK = 64
 """Images that go through the network at once."""
+
+NAMED = sorted(set(KINDS["imagenet"]) - {"timm"})
+"""The networks whose name alone says which ImageNet weights are meant."""
 
 
 @dataclass(frozen=True)
@@ -141,16 +144,16 @@ def find_learned(name: str, image_size: int | None = None, place: str = "") -> L
     run = RunDirectory(Path(name).expanduser().resolve())
     if run.config.is_file():
         return _of_run(run, image_size)
-    if name not in PRETRAINED:
-        near = difflib.get_close_matches(name, PRETRAINED, n=1, cutoff=0.5)
+    weights = known_weights(name).get("imagenet") if name in NAMED else None
+    if weights is None:
+        near = difflib.get_close_matches(name, NAMED, n=1, cutoff=0.5)
         hint = f": did you mean {place}{near[0]}?" if near else "."
         runs = [str(found.path) for found in find_runs(Path("outputs"))[:3]]
         newest = f" The newest runs are {', '.join(runs)}." if runs else ""
         raise UserError(
             f"{place}{name} is neither a run directory (it has no {run.config.name}) nor a network with ImageNet "
-            f"weights{hint} Such networks are {', '.join(sorted(PRETRAINED))}.{newest}"
+            f"weights{hint} Such networks are {', '.join(NAMED)}.{newest}"
         )
-    weights = PRETRAINED[name]
     size = (image_size, image_size) if image_size else weights.size
     network = resolve_target(f"opsin.models.{name}")(num_logits=1, image_size=size)
     load_weights(network, "imagenet")

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 import torchvision
 from safetensors.torch import save_file
@@ -129,12 +130,22 @@ def test_places_without_weights_are_named(tmp_path: Path) -> None:
     assert f"({tmp_path}/absent.pth does not exist)" in message(small(), tmp_path / "absent.pth")
     assert "is a directory without checkpoints/best.ckpt" in message(small(), tmp_path)
     text = message(small(), "imagenet")
-    assert "cnn_batchnorm has no ImageNet weights (efficientnet_lite0 and resnet18 have)" in text
+    assert "cnn_batchnorm has no ImageNet weights (convnext_tiny, efficientnet_b0, " in text
+    assert "vgg16 and vgg19 have)" in text
     assert "model.weights=none" in text
 
 
 class Custom:
     pass
+
+
+def test_backbones_of_timm_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    """timm's own keys begin with `stages.` too."""
+    path = tmp_path / "convnext.pth"
+    torch.save(timm.create_model("test_convnext2").state_dict(), path)
+    text = message(models.timm(num_logits=1, image_size=(64, 64), name="test_convnext"), path)
+    assert "test_convnext" in text
+    assert "stages." in text
 
 
 def test_files_that_are_no_weights_are_named(tmp_path: Path) -> None:
@@ -169,8 +180,7 @@ def published(tmp_path: Path, state: dict[str, Tensor]) -> Path:
 
 def resnet18_from(url: str) -> Network:
     network = models.resnet18(num_logits=1, image_size=(64, 64))
-    assert network.imagenet is not None
-    network.imagenet = replace(network.imagenet, source=HubFile(url))
+    network.pretrained["imagenet"] = replace(network.pretrained["imagenet"], source=HubFile(url))
     return network
 
 
@@ -206,6 +216,7 @@ def test_unreachable_weights_end_soon_in_the_ways_out(
         f"put it at {hub}/resnet18-f37072fd.pth",
         f"{host}/resnet18-f37072fd.pth",
         "model.weights=none",
+        "model.weights=opsin",
         "model.weights=/path/to/file.pth",
         "model=efficientnet_lite0_feature_extract",
     ):
@@ -223,7 +234,7 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_packaged_tensors_in_another_order_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     network = models.efficientnet_lite0(num_logits=1000, image_size=(64, 64))
-    state = PackagedFile.fetch(network.imagenet.source)  # type: ignore[union-attr, arg-type]
+    state = PackagedFile.fetch(network.pretrained["imagenet"].source)  # type: ignore[arg-type]
     keys = list(state)
     for other in (keys[:-1], [keys[1], keys[0], *keys[2:]], [*keys[5:10], *keys[:5], *keys[10:]]):
         monkeypatch.setattr(PackagedFile, "fetch", lambda self, other=other: {k: state[k] for k in other})

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from backbone_cases import BACKBONES
 from network_cases import CASES, Case, build
 from torch import Tensor, nn
 
@@ -25,8 +26,9 @@ def trial(case: Case, **options: object) -> tuple[Network, Tensor]:
 
 def test_the_cases_are_all_network_functions() -> None:
     functions = {name for name in models.__all__ if name.islower() and hasattr(models, name)}
-    functions -= {"imagenet_weights", "load_weights", "summarise", "summary_table", "summary_text"}
-    assert functions == {case.name for case in CASES}
+    functions -= {"load_weights", "summarise", "summary_table", "summary_text", "weights_facts"}
+    backbones = {"timm" if case.in_timm else case.name for case in BACKBONES}
+    assert functions == {case.name for case in CASES} | backbones
 
 
 @every_network
@@ -182,7 +184,7 @@ def test_the_smallest_images_work_and_smaller_ones_are_refused(case: Case) -> No
     [
         (["layer3", "blok2"], "model.trainable: cnn_gap has no stage 'layer3'. Its stages are block1, block2"),
         (["block4"], "cnn_gap has no stage 'block4'; did you mean 'block"),
-        ("block3", "model.trainable='block3' is neither `all` nor `head`; stages are given as a list"),
+        ("block3", "model.trainable='block3' is neither `all`, `head` nor `last:N`; stages are given as a list"),
     ],
 )
 def test_unknown_stages_are_refused(trainable: str | list[str], message: str) -> None:

@@ -2,6 +2,7 @@
 
 import importlib.resources
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -9,11 +10,15 @@ import timm
 import torch
 import torchvision
 import yaml
+from backbone_cases import BACKBONES
 from network_cases import CASES, Case, build
+from safetensors.torch import save_file
 from torch import nn
 
 import opsin.models as models
-from opsin.models import Network, imagenet_weights, load_weights
+from opsin.errors import UserError
+from opsin.models import Network, load_weights, weights_facts
+from opsin.models import weights as weights_module
 from opsin.models.weights import HubFile
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "model"
@@ -72,21 +77,120 @@ def test_efficientnet_lite0_with_the_packaged_weights_equals_timm_s(images: torc
         assert torch.equal(features, original.forward_features(images))
 
 
-def test_the_facts_of_the_weights_are_torchvision_s() -> None:
-    facts = imagenet_weights(models.resnet18)
-    theirs = torchvision.models.ResNet18_Weights.IMAGENET1K_V1
+TORCHVISION = sorted(case.name for case in BACKBONES if not case.in_timm)
+
+
+@pytest.mark.parametrize("name", TORCHVISION)
+def test_the_facts_of_the_weights_are_torchvision_s(name: str) -> None:
+    facts = weights_facts(getattr(models, name), "imagenet", {"head": "dense"})
+    theirs = torchvision.models.get_model_weights(name).IMAGENET1K_V1
     transform = theirs.transforms()
     assert facts is not None
     assert isinstance(facts.source, HubFile)
     assert facts.source.url == theirs.url
-    assert (list(facts.mean), list(facts.std)) == (transform.mean, transform.std)
+    # torchvision's Inception turns what its preset makes into pixels from -1 to 1, which is what its weights want
+    norm = ([0.5] * 3, [0.5] * 3) if name == "inception_v3" else (transform.mean, transform.std)
+    assert (list(facts.mean), list(facts.std)) == norm
     assert [*facts.size] == transform.crop_size * 2
     assert facts.interpolation == transform.interpolation.value
+
+
+def test_the_file_of_resnet18() -> None:
+    facts = weights_facts(models.resnet18, "/some/file.pth", {})
+    assert facts is not None
+    assert facts.name == "ResNet18_Weights.IMAGENET1K_V1 of torchvision"
+    assert isinstance(facts.source, HubFile)
     assert str(facts.source.path) == f"{torch.hub.get_dir()}/checkpoints/resnet18-f37072fd.pth"
 
 
+def test_the_facts_of_timm_are_timm_s() -> None:
+    facts = weights_facts(models.timm, "imagenet", {"name": "vit_tiny_patch16_224"})
+    assert facts is not None
+    assert facts.name == "vit_tiny_patch16_224.augreg_in21k_ft_in1k of timm"
+    assert (facts.mean, facts.std, facts.size) == ((0.5,) * 3, (0.5,) * 3, (224, 224))
+    assert facts.interpolation == "bicubic"
+    assert weights_facts(models.timm, "imagenet", {"name": "test_maxvit"}) is None
+    with pytest.raises(UserError, match="did you mean resnet26"):
+        weights_facts(models.timm, "imagenet", {"name": "resnet27"})
+
+
+def test_timm_s_weights_are_fetched_by_timm_for_the_images_at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = models.timm(num_logits=2, image_size=(96, 64), name="test_vit")
+    published = randomised(timm.create_model("test_vit", img_size=(96, 64)))
+
+    def create(name: str, pretrained: bool, img_size: tuple[int, int]) -> nn.Module:
+        assert (name, pretrained, img_size) == ("test_vit", True, (96, 64))
+        return published
+
+    monkeypatch.setattr(timm, "create_model", create)
+    loaded = load_weights(network, "imagenet")
+    assert loaded.source == "test_vit.r160_in1k of timm"
+    assert loaded.missing == ("head.fc.weight", "head.fc.bias")
+    images = torch.randn(2, 3, 96, 64)
+    with torch.no_grad():
+        assert torch.equal(network.eval().forward_features(images), published.forward_features(images))
+
+
+def test_timm_s_weights_without_a_network_end_at_once_in_the_ways_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:1")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    network = models.timm(num_logits=2, image_size=(64, 64), name="test_resnet")
+    begin = time.monotonic()
+    with pytest.raises(UserError) as error:
+        load_weights(network, "imagenet")
+    assert time.monotonic() - begin < 10
+    assert "The weights of test_resnet cannot be downloaded from the Hugging Face hub (ConnectError" in str(error.value)
+    assert "HF_HOME" in str(error.value)
+    assert "Or train from random weights (model.weights=none)" in str(error.value)
+    assert not constants.HF_HUB_OFFLINE
+
+
+@pytest.fixture
+def own_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A place for the weights that Opsin brings, empty as yet."""
+    monkeypatch.setattr(weights_module, "OWN_FOLDER", tmp_path)
+    return tmp_path / "resnet18.safetensors"
+
+
+def test_opsin_s_own_weights_are_half_precision_made_whole(own_file: Path, images: torch.Tensor) -> None:
+    source = randomised(models.resnet18(num_logits=10, image_size=(64, 64)))
+    assert isinstance(source, Network)
+    halves = {key: t.half() if t.is_floating_point() else t for key, t in source.state_dict().items()}
+    save_file({key: t for key, t in halves.items() if key.startswith("stages.")}, own_file)
+    network = models.resnet18(num_logits=1, image_size=(64, 64), head="dense")
+    loaded = load_weights(network, "opsin")
+    assert str(loaded) == "120 tensors from ResNet18 of Opsin, trained on CIFAR-10 at 64 pixels; head new"
+    assert {t.dtype for t in network.parameters()} == {torch.float32}
+    source.load_state_dict({key: t.float() if t.is_floating_point() else t for key, t in halves.items()})
+    with torch.no_grad():
+        assert torch.equal(network.eval().forward_features(images), source.forward_features(images))
+
+
+def test_opsin_s_own_weights_say_what_images_they_expect() -> None:
+    facts = weights_facts(models.resnet18, "opsin", {})
+    assert facts is not None
+    assert (facts.size, facts.interpolation) == ((64, 64), "bilinear")
+    assert facts.mean == (0.4914, 0.4822, 0.4465)
+    assert facts.std == (0.2470, 0.2435, 0.2616)
+    assert weights_facts(models.resnet34, "opsin", {}) is None
+
+
+def test_opsin_s_own_weights_where_there_are_none(own_file: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"model.weights=opsin: mobilenet_v2 has no weights of Opsin's own \(resnet18 has"
+    ):
+        load_weights(models.mobilenet_v2(num_logits=1, image_size=(64, 64)), "opsin")
+    with pytest.raises(UserError, match=r"resnet18\.safetensors is missing from this installation"):
+        load_weights(models.resnet18(num_logits=1, image_size=(64, 64)), "opsin")
+
+
 def test_efficientnet_lite0_wants_pixels_minus_127_over_128() -> None:
-    facts = imagenet_weights(models.efficientnet_lite0)
+    facts = weights_facts(models.efficientnet_lite0, "imagenet", {})
     assert facts is not None
     pixels = torch.tensor([0.0, 127.0, 255.0])
     normalised = (pixels / 255 - facts.mean[0]) / facts.std[0]
@@ -94,9 +198,9 @@ def test_efficientnet_lite0_wants_pixels_minus_127_over_128() -> None:
 
 
 def test_networks_from_scratch_have_no_imagenet_weights() -> None:
-    pretrained = {case.name for case in CASES if imagenet_weights(case.function)}
+    pretrained = {case.name for case in CASES if weights_facts(case.function, "imagenet", {})}
     assert pretrained == {"resnet18", "efficientnet_lite0"}
-    assert build(CASES[0]).imagenet is None
+    assert build(CASES[0]).pretrained == {}
 
 
 def trainable_parameters(network: Network) -> int:
@@ -132,6 +236,38 @@ def test_every_model_config_is_there() -> None:
     scratch = [case.name for case in CASES if not case.rgb_only]
     assert {path.stem for path in CONFIGS.glob("*.yaml")} >= {*scratch, *variants}
     assert len(scratch + variants) == 19
+    more = ("resnet34_feature_extract", "resnet50_feature_extract", "resnet50_two_phase", "resnet101_feature_extract",
+            "vgg16_partial", "inception_v3_full", "mobilenet_v2_feature_extract", "efficientnet_b0_feature_extract",
+            "timm")  # fmt: skip
+    assert {path.stem for path in CONFIGS.glob("*.yaml")} == {*scratch, *variants, *more}
+
+
+@pytest.mark.parametrize(
+    ("name", "side"),
+    [
+        ("resnet34_feature_extract", 64),
+        ("resnet50_feature_extract", 64),
+        ("resnet50_two_phase", 64),
+        pytest.param("resnet101_feature_extract", 64, marks=pytest.mark.slow),
+        ("vgg16_partial", 150),
+        pytest.param("inception_v3_full", 299, marks=pytest.mark.slow),
+        ("mobilenet_v2_feature_extract", 64),
+        ("efficientnet_b0_feature_extract", 64),
+    ],
+)
+def test_the_first_line_of_each_backbone_s_config_states_its_true_counts(name: str, side: int) -> None:
+    text = (CONFIGS / f"{name}.yaml").read_text()
+    keys = yaml.safe_load(text)
+    for key in ("weights", "phases", "backbone_lr_factor"):
+        keys.pop(key, None)
+    function = getattr(models, keys.pop("_target_").removeprefix("opsin.models."))
+    trainable = keys.pop("trainable", "all")
+    network = function(num_logits=1, image_size=(side, side), **keys)
+    network.freeze(trainable)
+    line = text.splitlines()[0]
+    counts = [int(count.replace(",", "")) for count in re.findall(r"\b\d[\d,]+(?= of | parameters)", line)]
+    total = sum(p.numel() for p in network.parameters())
+    assert counts == ([total] if trainable == "all" else [trainable_parameters(network), total])
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

@@ -17,11 +17,23 @@ from opsin.models.cnn import (
 )
 from opsin.models.loading import LoadedWeights, load_weights
 from opsin.models.network import Network, Trainable
-from opsin.models.pretrained import efficientnet_lite0, resnet18
 from opsin.models.residual import mini_resnet
 from opsin.models.strided import strided_cats_dogs, strided_cnn
 from opsin.models.summary import Summary, summarise, summary_table, summary_text
-from opsin.models.weights import Weights, imagenet_weights
+from opsin.models.timm_networks import efficientnet_lite0, timm
+from opsin.models.torchvision_networks import (
+    convnext_tiny,
+    efficientnet_b0,
+    inception_v3,
+    mobilenet_v2,
+    resnet18,
+    resnet34,
+    resnet50,
+    resnet101,
+    vgg16,
+    vgg19,
+)
+from opsin.models.weights import Weights, weights_facts
 
 __all__ = [
     "LoadedWeights",
@@ -35,18 +47,28 @@ __all__ = [
     "cnn_flatten",
     "cnn_gap",
     "cnn_plain",
+    "convnext_tiny",
+    "efficientnet_b0",
     "efficientnet_lite0",
-    "imagenet_weights",
+    "inception_v3",
     "lenet5",
     "lenet_relu",
     "load_weights",
     "mini_resnet",
     "mlp",
+    "mobilenet_v2",
     "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
     "simple_cnn",
     "strided_cats_dogs",
     "strided_cnn",
     "summarise",
     "summary_table",
     "summary_text",
+    "timm",
+    "vgg16",
+    "vgg19",
+    "weights_facts",
 ]

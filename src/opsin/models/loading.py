@@ -1,12 +1,13 @@
-"""`model.weights`: ImageNet weights, a file, or an earlier run's, put into a network's named stages."""
+"""`model.weights`: ImageNet's, Opsin's own, a file, or an earlier run's, put into a network's named stages."""
 
 import difflib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from opsin.errors import UserError
 from opsin.models.network import Network
-from opsin.models.weights import PRETRAINED, PackagedFile, StateDict, read_state_dict
+from opsin.models.weights import KINDS, Kind, PackagedFile, StateDict, UnreachableError, read_state_dict
 
 BEST_CHECKPOINT = Path("checkpoints", "best.ckpt")
 
@@ -43,42 +44,58 @@ def load_weights(network: Network, weights: str) -> LoadedWeights:
 
     Args:
         network: The network to load into, in place.
-        weights: "imagenet", "none" (nothing is loaded), or the path of a run directory (its best
-            checkpoint) or of a `.pt`, `.pth`, `.ckpt` or `.safetensors` file with the keys of this
-            network or of the library it comes from.
+        weights: "imagenet", "opsin" (what Opsin brings itself), "none" (nothing is loaded), or the path of a
+            run directory (its best checkpoint) or of a `.pt`, `.pth`, `.ckpt` or `.safetensors` file with
+            the keys of this network or of the library it comes from.
 
     Raises:
         UserError: The weights do not exist, cannot be fetched or read, or do not fit the stages.
     """
     if weights == "none":
         return LoadedWeights("none", missing=tuple(network.state_dict()))
-    if weights == "imagenet":
-        source, state = _imagenet(network)
+    if weights in KINDS:
+        source, state = _pretrained(network, weights)
     else:
         path = _weights_file(weights)
         source, state = str(path), _without_wrappers(read_state_dict(path))
     return _load(network, _renamed(network, state, source), source)
 
 
-def _imagenet(network: Network) -> tuple[str, StateDict]:
-    facts = network.imagenet
+def _pretrained(network: Network, kind: Kind) -> tuple[str, StateDict]:
+    facts = network.pretrained.get(kind)
     if facts is None:
+        what = {"imagenet": "ImageNet weights", "opsin": "weights of Opsin's own"}[kind]
+        *others, last = sorted(KINDS[kind])
+        have = f"{', '.join(others)} and {last} have" if others else f"{last} has"
         raise UserError(
-            f"model.weights=imagenet: {network.name} has no ImageNet weights "
-            f"({' and '.join(sorted(PRETRAINED))} have); set model.weights=none"
+            f"model.weights={kind}: {network.name} has no {what} ({have}); "
+            "set model.weights=none, or give a run directory or a file"
         )
-    state = facts.source.fetch()
+    try:
+        state = facts.source.fetch()
+    except UnreachableError as error:
+        raise UserError(f"{error} {_ways_out(network)}") from error
     if isinstance(facts.source, PackagedFile):
         state = _by_order(network, state, facts.name)
     return facts.name, state
 
 
+def _ways_out(network: Network) -> str:
+    own = "take the weights that Opsin brings (model.weights=opsin), " if "opsin" in network.pretrained else ""
+    return (
+        f"Or {own}train from random weights (model.weights=none), give a file (model.weights=/path/to/file.pth), "
+        "or use the network whose weights pip brings (model=efficientnet_lite0_feature_extract)."
+    )
+
+
 def _by_order(network: Network, state: StateDict, source: str) -> StateDict:
     """Return the tensors under the original's keys, matched by their order and their kinds.
 
-    Shapes are compared afterwards, with everything else that is loaded.
+    Shapes are compared afterwards, with everything else that is loaded. A network with a head of another
+    kind has no place for the last tensors, the original's head.
     """
     keys = list(network.original_keys.values())
+    state = dict(list(state.items())[: len(keys)])
     kinds = [key.rpartition(".")[2] for key in keys]
     if kinds != [key.rpartition(".")[2] for key in state]:
         raise UserError(f"{source} does not hold the tensors of {network.name} in their order")
@@ -96,9 +113,10 @@ def _weights_file(weights: str) -> Path:
             f"model.weights={weights} is a directory without {BEST_CHECKPOINT}: "
             "give a run directory whose training saved a checkpoint, or a file of weights"
         )
-    nearest = difflib.get_close_matches(weights, ["imagenet", "none"], n=1)
+    nearest = difflib.get_close_matches(weights, [*KINDS, "none"], n=1)
     hint = f"; did you mean {nearest[0]}?" if nearest else f" ({path.absolute()} does not exist)"
-    raise UserError(f"model.weights={weights} is neither imagenet, none, nor an existing run directory or file{hint}")
+    names = ", ".join([*KINDS, "none"])
+    raise UserError(f"model.weights={weights} is neither {names}, nor an existing run directory or file{hint}")
 
 
 def _without_wrappers(state: StateDict) -> StateDict:
@@ -113,7 +131,7 @@ def _without_wrappers(state: StateDict) -> StateDict:
 
 def _renamed(network: Network, state: StateDict, source: str) -> StateDict:
     """Return the state under this network's keys; refuse tensors of a larger backbone than this one."""
-    if any(key.startswith("stages.") for key in state):
+    if any(re.match(r"stages\.\D", key) for key in state):  # timm numbers its stages, ours have names
         backbone = {"stages"}
     else:
         ours = {original: key for key, original in network.original_keys.items()}
@@ -142,8 +160,8 @@ def _load(network: Network, state: StateDict, source: str) -> LoadedWeights:
             for key in problems
         ]
         raise UserError(f"model.weights: {source} does not fit {network.name}: {_first(reasons)}")
-    head = all(fits[key] for key in needed if not key.startswith("stages."))
-    chosen = {key: state[key] for key in own if fits[key] and (head or key.startswith("stages."))}
+    head = all(fits[key] for key in needed if key.startswith("head."))
+    chosen = {key: state[key] for key in own if fits[key] and (head or _is_backbone(network, key))}
     network.load_state_dict(chosen, strict=False)
     return LoadedWeights(
         source=source,
@@ -152,6 +170,15 @@ def _load(network: Network, state: StateDict, source: str) -> LoadedWeights:
         missing=tuple(key for key in own if key not in chosen),
         unexpected=tuple(key for key in state if key not in own),
     )
+
+
+def _is_backbone(network: Network, key: str) -> bool:
+    """Whether a tensor is taken over although the logits are new ones.
+
+    So are the stages, and what a library's network has between the last stage and its logits (the norm of
+    ConvNeXt, a convolution of MobileNetV3) or in an auxiliary head, but not the logits' own layers.
+    """
+    return key.startswith("stages.") or (key in network.original_keys and ".fc." not in key)
 
 
 def _first(items: list[str], count: int = 3) -> str:

@@ -1,18 +1,30 @@
 """The one shape every network has: an ordered sequence of named stages and a head."""
 
 import difflib
+import re
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 
 from opsin.errors import UserError
-from opsin.models.weights import Weights
+from opsin.models.auxiliary import Auxiliary
+from opsin.models.weights import Kind, Weights
 
-Trainable = Literal["all", "head"] | list[str]
-"""What `model.trainable` takes: everything, the head alone, or the named stages and the head."""
+_LAST = re.compile(r"last: *([0-9]+)")
+
+
+def _selection(trainable: str) -> str:
+    if trainable in ("all", "head") or _LAST.fullmatch(trainable):
+        return trainable
+    raise ValueError("should be `all`, `head`, `last:N` or a list of stages")
+
+
+Trainable = Annotated[str, AfterValidator(_selection)] | list[str] | dict[Literal["last"], Annotated[int, Field(ge=1)]]
+"""What `model.trainable` takes: `all`, `head` (alone), `last:N` or `{last: N}` (the last N stages and the head), or
+a list of stages (and the head)."""
 
 Rate = Annotated[float, Field(ge=0, lt=1)]
 """A dropout probability."""
@@ -34,7 +46,8 @@ class Network(nn.Module):
         name: The name of the function that built the network, for messages.
         stages: The stages by name, in the order they run.
         head: Everything after the last stage: features to logits `(N, num_logits)`.
-        imagenet: Facts of the network's ImageNet weights; None: there are none.
+        auxiliary: A second classifier that hangs on one of the stages while the network trains; mostly None.
+        pretrained: Facts of the network's pretrained weights, by the word that `model.weights` has for them.
         original_keys: For a network regrouped from another library's, the key of that library's state
             dict for each key of this one's; empty for our own networks.
     """
@@ -45,14 +58,16 @@ class Network(nn.Module):
         stages: Mapping[str, nn.Module],
         head: nn.Module,
         *,
-        imagenet: Weights | None = None,
+        auxiliary: Auxiliary | None = None,
+        pretrained: Mapping[Kind, Weights] | None = None,
         original_keys: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__()
         self.name = name
         self.stages = nn.ModuleDict(stages)
         self.head = head
-        self.imagenet = imagenet
+        self.auxiliary = auxiliary
+        self.pretrained = dict(pretrained or {})
         self.original_keys = dict(original_keys or {})
         self._frozen: tuple[str, ...] = ()
 
@@ -85,15 +100,11 @@ class Network(nn.Module):
             until: The step whose output is wanted; None: the last stage.
             after: That earlier step; None: `x` are images.
         """
-        if until is after is None:
-            for stage in self.stages.values():
-                x = stage(x)
-            return x
-        steps = self.steps()
-        names = list(steps)
-        first = 0 if after is None else names.index(after) + 1
-        for name in names[first : names.index(until or list(self.stages)[-1]) + 1]:
-            x = steps[name](x)
+        chosen = self.stages.items() if until is after is None else self._between(after, until)
+        for name, step in chosen:
+            x = step(x)
+            if self.auxiliary is not None and name == self.auxiliary.after:
+                self.auxiliary(x)  # keeps its logits for the loss
         return x
 
     def forward(self, x: Tensor, after: str | None = None) -> Tensor:
@@ -107,17 +118,25 @@ class Network(nn.Module):
         """Return the embeddings `(N, D)` of images: what the head's first layer sees, maps averaged over their area."""
         return as_embedding(self.forward_features(x, self.embedding_step))
 
-    def freeze(self, trainable: str | list[str]) -> None:
-        """Train only the named stages and the head; replaces what an earlier call chose.
+    def _between(self, after: str | None, until: str | None) -> list[tuple[str, nn.Module]]:
+        steps = list(self.steps().items())
+        names = [name for name, _ in steps]
+        first = 0 if after is None else names.index(after) + 1
+        return steps[first : names.index(until or list(self.stages)[-1]) + 1]
+
+    def freeze(self, trainable: str | list[str] | Mapping[Literal["last"], int]) -> None:
+        """Train only the chosen stages and the head; replaces what an earlier call chose.
 
         A frozen stage's parameters need no gradients, and the stage stays in `eval()` through every
-        later `train()`, so that BatchNorm statistics and dropout stand still too.
+        later `train()`, so that BatchNorm statistics and dropout stand still too. An auxiliary head trains
+        if a stage before it does; otherwise it would help nothing, and stands still as they do.
 
         Args:
-            trainable: "all", "head", or names of stages. The head always trains; naming it is allowed.
+            trainable: "all", "head", "last:N" or `{"last": N}` for the last N stages, or names of stages.
+                The head always trains; naming it is allowed.
 
         Raises:
-            UserError: A name is not a stage of this network.
+            UserError: A name is not a stage of this network, or it has fewer than N.
         """
         chosen = self._trainable_stages(trainable)
         self._frozen = tuple(name for name in self.stages if name not in chosen)
@@ -126,6 +145,10 @@ class Network(nn.Module):
             stage.requires_grad_(name in chosen)
             if name not in chosen:
                 stage.zero_grad(set_to_none=True)  # an optimizer passes over what has no gradient, not over a zero
+        if self.auxiliary is not None:
+            names = list(self.stages)
+            before = names[: names.index(self.auxiliary.after) + 1]
+            self.auxiliary.requires_grad_(not chosen.isdisjoint(before))
         self.train(self.training)
 
     def stages_of(self, trainable: Trainable) -> tuple[str, ...]:
@@ -144,14 +167,18 @@ class Network(nn.Module):
             self.stages[name].eval()
         return self
 
-    def _trainable_stages(self, trainable: str | list[str]) -> set[str]:
+    def _trainable_stages(self, trainable: str | list[str] | Mapping[Literal["last"], int]) -> set[str]:
+        if isinstance(trainable, Mapping):
+            return self._last_stages(trainable["last"])
+        if isinstance(trainable, str) and (last := _LAST.fullmatch(trainable)):
+            return self._last_stages(int(last[1]))
         if trainable == "all":
             return set(self.stages)
         if trainable == "head":
             return set()
         if isinstance(trainable, str):
             raise UserError(
-                f"model.trainable={trainable!r} is neither `all` nor `head`; "
+                f"model.trainable={trainable!r} is neither `all`, `head` nor `last:N`; "
                 f"stages are given as a list, such as [{list(self.stages)[-1]}]"
             )
         for name in trainable:
@@ -163,6 +190,15 @@ class Network(nn.Module):
                     f"Its stages are {', '.join(self.stages)}, then the head, which always trains."
                 )
         return set(trainable)
+
+    def _last_stages(self, count: int) -> set[str]:
+        names = list(self.stages)
+        if not 1 <= count <= len(names):
+            raise UserError(
+                f"model.trainable=last:{count}: {self.name} has {len(names)} stages, which are {', '.join(names)}; "
+                f"take last:1 to last:{len(names)}, or `head` for none of them"
+            )
+        return set(names[-count:])
 
 
 def as_embedding(features: Tensor) -> Tensor:

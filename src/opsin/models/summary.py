@@ -66,7 +66,10 @@ class Summary:
 
 
 def summarise(network: Network, input_shape: tuple[int, int, int]) -> Summary:
-    """Summarise a network for images `(C, H, W)`; nothing is computed, and the network is not touched."""
+    """Summarise a network for images `(C, H, W)`; nothing is computed, and the network is not touched.
+
+    An auxiliary head has a row, but no multiply-adds: it runs while training only.
+    """
     shadow = on_meta(network)
     x = torch.empty(1, *input_shape, device="meta")
     fields = ReceptiveFields(x)
@@ -75,17 +78,23 @@ def summarise(network: Network, input_shape: tuple[int, int, int]) -> Summary:
         mult_adds = _mult_adds(part, x)
         with torch.no_grad(), fields:
             x = part(x)
-        rows.append(
-            StageSummary(
-                name=name,
-                output_shape=tuple(x.shape[1:]),
-                parameters=sum(p.numel() for p in part.parameters()),
-                trainable=sum(p.numel() for p in part.parameters() if p.requires_grad),
-                mult_adds=mult_adds,
-                receptive_field=fields.pixels(x),
-            )
-        )
+        rows.append(_row(name, part, tuple(x.shape[1:]), mult_adds, fields.pixels(x)))
+    if shadow.auxiliary is not None:
+        rows.append(_row("auxiliary", shadow.auxiliary, rows[-1].output_shape, 0, None))
     return Summary(network.name, input_shape, tuple(rows))
+
+
+def _row(
+    name: str, part: nn.Module, output_shape: tuple[int, ...], mult_adds: int, receptive_field: int | None
+) -> StageSummary:
+    return StageSummary(
+        name=name,
+        output_shape=output_shape,
+        parameters=sum(p.numel() for p in part.parameters()),
+        trainable=sum(p.numel() for p in part.parameters() if p.requires_grad),
+        mult_adds=mult_adds,
+        receptive_field=receptive_field,
+    )
 
 
 def _mult_adds(module: nn.Module, x: Tensor) -> int:

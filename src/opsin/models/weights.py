@@ -6,11 +6,11 @@ import importlib
 import importlib.resources
 import pickle
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -18,13 +18,22 @@ from torch import Tensor
 from opsin.errors import UserError
 
 StateDict = dict[str, Tensor]
-F = TypeVar("F", bound=Callable[..., Any])
 
 CONNECT_SECONDS = 10.0  # per address: without network a run ends at once, behind a silent firewall soon
-WAYS_OUT = (
-    "Or train from random weights (model.weights=none), give a file (model.weights=/path/to/file.pth), "
-    "or use the network whose weights pip brings (model=efficientnet_lite0_feature_extract)."
-)
+OWN_FOLDER = Path(__file__).parents[1] / "weights"
+"""Where the package keeps weights of its own."""
+
+
+class UnreachableError(UserError):
+    """Weights cannot be fetched from where they are; another way is needed."""
+
+
+class WeightsSource(Protocol):
+    """Where the tensors of pretrained weights come from."""
+
+    def fetch(self) -> StateDict:
+        """Return the tensors, under the keys of the library that published them or of the network."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -42,7 +51,8 @@ class HubFile:
         """Return the file's tensors, downloaded the first time.
 
         Raises:
-            UserError: The file can neither be found nor downloaded, or is not what its name says.
+            UnreachableError: The file can neither be found nor downloaded.
+            UserError: It is not what its name says.
         """
         digest = self.path.stem.rpartition("-")[2]
         if not self.path.is_file():
@@ -58,13 +68,13 @@ class HubFile:
     def _download(self, digest: str) -> None:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with _socket_timeout(CONNECT_SECONDS):
+            with socket_timeout(CONNECT_SECONDS):
                 torch.hub.download_url_to_file(self.url, str(self.path), hash_prefix=digest)
         except (OSError, http.client.HTTPException, RuntimeError) as error:  # RuntimeError: a wrong hash
             reason = getattr(error, "reason", None) or error
-            raise UserError(
+            raise UnreachableError(
                 f"The ImageNet weights cannot be downloaded from {self.url} ({reason}). "
-                f"Fetch that file on another machine and put it at {self.path}. {WAYS_OUT}"
+                f"Fetch that file on another machine and put it at {self.path}."
             ) from error
 
 
@@ -99,6 +109,24 @@ class PackagedFile:
 
 
 @dataclass(frozen=True)
+class OwnFile:
+    """A file of weights that Opsin itself brings, trained with Opsin; half precision saves half the space."""
+
+    name: str
+
+    def fetch(self) -> StateDict:
+        """Return the file's tensors.
+
+        Raises:
+            UserError: This installation lacks the file.
+        """
+        path = OWN_FOLDER / self.name
+        if not path.is_file():
+            raise UserError(f"model.weights=opsin: {path} is missing from this installation of Opsin; install it again")
+        return read_state_dict(path)
+
+
+@dataclass(frozen=True)
 class Weights:
     """Facts of a network's pretrained weights: what its images must look like, and where they are.
 
@@ -116,26 +144,39 @@ class Weights:
     std: tuple[float, float, float]
     size: tuple[int, int]
     interpolation: Literal["bilinear", "bicubic"]
-    source: HubFile | PackagedFile
+    source: WeightsSource
 
 
-PRETRAINED: dict[str, Weights] = {}
-"""The ImageNet weights by the name of the network function; complete once `opsin.models` is imported."""
+Kind = Literal["imagenet", "opsin"]
+"""Pretrained weights that have a name: ImageNet's, and those that Opsin brings."""
+
+Facts = Callable[..., Weights | None]
+"""Gives facts of weights for the arguments of a network function; None: there are none for these."""
+
+KINDS: dict[Kind, dict[str, Facts]] = {"imagenet": {}, "opsin": {}}
+"""Facts by kind and by the name of the network function; complete once `opsin.models` is imported.
+
+They are functions because some are read from torchvision and timm, which are imported only when needed.
+"""
 
 
-def imagenet(weights: Weights) -> Callable[[F], F]:
-    """Attach ImageNet weights to a network function, where `imagenet_weights` finds them."""
+def weights_facts(function: Callable[..., Any], weights: str, arguments: Mapping[str, Any]) -> Weights | None:
+    """Return the facts of a network's pretrained weights without building it; None: it has none.
 
-    def attach(function: F) -> F:
-        PRETRAINED[function.__name__] = weights
-        return function
+    Args:
+        function: The network function.
+        weights: What `model.weights` says. For a file, the facts are those of ImageNet's weights: that is
+            what published files of these networks were trained with.
+        arguments: What the function will be called with, as far as it is known.
+    """
+    kind: Kind = "opsin" if weights == "opsin" else "imagenet"
+    return known_weights(function.__name__, **arguments).get(kind)
 
-    return attach
 
-
-def imagenet_weights(function: Callable[..., Any]) -> Weights | None:
-    """Return the facts of a network function's ImageNet weights without building it; None: it has none."""
-    return PRETRAINED.get(function.__name__)
+def known_weights(network: str, **arguments: Any) -> dict[Kind, Weights]:
+    """Return the facts of all pretrained weights of a network, by their kind."""
+    found = {kind: facts[network](**arguments) for kind, facts in KINDS.items() if network in facts}
+    return {kind: weights for kind, weights in found.items() if weights is not None}
 
 
 def read_state_dict(path: Path) -> StateDict:
@@ -170,7 +211,7 @@ def read_state_dict(path: Path) -> StateDict:
 
 
 @contextmanager
-def _socket_timeout(seconds: float) -> Iterator[None]:
+def socket_timeout(seconds: float) -> Iterator[None]:
     """Bound how long new connections wait; torch.hub offers no such option."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)

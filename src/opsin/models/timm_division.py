@@ -1,0 +1,151 @@
+"""How a network of timm is divided into named stages, by the names of its parts.
+
+timm's networks are alike enough for that, and not so alike that it could be trusted: the divided network is run
+beside the original, and must give the same features to the bit.
+"""
+
+import copy
+import re
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from opsin.errors import UserError
+from opsin.models.network import sequential
+from opsin.models.regroup import Division
+from opsin.models.shapes import feature_shape
+
+_STAGE = re.compile(r"(layer|stage|s)(\d+)")
+_CONTAINERS = {"stages": "stage", "layers": "layer", "blocks": "block"}
+
+
+def divide(name: str, original: nn.Module, image_size: tuple[int, int]) -> Division:
+    """Return a network of timm taken apart; the original still works, and shares all tensors.
+
+    Args:
+        name: Its name, for messages.
+        original: The network, with a dense layer for its logits.
+        image_size: (height, width) of the images, in pixels.
+
+    Raises:
+        UserError: It is not a stem, stages one after the other, a pool and a dense layer, or the images are
+            too small for it.
+    """
+    division = _divided(name, original)
+    _check(name, original, division, image_size)
+    return division
+
+
+def _divided(name: str, original: nn.Module) -> Division:
+    children = [(key, part) for key, part in original.named_children() if not _does_nothing(part)]
+    numbers = [number for number, (key, _) in enumerate(children) if _STAGE.fullmatch(key) or key in _CONTAINERS]
+    linear = original.get_classifier()  # type: ignore[operator]
+    if not numbers or not isinstance(linear, nn.Linear):
+        raise _indivisible(name)
+    if numbers != list(range(numbers[0], numbers[-1] + 1)):  # something else runs between its stages
+        raise _indivisible(name)
+    before, after = children[: numbers[0]], _opened(children[numbers[-1] + 1 :])
+    stages: dict[str, nn.Module] = {"stem": sequential(**dict(before))}
+    if hasattr(original, "_pos_embed"):
+        names = [key for key, _ in original.named_children()]
+        needed = names[: names.index(children[numbers[0]][0])]
+        stages["stem"] = Steps(original, needed, ("patch_embed", "_pos_embed", "patch_drop", "norm_pre"))
+    for key, part in children[numbers[0] : numbers[-1] + 1]:
+        stages |= _stages(key, part)
+
+    pool = next((number for number, (key, _) in enumerate(after) if key == "global_pool"), None)
+    if pool is None and hasattr(original, "pool"):  # vision transformers: after `norm`, or before `fc_norm`
+        pool = int(bool(after) and after[0][0] == "norm")
+        after = [(key, part) for key, part in after if key != "attn_pool"]
+        after.insert(pool, ("pool", Steps(original, ["attn_pool"], ("pool",))))
+    last = next((number for number, (_, part) in enumerate(after) if part is linear), None)
+    if pool is None or last is None:
+        raise _indivisible(name)
+    if extra := dict(after[:pool]):
+        stages["norm" if set(extra) == {"norm"} else "head_conv"] = sequential(**extra)
+    neck = {key.removeprefix("global_"): part for key, part in after[pool:last]}
+    return Division(stages, neck, linear)
+
+
+def _does_nothing(part: nn.Module) -> bool:
+    return isinstance(part, nn.Identity) or (isinstance(part, nn.Dropout) and part.p == 0)
+
+
+def _opened(children: list[tuple[str, nn.Module]]) -> list[tuple[str, nn.Module]]:
+    """Return parts with the last one, where it is a head with a pool of its own, replaced by the head's parts."""
+    opened = []
+    for key, part in children:
+        inner = [(k, p) for k, p in part.named_children() if not _does_nothing(p)]
+        opened += inner if any(k == "global_pool" for k, _ in inner) else [(key, part)]
+    return opened
+
+
+def _stages(key: str, part: nn.Module) -> dict[str, nn.Module]:
+    if match := _STAGE.fullmatch(key):
+        return {f"{'stage' if match[1] == 's' else match[1]}{match[2]}": part}
+    members = list(part.children())
+    noun = _CONTAINERS[key]
+    if noun == "block" and all(isinstance(member, nn.Sequential) for member in members):
+        noun = "stage"  # blocks of blocks, as EfficientNet has them
+    return {f"{noun}{number}": member for number, member in enumerate(members, start=1)}
+
+
+def _check(name: str, original: nn.Module, division: Division, image_size: tuple[int, int]) -> None:
+    """See to it that the divided network is still the same: equal features for one image of noise.
+
+    Raises:
+        UserError: It is not, or the images are too small for it.
+    """
+    image = torch.randn(1, 3, *image_size, generator=torch.Generator().manual_seed(0))
+    steps = {**division.stages, **division.neck}
+    original.eval()
+    try:
+        feature_shape(name, steps, 3, image_size)
+        with torch.no_grad():
+            features: Any = image
+            for part in steps.values():
+                features = part.eval()(features)
+            theirs = original.forward_head(original.forward_features(image), pre_logits=True)  # type: ignore[operator]
+    except UserError:
+        raise
+    except Exception as error:  # whatever a part raises that was not made to be called so
+        raise _indivisible(name) from error
+    if not (isinstance(features, Tensor) and torch.equal(features, theirs)):
+        raise _indivisible(name)
+    for part in (original, *steps.values()):
+        part.train()
+
+
+def _indivisible(name: str) -> UserError:
+    return UserError(
+        f"model.name: {name} of timm is not a stem, stages one after the other, a pool and a dense layer, so it cannot "
+        "be divided into named stages; take another of its family, or one of another (resnet26, regnety_002, "
+        "mobilenetv3_small_050, convnext_atto, vit_tiny_patch16_224)"
+    )
+
+
+class Steps(nn.Module):
+    """Steps of a network that are its methods, as a module of their own: the network without its other parts.
+
+    Args:
+        original: The network; it stays as it is, and its tensors are shared.
+        keep: The parts that the steps need.
+        calls: Its methods and parts to call, one on the output of the other.
+    """
+
+    def __init__(self, original: nn.Module, keep: list[str], calls: tuple[str, ...]) -> None:
+        super().__init__()
+        rest = copy.copy(original)
+        rest._modules = {name: part if name in keep else None for name, part in original._modules.items()}
+        rest._buffers = dict(original._buffers)
+        embeds = "_pos_embed" in calls  # the tokens and positions are the network's own parameters
+        rest._parameters = {name: value if embeds else None for name, value in original._parameters.items()}
+        self.rest = rest
+        self.calls = calls
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the output of the last step."""
+        for call in self.calls:
+            x = getattr(self.rest, call)(x)
+        return x

