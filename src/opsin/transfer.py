@@ -73,7 +73,8 @@ class Transfer:
 
     Attributes:
         weights: `none`, `imagenet`, `opsin`, a file of weights, or a run directory.
-        trainable: `all`, `head`, `last:N` (stages), or the names of stages, which train beside the head; from the first epoch on.
+        trainable: `all`, `head`, `last:N` (stages), or the names of stages, which train beside the head; from the first
+            epoch on.
         phases: what trains later, such as the last stages at a hundredth of the rate once the head has learned.
         unfreeze_every: let one more stage train, from the back, after every so many epochs (gradual unfreezing, Howard
             and Ruder, arXiv:1801.06146, section 3.3). It begins with what `trainable` says; `all` then means all in

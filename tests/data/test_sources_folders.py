@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from opsin.data.decode import BadImage
-from opsin.data.sources import cats_vs_dogs, image_folder
+from opsin.data.sources import cats_vs_dogs, image_folder, loose_images
 from opsin.errors import UserError
 
 
@@ -271,3 +271,20 @@ def test_real_cats_and_dogs(real_data: Path) -> None:
             assert images.locate(0).endswith(".jpg")
             assert "/cats/" in images.locate(0)
             assert images.read(len(images) - 1).shape[2] == 3
+
+
+def test_a_folder_without_folders_is_images_of_unknown_class(tmp_path: Path) -> None:
+    found = loose_images(layout(tmp_path / "heap", "b.png", "a.png"))
+    assert found is not None
+    assert [found.locate(index) for index in range(2)] == [str(tmp_path / "heap" / name) for name in ("a.png", "b.png")]
+    assert found.targets.tolist() == [0, 0]
+    (tmp_path / "heap" / "notes.txt").write_text("no image")
+    assert loose_images(str(tmp_path / "heap"), channels=1).read(0).shape == (5, 7, 1)
+    assert len(loose_images(str(tmp_path / "heap"))) == 2
+    layout(tmp_path / "heap", "class/1.png")
+    assert loose_images(str(tmp_path / "heap")) is None
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="neither class folders nor images"):
+        loose_images(str(tmp_path / "empty"))
+    with pytest.raises(UserError, match="There is no folder"):
+        loose_images(str(tmp_path / "nowhere"))

@@ -200,7 +200,7 @@ def _half(values: NDArray[Any]) -> Features:
     if not np.isfinite(half).all():
         raise UserError(
             "What the network makes of the images has values that half precision cannot hold (above 65,504, or not a "
-            "number), so it cannot be cached: look whether mean and std of the images suit the weights; frozen "
+            "number), so it cannot be cached: look whether mean and std of the images suit the weights. Frozen "
             "features can do without the cache (feature_cache=off)."
         )
     return half
