@@ -121,6 +121,12 @@ def test_the_rate_is_scaled_from_the_batch_that_it_was_written_for(
     assert (found.batch_size, found.lr_before, found.lr) == (32, lr, pytest.approx(expected, rel=1e-3))
 
 
+def test_without_a_comparison_the_base_stays(composed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch_size, "measure_throughput", lambda *_: {16: 1.0})
+    found = find_batch_size(*trials(composed("datamodule.batch_size=auto", "datamodule.base_batch_size=24")))
+    assert (found.batch_size, found.lr, found.tried) == (24, 0.002, {16: 1.0})
+
+
 def test_an_epoch_keeps_its_steps_and_devices_share_a_batch(composed, thirty_two) -> None:
     find_batch_size(*trials(composed("datamodule.batch_size=auto")))
     assert thirty_two == [16, 32]  # of 1,294 images

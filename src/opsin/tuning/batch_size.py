@@ -125,10 +125,12 @@ def find_batch_size(plan: Plan, data: ImageDataModule, trials: Trials) -> Found:
         best = _largest_on_cuda(trials, max(1, most), first_device(plan["trainer"].arguments), tried)
         why = f"the largest that fits into {CUDA_SHARE:.0%} of the free memory"
     else:
-        rates = measure_throughput(trials, powers_of_two(SMALLEST, min(LARGEST_ON_CPU, max(1, most))))
-        best = smallest_within(rates)
+        sizes = powers_of_two(SMALLEST, min(LARGEST_ON_CPU, max(1, most)))
+        rates = measure_throughput(trials, sizes)
         tried |= rates
-        why = f"the smallest within {TOLERANCE:.0%} of the best throughput"
+        best, why = smallest_within(rates), f"the smallest within {TOLERANCE:.0%} of the best throughput"
+        if len(rates) < min(2, len(sizes)):  # a step takes too long, or too much memory, to compare any
+            best, why = max(1, min(data.base_batch_size // devices, most)), "the base, for no other could be tried,"
     batch_size, base = best * devices, data.base_batch_size
     before = learning_rate(plan)
     rule, exponent = scaling_rule(plan["optimizer"].call)
