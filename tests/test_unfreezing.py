@@ -15,9 +15,10 @@ from observers import Meddle, Watch
 from opsin import optim
 from opsin.config import compose, from_saved
 from opsin.errors import Interrupted, UserError
+from opsin.models.digest import digest
 from opsin.run import train
 from opsin.rundir import RunDirectory
-from opsin.unfreezing import FreezeContract, digest, scale_rates
+from opsin.unfreezing import FreezeContract, scale_rates
 from tiny import tiny
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -17,6 +17,7 @@ from opsin.data.features import FeaturePart, FeatureStore, open_features
 from opsin.data.parts import Part
 from opsin.data.store import Store
 from opsin.models import Network
+from opsin.models.digest import digest
 from opsin.models.network import as_embedding
 
 VERSION = 1
@@ -85,12 +86,8 @@ class Extractor:
 
 def weights_digest(modules: Iterable[nn.Module]) -> str:
     """A digest of all parameters and buffers of some modules, bit for bit."""
-    digest = hashlib.blake2b(digest_size=16)
-    for module in modules:
-        for name, tensor in module.state_dict().items():
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+    tensors = [f"{name} {digest(tensor)}" for module in modules for name, tensor in module.state_dict().items()]
+    return hashlib.blake2b("\n".join(tensors).encode(), digest_size=16).hexdigest()
 
 
 def extract(

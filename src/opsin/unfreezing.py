@@ -1,12 +1,10 @@
 """Unfreezing over time, and the proof that what was frozen stayed as it was."""
 
-import hashlib
 import logging
 from collections.abc import Collection, Iterable
 from typing import Any
 
 import lightning as L
-import torch
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
@@ -14,6 +12,7 @@ from torch.optim import Optimizer
 
 from opsin.errors import UserError
 from opsin.models import Network
+from opsin.models.digest import digest
 from opsin.transfer import Phase, Timeline
 
 log = logging.getLogger(__name__)
@@ -157,14 +156,6 @@ class FreezeContract:
     def covers(self, network: Network, stages: Collection[str]) -> bool:
         """Whether every tensor of these stages is held."""
         return _tensors(network, stages).keys() <= self.digests.keys()
-
-
-def digest(tensor: Tensor) -> str:
-    """A digest of a tensor's type, shape and bits; its device and memory format do not matter."""
-    plain = tensor.detach().cpu().contiguous()
-    made = hashlib.sha256(f"{plain.dtype}{tuple(plain.shape)}".encode())
-    made.update(plain.reshape(-1).view(torch.uint8).numpy().data)
-    return made.hexdigest()[:32]
 
 
 def scale_rates(optimizer: Optimizer, schedulers: Iterable[Any], factor: float) -> None:

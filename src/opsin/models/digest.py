@@ -1,0 +1,14 @@
+"""What tells weights apart, bit for bit."""
+
+import hashlib
+
+import torch
+from torch import Tensor
+
+
+def digest(tensor: Tensor) -> str:
+    """Return a digest of a tensor's type, shape and bits; its device and memory format do not matter."""
+    plain = tensor.detach().cpu().contiguous()
+    made = hashlib.blake2b(f"{plain.dtype}{tuple(plain.shape)}".encode(), digest_size=16)
+    made.update(plain.reshape(-1).view(torch.uint8).numpy().data)
+    return made.hexdigest()
