@@ -17,6 +17,7 @@ LAYERS = [  # each may import those above it in this list, and itself where it i
     {"build"},
     {"result"},
     {"run"},
+    {"benchmark"},
 ]
 HYDRA_HOMES = {"config", "sweep"}
 

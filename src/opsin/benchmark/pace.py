@@ -10,6 +10,8 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 
+from opsin.benchmark.limits import utilisation
+
 
 class Pace:
     """Counts the training steps of one contestant, which waits while others run.
@@ -61,6 +63,8 @@ class Pace:
         self.seconds += self._lap()
         self._since = None
         figures = {"images": self.images, "seconds": self.seconds, "peak_mb": peak_megabytes(), **more}
+        if torch.cuda.is_available():
+            figures["utilisation"] = utilisation()
         self._connection.send(figures)
 
     _since: float | None = None

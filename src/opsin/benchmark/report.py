@@ -160,7 +160,8 @@ size on the same images, each in a process of its own, in turn, round by round. 
 - **(a)** the shortest honest PyTorch loop: float32, normalised images in memory as one tensor, no augmentation;
 - **(b)** that loop with Opsin's precision, memory format, compile choice, fused optimizer and allocator setting;
 - **(c)** common practice: torchvision dataset, transforms of single Pillow images, DataLoader with the number
-  of workers that is fastest on the machine, a plain LightningModule with torchmetrics and self.log, all else as Lightning has it;
+  of workers that is fastest on the machine, a plain LightningModule with torchmetrics and self.log,
+  all else as Lightning has it;
 - **(d)** Opsin as `python train.py` runs it, with its default callbacks and TensorBoard.
 
 Steps are timed in steady state, without validation and checkpoints. Runs of ten epochs are timed whole, from the first

@@ -161,7 +161,7 @@ class Session:
         self.say(f"{workload.name}: starting {len(workload.contestants)} contestants")
         contestants: dict[str, Contestant] = {}
         try:
-            for name in workload.contestants:
+            for name in map(str, workload.contestants):
                 task = Task(workload, images, self.folder / workload.name / name)
                 contestants[name] = Contestant(name, task, self.threads)
             measured = {name: Measured() for name in contestants}

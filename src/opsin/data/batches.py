@@ -82,7 +82,7 @@ class BatchLoader:
 
     def __init__(
         self,
-        read: Callable[[Indices], NDArray[np.uint8]],
+        read: Callable[[Indices], NDArray[np.uint8] | torch.Tensor],
         targets: Indices,
         batch_size: int,
         *,
@@ -164,6 +164,6 @@ class BatchLoader:
         return order
 
     def _batch(self, positions: Indices, key: int) -> Batch:
-        pixels = torch.from_numpy(self._read(positions))
+        pixels = torch.as_tensor(self._read(positions))
         targets = torch.from_numpy(self._targets[positions])
         return Batch(pixels.permute(0, 3, 1, 2), targets, torch.from_numpy(positions), key)
