@@ -33,7 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data-dir", default="data", type=Path, help="where real images may lie; else some are made")
     parser.add_argument("--only", nargs="+", choices=names, metavar="WORK", help=f"of {', '.join(names)}")
     parser.add_argument("--rounds", type=int, default=5, help="counted rounds of each contestant")
-    parser.add_argument("--seconds", type=float, default=3.0, help="of a round of training steps")
+    parser.add_argument("--runs", type=int, default=2, help="counted whole runs of each contestant")
+    parser.add_argument("--seconds", type=float, default=2.0, help="of a round of training steps")
     parser.add_argument("--quick", action="store_true", help="hardly any work: to see that all runs")
     parser.add_argument("--threads", type=int, help="of each contestant; all cores if not given")
     parser.add_argument("--json", type=Path, default=Path("outputs/benchmark.json"), help="file for all figures")
@@ -47,7 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rounds = 1 if chosen.quick else chosen.rounds
         seconds = min(chosen.seconds, 0.3) if chosen.quick else chosen.seconds
         say = lambda text: print(f"{time.perf_counter() - start:4.0f} s  {text}", file=sys.stderr, flush=True)  # noqa: E731, T201
-        session = Session(chosen.data_dir, Path(folder), rounds, seconds, chosen.quick, chosen.threads, say)
+        runs = 1 if chosen.quick else chosen.runs
+        session = Session(chosen.data_dir, Path(folder), rounds, seconds, runs, chosen.quick, chosen.threads, say)
         results = [measure(session, workload) for workload in WORKLOADS if workload.name in wanted]
         others, found = _extras(session, wanted)
     medians = {found.workload.name: found.medians() for found in results}

@@ -4,8 +4,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -140,6 +139,7 @@ class Session:
         folder: for everything that is written; given back by whoever made it.
         rounds: counted rounds of each contestant.
         seconds: of a round of training steps.
+        runs: counted whole runs of each contestant.
         quick: hardly any work: to see that all runs.
         threads: of OpenMP in each contestant; None: all cores.
         say: told what is under way.
@@ -148,7 +148,8 @@ class Session:
     data_dir: Path
     folder: Path
     rounds: int = 5
-    seconds: float = 3.0
+    seconds: float = 2.0
+    runs: int = 2
     quick: bool = False
     threads: int | None = None
     say: Say = print
@@ -168,7 +169,7 @@ class Session:
             for name, contestant in contestants.items():
                 measured[name].error = contestant.hear().get("error")
             self._warm_up(workload, images, contestants, measured)
-            for number in range(self.rounds if workload.measure == "steps" else self._whole_rounds):
+            for number in range(self.rounds if workload.measure == "steps" else self.runs):
                 self.say(f"{workload.name}: round {number + 1}")
                 for name, contestant in contestants.items():
                     if measured[name].error is None:
@@ -181,10 +182,6 @@ class Session:
             for contestant in contestants.values():
                 contestant.stop()
         return measured, real
-
-    @property
-    def _whole_rounds(self) -> int:
-        return max(1, min(self.rounds, 3))
 
     def _warm_up(
         self, workload: Workload, images: Path, contestants: dict[str, Contestant], measured: dict[str, Measured]
@@ -205,8 +202,3 @@ class Session:
         places = [f"data_dir={fresh}/data{number}", f"output_dir={fresh}/outputs"]
         short = ["trainer.max_epochs=1", "trainer.limit_train_batches=1"] if number == "warm_up" else []
         return [*workload.command(images, name), *places, *short]
-
-
-def python(*arguments: str) -> Sequence[str]:
-    """A command of this very Python."""
-    return [sys.executable, *arguments]
