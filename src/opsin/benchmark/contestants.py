@@ -1,6 +1,7 @@
 """Who is measured. Each runs in a process of its own, because memory and thread settings hold for whole processes."""
 
 import contextlib
+import multiprocessing
 import os
 import sys
 import time
@@ -221,6 +222,8 @@ def enter(name: str, task: Task, connection: Connection) -> None:
     """The life of a contestant's process; what it prints goes to a file, and how it fails to the connection."""
     if hasattr(os, "setsid"):
         os.setsid()  # so that it can be ended together with its loader workers
+    if sys.platform == "linux":  # a spawned process would spawn its loader workers too, which import torch anew
+        multiprocessing.set_start_method("fork", force=True)
     with (task.folder / "log.txt").open("w") as log:
         sys.stdout.flush()
         os.dup2(log.fileno(), 1)
