@@ -4,7 +4,7 @@ BIN := .venv/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-all check format dashboard clean
+.PHONY: help setup train test test-all check format benchmark dashboard clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ check: setup ## formatting, lint and types
 format: setup ## format the code and mend what lint can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+benchmark: setup ## measure Opsin beside bare PyTorch and common practice (ARGS="--write docs/benchmarks.md")
+	$(BIN)/python scripts/benchmark.py $(ARGS)
 
 dashboard: setup ## open TensorBoard on outputs/
 	$(BIN)/tensorboard --logdir outputs

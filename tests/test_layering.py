@@ -19,7 +19,7 @@ LAYERS = [  # each may import those above it in this list, and itself where it i
     {"teacher", "images"},
     {"result", "tuning"},
     {"run"},
-    {"embedding"},
+    {"embedding", "benchmark"},
 ]
 HYDRA_HOMES = {"config", "sweep"}
 

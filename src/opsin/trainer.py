@@ -1,8 +1,10 @@
 """The Lightning Trainer from plain values, and the choices that depend on the hardware."""
 
+import contextlib
 import ctypes
 import os
 import platform
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,6 +12,7 @@ from typing import Annotated, Any, Literal
 import lightning as L
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from lightning.pytorch.profilers import PassThroughProfiler
 from pydantic import Field
 from torch import nn
 
@@ -88,6 +91,8 @@ def make_trainer(
         torch.set_float32_matmul_precision("high")  # TF32 where an operation stays in float32
     if accelerator == "cpu":
         keep_freed_memory()
+        look_for_no_gpu()
+    drop_empty_hooks(callbacks)
     return L.Trainer(
         accelerator=accelerator,
         devices=devices,
@@ -106,7 +111,7 @@ def make_trainer(
         log_every_n_steps=log_every_n_steps,
         deterministic={"off": False, "warn": "warn", "strict": True}[deterministic],  # type: ignore[arg-type]
         detect_anomaly=detect_anomaly,
-        profiler=_profiler(profiler, folder),
+        profiler=_profiler(profiler, folder) if profiler else NoProfiler(),
         plugins=[AtomicCheckpointIO()],
         callbacks=callbacks,
         logger=loggers,
@@ -159,6 +164,44 @@ def keep_freed_memory() -> None:
             mallopt(parameter, value)
 
 
+def look_for_no_gpu() -> None:
+    """Spare every optimizer step a search for CUDA where there is none.
+
+    torch's optimizers ask each time whether a GPU is being captured; a build with CUDA then loads the driver's library
+    anew, in vain, which takes as long as a step of Adam on a small network. With no device visible it does not look.
+    """
+    if not torch.cuda.is_available():
+        os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+
+
+STEP_HOOKS = (
+    "on_train_batch_start",
+    "on_before_zero_grad",
+    "on_before_backward",
+    "on_after_backward",
+    "on_before_optimizer_step",
+    "on_train_batch_end",
+)
+
+
+def drop_empty_hooks(callbacks: list[L.Callback]) -> None:
+    """Spare every step the calls that do nothing: Lightning passes over a hook that cannot be called."""
+    for callback in callbacks:
+        for name in STEP_HOOKS:
+            if getattr(type(callback), name) is getattr(L.Callback, name):
+                setattr(callback, name, None)
+
+
+class NoProfiler(PassThroughProfiler):
+    """Measures nothing, and so quickly that sixty of its contexts in a step do not show."""
+
+    _nothing = contextlib.nullcontext()
+
+    def profile(self, action_name: str) -> AbstractContextManager[None]:  # type: ignore[override]
+        """A context in which nothing is done."""
+        return self._nothing
+
+
 @dataclass(frozen=True)
 class Layout:
     """How the network is laid out for the hardware: what `auto` became."""
@@ -191,9 +234,7 @@ def lay_out(
     return Layout(channels_last, compile)
 
 
-def _profiler(name: str | None, folder: Path) -> Any:
-    if name is None:
-        return None
+def _profiler(name: str, folder: Path) -> Any:
     from lightning.pytorch import profilers
 
     kinds = {

@@ -1,0 +1,121 @@
+"""What is measured besides speed: start-up, memory, the cost of more images, and what a second run is spared."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from opsin.benchmark.contestants import Task
+from opsin.benchmark.figures import Verdict, at_most, spread
+from opsin.benchmark.images import many_photos, prepare
+from opsin.benchmark.session import Contestant, Session
+from opsin.benchmark.workloads import Workload
+from opsin.config import CONFIGS
+
+ROOT = CONFIGS.parent
+IMPORTS = "import torch, torchvision, lightning"
+STORE_IMAGES, STORE_SIZE = 25_000, 180
+GROWTH_MB = 500.0
+
+
+def startup(session: Session) -> tuple[dict[str, Any], list[Verdict]]:
+    """Seconds from the start of `python train.py` to its first training step, and those of three imports alone."""
+    counts = (48, 12, 12) if session.quick else (20_000, 500, 500)
+    images, _ = prepare("mnist", session.data_dir.absolute(), session.folder, counts)
+    work = Workload("startup", "steps", "mnist", "cnn_gap", 28, 64, ("opsin",), counts)
+    words = [*work.command(images), f"data_dir={session.folder}/startup", f"output_dir={session.folder}/startup"]
+    first = "+callbacks.first._target_=opsin.benchmark.pace.FirstStep"
+    commands = {
+        "imports": [sys.executable, "-c", IMPORTS],
+        "opsin": [sys.executable, str(ROOT / "train.py"), *words, first],
+    }
+    times: dict[str, list[float]] = {name: [] for name in commands}
+    for number in range(1 + (1 if session.quick else max(3, session.rounds))):
+        session.say(f"startup: round {number}")
+        for name, command in commands.items():
+            start = time.perf_counter()
+            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=_environment(), check=False)
+            if done.returncode:
+                return {"error": done.stderr[-500:]}, [at_most("start-up to first step", None, 0, "s")]
+            if number:  # the first brings files into the page cache
+                times[name].append(time.perf_counter() - start)
+    found = {name: spread(values) for name, values in times.items()}
+    limit = 1.2 * found["imports"].median + 1
+    figures = {name: vars(value) for name, value in found.items()}
+    return figures, [at_most("start-up to first step (1.2x the imports + 1 s)", found["opsin"].median, limit, "s")]
+
+
+def _environment() -> dict[str, str]:
+    here = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])}
+    return {name: value for name, value in here.items() if name != "OMP_NUM_THREADS"}
+
+
+def memory(session: Session) -> tuple[dict[str, Any], list[Verdict]]:
+    """Growth while training from a large store, and what building it costs the first run and the second."""
+    count, size = (60, 32) if session.quick else (STORE_IMAGES, STORE_SIZE)
+    session.say(f"memory: making {count:,} JPEGs of {size}x{size}")
+    folder = many_photos(session.folder / "many", count, size)
+    words = [
+        "datamodule=image_folder",
+        f"datamodule.path={folder}",
+        f"datamodule.image_size={size}",
+        "datamodule.batch_size=64",
+        "datamodule.mean=0.5",  # measuring them is not what is measured here
+        "datamodule.std=0.5",
+        "model=strided_cnn",
+        "trainer.max_epochs=1",
+        "trainer.limit_val_batches=2",
+        "trainer.limit_test_batches=2",
+    ]
+    # Two processes: one that built the store before would have grown already.
+    (first,), (second,) = (_runs(session, "memory", [words]) for _ in range(2))
+    growth = second.get("growth")
+    total = growth["total"] if growth else None
+    setups = [run["parts"]["setup"] if "parts" in run else None for run in (first, second)]
+    name = f"resident growth, {count:,} images of {size}x{size} in the store"
+    checks = [at_most(name, total, GROWTH_MB, "MB")]
+    saved = setups[1] / setups[0] if setups[0] is not None and setups[1] is not None else None
+    checks.append(at_most("set-up of a second run on the same store / of the first", saved, 0.5, "of it"))
+    return {"growth_mb": growth, "setup_seconds": setups, "errors": _errors(first, second)}, checks
+
+
+def growth(session: Session) -> tuple[dict[str, Any], list[Verdict]]:
+    """Seconds of three epochs on one, two and four times the images."""
+    counts = (480, 48, 48) if session.quick else (20_000, 500, 500)
+    images, _ = prepare("mnist", session.data_dir.absolute(), session.folder, counts)
+    work = Workload("growth", "runs", "mnist", "cnn_gap", 28, 64, ("opsin",), counts, epochs=3)
+    shares = (0.04, 0.08, 0.16)
+    cut = ["trainer.limit_val_batches=1", "trainer.limit_test_batches=1"]
+    jobs = [[*work.command(images), *cut, f"datamodule.train_fraction={share}"] for share in shares]
+    warm, *runs = _runs(session, "growth", [jobs[0], *(jobs * (1 if session.quick else 3))])
+    if errors := _errors(warm, *runs):
+        return {"errors": errors}, [at_most("cost per image at 4x / at 1x the images", None, 1.1, "times")]
+    by_share = [runs[i :: len(shares)] for i in range(len(shares))]
+    counted = [group[0]["images"] for group in by_share]
+    seconds = [spread([run["parts"]["fit"] for run in group]) for group in by_share]
+    ratio = (seconds[2].median / counted[2]) / (seconds[0].median / counted[0])
+    figures = {"images": counted, "seconds": [vars(value) for value in seconds]}
+    return figures, [at_most("cost per image at 4x / at 1x the images", ratio, 1.1, "times")]
+
+
+def _runs(session: Session, name: str, jobs: list[list[str]]) -> list[dict[str, Any]]:
+    """Runs of Opsin one after another in one process."""
+    work = Workload(name, "runs", "mnist", "cnn_gap", 28, 64, ("opsin",), (0, 0, 0))
+    folder = session.folder / name
+    contestant = Contestant("opsin", Task(work, Path(), folder), session.threads)
+    try:
+        if "error" in (started := contestant.hear()):
+            return [started] * len(jobs)
+        found = []
+        for number, words in enumerate(jobs):
+            session.say(f"{name}: run {number + 1} of {len(jobs)}")
+            found.append(contestant.ask([*words, f"data_dir={folder}/data", f"output_dir={folder}/outputs"]))
+        return found
+    finally:
+        contestant.stop()
+
+
+def _errors(*runs: dict[str, Any]) -> list[str]:
+    return [run["error"] for run in runs if "error" in run]

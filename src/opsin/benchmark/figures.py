@@ -1,0 +1,91 @@
+"""Medians, spreads, ratios, and which goals they meet."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from opsin.benchmark.workloads import Goal
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Some measurements of one thing.
+
+    Attributes:
+        median: of all.
+        low: the least.
+        high: the largest.
+        n: how many.
+    """
+
+    median: float
+    low: float
+    high: float
+    n: int
+
+    def __str__(self) -> str:
+        """Median and range, as short as the numbers allow."""
+        digits = 0 if self.median >= 100 else 1 if self.median >= 10 else 2
+        return f"{self.median:,.{digits}f} ({self.low:,.{digits}f} to {self.high:,.{digits}f})"
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Median and range of at least one value."""
+    return Spread(statistics.median(values), min(values), max(values), len(values))
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A goal and what was measured.
+
+    Attributes:
+        figure: what is compared, in words.
+        goal: what was aimed at, in words.
+        value: what was measured; None: it could not be.
+        met: whether that reaches the goal; None without a value.
+        text: the value with its unit.
+    """
+
+    figure: str
+    goal: str
+    value: float | None
+    met: bool | None
+    text: str
+
+    @property
+    def word(self) -> str:
+        """Met, not met, or not measured."""
+        return "not measured" if self.met is None else "met" if self.met else "not met"
+
+
+def at_least(figure: str, value: float | None, goal: float) -> Verdict:
+    """A ratio that should be large."""
+    met = None if value is None else value >= goal
+    return Verdict(figure, f"at least {goal:.2f}", value, met, "" if value is None else f"{value:.2f}")
+
+
+def at_most(figure: str, value: float | None, goal: float, unit: str) -> Verdict:
+    """An amount that should be small."""
+    met = None if value is None else value <= goal
+    return Verdict(figure, f"at most {goal:.4g} {unit}", value, met, "" if value is None else f"{value:.4g} {unit}")
+
+
+LETTERS = {"bare": "(a)", "bare_same": "(b)", "common": "(c)", "opsin": "(d)", "opsin_uncached": "(d) uncached"}
+
+
+def verdicts(goals: Sequence[Goal], medians: Mapping[str, Mapping[str, float | None]]) -> list[Verdict]:
+    """The ratio of medians of every goal whose workload was measured.
+
+    Args:
+        goals: what to compare.
+        medians: images/s by workload and contestant; None where one could not be measured.
+    """
+    found = []
+    for goal in goals:
+        if goal.workload not in medians:
+            continue
+        above, below = (medians[goal.workload].get(name) for name in (goal.faster, goal.slower))
+        ratio = above / below if above is not None and below else None
+        name = f"{LETTERS[goal.faster]} / {LETTERS[goal.slower]} {goal.workload}"
+        found.append(at_least(name, ratio, goal.at_least))
+    return found

@@ -1,0 +1,169 @@
+"""The results as a table for the terminal, as JSON, and as a section of docs/benchmarks.md."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from opsin.benchmark.figures import Verdict
+from opsin.benchmark.session import Measured
+from opsin.benchmark.workloads import TITLES, Workload
+from opsin.rundir import write_atomically
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+COLUMNS = ("work", "who", "images/s: median (range)", "peak memory", "notes")
+UNKNOWN = "?"
+
+
+@dataclass(frozen=True)
+class Result:
+    """All contestants of one workload.
+
+    Attributes:
+        workload: what was done.
+        measured: what each came to, by name.
+        real: whether the images are real ones.
+        compute: of Opsin, in shares of the card's limit; see `opsin.benchmark.limits`.
+    """
+
+    workload: Workload
+    measured: dict[str, Measured]
+    real: bool
+    compute: dict[str, float | None]
+
+    def medians(self) -> dict[str, float | None]:
+        """Images/s by contestant."""
+        return {name: found.speed.median if found.speed else None for name, found in self.measured.items()}
+
+
+def rows(results: Sequence[Result]) -> list[tuple[str, ...]]:
+    """One per workload and contestant, as `COLUMNS` says."""
+    found: list[tuple[str, ...]] = []
+    for result in results:
+        for name, measured in result.measured.items():
+            speed = f"{measured.speed}, n={measured.speed.n}" if measured.speed else f"not run: {measured.error}"
+            memory = UNKNOWN if measured.peak_mb is None else f"{measured.peak_mb:,.0f} MB"
+            found.append((result.workload.name, TITLES[name], speed, memory, _notes(result, name, measured)))
+    return found
+
+
+def _notes(result: Result, name: str, measured: Measured) -> str:
+    notes = []
+    if result.workload.measure == "runs" and measured.seconds:
+        median = sorted(measured.seconds)[len(measured.seconds) // 2]
+        notes.append(f"{result.workload.epochs} epochs with all else in {median:.1f} s")
+    if "workers" in measured.facts:
+        notes.append(f"{measured.facts['workers']} loader workers")
+    if name.startswith("bare") and result.workload.augmentation != "none":
+        notes.append("without augmentation")
+    if name == "opsin":
+        notes += [f"{share:.1%} {what}" for what, share in result.compute.items() if share is not None]
+    return ", ".join(notes)
+
+
+def tables(results: Sequence[Result], verdicts: Sequence[Verdict]) -> list["Table"]:
+    """Both tables for the terminal."""
+    from rich.table import Table
+
+    speeds = Table(*COLUMNS, title="Speed", title_justify="left")
+    for row in rows(results):
+        speeds.add_row(*row)
+    goals = Table("figure", "goal", "measured", "", title="Goals", title_justify="left")
+    for verdict in verdicts:
+        goals.add_row(verdict.figure, verdict.goal, verdict.text, verdict.word)
+    return [speeds, goals]
+
+
+def as_json(results: Sequence[Result], extras: dict[str, Any], verdicts: Sequence[Verdict], about: Any) -> Any:
+    """Everything, as plain values."""
+    return {
+        "about": about,
+        "workloads": {
+            result.workload.name: {
+                "workload": asdict(result.workload),
+                "real_images": result.real,
+                "compute": result.compute,
+                "contestants": {
+                    name: {**asdict(found), "speed": found.speed and asdict(found.speed)}
+                    for name, found in result.measured.items()
+                },
+            }
+            for result in results
+        },
+        "extras": extras,
+        "goals": [{**asdict(verdict), "word": verdict.word} for verdict in verdicts],
+    }
+
+
+def as_markdown(results: Sequence[Result], verdicts: Sequence[Verdict], about: dict[str, Any]) -> str:
+    """The tables with their machine and versions."""
+    hardware, versions = about["hardware"], about["versions"]
+    accelerators = ", ".join(hardware["gpus"]) or "no GPU"
+    real = sorted({result.workload.images for result in results if result.real})
+    lines = [
+        f"## {_machine(about)}",
+        "",
+        f"{hardware['cpu']}, {hardware['cores']} cores, {hardware['memory_gib']} GiB, {accelerators}; "
+        f"Opsin's precision here: {about['precision']}. {about['date']}, commit {about['commit']}; "
+        + ", ".join(f"{name} {version}" for name, version in versions.items())
+        + ".",
+        f"Real images: {', '.join(real) or 'none'}; the others were made. Rounds of all contestants in turn"
+        f"{', of about ' + str(about['seconds']) + ' s each' if about.get('seconds') else ''}.",
+        f"Command: `{about['command']}`; {about['minutes']:.1f} minutes in all.",
+        "",
+        *_markdown_table(("figure", "goal", "measured", "verdict"), [_cells(verdict) for verdict in verdicts]),
+        "",
+        *_markdown_table(COLUMNS, rows(results)),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _cells(verdict: Verdict) -> tuple[str, ...]:
+    return verdict.figure, verdict.goal, verdict.text, verdict.word
+
+
+def _markdown_table(header: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
+    lines = [header, ["---"] * len(header), *body]
+    return ["| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in line) + " |" for line in lines]
+
+
+def _machine(about: dict[str, Any]) -> str:
+    hardware = about["hardware"]
+    name = ", ".join(hardware["gpus"]) or hardware["cpu"]
+    return f"{name}, {hardware['cores']} cores"
+
+
+def write_page(path: Path, section: str, about: dict[str, Any]) -> None:
+    """Put a machine's section into a page: in the place of its earlier one, else at the end; all other text stays."""
+    name = re.sub(r"[^A-Za-z0-9]+", "-", _machine(about)).strip("-").lower()
+    begin, end = f"<!-- measured: {name} -->", f"<!-- /measured: {name} -->"
+    block = f"{begin}\n{section}{end}\n"
+    text = path.read_text(encoding="utf-8") if path.exists() else HEAD
+    if begin in text and end in text:
+        before, rest = text.split(begin, 1)
+        text = before + block + rest.split(end, 1)[1].lstrip("\n")
+    else:
+        text = f"{text.rstrip()}\n\n{block}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, text)
+
+
+HEAD = """# Benchmarks
+
+Made by `make benchmark`, which anyone can run. All contestants of a workload train the same network with the same batch
+size on the same images, each in a process of its own, in turn, round by round. A ratio is one of medians.
+
+- **(a)** the shortest honest PyTorch loop: float32, normalised images in memory as one tensor, no augmentation;
+- **(b)** that loop with Opsin's precision, memory format, compile choice, fused optimizer and allocator setting;
+- **(c)** common practice: torchvision dataset, transforms of single Pillow images, DataLoader with the number
+  of workers that is fastest on the machine, a plain LightningModule with torchmetrics and self.log,
+  all else as Lightning has it;
+- **(d)** Opsin as `python train.py` runs it, with its default callbacks and TensorBoard.
+
+Steps are timed in steady state, without validation and checkpoints. Runs of ten epochs are timed whole, from the first
+image decoded to the last tested, with nothing decoded or cached before; their images/s count every epoch.
+"""

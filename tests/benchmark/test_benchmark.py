@@ -1,0 +1,46 @@
+"""The command from end to end, with hardly any work."""
+
+import json
+import sys
+
+import pytest
+
+from opsin.benchmark.command import main
+from opsin.benchmark.contestants import Task
+from opsin.benchmark.session import Contestant, Session
+from opsin.benchmark.workloads import WORKLOADS
+
+
+@pytest.mark.slow
+def test_all_contestants_run_and_the_page_is_written(tmp_path, monkeypatch):
+    page, figures = tmp_path / "benchmarks.md", tmp_path / "figures.json"
+    monkeypatch.setattr(sys, "argv", ["scripts/benchmark.py"])
+    words = ["--quick", "--threads", "1", "--only", "mnist_64", "--data-dir", str(tmp_path / "none")]
+    assert main([*words, "--json", str(figures), "--write", str(page), "--work-dir", str(tmp_path)]) == 0
+    tree = json.loads(figures.read_text())
+    found = tree["workloads"]["mnist_64"]["contestants"]
+    assert set(found) == {"bare", "bare_same", "common", "opsin"}
+    assert all(one["speed"]["median"] > 0 and one["speed"]["n"] == 1 for one in found.values())
+    assert found["common"]["facts"]["workers"] in (int(count) for count in found["common"]["facts"]["tried"])
+    assert {goal["figure"] for goal in tree["goals"]} >= {"(d) / (b) mnist_64", "(d) / (c) mnist_64"}
+    assert "(d) / (b) mnist_64" in page.read_text()
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == []  # nothing is left behind
+
+
+@pytest.mark.slow
+def test_a_contestant_that_fails_is_told_of_and_leaves_the_others_be(tmp_path):
+    work = WORKLOADS[0].quick()
+    contestant = Contestant("opsin", Task(work, tmp_path / "missing", tmp_path / "task"), threads=1)
+    try:
+        assert contestant.hear() == {"ready": True}
+        assert "UserError" in contestant.hear()["error"]
+        assert "error" in contestant.ask(1.0)
+    finally:
+        contestant.stop()
+
+
+def test_a_session_needs_no_real_images(tmp_path):
+    session = Session(tmp_path, tmp_path, quick=True)
+    assert session.rounds == 5
+    with pytest.raises(SystemExit):
+        main(["--only", "nothing"])
