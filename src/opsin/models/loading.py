@@ -57,7 +57,7 @@ def load_weights(network: Network, weights: str) -> LoadedWeights:
         source, state = _pretrained(network, weights)
     else:
         path = _weights_file(weights)
-        source, state = str(path), _without_wrappers(read_state_dict(path))
+        source, state = str(path), without_wrappers(read_state_dict(path))
     return _load(network, _renamed(network, state, source), source)
 
 
@@ -119,7 +119,7 @@ def _weights_file(weights: str) -> Path:
     raise UserError(f"model.weights={weights} is neither {names}, nor an existing run directory or file{hint}")
 
 
-def _without_wrappers(state: StateDict) -> StateDict:
+def without_wrappers(state: StateDict) -> StateDict:
     """Return the network's own tensors out of a checkpoint of Opsin, of DDP or of a compiled module."""
     state = {key.replace("_orig_mod.", ""): tensor for key, tensor in state.items()}
     if any(key.startswith("network.") for key in state):  # the rest are losses, metrics and the like

@@ -1,0 +1,37 @@
+"""Write a run's backbone as a file for model.weights: python scripts/export.py outputs/latest cats.safetensors."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from opsin.errors import UserError
+from opsin.rundir import RunDirectory
+
+
+def main() -> int:
+    """Print what was written, or one line that says what is wrong."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", help="a run directory, such as outputs/latest")
+    parser.add_argument("file", type=Path, help="the file to write, *.safetensors")
+    parser.add_argument("--float32", action="store_true", help="full precision, twice the size")
+    arguments = parser.parse_args()
+    try:
+        run = RunDirectory.of(arguments.run)
+        if arguments.file.suffix != ".safetensors":
+            raise UserError(f"{arguments.file}: the file of weights must end in .safetensors")
+        from opsin.models.saving import save_backbone
+
+        if not run.best.is_file():
+            raise UserError(f"{run.path} has not come to the end of its first epoch: there is nothing to export")
+        result = run.read_result()
+        facts = {str(key): str(result[key]) for key in ("commit", "seed") if key in result}
+        count = save_backbone(run.best, arguments.file, facts, half=not arguments.float32)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(f"{count} tensors, {arguments.file.stat().st_size / 1e6:.1f} MB: model.weights={arguments.file}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
