@@ -19,6 +19,7 @@ from opsin.callbacks.base import is_metric
 from opsin.classifier import Classifier
 from opsin.config import Composed
 from opsin.data import ImageDataModule
+from opsin.distillation import Distillation
 from opsin.loggers import Value
 from opsin.metrics import per_class
 from opsin.models import LoadedWeights, Network
@@ -115,8 +116,16 @@ def _flat(tree: Mapping[str, Any], above: str = "") -> dict[str, Value]:
     return found
 
 
-def settings(plan: Plan, trainer: L.Trainer, layout: Layout, data: ImageDataModule) -> dict[str, Any]:
+def settings(
+    plan: Plan,
+    trainer: L.Trainer,
+    layout: Layout,
+    data: ImageDataModule,
+    feature_cache: str,
+    distillation: Distillation | None,
+) -> dict[str, Any]:
     """What every `auto` became, and the other settings that decide about speed."""
+    taught = {"teacher": f"{plan['model'].beside['teacher']} ({distillation.weights})"} if distillation else {}
     return {
         "accelerator": trainer.strategy.root_device.type,
         "devices": trainer.world_size,
@@ -128,6 +137,8 @@ def settings(plan: Plan, trainer: L.Trainer, layout: Layout, data: ImageDataModu
         "batch_size": data.batch_size,
         "max_epochs": trainer.max_epochs,
         "augmentation": str(data.augmentation),
+        "feature_cache": feature_cache,
+        **taught,
     }
 
 

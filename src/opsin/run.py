@@ -58,12 +58,10 @@ def train(composed: Composed) -> float:
         step = result.step_of(checkpoint) if checkpoint else None
         trainer = build.trainer(plan, run, step, unfreezing)
         distillation = teacher.distillation(plan, data, network, trainer)
-        cached = plan["feature_cache"].build().serve(data, network, unfreezing.never_trained, trainer)
+        feature_cache = plan["feature_cache"].build().serve(data, network, unfreezing.never_trained, trainer)
         classifier = build.classifier(plan, data, network, loss, {"data": data.facts()}, distillation)
-        record["settings"] = result.settings(plan, trainer, layout, data) | {"feature_cache": cached}
+        record["settings"] = result.settings(plan, trainer, layout, data, feature_cache, distillation)
         record |= {"batch_size_auto": found.facts()} if found else {}
-        if distillation is not None:
-            record["settings"]["teacher"] = f"{plan['model'].beside['teacher']} ({distillation.weights})"
         summary = summarise(network, (data.channels, *data.image_size))
         if writes:
             run.write_result(record)
