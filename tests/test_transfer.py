@@ -95,7 +95,10 @@ def refusal(*words: str) -> str:
         ),
         (["model.phases=[{epoch: 5, trainable: all}, {epoch: 6}]"], "model.phases[1].trainable is missing"),
         (["model.phases=[{epoch: 0, trainable: all}]"], "model.phases[0].epoch should be greater than or equal to 1"),
-        (["model.phases=[{epoch: 5, trainable: al}]"], "model.phases[0].trainable should be 'all' or 'head', not 'al'"),
+        (
+            ["model.phases=[{epoch: 5, trainable: al}]"],
+            "model.phases[0].trainable should be `all`, `head`, `last:N` or a list of stages, not 'al'",
+        ),
         (["model.phases=[{epoch: 5, trainable: all, lr_factor: 0}]"], "phases[0].lr_factor should be greater than 0"),
         (["model.phases={epoch: 5, trainable: all}"], "model.phases should be a valid array"),
         (["model.layer_decay=1.5"], "model.layer_decay should be less than or equal to 1"),
