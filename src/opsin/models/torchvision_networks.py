@@ -199,7 +199,7 @@ convnext_tiny = _backbone(
 )
 
 KINDS["opsin"]["resnet18"] = lambda **_: Weights(
-    name="ResNet18 of Opsin, trained on CIFAR-10 at 64 pixels",
+    name="ResNet18 of Opsin, taught CIFAR-10 by its labels and EfficientNet-Lite0",
     mean=(0.4914, 0.4822, 0.4465),
     std=(0.2470, 0.2435, 0.2616),
     size=(64, 64),
