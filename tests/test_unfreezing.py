@@ -220,8 +220,17 @@ def test_a_moving_average_leaves_frozen_stages_as_they_are(start) -> None:
     "model",
     [
         "mini_resnet",
-        pytest.param("resnet18_feature_extract", marks=pytest.mark.slow),
-        pytest.param("efficientnet_lite0_feature_extract", marks=pytest.mark.slow),
+        *(
+            pytest.param(model, marks=pytest.mark.slow)
+            for model in (
+                "resnet18_feature_extract",
+                "resnet50_feature_extract",
+                "mobilenet_v2_feature_extract",
+                "efficientnet_b0_feature_extract",
+                "efficientnet_lite0_feature_extract",
+                "vgg16_partial",
+            )
+        ),
     ],
 )
 def test_real_networks_keep_the_contract(start, model: str) -> None:
@@ -230,7 +239,7 @@ def test_real_networks_keep_the_contract(start, model: str) -> None:
     run = start(*TINY[3:], *words, *limits, "trainer.max_epochs=3", "trainer.limit_test_batches=1")
     frozen = run.read_result()["frozen"]
     assert frozen["verified"]
-    assert frozen["stages"][0] == "stem"
+    assert frozen["stages"][0] == ("block1" if "vgg" in model else "stem")
     assert len(run.read_result()["parameters"]["phases"]) > 3
 
 
