@@ -157,6 +157,16 @@ def test_a_killed_process_leaves_nothing_that_is_trusted(tmp_path):
     assert np.array_equal(store.take(np.arange(100)), numbers(np.arange(100)))
 
 
+def test_long_work_is_told_once_with_what_is_left(tmp_path, caplog, monkeypatch):
+    clock = iter(range(1000))
+    monkeypatch.setattr("opsin.data.disk.time.monotonic", lambda: next(clock))
+    with caplog.at_level("INFO", logger="opsin.data.disk"):
+        opened(tmp_path).complete(np.arange(100), 10, numbers)
+    assert [record.message for record in caplog.records] == [
+        "computing features, once: 100 images, about 8 s more"
+    ]
+
+
 def filled(cache, offset, count=10):
     store = opened(cache, count, facts={"offset": offset})
     store.complete(np.arange(count), count, lambda rows: numbers(rows) + offset)

@@ -116,9 +116,9 @@ def clear_leftovers(stores: Path) -> None:
 
 @contextmanager
 def progress(total: int, work: str) -> Iterator[Callable[[int], None]]:
-    """A bar on the terminal, for work that proves to be long."""
+    """A bar on the terminal, and elsewhere one line, for work that proves to be long."""
     if not sys.stderr.isatty():
-        yield lambda _: None
+        yield _one_line(total, work)
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -137,6 +137,20 @@ def progress(total: int, work: str) -> Iterator[Callable[[int], None]]:
         yield advance
     finally:
         bar.stop()
+
+
+def _one_line(total: int, work: str) -> Callable[[int], None]:
+    begin, done, told = time.monotonic(), 0, False
+
+    def advance(images: int) -> None:
+        nonlocal done, told
+        done += images
+        elapsed = time.monotonic() - begin
+        if not told and elapsed > _LONG and (left := elapsed / done * (total - done)) > _LONG:
+            _LOG.info("%s: %s images, about %.0f s more", work, f"{total:,}", left)
+            told = True
+
+    return advance
 
 
 def sync(file: IO[Any]) -> None:

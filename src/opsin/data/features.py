@@ -84,7 +84,7 @@ class FeatureStore:
             check_space(self._folder, len(missing) * self._rows.array[:1].nbytes, _WHAT)
             with (
                 (self._folder / "features.npy").open("r+b") as file,
-                progress(len(missing), "computing frozen features, once") as advance,
+                progress(len(missing), "computing features, once") as advance,
             ):
                 start = Path(file.name).stat().st_size - self._rows.array.nbytes
                 for number, first in enumerate(range(0, len(missing), block), start=1):
