@@ -17,7 +17,9 @@ def main() -> int:
         help="nothing: the run's own images; a folder of images, with class folders or without; or words of train.py, "
         "such as datamodule=cats_vs_dogs datamodule.path=PHOTOS data_dir=PATH",
     )
-    parser.add_argument("--out", type=Path, help="the folder to write to (default: RUN/embeddings)")
+    parser.add_argument(
+        "--out", type=Path, help="the folder to write to (default: RUN/embeddings, other images: a folder in it)"
+    )
     parser.add_argument("--image-size", type=int, metavar="N", help="side in pixels (default: what it learned from)")
     parser.add_argument("--split", choices=("train", "val", "test", "all"), default="all")
     parser.add_argument("--format", nargs="+", choices=("npz", "parquet"), default=("npz", "parquet"))

@@ -19,13 +19,12 @@ def main() -> int:
         run = RunDirectory.of(arguments.run)
         if arguments.file.suffix != ".safetensors":
             raise UserError(f"{arguments.file}: the file of weights must end in .safetensors")
+        from opsin.learned import find_learned
         from opsin.models.saving import save_backbone
 
-        if not run.best.is_file():
-            raise UserError(f"{run.path} has not come to the end of its first epoch: there is nothing to export")
         result = run.read_result()
         facts = {str(key): str(result[key]) for key in ("commit", "seed") if key in result}
-        count = save_backbone(run.best, arguments.file, facts, half=not arguments.float32)
+        count = save_backbone(find_learned(str(run.path)).network, arguments.file, facts, half=not arguments.float32)
     except UserError as error:
         print(error, file=sys.stderr)
         return 1

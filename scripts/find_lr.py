@@ -70,6 +70,8 @@ def measure(composed: "Composed", steps: int, lowest: float, highest: float) -> 
     L.seed_everything(plan.seed, verbose=False)
     data = build.data(plan)
     data.setup("fit")
+    if plan["model"].beside.get("teacher"):
+        raise UserError("model.teacher: find_lr measures the loss on labels alone; set model.teacher=null")
     trials = Trials(plan, data, build.loss(plan, data), composed.run.path)
     return range_test(plan, data, trials, steps=steps, lowest=lowest, highest=highest)
 

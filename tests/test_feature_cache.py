@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from opsin.config import compose, from_saved
-from opsin.errors import Interrupted
+from opsin.errors import Interrupted, UserError
 from opsin.feature_cache import cacheable_step
 from opsin.models import Network, cnn_flatten, cnn_gap, resnet18
 from opsin.run import evaluate, train
@@ -54,7 +54,7 @@ def told(run: RunDirectory) -> str:
 @pytest.mark.parametrize(("words", "step"), [(FROZEN, "head.flatten"), (PARTIAL, "block2")])
 def test_cached_and_uncached_training_end_alike(start, words, step) -> None:
     cached, whole = start(*words, name="a"), start(*words, "feature_cache=off", name="b")
-    assert told(cached) == f"{step} of 273 images"
+    assert told(cached).startswith(f"{step} of 273 images, ")
     assert told(whole) == "off: feature_cache=off"
     mine, its = network(cached), network(whole)
     assert mine.keys() == its.keys()  # the checkpoint is the whole network
@@ -138,6 +138,7 @@ def test_a_changed_image_is_computed_anew(start, tmp_path) -> None:
         ((*FROZEN, "augmentation=digits"), "feature_cache.views=8"),
         ((*FROZEN, "augmentation=mixup_cutmix", "feature_cache.views=2"), "mixes images"),
         ((*FROZEN, "trainer.precision=bf16-true"), "trainer.precision=bf16-true"),
+        ((*FROZEN, "trainer.limit_train_batches=1"), "takes only some of the images"),
     ],
 )
 def test_it_steps_aside_and_says_why(start, words, reason) -> None:
@@ -146,9 +147,34 @@ def test_it_steps_aside_and_says_why(start, words, reason) -> None:
     assert reason in told(run)
 
 
-def test_too_little_room_leaves_the_run_alone(start, monkeypatch) -> None:
-    from opsin.errors import UserError
+def test_features_much_larger_than_their_images_are_computed_again(start, monkeypatch) -> None:
+    monkeypatch.setattr("opsin.feature_cache.ROOMY", 0)
+    run = start("model=cnn_gap", "model.trainable=[block2,block3]", *QUICK, "trainer.max_epochs=1")
+    assert told(run) == "off: block1 of these images takes 0.0 GB, 14 times their pixels"
 
+
+def test_a_resumed_run_computes_its_features_with_its_own_weights(start, monkeypatch) -> None:
+    monkeypatch.setenv("OPSIN_TARGETS", "interruptions")
+    other = start("model=cnn_gap", *QUICK, "trainer.max_epochs=1", name="other")
+    words = (*FROZEN, f"model.weights={other.path}")
+    whole = start(*words, name="whole")
+    with pytest.raises(Interrupted):
+        start(*words, "+callbacks.stop={_target_: interruptions.StopAt, step: 7}", name="cut")
+    torch.save({"state_dict": {}}, other.best)  # what the run was begun with is there no more
+    cut = RunDirectory(whole.path.with_name("cut"))
+    train(from_saved(cut, ["callbacks.stop=null"]))
+    assert cut.read_result()["metrics"] == whole.read_result()["metrics"]
+    assert cut.read_result()["weights"] == whole.read_result()["weights"]
+
+
+def test_what_decides_the_features_cannot_be_changed_on_the_way(start) -> None:
+    run = start(*FROZEN, "trainer.max_epochs=1")
+    for word in ("model.trainable=all", "model.weights=none", "datamodule.image_size=20"):
+        with pytest.raises(UserError, match=f"{word} does not go with resume"):
+            from_saved(run, [word])
+
+
+def test_too_little_room_leaves_the_run_alone(start, monkeypatch) -> None:
     def full(*_):
         raise UserError("Cached features need room")
 
@@ -158,7 +184,7 @@ def test_too_little_room_leaves_the_run_alone(start, monkeypatch) -> None:
 
 def test_views_augment_training_images_only(start, tmp_path) -> None:
     run = start(*FROZEN, *VIEWS)
-    assert told(run) == "head.flatten of 273 images, 3 augmented views for training"
+    assert told(run) == "head.flatten of 273 images, 0.1 MB, 3 augmented views for training"
     assert sorted(stores(tmp_path).values()) == [129, 129, 129, 144]
     metrics = run.read_result()["metrics"]
     assert evaluate(run, "val")["metrics"]["val/loss"] == pytest.approx(metrics["val/loss"], abs=2e-3)

@@ -240,7 +240,9 @@ def classifier(
         if not groups:
             raise UserError("model.trainable leaves nothing to train: take model.trainable=head or more")
         if distillation is not None:
-            groups.append({"name": "distillation", "params": list(distillation.parameters()), "lr": node.beside["lr"]})
+            rate = next(group["lr"] for group in groups if group["name"].startswith("head"))
+            taught = {"params": list(distillation.parameters()), "lr": rate, "weight_decay": 0.0}
+            groups.append({"name": "distillation", **taught})
         fused = {"fused": True} if node.takes("fused") and "fused" not in node.arguments else {}
         return node.build(params=groups, **fused)  # type: ignore[no-any-return]
 

@@ -107,14 +107,16 @@ class Classifier(L.LightningModule):
     def _step(self, split: str, batch: Any) -> Tensor:
         logits, loss = self._learn(batch)
         self._measure(split).update(logits, batch.targets, loss)
-        return self._with_auxiliary(loss, batch.targets)
+        return self._with_auxiliary(loss, batch)
 
-    def _with_auxiliary(self, loss: Tensor, targets: Tensor) -> Tensor:
+    def _with_auxiliary(self, loss: Tensor, batch: Any) -> Tensor:
         """The loss to train on: with that of an auxiliary head, where there is one. It is no part of the metrics."""
         auxiliary = getattr(self.network, "auxiliary", None)
         if auxiliary is None or (logits := auxiliary.take_logits()) is None:
             return loss
-        total: Tensor = loss + auxiliary.weight * self.loss(logits, targets)
+        taught = self.distillation is not None and batch.taught is not None
+        labels = self.distillation.weights.labels if taught and self.distillation is not None else 1.0
+        total: Tensor = loss + auxiliary.weight * labels * self.loss(logits, batch.targets)
         return total
 
     def _learn(self, batch: Any) -> tuple[Tensor, Tensor]:
@@ -176,8 +178,8 @@ class Classifier(L.LightningModule):
             self.log_dict({f"{split}/{name}": value for name, value in scalars.items()}, rank_zero_only=False)
 
 
-def load_network(classifier: Classifier, checkpoint: Path) -> None:
-    """Put the weights of a checkpoint into a classifier's network, every tensor of it.
+def load_network(network: Network, checkpoint: Path) -> None:
+    """Put the weights of a checkpoint into a run's network, every tensor of it.
 
     Raises:
         UserError: there is no such checkpoint.
@@ -190,4 +192,4 @@ def load_network(classifier: Classifier, checkpoint: Path) -> None:
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
     prefix = "network."
     weights = {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
-    classifier.network.load_state_dict(weights, strict=True)
+    network.load_state_dict(weights, strict=True)

@@ -23,6 +23,9 @@ from opsin.models.network import as_embedding
 VERSION = 1
 """Part of every feature store's name: raise it when the same network would give other features."""
 
+BLOCK = 64
+"""Images that are computed at once, always so many: what an image gives must not depend on those beside it."""
+
 Indices = NDArray[np.int64]
 View = Callable[[Store, Indices], Tensor]
 
@@ -97,7 +100,6 @@ def extract(
     facts: Sequence[dict[str, Any]],
     *,
     cache_dir: Path,
-    block: int,
     fingerprint: Callable[[Store], str] = lambda store: store.fingerprint,
 ) -> FeaturePart:
     """The features of a split's images, those that are missing computed now.
@@ -108,8 +110,7 @@ def extract(
         views: For each view, what gives the network's input `(B, C, H, W)` for some images of a store.
         facts: Of each view, all that decides that input beside the images' fingerprint.
         cache_dir: The folder of all feature stores.
-        block: Images to compute at once.
-        fingerprint: What tells the images of a store from all others, as the views see them.
+        fingerprint: What tells the images of a store's source from all others, as the views see them.
 
     Raises:
         UserError: They cannot be written, or do not fit half precision.
@@ -119,8 +120,9 @@ def extract(
     for view, of_view in zip(views, facts, strict=True):
         stores: list[FeatureStore] = []
         for store, rows in part.by_store():
-            features = open_features(cache_dir, {**decided, **of_view, "images": fingerprint(store)}, len(store), shape)
-            features.complete(rows, block, partial(_compute, extractor, view, store))
+            images = hashlib.blake2b(fingerprint(store).encode() + store.kept.tobytes(), digest_size=16).hexdigest()
+            features = open_features(cache_dir, {**decided, **of_view, "images": images}, len(store), shape)
+            features.complete(rows, BLOCK, partial(_compute, extractor, view, store))
             stores.append(features)
         found.append(stores)
     return FeaturePart(found, part.index)

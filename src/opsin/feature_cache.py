@@ -28,6 +28,10 @@ EXACT = ("32-true", "bf16-mixed", "16-mixed")
 """Precisions that leave the weights in float32, so that the network can be used before the trainer takes it."""
 
 
+LARGE, ROOMY = 4, 2**31
+"""Features so many times as large as the pixels, and of so many bytes in all, take longer to read than to compute."""
+
+
 @dataclass(frozen=True)
 class FeatureCache:
     """Whether and how frozen features are cached.
@@ -67,6 +71,11 @@ class FeatureCache:
             str(trainer.precision),
         )
         views = self.views or 0 if _augments(data) else 0
+        images, store = len(data.part("train")) + len(data.part("val")), data.part("train").stores[0]
+        one = extractor(_plain(data, extractor)(store, np.zeros(1, np.int64))).astype(np.float16).nbytes
+        size, times = one * (images + len(data.part("train")) * max(0, views - 1)), one / store.pixels[0].nbytes
+        if times > LARGE and size > ROOMY:
+            return f"off: {step} of these images takes {size / 1e9:.1f} GB, {times:.0f} times their pixels"
         try:
             parts: dict[Split, FeaturePart] = {
                 "train": _extract(data, extractor, data.part("train"), views),
@@ -75,8 +84,8 @@ class FeatureCache:
         except UserError as error:
             return f"off: {error}"
         data.serve_features(parts, step)
-        count = len(data.part("train")) + len(data.part("val"))
-        return f"{step} of {count:,} images" + (f", {views} augmented views for training" if views else "")
+        told = f"{step} of {images:,} images, {size / 1e6:,.1f} MB"
+        return told + (f", {views} augmented views for training" if views else "")
 
     def _reason(self, data: ImageDataModule, network: Network, step: str | None, trainer: L.Trainer) -> str | None:
         if self.mode == "off":
@@ -85,6 +94,8 @@ class FeatureCache:
             return f"{next(iter(network.stages))} trains, and it comes first"
         if str(trainer.precision) not in EXACT:
             return f"trainer.precision={trainer.precision} changes the weights themselves"
+        if trainer.limit_train_batches != 1.0 or isinstance(trainer.limit_train_batches, int):
+            return "trainer.limit_train_batches takes only some of the images"
         if _augments(data):
             if self.views is None:
                 return "every epoch's images are augmented anew; feature_cache.views=8 would draw from 8 views of each"
@@ -130,7 +141,6 @@ def _extract(data: ImageDataModule, extractor: Extractor, part: Part, views: int
         [_augmented(data, extractor, view) for view in range(views)] or [_plain(data, extractor)],
         [facts | {"view": view} for view in range(views)] or [facts],
         cache_dir=data.features_dir,
-        block=data.eval_batch_size,
     )
 
 

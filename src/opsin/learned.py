@@ -1,7 +1,6 @@
 """A network that has learned, found by its name, and what it makes of images: for teachers and for embeddings."""
 
 import difflib
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +22,6 @@ from opsin.extraction import Extractor, extract
 from opsin.models import Network, load_weights
 from opsin.models.weights import KINDS, known_weights
 from opsin.rundir import RunDirectory, find_runs
-
-BLOCK = 64
-"""Images that go through the network at once."""
 
 NAMED = sorted(set(KINDS["imagenet"]) - {"timm"})
 """The networks whose name alone says which ImageNet weights are meant."""
@@ -117,17 +113,11 @@ class Learned:
             [images],
             [self.input()],
             cache_dir=cache_dir,
-            block=BLOCK,
-            fingerprint=lambda store: _digest(self._key(store), store),
+            fingerprint=self._key,
         )
 
     def _key(self, store: Store) -> str:
         return store_key(store.images, self.size, self.resize, self.interpolation)
-
-
-def _digest(key: str, store: Store) -> str:
-    """Of the images that a store at some size would hold, in the order in which this one holds them."""
-    return hashlib.blake2b(key.encode() + store.kept.tobytes(), digest_size=16).hexdigest()
 
 
 def find_learned(name: str, image_size: int | None = None, place: str = "") -> Learned:

@@ -22,7 +22,7 @@ from opsin.data import ImageDataModule
 from opsin.distillation import Distillation
 from opsin.loggers import Value
 from opsin.metrics import per_class
-from opsin.models import LoadedWeights, Network
+from opsin.models import Network
 from opsin.rundir import RunDirectory
 from opsin.trainer import Layout
 from opsin.transfer import Timeline
@@ -68,9 +68,7 @@ class Clock:
         self._part, self._since = part, now
 
 
-def provenance(
-    composed: Composed, data: ImageDataModule, network: Network, loaded: LoadedWeights | None
-) -> dict[str, Any]:
+def provenance(composed: Composed, data: ImageDataModule, network: Network) -> dict[str, Any]:
     """What is known before the first step."""
     total = sum(p.numel() for p in network.parameters())
     trainable = sum(p.numel() for p in network.parameters() if p.requires_grad)
@@ -79,7 +77,6 @@ def provenance(
         "seed": composed.tree["seed"],
         "data": data.facts(),
         "parameters": {"total": total, "trainable": trainable, "frozen": total - trainable},
-        "weights": str(loaded) if loaded else "random",
         "hardware": hardware(),
         "versions": versions(),
         "commit": commit(),

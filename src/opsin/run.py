@@ -43,19 +43,22 @@ def train(composed: Composed) -> float:
         quieten(writes)
         L.seed_everything(plan.seed, verbose=False)
 
-        data = build.data(plan)
+        data = build.data(plan, facts=recorded)
         data.setup("fit")
         if recorded:
             build.check_same_data(data, recorded)
         loss = build.loss(plan, data)
         composed, plan, found = settle_batch_size(composed, plan, data, loss)
-        network, loaded = build.network(plan, data, loss.num_logits)
-        layout = build.layout(plan, network)
-        unfreezing = Unfreezing(build.timeline(plan, network))
-        record |= result.provenance(composed, data, network, loaded)
-        record["parameters"] |= result.by_phase(network, unfreezing.timeline)
         checkpoint = run.last if composed.resumes and run.last.exists() else None
         step = result.step_of(checkpoint) if checkpoint else None
+        network, loaded = build.network(plan, data, loss.num_logits, pretrained=checkpoint is None)
+        if checkpoint:
+            load_network(network, checkpoint)  # what is cached is what is gone on with
+        layout = build.layout(plan, network)
+        unfreezing = Unfreezing(build.timeline(plan, network))
+        record |= result.provenance(composed, data, network)
+        record["weights"] = record["weights"] if checkpoint else str(loaded or "random")
+        record["parameters"] |= result.by_phase(network, unfreezing.timeline)
         trainer = build.trainer(plan, run, step, unfreezing)
         distillation = teacher.distillation(plan, data, network, trainer)
         feature_cache = plan["feature_cache"].build().serve(data, network, unfreezing.never_trained, trainer)
@@ -73,7 +76,7 @@ def train(composed: Composed) -> float:
 
         checkpoints = next(c for c in trainer.callbacks if isinstance(c, Checkpoints))  # type: ignore[attr-defined]
         clock.enter("test")
-        load_network(classifier, run.best)
+        load_network(network, run.best)
         unfreezing.verify_tested(network)
         trainer.test(classifier, data, verbose=False)
 
@@ -104,7 +107,7 @@ def evaluate(run: RunDirectory, split: Literal["val", "test"] = "test") -> dict[
     network, _ = build.network(plan, data, loss.num_logits, pretrained=False)
     build.layout(plan, network)
     classifier = build.classifier(plan, data, network, loss, record={})
-    load_network(classifier, run.best)
+    load_network(network, run.best)
     trainer = build.evaluator(plan, run)
     measure = trainer.test if split == "test" else trainer.validate
     measure(classifier, data, verbose=False)

@@ -72,7 +72,10 @@ class Unfreezing(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Begin the phase of this epoch, also in its middle, where a run goes on."""
-        self._begin(trainer, pl_module, self.timeline.at(trainer.current_epoch))
+        epoch = trainer.current_epoch
+        if trainer.max_epochs is not None and trainer.max_epochs > 0:  # a run that is over begins no phase
+            epoch = min(epoch, trainer.max_epochs - 1)
+        self._begin(trainer, pl_module, self.timeline.at(epoch))
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Begin the phase of this epoch, if it is another."""

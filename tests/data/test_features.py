@@ -162,9 +162,7 @@ def test_long_work_is_told_once_with_what_is_left(tmp_path, caplog, monkeypatch)
     monkeypatch.setattr("opsin.data.disk.time.monotonic", lambda: next(clock))
     with caplog.at_level("INFO", logger="opsin.data.disk"):
         opened(tmp_path).complete(np.arange(100), 10, numbers)
-    assert [record.message for record in caplog.records] == [
-        "computing features, once: 100 images, about 8 s more"
-    ]
+    assert [record.message for record in caplog.records] == ["computing features, once: 100 images, about 8 s more"]
 
 
 def filled(cache, offset, count=10):

@@ -10,6 +10,9 @@ from opsin.config.values import Composed, is_spawned
 from opsin.errors import UserError
 from opsin.rundir import RunDirectory, check_writable, find_runs, new_run_path
 
+KEPT = ("model.", "distillation.", "datamodule.image_size", "datamodule.mean", "datamodule.std", "datamodule.resize")
+"""Keys that decide what a run's weights mean: they stay as they were."""
+
 
 def from_saved(run: RunDirectory, words: Sequence[str] = ()) -> Composed:
     """A run's own config to go on with, changed by some words such as `trainer.max_epochs=40`.
@@ -50,6 +53,12 @@ def expand_resume(words: Sequence[str]) -> list[str]:
 
 def _refuse_parts(saved: Composed, words: Sequence[str]) -> None:
     for word in words:
+        key = word.lstrip("+~").split("=", 1)[0]
+        if key.startswith(KEPT):
+            raise UserError(
+                f"{word} does not go with resume: {saved.run.path} goes on with the network and the images that it was "
+                f"begun with. Start a new run, with model.weights={saved.run.path} if it shall build on this one."
+            )
         if word.lstrip("+~").split("=", 1)[0] in saved.origin.choices or word.startswith("~"):
             raise UserError(
                 f"{word} does not go with resume: {saved.run.path} goes on with the parts that it was begun with, and "

@@ -193,6 +193,10 @@ class ImageDataModule(L.LightningDataModule):
         """Serve what a teacher makes of the images of some splits beside them."""
         self._teaching = dict(teaching)
 
+    def forget_served(self) -> None:
+        """Hold no images on a device any more; those of a copy of this datamodule stay."""
+        self._served = {}
+
     def facts(self) -> dict[str, Any]:
         """What a result or a prediction has to know of the data, in plain values.
 

@@ -161,7 +161,7 @@ def _load(network: Network, state: StateDict, source: str) -> LoadedWeights:
         ]
         raise UserError(f"model.weights: {source} does not fit {network.name}: {_first(reasons)}")
     head = all(fits[key] for key in needed if key.startswith("head."))
-    chosen = {key: state[key] for key in own if fits[key] and (head or _is_backbone(network, key))}
+    chosen = {key: state[key] for key in own if fits[key] and (head or is_backbone(network, key))}
     network.load_state_dict(chosen, strict=False)
     return LoadedWeights(
         source=source,
@@ -172,7 +172,7 @@ def _load(network: Network, state: StateDict, source: str) -> LoadedWeights:
     )
 
 
-def _is_backbone(network: Network, key: str) -> bool:
+def is_backbone(network: Network, key: str) -> bool:
     """Whether a tensor is taken over although the logits are new ones.
 
     So are the stages, and what a library's network has between the last stage and its logits (the norm of

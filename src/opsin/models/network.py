@@ -22,7 +22,8 @@ def _selection(trainable: str) -> str:
     raise ValueError("should be `all`, `head`, `last:N` or a list of stages")
 
 
-Trainable = Annotated[str, AfterValidator(_selection)] | list[str] | dict[Literal["last"], Annotated[int, Field(ge=1)]]
+_Last = Annotated[dict[Literal["last"], Annotated[int, Field(ge=1)]], Field(min_length=1)]
+Trainable = Annotated[str, AfterValidator(_selection)] | list[str] | _Last
 """What `model.trainable` takes: `all`, `head` (alone), `last:N` or `{last: N}` (the last N stages and the head), or
 a list of stages (and the head)."""
 

@@ -4,36 +4,32 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from opsin.models.loading import without_wrappers
-from opsin.models.weights import read_state_dict
+from opsin.models.loading import is_backbone
+from opsin.models.network import Network
 
 
-def save_backbone(checkpoint: Path, target: Path, facts: Mapping[str, str], *, half: bool = True) -> int:
-    """Write the stages of a checkpoint's network as a safetensors file that `model.weights` takes.
-
-    The head stays behind: it is of the classes that it was trained on.
+def save_backbone(network: Network, target: Path, facts: Mapping[str, str], *, half: bool = True) -> int:
+    """Write a network without the layers of its logits as a safetensors file that `model.weights` takes.
 
     Args:
-        checkpoint: Of a run.
+        network: With its weights.
         target: The file to write.
         facts: What to say of the weights in the file's header.
-        half: Store numbers in half precision; they are loaded as float32 again.
+        half: Store numbers in half precision, those that fit it; they are loaded as float32 again.
 
     Returns:
         The number of tensors written.
-
-    Raises:
-        UserError: The checkpoint cannot be read.
     """
     from safetensors.torch import save_file
 
-    state = without_wrappers(read_state_dict(checkpoint))
-    stages = {
-        key: (tensor.half() if half and tensor.dtype == torch.float32 else tensor).contiguous()
-        for key, tensor in state.items()
-        if key.startswith("stages.")
-    }
+    state = {key: tensor.contiguous() for key, tensor in network.state_dict().items() if is_backbone(network, key)}
     target.parent.mkdir(parents=True, exist_ok=True)
-    save_file(stages, target, metadata=dict(facts))
-    return len(stages)
+    save_file({key: _halved(t) if half else t for key, t in state.items()}, target, metadata=dict(facts))
+    return len(state)
+
+
+def _halved(tensor: Tensor) -> Tensor:
+    halved = tensor.half() if tensor.dtype == torch.float32 else tensor
+    return halved if torch.isfinite(halved).all() else tensor

@@ -46,7 +46,7 @@ def parameter_groups(
     groups: dict[str, dict[str, Any]] = {}
     for name, parameter in network.named_parameters():
         stage = _stage_of(name)
-        if not (parameter.requires_grad if stages is None or stage is None else stage in stages):
+        if not (parameter.requires_grad if stages is None else _trains(network, name, order, stages)):
             continue
         depth = len(order) - order.index(stage) if stage else 0
         part = "head" if stage is None else "backbone" if layer_decay == 1 else stage
@@ -61,6 +61,14 @@ def parameter_groups(
         )
         group["params"].append(parameter)
     return [{"name": name, **group} for name, group in groups.items()]
+
+
+def _trains(network: nn.Module, name: str, order: list[str], stages: Collection[str]) -> bool:
+    """Whether a parameter trains in a run in which these stages do: an auxiliary head, if one before it does."""
+    stage, auxiliary = _stage_of(name), getattr(network, "auxiliary", None)
+    if auxiliary is not None and name.startswith("auxiliary."):
+        return not set(stages).isdisjoint(order[: order.index(auxiliary.after) + 1])
+    return stage is None or stage in stages
 
 
 def _stage_of(parameter: str) -> str | None:

@@ -195,7 +195,7 @@ def _largest_on_cuda(trials: Trials, most: int, device: int, tried: dict[int, fl
 def step_fits(trials: Trials, size: int) -> bool:
     """Whether a few training steps, the optimizer's state included, get by without running out of memory."""
     try:
-        trials.run(Watch(), batch_size=size, steps=3)
+        trials.run(Watch(), batch_size=size, steps=3, heaviest=True)
         fits = True
     except torch.OutOfMemoryError:
         fits = False

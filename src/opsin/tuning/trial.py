@@ -45,7 +45,9 @@ class Trials:
         self._loss = loss
         self._folder = folder
 
-    def run(self, watch: Watch, *, batch_size: int, steps: int, pretrained: bool = False) -> None:
+    def run(
+        self, watch: Watch, *, batch_size: int, steps: int, pretrained: bool = False, heaviest: bool = False
+    ) -> None:
         """Take up to so many optimizer steps; `watch` may end them sooner by `trainer.should_stop`.
 
         Args:
@@ -53,12 +55,16 @@ class Trials:
             batch_size: images of a step.
             steps: optimizer steps at most; epochs follow one another until they are done.
             pretrained: whether the network takes up the weights that the config names.
+            heaviest: whether all stages train that will do so in any phase of the run, and not only those of the first.
         """
         with isolate_rng():
             data = copy.copy(self._data)
             data.augmentation, data.batch_size = copy.deepcopy(data.augmentation), batch_size
+            data.forget_served()
             loss = copy.deepcopy(self._loss)
             network, _ = build.network(self._plan, data, loss.num_logits, pretrained=pretrained)
+            if heaviest:
+                network.freeze(list(build.timeline(self._plan, network).ever_trained))
             build.layout(self._plan, network)
             classifier = build.classifier(self._plan, data, network, loss, record={})
             self._trainer(watch, steps).fit(classifier, data)
