@@ -147,7 +147,7 @@ class Session:
 
     data_dir: Path
     folder: Path
-    rounds: int = 5
+    rounds: int = 4
     seconds: float = 2.0
     runs: int = 2
     quick: bool = False

@@ -83,7 +83,7 @@ WORKLOADS = (
         224,
         32,
         ("common", "opsin"),
-        (128, 16, 16),
+        (64, 8, 8),
         words=RANDOM,
     ),
     Workload(
@@ -94,7 +94,7 @@ WORKLOADS = (
         224,
         32,
         ("opsin_uncached", "opsin"),
-        (128, 16, 16),
+        (48, 8, 8),
         words=RANDOM,
     ),
     Workload(
@@ -105,7 +105,7 @@ WORKLOADS = (
         224,
         32,
         ("common", "opsin"),
-        (128, 16, 16),
+        (64, 8, 8),
         words=RANDOM,
     ),
 )
