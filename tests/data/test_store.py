@@ -252,6 +252,14 @@ def test_a_place_that_is_no_folder_is_named(tmp_path):
         open_fake(FakeImages(), tmp_path / "data" / "stores")
 
 
+def test_arrays_that_are_views_in_another_order_are_laid_out_as_batches_take_them(tmp_path):
+    planes = np.random.default_rng(0).integers(0, 256, (20, 3, *SIZE), dtype=np.uint8)  # as CIFAR-10 comes
+    images = ArrayImages(planes.transpose(0, 2, 3, 1), np.arange(20) % 3, "planes")
+    store = open_store(images, SIZE, cache_dir=tmp_path)
+    assert store.pixels.flags.c_contiguous
+    assert np.array_equal(store.take(np.array([3, 1])), images.pixels[[3, 1]])
+
+
 def test_a_store_that_exists_needs_no_writing(tmp_path, monkeypatch):
     open_fake(FakeImages(), tmp_path)
     monkeypatch.setattr("opsin.data.store.build", None)

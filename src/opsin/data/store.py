@@ -54,7 +54,8 @@ class Store:
         if folder is None:
             assert isinstance(images, ArrayImages)
             self._rows: Rows | None = None
-            self.pixels: NDArray[np.uint8] = images.pixels
+            # Rows of an array that is a view in another order (CIFAR-10's is) would cost a copy of it all, every time.
+            self.pixels: NDArray[np.uint8] = np.ascontiguousarray(images.pixels)
             self.targets = images.targets
             self.kept = np.arange(len(images))
             return
