@@ -41,6 +41,6 @@ def test_a_contestant_that_fails_is_told_of_and_leaves_the_others_be(tmp_path):
 
 def test_a_session_needs_no_real_images(tmp_path):
     session = Session(tmp_path, tmp_path, quick=True)
-    assert session.rounds == 4
+    assert session.rounds == 3
     with pytest.raises(SystemExit):
         main(["--only", "nothing"])

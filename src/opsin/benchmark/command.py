@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Opsin beside bare PyTorch and beside common practice.")
     parser.add_argument("--data-dir", default="data", type=Path, help="where real images may lie; else some are made")
     parser.add_argument("--only", nargs="+", choices=names, metavar="WORK", help=f"of {', '.join(names)}")
-    parser.add_argument("--rounds", type=int, default=4, help="counted rounds of each contestant")
+    parser.add_argument("--rounds", type=int, default=3, help="counted rounds of each contestant")
     parser.add_argument("--runs", type=int, default=2, help="counted whole runs of each contestant")
     parser.add_argument("--seconds", type=float, default=2.0, help="of a round of training steps")
     parser.add_argument("--quick", action="store_true", help="hardly any work: to see that all runs")

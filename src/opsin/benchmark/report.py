@@ -56,7 +56,7 @@ def _notes(result: Result, name: str, measured: Measured) -> str:
         median = sorted(measured.seconds)[len(measured.seconds) // 2]
         notes.append(f"{result.workload.epochs} epochs with all else in {median:.1f} s")
     if "workers" in measured.facts:
-        notes.append(f"{measured.facts['workers']} loader workers")
+        notes.append(f"loader workers: {measured.facts['workers']}")
     if name.startswith("bare") and result.workload.augmentation != "none":
         notes.append("without augmentation")
     if name == "opsin":

@@ -147,7 +147,7 @@ class Session:
 
     data_dir: Path
     folder: Path
-    rounds: int = 4
+    rounds: int = 3
     seconds: float = 2.0
     runs: int = 2
     quick: bool = False

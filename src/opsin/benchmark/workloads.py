@@ -83,7 +83,7 @@ WORKLOADS = (
         224,
         32,
         ("common", "opsin"),
-        (64, 8, 8),
+        (56, 8, 8),
         words=RANDOM,
     ),
     Workload(
@@ -94,7 +94,7 @@ WORKLOADS = (
         224,
         32,
         ("opsin_uncached", "opsin"),
-        (48, 8, 8),
+        (40, 8, 8),
         words=RANDOM,
     ),
     Workload(
@@ -105,7 +105,7 @@ WORKLOADS = (
         224,
         32,
         ("common", "opsin"),
-        (64, 8, 8),
+        (56, 8, 8),
         words=RANDOM,
     ),
 )
