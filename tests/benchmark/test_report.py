@@ -43,7 +43,7 @@ def result():
 def test_rows_say_who_how_fast_and_what_must_be_known():
     bare, common, failed = rows([result()])
     assert bare[2:] == ("20.0 (10.0 to 30.0), n=3", "130 MB", "without augmentation")
-    assert common[4] == "2 loader workers"
+    assert common[4] == "loader workers: 2"
     assert failed[2:4] == ("not run: UserError: no | such key", "?")
     assert result().medians() == {"bare": 20, "common": 5, "bare_same": None}
 
