@@ -114,8 +114,9 @@ class Classifier(L.LightningModule):
         auxiliary = getattr(self.network, "auxiliary", None)
         if auxiliary is None or (logits := auxiliary.take_logits()) is None:
             return loss
-        taught = self.distillation is not None and batch.taught is not None
-        labels = self.distillation.weights.labels if taught and self.distillation is not None else 1.0
+        labels = 1.0
+        if self.distillation is not None and batch.taught is not None:
+            labels = self.distillation.weights.labels
         total: Tensor = loss + auxiliary.weight * labels * self.loss(logits, batch.targets)
         return total
 

@@ -175,7 +175,7 @@ def _fit(
         "metrics": metrics,
         "counts": {split: len(part.vectors) for split, part in found.items()},
         "network": learned.name,
-        "weights_digest": extractor.facts()["weights"],
+        "weights_digest": extractor.facts["weights"],
         "precision": extractor.precision,
         "image_size": list(learned.size),
         "data": images.name,

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +50,9 @@ class Extractor:
     precision: str
     vectors: bool = False
 
+    @cached_property
     def facts(self) -> dict[str, Any]:
-        """All that decides the features beside the images, in plain values."""
+        """All that decides the features beside the images, in plain values; the weights are read once."""
         taken = self._modules()
         structure = "\n".join(f"{name}: {module!r}" for name, module in taken.items())
         return {
@@ -115,7 +116,7 @@ def extract(
     Raises:
         UserError: They cannot be written, or do not fit half precision.
     """
-    decided, found = extractor.facts(), []
+    decided, found = extractor.facts, []
     shape = extractor(views[0](part.stores[0], np.zeros(1, np.int64))).shape[1:]
     for view, of_view in zip(views, facts, strict=True):
         stores: list[FeatureStore] = []

@@ -57,7 +57,7 @@ def train(composed: Composed) -> float:
         layout = build.layout(plan, network)
         unfreezing = Unfreezing(build.timeline(plan, network))
         record |= result.provenance(composed, data, network)
-        record["weights"] = record["weights"] if checkpoint else str(loaded or "random")
+        record["weights"] = record.get("weights", "random") if checkpoint else str(loaded or "random")
         record["parameters"] |= result.by_phase(network, unfreezing.timeline)
         trainer = build.trainer(plan, run, step, unfreezing)
         distillation = teacher.distillation(plan, data, network, trainer)

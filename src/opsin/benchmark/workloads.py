@@ -70,44 +70,20 @@ class Workload:
 ALL: tuple[Contestant, ...] = ("bare", "bare_same", "common", "opsin")
 RANDOM = ("model.weights=none",)  # a network is as fast with random weights, and nothing need be downloaded
 
+
+def _transfer(model: str, contestants: tuple[Contestant, ...], counts: tuple[int, int, int]) -> Workload:
+    """Ten epochs of a pretrained network on photographs at 224 pixels."""
+    return Workload(model, "runs", "photos", model, 224, 32, contestants, counts, words=RANDOM)
+
+
 WORKLOADS = (
     Workload("mnist_256", "steps", "mnist", "cnn_gap", 28, 256, ALL, (20_000, 500, 500)),
     Workload("mnist_64", "steps", "mnist", "cnn_gap", 28, 64, ALL, (20_000, 500, 500)),
     Workload("cifar10", "steps", "cifar10", "cnn_batchnorm", 32, 64, ALL, (10_000, 500, 500), "crop_flip"),
     Workload("cats_vs_dogs", "steps", "photos", "cats_dogs_cnn", 150, 32, ALL, (640, 32, 32), "cats_dogs"),
-    Workload(
-        "resnet18_feature_extract",
-        "runs",
-        "photos",
-        "resnet18_feature_extract",
-        224,
-        32,
-        ("common", "opsin"),
-        (56, 8, 8),
-        words=RANDOM,
-    ),
-    Workload(
-        "resnet18_partial",
-        "runs",
-        "photos",
-        "resnet18_partial",
-        224,
-        32,
-        ("opsin_uncached", "opsin"),
-        (40, 8, 8),
-        words=RANDOM,
-    ),
-    Workload(
-        "efficientnet_lite0_feature_extract",
-        "runs",
-        "photos",
-        "efficientnet_lite0_feature_extract",
-        224,
-        32,
-        ("common", "opsin"),
-        (56, 8, 8),
-        words=RANDOM,
-    ),
+    _transfer("resnet18_feature_extract", ("common", "opsin"), (56, 8, 8)),
+    _transfer("resnet18_partial", ("opsin_uncached", "opsin"), (40, 8, 8)),
+    _transfer("efficientnet_lite0_feature_extract", ("common", "opsin"), (56, 8, 8)),
 )
 
 EXTRAS = ("startup", "memory", "growth")
