@@ -11,15 +11,17 @@ LAYERS = [  # each may import those above it in this list, and itself where it i
     {"errors"},
     {"rundir"},
     {"config"},
-    {"check", "loss", "optim", "loggers", "trainer", "sweep", "data", "models"},
-    {"metrics", "callbacks", "transfer", "distillation", "extraction"},
+    {"check", "loss", "optim", "loggers", "trainer", "sweep", "data", "models", "pictures", "predictions"},
+    {"metrics", "transfer", "distillation", "extraction", "analysis", "insight"},
+    {"callbacks", "report"},
     {"classifier", "unfreezing", "feature_cache"},
     {"build"},
     {"learned", "heads"},
     {"teacher", "images"},
-    {"result", "tuning"},
+    {"result", "tuning", "prediction", "illustrations"},
     {"run"},
-    {"embedding", "benchmark"},
+    {"embedding", "benchmark", "interpretation"},
+    {"explorer"},
 ]
 HYDRA_HOMES = {"config", "sweep"}
 
@@ -79,7 +81,7 @@ def test_hydra_and_omegaconf_stay_at_the_top() -> None:
 
 
 def test_what_reports_runs_does_not_need_lightning() -> None:
-    for part in ("errors", "rundir", "config"):
+    for part in ("errors", "rundir", "config", "pictures", "predictions", "analysis", "report"):
         for file in files():
             if part_of(file) == part:
                 assert not {name.split(".")[0] for name in imports(file)} & {"lightning", "torch", "torchvision"}

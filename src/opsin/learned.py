@@ -7,16 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from opsin import build
 from opsin.check import resolve_target
 from opsin.config import Composed
+from opsin.data.decode import decode_image
 from opsin.data.features import FeaturePart
 from opsin.data.parts import Part
+from opsin.data.sources.base import Channels
 from opsin.data.store import Indices, Store, decode_again, store_key
-from opsin.data.transform import Interpolation, Preprocess, Resize
+from opsin.data.transform import Interpolation, Preprocess, Resize, fit_image
 from opsin.errors import UserError
 from opsin.extraction import Extractor, extract
 from opsin.models import Network, load_weights
@@ -41,6 +45,7 @@ class Learned:
         channels: Of its images.
         resize: How images are brought to its size.
         interpolation: Likewise.
+        source_channels: What files are read as: 1 where it has learned from grey images, repeated or not.
     """
 
     name: str
@@ -52,6 +57,20 @@ class Learned:
     channels: int
     resize: Resize
     interpolation: Interpolation
+    source_channels: Channels = 3
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """What makes its input of uint8 pixels `(N, C, H, W)`."""
+        return Preprocess(self.mean, self.std, self.channels)
+
+    def read(self, image: Path | bytes) -> NDArray[np.uint8]:
+        """An image file, or its bytes, as uint8 `(H, W, source_channels)` at its size: the evaluation transform.
+
+        Raises:
+            BadImage: It cannot be decoded.
+        """
+        return fit_image(decode_image(image, self.source_channels), self.size, self.resize, self.interpolation)
 
     def input(self) -> dict[str, Any]:
         """The images it wants, in the words in which a run records its data."""
@@ -97,7 +116,7 @@ class Learned:
         channels = part.stores[0].pixels.shape[3]
         if channels > self.channels:
             raise UserError(f"{self.name} has learned from grey images, and these have {channels} channels")
-        preprocess = Preprocess(self.mean, self.std, self.channels)
+        preprocess = self.preprocess
 
         def images(store: Store, rows: Indices) -> Tensor:
             if store.fingerprint == self._key(store):
@@ -168,4 +187,5 @@ def _of_run(run: RunDirectory, image_size: int | None) -> Learned:
         recorded["channels"],
         recorded["resize"],
         recorded["interpolation"],
+        recorded.get("source_channels", recorded["channels"]),
     )

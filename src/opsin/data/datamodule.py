@@ -218,6 +218,7 @@ class ImageDataModule(L.LightningDataModule):
             "fingerprint": self._fingerprint(),
             "image_size": list(self.image_size),
             "channels": self.channels,
+            "source_channels": self.source.channels,
             "mean": list(self.preprocess.mean),
             "std": list(self.preprocess.std),
             "resize": self.resize,

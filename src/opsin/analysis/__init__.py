@@ -1,0 +1,1 @@
+"""What predictions tell, without torch: intervals, calibration, mistakes, duplicates, labels in doubt, comparisons."""

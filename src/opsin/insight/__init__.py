@@ -1,0 +1,1 @@
+"""What a network sees: convolutions by hand, kernels, activations, filters, and what a decision rests on."""

@@ -1,0 +1,154 @@
+"""Arrays to pictures: brought to bytes, coloured, laid over each other, laid out in a grid, written."""
+
+import base64
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+Pixels = NDArray[np.uint8]
+"""A picture: uint8 `(H, W, 3)`, or grey `(H, W)` or `(H, W, 1)` where a function takes it."""
+
+Values = NDArray[Any]
+
+INK, PAPER = (32, 33, 36), (255, 255, 255)
+_LINE, _GAP = 16, 6
+
+
+def rgb(image: Pixels) -> Pixels:
+    """A picture with three channels."""
+    flat = image[..., np.newaxis] if image.ndim == 2 else image
+    return np.repeat(flat, 3, axis=2) if flat.shape[2] == 1 else flat
+
+
+def stretched(values: Values, low: float | None = None, high: float | None = None) -> Pixels:
+    """Values of any range as bytes of the same shape: `low` is black, `high` white, what lies beyond is clipped.
+
+    Args:
+        values: Any shape.
+        low: None: the least of them.
+        high: None: the largest.
+    """
+    values = np.asarray(values, np.float64)
+    low = float(values.min()) if low is None else low
+    high = float(values.max()) if high is None else high
+    unit = (values - low) / (high - low) if high > low else np.zeros_like(values)
+    return np.rint(unit.clip(0, 1) * 255).astype(np.uint8)
+
+
+def coloured(values: Values, palette: str = "viridis", low: float | None = None, high: float | None = None) -> Pixels:
+    """Values `(H, W)` as colours `(H, W, 3)`; `RdBu_r` with low = -high shows signs, white is zero.
+
+    Args:
+        values: To show.
+        palette: One of matplotlib's names.
+        low: The value of the palette's first colour; None: the least.
+        high: Of its last; None: the largest.
+    """
+    from matplotlib import colormaps
+
+    table = np.rint(colormaps[palette](np.arange(256))[:, :3] * 255).astype(np.uint8)
+    picture: Pixels = table[stretched(values, low, high)]
+    return picture
+
+
+def resized(image: Pixels, size: tuple[int, int], smooth: bool = True) -> Pixels:
+    """A picture `(H, W, C)` or `(H, W)` at another (height, width): bilinear, or in visible squares."""
+    flat = image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image
+    method = Image.Resampling.BILINEAR if smooth else Image.Resampling.NEAREST
+    return np.asarray(Image.fromarray(flat).resize((size[1], size[0]), method)).reshape(*size, *image.shape[2:])
+
+
+def shown(image: Pixels, side: int) -> Pixels:
+    """A picture whose longer side is about `side`: small ones in whole squares, large ones smoothly reduced."""
+    height, width = image.shape[:2]
+    factor = side / max(height, width)
+    if factor >= 1:
+        whole = max(1, round(factor))
+        return resized(image, (height * whole, width * whole), smooth=False)
+    return resized(image, (max(1, round(height * factor)), max(1, round(width * factor))))
+
+
+def overlaid(image: Pixels, heat: Values, strength: float = 0.5, palette: str = "jet") -> Pixels:
+    """A picture with a heat map `(h, w)` in [0, 1] over it, brought to the picture's size."""
+    base = rgb(image).astype(np.float64)
+    map_ = Image.fromarray(np.asarray(heat, np.float32)).resize(
+        (base.shape[1], base.shape[0]), Image.Resampling.BILINEAR
+    )
+    over = coloured(np.asarray(map_), palette, 0.0, 1.0).astype(np.float64)
+    return np.rint((1 - strength) * base + strength * over).astype(np.uint8)
+
+
+def grid(
+    images: Sequence[Pixels],
+    *,
+    columns: int | None = None,
+    side: int = 96,
+    captions: Sequence[str] = (),
+    title: str = "",
+) -> Pixels:
+    """Pictures in rows, each about `side` pixels large, with a line of text under each and one above all.
+
+    Args:
+        images: At least one, of any sizes.
+        columns: None: about a square.
+        side: Of each, in pixels.
+        captions: Of each, may have several lines; empty: none.
+        title: Above all.
+
+    Raises:
+        ValueError: There is no picture, or not one caption for each.
+    """
+    if not images or (captions and len(captions) != len(images)):
+        raise ValueError(f"{len(images)} pictures and {len(captions)} captions")
+    small = [rgb(shown(image, side)) for image in images]
+    columns = min(columns or math.ceil(math.sqrt(len(small))), len(small))
+    rows = math.ceil(len(small) / columns)
+    cell = max(side, *(image.shape[1] for image in small)), max(image.shape[0] for image in small)
+    lines = max((caption.count("\n") + 1 for caption in captions), default=0)
+    height, top = cell[1] + lines * _LINE + _GAP, (_LINE + 2 * _GAP) * bool(title)
+    canvas = Image.new("RGB", (columns * (cell[0] + _GAP) + _GAP, top + rows * height + _GAP), PAPER)
+    pen = ImageDraw.Draw(canvas)
+    if title:
+        pen.text((_GAP, _GAP), title, fill=INK, font=ImageFont.load_default(15))
+    for i, image in enumerate(small):
+        x, y = _GAP + (i % columns) * (cell[0] + _GAP), top + _GAP + (i // columns) * height
+        canvas.paste(Image.fromarray(image), (x + (cell[0] - image.shape[1]) // 2, y))
+        if captions:
+            _write(pen, captions[i], (x, y + cell[1] + 1), cell[0])
+    return np.asarray(canvas)
+
+
+def _write(pen: ImageDraw.ImageDraw, caption: str, place: tuple[int, int], width: int) -> None:
+    font = ImageFont.load_default(12)
+    for row, line in enumerate(caption.split("\n")):
+        shown_line = line
+        while shown_line and pen.textlength(shown_line, font) > width:
+            shown_line = shown_line[:-2] + "…" if len(shown_line) > 2 else ""
+        pen.text((place[0] + width / 2, place[1] + row * _LINE), shown_line, fill=INK, font=font, anchor="ma")
+
+
+def encoded(image: Pixels, kind: Literal["PNG", "JPEG", "WEBP"] = "PNG", quality: int = 85) -> bytes:
+    """A picture as the bytes of a file."""
+    stream = io.BytesIO()
+    options: dict[str, Any] = {"optimize": True} if kind == "PNG" else {"quality": quality}
+    Image.fromarray(rgb(image)).save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def data_uri(image: Pixels, kind: Literal["PNG", "JPEG", "WEBP"] = "PNG", quality: int = 85) -> str:
+    """A picture as the `src` of an HTML image that needs no file."""
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(encoded(image, kind, quality)).decode()}"
+
+
+def write_png(image: Pixels, path: Path) -> Path:
+    """Write a picture; its folder is made if need be, and the file is whole at every moment."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    part.write_bytes(encoded(image))
+    return part.replace(path)
