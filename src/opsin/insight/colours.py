@@ -1,10 +1,12 @@
 """One image in several colour spaces, channel by channel."""
 
+import warnings
+
 import numpy as np
 from numpy.typing import NDArray
 
 from opsin.insight.samples import grey
-from opsin.pictures import Pixels, coloured, rgb
+from opsin.pictures import Pixels, coloured, rgb, stretched
 
 RANGES: dict[str, tuple[float, float]] = {
     "red": (0, 1),
@@ -20,7 +22,7 @@ RANGES: dict[str, tuple[float, float]] = {
 }
 """Channels of RGB, grey, HSV and CIE L*a*b*, in this order, with the range in which each is shown."""
 
-_PALETTES = {"hue": "hsv", "a": "PiYG_r", "b": "cividis"}
+_LIGHTNESS, _VIVID = 65.0, 70.0  # at which a and b alone are shown, and the strongest value that is shown
 
 
 def colour_spaces(image: Pixels) -> dict[str, NDArray[np.float64]]:
@@ -45,13 +47,27 @@ def colour_spaces(image: Pixels) -> dict[str, NDArray[np.float64]]:
 
 
 def colour_pictures(image: Pixels) -> dict[str, Pixels]:
-    """`colour_spaces` as pictures (H, W, 3): red in tones of red, hues as such, the rest in fitting palettes."""
+    """`colour_spaces` as pictures (H, W, 3): red in tones of red, hues as such, the rest grey.
+
+    a and b are shown alone at one lightness, strengthened alike until the stronger of them is vivid.
+    """
+    from skimage.color import lab2rgb
+
+    channels = colour_spaces(image)
+    strongest = max(float(np.quantile(np.abs(channels[name]), 0.995)) for name in "ab")
     pictures = {}
-    for name, values in colour_spaces(image).items():
+    for name, values in channels.items():
         if name in ("red", "green", "blue"):
-            tone = np.zeros((*values.shape, 3), np.uint8)
-            tone[..., ("red", "green", "blue").index(name)] = np.rint(values * 255)
-            pictures[name] = tone
+            picture = np.zeros((*values.shape, 3))
+            picture[..., ("red", "green", "blue").index(name)] = values
+            pictures[name] = stretched(picture, 0, 1)
+        elif name in ("a", "b"):
+            lab = np.zeros((*values.shape, 3))
+            lab[..., 0] = _LIGHTNESS
+            lab[..., "Lab".index(name)] = np.clip(values / max(strongest, 1.0), -1, 1) * _VIVID
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # of colours that a screen cannot show
+                pictures[name] = stretched(lab2rgb(lab), 0, 1)
         else:
-            pictures[name] = coloured(values, _PALETTES.get(name, "gray"), *RANGES[name])
+            pictures[name] = coloured(values, "hsv" if name == "hue" else "gray", *RANGES[name])
     return pictures

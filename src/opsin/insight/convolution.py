@@ -28,7 +28,6 @@ KERNELS: dict[str, NDArray[np.float64]] = {
         "emboss": [[-2, -1, 0], [-1, 1, 1], [0, 1, 2]],
         "blur": [[1 / 9] * 3] * 3,
         "gaussian_blur": [[1 / 16, 2 / 16, 1 / 16], [2 / 16, 4 / 16, 2 / 16], [1 / 16, 2 / 16, 1 / 16]],
-        "identity": [[0, 0, 0], [0, 1, 0], [0, 0, 0]],
     }.items()
 }
 """Kernels by name, each (3, 3). As a network multiplies them: `sobel_horizontal` is bright where it is bright above

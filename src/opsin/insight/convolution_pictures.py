@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from opsin.insight.colours import colour_pictures
 from opsin.insight.convolution import Padding, convolve, paddings, pool, reach, step_at
 from opsin.insight.gabor import Gabor, gabor, gabor_bank, responses
-from opsin.pictures import Pixels, Values, coloured, grid, rgb, stretched
+from opsin.pictures import Pixels, Values, coloured, grid, resized, rgb, stretched
 
 LECTURE_LIMITS = (-4.0, 4.0)
 """From black to white in the lectures' pictures of filtered digits."""
@@ -19,14 +19,14 @@ DIGIT_SIDE = 64
 """Images up to this side are shown as the lectures show digits."""
 
 SIGNED = "RdBu_r"
-BOX = (232, 119, 34)
+BOX, RIM = (232, 119, 34), (90, 150, 210)
 
 
 def limits(image: Values, kernel: Values, response: Values) -> tuple[float, float]:
     """The values shown black and white.
 
     A kernel whose numbers add up to 1 gives an image again, in [0, 1]. Digits are shown from -4 to 4. A photograph's
-    edges are small: there the largest but the strongest 0.5 % are white, and their negatives black.
+    edges are small: there the largest but the strongest 2 % are white, and their negatives black.
 
     Args:
         image: (H, W) in [0, 1].
@@ -40,7 +40,7 @@ def limits(image: Values, kernel: Values, response: Values) -> tuple[float, floa
         return LECTURE_LIMITS
     if abs(total) > 1e-6:
         return min(total, 0.0), max(total, 0.0)
-    most = float(np.quantile(np.abs(response), 0.995)) or 1.0
+    most = float(np.quantile(np.abs(response), 0.98)) or 1.0
     return -most, most
 
 
@@ -51,7 +51,7 @@ def numbered(
     palette: str = SIGNED,
     low: float | None = None,
     high: float | None = None,
-    box: tuple[int, int, int, int] | None = None,
+    boxes: Mapping[tuple[int, int, int, int], tuple[int, int, int]] | None = None,
 ) -> Pixels:
     """A small array as coloured squares with its numbers on them.
 
@@ -61,7 +61,7 @@ def numbered(
         palette: One of matplotlib's.
         low: The value of the palette's first colour; None: as far below zero as `high` is above.
         high: None: the largest magnitude.
-        box: Outlined squares as (top, left, height, width).
+        boxes: What to outline, as (top, left, height, width) in squares, and in which colour.
     """
     most = float(np.abs(values).max()) or 1.0
     high = most if high is None else high
@@ -79,9 +79,9 @@ def numbered(
     for place in range(1, max(values.shape)):
         pen.line([(0, place * cell), (canvas.width, place * cell)], fill=(190, 190, 190))
         pen.line([(place * cell, 0), (place * cell, canvas.height)], fill=(190, 190, 190))
-    if box:
+    for box, colour in (boxes or {}).items():
         top, left, height, width = (extent * cell for extent in box)
-        pen.rectangle([left, top, left + width - 1, top + height - 1], outline=BOX, width=max(2, cell // 10))
+        pen.rectangle([left, top, left + width - 1, top + height - 1], outline=colour, width=max(2, cell // 10))
     return np.asarray(canvas)
 
 
@@ -91,15 +91,46 @@ def _short(value: float) -> str:
     return f"{value:.2f}".rstrip("0") if abs(value) < 1 else f"{value:.1f}"
 
 
-def _kernel_tile(kernel: Values, side: int) -> Pixels:
-    if max(kernel.shape) <= 7:
-        return numbered(kernel, cell=side // max(kernel.shape))
+def _size(values: Values) -> str:
+    return f"{values.shape[0]} x {values.shape[1]}"
+
+
+def _signed(kernel: Values) -> Pixels:
+    """A kernel in blue and red, white where it is zero."""
     most = float(np.abs(kernel).max()) or 1.0
     return coloured(kernel, SIGNED, -most, most)
 
 
-def _size(values: Values) -> str:
-    return f"{values.shape[0]} x {values.shape[1]}"
+def _fitted(picture: Pixels, side: int) -> Pixels:
+    """A picture whose longer side is exactly `side`, in visible squares where it is enlarged."""
+    longest = max(picture.shape[:2])
+    height, width = (max(1, round(extent * side / longest)) for extent in picture.shape[:2])
+    return rgb(resized(picture, (height, width), smooth=side < longest))
+
+
+def _framed(picture: Pixels, height: int, width: int) -> Pixels:
+    """A picture in the middle of a larger white one."""
+    rims = [
+        ((large - extent) // 2, large - extent - (large - extent) // 2)
+        for large, extent in zip((height, width), picture.shape[:2], strict=True)
+    ]
+    return np.pad(rgb(picture), [*rims, (0, 0)], constant_values=255)
+
+
+def _beside(*pictures: Pixels, gap: int = 4) -> Pixels:
+    """Pictures side by side, their middles at one height, on white."""
+    height = max(picture.shape[0] for picture in pictures)
+    columns = [_framed(picture, height, picture.shape[1]) for picture in pictures]
+    between = np.full((height, gap, 3), 255, np.uint8)
+    return np.concatenate([part for column in columns for part in (between, column)][1:], axis=1)
+
+
+def _below(pictures: Sequence[Pixels]) -> Pixels:
+    """Pictures one under the other on white, from the left edge."""
+    width = max(picture.shape[1] for picture in pictures)
+    rims = [[(0, 0), (0, width - picture.shape[1]), (0, 0)] for picture in pictures]
+    framed = [np.pad(rgb(picture), rim, constant_values=255) for picture, rim in zip(pictures, rims, strict=True)]
+    return np.concatenate(framed)
 
 
 def kernel_picture(
@@ -121,45 +152,40 @@ def kernel_picture(
         padding: As for `convolve`.
         dilation: As for `convolve`.
         shown_from: The values shown black and white; None: see `limits`.
-        side: Of each picture, in pixels.
+        side: Of each response, in pixels.
     """
-    pictures, captions = [stretched(image, 0, 1)], [f"the image\n{_size(image)}\nshown 0 to 1"]
+    first = _fitted(stretched(image, 0, 1), side)
+    pictures, captions = [first], [f"the image, {_size(image)}\nshown 0 to 1"]
     for name, kernel in kernels.items():
         response = convolve(image, kernel, stride=stride, padding=padding, dilation=dilation)
         low, high = shown_from or limits(image, kernel, response)
-        pictures += [_kernel_tile(kernel, side), stretched(response, low, high)]
-        captions += [f"{name}\n{_size(kernel)}", f"{name}\n{_size(response)}\nshown {low:.3g} to {high:.3g}"]
-    if len(kernels) == 1:
-        return grid(pictures, columns=3, side=side, captions=captions)
-    # One kernel and its response are never torn apart; the image stands alone above them.
-    top = grid(pictures[:1], side=side, captions=captions[:1])
-    return stacked([top, grid(pictures[1:], columns=min(6, 2 * len(kernels)), side=side, captions=captions[1:])])
-
-
-def stacked(pictures: Sequence[Pixels]) -> Pixels:
-    """Pictures one under the other on white, from the left edge."""
-    width = max(picture.shape[1] for picture in pictures)
-    return np.concatenate(
-        [
-            np.pad(rgb(picture), [(0, 0), (0, width - picture.shape[1]), (0, 0)], constant_values=255)
-            for picture in pictures
-        ]
+        answer = _fitted(stretched(response, low, high), side)
+        tile = min(answer.shape[0], side * 2 // 3)
+        drawn = numbered(kernel, cell=tile // max(kernel.shape)) if max(kernel.shape) <= 7 else _signed(kernel)
+        pictures.append(_beside(_fitted(drawn, tile), answer))
+        captions.append(f"{name.replace('_', ' ')}\n{_size(response)}, shown {low:.2g} to {high:.2g}")
+    widest = max(max(picture.shape) for picture in pictures)
+    return grid(
+        [_framed(picture, picture.shape[0], widest) for picture in pictures], columns=3, side=widest, captions=captions
     )
 
 
-def gabor_picture(image: Values, filters: Sequence[Gabor], side: int = 220) -> Pixels:
-    """Each filter in a row: its real and imaginary part, and the magnitude of its answer to the image."""
+def gabor_picture(image: Values, filters: Sequence[Gabor], side: int = 300) -> Pixels:
+    """The image, and under it each filter: its real and imaginary part, and the magnitude of its answer."""
     bank = {filter_: gabor(*filter_) for filter_ in filters}
-    pictures: list[Pixels] = []
-    captions: list[str] = []
+    first = _fitted(stretched(image, 0, 1), side)
+    pictures, captions = [first], [f"the image, {_size(image)}"]
     for filter_, response in responses(image, bank).items():
-        kernel = bank[filter_]
-        most = float(np.abs(kernel).max())
-        pictures += [coloured(part, SIGNED, -most, most) for part in (kernel.real, kernel.imag)]
-        pictures += [stretched(image, 0, 1), stretched(response)]
-        captions += [f"{filter_}\nreal, {_size(kernel)}", "imaginary", f"the image\n{_size(image)}"]
-        captions += [f"magnitude, {_size(response)}\nshown {response.min():.2g} to {response.max():.2g}"]
-    return grid(pictures, columns=4, side=side, captions=captions)
+        most = float(np.quantile(response, 0.995)) or 1.0
+        answer = _fitted(stretched(response, 0, most), side)
+        parts = [_fitted(_signed(part), answer.shape[0]) for part in (bank[filter_].real, bank[filter_].imag)]
+        pictures.append(_beside(*parts, answer))
+        size = f"real and imaginary part, {_size(bank[filter_])}; magnitude, shown 0 to {most:.2g}"
+        captions.append(f"{filter_}\n{size}")
+    widest = max(max(picture.shape) for picture in pictures)
+    return grid(
+        [_framed(picture, picture.shape[0], widest) for picture in pictures], columns=1, side=widest, captions=captions
+    )
 
 
 def bank_picture(
@@ -170,43 +196,43 @@ def bank_picture(
     Args:
         image: (H, W) in [0, 1].
         bank: None: `gabor_bank()`.
-        columns: Filters in a row.
+        columns: Filters in a row; those in one row share the scale of their answers.
         side: Of each picture, in pixels.
     """
     bank = gabor_bank() if bank is None else dict(bank)
     answers = responses(image, dict(bank))
-    brightest = max(float(np.quantile(answer, 0.999)) for answer in answers.values()) or 1.0
-    filters, rows = list(bank), []
+    filters = list(bank)
+    rows = [grid([_fitted(stretched(image, 0, 1), 2 * side)], side=2 * side, captions=[f"the image, {_size(image)}"])]
     for start in range(0, len(filters), columns):
         row = filters[start : start + columns]
-        kernels = [coloured(bank[f].real, SIGNED, -abs(bank[f]).max(), abs(bank[f]).max()) for f in row]
-        rows.append(grid(kernels, columns=columns, side=side, captions=[str(f) for f in row]))
-        rows.append(grid([stretched(answers[f], 0, brightest) for f in row], columns=columns, side=side))
-    title = f"Magnitudes of {len(filters)} Gabor filters, all shown from 0 to {brightest:.2g}"
-    return stacked([grid([stretched(image, 0, 1)], side=2 * side, captions=[_size(image)], title=title), *rows])
+        most = max(float(np.quantile(answers[filter_], 0.995)) for filter_ in row) or 1.0
+        kernels = [_fitted(_signed(bank[filter_].real), side) for filter_ in row]
+        pictures = [_fitted(stretched(answers[filter_], 0, most), side) for filter_ in row]
+        captions = [str(filter_).replace(", sigma", "\nsigma") for filter_ in row]
+        rows.append(grid(kernels, columns=columns, side=side, captions=captions))
+        rows.append(grid(pictures, columns=columns, side=side, captions=[f"shown 0 to {most:.2g}"] * len(row)))
+    return _below(rows)
 
 
-def pool_picture(image: Values, sizes: Sequence[int], stride: int | None = None, side: int = 220) -> Pixels:
+def pool_picture(image: Values, sizes: Sequence[int], stride: int | None = None, side: int = 260) -> Pixels:
     """The image, then for each window size the largest and the average values, in visible squares."""
-    pictures, captions = [], []
+    pictures, captions = [stretched(image, 0, 1)], [f"the image\n{_size(image)}"]
     for size in sizes:
-        for kind, values in (
-            ("the image", image),
-            (f"max of {size} x {size}", pool(image, size, stride, "max")),
-            (f"average of {size} x {size}", pool(image, size, stride, "average")),
-        ):
+        for kind in ("max", "average"):
+            values = pool(image, size, stride, "max" if kind == "max" else "average")
             pictures.append(stretched(values, 0, 1))
-            captions.append(f"{kind}\n{_size(values)}")
-    return grid(pictures, columns=3, side=side, captions=captions)
+            captions.append(f"{kind} of {size} x {size}\n{_size(values)}")
+    columns = 1 + 2 * len(sizes) if len(sizes) < 3 else 5
+    return grid([_fitted(picture, side) for picture in pictures], columns=columns, side=side, captions=captions)
 
 
-def colour_picture(image: Pixels, side: int = 220) -> Pixels:
+def colour_picture(image: Pixels, side: int = 260) -> Pixels:
     """The image, then its channels in RGB, grey, HSV and L*a*b*."""
     pictures = {"the image": rgb(image), **colour_pictures(image)}
-    spaces = ["RGB"] * 4 + ["ITU-R 601"] + ["HSV"] * 3 + ["L*a*b*"] * 3
-    captions = [f"{name}\n{space}" for name, space in zip(pictures, spaces, strict=True)]
-    first = grid(list(pictures.values())[:5], columns=5, side=side, captions=captions[:5])
-    return stacked([first, grid(list(pictures.values())[5:], columns=6, side=side, captions=captions[5:])])
+    spaces = ["", "RGB", "RGB", "RGB", "ITU-R 601", "HSV", "HSV", "HSV", "L*a*b*", "L*a*b*", "L*a*b*"]
+    captions = [f"{name}, {space}" if space else name for name, space in zip(pictures, spaces, strict=True)]
+    fitted = [_fitted(picture, side) for picture in pictures.values()]
+    return grid(fitted, columns=4, side=side, captions=captions)
 
 
 def step_picture(
@@ -235,19 +261,18 @@ def step_picture(
         reach(kernel.shape[1], dilation),
     )
     padded = np.pad(image, zeros)
+    inside = (zeros[0][0], zeros[1][0], *image.shape)
+    white = max(1.0, float(image.max()))
+    around = f", in zeros {_size(padded)}" if padded.shape != image.shape else ""
     parts = {
-        f"the image, {_size(image)}"
-        + (f", with zeros {_size(padded)}" if padded.shape != image.shape else ""): numbered(
-            padded, cell=cell, palette="gray", low=0, high=max(1.0, float(image.max())), box=window
+        f"the image, {_size(image)}{around}": numbered(
+            padded, cell=cell, palette="gray", low=0, high=white, boxes={inside: RIM, window: BOX}
         ),
         f"the kernel, {_size(kernel)}": numbered(kernel, cell=cell),
-        f"the output, {_size(output)}": numbered(output, cell=cell, box=(row, column, 1, 1)),
+        f"the output, {_size(output)}": numbered(output, cell=cell, boxes={(row, column, 1, 1): BOX}),
     }
     side = cell * max(padded.shape + kernel.shape + output.shape)
-    framed = [
-        np.pad(part, [(0, side - part.shape[0]), (0, side - part.shape[1]), (0, 0)], constant_values=255)
-        for part in parts.values()
-    ]
+    framed = [_framed(part, side, side) for part in parts.values()]
     # A sum of more than nine products is wider than the picture; the terminal has it.
     title = step.text if kernel.size <= 9 else f"The sum of {kernel.size} products is {step.total:.4g}"
     return grid(framed, columns=3, side=side, captions=list(parts), title=title)

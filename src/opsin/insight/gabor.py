@@ -28,7 +28,7 @@ class Gabor(NamedTuple):
     sigma: float
 
     def __str__(self) -> str:
-        return f"f={self.frequency:.3g} θ={self.theta:.3g} σ={self.sigma:.3g}"  # noqa: RUF001
+        return f"frequency {self.frequency:.3g}, theta {self.theta:.3g}, sigma {self.sigma:.3g}"
 
 
 EXAMPLES = (Gabor(0.16, 1.2, 4.0), Gabor(0.31, 0.0, 3.6), Gabor(0.36, 1.6, 1.3))
@@ -47,8 +47,8 @@ def parse_gabor(text: str) -> Gabor:
 def _check(filter_: Gabor) -> None:
     if not (0 < filter_.frequency <= 1 and math.isfinite(filter_.theta) and 0.1 <= filter_.sigma <= LARGEST_SIGMA):
         raise UserError(
-            f"Gabor {filter_}: the frequency is more than 0 and at most 1 waves per pixel, theta any angle in radians, "
-            f"sigma 0.1 to {LARGEST_SIGMA:.0f} pixels"
+            f"Gabor filter with {filter_}: the frequency is more than 0 and at most 1 waves per pixel, "
+            f"theta any angle in radians, sigma 0.1 to {LARGEST_SIGMA:.0f} pixels"
         )
 
 
