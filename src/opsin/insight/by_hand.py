@@ -102,6 +102,8 @@ def draw(image: Pixels, wishes: Wishes, out: Path) -> Iterator[str]:
         UserError: A kernel, filter or size that cannot be.
     """
     wishes = wishes.or_everything()
+    if wishes.shown_from and not wishes.shown_from[0] < wishes.shown_from[1]:
+        raise UserError("--range takes the value shown black and a larger one shown white, such as -4 4")
     values = grey(image)
     yield f"the image: {values.shape[0]} x {values.shape[1]} pixels"
     if wishes.kernels:
@@ -124,7 +126,7 @@ def draw(image: Pixels, wishes: Wishes, out: Path) -> Iterator[str]:
 
 def _kernels(values: NDArray[np.float64], wishes: Wishes, out: Path) -> Iterator[str]:
     kernels = _named(wishes.kernels)
-    stride = wishes.stride or 1
+    stride = 1 if wishes.stride is None else wishes.stride
     for shape in dict.fromkeys(kernel.shape for kernel in kernels.values()):
         size = f"kernel {shape[0]} x {shape[1]}, stride {stride}, padding {wishes.padding}, dilation {wishes.dilation}"
         yield f"{size}: {_worked(values, shape, stride, wishes.padding, wishes.dilation)}"
@@ -141,7 +143,8 @@ def _kernels(values: NDArray[np.float64], wishes: Wishes, out: Path) -> Iterator
 
 def _step(values: NDArray[np.float64], wishes: Wishes, place: tuple[int, int], out: Path) -> Iterator[str]:
     ((name, kernel), *_) = _named(wishes.kernels or ["sobel_vertical"]).items()
-    words: dict[str, Any] = {"stride": wishes.stride or 1, "padding": wishes.padding, "dilation": wishes.dilation}
+    stride = 1 if wishes.stride is None else wishes.stride
+    words: dict[str, Any] = {"stride": stride, "padding": wishes.padding, "dilation": wishes.dilation}
     step = step_at(values, kernel, *place, **words)
     yield f"{name} at row {place[0]}, column {place[1]}: {step.text}"
     if max(values.shape) > READABLE_SIDE:

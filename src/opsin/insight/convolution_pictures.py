@@ -86,9 +86,8 @@ def numbered(
 
 
 def _short(value: float) -> str:
-    if abs(value) >= 10 or value == int(value):
-        return f"{value:.0f}"
-    return f"{value:.2f}".rstrip("0") if abs(value) < 1 else f"{value:.1f}"
+    digits = 0 if abs(value) >= 10 else 1 if abs(value) >= 1 else 2
+    return f"{round(value, digits) + 0:g}"  # adding 0 takes the minus from a zero
 
 
 def _size(values: Values) -> str:

@@ -109,7 +109,9 @@ def magnitude(image: NDArray[Any], kernel: NDArray[Any]) -> Response:
     """
     values = np.asarray(image, np.float64)
     spread = values.std()
-    standardised = (values - values.mean()) / spread if spread > 0 else np.zeros_like(values)
+    # The mean of equal numbers is rounded: their spread is next to nothing, not nothing.
+    flat = spread <= 1e-12 * np.abs(values).max()
+    standardised = np.zeros_like(values) if flat else (values - values.mean()) / spread
     # Wrap-around is what the Fourier transform does anyhow: a kernel of 31 x 31 costs no more than one of 3 x 3.
     unrolled = np.zeros(values.shape, np.complex128)
     rows, columns = (
