@@ -1,0 +1,277 @@
+"""Pictures of convolutions by hand: kernels and what they answer, Gabor filters, pooling, colours, one step."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from opsin.insight.colours import colour_pictures
+from opsin.insight.convolution import Padding, convolve, paddings, pool, reach, step_at
+from opsin.insight.gabor import Gabor, gabor, gabor_bank, responses
+from opsin.pictures import Pixels, Values, coloured, grid, resized, rgb, stretched
+
+LECTURE_LIMITS = (-4.0, 4.0)
+"""From black to white in the lectures' pictures of filtered digits."""
+
+DIGIT_SIDE = 64
+"""Images up to this side are shown as the lectures show digits."""
+
+SIGNED = "RdBu_r"
+BOX, RIM = (232, 119, 34), (90, 150, 210)
+
+
+def limits(image: Values, kernel: Values, response: Values) -> tuple[float, float]:
+    """The values shown black and white.
+
+    A kernel whose numbers add up to 1 gives an image again, in [0, 1]. Digits are shown from -4 to 4. A photograph's
+    edges are small: there the largest but the strongest 2 % are white, and their negatives black.
+
+    Args:
+        image: (H, W) in [0, 1].
+        kernel: What was applied.
+        response: What came of it.
+    """
+    total = float(kernel.sum())
+    if abs(total - 1) < 1e-6:
+        return 0.0, 1.0
+    if max(image.shape) <= DIGIT_SIDE:
+        return LECTURE_LIMITS
+    if abs(total) > 1e-6:
+        return min(total, 0.0), max(total, 0.0)
+    most = float(np.quantile(np.abs(response), 0.98)) or 1.0
+    return -most, most
+
+
+def numbered(
+    values: Values,
+    *,
+    cell: int = 36,
+    palette: str = SIGNED,
+    low: float | None = None,
+    high: float | None = None,
+    boxes: Mapping[tuple[int, int, int, int], tuple[int, int, int]] | None = None,
+) -> Pixels:
+    """A small array as coloured squares with its numbers on them.
+
+    Args:
+        values: (H, W).
+        cell: Side of a square in pixels.
+        palette: One of matplotlib's.
+        low: The value of the palette's first colour; None: as far below zero as `high` is above.
+        high: None: the largest magnitude.
+        boxes: What to outline, as (top, left, height, width) in squares, and in which colour.
+    """
+    most = float(np.abs(values).max()) or 1.0
+    high = most if high is None else high
+    low = -high if low is None else low
+    colours = coloured(values, palette, low, high)
+    canvas = Image.fromarray(np.kron(colours, np.ones((cell, cell, 1), np.uint8)))
+    pen = ImageDraw.Draw(canvas)
+    texts = [[_short(value) for value in row] for row in np.asarray(values, np.float64).tolist()]
+    longest = max(len(text) for row in texts for text in row)
+    font = ImageFont.load_default(max(8, min(cell * 0.4, 1.5 * cell / longest)))
+    for i, row in enumerate(texts):
+        for j, text in enumerate(row):
+            ink = (0, 0, 0) if colours[i, j] @ np.array([0.299, 0.587, 0.114]) > 120 else (255, 255, 255)
+            pen.text(((j + 0.5) * cell, (i + 0.5) * cell), text, fill=ink, font=font, anchor="mm")
+    for place in range(1, max(values.shape)):
+        pen.line([(0, place * cell), (canvas.width, place * cell)], fill=(190, 190, 190))
+        pen.line([(place * cell, 0), (place * cell, canvas.height)], fill=(190, 190, 190))
+    for box, colour in (boxes or {}).items():
+        top, left, height, width = (extent * cell for extent in box)
+        pen.rectangle([left, top, left + width - 1, top + height - 1], outline=colour, width=max(2, cell // 10))
+    return np.asarray(canvas)
+
+
+def _short(value: float) -> str:
+    digits = 0 if abs(value) >= 10 else 1 if abs(value) >= 1 else 2
+    return f"{round(value, digits) + 0:g}"  # adding 0 takes the minus from a zero
+
+
+def _size(values: Values) -> str:
+    return f"{values.shape[0]} x {values.shape[1]}"
+
+
+def _signed(kernel: Values) -> Pixels:
+    """A kernel in blue and red, white where it is zero."""
+    most = float(np.abs(kernel).max()) or 1.0
+    return coloured(kernel, SIGNED, -most, most)
+
+
+def _fitted(picture: Pixels, side: int) -> Pixels:
+    """A picture whose longer side is exactly `side`, in visible squares where it is enlarged."""
+    longest = max(picture.shape[:2])
+    height, width = (max(1, round(extent * side / longest)) for extent in picture.shape[:2])
+    return rgb(resized(picture, (height, width), smooth=side < longest))
+
+
+def _framed(picture: Pixels, height: int, width: int) -> Pixels:
+    """A picture in the middle of a larger white one."""
+    rims = [
+        ((large - extent) // 2, large - extent - (large - extent) // 2)
+        for large, extent in zip((height, width), picture.shape[:2], strict=True)
+    ]
+    return np.pad(rgb(picture), [*rims, (0, 0)], constant_values=255)
+
+
+def _beside(*pictures: Pixels, gap: int = 4) -> Pixels:
+    """Pictures side by side, their middles at one height, on white."""
+    height = max(picture.shape[0] for picture in pictures)
+    columns = [_framed(picture, height, picture.shape[1]) for picture in pictures]
+    between = np.full((height, gap, 3), 255, np.uint8)
+    return np.concatenate([part for column in columns for part in (between, column)][1:], axis=1)
+
+
+def _below(pictures: Sequence[Pixels]) -> Pixels:
+    """Pictures one under the other on white, from the left edge."""
+    width = max(picture.shape[1] for picture in pictures)
+    rims = [[(0, 0), (0, width - picture.shape[1]), (0, 0)] for picture in pictures]
+    framed = [np.pad(rgb(picture), rim, constant_values=255) for picture, rim in zip(pictures, rims, strict=True)]
+    return np.concatenate(framed)
+
+
+def kernel_picture(
+    image: Values,
+    kernels: Mapping[str, Values],
+    *,
+    stride: int = 1,
+    padding: Padding = "valid",
+    dilation: int = 1,
+    shown_from: tuple[float, float] | None = None,
+    side: int = 220,
+) -> Pixels:
+    """The image, then each kernel beside what it makes of it.
+
+    Args:
+        image: (H, W) in [0, 1].
+        kernels: By name.
+        stride: As for `convolve`.
+        padding: As for `convolve`.
+        dilation: As for `convolve`.
+        shown_from: The values shown black and white; None: see `limits`.
+        side: Of each response, in pixels.
+    """
+    first = _fitted(stretched(image, 0, 1), side)
+    pictures, captions = [first], [f"the image, {_size(image)}\nshown 0 to 1"]
+    for name, kernel in kernels.items():
+        response = convolve(image, kernel, stride=stride, padding=padding, dilation=dilation)
+        low, high = shown_from or limits(image, kernel, response)
+        answer = _fitted(stretched(response, low, high), side)
+        tile = min(answer.shape[0], side * 2 // 3)
+        drawn = numbered(kernel, cell=tile // max(kernel.shape)) if max(kernel.shape) <= 7 else _signed(kernel)
+        pictures.append(_beside(_fitted(drawn, tile), answer))
+        captions.append(f"{name.replace('_', ' ')}\n{_size(response)}, shown {low:.2g} to {high:.2g}")
+    widest = max(max(picture.shape) for picture in pictures)
+    return grid(
+        [_framed(picture, picture.shape[0], widest) for picture in pictures], columns=3, side=widest, captions=captions
+    )
+
+
+def gabor_picture(image: Values, filters: Sequence[Gabor], side: int = 300) -> Pixels:
+    """The image, and under it each filter: its real and imaginary part, and the magnitude of its answer."""
+    bank = {filter_: gabor(*filter_) for filter_ in filters}
+    first = _fitted(stretched(image, 0, 1), side)
+    pictures, captions = [first], [f"the image, {_size(image)}"]
+    for filter_, response in responses(image, bank).items():
+        most = float(np.quantile(response, 0.995)) or 1.0
+        answer = _fitted(stretched(response, 0, most), side)
+        parts = [_fitted(_signed(part), answer.shape[0]) for part in (bank[filter_].real, bank[filter_].imag)]
+        pictures.append(_beside(*parts, answer))
+        size = f"real and imaginary part, {_size(bank[filter_])}; magnitude, shown 0 to {most:.2g}"
+        captions.append(f"{filter_}\n{size}")
+    widest = max(max(picture.shape) for picture in pictures)
+    return grid(
+        [_framed(picture, picture.shape[0], widest) for picture in pictures], columns=1, side=widest, captions=captions
+    )
+
+
+def bank_picture(
+    image: Values, bank: Mapping[Gabor, NDArray[Any]] | None = None, columns: int = 6, side: int = 150
+) -> Pixels:
+    """A bank of filters: a row of real parts, under it what each answers, and so on.
+
+    Args:
+        image: (H, W) in [0, 1].
+        bank: None: `gabor_bank()`.
+        columns: Filters in a row; those in one row share the scale of their answers.
+        side: Of each picture, in pixels.
+    """
+    bank = gabor_bank() if bank is None else dict(bank)
+    answers = responses(image, dict(bank))
+    filters = list(bank)
+    rows = [grid([_fitted(stretched(image, 0, 1), 2 * side)], side=2 * side, captions=[f"the image, {_size(image)}"])]
+    for start in range(0, len(filters), columns):
+        row = filters[start : start + columns]
+        most = max(float(np.quantile(answers[filter_], 0.995)) for filter_ in row) or 1.0
+        kernels = [_fitted(_signed(bank[filter_].real), side) for filter_ in row]
+        pictures = [_fitted(stretched(answers[filter_], 0, most), side) for filter_ in row]
+        captions = [str(filter_).replace(", sigma", "\nsigma") for filter_ in row]
+        rows.append(grid(kernels, columns=columns, side=side, captions=captions))
+        rows.append(grid(pictures, columns=columns, side=side, captions=[f"shown 0 to {most:.2g}"] * len(row)))
+    return _below(rows)
+
+
+def pool_picture(image: Values, sizes: Sequence[int], stride: int | None = None, side: int = 260) -> Pixels:
+    """The image, then for each window size the largest and the average values, in visible squares."""
+    pictures, captions = [stretched(image, 0, 1)], [f"the image\n{_size(image)}"]
+    for size in sizes:
+        for kind in ("max", "average"):
+            values = pool(image, size, stride, "max" if kind == "max" else "average")
+            pictures.append(stretched(values, 0, 1))
+            captions.append(f"{kind} of {size} x {size}\n{_size(values)}")
+    columns = 1 + 2 * len(sizes) if len(sizes) < 3 else 5
+    return grid([_fitted(picture, side) for picture in pictures], columns=columns, side=side, captions=captions)
+
+
+def colour_picture(image: Pixels, side: int = 260) -> Pixels:
+    """The image, then its channels in RGB, grey, HSV and L*a*b*."""
+    pictures = {"the image": rgb(image), **colour_pictures(image)}
+    spaces = ["", "RGB", "RGB", "RGB", "ITU-R 601", "HSV", "HSV", "HSV", "L*a*b*", "L*a*b*", "L*a*b*"]
+    captions = [f"{name}, {space}" if space else name for name, space in zip(pictures, spaces, strict=True)]
+    fitted = [_fitted(picture, side) for picture in pictures.values()]
+    return grid(fitted, columns=4, side=side, captions=captions)
+
+
+def step_picture(
+    image: Values,
+    kernel: Values,
+    row: int,
+    column: int,
+    *,
+    stride: int = 1,
+    padding: Padding = "valid",
+    dilation: int = 1,
+    cell: int = 40,
+) -> Pixels:
+    """The image with the window outlined, the kernel, and the output with the value that they give.
+
+    For images of up to 16 pixels, whose numbers can be read; raises as `step_at`.
+    """
+    words: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation}
+    step = step_at(image, kernel, row, column, **words)
+    output = convolve(image, kernel, **words)
+    zeros = [paddings(side, extent, **words) for side, extent in zip(image.shape, kernel.shape, strict=True)]
+    window = (
+        step.top + zeros[0][0],
+        step.left + zeros[1][0],
+        reach(kernel.shape[0], dilation),
+        reach(kernel.shape[1], dilation),
+    )
+    padded = np.pad(image, zeros)
+    inside = (zeros[0][0], zeros[1][0], *image.shape)
+    white = max(1.0, float(image.max()))
+    around = f", in zeros {_size(padded)}" if padded.shape != image.shape else ""
+    parts = {
+        f"the image, {_size(image)}{around}": numbered(
+            padded, cell=cell, palette="gray", low=0, high=white, boxes={inside: RIM, window: BOX}
+        ),
+        f"the kernel, {_size(kernel)}": numbered(kernel, cell=cell),
+        f"the output, {_size(output)}": numbered(output, cell=cell, boxes={(row, column, 1, 1): BOX}),
+    }
+    side = cell * max(padded.shape + kernel.shape + output.shape)
+    framed = [_framed(part, side, side) for part in parts.values()]
+    # A sum of more than nine products is wider than the picture; the terminal has it.
+    title = step.text if kernel.size <= 9 else f"The sum of {kernel.size} products is {step.total:.4g}"
+    return grid(framed, columns=3, side=side, captions=list(parts), title=title)

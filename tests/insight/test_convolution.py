@@ -1,0 +1,192 @@
+"""Convolution by hand against torch, scipy and scikit-image, and against sums done on paper."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from scipy import ndimage, signal
+from skimage import filters
+
+from opsin.errors import UserError
+from opsin.insight.convolution import (
+    KERNELS,
+    convolve,
+    output_size,
+    parameter_count,
+    parse_kernel,
+    pool,
+    step_at,
+    worked_size,
+)
+from opsin.insight.samples import grey, sample
+
+
+@pytest.fixture
+def image() -> np.ndarray:
+    return np.random.default_rng(0).random((17, 13))
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_it_is_scipys_correlation(image: np.ndarray, name: str) -> None:
+    kernel = KERNELS[name]
+    np.testing.assert_allclose(convolve(image, kernel), signal.correlate2d(image, kernel, "valid"), atol=1e-12)
+    inside = ndimage.convolve(image, kernel[::-1, ::-1])[1:-1, 1:-1]
+    np.testing.assert_allclose(convolve(image, kernel), inside, atol=1e-12)
+
+
+def test_sobel_is_scikit_images_times_four() -> None:
+    brick = grey(sample("brick"))
+    # scikit-image turns the kernel around and divides by four.
+    for name, theirs in (("sobel_horizontal", -filters.sobel_h(brick)), ("sobel_vertical", filters.sobel_v(brick))):
+        np.testing.assert_allclose(convolve(brick, KERNELS[name]) / 4, theirs[1:-1, 1:-1], atol=1e-12)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("padding", [0, 1, 3])
+@pytest.mark.parametrize("dilation", [1, 2, 3])
+@pytest.mark.parametrize("shape", [(3, 3), (2, 4), (5, 1)])
+def test_it_is_torchs_layer(
+    image: np.ndarray, stride: int, padding: int, dilation: int, shape: tuple[int, int]
+) -> None:
+    kernel = np.random.default_rng(1).normal(size=shape)
+    weight, pixels = torch.from_numpy(kernel)[None, None], torch.from_numpy(image)[None, None]
+    theirs = F.conv2d(pixels, weight, stride=stride, padding=padding, dilation=dilation)[0, 0].numpy()
+    ours = convolve(image, kernel, stride=stride, padding=padding, dilation=dilation)
+    np.testing.assert_allclose(ours, theirs, atol=1e-12)
+    sides = [
+        output_size(side, extent, stride=stride, padding=padding, dilation=dilation)
+        for side, extent in zip(image.shape, shape, strict=True)
+    ]
+    assert tuple(sides) == theirs.shape
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
+@pytest.mark.parametrize("dilation", [1, 2])
+@pytest.mark.parametrize("shape", [(3, 3), (2, 4), (5, 5)])
+def test_same_padding_is_torchs_at_stride_one(image: np.ndarray, dilation: int, shape: tuple[int, int]) -> None:
+    kernel = np.random.default_rng(1).normal(size=shape)
+    weight, pixels = torch.from_numpy(kernel)[None, None], torch.from_numpy(image)[None, None]
+    theirs = F.conv2d(pixels, weight, padding="same", dilation=dilation)[0, 0].numpy()
+    np.testing.assert_allclose(convolve(image, kernel, padding="same", dilation=dilation), theirs, atol=1e-12)
+
+
+@pytest.mark.parametrize("side", [7, 8, 32])
+@pytest.mark.parametrize("stride", [1, 2, 3, 5])
+def test_same_padding_gives_the_side_over_the_stride_rounded_up(side: int, stride: int) -> None:
+    output = convolve(np.ones((side, side)), np.ones((3, 3)), stride=stride, padding="same")
+    assert output.shape == (-(-side // stride),) * 2
+    assert output_size(side, 3, stride=stride, padding="same") == output.shape[0]
+
+
+def test_the_lectures_sizes() -> None:
+    assert output_size(28, 5) == 24
+    assert output_size(32, 3) == 30
+    assert output_size(32, 3, padding="same") == 32
+    assert output_size(32, 3, stride=2, padding="same") == 16
+    assert output_size(32, 5, stride=2) == 14
+    assert output_size(8, 3) == 6
+    assert parameter_count(3, 32, 64) == 18_496
+
+
+def test_the_sums_are_written_out() -> None:
+    assert worked_size(28, 5) == "(28 - 5 + 2·0) / 1 + 1 = 24"
+    assert worked_size(28, 5, padding=2) == "(28 - 5 + 2·2) / 1 + 1 = 28"
+    assert worked_size(32, 5, stride=2) == "(32 - 5 + 2·0) / 2 + 1 = 13.5 + 1, rounded down: 14"
+    assert worked_size(7, 3, stride=2, padding="same") == "same: 7 / 2 rounded up = 4, with 1 + 1 zeros around"
+    assert worked_size(32, 3, dilation=2) == "2·(3 - 1) + 1 = 5 pixels covered; (32 - 5 + 2·0) / 1 + 1 = 28"
+
+
+def test_pooling_of_the_lectures() -> None:
+    values = np.array([[1, 3, 2, 4], [5, 6, 1, 2], [3, 2, 8, 1], [4, 7, 3, 9]])
+    assert pool(values).tolist() == [[6, 4], [7, 9]]
+    assert pool(values, kind="average").tolist() == [[3.75, 2.25], [4, 5.25]]
+
+
+@pytest.mark.parametrize(("size", "stride"), [(2, None), (3, None), (3, 2), (2, 1)])
+def test_pooling_is_torchs(image: np.ndarray, size: int, stride: int | None) -> None:
+    pixels = torch.from_numpy(image)[None]
+    np.testing.assert_allclose(pool(image, size, stride), F.max_pool2d(pixels, size, stride)[0].numpy())
+    average = F.avg_pool2d(pixels, size, stride)[0].numpy()
+    np.testing.assert_allclose(pool(image, size, stride, "average"), average, atol=1e-12)
+
+
+def test_every_step_is_a_value_of_the_output(image: np.ndarray) -> None:
+    kernel = KERNELS["sobel_vertical"]
+    for words in ({}, {"stride": 2, "padding": 2}, {"padding": "same", "dilation": 2}):
+        output = convolve(image, kernel, **words)
+        for row, column in np.ndindex(output.shape):
+            step = step_at(image, kernel, row, column, **words)
+            assert step.total == pytest.approx(output[row, column], abs=1e-12)
+            np.testing.assert_allclose(step.products, step.window * kernel)
+            spread = words.get("dilation", 1)
+            for i, j in np.ndindex(kernel.shape):
+                place = step.top + i * spread, step.left + j * spread
+                inside = 0 <= place[0] < image.shape[0] and 0 <= place[1] < image.shape[1]
+                assert step.window[i, j] == (image[place] if inside else 0)
+
+
+def test_a_step_is_written_out() -> None:
+    image = np.array([[0.2, 0.5], [-0.25, 1.0]])
+    step = step_at(image, np.array([[1, 0], [-2, 3]]), 0, 0)
+    assert step.text == "1·0.2 + 0·0.5 - 2·(-0.25) + 3·1 = 3.7"
+    assert step_at(image, np.array([[-1.0]]), 0, 1).text == "-1·0.5 = -0.5"
+
+
+def test_integers_do_not_overflow() -> None:
+    white = np.full((3, 3), 255, np.uint8)
+    assert convolve(white, np.ones((3, 3), np.int8)).tolist() == [[9 * 255]]
+    assert pool(white, 3, kind="average").tolist() == [[255]]
+    assert step_at(white, -np.ones((3, 3), np.int8), 0, 0).total == -9 * 255
+
+
+def test_kernels_are_read_from_names_and_numbers() -> None:
+    np.testing.assert_array_equal(parse_kernel("Sobel-Vertical "), KERNELS["sobel_vertical"])
+    np.testing.assert_array_equal(parse_kernel("1 0 -1; 2 0 -2;1,0,-1;"), [[1, 0, -1], [2, 0, -2], [1, 0, -1]])
+    np.testing.assert_array_equal(parse_kernel("1 2\n3 4"), [[1, 2], [3, 4]])
+    np.testing.assert_array_equal(parse_kernel("1/4 .5e0"), [[0.25, 0.5]])
+    parse_kernel("blur")[:] = 0
+    assert KERNELS["blur"].sum() == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "1 to 31"),
+        (" ;; ", "1 to 31"),
+        ("1 2; 3", "2, 1 numbers"),
+        ("sobol", "'sobol' is neither"),
+        ("1 nan", "'nan'"),
+        ("1e999", "'1e999'"),
+        ("1/0", "'1/0'"),
+        ("1 " * 32, "1 to 31"),
+        ("1;" * 32, "1 to 31"),
+        ("<b>", "'<b>'"),
+    ],
+)
+def test_what_is_no_kernel_is_refused(text: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        parse_kernel(text)
+
+
+def test_what_cannot_be_is_refused(image: np.ndarray) -> None:
+    kernel = KERNELS["blur"]
+    with pytest.raises(UserError, match="reaches over 21 pixels has no place in 17"):
+        convolve(image, kernel, dilation=10)
+    with pytest.raises(UserError, match="stride is 0"):
+        convolve(image, kernel, stride=0)
+    with pytest.raises(UserError, match="dilation is 0"):
+        convolve(image, kernel, dilation=0)
+    with pytest.raises(UserError, match="padding is -1"):
+        convolve(image, kernel, padding=-1)
+    with pytest.raises(UserError, match="padding is full"):
+        convolve(image, kernel, padding="full")
+    with pytest.raises(UserError, match="one channel"):
+        convolve(np.zeros((4, 4, 3)), kernel)
+    with pytest.raises(UserError, match="no place 15, 0"):
+        step_at(image, kernel, 15, 0)
+    with pytest.raises(UserError, match="no place 0, -1"):
+        step_at(image, kernel, 0, -1)
+    with pytest.raises(UserError, match="'median'"):
+        pool(image, kind="median")
+    with pytest.raises(UserError, match="has no place"):
+        pool(image, 14)

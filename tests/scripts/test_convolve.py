@@ -1,0 +1,137 @@
+"""The command line of convolution by hand."""
+
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from opsin.errors import UserError
+from opsin.insight import convolution_pictures as pictures
+from opsin.insight.by_hand import LARGEST_SIDE, Wishes, draw, read_image, sizes
+from opsin.insight.convolution import KERNELS, convolve
+from opsin.insight.samples import grey, sample
+
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "convolve.py"
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["convolve.py", *words])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(SCRIPT), run_name="__main__")
+    return ended.value.code
+
+
+def test_without_a_wish_everything_is_drawn(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, str(SCRIPT)], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    out = tmp_path / "outputs" / "convolution"
+    written = {path.name for path in out.iterdir()}
+    assert written == {"kernels.png", "gabor.png", "gabor_bank.png", "pooling.png", "colours.png"}
+    for path in out.iterdir():
+        assert np.asarray(Image.open(path)).std() > 20
+    assert "height (300 - 3 + 2·0) / 1 + 1 = 298" in done.stdout
+    assert "width  (451 - 2 + 2·0) / 2 + 1 = 224.5 + 1, rounded down: 225" in done.stdout
+    assert done.stderr == ""
+
+
+def test_kernels_strides_and_a_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--image", "digit_3", "--kernel", "-1 0 1; -1 0 1; -1 0 1", "blur", "--stride", "2", "--padding", "1"]
+    assert call(monkeypatch, *words, "--step", "1", "2", "--out", str(tmp_path)) == 0
+    said = capsys.readouterr().out
+    assert "(8 - 3 + 2·1) / 2 + 1 = 3.5 + 1, rounded down: 4" in said
+    expected = convolve(grey(sample("digit_3")), KERNELS["vertical"], stride=2, padding=1)[1, 2]
+    (line,) = [line for line in said.splitlines() if "row 1, column 2" in line]
+    assert float(line.rpartition("=")[2]) == pytest.approx(expected, rel=1e-3)
+    assert {path.name for path in tmp_path.iterdir()} == {"kernels.png", "step.png"}
+
+
+def test_sizes_are_worked_out(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(monkeypatch, "--sizes", "32", "3", "32", "64", "--padding", "same", "--stride", "2") == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "32 x 32 with 3 x 3: same: 32 / 2 = 16, with 0 + 1 zeros around",
+        "parameters: (3·3·32 + 1)·64 = 18,496",
+        "multiply-adds: 3·3·32·64·16·16 = 4,718,592",
+    ]
+    with pytest.raises(UserError, match="32 3 32 64"):
+        sizes([32, 3, 1])
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--image", "nothing.png"], "no such file"),
+        (["--kernel", "sobol"], "'sobol' is neither"),
+        (["--kernel", "blur", "--stride", "0"], "stride is 0"),
+        (["--kernel", "blur", "--padding", "-2"], "padding is -2"),
+        (["--kernel", "blur", "--padding", "wide"], "argument --padding"),
+        (["--image", "digit_1", "--pool", "9"], "has no place in 8"),
+        (["--pool", "2", "--stride", "0"], "stride is 0"),
+        (["--gabor", "1,2"], "frequency,theta,sigma"),
+        (["--step", "999", "0"], "no place 999, 0"),
+        (["--sizes", "3", "5"], "has no place in 3"),
+        (["--kernel", "blur", "--range", "1", "1"], "--range"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_message(
+    words: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, *words, "--out", str(tmp_path / "out")) in (1, 2)
+    error = capsys.readouterr().err
+    assert said in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_files_are_read_and_large_ones_reduced(tmp_path: Path) -> None:
+    wide = tmp_path / "wide photo.png"
+    Image.new("RGB", (4096, 10), (10, 20, 30)).save(wide)
+    assert read_image(str(wide)).shape == (2, LARGEST_SIDE, 3)
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(wide.read_bytes()[:60])
+    with pytest.raises(UserError, match=r"broken\.png: .*; take another file"):
+        read_image(str(broken))
+    with pytest.raises(UserError, match="no such file, and no sample image; the samples are cat"):
+        read_image(str(tmp_path))
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot be written"):
+        list(draw(sample("digit_1"), Wishes(kernels=["blur"]), tmp_path / "file"))
+
+
+def test_what_is_black_and_white() -> None:
+    digit, cat = grey(sample("digit_3")), grey(sample("cat"))
+    for name, image, expected in (
+        ("sobel_vertical", digit, (-4, 4)),
+        ("diagonal", digit, (-4, 4)),
+        ("blur", digit, (0, 1)),
+        ("blur", cat, (0, 1)),
+        ("diagonal", cat, (0, 3)),
+    ):
+        assert pictures.limits(image, KERNELS[name], convolve(image, KERNELS[name])) == expected
+    response = convolve(cat, KERNELS["sobel_vertical"])
+    low, high = pictures.limits(cat, KERNELS["sobel_vertical"], response)
+    assert low == -high
+    assert 0.97 < (np.abs(response) < high).mean() < 0.99
+
+
+def test_the_window_is_outlined_where_the_step_is() -> None:
+    digit = grey(sample("digit_3"))
+    picture = pictures.step_picture(digit, KERNELS["blur"], 2, 4, cell=40)
+    rows, columns = np.nonzero((picture[:, :322] == pictures.BOX).all(axis=2))
+    top = picture.shape[0] - 8 * 40 - 16 - 6  # title above; one line of captions and the rim below
+    assert (rows.min() - top) // 40 == 2
+    assert (columns.min() - 6) // 40 == 4
+    assert rows.max() - rows.min() + 1 == columns.max() - columns.min() + 1 == 3 * 40
+
+
+def test_numbers_are_short() -> None:
+    texts = [pictures._short(value) for value in (0.0, -1.0, 0.111, 0.5, 2.26, 12.6, -0.0, -0.001)]
+    assert texts == ["0", "-1", "0.11", "0.5", "2.3", "13", "0", "0"]
