@@ -55,18 +55,17 @@ def scale(
     low, high = (min(known), max(known)) if known else (1.0, 2.0)
     if low == high:
         room = 1.0 if integer else abs(low) / 10 or 1.0
-        low, high = low - (0 if low == 0 else room), high + (0 if high == 1 else room)
+        low, high = low - room * (integer or low != 0), high + room * (integer or high != 1)
     if log and high / low >= 10:
         subs = (1.0,) if high / low >= 1000 else (1.0, 3.0)
         ticks = [float(tick) for tick in LogLocator(subs=subs).tick_values(low, high)]
         inside = [tick for tick in ticks if low <= tick <= high]
         return Scale(low, high, start, end, True, tuple(inside[:: max(1, math.ceil(len(inside) / most))]))
     steps = [1, 2, 5, 10] if integer else [1, 2, 2.5, 5, 10]
-    ticks = [float(tick) for tick in MaxNLocator(most, steps=steps, integer=integer).tick_values(low, high)]
+    found = MaxNLocator(most, steps=steps, integer=integer).tick_values(low, high)
+    ticks = [float(f"{tick:.12g}") for tick in found]  # 0.1 + 0.2 is 0.3 here
     if not integer and not log:
-        # Shares stay within 0 and 1, and nothing goes below 0 that has no value there.
-        low, high = (
-            max(ticks[0], 0.0) if low >= 0 else ticks[0],
-            1.0 if known and max(known) <= 1 < ticks[-1] else ticks[-1],
-        )
+        # Shares stay within 0 and 1, and an axis goes below 0 only where values do.
+        low = max(ticks[0], 0.0) if low >= 0 else ticks[0]
+        high = 1.0 if known and max(known) <= 1 < ticks[-1] else ticks[-1]
     return Scale(low, high, start, end, log, tuple(tick for tick in ticks if low <= tick <= high))
