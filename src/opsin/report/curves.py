@@ -1,6 +1,7 @@
 """The table of epochs as charts: one for each metric, train and val in one, the best epoch marked."""
 
 import csv
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -43,7 +44,8 @@ def best_epoch(rows: Sequence[Row], result: Mapping[str, Any], monitor: Mapping[
     if result.get("best_epoch"):
         return int(result["best_epoch"])
     name, sign = monitor.get("metric"), -1 if monitor.get("mode") == "max" else 1
-    known = [(sign * value, row["epoch"]) for row in rows if (value := row.get(str(name))) is not None]
+    values = [(row.get(str(name)), row["epoch"]) for row in rows]
+    known = [(sign * value, epoch) for value, epoch in values if value is not None and math.isfinite(value)]
     found = min(known, default=(0.0, None), key=lambda pair: pair[0])[1]
     return None if found is None else int(found)
 

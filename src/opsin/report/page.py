@@ -4,6 +4,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from opsin.analysis.mistakes import class_table
@@ -94,7 +95,9 @@ def _predictions(run: RunDirectory) -> tuple[dict[str, Predictions], str | None]
         except UserError as error:
             missing = str(error)
         else:
-            if len(predictions):
+            if not np.isfinite(predictions.logits).all():
+                missing = f"The answers to {split} images are not numbers: training has diverged."
+            elif len(predictions):
                 found[split] = predictions
     return found, missing
 

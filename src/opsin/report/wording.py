@@ -34,7 +34,7 @@ def seconds(value: float | None) -> str:
     """A duration in words: `12.3 s`, `4 min 10 s`, `2 h 05 min`."""
     if value is None:
         return NONE
-    if value < 60:
+    if round(value, 1) < 60:
         return f"{value:.1f} s"
     minutes, rest = divmod(round(value), 60)
     return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
