@@ -1,0 +1,63 @@
+"""A run directory written by hand: pages are made of files, and need no training."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from opsin.predictions import Predictions
+from opsin.rundir import RunDirectory
+
+Write = Callable[..., RunDirectory]
+
+METRICS = """epoch,step,lr,train/acc,train/loss,val/acc,val/loss
+1,10,0.1,0.6,0.9,0.7,0.8
+2,20,0.05,0.8,0.5,0.85,0.4
+3,30,0.0,0.9,0.3,0.8,nan
+"""
+MODEL = """tiny for images 1x8x8
+┏━━━━━━━┳━━━━━━━━━━━━┓
+┃ stage ┃ parameters ┃
+┡━━━━━━━╇━━━━━━━━━━━━┩
+│ low   │         40 │
+│ total │         40 │
+└───────┴────────────┘
+"""
+
+
+def predicted(split: str, classes: tuple[str, ...], count: int, seed: int = 0) -> Predictions:
+    """About four of five images are told rightly."""
+    rng = np.random.default_rng(seed)
+    targets = rng.integers(0, len(classes), count)
+    said = np.where(rng.random(count) < 0.8, targets, rng.integers(0, len(classes), count))
+    logits = rng.normal(size=(count, len(classes)))
+    logits[np.arange(count), said] += 4
+    paths = tuple(f"/photos/{classes[target]}/{i:04}.jpg" for i, target in enumerate(targets))
+    return Predictions(split, classes, logits.astype(np.float32), targets, np.arange(count), paths, "same")
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Writes a run: its status, its classes, and what of its result is otherwise."""
+
+    def write(
+        status: str = "finished", classes: tuple[str, ...] = ("cat", "dog"), count: int = 400, **result: Any
+    ) -> RunDirectory:
+        run = RunDirectory(tmp_path / "run")
+        run.path.mkdir()
+        config = {"monitor": {"metric": "val/loss", "mode": "min"}, "seed": 1}
+        run.config.write_text(yaml.safe_dump(config))
+        run.overrides.write_text(yaml.safe_dump({"overrides": ["model=tiny"]}))
+        run.metrics.write_text(METRICS)
+        (run.path / "model.txt").write_text(MODEL)
+        run.result.write_text(json.dumps({"status": status, "choices": {"model": "tiny"}, **result}))
+        if count:
+            for split in ("val", "test"):
+                predicted(split, classes, count, seed=len(split)).write(run)
+        return run
+
+    return write

@@ -1,0 +1,235 @@
+"""The report of a run: what it says, that it is one valid file which asks for nothing, and runs that went wrong."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import html5lib
+import numpy as np
+import pytest
+
+from opsin import pictures
+from opsin.analysis.calibration import fit_temperature, reliability
+from opsin.analysis.intervals import wilson_interval
+from opsin.predictions import predictions_file, read_predictions
+from opsin.report.curves import best_epoch, read_epochs
+from opsin.report.findings import calibration
+from opsin.report.model_table import read_model_table
+from opsin.report.page import write_report
+from opsin.report.shown import index_file, read_pictures
+from opsin.report.verdict import verdict
+from opsin.report.wording import percent
+from opsin.rundir import RunDirectory
+
+HTML = "{http://www.w3.org/1999/xhtml}"
+
+
+def read(page: Path) -> Any:
+    """The page as a tree: html5lib's strict parser raises at the first error."""
+    return html5lib.HTMLParser(strict=True).parse(page.read_text(encoding="utf-8"))
+
+
+def text(tree: Any) -> str:
+    return " ".join(" ".join(tree.itertext()).split())
+
+
+def test_a_page_is_valid_and_asks_for_nothing_outside_itself(write) -> None:
+    page = write_report(write())
+    assert page.name == "report.html"
+    tree = read(page)
+    ids = {part.get("id") for part in tree.iter() if part.get("id")}
+    for part in tree.iter():
+        assert part.tag not in {f"{HTML}script", f"{HTML}iframe", f"{HTML}object"}
+        for name in ("src", "href"):
+            target = part.get(name)
+            assert target is None or target.startswith("data:") or target[1:] in ids, (part.tag, target)
+    source = page.read_text(encoding="utf-8")
+    assert "default-src 'none'" in source
+    assert "url(" not in source
+    assert "@import" not in source
+    assert {"curves", "confusion", "classes", "calibration", "mistakes", "model", "config", "provenance"} <= ids
+
+
+def test_the_result_stands_in_one_sentence_with_its_interval(write) -> None:
+    facts = {"counts": {"test": 400}, "origin": {"test": "given"}, "bad_images": 2, "fingerprint": "f"}
+    run = write(data={"name": "pets", "channels": 1, "image_size": [8, 8], **facts})
+    predictions = read_predictions(run, "test")
+    found = verdict("tiny", run.read_result(), predictions)
+    interval = wilson_interval(int(predictions.correct.sum()), 400)
+    assert found.sentence == (
+        f"tiny tells the 2 classes of pets apart with {percent(interval.estimate)} accuracy on 400 test images "
+        f"(95 % interval {percent(interval.low)} to {percent(interval.high)})."
+    )
+    assert found.sentence in text(read(write_report(run)))
+
+
+def test_without_test_images_the_sentence_warns(write) -> None:
+    run = write()
+    predictions_file(run, "test").unlink()
+    said = text(read(write_report(run)))
+    assert "accuracy on 400 validation images" in said
+    assert "so the figure flatters" in said
+
+
+def test_what_is_no_better_than_chance_is_called_so(write) -> None:
+    run = write()
+    predictions = read_predictions(run, "test")
+    constant = np.tile(np.array([1, 0], np.float32), (len(predictions), 1))
+    type(predictions)(**{**vars(predictions), "logits": constant}).write(run)
+    assert "no better than chance" in text(read(write_report(run)))
+
+
+def test_learning_by_heart_is_named(write) -> None:
+    predictions = read_predictions(write(), "test")
+    words = verdict("tiny", {"metrics": {"train/acc": 0.999, "val/acc": 0.8}}, predictions).meaning
+    assert "by heart" in words[-1]
+    words = verdict("tiny", {"metrics": {"train/acc": 0.81, "val/acc": 0.8}}, predictions).meaning
+    assert "by heart" not in words[-1]
+
+
+def test_the_temperature_is_fitted_on_val_and_judged_on_test(write) -> None:
+    run = write()
+    both = {split: read_predictions(run, split) for split in ("val", "test")}
+    found = calibration(both)
+    assert found.temperature == fit_temperature(both["val"].logits, both["val"].targets)
+    assert found.ece[0] == reliability(both["test"].probabilities, both["test"].targets).ece
+    assert len(found.charts) == 2
+    alone = calibration({"val": both["val"]})
+    assert (alone.temperature, len(alone.charts)) == (None, 1)
+
+
+def test_the_best_epoch_is_the_recorded_one_or_that_of_the_monitored_metric(write) -> None:
+    rows = read_epochs(write())
+    monitor = {"metric": "val/loss", "mode": "min"}
+    assert best_epoch(rows, {"best_epoch": 3}, monitor) == 3
+    assert best_epoch(rows, {"best_epoch": None}, monitor) == 2  # the third is not a number
+    assert best_epoch(rows, {"best_epoch": None}, {"metric": "train/acc", "mode": "max"}) == 3
+    assert best_epoch([], {"best_epoch": None}, monitor) is None
+
+
+def test_the_table_of_the_network_is_read_back(write) -> None:
+    run = write()
+    table = read_model_table(run)
+    assert table is not None
+    assert table.header == ("stage", "parameters")
+    assert table.rows == (("low", "40"), ("total", "40"))
+    (run.path / "model.txt").write_text("something else\n")
+    assert "something else" in text(read(write_report(run)))
+    (run.path / "model.txt").unlink()
+    assert read_model_table(run) is None
+    read(write_report(run))
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [("failed", "RuntimeError: <out> of memory"), ("interrupted", "has not come to its end"), ("finished", "finished")],
+)
+def test_every_status_has_a_page(write, status: str, said: str) -> None:
+    run = write(status, count=0, error="RuntimeError: <out> of memory" if status == "failed" else None)
+    page = text(read(write_report(run)))
+    assert said in page
+    assert "There are no predictions to judge it by." in page
+    assert "scripts/evaluate.py" in page
+
+
+def test_a_run_that_failed_before_its_first_epoch_has_a_page(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    run.config.write_text("seed: 1\n")
+    run.write_result({"status": "failed", "error": "UserError: no images"})
+    assert "UserError: no images" in text(read(write_report(run)))
+    run.result.unlink()
+    assert "not begun" in text(read(write_report(run)))
+
+
+def test_answers_that_are_not_numbers_are_told(write) -> None:
+    run = write()
+    for split in ("val", "test"):
+        predictions = read_predictions(run, split)
+        predictions.logits[3, 0] = np.nan
+        predictions.write(run)
+    assert "training has diverged" in text(read(write_report(run)))
+
+
+def test_nothing_that_a_person_named_becomes_markup(write) -> None:
+    evil = "<script>alert(1)</script>\"'&"
+    run = write("failed", (evil, "dog"), error=evil, choices={"model": evil}, weights=evil, commit=evil)
+    run.overrides.write_text(f"overrides: ['{evil.replace(chr(39), '')}']\n")
+    run.config.write_text(f"# {evil}\nseed: 1\n")
+    pictures.write_png(np.zeros((4, 4, 3), np.uint8), run.path / "pictures" / "a.png")
+    entry = {"image": "a.png", "cam": None, "path": evil, "true": evil, "answers": [[evil, 0.9]]}
+    index = {"split": "test", "mistakes": [entry], "stage": evil, "note": evil, "augmentation": None}
+    index_file(run).write_text(json.dumps({**index, "augmented": evil, "kernels": None, "kernels_of": evil}))
+    page = write_report(run)
+    assert "<script" not in page.read_text()
+    assert evil in text(read(page))
+
+
+def test_pictures_are_carried_in_the_page_and_the_index_leads_nowhere_else(write, tmp_path: Path) -> None:
+    run = write()
+    secret = pictures.write_png(np.zeros((9, 9, 3), np.uint8), tmp_path / "secret.png")
+    photograph = np.random.default_rng(0).integers(0, 256, (128, 128, 3), np.uint8)
+    pictures.write_png(photograph, run.path / "pictures" / "photo.png")
+    entries = [
+        {"image": name, "cam": None, "path": "p", "true": "cat", "answers": [["dog", 0.9], ["cat", 0.1]]}
+        for name in ("photo.png", str(secret), "../../secret.png", "gone.png")
+    ]
+    index = {"split": "test", "mistakes": entries, "stage": None, "note": None, "augmentation": "gone.png"}
+    index_file(run).write_text(json.dumps({**index, "augmented": "none", "kernels": None, "kernels_of": None}))
+    found = read_pictures(run)
+    assert found is not None
+    assert [(mistake.image.width, mistake.image.source[:16]) for mistake in found.mistakes] == [
+        (128, "data:image/webp;")
+    ]
+    assert found.augmentation is None
+    assert text(read(write_report(run))).count("labelled cat") == 1
+
+
+def test_a_hundred_classes_stay_readable_and_small(write) -> None:
+    run = write(classes=tuple(f"class {i}" for i in range(100)), count=10_000)
+    page = write_report(run)
+    assert page.stat().st_size < 2_000_000
+    said = text(read(page))
+    assert "Recall, the 15 lowest of 100 classes" in said
+    assert "class 99" in said
+
+
+def test_pages_need_no_torch(write) -> None:
+    run = write()
+    code = (
+        "import sys; from pathlib import Path; from opsin.report.page import write_report; "
+        "from opsin.rundir import RunDirectory; write_report(RunDirectory(Path(sys.argv[1]))); "
+        "assert not {'torch', 'lightning', 'torchvision'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(run.path)], check=True)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_opens_from_disk_on_a_phone_and_on_a_desk(write, scheme: Any) -> None:
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no Chromium on this machine")
+    from playwright.sync_api import sync_playwright
+
+    page_file = write_report(write(classes=tuple(f"a rather long class name {i}" for i in range(20))))
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        for width in (360, 1280):
+            context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme, offline=True)
+            page = context.new_page()
+            said: list[str] = []
+            asked: list[str] = []
+            page.on("console", lambda message, said=said: said.append(message.text))
+            page.on("request", lambda request, asked=asked: asked.append(request.url))
+            page.goto(page_file.as_uri())
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            assert [url for url in asked if not url.startswith("data:")] == [page_file.as_uri()]
+            assert said == []
+            heights = "[...document.querySelectorAll('svg text.tick')].map(t => t.getBoundingClientRect().height)"
+            assert min(page.evaluate(heights)) > 8  # pixels
+            paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
+            assert paper == ("rgb(255, 255, 255)" if scheme == "light" else "rgb(20, 23, 28)")
+        browser.close()

@@ -1,0 +1,49 @@
+"""Numbers and names as a report writes them."""
+
+import math
+
+import pytest
+
+from opsin.report.wording import NONE, number, percent, seconds, shortened
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.5, "50 %"),
+        (0.98765, "98.77 %"),
+        (0.9899, "98.99 %"),
+        (0.9899999999999999, "99 %"),
+        (0.123456, "12.3 %"),
+        (0.004, "0.40 %"),
+        (1.0, "100 %"),
+        (0.99999, "100.00 %"),
+        (0.0, "0 %"),
+        (-0.05, "-5 %"),
+        (math.nan, NONE),
+        (None, NONE),
+    ],
+)
+def test_shares(value: float | None, text: str) -> None:
+    assert percent(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(1234567, "1,234,567"), (0.123456, "0.1235"), (12345.6, "12,346"), (2.0, "2"), (math.inf, "∞"), (None, NONE)],
+)
+def test_numbers(value: float | None, text: str) -> None:
+    assert number(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(3.14, "3.1 s"), (59.97, "1 min 00 s"), (188, "3 min 08 s"), (3725, "1 h 02 min"), (None, NONE)]
+)
+def test_durations(value: float | None, text: str) -> None:
+    assert seconds(value) == text
+
+
+def test_names_keep_both_ends() -> None:
+    assert shortened("short", 5) == "short"
+    assert shortened("/a/long/path/image_0815.png", 11) == "/a/lo…5.png"
+    assert len(shortened("x" * 99, 12)) == 12
