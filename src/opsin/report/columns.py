@@ -30,7 +30,8 @@ def columns(board: Leaderboard, verdicts: Sequence[Verdict] = ()) -> Columns:
     """The rows of a leaderboard as text, with what the verdicts say of each."""
     there = {name for row in board.rows for name in row.metrics}
     metrics = [name for name in dict.fromkeys([board.metric, *CUSTOMARY]) if name in there]
-    said = {verdict.b.letter: _said(verdict) for verdict in verdicts}
+    said = {verdict.a.letter: "the first" for verdict in verdicts}
+    said |= {verdict.b.letter: _said(verdict) for verdict in verdicts}
     header = ("", "recipe", *metrics, "against first", "runs", "parameters", "images/s", "time")
     rows = []
     for row in board.rows:
@@ -38,7 +39,7 @@ def columns(board: Leaderboard, verdicts: Sequence[Verdict] = ()) -> Columns:
             f"{NONE if row.rank is None else row.rank} {row.letter}",
             row.name,
             *(spread(name, row.metrics.get(name)) for name in metrics),
-            said.get(row.letter, "the first" if row.rank == 1 and said else ""),
+            said.get(row.letter, ""),
             row.repeats,
             f"{row.parameters:,}" if row.parameters else NONE,
             f"{row.images_per_second:,.0f}" if row.images_per_second else NONE,

@@ -27,6 +27,9 @@ Thumbnails = Callable[[RunDirectory, str, NDArray[np.int64]], NDArray[np.uint8]]
 MOST_FLIPPED = 3
 """Verdicts whose flipped images are shown."""
 
+MOST_OPEN = 6
+"""Verdicts that need no click."""
+
 MOST_PICTURES = 8
 """Of each way."""
 
@@ -74,6 +77,7 @@ def write_comparison(
         lead=_lead(comparison),
         curves=[_curves(board.on(i), board.metric) for i in range(len(board.boards))],
         most_curves=COLOURS,
+        most_open=MOST_OPEN,
         flipped=[_flipped(verdict, thumbnails) for verdict in comparison.verdicts[:MOST_FLIPPED]],
         links={record.run.path: _link(record.run, file) for row in board.rows for record in row.runs},
         places=_places([record.run.path for row in board.rows for record in row.runs]),

@@ -166,7 +166,7 @@ def leaderboard(runs: Iterable[RunDirectory | RunRecord], metric: str = "test/ac
     finished = [record for record in records if record.metrics]
     others = tuple(record for record in records if not record.metrics)
     _check_metric(metric, finished)
-    groups, repeated = _grouped(finished)
+    groups, repeated = _grouped(finished, metric.split("/")[0])
     mode = "min" if metric.endswith(("/loss", "/ece")) else "max"
     sign = 1 if mode == "min" else -1
     rows = [Row("", "", group, _metrics(group)) for group in groups]
@@ -197,12 +197,16 @@ def _check_metric(metric: str, finished: Sequence[RunRecord]) -> None:
         raise UserError(f"--metric {metric}: no finished run has it{hint} There are {', '.join(known)}.")
 
 
-def _grouped(records: Sequence[RunRecord]) -> tuple[list[tuple[RunRecord, ...]], list[RunRecord]]:
-    """Runs of one config together, and those that only repeat another run."""
-    groups: dict[frozenset[tuple[str, Any]], dict[tuple[Any, ...], RunRecord]] = {}
+def _grouped(records: Sequence[RunRecord], split: str) -> tuple[list[tuple[RunRecord, ...]], list[RunRecord]]:
+    """Runs of one config together, and those that only repeat another run.
+
+    Images that the dataset brings have to be the same too: files may have changed between two runs.
+    """
+    groups: dict[Any, dict[tuple[Any, ...], RunRecord]] = {}
     repeated = []
     for record in sorted(records, key=lambda record: record.run.result.stat().st_mtime, reverse=True):
-        group = groups.setdefault(frozenset(record.config.items()), {})
+        images = None if _is_carved(record, split) else record.images(split)
+        group = groups.setdefault((frozenset(record.config.items()), images), {})
         if group.setdefault(record.repetition, record) is not record:
             repeated.append(record)
     return [tuple(group[key] for key in sorted(group, key=_repetition_order)) for group in groups.values()], repeated
@@ -276,9 +280,13 @@ def _letter(index: int) -> str:
 
 
 def _carved_by(row: Row, split: str) -> tuple[Any, ...]:
-    origin = (row.runs[0].result.get("data") or {}).get("origin") or {}
     seeds = {run.config.get("datamodule.split_seed", run.repetition[0]) for run in row.runs}
-    return tuple(sorted(seeds, key=str)) if origin.get(split) == "carved" else ()
+    return tuple(sorted(seeds, key=str)) if _is_carved(row.runs[0], split) else ()
+
+
+def _is_carved(run: RunRecord, split: str) -> bool:
+    origin = (run.result.get("data") or {}).get("origin") or {}
+    return bool(origin.get(split) == "carved")
 
 
 def _mean(values: Iterable[Any]) -> float | None:
