@@ -63,7 +63,7 @@ def test_rows_of_other_test_images_are_not_ranked_together(tmp_path: Path) -> No
     (refusal,) = board.refusals()
     assert refusal.startswith("Not ranked together, because their test images differ: A, B on digits (100 images")
     assert "carved by seed 0, 1); C on digits (100 images, carved by seed 0)" in refusal
-    assert "datamodule.split_seed=N" in refusal
+    assert "same datamodule.split_seed" in refusal
 
 
 def test_other_datasets_are_not_told_to_share_a_split(tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_other_datasets_are_not_told_to_share_a_split(tmp_path: Path) -> None:
     board = leaderboard([RunDirectory(tmp_path / name) for name in "ab"])
     (refusal,) = board.refusals()
     assert "split_seed" not in refusal
-    assert {row.name for row in board.rows} == {"cnn_gap datamodule=digits", "cnn_gap datamodule=mnist"}
+    assert {row.name for row in board.rows} == {"cnn_gap"}  # what differs between boards sets no row apart
     assert [row.rank for row in board.rows] == [1, 1]
 
 
