@@ -175,6 +175,13 @@ def test_the_command_shows_the_very_images_that_flipped(
     assert [image.get("src")[:22] for image in page.findall(".//img")] == ["data:image/png;base64,"] * 2
 
 
+def test_a_page_that_cannot_be_written_is_said(two: Path) -> None:
+    with pytest.raises(UserError, match="is a folder: name a file with --out"):
+        write_comparison(compare([two]), two)
+    with pytest.raises(UserError, match="cannot be written"):
+        write_comparison(compare([two]), two / "a" / "config.yaml" / "c.html")
+
+
 def command(*words: str) -> int:
     spec = importlib.util.spec_from_file_location("compare", SCRIPT)
     assert spec is not None

@@ -68,6 +68,8 @@ def write_comparison(
     Raises:
         UserError: It cannot be written there.
     """
+    if file.is_dir():
+        raise UserError(f"{file} is a folder: name a file with --out, such as {file / 'comparison.html'}")
     board = comparison.leaderboard
     text = render(
         "comparison.html",
