@@ -10,8 +10,8 @@ import numpy as np
 
 from opsin.analysis.intervals import Interval
 from opsin.report.leaderboard import QUIET, Leaderboard, Row, leaderboard
+from opsin.report.paired_tests import Duel, Verdict, verdicts
 from opsin.report.records import REPEATS, RunRecord, collect, flat
-from opsin.report.verdicts import Duel, Verdict, verdicts
 
 AROUND = (
     *(f"settings.{name}" for name in ("accelerator", "devices", "precision", "channels_last", "compile", "threads")),

@@ -16,8 +16,8 @@ from opsin.report.charts import COLOURS, Series, line_chart
 from opsin.report.columns import columns, spread
 from opsin.report.comparison import Comparison, Flip, curve, flips
 from opsin.report.leaderboard import Row
+from opsin.report.paired_tests import Verdict
 from opsin.report.templating import render
-from opsin.report.verdicts import Verdict
 from opsin.report.wording import number, percent, shortened
 from opsin.rundir import RunDirectory, write_atomically
 

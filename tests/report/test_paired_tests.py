@@ -7,7 +7,7 @@ from scipy import stats
 
 from made_runs import made_run
 from opsin.report.leaderboard import leaderboard
-from opsin.report.verdicts import Verdict, verdicts
+from opsin.report.paired_tests import Verdict, verdicts
 
 
 def pattern(both: int, only_first: int, only_second: int, neither: int) -> tuple[list[bool], list[bool]]:
