@@ -25,7 +25,9 @@ class BatchImages(BoardCallback):
     def __init__(self, count: Count = 32) -> None:
         self.count = count
 
-    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
         """Show the run's first batch; Lightning passes over the hook from then on."""
         board, data = self.board(trainer), self.images(trainer)
         if trainer.current_epoch == batch_idx == 0 and board is not None and data is not None:

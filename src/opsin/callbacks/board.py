@@ -19,7 +19,7 @@ from opsin.loggers import TensorBoard
 from opsin.pictures import Pixels
 
 Every = Annotated[int, Field(ge=1)] | None
-"""Validations between pictures; None: as often as they cost little."""
+"""Epochs between pictures; None: as often as they cost little."""
 
 Share = Annotated[float, Field(gt=0, le=1)]
 """Of the time since training began, what drawing may take."""
@@ -52,7 +52,7 @@ class EpochPicture(BoardCallback):
     of the last.
 
     Args:
-        every_n_epochs: draw at every so manieth validation instead, whatever it costs.
+        every_n_epochs: draw after every so many epochs instead, whatever it costs.
         share: of the time since training began.
     """
 
@@ -65,7 +65,7 @@ class EpochPicture(BoardCallback):
         self._cost = self.first_cost
         self._spent = 0.0
         self._since: float | None = None
-        self._seen = 0
+        self._validated = False
         self._drawn_at = -1
 
     @abstractmethod
@@ -78,15 +78,16 @@ class EpochPicture(BoardCallback):
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Draw how it ended, unless the last validation was drawn."""
-        if self._seen and self._drawn_at != last_step(trainer):
+        if self._validated and self._drawn_at != last_step(trainer):
             self.picture(trainer, pl_module)
 
     def validated(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Draw if it is due; for the hook in which a subclass finds what it draws."""
         if trainer.state.fn != "fit" or self._since is None:
             return
-        self._seen += 1
-        due = self._affordable(self._since) if self.every_n_epochs is None else self._seen % self.every_n_epochs == 0
+        self._validated = True
+        every = self.every_n_epochs
+        due = self._affordable(self._since) if every is None else (trainer.current_epoch + 1) % every == 0
         if trainer.world_size > 1:  # clocks differ, and some pictures take all processes
             due = trainer.strategy.broadcast(due)
         if due:
@@ -117,7 +118,7 @@ def spread(length: int, count: int) -> NDArray[np.int64]:
 
 
 def as_pixels(images: Tensor, preprocess: Preprocess) -> Pixels:
-    """Normalised images `(N, C, H, W)` as one sees them: uint8 `(N, H, W, C)`; what lies beyond black and white is cut."""
+    """Normalised images `(N, C, H, W)` as one sees them, uint8 `(N, H, W, C)`; beyond black and white is clipped."""
     mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (preprocess.mean, preprocess.std))
     unit = images.detach().cpu().float() * std + mean
     pixels: Pixels = (unit.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy()

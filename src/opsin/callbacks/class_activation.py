@@ -1,13 +1,18 @@
 """Where a network looks, on the same few images through the whole run."""
 
+import logging
+
 import lightning as L
 import torch
 
-from opsin.callbacks.board import Count, EpochPicture, evaluating, spread
+from opsin.callbacks.board import Count, EpochPicture, Every, Share, evaluating, spread
+from opsin.errors import UserError
 from opsin.loggers import TensorBoard
 from opsin.loss import class_logits
 from opsin.models import Network
 from opsin.pictures import grid, overlaid
+
+log = logging.getLogger(__name__)
 
 TAG = "gradcam/val"
 
@@ -26,9 +31,10 @@ class ClassActivation(EpochPicture):
 
     first_cost = 0.5  # captum is imported
 
-    def __init__(self, count: Count = 6, every_n_epochs: int | None = None, share: float = 0.01) -> None:
+    def __init__(self, count: Count = 6, every_n_epochs: Every = None, share: Share = 0.01) -> None:
         super().__init__(every_n_epochs, share)
         self.count = count
+        self._has_maps = True
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Draw if it is due; a moving average of the weights is still in place here, as it was validated."""
@@ -39,7 +45,7 @@ class ClassActivation(EpochPicture):
         from opsin.insight.attribution import gradcam  # brings captum, which not every run needs
 
         network, data = getattr(pl_module, "network", None), self.images(trainer)
-        if board is None or data is None or not isinstance(network, Network) or not _has_maps(network):
+        if board is None or data is None or not isinstance(network, Network) or not self._has_maps:
             return
         part = data.part("val")
         positions = spread(len(part), self.count)
@@ -48,7 +54,12 @@ class ClassActivation(EpochPicture):
         targets = torch.from_numpy(part.targets[positions]).to(pl_module.device)
         with evaluating(pl_module):
             probabilities = class_logits(network.forward(images).float()).softmax(1)  # around torch.compile
-        heat = gradcam(network, images, targets).numpy()
+        try:
+            heat = gradcam(network, images, targets).numpy()
+        except UserError as error:  # its last stage makes no maps
+            log.warning("TensorBoard shows no class activation: %s", error)
+            self._has_maps = False
+            return
         own = probabilities.gather(1, targets[:, None])[:, 0].tolist()
         names = [data.source.classes[i] for i in targets.tolist()]
         told = [f"{name} {value:.2f}" for name, value in zip(names, own, strict=True)]
@@ -61,7 +72,3 @@ class ClassActivation(EpochPicture):
             title="Grad-CAM for the true class, and its probability",
         )
         board.log_picture(TAG, picture, step)
-
-
-def _has_maps(network: Network) -> bool:
-    return any(isinstance(layer, torch.nn.Conv2d) for layer in network.stages.modules())

@@ -7,6 +7,7 @@ import warnings
 import lightning as L
 import torch
 from torch import Tensor
+from torch.jit._trace import TracerWarning
 
 from opsin.callbacks.board import BoardCallback
 from opsin.loggers import TensorBoard
@@ -48,7 +49,7 @@ def log_graph(board: TensorBoard, network: Network, images: Tensor) -> None:
         warnings.filterwarnings("ignore", message=".*torch.jit.trace", category=FutureWarning)
         warnings.filterwarnings("ignore", message=".*torch.jit.trace", category=DeprecationWarning)
         warnings.filterwarnings("ignore", message=".*already a ScriptModule", category=UserWarning)
-        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
+        warnings.filterwarnings("ignore", category=TracerWarning)
         # Checking a trace runs the network twice more, and the writer offers no way around it but this.
-        traced = torch.jit.trace(twin, images, check_trace=False)
+        traced = torch.jit.trace(twin, images, check_trace=False)  # type: ignore[no-untyped-call]
         board.experiment.add_graph(traced, images)

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from opsin.callbacks.board import Count, EpochPicture
+from opsin.callbacks.board import Count, EpochPicture, Every, Share
 from opsin.loggers import TensorBoard
 from opsin.loss import class_logits
 
@@ -24,7 +24,7 @@ class PRCurves(EpochPicture):
         share: likewise.
     """
 
-    def __init__(self, max_classes: Count = 20, every_n_epochs: int | None = None, share: float = 0.005) -> None:
+    def __init__(self, max_classes: Count = 20, every_n_epochs: Every = None, share: Share = 0.005) -> None:
         super().__init__(every_n_epochs, share)
         self.max_classes = max_classes
 

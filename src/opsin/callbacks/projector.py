@@ -1,6 +1,7 @@
 """Embeddings of validation images, for the projector."""
 
 import lightning as L
+import numpy as np
 import torch
 
 from opsin.callbacks.board import BoardCallback, Count, spread
@@ -40,11 +41,12 @@ class Projector(BoardCallback):
             vectors=True,
         )
         embeddings = []
-        for rows in torch.from_numpy(pixels).permute(0, 3, 1, 2).split(data.eval_batch_size):
+        for start in range(0, len(pixels), data.eval_batch_size):
+            rows = torch.from_numpy(pixels[start : start + data.eval_batch_size]).permute(0, 3, 1, 2)
             images = data.preprocess(rows.to(pl_module.device)).to(pl_module.dtype)
             embeddings.append(torch.from_numpy(extractor(images)))
         side = min(THUMBNAIL, SHEET // (int(len(pixels) ** 0.5) + 1), max(pixels.shape[1:3]))
-        thumbnails = torch.stack([torch.from_numpy(resized(rgb(image), (side, side))) for image in pixels])
+        thumbnails = torch.from_numpy(np.stack([resized(rgb(image), (side, side)) for image in pixels]))
         board.experiment.add_embedding(
             torch.cat(embeddings),
             metadata=[data.source.classes[i] for i in targets],
