@@ -2,8 +2,6 @@
 
 import time
 from abc import abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Annotated
 
 import lightning as L
@@ -123,16 +121,3 @@ def as_pixels(images: Tensor, preprocess: Preprocess) -> Pixels:
     unit = images.detach().cpu().float() * std + mean
     pixels: Pixels = (unit.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy()
     return pixels
-
-
-@contextmanager
-def evaluating(module: L.LightningModule) -> Iterator[None]:
-    """The module as it evaluates, without gradients; its mode is given back, frozen stages included."""
-    training = {child: child.training for child in module.modules()}
-    module.eval()
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        for child, mode in training.items():
-            child.training = mode

@@ -5,8 +5,10 @@ import logging
 import lightning as L
 import torch
 
-from opsin.callbacks.board import Count, EpochPicture, Every, Share, evaluating, spread
+from opsin.callbacks.board import Count, EpochPicture, Every, Share, spread
 from opsin.errors import UserError
+from opsin.insight.attribution import gradcam
+from opsin.insight.probing import probing
 from opsin.loggers import TensorBoard
 from opsin.loss import class_logits
 from opsin.models import Network
@@ -29,7 +31,7 @@ class ClassActivation(EpochPicture):
         share: likewise.
     """
 
-    first_cost = 0.5  # captum is imported
+    first_cost = 0.05
 
     def __init__(self, count: Count = 6, every_n_epochs: Every = None, share: Share = 0.01) -> None:
         super().__init__(every_n_epochs, share)
@@ -42,8 +44,6 @@ class ClassActivation(EpochPicture):
 
     def draw(self, board: TensorBoard | None, trainer: L.Trainer, pl_module: L.LightningModule, step: int) -> None:
         """Draw images and maps."""
-        from opsin.insight.attribution import gradcam  # brings captum, which not every run needs
-
         network, data = getattr(pl_module, "network", None), self.images(trainer)
         if board is None or data is None or not isinstance(network, Network) or not self._has_maps:
             return
@@ -52,8 +52,8 @@ class ClassActivation(EpochPicture):
         pixels = part.read(positions)
         images = data.preprocess(torch.from_numpy(pixels).permute(0, 3, 1, 2).to(pl_module.device)).to(pl_module.dtype)
         targets = torch.from_numpy(part.targets[positions]).to(pl_module.device)
-        with evaluating(pl_module):
-            probabilities = class_logits(network.forward(images).float()).softmax(1)  # around torch.compile
+        with probing(network) as plain, torch.no_grad():
+            probabilities = class_logits(plain(images).float()).softmax(1)
         try:
             heat = gradcam(network, images, targets).numpy()
         except UserError as error:  # its last stage makes no maps

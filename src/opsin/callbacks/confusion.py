@@ -13,8 +13,12 @@ from opsin.loggers import TensorBoard
 from opsin.pictures import INK, PAPER, Pixels, coloured
 
 TAG = "confusion/val"
-_MATRIX, _MARGIN, _LARGEST, _SMALLEST = 560, 120, 64, 5
-_FOR_NUMBERS, _FOR_NAMES = 26, 11
+_MATRIX, _LARGEST, _SMALLEST = 560, 64, 5
+"""Sides in pixels: of the matrix, and of a cell at most and at least."""
+_FOR_NUMBERS, _FOR_NAMES = 26, 12
+"""Sides of cells that hold a number, and beside which there is room for a name."""
+_HEAD, _NAME = 46, 120
+"""Height of the two lines above all, and the width of a name at most."""
 
 
 class ConfusionMatrix(EpochPicture):
@@ -43,32 +47,38 @@ def confusion_picture(confusion: NDArray[np.int64], classes: Sequence[str]) -> P
     number = len(classes)
     cell = int(np.clip(_MATRIX // number, _SMALLEST, _LARGEST))
     share = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
-    squares = np.kron(coloured(share, "Blues", 0, 1), np.ones((cell, cell, 1), np.uint8))
-    title = f"{confusion.trace():,} of {confusion.sum():,} right"
-    height, width = _MARGIN + squares.shape[0] + 8, max(_MARGIN + squares.shape[1] + 8, 330)
-    canvas = Image.new("RGB", (width, height), PAPER)
-    canvas.paste(Image.fromarray(squares), (_MARGIN, _MARGIN))
+    shade = share if cell >= _FOR_NUMBERS else share**0.5  # where there are no numbers, a few mistakes shall be seen
+    squares = coloured(shade, "Blues", 0, 1).repeat(cell, axis=0).repeat(cell, axis=1)
+    names = {i: _fitted(classes[i]) for i in range(0, number, -(-_FOR_NAMES // cell))}
+    side = 12 + int(max(_font(12).getlength(name) for name in names.values()))
+    origin = side, _HEAD + side
+    size = max(side + squares.shape[1] + 8, 240), origin[1] + squares.shape[0] + 8
+    canvas = Image.new("RGB", size, PAPER)
+    canvas.paste(Image.fromarray(squares), origin)
     pen = ImageDraw.Draw(canvas)
-    pen.text((6, 6), title, fill=INK, font=_font(15))
-    pen.text((6, 28), "rows: true\ncolumns: predicted", fill=INK, font=_font(12))
-    for i in range(0, number, -(-_FOR_NAMES // cell)):
-        middle = _MARGIN + i * cell + cell // 2
-        name = _fitted(classes[i], _MARGIN - 12)
-        pen.text((_MARGIN - 6, middle), name, fill=INK, font=_font(12), anchor="rm")
-        canvas.paste(_upright(name), (middle - 8, 0), _upright(name).convert("L").point(lambda value: 255 - value))
+    pen.text((6, 4), f"{confusion.trace():,} of {confusion.sum():,} right", fill=INK, font=_font(15))
+    pen.text((6, 25), "rows: true class, columns: predicted", fill=INK, font=_font(12))
+    for i, name in names.items():
+        middle = i * cell + cell // 2
+        pen.text((side - 6, origin[1] + middle), name, fill=INK, font=_font(12), anchor="rm")
+        canvas.paste(_upright(name, side), (side + middle - 8, _HEAD))
     if cell >= _FOR_NUMBERS:
-        _write_numbers(pen, confusion, share, cell)
+        _write_numbers(pen, confusion, share, cell, origin)
     return np.asarray(canvas)
 
 
 def _write_numbers(
-    pen: ImageDraw.ImageDraw, confusion: NDArray[np.int64], share: NDArray[np.float64], cell: int
+    pen: ImageDraw.ImageDraw,
+    confusion: NDArray[np.int64],
+    share: NDArray[np.float64],
+    cell: int,
+    origin: tuple[int, int],
 ) -> None:
     font = _font(14 if cell > 40 else 11)
     for row, column in zip(*confusion.nonzero(), strict=True):
         count = int(confusion[row, column])
         text = f"{count}" if count < 10_000 else f"{count / 1000:.0f}k"
-        place = _MARGIN + column * cell + cell // 2, _MARGIN + row * cell + cell // 2
+        place = origin[0] + column * cell + cell // 2, origin[1] + row * cell + cell // 2
         pen.text(place, text, fill=PAPER if share[row, column] > 0.5 else INK, font=font, anchor="mm")
 
 
@@ -78,16 +88,15 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 
 @cache
-def _fitted(text: str, width: int) -> str:
-    shown = text
-    while len(shown) > 1 and _font(12).getlength(shown) > width:
-        shown = f"{shown[:-2]}…"
-    return shown
+def _fitted(name: str) -> str:
+    while len(name) > 2 and _font(12).getlength(name) > _NAME:
+        name = f"{name[:-2]}…"
+    return name
 
 
 @cache
-def _upright(text: str) -> Image.Image:
-    """A line of text that reads upwards and ends above the matrix."""
-    line = Image.new("RGB", (_MARGIN, 16), PAPER)
-    ImageDraw.Draw(line).text((6, 8), text, fill=INK, font=_font(12), anchor="lm")
+def _upright(name: str, height: int) -> Image.Image:
+    """A name that reads upwards and begins at the lower edge."""
+    line = Image.new("RGB", (height, 16), PAPER)
+    ImageDraw.Draw(line).text((6, 8), name, fill=INK, font=_font(12), anchor="lm")
     return line.transpose(Image.Transpose.ROTATE_90)
