@@ -74,11 +74,11 @@ def test_the_same_is_learned_with_and_without(start, words: tuple[str, ...]) -> 
     assert all(torch.equal(mine[key], its[key]) for key in mine)
     assert shown.read_result()["metrics"] == bare.read_result()["metrics"]
     tags = events(shown).Tags()
-    assert {"batch/train", "confusion/val"} <= set(tags["images"])
+    assert {"pictures/train_batch", "pictures/confusion"} <= set(tags["images"])
     assert tags["graph"]
     assert not events(bare).Tags()["images"]
     if words != CASES["no convolution"]:
-        assert {"gradcam/val", "kernels/first layer"} <= set(tags["images"])
+        assert {"pictures/gradcam", "pictures/first_kernels"} <= set(tags["images"])
 
 
 def test_a_run_that_goes_on_shows_each_picture_once(start) -> None:
@@ -88,17 +88,17 @@ def test_a_run_that_goes_on_shows_each_picture_once(start) -> None:
         start(*words, "+callbacks.stop={_target_: interruptions.StopAt, step: 7}", name="cut")
     cut = RunDirectory(whole.path.parent / "cut")
     train(from_saved(cut, ["callbacks.stop=null"]))
-    for tag in ("batch/train", "confusion/val", "gradcam/val", "kernels/first layer"):
+    for tag in ("pictures/train_batch", "pictures/confusion", "pictures/gradcam", "pictures/first_kernels"):
         assert steps(cut, tag) == steps(whole, tag), tag
-    assert steps(whole, "confusion/val") == [event.step for event in events(whole).Scalars("val/loss")]
-    curve = "pr_val/all classes"
+    assert steps(whole, "pictures/confusion") == [event.step for event in events(whole).Scalars("val/loss")]
+    curve = "pr/all classes"
     assert [e.step for e in events(cut).Tensors(curve)] == [e.step for e in events(whole).Tensors(curve)]
 
 
 def test_frozen_networks_are_shown_too(start) -> None:
     run = start(*TINY, *QUICK, *ALWAYS, "model.trainable=[high]", "feature_cache=off", "trainer.max_epochs=1")
-    assert steps(run, "kernels/first layer") == [0], "what does not train is shown once"
-    assert steps(run, "gradcam/val") == [3]
+    assert steps(run, "pictures/first_kernels") == [0], "what does not train is shown once"
+    assert steps(run, "pictures/gradcam") == [3]
 
 
 def test_without_tensorboard_they_step_aside(start) -> None:
@@ -113,7 +113,7 @@ def test_pr_curves_end_at_the_share_of_each_class(start) -> None:
     data = run.read_result()["data"]
     curves = events(run)
     for i, name in enumerate(data["classes"]):
-        counts = make_ndarray(curves.Tensors(f"pr_val/{name}")[-1].tensor_proto)
+        counts = make_ndarray(curves.Tensors(f"pr/{name}")[-1].tensor_proto)
         assert counts[0, 0] == data["class_counts"]["val"][i]  # at threshold 0 all are taken for the class
         assert counts[:4].sum(0).tolist() == [data["counts"]["val"]] * counts.shape[1]
 
@@ -124,7 +124,7 @@ def test_a_compiled_network_is_shown_and_not_compiled_again(start) -> None:
 
     torch._dynamo.reset()
     run = start(*TINY, *QUICK, *ALWAYS, "trainer.compile=true")
-    assert len(steps(run, "gradcam/val")) == 2
+    assert len(steps(run, "pictures/gradcam")) == 2
     shown = torch._dynamo.utils.counters["stats"]["unique_graphs"]
     start(*TINY, *QUICK, *NONE, "trainer.compile=true", name="bare")
     assert shown <= torch._dynamo.utils.counters["stats"]["unique_graphs"] - shown
@@ -139,8 +139,8 @@ def test_two_processes_count_every_image_once(start, tmp_path: Path) -> None:
     from tensorboard.util.tensor_util import make_ndarray
 
     run = RunDirectory(tmp_path / "run")
-    counts = make_ndarray(events(run).Tensors("pr_val/all classes")[-1].tensor_proto)
+    counts = make_ndarray(events(run).Tensors("pr/all classes")[-1].tensor_proto)
     images = run.read_result()["data"]["counts"]["val"]
     assert counts[0, 0] == images
     assert counts[:4, 5].sum() == 10 * images
-    assert len(steps(run, "gradcam/val")) == 2
+    assert len(steps(run, "pictures/gradcam")) == 2

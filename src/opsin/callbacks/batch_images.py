@@ -6,11 +6,11 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from opsin.callbacks.board import BoardCallback, Count, as_pixels
+from opsin.callbacks.board import BoardCallback, Count, as_pixels, side_of
 from opsin.data import Batch, ImageDataModule
 from opsin.pictures import Pixels, grid
 
-TAG = "batch/train"
+TAG = "pictures/train_batch"
 
 
 class BatchImages(BoardCallback):
@@ -22,7 +22,7 @@ class BatchImages(BoardCallback):
         count: how many images.
     """
 
-    def __init__(self, count: Count = 32) -> None:
+    def __init__(self, count: Count = 16) -> None:
         self.count = count
 
     def on_train_batch_start(
@@ -45,13 +45,12 @@ def batch_picture(batch: Batch, data: ImageDataModule, count: int) -> Pixels:
         count: how many images, at most.
     """
     if batch.after is None:
-        pixels, title = as_pixels(batch.images[:count], data.preprocess), "as the network sees it"
+        pixels, title = as_pixels(batch.images[:count], data.preprocess), "The first batch, as the network sees it"
     else:
         pixels = data.part("train").read(batch.positions[:count].numpy())
-        title = f"what the network makes of these up to {batch.after} is cached"
+        title = f"Images whose {batch.after} is cached"
     captions = [labels(target, data.source.classes) for target in batch.targets[: len(pixels)].cpu()]
-    side = min(128, max(64, pixels.shape[1]))
-    return grid(list(pixels), columns=8, side=side, captions=captions, title=f"First training batch, {title}")
+    return grid(list(pixels), columns=4, side=side_of(pixels), captions=captions, title=title)
 
 
 def labels(target: Tensor, classes: tuple[str, ...]) -> str:

@@ -110,6 +110,11 @@ def last_step(trainer: L.Trainer) -> int:
     return max(0, trainer.global_step - 1)
 
 
+def side_of(pixels: Pixels) -> int:
+    """How large to show images `(N, H, W, C)`: four fill the width that TensorBoard gives, photographs more."""
+    return min(128, max(80, *pixels.shape[1:3]))
+
+
 def spread(length: int, count: int) -> NDArray[np.int64]:
     """At most `count` positions of `length`, evenly spread and always the same: classes often lie in a row."""
     return np.unique(np.linspace(0, length - 1, min(count, length)).round().astype(np.int64))

@@ -5,7 +5,7 @@ import logging
 import lightning as L
 import torch
 
-from opsin.callbacks.board import Count, EpochPicture, Every, Share, spread
+from opsin.callbacks.board import Count, EpochPicture, Every, Share, side_of, spread
 from opsin.errors import UserError
 from opsin.insight.attribution import gradcam
 from opsin.insight.probing import probing
@@ -16,7 +16,7 @@ from opsin.pictures import grid, overlaid
 
 log = logging.getLogger(__name__)
 
-TAG = "gradcam/val"
+TAG = "pictures/gradcam"
 
 
 class ClassActivation(EpochPicture):
@@ -33,7 +33,7 @@ class ClassActivation(EpochPicture):
 
     first_cost = 0.05
 
-    def __init__(self, count: Count = 6, every_n_epochs: Every = None, share: Share = 0.01) -> None:
+    def __init__(self, count: Count = 4, every_n_epochs: Every = None, share: Share = 0.01) -> None:
         super().__init__(every_n_epochs, share)
         self.count = count
         self._has_maps = True
@@ -67,8 +67,8 @@ class ClassActivation(EpochPicture):
         picture = grid(
             [*pixels, *maps],
             columns=len(pixels),
-            side=112,
+            side=side_of(pixels),
             captions=[*names, *told],
-            title="Grad-CAM for the true class, and its probability",
+            title="Grad-CAM for the true class",
         )
         board.log_picture(TAG, picture, step)

@@ -12,9 +12,11 @@ from opsin.callbacks.board import EpochPicture
 from opsin.loggers import TensorBoard
 from opsin.pictures import INK, PAPER, Pixels, coloured
 
-TAG = "confusion/val"
-_MATRIX, _LARGEST, _SMALLEST = 560, 64, 5
-"""Sides in pixels: of the matrix, and of a cell at most and at least."""
+TAG = "pictures/confusion"
+_MATRIX, _LARGEST, _SMALLEST = 300, 48, 5
+"""Sides in pixels: of the matrix, as TensorBoard shows it unscaled, and of a cell at most and at least."""
+_CROWDED = 560
+"""Of a matrix whose numbers would not fit."""
 _FOR_NUMBERS, _FOR_NAMES = 26, 12
 """Sides of cells that hold a number, and beside which there is room for a name."""
 _HEAD, _NAME = 46, 120
@@ -45,7 +47,9 @@ def confusion_picture(confusion: NDArray[np.int64], classes: Sequence[str]) -> P
         classes: their names.
     """
     number = len(classes)
-    cell = int(np.clip(_MATRIX // number, _SMALLEST, _LARGEST))
+    cell = min(_MATRIX // number, _LARGEST)
+    if cell < _FOR_NUMBERS:
+        cell = min(max(_CROWDED // number, _SMALLEST), _FOR_NUMBERS - 1)
     share = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
     shade = share if cell >= _FOR_NUMBERS else share**0.5  # where there are no numbers, a few mistakes shall be seen
     squares = coloured(shade, "Blues", 0, 1).repeat(cell, axis=0).repeat(cell, axis=1)
@@ -74,7 +78,7 @@ def _write_numbers(
     cell: int,
     origin: tuple[int, int],
 ) -> None:
-    font = _font(14 if cell > 40 else 11)
+    font = _font(13 if cell > 32 else 11)
     for row, column in zip(*confusion.nonzero(), strict=True):
         count = int(confusion[row, column])
         text = f"{count}" if count < 10_000 else f"{count / 1000:.0f}k"

@@ -9,6 +9,7 @@ from opsin.callbacks.board import EpochPicture
 from opsin.loggers import TensorBoard
 from opsin.pictures import Pixels, stretched
 
+TAG = "pictures/first_kernels"
 GAP, PAPER = 2, 255
 
 
@@ -35,7 +36,7 @@ class FirstKernels(EpochPicture):
         if board is None or first is None or (trainer.global_step and not first.weight.requires_grad):
             return
         weights = first.weight.detach().float().cpu().numpy()
-        board.log_picture("kernels/first layer", kernel_picture(weights), step)
+        board.log_picture(TAG, kernel_picture(weights), step)
 
 
 def kernel_picture(weights: NDArray[np.float32], side: int = 48) -> Pixels:

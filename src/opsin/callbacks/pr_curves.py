@@ -12,7 +12,7 @@ from opsin.loss import class_logits
 THRESHOLDS = 127
 """As many as TensorBoard's own summaries have."""
 
-TAG = "pr_val"
+TAG = "pr"
 
 
 class PRCurves(EpochPicture):
