@@ -1,0 +1,12 @@
+"""The tab about convolutions."""
+
+import gradio as gr
+
+from opsin.explorer import stepping
+
+
+def build() -> None:
+    """Lay out the tab."""
+    with gr.Tabs():
+        with gr.Tab("Step by step", id="stepping"):
+            stepping.build()
