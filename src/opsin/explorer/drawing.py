@@ -58,6 +58,7 @@ def matrix(
     rows, columns = values.shape
     paint = _painter(colours, limits)
     written = max(rows, columns) <= 14
+    noted = set(window.cells) if window and window.notes else set()
     parts = [_HATCH]
     for row in range(rows):
         for column in range(columns):
@@ -70,13 +71,13 @@ def matrix(
             fill, ink = ("url(#hatch)", "currentColor") if padded else paint(value)
             parts.append(f'<rect x="{x}" y="{y}" width="{CELL}" height="{CELL}" fill="{fill}" class="cell"/>')
             if written:
-                parts.append(_text(x + CELL / 2, y + CELL / 2 + 5, number(value), ink, 14))
+                parts.append(_text(x + CELL / 2, y + CELL / 2 + (12 if (row, column) in noted else 5), number(value), ink, 14))
     for i, (row, column) in enumerate(window.cells if window else ()):
         x, y = column * CELL, row * CELL
         parts.append(f'<rect x="{x + 2}" y="{y + 2}" width="{CELL - 4}" height="{CELL - 4}" class="focus"/>')
         if window and window.notes and written:
-            parts.append(f'<rect x="{x + 3}" y="{y + 3}" width="25" height="13" fill="{_FOCUS}"/>')
-            parts.append(_text(x + 15.5, y + 13.5, window.notes[i], "#fff", 11))
+            parts.append(f'<rect x="{x + 2}" y="{y + 2}" width="{CELL - 4}" height="16" fill="{_FOCUS}"/>')
+            parts.append(_text(x + CELL / 2, y + 14.5, window.notes[i], "#fff", 12))
     picture = (
         f'<svg viewBox="-2 -2 {columns * CELL + 4} {rows * CELL + 4}" role="img" '
         f'aria-label="{html.escape(title)}">{"".join(parts)}</svg>'

@@ -165,21 +165,24 @@ def build() -> None:
     with gr.Row():
         with gr.Column(scale=1, min_width=240):
             chosen = gr.Dropdown([*INPUTS, OWN], value="an edge", label="Input")
-            image = gr.Textbox(typed(_edge()), label="Its numbers", lines=8, max_lines=16, elem_classes="numbers")
+            with gr.Accordion("Its numbers, to change", open=False):
+                image = gr.Textbox(
+                    typed(_edge()), label="Input, a row per line", lines=8, max_lines=16, elem_classes="numbers"
+                )
         with gr.Column(scale=1, min_width=240):
             named = gr.Dropdown([*SMALL, OWN], value=SMALL[0], label="Kernel")
-            kernel = gr.Textbox(typed(KERNELS[SMALL[0]]), label="Its numbers", lines=3, elem_classes="numbers")
+            kernel = gr.Textbox(typed(KERNELS[SMALL[0]]), label="Its weights, a row per line", lines=3, elem_classes="numbers")
             with gr.Row():
-                stride = gr.Slider(1, 4, 1, step=1, label="Stride", min_width=90)
-                padding = gr.Slider(0, 3, 0, step=1, label="Padding", min_width=90)
-                dilation = gr.Slider(1, 3, 1, step=1, label="Dilation", min_width=90)
+                stride = gr.Slider(1, 4, 1, step=1, label="Stride", min_width=80, buttons=[])
+                padding = gr.Slider(0, 3, 0, step=1, label="Padding", min_width=80, buttons=[])
+                dilation = gr.Slider(1, 3, 1, step=1, label="Dilation", min_width=80, buttons=[])
     said = message()
     with gr.Row():
-        play = gr.Button("▶ Play", variant="primary", min_width=80)
-        pause = gr.Button("⏸ Pause", min_width=80)
-        back = gr.Button("◀ Back", min_width=80)
-        forward = gr.Button("Step ▶", min_width=80)
-    place = gr.Slider(1, 36, 1, step=1, label="Place, row by row")
+        play = gr.Button("Play", variant="primary", min_width=60)
+        pause = gr.Button("Pause", min_width=60)
+        back = gr.Button("Back", min_width=60)
+        forward = gr.Button("Step", min_width=60)
+    place = gr.Slider(1, 36, 1, step=1, label="Place, row by row", buttons=[])
     drawing = gr.HTML(draw(image.value, kernel.value, 1, 0, 1, 0)[0], js_on_load=None)
     timer = gr.Timer(0.4, active=False)
 
