@@ -1,0 +1,265 @@
+"""Convolution by hand: named kernels, what each window gives, and the sizes worked out."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from opsin.errors import UserError
+
+Padding = int | Literal["valid", "same"]
+"""Zeros around an image: so many on every side, none, or as many as keep the size at stride 1."""
+
+LARGEST_KERNEL = 31
+
+KERNELS: dict[str, NDArray[np.float64]] = {
+    name: np.array(rows, np.float64)
+    for name, rows in {
+        "sobel_horizontal": [[1, 2, 1], [0, 0, 0], [-1, -2, -1]],
+        "sobel_vertical": [[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]],
+        "horizontal": [[1, 1, 1], [0, 0, 0], [-1, -1, -1]],
+        "vertical": [[-1, 0, 1], [-1, 0, 1], [-1, 0, 1]],
+        "diagonal": [[1, 0, 0], [0, 1, 0], [0, 0, 1]],
+        "edge_detect": [[-1, -1, -1], [-1, 8, -1], [-1, -1, -1]],
+        "laplace": [[0, 1, 0], [1, -4, 1], [0, 1, 0]],
+        "sharpen": [[0, -1, 0], [-1, 5, -1], [0, -1, 0]],
+        "emboss": [[-2, -1, 0], [-1, 1, 1], [0, 1, 2]],
+        "blur": [[1 / 9] * 3] * 3,
+        "gaussian_blur": [[1 / 16, 2 / 16, 1 / 16], [2 / 16, 4 / 16, 2 / 16], [1 / 16, 2 / 16, 1 / 16]],
+        "identity": [[0, 0, 0], [0, 1, 0], [0, 0, 0]],
+    }.items()
+}
+"""Kernels by name, each (3, 3). As a network multiplies them: `sobel_horizontal` is bright where it is bright above
+and dark below. The Sobel kernels are scikit-image's (Sobel and Feldman 1968) times four, in whole numbers."""
+
+
+def parse_kernel(text: str) -> NDArray[np.float64]:
+    """A kernel from its name, or from its numbers: `"1 0 -1; 2 0 -2; 1 0 -1"`, fractions like `1/9` too.
+
+    Returns:
+        (rows, columns), a copy of one's own.
+
+    Raises:
+        UserError: No such name, something that is no number, rows of different lengths, or too many of them.
+    """
+    name = text.strip().lower().replace(" ", "_").replace("-", "_")
+    if name in KERNELS:
+        return KERNELS[name].copy()
+    rows = [row.replace(",", " ").split() for row in text.replace("\n", ";").split(";") if row.strip(" ,\t\r")]
+    if not rows or max(len(rows), *map(len, rows)) > LARGEST_KERNEL:
+        raise UserError(f"a kernel has 1 to {LARGEST_KERNEL} rows and columns; {_ways_out()}")
+    numbers = [[_number(word) for word in row] for row in rows]
+    if len({len(row) for row in numbers}) > 1:
+        raise UserError(f"the kernel's rows have {', '.join(str(len(row)) for row in numbers)} numbers: make them equal")
+    return np.array(numbers, np.float64)
+
+
+def _number(word: str) -> float:
+    above, _, below = word.partition("/")
+    try:
+        value = float(above) / float(below or 1)
+    except (ValueError, ZeroDivisionError):
+        value = math.nan
+    if not math.isfinite(value):
+        raise UserError(f"kernel: {word[:40]!r} is neither a number nor a kernel's name; {_ways_out()}")
+    return value
+
+
+def _ways_out() -> str:
+    return f'type numbers, "1 0 -1; 2 0 -2; 1 0 -1", or one of {", ".join(KERNELS)}'
+
+
+def reach(kernel: int, dilation: int = 1) -> int:
+    """How many pixels a kernel covers when `dilation - 1` are left out between its numbers."""
+    return dilation * (kernel - 1) + 1
+
+
+def paddings(
+    size: int, kernel: int, *, stride: int = 1, padding: Padding = "valid", dilation: int = 1
+) -> tuple[int, int]:
+    """Zeros before and after one side of an image; an odd one of `same` comes after, as TensorFlow and torch do it."""
+    if padding == "valid":
+        return 0, 0
+    if padding == "same":
+        total = max((-(-size // stride) - 1) * stride + reach(kernel, dilation) - size, 0)
+        return total // 2, total - total // 2
+    return padding, padding
+
+
+def output_size(size: int, kernel: int, *, stride: int = 1, padding: Padding = "valid", dilation: int = 1) -> int:
+    """How many places a kernel has along a side: (H - K + 2P) / S + 1 rounded down, and ceil(H / S) for `same`.
+
+    Args:
+        size: H, of the image, in pixels.
+        kernel: K, in numbers; dilated it reaches over D (K - 1) + 1 pixels.
+        stride: S, from place to place.
+        padding: P, zeros on either side.
+        dilation: D, from number to number.
+
+    Raises:
+        UserError: A number is too small, or the kernel reaches over more than the padded image.
+    """
+    for name, value in (("the image's side", size), ("kernel", kernel), ("stride", stride), ("dilation", dilation)):
+        if value < 1:
+            raise UserError(f"{name} is {value}: it is 1 or more")
+    if isinstance(padding, str) and padding not in ("valid", "same") or isinstance(padding, int) and padding < 0:
+        raise UserError(f"padding is {padding}: it is valid, same, or a number of pixels from 0 on")
+    room = size + sum(paddings(size, kernel, stride=stride, padding=padding, dilation=dilation))
+    if reach(kernel, dilation) > room:
+        raise UserError(
+            f"a kernel that reaches over {reach(kernel, dilation)} pixels has no place in {room}: "
+            "take a smaller kernel or dilation, more padding, or a larger image"
+        )
+    return (room - reach(kernel, dilation)) // stride + 1
+
+
+def worked_size(size: int, kernel: int, *, stride: int = 1, padding: Padding = "valid", dilation: int = 1) -> str:
+    """The sum behind `output_size`, such as `(28 - 5 + 2·0) / 1 + 1 = 24`; raises as that does."""
+    answer = output_size(size, kernel, stride=stride, padding=padding, dilation=dilation)
+    covered = reach(kernel, dilation)
+    widened = f"{dilation}·({kernel} - 1) + 1 = {covered} pixels covered; " if dilation > 1 else ""
+    if padding == "same":
+        before, after = paddings(size, kernel, stride=stride, padding=padding, dilation=dilation)
+        rounded = " rounded up" if size % stride else ""
+        return f"{widened}same: {size} / {stride}{rounded} = {answer}, with {before} + {after} zeros around"
+    zeros = 0 if padding == "valid" else padding
+    room = size - covered + 2 * zeros
+    rounded = f"{room / stride:.3g} + 1, rounded down: {answer}" if room % stride else str(answer)
+    return f"{widened}({size} - {covered} + 2·{zeros}) / {stride} + 1 = {rounded}"
+
+
+def parameter_count(kernel: int, channels_in: int, channels_out: int) -> int:
+    """Parameters of a convolution layer with bias: (K K C_in + 1) C_out."""
+    return (kernel * kernel * channels_in + 1) * channels_out
+
+
+def _windows(
+    image: NDArray[Any], kernel: tuple[int, int], stride: int, padding: Padding, dilation: int
+) -> NDArray[np.float64]:
+    """What the kernel sees at each place: (H', W', kernel height, kernel width), without a copy."""
+    if image.ndim != 2 or len(kernel) != 2:
+        raise UserError(f"convolution by hand takes one channel (H, W) and a kernel of two sides, not {image.shape}")
+    for side, extent in zip(image.shape, kernel, strict=True):
+        output_size(side, extent, stride=stride, padding=padding, dilation=dilation)
+    zeros = [
+        paddings(side, extent, stride=stride, padding=padding, dilation=dilation)
+        for side, extent in zip(image.shape, kernel, strict=True)
+    ]
+    padded = np.pad(np.asarray(image, np.float64), zeros)
+    covered = reach(kernel[0], dilation), reach(kernel[1], dilation)
+    windows: NDArray[np.float64] = np.lib.stride_tricks.sliding_window_view(padded, covered)
+    return windows[::stride, ::stride, ::dilation, ::dilation]
+
+
+def convolve(
+    image: NDArray[Any], kernel: NDArray[Any], *, stride: int = 1, padding: Padding = "valid", dilation: int = 1
+) -> NDArray[np.float64]:
+    """Convolution as networks mean it: the kernel is not turned around, so signal processing calls it cross-correlation.
+
+    Args:
+        image: (H, W), any numbers.
+        kernel: (kernel height, kernel width).
+        stride: From place to place.
+        padding: Zeros around the image.
+        dilation: From number to number of the kernel.
+
+    Returns:
+        (H', W') as `output_size` has it.
+
+    Raises:
+        UserError: The image has channels, or the kernel has no place in it.
+    """
+    windows = _windows(image, kernel.shape, stride, padding, dilation)
+    answer: NDArray[np.float64] = np.einsum("ijkl,kl->ij", windows, kernel)
+    return answer
+
+
+def pool(
+    image: NDArray[Any], size: int = 2, stride: int | None = None, kind: Literal["max", "average"] = "max"
+) -> NDArray[np.float64]:
+    """The largest or the average value of each window; what does not fill a window is left out, as in torch.
+
+    Args:
+        image: (H, W).
+        size: Side of the square windows.
+        stride: None: `size`, so that windows lie side by side.
+        kind: `max` or `average`.
+
+    Raises:
+        UserError: The window has no place in the image, or there is no such kind.
+    """
+    if kind not in ("max", "average"):
+        raise UserError(f"pooling {kind!r} is not known: max or average")
+    windows = _windows(image, (size, size), size if stride is None else stride, "valid", 1)
+    pooled: NDArray[np.float64] = windows.max(axis=(2, 3)) if kind == "max" else windows.mean(axis=(2, 3))
+    return pooled
+
+
+@dataclass(frozen=True)
+class Step:
+    """One place of a kernel.
+
+    Attributes:
+        window: What the kernel sees there, (kernel height, kernel width); zeros where it lies on padding.
+        products: Window times kernel, number by number.
+        total: Their sum, the output's value there.
+        text: The sum written out, kernel first: `1·0.2 + 0·0.5 - 2·0.1 = 0`, rounded to three digits.
+        top: The image's row under the kernel's first; negative on padding.
+        left: The image's column under the kernel's first.
+    """
+
+    window: NDArray[np.float64]
+    products: NDArray[np.float64]
+    total: float
+    text: str
+    top: int
+    left: int
+
+
+def step_at(
+    image: NDArray[Any],
+    kernel: NDArray[Any],
+    row: int,
+    column: int,
+    *,
+    stride: int = 1,
+    padding: Padding = "valid",
+    dilation: int = 1,
+) -> Step:
+    """What `convolve` does for one value of its output.
+
+    Args:
+        image: (H, W).
+        kernel: (kernel height, kernel width).
+        row: Of the output, from 0 on.
+        column: Of the output.
+        stride: As for `convolve`.
+        padding: As for `convolve`.
+        dilation: As for `convolve`.
+
+    Raises:
+        UserError: The output has no such place; or as `convolve`.
+    """
+    windows = _windows(image, kernel.shape, stride, padding, dilation)
+    height, width = windows.shape[:2]
+    if not (0 <= row < height and 0 <= column < width):
+        raise UserError(f"the output has {height} rows and {width} columns from 0 on: it has no place {row}, {column}")
+    top, left = (
+        place * stride - paddings(side, extent, stride=stride, padding=padding, dilation=dilation)[0]
+        for place, side, extent in zip((row, column), image.shape, kernel.shape, strict=True)
+    )
+    window = windows[row, column].copy()
+    products = window * kernel
+    total = float(products.sum())
+    return Step(window, products, total, _written_out(window, kernel, total), top, left)
+
+
+def _written_out(window: NDArray[np.float64], kernel: NDArray[Any], total: float) -> str:
+    text = ""
+    for weight, value in zip(kernel.ravel(), window.ravel(), strict=True):
+        sign = (" - " if text else "-") if weight < 0 else (" + " if text else "")
+        number = f"{value:.3g}" if value >= 0 else f"({value:.3g})"
+        text += f"{sign}{abs(weight):.3g}·{number}"
+    return f"{text} = {total:.4g}"

@@ -1,0 +1,125 @@
+"""Gabor filters: waves under a bell, which answer to stripes of one width and direction."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from opsin.errors import UserError
+
+Response = NDArray[np.float64]
+
+LARGEST_SIGMA = 30.0
+
+
+class Gabor(NamedTuple):
+    """A Gabor filter's numbers.
+
+    Attributes:
+        frequency: Waves per pixel, up to 1; more than 0.5 cannot be told from less.
+        theta: Direction across the stripes in radians: 0 answers to vertical stripes.
+        sigma: Of the bell, in pixels.
+    """
+
+    frequency: float
+    theta: float
+    sigma: float
+
+    def __str__(self) -> str:
+        return f"f={self.frequency:.3g} θ={self.theta:.3g} σ={self.sigma:.3g}"
+
+
+EXAMPLES = (Gabor(0.16, 1.2, 4.0), Gabor(0.31, 0.0, 3.6), Gabor(0.36, 1.6, 1.3))
+
+
+def parse_gabor(text: str) -> Gabor:
+    """`0.16,1.2,4.0` as frequency, theta, sigma; raises `UserError` for anything else."""
+    try:
+        filter_ = Gabor(*(float(word) for word in text.replace(",", " ").split()))
+    except (ValueError, TypeError):
+        raise UserError(f"a Gabor filter is frequency,theta,sigma, such as 0.16,1.2,4.0; not {text[:40]!r}") from None
+    _check(filter_)
+    return filter_
+
+
+def _check(filter_: Gabor) -> None:
+    if not (0 < filter_.frequency <= 1 and math.isfinite(filter_.theta) and 0.1 <= filter_.sigma <= LARGEST_SIGMA):
+        raise UserError(
+            f"Gabor {filter_}: the frequency is more than 0 and at most 1 waves per pixel, theta any angle in radians, "
+            f"sigma 0.1 to {LARGEST_SIGMA:.0f} pixels"
+        )
+
+
+def gabor(frequency: float, theta: float, sigma: float) -> NDArray[np.complex128]:
+    """A complex Gabor kernel as `skimage.filters.gabor_kernel` makes it, as far as three sigma.
+
+    Its real part is the wave with its crest in the middle, the imaginary part the one a quarter wave further.
+
+    Args:
+        frequency: Waves per pixel, 0.01 to 1.
+        theta: Radians, 0 to 3.14.
+        sigma: Pixels, 0.1 to 30.
+
+    Returns:
+        (height, width), both odd.
+
+    Raises:
+        UserError: A number lies outside.
+    """
+    from skimage.filters import gabor_kernel
+
+    _check(Gabor(frequency, theta, sigma))
+    kernel: NDArray[np.complex128] = gabor_kernel(frequency, theta=theta, sigma_x=sigma, sigma_y=sigma)
+    return kernel
+
+
+def gabor_bank(
+    frequencies: Sequence[float] = (0.1, 0.2, 0.4), directions: int = 6, sigma: float | None = None
+) -> dict[Gabor, NDArray[np.complex128]]:
+    """Kernels of several frequencies in evenly turned directions, one frequency after the other.
+
+    Args:
+        frequencies: Waves per pixel.
+        directions: How many between 0 and half a turn.
+        sigma: Pixels; None: for a bandwidth of one octave, so that each kernel has as many waves (Daugman 1985).
+    """
+    octave = math.sqrt(math.log(2) / 2) / math.pi * 3  # sigma times frequency: Petkov and Kruizinga 1997, equation 2
+    filters = [
+        Gabor(frequency, math.pi * turn / directions, octave / frequency if sigma is None else sigma)
+        for frequency in frequencies
+        for turn in range(directions)
+    ]
+    return {filter_: gabor(*filter_) for filter_ in filters}
+
+
+def magnitude(image: NDArray[Any], kernel: NDArray[Any]) -> Response:
+    """How strongly a kernel answers at each pixel, whichever the phase of the wave.
+
+    The image is standardised and convolved with the real and the imaginary part, opposite edges joined (wrap-around);
+    the answer is the square root of the sum of squares. Here the kernel is turned around, as in signal processing.
+
+    Args:
+        image: (H, W), any numbers; an image of one value answers with zeros.
+        kernel: Real or complex, with odd sides.
+
+    Returns:
+        (H, W).
+    """
+    values = np.asarray(image, np.float64)
+    spread = values.std()
+    standardised = (values - values.mean()) / spread if spread > 0 else np.zeros_like(values)
+    # Wrap-around is what the Fourier transform does anyhow: a kernel of 31 x 31 costs no more than one of 3 x 3.
+    unrolled = np.zeros(values.shape, np.complex128)
+    rows, columns = (
+        (np.arange(extent) - extent // 2) % side for extent, side in zip(kernel.shape, values.shape, strict=True)
+    )
+    np.add.at(unrolled, np.ix_(rows, columns), kernel)
+    answer: Response = np.abs(np.fft.ifft2(np.fft.fft2(standardised) * np.fft.fft2(unrolled)))
+    return answer
+
+
+def responses(image: NDArray[Any], bank: dict[Gabor, NDArray[np.complex128]]) -> dict[Gabor, Response]:
+    """`magnitude` of every kernel of a bank."""
+    return {filter_: magnitude(image, kernel) for filter_, kernel in bank.items()}

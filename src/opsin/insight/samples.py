@@ -1,0 +1,47 @@
+"""Images to try things on: photographs and textures inside scikit-image, digits inside scikit-learn. No download."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from opsin.errors import UserError
+
+PHOTOGRAPHS = ("cat", "astronaut", "coffee", "rocket")
+GREY = ("coins", "brick", "camera", "grass", "gravel", "checkerboard", "text", "page", "moon")
+DIGITS = tuple(f"digit_{i}" for i in range(10))
+
+
+def sample_names() -> tuple[str, ...]:
+    """What `sample` knows: colour photographs, grey pictures, and digits of 8 x 8 pixels."""
+    return PHOTOGRAPHS + GREY + DIGITS
+
+
+def sample(name: str) -> NDArray[np.uint8]:
+    """An image by name: (H, W, 3) for photographs in colour, else (H, W).
+
+    Raises:
+        UserError: There is none of that name.
+    """
+    if name in DIGITS:
+        from sklearn.datasets import load_digits
+
+        # The first ten are 0 to 9 in order; scikit-learn's pixels go from 0 to 16.
+        pixels: Any = load_digits().images[DIGITS.index(name)]
+        return np.rint(pixels * (255 / 16)).astype(np.uint8)
+    if name not in sample_names():
+        raise UserError(f"{name!r} is no sample image: take one of {', '.join(sample_names())}")
+    from skimage import data
+
+    image: NDArray[np.uint8] = getattr(data, name)()
+    return image
+
+
+def grey(image: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """One channel (H, W) in [0, 1]: ITU-R 601 luma of colours, as images are read for grey networks."""
+    values = image.astype(np.float64) / 255
+    if values.ndim == 2:
+        return values
+    weights = np.array([1.0]) if values.shape[2] == 1 else np.array([0.299, 0.587, 0.114])
+    one: NDArray[np.float64] = values @ weights
+    return one
