@@ -2,7 +2,7 @@
 
 import gradio as gr
 
-from opsin.explorer import stepping
+from opsin.explorer import stepping, sweeping
 
 
 def build() -> None:
@@ -10,3 +10,4 @@ def build() -> None:
     with gr.Tabs():
         with gr.Tab("Step by step", id="stepping"):
             stepping.build()
+        sweeping.build()

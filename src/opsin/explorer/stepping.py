@@ -1,22 +1,21 @@
 """Convolution, step by step: the window moves over a small input, and the sum at each place is written out."""
 
 import html
+from fractions import Fraction
 from typing import Any
 
 import gradio as gr
 import numpy as np
-from sklearn.datasets import load_digits
-
 from opsin.errors import UserError
 from opsin.explorer.drawing import Numbers, Window, matrix, number
 from opsin.explorer.messages import answers, message
-from opsin.insight.convolution import KERNELS, convolve, output_size, parse_kernel, step_at, worked_size
+from opsin.insight.convolution import KERNELS, convolve, parse_kernel, step_at, worked_size
+from opsin.insight.samples import grey, sample
 
 MOST_CELLS = 16
 """Rows and columns of an input that is typed: with more, the numbers cannot be read."""
 
 OWN = "your own numbers"
-SMALL = [name for name, kernel in KERNELS.items() if max(kernel.shape) <= 5]
 
 
 def _edge() -> Numbers:
@@ -30,10 +29,7 @@ def _cross() -> Numbers:
 
 
 def _digit(figure: int) -> Numbers:
-    """The first of scikit-learn's digits of 8 x 8 pixels that shows a figure, to one decimal."""
-    digits = load_digits()
-    image: Numbers = digits.images[list(digits.target).index(figure)]
-    return np.round(image / 16, 1)
+    return np.round(grey(sample(f"digit_{figure}")), 1)
 
 
 INPUTS = {
@@ -46,8 +42,14 @@ INPUTS = {
 
 
 def typed(values: Numbers) -> str:
-    """Numbers as they are typed: a row per line."""
-    return "\n".join(" ".join(number(value) for value in row) for row in values)
+    """Numbers as they are typed: a row per line, thirds and ninths as fractions."""
+    return "\n".join(
+        " ".join(
+            number(value) if abs(value - round(value, 2)) < 1e-9 else str(Fraction(value).limit_denominator(999))
+            for value in row
+        )
+        for row in values
+    )
 
 
 def read_matrix(text: str, what: str) -> Numbers:
@@ -87,9 +89,7 @@ def draw(image: str, kernel: str, stride: int, padding: int, dilation: int, plac
     Raises:
         UserError: Something typed cannot be read, or the kernel does not fit the input.
     """
-    values, weights = read_matrix(image, "the input"), parse_kernel(kernel.replace("\n", ";"))
-    if max(weights.shape) > MOST_CELLS:
-        raise UserError(f"the kernel: at most {MOST_CELLS}x{MOST_CELLS} numbers")
+    values, weights = read_matrix(image, "the input"), parse_kernel(kernel)
     how = {"stride": stride, "padding": padding, "dilation": dilation}
     output = convolve(values, weights, **how)
     places = output.size
@@ -170,8 +170,8 @@ def build() -> None:
                     typed(_edge()), label="Input, a row per line", lines=8, max_lines=16, elem_classes="numbers"
                 )
         with gr.Column(scale=1, min_width=240):
-            named = gr.Dropdown([*SMALL, OWN], value=SMALL[0], label="Kernel")
-            kernel = gr.Textbox(typed(KERNELS[SMALL[0]]), label="Its weights, a row per line", lines=3, elem_classes="numbers")
+            named = gr.Dropdown([*KERNELS, OWN], value="sobel_vertical", label="Kernel")
+            kernel = gr.Textbox(typed(KERNELS["sobel_vertical"]), label="Its weights, a row per line", lines=3, elem_classes="numbers")
             with gr.Row():
                 stride = gr.Slider(1, 4, 1, step=1, label="Stride", min_width=80, buttons=[])
                 padding = gr.Slider(0, 3, 0, step=1, label="Padding", min_width=80, buttons=[])

@@ -9,13 +9,12 @@ import gradio as gr
 import numpy as np
 from numpy.typing import NDArray
 
-from opsin.errors import UserError
 from opsin.explorer.messages import answers, message
-from opsin.explorer.stepping import OWN, read_matrix, typed
-from opsin.explorer.uploads import Upload, read_picture
-from opsin.insight.convolution import KERNELS, convolve, pool, worked_size
-from opsin.insight.gabor import gabor, gabor_bank, magnitude
-from opsin.insight.samples import sample, sample_names
+from opsin.explorer.stepping import OWN, typed
+from opsin.explorer.uploads import Upload, drop_zone, read_picture
+from opsin.insight.convolution import KERNELS, convolve, parse_kernel, pool, worked_size
+from opsin.insight.gabor import gabor, gabor_bank, magnitude, responses
+from opsin.insight.samples import grey, sample, sample_names
 from opsin.pictures import Pixels, coloured, grid, shown, stretched
 
 LARGEST = 512
@@ -24,22 +23,16 @@ LARGEST = 512
 Grey = NDArray[np.float64]
 
 
-def grey(name: str | None, upload: Path | None) -> Grey:
+def read_grey(name: str | None, upload: Path | None) -> Grey:
     """The chosen picture in grey, `(H, W)` in [0, 1]; an uploaded one comes first.
 
     Raises:
         UserError: It is no image, or none is chosen.
     """
-    if upload is not None:
-        pixels = read_picture(upload, channels=1)
-        if max(pixels.shape) > LARGEST:
-            pixels = shown(pixels, LARGEST)
-    elif name in sample_names():
-        pixels = sample(str(name))
-    else:
-        raise UserError("Choose a picture, or drop one.")
-    colours = pixels.reshape(*pixels.shape[:2], -1)[..., :3].astype(np.float64) / 255
-    return colours @ [0.299, 0.587, 0.114] if colours.shape[2] == 3 else colours[..., 0]
+    if upload is None:
+        return grey(sample(name or ""))
+    pixels = read_picture(upload, channels=1)
+    return grey(shown(pixels, LARGEST) if max(pixels.shape) > LARGEST else pixels)
 
 
 def response(values: Grey, kernel: Grey) -> Pixels:
@@ -60,7 +53,7 @@ def sweep(
     size: int,
 ) -> tuple[Pixels, Pixels, str]:
     """The picture, what the kernel makes of it, and the sizes worked out."""
-    image, kernel = grey(name, upload), read_matrix(text, "the kernel")
+    image, kernel = read_grey(name, upload), parse_kernel(text)
     stride, dilation, size = int(stride), int(dilation), int(size)
     how: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation}
     result = convolve(image, kernel, **how)
@@ -80,7 +73,7 @@ def _worked(what: str, size: tuple[int, ...], kernel: tuple[int, ...], **how: An
 @answers(None, None)
 def filtered(name: str, upload: Path | None, frequency: float, theta: float, sigma: float) -> tuple[Pixels, Pixels]:
     """A Gabor filter, real and imaginary part, and the magnitude of its response."""
-    image, kernel = grey(name, upload), gabor(frequency, theta, sigma)
+    image, kernel = read_grey(name, upload), gabor(frequency, theta, sigma)
     reach = float(np.abs(kernel).max()) or 1.0
     parts = [coloured(part, "RdBu_r", -reach, reach) for part in (kernel.real, kernel.imag)]
     size = f"{kernel.shape[0]}×{kernel.shape[1]}"
@@ -91,11 +84,11 @@ def filtered(name: str, upload: Path | None, frequency: float, theta: float, sig
 @answers(None)
 def banked(name: str, upload: Path | None) -> Pixels:
     """The responses of a whole bank of Gabor filters."""
-    image = grey(name, upload)
+    image = read_grey(name, upload)
     small = image if max(image.shape) <= 256 else np.asarray(shown(stretched(image, 0, 1), 256)) / 255
-    bank = gabor_bank()
-    answers_ = [coloured(magnitude(small, kernel), "viridis") for kernel in bank.values()]
-    return grid(answers_, columns=4, side=200, captions=list(bank))
+    answered = responses(small, gabor_bank())
+    pictures = [coloured(answer, "viridis") for answer in answered.values()]
+    return grid(pictures, columns=3, side=200, captions=[str(filter_) for filter_ in answered])
 
 
 def build() -> None:
@@ -107,8 +100,8 @@ def build() -> None:
 
 
 def _picture() -> tuple[gr.Dropdown, Upload]:
-    names = sample_names()
-    return gr.Dropdown(names, value=names[0], label="Picture"), Upload("or drop one", height=160)
+    names = list(sample_names())
+    return gr.Dropdown(names, value=names[0], label="Picture"), drop_zone("or one of your own")
 
 
 def _build_kernels() -> None:

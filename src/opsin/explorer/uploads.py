@@ -25,12 +25,7 @@ class Upload(gr.Image):  # type: ignore[misc]
     Gradio's own component decodes a file before anybody can look at it, and answers a bad one with a traceback.
     """
 
-    is_template = True  # the page shows it as Gradio's image
-
-    def __init__(self, label: str, **options: Any) -> None:
-        super().__init__(
-            label=label, type="filepath", sources=["upload", "clipboard"], image_mode=None, buttons=[], **options
-        )
+    is_template = True  # the page shows it as Gradio's image, and reads its options off the same __init__
 
     def preprocess(self, payload: Any) -> Path | None:
         """The path of the uploaded file."""
@@ -42,6 +37,19 @@ class Upload(gr.Image):  # type: ignore[misc]
             raise gr.Error("The explorer fetches no addresses: upload the image itself.", print_exception=False)
         kept: str | None = await super().async_move_resource_to_block_cache(url_or_file_path)
         return kept
+
+
+def drop_zone(label: str) -> Upload:
+    """A place for one image."""
+    return Upload(
+        label=label,
+        type="filepath",
+        image_mode=None,
+        sources=["upload", "clipboard"],
+        buttons=[],
+        height=180,
+        placeholder=f"Drop an image here, at most {MOST_BYTES // 2**20} MB",
+    )
 
 
 def check_upload(path: Path) -> None:

@@ -26,12 +26,7 @@ class Upload(gr.Image):  # type: ignore[misc]
     Gradio's own component decodes a file before anybody can look at it, and answers a bad one with a traceback.
     """
 
-    is_template = True  # the page shows it as Gradio's image
-
-    def __init__(self, label: str, **options: Any) -> None:
-        super().__init__(
-            label=label, type="filepath", sources=["upload", "clipboard"], image_mode=None, buttons=[], **options
-        )
+    is_template = True  # the page shows it as Gradio's image, and reads its options off the same __init__
 
     def preprocess(self, payload: Any) -> Path | None:
         """The path of the uploaded file."""
