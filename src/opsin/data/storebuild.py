@@ -62,7 +62,7 @@ def build(
             clear_leftovers(folder.parent)
             try:
                 unfinished.mkdir()
-                _write(unfinished, _decode(images, fit, workers or _cores()), images, facts)
+                _write(unfinished, _decode(images, fit, workers or cores()), images, facts)
                 shutil.rmtree(folder, ignore_errors=True)
                 unfinished.rename(folder)
                 sync_folder(folder.parent)
@@ -135,6 +135,6 @@ def _write_header(file: IO[bytes], shape: tuple[int, ...]) -> None:
     np.lib.format.write_array_header_1_0(file, header)
 
 
-def _cores() -> int:
+def cores() -> int:
     """The cores this process may use, which a container or a scheduler may have limited."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -67,10 +67,15 @@ def loose_images(path: str, channels: Channels = 3) -> FileImages | None:
         raise UserError(f"There is no folder {root.absolute()}.")
     if _folders(root):
         return None
-    files = sorted(file.removeprefix("./") for file in _walk(root, ".", set()))
+    files = image_files(root)
     if not files:
         raise UserError(f"{root.absolute()} holds neither class folders nor images.")
     return FileImages(root, tuple(files), np.zeros(len(files), np.int64), channels)
+
+
+def image_files(root: Path) -> list[str]:
+    """Files below a folder that may be images, relative to it and sorted by name; what is clearly none is left out."""
+    return sorted(file.removeprefix("./") for file in _walk(root, ".", set()))
 
 
 def folder_splits(

@@ -1,0 +1,80 @@
+"""Planted copies are found, strangers are not, and many images take seconds."""
+
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from opsin.analysis.duplicates import near_duplicates, thumbnails
+from opsin.errors import UserError
+
+
+def pictures(count: int, side: int = 48, channels: int = 3, seed: int = 0) -> np.ndarray:
+    """Smooth random pictures."""
+    noise = np.random.default_rng(seed).integers(256, size=(count, 6, 6, channels), dtype=np.uint8)
+    large = [Image.fromarray(n.squeeze()).resize((side, side), Image.Resampling.BICUBIC) for n in noise]
+    return np.stack([np.asarray(image) for image in large]).reshape(count, side, side, channels)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_planted_copies_are_found_and_nothing_else(channels: int) -> None:
+    train, val, test = (pictures(count, channels=channels, seed=count) for count in (300, 60, 61))
+    val[7] = train[42]
+    test[3] = np.rint(train[5] * 0.6 + 40)  # flatter and brighter
+    noise = np.random.default_rng(9).normal(0, 6, test[4].shape)
+    test[4] = np.clip(val[9] + noise, 0, 255)
+    found = near_duplicates({"train": train, "val": val, "test": test})
+    assert {pair[:4] for pair in found} == {("train", 42, "val", 7), ("train", 5, "test", 3), ("val", 9, "test", 4)}
+    assert found[0][:4] == ("train", 42, "val", 7)
+    assert found[0].similarity == pytest.approx(1, abs=1e-5)
+    assert found[-1][:4] == ("val", 9, "test", 4)
+    assert near_duplicates({"train": train, "val": val, "test": test}, count=1) == found[:1]
+
+
+def test_similarity_is_the_correlation_of_pixels() -> None:
+    a, b = pictures(1, seed=1), pictures(1, seed=1)
+    b[0, 10:30, 10:30] = 128
+    (pair,) = near_duplicates({"a": a, "b": b}, threshold=0.5)
+    assert pair.similarity == pytest.approx(np.corrcoef(a.ravel(), b.ravel())[0, 1], abs=1e-5)
+
+
+def test_the_same_grey_in_other_colours_is_no_copy() -> None:
+    a = pictures(1)
+    assert near_duplicates({"a": a, "b": a[..., ::-1]}) == []
+
+
+def test_pictures_of_one_colour_and_empty_splits_are_passed_over() -> None:
+    plain = np.full((2, 20, 20, 3), 200, np.uint8)
+    assert near_duplicates({"a": plain, "b": plain, "c": plain[:0]}) == []
+
+
+def test_sizes_and_shapes_may_differ() -> None:
+    large = pictures(5, side=96)
+    (pair,) = near_duplicates({"a": large, "b": thumbnails(large[3:4], 32)})
+    assert pair[:4] == ("a", 3, "b", 0)
+
+
+def test_thumbnails_are_means() -> None:
+    image = np.arange(64, dtype=np.uint8).reshape(1, 8, 8)
+    np.testing.assert_array_equal(thumbnails(image, 2)[0], [[14, 18], [46, 50]])  # 13.5 and so on, rounded
+    assert thumbnails(image, 8) is image
+
+
+def test_what_makes_no_sense_is_refused() -> None:
+    with pytest.raises(UserError, match="are no images"):
+        near_duplicates({"a": np.zeros((3, 4, 4)), "b": np.zeros((3, 4, 4))})
+    with pytest.raises(UserError, match="threshold"):
+        near_duplicates({}, threshold=95)
+
+
+@pytest.mark.slow
+def test_a_hundred_million_pairs_take_seconds() -> None:
+    generator = np.random.default_rng(0)
+    train = generator.integers(256, size=(25_000, 32, 32, 3), dtype=np.uint8)
+    test = generator.integers(256, size=(5_000, 32, 32, 3), dtype=np.uint8)
+    test[4_000] = train[24_000]
+    start = time.perf_counter()
+    (pair,) = near_duplicates({"train": train, "test": test})
+    assert pair[:4] == ("train", 24_000, "test", 4_000)
+    assert time.perf_counter() - start < 60

@@ -1,0 +1,50 @@
+"""Intervals against worked numbers and against how often they hold the truth."""
+
+import math
+
+import numpy as np
+import pytest
+
+from opsin.analysis.intervals import t_interval, wilson_interval
+from opsin.errors import UserError
+
+
+def test_wilson_equals_the_formula() -> None:
+    z, n, p = 1.959963984540054, 50, 0.9
+    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+    reach = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    assert wilson_interval(45, 50) == pytest.approx((p, centre - reach, centre + reach), abs=1e-12)
+
+
+def test_wilson_stays_sensible_at_the_ends() -> None:
+    all_right, all_wrong = wilson_interval(10, 10), wilson_interval(0, 10)
+    assert all_right[0] == 1
+    assert all_right.high == 1
+    assert 0.7 < all_right.low < 0.75
+    assert all_wrong.low == 0
+    assert all_wrong.high == pytest.approx(1 - all_right.low)
+    nothing = wilson_interval(0, 0)
+    assert math.isnan(nothing.estimate)
+    assert nothing[1:] == (0, 1)
+
+
+def test_t_interval_holds_the_mean_as_often_as_it_says() -> None:
+    generator = np.random.default_rng(0)
+    held = sum(low <= 3 <= high for _, low, high in (t_interval(generator.normal(3, 2, 3)) for _ in range(2000)))
+    assert held / 2000 == pytest.approx(0.95, abs=0.015)
+
+
+def test_one_seed_has_no_interval() -> None:
+    mean, low, high = t_interval([0.5])
+    assert mean == 0.5
+    assert math.isnan(low)
+    assert math.isnan(high)
+
+
+def test_what_makes_no_sense_is_refused() -> None:
+    with pytest.raises(UserError, match="more successes than trials"):
+        wilson_interval(3, 2)
+    with pytest.raises(UserError, match="no values"):
+        t_interval([])
+    with pytest.raises(UserError, match="confidence"):
+        wilson_interval(1, 2, confidence=95)
