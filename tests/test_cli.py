@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from opsin.predictions import read_predictions
+from opsin.rundir import RunDirectory
+
 ROOT = Path(__file__).resolve().parents[1]
 QUICK = ("model=mlp", "datamodule.train_fraction=0.2", "trainer.max_epochs=2", "trainer.accelerator=cpu")
 
@@ -144,6 +147,9 @@ def test_two_gloo_processes_give_what_one_gives(tmp_path: Path) -> None:
     assert two["metrics"]["test/loss"] == pytest.approx(one["metrics"]["test/loss"], abs=0.02)
     confusion = two["per_class"]["test"]["confusion"]
     assert sum(map(sum, confusion)) == 359  # no image is counted twice
+    kept = read_predictions(RunDirectory(tmp_path / "outputs" / "2-two"), "test")
+    assert kept.positions.tolist() == list(range(359))
+    assert kept.correct.mean() == pytest.approx(two["metrics"]["test/acc"])
 
 
 def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:

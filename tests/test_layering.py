@@ -12,7 +12,7 @@ LAYERS = [  # each may import those above it in this list, and itself where it i
     {"rundir"},
     {"config"},
     {"check", "loss", "optim", "loggers", "trainer", "sweep", "data", "models", "pictures", "predictions"},
-    {"metrics", "transfer", "distillation", "extraction", "analysis", "insight"},
+    {"metrics", "transfer", "distillation", "extraction", "collecting", "analysis", "insight"},
     {"callbacks", "report"},
     {"classifier", "unfreezing", "feature_cache"},
     {"build"},

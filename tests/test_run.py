@@ -3,12 +3,14 @@
 import csv
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from opsin.callbacks import Checkpoints
 from opsin.config import Composed, compose, from_saved
 from opsin.errors import Interrupted, UserError
 from opsin.run import evaluate, train
@@ -318,3 +320,17 @@ def test_a_network_of_another_library_trains_from_a_file_and_from_a_run(start, t
     for key, value in state.items():
         if ".stages." in key:
             assert torch.equal(taken[key], value), key
+
+
+def test_the_best_and_the_last_epoch_share_a_file_until_they_differ(
+    digits_run: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert digits_run.last.samefile(digits_run.best)
+    copy = RunDirectory(tmp_path / "run")
+    shutil.copytree(digits_run.path, copy.path)
+    best = digits_run.best.read_bytes()
+    monkeypatch.setattr(Checkpoints, "_improves", lambda self, value: False)
+    resume(copy, "trainer.max_epochs=2")
+    assert copy.best.read_bytes() == best
+    assert not copy.last.samefile(copy.best)
+    assert [path.name for path in copy.checkpoints.iterdir() if path.name.startswith(".")] == []

@@ -37,6 +37,10 @@ class Classifier(L.LightningModule):
             configs (see `opsin.optim.schedules`).
         record: plain values that every checkpoint carries under the key `opsin`: classes, input, config.
         distillation: the loss on batches that bring what a teacher makes of them; None: there is no teacher.
+
+    Attributes:
+        confusion: confusion matrix `(C, C)` of each split that was measured, true classes in rows.
+        outputs: of val and test, what the last evaluation gave: positions `(B,)` and logits `(B, L)` of each batch.
     """
 
     def __init__(
@@ -58,6 +62,7 @@ class Classifier(L.LightningModule):
             measure = SplitMetrics(loss.num_classes, num_images.get(split, 0))
             self.add_module(f"{split}_metrics", measure)
         self.confusion: dict[str, Tensor] = {}
+        self.outputs: dict[str, list[tuple[Tensor, Tensor]]] = {"val": [], "test": []}
         self._make_optimizer = optimizer
         self._make_schedule = schedule
         self._record = dict(record or {})
@@ -107,6 +112,8 @@ class Classifier(L.LightningModule):
     def _step(self, split: str, batch: Any) -> Tensor:
         logits, loss = self._learn(batch)
         self._measure(split).update(logits, batch.targets, loss)
+        if split in self.outputs:
+            self.outputs[split].append((batch.positions, logits.detach()))
         return self._with_auxiliary(loss, batch)
 
     def _with_auxiliary(self, loss: Tensor, batch: Any) -> Tensor:
@@ -144,6 +151,14 @@ class Classifier(L.LightningModule):
         for config in self.trainer.lr_scheduler_configs:
             if isinstance(config.scheduler, ReduceLROnPlateau) and config.monitor in values:
                 config.scheduler.step(values[config.monitor])
+
+    def on_validation_epoch_start(self) -> None:
+        """Forget what the last validation gave."""
+        self.outputs["val"] = []
+
+    def on_test_epoch_start(self) -> None:
+        """Forget what the last test gave."""
+        self.outputs["test"] = []
 
     def on_validation_epoch_end(self) -> None:
         """Log the validation metrics."""

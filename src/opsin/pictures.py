@@ -38,7 +38,8 @@ def stretched(values: Values, low: float | None = None, high: float | None = Non
     low = float(values.min()) if low is None else low
     high = float(values.max()) if high is None else high
     unit = (values - low) / (high - low) if high > low else np.zeros_like(values)
-    return np.rint(unit.clip(0, 1) * 255).astype(np.uint8)
+    picture: Pixels = np.rint(unit.clip(0, 1) * 255).astype(np.uint8)
+    return picture
 
 
 def coloured(values: Values, palette: str = "viridis", low: float | None = None, high: float | None = None) -> Pixels:

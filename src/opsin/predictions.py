@@ -46,7 +46,8 @@ class Predictions:
     @property
     def predicted(self) -> NDArray[np.int64]:
         """The most probable class `(N,)`; of equally probable ones the first."""
-        return self.logits.argmax(axis=1)
+        best: NDArray[np.int64] = self.logits.argmax(axis=1)
+        return best
 
     @property
     def correct(self) -> NDArray[np.bool_]:
@@ -88,7 +89,7 @@ def read_predictions(run: RunDirectory, split: str) -> Predictions:
     file = predictions_file(run, split)
     way_out = f"python scripts/evaluate.py {run.path} --split {split} makes them"
     try:
-        with np.load(file, allow_pickle=False) as kept:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as kept:
             return Predictions(
                 split,
                 tuple(kept["classes"].tolist()),

@@ -11,6 +11,7 @@ from lightning.fabric.utilities.warnings import PossibleUserWarning
 from opsin import build, result, teacher
 from opsin.callbacks import Checkpoints
 from opsin.classifier import load_network
+from opsin.collecting import collect
 from opsin.config import Composed, is_spawned
 from opsin.loggers import TensorBoard
 from opsin.models import summarise, summary_text
@@ -80,6 +81,11 @@ def train(composed: Composed) -> float:
         unfreezing.verify_tested(network)
         trainer.test(classifier, data, verbose=False)
 
+        if outputs := classifier.outputs["test"]:
+            predictions = collect(outputs, data, "test")
+            if writes:
+                predictions.write(run)
+
         record |= result.outcome(trainer, classifier, checkpoints, data)
         record["frozen"] = {"stages": list(unfreezing.untouched), "verified": unfreezing.verified}
         for logger in trainer.loggers:
@@ -92,7 +98,7 @@ def train(composed: Composed) -> float:
 
 
 def evaluate(run: RunDirectory, split: Literal["val", "test"] = "test") -> dict[str, Any]:
-    """Measure the best checkpoint of a run again, from its directory alone.
+    """Measure the best checkpoint of a run again, from its directory alone, and keep its predictions there.
 
     Returns:
         `metrics` as in `result.json`, and `per_class`.
@@ -111,6 +117,7 @@ def evaluate(run: RunDirectory, split: Literal["val", "test"] = "test") -> dict[
     trainer = build.evaluator(plan, run)
     measure = trainer.test if split == "test" else trainer.validate
     measure(classifier, data, verbose=False)
+    collect(classifier.outputs[split], data, split).write(run)
     return result.measured(trainer, classifier, data)
 
 

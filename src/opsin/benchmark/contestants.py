@@ -121,7 +121,7 @@ def common_steps(task: Task, connection: Connection) -> None:
 
 
 def _trial(module: L.LightningModule, images: Any, size: int, workers: int, folder: Path) -> float:
-    """Images/s with so many workers: a guess at the length of a trial first, then the trial."""
+    """Images/s with so many workers: a guess at the length of a trial first, then the trial if the guess was short."""
     speed = 0.0
     for _ in range(2):
         batches = max(2 * workers + 4, min(round(speed * TRIAL_SECONDS / size), 400))
@@ -129,6 +129,8 @@ def _trial(module: L.LightningModule, images: Any, size: int, workers: int, fold
         loader = common.loader(images, size, workers, batches * size)
         common.trainer(folder, 1, [stopwatch], validates=False).fit(module, loader)
         speed = stopwatch.speed
+        if stopwatch.seconds >= TRIAL_SECONDS:
+            break
     return speed
 
 
@@ -144,7 +146,8 @@ class _Stopwatch(L.Callback):
             self._since = time.perf_counter()
         elif batch_idx >= self._skip:
             self._images += len(batch[0])
-            self.speed = self._images / (time.perf_counter() - self._since)
+            self.seconds = time.perf_counter() - self._since
+            self.speed = self._images / self.seconds
 
 
 def opsin_steps(task: Task, connection: Connection) -> None:

@@ -89,7 +89,7 @@ def growth(session: Session) -> tuple[dict[str, Any], list[Verdict]]:
     shares = (0.04, 0.08, 0.16)
     cut = ["trainer.limit_val_batches=1", "trainer.limit_test_batches=1"]
     jobs = [[*work.command(images), *cut, f"datamodule.train_fraction={share}"] for share in shares]
-    warm, *runs = _runs(session, "growth", [jobs[0], *(jobs * (1 if session.quick else 3))])
+    warm, *runs = _runs(session, "growth", [jobs[0], *(jobs * (1 if session.quick else 2))])
     if errors := _errors(warm, *runs):
         return {"errors": errors}, [at_most("cost per image at 4x / at 1x the images", None, 1.1, "times")]
     by_share = [runs[i :: len(shares)] for i in range(len(shares))]

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import shutil
 import signal
 import threading
 from types import FrameType
@@ -11,6 +12,8 @@ import lightning as L
 from torch import Tensor
 
 from opsin.callbacks.base import EpochCallback, epoch_metrics
+from opsin.collecting import collect
+from opsin.data import ImageDataModule
 from opsin.errors import Interrupted, UserError
 from opsin.rundir import RunDirectory
 
@@ -18,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 class Checkpoints(EpochCallback):
-    """Keeps `best.ckpt` and `last.ckpt` up to date, and stops cleanly when asked to.
+    """Keeps `best.ckpt`, its predictions on val and `last.ckpt` up to date, and stops cleanly when asked to.
 
     `last.ckpt` is written at the end of every epoch, after all that the epoch changes, so that a run which goes on
     from it takes the very steps that it would have taken. At the first SIGINT (Ctrl-C) or SIGTERM it is written after
@@ -43,7 +46,7 @@ class Checkpoints(EpochCallback):
         self.mode = mode
         self.best_path = run.best
         self.last_path = run.last
-        self._place = run.path
+        self._run = run
         self.best_value: float | None = None
         self.best_epoch: int | None = None
         self.best_metrics: dict[str, float] = {}
@@ -81,12 +84,17 @@ class Checkpoints(EpochCallback):
         """Save what the epoch came to, then stop if asked to."""
         metrics = epoch_metrics(trainer)
         self.epochs = trainer.current_epoch + 1
-        if self.monitor in metrics and self._improves(metrics[self.monitor]):
+        improved = self.monitor in metrics and self._improves(metrics[self.monitor])
+        if improved:
             self.best_value, self.best_epoch = metrics[self.monitor], self.epochs
             self.best_metrics = metrics
             self.best_confusion = dict(getattr(pl_module, "confusion", {}))
+            self._keep_predictions(trainer, pl_module)
             trainer.save_checkpoint(self.best_path)
-        trainer.save_checkpoint(self.last_path)
+        if improved and self.best_path.is_file():
+            self._let_last_be_best(trainer)
+        else:
+            trainer.save_checkpoint(self.last_path)
         self._stop_if_asked(trainer, save=False)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -116,6 +124,26 @@ class Checkpoints(EpochCallback):
         """Give the signals back."""
         self._release()
 
+    def _keep_predictions(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write what the epoch says of val; a run that is killed before the checkpoint comes to this epoch again."""
+        data, outputs = getattr(trainer, "datamodule", None), getattr(pl_module, "outputs", {}).get("val")
+        if outputs and isinstance(data, ImageDataModule):
+            predictions = collect(outputs, data, "val")
+            if trainer.is_global_zero:
+                predictions.write(self._run)
+
+    def _let_last_be_best(self, trainer: L.Trainer) -> None:
+        """Give the file of the best epoch, just written, its second name: files are replaced, and never changed."""
+        if trainer.is_global_zero:
+            part = self.last_path.with_name(f".{self.last_path.name}.part")
+            part.unlink(missing_ok=True)
+            try:
+                part.hardlink_to(self.best_path)
+            except OSError:  # not every filesystem has hard links
+                shutil.copyfile(self.best_path, part)
+            part.replace(self.last_path)
+        trainer.strategy.barrier()
+
     def _improves(self, value: float) -> bool:
         if math.isnan(value):
             return False
@@ -136,7 +164,7 @@ class Checkpoints(EpochCallback):
         if asked:
             if save:
                 trainer.save_checkpoint(self.last_path)
-            log.info("saved; go on with: python train.py resume=%s", self._place)
+            log.info("saved; go on with: python train.py resume=%s", self._run.path)
             raise Interrupted(self._asked or signal.SIGTERM)
 
     def _release(self) -> None:

@@ -1,5 +1,6 @@
 """Which images each split serves: what the source brings, and what is carved where it does not."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -86,6 +87,15 @@ class Part:
                 return store.locate(index)
             index -= len(store)
         raise IndexError(position)
+
+    @property
+    def identity(self) -> str:
+        """A hex digest of which images these are, with their classes and in their order, at whatever size."""
+        digest = hashlib.blake2b(digest_size=16)
+        for store, rows in self.by_store():
+            digest.update(store.images.fingerprint.encode())
+            digest.update(store.kept[rows].tobytes())
+        return digest.hexdigest()
 
     def choose(self, index: Indices, origin: Origin) -> "Part":
         """The images at some positions of this part."""

@@ -1,0 +1,212 @@
+"""Charts as inline SVG: no script, hover titles, and colours that CSS gives, so that light and dark both work.
+
+Every chart is 360 units wide, about the width of a phone: there its text keeps its size, and elsewhere it grows with
+the column that the page gives it. The classes are those of `templates/style.css`.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup, escape
+
+from opsin.report.scales import Scale, scale
+from opsin.report.wording import Text, number, percent, shortened
+
+WIDTH = 360
+COLOURS = 8
+"""How many colours of series the style sheet has; later series repeat them dashed."""
+
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 14, 34
+
+
+@dataclass(frozen=True)
+class Series:
+    """One line of a chart.
+
+    Attributes:
+        name: For the legend and the hover titles.
+        x: Where its points are.
+        y: What they are; None, NaN and infinite values leave a gap.
+        colour: Index of its colour; None: its place among the series.
+    """
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float | None]
+    colour: int | None = None
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One bar of a chart.
+
+    Attributes:
+        name: Beside it.
+        value: Its length; NaN: no bar.
+        low: Lower end of its interval; None: it has none.
+        high: Upper end likewise.
+        note: More words for the hover title.
+    """
+
+    name: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+    note: str = ""
+
+
+def line_chart(
+    series: Sequence[Series],
+    *,
+    title: str,
+    x_label: str = "epoch",
+    log: bool = False,
+    mark: float | None = None,
+    mark_label: str = "best",
+    text: Text = number,
+    height: int = 220,
+) -> Markup:
+    """Lines over whole numbers, such as metrics over epochs.
+
+    Args:
+        series: At least one; those with a single point show it.
+        title: Above the chart.
+        x_label: Below the axis, and in the hover titles.
+        log: A logarithmic axis; values of 0 and below leave gaps.
+        mark: Where to draw a dashed line upright, such as the best epoch.
+        mark_label: Beside it.
+        text: How values are written.
+        height: In units; the chart is 360 wide.
+
+    Returns:
+        A `<figure>`, with a legend where there are several series.
+    """
+    x = scale([value for one in series for value in one.x], _LEFT, WIDTH - _RIGHT, integer=True)
+    y = scale([value for one in series for value in one.y], height - _BOTTOM, _TOP, log=log)
+    parts = [_axes(x, y, x_label, height, number, text)]
+    if not any(y.holds(value) for one in series for value in one.y):
+        parts.append(f'<text class="tick x" x="{WIDTH / 2}" y="{height / 2}">no values</text>')
+    if mark is not None and x.low <= mark <= x.high:
+        place, near_end = x(mark), x(mark) > WIDTH * 0.75
+        anchor = f'x="{place + (-4 if near_end else 4)}" text-anchor="{"end" if near_end else "start"}"'
+        parts.append(f'<line class="mark" x1="{place}" x2="{place}" y1="{_TOP}" y2="{height - _BOTTOM}"/>')
+        parts.append(f'<text class="mark-label" {anchor} y="{_TOP - 4}">{escape(mark_label)}</text>')
+    parts += [_line(one, _colour(i, one), x, y, x_label, text) for i, one in enumerate(series)]
+    return _figure(title, "".join(parts), height, series)
+
+
+def reliability_bars(
+    confidence: Sequence[float], accuracy: Sequence[float], counts: Sequence[int], *, title: str
+) -> Markup:
+    """How often predictions of about one confidence are right, against the diagonal of the well calibrated.
+
+    Args:
+        confidence: Mean of each bin `(B,)`; NaN where it holds no images.
+        accuracy: Likewise. The bins are even, from 0 to 1.
+        counts: Images of each bin.
+        title: Above the chart.
+    """
+    height = 260
+    x, y = scale([0, 1], _LEFT, WIDTH - _RIGHT), scale([0, 1], height - _BOTTOM, _TOP)
+    parts = [_axes(x, y, "confidence", height, percent, percent)]
+    bins, floor = len(counts), y(0)
+    for i, (sure, right, count) in enumerate(zip(confidence, accuracy, counts, strict=True)):
+        if count:
+            left, width = x(i / bins) + 1, round(x((i + 1) / bins) - x(i / bins) - 2, 2)
+            words = f"{count:,} images of confidence {percent(sure)}: {percent(right)} right"
+            bar = f'<rect class="bar" x="{left}" y="{y(right)}" width="{width}" height="{round(floor - y(right), 2)}"/>'
+            gap = f'<line class="gap" x1="{left}" x2="{left + width}" y1="{y(sure)}" y2="{y(sure)}"/>'
+            parts.append(f"<g><title>{escape(words)}</title>{bar}{gap}</g>")
+    parts.append(f'<line class="mark" x1="{x(0)}" y1="{y(0)}" x2="{x(1)}" y2="{y(1)}"/>')
+    return _figure(title, "".join(parts), height)
+
+
+def horizontal_bars(
+    bars: Sequence[Bar],
+    *,
+    title: str,
+    low: float | None = None,
+    high: float | None = None,
+    text: Text = percent,
+) -> Markup:
+    """A bar for each name, with its interval where it has one.
+
+    Args:
+        bars: From top to bottom.
+        title: Above the chart.
+        low: Where the axis begins; None: 0, or the least value below.
+        high: Where it ends; None: the largest value.
+        text: How values are written.
+    """
+    row, name_width = 20, 110
+    height = _TOP + row * len(bars) + _BOTTOM - 12
+    known = [v for bar in bars for v in (bar.value, bar.low, bar.high) if v is not None and math.isfinite(v)]
+    ends = (low if low is not None else min([0.0, *known]), high if high is not None else max([0.0, *known]))
+    x = scale(ends, name_width, WIDTH - 62, most=4)
+    bottom = _TOP + row * len(bars)
+    parts = [_upright(x, tick, _TOP, bottom, text) for tick in x.ticks]
+    for i, bar in enumerate(bars):
+        middle = _TOP + row * i + row / 2
+        value = min(max(bar.value, x.low), x.high) if math.isfinite(bar.value) else x.low
+        zero = x(min(max(0.0, x.low), x.high))
+        left, width = min(zero, x(value)), round(abs(x(value) - zero), 2)
+        words = f"{bar.name}: {text(bar.value)}" + (f", {bar.note}" if bar.note else "")
+        shown = f'<rect class="bar" x="{left}" y="{middle - 6}" width="{width}" height="12"/>'
+        if bar.low is not None and bar.high is not None and math.isfinite(bar.low) and math.isfinite(bar.high):
+            words += f" (95 % interval {text(bar.low)} to {text(bar.high)})"
+            reach = x(max(bar.low, x.low)), x(min(bar.high, x.high))
+            shown += f'<line class="whisker" x1="{reach[0]}" x2="{reach[1]}" y1="{middle}" y2="{middle}"/>'
+        shown += f'<text class="name" x="{name_width - 6}" y="{middle + 4}">{escape(shortened(bar.name, 17))}</text>'
+        shown += f'<text class="value" x="{WIDTH - 56}" y="{middle + 4}">{escape(text(bar.value))}</text>'
+        parts.append(f"<g><title>{escape(words)}</title>{shown}</g>")
+    return _figure(title, "".join(parts), height)
+
+
+def small_multiples(charts: Sequence[Markup]) -> Markup:
+    """Charts side by side, as many as fit; on a phone below each other."""
+    return Markup('<div class="multiples">{}</div>').format(Markup("").join(charts))
+
+
+def _colour(place: int, series: Series) -> str:
+    index = place if series.colour is None else series.colour
+    return f"s{index % COLOURS}" + (" dashed" if index // COLOURS % 2 else "")
+
+
+def _axes(x: Scale, y: Scale, x_label: str, height: int, x_text: Text, y_text: Text) -> str:
+    bottom = height - _BOTTOM
+    parts = [_upright(x, tick, bottom, bottom, x_text) for tick in x.ticks]
+    for tick in y.ticks:
+        place = y(tick)
+        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{place}" y2="{place}"/>')
+        parts.append(f'<text class="tick y" x="{_LEFT - 5}" y="{place + 4}">{escape(y_text(tick))}</text>')
+    parts.append(f'<text class="tick x" x="{(_LEFT + WIDTH - _RIGHT) / 2}" y="{height - 4}">{escape(x_label)}</text>')
+    return "".join(parts)
+
+
+def _upright(x: Scale, tick: float, top: float, bottom: float, text: Text) -> str:
+    line = f'<line class="grid" x1="{x(tick)}" x2="{x(tick)}" y1="{top}" y2="{bottom + 4}"/>'
+    return f'{line}<text class="tick x" x="{x(tick)}" y="{bottom + 15}">{escape(text(tick))}</text>'
+
+
+def _line(series: Series, colour: str, x: Scale, y: Scale, x_label: str, text: Text) -> str:
+    path, dots, pen_up = [], [], True
+    quiet = " quiet" if len(series.x) > 40 else ""
+    for at, value in zip(series.x, series.y, strict=True):
+        if value is None or not y.holds(value):
+            pen_up = True
+            continue
+        path.append(f"{'M' if pen_up else 'L'}{x(at)} {y(value)}")
+        pen_up = False
+        words = escape(f"{series.name}, {x_label} {number(at)}: {text(value)}")
+        dots.append(f'<circle class="dot{quiet}" cx="{x(at)}" cy="{y(value)}" r="3"><title>{words}</title></circle>')
+    return f'<g class="series {colour}"><path d="{"".join(path)}"/>{"".join(dots)}</g>' if path else ""
+
+
+def _figure(title: str, content: str, height: int, series: Sequence[Series] = ()) -> Markup:
+    legend = ""
+    if len(series) > 1:
+        items = (f'<li class="{_colour(i, one)}">{escape(one.name)}</li>' for i, one in enumerate(series))
+        legend = f'<ul class="legend">{"".join(items)}</ul>'
+    drawing = f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(title)}">{content}</svg>'
+    return Markup(f'<figure class="chart"><figcaption>{escape(title)}</figcaption>{drawing}{legend}</figure>')

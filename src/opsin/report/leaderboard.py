@@ -1,0 +1,285 @@
+"""Runs in order: those that differ by the seed only as one row, ranked among those measured on the same images."""
+
+import difflib
+import math
+import string
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from opsin.analysis.intervals import Interval, t_interval
+from opsin.errors import UserError
+from opsin.report.records import RunRecord, read_record
+from opsin.rundir import RunDirectory
+
+_QUIET = ("callbacks", "logger", "feature_cache", "debug")
+"""Parts whose choice names no recipe."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A recipe: the runs of one config, which differ by seed or fold only.
+
+    Attributes:
+        letter: A for the best; unique in a leaderboard.
+        name: What sets it apart from the other rows, in words of the command line.
+        runs: At least one, by seed and fold; each repetition once.
+        metrics: Mean over the runs, with its 95 % interval by Student's t (NaN ends where there is one run).
+        rank: From 1, among the rows of the same images; None: it cannot be ranked.
+        board: Which images it was measured on: an index of `Leaderboard.boards`; None: that is not known.
+    """
+
+    letter: str
+    name: str
+    runs: tuple[RunRecord, ...]
+    metrics: dict[str, Interval]
+    rank: int | None = None
+    board: int | None = None
+
+    @property
+    def parameters(self) -> int | None:
+        """Of the network, frozen ones included."""
+        return self._parameters("total")
+
+    @property
+    def trainable(self) -> int | None:
+        """Parameters that trained when the run began."""
+        return self._parameters("trainable")
+
+    @property
+    def images_per_second(self) -> float | None:
+        """Training images per second, the mean over the runs."""
+        return _mean(run.result.get("throughput") for run in self.runs)
+
+    @property
+    def seconds(self) -> float | None:
+        """Wall time of a run, the mean over the runs."""
+        return _mean((run.result.get("seconds") or {}).get("total") for run in self.runs)
+
+    @property
+    def repeats(self) -> str:
+        """How often the recipe was run, in words: `3 seeds`, `5 folds`, `1 run`."""
+        kinds = [len({run.repetition[i] for run in self.runs}) for i in (0, 1)]
+        if len(self.runs) == 1:
+            return "1 run"
+        one_kind = "seeds" if kinds[1] == 1 else "folds" if kinds[0] == 1 else "runs"
+        return f"{len(self.runs)} {one_kind}"
+
+    def _parameters(self, which: str) -> int | None:
+        count = (self.runs[0].result.get("parameters") or {}).get(which)
+        return count if isinstance(count, int) else None
+
+
+@dataclass(frozen=True)
+class Board:
+    """What rows of one rank order were measured on.
+
+    Attributes:
+        name: Of the dataset.
+        split: test or val.
+        count: Of images, of one run.
+        images: Digests, one for each division of the images among the runs.
+    """
+
+    name: str
+    split: str
+    count: int | None
+    images: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Leaderboard:
+    """Runs in order.
+
+    Attributes:
+        metric: What ranks them, such as `test/acc`.
+        mode: min or max: whether less or more of it is better.
+        rows: By board, the best first; those that cannot be ranked last.
+        boards: Of more than one, rows are ranked only within each.
+        others: Runs without a result: failed, interrupted or damaged.
+        repeated: Finished runs that repeat config, seed and fold of a newer one, which counts instead.
+    """
+
+    metric: str
+    mode: str
+    rows: tuple[Row, ...]
+    boards: tuple[Board, ...]
+    others: tuple[RunRecord, ...]
+    repeated: tuple[RunRecord, ...] = field(default=())
+
+    @property
+    def split(self) -> str:
+        """The split of the metric: test or val."""
+        return self.metric.split("/")[0]
+
+    def on(self, board: int | None) -> list[Row]:
+        """The rows measured on one board; of None those whose images are not known."""
+        return [row for row in self.rows if row.board == board]
+
+    def refusals(self) -> list[str]:
+        """Why not all rows stand in one order: one sentence for each cause, with the way out."""
+        said = []
+        if len(self.boards) > 1:
+            sides = "; ".join(
+                f"{', '.join(row.letter for row in self.on(i))} on {board.name}"
+                f" ({board.count or 0:,} images{_divisions(board)})"
+                for i, board in enumerate(self.boards)
+            )
+            carved = any(_carved(row, self.split) for row in self.rows)
+            way_out = f"; carved {self.split} images are the same with datamodule.split_seed=N for all runs"
+            said.append(
+                f"Not ranked together, because their {self.split} images differ: {sides}. A number on other images "
+                f"says nothing about which is better{way_out * carved}."
+            )
+        said.extend(self._unknown(row) for row in self.rows if row.rank is None)
+        return said
+
+    def _unknown(self, row: Row) -> str:
+        if self.metric not in row.metrics:
+            return f"{row.letter} ({row.name}) is not ranked: it has no {self.metric}."
+        lacking = next(run for run in row.runs if run.images(self.split) is None)
+        return (
+            f"{row.letter} ({row.name}) is not ranked: which {self.split} images it was measured on is not known, "
+            f"because no predictions were kept. python scripts/evaluate.py {lacking.run.path} --split {self.split} makes them."
+        )
+
+
+def leaderboard(runs: Iterable[RunDirectory | RunRecord], metric: str = "test/acc") -> Leaderboard:
+    """Put runs in order.
+
+    Args:
+        runs: In any state; those without a result are listed, and not ranked.
+        metric: `test/...` or `val/...`, as in `result.json`.
+
+    Raises:
+        UserError: No finished run has such a metric.
+    """
+    records = [run if isinstance(run, RunRecord) else read_record(run) for run in runs]
+    finished = [record for record in records if record.metrics]
+    others = tuple(record for record in records if not record.metrics)
+    _check_metric(metric, finished)
+    groups, repeated = _grouped(finished)
+    mode = "min" if metric.endswith(("/loss", "/ece")) else "max"
+    sign = 1 if mode == "min" else -1
+    rows = [Row("", "", group, _metrics(group)) for group in groups]
+    rows = [replace(row, name=name) for row, name in zip(rows, _names(rows), strict=True)]
+    rows, boards = _boarded(rows, metric)
+
+    def order(row: Row) -> tuple[float, float, str]:
+        place = len(boards) if row.board is None else row.board
+        value = row.metrics[metric].estimate if metric in row.metrics else math.nan
+        return place, math.inf if math.isnan(value) else value * sign, row.name
+
+    ranked: list[Row] = []
+    for i, row in enumerate(sorted(rows, key=order)):
+        before = [r for r in ranked if r.board == row.board and r.board is not None]
+        tied = before and before[-1].metrics[metric].estimate == row.metrics[metric].estimate
+        rank = None if row.board is None else before[-1].rank if tied else len(before) + 1
+        ranked.append(replace(row, letter=_letter(i), rank=rank))
+    return Leaderboard(metric, mode, tuple(ranked), tuple(boards), others, tuple(repeated))
+
+
+def _check_metric(metric: str, finished: Sequence[RunRecord]) -> None:
+    if not finished:  # there is nothing to rank, only something to list
+        return
+    known = sorted({name for run in finished for name in run.metrics if not name.startswith("train/")})
+    if metric not in known:
+        near = difflib.get_close_matches(metric, known, n=1)
+        hint = f": did you mean {near[0]}?" if near else "."
+        raise UserError(f"--metric {metric}: no finished run has it{hint} There are {', '.join(known)}.")
+
+
+def _grouped(records: Sequence[RunRecord]) -> tuple[list[tuple[RunRecord, ...]], list[RunRecord]]:
+    """Runs of one config together, and those that only repeat another run."""
+    groups: dict[frozenset[tuple[str, Any]], dict[tuple[Any, ...], RunRecord]] = {}
+    repeated = []
+    for record in sorted(records, key=lambda record: record.run.result.stat().st_mtime, reverse=True):
+        group = groups.setdefault(frozenset(record.config.items()), {})
+        if group.setdefault(record.repetition, record) is not record:
+            repeated.append(record)
+    return [tuple(group[key] for key in sorted(group, key=_repetition_order)) for group in groups.values()], repeated
+
+
+def _repetition_order(repetition: tuple[Any, ...]) -> tuple[float, ...]:
+    return tuple(-1.0 if value is None else float(value) for value in repetition)
+
+
+def _metrics(runs: Sequence[RunRecord]) -> dict[str, Interval]:
+    """Every metric that all runs have, over the runs."""
+    shared = set.intersection(*(set(run.metrics) for run in runs))
+    return {name: t_interval([run.metrics[name] for run in runs]) for name in sorted(shared)}
+
+
+def _boarded(rows: Sequence[Row], metric: str) -> tuple[list[Row], list[Board]]:
+    """Rows with the images that they were measured on."""
+    split = metric.split("/")[0]
+    boards: list[Board] = []
+    placed: list[Row] = []
+    for row in rows:
+        digests = {run.images(split) for run in row.runs}
+        known = frozenset(digest for digest in digests if digest is not None)
+        if None in digests or metric not in row.metrics:
+            placed.append(row)
+            continue
+        place = next((i for i, board in enumerate(boards) if board.images == known), None)
+        if place is None:
+            data = row.runs[0].result.get("data") or {}
+            boards.append(Board(str(data.get("name")), split, (data.get("counts") or {}).get(split), known))
+            place = len(boards) - 1
+        placed.append(replace(row, board=place))
+    by_rows = sorted(range(len(boards)), key=lambda i: -sum(row.board == i for row in placed))
+    placed = [row if row.board is None else replace(row, board=by_rows.index(row.board)) for row in placed]
+    return placed, [boards[i] for i in by_rows]
+
+
+def _names(rows: Sequence[Row]) -> list[str]:
+    """What sets each row apart: its network, other parts and words that not all rows share."""
+    if not rows:
+        return []
+    chosen = [{k: v for k, v in row.runs[0].choices.items() if k not in _QUIET} for row in rows]
+    apart = [key for key in dict.fromkeys(k for c in chosen for k in c) if len({c.get(key) for c in chosen}) > 1]
+    written = [
+        [word for word in row.runs[0].words if word.lstrip("+~").split("=")[0] in row.runs[0].config] for row in rows
+    ]
+    shared = set.intersection(*map(set, written)) if len(rows) > 1 else set()
+    names = [
+        " ".join(
+            [
+                choices.get("model", "?"),
+                *(f"{key}={choices[key]}" for key in apart if key in choices and key != "model"),
+                *(word for word in words if word not in shared),
+            ]
+        )
+        for choices, words in zip(chosen, written, strict=True)
+    ]
+    return [_told_apart(i, names, rows) for i in range(len(rows))]
+
+
+def _told_apart(i: int, names: Sequence[str], rows: Sequence[Row]) -> str:
+    """A name, with values of the config behind it where another row would have the same."""
+    twins = [row.runs[0].config for j, row in enumerate(rows) if names[j] == names[i] and j != i]
+    if not twins:
+        return names[i]
+    own = rows[i].runs[0].config
+    keys = sorted({key for twin in twins for key in own.keys() | twin.keys() if own.get(key) != twin.get(key)})
+    return " ".join([names[i], *(f"{key}={own.get(key, 'null')}" for key in keys[:3])])
+
+
+def _letter(index: int) -> str:
+    """A to Z, then AA, AB, ..."""
+    letters = string.ascii_uppercase
+    return letters[index] if index < 26 else _letter(index // 26 - 1) + letters[index % 26]
+
+
+def _divisions(board: Board) -> str:
+    return f" in {len(board.images)} divisions" if len(board.images) > 1 else ""
+
+
+def _carved(row: Row, split: str) -> bool:
+    origin = (row.runs[0].result.get("data") or {}).get("origin") or {}
+    return bool(origin.get(split) == "carved")
+
+
+def _mean(values: Iterable[Any]) -> float | None:
+    known = [float(value) for value in values if value is not None]
+    return sum(known) / len(known) if known else None

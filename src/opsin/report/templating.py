@@ -1,0 +1,38 @@
+"""Templates to pages: one self-contained file each, that asks nothing of any network and runs no script."""
+
+from functools import cache
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from opsin.report.wording import number, percent, seconds, shortened
+
+
+def render(template: str, **values: Any) -> str:
+    """A page of `templates/`, which extends `base.html` and escapes all values but `Markup`.
+
+    In templates stand the filters `number`, `percent`, `seconds` and `shortened`.
+
+    Args:
+        template: Its file name.
+        **values: What it names; a name that is missing is an error.
+    """
+    page: str = _environment().get_template(template).render(**values)
+    return page
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("opsin.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    assert environment.loader is not None
+    style = environment.loader.get_source(environment, "style.css")[0]
+    environment.globals["style"] = Markup(style)  # our own file
+    environment.filters |= {"number": number, "percent": percent, "seconds": seconds, "shortened": shortened}
+    return environment

@@ -1,0 +1,68 @@
+"""What a run keeps of val and test: every image, rightly, and known again."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from opsin.data import ImageDataModule
+from opsin.data.sources import digits
+from opsin.errors import UserError
+from opsin.predictions import Predictions, predictions_file, read_predictions, softmax
+from opsin.run import evaluate
+from opsin.rundir import RunDirectory
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_a_run_keeps_what_its_best_checkpoint_says_of_every_image(digits_run: RunDirectory, split: str) -> None:
+    result, kept = digits_run.read_result(), read_predictions(digits_run, split)
+    assert kept.classes == tuple(result["data"]["classes"])
+    assert kept.positions.tolist() == list(range(result["data"]["counts"][split]))
+    assert kept.correct.mean() == pytest.approx(result["metrics"][f"{split}/acc"], abs=1e-7)
+    nll = -np.log(kept.probabilities[np.arange(len(kept)), kept.targets]).mean()
+    assert nll == pytest.approx(result["metrics"][f"{split}/loss"], rel=1e-4)
+    confusion = np.zeros((10, 10), int)
+    np.add.at(confusion, (kept.targets, kept.predicted), 1)
+    assert confusion.tolist() == result["per_class"][split]["confusion"]
+    assert kept.paths[3].startswith("digits")
+
+
+def test_evaluation_makes_the_same_again(digits_run: RunDirectory) -> None:
+    kept = read_predictions(digits_run, "val")
+    predictions_file(digits_run, "val").unlink()
+    with pytest.raises(UserError, match=r"scripts/evaluate.py .* --split val"):
+        read_predictions(digits_run, "val")
+    evaluate(digits_run, "val")
+    again = read_predictions(digits_run, "val")
+    assert again.images == kept.images
+    assert again.paths == kept.paths
+    np.testing.assert_allclose(again.logits, kept.logits, atol=1e-5)
+
+
+def test_the_identity_of_images_does_not_depend_on_their_size_but_on_which_they_are(tmp_path: Path) -> None:
+    def identity(**options: object) -> str:
+        data = ImageDataModule(digits(), data_dir=str(tmp_path), **options)  # type: ignore[arg-type]
+        return data.part("val").identity
+
+    assert identity() == identity(image_size=12) == identity(train_fraction=0.5)
+    assert identity() != identity(split_seed=1)
+    assert identity() != identity(val_fraction=0.2)
+
+
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    logits = np.array([[0.0, 1.0], [3.0, -1.0]], np.float32)
+    names = ("a\udcff.png", "b.png")  # a name that is no text
+    Predictions("test", ("cat", "dog"), logits, np.array([1, 1]), np.arange(2), names, "x").write(run)
+    kept = read_predictions(run, "test")
+    assert kept.paths == ("a\\udcff.png", "b.png")
+    assert kept.correct.tolist() == [True, False]
+    file = predictions_file(run, "test")
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(UserError, match=r"test\.npz is damaged"):
+        read_predictions(run, "test")
+
+
+def test_softmax_is_exact_for_large_logits() -> None:
+    rows = softmax(np.array([[1000.0, 1000.0], [0.0, np.log(3.0)]], np.float32))
+    np.testing.assert_allclose(rows, [[0.5, 0.5], [0.25, 0.75]], atol=1e-7)
