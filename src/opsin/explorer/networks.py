@@ -18,6 +18,7 @@ from opsin.errors import UserError
 from opsin.explorer.uploads import check_upload
 from opsin.images import open_images
 from opsin.learned import Learned, find_learned
+from opsin.prediction import Predictor, open_predictor
 from opsin.rundir import RunDirectory, find_runs
 
 Pixels = NDArray[np.uint8]
@@ -34,11 +35,13 @@ class Opened:
         name: As the page has it.
         learned: The network, and the images it wants.
         run: Its run; None: it has ImageNet weights.
+        predictor: What answers as validation did; None: it has no classes.
     """
 
     name: str
     learned: Learned
     run: RunDirectory | None
+    predictor: Predictor | None
 
     def read(self, file: Path) -> Pixels:
         """An uploaded file as this network sees it, uint8 `(H, W, C)`.
@@ -77,16 +80,23 @@ class Opened:
         """The network's input `(1, C, H, W)` of an image as it sees it."""
         return self.learned.preprocess(torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None])
 
-    def classes(self) -> Sequence[str]:
-        """What its logits mean.
+    def probabilities(self, pixels: Pixels) -> dict[str, float]:
+        """The probability of each class for an image as this network sees it.
 
         Raises:
-            UserError: They mean nothing: it was made for features.
+            UserError: Its logits mean nothing here.
         """
-        if self.learned.classes is None:
+        if self.predictor is None:
             raise UserError(f"{self.name} has no classes here: choose a run")
-        return self.learned.classes
+        found = self.predictor.probabilities(pixels[None])[0]
+        return dict(zip(self.predictor.classes, found.tolist(), strict=True))
 
+    @property
+    def classes(self) -> Sequence[str]:
+        """What its logits mean; empty where they mean nothing."""
+        return self.predictor.classes if self.predictor else ()
+
+    @property
     def stages(self) -> list[str]:
         """Its stages, in the order they run."""
         return list(self.learned.network.stages)
@@ -134,7 +144,12 @@ class Networks:
         if self._opened is None or (self._opened.name, self._stamp) != (name, stamp):
             self._opened = None
             gc.collect()
-            learned = find_learned(str(run.path) if run else name)
-            learned.network.eval().requires_grad_(False)
-            self._opened, self._stamp = Opened(name, learned, run), stamp
+            self._opened, self._stamp = _open(name, run), stamp
         return self._opened
+
+
+def _open(name: str, run: RunDirectory | None) -> Opened:
+    if run is None:
+        return Opened(name, find_learned(name), None, None)
+    predictor = open_predictor(run.path)
+    return Opened(name, predictor.learned, run, predictor)

@@ -7,8 +7,9 @@ import gradio as gr
 from fastapi import FastAPI
 from fastapi.responses import FileResponse, PlainTextResponse, Response
 
-from opsin.explorer import convolution
+from opsin.explorer import board, classify, convolution, inside
 from opsin.explorer.doors import Doors
+from opsin.explorer.networks import Networks
 from opsin.explorer.uploads import MOST_BYTES
 
 TITLE = "Opsin explorer"
@@ -21,8 +22,14 @@ def application(outputs: Path) -> FastAPI:
         outputs: The folder of runs; nothing else is read, but what is uploaded.
     """
     app = FastAPI(title=TITLE, docs_url=None, redoc_url=None, openapi_url=None)
+    networks = Networks(outputs)
 
-    page = build_page(outputs)
+    @app.get("/report/{name:path}")
+    def report(name: str) -> Response:
+        file = board.report_file(networks, name)
+        return FileResponse(file, media_type="text/html") if file else PlainTextResponse("There is no such report.", 404)
+
+    page = build_page(networks)
     page.queue(default_concurrency_limit=4, api_open=False)
     app = gr.mount_gradio_app(
         app,
@@ -42,11 +49,17 @@ def application(outputs: Path) -> FastAPI:
     return app
 
 
-def build_page(outputs: Path) -> gr.Blocks:
+def build_page(networks: Networks) -> gr.Blocks:
     """The tabs, over the runs in a folder."""
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 3600)) as page:
         gr.Markdown("# Opsin explorer")
         with gr.Tabs():
             with gr.Tab("Convolution", id="convolution"):
                 convolution.build()
+            with gr.Tab("Classify", id="classify"):
+                classify.build(networks)
+            with gr.Tab("Inside", id="inside"):
+                inside.build(networks)
+            with gr.Tab("Runs", id="runs") as runs:
+                board.build(networks, runs)
     return page

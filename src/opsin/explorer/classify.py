@@ -1,0 +1,120 @@
+"""The tab that classifies: probabilities, and where in the image they come from."""
+
+import html
+from typing import Any
+
+import gradio as gr
+import torch
+
+from opsin.explorer.messages import answers, message
+from opsin.explorer.networks import Networks, Opened, Pixels
+from opsin.explorer.subject import ONE_NETWORK, Source, lay_out, look, next_source
+from opsin.insight.attribution import METHODS, attribute
+from opsin.insight.faithfulness import faithfulness, randomisation_check
+from opsin.pictures import overlaid, rgb, shown
+
+SIDE = 448
+LIKELIEST = "the most probable class"
+LAST = "the last with maps"
+
+
+def explain(
+    networks: Networks, name: str, source: Source, method: str, stage: str, chosen: str
+) -> tuple[dict[str, float], Pixels, Pixels, str]:
+    """What a network says of an image, and a map of what speaks for a class over it.
+
+    Raises:
+        UserError: There is no such run, no image, or no such map of this network.
+    """
+    opened = networks.open(name)
+    pixels, what = look(opened, source)
+    probabilities = opened.probabilities(pixels)
+    target = _target(opened, probabilities, chosen)
+    heat = attribute(
+        opened.learned.network, opened.input(pixels), torch.tensor([target]), method, _stage(opened, stage)
+    )[0].numpy()
+    seen = rgb(shown(pixels, SIDE))
+    height, width = opened.learned.size
+    about = opened.classes[target]
+    text = f"{what}, as the network sees it: {width}×{height}; the map is about {about!r}"
+    if not heat.any():
+        text += " and is empty: nothing that this stage sees speaks for it"
+    return probabilities, seen, overlaid(seen, heat), f'<p class="size">{html.escape(text)}</p>'
+
+
+def judge(networks: Networks, name: str, source: Source, method: str, stage: str, chosen: str) -> str:
+    """Whether the map tells of the network: deletion and insertion scores, and the check with re-drawn weights.
+
+    Raises:
+        UserError: As `explain`.
+    """
+    opened = networks.open(name)
+    pixels, _ = look(opened, source)
+    targets = torch.tensor([_target(opened, opened.probabilities(pixels), chosen)])
+    network, images, where = opened.learned.network, opened.input(pixels), _stage(opened, stage)
+    heat = attribute(network, images, targets, method, where)
+    scores = faithfulness(network, images, targets, heat)
+    check = randomisation_check(network, images, targets, method, where)
+    return f'<p class="size">{html.escape(f"{scores} {check}")}</p>'
+
+
+def _target(opened: Opened, probabilities: dict[str, float], chosen: str) -> int:
+    names = list(opened.classes)
+    return names.index(chosen) if chosen in names else names.index(max(probabilities, key=probabilities.__getitem__))
+
+
+def _stage(opened: Opened, stage: str) -> str | None:
+    return stage if stage in opened.stages else None
+
+
+def build(networks: Networks) -> None:
+    """Lay out the tab."""
+    with gr.Row():
+        with gr.Column(scale=1, min_width=260):
+            subject = lay_out(networks, with_classes=True)
+            method = gr.Dropdown(list(METHODS), value="gradcam", label="Map")
+            stage = gr.Dropdown([LAST], value=LAST, label="Stage (of Grad-CAM)", allow_custom_value=True)
+            chosen = gr.Dropdown([LIKELIEST], value=LIKELIEST, label="Class", allow_custom_value=True)
+        with gr.Column(scale=2, min_width=280):
+            said = message()
+            label = gr.Label(num_top_classes=5, label="Probabilities")
+            with gr.Row():
+                seen = gr.Image(label="What the network sees", format="png", buttons=["fullscreen"], min_width=200)
+                over = gr.Image(label="What speaks for the class", format="png", buttons=["fullscreen"], min_width=200)
+            about = gr.HTML(js_on_load=None)
+            check = gr.Button("Is this map faithful?")
+            verdict = gr.HTML(js_on_load=None)
+
+    @answers(None, None, None, None, "")
+    def classified(*inputs: Any) -> tuple[Any, ...]:
+        if inputs[1] is None:
+            return None, None, None, None, ""
+        return (*explain(networks, *inputs), "")
+
+    @answers(gr.skip(), gr.skip())
+    def pickers(name: str) -> tuple[Any, Any]:
+        opened = networks.open(name)
+        return (
+            gr.Dropdown([LAST, *opened.stages], value=LAST),
+            gr.Dropdown([LIKELIEST, *opened.classes], value=LIKELIEST),
+        )
+
+    @answers("")
+    def judged(*inputs: Any, progress: gr.Progress = gr.Progress()) -> str:  # noqa: B008 - Gradio's way
+        progress(0.1, desc="covering the image, and drawing weights anew")
+        return judge(networks, *inputs)
+
+    inputs = [subject.name, subject.source, method, stage, chosen]
+    again = {"fn": classified, "inputs": inputs, "outputs": [said, label, seen, over, about, verdict], **ONE_NETWORK}
+    subject.upload.upload(lambda file: file, subject.upload, subject.source, api_visibility="private").then(**again)
+    subject.upload.clear(lambda: None, None, subject.source, api_visibility="private").then(**again)
+    subject.another.click(
+        lambda source: (next_source(source), None),
+        subject.source,
+        [subject.source, subject.upload],
+        api_visibility="private",
+    ).then(**again)
+    for picker in (method, stage, chosen):
+        picker.input(**again)
+    subject.name.change(pickers, subject.name, [said, stage, chosen], **ONE_NETWORK).then(**again)
+    check.click(judged, inputs, [said, verdict], **ONE_NETWORK)
