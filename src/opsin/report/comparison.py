@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from opsin.analysis.intervals import Interval
-from opsin.report.leaderboard import Leaderboard, Row, leaderboard
+from opsin.report.leaderboard import QUIET, Leaderboard, Row, leaderboard
 from opsin.report.records import REPEATS, RunRecord, collect, flat
 from opsin.report.verdicts import Duel, Verdict, verdicts
 
@@ -113,7 +113,9 @@ def compare(places: Sequence[str | Path], metric: str = "test/acc") -> Compariso
     """
     board = leaderboard(collect(places), metric)
     rows = board.rows
-    config = _differences(rows, [_merged(row.runs, lambda run: {**run.choices, **run.config}) for row in rows])
+    config = _differences(rows, [_merged(row.runs, _choices_and_values) for row in rows])
+    named = {f"{difference.key}._target_" for difference in config}  # what the choice of the part says already
+    config = tuple(difference for difference in config if difference.key not in named)
     around = [_merged(row.runs, lambda run: _known(flat(run.result))) for row in rows]
     return Comparison(board, tuple(verdicts(board)), config, _differences(rows, around))
 
@@ -154,6 +156,10 @@ def curve(row: Row, metric: str) -> tuple[list[float], list[float]]:
                 by_epoch.setdefault(epoch["epoch"], []).append(epoch[metric])
     epochs = sorted(by_epoch)
     return epochs, [sum(by_epoch[epoch]) / len(by_epoch[epoch]) for epoch in epochs]
+
+
+def _choices_and_values(run: RunRecord) -> dict[str, Any]:
+    return {key: option for key, option in run.choices.items() if key not in QUIET} | dict(run.config)
 
 
 def _known(values: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from opsin.errors import UserError
 from opsin.report.records import RunRecord, read_record
 from opsin.rundir import RunDirectory
 
-_QUIET = ("callbacks", "logger", "feature_cache", "debug")
+QUIET = ("callbacks", "logger", "feature_cache", "debug")
 """Parts whose choice names no recipe."""
 
 
@@ -79,12 +79,20 @@ class Board:
         split: test or val.
         count: Of images, of one run.
         images: Digests, one for each division of the images among the runs.
+        seeds: By which they were carved out of the training images; empty where the dataset brings them.
     """
 
     name: str
     split: str
     count: int | None
     images: frozenset[str]
+    seeds: tuple[Any, ...] = ()
+
+    @property
+    def described(self) -> str:
+        """Which images these are, in words."""
+        carved = f", carved by seed {', '.join(map(str, self.seeds))}" if self.seeds else ""
+        return f"{self.count or 0:,} images{carved}"
 
 
 @dataclass(frozen=True)
@@ -121,11 +129,10 @@ class Leaderboard:
         said = []
         if len(self.boards) > 1:
             sides = "; ".join(
-                f"{', '.join(row.letter for row in self.on(i))} on {board.name}"
-                f" ({board.count or 0:,} images{_divisions(board)})"
+                f"{', '.join(row.letter for row in self.on(i))} on {board.name} ({board.described})"
                 for i, board in enumerate(self.boards)
             )
-            carved = any(_carved(row, self.split) for row in self.rows)
+            carved = any(board.seeds for board in self.boards)
             way_out = f"; carved {self.split} images are the same with datamodule.split_seed=N for all runs"
             said.append(
                 f"Not ranked together, because their {self.split} images differ: {sides}. A number on other images "
@@ -140,7 +147,8 @@ class Leaderboard:
         lacking = next(run for run in row.runs if run.images(self.split) is None)
         return (
             f"{row.letter} ({row.name}) is not ranked: which {self.split} images it was measured on is not known, "
-            f"because no predictions were kept. python scripts/evaluate.py {lacking.run.path} --split {self.split} makes them."
+            f"because no predictions were kept: python scripts/evaluate.py {lacking.run.path} --split {self.split} "
+            "makes them."
         )
 
 
@@ -162,8 +170,8 @@ def leaderboard(runs: Iterable[RunDirectory | RunRecord], metric: str = "test/ac
     mode = "min" if metric.endswith(("/loss", "/ece")) else "max"
     sign = 1 if mode == "min" else -1
     rows = [Row("", "", group, _metrics(group)) for group in groups]
-    rows = [replace(row, name=name) for row, name in zip(rows, _names(rows), strict=True)]
     rows, boards = _boarded(rows, metric)
+    rows = [replace(row, name=name) for row, name in zip(rows, _names(rows), strict=True)]
 
     def order(row: Row) -> tuple[float, float, str]:
         place = len(boards) if row.board is None else row.board
@@ -224,7 +232,8 @@ def _boarded(rows: Sequence[Row], metric: str) -> tuple[list[Row], list[Board]]:
         place = next((i for i, board in enumerate(boards) if board.images == known), None)
         if place is None:
             data = row.runs[0].result.get("data") or {}
-            boards.append(Board(str(data.get("name")), split, (data.get("counts") or {}).get(split), known))
+            count = (data.get("counts") or {}).get(split)
+            boards.append(Board(str(data.get("name")), split, count, known, _carved_by(row, split)))
             place = len(boards) - 1
         placed.append(replace(row, board=place))
     by_rows = sorted(range(len(boards)), key=lambda i: -sum(row.board == i for row in placed))
@@ -233,34 +242,29 @@ def _boarded(rows: Sequence[Row], metric: str) -> tuple[list[Row], list[Board]]:
 
 
 def _names(rows: Sequence[Row]) -> list[str]:
-    """What sets each row apart: its network, other parts and words that not all rows share."""
-    if not rows:
-        return []
-    chosen = [{k: v for k, v in row.runs[0].choices.items() if k not in _QUIET} for row in rows]
-    apart = [key for key in dict.fromkeys(k for c in chosen for k in c) if len({c.get(key) for c in chosen}) > 1]
-    written = [
-        [word for word in row.runs[0].words if word.lstrip("+~").split("=")[0] in row.runs[0].config] for row in rows
-    ]
-    shared = set.intersection(*map(set, written)) if len(rows) > 1 else set()
-    names = [
-        " ".join(
-            [
-                choices.get("model", "?"),
-                *(f"{key}={choices[key]}" for key in apart if key in choices and key != "model"),
-                *(word for word in words if word not in shared),
-            ]
-        )
-        for choices, words in zip(chosen, written, strict=True)
-    ]
+    """What sets each row apart from the others of its board."""
+    names = [_name(row, rows) for row in rows]
     return [_told_apart(i, names, rows) for i in range(len(rows))]
 
 
+def _name(row: Row, rows: Sequence[Row]) -> str:
+    """Its network, then the parts and the words of the command line that not all rows share."""
+    choices, config = row.runs[0].choices, row.runs[0].config
+    apart = [
+        f"{key}={option}"
+        for key, option in choices.items()
+        if key not in ("model", *QUIET) and any(other.runs[0].choices.get(key) != option for other in rows)
+    ]
+    shared = set.intersection(*(set(other.runs[0].words) for other in rows if other.board == row.board))
+    words = [word for word in row.runs[0].words if word not in shared and word.lstrip("+~").split("=")[0] in config]
+    return " ".join([choices.get("model", "?"), *apart, *words])
+
+
 def _told_apart(i: int, names: Sequence[str], rows: Sequence[Row]) -> str:
-    """A name, with values of the config behind it where another row would have the same."""
-    twins = [row.runs[0].config for j, row in enumerate(rows) if names[j] == names[i] and j != i]
-    if not twins:
-        return names[i]
+    """A name, with values of the config behind it where another row of its board would have the same."""
     own = rows[i].runs[0].config
+    same = [j for j in range(len(rows)) if j != i and names[j] == names[i] and rows[j].board == rows[i].board]
+    twins = [rows[j].runs[0].config for j in same]
     keys = sorted({key for twin in twins for key in own.keys() | twin.keys() if own.get(key) != twin.get(key)})
     return " ".join([names[i], *(f"{key}={own.get(key, 'null')}" for key in keys[:3])])
 
@@ -271,13 +275,10 @@ def _letter(index: int) -> str:
     return letters[index] if index < 26 else _letter(index // 26 - 1) + letters[index % 26]
 
 
-def _divisions(board: Board) -> str:
-    return f" in {len(board.images)} divisions" if len(board.images) > 1 else ""
-
-
-def _carved(row: Row, split: str) -> bool:
+def _carved_by(row: Row, split: str) -> tuple[Any, ...]:
     origin = (row.runs[0].result.get("data") or {}).get("origin") or {}
-    return bool(origin.get(split) == "carved")
+    seeds = {run.config.get("datamodule.split_seed", run.repetition[0]) for run in row.runs}
+    return tuple(sorted(seeds, key=str)) if origin.get(split) == "carved" else ()
 
 
 def _mean(values: Iterable[Any]) -> float | None:

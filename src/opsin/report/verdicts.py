@@ -91,15 +91,15 @@ class Verdict:
         if len(self.duels) == 1 and len(self.a.runs) + len(self.b.runs) > 2:
             seeds = f" (in {self.duels[0].a.run.path.name} and {self.duels[0].b.run.path.name})"
         return (
-            f"{first.letter} tells {max(a, b):.2%} of {self.images:,} {self.split} images rightly and "
-            f"{second.letter} {min(a, b):.2%}{seeds}: {100 * gain.estimate:.2f} points more, {_points(gain)} by the "
-            "paired bootstrap over images."
+            f"{first.letter} tells {100 * max(a, b):.2f} % of {self.images:,} {self.split} images rightly and "
+            f"{second.letter} {100 * min(a, b):.2f} %{seeds}: {100 * gain.estimate:.2f} points more, {_points(gain)} "
+            "by the paired bootstrap over images."
         )
 
     def _tested(self) -> str:
         adjusted = ""
         if self.comparisons > 1:
-            adjusted = f", {_p(self.adjusted)} adjusted for {self.comparisons} comparisons (Holm)"
+            adjusted = f" ({_p(self.adjusted)} when adjusted for {self.comparisons} comparisons by Holm's method)"
         if len(self.duels) == 1:
             test = self.duels[0].test
             return (
