@@ -26,8 +26,8 @@ _PALETTES = {"hue": "hsv", "a": "PiYG_r", "b": "cividis"}
 def colour_spaces(image: Pixels) -> dict[str, NDArray[np.float64]]:
     """The channels named in `RANGES`, each (H, W).
 
-    RGB, grey (ITU-R 601 luma) and HSV lie in [0, 1]; a hue of 0 and of 1 is red. L goes from 0 to 100; a is green below zero and
-    magenta above, b blue and yellow (CIE 1976, illuminant D65; `skimage.color`).
+    RGB, grey (ITU-R 601 luma) and HSV lie in [0, 1]; a hue of 0 and of 1 is red. L goes from 0 to 100; a is green
+    below zero and magenta above, b blue and yellow (CIE 1976, illuminant D65; `skimage.color`).
 
     Args:
         image: uint8 (H, W, 3), or grey, which has no colours to tell.

@@ -52,7 +52,9 @@ def parse_kernel(text: str) -> NDArray[np.float64]:
         raise UserError(f"a kernel has 1 to {LARGEST_KERNEL} rows and columns; {_ways_out()}")
     numbers = [[_number(word) for word in row] for row in rows]
     if len({len(row) for row in numbers}) > 1:
-        raise UserError(f"the kernel's rows have {', '.join(str(len(row)) for row in numbers)} numbers: make them equal")
+        raise UserError(
+            f"the kernel's rows have {', '.join(str(len(row)) for row in numbers)} numbers: make them equal"
+        )
     return np.array(numbers, np.float64)
 
 
@@ -104,7 +106,8 @@ def output_size(size: int, kernel: int, *, stride: int = 1, padding: Padding = "
     for name, value in (("the image's side", size), ("kernel", kernel), ("stride", stride), ("dilation", dilation)):
         if value < 1:
             raise UserError(f"{name} is {value}: it is 1 or more")
-    if isinstance(padding, str) and padding not in ("valid", "same") or isinstance(padding, int) and padding < 0:
+    known = padding >= 0 if isinstance(padding, int) else padding in ("valid", "same")
+    if not known:
         raise UserError(f"padding is {padding}: it is valid, same, or a number of pixels from 0 on")
     room = size + sum(paddings(size, kernel, stride=stride, padding=padding, dilation=dilation))
     if reach(kernel, dilation) > room:
@@ -126,7 +129,7 @@ def worked_size(size: int, kernel: int, *, stride: int = 1, padding: Padding = "
         return f"{widened}same: {size} / {stride}{rounded} = {answer}, with {before} + {after} zeros around"
     zeros = 0 if padding == "valid" else padding
     room = size - covered + 2 * zeros
-    rounded = f"{room / stride:.3g} + 1, rounded down: {answer}" if room % stride else str(answer)
+    rounded = f"{round(room / stride, 2):g} + 1, rounded down: {answer}" if room % stride else str(answer)
     return f"{widened}({size} - {covered} + 2·{zeros}) / {stride} + 1 = {rounded}"
 
 
@@ -156,7 +159,7 @@ def _windows(
 def convolve(
     image: NDArray[Any], kernel: NDArray[Any], *, stride: int = 1, padding: Padding = "valid", dilation: int = 1
 ) -> NDArray[np.float64]:
-    """Convolution as networks mean it: the kernel is not turned around, so signal processing calls it cross-correlation.
+    """Convolution as networks mean it: the kernel is not turned around (elsewhere called cross-correlation).
 
     Args:
         image: (H, W), any numbers.

@@ -28,7 +28,7 @@ class Gabor(NamedTuple):
     sigma: float
 
     def __str__(self) -> str:
-        return f"f={self.frequency:.3g} θ={self.theta:.3g} σ={self.sigma:.3g}"
+        return f"f={self.frequency:.3g} θ={self.theta:.3g} σ={self.sigma:.3g}"  # noqa: RUF001
 
 
 EXAMPLES = (Gabor(0.16, 1.2, 4.0), Gabor(0.31, 0.0, 3.6), Gabor(0.36, 1.6, 1.3))
@@ -83,9 +83,9 @@ def gabor_bank(
     Args:
         frequencies: Waves per pixel.
         directions: How many between 0 and half a turn.
-        sigma: Pixels; None: for a bandwidth of one octave, so that each kernel has as many waves (Daugman 1985).
+        sigma: Pixels; None: for a bandwidth of one octave, so that each kernel has as many waves.
     """
-    octave = math.sqrt(math.log(2) / 2) / math.pi * 3  # sigma times frequency: Petkov and Kruizinga 1997, equation 2
+    octave = math.sqrt(math.log(2) / 2) / math.pi * 3  # sigma times frequency: Petkov and Kruizinga 1997
     filters = [
         Gabor(frequency, math.pi * turn / directions, octave / frequency if sigma is None else sigma)
         for frequency in frequencies

@@ -28,7 +28,8 @@ def sample(name: str) -> NDArray[np.uint8]:
 
         # The first ten are 0 to 9 in order; scikit-learn's pixels go from 0 to 16.
         pixels: Any = load_digits().images[DIGITS.index(name)]
-        return np.rint(pixels * (255 / 16)).astype(np.uint8)
+        digit: NDArray[np.uint8] = np.rint(pixels * (255 / 16)).astype(np.uint8)
+        return digit
     if name not in sample_names():
         raise UserError(f"{name!r} is no sample image: take one of {', '.join(sample_names())}")
     from skimage import data

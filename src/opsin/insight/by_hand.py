@@ -1,0 +1,201 @@
+"""What `scripts/convolve.py` does: pictures that need no network, with the sizes worked out."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from opsin.errors import UserError
+from opsin.insight import convolution_pictures as pictures
+from opsin.insight.convolution import (
+    KERNELS,
+    Padding,
+    output_size,
+    parameter_count,
+    parse_kernel,
+    reach,
+    step_at,
+    worked_size,
+)
+from opsin.insight.gabor import EXAMPLES, parse_gabor
+from opsin.insight.samples import grey, sample, sample_names
+from opsin.pictures import Pixels, resized, write_png
+
+LARGEST_SIDE = 1024
+"""Larger images are reduced to this: a kernel of three pixels shows nothing in a photograph of six thousand."""
+
+READABLE_SIDE = 16
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What to draw; nothing wished for is everything that any image allows.
+
+    Attributes:
+        kernels: Names or numbers, as `parse_kernel` reads them; `all` stands for every name.
+        stride: None: 1 for kernels, windows side by side for pooling.
+        padding: Of kernels.
+        dilation: Of kernels.
+        step: Row and column of the output to write out, for the first kernel.
+        shown_from: Values of kernels' answers that are black and white.
+        gabors: `frequency,theta,sigma`.
+        bank: A whole bank of Gabor filters.
+        pools: Window sizes.
+        colours: Colour spaces.
+    """
+
+    kernels: Sequence[str] = ()
+    stride: int | None = None
+    padding: Padding = "valid"
+    dilation: int = 1
+    step: tuple[int, int] | None = None
+    shown_from: tuple[float, float] | None = None
+    gabors: Sequence[str] = ()
+    bank: bool = False
+    pools: Sequence[int] = ()
+    colours: bool = False
+
+    def or_everything(self) -> "Wishes":
+        """These wishes, or all of them where there is none; strides and the like are kept."""
+        if self.kernels or self.step or self.gabors or self.bank or self.pools or self.colours:
+            return self
+        examples = [",".join(map(str, example)) for example in EXAMPLES]
+        common = self.stride, self.padding, self.dilation, None, self.shown_from
+        return Wishes(("all",), *common, examples, True, (2, 4), True)
+
+
+def read_image(name: str) -> Pixels:
+    """A sample image by name, or an image file by path, its longer side 1,024 pixels at most.
+
+    Raises:
+        UserError: There is neither, or the file is no image.
+    """
+    if name in sample_names():
+        return sample(name)
+    path = Path(name).expanduser()
+    if not path.is_file():
+        raise UserError(f"{name}: no such file, and no sample image; the samples are {', '.join(sample_names())}")
+    from opsin.data.decode import BadImage, decode_image  # brings torch along: seconds
+
+    try:
+        pixels = decode_image(path, 3)
+    except BadImage as error:
+        raise UserError(f"{path}: {error}; take another file, or a sample such as cat") from None
+    factor = LARGEST_SIDE / max(pixels.shape[:2])
+    if factor >= 1:
+        return pixels
+    return resized(pixels, (max(1, round(pixels.shape[0] * factor)), max(1, round(pixels.shape[1] * factor))))
+
+
+def draw(image: Pixels, wishes: Wishes, out: Path) -> Iterator[str]:
+    """Write PNG files into a folder, and say line by line what they show and how their sizes come about.
+
+    Args:
+        image: uint8 (H, W) or (H, W, 3). Kernels, Gabor filters and pooling see its grey in [0, 1].
+        wishes: What to draw.
+        out: The folder; made if need be.
+
+    Raises:
+        UserError: A kernel, filter or size that cannot be.
+    """
+    wishes = wishes.or_everything()
+    values = grey(image)
+    yield f"the image: {values.shape[0]} x {values.shape[1]} pixels"
+    if wishes.kernels:
+        yield from _kernels(values, wishes, out)
+    if wishes.step:
+        yield from _step(values, wishes, wishes.step, out)
+    if wishes.gabors:
+        filters = [parse_gabor(text) for text in wishes.gabors]
+        yield _written(pictures.gabor_picture(values, filters), out / "gabor.png")
+    if wishes.bank:
+        yield _written(pictures.bank_picture(values), out / "gabor_bank.png")
+    if wishes.pools:
+        for size in wishes.pools:
+            stride = size if wishes.stride is None else wishes.stride
+            yield f"pooling {size} x {size} at stride {stride}: {_worked(values, (size, size), stride, 'valid', 1)}"
+        yield _written(pictures.pool_picture(values, wishes.pools, wishes.stride), out / "pooling.png")
+    if wishes.colours:
+        yield _written(pictures.colour_picture(image), out / "colours.png")
+
+
+def _kernels(values: NDArray[np.float64], wishes: Wishes, out: Path) -> Iterator[str]:
+    kernels = _named(wishes.kernels)
+    stride = wishes.stride or 1
+    for shape in dict.fromkeys(kernel.shape for kernel in kernels.values()):
+        size = f"kernel {shape[0]} x {shape[1]}, stride {stride}, padding {wishes.padding}, dilation {wishes.dilation}"
+        yield f"{size}: {_worked(values, shape, stride, wishes.padding, wishes.dilation)}"
+    picture = pictures.kernel_picture(
+        values,
+        kernels,
+        stride=stride,
+        padding=wishes.padding,
+        dilation=wishes.dilation,
+        shown_from=wishes.shown_from,
+    )
+    yield _written(picture, out / "kernels.png")
+
+
+def _step(values: NDArray[np.float64], wishes: Wishes, place: tuple[int, int], out: Path) -> Iterator[str]:
+    ((name, kernel), *_) = _named(wishes.kernels or ["sobel_vertical"]).items()
+    words: dict[str, Any] = {"stride": wishes.stride or 1, "padding": wishes.padding, "dilation": wishes.dilation}
+    step = step_at(values, kernel, *place, **words)
+    yield f"{name} at row {place[0]}, column {place[1]}: {step.text}"
+    if max(values.shape) > READABLE_SIDE:
+        yield f"no picture of the step: its numbers can be read up to {READABLE_SIDE} pixels, as in --image digit_3"
+    else:
+        yield _written(pictures.step_picture(values, kernel, *place, **words), out / "step.png")
+
+
+def _named(texts: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+    kernels = {}
+    for text in texts:
+        kernels.update(KERNELS if text.strip().lower() == "all" else {text.strip(): parse_kernel(text)})
+    return kernels
+
+
+def _worked(values: NDArray[np.float64], kernel: tuple[int, ...], stride: int, padding: Padding, dilation: int) -> str:
+    sides = [
+        worked_size(side, extent, stride=stride, padding=padding, dilation=dilation)
+        for side, extent in zip(values.shape, kernel, strict=True)
+    ]
+    return sides[0] if sides[0] == sides[1] else f"\n  height {sides[0]}\n  width  {sides[1]}"
+
+
+def _written(picture: Pixels, path: Path) -> str:
+    try:
+        return str(write_png(picture, path))
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror}; name another folder with --out") from None
+
+
+def sizes(numbers: Sequence[int], *, stride: int = 1, padding: Padding = "valid", dilation: int = 1) -> list[str]:
+    """A layer's output size worked out, and its parameters.
+
+    Args:
+        numbers: Image side and kernel, and maybe the channels that go in and come out.
+        stride: Of the layer.
+        padding: Of the layer.
+        dilation: Of the layer.
+
+    Raises:
+        UserError: Neither two nor four numbers, or a size that cannot be.
+    """
+    if len(numbers) not in (2, 4) or min(numbers) < 1:
+        raise UserError("--sizes takes IMAGE KERNEL, or IMAGE KERNEL CHANNELS_IN CHANNELS_OUT, such as 32 3 32 64")
+    size, kernel = numbers[:2]
+    worked = worked_size(size, kernel, stride=stride, padding=padding, dilation=dilation)
+    side = output_size(size, kernel, stride=stride, padding=padding, dilation=dilation)
+    lines = [f"{size} x {size} with {kernel} x {kernel}: {worked}"]
+    if dilation > 1:
+        lines.append(f"the kernel still has {kernel} x {kernel} numbers and covers {reach(kernel, dilation)} pixels")
+    if len(numbers) == 4:
+        into, from_ = numbers[2:]
+        count = parameter_count(kernel, into, from_)
+        lines.append(f"parameters: ({kernel}·{kernel}·{into} + 1)·{from_} = {count:,}")
+        work = kernel * kernel * into * from_ * side * side
+        lines.append(f"multiply-adds: {kernel}·{kernel}·{into}·{from_}·{side}·{side} = {work:,}")
+    return lines
