@@ -1,6 +1,7 @@
 """The tab about runs: the leaderboard, curves, and the reports, opened from their run directories only."""
 
 import html
+from importlib import resources
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -14,7 +15,6 @@ from opsin.report.charts import Series, line_chart
 from opsin.report.columns import columns
 from opsin.report.leaderboard import Leaderboard, leaderboard
 from opsin.report.records import RunRecord, read_record
-from opsin.report.templating import style
 
 CURVES = 8
 """How many runs the charts show: as many as there are colours."""
@@ -53,18 +53,19 @@ def page_of_runs(networks: Networks, metric: str) -> tuple[str, str]:
 
 def _sheet(content: str) -> str:
     """HTML that looks as reports do, whatever is around it."""
-    scoped = style().replace(":root", ":scope")
+    style = (resources.files("opsin.report") / "templates" / "style.css").read_text(encoding="utf-8")
+    scoped = style.replace(":root", ":scope")
     return f'<style>@scope (.sheet) {{ {scoped} }}</style><div class="sheet">{content}</div>'
 
 
 def _table(networks: Networks, board: Leaderboard, names: dict[Path, str]) -> str:
     found = columns(board)
-    kept = [i for i, name in enumerate(found.header) if name != "against the first"]
+    kept = [i for i in range(len(found.header)) if i == 0 or any(cells[i] for _, cells in found.rows)]
     head = "".join(f"<th>{html.escape(found.header[i])}</th>" for i in kept) + "<th>report</th>"
     rows = []
     for row, cells in found.rows:
         links = " ".join(_link(networks, names[record.run.path], str(i + 1)) for i, record in enumerate(row.runs))
-        written = "".join(f'<td{" class=right" * (i > 1)}>{html.escape(cells[i])}</td>' for i in kept)
+        written = "".join(f"<td{' class=right' * (i > 1)}>{html.escape(cells[i])}</td>" for i in kept)
         rows.append(f"<tr>{written}<td>{links}</td></tr>")
     refusals = "".join(f'<p class="note">{html.escape(sentence)}</p>' for sentence in board.refusals())
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
@@ -84,7 +85,7 @@ def _other(networks: Networks, record: RunRecord, name: str) -> str:
 
 def _link(networks: Networks, name: str, text: str) -> str:
     if report_file(networks, name) is None:
-        return f'<span class="faint" title="{html.escape(name)}">none</span>'
+        return f'<span class="faint" title="{html.escape(name)}">no report</span>'
     address = f"/report/{quote(name)}"
     return f'<a href="{address}" target="_blank" rel="noopener" title="{html.escape(name)}">{text}</a>'
 
@@ -104,13 +105,17 @@ def _curves(board: Leaderboard) -> str:
     return f'<div class="multiples">{"".join(charts)}</div>'
 
 
+def _sheet_place() -> gr.HTML:
+    return gr.HTML(js_on_load=None, apply_default_css=False)  # Gradio's own look would win over that of reports
+
+
 def build(networks: Networks, tab: gr.Tab) -> None:
     """Lay out the tab; it is read again whenever it is opened."""
     with gr.Row():
         metric = gr.Dropdown(METRICS, value=METRICS[0], label="Ranked by", scale=2)
         again = gr.Button("Read again", scale=1, min_width=100)
     said = message()
-    table, curves = gr.HTML(js_on_load=None), gr.HTML(js_on_load=None)
+    table, curves = _sheet_place(), _sheet_place()
 
     @answers(None, None)
     def read(chosen: str) -> tuple[str, str]:

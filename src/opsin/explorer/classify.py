@@ -8,9 +8,8 @@ import torch
 
 from opsin.explorer.messages import answers, message
 from opsin.explorer.networks import Networks, Opened, Pixels
-from opsin.explorer.subject import ONE_NETWORK, Source, lay_out, look, next_source
+from opsin.explorer.subject import ONE_NETWORK, Source, Subject, look
 from opsin.insight.attribution import METHODS, attribute
-from opsin.insight.faithfulness import faithfulness, randomisation_check
 from opsin.pictures import overlaid, rgb, shown
 
 SIDE = 448
@@ -67,11 +66,11 @@ def _stage(opened: Opened, stage: str) -> str | None:
     return stage if stage in opened.stages else None
 
 
-def build(networks: Networks) -> None:
+def build(networks: Networks, tab: gr.Tab) -> None:
     """Lay out the tab."""
     with gr.Row():
         with gr.Column(scale=1, min_width=260):
-            subject = lay_out(networks, with_classes=True)
+            subject = Subject(networks, tab, with_classes=True)
             method = gr.Dropdown(list(METHODS), value="gradcam", label="Map")
             stage = gr.Dropdown([LAST], value=LAST, label="Stage (of Grad-CAM)", allow_custom_value=True)
             chosen = gr.Dropdown([LIKELIEST], value=LIKELIEST, label="Class", allow_custom_value=True)
@@ -79,8 +78,20 @@ def build(networks: Networks) -> None:
             said = message()
             label = gr.Label(num_top_classes=5, label="Probabilities")
             with gr.Row():
-                seen = gr.Image(label="What the network sees", format="png", buttons=["fullscreen"], min_width=200)
-                over = gr.Image(label="What speaks for the class", format="png", buttons=["fullscreen"], min_width=200)
+                seen = gr.Image(
+                    label="What the network sees",
+                    format="png",
+                    buttons=["fullscreen"],
+                    elem_classes="picture",
+                    min_width=200,
+                )
+                over = gr.Image(
+                    label="What speaks for the class",
+                    format="png",
+                    buttons=["fullscreen"],
+                    elem_classes="picture",
+                    min_width=200,
+                )
             about = gr.HTML(js_on_load=None)
             check = gr.Button("Is this map faithful?")
             verdict = gr.HTML(js_on_load=None)
@@ -105,15 +116,9 @@ def build(networks: Networks) -> None:
         return judge(networks, *inputs)
 
     inputs = [subject.name, subject.source, method, stage, chosen]
-    again = {"fn": classified, "inputs": inputs, "outputs": [said, label, seen, over, about, verdict], **ONE_NETWORK}
-    subject.upload.upload(lambda file: file, subject.upload, subject.source, api_visibility="private").then(**again)
-    subject.upload.clear(lambda: None, None, subject.source, api_visibility="private").then(**again)
-    subject.another.click(
-        lambda source: (next_source(source), None),
-        subject.source,
-        [subject.source, subject.upload],
-        api_visibility="private",
-    ).then(**again)
+    outputs = [said, label, seen, over, about, verdict]
+    again = {"fn": classified, "inputs": inputs, "outputs": outputs, **ONE_NETWORK}
+    subject.connect(classified, inputs[2:], outputs)
     for picker in (method, stage, chosen):
         picker.input(**again)
     subject.name.change(pickers, subject.name, [said, stage, chosen], **ONE_NETWORK).then(**again)

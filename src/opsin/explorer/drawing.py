@@ -71,7 +71,9 @@ def matrix(
             fill, ink = ("url(#hatch)", "currentColor") if padded else paint(value)
             parts.append(f'<rect x="{x}" y="{y}" width="{CELL}" height="{CELL}" fill="{fill}" class="cell"/>')
             if written:
-                parts.append(_text(x + CELL / 2, y + CELL / 2 + (12 if (row, column) in noted else 5), number(value), ink, 14))
+                parts.append(
+                    _text(x + CELL / 2, y + CELL / 2 + (12 if (row, column) in noted else 5), number(value), ink, 14)
+                )
     for i, (row, column) in enumerate(window.cells if window else ()):
         x, y = column * CELL, row * CELL
         parts.append(f'<rect x="{x + 2}" y="{y + 2}" width="{CELL - 4}" height="{CELL - 4}" class="focus"/>')

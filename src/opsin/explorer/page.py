@@ -27,7 +27,9 @@ def application(outputs: Path) -> FastAPI:
     @app.get("/report/{name:path}")
     def report(name: str) -> Response:
         file = board.report_file(networks, name)
-        return FileResponse(file, media_type="text/html") if file else PlainTextResponse("There is no such report.", 404)
+        return (
+            FileResponse(file, media_type="text/html") if file else PlainTextResponse("There is no such report.", 404)
+        )
 
     page = build_page(networks)
     page.queue(default_concurrency_limit=4, api_open=False)
@@ -56,10 +58,10 @@ def build_page(networks: Networks) -> gr.Blocks:
         with gr.Tabs():
             with gr.Tab("Convolution", id="convolution"):
                 convolution.build()
-            with gr.Tab("Classify", id="classify"):
-                classify.build(networks)
-            with gr.Tab("Inside", id="inside"):
-                inside.build(networks)
-            with gr.Tab("Runs", id="runs") as runs:
-                board.build(networks, runs)
+            with gr.Tab("Classify", id="classify") as tab:
+                classify.build(networks, tab)
+            with gr.Tab("Inside", id="inside") as tab:
+                inside.build(networks, tab)
+            with gr.Tab("Runs", id="runs") as tab:
+                board.build(networks, tab)
     return page

@@ -32,7 +32,9 @@ def serve(outputs: Path, port: int, announce: Callable[[str], None]) -> None:
         except ImportError as error:
             raise UserError(f"The explorer needs Gradio ({error}): pip install 'opsin[app]', or make setup") from None
         from opsin.explorer.page import application
+        from opsin.run import quieten
 
+        quieten(True)
         with _bound(port) as listener:
             app = application(outputs.resolve())
             listener.listen()  # a browser that comes from now on waits for the server
@@ -59,5 +61,7 @@ def _bound(port: int) -> socket.socket:
         listener.bind((HOST, port))
     except (OSError, OverflowError) as error:
         listener.close()
-        raise UserError(f"--port {port}: cannot be taken ({error}): choose another, or 0 for any that is free") from None
+        raise UserError(
+            f"--port {port}: cannot be taken ({error}): choose another, or 0 for any that is free"
+        ) from None
     return listener

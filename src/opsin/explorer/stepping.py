@@ -148,7 +148,7 @@ def _sizes(values: Numbers, weights: Numbers, **how: int) -> str:
 @answers(None, gr.skip())
 def show(image: str, kernel: str, stride: int, padding: int, dilation: int, place: int) -> tuple[str, Any]:
     """The drawing at a place, and the slider of places."""
-    drawing, places, place = draw(image, kernel, int(stride), int(padding), int(dilation), int(place) - 1)
+    drawing, places, place = draw(image, kernel, stride or 1, padding or 0, dilation or 1, place - 1)
     return drawing, gr.Slider(minimum=1, maximum=max(places, 2), value=place + 1)
 
 
@@ -156,7 +156,7 @@ def show(image: str, kernel: str, stride: int, padding: int, dilation: int, plac
 def move(by: int, *where: Any) -> tuple[str, Any, Any]:
     """The drawing some places further, the slider, and whether the animation goes on."""
     image, kernel, stride, padding, dilation, place = where
-    drawing, places, place = draw(image, kernel, int(stride), int(padding), int(dilation), int(place) - 1 + by)
+    drawing, places, place = draw(image, kernel, stride or 1, padding or 0, dilation or 1, place - 1 + by)
     return drawing, gr.Slider(maximum=max(places, 2), value=place + 1), gr.Timer(active=place + 1 < places)
 
 
@@ -171,11 +171,13 @@ def build() -> None:
                 )
         with gr.Column(scale=1, min_width=240):
             named = gr.Dropdown([*KERNELS, OWN], value="sobel_vertical", label="Kernel")
-            kernel = gr.Textbox(typed(KERNELS["sobel_vertical"]), label="Its weights, a row per line", lines=3, elem_classes="numbers")
+            kernel = gr.Textbox(
+                typed(KERNELS["sobel_vertical"]), label="Its weights, a row per line", lines=3, elem_classes="numbers"
+            )
             with gr.Row():
-                stride = gr.Slider(1, 4, 1, step=1, label="Stride", min_width=80, buttons=[])
-                padding = gr.Slider(0, 3, 0, step=1, label="Padding", min_width=80, buttons=[])
-                dilation = gr.Slider(1, 3, 1, step=1, label="Dilation", min_width=80, buttons=[])
+                stride = gr.Number(1, label="Stride", minimum=1, maximum=4, precision=0, min_width=70)
+                padding = gr.Number(0, label="Padding", minimum=0, maximum=3, precision=0, min_width=70)
+                dilation = gr.Number(1, label="Dilation", minimum=1, maximum=3, precision=0, min_width=70)
     said = message()
     with gr.Row():
         play = gr.Button("Play", variant="primary", min_width=60)

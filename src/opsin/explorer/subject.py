@@ -1,6 +1,6 @@
 """Which network and which image a tab is about: the pickers that Classify and Inside share."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +8,7 @@ import gradio as gr
 
 from opsin.errors import UserError
 from opsin.explorer.networks import Networks, Opened, Pixels
-from opsin.explorer.uploads import Upload, drop_zone
+from opsin.explorer.uploads import drop_zone
 
 Source = Path | int | None
 """An uploaded file, the number of a validation image, or nothing yet."""
@@ -17,35 +17,43 @@ ONE_NETWORK: dict[str, Any] = {"concurrency_id": "network", "concurrency_limit":
 """How handlers that open networks are run: one at a time, for one network is in memory."""
 
 
-@dataclass(frozen=True)
 class Subject:
-    """The components.
-
-    Attributes:
-        name: Which network.
-        upload: Where an image is dropped.
-        source: A state: what is looked at.
-        another: A button: another validation image.
-    """
-
-    name: gr.Dropdown
-    upload: Upload
-    source: gr.State
-    another: gr.Button
-
-
-def lay_out(networks: Networks, *, with_classes: bool) -> Subject:
-    """Make the components, and let the list of networks be read again whenever the page is opened.
+    """The components, laid out where it is made.
 
     Args:
         networks: What can be chosen.
+        tab: Where it stands; the list of networks is read again whenever it is opened.
         with_classes: Only networks that have classes.
+
+    Attributes:
+        name: Which network.
+        source: A state: what is looked at.
     """
-    found = networks.names(with_classes=with_classes)
-    name = gr.Dropdown(found, value=found[0] if found else None, label="Run", allow_custom_value=False)
-    upload = drop_zone("Image")
-    another = gr.Button("A validation image")
-    return Subject(name, upload, gr.State(None), another)
+
+    def __init__(self, networks: Networks, tab: gr.Tab, *, with_classes: bool) -> None:
+        self.name = gr.Dropdown([], label="Run", allow_custom_value=True)
+        self._upload = drop_zone("Image")
+        self._another = gr.Button("Show a validation image")
+        self.source = gr.State(None)
+
+        def read_again(name: str | None) -> Any:
+            found = networks.names(with_classes=with_classes)
+            return gr.Dropdown(found, value=name if name in found else found[0] if found else None)
+
+        tab.select(read_again, self.name, self.name, show_progress="hidden", api_visibility="private")
+
+    def connect(self, handler: Callable[..., Any], more: list[Any], outputs: list[Any]) -> None:
+        """Let a handler answer another image, with the network's name, the source, and other inputs."""
+        quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+        sources = [
+            self._upload.upload(lambda file: file, self._upload, self.source, **quiet),
+            self._upload.clear(lambda: None, None, self.source, **quiet),
+            self._another.click(
+                lambda source: (next_source(source), None), self.source, [self.source, self._upload], **quiet
+            ),
+        ]
+        for source in sources:
+            source.then(handler, [self.name, self.source, *more], outputs, **ONE_NETWORK)
 
 
 def look(opened: Opened, source: Source) -> tuple[Pixels, str]:

@@ -35,10 +35,15 @@ def read_grey(name: str | None, upload: Path | None) -> Grey:
     return grey(shown(pixels, LARGEST) if max(pixels.shape) > LARGEST else pixels)
 
 
-def response(values: Grey, kernel: Grey) -> Pixels:
-    """What a kernel answers, as a picture: kernels that add up to nothing from -4 to 4, others in [0, 1]."""
-    low, high = (-4.0, 4.0) if abs(kernel.sum()) < 1e-9 else (0.0, 1.0)
-    return shown(stretched(values, low, high), LARGEST)
+def response(values: Grey, kernel: Grey) -> tuple[Pixels, str]:
+    """What a kernel answers, as a picture, and what its black and white mean.
+
+    Kernels that keep brightness are shown from 0 to 1. Others answer with both signs, mostly weakly: grey is 0, and all
+    but one value in a hundred lie between black and white.
+    """
+    reach = float(np.quantile(np.abs(values), 0.99)) or 1.0
+    low, high = (0.0, 1.0) if abs(kernel.sum() - 1) < 1e-6 else (-reach, reach)
+    return shown(stretched(values, low, high), LARGEST), f"black is {low:.3g}, white {high:.3g}"
 
 
 @answers(None, None, None)
@@ -61,8 +66,10 @@ def sweep(
     if pooling != "none":
         lines.append(_worked(f"{pooling} pooling", result.shape, (size, size), stride=size, padding=0, dilation=1))
         result = pool(result, size, kind=pooling)
+    picture, scale = response(result, kernel)
+    lines.append(scale)
     words = "".join(f'<p class="size">{html.escape(line)}</p>' for line in lines)
-    return shown(stretched(image, 0, 1), LARGEST), response(result, kernel), words
+    return shown(stretched(image, 0, 1), LARGEST), picture, words
 
 
 def _worked(what: str, size: tuple[int, ...], kernel: tuple[int, ...], **how: Any) -> str:
@@ -76,7 +83,7 @@ def filtered(name: str, upload: Path | None, frequency: float, theta: float, sig
     image, kernel = read_grey(name, upload), gabor(frequency, theta, sigma)
     reach = float(np.abs(kernel).max()) or 1.0
     parts = [coloured(part, "RdBu_r", -reach, reach) for part in (kernel.real, kernel.imag)]
-    size = f"{kernel.shape[0]}×{kernel.shape[1]}"
+    size = f"{kernel.shape[0]} x {kernel.shape[1]}"
     filter_ = grid(parts, columns=2, side=220, captions=[f"real part, {size}", "imaginary part"])
     return filter_, shown(coloured(magnitude(image, kernel), "viridis"), LARGEST)
 
@@ -121,8 +128,10 @@ def _build_kernels() -> None:
         with gr.Column(scale=2, min_width=280):
             said = message()
             worked = gr.HTML(js_on_load=None)
-            result = gr.Image(label="What the kernel answers", format="png", buttons=["fullscreen"])
-            before = gr.Image(label="The picture in grey", format="png", buttons=["fullscreen"])
+            result = gr.Image(
+                label="What the kernel answers", format="png", buttons=["fullscreen"], elem_classes="picture"
+            )
+            before = gr.Image(label="The picture in grey", format="png", buttons=["fullscreen"], elem_classes="picture")
     inputs = [name, upload, weights, stride, padding, dilation, pooling, size]
     named.input(
         lambda chosen: typed(KERNELS[chosen]) if chosen in KERNELS else gr.skip(),
@@ -145,9 +154,11 @@ def _build_gabor() -> None:
             whole = gr.Button("A whole bank")
         with gr.Column(scale=2, min_width=280):
             said = message()
-            filter_ = gr.Image(label="The filter", format="png", buttons=["fullscreen"])
-            answer = gr.Image(label="Magnitude of its response", format="png", buttons=["fullscreen"])
-            bank = gr.Image(label="A whole bank", format="png", buttons=["fullscreen"])
+            filter_ = gr.Image(label="The filter", format="png", buttons=["fullscreen"], elem_classes="picture")
+            answer = gr.Image(
+                label="Magnitude of its response", format="png", buttons=["fullscreen"], elem_classes="picture"
+            )
+            bank = gr.Image(label="A whole bank", format="png", buttons=["fullscreen"], elem_classes="picture")
     _connect(filtered, [name, upload, frequency, theta, sigma], [said, filter_, answer])
     whole.click(banked, [name, upload], [said, bank], api_visibility="private")
 

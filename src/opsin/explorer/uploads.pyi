@@ -40,10 +40,10 @@ class Upload(gr.Image):  # type: ignore[misc]
         return kept
     from typing import Callable, Literal, Sequence, Any, TYPE_CHECKING
     from gradio.blocks import Block
+
     if TYPE_CHECKING:
         from gradio.components import Timer
         from gradio.components.base import Component
-
 
 def check_upload(path: Path) -> None:
     """See to it that a file is small enough to be decoded.
@@ -70,7 +70,6 @@ def check_upload(path: Path) -> None:
             f"{path.name} has more than {MOST_PIXELS // 10**6} million pixels: make it smaller, for the network "
             "sees much fewer anyway"
         )
-
 
 def read_picture(path: Path, channels: Literal[1, 3] = 3) -> NDArray[np.uint8]:
     """An uploaded file as uint8 pixels `(H, W, channels)`.
