@@ -8,7 +8,7 @@ import gradio as gr
 
 from opsin.errors import UserError
 from opsin.explorer.networks import Networks, Opened, Pixels
-from opsin.explorer.uploads import drop_zone
+from opsin.explorer.uploads import drop_zone, on_upload
 
 Source = Path | int | None
 """An uploaded file, the number of a validation image, or nothing yet."""
@@ -32,9 +32,8 @@ class Subject:
 
     def __init__(self, networks: Networks, tab: gr.Tab, *, with_classes: bool) -> None:
         self.name = gr.Dropdown([], label="Run", allow_custom_value=True)
-        self._upload = drop_zone("Image")
+        self._upload, self.source = drop_zone("Image")
         self._another = gr.Button("Show a validation image")
-        self.source = gr.State(None)
 
         def read_again(name: str | None) -> Any:
             found = networks.names(with_classes=with_classes)
@@ -44,14 +43,14 @@ class Subject:
 
     def connect(self, handler: Callable[..., Any], more: list[Any], outputs: list[Any]) -> None:
         """Let a handler answer another image, with the network's name, the source, and other inputs."""
-        quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-        sources = [
-            self._upload.upload(lambda file: file, self._upload, self.source, **quiet),
-            self._upload.clear(lambda: None, None, self.source, **quiet),
-            self._another.click(
-                lambda source: (next_source(source), None), self.source, [self.source, self._upload], **quiet
-            ),
-        ]
+        another = self._another.click(
+            lambda source: (next_source(source), None),
+            self.source,
+            [self.source, self._upload],
+            api_visibility="private",
+            show_progress="hidden",
+        )
+        sources = [*on_upload(self._upload, self.source), another]
         for source in sources:
             source.then(handler, [self.name, self.source, *more], outputs, **ONE_NETWORK)
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from opsin.explorer.messages import answers, message
 from opsin.explorer.stepping import OWN, typed
-from opsin.explorer.uploads import Upload, drop_zone, read_picture
+from opsin.explorer.uploads import drop_zone, on_upload, read_picture
 from opsin.insight.convolution import KERNELS, convolve, parse_kernel, pool, worked_size
 from opsin.insight.gabor import gabor, gabor_bank, magnitude, responses
 from opsin.insight.samples import grey, sample, sample_names
@@ -106,15 +106,15 @@ def build() -> None:
         _build_gabor()
 
 
-def _picture() -> tuple[gr.Dropdown, Upload]:
+def _picture() -> tuple[gr.Dropdown, gr.Image, gr.State]:
     names = list(sample_names())
-    return gr.Dropdown(names, value=names[0], label="Picture"), drop_zone("or one of your own")
+    return gr.Dropdown(names, value=names[0], label="Picture"), *drop_zone("or one of your own")
 
 
 def _build_kernels() -> None:
     with gr.Row():
         with gr.Column(scale=1, min_width=260):
-            name, upload = _picture()
+            name, zone, upload = _picture()
             kernels = [*KERNELS, OWN]
             named = gr.Dropdown(kernels, value=kernels[0], label="Kernel")
             weights = gr.Textbox(
@@ -141,13 +141,13 @@ def _build_kernels() -> None:
         api_visibility="private",
     )
     weights.input(lambda: OWN, None, named, show_progress="hidden", api_visibility="private")
-    _connect(sweep, inputs, [said, before, result, worked])
+    _connect(sweep, zone, inputs, [said, before, result, worked])
 
 
 def _build_gabor() -> None:
     with gr.Row():
         with gr.Column(scale=1, min_width=260):
-            name, upload = _picture()
+            name, zone, upload = _picture()
             frequency = gr.Slider(0.01, 1, 0.16, step=0.01, label="Frequency, waves per pixel", buttons=[])
             theta = gr.Slider(0, 3.14, 1.2, step=0.01, label="Direction theta, radians", buttons=[])
             sigma = gr.Slider(0.1, 5, 4.0, step=0.1, label="Width sigma, pixels", buttons=[])
@@ -159,13 +159,16 @@ def _build_gabor() -> None:
                 label="Magnitude of its response", format="png", buttons=["fullscreen"], elem_classes="picture"
             )
             bank = gr.Image(label="A whole bank", format="png", buttons=["fullscreen"], elem_classes="picture")
-    _connect(filtered, [name, upload, frequency, theta, sigma], [said, filter_, answer])
+    _connect(filtered, zone, [name, upload, frequency, theta, sigma], [said, filter_, answer])
     whole.click(banked, [name, upload], [said, bank], api_visibility="private")
 
 
-def _connect(handler: Callable[..., Any], inputs: list[Any], outputs: list[Any]) -> None:
+def _connect(handler: Callable[..., Any], zone: gr.Image, inputs: list[Any], outputs: list[Any]) -> None:
     """Answer every change of an input, and the opening of the tab."""
-    for component in inputs:
+    name, upload, *others = inputs
+    for event in on_upload(zone, upload):
+        event.then(handler, inputs, outputs, api_visibility="private")
+    for component in (name, *others):
         component.change(handler, inputs, outputs, trigger_mode="always_last", api_visibility="private")
     tab = gr.context.Context.block
     while not isinstance(tab, gr.Tab):

@@ -1,5 +1,6 @@
 """Images that people drop on the page: taken as bytes, and decoded by nobody but `opsin.data.decode`."""
 
+import os
 import warnings
 from pathlib import Path
 from typing import Any, Literal
@@ -19,37 +20,40 @@ MOST_PIXELS = 64_000_000
 """Of one picture: what the largest cameras of today give, and 200 MB when decoded."""
 
 
-class Upload(gr.Image):  # type: ignore[misc]
-    """A place to drop an image, or paste one; gives the path of the file, which may be anything.
+def drop_zone(label: str) -> tuple[gr.Image, gr.State]:
+    """A place to drop one image or paste it, and a state that holds the path of its file, which may be anything.
 
-    Gradio's own component decodes a file before anybody can look at it, and answers a bad one with a traceback.
+    Gradio would decode a file before anybody can look at it, fetch what is an address, and answer a bad file with a
+    traceback: what the browser says is taken as it comes instead, and looked at by `_uploaded`.
     """
-
-    is_template = True  # the page shows it as Gradio's image, and reads its options off the same __init__
-
-    def preprocess(self, payload: Any) -> Path | None:
-        """The path of the uploaded file."""
-        return None if payload is None or not payload.path else Path(payload.path)
-
-    async def async_move_resource_to_block_cache(self, url_or_file_path: Any) -> str | None:
-        """Keep an uploaded file; an address in its place is not fetched."""
-        if url_or_file_path is not None and "://" in str(url_or_file_path):
-            raise gr.Error("The explorer fetches no addresses: upload the image itself.", print_exception=False)
-        kept: str | None = await super().async_move_resource_to_block_cache(url_or_file_path)
-        return kept
-
-
-def drop_zone(label: str) -> Upload:
-    """A place for one image."""
-    return Upload(
+    zone = gr.Image(
         label=label,
         type="filepath",
-        image_mode=None,
         sources=["upload", "clipboard"],
         buttons=[],
         height=180,
         placeholder=f"Drop an image here, at most {MOST_BYTES // 2**20} MB",
     )
+    return zone, gr.State(None)
+
+
+def on_upload(zone: gr.Image, state: gr.State) -> list[Any]:
+    """Let a state follow a drop zone; gives the events to go on from."""
+    quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+    return [
+        zone.upload(_uploaded, zone, state, preprocess=False, **quiet),
+        zone.clear(lambda: None, None, state, **quiet),
+    ]
+
+
+def _uploaded(payload: Any) -> Path | None:
+    """The file that an upload has made; None for anything else, wherever it points."""
+    path = payload.get("path") if isinstance(payload, dict) else None
+    if not isinstance(path, str) or "\0" in path:
+        return None
+    file = Path(path).resolve()
+    own = Path(os.environ["GRADIO_TEMP_DIR"]).resolve()
+    return file if file.is_relative_to(own) and file.is_file() else None
 
 
 def check_upload(path: Path) -> None:
