@@ -181,7 +181,8 @@ def integrated_gradients(
         way = IntegratedGradients(_scores(network))
         start = torch.zeros_like(images) if baseline is None else as_input(network, baseline).expand_as(images)
         given = way.attribute(images, start, targets, n_steps=steps, internal_batch_size=max(block, len(images)))
-        return given.detach().sum(1)
+        total: Tensor = given.detach().sum(1)
+        return total
 
     return _in_blocks(of, network, images, targets, block, full=0.99)
 
@@ -232,7 +233,8 @@ def occlusion(
             falls = Occlusion(_scores(network)).attribute(
                 images, shape, moves, target=targets, perturbations_per_eval=many
             )
-        return falls.mean(1)
+        mean: Tensor = falls.mean(1)
+        return mean
 
     return _in_blocks(of, network, images, targets, block)
 
@@ -263,7 +265,7 @@ def _in_blocks(
     size = (images.shape[2], images.shape[3])
     heats = [torch.zeros(0, *size)]
     with probing(network) as still:
-        for some, classes in zip(images.split(block), targets.split(block), strict=True):
+        for some, classes in zip(torch.split(images, block), torch.split(targets, block), strict=True):
             heat = of(still, as_input(still, some), as_targets(still, classes))
             heats.append(_unit(heat.float().cpu(), size, full))
     return torch.cat(heats)

@@ -22,9 +22,7 @@ def probing(network: nn.Module) -> Iterator[Network]:
     Yields:
         The network itself; a copy only where its parameters were made in inference mode, which autograd refuses.
     """
-    for wrapper in ("module", "_orig_mod"):
-        inner = getattr(network, wrapper, None)
-        network = inner if isinstance(inner, nn.Module) else network
+    network = _unwrapped(network)
     with torch.inference_mode(False), torch.enable_grad():
         if any(tensor.is_inference() for tensor in [*network.parameters(), *network.buffers()]):
             network = copy.deepcopy(network)
@@ -41,6 +39,17 @@ def probing(network: nn.Module) -> Iterator[Network]:
         finally:
             for module, mode, call in zip(modules, training, compiled, strict=True):
                 module.training, module._compiled_call_impl = mode, call
+
+
+def _unwrapped(network: nn.Module) -> nn.Module:
+    """A network without what `torch.compile(network)` and data parallelism put around it."""
+    while True:
+        if isinstance(network, nn.parallel.DistributedDataParallel | nn.DataParallel):
+            network = network.module
+        elif isinstance(inner := getattr(network, "_orig_mod", None), nn.Module):
+            network = inner
+        else:
+            return network
 
 
 def as_input(network: nn.Module, images: Tensor) -> Tensor:
