@@ -4,17 +4,22 @@ import html
 from typing import Any
 
 import gradio as gr
+import numpy as np
 import torch
 
 from opsin.explorer.messages import answers, message
 from opsin.explorer.networks import Networks, Opened, Pixels
 from opsin.explorer.subject import ONE_NETWORK, Source, Subject, look
 from opsin.insight.attribution import METHODS, attribute
+from opsin.insight.faithfulness import faithfulness, random_heat
+from opsin.insight.sanity import Sanity, randomisation_check
 from opsin.pictures import overlaid, rgb, shown
 
 SIDE = 448
 LIKELIEST = "the most probable class"
 LAST = "the last with maps"
+CHECKED = 24
+"""Validation images on which the check with re-drawn weights looks at maps."""
 
 
 def explain(
@@ -30,12 +35,12 @@ def explain(
     probabilities = opened.probabilities(pixels)
     target = _target(opened, probabilities, chosen)
     heat = attribute(
-        opened.learned.network, opened.input(pixels), torch.tensor([target]), method, _stage(opened, stage)
+        opened.learned.network, opened.inputs(pixels[None]), torch.tensor([target]), method, _stage(opened, stage)
     )[0].numpy()
     seen = rgb(shown(pixels, SIDE))
     height, width = opened.learned.size
     about = opened.classes[target]
-    text = f"{what}, as the network sees it: {width}×{height}; the map is about {about!r}"
+    text = f"{what}, as the network sees it: {width} x {height}; the map is about {about!r}"
     if not heat.any():
         text += " and is empty: nothing that this stage sees speaks for it"
     return probabilities, seen, overlaid(seen, heat), f'<p class="size">{html.escape(text)}</p>'
@@ -45,16 +50,31 @@ def judge(networks: Networks, name: str, source: Source, method: str, stage: str
     """Whether the map tells of the network: deletion and insertion scores, and the check with re-drawn weights.
 
     Raises:
-        UserError: As `explain`.
+        UserError: As `explain`; or the run's validation images, which the check needs, are not there.
     """
     opened = networks.open(name)
     pixels, _ = look(opened, source)
     targets = torch.tensor([_target(opened, opened.probabilities(pixels), chosen)])
-    network, images, where = opened.learned.network, opened.input(pixels), _stage(opened, stage)
+    network, images, where = opened.learned.network, opened.inputs(pixels[None]), _stage(opened, stage)
     heat = attribute(network, images, targets, method, where)
-    scores = faithfulness(network, images, targets, heat)
-    check = randomisation_check(network, images, targets, method, where)
-    return f'<p class="size">{html.escape(f"{scores} {check}")}</p>'
+    scores, blind = (faithfulness(network, images, targets, map_) for map_ in (heat, random_heat(images)))
+    lines = [
+        f"Deletion {_score(scores.deletion_area)}, of a random map {_score(blind.deletion_area)}: lower is better. "
+        f"Insertion {_score(scores.insertion_area)}, of a random map {_score(blind.insertion_area)}: higher is better.",
+        f"Weights drawn anew, on {CHECKED} validation images: {_sanity(opened, method, where).verdict}.",
+    ]
+    return "".join(f'<p class="size">{html.escape(line)}</p>' for line in lines)
+
+
+def _sanity(opened: Opened, method: str, stage: str | None) -> Sanity:
+    part = opened.validation
+    positions = np.linspace(0, len(part) - 1, min(CHECKED, len(part))).astype(np.int64)  # of all classes, in any order
+    images = opened.inputs(part.read(positions))
+    return randomisation_check(opened.learned.network, images, torch.from_numpy(part.targets[positions]), method, stage)
+
+
+def _score(area: torch.Tensor) -> str:
+    return f"{float(area[0]):.2f}"
 
 
 def _target(opened: Opened, probabilities: dict[str, float], chosen: str) -> int:

@@ -29,7 +29,7 @@ def activation_picture(opened: Opened, source: Source, layer: str) -> tuple[Pixe
         UserError: There is no image, or no such layer.
     """
     pixels, what = look(opened, source)
-    maps = activations(opened.learned.network, opened.input(pixels), [layer])[layer][0].numpy()
+    maps = activations(opened.learned.network, opened.inputs(pixels[None]), [layer])[layer][0].numpy()
     silent = [channel for channel, map_ in enumerate(maps) if not map_.any()]
     order = np.argsort(-np.abs(maps).max(axis=(1, 2)), kind="stable")[: MOST - 1]
     top = max(float(maps.max()), 1e-9)
@@ -39,7 +39,7 @@ def activation_picture(opened: Opened, source: Source, layer: str) -> tuple[Pixe
     count, height, width = maps.shape
     more = f"the {len(order)} strongest of " if len(order) < count else ""
     text = (
-        f"{what}; {layer}: {more}{count} channels of {width}×{height}, each with its number and largest value; "
+        f"{what}; {layer}: {more}{count} channels of {width} x {height}, each with its number and largest value; "
         f"{len(silent)} of {count} are zero everywhere on this image"
     )
     return grid(pictures, columns=COLUMNS, side=104, captions=captions), text
@@ -55,7 +55,7 @@ def kernel_picture(opened: Opened) -> tuple[Pixels, str]:
     pictures = kernel_pictures(kernels)[:MOST]
     count, channels, height, width = kernels.shape
     colours = "in the colours they look for" if channels == 3 else "red is positive, blue negative"
-    text = f"{name}: {count} kernels of {width}×{height} on {channels} channels, {colours}"
+    text = f"{name}: {count} kernels of {width} x {height} on {channels} channels, {colours}"
     return grid(pictures, columns=COLUMNS, side=72, captions=[str(i) for i in range(len(pictures))]), text
 
 

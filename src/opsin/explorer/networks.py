@@ -76,9 +76,10 @@ class Opened:
         position %= len(part)
         return part.read(np.array([position]))[0], int(part.targets[position])
 
-    def input(self, pixels: Pixels) -> Tensor:
-        """The network's input `(1, C, H, W)` of an image as it sees it."""
-        return self.learned.preprocess(torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None])
+    def inputs(self, pixels: Pixels) -> Tensor:
+        """The network's input `(N, C, H, W)` of images as it sees them, uint8 `(N, H, W, C)`."""
+        images = torch.from_numpy(np.array(pixels)).permute(0, 3, 1, 2)
+        return self.learned.preprocess(images.to(next(self.learned.network.parameters()).device))
 
     def probabilities(self, pixels: Pixels) -> dict[str, float]:
         """The probability of each class for an image as this network sees it.

@@ -6,6 +6,7 @@ from typing import Any
 
 import gradio as gr
 import numpy as np
+
 from opsin.errors import UserError
 from opsin.explorer.drawing import Numbers, Window, matrix, number
 from opsin.explorer.messages import answers, message
@@ -101,14 +102,14 @@ def draw(image: str, kernel: str, stride: int, padding: int, dilation: int, plac
         for i in range(weights.shape[0])
         for j in range(weights.shape[1])
     )
-    notes = tuple(f"×{number(weight)}" for weight in weights.ravel())
+    notes = tuple(f"·{number(weight)}" for weight in weights.ravel())
     padded = np.pad(values, padding)
     largest = float(np.abs(weights).max()) or 1.0
     reach = max(float(np.abs(output).max()), 1e-9)
     shown = [
         matrix(
             padded,
-            _name("input", values) + (f", padded to {padded.shape[0]}×{padded.shape[1]}" if padding else ""),
+            _name("input", values) + (f", padded to {padded.shape[0]} x {padded.shape[1]}" if padding else ""),
             limits=(min(0.0, float(values.min())), max(1.0, float(values.max()))),
             border=padding,
             window=Window(cells, notes),
@@ -135,7 +136,7 @@ def draw(image: str, kernel: str, stride: int, padding: int, dilation: int, plac
 
 
 def _name(what: str, values: Numbers) -> str:
-    return f"{what} {values.shape[0]}×{values.shape[1]}"
+    return f"{what} {values.shape[0]} x {values.shape[1]}"
 
 
 def _sizes(values: Numbers, weights: Numbers, **how: int) -> str:
@@ -210,8 +211,7 @@ def build() -> None:
 
 def _start(*where: Any) -> tuple[Any, ...]:
     """Animate from here, or from the first place when the last is reached."""
-    *settings, place = where
     said, drawing, slider, timer = move(1, *where)
     if not said and not timer.active:
-        said, drawing, slider, timer = move(0, *settings, 1)
+        said, drawing, slider, timer = move(0, *where[:-1], 1)
     return said, drawing, slider, gr.Timer(active=not said)
