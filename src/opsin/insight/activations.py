@@ -1,6 +1,6 @@
 """What the stages and layers of a network make of images, and which of its filters never speak."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from opsin.errors import UserError
+from opsin.insight.probing import as_input, probing
 from opsin.models import Network
 
 BLOCK = 32
@@ -49,25 +50,24 @@ def activations(network: Network, images: Tensor, names: Sequence[str] | None = 
     Raises:
         UserError: There is no such stage or layer, or what it gives is no map.
     """
-    modules = layers(network, names)
     found: dict[str, list[Tensor]] = {}
-    for block in torch.split(images, BLOCK):
-        last: dict[str, Tensor] = {}
+    with probing(network) as still, torch.no_grad():
+        modules = layers(still, names)
+        for block in torch.split(images, BLOCK):
+            last: dict[str, Tensor] = {}
 
-        def hear(name: str, output: Tensor, last: dict[str, Tensor] = last) -> None:
-            last[name] = output.float().cpu().clone()  # at once: the ReLU that follows may write into it
+            def hear(name: str, output: Tensor, last: dict[str, Tensor] = last) -> None:
+                last[name] = output.float().cpu().clone()  # at once: the ReLU that follows may write into it
 
-        _run(network, block, modules, hear)
-        for name, output in last.items():
-            found.setdefault(name, []).append(output)
-    for name in names or ():
-        if name not in found or found[name][0].ndim != 4:
-            shape = tuple(found[name][0].shape[1:]) if name in found else None
-            raise UserError(
-                f"{network.name}: what {name} gives {f'has the shape {shape} and ' if shape else ''}is no map"
-            )
-    ordered = [name for name in modules if name in found and found[name][0].ndim == 4]
-    return {name: torch.cat(found[name]) for name in ordered}
+            with listening(modules, hear):
+                still.forward_features(as_input(still, block))
+            for name, output in last.items():
+                found.setdefault(name, []).append(output)
+        maps = {name: torch.cat(found[name]) for name in modules if name in found and found[name][0].ndim == 4}
+        for name in names or ():
+            if name not in maps:
+                raise UserError(f"{still.name}: {name} gives no map; these layers do: {', '.join(layers(still))}")
+    return maps
 
 
 def dead(network: Network, images: Tensor) -> dict[str, Dead]:
@@ -84,8 +84,6 @@ def dead(network: Network, images: Tensor) -> dict[str, Dead]:
         By the name of the layer, in the order they run; empty for a network without ReLU or ReLU6. What a layer that
         runs more than once gives is taken together.
     """
-    rectified = (item for item in layers(network).items() if isinstance(item[1], RECTIFIERS))
-    modules: dict[str, nn.Module] = dict(rectified)
     largest: dict[str, Tensor] = {}
 
     def hear(name: str, output: Tensor) -> None:
@@ -93,11 +91,14 @@ def dead(network: Network, images: Tensor) -> dict[str, Dead]:
             values = output.amax(dim=(0, 2, 3)).float().cpu()
             largest[name] = torch.maximum(largest[name], values) if name in largest else values
 
-    for block in torch.split(images, BLOCK):
-        _run(network, block, modules, hear)
+    with probing(network) as still, torch.no_grad():
+        rectified = {name: part for name, part in layers(still).items() if isinstance(part, RECTIFIERS)}
+        with listening(rectified, hear):
+            for block in torch.split(images, BLOCK):
+                still.forward_features(as_input(still, block))
     return {
         name: Dead(tuple(torch.nonzero(largest[name] == 0).flatten().tolist()), len(largest[name]))
-        for name in modules
+        for name in rectified
         if name in largest
     }
 
@@ -129,27 +130,8 @@ def layers(network: Network, names: Sequence[str] | None = None) -> dict[str, nn
     return chosen
 
 
-def stages_with_maps(network: Network, images: Tensor) -> list[str]:
-    """The stages whose output is a map `(N, C, h, w)`, in the order they run."""
-    found: list[str] = []
-    _run(network, images[:1], dict(network.stages.items()), lambda name, x: found.append(name) if x.ndim == 4 else None)
-    return found
-
-
 @contextmanager
-def evaluating(network: nn.Module) -> Iterator[None]:
-    """Evaluate meanwhile: every module in `eval()`, and afterwards in the mode that it had."""
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-
-
-@contextmanager
-def listening(modules: dict[str, nn.Module], hear: Heard) -> Iterator[None]:
+def listening(modules: Mapping[str, nn.Module], hear: Heard) -> Iterator[None]:
     """Tell `hear` the name and the output of each module whenever it runs."""
 
     def hook(name: str) -> Callable[[nn.Module, Any, Any], None]:
@@ -164,12 +146,6 @@ def listening(modules: dict[str, nn.Module], hear: Heard) -> Iterator[None]:
 def place_of(network: nn.Module) -> torch.device:
     """The device that a network is on."""
     return next((tensor.device for tensor in network.parameters()), torch.device("cpu"))
-
-
-def _run(network: Network, images: Tensor, modules: dict[str, nn.Module], hear: Heard) -> None:
-    # Through the stages one by one: a compiled forward() might run without hooks.
-    with torch.no_grad(), evaluating(network), listening(modules, hear):
-        network.forward_features(images.to(place_of(network)))
 
 
 def _example(network: Network) -> str:

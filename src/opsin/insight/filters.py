@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from opsin.errors import UserError
-from opsin.insight.activations import RECTIFIERS, evaluating, layers, listening, place_of
+from opsin.insight.activations import RECTIFIERS, layers, listening, place_of
+from opsin.insight.probing import probing
 from opsin.models import Network
 
 BLOCK = 8
@@ -23,7 +24,7 @@ NOISE = (150 / 255, 180 / 255)
 WEIGHT_DECAY = 1e-6
 
 LEAK = 0.1
-"""How much what lies below a rectifier's zero counts."""
+"""How much what goes into a rectifier counts: below its zero, and above the 6 of ReLU6, nothing else has a gradient."""
 
 Floats = tuple[float, ...]
 
@@ -95,9 +96,8 @@ def ascend(
         raise UserError("gradient ascent takes steps >= 1, upscalings >= 0, factor >= 1, and an odd blur")
     climb = _Climb(steps, upscalings, factor, blur, lr)
     noise = torch.empty(1, channels_in, *size).uniform_(*NOISE, generator=torch.Generator().manual_seed(seed))
-    # Inference mode of the caller would leave nothing to differentiate.
-    with torch.inference_mode(False), torch.enable_grad(), evaluating(network):
-        eye = _Eye(network, step, mean, std)
+    with probing(network) as still:
+        eye = _Eye(still, step, mean, std)
         with eye.open():
             eye.check(channels, noise)
             parts = [
@@ -194,13 +194,13 @@ class _Eye:
         return tuple(_of(self._seen["step"], channels).tolist())
 
     def urge(self, pixels: Tensor, channels: Tensor) -> Tensor:
-        """What is to grow `(K,)`: the mean activation, and a little what its rectifier holds back."""
+        """What is to grow `(K,)`: the mean activation, and a little what its rectifier is given."""
         self._look(pixels)
         activation = _of(self._seen["step"], channels)
         raw = self._seen.get("raw")
         if raw is None or raw.ndim != self._seen["step"].ndim:
             return activation
-        return activation + LEAK * _of(raw.clamp(max=0), channels)
+        return activation + LEAK * _of(raw, channels)
 
     def _look(self, pixels: Tensor) -> None:
         images = (pixels.expand(-1, len(self._mean[0]), -1, -1) - self._mean) / self._std
