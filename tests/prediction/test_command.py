@@ -1,0 +1,259 @@
+"""A folder of odd and broken images: the good are told, the bad are named, and nobody sees a traceback."""
+
+import csv
+import io
+import itertools
+import json
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from opsin.data.decode import FORMATS
+from opsin.errors import UserError
+from opsin.prediction.command import predict_files
+from opsin.prediction.files import find_images
+from opsin.rundir import RunDirectory
+
+ROOT = Path(__file__).resolve().parents[2]
+MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "HSV", "I", "F", "I;16")
+NAMES = (
+    "a space",
+    "'single'",
+    '"double"',
+    "<b>tag&lt;",
+    "[red]markup[bold]",
+    "=1+1",
+    "-dash",
+    "ünï€",
+    "a,b;c",
+    "new\nline",
+)
+"""Stems of files that shells, HTML, CSV and terminals trip over."""
+
+
+def noise(side: int = 24) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(256, size=(side, side, 3), dtype=np.uint8))
+
+
+def every_format(folder: Path) -> set[str]:
+    """One file of each format and mode that Pillow writes; the names of those that must be readable."""
+    Image.init()
+    readable = set()
+    with warnings.catch_warnings():
+        for kind, mode in itertools.product(sorted(Image.SAVE), MODES):
+            name = f"{kind}-{mode.replace(';', '')}.picture"
+            try:
+                warnings.simplefilter("ignore")  # Pillow will write some of these no longer
+                image = noise().convert("L" if mode in ("I", "F", "I;16", "PA") else "RGB").convert(mode)
+                image.save(folder / name, kind)
+                with Image.open(folder / name) as again:
+                    again.load()
+            except (OSError, ValueError, KeyError, AttributeError, SystemError):
+                (folder / name).unlink(missing_ok=True)  # not written so, or (TIFF in YCbCr) not read again
+                continue
+            if kind in FORMATS and mode not in ("I", "F"):  # of those the range is unknown
+                readable.add(name)
+    return readable
+
+
+def broken(folder: Path) -> set[str]:
+    """Files that are no images, or no longer."""
+    stream = io.BytesIO()
+    noise(64).save(stream, "JPEG")
+    (folder / "empty.jpg").write_bytes(b"")
+    (folder / "zeros.png").write_bytes(bytes(1000))
+    (folder / "text.jpg").write_text("I am no image")
+    (folder / "page.gif").write_text("<html><script>alert(1)</script></html>")
+    (folder / "truncated.jpg").write_bytes(stream.getvalue()[:900])
+    (folder / "headless.jpg").write_bytes(stream.getvalue()[200:])
+    (folder / "dangling.png").symlink_to(folder / "nowhere.png")
+    return {"empty.jpg", "zeros.png", "text.jpg", "page.gif", "truncated.jpg", "headless.jpg", "dangling.png"}
+
+
+def predict(run: RunDirectory, *words: str, **options: object) -> int:
+    return predict_files(str(run.path), list(words), **options)  # type: ignore[arg-type]
+
+
+def test_a_folder_of_odd_and_broken_images(
+    digits_run: RunDirectory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    readable, bad = every_format(folder), broken(folder)
+    assert len(readable) > 30
+    within = folder / "with" / "in"
+    within.mkdir(parents=True)
+    for name in NAMES:
+        noise().save(within / f"{name}.png")
+    (folder / "notes.txt").write_text("passed over")
+    told = predict(digits_run, str(folder), top=3, out=tmp_path / "found.csv")
+    with (tmp_path / "found.csv").open(newline="", encoding="utf-8") as stream:
+        rows = {Path(row["path"]).relative_to(folder).as_posix(): row for row in csv.DictReader(stream)}
+    assert set(rows) == {p.relative_to(folder).as_posix() for p in find_images([str(folder)])}
+    assert "notes.txt" not in rows
+    good = {name for name, row in rows.items() if row["class"]}
+    assert len(good) == told
+    assert readable <= good
+    assert {f"with/in/{name}.png" for name in NAMES} <= good
+    assert bad <= set(rows) - good
+    for name, row in rows.items():
+        if name in good:
+            probabilities = [float(row[key]) for key in ("probability", "probability_2", "probability_3")]
+            assert probabilities == sorted(probabilities, reverse=True)
+            assert row["error"] == ""
+        else:
+            assert row["error"]
+            assert row["probability"] == ""
+    printed = capsys.readouterr()
+    assert rows["empty.jpg"]["error"] == "zero bytes"
+    assert f"skipped {folder / 'empty.jpg'}: zero bytes\n" in printed.err
+    assert printed.err.count("skipped ") == len(rows) - told + 1
+    assert f"{told} images, {len(rows) - told} bad and skipped" in printed.err
+    assert "Traceback" not in printed.err + printed.out
+
+
+def test_names_are_shown_as_they_are_and_steer_nothing(
+    digits_run: RunDirectory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "within").mkdir()
+    for name in (*NAMES, "\x1b[2Jclear"):
+        noise().save(tmp_path / "within" / f"{name}.png")
+    (tmp_path / "within" / "bad\x1b]0;title\x07.png").write_text("")
+    assert predict(digits_run, str(tmp_path / "within")) == len(NAMES) + 1
+    printed = capsys.readouterr()
+    assert "[red]markup[bold].png" in printed.out
+    assert "new\\nline.png" in printed.out
+    assert "\\x1b[2Jclear.png" in printed.out
+    assert "bad\\x1b]0;title\\x07.png: zero bytes" in printed.err
+    assert "\x1b" not in printed.out + printed.err
+
+
+def test_the_formats_tell_the_same(
+    digits_run: RunDirectory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    noise().save(tmp_path / "b.png")
+    noise(40).save(tmp_path / "a.png")
+    (tmp_path / "c.png").touch()
+    words = [str(tmp_path / "*.png")]
+    for kind in ("csv", "jsonl", "parquet"):
+        assert predict(digits_run, *words, top=2, out=tmp_path / f"found.{kind}") == 2
+    assert predict(digits_run, *words, top=2, out=tmp_path / "found", kind="jsonl") == 2
+    lines = [json.loads(line) for line in (tmp_path / "found.jsonl").read_text().splitlines()]
+    table = pq.read_table(tmp_path / "found.parquet").to_pylist()
+    with (tmp_path / "found.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [Path(line["path"]).name for line in lines] == ["a.png", "b.png", "c.png"]
+    for line, cells, row in zip(lines[:2], table[:2], rows[:2], strict=True):
+        assert line["path"] == cells["path"] == row["path"]
+        assert line["class"] == cells["class"] == row["class"] == line["top"][0]["class"]
+        assert line["probability"] == cells["probability"] == float(row["probability"])
+        second = (cells["class_2"], cells["probability_2"])
+        assert tuple(line["top"][1].values()) == second == (row["class_2"], float(row["probability_2"]))
+        assert cells["error"] is None
+    assert lines[2] == {"path": str(tmp_path / "c.png"), "error": "zero bytes"}
+    assert table[2]["error"] == rows[2]["error"] == "zero bytes"
+    assert table[2]["class"] is None
+    assert (tmp_path / "found").read_text() == (tmp_path / "found.jsonl").read_text()
+    assert not list(tmp_path.glob(".*part"))
+    capsys.readouterr()
+    predict(digits_run, *words, top=2, kind="csv")
+    assert capsys.readouterr().out == (tmp_path / "found.csv").read_text()
+
+
+def test_more_classes_than_there_are(digits_run: RunDirectory, tmp_path: Path) -> None:
+    noise().save(tmp_path / "a.png")
+    predict(digits_run, str(tmp_path / "a.png"), top=99, out=tmp_path / "found.jsonl")
+    told = json.loads((tmp_path / "found.jsonl").read_text())["top"]
+    assert sorted(found["class"] for found in told) == list("0123456789")
+    assert sum(found["probability"] for found in told) == pytest.approx(1)
+
+
+def test_long_tables_are_cut_and_say_so(
+    digits_run: RunDirectory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for i in range(25):
+        noise().save(tmp_path / f"{i}.png")
+    predict(digits_run, str(tmp_path))
+    printed = capsys.readouterr().out
+    assert printed.count(".png") == 20
+    assert "... and 5 more: --out FILE.csv keeps them all" in printed
+
+
+def test_words_name_files_once_and_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("b/2.png", "b/1.png", "b/.hidden.png", "a.png", "[x].png", "x.png", "b/c/3.jpg", "b/notes.txt"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).touch()
+    assert [str(p) for p in find_images(["b", "a.png", "b/1.png"])] == ["b/1.png", "b/2.png", "b/c/3.jpg", "a.png"]
+    assert [str(p) for p in find_images(["[x].png"])] == ["[x].png"]
+    assert [str(p) for p in find_images(["**/*.png"])] == ["[x].png", "a.png", "b/1.png", "b/2.png", "x.png"]
+    assert [str(p) for p in find_images([str(tmp_path / "b" / "*")])][-2:] == [
+        str(tmp_path / n) for n in ("b/c/3.jpg", "b/notes.txt")
+    ]
+    assert find_images(["b/notes.txt"]) == [Path("b/notes.txt")]
+    Path("void").mkdir()
+    for word, message in (("void", "void holds no images"), ("no.png", "no file, no folder"), ("*.gif", "no pattern")):
+        with pytest.raises(UserError, match=message):
+            find_images([word])
+
+
+def test_bad_wishes_are_refused(digits_run: RunDirectory, tmp_path: Path) -> None:
+    noise().save(tmp_path / "a.png")
+    words = [str(tmp_path / "a.png")]
+    with pytest.raises(UserError, match="--top 0"):
+        predict(digits_run, *words, top=0)
+    with pytest.raises(UserError, match="does not end in one of csv, jsonl, parquet"):
+        predict(digits_run, *words, out=tmp_path / "found.txt")
+    with pytest.raises(UserError, match="cannot be written: No such file"):
+        predict(digits_run, *words, out=tmp_path / "nowhere" / "found.csv")
+    with pytest.raises(UserError, match="say where it goes"):
+        predict(digits_run, *words, kind="parquet")
+
+
+def test_a_failure_leaves_the_old_file(
+    digits_run: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noise().save(tmp_path / "a.png")
+    (tmp_path / "found.csv").write_text("old")
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("power cut")
+
+    monkeypatch.setattr("opsin.prediction.command.ranked", fail)
+    with pytest.raises(RuntimeError, match="power cut"):
+        predict(digits_run, str(tmp_path / "a.png"), out=tmp_path / "found.csv")
+    assert (tmp_path / "found.csv").read_text() == "old"
+    assert not list(tmp_path.glob(".*part"))
+
+
+@pytest.mark.parametrize(("word", "code", "says"), [("good", 0, "2 images"), ("bad", 1, "0 images, 1 bad and skipped")])
+def test_the_script(digits_run: RunDirectory, tmp_path: Path, word: str, code: int, says: str) -> None:
+    for name in ("good/a b.png", "good/<i>.png", "bad/x.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        noise().save(tmp_path / name)
+    (tmp_path / "bad" / "x.png").write_bytes(b"x")
+    (tmp_path / "good" / os.fsdecode(b"\xff.jpg")).symlink_to(tmp_path / "bad" / "x.png")
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / "predict.py"), str(digits_run.path), word, "--top", "2"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == code, done.stderr
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) == 2
+    if word == "good":
+        assert "skipped good/\\udcff.jpg: not an image" in done.stderr
+        assert "good/<i>.png" in done.stdout
+    else:
+        assert done.stdout == ""

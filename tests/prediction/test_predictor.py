@@ -1,0 +1,176 @@
+"""Predictions equal what validation gave, whatever the batch, and memory stays flat."""
+
+import shutil
+import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from opsin import build
+from opsin.classifier import load_network
+from opsin.config import Composed, compose
+from opsin.errors import UserError
+from opsin.images import open_images
+from opsin.learned import Learned
+from opsin.loss import class_logits
+from opsin.prediction import Predictor, open_predictor
+from opsin.predictions import softmax
+from opsin.run import train
+from opsin.rundir import RunDirectory
+
+
+def photographs(folder: Path, classes: int) -> None:
+    """Digits in colour, of odd sizes, as JPEG and PNG, in one folder per class."""
+    digits = load_digits(n_class=classes)
+    generator = np.random.default_rng(0)
+    for i in range(300):
+        place = folder / f"class {digits.target[i]}"
+        place.mkdir(exist_ok=True, parents=True)
+        image = Image.fromarray((digits.images[i] * 15).astype(np.uint8)).convert("RGB")
+        size = tuple(generator.integers(20, 60, 2).tolist())
+        image.resize(size, Image.Resampling.BICUBIC).save(place / f"{i}.{'jpg' if i % 2 else 'png'}")
+
+
+def trained(folder: Path, *words: str) -> RunDirectory:
+    run = folder / "run"
+    run.mkdir()
+    common = ("trainer=cpu", "trainer.max_epochs=1", "callbacks.progress.bar=false", "logger=none")
+    train(compose([*common, f"data_dir={folder / 'data'}", f"output_dir={folder}", *words], run))
+    return RunDirectory(run)
+
+
+def validated(run: RunDirectory) -> tuple[NDArray[np.float64], list[str]]:
+    """The probabilities that Lightning's own validation gives, and the files that it reads."""
+    plan = build.plan(Composed.load(run))
+    data = build.data(plan, facts=build.recorded_data(run))
+    loss = build.loss(plan, data)
+    network, _ = build.network(plan, data, loss.num_logits, pretrained=False)
+    build.layout(plan, network)
+    classifier = build.classifier(plan, data, network, loss, record={})
+    load_network(network, run.best)
+    logits: list[torch.Tensor] = []
+    network.register_forward_hook(lambda *call: logits.append(class_logits(call[-1].float())))
+    build.evaluator(plan, run).validate(classifier, data, verbose=False)
+    part = data.part("val")
+    return softmax(torch.cat(logits).numpy()), [part.locate(i) for i in range(len(part))]
+
+
+CASES = {
+    "two classes, one logit, bfloat16": (2, "model=cnn_gap", "trainer.precision=bf16"),
+    "three classes, BatchNorm, cropped": (3, "model=cnn_batchnorm", "datamodule.resize=crop"),
+    "weights in double precision": (3, "model=cnn_gap", "trainer.precision='64'"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_files_give_what_validation_gave(case: str, tmp_path: Path) -> None:
+    classes, *words = CASES[case]
+    photographs(tmp_path / "photos", classes)
+    run = trained(
+        tmp_path,
+        "datamodule=image_folder",
+        f"datamodule.path={tmp_path / 'photos'}",
+        "datamodule.image_size=32",
+        *words,
+    )
+    expected, paths = validated(run)
+    shutil.rmtree(tmp_path / "data")  # what the run itself has kept of its images is not needed
+    predictor = open_predictor(run.path)
+    answers = list(predictor.predict(map(Path, paths)))
+    assert len(answers) >= 16
+    assert [str(answer.path) for answer in answers] == paths
+    found = np.stack([answer.probabilities for answer in answers])
+    np.testing.assert_array_equal(found, expected)
+    assert found.argmax(1).min() >= 0
+    assert not np.allclose(found, found[0])
+    for size in (1, 7):
+        again = list(open_predictor(run.path, batch_size=size).predict(map(Path, paths)))
+        np.testing.assert_allclose(np.stack([answer.probabilities for answer in again]), expected, atol=1e-5)
+
+
+def test_pixels_give_what_validation_gave(digits_run: RunDirectory) -> None:
+    expected, _ = validated(digits_run)
+    predictor = open_predictor(digits_run.path, ["trainer.accelerator=cpu"])
+    pixels = open_images(predictor.learned).part("val").read(np.arange(len(expected)))
+    np.testing.assert_array_equal(predictor.probabilities(pixels), expected)
+    np.testing.assert_array_equal(predictor.probabilities(pixels[:3]), expected[:3])
+    assert predictor.probabilities(pixels[:0]).shape == (0, 10)
+    assert predictor.classes == tuple("0123456789")
+
+
+def test_pixels_of_another_kind_are_refused(digits_run: RunDirectory) -> None:
+    predictor = open_predictor(digits_run.path)
+    with pytest.raises(ValueError, match=r"uint8 \(2, 9, 9, 1\) instead of uint8 \(N, "):
+        predictor.probabilities(np.zeros((2, 9, 9, 1), np.uint8))
+    with pytest.raises(ValueError, match="float64"):
+        predictor.probabilities(np.zeros((2, *predictor.learned.size, 1)))
+
+
+def test_bad_files_stand_among_the_good_ones_in_order(digits_run: RunDirectory, tmp_path: Path) -> None:
+    for i in range(40):
+        if i % 3:
+            Image.fromarray(np.full((9, 9), i * 6, np.uint8)).save(tmp_path / f"{i}.png")
+    paths = [tmp_path / f"{i}.png" for i in range(40)]
+    answers = list(open_predictor(digits_run.path, batch_size=8).predict(paths))
+    assert [answer.path for answer in answers] == paths
+    assert all((answer.probabilities is None) == (i % 3 == 0) for i, answer in enumerate(answers))
+    assert answers[0].reason == "cannot be read: No such file or directory"
+    alone = list(open_predictor(digits_run.path).predict([tmp_path / "38.png"]))
+    np.testing.assert_allclose(answers[38].probabilities, alone[0].probabilities, atol=1e-6)
+    assert not np.allclose(answers[38].probabilities, answers[1].probabilities)
+
+
+@pytest.mark.parametrize("files", [5_000, pytest.param(100_000, marks=pytest.mark.slow)])
+def test_many_files_take_no_more_memory(files: int, digits_run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    predictor = open_predictor(digits_run.path)
+    taken = 0
+
+    def paths() -> Iterator[Path]:
+        nonlocal taken
+        for _ in range(files):
+            taken += 1
+            yield Path("image.png")
+
+    def read(self: Learned, image: Path | bytes) -> NDArray[np.uint8]:
+        return np.zeros((*self.size, 1), np.uint8)
+
+    monkeypatch.setattr(Learned, "read", read)
+    monkeypatch.setattr(Predictor, "_logits", lambda self, pixels: np.zeros((len(pixels), 10), np.float32))
+    tracemalloc.start()
+    try:
+        ahead = 0
+        for count, _ in enumerate(predictor.predict(paths()), 1):
+            ahead = max(ahead, taken - count)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert count == files
+    assert ahead < 2 * predictor.batch_size
+    assert peak < 2.5e6  # 5,000 images of 28 x 28 alone would take 3.9 MB
+
+
+def test_whoever_has_seen_enough_leaves_no_threads_at_work(digits_run: RunDirectory, tmp_path: Path) -> None:
+    answers = open_predictor(digits_run.path).predict(tmp_path / f"{i}" for i in range(10_000))
+    assert next(answers).reason is not None
+    answers.close()
+
+
+def test_what_cannot_answer_is_refused(digits_run: RunDirectory, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is neither a run directory"):
+        open_predictor(tmp_path)
+    with pytest.raises(UserError, match="--batch-size 0"):
+        open_predictor(digits_run.path, batch_size=0)
+    copied = RunDirectory(Path(shutil.copytree(digits_run.path, tmp_path / "copied")))
+    content = torch.load(copied.best, weights_only=True)
+    for tensor in content["state_dict"].values():
+        tensor.fill_(torch.nan)
+    torch.save(content, copied.best)
+    predictor = open_predictor(copied.path)
+    with pytest.raises(UserError, match="its training diverged"):
+        predictor.probabilities(np.zeros((1, *predictor.learned.size, 1), np.uint8))
