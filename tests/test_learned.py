@@ -15,6 +15,7 @@ from opsin.data.sources import ArrayImages, Source, digits
 from opsin.errors import UserError
 from opsin.extraction import Extractor
 from opsin.learned import Learned, find_learned
+from opsin.models.weights import UnreachableError
 from opsin.rundir import RunDirectory
 
 
@@ -159,3 +160,14 @@ def test_imagenet_weights_tell_what_images_they_want(tmp_path: Path, trainer) ->
     vectors = made(small, data, trainer)  # grey images are repeated
     assert vectors.shape == (len(data.part("val")), 1280)
     assert vectors.std() > 0.01
+
+
+def test_a_teacher_that_cannot_be_downloaded_is_told_in_a_teachers_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(*_: object) -> None:
+        raise UnreachableError("The ImageNet weights cannot be downloaded from somewhere (no route).")
+
+    monkeypatch.setattr("opsin.models.weights.HubFile.fetch", unreachable)
+    with pytest.raises(UserError) as caught:
+        find_learned("resnet18", place="model.teacher=")
+    assert "model.teacher=efficientnet_lite0" in str(caught.value)
+    assert "model.weights" not in str(caught.value)

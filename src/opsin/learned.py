@@ -24,7 +24,7 @@ from opsin.data.transform import Interpolation, Preprocess, Resize, fit_image
 from opsin.errors import UserError
 from opsin.extraction import Extractor, extract
 from opsin.models import Network, load_weights
-from opsin.models.weights import KINDS, known_weights
+from opsin.models.weights import KINDS, UnreachableError, known_weights
 from opsin.rundir import RunDirectory, find_runs
 
 NAMED = sorted(set(KINDS["imagenet"]) - {"timm"})
@@ -165,7 +165,15 @@ def find_learned(name: str, image_size: int | None = None, place: str = "") -> L
         )
     size = (image_size, image_size) if image_size else weights.size
     network = resolve_target(f"opsin.models.{name}")(num_logits=1, image_size=size)
-    load_weights(network, "imagenet")
+    try:
+        load_weights(network, "imagenet")
+    except UserError as error:
+        if isinstance(error.__cause__, UnreachableError):
+            offline = (
+                f"{place}efficientnet_lite0 works without a network (pip brings its weights), a run directory too."
+            )
+            raise UserError(f"{error.__cause__} {offline}") from error
+        raise
     return Learned(name, network, None, size, weights.mean, weights.std, 3, "squash", weights.interpolation)
 
 

@@ -130,7 +130,7 @@ def horizontal_bars(
     high: float | None = None,
     text: Text = percent,
 ) -> Markup:
-    """A bar for each name, with its interval where it has one.
+    """A bar for each name, with its interval where it has one; dots where the axis does not hold zero.
 
     Args:
         bars: From top to bottom.
@@ -139,7 +139,7 @@ def horizontal_bars(
         high: Where it ends; None: the largest value.
         text: How values are written.
     """
-    row, name_width = 20, 110
+    row, name_width = 20, min(112, 10 + 7 * max((len(bar.name) for bar in bars), default=0))
     height = _TOP + row * len(bars) + _BOTTOM - 12
     known = [v for bar in bars for v in (bar.value, bar.low, bar.high) if v is not None and math.isfinite(v)]
     ends = (low if low is not None else min([0.0, *known]), high if high is not None else max([0.0, *known]))
@@ -149,10 +149,12 @@ def horizontal_bars(
     for i, bar in enumerate(bars):
         middle = _TOP + row * i + row / 2
         value = min(max(bar.value, x.low), x.high) if math.isfinite(bar.value) else x.low
-        zero = x(min(max(0.0, x.low), x.high))
-        left, width = min(zero, x(value)), round(abs(x(value) - zero), 2)
+        if x.low <= 0 <= x.high:
+            left, width = min(x(0), x(value)), round(abs(x(value) - x(0)), 2)
+            shown = f'<rect class="bar" x="{left}" y="{middle - 6}" width="{width}" height="12"/>'
+        else:  # a bar's length says nothing where the axis has no zero
+            shown = f'<circle class="point" cx="{x(value)}" cy="{middle}" r="4"/>' if math.isfinite(bar.value) else ""
         words = f"{bar.name}: {text(bar.value)}" + (f", {bar.note}" if bar.note else "")
-        shown = f'<rect class="bar" x="{left}" y="{middle - 6}" width="{width}" height="12"/>'
         if bar.low is not None and bar.high is not None and math.isfinite(bar.low) and math.isfinite(bar.high):
             words += f" (95 % interval {text(bar.low)} to {text(bar.high)})"
             reach = x(max(bar.low, x.low)), x(min(bar.high, x.high))

@@ -30,15 +30,17 @@ def columns(board: Leaderboard, verdicts: Sequence[Verdict] = ()) -> Columns:
     """The rows of a leaderboard as text, with what the verdicts say of each."""
     there = {name for row in board.rows for name in row.metrics}
     metrics = [name for name in dict.fromkeys([board.metric, *CUSTOMARY]) if name in there]
-    said = {verdict.b.letter: _said(verdict) for verdict in verdicts}
-    header = ("", "recipe", *metrics, "against first", "runs", "parameters", "images/s", "time")
+    said = {verdict.a.letter: "the first" for verdict in verdicts}
+    said |= {verdict.b.letter: _said(verdict) for verdict in verdicts}
+    against = ("against first",) if said else ()
+    header = ("", "recipe", *metrics, *against, "runs", "parameters", "images/s", "time")
     rows = []
     for row in board.rows:
         cells = (
             f"{NONE if row.rank is None else row.rank} {row.letter}",
             row.name,
             *(spread(name, row.metrics.get(name)) for name in metrics),
-            said.get(row.letter, "the first" if row.rank == 1 and said else ""),
+            *(said.get(row.letter, "") for _ in against),
             row.repeats,
             f"{row.parameters:,}" if row.parameters else NONE,
             f"{row.images_per_second:,.0f}" if row.images_per_second else NONE,

@@ -177,7 +177,7 @@ def _merged(runs: Sequence[RunRecord], values: Callable[[RunRecord], Mapping[str
 
 
 def _differences(rows: Sequence[Row], values: Sequence[Mapping[str, str]]) -> tuple[Difference, ...]:
-    keys = dict.fromkeys(key for of_row in values for key in of_row)
+    keys = sorted({key for of_row in values for key in of_row}, key=lambda key: ("." in key, key))  # parts first
     found = [Difference(key, tuple(of_row.get(key, "") for of_row in values)) for key in keys]
     return tuple(difference for difference in found if len(rows) > 1 and len(set(difference.values)) > 1)
 

@@ -27,6 +27,9 @@ Thumbnails = Callable[[RunDirectory, str, NDArray[np.int64]], NDArray[np.uint8]]
 MOST_FLIPPED = 3
 """Verdicts whose flipped images are shown."""
 
+MOST_OPEN = 6
+"""Verdicts that need no click."""
+
 MOST_PICTURES = 8
 """Of each way."""
 
@@ -65,6 +68,8 @@ def write_comparison(
     Raises:
         UserError: It cannot be written there.
     """
+    if file.is_dir():
+        raise UserError(f"{file} is a folder: name a file with --out, such as {file / 'comparison.html'}")
     board = comparison.leaderboard
     text = render(
         "comparison.html",
@@ -74,6 +79,7 @@ def write_comparison(
         lead=_lead(comparison),
         curves=[_curves(board.on(i), board.metric) for i in range(len(board.boards))],
         most_curves=COLOURS,
+        most_open=MOST_OPEN,
         flipped=[_flipped(verdict, thumbnails) for verdict in comparison.verdicts[:MOST_FLIPPED]],
         links={record.run.path: _link(record.run, file) for row in board.rows for record in row.runs},
         places=_places([record.run.path for row in board.rows for record in row.runs]),

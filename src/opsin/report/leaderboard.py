@@ -128,18 +128,24 @@ class Leaderboard:
         """Why not all rows stand in one order: one sentence for each cause, with the way out."""
         said = []
         if len(self.boards) > 1:
-            sides = "; ".join(
-                f"{', '.join(row.letter for row in self.on(i))} on {board.name} ({board.described})"
-                for i, board in enumerate(self.boards)
-            )
-            carved = any(board.seeds for board in self.boards)
-            way_out = f"; carved {self.split} images are the same with datamodule.split_seed=N for all runs"
-            said.append(
-                f"Not ranked together, because their {self.split} images differ: {sides}. A number on other images "
-                f"says nothing about which is better{way_out * carved}."
-            )
+            said.append(self._other_images())
         said.extend(self._unknown(row) for row in self.rows if row.rank is None)
         return said
+
+    def _other_images(self, most: int = 5) -> str:
+        sides = [
+            f"{', '.join(row.letter for row in self.on(i))} on {board.name} ({board.described})"
+            for i, board in enumerate(self.boards)
+        ]
+        more = [f"and {len(sides) - most} more"] if len(sides) > most else []
+        way_out = (
+            f" Carved {self.split} images are the same where every recipe has the same seeds, or all runs have the "
+            "same datamodule.split_seed."
+        )
+        return (
+            f"Not ranked together, because their {self.split} images differ: {'; '.join(sides[:most] + more)}. "
+            "A number on other images says nothing about which is better."
+        ) + way_out * any(board.seeds for board in self.boards)
 
     def _unknown(self, row: Row) -> str:
         if self.metric not in row.metrics:
@@ -166,7 +172,7 @@ def leaderboard(runs: Iterable[RunDirectory | RunRecord], metric: str = "test/ac
     finished = [record for record in records if record.metrics]
     others = tuple(record for record in records if not record.metrics)
     _check_metric(metric, finished)
-    groups, repeated = _grouped(finished)
+    groups, repeated = _grouped(finished, metric.split("/")[0])
     mode = "min" if metric.endswith(("/loss", "/ece")) else "max"
     sign = 1 if mode == "min" else -1
     rows = [Row("", "", group, _metrics(group)) for group in groups]
@@ -197,12 +203,16 @@ def _check_metric(metric: str, finished: Sequence[RunRecord]) -> None:
         raise UserError(f"--metric {metric}: no finished run has it{hint} There are {', '.join(known)}.")
 
 
-def _grouped(records: Sequence[RunRecord]) -> tuple[list[tuple[RunRecord, ...]], list[RunRecord]]:
-    """Runs of one config together, and those that only repeat another run."""
-    groups: dict[frozenset[tuple[str, Any]], dict[tuple[Any, ...], RunRecord]] = {}
+def _grouped(records: Sequence[RunRecord], split: str) -> tuple[list[tuple[RunRecord, ...]], list[RunRecord]]:
+    """Runs of one config together, and those that only repeat another run.
+
+    Images that the dataset brings have to be the same too: files may have changed between two runs.
+    """
+    groups: dict[Any, dict[tuple[Any, ...], RunRecord]] = {}
     repeated = []
     for record in sorted(records, key=lambda record: record.run.result.stat().st_mtime, reverse=True):
-        group = groups.setdefault(frozenset(record.config.items()), {})
+        images = None if _is_carved(record, split) else record.images(split)
+        group = groups.setdefault((frozenset(record.config.items()), images), {})
         if group.setdefault(record.repetition, record) is not record:
             repeated.append(record)
     return [tuple(group[key] for key in sorted(group, key=_repetition_order)) for group in groups.values()], repeated
@@ -243,19 +253,19 @@ def _boarded(rows: Sequence[Row], metric: str) -> tuple[list[Row], list[Board]]:
 
 def _names(rows: Sequence[Row]) -> list[str]:
     """What sets each row apart from the others of its board."""
-    names = [_name(row, rows) for row in rows]
+    names = [_name(row, [other for other in rows if other.board == row.board]) for row in rows]
     return [_told_apart(i, names, rows) for i in range(len(rows))]
 
 
 def _name(row: Row, rows: Sequence[Row]) -> str:
-    """Its network, then the parts and the words of the command line that not all rows share."""
+    """Its network, then the parts and the words of the command line that not all rows share, itself among them."""
     choices, config = row.runs[0].choices, row.runs[0].config
     apart = [
         f"{key}={option}"
         for key, option in choices.items()
         if key not in ("model", *QUIET) and any(other.runs[0].choices.get(key) != option for other in rows)
     ]
-    shared = set.intersection(*(set(other.runs[0].words) for other in rows if other.board == row.board))
+    shared = set.intersection(*(set(other.runs[0].words) for other in rows))
     words = [word for word in row.runs[0].words if word not in shared and word.lstrip("+~").split("=")[0] in config]
     return " ".join([choices.get("model", "?"), *apart, *words])
 
@@ -276,9 +286,13 @@ def _letter(index: int) -> str:
 
 
 def _carved_by(row: Row, split: str) -> tuple[Any, ...]:
-    origin = (row.runs[0].result.get("data") or {}).get("origin") or {}
     seeds = {run.config.get("datamodule.split_seed", run.repetition[0]) for run in row.runs}
-    return tuple(sorted(seeds, key=str)) if origin.get(split) == "carved" else ()
+    return tuple(sorted(seeds, key=str)) if _is_carved(row.runs[0], split) else ()
+
+
+def _is_carved(run: RunRecord, split: str) -> bool:
+    origin = (run.result.get("data") or {}).get("origin") or {}
+    return bool(origin.get(split) == "carved")
 
 
 def _mean(values: Iterable[Any]) -> float | None:

@@ -56,6 +56,12 @@ class RunRecord:
     repetition: tuple[Any, ...]
 
     @property
+    def repeat(self) -> str:
+        """Which repetition of its recipe it is, in words: `seed 0`, or `seed 0, fold 3`."""
+        seed, fold = self.repetition
+        return f"seed {seed}, fold {fold}" if "datamodule.num_folds" in self.config else f"seed {seed}"
+
+    @property
     def metrics(self) -> dict[str, float]:
         """What was measured at the best epoch and by the test; empty unless the run has finished."""
         found = self.result.get("metrics")

@@ -120,6 +120,8 @@ class Verdict:
             return "The best epochs were chosen on these very images: --metric test/acc asks others."
         if len(self.duels) == 1:
             return "This compares two trained networks; whether the recipe is better takes several seeds of each."
+        if len({duel.a.repetition[1] for duel in self.duels}) > 1:
+            return "Folds share training images, so p over folds is smaller than it should be."
         if self.shown:
             return "So it holds for the recipes, as far as these seeds tell."
         if self.adjusted < LEVEL:

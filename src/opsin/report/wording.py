@@ -25,9 +25,9 @@ def percent(value: float | None) -> str:
     """A share as per cent, with as many digits as tell it from the whole."""
     if value is None or not math.isfinite(value):
         return NONE
-    digits = 1 if 0.01 <= abs(value) <= 0.99 else 2
-    text = f"{value * 100:.{digits}f}".rstrip("0").rstrip(".")
-    return f"{'0' if text == '-0' else text} %"
+    if abs(value * 100 - round(value * 100)) < 1e-9:
+        return f"{round(value * 100)} %"
+    return f"{value:.{1 if 0.02 <= abs(value) <= 0.98 else 2}%}".replace("%", " %")
 
 
 def seconds(value: float | None) -> str:

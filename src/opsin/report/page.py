@@ -1,0 +1,107 @@
+"""The report of a run: one self-contained page, made of what lies in its directory."""
+
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from opsin.analysis.mistakes import class_table
+from opsin.errors import UserError
+from opsin.predictions import Predictions, read_predictions
+from opsin.report.curves import best_epoch, curves, read_epochs
+from opsin.report.findings import calibration, class_bars, confusion, pair_rows
+from opsin.report.model_table import read_model_table
+from opsin.report.shown import read_pictures
+from opsin.report.templating import render
+from opsin.report.verdict import verdict
+from opsin.rundir import RunDirectory, write_atomically
+
+RECORDED = (
+    "error",
+    "stopped",
+    "monitor",
+    "metrics",
+    "parameters",
+    "throughput",
+    "seconds",
+    "data",
+    "choices",
+    "settings",
+    "hardware",
+    "versions",
+    "commit",
+    "seed",
+    "weights",
+)
+"""What the page tells of a result; a run that failed early has not come to all of it."""
+
+
+def report_file(run: RunDirectory) -> Path:
+    """Where the report of a run lies."""
+    return run.path / "report.html"
+
+
+def write_report(run: RunDirectory) -> Path:
+    """Write `report.html` into a run directory: of a run that finished, failed, was interrupted or is still going.
+
+    It tells what there is: without predictions there is no confusion matrix, and so on, and the page says how to make
+    them. Nothing but the run directory is read.
+
+    Returns:
+        The file; whole at every moment.
+    """
+    result: dict[str, Any] = {**dict.fromkeys(RECORDED), **run.read_result()}
+    config = _yaml(run.config)
+    rows = read_epochs(run)
+    best = best_epoch(rows, result, config.get("monitor") or {})
+    predictions, missing = _predictions(run)
+    judged = predictions.get("test", predictions.get("val"))
+    name = (result["choices"] or {}).get("model") or "A network"
+    page = render(
+        "report.html",
+        run=run,
+        name=name,
+        made=datetime.fromtimestamp(run.config.stat().st_mtime).strftime("%d %B %Y, %H:%M"),
+        result=result,
+        status=result.get("status", "not begun"),
+        rows=rows,
+        best=best,
+        curves=curves(rows, best) if rows else None,
+        verdict=verdict(name, result, judged) if judged else None,
+        missing=missing,
+        judged=judged,
+        classes=class_table(judged) if judged else [],
+        class_bars=class_bars(judged) if judged else None,
+        confusion=confusion(judged) if judged else None,
+        pairs=pair_rows(judged) if judged else [],
+        calibration=calibration(predictions) if judged else None,
+        pictures=read_pictures(run),
+        model=read_model_table(run),
+        words=(_yaml(run.overrides).get("overrides") or []),
+        config=run.config.read_text(encoding="utf-8"),
+    )
+    write_atomically(report_file(run), page)
+    return report_file(run)
+
+
+def _predictions(run: RunDirectory) -> tuple[dict[str, Predictions], str | None]:
+    """The predictions of val and test, as far as they can be read, and why the test's cannot."""
+    found, missing = {}, None
+    for split in ("val", "test"):
+        try:
+            predictions = read_predictions(run, split)
+        except UserError as error:
+            missing = str(error)
+        else:
+            if len(predictions):
+                found[split] = predictions
+    return found, missing
+
+
+def _yaml(file: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, yaml.YAMLError):
+        return {}
+    return content if isinstance(content, dict) else {}

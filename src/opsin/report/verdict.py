@@ -1,0 +1,85 @@
+"""What came out, in words: one sentence with its interval, and what that means."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from opsin.analysis.intervals import Interval, wilson_interval
+from opsin.predictions import Predictions
+from opsin.report.wording import percent
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The result of a run.
+
+    Attributes:
+        accuracy: On the images of the split, with its 95 % interval.
+        split: test; val where no test images were read.
+        images: How many.
+        sentence: The result.
+        meaning: What it means, sentence by sentence.
+    """
+
+    accuracy: Interval
+    split: str
+    images: int
+    sentence: str
+    meaning: tuple[str, ...]
+
+
+def verdict(name: str, result: Mapping[str, Any], predictions: Predictions) -> Verdict:
+    """The result of a run in words.
+
+    Args:
+        name: Of the network.
+        result: The run's `result.json`.
+        predictions: Of test; of val where there are none.
+    """
+    images, correct = len(predictions), int(predictions.correct.sum())
+    accuracy = wilson_interval(correct, images)
+    classes = len(predictions.classes)
+    data = (result.get("data") or {}).get("name", "its data")
+    sentence = (
+        f"{name} tells the {classes} classes of {data} apart with {percent(accuracy.estimate)} accuracy on "
+        f"{images:,} {'test' if predictions.split == 'test' else 'validation'} images "
+        f"(95 % interval {percent(accuracy.low)} to {percent(accuracy.high)})."
+    )
+    meaning = (_chance(predictions, accuracy), _reach(predictions), *_fit(result, accuracy))
+    return Verdict(accuracy, predictions.split, images, sentence, meaning)
+
+
+def _chance(predictions: Predictions, accuracy: Interval) -> str:
+    wrong = len(predictions) - int(predictions.correct.sum())
+    shares = [float((predictions.targets == i).mean()) for i in range(len(predictions.classes))]
+    most = max(range(len(shares)), key=shares.__getitem__)
+    always = f"always answering {predictions.classes[most]} would be right in {percent(shares[most])}"
+    if accuracy.low <= shares[most]:
+        return f"That is no better than chance, as far as these images tell: {always}."
+    one_in = f", about one in {round(len(predictions) / wrong):,}" if 0 < wrong <= len(predictions) / 2 else ""
+    return f"{wrong:,} images are told wrongly{one_in}; {always}."
+
+
+def _reach(predictions: Predictions) -> str:
+    if predictions.split == "test":
+        return (
+            "The interval says how far the choice of these test images reaches. It does not hold for images of another "
+            "kind, nor for what another seed would give: that takes several runs, see scripts/compare.py."
+        )
+    return (
+        "The best epoch was chosen on these very images, so the figure flatters; no test images have been read with "
+        "the best checkpoint."
+    )
+
+
+def _fit(result: Mapping[str, Any], accuracy: Interval) -> tuple[str, ...]:
+    """What training and validation accuracy tell beside it."""
+    metrics = result.get("metrics") or {}
+    train, val = metrics.get("train/acc"), metrics.get("val/acc")
+    if train is None or val is None:
+        return ()
+    said = f"At the best epoch it was {percent(train)} on training images as augmented, {percent(val)} on validation"
+    gap = train - val
+    if gap > max(0.02, 2 * (accuracy.high - accuracy.low)):
+        return (f"{said}: the gap says that it has learned some training images by heart.",)
+    return (f"{said}.",)

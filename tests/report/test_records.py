@@ -1,0 +1,68 @@
+import shutil
+from pathlib import Path
+
+import pytest
+
+from made_runs import made_run
+from opsin.errors import UserError
+from opsin.report.records import collect, read_record
+
+
+def test_runs_are_found_at_any_depth_each_once(tmp_path: Path) -> None:
+    runs = [made_run(tmp_path / "outputs" / place, [True]) for place in ("day/one", "day/sweep/0_a", "day/sweep/1_b")]
+    (tmp_path / "outputs" / "latest").symlink_to(runs[0].path)
+    places = [tmp_path / "outputs" / "day" / "one", tmp_path / "outputs", tmp_path / "outputs" / "latest"]
+    assert [record.run.path for record in collect(places)] == [run.path for run in runs]
+
+
+def test_what_is_no_run_is_said(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="nowhere is no folder"):
+        collect([tmp_path / "nowhere"])
+    with pytest.raises(UserError, match="holds no run"):
+        collect([tmp_path])
+
+
+def test_runs_without_a_result_tell_their_status(tmp_path: Path) -> None:
+    for name in ("ok", "failed", "stopped", "broken", "list", "begun", "bad_config"):
+        made_run(tmp_path / name, [True])
+    (tmp_path / "failed/result.json").write_text('{"status": "failed", "error": "UserError: no\\nweights"}')
+    (tmp_path / "stopped/result.json").write_text('{"status": "interrupted"}')
+    (tmp_path / "broken/result.json").write_text('{"status": "fini')
+    (tmp_path / "list/result.json").write_text("[1]")
+    (tmp_path / "begun/result.json").unlink()
+    (tmp_path / "bad_config/config.yaml").write_text("a: [1\nb: ${nothing}")
+    (tmp_path / "job").mkdir()
+    (tmp_path / "job/error.txt").write_text("Traceback\n  here\nopsin.errors.UserError: a typo\n\n")
+    found = {record.run.path.name: record for record in collect([tmp_path])}
+    assert {name: record.status for name, record in found.items()} == {
+        "ok": "finished",
+        "failed": "failed",
+        "stopped": "interrupted",
+        "broken": "unreadable",
+        "list": "unreadable",
+        "begun": "no result",
+        "bad_config": "unreadable",
+        "job": "failed",
+    }
+    assert found["failed"].reason == "UserError: no weights"
+    assert found["job"].reason == "opsin.errors.UserError: a typo"
+    assert [name for name, record in found.items() if record.metrics] == ["ok"]
+
+
+def test_only_what_has_a_say_in_learning_is_compared(tmp_path: Path) -> None:
+    aside = {"seed": 3, "data_dir": "/elsewhere", "callbacks.progress.bar": False, "logger.tensorboard.flush": 2}
+    plain, moved, patient = (
+        read_record(made_run(tmp_path / str(i), [True], config=config))
+        for i, config in enumerate(({}, aside, {"callbacks.early_stopping.patience": 2}))
+    )
+    assert plain.config == moved.config
+    assert plain.repetition != moved.repetition
+    assert plain.config != patient.config
+
+
+def test_what_was_measured_on_part_of_the_images_is_not_the_same(tmp_path: Path) -> None:
+    runs = [made_run(tmp_path / name, [True] * length) for name, length in (("all", 9), ("again", 9), ("some", 4))]
+    digests = [read_record(run).images("test") for run in runs]
+    assert digests[0] == digests[1] != digests[2]
+    shutil.rmtree(runs[0].path / "predictions")
+    assert read_record(runs[0]).images("test") is None
