@@ -1,0 +1,112 @@
+"""Small matrices as drawings with their numbers in them: what a convolution reads, and what it writes."""
+
+import html
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib import colormaps
+from numpy.typing import NDArray
+
+CELL = 44
+_FOCUS = "#d9480f"
+
+Numbers = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Window:
+    """Cells of a drawing that are framed.
+
+    Attributes:
+        cells: (row, column) of each.
+        notes: A small text in each, such as the weight that it is multiplied with; may be empty.
+    """
+
+    cells: tuple[tuple[int, int], ...]
+    notes: tuple[str, ...] = ()
+
+
+def number(value: float) -> str:
+    """A number as short as it can be: 3, -0.25, 1.2; at most two decimals."""
+    return f"{value:.2f}".rstrip("0").rstrip(".").replace("-0", "-0" if abs(value) >= 0.005 else "0")
+
+
+def matrix(
+    values: Numbers,
+    title: str,
+    *,
+    colours: str = "Greys_r",
+    limits: tuple[float, float] = (0, 1),
+    border: int = 0,
+    window: Window | None = None,
+    known: int | None = None,
+    name: str = "",
+) -> str:
+    """A matrix as an SVG that fills the width it is given; numbers stand in the cells where there is room.
+
+    Args:
+        values: `(H, W)`.
+        title: Said below.
+        colours: One of matplotlib's palettes.
+        limits: Values of its first and last colour.
+        border: Rows and columns at each side that are padding, drawn hatched.
+        window: Cells to frame.
+        known: Only so many cells, row by row, are known yet; None: all.
+        name: A CSS class for it.
+    """
+    rows, columns = values.shape
+    paint = _painter(colours, limits)
+    written = max(rows, columns) <= 14
+    noted = set(window.cells) if window and window.notes else set()
+    parts = [_HATCH]
+    for row in range(rows):
+        for column in range(columns):
+            x, y = column * CELL, row * CELL
+            if known is not None and row * columns + column >= known:
+                parts.append(f'<rect x="{x}" y="{y}" width="{CELL}" height="{CELL}" class="unknown"/>')
+                continue
+            value = float(values[row, column])
+            padded = border and not (border <= row < rows - border and border <= column < columns - border)
+            fill, ink = ("url(#hatch)", "currentColor") if padded else paint(value)
+            parts.append(f'<rect x="{x}" y="{y}" width="{CELL}" height="{CELL}" fill="{fill}" class="cell"/>')
+            if written:
+                parts.append(
+                    _text(x + CELL / 2, y + CELL / 2 + (12 if (row, column) in noted else 5), number(value), ink, 14)
+                )
+    for i, (row, column) in enumerate(window.cells if window else ()):
+        x, y = column * CELL, row * CELL
+        parts.append(f'<rect x="{x + 2}" y="{y + 2}" width="{CELL - 4}" height="{CELL - 4}" class="focus"/>')
+        if window and window.notes and written:
+            parts.append(f'<rect x="{x + 2}" y="{y + 2}" width="{CELL - 4}" height="16" fill="{_FOCUS}"/>')
+            parts.append(_text(x + CELL / 2, y + 14.5, window.notes[i], "#fff", 12))
+    picture = (
+        f'<svg viewBox="-2 -2 {columns * CELL + 4} {rows * CELL + 4}" role="img" '
+        f'aria-label="{html.escape(title)}">{"".join(parts)}</svg>'
+    )
+    share = f"flex: {columns} 1 0; max-width: {columns * CELL + 4}px"
+    return f'<figure class="{name}" style="{share}">{picture}<figcaption>{html.escape(title)}</figcaption></figure>'
+
+
+_HATCH = (
+    '<defs><pattern id="hatch" width="7" height="7" patternUnits="userSpaceOnUse" patternTransform="rotate(45)">'
+    '<rect width="2" height="7" class="hatch"/></pattern></defs>'
+)
+
+
+def _painter(palette: str, limits: tuple[float, float]) -> Callable[[float], tuple[str, str]]:
+    """Gives the colour of a value, and a colour of text that can be read on it."""
+    low, high = limits
+    table = colormaps[palette]
+
+    def paint(value: float) -> tuple[str, str]:
+        red, green, blue, _ = table(min(1.0, max(0.0, (value - low) / (high - low))))
+        light = 0.299 * red + 0.587 * green + 0.114 * blue
+        fill = f"#{round(red * 255):02x}{round(green * 255):02x}{round(blue * 255):02x}"
+        return fill, "#111" if light > 0.55 else "#fff"
+
+    return paint
+
+
+def _text(x: float, y: float, text: str, fill: str, size: int) -> str:
+    return f'<text x="{x}" y="{y}" fill="{fill}" font-size="{size}" text-anchor="middle">{html.escape(text)}</text>'

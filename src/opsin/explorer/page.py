@@ -1,0 +1,67 @@
+"""The page: its frame, its look, and the application that serves it."""
+
+from importlib import resources
+from pathlib import Path
+
+import gradio as gr
+from fastapi import FastAPI
+from fastapi.responses import FileResponse, PlainTextResponse, Response
+
+from opsin.explorer import board, classify, convolution, inside
+from opsin.explorer.doors import Doors
+from opsin.explorer.networks import Networks
+from opsin.explorer.uploads import MOST_BYTES
+
+TITLE = "Opsin explorer"
+
+
+def application(outputs: Path) -> FastAPI:
+    """The explorer of the runs in a folder, as an application to serve.
+
+    Args:
+        outputs: The folder of runs; nothing else is read, but what is uploaded.
+    """
+    app = FastAPI(title=TITLE, docs_url=None, redoc_url=None, openapi_url=None)
+    networks = Networks(outputs)
+
+    @app.get("/report/{name:path}")
+    def report(name: str) -> Response:
+        file = board.report_file(networks, name)
+        return (
+            FileResponse(file, media_type="text/html") if file else PlainTextResponse("There is no such report.", 404)
+        )
+
+    page = build_page(networks)
+    page.queue(default_concurrency_limit=4, api_open=False)
+    app = gr.mount_gradio_app(
+        app,
+        page,
+        "/",
+        theme=gr.themes.Default(primary_hue="orange"),  # its fonts come with Gradio
+        css=(resources.files("opsin.explorer") / "page.css").read_text(encoding="utf-8"),
+        footer_links=[],
+        run_history=False,
+        ssr_mode=False,
+        max_file_size=MOST_BYTES,
+        show_error=True,
+        enable_monitoring=False,
+        mcp_server=False,
+    )
+    app.add_middleware(Doors)
+    return app
+
+
+def build_page(networks: Networks) -> gr.Blocks:
+    """The tabs, over the runs in a folder."""
+    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 3600)) as page:
+        gr.Markdown("# Opsin explorer")
+        with gr.Tabs():
+            with gr.Tab("Convolution", id="convolution"):
+                convolution.build()
+            with gr.Tab("Classify", id="classify") as tab:
+                classify.build(networks, tab)
+            with gr.Tab("Inside", id="inside") as tab:
+                inside.build(networks, tab)
+            with gr.Tab("Runs", id="runs") as tab:
+                board.build(networks, tab)
+    return page
