@@ -62,6 +62,7 @@ class Declared(BaseModel):
     data_dir: str
     output_dir: str
     resume: str | None = None
+    report: bool = True
 
 
 def _given(*names: str) -> frozenset[str]:
@@ -101,6 +102,7 @@ class Plan:
 
     nodes: Mapping[str, Any]
     seed: int
+    report: bool
 
     def __getitem__(self, section: str) -> Node:
         node = self.nodes[section]
@@ -129,7 +131,7 @@ def plan(composed: Composed) -> Plan:
         raise UserError("callbacks: a run needs opsin.callbacks.Checkpoints, because the best epoch is what is tested")
     if epochs := nodes["trainer"].arguments.get("max_epochs"):
         Transfer(**nodes["model"].beside).check_length(epochs)
-    return Plan(nodes, declared.seed)
+    return Plan(nodes, declared.seed, declared.report)
 
 
 def data(plan: Plan, facts: Mapping[str, Any] | None = None) -> ImageDataModule:

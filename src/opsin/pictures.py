@@ -4,6 +4,7 @@ import base64
 import io
 import math
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -116,7 +117,7 @@ def grid(
     canvas = Image.new("RGB", (columns * (cell[0] + _GAP) + _GAP, top + rows * height + _GAP), PAPER)
     pen = ImageDraw.Draw(canvas)
     if title:
-        pen.text((_GAP, _GAP), title, fill=INK, font=ImageFont.load_default(15))
+        pen.text((_GAP, _GAP), title, fill=INK, font=font(15))
     for i, image in enumerate(small):
         x, y = _GAP + (i % columns) * (cell[0] + _GAP), top + _GAP + (i // columns) * height
         canvas.paste(Image.fromarray(image), (x + (cell[0] - image.shape[1]) // 2, y))
@@ -125,13 +126,21 @@ def grid(
     return np.asarray(canvas)
 
 
+@cache
+def font(size: int) -> ImageFont.FreeTypeFont:
+    """Letters of a size in pixels: those that matplotlib brings, which have far more signs than Pillow's own."""
+    import matplotlib as mpl
+
+    return ImageFont.truetype(Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)
+
+
 def _write(pen: ImageDraw.ImageDraw, caption: str, place: tuple[int, int], width: int) -> None:
-    font = ImageFont.load_default(12)
+    letters = font(12)
     for row, line in enumerate(caption.split("\n")):
         shown_line = line
-        while shown_line and pen.textlength(shown_line, font) > width:
+        while shown_line and pen.textlength(shown_line, letters) > width:
             shown_line = shown_line[:-2] + "…" if len(shown_line) > 2 else ""
-        pen.text((place[0] + width / 2, place[1] + row * _LINE), shown_line, fill=INK, font=font, anchor="ma")
+        pen.text((place[0] + width / 2, place[1] + row * _LINE), shown_line, fill=INK, font=letters, anchor="ma")
 
 
 def encoded(image: Pixels, kind: Literal["PNG", "JPEG", "WEBP"] = "PNG", quality: int = 85) -> bytes:

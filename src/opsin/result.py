@@ -216,6 +216,7 @@ def closing_words(record: Mapping[str, Any], run: RunDirectory) -> str:
         f"{record['seconds']['total']:.0f} s in all"
         + (f"; {record['throughput']:,.0f} training images/s" if record["throughput"] else ""),
         "",
+        *([f"report      {place}/report.html"] if (run.path / "report.html").exists() else []),
         f"result      {place}/result.json",
         f"test again  python scripts/evaluate.py {place}",
         "dashboard   make dashboard",

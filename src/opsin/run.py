@@ -13,8 +13,10 @@ from opsin.callbacks import Checkpoints
 from opsin.classifier import load_network
 from opsin.collecting import collect
 from opsin.config import Composed, is_spawned
+from opsin.data import ImageDataModule
 from opsin.loggers import TensorBoard
-from opsin.models import summarise, summary_text
+from opsin.models import Network, summarise, summary_text
+from opsin.predictions import Predictions
 from opsin.rundir import RunDirectory
 from opsin.tuning import settle_batch_size
 from opsin.unfreezing import Unfreezing
@@ -81,10 +83,9 @@ def train(composed: Composed) -> float:
         unfreezing.verify_tested(network)
         trainer.test(classifier, data, verbose=False)
 
-        if outputs := classifier.outputs["test"]:
-            predictions = collect(outputs, data, "test")
-            if writes:
-                predictions.write(run)
+        predictions = collect(outputs, data, "test") if (outputs := classifier.outputs["test"]) else None
+        if predictions and writes:
+            predictions.write(run)
 
         record |= result.outcome(trainer, classifier, checkpoints, data)
         record["frozen"] = {"stages": list(unfreezing.untouched), "verified": unfreezing.verified}
@@ -92,9 +93,25 @@ def train(composed: Composed) -> float:
             if isinstance(logger, TensorBoard):
                 logger.log_outcome(result.hyperparameters(composed), record["metrics"], trainer.global_step)
     if writes:
+        if plan.report and predictions:
+            report(run, data, network, predictions)
         log.info(result.closing_words(record, run))
     assert checkpoints.best_value is not None
     return checkpoints.best_value
+
+
+def report(run: RunDirectory, data: ImageDataModule, network: Network, predictions: Predictions) -> None:
+    """Write `report.html` and its pictures; the run is finished, and does not fail for want of them."""
+    from opsin.illustrations import (
+        illustrate,
+    )  # here: it brings captum and matplotlib, a second that the start is spared
+    from opsin.report.page import write_report
+
+    try:
+        illustrate(run, data, network, predictions)
+        write_report(run)
+    except Exception as error:
+        log.warning("there is no report (%s); python scripts/report.py %s tries again", error, run.path)
 
 
 def evaluate(run: RunDirectory, split: Literal["val", "test"] = "test") -> dict[str, Any]:

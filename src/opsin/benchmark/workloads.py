@@ -68,12 +68,13 @@ class Workload:
 
 
 ALL: tuple[Contestant, ...] = ("bare", "bare_same", "common", "opsin")
-RANDOM = ("model.weights=none",)  # a network is as fast with random weights, and nothing need be downloaded
+SAME_WORK = ("model.weights=none", "report=false")
+"""A network is as fast with random weights, and nothing need be downloaded; nobody else writes a report."""
 
 
 def _transfer(model: str, contestants: tuple[Contestant, ...], counts: tuple[int, int, int]) -> Workload:
     """Ten epochs of a pretrained network on photographs at 224 pixels."""
-    return Workload(model, "runs", "photos", model, 224, 32, contestants, counts, words=RANDOM)
+    return Workload(model, "runs", "photos", model, 224, 32, contestants, counts, words=SAME_WORK)
 
 
 WORKLOADS = (
