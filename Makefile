@@ -4,7 +4,7 @@ BIN := .venv/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-all check format benchmark dashboard clean
+.PHONY: help setup train test test-all check format benchmark dashboard explore clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,7 +39,10 @@ benchmark: setup ## measure Opsin beside bare PyTorch and common practice (ARGS=
 	$(BIN)/python scripts/benchmark.py $(ARGS)
 
 dashboard: setup ## open TensorBoard on outputs/
-	$(BIN)/tensorboard --logdir outputs
+	$(BIN)/python scripts/dashboard.py $(ARGS)
+
+explore: setup ## open a page to play with convolutions and with the networks of your runs
+	$(BIN)/python scripts/explore.py $(ARGS)
 
 clean: ## delete caches (runs in outputs/ and data in data/ stay)
 	rm -rf .mypy_cache .pytest_cache .ruff_cache build src/*.egg-info
