@@ -7,7 +7,7 @@ from scipy import stats
 
 from made_runs import made_run
 from opsin.errors import UserError
-from opsin.report.leaderboard import _letter, leaderboard
+from opsin.report.leaderboard import leaderboard
 from opsin.rundir import RunDirectory
 
 
@@ -112,7 +112,3 @@ def test_folds_are_one_row(tmp_path: Path) -> None:
     (row,) = leaderboard(runs).rows
     assert row.repeats == "3 folds"
     assert [run.repeat for run in row.runs] == ["seed 0, fold 0", "seed 0, fold 1", "seed 0, fold 2"]
-
-
-def test_letters() -> None:
-    assert [_letter(i) for i in (0, 25, 26, 27, 52, 701, 702)] == ["A", "Z", "AA", "AB", "BA", "ZZ", "AAA"]

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from opsin.analysis.intervals import Interval
-from opsin.report.leaderboard import QUIET, Leaderboard, Row, leaderboard
+from opsin.report.leaderboard import Leaderboard, Row, leaderboard
+from opsin.report.naming import QUIET
 from opsin.report.paired_tests import Duel, Verdict, verdicts
 from opsin.report.records import REPEATS, RunRecord, collect, flat
 

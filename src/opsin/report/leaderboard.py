@@ -2,18 +2,15 @@
 
 import difflib
 import math
-import string
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from opsin.analysis.intervals import Interval, t_interval
 from opsin.errors import UserError
+from opsin.report.naming import letter, names
 from opsin.report.records import RunRecord, read_record
 from opsin.rundir import RunDirectory
-
-QUIET = ("callbacks", "logger", "feature_cache", "debug")
-"""Parts whose choice names no recipe."""
 
 
 @dataclass(frozen=True)
@@ -77,14 +74,14 @@ class Board:
     Attributes:
         name: Of the dataset.
         split: test or val.
-        count: Of images, of one run.
+        count: Of images that one run was measured on.
         images: Digests, one for each division of the images among the runs.
         seeds: By which they were carved out of the training images; empty where the dataset brings them.
     """
 
     name: str
     split: str
-    count: int | None
+    count: int
     images: frozenset[str]
     seeds: tuple[Any, ...] = ()
 
@@ -92,7 +89,7 @@ class Board:
     def described(self) -> str:
         """Which images these are, in words."""
         carved = f", carved by seed {', '.join(map(str, self.seeds))}" if self.seeds else ""
-        return f"{self.count or 0:,} images{carved}"
+        return f"{self.count:,} images{carved}"
 
 
 @dataclass(frozen=True)
@@ -177,7 +174,6 @@ def leaderboard(runs: Iterable[RunDirectory | RunRecord], metric: str = "test/ac
     sign = 1 if mode == "min" else -1
     rows = [Row("", "", group, _metrics(group)) for group in groups]
     rows, boards = _boarded(rows, metric)
-    rows = [replace(row, name=name) for row, name in zip(rows, _names(rows), strict=True)]
 
     def order(row: Row) -> tuple[float, float, str]:
         place = len(boards) if row.board is None else row.board
@@ -185,11 +181,11 @@ def leaderboard(runs: Iterable[RunDirectory | RunRecord], metric: str = "test/ac
         return place, math.inf if math.isnan(value) else value * sign, row.name
 
     ranked: list[Row] = []
-    for i, row in enumerate(sorted(rows, key=order)):
+    for i, row in enumerate(sorted(_named(rows), key=order)):
         before = [r for r in ranked if r.board == row.board and r.board is not None]
         tied = before and before[-1].metrics[metric].estimate == row.metrics[metric].estimate
         rank = None if row.board is None else before[-1].rank if tied else len(before) + 1
-        ranked.append(replace(row, letter=_letter(i), rank=rank))
+        ranked.append(replace(row, letter=letter(i), rank=rank))
     return Leaderboard(metric, mode, tuple(ranked), tuple(boards), others, tuple(repeated))
 
 
@@ -241,9 +237,8 @@ def _boarded(rows: Sequence[Row], metric: str) -> tuple[list[Row], list[Board]]:
             continue
         place = next((i for i, board in enumerate(boards) if board.images == known), None)
         if place is None:
-            data = row.runs[0].result.get("data") or {}
-            count = (data.get("counts") or {}).get(split)
-            boards.append(Board(str(data.get("name")), split, count, known, _carved_by(row, split)))
+            name = str((row.runs[0].result.get("data") or {}).get("name"))
+            boards.append(Board(name, split, row.runs[0].count(split), known, _carved_by(row, split)))
             place = len(boards) - 1
         placed.append(replace(row, board=place))
     by_rows = sorted(range(len(boards)), key=lambda i: -sum(row.board == i for row in placed))
@@ -251,38 +246,14 @@ def _boarded(rows: Sequence[Row], metric: str) -> tuple[list[Row], list[Board]]:
     return placed, [boards[i] for i in by_rows]
 
 
-def _names(rows: Sequence[Row]) -> list[str]:
-    """What sets each row apart from the others of its board."""
-    names = [_name(row, [other for other in rows if other.board == row.board]) for row in rows]
-    return [_told_apart(i, names, rows) for i in range(len(rows))]
-
-
-def _name(row: Row, rows: Sequence[Row]) -> str:
-    """Its network, then the parts and the words of the command line that not all rows share, itself among them."""
-    choices, config = row.runs[0].choices, row.runs[0].config
-    apart = [
-        f"{key}={option}"
-        for key, option in choices.items()
-        if key not in ("model", *QUIET) and any(other.runs[0].choices.get(key) != option for other in rows)
-    ]
-    shared = set.intersection(*(set(other.runs[0].words) for other in rows))
-    words = [word for word in row.runs[0].words if word not in shared and word.lstrip("+~").split("=")[0] in config]
-    return " ".join([choices.get("model", "?"), *apart, *words])
-
-
-def _told_apart(i: int, names: Sequence[str], rows: Sequence[Row]) -> str:
-    """A name, with values of the config behind it where another row of its board would have the same."""
-    own = rows[i].runs[0].config
-    same = [j for j in range(len(rows)) if j != i and names[j] == names[i] and rows[j].board == rows[i].board]
-    twins = [rows[j].runs[0].config for j in same]
-    keys = sorted({key for twin in twins for key in own.keys() | twin.keys() if own.get(key) != twin.get(key)})
-    return " ".join([names[i], *(f"{key}={own.get(key, 'null')}" for key in keys[:3])])
-
-
-def _letter(index: int) -> str:
-    """A to Z, then AA, AB, ..."""
-    letters = string.ascii_uppercase
-    return letters[index] if index < 26 else _letter(index // 26 - 1) + letters[index % 26]
+def _named(rows: Sequence[Row]) -> list[Row]:
+    """Rows with names that set them apart from the others of their board."""
+    named = []
+    for board in dict.fromkeys(row.board for row in rows):
+        own = [row for row in rows if row.board == board]
+        found = names([row.runs[0] for row in own])
+        named += [replace(row, name=name) for row, name in zip(own, found, strict=True)]
+    return named
 
 
 def _carved_by(row: Row, split: str) -> tuple[Any, ...]:

@@ -76,17 +76,24 @@ class RunRecord:
 
     def images(self, split: str) -> str | None:
         """Digest of the very images of a split that were measured; None where no predictions were kept."""
-        if split not in self._digests:
+        return self._measured(split)[0]
+
+    def count(self, split: str) -> int:
+        """How many these are."""
+        return self._measured(split)[1]
+
+    def _measured(self, split: str) -> tuple[str | None, int]:
+        if split not in self._known:
             kept = self.predictions(split)
             digest = hashlib.blake2b(digest_size=16)
             if kept is not None:
                 digest.update(kept.images.encode())
                 digest.update(kept.positions.tobytes())
-            self._digests[split] = None if kept is None else digest.hexdigest()
-        return self._digests[split]
+            self._known[split] = (None, 0) if kept is None else (digest.hexdigest(), len(kept))
+        return self._known[split]
 
     @cached_property
-    def _digests(self) -> dict[str, str | None]:
+    def _known(self) -> dict[str, tuple[str | None, int]]:
         return {}
 
     @cached_property
