@@ -178,6 +178,8 @@ def test_what_cannot_be_is_refused(image: np.ndarray) -> None:
         convolve(image, kernel, dilation=0)
     with pytest.raises(UserError, match="padding is -1"):
         convolve(image, kernel, padding=-1)
+    with pytest.raises(UserError, match="padding is 100000: it is valid, same, or 0 to 512 pixels"):
+        convolve(image, kernel, padding=100_000)
     with pytest.raises(UserError, match="padding is full"):
         convolve(image, kernel, padding="full")
     with pytest.raises(UserError, match="one channel"):

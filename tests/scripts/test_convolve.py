@@ -132,6 +132,17 @@ def test_the_window_is_outlined_where_the_step_is() -> None:
     assert rows.max() - rows.min() + 1 == columns.max() - columns.min() + 1 == 3 * 40
 
 
+def test_a_dilated_window_leaves_pixels_out() -> None:
+    digit = grey(sample("digit_3"))
+    marked = [
+        (pictures.step_picture(digit, KERNELS["blur"], 0, 0, dilation=dilation)[:, :322] == pictures.BOX).all(axis=2)
+        for dilation in (1, 2)
+    ]
+    reaches = [np.ptp(np.nonzero(mask)[0]) + 1 for mask in marked]
+    assert reaches == [3 * 40, 5 * 40]
+    assert marked[1].sum() == 9 * (40 * 40 - 32 * 32)  # nine squares, each outlined four pixels wide
+
+
 def test_numbers_are_short() -> None:
     texts = [pictures._short(value) for value in (0.0, -1.0, 0.111, 0.5, 2.26, 12.6, -0.0, -0.001)]
     assert texts == ["0", "-1", "0.11", "0.5", "2.3", "13", "0", "0"]

@@ -12,7 +12,7 @@ from opsin.errors import UserError
 Padding = int | Literal["valid", "same"]
 """Zeros around an image: so many on every side, none, or as many as keep the size at stride 1."""
 
-LARGEST_KERNEL = 31
+LARGEST_KERNEL, LARGEST_PADDING = 31, 512
 
 KERNELS: dict[str, NDArray[np.float64]] = {
     name: np.array(rows, np.float64)
@@ -105,9 +105,9 @@ def output_size(size: int, kernel: int, *, stride: int = 1, padding: Padding = "
     for name, value in (("the image's side", size), ("kernel", kernel), ("stride", stride), ("dilation", dilation)):
         if value < 1:
             raise UserError(f"{name} is {value}: it is 1 or more")
-    known = padding >= 0 if isinstance(padding, int) else padding in ("valid", "same")
+    known = 0 <= padding <= LARGEST_PADDING if isinstance(padding, int) else padding in ("valid", "same")
     if not known:
-        raise UserError(f"padding is {padding}: it is valid, same, or a number of pixels from 0 on")
+        raise UserError(f"padding is {padding}: it is valid, same, or 0 to {LARGEST_PADDING} pixels")
     room = size + sum(paddings(size, kernel, stride=stride, padding=padding, dilation=dilation))
     if reach(kernel, dilation) > room:
         raise UserError(

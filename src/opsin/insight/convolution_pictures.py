@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from opsin.insight.colours import colour_pictures
-from opsin.insight.convolution import Padding, convolve, paddings, pool, reach, step_at
+from opsin.insight.convolution import Padding, convolve, paddings, pool, step_at
 from opsin.insight.gabor import Gabor, gabor, gabor_bank, responses
 from opsin.pictures import Pixels, Values, coloured, grid, resized, rgb, stretched
 
@@ -253,19 +253,17 @@ def step_picture(
     step = step_at(image, kernel, row, column, **words)
     output = convolve(image, kernel, **words)
     zeros = [paddings(side, extent, **words) for side, extent in zip(image.shape, kernel.shape, strict=True)]
-    window = (
-        step.top + zeros[0][0],
-        step.left + zeros[1][0],
-        reach(kernel.shape[0], dilation),
-        reach(kernel.shape[1], dilation),
-    )
+    top, left = step.top + zeros[0][0], step.left + zeros[1][0]
+    window = {(top, left, *kernel.shape): BOX}
+    if dilation > 1:  # the pixels between are not seen
+        window = {(top + dilation * i, left + dilation * j, 1, 1): BOX for i, j in np.ndindex(*kernel.shape)}
     padded = np.pad(image, zeros)
     inside = (zeros[0][0], zeros[1][0], *image.shape)
     white = max(1.0, float(image.max()))
     around = f", in zeros {_size(padded)}" if padded.shape != image.shape else ""
     parts = {
         f"the image, {_size(image)}{around}": numbered(
-            padded, cell=cell, palette="gray", low=0, high=white, boxes={inside: RIM, window: BOX}
+            padded, cell=cell, palette="gray", low=0, high=white, boxes={inside: RIM, **window}
         ),
         f"the kernel, {_size(kernel)}": numbered(kernel, cell=cell),
         f"the output, {_size(output)}": numbered(output, cell=cell, boxes={(row, column, 1, 1): BOX}),
