@@ -55,8 +55,8 @@ def near_duplicates(
     pictures of one colour; mirrored copies are not found, nor those shifted by more than a few per cent. Digits may be
     alike that are no copies.
 
-    Of CIFAR-10's training and test images it finds some 300 pairs at 0.8; all that were looked at were copies, and
-    still most of those down to 0.65.
+    In CIFAR-10 (45,000 + 5,000 + 10,000) it finds 172 pairs at 0.8 and 329 at 0.7. Of 25 looked at above 0.8 one was no
+    copy, nor were 5 of 23 below: white frames around different pictures.
 
     Args:
         splits: uint8 `(N, H, W, C)` or `(N, H, W)` of each, as they are or as `thumbnails`; memory-mapped will do.
