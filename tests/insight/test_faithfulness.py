@@ -102,7 +102,7 @@ def test_a_learned_network_passes(method: str, three: Network) -> None:
     sanity = randomisation_check(three, images, targets, method, cascade=method != "occlusion")
     assert sanity.redrawn[-1] == "low"
     assert sanity.hits == 18
-    assert sanity.p < 1e-6
+    assert sanity.p < 0.001
     assert sanity.passed, sanity
     assert sanity.verdict.startswith("passed: the maps are gone")
 
@@ -112,7 +112,16 @@ def test_a_network_of_random_weights_fails(seed: int) -> None:
     images, targets, _ = planted(24, seed=4)
     sanity = randomisation_check(untrained(3, seed), images, targets)
     assert not sanity.passed
-    assert "which chance does too" in sanity.verdict or "hardly depend" in sanity.verdict
+    assert "which may be chance" in sanity.verdict or "hardly depend" in sanity.verdict
+
+
+def test_images_of_one_class_tell_nothing(three: Network) -> None:
+    """A network that always says this class would be right as often."""
+    images, targets, _ = planted(18, seed=4)
+    sanity = randomisation_check(three, images[::3], targets[::3])
+    assert sanity.hits == 6
+    assert sanity.p == 1
+    assert not sanity.passed
 
 
 def test_a_map_of_edges_fails(three: Network) -> None:
