@@ -206,7 +206,7 @@ def occlusion(
         images: `(N, C, H, W)`, as the network takes them.
         targets: The classes that are asked about, `(N,)`.
         window: Side of the square in pixels; None: a fifth of the image's shorter side.
-        stride: By how many pixels it moves; None: a third of its side.
+        stride: By how many pixels it moves; None: half its side.
         block: Images in memory at a time.
 
     Returns:
@@ -219,7 +219,7 @@ def occlusion(
 
     side = min(images.shape[2:])
     window = max(2, round(side / 5)) if window is None else window
-    stride = max(1, window // 3) if stride is None else stride
+    stride = max(1, window // 2) if stride is None else stride
     if not 1 <= stride <= window <= side:
         raise UserError(
             f"occlusion with window={window} and stride={stride} on images of side {side}: "
@@ -263,12 +263,13 @@ def _in_blocks(
     full: float = 1.0,
 ) -> Tensor:
     size = (images.shape[2], images.shape[3])
-    heats = [torch.zeros(0, *size)]
     with probing(network) as still:
-        for some, classes in zip(torch.split(images, block), torch.split(targets, block), strict=True):
-            heat = of(still, as_input(still, some), as_targets(still, classes))
+        heats = [torch.zeros(0, *size)]
+        for start in range(0, len(images), block):
+            some = slice(start, start + block)
+            heat = of(still, as_input(still, images[some]), as_targets(still, targets[some]))
             heats.append(_unit(heat.float().cpu(), size, full))
-    return torch.cat(heats)
+        return torch.cat(heats)
 
 
 def _unit(heat: Tensor, size: tuple[int, int], full: float = 1.0) -> Tensor:

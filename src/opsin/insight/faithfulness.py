@@ -72,16 +72,15 @@ def faithfulness(
     shape = (len(images), *images.shape[2:])
     if tuple(heat.shape) != shape:
         raise UserError(f"maps of shape {tuple(heat.shape)} do not fit images of shape {tuple(images.shape)}")
-    fractions = torch.linspace(0, 1, steps + 1)
     draws = torch.Generator().manual_seed(seed)
-    deletion, insertion = torch.zeros(len(images), steps + 1), torch.zeros(len(images), steps + 1)
     with probing(network) as still, torch.no_grad():
-        classes = as_targets(still, targets)
+        classes, fractions = as_targets(still, targets), torch.linspace(0, 1, steps + 1)
+        deletion, insertion = torch.zeros(len(images), steps + 1), torch.zeros(len(images), steps + 1)
         for i, (image, marks) in enumerate(zip(images, heat, strict=True)):
             sharp = as_input(still, image)
             place = _places(marks, draws).to(sharp.device)
             # With k pixels done, those in places below k are: `(S + 1, 1, H, W)`.
-            done = (place < (fractions * place.numel()).round().to(sharp.device)[:, None, None])[:, None]
+            done = (place < (fractions * place.numel()).round().to(place.device)[:, None, None])[:, None]
             deletion[i] = _probabilities(still, sharp, torch.zeros_like(sharp), ~done, classes[i], block)
             insertion[i] = _probabilities(still, sharp, _blurred(sharp), done, classes[i], block)
     return Faithfulness(fractions, deletion, insertion)

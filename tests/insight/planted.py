@@ -1,0 +1,55 @@
+"""Images that show their class in one place only, and a network that has learned to find it."""
+
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from opsin.loss import class_logits
+from opsin.models.network import Network, sequential
+
+SIDE, PATCH = 24, 6
+
+
+def planted(count: int, classes: int = 3, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """Noise `(N, 3, 24, 24)` with a square of the class's stripes; the classes `(N,)`; where the squares are.
+
+    The stripes of a square have no colour of their own: under a blur nothing is left of them.
+    """
+    rows, columns = torch.meshgrid(torch.arange(PATCH), torch.arange(PATCH), indexing="ij")
+    stripes = [1.5 - 3.0 * (way % 2) for way in (rows, columns, rows + columns)]
+    draws = torch.Generator().manual_seed(seed)
+    images = torch.randn(count, 3, SIDE, SIDE, generator=draws) * 0.3
+    targets = torch.arange(count) % classes
+    where = torch.zeros(count, SIDE, SIDE, dtype=torch.bool)
+    for i, target in enumerate(targets.tolist()):
+        top, left = torch.randint(0, SIDE - PATCH, (2,), generator=draws).tolist()
+        where[i, top : top + PATCH, left : left + PATCH] = True
+        images[i, :, top : top + PATCH, left : left + PATCH] += stripes[target]
+    return images, targets, where
+
+
+def untrained(num_logits: int, seed: int = 0) -> Network:
+    """Two convolutions, BatchNorm, and a head of an average and a linear layer."""
+    torch.manual_seed(seed)
+    stages = {
+        "low": sequential(conv=nn.Conv2d(3, 8, 3, padding=1), norm=nn.BatchNorm2d(8), relu=nn.ReLU()),
+        "high": sequential(pool=nn.MaxPool2d(2), conv=nn.Conv2d(8, 12, 3, padding=1), relu=nn.ReLU()),
+    }
+    head = sequential(pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten(), fc=nn.Linear(12, num_logits))
+    return Network("planted", stages, head)
+
+
+@cache
+def trained(num_logits: int) -> Network:
+    """The same, having learned the planted squares; in `eval()`. One for all tests: not to be changed."""
+    network = untrained(num_logits)
+    images, targets, _ = planted(192, max(2, num_logits))
+    optimizer = torch.optim.Adam(network.parameters(), 0.01)
+    for _ in range(80):
+        optimizer.zero_grad()
+        F.cross_entropy(class_logits(network(images)), targets).backward()
+        optimizer.step()
+    optimizer.zero_grad()
+    return network.eval()

@@ -1,0 +1,166 @@
+"""Deletion, insertion and re-drawn weights: they tell maps of what was learned from pictures."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from planted import planted, trained, untrained
+from torch import Tensor, nn
+
+from opsin.errors import UserError
+from opsin.insight.attribution import METHODS, attribute
+from opsin.insight.faithfulness import faithfulness, random_heat
+from opsin.insight.sanity import randomisation_check, rank_correlation, redraw, structural_similarity
+from opsin.models.network import Network
+
+
+@pytest.fixture(scope="module")
+def three() -> Network:
+    return trained(3)
+
+
+class _Sum(nn.Module):
+    """One logit: a weighted sum of four pixels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor([[1.0, 2.0], [0.0, 4.0]]))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return (images[:, 0] * self.weight).sum((1, 2))[:, None]
+
+
+def test_deletion_by_hand() -> None:
+    """Pixels go in the order of the map, and the curve is the probability of what is left."""
+    image, heat = torch.ones(1, 1, 2, 2), torch.tensor([[[0.2, 0.9], [0.0, 0.5]]])
+    scores = faithfulness(_Sum(), image, torch.tensor([1]), heat, steps=4)
+    left = torch.sigmoid(torch.tensor([[7.0, 5.0, 1.0, 0.0, 0.0]]))  # without 2, then 4, then 1, then 0
+    torch.testing.assert_close(scores.fractions, torch.tensor([0, 0.25, 0.5, 0.75, 1]))
+    torch.testing.assert_close(scores.deletion, left)
+    area = (left[:, :-1] + left[:, 1:]).sum() / 8
+    torch.testing.assert_close(scores.deletion_area, area[None])
+    torch.testing.assert_close(scores.insertion[:, -1], left[:, 0])
+    other = faithfulness(_Sum(), image, torch.tensor([0]), heat, steps=4)
+    torch.testing.assert_close(other.deletion, 1 - left)
+
+
+def test_curves_begin_and_end_where_they_must(three: Network) -> None:
+    images, targets, _ = planted(4)
+    scores = faithfulness(three, images, targets, random_heat(images), steps=7, block=3)
+    with torch.no_grad():
+        whole = three(images).softmax(1)[torch.arange(4), targets]
+        nothing = three(torch.zeros_like(images)).softmax(1)[torch.arange(4), targets]
+    assert scores.deletion.shape == scores.insertion.shape == (4, 8)
+    torch.testing.assert_close(scores.deletion[:, 0], whole)
+    torch.testing.assert_close(scores.insertion[:, -1], whole)
+    torch.testing.assert_close(scores.deletion[:, -1], nothing)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_true_map_ranks_above_a_random_one(method: str, three: Network) -> None:
+    images, targets, _ = planted(12, seed=3)
+    true = faithfulness(three, images, targets, attribute(three, images, targets, method))
+    random = faithfulness(three, images, targets, random_heat(images))
+    assert true.deletion_area.mean() < random.deletion_area.mean() - 0.1
+    assert true.insertion_area.mean() > random.insertion_area.mean() + 0.1
+
+
+def test_equal_marks_follow_each_other_at_random_and_seeded(three: Network) -> None:
+    """Otherwise an empty map would be scored as one that marks the image from its top to its bottom."""
+    from opsin.insight.faithfulness import _places
+
+    places = _places(torch.zeros(24, 24), torch.Generator().manual_seed(0)).flatten()
+    assert sorted(places.tolist()) == list(range(576))
+    assert abs(np.corrcoef(places.numpy(), np.arange(576))[0, 1]) < 0.15
+    images, targets, _ = planted(2)
+    twice = [faithfulness(three, images, targets, torch.zeros(2, 24, 24), steps=5) for _ in range(2)]
+    assert torch.equal(twice[0].deletion, twice[1].deletion)
+
+
+def test_the_caller_may_be_in_inference_mode(three: Network) -> None:
+    images, targets, _ = planted(9, seed=4)
+    expected = faithfulness(three, images, targets, random_heat(images), steps=4)
+    sanity = randomisation_check(three, images, targets)
+    with torch.inference_mode():
+        given, classes = images.clone(), targets.clone()
+        found = faithfulness(three, given, classes, random_heat(given), steps=4)
+        assert randomisation_check(three, given, classes) == sanity
+    torch.testing.assert_close(found.deletion, expected.deletion)
+    torch.testing.assert_close(found.insertion_area, expected.insertion_area)
+
+
+def test_maps_of_another_size_are_refused(three: Network) -> None:
+    images, targets, _ = planted(2)
+    with pytest.raises(UserError, match=r"maps of shape \(2, 12, 12\) do not fit images of shape \(2, 3, 24, 24\)"):
+        faithfulness(three, images, targets, torch.zeros(2, 12, 12))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_learned_network_passes(method: str, three: Network) -> None:
+    images, targets, _ = planted(18, seed=4)
+    sanity = randomisation_check(three, images, targets, method, cascade=method != "occlusion")
+    assert sanity.redrawn[-1] == "low"
+    assert sanity.hits == 18
+    assert sanity.p < 0.001
+    assert sanity.passed, sanity
+    assert sanity.verdict.startswith("passed: the maps are gone")
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_network_of_random_weights_fails(seed: int) -> None:
+    images, targets, _ = planted(24, seed=4)
+    sanity = randomisation_check(untrained(3, seed), images, targets)
+    assert not sanity.passed
+    assert "which may be chance" in sanity.verdict or "hardly depend" in sanity.verdict
+
+
+def test_images_of_one_class_tell_nothing(three: Network) -> None:
+    """A network that always says this class would be right as often."""
+    images, targets, _ = planted(18, seed=4)
+    sanity = randomisation_check(three, images[::3], targets[::3])
+    assert sanity.hits == 6
+    assert sanity.p == 1
+    assert not sanity.passed
+
+
+def test_a_map_of_edges_fails(three: Network) -> None:
+    """What Adebayo et al. warn of: it looks like an explanation, and knows nothing of the network."""
+
+    def edges(_: Network, images: Tensor, __: Tensor) -> Tensor:
+        change = images.diff(dim=3, append=images[..., -1:]).abs().mean(1)
+        return change / change.amax((1, 2), keepdim=True)
+
+    images, targets, _ = planted(18, seed=4)
+    sanity = randomisation_check(three, images, targets, edges)
+    assert sanity.redrawn == ("head.fc", "high", "low")
+    assert sanity.correlation == pytest.approx((1, 1, 1))
+    assert sanity.similarity == pytest.approx((1, 1, 1))
+    assert not sanity.passed
+    assert sanity.learned
+    assert "hardly depend on what the network has learned" in sanity.verdict
+
+
+def test_weights_are_redrawn_all_of_them_and_seeded() -> None:
+    networks = [copy.deepcopy(trained(3)) for _ in range(2)]
+    before = {key: tensor.clone() for key, tensor in networks[0].state_dict().items()}
+    for network in networks:
+        redraw(network, torch.Generator().manual_seed(3))
+    after = networks[0].state_dict()
+    for key, tensor in after.items():
+        assert torch.equal(tensor, networks[1].state_dict()[key])
+        assert key.endswith("num_batches_tracked") or not torch.equal(tensor, before[key])
+    assert float(after["stages.high.conv.weight"].std()) == pytest.approx((2 / 72) ** 0.5, rel=0.1)
+    assert torch.equal(after["stages.low.norm.running_var"], torch.ones(8))
+
+
+def test_likeness_of_maps() -> None:
+    draws = np.random.default_rng(0)
+    one, other = draws.random((2, 12, 9), np.float32)
+    assert rank_correlation(one, one**3) == pytest.approx(1)
+    assert rank_correlation(one, 1 - one) == pytest.approx(-1)
+    assert abs(rank_correlation(one, other)) < 0.3
+    assert rank_correlation(one, np.zeros_like(one)) == 0
+    assert structural_similarity(one, one) == pytest.approx(1)
+    assert structural_similarity(one, other) < 0.3
+    assert structural_similarity(one[:4, :3], one[:4, :3]) == pytest.approx(1)
