@@ -108,6 +108,10 @@ class Subjects:
         classes = self.learned.classes
         return classes[index] if classes else str(index)
 
+    def caption(self, looked: Looked, i: int) -> str:
+        """What an image is, or its name where nobody knows."""
+        return looked.names[i] if looked.targets is None else self.label(int(looked.targets[i]))
+
 
 def find_subject(name: str, words: Sequence[str] = (), images: Sequence[str] = ()) -> Subjects:
     """A network by its name, on the accelerator where there is one.
