@@ -65,7 +65,7 @@ def test_an_edge_filter_gets_edges() -> None:
 
 def test_a_silent_filter_is_woken(network: Network) -> None:
     with torch.no_grad():
-        network.stages["high"].conv.bias[2] = -4.0
+        network.stages["high"].conv.bias[2] = -6.0
     found = climb(network, "high", [2])
     assert found.start == (0.0,)
     assert found.end[0] > 0.1

@@ -124,7 +124,7 @@ def _spread(learned: Learned, name: str, count: int) -> list[int]:
             width = network.eval()(_blank(learned).to(next(network.parameters()).device)).shape[1]
     else:
         width = activations(network, _blank(learned), [name])[name].shape[1]
-    return np.unique(np.linspace(0, width - 1, min(count, width)).round().astype(int)).tolist()
+    return sorted({round(place) for place in np.linspace(0, width - 1, min(count, width)).tolist()})
 
 
 def _blank(learned: Learned) -> Tensor:

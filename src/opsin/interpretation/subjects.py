@@ -80,10 +80,12 @@ class Subjects:
         """
         if not self.files:
             return self.validation(count)
-        try:
-            pixels = [self.learned.read(file) for file in self.files]
-        except BadImage as error:
-            raise UserError(f"--images: {error}") from None
+        pixels = []
+        for file in self.files:
+            try:
+                pixels.append(self.learned.read(file))
+            except BadImage as error:
+                raise UserError(f"--images {file}: {error}") from None
         return Looked(np.stack(pixels), None, tuple(file.name for file in self.files))
 
     def validation(self, count: int) -> Looked:
