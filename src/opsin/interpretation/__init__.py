@@ -93,4 +93,4 @@ def _writer(name: str, folder: Path) -> Any:
 
     run = RunDirectory(Path(name).expanduser().resolve())
     place = run.path / "tensorboard" if run.config.is_file() else folder
-    return SummaryWriter(str(place))  # type: ignore[no-untyped-call]
+    return SummaryWriter(str(place))

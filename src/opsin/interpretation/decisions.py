@@ -1,21 +1,25 @@
 """Pictures of what a decision rests on, with the scores that tell a map from a picture."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from opsin.insight.attribution import attribute, channel_maps
+from opsin.insight.attribution import attribute, channel_maps, integrated_gradients, occlusion
 from opsin.insight.faithfulness import Faithfulness, faithfulness, random_heat
 from opsin.insight.probing import as_input, probing
-from opsin.insight.sanity import randomisation_check
+from opsin.insight.sanity import Attribute, randomisation_check
 from opsin.interpretation.subjects import Finding, Looked, Subjects
 from opsin.loss import class_logits
 from opsin.pictures import grid, overlaid, shown
 
 CHECKED = 32
 """Images by which a method is checked against random weights."""
+
+CHECKED_SLOWLY = 12
+"""The same for methods that run the network dozens of times for a map; they are checked with coarser maps, too."""
 
 TOP = 8
 """Channels that are shown, by weight."""
@@ -90,12 +94,19 @@ def _heaviest(subject: Subjects, looked: Looked, image: Tensor, target: int, sta
 
 def _checked(subject: Subjects, method: str, stage: str | None) -> str:
     """What becomes of the maps of some dozen images when the weights are drawn anew."""
-    looked = subject.looked(CHECKED) if subject.files else subject.validation(CHECKED)
-    images = subject.input(looked.pixels[:CHECKED])
+    check: str | Attribute = method
+    if method == "integrated_gradients":
+        check = partial(integrated_gradients, steps=12)
+    elif method == "occlusion":
+        window = max(2, min(subject.learned.size) // 6)
+        check = partial(occlusion, window=window, stride=window)
+    count = CHECKED if check == method else CHECKED_SLOWLY
+    looked = subject.looked(count) if subject.files else subject.validation(count)
+    images = subject.input(looked.pixels[:count])
     network = subject.learned.network
     known = looked.targets is not None
     targets = torch.from_numpy(looked.targets) if looked.targets is not None else _say(network, images).classes
-    sanity = randomisation_check(network, images, targets[:CHECKED], method, stage)
+    sanity = randomisation_check(network, images, targets[:count], check, stage)
     if known:
         return f"weights drawn anew: {sanity.verdict}"
     # Without labels nothing is known of what it has learned; only whether maps go with the weights.

@@ -51,7 +51,9 @@ def activation_pictures(subject: Subjects, stage: str | None, count: int) -> Ite
         top = float(maps[:, channel].max())
         rows = [picture for i in range(len(images)) for picture in (looked.pixels[i], _map(maps[i, channel], top))]
         captions = [
-            text for i in range(len(images)) for text in (looked.names[i], f"mean {maps[i, channel].mean():.2f}")
+            text
+            for i in range(len(images))
+            for text in (subject.caption(looked, i), f"mean {maps[i, channel].mean():.2f}")
         ]
         title = f"{name}, channel {channel}, on {len(images)} images (one scale)"
         yield Finding(f"activations_{name}_one", grid(rows, columns=8, side=112, captions=captions, title=title))
@@ -122,7 +124,7 @@ def _spread(learned: Learned, name: str, count: int) -> list[int]:
             width = network.eval()(_blank(learned).to(next(network.parameters()).device)).shape[1]
     else:
         width = activations(network, _blank(learned), [name])[name].shape[1]
-    return np.unique(np.linspace(0, width - 1, min(count, width)).round().astype(int)).tolist()
+    return sorted({round(place) for place in np.linspace(0, width - 1, min(count, width)).tolist()})
 
 
 def _blank(learned: Learned) -> Tensor:

@@ -80,10 +80,12 @@ class Subjects:
         """
         if not self.files:
             return self.validation(count)
-        try:
-            pixels = [self.learned.read(file) for file in self.files]
-        except BadImage as error:
-            raise UserError(f"--images: {error}") from None
+        pixels = []
+        for file in self.files:
+            try:
+                pixels.append(self.learned.read(file))
+            except BadImage as error:
+                raise UserError(f"--images {file}: {error}") from None
         return Looked(np.stack(pixels), None, tuple(file.name for file in self.files))
 
     def validation(self, count: int) -> Looked:
@@ -107,6 +109,10 @@ class Subjects:
         """The name of a class."""
         classes = self.learned.classes
         return classes[index] if classes else str(index)
+
+    def caption(self, looked: Looked, i: int) -> str:
+        """What an image is, or its name where nobody knows."""
+        return looked.names[i] if looked.targets is None else self.label(int(looked.targets[i]))
 
 
 def find_subject(name: str, words: Sequence[str] = (), images: Sequence[str] = ()) -> Subjects:

@@ -1,0 +1,87 @@
+"""Activations are what the layers give, and dead channels are those that never speak."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from opsin.errors import UserError
+from opsin.insight.activations import activations, dead
+from opsin.models import Network
+from opsin.models.network import sequential
+from tiny import tiny
+
+
+@pytest.fixture
+def network() -> Network:
+    torch.manual_seed(0)
+    return tiny(num_logits=3, in_channels=3, image_size=(12, 12))
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    return torch.randn(40, 3, 12, 12, generator=torch.Generator().manual_seed(1))  # more than one block
+
+
+def test_stages_and_layers_give_what_they_give_when_run_by_hand(network: Network, images: torch.Tensor) -> None:
+    found = activations(network, images)
+    assert list(found) == [f"{stage}{part}" for stage in ("low", "middle", "high") for part in (".conv", ".relu", "")]
+    network.eval()
+    with torch.no_grad():
+        torch.testing.assert_close(found["low.conv"], network.stages["low"].conv(images))
+        for stage in network.stages:
+            torch.testing.assert_close(found[stage], network.forward_features(images, stage))
+            torch.testing.assert_close(found[stage], found[f"{stage}.relu"])
+
+
+def test_what_a_relu_overwrites_is_kept(images: torch.Tensor) -> None:
+    conv = nn.Conv2d(3, 4, 3)
+    network = Network("one", {"only": sequential(conv=conv, relu=nn.ReLU(inplace=True))}, nn.Identity())
+    found = activations(network, images, ["only.conv", "only"])
+    torch.testing.assert_close(found["only.conv"], conv(images).detach())
+    torch.testing.assert_close(found["only"], F.relu(conv(images)).detach())
+    assert (found["only.conv"] < 0).any()
+
+
+def test_the_network_is_left_as_it_was(network: Network, images: torch.Tensor) -> None:
+    network.freeze(["high"])
+    network.train()
+    network.compile()
+    modes = [module.training for module in network.modules()]
+    state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    generator = torch.get_rng_state()
+    with torch.inference_mode():
+        found = activations(network, images, ["low"])
+        dead(network, images)
+    assert found["low"].shape == (40, 4, 12, 12)
+    assert [module.training for module in network.modules()] == modes
+    assert torch.equal(torch.get_rng_state(), generator)
+    assert not any(module._forward_hooks for module in network.modules())
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(tensor, state[name]), name
+
+
+def test_dead_channels_are_counted_over_all_images(network: Network, images: torch.Tensor) -> None:
+    with torch.no_grad():
+        network.stages["middle"].norm.bias[[1, 4]] = -1e3
+    found = dead(network, images)
+    assert list(found) == ["low.relu", "middle.relu", "high.relu"]
+    assert found["middle.relu"].channels == (1, 4)
+    assert found["middle.relu"].of == 6
+    assert found["low.relu"].channels == ()
+    with torch.no_grad():  # zero on all images but the very last, of another block
+        network.stages["low"].conv.weight[0] = 0
+        network.stages["low"].conv.weight[0, 0] = 1.0
+        network.stages["low"].norm.bias[0] = -100.0
+        images[-1, 0] = 100.0
+    assert found["low.relu"].channels == dead(network, images)["low.relu"].channels == ()
+    assert dead(network, images[:-1])["low.relu"].channels == (0,)
+
+
+def test_unknown_names_and_layers_without_maps_are_named(network: Network, images: torch.Tensor) -> None:
+    with pytest.raises(UserError, match=r"no stage or layer 'hihg': its stages are low, middle, high.*low\.conv"):
+        activations(network, images, ["hihg"])
+    flat = Network("flat", {"all": sequential(flatten=nn.Flatten(), fc=nn.Linear(432, 5))}, nn.Linear(5, 2))
+    assert activations(flat, images) == {}
+    with pytest.raises(UserError, match="all gives no map"):
+        activations(flat, images, ["all"])

@@ -1,0 +1,134 @@
+"""Gradient ascent finds what a filter looks for, and changes nothing but the picture."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from opsin.errors import UserError
+from opsin.insight.filters import Ascent, ascend
+from opsin.models import Network
+from opsin.models.network import sequential
+from tiny import tiny
+
+MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
+
+
+@pytest.fixture
+def network() -> Network:
+    """With kernels that see contrasts and no brightness, as learned ones mostly do."""
+    torch.manual_seed(0)
+    network = tiny(num_logits=3, in_channels=3, image_size=(24, 24), norm=False)
+    with torch.no_grad():
+        for stage in network.stages.values():
+            weight = stage.conv.weight
+            weight.copy_(4 * (weight - weight.mean(dim=(1, 2, 3), keepdim=True)))
+            stage.conv.bias.zero_()
+    return network
+
+
+def climb(network: Network, step: str, channels: list[int], **options) -> Ascent:
+    given = {"size": (24, 24), "steps": 60, "upscalings": 0, "lr": 0.05, "mean": MEAN, "std": STD, **options}
+    return ascend(network, step, channels, **given)
+
+
+def seen(network: Network, pictures: np.ndarray, step: str) -> torch.Tensor:
+    pixels = torch.from_numpy(pictures).permute(0, 3, 1, 2) / 255
+    images = (pixels - torch.tensor(MEAN).view(1, 3, 1, 1)) / torch.tensor(STD).view(1, 3, 1, 1)
+    with torch.no_grad():
+        return network.eval().forward_features(images, step).mean(dim=(2, 3))
+
+
+def test_the_activation_rises_many_fold_and_is_that_of_the_picture(network: Network) -> None:
+    found = climb(network, "high", list(range(8)))
+    assert found.pictures.shape == (8, 24, 24, 3)
+    assert found.pictures.dtype == np.uint8
+    speaks = [i for i in range(8) if found.start[i] > 0]
+    assert len(speaks) >= 3
+    assert all(found.end[i] > 3 * found.start[i] for i in speaks)
+    np.testing.assert_allclose(found.end, seen(network, found.pictures, "high").diagonal(), rtol=1e-4)
+
+
+def test_an_edge_filter_gets_edges() -> None:
+    """Dark above, light below is all that a Sobel kernel looks for: rows differ, and columns hardly do."""
+    conv = nn.Conv2d(1, 1, 3, bias=False)
+    with torch.no_grad():
+        conv.weight.copy_(torch.tensor([[-1.0, -2, -1], [0, 0, 0], [1, 2, 1]]))
+    network = Network("sobel", {"edges": sequential(conv=conv, relu=nn.ReLU())}, nn.Identity())
+    found = ascend(
+        network, "edges", [0], size=(18, 18), steps=100, upscalings=0, mean=(0.5,), std=(0.5,), channels_in=1
+    )
+    picture = found.pictures[0, ..., 0].astype(float)
+    assert found.end[0] > 10 * found.start[0]
+    assert np.abs(np.diff(picture, axis=0)).mean() > 3 * np.abs(np.diff(picture, axis=1)).mean()
+
+
+def test_a_silent_filter_is_woken(network: Network) -> None:
+    with torch.no_grad():
+        network.stages["high"].conv.bias[2] = -6.0
+    found = climb(network, "high", [2])
+    assert found.start == (0.0,)
+    assert found.end[0] > 0.1
+
+
+def test_the_picture_grows_with_each_upscaling(network: Network) -> None:
+    found = climb(network, "middle", [0, 5], size=(16, 20), upscalings=3, factor=1.5, blur=5, steps=5)
+    assert found.pictures.shape == (2, 54, 68, 3)  # 16, 24, 36, 54 and 20, 30, 45, 68
+
+
+def test_noise_is_seeded_and_filters_do_not_disturb_each_other(network: Network) -> None:
+    both, again, other = (climb(network, "low", [1, 3], steps=5, seed=seed) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(both.pictures, again.pictures)
+    assert (both.pictures != other.pictures).any()
+    alone = climb(network, "low", [3], steps=5)
+    assert np.abs(alone.pictures[0].astype(int) - both.pictures[1]).max() <= 1
+
+
+def test_a_frozen_network_in_inference_mode_is_left_as_it_was(network: Network) -> None:
+    network.freeze("head")
+    network.train()
+    modes = [module.training for module in network.modules()]
+    state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    generator = torch.get_rng_state()
+    with torch.inference_mode():
+        found = climb(network, "high", [1], steps=10)
+    assert found.end[0] > found.start[0]
+    assert [module.training for module in network.modules()] == modes
+    assert all(parameter.grad is None for parameter in network.parameters())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
+    assert torch.equal(torch.get_rng_state(), generator)
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(tensor, state[name]), name
+
+
+def test_a_class_is_raised_as_a_filter_is(network: Network) -> None:
+    found = climb(network, "head.fc", [0, 2])
+    assert all(end > start + 0.1 for start, end in zip(found.start, found.end, strict=True))
+
+
+def test_grey_pictures_for_a_network_of_colours(network: Network) -> None:
+    found = climb(network, "low", [0], channels_in=1, steps=5)
+    assert found.pictures.shape == (1, 24, 24, 1)
+
+
+@pytest.mark.parametrize(
+    ("step", "channels", "options", "message"),
+    [
+        ("hgih", [0], {}, "no stage or layer 'hgih'"),
+        ("high", [8], {}, "high has channels 0 to 7, and no 8"),
+        ("high", [-1], {}, "and no -1"),
+        ("high", [], {}, "no filters of high"),
+        ("high", [0], {"blur": 4}, "odd blur"),
+        ("high", [0], {"steps": 0}, "steps >= 1"),
+    ],
+)
+def test_what_cannot_be_is_named(network: Network, step: str, channels: list[int], options: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        climb(network, step, channels, **options)
+
+
+def test_a_step_that_cannot_run_at_such_a_size_is_named() -> None:
+    stages = {"only": sequential(conv=nn.Conv2d(1, 2, 3), relu=nn.ReLU())}
+    network = Network("fixed", stages, sequential(flatten=nn.Flatten(), fc=nn.Linear(2 * 36, 2)))
+    with pytest.raises(UserError, match=r"head\.fc cannot run on 9x9 pixels"):
+        ascend(network, "head.fc", [0], size=(9, 9), upscalings=0, mean=(0.5,), std=(0.5,), channels_in=1)
