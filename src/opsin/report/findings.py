@@ -11,6 +11,7 @@ from opsin.analysis.mistakes import class_table, confused_pairs, confusion_matri
 from opsin.predictions import Predictions
 from opsin.report.charts import Bar, horizontal_bars, reliability_bars
 from opsin.report.confusion import confusion_chart
+from opsin.report.wording import split_name
 
 MOST_BARS = 15
 MOST_PAIRS = 10
@@ -70,7 +71,7 @@ def calibration(predictions: Mapping[str, Predictions]) -> Calibration:
 
 def confusion(predictions: Predictions) -> Markup:
     """The confusion matrix."""
-    title = f"Confusion matrix, {len(predictions):,} {predictions.split} images"
+    title = f"Confusion matrix, {len(predictions):,} {split_name(predictions.split)} images"
     return confusion_chart(confusion_matrix(predictions), predictions.classes, title=title)
 
 

@@ -6,13 +6,13 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from opsin.report.wording import number, percent, seconds, shortened
+from opsin.report.wording import number, percent, seconds, shortened, split_name
 
 
 def render(template: str, **values: Any) -> str:
     """A page of `templates/`, which extends `base.html` and escapes all values but `Markup`.
 
-    In templates stand the filters `number`, `percent`, `seconds` and `shortened`.
+    In templates stand the filters `number`, `percent`, `seconds`, `shortened` and `split`.
 
     Args:
         template: Its file name.
@@ -34,5 +34,11 @@ def _environment() -> Environment:
     assert environment.loader is not None
     style = environment.loader.get_source(environment, "style.css")[0]
     environment.globals["style"] = Markup(style)  # our own file
-    environment.filters |= {"number": number, "percent": percent, "seconds": seconds, "shortened": shortened}
+    environment.filters |= {
+        "number": number,
+        "percent": percent,
+        "seconds": seconds,
+        "shortened": shortened,
+        "split": split_name,
+    }
     return environment

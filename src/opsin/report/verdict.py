@@ -6,7 +6,7 @@ from typing import Any
 
 from opsin.analysis.intervals import Interval, wilson_interval
 from opsin.predictions import Predictions
-from opsin.report.wording import percent
+from opsin.report.wording import percent, split_name
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def verdict(name: str, result: Mapping[str, Any], predictions: Predictions) -> V
     data = (result.get("data") or {}).get("name", "its data")
     sentence = (
         f"{name} tells the {classes} classes of {data} apart with {percent(accuracy.estimate)} accuracy on "
-        f"{images:,} {'test' if predictions.split == 'test' else 'validation'} images "
+        f"{images:,} {split_name(predictions.split)} images "
         f"(95 % interval {percent(accuracy.low)} to {percent(accuracy.high)})."
     )
     meaning = (_chance(predictions, accuracy), _reach(predictions), *_fit(result, accuracy))

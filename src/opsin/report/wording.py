@@ -40,6 +40,11 @@ def seconds(value: float | None) -> str:
     return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
+def split_name(split: str) -> str:
+    """A split in full: `validation` for `val`."""
+    return "validation" if split == "val" else split
+
+
 def shortened(name: str, most: int) -> str:
     """A name in at most so many characters: its middle is left out, for the ends of file names tell them apart."""
     if len(name) <= most:
