@@ -25,7 +25,9 @@ def test_loopback_is_answered(client: TestClient, host: str) -> None:
     assert client.get("/", headers={"host": host}).status_code == 200
 
 
-@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example:7860", "192.168.1.7:7860", "", "0.0.0.0:7860"])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "127.0.0.1.evil.example:7860", "192.168.1.7:7860", "", "0.0.0.0:7860"]
+)
 def test_a_name_that_points_here_is_not_answered(client: TestClient, host: str) -> None:
     assert client.get("/", headers={"host": host}).status_code == 403
 

@@ -16,7 +16,9 @@ def test_a_picture_is_read(tmp_path: Path) -> None:
     assert read_picture(tmp_path / "a 'b' <c>.png", channels=1).shape == (7, 9, 1)
 
 
-@pytest.mark.parametrize("content", [b"", b"no image", b"\x89PNG\r\n\x1a\n", b"<svg xmlns='http://www.w3.org/2000/svg'/>"])
+@pytest.mark.parametrize(
+    "content", [b"", b"no image", b"\x89PNG\r\n\x1a\n", b"<svg xmlns='http://www.w3.org/2000/svg'/>"]
+)
 def test_what_is_no_image_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x.png").write_bytes(content)
     with pytest.raises(UserError, match=r"x\.png cannot be read as an image"):
@@ -45,7 +47,14 @@ def test_only_what_was_uploaded_is_looked_at(tmp_path: Path, monkeypatch: pytest
     (tmp_path / "secret.png").write_bytes(b"")
     (own / "link.png").symlink_to(tmp_path / "secret.png")
     assert uploads._uploaded({"path": str(own / "x.png")}) == (own / "x.png").resolve()
-    for path in (tmp_path / "secret.png", own / ".." / "secret.png", own / "link.png", own, "https://example.com/x.png", "\0"):
+    for path in (
+        tmp_path / "secret.png",
+        own / ".." / "secret.png",
+        own / "link.png",
+        own,
+        "https://example.com/x.png",
+        "\0",
+    ):
         assert uploads._uploaded({"path": str(path)}) is None
     for payload in (None, "x", {}, {"path": 3}, {"url": str(own / "x.png")}):
         assert uploads._uploaded(payload) is None
