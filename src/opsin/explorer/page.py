@@ -33,7 +33,7 @@ def application(outputs: Path) -> FastAPI:
 
     page = build_page(networks)
     page.queue(default_concurrency_limit=4, api_open=False)
-    app = gr.mount_gradio_app(
+    gr.mount_gradio_app(
         app,
         page,
         "/",
@@ -47,6 +47,9 @@ def application(outputs: Path) -> FastAPI:
         enable_monitoring=False,
         mcp_server=False,
     )
+    # Gradio checks where a file lies only once it "has launched", which it never learns of a page that is mounted:
+    # without this, whoever names a file of this machine in a request gets it copied to where files are served from.
+    page.has_launched = True
     app.add_middleware(Doors)
     return app
 

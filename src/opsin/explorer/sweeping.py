@@ -3,7 +3,7 @@
 import html
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import gradio as gr
 import numpy as np
@@ -54,7 +54,7 @@ def sweep(
     stride: int,
     padding: str,
     dilation: int,
-    pooling: str,
+    pooling: Literal["none", "max", "average"],
     size: int,
 ) -> tuple[Pixels, Pixels, str]:
     """The picture, what the kernel makes of it, and the sizes worked out."""
