@@ -56,7 +56,7 @@ def near_duplicates(
     alike that are no copies.
 
     In CIFAR-10 (45,000 + 5,000 + 10,000) it finds 172 pairs at 0.8 and 329 at 0.7. Of 25 looked at above 0.8 one was no
-    copy, nor were 5 of 23 below: white frames around different pictures.
+    copy, nor were 4 of 23 below: white frames around different pictures.
 
     Args:
         splits: uint8 `(N, H, W, C)` or `(N, H, W)` of each, as they are or as `thumbnails`; memory-mapped will do.
