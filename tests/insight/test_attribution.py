@@ -268,12 +268,32 @@ def test_what_cannot_be_done_is_said(three: Network) -> None:
         occlusion(three, images, targets, window=30)
     stages = {"flatten": nn.Flatten(), "dense": nn.Linear(3 * 24 * 24, 8)}
     dense = Network("mlp", stages, nn.Linear(8, 3))
-    with pytest.raises(UserError, match=r"mlp has no stage whose output is a map"):
+    with pytest.raises(UserError, match=r"mlp has no stage whose output are maps"):
         gradcam(dense, images, targets)
     with pytest.raises(UserError, match=r"CAM is exact for a head .* mlp's has more"):
         cam(dense, images, targets)
     assert integrated_gradients(dense, images, targets).amax() == 1
     mixed = Network("mixed", {"low": nn.Conv2d(3, 2, 3), "flat": nn.Flatten()}, nn.Linear(2 * 22 * 22, 3))
     assert gradcam(mixed, images, targets).amax() > 0
-    with pytest.raises(UserError, match=r"the output of stage 'flat' of mixed is no map; those with maps are low"):
+    with pytest.raises(UserError, match=r"stage 'flat' of mixed makes no maps .*; those with maps are low"):
         gradcam(mixed, images, targets, "flat")
+
+
+class _ChannelsLast(nn.Module):
+    """Output `(N, h, w, C)`, as timm's Swin has it."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return nn.functional.conv2d(images, torch.ones(40, 3, 2, 2), stride=2).permute(0, 2, 3, 1)
+
+
+def test_channels_are_not_taken_for_places() -> None:
+    images, targets, _ = planted(2)
+    network = Network("swin", {"layer1": _ChannelsLast()}, sequential(flatten=nn.Flatten(), fc=nn.Linear(5760, 3)))
+    with pytest.raises(UserError, match="swin has no stage whose output are maps"):
+        gradcam(network, images, targets)
+
+
+def test_images_need_not_be_square(three: Network) -> None:
+    images = torch.randn(2, 3, 20, 45)
+    for method in METHODS:
+        assert attribute(three, images, torch.tensor([0, 2]), method).shape == (2, 20, 45)

@@ -72,7 +72,11 @@ def class_scores(logits: Tensor) -> Tensor:
 
 
 def stages_with_maps(network: Network, image: Tensor) -> dict[str, tuple[int, int, int]]:
-    """The stages that make maps of an image `(1, C, H, W)`, with (channels, height, width) of each, in their order."""
+    """The stages that make maps of an image `(1, C, H, W)`, with (channels, height, width) of each, in their order.
+
+    A map has more than one place, and the image's proportions: tokens are none, nor is what has its channels last.
+    """
+    height, width = image.shape[2:]
     found = {}
     before = None
     with torch.no_grad():
@@ -80,7 +84,10 @@ def stages_with_maps(network: Network, image: Tensor) -> dict[str, tuple[int, in
             image = network.forward_features(image, name, before)
             before = name
             if image.ndim == 4 and image.shape[2] * image.shape[3] > 1:
-                found[name] = (image.shape[1], image.shape[2], image.shape[3])
+                _, channels, h, w = image.shape
+                # Convolutions without padding take a few places off both sides, which changes proportions a little.
+                if abs(h * width - w * height) <= 8 * max(height, width):
+                    found[name] = (channels, h, w)
     return found
 
 
@@ -94,11 +101,11 @@ def chosen_stage(network: Network, images: Tensor, stage: str | None) -> str:
     names = ", ".join(found)
     if not found:
         raise UserError(
-            f"{network.name} has no stage whose output is a map, so nothing can be read from one: "
+            f"{network.name} has no stage whose output are maps (N, C, h, w), so there is nothing to weigh: "
             "take integrated_gradients or occlusion"
         )
     if stage is not None and stage not in network.stages:
         raise UserError(f"{network.name} has no stage {stage!r}; those with maps are {names}")
     if stage is not None and stage not in found:
-        raise UserError(f"the output of stage {stage!r} of {network.name} is no map; those with maps are {names}")
+        raise UserError(f"stage {stage!r} of {network.name} makes no maps (N, C, h, w); those with maps are {names}")
     return stage or list(found)[-1]
