@@ -1,6 +1,7 @@
 """Convolution, step by step: the window moves over a small input, and the sum at each place is written out."""
 
 import html
+from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
@@ -33,7 +34,7 @@ def _digit(figure: int) -> Numbers:
     return np.round(grey(sample(f"digit_{figure}")), 1)
 
 
-INPUTS = {
+INPUTS: dict[str, Callable[[], Numbers]] = {
     "an edge": _edge,
     "a cross": _cross,
     "a slope": lambda: np.round(np.add.outer(np.arange(8), np.arange(8)) / 14, 1),
