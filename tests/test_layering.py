@@ -10,8 +10,8 @@ PACKAGE = ROOT / "src" / "opsin"
 LAYERS = [  # each may import those above it in this list, and itself where it is a package
     {"errors"},
     {"rundir"},
-    {"config"},
-    {"check", "loss", "optim", "loggers", "trainer", "sweep", "data", "models", "pictures", "predictions"},
+    {"config", "pictures", "predictions"},
+    {"check", "loss", "optim", "loggers", "trainer", "sweep", "data", "models"},
     {"metrics", "transfer", "distillation", "extraction", "collecting", "analysis", "insight"},
     {"callbacks", "report"},
     {"classifier", "unfreezing", "feature_cache"},

@@ -16,7 +16,7 @@ from opsin.config import Composed, is_spawned
 from opsin.data import ImageDataModule
 from opsin.loggers import TensorBoard
 from opsin.models import Network, summarise, summary_text
-from opsin.predictions import Predictions
+from opsin.predictions import Predictions, predictions_file
 from opsin.rundir import RunDirectory
 from opsin.tuning import settle_batch_size
 from opsin.unfreezing import Unfreezing
@@ -43,6 +43,7 @@ def train(composed: Composed) -> float:
     with run.record(writes, forget=result.OUTCOME) as record, result.Clock(record) as clock:
         if writes:
             composed.save()
+            predictions_file(run, "test").unlink(missing_ok=True)  # of an earlier end of a run that goes on
         quieten(writes)
         L.seed_everything(plan.seed, verbose=False)
 
