@@ -186,3 +186,12 @@ def test_imagenets_classes_have_names() -> None:
     assert subject.label(0) == "tench"
     with pytest.raises(UserError, match="no images of its own"):
         subject.looked(1)
+
+
+def test_filters_of_a_class_and_of_a_stage_that_is_called_like_the_head(run: str, tmp_path: Path) -> None:
+    brief = {"steps": 1, "upscalings": 0}
+    lines = list(interpret(run, what=["filters"], stage="head.fc", count=10, ascent=brief))
+    assert pictures(lines) == {"filters_head.fc"}
+    ascent = {**brief, "size": 32, "channels": [1279]}  # more channels than there are classes
+    lines = list(interpret("efficientnet_lite0", what=["filters"], stage="head_conv", out=tmp_path, ascent=ascent))
+    assert pictures(lines) == {"filters_head_conv"}

@@ -87,7 +87,7 @@ def filter_pictures(
             std=learned.preprocess.std,
             channels_in=learned.source_channels,
         )
-        in_head = name.startswith("head")
+        in_head = _in_head(learned, name)
         height, width = found.pictures.shape[1:3]
         captions = [
             f"{subject.label(channel) if in_head else channel}\n{start:.2f} to {end:.2f}"
@@ -104,7 +104,7 @@ def filter_pictures(
 def _recipe(learned: Learned, name: str, steps: int | None, upscalings: int | None, size: int | None) -> dict[str, Any]:
     """Fine patterns at the network's own size, or coarse ones first: see `ascend`."""
     own = learned.size
-    small = max(own) <= SMALL or name.startswith("head")
+    small = max(own) <= SMALL or _in_head(learned, name)
     if upscalings is None:
         upscalings = 0 if small or size else math.ceil(math.log(max(own) / 56, 1.2))
     start = (size, size) if size else (56, 56) if upscalings and max(own) > SMALL else own
@@ -116,10 +116,14 @@ def _silent(ends: Sequence[float]) -> str:
     return str(silent) if silent else "none"
 
 
+def _in_head(learned: Learned, name: str) -> bool:
+    return name in learned.network.steps() and name not in learned.network.stages
+
+
 def _spread(learned: Learned, name: str, count: int) -> list[int]:
     """Filters evenly among all of a step; all of few classes."""
     network = learned.network
-    if name in network.steps() and name not in network.stages:
+    if _in_head(learned, name):
         with torch.no_grad():
             width = network.eval()(_blank(learned).to(next(network.parameters()).device)).shape[1]
     else:
