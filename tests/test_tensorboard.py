@@ -1,7 +1,6 @@
 """TensorBoard over the runs: the events, and the page in a real browser, as `make dashboard` opens it."""
 
 import json
-import re
 import shutil
 import socket
 import subprocess
@@ -109,7 +108,7 @@ SHOWN = {  # what stands on the page of each tab
     "graphs": "Network",
     "text": "config/text_summary",
     "hparams": "final/test/acc",
-    "projector": "Points: 144",
+    "projector": "Points",
 }
 
 
@@ -139,14 +138,11 @@ def test_each_tab_shows_what_it_should(server: str, browser, tab: str) -> None:
     page.on("request", lambda request: None if request.url.startswith(inside) else outside.append(request.url))
     page.goto(f"{server}/#{tab}")
     if tab == "timeseries":  # cards out of sight are not there yet
-        page.get_by_placeholder("Filter tags (regex)").fill("^val/loss$", timeout=120_000)
+        page.get_by_role("combobox", name="Filter tags (regex)").fill("^val/loss$", timeout=120_000)
     place = page
     if tab == "projector":
         place = page.frame_locator("iframe").frame_locator("iframe")
-    if tab in ("projector", "graphs"):
-        place.get_by_text(re.compile(SHOWN[tab].split(":")[0])).first.wait_for(timeout=120_000, state="attached")
-    else:
-        place.get_by_text(SHOWN[tab]).first.wait_for(timeout=120_000, state="attached")
+    place.get_by_text(SHOWN[tab]).first.wait_for(timeout=120_000, state="attached")
     if tab == "images":
         page.locator("img").first.wait_for(timeout=60_000)
     page.wait_for_timeout(1000)
