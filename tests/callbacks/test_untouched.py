@@ -118,16 +118,25 @@ def test_pr_curves_end_at_the_share_of_each_class(start) -> None:
         assert counts[:4].sum(0).tolist() == [data["counts"]["val"]] * counts.shape[1]
 
 
-@pytest.mark.slow
-def test_a_compiled_network_is_shown_and_not_compiled_again(start) -> None:
-    import torch._dynamo
+def test_a_compiled_network_is_shown_without_compiling_it_for_that(start, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[torch.Size] = []
 
-    torch._dynamo.reset()
-    run = start(*TINY, *QUICK, *ALWAYS, "trainer.compile=true")
-    assert len(steps(run, "pictures/gradcam")) == 2
-    shown = torch._dynamo.utils.counters["stats"]["unique_graphs"]
-    start(*TINY, *QUICK, *NONE, "trainer.compile=true", name="bare")
-    assert shown <= torch._dynamo.utils.counters["stats"]["unique_graphs"] - shown
+    def backend(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> object:
+        compiled.append(inputs[0].shape)
+        return graph.forward
+
+    in_place = torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: in_place(self, backend=backend))
+    words = (*TINY, *QUICK, "trainer.compile=true", "trainer.max_epochs=1")
+    counts = []
+    for name, pictures in (("bare", NONE), ("shown", ALWAYS)):
+        torch._dynamo.reset()
+        compiled.clear()
+        run = start(*words, *pictures, name=name)
+        counts.append(len(compiled))
+    assert counts[0] == counts[1] > 0
+    assert steps(run, "pictures/gradcam") == [3]
+    assert events(run).Tags()["graph"]
 
 
 @pytest.mark.slow
