@@ -4,13 +4,14 @@ import io
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
+from numpy.typing import NDArray
 from PIL import Image
 from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard.summary import hparams
 
-from opsin.pictures import Pixels, rgb
 from opsin.rundir import RunDirectory
 
 Value = bool | int | float | str
@@ -39,14 +40,15 @@ class TensorBoard(TensorBoardLogger):
             self._write(summary)
         self.save()
 
-    def log_picture(self, tag: str, picture: Pixels, step: int) -> None:
+    def log_picture(self, tag: str, picture: NDArray[np.uint8], step: int) -> None:
         """Show a picture, uint8 `(H, W, 3)` or grey, in the IMAGES tab.
 
         `SummaryWriter.add_image` compresses as well as PNG can, which takes several times as long as all else that is
         done for a picture; this writes larger files, quickly.
         """
         stream = io.BytesIO()
-        Image.fromarray(rgb(picture)).save(stream, "PNG", compress_level=1)
+        flat = picture[..., 0] if picture.ndim == 3 and picture.shape[2] == 1 else picture
+        Image.fromarray(flat).convert("RGB").save(stream, "PNG", compress_level=1)
         height, width = picture.shape[:2]
         image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=stream.getvalue())
         self._write(Summary(value=[Summary.Value(tag=tag, image=image)]), step)

@@ -113,7 +113,7 @@ def last_step(trainer: L.Trainer) -> int:
 def side_of(pixels: Pixels) -> int:
     """How large to show images `(N, H, W, C)`: four fill the width that TensorBoard gives, photographs more."""
     height, width = pixels.shape[1:3]
-    return min(128, max(80, height, width))
+    return int(min(128, max(80, height, width)))
 
 
 def spread(length: int, count: int) -> NDArray[np.int64]:
