@@ -139,7 +139,8 @@ def report(run: RunDirectory, *words: str) -> int:
 
 
 def test_the_command_makes_what_is_missing(run: RunDirectory, capsys: pytest.CaptureFixture[str]) -> None:
-    shutil.rmtree(run.path / "predictions")
+    for folder in ("predictions", "pictures"):
+        shutil.rmtree(run.path / folder)
     assert report(run, "--page-only") == 0
     page = run.path / "report.html"
     assert "There are no predictions" in page.read_text()
