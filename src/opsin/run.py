@@ -16,7 +16,7 @@ from opsin.config import Composed, is_spawned
 from opsin.data import ImageDataModule
 from opsin.loggers import TensorBoard
 from opsin.models import Network, summarise, summary_text
-from opsin.predictions import Predictions, predictions_file
+from opsin.predictions import Predictions, predictions_file, read_predictions
 from opsin.rundir import RunDirectory
 from opsin.tuning import settle_batch_size
 from opsin.unfreezing import Unfreezing
@@ -94,22 +94,21 @@ def train(composed: Composed) -> float:
             if isinstance(logger, TensorBoard):
                 logger.log_outcome(result.hyperparameters(composed), record["metrics"], trainer.global_step)
     if writes:
-        if plan.report and predictions:
+        if plan.report:
             report(run, data, network, predictions)
         log.info(result.closing_words(record, run))
     assert checkpoints.best_value is not None
     return checkpoints.best_value
 
 
-def report(run: RunDirectory, data: ImageDataModule, network: Network, predictions: Predictions) -> None:
+def report(run: RunDirectory, data: ImageDataModule, network: Network, predictions: Predictions | None) -> None:
     """Write `report.html` and its pictures; the run is finished, and does not fail for want of them."""
-    from opsin.illustrations import (
-        illustrate,
-    )  # here: it brings captum and matplotlib, a second that the start is spared
+    # Imported here: captum and what comes with it are a second that the start of a run is spared.
+    from opsin.illustrations import illustrate
     from opsin.report.page import write_report
 
     try:
-        illustrate(run, data, network, predictions)
+        illustrate(run, data, network, predictions or read_predictions(run, "val"))
         write_report(run)
     except Exception as error:
         log.warning("there is no report (%s); python scripts/report.py %s tries again", error, run.path)
