@@ -29,7 +29,7 @@ from opsin.transfer import Timeline
 
 log = logging.getLogger(__name__)
 
-UNTOLD = ("callbacks", "logger", "monitor", "output_dir", "resume")
+UNTOLD = ("callbacks", "logger", "monitor", "output_dir", "report", "resume")
 """Sections that say nothing about what is learned."""
 
 PACKAGES = ("opsin", "torch", "torchvision", "lightning", "torchmetrics", "hydra-core", "timm", "numpy")

@@ -21,6 +21,7 @@ REPEATS = ("seed", "datamodule.fold")
 _ASIDE = (
     "data_dir",
     "output_dir",
+    "report",
     "resume",
     "logger.",
     "datamodule.data_dir",
