@@ -15,6 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from opsin.errors import UserError
 from opsin.images import open_images
 from opsin.interpretation import interpret
+from opsin.interpretation.failures import _table
 from opsin.interpretation.subjects import find_subject
 from opsin.learned import find_learned
 from opsin.predictions import Predictions
@@ -195,3 +196,11 @@ def test_filters_of_a_class_and_of_a_stage_that_is_called_like_the_head(run: str
     ascent = {**brief, "size": 32, "channels": [1279]}  # more channels than there are classes
     lines = list(interpret("efficientnet_lite0", what=["filters"], stage="head_conv", out=tmp_path, ascent=ascent))
     assert pictures(lines) == {"filters_head_conv"}
+
+
+def test_a_class_that_is_never_said_has_a_dash_for_its_precision() -> None:
+    logits = np.array([[2.0, 0.0], [1.0, 0.0]], np.float32)
+    never = Predictions("val", ("cat", "dog"), logits, np.array([0, 1]), np.arange(2), ("a", "b"), "x")
+    lines = _table(never)
+    assert re.search(r"\) +- +0\.000$", lines[2])
+    assert not any("nan" in line for line in lines)

@@ -257,3 +257,12 @@ def test_the_script(digits_run: RunDirectory, tmp_path: Path, word: str, code: i
         assert "good/<i>.png" in done.stdout
     else:
         assert done.stdout == ""
+
+
+def test_a_folder_is_no_file_to_write_to(digits_run: RunDirectory, tmp_path: Path) -> None:
+    Image.new("L", (8, 8)).save(tmp_path / "a.png")
+    folder = tmp_path / "answers"
+    folder.mkdir()
+    with pytest.raises(UserError, match=r"answers is a folder: name a file in it, such as .*answers\.csv"):
+        predict_files(str(digits_run.path), [str(tmp_path / "a.png")], out=folder, kind="csv")
+    assert list(folder.iterdir()) == []

@@ -1,6 +1,7 @@
 """Where a run goes wrong: mistakes, confusions, classes, calibration, copies across splits, labels in doubt."""
 
 import io
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -11,6 +12,7 @@ from PIL import Image
 
 from opsin.analysis.calibration import Reliability, fit_temperature, reliability, tempered
 from opsin.analysis.duplicates import near_duplicates, thumbnails
+from opsin.analysis.intervals import Interval
 from opsin.analysis.labels import doubtful_labels
 from opsin.analysis.mistakes import class_table, confident_mistakes, confused_pairs
 from opsin.data.parts import Part
@@ -63,10 +65,17 @@ def _table(predictions: Predictions) -> list[str]:
     rows = class_table(predictions)
     width = max(len(row.name) for row in rows)
     lines = [f"  {'class':{width}}  images   found (95 % interval)      right of those said     F1"]
-    for row in rows:
-        recall, precision = (f"{x.estimate:6.1%} ({x.low:6.1%} to {x.high:6.1%})" for x in (row.recall, row.precision))
-        lines.append(f"  {row.name:{width}}  {row.count:6,}  {recall}  {precision}  {row.f1:.3f}")
-    return lines
+    return lines + [
+        f"  {row.name:{width}}  {row.count:6,}  {_share(row.recall)}  {_share(row.precision)}  {row.f1:.3f}"
+        for row in rows
+    ]
+
+
+def _share(share: Interval) -> str:
+    """A share and its interval; a dash where there is nothing to share."""
+    if math.isnan(share.estimate):
+        return f"{'-':^27}"
+    return f"{share.estimate:6.1%} ({share.low:6.1%} to {share.high:6.1%})"
 
 
 def _mistakes(subject: Subjects, predictions: Predictions, count: int) -> Iterator[Finding]:

@@ -62,6 +62,8 @@ def open_table(out: Path | None, kind: Format | None, classes: Sequence[str], to
         with _TABLES[kind](sys.stdout, classes, top) as write:
             yield write
         return
+    if out.is_dir():
+        raise UserError(f"--out {out} is a folder: name a file in it, such as {out / f'answers.{kind}'}")
     part = out.with_name(f".{out.name}.part")
     try:
         try:
