@@ -82,9 +82,9 @@ WORKLOADS = (
     Workload("mnist_64", "steps", "mnist", "cnn_gap", 28, 64, ALL, (20_000, 500, 500)),
     Workload("cifar10", "steps", "cifar10", "cnn_batchnorm", 32, 64, ALL, (10_000, 500, 500), "crop_flip"),
     Workload("cats_vs_dogs", "steps", "photos", "cats_dogs_cnn", 150, 32, ALL, (640, 32, 32), "cats_dogs"),
-    _transfer("resnet18_feature_extract", ("common", "opsin"), (56, 8, 8)),
-    _transfer("resnet18_partial", ("opsin_uncached", "opsin"), (40, 8, 8)),
-    _transfer("efficientnet_lite0_feature_extract", ("common", "opsin"), (56, 8, 8)),
+    _transfer("resnet18_feature_extract", ("common", "opsin"), (96, 12, 12)),
+    _transfer("resnet18_partial", ("opsin_uncached", "opsin"), (72, 12, 12)),
+    _transfer("efficientnet_lite0_feature_extract", ("common", "opsin"), (96, 12, 12)),
 )
 
 EXTRAS = ("startup", "memory", "growth")
