@@ -1,0 +1,63 @@
+"""The study of a sweep: where Optuna keeps its trials, and who ends one early."""
+
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from optuna.pruners import BasePruner
+    from optuna.storages import BaseStorage
+
+Pruner = Literal["none", "median", "halving"]
+
+
+def open_storage(place: str) -> "BaseStorage":
+    """The storage at a place: the URL of a database, or the path of a journal, which is made where there is none.
+
+    Any number of processes may have it open, on any machine that reaches the place.
+    """
+    from optuna.storages import JournalStorage, RDBStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    return RDBStorage(place) if "://" in place else JournalStorage(JournalFileBackend(place))
+
+
+def make_pruner(kind: Pruner, epochs: int) -> "BasePruner":
+    """Who says which trial does worse than others did.
+
+    Args:
+        kind: `median`: below the median of the others at the same epoch (Golovin et al. 2017, Google Vizier, 3.2);
+            `halving`: outside the best third at one of a series of epochs, each three times the one before (Li et al.
+            2020, A System for Massively Parallel Hyperparameter Tuning, algorithm 2).
+        epochs: before which no trial is ended; of `halving`, the first of the series.
+    """
+    from optuna import pruners
+
+    if kind == "median":
+        return pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=epochs - 1)
+    if kind == "halving":
+        return pruners.SuccessiveHalvingPruner(min_resource=epochs, reduction_factor=3)
+    return pruners.NopPruner()
+
+
+def quieten_optuna() -> None:
+    """Leave it to Opsin to tell of trials."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+def trial_at(place: str, name: str, number: int, pruner: "BasePruner") -> Any:
+    """A trial that another process has begun, to report to.
+
+    Args:
+        place: of the storage.
+        name: of the study.
+        number: of the trial.
+        pruner: who is asked whether it shall go on.
+    """
+    import optuna
+
+    quieten_optuna()
+    storage = open_storage(place)
+    # A sampler that draws nothing relative to other trials: nothing is to be suggested here.
+    study = optuna.load_study(study_name=name, storage=storage, sampler=optuna.samplers.RandomSampler(), pruner=pruner)
+    return optuna.trial.Trial(study, storage.get_trial_id_from_study_id_trial_number(study._study_id, number))

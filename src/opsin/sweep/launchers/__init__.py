@@ -1,0 +1,5 @@
+"""The engines that run the jobs of a sweep: what `launcher=local|slurm|ray` names."""
+
+from opsin.sweep.launchers.local import Local
+
+__all__ = ["Local"]

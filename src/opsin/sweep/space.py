@@ -1,0 +1,151 @@
+"""What a sweep varies: from Hydra's words, and from the `space` of a sweep file, to lists and ranges."""
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from opsin.errors import UserError
+
+Value = str | int | float | bool | None
+"""What a key may be set to in one run."""
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A key with listed values.
+
+    Attributes:
+        key: as it is typed, such as `model` or `+trainer.max_time`.
+        words: the right side of each word, as Hydra writes it.
+    """
+
+    key: str
+    words: tuple[str, ...]
+
+    def word(self, choice: Value) -> str:
+        """The word of a run that has this choice."""
+        return f"{self.key}={choice}"
+
+
+@dataclass(frozen=True)
+class Ranged:
+    """A key with a range of numbers, both ends included.
+
+    Attributes:
+        key: as it is typed.
+        low: the least.
+        high: the greatest.
+        log: whether it is drawn evenly on a logarithmic scale.
+        whole: whether only whole numbers are drawn.
+    """
+
+    key: str
+    low: float
+    high: float
+    log: bool = False
+    whole: bool = False
+
+    def word(self, choice: Value) -> str:
+        """The word of a run that has this choice."""
+        return f"{self.key}={choice!r}"
+
+
+Dimension = Listed | Ranged
+
+
+@dataclass(frozen=True)
+class Space:
+    """What all runs of a sweep share, and what tells them apart.
+
+    Attributes:
+        fixed: words of every run.
+        dimensions: what varies, in the order in which it was typed, the file's first.
+    """
+
+    fixed: tuple[str, ...]
+    dimensions: tuple[Dimension, ...]
+
+    def words(self, choices: Mapping[str, Value]) -> tuple[str, ...]:
+        """The words of the run with these choices, by key."""
+        return (*self.fixed, *(dimension.word(choices[dimension.key]) for dimension in self.dimensions))
+
+    def varied(self, choices: Mapping[str, Value]) -> str:
+        """The words that tell this run apart."""
+        return " ".join(dimension.word(choices[dimension.key]) for dimension in self.dimensions)
+
+    @property
+    def size(self) -> int | None:
+        """How many runs a grid has; None where a range has no end."""
+        lengths = [len(d.words) if isinstance(d, Listed) else None for d in self.dimensions]
+        return None if None in lengths else math.prod(n for n in lengths if n)
+
+    def grid(self) -> Iterator[dict[str, Value]]:
+        """Every combination, the last key changing fastest.
+
+        Raises:
+            UserError: a key has a range, of which there are endlessly many.
+        """
+        for dimension in self.dimensions:
+            if isinstance(dimension, Ranged):
+                raise UserError(
+                    f"{dimension.key} has a range, and a grid needs a list: {dimension.key}=a,b,c; or search it with "
+                    "sweep.sampler=tpe (random, cmaes) and sweep.trials=N"
+                )
+        keys = [dimension.key for dimension in self.dimensions]
+        lists = [dimension.words for dimension in self.dimensions if isinstance(dimension, Listed)]
+        for values in itertools.product(*lists):
+            yield dict(zip(keys, values, strict=True))
+
+
+def read_space(words: Sequence[str], space: Mapping[str, Any], config_loader: Any = None) -> Space:
+    """Divide words into those of every run and those that vary.
+
+    Args:
+        words: of the command line: `model=mlp,cnn_gap`, `seed=range(3)`, `optimizer.lr=tag(log,interval(1e-4,0.1))`,
+            `trainer.max_epochs=5`.
+        space: the same by key, from a sweep file; a word of the command line takes the place of its key.
+        config_loader: Hydra's, which `glob(*)` needs.
+
+    Raises:
+        UserError: a range is empty, or of words.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    typed = {word.lstrip("+~").split("=", 1)[0] for word in words}
+    filed = [f"{key}={_as_word(value)}" for key, value in space.items() if key.lstrip("+") not in typed]
+    parser = OverridesParser.create(config_loader=config_loader)
+    fixed: list[str] = []
+    dimensions: list[Dimension] = []
+    for word in (*filed, *words):
+        try:
+            override = parser.parse_overrides([word])[0]
+        except HydraException as error:
+            raise UserError(f"{word} cannot be read: {str(error).splitlines()[0]}") from None
+        key = override.get_key_element()
+        if not override.is_sweep_override():
+            fixed.append(word)
+        elif override.is_discrete_sweep():
+            dimensions.append(Listed(key, tuple(dict.fromkeys(override.sweep_string_iterator()))))
+        else:
+            dimensions.append(_ranged(key, override.value()))
+    return Space(tuple(fixed), tuple(dimensions))
+
+
+def _as_word(value: Any) -> str:
+    """A value of a sweep file as it would be typed: a YAML list is a list of choices."""
+    if isinstance(value, list):
+        return ",".join(_as_word(item) for item in value)
+    return {True: "true", False: "false", None: "null"}.get(value, str(value)) if not isinstance(value, str) else value
+
+
+def _ranged(key: str, interval: Any) -> Ranged:
+    low, high = interval.start, interval.end
+    if not low < high:
+        raise UserError(f"{key}: interval({low},{high}) is empty; the lesser number comes first")
+    if "log" in interval.tags and low <= 0:
+        raise UserError(f"{key}: a logarithmic interval begins above 0, not at {low}")
+    whole = isinstance(low, int) and isinstance(high, int)
+    return Ranged(key, low, high, "log" in interval.tags, whole)

@@ -1,0 +1,197 @@
+"""The trials of a sweep: who works on which, what came out, and what is to be run next."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from filelock import FileLock
+
+from opsin.study import open_storage, quieten_optuna
+from opsin.sweep.settings import Sweep
+from opsin.sweep.space import Dimension, Listed, Space, Value
+from opsin.sweep.workers import Worker
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.samplers import BaseSampler
+    from optuna.study import Study
+    from optuna.trial import FrozenTrial
+
+Direction = Literal["minimize", "maximize"]
+
+MOST_STARTS = 5
+"""How often a trial is started, where each time something else than the run itself ended it."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A trial that this process works on.
+
+    Attributes:
+        number: counted from 0, over all processes.
+        choices: what it has of each key that varies.
+        words: of the run: what all have, and what it alone has.
+        run: name of its run directory, within that of the sweep.
+    """
+
+    number: int
+    choices: Mapping[str, Value]
+    words: tuple[str, ...]
+    run: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a trial.
+
+    Attributes:
+        state: `failed` has a reason, `complete` a value for each objective, `pruned` neither.
+        values: of the objectives.
+        reason: of the failure, in one line.
+    """
+
+    state: Literal["complete", "pruned", "failed"]
+    values: tuple[float, ...] = ()
+    reason: str = ""
+
+
+class Trials:
+    """The study behind a sweep; any number of processes may share it.
+
+    A trial belongs to the process that claimed it while that lives. One whose process is gone is claimed anew, with
+    its number, its choices and its run directory, before any other is begun. What a sampler draws for a new trial is a
+    function of the seed, the number of the trial, and what the trials before it came to.
+
+    Args:
+        folder: of the sweep.
+        space: what varies.
+        settings: of the sweep.
+        directions: of each objective, `minimize` or `maximize`.
+        seed: of what is drawn.
+        parts: option of each part that a run's name tells, such as `{"model": "mlp"}`, where it does not vary.
+        worker: this process.
+
+    Attributes:
+        place: of the storage, for others that open it.
+        name: of the study there.
+        study: Optuna's.
+        total: how many trials the sweep has.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        space: Space,
+        settings: Sweep,
+        directions: Sequence[Direction],
+        seed: int,
+        parts: Mapping[str, str | None],
+        worker: Worker,
+    ) -> None:
+        import optuna
+
+        quieten_optuna()
+        self._space, self._settings, self._seed, self._parts = space, settings, seed, parts
+        self._worker = worker
+        self._lock = FileLock(folder / ".lock")
+        self.place = settings.storage or str(folder / "study.journal")
+        self.name = folder.name
+        self._grid = list(space.grid()) if settings.sampler == "grid" else None
+        most = math.inf if settings.trials is None else settings.trials
+        self.total = int(most if self._grid is None else min(len(self._grid), most))
+        with self._lock:
+            self.study: Study = optuna.create_study(
+                storage=open_storage(self.place),
+                study_name=self.name,
+                directions=list(directions),
+                load_if_exists=True,
+            )
+            if settings.retry_failed:
+                self._retry_failed()
+
+    def all(self) -> list["FrozenTrial"]:
+        """Every trial but those that were run once more, in their order."""
+        trials = self.study.get_trials(deepcopy=False)
+        again = {trial.user_attrs["retries"] for trial in trials if "retries" in trial.user_attrs}
+        return [trial for trial in trials if trial.number not in again]
+
+    def claim(self) -> Trial | None:
+        """A trial to work on: one that was cut off, else a new one; None: all are done, or others work on them."""
+        from optuna.trial import Trial as Live
+        from optuna.trial import TrialState
+
+        with self._lock:
+            trials = self.study.get_trials(deepcopy=False)
+            live = None
+            for trial in trials:
+                if trial.state is TrialState.RUNNING and not self._is_worked_on(trial):
+                    live = Live(self.study, trial._trial_id)
+                    break
+            if live is None:
+                begun = sum("retries" not in trial.user_attrs for trial in trials)
+                waiting = any(trial.state is TrialState.WAITING for trial in trials)
+                if begun >= self.total and not waiting:
+                    return None
+                if self._grid is not None and not waiting:
+                    self.study.enqueue_trial(self._grid[begun])
+                self.study.sampler = self._sampler(len(trials))
+                live = self.study.ask()
+            live.set_user_attr("worker", self._worker.name)
+        choices = {dimension.key: _suggest(live, dimension) for dimension in self._space.dimensions}
+        if "run" not in live.user_attrs:
+            names = [f"{choices.get(part, option)}" for part, option in self._parts.items()]
+            live.set_user_attr("run", "_".join([f"{live.number:03d}", *names]))
+        return Trial(live.number, choices, self._space.words(choices), live.user_attrs["run"])
+
+    def starts(self, trial: Trial) -> int:
+        """Count a start of a trial; how many there were, over all processes."""
+        live = self._frozen(trial)
+        count: int = live.user_attrs.get("starts", 0) + 1
+        self.study._storage.set_trial_user_attr(live._trial_id, "starts", count)
+        return count
+
+    def tell(self, trial: Trial, outcome: Outcome) -> None:
+        """Record what came of a trial."""
+        from optuna.trial import TrialState
+
+        number = self._frozen(trial)._trial_id
+        if outcome.reason:
+            self.study._storage.set_trial_user_attr(number, "reason", outcome.reason)
+        states = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
+        values = outcome.values if outcome.state == "complete" else None
+        self.study.tell(trial.number, values, states[outcome.state])
+
+    def _frozen(self, trial: Trial) -> "FrozenTrial":
+        return self.study.get_trials(deepcopy=False)[trial.number]
+
+    def _is_worked_on(self, trial: "FrozenTrial") -> bool:
+        worker = trial.user_attrs.get("worker")  # without one, its process died while it claimed it
+        return worker is not None and self._worker.is_alive(worker)
+
+    def _retry_failed(self) -> None:
+        from optuna.trial import TrialState
+
+        for trial in self.all():
+            if trial.state is TrialState.FAIL:
+                self.study.enqueue_trial(trial.params, user_attrs={"retries": trial.number})
+
+    def _sampler(self, number: int) -> "BaseSampler":
+        from optuna import samplers
+
+        seed = (self._seed * 1_000_003 + number) % 2**32
+        if self._settings.sampler == "tpe":
+            return samplers.TPESampler(seed=seed, constant_liar=True)  # trials under way count as bad: others elsewhere
+        if self._settings.sampler == "cmaes":
+            return samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
+        return samplers.RandomSampler(seed=seed)
+
+
+def _suggest(trial: "optuna.trial.Trial", dimension: Dimension) -> Value:
+    if isinstance(dimension, Listed):
+        choice: Value = trial.suggest_categorical(dimension.key, dimension.words)
+        return choice
+    if dimension.whole:
+        return trial.suggest_int(dimension.key, int(dimension.low), int(dimension.high), log=dimension.log)
+    return trial.suggest_float(dimension.key, dimension.low, dimension.high, log=dimension.log)
