@@ -4,7 +4,6 @@ import os
 import sys
 
 import hydra
-from hydra.errors import CompactHydraException
 from omegaconf import DictConfig
 
 from opsin import config
@@ -22,7 +21,7 @@ def main(cfg: DictConfig) -> float:
         return train(config.from_hydra(cfg))
     except (UserError, MisconfigurationException) as error:
         config.discard_empty_run()
-        raise CompactHydraException(str(error)) from None  # Hydra prints the message alone
+        raise SystemExit(str(error)) from None
     except Interrupted as stop:
         raise SystemExit(128 + stop.signal) from None  # what shells call a process that a signal ended
 

@@ -62,6 +62,7 @@ class Declared(BaseModel):
     data_dir: str
     output_dir: str
     resume: str | None = None
+    test: bool = True
     report: bool = True
 
 
@@ -102,6 +103,7 @@ class Plan:
 
     nodes: Mapping[str, Any]
     seed: int
+    test: bool
     report: bool
 
     def __getitem__(self, section: str) -> Node:
@@ -131,7 +133,7 @@ def plan(composed: Composed) -> Plan:
         raise UserError("callbacks: a run needs opsin.callbacks.Checkpoints, because the best epoch is what is tested")
     if epochs := nodes["trainer"].arguments.get("max_epochs"):
         Transfer(**nodes["model"].beside).check_length(epochs)
-    return Plan(nodes, declared.seed, declared.report)
+    return Plan(nodes, declared.seed, declared.test, declared.report)
 
 
 def data(plan: Plan, facts: Mapping[str, Any] | None = None) -> ImageDataModule:

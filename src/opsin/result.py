@@ -14,7 +14,7 @@ import lightning as L
 import torch
 
 from opsin.build import Plan
-from opsin.callbacks import Checkpoints, EarlyStopping, Throughput
+from opsin.callbacks import Checkpoints, EarlyStopping, Pruning, Throughput
 from opsin.callbacks.base import is_metric
 from opsin.classifier import Classifier
 from opsin.config import Composed
@@ -29,13 +29,13 @@ from opsin.transfer import Timeline
 
 log = logging.getLogger(__name__)
 
-UNTOLD = ("callbacks", "logger", "monitor", "output_dir", "report", "resume")
+UNTOLD = ("callbacks", "logger", "monitor", "output_dir", "report", "resume", "test")
 """Sections that say nothing about what is learned."""
 
 PACKAGES = ("opsin", "torch", "torchvision", "lightning", "torchmetrics", "hydra-core", "timm", "numpy")
 
 
-OUTCOME = ("metrics", "best_epoch", "epochs", "stopped", "monitor", "per_class", "throughput")
+OUTCOME = ("metrics", "best_epoch", "epochs", "stopped", "pruned", "monitor", "per_class")
 """What a run that goes on has not come to again yet."""
 
 
@@ -161,7 +161,7 @@ def outcome(
     tests = {name: value for name, value in test.items() if name.startswith("test/")}
     confusion = checkpoints.best_confusion | {k: v for k, v in classifier.confusion.items() if k == "test"}
     callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
-    stopped = [c.reason for c in callbacks if isinstance(c, EarlyStopping) and c.reason]
+    stopped = [c.reason for c in callbacks if isinstance(c, (EarlyStopping, Pruning)) and c.reason]
     speed = [c.images_per_second for c in callbacks if isinstance(c, Throughput)]
     return {
         "data": data.facts(),  # again: only now were the test images read
@@ -169,9 +169,10 @@ def outcome(
         "best_epoch": checkpoints.best_epoch,
         "epochs": checkpoints.epochs,
         "stopped": stopped[0] if stopped else None,
+        "pruned": any(isinstance(c, Pruning) and c.reason for c in callbacks),
         "monitor": {"metric": checkpoints.monitor, "mode": checkpoints.mode, "best": checkpoints.best_value},
         "per_class": _tables(confusion, classes),
-        "throughput": speed[0] if speed else None,
+        **({"throughput": speed[0]} if speed and speed[0] is not None else {}),  # else nothing was left to train
     }
 
 
@@ -214,7 +215,7 @@ def closing_words(record: Mapping[str, Any], run: RunDirectory) -> str:
         f"test accuracy {test['acc']:.2%}   ({others})" if test else "no test images were read",
         f"best epoch {record['best_epoch']} of {record['epochs']}, by {monitor['metric']} {monitor['best']:.4f}; "
         f"{record['seconds']['total']:.0f} s in all"
-        + (f"; {record['throughput']:,.0f} training images/s" if record["throughput"] else ""),
+        + (f"; {record['throughput']:,.0f} training images/s" if record.get("throughput") else ""),
         "",
         *([f"report      {place}/report.html"] if (run.path / "report.html").exists() else []),
         f"result      {place}/result.json",

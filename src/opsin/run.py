@@ -18,6 +18,7 @@ from opsin.loggers import TensorBoard
 from opsin.models import Network, summarise, summary_text
 from opsin.predictions import Predictions, predictions_file, read_predictions
 from opsin.rundir import RunDirectory
+from opsin.trainer import use_threads
 from opsin.tuning import settle_batch_size
 from opsin.unfreezing import Unfreezing
 
@@ -45,6 +46,7 @@ def train(composed: Composed) -> float:
             composed.save()
             predictions_file(run, "test").unlink(missing_ok=True)  # of an earlier end of a run that goes on
         quieten(writes)
+        use_threads(plan["trainer"].arguments.get("threads", "auto"))
         L.seed_everything(plan.seed, verbose=False)
 
         data = build.data(plan, facts=recorded)
@@ -82,7 +84,8 @@ def train(composed: Composed) -> float:
         clock.enter("test")
         load_network(network, run.best)
         unfreezing.verify_tested(network)
-        trainer.test(classifier, data, verbose=False)
+        if plan.test:
+            trainer.test(classifier, data, verbose=False)
 
         predictions = collect(outputs, data, "test") if (outputs := classifier.outputs["test"]) else None
         if predictions and writes:
@@ -122,6 +125,7 @@ def evaluate(run: RunDirectory, split: Literal["val", "test"] = "test") -> dict[
     """
     plan = build.plan(Composed.load(run))
     quieten(True)
+    use_threads(plan["trainer"].arguments.get("threads", "auto"))
     L.seed_everything(plan.seed, verbose=False)
     recorded = build.recorded_data(run)
     data = build.data(plan, facts=recorded)

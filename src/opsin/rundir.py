@@ -5,6 +5,7 @@ import json
 import os
 import re
 import secrets
+import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -69,6 +70,11 @@ class RunDirectory:
         return self.checkpoints / "last.ckpt"
 
     @property
+    def error(self) -> Path:
+        """Why a run failed, with the traceback."""
+        return self.path / "error.txt"
+
+    @property
     def metrics(self) -> Path:
         """One row per epoch."""
         return self.path / "metrics.csv"
@@ -87,7 +93,7 @@ class RunDirectory:
         """Give a dict to fill, and write it as `result.json` however the block ends.
 
         The status is `interrupted` from the first moment, so that a run which is killed reads so; it becomes
-        `finished` at the end of the block, or `failed` with the error.
+        `finished` at the end of the block, or `failed` with the error, whose traceback goes to `error.txt`.
 
         Args:
             write: whether this process is the one that writes.
@@ -96,6 +102,7 @@ class RunDirectory:
         earlier = {key: value for key, value in self.read_result().items() if key not in ("error", *forget)}
         result: dict[str, Any] = {**earlier, "status": "interrupted"}
         if write:
+            self.error.unlink(missing_ok=True)
             self.write_result(result)
         try:
             yield result
@@ -103,6 +110,8 @@ class RunDirectory:
         except Exception as error:
             if not isinstance(error, Interrupted):
                 result |= {"status": "failed", "error": f"{type(error).__name__}: {error}"}
+                if write:
+                    write_atomically(self.error, traceback.format_exc())
             raise
         finally:
             if write:

@@ -41,6 +41,7 @@ def make_trainer(
     num_nodes: Annotated[int, Field(ge=1)] = 1,
     strategy: str = "auto",
     precision: Precision = "auto",
+    threads: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto",
     max_epochs: Annotated[int, Field(ge=1)] = 10,
     max_steps: Annotated[int, Field(ge=-1)] = -1,
     max_time: str | None = None,
@@ -66,6 +67,7 @@ def make_trainer(
         num_nodes: machines, for multi-node training.
         strategy: Lightning's name of it: auto, ddp, fsdp.
         precision: `auto` takes bfloat16 autocast where the hardware gains from it: CUDA from Ampere on, AMX on CPU.
+        threads: of torch on the CPU, in each process; `auto` leaves it to torch. see `use_threads`.
         max_epochs: epochs, in all; a resumed run counts on.
         max_steps: optimizer steps, in all; -1 sets no limit.
         max_time: stop after this long, "DD:HH:MM:SS".
@@ -86,6 +88,7 @@ def make_trainer(
     Raises:
         UserError: the accelerator is not there.
     """
+    use_threads(threads)
     accelerator = resolve_accelerator(accelerator)
     if accelerator == "gpu":
         torch.set_float32_matmul_precision("high")  # TF32 where an operation stays in float32
@@ -121,6 +124,12 @@ def make_trainer(
         enable_model_summary=False,  # opsin.models has one
         use_distributed_sampler=False,  # the batches are divided among processes by opsin.data
     )
+
+
+def use_threads(threads: Literal["auto"] | int) -> None:
+    """Let torch use so many threads on the CPU; sums are rounded otherwise with another number."""
+    if threads != "auto":
+        torch.set_num_threads(threads)
 
 
 def resolve_accelerator(accelerator: Accelerator) -> Literal["cpu", "gpu", "mps"]:

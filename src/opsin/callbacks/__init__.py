@@ -12,6 +12,7 @@ from opsin.callbacks.kernels import FirstKernels
 from opsin.callbacks.pr_curves import PRCurves
 from opsin.callbacks.progress import ProgressBar
 from opsin.callbacks.projector import Projector
+from opsin.callbacks.pruning import Pruning
 from opsin.callbacks.texts import ConfigText
 from opsin.callbacks.throughput import Throughput
 
@@ -29,5 +30,6 @@ __all__ = [
     "PRCurves",
     "ProgressBar",
     "Projector",
+    "Pruning",
     "Throughput",
 ]

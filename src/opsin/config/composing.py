@@ -80,8 +80,19 @@ def compose(words: Sequence[str], run: Path | None = None) -> Composed:
     return _composed(config, node, place)
 
 
+OF_A_SWEEP = ("sweep", "launcher")
+"""Parts of the config that are about a multirun; no run has them."""
+
+
 def _composed(config: DictConfig, hydra: Any, run: RunDirectory) -> Composed:
     choices = {key: value for key, value in hydra.runtime.choices.items() if not key.startswith("hydra/")}
+    for word in hydra.overrides.task:
+        if word.lstrip("+~").split("=")[0].split(".")[0] in OF_A_SWEEP:
+            raise UserError(f"{word} is about many runs: python train.py --multirun {word} ...")
+    with open_dict(config):
+        for key in OF_A_SWEEP:
+            choices.pop(key, None)
+            config.pop(key, None)
     config.resume = None
     for key in PATHS:
         value = OmegaConf.select(config, key, throw_on_missing=False)

@@ -23,6 +23,7 @@ _ASIDE = (
     "output_dir",
     "report",
     "resume",
+    "test",
     "logger.",
     "datamodule.data_dir",
     "datamodule.download",
@@ -168,7 +169,7 @@ def read_record(run: RunDirectory) -> RunRecord:
 
 def _no_file(run: RunDirectory, error: FileNotFoundError) -> tuple[str, str]:
     try:
-        lines = (run.path / "error.txt").read_text(encoding="utf-8", errors="replace").split("\n")
+        lines = run.error.read_text(encoding="utf-8", errors="replace").split("\n")
     except OSError:
         return "no result", f"{Path(error.filename).name} is missing"
     return "failed", next((line.strip() for line in reversed(lines) if line.strip()), "")

@@ -1,5 +1,8 @@
-"""Multirun: many runs of one command, each in a process of its own."""
+"""Multirun: many runs of one command, each in a process of its own, and a study of them all that outlives any process.
 
-from opsin.sweep.table import SweepTable
+`sweep` is the story.
+"""
 
-__all__ = ["SweepTable"]
+from opsin.sweep.sweeping import sweep
+
+__all__ = ["sweep"]

@@ -7,6 +7,8 @@ from pydantic import Field
 
 from opsin.errors import UserError
 
+Objective = Literal["val/loss", "val/acc", "val/f1_macro", "val/auroc", "val/ece", "parameters", "seconds"]
+
 
 @dataclass(frozen=True)
 class Sweep:
@@ -35,7 +37,7 @@ class Sweep:
     trials: Annotated[int, Field(ge=1)] | None = None
     pruner: Literal["none", "median", "halving"] = "none"
     pruner_epochs: Annotated[int, Field(ge=1)] = 3
-    objectives: list[str] | None = None
+    objectives: list[Objective] | None = None
     storage: str | None = None
     retry_failed: bool = False
 

@@ -1,7 +1,6 @@
 """What a sweep varies: from Hydra's words, and from the `space` of a sweep file, to lists and ranges."""
 
 import itertools
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -71,15 +70,15 @@ class Space:
         """The words of the run with these choices, by key."""
         return (*self.fixed, *(dimension.word(choices[dimension.key]) for dimension in self.dimensions))
 
-    def varied(self, choices: Mapping[str, Value]) -> str:
-        """The words that tell this run apart."""
-        return " ".join(dimension.word(choices[dimension.key]) for dimension in self.dimensions)
+    def varied(self, choices: Mapping[str, Value], without: Sequence[str] = ()) -> str:
+        """The words that tell this run apart, but for those of some keys."""
+        told = [dimension for dimension in self.dimensions if dimension.key.lstrip("+") not in without]
+        return " ".join(dimension.word(choices[dimension.key]) for dimension in told)
 
-    @property
-    def size(self) -> int | None:
-        """How many runs a grid has; None where a range has no end."""
-        lengths = [len(d.words) if isinstance(d, Listed) else None for d in self.dimensions]
-        return None if None in lengths else math.prod(n for n in lengths if n)
+    def says(self, key: str) -> bool:
+        """Whether a word sets a key, or varies it."""
+        keys = (*(word.split("=", 1)[0] for word in self.fixed), *(dimension.key for dimension in self.dimensions))
+        return key in (name.lstrip("+") for name in keys)
 
     def grid(self) -> Iterator[dict[str, Value]]:
         """Every combination, the last key changing fastest.

@@ -1,94 +1,197 @@
-"""What Hydra calls around the jobs of a multirun: failures kept on file, and a table at the end."""
+"""What a person sees of a sweep: the runs under way, and in the end a row for each."""
 
-import atexit
 import csv
-import traceback
+import statistics
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra.core.utils import JobReturn, JobStatus
-from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
 
 from opsin.rundir import RunDirectory
+from opsin.sweep.running import Running
+from opsin.sweep.space import Space
+from opsin.sweep.trials import Outcome, Trial, Trials
+
+MOST_ROWS = 30
+"""Rows that are printed of the last table; `sweep.csv` has them all."""
+
+REPEATS = ("seed", "datamodule.fold")
+"""Keys that say which repetition of a recipe a run is: nothing is chosen among these."""
+
+PLAIN_WIDTH = 160
+"""Columns where there is no terminal that has a width."""
+
+
+def console() -> Console:
+    """Where a sweep prints; wide enough for a table where it is no terminal."""
+    found = Console(highlight=False)
+    return found if found.is_terminal else Console(width=PLAIN_WIDTH, highlight=False)
+
+
+class Board:
+    """The runs under way: a live table on a terminal, elsewhere a line for each run that ends.
+
+    Args:
+        console: to print on.
+        space: of the sweep.
+        metric: the monitored one.
+        total: how many trials there are.
+        done: how many of them had ended before.
+        slots: how many run at once.
+    """
+
+    def __init__(self, console: Console, space: Space, metric: str, total: int, done: int, slots: int) -> None:
+        self._console, self._space, self._metric = console, space, metric
+        self._total, self._done, self._slots = total, done, slots
+        self._begun: dict[int, float] = {}
+        self._took: list[float] = []
+        self._drawn = 0.0
+        self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
+
+    def __enter__(self) -> "Board":
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live:
+            self._live.stop()
+
+    def ended(self, trial: Trial, outcome: Outcome) -> None:
+        """Tell what came of a trial."""
+        self._done += 1
+        if trial.number in self._begun:
+            self._took.append(time.monotonic() - self._begun.pop(trial.number))
+        said = outcome.reason or " ".join(f"{value:.4f}" for value in outcome.values)
+        line = f"{self._done}/{self._total}  trial {trial.number} {outcome.state}  {said}"
+        self._console.print(f"{line}  {self._space.varied(trial.choices)}{self._left()}", markup=False, soft_wrap=True)
+
+    def watch(self, running: Sequence[Running]) -> None:
+        """Draw what runs, a few times a second."""
+        for job in running:
+            self._begun.setdefault(job.trial.number, job.since)
+        if self._live and time.monotonic() - self._drawn > 0.25:
+            self._drawn = time.monotonic()
+            table = Table("trial", "words", "epoch", self._metric, "best", "time left", box=None)
+            for job in running:
+                table.add_row(str(job.trial.number), self._space.varied(job.trial.choices), *self._progress(job))
+            table.caption = f"{self._done} of {self._total} have ended{self._left()}"
+            self._live.update(table, refresh=True)
+
+    def _left(self) -> str:
+        if not self._took or self._done >= self._total:
+            return ""
+        seconds = statistics.mean(self._took) * (self._total - self._done) / self._slots
+        return f"  about {_duration(seconds)} left"
+
+    def _progress(self, running: Running) -> tuple[str, str, str, str]:
+        """Epoch, the metric there, its best, and the time left, of one run."""
+        run = running.job.run
+        rows = read_history(run)
+        epochs = (run.read_result().get("settings") or {}).get("max_epochs")
+        values = [float(row[self._metric]) for row in rows if row.get(self._metric)]
+        if not values:
+            return f"0/{epochs or '?'}", "", "", ""
+        best = (min if self._metric.endswith(("/loss", "/ece")) else max)(values)
+        spent = time.monotonic() - running.since
+        left = _duration(spent / len(rows) * (epochs - len(rows))) if epochs else ""
+        return f"{len(rows)}/{epochs or '?'}", f"{values[-1]:.4f}", f"{best:.4f}", left
+
+
+def read_history(run: RunDirectory) -> list[dict[str, str]]:
+    """The epochs of a run so far; empty before the first."""
+    try:
+        with run.metrics.open(newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+    except OSError:
+        return []
 
 
 @dataclass(frozen=True)
-class Job:
-    """One job of a multirun that has ended; `error` is None unless it failed."""
+class Row:
+    """A trial in the last table.
 
-    words: list[str]
+    Attributes:
+        number: of the trial.
+        words: that tell it apart.
+        recipe: the same without those of REPEATS.
+        state: complete, pruned, failed, running or waiting.
+        values: of the objectives; empty unless it is complete.
+        reason: why it failed.
+        run: its directory.
+        result: what that says.
+    """
+
+    number: int
+    words: str
+    recipe: str
+    state: str
+    values: tuple[float, ...]
+    reason: str
     run: RunDirectory
-    error: str | None
+    result: dict[str, Any]
 
-    def row(self, metrics: list[str], shared: set[str]) -> list[str]:
-        """Its row of the table."""
-        result = self.run.read_result()
-        values = result.get("metrics", {})
-        seconds = f"{result['seconds']['total']:.0f}" if "seconds" in result else ""
-        words = " ".join(word for word in self.words if word not in shared)
-        numbers = [f"{values[name]:.4f}" if name in values else "" for name in metrics]
-        return [words, *numbers, seconds, self.run.path.name]
+    def metric(self, name: str) -> str:
+        """A metric, as text; empty where there is none."""
+        value = (self.result.get("metrics") or {}).get(name)
+        return "" if value is None else f"{value:.4f}"
 
 
-class SweepTable(Callback):
-    """Prints one row per job of a multirun, the best first, and writes them to `sweep.csv`."""
-
-    def __init__(self) -> None:
-        self._jobs: list[Job] | None = None
-        self._monitor = ("val/loss", "min")
-
-    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Begin to remember jobs; a single run has no table."""
-        self._jobs = []
-        atexit.register(self._print)  # Hydra skips on_multirun_end where a job has failed
-
-    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
-        """Remember a job, and write down why it failed: Hydra itself tells only of the first failure of a sweep."""
-        if self._jobs is None:
-            return
-        self._monitor = (config.monitor.metric, config.monitor.mode)
-        run, error = RunDirectory(Path(config.hydra.runtime.output_dir)), None
-        if job_return.status is JobStatus.FAILED:
-            failure = job_return._return_value
-            error = str(failure) or type(failure).__name__
-            run.path.mkdir(parents=True, exist_ok=True)
-            with (run.path / "error.txt").open("w", encoding="utf-8") as file:
-                traceback.print_exception(failure, file=file)
-        self._jobs.append(Job(list(config.hydra.overrides.task), run, error))
-
-    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Print the table."""
-        self._print()
-
-    def _print(self) -> None:
-        jobs, self._jobs = self._jobs, None
-        if not jobs:
-            return
-        from rich.console import Console
-        from rich.table import Table
-
-        metric, mode = self._monitor
-        shared = set.intersection(*(set(job.words) for job in jobs)) if len(jobs) > 1 else set()
-        names = list(dict.fromkeys([metric, "val/acc", "test/acc"]))
-        header = ["overrides", *names, "seconds", "run"]
-        rows = [job.row(names, shared) for job in sorted(jobs, key=lambda job: _rank(job, metric, mode))]
-        folder = jobs[0].run.path.parent
-        with (folder / "sweep.csv").open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([header, *rows])
-        console = Console()
-        table = Table(*header, title=f"sweep by {metric}: {folder}", title_justify="left")
-        for row in rows:
-            table.add_row(*row)
-        (console if console.is_terminal else Console(width=160)).print(table)
-        for job in jobs:
-            if job.error:
-                console.print(f"failed: {job.run.path.name}: {job.error}", markup=False, soft_wrap=True)
+def read_rows(folder: Path, trials: Trials, space: Space) -> list[Row]:
+    """Every trial of a sweep, the best first; of several objectives, by the first."""
+    states = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
+    rows = []
+    for trial in trials.all():
+        run = RunDirectory(folder / str(trial.user_attrs.get("run", "none")))
+        state = states.get(trial.state.name, trial.state.name.lower())
+        known = len(trial.params) == len(space.dimensions)  # not of one that was killed while it was claimed
+        words = space.varied(trial.params) if known else ""
+        recipe = space.varied(trial.params, without=REPEATS) if known else ""
+        values = tuple(trial.values) if state == "complete" else ()
+        reason = str(trial.user_attrs.get("reason", ""))
+        rows.append(Row(trial.number, words, recipe, state, values, reason, run, run.read_result()))
+    sign = 1 if trials.directions[0] == "minimize" else -1
+    return sorted(rows, key=lambda row: (not row.values, sign * row.values[0] if row.values else 0.0, row.number))
 
 
-def _rank(job: Job, metric: str, mode: str) -> float:
-    value = job.run.read_result().get("metrics", {}).get(metric)
-    if value is None:
-        return float("inf")
-    return float(value) if mode == "min" else -float(value)
+def tell(rows: Sequence[Row], objectives: Sequence[str], folder: Path, console: Console) -> None:
+    """Print the table and the reasons of what failed, and write all rows to `sweep.csv`."""
+    metrics = [name for name in ("val/acc", "test/acc") if name not in objectives]
+    header = ["trial", "words", *objectives, *metrics, "epochs", "seconds", "state", "run"]
+    lines = [
+        [
+            str(row.number),
+            row.words,
+            *([f"{value:.6g}" for value in row.values] or [""] * len(objectives)),
+            *[row.metric(name) for name in metrics],
+            str(row.result.get("epochs", "")),
+            f"{row.result['seconds']['total']:.0f}" if "total" in row.result.get("seconds", {}) else "",
+            row.state,
+            row.run.path.name,
+        ]
+        for row in rows
+    ]
+    with (folder / "sweep.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(
+            [[*header, "reason"], *([*line, row.reason] for line, row in zip(lines, rows, strict=True))]
+        )
+    table = Table(*header, title=f"sweep by {objectives[0]}: {folder}", title_justify="left")
+    for line in lines[:MOST_ROWS]:
+        table.add_row(*line)
+    console.print(table)
+    if len(lines) > MOST_ROWS:
+        console.print(f"the best {MOST_ROWS} of {len(lines)}; all are in {folder / 'sweep.csv'}")
+    for row in rows:
+        if row.state == "failed":
+            console.print(f"failed: {row.run.path.name}: {row.reason}", markup=False, soft_wrap=True)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

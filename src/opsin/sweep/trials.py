@@ -78,6 +78,7 @@ class Trials:
         name: of the study there.
         study: Optuna's.
         total: how many trials the sweep has.
+        directions: as they were given.
     """
 
     def __init__(
@@ -95,6 +96,7 @@ class Trials:
         quieten_optuna()
         self._space, self._settings, self._seed, self._parts = space, settings, seed, parts
         self._worker = worker
+        self.directions = list(directions)
         self._lock = FileLock(folder / ".lock")
         self.place = settings.storage or str(folder / "study.journal")
         self.name = folder.name
@@ -116,6 +118,10 @@ class Trials:
         trials = self.study.get_trials(deepcopy=False)
         again = {trial.user_attrs["retries"] for trial in trials if "retries" in trial.user_attrs}
         return [trial for trial in trials if trial.number not in again]
+
+    def ended(self) -> int:
+        """How many trials have ended, in whatever way."""
+        return sum(trial.state.is_finished() for trial in self.all())
 
     def claim(self) -> Trial | None:
         """A trial to work on: one that was cut off, else a new one; None: all are done, or others work on them."""

@@ -1,5 +1,6 @@
 """What a process does that was forked, warm, to run one job: what `python train.py WORDS` does in a fresh one."""
 
+import faulthandler
 import os
 import runpy
 import sys
@@ -22,6 +23,7 @@ def run_job(job: Job, environment: Mapping[str, str], threads: int, memory_gb: f
     threading.Thread(target=_end_with_the_sweep, daemon=True).start()
     os.environ.update(environment)
     _write_to(job)
+    faulthandler.enable()  # a crash of native code tells where it was called from
     if memory_gb is not None:
         import resource
 
