@@ -41,7 +41,11 @@ def train(composed: Composed) -> float:
     plan = build.plan(composed)
     run, writes = composed.run, not is_spawned()
     recorded = run.read_result().get("data") if composed.resumes else None
-    with run.record(writes, forget=result.OUTCOME) as record, result.Clock(record) as clock:
+    with (
+        run.claimed(writes),
+        run.record(writes, forget=result.OUTCOME) as record,
+        result.Clock(record) as clock,
+    ):
         if writes:
             composed.save()
             predictions_file(run, "test").unlink(missing_ok=True)  # of an earlier end of a run that goes on

@@ -12,7 +12,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from opsin.errors import Interrupted, UserError
+
+CLAIM_S = 10.0
+"""Seconds that a process waits for one that was killed to be gone."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,32 @@ class RunDirectory:
             return {}
         assert isinstance(result, dict)
         return result
+
+    @contextlib.contextmanager
+    def claimed(self, write: bool) -> Iterator[None]:
+        """Keep the directory from other processes that would write to it, such as the same run resumed twice.
+
+        Args:
+            write: whether this process is one that writes.
+
+        Raises:
+            UserError: another one does, and has not ended within some seconds.
+        """
+        if not write:
+            yield
+            return
+        lock = FileLock(self.path / ".lock", timeout=CLAIM_S)
+        self.path.mkdir(parents=True, exist_ok=True)
+        with contextlib.ExitStack() as held:
+            try:
+                held.enter_context(lock)
+            except Timeout:
+                raise UserError(
+                    f"{self.path} is being written by another process: stop that one, or wait for its end"
+                ) from None
+            except NotImplementedError:  # a filesystem without locks
+                pass
+            yield
 
     @contextlib.contextmanager
     def record(self, write: bool, forget: Sequence[str] = ()) -> Iterator[dict[str, Any]]:

@@ -27,12 +27,12 @@ def make_pruner(kind: Pruner, epochs: int) -> "BasePruner":
         kind: `median`: below the median of the others at the same epoch (Golovin et al. 2017, Google Vizier, 3.2);
             `halving`: outside the best third at one of a series of epochs, each three times the one before (Li et al.
             2020, A System for Massively Parallel Hyperparameter Tuning, algorithm 2).
-        epochs: before which no trial is ended; of `halving`, the first of the series.
+        epochs: after which a trial may be ended for the first time; of `halving`, the first of the series.
     """
     from optuna import pruners
 
     if kind == "median":
-        return pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=epochs - 1)
+        return pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=epochs)
     if kind == "halving":
         return pruners.SuccessiveHalvingPruner(min_resource=epochs, reduction_factor=3)
     return pruners.NopPruner()

@@ -21,7 +21,7 @@ class Pruning(EpochCallback):
         study: its name.
         trial: number of this run's trial.
         pruner: who decides: `median` or `halving`.
-        epochs: before which no run is ended.
+        epochs: after which a run may be ended for the first time.
 
     Attributes:
         reason: why the run was ended, in words; None if it was not.
@@ -57,7 +57,7 @@ class Pruning(EpochCallback):
             epoch = trainer.current_epoch + 1
             if epoch not in self._trial.storage.get_trial(self._trial._trial_id).intermediate_values:
                 self._trial.report(value, epoch)  # one that was cut off comes to some epochs twice
-            pruned = self._trial.should_prune()
+            pruned = epoch != trainer.max_epochs and self._trial.should_prune()  # at the end, nothing would be saved
         if trainer.strategy.reduce_boolean_decision(pruned, all=False):
             self.reason = f"pruned: {self.monitor} {value:.4f} after {trainer.current_epoch + 1} epochs"
             trainer.should_stop = True

@@ -21,8 +21,8 @@ class Sweep:
         sampler: `grid` runs every combination; `tpe`, `cmaes` and `random` are Optuna's.
         trials: how many runs in all, which a search needs; null: the whole grid.
         pruner: ends runs that do worse than others at the same epoch: `median` below their median, `halving` outside
-            the best third at epochs 1, 3, 9, ... (successive halving).
-        pruner_epochs: epochs before a run may be ended.
+            the best third after pruner_epochs, three times as many, nine times, ... (successive halving).
+        pruner_epochs: after which a run may be ended for the first time.
         objectives: what is optimised: metrics of val, `parameters`, `seconds`; null: the monitored metric. Of several,
             no one run is the best, and the table tells which are better than all others in some respect.
         storage: URL of a database for Optuna's study; null: a journal in the sweep's directory.

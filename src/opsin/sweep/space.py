@@ -103,7 +103,7 @@ def read_space(words: Sequence[str], space: Mapping[str, Any], config_loader: An
 
     Args:
         words: of the command line: `model=mlp,cnn_gap`, `seed=range(3)`, `optimizer.lr=tag(log,interval(1e-4,0.1))`,
-            `trainer.max_epochs=5`.
+            `model.hidden=int(interval(16,128))`, `trainer.max_epochs=5`.
         space: the same by key, from a sweep file; a word of the command line takes the place of its key.
         config_loader: Hydra's, which `glob(*)` needs.
 
@@ -137,7 +137,9 @@ def _as_word(value: Any) -> str:
     """A value of a sweep file as it would be typed: a YAML list is a list of choices."""
     if isinstance(value, list):
         return ",".join(_as_word(item) for item in value)
-    return {True: "true", False: "false", None: "null"}.get(value, str(value)) if not isinstance(value, str) else value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return "null" if value is None else str(value)
 
 
 def _ranged(key: str, interval: Any) -> Ranged:

@@ -69,6 +69,9 @@ def sweep(config: DictConfig, words: Sequence[str], config_loader: Any = None) -
                         _finish(folder, trials, space, objectives, launcher, space.says("test"), runner.stop)
             finally:
                 launcher.close()
+    except Interrupted:
+        console.print("stopped; go on with the same command")
+        raise
     finally:
         worker.leave()
     rows = table.read_rows(folder, trials, space)

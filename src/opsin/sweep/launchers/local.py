@@ -56,12 +56,13 @@ class Local:
     def start(self, job: Job) -> "LocalHandle":
         """Start a job in a process of its own, on GPUs that no other job has where there are enough."""
         gpus = [self._free.pop(0) for _ in range(min(job.devices, len(self._free)))]
-        threads = max(1, self.threads * min(job.devices, self.slots) // job.devices)
-        environment = {"OMP_NUM_THREADS": str(threads)} | ({"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else {})
-        process = self._context.Process(
-            target=warm.run_job, args=(job, environment, threads, self._memory_gb), name=f"job {job.number}"
+        environment = {"OMP_NUM_THREADS": str(self.threads)} | (
+            {"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else {}
         )
-        with _set(environment):  # the server is started by the first job, and reads what libraries read when loaded
+        process = self._context.Process(
+            target=warm.run_job, args=(job, environment, self._memory_gb), name=f"job {job.number}"
+        )
+        with _set(environment), _undisturbed():  # the first job starts the server, which takes both over
             process.start()
         return LocalHandle(process, lambda: self._free.extend(gpus))
 
@@ -95,6 +96,19 @@ class LocalHandle:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.kill()  # where it has not come to a group of its own yet
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Hold Ctrl-C back from a process that is started: it goes to all of a terminal, and is meant for the sweep."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def visible_gpus() -> list[str]:

@@ -10,13 +10,12 @@ from collections.abc import Mapping
 from opsin.sweep.launchers.base import SCRIPT, Job
 
 
-def run_job(job: Job, environment: Mapping[str, str], threads: int, memory_gb: float | None) -> None:
+def run_job(job: Job, environment: Mapping[str, str], memory_gb: float | None) -> None:
     """Run a job in this process, which is its own, and exit with its code.
 
     Args:
         job: what to run.
         environment: variables to set.
-        threads: of torch.
         memory_gb: data that the process may hold, GB; None sets no limit.
     """
     os.setsid()  # Ctrl-C is for the sweep, which tells its jobs
@@ -29,9 +28,6 @@ def run_job(job: Job, environment: Mapping[str, str], threads: int, memory_gb: f
 
         size = int(memory_gb * 1e9)
         resource.setrlimit(resource.RLIMIT_DATA, (size, size))
-    import torch
-
-    torch.set_num_threads(threads)
     sys.argv = [str(SCRIPT), *job.words]
     runpy.run_path(str(SCRIPT), run_name="__main__")
 

@@ -1,0 +1,189 @@
+"""Sweeps as a person starts, kills and goes on with them: real processes, real runs on the digits."""
+
+import csv
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+QUICK = ("model=mlp", "datamodule.train_fraction=0.1", "trainer=cpu", "callbacks=no_pictures", "logger=none")
+
+
+def start(folder: Path, *words: str) -> subprocess.Popen[str]:
+    """Begin a multirun in a process group of its own, as a shell does."""
+    environment = {**os.environ, "OPSIN_TARGETS": "faults", "PYTHONPATH": str(ROOT / "tests"), "HOME": str(folder)}
+    command = [sys.executable, str(ROOT / "train.py"), "-m", *QUICK, *words]
+    with (folder / "printed.txt").open("a", encoding="utf-8") as file:
+        return subprocess.Popen(
+            command, cwd=folder, env=environment, stdout=file, stderr=file, text=True, start_new_session=True
+        )
+
+
+def finish(folder: Path, *words: str, code: int = 0) -> str:
+    """Run it to its end; all that it printed."""
+    (folder / "printed.txt").unlink(missing_ok=True)
+    process = start(folder, *words)
+    try:
+        assert process.wait(timeout=400) == code, printed(folder)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    return printed(folder)
+
+
+def printed(folder: Path) -> str:
+    return (folder / "printed.txt").read_text()
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    [table] = folder.glob("outputs/sweeps/*/sweep.csv")
+    with table.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def runs(folder: Path) -> list[Path]:
+    return sorted(path.parent for path in folder.glob("outputs/sweeps/*/*/console.txt"))
+
+
+def wait_for(what: Callable[[], bool], seconds: float = 200) -> None:
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def processes_of(folder: Path) -> list[str]:
+    """Command lines of the processes that work in a folder."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            if (path / "cwd").readlink() == folder.resolve():
+                found.append((path / "cmdline").read_text().replace("\0", " "))
+        except OSError:
+            continue
+    return found
+
+
+def ends(run: Path) -> int:
+    """How often the training of a run came to its end."""
+    return (run / "console.txt").read_text().count("no test images were read")
+
+
+@pytest.mark.slow
+def test_the_ways_in_which_a_run_fails_are_named_and_the_others_go_on(tmp_path: Path) -> None:
+    words = ("trainer.max_epochs=2", "+callbacks.fault._target_=faults.Fault")
+    kinds = "+callbacks.fault.kind=none,segfault,memory,diverge,wrong"
+    said = finish(tmp_path, *words, kinds, "launcher.memory_gb=20", code=1)
+    reasons = {row["words"].split("=")[1]: row["reason"] for row in rows(tmp_path)}
+    assert "SIGSEGV" in reasons["segfault"]
+    assert "can't allocate memory" in reasons["memory"]
+    assert "training diverged" in reasons["diverge"]
+    assert "kind should be" in reasons["wrong"]
+    assert reasons["none"] == ""
+    for run in runs(tmp_path)[1:]:
+        assert (run / "error.txt").stat().st_size > 100
+        assert f"failed: {run.name}: " in said
+    assert "faults.py" in (runs(tmp_path)[1] / "error.txt").read_text()  # where the crash came from
+    assert "Traceback" in (runs(tmp_path)[2] / "error.txt").read_text()
+    assert [row["state"] for row in rows(tmp_path)] == ["complete", *["failed"] * 4]
+    best = json.loads((runs(tmp_path)[0] / "result.json").read_text())
+    assert "test/acc" in best["metrics"]
+
+    again = finish(tmp_path, *words, kinds, "launcher.memory_gb=20", code=1)
+    assert "5, of which 5 have ended" in again
+    assert again[again.index("sweep by") :] == said[said.index("sweep by") :]
+
+
+@pytest.mark.slow
+def test_a_search_killed_twice_loses_nothing_and_runs_nothing_twice(tmp_path: Path) -> None:
+    words = (
+        "sweep=search",
+        "sweep.trials=10",
+        "optimizer.lr=tag(log,interval(0.0001,0.1))",
+        "model.hidden=int(interval(16,64))",
+        "trainer.max_epochs=5",
+        "launcher.jobs=2",
+        "launcher.threads=1",
+    )
+    draw = random.Random(os.getpid())
+    for wanted in (1, 5):
+        process = start(tmp_path, *words)
+        wait_for(lambda: len(runs(tmp_path)) > wanted or process.poll() is not None)  # noqa: B023
+        time.sleep(draw.uniform(0, 1.5))
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        wait_for(lambda: not processes_of(tmp_path), seconds=20)
+    assert sum(map(ends, runs(tmp_path))) < 10
+    finish(tmp_path, *words)
+    found = rows(tmp_path)
+    assert sorted(int(row["trial"]) for row in found) == list(range(10))
+    assert {row["state"] for row in found} <= {"complete", "pruned"}
+    assert [ends(run) for run in runs(tmp_path)] == [1] * 10
+    values = [float(row["val/loss"]) for row in found if row["state"] == "complete"]
+    assert values == sorted(values)
+    assert [bool(row["test/acc"]) for row in found] == [True, *[False] * 9]
+    [folder] = tmp_path.glob("outputs/sweeps/*")
+    for name in ("history", "importance", "parallel_coordinate"):
+        assert (folder / f"{name}.png").stat().st_size > 5_000
+
+    command = [sys.executable, str(ROOT / "train.py"), "--config-dir", str(folder), "experiment=best"]
+    subprocess.run([*command, "hydra.run.dir=again", "report=false"], cwd=tmp_path, check=True, capture_output=True)
+    again = json.loads((tmp_path / "again" / "result.json").read_text())["metrics"]
+    best = json.loads((folder / found[0]["run"] / "result.json").read_text())["metrics"]
+    assert again == best
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("times", [1, 2])
+def test_ctrl_c(tmp_path: Path, times: int) -> None:
+    words = ("seed=range(4)", "trainer.max_epochs=30", "datamodule.train_fraction=1", "launcher.jobs=2")
+    process = start(tmp_path, *words)
+    wait_for(lambda: len(list(tmp_path.glob("outputs/sweeps/*/*/metrics.csv"))) == 2)
+    for _ in range(times):
+        os.killpg(process.pid, signal.SIGINT)
+        time.sleep(0.3)
+    assert process.wait(timeout=300) == 130, printed(tmp_path)
+    wait_for(lambda: not processes_of(tmp_path), seconds=20)
+    assert len(runs(tmp_path)) == 2
+    statuses = [json.loads((run / "result.json").read_text())["status"] for run in runs(tmp_path)]
+    assert statuses == (["finished"] * 2 if times == 1 else ["interrupted"] * 2)
+    said = printed(tmp_path)
+    assert "no more runs are started" in said
+    assert "go on with the same command" in said
+    finish(tmp_path, *words)
+    assert [ends(run) for run in runs(tmp_path)] == [1] * 4
+    assert [row["state"] for row in rows(tmp_path)] == ["complete"] * 4
+    assert all(row["test/acc"] for row in rows(tmp_path))  # they differ by the seed: nothing is chosen among them
+
+
+@pytest.mark.slow
+def test_a_run_that_does_worse_than_the_others_is_ended(tmp_path: Path) -> None:
+    words = ("optimizer.lr=0.01,0.011,0.012,0.013,0.0000001", "trainer.max_epochs=6", "launcher.jobs=1")
+    finish(tmp_path, *words, "sweep.pruner=median", "sweep.pruner_epochs=2")
+    *others, last = rows(tmp_path)
+    assert {row["state"] for row in others} == {"complete"}
+    assert (last["words"], last["state"], last["epochs"]) == ("optimizer.lr=1e-07", "pruned", "2")
+    assert "pruned: val/loss" in (runs(tmp_path)[4] / "console.txt").read_text()
+
+
+@pytest.mark.slow
+def test_two_objectives_and_two_processes_in_each_run(tmp_path: Path) -> None:
+    words = ("model.hidden=8,64", "trainer=ddp_cpu", "trainer.max_epochs=2", "sweep.objectives=[val/acc,parameters]")
+    finish(tmp_path, *words, "sweep.name=both")
+    found = rows(tmp_path)
+    assert [float(row["parameters"]) for row in found] in ([50_890, 6_370], [6_370, 50_890])
+    folder = tmp_path / "outputs" / "sweeps" / "both"
+    assert (folder / "pareto.png").exists()
+    assert len(list(tmp_path.glob("outputs/**/result.json"))) - 1 == 2  # and the link `latest`
+    result = json.loads((folder / found[0]["run"] / "result.json").read_text())
+    assert result["settings"]["devices"] == 2
+    said = finish(tmp_path, "model.hidden=8,16", "sweep.name=both", code=1)
+    assert "holds another sweep" in said
