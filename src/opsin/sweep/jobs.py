@@ -1,0 +1,106 @@
+"""From a trial to its job: the words of the run, where it lies, and how many devices it takes."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_loader import ConfigLoader
+from omegaconf import DictConfig
+
+from opsin.rundir import RunDirectory
+from opsin.sweep.launchers.base import Job
+from opsin.sweep.settings import Sweep
+from opsin.sweep.space import Listed, Space
+from opsin.sweep.table import Row
+from opsin.sweep.trials import Trial, Trials
+
+OF_EVERY_RUN = {"test": "false", "report": "false"}
+"""What a run has that does not say otherwise: the winner alone reads the test images, and has a report."""
+
+
+class Jobs:
+    """Makes the jobs of a sweep.
+
+    Args:
+        config: that Hydra composed for the multirun.
+        loader: Hydra's.
+        space: of the sweep.
+
+    Attributes:
+        typical: the config of a run of the sweep; where that cannot be composed, of what all runs share.
+    """
+
+    def __init__(self, config: DictConfig, loader: ConfigLoader, space: Space) -> None:
+        self._config, self._loader, self._space = config, loader, space
+        first = [d.word(d.words[0] if isinstance(d, Listed) else d.low) for d in space.dimensions]
+        self.typical = self._composed([*space.fixed, *first]) or self._composed(space.fixed) or config
+        groups = {dimension.key.split(".")[0] for dimension in space.dimensions}
+        self._widths_differ = bool(groups & {"trainer", "experiment", "debug"})
+        sources = config.hydra.runtime.config_sources
+        folders = [source.path for source in sources if source.provider == "command-line"]
+        self._flags = [word for folder in folders for word in ("--config-dir", folder)]
+
+    @property
+    def parts(self) -> dict[str, str | None]:
+        """Option of each part that the name of a run tells."""
+        return {part: self.typical.hydra.runtime.choices[part] for part in ("datamodule", "model")}
+
+    def of(self, trial: Trial, folder: Path, settings: Sweep, trials: Trials, threads: int) -> Job:
+        """The job of a trial: its run begun, or gone on with where it was begun before.
+
+        Args:
+            trial: claimed by this process.
+            folder: of the sweep.
+            settings: of the sweep.
+            trials: whose study the run reports to, where a pruner listens.
+            threads: of each process.
+        """
+        run = RunDirectory(folder / trial.run)
+        run.path.mkdir(exist_ok=True)
+        config = self._composed(trial.words) if self._widths_differ else self.typical
+        devices = _count(config.trainer.devices) if config else 1  # what is wrong with it, its own process tells
+        if run.config.exists():
+            return Job(trial.number, (f"resume={run.path}",), run, devices)
+        more = {**OF_EVERY_RUN, "trainer.threads": str(threads)}
+        words = [f"{key}={value}" for key, value in more.items() if not self._space.says(key)]
+        words += _pruning(settings, trials, trial.number, self.typical.monitor.metric)
+        return Job(
+            trial.number, (*self._flags, *trial.words, *words, f"hydra.run.dir={_quoted(run.path)}"), run, devices
+        )
+
+    def _composed(self, words: Sequence[str]) -> DictConfig | None:
+        try:
+            return self._loader.load_sweep_config(self._config, list(words))
+        except Exception:  # Hydra's and OmegaConf's share no base class
+            return None
+
+
+def of_winner(row: Row) -> Job:
+    """The job that reads the test images for a run that has ended, and writes its report."""
+    return Job(row.number, (f"resume={row.run.path}", "test=true", "report=true"), row.run)
+
+
+def _pruning(settings: Sweep, trials: Trials, number: int, metric: str) -> list[str]:
+    if settings.pruner == "none":
+        return []
+    values: Mapping[str, Any] = {
+        "_target_": "opsin.callbacks.Pruning",
+        "monitor": metric,
+        "storage": f"'{trials.place}'",
+        "study": trials.name,
+        "trial": number,
+        "pruner": settings.pruner,
+        "epochs": settings.pruner_epochs,
+    }
+    return [f"+callbacks.pruning.{key}={value}" for key, value in values.items()]
+
+
+def _count(devices: Any) -> int:
+    return devices if isinstance(devices, int) else 1 if devices == "auto" else len(devices)
+
+
+def _quoted(path: Path) -> str:
+    """A path as Hydra's grammar takes it."""
+    text = str(path)
+    return text if re.fullmatch(r"[\w./-]+", text) else "'" + text.replace("'", "\\'") + "'"
