@@ -19,6 +19,7 @@ from opsin.benchmark.figures import Verdict, verdicts
 from opsin.benchmark.limits import compute_share
 from opsin.benchmark.report import Result
 from opsin.benchmark.session import Session
+from opsin.benchmark.sweeps import sweeps
 from opsin.benchmark.workloads import EXTRAS, GOALS, WORKLOADS, Workload
 from opsin.models import summarise
 from opsin.trainer import resolve_accelerator, resolve_precision
@@ -87,7 +88,12 @@ def measure(session: Session, workload: Workload) -> Result:
 
 
 def _extras(session: Session, wanted: Sequence[str]) -> tuple[dict[str, Any], list[Verdict]]:
-    jobs: dict[str, Extra] = {"startup": extras.startup, "memory": extras.memory, "growth": extras.growth}
+    jobs: dict[str, Extra] = {
+        "startup": extras.startup,
+        "memory": extras.memory,
+        "growth": extras.growth,
+        "sweep": sweeps,
+    }
     figures, found = {}, []
     for name, job in jobs.items():
         if name in wanted:

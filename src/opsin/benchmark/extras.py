@@ -36,7 +36,7 @@ def startup(session: Session) -> tuple[dict[str, Any], list[Verdict]]:
         session.say(f"startup: round {number}")
         for name, command in commands.items():
             start = time.perf_counter()
-            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=_environment(), check=False)
+            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment(), check=False)
             if done.returncode:
                 return {"error": done.stderr[-500:]}, [at_most("start-up to first step", None, 0, "s")]
             if number:  # the first brings files into the page cache
@@ -47,7 +47,8 @@ def startup(session: Session) -> tuple[dict[str, Any], list[Verdict]]:
     return figures, [at_most("start-up to first step (1.2x the imports + 1 s)", found["opsin"].median, limit, "s")]
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
+    """Variables for a process that runs this checkout with the threads that it would have by itself."""
     here = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])}
     return {name: value for name, value in here.items() if name != "OMP_NUM_THREADS"}
 

@@ -87,8 +87,8 @@ WORKLOADS = (
     _transfer("efficientnet_lite0_feature_extract", ("common", "opsin"), (96, 12, 12)),
 )
 
-EXTRAS = ("startup", "memory", "growth")
-"""What else `--only` takes: measured by functions of their own, in `opsin.benchmark.extras`."""
+EXTRAS = ("startup", "memory", "growth", "sweep")
+"""What else `--only` takes: measured by functions of their own, in `extras` and `sweeps`."""
 
 
 @dataclass(frozen=True)

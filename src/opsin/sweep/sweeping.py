@@ -48,7 +48,7 @@ def sweep(config: DictConfig, words: Sequence[str], loader: ConfigLoader) -> int
     space = read_space(typed, settings.space, loader)
     jobs = Jobs(config, loader, space)
     metric: str = jobs.typical.monitor.metric
-    objectives: list[str] = list(settings.objectives or [metric])
+    objectives: list[str] = [*settings.objectives] if settings.objectives else [metric]
     folder = sweep_directory(Path(config.hydra.sweep.dir), config.hydra.runtime.choices.sweep, settings, typed)
     console = table.console()
     worker = Worker(folder)

@@ -67,7 +67,7 @@ class Board:
         self._done += 1
         if trial.number in self._begun:
             self._took.append(time.monotonic() - self._begun.pop(trial.number))
-        said = outcome.reason or " ".join(f"{value:.4f}" for value in outcome.values)
+        said = outcome.reason or " ".join(f"{value:.6g}" for value in outcome.values)
         line = f"{self._done}/{self._total}  trial {trial.number} {outcome.state}  {said}"
         self._console.print(f"{line}  {self._space.varied(trial.choices)}{self._left()}", markup=False, soft_wrap=True)
 

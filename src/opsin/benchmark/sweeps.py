@@ -1,0 +1,69 @@
+"""Runs per minute of a sweep of small networks: Opsin's, Hydra's own, and processes started by hand."""
+
+import itertools
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from opsin.benchmark.extras import ROOT, environment
+from opsin.benchmark.figures import Verdict, at_least, spread
+from opsin.benchmark.session import Session
+
+AT_ONCE = 4
+"""Processes that a person would start by hand."""
+
+COMMON = ("datamodule=digits", "trainer=cpu", "trainer.max_epochs=5", "test=false", "report=false")
+
+
+def sweeps(session: Session) -> tuple[dict[str, Any], list[Verdict]]:
+    """Wall time of the same runs of `mlp` and `cnn_gap` on the digits, from the first command to the last result."""
+    seeds = range(1 if session.quick else 10)
+    contestants: dict[str, Callable[[Path], None]] = {
+        "opsin": lambda folder: _run("-m", *_varied(seeds), *COMMON, f"output_dir={folder}"),
+        "basic": lambda folder: _run("-m", "hydra/sweeper=basic", *_varied(seeds), *COMMON, f"output_dir={folder}"),
+        "by hand": lambda folder: _by_hand(seeds, folder),
+    }
+    count = 2 * len(seeds)
+    minutes: dict[str, list[float]] = {name: [] for name in contestants}
+    for number in range(1 if session.quick else session.runs):
+        for name, run in contestants.items():
+            session.say(f"sweep: round {number + 1}, {name}")
+            start = time.perf_counter()
+            try:
+                run(session.folder / "sweeps" / f"{name.replace(' ', '_')}_{number}")
+            except subprocess.CalledProcessError as error:
+                return {"error": f"{name}: {error.stderr[-500:]}"}, [at_least("sweep, runs per minute", None, 1.0)]
+            minutes[name].append((time.perf_counter() - start) / 60)
+    speeds = {name: spread([count / spent for spent in values]) for name, values in minutes.items()}
+    ours = speeds["opsin"]
+    found = []
+    for name, told in (("basic", "Hydra's own launcher"), ("by hand", f"{AT_ONCE} processes at once, started by hand")):
+        ratio = at_least(
+            f"sweep of {count} runs, runs per minute: (d) / {told}", ours.median / speeds[name].median, 1.0
+        )
+        found.append(replace(ratio, text=f"{ratio.text} ({ours} against {speeds[name]}, n={ours.n})"))
+    return {"runs": count, **{name: vars(value) for name, value in speeds.items()}}, found
+
+
+def _varied(seeds: range) -> tuple[str, ...]:
+    return "model=mlp,cnn_gap", f"seed=range({len(seeds)})"
+
+
+def _run(*words: str) -> None:
+    command = [sys.executable, str(ROOT / "train.py"), *words]
+    subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment(), check=True)
+
+
+def _by_hand(seeds: range, folder: Path) -> None:
+    runs = itertools.product(("mlp", "cnn_gap"), seeds)
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        started = [
+            pool.submit(_run, f"model={model}", f"seed={seed}", *COMMON, f"output_dir={folder}") for model, seed in runs
+        ]
+        for future in started:
+            future.result()
