@@ -32,10 +32,16 @@ if __name__ == "__main__":
     config.register_resolvers()
     try:
         config.refuse_broken_files(sys.argv[1:])
+        if (words := config.multirun_words(sys.argv[1:])) is not None:
+            from opsin.sweep import sweep  # which a single run does without
+
+            sys.exit(sweep(words))
         sys.argv[1:] = config.expand_resume(sys.argv[1:])
         main()
     except UserError as error:
         sys.exit(str(error))
+    except Interrupted as stop:
+        sys.exit(128 + stop.signal)
     except KeyboardInterrupt:
         sys.exit(130)
     except SystemExit as end:

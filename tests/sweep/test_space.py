@@ -51,3 +51,8 @@ def test_a_wrong_word_is_named(word: str, said: str) -> None:
 def test_a_grid_of_a_range_is_refused() -> None:
     with pytest.raises(UserError, match=r"optimizer.lr has a range.*sweep.sampler=tpe"):
         list(read_space(["optimizer.lr=interval(0,1)"], {}).grid())
+
+
+def test_glob_means_every_option_of_that_kind() -> None:
+    [models] = read_space(["model=glob(cnn_*)"], {}).dimensions
+    assert models == Listed("model", ("cnn_batchnorm", "cnn_deep", "cnn_flatten", "cnn_gap", "cnn_plain"))

@@ -1,5 +1,6 @@
 """From the words of a command line to a composed config: Hydra's part."""
 
+import argparse
 import contextlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -67,12 +68,7 @@ def compose(words: Sequence[str], run: Path | None = None) -> Composed:
     Raises:
         UserError: the words cannot be composed.
     """
-    try:
-        config = load(words)
-    except yaml.YAMLError as error:
-        raise UserError(in_words(error)) from None
-    except Exception as error:  # Hydra's and OmegaConf's share no base class
-        raise UserError(f"{error}\n{hint(words)}".rstrip()) from None
+    config = compose_raw(words)
     node = config.hydra
     place = RunDirectory((run or new_run_path(config.output_dir)).absolute())
     with open_dict(config):
@@ -80,14 +76,33 @@ def compose(words: Sequence[str], run: Path | None = None) -> Composed:
     return _composed(config, node, place)
 
 
+def compose_raw(words: Sequence[str]) -> DictConfig:
+    """What Hydra composes of some words, unresolved, with its own settings under `hydra`.
+
+    Raises:
+        UserError: the words cannot be composed.
+    """
+    try:
+        return load(words)
+    except yaml.YAMLError as error:
+        raise UserError(in_words(error)) from None
+    except Exception as error:  # Hydra's and OmegaConf's share no base class
+        raise UserError(f"{error}\n{hint(words)}".rstrip()) from None
+
+
 OF_A_SWEEP = ("sweep", "launcher")
 """Parts of the config that are about a multirun; no run has them."""
+
+
+def is_of_a_sweep(word: str) -> bool:
+    """Whether a word is about a multirun, and not about its runs."""
+    return word.lstrip("+~").split("=")[0].split(".")[0] in OF_A_SWEEP
 
 
 def _composed(config: DictConfig, hydra: Any, run: RunDirectory) -> Composed:
     choices = {key: value for key, value in hydra.runtime.choices.items() if not key.startswith("hydra/")}
     for word in hydra.overrides.task:
-        if word.lstrip("+~").split("=")[0].split(".")[0] in OF_A_SWEEP:
+        if is_of_a_sweep(word):
             raise UserError(f"{word} is about many runs: python train.py --multirun {word} ...")
     with open_dict(config):
         for key in OF_A_SWEEP:
@@ -100,3 +115,18 @@ def _composed(config: DictConfig, hydra: Any, run: RunDirectory) -> Composed:
             OmegaConf.update(config, key, str(Path(value).expanduser().resolve()))
     origin = Origin(values.CONFIGS, choices, list(hydra.overrides.task))
     return Composed(plain(config), OmegaConf.to_yaml(config), origin, run)
+
+
+def multirun_words(arguments: Sequence[str]) -> list[str] | None:
+    """The words behind `--multirun`; None where there is no such flag, or where Hydra is asked for something else.
+
+    That is a flag of its own, such as `--cfg job`, or another sweeper, such as `hydra/sweeper=basic`.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("-m", "--multirun", action="store_true")
+    parser.add_argument("-cd", "--config-dir")
+    known, words = parser.parse_known_args(arguments)
+    if not known.multirun or any(word.startswith(("-", "hydra/sweeper=", "hydra/launcher=")) for word in words):
+        return None
+    places = [f"hydra.searchpath=[file://{Path(known.config_dir).absolute()}]"] if known.config_dir else []
+    return [*places, *words]

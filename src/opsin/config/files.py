@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 from omegaconf import DictConfig
@@ -21,6 +22,29 @@ def load(words: Sequence[str]) -> DictConfig:
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(values.CONFIGS), version_base="1.3"):
         return hydra.compose("train", list(words), return_hydra_config=True)
+
+
+def parse(words: Sequence[str]) -> list[Any]:
+    """Hydra's `Override` of each word.
+
+    Raises:
+        UserError: one cannot be read.
+    """
+    import hydra
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(values.CONFIGS), version_base="1.3"):
+        parser = OverridesParser.create(GlobalHydra.instance().config_loader())  # which `glob(*)` needs
+    found = []
+    for word in words:
+        try:
+            found += parser.parse_overrides([word])
+        except HydraException as error:
+            raise UserError(f"{word} cannot be read: {str(error).splitlines()[0]}") from None
+    return found
 
 
 def refuse_broken_files(words: Sequence[str]) -> None:

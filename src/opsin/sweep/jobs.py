@@ -5,9 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra.core.config_loader import ConfigLoader
-from omegaconf import DictConfig
-
+from opsin.config import compose_raw
+from opsin.errors import UserError
 from opsin.rundir import RunDirectory
 from opsin.sweep.launchers.base import Job
 from opsin.sweep.settings import Sweep
@@ -23,23 +22,25 @@ class Jobs:
     """Makes the jobs of a sweep.
 
     Args:
-        config: that Hydra composed for the multirun.
-        loader: Hydra's.
         space: of the sweep.
 
     Attributes:
-        typical: the config of a run of the sweep; where that cannot be composed, of what all runs share.
+        typical: the config of the first run of a grid; where that cannot be composed, of the last one.
+
+    Raises:
+        UserError: neither can be, as where a key is not known.
     """
 
-    def __init__(self, config: DictConfig, loader: ConfigLoader, space: Space) -> None:
-        self._config, self._loader, self._space = config, loader, space
+    def __init__(self, space: Space) -> None:
+        self._space = space
         first = [d.word(d.words[0] if isinstance(d, Listed) else d.low) for d in space.dimensions]
-        self.typical = self._composed([*space.fixed, *first]) or self._composed(space.fixed) or config
+        last = [d.word(d.words[-1] if isinstance(d, Listed) else d.high) for d in space.dimensions]
+        try:
+            self.typical = compose_raw([*space.fixed, *first])
+        except UserError:  # one wrong value is one run that fails
+            self.typical = compose_raw([*space.fixed, *last])
         groups = {dimension.key.split(".")[0] for dimension in space.dimensions}
         self._widths_differ = bool(groups & {"trainer", "experiment", "debug"})
-        sources = config.hydra.runtime.config_sources
-        folders = [source.path for source in sources if source.provider == "command-line"]
-        self._flags = [word for folder in folders for word in ("--config-dir", folder)]
 
     @property
     def parts(self) -> dict[str, str | None]:
@@ -58,8 +59,7 @@ class Jobs:
         """
         run = RunDirectory(folder / trial.run)
         run.path.mkdir(exist_ok=True)
-        config = self._composed(trial.words) if self._widths_differ else self.typical
-        devices = _count(config.trainer.devices) if config else 1  # what is wrong with it, its own process tells
+        devices = self._devices(trial.words) if self._widths_differ else _count(self.typical.trainer.devices)
         if run.config.exists():
             return Job(trial.number, (f"resume={run.path}",), run, devices)
         more = {**OF_EVERY_RUN, "trainer.threads": str(threads)}
@@ -69,11 +69,11 @@ class Jobs:
             trial.number, (*self._flags, *trial.words, *words, f"hydra.run.dir={_quoted(run.path)}"), run, devices
         )
 
-    def _composed(self, words: Sequence[str]) -> DictConfig | None:
+    def _devices(self, words: Sequence[str]) -> int:
         try:
-            return self._loader.load_sweep_config(self._config, list(words))
-        except Exception:  # Hydra's and OmegaConf's share no base class
-            return None
+            return _count(compose_raw(words).trainer.devices)
+        except UserError:  # which the process of the run tells
+            return 1
 
 
 def of_winner(row: Row) -> Job:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from opsin.config import parse
 from opsin.errors import UserError
 
 Value = str | int | float | bool | None
@@ -98,31 +99,23 @@ class Space:
             yield dict(zip(keys, values, strict=True))
 
 
-def read_space(words: Sequence[str], space: Mapping[str, Any], config_loader: Any = None) -> Space:
+def read_space(words: Sequence[str], space: Mapping[str, Any]) -> Space:
     """Divide words into those of every run and those that vary.
 
     Args:
         words: of the command line: `model=mlp,cnn_gap`, `seed=range(3)`, `optimizer.lr=tag(log,interval(1e-4,0.1))`,
             `model.hidden=int(interval(16,128))`, `trainer.max_epochs=5`.
         space: the same by key, from a sweep file; a word of the command line takes the place of its key.
-        config_loader: Hydra's, which `glob(*)` needs.
 
     Raises:
-        UserError: a range is empty, or of words.
+        UserError: a word cannot be read, or a range is empty.
     """
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
     typed = {word.lstrip("+~").split("=", 1)[0] for word in words}
     filed = [f"{key}={_as_word(value)}" for key, value in space.items() if key.lstrip("+") not in typed]
-    parser = OverridesParser.create(config_loader=config_loader)
     fixed: list[str] = []
     dimensions: list[Dimension] = []
-    for word in (*filed, *words):
-        try:
-            override = parser.parse_overrides([word])[0]
-        except HydraException as error:
-            raise UserError(f"{word} cannot be read: {str(error).splitlines()[0]}") from None
+    every = (*filed, *words)
+    for word, override in zip(every, parse(every), strict=True):
         key = override.get_key_element()
         if not override.is_sweep_override():
             fixed.append(word)

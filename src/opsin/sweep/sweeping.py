@@ -5,13 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from filelock import FileLock
-from hydra.core.config_loader import ConfigLoader
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from pydantic import BaseModel
 from rich.console import Console
 
 from opsin.check import Node, Section, check
-from opsin.config import CONFIGS, Origin
+from opsin.config import CONFIGS, Origin, compose_raw, is_of_a_sweep
 from opsin.errors import Interrupted
 from opsin.sweep import ending, table
 from opsin.sweep.directory import sweep_directory
@@ -25,16 +24,14 @@ from opsin.sweep.trials import Trials
 from opsin.sweep.workers import Worker
 
 SECTIONS = {"sweep": Section(call=Sweep), "launcher": Section()}
-"""The parts of a config that are about a sweep, and not about its runs."""
+"""The parts of a config that `is_of_a_sweep` tells from those of its runs."""
 
 
-def sweep(config: DictConfig, words: Sequence[str], loader: ConfigLoader) -> int:
+def sweep(words: Sequence[str]) -> int:
     """Run what the words of a multirun describe, go on with it where it was begun, and tell what came out.
 
     Args:
-        config: composed of the words that do not vary, Hydra's own settings included.
-        words: of the command line, but for Hydra's.
-        loader: Hydra's.
+        words: of the command line.
 
     Returns:
         The exit code: 1 where a run failed, else 0.
@@ -43,13 +40,13 @@ def sweep(config: DictConfig, words: Sequence[str], loader: ConfigLoader) -> int
         UserError: a word, a setting or the directory is wrong.
         Interrupted: a signal asked to stop; the same command goes on.
     """
-    settings, engine = _checked(config)
-    typed = [word for word in words if word.lstrip("+~").split("=")[0].split(".")[0] not in SECTIONS]
-    space = read_space(typed, settings.space, loader)
-    jobs = Jobs(config, loader, space)
+    settings, engine, option = _checked([word for word in words if is_of_a_sweep(word)])
+    typed = [word for word in words if not is_of_a_sweep(word)]
+    space = read_space(typed, settings.space)
+    jobs = Jobs(space)
     metric: str = jobs.typical.monitor.metric
     objectives: list[str] = [*settings.objectives] if settings.objectives else [metric]
-    folder = sweep_directory(Path(config.hydra.sweep.dir), config.hydra.runtime.choices.sweep, settings, typed)
+    folder = sweep_directory(Path(jobs.typical.hydra.sweep.dir), option, settings, typed)
     console = table.console()
     worker = Worker(folder)
     try:
@@ -95,12 +92,13 @@ class _NoMore(BaseModel):
     """There are no keys beside the sections."""
 
 
-def _checked(config: DictConfig) -> tuple[Sweep, Node]:
-    """The settings of the sweep, and the engine, not yet started."""
+def _checked(words: Sequence[str]) -> tuple[Sweep, Node, str]:
+    """The settings of the sweep, the engine, not yet started, and which file of `configs/sweep` was chosen."""
+    config = compose_raw(words)
     tree = {key: OmegaConf.to_container(config[key], resolve=True) for key in SECTIONS}
-    choices = {key: value for key, value in config.hydra.runtime.choices.items() if not key.startswith("hydra/")}
-    nodes, _ = check(tree, SECTIONS, _NoMore, Origin(CONFIGS, choices, list(config.hydra.overrides.task)))
-    return nodes["sweep"].build(), nodes["launcher"]
+    choices = {key: value for key, value in config.hydra.runtime.choices.items() if key in SECTIONS}
+    nodes, _ = check(tree, SECTIONS, _NoMore, Origin(CONFIGS, choices, list(words)))
+    return nodes["sweep"].build(), nodes["launcher"], choices["sweep"]
 
 
 def run_all(launcher: Launcher, jobs: Sequence[Job], stop: Stop) -> None:

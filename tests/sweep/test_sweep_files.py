@@ -1,0 +1,99 @@
+"""Every file of configs/sweep and configs/launcher: its settings, and every kind of run that it makes."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from opsin import build
+from opsin.config import CONFIGS, compose, is_of_a_sweep
+from opsin.errors import UserError
+from opsin.sweep.jobs import Jobs
+from opsin.sweep.settings import Sweep
+from opsin.sweep.space import Listed, Space, read_space
+from opsin.sweep.sweeping import _checked
+
+SWEEPS = sorted(path.stem for path in CONFIGS.glob("sweep/*.yaml"))
+TYPED = {
+    "finetuning_depth": ["datamodule.path=photos"],
+    "augmentation_dropout": ["datamodule.path=photos"],
+    "search": ["optimizer.lr=tag(log,interval(0.0001,0.1))"],
+    "grid": ["model=mlp,cnn_gap"],
+}
+
+
+def read(*words: str) -> tuple[Sweep, Space, Jobs]:
+    settings, _, _ = _checked([word for word in words if is_of_a_sweep(word)])
+    space = read_space([word for word in words if not is_of_a_sweep(word)], settings.space)
+    return settings, space, Jobs(space)
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_a_sweep_makes_runs_that_can_be_run(name: str, tmp_path: Path) -> None:
+    settings, space, jobs = read(f"sweep={name}", *TYPED.get(name, []))
+    assert space.dimensions
+    first: dict[str, Any] = {d.key: d.words[0] if isinstance(d, Listed) else d.low for d in space.dimensions}
+    runs = [first]
+    for dimension in space.dimensions:
+        last = dimension.words[-1] if isinstance(dimension, Listed) else dimension.high
+        runs.append({**first, dimension.key: last})
+    for choices in runs:
+        build.plan(compose(space.words(choices), tmp_path / "run"))
+    if settings.sampler == "grid":
+        assert len(list(space.grid())) >= 2
+    assert jobs.parts["model"] == compose(space.words(first), tmp_path / "run").origin.choices["model"]
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_a_sweep_file_begins_with_its_command(name: str) -> None:
+    line = (CONFIGS / "sweep" / f"{name}.yaml").read_text().splitlines()[0]
+    assert line.startswith("# python train.py -m ")
+    assert f"sweep={name}" in line or name == "grid"
+
+
+def test_what_all_runs_share_in_a_file_is_known_of_the_sweep() -> None:
+    _, _, jobs = read("sweep=flatten_or_gap", "monitor.metric=val/acc", "monitor.mode=max", "seed=7,8")
+    assert jobs.parts == {"datamodule": "mnist", "model": "cnn_flatten"}
+    assert jobs.typical.monitor.metric == "val/acc"
+    assert jobs.typical.seed == 7
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("sweep.sampler=tpe", "set sweep.trials=N"),
+        ("sweep.sampler=tpee", "should be 'grid', 'random', 'tpe' or 'cmaes'"),
+        ("sweep.trials=0", "greater than or equal to 1"),
+        ("sweep.objectives=[test/acc]", r"not 'test/acc'"),
+        ("+sweep.smapler=tpe", r"did you mean sweep.sampler\?"),
+        ("sweep.smapler=tpe", r"did you mean sweep.sampler\?"),
+        ("optimizer.lrr=1,2", r"did you mean optimizer.lr\?"),
+        ("sweep=serch", r"did you mean sweep=search\?"),
+        ("launcher.jobs=0", "launcher.jobs"),
+        ("+launcher.job=2", r"did you mean launcher.jobs\?"),
+        ("sweep.pruner_epochs=0", "greater than or equal to 1"),
+    ],
+)
+def test_a_wrong_setting_is_named(word: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        read(word, "model=mlp,cnn_gap")
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"sampler": "cmaes", "trials": 3, "objectives": ["val/acc", "seconds"]}, "one objective"),
+        ({"pruner": "median", "objectives": ["val/acc", "seconds"]}, "one objective"),
+    ],
+)
+def test_settings_that_do_not_go_together(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        Sweep(**settings)
+
+
+def test_a_single_run_knows_nothing_of_sweeps(tmp_path: Path) -> None:
+    tree = compose(["model=mlp"], tmp_path / "run").tree
+    assert not {"sweep", "launcher"} & set(tree)
+    for word in ("sweep=search", "launcher.jobs=2", "+sweep.trials=3"):
+        with pytest.raises(UserError, match="--multirun"):
+            compose([word], tmp_path / "run")

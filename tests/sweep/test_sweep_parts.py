@@ -1,0 +1,98 @@
+"""The directory of a sweep, what came of a run, and who wins."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from opsin.errors import UserError
+from opsin.rundir import RunDirectory
+from opsin.sweep.directory import sweep_directory
+from opsin.sweep.ending import winners
+from opsin.sweep.launchers.base import Exit, Job
+from opsin.sweep.outcomes import directions, failure, outcome_of
+from opsin.sweep.settings import Sweep
+from opsin.sweep.table import Row
+from opsin.sweep.trials import Outcome
+
+
+def test_the_same_words_come_to_the_same_directory_in_any_order(tmp_path: Path) -> None:
+    one = sweep_directory(tmp_path, "grid", Sweep(), ["model=a,b", "seed=1"])
+    assert one.name.startswith("grid_")
+    assert one == sweep_directory(tmp_path, "grid", Sweep(retry_failed=True), ["seed=1", "model=a,b"])
+    assert one == sweep_directory(tmp_path, "grid", Sweep(trials=3), ["seed=1", "model=a,b"])
+    assert one != sweep_directory(tmp_path, "grid", Sweep(), ["seed=1", "model=a"])
+    assert one != sweep_directory(tmp_path, "grid", Sweep(pruner="median"), ["seed=1", "model=a,b"])
+
+
+def test_a_name_holds_one_sweep(tmp_path: Path) -> None:
+    settings = Sweep(name="night", sampler="tpe", trials=3)
+    assert sweep_directory(tmp_path, "grid", settings, ["model=a"]) == tmp_path / "night"
+    with pytest.raises(UserError, match=r"begun with model=a, and now it is model=b"):
+        sweep_directory(tmp_path, "grid", settings, ["model=b"])
+    with pytest.raises(UserError, match=r"its sweep.sampler is tpe, and now it is random"):
+        sweep_directory(tmp_path, "grid", Sweep(name="night", sampler="random", trials=3), ["model=a"])
+
+
+def made(folder: Path, **result: Any) -> RunDirectory:
+    run = RunDirectory(folder)
+    folder.mkdir(exist_ok=True)
+    run.write_result(result)
+    return run
+
+
+def test_what_a_result_says_came_of_a_trial(tmp_path: Path) -> None:
+    numbers = {"metrics": {"val/acc": 0.9}, "parameters": {"total": 7}, "seconds": {"fit": 2.5}}
+    objectives = ["val/acc", "parameters", "seconds"]
+    assert directions([*objectives, "val/loss"]) == ["maximize", "minimize", "minimize", "minimize"]
+    run = made(tmp_path / "run", status="finished", **numbers)
+    assert outcome_of(run, objectives) == Outcome("complete", (0.9, 7.0, 2.5))
+    assert outcome_of(made(tmp_path / "run", status="finished", pruned=True, **numbers), objectives) == Outcome(
+        "pruned"
+    )
+    assert outcome_of(made(tmp_path / "run", status="interrupted"), objectives) is None
+    assert outcome_of(RunDirectory(tmp_path / "none"), objectives) is None
+    failed = outcome_of(made(tmp_path / "run", status="failed", error="It:\n  broke"), objectives)
+    assert failed == Outcome("failed", reason="It: broke")
+    lacking = outcome_of(run, ["val/ece"])
+    assert lacking == Outcome("failed", reason=outcome_of(run, ["val/ece"]).reason)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("end", "printed", "said"),
+    [
+        (Exit(-11), "", "SIGSEGV"),
+        (Exit(-9), "", "out of memory"),
+        (Exit(1), "", "exit code 1, and said nothing"),
+        (Exit(1), "The config cannot be used:\n  - a\n\nSet HYDRA_FULL_ERROR=1\n", "The config cannot be used: - a"),
+        (Exit(1), "Traceback (most recent call last):\n  File x\nKeyError: 'a'\n", "KeyError: 'a'"),
+        (Exit(1, reason="the node died"), "words", "the node died"),
+    ],
+)
+def test_why_a_job_ended_is_told_and_kept(tmp_path: Path, end: Exit, printed: str, said: str) -> None:
+    run = made(tmp_path / "run", status="interrupted")
+    job = Job(0, ("model=a",), run)
+    job.console.write_text("Error of an earlier start\n")
+    job.begin_console()
+    with job.console.open("a") as file:
+        file.write(printed)
+    reason = failure(job, end).reason
+    assert said in reason
+    assert "earlier" not in reason
+    assert run.error.read_text().strip().endswith(reason)
+    assert json.loads(run.result.read_text()) == {"status": "failed", "error": reason}
+
+
+def row(number: int, recipe: str, *values: float) -> Row:
+    return Row(number, f"{recipe} seed={number}", recipe, "complete", values, "", RunDirectory(Path("x")), {})
+
+
+def test_the_best_recipe_wins_by_its_mean_over_seeds() -> None:
+    a, b = [row(0, "a", 0.99), row(1, "a", 0.1)], [row(2, "b", 0.8), row(3, "b", 0.9)]
+    assert winners([*a, *b], "maximize") == b
+    assert winners([*a, *b], "minimize") == a
+    once = row(4, "c", 1.0)
+    assert winners([*a, *b, once], "maximize") == b  # a recipe that was run less often does not take part
+    assert winners([once, row(5, "d", 0.5)], "maximize") == [once]
+    assert winners([Row(0, "", "", "failed", (), "x", RunDirectory(Path("x")), {})], "maximize") == []
