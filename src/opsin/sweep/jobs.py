@@ -65,9 +65,7 @@ class Jobs:
         more = {**OF_EVERY_RUN, "trainer.threads": str(threads)}
         words = [f"{key}={value}" for key, value in more.items() if not self._space.says(key)]
         words += _pruning(settings, trials, trial.number, self.typical.monitor.metric)
-        return Job(
-            trial.number, (*self._flags, *trial.words, *words, f"hydra.run.dir={_quoted(run.path)}"), run, devices
-        )
+        return Job(trial.number, (*trial.words, *words, f"hydra.run.dir={_quoted(run.path)}"), run, devices)
 
     def _devices(self, words: Sequence[str]) -> int:
         try:
