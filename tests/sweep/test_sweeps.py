@@ -182,8 +182,23 @@ def test_two_objectives_and_two_processes_in_each_run(tmp_path: Path) -> None:
     assert [float(row["parameters"]) for row in found] in ([50_890, 6_370], [6_370, 50_890])
     folder = tmp_path / "outputs" / "sweeps" / "both"
     assert (folder / "pareto.png").exists()
-    assert len(list(tmp_path.glob("outputs/**/result.json"))) - 1 == 2  # and the link `latest`
+    assert len(list(tmp_path.glob("outputs/**/result.json"))) == 2  # the second process of a run began no other
     result = json.loads((folder / found[0]["run"] / "result.json").read_text())
     assert result["settings"]["devices"] == 2
     said = finish(tmp_path, "model.hidden=8,16", "sweep.name=both", code=1)
     assert "holds another sweep" in said
+
+
+@pytest.mark.slow
+def test_two_processes_share_a_sweep(tmp_path: Path) -> None:
+    words = ("seed=range(6)", "trainer.max_epochs=2", "launcher.jobs=1")
+    one = start(tmp_path, *words)
+    wait_for(lambda: bool(runs(tmp_path)))
+    said = finish(tmp_path, *words)
+    assert "together with" in said
+    assert one.wait(timeout=200) == 0
+    consoles = [(run / "console.txt").read_text() for run in runs(tmp_path)]
+    assert len(consoles) == 6
+    assert all(console.count("no test images were read") == 1 for console in consoles)
+    assert all(console.count("test accuracy") == 1 for console in consoles)
+    assert [row["state"] for row in rows(tmp_path)] == ["complete"] * 6

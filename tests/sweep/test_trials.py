@@ -80,13 +80,15 @@ def test_a_process_that_died_while_it_claimed(crowd: Crowd) -> None:
     assert (trial.number, trial.words) == (0, ("seed=0",))
 
 
-def test_outcomes_are_kept(crowd: Crowd) -> None:
-    trials = crowd.join("seed=range(3)")
+@pytest.mark.parametrize("database", [False, True])
+def test_outcomes_are_kept(crowd: Crowd, database: bool) -> None:
+    storage = f"sqlite:///{crowd.folder}/study.db" if database else None
+    trials = crowd.join("seed=range(3)", storage=storage)
     for outcome in (Outcome("complete", (0.5,)), Outcome("pruned"), Outcome("failed", reason="it broke")):
         trial = trials.claim()
         assert trial is not None
         trials.tell(trial, outcome)
-    later = crowd.join("seed=range(3)").all()
+    later = crowd.join("seed=range(3)", storage=storage).all()
     assert [trial.state.name for trial in later] == ["COMPLETE", "PRUNED", "FAIL"]
     assert later[0].values == [0.5]
     assert later[2].user_attrs["reason"] == "it broke"
