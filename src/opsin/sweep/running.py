@@ -1,6 +1,5 @@
 """The jobs of a sweep under way: started while there is room, watched, and stopped when a person asks."""
 
-import logging
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -12,8 +11,6 @@ from opsin.errors import Interrupted
 from opsin.sweep.launchers.base import Exit, Handle, Job, Launcher
 from opsin.sweep.outcomes import failure, outcome_of
 from opsin.sweep.trials import MOST_STARTS, Outcome, Trial, Trials
-
-log = logging.getLogger(__name__)
 
 POLL_S = 0.05
 """Seconds between looks at the jobs."""
@@ -62,12 +59,15 @@ class Stop:
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self.signal = signal.Signals(number)
         self.asked = 2 if number == signal.SIGTERM else self.asked + 1
-        if self.asked == 1:
-            log.info("no more runs are started; those under way end first (Ctrl-C once more: they save and stop now)")
-        elif self.asked == 2:
-            log.info("stopping: what runs saves, and goes on when the command is given again")
-        else:
+        if self.asked > 2:
             raise KeyboardInterrupt
+
+
+STOPPING = (
+    "no more runs are started; those under way end first (Ctrl-C once more: they save and stop now)",
+    "stopping: what runs saves, and goes on when the same command is given again",
+)
+"""What is said when a stop is asked for once and twice."""
 
 
 class Runner:
@@ -81,6 +81,7 @@ class Runner:
         told: called with each trial that ends and what came of it.
         watched: called after every look with what runs.
         beat: called as often, to say that this process lives.
+        say: called with a line for whoever watches.
     """
 
     def __init__(
@@ -92,10 +93,11 @@ class Runner:
         told: Callable[[Trial, Outcome], None],
         watched: Callable[[Sequence[Running]], None],
         beat: Callable[[], None],
+        say: Callable[[str], None],
     ) -> None:
         self._launcher, self._trials, self._make_job = launcher, trials, make_job
         self._objectives, self._told = objectives, told
-        self._watched, self._beat = watched, beat
+        self._watched, self._beat, self._say = watched, beat, say
         self._running: list[Running] = []
         self._held: tuple[Trial, Job] | None = None
         self._ask_again = 0.0
@@ -107,6 +109,7 @@ class Runner:
         Raises:
             Interrupted: a signal asked to stop; the same command goes on.
         """
+        said = 0
         with self.stop.listening():
             try:
                 while self._fill() or self._running:
@@ -114,6 +117,9 @@ class Runner:
                     self._watched(self._running)
                     self._beat()
                     time.sleep(POLL_S)
+                    if self.stop.asked > said:
+                        said = self.stop.asked
+                        self._say(STOPPING[said - 1])
                     if self.stop.asked > 1:
                         self._end_all()
             finally:
@@ -141,7 +147,7 @@ class Runner:
                 self._tell(trial, outcome)
             else:
                 self._start(trial, job)
-        return self._held is not None
+        return self._held is not None and not self.stop.asked
 
     def _room(self) -> int:
         """Slots that are free."""
@@ -163,7 +169,7 @@ class Runner:
                 self._tell(running.trial, outcome)
             elif end.lost or end.code in (128 + signal.SIGTERM, 128 + signal.SIGINT, -signal.SIGTERM):
                 if not self.stop.asked:
-                    log.info("trial %d was cut off, and goes on: %s", running.trial.number, end.reason or "a signal")
+                    self._say(f"trial {running.trial.number} was cut off, and goes on: {end.reason or 'a signal'}")
                     self._start(running.trial, self._make_job(running.trial))
             else:
                 self._tell(running.trial, failure(running.job, end))

@@ -64,6 +64,7 @@ def sweep(words: Sequence[str]) -> int:
                 board.ended,
                 board.watch,
                 worker.beat,
+                board.say,
             )
             try:
                 runner.run()

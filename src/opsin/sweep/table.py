@@ -69,7 +69,11 @@ class Board:
             self._took.append(time.monotonic() - self._begun.pop(trial.number))
         said = outcome.reason or " ".join(f"{value:.6g}" for value in outcome.values)
         line = f"{self._done}/{self._total}  trial {trial.number} {outcome.state}  {said}"
-        self._console.print(f"{line}  {self._space.varied(trial.choices)}{self._left()}", markup=False, soft_wrap=True)
+        self.say(f"{line}  {self._space.varied(trial.choices)}{self._left()}")
+
+    def say(self, line: str) -> None:
+        """Print a line above what is drawn."""
+        self._console.print(line, markup=False, soft_wrap=True)
 
     def watch(self, running: Sequence[Running]) -> None:
         """Draw what runs, a few times a second."""
