@@ -85,7 +85,7 @@ def test_why_a_job_ended_is_told_and_kept(tmp_path: Path, end: Exit, printed: st
 
 
 def row(number: int, recipe: str, *values: float) -> Row:
-    return Row(number, f"{recipe} seed={number}", recipe, "complete", values, "", RunDirectory(Path("x")), {})
+    return Row(number, f"{recipe} seed={number}", "", recipe, "complete", values, "", RunDirectory(Path("x")), {})
 
 
 def test_the_best_recipe_wins_by_its_mean_over_seeds() -> None:
@@ -95,4 +95,4 @@ def test_the_best_recipe_wins_by_its_mean_over_seeds() -> None:
     once = row(4, "c", 1.0)
     assert winners([*a, *b, once], "maximize") == b  # a recipe that was run less often does not take part
     assert winners([once, row(5, "d", 0.5)], "maximize") == [once]
-    assert winners([Row(0, "", "", "failed", (), "x", RunDirectory(Path("x")), {})], "maximize") == []
+    assert winners([Row(0, "", "", "", "failed", (), "x", RunDirectory(Path("x")), {})], "maximize") == []

@@ -28,6 +28,8 @@ class Listed:
         """The word of a run that has this choice."""
         return f"{self.key}={choice}"
 
+    shown = word
+
 
 @dataclass(frozen=True)
 class Ranged:
@@ -50,6 +52,10 @@ class Ranged:
     def word(self, choice: Value) -> str:
         """The word of a run that has this choice."""
         return f"{self.key}={choice!r}"
+
+    def shown(self, choice: Value) -> str:
+        """The same for people, with as many digits as matter."""
+        return f"{self.key}={choice:.4g}" if isinstance(choice, float) else self.word(choice)
 
 
 Dimension = Listed | Ranged
@@ -75,6 +81,10 @@ class Space:
         """The words that tell this run apart, but for those of some keys."""
         told = [dimension for dimension in self.dimensions if dimension.key.lstrip("+") not in without]
         return " ".join(dimension.word(choices[dimension.key]) for dimension in told)
+
+    def shown(self, choices: Mapping[str, Value]) -> str:
+        """The words that tell this run apart, for people."""
+        return " ".join(dimension.shown(choices[dimension.key]) for dimension in self.dimensions)
 
     def says(self, key: str) -> bool:
         """Whether a word sets a key, or varies it."""

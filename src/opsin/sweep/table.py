@@ -1,6 +1,7 @@
 """What a person sees of a sweep: the runs under way, and in the end a row for each."""
 
 import csv
+import io
 import statistics
 import time
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from opsin.rundir import RunDirectory
+from opsin.rundir import RunDirectory, write_atomically
 from opsin.sweep.running import Running
 from opsin.sweep.space import Space
 from opsin.sweep.trials import Outcome, Trial, Trials
@@ -69,7 +70,7 @@ class Board:
             self._took.append(time.monotonic() - self._begun.pop(trial.number))
         said = outcome.reason or " ".join(f"{value:.6g}" for value in outcome.values)
         line = f"{self._done}/{self._total}  trial {trial.number} {outcome.state}  {said}"
-        self.say(f"{line}  {self._space.varied(trial.choices)}{self._left()}")
+        self.say(f"{line}  {self._space.shown(trial.choices)}{self._left()}")
 
     def say(self, line: str) -> None:
         """Print a line above what is drawn."""
@@ -83,7 +84,7 @@ class Board:
             self._drawn = time.monotonic()
             table = Table("trial", "words", "epoch", self._metric, "best", "time left", box=None)
             for job in running:
-                table.add_row(str(job.trial.number), self._space.varied(job.trial.choices), *self._progress(job))
+                table.add_row(str(job.trial.number), self._space.shown(job.trial.choices), *self._progress(job))
             table.caption = f"{self._done} of {self._total} have ended{self._left()}"
             self._live.update(table, refresh=True)
 
@@ -123,7 +124,8 @@ class Row:
     Attributes:
         number: of the trial.
         words: that tell it apart.
-        recipe: the same without those of REPEATS.
+        shown: the same for people, numbers rounded.
+        recipe: the words without those of REPEATS.
         state: complete, pruned, failed, running or waiting.
         values: of the objectives; empty unless it is complete.
         reason: why it failed.
@@ -133,6 +135,7 @@ class Row:
 
     number: int
     words: str
+    shown: str
     recipe: str
     state: str
     values: tuple[float, ...]
@@ -155,10 +158,11 @@ def read_rows(folder: Path, trials: Trials, space: Space) -> list[Row]:
         state = states.get(trial.state.name, trial.state.name.lower())
         known = len(trial.params) == len(space.dimensions)  # not of one that was killed while it was claimed
         words = space.varied(trial.params) if known else ""
+        shown = space.shown(trial.params) if known else ""
         recipe = space.varied(trial.params, without=REPEATS) if known else ""
         values = tuple(trial.values) if state == "complete" else ()
         reason = str(trial.user_attrs.get("reason", ""))
-        rows.append(Row(trial.number, words, recipe, state, values, reason, run, run.read_result()))
+        rows.append(Row(trial.number, words, shown, recipe, state, values, reason, run, run.read_result()))
     sign = 1 if trials.directions[0] == "minimize" else -1
     return sorted(rows, key=lambda row: (not row.values, sign * row.values[0] if row.values else 0.0, row.number))
 
@@ -167,29 +171,30 @@ def tell(rows: Sequence[Row], objectives: Sequence[str], folder: Path, console: 
     """Print the table and the reasons of what failed, and write all rows to `sweep.csv`."""
     metrics = [name for name in ("val/acc", "test/acc") if name not in objectives]
     header = ["trial", "words", *objectives, *metrics, "epochs", "seconds", "state", "run"]
-    lines = [
-        [
+
+    def cells(row: Row, words: str) -> list[str]:
+        seconds = (row.result.get("seconds") or {}).get("total")
+        return [
             str(row.number),
-            row.words,
+            words,
             *([f"{value:.6g}" for value in row.values] or [""] * len(objectives)),
             *[row.metric(name) for name in metrics],
             str(row.result.get("epochs", "")),
-            f"{row.result['seconds']['total']:.0f}" if "total" in row.result.get("seconds", {}) else "",
+            "" if seconds is None else f"{seconds:.0f}",
             row.state,
             row.run.path.name,
         ]
-        for row in rows
-    ]
-    with (folder / "sweep.csv").open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows(
-            [[*header, "reason"], *([*line, row.reason] for line, row in zip(lines, rows, strict=True))]
-        )
+
+    written = io.StringIO()
+    lines = [[*cells(row, row.words), row.reason] for row in rows]
+    csv.writer(written, lineterminator="\n").writerows([[*header, "reason"], *lines])
+    write_atomically(folder / "sweep.csv", written.getvalue())
     table = Table(*header, title=f"sweep by {objectives[0]}: {folder}", title_justify="left")
-    for line in lines[:MOST_ROWS]:
-        table.add_row(*line)
+    for row in rows[:MOST_ROWS]:
+        table.add_row(*cells(row, row.shown))
     console.print(table)
-    if len(lines) > MOST_ROWS:
-        console.print(f"the best {MOST_ROWS} of {len(lines)}; all are in {folder / 'sweep.csv'}")
+    if len(rows) > MOST_ROWS:
+        console.print(f"the best {MOST_ROWS} of {len(rows)}; all are in {folder / 'sweep.csv'}")
     for row in rows:
         if row.state == "failed":
             console.print(f"failed: {row.run.path.name}: {row.reason}", markup=False, soft_wrap=True)
