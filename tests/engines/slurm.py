@@ -93,7 +93,7 @@ class Slurm:
 
     def start(self) -> None:
         """Start it, unless it runs."""
-        if (self.folder / "slurm.conf").exists() and self.command("scontrol", "ping").returncode == 0:
+        if (self.folder / "slurm.conf").exists() and "is UP" in self.command("scontrol", "ping").stdout:
             return
         for name in ("state", "spool"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)

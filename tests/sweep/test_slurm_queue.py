@@ -1,4 +1,5 @@
 import os
+import shlex
 import signal
 import stat
 from pathlib import Path
@@ -6,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from opsin.errors import UserError
+from opsin.rundir import RunDirectory
 from opsin.sweep.launchers import Slurm, slurm, slurm_queue
-from opsin.sweep.launchers.base import Exit
+from opsin.sweep.launchers.base import Exit, Job
 from opsin.sweep.launchers.slurm_queue import Queue, end_of
 
 
@@ -112,3 +114,31 @@ def test_options_that_are_worked_out_are_refused(commands: Path, monkeypatch: py
         Slurm(options={"signal": "USR1@10"})
     with pytest.raises(UserError, match=r"warning_s=120 leaves nothing of launcher\.minutes=2"):
         Slurm(minutes=2)
+
+
+def test_what_is_asked_of_slurm(commands: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("submitit", reason="submitit is not installed: pip install 'opsin[slurm]'")
+    say(commands, "sbatch", "Submitted batch job 7\n")
+    (commands / "sbatch").write_text((commands / "sbatch").read_text().replace("cat", f"env > {commands}/env; cat"))
+    monkeypatch.setenv("SLURM_JOB_ID", "3")  # the sweep is itself a job
+    monkeypatch.setenv("SLURM_MEM_PER_NODE", "100")
+    monkeypatch.setenv("SLURM_CONF", "/etc/slurm.conf")
+    run, words = RunDirectory(commands / "run 1"), ("model=mlp", "data_dir='b c'")
+    run.path.mkdir()
+    launcher = Slurm(
+        gpu=True, memory_gb=8, minutes=90, qos="low", options={"constraint": "a100"}, setup=["module load x"]
+    )
+    launcher.start(Job(0, words, run, devices=2))
+    script = (run.path / "slurm" / "7_submission.sh").read_text().splitlines()
+    for line in (
+        *("--cpus-per-task=8", "--gpus-per-node=2", "--nodes=1", "--ntasks-per-node=1", "--mem=7630M", "--time=90"),
+        *("--qos=low", "--constraint=a100", "--signal=TERM@120", "--no-requeue", "--dependency=singleton"),
+    ):
+        assert f"#SBATCH {line}" in script
+    assert script.index("module load x") < next(i for i, line in enumerate(script) if line.startswith("srun"))
+    assert not any("partition" in line or "wckey" in line for line in script)
+    assert run.path.joinpath("console.txt").read_text() == f"$ python train.py {shlex.join(words)}\n"
+    environment = (commands / "env").read_text()
+    assert "SLURM_CONF=/etc/slurm.conf" in environment
+    assert "SLURM_MEM_PER_NODE" not in environment
+    assert os.environ["SLURM_MEM_PER_NODE"] == "100"

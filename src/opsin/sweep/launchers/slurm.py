@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import importlib.util
+import io
 import logging
 import math
 import os
@@ -130,7 +131,7 @@ class Slurm:
         executor.update_parameters(**self._parameters(job))
         job.begin_console()
         try:
-            with _as_no_job():
+            with _as_no_job(), contextlib.redirect_stderr(io.StringIO()):  # submitit prints what it raises
                 number: str = executor.submit(os.execvp, "env", self._command(job)).job_id
         except submitit.core.utils.FailedJobError as error:
             for file in set(folder.iterdir()) - before:
