@@ -52,7 +52,7 @@ def make_job(cluster: engine.Slurm, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         run = RunDirectory(tmp_path / "outputs" / f"{number:03d}")
         run.path.mkdir(parents=True, exist_ok=True)
         places = (f"data_dir={tmp_path / 'data'}", f"output_dir={tmp_path / 'outputs'}", f"hydra.run.dir={run.path}")
-        begins = (*QUICK, "callbacks.progress.bar=false", *words, *places)
+        begins = (*QUICK, *words, *places)
         goes_on = (f"resume={run.path}", "callbacks.slow.seconds=0")
         return Job(number, goes_on if run.config.exists() else begins, run, devices)
 
@@ -75,9 +75,8 @@ def end_of(handle: Handle) -> Exit:
 
 
 def trains(job: Job) -> None:
-    """Wait until the run is in its first epoch, with a checkpoint to come."""
-    until(lambda: job.run.metrics.exists() or "receptive field" in job.console.read_text(), job)
-    time.sleep(3)
+    """Wait until a slow run trains, and will save when it is told to end."""
+    until(lambda: "slowly" in job.console.read_text(), job)
 
 
 def processes_of(job: Job) -> list[str]:
@@ -101,6 +100,7 @@ def test_jobs_of_one_and_of_two_devices_run_at_once(make_job: Callable[..., Job]
     assert [job.run.read_result()["settings"]["devices"] for job in jobs[:2]] == [1, 2]
     assert [job.run.read_result()["settings"]["threads"] for job in jobs[:2]] == [1, 1]
     assert jobs[0].console.read_text().startswith("$ python train.py model=mlp")
+    assert "\x1b" not in jobs[0].console.read_text()  # a terminal's
     assert "model.wide is not known" in jobs[2].console.read_text().splitlines()[-1]
 
 
@@ -119,7 +119,9 @@ def test_a_run_that_needs_longer_than_its_job_goes_on_to_the_same_numbers(make_j
 
 def test_whoever_ends_a_job_is_told_apart(make_job: Callable[..., Job], cluster: engine.Slurm) -> None:
     launcher = Slurm(threads=1)
-    stopped, killed, cancelled = jobs = [make_job(number, "trainer=cpu", *SLOW) for number in range(3)]
+    stopped = make_job(0, "trainer=ddp_cpu", *SLOW, devices=2)  # both of its processes are told
+    killed, cancelled = make_job(1, "trainer=cpu", *SLOW), make_job(2, "trainer=cpu", *SLOW)
+    jobs = [stopped, killed, cancelled]
     handles = [launcher.start(job) for job in jobs]
     for job in jobs:
         trains(job)
@@ -129,12 +131,15 @@ def test_whoever_ends_a_job_is_told_apart(make_job: Callable[..., Job], cluster:
     ends = [end_of(handle) for handle in handles]
     assert ends[0].code == 143
     assert stopped.run.last.exists()
+    assert not processes_of(stopped)
     assert not processes_of(killed)
     assert not ends[2].lost
     assert "cancelled in SLURM" in ends[2].reason
     waiting = launcher.start(make_job(3, "trainer=cpu", devices=99))  # more than there is
     waiting.stop()
     assert end_of(waiting).code == 143
+    assert end_of(launcher.start(make_job(0, devices=2))) == Exit(0)
+    assert metrics(stopped)["test/acc"] > 0.5
 
 
 def test_what_slurm_takes_away_is_lost_and_goes_on(

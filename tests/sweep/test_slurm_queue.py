@@ -1,3 +1,4 @@
+import inspect
 import os
 import shlex
 import signal
@@ -6,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from opsin.config import CONFIGS
+from opsin.config.values import read_yaml
 from opsin.errors import UserError
 from opsin.rundir import RunDirectory
 from opsin.sweep.launchers import Slurm, slurm, slurm_queue
@@ -142,3 +145,12 @@ def test_what_is_asked_of_slurm(commands: Path, monkeypatch: pytest.MonkeyPatch)
     assert "SLURM_CONF=/etc/slurm.conf" in environment
     assert "SLURM_MEM_PER_NODE" not in environment
     assert os.environ["SLURM_MEM_PER_NODE"] == "100"
+
+
+def test_the_yaml_has_every_parameter_with_its_default() -> None:
+    written = read_yaml(CONFIGS / "launcher" / "slurm.yaml")
+    assert written.pop("_target_") == "opsin.sweep.launchers.Slurm"
+    parameters = inspect.signature(Slurm).parameters
+    assert {name: value or None for name, value in written.items()} == {
+        name: parameter.default or None for name, parameter in parameters.items()
+    }

@@ -8,6 +8,7 @@ import logging
 import math
 import os
 import re
+import shlex
 import shutil
 import signal
 import sys
@@ -106,6 +107,7 @@ class Slurm:
         self._setup = [*PREAMBLE, *(setup or [])]
         self._queue = Queue()
         self._taken_once = False
+        self._refusal = ""
 
     def start(self, job: Job) -> "SlurmHandle":
         """Queue a job, or take over the one that is there for its run directory already.
@@ -127,9 +129,8 @@ class Slurm:
         folder = job.run.path / "slurm"
         folder.mkdir(parents=True, exist_ok=True)
         before = set(folder.iterdir())
-        executor = submitit.SlurmExecutor(folder)
+        executor = submitit.SlurmExecutor(folder, python=self._python(job))
         executor.update_parameters(**self._parameters(job))
-        job.begin_console()
         try:
             with _as_no_job(), contextlib.redirect_stderr(io.StringIO()):  # submitit prints what it raises
                 number: str = executor.submit(os.execvp, "env", self._command(job)).job_id
@@ -139,7 +140,9 @@ class Slurm:
             said = " ".join(str(error).split())
             if said and not self._taken_once:
                 raise UserError(f"launcher=slurm: SLURM does not take a job: {said}") from None
-            log.warning("SLURM does not take a job, which is tried again: %s", said)
+            if said != self._refusal:
+                log.warning("SLURM does not take a job, which is tried again: %s", said)
+            self._refusal = said
             return None
         self._taken_once = True
         return number
@@ -150,25 +153,29 @@ class Slurm:
         The name of the job that Lightning reads there is its word for "start processes as on any machine"; it else
         waits for as many tasks as there are devices, and requeues the job itself.
         """
-        variables = ["SLURM_JOB_NAME=interactive", f"OMP_NUM_THREADS={self.threads}"]
+        variables = ["SLURM_JOB_NAME=interactive", f"OMP_NUM_THREADS={self.threads}", "PYTHONUNBUFFERED=1"]
         return ["env", *variables, sys.executable, str(SCRIPT), *job.words]
+
+    def _python(self, job: Job) -> str:
+        """What starts Python in a task; submitit's own srun gives it a terminal, which runs then draw bars on."""
+        # From SLURM 22.05 on, srun does not take over how many CPUs sbatch was asked for.
+        cpus = f"--cpus-per-task={self.threads * job.devices}"
+        return shlex.join(["srun", cpus, f"--output={job.console}", "--open-mode=append", sys.executable])
 
     def _parameters(self, job: Job) -> dict[str, Any]:
         """Those of submitit, which has names of its own for some options of sbatch."""
-        cpus = self.threads * job.devices
         return {
             **self._asked,
             "job_name": name_of(job),
             "nodes": 1,
             "ntasks_per_node": 1,
-            "cpus_per_task": cpus,
+            "cpus_per_task": self.threads * job.devices,
             "gpus_per_node": job.devices if self._gpu else None,
             "mem": self._memory,
             "wckey": None,
             "stderr_to_stdout": True,
             "setup": self._setup,
-            # From SLURM 22.05 on, srun does not take over how many CPUs sbatch was asked for.
-            "srun_args": [f"--cpus-per-task={cpus}", f"--output={job.console}", "--open-mode=append"],
+            "use_srun": False,
             "additional_parameters": self._options,
         }
 
@@ -179,6 +186,7 @@ class SlurmHandle:
     def __init__(self, job: Job, slurm: Slurm, queue: Queue) -> None:
         self._job, self._slurm, self._queue = job, slurm, queue
         self._number: str | None = None
+        self._told = False
         self._stopped = False
         self._exit: Exit | None = None
         self._next_try = 0.0
@@ -216,6 +224,9 @@ class SlurmHandle:
         if there is None:  # as long as it is not known what runs, nothing may be started
             return
         if not there:
+            if not self._told:
+                self._job.begin_console()
+            self._told = True
             self._number = self._slurm.submit(self._job)
         elif "COMPLETING" in there.values():  # its processes are about to end
             self._next_try = time.monotonic() + 1.0
@@ -237,8 +248,9 @@ class SlurmHandle:
 
     def _has_printed(self) -> bool:
         """Whether the job has come as far as to print anything, since it was started last."""
-        lines = self._job.console.read_text(encoding="utf-8", errors="replace").rstrip().splitlines()
-        return not lines[-1].startswith("$ python train.py")
+        console = self._job.console
+        lines = console.read_text(encoding="utf-8", errors="replace").rstrip().splitlines() if console.exists() else []
+        return bool(lines) and not lines[-1].startswith("$ python train.py")
 
     def _log(self) -> str:
         """What SLURM and the lines of the setup have said on the node."""
