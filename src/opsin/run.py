@@ -154,5 +154,6 @@ def quieten(speaks: bool) -> None:
     warnings.filterwarnings("ignore", message=".*smaller than the logging interval", category=PossibleUserWarning)
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec", category=FutureWarning)
     warnings.filterwarnings("ignore", message=".*sync_dist=True", category=PossibleUserWarning)  # all are the same
+    warnings.filterwarnings("ignore", message="The `srun` command is available", category=PossibleUserWarning)
     if not speaks:
         logging.getLogger("opsin").setLevel(logging.WARNING)

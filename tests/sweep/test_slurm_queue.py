@@ -1,0 +1,156 @@
+import inspect
+import os
+import shlex
+import signal
+import stat
+from pathlib import Path
+
+import pytest
+
+from opsin.config import CONFIGS
+from opsin.config.values import read_yaml
+from opsin.errors import UserError
+from opsin.rundir import RunDirectory
+from opsin.sweep.launchers import Slurm, slurm, slurm_queue
+from opsin.sweep.launchers.base import Exit, Job
+from opsin.sweep.launchers.slurm_queue import Queue, end_of
+
+
+@pytest.fixture
+def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of commands that come before those of the machine."""
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(slurm_queue, "LOOK_S", -1.0)
+    for name in ("sbatch", "squeue", "scancel", "scontrol", "srun"):
+        say(tmp_path, name, "")
+    return tmp_path
+
+
+def say(folder: Path, name: str, text: str, code: int = 0) -> None:
+    """Let a command print a text."""
+    (folder / f"{name}.txt").write_text(text)
+    (folder / name).write_text(f"#!/bin/sh\necho call >> {folder}/{name}.calls\ncat {folder}/{name}.txt\nexit {code}\n")
+    (folder / name).chmod(stat.S_IRWXU)
+
+
+@pytest.mark.parametrize(
+    ("state", "code", "end"),
+    [
+        ("COMPLETED", 0, Exit(0)),
+        ("FAILED", 1, Exit(1)),
+        ("FAILED", 0, Exit(1)),
+        ("FAILED", 137, Exit(-signal.SIGKILL)),
+        ("FAILED", 139, Exit(-signal.SIGSEGV)),
+        ("FAILED", -9, Exit(-signal.SIGKILL)),
+        ("FAILED", 143, Exit(143, lost=True, reason="SLURM job 7 was told to save and end")),
+        ("TIMEOUT", 0, Exit(-signal.SIGKILL, lost=True, reason="SLURM job 7: its time was up")),
+        ("PREEMPTED", 0, Exit(-signal.SIGKILL, lost=True, reason="SLURM job 7: another job took its place")),
+        ("CANCELLED", 0, Exit(-signal.SIGKILL, reason="SLURM job 7: cancelled in SLURM (scancel)")),
+    ],
+)
+def test_how_a_job_ended_is_what_it_means_for_the_run(state: str, code: int, end: Exit) -> None:
+    assert end_of("7", state, code) == end
+
+
+def test_memory_that_ran_out_names_the_way_out() -> None:
+    end = end_of("7", "OUT_OF_MEMORY")
+    assert not end.lost
+    assert "launcher.memory_gb" in end.reason
+
+
+def test_one_look_serves_all_jobs(commands: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slurm_queue, "LOOK_S", 60.0)
+    say(
+        commands,
+        "squeue",
+        "".join(f"{number}|{'FAILED' if number == 3 else 'RUNNING'}|None|a|b\n" for number in range(9)),
+    )
+    queue = Queue()
+    assert [queue.ended(str(number)) for number in range(9)] == [None] * 3 + ["FAILED"] + [None] * 5
+    assert (commands / "squeue.calls").read_text().count("call") == 1
+    assert queue.named("a|b") == {str(number): "RUNNING" for number in range(9) if number != 3}
+
+
+def test_a_controller_that_does_not_answer_ends_no_job(commands: Path, caplog: pytest.LogCaptureFixture) -> None:
+    queue = Queue()
+    say(commands, "squeue", "1|RUNNING|None|a\n")
+    assert queue.ended("1") is None
+    say(commands, "squeue", "slurm_load_jobs error: Unable to contact slurm controller", code=1)
+    assert queue.ended("1") is None
+    assert queue.named("a") is None
+    assert queue.exit_code("1") is None
+    assert caplog.text.count("SLURM does not answer") == 1
+
+
+def test_a_job_out_of_sight_is_given_up_after_a_while(commands: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    queue = Queue()
+    say(commands, "squeue", "1|NODE_FAIL|None|a\n")
+    assert (queue.ended("1"), queue.ended("2")) == (None, None)
+    monkeypatch.setattr(slurm_queue, "SETTLED_S", -1.0)
+    assert (queue.ended("1"), queue.ended("2")) == ("NODE_FAIL", "FORGOTTEN")
+    assert end_of("2", "FORGOTTEN").lost
+
+
+def test_why_a_job_waits_is_told_once(commands: Path, caplog: pytest.LogCaptureFixture) -> None:
+    queue = Queue()
+    say(commands, "squeue", "1|PENDING|Priority|a\n2|PENDING|PartitionTimeLimit|b\n")
+    for number in ("1", "2", "1", "2"):
+        assert queue.ended(number) is None
+    assert caplog.messages == ["SLURM lets job 2 wait: PartitionTimeLimit (squeue --me)"]
+
+
+def test_where_slurm_is_not_the_way_out_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UserError, match=r"there is no sbatch on this machine.*login node"):
+        Slurm()
+
+
+def test_where_submitit_is_not_the_way_out_is_named(commands: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slurm.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"pip install 'opsin\[slurm\]'"):
+        Slurm()
+
+
+def test_options_that_are_worked_out_are_refused(commands: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slurm.importlib.util, "find_spec", lambda name: name)
+    with pytest.raises(UserError, match=r"launcher\.options\.signal is worked out"):
+        Slurm(options={"signal": "USR1@10"})
+    with pytest.raises(UserError, match=r"warning_s=120 leaves nothing of launcher\.minutes=2"):
+        Slurm(minutes=2)
+
+
+def test_what_is_asked_of_slurm(commands: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("submitit", reason="submitit is not installed: pip install 'opsin[slurm]'")
+    say(commands, "sbatch", "Submitted batch job 7\n")
+    (commands / "sbatch").write_text((commands / "sbatch").read_text().replace("cat", f"env > {commands}/env; cat"))
+    monkeypatch.setenv("SLURM_JOB_ID", "3")  # the sweep is itself a job
+    monkeypatch.setenv("SLURM_MEM_PER_NODE", "100")
+    monkeypatch.setenv("SLURM_CONF", "/etc/slurm.conf")
+    run, words = RunDirectory(commands / "run 1"), ("model=mlp", "data_dir='b c'")
+    run.path.mkdir()
+    launcher = Slurm(
+        gpu=True, memory_gb=8, minutes=90, qos="low", options={"constraint": "a100"}, setup=["module load x"]
+    )
+    launcher.start(Job(0, words, run, devices=2))
+    script = (run.path / "slurm" / "7_submission.sh").read_text().splitlines()
+    for line in (
+        *("--cpus-per-task=8", "--gpus-per-node=2", "--nodes=1", "--ntasks-per-node=1", "--mem=7630M", "--time=90"),
+        *("--qos=low", "--constraint=a100", "--signal=TERM@120", "--no-requeue", "--dependency=singleton"),
+    ):
+        assert f"#SBATCH {line}" in script
+    assert script.index("module load x") < next(i for i, line in enumerate(script) if line.startswith("srun"))
+    assert not any("partition" in line or "wckey" in line for line in script)
+    assert run.path.joinpath("console.txt").read_text() == f"$ python train.py {shlex.join(words)}\n"
+    environment = (commands / "env").read_text()
+    assert "SLURM_CONF=/etc/slurm.conf" in environment
+    assert "SLURM_MEM_PER_NODE" not in environment
+    assert os.environ["SLURM_MEM_PER_NODE"] == "100"
+
+
+def test_the_yaml_has_every_parameter_with_its_default() -> None:
+    written = read_yaml(CONFIGS / "launcher" / "slurm.yaml")
+    assert written.pop("_target_") == "opsin.sweep.launchers.Slurm"
+    parameters = inspect.signature(Slurm).parameters
+    assert {name: value or None for name, value in written.items()} == {
+        name: parameter.default or None for name, parameter in parameters.items()
+    }
