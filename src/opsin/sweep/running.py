@@ -154,8 +154,10 @@ class Runner:
         return self._launcher.slots - sum(running.job.devices for running in self._running)
 
     def _start(self, trial: Trial, job: Job) -> None:
-        if self._trials.starts(trial) > MOST_STARTS:
-            self._tell(trial, failure(job, Exit(1, reason=f"started {MOST_STARTS} times, and cut off each time")))
+        progress = job.run.last.stat().st_mtime_ns if job.run.last.exists() else 0
+        if self._trials.starts(trial, progress) > MOST_STARTS:
+            reason = f"started {MOST_STARTS} times, and each time cut off before it came any further"
+            self._tell(trial, failure(job, Exit(1, reason=reason)))
             return
         self._running.append(Running(trial, job, self._launcher.start(job), time.monotonic()))
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Direction = Literal["minimize", "maximize"]
 
 MOST_STARTS = 5
-"""How often a trial is started, where each time something else than the run itself ended it."""
+"""How often a trial is started without coming further, where each time something else than itself ended it."""
 
 
 @dataclass(frozen=True)
@@ -151,12 +151,18 @@ class Trials:
             live.set_user_attr("run", "_".join([f"{live.number:03d}", *names]))
         return Trial(live.number, choices, self._space.words(choices), live.user_attrs["run"])
 
-    def starts(self, trial: Trial) -> int:
-        """Count a start of a trial; how many there were, over all processes."""
+    def starts(self, trial: Trial, progress: int) -> int:
+        """Count a start of a trial; how many there were, over all processes, since it came to where it is.
+
+        Args:
+            trial: about to be started.
+            progress: another number each time that there is more to go on from.
+        """
         live = self._frozen(trial)
-        count: int = live.user_attrs.get("starts", 0) + 1
-        self.study._storage.set_trial_user_attr(live._trial_id, "starts", count)
-        return count
+        before, count = live.user_attrs.get("starts", (progress, 0))
+        count = count + 1 if before == progress else 1
+        self.study._storage.set_trial_user_attr(live._trial_id, "starts", (progress, count))
+        return int(count)
 
     def tell(self, trial: Trial, outcome: Outcome) -> None:
         """Record what came of a trial."""
