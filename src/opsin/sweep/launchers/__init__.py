@@ -1,5 +1,6 @@
 """The engines that run the jobs of a sweep: what `launcher=local|slurm|ray` names."""
 
 from opsin.sweep.launchers.local import Local
+from opsin.sweep.launchers.ray import Ray
 
-__all__ = ["Local"]
+__all__ = ["Local", "Ray"]
