@@ -94,11 +94,12 @@ class RunDirectory:
         return result
 
     @contextlib.contextmanager
-    def claimed(self, write: bool) -> Iterator[None]:
+    def claimed(self, write: bool, patience: float = CLAIM_S) -> Iterator[None]:
         """Keep the directory from other processes that would write to it, such as the same run resumed twice.
 
         Args:
             write: whether this process is one that writes.
+            patience: seconds to wait for another one to end.
 
         Raises:
             UserError: another one does, and has not ended within some seconds.
@@ -106,7 +107,7 @@ class RunDirectory:
         if not write:
             yield
             return
-        lock = FileLock(self.path / ".lock", timeout=CLAIM_S)
+        lock = FileLock(self.path / ".lock", timeout=patience)
         self.path.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as held:
             try:
