@@ -1,0 +1,73 @@
+"""One sweep on three engines, each a real one started here: the same runs, the same numbers, the same table."""
+
+import importlib.util
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from engines.ray_nodes import ACCESS, RayNodes
+from engines.slurm import HOME, Slurm
+from sweep_commands import finish, rows, runs
+
+WORDS = ("model=mlp,cnn_gap", "seed=0,1", "trainer.max_epochs=2", "launcher.threads=1")
+FAULT = ("+callbacks.fault._target_=faults.Fault", "+callbacks.fault.kind=none,segfault")
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sweep on this machine, to compare with."""
+    folder = tmp_path_factory.mktemp("local")
+    finish(folder, *WORDS, *FAULT, code=1)
+    return folder
+
+
+@pytest.fixture
+def slurm(tmp_path: Path) -> Iterator[Mapping[str, str]]:
+    """Variables that lead to a SLURM of one node."""
+    if importlib.util.find_spec("submitit") is None or not HOME.exists() or os.geteuid() != 0:
+        pytest.skip("no SLURM to start: python tests/engines/slurm.py install (Debian, as root)")
+    cluster = Slurm(tmp_path / "slurm")
+    cluster.start()
+    yield cluster.environment
+    cluster.stop()
+
+
+@pytest.fixture
+def ray() -> Iterator[tuple[str, Mapping[str, str]]]:
+    """Address of a Ray of two nodes, and the variables that open it."""
+    if importlib.util.find_spec("ray") is None:
+        pytest.skip("Ray is not installed: pip install ray")
+    nodes = RayNodes()
+    yield nodes.address, ACCESS
+    nodes.close()
+
+
+def told(folder: Path) -> list[tuple[str, ...]]:
+    """The table of a sweep, without what depends on the clock."""
+    return [
+        tuple(row[name] for name in ("trial", "words", "val/loss", "val/acc", "test/acc", "epochs", "state"))
+        for row in rows(folder)
+    ]
+
+
+def test_slurm(local: Path, slurm: Mapping[str, str], tmp_path: Path) -> None:
+    folder = tmp_path / "sweep"
+    folder.mkdir()
+    finish(folder, *WORDS, *FAULT, "launcher=slurm", code=1, variables=slurm)
+    assert told(folder) == told(local)
+    assert all((run / "slurm").is_dir() for run in runs(folder))
+
+
+def test_ray(local: Path, ray: tuple[str, Mapping[str, str]], tmp_path: Path) -> None:
+    address, access = ray
+    folder = tmp_path / "sweep"
+    folder.mkdir()
+    finish(folder, *WORDS, *FAULT, "launcher=ray", f"launcher.address='{address}'", code=1, variables=access)
+    assert told(folder) == told(local)
+    segfaults = [row for row in rows(folder) if "segfault" in row["words"]]
+    assert len(segfaults) == 4
+    assert all("SIGSEGV" in row["reason"] for row in segfaults)
