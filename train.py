@@ -31,6 +31,10 @@ if __name__ == "__main__":
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     config.register_resolvers()
     try:
+        if config.is_spawned():
+            from opsin.joining import join
+
+            join()
         config.refuse_broken_files(sys.argv[1:])
         if (words := config.multirun_words(sys.argv[1:])) is not None:
             from opsin.sweep import sweep  # which a single run does without
