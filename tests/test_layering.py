@@ -10,7 +10,7 @@ PACKAGE = ROOT / "src" / "opsin"
 LAYERS = [  # each may import those above it in this list, and itself where it is a package
     {"errors"},
     {"rundir"},
-    {"config", "pictures", "predictions", "processes", "study"},
+    {"config", "pictures", "predictions", "processes", "sharding", "study"},
     {"check", "loss", "optim", "loggers", "trainer", "data", "models"},
     {"metrics", "transfer", "distillation", "extraction", "collecting", "analysis", "insight"},
     {"callbacks", "report"},

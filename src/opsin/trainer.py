@@ -18,6 +18,7 @@ from torch import nn
 
 from opsin.errors import UserError
 from opsin.processes import Environment, launched
+from opsin.sharding import Sharded
 
 Accelerator = Literal["auto", "cpu", "gpu", "mps"]
 Strategy = Literal["auto", "ddp", "fsdp"]
@@ -105,7 +106,7 @@ def make_trainer(
         accelerator=accelerator,
         devices=devices,
         num_nodes=num_nodes,
-        strategy=strategy,
+        strategy=Sharded() if strategy == "fsdp" else strategy,
         sync_batchnorm=sync_batchnorm,
         precision=LIGHTNING_PRECISION[resolve_precision(precision, accelerator)],
         max_epochs=max_epochs,
