@@ -31,7 +31,9 @@ if __name__ == "__main__":
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     config.register_resolvers()
     try:
-        if config.is_spawned():
+        if {"-m", "--multirun"} & set(sys.argv[1:]):
+            config.stand_alone()
+        elif config.is_spawned():
             from opsin.joining import join
 
             join()

@@ -9,7 +9,8 @@ from dataclasses import replace
 
 from opsin.config import Composed
 from opsin.errors import Interrupted, UserError
-from opsin.processes import has_told, is_lost_connection, launched, where_to_join
+from opsin.launching import launched
+from opsin.processes import has_told, is_lost_connection, where_to_join
 from opsin.run import train
 
 
@@ -29,7 +30,7 @@ def join() -> None:
         code = 128 + stop.signal if launched() else 0  # process 0 ends with that code itself
     except UserError as error:
         if run is None:
-            print(error, file=sys.stderr)
+            sys.stderr.write(f"{error}\n")
     except Exception as error:
         if not is_lost_connection(error) and not (run and has_told(run)):
             traceback.print_exc()

@@ -1,7 +1,7 @@
 """The processes of one run: how they start, come to one run directory, and all end when one of them dies.
 
 Process 0 composes the config and writes the run directory. It starts the others itself, unless torchrun or srun has;
-either way they are told the directory and read the config from there, so that nothing is composed, named or logged twice.
+either way they are told the directory and read the config there, so that nothing is composed, named or logged twice.
 """
 
 import contextlib
@@ -15,29 +15,24 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from datetime import timedelta
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import lightning as L
 import torch
-from lightning.fabric.plugins.environments import LightningEnvironment, SLURMEnvironment
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
-from torch.distributed import TCPStore
+from torch.distributed import Store  # type: ignore[attr-defined]
 
 from opsin.errors import Interrupted, UserError
+from opsin.launching import TOLD, asked, launched, meeting_place, speak_as_torchrun
 from opsin.rundir import RunDirectory
 
 log = logging.getLogger(__name__)
 
 SCRIPT = Path(__file__).resolve().parents[2] / "train.py"
 """What every process runs."""
-
-TOLD = "OPSIN_RUN"
-"""Variable in which a process finds what process 0, which started it, has to say."""
 
 STORY = "failure.txt"
 """File of the run directory in which the first process that fails says of what."""
@@ -48,62 +43,12 @@ LOOK_S = 0.25
 GRACE_S = 5.0
 """Seconds that a process has to end by itself once another has died."""
 
-PATIENCE_S = 300.0
-"""Seconds that a process waits for process 0 to say where the run is."""
-
 LOST = ("gloo", "nccl", "connection closed by peer", "connection reset by peer", "broken pipe")
 """Words in the errors of those who lose the connection to a process that has died."""
 
 
-class LostProcess(UserError):
+class LostProcess(UserError):  # noqa: N818 - what became of it is the message
     """A process of the run died, and so the run ends: which, and of what."""
-
-
-@dataclass(frozen=True)
-class Launched:
-    """This process as one of those that torchrun or srun has started for a run.
-
-    Attributes:
-        by: `torchrun` or `srun`.
-        rank: from 0.
-        world_size: number of processes on all machines.
-    """
-
-    by: str
-    rank: int
-    world_size: int
-
-
-def launched(environment: Mapping[str, str] | None = None) -> Launched | None:
-    """Who started this process with others beside it, as the environment says; None: nobody did.
-
-    A single task of srun is a process like any other.
-    """
-    told = os.environ if environment is None else environment
-    if "RANK" in told and "WORLD_SIZE" in told and "MASTER_ADDR" in told:
-        return Launched("srun" if "SLURM_STEP_ID" in told else "torchrun", int(told["RANK"]), int(told["WORLD_SIZE"]))
-    tasks = int(told.get("SLURM_STEP_NUM_TASKS", "1"))
-    return Launched("srun", int(told["SLURM_PROCID"]), tasks) if tasks > 1 else None
-
-
-def speak_as_torchrun() -> None:
-    """Put what srun says of its tasks into the variables that torchrun would set: all else knows only these."""
-    told = os.environ
-    if "RANK" in told or launched() is None:
-        return
-    number = int(told.get("SLURM_JOB_ID", "0")) + int(told.get("SLURM_STEP_ID", "0"))
-    nodes = told.get("SLURM_STEP_NODELIST") or told.get("SLURM_NODELIST") or "127.0.0.1"
-    told["RANK"], told["WORLD_SIZE"] = told["SLURM_PROCID"], told["SLURM_STEP_NUM_TASKS"]
-    told["LOCAL_RANK"], told["NODE_RANK"] = told["SLURM_LOCALID"], told["SLURM_NODEID"]
-    told.setdefault("MASTER_ADDR", SLURMEnvironment.resolve_root_node_address(nodes))
-    told.setdefault("MASTER_PORT", str(15000 + number % 10000))
-
-
-class Environment(LightningEnvironment):
-    """Which process this is, from the variables that torchrun sets, or from being the only one yet."""
-
-    def teardown(self) -> None:
-        """Leave the variables as they are; Lightning's own takes one away."""
 
 
 class Processes:
@@ -124,7 +69,7 @@ class Processes:
         self._story = run.path / STORY
         self._children: list[subprocess.Popen[bytes]] = []
         self._message = ""
-        self._store: TCPStore | None = None
+        self._store: Store | None = None
         self._ended = threading.Event()
         self._variables = dict(os.environ)
 
@@ -139,7 +84,7 @@ class Processes:
         """As process 0: tell the others which run this is; its config is saved."""
         self._message = json.dumps({"run": str(self._run.path), "resumes": resumes, "parent": os.getpid()})
         if self._launched and self._rank == 0:
-            self._store = _store(self._launched)
+            self._store = meeting_place(self._launched)
             self._store.set(TOLD, self._message)
 
     def launch_for(self, trainer: L.Trainer) -> None:
@@ -283,7 +228,7 @@ def where_to_join() -> tuple[RunDirectory, bool]:
                 "LOCAL_RANK or RANK is set, which makes this one of several processes, but nobody has started it as "
                 "such: unset it, or start all of them by torchrun or srun"
             )
-        told = _asked(found)
+        told = asked(found)
     message = json.loads(told)
     if launched() is None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -301,24 +246,6 @@ def is_lost_connection(error: BaseException) -> bool:
     words = str(error).lower()
     known = isinstance(error, torch.distributed.DistError)
     return known or (isinstance(error, RuntimeError) and any(word in words for word in LOST))
-
-
-def _asked(launched: Launched) -> str:
-    try:
-        return _store(launched).get(TOLD).decode()
-    except RuntimeError:
-        raise UserError(
-            f"process {launched.rank} has heard nothing from process 0, which knows where the run is: "
-            f"it has ended, or is not at {os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
-        ) from None
-
-
-def _store(launched: Launched) -> TCPStore:
-    """Where the processes meet; it serves the process group later, from the same port."""
-    rendezvous = torch.distributed.rendezvous("env://", launched.rank, launched.world_size)  # type: ignore[no-untyped-call]
-    store: TCPStore = next(rendezvous)[0]
-    store.set_timeout(timedelta(seconds=PATIENCE_S))
-    return store
 
 
 def _end_with(parent: int) -> None:

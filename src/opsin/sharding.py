@@ -11,7 +11,7 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
-from torch.distributed import DeviceMesh, init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
@@ -25,9 +25,9 @@ class Sharded(DDPStrategy):
 
     A step is a stage of the network or a part of its head. Gradients are averaged and divided likewise, and so is what
     the optimizer keeps, which is most of the memory (Rajbhandari et al., "ZeRO", arXiv:1910.02054; torch's
-    `fully_shard`). A copy of the network trains: before and after, and in a test, `network` is whole. Checkpoints are those
-    of one process, in one file, and either can go on with those of the other. BatchNorm normalises each device's share of
-    a batch; what it has gathered on the first is what is validated and saved, as with DDP.
+    `fully_shard`). A copy of the network trains: before and after, and in a test, `network` is whole. Checkpoints are
+    those of one process, in one file, and either can go on with those of the other. BatchNorm normalises each device's
+    share of a batch; what it has gathered on the first is what is validated and saved, as with DDP.
     """
 
     def setup(self, trainer: L.Trainer) -> None:
@@ -44,7 +44,7 @@ class Sharded(DDPStrategy):
         assert self.accelerator is not None
         self.accelerator.setup(trainer)
         self.precision_plugin.convert_module(module)
-        self._whole = module.network
+        self._whole = _network(module)
         mesh = init_device_mesh(self.root_device.type, (self.world_size,))
         module.network = divide(copy.deepcopy(self._whole), mesh)
         module.to(self.root_device)
@@ -54,7 +54,7 @@ class Sharded(DDPStrategy):
     def on_validation_start(self) -> None:
         """Let every process measure with the first one's buffers, such as BatchNorm's statistics."""
         assert self.lightning_module is not None
-        for buffer in self.lightning_module.network.buffers():
+        for buffer in _network(self.lightning_module).buffers():
             torch.distributed.broadcast(buffer, 0)
 
     def teardown(self) -> None:
@@ -94,9 +94,9 @@ def divide(network: nn.Module, mesh: DeviceMesh) -> nn.Module:
     """Divide a network in place, step by step; `network.steps()` tells them."""
     for parameter in network.parameters():
         parameter.data = parameter.data.contiguous()  # channels last cannot be divided
-    auxiliary = [network.auxiliary] if network.auxiliary is not None else []
-    for step in [*network.steps().values(), *auxiliary]:
-        if next(step.parameters(), None) is not None:
+    steps: list[nn.Module] = [*network.steps().values(), network.auxiliary]  # type: ignore[operator,list-item]
+    for step in steps:
+        if step is not None and next(step.parameters(), None) is not None:
             fully_shard(step, mesh=mesh)
     fully_shard(network, mesh=mesh)
     return network
@@ -130,7 +130,7 @@ def refuse(trainer: L.Trainer, module: L.LightningModule) -> None:
     reasons = {
         "callbacks.ema averages the whole network": averages,
         "model.teacher teaches a layer beside it": getattr(module, "distillation", None) is not None,
-        "trainer.compile compiles it as a whole": module.network._compiled_call_impl is not None,
+        "trainer.compile compiles it as a whole": _network(module)._compiled_call_impl is not None,
     }
     for reason, applies in reasons.items():
         if applies:
@@ -141,3 +141,9 @@ def _module(trainer: L.Trainer) -> L.LightningModule:
     module = trainer.lightning_module
     assert module is not None
     return module
+
+
+def _network(module: L.LightningModule) -> nn.Module:
+    network = module.network
+    assert isinstance(network, nn.Module)
+    return network

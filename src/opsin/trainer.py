@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import nn
 
 from opsin.errors import UserError
-from opsin.processes import Environment, launched
+from opsin.launching import Environment, launched
 from opsin.sharding import Sharded
 
 Accelerator = Literal["auto", "cpu", "gpu", "mps"]
@@ -69,7 +69,7 @@ def make_trainer(
         accelerator: `auto` takes CUDA, then MPS, then the CPU.
         devices: how many on each machine, which, or `auto` for all (of CPUs there is one); each has its own process.
         num_nodes: machines; torchrun or srun has to start the processes of more than one.
-        strategy: how several devices share the work: `ddp` holds the network on each, `fsdp` a part of it; `auto` is ddp.
+        strategy: how several devices share the work: `ddp` has the network on each, `fsdp` a part of it; `auto`: ddp.
         sync_batchnorm: let BatchNorm see the batch of all devices together while it trains; on GPUs.
         precision: `auto` takes bfloat16 autocast where the hardware gains from it: CUDA from Ampere on, AMX on CPU.
         threads: of torch on the CPU, in each process; `auto` leaves it to torch. see `use_threads`.
@@ -168,8 +168,8 @@ def check_devices(accelerator: str, num_nodes: int, sync_batchnorm: bool) -> Non
         )
     if sync_batchnorm and accelerator != "gpu":
         raise UserError(
-            f"trainer.sync_batchnorm=true: torch can do that on CUDA devices only, not on {accelerator}; without it each "
-            "process normalises its own share of the batch"
+            f"trainer.sync_batchnorm=true: torch can do that on CUDA devices only, not on {accelerator}; without it "
+            "each process normalises its own share of the batch"
         )
 
 
