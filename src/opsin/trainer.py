@@ -22,7 +22,7 @@ from opsin.sharding import Sharded
 
 Accelerator = Literal["auto", "cpu", "gpu", "mps"]
 Strategy = Literal["auto", "ddp", "fsdp"]
-Precision = Literal["auto", "32", "bf16", "16", "bf16-true", "64"]
+Precision = Literal["auto", "32", "bf16", "16", "bf16-true", "64", 32, 16, 64]
 Limit = Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, le=1)]
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
@@ -176,7 +176,7 @@ def check_devices(accelerator: str, num_nodes: int, sync_batchnorm: bool) -> Non
 def resolve_precision(precision: Precision, accelerator: str) -> str:
     """What `auto` stands for: bfloat16 autocast where matrix units for it are, else float32."""
     if precision != "auto":
-        return precision
+        return str(precision)
     if accelerator == "gpu":
         return "bf16" if torch.cuda.get_device_capability() >= (8, 0) else "32"
     return "bf16" if accelerator == "cpu" and has_amx() else "32"
