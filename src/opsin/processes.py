@@ -34,6 +34,9 @@ log = logging.getLogger(__name__)
 SCRIPT = Path(__file__).resolve().parents[2] / "train.py"
 """What every process runs."""
 
+MEETING = ("MASTER_ADDR", "MASTER_PORT")
+"""Variables that say where the processes meet."""
+
 STORY = "failure.txt"
 """File of the run directory in which the first process that fails says of what."""
 
@@ -118,7 +121,13 @@ class Processes:
             if isinstance(error, Exception) and not isinstance(error, Interrupted):
                 self._fail(error)
         finally:
+            connected = self._children and torch.distributed.is_initialized()
+            if connected and (error is None or torch.distributed.get_backend() == "gloo"):  # NCCL waits for the dead
+                torch.distributed.destroy_process_group()
             self._end_children(GRACE_S if error is None else 0)
+            for name in MEETING:  # so that this process may begin another run
+                if self._children and name not in self._variables:
+                    os.environ.pop(name, None)
 
     def _fail(self, error: Exception) -> None:
         """Say what this process failed of, or find out of what another did."""
@@ -177,13 +186,6 @@ class Processes:
             except subprocess.TimeoutExpired:
                 child.kill()
                 child.wait()
-        if self._children:  # so that this process may begin another run
-            if torch.distributed.is_initialized():
-                with contextlib.suppress(RuntimeError):
-                    torch.distributed.destroy_process_group()
-            for name in ("MASTER_ADDR", "MASTER_PORT"):
-                if name not in self._variables:
-                    os.environ.pop(name, None)
 
 
 class Launcher(_SubprocessScriptLauncher):
@@ -203,8 +205,8 @@ class Launcher(_SubprocessScriptLauncher):
         """Call a function of the trainer, in every process."""
         environment = self.cluster_environment
         if not self._started and not environment.creates_processes_externally:
-            os.environ.setdefault("MASTER_ADDR", environment.main_address)
-            os.environ.setdefault("MASTER_PORT", str(environment.main_port))
+            for name, value in zip(MEETING, (environment.main_address, str(environment.main_port)), strict=True):
+                os.environ.setdefault(name, value)
             for rank in range(1, self.num_processes):
                 self._start(rank)
         self._started = True

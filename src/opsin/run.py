@@ -53,7 +53,8 @@ def train(composed: Composed) -> float:
             predictions_file(run, "test").unlink(missing_ok=True)  # of an earlier end of a run that goes on
             processes.tell(composed.resumes)
         quieten(writes)
-        use_threads(plan["trainer"].arguments.get("threads", "auto"))
+        chosen = plan["trainer"].arguments
+        use_threads(chosen.get("threads", "auto"), chosen.get("devices", 1))
         L.seed_everything(plan.seed, verbose=False)
 
         data = build.data(plan, facts=recorded)

@@ -131,6 +131,8 @@ def refuse(trainer: L.Trainer, module: L.LightningModule) -> None:
         "callbacks.ema averages the whole network": averages,
         "model.teacher teaches a layer beside it": getattr(module, "distillation", None) is not None,
         "trainer.compile compiles it as a whole": _network(module)._compiled_call_impl is not None,
+        "trainer.precision=16 scales all gradients alike": getattr(trainer.precision_plugin, "scaler", None)
+        is not None,
     }
     for reason, applies in reasons.items():
         if applies:

@@ -133,10 +133,17 @@ def make_trainer(
     )
 
 
-def use_threads(threads: Literal["auto"] | int) -> None:
-    """Let torch use so many threads on the CPU; sums are rounded otherwise with another number."""
+def use_threads(threads: Literal["auto"] | int, devices: Any = 1) -> None:
+    """Let torch use so many threads on the CPU; sums are rounded otherwise with another number.
+
+    Args:
+        threads: of this process; `auto`: torch's choice, divided among the processes of a run on several devices.
+        devices: of the run on this machine; only a number says how many processes there are.
+    """
     if threads != "auto":
         torch.set_num_threads(threads)
+    elif isinstance(devices, int) and devices > 1 and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // devices))
 
 
 def resolve_accelerator(accelerator: Accelerator) -> Literal["cpu", "gpu", "mps"]:
