@@ -32,7 +32,6 @@ TWO = {
     "auto": ("trainer=cpu", "trainer.devices=2"),
     "fsdp": ("trainer=ddp_cpu", "trainer.strategy=fsdp"),
 }
-WATCH = "+callbacks.watch={_target_: observers.Watch, folder: ${hydra:runtime.output_dir}/watch}"
 SLOW_S = 25
 """Within so many seconds a run whose process has died is over, on a busy machine; on an idle one it takes 6 at most."""
 
@@ -81,7 +80,9 @@ def alike(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], RunDirect
 
     def run(name: str) -> RunDirectory:
         found = RunDirectory(folder / name)
-        words = [*SAME, *TWO[name], *([WATCH] if name == "two" else [])]
+        words = [*SAME, *TWO[name]]
+        if name == "two":
+            words += [f"+callbacks.watch={{_target_: observers.Watch, folder: {found.path / 'watch'}}}"]
         return found if found.result.exists() else train(folder, name, *words)
 
     return run
@@ -104,8 +105,7 @@ def evaluated(run: RunDirectory, split: str) -> dict:
     return json.loads(done.stdout)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["two", "auto", "fsdp"])
+@pytest.mark.parametrize("name", ["two", *(pytest.param(name, marks=pytest.mark.slow) for name in ("auto", "fsdp"))])
 def test_two_processes_give_what_one_gives(alike, name: str) -> None:
     one, other = alike("one"), alike(name)
     assert (one.read_result()["settings"]["devices"], other.read_result()["settings"]["devices"]) == (1, 2)

@@ -49,6 +49,8 @@ class Sharded(DDPStrategy):
         module.network = divide(copy.deepcopy(self._whole), mesh)
         module.to(self.root_device)
         self.setup_optimizers(trainer)
+        for optimizer in self.optimizers:
+            unfuse(optimizer)
         self.setup_precision_plugin()
 
     def on_validation_start(self) -> None:
@@ -83,6 +85,7 @@ class Sharded(DDPStrategy):
                 for number, values in state["state"].items()
             }
             bare.load_state_dict({**state, "state": kept})
+            unfuse(bare)
 
 
 def is_sharded(trainer: L.Trainer) -> bool:
@@ -118,6 +121,13 @@ def divided_like(value: Any, parameter: Tensor) -> Any:
     if not isinstance(value, Tensor) or not isinstance(parameter, DTensor) or value.shape != parameter.shape:
         return value
     return distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)
+
+
+def unfuse(optimizer: Optimizer) -> None:
+    """Let an optimizer step without its fused kernel: not all of them can be run on tensors that are divided."""
+    for group in optimizer.param_groups:
+        if group.get("fused"):
+            group["fused"] = False
 
 
 def refuse(trainer: L.Trainer, module: L.LightningModule) -> None:
