@@ -12,8 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from opsin.rundir import RunDirectory
-
 ROOT = Path(__file__).resolve().parents[1]
 QUICK = ("model=mlp", "datamodule.train_fraction=0.2", "trainer.max_epochs=2", "trainer.accelerator=cpu")
 
