@@ -159,7 +159,7 @@ def test_every_image_is_measured_once_with_the_weights_that_are_saved(tmp_path: 
 def test_a_stopped_run_goes_on_to_the_bit(alike, tmp_path: Path, strategy: str) -> None:
     whole = alike("two" if strategy == "ddp" else "fsdp")
     number = {"ddp": signal.SIGTERM, "fsdp": signal.SIGINT}[strategy]
-    stop = f"+callbacks.stop={{_target_: casualties.Die, how: {number.name}, step: 11}}"
+    stop = f"+callbacks.stop={{_target_: casualties.Die, how: {number.name}, rank: 0, step: 11}}"
     words = (*SAME, "trainer=ddp_cpu", f"trainer.strategy={strategy}", stop)
     run = train(tmp_path, "cut", *words, code=128 + number)
     printed = (tmp_path / "cut.txt").read_text()

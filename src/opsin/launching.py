@@ -48,9 +48,13 @@ def launched(environment: Mapping[str, str] | None = None) -> Launched | None:
 
 
 def speak_as_torchrun() -> None:
-    """Put what srun says of its tasks into the variables that torchrun would set: all else knows only these."""
+    """Put what srun and others say into the variables that torchrun would set: all else knows only these."""
     told = os.environ
-    if "RANK" in told or launched() is None:
+    if launched() is None:
+        return
+    if "RANK" in told:
+        if "LOCAL_RANK" not in told:  # one process on each machine, as Kubernetes jobs have it
+            told["LOCAL_RANK"], told["NODE_RANK"] = "0", told["RANK"]
         return
     number = int(told.get("SLURM_JOB_ID", "0")) + int(told.get("SLURM_STEP_ID", "0"))
     nodes = told.get("SLURM_STEP_NODELIST") or told.get("SLURM_NODELIST") or "127.0.0.1"
@@ -69,8 +73,8 @@ class Environment(LightningEnvironment):
 
 def meeting_place(launched: Launched) -> Store:
     """Where the processes meet; it serves the process group later, from the same port."""
-    store: Store = next(rendezvous("env://", launched.rank, launched.world_size))[0]
-    store.set_timeout(timedelta(seconds=PATIENCE_S))
+    patience = timedelta(seconds=PATIENCE_S)
+    store: Store = next(rendezvous("env://", launched.rank, launched.world_size, timeout=patience))[0]
     return store
 
 
