@@ -59,8 +59,13 @@ class Sharded(DDPStrategy):
         for buffer in _network(self.lightning_module).buffers():
             torch.distributed.broadcast(buffer, 0)
 
+    def on_train_end(self) -> None:
+        """Let the whole network be what was learned."""
+        assert self.lightning_module is not None
+        self._whole.load_state_dict(gathered(_network(self.lightning_module).state_dict()))
+
     def teardown(self) -> None:
-        """Put the whole network back; it is as it was before, for what was learned is in the checkpoints."""
+        """Put the whole network back."""
         if self.lightning_module is not None and hasattr(self, "_whole"):
             self.lightning_module.network = self._whole
             self.optimizers = []
