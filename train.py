@@ -31,17 +31,16 @@ if __name__ == "__main__":
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     config.register_resolvers()
     try:
-        if {"-m", "--multirun"} & set(sys.argv[1:]):
-            config.stand_alone()
-        elif config.is_spawned():
-            from opsin.joining import join
-
-            join()
         config.refuse_broken_files(sys.argv[1:])
         if (words := config.multirun_words(sys.argv[1:])) is not None:
             from opsin.sweep import sweep  # which a single run does without
 
+            config.stand_alone()
             sys.exit(sweep(words))
+        if config.is_spawned():
+            from opsin.joining import join
+
+            join()
         sys.argv[1:] = config.expand_resume(sys.argv[1:])
         main()
     except UserError as error:
