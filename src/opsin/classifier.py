@@ -185,8 +185,8 @@ class Classifier(L.LightningModule):
         """Keep the metrics of the epoch under way until training starts and the device is known."""
         kept = checkpoint.get("train_metrics")
         # By rank; another number of processes, and checkpoints of earlier versions, begin to gather anew.
-        same = isinstance(kept, list) and len(kept) == self.trainer.world_size
-        self._restored = kept[self.trainer.global_rank] if same else None
+        if isinstance(kept, list) and len(kept) == self.trainer.world_size:
+            self._restored = kept[self.trainer.global_rank]
 
     def _measure(self, split: str) -> SplitMetrics:
         measure = self.get_submodule(f"{split}_metrics")
