@@ -35,7 +35,12 @@ if __name__ == "__main__":
         if (words := config.multirun_words(sys.argv[1:])) is not None:
             from opsin.sweep import sweep  # which a single run does without
 
+            config.stand_alone()
             sys.exit(sweep(words))
+        if config.is_spawned():
+            from opsin.joining import join
+
+            join()
         sys.argv[1:] = config.expand_resume(sys.argv[1:])
         main()
     except UserError as error:

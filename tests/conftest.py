@@ -19,6 +19,8 @@ ISOLATED = (
     "LOCAL_RANK",
     "NODE_RANK",
     "SLURM_PROCID",
+    "SLURM_STEP_NUM_TASKS",
+    "WORLD_SIZE",
     "TORCH_HOME",
 )
 

@@ -12,9 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from opsin.predictions import read_predictions
-from opsin.rundir import RunDirectory
-
 ROOT = Path(__file__).resolve().parents[1]
 QUICK = ("model=mlp", "datamodule.train_fraction=0.2", "trainer.max_epochs=2", "trainer.accelerator=cpu")
 
@@ -139,20 +136,6 @@ def test_a_failed_job_is_a_row_of_the_table(tmp_path: Path) -> None:
     found = sorted(tmp_path.glob("outputs/sweeps/*/*/result.json"))
     assert [json.loads(path.read_text())["status"] for path in found] == ["finished", "failed"]
     assert len(list(tmp_path.glob("outputs/sweeps/*/*/error.txt"))) == 1
-
-
-def test_two_gloo_processes_give_what_one_gives(tmp_path: Path) -> None:
-    words = ("model=mlp", "datamodule.train_fraction=0.2", "trainer.max_epochs=2")
-    python(tmp_path, "train.py", *words, "trainer=cpu", "hydra.run.dir=outputs/2-one")
-    python(tmp_path, "train.py", *words, "trainer=ddp_cpu", "hydra.run.dir=outputs/2-two")
-    one, two = results(tmp_path)
-    assert (one["settings"]["devices"], two["settings"]["devices"]) == (1, 2)
-    assert two["metrics"]["test/loss"] == pytest.approx(one["metrics"]["test/loss"], abs=0.02)
-    confusion = two["per_class"]["test"]["confusion"]
-    assert sum(map(sum, confusion)) == 359  # no image is counted twice
-    kept = read_predictions(RunDirectory(tmp_path / "outputs" / "2-two"), "test")
-    assert kept.positions.tolist() == list(range(359))
-    assert kept.correct.mean() == pytest.approx(two["metrics"]["test/acc"])
 
 
 def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:

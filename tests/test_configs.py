@@ -21,7 +21,7 @@ MANDATORY = {
 
 
 def test_no_file_is_overlooked() -> None:
-    assert len(FILES) == 110
+    assert len(FILES) == 111
     assert len(OPTIONS) + len(OF_SWEEPS) == len(FILES) - 3  # train.yaml, hydra/help, hydra/job_logging
 
 
@@ -38,7 +38,7 @@ def test_config(file: Path, tmp_path: Path) -> None:
     if group in ("model", "experiment", "debug", "datamodule"):
         network, _ = build.network(plan, tiny_data(plan), num_logits=1, pretrained=False)
         assert network.frozen_stages == () or plan["model"].beside["trainable"] != "all"
-    elif group == "trainer" and file.stem in ("gpu", "mps", "ddp"):
+    elif group == "trainer" and file.stem in ("gpu", "mps", "ddp", "fsdp"):
         assert plan["trainer"].arguments["accelerator"] in ("gpu", "mps")
     else:
         from opsin.rundir import RunDirectory

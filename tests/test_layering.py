@@ -9,8 +9,8 @@ PACKAGE = ROOT / "src" / "opsin"
 
 LAYERS = [  # each may import those above it in this list, and itself where it is a package
     {"errors"},
-    {"rundir"},
-    {"config", "pictures", "predictions", "study"},
+    {"rundir", "launching", "sharding"},
+    {"config", "pictures", "predictions", "processes", "study"},
     {"check", "loss", "optim", "loggers", "trainer", "data", "models"},
     {"metrics", "transfer", "distillation", "extraction", "collecting", "analysis", "insight"},
     {"callbacks", "report"},
@@ -20,6 +20,7 @@ LAYERS = [  # each may import those above it in this list, and itself where it i
     {"teacher", "images"},
     {"result", "tuning", "prediction", "illustrations"},
     {"run"},
+    {"joining"},
     {"embedding", "benchmark", "interpretation"},
     {"explorer"},
 ]

@@ -7,11 +7,13 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.fabric.utilities.apply_func import move_data_to_device
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from opsin.callbacks.base import epoch_metrics
+from opsin.collecting import of_all_processes
 from opsin.distillation import Distillation
 from opsin.errors import UserError
 from opsin.loss import ClassificationLoss
@@ -176,11 +178,15 @@ class Classifier(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the record, and the metrics of the epoch under way; plain values and tensors only."""
         checkpoint["opsin"] = self._record
-        checkpoint["train_metrics"] = self._measure("train").progress()
+        progress = move_data_to_device(self._measure("train").progress(), "cpu")
+        checkpoint["train_metrics"] = of_all_processes(progress)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the metrics of the epoch under way until training starts and the device is known."""
-        self._restored = checkpoint.get("train_metrics")
+        kept = checkpoint.get("train_metrics")
+        # By rank; another number of processes, and checkpoints of earlier versions, begin to gather anew.
+        if isinstance(kept, list) and len(kept) == self.trainer.world_size:
+            self._restored = kept[self.trainer.global_rank]
 
     def _measure(self, split: str) -> SplitMetrics:
         measure = self.get_submodule(f"{split}_metrics")

@@ -1,6 +1,7 @@
 """What the evaluation of a split came to, over all processes, as predictions to keep."""
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -10,6 +11,8 @@ from opsin.data import ImageDataModule
 from opsin.data.sources.base import Split
 from opsin.loss import class_logits
 from opsin.predictions import Predictions
+
+T = TypeVar("T")
 
 Outputs = Sequence[tuple[Tensor, Tensor]]
 """Of each batch: positions `(B,)` in the split, and logits `(B, L)`."""
@@ -27,10 +30,7 @@ def collect(outputs: Outputs, data: ImageDataModule, split: Split) -> Prediction
     """
     positions = torch.cat([batch for batch, _ in outputs]).cpu()
     logits = class_logits(torch.cat([batch for _, batch in outputs]).float()).cpu()
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        shares: list[tuple[Tensor, Tensor]] = [(positions, logits)] * torch.distributed.get_world_size()
-        torch.distributed.all_gather_object(shares, (positions, logits))
-        positions, logits = (torch.cat(values) for values in zip(*shares, strict=True))
+    positions, logits = (torch.cat(values) for values in zip(*of_all_processes((positions, logits)), strict=True))
     order = positions.argsort()
     chosen = positions[order].numpy()
     part = data.part(split).choose(chosen, "given")
@@ -43,3 +43,12 @@ def collect(outputs: Outputs, data: ImageDataModule, split: Split) -> Prediction
         tuple(part.locate(row) for row in range(len(part))),
         part.identity,
     )
+
+
+def of_all_processes(value: T) -> list[T]:
+    """What each process has, by rank; every process has to call this."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return [value]
+    values = [value] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(values, value)
+    return values

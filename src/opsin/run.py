@@ -17,6 +17,7 @@ from opsin.data import ImageDataModule
 from opsin.loggers import TensorBoard
 from opsin.models import Network, summarise, summary_text
 from opsin.predictions import Predictions, predictions_file, read_predictions
+from opsin.processes import Processes
 from opsin.rundir import RunDirectory
 from opsin.trainer import use_threads
 from opsin.tuning import settle_batch_size
@@ -45,12 +46,15 @@ def train(composed: Composed) -> float:
         run.claimed(writes),
         run.record(writes, forget=result.OUTCOME) as record,
         result.Clock(record) as clock,
+        Processes(run) as processes,
     ):
         if writes:
             composed.save()
             predictions_file(run, "test").unlink(missing_ok=True)  # of an earlier end of a run that goes on
+            processes.tell(composed.resumes)
         quieten(writes)
-        use_threads(plan["trainer"].arguments.get("threads", "auto"))
+        chosen = plan["trainer"].arguments
+        use_threads(chosen.get("threads", "auto"), chosen.get("devices", 1))
         L.seed_everything(plan.seed, verbose=False)
 
         data = build.data(plan, facts=recorded)
@@ -70,6 +74,7 @@ def train(composed: Composed) -> float:
         record["weights"] = record.get("weights", "random") if checkpoint else str(loaded or "random")
         record["parameters"] |= result.by_phase(network, unfreezing.timeline)
         trainer = build.trainer(plan, run, step, unfreezing)
+        processes.launch_for(trainer)
         distillation = teacher.distillation(plan, data, network, trainer)
         feature_cache = plan["feature_cache"].build().serve(data, network, unfreezing.never_trained, trainer)
         classifier = build.classifier(plan, data, network, loss, {"data": data.facts()}, distillation)

@@ -17,9 +17,12 @@ from pydantic import Field
 from torch import nn
 
 from opsin.errors import UserError
+from opsin.launching import Environment, launched
+from opsin.sharding import Sharded
 
 Accelerator = Literal["auto", "cpu", "gpu", "mps"]
-Precision = Literal["auto", "32", "bf16", "16", "bf16-true", "64"]
+Strategy = Literal["auto", "ddp", "fsdp"]
+Precision = Literal["auto", "32", "bf16", "16", "bf16-true", "64", 32, 16, 64]
 Limit = Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, le=1)]
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
@@ -39,7 +42,8 @@ def make_trainer(
     accelerator: Accelerator = "auto",
     devices: Literal["auto"] | Annotated[int, Field(ge=1)] | list[int] = 1,
     num_nodes: Annotated[int, Field(ge=1)] = 1,
-    strategy: str = "auto",
+    strategy: Strategy = "auto",
+    sync_batchnorm: bool = False,
     precision: Precision = "auto",
     threads: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto",
     max_epochs: Annotated[int, Field(ge=1)] = 10,
@@ -63,9 +67,10 @@ def make_trainer(
 
     Args:
         accelerator: `auto` takes CUDA, then MPS, then the CPU.
-        devices: how many, which, or `auto` for all.
-        num_nodes: machines, for multi-node training.
-        strategy: Lightning's name of it: auto, ddp, fsdp.
+        devices: how many on each machine, which, or `auto` for all (of CPUs there is one); each has its own process.
+        num_nodes: machines; torchrun or srun has to start the processes of more than one.
+        strategy: how several devices share the work: `ddp` has the network on each, `fsdp` a part of it; `auto`: ddp.
+        sync_batchnorm: let BatchNorm see the batch of all devices together while it trains; on GPUs.
         precision: `auto` takes bfloat16 autocast where the hardware gains from it: CUDA from Ampere on, AMX on CPU.
         threads: of torch on the CPU, in each process; `auto` leaves it to torch. see `use_threads`.
         max_epochs: epochs, in all; a resumed run counts on.
@@ -86,10 +91,11 @@ def make_trainer(
         folder: the run directory.
 
     Raises:
-        UserError: the accelerator is not there.
+        UserError: the accelerator is not there, or does not go with the other values.
     """
     use_threads(threads)
     accelerator = resolve_accelerator(accelerator)
+    check_devices(accelerator, num_nodes, sync_batchnorm)
     if accelerator == "gpu":
         torch.set_float32_matmul_precision("high")  # TF32 where an operation stays in float32
     if accelerator == "cpu":
@@ -100,7 +106,8 @@ def make_trainer(
         accelerator=accelerator,
         devices=devices,
         num_nodes=num_nodes,
-        strategy=strategy,
+        strategy=Sharded() if strategy == "fsdp" else strategy,
+        sync_batchnorm=sync_batchnorm,
         precision=LIGHTNING_PRECISION[resolve_precision(precision, accelerator)],
         max_epochs=max_epochs,
         max_steps=max_steps,
@@ -115,7 +122,7 @@ def make_trainer(
         deterministic={"off": False, "warn": "warn", "strict": True}[deterministic],  # type: ignore[arg-type]
         detect_anomaly=detect_anomaly,
         profiler=_profiler(profiler, folder) if profiler else NoProfiler(),
-        plugins=[AtomicCheckpointIO()],
+        plugins=[AtomicCheckpointIO(), Environment()],
         callbacks=callbacks,
         logger=loggers,
         default_root_dir=folder,
@@ -126,10 +133,17 @@ def make_trainer(
     )
 
 
-def use_threads(threads: Literal["auto"] | int) -> None:
-    """Let torch use so many threads on the CPU; sums are rounded otherwise with another number."""
+def use_threads(threads: Literal["auto"] | int, devices: Any = 1) -> None:
+    """Let torch use so many threads on the CPU; sums are rounded otherwise with another number.
+
+    Args:
+        threads: of this process; `auto`: torch's choice, divided among the processes of a run on several devices.
+        devices: of the run on this machine; only a number says how many processes there are.
+    """
     if threads != "auto":
         torch.set_num_threads(threads)
+    elif isinstance(devices, int) and devices > 1 and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // devices))
 
 
 def resolve_accelerator(accelerator: Accelerator) -> Literal["cpu", "gpu", "mps"]:
@@ -147,10 +161,29 @@ def resolve_accelerator(accelerator: Accelerator) -> Literal["cpu", "gpu", "mps"
     return accelerator
 
 
+def check_devices(accelerator: str, num_nodes: int, sync_batchnorm: bool) -> None:
+    """Refuse what would hang or fail only once several processes train.
+
+    Raises:
+        UserError: names the key.
+    """
+    if num_nodes > 1 and launched() is None:
+        raise UserError(
+            f"trainer.num_nodes={num_nodes}: nothing has started this run on {num_nodes} machines. Start it on each of "
+            f"them by torchrun --nnodes={num_nodes} --nproc-per-node=DEVICES --rdzv-backend=c10d "
+            "--rdzv-endpoint=FIRST_MACHINE:29500 train.py ..., or on all by srun"
+        )
+    if sync_batchnorm and accelerator != "gpu":
+        raise UserError(
+            f"trainer.sync_batchnorm=true: torch can do that on CUDA devices only, not on {accelerator}; without it "
+            "each process normalises its own share of the batch"
+        )
+
+
 def resolve_precision(precision: Precision, accelerator: str) -> str:
     """What `auto` stands for: bfloat16 autocast where matrix units for it are, else float32."""
     if precision != "auto":
-        return precision
+        return str(precision)
     if accelerator == "gpu":
         return "bf16" if torch.cuda.get_device_capability() >= (8, 0) else "32"
     return "bf16" if accelerator == "cpu" and has_amx() else "32"

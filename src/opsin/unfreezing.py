@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from opsin.errors import UserError
 from opsin.models import Network
 from opsin.models.digest import digest
+from opsin.sharding import Sharded, is_sharded, whole
 from opsin.transfer import Phase, Timeline
 
 log = logging.getLogger(__name__)
@@ -64,7 +65,7 @@ class Unfreezing(L.Callback):
         Raises:
             UserError: the strategy divides parameters among processes.
         """
-        if len(self.timeline.phases) > 1 and not _is_whole(trainer):
+        if len(self.timeline.phases) > 1 and (is_sharded(trainer) or not _is_known(trainer)):
             raise UserError(
                 f"trainer.strategy={type(trainer.strategy).__name__} cannot unfreeze stages later: take auto or ddp, "
                 "or set model.phases and model.unfreeze_every to null"
@@ -91,7 +92,7 @@ class Unfreezing(L.Callback):
         """
         self.verify(trainer, pl_module)
         self.untouched = self.timeline.untouched(max(0, trainer.current_epoch - 1))
-        self.verified = _is_whole(trainer) and self._contract.covers(_network(pl_module), self.untouched)
+        self.verified = _is_known(trainer) and self._contract.covers(_network(pl_module), self.untouched)
         planned = [phase.epoch for phase in self.timeline.phases if phase.epoch < (trainer.max_epochs or 0)]
         missed = [epoch for epoch in planned if epoch > 0 and epoch >= trainer.current_epoch]
         if missed and trainer.is_global_zero:
@@ -103,7 +104,7 @@ class Unfreezing(L.Callback):
         Raises:
             UserError: a frozen stage has changed.
         """
-        if not _is_whole(trainer):
+        if not _is_known(trainer):
             return
         changed = self._contract.changed(_network(pl_module))
         if trainer.strategy.reduce_boolean_decision(bool(changed), all=False):
@@ -125,7 +126,7 @@ class Unfreezing(L.Callback):
         network.freeze(phase.trainable)
         if network.frozen_stages != before:
             wrap_again(trainer)
-        if _is_whole(trainer):
+        if _is_known(trainer):
             self._contract.hold(network)
         schedulers = [config.scheduler for config in trainer.lr_scheduler_configs]
         for optimizer in trainer.optimizers:
@@ -148,13 +149,13 @@ class FreezeContract:
     def hold(self, network: Network) -> None:
         """Take the digests of stages that are newly frozen; keep those of the others that are, drop the rest."""
         frozen = _tensors(network, network.frozen_stages)
-        self.digests = {name: self.digests.get(name) or digest(tensor) for name, tensor in frozen.items()}
+        self.digests = {name: self.digests.get(name) or digest(whole(tensor)) for name, tensor in frozen.items()}
 
     def changed(self, network: Network, stages: Collection[str] | None = None) -> list[str]:
         """The names of the tensors that are not what they were, in these stages; None: in all that are held."""
         now = _tensors(network, network.stages if stages is None else stages)
         held = {name: value for name, value in self.digests.items() if stages is None or name.split(".")[1] in stages}
-        return [name for name, value in held.items() if name not in now or digest(now[name]) != value]
+        return [name for name, value in held.items() if name not in now or digest(whole(now[name])) != value]
 
     def covers(self, network: Network, stages: Collection[str]) -> bool:
         """Whether every tensor of these stages is held."""
@@ -233,6 +234,6 @@ def _network(module: L.LightningModule) -> Network:
     return network
 
 
-def _is_whole(trainer: L.Trainer) -> bool:
-    """Whether every process holds every parameter whole, as these strategies do, but not all made of them."""
-    return type(trainer.strategy) in (SingleDeviceStrategy, DDPStrategy)
+def _is_known(trainer: L.Trainer) -> bool:
+    """Whether every process can see every parameter whole, as with these strategies, but not all made of them."""
+    return type(trainer.strategy) in (SingleDeviceStrategy, DDPStrategy, Sharded)

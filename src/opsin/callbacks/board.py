@@ -15,6 +15,7 @@ from opsin.data import ImageDataModule
 from opsin.data.transform import Preprocess
 from opsin.loggers import TensorBoard
 from opsin.pictures import Pixels
+from opsin.sharding import is_sharded
 
 Every = Annotated[int, Field(ge=1)] | None
 """Epochs between pictures; None: as often as they cost little."""
@@ -31,8 +32,13 @@ class BoardCallback(L.Callback):
     What it does must leave no trace in training: no draw from torch's generators, no gradient, no other mode.
     """
 
+    looks_inside = False
+    """Whether it looks into the network while it trains; nothing is shown of one that is divided among processes."""
+
     def board(self, trainer: L.Trainer) -> TensorBoard | None:
         """The run's TensorBoard, on the process that writes it."""
+        if self.looks_inside and is_sharded(trainer):
+            return None
         found = (logger for logger in trainer.loggers if isinstance(logger, TensorBoard))
         return next(found, None) if trainer.is_global_zero else None
 

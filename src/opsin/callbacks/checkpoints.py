@@ -72,6 +72,11 @@ class Checkpoints(EpochCallback):
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._handlers[number] = signal.signal(number, self._ask)
 
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Take them over again: by now Lightning has set a handler that waits, in a signal, for the other processes."""
+        for number in self._handlers:
+            signal.signal(number, self._ask)
+
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
@@ -152,7 +157,7 @@ class Checkpoints(EpochCallback):
         return value < self.best_value if self.mode == "min" else value > self.best_value
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self._asked is not None:
+        if self._asked is not None or not self._handlers:  # Lightning puts this one back once more after an error
             raise KeyboardInterrupt
         self._asked = number
         log.info("%s: saving after this step; once more stops at once", signal.Signals(number).name)

@@ -31,6 +31,7 @@ class ClassActivation(EpochPicture):
         share: likewise.
     """
 
+    looks_inside = True
     first_cost = 0.05
 
     def __init__(self, count: Count = 4, every_n_epochs: Every = None, share: Share = 0.01) -> None:

@@ -22,6 +22,8 @@ class Graph(BoardCallback):
     A copy is traced, on the CPU: what trains is not touched, and `torch.compile` does not get in the way.
     """
 
+    looks_inside = True
+
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Trace one image through a copy of the network; a run that goes on has its graph already."""
         board, data, network = self.board(trainer), self.images(trainer), getattr(pl_module, "network", None)

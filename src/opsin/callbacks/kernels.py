@@ -20,6 +20,8 @@ class FirstKernels(EpochPicture):
     shown once.
     """
 
+    looks_inside = True
+
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Show where they begin."""
         super().on_train_start(trainer, pl_module)

@@ -4,7 +4,7 @@ from opsin.config.composing import compose, compose_raw, discard_empty_run, from
 from opsin.config.files import parse, refuse_broken_files
 from opsin.config.hints import hint
 from opsin.config.resuming import expand_resume, from_saved, register_resolvers
-from opsin.config.values import CONFIGS, Composed, Origin, is_spawned
+from opsin.config.values import CONFIGS, Composed, Origin, is_spawned, stand_alone
 
 __all__ = [
     "CONFIGS",
@@ -23,4 +23,5 @@ __all__ = [
     "parse",
     "refuse_broken_files",
     "register_resolvers",
+    "stand_alone",
 ]
