@@ -164,8 +164,8 @@ def read_index(place: Place) -> Index:
             for split, of_split in facts.pop("splits").items()
         }
         fit = facts.pop("fit")
-        tuples = {name: tuple(facts.pop(name)) for name in ("classes", "size", "mean", "std")}
-        return Index(**facts, **tuples, fit=None if fit is None else Fit(**fit), splits=splits)
+        facts |= {name: tuple(facts[name]) for name in ("classes", "size", "mean", "std")}
+        return Index(**facts, fit=None if fit is None else Fit(**fit), splits=splits)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"{place}/{NAME} is damaged ({error}): write the shards anew.") from error
 

@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from opsin.errors import UserError
+
 VALUES = ("label", "image")
 """Of every item; the pixels are last, so that they end where the item does."""
 
@@ -25,7 +27,10 @@ class OpenShard:
         self._turn = threading.Lock()
         weakref.finalize(self, self._file.close)
         count = int(np.frombuffer(self._read(0, 4), "<u4")[0])
-        self._starts: list[int] = np.frombuffer(self._read(4, 4 * (count + 1)), "<u4").tolist()
+        starts = np.frombuffer(self._read(4, 4 * (count + 1)), "<u4")
+        if np.any(starts[1:] <= starts[:-1]):
+            raise UserError(f"{file} is of a format of litdata's in which no image can be read alone: write it anew.")
+        self._starts: list[int] = starts.tolist()
 
     def __len__(self) -> int:
         """The number of images."""

@@ -2,11 +2,11 @@
 
 import io
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,8 @@ from opsin.data.sources.base import ArrayImages, EncodedImages, Split
 from opsin.errors import UserError
 
 Indices = NDArray[np.int64]
+
+SPLITS: tuple[Split, ...] = get_args(Split)
 
 _BLOCK = 256  # images that are encoded together
 
@@ -61,9 +63,9 @@ def write_shards(data: ImageDataModule, out: str, form: Form, options: StorageOp
     place = open_place(out, options)
     if place.read(NAME) is not None:
         raise UserError(f"{place} holds shards already: name another place, or delete them there.")
-    writer = _litdata()
+    writer = _litdata_writer()
     data.setup()
-    source, parts = data.source, {split: data.part(split) for split in ("train", "val", "test")}
+    source, parts = data.source, {split: data.part(split) for split in SPLITS}
     if form.encoding == "original" and not all(isinstance(images, EncodedImages) for images in source.splits.values()):
         raise UserError(f"The images of {source.name} are arrays and no files: write them with --encoding raw.")
     mean, std = source.mean, source.std
@@ -82,7 +84,9 @@ def write_shards(data: ImageDataModule, out: str, form: Form, options: StorageOp
     return index
 
 
-def _write_split(writer: Any, place: Place, split: Split, part: Part, order: Indices, form: Form) -> ShardedSplit:
+def _write_split(
+    writer: Callable[[str, int], Any], place: Place, split: Split, part: Part, order: Indices, form: Form
+) -> ShardedSplit:
     shards: list[Shard] = []
     targets = part.targets
 
@@ -92,7 +96,7 @@ def _write_split(writer: Any, place: Place, split: Split, part: Part, order: Ind
         place.put(path, name)
 
     with _workplace(place) as folder, progress(len(part), f"writing {split}") as advance:
-        binary = writer(folder, chunk_bytes=form.shard_bytes)
+        binary = writer(folder, form.shard_bytes)
         for number, image in enumerate(_encoded(part, order, form)):
             if file := binary.add_item(number, {"label": int(targets[order[number]]), "image": image}):
                 finish(file)
@@ -113,7 +117,10 @@ def _write_split(writer: Any, place: Place, split: Split, part: Part, order: Ind
 
 
 def _encoded(part: Part, order: Indices, form: Form) -> Iterator[Any]:
-    """Each image as it is written: an array, or the bytes of a file."""
+    """Each image as it is written: pixels ``(H, W, C)``, or the bytes of a file ``(B,)``, uint8.
+
+    Arrays both: items of plain `bytes` litdata lays out in another way, in which no image can be read alone.
+    """
     with ThreadPoolExecutor(thread_name_prefix="encode") as pool:
         for start in range(0, len(order), _BLOCK):
             positions = order[start : start + _BLOCK]
@@ -125,17 +132,17 @@ def _encoded(part: Part, order: Indices, form: Form) -> Iterator[Any]:
                 yield from pool.map(lambda pixels: _jpeg(pixels, form.quality), part.read(positions))
 
 
-def _file(part: Part, position: int) -> bytes:
+def _file(part: Part, position: int) -> NDArray[np.uint8]:
     store, row = part.find(position)
     assert isinstance(store.images, EncodedImages)
-    return store.images.encoded(int(store.kept[row]))
+    return np.frombuffer(store.images.encoded(int(store.kept[row])), np.uint8)
 
 
-def _jpeg(pixels: NDArray[np.uint8], quality: int) -> bytes:
+def _jpeg(pixels: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
     file = io.BytesIO()
     image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
     image.save(file, "JPEG", quality=quality, optimize=True)
-    return file.getvalue()
+    return np.frombuffer(file.getvalue(), np.uint8)
 
 
 def _workplace(place: Place) -> tempfile.TemporaryDirectory[str]:
@@ -156,14 +163,16 @@ def _put(place: Place, name: str, content: bytes) -> None:
         place.put(file, name)
 
 
-def _litdata() -> Any:
+def _litdata_writer() -> Callable[[str, int], Any]:
+    """Makes litdata's writer for a folder and the bytes of a shard."""
     try:
+        from litdata.streaming.item_loader import PyTreeLoader
         from litdata.streaming.writer import BinaryWriter
     except ImportError as error:
         raise UserError(
             "Writing shards needs the package litdata: python -m pip install 'opsin[streaming]'."
         ) from error
-    return BinaryWriter
+    return lambda folder, size: BinaryWriter(folder, chunk_bytes=size, item_loader=PyTreeLoader())
 
 
 def told(index: Index) -> Sequence[str]:
