@@ -21,7 +21,7 @@ def main() -> int:
 
         data = build.data(build.plan(compose([f"datamodule={arguments.name}", *arguments.words])))
         if arguments.shards:
-            from opsin.data.shards.places import StorageOptions
+            from opsin.data.shards.bucket import StorageOptions
             from opsin.data.shards.writing import Form, told, write_shards
 
             data.keeps_decoded = False

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from opsin.data import ImageDataModule
-from opsin.data.shards.places import StorageOptions
+from opsin.data.shards.bucket import StorageOptions
 from opsin.data.shards.writing import Form, write_shards
 from opsin.data.sources import ArrayImages, Source, shards
 

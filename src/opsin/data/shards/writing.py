@@ -16,8 +16,9 @@ from opsin.data.datamodule import ImageDataModule
 from opsin.data.disk import progress
 from opsin.data.moments import kept_moments
 from opsin.data.parts import Part
+from opsin.data.shards.bucket import StorageOptions
 from opsin.data.shards.index import NAME, ROWS, Encoding, Fit, Index, Rows, Shard, ShardedSplit, digest
-from opsin.data.shards.places import Folder, Place, StorageOptions, open_place
+from opsin.data.shards.places import Folder, Place, open_place
 from opsin.data.shards.reading import OpenShard
 from opsin.data.sources.base import ArrayImages, EncodedImages, Split
 from opsin.errors import UserError

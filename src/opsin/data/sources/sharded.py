@@ -5,9 +5,10 @@ from typing import Annotated
 
 from pydantic import Field
 
+from opsin.data.shards.bucket import StorageOptions
 from opsin.data.shards.images import Library, ShardImages
 from opsin.data.shards.index import Index, read_index
-from opsin.data.shards.places import Place, StorageOptions, open_place
+from opsin.data.shards.places import Place, open_place
 from opsin.data.shards.shelf import AHEAD
 from opsin.data.sources.base import Source
 from opsin.data.storebuild import cores
