@@ -3,6 +3,7 @@
 import gc
 import pickle
 import shutil
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -249,6 +250,19 @@ def test_a_stream_that_is_left_half_way_lets_go(place, tmp_path):
     assert any(shelf._expected.values())
     iterator.close()
     assert not any(shelf._expected.values())
+
+
+def test_what_nobody_expects_any_more_is_not_fetched(place, tmp_path):
+    data = streamed(place, tmp_path)
+    shelf = data.source.splits["train"].library.shelf
+    begin, slow = threading.Event(), shelf._fetch
+    shelf._fetch = lambda shard: begin.wait(10) and slow(shard)
+    every = data.source.splits["train"].shards
+    shelf.expect("somebody", every)
+    shelf.expect("somebody", ())
+    begin.set()
+    assert len(shelf.take(every[-1])) == every[-1].images
+    assert shelf.fetched <= 5  # those that the threads had begun, and the one that was taken
 
 
 def test_another_process_may_have_it(place, tmp_path):

@@ -24,7 +24,6 @@ pytest.importorskip("litdata")
 ROOT = Path(__file__).resolve().parents[2]
 WORDS = (
     "model=mlp",
-    "augmentation=digits",
     "trainer.max_epochs=2",
     "callbacks.progress.bar=false",
     "logger=none",
@@ -89,7 +88,8 @@ def assert_same_state(one: dict[str, torch.Tensor], other: dict[str, torch.Tenso
 
 
 def test_a_run_on_shards_is_that_on_the_store_to_the_bit(home, start) -> None:
-    store, stream = start("store", "trainer=cpu"), start("stream", "trainer=cpu", *on_shards(home, 16))
+    words = ("trainer=cpu", "augmentation=digits")
+    store, stream = start("store", *words), start("stream", *words, *on_shards(home, 16))
     assert_same_state(state(store), state(stream))
     one, other = store.read_result(), stream.read_result()
     assert one["metrics"] == other["metrics"]
@@ -103,9 +103,17 @@ def test_a_run_on_shards_is_that_on_the_store_to_the_bit(home, start) -> None:
     assert evaluate(stream)["metrics"]["test/loss"] == other["metrics"]["test/loss"]
 
 
+def test_features_of_a_stream_are_those_of_the_store(home, start) -> None:
+    frozen = ("trainer=cpu", "model.trainable=head")
+    store, stream = start("store", *frozen), start("stream", *frozen, *on_shards(home, 16))
+    for run in (store, stream):
+        assert "of 1,438 images" in run.read_result()["settings"]["feature_cache"]
+    assert_same_state(state(store), state(stream))
+
+
 @pytest.mark.parametrize("step", [30, 81, 100])  # of 81 in an epoch
 def test_a_run_stopped_in_an_epoch_goes_on_to_the_bit(home, start, step) -> None:
-    words = ("trainer=cpu", *on_shards(home, 2))
+    words = ("trainer=cpu", "augmentation=digits", *on_shards(home, 2))
     whole = start("whole", *words)
     with pytest.raises(Interrupted):
         start("cut", *words, stop(step))
@@ -135,7 +143,7 @@ def test_other_shards_are_not_gone_on_with(home, start, tmp_path) -> None:
 @pytest.mark.slow
 def test_two_processes_divide_the_shards_and_go_on_to_the_bit(home, tmp_path) -> None:
     runs = {name: RunDirectory(tmp_path / "outputs" / name) for name in ("whole", "cut")}
-    words = ("trainer=ddp_cpu", *on_shards(home, 2))
+    words = ("trainer=ddp_cpu", "augmentation=digits", *on_shards(home, 2))
     for name, run in runs.items():
         more = [stop(50)] if name == "cut" else []
         command(*all_words(home, run, *words, *more), f"hydra.run.dir={run.path}", code=130 if more else 0)

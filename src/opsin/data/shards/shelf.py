@@ -7,7 +7,7 @@ import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -63,14 +63,26 @@ class Shelf:
         Raises:
             UserError: It is missing, or not what was written.
         """
-        with self._turn:
-            future = self._begin(shard)
-        return future.result()
+        while True:
+            with self._turn:
+                future = self._begin(shard)
+            try:
+                return future.result()
+            except CancelledError:  # by a reader that had expected it, and went away before it was fetched
+                continue
 
     def expect(self, reader: Hashable, shards: Sequence[Shard]) -> None:
-        """Begin to fetch what one reader will need next, in this order, and keep it until it is expected no more."""
+        """Begin to fetch what one reader will need next, in this order, and keep it until it is expected no more.
+
+        What has not begun by then never does, so that a run which stops does not wait for shards.
+        """
         with self._turn:
+            before = self._expected.get(reader, frozenset())
             self._expected[reader] = frozenset(shards)
+            for shard in before.difference(*self._expected.values()):
+                future = self._there.get(shard)
+                if future is not None and future.cancel():
+                    del self._there[shard]
             for shard in shards:
                 self._begin(shard)
 
