@@ -22,7 +22,7 @@ from opsin.data.resident import OnDevice
 from opsin.data.serving import Serving, to_device
 from opsin.data.shards.images import ShardImages
 from opsin.data.shards.store import ShardStore
-from opsin.data.shards.streaming import streaming
+from opsin.data.shards.streaming import check_folds, streaming
 from opsin.data.sources.base import Source, Split
 from opsin.data.store import OnBadImage, Store, open_store, store_key
 from opsin.data.transform import Interpolation, Preprocess, Resize
@@ -158,7 +158,7 @@ class ImageDataModule(L.LightningDataModule):
             )
             for split, part in parts.items():
                 self._add(split, part)
-            self._check_folds()
+            check_folds(parts["train"], self.division)
         if "test" in needed and "test" not in self.parts:
             self._add("test", Part.whole(self._open("test")))
 
@@ -316,16 +316,6 @@ class ImageDataModule(L.LightningDataModule):
             else:
                 self._stores[split] = open_store(images, *fit, cache_dir=self.cache_dir, on_bad_image=self.on_bad_image)
         return self._stores[split]
-
-    def _check_folds(self) -> None:
-        """Refuse folds of a stream whose shards must come and go: each fold would fetch all of them."""
-        read = streaming(self.parts["train"])
-        if self.division.num_folds is not None and read is not None and read.one_by_one:
-            raise UserError(
-                f"datamodule.num_folds={self.division.num_folds}: the images lie in more shards than datamodule.window="
-                f"{read.window}, divided as they were written. Write the shards of a fold by scripts/prepare_data.py "
-                "DATASET --shards OUT datamodule.num_folds=... datamodule.fold=..."
-            )
 
     def _add(self, split: Split, part: Part) -> None:
         """Take a part on, unless a class is missing that must not be: carving alone may leave one out."""

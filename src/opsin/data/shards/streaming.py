@@ -6,8 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from opsin.data.batches import Streaming
-from opsin.data.parts import Part
+from opsin.data.parts import Division, Part
 from opsin.data.shards.store import ShardStore
+from opsin.errors import UserError
 
 Indices = NDArray[np.int64]
 
@@ -37,3 +38,18 @@ def streaming(part: Part) -> Streaming | None:
         return come_to
 
     return Streaming(np.concatenate(shards), stores[0].images.library.window, follow)
+
+
+def check_folds(train: Part, division: Division) -> None:
+    """Refuse folds of a stream whose shards must come and go: every fold has images in all of them.
+
+    Raises:
+        UserError: So it is.
+    """
+    read = streaming(train)
+    if division.num_folds is not None and read is not None and read.one_by_one:
+        raise UserError(
+            f"datamodule.num_folds={division.num_folds}: the images lie in more shards than datamodule.window="
+            f"{read.window}, divided as they were written. Write the shards of a fold by scripts/prepare_data.py "
+            "DATASET --shards OUT datamodule.num_folds=... datamodule.fold=..."
+        )
