@@ -16,12 +16,13 @@ OPTIONS = [path for path in FILES if path.parts[0] not in ("hydra", "train.yaml"
 MANDATORY = {
     "image_folder": ["datamodule.path=photos"],
     "hugging_face": ["datamodule.path=me/mine"],
+    "streaming": ["datamodule.path=shards"],
     "timm": ["model.name=test_resnet"],
 }
 
 
 def test_no_file_is_overlooked() -> None:
-    assert len(FILES) == 111
+    assert len(FILES) == 112
     assert len(OPTIONS) + len(OF_SWEEPS) == len(FILES) - 3  # train.yaml, hydra/help, hydra/job_logging
 
 

@@ -123,7 +123,7 @@ def extract(
         for store, rows in part.by_store():
             images = hashlib.blake2b(fingerprint(store).encode() + store.kept.tobytes(), digest_size=16).hexdigest()
             features = open_features(cache_dir, {**decided, **of_view, "images": images}, len(store), shape)
-            features.complete(rows, BLOCK, partial(_compute, extractor, view, store))
+            features.complete(store.as_they_lie(rows), BLOCK, partial(_compute, extractor, view, store))
             stores.append(features)
         found.append(stores)
     return FeaturePart(found, part.index)

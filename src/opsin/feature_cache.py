@@ -1,6 +1,7 @@
 """The feature cache: stages that never train are computed once per image, and training runs only what can change."""
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -73,7 +74,7 @@ class FeatureCache:
         views = self.views or 0 if _augments(data) else 0
         images, store = len(data.part("train")) + len(data.part("val")), data.part("train").stores[0]
         one = extractor(_plain(data, extractor)(store, np.zeros(1, np.int64))).astype(np.float16).nbytes
-        size, times = one * (images + len(data.part("train")) * max(0, views - 1)), one / store.pixels[0].nbytes
+        size, times = one * (images + len(data.part("train")) * max(0, views - 1)), one / math.prod(store.shape)
         if times > LARGE and size > ROOMY:
             return f"off: {step} of these images takes {size / 1e9:.1f} GB, {times:.0f} times their pixels"
         try:

@@ -113,7 +113,7 @@ class Learned:
         Raises:
             UserError: The images have colours and the network takes grey ones, or the cache cannot be written.
         """
-        channels = part.stores[0].pixels.shape[3]
+        channels = part.stores[0].shape[2]
         if channels > self.channels:
             raise UserError(f"{self.name} has learned from grey images, and these have {channels} channels")
         preprocess = self.preprocess

@@ -8,7 +8,7 @@ from opsin.data import ImageDataModule, resident
 from opsin.data.parts import Part
 from opsin.data.resident import ResidentPart, serve
 from opsin.data.sources import ArrayImages, Source
-from opsin.data.store import Store
+from opsin.data.store import DecodedStore
 from opsin.errors import UserError
 
 CPU = torch.device("cpu")
@@ -17,7 +17,7 @@ CPU = torch.device("cpu")
 def store(n=30, seed=0):
     random = np.random.default_rng(seed)
     pixels = random.integers(0, 256, (n, 6, 5, 3), dtype=np.uint8)
-    return Store(ArrayImages(pixels, np.arange(n) % 3, "made"), f"{seed}")
+    return DecodedStore(ArrayImages(pixels, np.arange(n) % 3, "made"), f"{seed}")
 
 
 def test_gathers_what_the_host_would(monkeypatch):
@@ -59,7 +59,9 @@ def test_auto_takes_a_quarter_of_what_is_free(monkeypatch, free, lives_there):
 
 
 def test_on_a_cpu_there_is_nothing_to_upload_to():
-    assert isinstance(module("auto")._serve("train"), Part)
+    data = module("auto")
+    next(iter(data.train_dataloader()))
+    assert isinstance(data._serving._held["train"], Part)
 
 
 def test_what_does_not_fit_is_named(monkeypatch):
@@ -86,7 +88,7 @@ def test_a_trainer_decides_the_device():
     data.trainer = SimpleNamespace(  # type: ignore[assignment]
         strategy=SimpleNamespace(root_device=torch.device("meta")), global_rank=0, world_size=1, training=False
     )
-    assert data._serve("val").pixels.device.type == "meta"
+    assert next(iter(data.val_dataloader())).images.device.type == "meta"
 
 
 @pytest.mark.gpu

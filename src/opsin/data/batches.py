@@ -1,21 +1,21 @@
 """Whole batches by index: the order of the images as a function of (seed, epoch, step), and nothing to save.
 
-There are no worker processes and no per-sample Python: a batch is one gather from an array. Because nothing
+There are no worker processes: a batch is one gather from an array, or from shards that lie elsewhere. Because nothing
 but the position decides what comes next, a run that resumes in the middle of an epoch sees exactly the
 batches that were left, and augmentation keyed by a batch's ``key`` draws exactly what it would have drawn.
 """
 
-from collections.abc import Callable, Iterator
-from typing import Any, Literal, NamedTuple
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from opsin.data.orders import Indices, Sampler, anywhere, shard_by_shard
 from opsin.errors import UserError
-
-Sampler = Literal["shuffle", "balanced", "fixed"]
-Indices = NDArray[np.int64]
 
 _MASK = (1 << 64) - 1
 
@@ -59,6 +59,30 @@ def batch_key(seed: int, epoch: int, step: int, rank: int) -> int:
     return state >> 1
 
 
+@dataclass(frozen=True)
+class Streaming:
+    """How the images of a split are read that lie in shards.
+
+    Attributes:
+        shards: Number ``(N,)`` of the shard that holds each image.
+        window: Shards whose images are mixed in training; no more than these are needed at a time.
+        follow: Told the positions ``(B,)`` of all batches of an iteration, gives what is to be called with the number
+            of each batch before it is fetched, and with their count at the end: so shards are there when they are
+            needed, and given up when they are not.
+        ahead: Batches that are made while the trainer is busy with another.
+    """
+
+    shards: Indices
+    window: int
+    follow: Callable[[Sequence[Indices]], Callable[[int], None]]
+    ahead: int = 2
+
+    @property
+    def one_by_one(self) -> bool:
+        """Whether the shards must come and go. Where they are no more than the window, any order will do."""
+        return len(np.unique(self.shards)) > self.window
+
+
 class BatchLoader:
     """The batches of one split, for one process: a sized iterable that Lightning takes as it is.
 
@@ -66,6 +90,9 @@ class BatchLoader:
     last batch may be smaller. It is cut to a multiple of the processes, and left out where it would hold a
     single image per process, which BatchNorm cannot normalise. In evaluation every image comes exactly once
     over all processes, in order, and every process has the same number of batches, as even in size as can be.
+
+    A stream of more shards than its window has another order of training, and its processes share out the shards in
+    place of the batches; all else is the same. In evaluation each process has neighbouring images anyway.
 
     Args:
         fetch: Gives the images and targets at some positions ``(B,)`` of the split, under the batch's key.
@@ -79,9 +106,11 @@ class BatchLoader:
         world_size: Number of processes.
         position: Tells the epoch and its first step; asked when the first batch of an iteration is. None:
             each iteration is the next epoch from its start.
+        streaming: How the images are read that lie in shards. None: they are all at hand.
 
     Raises:
-        UserError: The batch size cannot be shared equally, or there are fewer images than processes.
+        UserError: The batch size cannot be shared equally, there are fewer images than processes, or a stream of more
+            shards than its window cannot be drawn from at will.
     """
 
     def __init__(
@@ -96,6 +125,7 @@ class BatchLoader:
         rank: int = 0,
         world_size: int = 1,
         position: Callable[[], tuple[int, int]] | None = None,
+        streaming: Streaming | None = None,
     ) -> None:
         if len(targets) < world_size:
             raise UserError(
@@ -106,6 +136,11 @@ class BatchLoader:
                 f"A batch of {batch_size} images cannot be shared equally among {world_size} processes: "
                 f"take {max(batch_size // world_size, 1) * world_size} or use another number of devices."
             )
+        if training and sampler == "balanced" and streaming is not None and streaming.one_by_one:
+            raise UserError(
+                "datamodule.sampler=balanced draws from all images at any time, and these lie in more shards than "
+                f"datamodule.window={streaming.window}: take loss.class_weights=balanced, which weighs classes alike."
+            )
         self._fetch = fetch
         self._targets = targets
         self._training = training
@@ -115,6 +150,7 @@ class BatchLoader:
         self._world_size = world_size
         self._next_epoch = 0
         self._position = position or self._count_epochs
+        self._streaming = streaming
         self.batch_size = batch_size
 
     def __len__(self) -> int:
@@ -131,9 +167,34 @@ class BatchLoader:
         """The batches from the current position to the end of its epoch."""
         # A generator: Lightning asks for the iterator before it has restored the progress of a resumed run.
         epoch, first = self._position()
-        positions = self._plan(epoch)
-        for step in range(first, len(self)):
-            yield self._fetch(positions[step], batch_key(self._seed, epoch, step, self._rank))
+        plan = self._plan(epoch)[first:]
+        keys = [batch_key(self._seed, epoch, first + step, self._rank) for step in range(len(plan))]
+        if self._streaming is None:
+            yield from map(self._fetch, plan, keys)
+        else:
+            yield from self._read_ahead(plan, keys, self._streaming)
+
+    def _read_ahead(self, plan: Sequence[Indices], keys: Sequence[int], streaming: Streaming) -> Iterator[Batch]:
+        """The batches of a stream, made by a thread while the trainer is busy with those before."""
+        come_to = streaming.follow(plan)
+
+        def fetch(step: int) -> Batch:
+            come_to(step)
+            return self._fetch(plan[step], keys[step])
+
+        waiting: deque[Future[Batch]] = deque()
+        with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
+            try:
+                for step in range(len(plan)):
+                    waiting.append(pool.submit(fetch, step))
+                    if len(waiting) > streaming.ahead:
+                        yield waiting.popleft().result()
+                while waiting:
+                    yield waiting.popleft().result()
+            finally:
+                for future in waiting:
+                    future.cancel()
+                pool.submit(come_to, len(plan))
 
     def state_dict(self) -> dict[str, Any]:
         """Nothing: the trainer knows where it stands. That it exists tells Lightning that resuming is exact."""
@@ -152,17 +213,17 @@ class BatchLoader:
         if not self._training:
             share = np.array_split(np.arange(len(self._targets)), self._world_size)[self._rank]
             return np.array_split(share, len(self))
-        order = self._order(0 if self._sampler == "fixed" else epoch)
-        order = order[: len(order) - len(order) % self._world_size]
         starts = range(0, len(self) * self.batch_size, self.batch_size)
+        if self._streaming is not None and self._streaming.one_by_one:
+            order = shard_by_shard(
+                self._streaming.shards,
+                self._streaming.window,
+                self._seed,
+                0 if self._sampler == "fixed" else epoch,
+                self._rank,
+                self._world_size,
+            )
+            return [order[s // self._world_size : (s + self.batch_size) // self._world_size] for s in starts]
+        order = anywhere(self._targets, self._sampler, self._seed, epoch)
+        order = order[: len(order) - len(order) % self._world_size]
         return [order[start + self._rank : start + self.batch_size : self._world_size] for start in starts]
-
-    def _order(self, epoch: int) -> Indices:
-        random = np.random.default_rng([self._seed, epoch])
-        if self._sampler != "balanced":
-            return random.permutation(len(self._targets))
-        by_class = np.argsort(self._targets, kind="stable")
-        _, starts, counts = np.unique(self._targets[by_class], return_index=True, return_counts=True)
-        drawn = random.integers(len(counts), size=len(self._targets))
-        order: Indices = by_class[starts[drawn] + random.integers(counts[drawn])]
-        return order

@@ -9,21 +9,25 @@ from typing import Annotated, Any, Literal
 import lightning as L
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import Field
 from torch import nn
 
-from opsin.data.batches import Batch, BatchLoader, Sampler
+from opsin.data.batches import Batch, BatchLoader
 from opsin.data.features import FeaturePart
 from opsin.data.moments import kept_moments
+from opsin.data.orders import Sampler
 from opsin.data.parts import Division, Part, divide
-from opsin.data.resident import OnDevice, ResidentPart, serve
+from opsin.data.passing import PassingStore
+from opsin.data.resident import OnDevice
+from opsin.data.serving import Serving, to_device
+from opsin.data.shards.images import ShardImages
+from opsin.data.shards.store import ShardStore
+from opsin.data.shards.streaming import check_folds, streaming
 from opsin.data.sources.base import Source, Split
 from opsin.data.store import OnBadImage, Store, open_store, store_key
 from opsin.data.transform import Interpolation, Preprocess, Resize
 from opsin.errors import UserError
 
-Indices = NDArray[np.int64]
 Pixels = Annotated[int, Field(ge=1)]
 _STAGE: dict[Split, str] = {"train": "fit", "val": "validate", "test": "test"}
 _EVAL_PIXELS = 2**21  # of a default evaluation batch: bounds the activations, not the speed
@@ -35,6 +39,8 @@ class ImageDataModule(L.LightningDataModule):
     What the source lacks of train, val and test is carved from its training images, seeded and stratified:
     test first, then val. Validation and test images are only fitted to size and normalised, whatever the
     augmentation. The images of a test split that the source brings are not read before the stage `test`.
+
+    Images are decoded once, into a store on the disk; those in shards are read as a stream. Nothing else differs.
 
     Args:
         source: The dataset: its facts and its readers.
@@ -64,7 +70,10 @@ class ImageDataModule(L.LightningDataModule):
         interpolation: Likewise. None: bilinear.
         on_bad_image: Leave out images that cannot be decoded, or refuse them. All are named in one report.
         on_device: Keep the pixels of a split on the accelerator and gather batches there. `auto` does so where they
-            take at most a quarter of its free memory; the batches are the same.
+            take at most a quarter of its free memory and are no stream; the batches are the same.
+
+    Attributes:
+        keeps_decoded: Whether decoded images are kept on the disk. Who reads each once sets this to False at once.
 
     Raises:
         UserError: Values that contradict each other or the source.
@@ -119,14 +128,11 @@ class ImageDataModule(L.LightningDataModule):
         self.resize: Resize = resize
         self.interpolation: Interpolation = interpolation or "bilinear"
         self.on_bad_image: OnBadImage = on_bad_image
-        self.on_device: OnDevice = on_device
+        self.keeps_decoded = True
         self.parts: dict[Split, Part] = {}
         self._stores: dict[Split, Store] = {}
-        self._served: dict[Split, Part | ResidentPart] = {}
+        self._serving = Serving(on_device)
         self._preprocess: Preprocess | None = None
-        self._features: Mapping[Split, FeaturePart] = {}
-        self._teaching: Mapping[Split, FeaturePart] = {}
-        self._after: str | None = None
 
     def __str__(self) -> str:
         """One line; Lightning's own would look for the length of each loader's dataset."""
@@ -152,6 +158,7 @@ class ImageDataModule(L.LightningDataModule):
             )
             for split, part in parts.items():
                 self._add(split, part)
+            check_folds(parts["train"], self.division)
         if "test" in needed and "test" not in self.parts:
             self._add("test", Part.whole(self._open("test")))
 
@@ -187,15 +194,15 @@ class ImageDataModule(L.LightningDataModule):
             features: Of each split that is served so, for all its images.
             after: The step of the network whose output they are.
         """
-        self._features, self._after = dict(features), after
+        self._serving.features, self._serving.after = dict(features), after
 
     def serve_teaching(self, teaching: Mapping[Split, FeaturePart]) -> None:
         """Serve what a teacher makes of the images of some splits beside them."""
-        self._teaching = dict(teaching)
+        self._serving.teaching = dict(teaching)
 
     def forget_served(self) -> None:
         """Hold no images on a device any more; those of a copy of this datamodule stay."""
-        self._served = {}
+        self._serving = self._serving.holding_nothing()
 
     def facts(self) -> dict[str, Any]:
         """What a result or a prediction has to know of the data, in plain values.
@@ -206,15 +213,14 @@ class ImageDataModule(L.LightningDataModule):
         splits: tuple[Split, ...] = ("train", "val", "test")
         targets = {s: (self.parts[s] if s in self.parts else self.source.splits[s]).targets for s in splits}
         classes = self.source.classes
-        bad = [store for store in self._stores.values() if store.bad]
         return {
             "name": self.source.name,
             "classes": list(classes),
             "counts": {s: len(targets[s]) for s in splits},
             "class_counts": {s: np.bincount(targets[s], minlength=len(classes)).tolist() for s in splits},
             "origin": {s: self.parts[s].origin if s in self.parts else "given" for s in splits},
-            "bad_images": sum(len(store.bad) for store in bad),
-            "bad_image_reports": [str(store.report) for store in bad],
+            "bad_images": sum(len(store.bad) for store in self._stores.values()),
+            "bad_image_reports": [str(store.report) for store in self._stores.values() if store.bad and store.report],
             "fingerprint": self._fingerprint(),
             "image_size": list(self.image_size),
             "channels": self.channels,
@@ -241,15 +247,7 @@ class ImageDataModule(L.LightningDataModule):
         """Move the pixels as bytes, and the targets; `index` stays."""
         if not isinstance(batch, Batch):  # Lightning's model summary sends its example through here too
             return super().transfer_batch_to_device(batch, device, dataloader_idx)
-        if device.type == "cpu":
-            return batch
-        moved = {}
-        for name in ("images", "targets", "taught"):
-            tensor = getattr(batch, name)
-            if tensor is not None and tensor.device != device:
-                cuda = device.type == "cuda"  # the copy from pinned memory does not wait for the step before
-                moved[name] = (tensor.pin_memory() if cuda else tensor).to(device, non_blocking=cuda)
-        return batch._replace(**moved)
+        return to_device(batch, device)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Make the network's input of the pixels: augmented in training steps, and only there."""
@@ -273,9 +271,10 @@ class ImageDataModule(L.LightningDataModule):
 
     def _loader(self, split: Split) -> BatchLoader:
         part, trainer, training = self.part(split), self.trainer, split == "train"
+        targets = part.targets
         return BatchLoader(
-            partial(self._fetch, split, part.targets),
-            part.targets,
+            partial(self._serving.fetch, split, part, targets, self._device),
+            targets,
             self.batch_size if training else self.eval_batch_size,
             training=training,
             sampler=self.sampler,
@@ -283,28 +282,12 @@ class ImageDataModule(L.LightningDataModule):
             rank=trainer.global_rank if trainer is not None else 0,
             world_size=trainer.world_size if trainer is not None else 1,
             position=self._progress if trainer is not None and trainer.training else None,
+            streaming=streaming(part),
         )
 
-    def _fetch(self, split: Split, targets: Indices, positions: Indices, key: int) -> Batch:
-        """The pixels or the cached features at some positions of a split, and what its teacher makes of them."""
-        cached, taught = self._features.get(split), self._teaching.get(split)
-        rows = self._serve(split).read(positions) if cached is None else cached.read(positions, key)
-        images = torch.as_tensor(rows)
-        return Batch(
-            images.permute(0, 3, 1, 2) if images.ndim == 4 else images,
-            torch.from_numpy(targets[positions]),
-            torch.from_numpy(positions),
-            key,
-            after=None if cached is None else self._after,
-            taught=None if taught is None else torch.from_numpy(taught.read(positions, key)),
-        )
-
-    def _serve(self, split: Split) -> Part | ResidentPart:
-        """The images of a split, on the trainer's device where they shall live there."""
-        if split not in self._served:
-            device = self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
-            self._served[split] = serve(self.part(split), device, self.on_device)
-        return self._served[split]
+    def _device(self) -> torch.device:
+        """Where the network runs."""
+        return self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
 
     def _progress(self) -> tuple[int, int]:
         """The trainer's epoch and the batches of it that are done: after a resume too."""
@@ -325,14 +308,13 @@ class ImageDataModule(L.LightningDataModule):
 
     def _open(self, split: Split) -> Store:
         if split not in self._stores:
-            self._stores[split] = open_store(
-                self.source.splits[split],
-                self.image_size,
-                self.resize,
-                self.interpolation,
-                cache_dir=self.cache_dir,
-                on_bad_image=self.on_bad_image,
-            )
+            images, fit = self.source.splits[split], (self.image_size, self.resize, self.interpolation)
+            if isinstance(images, ShardImages):
+                self._stores[split] = ShardStore(images, *fit)
+            elif not self.keeps_decoded:
+                self._stores[split] = PassingStore(images, *fit, on_bad_image=self.on_bad_image)
+            else:
+                self._stores[split] = open_store(images, *fit, cache_dir=self.cache_dir, on_bad_image=self.on_bad_image)
         return self._stores[split]
 
     def _add(self, split: Split, part: Part) -> None:
@@ -341,7 +323,9 @@ class ImageDataModule(L.LightningDataModule):
         missing = [name for name, count in zip(self.source.classes, found, strict=True) if not count]
         if missing and part.origin == "given":
             names = ", ".join(f"'{name}'" for name in missing)
-            bad = [f" Some cannot be decoded, see {store.report}." for store in part.stores if store.bad]
+            bad = [
+                f" Some cannot be decoded, see {store.report}." for store in part.stores if store.report and store.bad
+            ]
             raise UserError(f"'{self.source.name}' has no {split} image of class {names}.{''.join(bad)}")
         self.parts[split] = part
 

@@ -3,17 +3,15 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from opsin.data.sources.base import Split
 from opsin.data.splits import Indices, carve, folds, subsample
-from opsin.data.store import Store
+from opsin.data.store import Origin, Store
 from opsin.errors import UserError
-
-Origin = Literal["given", "carved"]
 
 
 class Stored(Protocol):
@@ -55,7 +53,7 @@ class Part:
     @classmethod
     def whole(cls, store: Store) -> "Part":
         """All images of a store, as the source gives them."""
-        return cls((store,), np.arange(len(store)), "given")
+        return cls((store,), np.arange(len(store)), store.origin)
 
     def __len__(self) -> int:
         """The number of images."""
@@ -81,10 +79,15 @@ class Part:
 
     def locate(self, position: int) -> str:
         """Where the image at a position of the split comes from."""
+        store, row = self.find(position)
+        return store.locate(row)
+
+    def find(self, position: int) -> tuple[Store, int]:
+        """The store of the image at a position of the split, and its row there."""
         index = int(self.index[position])
         for store in self.stores:
             if index < len(store):
-                return store.locate(index)
+                return store, index
             index -= len(store)
         raise IndexError(position)
 
@@ -93,8 +96,7 @@ class Part:
         """A hex digest of which images these are, with their classes and in their order, at whatever size."""
         digest = hashlib.blake2b(digest_size=16)
         for store, rows in self.by_store():
-            digest.update(store.images.fingerprint.encode())
-            digest.update(store.kept[rows].tobytes())
+            digest.update(store.identify(rows))
         return digest.hexdigest()
 
     def choose(self, index: Indices, origin: Origin) -> "Part":

@@ -1,10 +1,10 @@
 """Small splits that live on the accelerator: uploaded once, and gathered there, so that only positions cross."""
 
+import math
 from typing import Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from opsin.data.parts import Part
 from opsin.data.splits import Indices
@@ -62,13 +62,14 @@ def serve(part: Part, device: torch.device, on_device: OnDevice) -> Part | Resid
     Args:
         part: The split.
         device: Where the network runs.
-        on_device: `auto` keeps it on an accelerator where it takes at most `SHARE` of the free memory.
+        on_device: `auto` keeps it on an accelerator where it takes at most `SHARE` of the free memory and its images
+            are at hand.
 
     Raises:
         UserError: It must be there and does not fit.
     """
     if on_device == "auto":
-        on_device = _bytes(part) <= SHARE * free_bytes(device)
+        on_device = all(store.at_hand for store in part.stores) and _bytes(part) <= SHARE * free_bytes(device)
     return ResidentPart(part, device) if on_device else part
 
 
@@ -82,5 +83,4 @@ def free_bytes(device: torch.device) -> int:
 
 
 def _bytes(part: Part) -> int:
-    one: NDArray[np.uint8] = part.stores[0].pixels[:1]
-    return one.nbytes * len(part)
+    return math.prod(part.stores[0].shape) * len(part)

@@ -13,6 +13,7 @@ the version of this code. It appears whole or not at all, and is never changed a
 import csv
 import hashlib
 import json
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,7 @@ from opsin.data.transform import Interpolation, Resize, fit_image
 from opsin.errors import UserError
 
 OnBadImage = Literal["skip", "raise"]
+Origin = Literal["given", "carved"]
 Indices = NDArray[np.int64]
 
 # Part of every store's name: raise it when decoding or fitting to size changes a single pixel.
@@ -35,37 +37,29 @@ VERSION = 1
 
 
 class Store:
-    """The decoded images of one `Images`.
+    """The images of one `Images` at one size, taken by row: decoded on the disk, in memory, or in shards somewhere.
 
     Attributes:
-        pixels: uint8 ``(N, H, W, C)``; memory-mapped, unless the images were in memory at this size already.
+        images: Where they come from.
+        fingerprint: Changes whenever a pixel, a target or the order can have changed.
         targets: Class indices ``(N,)``, int64.
         kept: Position ``(N,)`` of each image in `images`.
+        shape: Of one image, ``(H, W, C)``.
+        origin: Whether a source brings these images as a split, or whoever wrote them had carved them.
+        at_hand: Whether reading any image is as cheap as reading another.
         bad: Location and reason of each image that could not be decoded.
-        report: The file that lists them; None without a folder.
-        fingerprint: Changes whenever a pixel, a target or the order can have changed.
+        report: The file that lists them; None: there is none.
     """
 
-    def __init__(self, images: Images, fingerprint: str, folder: Path | None = None) -> None:
-        self.images = images
-        self.fingerprint = fingerprint
-        self.report: Path | None = None
-        self.bad: list[tuple[str, str]] = []
-        if folder is None:
-            assert isinstance(images, ArrayImages)
-            self._rows: Rows | None = None
-            # Rows of an array that is a view in another order (CIFAR-10's is) would cost a copy of it all, every time.
-            self.pixels: NDArray[np.uint8] = np.ascontiguousarray(images.pixels)
-            self.targets = images.targets
-            self.kept = np.arange(len(images))
-            return
-        self._rows = Rows(folder / "pixels.npy")
-        self.pixels = self._rows.array
-        self.targets = np.load(folder / "targets.npy")
-        self.kept = np.load(folder / "kept.npy")
-        self.report = folder / "bad_images.csv"
-        with self.report.open(newline="", encoding="utf-8") as file:
-            self.bad = [(images.locate(int(row["index"])), row["reason"]) for row in csv.DictReader(file)]
+    images: Images
+    fingerprint: str
+    targets: Indices
+    kept: Indices
+    shape: tuple[int, int, int]
+    origin: Origin = "given"
+    at_hand: bool = True
+    bad: Sequence[tuple[str, str]] = ()
+    report: Path | None = None
 
     def __len__(self) -> int:
         """The number of images."""
@@ -73,11 +67,57 @@ class Store:
 
     def take(self, rows: Indices) -> NDArray[np.uint8]:
         """A new array ``(B, H, W, C)`` of the pixels of some images ``(B,)``."""
-        return self._rows.take(rows) if self._rows else np.take(self.pixels, rows, axis=0)
+        raise NotImplementedError
 
-    def locate(self, index: int) -> str:
+    def locate(self, row: int) -> str:
         """Where an image comes from: its path, or the name of the split and its number there."""
-        return self.images.locate(int(self.kept[index]))
+        return self.images.locate(int(self.kept[row]))
+
+    def identify(self, rows: Indices) -> bytes:
+        """What tells some images, in their order, from all others, at whatever size they are served."""
+        return self.images.fingerprint.encode() + self.kept[rows].tobytes()
+
+    def as_they_lie(self, rows: Indices) -> Indices:
+        """Some rows in the order in which they are read best, by whom any order will do."""
+        return rows
+
+
+class DecodedStore(Store):
+    """Images that were decoded into a folder, or that are arrays of the size already.
+
+    Args:
+        images: The images.
+        fingerprint: As `store_key` gives it.
+        folder: Of the decoded images. None: `images` are arrays, and served from memory.
+
+    Attributes:
+        pixels: uint8 ``(N, H, W, C)``; memory-mapped, unless they are in memory.
+    """
+
+    def __init__(self, images: Images, fingerprint: str, folder: Path | None = None) -> None:
+        self.images = images
+        self.fingerprint = fingerprint
+        if folder is None:
+            assert isinstance(images, ArrayImages)
+            self._rows: Rows | None = None
+            # Rows of an array that is a view in another order (CIFAR-10's is) would cost a copy of it all, every time.
+            self.pixels: NDArray[np.uint8] = np.ascontiguousarray(images.pixels)
+            self.targets = images.targets
+            self.kept = np.arange(len(images))
+        else:
+            self._rows = Rows(folder / "pixels.npy")
+            self.pixels = self._rows.array
+            self.targets = np.load(folder / "targets.npy")
+            self.kept = np.load(folder / "kept.npy")
+            self.report = folder / "bad_images.csv"
+            with self.report.open(newline="", encoding="utf-8") as file:
+                self.bad = [(images.locate(int(row["index"])), row["reason"]) for row in csv.DictReader(file)]
+        height, width, channels = self.pixels.shape[1:]
+        self.shape = (height, width, channels)
+
+    def take(self, rows: Indices) -> NDArray[np.uint8]:
+        """A new array ``(B, H, W, C)`` of the pixels of some images ``(B,)``."""
+        return self._rows.take(rows) if self._rows else np.take(self.pixels, rows, axis=0)
 
 
 def store_key(images: Images, size: tuple[int, int], resize: Resize, interpolation: Interpolation) -> str:
@@ -130,7 +170,7 @@ def open_store(
     """
     key = store_key(images, size, resize, interpolation)
     if isinstance(images, ArrayImages) and images.pixels.shape[1:3] == size:
-        return Store(images, key)
+        return DecodedStore(images, key)
     folder = Path(cache_dir).resolve() / key
     store = _load(images, folder)
     if not store:  # nor is one trusted that holds no image: it may have been the machine that failed
@@ -139,22 +179,27 @@ def open_store(
         build(images, folder, facts, fit, workers, trusted=lambda: bool(_load(images, folder)))
         store = _load(images, folder)
         assert store is not None, f"the store just built cannot be read: {folder}"
-    _judge(store, on_bad_image)
+    judge(store, on_bad_image)
     return store
 
 
-def _load(images: Images, folder: Path) -> Store | None:
+def _load(images: Images, folder: Path) -> DecodedStore | None:
     """The store in a folder; None where there is none, or one that somebody damaged."""
     try:
         count = json.loads((folder / "meta.json").read_text(encoding="utf-8"))["count"]
-        store = Store(images, folder.name, folder)
+        store = DecodedStore(images, folder.name, folder)
     except (OSError, ValueError, KeyError):
         return None
     sound = len(store.pixels) == len(store.targets) == len(store.kept) == count
     return store if sound and count + len(store.bad) == len(images) else None
 
 
-def _judge(store: Store, on_bad_image: OnBadImage) -> None:
+def judge(store: Store, on_bad_image: OnBadImage) -> None:
+    """Refuse a store without images, and one that had bad ones unless they may be left out.
+
+    Raises:
+        UserError: So it is; the first ten bad images are named.
+    """
     if len(store) and (not store.bad or on_bad_image == "skip"):
         return
     total = len(store) + len(store.bad)
@@ -165,7 +210,7 @@ def _judge(store: Store, on_bad_image: OnBadImage) -> None:
     way_out = "Mend or remove them, or set on_bad_image=skip" if len(store) else "Are these images?"
     raise UserError(
         f"{len(store.bad)} of {total} images cannot be decoded:\n{named}{more}\n"
-        f"All are listed in {store.report}. {way_out}"
+        f"{f'All are listed in {store.report}. ' if store.report else ''}{way_out}"
     )
 
 

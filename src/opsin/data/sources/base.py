@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,14 @@ class Images(Protocol):
 
     def locate(self, index: int) -> str:
         """Where a person finds the image: its path, or the split and its number there."""
+
+
+@runtime_checkable
+class EncodedImages(Protocol):
+    """Images that are files, or were."""
+
+    def encoded(self, index: int) -> bytes:
+        """The bytes of the file, which `decode_image` makes the image of."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,6 +113,10 @@ class FileImages:
     def read(self, index: int) -> NDArray[np.uint8]:
         """The decoded file, (H, W, channels); raises `BadImage`."""
         return decode_image(self.root / self.files[index], self.channels)
+
+    def encoded(self, index: int) -> bytes:
+        """The bytes of the file."""
+        return (self.root / self.files[index]).read_bytes()
 
     def locate(self, index: int) -> str:
         """The path of the file."""

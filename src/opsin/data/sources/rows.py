@@ -57,16 +57,24 @@ class DatasetImages:
 
     def read(self, index: int) -> NDArray[np.uint8]:
         """The decoded image of a row, (H, W, channels); raises `BadImage`."""
+        return decode_image(self._value(index), self.channels)
+
+    def encoded(self, index: int) -> bytes:
+        """The bytes of the image of a row."""
+        value = self._value(index)
+        return value.read_bytes() if isinstance(value, Path) else value
+
+    def locate(self, index: int) -> str:
+        """The name and the row, from 0."""
+        return f"{self.name}, image {index}"
+
+    def _value(self, index: int) -> bytes | Path:
         (value,) = self.rows[index].values()
         if isinstance(value, dict):
             value = value["bytes"] if value["bytes"] is not None else value["path"]
         if value is None:
             raise BadImage("no image in this row")
-        return decode_image(Path(value) if isinstance(value, str) else value, self.channels)
-
-    def locate(self, index: int) -> str:
-        """The name and the row, from 0."""
-        return f"{self.name}, image {index}"
+        return Path(value) if isinstance(value, str) else value
 
 
 def read_splits(
