@@ -1,6 +1,8 @@
 """Pictures of what a network has learned, made by one command: into files, and into TensorBoard on request."""
 
-from collections.abc import Callable, Iterator, Sequence
+import csv
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from opsin.interpretation.inside import activation_pictures, filter_pictures, ke
 from opsin.interpretation.subjects import Finding, Subjects, find_subject
 from opsin.pictures import write_png
 from opsin.run import quieten
-from opsin.rundir import RunDirectory
+from opsin.rundir import RunDirectory, write_atomically
 
 KINDS: tuple[str, ...] = ("kernels", "activations", "filters", *METHODS, "errors")
 """What `--what` takes."""
@@ -62,6 +64,8 @@ def interpret(
             yield from finding.lines
             if finding.picture is not None:
                 yield str(write_png(finding.picture, folder / f"{finding.name}.png"))
+                if finding.rows:
+                    yield str(_write_csv(finding.rows, folder / f"{finding.name}.csv"))
                 if writer:
                     writer.add_image(f"interpret/{finding.name}", finding.picture, 0, dataformats="HWC")
     if writer:
@@ -81,6 +85,16 @@ def _made(kind: str, subject: Subjects, stage: str | None, count: int, options: 
         "errors": lambda: failures(subject, count, **options.get("errors", {})),
     }
     return makers[kind]()
+
+
+def _write_csv(rows: Sequence[Mapping[str, object]], file: Path) -> Path:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    # A file name need not be valid text; what is written here is.
+    write_atomically(file, text.getvalue().encode(errors="backslashreplace").decode())
+    return file
 
 
 def _folder(name: str) -> Path:
