@@ -37,7 +37,8 @@ def application(outputs: Path) -> FastAPI:
         app,
         page,
         "/",
-        theme=gr.themes.Default(primary_hue="orange"),  # its fonts come with Gradio
+        # Fonts of the system, as in reports; of its own, semibold, Gradio brings no Latin letters but A and B.
+        theme=gr.themes.Default(primary_hue="orange", font=["system-ui", "sans-serif"]),
         css=(resources.files("opsin.explorer") / "page.css").read_text(encoding="utf-8"),
         footer_links=[],
         run_history=False,
