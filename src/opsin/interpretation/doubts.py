@@ -19,6 +19,9 @@ from opsin.rundir import RunDirectory
 FOLDS = 5
 """Each training image is told by what was learned from the others' four fifths."""
 
+WEAK = 0.8
+"""Of the images as they are labelled: below this share, doubts tell of the network more than of the labels."""
+
 LEAST = 1e-30
 """Stands for a probability of zero where its logarithm is taken."""
 
@@ -70,6 +73,8 @@ def doubted_training(subject: Subjects, count: int, most: int) -> Iterator[Findi
     yield Finding("told", None, [told.line])
     yield from doubted(subject, told.predictions, count)
     yield Finding("meaning", None, [_meaning(subject)])
+    if told.predictions.correct.mean() < WEAK:
+        yield Finding("weak", None, ["The embeddings tell few images rightly: most doubts are their weakness."])
 
 
 def _cross_validated(subject: Subjects, most: int) -> _Told:

@@ -27,10 +27,9 @@ def gallery(subject: Subjects, predictions: Predictions, rows: Rows, title: str,
     read = subject.images.part(predictions.split).read(positions[order])
     pixels = np.empty_like(read)
     pixels[order] = read
-    captions = [
-        f"{one['label']}\nsaid {one['said']} {one['probability_of_said']:.1%}"
-        for one in listed(predictions, rows, said)
-    ]
+    told = listed(predictions, rows, said)
+    captions = [f"{one['label']}\nsaid {one['said']} {one['probability_of_said']:.1%}" for one in told]
+    title = f"{predictions.split}: {title} (under each its label, and what is said)"
     return grid(list(pixels), columns=8, side=128, captions=captions, title=title)
 
 
