@@ -257,6 +257,13 @@ def test_a_broken_file_is_named_in_one_line(
     assert told.err.count("\n") == 1
 
 
+@pytest.mark.parametrize(("name", "content"), [("config.yaml", "a: ["), ("result.json", '{"status": ')])
+def test_a_damaged_run_is_named(run: str, name: str, content: str) -> None:
+    (Path(run) / name).write_text(content)
+    with pytest.raises(UserError, match=rf"{name} is damaged \(.*\): put a whole copy of it there$"):
+        list(interpret(run, what=["kernels"]))
+
+
 def test_imagenets_classes_have_names() -> None:
     subject = find_subject("efficientnet_lite0")
     assert len(subject.learned.classes or ()) == 1000
