@@ -9,7 +9,10 @@ from opsin.errors import UserError
 
 def padding(word: str) -> int | str:
     """What `--padding` takes."""
-    return word if word in ("valid", "same") else int(word)
+    try:
+        return word if word in ("valid", "same") else int(word)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{word!r}: valid, same, or a whole number of pixels") from None
 
 
 def main() -> int:

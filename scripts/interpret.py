@@ -30,11 +30,18 @@ def main() -> int:
     filters.add_argument("--seed", type=int, default=0, metavar="N", help="of the noise")
     errors = parser.add_argument_group("errors")
     errors.add_argument("--split", choices=("val", "test"), default="val", help="whose mistakes")
+    errors.add_argument(
+        "--train-images",
+        type=int,
+        metavar="N",
+        help="doubt the labels of about so many training images; 0: of none (default: all up to 5000)",
+    )
     arguments = parser.parse_intermixed_args()
     try:
         from opsin.interpretation import interpret
 
         ascent = {name: getattr(arguments, name) for name in ("channels", "steps", "upscalings", "size", "seed")}
+        mistakes = {"split": arguments.split, "train_images": arguments.train_images}
         lines = interpret(
             arguments.run,
             arguments.data,
@@ -45,7 +52,7 @@ def main() -> int:
             tensorboard=arguments.tensorboard,
             count=arguments.count,
             ascent=ascent,
-            errors={"split": arguments.split},
+            errors={name: value for name, value in mistakes.items() if value is not None},
         )
         for line in lines:
             print(line, flush=True)

@@ -1,5 +1,6 @@
 """Pictures by one command: of a run's own images and of files, with the scores that belong to them."""
 
+import csv
 import re
 import runpy
 import shutil
@@ -10,8 +11,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sklearn.datasets import load_digits
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from opsin.config import compose
 from opsin.errors import UserError
 from opsin.images import open_images
 from opsin.interpretation import interpret
@@ -19,6 +22,7 @@ from opsin.interpretation.failures import _table
 from opsin.interpretation.subjects import find_subject
 from opsin.learned import find_learned
 from opsin.predictions import Predictions
+from opsin.run import train
 from opsin.rundir import RunDirectory
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -53,6 +57,19 @@ def pictures(lines: list[str]) -> set[str]:
             assert np.asarray(picture).std() > 1
         names.add(file.stem)
     return names
+
+
+def table(lines: list[str], name: str) -> list[dict[str, str]]:
+    """The rows of a table that was written."""
+    (file,) = (Path(line) for line in lines if line.endswith(f"{name}.csv"))
+    with file.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def names(run: str, split: str) -> list[str]:
+    """Where the images of a split come from."""
+    part = find_subject(run).images.part(split)
+    return [part.locate(row) for row in range(len(part))]
 
 
 def test_kernels_activations_and_filters(run: str) -> None:
@@ -128,6 +145,63 @@ def test_errors_of_a_run(predicted: str) -> None:
     assert [line.split()[0] for line in lines[2:12]] == list("0123456789")
     assert any(line.startswith("calibration on test: expected error") for line in lines)
     assert any(line.startswith("images of two splits that look the same") for line in lines)
+    rows = table(lines, "errors_mistakes")
+    assert len(rows) == wrong
+    assert all(row["label"] != row["said"] for row in rows)
+    assert {row["image"] for row in rows} <= set(names(predicted, "val"))
+    sure = [float(row["probability_of_said"]) for row in rows]
+    assert sure == sorted(sure, reverse=True)
+
+
+@pytest.fixture(scope="module")
+def mislabelled(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, set[str]]:
+    """A run that has learned from digits of which one in twenty has a wrong label; and the names of those."""
+    folder = tmp_path_factory.mktemp("mislabelled")
+    digits, generator = load_digits(), np.random.default_rng(0)
+    wrong = set(generator.choice(1000, 50, replace=False).tolist())
+    for i, (image, label) in enumerate(zip(digits.images[:1000], digits.target[:1000], strict=True)):
+        place = folder / "images" / str((label + generator.integers(1, 10)) % 10 if i in wrong else label)
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((image * 15).astype(np.uint8)).save(place / f"{i}.png")
+    run = folder / "outputs" / "run"
+    words = ["datamodule=image_folder", f"datamodule.path={folder / 'images'}", "datamodule.channels=1"]
+    quiet = ["trainer=cpu", "callbacks.progress.bar=false", "logger=none", "report=false"]
+    places = [f"data_dir={folder / 'data'}", f"output_dir={folder / 'outputs'}"]
+    run.mkdir(parents=True)
+    train(compose([*words, "datamodule.image_size=24", "trainer.max_epochs=12", *quiet, *places], run))
+    return str(run), {f"{i}.png" for i in wrong}
+
+
+@pytest.mark.slow
+def test_wrong_labels_are_found_among_the_images_that_were_learned_from(mislabelled: tuple[str, set[str]]) -> None:
+    run, planted = mislabelled
+    lines = list(interpret(run, what=["errors"], count=4))
+    assert "errors_labels_train" in pictures(lines)
+    rows = table(lines, "errors_labels_train")
+    here = {Path(name).name for name in names(run, "train")} & planted
+    found = np.array([Path(row["image"]).name in here for row in rows])
+    assert found.mean() > 0.75  # precision; measured 0.87 of 31, and 1.00 of 29 after 30 epochs
+    assert found.sum() > 0.6 * len(here)  # recall; measured 0.73 of 37
+    assert found[: len(here) // 2].mean() > 0.9  # the most doubtful ones come first
+    said = [row["said"] == str(load_digits().target[int(Path(row["image"]).stem)]) for row in rows]
+    assert np.mean(np.array(said)[found]) > 0.9
+    assert any(
+        re.fullmatch(r"train: 720 of 720 images, each told by .* as they are labelled \(\d+ s\)", line)
+        for line in lines
+    )
+    assert any(line.startswith("A doubt is a hint and no verdict") and "by heart" in line for line in lines)
+
+
+def test_the_cost_of_doubting_training_labels_is_bounded(predicted: str) -> None:
+    def told(most: int) -> list[str]:
+        return list(interpret(predicted, what=["errors"], count=2, errors={"train_images": most}))
+
+    assert any(re.match(r"train: (9\d|10\d) of 259 images", line) for line in told(100))
+    assert not any("train:" in line for line in told(0))
+    few = [line for line in told(30) if line.startswith("train:")]
+    assert few == ["train: no label was looked at: 30 of 259 images do not give two classes with 5 images each"]
+    with pytest.raises(UserError, match="--train-images -1"):
+        told(-1)
 
 
 def test_a_copy_across_splits_is_found(predicted: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,6 +229,8 @@ def test_a_copy_across_splits_is_found(predicted: str, monkeypatch: pytest.Monke
         ({"what": ["kernels"], "count": 0}, "--count 0"),
         ({"what": ["kernels"], "stage": "block1"}, "--stage block1: --what kernels has no choice"),
         ({"what": ["gradcam"], "stage": "blok1"}, "no stage 'blok1'"),
+        ({"what": ["filters"], "ascent": {"steps": 0}}, "steps >= 1"),
+        ({"what": ["kernels"], "out": Path(__file__)}, "is a file, and no folder; set --out"),
         ({"what": ["filters"], "stage": "blok1"}, "no stage or layer 'blok1'"),
         ({"what": ["activations"], "images": ["nowhere.png"]}, "nowhere.png: there is no such file or folder"),
         ({"what": ["errors"], "images": [__file__]}, "name no others"),
@@ -179,6 +255,13 @@ def test_a_broken_file_is_named_in_one_line(
     assert told.err.startswith("--images ")
     assert "broken.png" in told.err
     assert told.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(("name", "content"), [("config.yaml", "a: ["), ("result.json", '{"status": ')])
+def test_a_damaged_run_is_named(run: str, name: str, content: str) -> None:
+    (Path(run) / name).write_text(content)
+    with pytest.raises(UserError, match=rf"{name} is damaged \(.*\): put a whole copy of it there$"):
+        list(interpret(run, what=["kernels"]))
 
 
 def test_imagenets_classes_have_names() -> None:

@@ -101,8 +101,9 @@ def read_predictions(run: RunDirectory, split: str) -> Predictions:
             )
     except FileNotFoundError:
         raise UserError(f"{run.path} has kept no predictions of {split}: {way_out}") from None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{file} is damaged ({error}): {way_out}") from None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        # Not numpy's own words, which advise to load pickles.
+        raise UserError(f"{file} is damaged: {way_out}") from None
 
 
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -85,11 +85,17 @@ class RunDirectory:
         return self.path / "metrics.csv"
 
     def read_result(self) -> dict[str, Any]:
-        """The result so far; empty before the run has begun."""
+        """The result so far; empty before the run has begun.
+
+        Raises:
+            UserError: the file is damaged.
+        """
         try:
             result = json.loads(self.result.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return {}
+        except ValueError as error:
+            raise UserError(f"{self.result} is damaged ({error}): put a whole copy of it there") from None
         assert isinstance(result, dict)
         return result
 

@@ -13,9 +13,10 @@ def test_doubts_equal_a_hand_count() -> None:
     targets = np.array([0, 0, 0, 1, 1, 1, 1])
     # Thresholds: class 0 (0.9 + 0.6 + 0.3) / 3 = 0.6; class 1 (0.2 + 0.8 + 0.6 + 0.9) / 4 = 0.625.
     # Row 2 is confidently 1 (0.7), row 3 confidently 0 (0.8); row 5 is confidently nothing.
-    positions, scores = doubtful_labels(np.stack([first, 1 - first], axis=1), targets)
+    positions, scores, suggested = doubtful_labels(np.stack([first, 1 - first], axis=1), targets)
     assert positions.tolist() == [3, 2]
     assert scores == pytest.approx([-0.6, -0.4])
+    assert suggested.tolist() == [0, 1]
 
 
 def test_a_shy_class_is_judged_by_its_own_measure() -> None:
@@ -23,9 +24,10 @@ def test_a_shy_class_is_judged_by_its_own_measure() -> None:
     probabilities = np.array([[0.9, 0.05, 0.05], [0.1, 0.8, 0.1], [0.45, 0.15, 0.4], [0.3, 0.3, 0.4], [0.5, 0.1, 0.4]])
     targets = np.array([0, 1, 2, 2, 0])
     # Thresholds 0.7, 0.8, 0.4: row 4, labelled 0 with 0.5, is confidently 2 although 0 is likelier.
-    positions, scores = doubtful_labels(probabilities, targets)
+    positions, scores, suggested = doubtful_labels(probabilities, targets)
     assert positions.tolist() == [4]
     assert scores == pytest.approx([0.1])
+    assert suggested.tolist() == [2]
 
 
 @pytest.mark.parametrize("missing", [0, 1, 2])
@@ -42,11 +44,13 @@ def test_planted_mistakes_are_found_out_of_fold() -> None:
     flipped = generator.choice(len(digits.target), 60, replace=False)
     targets = digits.target.copy()
     targets[flipped] = (targets[flipped] + generator.integers(1, 10, 60)) % 10
-    positions, scores = doubtful_labels(out_of_fold(digits.data, targets), targets)
+    positions, scores, suggested = doubtful_labels(out_of_fold(digits.data, targets), targets)
     found = np.isin(flipped, positions).mean()
     assert len(positions) < 70
     assert found > 0.7  # of the 143 images that are predicted as another class
     assert np.isin(positions[:40], flipped).mean() > 0.9
+    both = np.isin(positions, flipped)
+    assert (suggested[both] == digits.target[positions[both]]).mean() > 0.9
     assert (np.diff(scores) >= 0).all()
 
 

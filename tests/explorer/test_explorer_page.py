@@ -218,6 +218,8 @@ def test_inside(page: Any) -> None:
 def test_runs(page: Any) -> None:
     page.get_by_role("tab", name="Runs").click()
     page.get_by_text("Validation loss").wait_for()
+    look = page.get_by_role("link", name="1", exact=True).evaluate("a => getComputedStyle(a).textDecorationLine")
+    assert look == "underline"  # one sees what can be opened
     page.get_by_role("cell", name="cnn_gap").wait_for()
     shoot(page, "runs")
     with page.context.expect_page() as opened:

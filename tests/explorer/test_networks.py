@@ -72,7 +72,7 @@ def test_inside(networks: Networks) -> None:
     assert "are zero everywhere on this image" in text
     with pytest.raises(UserError, match="no stage or layer"):
         activation_picture(opened, 0, "elsewhere")
-    assert "kernels of 3 x 3 on 1 channels" in kernel_picture(opened)[1]
+    assert "kernels of 3 x 3 on 1 channel, " in kernel_picture(opened)[1]
 
 
 def test_reports_are_opened_from_run_directories_only(digits_run: RunDirectory, tmp_path: Path) -> None:

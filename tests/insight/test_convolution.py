@@ -154,6 +154,7 @@ def test_kernels_are_read_from_names_and_numbers() -> None:
         ("", "1 to 31"),
         (" ;; ", "1 to 31"),
         ("1 2; 3", "2, 1 numbers"),
+        ("1 2; 3 1e300", "'1e300' is neither a number up to 1e\\+09 nor"),
         ("sobol", "'sobol' is neither"),
         ("1 nan", "'nan'"),
         ("1e999", "'1e999'"),

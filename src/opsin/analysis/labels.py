@@ -18,10 +18,12 @@ class Doubts(NamedTuple):
         positions: Their rows `(K,)`.
         scores: Probability of the given label minus that of the likeliest other class `(K,)`, in [-1, 1]: the less,
             the more doubtful.
+        suggested: The class that each is taken for instead `(K,)`.
     """
 
     positions: NDArray[np.int64]
     scores: NDArray[np.float64]
+    suggested: NDArray[np.int64]
 
 
 def doubtful_labels(probabilities: Floats, targets: Integers) -> Doubts:
@@ -56,7 +58,7 @@ def doubtful_labels(probabilities: Floats, targets: Integers) -> Doubts:
     others[np.arange(len(doubtful)), targets[doubtful]] = -1
     margins = given[doubtful] - others.max(axis=1)
     order = np.argsort(margins, kind="stable")
-    return Doubts(doubtful[order], margins[order])
+    return Doubts(doubtful[order], margins[order], present[doubtful[order]].argmax(axis=1))
 
 
 def out_of_fold(embeddings: Floats, targets: Integers, *, folds: int = 5, seed: int = 0) -> NDArray[np.float64]:

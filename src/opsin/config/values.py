@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
@@ -105,8 +106,16 @@ class Composed:
 
     @classmethod
     def load(cls, run: RunDirectory) -> "Composed":
-        """What `save` wrote."""
-        config = OmegaConf.load(run.config)
+        """What `save` wrote.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        try:
+            config = OmegaConf.load(run.config)
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            reason = " ".join(str(error).split())
+            raise UserError(f"{run.config} is damaged ({reason}): put a whole copy of it there") from None
         assert isinstance(config, DictConfig)
         words = read_yaml(run.overrides) if run.overrides.exists() else {"choices": {}, "overrides": []}
         origin = Origin(None, words["choices"], words["overrides"])

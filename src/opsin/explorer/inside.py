@@ -55,7 +55,7 @@ def kernel_picture(opened: Opened) -> tuple[Pixels, str]:
     pictures = kernel_pictures(kernels)[:MOST]
     count, channels, height, width = kernels.shape
     colours = "in the colours they look for" if channels == 3 else "red is positive, blue negative"
-    text = f"{name}: {count} kernels of {width} x {height} on {channels} channels, {colours}"
+    text = f"{name}: {count} kernels of {width} x {height} on {channels} channel{'s' * (channels > 1)}, {colours}"
     return grid(pictures, columns=COLUMNS, side=72, captions=[str(i) for i in range(len(pictures))]), text
 
 

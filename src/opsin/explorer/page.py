@@ -6,6 +6,7 @@ from pathlib import Path
 import gradio as gr
 from fastapi import FastAPI
 from fastapi.responses import FileResponse, PlainTextResponse, Response
+from gradio.themes.utils.fonts import LocalFont
 
 from opsin.explorer import board, classify, convolution, inside
 from opsin.explorer.doors import Doors
@@ -13,6 +14,9 @@ from opsin.explorer.networks import Networks
 from opsin.explorer.uploads import MOST_BYTES
 
 TITLE = "Opsin explorer"
+
+FONT = (LocalFont("Source Sans Pro", weights=(400, 700)), "sans-serif")
+"""It comes with Gradio; not in weight 600, its own choice, whose file has no Latin letters but A and B."""
 
 
 def application(outputs: Path) -> FastAPI:
@@ -37,7 +41,7 @@ def application(outputs: Path) -> FastAPI:
         app,
         page,
         "/",
-        theme=gr.themes.Default(primary_hue="orange"),  # its fonts come with Gradio
+        theme=gr.themes.Default(primary_hue="orange", font=FONT),
         css=(resources.files("opsin.explorer") / "page.css").read_text(encoding="utf-8"),
         footer_links=[],
         run_history=False,

@@ -95,7 +95,9 @@ def banked(name: str, upload: Path | None) -> Pixels:
     small = image if max(image.shape) <= 256 else np.asarray(shown(stretched(image, 0, 1), 256)) / 255
     answered = responses(small, gabor_bank())
     pictures = [coloured(answer, "viridis") for answer in answered.values()]
-    return grid(pictures, columns=3, side=200, captions=[str(filter_) for filter_ in answered])
+    return grid(
+        pictures, columns=3, side=200, captions=[str(filter_).replace(", sigma", "\nsigma") for filter_ in answered]
+    )
 
 
 def build() -> None:

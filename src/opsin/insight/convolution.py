@@ -12,7 +12,7 @@ from opsin.errors import UserError
 Padding = int | Literal["valid", "same"]
 """Zeros around an image: so many on every side, none, or as many as keep the size at stride 1."""
 
-LARGEST_KERNEL, LARGEST_PADDING = 31, 512
+LARGEST_KERNEL, LARGEST_PADDING, LARGEST_NUMBER = 31, 512, 1e9
 
 KERNELS: dict[str, NDArray[np.float64]] = {
     name: np.array(rows, np.float64)
@@ -63,8 +63,10 @@ def _number(word: str) -> float:
         value = float(above) / float(below or 1)
     except (ValueError, ZeroDivisionError):
         value = math.nan
-    if not math.isfinite(value):
-        raise UserError(f"kernel: {word[:40]!r} is neither a number nor a kernel's name; {_ways_out()}")
+    if not abs(value) <= LARGEST_NUMBER:  # not a number is not, either
+        raise UserError(
+            f"kernel: {word[:40]!r} is neither a number up to {LARGEST_NUMBER:g} nor a kernel's name; {_ways_out()}"
+        )
     return value
 
 
@@ -102,7 +104,12 @@ def output_size(size: int, kernel: int, *, stride: int = 1, padding: Padding = "
     Raises:
         UserError: A number is too small, or the kernel reaches over more than the padded image.
     """
-    for name, value in (("the image's side", size), ("kernel", kernel), ("stride", stride), ("dilation", dilation)):
+    for name, value in (
+        ("the image's side", size),
+        ("the side of the kernel or window", kernel),
+        ("stride", stride),
+        ("dilation", dilation),
+    ):
         if value < 1:
             raise UserError(f"{name} is {value}: it is 1 or more")
     known = 0 <= padding <= LARGEST_PADDING if isinstance(padding, int) else padding in ("valid", "same")

@@ -1,6 +1,8 @@
 """Pictures of what a network has learned, made by one command: into files, and into TensorBoard on request."""
 
-from collections.abc import Callable, Iterator, Sequence
+import csv
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from opsin.interpretation.inside import activation_pictures, filter_pictures, ke
 from opsin.interpretation.subjects import Finding, Subjects, find_subject
 from opsin.pictures import write_png
 from opsin.run import quieten
-from opsin.rundir import RunDirectory
+from opsin.rundir import RunDirectory, check_writable, write_atomically
 
 KINDS: tuple[str, ...] = ("kernels", "activations", "filters", *METHODS, "errors")
 """What `--what` takes."""
@@ -47,7 +49,8 @@ def interpret(
         Lines for a person, each as soon as it is known: measured values, and the files.
 
     Raises:
-        UserError: There is no such network, image or stage, or it does not fit what is asked for.
+        UserError: There is no such network, image or stage, it does not fit what is asked for, or the folder cannot
+            be written to.
     """
     if unknown := [kind for kind in what if kind not in KINDS]:
         raise UserError(f"--what {unknown[0]}: take {', '.join(KINDS)}")
@@ -56,12 +59,13 @@ def interpret(
     quieten(True)
     subject = find_subject(name, words, images)
     folder = out or _folder(name)
+    check_writable(folder, "--out")
     writer = _writer(name, folder) if tensorboard else None
     for kind in what:
         for finding in _made(kind, subject, stage, count, options):
             yield from finding.lines
             if finding.picture is not None:
-                yield str(write_png(finding.picture, folder / f"{finding.name}.png"))
+                yield from _kept(finding, folder)
                 if writer:
                     writer.add_image(f"interpret/{finding.name}", finding.picture, 0, dataformats="HWC")
     if writer:
@@ -81,6 +85,28 @@ def _made(kind: str, subject: Subjects, stage: str | None, count: int, options: 
         "errors": lambda: failures(subject, count, **options.get("errors", {})),
     }
     return makers[kind]()
+
+
+def _kept(finding: Finding, folder: Path) -> list[str]:
+    """The files of a finding, written."""
+    assert finding.picture is not None
+    try:
+        files = [write_png(finding.picture, folder / f"{finding.name}.png")]
+        if finding.rows:
+            files.append(_write_csv(finding.rows, folder / f"{finding.name}.csv"))
+    except OSError as error:
+        raise UserError(f"--out {folder} cannot be written to ({error.strerror or error}): name another") from None
+    return [str(file) for file in files]
+
+
+def _write_csv(rows: Sequence[Mapping[str, object]], file: Path) -> Path:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    # A file name need not be valid text; what is written here is.
+    write_atomically(file, text.getvalue().encode(errors="backslashreplace").decode())
+    return file
 
 
 def _folder(name: str) -> Path:

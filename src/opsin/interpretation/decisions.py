@@ -111,4 +111,5 @@ def _checked(subject: Subjects, method: str, stage: str | None) -> str:
         return f"weights drawn anew: {sanity.verdict}"
     # Without labels nothing is known of what it has learned; only whether maps go with the weights.
     word = "passed: the maps are gone with the learned weights" if sanity.sensitive else "failed: the maps stay"
-    return f"weights drawn anew: {word} (rank correlation {sanity.correlation[-1]:.2f}, {len(images)} images)"
+    over = f"{len(images)} image{'s' * (len(images) > 1)}"
+    return f"weights drawn anew: {word} (rank correlation {sanity.correlation[-1]:.2f}, {over})"

@@ -7,16 +7,17 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from opsin.analysis.calibration import Reliability, fit_temperature, reliability, tempered
-from opsin.analysis.duplicates import near_duplicates, thumbnails
+from opsin.analysis.duplicates import Duplicate, near_duplicates, thumbnails
 from opsin.analysis.intervals import Interval
-from opsin.analysis.labels import doubtful_labels
 from opsin.analysis.mistakes import class_table, confident_mistakes, confused_pairs
 from opsin.data.parts import Part
 from opsin.errors import UserError
+from opsin.images import Images
+from opsin.interpretation.doubts import doubted, doubted_training
+from opsin.interpretation.galleries import gallery, listed
 from opsin.interpretation.subjects import Finding, Subjects
 from opsin.pictures import Pixels, grid
 from opsin.predictions import Predictions, predictions_file, read_predictions
@@ -33,7 +34,11 @@ EXAMPLES = 4
 
 
 def failures(
-    subject: Subjects, count: int, split: Literal["val", "test"] = "val", alike: float = 0.98
+    subject: Subjects,
+    count: int,
+    split: Literal["val", "test"] = "val",
+    alike: float = 0.98,
+    train_images: int = 5_000,
 ) -> Iterator[Finding]:
     """What the predictions that a run has kept of a split tell about its mistakes.
 
@@ -42,6 +47,7 @@ def failures(
         count: How many mistakes, pairs, copies and doubts are shown.
         split: Whose predictions.
         alike: Correlation of pixels from which images of two splits count as copies.
+        train_images: Of about so many training images the labels are doubted too; 0: of none.
 
     Raises:
         UserError: It is no run, or it has kept no predictions.
@@ -49,6 +55,8 @@ def failures(
     run = RunDirectory(Path(subject.learned.name))
     if not run.config.is_file():
         raise UserError(f"--what errors: {subject.learned.name} is no run, and so has no predictions to look at")
+    if train_images < 0:
+        raise UserError(f"--train-images {train_images}: about so many images; 0 for none")
     if subject.words or subject.files:
         raise UserError("--what errors looks at the predictions of the run's own images: name no others")
     predictions = read_predictions(run, split)
@@ -57,7 +65,8 @@ def failures(
     yield from _mistakes(subject, predictions, count)
     yield from _pairs(subject, predictions, count)
     yield _calibration(run, predictions)
-    yield from _doubts(subject, predictions, count)
+    yield from doubted(subject, predictions, count)
+    yield from doubted_training(subject, count, train_images)
     yield from _copies(subject, count, alike)
 
 
@@ -79,10 +88,10 @@ def _share(share: Interval) -> str:
 
 
 def _mistakes(subject: Subjects, predictions: Predictions, count: int) -> Iterator[Finding]:
-    rows = confident_mistakes(predictions, 2 * count)
+    rows = confident_mistakes(predictions, len(predictions))
     if len(rows):
-        title = f"{predictions.split}: the mistakes it is surest of"
-        yield Finding("errors_mistakes", _gallery(subject, predictions, rows, title))
+        picture = gallery(subject, predictions, rows[: 2 * count], "the mistakes it is surest of")
+        yield Finding("errors_mistakes", picture, rows=listed(predictions, rows))
 
 
 def _pairs(subject: Subjects, predictions: Predictions, count: int) -> Iterator[Finding]:
@@ -97,32 +106,8 @@ def _pairs(subject: Subjects, predictions: Predictions, count: int) -> Iterator[
         sure = np.flatnonzero(among)
         order = np.argsort(-predictions.probabilities[sure, pair.predicted], kind="stable")
         rows += sure[order][:EXAMPLES].tolist()
-    picture = _gallery(subject, predictions, np.array(rows), f"{predictions.split}: classes most often confused")
+    picture = gallery(subject, predictions, np.array(rows), "classes most often confused")
     yield Finding("errors_confused", picture, ["most often confused:", *lines])
-
-
-def _doubts(subject: Subjects, predictions: Predictions, count: int) -> Iterator[Finding]:
-    doubts = doubtful_labels(predictions.probabilities, predictions.targets)
-    yield Finding("doubts", None, [f"labels in doubt (confident learning): {len(doubts.positions):,}"])
-    if len(doubts.positions):
-        title = f"{predictions.split}: labels in doubt, most doubtful first"
-        yield Finding("errors_labels", _gallery(subject, predictions, doubts.positions[: 2 * count], title))
-
-
-def _gallery(subject: Subjects, predictions: Predictions, rows: NDArray[np.int64], title: str) -> Pixels:
-    """Some images of the predictions, with what they are labelled as and what is said of them."""
-    positions = predictions.positions[rows]
-    order = np.argsort(positions)
-    read = subject.images.part(predictions.split).read(positions[order])
-    pixels = np.empty_like(read)
-    pixels[order] = read
-    sure = predictions.probabilities.max(axis=1)
-    captions = [
-        f"{predictions.classes[predictions.targets[row]]}\nsaid {predictions.classes[predictions.predicted[row]]} "
-        f"{sure[row]:.1%}"
-        for row in rows
-    ]
-    return grid(list(pixels), columns=8, side=128, captions=captions, title=title)
 
 
 def _calibration(run: RunDirectory, predictions: Predictions) -> Finding:
@@ -179,7 +164,22 @@ def _copies(subject: Subjects, count: int, alike: float) -> Iterator[Finding]:
             pictures.append(part.read(np.array([row]))[0])
             captions.append(f"{split} {row}, {images.classes[part.targets[row]]}\nalike {pair.similarity:.3f}")
     title = "pairs that look the same in two splits"
-    yield Finding("errors_copies", grid(pictures, columns=8, side=112, captions=captions, title=title), lines)
+    picture = grid(pictures, columns=8, side=112, captions=captions, title=title)
+    yield Finding("errors_copies", picture, lines, [_named(images, pair) for pair in found])
+
+
+def _named(images: Images, pair: Duplicate) -> dict[str, object]:
+    """A pair by the names of its images, with their labels."""
+    a, b = images.part(pair.split_a), images.part(pair.split_b)
+    return {
+        "split": pair.split_a,
+        "image": a.locate(pair.i),
+        "label": images.classes[a.targets[pair.i]],
+        "other_split": pair.split_b,
+        "other_image": b.locate(pair.j),
+        "other_label": images.classes[b.targets[pair.j]],
+        "alike": round(pair.similarity, 4),
+    }
 
 
 def _thumbnails(part: Part) -> Pixels:

@@ -108,7 +108,7 @@ def _recipe(learned: Learned, name: str, steps: int | None, upscalings: int | No
     if upscalings is None:
         upscalings = 0 if small or size else math.ceil(math.log(max(own) / 56, 1.2))
     start = (size, size) if size else (56, 56) if upscalings and max(own) > SMALL else own
-    return {"size": start, "upscalings": upscalings, "steps": steps or (20 if upscalings else 100)}
+    return {"size": start, "upscalings": upscalings, "steps": (20 if upscalings else 100) if steps is None else steps}
 
 
 def _silent(ends: Sequence[float]) -> str:
@@ -165,7 +165,7 @@ def _dead_lines(found: dict[str, Any], images: int) -> list[str]:
     if not found:
         return ["no ReLU, so no channel can die"]
     width = max(map(len, found))
-    lines = [f"channels that are zero everywhere, on {images} images:"]
+    lines = [f"channels that are zero everywhere, on {images} image{'s' * (images > 1)}:"]
     for name, layer in found.items():
         which = (
             f": {', '.join(map(str, layer.channels[:12]))}{' ...' * (len(layer.channels) > 12)}"

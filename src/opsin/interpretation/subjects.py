@@ -1,6 +1,6 @@
 """A network to look into, and the images to look at."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -28,11 +28,13 @@ class Finding(NamedTuple):
         name: Of its file, without the ending.
         picture: None: there are only lines.
         lines: For a person.
+        rows: Of a table that goes beside the picture, as CSV; empty: there is none.
     """
 
     name: str
     picture: Pixels | None
     lines: Sequence[str] = ()
+    rows: Sequence[Mapping[str, object]] = ()
 
 
 class Looked(NamedTuple):

@@ -103,8 +103,8 @@ def _summary(counts: Counter[str], bad: int, seconds: float, out: Path | None) -
     told = counts.total()
     images = f"{told:,} image{'s' if told != 1 else ''}" + (f", {bad:,} bad and skipped" if bad else "")
     most = counts.most_common(5)
-    by_class = ", ".join(f"{printable(name)} {count:,}" for name, count in most)
+    by_class = ", ".join(f"{printable(name)}: {count:,}" for name, count in most)
     others = told - sum(count for _, count in most)
-    by_class += f", others {others:,}" if others else ""
+    by_class += f", others: {others:,}" if others else ""
     pace = f"{(told + bad) / seconds:,.0f} images/s" if seconds > 0 else ""
     return "; ".join(part for part in (images, by_class, pace, f"written to {out}" if out else "") if part)

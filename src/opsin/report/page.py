@@ -57,6 +57,7 @@ def write_report(run: RunDirectory) -> Path:
     rows = read_epochs(run)
     best = best_epoch(rows, result, config.get("monitor") or {})
     predictions, missing = _predictions(run)
+    wanted = "test" if result.get("status") == "finished" else "val"  # the test images are read once, at the end
     judged = predictions.get("test", predictions.get("val"))
     name = (result["choices"] or {}).get("model") or "A network"
     page = render(
@@ -70,7 +71,7 @@ def write_report(run: RunDirectory) -> Path:
         best=best,
         curves=curves(rows, best) if rows else None,
         verdict=verdict(name, result, judged) if judged else None,
-        missing=missing,
+        missing=missing.get(wanted),
         judged=judged,
         classes=class_table(judged) if judged else [],
         class_bars=class_bars(judged) if judged else None,
@@ -86,17 +87,17 @@ def write_report(run: RunDirectory) -> Path:
     return report_file(run)
 
 
-def _predictions(run: RunDirectory) -> tuple[dict[str, Predictions], str | None]:
-    """The predictions of val and test, as far as they can be read, and why the test's cannot."""
-    found, missing = {}, None
+def _predictions(run: RunDirectory) -> tuple[dict[str, Predictions], dict[str, str]]:
+    """The predictions of val and test, as far as they can be read, and why others cannot."""
+    found, missing = {}, {}
     for split in ("val", "test"):
         try:
             predictions = read_predictions(run, split)
         except UserError as error:
-            missing = str(error)
+            missing[split] = str(error)
         else:
             if not np.isfinite(predictions.logits).all():
-                missing = f"The answers to {split} images are not numbers: training has diverged."
+                missing[split] = f"The answers to {split} images are not numbers: training has diverged."
             elif len(predictions):
                 found[split] = predictions
     return found, missing

@@ -152,6 +152,8 @@ def read_record(run: RunDirectory) -> RunRecord:
         status, reason = str(result.get("status", "interrupted")), str(result.get("error", ""))
     except FileNotFoundError as error:
         return _without(run, *_no_file(run, error))
+    except UserError as error:
+        return _without(run, "unreadable", str(error))
     except Exception as error:  # whatever damaged files raise: one bad run must not hide the others
         return _without(run, "unreadable", f"{type(error).__name__}: {error}")
     values = flat(tree)
