@@ -269,7 +269,7 @@ def test_a_process_that_dies_ends_the_run_and_is_named(tmp_path: Path, how: str,
     assert result["status"] == "failed"
     assert re.match(f"LostProcess: {reason}", result["error"])
     if "error" in how:
-        assert "casualties.py" in (run.path / "failure.txt").read_text()
+        assert "casualties.py" in run.error.read_text()
     assert not alive(tmp_path / "pid1")
 
 

@@ -37,9 +37,6 @@ SCRIPT = Path(__file__).resolve().parents[2] / "train.py"
 MEETING = ("MASTER_ADDR", "MASTER_PORT")
 """Variables that say where the processes meet."""
 
-STORY = "failure.txt"
-"""File of the run directory in which the first process that fails says of what."""
-
 LOOK_S = 0.25
 """Seconds between looks at the other processes."""
 
@@ -69,7 +66,7 @@ class Processes:
         self._run = run
         self._launched = launched()
         self._rank = self._launched.rank if self._launched else int(os.environ.get("LOCAL_RANK", "0"))
-        self._story = run.path / STORY
+        self._story = run.error
         self._children: list[subprocess.Popen[bytes]] = []
         self._message = ""
         self._store: Store | None = None
@@ -240,7 +237,7 @@ def where_to_join() -> tuple[RunDirectory, bool]:
 
 def has_told(run: RunDirectory) -> bool:
     """Whether a process has said of what it failed."""
-    return (run.path / STORY).exists()
+    return run.error.exists()
 
 
 def is_lost_connection(error: BaseException) -> bool:

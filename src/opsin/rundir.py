@@ -148,7 +148,7 @@ class RunDirectory:
         except Exception as error:
             if not isinstance(error, Interrupted):
                 result |= {"status": "failed", "error": f"{type(error).__name__}: {error}"}
-                if write:
+                if write and not self.error.exists():  # another process of the run may have failed first
                     write_atomically(self.error, traceback.format_exc())
             raise
         finally:
