@@ -30,9 +30,10 @@ if __name__ == "__main__":
     # Threads that spin while they wait make a run up to ten times slower as soon as another program wants their core.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     config.register_resolvers()
+    words = config.multirun_words(sys.argv[1:])
     try:
         config.refuse_broken_files(sys.argv[1:])
-        if (words := config.multirun_words(sys.argv[1:])) is not None:
+        if words is not None:
             from opsin.sweep import sweep  # which a single run does without
 
             config.stand_alone()
@@ -50,6 +51,6 @@ if __name__ == "__main__":
     except KeyboardInterrupt:
         sys.exit(130)
     except SystemExit as end:
-        if end.code == 1 and (hint := config.hint(sys.argv[1:])):
+        if end.code == 1 and words is None and (hint := config.hint(sys.argv[1:])):
             print(hint, file=sys.stderr)  # Hydra names the wrong word, but not the right one
         raise
