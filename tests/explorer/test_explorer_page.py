@@ -152,7 +152,7 @@ def test_convolution(page: Any) -> None:
     page.get_by_role("button", name="Step", exact=True).click()
     page.get_by_text("row 1, column 2: -1·1").wait_for()
     page.get_by_role("button", name="Play").click()
-    page.get_by_text("row 1, column 5:").wait_for()
+    page.get_by_text("row 2, column ").wait_for()  # there long enough for a machine that is busy
     page.get_by_role("button", name="Pause").click()
     page.get_by_label("Its weights, a row per line").first.fill("1 0 x")
     page.get_by_role("alert").get_by_text("'x' is neither a number").wait_for()

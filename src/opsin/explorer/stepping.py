@@ -202,11 +202,11 @@ def build() -> None:
     kernel.input(lambda: OWN, None, named, **quiet)
 
     here, there = [*settings, place], [said, drawing, place, timer]
-    timer.tick(lambda *where: move(1, *where), here, there, **quiet)
-    stop = {"fn": lambda: gr.Timer(active=False), "inputs": None, "outputs": timer, **quiet}
-    pause.click(**stop)
+    tick = timer.tick(lambda *where: move(1, *where), here, there, **quiet)
+    still = {**quiet, "cancels": [tick]}  # a tick under way would come after what stops the animation
+    pause.click(lambda: gr.Timer(active=False), None, timer, **still)
     for button, by in ((back, -1), (forward, 1)):
-        button.click(lambda *where, by=by: (*move(by, *where)[:3], gr.Timer(active=False)), here, there, **quiet)
+        button.click(lambda *where, by=by: (*move(by, *where)[:3], gr.Timer(active=False)), here, there, **still)
     play.click(_start, here, there, **quiet)
 
 
