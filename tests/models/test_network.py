@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import opsin.models as models
 from opsin.errors import UserError
 from opsin.models import Network, summarise
+from opsin.models.strided import HalvingConv
 
 every_network = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 
@@ -144,6 +145,22 @@ def test_trains_in_channels_last_and_bfloat16(case: Case) -> None:
     logits.float().square().sum().backward()
     assert logits.isfinite().all()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
+
+
+def test_a_map_of_one_pixel_is_halved_rightly_in_bfloat16() -> None:
+    torch.manual_seed(0)
+    conv, pixel = HalvingConv(64, 32), torch.randn(4, 64, 1, 1)
+    expected = torch.nn.functional.conv2d(pixel, conv.weight, conv.bias, 2, 1)
+    torch.testing.assert_close(conv(pixel), expected)
+    expected.square().sum().backward()
+    right = conv.weight.grad
+    for _ in range(20):
+        rubbish = [torch.full((50_000,), float("nan")) for _ in range(20)]
+        del rubbish  # what torch does not write, it leaves like this
+        conv.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16):
+            conv(pixel).float().square().sum().backward()
+        torch.testing.assert_close(conv.weight.grad, right, rtol=0.05, atol=0.1)
 
 
 @every_network

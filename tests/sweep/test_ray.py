@@ -158,7 +158,7 @@ def test_jobs_finish_on_both_nodes(engine: Ray, make: Callable[..., Job]) -> Non
                 where.add(node_of(handle))
         time.sleep(0.05)
     assert len(where) == 2
-    assert signal.getsignal(signal.SIGTERM) == before == signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) == before  # Ray takes it over where it can
 
 
 @needs_ray
