@@ -20,7 +20,7 @@ from opsin.benchmark.limits import compute_share
 from opsin.benchmark.report import Result
 from opsin.benchmark.session import Session
 from opsin.benchmark.sweeps import sweeps
-from opsin.benchmark.workloads import EXTRAS, GOALS, WORKLOADS, Workload
+from opsin.benchmark.workloads import EXTRAS, GOALS, ON_REQUEST, WORKLOADS, Workload
 from opsin.models import summarise
 from opsin.trainer import resolve_accelerator, resolve_precision
 
@@ -32,7 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     names = [*(workload.name for workload in WORKLOADS), *EXTRAS]
     parser = argparse.ArgumentParser(description="Opsin beside bare PyTorch and beside common practice.")
     parser.add_argument("--data-dir", default="data", type=Path, help="where real images may lie; else some are made")
-    parser.add_argument("--only", nargs="+", choices=names, metavar="WORK", help=f"of {', '.join(names)}")
+    some = [*names, *ON_REQUEST]
+    parser.add_argument("--only", nargs="+", choices=some, metavar="WORK", help=f"of {', '.join(some)}")
     parser.add_argument("--rounds", type=int, default=3, help="counted rounds of each contestant")
     parser.add_argument("--runs", type=int, default=2, help="counted whole runs of each contestant")
     parser.add_argument("--seconds", type=float, default=2.0, help="of a round of training steps")

@@ -87,8 +87,11 @@ WORKLOADS = (
     _transfer("efficientnet_lite0_feature_extract", ("common", "opsin"), (96, 12, 12)),
 )
 
-EXTRAS = ("startup", "memory", "growth", "sweep")
-"""What else `--only` takes: measured by functions of their own, in `extras` and `sweeps`."""
+EXTRAS = ("startup", "memory", "growth")
+"""What else is measured, by functions of their own, in `opsin.benchmark.extras`."""
+
+ON_REQUEST = ("sweep",)
+"""What `--only` takes besides: several minutes that the whole does without."""
 
 
 @dataclass(frozen=True)
