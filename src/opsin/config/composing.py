@@ -13,7 +13,7 @@ from opsin.config import values
 from opsin.config.files import in_words, load
 from opsin.config.hints import hint
 from opsin.config.resuming import from_saved
-from opsin.config.values import Composed, Origin, is_spawned, plain
+from opsin.config.values import Composed, Origin, plain
 from opsin.errors import UserError
 from opsin.rundir import RunDirectory, new_run_path
 
@@ -38,7 +38,7 @@ def from_hydra(config: DictConfig) -> Composed:
     if config.resume not in (None, "auto"):
         place = RunDirectory.of(config.resume).path  # raises where Hydra made a new directory because this is none
         raise UserError(f"resume={place} goes on in that very directory: leave out hydra.run.dir and --multirun")
-    if run.config.exists() and not is_spawned():
+    if run.config.exists():
         raise UserError(
             f"{run.path} holds a run already: go on with it by resume={run.path}, or name another directory"
         )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from opsin.config.values import Composed, is_spawned
+from opsin.config.values import Composed
 from opsin.errors import UserError
 from opsin.rundir import RunDirectory, check_writable, find_runs, new_run_path
 
@@ -44,7 +44,7 @@ def expand_resume(words: Sequence[str]) -> list[str]:
                 check_writable(Path(folder.strip("'\"")), key)
     place = next((word.removeprefix("resume=") for word in words if word.startswith("resume=")), "auto")
     run = RunDirectory(Path(place).expanduser())
-    if place in ("auto", "null") or not run.config.exists() or is_spawned():
+    if place in ("auto", "null") or not run.config.exists():
         return list(words)
     saved = Composed.load(run)
     _refuse_parts(saved, words)

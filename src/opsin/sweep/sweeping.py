@@ -68,14 +68,14 @@ def sweep(words: Sequence[str]) -> int:
             )
             try:
                 runner.run()
-                rows = table.read_rows(folder, trials, space)
-                best = ending.winners(rows, trials.directions[0])
-                if trials.ended() == trials.total and best:
+                if trials.ended() == trials.total:
                     with FileLock(folder / ".ending"):  # one process after the other; the second finds all done
+                        best = ending.winners(table.read_rows(folder, trials, space), trials.directions[0])
                         untested = [] if space.says("test") else [row for row in best if not row.metric("test/acc")]
                         run_all(launcher, [of_winner(row) for row in untested], runner.stop)
-                        ending.write_best(folder, best[0].run)
-                        ending.draw(folder, trials.study, objectives)
+                        if best:
+                            ending.write_best(folder, best[0].run)
+                            ending.draw(folder, trials.study, objectives)
             finally:
                 launcher.close()
     except Interrupted:

@@ -13,16 +13,15 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from opsin.report.records import REPEATS
 from opsin.rundir import RunDirectory, write_atomically
+from opsin.sweep.outcomes import directions
 from opsin.sweep.running import Running
 from opsin.sweep.space import Space
 from opsin.sweep.trials import Outcome, Trial, Trials
 
 MOST_ROWS = 30
 """Rows that are printed of the last table; `sweep.csv` has them all."""
-
-REPEATS = ("seed", "datamodule.fold")
-"""Keys that say which repetition of a recipe a run is: nothing is chosen among these."""
 
 PLAIN_WIDTH = 160
 """Columns where there is no terminal that has a width."""
@@ -102,7 +101,7 @@ class Board:
         values = [float(row[self._metric]) for row in rows if row.get(self._metric)]
         if not values:
             return f"0/{epochs or '?'}", "", "", ""
-        best = (min if self._metric.endswith(("/loss", "/ece")) else max)(values)
+        best = (min if directions([self._metric]) == ["minimize"] else max)(values)
         spent = time.monotonic() - running.since
         left = _duration(spent / len(rows) * (epochs - len(rows))) if epochs else ""
         return f"{len(rows)}/{epochs or '?'}", f"{values[-1]:.4f}", f"{best:.4f}", left
