@@ -19,7 +19,7 @@ from opsin.data import ImageDataModule
 from opsin.data.augment import Augmentation
 from opsin.illustrations import illustrate, illustrate_again
 from opsin.models import mlp
-from opsin.pictures import shown
+from opsin.visualization.images import shown
 from opsin.predictions import read_predictions
 from opsin.report.shown import index_file, read_pictures
 from opsin.rundir import RunDirectory

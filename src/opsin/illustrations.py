@@ -22,7 +22,7 @@ from opsin.insight.kernels import first_kernels, kernel_pictures
 from opsin.insight.probing import as_input, chosen_stage, probing
 from opsin.learned import find_learned
 from opsin.models import Network
-from opsin.pictures import Pixels, grid, overlaid, shown, write_png
+from opsin.visualization.images import Pixels, grid, overlaid, shown, write_png
 from opsin.predictions import Predictions, read_predictions, softmax
 from opsin.report.shown import index_file, pictures_folder
 from opsin.rundir import RunDirectory, write_atomically

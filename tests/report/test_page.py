@@ -11,7 +11,7 @@ import html5lib
 import numpy as np
 import pytest
 
-from opsin import pictures
+from opsin.visualization import images
 from opsin.analysis.calibration import fit_temperature, reliability
 from opsin.analysis.intervals import wilson_interval
 from opsin.predictions import predictions_file, read_predictions
@@ -21,7 +21,7 @@ from opsin.report.model_table import read_model_table
 from opsin.report.page import write_report
 from opsin.report.shown import index_file, read_pictures
 from opsin.report.verdict import verdict
-from opsin.report.wording import percent
+from opsin.visualization.formatting import percent
 from opsin.rundir import RunDirectory
 
 HTML = "{http://www.w3.org/1999/xhtml}"
@@ -159,7 +159,7 @@ def test_nothing_that_a_person_named_becomes_markup(write) -> None:
     run = write("failed", (evil, "dog"), error=evil, choices={"model": evil}, weights=evil, commit=evil)
     run.overrides.write_text(f"overrides: ['{evil.replace(chr(39), '')}']\n")
     run.config.write_text(f"# {evil}\nseed: 1\n")
-    pictures.write_png(np.zeros((4, 4, 3), np.uint8), run.path / "pictures" / "a.png")
+    images.write_png(np.zeros((4, 4, 3), np.uint8), run.path / "pictures" / "a.png")
     entry = {"image": "a.png", "cam": None, "path": evil, "true": evil, "answers": [[evil, 0.9]]}
     index = {"split": "test", "mistakes": [entry], "stage": evil, "note": evil, "augmentation": None}
     index_file(run).write_text(json.dumps({**index, "augmented": evil, "kernels": None, "kernels_of": evil}))
@@ -170,9 +170,9 @@ def test_nothing_that_a_person_named_becomes_markup(write) -> None:
 
 def test_pictures_are_carried_in_the_page_and_the_index_leads_nowhere_else(write, tmp_path: Path) -> None:
     run = write()
-    secret = pictures.write_png(np.zeros((9, 9, 3), np.uint8), tmp_path / "secret.png")
+    secret = images.write_png(np.zeros((9, 9, 3), np.uint8), tmp_path / "secret.png")
     photograph = np.random.default_rng(0).integers(0, 256, (128, 128, 3), np.uint8)
-    pictures.write_png(photograph, run.path / "pictures" / "photo.png")
+    images.write_png(photograph, run.path / "pictures" / "photo.png")
     entries = [
         {"image": name, "cam": None, "path": "p", "true": "cat", "answers": [["dog", 0.9], ["cat", 0.1]]}
         for name in ("photo.png", str(secret), "../../secret.png", "gone.png")

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from opsin.callbacks.board import BoardCallback, Count, as_pixels, side_of
 from opsin.data import Batch, ImageDataModule
-from opsin.pictures import Pixels, grid
+from opsin.visualization.images import Pixels, grid
 
 TAG = "pictures/train_batch"
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from opsin.data import ImageDataModule
 from opsin.data.transform import Preprocess
 from opsin.loggers import TensorBoard
-from opsin.pictures import Pixels
+from opsin.visualization.images import Pixels
 from opsin.sharding import is_sharded
 
 Every = Annotated[int, Field(ge=1)] | None

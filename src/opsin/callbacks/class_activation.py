@@ -12,7 +12,7 @@ from opsin.insight.probing import probing
 from opsin.loggers import TensorBoard
 from opsin.loss import class_logits
 from opsin.models import Network
-from opsin.pictures import grid, overlaid
+from opsin.visualization.images import grid, overlaid
 
 log = logging.getLogger(__name__)
 

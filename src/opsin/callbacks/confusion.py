@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from opsin.callbacks.board import EpochPicture
 from opsin.loggers import TensorBoard
-from opsin.pictures import INK, PAPER, Pixels, coloured
+from opsin.visualization.images import INK, PAPER, Pixels, coloured
 
 TAG = "pictures/confusion"
 _MATRIX, _LARGEST, _SMALLEST = 300, 48, 5

@@ -7,7 +7,7 @@ from torch import nn
 
 from opsin.callbacks.board import EpochPicture
 from opsin.loggers import TensorBoard
-from opsin.pictures import Pixels, stretched
+from opsin.visualization.images import Pixels, stretched
 
 TAG = "pictures/first_kernels"
 GAP, PAPER = 2, 255

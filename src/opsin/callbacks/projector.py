@@ -7,7 +7,7 @@ import torch
 from opsin.callbacks.board import BoardCallback, Count, spread
 from opsin.extraction import Extractor
 from opsin.models import Network
-from opsin.pictures import resized, rgb
+from opsin.visualization.images import resized, rgb
 
 TAG = "val"
 THUMBNAIL, SHEET = 64, 2048

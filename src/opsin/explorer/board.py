@@ -11,7 +11,7 @@ import gradio as gr
 from opsin.errors import UserError
 from opsin.explorer.messages import answers, message
 from opsin.explorer.networks import Networks
-from opsin.report.charts import Series, line_chart
+from opsin.visualization.charts import Series, line_chart
 from opsin.report.columns import columns
 from opsin.report.leaderboard import Leaderboard, leaderboard
 from opsin.report.records import RunRecord, read_record

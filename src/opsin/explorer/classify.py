@@ -13,7 +13,7 @@ from opsin.explorer.subject import ONE_NETWORK, Source, Subject, look
 from opsin.insight.attribution import METHODS, attribute
 from opsin.insight.faithfulness import faithfulness, random_heat
 from opsin.insight.sanity import Sanity, randomisation_check
-from opsin.pictures import overlaid, rgb, shown
+from opsin.visualization.images import overlaid, rgb, shown
 
 SIDE = 448
 LIKELIEST = "the most probable class"

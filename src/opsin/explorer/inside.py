@@ -12,7 +12,7 @@ from opsin.explorer.subject import ONE_NETWORK, Source, Subject, look
 from opsin.insight.activations import activations, layers
 from opsin.insight.filters import ascend
 from opsin.insight.kernels import first_kernels, kernel_pictures
-from opsin.pictures import coloured, grid, rgb, shown
+from opsin.visualization.images import coloured, grid, rgb, shown
 
 MOST = 64
 """Channels that one picture shows: with more, none can be seen."""

@@ -9,7 +9,7 @@ import gradio as gr
 import numpy as np
 
 from opsin.errors import UserError
-from opsin.explorer.drawing import Numbers, Window, matrix, number
+from opsin.visualization.matrix_svg import Numbers, Window, matrix, number
 from opsin.explorer.messages import answers, message
 from opsin.insight.convolution import KERNELS, convolve, parse_kernel, step_at, worked_size
 from opsin.insight.samples import grey, sample

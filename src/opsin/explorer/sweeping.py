@@ -15,7 +15,7 @@ from opsin.explorer.uploads import drop_zone, on_upload, read_picture
 from opsin.insight.convolution import KERNELS, convolve, parse_kernel, pool, worked_size
 from opsin.insight.gabor import gabor, gabor_bank, magnitude, responses
 from opsin.insight.samples import grey, sample, sample_names
-from opsin.pictures import Pixels, coloured, grid, shown, stretched
+from opsin.visualization.images import Pixels, coloured, grid, shown, stretched
 
 LARGEST = 512
 """Longer side, in pixels, to which uploads are reduced: more cannot be seen here, and takes long."""

@@ -22,7 +22,7 @@ from opsin.insight.convolution import (
 )
 from opsin.insight.gabor import EXAMPLES, parse_gabor
 from opsin.insight.samples import grey, sample, sample_names
-from opsin.pictures import Pixels, resized, write_png
+from opsin.visualization.images import Pixels, resized, write_png
 
 LARGEST_SIDE = 1024
 """Larger images are reduced to this: a kernel of three pixels shows nothing in a photograph of six thousand."""

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from opsin.insight.samples import grey
-from opsin.pictures import Pixels, coloured, rgb, stretched
+from opsin.visualization.images import Pixels, coloured, rgb, stretched
 
 RANGES: dict[str, tuple[float, float]] = {
     "red": (0, 1),

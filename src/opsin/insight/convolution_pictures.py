@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from opsin.insight.colours import colour_pictures
 from opsin.insight.convolution import Padding, convolve, paddings, pool, step_at
 from opsin.insight.gabor import Gabor, gabor, gabor_bank, responses
-from opsin.pictures import Pixels, Values, coloured, grid, resized, rgb, stretched
+from opsin.visualization.images import Pixels, Values, coloured, grid, resized, rgb, stretched
 
 LECTURE_LIMITS = (-4.0, 4.0)
 """From black to white in the lectures' pictures of filtered digits."""

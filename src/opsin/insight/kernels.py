@@ -7,7 +7,7 @@ from torch import nn
 
 from opsin.errors import UserError
 from opsin.models import Network
-from opsin.pictures import Pixels, coloured, stretched
+from opsin.visualization.images import Pixels, coloured, stretched
 
 
 def first_kernels(network: Network) -> tuple[str, NDArray[np.float32]]:

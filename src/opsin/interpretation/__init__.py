@@ -12,7 +12,7 @@ from opsin.interpretation.decisions import explained
 from opsin.interpretation.failures import failures
 from opsin.interpretation.inside import activation_pictures, filter_pictures, kernel_grid
 from opsin.interpretation.subjects import Finding, Subjects, find_subject
-from opsin.pictures import write_png
+from opsin.visualization.images import write_png
 from opsin.run import quieten
 from opsin.rundir import RunDirectory, check_writable, write_atomically
 

@@ -13,7 +13,7 @@ from opsin.insight.probing import as_input, probing
 from opsin.insight.sanity import Attribute, randomisation_check
 from opsin.interpretation.subjects import Finding, Looked, Subjects
 from opsin.loss import class_logits
-from opsin.pictures import grid, overlaid, shown
+from opsin.visualization.images import grid, overlaid, shown
 
 CHECKED = 32
 """Images by which a method is checked against random weights."""

@@ -19,7 +19,7 @@ from opsin.images import Images
 from opsin.interpretation.doubts import doubted, doubted_training
 from opsin.interpretation.galleries import gallery, listed
 from opsin.interpretation.subjects import Finding, Subjects
-from opsin.pictures import Pixels, grid
+from opsin.visualization.images import Pixels, grid
 from opsin.predictions import Predictions, predictions_file, read_predictions
 from opsin.rundir import RunDirectory
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from opsin.interpretation.subjects import Subjects
-from opsin.pictures import Pixels, grid
+from opsin.visualization.images import Pixels, grid
 from opsin.predictions import Predictions
 
 Rows = NDArray[np.int64]

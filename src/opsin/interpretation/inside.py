@@ -13,7 +13,7 @@ from opsin.insight.filters import ascend
 from opsin.insight.kernels import first_kernels, kernel_pictures
 from opsin.interpretation.subjects import Finding, Subjects
 from opsin.learned import Learned
-from opsin.pictures import Pixels, coloured, grid
+from opsin.visualization.images import Pixels, coloured, grid
 
 MANY = 256
 """Validation images by which dead channels are counted."""

@@ -18,7 +18,7 @@ from opsin.errors import UserError
 from opsin.images import Images, open_images
 from opsin.learned import NAMED, Learned, find_learned
 from opsin.models import load_weights
-from opsin.pictures import Pixels
+from opsin.visualization.images import Pixels
 
 
 class Finding(NamedTuple):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from opsin.analysis.intervals import Interval
 from opsin.report.leaderboard import Leaderboard, Row
 from opsin.report.paired_tests import Verdict
-from opsin.report.wording import NONE, seconds
+from opsin.visualization.formatting import NONE, seconds
 
 CUSTOMARY = ("test/acc", "val/acc", "test/loss", "val/loss")
 """Metrics that are shown beside the one that ranks."""

@@ -11,14 +11,14 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from opsin.errors import UserError
-from opsin.pictures import Pixels, data_uri, shown
-from opsin.report.charts import COLOURS, Series, line_chart
+from opsin.visualization.images import Pixels, data_uri, shown
+from opsin.visualization.charts import COLOURS, Series, line_chart
 from opsin.report.columns import columns, spread
 from opsin.report.comparison import Comparison, Flip, curve, flips
 from opsin.report.leaderboard import Row
 from opsin.report.paired_tests import Verdict
 from opsin.report.templating import render
-from opsin.report.wording import number, percent, shortened
+from opsin.visualization.formatting import number, percent, shortened
 from opsin.rundir import RunDirectory, write_atomically
 
 Thumbnails = Callable[[RunDirectory, str, NDArray[np.int64]], NDArray[np.uint8]]

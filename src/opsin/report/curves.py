@@ -7,8 +7,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from opsin.report.charts import Series, line_chart, small_multiples
-from opsin.report.wording import number, percent
+from opsin.visualization.charts import Series, line_chart, small_multiples
+from opsin.visualization.formatting import number, percent
 from opsin.rundir import RunDirectory
 
 Row = Mapping[str, float | None]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from opsin import pictures
+from opsin.visualization import images
 from opsin.rundir import RunDirectory
 
 SMALL = 12_000
@@ -119,4 +119,4 @@ def _shown(folder: Path, name: str | None) -> Shown | None:
     except (OSError, UnidentifiedImageError):
         return None
     kind: Any = "PNG" if file.stat().st_size <= SMALL else "WEBP"
-    return Shown(pictures.data_uri(pixels, kind), pixels.shape[1], pixels.shape[0])
+    return Shown(images.data_uri(pixels, kind), pixels.shape[1], pixels.shape[0])

@@ -6,7 +6,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from opsin.report.wording import number, percent, seconds, shortened, split_name
+from opsin.visualization.formatting import number, percent, seconds, shortened, split_name
 
 
 def render(template: str, **values: Any) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from opsin.analysis.intervals import Interval, wilson_interval
 from opsin.predictions import Predictions
-from opsin.report.wording import percent, split_name
+from opsin.visualization.formatting import percent, split_name
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ from xml.etree import ElementTree
 import pytest
 from markupsafe import Markup
 
-from opsin.report.charts import Bar, Series, horizontal_bars, line_chart, reliability_bars, small_multiples
-from opsin.report.scales import scale
-from opsin.report.wording import percent
+from opsin.visualization.charts import Bar, Series, horizontal_bars, line_chart, reliability_bars, small_multiples
+from opsin.visualization.axis import scale
+from opsin.visualization.formatting import percent
 
 
 def parsed(chart: Markup) -> ElementTree.Element:

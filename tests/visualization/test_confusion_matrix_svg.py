@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from opsin.report.confusion import MOST_CELLS, confusion_chart
+from opsin.visualization.confusion_matrix_svg import MOST_CELLS, confusion_chart
 
 
 def drawn(matrix: NDArray[np.int64], classes: list[str]) -> ElementTree.Element:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-from opsin.report.scales import Scale, scale
-from opsin.report.wording import Text, number, percent, shortened
+from opsin.visualization.axis import Scale, scale
+from opsin.visualization.formatting import Text, number, percent, shortened
 
 WIDTH = 360
 COLOURS = 8

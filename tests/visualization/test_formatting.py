@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from opsin.report.wording import NONE, number, percent, seconds, shortened
+from opsin.visualization.formatting import NONE, number, percent, seconds, shortened
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ import numpy as np
 from markupsafe import Markup, escape
 from numpy.typing import NDArray
 
-from opsin.report.charts import WIDTH
-from opsin.report.wording import shortened
+from opsin.visualization.charts import WIDTH
+from opsin.visualization.formatting import shortened
 
 MOST_NUMBERED, MOST_NAMED = 12, 30
 """Classes up to which cells show their numbers, and rows and columns their names."""

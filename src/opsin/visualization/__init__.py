@@ -1,0 +1,1 @@
+"""Arrays and numbers to images and charts."""
