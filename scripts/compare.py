@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from opsin.errors import UserError
-from opsin.rundir import RunDirectory
+from opsin.runs.directory import RunDirectory
 
 if TYPE_CHECKING:
     from opsin.data.parts import Part

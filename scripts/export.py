@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from opsin.errors import UserError
-from opsin.rundir import RunDirectory
+from opsin.runs.directory import RunDirectory
 
 
 def main() -> int:

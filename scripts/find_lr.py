@@ -37,7 +37,7 @@ def main() -> int:
 def find(words: list[str], steps: int, lowest: float, highest: float) -> Path:
     """Test what the words describe; print the suggestion; the folder with the curve."""
     from opsin.config import compose
-    from opsin.rundir import check_writable, new_run_path
+    from opsin.runs.directory import check_writable, new_run_path
 
     composed = compose(words)
     check_writable(Path(composed.tree["output_dir"]), "output_dir")

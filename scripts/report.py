@@ -5,7 +5,7 @@ import sys
 
 from opsin.errors import UserError
 from opsin.report.page import write_report
-from opsin.rundir import RunDirectory
+from opsin.runs.directory import RunDirectory
 
 
 def main() -> int:
@@ -33,7 +33,7 @@ def main() -> int:
 def _make_pictures(run: RunDirectory) -> None:
     """Predictions that are missing, and all pictures; where images are gone, the page has to do with what there is."""
     from opsin.illustrations import illustrate_again
-    from opsin.predictions import predictions_file
+    from opsin.runs.predictions import predictions_file
     from opsin.run import evaluate
 
     finished = run.read_result().get("status") == "finished"  # the test images are read once, at the end

@@ -9,7 +9,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 from filelock import FileLock
 
-from opsin.rundir import RunDirectory
+from opsin.runs.directory import RunDirectory
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 ISOLATED = (

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import yaml
 
-from opsin.predictions import Predictions
-from opsin.rundir import RunDirectory
+from opsin.runs.predictions import Predictions
+from opsin.runs.directory import RunDirectory
 
 CONFIG = {
     "seed": 0,

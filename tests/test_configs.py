@@ -42,7 +42,7 @@ def test_config(file: Path, tmp_path: Path) -> None:
     elif group == "trainer" and file.stem in ("gpu", "mps", "ddp", "fsdp"):
         assert plan["trainer"].arguments["accelerator"] in ("gpu", "mps")
     else:
-        from opsin.rundir import RunDirectory
+        from opsin.runs.directory import RunDirectory
 
         trainer = build.trainer(plan, RunDirectory(tmp_path / "run"))
         without = 0 if plan.many("logger") else 1  # the learning-rate monitor has nowhere to write

@@ -17,9 +17,9 @@ import torch
 
 from opsin.errors import UserError
 from opsin.launching import launched, speak_as_torchrun
-from opsin.predictions import read_predictions
+from opsin.runs.predictions import read_predictions
 from opsin.processes import Processes, is_lost_connection
-from opsin.rundir import RunDirectory
+from opsin.runs.directory import RunDirectory
 from opsin.trainer import check_devices
 
 ROOT = Path(__file__).resolve().parents[1]

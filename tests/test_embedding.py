@@ -19,7 +19,7 @@ from opsin.embedding import embed
 from opsin.errors import UserError
 from opsin.extraction import Extractor
 from opsin.learned import find_learned
-from opsin.rundir import RunDirectory
+from opsin.runs.directory import RunDirectory
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -11,7 +11,7 @@ from opsin.errors import Interrupted, UserError
 from opsin.feature_cache import cacheable_step
 from opsin.models import Network, cnn_flatten, cnn_gap, resnet18
 from opsin.run import evaluate, train
-from opsin.rundir import RunDirectory
+from opsin.runs.directory import RunDirectory
 
 QUICK = (
     "datamodule.train_fraction=0.1",  # 130 images

@@ -20,9 +20,9 @@ from opsin.data.augment import Augmentation
 from opsin.illustrations import illustrate, illustrate_again
 from opsin.models import mlp
 from opsin.visualization.images import shown
-from opsin.predictions import read_predictions
+from opsin.runs.predictions import read_predictions
 from opsin.report.shown import index_file, read_pictures
-from opsin.rundir import RunDirectory
+from opsin.runs.directory import RunDirectory
 from tiny import tiny
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -21,9 +21,9 @@ from opsin.interpretation import interpret
 from opsin.interpretation.failures import _table
 from opsin.interpretation.subjects import find_subject
 from opsin.learned import find_learned
-from opsin.predictions import Predictions
+from opsin.runs.predictions import Predictions
 from opsin.run import train
-from opsin.rundir import RunDirectory
+from opsin.runs.directory import RunDirectory
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -16,7 +16,7 @@ from opsin.errors import UserError
 from opsin.extraction import Extractor
 from opsin.learned import Learned, find_learned
 from opsin.models.weights import UnreachableError
-from opsin.rundir import RunDirectory
+from opsin.runs.directory import RunDirectory
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import torch
 
 from opsin.config import compose
 from opsin.run import train
-from opsin.rundir import RunDirectory
+from opsin.runs.directory import RunDirectory
 
 pytestmark = [pytest.mark.slow, pytest.mark.realdata]
 

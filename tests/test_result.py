@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from opsin.result import OUTCOME, Clock
-from opsin.rundir import RunDirectory
+from opsin.runs.directory import RunDirectory
 
 
 def test_seconds_add_up_over_processes() -> None:

@@ -14,7 +14,7 @@ from opsin.callbacks import Checkpoints
 from opsin.config import Composed, compose, from_saved
 from opsin.errors import Interrupted, UserError
 from opsin.run import evaluate, train
-from opsin.rundir import RunDirectory
+from opsin.runs.directory import RunDirectory
 
 QUICK = (
     "datamodule.batch_size=64",

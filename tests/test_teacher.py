@@ -9,7 +9,7 @@ import torch
 from opsin.config import compose, from_saved
 from opsin.errors import Interrupted, UserError
 from opsin.run import evaluate, train
-from opsin.rundir import RunDirectory
+from opsin.runs.directory import RunDirectory
 
 QUICK = (
     "model=cnn_gap",

@@ -16,7 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from opsin.config import compose, from_saved
 from opsin.errors import Interrupted
 from opsin.run import train
-from opsin.rundir import RunDirectory
+from opsin.runs.directory import RunDirectory
 
 ROOT = Path(__file__).resolve().parents[1]
 WORDS = ("model=cnn_gap", "datamodule.train_fraction=0.2", "trainer.accelerator=cpu", "callbacks.progress.bar=false")

@@ -17,7 +17,7 @@ from opsin.config import compose, from_saved
 from opsin.errors import Interrupted, UserError
 from opsin.models.digest import digest
 from opsin.run import train
-from opsin.rundir import RunDirectory
+from opsin.runs.directory import RunDirectory
 from opsin.unfreezing import FreezeContract, scale_rates
 from tiny import tiny
 

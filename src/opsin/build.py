@@ -23,7 +23,7 @@ from opsin.feature_cache import FeatureCache
 from opsin.loss import ClassificationLoss
 from opsin.models import LoadedWeights, Network, Weights, weights_facts
 from opsin.optim import parameter_groups
-from opsin.rundir import RunDirectory
+from opsin.runs.directory import RunDirectory
 from opsin.trainer import Layout, lay_out, make_trainer
 from opsin.transfer import Timeline, Transfer
 from opsin.unfreezing import Unfreezing

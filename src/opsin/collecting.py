@@ -10,7 +10,7 @@ from torch import Tensor
 from opsin.data import ImageDataModule
 from opsin.data.sources.base import Split
 from opsin.loss import class_logits
-from opsin.predictions import Predictions
+from opsin.runs.predictions import Predictions
 
 T = TypeVar("T")
 

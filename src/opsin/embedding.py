@@ -16,7 +16,7 @@ from opsin.heads import HeadName, fit_head
 from opsin.images import SPLITS, Images, Which, open_images
 from opsin.learned import Learned, find_learned
 from opsin.run import quieten
-from opsin.rundir import write_atomically
+from opsin.runs.directory import write_atomically
 
 Format = Literal["npz", "parquet"]
 

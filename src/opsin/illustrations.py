@@ -23,9 +23,9 @@ from opsin.insight.probing import as_input, chosen_stage, probing
 from opsin.learned import find_learned
 from opsin.models import Network
 from opsin.visualization.images import Pixels, grid, overlaid, shown, write_png
-from opsin.predictions import Predictions, read_predictions, softmax
+from opsin.runs.predictions import Predictions, read_predictions, softmax
 from opsin.report.shown import index_file, pictures_folder
-from opsin.rundir import RunDirectory, write_atomically
+from opsin.runs.directory import RunDirectory, write_atomically
 
 MISTAKES, ANSWERS = 12, 3
 SAMPLES, VIEWS = 6, 5

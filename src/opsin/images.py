@@ -16,7 +16,7 @@ from opsin.data.sources.base import Split
 from opsin.data.store import open_store
 from opsin.errors import UserError
 from opsin.learned import Learned
-from opsin.rundir import RunDirectory
+from opsin.runs.directory import RunDirectory
 
 Which = Literal["train", "val", "test", "all"]
 

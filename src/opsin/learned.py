@@ -25,7 +25,7 @@ from opsin.errors import UserError
 from opsin.extraction import Extractor, extract
 from opsin.models import Network, load_weights
 from opsin.models.weights import KINDS, UnreachableError, known_weights
-from opsin.rundir import RunDirectory, find_runs
+from opsin.runs.directory import RunDirectory, find_runs
 
 NAMED = sorted(set(KINDS["imagenet"]) - {"timm"})
 """The networks whose name alone says which ImageNet weights are meant."""

@@ -12,7 +12,7 @@ from PIL import Image
 from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard.summary import hparams
 
-from opsin.rundir import RunDirectory
+from opsin.runs.directory import RunDirectory
 
 Value = bool | int | float | str
 """What the HPARAMS tab can hold."""

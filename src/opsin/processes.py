@@ -27,7 +27,7 @@ from torch.distributed import Store  # type: ignore[attr-defined]
 
 from opsin.errors import Interrupted, UserError
 from opsin.launching import TOLD, asked, launched, meeting_place, speak_as_torchrun
-from opsin.rundir import RunDirectory
+from opsin.runs.directory import RunDirectory
 
 log = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ from opsin.distillation import Distillation
 from opsin.loggers import Value
 from opsin.metrics import per_class
 from opsin.models import Network
-from opsin.rundir import RunDirectory
+from opsin.runs.directory import RunDirectory
 from opsin.trainer import Layout
 from opsin.transfer import Timeline
 

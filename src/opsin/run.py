@@ -16,9 +16,9 @@ from opsin.config import Composed, is_spawned
 from opsin.data import ImageDataModule
 from opsin.loggers import TensorBoard
 from opsin.models import Network, summarise, summary_text
-from opsin.predictions import Predictions, predictions_file, read_predictions
+from opsin.runs.predictions import Predictions, predictions_file, read_predictions
 from opsin.processes import Processes
-from opsin.rundir import RunDirectory
+from opsin.runs.directory import RunDirectory
 from opsin.trainer import use_threads
 from opsin.tuning import settle_batch_size
 from opsin.unfreezing import Unfreezing

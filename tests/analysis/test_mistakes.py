@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from opsin.analysis.mistakes import class_table, confident_mistakes, confused_pairs, confusion_matrix
-from opsin.predictions import Predictions
+from opsin.runs.predictions import Predictions
 
 
 @pytest.fixture

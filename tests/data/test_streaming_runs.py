@@ -15,9 +15,9 @@ from interruptions import StopAt
 from observers import Watch
 from opsin.config import Composed, compose, from_saved
 from opsin.errors import Interrupted, UserError
-from opsin.predictions import read_predictions
+from opsin.runs.predictions import read_predictions
 from opsin.run import evaluate, train
-from opsin.rundir import RunDirectory
+from opsin.runs.directory import RunDirectory
 
 pytest.importorskip("litdata")
 

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from opsin.explorer.serving import serve
-from opsin.rundir import RunDirectory
+from opsin.runs.directory import RunDirectory
 
 pytest.importorskip("gradio")
 

@@ -10,8 +10,8 @@ from opsin.explorer.board import page_of_runs, report_file
 from opsin.explorer.classify import explain
 from opsin.explorer.inside import activation_picture, kernel_picture
 from opsin.explorer.networks import Networks
-from opsin.predictions import read_predictions
-from opsin.rundir import RunDirectory
+from opsin.runs.predictions import read_predictions
+from opsin.runs.directory import RunDirectory
 
 
 @pytest.fixture(scope="module")

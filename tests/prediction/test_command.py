@@ -19,7 +19,7 @@ from opsin.data.decode import FORMATS
 from opsin.errors import UserError
 from opsin.prediction.command import predict_files
 from opsin.prediction.files import find_images
-from opsin.rundir import RunDirectory
+from opsin.runs.directory import RunDirectory
 
 ROOT = Path(__file__).resolve().parents[2]
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "HSV", "I", "F", "I;16")

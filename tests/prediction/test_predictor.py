@@ -20,9 +20,9 @@ from opsin.images import open_images
 from opsin.learned import Learned
 from opsin.loss import class_logits
 from opsin.prediction import Predictor, open_predictor
-from opsin.predictions import softmax
+from opsin.runs.predictions import softmax
 from opsin.run import train
-from opsin.rundir import RunDirectory
+from opsin.runs.directory import RunDirectory
 
 
 def photographs(folder: Path, classes: int) -> None:

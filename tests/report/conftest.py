@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import yaml
 
-from opsin.predictions import Predictions
-from opsin.rundir import RunDirectory
+from opsin.runs.predictions import Predictions
+from opsin.runs.directory import RunDirectory
 
 Write = Callable[..., RunDirectory]
 

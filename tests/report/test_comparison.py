@@ -15,11 +15,11 @@ from rich.console import Console
 
 from made_runs import made_run
 from opsin.errors import UserError
-from opsin.predictions import Predictions, read_predictions
+from opsin.runs.predictions import Predictions, read_predictions
 from opsin.report.comparison import compare, curve, flips
 from opsin.report.comparison_page import write_comparison
 from opsin.report.comparison_table import print_comparison
-from opsin.rundir import RunDirectory
+from opsin.runs.directory import RunDirectory
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "compare.py"
 

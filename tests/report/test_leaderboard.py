@@ -8,7 +8,7 @@ from scipy import stats
 from made_runs import made_run
 from opsin.errors import UserError
 from opsin.report.leaderboard import leaderboard
-from opsin.rundir import RunDirectory
+from opsin.runs.directory import RunDirectory
 
 
 def right(count: int, of: int = 100) -> list[bool]:

@@ -14,7 +14,7 @@ import pytest
 from opsin.visualization import images
 from opsin.analysis.calibration import fit_temperature, reliability
 from opsin.analysis.intervals import wilson_interval
-from opsin.predictions import predictions_file, read_predictions
+from opsin.runs.predictions import predictions_file, read_predictions
 from opsin.report.curves import best_epoch, read_epochs
 from opsin.report.findings import calibration
 from opsin.report.model_table import read_model_table
@@ -22,7 +22,7 @@ from opsin.report.page import write_report
 from opsin.report.shown import index_file, read_pictures
 from opsin.report.verdict import verdict
 from opsin.visualization.formatting import percent
-from opsin.rundir import RunDirectory
+from opsin.runs.directory import RunDirectory
 
 HTML = "{http://www.w3.org/1999/xhtml}"
 
@@ -201,7 +201,7 @@ def test_pages_need_no_torch(write) -> None:
     run = write()
     code = (
         "import sys; from pathlib import Path; from opsin.report.page import write_report; "
-        "from opsin.rundir import RunDirectory; write_report(RunDirectory(Path(sys.argv[1]))); "
+        "from opsin.runs.directory import RunDirectory; write_report(RunDirectory(Path(sys.argv[1]))); "
         "assert not {'torch', 'lightning', 'torchvision'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code, str(run.path)], check=True)

@@ -18,7 +18,7 @@ from engines.ray_nodes import ACCESS, RayNodes, processes_with
 from opsin.check import Section, check
 from opsin.config import CONFIGS
 from opsin.errors import UserError
-from opsin.rundir import RunDirectory
+from opsin.runs.directory import RunDirectory
 from opsin.sweep.launchers.base import Exit, Handle, Job
 from opsin.sweep.launchers.ray import Ray, in_words, room
 
@@ -240,7 +240,7 @@ def test_a_job_whose_node_dies_is_lost_and_goes_on_elsewhere(
 DRIVER = """
 import sys, time
 from pathlib import Path
-from opsin.rundir import RunDirectory
+from opsin.runs.directory import RunDirectory
 from opsin.sweep.launchers.base import Job
 from opsin.sweep.launchers.ray import Ray
 address, run, *words = sys.argv[1:]

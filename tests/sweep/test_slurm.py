@@ -11,7 +11,7 @@ import pytest
 
 from engines import slurm as engine
 from opsin.errors import UserError
-from opsin.rundir import RunDirectory
+from opsin.runs.directory import RunDirectory
 from opsin.sweep.launchers import Slurm, slurm_queue
 from opsin.sweep.launchers.base import Exit, Handle, Job
 from opsin.sweep.launchers.slurm import name_of

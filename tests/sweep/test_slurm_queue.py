@@ -10,7 +10,7 @@ import pytest
 from opsin.config import CONFIGS
 from opsin.config.values import read_yaml
 from opsin.errors import UserError
-from opsin.rundir import RunDirectory
+from opsin.runs.directory import RunDirectory
 from opsin.sweep.launchers import Slurm, slurm, slurm_queue
 from opsin.sweep.launchers.base import Exit, Job
 from opsin.sweep.launchers.slurm_queue import Queue, end_of

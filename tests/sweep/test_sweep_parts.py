@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from opsin.errors import UserError
-from opsin.rundir import RunDirectory
+from opsin.runs.directory import RunDirectory
 from opsin.sweep.directory import sweep_directory
 from opsin.sweep.ending import winners
 from opsin.sweep.launchers.base import Exit, Job

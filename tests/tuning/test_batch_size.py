@@ -10,7 +10,7 @@ from opsin import build
 from opsin.config import Composed, compose, from_saved
 from opsin.errors import UserError
 from opsin.run import evaluate, train
-from opsin.rundir import RunDirectory
+from opsin.runs.directory import RunDirectory
 from opsin.tuning import Trials, batch_size
 from opsin.tuning.batch_size import find_batch_size, largest_that_fits, num_devices, scaling_rule, step_fits
 from opsin.tuning.throughput import measure_throughput, powers_of_two, smallest_within

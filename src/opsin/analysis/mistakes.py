@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from opsin.analysis.intervals import Interval, wilson_interval
-from opsin.predictions import Predictions
+from opsin.runs.predictions import Predictions
 
 
 class ConfusedPair(NamedTuple):

@@ -25,7 +25,7 @@ from opsin.benchmark.workloads import Workload
 from opsin.config import compose
 from opsin.data import ImageDataModule
 from opsin.models import Network
-from opsin.rundir import RunDirectory
+from opsin.runs.directory import RunDirectory
 from opsin.trainer import keep_freed_memory, lay_out, resolve_accelerator, resolve_precision
 
 TRIAL_SECONDS = 1.0

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from opsin.benchmark.figures import Verdict
 from opsin.benchmark.session import Measured
 from opsin.benchmark.workloads import TITLES, Workload
-from opsin.rundir import write_atomically
+from opsin.runs.directory import write_atomically
 
 if TYPE_CHECKING:
     from rich.table import Table

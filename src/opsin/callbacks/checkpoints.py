@@ -15,7 +15,7 @@ from opsin.callbacks.base import EpochCallback, epoch_metrics
 from opsin.collecting import collect
 from opsin.data import ImageDataModule
 from opsin.errors import Interrupted, UserError
-from opsin.rundir import RunDirectory
+from opsin.runs.directory import RunDirectory
 
 log = logging.getLogger(__name__)
 

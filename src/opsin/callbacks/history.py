@@ -5,7 +5,7 @@ import csv
 import lightning as L
 
 from opsin.callbacks.base import EpochCallback, epoch_metrics
-from opsin.rundir import RunDirectory
+from opsin.runs.directory import RunDirectory
 
 
 class History(EpochCallback):

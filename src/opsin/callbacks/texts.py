@@ -3,7 +3,7 @@
 import lightning as L
 
 from opsin.callbacks.board import BoardCallback
-from opsin.rundir import RunDirectory
+from opsin.runs.directory import RunDirectory
 
 
 class ConfigText(BoardCallback):

@@ -15,7 +15,7 @@ from opsin.config.hints import hint
 from opsin.config.resuming import from_saved
 from opsin.config.values import Composed, Origin, plain
 from opsin.errors import UserError
-from opsin.rundir import RunDirectory, new_run_path
+from opsin.runs.directory import RunDirectory, new_run_path
 
 PATHS = ("data_dir", "datamodule.path", "model.weights", "model.teacher")
 """Keys that may hold a path: a run directory must mean the same from wherever it is read."""

@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 
 from opsin.config.values import Composed
 from opsin.errors import UserError
-from opsin.rundir import RunDirectory, check_writable, find_runs, new_run_path
+from opsin.runs.directory import RunDirectory, check_writable, find_runs, new_run_path
 
 KEPT = ("model.", "distillation.", "datamodule.image_size", "datamodule.mean", "datamodule.std", "datamodule.resize")
 """Keys that decide what a run's weights mean: they stay as they were."""

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from opsin.errors import UserError
-from opsin.rundir import RunDirectory, write_atomically
+from opsin.runs.directory import RunDirectory, write_atomically
 
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 """The folder of the config files."""

@@ -19,7 +19,7 @@ from opsin.explorer.uploads import check_upload
 from opsin.images import open_images
 from opsin.learned import Learned, find_learned
 from opsin.prediction import Predictor, open_predictor
-from opsin.rundir import RunDirectory, find_runs
+from opsin.runs.directory import RunDirectory, find_runs
 
 Pixels = NDArray[np.uint8]
 

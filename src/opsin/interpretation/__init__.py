@@ -14,7 +14,7 @@ from opsin.interpretation.inside import activation_pictures, filter_pictures, ke
 from opsin.interpretation.subjects import Finding, Subjects, find_subject
 from opsin.visualization.images import write_png
 from opsin.run import quieten
-from opsin.rundir import RunDirectory, check_writable, write_atomically
+from opsin.runs.directory import RunDirectory, check_writable, write_atomically
 
 KINDS: tuple[str, ...] = ("kernels", "activations", "filters", *METHODS, "errors")
 """What `--what` takes."""

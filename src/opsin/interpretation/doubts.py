@@ -13,8 +13,8 @@ from opsin.data.splits import subsample
 from opsin.errors import UserError
 from opsin.interpretation.galleries import gallery, listed
 from opsin.interpretation.subjects import Finding, Subjects
-from opsin.predictions import Predictions
-from opsin.rundir import RunDirectory
+from opsin.runs.predictions import Predictions
+from opsin.runs.directory import RunDirectory
 
 FOLDS = 5
 """Each training image is told by what was learned from the others' four fifths."""

@@ -20,8 +20,8 @@ from opsin.interpretation.doubts import doubted, doubted_training
 from opsin.interpretation.galleries import gallery, listed
 from opsin.interpretation.subjects import Finding, Subjects
 from opsin.visualization.images import Pixels, grid
-from opsin.predictions import Predictions, predictions_file, read_predictions
-from opsin.rundir import RunDirectory
+from opsin.runs.predictions import Predictions, predictions_file, read_predictions
+from opsin.runs.directory import RunDirectory
 
 THUMBNAIL = 32
 """Side in pixels of what is compared in search of copies."""

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from opsin.interpretation.subjects import Subjects
 from opsin.visualization.images import Pixels, grid
-from opsin.predictions import Predictions
+from opsin.runs.predictions import Predictions
 
 Rows = NDArray[np.int64]
 

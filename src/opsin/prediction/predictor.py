@@ -18,8 +18,8 @@ from opsin.data.storebuild import cores
 from opsin.errors import UserError
 from opsin.learned import Learned, find_learned
 from opsin.loss import class_logits
-from opsin.predictions import softmax
-from opsin.rundir import RunDirectory
+from opsin.runs.predictions import softmax
+from opsin.runs.directory import RunDirectory
 from opsin.trainer import lay_out
 
 Pixels = NDArray[np.uint8]

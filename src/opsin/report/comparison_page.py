@@ -19,7 +19,7 @@ from opsin.report.leaderboard import Row
 from opsin.report.paired_tests import Verdict
 from opsin.report.templating import render
 from opsin.visualization.formatting import number, percent, shortened
-from opsin.rundir import RunDirectory, write_atomically
+from opsin.runs.directory import RunDirectory, write_atomically
 
 Thumbnails = Callable[[RunDirectory, str, NDArray[np.int64]], NDArray[np.uint8]]
 """Pixels `(N, H, W, C)` of some positions `(N,)` of a split of a run."""

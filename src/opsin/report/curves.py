@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from opsin.visualization.charts import Series, line_chart, small_multiples
 from opsin.visualization.formatting import number, percent
-from opsin.rundir import RunDirectory
+from opsin.runs.directory import RunDirectory
 
 Row = Mapping[str, float | None]
 

@@ -10,7 +10,7 @@ from opsin.analysis.intervals import Interval, t_interval
 from opsin.errors import UserError
 from opsin.report.naming import letter, names
 from opsin.report.records import RunRecord, read_record
-from opsin.rundir import RunDirectory
+from opsin.runs.directory import RunDirectory
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from opsin.rundir import RunDirectory
+from opsin.runs.directory import RunDirectory
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,14 @@ import yaml
 
 from opsin.analysis.mistakes import class_table
 from opsin.errors import UserError
-from opsin.predictions import Predictions, read_predictions
+from opsin.runs.predictions import Predictions, read_predictions
 from opsin.report.curves import best_epoch, curves, read_epochs
 from opsin.report.findings import calibration, class_bars, confusion, pair_rows
 from opsin.report.model_table import read_model_table
 from opsin.report.shown import read_pictures
 from opsin.report.templating import render
 from opsin.report.verdict import verdict
-from opsin.rundir import RunDirectory, write_atomically
+from opsin.runs.directory import RunDirectory, write_atomically
 
 RECORDED = (
     "error",

@@ -10,7 +10,7 @@ from scipy import stats
 
 from opsin.analysis.intervals import Interval
 from opsin.analysis.significance import Comparison, bootstrap_difference, mcnemar
-from opsin.predictions import Predictions
+from opsin.runs.predictions import Predictions
 from opsin.report.leaderboard import Leaderboard, Row
 from opsin.report.records import RunRecord
 

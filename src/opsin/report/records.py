@@ -12,8 +12,8 @@ from typing import Any
 
 from opsin.config import Composed
 from opsin.errors import UserError
-from opsin.predictions import Predictions, read_predictions
-from opsin.rundir import RunDirectory
+from opsin.runs.predictions import Predictions, read_predictions
+from opsin.runs.directory import RunDirectory
 
 REPEATS = ("seed", "datamodule.fold")
 """Keys that say which repetition of a recipe a run is."""

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from opsin.visualization import images
-from opsin.rundir import RunDirectory
+from opsin.runs.directory import RunDirectory
 
 SMALL = 12_000
 """Bytes up to which a PNG is carried as it is; larger ones, which are photographs, become WebP."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from opsin.analysis.intervals import Interval, wilson_interval
-from opsin.predictions import Predictions
+from opsin.runs.predictions import Predictions
 from opsin.visualization.formatting import percent, split_name
 
 

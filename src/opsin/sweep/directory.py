@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from opsin.errors import UserError
-from opsin.rundir import check_writable, write_atomically
+from opsin.runs.directory import check_writable, write_atomically
 from opsin.sweep.settings import Sweep
 
 EXTENDED = ("name", "trials", "retry_failed")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from opsin.config import Composed
-from opsin.rundir import RunDirectory, write_atomically
+from opsin.runs.directory import RunDirectory, write_atomically
 from opsin.sweep.table import Row
 from opsin.sweep.trials import Direction
 

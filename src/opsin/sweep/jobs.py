@@ -7,7 +7,7 @@ from typing import Any
 
 from opsin.config import compose_raw
 from opsin.errors import UserError
-from opsin.rundir import RunDirectory
+from opsin.runs.directory import RunDirectory
 from opsin.sweep.launchers.base import Job
 from opsin.sweep.settings import Sweep
 from opsin.sweep.space import Listed, Space

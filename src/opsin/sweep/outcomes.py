@@ -5,7 +5,7 @@ import signal
 from collections.abc import Sequence
 from typing import Any
 
-from opsin.rundir import RunDirectory, write_atomically
+from opsin.runs.directory import RunDirectory, write_atomically
 from opsin.sweep.launchers.base import Exit, Job
 from opsin.sweep.trials import Direction, Outcome
 

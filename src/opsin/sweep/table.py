@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.table import Table
 
 from opsin.report.records import REPEATS
-from opsin.rundir import RunDirectory, write_atomically
+from opsin.runs.directory import RunDirectory, write_atomically
 from opsin.sweep.outcomes import directions
 from opsin.sweep.running import Running
 from opsin.sweep.space import Space

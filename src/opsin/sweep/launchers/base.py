@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from opsin.rundir import RunDirectory
+from opsin.runs.directory import RunDirectory
 
 SCRIPT = Path(__file__).resolve().parents[4] / "train.py"
 """What a job runs."""

@@ -8,9 +8,9 @@ import pytest
 from opsin.data import ImageDataModule
 from opsin.data.sources import digits
 from opsin.errors import UserError
-from opsin.predictions import Predictions, predictions_file, read_predictions, softmax
+from opsin.runs.predictions import Predictions, predictions_file, read_predictions, softmax
 from opsin.run import evaluate
-from opsin.rundir import RunDirectory
+from opsin.runs.directory import RunDirectory
 
 
 @pytest.mark.parametrize("split", ["val", "test"])

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from opsin.errors import UserError
-from opsin.rundir import RunDirectory
+from opsin.runs.directory import RunDirectory
 
 
 @dataclass(frozen=True, eq=False)
