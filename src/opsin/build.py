@@ -13,7 +13,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from opsin.callbacks import Checkpoints
-from opsin.check import Node, Section, check
+from opsin.config.validation import Node, Section, check
 from opsin.classifier import Classifier
 from opsin.config import Composed
 from opsin.data import Augmentation, ImageDataModule

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from opsin import build
-from opsin.check import resolve_target
+from opsin.config.validation import resolve_target
 from opsin.config import Composed
 from opsin.data.decode import decode_image
 from opsin.data.features import FeaturePart

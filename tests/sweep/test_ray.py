@@ -15,7 +15,7 @@ import yaml
 from pydantic import BaseModel
 
 from engines.ray_nodes import ACCESS, RayNodes, processes_with
-from opsin.check import Section, check
+from opsin.config.validation import Section, check
 from opsin.config import CONFIGS
 from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory

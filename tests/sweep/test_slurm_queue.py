@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from opsin.config import CONFIGS
-from opsin.config.values import read_yaml
+from opsin.config.run_config import read_yaml
 from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory
 from opsin.sweep.launchers import Slurm, slurm, slurm_queue

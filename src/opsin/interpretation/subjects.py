@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from opsin.check import resolve_target
+from opsin.config.validation import resolve_target
 from opsin.data.decode import BadImage
 from opsin.data.sources import loose_images
 from opsin.errors import UserError

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from pydantic import BaseModel
 from rich.console import Console
 
-from opsin.check import Node, Section, check
+from opsin.config.validation import Node, Section, check
 from opsin.config import CONFIGS, Origin, compose_raw, is_of_a_sweep
 from opsin.errors import Interrupted
 from opsin.sweep import ending, table

@@ -12,7 +12,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from opsin import build
 from opsin.build import Plan
 from opsin.callbacks.base import EpochCallback
-from opsin.check import Node
+from opsin.config.validation import Node
 from opsin.data import ImageDataModule
 from opsin.loss import ClassificationLoss
 from opsin.optim import constant

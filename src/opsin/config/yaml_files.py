@@ -8,8 +8,8 @@ from typing import Any
 import yaml
 from omegaconf import DictConfig
 
-from opsin.config import values
-from opsin.config.resuming import register_resolvers
+from opsin.config import run_config
+from opsin.config.resume import register_resolvers
 from opsin.errors import UserError
 
 
@@ -20,7 +20,7 @@ def load(words: Sequence[str]) -> DictConfig:
 
     register_resolvers()
     GlobalHydra.instance().clear()
-    with hydra.initialize_config_dir(str(values.CONFIGS), version_base="1.3"):
+    with hydra.initialize_config_dir(str(run_config.CONFIGS), version_base="1.3"):
         return hydra.compose("train", list(words), return_hydra_config=True)
 
 
@@ -36,7 +36,7 @@ def parse(words: Sequence[str]) -> list[Any]:
     from hydra.errors import HydraException
 
     GlobalHydra.instance().clear()
-    with hydra.initialize_config_dir(str(values.CONFIGS), version_base="1.3"):
+    with hydra.initialize_config_dir(str(run_config.CONFIGS), version_base="1.3"):
         parser = OverridesParser.create(GlobalHydra.instance().config_loader())  # which `glob(*)` needs
     found = []
     for word in words:
@@ -55,13 +55,13 @@ def refuse_broken_files(words: Sequence[str]) -> None:
     Raises:
         UserError: names the file, the line and what is wrong there.
     """
-    faults = {path: fault for path in sorted(values.CONFIGS.rglob("*.yaml")) if (fault := _fault(path))}
+    faults = {path: fault for path in sorted(run_config.CONFIGS.rglob("*.yaml")) if (fault := _fault(path))}
     if not faults:
         return
     first = []
     for group, options in _chosen(words):
         for option in options:
-            if fault := faults.get(values.CONFIGS / group / f"{option}.yaml"):
+            if fault := faults.get(run_config.CONFIGS / group / f"{option}.yaml"):
                 raise UserError(in_words(fault))
         first.append(f"{group}={options[0]}")
     try:  # what those load in their turn
@@ -95,5 +95,5 @@ def _chosen(words: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
     """The options that words choose of each group; several in a multirun."""
     for word in words:
         group, _, option = word.lstrip("+").partition("=")
-        if option and (values.CONFIGS / group).is_dir():
+        if option and (run_config.CONFIGS / group).is_dir():
             yield group, option.split(",")

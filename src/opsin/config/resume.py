@@ -6,7 +6,7 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from opsin.config.values import Composed
+from opsin.config.run_config import Composed
 from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory, check_writable, find_runs, new_run_path
 

@@ -6,15 +6,15 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from opsin.config import values
-from opsin.config.files import load
+from opsin.config import run_config
+from opsin.config.yaml_files import load
 
 
 def hint(words: Sequence[str]) -> str:
     """The nearest right word for each word of a command line that names no part, option or key; empty if all do."""
     groups = {
         folder.name: [file.stem for file in folder.glob("*.yaml")]
-        for folder in values.CONFIGS.iterdir()
+        for folder in run_config.CONFIGS.iterdir()
         if folder.is_dir()
     }
     pairs = [tuple(word.split("=", 1)) for word in words if "=" in word and word[0] not in "+~-"]

@@ -18,7 +18,7 @@ ROOT = CONFIGS.parent
 @pytest.fixture
 def configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(CONFIGS, tmp_path / "configs")
-    monkeypatch.setattr("opsin.config.values.CONFIGS", tmp_path / "configs")
+    monkeypatch.setattr("opsin.config.run_config.CONFIGS", tmp_path / "configs")
     return tmp_path / "configs"
 
 

@@ -9,11 +9,11 @@ from typing import Any
 import yaml
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from opsin.config import values
-from opsin.config.files import in_words, load
-from opsin.config.hints import hint
-from opsin.config.resuming import from_saved
-from opsin.config.values import Composed, Origin, plain
+from opsin.config import run_config
+from opsin.config.yaml_files import in_words, load
+from opsin.config.suggestions import hint
+from opsin.config.resume import from_saved
+from opsin.config.run_config import Composed, Origin, plain
 from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory, new_run_path
 
@@ -113,7 +113,7 @@ def _composed(config: DictConfig, hydra: Any, run: RunDirectory) -> Composed:
         value = OmegaConf.select(config, key, throw_on_missing=False)
         if isinstance(value, str) and (key == "data_dir" or Path(value).expanduser().exists()):
             OmegaConf.update(config, key, str(Path(value).expanduser().resolve()))
-    origin = Origin(values.CONFIGS, choices, list(hydra.overrides.task))
+    origin = Origin(run_config.CONFIGS, choices, list(hydra.overrides.task))
     return Composed(plain(config), OmegaConf.to_yaml(config), origin, run)
 
 
