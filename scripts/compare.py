@@ -16,7 +16,7 @@ from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory
 
 if TYPE_CHECKING:
-    from opsin.data.parts import Part
+    from opsin.data.subset import Part
 
 
 def main() -> int:

@@ -21,8 +21,8 @@ def main() -> int:
 
         data = build.data(build.plan(compose([f"datamodule={arguments.name}", *arguments.words])))
         if arguments.shards:
-            from opsin.data.shards.bucket import StorageOptions
-            from opsin.data.shards.writing import Form, told, write_shards
+            from opsin.data.shards.s3 import StorageOptions
+            from opsin.data.shard_writer import Form, told, write_shards
 
             data.keeps_decoded = False
             form = Form(arguments.encoding, int(arguments.shard_mb * 1e6), arguments.quality)

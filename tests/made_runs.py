@@ -15,7 +15,7 @@ from opsin.runs.directory import RunDirectory
 CONFIG = {
     "seed": 0,
     "data_dir": "/somewhere",
-    "datamodule": {"_target_": "opsin.data.sources.digits", "split_seed": None, "num_folds": None, "fold": 0},
+    "datamodule": {"_target_": "opsin.data.datasets.digits", "split_seed": None, "num_folds": None, "fold": 0},
     "model": {"_target_": "opsin.models.cnn_gap", "weights": "none"},
     "optimizer": {"_target_": "torch.optim.Adam", "lr": 0.002},
     "callbacks": {

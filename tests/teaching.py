@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from opsin.data.sources import ArrayImages, Source, digits
+from opsin.data.datasets import ArrayImages, Source, digits
 
 
 def divided_digits(shuffled: bool = False, classes: str = "0123456789") -> Source:

@@ -178,7 +178,7 @@ def test_too_little_room_leaves_the_run_alone(start, monkeypatch) -> None:
     def full(*_):
         raise UserError("Cached features need room")
 
-    monkeypatch.setattr("opsin.data.features.check_space", full)
+    monkeypatch.setattr("opsin.data.cache.feature_store.check_space", full)
     assert told(start(*FROZEN, "trainer.max_epochs=1")) == "off: Cached features need room"
 
 

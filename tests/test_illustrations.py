@@ -16,7 +16,7 @@ from PIL import Image
 from opsin import build, illustrations
 from opsin.config import Composed
 from opsin.data import ImageDataModule
-from opsin.data.augment import Augmentation
+from opsin.data.augmentation.augmentation import Augmentation
 from opsin.illustrations import illustrate, illustrate_again
 from opsin.models import mlp
 from opsin.visualization.images import shown

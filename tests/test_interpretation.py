@@ -205,7 +205,7 @@ def test_the_cost_of_doubting_training_labels_is_bounded(predicted: str) -> None
 
 
 def test_a_copy_across_splits_is_found(predicted: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from opsin.data.parts import Part
+    from opsin.data.subset import Part
 
     subject = find_subject(predicted)
     first = subject.images.part("train").read(np.array([0]))

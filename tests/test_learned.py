@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from opsin import build
 from opsin.config import Composed, compose
 from opsin.data import ImageDataModule
-from opsin.data.sources import ArrayImages, Source, digits
+from opsin.data.datasets import ArrayImages, Source, digits
 from opsin.errors import UserError
 from opsin.extraction import Extractor
 from opsin.learned import Learned, find_learned

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 
 from opsin.callbacks import Throughput
 from opsin.classifier import Classifier
-from opsin.data.batches import Batch
+from opsin.data.loader.batch_loader import Batch
 from opsin.loss import ClassificationLoss
 from opsin.trainer import STEP_HOOKS, NoProfiler, drop_empty_hooks, look_for_no_gpu, make_trainer
 

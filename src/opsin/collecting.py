@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from opsin.data import ImageDataModule
-from opsin.data.sources.base import Split
+from opsin.data.source import Split
 from opsin.loss import class_logits
 from opsin.runs.predictions import Predictions
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from opsin.data.sources.base import Split
+from opsin.data.source import Split
 from opsin.errors import UserError
 from opsin.extraction import Extractor
 from opsin.heads import HeadName, fit_head

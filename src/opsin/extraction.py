@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from opsin.data.features import FeaturePart, FeatureStore, open_features
-from opsin.data.parts import Part
-from opsin.data.store import Store
+from opsin.data.cache.feature_store import FeaturePart, FeatureStore, open_features
+from opsin.data.subset import Part
+from opsin.data.cache.image_store import Store
 from opsin.models import Network
 from opsin.models.digest import digest
 from opsin.models.network import as_embedding

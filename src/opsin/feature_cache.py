@@ -14,11 +14,11 @@ from pydantic import Field
 from torch import Tensor
 
 from opsin.data import Augmentation, ImageDataModule
-from opsin.data.batches import batch_key
-from opsin.data.features import FeaturePart
-from opsin.data.parts import Part
-from opsin.data.sources.base import Split
-from opsin.data.store import Store
+from opsin.data.loader.batch_loader import batch_key
+from opsin.data.cache.feature_store import FeaturePart
+from opsin.data.subset import Part
+from opsin.data.source import Split
+from opsin.data.cache.image_store import Store
 from opsin.errors import UserError
 from opsin.extraction import Extractor, View, extract
 from opsin.models import Network

@@ -13,9 +13,9 @@ from opsin import build
 from opsin.analysis.mistakes import confident_mistakes
 from opsin.config import Composed
 from opsin.data import ImageDataModule
-from opsin.data.augment import Augmentation
-from opsin.data.batches import batch_key
-from opsin.data.sources.base import Split
+from opsin.data.augmentation.augmentation import Augmentation
+from opsin.data.loader.batch_loader import batch_key
+from opsin.data.source import Split
 from opsin.errors import UserError
 from opsin.insight.attribution import gradcam
 from opsin.insight.kernels import first_kernels, kernel_pictures

@@ -10,10 +10,10 @@ import lightning as L
 from opsin import build
 from opsin.config import Composed, compose, from_saved
 from opsin.data import ImageDataModule
-from opsin.data.parts import Part
-from opsin.data.sources import loose_images
-from opsin.data.sources.base import Split
-from opsin.data.store import open_store
+from opsin.data.subset import Part
+from opsin.data.datasets import loose_images
+from opsin.data.source import Split
+from opsin.data.cache.image_store import open_store
 from opsin.errors import UserError
 from opsin.learned import Learned
 from opsin.runs.directory import RunDirectory

@@ -16,11 +16,11 @@ from opsin import build
 from opsin.config.validation import resolve_target
 from opsin.config import Composed
 from opsin.data.decode import decode_image
-from opsin.data.features import FeaturePart
-from opsin.data.parts import Part
-from opsin.data.sources.base import Channels
-from opsin.data.store import Indices, Store, decode_again, store_key
-from opsin.data.transform import Interpolation, Preprocess, Resize, fit_image
+from opsin.data.cache.feature_store import FeaturePart
+from opsin.data.subset import Part
+from opsin.data.source import Channels
+from opsin.data.cache.image_store import Indices, Store, decode_again, store_key
+from opsin.data.preprocessing import Interpolation, Preprocess, Resize, fit_image
 from opsin.errors import UserError
 from opsin.extraction import Extractor, extract
 from opsin.models import Network, load_weights

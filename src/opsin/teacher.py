@@ -5,7 +5,7 @@ import torch
 
 from opsin import build
 from opsin.data import Augmentation, ImageDataModule
-from opsin.data.sources.base import Split
+from opsin.data.source import Split
 from opsin.distillation import Distillation, DistillationWeights
 from opsin.errors import UserError
 from opsin.learned import find_learned

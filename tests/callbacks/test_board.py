@@ -8,7 +8,7 @@ import torch
 
 from opsin.callbacks import board
 from opsin.callbacks.board import EpochPicture, as_pixels, spread
-from opsin.data.transform import Preprocess
+from opsin.data.preprocessing import Preprocess
 
 
 class Slow(EpochPicture):

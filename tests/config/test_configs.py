@@ -7,7 +7,7 @@ import pytest
 
 from opsin import build
 from opsin.config import CONFIGS, compose
-from opsin.data.sources import ArrayImages, Source
+from opsin.data.datasets import ArrayImages, Source
 from opsin.errors import UserError
 
 FILES = sorted(path.relative_to(CONFIGS) for path in CONFIGS.rglob("*.yaml"))

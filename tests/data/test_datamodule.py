@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import nn
 
-from opsin.data.batches import Batch, batch_key
+from opsin.data.loader.batch_loader import Batch, batch_key
 from opsin.data.datamodule import ImageDataModule
 from opsin.data.decode import BadImage
-from opsin.data.sources.base import ArrayImages, Source
+from opsin.data.source import ArrayImages, Source
 from opsin.errors import UserError
 
 # Lightning 2.6 asks this of torch 2.14 whenever it takes a loader.

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from opsin.data import ImageDataModule
-from opsin.data.sources import digits
+from opsin.data.datasets import digits
 from opsin.errors import UserError
 from opsin.runs.predictions import Predictions, predictions_file, read_predictions, softmax
 from opsin.run import evaluate

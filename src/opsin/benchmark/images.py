@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from opsin.data.sources import cifar10
+from opsin.data.datasets import cifar10
 
 Kind = Literal["mnist", "cifar10", "photos"]
 Counts = tuple[int, int, int]

@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor
 
 from opsin.data import ImageDataModule
-from opsin.data.transform import Preprocess
+from opsin.data.preprocessing import Preprocess
 from opsin.loggers import TensorBoard
 from opsin.visualization.images import Pixels
 from opsin.sharding import is_sharded

@@ -12,20 +12,20 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from opsin.data.batches import Batch, BatchLoader
-from opsin.data.features import FeaturePart
-from opsin.data.moments import kept_moments
-from opsin.data.orders import Sampler
-from opsin.data.parts import Division, Part, divide
-from opsin.data.passing import PassingStore
-from opsin.data.resident import OnDevice
-from opsin.data.serving import Serving, to_device
-from opsin.data.shards.images import ShardImages
-from opsin.data.shards.store import ShardStore
-from opsin.data.shards.streaming import check_folds, streaming
-from opsin.data.sources.base import Source, Split
-from opsin.data.store import OnBadImage, Store, open_store, store_key
-from opsin.data.transform import Interpolation, Preprocess, Resize
+from opsin.data.loader.batch_loader import Batch, BatchLoader
+from opsin.data.cache.feature_store import FeaturePart
+from opsin.data.statistics import kept_moments
+from opsin.data.loader.samplers import Sampler
+from opsin.data.subset import Division, Part, divide
+from opsin.data.cache.uncached_images import PassingStore
+from opsin.data.loader.device_cache import OnDevice
+from opsin.data.loader.fetcher import Serving, to_device
+from opsin.data.shards.sharded_images import ShardImages
+from opsin.data.shards.sharded_store import ShardStore
+from opsin.data.shards.prefetch import check_folds, streaming
+from opsin.data.source import Source, Split
+from opsin.data.cache.image_store import OnBadImage, Store, open_store, store_key
+from opsin.data.preprocessing import Interpolation, Preprocess, Resize
 from opsin.errors import UserError
 
 Pixels = Annotated[int, Field(ge=1)]

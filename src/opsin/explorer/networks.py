@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from opsin.data.decode import BadImage
-from opsin.data.parts import Part
+from opsin.data.subset import Part
 from opsin.errors import UserError
 from opsin.explorer.uploads import check_upload
 from opsin.images import open_images

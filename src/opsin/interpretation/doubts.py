@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from opsin.analysis.labels import doubtful_labels, out_of_fold
-from opsin.data.parts import Part
-from opsin.data.splits import subsample
+from opsin.data.subset import Part
+from opsin.data.stratify import subsample
 from opsin.errors import UserError
 from opsin.interpretation.galleries import gallery, listed
 from opsin.interpretation.subjects import Finding, Subjects

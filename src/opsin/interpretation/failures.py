@@ -13,7 +13,7 @@ from opsin.analysis.calibration import Reliability, fit_temperature, reliability
 from opsin.analysis.duplicates import Duplicate, near_duplicates, thumbnails
 from opsin.analysis.intervals import Interval
 from opsin.analysis.mistakes import class_table, confident_mistakes, confused_pairs
-from opsin.data.parts import Part
+from opsin.data.subset import Part
 from opsin.errors import UserError
 from opsin.images import Images
 from opsin.interpretation.doubts import doubted, doubted_training

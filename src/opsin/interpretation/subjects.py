@@ -13,7 +13,7 @@ from torch import Tensor
 
 from opsin.config.validation import resolve_target
 from opsin.data.decode import BadImage
-from opsin.data.sources import loose_images
+from opsin.data.datasets import loose_images
 from opsin.errors import UserError
 from opsin.images import Images, open_images
 from opsin.learned import NAMED, Learned, find_learned

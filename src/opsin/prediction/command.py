@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from opsin.data.disk import progress
+from opsin.data.cache.files import progress
 from opsin.errors import UserError
 from opsin.prediction.files import find_images
 from opsin.prediction.predictor import Answer, open_predictor

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from opsin import build
 from opsin.config import from_saved
 from opsin.data.decode import BadImage
-from opsin.data.storebuild import cores
+from opsin.data.cache.image_store_builder import cores
 from opsin.errors import UserError
 from opsin.learned import Learned, find_learned
 from opsin.loss import class_logits

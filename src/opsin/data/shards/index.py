@@ -20,8 +20,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from opsin.data.shards.places import Place
-from opsin.data.sources.base import Channels, Split
+from opsin.data.shards.storage import Place
+from opsin.data.source import Channels, Split
 from opsin.errors import UserError
 
 Indices = NDArray[np.int64]

@@ -1,0 +1,249 @@
+"""Augmentation of whole batches on their device, with its own random draw for every sample.
+
+Drawing and applying are two steps. `Augmentation.draw` turns a key into numbers, on the CPU, so that they are
+the same for every device and touch no global random state. `Augmentation.transform` applies them to pixels:
+all geometry in one resampling, all colour in one matrix per sample, Mixup and CutMix in one blend.
+"""
+
+from typing import Annotated
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from opsin.data.augmentation.color import adjust_colour
+from opsin.data.augmentation.parameters import Draw
+from opsin.data.augmentation.geometry import Array, Fill, Interpolation, draw_crops, draw_erased, inside, resample
+from opsin.data.augmentation.mixup_cutmix import draw_partners, mix_images, mix_targets
+from opsin.errors import UserError
+
+NonNegative = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+AreaFraction = Annotated[float, Field(gt=0, le=1)]
+
+AFFINE = ("rotation", "shear", "scale", "translation")
+GEOMETRY = (*AFFINE, "crop_padding", "resized_crop_scale", "horizontal_flip", "vertical_flip")
+REACHING_OUT = (*AFFINE, "crop_padding")  # what can show places outside the image
+RESAMPLING = ("rotation", "shear", "scale", "resized_crop_scale")  # what shows places between pixels
+COLOUR = ("brightness", "contrast", "saturation", "grayscale")
+MIXING = ("mixup", "cutmix")
+OPERATIONS = (*GEOMETRY, *COLOUR, "erasing", *MIXING)
+
+
+class Augmentation(nn.Module):
+    """Random changes of training images: every operation is off unless set, and drawn anew for every sample.
+
+    They follow torchvision's transforms of like name, in this order: shear, scale, rotation and translation
+    (about the centre, composed as in `RandomAffine`), padded crop, resized crop, flips; brightness, contrast,
+    saturation, grayscale; erasing; Mixup or CutMix. The geometry is one resampling, so nothing is blurred
+    twice; flips, padded crops and translations alone move whole pixels and change no value. In `eval()` mode
+    nothing happens, as with dropout.
+
+    Args:
+        rotation: Largest rotation either way, in degrees.
+        translation: Largest shift along either axis, as a fraction of the size; drawn in whole pixels.
+        scale: Lowest and highest magnification.
+        shear: Largest shear along x either way, in degrees.
+        horizontal_flip: Probability of mirroring left and right.
+        vertical_flip: Probability of mirroring top and bottom.
+        crop_padding: Pixels added on every side before a crop of the old size at a random place.
+        resized_crop_scale: Lowest and highest area of a random crop that is stretched over the whole image,
+            as a fraction of the image. torchvision takes a fraction above 1, but such a crop never fits and
+            is drawn again, so that its 0.8 to 1.2 is 0.8 to 1; here it is refused. To shrink images, set
+            `scale`.
+        resized_crop_ratio: Lowest and highest width / height of that crop.
+        brightness: Factor in [max(0, 1 - brightness), 1 + brightness].
+        contrast: Factor in the like range, about the mean grey value of the image.
+        saturation: Factor in the like range; without effect on images of one channel.
+        grayscale: Probability of taking all colour away.
+        erasing: Probability of making a random box black (Zhong et al., 2020,
+        https://arxiv.org/abs/1708.04896).
+        mixup: Alpha of Mixup (Zhang et al., 2018, https://arxiv.org/abs/1710.09412); 0 is off.
+        cutmix: Alpha of CutMix (Yun et al., 2019, https://arxiv.org/abs/1905.04899); 0 is off. With both,
+            each sample gets one or the other at even odds.
+        fill: What the geometry finds outside: black, the nearest pixel, or the image mirrored at its edge.
+        interpolation: How pixels are resampled.
+        num_classes: Width of the soft targets of Mixup and CutMix; handed over when the run is built.
+
+    Raises:
+        UserError: A range is upside down, a crop larger than its image, or classes are mixed without
+            `num_classes`.
+    """
+
+    def __init__(
+        self,
+        rotation: Annotated[float, Field(ge=0, le=180)] = 0.0,
+        translation: Probability = 0.0,
+        scale: tuple[Positive, Positive] | None = None,
+        shear: Annotated[float, Field(ge=0, lt=90)] = 0.0,
+        horizontal_flip: Probability = 0.0,
+        vertical_flip: Probability = 0.0,
+        crop_padding: Annotated[int, Field(ge=0)] = 0,
+        resized_crop_scale: tuple[AreaFraction, AreaFraction] | None = None,
+        resized_crop_ratio: tuple[Positive, Positive] = (3 / 4, 4 / 3),
+        brightness: NonNegative = 0.0,
+        contrast: NonNegative = 0.0,
+        saturation: NonNegative = 0.0,
+        grayscale: Probability = 0.0,
+        erasing: Probability = 0.0,
+        mixup: NonNegative = 0.0,
+        cutmix: NonNegative = 0.0,
+        fill: Fill = "zeros",
+        interpolation: Interpolation = "bilinear",
+        *,
+        num_classes: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.rotation = rotation
+        self.translation = translation
+        self.scale = _ordered("scale", scale) if scale is not None else None
+        self.shear = shear
+        self.horizontal_flip = horizontal_flip
+        self.vertical_flip = vertical_flip
+        self.crop_padding = crop_padding
+        self.resized_crop_scale = (
+            _ordered("resized_crop_scale", resized_crop_scale, highest=1) if resized_crop_scale is not None else None
+        )
+        self.resized_crop_ratio = _ordered("resized_crop_ratio", resized_crop_ratio)
+        self.brightness = brightness
+        self.contrast = contrast
+        self.saturation = saturation
+        self.grayscale = grayscale
+        self.erasing = erasing
+        self.mixup = mixup
+        self.cutmix = cutmix
+        self.fill: Fill = fill
+        self.interpolation: Interpolation = interpolation
+        self.num_classes = num_classes
+        if (mixup or cutmix) and num_classes is None:
+            raise UserError("Augmentation with mixup or cutmix makes soft targets: give it num_classes=N.")
+
+    def describe(self) -> str:
+        """One line: the operations that are on with their settings, or `none`."""
+        shown = [name for name in OPERATIONS if getattr(self, name)]
+        if self._any(REACHING_OUT) and self.fill != "zeros":
+            shown.append("fill")
+        return ", ".join(f"{name} {_compact(getattr(self, name))}" for name in shown) or "none"
+
+    def extra_repr(self) -> str:
+        """What `repr` puts between the brackets."""
+        return self.describe()
+
+    @property
+    def active(self) -> bool:
+        """Whether any operation is on."""
+        return self._any(OPERATIONS)
+
+    @property
+    def mixes(self) -> bool:
+        """Whether images, and with them their targets, are mixed."""
+        return self._any(MIXING)
+
+    @torch.no_grad()
+    def forward(self, images: Tensor, targets: Tensor, key: int) -> tuple[Tensor, Tensor]:
+        """Augments a batch as a pure function of `key`.
+
+        Args:
+            images: `(B, C, H, W)`, float32 in [0, 1], on any device; never written to.
+            targets: int64 `(B,)`, on the same device.
+            key: Seed of this batch, not negative; processes that train together need different keys.
+
+        Returns:
+            Images in [0, 1], of the same shape, device and memory format; and the targets, which Mixup and
+            CutMix replace by float32 `(B, num_classes)` with rows that sum to 1. With everything off, the
+            very tensors given.
+        """
+        if not self.training or not self.active:
+            return images, targets
+        height, width = images.shape[-2:]
+        return self.transform(images, targets, self.draw(len(images), (height, width), key))
+
+    def draw(self, count: int, size: tuple[int, int], key: int) -> Draw:
+        """Draws the parameters of `count` images of `size` (height, width)."""
+        rng = np.random.default_rng(key)
+
+        def either_way(limit: float) -> Array:
+            return rng.uniform(-limit, limit, count)
+
+        def factor(strength: float) -> Array:
+            return rng.uniform(max(0.0, 1 - strength), 1 + strength, count)
+
+        flipped = rng.random((count, 2)) < (self.horizontal_flip, self.vertical_flip)
+        shift = rng.integers(-self.crop_padding, self.crop_padding, (count, 2), endpoint=True)
+        farthest = self.translation * np.array([size[1], size[0]])
+        angle, shear = either_way(self.rotation), either_way(self.shear)
+        scale = rng.uniform(*(self.scale or (1.0, 1.0)), count)
+        translation = np.rint(rng.uniform(-farthest, farthest, (count, 2)))
+        brightness, contrast = factor(self.brightness), factor(self.contrast)
+        saturation = np.where(rng.random(count) < self.grayscale, 0.0, factor(self.saturation))
+        crop = draw_crops(rng, count, size, self.resized_crop_scale, self.resized_crop_ratio)
+        crop[:, :2] += shift
+        erased = draw_erased(rng, count, size, self.erasing)
+        partner, blend, patch = draw_partners(rng, count, size, mixup=self.mixup, cutmix=self.cutmix)
+        return Draw(
+            angle=angle,
+            shear=shear,
+            scale=scale,
+            translation=translation,
+            crop=crop,
+            flip=np.where(flipped, -1.0, 1.0),
+            brightness=brightness,
+            contrast=contrast,
+            saturation=saturation,
+            erased=erased,
+            partner=partner,
+            blend=blend,
+            patch=patch,
+        )
+
+    def transform(self, images: Tensor, targets: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
+        """Applies what was drawn to images `(B, C, H, W)` and targets `(B,)`; see `forward`."""
+        _, channels, height, width = images.shape
+        drawn = draw.to(images.device, channels, (height, width))
+        channels_last = images.is_contiguous(memory_format=torch.channels_last)
+
+        # Autocast would multiply colours in bfloat16, whose steps are coarser than those of stored pixels.
+        with torch.autocast(images.device.type, enabled=False):
+            if self._any(GEOMETRY):
+                images = self._resample(images, drawn.sampling)
+            # On a CPU, what follows is several times slower with the channels innermost.
+            images = images.contiguous()
+            if self._any(COLOUR):
+                images = adjust_colour(images, drawn.colour, drawn.mean_weights)
+            if self.erasing:
+                images = images * ~inside(drawn.erased, (height, width))
+            if self._any(MIXING):
+                assert self.num_classes is not None  # refused by the constructor
+                images = mix_images(images, drawn.partner, drawn.blend, drawn.patch if self.cutmix else None)
+                targets = mix_targets(targets, drawn.partner, drawn.share, self.num_classes)
+        if channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        return images, targets
+
+    def _any(self, operations: tuple[str, ...]) -> bool:
+        return any(getattr(self, name) for name in operations)
+
+    def _resample(self, images: Tensor, matrices: Tensor) -> Tensor:
+        # Between whole pixels nothing is interpolated: quicker, and exact.
+        interpolation = self.interpolation if self._any(RESAMPLING) else "nearest"
+        # Stretching a crop at the edge asks for places up to half a pixel outside, which must not become a dark rim.
+        fill = self.fill if self._any(REACHING_OUT) else "border"
+        return resample(images, matrices, interpolation, fill)
+
+
+def _ordered(name: str, limits: tuple[float, float], highest: float | None = None) -> tuple[float, float]:
+    low, high = limits
+    if low > high:
+        raise UserError(f"augmentation.{name}: [{low}, {high}] is upside down; write [{high}, {low}].")
+    if highest is not None and high > highest:
+        raise UserError(
+            f"augmentation.{name}: a crop cannot be larger than its image, but {high} > {highest}; "
+            f"write [{min(low, highest)}, {highest}], or shrink images with augmentation.scale."
+        )
+    return low, high
+
+
+def _compact(value: float | str | tuple[float, float]) -> str:
+    return f"{value[0]:g}-{value[1]:g}" if isinstance(value, tuple) else str(value)

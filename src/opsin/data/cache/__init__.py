@@ -1,0 +1,1 @@
+"""Decoded images and computed features on disk."""

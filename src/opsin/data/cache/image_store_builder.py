@@ -1,0 +1,140 @@
+"""The building of a store: decoded in parallel, written beside its place, and moved there whole."""
+
+import csv
+import json
+import os
+import shutil
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+import PIL
+from numpy.typing import NDArray
+
+from opsin.data.decode import BadImage
+from opsin.data.cache.files import check_space, clear_leftovers, naming, progress, sync, sync_folder, turn
+from opsin.data.source import Images
+
+Fit = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
+
+_WHAT = "The decoded images"
+_BLOCK = 32  # images to a task: enough that small images do not pay for the queue
+
+
+class _Block(NamedTuple):
+    pixels: NDArray[np.uint8] | None
+    kept: list[int]
+    bad: list[tuple[int, str, str]]  # index, location, reason
+
+
+def build(
+    images: Images,
+    folder: Path,
+    facts: dict[str, Any],
+    fit: Fit,
+    workers: int | None,
+    *,
+    trusted: Callable[[], bool],
+) -> None:
+    """Build a store in its folder, unless another process does so meanwhile.
+
+    Args:
+        images: What to decode.
+        folder: Where the store will appear; its parent is made.
+        facts: Plain values to record in meta.json.
+        fit: Brings the pixels ``(H, W, C)`` of one image to the size of the store.
+        workers: Threads; None: one per core of this process.
+        trusted: Whether the folder holds a sound store, asked once it is this process's turn.
+
+    Raises:
+        UserError: The disk is full, or the folder cannot be written to.
+    """
+    with naming(folder.parent, _WHAT):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with turn(folder, "decodes the same images"):
+            if trusted():
+                return
+            unfinished = folder.with_name(folder.name + ".building")
+            shutil.rmtree(unfinished, ignore_errors=True)
+            clear_leftovers(folder.parent)
+            try:
+                unfinished.mkdir()
+                _write(unfinished, _decode(images, fit, workers or cores()), images, facts)
+                shutil.rmtree(folder, ignore_errors=True)
+                unfinished.rename(folder)
+                sync_folder(folder.parent)
+            except BaseException:
+                shutil.rmtree(unfinished, ignore_errors=True)
+                raise
+
+
+def _decode(images: Images, fit: Fit, workers: int) -> Iterator[_Block]:
+    """Blocks of images in order, decoded by threads: Pillow lets go of the interpreter's lock while it works."""
+
+    def block(start: int) -> _Block:
+        pixels, kept, bad = [], [], []
+        for index in range(start, min(start + _BLOCK, len(images))):
+            try:
+                pixels.append(fit(images.read(index)))
+                kept.append(index)
+            except BadImage as error:
+                bad.append((index, images.locate(index), str(error)))
+        return _Block(np.stack(pixels) if pixels else None, kept, bad)
+
+    waiting: deque[Future[_Block]] = deque()
+    with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
+        try:
+            for start in range(0, len(images), _BLOCK):
+                waiting.append(pool.submit(block, start))
+                if len(waiting) > 4 * workers:  # bounds the memory, should the disk be the slower
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _write(place: Path, blocks: Iterator[_Block], images: Images, facts: dict[str, Any]) -> None:
+    """Write all files of a store, and make sure that they are on the disk."""
+    kept: list[int] = []
+    bad: list[tuple[int, str, str]] = []
+    shape: tuple[int, ...] = (0, 1, 1, 1)
+    with (place / "pixels.npy").open("wb") as file, progress(len(images), "decoding images, once") as advance:
+        for block in blocks:
+            if block.pixels is not None:
+                if not kept:
+                    shape = block.pixels.shape
+                    check_space(place, len(images) * block.pixels[0].nbytes, _WHAT)
+                    _write_header(file, (len(images), *shape[1:]))
+                file.write(block.pixels.data)
+            kept += block.kept
+            bad += block.bad
+            advance(len(block.kept) + len(block.bad))
+        file.seek(0)  # only now is their number known; numpy pads the header, so its length stays
+        _write_header(file, (len(kept), *shape[1:]))
+        sync(file)
+    for name, array in (("targets", images.targets[kept]), ("kept", kept)):
+        with (place / f"{name}.npy").open("wb") as file:
+            np.save(file, np.asarray(array, np.int64))
+            sync(file)
+    with (place / "bad_images.csv").open("w", newline="", encoding="utf-8", errors="backslashreplace") as text:
+        csv.writer(text).writerows([("index", "location", "reason"), *bad])
+        sync(text)
+    with (place / "meta.json").open("w", encoding="utf-8") as text:
+        json.dump(facts | {"count": len(kept), "bad": len(bad), "pillow": PIL.__version__}, text, indent=2)
+        sync(text)
+    sync_folder(place)
+
+
+def _write_header(file: IO[bytes], shape: tuple[int, ...]) -> None:
+    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+
+
+def cores() -> int:
+    """The cores this process may use, which a container or a scheduler may have limited."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,126 @@
+"""CIFAR-10, as its authors' Python pickles or as a folder of images."""
+
+import hashlib
+import io
+import pickle
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from opsin.data.source import ArrayImages, Images, Source, Split
+from opsin.data.datasets.download import DownloadError, fetch, missing_data, write_whole
+from opsin.data.datasets.image_folder import folder_splits
+from opsin.errors import UserError
+
+# The order of the labels in the pickles; also the alphabet's.
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+_FOLDER = "cifar-10-batches-py"
+_ARCHIVE = "cifar-10-python.tar.gz"
+_ARCHIVE_MD5 = "c58f30108f718f92721af3b95e74349a"  # as in torchvision.datasets
+_MIRRORS = ("https://www.cs.toronto.edu/~kriz/",)
+_BATCHES: Final[dict[Split, tuple[str, ...]]] = {
+    "train": tuple(f"data_batch_{number}" for number in range(1, 6)),
+    "test": ("test_batch",),
+}
+_WANTED = f"the folder {_FOLDER}, or {_ARCHIVE}, or the image folders train/<class>/ and test/<class>/,"
+
+
+def cifar10(data_dir: str = "data", path: str | None = None, download: bool = True) -> Source:
+    """50,000 training and 10,000 test photographs in ten classes, 32x32 RGB.
+
+    Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009,
+    https://www.cs.toronto.edu/~kriz/cifar.html. Mean and std are those of the training images.
+
+    Args:
+        data_dir: Holds `cifar-10-batches-py`, as torchvision lays it out, or an image folder `cifar10`; a
+            download goes there.
+        path: A folder with the pickles, with their archive, or with image folders `train/<class>` and
+            `test/<class>`, instead.
+        download: Fetch what is missing.
+
+    Raises:
+        UserError: The data are missing and cannot be fetched, or are damaged.
+    """
+    root = Path(data_dir if path is None else path).expanduser()
+    splits = _open(root)
+    if splits is None and path is None:
+        splits = _open(root / "cifar10")
+    if splits is None and path is None and download:
+        _unpack(_fetch(root), root / _FOLDER)
+        splits = _open(root)
+    if splits is None:
+        reason = "nothing of it was found." if path is not None else "datamodule.download=false."
+        raise missing_data("CIFAR-10", _WANTED, [root], reason)
+    mean, std = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+    return Source("cifar10", CLASSES, 3, (32, 32), mean, std, splits)
+
+
+def _open(root: Path) -> Mapping[Split, Images] | None:
+    """The splits found in a folder, whichever the layout; None if there are none."""
+    for folder in (root / _FOLDER, root):
+        if all((folder / name).is_file() for names in _BATCHES.values() for name in names):
+            return {split: _batches(folder, split) for split in _BATCHES}
+    archive = root / _ARCHIVE
+    if archive.is_file():
+        content = archive.read_bytes()
+        if hashlib.md5(content, usedforsecurity=False).hexdigest() != _ARCHIVE_MD5:
+            raise UserError(f"{archive} is not whole: its md5 is not {_ARCHIVE_MD5}. Delete it, then run again.")
+        _unpack(content, root / _FOLDER)
+        return _open(root)
+    if (root / "train").is_dir():
+        _, splits = folder_splits(root, 3, {name: name for name in CLASSES})
+        return splits
+    return None
+
+
+def _fetch(root: Path) -> bytes:
+    try:
+        return fetch(_MIRRORS, _ARCHIVE, _ARCHIVE_MD5)
+    except DownloadError as error:
+        reason = f"it could not be fetched.\n  {error}"
+        raise missing_data("CIFAR-10", _WANTED, [root], reason) from error
+
+
+def _unpack(archive: bytes, folder: Path) -> None:
+    with tarfile.open(fileobj=io.BytesIO(archive)) as members:
+        for name in [name for names in _BATCHES.values() for name in names]:
+            member = members.extractfile(f"{_FOLDER}/{name}")
+            assert member is not None  # the archive's checksum is known
+            write_whole(member.read(), folder / name)
+
+
+def _batches(folder: Path, split: Split) -> ArrayImages:
+    pixels, labels = [], []
+    for name in _BATCHES[split]:
+        file = folder / name
+        try:
+            with file.open("rb") as opened:
+                batch = _BatchUnpickler(opened, encoding="latin1").load()
+            # A row is one image: 1,024 red values, then green, then blue.
+            pixels.append(np.asarray(batch["data"], np.uint8).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
+            labels.append(np.asarray(batch["labels"], np.int64))
+            if len(pixels[-1]) != len(labels[-1]) or not set(batch["labels"]) <= set(range(len(CLASSES))):
+                raise ValueError("its images and labels do not go together")
+        except (OSError, EOFError, pickle.UnpicklingError, LookupError, TypeError, ValueError) as error:
+            raise UserError(f"{file} is damaged ({error}). Delete it, then run again or put it there again.") from error
+    return ArrayImages(np.concatenate(pixels), np.concatenate(labels), f"cifar10 {split}")
+
+
+class _BatchUnpickler(pickle.Unpickler):
+    """Reads NumPy arrays and plain values, and refuses to run anything else that a pickle may name."""
+
+    _ALLOWED: Final[dict[str, Any]] = {
+        "_reconstruct": np.empty(0).__reduce__()[0],  # moved between NumPy 1 and 2
+        "ndarray": np.ndarray,
+        "dtype": np.dtype,
+    }
+
+    def find_class(self, module: str, name: str) -> Any:
+        """The three names that an array needs, wherever the NumPy that wrote it had them."""
+        if module.split(".")[0] != "numpy" or name not in self._ALLOWED:
+            raise pickle.UnpicklingError(f"it names {module}.{name}, which no CIFAR-10 file does")
+        return self._ALLOWED[name]

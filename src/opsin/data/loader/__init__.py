@@ -1,0 +1,1 @@
+"""Order of the images, batches, and the cache on the device."""

@@ -1,0 +1,161 @@
+"""Downloads, from a server of the test's own: what is trusted, what is tried again, what is said."""
+
+import gzip
+import hashlib
+import socket
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from opsin.data.datasets import mnist
+from opsin.data.datasets import mnist
+from opsin.data.datasets.download import DownloadError, fetch, write_whole
+from opsin.errors import UserError
+
+
+class Server:
+    """Answers each path by its list of (status, body, announced length); the last answer is repeated."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, list[tuple[int, bytes, int]]] = {}
+        self.asked: list[str] = []
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                server.asked.append(self.path)
+                answers = server.answers.get(self.path, [(404, b"", 0)])
+                status, body, length = answers.pop(0) if len(answers) > 1 else answers[0]
+                self.send_response(status)
+                self.send_header("Content-Length", str(length))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.http.server_port}/"
+
+    def serve(self, path: str, *bodies: bytes | int) -> None:
+        self.answers[path] = [(body, b"", 0) if isinstance(body, int) else (200, body, len(body)) for body in bodies]
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    server = Server()
+    thread = threading.Thread(target=server.http.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield server
+    server.http.shutdown()
+    server.http.server_close()
+    thread.join()
+
+
+def md5(content: bytes) -> str:
+    return hashlib.md5(content).hexdigest()
+
+
+def test_the_first_sound_mirror_wins(server: Server) -> None:
+    server.serve("/bad/file", b"damaged")
+    server.serve("/good/file", b"content")
+    mirrors = [server.url + "none/", server.url + "bad/", server.url + "good/", server.url + "never/"]
+    assert fetch(mirrors, "file", md5(b"content")) == b"content"
+    assert server.asked == ["/none/file", "/bad/file", "/good/file"]
+
+
+def test_every_mirror_is_tried_twice(server: Server) -> None:
+    server.serve("/file", 503, b"content")
+    assert fetch([server.url], "file", md5(b"content")) == b"content"
+    assert server.asked == ["/file", "/file"]
+
+
+def test_a_connection_that_breaks_off_is_not_trusted(server: Server) -> None:
+    server.answers["/file"] = [(200, b"cont", 7), (200, b"content", 7)]
+    assert fetch([server.url], "file", md5(b"content")) == b"content"
+
+
+def test_all_reasons_are_told_once(server: Server) -> None:
+    server.serve("/wrong/file", b"other")
+    with pytest.raises(DownloadError) as raised:
+        fetch([server.url, server.url + "wrong/", "http://127.0.0.1:1/"], "file", md5(b"content"))
+    first, second, third = str(raised.value).split("\n  ")
+    assert first == f"{server.url}file: HTTP Error 404: Not Found"
+    assert second == f"{server.url}wrong/file: its md5 is {md5(b'other')}, not {md5(b'content')}"
+    assert third == "http://127.0.0.1:1/file: <urlopen error [Errno 111] Connection refused>"
+
+
+def test_a_server_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("opsin.data.datasets.download._TIMEOUT", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        url = f"http://127.0.0.1:{mute.getsockname()[1]}/"
+        with pytest.raises(DownloadError, match=r"timed out$"):
+            fetch([url], "file", "")
+
+
+def test_files_appear_whole_and_leave_nothing_beside(tmp_path: Path) -> None:
+    write_whole(b"one", tmp_path / "deep" / "file")
+    write_whole(b"two", tmp_path / "deep" / "file")
+    assert [(path.name, path.read_bytes()) for path in (tmp_path / "deep").iterdir()] == [("file", b"two")]
+
+
+def idx_files() -> dict[str, bytes]:
+    rng = np.random.default_rng(0)
+    files = {}
+    for prefix, count in (("train", 6), ("t10k", 4)):
+        pixels = rng.integers(0, 256, (count, 28, 28), dtype=np.uint8)
+        labels = rng.integers(0, 10, count, dtype=np.uint8)
+        for name, values in ((f"{prefix}-images-idx3-ubyte", pixels), (f"{prefix}-labels-idx1-ubyte", labels)):
+            header = bytes([0, 0, 8, values.ndim]) + np.array(values.shape, ">i4").tobytes()
+            files[name] = header + values.tobytes()
+    return files
+
+
+def test_mnist_is_fetched_unpacked_and_not_fetched_again(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed = {name: gzip.compress(content) for name, content in idx_files().items()}
+    for name, content in packed.items():
+        server.serve(f"/{name}.gz", content)
+    sums = {name: md5(content) for name, content in packed.items()}
+    monkeypatch.setattr(idx, "_MNIST", replace(mnist._MNIST, mirrors=(server.url,), md5=sums))
+    first = mnist(data_dir=str(tmp_path))
+    assert sorted(path.name for path in (tmp_path / "MNIST" / "raw").iterdir()) == sorted(packed)
+    assert [len(first.splits[split]) for split in ("train", "test")] == [6, 4]
+    asked = len(server.asked)
+    assert mnist(data_dir=str(tmp_path)).splits["train"].fingerprint == first.splits["train"].fingerprint
+    assert len(server.asked) == asked
+
+
+def test_without_network_one_message_says_it_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(idx, "_MNIST", replace(mnist._MNIST, mirrors=("http://127.0.0.1:1/",)))
+    with pytest.raises(UserError) as raised:
+        mnist(data_dir=str(tmp_path))
+    assert str(raised.value) == (
+        "MNIST is not here: it could not be fetched.\n"
+        "  http://127.0.0.1:1/train-images-idx3-ubyte.gz: <urlopen error [Errno 111] Connection refused>\n"
+        "Put train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte "
+        f"(each plain or .gz) into\n  {tmp_path}/MNIST/raw\n"
+        "or say where it is with datamodule.path=FOLDER.\n"
+        "Without network, datamodule=digits works: its images come with scikit-learn."
+    )
+    assert not (tmp_path / "MNIST").exists()
+
+
+def test_addresses_and_checksums_are_torchvisions() -> None:
+    torchvision = pytest.importorskip("torchvision")
+    for facts, known in (
+        (mnist._MNIST, torchvision.datasets.MNIST),
+        (mnist._FASHION_MNIST, torchvision.datasets.FashionMNIST),
+    ):
+        assert {f"{name}.gz": digest for name, digest in facts.md5.items()} == dict(known.resources)
+        assert facts.mirrors[0] == known.mirrors[0]
+        assert known.__name__ == facts.folder.split("/")[0]
+    assert mnist._FASHION_MNIST.classes == tuple(torchvision.datasets.FashionMNIST.classes)

@@ -1,0 +1,343 @@
+"""Hugging Face datasets, written locally here; the hub itself is never asked."""
+
+import io
+import pickle
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import datasets
+import huggingface_hub
+import numpy as np
+import pytest
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value
+from PIL import Image as PILImage
+
+from opsin.data.decode import BadImage
+from opsin.data.datasets import cats_vs_dogs, hugging_face
+from opsin.data.datasets import hugging_face
+from opsin.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    datasets.disable_progress_bars()
+    yield
+    datasets.enable_progress_bars()
+
+
+def png(shade: int) -> bytes:
+    file = io.BytesIO()
+    PILImage.new("RGB", (7, 5), (shade,) * 3).save(file, "PNG")
+    return file.getvalue()
+
+
+def damaged_png() -> bytes:
+    """Noise, which does not compress, cut in the middle of its pixels."""
+    file = io.BytesIO()
+    PILImage.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(file, "PNG")
+    return file.getvalue()[:1500]
+
+
+def rows(labels: list[Any], kind: Any, image: Any = None, **more: Any) -> Dataset:
+    """Images whose shade is their row, with a label column `label`."""
+    image = Image() if image is None else image
+    pictures = [{"bytes": png(n), "path": None} if isinstance(image, Image) else png(n) for n in range(len(labels))]
+    columns = {"picture": pictures, "label": labels, **{name: values for name, (values, _) in more.items()}}
+    features = {"picture": image, "label": kind, **{name: feature for name, (_, feature) in more.items()}}
+    return Dataset.from_dict(columns, features=Features(features))
+
+
+BIRDS = ClassLabel(names=["robin", "wren"])
+
+
+def test_saved_splits_with_a_class_label(tmp_path: Path) -> None:
+    parts = {"train": rows([1, 0, 1], BIRDS), "validation": rows([0, 1], BIRDS), "test": rows([1], BIRDS)}
+    DatasetDict(parts).save_to_disk(tmp_path / "birds")
+    source = hugging_face(str(tmp_path / "birds"))
+    assert source.classes == ("robin", "wren")
+    assert (source.channels, source.size, source.mean) == (3, (224, 224), None)
+    targets = {split: images.targets.tolist() for split, images in source.splits.items()}
+    assert targets == {"train": [1, 0, 1], "val": [0, 1], "test": [1]}
+    train = source.splits["train"]
+    assert train.targets.dtype == np.int64
+    assert [train.read(index).tolist() for index in range(3)] == [np.full((5, 7, 3), n).tolist() for n in range(3)]
+    assert source.splits["val"].locate(1) == f"{tmp_path}/birds val, image 1"
+    grey = hugging_face(str(tmp_path / "birds"), channels=1, size=(32, 48))
+    assert (grey.channels, grey.size, grey.splits["train"].read(2).shape) == (1, (32, 48), (5, 7, 1))
+
+
+def test_one_saved_heap_is_train(tmp_path: Path) -> None:
+    rows([1, 0, 1], BIRDS).save_to_disk(tmp_path / "birds")
+    assert list(hugging_face(str(tmp_path / "birds")).splits) == ["train"]
+
+
+@pytest.mark.parametrize("name", ["validation", "valid", "val", "dev"])
+def test_parquet_and_split_names(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "birds"
+    folder.mkdir()
+    rows([1, 0, 1], BIRDS).to_parquet(folder / "train-00000.parquet")
+    rows([0, 1], BIRDS).to_parquet(folder / f"{name}-00000.parquet")
+    source = hugging_face(str(folder))
+    assert {split: len(images) for split, images in source.splits.items()} == {"train": 3, "val": 2}
+    assert source.splits["train"].read(2)[0, 0, 0] == 2
+
+
+def test_parquet_of_plain_bytes_needs_the_column_named(tmp_path: Path) -> None:
+    folder = tmp_path / "birds"
+    folder.mkdir()
+    rows([1, 0, 1], BIRDS, image=Value("binary")).to_parquet(folder / "train.parquet")
+    with pytest.raises(UserError) as raised:
+        hugging_face(str(folder))
+    assert str(raised.value) == (
+        f"{folder}: its columns are picture (binary), label (int64). Which holds the images? "
+        "Say datamodule.image_column=NAME."
+    )
+    assert hugging_face(str(folder), image_column="picture").splits["train"].read(2)[0, 0, 0] == 2
+
+
+def test_a_folder_of_image_files(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        for shade, name in enumerate(("robin", "wren")):
+            (tmp_path / "birds" / split / name).mkdir(parents=True)
+            (tmp_path / "birds" / split / name / "1.png").write_bytes(png(shade))
+    (tmp_path / "birds" / "train" / "wren" / "2.png").write_bytes(damaged_png())
+    source = hugging_face(str(tmp_path / "birds"))
+    assert source.classes == ("robin", "wren")
+    train = source.splits["train"]
+    assert train.targets.tolist() == [0, 1, 1]
+    assert train.read(1)[0, 0, 0] == 1
+    with pytest.raises(BadImage, match=r"^damaged: "):
+        train.read(2)
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "classes"),
+    [
+        (Value("string"), ["wren", "robin", "wren"], ("robin", "wren")),
+        (Value("int64"), [10, 9, 10], ("9", "10")),
+        (Value("bool"), [True, False, True], ("False", "True")),
+    ],
+    ids=["string", "int64", "bool"],
+)
+def test_plain_labels_become_sorted_classes(
+    tmp_path: Path, kind: Value, values: list[Any], classes: tuple[str, ...]
+) -> None:
+    note = {"note": ([0.5] * 3, Value("float32"))}
+    rows(values, kind, **note).save_to_disk(tmp_path / "birds")
+    source = hugging_face(str(tmp_path / "birds"))
+    assert source.classes == classes
+    assert source.splits["train"].targets.tolist() == [1, 0, 1]
+
+
+def test_hidden_test_labels_leave_the_split_out(tmp_path: Path) -> None:
+    DatasetDict(train=rows([1, 0], BIRDS), test=rows([-1, -1], BIRDS)).save_to_disk(tmp_path / "birds")
+    assert list(hugging_face(str(tmp_path / "birds")).splits) == ["train"]
+    DatasetDict(train=rows(["b", "a"], Value("string")), test=rows([None, None], Value("string"))).save_to_disk(
+        tmp_path / "more"
+    )
+    assert list(hugging_face(str(tmp_path / "more")).splits) == ["train"]
+
+
+def refusal(folder: Path, **options: Any) -> str:
+    with pytest.raises(UserError) as raised:
+        hugging_face(str(folder), **options)
+    return str(raised.value)
+
+
+def test_labels_that_cannot_be_used(tmp_path: Path) -> None:
+    folder = tmp_path / "birds"
+    DatasetDict(train=rows([-1, -1], BIRDS)).save_to_disk(folder / "1")
+    assert refusal(folder / "1") == f"{folder}/1: the training labels in column 'label' are hidden (-1 or empty)."
+    DatasetDict(train=rows([1, -1, 0], BIRDS)).save_to_disk(folder / "2")
+    assert refusal(folder / "2") == (
+        f"{folder}/2 train: 1 of 3 labels in column 'label' are -1 or empty. Remove those rows."
+    )
+    strings = Value("string")
+    DatasetDict(train=rows(["cat", "dog"], strings), test=rows(["dgo", "cat"], strings)).save_to_disk(folder / "3")
+    assert refusal(folder / "3") == (
+        f"{folder}/3 test: label 'dgo' is not a class of train (cat, dog). Did you mean 'dog'?"
+    )
+    DatasetDict(train=rows(["cat", "cat"], strings)).save_to_disk(folder / "4")
+    assert refusal(folder / "4") == f"{folder}/4: column 'label' has one class only, 'cat'; two are needed."
+    other = ClassLabel(names=["wren", "robin"])
+    for split, kind in (("train", BIRDS), ("test", other)):
+        rows([0, 1], kind).save_to_disk(folder / "5" / split)
+    (folder / "5" / "dataset_dict.json").write_text('{"splits": ["train", "test"]}')
+    assert refusal(folder / "5") == (
+        f"{folder}/5 test: the classes of column 'label' are wren, robin; in train they are robin, wren."
+    )
+
+
+def test_columns_that_are_not_clear(tmp_path: Path) -> None:
+    folder = tmp_path / "birds"
+    both = {"coarse": ([0, 1], ClassLabel(names=["a", "b"])), "picture2": ([None, None], Image())}
+    part = rows([1, 0], BIRDS, **both).rename_column("label", "fine")
+    part.save_to_disk(folder)
+    columns = "picture (Image), fine (int64), coarse (int64), picture2 (Image)"
+    assert refusal(folder) == (
+        f"{folder}: its columns are {columns}. Which holds the images? Say datamodule.image_column=NAME."
+    )
+    assert refusal(folder, image_column="picture") == (
+        f"{folder}: its columns are {columns}. Which holds the labels? Say datamodule.label_column=NAME."
+    )
+    assert refusal(folder, image_column="pictures", label_column="fine") == (
+        f"{folder} has no column 'pictures' (datamodule.image_column), only {columns}. Did you mean 'picture'?"
+    )
+    assert refusal(folder, image_column="fine", label_column="coarse") == (
+        f"{folder}: column 'fine' holds no images; the columns are {columns}."
+    )
+    assert refusal(folder, image_column="picture", label_column="picture2") == (
+        f"{folder}: column 'picture2' holds no labels; the columns are {columns}."
+    )
+    source = hugging_face(str(folder), image_column="picture", label_column="coarse")
+    assert source.classes == ("a", "b")
+    empty = hugging_face(str(folder), image_column="picture2", label_column="fine").splits["train"]
+    with pytest.raises(BadImage, match=r"^no image in this row$"):
+        empty.read(0)
+
+
+def test_a_column_called_label_wins_among_several(tmp_path: Path) -> None:
+    rows([1, 0], BIRDS, camera=([0, 1], ClassLabel(names=["a", "b"]))).save_to_disk(tmp_path / "birds")
+    assert hugging_face(str(tmp_path / "birds")).classes == ("robin", "wren")
+
+
+def test_splits_that_are_not_ours(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    DatasetDict(train=rows([1, 0], BIRDS), extra=rows([1], BIRDS)).save_to_disk(tmp_path / "1")
+    assert list(hugging_face(str(tmp_path / "1")).splits) == ["train"]
+    assert f"{tmp_path}/1: left out 'extra', which is not train, validation or test" in caplog.text
+    DatasetDict(full=rows([1, 0], BIRDS)).save_to_disk(tmp_path / "2")
+    assert list(hugging_face(str(tmp_path / "2")).splits) == ["train"]
+    DatasetDict(test=rows([1, 0], BIRDS), extra=rows([1], BIRDS)).save_to_disk(tmp_path / "3")
+    assert refusal(tmp_path / "3") == f"{tmp_path}/3 has no split 'train', only 'test', 'extra'."
+
+
+def test_bad_images_are_found_and_rows_survive_pickling_and_threads(tmp_path: Path) -> None:
+    part = rows([1, 0] * 10, BIRDS)
+    bad = part.cast_column("picture", Image(decode=False)).map(
+        lambda row, n: {"picture": {"bytes": b"no image" if n == 3 else row["picture"]["bytes"], "path": None}},
+        with_indices=True,
+    )
+    bad.cast_column("picture", Image()).save_to_disk(tmp_path / "birds")
+    train = hugging_face(str(tmp_path / "birds")).splits["train"]
+    with pytest.raises(BadImage, match=r"^not an image"):
+        train.read(3)
+    other = pickle.loads(pickle.dumps(train))
+    assert other.fingerprint == train.fingerprint
+    good = [index for index in range(20) if index != 3]
+    with ThreadPoolExecutor(4) as pool:
+        assert [int(pixels[0, 0, 0]) for pixels in pool.map(other.read, good)] == good
+
+
+def test_fingerprint_is_stable_and_follows_rows_labels_and_channels(tmp_path: Path) -> None:
+    rows([1, 0], BIRDS).save_to_disk(tmp_path / "1")
+    first = hugging_face(str(tmp_path / "1")).splits["train"].fingerprint
+    assert hugging_face(str(tmp_path / "1")).splits["train"].fingerprint == first
+    rows([0, 1], BIRDS).save_to_disk(tmp_path / "2")
+    rows([1, 0, 1], BIRDS).save_to_disk(tmp_path / "3")
+    others = [hugging_face(str(tmp_path / name)).splits["train"].fingerprint for name in "23"]
+    grey = hugging_face(str(tmp_path / "1"), channels=1).splits["train"].fingerprint
+    assert len({first, grey, *others}) == 4
+
+
+def test_places_that_hold_no_dataset(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    message = refusal(tmp_path / "empty")
+    assert message.startswith(f"Hugging Face datasets cannot read {tmp_path}/empty: ")
+    assert message.endswith("\nIt must have been written by save_to_disk, or hold parquet files, or folders of images.")
+    assert refusal(tmp_path / "absent") == (
+        f"There is no folder {tmp_path}/absent, and '{tmp_path}/absent' is not an id like 'ylecun/mnist'."
+    )
+    (tmp_path / "file").touch()
+    assert refusal(tmp_path / "file") == (
+        f"{tmp_path}/file is a file; datamodule.path must be the folder that holds the dataset."
+    )
+
+
+OFFLINE = (
+    f"Fetch it where there is network and copy Hugging Face's cache ({datasets.config.HF_CACHE_HOME}) here, or write "
+    "it to a folder with datasets.load_dataset(...).save_to_disk(FOLDER) and give datamodule.path=FOLDER.\n"
+    "Without network, datamodule=digits works: its images come with scikit-learn."
+)
+
+
+def test_offline_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError) as raised:
+        hugging_face("someone/birds")
+    assert str(raised.value) == (
+        f"The Hugging Face dataset 'someone/birds' could not be fetched.\n  HF_HUB_OFFLINE is set.\n{OFFLINE}"
+    )
+    for module in (datasets.config, huggingface_hub.constants):
+        monkeypatch.setattr(module, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:1")
+    start = time.monotonic()
+    with pytest.raises(UserError) as raised:
+        hugging_face("someone/birds")
+    assert time.monotonic() - start < 5  # left to itself, `datasets` tries for 23 s
+    assert str(raised.value) == (
+        "The Hugging Face dataset 'someone/birds' could not be fetched.\n"
+        f"  http://127.0.0.1:1 cannot be reached: [Errno 111] Connection refused\n{OFFLINE}"
+    )
+    assert not datasets.config.HF_HUB_OFFLINE
+    assert not huggingface_hub.constants.HF_HUB_OFFLINE
+
+
+def test_what_was_fetched_before_is_read_offline(tmp_path: Path) -> None:
+    folder = tmp_path / "birds"
+    folder.mkdir()
+    rows([1, 0, 1], BIRDS).to_parquet(folder / "train.parquet")
+    datasets.load_dataset(str(folder))
+    # Where the library keeps a hub dataset: NAMESPACE___NAME/CONFIG/VERSION/HASH.
+    (local,) = (tmp_path / "cache").glob("*/*/*/*/dataset_info.json")
+    (tmp_path / "cache" / "someone___birds").mkdir()
+    local.parents[2].rename(tmp_path / "cache" / "someone___birds" / local.parents[2].name)
+    for file in (tmp_path / "cache").rglob("parquet-train.arrow"):
+        file.rename(file.with_name("birds-train.arrow"))
+    source = hugging_face("someone/birds")
+    assert (source.name, source.classes) == ("someone/birds", ("robin", "wren"))
+    assert source.splits["train"].read(2)[0, 0, 0] == 2
+
+
+def test_cats_vs_dogs_comes_from_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def load_dataset(path: str, name: str | None, revision: str | None) -> DatasetDict:
+        asked.append((path, name, revision))
+        part = rows([0, 1, 1], ClassLabel(names=["cat", "dog"])).rename_columns({"picture": "image", "label": "labels"})
+        return DatasetDict(train=part)
+
+    monkeypatch.setattr(hub, "_hub_trouble", lambda: "")
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    source = cats_vs_dogs(data_dir=str(tmp_path))
+    assert asked == [("microsoft/cats_vs_dogs", None, None)]
+    assert (source.name, source.classes, source.size) == ("cats_vs_dogs", ("cat", "dog"), (150, 150))
+    assert source.splits["train"].targets.tolist() == [0, 1, 1]
+    assert source.splits["train"].locate(2) == "microsoft/cats_vs_dogs train, image 2"
+
+
+def test_cats_vs_dogs_offline(tmp_path: Path) -> None:
+    with pytest.raises(UserError) as raised:
+        cats_vs_dogs(data_dir=str(tmp_path))
+    first, second, *_, place, option, offline = str(raised.value).splitlines()
+    assert first == "Cats vs dogs is not here: microsoft/cats_vs_dogs could not be fetched."
+    assert second == "  HF_HUB_OFFLINE is set."
+    assert place == f"  {tmp_path}"
+    assert option == "or say where it is with datamodule.path=FOLDER."
+    assert offline == "Without network, datamodule=digits works: its images come with scikit-learn."
+
+
+def test_what_the_hub_refuses_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load_dataset(*_: object, **__: object) -> DatasetDict:
+        raise datasets.exceptions.DatasetNotFoundError("Dataset 'someone/birds' doesn't exist on the Hub.\nmore")
+
+    monkeypatch.setattr(hub, "_hub_trouble", lambda: "")
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    with pytest.raises(UserError) as raised:
+        hugging_face("someone/birds")
+    assert str(raised.value).splitlines()[1] == "  Dataset 'someone/birds' doesn't exist on the Hub."

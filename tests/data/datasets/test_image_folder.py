@@ -1,0 +1,290 @@
+"""Folders of class folders: layouts made here, and every refusal read in full."""
+
+import os
+import pickle
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from opsin.data.decode import BadImage
+from opsin.data.datasets import cats_vs_dogs, image_folder, loose_images
+from opsin.errors import UserError
+
+
+def image(path: Path, shade: int = 0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (7, 5), (shade, shade, shade)).save(path)
+    return path
+
+
+def layout(root: Path, *files: str) -> str:
+    for shade, file in enumerate(files):
+        image(root / file, shade)
+    return str(root)
+
+
+def refusal(path: Path | str) -> str:
+    with pytest.raises(UserError) as raised:
+        image_folder(str(path))
+    return str(raised.value)
+
+
+def test_one_heap_is_train_with_sorted_classes_and_files(tmp_path: Path) -> None:
+    source = image_folder(layout(tmp_path / "birds", "wren/2.png", "robin/b.png", "wren/1.png", "robin/a/c.png"))
+    assert source.name == "birds"
+    assert source.classes == ("robin", "wren")
+    assert (source.channels, source.size, source.mean, source.std) == (3, (224, 224), None, None)
+    assert list(source.splits) == ["train"]
+    train = source.splits["train"]
+    places = [train.locate(index) for index in range(len(train))]
+    assert places == [
+        str(tmp_path / "birds" / file) for file in ("robin/a/c.png", "robin/b.png", "wren/1.png", "wren/2.png")
+    ]
+    assert train.targets.tolist() == [0, 0, 1, 1]
+    assert train.targets.dtype == np.int64
+    assert [int(train.read(index)[0, 0, 0]) for index in range(4)] == [3, 1, 2, 0]
+    assert train.read(0).shape == (5, 7, 3)
+
+
+def test_grey_and_size_are_as_asked(tmp_path: Path) -> None:
+    source = image_folder(layout(tmp_path, "a/1.png", "b/1.png"), channels=1, size=(32, 48))
+    assert (source.channels, source.size) == (1, (32, 48))
+    assert source.splits["train"].read(1).shape == (5, 7, 1)
+
+
+@pytest.mark.parametrize("val", ["val", "validation", "valid", "Validation"])
+def test_ready_made_splits_are_taken(tmp_path: Path, val: str) -> None:
+    source = image_folder(
+        layout(
+            tmp_path,
+            "Train/a/1.png",
+            "Train/b/1.png",
+            f"{val}/b/2.png",
+            f"{val}/a/2.png",
+            "test/a/3.png",
+            "test/b/3.png",
+        )
+    )
+    assert {split: len(images) for split, images in source.splits.items()} == {"train": 2, "val": 2, "test": 2}
+    assert source.splits["val"].locate(0) == str(tmp_path / val / "a" / "2.png")
+
+
+def test_classes_named_like_splits_are_classes(tmp_path: Path) -> None:
+    assert image_folder(layout(tmp_path / "tickets", "valid/1.png", "void/1.png")).classes == ("valid", "void")
+    assert image_folder(layout(tmp_path / "vehicles", "train/1.png", "bus/1.png")).classes == ("bus", "train")
+
+
+def test_clutter_is_passed_over_and_the_rest_is_reported_by_reading(tmp_path: Path) -> None:
+    root = Path(
+        layout(tmp_path, "a/1.png", "b/1.png", "__MACOSX/a/1.png", ".git/x.png", "a/.hidden.png", "b/@eaDir/1.png")
+    )
+    for name in ("a/._1.png", "a/Thumbs.db", "a/notes.TXT", "b/labels.csv", "b/.DS_Store", "b/desktop.ini"):
+        (root / name).write_bytes(b"no image")
+    (root / "b" / "looks_like.jpg").write_bytes(b"no image")
+    (root / "b" / "without_suffix").write_bytes((root / "b" / "1.png").read_bytes())
+    os.mkfifo(root / "b" / "pipe.png")
+    (root / "b" / "dangling.png").symlink_to(root / "nowhere.png")
+    source = image_folder(str(root))
+    assert source.classes == ("a", "b")
+    train = source.splits["train"]
+    names = [Path(train.locate(index)).name for index in range(len(train))]
+    assert names == ["1.png", "1.png", "dangling.png", "looks_like.jpg", "without_suffix"]
+    with pytest.raises(BadImage, match=r"^cannot be read: No such file"):
+        train.read(2)
+    with pytest.raises(BadImage, match=r"^not an image"):
+        train.read(3)
+    assert train.read(4).shape == (5, 7, 3)
+    assert train.fingerprint
+
+
+def test_links_are_followed_and_loops_end(tmp_path: Path) -> None:
+    elsewhere = image(tmp_path / "elsewhere" / "x.png").parent
+    root = Path(layout(tmp_path / "data", "a/1.png", "b/1.png"))
+    (root / "a" / "loop").symlink_to(root / "a", target_is_directory=True)
+    (root / "a" / "up").symlink_to(root, target_is_directory=True)
+    (root / "c").symlink_to(elsewhere, target_is_directory=True)
+    source = image_folder(str(root))
+    assert source.classes == ("a", "b", "c")
+    assert Path(source.splits["train"].locate(len(source.splits["train"]) - 1)) == root / "c" / "x.png"
+
+
+def test_fingerprint_follows_name_content_class_order_and_channels_only(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    path = layout(root, "a/1.png", "b/1.png")
+    first = image_folder(path).splits["train"].fingerprint
+    assert image_folder(path).splits["train"].fingerprint == first
+    moved = shutil.copytree(root, tmp_path / "moved")  # copies times too
+    assert image_folder(str(moved)).splits["train"].fingerprint == first
+    seen = {first, image_folder(path, channels=1).splits["train"].fingerprint}
+    assert len(seen) == 2
+    state = (root / "a" / "1.png").stat()
+    os.utime(root / "a" / "1.png", ns=(state.st_atime_ns, state.st_mtime_ns + 1))
+    seen.add(image_folder(path).splits["train"].fingerprint)
+    (root / "a" / "1.png").rename(root / "b" / "2.png")
+    image(root / "a" / "1.png")
+    seen.add(image_folder(path).splits["train"].fingerprint)
+    (root / "a").rename(root / "z")
+    seen.add(image_folder(path).splits["train"].fingerprint)
+    assert len(seen) == 5
+
+
+def test_files_can_be_pickled_and_read_by_threads(tmp_path: Path) -> None:
+    train = image_folder(layout(tmp_path, *(f"{name}/{n}.png" for name in "ab" for n in range(20)))).splits["train"]
+    other = pickle.loads(pickle.dumps(train))
+    assert other.fingerprint == train.fingerprint
+    with ThreadPoolExecutor(4) as pool:
+        shades = [int(pixels[0, 0, 0]) for pixels in pool.map(other.read, range(40))]
+    assert sorted(shades) == list(range(40))
+
+
+def test_missing_folder_file_and_empty_folder(tmp_path: Path) -> None:
+    absent = tmp_path / "absent"
+    assert refusal(absent) == f"There is no folder {absent}. Say where the images are with datamodule.path=FOLDER."
+    file = image(tmp_path / "photo.png")
+    assert refusal(file) == f"{file} is a file; datamodule.path must be the folder that holds the class folders."
+    assert refusal(tmp_path) == (
+        f"{tmp_path} holds no class folders. Put the images of each class into one of its own there."
+    )
+
+
+def test_one_class_only_with_the_folder_that_was_meant(tmp_path: Path) -> None:
+    layout(tmp_path, "PetImages/cat/1.png")
+    message = f"{tmp_path} holds one class folder only, 'PetImages'; a classifier needs two."
+    assert refusal(tmp_path) == message
+    layout(tmp_path, "PetImages/dog/1.png")
+    assert refusal(tmp_path) == f"{message} Did you mean datamodule.path={tmp_path / 'PetImages'}?"
+
+
+def test_empty_class(tmp_path: Path) -> None:
+    layout(tmp_path, "a/1.png", "b/1.png")
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "readme.txt").touch()
+    assert refusal(tmp_path) == (
+        f"The class folder {tmp_path / 'c'} holds no images. Put some there, or remove the class."
+    )
+
+
+def test_missing_and_unknown_classes_of_a_split_are_named(tmp_path: Path) -> None:
+    layout(tmp_path, "train/cat/1.png", "train/dog/1.png", "val/Dog/1.png", "val/zebra/1.png", "val/cat/1.png")
+    assert refusal(tmp_path) == (
+        f"The class folders of {tmp_path / 'val'} must be cat, dog.\n"
+        "  'dog' is missing.\n"
+        "  'Dog' is none of them. Did you mean 'dog'?\n"
+        "  'zebra' is none of them."
+    )
+
+
+def test_a_split_without_class_folders(tmp_path: Path) -> None:
+    layout(tmp_path, "train/cat/1.png", "train/dog/1.png", "test/1.png")
+    assert refusal(tmp_path) == (
+        f"The class folders of {tmp_path / 'test'} must be cat, dog.\n  'cat', 'dog' is missing."
+    )
+
+
+def test_two_names_for_one_split(tmp_path: Path) -> None:
+    layout(tmp_path, *(f"{split}/{name}/1.png" for split in ("train", "val", "valid") for name in "ab"))
+    assert (
+        refusal(tmp_path)
+        == f"{tmp_path} has 'val' and 'valid', which mean the same split. Rename or remove one of them."
+    )
+
+
+def test_no_train_among_the_splits(tmp_path: Path) -> None:
+    layout(tmp_path, "test/a/1.png", "test/b/1.png")
+    assert refusal(tmp_path) == (
+        f"{tmp_path} has 'test' but no 'train' with class folders: there is nothing to learn from."
+    )
+
+
+def test_a_misspelt_split(tmp_path: Path) -> None:
+    layout(tmp_path, "train/a/1.png", "train/b/1.png", "valdation/a/1.png", "annotations/boxes/1.png")
+    assert refusal(tmp_path) == (
+        f"{tmp_path / 'valdation'} holds class folders, but 'valdation' names no split (train, val | validation | "
+        "valid, test). Did you mean 'validation'? Rename it or move it away."
+    )
+
+
+def test_splits_below_the_classes(tmp_path: Path) -> None:
+    layout(tmp_path, "bottle/train/1.png", "bottle/test/1.png", "cable/train/1.png")
+    bottle = tmp_path / "bottle"
+    assert refusal(tmp_path) == (
+        f"The class folder {bottle} has a folder 'train' of its own. If it is the dataset, say "
+        f"datamodule.path={bottle}; if it is a class, its splits belong above it, as train/bottle."
+    )
+
+
+@pytest.mark.parametrize("where", ["PetImages", "cats_vs_dogs/PetImages", "cats_vs_dogs"])
+def test_cats_vs_dogs_in_microsofts_layout_is_one_heap(tmp_path: Path, where: str) -> None:
+    layout(tmp_path / where, "Cat/0.jpg", "Cat/1.jpg", "Dog/0.jpg")
+    (tmp_path / where / "Cat" / "666.jpg").touch()
+    (tmp_path / where / "Cat" / "Thumbs.db").write_bytes(b"\xd0\xcf")
+    for source in (cats_vs_dogs(data_dir=str(tmp_path)), cats_vs_dogs(path=str(tmp_path / where))):
+        assert (source.name, source.classes, source.size) == ("cats_vs_dogs", ("cat", "dog"), (150, 150))
+        train = source.splits["train"]
+        assert list(source.splits) == ["train"]
+        assert train.targets.tolist() == [0, 0, 0, 1]
+        with pytest.raises(BadImage, match=r"^zero bytes$"):
+            train.read(2)
+
+
+def test_cats_vs_dogs_with_splits_and_any_folder_names(tmp_path: Path) -> None:
+    layout(tmp_path, "train/dogs/0.jpg", "train/cats/0.jpg", "validation/Dog/1.jpg", "validation/Cat/1.jpg")
+    source = cats_vs_dogs(path=str(tmp_path))
+    assert {split: images.targets.tolist() for split, images in source.splits.items()} == {
+        "train": [0, 1],
+        "val": [0, 1],
+    }
+    assert source.splits["val"].locate(1).endswith("Dog/1.jpg")
+
+
+def test_cats_vs_dogs_refuses_two_folders_for_one_class(tmp_path: Path) -> None:
+    layout(tmp_path, "cat/0.jpg", "cats/0.jpg", "dog/0.jpg")
+    with pytest.raises(UserError) as raised:
+        cats_vs_dogs(path=str(tmp_path))
+    assert str(raised.value) == f"{tmp_path} has 'cat' and 'cats' for the one class 'cat'."
+
+
+def test_cats_vs_dogs_that_are_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UserError) as raised:
+        cats_vs_dogs(path=str(tmp_path / "absent"))
+    assert str(raised.value) == (
+        f"Cats vs dogs is not here: there is no folder {tmp_path / 'absent'}.\n"
+        "Put the folder PetImages with Cat/ and Dog/ (from https://www.microsoft.com/download/details.aspx?id=54765), "
+        "or a folder cats_vs_dogs with train/cat, train/dog and, where you have them, validation/... and test/..., "
+        f"into\n  {tmp_path / 'absent'}\n"
+        "or say where it is with datamodule.path=FOLDER.\n"
+        "Without network, datamodule=digits works: its images come with scikit-learn."
+    )
+
+
+@pytest.mark.realdata
+def test_real_cats_and_dogs(real_data: Path) -> None:
+    for name, train, val in (("cats_vs_dogs_180", 6000, 2000), ("cats_vs_dogs_original", 1400, 602)):
+        source = cats_vs_dogs(path=str(real_data / name))
+        assert {split: len(images) for split, images in source.splits.items()} == {"train": train, "val": val}
+        for images in source.splits.values():
+            assert np.bincount(images.targets).tolist() == [len(images) // 2] * 2
+            assert images.locate(0).endswith(".jpg")
+            assert "/cats/" in images.locate(0)
+            assert images.read(len(images) - 1).shape[2] == 3
+
+
+def test_a_folder_without_folders_is_images_of_unknown_class(tmp_path: Path) -> None:
+    found = loose_images(layout(tmp_path / "heap", "b.png", "a.png"))
+    assert found is not None
+    assert [found.locate(index) for index in range(2)] == [str(tmp_path / "heap" / name) for name in ("a.png", "b.png")]
+    assert found.targets.tolist() == [0, 0]
+    (tmp_path / "heap" / "notes.txt").write_text("no image")
+    assert loose_images(str(tmp_path / "heap"), channels=1).read(0).shape == (5, 7, 1)
+    assert len(loose_images(str(tmp_path / "heap"))) == 2
+    layout(tmp_path / "heap", "class/1.png")
+    assert loose_images(str(tmp_path / "heap")) is None
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="neither class folders nor images"):
+        loose_images(str(tmp_path / "empty"))
+    with pytest.raises(UserError, match="There is no folder"):
+        loose_images(str(tmp_path / "nowhere"))

@@ -1,0 +1,103 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from opsin.data import ImageDataModule
+from opsin.data.loader import device_cache
+from opsin.data.subset import Part
+from opsin.data.loader.device_cache import ResidentPart, serve
+from opsin.data.datasets import ArrayImages, Source
+from opsin.data.cache.image_store import DecodedStore
+from opsin.errors import UserError
+
+CPU = torch.device("cpu")
+
+
+def store(n=30, seed=0):
+    random = np.random.default_rng(seed)
+    pixels = random.integers(0, 256, (n, 6, 5, 3), dtype=np.uint8)
+    return DecodedStore(ArrayImages(pixels, np.arange(n) % 3, "made"), f"{seed}")
+
+
+def test_gathers_what_the_host_would(monkeypatch):
+    monkeypatch.setattr(resident, "_UPLOADED_AT_ONCE", 400)  # several uploads
+    part = Part((store(), store(7, 1)), np.array([1, 4, 5, 20, 29, 31, 36]), "given")
+    there = ResidentPart(part, CPU)
+    positions = np.array([6, 0, 3, 3, 5])
+    assert np.array_equal(there.read(positions).numpy(), part.read(positions))
+    assert there.read(positions).data_ptr() != there.pixels.data_ptr()
+
+
+def module(on_device):
+    images = store(60).images
+    source = Source("made", ("a", "b", "c"), 3, (6, 5), (0.5,), (0.5,), {"train": images})
+    return ImageDataModule(source, batch_size=8, on_device=on_device)
+
+
+def test_batches_are_the_same():
+    for split in ("train", "val", "test"):
+        host, there = (
+            [data.finish(batch, augment=False) for batch in getattr(data, f"{split}_dataloader")()]
+            for data in (module(False), module(True))
+        )
+        assert len(host) == len(there) > 0
+        for one, other in zip(host, there, strict=True):
+            assert torch.equal(one.images, other.images)
+            assert one.images.stride() == other.images.stride()
+            assert torch.equal(one.targets, other.targets)
+            assert torch.equal(one.positions, other.positions)
+            assert one.key == other.key
+
+
+@pytest.mark.parametrize(("free", "lives_there"), [(3600, True), (3596, False), (0, False)])
+def test_auto_takes_a_quarter_of_what_is_free(monkeypatch, free, lives_there):
+    monkeypatch.setattr(resident, "free_bytes", lambda device: free)
+    part = Part.whole(store(10))  # 900 bytes
+    assert isinstance(serve(part, CPU, "auto"), ResidentPart) == lives_there
+    assert serve(part, CPU, False) is part
+
+
+def test_on_a_cpu_there_is_nothing_to_upload_to():
+    data = module("auto")
+    next(iter(data.train_dataloader()))
+    assert isinstance(data._serving._held["train"], Part)
+
+
+def test_what_does_not_fit_is_named(monkeypatch):
+    def full(*args, **kwargs):
+        raise torch.OutOfMemoryError
+
+    part = Part.whole(store(10))
+    monkeypatch.setattr(torch, "empty", full)
+    with pytest.raises(UserError, match=r"on_device=true.*do not fit on cpu"):
+        ResidentPart(part, CPU)
+
+
+def test_what_is_on_the_device_is_not_moved():
+    device = torch.device("meta")
+    data = module(False)
+    batch = next(iter(data.train_dataloader()))
+    moved = data.transfer_batch_to_device(batch, device, 0)
+    assert moved.images.device.type == moved.targets.device.type == "meta"
+    assert moved.positions.device.type == "cpu"
+
+
+def test_a_trainer_decides_the_device():
+    data = module(True)
+    data.trainer = SimpleNamespace(  # type: ignore[assignment]
+        strategy=SimpleNamespace(root_device=torch.device("meta")), global_rank=0, world_size=1, training=False
+    )
+    assert next(iter(data.val_dataloader())).images.device.type == "meta"
+
+
+@pytest.mark.gpu
+def test_a_gpu_serves_the_same_batches():
+    if not torch.cuda.is_available():
+        pytest.skip("no GPU")
+    part = Part.whole(store())
+    there = serve(part, torch.device("cuda", 0), "auto")
+    assert isinstance(there, ResidentPart)
+    positions = np.array([5, 2, 29])
+    assert np.array_equal(there.read(positions).cpu().numpy(), part.read(positions))

@@ -1,0 +1,179 @@
+"""Whole runs on shards: beside those on the store, stopped and resumed, and in two processes."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from interruptions import StopAt
+from observers import Watch
+from opsin.config import Composed, compose, from_saved
+from opsin.errors import Interrupted, UserError
+from opsin.runs.predictions import read_predictions
+from opsin.run import evaluate, train
+from opsin.runs.directory import RunDirectory
+
+pytest.importorskip("litdata")
+
+ROOT = Path(__file__).resolve().parents[3]
+WORDS = (
+    "model=mlp",
+    "trainer.max_epochs=2",
+    "callbacks.progress.bar=false",
+    "logger=none",
+    "report=false",
+)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A folder with `shards` of the digits in it: 12 of train, 2 of val, 4 of test."""
+    folder: Path = tmp_path_factory.mktemp("streaming")
+    command = [sys.executable, ROOT / "scripts" / "prepare_data.py", "digits", f"data_dir={folder / 'data'}"]
+    done = subprocess.run(
+        [*command, "--shards", folder / "shards", "--shard-mb", "0.1", "seed=7"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "824 bytes per image" in done.stdout
+    assert f"datamodule.path={folder / 'shards'}" in done.stdout
+    assert not (folder / "data" / ".opsin" / "stores").exists()
+    return folder
+
+
+@pytest.fixture
+def start(home, tmp_path, monkeypatch):
+    monkeypatch.setenv("OPSIN_TARGETS", "observers,interruptions")
+
+    def start(name: str, *words: str) -> RunDirectory:
+        run = RunDirectory(tmp_path / "outputs" / name)
+        run.path.mkdir(parents=True, exist_ok=True)
+        train(compose(all_words(home, run, *words), run.path))
+        return run
+
+    return start
+
+
+def all_words(home: Path, run: RunDirectory, *words: str) -> list[str]:
+    watch = f"+callbacks.watch={{_target_: observers.{Watch.__name__}, folder: {run.path / 'watch'}}}"
+    return [*WORDS, f"data_dir={home / 'data'}", f"output_dir={run.path.parent}", "seed=7", watch, *words]
+
+
+def on_shards(home: Path, window: int) -> list[str]:
+    batch = "datamodule.base_batch_size=16"  # as of the digits
+    return ["datamodule=streaming", f"datamodule.path={home / 'shards'}", f"datamodule.window={window}", batch]
+
+
+def stop(step: int) -> str:
+    return f"+callbacks.stop={{_target_: interruptions.{StopAt.__name__}, step: {step}}}"
+
+
+def state(run: RunDirectory, rank: int = 0) -> dict[str, torch.Tensor]:
+    found: dict[str, Any] = torch.load(run.path / "watch" / f"{rank}.pt", weights_only=False)
+    return found["state"]  # type: ignore[no-any-return]
+
+
+def assert_same_state(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    assert one.keys() == other.keys()
+    for name, tensor in one.items():
+        assert torch.equal(tensor, other[name]), name
+
+
+def test_a_run_on_shards_is_that_on_the_store_to_the_bit(home, start) -> None:
+    words = ("trainer=cpu", "augmentation=digits")
+    store, stream = start("store", *words), start("stream", *words, *on_shards(home, 16))
+    assert_same_state(state(store), state(stream))
+    one, other = store.read_result(), stream.read_result()
+    assert one["metrics"] == other["metrics"]
+    assert one["per_class"] == other["per_class"]
+    assert {**one["data"], "fingerprint": ""} == {**other["data"], "fingerprint": ""}
+    for split in ("val", "test"):
+        left, right = read_predictions(store, split), read_predictions(stream, split)
+        assert left.images == right.images  # compare.py may rank them
+        assert np.array_equal(left.logits, right.logits)
+        assert np.array_equal(left.positions, right.positions)
+    assert evaluate(stream)["metrics"]["test/loss"] == other["metrics"]["test/loss"]
+
+
+def test_features_of_a_stream_are_those_of_the_store(home, start) -> None:
+    frozen = ("trainer=cpu", "model.trainable=head")
+    store, stream = start("store", *frozen), start("stream", *frozen, *on_shards(home, 16))
+    for run in (store, stream):
+        assert "of 1,438 images" in run.read_result()["settings"]["feature_cache"]
+    assert_same_state(state(store), state(stream))
+
+
+@pytest.mark.parametrize("step", [30, 81, 100])  # of 81 in an epoch
+def test_a_run_stopped_in_an_epoch_goes_on_to_the_bit(home, start, step) -> None:
+    words = ("trainer=cpu", "augmentation=digits", *on_shards(home, 2))
+    whole = start("whole", *words)
+    with pytest.raises(Interrupted):
+        start("cut", *words, stop(step))
+    cut = RunDirectory(whole.path.with_name("cut"))
+    train(compose_again(cut))
+    assert_same_state(state(whole), state(cut))
+    one, other = whole.read_result(), cut.read_result()
+    assert one["metrics"] == other["metrics"]
+    assert other["status"] == "finished"
+
+
+def compose_again(run: RunDirectory) -> Composed:
+    return from_saved(run, ["callbacks.stop=null"])
+
+
+def test_other_shards_are_not_gone_on_with(home, start, tmp_path) -> None:
+    copied = shutil.copytree(home / "shards", tmp_path / "copied")
+    words = ("trainer=cpu", *on_shards(home, 16), f"datamodule.path={copied}")
+    with pytest.raises(Interrupted):
+        start("cut", *words, stop(5))
+    index = copied / "opsin.json"
+    index.write_text(index.read_text().replace('"digest": "', '"digest": "0', 1))
+    with pytest.raises(UserError, match="are not those that the run was begun with"):
+        train(compose_again(RunDirectory(tmp_path / "outputs" / "cut")))
+
+
+@pytest.mark.slow
+def test_two_processes_divide_the_shards_and_go_on_to_the_bit(home, tmp_path) -> None:
+    runs = {name: RunDirectory(tmp_path / "outputs" / name) for name in ("whole", "cut")}
+    words = ("trainer=ddp_cpu", "augmentation=digits", *on_shards(home, 2))
+    for name, run in runs.items():
+        more = [stop(50)] if name == "cut" else []
+        command(*all_words(home, run, *words, *more), f"hydra.run.dir={run.path}", code=130 if more else 0)
+    command(f"resume={runs['cut'].path}", "callbacks.stop=null")
+    for rank in (0, 1):
+        assert_same_state(state(runs["whole"], rank), state(runs["whole"]))
+        assert_same_state(state(runs["cut"], rank), state(runs["whole"]))
+    result = runs["whole"].read_result()
+    assert result["settings"]["devices"] == 2
+    assert sum(map(sum, result["per_class"]["test"]["confusion"])) == 359  # no image is counted twice
+    assert read_predictions(runs["whole"], "test").positions.tolist() == list(range(359))
+    assert runs["cut"].read_result()["metrics"] == result["metrics"]
+
+
+def command(*words: str, code: int = 0) -> None:
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'tests'}"}
+    environment |= {"OPSIN_TARGETS": "observers,interruptions", "OMP_NUM_THREADS": "1"}
+    line = [sys.executable, str(ROOT / "train.py"), *words]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=300, env=environment, check=False)
+    assert done.returncode == code, done.stdout + done.stderr
+
+
+def test_what_is_missing_is_one_message(tmp_path) -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "train.py", "datamodule=streaming", f"datamodule.path={tmp_path}"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "holds no opsin.json" in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr

@@ -1,0 +1,283 @@
+"""Shards in a local folder, beside the store that the same images make."""
+
+import gc
+import pickle
+import shutil
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sharded import SIZE, index, source, streamed, written
+
+from opsin.data import ImageDataModule
+from opsin.data.shards.shard_cache import Shelf
+from opsin.data.shard_writer import Form
+from opsin.data.datasets import image_folder, shards
+from opsin.errors import UserError
+
+litdata = pytest.importorskip("litdata")
+SPLITS = ("train", "val", "test")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shards")
+    return written(folder / "out", source(), folder / "cache", split_seed=3)
+
+
+@pytest.fixture
+def copied(place, tmp_path):
+    return Path(shutil.copytree(place, tmp_path / "copied"))
+
+
+def stored(tmp_path, **options):
+    return ImageDataModule(source(), data_dir=str(tmp_path), split_seed=3, **options)
+
+
+def batches(data, split):
+    return list(getattr(data, f"{split}_dataloader")())
+
+
+def assert_same(one, other):
+    assert len(one) == len(other) > 0
+    for left, right in zip(one, other, strict=True):
+        assert torch.equal(left.images, right.images)
+        assert left.images.stride() == right.images.stride()
+        assert torch.equal(left.targets, right.targets)
+        assert torch.equal(left.positions, right.positions)
+        assert left.key == right.key
+
+
+def test_a_window_over_all_shards_serves_the_batches_of_the_store(place, tmp_path):
+    store, stream = stored(tmp_path, batch_size=16), streamed(place, tmp_path, window=100, batch_size=16)
+    for split in SPLITS:
+        assert_same(batches(store, split), batches(stream, split))
+    assert_same(batches(store, "train"), batches(stream, "train"))  # of the second epoch
+
+
+def test_facts_and_identities_are_those_of_the_store(place, tmp_path):
+    store, stream = stored(tmp_path), streamed(place, tmp_path)
+    for data in (store, stream):
+        data.setup()
+    assert {**stream.facts(), "fingerprint": ""} == {**store.facts(), "fingerprint": ""}
+    for split in SPLITS:
+        assert stream.part(split).identity == store.part(split).identity
+        some = np.array([1, 4, 9])
+        assert stream.part(split).choose(some, "given").identity == store.part(split).choose(some, "given").identity
+    assert "train/chunk-0-" in stream.part("train").locate(3)
+
+
+def test_a_stream_that_comes_shard_by_shard_serves_every_image_once(place, tmp_path):
+    data = streamed(place, tmp_path, batch_size=16)
+    assert len(index(place)["splits"]["train"]["shards"]) > 10
+    reference = stored(tmp_path).part("train")
+    orders, loader = [], data.train_dataloader()
+    for _ in range(2):
+        served = list(loader)
+        order = torch.cat([batch.positions for batch in served])
+        images = torch.cat([batch.images for batch in served]).permute(0, 2, 3, 1).numpy()
+        assert np.array_equal(images, reference.read(order.numpy()))
+        assert len(set(order.tolist())) == len(order) == len(reference)
+        orders.append(order.tolist())
+    assert orders[0] != orders[1]
+
+
+def test_training_shares_divide_the_shards_among_processes(place, tmp_path):
+    def share(rank):
+        data = streamed(place, tmp_path, batch_size=16)
+        data.trainer = type("T", (), {"global_rank": rank, "world_size": 2, "training": False})()
+        data.trainer.strategy = type("S", (), {"root_device": torch.device("cpu")})()
+        positions = torch.cat([batch.positions for batch in data.train_dataloader()]).tolist()
+        return (
+            positions,
+            data.part("train").stores[0].images.library.shelf.fetched,
+            [position for batch in data.val_dataloader() for position in batch.positions.tolist()],
+        )
+
+    (one, fetched, val), (two, also, other) = share(0), share(1)
+    count = len(stored(tmp_path).part("train"))
+    assert len(one) == len(two) == count // 2
+    assert not set(one) & set(two)
+    shards_ = len(index(place)["splits"]["train"]["shards"])
+    assert fetched + also <= shards_ + 1
+    assert val + other == list(range(len(stored(tmp_path).part("val"))))
+
+
+def test_any_batch_can_be_resumed(place, tmp_path):
+    data = streamed(place, tmp_path, batch_size=16)
+    loader = data.train_dataloader()
+    loader._position = lambda: (3, 0)
+    whole = list(loader)
+    for step in (1, 7, len(whole)):
+        loader._position = lambda step=step: (3, step)
+        rest = list(loader)
+        if whole[step:]:
+            assert_same(rest, whole[step:])
+        else:
+            assert rest == []
+
+
+def test_litdata_reads_the_same_images(place, tmp_path):
+    for split in SPLITS:
+        part = stored(tmp_path).part(split)
+        read = litdata.StreamingDataset(str(Path(place) / split), shuffle=False)
+        places = streamed(place, tmp_path).part(split).stores[0].images.rows.places
+        assert len(read) == len(part)
+        images = [(item["label"], item["image"]) for item in (read[at] for at in range(len(read)))]
+        for position in range(len(part)):
+            label, image = images[places[position]]
+            assert label == part.targets[position]
+            assert np.array_equal(image, part.read(np.array([position]))[0])
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    random = np.random.default_rng(0)
+    for name in ("cat", "dog"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number in range(30):
+            size = tuple(random.integers(20, 40, 2).tolist())
+            noise = Image.fromarray(random.integers(0, 256, (4, 4, 3), dtype=np.uint8)).resize(size)
+            noise.save(tmp_path / "photos" / name / f"{number}.jpg")
+    (tmp_path / "photos" / "cat" / "7.jpg").write_bytes(b"no picture")
+    return tmp_path / "photos"
+
+
+def test_original_files_serve_the_pixels_of_the_store_at_any_size(photographs, tmp_path):
+    images = image_folder(str(photographs), size=(24, 24))
+    place = written(tmp_path / "out", images, tmp_path / "none", Form("original", 3000), resize="crop")
+    for size, resize in ((24, "crop"), (16, "squash")):
+        options = {"image_size": size, "resize": resize, "batch_size": 8}
+        store = ImageDataModule(images, data_dir=str(tmp_path / "cache"), **options)
+        stream = streamed(place, tmp_path, window=100, **options)
+        for split in SPLITS:
+            assert_same(batches(store, split), batches(stream, split))
+            assert stream.part(split).identity == store.part(split).identity
+    assert not (tmp_path / "none").exists()  # nothing was decoded into a store to write them
+
+
+def test_jpeg_is_nearly_the_pixels_of_the_store(photographs, tmp_path):
+    images = image_folder(str(photographs), size=(24, 24))
+    place = written(tmp_path / "out", images, tmp_path / "none", Form("jpeg", 10_000, quality=95))
+    store = ImageDataModule(images, data_dir=str(tmp_path / "cache"))
+    stream = streamed(place, tmp_path)
+    every = np.arange(len(store.part("train")))
+    off = stream.part("train").read(every).astype(int) - store.part("train").read(every)
+    assert 0 < np.abs(off).mean() < 8
+    assert stream.part("train").identity == store.part("train").identity
+    with pytest.raises(UserError, match=r"resize=squash, interpolation=bilinear, and crop, bilinear is asked for"):
+        streamed(place, tmp_path, resize="crop").setup()
+
+
+def test_files_are_no_arrays(tmp_path):
+    with pytest.raises(UserError, match="are arrays and no files"):
+        written(tmp_path / "out", source(), tmp_path, Form("original"))
+
+
+def test_shards_are_never_written_over(place, tmp_path):
+    with pytest.raises(UserError, match="holds shards already"):
+        written(place, source(), tmp_path)
+
+
+def test_a_missing_shard_is_named(copied, tmp_path):
+    (copied / "train" / "chunk-0-2.bin").unlink()
+    with pytest.raises(UserError, match=r"train/chunk-0-2.bin of .*copied is missing"):
+        batches(streamed(copied, tmp_path), "train")
+
+
+@pytest.mark.parametrize("damage", ["short", "flipped"])
+def test_a_torn_shard_is_named(copied, tmp_path, damage):
+    file = copied / "val" / "chunk-0-1.bin"
+    content = bytearray(file.read_bytes())
+    if damage == "short":
+        del content[-100:]
+    else:
+        content[-100] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=r"val/chunk-0-1.bin of .*copied is torn"):
+        batches(streamed(copied, tmp_path), "val")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda place: (place / "opsin.json").unlink(), "were not written to their end"),
+        (lambda place: (place / "opsin.json").write_text("{"), "opsin.json is damaged"),
+        (lambda place: (place / "train" / "rows.npz").unlink(), "train/rows.npz of .* is missing"),
+        (lambda place: (place / "train" / "rows.npz").write_bytes(b"x"), "is not what was written"),
+    ],
+)
+def test_a_damaged_index_is_named(copied, tmp_path, damage, message):
+    damage(copied)
+    with pytest.raises(UserError, match=message):
+        streamed(copied, tmp_path)
+
+
+def test_no_place_at_all(tmp_path):
+    with pytest.raises(UserError, match=r"holds no opsin\.json"):
+        shards(str(tmp_path / "nowhere"))
+    with pytest.raises(UserError, match=r"from a local folder or from s3://"):
+        shards("gs://bucket/prefix")
+
+
+def test_what_would_need_all_shards_at_once_is_refused(place, tmp_path):
+    with pytest.raises(UserError, match=r"loss.class_weights=balanced"):
+        streamed(place, tmp_path, sampler="balanced").train_dataloader()
+    with pytest.raises(UserError, match=r"num_folds=3: the images lie in more shards"):
+        streamed(place, tmp_path, num_folds=3).setup()
+    small = streamed(place, tmp_path, num_folds=3, sampler="balanced", window=100, batch_size=16)
+    assert len(batches(small, "train")) == len(small.train_dataloader())
+    assert len(small.part("train")) + len(small.part("val")) == len(stored(tmp_path).part("train")) + len(
+        stored(tmp_path).part("val")
+    )
+
+
+def test_a_share_of_train_is_that_of_the_store(place, tmp_path):
+    options = {"train_fraction": 0.3, "split_seed": 3, "batch_size": 16}
+    store = ImageDataModule(source(), data_dir=str(tmp_path), **options)
+    stream = streamed(place, tmp_path, window=100, **options)
+    assert_same(batches(store, "train"), batches(stream, "train"))
+
+
+def test_a_stream_that_is_left_half_way_lets_go(place, tmp_path):
+    data = streamed(place, tmp_path, batch_size=16)
+    iterator = iter(data.train_dataloader())
+    next(iterator)
+    shelf = data.part("train").stores[0].images.library.shelf
+    assert any(shard_cache._expected.values())
+    iterator.close()
+    assert not any(shard_cache._expected.values())
+
+
+def test_what_nobody_expects_any_more_is_not_fetched(place, tmp_path):
+    data = streamed(place, tmp_path)
+    shelf = data.source.splits["train"].library.shelf
+    begin, slow = threading.Event(), shard_cache._fetch
+    shard_cache._fetch = lambda shard: begin.wait(10) and slow(shard)
+    every = data.source.splits["train"].shards
+    shard_cache.expect("somebody", every)
+    shard_cache.expect("somebody", ())
+    begin.set()
+    assert len(shard_cache.take(every[-1])) == every[-1].images
+    assert shard_cache.fetched <= 5  # those that the threads had begun, and the one that was taken
+
+
+def test_another_process_may_have_it(place, tmp_path):
+    data = streamed(place, tmp_path)
+    images = pickle.loads(pickle.dumps(data.source.splits["val"]))
+    assert np.array_equal(images.read(3), data.part("val").read(np.array([3]))[0])
+
+
+def test_few_files_stay_open(place, tmp_path, monkeypatch):
+    from opsin.data.shards import shard_cache
+
+    monkeypatch.setattr(shelf, "_FILES", 3)
+    data = streamed(place, tmp_path, window=1, batch_size=8)
+    batches(data, "train")
+    held: Shelf = data.part("train").stores[0].images.library.shelf
+    gc.collect()
+    assert len(held._there) <= 3 + shard_cache.AHEAD
+    assert data.image_size == SIZE

@@ -1,0 +1,97 @@
+import itertools
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from opsin.data.stratify import carve, folds, subsample
+from opsin.errors import UserError
+
+TARGETS = np.random.default_rng(0).permutation(np.repeat([0, 1, 2], [50, 23, 7]))
+
+
+def counts(targets, index):
+    return np.bincount(targets[index], minlength=int(targets.max()) + 1)
+
+
+def largest_remainder(sizes, fraction):
+    """Hamilton's method in exact arithmetic, as the textbook states it."""
+    shares = [size * fraction for size in sizes]
+    quota = [int(share) for share in shares]
+    by_remainder = sorted(range(len(sizes)), key=lambda k: quota[k] - shares[k])
+    for k in by_remainder[: round(sum(sizes) * fraction) - sum(quota)]:
+        quota[k] += 1
+    return quota
+
+
+@pytest.mark.parametrize("fraction", [Fraction(1, 10), Fraction(1, 5), Fraction(1, 2), Fraction(29, 100)])
+def test_carve_is_a_stratified_partition(fraction):
+    rest, part = carve(TARGETS, float(fraction), seed=3)
+    assert np.array_equal(np.sort(np.concatenate([rest, part])), np.arange(len(TARGETS)))
+    assert (np.diff(rest) > 0).all()
+    assert (np.diff(part) > 0).all()
+    assert counts(TARGETS, part).tolist() == largest_remainder([50, 23, 7], fraction)
+
+
+def test_carve_depends_on_the_seed_alone():
+    first, again, other = (carve(TARGETS, 0.3, seed)[1] for seed in (0, 0, 1))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_carve_takes_random_images_of_a_class():
+    targets = np.repeat([0, 1], 500)
+    part = carve(targets, 0.5, seed=0)[1]
+    assert 200 < part[:250].mean() < 300
+    assert 700 < part[250:].mean() < 800
+
+
+def test_carve_never_empties_a_class():
+    targets = np.array([0] * 100 + [1])
+    rest, part = carve(targets, 0.9, seed=0)
+    assert 100 in rest
+    assert (targets[part] == 0).all()
+
+
+def test_carve_takes_at_least_one():
+    assert len(carve(np.zeros(3, np.int64), 0.01, seed=0)[1]) == 1
+
+
+def test_carve_refuses_classes_of_one_image():
+    with pytest.raises(UserError, match="3 images of 3 classes are too few"):
+        carve(np.arange(3), 0.5, seed=0)
+
+
+@pytest.mark.parametrize("num_folds", [2, 5, 7])
+def test_folds_partition_and_stratify(num_folds):
+    parts = folds(TARGETS, num_folds, 4, "abc")
+    assert len(parts) == num_folds
+    assert np.array_equal(np.sort(np.concatenate(parts)), np.arange(len(TARGETS)))
+    table = np.stack([counts(TARGETS, part) for part in parts])
+    assert (np.ptp(table, axis=0) <= 1).all()
+    assert np.ptp(table.sum(axis=1)) <= 1
+    assert all((np.diff(part) > 0).all() for part in parts)
+
+
+def test_folds_name_the_class_that_is_too_small():
+    with pytest.raises(UserError, match=r"Class 'owl' has 7 image\(s\), too few for num_folds=8"):
+        folds(TARGETS, 8, 0, ["cat", "dog", "owl"])
+
+
+def test_subsample_keeps_shares_and_every_class():
+    kept = subsample(TARGETS, 0.1, seed=0)
+    assert counts(TARGETS, kept).tolist() == [5, 2, 1]
+    assert counts(TARGETS, subsample(TARGETS, 0.001, seed=0)).tolist() == [1, 1, 1]
+    assert np.array_equal(subsample(TARGETS, 1.0, seed=0), np.arange(len(TARGETS)))
+
+
+def test_subsamples_of_one_seed_are_nested():
+    grown = [set(subsample(TARGETS, share, seed=5).tolist()) for share in (0.05, 0.1, 0.33, 0.7, 1.0)]
+    assert all(small <= large for small, large in itertools.pairwise(grown))
+
+
+def test_gaps_in_the_classes_do_no_harm():
+    targets = np.array([5] * 10 + [9] * 10)
+    rest, part = carve(targets, 0.2, seed=0)
+    assert sorted(targets[part].tolist()) == [5, 5, 9, 9]
+    assert len(rest) == 16

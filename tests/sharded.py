@@ -1,0 +1,45 @@
+"""Shards for tests, and how to damage them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from opsin.data import ImageDataModule
+from opsin.data.shards.s3 import StorageOptions
+from opsin.data.shard_writer import Form, write_shards
+from opsin.data.datasets import ArrayImages, Source, shards
+
+SIZE = (6, 5)
+
+
+def source(count: int = 400, channels: int = 3, seed: int = 0) -> Source:
+    """Noise of three classes."""
+    random = np.random.default_rng(seed)
+    pixels = random.integers(0, 256, (count, *SIZE, channels), dtype=np.uint8)
+    images = ArrayImages(pixels, random.integers(0, 3, count), "made train")
+    return Source("made", ("a", "b", "c"), channels, SIZE, None, None, {"train": images})  # type: ignore[arg-type]
+
+
+def written(place: object, source: Source, cache: Path, form: Form | None = None, **options: Any) -> str:
+    """Write the shards of a source: of 20 images each, unless `form` says otherwise."""
+    data = ImageDataModule(source, data_dir=str(cache), **options)
+    data.keeps_decoded = False
+    write_shards(data, str(place), form or Form(shard_bytes=20 * 130 + 84), StorageOptions())
+    return str(place)
+
+
+def streamed(place: object, cache: Path, *, window: int = 4, cache_gb: float = 1.0, **options: Any) -> ImageDataModule:
+    """A datamodule that reads them."""
+    return ImageDataModule(
+        shards(str(place), data_dir=str(cache), window=window, cache_gb=cache_gb, workers=2),
+        data_dir=str(cache),
+        **options,
+    )
+
+
+def index(place: object) -> dict[str, Any]:
+    """The facts beside shards."""
+    facts: dict[str, Any] = json.loads((Path(str(place)) / "opsin.json").read_text())
+    return facts
