@@ -20,7 +20,7 @@ def main() -> int:
         if arguments.file.suffix != ".safetensors":
             raise UserError(f"{arguments.file}: the file of weights must end in .safetensors")
         from opsin.learned import find_learned
-        from opsin.models.saving import save_backbone
+        from opsin.models.export_weights import save_backbone
 
         result = run.read_result()
         facts = {str(key): str(result[key]) for key in ("commit", "seed") if key in result}

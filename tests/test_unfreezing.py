@@ -15,7 +15,7 @@ from observers import Meddle, Watch
 from opsin import optim
 from opsin.config import compose, from_saved
 from opsin.errors import Interrupted, UserError
-from opsin.models.digest import digest
+from opsin.models.fingerprint import digest
 from opsin.run import train
 from opsin.runs.directory import RunDirectory
 from opsin.unfreezing import FreezeContract, scale_rates

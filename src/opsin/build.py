@@ -25,7 +25,7 @@ from opsin.models import LoadedWeights, Network, Weights, weights_facts
 from opsin.optim import parameter_groups
 from opsin.runs.directory import RunDirectory
 from opsin.trainer import Layout, lay_out, make_trainer
-from opsin.transfer import Timeline, Transfer
+from opsin.models.fine_tuning import Timeline, Transfer
 from opsin.unfreezing import Unfreezing
 
 INPUT_FACTS = ("image_size", "mean", "std", "interpolation")

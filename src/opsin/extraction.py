@@ -17,7 +17,7 @@ from opsin.data.cache.feature_store import FeaturePart, FeatureStore, open_featu
 from opsin.data.subset import Part
 from opsin.data.cache.image_store import Store
 from opsin.models import Network
-from opsin.models.digest import digest
+from opsin.models.fingerprint import digest
 from opsin.models.network import as_embedding
 
 VERSION = 1

@@ -25,7 +25,7 @@ from opsin.metrics import per_class
 from opsin.models import Network
 from opsin.runs.directory import RunDirectory
 from opsin.trainer import Layout
-from opsin.transfer import Timeline
+from opsin.models.fine_tuning import Timeline
 
 log = logging.getLogger(__name__)
 

@@ -12,9 +12,9 @@ from torch.optim import Optimizer
 
 from opsin.errors import UserError
 from opsin.models import Network
-from opsin.models.digest import digest
+from opsin.models.fingerprint import digest
 from opsin.sharding import Sharded, is_sharded, whole
-from opsin.transfer import Phase, Timeline
+from opsin.models.fine_tuning import Phase, Timeline
 
 log = logging.getLogger(__name__)
 

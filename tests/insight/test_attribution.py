@@ -11,7 +11,7 @@ from opsin.errors import UserError
 from opsin.insight.attribution import METHODS, attribute, cam, channel_maps, gradcam, integrated_gradients, occlusion
 from opsin.insight.faithfulness import faithfulness
 from opsin.insight.sanity import randomisation_check
-from opsin.models.auxiliary import Auxiliary
+from opsin.models.auxiliary_head import Auxiliary
 from opsin.models.network import Network, sequential
 from tiny import tiny
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import opsin.models as models
 from opsin.errors import UserError
 from opsin.models import Network, summarise
-from opsin.models.strided import HalvingConv
+from opsin.models.scratch.strided_cnn import HalvingConv
 
 every_network = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 

@@ -3,7 +3,7 @@
 torchvision and timm are imported when a network of theirs is built, not before.
 """
 
-from opsin.models.cnn import (
+from opsin.models.scratch.cnn import (
     cats_dogs_cnn,
     cnn_batchnorm,
     cnn_deep,
@@ -15,13 +15,13 @@ from opsin.models.cnn import (
     mlp,
     simple_cnn,
 )
-from opsin.models.loading import LoadedWeights, load_weights
+from opsin.models.load_weights import LoadedWeights, load_weights
 from opsin.models.network import Network, Trainable
-from opsin.models.residual import mini_resnet
-from opsin.models.strided import strided_cats_dogs, strided_cnn
-from opsin.models.summary import Summary, summarise, summary_table, summary_text
-from opsin.models.timm_networks import efficientnet_lite0, timm
-from opsin.models.torchvision_networks import (
+from opsin.models.scratch.resnet import mini_resnet
+from opsin.models.scratch.strided_cnn import strided_cats_dogs, strided_cnn
+from opsin.models.summary.model_summary import Summary, summarise, summary_table, summary_text
+from opsin.models.pretrained.timm import efficientnet_lite0, timm
+from opsin.models.pretrained.torchvision import (
     convnext_tiny,
     efficientnet_b0,
     inception_v3,

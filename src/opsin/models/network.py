@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 
 from opsin.errors import UserError
-from opsin.models.auxiliary import Auxiliary
+from opsin.models.auxiliary_head import Auxiliary
 from opsin.models.weights import Kind, Weights
 
 _LAST = re.compile(r"last: *([0-9]+)")

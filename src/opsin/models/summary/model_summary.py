@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from opsin.models.network import Network
-from opsin.models.receptive import ReceptiveFields
+from opsin.models.summary.receptive_field import ReceptiveFields
 from opsin.models.shapes import on_meta
 
 if TYPE_CHECKING:

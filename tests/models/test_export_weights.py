@@ -2,7 +2,7 @@ import torch
 from safetensors import safe_open
 
 from opsin.models import convnext_tiny, load_weights, resnet18
-from opsin.models.saving import save_backbone
+from opsin.models.export_weights import save_backbone
 
 SIZE = (32, 32)
 

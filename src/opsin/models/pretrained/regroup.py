@@ -6,8 +6,8 @@ from math import prod
 
 from torch import nn
 
-from opsin.models.auxiliary import Auxiliary
-from opsin.models.heads import Head
+from opsin.models.auxiliary_head import Auxiliary
+from opsin.models.pretrained.heads import Head
 from opsin.models.network import Network, sequential
 from opsin.models.shapes import feature_shape
 from opsin.models.weights import Kind, Weights

@@ -6,7 +6,7 @@ from opsin import build
 from opsin.config import compose
 from opsin.errors import UserError
 from opsin.models import Network, mini_resnet, resnet18
-from opsin.transfer import Phase, Transfer
+from opsin.models.fine_tuning import Phase, Transfer
 
 STAGES = ("stem", "layer1", "layer2", "layer3", "layer4")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from opsin.models.loading import is_backbone
+from opsin.models.load_weights import is_backbone
 from opsin.models.network import Network
 
 

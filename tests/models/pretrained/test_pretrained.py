@@ -21,7 +21,7 @@ from opsin.models import Network, load_weights, weights_facts
 from opsin.models import weights as weights_module
 from opsin.models.weights import HubFile
 
-CONFIGS = Path(__file__).parents[2] / "configs" / "model"
+CONFIGS = Path(__file__).parents[3] / "configs" / "model"
 
 
 def randomised(model: nn.Module) -> nn.Module:

@@ -15,7 +15,7 @@ from opsin.classifier import Classifier
 from opsin.errors import UserError
 from opsin.loss import ClassificationLoss
 from opsin.models import Network, load_weights, summarise
-from opsin.models.loading import _load, _renamed
+from opsin.models.load_weights import _load, _renamed
 from opsin.optim import parameter_groups
 
 

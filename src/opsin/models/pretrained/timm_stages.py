@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from opsin.errors import UserError
 from opsin.models.network import sequential
-from opsin.models.regroup import Division
+from opsin.models.pretrained.regroup import Division
 from opsin.models.shapes import feature_shape
 
 _STAGE = re.compile(r"(layer|stage|s)(\d+)")

@@ -1,0 +1,1 @@
+"""The networks of the lectures, trained from scratch."""

@@ -1,0 +1,1 @@
+"""Parameters, multiply-adds and receptive fields of a network."""
