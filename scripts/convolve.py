@@ -41,7 +41,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("outputs/convolution"), help="default: outputs/convolution")
     arguments = parser.parse_args()
     try:
-        from opsin.insight.by_hand import Wishes, draw, read_image, sizes
+        from opsin.interpretability.by_hand import Wishes, draw, read_image, sizes
 
         if arguments.sizes:
             stride = 1 if arguments.stride is None else arguments.stride

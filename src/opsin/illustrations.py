@@ -17,9 +17,9 @@ from opsin.data.augmentation.augmentation import Augmentation
 from opsin.data.loader.batch_loader import batch_key
 from opsin.data.source import Split
 from opsin.errors import UserError
-from opsin.insight.attribution import gradcam
-from opsin.insight.kernels import first_kernels, kernel_pictures
-from opsin.insight.probing import as_input, chosen_stage, probing
+from opsin.interpretability.attribution import gradcam
+from opsin.interpretability.kernels import first_kernels, kernel_pictures
+from opsin.interpretability.eval_context import as_input, chosen_stage, probing
 from opsin.learned import find_learned
 from opsin.models import Network
 from opsin.visualization.images import Pixels, grid, overlaid, shown, write_png

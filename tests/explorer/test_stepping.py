@@ -6,7 +6,7 @@ import pytest
 
 from opsin.errors import UserError
 from opsin.explorer.stepping import INPUTS, draw, read_matrix, show, typed
-from opsin.insight.convolution import KERNELS, convolve, parse_kernel
+from opsin.interpretability.convolution.convolution import KERNELS, convolve, parse_kernel
 
 EDGE = typed(INPUTS["an edge"]())
 

@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from opsin.errors import UserError
-from opsin.insight import convolution_pictures as pictures
-from opsin.insight.by_hand import LARGEST_SIDE, Wishes, draw, read_image, sizes
-from opsin.insight.convolution import KERNELS, convolve
-from opsin.insight.samples import grey, sample
+from opsin.interpretability.convolution import figures as pictures
+from opsin.interpretability.by_hand import LARGEST_SIDE, Wishes, draw, read_image, sizes
+from opsin.interpretability.convolution.convolution import KERNELS, convolve
+from opsin.interpretability.convolution.sample_images import grey, sample
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "convolve.py"
 

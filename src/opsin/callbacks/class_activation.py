@@ -7,8 +7,8 @@ import torch
 
 from opsin.callbacks.board import Count, EpochPicture, Every, Share, side_of, spread
 from opsin.errors import UserError
-from opsin.insight.attribution import gradcam
-from opsin.insight.probing import probing
+from opsin.interpretability.attribution import gradcam
+from opsin.interpretability.eval_context import probing
 from opsin.loggers import TensorBoard
 from opsin.loss import class_logits
 from opsin.models import Network

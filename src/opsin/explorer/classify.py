@@ -10,9 +10,9 @@ import torch
 from opsin.explorer.messages import answers, message
 from opsin.explorer.networks import Networks, Opened, Pixels
 from opsin.explorer.subject import ONE_NETWORK, Source, Subject, look
-from opsin.insight.attribution import METHODS, attribute
-from opsin.insight.faithfulness import faithfulness, random_heat
-from opsin.insight.sanity import Sanity, randomisation_check
+from opsin.interpretability.attribution import METHODS, attribute
+from opsin.interpretability.faithfulness import faithfulness, random_heat
+from opsin.interpretability.sanity_check import Sanity, randomisation_check
 from opsin.visualization.images import overlaid, rgb, shown
 
 SIDE = 448

@@ -9,9 +9,9 @@ import numpy as np
 from opsin.explorer.messages import answers, message
 from opsin.explorer.networks import Networks, Opened, Pixels
 from opsin.explorer.subject import ONE_NETWORK, Source, Subject, look
-from opsin.insight.activations import activations, layers
-from opsin.insight.filters import ascend
-from opsin.insight.kernels import first_kernels, kernel_pictures
+from opsin.interpretability.activations import activations, layers
+from opsin.interpretability.feature_visualization import ascend
+from opsin.interpretability.kernels import first_kernels, kernel_pictures
 from opsin.visualization.images import coloured, grid, rgb, shown
 
 MOST = 64

@@ -11,8 +11,8 @@ import numpy as np
 from opsin.errors import UserError
 from opsin.visualization.matrix_svg import Numbers, Window, matrix, number
 from opsin.explorer.messages import answers, message
-from opsin.insight.convolution import KERNELS, convolve, parse_kernel, step_at, worked_size
-from opsin.insight.samples import grey, sample
+from opsin.interpretability.convolution.convolution import KERNELS, convolve, parse_kernel, step_at, worked_size
+from opsin.interpretability.convolution.sample_images import grey, sample
 
 MOST_CELLS = 16
 """Rows and columns of an input that is typed: with more, the numbers cannot be read."""

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from opsin.explorer.messages import answers, message
 from opsin.explorer.stepping import OWN, typed
 from opsin.explorer.uploads import drop_zone, on_upload, read_picture
-from opsin.insight.convolution import KERNELS, convolve, parse_kernel, pool, worked_size
-from opsin.insight.gabor import gabor, gabor_bank, magnitude, responses
-from opsin.insight.samples import grey, sample, sample_names
+from opsin.interpretability.convolution.convolution import KERNELS, convolve, parse_kernel, pool, worked_size
+from opsin.interpretability.convolution.gabor import gabor, gabor_bank, magnitude, responses
+from opsin.interpretability.convolution.sample_images import grey, sample, sample_names
 from opsin.visualization.images import Pixels, coloured, grid, shown, stretched
 
 LARGEST = 512

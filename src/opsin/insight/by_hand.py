@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from opsin.errors import UserError
-from opsin.insight import convolution_pictures as pictures
-from opsin.insight.convolution import (
+from opsin.interpretability.convolution import figures as pictures
+from opsin.interpretability.convolution.convolution import (
     KERNELS,
     Padding,
     output_size,
@@ -20,8 +20,8 @@ from opsin.insight.convolution import (
     step_at,
     worked_size,
 )
-from opsin.insight.gabor import EXAMPLES, parse_gabor
-from opsin.insight.samples import grey, sample, sample_names
+from opsin.interpretability.convolution.gabor import EXAMPLES, parse_gabor
+from opsin.interpretability.convolution.sample_images import grey, sample, sample_names
 from opsin.visualization.images import Pixels, resized, write_png
 
 LARGEST_SIDE = 1024

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from opsin.errors import UserError
-from opsin.insight.attribution import METHODS
+from opsin.interpretability.attribution import METHODS
 from opsin.interpretation.decisions import explained
 from opsin.interpretation.failures import failures
 from opsin.interpretation.inside import activation_pictures, filter_pictures, kernel_grid

@@ -7,10 +7,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from opsin.insight.attribution import attribute, channel_maps, integrated_gradients, occlusion
-from opsin.insight.faithfulness import Faithfulness, faithfulness, random_heat
-from opsin.insight.probing import as_input, probing
-from opsin.insight.sanity import Attribute, randomisation_check
+from opsin.interpretability.attribution import attribute, channel_maps, integrated_gradients, occlusion
+from opsin.interpretability.faithfulness import Faithfulness, faithfulness, random_heat
+from opsin.interpretability.eval_context import as_input, probing
+from opsin.interpretability.sanity_check import Attribute, randomisation_check
 from opsin.interpretation.subjects import Finding, Looked, Subjects
 from opsin.loss import class_logits
 from opsin.visualization.images import grid, overlaid, shown

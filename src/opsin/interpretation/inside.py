@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from opsin.insight.activations import activations, dead
-from opsin.insight.filters import ascend
-from opsin.insight.kernels import first_kernels, kernel_pictures
+from opsin.interpretability.activations import activations, dead
+from opsin.interpretability.feature_visualization import ascend
+from opsin.interpretability.kernels import first_kernels, kernel_pictures
 from opsin.interpretation.subjects import Finding, Subjects
 from opsin.learned import Learned
 from opsin.visualization.images import Pixels, coloured, grid

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from opsin.errors import UserError
-from opsin.insight.activations import RECTIFIERS, layers, listening, place_of
-from opsin.insight.probing import probing
+from opsin.interpretability.activations import RECTIFIERS, layers, listening, place_of
+from opsin.interpretability.eval_context import probing
 from opsin.models import Network
 
 BLOCK = 8

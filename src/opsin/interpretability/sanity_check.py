@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from scipy.stats import permutation_test, spearmanr
 from torch import Tensor, nn
 
-from opsin.insight.attribution import BLOCK, attribute
-from opsin.insight.probing import as_input, probing
+from opsin.interpretability.attribution import BLOCK, attribute
+from opsin.interpretability.eval_context import as_input, probing
 from opsin.loss import class_logits
 from opsin.models.network import Network
 
@@ -100,7 +100,7 @@ def randomisation_check(
         network: A `Network`; left as it was, copies are re-drawn.
         images: `(N, C, H, W)`, as the network takes them.
         targets: Their true classes `(N,)`.
-        method: One of `opsin.insight.attribution.METHODS`, or a function that makes maps.
+        method: One of `opsin.interpretability.attribution.METHODS`, or a function that makes maps.
         stage: For Grad-CAM, whose maps; None: the last.
         cascade: Whether maps are made after every step; False: only once all are re-drawn, which is what the verdict
             rests on, for methods that take their time.

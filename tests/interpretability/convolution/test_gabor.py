@@ -8,8 +8,8 @@ from scipy import ndimage
 from skimage.filters import gabor_kernel
 
 from opsin.errors import UserError
-from opsin.insight.gabor import EXAMPLES, Gabor, gabor, gabor_bank, magnitude, parse_gabor, responses
-from opsin.insight.samples import grey, sample
+from opsin.interpretability.convolution.gabor import EXAMPLES, Gabor, gabor, gabor_bank, magnitude, parse_gabor, responses
+from opsin.interpretability.convolution.sample_images import grey, sample
 
 
 @pytest.mark.parametrize("filter_", EXAMPLES)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from opsin.errors import UserError
-from opsin.insight.probing import as_input, probing
+from opsin.interpretability.eval_context import as_input, probing
 from opsin.models import Network
 
 BLOCK = 32

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from opsin.errors import UserError
-from opsin.insight.filters import Ascent, ascend
+from opsin.interpretability.feature_visualization import Ascent, ascend
 from opsin.models import Network
 from opsin.models.network import sequential
 from tiny import tiny

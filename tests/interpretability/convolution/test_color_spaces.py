@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from opsin.errors import UserError
-from opsin.insight.colours import RANGES, colour_pictures, colour_spaces
-from opsin.insight.samples import grey, sample, sample_names
+from opsin.interpretability.convolution.color_spaces import RANGES, colour_pictures, colour_spaces
+from opsin.interpretability.convolution.sample_images import grey, sample, sample_names
 
 
 def test_colours_that_are_known() -> None:

@@ -8,9 +8,9 @@ from planted import planted, trained, untrained
 from torch import Tensor, nn
 
 from opsin.errors import UserError
-from opsin.insight.attribution import METHODS, attribute, cam, channel_maps, gradcam, integrated_gradients, occlusion
-from opsin.insight.faithfulness import faithfulness
-from opsin.insight.sanity import randomisation_check
+from opsin.interpretability.attribution import METHODS, attribute, cam, channel_maps, gradcam, integrated_gradients, occlusion
+from opsin.interpretability.faithfulness import faithfulness
+from opsin.interpretability.sanity_check import randomisation_check
 from opsin.models.auxiliary_head import Auxiliary
 from opsin.models.network import Network, sequential
 from tiny import tiny
@@ -50,7 +50,7 @@ def test_cam_equals_gradcam_up_to_scale_on_a_head_that_averages(num_logits: int)
 
 def test_a_cam_adds_up_to_the_logit(three: Network) -> None:
     """Zhou et al., equation 2: the mean of the map before it is cut and scaled, plus the bias, is the logit."""
-    from opsin.insight.attribution import _cam
+    from opsin.interpretability.attribution import _cam
 
     images, targets, _ = planted(6)
     with torch.no_grad():

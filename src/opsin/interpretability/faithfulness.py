@@ -8,8 +8,8 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
 
 from opsin.errors import UserError
-from opsin.insight.attribution import BLOCK
-from opsin.insight.probing import as_input, as_targets, probing
+from opsin.interpretability.attribution import BLOCK
+from opsin.interpretability.eval_context import as_input, as_targets, probing
 from opsin.loss import class_logits
 
 

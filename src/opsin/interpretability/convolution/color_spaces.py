@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 from numpy.typing import NDArray
 
-from opsin.insight.samples import grey
+from opsin.interpretability.convolution.sample_images import grey
 from opsin.visualization.images import Pixels, coloured, rgb, stretched
 
 RANGES: dict[str, tuple[float, float]] = {

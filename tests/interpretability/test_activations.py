@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from opsin.errors import UserError
-from opsin.insight.activations import activations, dead
+from opsin.interpretability.activations import activations, dead
 from opsin.models import Network
 from opsin.models.network import sequential
 from tiny import tiny

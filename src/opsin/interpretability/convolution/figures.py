@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from opsin.insight.colours import colour_pictures
-from opsin.insight.convolution import Padding, convolve, paddings, pool, step_at
-from opsin.insight.gabor import Gabor, gabor, gabor_bank, responses
+from opsin.interpretability.convolution.color_spaces import colour_pictures
+from opsin.interpretability.convolution.convolution import Padding, convolve, paddings, pool, step_at
+from opsin.interpretability.convolution.gabor import Gabor, gabor, gabor_bank, responses
 from opsin.visualization.images import Pixels, Values, coloured, grid, resized, rgb, stretched
 
 LECTURE_LIMITS = (-4.0, 4.0)

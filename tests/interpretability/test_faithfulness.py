@@ -9,9 +9,9 @@ from planted import planted, trained, untrained
 from torch import Tensor, nn
 
 from opsin.errors import UserError
-from opsin.insight.attribution import METHODS, attribute
-from opsin.insight.faithfulness import faithfulness, random_heat
-from opsin.insight.sanity import randomisation_check, rank_correlation, redraw, structural_similarity
+from opsin.interpretability.attribution import METHODS, attribute
+from opsin.interpretability.faithfulness import faithfulness, random_heat
+from opsin.interpretability.sanity_check import randomisation_check, rank_correlation, redraw, structural_similarity
 from opsin.models.network import Network
 
 
@@ -68,7 +68,7 @@ def test_a_true_map_ranks_above_a_random_one(method: str, three: Network) -> Non
 
 def test_equal_marks_follow_each_other_at_random_and_seeded(three: Network) -> None:
     """Otherwise an empty map would be scored as one that marks the image from its top to its bottom."""
-    from opsin.insight.faithfulness import _places
+    from opsin.interpretability.faithfulness import _places
 
     places = _places(torch.zeros(24, 24), torch.Generator().manual_seed(0)).flatten()
     assert sorted(places.tolist()) == list(range(576))

@@ -8,7 +8,7 @@ from scipy import ndimage, signal
 from skimage import filters
 
 from opsin.errors import UserError
-from opsin.insight.convolution import (
+from opsin.interpretability.convolution.convolution import (
     KERNELS,
     convolve,
     output_size,
@@ -18,7 +18,7 @@ from opsin.insight.convolution import (
     step_at,
     worked_size,
 )
-from opsin.insight.samples import grey, sample
+from opsin.interpretability.convolution.sample_images import grey, sample
 
 
 @pytest.fixture

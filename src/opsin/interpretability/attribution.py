@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from opsin.errors import UserError
-from opsin.insight.probing import as_input, as_targets, chosen_stage, class_scores, probing
+from opsin.interpretability.eval_context import as_input, as_targets, chosen_stage, class_scores, probing
 from opsin.models.network import Network
 
 Method = Literal["gradcam", "cam", "integrated_gradients", "occlusion"]

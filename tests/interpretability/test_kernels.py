@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from opsin.errors import UserError
-from opsin.insight.kernels import first_kernels, kernel_pictures
+from opsin.interpretability.kernels import first_kernels, kernel_pictures
 from opsin.models import Network
 from tiny import tiny
 

@@ -1,0 +1,1 @@
+"""Convolution by hand: kernels, Gabor filters, color spaces."""
