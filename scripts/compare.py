@@ -32,9 +32,9 @@ def main() -> int:
     try:
         from rich.console import Console
 
-        from opsin.report.comparison import compare
-        from opsin.report.comparison_page import write_comparison
-        from opsin.report.comparison_table import print_comparison
+        from opsin.evaluation.comparison.comparison import compare
+        from opsin.evaluation.comparison.page import write_comparison
+        from opsin.evaluation.comparison.console import print_comparison
 
         comparison = compare(arguments.runs, arguments.metric)
         if arguments.json:

@@ -4,7 +4,7 @@ import argparse
 import sys
 
 from opsin.errors import UserError
-from opsin.report.page import write_report
+from opsin.evaluation.report.page import write_report
 from opsin.runs.directory import RunDirectory
 
 

@@ -21,7 +21,7 @@ from opsin.illustrations import illustrate, illustrate_again
 from opsin.models import mlp
 from opsin.visualization.images import shown
 from opsin.runs.predictions import read_predictions
-from opsin.report.shown import index_file, read_pictures
+from opsin.evaluation.report.pictures import index_file, read_pictures
 from opsin.runs.directory import RunDirectory
 from tiny import tiny
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from opsin import build
-from opsin.analysis.mistakes import confident_mistakes
+from opsin.evaluation.confusion import confident_mistakes
 from opsin.config import Composed
 from opsin.data import ImageDataModule
 from opsin.data.augmentation.augmentation import Augmentation
@@ -24,7 +24,7 @@ from opsin.learned import find_learned
 from opsin.models import Network
 from opsin.visualization.images import Pixels, grid, overlaid, shown, write_png
 from opsin.runs.predictions import Predictions, read_predictions, softmax
-from opsin.report.shown import index_file, pictures_folder
+from opsin.evaluation.report.pictures import index_file, pictures_folder
 from opsin.runs.directory import RunDirectory, write_atomically
 
 MISTAKES, ANSWERS = 12, 3

@@ -117,7 +117,7 @@ def report(run: RunDirectory, data: ImageDataModule, network: Network, predictio
     """Write `report.html` and its pictures; the run is finished, and does not fail for want of them."""
     # Imported here: captum and what comes with it are a second that the start of a run is spared.
     from opsin.illustrations import illustrate
-    from opsin.report.page import write_report
+    from opsin.evaluation.report.page import write_report
 
     try:
         illustrate(run, data, network, predictions or read_predictions(run, "val"))

@@ -12,9 +12,9 @@ from opsin.errors import UserError
 from opsin.explorer.messages import answers, message
 from opsin.explorer.networks import Networks
 from opsin.visualization.charts import Series, line_chart
-from opsin.report.columns import columns
-from opsin.report.leaderboard import Leaderboard, leaderboard
-from opsin.report.records import RunRecord, read_record
+from opsin.evaluation.comparison.columns import columns
+from opsin.evaluation.comparison.leaderboard import Leaderboard, leaderboard
+from opsin.evaluation.comparison.run_records import RunRecord, read_record
 
 CURVES = 8
 """How many runs the charts show: as many as there are colours."""
@@ -53,7 +53,7 @@ def page_of_runs(networks: Networks, metric: str) -> tuple[str, str]:
 
 def _sheet(content: str) -> str:
     """HTML that looks as reports do, whatever is around it."""
-    style = (resources.files("opsin.report") / "templates" / "style.css").read_text(encoding="utf-8")
+    style = (resources.files("opsin.evaluation.report") / "templates" / "style.css").read_text(encoding="utf-8")
     scoped = style.replace(":root", ":scope")
     return f'<style>@scope (.sheet) {{ {scoped} }}</style><div class="sheet">{content}</div>'
 

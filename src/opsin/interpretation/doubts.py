@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from opsin.analysis.labels import doubtful_labels, out_of_fold
+from opsin.evaluation.label_errors import doubtful_labels, out_of_fold
 from opsin.data.subset import Part
 from opsin.data.stratify import subsample
 from opsin.errors import UserError

@@ -9,10 +9,10 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from opsin.analysis.calibration import Reliability, fit_temperature, reliability, tempered
-from opsin.analysis.duplicates import Duplicate, near_duplicates, thumbnails
-from opsin.analysis.intervals import Interval
-from opsin.analysis.mistakes import class_table, confident_mistakes, confused_pairs
+from opsin.evaluation.calibration import Reliability, fit_temperature, reliability, tempered
+from opsin.evaluation.near_duplicates import Duplicate, near_duplicates, thumbnails
+from opsin.evaluation.confidence_intervals import Interval
+from opsin.evaluation.confusion import class_table, confident_mistakes, confused_pairs
 from opsin.data.subset import Part
 from opsin.errors import UserError
 from opsin.images import Images

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from opsin.report.records import REPEATS
+from opsin.evaluation.comparison.run_records import REPEATS
 from opsin.runs.directory import RunDirectory, write_atomically
 from opsin.sweep.outcomes import directions
 from opsin.sweep.running import Running

@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from opsin.analysis.intervals import Interval
-from opsin.analysis.significance import Comparison, bootstrap_difference, mcnemar
+from opsin.evaluation.confidence_intervals import Interval
+from opsin.evaluation.significance import Comparison, bootstrap_difference, mcnemar
 from opsin.runs.predictions import Predictions
-from opsin.report.leaderboard import Leaderboard, Row
-from opsin.report.records import RunRecord
+from opsin.evaluation.comparison.leaderboard import Leaderboard, Row
+from opsin.evaluation.comparison.run_records import RunRecord
 
 LEVEL = 0.05
 """A difference counts as shown where its p, adjusted for the number of comparisons, lies below."""

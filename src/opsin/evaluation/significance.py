@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from opsin.analysis.intervals import Interval, t_interval
+from opsin.evaluation.confidence_intervals import Interval, t_interval
 from opsin.errors import UserError
 
 __all__ = ["Comparison", "bootstrap_difference", "mcnemar", "t_interval"]

@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 
 from opsin.visualization import images
-from opsin.analysis.calibration import fit_temperature, reliability
-from opsin.analysis.intervals import wilson_interval
+from opsin.evaluation.calibration import fit_temperature, reliability
+from opsin.evaluation.confidence_intervals import wilson_interval
 from opsin.runs.predictions import predictions_file, read_predictions
-from opsin.report.curves import best_epoch, read_epochs
-from opsin.report.findings import calibration
-from opsin.report.model_table import read_model_table
-from opsin.report.page import write_report
-from opsin.report.shown import index_file, read_pictures
-from opsin.report.verdict import verdict
+from opsin.evaluation.report.learning_curves import best_epoch, read_epochs
+from opsin.evaluation.report.sections import calibration
+from opsin.evaluation.report.model_table import read_model_table
+from opsin.evaluation.report.page import write_report
+from opsin.evaluation.report.pictures import index_file, read_pictures
+from opsin.evaluation.report.result_summary import verdict
 from opsin.visualization.formatting import percent
 from opsin.runs.directory import RunDirectory
 
@@ -200,7 +200,7 @@ def test_a_hundred_classes_stay_readable_and_small(write) -> None:
 def test_pages_need_no_torch(write) -> None:
     run = write()
     code = (
-        "import sys; from pathlib import Path; from opsin.report.page import write_report; "
+        "import sys; from pathlib import Path; from opsin.evaluation.report.page import write_report; "
         "from opsin.runs.directory import RunDirectory; write_report(RunDirectory(Path(sys.argv[1]))); "
         "assert not {'torch', 'lightning', 'torchvision'} & set(sys.modules)"
     )

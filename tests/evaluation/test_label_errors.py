@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from opsin.analysis.labels import doubtful_labels, out_of_fold
+from opsin.evaluation.label_errors import doubtful_labels, out_of_fold
 from opsin.errors import UserError
 
 

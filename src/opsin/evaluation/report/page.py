@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 import yaml
 
-from opsin.analysis.mistakes import class_table
+from opsin.evaluation.confusion import class_table
 from opsin.errors import UserError
 from opsin.runs.predictions import Predictions, read_predictions
-from opsin.report.curves import best_epoch, curves, read_epochs
-from opsin.report.findings import calibration, class_bars, confusion, pair_rows
-from opsin.report.model_table import read_model_table
-from opsin.report.shown import read_pictures
-from opsin.report.templating import render
-from opsin.report.verdict import verdict
+from opsin.evaluation.report.learning_curves import best_epoch, curves, read_epochs
+from opsin.evaluation.report.sections import calibration, class_bars, confusion, pair_rows
+from opsin.evaluation.report.model_table import read_model_table
+from opsin.evaluation.report.pictures import read_pictures
+from opsin.evaluation.templating import render
+from opsin.evaluation.report.result_summary import verdict
 from opsin.runs.directory import RunDirectory, write_atomically
 
 RECORDED = (

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from opsin.analysis.duplicates import near_duplicates, thumbnails
+from opsin.evaluation.near_duplicates import near_duplicates, thumbnails
 from opsin.errors import UserError
 
 

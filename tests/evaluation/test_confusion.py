@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from opsin.analysis.mistakes import class_table, confident_mistakes, confused_pairs, confusion_matrix
+from opsin.evaluation.confusion import class_table, confident_mistakes, confused_pairs, confusion_matrix
 from opsin.runs.predictions import Predictions
 
 

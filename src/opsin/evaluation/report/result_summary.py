@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from opsin.analysis.intervals import Interval, wilson_interval
+from opsin.evaluation.confidence_intervals import Interval, wilson_interval
 from opsin.runs.predictions import Predictions
 from opsin.visualization.formatting import percent, split_name
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from opsin.analysis.calibration import fit_temperature, negative_log_likelihood, reliability, tempered
-from opsin.analysis.mistakes import class_table, confused_pairs, confusion_matrix
+from opsin.evaluation.calibration import fit_temperature, negative_log_likelihood, reliability, tempered
+from opsin.evaluation.confusion import class_table, confused_pairs, confusion_matrix
 from opsin.runs.predictions import Predictions
 from opsin.visualization.charts import Bar, horizontal_bars, reliability_bars
 from opsin.visualization.confusion_matrix_svg import confusion_chart

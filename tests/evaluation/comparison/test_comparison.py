@@ -16,12 +16,12 @@ from rich.console import Console
 from made_runs import made_run
 from opsin.errors import UserError
 from opsin.runs.predictions import Predictions, read_predictions
-from opsin.report.comparison import compare, curve, flips
-from opsin.report.comparison_page import write_comparison
-from opsin.report.comparison_table import print_comparison
+from opsin.evaluation.comparison.comparison import compare, curve, flips
+from opsin.evaluation.comparison.page import write_comparison
+from opsin.evaluation.comparison.console import print_comparison
 from opsin.runs.directory import RunDirectory
 
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "compare.py"
+SCRIPT = Path(__file__).resolve().parents[3] / "scripts" / "compare.py"
 
 
 @pytest.fixture

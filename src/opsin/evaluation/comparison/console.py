@@ -6,8 +6,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from opsin.report.columns import columns
-from opsin.report.comparison import Comparison
+from opsin.evaluation.comparison.columns import columns
+from opsin.evaluation.comparison.comparison import Comparison
 
 MOST_VERDICTS, MOST_DIFFERENCES = 6, 20
 _ROOM = {"test/loss": 120, "parameters": 120, "images/s": 120, "time": 120, "val/loss": 180}

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from opsin.analysis.calibration import TEMPERATURES, fit_temperature, negative_log_likelihood, reliability, tempered
+from opsin.evaluation.calibration import TEMPERATURES, fit_temperature, negative_log_likelihood, reliability, tempered
 from opsin.errors import UserError
 
 

@@ -6,8 +6,8 @@ import pytest
 from scipy import stats
 
 from made_runs import made_run
-from opsin.report.leaderboard import leaderboard
-from opsin.report.paired_tests import Verdict, verdicts
+from opsin.evaluation.comparison.leaderboard import leaderboard
+from opsin.evaluation.comparison.paired_tests import Verdict, verdicts
 
 
 def pattern(both: int, only_first: int, only_second: int, neither: int) -> tuple[list[bool], list[bool]]:

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from opsin.analysis.intervals import t_interval, wilson_interval
+from opsin.evaluation.confidence_intervals import t_interval, wilson_interval
 from opsin.errors import UserError
 
 

@@ -4,9 +4,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from opsin.analysis.intervals import Interval
-from opsin.report.leaderboard import Leaderboard, Row
-from opsin.report.paired_tests import Verdict
+from opsin.evaluation.confidence_intervals import Interval
+from opsin.evaluation.comparison.leaderboard import Leaderboard, Row
+from opsin.evaluation.comparison.paired_tests import Verdict
 from opsin.visualization.formatting import NONE, seconds
 
 CUSTOMARY = ("test/acc", "val/acc", "test/loss", "val/loss")

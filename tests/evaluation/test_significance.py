@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 from sklearn.metrics import f1_score
 
-from opsin.analysis.significance import bootstrap_difference, mcnemar
+from opsin.evaluation.significance import bootstrap_difference, mcnemar
 from opsin.errors import UserError
 
 

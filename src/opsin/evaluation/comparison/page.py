@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from opsin.errors import UserError
 from opsin.visualization.images import Pixels, data_uri, shown
 from opsin.visualization.charts import COLOURS, Series, line_chart
-from opsin.report.columns import columns, spread
-from opsin.report.comparison import Comparison, Flip, curve, flips
-from opsin.report.leaderboard import Row
-from opsin.report.paired_tests import Verdict
-from opsin.report.templating import render
+from opsin.evaluation.comparison.columns import columns, spread
+from opsin.evaluation.comparison.comparison import Comparison, Flip, curve, flips
+from opsin.evaluation.comparison.leaderboard import Row
+from opsin.evaluation.comparison.paired_tests import Verdict
+from opsin.evaluation.templating import render
 from opsin.visualization.formatting import number, percent, shortened
 from opsin.runs.directory import RunDirectory, write_atomically
 

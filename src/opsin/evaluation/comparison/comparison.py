@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from opsin.analysis.intervals import Interval
-from opsin.report.leaderboard import Leaderboard, Row, leaderboard
-from opsin.report.naming import QUIET
-from opsin.report.paired_tests import Duel, Verdict, verdicts
-from opsin.report.records import REPEATS, RunRecord, collect, flat
+from opsin.evaluation.confidence_intervals import Interval
+from opsin.evaluation.comparison.leaderboard import Leaderboard, Row, leaderboard
+from opsin.evaluation.comparison.row_names import QUIET
+from opsin.evaluation.comparison.paired_tests import Duel, Verdict, verdicts
+from opsin.evaluation.comparison.run_records import REPEATS, RunRecord, collect, flat
 
 AROUND = (
     *(f"settings.{name}" for name in ("accelerator", "devices", "precision", "channels_last", "compile", "threads")),

@@ -3,7 +3,7 @@
 import string
 from collections.abc import Sequence
 
-from opsin.report.records import RunRecord
+from opsin.evaluation.comparison.run_records import RunRecord
 
 QUIET = ("callbacks", "logger", "feature_cache", "debug")
 """Parts whose choice names no recipe."""

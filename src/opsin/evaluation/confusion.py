@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from opsin.analysis.intervals import Interval, wilson_interval
+from opsin.evaluation.confidence_intervals import Interval, wilson_interval
 from opsin.runs.predictions import Predictions
 
 

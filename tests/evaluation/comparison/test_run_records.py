@@ -5,7 +5,7 @@ import pytest
 
 from made_runs import made_run
 from opsin.errors import UserError
-from opsin.report.records import collect, read_record
+from opsin.evaluation.comparison.run_records import collect, read_record
 
 
 def test_runs_are_found_at_any_depth_each_once(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from scipy import stats
 
 from made_runs import made_run
 from opsin.errors import UserError
-from opsin.report.leaderboard import leaderboard
+from opsin.evaluation.comparison.leaderboard import leaderboard
 from opsin.runs.directory import RunDirectory
 
 

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from opsin.analysis.intervals import Interval, t_interval
+from opsin.evaluation.confidence_intervals import Interval, t_interval
 from opsin.errors import UserError
-from opsin.report.naming import letter, names
-from opsin.report.records import RunRecord, read_record
+from opsin.evaluation.comparison.row_names import letter, names
+from opsin.evaluation.comparison.run_records import RunRecord, read_record
 from opsin.runs.directory import RunDirectory
 
 

@@ -1,8 +1,8 @@
 from pathlib import Path
 
 from made_runs import made_run
-from opsin.report.naming import letter, names
-from opsin.report.records import read_record
+from opsin.evaluation.comparison.row_names import letter, names
+from opsin.evaluation.comparison.run_records import read_record
 
 
 def test_names_are_what_sets_runs_apart(tmp_path: Path) -> None:

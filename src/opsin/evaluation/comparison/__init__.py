@@ -1,0 +1,1 @@
+"""Leaderboard, paired tests and comparison page of several runs."""
