@@ -34,7 +34,7 @@ if __name__ == "__main__":
     try:
         config.refuse_broken_files(sys.argv[1:])
         if words is not None:
-            from opsin.sweep import sweep  # which a single run does without
+            from opsin.sweeps import sweep  # which a single run does without
 
             config.stand_alone()
             sys.exit(sweep(words))

@@ -11,7 +11,7 @@ from opsin.data.datasets import ArrayImages, Source
 from opsin.errors import UserError
 
 FILES = sorted(path.relative_to(CONFIGS) for path in CONFIGS.rglob("*.yaml"))
-OF_SWEEPS = [path for path in FILES if path.parts[0] in ("sweep", "launcher")]  # tests/sweep/test_sweep_files.py
+OF_SWEEPS = [path for path in FILES if path.parts[0] in ("sweep", "launcher")]  # tests/sweeps/test_sweep_files.py
 OPTIONS = [path for path in FILES if path.parts[0] not in ("hydra", "train.yaml", "sweep", "launcher")]
 MANDATORY = {
     "image_folder": ["datamodule.path=photos"],

@@ -7,7 +7,7 @@ import lightning as L
 from pydantic import Field
 
 from opsin.callbacks.base import EpochCallback, epoch_metrics
-from opsin.study import make_pruner, trial_at
+from opsin.sweeps.study import make_pruner, trial_at
 
 log = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from opsin.errors import UserError
-from opsin.sweep.launchers.base import SCRIPT, Exit, Job
-from opsin.sweep.launchers.keeper import Keeper, Origin
-from opsin.sweep.launchers.ray_connection import connect, in_words, room
+from opsin.sweeps.launchers.base import SCRIPT, Exit, Job
+from opsin.sweeps.launchers.ray_actor import Keeper, Origin
+from opsin.sweeps.launchers.ray_cluster import connect, in_words, room
 
 log = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from opsin.errors import UserError
-from opsin.sweep.launchers.base import Exit, Job
-from opsin.sweep.launchers.local import Local, LocalHandle
+from opsin.sweeps.launchers.base import Exit, Job
+from opsin.sweeps.launchers.local import Local, LocalHandle
 
 TAKEN_ALONG = ("HF_", "HYDRA_", "OMP_", "OPSIN_", "PYTHON", "TORCH_")
 """Beginnings of the names of variables that a job has from the sweep; all others are those of its node."""

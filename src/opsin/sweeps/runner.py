@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from types import FrameType
 
 from opsin.errors import Interrupted
-from opsin.sweep.launchers.base import Exit, Handle, Job, Launcher
-from opsin.sweep.outcomes import failure, outcome_of
-from opsin.sweep.trials import MOST_STARTS, Outcome, Trial, Trials
+from opsin.sweeps.launchers.base import Exit, Handle, Job, Launcher
+from opsin.sweeps.outcomes import failure, outcome_of
+from opsin.sweeps.trials import MOST_STARTS, Outcome, Trial, Trials
 
 POLL_S = 0.05
 """Seconds between looks at the jobs."""

@@ -19,10 +19,10 @@ from opsin.config.validation import Section, check
 from opsin.config import CONFIGS
 from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory
-from opsin.sweep.launchers.base import Exit, Handle, Job
-from opsin.sweep.launchers.ray import Ray, in_words, room
+from opsin.sweeps.launchers.base import Exit, Handle, Job
+from opsin.sweeps.launchers.ray import Ray, in_words, room
 
-TESTS = Path(__file__).resolve().parents[1]
+TESTS = Path(__file__).resolve().parents[2]
 SMALL = (
     "model=mlp",
     "trainer=cpu",
@@ -241,8 +241,8 @@ DRIVER = """
 import sys, time
 from pathlib import Path
 from opsin.runs.directory import RunDirectory
-from opsin.sweep.launchers.base import Job
-from opsin.sweep.launchers.ray import Ray
+from opsin.sweeps.launchers.base import Job
+from opsin.sweeps.launchers.ray import Ray
 address, run, *words = sys.argv[1:]
 handle = Ray(address).start(Job(0, tuple(words), RunDirectory(Path(run))))
 while True:

@@ -15,10 +15,10 @@ from rich.table import Table
 
 from opsin.evaluation.comparison.run_records import REPEATS
 from opsin.runs.directory import RunDirectory, write_atomically
-from opsin.sweep.outcomes import directions
-from opsin.sweep.running import Running
-from opsin.sweep.space import Space
-from opsin.sweep.trials import Outcome, Trial, Trials
+from opsin.sweeps.outcomes import directions
+from opsin.sweeps.runner import Running
+from opsin.sweeps.search_space import Space
+from opsin.sweeps.trials import Outcome, Trial, Trials
 
 MOST_ROWS = 30
 """Rows that are printed of the last table; `sweep.csv` has them all."""

@@ -5,7 +5,7 @@ from pathlib import Path
 import optuna
 import pytest
 
-from opsin.study import make_pruner, open_storage, quieten_optuna, trial_at
+from opsin.sweeps.study import make_pruner, open_storage, quieten_optuna, trial_at
 
 
 @pytest.mark.parametrize(("kind", "ends"), [("median", 2), ("halving", 2), ("none", None)])

@@ -12,11 +12,12 @@ import pytest
 from engines import slurm as engine
 from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory
-from opsin.sweep.launchers import Slurm, slurm_queue
-from opsin.sweep.launchers.base import Exit, Handle, Job
-from opsin.sweep.launchers.slurm import name_of
+from opsin.sweeps.launchers import Slurm
+from opsin.sweeps.launchers import slurm_queue
+from opsin.sweeps.launchers.base import Exit, Handle, Job
+from opsin.sweeps.launchers.slurm import name_of
 
-TESTS = Path(__file__).resolve().parents[1]
+TESTS = Path(__file__).resolve().parents[2]
 QUICK = ("model=mlp", "trainer.max_epochs=2", "datamodule.train_fraction=0.2", "report=false", "logger=none")
 SLOW = ("+callbacks.slow._target_=engines.slowness.Slow", "+callbacks.slow.seconds=2")
 PATIENCE_S = 240.0
@@ -206,7 +207,7 @@ def test_a_node_that_cannot_begin_says_why(make_job: Callable[..., Job]) -> None
 def test_what_is_refused_for_a_while_is_tried_again(
     make_job: Callable[..., Job], cluster: engine.Slurm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("opsin.sweep.launchers.slurm.AGAIN_S", 0.5)
+    monkeypatch.setattr("opsin.sweeps.launchers.slurm.AGAIN_S", 0.5)
     launcher = Slurm(threads=1, setup=["exit 0"])
     assert end_of(launcher.start(make_job(0))) == Exit(0)
     cluster.command("scontrol", "update", "PartitionName=main", "State=inactive")

@@ -7,7 +7,7 @@ import subprocess
 import time
 from dataclasses import dataclass
 
-from opsin.sweep.launchers.base import Exit
+from opsin.sweeps.launchers.base import Exit
 
 log = logging.getLogger(__name__)
 

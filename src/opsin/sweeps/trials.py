@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Literal
 
 from filelock import FileLock
 
-from opsin.study import open_storage, quieten_optuna
-from opsin.sweep.settings import Sweep
-from opsin.sweep.space import Dimension, Listed, Space, Value
-from opsin.sweep.workers import Worker
+from opsin.sweeps.study import open_storage, quieten_optuna
+from opsin.sweeps.settings import Sweep
+from opsin.sweeps.search_space import Dimension, Listed, Space, Value
+from opsin.sweeps.workers import Worker
 
 if TYPE_CHECKING:
     import optuna

@@ -11,7 +11,7 @@ import yaml
 
 from opsin.errors import UserError
 from opsin.runs.directory import check_writable, write_atomically
-from opsin.sweep.settings import Sweep
+from opsin.sweeps.settings import Sweep
 
 EXTENDED = ("name", "trials", "retry_failed")
 """Settings that may change from one call to the next, the sweep staying the same."""

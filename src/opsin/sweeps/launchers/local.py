@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from opsin.sweep.launchers import warm
-from opsin.sweep.launchers.base import Exit, Job
+from opsin.sweeps.launchers import job_process
+from opsin.sweeps.launchers.base import Exit, Job
 
 PRELOADED = ["opsin.run", "torch.utils.tensorboard", "hydra.main"]
 """What the server imports once, and every job then has at once."""
@@ -60,7 +60,7 @@ class Local:
             {"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else {}
         )
         process = self._context.Process(
-            target=warm.run_job, args=(job, environment, self._memory_gb), name=f"job {job.number}"
+            target=job_process.run_job, args=(job, environment, self._memory_gb), name=f"job {job.number}"
         )
         with _set(environment), _undisturbed():  # the first job starts the server, which takes both over
             process.start()

@@ -10,8 +10,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from opsin.config import Composed
 from opsin.runs.directory import RunDirectory, write_atomically
-from opsin.sweep.table import Row
-from opsin.sweep.trials import Direction
+from opsin.sweeps.table import Row
+from opsin.sweeps.trials import Direction
 
 if TYPE_CHECKING:
     from optuna.study import Study

@@ -8,13 +8,13 @@ import pytest
 
 from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory
-from opsin.sweep.directory import sweep_directory
-from opsin.sweep.ending import winners
-from opsin.sweep.launchers.base import Exit, Job
-from opsin.sweep.outcomes import directions, failure, outcome_of
-from opsin.sweep.settings import Sweep
-from opsin.sweep.table import Row
-from opsin.sweep.trials import Outcome
+from opsin.sweeps.sweep_directory import sweep_directory
+from opsin.sweeps.best_run import winners
+from opsin.sweeps.launchers.base import Exit, Job
+from opsin.sweeps.outcomes import directions, failure, outcome_of
+from opsin.sweeps.settings import Sweep
+from opsin.sweeps.table import Row
+from opsin.sweeps.trials import Outcome
 
 
 def test_the_same_words_come_to_the_same_directory_in_any_order(tmp_path: Path) -> None:

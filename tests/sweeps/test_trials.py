@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from opsin.sweep.settings import Sweep
-from opsin.sweep.space import read_space
-from opsin.sweep.trials import Direction, Outcome, Trials
-from opsin.sweep.workers import Worker
+from opsin.sweeps.settings import Sweep
+from opsin.sweeps.search_space import read_space
+from opsin.sweeps.trials import Direction, Outcome, Trials
+from opsin.sweeps.workers import Worker
 
 PARTS = {"datamodule": "digits", "model": "mlp"}
 SEARCH = ("optimizer.lr=tag(log,interval(0.0001,0.1))", "model=mlp,cnn_gap", "model.hidden=int(interval(8,64))")
@@ -148,7 +148,7 @@ def test_a_search_finds_what_a_grid_of_as_many_would_miss(crowd: Crowd) -> None:
 
 @pytest.fixture
 def silent(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    return lambda name: monkeypatch.setattr("opsin.sweep.workers._machine", lambda: name)
+    return lambda name: monkeypatch.setattr("opsin.sweeps.workers._machine", lambda: name)
 
 
 def test_a_process_of_another_machine_is_dead_when_it_is_silent(
@@ -160,7 +160,7 @@ def test_a_process_of_another_machine_is_dead_when_it_is_silent(
     near = Worker(tmp_path)
     assert near.is_alive(far.name)
     assert near.others() == [far.name]
-    monkeypatch.setattr("opsin.sweep.workers.SILENT_S", -1.0)
+    monkeypatch.setattr("opsin.sweeps.workers.SILENT_S", -1.0)
     assert not near.is_alive(far.name)
     assert near.is_alive(near.name)
     far.leave()

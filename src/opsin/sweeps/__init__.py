@@ -3,6 +3,6 @@
 `sweep` is the story.
 """
 
-from opsin.sweep.sweeping import sweep
+from opsin.sweeps.sweep import sweep
 
 __all__ = ["sweep"]

@@ -20,8 +20,8 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from opsin.errors import UserError
-from opsin.sweep.launchers.base import SCRIPT, Exit, Job
-from opsin.sweep.launchers.slurm_queue import Queue, end_of
+from opsin.sweeps.launchers.base import SCRIPT, Exit, Job
+from opsin.sweeps.launchers.slurm_queue import Queue, end_of
 
 log = logging.getLogger(__name__)
 

@@ -8,10 +8,10 @@ import pytest
 from opsin import build
 from opsin.config import CONFIGS, compose, is_of_a_sweep
 from opsin.errors import UserError
-from opsin.sweep.jobs import Jobs
-from opsin.sweep.settings import Sweep
-from opsin.sweep.space import Listed, Space, read_space
-from opsin.sweep.sweeping import _checked
+from opsin.sweeps.jobs import Jobs
+from opsin.sweeps.settings import Sweep
+from opsin.sweeps.search_space import Listed, Space, read_space
+from opsin.sweeps.sweep import _checked
 
 SWEEPS = sorted(path.stem for path in CONFIGS.glob("sweep/*.yaml"))
 TYPED = {

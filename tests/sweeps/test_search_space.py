@@ -3,7 +3,7 @@
 import pytest
 
 from opsin.errors import UserError
-from opsin.sweep.space import Listed, Ranged, read_space
+from opsin.sweeps.search_space import Listed, Ranged, read_space
 
 
 def test_lists_ranges_and_fixed_words() -> None:

@@ -11,9 +11,11 @@ from opsin.config import CONFIGS
 from opsin.config.run_config import read_yaml
 from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory
-from opsin.sweep.launchers import Slurm, slurm, slurm_queue
-from opsin.sweep.launchers.base import Exit, Job
-from opsin.sweep.launchers.slurm_queue import Queue, end_of
+from opsin.sweeps.launchers import Slurm
+from opsin.sweeps.launchers import slurm
+from opsin.sweeps.launchers import slurm_queue
+from opsin.sweeps.launchers.base import Exit, Job
+from opsin.sweeps.launchers.slurm_queue import Queue, end_of
 
 
 @pytest.fixture
@@ -149,7 +151,7 @@ def test_what_is_asked_of_slurm(commands: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_the_yaml_has_every_parameter_with_its_default() -> None:
     written = read_yaml(CONFIGS / "launcher" / "slurm.yaml")
-    assert written.pop("_target_") == "opsin.sweep.launchers.Slurm"
+    assert written.pop("_target_") == "opsin.sweeps.launchers.Slurm"
     parameters = inspect.signature(Slurm).parameters
     assert {name: value or None for name, value in written.items()} == {
         name: parameter.default or None for name, parameter in parameters.items()

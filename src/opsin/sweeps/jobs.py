@@ -8,11 +8,11 @@ from typing import Any
 from opsin.config import compose_raw
 from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory
-from opsin.sweep.launchers.base import Job
-from opsin.sweep.settings import Sweep
-from opsin.sweep.space import Listed, Space
-from opsin.sweep.table import Row
-from opsin.sweep.trials import Trial, Trials
+from opsin.sweeps.launchers.base import Job
+from opsin.sweeps.settings import Sweep
+from opsin.sweeps.search_space import Listed, Space
+from opsin.sweeps.table import Row
+from opsin.sweeps.trials import Trial, Trials
 
 OF_EVERY_RUN = {"test": "false", "report": "false"}
 """What a run has that does not say otherwise: the winner alone reads the test images, and has a report."""

@@ -12,16 +12,17 @@ from rich.console import Console
 from opsin.config.validation import Node, Section, check
 from opsin.config import CONFIGS, Origin, compose_raw, is_of_a_sweep
 from opsin.errors import Interrupted
-from opsin.sweep import ending, table
-from opsin.sweep.directory import sweep_directory
-from opsin.sweep.jobs import Jobs, of_winner
-from opsin.sweep.launchers.base import Handle, Job, Launcher
-from opsin.sweep.outcomes import directions
-from opsin.sweep.running import POLL_S, Runner, Stop
-from opsin.sweep.settings import Sweep
-from opsin.sweep.space import read_space
-from opsin.sweep.trials import Trials
-from opsin.sweep.workers import Worker
+from opsin.sweeps import best_run
+from opsin.sweeps import table
+from opsin.sweeps.sweep_directory import sweep_directory
+from opsin.sweeps.jobs import Jobs, of_winner
+from opsin.sweeps.launchers.base import Handle, Job, Launcher
+from opsin.sweeps.outcomes import directions
+from opsin.sweeps.runner import POLL_S, Runner, Stop
+from opsin.sweeps.settings import Sweep
+from opsin.sweeps.search_space import read_space
+from opsin.sweeps.trials import Trials
+from opsin.sweeps.workers import Worker
 
 SECTIONS = {"sweep": Section(call=Sweep), "launcher": Section()}
 """The parts of a config that `is_of_a_sweep` tells from those of its runs."""
@@ -70,12 +71,12 @@ def sweep(words: Sequence[str]) -> int:
                 runner.run()
                 if trials.ended() == trials.total:
                     with FileLock(folder / ".ending"):  # one process after the other; the second finds all done
-                        best = ending.winners(table.read_rows(folder, trials, space), trials.directions[0])
+                        best = best_run.winners(table.read_rows(folder, trials, space), trials.directions[0])
                         untested = [] if space.says("test") else [row for row in best if not row.metric("test/acc")]
                         run_all(launcher, [of_winner(row) for row in untested], runner.stop)
                         if best:
-                            ending.write_best(folder, best[0].run)
-                            ending.draw(folder, trials.study, objectives)
+                            best_run.write_best(folder, best[0].run)
+                            best_run.draw(folder, trials.study, objectives)
             finally:
                 launcher.close()
     except Interrupted:

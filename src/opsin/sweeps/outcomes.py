@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from opsin.runs.directory import RunDirectory, write_atomically
-from opsin.sweep.launchers.base import Exit, Job
-from opsin.sweep.trials import Direction, Outcome
+from opsin.sweeps.launchers.base import Exit, Job
+from opsin.sweeps.trials import Direction, Outcome
 
 COUNTED: dict[str, tuple[str, str]] = {"parameters": ("parameters", "total"), "seconds": ("seconds", "fit")}
 """Objectives besides metrics, and where a result has them; less of them is better."""

@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Mapping
 
-from opsin.sweep.launchers.base import SCRIPT, Job
+from opsin.sweeps.launchers.base import SCRIPT, Job
 
 
 def run_job(job: Job, environment: Mapping[str, str], memory_gb: float | None) -> None:
