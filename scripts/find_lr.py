@@ -12,7 +12,7 @@ from opsin.errors import UserError
 
 if TYPE_CHECKING:
     from opsin.config import Composed
-    from opsin.tuning import RangeTest
+    from opsin.training.tuning import RangeTest
 
 
 def main() -> int:
@@ -61,9 +61,9 @@ def measure(composed: "Composed", steps: int, lowest: float, highest: float) -> 
     """Build what the config describes, as a run would, and test it."""
     import lightning as L
 
-    from opsin import build
+    from opsin.training import build
     from opsin.run import quieten
-    from opsin.tuning import Trials, range_test
+    from opsin.training.tuning import Trials, range_test
 
     plan = build.plan(composed)
     quieten(True)
@@ -78,7 +78,7 @@ def measure(composed: "Composed", steps: int, lowest: float, highest: float) -> 
 
 def write(test: "RangeTest", title: str, folder: Path) -> None:
     """Write the curve as a picture, a table and JSON."""
-    from opsin.tuning import draw_curve
+    from opsin.training.tuning import draw_curve
 
     folder.mkdir(parents=True)
     draw_curve(test, title, folder / "lr_curve.png")

@@ -16,7 +16,7 @@ def main() -> int:
     """Print what the dataset holds, or one line that says what is wrong."""
     arguments = _arguments()
     try:
-        from opsin import build
+        from opsin.training import build
         from opsin.config import compose
 
         data = build.data(build.plan(compose([f"datamodule={arguments.name}", *arguments.words])))

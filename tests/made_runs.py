@@ -19,8 +19,8 @@ CONFIG = {
     "model": {"_target_": "opsin.models.cnn_gap", "weights": "none"},
     "optimizer": {"_target_": "torch.optim.Adam", "lr": 0.002},
     "callbacks": {
-        "progress": {"_target_": "opsin.callbacks.ProgressBar", "bar": True},
-        "early_stopping": {"_target_": "opsin.callbacks.EarlyStopping", "patience": 10},
+        "progress": {"_target_": "opsin.training.callbacks.ProgressBar", "bar": True},
+        "early_stopping": {"_target_": "opsin.training.callbacks.EarlyStopping", "patience": 10},
     },
 }
 CHOICES = {"datamodule": "digits", "model": "cnn_gap", "optimizer": "adam", "debug": None}

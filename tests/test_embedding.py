@@ -13,11 +13,11 @@ import pytest
 import torch
 from PIL import Image
 
-from opsin import build
+from opsin.training import build
 from opsin.config import Composed
 from opsin.embedding import embed
 from opsin.errors import UserError
-from opsin.extraction import Extractor
+from opsin.training.feature_extraction import Extractor
 from opsin.learned import find_learned
 from opsin.runs.directory import RunDirectory
 

@@ -13,7 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
-from opsin import build, illustrations
+from opsin import illustrations
+from opsin.training import build
 from opsin.config import Composed
 from opsin.data import ImageDataModule
 from opsin.data.augmentation.augmentation import Augmentation

@@ -8,12 +8,12 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from opsin import build
+from opsin.training import build
 from opsin.config import Composed, compose
 from opsin.data import ImageDataModule
 from opsin.data.datasets import ArrayImages, Source, digits
 from opsin.errors import UserError
-from opsin.extraction import Extractor
+from opsin.training.feature_extraction import Extractor
 from opsin.learned import Learned, find_learned
 from opsin.models.weights import UnreachableError
 from opsin.runs.directory import RunDirectory

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from opsin.callbacks import Checkpoints
+from opsin.training.callbacks import Checkpoints
 from opsin.config import Composed, compose, from_saved
 from opsin.errors import Interrupted, UserError
 from opsin.run import evaluate, train

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from opsin.data.source import Split
 from opsin.errors import UserError
-from opsin.extraction import Extractor
+from opsin.training.feature_extraction import Extractor
 from opsin.heads import HeadName, fit_head
 from opsin.images import SPLITS, Images, Which, open_images
 from opsin.learned import Learned, find_learned

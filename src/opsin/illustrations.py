@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from opsin import build
+from opsin.training import build
 from opsin.evaluation.confusion import confident_mistakes
 from opsin.config import Composed
 from opsin.data import ImageDataModule

@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 
 import lightning as L
 
-from opsin import build
+from opsin.training import build
 from opsin.config import Composed, compose, from_saved
 from opsin.data import ImageDataModule
 from opsin.data.subset import Part

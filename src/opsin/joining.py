@@ -9,8 +9,8 @@ from dataclasses import replace
 
 from opsin.config import Composed
 from opsin.errors import Interrupted, UserError
-from opsin.launching import launched
-from opsin.processes import has_told, is_lost_connection, where_to_join
+from opsin.training.distributed.environment import launched
+from opsin.training.distributed.processes import has_told, is_lost_connection, where_to_join
 from opsin.run import train
 
 

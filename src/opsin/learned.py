@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from opsin import build
+from opsin.training import build
 from opsin.config.validation import resolve_target
 from opsin.config import Composed
 from opsin.data.decode import decode_image
@@ -22,7 +22,7 @@ from opsin.data.source import Channels
 from opsin.data.cache.image_store import Indices, Store, decode_again, store_key
 from opsin.data.preprocessing import Interpolation, Preprocess, Resize, fit_image
 from opsin.errors import UserError
-from opsin.extraction import Extractor, extract
+from opsin.training.feature_extraction import Extractor, extract
 from opsin.models import Network, load_weights
 from opsin.models.weights import KINDS, UnreachableError, known_weights
 from opsin.runs.directory import RunDirectory, find_runs

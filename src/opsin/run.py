@@ -8,20 +8,22 @@ from typing import Any, Literal
 import lightning as L
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 
-from opsin import build, result, teacher
-from opsin.callbacks import Checkpoints
-from opsin.classifier import load_network
-from opsin.collecting import collect
+from opsin import teacher
+from opsin.training import build
+from opsin.training import recording
+from opsin.training.callbacks import Checkpoints
+from opsin.training.module import load_network
+from opsin.training.gather import collect
 from opsin.config import Composed, is_spawned
 from opsin.data import ImageDataModule
-from opsin.loggers import TensorBoard
+from opsin.training.tensorboard import TensorBoard
 from opsin.models import Network, summarise, summary_text
 from opsin.runs.predictions import Predictions, predictions_file, read_predictions
-from opsin.processes import Processes
+from opsin.training.distributed.processes import Processes
 from opsin.runs.directory import RunDirectory
-from opsin.trainer import use_threads
-from opsin.tuning import settle_batch_size
-from opsin.unfreezing import Unfreezing
+from opsin.training.trainer import use_threads
+from opsin.training.tuning import settle_batch_size
+from opsin.training.freezing import Unfreezing
 
 log = logging.getLogger(__name__)
 
@@ -44,8 +46,8 @@ def train(composed: Composed) -> float:
     recorded = run.read_result().get("data") if composed.resumes else None
     with (
         run.claimed(writes),
-        run.record(writes, forget=result.OUTCOME) as record,
-        result.Clock(record) as clock,
+        run.record(writes, forget=recording.OUTCOME) as record,
+        recording.Clock(record) as clock,
         Processes(run) as processes,
     ):
         if writes:
@@ -64,27 +66,27 @@ def train(composed: Composed) -> float:
         loss = build.loss(plan, data)
         composed, plan, found = settle_batch_size(composed, plan, data, loss)
         checkpoint = run.last if composed.resumes and run.last.exists() else None
-        step = result.step_of(checkpoint) if checkpoint else None
+        step = recording.step_of(checkpoint) if checkpoint else None
         network, loaded = build.network(plan, data, loss.num_logits, pretrained=checkpoint is None)
         if checkpoint:
             load_network(network, checkpoint)  # what is cached is what is gone on with
         layout = build.layout(plan, network)
         unfreezing = Unfreezing(build.timeline(plan, network))
-        record |= result.provenance(composed, data, network)
+        record |= recording.provenance(composed, data, network)
         record["weights"] = record.get("weights", "random") if checkpoint else str(loaded or "random")
-        record["parameters"] |= result.by_phase(network, unfreezing.timeline)
+        record["parameters"] |= recording.by_phase(network, unfreezing.timeline)
         trainer = build.trainer(plan, run, step, unfreezing)
         processes.launch_for(trainer)
         distillation = teacher.distillation(plan, data, network, trainer)
         feature_cache = plan["feature_cache"].build().serve(data, network, unfreezing.never_trained, trainer)
         classifier = build.classifier(plan, data, network, loss, {"data": data.facts()}, distillation)
-        record["settings"] = result.settings(plan, trainer, layout, data, feature_cache, distillation)
+        record["settings"] = recording.settings(plan, trainer, layout, data, feature_cache, distillation)
         record |= {"batch_size_auto": found.facts()} if found else {}
         summary = summarise(network, (data.channels, *data.image_size))
         if writes:
             run.write_result(record)
             run.become_latest(Path(composed.tree["output_dir"]))
-        result.announce(record, summary_text(summary), run, step)
+        recording.announce(record, summary_text(summary), run, step)
 
         clock.enter("fit")
         trainer.fit(classifier, data, ckpt_path=checkpoint, weights_only=True)
@@ -100,15 +102,15 @@ def train(composed: Composed) -> float:
         if predictions and writes:
             predictions.write(run)
 
-        record |= result.outcome(trainer, classifier, checkpoints, data)
+        record |= recording.outcome(trainer, classifier, checkpoints, data)
         record["frozen"] = {"stages": list(unfreezing.untouched), "verified": unfreezing.verified}
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoard):
-                logger.log_outcome(result.hyperparameters(composed), record["metrics"], trainer.global_step)
+                logger.log_outcome(recording.hyperparameters(composed), record["metrics"], trainer.global_step)
     if writes:
         if plan.report:
             report(run, data, network, predictions)
-        log.info(result.closing_words(record, run))
+        log.info(recording.closing_words(record, run))
     assert checkpoints.best_value is not None
     return checkpoints.best_value
 
@@ -130,7 +132,7 @@ def evaluate(run: RunDirectory, split: Literal["val", "test"] = "test") -> dict[
     """Measure the best checkpoint of a run again, from its directory alone, and keep its predictions there.
 
     Returns:
-        `metrics` as in `result.json`, and `per_class`.
+        `metrics` as in `recording.json`, and `per_class`.
     """
     plan = build.plan(Composed.load(run))
     quieten(True)
@@ -148,7 +150,7 @@ def evaluate(run: RunDirectory, split: Literal["val", "test"] = "test") -> dict[
     measure = trainer.test if split == "test" else trainer.validate
     measure(classifier, data, verbose=False)
     collect(classifier.outputs[split], data, split).write(run)
-    return result.measured(trainer, classifier, data)
+    return recording.measured(trainer, classifier, data)
 
 
 def quieten(speaks: bool) -> None:

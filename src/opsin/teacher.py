@@ -3,10 +3,10 @@
 import lightning as L
 import torch
 
-from opsin import build
+from opsin.training import build
 from opsin.data import Augmentation, ImageDataModule
 from opsin.data.source import Split
-from opsin.distillation import Distillation, DistillationWeights
+from opsin.training.distillation import Distillation, DistillationWeights
 from opsin.errors import UserError
 from opsin.learned import find_learned
 from opsin.models import Network

@@ -3,7 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
-from opsin import build
+from opsin.training import build
 from opsin.benchmark import common
 from opsin.benchmark.images import many_photos, photos, prepare
 from opsin.benchmark.workloads import WORKLOADS

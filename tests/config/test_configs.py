@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from opsin import build
+from opsin.training import build
 from opsin.config import CONFIGS, compose
 from opsin.data.datasets import ArrayImages, Source
 from opsin.errors import UserError

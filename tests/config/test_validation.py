@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
-from opsin import build
+from opsin.training import build
 from opsin.config.validation import Node, Section, check, resolve_target
 from opsin.config import compose, hint
 from opsin.errors import UserError
@@ -42,7 +42,7 @@ def refusal(*words: str) -> str:
         ("datamodule.resize=squish", ["datamodule.resize should be 'squash', 'crop' or 'letterbox'"]),
         ("monitor.metric=test/acc", ["monitor.metric should be", "'val/loss'"]),
         ("monitor.metric=val/acc", ["val/acc needs monitor.mode=max"]),
-        ("callbacks.checkpoints=null", ["a run needs opsin.callbacks.Checkpoints"]),
+        ("callbacks.checkpoints=null", ["a run needs opsin.training.callbacks.Checkpoints"]),
         ("trainer.precision=b16", ["trainer.precision should be 'auto'"]),
         ("model._target_=opsin.models.cnn_gpa", ["opsin.models.cnn_gpa does not exist", "opsin.models.cnn_gap?"]),
         ("model._target_=os.system", ["os.system is not allowed", "OPSIN_TARGETS"]),

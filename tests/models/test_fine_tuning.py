@@ -2,7 +2,7 @@
 
 import pytest
 
-from opsin import build
+from opsin.training import build
 from opsin.config import compose
 from opsin.errors import UserError
 from opsin.models import Network, mini_resnet, resnet18

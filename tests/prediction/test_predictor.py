@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from opsin import build
-from opsin.classifier import load_network
+from opsin.training import build
+from opsin.training.module import load_network
 from opsin.config import Composed, compose
 from opsin.errors import UserError
 from opsin.images import open_images
 from opsin.learned import Learned
-from opsin.loss import class_logits
+from opsin.training.loss import class_logits
 from opsin.prediction import Predictor, open_predictor
 from opsin.runs.predictions import softmax
 from opsin.run import train

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from opsin import build
+from opsin.training import build
 from opsin.config import CONFIGS, compose, is_of_a_sweep
 from opsin.errors import UserError
 from opsin.sweeps.jobs import Jobs

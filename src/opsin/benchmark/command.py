@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.console import Console
 
-from opsin import result
+from opsin.training import recording
 from opsin.benchmark import extras, report
 from opsin.benchmark.contestants import Task
 from opsin.benchmark.figures import Verdict, verdicts
@@ -22,7 +22,7 @@ from opsin.benchmark.session import Session
 from opsin.benchmark.sweeps import sweeps
 from opsin.benchmark.workloads import EXTRAS, GOALS, ON_REQUEST, WORKLOADS, Workload
 from opsin.models import summarise
-from opsin.trainer import resolve_accelerator, resolve_precision
+from opsin.training.trainer import resolve_accelerator, resolve_precision
 
 Extra = Callable[[Session], tuple[dict[str, Any], list[Verdict]]]
 
@@ -74,7 +74,7 @@ def measure(session: Session, workload: Workload) -> Result:
     """One workload, all its contestants."""
     measured, real = session.measure(workload)
     compute: dict[str, float | None] = {}
-    gpus = result.hardware()["gpus"]
+    gpus = recording.hardware()["gpus"]
     speed = measured["opsin"].speed if "opsin" in measured else None
     if gpus and speed and workload.measure == "steps":
         images = session.folder / {"photos": f"photos{sum(workload.counts)}"}.get(workload.images, workload.images)
@@ -105,9 +105,9 @@ def _extras(session: Session, wanted: Sequence[str]) -> tuple[dict[str, Any], li
 
 def _about() -> dict[str, Any]:
     return {
-        "hardware": result.hardware(),
-        "versions": result.versions(),
-        "commit": result.commit(),
+        "hardware": recording.hardware(),
+        "versions": recording.versions(),
+        "commit": recording.commit(),
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "precision": resolve_precision("auto", resolve_accelerator("auto")),
     }

@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from opsin import build, run
+from opsin import run
+from opsin.training import build
 from opsin.benchmark import common
 from opsin.benchmark.pace import EpochPaceCallback, Pace, PaceCallback, Resident, peak_megabytes
 from opsin.benchmark.workloads import Workload
@@ -26,7 +27,7 @@ from opsin.config import compose
 from opsin.data import ImageDataModule
 from opsin.models import Network
 from opsin.runs.directory import RunDirectory
-from opsin.trainer import keep_freed_memory, lay_out, resolve_accelerator, resolve_precision
+from opsin.training.trainer import keep_freed_memory, lay_out, resolve_accelerator, resolve_precision
 
 TRIAL_SECONDS = 1.0
 """For each number of loader workers that is tried."""

@@ -54,7 +54,7 @@ class ImageDataModule(L.LightningDataModule):
             part.
         std: Likewise.
         batch_size: Training images of a step, over all devices together. `auto`: `base_batch_size`, until
-            somebody sets the attribute (`opsin.tuning` does).
+            somebody sets the attribute (`opsin.training.tuning` does).
         base_batch_size: The batch that the learning rate was written for; says nothing else.
         eval_batch_size: Likewise, of validation and test. None: the larger of `batch_size` and 256, the
             latter lowered for images above 90 pixels so that a batch has no more than two million pixels.

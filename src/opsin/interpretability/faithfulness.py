@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from opsin.errors import UserError
 from opsin.interpretability.attribution import BLOCK
 from opsin.interpretability.eval_context import as_input, as_targets, probing
-from opsin.loss import class_logits
+from opsin.training.loss import class_logits
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from opsin.interpretability.attribution import BLOCK, attribute
 from opsin.interpretability.eval_context import as_input, probing
-from opsin.loss import class_logits
+from opsin.training.loss import class_logits
 from opsin.models.network import Network
 
 Attribute = Callable[[Network, Tensor, Tensor], Tensor]

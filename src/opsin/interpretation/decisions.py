@@ -12,7 +12,7 @@ from opsin.interpretability.faithfulness import Faithfulness, faithfulness, rand
 from opsin.interpretability.eval_context import as_input, probing
 from opsin.interpretability.sanity_check import Attribute, randomisation_check
 from opsin.interpretation.subjects import Finding, Looked, Subjects
-from opsin.loss import class_logits
+from opsin.training.loss import class_logits
 from opsin.visualization.images import grid, overlaid, shown
 
 CHECKED = 32

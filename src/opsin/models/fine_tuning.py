@@ -81,7 +81,7 @@ class Transfer:
             the end, and the head alone at first.
         backbone_lr_factor: learning rate of everything but the head, as a multiple of `optimizer.lr`.
         layer_decay: learning rate of each stage as a multiple of that of the one behind it, the head's for the last
-            stage (see `opsin.optim.parameter_groups`).
+            stage (see `opsin.training.optim.parameter_groups`).
         teacher: a run directory, or a network with ImageNet weights, whose outputs are learned too.
 
     Raises:

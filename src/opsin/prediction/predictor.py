@@ -11,16 +11,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from opsin import build
+from opsin.training import build
 from opsin.config import from_saved
 from opsin.data.decode import BadImage
 from opsin.data.cache.image_store_builder import cores
 from opsin.errors import UserError
 from opsin.learned import Learned, find_learned
-from opsin.loss import class_logits
+from opsin.training.loss import class_logits
 from opsin.runs.predictions import softmax
 from opsin.runs.directory import RunDirectory
-from opsin.trainer import lay_out
+from opsin.training.trainer import lay_out
 
 Pixels = NDArray[np.uint8]
 

@@ -83,7 +83,7 @@ def _pruning(settings: Sweep, trials: Trials, number: int, metric: str) -> list[
     if settings.pruner == "none":
         return []
     values: Mapping[str, Any] = {
-        "_target_": "opsin.callbacks.Pruning",
+        "_target_": "opsin.training.callbacks.Pruning",
         "monitor": metric,
         "storage": f"'{trials.place}'",
         "study": trials.name,

@@ -11,12 +11,12 @@ from backbone_cases import BACKBONES, Backbone, every_backbone
 from torch import Tensor, nn
 
 import opsin.models as models
-from opsin.classifier import Classifier
+from opsin.training.module import Classifier
 from opsin.errors import UserError
-from opsin.loss import ClassificationLoss
+from opsin.training.loss import ClassificationLoss
 from opsin.models import Network, load_weights, summarise
 from opsin.models.load_weights import _load, _renamed
-from opsin.optim import parameter_groups
+from opsin.training.optim import parameter_groups
 
 
 def count(module: nn.Module) -> int:

@@ -1,0 +1,1 @@
+"""Training with Lightning: module, trainer, loss, metrics, callbacks."""

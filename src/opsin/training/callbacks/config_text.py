@@ -1,0 +1,26 @@
+"""What a run was told, as text."""
+
+import lightning as L
+
+from opsin.training.callbacks.tensorboard_base import BoardCallback
+from opsin.runs.directory import RunDirectory
+
+
+class ConfigText(BoardCallback):
+    """Shows the run's files `config.yaml`, `overrides.yaml` and `model.txt` in the TEXT tab, those that there are.
+
+    Args:
+        run: the run directory.
+    """
+
+    def __init__(self, *, run: RunDirectory) -> None:
+        self.run = run
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write them; a run that goes on may have been told something new."""
+        if (board := self.board(trainer)) is None:
+            return
+        for name in ("config.yaml", "overrides.yaml", "model.txt"):
+            file = self.run.path / name
+            if file.is_file() and (text := file.read_text(encoding="utf-8").strip()) not in ("", "[]"):
+                board.experiment.add_text(file.stem, f"```\n{text}\n```", trainer.global_step)

@@ -1,0 +1,73 @@
+"""Early stopping that a resumed run takes up where it was."""
+
+import logging
+from typing import Annotated, Any, Literal
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import EarlyStopping as LightningEarlyStopping
+from pydantic import Field
+from torch import Tensor
+
+from opsin.training.callbacks.base import epoch_metrics
+
+log = logging.getLogger(__name__)
+
+
+class EarlyStopping(LightningEarlyStopping):
+    """Stops once `monitor` has not improved for `patience` validations, and says so.
+
+    Lightning's own, at the end of the epoch, with two changes: the patience of the config holds after a resume, and
+    a run that had decided to stop does not start another epoch when it is resumed.
+
+    Args:
+        monitor: metric to watch.
+        mode: whether less or more of it is better.
+        patience: validations without improvement before it stops.
+        min_delta: smallest change that counts as an improvement.
+
+    Attributes:
+        reason: why it stopped, in words; None if it did not.
+    """
+
+    def __init__(
+        self,
+        monitor: str,
+        mode: Literal["min", "max"] = "min",
+        patience: Annotated[int, Field(ge=1)] = 10,
+        min_delta: Annotated[float, Field(ge=0)] = 0.0,
+    ) -> None:
+        super().__init__(monitor, min_delta, patience, mode=mode, check_on_train_epoch_end=True)
+
+        self.reason: str | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """The count, the best score, and why it stopped."""
+        return {**super().state_dict(), "reason": self.reason}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore all but the patience, which is the config's."""
+        super().load_state_dict({**state_dict, "patience": self.patience})
+        self.reason = state_dict["reason"] if self.wait_count >= self.patience else None
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Stop at once if the run that is resumed had come to its end."""
+        if self.reason:
+            trainer.should_stop = True
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Tell why training ended."""
+        if self.reason and trainer.is_global_zero:
+            log.info("stopped early: %s", self.reason)
+
+    def _should_skip_check(self, trainer: L.Trainer) -> bool:
+        return super()._should_skip_check(trainer) or self.monitor not in epoch_metrics(trainer)
+
+    def _evaluate_stopping_criteria(self, current: Tensor) -> tuple[bool, str | None]:
+        should_stop, reason = super()._evaluate_stopping_criteria(current)
+        if should_stop and not torch.isfinite(current):
+            self.reason = f"{self.monitor} is {float(current)} (best {float(self.best_score):.4f}): training diverged"
+        elif should_stop:
+            waited = f"{self.monitor} has not improved for {self.wait_count} epochs"
+            self.reason = f"{waited} (best {float(self.best_score):.4f})"
+        return should_stop, reason

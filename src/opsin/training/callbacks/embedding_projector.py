@@ -1,0 +1,56 @@
+"""Embeddings of validation images, for the projector."""
+
+import lightning as L
+import numpy as np
+import torch
+
+from opsin.training.callbacks.tensorboard_base import BoardCallback, Count, spread
+from opsin.training.feature_extraction import Extractor
+from opsin.models import Network
+from opsin.visualization.images import resized, rgb
+
+TAG = "val"
+THUMBNAIL, SHEET = 64, 2048
+"""Sides in pixels: of an image at most, and of the sheet of all, which browsers have to hold."""
+
+
+class Projector(BoardCallback):
+    """Shows at the end of a run how the best checkpoint's embeddings of validation images lie to each other.
+
+    Args:
+        count: how many images, evenly spread.
+    """
+
+    def __init__(self, count: Count = 500) -> None:
+        self.count = count
+
+    def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write embeddings, labels and thumbnails; the best checkpoint is loaded for the test."""
+        board, data, network = self.board(trainer), self.images(trainer), getattr(pl_module, "network", None)
+        if board is None or data is None or not isinstance(network, Network):
+            return
+        part = data.part("val")
+        positions = spread(len(part), self.count)
+        pixels, targets = part.read(positions), part.targets[positions]
+        extractor = Extractor(
+            network,
+            (network.embedding_step,),
+            pl_module.device,
+            trainer.precision_plugin.forward_context,
+            str(trainer.precision),
+            vectors=True,
+        )
+        embeddings = []
+        for start in range(0, len(pixels), data.eval_batch_size):
+            rows = torch.from_numpy(pixels[start : start + data.eval_batch_size]).permute(0, 3, 1, 2)
+            images = data.preprocess(rows.to(pl_module.device)).to(pl_module.dtype)
+            embeddings.append(torch.from_numpy(extractor(images)))
+        side = min(THUMBNAIL, SHEET // (int(len(pixels) ** 0.5) + 1), max(pixels.shape[1:3]))
+        thumbnails = torch.from_numpy(np.stack([resized(rgb(image), (side, side)) for image in pixels]))
+        board.experiment.add_embedding(
+            torch.cat(embeddings),
+            metadata=[data.source.classes[i] for i in targets],
+            label_img=thumbnails.permute(0, 3, 1, 2).float() / 255,
+            global_step=trainer.global_step,
+            tag=TAG,
+        )

@@ -1,0 +1,63 @@
+"""The kernels of the first layer, over time."""
+
+import lightning as L
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from opsin.training.callbacks.tensorboard_base import EpochPicture
+from opsin.training.tensorboard import TensorBoard
+from opsin.visualization.images import Pixels, stretched
+
+TAG = "pictures/first_kernels"
+GAP, PAPER = 2, 255
+
+
+class FirstKernels(EpochPicture):
+    """Shows the kernels of the first convolution before training, while it lasts and at its end.
+
+    All are shown on one scale: grey is zero. A network without convolutions shows none; kernels that do not train are
+    shown once.
+    """
+
+    looks_inside = True
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Show where they begin."""
+        super().on_train_start(trainer, pl_module)
+        if trainer.global_step == 0:
+            self.picture(trainer, pl_module)
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Draw if it is due; a moving average of the weights is still in place here, as it was validated."""
+        self.validated(trainer, pl_module)
+
+    def draw(self, board: TensorBoard | None, trainer: L.Trainer, pl_module: L.LightningModule, step: int) -> None:
+        """Draw them, enlarged."""
+        first = next((layer for layer in pl_module.modules() if isinstance(layer, nn.Conv2d)), None)
+        if board is None or first is None or (trainer.global_step and not first.weight.requires_grad):
+            return
+        weights = first.weight.detach().float().cpu().numpy()
+        board.log_picture(TAG, kernel_picture(weights), step)
+
+
+def kernel_picture(weights: NDArray[np.float32], side: int = 48) -> Pixels:
+    """Kernels side by side, each about `side` pixels large: in colour where there are three channels.
+
+    Args:
+        weights: `(O, I, kh, kw)`. With other numbers of channels than one and three, their mean is shown.
+        side: of each, in pixels.
+    """
+    if weights.shape[1] not in (1, 3):
+        weights = weights.mean(axis=1, keepdims=True)
+    number, channels, height, width = weights.shape
+    largest = float(np.abs(weights).max()) or 1.0
+    scale = max(1, side // max(height, width))
+    pixels = stretched(weights, -largest, largest).transpose(0, 2, 3, 1).repeat(scale, axis=1).repeat(scale, axis=2)
+    pixels = np.pad(pixels, ((0, 0), (0, GAP), (0, GAP), (0, 0)), constant_values=PAPER)
+    columns = min(number, max(8, round(number**0.5)))
+    rows = -(-number // columns)
+    sheet = np.full((rows * columns, *pixels.shape[1:]), PAPER, np.uint8)
+    sheet[:number] = pixels
+    sheet = sheet.reshape(rows, columns, *pixels.shape[1:]).transpose(0, 2, 1, 3, 4)
+    return sheet.reshape(rows * pixels.shape[1], columns * pixels.shape[2], channels)

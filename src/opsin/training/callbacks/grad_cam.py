@@ -1,0 +1,75 @@
+"""Where a network looks, on the same few images through the whole run."""
+
+import logging
+
+import lightning as L
+import torch
+
+from opsin.training.callbacks.tensorboard_base import Count, EpochPicture, Every, Share, side_of, spread
+from opsin.errors import UserError
+from opsin.interpretability.attribution import gradcam
+from opsin.interpretability.eval_context import probing
+from opsin.training.tensorboard import TensorBoard
+from opsin.training.loss import class_logits
+from opsin.models import Network
+from opsin.visualization.images import grid, overlaid
+
+log = logging.getLogger(__name__)
+
+TAG = "pictures/gradcam"
+
+
+class ClassActivation(EpochPicture):
+    """Shows what speaks for the true class of a few validation images, always the same: Grad-CAM of the last stage.
+
+    Above each image's map stands the image, beneath it the probability of its true class. A network without maps
+    shows none.
+
+    Args:
+        count: how many images.
+        every_n_epochs: see `EpochPicture`.
+        share: likewise.
+    """
+
+    looks_inside = True
+    first_cost = 0.05
+
+    def __init__(self, count: Count = 4, every_n_epochs: Every = None, share: Share = 0.01) -> None:
+        super().__init__(every_n_epochs, share)
+        self.count = count
+        self._has_maps = True
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Draw if it is due; a moving average of the weights is still in place here, as it was validated."""
+        self.validated(trainer, pl_module)
+
+    def draw(self, board: TensorBoard | None, trainer: L.Trainer, pl_module: L.LightningModule, step: int) -> None:
+        """Draw images and maps."""
+        network, data = getattr(pl_module, "network", None), self.images(trainer)
+        if board is None or data is None or not isinstance(network, Network) or not self._has_maps:
+            return
+        part = data.part("val")
+        positions = spread(len(part), self.count)
+        pixels = part.read(positions)
+        images = data.preprocess(torch.from_numpy(pixels).permute(0, 3, 1, 2).to(pl_module.device)).to(pl_module.dtype)
+        targets = torch.from_numpy(part.targets[positions]).to(pl_module.device)
+        with probing(network) as plain, torch.no_grad():
+            probabilities = class_logits(plain(images).float()).softmax(1)
+        try:
+            heat = gradcam(network, images, targets).numpy()
+        except UserError as error:  # its last stage makes no maps
+            log.warning("TensorBoard shows no class activation: %s", error)
+            self._has_maps = False
+            return
+        own = probabilities.gather(1, targets[:, None])[:, 0].tolist()
+        names = [data.source.classes[i] for i in targets.tolist()]
+        told = [f"{name} {value:.2f}" for name, value in zip(names, own, strict=True)]
+        maps = [overlaid(image, map_) for image, map_ in zip(pixels, heat, strict=True)]
+        picture = grid(
+            [*pixels, *maps],
+            columns=len(pixels),
+            side=side_of(pixels),
+            captions=[*names, *told],
+            title="Grad-CAM for the true class",
+        )
+        board.log_picture(TAG, picture, step)

@@ -1,0 +1,57 @@
+"""The graph of the network."""
+
+import copy
+import logging
+import warnings
+
+import lightning as L
+import torch
+from torch import Tensor
+from torch.jit._trace import TracerWarning
+
+from opsin.training.callbacks.tensorboard_base import BoardCallback
+from opsin.training.tensorboard import TensorBoard
+from opsin.models import Network
+
+log = logging.getLogger(__name__)
+
+
+class Graph(BoardCallback):
+    """Shows the graph of the network, stage by stage, when training begins.
+
+    A copy is traced, on the CPU: what trains is not touched, and `torch.compile` does not get in the way.
+    """
+
+    looks_inside = True
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Trace one image through a copy of the network; a run that goes on has its graph already."""
+        board, data, network = self.board(trainer), self.images(trainer), getattr(pl_module, "network", None)
+        if board is None or data is None or not isinstance(network, Network) or trainer.global_step:
+            return
+        try:
+            log_graph(board, network, torch.zeros(1, data.channels, *data.image_size))
+        except RuntimeError as error:  # a network that does not the same for every image
+            log.warning("TensorBoard will show no graph of %s: %s", network.name, str(error).splitlines()[0])
+
+
+def log_graph(board: TensorBoard, network: Network, images: Tensor) -> None:
+    """Write the graph of a network.
+
+    Args:
+        board: where to.
+        network: any network.
+        images: `(1, C, H, W)`, of any content.
+
+    Raises:
+        RuntimeError: it cannot be traced.
+    """
+    twin = copy.deepcopy(network).to("cpu", torch.float32).requires_grad_(False).eval()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*torch.jit.trace", category=FutureWarning)
+        warnings.filterwarnings("ignore", message=".*torch.jit.trace", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", message=".*already a ScriptModule", category=UserWarning)
+        warnings.filterwarnings("ignore", category=TracerWarning)
+        # Checking a trace runs the network twice more, and the writer offers no way around it but this.
+        traced = torch.jit.trace(twin, images, check_trace=False)  # type: ignore[no-untyped-call]
+        board.experiment.add_graph(traced, images)

@@ -1,0 +1,68 @@
+"""What a person sees while a network trains."""
+
+import logging
+from typing import Any
+
+import lightning as L
+from rich import get_console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from opsin.training.callbacks.base import EpochCallback, epoch_metrics
+
+log = logging.getLogger(__name__)
+
+SHOWN = ("train/loss", "train/acc", "val/loss", "val/acc")
+
+
+class ProgressBar(EpochCallback):
+    """A line per epoch in the log, and on a terminal a bar for the epoch under way.
+
+    Args:
+        bar: draw the bar where the console is a terminal.
+    """
+
+    def __init__(self, bar: bool = True) -> None:
+        super().__init__()
+        self._wanted = bar
+        self._progress: Progress | None = None
+        self._task = TaskID(0)
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Draw an empty bar."""
+        if self._wanted and trainer.is_global_zero and get_console().is_terminal:
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+            )
+            self._progress = Progress(*columns, console=get_console(), transient=True)
+            title = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
+            self._task = self._progress.add_task(title, total=trainer.num_training_batches)
+            self._progress.start()
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Advance; the bar itself is redrawn by a thread, ten times a second."""
+        if self._progress is not None:
+            self._progress.update(self._task, completed=batch_idx + 1)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Log the epoch's line."""
+        self._stop()
+        metrics = epoch_metrics(trainer)
+        if trainer.is_global_zero and "train/loss" in metrics:
+            shown = "  ".join(f"{name} {float(metrics[name]):.4f}" for name in SHOWN if name in metrics)
+            speed = trainer.callback_metrics.get("throughput/images_per_second")
+            tail = f"  {float(speed):,.0f} images/s" if speed is not None else ""
+            log.info("epoch %d/%s  %s%s", trainer.current_epoch + 1, trainer.max_epochs, shown, tail)
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Leave no half-drawn bar."""
+        self._stop()
+
+    def _stop(self) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None

@@ -1,0 +1,143 @@
+"""What is measured on a split: gathered without slowing the step, computed by torchmetrics at its end."""
+
+import warnings
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import Metric, MetricCollection, SumMetric
+from torchmetrics.classification import MulticlassAUROC, MulticlassCalibrationError, MulticlassConfusionMatrix
+
+from opsin.training.loss import class_logits
+
+FLUSH_AFTER = 8192
+"""Images gathered before the metrics are updated: one update costs as much as several steps of a small network."""
+
+EXACT_AUROC_VALUES = 2**25
+"""Up to this many scores (images x classes, 128 MB) AUROC is exact; above, over 500 thresholds in constant memory."""
+
+
+class SplitMetrics(nn.Module):
+    """Loss, accuracy, macro F1, AUROC, calibration error and confusion matrix of one split.
+
+    `update` only keeps references: nothing is computed, and no device is waited for. Over several processes the
+    states are reduced when they are computed, each image counted once.
+
+    Args:
+        num_classes: C.
+        num_images: size of the split, which decides whether AUROC is exact.
+    """
+
+    def __init__(self, num_classes: int, num_images: int) -> None:
+        super().__init__()
+        self._num_classes = num_classes
+        thresholds = None if num_images * num_classes <= EXACT_AUROC_VALUES else 500
+        self._loss = SumMetric(nan_strategy="disable")  # a diverged run must show
+        self._collection = MetricCollection(
+            {
+                "confusion": MulticlassConfusionMatrix(num_classes, validate_args=False),
+                "auroc": MulticlassAUROC(num_classes, average=None, thresholds=thresholds, validate_args=False),
+                "ece": MulticlassCalibrationError(num_classes, n_bins=15, validate_args=False),
+            },
+            compute_groups=False,
+        )
+        self._pending: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._num_pending = 0
+
+    def update(self, logits: Tensor, targets: Tensor, loss: Tensor) -> None:
+        """Take one batch: logits `(N, L)`, targets `(N,)` or soft `(N, C)`, and the batch's mean loss."""
+        self._pending.append((logits.detach(), targets, loss.detach()))
+        self._num_pending += len(targets)
+        if self._num_pending >= FLUSH_AFTER:
+            self._flush()
+
+    def compute(self) -> tuple[dict[str, float], Tensor]:
+        """The scalar metrics by name, and the confusion matrix `(C, C)`, true classes in rows; then start anew.
+
+        Without a single image there is nothing to compute: the dict is empty and the matrix all zero.
+        """
+        self._flush()
+        if not self._metric("confusion").update_called:
+            return {}, torch.zeros(self._num_classes, self._num_classes, dtype=torch.long)
+        confusion = cast("Tensor", self._metric("confusion").compute()).cpu()
+        scalars = {"loss": float(self._loss.compute() / confusion.sum()), **from_confusion(confusion)}
+        scalars["ece"] = float(self._metric("ece").compute())
+        if (defined := (confusion.sum(1) > 0) & (confusion.sum(1) < confusion.sum())).any():
+            scalars["auroc"] = float(self._auroc().cpu()[defined].mean())
+        self.reset()
+        return scalars, confusion
+
+    def reset(self) -> None:
+        """Forget all images."""
+        self._pending, self._num_pending = [], 0
+        self._loss.reset()
+        self._collection.reset()
+
+    def progress(self) -> dict[str, Any]:
+        """What was gathered so far, as plain tensors, so that a run can go on in the middle of an epoch."""
+        metrics = {name: metric.metric_state for name, metric in self._metrics()}
+        updates = {name: metric._update_count for name, metric in self._metrics()}
+        return {"pending": [list(batch) for batch in self._pending], "metrics": metrics, "updates": updates}
+
+    def restore(self, progress: dict[str, Any], device: torch.device) -> None:
+        """Go on from what `progress` gave."""
+        self.reset()
+        for batch in progress["pending"]:
+            logits, targets, loss = (value.to(device) for value in batch)
+            self._pending.append((logits, targets, loss))
+            self._num_pending += len(targets)
+        for name, metric in self._metrics():
+            for key, value in progress["metrics"][name].items():
+                moved = [v.to(device) for v in value] if isinstance(value, list) else value.to(device)
+                setattr(metric, key, moved)
+            metric._update_count = progress["updates"][name]  # computing a metric without updates is refused
+
+    def _auroc(self) -> Tensor:
+        with warnings.catch_warnings():  # of classes that do not occur, which are left out of the mean
+            warnings.simplefilter("ignore", UserWarning)
+            return cast("Tensor", self._metric("auroc").compute())
+
+    def _metric(self, name: str) -> Metric:
+        return self._collection[name]
+
+    def _metrics(self) -> list[tuple[str, Metric]]:
+        return [("loss", self._loss), *((name, self._metric(name)) for name in ("confusion", "auroc", "ece"))]
+
+    def _flush(self) -> None:
+        if not self._pending:
+            return
+        logits, targets, losses = zip(*self._pending, strict=True)
+        self._pending, self._num_pending = [], 0
+        sizes = torch.tensor([len(t) for t in targets], dtype=torch.float32, device=losses[0].device)
+        self._loss.update((torch.stack(losses) * sizes).sum())
+        hard = torch.cat([t.argmax(1) if t.ndim == 2 else t for t in targets])
+        probabilities = class_logits(torch.cat(logits).float()).softmax(1)
+        self._collection.update(probabilities, hard)
+
+
+def from_confusion(confusion: Tensor) -> dict[str, float]:
+    """Accuracy and macro F1 from a confusion matrix `(C, C)`; classes that do not occur are left out of the mean."""
+    rows = per_class(confusion, [str(i) for i in range(len(confusion))])
+    occurring = [row["f1"] for row in rows if row["count"] or row["predicted"]]
+    accuracy = float(confusion.diagonal().sum() / confusion.sum())
+    return {"acc": accuracy, "f1_macro": sum(occurring) / len(occurring)}
+
+
+def per_class(confusion: Tensor, classes: Sequence[str]) -> list[dict[str, Any]]:
+    """Precision, recall and F1 of each class, from a confusion matrix `(C, C)` with true classes in rows."""
+    hits = confusion.diagonal().double()
+    counts, predicted = confusion.sum(1).double(), confusion.sum(0).double()
+    precision, recall = hits / predicted.clamp(min=1), hits / counts.clamp(min=1)
+    f1 = 2 * hits / (counts + predicted).clamp(min=1)
+    return [
+        {
+            "class": name,
+            "count": int(counts[i]),
+            "predicted": int(predicted[i]),
+            "precision": float(precision[i]),
+            "recall": float(recall[i]),
+            "f1": float(f1[i]),
+        }
+        for i, name in enumerate(classes)
+    ]

@@ -1,0 +1,34 @@
+"""A run too short for its moving average is told which decay would fit."""
+
+import logging
+from types import SimpleNamespace
+
+import pytest
+
+from opsin.training.callbacks import EMA
+from opsin.training.callbacks.ema import fitting_decay
+
+
+def said(caplog: pytest.LogCaptureFixture, steps: float, **options: float) -> str:
+    caplog.clear()
+    trainer = SimpleNamespace(estimated_stepping_batches=steps, is_global_zero=True)
+    with caplog.at_level(logging.WARNING, "opsin"):
+        EMA(**options).on_train_start(trainer, None)
+    return caplog.text
+
+
+def test_a_short_run_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    text = said(caplog, 50)
+    assert "95%" in text
+    assert "callbacks.ema.decay=0.8 would fit" in text
+    assert "decay=0.9955" in said(caplog, 2222)
+
+
+def test_a_long_run_and_a_fitting_decay_are_not(caplog: pytest.LogCaptureFixture) -> None:
+    assert said(caplog, 5000) == ""
+    assert said(caplog, float("inf")) == ""
+    assert said(caplog, 50, decay=fitting_decay(50)) == ""
+
+
+def test_rare_updates_count(caplog: pytest.LogCaptureFixture) -> None:
+    assert "the 500 updates" in said(caplog, 5000, update_every_n_steps=10)

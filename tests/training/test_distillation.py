@@ -1,0 +1,90 @@
+"""The distillation loss, by hand."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from opsin.training.distillation import Distillation, DistillationWeights
+
+
+def identity(weights: DistillationWeights, centre: torch.Tensor) -> Distillation:
+    """A distillation whose projector hands embeddings on as they are."""
+    loss = Distillation(weights, len(centre), centre)
+    with torch.no_grad():
+        loss.projector.weight.copy_(torch.eye(len(centre)))
+        loss.projector.bias.zero_()
+    return loss
+
+
+def test_the_embedding_term_is_one_minus_the_cosine_to_the_centred_teacher() -> None:
+    loss = identity(DistillationWeights(embedding=2.0, labels=0.0), torch.tensor([1.0, 1.0]))
+    students = torch.tensor([[3.0, 0.0], [0.0, 5.0], [1.0, 1.0]])
+    teachers = torch.tensor([[2.0, 1.0], [2.0, 1.0], [0.0, 0.0]])  # centred: (1, 0), (1, 0), (-1, -1)
+    logits, labels = torch.zeros(3, 2), torch.tensor(9.0)
+    found = loss(students, logits, teachers, labels)
+    assert found.item() == pytest.approx(2.0 * ((1 - 1) + (1 - 0) + (1 + 1)) / 3, abs=1e-6)
+
+
+def test_the_weights_of_the_terms_add_up() -> None:
+    loss = identity(DistillationWeights(embedding=0.5, labels=3.0), torch.zeros(2))
+    found = loss(torch.tensor([[1.0, 0.0]]), torch.zeros(1, 2), torch.tensor([[0.0, 4.0]]), torch.tensor(0.25))
+    assert found.item() == pytest.approx(0.5 * 1 + 3.0 * 0.25, abs=1e-6)
+
+
+def divergence(wanted: list[float], given: list[float], temperature: float) -> float:
+    def softmax(logits: list[float]) -> list[float]:
+        powers = [math.exp(z / temperature) for z in logits]
+        return [power / sum(powers) for power in powers]
+
+    p, q = softmax(wanted), softmax(given)
+    return temperature**2 * sum(a * math.log(a / b) for a, b in zip(p, q, strict=True))
+
+
+def test_the_logits_term_is_the_divergence_times_the_square_of_the_temperature() -> None:
+    weights = DistillationWeights(embedding=0.0, logits=0.7, labels=0.0, temperature=3.0)
+    wanted, given = [[1.0, 2.0, -1.0], [0.0, 0.0, 4.0]], [[0.5, 0.0, 0.0], [3.0, 1.0, 1.0]]
+    taught = torch.cat([torch.ones(2, 2), torch.tensor(wanted)], dim=1)
+    found = identity(weights, torch.zeros(2))(torch.ones(2, 2), torch.tensor(given), taught, torch.tensor(1.0))
+    mean = sum(divergence(p, q, 3.0) for p, q in zip(wanted, given, strict=True)) / 2
+    assert found.item() == pytest.approx(0.7 * mean, rel=1e-5)
+
+
+def test_one_logit_stands_for_two_classes() -> None:
+    weights = DistillationWeights(embedding=0.0, logits=1.0, labels=0.0, temperature=2.0)
+    taught = torch.tensor([[1.0, 1.0, 3.0]])  # the last is the teacher's logit
+    found = identity(weights, torch.zeros(2))(torch.ones(1, 2), torch.tensor([[-1.0]]), taught, torch.tensor(0.0))
+    assert found.item() == pytest.approx(divergence([0.0, 3.0], [0.0, -1.0], 2.0), rel=1e-5)
+
+
+def test_half_precision_of_the_cache_and_of_autocast_is_enough() -> None:
+    torch.manual_seed(0)
+    loss = Distillation(DistillationWeights(logits=1.0), 8, torch.randn(6))
+    students, logits, taught = torch.randn(4, 8), torch.randn(4, 3), torch.randn(4, 9)
+    exact = loss(students, logits, taught, torch.tensor(0.5))
+    with torch.autocast("cpu", torch.bfloat16):
+        half = loss(students, logits.bfloat16(), taught.half(), torch.tensor(0.5))
+    assert half.dtype == torch.float32
+    assert half.item() == pytest.approx(exact.item(), rel=0.02)
+
+
+def test_gradients_reach_the_projector_and_the_student_and_not_the_teacher() -> None:
+    torch.manual_seed(0)
+    backbone, head = nn.Linear(5, 8), nn.Linear(8, 3)
+    loss = Distillation(DistillationWeights(logits=1.0, labels=0.0), 8, torch.zeros(6))
+    embeddings = backbone(torch.randn(4, 5))
+    loss(embeddings, head(embeddings), torch.randn(4, 9), torch.tensor(0.0)).backward()
+    for parameter in (*backbone.parameters(), *head.parameters(), *loss.projector.parameters()):
+        assert parameter.grad is not None
+        assert parameter.grad.abs().sum() > 0
+    assert not loss.centre.requires_grad
+    assert [name for name, _ in loss.named_parameters()] == ["projector.weight", "projector.bias"]
+
+
+def test_the_words_say_what_the_figures_mean() -> None:
+    assert str(DistillationWeights(labels=0.5)) == (
+        "train/loss and val/loss are 1 x embedding + 0.5 x labels, test/loss is that on the labels"
+    )
+    assert str(DistillationWeights(labels=0)).endswith("the head learns nothing, so accuracies say nothing")
+    assert DistillationWeights(labels=0, logits=1).teach_head

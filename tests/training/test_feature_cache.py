@@ -1,0 +1,233 @@
+"""The feature cache in whole runs, on the bundled digits."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from opsin.config import compose, from_saved
+from opsin.errors import Interrupted, UserError
+from opsin.training.feature_cache import cacheable_step
+from opsin.models import Network, cnn_flatten, cnn_gap, resnet18
+from opsin.run import evaluate, train
+from opsin.runs.directory import RunDirectory
+
+QUICK = (
+    "datamodule.train_fraction=0.1",  # 130 images
+    "datamodule.batch_size=32",
+    "trainer.max_epochs=3",
+    "trainer.accelerator=cpu",
+    "callbacks.progress.bar=false",
+    "optimizer=sgd",
+    "optimizer.lr=0.01",
+    "datamodule.mean=0.3",
+    "datamodule.std=0.4",
+)
+FROZEN = ("model=cnn_gap", "model.trainable=head", *QUICK)
+PARTIAL = ("model=cnn_gap", "model.trainable=[block3]", *QUICK)
+VIEWS = ("augmentation=digits", "feature_cache.views=3")
+
+
+@pytest.fixture
+def start(tmp_path: Path):
+    def start(*words: str, name: str = "run", data_dir: str = "data") -> RunDirectory:
+        run = tmp_path / "outputs" / name
+        run.mkdir(parents=True)
+        train(compose([f"data_dir={tmp_path / data_dir}", f"output_dir={tmp_path / 'outputs'}", *words], run))
+        return RunDirectory(run)
+
+    return start
+
+
+def network(run: RunDirectory) -> dict[str, torch.Tensor]:
+    state = torch.load(run.last, weights_only=True)["state_dict"]
+    return {key: value for key, value in state.items() if key.startswith("network.")}
+
+
+def told(run: RunDirectory) -> str:
+    words = run.read_result()["settings"]["feature_cache"]
+    assert isinstance(words, str)
+    return words
+
+
+@pytest.mark.parametrize(("words", "step"), [(FROZEN, "head.flatten"), (PARTIAL, "block2")])
+def test_cached_and_uncached_training_end_alike(start, words, step) -> None:
+    cached, whole = start(*words, name="a"), start(*words, "feature_cache=off", name="b")
+    assert told(cached).startswith(f"{step} of 273 images, ")
+    assert told(whole) == "off: feature_cache=off"
+    mine, its = network(cached), network(whole)
+    assert mine.keys() == its.keys()  # the checkpoint is the whole network
+    for key, tensor in mine.items():
+        difference = (tensor.float() - its[key].float()).norm() / (its[key].float().norm() + 1e-6)
+        assert difference < 1e-3, f"{key}: {difference}"
+    for name, value in cached.read_result()["metrics"].items():
+        assert value == pytest.approx(whole.read_result()["metrics"][name], abs=0.02), name
+
+
+def test_the_test_images_go_through_the_whole_network(start) -> None:
+    run = start(*FROZEN)
+    metrics = run.read_result()["metrics"]
+    again = evaluate(run)["metrics"]
+    assert again == {name: value for name, value in metrics.items() if name.startswith("test/")}
+    validated = evaluate(run, "val")["metrics"]  # from pixels, where the run had stored features
+    assert validated["val/loss"] == pytest.approx(metrics["val/loss"], abs=2e-3)
+
+
+@pytest.mark.parametrize("words", [FROZEN, (*FROZEN, *VIEWS)])
+def test_the_same_seed_gives_the_same_result_whatever_was_cached_before(start, words) -> None:
+    fresh = start(*words, name="fresh", data_dir="one")
+    start(*words, "datamodule.train_fraction=0.05", name="less", data_dir="two")
+    extended, found = start(*words, name="extended", data_dir="two"), start(*words, name="found", data_dir="two")
+    for run in (extended, found):
+        for key, tensor in network(run).items():
+            assert torch.equal(tensor, network(fresh)[key]), key
+
+
+def stores(tmp_path: Path) -> dict[str, int]:
+    """How many rows each feature store holds."""
+    return {str(file): int(np.load(file).sum()) for file in tmp_path.glob("data/.opsin/features/*/done.npy")}
+
+
+def test_what_changes_the_features_makes_others_and_what_does_not_reuses_them(start, tmp_path) -> None:
+    start(*FROZEN, name="first")
+    first = stores(tmp_path)
+    assert list(first.values()) == [273]  # train and val are carved from one store
+    start(*FROZEN, "optimizer.lr=0.1", "datamodule.batch_size=16", name="second")
+    start(*FROZEN, "datamodule.train_fraction=0.05", name="fewer")
+    assert stores(tmp_path) == first
+    seeded = start(*FROZEN, "seed=1", name="weights")  # random weights are of the seed
+    assert len(stores(tmp_path)) == 2
+    start(*FROZEN, "seed=1", f"model.weights={seeded.path}", name="transferred")
+    assert len(stores(tmp_path)) == 2  # the very weights, by another way
+    start(*FROZEN, "datamodule.mean=0.35", name="mean")
+    start(*FROZEN, "datamodule.image_size=24", name="size")
+    start(*PARTIAL, name="step")
+    assert len(stores(tmp_path)) == 5
+
+
+def test_a_changed_image_is_computed_anew(start, tmp_path) -> None:
+    from PIL import Image
+
+    random = np.random.default_rng(0)
+    for name in ("cat", "dog"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number in range(12):
+            pixels = random.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{number}.png")
+    words = (
+        *FROZEN,
+        "datamodule=image_folder",
+        f"datamodule.path={tmp_path / 'photos'}",
+        "datamodule.train_fraction=1",
+    )
+    words = (*words, "datamodule.image_size=32")
+    start(*words, name="first")
+    before = stores(tmp_path)
+    Image.fromarray(random.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(tmp_path / "photos" / "cat" / "3.png")
+    start(*words, name="second")
+    after = stores(tmp_path)
+    assert len(before) == 1
+    assert len(after) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (("model=cnn_gap", *QUICK), "block1 trains, and it comes first"),
+        ((*FROZEN, "augmentation=digits"), "feature_cache.views=8"),
+        ((*FROZEN, "augmentation=mixup_cutmix", "feature_cache.views=2"), "mixes images"),
+        ((*FROZEN, "trainer.precision=bf16-true"), "trainer.precision=bf16-true"),
+        ((*FROZEN, "trainer.limit_train_batches=1"), "takes only some of the images"),
+    ],
+)
+def test_it_steps_aside_and_says_why(start, words, reason) -> None:
+    run = start(*words, "trainer.max_epochs=1")
+    assert told(run).startswith("off: ")
+    assert reason in told(run)
+
+
+def test_features_much_larger_than_their_images_are_computed_again(start, monkeypatch) -> None:
+    monkeypatch.setattr("opsin.training.feature_cache.ROOMY", 0)
+    run = start("model=cnn_gap", "model.trainable=[block2,block3]", *QUICK, "trainer.max_epochs=1")
+    assert told(run) == "off: block1 of these images takes 0.0 GB, 14 times their pixels"
+
+
+def test_a_resumed_run_computes_its_features_with_its_own_weights(start, monkeypatch) -> None:
+    monkeypatch.setenv("OPSIN_TARGETS", "interruptions")
+    other = start("model=cnn_gap", *QUICK, "trainer.max_epochs=1", name="other")
+    words = (*FROZEN, f"model.weights={other.path}")
+    whole = start(*words, name="whole")
+    with pytest.raises(Interrupted):
+        start(*words, "+callbacks.stop={_target_: interruptions.StopAt, step: 7}", name="cut")
+    torch.save({"state_dict": {}}, other.best)  # what the run was begun with is there no more
+    cut = RunDirectory(whole.path.with_name("cut"))
+    train(from_saved(cut, ["callbacks.stop=null"]))
+    assert cut.read_result()["metrics"] == whole.read_result()["metrics"]
+    assert cut.read_result()["weights"] == whole.read_result()["weights"]
+
+
+def test_what_decides_the_features_cannot_be_changed_on_the_way(start) -> None:
+    run = start(*FROZEN, "trainer.max_epochs=1")
+    for word in ("model.trainable=all", "model.weights=none", "datamodule.image_size=20"):
+        with pytest.raises(UserError, match=f"{word} does not go with resume"):
+            from_saved(run, [word])
+
+
+def test_too_little_room_leaves_the_run_alone(start, monkeypatch) -> None:
+    def full(*_):
+        raise UserError("Cached features need room")
+
+    monkeypatch.setattr("opsin.data.cache.feature_store.check_space", full)
+    assert told(start(*FROZEN, "trainer.max_epochs=1")) == "off: Cached features need room"
+
+
+def test_views_augment_training_images_only(start, tmp_path) -> None:
+    run = start(*FROZEN, *VIEWS)
+    assert told(run) == "head.flatten of 273 images, 0.1 MB, 3 augmented views for training"
+    assert sorted(stores(tmp_path).values()) == [129, 129, 129, 144]
+    metrics = run.read_result()["metrics"]
+    assert evaluate(run, "val")["metrics"]["val/loss"] == pytest.approx(metrics["val/loss"], abs=2e-3)
+
+
+@pytest.mark.parametrize("words", [FROZEN, (*FROZEN, *VIEWS)])
+def test_a_run_that_was_stopped_goes_on_to_the_bit(start, words, monkeypatch) -> None:
+    monkeypatch.setenv("OPSIN_TARGETS", "interruptions")
+    whole = start(*words, name="whole")
+    with pytest.raises(Interrupted):
+        start(*words, "+callbacks.stop={_target_: interruptions.StopAt, step: 7}", name="cut")
+    cut = RunDirectory(whole.path.with_name("cut"))
+    train(from_saved(cut, ["callbacks.stop=null"]))
+    assert cut.read_result()["metrics"] == whole.read_result()["metrics"]
+    for key, tensor in network(cut).items():
+        assert torch.equal(tensor, network(whole)[key]), key
+
+
+SIZE = {"image_size": (32, 32)}
+
+
+@pytest.mark.parametrize(
+    ("build", "never", "step"),
+    [
+        (lambda: resnet18(num_logits=2, **SIZE), [], None),
+        (lambda: resnet18(num_logits=2, **SIZE), ["layer1"], None),  # what comes before it trains
+        (lambda: resnet18(num_logits=2, **SIZE), ["stem", "layer1", "layer3"], "layer1"),
+        (lambda: resnet18(num_logits=2, **SIZE), ["stem", "layer1", "layer2", "layer3", "layer4"], "head.flatten"),
+        (lambda: cnn_gap(num_logits=2, in_channels=1, **SIZE), ["block1", "block2", "block3"], "head.flatten"),
+        (lambda: cnn_flatten(num_logits=2, in_channels=1, **SIZE), ["block1", "block2", "block3"], "head.flatten"),
+    ],
+)
+def test_the_longest_run_of_steps_that_stand_still(build, never, step) -> None:
+    network: Network = build()
+    assert cacheable_step(network, never) == step
+
+
+def test_what_follows_a_step_gives_the_same_logits() -> None:
+    network = resnet18(num_logits=3, **SIZE).eval()
+    images = torch.randn(4, 3, 32, 32)
+    with torch.no_grad():
+        for step in list(network.steps())[:-1]:
+            features = network.forward_features(images, step)
+            assert torch.equal(network(features, after=step), network(images)), step
+        assert network.embed(images).shape == (4, 512)
+        assert torch.equal(network.head.fc(network.embed(images)), network(images))

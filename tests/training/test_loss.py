@@ -1,0 +1,43 @@
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from opsin.errors import UserError
+from opsin.training.loss import ClassificationLoss, class_logits
+
+
+def test_two_classes_take_one_logit_unless_asked() -> None:
+    assert ClassificationLoss([5, 5]).num_logits == 1
+    assert ClassificationLoss([5, 5], function="cross_entropy").num_logits == 2
+    assert ClassificationLoss([5, 5, 5]).num_logits == 3
+    with pytest.raises(UserError, match="needs two classes, the data have 3"):
+        ClassificationLoss([5, 5, 5], function="binary_cross_entropy")
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("weights", ["none", "balanced"])
+@pytest.mark.parametrize("soft", [False, True])
+def test_one_logit_equals_two(smoothing: float, weights: str, soft: bool) -> None:
+    """A logit z is the pair (0, z): both losses must agree, with every option."""
+    torch.manual_seed(0)
+    logits, targets = torch.randn(32, 1), torch.randint(0, 2, (32,))
+    aim = F.one_hot(targets, 2).float() * 0.8 + 0.1 if soft else targets
+    options = {"label_smoothing": smoothing, "class_weights": weights}
+    one = ClassificationLoss([30, 10], **options)(logits, aim)
+    two = ClassificationLoss([30, 10], function="cross_entropy", **options)(class_logits(logits), aim)
+    torch.testing.assert_close(one, two)
+
+
+def test_balanced_weights_are_those_of_scikit_learn() -> None:
+    from sklearn.utils.class_weight import compute_class_weight
+
+    labels = [0] * 10 + [1] * 30 + [2] * 60
+    expected = compute_class_weight("balanced", classes=np.arange(3), y=labels)
+    loss = ClassificationLoss([10, 30, 60], class_weights="balanced")
+    torch.testing.assert_close(loss.weight, torch.tensor(expected, dtype=torch.float32))
+
+
+def test_softmax_of_class_logits_is_the_sigmoid() -> None:
+    logit = torch.tensor([[0.3], [-2.0]])
+    torch.testing.assert_close(class_logits(logit).softmax(1)[:, 1:], logit.sigmoid())

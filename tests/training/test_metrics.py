@@ -1,0 +1,102 @@
+import numpy as np
+import pytest
+import torch
+from sklearn import metrics as sk
+
+from opsin.training import metrics
+from opsin.training.metrics import SplitMetrics, per_class
+
+
+def feed(measure: SplitMetrics, batches: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
+    for logits, targets in batches:
+        measure.update(logits, targets, torch.nn.functional.cross_entropy(logits, targets))
+
+
+def batches(seed: int = 0, classes: int = 4) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    generator = torch.Generator().manual_seed(seed)
+    found = []
+    for size in (20, 20, 7):
+        targets = torch.randint(0, classes, (size,), generator=generator)
+        logits = torch.randn(size, classes, generator=generator) + 1.5 * torch.eye(classes)[targets]
+        found.append((logits, targets))
+    return found
+
+
+def test_values_are_those_of_scikit_learn() -> None:
+    data = batches()
+    measure = SplitMetrics(4, 47)
+    feed(measure, data)
+    scalars, confusion = measure.compute()
+    logits, targets = torch.cat([b[0] for b in data]), torch.cat([b[1] for b in data])
+    scores, guesses = logits.softmax(1).numpy(), logits.argmax(1).numpy()
+    assert scalars["acc"] == pytest.approx(sk.accuracy_score(targets, guesses))
+    assert scalars["f1_macro"] == pytest.approx(sk.f1_score(targets, guesses, average="macro"))
+    expected = sk.roc_auc_score(targets, scores, multi_class="ovr", average="macro")
+    assert scalars["auroc"] == pytest.approx(expected, abs=1e-6)
+    assert scalars["loss"] == pytest.approx(sk.log_loss(targets, scores), abs=1e-5)
+    np.testing.assert_array_equal(confusion.numpy(), sk.confusion_matrix(targets, guesses))
+    rows = per_class(confusion, "abcd")
+    report = sk.classification_report(targets, guesses, target_names=list("abcd"), output_dict=True)
+    for row in rows:
+        for name in ("precision", "recall"):
+            assert row[name] == pytest.approx(report[row["class"]][name])
+        assert row["f1"] == pytest.approx(report[row["class"]]["f1-score"])
+
+
+def test_calibration_error_of_a_sure_and_always_wrong_network_is_one() -> None:
+    measure = SplitMetrics(2, 10)
+    targets = torch.zeros(10, dtype=torch.long)
+    measure.update(torch.tensor([[-30.0, 30.0]]).repeat(10, 1), targets, torch.tensor(60.0))
+    assert measure.compute()[0]["ece"] == pytest.approx(1.0)
+
+
+def test_one_logit_counts_as_two_classes() -> None:
+    measure = SplitMetrics(2, 4)
+    measure.update(torch.tensor([[2.0], [-1.0], [3.0], [1.0]]), torch.tensor([1, 0, 1, 0]), torch.tensor(0.1))
+    scalars, confusion = measure.compute()
+    assert scalars["acc"] == 0.75
+    assert confusion.tolist() == [[1, 1], [0, 2]]
+
+
+def test_soft_targets_count_as_their_largest_class() -> None:
+    measure = SplitMetrics(3, 2)
+    soft = torch.tensor([[0.7, 0.3, 0.0], [0.1, 0.2, 0.7]])
+    measure.update(torch.eye(3)[[0, 1]], soft, torch.tensor(1.0))
+    assert measure.compute()[0]["acc"] == 0.5
+
+
+def test_nothing_measured_is_nothing_reported_and_no_warning() -> None:
+    scalars, confusion = SplitMetrics(3, 0).compute()
+    assert scalars == {}
+    assert confusion.sum() == 0
+
+
+def test_flushing_early_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    late, early = SplitMetrics(4, 47), SplitMetrics(4, 47)
+    feed(late, batches())
+    monkeypatch.setattr(metrics, "FLUSH_AFTER", 1)
+    feed(early, batches())
+    expected, found = late.compute()[0], early.compute()[0]
+    assert found == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("flush", [1, 30, 8192])
+def test_going_on_from_saved_progress_is_exact(flush: int, monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+    monkeypatch.setattr(metrics, "FLUSH_AFTER", flush)
+    whole, first, second = SplitMetrics(4, 47), SplitMetrics(4, 47), SplitMetrics(4, 47)
+    data = batches()
+    feed(whole, data)
+    feed(first, data[:2])
+    torch.save(first.progress(), tmp_path / "progress.pt")
+    second.restore(torch.load(tmp_path / "progress.pt", weights_only=True), torch.device("cpu"))
+    feed(second, data[2:])
+    assert second.compute()[0] == whole.compute()[0]
+
+
+def test_auroc_of_very_many_scores_takes_constant_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics, "EXACT_AUROC_VALUES", 10)
+    binned = SplitMetrics(4, 47)
+    feed(binned, batches())
+    exact = SplitMetrics(4, 2)
+    feed(exact, batches())
+    assert binned.compute()[0]["auroc"] == pytest.approx(exact.compute()[0]["auroc"], abs=0.02)

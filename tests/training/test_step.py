@@ -1,0 +1,114 @@
+"""What a training step does not do besides training."""
+
+import lightning as L
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import nn
+from torch.utils.data import DataLoader
+
+from opsin.training.callbacks import Throughput
+from opsin.training.module import Classifier
+from opsin.data.loader.batch_loader import Batch
+from opsin.training.loss import ClassificationLoss
+from opsin.training.trainer import STEP_HOOKS, NoProfiler, drop_empty_hooks, look_for_no_gpu, make_trainer
+
+
+def classifier():
+    network = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(4, 3))
+    return Classifier(network, ClassificationLoss([5, 5, 5]), num_images={}, optimizer=None, schedule=None)
+
+
+def batch(key):
+    return Batch(torch.ones(8, 1, 2, 2), torch.zeros(8, dtype=torch.long), torch.arange(8), key)
+
+
+def test_the_key_decides_what_dropout_draws_as_manual_seed_would():
+    module = classifier()
+    drawn = []
+    for key in (3, 2**62, 3):
+        module.on_train_batch_start(batch(key), 0)
+        drawn.append(torch.rand(4))
+        torch.manual_seed(key)
+        assert torch.equal(torch.rand(4), drawn[-1])
+    assert torch.equal(drawn[0], drawn[2])
+    assert not torch.equal(drawn[0], drawn[1])
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="calls wait for CUDA only where it is not in use")
+def test_no_call_is_queued_for_a_gpu_that_is_never_used():
+    module, before = classifier(), len(torch.cuda._queued_calls)
+    for key in range(5):
+        module.on_train_batch_start(batch(key), 0)
+    assert len(torch.cuda._queued_calls) == before
+
+
+def test_lightnings_bookkeeping_still_sees_the_hook_under_way():
+    module = classifier()
+    module._current_fx_name = "training_step"
+    assert module._current_fx_name == "training_step"
+    module.weight = nn.Parameter(torch.ones(1))  # all else goes the usual way
+    assert "weight" in dict(module.named_parameters())
+
+
+def test_only_empty_hooks_are_dropped(tmp_path):
+    class Mine(Callback):
+        def on_after_backward(self, trainer, pl_module):
+            pass
+
+    mine, throughput = Mine(), Throughput()
+    drop_empty_hooks([mine, throughput])
+    assert [name for name in STEP_HOOKS if getattr(mine, name) is not None] == ["on_after_backward"]
+    assert callable(throughput.on_train_batch_end)
+    assert throughput.on_before_backward is None
+    assert callable(mine.on_train_epoch_end)  # only those of a step
+
+
+def test_dropped_hooks_and_no_profiler_leave_training_as_it_is(tmp_path):
+    seen = []
+
+    class Mine(Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            seen.append(batch_idx)
+
+    class Module(L.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(2, 1)
+
+        def training_step(self, batch, batch_idx):
+            return self.layer(batch).mean()
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=0.1)
+
+        def train_dataloader(self):
+            return DataLoader(torch.ones(3, 2))
+
+    trainer = make_trainer(
+        accelerator="cpu", max_epochs=1, callbacks=[Mine(), Throughput()], loggers=[], folder=tmp_path
+    )
+    assert isinstance(trainer.profiler, NoProfiler)
+    trainer.callbacks = [c for c in trainer.callbacks if not isinstance(c, Throughput)]  # it wants batches of ours
+    module = Module()
+    before = module.layer.weight.clone()
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trainer.fit(module)
+    assert seen == [0, 1, 2]
+    assert not torch.equal(module.layer.weight, before)
+
+
+def test_no_gpu_is_looked_for_where_there_is_none(monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    import os
+
+    for there in (True, False):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
+        look_for_no_gpu()
+        assert os.environ.get("CUDA_VISIBLE_DEVICES") == (None if there else "")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    look_for_no_gpu()
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "1"

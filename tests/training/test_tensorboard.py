@@ -1,0 +1,151 @@
+"""TensorBoard over the runs: the events, and the page in a real browser, as `make dashboard` opens it."""
+
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from opsin.config import compose, from_saved
+from opsin.errors import Interrupted
+from opsin.run import train
+from opsin.runs.directory import RunDirectory
+
+ROOT = Path(__file__).resolve().parents[2]
+WORDS = ("model=cnn_gap", "datamodule.train_fraction=0.2", "trainer.accelerator=cpu", "callbacks.progress.bar=false")
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two finished runs, the second of which was stopped in the middle of its second epoch and resumed."""
+    folder = tmp_path_factory.mktemp("tensorboard")
+    words = [*WORDS, f"data_dir={folder / 'data'}", "trainer.max_epochs=3", "datamodule.batch_size=64"]
+    words.append(f"output_dir={folder / 'outputs'}")
+    for name, lr in (("slow", 0.0005), ("fast", 0.01)):
+        run = folder / "outputs" / name
+        run.mkdir(parents=True)
+        stop = ["+callbacks.stop={_target_: interruptions.StopAt, step: 8}"] if name == "fast" else []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("OPSIN_TARGETS", "interruptions")
+            try:
+                train(compose([*words, *stop, f"optimizer.lr={lr}"], run))
+            except Interrupted:
+                train(from_saved(RunDirectory(run), ["callbacks.stop=null"]))
+    return folder / "outputs"
+
+
+def events(run: Path) -> EventAccumulator:
+    accumulator = EventAccumulator(str(run / "tensorboard"))
+    accumulator.Reload()
+    return accumulator
+
+
+def test_a_resumed_run_is_one_curve(outputs: Path) -> None:
+    points = events(outputs / "fast").Scalars("val/loss")
+    assert [point.step for point in points] == [4, 9, 14]
+
+
+def test_scalars_and_final_metrics_are_there(outputs: Path) -> None:
+    accumulator = events(outputs / "slow")
+    tags = accumulator.Tags()["scalars"]
+    assert {"train/loss", "train/acc", "val/loss", "val/f1_macro", "test/acc"} <= set(tags)
+    result = json.loads((outputs / "slow" / "result.json").read_text())
+    for name, value in result["metrics"].items():
+        assert accumulator.Scalars(f"final/{name}")[-1].value == pytest.approx(value)
+    assert "_hparams_/session_start_info" in str(accumulator.summary_metadata)
+
+
+def test_pictures_curves_text_and_embeddings_are_there(outputs: Path) -> None:
+    found = events(outputs / "slow").Tags()
+    names = ("train_batch", "confusion", "first_kernels", "gradcam")
+    assert set(found["images"]) == {f"pictures/{name}" for name in names}
+    assert {"config/text_summary", "model/text_summary", "pr/all classes", "pr/7"} <= set(found["tensors"])
+    assert found["graph"]
+    folder = outputs / "slow" / "tensorboard"
+    assert "val/metadata.tsv" in (folder / "projector_config.pbtxt").read_text()
+    (labels,) = folder.glob("*/val/metadata.tsv")
+    assert set(labels.read_text().split()) == set("0123456789")
+
+
+@pytest.fixture(scope="module")
+def server(outputs: Path) -> Iterator[str]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, ROOT / "scripts" / "dashboard.py", outputs, "--port", str(port)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    address = f"http://127.0.0.1:{port}"
+    for _ in range(120):
+        try:
+            with urllib.request.urlopen(f"{address}/data/runs", timeout=2) as answer:
+                if len(json.load(answer)) >= 2:
+                    break
+        except OSError:
+            pass
+        time.sleep(0.5)
+    yield address
+    process.terminate()
+    process.wait()
+
+
+def test_the_newest_run_is_no_run_twice(server: str, outputs: Path) -> None:
+    assert (outputs / "latest").is_symlink()
+    with urllib.request.urlopen(f"{server}/data/runs", timeout=10) as answer:
+        assert sorted(json.load(answer)) == ["fast/tensorboard", "slow/tensorboard"]
+
+
+SHOWN = {  # what stands on the page of each tab
+    "timeseries": "val/loss",
+    "images": "pictures/gradcam",
+    "pr_curves": "pr/all classes",
+    "graphs": "Network",
+    "text": "config/text_summary",
+    "hparams": "final/test/acc",
+    "projector": "Points",
+}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[object]:
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no Chromium on this machine")
+    from playwright.sync_api import sync_playwright
+
+    quiet = ("--disable-quic", "--disable-background-networking", "--disable-component-update", "--disable-sync")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu", *quiet])
+        yield browser
+        browser.close()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("tab", SHOWN)
+def test_each_tab_shows_what_it_should(server: str, browser, tab: str) -> None:
+    page = browser.new_page(viewport={"width": 1400, "height": 900})
+    errors: list[str] = []
+    outside: list[str] = []
+    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    inside = (server, "data:", "blob:")
+    page.on("request", lambda request: None if request.url.startswith(inside) else outside.append(request.url))
+    page.goto(f"{server}/#{tab}")
+    if tab == "timeseries":  # cards out of sight are not there yet
+        page.get_by_role("combobox", name="Filter tags (regex)").fill("^val/loss$", timeout=120_000)
+    place = page
+    if tab == "projector":
+        place = page.frame_locator("iframe").frame_locator("iframe")
+    place.get_by_text(SHOWN[tab]).first.wait_for(timeout=120_000, state="attached")
+    if tab == "images":
+        page.locator("img").first.wait_for(timeout=60_000)
+    page.wait_for_timeout(1000)
+    page.close()
+    assert errors == []
+    assert outside == []

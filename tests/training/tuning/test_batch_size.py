@@ -1,0 +1,220 @@
+"""`datamodule.batch_size=auto`: the rules, and that a run with it is the run with the number it found."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from opsin.training import build
+from opsin.config import Composed, compose, from_saved
+from opsin.errors import UserError
+from opsin.run import evaluate, train
+from opsin.runs.directory import RunDirectory
+from opsin.training.tuning import Trials
+from opsin.training.tuning import batch_size
+from opsin.training.tuning.batch_size import find_batch_size, largest_that_fits, num_devices, scaling_rule, step_fits
+from opsin.training.tuning.batch_throughput import measure_throughput, powers_of_two, smallest_within
+
+WORDS = ("model=mlp", "trainer=cpu", "trainer.max_epochs=2", "callbacks.progress.bar=false", "augmentation=digits")
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture
+def composed(data_dir: Path, tmp_path: Path):
+    def composed(*words: str, name: str = "run") -> Composed:
+        run = tmp_path / "outputs" / name
+        run.mkdir(parents=True, exist_ok=True)
+        return compose([f"data_dir={data_dir}", f"output_dir={tmp_path / 'outputs'}", *WORDS, *words], run)
+
+    return composed
+
+
+def trials(composed: Composed) -> tuple[build.Plan, Any, Trials]:
+    plan = build.plan(composed)
+    data = build.data(plan)
+    data.setup("fit")
+    return plan, data, Trials(plan, data, build.loss(plan, data), composed.run.path)
+
+
+@pytest.fixture
+def thirty_two(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Let 32 be the fastest; the sizes that were asked for, afterwards."""
+    asked: list[int] = []
+
+    def measure(trials: Trials, sizes: list[int]) -> dict[int, float]:
+        asked.extend(sizes)
+        trials.run(batch_size_watch(), batch_size=sizes[0], steps=2)  # real steps, whose traces must not show
+        return {16: 100.0, 32: 1000.0}
+
+    monkeypatch.setattr(batch_size, "measure_throughput", measure)
+    return asked
+
+
+def batch_size_watch():
+    from opsin.training.tuning.trial_steps import Watch
+
+    return Watch()
+
+
+@pytest.mark.parametrize(
+    ("memory", "most", "expected"),
+    [
+        (100, 10_000, 96),
+        (64, 10_000, 64),
+        (127, 10_000, 96),
+        (10**9, 1000, 768),
+        (5, 10_000, 4),
+        (0, 64, 0),
+        (99, 7, 7),
+    ],
+)
+def test_the_largest_batch_that_fits(memory: int, most: int, expected: int) -> None:
+    assert largest_that_fits(lambda size: size <= memory, most) == expected
+
+
+def test_the_smallest_batch_that_is_fast_enough() -> None:
+    assert smallest_within({16: 10.0, 32: 95.1, 64: 100.0, 128: 99.0}) == 32
+    assert smallest_within({16: 10.0, 32: 94.9, 64: 100.0}) == 64
+
+
+def test_batches_to_try() -> None:
+    assert powers_of_two(16, 512) == [16, 32, 64, 128, 256, 512]
+    assert powers_of_two(16, 100) == [16, 32, 64]
+    assert powers_of_two(16, 5) == [5]
+
+
+def test_how_the_learning_rate_grows() -> None:
+    assert scaling_rule(torch.optim.SGD) == ("linear", 1.0)
+    assert {scaling_rule(kind) for kind in (torch.optim.Adam, torch.optim.AdamW)} == {("square root", 0.5)}
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], 1),
+        (["trainer=ddp_cpu"], 2),
+        (["trainer.devices=[0,1,3]"], 3),
+        (["trainer=ddp_cpu", "trainer.num_nodes=4"], 8),
+    ],
+)
+def test_devices_are_counted(words: list[str], expected: int, composed) -> None:
+    assert num_devices(build.plan(composed(*words))) == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "lr", "expected"),
+    [
+        ([], 0.002, 0.002828),
+        (["optimizer=sgd"], 0.01, 0.02),
+        (["optimizer=sgd", "datamodule.base_batch_size=64"], 0.01, 0.005),
+        (["optimizer.lr=0.1", "datamodule.base_batch_size=32"], 0.1, 0.1),
+    ],
+)
+def test_the_rate_is_scaled_from_the_batch_that_it_was_written_for(
+    words: list[str], lr: float, expected: float, composed, thirty_two
+) -> None:
+    found = find_batch_size(*trials(composed("datamodule.batch_size=auto", *words)))
+    assert (found.batch_size, found.lr_before, found.lr) == (32, lr, pytest.approx(expected, rel=1e-3))
+
+
+def test_without_a_comparison_the_base_stays(composed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch_size, "measure_throughput", lambda *_: {16: 1.0})
+    found = find_batch_size(*trials(composed("datamodule.batch_size=auto", "datamodule.base_batch_size=24")))
+    assert (found.batch_size, found.lr, found.tried) == (24, 0.002, {16: 1.0})
+
+
+def test_an_epoch_keeps_its_steps_and_devices_share_a_batch(composed, thirty_two) -> None:
+    find_batch_size(*trials(composed("datamodule.batch_size=auto")))
+    assert thirty_two == [16, 32]  # of 1,294 images
+    thirty_two.clear()
+    found = find_batch_size(*trials(composed("datamodule.batch_size=auto", "trainer=ddp_cpu")))
+    assert (found.batch_size, thirty_two) == (64, [16])
+
+
+def test_the_run_is_the_one_with_these_numbers_set_by_hand(composed, thirty_two) -> None:
+    train(composed("datamodule.batch_size=auto", name="auto"))
+    assert thirty_two
+    auto = composed(name="auto").run
+    result = auto.read_result()
+    assert result["settings"]["batch_size"] == 32
+    facts = result["batch_size_auto"]
+    assert (facts["base_batch_size"], facts["lr_before"], facts["lr"], facts["rule"]) == (
+        16,
+        0.002,
+        0.002828,
+        "square root",
+    )
+    train(composed("datamodule.batch_size=32", "optimizer.lr=0.002828", name="by-hand"))
+    by_hand = RunDirectory(auto.path.parent / "by-hand")
+    assert by_hand.read_result()["metrics"] == result["metrics"]
+    weights = [torch.load(run.last, weights_only=True)["state_dict"] for run in (auto, by_hand)]
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[1])
+
+    thirty_two.clear()  # from here on nothing is measured again
+    tree = Composed.load(auto).tree
+    assert (tree["datamodule"]["batch_size"], tree["optimizer"]["lr"]) == (32, 0.002828)
+    assert evaluate(auto)["metrics"]["test/loss"] == result["metrics"]["test/loss"]
+    train(from_saved(auto, ["trainer.max_epochs=3"]))
+    again = auto.read_result()
+    assert (again["epochs"], again["settings"]["batch_size"], again["batch_size_auto"]) == (3, 32, facts)
+    with pytest.raises(UserError, match="does not go with resume"):
+        train(from_saved(auto, ["datamodule.batch_size=auto"]))
+    assert thirty_two == []
+
+
+def test_further_processes_take_what_the_first_one_found(composed, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = composed("datamodule.batch_size=auto")
+    config.changed({"datamodule.batch_size": 48, "optimizer.lr": 0.5}).save()
+    plan, data, _ = trials(config)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    _, plan, found = batch_size.settle_batch_size(config, plan, data, build.loss(plan, data))
+    assert found is None
+    assert (data.batch_size, plan["optimizer"].arguments["lr"]) == (48, 0.5)
+
+
+def test_waiting_for_the_first_process_ends(composed, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = composed("datamodule.batch_size=auto")
+    plan, data, _ = trials(config)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setattr(batch_size, "PATIENCE", 0.1)
+    with pytest.raises(UserError, match="has left no number"):
+        batch_size.settle_batch_size(config, plan, data, build.loss(plan, data))
+
+
+def test_nothing_happens_to_a_number(composed) -> None:
+    config = composed("datamodule.batch_size=48")
+    plan, data, _ = trials(config)
+    assert batch_size.settle_batch_size(config, plan, data, build.loss(plan, data)) == (config, plan, None)
+    assert data.batch_size == 48
+
+
+def test_running_out_of_memory_is_survived(composed, monkeypatch: pytest.MonkeyPatch) -> None:
+    from opsin.models import Network
+
+    forward = Network.forward
+
+    def limited(self: Network, x: torch.Tensor, **options: Any) -> torch.Tensor:
+        if len(x) > 24:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(self, x, **options)
+
+    monkeypatch.setattr(Network, "forward", limited)
+    _, _, steps = trials(composed())
+    assert (step_fits(steps, 24), step_fits(steps, 25)) == (True, False)
+    assert largest_that_fits(lambda size: step_fits(steps, size), 100) == 24
+
+
+def test_throughput_is_measured_by_real_steps(composed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("opsin.training.tuning.batch_throughput.ENOUGH", 0.02)
+    _, _, steps = trials(composed())
+    rates = measure_throughput(steps, [16, 32], seconds=30)
+    assert set(rates) == {16, 32}
+    assert all(rate > 0 for rate in rates.values())
+    assert set(measure_throughput(steps, [16, 32], seconds=0)) == {16}  # no time for more
+    monkeypatch.setattr("opsin.training.tuning.batch_throughput.available_memory", lambda: -1.0)
+    assert set(measure_throughput(steps, [16, 32], seconds=30)) == {16}
