@@ -63,8 +63,8 @@ def thumbnails(run: RunDirectory, split: str, positions: NDArray[np.int64]) -> N
 
 @cache
 def _part(run: RunDirectory, split: str) -> "Part":
-    from opsin.images import open_images
-    from opsin.learned import find_learned
+    from opsin.inference.inputs import open_images
+    from opsin.inference.trained_model import find_learned
     from opsin.run import quieten
 
     quieten(True)

@@ -19,7 +19,7 @@ def main() -> int:
         run = RunDirectory.of(arguments.run)
         if arguments.file.suffix != ".safetensors":
             raise UserError(f"{arguments.file}: the file of weights must end in .safetensors")
-        from opsin.learned import find_learned
+        from opsin.inference.trained_model import find_learned
         from opsin.models.export_weights import save_backbone
 
         result = run.read_result()

@@ -25,7 +25,7 @@ def main() -> int:
     parser.add_argument("--batch-size", type=int, metavar="N", help="images computed at once (default: up to 256)")
     arguments = parser.parse_intermixed_args()
     try:
-        from opsin.prediction.command import predict_files
+        from opsin.inference.command import predict_files
         from opsin.run import quieten
 
         quieten(True)

@@ -18,7 +18,7 @@ from opsin.config import Composed
 from opsin.embedding import embed
 from opsin.errors import UserError
 from opsin.training.feature_extraction import Extractor
-from opsin.learned import find_learned
+from opsin.inference.trained_model import find_learned
 from opsin.runs.directory import RunDirectory
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -16,11 +16,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from opsin.config import compose
 from opsin.errors import UserError
-from opsin.images import open_images
+from opsin.inference.inputs import open_images
 from opsin.interpretation import interpret
 from opsin.interpretation.failures import _table
 from opsin.interpretation.subjects import find_subject
-from opsin.learned import find_learned
+from opsin.inference.trained_model import find_learned
 from opsin.runs.predictions import Predictions
 from opsin.run import train
 from opsin.runs.directory import RunDirectory

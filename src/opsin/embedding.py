@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from opsin.data.source import Split
 from opsin.errors import UserError
 from opsin.training.feature_extraction import Extractor
-from opsin.heads import HeadName, fit_head
-from opsin.images import SPLITS, Images, Which, open_images
-from opsin.learned import Learned, find_learned
+from opsin.inference.linear_probe import HeadName, fit_head
+from opsin.inference.inputs import SPLITS, Images, Which, open_images
+from opsin.inference.trained_model import Learned, find_learned
 from opsin.run import quieten
 from opsin.runs.directory import write_atomically
 

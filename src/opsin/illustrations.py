@@ -20,7 +20,7 @@ from opsin.errors import UserError
 from opsin.interpretability.attribution import gradcam
 from opsin.interpretability.kernels import first_kernels, kernel_pictures
 from opsin.interpretability.eval_context import as_input, chosen_stage, probing
-from opsin.learned import find_learned
+from opsin.inference.trained_model import find_learned
 from opsin.models import Network
 from opsin.visualization.images import Pixels, grid, overlaid, shown, write_png
 from opsin.runs.predictions import Predictions, read_predictions, softmax

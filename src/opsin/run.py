@@ -8,7 +8,7 @@ from typing import Any, Literal
 import lightning as L
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 
-from opsin import teacher
+from opsin.inference import teacher
 from opsin.training import build
 from opsin.training import recording
 from opsin.training.callbacks import Checkpoints

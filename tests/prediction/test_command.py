@@ -17,8 +17,8 @@ from PIL import Image
 
 from opsin.data.decode import FORMATS
 from opsin.errors import UserError
-from opsin.prediction.command import predict_files
-from opsin.prediction.files import find_images
+from opsin.inference.command import predict_files
+from opsin.inference.image_paths import find_images
 from opsin.runs.directory import RunDirectory
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -226,7 +226,7 @@ def test_a_failure_leaves_the_old_file(
     def fail(*_: object) -> None:
         raise RuntimeError("power cut")
 
-    monkeypatch.setattr("opsin.prediction.command.ranked", fail)
+    monkeypatch.setattr("opsin.inference.command.ranked", fail)
     with pytest.raises(RuntimeError, match="power cut"):
         predict(digits_run, str(tmp_path / "a.png"), out=tmp_path / "found.csv")
     assert (tmp_path / "found.csv").read_text() == "old"

@@ -16,9 +16,9 @@ from opsin.data.decode import BadImage
 from opsin.data.subset import Part
 from opsin.errors import UserError
 from opsin.explorer.uploads import check_upload
-from opsin.images import open_images
-from opsin.learned import Learned, find_learned
-from opsin.prediction import Predictor, open_predictor
+from opsin.inference.inputs import open_images
+from opsin.inference.trained_model import Learned, find_learned
+from opsin.inference import Predictor, open_predictor
 from opsin.runs.directory import RunDirectory, find_runs
 
 Pixels = NDArray[np.uint8]

@@ -36,7 +36,7 @@ def interpret(
 
     Args:
         name: A run directory, or a network with ImageNet weights, which is then asked for ImageNet's classes.
-        words: Name other images than the run's own, see `opsin.images.open_images`.
+        words: Name other images than the run's own, see `opsin.inference.inputs.open_images`.
         what: Some of `KINDS`.
         images: Files and folders of images to look at; none: validation images of all classes in turn.
         stage: Of the network, or a layer in it; None: each (activations, filters) or the last with maps (gradcam).

@@ -15,7 +15,7 @@ from opsin.evaluation.confidence_intervals import Interval
 from opsin.evaluation.confusion import class_table, confident_mistakes, confused_pairs
 from opsin.data.subset import Part
 from opsin.errors import UserError
-from opsin.images import Images
+from opsin.inference.inputs import Images
 from opsin.interpretation.doubts import doubted, doubted_training
 from opsin.interpretation.galleries import gallery, listed
 from opsin.interpretation.subjects import Finding, Subjects

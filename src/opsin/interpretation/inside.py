@@ -12,7 +12,7 @@ from opsin.interpretability.activations import activations, dead
 from opsin.interpretability.feature_visualization import ascend
 from opsin.interpretability.kernels import first_kernels, kernel_pictures
 from opsin.interpretation.subjects import Finding, Subjects
-from opsin.learned import Learned
+from opsin.inference.trained_model import Learned
 from opsin.visualization.images import Pixels, coloured, grid
 
 MANY = 256

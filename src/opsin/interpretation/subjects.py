@@ -15,8 +15,8 @@ from opsin.config.validation import resolve_target
 from opsin.data.decode import BadImage
 from opsin.data.datasets import loose_images
 from opsin.errors import UserError
-from opsin.images import Images, open_images
-from opsin.learned import NAMED, Learned, find_learned
+from opsin.inference.inputs import Images, open_images
+from opsin.inference.trained_model import NAMED, Learned, find_learned
 from opsin.models import load_weights
 from opsin.visualization.images import Pixels
 

@@ -14,9 +14,9 @@ from rich.text import Text
 
 from opsin.data.cache.files import progress
 from opsin.errors import UserError
-from opsin.prediction.files import find_images
-from opsin.prediction.predictor import Answer, open_predictor
-from opsin.prediction.tables import Format, Write, open_table, printable, ranked
+from opsin.inference.image_paths import find_images
+from opsin.inference.predictor import Answer, open_predictor
+from opsin.inference.prediction_writers import Format, Write, open_table, printable, ranked
 
 SHOWN = 20
 """Rows of the table in the terminal."""

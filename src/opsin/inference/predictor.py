@@ -16,7 +16,7 @@ from opsin.config import from_saved
 from opsin.data.decode import BadImage
 from opsin.data.cache.image_store_builder import cores
 from opsin.errors import UserError
-from opsin.learned import Learned, find_learned
+from opsin.inference.trained_model import Learned, find_learned
 from opsin.training.loss import class_logits
 from opsin.runs.predictions import softmax
 from opsin.runs.directory import RunDirectory

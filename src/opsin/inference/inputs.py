@@ -15,7 +15,7 @@ from opsin.data.datasets import loose_images
 from opsin.data.source import Split
 from opsin.data.cache.image_store import open_store
 from opsin.errors import UserError
-from opsin.learned import Learned
+from opsin.inference.trained_model import Learned
 from opsin.runs.directory import RunDirectory
 
 Which = Literal["train", "val", "test", "all"]

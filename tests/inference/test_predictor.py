@@ -16,10 +16,10 @@ from opsin.training import build
 from opsin.training.module import load_network
 from opsin.config import Composed, compose
 from opsin.errors import UserError
-from opsin.images import open_images
-from opsin.learned import Learned
+from opsin.inference.inputs import open_images
+from opsin.inference.trained_model import Learned
 from opsin.training.loss import class_logits
-from opsin.prediction import Predictor, open_predictor
+from opsin.inference import Predictor, open_predictor
 from opsin.runs.predictions import softmax
 from opsin.run import train
 from opsin.runs.directory import RunDirectory

@@ -14,7 +14,7 @@ from opsin.data import ImageDataModule
 from opsin.data.datasets import ArrayImages, Source, digits
 from opsin.errors import UserError
 from opsin.training.feature_extraction import Extractor
-from opsin.learned import Learned, find_learned
+from opsin.inference.trained_model import Learned, find_learned
 from opsin.models.weights import UnreachableError
 from opsin.runs.directory import RunDirectory
 

@@ -11,7 +11,7 @@ from typing import IO, Any, Literal, get_args
 import numpy as np
 
 from opsin.errors import UserError
-from opsin.prediction.predictor import Answer
+from opsin.inference.predictor import Answer
 
 Format = Literal["csv", "jsonl", "parquet"]
 FORMATS: tuple[Format, ...] = get_args(Format)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from opsin.heads import HEADS, NEIGHBOURS, STRENGTHS, HeadName, fit_head
+from opsin.inference.linear_probe import HEADS, NEIGHBOURS, STRENGTHS, HeadName, fit_head
 
 CENTRES = np.array([[4.0, 0, 0, 0], [0, 4.0, 0, 0], [0, 0, 4.0, 0]])
 

@@ -8,7 +8,7 @@ from opsin.data import Augmentation, ImageDataModule
 from opsin.data.source import Split
 from opsin.training.distillation import Distillation, DistillationWeights
 from opsin.errors import UserError
-from opsin.learned import find_learned
+from opsin.inference.trained_model import find_learned
 from opsin.models import Network
 
 SPLITS: tuple[Split, Split] = ("train", "val")
