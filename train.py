@@ -15,7 +15,7 @@ def main(cfg: DictConfig) -> float:
     """Train on what Hydra composed; the value returned is what a sweep optimises."""
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-    from opsin.run import train  # torch and lightning are heavy: --help does without
+    from opsin.commands.train import train  # torch and lightning are heavy: --help does without
 
     try:
         return train(config.from_hydra(cfg))
@@ -39,7 +39,7 @@ if __name__ == "__main__":
             config.stand_alone()
             sys.exit(sweep(words))
         if config.is_spawned():
-            from opsin.joining import join
+            from opsin.commands.train_worker import join
 
             join()
         sys.argv[1:] = config.expand_resume(sys.argv[1:])

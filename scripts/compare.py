@@ -65,7 +65,7 @@ def thumbnails(run: RunDirectory, split: str, positions: NDArray[np.int64]) -> N
 def _part(run: RunDirectory, split: str) -> "Part":
     from opsin.inference.inputs import open_images
     from opsin.inference.trained_model import find_learned
-    from opsin.run import quieten
+    from opsin.commands.train import quieten
 
     quieten(True)
     return open_images(find_learned(str(run.path))).part(split)

@@ -30,7 +30,7 @@ def main() -> int:
     )
     arguments = parser.parse_intermixed_args()
     try:
-        from opsin.embedding import embed
+        from opsin.commands.embed import embed
 
         lines = embed(
             arguments.run,

@@ -14,7 +14,7 @@ def main() -> int:
     parser.add_argument("--port", type=int, default=7860, help="on 127.0.0.1 (default: 7860; 0: any that is free)")
     arguments = parser.parse_args()
     try:
-        from opsin.explorer.serving import serve
+        from opsin.commands.explore.server import serve
 
         serve(
             arguments.outputs,

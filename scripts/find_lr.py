@@ -62,7 +62,7 @@ def measure(composed: "Composed", steps: int, lowest: float, highest: float) -> 
     import lightning as L
 
     from opsin.training import build
-    from opsin.run import quieten
+    from opsin.commands.train import quieten
     from opsin.training.tuning import Trials, range_test
 
     plan = build.plan(composed)

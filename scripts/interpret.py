@@ -38,7 +38,7 @@ def main() -> int:
     )
     arguments = parser.parse_intermixed_args()
     try:
-        from opsin.interpretation import interpret
+        from opsin.commands.interpret import interpret
 
         ascent = {name: getattr(arguments, name) for name in ("channels", "steps", "upscalings", "size", "seed")}
         mistakes = {"split": arguments.split, "train_images": arguments.train_images}

@@ -26,7 +26,7 @@ def main() -> int:
     arguments = parser.parse_intermixed_args()
     try:
         from opsin.inference.command import predict_files
-        from opsin.run import quieten
+        from opsin.commands.train import quieten
 
         quieten(True)
         told = predict_files(

@@ -54,7 +54,7 @@ def real_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def digits_run(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
     """A finished run of one epoch: `cnn_gap` on a fifth of the digits. Not to be changed."""
     from opsin.config import compose
-    from opsin.run import train
+    from opsin.commands.train import train
 
     folder = tmp_path_factory.mktemp("digits_run")
     run = folder / "outputs" / "run"

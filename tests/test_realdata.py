@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from opsin.config import compose
-from opsin.run import train
+from opsin.commands.train import train
 from opsin.runs.directory import RunDirectory
 
 pytestmark = [pytest.mark.slow, pytest.mark.realdata]

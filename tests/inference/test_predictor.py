@@ -21,7 +21,7 @@ from opsin.inference.trained_model import Learned
 from opsin.training.loss import class_logits
 from opsin.inference import Predictor, open_predictor
 from opsin.runs.predictions import softmax
-from opsin.run import train
+from opsin.commands.train import train
 from opsin.runs.directory import RunDirectory
 
 

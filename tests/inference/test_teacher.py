@@ -8,7 +8,7 @@ import torch
 
 from opsin.config import compose, from_saved
 from opsin.errors import Interrupted, UserError
-from opsin.run import evaluate, train
+from opsin.commands.train import evaluate, train
 from opsin.runs.directory import RunDirectory
 
 QUICK = (

@@ -9,7 +9,7 @@ from opsin.data import ImageDataModule
 from opsin.data.datasets import digits
 from opsin.errors import UserError
 from opsin.runs.predictions import Predictions, predictions_file, read_predictions, softmax
-from opsin.run import evaluate
+from opsin.commands.train import evaluate
 from opsin.runs.directory import RunDirectory
 
 

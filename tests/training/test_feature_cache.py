@@ -10,7 +10,7 @@ from opsin.config import compose, from_saved
 from opsin.errors import Interrupted, UserError
 from opsin.training.feature_cache import cacheable_step
 from opsin.models import Network, cnn_flatten, cnn_gap, resnet18
-from opsin.run import evaluate, train
+from opsin.commands.train import evaluate, train
 from opsin.runs.directory import RunDirectory
 
 QUICK = (

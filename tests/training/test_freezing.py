@@ -16,7 +16,7 @@ from opsin.training import optim
 from opsin.config import compose, from_saved
 from opsin.errors import Interrupted, UserError
 from opsin.models.fingerprint import digest
-from opsin.run import train
+from opsin.commands.train import train
 from opsin.runs.directory import RunDirectory
 from opsin.training.freezing import FreezeContract, scale_rates
 from tiny import tiny

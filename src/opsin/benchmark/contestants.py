@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from opsin import run
+from opsin.commands import train
 from opsin.training import build
 from opsin.benchmark import common
 from opsin.benchmark.pace import EpochPaceCallback, Pace, PaceCallback, Resident, peak_megabytes
@@ -168,7 +168,7 @@ def opsin_steps(task: Task, connection: Connection) -> None:
 def _opsin(words: list[str], folder: Path) -> RunDirectory:
     place = folder / f"run{time.time_ns()}"
     place.mkdir(parents=True)
-    run.train(compose(words, place))
+    train.train(compose(words, place))
     return RunDirectory(place)
 
 
@@ -232,7 +232,7 @@ def enter(name: str, task: Task, connection: Connection) -> None:
         sys.stdout.flush()
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
-        run.quieten(False)
+        train.quieten(False)
         try:
             CONTESTANTS[task.workload.measure][name](task, connection)
         except (KeyboardInterrupt, EOFError):

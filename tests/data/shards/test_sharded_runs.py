@@ -16,7 +16,7 @@ from observers import Watch
 from opsin.config import Composed, compose, from_saved
 from opsin.errors import Interrupted, UserError
 from opsin.runs.predictions import read_predictions
-from opsin.run import evaluate, train
+from opsin.commands.train import evaluate, train
 from opsin.runs.directory import RunDirectory
 
 pytest.importorskip("litdata")

@@ -10,7 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from opsin.config import compose, from_saved
 from opsin.errors import Interrupted
-from opsin.run import train
+from opsin.commands.train import train
 from opsin.runs.directory import RunDirectory
 
 ROOT = Path(__file__).resolve().parents[3]

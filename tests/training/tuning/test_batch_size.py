@@ -9,7 +9,7 @@ import torch
 from opsin.training import build
 from opsin.config import Composed, compose, from_saved
 from opsin.errors import UserError
-from opsin.run import evaluate, train
+from opsin.commands.train import evaluate, train
 from opsin.runs.directory import RunDirectory
 from opsin.training.tuning import Trials
 from opsin.training.tuning import batch_size

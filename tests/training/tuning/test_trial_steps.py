@@ -9,7 +9,7 @@ import torch
 
 from opsin.training import build
 from opsin.config import compose
-from opsin.run import quieten
+from opsin.commands.train import quieten
 from opsin.training.tuning.trial_steps import Trials, Watch
 
 

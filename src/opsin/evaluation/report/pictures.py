@@ -1,4 +1,4 @@
-"""The pictures of a run, as a page carries them: those that `opsin.illustrations` leaves in `RUN/pictures`."""
+"""The pictures of a run, as a page carries them: those that `opsin.commands.report` leaves in `RUN/pictures`."""
 
 import json
 from dataclasses import dataclass

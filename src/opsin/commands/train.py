@@ -1,0 +1,166 @@
+"""The story of a run: check, build, fit on train, select on val, test the best checkpoint once, record."""
+
+import logging
+import warnings
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning as L
+from lightning.fabric.utilities.warnings import PossibleUserWarning
+
+from opsin.inference import teacher
+from opsin.training import build
+from opsin.training import recording
+from opsin.training.callbacks import Checkpoints
+from opsin.training.module import load_network
+from opsin.training.gather import collect
+from opsin.config import Composed, is_spawned
+from opsin.data import ImageDataModule
+from opsin.training.tensorboard import TensorBoard
+from opsin.models import Network, summarise, summary_text
+from opsin.runs.predictions import Predictions, predictions_file, read_predictions
+from opsin.training.distributed.processes import Processes
+from opsin.runs.directory import RunDirectory
+from opsin.training.trainer import use_threads
+from opsin.training.tuning import settle_batch_size
+from opsin.training.freezing import Unfreezing
+
+log = logging.getLogger(__name__)
+
+
+def train(composed: Composed) -> float:
+    """Train and test what a config describes, and record everything in its run directory.
+
+    Args:
+        composed: the config, and the run directory, which is gone on with where it holds a checkpoint.
+
+    Returns:
+        The best value of the monitored metric: what a sweep optimises.
+
+    Raises:
+        UserError: something that a person can put right, such as a key, a path or a missing download.
+        Interrupted: a signal asked to stop; all is saved to go on.
+    """
+    plan = build.plan(composed)
+    run, writes = composed.run, not is_spawned()
+    recorded = run.read_result().get("data") if composed.resumes else None
+    with (
+        run.claimed(writes),
+        run.record(writes, forget=recording.OUTCOME) as record,
+        recording.Clock(record) as clock,
+        Processes(run) as processes,
+    ):
+        if writes:
+            composed.save()
+            predictions_file(run, "test").unlink(missing_ok=True)  # of an earlier end of a run that goes on
+            processes.tell(composed.resumes)
+        quieten(writes)
+        chosen = plan["trainer"].arguments
+        use_threads(chosen.get("threads", "auto"), chosen.get("devices", 1))
+        L.seed_everything(plan.seed, verbose=False)
+
+        data = build.data(plan, facts=recorded)
+        data.setup("fit")
+        if recorded:
+            build.check_same_data(data, recorded)
+        loss = build.loss(plan, data)
+        composed, plan, found = settle_batch_size(composed, plan, data, loss)
+        checkpoint = run.last if composed.resumes and run.last.exists() else None
+        step = recording.step_of(checkpoint) if checkpoint else None
+        network, loaded = build.network(plan, data, loss.num_logits, pretrained=checkpoint is None)
+        if checkpoint:
+            load_network(network, checkpoint)  # what is cached is what is gone on with
+        layout = build.layout(plan, network)
+        unfreezing = Unfreezing(build.timeline(plan, network))
+        record |= recording.provenance(composed, data, network)
+        record["weights"] = record.get("weights", "random") if checkpoint else str(loaded or "random")
+        record["parameters"] |= recording.by_phase(network, unfreezing.timeline)
+        trainer = build.trainer(plan, run, step, unfreezing)
+        processes.launch_for(trainer)
+        distillation = teacher.distillation(plan, data, network, trainer)
+        feature_cache = plan["feature_cache"].build().serve(data, network, unfreezing.never_trained, trainer)
+        classifier = build.classifier(plan, data, network, loss, {"data": data.facts()}, distillation)
+        record["settings"] = recording.settings(plan, trainer, layout, data, feature_cache, distillation)
+        record |= {"batch_size_auto": found.facts()} if found else {}
+        summary = summarise(network, (data.channels, *data.image_size))
+        if writes:
+            run.write_result(record)
+            run.become_latest(Path(composed.tree["output_dir"]))
+        recording.announce(record, summary_text(summary), run, step)
+
+        clock.enter("fit")
+        trainer.fit(classifier, data, ckpt_path=checkpoint, weights_only=True)
+
+        checkpoints = next(c for c in trainer.callbacks if isinstance(c, Checkpoints))  # type: ignore[attr-defined]
+        clock.enter("test")
+        load_network(network, run.best)
+        unfreezing.verify_tested(network)
+        if plan.test:
+            trainer.test(classifier, data, verbose=False)
+
+        predictions = collect(outputs, data, "test") if (outputs := classifier.outputs["test"]) else None
+        if predictions and writes:
+            predictions.write(run)
+
+        record |= recording.outcome(trainer, classifier, checkpoints, data)
+        record["frozen"] = {"stages": list(unfreezing.untouched), "verified": unfreezing.verified}
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoard):
+                logger.log_outcome(recording.hyperparameters(composed), record["metrics"], trainer.global_step)
+    if writes:
+        if plan.report:
+            report(run, data, network, predictions)
+        log.info(recording.closing_words(record, run))
+    assert checkpoints.best_value is not None
+    return checkpoints.best_value
+
+
+def report(run: RunDirectory, data: ImageDataModule, network: Network, predictions: Predictions | None) -> None:
+    """Write `report.html` and its pictures; the run is finished, and does not fail for want of them."""
+    # Imported here: captum and what comes with it are a second that the start of a run is spared.
+    from opsin.commands.report import illustrate
+    from opsin.evaluation.report.page import write_report
+
+    try:
+        illustrate(run, data, network, predictions or read_predictions(run, "val"))
+        write_report(run)
+    except Exception as error:
+        log.warning("there is no report (%s); python scripts/report.py %s tries again", error, run.path)
+
+
+def evaluate(run: RunDirectory, split: Literal["val", "test"] = "test") -> dict[str, Any]:
+    """Measure the best checkpoint of a run again, from its directory alone, and keep its predictions there.
+
+    Returns:
+        `metrics` as in `recording.json`, and `per_class`.
+    """
+    plan = build.plan(Composed.load(run))
+    quieten(True)
+    use_threads(plan["trainer"].arguments.get("threads", "auto"))
+    L.seed_everything(plan.seed, verbose=False)
+    recorded = build.recorded_data(run)
+    data = build.data(plan, facts=recorded)
+    build.check_same_data(data, recorded)
+    loss = build.loss(plan, data)
+    network, _ = build.network(plan, data, loss.num_logits, pretrained=False)
+    build.layout(plan, network)
+    classifier = build.classifier(plan, data, network, loss, record={})
+    load_network(network, run.best)
+    trainer = build.evaluator(plan, run)
+    measure = trainer.test if split == "test" else trainer.validate
+    measure(classifier, data, verbose=False)
+    collect(classifier.outputs[split], data, split).write(run)
+    return recording.measured(trainer, classifier, data)
+
+
+def quieten(speaks: bool) -> None:
+    """Leave to Opsin's own lines what Lightning says of every run; only the first of several processes speaks."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*in eval mode at the start of training", category=PossibleUserWarning)
+    warnings.filterwarnings("ignore", message=".*smaller than the logging interval", category=PossibleUserWarning)
+    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec", category=FutureWarning)
+    warnings.filterwarnings("ignore", message=".*sync_dist=True", category=PossibleUserWarning)  # all are the same
+    warnings.filterwarnings("ignore", message="The `srun` command is available", category=PossibleUserWarning)
+    if not speaks:
+        logging.getLogger("opsin").setLevel(logging.WARNING)

@@ -1,0 +1,39 @@
+"""What a further process of a run does: what process 0 does, from the config that it saved, and without a word."""
+
+import logging
+import os
+import sys
+import traceback
+import warnings
+from dataclasses import replace
+
+from opsin.config import Composed
+from opsin.errors import Interrupted, UserError
+from opsin.training.distributed.environment import launched
+from opsin.training.distributed.processes import has_told, is_lost_connection, where_to_join
+from opsin.commands.train import train
+
+
+def join() -> None:
+    """Work on the run that process 0 has begun, then end this process.
+
+    What goes wrong is left where process 0 finds it, which says it once for all.
+    """
+    warnings.simplefilter("ignore")  # process 0 warns of the same
+    logging.getLogger().setLevel(logging.ERROR)
+    code, run = 1, None
+    try:
+        run, resumes = where_to_join()
+        train(replace(Composed.load(run), resumes=resumes))
+        code = 0
+    except Interrupted as stop:
+        code = 128 + stop.signal if launched() else 0  # process 0 ends with that code itself
+    except UserError as error:
+        if run is None:
+            sys.stderr.write(f"{error}\n")
+    except Exception as error:
+        if not is_lost_connection(error) and not (run and has_told(run)):
+            traceback.print_exc()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # nothing is left to write, and libraries may hang or crash at their ends

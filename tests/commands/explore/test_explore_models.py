@@ -1,0 +1,98 @@
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from opsin.errors import UserError
+from opsin.commands.explore import models as module
+from opsin.commands.explore.runs_tab import page_of_runs, report_file
+from opsin.commands.explore.classify_tab import explain
+from opsin.commands.explore.features_tab import activation_picture, kernel_picture
+from opsin.commands.explore.models import Networks
+from opsin.runs.predictions import read_predictions
+from opsin.runs.directory import RunDirectory
+
+
+@pytest.fixture(scope="module")
+def networks(digits_run: RunDirectory) -> Networks:
+    return Networks(digits_run.path.parent)
+
+
+def test_runs_are_found_by_their_place(networks: Networks) -> None:
+    assert list(networks.runs()) == ["run"]
+    assert networks.names(with_classes=True) == ["run"]
+
+
+@pytest.mark.parametrize("name", [None, "", "..", "../outputs/run", "/etc", "run/../run", "efficientnet", "latest"])
+def test_nothing_but_runs_is_opened(networks: Networks, name: str | None) -> None:
+    with pytest.raises(UserError, match=r"is no run in|Choose a run"):
+        networks.open(name)
+
+
+def test_a_network_is_opened_once_and_one_at_a_time(
+    digits_run: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b"):
+        shutil.copytree(digits_run.path, tmp_path / name)
+    opened = []
+    monkeypatch.setattr(module, "_open", lambda name, run: opened.append(name) or module.Opened(name, None, run, None))
+    networks = Networks(tmp_path)
+    for name in ("a", "a", "b", "a"):
+        assert networks.open(name).name == name
+    assert opened == ["a", "b", "a"]
+    (tmp_path / "a" / "checkpoints" / "best.ckpt").touch()  # training went on
+    networks.open("a")
+    assert opened == ["a", "b", "a", "a"]
+
+
+def test_probabilities_are_those_of_validation(networks: Networks, digits_run: RunDirectory) -> None:
+    opened = networks.open("run")
+    kept = read_predictions(digits_run, "val")
+    for position in (0, 5, len(kept) - 1):
+        pixels, target = opened.validation_image(position)
+        assert target == kept.targets[position]
+        np.testing.assert_allclose(list(opened.probabilities(pixels).values()), kept.probabilities[position], atol=1e-6)
+
+
+def test_a_class_is_explained(networks: Networks) -> None:
+    probabilities, seen, over, text = explain(networks, "run", 3, "gradcam", "the last with maps", "7")
+    assert sum(probabilities.values()) == pytest.approx(1)
+    assert seen.shape == over.shape
+    assert "validation image 3" in text
+    assert "about &#x27;7&#x27;" in text
+    with pytest.raises(UserError, match="Drop an image"):
+        explain(networks, "run", None, "gradcam", "", "")
+
+
+def test_inside(networks: Networks) -> None:
+    opened = networks.open("run")
+    picture, text = activation_picture(opened, 0, opened.stages[0])
+    assert picture.ndim == 3
+    assert "are zero everywhere on this image" in text
+    with pytest.raises(UserError, match="no stage or layer"):
+        activation_picture(opened, 0, "elsewhere")
+    assert "kernels of 3 x 3 on 1 channel, " in kernel_picture(opened)[1]
+
+
+def test_reports_are_opened_from_run_directories_only(digits_run: RunDirectory, tmp_path: Path) -> None:
+    outputs = tmp_path / "outputs"
+    shutil.copytree(digits_run.path, outputs / "day" / "a <b> & 'c'")
+    shutil.copytree(digits_run.path, outputs / "linked")
+    (tmp_path / "report.html").write_text("a secret")
+    (outputs / "day" / "a <b> & 'c'" / "report.html").write_text("a report")
+    (outputs / "linked" / "report.html").unlink(missing_ok=True)
+    (outputs / "linked" / "report.html").symlink_to(tmp_path / "report.html")
+    networks = Networks(outputs)
+    assert report_file(networks, "day/a <b> & 'c'") == outputs / "day" / "a <b> & 'c'" / "report.html"
+    for name in ("..", "../", "linked", "day", "", "day/../day/a <b> & 'c'", str(tmp_path), "/etc/passwd"):
+        assert report_file(networks, name) is None
+    table, curves = page_of_runs(networks, "test/acc")
+    assert "/report/day/a%20%3Cb%3E%20%26%20%27c%27" in table
+    assert "<b>" not in table
+    assert "<svg" in curves
+
+
+def test_a_folder_without_runs_says_so(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="There are no runs in"):
+        page_of_runs(Networks(tmp_path), "test/acc")

@@ -1,0 +1,93 @@
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from opsin.commands.explore.security import POLICY, REPORT_POLICY, Doors
+
+HOST = "127.0.0.1:7860"
+
+
+@pytest.fixture
+def client() -> TestClient:
+    app = FastAPI()
+
+    @app.get("/{path:path}")
+    @app.post("/{path:path}")
+    def everything(path: str) -> str:
+        return "behind the doors"
+
+    app.add_middleware(Doors)
+    return TestClient(app, base_url=f"http://{HOST}")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:7860", "localhost:7860", "[::1]:7860", "127.0.0.1"])
+def test_loopback_is_answered(client: TestClient, host: str) -> None:
+    assert client.get("/", headers={"host": host}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "127.0.0.1.evil.example:7860", "192.168.1.7:7860", "", "0.0.0.0:7860"]
+)
+def test_a_name_that_points_here_is_not_answered(client: TestClient, host: str) -> None:
+    assert client.get("/", headers={"host": host}).status_code == 403
+
+
+@pytest.mark.parametrize("origin", ["http://evil.example", "null", "https://127.0.0.1:7860", "http://127.0.0.1:9"])
+def test_other_pages_cannot_post(client: TestClient, origin: str) -> None:
+    headers = {"host": HOST, "origin": origin}
+    assert client.post("/gradio_api/queue/join", headers=headers).status_code == 403
+    assert client.post("/gradio_api/queue/join", headers={**headers, "origin": f"http://{HOST}"}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "/",
+        "/config",
+        "/assets/index-abc.js",
+        "/gradio_api/queue/data?session_hash=x",
+        "/gradio_api/upload",
+        "/gradio_api/heartbeat/abc123",
+        "/gradio_api/file=/tmp/own/picture.png",
+        "/report/2026-11-23/run",
+    ],
+)
+def test_what_the_page_needs_is_answered(client: TestClient, address: str) -> None:
+    assert client.get(address).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "/gradio_api/proxy=http://example.com/",
+        "/gradio_api/file=https://example.com/x.png",
+        "/gradio_api/file=/tmp/own/%2e%2e/%2e%2e/etc/passwd",
+        "/assets/%2e%2e/%2e%2e/secret",
+        "/assets/..%2f..%2fsecret",
+        "/report/..%5c..%5csecret",
+        "/gradio_api/call/anything",
+        "/gradio_api/api/anything",
+        "/gradio_api/vibe-code",
+        "/gradio_api/openapi.json",
+        "/gradio_api/custom_component/1/client/component/x.js",
+        "/monitoring",
+        "/docs",
+        "/login",
+    ],
+)
+def test_nothing_else_is(client: TestClient, address: str) -> None:
+    assert client.get(address).status_code == 404
+
+
+def test_the_browser_is_told_to_ask_nobody_else(client: TestClient) -> None:
+    headers = client.get("/").headers
+    assert headers["content-security-policy"] == POLICY
+    assert "http" not in POLICY.replace("'", "")
+    assert headers["x-content-type-options"] == "nosniff"
+
+
+def test_a_report_runs_no_script_and_asks_for_nothing(client: TestClient) -> None:
+    policy = client.get("/report/run").headers["content-security-policy"]
+    assert policy == REPORT_POLICY
+    assert "script" not in policy
+    assert policy.startswith("sandbox;")

@@ -1,0 +1,205 @@
+"""Embeddings in files: of a run's own images, of a dataset, of a folder; and heads on them."""
+
+import json
+import re
+import runpy
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+import torch
+from PIL import Image
+
+from opsin.training import build
+from opsin.config import Composed
+from opsin.commands.embed import embed
+from opsin.errors import UserError
+from opsin.training.feature_extraction import Extractor
+from opsin.inference.trained_model import find_learned
+from opsin.runs.directory import RunDirectory
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def run(digits_run: RunDirectory, tmp_path: Path) -> str:
+    return str(shutil.copytree(digits_run.path, tmp_path / "run"))
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Ten grey images of each of two classes."""
+    random = np.random.default_rng(0)
+    for name, low in (("dark", 0), ("light", 128)):
+        (tmp_path / "photos, mine" / name).mkdir(parents=True)
+        for number in range(10):
+            pixels = random.integers(low, low + 127, (20, 24), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "photos, mine" / name / f"{number}.png")
+    return tmp_path / "photos, mine"
+
+
+def read(folder: Path | str):
+    with np.load(Path(folder) / "embeddings.npz") as content:
+        return {name: content[name] for name in content.files}
+
+
+def test_a_runs_own_images_in_their_own_splits(run: str) -> None:
+    lines = embed(run)
+    assert lines[0] == "digits: 259 train, 144 val, 359 test; 64 numbers each"
+    assert lines[1:] == [f"{run}/embeddings/embeddings.{kind}" for kind in ("npz", "parquet")]
+    found = read(f"{run}/embeddings")
+    plan, recorded = build.plan(Composed.load(RunDirectory(Path(run)))), build.recorded_data(RunDirectory(Path(run)))
+    data = build.data(plan, facts=recorded)
+    assert found["embeddings"].dtype == np.float32
+    assert found["classes"].tolist() == list("0123456789")
+    network = find_learned(run).network.eval()
+    for split in ("train", "val", "test"):
+        part, of_split = data.part(split), found["split"] == split
+        pixels = torch.from_numpy(part.read(np.arange(len(part)))).permute(0, 3, 1, 2)
+        with torch.no_grad():
+            exact = network.embed(data.preprocess(pixels)).numpy()
+        np.testing.assert_allclose(found["embeddings"][of_split], exact, rtol=2**-10, atol=1e-5)
+        np.testing.assert_array_equal(found["targets"][of_split], part.targets)
+        assert found["paths"][of_split].tolist() == [part.locate(i) for i in range(len(part))]
+
+
+def test_the_table_holds_what_the_arrays_hold(run: str) -> None:
+    embed(run, split="val")
+    arrays = read(f"{run}/embeddings")
+    table = pyarrow.parquet.read_table(f"{run}/embeddings/embeddings.parquet")
+    assert table.column_names == ["embedding", "target", "label", "path", "split"]
+    assert table.num_rows == 144
+    np.testing.assert_array_equal(np.stack(table["embedding"].to_numpy(zero_copy_only=False)), arrays["embeddings"])
+    assert table["label"].to_pylist() == arrays["classes"][arrays["targets"]].tolist()
+    assert table["path"].to_pylist() == arrays["paths"].tolist()
+    assert set(table["split"].to_pylist()) == {"val"}
+
+
+def test_a_second_call_computes_nothing(run: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    embed(run, [f"data_dir={tmp_path}"], split="test")
+    before = read(f"{run}/embeddings")
+    seen: list[int] = []
+    compute = Extractor.__call__
+
+    def counted(self: Extractor, images: torch.Tensor):
+        seen.append(len(images))
+        return compute(self, images)
+
+    monkeypatch.setattr(Extractor, "__call__", counted)
+    embed(run, [f"data_dir={tmp_path}"], split="test", formats=["npz"])
+    assert seen == [1]  # one image tells the shape
+    np.testing.assert_array_equal(read(f"{run}/embeddings")["embeddings"], before["embeddings"])
+    embed(run, [f"data_dir={tmp_path}"], split="test", formats=["npz"], image_size=20)
+    assert len(seen) > 2
+    assert not np.array_equal(read(f"{run}/embeddings")["embeddings"], before["embeddings"])
+
+
+def test_a_folder_of_class_folders(run: str, photos: Path, tmp_path: Path) -> None:
+    lines = embed(run, [str(photos), f"data_dir={tmp_path}"])
+    assert lines[0] == "photos, mine: 14 train, 2 val, 4 test; 64 numbers each"
+    found = read(f"{run}/embeddings/photos, mine")
+    assert found["classes"].tolist() == ["dark", "light"]
+    for path, target in zip(found["paths"], found["targets"], strict=True):
+        assert Path(path).parent.name == found["classes"][target]
+    assert len(set(found["paths"].tolist())) == 20
+
+
+def test_a_folder_without_classes_has_no_labels(run: str, photos: Path, tmp_path: Path) -> None:
+    words = [str(photos / "dark"), f"data_dir={tmp_path}"]
+    lines = embed(run, words, out=tmp_path / "out")
+    assert lines[0] == "dark: 10 all; 64 numbers each"
+    found = read(tmp_path / "out")
+    assert found["classes"].tolist() == []
+    assert set(found["targets"].tolist()) == {-1}
+    assert found["paths"].tolist() == [str(photos / "dark" / f"{n}.png") for n in range(10)]
+    table = pyarrow.parquet.read_table(tmp_path / "out" / "embeddings.parquet")
+    assert table["label"].to_pylist() == [None] * 10
+    labelled = embed(run, [str(photos), f"data_dir={tmp_path}"], out=tmp_path / "labelled")
+    assert labelled
+    other = read(tmp_path / "labelled")
+    rows = [other["paths"].tolist().index(path) for path in found["paths"].tolist()]
+    np.testing.assert_allclose(found["embeddings"], other["embeddings"][rows], rtol=2**-9, atol=1e-5)
+    for refused in ({"split": "val"}, {"head": "knn"}):
+        with pytest.raises(UserError, match="dark has no class folders"):
+            embed(run, words, **refused)
+
+
+def test_another_dataset(run: str, tmp_path: Path) -> None:
+    embed(run, ["datamodule=digits", "datamodule.train_fraction=0.1", f"data_dir={tmp_path}"], split="train")
+    assert len(read(f"{run}/embeddings/digits")["embeddings"]) < 259
+
+
+@pytest.mark.parametrize("head", ["logistic_regression", "knn"])
+def test_a_head_is_fitted_on_train_chosen_on_val_and_measured_on_test(run: str, head) -> None:
+    lines = embed(run, head=head, split="val")
+    record = json.loads(Path(run, "embeddings", "head.json").read_text())
+    assert record["head"] == head
+    assert record["counts"] == {"train": 259, "val": 144, "test": 359}
+    assert record["metrics"]["val/acc"] == max(record["tried"].values()) > 0.7
+    assert 0.7 < record["metrics"]["test/acc"] < 1
+    assert re.fullmatch(r"[0-9a-f]{32}", record["weights_digest"])
+    assert f"test accuracy {record['metrics']['test/acc']:.2%}" in lines[-1]
+    assert set(read(f"{run}/embeddings")["split"].tolist()) == {"val"}
+    assert Path(run, "embeddings", "head.npz").exists() == (head == "logistic_regression")
+    if head == "logistic_regression":
+        embed(run, split="test")
+        test = read(f"{run}/embeddings")
+        with np.load(Path(run, "embeddings", "head.npz")) as written:
+            logits = test["embeddings"] @ written["coefficients"].T + written["intercept"]
+            assert written["classes"].tolist() == record["classes"]
+        assert np.mean(logits.argmax(axis=1) == test["targets"]) == pytest.approx(record["metrics"]["test/acc"])
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "reason"),
+    [
+        ("efficientnet_lite", (), r"neither a run directory.*did you mean efficientnet_lite0\?"),
+        ("RUN", ("nowhere",), "There is no folder .*nowhere"),
+        ("RUN", ("a", "b"), "one folder of images at a time"),
+        ("RUN", ("datamodule=digits", "datamodule.image_size=32"), "--image-size"),
+        ("RUN", ("datamodule=digit",), "did you mean datamodule=digits"),
+        ("RUN", ("model=mlp",), "does not go with resume"),
+    ],
+)
+def test_what_cannot_be_is_refused(run: str, name: str, words: tuple[str, ...], reason: str, in_tmp: Path) -> None:
+    with pytest.raises(UserError, match=reason):
+        embed(run if name == "RUN" else name, words)
+    assert not Path(run, "embeddings").exists()
+
+
+def test_the_size_of_an_image_is_at_least_one_pixel(run: str) -> None:
+    with pytest.raises(UserError, match="--image-size 0"):
+        embed(run, image_size=0)
+
+
+def test_the_command_line(
+    run: str, in_tmp: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def script(*words: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["embed.py", *words])
+        with pytest.raises(SystemExit) as end:
+            runpy.run_path(str(ROOT / "scripts" / "embed.py"), run_name="__main__")
+        assert isinstance(end.value.code, int)
+        return end.value.code
+
+    assert script(run, "--split", "val", f"data_dir={in_tmp}", "--format", "npz") == 0
+    printed = capsys.readouterr()
+    assert printed.out == f"digits: 144 val; 64 numbers each\n{run}/embeddings/embeddings.npz\n"
+    assert printed.err == ""
+    assert script("resnet81") == 1
+    assert "did you mean resnet18?" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_imagenet_features_of_a_dataset(in_tmp: Path) -> None:
+    words = ["datamodule=digits", "datamodule.train_fraction=0.5", "trainer=cpu"]
+    with pytest.raises(UserError, match="has no images of its own"):
+        embed("efficientnet_lite0")
+    lines = embed("efficientnet_lite0", words, image_size=48, head="logistic_regression")
+    record = json.loads(Path("outputs/embeddings/efficientnet_lite0/digits/head.json").read_text())
+    assert record["image_size"] == [48, 48]
+    assert "1280 numbers each" in lines[0]
+    assert record["metrics"]["test/acc"] > 0.85
