@@ -3,6 +3,6 @@
 import sys
 
 if __name__ == "__main__":  # contestants import this file again, each in a process of its own
-    from opsin.benchmark.command import main
+    from benchmarks.main import main
 
     sys.exit(main())

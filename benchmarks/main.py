@@ -13,14 +13,15 @@ from typing import Any
 from rich.console import Console
 
 from opsin.training import recording
-from opsin.benchmark import extras, report
-from opsin.benchmark.contestants import Task
-from opsin.benchmark.figures import Verdict, verdicts
-from opsin.benchmark.limits import compute_share
-from opsin.benchmark.report import Result
-from opsin.benchmark.session import Session
-from opsin.benchmark.sweeps import sweeps
-from opsin.benchmark.workloads import EXTRAS, GOALS, ON_REQUEST, WORKLOADS, Workload
+from benchmarks import startup_memory_scaling
+from benchmarks import tables
+from benchmarks.contenders import Task
+from benchmarks.goals import Verdict, verdicts
+from benchmarks.mfu import compute_share
+from benchmarks.tables import Result
+from benchmarks.session import Session
+from benchmarks.sweeps import sweeps
+from benchmarks.workloads import EXTRAS, GOALS, ON_REQUEST, WORKLOADS, Workload
 from opsin.models import summarise
 from opsin.training.trainer import resolve_accelerator, resolve_precision
 
@@ -57,15 +58,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     medians = {found.workload.name: found.medians() for found in results}
     found = [*verdicts(GOALS, medians), *found]
 
-    for table in report.tables(results, found):
+    for table in tables.tables(results, found):
         console.print(table)
     about = {**_about(), "seconds": seconds, "rounds": rounds, "minutes": (time.perf_counter() - start) / 60}
     about["command"] = " ".join(["python scripts/benchmark.py", *(sys.argv[1:] if arguments is None else arguments)])
     chosen.json.parent.mkdir(parents=True, exist_ok=True)
-    chosen.json.write_text(json.dumps(report.as_json(results, others, found, about), indent=2) + "\n", "utf-8")
+    chosen.json.write_text(json.dumps(tables.as_json(results, others, found, about), indent=2) + "\n", "utf-8")
     console.print(f"all figures: {chosen.json}")
     if chosen.write:
-        report.write_page(chosen.write, report.as_markdown(results, found, about), about)
+        tables.write_page(chosen.write, tables.as_markdown(results, found, about), about)
     failed = [measured.error for one in results for measured in one.measured.values() if measured.error]
     return 1 if failed else 0
 
@@ -90,9 +91,9 @@ def measure(session: Session, workload: Workload) -> Result:
 
 def _extras(session: Session, wanted: Sequence[str]) -> tuple[dict[str, Any], list[Verdict]]:
     jobs: dict[str, Extra] = {
-        "startup": extras.startup,
-        "memory": extras.memory,
-        "growth": extras.growth,
+        "startup": startup_memory_scaling.startup,
+        "memory": startup_memory_scaling.memory,
+        "growth": startup_memory_scaling.growth,
         "sweep": sweeps,
     }
     figures, found = {}, []

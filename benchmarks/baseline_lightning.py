@@ -19,8 +19,8 @@ from torchmetrics import MaxMetric, MeanMetric
 from torchmetrics.classification import Accuracy
 from torchvision import datasets, transforms
 
-from opsin.benchmark.images import CIFAR_FOLDER
-from opsin.benchmark.workloads import Workload
+from benchmarks.datasets import CIFAR_FOLDER
+from benchmarks.workloads import Workload
 
 
 class CommonModule(L.LightningModule):

@@ -7,11 +7,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from opsin.benchmark.contestants import Task
-from opsin.benchmark.figures import Verdict, at_most, spread
-from opsin.benchmark.images import many_photos, prepare
-from opsin.benchmark.session import Contestant, Session
-from opsin.benchmark.workloads import Workload
+from benchmarks.contenders import Task
+from benchmarks.goals import Verdict, at_most, spread
+from benchmarks.datasets import many_photos, prepare
+from benchmarks.session import Contestant, Session
+from benchmarks.workloads import Workload
 from opsin.config import CONFIGS
 
 ROOT = CONFIGS.parent
@@ -26,7 +26,7 @@ def startup(session: Session) -> tuple[dict[str, Any], list[Verdict]]:
     images, _ = prepare("mnist", session.data_dir.absolute(), session.folder, counts)
     work = Workload("startup", "steps", "mnist", "cnn_gap", 28, 64, ("opsin",), counts)
     words = [*work.command(images), f"data_dir={session.folder}/startup", f"output_dir={session.folder}/startup"]
-    first = "+callbacks.first._target_=opsin.benchmark.pace.FirstStep"
+    first = "+callbacks.first._target_=benchmarks.timing.FirstStep"
     commands = {
         "imports": [sys.executable, "-c", IMPORTS],
         "opsin": [sys.executable, str(ROOT / "train.py"), *words, first],

@@ -1,7 +1,7 @@
 import pytest
 
-from opsin.benchmark.figures import at_least, at_most, spread, verdicts
-from opsin.benchmark.workloads import EXTRAS, GOALS, WORKLOADS, Goal
+from benchmarks.goals import at_least, at_most, spread, verdicts
+from benchmarks.workloads import EXTRAS, GOALS, WORKLOADS, Goal
 
 
 def test_spread():

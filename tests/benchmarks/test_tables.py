@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from opsin.benchmark.figures import at_least
-from opsin.benchmark.limits import PEAK_TFLOPS, compute_share, training_flops, utilisation
-from opsin.benchmark.report import Result, as_json, as_markdown, rows, tables, write_page
-from opsin.benchmark.session import Measured
-from opsin.benchmark.workloads import WORKLOADS
+from benchmarks.goals import at_least
+from benchmarks.mfu import PEAK_TFLOPS, compute_share, training_flops, utilisation
+from benchmarks.tables import Result, as_json, as_markdown, rows, tables, write_page
+from benchmarks.session import Measured
+from benchmarks.workloads import WORKLOADS
 from opsin.models import cnn_gap, summarise
 from opsin.models.network import Network
 

@@ -5,10 +5,10 @@ import sys
 
 import pytest
 
-from opsin.benchmark.command import main
-from opsin.benchmark.contestants import Task
-from opsin.benchmark.session import Contestant, Session
-from opsin.benchmark.workloads import WORKLOADS
+from benchmarks.main import main
+from benchmarks.contenders import Task
+from benchmarks.session import Contestant, Session
+from benchmarks.workloads import WORKLOADS
 
 
 @pytest.mark.slow

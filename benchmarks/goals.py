@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from opsin.benchmark.workloads import Goal
+from benchmarks.workloads import Goal
 
 
 @dataclass(frozen=True)

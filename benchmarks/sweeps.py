@@ -10,9 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from opsin.benchmark.extras import ROOT, environment
-from opsin.benchmark.figures import Verdict, at_least, spread
-from opsin.benchmark.session import Session
+from benchmarks.startup_memory_scaling import ROOT, environment
+from benchmarks.goals import Verdict, at_least, spread
+from benchmarks.session import Session
 
 AT_ONCE = 4
 """Processes that a person would start by hand."""

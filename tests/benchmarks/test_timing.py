@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from opsin.benchmark import pace as module
-from opsin.benchmark.pace import EpochPaceCallback, Pace, PaceCallback, peak_megabytes, status_megabytes
+from benchmarks import timing as module
+from benchmarks.timing import EpochPaceCallback, Pace, PaceCallback, peak_megabytes, status_megabytes
 
 
 @pytest.fixture

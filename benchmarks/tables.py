@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from opsin.benchmark.figures import Verdict
-from opsin.benchmark.session import Measured
-from opsin.benchmark.workloads import TITLES, Workload
+from benchmarks.goals import Verdict
+from benchmarks.session import Measured
+from benchmarks.workloads import TITLES, Workload
 from opsin.runs.directory import write_atomically
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class Result:
         workload: what was done.
         measured: what each came to, by name.
         real: whether the images are real ones.
-        compute: of Opsin, in shares of the card's limit; see `opsin.benchmark.limits`.
+        compute: of Opsin, in shares of the card's limit; see `benchmarks.mfu`.
     """
 
     workload: Workload

@@ -4,9 +4,9 @@ import torch
 from PIL import Image
 
 from opsin.training import build
-from opsin.benchmark import common
-from opsin.benchmark.images import many_photos, photos, prepare
-from opsin.benchmark.workloads import WORKLOADS
+from benchmarks import baseline_lightning
+from benchmarks.datasets import many_photos, photos, prepare
+from benchmarks.workloads import WORKLOADS
 from opsin.config import compose
 
 COUNTS = (20, 4, 10)
@@ -20,14 +20,14 @@ def test_opsin_and_torchvision_read_the_same_images(kind, tmp_path):
     plan = build.plan(compose([*STEPS[kind].command(images), f"data_dir={tmp_path}"], tmp_path / "run"))
     data = build.data(plan)
     data.setup()
-    theirs = common.dataset(STEPS[kind], images, "test", 0.0, 1.0)
+    theirs = baseline_lightning.dataset(STEPS[kind], images, "test", 0.0, 1.0)
     assert len(theirs) == len(data.part("test")) == COUNTS[2]
     ours = data.part("test").read(np.arange(COUNTS[2]))
     for i, (image, target) in enumerate(theirs):
         wanted = torch.from_numpy(ours[i]).permute(2, 0, 1) / 255
         assert target == data.part("test").targets[i]
         assert (image - wanted).abs().max() < 1e-6
-    train = common.dataset(STEPS[kind], images, "train", 0.0, 1.0)
+    train = baseline_lightning.dataset(STEPS[kind], images, "train", 0.0, 1.0)
     carved = 0 if kind == "photos" else len(data.part("val"))
     assert len(train) == len(data.part("train")) + carved
     assert train[0][0].shape == (data.channels, *data.image_size)
@@ -56,7 +56,7 @@ def test_real_cifar10_that_lies_as_jpegs_is_pickled(tmp_path):
                 Image.new("RGB", (32, 32), (number * 20, 0, 0)).save(folder / f"{i}.jpg", quality=100)
     folder, real = prepare("cifar10", tmp_path, tmp_path / "work", (10, 2, 4))
     assert real
-    found = common.dataset(STEPS["cifar10"], folder, "test", 0.0, 1.0)
+    found = baseline_lightning.dataset(STEPS["cifar10"], folder, "test", 0.0, 1.0)
     assert len(found) == 4
     assert all(abs(float(image[0].mean()) * 255 - target * 20) < 4 for image, target in found)
 

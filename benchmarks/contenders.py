@@ -20,9 +20,9 @@ from torch import Tensor, nn
 
 from opsin.commands import train
 from opsin.training import build
-from opsin.benchmark import common
-from opsin.benchmark.pace import EpochPaceCallback, Pace, PaceCallback, Resident, peak_megabytes
-from opsin.benchmark.workloads import Workload
+from benchmarks import baseline_lightning
+from benchmarks.timing import EpochPaceCallback, Pace, PaceCallback, Resident, peak_megabytes
+from benchmarks.workloads import Workload
 from opsin.config import compose
 from opsin.data import ImageDataModule
 from opsin.models import Network
@@ -107,18 +107,18 @@ def common_steps(task: Task, connection: Connection) -> None:
     """Common practice, one epoch a round, with the number of workers that is fastest here."""
     data, network = task.network()
     preprocess, size = data.preprocess, task.workload.batch_size
-    images = common.dataset(task.workload, task.images, "train", preprocess.mean, preprocess.std)
-    module = common.CommonModule(network, len(data.source.classes))
+    images = baseline_lightning.dataset(task.workload, task.images, "train", preprocess.mean, preprocess.std)
+    module = baseline_lightning.CommonModule(network, len(data.source.classes))
     connection.send({"ready": True})
     seconds = connection.recv()
-    speeds = {workers: _trial(module, images, size, workers, task.folder) for workers in common.worker_counts()}
+    speeds = {workers: _trial(module, images, size, workers, task.folder) for workers in baseline_lightning.worker_counts()}
     workers = max(speeds, key=lambda count: speeds[count])
     skip = 2 * workers + 1  # what is prefetched when a round begins was not prepared in it
     batches = max(2 * skip, round(speeds[workers] * seconds / size) + skip)
     connection.send({"images": 1, "seconds": 1.0, "workers": workers, "tried": {str(k): v for k, v in speeds.items()}})
     EpochPaceCallback.pace = Pace(connection, skip)
-    loader = common.loader(images, size, workers, batches * size)
-    common.trainer(task.folder, -1, [EpochPaceCallback()], validates=False).fit(module, loader)
+    loader = baseline_lightning.loader(images, size, workers, batches * size)
+    baseline_lightning.trainer(task.folder, -1, [EpochPaceCallback()], validates=False).fit(module, loader)
 
 
 def _trial(module: L.LightningModule, images: Any, size: int, workers: int, folder: Path) -> float:
@@ -127,8 +127,8 @@ def _trial(module: L.LightningModule, images: Any, size: int, workers: int, fold
     for _ in range(2):
         batches = max(2 * workers + 4, min(round(speed * TRIAL_SECONDS / size), 400))
         stopwatch = _Stopwatch(2 * workers + 1)
-        loader = common.loader(images, size, workers, batches * size)
-        common.trainer(folder, 1, [stopwatch], validates=False).fit(module, loader)
+        loader = baseline_lightning.loader(images, size, workers, batches * size)
+        baseline_lightning.trainer(folder, 1, [stopwatch], validates=False).fit(module, loader)
         speed = stopwatch.speed
         if stopwatch.seconds >= TRIAL_SECONDS:
             break
@@ -159,7 +159,7 @@ def opsin_steps(task: Task, connection: Connection) -> None:
         "trainer.max_epochs=1000000",
         "trainer.limit_val_batches=1",
         "callbacks.early_stopping.patience=1000000",
-        "+callbacks.pace._target_=opsin.benchmark.pace.PaceCallback",
+        "+callbacks.pace._target_=benchmarks.timing.PaceCallback",
     ]
     connection.send({"ready": True})
     _opsin(words, task.folder)
@@ -178,7 +178,7 @@ def opsin_runs(task: Task, connection: Connection) -> None:
     while True:
         words = connection.recv()
         start = time.perf_counter()
-        words = [*words, "+callbacks.resident._target_=opsin.benchmark.pace.Resident"]
+        words = [*words, "+callbacks.resident._target_=benchmarks.timing.Resident"]
         done = _opsin(words, task.folder)
         seconds = time.perf_counter() - start
         result = done.read_result()
@@ -195,21 +195,21 @@ def common_runs(task: Task, connection: Connection) -> None:
     speeds: dict[int, float] = {}
     while True:
         connection.recv()
-        splits = {name: common.dataset(workload, task.images, name, mean, std) for name in ("train", "val", "test")}
+        splits = {name: baseline_lightning.dataset(workload, task.images, name, mean, std) for name in ("train", "val", "test")}
         if not speeds:  # the first run is a warm-up
-            module = common.CommonModule(task.network()[1], len(data.source.classes))
-            counts = common.worker_counts()
+            module = baseline_lightning.CommonModule(task.network()[1], len(data.source.classes))
+            counts = baseline_lightning.worker_counts()
             speeds = {n: _trial(module, splits["train"], workload.batch_size, n, task.folder) for n in counts}
             connection.send({"images": 1, "seconds": 1.0, "tried": {str(k): v for k, v in speeds.items()}})
             continue
         workers = max(speeds, key=lambda count: speeds[count])
         start = time.perf_counter()
-        module = common.CommonModule(task.network()[1], len(data.source.classes))
+        module = baseline_lightning.CommonModule(task.network()[1], len(data.source.classes))
         loaders = {
-            name: common.loader(images, workload.batch_size, workers, shuffle=name == "train")
+            name: baseline_lightning.loader(images, workload.batch_size, workers, shuffle=name == "train")
             for name, images in splits.items()
         }
-        trainer = common.trainer(task.folder, workload.epochs, [])
+        trainer = baseline_lightning.trainer(task.folder, workload.epochs, [])
         trainer.fit(module, loaders["train"], loaders["val"])
         trainer.test(module, loaders["test"], ckpt_path="best", weights_only=False, verbose=False)
         figures = {"seconds": time.perf_counter() - start, "peak_mb": peak_megabytes(), "workers": workers}

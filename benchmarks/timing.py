@@ -10,7 +10,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from opsin.benchmark.limits import utilisation
+from benchmarks.mfu import utilisation
 
 
 class Pace:

@@ -10,10 +10,10 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from opsin.benchmark.contestants import Task, enter
-from opsin.benchmark.figures import Spread, spread
-from opsin.benchmark.images import prepare
-from opsin.benchmark.workloads import Workload
+from benchmarks.contenders import Task, enter
+from benchmarks.goals import Spread, spread
+from benchmarks.datasets import prepare
+from benchmarks.workloads import Workload
 
 PATIENCE = 600.0
 """Seconds after which a contestant that has not answered counts as failed."""

@@ -88,7 +88,7 @@ WORKLOADS = (
 )
 
 EXTRAS = ("startup", "memory", "growth")
-"""What else is measured, by functions of their own, in `opsin.benchmark.extras`."""
+"""What else is measured, by functions of their own, in `benchmarks.startup_memory_scaling`."""
 
 ON_REQUEST = ("sweep",)
 """What `--only` takes besides: several minutes that the whole does without."""
