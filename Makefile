@@ -36,7 +36,7 @@ format: setup ## format the code and mend what lint can mend
 	$(BIN)/ruff check --fix .
 
 benchmark: setup ## measure Opsin beside bare PyTorch and common practice (ARGS="--write docs/benchmarks.md")
-	$(BIN)/python scripts/benchmark.py $(ARGS)
+	$(BIN)/python -m benchmarks.main $(ARGS)
 
 dashboard: setup ## open TensorBoard on outputs/
 	$(BIN)/python scripts/dashboard.py $(ARGS)

@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 
 from opsin import config
 from opsin.errors import Interrupted, UserError
+from opsin.runs.rank import is_spawned, stand_alone
 
 
 @hydra.main(version_base="1.3", config_path="configs", config_name="train")
@@ -34,11 +35,11 @@ if __name__ == "__main__":
     try:
         config.refuse_broken_files(sys.argv[1:])
         if words is not None:
-            from opsin.sweeps import sweep  # which a single run does without
+            from opsin.sweeps.sweep import sweep  # which a single run does without
 
-            config.stand_alone()
+            stand_alone()
             sys.exit(sweep(words))
-        if config.is_spawned():
+        if is_spawned():
             from opsin.commands.train_worker import join
 
             join()

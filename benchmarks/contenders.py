@@ -18,16 +18,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from opsin.commands import train
-from opsin.training import build
 from benchmarks import baseline_lightning
 from benchmarks.timing import EpochPaceCallback, Pace, PaceCallback, Resident, peak_megabytes
 from benchmarks.workloads import Workload
+from opsin.commands import train
 from opsin.config import compose
 from opsin.data import ImageDataModule
 from opsin.models import Network
 from opsin.runs.directory import RunDirectory
-from opsin.training.trainer import keep_freed_memory, lay_out, resolve_accelerator, resolve_precision
+from opsin.training import build
+from opsin.training.hardware import keep_freed_memory, lay_out, resolve_accelerator, resolve_precision
+from opsin.training.quiet_logging import quieten
 
 TRIAL_SECONDS = 1.0
 """For each number of loader workers that is tried."""
@@ -111,7 +112,9 @@ def common_steps(task: Task, connection: Connection) -> None:
     module = baseline_lightning.CommonModule(network, len(data.source.classes))
     connection.send({"ready": True})
     seconds = connection.recv()
-    speeds = {workers: _trial(module, images, size, workers, task.folder) for workers in baseline_lightning.worker_counts()}
+    speeds = {
+        workers: _trial(module, images, size, workers, task.folder) for workers in baseline_lightning.worker_counts()
+    }
     workers = max(speeds, key=lambda count: speeds[count])
     skip = 2 * workers + 1  # what is prefetched when a round begins was not prepared in it
     batches = max(2 * skip, round(speeds[workers] * seconds / size) + skip)
@@ -195,7 +198,10 @@ def common_runs(task: Task, connection: Connection) -> None:
     speeds: dict[int, float] = {}
     while True:
         connection.recv()
-        splits = {name: baseline_lightning.dataset(workload, task.images, name, mean, std) for name in ("train", "val", "test")}
+        splits = {
+            name: baseline_lightning.dataset(workload, task.images, name, mean, std)
+            for name in ("train", "val", "test")
+        }
         if not speeds:  # the first run is a warm-up
             module = baseline_lightning.CommonModule(task.network()[1], len(data.source.classes))
             counts = baseline_lightning.worker_counts()
@@ -232,7 +238,7 @@ def enter(name: str, task: Task, connection: Connection) -> None:
         sys.stdout.flush()
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
-        train.quieten(False)
+        quieten(False)
         try:
             CONTESTANTS[task.workload.measure][name](task, connection)
         except (KeyboardInterrupt, EOFError):

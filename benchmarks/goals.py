@@ -35,7 +35,7 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class GoalResult:
     """A goal and what was measured.
 
     Attributes:
@@ -58,22 +58,22 @@ class Verdict:
         return "not measured" if self.met is None else "met" if self.met else "not met"
 
 
-def at_least(figure: str, value: float | None, goal: float) -> Verdict:
+def at_least(figure: str, value: float | None, goal: float) -> GoalResult:
     """A ratio that should be large."""
     met = None if value is None else value >= goal
-    return Verdict(figure, f"at least {goal:.2f}", value, met, "" if value is None else f"{value:.2f}")
+    return GoalResult(figure, f"at least {goal:.2f}", value, met, "" if value is None else f"{value:.2f}")
 
 
-def at_most(figure: str, value: float | None, goal: float, unit: str) -> Verdict:
+def at_most(figure: str, value: float | None, goal: float, unit: str) -> GoalResult:
     """An amount that should be small."""
     met = None if value is None else value <= goal
-    return Verdict(figure, f"at most {goal:.4g} {unit}", value, met, "" if value is None else f"{value:.4g} {unit}")
+    return GoalResult(figure, f"at most {goal:.4g} {unit}", value, met, "" if value is None else f"{value:.4g} {unit}")
 
 
 LETTERS = {"bare": "(a)", "bare_same": "(b)", "common": "(c)", "opsin": "(d)", "opsin_uncached": "(d) uncached"}
 
 
-def verdicts(goals: Sequence[Goal], medians: Mapping[str, Mapping[str, float | None]]) -> list[Verdict]:
+def verdicts(goals: Sequence[Goal], medians: Mapping[str, Mapping[str, float | None]]) -> list[GoalResult]:
     """The ratio of medians of every goal whose workload was measured.
 
     Args:

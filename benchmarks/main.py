@@ -12,20 +12,19 @@ from typing import Any
 
 from rich.console import Console
 
-from opsin.training import recording
-from benchmarks import startup_memory_scaling
-from benchmarks import tables
+from benchmarks import startup_memory_scaling, tables
 from benchmarks.contenders import Task
-from benchmarks.goals import Verdict, verdicts
+from benchmarks.goals import GoalResult, verdicts
 from benchmarks.mfu import compute_share
-from benchmarks.tables import Result
 from benchmarks.session import Session
-from benchmarks.sweeps import sweeps
+from benchmarks.sweeps import sweeps as sweep_throughput
+from benchmarks.tables import Result
 from benchmarks.workloads import EXTRAS, GOALS, ON_REQUEST, WORKLOADS, Workload
 from opsin.models import summarise
-from opsin.training.trainer import resolve_accelerator, resolve_precision
+from opsin.training import recording
+from opsin.training.hardware import resolve_accelerator, resolve_precision
 
-Extra = Callable[[Session], tuple[dict[str, Any], list[Verdict]]]
+Extra = Callable[[Session], tuple[dict[str, Any], list[GoalResult]]]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="opsin-benchmark-", dir=chosen.work_dir) as folder:
         rounds = 1 if chosen.quick else chosen.rounds
         seconds = min(chosen.seconds, 0.3) if chosen.quick else chosen.seconds
-        say = lambda text: print(f"{time.perf_counter() - start:4.0f} s  {text}", file=sys.stderr, flush=True)  # noqa: E731, T201
+        say = lambda text: print(f"{time.perf_counter() - start:4.0f} s  {text}", file=sys.stderr, flush=True)  # noqa: E731
         runs = 1 if chosen.quick else chosen.runs
         session = Session(chosen.data_dir, Path(folder), rounds, seconds, runs, chosen.quick, chosen.threads, say)
         results = [measure(session, workload) for workload in WORKLOADS if workload.name in wanted]
@@ -61,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for table in tables.tables(results, found):
         console.print(table)
     about = {**_about(), "seconds": seconds, "rounds": rounds, "minutes": (time.perf_counter() - start) / 60}
-    about["command"] = " ".join(["python scripts/benchmark.py", *(sys.argv[1:] if arguments is None else arguments)])
+    about["command"] = " ".join(["python -m benchmarks.main", *(sys.argv[1:] if arguments is None else arguments)])
     chosen.json.parent.mkdir(parents=True, exist_ok=True)
     chosen.json.write_text(json.dumps(tables.as_json(results, others, found, about), indent=2) + "\n", "utf-8")
     console.print(f"all figures: {chosen.json}")
@@ -89,12 +88,12 @@ def measure(session: Session, workload: Workload) -> Result:
     return Result(workload, measured, real, compute)
 
 
-def _extras(session: Session, wanted: Sequence[str]) -> tuple[dict[str, Any], list[Verdict]]:
+def _extras(session: Session, wanted: Sequence[str]) -> tuple[dict[str, Any], list[GoalResult]]:
     jobs: dict[str, Extra] = {
         "startup": startup_memory_scaling.startup,
         "memory": startup_memory_scaling.memory,
         "growth": startup_memory_scaling.growth,
-        "sweep": sweeps,
+        "sweep": sweep_throughput,
     }
     figures, found = {}, []
     for name, job in jobs.items():

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.contenders import Task, enter
-from benchmarks.goals import Spread, spread
 from benchmarks.datasets import prepare
+from benchmarks.goals import Spread, spread
 from benchmarks.workloads import Workload
 
 PATIENCE = 600.0

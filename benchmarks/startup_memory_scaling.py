@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.contenders import Task
-from benchmarks.goals import Verdict, at_most, spread
 from benchmarks.datasets import many_photos, prepare
+from benchmarks.goals import GoalResult, at_most, spread
 from benchmarks.session import Contestant, Session
 from benchmarks.workloads import Workload
 from opsin.config import CONFIGS
@@ -20,7 +20,7 @@ STORE_IMAGES, STORE_SIZE = 25_000, 180
 GROWTH_MB = 500.0
 
 
-def startup(session: Session) -> tuple[dict[str, Any], list[Verdict]]:
+def startup(session: Session) -> tuple[dict[str, Any], list[GoalResult]]:
     """Seconds from the start of `python train.py` to its first training step, and those of three imports alone."""
     counts = (48, 12, 12) if session.quick else (20_000, 500, 500)
     images, _ = prepare("mnist", session.data_dir.absolute(), session.folder, counts)
@@ -53,7 +53,7 @@ def environment() -> dict[str, str]:
     return {name: value for name, value in here.items() if name != "OMP_NUM_THREADS"}
 
 
-def memory(session: Session) -> tuple[dict[str, Any], list[Verdict]]:
+def memory(session: Session) -> tuple[dict[str, Any], list[GoalResult]]:
     """Growth while training from a large store, and what building it costs the first run and the second."""
     count, size = (60, 32) if session.quick else (STORE_IMAGES, STORE_SIZE)
     session.say(f"memory: making {count:,} JPEGs of {size}x{size}")
@@ -82,7 +82,7 @@ def memory(session: Session) -> tuple[dict[str, Any], list[Verdict]]:
     return {"growth_mb": growth, "setup_seconds": setups, "errors": _errors(first, second)}, checks
 
 
-def growth(session: Session) -> tuple[dict[str, Any], list[Verdict]]:
+def growth(session: Session) -> tuple[dict[str, Any], list[GoalResult]]:
     """Seconds of three epochs on one, two and four times the images."""
     counts = (480, 48, 48) if session.quick else (20_000, 500, 500)
     images, _ = prepare("mnist", session.data_dir.absolute(), session.folder, counts)

@@ -10,9 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.startup_memory_scaling import ROOT, environment
-from benchmarks.goals import Verdict, at_least, spread
+from benchmarks.goals import GoalResult, at_least, spread
 from benchmarks.session import Session
+from benchmarks.startup_memory_scaling import ROOT, environment
 
 AT_ONCE = 4
 """Processes that a person would start by hand."""
@@ -20,7 +20,7 @@ AT_ONCE = 4
 COMMON = ("datamodule=digits", "trainer=cpu", "trainer.max_epochs=5", "test=false", "report=false")
 
 
-def sweeps(session: Session) -> tuple[dict[str, Any], list[Verdict]]:
+def sweeps(session: Session) -> tuple[dict[str, Any], list[GoalResult]]:
     """Wall time of the same runs of `mlp` and `cnn_gap` on the digits, from the first command to the last result."""
     seeds = range(1 if session.quick else 10)
     contestants: dict[str, Callable[[Path], None]] = {

@@ -6,10 +6,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.goals import Verdict
+from benchmarks.goals import GoalResult
 from benchmarks.session import Measured
 from benchmarks.workloads import TITLES, Workload
-from opsin.runs.directory import write_atomically
+from opsin.runs.atomic import write_atomically
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -64,7 +64,7 @@ def _notes(result: Result, name: str, measured: Measured) -> str:
     return ", ".join(notes)
 
 
-def tables(results: Sequence[Result], verdicts: Sequence[Verdict]) -> list["Table"]:
+def tables(results: Sequence[Result], verdicts: Sequence[GoalResult]) -> list["Table"]:
     """Both tables for the terminal."""
     from rich.table import Table
 
@@ -77,7 +77,7 @@ def tables(results: Sequence[Result], verdicts: Sequence[Verdict]) -> list["Tabl
     return [speeds, goals]
 
 
-def as_json(results: Sequence[Result], extras: dict[str, Any], verdicts: Sequence[Verdict], about: Any) -> Any:
+def as_json(results: Sequence[Result], extras: dict[str, Any], verdicts: Sequence[GoalResult], about: Any) -> Any:
     """Everything, as plain values."""
     return {
         "about": about,
@@ -98,7 +98,7 @@ def as_json(results: Sequence[Result], extras: dict[str, Any], verdicts: Sequenc
     }
 
 
-def as_markdown(results: Sequence[Result], verdicts: Sequence[Verdict], about: dict[str, Any]) -> str:
+def as_markdown(results: Sequence[Result], verdicts: Sequence[GoalResult], about: dict[str, Any]) -> str:
     """The tables with their machine and versions."""
     hardware, versions = about["hardware"], about["versions"]
     accelerators = ", ".join(hardware["gpus"]) or "no GPU"
@@ -122,7 +122,7 @@ def as_markdown(results: Sequence[Result], verdicts: Sequence[Verdict], about: d
     return "\n".join(lines)
 
 
-def _cells(verdict: Verdict) -> tuple[str, ...]:
+def _cells(verdict: GoalResult) -> tuple[str, ...]:
     return verdict.figure, verdict.goal, verdict.text, verdict.word
 
 

@@ -16,7 +16,7 @@ from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory
 
 if TYPE_CHECKING:
-    from opsin.data.subset import Part
+    from opsin.data.subset import Subset
 
 
 def main() -> int:
@@ -33,8 +33,8 @@ def main() -> int:
         from rich.console import Console
 
         from opsin.evaluation.comparison.comparison import compare
-        from opsin.evaluation.comparison.page import write_comparison
         from opsin.evaluation.comparison.console import print_comparison
+        from opsin.evaluation.comparison.page import write_comparison
 
         comparison = compare(arguments.runs, arguments.metric)
         if arguments.json:
@@ -62,13 +62,13 @@ def thumbnails(run: RunDirectory, split: str, positions: NDArray[np.int64]) -> N
 
 
 @cache
-def _part(run: RunDirectory, split: str) -> "Part":
+def _part(run: RunDirectory, split: str) -> "Subset":
     from opsin.inference.inputs import open_images
-    from opsin.inference.trained_model import find_learned
-    from opsin.commands.train import quieten
+    from opsin.inference.trained_model import load_trained_model
+    from opsin.training.quiet_logging import quieten
 
     quieten(True)
-    return open_images(find_learned(str(run.path))).part(split)
+    return open_images(load_trained_model(str(run.path))).part(split)
 
 
 if __name__ == "__main__":

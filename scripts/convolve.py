@@ -41,14 +41,14 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("outputs/convolution"), help="default: outputs/convolution")
     arguments = parser.parse_args()
     try:
-        from opsin.interpretability.by_hand import Wishes, draw, read_image, sizes
+        from opsin.commands.convolve import ConvolveOptions, draw, read_image, sizes
 
         if arguments.sizes:
             stride = 1 if arguments.stride is None else arguments.stride
             lines = sizes(arguments.sizes, stride=stride, padding=arguments.padding, dilation=arguments.dilation)
             print("\n".join(lines))
             return 0
-        wishes = Wishes(
+        wishes = ConvolveOptions(
             kernels=arguments.kernel,
             stride=arguments.stride,
             padding=arguments.padding,

@@ -17,7 +17,7 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         run = RunDirectory.of(arguments.run)
-        from opsin.commands.train import evaluate
+        from opsin.commands.evaluate import evaluate
 
         found = evaluate(run, arguments.split)
     except UserError as error:

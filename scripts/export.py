@@ -19,12 +19,14 @@ def main() -> int:
         run = RunDirectory.of(arguments.run)
         if arguments.file.suffix != ".safetensors":
             raise UserError(f"{arguments.file}: the file of weights must end in .safetensors")
-        from opsin.inference.trained_model import find_learned
+        from opsin.inference.trained_model import load_trained_model
         from opsin.models.export_weights import save_backbone
 
         result = run.read_result()
         facts = {str(key): str(result[key]) for key in ("commit", "seed") if key in result}
-        count = save_backbone(find_learned(str(run.path)).network, arguments.file, facts, half=not arguments.float32)
+        count = save_backbone(
+            load_trained_model(str(run.path)).network, arguments.file, facts, half=not arguments.float32
+        )
     except UserError as error:
         print(error, file=sys.stderr)
         return 1

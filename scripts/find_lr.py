@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from opsin.errors import UserError
 
 if TYPE_CHECKING:
-    from opsin.config import Composed
+    from opsin.config import RunConfig
     from opsin.training.tuning import RangeTest
 
 
@@ -37,7 +37,8 @@ def main() -> int:
 def find(words: list[str], steps: int, lowest: float, highest: float) -> Path:
     """Test what the words describe; print the suggestion; the folder with the curve."""
     from opsin.config import compose
-    from opsin.runs.directory import check_writable, new_run_path
+    from opsin.runs.atomic import check_writable
+    from opsin.runs.directory import new_run_path
 
     composed = compose(words)
     check_writable(Path(composed.tree["output_dir"]), "output_dir")
@@ -57,13 +58,13 @@ def find(words: list[str], steps: int, lowest: float, highest: float) -> Path:
     return folder
 
 
-def measure(composed: "Composed", steps: int, lowest: float, highest: float) -> "RangeTest":
+def measure(composed: "RunConfig", steps: int, lowest: float, highest: float) -> "RangeTest":
     """Build what the config describes, as a run would, and test it."""
     import lightning as L
 
     from opsin.training import build
-    from opsin.commands.train import quieten
-    from opsin.training.tuning import Trials, range_test
+    from opsin.training.quiet_logging import quieten
+    from opsin.training.tuning import TrialSteps, range_test
 
     plan = build.plan(composed)
     quieten(True)
@@ -72,7 +73,7 @@ def measure(composed: "Composed", steps: int, lowest: float, highest: float) -> 
     data.setup("fit")
     if plan["model"].beside.get("teacher"):
         raise UserError("model.teacher: find_lr measures the loss on labels alone; set model.teacher=null")
-    trials = Trials(plan, data, build.loss(plan, data), composed.run.path)
+    trials = TrialSteps(plan, data, build.loss(plan, data), composed.run.path)
     return range_test(plan, data, trials, steps=steps, lowest=lowest, highest=highest)
 
 

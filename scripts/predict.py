@@ -25,8 +25,8 @@ def main() -> int:
     parser.add_argument("--batch-size", type=int, metavar="N", help="images computed at once (default: up to 256)")
     arguments = parser.parse_intermixed_args()
     try:
-        from opsin.inference.command import predict_files
-        from opsin.commands.train import quieten
+        from opsin.commands.predict import predict_files
+        from opsin.training.quiet_logging import quieten
 
         quieten(True)
         told = predict_files(

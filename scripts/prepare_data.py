@@ -16,13 +16,13 @@ def main() -> int:
     """Print what the dataset holds, or one line that says what is wrong."""
     arguments = _arguments()
     try:
-        from opsin.training import build
         from opsin.config import compose
+        from opsin.training import build
 
         data = build.data(build.plan(compose([f"datamodule={arguments.name}", *arguments.words])))
         if arguments.shards:
-            from opsin.data.shards.s3 import StorageOptions
             from opsin.data.shard_writer import Form, told, write_shards
+            from opsin.data.shards.s3 import StorageOptions
 
             data.keeps_decoded = False
             form = Form(arguments.encoding, int(arguments.shard_mb * 1e6), arguments.quality)

@@ -32,9 +32,9 @@ def main() -> int:
 
 def _make_pictures(run: RunDirectory) -> None:
     """Predictions that are missing, and all pictures; where images are gone, the page has to do with what there is."""
+    from opsin.commands.evaluate import evaluate
     from opsin.commands.report import illustrate_again
     from opsin.runs.predictions import predictions_file
-    from opsin.commands.train import evaluate
 
     finished = run.read_result().get("status") == "finished"  # the test images are read once, at the end
     try:

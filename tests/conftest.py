@@ -53,8 +53,8 @@ def real_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def digits_run(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
     """A finished run of one epoch: `cnn_gap` on a fifth of the digits. Not to be changed."""
-    from opsin.config import compose
     from opsin.commands.train import train
+    from opsin.config import compose
 
     folder = tmp_path_factory.mktemp("digits_run")
     run = folder / "outputs" / "run"

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import yaml
 
-from opsin.runs.predictions import Predictions
 from opsin.runs.directory import RunDirectory
+from opsin.runs.predictions import Predictions
 
 CONFIG = {
     "seed": 0,

@@ -6,8 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from opsin.training.loss import class_logits
-from opsin.models.network import Network, sequential
+from opsin.models.network import Network, class_logits, sequential
 
 SIDE, PATCH = 24, 6
 

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from opsin.data import ImageDataModule
-from opsin.data.shards.s3 import StorageOptions
-from opsin.data.shard_writer import Form, write_shards
 from opsin.data.datasets import ArrayImages, Source, shards
+from opsin.data.shard_writer import Form, write_shards
+from opsin.data.shards.s3 import StorageOptions
 
 SIZE = (6, 5)
 

@@ -1,88 +1,144 @@
-"""Who may import whom: downward only."""
+"""Imports go downward only: between packages in a fixed order, inside a package without a cycle."""
 
 import ast
+import graphlib
+import subprocess
+import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "opsin"
 
-LAYERS = [  # each may import those above it in this list, and itself where it is a package
-    {"errors"},
-    {"rundir", "launching", "sharding"},
-    {"config", "pictures", "predictions", "processes", "study"},
-    {"check", "loss", "optim", "loggers", "trainer", "data", "models"},
-    {"metrics", "transfer", "distillation", "extraction", "collecting", "analysis", "insight"},
-    {"callbacks", "report"},
-    {"classifier", "unfreezing", "feature_cache", "sweep"},
-    {"build"},
-    {"learned", "heads"},
-    {"teacher", "images"},
-    {"result", "tuning", "prediction", "illustrations"},
-    {"run"},
-    {"joining"},
-    {"embedding", "benchmark", "interpretation"},
-    {"explorer"},
+LAYERS = [  # each package may import those above it, and itself
+    {"errors", "visualization"},
+    {"runs"},
+    {"data", "models", "config"},
+    {"interpretability", "evaluation"},
+    {"sweeps"},
+    {"training"},
+    {"inference"},
+    {"commands"},
 ]
-HYDRA_HOMES = {"config", "sweep"}
-
-
-def imports(file: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            assert node.level == 0, f"{file} imports relatively"
-            yield node.module
-            if node.module == "opsin":
-                yield from (f"opsin.{alias.name}" for alias in node.names)
-
-
-def part_of(file: Path) -> str:
-    return file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+ROOT_FILES = {"__init__.py", "__main__.py", "errors.py", "py.typed"}
+HYDRA_HOMES = {"config", "sweeps"}
+WITHOUT_TORCH = ("errors", "runs", "config", "visualization", "evaluation")
+MAY_OCCUR_TWICE = {"__init__", "base", "page"}
 
 
 def files() -> list[Path]:
-    found = [file for file in PACKAGE.rglob("*.py") if file != PACKAGE / "__init__.py"]
-    assert len(found) > 40
+    found = sorted(PACKAGE.rglob("*.py"))
+    assert len(found) > 200
     return found
 
 
-def test_every_part_has_a_layer() -> None:
-    assert {part_of(file) for file in files()} == set.union(*LAYERS)
+def imports(file: Path) -> Iterator[str]:
+    """The dotted modules a file imports, those inside functions and under TYPE_CHECKING included."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0 and node.module, f"{file} imports relatively"
+            submodules = [f"{node.module}.{alias.name}" for alias in node.names]
+            inside = [name for name in submodules if is_module(name)]
+            yield from inside
+            if len(inside) < len(submodules):
+                yield node.module
 
 
-def test_imports_go_downward() -> None:
-    height = {part: level for level, parts in enumerate(LAYERS) for part in parts}
+def is_module(name: str) -> bool:
+    path = PACKAGE.parent.joinpath(*name.split("."))
+    return path.with_suffix(".py").is_file() or (path / "__init__.py").is_file()
+
+
+def package_of(file: Path) -> str:
+    return file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def node_of(parts: tuple[str, ...]) -> str:
+    """The node inside a package to which a module belongs: a subfolder or a loose file."""
+    return parts[1].removesuffix(".py") if len(parts) > 1 else "__init__"
+
+
+def test_root_is_as_required() -> None:
+    entries = [path for path in PACKAGE.iterdir() if path.name != "__pycache__"]
+    folders = {path.name for path in entries if path.is_dir()}
+    assert len(folders) <= 14
+    assert {path.name for path in entries if path.is_file()} <= ROOT_FILES
+    assert folders - {"weights", "configs"} == set.union(*LAYERS) - {"errors"}
+
+
+def test_no_module_name_occurs_twice() -> None:
+    names = Counter(file.stem for file in files())
+    assert {name for name, count in names.items() if count > 1} <= MAY_OCCUR_TWICE
+
+
+def test_imports_between_packages_go_downward() -> None:
+    height = {package: level for level, packages in enumerate(LAYERS) for package in packages}
     wrong = []
     for file in files():
-        here = part_of(file)
+        here = package_of(file)
+        if here in ("__init__", "__main__"):
+            continue
         for name in imports(file):
             if name.startswith("opsin."):
                 there = name.split(".")[1]
-                if there != here and height[there] >= height[here]:
+                if there != here and there != "__version__" and height[there] >= height[here]:
                     wrong.append(f"{file.relative_to(PACKAGE)} imports {name}")
     assert wrong == []
+
+
+@pytest.mark.parametrize("package", sorted(set.union(*LAYERS) - {"errors"}))
+def test_imports_inside_a_package_have_no_cycle(package: str) -> None:
+    graph: dict[str, set[str]] = {}
+    for file in (PACKAGE / package).rglob("*.py"):
+        here = node_of(file.relative_to(PACKAGE).parts)
+        if here == "__init__":
+            continue
+        used = {node_of(tuple(name.split(".")[1:])) for name in imports(file) if name.startswith(f"opsin.{package}")}
+        assert "__init__" not in used, f"{file} imports opsin.{package} itself: import the module that defines the name"
+        graph.setdefault(here, set()).update(used - {here})
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        pytest.fail(f"opsin.{package} has an import cycle: {' -> '.join(reversed(error.args[1]))}")
 
 
 def test_data_and_models_never_import_each_other() -> None:
     for file in files():
         used = {name.split(".")[1] for name in imports(file) if name.startswith("opsin.")}
-        if part_of(file) == "data":
-            assert "models" not in used
-        if part_of(file) == "models":
-            assert "data" not in used
+        assert not (package_of(file) == "data" and used & {"models", "config"}), file
+        assert not (package_of(file) == "models" and used & {"data", "config"}), file
+        assert not (package_of(file) == "config" and used & {"data", "models"}), file
 
 
-def test_hydra_and_omegaconf_stay_at_the_top() -> None:
+def test_hydra_and_omegaconf_stay_in_config_and_sweeps() -> None:
     for file in files():
         used = {name.split(".")[0] for name in imports(file)}
-        if part_of(file) not in HYDRA_HOMES:
+        if package_of(file) not in HYDRA_HOMES:
             assert not used & {"hydra", "omegaconf"}, file
 
 
-def test_what_reports_runs_does_not_need_lightning() -> None:
-    for part in ("errors", "rundir", "config", "pictures", "predictions", "analysis", "report"):
-        for file in files():
-            if part_of(file) == part:
-                assert not {name.split(".")[0] for name in imports(file)} & {"lightning", "torch", "torchvision"}
+@pytest.mark.parametrize("package", WITHOUT_TORCH)
+def test_light_packages_load_neither_torch_nor_lightning(package: str) -> None:
+    """Import every module of the package in a process of its own and look at what is loaded."""
+    modules = [
+        ".".join(file.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+        for file in files()
+        if package_of(file) == package
+    ]
+    code = (
+        f"import importlib, sys; [importlib.import_module(name) for name in {modules}]; "
+        "print(*{name.split('.')[0] for name in sys.modules})"
+    )
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not set(loaded) & {"torch", "lightning", "torchvision", "torchmetrics"}
+
+
+def test_importing_opsin_is_lazy() -> None:
+    code = "import opsin, sys; print(*{name.split('.')[0] for name in sys.modules})"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not set(loaded) & {"torch", "lightning", "hydra", "numpy"}

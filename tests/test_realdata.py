@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from opsin.config import compose
 from opsin.commands.train import train
+from opsin.config import compose
 from opsin.runs.directory import RunDirectory
 
 pytestmark = [pytest.mark.slow, pytest.mark.realdata]

@@ -3,11 +3,11 @@ import pytest
 import torch
 from PIL import Image
 
-from opsin.training import build
 from benchmarks import baseline_lightning
 from benchmarks.datasets import many_photos, photos, prepare
 from benchmarks.workloads import WORKLOADS
 from opsin.config import compose
+from opsin.training import build
 
 COUNTS = (20, 4, 10)
 STEPS = {workload.images: workload for workload in WORKLOADS if workload.measure == "steps"}

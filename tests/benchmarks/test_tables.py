@@ -6,8 +6,8 @@ from torch import nn
 
 from benchmarks.goals import at_least
 from benchmarks.mfu import PEAK_TFLOPS, compute_share, training_flops, utilisation
-from benchmarks.tables import Result, as_json, as_markdown, rows, tables, write_page
 from benchmarks.session import Measured
+from benchmarks.tables import Result, as_json, as_markdown, rows, tables, write_page
 from benchmarks.workloads import WORKLOADS
 from opsin.models import cnn_gap, summarise
 from opsin.models.network import Network
@@ -21,7 +21,7 @@ ABOUT = {
     "seconds": 3.0,
     "rounds": 5,
     "minutes": 12.3,
-    "command": "python scripts/benchmark.py",
+    "command": "python -m benchmarks.main",
 }
 
 

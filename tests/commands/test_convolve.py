@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from opsin.commands.convolve import LARGEST_SIDE, ConvolveOptions, draw, read_image, sizes
 from opsin.errors import UserError
 from opsin.interpretability.convolution import figures as pictures
-from opsin.interpretability.by_hand import LARGEST_SIDE, Wishes, draw, read_image, sizes
 from opsin.interpretability.convolution.convolution import KERNELS, convolve
 from opsin.interpretability.convolution.sample_images import grey, sample
 
@@ -104,7 +104,7 @@ def test_files_are_read_and_large_ones_reduced(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot be written"):
-        list(draw(sample("digit_1"), Wishes(kernels=["blur"]), tmp_path / "file"))
+        list(draw(sample("digit_1"), ConvolveOptions(kernels=["blur"]), tmp_path / "file"))
 
 
 def test_what_is_black_and_white() -> None:

@@ -13,13 +13,13 @@ import pytest
 import torch
 from PIL import Image
 
-from opsin.training import build
-from opsin.config import Composed
 from opsin.commands.embed import embed
+from opsin.config import RunConfig
 from opsin.errors import UserError
-from opsin.training.feature_extraction import Extractor
-from opsin.inference.trained_model import find_learned
+from opsin.inference.trained_model import load_trained_model
 from opsin.runs.directory import RunDirectory
+from opsin.training import build
+from opsin.training.feature_extraction import Extractor
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -51,11 +51,11 @@ def test_a_runs_own_images_in_their_own_splits(run: str) -> None:
     assert lines[0] == "digits: 259 train, 144 val, 359 test; 64 numbers each"
     assert lines[1:] == [f"{run}/embeddings/embeddings.{kind}" for kind in ("npz", "parquet")]
     found = read(f"{run}/embeddings")
-    plan, recorded = build.plan(Composed.load(RunDirectory(Path(run)))), build.recorded_data(RunDirectory(Path(run)))
+    plan, recorded = build.plan(RunConfig.load(RunDirectory(Path(run)))), build.recorded_data(RunDirectory(Path(run)))
     data = build.data(plan, facts=recorded)
     assert found["embeddings"].dtype == np.float32
     assert found["classes"].tolist() == list("0123456789")
-    network = find_learned(run).network.eval()
+    network = load_trained_model(run).network.eval()
     for split in ("train", "val", "test"):
         part, of_split = data.part(split), found["split"] == split
         pixels = torch.from_numpy(part.read(np.arange(len(part)))).permute(0, 3, 1, 2)

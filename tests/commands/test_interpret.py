@@ -14,16 +14,16 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from opsin.config import compose
-from opsin.errors import UserError
-from opsin.inference.inputs import open_images
 from opsin.commands.interpret import interpret
 from opsin.commands.interpret.error_analysis import _table
 from opsin.commands.interpret.subject import find_subject
-from opsin.inference.trained_model import find_learned
-from opsin.runs.predictions import Predictions
 from opsin.commands.train import train
+from opsin.config import compose
+from opsin.errors import UserError
+from opsin.inference.inputs import open_images
+from opsin.inference.trained_model import load_trained_model
 from opsin.runs.directory import RunDirectory
+from opsin.runs.predictions import Predictions
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -36,7 +36,7 @@ def run(digits_run: RunDirectory, tmp_path: Path) -> str:
 @pytest.fixture
 def predicted(run: str) -> str:
     """A run that has kept its predictions of val and test."""
-    learned = find_learned(run)
+    learned = load_trained_model(run)
     images = open_images(learned)
     for split in ("val", "test"):
         part = images.part(split)
@@ -121,7 +121,7 @@ def test_named_files_are_seen_as_the_network_learned_to(run: str, tmp_path: Path
     lines = list(interpret(run, what=["activations"], images=[str(folder)], stage="block1.conv", out=tmp_path / "out"))
     assert pictures(lines) == {"activations_block1.conv", "activations_block1.conv_one"}
     looked = find_subject(run, images=[str(folder / "a & b.png")]).looked(8)
-    assert looked.pixels.shape == (1, *find_learned(run).size, 1)
+    assert looked.pixels.shape == (1, *load_trained_model(run).size, 1)
     assert (looked.pixels == 200).all()
     assert looked.targets is None
 
@@ -205,19 +205,19 @@ def test_the_cost_of_doubting_training_labels_is_bounded(predicted: str) -> None
 
 
 def test_a_copy_across_splits_is_found(predicted: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from opsin.data.subset import Part
+    from opsin.data.subset import Subset
 
     subject = find_subject(predicted)
     first = subject.images.part("train").read(np.array([0]))
-    length, read = len(subject.images.part("val")), Part.read
+    length, read = len(subject.images.part("val")), Subset.read
 
-    def with_a_copy(part: Part, positions: np.ndarray) -> np.ndarray:
+    def with_a_copy(part: Subset, positions: np.ndarray) -> np.ndarray:
         pixels = read(part, positions)
         if len(part) == length:
             pixels[positions == 7] = first
         return pixels
 
-    monkeypatch.setattr(Part, "read", with_a_copy)
+    monkeypatch.setattr(Subset, "read", with_a_copy)
     lines = list(interpret(predicted, what=["errors"], count=2))
     assert "errors_copies" in pictures(lines)
 

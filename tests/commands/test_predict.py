@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from opsin.inference.command import predict_files
 from PIL import Image
 
 from opsin.data.decode import FORMATS
 from opsin.errors import UserError
-from opsin.inference.command import predict_files
 from opsin.inference.image_paths import find_images
 from opsin.runs.directory import RunDirectory
 

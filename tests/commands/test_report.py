@@ -14,16 +14,16 @@ import torch
 from PIL import Image
 
 from opsin.commands import report
-from opsin.training import build
-from opsin.config import Composed
+from opsin.commands.report import illustrate, illustrate_again
+from opsin.config import RunConfig
 from opsin.data import ImageDataModule
 from opsin.data.augmentation.augmentation import Augmentation
-from opsin.commands.report import illustrate, illustrate_again
-from opsin.models import mlp
-from opsin.visualization.images import shown
-from opsin.runs.predictions import read_predictions
 from opsin.evaluation.report.pictures import index_file, read_pictures
+from opsin.models import mlp
 from opsin.runs.directory import RunDirectory
+from opsin.runs.predictions import read_predictions
+from opsin.training import build
+from opsin.visualization.images import shown
 from tiny import tiny
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,7 +37,7 @@ def run(digits_run: RunDirectory, tmp_path: Path) -> RunDirectory:
 
 
 def data_of(run: RunDirectory, **changes: Any) -> ImageDataModule:
-    data = build.data(build.plan(Composed.load(run)), facts=build.recorded_data(run))
+    data = build.data(build.plan(RunConfig.load(run)), facts=build.recorded_data(run))
     for name, value in changes.items():
         setattr(data, name, value)
     return data
@@ -131,7 +131,7 @@ def test_a_network_without_mistakes_has_none_to_show(run: RunDirectory) -> None:
     assert json.loads(illustrate(run, data_of(run), network, perfect).read_text())["mistakes"] == []
 
 
-def report(run: RunDirectory, *words: str) -> int:
+def make_report(run: RunDirectory, *words: str) -> int:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["report.py", str(run.path), *words])
         with pytest.raises(SystemExit) as left:
@@ -142,11 +142,11 @@ def report(run: RunDirectory, *words: str) -> int:
 def test_the_command_makes_what_is_missing(run: RunDirectory, capsys: pytest.CaptureFixture[str]) -> None:
     for folder in ("predictions", "pictures"):
         shutil.rmtree(run.path / folder)
-    assert report(run, "--page-only") == 0
+    assert make_report(run, "--page-only") == 0
     page = run.path / "report.html"
     assert "There are no predictions" in page.read_text()
     assert not index_file(run).exists()
-    assert report(run) == 0
+    assert make_report(run) == 0
     assert "There are no predictions" not in page.read_text()
     assert index_file(run).exists()
     assert capsys.readouterr().out.splitlines()[-1] == str(page)
@@ -154,11 +154,11 @@ def test_the_command_makes_what_is_missing(run: RunDirectory, capsys: pytest.Cap
 
 def test_the_command_does_with_what_there_is(run: RunDirectory, capsys: pytest.CaptureFixture[str]) -> None:
     run.best.write_bytes(b"damaged")
-    assert report(run) == 0
+    assert make_report(run) == 0
     assert "without new pictures" in capsys.readouterr().err
     assert "accuracy on" in (run.path / "report.html").read_text()
 
 
 def test_the_command_names_what_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert report(RunDirectory(tmp_path)) == 1
+    assert make_report(RunDirectory(tmp_path)) == 1
     assert "is no run directory" in capsys.readouterr().err

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-from opsin.training.callbacks import Checkpoints
-from opsin.config import Composed, compose, from_saved
+from opsin.commands.evaluate import evaluate
+from opsin.commands.train import train
+from opsin.config import RunConfig, compose, from_saved
 from opsin.errors import Interrupted, UserError
-from opsin.commands.train import evaluate, train
 from opsin.runs.directory import RunDirectory
+from opsin.training.callbacks import Checkpoints
 
 QUICK = (
     "datamodule.batch_size=64",
@@ -171,7 +172,7 @@ def test_a_longer_plan_of_onecycle_and_words_given_twice(start) -> None:
     run = start("model=mlp", "scheduler=onecycle", *QUICK, "trainer.max_epochs=1")
     for epochs in (3, 2):  # the second is fewer than are done: nothing more to train
         resume(run, f"trainer.max_epochs={epochs}")
-        assert Composed.load(run).tree["trainer"]["max_epochs"] == epochs
+        assert RunConfig.load(run).tree["trainer"]["max_epochs"] == epochs
     assert run.read_result()["epochs"] == 3
 
 
@@ -315,7 +316,7 @@ def test_options_run(start, options: tuple[str, ...]) -> None:
 
 def test_composed_survives_its_run_directory(start) -> None:
     run = start("model=mlp", *QUICK, "optimizer.lr=0.003")
-    loaded = Composed.load(run)
+    loaded = RunConfig.load(run)
     assert loaded.tree["optimizer"]["lr"] == 0.003
     assert loaded.origin.choices["model"] == "mlp"
     assert "optimizer.lr=0.003" in loaded.origin.overrides

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from opsin.training import build
 from opsin.config import CONFIGS, compose
 from opsin.data.datasets import ArrayImages, Source
 from opsin.errors import UserError
+from opsin.training import build
 
 FILES = sorted(path.relative_to(CONFIGS) for path in CONFIGS.rglob("*.yaml"))
 OF_SWEEPS = [path for path in FILES if path.parts[0] in ("sweep", "launcher")]  # tests/sweeps/test_sweep_files.py

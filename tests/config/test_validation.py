@@ -6,10 +6,10 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
-from opsin.training import build
-from opsin.config.validation import Node, Section, check, resolve_target
 from opsin.config import compose, hint
+from opsin.config.validation import Node, Section, check, resolve_target
 from opsin.errors import UserError
+from opsin.training import build
 
 
 def refusal(*words: str) -> str:

@@ -10,7 +10,7 @@ import pytest
 
 from opsin.config import CONFIGS, compose, refuse_broken_files
 from opsin.errors import UserError
-from opsin.runs.directory import check_writable
+from opsin.runs.atomic import check_writable
 
 ROOT = CONFIGS.parent
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import nn
 
-from opsin.data.loader.batch_loader import Batch, batch_key
 from opsin.data.datamodule import ImageDataModule
 from opsin.data.decode import BadImage
+from opsin.data.loader.batch_loader import Batch, batch_key
 from opsin.data.source import ArrayImages, Source
 from opsin.errors import UserError
 

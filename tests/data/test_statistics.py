@@ -6,10 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from opsin.data import ImageDataModule
-from opsin.data import statistics
-from opsin.data.statistics import pixel_moments
+from opsin.data import ImageDataModule, statistics
 from opsin.data.datasets import ArrayImages, Source
+from opsin.data.statistics import pixel_moments
 
 
 def test_moments_are_numpys():
@@ -43,7 +42,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         counts.append(count)
         return pixel_moments(read, count)
 
-    monkeypatch.setattr(moments, "pixel_moments", counting)
+    monkeypatch.setattr(statistics, "pixel_moments", counting)
     return counts
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import yaml
 
-from opsin.runs.predictions import Predictions
 from opsin.runs.directory import RunDirectory
+from opsin.runs.predictions import Predictions
 
 Write = Callable[..., RunDirectory]
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from opsin.evaluation.calibration import TEMPERATURES, fit_temperature, negative_log_likelihood, reliability, tempered
 from opsin.errors import UserError
+from opsin.evaluation.calibration import TEMPERATURES, fit_temperature, negative_log_likelihood, reliability, tempered
 
 
 def test_error_equals_a_hand_count() -> None:

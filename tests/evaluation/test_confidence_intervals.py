@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from opsin.evaluation.confidence_intervals import t_interval, wilson_interval
 from opsin.errors import UserError
+from opsin.evaluation.confidence_intervals import t_interval, wilson_interval
 
 
 def test_wilson_equals_the_formula() -> None:

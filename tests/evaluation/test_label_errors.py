@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from opsin.evaluation.label_errors import doubtful_labels, out_of_fold
 from opsin.errors import UserError
+from opsin.evaluation.label_errors import doubtful_labels, out_of_fold
 
 
 def test_doubts_equal_a_hand_count() -> None:

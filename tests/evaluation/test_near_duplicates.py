@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from opsin.evaluation.near_duplicates import near_duplicates, thumbnails
 from opsin.errors import UserError
+from opsin.evaluation.near_duplicates import near_duplicates, thumbnails
 
 
 def pictures(count: int, side: int = 48, channels: int = 3, seed: int = 0) -> np.ndarray:

@@ -5,8 +5,8 @@ import pytest
 from scipy import stats
 from sklearn.metrics import f1_score
 
-from opsin.evaluation.significance import bootstrap_difference, mcnemar
 from opsin.errors import UserError
+from opsin.evaluation.significance import bootstrap_difference, mcnemar
 
 
 def pair(both: int, only_a: int, only_b: int, neither: int) -> tuple[np.ndarray, np.ndarray]:

@@ -12,17 +12,17 @@ from numpy.typing import NDArray
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from opsin.commands.train import train
+from opsin.config import RunConfig, compose
+from opsin.errors import UserError
+from opsin.inference import Predictor, open_predictor
+from opsin.inference.inputs import open_images
+from opsin.inference.trained_model import TrainedModel
+from opsin.models.network import class_logits
+from opsin.runs.directory import RunDirectory
+from opsin.runs.predictions import softmax
 from opsin.training import build
 from opsin.training.module import load_network
-from opsin.config import Composed, compose
-from opsin.errors import UserError
-from opsin.inference.inputs import open_images
-from opsin.inference.trained_model import Learned
-from opsin.training.loss import class_logits
-from opsin.inference import Predictor, open_predictor
-from opsin.runs.predictions import softmax
-from opsin.commands.train import train
-from opsin.runs.directory import RunDirectory
 
 
 def photographs(folder: Path, classes: int) -> None:
@@ -47,7 +47,7 @@ def trained(folder: Path, *words: str) -> RunDirectory:
 
 def validated(run: RunDirectory) -> tuple[NDArray[np.float64], list[str]]:
     """The probabilities that Lightning's own validation gives, and the files that it reads."""
-    plan = build.plan(Composed.load(run))
+    plan = build.plan(RunConfig.load(run))
     data = build.data(plan, facts=build.recorded_data(run))
     loss = build.loss(plan, data)
     network, _ = build.network(plan, data, loss.num_logits, pretrained=False)
@@ -137,10 +137,10 @@ def test_many_files_take_no_more_memory(files: int, digits_run: RunDirectory, mo
             taken += 1
             yield Path("image.png")
 
-    def read(self: Learned, image: Path | bytes) -> NDArray[np.uint8]:
+    def read(self: TrainedModel, image: Path | bytes) -> NDArray[np.uint8]:
         return np.zeros((*self.size, 1), np.uint8)
 
-    monkeypatch.setattr(Learned, "read", read)
+    monkeypatch.setattr(TrainedModel, "read", read)
     monkeypatch.setattr(Predictor, "_logits", lambda self, pixels: np.zeros((len(pixels), 10), np.float32))
     tracemalloc.start()
     try:

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from opsin.commands.evaluate import evaluate
+from opsin.commands.train import train
 from opsin.config import compose, from_saved
 from opsin.errors import Interrupted, UserError
-from opsin.commands.train import evaluate, train
 from opsin.runs.directory import RunDirectory
 
 QUICK = (

@@ -8,15 +8,15 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from opsin.training import build
-from opsin.config import Composed, compose
+from opsin.config import RunConfig, compose
 from opsin.data import ImageDataModule
 from opsin.data.datasets import ArrayImages, Source, digits
 from opsin.errors import UserError
-from opsin.training.feature_extraction import Extractor
-from opsin.inference.trained_model import Learned, find_learned
+from opsin.inference.trained_model import TrainedModel, load_trained_model
 from opsin.models.weights import UnreachableError
 from opsin.runs.directory import RunDirectory
+from opsin.training import build
+from opsin.training.feature_extraction import Extractor
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def copied(digits_run: RunDirectory, tmp_path: Path) -> RunDirectory:
     return RunDirectory(Path(shutil.copytree(digits_run.path, tmp_path / "copied")))
 
 
-def made(network: Learned, data: ImageDataModule, trainer, *, logits: bool = False) -> NDArray[np.float16]:
+def made(network: TrainedModel, data: ImageDataModule, trainer, *, logits: bool = False) -> NDArray[np.float16]:
     part = data.part("val")
     extractor = network.extractor(trainer, logits=logits)
     return network.outputs(part, extractor, data.features_dir).read(np.arange(len(part)), 0)
@@ -41,7 +41,7 @@ def assert_half_equal(half: NDArray[np.float16], exact: NDArray[np.float32]) -> 
 
 
 def test_a_run_brings_its_network_and_the_images_it_wants(digits_run: RunDirectory, tmp_path: Path, trainer) -> None:
-    found = find_learned(str(digits_run.path))
+    found = load_trained_model(str(digits_run.path))
     recorded = digits_run.read_result()["data"]
     assert found.classes == recorded["classes"]
     wants = {key: list(v) if isinstance(v, tuple) else v for key, v in found.input().items()}
@@ -61,7 +61,7 @@ def test_a_run_brings_its_network_and_the_images_it_wants(digits_run: RunDirecto
 def test_runs_that_see_the_images_at_other_sizes_share_what_is_made_of_them(
     digits_run: RunDirectory, tmp_path: Path, trainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = find_learned(str(digits_run.path))
+    found = load_trained_model(str(digits_run.path))
     first = made(found, ImageDataModule(digits(), data_dir=str(tmp_path)), trainer)
     seen: list[int] = []
     compute = Extractor.__call__
@@ -76,7 +76,7 @@ def test_runs_that_see_the_images_at_other_sizes_share_what_is_made_of_them(
     np.testing.assert_array_equal(again, first)
     assert seen == [1]  # one image tells the shape
     assert len([folder for folder in small.features_dir.iterdir() if folder.is_dir()]) == 1
-    larger = find_learned(str(digits_run.path), 36)
+    larger = load_trained_model(str(digits_run.path), 36)
     assert larger.size == (36, 36)
     assert not np.array_equal(made(larger, small, trainer), first)
     assert len(seen) > 2
@@ -85,7 +85,7 @@ def test_runs_that_see_the_images_at_other_sizes_share_what_is_made_of_them(
 def test_images_are_decoded_at_the_size_it_wants_and_not_at_the_served_one(
     digits_run: RunDirectory, tmp_path: Path, trainer
 ) -> None:
-    found = find_learned(str(digits_run.path))
+    found = load_trained_model(str(digits_run.path))
     served_small = made(found, ImageDataModule(digits(), image_size=20, data_dir=str(tmp_path / "a")), trainer)
     served_alike = made(found, ImageDataModule(digits(), data_dir=str(tmp_path / "b")), trainer)
     np.testing.assert_array_equal(served_small, served_alike)
@@ -93,11 +93,11 @@ def test_images_are_decoded_at_the_size_it_wants_and_not_at_the_served_one(
 
 def test_other_weights_are_not_served_what_the_old_ones_made(copied: RunDirectory, tmp_path: Path, trainer) -> None:
     data = ImageDataModule(digits(), data_dir=str(tmp_path))
-    before = made(find_learned(str(copied.path)), data, trainer)
+    before = made(load_trained_model(str(copied.path)), data, trainer)
     content = torch.load(copied.best, weights_only=True)
     content["state_dict"]["network.stages.block1.conv.bias"] += 0.5
     torch.save(content, copied.best)
-    after = made(find_learned(str(copied.path)), data, trainer)
+    after = made(load_trained_model(str(copied.path)), data, trainer)
     assert not np.array_equal(before, after)
     assert len([folder for folder in data.features_dir.iterdir() if folder.is_dir()]) == 2
 
@@ -108,23 +108,23 @@ def test_a_grey_network_refuses_colours(digits_run: RunDirectory, tmp_path: Path
         "c", ("a", "b"), 3, (28, 28), (0.5,), (0.5,), {"train": ArrayImages(pixels, np.arange(40) % 2, "c")}
     )
     with pytest.raises(UserError, match="has learned from grey images, and these have 3 channels"):
-        made(find_learned(str(digits_run.path)), ImageDataModule(source, data_dir=str(tmp_path)), trainer)
+        made(load_trained_model(str(digits_run.path)), ImageDataModule(source, data_dir=str(tmp_path)), trainer)
 
 
 def test_a_head_that_does_not_fit_the_size_is_no_head(digits_run: RunDirectory, copied: RunDirectory) -> None:
-    assert find_learned(str(digits_run.path), 40).classes  # averaged over the image
-    tree = Composed.load(copied).text.replace("opsin.models.cnn_gap", "opsin.models.cnn_flatten")
+    assert load_trained_model(str(digits_run.path), 40).classes  # averaged over the image
+    tree = RunConfig.load(copied).text.replace("opsin.models.cnn_gap", "opsin.models.cnn_flatten")
     copied.config.write_text(tree)
-    network = build.plan(Composed.load(copied))["model"].build(num_logits=10, in_channels=1, image_size=(28, 28))
+    network = build.plan(RunConfig.load(copied))["model"].build(num_logits=10, in_channels=1, image_size=(28, 28))
     torch.save({f"network.{key}": value for key, value in network.state_dict().items()}, copied.best)
-    assert find_learned(str(copied.path)).classes == list("0123456789")
-    assert find_learned(str(copied.path), 40).classes is None
+    assert load_trained_model(str(copied.path)).classes == list("0123456789")
+    assert load_trained_model(str(copied.path), 40).classes is None
 
 
 @pytest.mark.parametrize("name", ["eficientnet_lite0", "efficientnet_lite1"])
 def test_a_wrong_name_is_answered_with_the_nearest(name: str, in_tmp: Path) -> None:
     with pytest.raises(UserError) as caught:
-        find_learned(name, place="model.teacher=")
+        load_trained_model(name, place="model.teacher=")
     message = str(caught.value)
     assert message.startswith(f"model.teacher={name} is neither a run directory")
     assert "did you mean model.teacher=efficientnet_lite0?" in message
@@ -137,25 +137,25 @@ def test_what_has_not_learned_is_named_beside_what_has(
 ) -> None:
     monkeypatch.chdir(digits_run.path.parents[1])
     with pytest.raises(UserError, match=r"is neither a run directory .*efficientnet_lite0") as caught:
-        find_learned(name)
+        load_trained_model(name)
     assert str(Path("outputs", "run")) in str(caught.value)
 
 
 def test_a_run_that_has_not_learned_says_how_to_go_on(copied: RunDirectory) -> None:
     copied.best.unlink()
     with pytest.raises(UserError, match=r"end of its first epoch: python train.py resume="):
-        find_learned(str(copied.path))
+        load_trained_model(str(copied.path))
     copied.result.unlink()
     with pytest.raises(UserError, match="ended before its data were ready"):
-        find_learned(str(copied.path))
+        load_trained_model(str(copied.path))
 
 
 @pytest.mark.slow
 def test_imagenet_weights_tell_what_images_they_want(tmp_path: Path, trainer) -> None:
-    found = find_learned("efficientnet_lite0")
+    found = load_trained_model("efficientnet_lite0")
     assert (found.size, found.interpolation, found.classes) == ((224, 224), "bicubic", None)
     assert found.mean == pytest.approx((127 / 255,) * 3)
-    small = find_learned("efficientnet_lite0", 32)
+    small = load_trained_model("efficientnet_lite0", 32)
     data = ImageDataModule(digits(), train_fraction=0.1, data_dir=str(tmp_path))
     vectors = made(small, data, trainer)  # grey images are repeated
     assert vectors.shape == (len(data.part("val")), 1280)
@@ -168,6 +168,6 @@ def test_a_teacher_that_cannot_be_downloaded_is_told_in_a_teachers_words(monkeyp
 
     monkeypatch.setattr("opsin.models.weights.HubFile.fetch", unreachable)
     with pytest.raises(UserError) as caught:
-        find_learned("resnet18", place="model.teacher=")
+        load_trained_model("resnet18", place="model.teacher=")
     assert "model.teacher=efficientnet_lite0" in str(caught.value)
     assert "model.weights" not in str(caught.value)

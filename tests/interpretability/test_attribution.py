@@ -4,15 +4,23 @@ import copy
 
 import pytest
 import torch
-from planted import planted, trained, untrained
 from torch import Tensor, nn
 
 from opsin.errors import UserError
-from opsin.interpretability.attribution import METHODS, attribute, cam, channel_maps, gradcam, integrated_gradients, occlusion
+from opsin.interpretability.attribution import (
+    METHODS,
+    attribute,
+    cam,
+    channel_maps,
+    gradcam,
+    integrated_gradients,
+    occlusion,
+)
 from opsin.interpretability.faithfulness import faithfulness
 from opsin.interpretability.sanity_check import randomisation_check
 from opsin.models.auxiliary_head import Auxiliary
 from opsin.models.network import Network, sequential
+from planted import planted, trained, untrained
 from tiny import tiny
 
 

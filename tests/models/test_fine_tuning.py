@@ -2,11 +2,11 @@
 
 import pytest
 
-from opsin.training import build
 from opsin.config import compose
 from opsin.errors import UserError
 from opsin.models import Network, mini_resnet, resnet18
-from opsin.models.fine_tuning import Phase, Transfer
+from opsin.models.fine_tuning import FineTuning, Phase
+from opsin.training import build
 
 STAGES = ("stem", "layer1", "layer2", "layer3", "layer4")
 
@@ -17,17 +17,17 @@ def network() -> Network:
 
 
 def test_without_phases_the_same_trains_throughout(network: Network) -> None:
-    timeline = Transfer(trainable=["layer4"]).timeline(network, 10)
+    timeline = FineTuning(trainable=["layer4"]).timeline(network, 10)
     assert [(phase.epoch, phase.trainable) for phase in timeline.phases] == [(0, ["layer4"])]
     assert timeline.at(9) is timeline.at(0)
     assert timeline.never_trained == ("stem", "layer1", "layer2", "layer3")
-    assert Transfer().timeline(network, 10).never_trained == ()
-    assert Transfer(trainable="head").timeline(network).never_trained == STAGES
+    assert FineTuning().timeline(network, 10).never_trained == ()
+    assert FineTuning(trainable="head").timeline(network).never_trained == STAGES
 
 
 def test_phases_name_exactly_what_trains(network: Network) -> None:
     later = [Phase(5, ["layer4", "layer3"], 0.01), Phase(8, ["layer4"])]
-    timeline = Transfer(trainable="head", phases=later).timeline(network, 10)
+    timeline = FineTuning(trainable="head", phases=later).timeline(network, 10)
     trained = [timeline.at(epoch).trainable for epoch in (0, 4, 5, 7, 8, 9)]
     assert trained == [[], [], ["layer3", "layer4"], ["layer3", "layer4"], ["layer4"], ["layer4"]]
     assert [timeline.at(epoch).lr_factor for epoch in (4, 5, 8)] == [1.0, 0.01, 1.0]
@@ -37,34 +37,34 @@ def test_phases_name_exactly_what_trains(network: Network) -> None:
 
 
 def test_gradual_unfreezing_goes_from_the_back(network: Network) -> None:
-    timeline = Transfer(unfreeze_every=2).timeline(network, 20)
+    timeline = FineTuning(unfreeze_every=2).timeline(network, 20)
     counts = [len(timeline.at(epoch).trainable) for epoch in range(13)]
     assert counts == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 5]
     assert timeline.at(2).trainable == ["layer4"]
     assert timeline.at(5).trainable == ["layer3", "layer4"]
     assert timeline.never_trained == ()
-    begun = Transfer(unfreeze_every=3, trainable=["layer4", "layer2"]).timeline(network)
+    begun = FineTuning(unfreeze_every=3, trainable=["layer4", "layer2"]).timeline(network)
     assert [phase.trainable for phase in begun.phases][:2] == [["layer2", "layer4"], ["layer2", "layer3", "layer4"]]
     assert len(begun.phases) == 4
 
 
 def test_what_a_short_run_never_reaches_is_never_trained_but_has_its_groups(network: Network) -> None:
-    timeline = Transfer(unfreeze_every=2).timeline(network, max_epochs=5)
+    timeline = FineTuning(unfreeze_every=2).timeline(network, max_epochs=5)
     assert timeline.never_trained == ("stem", "layer1", "layer2")
     assert timeline.ever_trained == STAGES  # the run may be taken further
 
 
 def test_a_network_begins_with_its_first_phase(network: Network) -> None:
-    Transfer(unfreeze_every=1).apply(network)
+    FineTuning(unfreeze_every=1).apply(network)
     assert network.frozen_stages == STAGES
-    Transfer(trainable=["layer1"], phases=[Phase(1, "all")]).apply(network)
+    FineTuning(trainable=["layer1"], phases=[Phase(1, "all")]).apply(network)
     assert network.frozen_stages == ("stem", "layer2", "layer3", "layer4")
 
 
 def test_unknown_stages_are_named_with_their_place(network: Network) -> None:
     phases = [Phase(1, ["layer4"]), Phase(2, ["layer5"])]
     with pytest.raises(UserError, match=r"model\.phases\[1\]\.trainable: resnet18 has no stage 'layer5'; did you mean"):
-        Transfer(phases=phases).timeline(network)
+        FineTuning(phases=phases).timeline(network)
 
 
 def refusal(*words: str) -> str:

@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from opsin.commands.evaluate import evaluate
 from opsin.data import ImageDataModule
 from opsin.data.datasets import digits
 from opsin.errors import UserError
-from opsin.runs.predictions import Predictions, predictions_file, read_predictions, softmax
-from opsin.commands.train import evaluate
 from opsin.runs.directory import RunDirectory
+from opsin.runs.predictions import Predictions, predictions_file, read_predictions, softmax
 
 
 @pytest.mark.parametrize("split", ["val", "test"])

@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from opsin.training import build
 from opsin.config import CONFIGS, compose, is_of_a_sweep
 from opsin.errors import UserError
 from opsin.sweeps.jobs import Jobs
-from opsin.sweeps.settings import Sweep
 from opsin.sweeps.search_space import Listed, Space, read_space
+from opsin.sweeps.settings import Sweep
 from opsin.sweeps.sweep import _checked
+from opsin.training import build
 
 SWEEPS = sorted(path.stem for path in CONFIGS.glob("sweep/*.yaml"))
 TYPED = {

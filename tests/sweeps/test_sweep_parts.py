@@ -8,12 +8,12 @@ import pytest
 
 from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory
-from opsin.sweeps.sweep_directory import sweep_directory
 from opsin.sweeps.best_run import winners
 from opsin.sweeps.launchers.base import Exit, Job
 from opsin.sweeps.outcomes import directions, failure, outcome_of
 from opsin.sweeps.settings import Sweep
-from opsin.sweeps.table import Row
+from opsin.sweeps.sweep_directory import sweep_directory
+from opsin.sweeps.table import TrialRow
 from opsin.sweeps.trials import Outcome
 
 
@@ -84,8 +84,8 @@ def test_why_a_job_ended_is_told_and_kept(tmp_path: Path, end: Exit, printed: st
     assert json.loads(run.result.read_text()) == {"status": "failed", "error": reason}
 
 
-def row(number: int, recipe: str, *values: float) -> Row:
-    return Row(number, f"{recipe} seed={number}", "", recipe, "complete", values, "", RunDirectory(Path("x")), {})
+def row(number: int, recipe: str, *values: float) -> TrialRow:
+    return TrialRow(number, f"{recipe} seed={number}", "", recipe, "complete", values, "", RunDirectory(Path("x")), {})
 
 
 def test_the_best_recipe_wins_by_its_mean_over_seeds() -> None:
@@ -95,4 +95,4 @@ def test_the_best_recipe_wins_by_its_mean_over_seeds() -> None:
     once = row(4, "c", 1.0)
     assert winners([*a, *b, once], "maximize") == b  # a recipe that was run less often does not take part
     assert winners([once, row(5, "d", 0.5)], "maximize") == [once]
-    assert winners([Row(0, "", "", "", "failed", (), "x", RunDirectory(Path("x")), {})], "maximize") == []
+    assert winners([TrialRow(0, "", "", "", "failed", (), "x", RunDirectory(Path("x")), {})], "maximize") == []

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from opsin.sweeps.settings import Sweep
 from opsin.sweeps.search_space import read_space
+from opsin.sweeps.settings import Sweep
 from opsin.sweeps.trials import Direction, Outcome, Trials
 from opsin.sweeps.workers import Worker
 

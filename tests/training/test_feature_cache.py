@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from opsin.commands.evaluate import evaluate
+from opsin.commands.train import train
 from opsin.config import compose, from_saved
 from opsin.errors import Interrupted, UserError
-from opsin.training.feature_cache import cacheable_step
 from opsin.models import Network, cnn_flatten, cnn_gap, resnet18
-from opsin.commands.train import evaluate, train
 from opsin.runs.directory import RunDirectory
+from opsin.training.feature_cache import cacheable_step
 
 QUICK = (
     "datamodule.train_fraction=0.1",  # 130 images

@@ -12,12 +12,12 @@ from torch import nn
 
 from interruptions import StopAt
 from observers import Meddle, Watch
-from opsin.training import optim
+from opsin.commands.train import train
 from opsin.config import compose, from_saved
 from opsin.errors import Interrupted, UserError
 from opsin.models.fingerprint import digest
-from opsin.commands.train import train
 from opsin.runs.directory import RunDirectory
+from opsin.training import optim
 from opsin.training.freezing import FreezeContract, scale_rates
 from tiny import tiny
 

@@ -4,7 +4,8 @@ import torch
 import torch.nn.functional as F
 
 from opsin.errors import UserError
-from opsin.training.loss import ClassificationLoss, class_logits
+from opsin.models.network import class_logits
+from opsin.training.loss import ClassificationLoss
 
 
 def test_two_classes_take_one_logit_unless_asked() -> None:

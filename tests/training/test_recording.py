@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from opsin.training.recording import OUTCOME, Clock
 from opsin.runs.directory import RunDirectory
+from opsin.training.recording import OUTCOME, PhaseTimer
 
 
 def test_seconds_add_up_over_processes() -> None:
     record = {"seconds": {"setup": 1.0, "fit": 10.0, "test": 0.5, "total": 11.5}}
-    with Clock(record) as clock:
+    with PhaseTimer(record) as clock:
         time.sleep(0.02)
         clock.enter("fit")
     seconds = record["seconds"]
@@ -24,7 +24,7 @@ def test_seconds_add_up_over_processes() -> None:
 
 def test_an_interrupted_part_counts() -> None:
     record: dict = {}
-    clock = Clock(record)
+    clock = PhaseTimer(record)
     clock.enter("fit")
     time.sleep(0.02)
     clock.__exit__(RuntimeError, None, None)

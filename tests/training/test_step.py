@@ -7,11 +7,13 @@ from lightning.pytorch.callbacks import Callback
 from torch import nn
 from torch.utils.data import DataLoader
 
-from opsin.training.callbacks import Throughput
-from opsin.training.module import Classifier
 from opsin.data.loader.batch_loader import Batch
+from opsin.training.callbacks import Throughput
+from opsin.training.hardware import look_for_no_gpu
+from opsin.training.lightning_patches import STEP_HOOKS, NoProfiler, drop_empty_hooks
 from opsin.training.loss import ClassificationLoss
-from opsin.training.trainer import STEP_HOOKS, NoProfiler, drop_empty_hooks, look_for_no_gpu, make_trainer
+from opsin.training.module import Classifier
+from opsin.training.trainer import make_trainer
 
 
 def classifier():

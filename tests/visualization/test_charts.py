@@ -6,8 +6,8 @@ from xml.etree import ElementTree
 import pytest
 from markupsafe import Markup
 
-from opsin.visualization.charts import Bar, Series, horizontal_bars, line_chart, reliability_bars, small_multiples
 from opsin.visualization.axis import scale
+from opsin.visualization.charts import Bar, Series, horizontal_bars, line_chart, reliability_bars, small_multiples
 from opsin.visualization.formatting import percent
 
 

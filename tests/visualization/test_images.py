@@ -8,7 +8,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from opsin.visualization.images import PAPER, coloured, data_uri, encoded, grid, overlaid, resized, shown, stretched, write_png
+from opsin.visualization.images import (
+    PAPER,
+    coloured,
+    data_uri,
+    encoded,
+    grid,
+    overlaid,
+    resized,
+    shown,
+    stretched,
+    write_png,
+)
 
 RAMP = np.linspace(-4, 4, 9)
 

@@ -31,7 +31,7 @@ READABLE_SIDE = 16
 
 
 @dataclass(frozen=True)
-class Wishes:
+class ConvolveOptions:
     """What to draw; nothing wished for is everything that any image allows.
 
     Attributes:
@@ -58,13 +58,13 @@ class Wishes:
     pools: Sequence[int] = ()
     colours: bool = False
 
-    def or_everything(self) -> "Wishes":
+    def or_everything(self) -> "ConvolveOptions":
         """These wishes, or all of them where there is none; strides and the like are kept."""
         if self.kernels or self.step or self.gabors or self.bank or self.pools or self.colours:
             return self
         examples = [",".join(map(str, example)) for example in EXAMPLES]
         common = self.stride, self.padding, self.dilation, None, self.shown_from
-        return Wishes(("all",), *common, examples, True, (2, 4), True)
+        return ConvolveOptions(("all",), *common, examples, True, (2, 4), True)
 
 
 def read_image(name: str) -> Pixels:
@@ -90,7 +90,7 @@ def read_image(name: str) -> Pixels:
     return resized(pixels, (max(1, round(pixels.shape[0] * factor)), max(1, round(pixels.shape[1] * factor))))
 
 
-def draw(image: Pixels, wishes: Wishes, out: Path) -> Iterator[str]:
+def draw(image: Pixels, wishes: ConvolveOptions, out: Path) -> Iterator[str]:
     """Write PNG files into a folder, and say line by line what they show and how their sizes come about.
 
     Args:
@@ -124,7 +124,7 @@ def draw(image: Pixels, wishes: Wishes, out: Path) -> Iterator[str]:
         yield _written(pictures.colour_picture(image), out / "colours.png")
 
 
-def _kernels(values: NDArray[np.float64], wishes: Wishes, out: Path) -> Iterator[str]:
+def _kernels(values: NDArray[np.float64], wishes: ConvolveOptions, out: Path) -> Iterator[str]:
     kernels = _named(wishes.kernels)
     stride = 1 if wishes.stride is None else wishes.stride
     for shape in dict.fromkeys(kernel.shape for kernel in kernels.values()):
@@ -141,7 +141,7 @@ def _kernels(values: NDArray[np.float64], wishes: Wishes, out: Path) -> Iterator
     yield _written(picture, out / "kernels.png")
 
 
-def _step(values: NDArray[np.float64], wishes: Wishes, place: tuple[int, int], out: Path) -> Iterator[str]:
+def _step(values: NDArray[np.float64], wishes: ConvolveOptions, place: tuple[int, int], out: Path) -> Iterator[str]:
     ((name, kernel), *_) = _named(wishes.kernels or ["sobel_vertical"]).items()
     stride = 1 if wishes.stride is None else wishes.stride
     words: dict[str, Any] = {"stride": stride, "padding": wishes.padding, "dilation": wishes.dilation}

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from opsin.data.source import Split
 from opsin.errors import UserError
-from opsin.training.feature_extraction import Extractor
+from opsin.inference.inputs import SPLITS, InputImages, Which, open_images
 from opsin.inference.linear_probe import HeadName, fit_head
-from opsin.inference.inputs import SPLITS, Images, Which, open_images
-from opsin.inference.trained_model import Learned, find_learned
-from opsin.commands.train import quieten
-from opsin.runs.directory import write_atomically
+from opsin.inference.trained_model import TrainedModel, load_trained_model
+from opsin.runs.atomic import write_atomically
+from opsin.training.feature_extraction import Extractor
+from opsin.training.quiet_logging import quieten
 
 Format = Literal["npz", "parquet"]
 
@@ -119,7 +119,7 @@ def embed(
     quieten(True)
     if image_size is not None and image_size < 1:
         raise UserError(f"--image-size {image_size}: the side of an image has at least one pixel")
-    learned = find_learned(name, image_size)
+    learned = load_trained_model(name, image_size)
     images = open_images(learned, words)
     extractor = learned.extractor(images.trainer)
     out = out or images.out
@@ -136,7 +136,7 @@ def embed(
     return lines
 
 
-def embeddings(learned: Learned, images: Images, extractor: Extractor, split: str) -> Embeddings:
+def embeddings(learned: TrainedModel, images: InputImages, extractor: Extractor, split: str) -> Embeddings:
     """What a network makes of a split: `Network.embed` of the evaluation transform, to half precision."""
     part = images.part(split)
     vectors = learned.outputs(part, extractor, images.cache_dir).read(np.arange(len(part)), 0).astype(np.float32)
@@ -162,7 +162,12 @@ def joined(parts: Sequence[Embeddings]) -> Embeddings:
 
 
 def _fit(
-    name: HeadName, found: dict[Split, Embeddings], out: Path, learned: Learned, images: Images, extractor: Extractor
+    name: HeadName,
+    found: dict[Split, Embeddings],
+    out: Path,
+    learned: TrainedModel,
+    images: InputImages,
+    extractor: Extractor,
 ) -> list[str]:
     """Fit a head, write `head.json` (and `head.npz`), and say what was measured."""
     train, val, test = ((found[split].vectors, found[split].targets) for split in SPLITS)

@@ -15,8 +15,8 @@ from rich.text import Text
 from opsin.data.cache.files import progress
 from opsin.errors import UserError
 from opsin.inference.image_paths import find_images
-from opsin.inference.predictor import Answer, open_predictor
 from opsin.inference.prediction_writers import Format, Write, open_table, printable, ranked
+from opsin.inference.predictor import Answer, open_predictor
 
 SHOWN = 20
 """Rows of the table in the terminal."""

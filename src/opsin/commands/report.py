@@ -9,23 +9,24 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from opsin.training import build
-from opsin.evaluation.confusion import confident_mistakes
-from opsin.config import Composed
+from opsin.config import RunConfig
 from opsin.data import ImageDataModule
 from opsin.data.augmentation.augmentation import Augmentation
 from opsin.data.loader.batch_loader import batch_key
 from opsin.data.source import Split
 from opsin.errors import UserError
-from opsin.interpretability.attribution import gradcam
-from opsin.interpretability.kernels import first_kernels, kernel_pictures
-from opsin.interpretability.eval_context import as_input, chosen_stage, probing
-from opsin.inference.trained_model import find_learned
-from opsin.models import Network
-from opsin.visualization.images import Pixels, grid, overlaid, shown, write_png
-from opsin.runs.predictions import Predictions, read_predictions, softmax
+from opsin.evaluation.confusion import confident_mistakes
 from opsin.evaluation.report.pictures import index_file, pictures_folder
-from opsin.runs.directory import RunDirectory, write_atomically
+from opsin.inference.trained_model import load_trained_model
+from opsin.interpretability.attribution import gradcam
+from opsin.interpretability.eval_context import as_input, chosen_stage, eval_context
+from opsin.interpretability.kernels import first_kernels, kernel_pictures
+from opsin.models import Network
+from opsin.runs.atomic import write_atomically
+from opsin.runs.directory import RunDirectory
+from opsin.runs.predictions import Predictions, read_predictions, softmax
+from opsin.training import build
+from opsin.visualization.images import Pixels, grid, overlaid, shown, write_png
 
 MISTAKES, ANSWERS = 12, 3
 SAMPLES, VIEWS = 6, 5
@@ -61,10 +62,10 @@ def illustrate_again(run: RunDirectory) -> Path:
     Raises:
         UserError: It has no checkpoint or no predictions, or its images have changed or are gone.
     """
-    plan, recorded = build.plan(Composed.load(run)), build.recorded_data(run)
+    plan, recorded = build.plan(RunConfig.load(run)), build.recorded_data(run)
     data = build.data(plan, facts=recorded)
     build.check_same_data(data, recorded)
-    network = find_learned(str(run.path)).network
+    network = load_trained_model(str(run.path)).network
     try:
         predictions = read_predictions(run, "test")
     except UserError:
@@ -101,7 +102,7 @@ def _mistakes(folder: Path, data: ImageDataModule, network: Network, predictions
 def _maps(network: Network, inputs: Tensor, classes: Tensor) -> tuple[Tensor | None, str | None, str | None]:
     """Grad-CAMs `(N, H, W)` and their stage; or none of both, and why."""
     try:
-        with probing(network) as still:
+        with eval_context(network) as still:
             stage = chosen_stage(still, as_input(still, inputs[:1]), None)
         return gradcam(network, inputs, classes, stage), stage, None
     except UserError as error:

@@ -1,34 +1,32 @@
 """The story of a run: check, build, fit on train, select on val, test the best checkpoint once, record."""
 
 import logging
-import warnings
 from pathlib import Path
-from typing import Any, Literal
 
 import lightning as L
-from lightning.fabric.utilities.warnings import PossibleUserWarning
 
-from opsin.inference import teacher
-from opsin.training import build
-from opsin.training import recording
-from opsin.training.callbacks import Checkpoints
-from opsin.training.module import load_network
-from opsin.training.gather import collect
-from opsin.config import Composed, is_spawned
+from opsin.config import RunConfig
 from opsin.data import ImageDataModule
-from opsin.training.tensorboard import TensorBoard
+from opsin.inference import teacher
 from opsin.models import Network, summarise, summary_text
-from opsin.runs.predictions import Predictions, predictions_file, read_predictions
-from opsin.training.distributed.processes import Processes
 from opsin.runs.directory import RunDirectory
-from opsin.training.trainer import use_threads
+from opsin.runs.predictions import Predictions, predictions_file, read_predictions
+from opsin.runs.rank import is_spawned
+from opsin.training import build, recording
+from opsin.training.callbacks import Checkpoints
+from opsin.training.distributed.processes import Processes
+from opsin.training.freezing import FreezingCallback
+from opsin.training.gather import collect
+from opsin.training.hardware import use_threads
+from opsin.training.module import load_network
+from opsin.training.quiet_logging import quieten
+from opsin.training.tensorboard import TensorBoard
 from opsin.training.tuning import settle_batch_size
-from opsin.training.freezing import Unfreezing
 
 log = logging.getLogger(__name__)
 
 
-def train(composed: Composed) -> float:
+def train(composed: RunConfig) -> float:
     """Train and test what a config describes, and record everything in its run directory.
 
     Args:
@@ -47,7 +45,7 @@ def train(composed: Composed) -> float:
     with (
         run.claimed(writes),
         run.record(writes, forget=recording.OUTCOME) as record,
-        recording.Clock(record) as clock,
+        recording.PhaseTimer(record) as clock,
         Processes(run) as processes,
     ):
         if writes:
@@ -71,7 +69,7 @@ def train(composed: Composed) -> float:
         if checkpoint:
             load_network(network, checkpoint)  # what is cached is what is gone on with
         layout = build.layout(plan, network)
-        unfreezing = Unfreezing(build.timeline(plan, network))
+        unfreezing = FreezingCallback(build.timeline(plan, network))
         record |= recording.provenance(composed, data, network)
         record["weights"] = record.get("weights", "random") if checkpoint else str(loaded or "random")
         record["parameters"] |= recording.by_phase(network, unfreezing.timeline)
@@ -126,41 +124,3 @@ def report(run: RunDirectory, data: ImageDataModule, network: Network, predictio
         write_report(run)
     except Exception as error:
         log.warning("there is no report (%s); python scripts/report.py %s tries again", error, run.path)
-
-
-def evaluate(run: RunDirectory, split: Literal["val", "test"] = "test") -> dict[str, Any]:
-    """Measure the best checkpoint of a run again, from its directory alone, and keep its predictions there.
-
-    Returns:
-        `metrics` as in `recording.json`, and `per_class`.
-    """
-    plan = build.plan(Composed.load(run))
-    quieten(True)
-    use_threads(plan["trainer"].arguments.get("threads", "auto"))
-    L.seed_everything(plan.seed, verbose=False)
-    recorded = build.recorded_data(run)
-    data = build.data(plan, facts=recorded)
-    build.check_same_data(data, recorded)
-    loss = build.loss(plan, data)
-    network, _ = build.network(plan, data, loss.num_logits, pretrained=False)
-    build.layout(plan, network)
-    classifier = build.classifier(plan, data, network, loss, record={})
-    load_network(network, run.best)
-    trainer = build.evaluator(plan, run)
-    measure = trainer.test if split == "test" else trainer.validate
-    measure(classifier, data, verbose=False)
-    collect(classifier.outputs[split], data, split).write(run)
-    return recording.measured(trainer, classifier, data)
-
-
-def quieten(speaks: bool) -> None:
-    """Leave to Opsin's own lines what Lightning says of every run; only the first of several processes speaks."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", message=".*in eval mode at the start of training", category=PossibleUserWarning)
-    warnings.filterwarnings("ignore", message=".*smaller than the logging interval", category=PossibleUserWarning)
-    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec", category=FutureWarning)
-    warnings.filterwarnings("ignore", message=".*sync_dist=True", category=PossibleUserWarning)  # all are the same
-    warnings.filterwarnings("ignore", message="The `srun` command is available", category=PossibleUserWarning)
-    if not speaks:
-        logging.getLogger("opsin").setLevel(logging.WARNING)

@@ -7,11 +7,11 @@ import traceback
 import warnings
 from dataclasses import replace
 
-from opsin.config import Composed
+from opsin.commands.train import train
+from opsin.config import RunConfig
 from opsin.errors import Interrupted, UserError
 from opsin.training.distributed.environment import launched
 from opsin.training.distributed.processes import has_told, is_lost_connection, where_to_join
-from opsin.commands.train import train
 
 
 def join() -> None:
@@ -24,7 +24,7 @@ def join() -> None:
     code, run = 1, None
     try:
         run, resumes = where_to_join()
-        train(replace(Composed.load(run), resumes=resumes))
+        train(replace(RunConfig.load(run), resumes=resumes))
         code = 0
     except Interrupted as stop:
         code = 128 + stop.signal if launched() else 0  # process 0 ends with that code itself

@@ -10,10 +10,10 @@ import yaml
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from opsin.config import run_config
-from opsin.config.yaml_files import in_words, load
-from opsin.config.suggestions import hint
 from opsin.config.resume import from_saved
-from opsin.config.run_config import Composed, Origin, plain
+from opsin.config.run_config import ConfigOrigin, RunConfig, plain
+from opsin.config.suggestions import hint
+from opsin.config.yaml_files import in_words, load
 from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory, new_run_path
 
@@ -21,7 +21,7 @@ PATHS = ("data_dir", "datamodule.path", "model.weights", "model.teacher")
 """Keys that may hold a path: a run directory must mean the same from wherever it is read."""
 
 
-def from_hydra(config: DictConfig) -> Composed:
+def from_hydra(config: DictConfig) -> RunConfig:
     """What Hydra composed for the job that runs now; on resume, the run's own config with the new values in it.
 
     Raises:
@@ -33,7 +33,7 @@ def from_hydra(config: DictConfig) -> Composed:
     run = RunDirectory(Path(hydra.runtime.output_dir))
     words = list(hydra.overrides.task)
     if config.resume and run.config.exists():
-        begun = len(Composed.load(run).origin.overrides)
+        begun = len(RunConfig.load(run).origin.overrides)
         return from_saved(run, words[begun:] if config.resume != "auto" else [])
     if config.resume not in (None, "auto"):
         place = RunDirectory.of(config.resume).path  # raises where Hydra made a new directory because this is none
@@ -58,7 +58,7 @@ def discard_empty_run() -> None:
             folder.rmdir()
 
 
-def compose(words: Sequence[str], run: Path | None = None) -> Composed:
+def compose(words: Sequence[str], run: Path | None = None) -> RunConfig:
     """What `python train.py WORDS` would compose, for scripts, notebooks and tests.
 
     Args:
@@ -99,7 +99,7 @@ def is_of_a_sweep(word: str) -> bool:
     return word.lstrip("+~").split("=")[0].split(".")[0] in OF_A_SWEEP
 
 
-def _composed(config: DictConfig, hydra: Any, run: RunDirectory) -> Composed:
+def _composed(config: DictConfig, hydra: Any, run: RunDirectory) -> RunConfig:
     choices = {key: value for key, value in hydra.runtime.choices.items() if not key.startswith("hydra/")}
     for word in hydra.overrides.task:
         if is_of_a_sweep(word):
@@ -113,8 +113,8 @@ def _composed(config: DictConfig, hydra: Any, run: RunDirectory) -> Composed:
         value = OmegaConf.select(config, key, throw_on_missing=False)
         if isinstance(value, str) and (key == "data_dir" or Path(value).expanduser().exists()):
             OmegaConf.update(config, key, str(Path(value).expanduser().resolve()))
-    origin = Origin(run_config.CONFIGS, choices, list(hydra.overrides.task))
-    return Composed(plain(config), OmegaConf.to_yaml(config), origin, run)
+    origin = ConfigOrigin(run_config.CONFIGS, choices, list(hydra.overrides.task))
+    return RunConfig(plain(config), OmegaConf.to_yaml(config), origin, run)
 
 
 def multirun_words(arguments: Sequence[str]) -> list[str] | None:

@@ -6,15 +6,16 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from opsin.config.run_config import Composed
+from opsin.config.run_config import RunConfig
 from opsin.errors import UserError
-from opsin.runs.directory import RunDirectory, check_writable, find_runs, new_run_path
+from opsin.runs.atomic import check_writable
+from opsin.runs.directory import RunDirectory, find_runs, new_run_path
 
 KEPT = ("model.", "distillation.", "datamodule.image_size", "datamodule.mean", "datamodule.std", "datamodule.resize")
 """Keys that decide what a run's weights mean: they stay as they were."""
 
 
-def from_saved(run: RunDirectory, words: Sequence[str] = ()) -> Composed:
+def from_saved(run: RunDirectory, words: Sequence[str] = ()) -> RunConfig:
     """A run's own config to go on with, changed by some words such as `trainer.max_epochs=40`.
 
     Raises:
@@ -22,7 +23,7 @@ def from_saved(run: RunDirectory, words: Sequence[str] = ()) -> Composed:
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    saved = Composed.load(run)
+    saved = RunConfig.load(run)
     words = [word for word in words if not word.startswith("resume=")]
     _refuse_parts(saved, words)
     overrides = OverridesParser.create().parse_overrides(list(words))
@@ -46,12 +47,12 @@ def expand_resume(words: Sequence[str]) -> list[str]:
     run = RunDirectory(Path(place).expanduser())
     if place in ("auto", "null") or not run.config.exists():
         return list(words)
-    saved = Composed.load(run)
+    saved = RunConfig.load(run)
     _refuse_parts(saved, words)
     return [*saved.origin.overrides, *words]
 
 
-def _refuse_parts(saved: Composed, words: Sequence[str]) -> None:
+def _refuse_parts(saved: RunConfig, words: Sequence[str]) -> None:
     for word in words:
         key = word.lstrip("+~").split("=", 1)[0]
         if key.startswith(KEPT):
@@ -80,7 +81,7 @@ def _run_dir(outputs: str, resume: str | None, words: Sequence[str], *names: str
         words = [word for word in words if word != "resume=auto"]
         for run in find_runs(Path(outputs)):
             same = run.overrides.exists() and words == [
-                word for word in Composed.load(run).origin.overrides if word != "resume=auto"
+                word for word in RunConfig.load(run).origin.overrides if word != "resume=auto"
             ]
             if same and run.read_result().get("status") != "finished":
                 return str(run.path.absolute())

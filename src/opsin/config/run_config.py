@@ -1,6 +1,5 @@
 """A composed config: plain values, where each was set, and the run directory that goes with it."""
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,14 +10,15 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from opsin.errors import UserError
-from opsin.runs.directory import RunDirectory, write_atomically
+from opsin.runs.atomic import write_atomically
+from opsin.runs.directory import RunDirectory
 
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 """The folder of the config files."""
 
 
 @dataclass(frozen=True)
-class Origin:
+class ConfigOrigin:
     """Where values of a config were set, as far as can be known: to be named in a message.
 
     Attributes:
@@ -69,7 +69,7 @@ def _holds(file: Path, keys: Sequence[str]) -> bool:
 
 
 @dataclass(frozen=True)
-class Composed:
+class RunConfig:
     """A config as it goes into a run.
 
     Attributes:
@@ -82,7 +82,7 @@ class Composed:
 
     tree: dict[str, Any]
     text: str
-    origin: Origin
+    origin: ConfigOrigin
     run: RunDirectory
     resumes: bool = False
 
@@ -96,7 +96,7 @@ class Composed:
             write_atomically(self.run.overrides, OmegaConf.to_yaml(OmegaConf.create(words)))
         write_atomically(self.run.config, self.text)
 
-    def changed(self, values: Mapping[str, Any]) -> "Composed":
+    def changed(self, values: Mapping[str, Any]) -> "RunConfig":
         """The same with other values, by their dotted keys."""
         config = OmegaConf.create(self.text)
         assert isinstance(config, DictConfig)
@@ -105,7 +105,7 @@ class Composed:
         return replace(self, tree=plain(config), text=OmegaConf.to_yaml(config))
 
     @classmethod
-    def load(cls, run: RunDirectory) -> "Composed":
+    def load(cls, run: RunDirectory) -> "RunConfig":
         """What `save` wrote.
 
         Raises:
@@ -118,7 +118,7 @@ class Composed:
             raise UserError(f"{run.config} is damaged ({reason}): put a whole copy of it there") from None
         assert isinstance(config, DictConfig)
         words = read_yaml(run.overrides) if run.overrides.exists() else {"choices": {}, "overrides": []}
-        origin = Origin(None, words["choices"], words["overrides"])
+        origin = ConfigOrigin(None, words["choices"], words["overrides"])
         return cls(plain(config), OmegaConf.to_yaml(config), origin, run, resumes=True)
 
 
@@ -141,23 +141,3 @@ def plain(config: DictConfig) -> dict[str, Any]:
 def read_yaml(path: Path) -> Any:
     """The plain values that a YAML file holds."""
     return OmegaConf.to_container(OmegaConf.load(path))
-
-
-def is_spawned() -> bool:
-    """Whether this process is a further one of a run on several devices; only the first writes."""
-    for rank in ("RANK", "LOCAL_RANK"):  # torchrun numbers its processes, whichever of srun's tasks they are in
-        if os.environ.get(rank):
-            return os.environ[rank] != "0"
-    return os.environ.get("SLURM_STEP_NUM_TASKS", "1") != "1" and os.environ.get("SLURM_PROCID", "0") != "0"
-
-
-def stand_alone() -> None:
-    """Be a process like any other, whoever has started it with others: those of a sweep work side by side.
-
-    Raises:
-        UserError: it is torchrun, which starts the processes of one run.
-    """
-    if os.environ.get("RANK"):
-        raise UserError("torchrun starts the processes of one run, and --multirun those of many: leave torchrun out")
-    for name in ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"):
-        os.environ.pop(name, None)

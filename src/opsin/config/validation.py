@@ -18,7 +18,7 @@ from typing import Any, get_args, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
-from opsin.config import Origin
+from opsin.config.run_config import ConfigOrigin
 from opsin.errors import UserError
 
 ALLOWED_TARGETS = (
@@ -74,7 +74,7 @@ def check(
     tree: Mapping[str, Any],
     sections: Mapping[str, Section],
     top: type[BaseModel],
-    origin: Origin | None = None,
+    origin: ConfigOrigin | None = None,
 ) -> tuple[dict[str, Any], BaseModel]:
     """Hold a composed config against what it may contain, as a whole.
 
@@ -91,7 +91,7 @@ def check(
         UserError: names every key that is unknown, missing, of a wrong type or out of range, where it was set,
             and the nearest valid name.
     """
-    checker = _Checker(sections, top, origin or Origin())
+    checker = _Checker(sections, top, origin or ConfigOrigin())
     nodes: dict[str, Any] = {}
     for key, section in sections.items():
         value = tree.get(key)
@@ -112,7 +112,7 @@ def check(
 class _Checker:
     """Collects every problem of one config, so that a person mends them in one go."""
 
-    def __init__(self, sections: Mapping[str, Section], top: type[BaseModel], origin: Origin) -> None:
+    def __init__(self, sections: Mapping[str, Section], top: type[BaseModel], origin: ConfigOrigin) -> None:
         self.problems: list[str] = []
         self._sections = sections
         self._top = top

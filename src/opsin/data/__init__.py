@@ -1,7 +1,7 @@
 """Images from any source, decoded once, served in whole batches, augmented on the accelerator."""
 
 from opsin.data.augmentation.augmentation import Augmentation
-from opsin.data.loader.batch_loader import Batch
 from opsin.data.datamodule import ImageDataModule
+from opsin.data.loader.batch_loader import Batch
 
 __all__ = ["Augmentation", "Batch", "ImageDataModule"]

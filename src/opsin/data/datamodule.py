@@ -12,20 +12,20 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from opsin.data.loader.batch_loader import Batch, BatchLoader
 from opsin.data.cache.feature_store import FeaturePart
-from opsin.data.statistics import kept_moments
-from opsin.data.loader.samplers import Sampler
-from opsin.data.subset import Division, Part, divide
-from opsin.data.cache.uncached_images import PassingStore
+from opsin.data.cache.image_store import OnBadImage, Store, open_store, store_key
+from opsin.data.cache.uncached_images import UncachedStore
+from opsin.data.loader.batch_loader import Batch, BatchLoader
 from opsin.data.loader.device_cache import OnDevice
-from opsin.data.loader.fetcher import Serving, to_device
+from opsin.data.loader.fetcher import BatchFetcher, to_device
+from opsin.data.loader.samplers import Sampler
+from opsin.data.preprocessing import Interpolation, Preprocess, Resize
+from opsin.data.shards.prefetch import check_folds, streaming
 from opsin.data.shards.sharded_images import ShardImages
 from opsin.data.shards.sharded_store import ShardStore
-from opsin.data.shards.prefetch import check_folds, streaming
 from opsin.data.source import Source, Split
-from opsin.data.cache.image_store import OnBadImage, Store, open_store, store_key
-from opsin.data.preprocessing import Interpolation, Preprocess, Resize
+from opsin.data.statistics import channel_statistics
+from opsin.data.subset import SplitOptions, Subset, split_train
 from opsin.errors import UserError
 
 Pixels = Annotated[int, Field(ge=1)]
@@ -124,14 +124,14 @@ class ImageDataModule(L.LightningDataModule):
         self._eval_batch_size = eval_batch_size
         self.sampler: Sampler = sampler
         split_seed = seed if split_seed is None else split_seed
-        self.division = Division(val_fraction, test_fraction, train_fraction, num_folds, fold, split_seed)
+        self.division = SplitOptions(val_fraction, test_fraction, train_fraction, num_folds, fold, split_seed)
         self.resize: Resize = resize
         self.interpolation: Interpolation = interpolation or "bilinear"
         self.on_bad_image: OnBadImage = on_bad_image
         self.keeps_decoded = True
-        self.parts: dict[Split, Part] = {}
+        self.parts: dict[Split, Subset] = {}
         self._stores: dict[Split, Store] = {}
-        self._serving = Serving(on_device)
+        self._serving = BatchFetcher(on_device)
         self._preprocess: Preprocess | None = None
 
     def __str__(self) -> str:
@@ -149,7 +149,7 @@ class ImageDataModule(L.LightningDataModule):
         """Open the stores that a stage needs, and divide the images; `None` is every stage."""
         needed = self._needed(stage)
         if "train" in needed and "train" not in self.parts:
-            parts = divide(
+            parts = split_train(
                 self._open("train"),
                 self._open("val") if "val" in needed else None,
                 has_test="test" in self.source.splits,
@@ -160,7 +160,7 @@ class ImageDataModule(L.LightningDataModule):
                 self._add(split, part)
             check_folds(parts["train"], self.division)
         if "test" in needed and "test" not in self.parts:
-            self._add("test", Part.whole(self._open("test")))
+            self._add("test", Subset.whole(self._open("test")))
 
     @property
     def eval_batch_size(self) -> int:
@@ -176,12 +176,12 @@ class ImageDataModule(L.LightningDataModule):
         if self._preprocess is None:
             mean, std = self._mean, self._std
             if mean is None or std is None:
-                measured_mean, measured_std = kept_moments(self.part("train"), self.cache_dir)
+                measured_mean, measured_std = channel_statistics(self.part("train"), self.cache_dir)
                 mean, std = mean or measured_mean, std or measured_std
             self._preprocess = Preprocess(mean, std, self.channels)
         return self._preprocess
 
-    def part(self, split: Split) -> Part:
+    def part(self, split: Split) -> Subset:
         """The images of a split; opens them where that has not been done."""
         if split not in self.parts:
             self.setup(_STAGE[split])
@@ -312,12 +312,12 @@ class ImageDataModule(L.LightningDataModule):
             if isinstance(images, ShardImages):
                 self._stores[split] = ShardStore(images, *fit)
             elif not self.keeps_decoded:
-                self._stores[split] = PassingStore(images, *fit, on_bad_image=self.on_bad_image)
+                self._stores[split] = UncachedStore(images, *fit, on_bad_image=self.on_bad_image)
             else:
                 self._stores[split] = open_store(images, *fit, cache_dir=self.cache_dir, on_bad_image=self.on_bad_image)
         return self._stores[split]
 
-    def _add(self, split: Split, part: Part) -> None:
+    def _add(self, split: Split, part: Subset) -> None:
         """Take a part on, unless a class is missing that must not be: carving alone may leave one out."""
         found = np.bincount(part.targets, minlength=len(self.source.classes))
         missing = [name for name, count in zip(self.source.classes, found, strict=True) if not count]

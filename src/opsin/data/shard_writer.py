@@ -12,15 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from opsin.data.datamodule import ImageDataModule
 from opsin.data.cache.files import progress
-from opsin.data.statistics import kept_moments
-from opsin.data.subset import Part
-from opsin.data.shards.s3 import StorageOptions
+from opsin.data.datamodule import ImageDataModule
 from opsin.data.shards.index import NAME, ROWS, Encoding, Fit, Index, Rows, Shard, ShardedSplit, digest
-from opsin.data.shards.storage import Folder, Place, open_place
 from opsin.data.shards.reader import OpenShard
+from opsin.data.shards.s3 import StorageOptions
+from opsin.data.shards.storage import LocalStorage, Storage, open_place
 from opsin.data.source import ArrayImages, EncodedImages, Split
+from opsin.data.statistics import channel_statistics
+from opsin.data.subset import Subset
 from opsin.errors import UserError
 
 Indices = NDArray[np.int64]
@@ -71,7 +71,7 @@ def write_shards(data: ImageDataModule, out: str, form: Form, options: StorageOp
         raise UserError(f"The images of {source.name} are arrays and no files: write them with --encoding raw.")
     mean, std = source.mean, source.std
     if mean is None or std is None:
-        measured = kept_moments(parts["train"], data.cache_dir)
+        measured = channel_statistics(parts["train"], data.cache_dir)
         mean, std = mean or measured[0], std or measured[1]
     random = np.random.RandomState(data.division.seed)  # whose stream is promised never to change
     splits: dict[Split, ShardedSplit] = {}
@@ -86,7 +86,7 @@ def write_shards(data: ImageDataModule, out: str, form: Form, options: StorageOp
 
 
 def _write_split(
-    writer: Callable[[str, int], Any], place: Place, split: Split, part: Part, order: Indices, form: Form
+    writer: Callable[[str, int], Any], place: Storage, split: Split, part: Subset, order: Indices, form: Form
 ) -> ShardedSplit:
     shards: list[Shard] = []
     targets = part.targets
@@ -117,7 +117,7 @@ def _write_split(
     return ShardedSplit(part.origin, original, digest(packed), tuple(shards))
 
 
-def _encoded(part: Part, order: Indices, form: Form) -> Iterator[Any]:
+def _encoded(part: Subset, order: Indices, form: Form) -> Iterator[Any]:
     """Each image as it is written: pixels ``(H, W, C)``, or the bytes of a file ``(B,)``, uint8.
 
     Arrays both: items of plain `bytes` litdata lays out in another way, in which no image can be read alone.
@@ -133,7 +133,7 @@ def _encoded(part: Part, order: Indices, form: Form) -> Iterator[Any]:
                 yield from pool.map(lambda pixels: _jpeg(pixels, form.quality), part.read(positions))
 
 
-def _file(part: Part, position: int) -> NDArray[np.uint8]:
+def _file(part: Subset, position: int) -> NDArray[np.uint8]:
     store, row = part.find(position)
     assert isinstance(store.images, EncodedImages)
     return np.frombuffer(store.images.encoded(int(store.kept[row])), np.uint8)
@@ -146,9 +146,9 @@ def _jpeg(pixels: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
     return np.frombuffer(file.getvalue(), np.uint8)
 
 
-def _workplace(place: Place) -> tempfile.TemporaryDirectory[str]:
+def _workplace(place: Storage) -> tempfile.TemporaryDirectory[str]:
     """A folder for the shard that is being written: on the disk where it stays, if it stays here."""
-    if not isinstance(place, Folder):
+    if not isinstance(place, LocalStorage):
         return tempfile.TemporaryDirectory(prefix="opsin-shards-")
     try:
         place.root.mkdir(parents=True, exist_ok=True)
@@ -157,7 +157,7 @@ def _workplace(place: Place) -> tempfile.TemporaryDirectory[str]:
         raise UserError(f"Shards cannot be written to {place}: {error.strerror}.") from error
 
 
-def _put(place: Place, name: str, content: bytes) -> None:
+def _put(place: Storage, name: str, content: bytes) -> None:
     with _workplace(place) as folder:
         file = Path(folder) / "file"
         file.write_bytes(content)

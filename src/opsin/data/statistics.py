@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from opsin.data.subset import Part
 from opsin.data.stratify import Indices
+from opsin.data.subset import Subset
 
 Moments = tuple[tuple[float, ...], tuple[float, ...]]
 
 
-def kept_moments(part: Part, folder: Path) -> Moments:
+def channel_statistics(part: Subset, folder: Path) -> Moments:
     """Mean and standard deviation per channel of a part's pixels, measured unless they were before.
 
     They are kept beside the stores that the part draws from, under a digest of those stores and of the choice among

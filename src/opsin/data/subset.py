@@ -3,41 +3,19 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from opsin.data.cache.files import gather
+from opsin.data.cache.image_store import Origin, Store
 from opsin.data.source import Split
 from opsin.data.stratify import Indices, carve, folds, subsample
-from opsin.data.cache.image_store import Origin, Store
 from opsin.errors import UserError
 
 
-class Stored(Protocol):
-    """Rows of one shape and type, taken by index."""
-
-    def __len__(self) -> int:
-        """The number of rows."""
-
-    def take(self, rows: Indices) -> NDArray[Any]:
-        """A new array of some rows."""
-
-
-def gather(stores: Sequence[Stored], index: Indices) -> NDArray[Any]:
-    """A new array of some rows ``(B, ...)`` of one store, or of two laid end to end."""
-    if len(stores) == 1:
-        return stores[0].take(index)
-    first, second = stores
-    in_first = index < len(first)
-    left, right = first.take(index[in_first]), second.take(index[~in_first] - len(first))
-    rows = np.empty((len(index), *left.shape[1:]), left.dtype)
-    rows[in_first], rows[~in_first] = left, right
-    return rows
-
-
 @dataclass(frozen=True)
-class Part:
+class Subset:
     """The images of one split: a choice among the images of some stores laid end to end.
 
     Attributes:
@@ -51,7 +29,7 @@ class Part:
     origin: Origin
 
     @classmethod
-    def whole(cls, store: Store) -> "Part":
+    def whole(cls, store: Store) -> "Subset":
         """All images of a store, as the source gives them."""
         return cls((store,), np.arange(len(store)), store.origin)
 
@@ -99,13 +77,13 @@ class Part:
             digest.update(store.identify(rows))
         return digest.hexdigest()
 
-    def choose(self, index: Indices, origin: Origin) -> "Part":
+    def choose(self, index: Indices, origin: Origin) -> "Subset":
         """The images at some positions of this part."""
-        return Part(self.stores, self.index[index], origin)
+        return Subset(self.stores, self.index[index], origin)
 
 
 @dataclass(frozen=True)
-class Division:
+class SplitOptions:
     """How the training images are divided.
 
     Attributes:
@@ -129,9 +107,9 @@ class Division:
             raise UserError(f"fold={self.fold} does not exist: num_folds={self.num_folds} counts from 0.")
 
 
-def divide(
-    train: Store, val: Store | None, *, has_test: bool, division: Division, classes: Sequence[str]
-) -> dict[Split, Part]:
+def split_train(
+    train: Store, val: Store | None, *, has_test: bool, division: SplitOptions, classes: Sequence[str]
+) -> dict[Split, Subset]:
     """Train and val, and test where the source does not bring it.
 
     Test is carved first, so it does not depend on folds and fractions of the others.
@@ -143,19 +121,19 @@ def divide(
         division: What is carved, and how.
         classes: Names of the classes, for messages.
     """
-    parts: dict[Split, Part] = {}
-    rest = Part.whole(train)
+    parts: dict[Split, Subset] = {}
+    rest = Subset.whole(train)
     if not has_test:
         kept, carved = carve(rest.targets, division.test_fraction, division.seed)
         rest, parts["test"] = rest.choose(kept, "given"), rest.choose(carved, "carved")
     if division.num_folds is not None:
         if val is not None:
-            rest = Part((train, val), np.append(rest.index, len(train) + np.arange(len(val))), "given")
+            rest = Subset((train, val), np.append(rest.index, len(train) + np.arange(len(val))), "given")
         held_out = folds(rest.targets, division.num_folds, division.seed, classes)[division.fold]
         kept = np.setdiff1d(np.arange(len(rest)), held_out)
         rest, parts["val"] = rest.choose(kept, "given"), rest.choose(held_out, "carved")
     elif val is not None:
-        parts["val"] = Part.whole(val)
+        parts["val"] = Subset.whole(val)
     else:
         kept, carved = carve(rest.targets, division.val_fraction, division.seed)
         rest, parts["val"] = rest.choose(kept, "given"), rest.choose(carved, "carved")

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from opsin.evaluation.confidence_intervals import Interval, t_interval
 from opsin.errors import UserError
+from opsin.evaluation.confidence_intervals import Interval, t_interval
 
 __all__ = ["Comparison", "bootstrap_difference", "mcnemar", "t_interval"]
 

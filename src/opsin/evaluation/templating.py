@@ -25,7 +25,7 @@ def render(template: str, **values: Any) -> str:
 @cache
 def _environment() -> Environment:
     environment = Environment(
-        loader=PackageLoader("opsin.evaluation.report"),
+        loader=PackageLoader("opsin.evaluation"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

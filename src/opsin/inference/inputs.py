@@ -7,16 +7,16 @@ from typing import Any, Literal, get_args
 
 import lightning as L
 
-from opsin.training import build
-from opsin.config import Composed, compose, from_saved
+from opsin.config import RunConfig, compose, from_saved
 from opsin.data import ImageDataModule
-from opsin.data.subset import Part
+from opsin.data.cache.image_store import open_store
 from opsin.data.datasets import loose_images
 from opsin.data.source import Split
-from opsin.data.cache.image_store import open_store
+from opsin.data.subset import Subset
 from opsin.errors import UserError
-from opsin.inference.trained_model import Learned
+from opsin.inference.trained_model import TrainedModel
 from opsin.runs.directory import RunDirectory
+from opsin.training import build
 
 Which = Literal["train", "val", "test", "all"]
 
@@ -26,8 +26,8 @@ OWN_INPUT = ("image_size", "mean", "std", "resize", "interpolation")
 
 
 @dataclass(frozen=True)
-class Images:
-    """Images to embed.
+class InputImages:
+    """InputImages to embed.
 
     Attributes:
         name: Of the dataset or the folder.
@@ -40,7 +40,7 @@ class Images:
 
     name: str
     classes: tuple[str, ...]
-    part: Callable[[Any], Part]
+    part: Callable[[Any], Subset]
     cache_dir: Path
     trainer: L.Trainer
     out: Path
@@ -58,7 +58,7 @@ class Images:
         raise UserError(f"{self.name} has no class folders, so nothing is known of labels and splits: take --split all")
 
 
-def open_images(learned: Learned, words: Sequence[str] = ()) -> Images:
+def open_images(learned: TrainedModel, words: Sequence[str] = ()) -> InputImages:
     """The images that some words name, to be served as a network has learned to see them.
 
     Args:
@@ -92,7 +92,7 @@ def open_images(learned: Learned, words: Sequence[str] = ()) -> Images:
     )
 
 
-def _own(run: RunDirectory, words: Sequence[str]) -> Images:
+def _own(run: RunDirectory, words: Sequence[str]) -> InputImages:
     composed, recorded = from_saved(run, words), build.recorded_data(run)
     plan = build.plan(composed)
     data = build.data(plan, facts=recorded)
@@ -100,17 +100,17 @@ def _own(run: RunDirectory, words: Sequence[str]) -> Images:
     return _images(data, build.evaluator(plan, run), run.path / "embeddings")
 
 
-def _of_data(learned: Learned, composed: Composed) -> Images:
+def _of_data(learned: TrainedModel, composed: RunConfig) -> InputImages:
     plan = build.plan(composed)
     data = build.data(plan, facts=learned.input())
     return _images(data, build.evaluator(plan, composed.run), _place(learned, composed, data.source.name))
 
 
-def _images(data: ImageDataModule, trainer: L.Trainer, out: Path) -> Images:
-    return Images(data.source.name, tuple(data.source.classes), data.part, data.features_dir, trainer, out)
+def _images(data: ImageDataModule, trainer: L.Trainer, out: Path) -> InputImages:
+    return InputImages(data.source.name, tuple(data.source.classes), data.part, data.features_dir, trainer, out)
 
 
-def _folder(learned: Learned, folder: str, words: Sequence[str]) -> Images:
+def _folder(learned: TrainedModel, folder: str, words: Sequence[str]) -> InputImages:
     channels: Literal[1, 3] = 1 if learned.channels == 1 else 3
     loose = loose_images(folder, channels)
     place = Path(folder).expanduser().resolve()
@@ -123,10 +123,10 @@ def _folder(learned: Learned, folder: str, words: Sequence[str]) -> Images:
     store = open_store(loose, learned.size, learned.resize, learned.interpolation, cache_dir=cache / "stores")
     trainer = build.evaluator(build.plan(composed), composed.run)
     out = _place(learned, composed, place.name)
-    return Images(place.name, (), lambda _: Part.whole(store), cache / "features", trainer, out)
+    return InputImages(place.name, (), lambda _: Subset.whole(store), cache / "features", trainer, out)
 
 
-def _place(learned: Learned, composed: Composed, images: str) -> Path:
+def _place(learned: TrainedModel, composed: RunConfig, images: str) -> Path:
     """The folder for embeddings of images that are not a run's own: named by them."""
     run = RunDirectory(Path(learned.name))
     if run.config.is_file():

@@ -11,16 +11,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from opsin.training import build
 from opsin.config import from_saved
-from opsin.data.decode import BadImage
 from opsin.data.cache.image_store_builder import cores
+from opsin.data.decode import BadImage
 from opsin.errors import UserError
-from opsin.inference.trained_model import Learned, find_learned
-from opsin.training.loss import class_logits
-from opsin.runs.predictions import softmax
+from opsin.inference.trained_model import TrainedModel, load_trained_model
+from opsin.models.network import class_logits
 from opsin.runs.directory import RunDirectory
-from opsin.training.trainer import lay_out
+from opsin.runs.predictions import softmax
+from opsin.training import build
+from opsin.training.hardware import lay_out
 
 Pixels = NDArray[np.uint8]
 
@@ -67,7 +67,7 @@ class Predictor:
         UserError: The network has no classes, or the batch is empty.
     """
 
-    def __init__(self, learned: Learned, trainer: L.Trainer, batch_size: int | None = None) -> None:
+    def __init__(self, learned: TrainedModel, trainer: L.Trainer, batch_size: int | None = None) -> None:
         if learned.classes is None:
             raise UserError(
                 f"{learned.name} has no classes of its own: predictions need a run directory, such as outputs/latest"
@@ -167,7 +167,7 @@ def open_predictor(run: str | Path, words: Sequence[str] = (), batch_size: int |
     Raises:
         UserError: There is no such run, it has no checkpoint yet, or no classes.
     """
-    learned = find_learned(str(run))
+    learned = load_trained_model(str(run))
     directory = RunDirectory(Path(learned.name))
     if not directory.config.is_file():
         raise UserError(f"{run} has no classes of its own: predictions need a run directory, such as outputs/latest")

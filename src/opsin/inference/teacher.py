@@ -3,13 +3,13 @@
 import lightning as L
 import torch
 
-from opsin.training import build
 from opsin.data import Augmentation, ImageDataModule
 from opsin.data.source import Split
-from opsin.training.distillation import Distillation, DistillationWeights
 from opsin.errors import UserError
-from opsin.inference.trained_model import find_learned
+from opsin.inference.trained_model import load_trained_model
 from opsin.models import Network
+from opsin.training import build
+from opsin.training.distillation import Distillation, DistillationWeights
 
 SPLITS: tuple[Split, Split] = ("train", "val")
 
@@ -32,7 +32,7 @@ def distillation(plan: build.Plan, data: ImageDataModule, network: Network, trai
             f"monitor.metric={metric} is of a head that learns nothing where distillation.labels=0 and "
             "distillation.logits=0: set monitor.metric=val/loss and monitor.mode=min"
         )
-    teacher = find_learned(name, weights.image_size, "model.teacher=")
+    teacher = load_trained_model(name, weights.image_size, "model.teacher=")
     if weights.logits and (teacher.classes is None or list(teacher.classes) != list(data.source.classes)):
         raise UserError(
             f"distillation.logits={weights.logits:g}: the teacher {name} tells other classes apart than those of "

@@ -12,27 +12,27 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from opsin.training import build
+from opsin.config import RunConfig
 from opsin.config.validation import resolve_target
-from opsin.config import Composed
-from opsin.data.decode import decode_image
 from opsin.data.cache.feature_store import FeaturePart
-from opsin.data.subset import Part
-from opsin.data.source import Channels
 from opsin.data.cache.image_store import Indices, Store, decode_again, store_key
+from opsin.data.decode import decode_image
 from opsin.data.preprocessing import Interpolation, Preprocess, Resize, fit_image
+from opsin.data.source import Channels
+from opsin.data.subset import Subset
 from opsin.errors import UserError
-from opsin.training.feature_extraction import Extractor, extract
 from opsin.models import Network, load_weights
 from opsin.models.weights import KINDS, UnreachableError, known_weights
 from opsin.runs.directory import RunDirectory, find_runs
+from opsin.training import build
+from opsin.training.feature_extraction import Extractor, extract
 
 NAMED = sorted(set(KINDS["imagenet"]) - {"timm"})
 """The networks whose name alone says which ImageNet weights are meant."""
 
 
 @dataclass(frozen=True)
-class Learned:
+class TrainedModel:
     """A network that has learned, and the images it wants.
 
     Attributes:
@@ -100,7 +100,7 @@ class Learned:
             vectors=True,
         )
 
-    def outputs(self, part: Part, extractor: Extractor, cache_dir: Path) -> FeaturePart:
+    def outputs(self, part: Subset, extractor: Extractor, cache_dir: Path) -> FeaturePart:
         """What it makes of the images of a split, `(N, D)`; those that are missing in the cache are computed now.
 
         The images are the evaluation transform at its own size, whatever size they are served at otherwise.
@@ -139,7 +139,7 @@ class Learned:
         return store_key(store.images, self.size, self.resize, self.interpolation)
 
 
-def find_learned(name: str, image_size: int | None = None, place: str = "") -> Learned:
+def load_trained_model(name: str, image_size: int | None = None, place: str = "") -> TrainedModel:
     """A network that has learned, by its name: a run directory, or a network of Opsin's that has ImageNet weights.
 
     Args:
@@ -174,18 +174,18 @@ def find_learned(name: str, image_size: int | None = None, place: str = "") -> L
             )
             raise UserError(f"{error.__cause__} {offline}") from error
         raise
-    return Learned(name, network, None, size, weights.mean, weights.std, 3, "squash", weights.interpolation)
+    return TrainedModel(name, network, None, size, weights.mean, weights.std, 3, "squash", weights.interpolation)
 
 
-def _of_run(run: RunDirectory, image_size: int | None) -> Learned:
-    plan, recorded = build.plan(Composed.load(run)), build.recorded_data(run)
+def _of_run(run: RunDirectory, image_size: int | None) -> TrainedModel:
+    plan, recorded = build.plan(RunConfig.load(run)), build.recorded_data(run)
     if not run.best.is_file():
         raise UserError(f"{run.path} has not come to the end of its first epoch: python train.py resume={run.path}")
     size = (image_size, image_size) if image_size else tuple(recorded["image_size"])
     loss = plan["loss"].build(class_counts=recorded["class_counts"]["train"])
     network = plan["model"].build(num_logits=loss.num_logits, in_channels=recorded["channels"], image_size=size)
     loaded = load_weights(network, str(run.path))
-    return Learned(
+    return TrainedModel(
         str(run.path),
         network,
         recorded["classes"] if loaded.head else None,  # a flattening head fits one size of image only

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from opsin.errors import UserError
-from opsin.interpretability.eval_context import as_input, probing
+from opsin.interpretability.eval_context import as_input, eval_context
 from opsin.models import Network
 
 BLOCK = 32
@@ -51,7 +51,7 @@ def activations(network: Network, images: Tensor, names: Sequence[str] | None = 
         UserError: There is no such stage or layer, or what it gives is no map.
     """
     found: dict[str, list[Tensor]] = {}
-    with probing(network) as still, torch.no_grad():
+    with eval_context(network) as still, torch.no_grad():
         modules = layers(still, names)
         for block in torch.split(images, BLOCK):
             last: dict[str, Tensor] = {}
@@ -91,7 +91,7 @@ def dead(network: Network, images: Tensor) -> dict[str, Dead]:
             values = output.amax(dim=(0, 2, 3)).float().cpu()
             largest[name] = torch.maximum(largest[name], values) if name in largest else values
 
-    with probing(network) as still, torch.no_grad():
+    with eval_context(network) as still, torch.no_grad():
         rectified = {name: part for name, part in layers(still).items() if isinstance(part, RECTIFIERS)}
         with listening(rectified, hear):
             for block in torch.split(images, BLOCK):

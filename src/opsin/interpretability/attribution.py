@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from opsin.errors import UserError
-from opsin.interpretability.eval_context import as_input, as_targets, chosen_stage, class_scores, probing
+from opsin.interpretability.eval_context import as_input, as_targets, chosen_stage, class_scores, eval_context
 from opsin.models.network import Network
 
 Method = Literal["gradcam", "cam", "integrated_gradients", "occlusion"]
@@ -102,7 +102,7 @@ def channel_maps(
     Raises:
         UserError: There is no such stage, or it has no maps.
     """
-    with probing(network) as still:
+    with eval_context(network) as still:
         images, targets = as_input(still, image[None]), as_targets(still, torch.tensor([target]))
         maps, gradients = _maps_and_gradients(still, images, targets, chosen_stage(still, images, stage))
         weights = gradients[0].mean((1, 2)).float().cpu()
@@ -263,7 +263,7 @@ def _in_blocks(
     full: float = 1.0,
 ) -> Tensor:
     size = (images.shape[2], images.shape[3])
-    with probing(network) as still:
+    with eval_context(network) as still:
         heats = [torch.zeros(0, *size)]
         for start in range(0, len(images), block):
             some = slice(start, start + block)

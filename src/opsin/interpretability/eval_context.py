@@ -12,7 +12,7 @@ from opsin.models.network import Network
 
 
 @contextmanager
-def probing(network: nn.Module) -> Iterator[Network]:
+def eval_context(network: nn.Module) -> Iterator[Network]:
     """Within, the network is in `eval()`, runs as plain PyTorch and in its own precision, and gradients can be had.
 
     It is taken out of DDP and `torch.compile`, of which the latter would compile once more for every shape; the

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from opsin.errors import UserError
 from opsin.interpretability.attribution import BLOCK
-from opsin.interpretability.eval_context import as_input, as_targets, probing
-from opsin.training.loss import class_logits
+from opsin.interpretability.eval_context import as_input, as_targets, eval_context
+from opsin.models.network import class_logits
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +73,7 @@ def faithfulness(
     if tuple(heat.shape) != shape:
         raise UserError(f"maps of shape {tuple(heat.shape)} do not fit images of shape {tuple(images.shape)}")
     draws = torch.Generator().manual_seed(seed)
-    with probing(network) as still, torch.no_grad():
+    with eval_context(network) as still, torch.no_grad():
         classes, fractions = as_targets(still, targets), torch.linspace(0, 1, steps + 1)
         deletion, insertion = torch.zeros(len(images), steps + 1), torch.zeros(len(images), steps + 1)
         for i, (image, marks) in enumerate(zip(images, heat, strict=True)):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from opsin.errors import UserError
 from opsin.interpretability.activations import RECTIFIERS, layers, listening, place_of
-from opsin.interpretability.eval_context import probing
+from opsin.interpretability.eval_context import eval_context
 from opsin.models import Network
 
 BLOCK = 8
@@ -96,7 +96,7 @@ def ascend(
         raise UserError("gradient ascent takes steps >= 1, upscalings >= 0, factor >= 1, and an odd blur")
     climb = _Climb(steps, upscalings, factor, blur, lr)
     noise = torch.empty(1, channels_in, *size).uniform_(*NOISE, generator=torch.Generator().manual_seed(seed))
-    with probing(network) as still:
+    with eval_context(network) as still:
         eye = _Eye(still, step, mean, std)
         with eye.open():
             eye.check(channels, noise)

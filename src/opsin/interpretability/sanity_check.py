@@ -12,9 +12,8 @@ from scipy.stats import permutation_test, spearmanr
 from torch import Tensor, nn
 
 from opsin.interpretability.attribution import BLOCK, attribute
-from opsin.interpretability.eval_context import as_input, probing
-from opsin.training.loss import class_logits
-from opsin.models.network import Network
+from opsin.interpretability.eval_context import as_input, eval_context
+from opsin.models.network import Network, class_logits
 
 Attribute = Callable[[Network, Tensor, Tensor], Tensor]
 """Network, images and targets to maps `(N, H, W)`."""
@@ -108,7 +107,7 @@ def randomisation_check(
     """
     make: Attribute = partial(attribute, method=method, stage=stage) if isinstance(method, str) else method
     draws = torch.Generator().manual_seed(seed)
-    with probing(network) as still:
+    with eval_context(network) as still:
         original = make(still, images, targets)
         probabilities, classes = _probabilities(still, images), targets.cpu().numpy()
         changed = copy.deepcopy(still)

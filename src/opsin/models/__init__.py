@@ -3,23 +3,8 @@
 torchvision and timm are imported when a network of theirs is built, not before.
 """
 
-from opsin.models.scratch.cnn import (
-    cats_dogs_cnn,
-    cnn_batchnorm,
-    cnn_deep,
-    cnn_flatten,
-    cnn_gap,
-    cnn_plain,
-    lenet5,
-    lenet_relu,
-    mlp,
-    simple_cnn,
-)
 from opsin.models.load_weights import LoadedWeights, load_weights
 from opsin.models.network import Network, Trainable
-from opsin.models.scratch.resnet import mini_resnet
-from opsin.models.scratch.strided_cnn import strided_cats_dogs, strided_cnn
-from opsin.models.summary.model_summary import Summary, summarise, summary_table, summary_text
 from opsin.models.pretrained.timm import efficientnet_lite0, timm
 from opsin.models.pretrained.torchvision import (
     convnext_tiny,
@@ -33,6 +18,21 @@ from opsin.models.pretrained.torchvision import (
     vgg16,
     vgg19,
 )
+from opsin.models.scratch.cnn import (
+    cats_dogs_cnn,
+    cnn_batchnorm,
+    cnn_deep,
+    cnn_flatten,
+    cnn_gap,
+    cnn_plain,
+    lenet5,
+    lenet_relu,
+    mlp,
+    simple_cnn,
+)
+from opsin.models.scratch.resnet import mini_resnet
+from opsin.models.scratch.strided_cnn import strided_cats_dogs, strided_cnn
+from opsin.models.summary.model_summary import Summary, summarise, summary_table, summary_text
 from opsin.models.weights import Weights, weights_facts
 
 __all__ = [

@@ -7,7 +7,8 @@ from typing import Annotated, ClassVar
 from pydantic import ConfigDict, Field
 
 from opsin.errors import UserError
-from opsin.models import LoadedWeights, Network, Trainable, load_weights
+from opsin.models.load_weights import LoadedWeights, load_weights
+from opsin.models.network import Network, Trainable
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Phase:
 
 
 @dataclass(frozen=True)
-class Timeline:
+class FreezeSchedule:
     """What of one network trains in which epoch: a function of the epoch alone, so that a run can go on anywhere.
 
     Attributes:
@@ -68,7 +69,7 @@ class Timeline:
 
 
 @dataclass(frozen=True)
-class Transfer:
+class FineTuning:
     """How a network takes up what another has learned.
 
     Attributes:
@@ -122,7 +123,7 @@ class Transfer:
                 f"let it train longer, begin sooner, or leave it out ({key}=null)"
             )
 
-    def timeline(self, network: Network, max_epochs: int | None = None) -> Timeline:
+    def timeline(self, network: Network, max_epochs: int | None = None) -> FreezeSchedule:
         """What of this network trains when.
 
         Raises:
@@ -137,7 +138,7 @@ class Transfer:
                 if stage not in trained:
                     names = [name for name in stages if name in trained or name == stage]
                     phases.append(Phase(phases[-1].epoch + self.unfreeze_every, names))
-            return Timeline(stages, tuple(phases), max_epochs)
+            return FreezeSchedule(stages, tuple(phases), max_epochs)
         phases = [Phase(0, list(network.stages_of(self.trainable)))]
         for number, phase in enumerate(self.phases or []):
             try:
@@ -145,7 +146,7 @@ class Transfer:
             except UserError as error:
                 message = str(error).replace("model.trainable", f"model.phases[{number}].trainable")
                 raise UserError(message) from None
-        return Timeline(stages, tuple(phases), max_epochs)
+        return FreezeSchedule(stages, tuple(phases), max_epochs)
 
     def apply(self, network: Network, pretrained: bool = True) -> LoadedWeights | None:
         """Load the weights, unless they come from elsewhere, and freeze what does not train from the first epoch on."""

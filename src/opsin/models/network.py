@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from opsin.errors import UserError
 from opsin.models.auxiliary_head import Auxiliary
@@ -216,3 +217,8 @@ def _learns(step: nn.Module) -> bool:
 def sequential(**modules: nn.Module) -> nn.Sequential:
     """Return the modules as one, run in the order given, each under its own name."""
     return nn.Sequential(OrderedDict(modules))
+
+
+def class_logits(logits: Tensor) -> Tensor:
+    """Logits `(N, C)` whose softmax are the class probabilities; one logit z becomes the pair (0, z)."""
+    return F.pad(logits, (1, 0)) if logits.shape[1] == 1 else logits

@@ -15,6 +15,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from opsin.errors import Interrupted, UserError
+from opsin.runs.atomic import write_atomically
 
 CLAIM_S = 10.0
 """Seconds that a process waits for one that was killed to be gone."""
@@ -168,23 +169,6 @@ class RunDirectory:
             new.replace(link)
 
 
-def check_writable(folder: Path, key: str) -> None:
-    """See to it that a folder can be written to, or made; nothing is made yet.
-
-    Args:
-        folder: where files will go.
-        key: what sets it, for the message.
-
-    Raises:
-        UserError: it cannot.
-    """
-    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-    if not there.is_dir():
-        raise UserError(f"{key}={folder}: {there} is a file, and no folder; set {key} to a folder to write to")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise UserError(f"{key}={folder}: {there} cannot be written to; set {key} to a folder that you may write to")
-
-
 def new_run_path(outputs: str | Path, *names: str) -> Path:
     """A fresh `outputs/<date>/<time>_<names>_<id>`; the id tells runs apart that start in the same second."""
     now = datetime.now()
@@ -201,13 +185,3 @@ def find_runs(folder: Path) -> list[RunDirectory]:
         key=lambda run: run.config.stat().st_mtime,
         reverse=True,
     )
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file so that at every moment the old or the new one is whole."""
-    part = path.with_name(f".{path.name}.part")
-    with part.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from opsin.config import Composed
-from opsin.runs.directory import RunDirectory, write_atomically
-from opsin.sweeps.table import Row
+from opsin.config import RunConfig
+from opsin.runs.atomic import write_atomically
+from opsin.runs.directory import RunDirectory
+from opsin.sweeps.table import TrialRow
 from opsin.sweeps.trials import Direction
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ ELSEWHERE = ("data_dir", "output_dir", "resume", "report", "test")
 """Keys that say where things lie and what is done after training, and nothing about the recipe."""
 
 
-def winners(rows: Sequence[Row], direction: Direction) -> list[Row]:
+def winners(rows: Sequence[TrialRow], direction: Direction) -> list[TrialRow]:
     """The runs of the best recipe: one, or several that differ by seed or fold and are judged by their mean.
 
     A recipe takes part with as many complete repetitions as any other has.
@@ -29,7 +30,7 @@ def winners(rows: Sequence[Row], direction: Direction) -> list[Row]:
         rows: of all trials.
         direction: of the first objective, which decides.
     """
-    recipes: dict[str, list[Row]] = {}
+    recipes: dict[str, list[TrialRow]] = {}
     for row in rows:
         if row.values:
             recipes.setdefault(row.recipe, []).append(row)
@@ -46,7 +47,7 @@ def write_best(folder: Path, run: RunDirectory) -> list[str]:
 
     It holds the whole config of the run, so that later changes of other files do not touch it.
     """
-    saved = Composed.load(run)
+    saved = RunConfig.load(run)
     config = OmegaConf.create(saved.text)
     assert isinstance(config, DictConfig)
     for key in ELSEWHERE:

@@ -9,9 +9,9 @@ from opsin.config import compose_raw
 from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory
 from opsin.sweeps.launchers.base import Job
-from opsin.sweeps.settings import Sweep
 from opsin.sweeps.search_space import Listed, Space
-from opsin.sweeps.table import Row
+from opsin.sweeps.settings import Sweep
+from opsin.sweeps.table import TrialRow
 from opsin.sweeps.trials import Trial, Trials
 
 OF_EVERY_RUN = {"test": "false", "report": "false"}
@@ -74,7 +74,7 @@ class Jobs:
             return 1
 
 
-def of_winner(row: Row) -> Job:
+def of_winner(row: TrialRow) -> Job:
     """The job that reads the test images for a run that has ended, and writes its report."""
     return Job(row.number, (f"resume={row.run.path}", "test=true", "report=true"), row.run)
 

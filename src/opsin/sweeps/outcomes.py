@@ -5,7 +5,8 @@ import signal
 from collections.abc import Sequence
 from typing import Any
 
-from opsin.runs.directory import RunDirectory, write_atomically
+from opsin.runs.atomic import write_atomically
+from opsin.runs.directory import RunDirectory
 from opsin.sweeps.launchers.base import Exit, Job
 from opsin.sweeps.trials import Direction, Outcome
 

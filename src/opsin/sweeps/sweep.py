@@ -9,18 +9,17 @@ from omegaconf import OmegaConf
 from pydantic import BaseModel
 from rich.console import Console
 
+from opsin.config import CONFIGS, ConfigOrigin, compose_raw, is_of_a_sweep
 from opsin.config.validation import Node, Section, check
-from opsin.config import CONFIGS, Origin, compose_raw, is_of_a_sweep
 from opsin.errors import Interrupted
-from opsin.sweeps import best_run
-from opsin.sweeps import table
-from opsin.sweeps.sweep_directory import sweep_directory
+from opsin.sweeps import best_run, table
 from opsin.sweeps.jobs import Jobs, of_winner
 from opsin.sweeps.launchers.base import Handle, Job, Launcher
 from opsin.sweeps.outcomes import directions
 from opsin.sweeps.runner import POLL_S, Runner, Stop
-from opsin.sweeps.settings import Sweep
 from opsin.sweeps.search_space import read_space
+from opsin.sweeps.settings import Sweep
+from opsin.sweeps.sweep_directory import sweep_directory
 from opsin.sweeps.trials import Trials
 from opsin.sweeps.workers import Worker
 
@@ -56,7 +55,7 @@ def sweep(words: Sequence[str]) -> int:
         launcher: Launcher = engine.build()
         done = trials.ended()
         _announce(console, folder, trials, done, launcher, worker.others())
-        with table.Board(console, space, metric, trials.total, done, launcher.slots) as board:
+        with table.ProgressTable(console, space, metric, trials.total, done, launcher.slots) as board:
             runner = Runner(
                 launcher,
                 trials,
@@ -99,7 +98,7 @@ def _checked(words: Sequence[str]) -> tuple[Sweep, Node, str]:
     config = compose_raw(words)
     tree = {key: OmegaConf.to_container(config[key], resolve=True) for key in SECTIONS}
     choices = {key: value for key, value in config.hydra.runtime.choices.items() if key in SECTIONS}
-    nodes, _ = check(tree, SECTIONS, _NoMore, Origin(CONFIGS, choices, list(words)))
+    nodes, _ = check(tree, SECTIONS, _NoMore, ConfigOrigin(CONFIGS, choices, list(words)))
     return nodes["sweep"].build(), nodes["launcher"], choices["sweep"]
 
 
@@ -135,7 +134,7 @@ def _announce(
     console.print("\n".join(lines), markup=False, soft_wrap=True)
 
 
-def _close(console: Console, folder: Path, trials: Trials, rows: Sequence[table.Row]) -> None:
+def _close(console: Console, folder: Path, trials: Trials, rows: Sequence[table.TrialRow]) -> None:
     """What to do next."""
     lines = []
     if open_ := sum(row.state in ("running", "waiting") for row in rows):

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from opsin.errors import UserError
-from opsin.runs.directory import check_writable, write_atomically
+from opsin.runs.atomic import check_writable, write_atomically
 from opsin.sweeps.settings import Sweep
 
 EXTENDED = ("name", "trials", "retry_failed")

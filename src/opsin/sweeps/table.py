@@ -14,7 +14,8 @@ from rich.live import Live
 from rich.table import Table
 
 from opsin.evaluation.comparison.run_records import REPEATS
-from opsin.runs.directory import RunDirectory, write_atomically
+from opsin.runs.atomic import write_atomically
+from opsin.runs.directory import RunDirectory
 from opsin.sweeps.outcomes import directions
 from opsin.sweeps.runner import Running
 from opsin.sweeps.search_space import Space
@@ -33,7 +34,7 @@ def console() -> Console:
     return found if found.is_terminal else Console(width=PLAIN_WIDTH, highlight=False)
 
 
-class Board:
+class ProgressTable:
     """The runs under way: a live table on a terminal, elsewhere a line for each run that ends.
 
     Args:
@@ -53,7 +54,7 @@ class Board:
         self._drawn = 0.0
         self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
 
-    def __enter__(self) -> "Board":
+    def __enter__(self) -> "ProgressTable":
         if self._live:
             self._live.start()
         return self
@@ -117,7 +118,7 @@ def read_history(run: RunDirectory) -> list[dict[str, str]]:
 
 
 @dataclass(frozen=True)
-class Row:
+class TrialRow:
     """A trial in the last table.
 
     Attributes:
@@ -148,7 +149,7 @@ class Row:
         return "" if value is None else f"{value:.4f}"
 
 
-def read_rows(folder: Path, trials: Trials, space: Space) -> list[Row]:
+def read_rows(folder: Path, trials: Trials, space: Space) -> list[TrialRow]:
     """Every trial of a sweep, the best first; of several objectives, by the first."""
     states = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
     rows = []
@@ -161,17 +162,17 @@ def read_rows(folder: Path, trials: Trials, space: Space) -> list[Row]:
         recipe = space.varied(trial.params, without=REPEATS) if known else ""
         values = tuple(trial.values) if state == "complete" else ()
         reason = str(trial.user_attrs.get("reason", ""))
-        rows.append(Row(trial.number, words, shown, recipe, state, values, reason, run, run.read_result()))
+        rows.append(TrialRow(trial.number, words, shown, recipe, state, values, reason, run, run.read_result()))
     sign = 1 if trials.directions[0] == "minimize" else -1
     return sorted(rows, key=lambda row: (not row.values, sign * row.values[0] if row.values else 0.0, row.number))
 
 
-def tell(rows: Sequence[Row], objectives: Sequence[str], folder: Path, console: Console) -> None:
+def tell(rows: Sequence[TrialRow], objectives: Sequence[str], folder: Path, console: Console) -> None:
     """Print the table and the reasons of what failed, and write all rows to `sweep.csv`."""
     metrics = [name for name in ("val/acc", "test/acc") if name not in objectives]
     header = ["trial", "words", *objectives, *metrics, "epochs", "seconds", "state", "run"]
 
-    def cells(row: Row, words: str) -> list[str]:
+    def cells(row: TrialRow, words: str) -> list[str]:
         seconds = (row.result.get("seconds") or {}).get("total")
         return [
             str(row.number),

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Literal
 
 from filelock import FileLock
 
-from opsin.sweeps.study import open_storage, quieten_optuna
-from opsin.sweeps.settings import Sweep
 from opsin.sweeps.search_space import Dimension, Listed, Space, Value
+from opsin.sweeps.settings import Sweep
+from opsin.sweeps.study import open_storage, quieten_optuna
 from opsin.sweeps.workers import Worker
 
 if TYPE_CHECKING:

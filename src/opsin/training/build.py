@@ -12,21 +12,22 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 from torch.optim import Optimizer
 
-from opsin.training.callbacks import Checkpoints
+from opsin.config import RunConfig
 from opsin.config.validation import Node, Section, check
-from opsin.training.module import Classifier
-from opsin.config import Composed
 from opsin.data import Augmentation, ImageDataModule
-from opsin.training.distillation import Distillation, DistillationWeights
 from opsin.errors import UserError
-from opsin.training.feature_cache import FeatureCache
-from opsin.training.loss import ClassificationLoss
 from opsin.models import LoadedWeights, Network, Weights, weights_facts
-from opsin.training.optim import parameter_groups
+from opsin.models.fine_tuning import FineTuning, FreezeSchedule
 from opsin.runs.directory import RunDirectory
-from opsin.training.trainer import Layout, lay_out, make_trainer
-from opsin.models.fine_tuning import Timeline, Transfer
-from opsin.training.freezing import Unfreezing
+from opsin.training.callbacks import Checkpoints
+from opsin.training.distillation import Distillation, DistillationWeights
+from opsin.training.feature_cache import FeatureCache
+from opsin.training.freezing import FreezingCallback
+from opsin.training.hardware import Layout, lay_out
+from opsin.training.loss import ClassificationLoss
+from opsin.training.module import Classifier
+from opsin.training.optim import parameter_groups
+from opsin.training.trainer import make_trainer
 
 INPUT_FACTS = ("image_size", "mean", "std", "interpolation")
 """What pretrained weights say about the images that they expect."""
@@ -73,7 +74,7 @@ def _given(*names: str) -> frozenset[str]:
 SECTIONS = {
     "datamodule": Section(beside=ImageDataModule, given_beside=_given("source", "augmentation", "seed", "channels")),
     "model": Section(
-        beside=Transfer,
+        beside=FineTuning,
         given=_given("num_logits", "in_channels", "image_size"),
     ),
     "augmentation": Section(given=_given("num_classes")),
@@ -116,7 +117,7 @@ class Plan:
         return list(self.nodes[section].values())
 
 
-def plan(composed: Composed) -> Plan:
+def plan(composed: RunConfig) -> Plan:
     """Check a composed config as a whole, before anything is loaded.
 
     Raises:
@@ -130,9 +131,11 @@ def plan(composed: Composed) -> Plan:
             f"monitor.mode={mode} would take the worst epoch for the best: {metric} needs monitor.mode={better}"
         )
     if not any(node.call is Checkpoints for node in nodes["callbacks"].values()):
-        raise UserError("callbacks: a run needs opsin.training.callbacks.Checkpoints, because the best epoch is what is tested")
+        raise UserError(
+            "callbacks: a run needs opsin.training.callbacks.Checkpoints, because the best epoch is what is tested"
+        )
     if epochs := nodes["trainer"].arguments.get("max_epochs"):
-        Transfer(**nodes["model"].beside).check_length(epochs)
+        FineTuning(**nodes["model"].beside).check_length(epochs)
     return Plan(nodes, declared.seed, declared.test, declared.report)
 
 
@@ -141,7 +144,7 @@ def data(plan: Plan, facts: Mapping[str, Any] | None = None) -> ImageDataModule:
 
     Args:
         plan: the checked config.
-        facts: what a finished run recorded about its data, or `Learned.input`; the images are made as they say.
+        facts: what a finished run recorded about its data, or `TrainedModel.input`; the images are made as they say.
     """
     node = plan["datamodule"]
     source = node.build()
@@ -212,12 +215,12 @@ def network(
     """
     node = plan["model"]
     built = node.build(num_logits=num_logits, in_channels=data.channels, image_size=data.image_size)
-    return built, Transfer(**node.beside).apply(built, pretrained)
+    return built, FineTuning(**node.beside).apply(built, pretrained)
 
 
-def timeline(plan: Plan, network: Network) -> Timeline:
+def timeline(plan: Plan, network: Network) -> FreezeSchedule:
     """What of a network trains in which epoch of this run."""
-    return Transfer(**plan["model"].beside).timeline(network, plan["trainer"].arguments.get("max_epochs"))
+    return FineTuning(**plan["model"].beside).timeline(network, plan["trainer"].arguments.get("max_epochs"))
 
 
 def classifier(
@@ -233,7 +236,7 @@ def classifier(
 
     def optimizer(network: nn.Module) -> Optimizer:
         node = plan["optimizer"]
-        transfer = Transfer(**plan["model"].beside)
+        transfer = FineTuning(**plan["model"].beside)
         groups = parameter_groups(
             network,
             backbone_lr_factor=transfer.backbone_lr_factor,
@@ -266,7 +269,7 @@ def classifier(
 
 
 def trainer(
-    plan: Plan, run: RunDirectory, resume_step: int | None = None, unfreezing: Unfreezing | None = None
+    plan: Plan, run: RunDirectory, resume_step: int | None = None, unfreezing: FreezingCallback | None = None
 ) -> L.Trainer:
     """The trainer of a run, with its callbacks and loggers."""
     callbacks = [node.build(run=run) for node in plan.many("callbacks")]

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from opsin.training.loss import class_logits
+from opsin.models.network import class_logits
 
 Weight = Annotated[float, Field(ge=0)]
 

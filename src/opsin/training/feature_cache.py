@@ -14,14 +14,14 @@ from pydantic import Field
 from torch import Tensor
 
 from opsin.data import Augmentation, ImageDataModule
-from opsin.data.loader.batch_loader import batch_key
 from opsin.data.cache.feature_store import FeaturePart
-from opsin.data.subset import Part
-from opsin.data.source import Split
 from opsin.data.cache.image_store import Store
+from opsin.data.loader.batch_loader import batch_key
+from opsin.data.source import Split
+from opsin.data.subset import Subset
 from opsin.errors import UserError
-from opsin.training.feature_extraction import Extractor, View, extract
 from opsin.models import Network
+from opsin.training.feature_extraction import Extractor, View, extract
 
 Indices = NDArray[np.int64]
 
@@ -125,7 +125,7 @@ def cacheable_step(network: Network, never_trained: Sequence[str]) -> str | None
     return network.embedding_step
 
 
-def _extract(data: ImageDataModule, extractor: Extractor, part: Part, views: int) -> FeaturePart:
+def _extract(data: ImageDataModule, extractor: Extractor, part: Subset, views: int) -> FeaturePart:
     """The features of a split: of its images as they are, or of so many augmented views of each."""
     facts: dict[str, Any] = {
         "mean": list(data.preprocess.mean),

@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from opsin.data.cache.feature_store import FeaturePart, FeatureStore, open_features
-from opsin.data.subset import Part
 from opsin.data.cache.image_store import Store
+from opsin.data.subset import Subset
 from opsin.models import Network
 from opsin.models.fingerprint import digest
 from opsin.models.network import as_embedding
 
 VERSION = 1
-"""Part of every feature store's name: raise it when the same network would give other features."""
+"""Subset of every feature store's name: raise it when the same network would give other features."""
 
 BLOCK = 64
 """Images that are computed at once, always so many: what an image gives must not depend on those beside it."""
@@ -95,7 +95,7 @@ def weights_digest(modules: Iterable[nn.Module]) -> str:
 
 
 def extract(
-    part: Part,
+    part: Subset,
     extractor: Extractor,
     views: Sequence[View],
     facts: Sequence[dict[str, Any]],

@@ -1,4 +1,4 @@
-"""Unfreezing over time, and the proof that what was frozen stayed as it was."""
+"""FreezingCallback over time, and the proof that what was frozen stayed as it was."""
 
 import logging
 from collections.abc import Collection, Iterable
@@ -12,9 +12,9 @@ from torch.optim import Optimizer
 
 from opsin.errors import UserError
 from opsin.models import Network
+from opsin.models.fine_tuning import FreezeSchedule, Phase
 from opsin.models.fingerprint import digest
 from opsin.training.distributed.fsdp import Sharded, is_sharded, whole
-from opsin.models.fine_tuning import Phase, Timeline
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ RATES = ("lr", "initial_lr", "max_lr", "min_lr")
 """Where a parameter group and torch's schedules keep learning rates."""
 
 
-class Unfreezing(L.Callback):
+class FreezingCallback(L.Callback):
     """Lets each stage train when its time has come, and sees to it that it stands still until then.
 
     What trains, and by how much rates are multiplied, follows from the epoch alone. Every frozen stage is held to
@@ -39,7 +39,7 @@ class Unfreezing(L.Callback):
         untouched: the stages that trained in no epoch up to the last one; filled when training ends.
     """
 
-    def __init__(self, timeline: Timeline) -> None:
+    def __init__(self, timeline: FreezeSchedule) -> None:
         self.timeline = timeline
         self.verified = False
         self.untouched: tuple[str, ...] = ()

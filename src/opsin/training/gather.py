@@ -9,7 +9,7 @@ from torch import Tensor
 
 from opsin.data import ImageDataModule
 from opsin.data.source import Split
-from opsin.training.loss import class_logits
+from opsin.models.network import class_logits
 from opsin.runs.predictions import Predictions
 
 T = TypeVar("T")

@@ -70,8 +70,3 @@ class ClassificationLoss(nn.Module):
             return losses.mean()  # as torch's cross_entropy does for class probabilities
         total: Tensor = losses.sum() / torch.where(positive > 0.5, positive_weight, negative_weight).sum()
         return total
-
-
-def class_logits(logits: Tensor) -> Tensor:
-    """Logits `(N, C)` whose softmax are the class probabilities; one logit z becomes the pair (0, z)."""
-    return F.pad(logits, (1, 0)) if logits.shape[1] == 1 else logits

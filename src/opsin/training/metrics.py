@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection, SumMetric
 from torchmetrics.classification import MulticlassAUROC, MulticlassCalibrationError, MulticlassConfusionMatrix
 
-from opsin.training.loss import class_logits
+from opsin.models.network import class_logits
 
 FLUSH_AFTER = 8192
 """Images gathered before the metrics are updated: one update costs as much as several steps of a small network."""

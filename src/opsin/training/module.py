@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from opsin.training.callbacks.base import epoch_metrics
-from opsin.training.gather import of_all_processes
-from opsin.training.distillation import Distillation
 from opsin.errors import UserError
+from opsin.models.network import Network, as_embedding
+from opsin.training.callbacks.base import epoch_metrics
+from opsin.training.distillation import Distillation
+from opsin.training.gather import of_all_processes
 from opsin.training.loss import ClassificationLoss
 from opsin.training.metrics import SplitMetrics
-from opsin.models.network import Network, as_embedding
 
 OptimizerFactory = Callable[[nn.Module], Optimizer]
 ScheduleFactory = Callable[[Optimizer, int, int], list[dict[str, Any]]]

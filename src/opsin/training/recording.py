@@ -13,19 +13,19 @@ from typing import Any
 import lightning as L
 import torch
 
+from opsin.config import RunConfig
+from opsin.data import ImageDataModule
+from opsin.models import Network
+from opsin.models.fine_tuning import FreezeSchedule
+from opsin.runs.directory import RunDirectory
 from opsin.training.build import Plan
 from opsin.training.callbacks import Checkpoints, EarlyStopping, Pruning, Throughput
 from opsin.training.callbacks.base import is_metric
-from opsin.training.module import Classifier
-from opsin.config import Composed
-from opsin.data import ImageDataModule
 from opsin.training.distillation import Distillation
-from opsin.training.tensorboard import Value
+from opsin.training.hardware import Layout
 from opsin.training.metrics import per_class
-from opsin.models import Network
-from opsin.runs.directory import RunDirectory
-from opsin.training.trainer import Layout
-from opsin.models.fine_tuning import Timeline
+from opsin.training.module import Classifier
+from opsin.training.tensorboard import Value
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ OUTCOME = ("metrics", "best_epoch", "epochs", "stopped", "pruned", "monitor", "p
 """What a run that goes on has not come to again yet."""
 
 
-class Clock:
+class PhaseTimer:
     """Seconds of each part of a run, and of all, over every process that worked on it and was not killed.
 
     As a context it keeps them in the record however its block ends.
@@ -53,7 +53,7 @@ class Clock:
         self._part = "setup"
         self._since = time.perf_counter()
 
-    def __enter__(self) -> "Clock":
+    def __enter__(self) -> "PhaseTimer":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -68,7 +68,7 @@ class Clock:
         self._part, self._since = part, now
 
 
-def provenance(composed: Composed, data: ImageDataModule, network: Network) -> dict[str, Any]:
+def provenance(composed: RunConfig, data: ImageDataModule, network: Network) -> dict[str, Any]:
     """What is known before the first step."""
     total = sum(p.numel() for p in network.parameters())
     trainable = sum(p.numel() for p in network.parameters() if p.requires_grad)
@@ -83,7 +83,7 @@ def provenance(composed: Composed, data: ImageDataModule, network: Network) -> d
     }
 
 
-def by_phase(network: Network, timeline: Timeline) -> dict[str, Any]:
+def by_phase(network: Network, timeline: FreezeSchedule) -> dict[str, Any]:
     """How many parameters train in each phase of a run; empty where there is one phase only."""
     if len(timeline.phases) == 1:
         return {}
@@ -96,7 +96,7 @@ def by_phase(network: Network, timeline: Timeline) -> dict[str, Any]:
     return {"phases": phases}
 
 
-def hyperparameters(composed: Composed) -> dict[str, Value]:
+def hyperparameters(composed: RunConfig) -> dict[str, Value]:
     """What tells runs apart: the option of each part, and every value by its dotted key."""
     chosen = {name: option for name, option in composed.origin.choices.items() if option}
     told = {key: value for key, value in composed.tree.items() if key not in UNTOLD}

@@ -4,8 +4,8 @@ import html5lib
 import numpy as np
 import pytest
 
-from opsin.errors import UserError
 from opsin.commands.explore.convolution_steps import INPUTS, draw, read_matrix, show, typed
+from opsin.errors import UserError
 from opsin.interpretability.convolution.convolution import KERNELS, convolve, parse_kernel
 
 EDGE = typed(INPUTS["an edge"]())

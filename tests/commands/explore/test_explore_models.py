@@ -4,28 +4,28 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from opsin.errors import UserError
 from opsin.commands.explore import models as module
-from opsin.commands.explore.runs_tab import page_of_runs, report_file
 from opsin.commands.explore.classify_tab import explain
 from opsin.commands.explore.features_tab import activation_picture, kernel_picture
-from opsin.commands.explore.models import Networks
-from opsin.runs.predictions import read_predictions
+from opsin.commands.explore.models import RunModels
+from opsin.commands.explore.runs_tab import page_of_runs, report_file
+from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory
+from opsin.runs.predictions import read_predictions
 
 
 @pytest.fixture(scope="module")
-def networks(digits_run: RunDirectory) -> Networks:
-    return Networks(digits_run.path.parent)
+def networks(digits_run: RunDirectory) -> RunModels:
+    return RunModels(digits_run.path.parent)
 
 
-def test_runs_are_found_by_their_place(networks: Networks) -> None:
+def test_runs_are_found_by_their_place(networks: RunModels) -> None:
     assert list(networks.runs()) == ["run"]
     assert networks.names(with_classes=True) == ["run"]
 
 
 @pytest.mark.parametrize("name", [None, "", "..", "../outputs/run", "/etc", "run/../run", "efficientnet", "latest"])
-def test_nothing_but_runs_is_opened(networks: Networks, name: str | None) -> None:
+def test_nothing_but_runs_is_opened(networks: RunModels, name: str | None) -> None:
     with pytest.raises(UserError, match=r"is no run in|Choose a run"):
         networks.open(name)
 
@@ -37,7 +37,7 @@ def test_a_network_is_opened_once_and_one_at_a_time(
         shutil.copytree(digits_run.path, tmp_path / name)
     opened = []
     monkeypatch.setattr(module, "_open", lambda name, run: opened.append(name) or module.Opened(name, None, run, None))
-    networks = Networks(tmp_path)
+    networks = RunModels(tmp_path)
     for name in ("a", "a", "b", "a"):
         assert networks.open(name).name == name
     assert opened == ["a", "b", "a"]
@@ -46,7 +46,7 @@ def test_a_network_is_opened_once_and_one_at_a_time(
     assert opened == ["a", "b", "a", "a"]
 
 
-def test_probabilities_are_those_of_validation(networks: Networks, digits_run: RunDirectory) -> None:
+def test_probabilities_are_those_of_validation(networks: RunModels, digits_run: RunDirectory) -> None:
     opened = networks.open("run")
     kept = read_predictions(digits_run, "val")
     for position in (0, 5, len(kept) - 1):
@@ -55,7 +55,7 @@ def test_probabilities_are_those_of_validation(networks: Networks, digits_run: R
         np.testing.assert_allclose(list(opened.probabilities(pixels).values()), kept.probabilities[position], atol=1e-6)
 
 
-def test_a_class_is_explained(networks: Networks) -> None:
+def test_a_class_is_explained(networks: RunModels) -> None:
     probabilities, seen, over, text = explain(networks, "run", 3, "gradcam", "the last with maps", "7")
     assert sum(probabilities.values()) == pytest.approx(1)
     assert seen.shape == over.shape
@@ -65,7 +65,7 @@ def test_a_class_is_explained(networks: Networks) -> None:
         explain(networks, "run", None, "gradcam", "", "")
 
 
-def test_inside(networks: Networks) -> None:
+def test_inside(networks: RunModels) -> None:
     opened = networks.open("run")
     picture, text = activation_picture(opened, 0, opened.stages[0])
     assert picture.ndim == 3
@@ -83,7 +83,7 @@ def test_reports_are_opened_from_run_directories_only(digits_run: RunDirectory, 
     (outputs / "day" / "a <b> & 'c'" / "report.html").write_text("a report")
     (outputs / "linked" / "report.html").unlink(missing_ok=True)
     (outputs / "linked" / "report.html").symlink_to(tmp_path / "report.html")
-    networks = Networks(outputs)
+    networks = RunModels(outputs)
     assert report_file(networks, "day/a <b> & 'c'") == outputs / "day" / "a <b> & 'c'" / "report.html"
     for name in ("..", "../", "linked", "day", "", "day/../day/a <b> & 'c'", str(tmp_path), "/etc/passwd"):
         assert report_file(networks, name) is None
@@ -95,4 +95,4 @@ def test_reports_are_opened_from_run_directories_only(digits_run: RunDirectory, 
 
 def test_a_folder_without_runs_says_so(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="There are no runs in"):
-        page_of_runs(Networks(tmp_path), "test/acc")
+        page_of_runs(RunModels(tmp_path), "test/acc")

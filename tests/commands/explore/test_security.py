@@ -2,7 +2,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from opsin.commands.explore.security import POLICY, REPORT_POLICY, Doors
+from opsin.commands.explore.security import POLICY, REPORT_POLICY, LoopbackOnly
 
 HOST = "127.0.0.1:7860"
 
@@ -16,7 +16,7 @@ def client() -> TestClient:
     def everything(path: str) -> str:
         return "behind the doors"
 
-    app.add_middleware(Doors)
+    app.add_middleware(LoopbackOnly)
     return TestClient(app, base_url=f"http://{HOST}")
 
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from opsin.errors import UserError
 from opsin.commands.explore import uploads
 from opsin.commands.explore.uploads import read_picture
+from opsin.errors import UserError
 
 
 def test_a_picture_is_read(tmp_path: Path) -> None:

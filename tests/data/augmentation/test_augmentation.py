@@ -471,7 +471,7 @@ def test_configs(path, channels):
     text = path.read_text()
     settings = yaml.safe_load(text)
     assert text.startswith("# ")
-    assert settings.pop("_target_") == "opsin.data.augmentation.augmentation.Augmentation"
+    assert settings.pop("_target_") == "opsin.data.augmentation.Augmentation"
     hints = get_type_hints(Augmentation.__init__, include_extras=True)
     for name, value in settings.items():
         TypeAdapter(hints[name]).validate_python(value)

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from opsin.data.decode import BadImage
-from opsin.data.source import ArrayImages
 from opsin.data.cache.image_store import open_store, store_key
+from opsin.data.decode import BadImage
 from opsin.data.preprocessing import fit_image
+from opsin.data.source import ArrayImages
 from opsin.errors import UserError
 
 

@@ -17,9 +17,11 @@ import pytest
 from PIL import Image
 
 from opsin.data.datasets import ArrayImages, cifar10, digits, fashion_mnist, mnist
-from opsin.data.datasets import cifar10
-from opsin.data.datasets import mnist
 from opsin.errors import UserError
+
+cifar10_module = sys.modules["opsin.data.datasets.cifar10"]  # not the function
+
+mnist_module = sys.modules["opsin.data.datasets.mnist"]  # not the function
 
 NAMES = tuple(f"{prefix}-{kind}" for prefix in ("train", "t10k") for kind in ("images-idx3-ubyte", "labels-idx1-ubyte"))
 
@@ -93,9 +95,11 @@ def test_data_dir_has_torchvisions_folders(tmp_path: Path) -> None:
 
 
 def test_debians_fashion_mnist_is_found_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert mnist._FASHION_MNIST.elsewhere == (Path("/usr/share/datasets/fashion-mnist"),)
+    assert mnist_module._FASHION_MNIST.elsewhere == (Path("/usr/share/datasets/fashion-mnist"),)
     write_idx(tmp_path / "debian", packed=True)
-    monkeypatch.setattr(idx, "_FASHION_MNIST", replace(mnist._FASHION_MNIST, elsewhere=(tmp_path / "debian",)))
+    monkeypatch.setattr(
+        mnist_module, "_FASHION_MNIST", replace(mnist_module._FASHION_MNIST, elsewhere=(tmp_path / "debian",))
+    )
     assert len(fashion_mnist(data_dir=str(tmp_path), download=False).splits["train"]) == 6
 
 
@@ -279,7 +283,7 @@ def test_the_archive_is_unpacked_once_its_checksum_is_right(tmp_path: Path, monk
         f"{archive} is not whole: its md5 is not c58f30108f718f92721af3b95e74349a. Delete it, then run again."
     )
     digest = subprocess.run(["md5sum", archive], capture_output=True, text=True, check=True).stdout.split()[0]
-    monkeypatch.setattr(cifar, "_ARCHIVE_MD5", digest)
+    monkeypatch.setattr(cifar10_module, "_ARCHIVE_MD5", digest)
     assert len(cifar10(path=str(archive.parent)).splits["train"]) == 15
     archive.unlink()
     assert len(cifar10(path=str(archive.parent)).splits["train"]) == 15
@@ -290,14 +294,14 @@ def test_cifar10_is_downloaded_into_data_dir(tmp_path: Path, monkeypatch: pytest
     with tarfile.open(tmp_path / "cifar-10-python.tar.gz", "w:gz") as members:
         members.add(tmp_path / "cifar-10-batches-py", "cifar-10-batches-py")
     digest = subprocess.run(["md5sum", tmp_path / "cifar-10-python.tar.gz"], capture_output=True, text=True, check=True)
-    monkeypatch.setattr(cifar, "_ARCHIVE_MD5", digest.stdout.split()[0])
-    monkeypatch.setattr(cifar, "_MIRRORS", (f"{tmp_path.as_uri()}/",))
+    monkeypatch.setattr(cifar10_module, "_ARCHIVE_MD5", digest.stdout.split()[0])
+    monkeypatch.setattr(cifar10_module, "_MIRRORS", (f"{tmp_path.as_uri()}/",))
     assert len(cifar10(data_dir=str(tmp_path / "new")).splits["test"]) == 3
     assert len(list((tmp_path / "new" / "cifar-10-batches-py").iterdir())) == 6
 
 
 def test_missing_cifar10(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cifar, "_MIRRORS", ("http://127.0.0.1:1/",))
+    monkeypatch.setattr(cifar10_module, "_MIRRORS", ("http://127.0.0.1:1/",))
     with pytest.raises(UserError) as raised:
         cifar10(data_dir=str(tmp_path))
     assert str(raised.value) == (
@@ -327,9 +331,9 @@ def test_cifar10_as_an_image_folder_keeps_the_order_of_its_classes(tmp_path: Pat
 
 def test_cifar10_facts_are_torchvisions() -> None:
     known = pytest.importorskip("torchvision").datasets.CIFAR10
-    assert known.url == cifar10._MIRRORS[0] + cifar10._ARCHIVE
-    assert (known.base_folder, known.tgz_md5) == (cifar10._FOLDER, cifar10._ARCHIVE_MD5)
-    assert [name for name, _ in known.train_list] == list(cifar10._BATCHES["train"])
+    assert known.url == cifar10_module._MIRRORS[0] + cifar10_module._ARCHIVE
+    assert (known.base_folder, known.tgz_md5) == (cifar10_module._FOLDER, cifar10_module._ARCHIVE_MD5)
+    assert [name for name, _ in known.train_list] == list(cifar10_module._BATCHES["train"])
 
 
 def test_sources_import_nothing_heavy() -> None:

@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,9 +14,10 @@ import numpy as np
 import pytest
 
 from opsin.data.datasets import mnist
-from opsin.data.datasets import mnist
 from opsin.data.datasets.download import DownloadError, fetch, write_whole
 from opsin.errors import UserError
+
+mnist_module = sys.modules["opsin.data.datasets.mnist"]  # not the function
 
 
 class Server:
@@ -125,7 +127,7 @@ def test_mnist_is_fetched_unpacked_and_not_fetched_again(
     for name, content in packed.items():
         server.serve(f"/{name}.gz", content)
     sums = {name: md5(content) for name, content in packed.items()}
-    monkeypatch.setattr(idx, "_MNIST", replace(mnist._MNIST, mirrors=(server.url,), md5=sums))
+    monkeypatch.setattr(mnist_module, "_MNIST", replace(mnist_module._MNIST, mirrors=(server.url,), md5=sums))
     first = mnist(data_dir=str(tmp_path))
     assert sorted(path.name for path in (tmp_path / "MNIST" / "raw").iterdir()) == sorted(packed)
     assert [len(first.splits[split]) for split in ("train", "test")] == [6, 4]
@@ -135,7 +137,7 @@ def test_mnist_is_fetched_unpacked_and_not_fetched_again(
 
 
 def test_without_network_one_message_says_it_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(idx, "_MNIST", replace(mnist._MNIST, mirrors=("http://127.0.0.1:1/",)))
+    monkeypatch.setattr(mnist_module, "_MNIST", replace(mnist_module._MNIST, mirrors=("http://127.0.0.1:1/",)))
     with pytest.raises(UserError) as raised:
         mnist(data_dir=str(tmp_path))
     assert str(raised.value) == (
@@ -152,10 +154,10 @@ def test_without_network_one_message_says_it_all(tmp_path: Path, monkeypatch: py
 def test_addresses_and_checksums_are_torchvisions() -> None:
     torchvision = pytest.importorskip("torchvision")
     for facts, known in (
-        (mnist._MNIST, torchvision.datasets.MNIST),
-        (mnist._FASHION_MNIST, torchvision.datasets.FashionMNIST),
+        (mnist_module._MNIST, torchvision.datasets.MNIST),
+        (mnist_module._FASHION_MNIST, torchvision.datasets.FashionMNIST),
     ):
         assert {f"{name}.gz": digest for name, digest in facts.md5.items()} == dict(known.resources)
         assert facts.mirrors[0] == known.mirrors[0]
         assert known.__name__ == facts.folder.split("/")[0]
-    assert mnist._FASHION_MNIST.classes == tuple(torchvision.datasets.FashionMNIST.classes)
+    assert mnist_module._FASHION_MNIST.classes == tuple(torchvision.datasets.FashionMNIST.classes)

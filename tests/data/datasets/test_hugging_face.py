@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,10 +16,11 @@ import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value
 from PIL import Image as PILImage
 
-from opsin.data.decode import BadImage
 from opsin.data.datasets import cats_vs_dogs, hugging_face
-from opsin.data.datasets import hugging_face
+from opsin.data.decode import BadImage
 from opsin.errors import UserError
+
+hugging_face_module = sys.modules["opsin.data.datasets.hugging_face"]  # not the function
 
 
 @pytest.fixture(autouse=True)
@@ -312,7 +314,7 @@ def test_cats_vs_dogs_comes_from_the_hub(tmp_path: Path, monkeypatch: pytest.Mon
         part = rows([0, 1, 1], ClassLabel(names=["cat", "dog"])).rename_columns({"picture": "image", "label": "labels"})
         return DatasetDict(train=part)
 
-    monkeypatch.setattr(hub, "_hub_trouble", lambda: "")
+    monkeypatch.setattr(hugging_face_module, "_hub_trouble", lambda: "")
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     source = cats_vs_dogs(data_dir=str(tmp_path))
     assert asked == [("microsoft/cats_vs_dogs", None, None)]
@@ -336,7 +338,7 @@ def test_what_the_hub_refuses_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     def load_dataset(*_: object, **__: object) -> DatasetDict:
         raise datasets.exceptions.DatasetNotFoundError("Dataset 'someone/birds' doesn't exist on the Hub.\nmore")
 
-    monkeypatch.setattr(hub, "_hub_trouble", lambda: "")
+    monkeypatch.setattr(hugging_face_module, "_hub_trouble", lambda: "")
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     with pytest.raises(UserError) as raised:
         hugging_face("someone/birds")

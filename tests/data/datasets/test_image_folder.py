@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from opsin.data.decode import BadImage
 from opsin.data.datasets import cats_vs_dogs, image_folder, loose_images
+from opsin.data.decode import BadImage
 from opsin.errors import UserError
 
 

@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from opsin.data import ImageDataModule
-from opsin.data.loader import device_cache
-from opsin.data.subset import Part
-from opsin.data.loader.device_cache import ResidentPart, serve
-from opsin.data.datasets import ArrayImages, Source
 from opsin.data.cache.image_store import DecodedStore
+from opsin.data.datasets import ArrayImages, Source
+from opsin.data.loader import device_cache
+from opsin.data.loader.device_cache import DeviceSubset, serve
+from opsin.data.subset import Subset
 from opsin.errors import UserError
 
 CPU = torch.device("cpu")
@@ -22,9 +22,9 @@ def store(n=30, seed=0):
 
 
 def test_gathers_what_the_host_would(monkeypatch):
-    monkeypatch.setattr(resident, "_UPLOADED_AT_ONCE", 400)  # several uploads
-    part = Part((store(), store(7, 1)), np.array([1, 4, 5, 20, 29, 31, 36]), "given")
-    there = ResidentPart(part, CPU)
+    monkeypatch.setattr(device_cache, "_UPLOADED_AT_ONCE", 400)  # several uploads
+    part = Subset((store(), store(7, 1)), np.array([1, 4, 5, 20, 29, 31, 36]), "given")
+    there = DeviceSubset(part, CPU)
     positions = np.array([6, 0, 3, 3, 5])
     assert np.array_equal(there.read(positions).numpy(), part.read(positions))
     assert there.read(positions).data_ptr() != there.pixels.data_ptr()
@@ -53,26 +53,26 @@ def test_batches_are_the_same():
 
 @pytest.mark.parametrize(("free", "lives_there"), [(3600, True), (3596, False), (0, False)])
 def test_auto_takes_a_quarter_of_what_is_free(monkeypatch, free, lives_there):
-    monkeypatch.setattr(resident, "free_bytes", lambda device: free)
-    part = Part.whole(store(10))  # 900 bytes
-    assert isinstance(serve(part, CPU, "auto"), ResidentPart) == lives_there
+    monkeypatch.setattr(device_cache, "free_bytes", lambda device: free)
+    part = Subset.whole(store(10))  # 900 bytes
+    assert isinstance(serve(part, CPU, "auto"), DeviceSubset) == lives_there
     assert serve(part, CPU, False) is part
 
 
 def test_on_a_cpu_there_is_nothing_to_upload_to():
     data = module("auto")
     next(iter(data.train_dataloader()))
-    assert isinstance(data._serving._held["train"], Part)
+    assert isinstance(data._serving._held["train"], Subset)
 
 
 def test_what_does_not_fit_is_named(monkeypatch):
     def full(*args, **kwargs):
         raise torch.OutOfMemoryError
 
-    part = Part.whole(store(10))
+    part = Subset.whole(store(10))
     monkeypatch.setattr(torch, "empty", full)
     with pytest.raises(UserError, match=r"on_device=true.*do not fit on cpu"):
-        ResidentPart(part, CPU)
+        DeviceSubset(part, CPU)
 
 
 def test_what_is_on_the_device_is_not_moved():
@@ -96,8 +96,8 @@ def test_a_trainer_decides_the_device():
 def test_a_gpu_serves_the_same_batches():
     if not torch.cuda.is_available():
         pytest.skip("no GPU")
-    part = Part.whole(store())
+    part = Subset.whole(store())
     there = serve(part, torch.device("cuda", 0), "auto")
-    assert isinstance(there, ResidentPart)
+    assert isinstance(there, DeviceSubset)
     positions = np.array([5, 2, 29])
     assert np.array_equal(there.read(positions).cpu().numpy(), part.read(positions))

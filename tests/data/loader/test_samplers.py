@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from opsin.data.loader.samplers import anywhere, shard_by_shard
+from opsin.data.loader.samplers import shard_windowed, shuffled
 
 SHARDS = np.random.default_rng(3).permutation(np.repeat(np.arange(40), 25))  # of 1,000 images
 
@@ -15,28 +15,28 @@ def live(order):
 
 
 def test_every_image_comes_once_in_an_order_of_its_own_each_epoch():
-    orders = [shard_by_shard(SHARDS, 8, seed, epoch).tolist() for seed, epoch in ((0, 0), (0, 1), (1, 0))]
+    orders = [shard_windowed(SHARDS, 8, seed, epoch).tolist() for seed, epoch in ((0, 0), (0, 1), (1, 0))]
     assert all(sorted(order) == list(range(1000)) for order in orders)
     assert len({tuple(order) for order in orders}) == 3
-    assert shard_by_shard(SHARDS, 8, 0, 1).tolist() == orders[1]
+    assert shard_windowed(SHARDS, 8, 0, 1).tolist() == orders[1]
 
 
 @pytest.mark.parametrize("window", [1, 4, 8])
 def test_no_more_shards_than_the_window_are_under_way(window):
-    counts = live(shard_by_shard(SHARDS, window, 0, 0))
+    counts = live(shard_windowed(SHARDS, window, 0, 0))
     assert max(counts) <= window + 1
     assert np.median(counts) >= window - 1
 
 
 def test_neighbours_are_of_many_shards():
-    numbers = SHARDS[shard_by_shard(SHARDS, 16, 0, 0)]
+    numbers = SHARDS[shard_windowed(SHARDS, 16, 0, 0)]
     kinds = [len(set(numbers[start : start + 32].tolist())) for start in range(200, 800, 32)]
     assert min(kinds) >= 10  # 32 draws from 16 have 14 kinds on average
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 4])
 def test_processes_divide_the_shards(world_size):
-    shares = [shard_by_shard(SHARDS, 4, 5, 2, rank, world_size) for rank in range(world_size)]
+    shares = [shard_windowed(SHARDS, 4, 5, 2, rank, world_size) for rank in range(world_size)]
     assert {len(share) for share in shares} == {1000 // world_size}
     seen = np.concatenate(shares)
     assert len(set(seen.tolist())) == len(seen)
@@ -47,5 +47,5 @@ def test_processes_divide_the_shards(world_size):
 
 def test_anywhere_is_what_it_was():
     targets = np.arange(10) % 3
-    assert anywhere(targets, "shuffle", 7, 3).tolist() == np.random.default_rng([7, 3]).permutation(10).tolist()
-    assert anywhere(targets, "fixed", 7, 3).tolist() == anywhere(targets, "shuffle", 7, 0).tolist()
+    assert shuffled(targets, "shuffle", 7, 3).tolist() == np.random.default_rng([7, 3]).permutation(10).tolist()
+    assert shuffled(targets, "fixed", 7, 3).tolist() == shuffled(targets, "shuffle", 7, 0).tolist()

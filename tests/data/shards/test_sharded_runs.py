@@ -13,11 +13,12 @@ import torch
 
 from interruptions import StopAt
 from observers import Watch
-from opsin.config import Composed, compose, from_saved
+from opsin.commands.evaluate import evaluate
+from opsin.commands.train import train
+from opsin.config import RunConfig, compose, from_saved
 from opsin.errors import Interrupted, UserError
-from opsin.runs.predictions import read_predictions
-from opsin.commands.train import evaluate, train
 from opsin.runs.directory import RunDirectory
+from opsin.runs.predictions import read_predictions
 
 pytest.importorskip("litdata")
 
@@ -125,7 +126,7 @@ def test_a_run_stopped_in_an_epoch_goes_on_to_the_bit(home, start, step) -> None
     assert other["status"] == "finished"
 
 
-def compose_again(run: RunDirectory) -> Composed:
+def compose_again(run: RunDirectory) -> RunConfig:
     return from_saved(run, ["callbacks.stop=null"])
 
 

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from sharded import SIZE, index, source, streamed, written
 
 from opsin.data import ImageDataModule
-from opsin.data.shards.shard_cache import Shelf
-from opsin.data.shard_writer import Form
 from opsin.data.datasets import image_folder, shards
+from opsin.data.shard_writer import Form
+from opsin.data.shards.shard_cache import ShardCache
 from opsin.errors import UserError
+from sharded import SIZE, index, source, streamed, written
 
 litdata = pytest.importorskip("litdata")
 SPLITS = ("train", "val", "test")
@@ -246,23 +246,23 @@ def test_a_stream_that_is_left_half_way_lets_go(place, tmp_path):
     data = streamed(place, tmp_path, batch_size=16)
     iterator = iter(data.train_dataloader())
     next(iterator)
-    shelf = data.part("train").stores[0].images.library.shelf
-    assert any(shard_cache._expected.values())
+    cache = data.part("train").stores[0].images.library.shelf
+    assert any(cache._expected.values())
     iterator.close()
-    assert not any(shard_cache._expected.values())
+    assert not any(cache._expected.values())
 
 
 def test_what_nobody_expects_any_more_is_not_fetched(place, tmp_path):
     data = streamed(place, tmp_path)
-    shelf = data.source.splits["train"].library.shelf
-    begin, slow = threading.Event(), shard_cache._fetch
-    shard_cache._fetch = lambda shard: begin.wait(10) and slow(shard)
+    cache = data.source.splits["train"].library.shelf
+    begin, slow = threading.Event(), cache._fetch
+    cache._fetch = lambda shard: begin.wait(10) and slow(shard)
     every = data.source.splits["train"].shards
-    shard_cache.expect("somebody", every)
-    shard_cache.expect("somebody", ())
+    cache.expect("somebody", every)
+    cache.expect("somebody", ())
     begin.set()
-    assert len(shard_cache.take(every[-1])) == every[-1].images
-    assert shard_cache.fetched <= 5  # those that the threads had begun, and the one that was taken
+    assert len(cache.take(every[-1])) == every[-1].images
+    assert cache.fetched <= 5  # those that the threads had begun, and the one that was taken
 
 
 def test_another_process_may_have_it(place, tmp_path):
@@ -274,10 +274,10 @@ def test_another_process_may_have_it(place, tmp_path):
 def test_few_files_stay_open(place, tmp_path, monkeypatch):
     from opsin.data.shards import shard_cache
 
-    monkeypatch.setattr(shelf, "_FILES", 3)
+    monkeypatch.setattr(shard_cache, "_FILES", 3)
     data = streamed(place, tmp_path, window=1, batch_size=8)
     batches(data, "train")
-    held: Shelf = data.part("train").stores[0].images.library.shelf
+    held: ShardCache = data.part("train").stores[0].images.library.shelf
     gc.collect()
     assert len(held._there) <= 3 + shard_cache.AHEAD
     assert data.image_size == SIZE

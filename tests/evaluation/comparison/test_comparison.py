@@ -15,11 +15,11 @@ from rich.console import Console
 
 from made_runs import made_run
 from opsin.errors import UserError
-from opsin.runs.predictions import Predictions, read_predictions
 from opsin.evaluation.comparison.comparison import compare, curve, flips
-from opsin.evaluation.comparison.page import write_comparison
 from opsin.evaluation.comparison.console import print_comparison
+from opsin.evaluation.comparison.page import write_comparison
 from opsin.runs.directory import RunDirectory
+from opsin.runs.predictions import Predictions, read_predictions
 
 SCRIPT = Path(__file__).resolve().parents[3] / "scripts" / "compare.py"
 

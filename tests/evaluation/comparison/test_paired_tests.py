@@ -7,7 +7,7 @@ from scipy import stats
 
 from made_runs import made_run
 from opsin.evaluation.comparison.leaderboard import leaderboard
-from opsin.evaluation.comparison.paired_tests import Verdict, verdicts
+from opsin.evaluation.comparison.paired_tests import PairwiseResult, verdicts
 
 
 def pattern(both: int, only_first: int, only_second: int, neither: int) -> tuple[list[bool], list[bool]]:
@@ -18,7 +18,7 @@ def pattern(both: int, only_first: int, only_second: int, neither: int) -> tuple
 
 def of(
     tmp_path: Path, recipes: Sequence[Sequence[Sequence[bool]]], metric: str = "test/acc", seed: int = 0
-) -> list[Verdict]:
+) -> list[PairwiseResult]:
     """Verdicts of recipes, each with the images that each of its seeds tells rightly."""
     runs = [
         made_run(tmp_path / f"{i}_{j}", correct, words=[f"seed={j + seed * i}", f"optimizer.lr={i + 1}"])

@@ -11,18 +11,18 @@ import html5lib
 import numpy as np
 import pytest
 
-from opsin.visualization import images
 from opsin.evaluation.calibration import fit_temperature, reliability
 from opsin.evaluation.confidence_intervals import wilson_interval
-from opsin.runs.predictions import predictions_file, read_predictions
 from opsin.evaluation.report.learning_curves import best_epoch, read_epochs
-from opsin.evaluation.report.sections import calibration
 from opsin.evaluation.report.model_table import read_model_table
 from opsin.evaluation.report.page import write_report
 from opsin.evaluation.report.pictures import index_file, read_pictures
 from opsin.evaluation.report.result_summary import verdict
-from opsin.visualization.formatting import percent
+from opsin.evaluation.report.sections import calibration
 from opsin.runs.directory import RunDirectory
+from opsin.runs.predictions import predictions_file, read_predictions
+from opsin.visualization import images
+from opsin.visualization.formatting import percent
 
 HTML = "{http://www.w3.org/1999/xhtml}"
 

@@ -8,7 +8,15 @@ from scipy import ndimage
 from skimage.filters import gabor_kernel
 
 from opsin.errors import UserError
-from opsin.interpretability.convolution.gabor import EXAMPLES, Gabor, gabor, gabor_bank, magnitude, parse_gabor, responses
+from opsin.interpretability.convolution.gabor import (
+    EXAMPLES,
+    Gabor,
+    gabor,
+    gabor_bank,
+    magnitude,
+    parse_gabor,
+    responses,
+)
 from opsin.interpretability.convolution.sample_images import grey, sample
 
 

@@ -11,11 +11,11 @@ from backbone_cases import BACKBONES, Backbone, every_backbone
 from torch import Tensor, nn
 
 import opsin.models as models
-from opsin.training.module import Classifier
 from opsin.errors import UserError
-from opsin.training.loss import ClassificationLoss
 from opsin.models import Network, load_weights, summarise
 from opsin.models.load_weights import _load, _renamed
+from opsin.training.loss import ClassificationLoss
+from opsin.training.module import Classifier
 from opsin.training.optim import parameter_groups
 
 

@@ -15,8 +15,8 @@ import yaml
 from pydantic import BaseModel
 
 from engines.ray_nodes import ACCESS, RayNodes, processes_with
-from opsin.config.validation import Section, check
 from opsin.config import CONFIGS
+from opsin.config.validation import Section, check
 from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory
 from opsin.sweeps.launchers.base import Exit, Handle, Job

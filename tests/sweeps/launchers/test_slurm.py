@@ -12,8 +12,7 @@ import pytest
 from engines import slurm as engine
 from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory
-from opsin.sweeps.launchers import Slurm
-from opsin.sweeps.launchers import slurm_queue
+from opsin.sweeps.launchers import Slurm, slurm_queue
 from opsin.sweeps.launchers.base import Exit, Handle, Job
 from opsin.sweeps.launchers.slurm import name_of
 

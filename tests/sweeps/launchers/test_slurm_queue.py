@@ -11,9 +11,7 @@ from opsin.config import CONFIGS
 from opsin.config.run_config import read_yaml
 from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory
-from opsin.sweeps.launchers import Slurm
-from opsin.sweeps.launchers import slurm
-from opsin.sweeps.launchers import slurm_queue
+from opsin.sweeps.launchers import Slurm, slurm, slurm_queue
 from opsin.sweeps.launchers.base import Exit, Job
 from opsin.sweeps.launchers.slurm_queue import Queue, end_of
 

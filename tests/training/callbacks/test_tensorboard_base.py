@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from opsin.data.preprocessing import Preprocess
 from opsin.training.callbacks import tensorboard_base
 from opsin.training.callbacks.tensorboard_base import EpochPicture, as_pixels, spread
-from opsin.data.preprocessing import Preprocess
 
 
 class Slow(EpochPicture):
@@ -38,7 +38,7 @@ class Clock:
 def epochs(monkeypatch: pytest.MonkeyPatch, count: int, seconds: float, **options: object) -> list[int]:
     """The epochs, counted from 1, after which a picture is drawn."""
     clock = Clock()
-    monkeypatch.setattr(board, "time", clock)
+    monkeypatch.setattr(tensorboard_base, "time", clock)
     callback = Slow(clock, **options)
     trainer = SimpleNamespace(state=SimpleNamespace(fn="fit"), world_size=1, global_step=0, current_epoch=0)
     callback.on_train_start(trainer, None)

@@ -8,9 +8,9 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from opsin.commands.train import train
 from opsin.config import compose, from_saved
 from opsin.errors import Interrupted
-from opsin.commands.train import train
 from opsin.runs.directory import RunDirectory
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -16,11 +16,11 @@ import pytest
 import torch
 
 from opsin.errors import UserError
-from opsin.training.distributed.environment import launched, speak_as_torchrun
-from opsin.runs.predictions import read_predictions
-from opsin.training.distributed.processes import Processes, is_lost_connection
 from opsin.runs.directory import RunDirectory
-from opsin.training.trainer import check_devices
+from opsin.runs.predictions import read_predictions
+from opsin.training.distributed.environment import launched, speak_as_torchrun
+from opsin.training.distributed.processes import Processes, is_lost_connection
+from opsin.training.hardware import check_devices
 
 ROOT = Path(__file__).resolve().parents[3]
 SHORT = ("datamodule.train_fraction=0.2", "trainer.max_epochs=2", "trainer.precision=32", "report=false")

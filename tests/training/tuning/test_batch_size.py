@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 import torch
 
-from opsin.training import build
-from opsin.config import Composed, compose, from_saved
+from opsin.commands.evaluate import evaluate
+from opsin.commands.train import train
+from opsin.config import RunConfig, compose, from_saved
 from opsin.errors import UserError
-from opsin.commands.train import evaluate, train
 from opsin.runs.directory import RunDirectory
-from opsin.training.tuning import Trials
-from opsin.training.tuning import batch_size
+from opsin.training import build
+from opsin.training.tuning import TrialSteps, batch_size
 from opsin.training.tuning.batch_size import find_batch_size, largest_that_fits, num_devices, scaling_rule, step_fits
 from opsin.training.tuning.batch_throughput import measure_throughput, powers_of_two, smallest_within
 
@@ -26,7 +26,7 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def composed(data_dir: Path, tmp_path: Path):
-    def composed(*words: str, name: str = "run") -> Composed:
+    def composed(*words: str, name: str = "run") -> RunConfig:
         run = tmp_path / "outputs" / name
         run.mkdir(parents=True, exist_ok=True)
         return compose([f"data_dir={data_dir}", f"output_dir={tmp_path / 'outputs'}", *WORDS, *words], run)
@@ -34,11 +34,11 @@ def composed(data_dir: Path, tmp_path: Path):
     return composed
 
 
-def trials(composed: Composed) -> tuple[build.Plan, Any, Trials]:
+def trials(composed: RunConfig) -> tuple[build.Plan, Any, TrialSteps]:
     plan = build.plan(composed)
     data = build.data(plan)
     data.setup("fit")
-    return plan, data, Trials(plan, data, build.loss(plan, data), composed.run.path)
+    return plan, data, TrialSteps(plan, data, build.loss(plan, data), composed.run.path)
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def thirty_two(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Let 32 be the fastest; the sizes that were asked for, afterwards."""
     asked: list[int] = []
 
-    def measure(trials: Trials, sizes: list[int]) -> dict[int, float]:
+    def measure(trials: TrialSteps, sizes: list[int]) -> dict[int, float]:
         asked.extend(sizes)
         trials.run(batch_size_watch(), batch_size=sizes[0], steps=2)  # real steps, whose traces must not show
         return {16: 100.0, 32: 1000.0}
@@ -156,7 +156,7 @@ def test_the_run_is_the_one_with_these_numbers_set_by_hand(composed, thirty_two)
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[1])
 
     thirty_two.clear()  # from here on nothing is measured again
-    tree = Composed.load(auto).tree
+    tree = RunConfig.load(auto).tree
     assert (tree["datamodule"]["batch_size"], tree["optimizer"]["lr"]) == (32, 0.002828)
     assert evaluate(auto)["metrics"]["test/loss"] == result["metrics"]["test/loss"]
     train(from_saved(auto, ["trainer.max_epochs=3"]))

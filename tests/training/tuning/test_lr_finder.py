@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from opsin.training import build
 from opsin.config import compose
 from opsin.errors import UserError
-from opsin.training.tuning import RangeTest, Trials, draw_curve, range_test
+from opsin.training import build
+from opsin.training.tuning import RangeTest, TrialSteps, draw_curve, range_test
 from opsin.training.tuning.lr_finder import smoothed, steepest, valley
 
 RATES = np.geomspace(1e-7, 10, 161)
@@ -57,7 +57,7 @@ def tested(tmp_path: Path):
         plan = build.plan(compose([*quick, *words], tmp_path / "run"))
         data = build.data(plan)
         data.setup("fit")
-        trials = Trials(plan, data, build.loss(plan, data), tmp_path / "run")
+        trials = TrialSteps(plan, data, build.loss(plan, data), tmp_path / "run")
         return range_test(plan, data, trials, steps=60, **options)
 
     return tested
@@ -90,7 +90,7 @@ def test_rates_keep_their_ratio(tested, monkeypatch: pytest.MonkeyPatch) -> None
             super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
             seen.append({group["name"].split("/")[0]: group["lr"] for group in trainer.optimizers[0].param_groups})
 
-    monkeypatch.setattr(learning_rate, "_Raise", Spy)
+    monkeypatch.setattr(lr_finder, "_Raise", Spy)
     test = tested("model.backbone_lr_factor=0.1")
     assert len(seen) >= len(test.rates)
     for rates, expected in zip(seen, test.rates, strict=False):

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from opsin.training import build
 from opsin.config import compose
-from opsin.commands.train import quieten
-from opsin.training.tuning.trial_steps import Trials, Watch
+from opsin.training import build
+from opsin.training.quiet_logging import quieten
+from opsin.training.tuning.trial_steps import TrialSteps, Watch
 
 
 class Kept(Watch):
@@ -41,7 +41,7 @@ def parts(tmp_path: Path):
 
 def test_steps_are_those_of_the_config(parts) -> None:
     watch = Kept()
-    Trials(*parts).run(watch, batch_size=500, steps=4)  # more than an epoch of 1,294 images
+    TrialSteps(*parts).run(watch, batch_size=500, steps=4)  # more than an epoch of 1,294 images
     assert watch.steps == 4
     assert watch.sizes == [500, 500, 294, 500]
     assert watch.precision == "bf16-mixed"
@@ -59,7 +59,7 @@ def test_no_trace_is_left(parts, tmp_path: Path) -> None:
     plan, data, loss, folder = parts
     before = generators()
     told, files = (data.batch_size, data.trainer, data.eval_batch_size), set(tmp_path.rglob("*"))
-    Trials(plan, data, loss, folder).run(Watch(), batch_size=40, steps=3)
+    TrialSteps(plan, data, loss, folder).run(Watch(), batch_size=40, steps=3)
     assert generators() == before
     assert (data.batch_size, data.trainer, data.eval_batch_size) == told
     assert set(tmp_path.rglob("*")) == files

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from opsin.commands.explore.messages import answers, message
-from opsin.commands.explore.models import Networks, Opened, Pixels
+from opsin.commands.explore.models import Opened, Pixels, RunModels
 from opsin.commands.explore.pickers import ONE_NETWORK, Source, Subject, look
 from opsin.interpretability.attribution import METHODS, attribute
 from opsin.interpretability.faithfulness import faithfulness, random_heat
@@ -23,7 +23,7 @@ CHECKED = 24
 
 
 def explain(
-    networks: Networks, name: str, source: Source, method: str, stage: str, chosen: str
+    networks: RunModels, name: str, source: Source, method: str, stage: str, chosen: str
 ) -> tuple[dict[str, float], Pixels, Pixels, str]:
     """What a network says of an image, and a map of what speaks for a class over it.
 
@@ -46,7 +46,7 @@ def explain(
     return probabilities, seen, overlaid(seen, heat), f'<p class="size">{html.escape(text)}</p>'
 
 
-def judge(networks: Networks, name: str, source: Source, method: str, stage: str, chosen: str) -> str:
+def judge(networks: RunModels, name: str, source: Source, method: str, stage: str, chosen: str) -> str:
     """Whether the map tells of the network: deletion and insertion scores, and the check with re-drawn weights.
 
     Raises:
@@ -86,7 +86,7 @@ def _stage(opened: Opened, stage: str) -> str | None:
     return stage if stage in opened.stages else None
 
 
-def build(networks: Networks, tab: gr.Tab) -> None:
+def build(networks: RunModels, tab: gr.Tab) -> None:
     """Lay out the tab."""
     with gr.Row():
         with gr.Column(scale=1, min_width=260):

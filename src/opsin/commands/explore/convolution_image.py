@@ -9,8 +9,8 @@ import gradio as gr
 import numpy as np
 from numpy.typing import NDArray
 
-from opsin.commands.explore.messages import answers, message
 from opsin.commands.explore.convolution_steps import OWN, typed
+from opsin.commands.explore.messages import answers, message
 from opsin.commands.explore.uploads import drop_zone, on_upload, read_picture
 from opsin.interpretability.convolution.convolution import KERNELS, convolve, parse_kernel, pool, worked_size
 from opsin.interpretability.convolution.gabor import gabor, gabor_bank, magnitude, responses

@@ -8,11 +8,11 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
-from opsin.errors import UserError
-from opsin.visualization.matrix_svg import Numbers, Window, matrix, number
 from opsin.commands.explore.messages import answers, message
+from opsin.errors import UserError
 from opsin.interpretability.convolution.convolution import KERNELS, convolve, parse_kernel, step_at, worked_size
 from opsin.interpretability.convolution.sample_images import grey, sample
+from opsin.visualization.matrix_svg import Numbers, Window, matrix, number
 
 MOST_CELLS = 16
 """Rows and columns of an input that is typed: with more, the numbers cannot be read."""

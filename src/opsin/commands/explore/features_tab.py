@@ -7,7 +7,7 @@ import gradio as gr
 import numpy as np
 
 from opsin.commands.explore.messages import answers, message
-from opsin.commands.explore.models import Networks, Opened, Pixels
+from opsin.commands.explore.models import Opened, Pixels, RunModels
 from opsin.commands.explore.pickers import ONE_NETWORK, Source, Subject, look
 from opsin.interpretability.activations import activations, layers
 from opsin.interpretability.feature_visualization import ascend
@@ -89,7 +89,7 @@ def filter_picture(
     return grid(pictures, columns=min(count, 4), side=220, captions=captions), text
 
 
-def build(networks: Networks, tab: gr.Tab) -> None:
+def build(networks: RunModels, tab: gr.Tab) -> None:
     """Lay out the tab."""
     with gr.Row():
         with gr.Column(scale=1, min_width=260):

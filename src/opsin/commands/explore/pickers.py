@@ -6,9 +6,9 @@ from typing import Any
 
 import gradio as gr
 
-from opsin.errors import UserError
-from opsin.commands.explore.models import Networks, Opened, Pixels
+from opsin.commands.explore.models import Opened, Pixels, RunModels
 from opsin.commands.explore.uploads import drop_zone, on_upload
+from opsin.errors import UserError
 
 Source = Path | int | None
 """An uploaded file, the number of a validation image, or nothing yet."""
@@ -30,7 +30,7 @@ class Subject:
         source: A state: what is looked at.
     """
 
-    def __init__(self, networks: Networks, tab: gr.Tab, *, with_classes: bool) -> None:
+    def __init__(self, networks: RunModels, tab: gr.Tab, *, with_classes: bool) -> None:
         self.name = gr.Dropdown([], label="Run", allow_custom_value=True)
         self._upload, self.source = drop_zone("Image")
         self._another = gr.Button("Show a validation image")

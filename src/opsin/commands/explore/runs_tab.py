@@ -8,13 +8,13 @@ from urllib.parse import quote
 
 import gradio as gr
 
-from opsin.errors import UserError
 from opsin.commands.explore.messages import answers, message
-from opsin.commands.explore.models import Networks
-from opsin.visualization.charts import Series, line_chart
+from opsin.commands.explore.models import RunModels
+from opsin.errors import UserError
 from opsin.evaluation.comparison.columns import columns
 from opsin.evaluation.comparison.leaderboard import Leaderboard, leaderboard
 from opsin.evaluation.comparison.run_records import RunRecord, read_record
+from opsin.visualization.charts import Series, line_chart
 
 CURVES = 8
 """How many runs the charts show: as many as there are colours."""
@@ -22,7 +22,7 @@ CURVES = 8
 METRICS = ["test/acc", "val/acc", "test/loss", "val/loss"]
 
 
-def report_file(networks: Networks, name: str) -> Path | None:
+def report_file(networks: RunModels, name: str) -> Path | None:
     """The report of a run in the folder; None: there is no such run, or it has none.
 
     Args:
@@ -37,7 +37,7 @@ def report_file(networks: Networks, name: str) -> Path | None:
     return report if report.is_file() and inside else None
 
 
-def page_of_runs(networks: Networks, metric: str) -> tuple[str, str]:
+def page_of_runs(networks: RunModels, metric: str) -> tuple[str, str]:
     """The leaderboard with links to the reports, and the curves, as HTML.
 
     Raises:
@@ -53,12 +53,12 @@ def page_of_runs(networks: Networks, metric: str) -> tuple[str, str]:
 
 def _sheet(content: str) -> str:
     """HTML that looks as reports do, whatever is around it."""
-    style = (resources.files("opsin.evaluation.report") / "templates" / "style.css").read_text(encoding="utf-8")
+    style = (resources.files("opsin.evaluation") / "templates" / "style.css").read_text(encoding="utf-8")
     scoped = style.replace(":root", ":scope")
     return f'<style>@scope (.sheet) {{ {scoped} }}</style><div class="sheet">{content}</div>'
 
 
-def _table(networks: Networks, board: Leaderboard, names: dict[Path, str]) -> str:
+def _table(networks: RunModels, board: Leaderboard, names: dict[Path, str]) -> str:
     found = columns(board)
     kept = [i for i in range(len(found.header)) if i == 0 or any(cells[i] for _, cells in found.rows)]
     head = "".join(f"<th>{html.escape(found.header[i])}</th>" for i in kept) + "<th>report</th>"
@@ -72,18 +72,18 @@ def _table(networks: Networks, board: Leaderboard, names: dict[Path, str]) -> st
     return f'<div class="scroll" tabindex="0">{table}</div>{refusals}'
 
 
-def _rest(networks: Networks, board: Leaderboard, names: dict[Path, str]) -> str:
+def _rest(networks: RunModels, board: Leaderboard, names: dict[Path, str]) -> str:
     """The runs without a result, with their status."""
     lines = [_other(networks, record, names[record.run.path]) for record in board.others]
     return f"<h3>Without a result</h3><ul>{''.join(lines)}</ul>" if lines else ""
 
 
-def _other(networks: Networks, record: RunRecord, name: str) -> str:
+def _other(networks: RunModels, record: RunRecord, name: str) -> str:
     reason = f": {record.reason[:300]}" if record.reason else ""
     return f"<li>{html.escape(f'{name}, {record.status}{reason}')} {_link(networks, name, 'report')}</li>"
 
 
-def _link(networks: Networks, name: str, text: str) -> str:
+def _link(networks: RunModels, name: str, text: str) -> str:
     if report_file(networks, name) is None:
         return f'<span class="faint" title="{html.escape(name)}">no report</span>'
     address = f"/report/{quote(name)}"
@@ -109,7 +109,7 @@ def _sheet_place() -> gr.HTML:
     return gr.HTML(js_on_load=None, apply_default_css=False)  # Gradio's own look would win over that of reports
 
 
-def build(networks: Networks, tab: gr.Tab) -> None:
+def build(networks: RunModels, tab: gr.Tab) -> None:
     """Lay out the tab; it is read again whenever it is opened."""
     with gr.Row():
         metric = gr.Dropdown(METRICS, value=METRICS[0], label="Ranked by", scale=2)

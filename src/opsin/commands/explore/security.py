@@ -29,7 +29,7 @@ REPORT_POLICY = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src
 """A report is a page of pictures and text: no scripts, no requests, no access to the explorer."""
 
 
-class Doors:
+class LoopbackOnly:
     """Answers only what comes from this machine's own browser, for the addresses that the page needs.
 
     A page of some web site cannot reach the explorer through a name that it points at 127.0.0.1 (the host is

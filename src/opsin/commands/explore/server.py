@@ -32,7 +32,7 @@ def serve(outputs: Path, port: int, announce: Callable[[str], None]) -> None:
         except ImportError as error:
             raise UserError(f"The explorer needs Gradio ({error}): pip install 'opsin[app]', or make setup") from None
         from opsin.commands.explore.page import application
-        from opsin.commands.train import quieten
+        from opsin.training.quiet_logging import quieten
 
         quieten(True)
         with _bound(port) as listener:

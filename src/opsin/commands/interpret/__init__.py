@@ -6,15 +6,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from opsin.errors import UserError
-from opsin.interpretability.attribution import METHODS
 from opsin.commands.interpret.attributions import explained
 from opsin.commands.interpret.error_analysis import failures
 from opsin.commands.interpret.features import activation_pictures, filter_pictures, kernel_grid
 from opsin.commands.interpret.subject import Finding, Subjects, find_subject
+from opsin.errors import UserError
+from opsin.interpretability.attribution import METHODS
+from opsin.runs.atomic import check_writable, write_atomically
+from opsin.runs.directory import RunDirectory
+from opsin.training.quiet_logging import quieten
 from opsin.visualization.images import write_png
-from opsin.commands.train import quieten
-from opsin.runs.directory import RunDirectory, check_writable, write_atomically
 
 KINDS: tuple[str, ...] = ("kernels", "activations", "filters", *METHODS, "errors")
 """What `--what` takes."""

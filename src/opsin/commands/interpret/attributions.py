@@ -7,12 +7,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from opsin.interpretability.attribution import attribute, channel_maps, integrated_gradients, occlusion
-from opsin.interpretability.faithfulness import Faithfulness, faithfulness, random_heat
-from opsin.interpretability.eval_context import as_input, probing
-from opsin.interpretability.sanity_check import Attribute, randomisation_check
 from opsin.commands.interpret.subject import Finding, Looked, Subjects
-from opsin.training.loss import class_logits
+from opsin.interpretability.attribution import attribute, channel_maps, integrated_gradients, occlusion
+from opsin.interpretability.eval_context import as_input, eval_context
+from opsin.interpretability.faithfulness import Faithfulness, faithfulness, random_heat
+from opsin.interpretability.sanity_check import Attribute, randomisation_check
+from opsin.models.network import class_logits
 from opsin.visualization.images import grid, overlaid, shown
 
 CHECKED = 32
@@ -60,7 +60,7 @@ def explained(subject: Subjects, method: str, stage: str | None, count: int) -> 
 
 
 def _say(network: torch.nn.Module, images: Tensor) -> _Said:
-    with probing(network) as still, torch.no_grad():
+    with eval_context(network) as still, torch.no_grad():
         rows = [class_logits(still(as_input(still, some)).float()).softmax(1).cpu() for some in torch.split(images, 32)]
     probabilities, classes = torch.cat(rows).max(dim=1)
     return _Said(classes, probabilities)

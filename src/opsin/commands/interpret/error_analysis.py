@@ -9,28 +9,28 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from opsin.evaluation.calibration import Reliability, fit_temperature, reliability, tempered
-from opsin.evaluation.near_duplicates import Duplicate, near_duplicates, thumbnails
-from opsin.evaluation.confidence_intervals import Interval
-from opsin.evaluation.confusion import class_table, confident_mistakes, confused_pairs
-from opsin.data.subset import Part
-from opsin.errors import UserError
-from opsin.inference.inputs import Images
-from opsin.commands.interpret.suspect_labels import doubted, doubted_training
 from opsin.commands.interpret.image_grid import gallery, listed
 from opsin.commands.interpret.subject import Finding, Subjects
-from opsin.visualization.images import Pixels, grid
-from opsin.runs.predictions import Predictions, predictions_file, read_predictions
+from opsin.commands.interpret.suspect_labels import doubted, doubted_training
+from opsin.data.subset import Subset
+from opsin.errors import UserError
+from opsin.evaluation.calibration import Reliability, fit_temperature, reliability, tempered
+from opsin.evaluation.confidence_intervals import Interval
+from opsin.evaluation.confusion import class_table, confident_mistakes, confused_pairs
+from opsin.evaluation.near_duplicates import Duplicate, near_duplicates, thumbnails
+from opsin.inference.inputs import InputImages
 from opsin.runs.directory import RunDirectory
+from opsin.runs.predictions import Predictions, predictions_file, read_predictions
+from opsin.visualization.images import Pixels, grid
 
 THUMBNAIL = 32
 """Side in pixels of what is compared in search of copies."""
 
 BLOCK = 512
-"""Images that are read together."""
+"""InputImages that are read together."""
 
 EXAMPLES = 4
-"""Images shown of each pair of confused classes."""
+"""InputImages shown of each pair of confused classes."""
 
 
 def failures(
@@ -168,7 +168,7 @@ def _copies(subject: Subjects, count: int, alike: float) -> Iterator[Finding]:
     yield Finding("errors_copies", picture, lines, [_named(images, pair) for pair in found])
 
 
-def _named(images: Images, pair: Duplicate) -> dict[str, object]:
+def _named(images: InputImages, pair: Duplicate) -> dict[str, object]:
     """A pair by the names of its images, with their labels."""
     a, b = images.part(pair.split_a), images.part(pair.split_b)
     return {
@@ -182,7 +182,7 @@ def _named(images: Images, pair: Duplicate) -> dict[str, object]:
     }
 
 
-def _thumbnails(part: Part) -> Pixels:
+def _thumbnails(part: Subset) -> Pixels:
     side = min(THUMBNAIL, *part.read(np.array([0])).shape[1:3]) if len(part) else THUMBNAIL
     rows = np.arange(len(part))
     blocks = [thumbnails(part.read(rows[first : first + BLOCK]), side) for first in range(0, len(part), BLOCK)]

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from opsin.commands.interpret.subject import Finding, Subjects
+from opsin.inference.trained_model import TrainedModel
 from opsin.interpretability.activations import activations, dead
 from opsin.interpretability.feature_visualization import ascend
 from opsin.interpretability.kernels import first_kernels, kernel_pictures
-from opsin.commands.interpret.subject import Finding, Subjects
-from opsin.inference.trained_model import Learned
 from opsin.visualization.images import Pixels, coloured, grid
 
 MANY = 256
@@ -101,7 +101,9 @@ def filter_pictures(
         yield Finding(f"filters_{name}", picture, (line,))
 
 
-def _recipe(learned: Learned, name: str, steps: int | None, upscalings: int | None, size: int | None) -> dict[str, Any]:
+def _recipe(
+    learned: TrainedModel, name: str, steps: int | None, upscalings: int | None, size: int | None
+) -> dict[str, Any]:
     """Fine patterns at the network's own size, or coarse ones first: see `ascend`."""
     own = learned.size
     small = max(own) <= SMALL or _in_head(learned, name)
@@ -116,11 +118,11 @@ def _silent(ends: Sequence[float]) -> str:
     return str(silent) if silent else "none"
 
 
-def _in_head(learned: Learned, name: str) -> bool:
+def _in_head(learned: TrainedModel, name: str) -> bool:
     return name in learned.network.steps() and name not in learned.network.stages
 
 
-def _spread(learned: Learned, name: str, count: int) -> list[int]:
+def _spread(learned: TrainedModel, name: str, count: int) -> list[int]:
     """Filters evenly among all of a step; all of few classes."""
     network = learned.network
     if _in_head(learned, name):
@@ -131,7 +133,7 @@ def _spread(learned: Learned, name: str, count: int) -> list[int]:
     return sorted({round(place) for place in np.linspace(0, width - 1, min(count, width)).tolist()})
 
 
-def _blank(learned: Learned) -> Tensor:
+def _blank(learned: TrainedModel) -> Tensor:
     return torch.zeros(1, learned.channels, *learned.size)
 
 

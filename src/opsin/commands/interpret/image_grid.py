@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from opsin.commands.interpret.subject import Subjects
-from opsin.visualization.images import Pixels, grid
 from opsin.runs.predictions import Predictions
+from opsin.visualization.images import Pixels, grid
 
 Rows = NDArray[np.int64]
 

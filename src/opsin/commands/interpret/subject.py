@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from opsin.config.validation import resolve_target
-from opsin.data.decode import BadImage
 from opsin.data.datasets import loose_images
+from opsin.data.decode import BadImage
 from opsin.errors import UserError
-from opsin.inference.inputs import Images, open_images
-from opsin.inference.trained_model import NAMED, Learned, find_learned
+from opsin.inference.inputs import InputImages, open_images
+from opsin.inference.trained_model import NAMED, TrainedModel, load_trained_model
 from opsin.models import load_weights
 from opsin.visualization.images import Pixels
 
@@ -38,7 +38,7 @@ class Finding(NamedTuple):
 
 
 class Looked(NamedTuple):
-    """Images to look at.
+    """InputImages to look at.
 
     Attributes:
         pixels: uint8 `(N, H, W, C)`.
@@ -58,15 +58,15 @@ class Subjects:
     Attributes:
         learned: The network.
         words: Name its images, as for `open_images`.
-        files: Images that were named one by one instead; mostly empty.
+        files: InputImages that were named one by one instead; mostly empty.
     """
 
-    learned: Learned
+    learned: TrainedModel
     words: tuple[str, ...]
     files: tuple[Path, ...]
 
     @cached_property
-    def images(self) -> Images:
+    def images(self) -> InputImages:
         """The run's own images, or those that the words name.
 
         Raises:
@@ -121,21 +121,21 @@ def find_subject(name: str, words: Sequence[str] = (), images: Sequence[str] = (
     """A network by its name, on the accelerator where there is one.
 
     Args:
-        name: As for `find_learned`; a network with ImageNet weights comes with ImageNet's classes.
+        name: As for `load_trained_model`; a network with ImageNet weights comes with ImageNet's classes.
         words: Name its images, as for `open_images`.
         images: Files, or folders of images, to look at instead.
 
     Raises:
         UserError: There is no such network, or no such file.
     """
-    learned = find_learned(name)
+    learned = load_trained_model(name)
     if learned.classes is None and name in NAMED:
         learned = _with_its_classes(learned)
     learned.network.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     return Subjects(learned, tuple(words), tuple(file for image in images for file in _files(image)))
 
 
-def _with_its_classes(learned: Learned) -> Learned:
+def _with_its_classes(learned: TrainedModel) -> TrainedModel:
     from timm.data import ImageNetInfo
 
     info = ImageNetInfo()

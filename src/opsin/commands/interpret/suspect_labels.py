@@ -7,14 +7,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from opsin.evaluation.label_errors import doubtful_labels, out_of_fold
-from opsin.data.subset import Part
-from opsin.data.stratify import subsample
-from opsin.errors import UserError
 from opsin.commands.interpret.image_grid import gallery, listed
 from opsin.commands.interpret.subject import Finding, Subjects
-from opsin.runs.predictions import Predictions
+from opsin.data.stratify import subsample
+from opsin.data.subset import Subset
+from opsin.errors import UserError
+from opsin.evaluation.label_errors import doubtful_labels, out_of_fold
 from opsin.runs.directory import RunDirectory
+from opsin.runs.predictions import Predictions
 
 FOLDS = 5
 """Each training image is told by what was learned from the others' four fifths."""
@@ -104,7 +104,7 @@ def _cross_validated(subject: Subjects, most: int) -> _Told:
     return _Told(predictions, line)
 
 
-def _chosen(train: Part, most: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def _chosen(train: Subset, most: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     """Positions of about so many images, of every class in proportion, if it has enough of them for the folds."""
     targets = train.targets
     kept = np.arange(len(train)) if len(train) <= most else subsample(targets, most / len(train), seed=0)

@@ -1,1 +1,5 @@
 """Batched augmentation on the device."""
+
+from opsin.data.augmentation.augmentation import Augmentation
+
+__all__ = ["Augmentation"]

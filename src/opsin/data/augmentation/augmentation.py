@@ -13,9 +13,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from opsin.data.augmentation.color import adjust_colour
-from opsin.data.augmentation.parameters import Draw
 from opsin.data.augmentation.geometry import Array, Fill, Interpolation, draw_crops, draw_erased, inside, resample
 from opsin.data.augmentation.mixup_cutmix import draw_partners, mix_images, mix_targets
+from opsin.data.augmentation.parameters import AugmentationParams
 from opsin.errors import UserError
 
 NonNegative = Annotated[float, Field(ge=0)]
@@ -160,7 +160,7 @@ class Augmentation(nn.Module):
         height, width = images.shape[-2:]
         return self.transform(images, targets, self.draw(len(images), (height, width), key))
 
-    def draw(self, count: int, size: tuple[int, int], key: int) -> Draw:
+    def draw(self, count: int, size: tuple[int, int], key: int) -> AugmentationParams:
         """Draws the parameters of `count` images of `size` (height, width)."""
         rng = np.random.default_rng(key)
 
@@ -182,7 +182,7 @@ class Augmentation(nn.Module):
         crop[:, :2] += shift
         erased = draw_erased(rng, count, size, self.erasing)
         partner, blend, patch = draw_partners(rng, count, size, mixup=self.mixup, cutmix=self.cutmix)
-        return Draw(
+        return AugmentationParams(
             angle=angle,
             shear=shear,
             scale=scale,
@@ -198,7 +198,7 @@ class Augmentation(nn.Module):
             patch=patch,
         )
 
-    def transform(self, images: Tensor, targets: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
+    def transform(self, images: Tensor, targets: Tensor, draw: AugmentationParams) -> tuple[Tensor, Tensor]:
         """Applies what was drawn to images `(B, C, H, W)` and targets `(B,)`; see `forward`."""
         _, channels, height, width = images.shape
         drawn = draw.to(images.device, channels, (height, width))

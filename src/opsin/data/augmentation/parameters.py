@@ -27,7 +27,7 @@ class DeviceDraw(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Draw:
+class AugmentationParams:
     """What was drawn for each of B samples; an operation that is off has its neutral value.
 
     Boxes `(B, 4)` are top, left, height, width in whole pixels; an empty one has height and width 0.

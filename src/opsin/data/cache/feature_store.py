@@ -21,8 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from opsin.data.cache.files import Rows, check_space, clear_leftovers, naming, progress, sync, sync_folder, turn
-from opsin.data.subset import gather
+from opsin.data.cache.files import Rows, check_space, clear_leftovers, gather, naming, progress, sync, sync_folder, turn
 from opsin.errors import UserError
 
 Indices = NDArray[np.int64]

@@ -7,10 +7,10 @@ import shutil
 import sys
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -167,3 +167,25 @@ def sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+class Stored(Protocol):
+    """Rows of one shape and type, taken by index."""
+
+    def __len__(self) -> int:
+        """The number of rows."""
+
+    def take(self, rows: Indices) -> NDArray[Any]:
+        """A new array of some rows."""
+
+
+def gather(stores: Sequence[Stored], index: Indices) -> NDArray[Any]:
+    """A new array of some rows ``(B, ...)`` of one store, or of two laid end to end."""
+    if len(stores) == 1:
+        return stores[0].take(index)
+    first, second = stores
+    in_first = index < len(first)
+    left, right = first.take(index[in_first]), second.take(index[~in_first] - len(first))
+    rows = np.empty((len(index), *left.shape[1:]), left.dtype)
+    rows[in_first], rows[~in_first] = left, right
+    return rows

@@ -23,9 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from opsin.data.cache.files import Rows
-from opsin.data.source import ArrayImages, Images
 from opsin.data.cache.image_store_builder import build
 from opsin.data.preprocessing import Interpolation, Resize, fit_image
+from opsin.data.source import ArrayImages, Images
 from opsin.errors import UserError
 
 OnBadImage = Literal["skip", "raise"]

@@ -14,8 +14,8 @@ import numpy as np
 import PIL
 from numpy.typing import NDArray
 
-from opsin.data.decode import BadImage
 from opsin.data.cache.files import check_space, clear_leftovers, naming, progress, sync, sync_folder, turn
+from opsin.data.decode import BadImage
 from opsin.data.source import Images
 
 Fit = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]

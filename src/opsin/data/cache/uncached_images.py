@@ -6,11 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
-from opsin.data.decode import BadImage
 from opsin.data.cache.files import progress
-from opsin.data.source import ArrayImages, Images
 from opsin.data.cache.image_store import OnBadImage, Store, decode_again, judge, store_key
+from opsin.data.decode import BadImage
 from opsin.data.preprocessing import Interpolation, Resize
+from opsin.data.source import ArrayImages, Images
 
 Indices = NDArray[np.int64]
 
@@ -18,7 +18,7 @@ _LOG = logging.getLogger(__name__)
 _BLOCK = 512  # images of which threads look through one
 
 
-class PassingStore(Store):
+class UncachedStore(Store):
     """The images of one `Images` at a size, decoded again whenever they are read.
 
     All are decoded once before, to learn which of them can be: those that cannot are left out, as in a store on the

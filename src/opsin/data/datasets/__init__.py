@@ -1,14 +1,14 @@
 """Where images come from: one function per dataset, each giving its facts and readers as a `Source`."""
 
-from opsin.data.source import ArrayImages, EncodedImages, FileImages, Images, Source, Split
-from opsin.data.datasets.digits import digits
 from opsin.data.datasets.cats_vs_dogs import cats_vs_dogs
 from opsin.data.datasets.cifar10 import cifar10
-from opsin.data.datasets.image_folder import image_folder, loose_images
+from opsin.data.datasets.digits import digits
 from opsin.data.datasets.hugging_face import hugging_face
-from opsin.data.datasets.mnist import fashion_mnist, mnist
 from opsin.data.datasets.hugging_face_columns import DatasetImages
+from opsin.data.datasets.image_folder import image_folder, loose_images
+from opsin.data.datasets.mnist import fashion_mnist, mnist
 from opsin.data.datasets.sharded import shards
+from opsin.data.source import ArrayImages, EncodedImages, FileImages, Images, Source, Split
 
 __all__ = [
     "ArrayImages",

@@ -10,9 +10,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from opsin.data.source import ArrayImages, Images, Source, Split
 from opsin.data.datasets.download import DownloadError, fetch, missing_data, write_whole
 from opsin.data.datasets.image_folder import folder_splits
+from opsin.data.source import ArrayImages, Images, Source, Split
 from opsin.errors import UserError
 
 # The order of the labels in the pickles; also the alphabet's.

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from opsin.data.source import Channels, Source
-from opsin.data.datasets.image_folder import Pixels
 from opsin.data.datasets.hugging_face_columns import read_splits
+from opsin.data.datasets.image_folder import Pixels
+from opsin.data.source import Channels, Source
 from opsin.errors import UserError
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from opsin.data.source import ArrayImages, Source, Split
 from opsin.data.datasets.download import DownloadError, fetch, missing_data, write_whole
+from opsin.data.source import ArrayImages, Source, Split
 from opsin.errors import UserError
 
 _LOG = logging.getLogger(__name__)

@@ -5,13 +5,13 @@ from typing import Annotated
 
 from pydantic import Field
 
-from opsin.data.shards.s3 import StorageOptions
-from opsin.data.shards.sharded_images import Library, ShardImages
-from opsin.data.shards.index import Index, read_index
-from opsin.data.shards.storage import Place, open_place
-from opsin.data.shards.shard_cache import AHEAD
-from opsin.data.source import Source
 from opsin.data.cache.image_store_builder import cores
+from opsin.data.shards.index import Index, read_index
+from opsin.data.shards.s3 import StorageOptions
+from opsin.data.shards.shard_cache import AHEAD
+from opsin.data.shards.sharded_images import ShardedDataset, ShardImages
+from opsin.data.shards.storage import Storage, open_place
+from opsin.data.source import Source
 from opsin.errors import UserError
 
 _BESIDE = AHEAD + 4
@@ -44,7 +44,7 @@ def shards(
     cache_bytes = int(cache_gb * 1e9)
     if not place.local:
         _check_room(index, place, cache_bytes, window)
-    library = Library(place, index, _cache(data_dir), cache_bytes, window, workers or cores())
+    library = ShardedDataset(place, index, _cache(data_dir), cache_bytes, window, workers or cores())
     splits = {split: ShardImages(library, split) for split in index.splits}
     return Source(index.name, index.classes, index.channels, index.size, index.mean, index.std, splits)
 
@@ -53,7 +53,7 @@ def _cache(data_dir: str) -> Path:
     return (Path(data_dir) / ".opsin" / "shards").expanduser().resolve()
 
 
-def _check_room(index: Index, place: Place, cache_bytes: int, window: int) -> None:
+def _check_room(index: Index, place: Storage, cache_bytes: int, window: int) -> None:
     """See to it that the window never has to be fetched twice."""
     sizes = sorted(shard.bytes for split in index.splits.values() for shard in split.shards)
     needed = sum(sizes[-(window + _BESIDE) :])

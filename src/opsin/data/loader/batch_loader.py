@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from opsin.data.loader.samplers import Indices, Sampler, anywhere, shard_by_shard
+from opsin.data.loader.samplers import Indices, Sampler, shard_windowed, shuffled
 from opsin.errors import UserError
 
 _MASK = (1 << 64) - 1
@@ -215,7 +215,7 @@ class BatchLoader:
             return np.array_split(share, len(self))
         starts = range(0, len(self) * self.batch_size, self.batch_size)
         if self._streaming is not None and self._streaming.one_by_one:
-            order = shard_by_shard(
+            order = shard_windowed(
                 self._streaming.shards,
                 self._streaming.window,
                 self._seed,
@@ -224,6 +224,6 @@ class BatchLoader:
                 self._world_size,
             )
             return [order[s // self._world_size : (s + self.batch_size) // self._world_size] for s in starts]
-        order = anywhere(self._targets, self._sampler, self._seed, epoch)
+        order = shuffled(self._targets, self._sampler, self._seed, epoch)
         order = order[: len(order) - len(order) % self._world_size]
         return [order[start + self._rank : start + self.batch_size : self._world_size] for start in starts]

@@ -6,8 +6,8 @@ from typing import Literal
 import numpy as np
 import torch
 
-from opsin.data.subset import Part
 from opsin.data.stratify import Indices
+from opsin.data.subset import Subset
 from opsin.errors import UserError
 
 OnDevice = Literal["auto"] | bool
@@ -18,7 +18,7 @@ SHARE = 0.25
 _UPLOADED_AT_ONCE = 2**26  # bytes
 
 
-class ResidentPart:
+class DeviceSubset:
     """The pixels of a split in the memory of a device.
 
     Args:
@@ -32,7 +32,7 @@ class ResidentPart:
         UserError: They do not fit.
     """
 
-    def __init__(self, part: Part, device: torch.device) -> None:
+    def __init__(self, part: Subset, device: torch.device) -> None:
         first = part.read(np.arange(1))
         chunk = max(1, _UPLOADED_AT_ONCE // first.nbytes)
         try:
@@ -56,7 +56,7 @@ class ResidentPart:
         return self.pixels.index_select(0, index)
 
 
-def serve(part: Part, device: torch.device, on_device: OnDevice) -> Part | ResidentPart:
+def serve(part: Subset, device: torch.device, on_device: OnDevice) -> Subset | DeviceSubset:
     """The split as it is, or on the device.
 
     Args:
@@ -70,7 +70,7 @@ def serve(part: Part, device: torch.device, on_device: OnDevice) -> Part | Resid
     """
     if on_device == "auto":
         on_device = all(store.at_hand for store in part.stores) and _bytes(part) <= SHARE * free_bytes(device)
-    return ResidentPart(part, device) if on_device else part
+    return DeviceSubset(part, device) if on_device else part
 
 
 def free_bytes(device: torch.device) -> int:
@@ -82,5 +82,5 @@ def free_bytes(device: torch.device) -> int:
     return 0
 
 
-def _bytes(part: Part) -> int:
+def _bytes(part: Subset) -> int:
     return math.prod(part.stores[0].shape) * len(part)

@@ -6,15 +6,15 @@ from typing import Self
 
 import torch
 
-from opsin.data.loader.batch_loader import Batch
 from opsin.data.cache.feature_store import FeaturePart
-from opsin.data.subset import Part
-from opsin.data.loader.device_cache import OnDevice, ResidentPart, serve
+from opsin.data.loader.batch_loader import Batch
+from opsin.data.loader.device_cache import DeviceSubset, OnDevice, serve
 from opsin.data.source import Split
 from opsin.data.stratify import Indices
+from opsin.data.subset import Subset
 
 
-class Serving:
+class BatchFetcher:
     """What stands between the images of all splits and their batches.
 
     Args:
@@ -31,7 +31,7 @@ class Serving:
         self.after: str | None = None
         self.teaching: Mapping[Split, FeaturePart] = {}
         self._on_device = on_device
-        self._held: dict[Split, Part | ResidentPart] = {}
+        self._held: dict[Split, Subset | DeviceSubset] = {}
 
     def holding_nothing(self) -> Self:
         """The same, with no images on a device yet."""
@@ -42,7 +42,7 @@ class Serving:
     def fetch(
         self,
         split: Split,
-        part: Part,
+        part: Subset,
         targets: Indices,
         device: Callable[[], torch.device],
         positions: Indices,

@@ -9,7 +9,7 @@ Sampler = Literal["shuffle", "balanced", "fixed"]
 Indices = NDArray[np.int64]
 
 
-def anywhere(targets: Indices, sampler: Sampler, seed: int, epoch: int) -> Indices:
+def shuffled(targets: Indices, sampler: Sampler, seed: int, epoch: int) -> Indices:
     """Positions in an order that may jump from any image to any other.
 
     Args:
@@ -32,7 +32,7 @@ def anywhere(targets: Indices, sampler: Sampler, seed: int, epoch: int) -> Indic
     return order
 
 
-def shard_by_shard(shards: Indices, window: int, seed: int, epoch: int, rank: int = 0, world_size: int = 1) -> Indices:
+def shard_windowed(shards: Indices, window: int, seed: int, epoch: int, rank: int = 0, world_size: int = 1) -> Indices:
     """Positions of one process in an order that needs few shards at a time, each once.
 
     The shards come in an order of their own every epoch, laid end to end and divided among the processes. The images of

@@ -20,7 +20,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from opsin.data.shards.storage import Place
+from opsin.data.shards.storage import Storage
 from opsin.data.source import Channels, Split
 from opsin.errors import UserError
 
@@ -143,7 +143,7 @@ class Index:
         return hashlib.blake2b(json.dumps(facts).encode(), digest_size=16).hexdigest()
 
 
-def read_index(place: Place) -> Index:
+def read_index(place: Storage) -> Index:
     """The index of some shards.
 
     Raises:
@@ -170,7 +170,7 @@ def read_index(place: Place) -> Index:
         raise UserError(f"{place}/{NAME} is damaged ({error}): write the shards anew.") from error
 
 
-def read_rows(place: Place, split: Split, facts: ShardedSplit) -> Rows:
+def read_rows(place: Storage, split: Split, facts: ShardedSplit) -> Rows:
     """The rows of a split.
 
     Raises:

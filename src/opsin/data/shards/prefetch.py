@@ -6,14 +6,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from opsin.data.loader.batch_loader import Streaming
-from opsin.data.subset import Division, Part
 from opsin.data.shards.sharded_store import ShardStore
+from opsin.data.subset import SplitOptions, Subset
 from opsin.errors import UserError
 
 Indices = NDArray[np.int64]
 
 
-def streaming(part: Part) -> Streaming | None:
+def streaming(part: Subset) -> Streaming | None:
     """How a split is streamed; None: its images are at hand."""
     stores = [store for store in part.stores if isinstance(store, ShardStore)]
     if not stores:
@@ -40,7 +40,7 @@ def streaming(part: Part) -> Streaming | None:
     return Streaming(np.concatenate(shards), stores[0].images.library.window, follow)
 
 
-def check_folds(train: Part, division: Division) -> None:
+def check_folds(train: Subset, division: SplitOptions) -> None:
     """Refuse folds of a stream whose shards must come and go: every fold has images in all of them.
 
     Raises:

@@ -35,7 +35,7 @@ class StorageOptions:
     anonymous: bool = False
 
 
-class Bucket:
+class S3Storage:
     """A bucket and a prefix in it.
 
     Args:
@@ -62,14 +62,14 @@ class Bucket:
     def __str__(self) -> str:
         return self._path
 
-    def __reduce__(self) -> tuple[type["Bucket"], tuple[str, StorageOptions]]:
-        return Bucket, (self._path, self._options)
+    def __reduce__(self) -> tuple[type["S3Storage"], tuple[str, StorageOptions]]:
+        return S3Storage, (self._path, self._options)
 
     def read(self, name: str) -> bytes | None:
         """The content of a file; None: there is none."""
         with self._explained():
             try:
-                found = self._client.get_object(Bucket=self._bucket, Key=self._prefix + name)
+                found = self._client.get_object(S3Storage=self._bucket, Key=self._prefix + name)
                 content: bytes = found["Body"].read()
                 return content
             except self._client.exceptions.ClientError as error:

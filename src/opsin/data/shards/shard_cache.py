@@ -15,8 +15,8 @@ from filelock import FileLock, Timeout
 
 from opsin.data.cache.files import naming
 from opsin.data.shards.index import Shard
-from opsin.data.shards.storage import Place
 from opsin.data.shards.reader import OpenShard
+from opsin.data.shards.storage import Storage
 from opsin.errors import UserError
 
 AHEAD = 4
@@ -27,7 +27,7 @@ _FILES = 256  # that are held open where nothing has to be copied
 _BLOCK = 2**20
 
 
-class Shelf:
+class ShardCache:
     """The shards of all splits of one dataset, at most so many bytes of them on the local disk.
 
     Shards of a local folder are read where they are; each is checked when it is first opened, which also brings it into
@@ -42,7 +42,7 @@ class Shelf:
         fetched: How many shards have been fetched so far.
     """
 
-    def __init__(self, place: Place, cache_dir: Path, limit: int) -> None:
+    def __init__(self, place: Storage, cache_dir: Path, limit: int) -> None:
         self._place = place
         self._cache_dir = cache_dir
         self._limit = limit
@@ -54,8 +54,8 @@ class Shelf:
         self._pool = ThreadPoolExecutor(_FETCHERS, thread_name_prefix="shards")
         self.fetched = 0
 
-    def __reduce__(self) -> tuple[type["Shelf"], tuple[Place, Path, int]]:
-        return Shelf, (self._place, self._cache_dir, self._limit)  # another process has a folder of its own
+    def __reduce__(self) -> tuple[type["ShardCache"], tuple[Storage, Path, int]]:
+        return ShardCache, (self._place, self._cache_dir, self._limit)  # another process has a folder of its own
 
     def take(self, shard: Shard) -> OpenShard:
         """A shard, fetched now where that has not begun.

@@ -10,16 +10,16 @@ from numpy.typing import NDArray
 
 from opsin.data.decode import decode_image
 from opsin.data.shards.index import Index, Rows, Shard, read_rows
-from opsin.data.shards.storage import Place
 from opsin.data.shards.reader import OpenShard
-from opsin.data.shards.shard_cache import Shelf
+from opsin.data.shards.shard_cache import ShardCache
+from opsin.data.shards.storage import Storage
 from opsin.data.source import Split
 
 Indices = NDArray[np.int64]
 Pixels = NDArray[np.uint8]
 
 
-class Library:
+class ShardedDataset:
     """What all splits of a dataset in shards share.
 
     Args:
@@ -32,17 +32,17 @@ class Library:
     """
 
     def __init__(
-        self, place: Place, index: Index, cache_dir: Path, cache_bytes: int, window: int, workers: int
+        self, place: Storage, index: Index, cache_dir: Path, cache_bytes: int, window: int, workers: int
     ) -> None:
         self.place = place
         self.index = index
         self.window = window
-        self.shelf = Shelf(place, cache_dir, cache_bytes)
+        self.shelf = ShardCache(place, cache_dir, cache_bytes)
         self._workers = workers
         self._arguments = (place, index, cache_dir, cache_bytes, window, workers)
 
-    def __reduce__(self) -> tuple[type["Library"], tuple[Place, Index, Path, int, int, int]]:
-        return Library, self._arguments
+    def __reduce__(self) -> tuple[type["ShardedDataset"], tuple[Storage, Index, Path, int, int, int]]:
+        return ShardedDataset, self._arguments
 
     @cached_property
     def decoders(self) -> ThreadPoolExecutor:
@@ -61,7 +61,7 @@ class ShardImages:
         rows: What is known of each image.
     """
 
-    def __init__(self, library: Library, split: Split) -> None:
+    def __init__(self, library: ShardedDataset, split: Split) -> None:
         self.library = library
         self.split: Split = split
         self.facts = library.index.splits[split]
@@ -72,7 +72,7 @@ class ShardImages:
         """The number of images."""
         return len(self.rows.targets)
 
-    def __reduce__(self) -> tuple[type["ShardImages"], tuple[Library, Split]]:
+    def __reduce__(self) -> tuple[type["ShardImages"], tuple[ShardedDataset, Split]]:
         return ShardImages, (self.library, self.split)
 
     @property

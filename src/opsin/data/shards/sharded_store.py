@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from opsin.data.cache.image_store import Store, store_key
 from opsin.data.decode import BadImage
-from opsin.data.shards.sharded_images import ShardImages, itinerary
+from opsin.data.preprocessing import Interpolation, Resize, fit_image
 from opsin.data.shards.reader import OpenShard
 from opsin.data.shards.shard_cache import AHEAD
-from opsin.data.cache.image_store import Store, store_key
-from opsin.data.preprocessing import Interpolation, Resize, fit_image
+from opsin.data.shards.sharded_images import ShardImages, itinerary
 from opsin.errors import UserError
 
 Indices = NDArray[np.int64]

@@ -4,11 +4,11 @@ import shutil
 from pathlib import Path
 from typing import Protocol
 
-from opsin.data.shards.s3 import Bucket, StorageOptions
+from opsin.data.shards.s3 import S3Storage, StorageOptions
 from opsin.errors import UserError
 
 
-class Place(Protocol):
+class Storage(Protocol):
     """Files by their name below one place, `train/chunk-0-0.bin`. Thread-safe; `str()` is what a person calls it."""
 
     local: bool
@@ -24,7 +24,7 @@ class Place(Protocol):
         """Move a local file to the place."""
 
 
-class Folder:
+class LocalStorage:
     """A local folder."""
 
     local = True
@@ -57,7 +57,7 @@ class Folder:
         part.replace(goal)
 
 
-def open_place(path: str, options: StorageOptions | None = None) -> Place:
+def open_place(path: str, options: StorageOptions | None = None) -> Storage:
     """The place that a path names.
 
     Args:
@@ -69,7 +69,7 @@ def open_place(path: str, options: StorageOptions | None = None) -> Place:
     """
     scheme, separator, _ = path.partition("://")
     if not separator:
-        return Folder(Path(path).expanduser().resolve())
+        return LocalStorage(Path(path).expanduser().resolve())
     if scheme == "s3":
-        return Bucket(path, options or StorageOptions())
+        return S3Storage(path, options or StorageOptions())
     raise UserError(f"{path}: shards are read from a local folder or from s3://BUCKET/PREFIX.")

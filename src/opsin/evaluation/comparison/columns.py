@@ -4,9 +4,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from opsin.evaluation.comparison.leaderboard import Leaderboard, LeaderboardRow
+from opsin.evaluation.comparison.paired_tests import PairwiseResult
 from opsin.evaluation.confidence_intervals import Interval
-from opsin.evaluation.comparison.leaderboard import Leaderboard, Row
-from opsin.evaluation.comparison.paired_tests import Verdict
 from opsin.visualization.formatting import NONE, seconds
 
 CUSTOMARY = ("test/acc", "val/acc", "test/loss", "val/loss")
@@ -23,10 +23,10 @@ class Columns:
     """
 
     header: tuple[str, ...]
-    rows: tuple[tuple[Row, tuple[str, ...]], ...]
+    rows: tuple[tuple[LeaderboardRow, tuple[str, ...]], ...]
 
 
-def columns(board: Leaderboard, verdicts: Sequence[Verdict] = ()) -> Columns:
+def columns(board: Leaderboard, verdicts: Sequence[PairwiseResult] = ()) -> Columns:
     """The rows of a leaderboard as text, with what the verdicts say of each."""
     there = {name for row in board.rows for name in row.metrics}
     metrics = [name for name in dict.fromkeys([board.metric, *CUSTOMARY]) if name in there]
@@ -61,7 +61,7 @@ def spread(metric: str, value: Interval | None) -> str:
     return f"{value.estimate * factor:.{digits}f}{reach}{unit}"
 
 
-def _said(verdict: Verdict) -> str:
+def _said(verdict: PairwiseResult) -> str:
     if verdict.better is None:
         return "not told apart"
     return "worse" if verdict.better is verdict.a else "more accurate"

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from opsin.evaluation.confidence_intervals import Interval
-from opsin.evaluation.comparison.leaderboard import Leaderboard, Row, leaderboard
+from opsin.evaluation.comparison.leaderboard import Leaderboard, LeaderboardRow, leaderboard
+from opsin.evaluation.comparison.paired_tests import PairwiseResult, RunPair, verdicts
 from opsin.evaluation.comparison.row_names import QUIET
-from opsin.evaluation.comparison.paired_tests import Duel, Verdict, verdicts
 from opsin.evaluation.comparison.run_records import REPEATS, RunRecord, collect, flat
+from opsin.evaluation.confidence_intervals import Interval
 
 AROUND = (
     *(f"settings.{name}" for name in ("accelerator", "devices", "precision", "channels_last", "compile", "threads")),
@@ -51,7 +51,7 @@ class Flips:
         only_b: Likewise.
     """
 
-    duel: Duel
+    duel: RunPair
     only_a: tuple[Flip, ...]
     only_b: tuple[Flip, ...]
 
@@ -81,7 +81,7 @@ class Comparison:
     """
 
     leaderboard: Leaderboard
-    verdicts: tuple[Verdict, ...]
+    verdicts: tuple[PairwiseResult, ...]
     config: tuple[Difference, ...]
     around: tuple[Difference, ...]
 
@@ -121,7 +121,7 @@ def compare(places: Sequence[str | Path], metric: str = "test/acc") -> Compariso
     return Comparison(board, tuple(verdicts(board)), config, _differences(rows, around))
 
 
-def flips(verdict: Verdict, count: int = 12) -> Flips:
+def flips(verdict: PairwiseResult, count: int = 12) -> Flips:
     """The images of the first duel of a verdict that flipped, at most so many each way."""
     duel = verdict.duels[0]
     a, b = duel.a.predictions(verdict.split), duel.b.predictions(verdict.split)
@@ -148,7 +148,7 @@ def flips(verdict: Verdict, count: int = 12) -> Flips:
     return Flips(duel, *found)
 
 
-def curve(row: Row, metric: str) -> tuple[list[float], list[float]]:
+def curve(row: LeaderboardRow, metric: str) -> tuple[list[float], list[float]]:
     """A metric by epoch, the mean over the runs of a row that came to that epoch."""
     by_epoch: dict[float, list[float]] = {}
     for run in row.runs:
@@ -177,13 +177,13 @@ def _merged(runs: Sequence[RunRecord], values: Callable[[RunRecord], Mapping[str
     return {key: ", ".join(texts) for key, texts in found.items()}
 
 
-def _differences(rows: Sequence[Row], values: Sequence[Mapping[str, str]]) -> tuple[Difference, ...]:
+def _differences(rows: Sequence[LeaderboardRow], values: Sequence[Mapping[str, str]]) -> tuple[Difference, ...]:
     keys = sorted({key for of_row in values for key in of_row}, key=lambda key: ("." in key, key))  # parts first
     found = [Difference(key, tuple(of_row.get(key, "") for of_row in values)) for key in keys]
     return tuple(difference for difference in found if len(rows) > 1 and len(set(difference.values)) > 1)
 
 
-def _row_facts(row: Row) -> dict[str, Any]:
+def _row_facts(row: LeaderboardRow) -> dict[str, Any]:
     return {
         "letter": row.letter,
         "name": row.name,
@@ -199,7 +199,7 @@ def _row_facts(row: Row) -> dict[str, Any]:
     }
 
 
-def _verdict_facts(verdict: Verdict) -> dict[str, Any]:
+def _verdict_facts(verdict: PairwiseResult) -> dict[str, Any]:
     return {
         "a": verdict.a.letter,
         "b": verdict.b.letter,

@@ -6,15 +6,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from opsin.evaluation.confidence_intervals import Interval, t_interval
 from opsin.errors import UserError
 from opsin.evaluation.comparison.row_names import letter, names
 from opsin.evaluation.comparison.run_records import RunRecord, read_record
+from opsin.evaluation.confidence_intervals import Interval, t_interval
 from opsin.runs.directory import RunDirectory
 
 
 @dataclass(frozen=True)
-class Row:
+class LeaderboardRow:
     """A recipe: the runs of one config, which differ by seed or fold only.
 
     Attributes:
@@ -68,7 +68,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Board:
+class ComparableGroup:
     """What rows of one rank order were measured on.
 
     Attributes:
@@ -107,8 +107,8 @@ class Leaderboard:
 
     metric: str
     mode: str
-    rows: tuple[Row, ...]
-    boards: tuple[Board, ...]
+    rows: tuple[LeaderboardRow, ...]
+    boards: tuple[ComparableGroup, ...]
     others: tuple[RunRecord, ...]
     repeated: tuple[RunRecord, ...] = field(default=())
 
@@ -117,7 +117,7 @@ class Leaderboard:
         """The split of the metric: test or val."""
         return self.metric.split("/")[0]
 
-    def on(self, board: int | None) -> list[Row]:
+    def on(self, board: int | None) -> list[LeaderboardRow]:
         """The rows measured on one board; of None those whose images are not known."""
         return [row for row in self.rows if row.board == board]
 
@@ -144,7 +144,7 @@ class Leaderboard:
             "A number on other images says nothing about which is better."
         ) + way_out * any(board.seeds for board in self.boards)
 
-    def _unknown(self, row: Row) -> str:
+    def _unknown(self, row: LeaderboardRow) -> str:
         if self.metric not in row.metrics:
             return f"{row.letter} ({row.name}) is not ranked: it has no {self.metric}."
         lacking = next(run for run in row.runs if run.images(self.split) is None)
@@ -172,15 +172,15 @@ def leaderboard(runs: Iterable[RunDirectory | RunRecord], metric: str = "test/ac
     groups, repeated = _grouped(finished, metric.split("/")[0])
     mode = "min" if metric.endswith(("/loss", "/ece")) else "max"
     sign = 1 if mode == "min" else -1
-    rows = [Row("", "", group, _metrics(group)) for group in groups]
+    rows = [LeaderboardRow("", "", group, _metrics(group)) for group in groups]
     rows, boards = _boarded(rows, metric)
 
-    def order(row: Row) -> tuple[float, float, str]:
+    def order(row: LeaderboardRow) -> tuple[float, float, str]:
         place = len(boards) if row.board is None else row.board
         value = row.metrics[metric].estimate if metric in row.metrics else math.nan
         return place, math.inf if math.isnan(value) else value * sign, row.name
 
-    ranked: list[Row] = []
+    ranked: list[LeaderboardRow] = []
     for i, row in enumerate(sorted(_named(rows), key=order)):
         before = [r for r in ranked if r.board == row.board and r.board is not None]
         tied = before and before[-1].metrics[metric].estimate == row.metrics[metric].estimate
@@ -224,11 +224,11 @@ def _metrics(runs: Sequence[RunRecord]) -> dict[str, Interval]:
     return {name: t_interval([run.metrics[name] for run in runs]) for name in sorted(shared)}
 
 
-def _boarded(rows: Sequence[Row], metric: str) -> tuple[list[Row], list[Board]]:
+def _boarded(rows: Sequence[LeaderboardRow], metric: str) -> tuple[list[LeaderboardRow], list[ComparableGroup]]:
     """Rows with the images that they were measured on."""
     split = metric.split("/")[0]
-    boards: list[Board] = []
-    placed: list[Row] = []
+    boards: list[ComparableGroup] = []
+    placed: list[LeaderboardRow] = []
     for row in rows:
         digests = {run.images(split) for run in row.runs}
         known = frozenset(digest for digest in digests if digest is not None)
@@ -238,7 +238,7 @@ def _boarded(rows: Sequence[Row], metric: str) -> tuple[list[Row], list[Board]]:
         place = next((i for i, board in enumerate(boards) if board.images == known), None)
         if place is None:
             name = str((row.runs[0].result.get("data") or {}).get("name"))
-            boards.append(Board(name, split, row.runs[0].count(split), known, _carved_by(row, split)))
+            boards.append(ComparableGroup(name, split, row.runs[0].count(split), known, _carved_by(row, split)))
             place = len(boards) - 1
         placed.append(replace(row, board=place))
     by_rows = sorted(range(len(boards)), key=lambda i: -sum(row.board == i for row in placed))
@@ -246,7 +246,7 @@ def _boarded(rows: Sequence[Row], metric: str) -> tuple[list[Row], list[Board]]:
     return placed, [boards[i] for i in by_rows]
 
 
-def _named(rows: Sequence[Row]) -> list[Row]:
+def _named(rows: Sequence[LeaderboardRow]) -> list[LeaderboardRow]:
     """Rows with names that set them apart from the others of their board."""
     named = []
     for board in dict.fromkeys(row.board for row in rows):
@@ -256,7 +256,7 @@ def _named(rows: Sequence[Row]) -> list[Row]:
     return named
 
 
-def _carved_by(row: Row, split: str) -> tuple[Any, ...]:
+def _carved_by(row: LeaderboardRow, split: str) -> tuple[Any, ...]:
     seeds = {run.config.get("datamodule.split_seed", run.repetition[0]) for run in row.runs}
     return tuple(sorted(seeds, key=str)) if _is_carved(row.runs[0], split) else ()
 

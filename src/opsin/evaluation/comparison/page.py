@@ -11,15 +11,16 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from opsin.errors import UserError
-from opsin.visualization.images import Pixels, data_uri, shown
-from opsin.visualization.charts import COLOURS, Series, line_chart
 from opsin.evaluation.comparison.columns import columns, spread
 from opsin.evaluation.comparison.comparison import Comparison, Flip, curve, flips
-from opsin.evaluation.comparison.leaderboard import Row
-from opsin.evaluation.comparison.paired_tests import Verdict
+from opsin.evaluation.comparison.leaderboard import LeaderboardRow
+from opsin.evaluation.comparison.paired_tests import PairwiseResult
 from opsin.evaluation.templating import render
+from opsin.runs.atomic import write_atomically
+from opsin.runs.directory import RunDirectory
+from opsin.visualization.charts import COLOURS, Series, line_chart
 from opsin.visualization.formatting import number, percent, shortened
-from opsin.runs.directory import RunDirectory, write_atomically
+from opsin.visualization.images import Pixels, data_uri, shown
 
 Thumbnails = Callable[[RunDirectory, str, NDArray[np.int64]], NDArray[np.uint8]]
 """Pixels `(N, H, W, C)` of some positions `(N,)` of a split of a run."""
@@ -48,7 +49,7 @@ class FlippedImage:
 class Flipped:
     """The images of one verdict that flipped, each way, and why there are no pictures of them where there are none."""
 
-    verdict: Verdict
+    verdict: PairwiseResult
     only_a: tuple[FlippedImage, ...]
     only_b: tuple[FlippedImage, ...]
     trouble: str
@@ -103,7 +104,7 @@ def _lead(comparison: Comparison) -> str:
     return " ".join([f"{first.letter} ({first.name}): {score} {board.metric}.", *_answers(comparison.verdicts, first)])
 
 
-def _answers(verdicts: Sequence[Verdict], first: Row) -> list[str]:
+def _answers(verdicts: Sequence[PairwiseResult], first: LeaderboardRow) -> list[str]:
     """What is known of the first row against the others, in a sentence for each answer."""
     mine = [verdict for verdict in verdicts if verdict.a is first]
     worse = [verdict.b.letter for verdict in mine if verdict.better is verdict.a]
@@ -122,7 +123,7 @@ def _places(paths: Sequence[Path]) -> dict[Path, str]:
     return {path: os.path.relpath(path, shared) if shared else path.name for path in paths}
 
 
-def _curves(rows: Sequence[Row], metric: str) -> list[Markup]:
+def _curves(rows: Sequence[LeaderboardRow], metric: str) -> list[Markup]:
     """Validation and training by epoch, one line for each of the first rows."""
     name = metric.split("/")[1]
     charts = []
@@ -138,7 +139,7 @@ def _curves(rows: Sequence[Row], metric: str) -> list[Markup]:
     return charts
 
 
-def _flipped(verdict: Verdict, thumbnails: Thumbnails | None) -> Flipped:
+def _flipped(verdict: PairwiseResult, thumbnails: Thumbnails | None) -> Flipped:
     found = flips(verdict, MOST_PICTURES)
     both = [*found.only_a, *found.only_b]
     pictures, trouble = [""] * len(both), ""

@@ -8,18 +8,18 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from opsin.evaluation.comparison.leaderboard import Leaderboard, LeaderboardRow
+from opsin.evaluation.comparison.run_records import RunRecord
 from opsin.evaluation.confidence_intervals import Interval
 from opsin.evaluation.significance import Comparison, bootstrap_difference, mcnemar
 from opsin.runs.predictions import Predictions
-from opsin.evaluation.comparison.leaderboard import Leaderboard, Row
-from opsin.evaluation.comparison.run_records import RunRecord
 
 LEVEL = 0.05
 """A difference counts as shown where its p, adjusted for the number of comparisons, lies below."""
 
 
 @dataclass(frozen=True)
-class Duel:
+class RunPair:
     """One run of A and one of B, on the same images."""
 
     a: RunRecord
@@ -28,7 +28,7 @@ class Duel:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class PairwiseResult:
     """How two rows of one board compare, by the share of images that they tell rightly.
 
     Attributes:
@@ -46,12 +46,12 @@ class Verdict:
         comparisons: How many these are.
     """
 
-    a: Row
-    b: Row
+    a: LeaderboardRow
+    b: LeaderboardRow
     split: str
     images: int
     accuracy: tuple[float, float]
-    duels: tuple[Duel, ...]
+    duels: tuple[RunPair, ...]
     gain: Interval
     over_seeds: Interval | None
     paired: bool
@@ -66,7 +66,7 @@ class Verdict:
         return self.adjusted < LEVEL and (len(self.duels) == 1 or by_images)
 
     @property
-    def better(self) -> Row | None:
+    def better(self) -> LeaderboardRow | None:
         """The better row; None where no difference is shown."""
         return (self.a if self.gain.estimate > 0 else self.b) if self.shown else None
 
@@ -129,7 +129,7 @@ class Verdict:
         return "These networks differ, but seeds vary too much to say it of the recipes." if by_images else ""
 
 
-def verdicts(board: Leaderboard) -> list[Verdict]:
+def verdicts(board: Leaderboard) -> list[PairwiseResult]:
     """The best row of each board against every other row of it.
 
     p is adjusted for the number of these comparisons (Holm 1979, Scandinavian Journal of Statistics 6, 65-70).
@@ -141,7 +141,7 @@ def verdicts(board: Leaderboard) -> list[Verdict]:
     return found
 
 
-def _adjusted(verdicts: Sequence[Verdict]) -> list[Verdict]:
+def _adjusted(verdicts: Sequence[PairwiseResult]) -> list[PairwiseResult]:
     count, least = len(verdicts), 0.0
     adjusted = {}
     for place, i in enumerate(sorted(range(count), key=lambda i: verdicts[i].p)):
@@ -150,14 +150,14 @@ def _adjusted(verdicts: Sequence[Verdict]) -> list[Verdict]:
     return [replace(verdict, adjusted=adjusted[i], comparisons=count) for i, verdict in enumerate(verdicts)]
 
 
-def _verdict(a: Row, b: Row, split: str) -> Verdict:
+def _verdict(a: LeaderboardRow, b: LeaderboardRow, split: str) -> PairwiseResult:
     pairs, paired = _pairs(a, b, split)
     right: dict[str, list[tuple[NDArray[np.bool_], NDArray[np.bool_]]]] = {}
     duels = []
     for run_a, run_b in pairs:
         in_a, in_b = _kept(run_a, split).correct, _kept(run_b, split).correct
         right.setdefault(str(run_a.images(split)), []).append((in_a, in_b))
-        duels.append(Duel(run_a, run_b, mcnemar(in_a, in_b)))
+        duels.append(RunPair(run_a, run_b, mcnemar(in_a, in_b)))
     # What several seeds make of the same image is one observation: their mean, and not one image more.
     mean_a, mean_b = (
         np.concatenate([np.mean([pair[side] for pair in same], axis=0) for same in right.values()]) for side in (0, 1)
@@ -171,10 +171,10 @@ def _verdict(a: Row, b: Row, split: str) -> Verdict:
         )
         over_seeds, p = _over_seeds(counts[:, 0] / counts[:, 2], counts[:, 1] / counts[:, 2], paired, 1 / counts[0, 2])
     accuracy = (float(mean_a.mean()), float(mean_b.mean()))
-    return Verdict(a, b, split, len(mean_a), accuracy, tuple(duels), gain, over_seeds, paired, p, p)
+    return PairwiseResult(a, b, split, len(mean_a), accuracy, tuple(duels), gain, over_seeds, paired, p, p)
 
 
-def _pairs(a: Row, b: Row, split: str) -> tuple[list[tuple[RunRecord, RunRecord]], bool]:
+def _pairs(a: LeaderboardRow, b: LeaderboardRow, split: str) -> tuple[list[tuple[RunRecord, RunRecord]], bool]:
     """A run of each on the same images: of the same seed and fold where both have one, else in their order."""
     others = {run.repetition: run for run in b.runs}
     same = [(run, others[run.repetition]) for run in a.runs if run.repetition in others]

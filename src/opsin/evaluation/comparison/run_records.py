@@ -10,10 +10,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from opsin.config import Composed
+from opsin.config import RunConfig
 from opsin.errors import UserError
-from opsin.runs.predictions import Predictions, read_predictions
 from opsin.runs.directory import RunDirectory
+from opsin.runs.predictions import Predictions, read_predictions
 
 REPEATS = ("seed", "datamodule.fold")
 """Keys that say which repetition of a recipe a run is."""
@@ -147,7 +147,7 @@ def read_record(run: RunDirectory) -> RunRecord:
     """What a run directory says, whatever state it is in."""
     try:
         result = json.loads(run.result.read_text(encoding="utf-8"))
-        composed = Composed.load(run)
+        composed = RunConfig.load(run)
         tree, origin = composed.tree, composed.origin
         status, reason = str(result.get("status", "interrupted")), str(result.get("error", ""))
     except FileNotFoundError as error:

@@ -7,9 +7,9 @@ from typing import Any
 
 from markupsafe import Markup
 
+from opsin.runs.directory import RunDirectory
 from opsin.visualization.charts import Series, line_chart, small_multiples
 from opsin.visualization.formatting import number, percent
-from opsin.runs.directory import RunDirectory
 
 Row = Mapping[str, float | None]
 

@@ -7,16 +7,17 @@ from typing import Any
 import numpy as np
 import yaml
 
-from opsin.evaluation.confusion import class_table
 from opsin.errors import UserError
-from opsin.runs.predictions import Predictions, read_predictions
+from opsin.evaluation.confusion import class_table
 from opsin.evaluation.report.learning_curves import best_epoch, curves, read_epochs
-from opsin.evaluation.report.sections import calibration, class_bars, confusion, pair_rows
 from opsin.evaluation.report.model_table import read_model_table
 from opsin.evaluation.report.pictures import read_pictures
-from opsin.evaluation.templating import render
 from opsin.evaluation.report.result_summary import verdict
-from opsin.runs.directory import RunDirectory, write_atomically
+from opsin.evaluation.report.sections import calibration, class_bars, confusion, pair_rows
+from opsin.evaluation.templating import render
+from opsin.runs.atomic import write_atomically
+from opsin.runs.directory import RunDirectory
+from opsin.runs.predictions import Predictions, read_predictions
 
 RECORDED = (
     "error",

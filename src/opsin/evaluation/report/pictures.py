@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from opsin.visualization import images
 from opsin.runs.directory import RunDirectory
+from opsin.visualization import images
 
 SMALL = 12_000
 """Bytes up to which a PNG is carried as it is; larger ones, which are photographs, become WebP."""
 
 
 @dataclass(frozen=True)
-class Shown:
+class EmbeddedImage:
     """A picture in a page.
 
     Attributes:
@@ -42,8 +42,8 @@ class Mistake:
         answers: The most probable classes with their probabilities, the predicted one first.
     """
 
-    image: Shown
-    cam: Shown | None
+    image: EmbeddedImage
+    cam: EmbeddedImage | None
     path: str
     true: str
     answers: tuple[tuple[str, float], ...]
@@ -68,9 +68,9 @@ class Pictures:
     mistakes: tuple[Mistake, ...]
     stage: str | None
     note: str | None
-    augmentation: Shown | None
+    augmentation: EmbeddedImage | None
     augmented: str
-    kernels: Shown | None
+    kernels: EmbeddedImage | None
     kernels_of: str | None
 
 
@@ -109,7 +109,7 @@ def read_pictures(run: RunDirectory) -> Pictures | None:
     )
 
 
-def _shown(folder: Path, name: str | None) -> Shown | None:
+def _shown(folder: Path, name: str | None) -> EmbeddedImage | None:
     if name is None:
         return None
     file = folder / Path(name).name  # an index leads nowhere else
@@ -119,4 +119,4 @@ def _shown(folder: Path, name: str | None) -> Shown | None:
     except (OSError, UnidentifiedImageError):
         return None
     kind: Any = "PNG" if file.stat().st_size <= SMALL else "WEBP"
-    return Shown(images.data_uri(pixels, kind), pixels.shape[1], pixels.shape[0])
+    return EmbeddedImage(images.data_uri(pixels, kind), pixels.shape[1], pixels.shape[0])

@@ -10,7 +10,7 @@ from opsin.visualization.formatting import percent, split_name
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ResultSummary:
     """The result of a run.
 
     Attributes:
@@ -28,7 +28,7 @@ class Verdict:
     meaning: tuple[str, ...]
 
 
-def verdict(name: str, result: Mapping[str, Any], predictions: Predictions) -> Verdict:
+def verdict(name: str, result: Mapping[str, Any], predictions: Predictions) -> ResultSummary:
     """The result of a run in words.
 
     Args:
@@ -46,7 +46,7 @@ def verdict(name: str, result: Mapping[str, Any], predictions: Predictions) -> V
         f"(95 % interval {percent(accuracy.low)} to {percent(accuracy.high)})."
     )
     meaning = (_chance(predictions, accuracy), _reach(predictions), *_fit(result, accuracy))
-    return Verdict(accuracy, predictions.split, images, sentence, meaning)
+    return ResultSummary(accuracy, predictions.split, images, sentence, meaning)
 
 
 def _chance(predictions: Predictions, accuracy: Interval) -> str:

@@ -7,8 +7,8 @@ from math import prod
 from torch import nn
 
 from opsin.models.auxiliary_head import Auxiliary
-from opsin.models.pretrained.heads import Head
 from opsin.models.network import Network, sequential
+from opsin.models.pretrained.heads import Head
 from opsin.models.shapes import feature_shape
 from opsin.models.weights import Kind, Weights
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from opsin.errors import UserError
-from opsin.models.pretrained.heads import Head, HeadKind
 from opsin.models.network import Network, Rate, Width
+from opsin.models.pretrained.heads import Head, HeadKind
 from opsin.models.pretrained.regroup import regroup
 from opsin.models.pretrained.timm_stages import divide
 from opsin.models.weights import (

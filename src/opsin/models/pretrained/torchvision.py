@@ -17,8 +17,8 @@ from pydantic import Field
 from torch import nn
 
 from opsin.models.auxiliary_head import Auxiliary
-from opsin.models.pretrained.heads import Head, HeadKind
 from opsin.models.network import Network, Rate, Width, sequential
+from opsin.models.pretrained.heads import Head, HeadKind
 from opsin.models.pretrained.regroup import Division, parts, regroup
 from opsin.models.shapes import feature_shape
 from opsin.models.weights import KINDS, HubFile, OwnFile, Weights, known_weights

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from opsin.models.network import Network
-from opsin.models.summary.receptive_field import ReceptiveFields
 from opsin.models.shapes import on_meta
+from opsin.models.summary.receptive_field import ReceptiveFields
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from opsin.errors import UserError
 from opsin.sweeps.launchers.base import SCRIPT, Exit, Job
-from opsin.sweeps.launchers.ray_actor import Keeper, Origin
+from opsin.sweeps.launchers.ray_actor import JobEnvironment, RayActor
 from opsin.sweeps.launchers.ray_cluster import connect, in_words, room
 
 log = logging.getLogger(__name__)
@@ -119,7 +119,7 @@ class Ray:
             self._warned = True
             log.warning("no node of the Ray cluster has %s: jobs wait until one comes", in_words(needs))
         actor = (
-            self._ray.remote(Keeper)
+            self._ray.remote(RayActor)
             .options(
                 num_cpus=needs["CPU"],
                 num_gpus=needs["GPU"],
@@ -149,7 +149,7 @@ class _Slot:
     """An actor that runs one job at a time.
 
     Attributes:
-        actor: Ray's handle of a `Keeper`.
+        actor: Ray's handle of a `RayActor`.
         devices: of the jobs that it can run.
         host: refers to the name of its node, which is there once it is up.
         idle_since: when its last job ended.
@@ -191,7 +191,7 @@ class RayHandle:
             if self._exit is None and self._is_there(awaited := self.slot.host if self._end is None else self._end):
                 self._exit = self._read(awaited)
                 if self._exit is None:  # its actor is up
-                    self._end = self.slot.actor.run.remote(self._job, Origin.here())
+                    self._end = self.slot.actor.run.remote(self._job, JobEnvironment.here())
         except ConnectionError as error:
             raise UserError(f"the Ray cluster is gone ({error}): start it; the same command then goes on") from None
         return self._exit

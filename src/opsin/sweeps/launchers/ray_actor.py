@@ -25,7 +25,7 @@ POLL_S = 0.05
 
 
 @dataclass(frozen=True)
-class Origin:
+class JobEnvironment:
     """What a job has of the process of the sweep, as if it were forked from it.
 
     Attributes:
@@ -39,7 +39,7 @@ class Origin:
     variables: Mapping[str, str]
 
     @classmethod
-    def here(cls) -> "Origin":
+    def here(cls) -> "JobEnvironment":
         """Those of this process."""
         variables = {name: value for name, value in os.environ.items() if name.startswith(TAKEN_ALONG)}
         return cls(str(Path.cwd()), tuple(str(Path(path).absolute()) for path in sys.path), variables)
@@ -51,7 +51,7 @@ class Origin:
         sys.path[:] = dict.fromkeys([*sys.path, *self.paths])
 
 
-class Keeper:
+class RayActor:
     """What runs on a node: keeps a server from which the jobs of one slot are forked, and the job under way.
 
     Args:
@@ -75,7 +75,7 @@ class Keeper:
         """Name of the node."""
         return socket.gethostname()
 
-    def run(self, job: Job, origin: Origin) -> Exit:
+    def run(self, job: Job, origin: JobEnvironment) -> Exit:
         """Run a job to its end.
 
         Raises:

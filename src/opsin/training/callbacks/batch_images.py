@@ -6,14 +6,14 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from opsin.training.callbacks.tensorboard_base import BoardCallback, Count, as_pixels, side_of
 from opsin.data import Batch, ImageDataModule
+from opsin.training.callbacks.tensorboard_base import Count, TensorBoardCallback, as_pixels, side_of
 from opsin.visualization.images import Pixels, grid
 
 TAG = "pictures/train_batch"
 
 
-class BatchImages(BoardCallback):
+class BatchImages(TensorBoardCallback):
     """Shows images of the first training batch: augmented, mixed, at the network's size, their labels beneath.
 
     Where cached features are served in place of pixels, the images that they were computed from are shown.

@@ -11,11 +11,11 @@ from typing import Any, Literal
 import lightning as L
 from torch import Tensor
 
-from opsin.training.callbacks.base import EpochCallback, epoch_metrics
-from opsin.training.gather import collect
 from opsin.data import ImageDataModule
 from opsin.errors import Interrupted, UserError
 from opsin.runs.directory import RunDirectory
+from opsin.training.callbacks.base import EpochCallback, epoch_metrics
+from opsin.training.gather import collect
 
 log = logging.getLogger(__name__)
 

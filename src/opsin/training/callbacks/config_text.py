@@ -2,11 +2,11 @@
 
 import lightning as L
 
-from opsin.training.callbacks.tensorboard_base import BoardCallback
 from opsin.runs.directory import RunDirectory
+from opsin.training.callbacks.tensorboard_base import TensorBoardCallback
 
 
-class ConfigText(BoardCallback):
+class ConfigText(TensorBoardCallback):
     """Shows the run's files `config.yaml`, `overrides.yaml` and `model.txt` in the TEXT tab, those that there are.
 
     Args:

@@ -4,9 +4,9 @@ import lightning as L
 import numpy as np
 import torch
 
-from opsin.training.callbacks.tensorboard_base import BoardCallback, Count, spread
-from opsin.training.feature_extraction import Extractor
 from opsin.models import Network
+from opsin.training.callbacks.tensorboard_base import Count, TensorBoardCallback, spread
+from opsin.training.feature_extraction import Extractor
 from opsin.visualization.images import resized, rgb
 
 TAG = "val"
@@ -14,7 +14,7 @@ THUMBNAIL, SHEET = 64, 2048
 """Sides in pixels: of an image at most, and of the sheet of all, which browsers have to hold."""
 
 
-class Projector(BoardCallback):
+class EmbeddingProjector(TensorBoardCallback):
     """Shows at the end of a run how the best checkpoint's embeddings of validation images lie to each other.
 
     Args:

@@ -5,13 +5,13 @@ import logging
 import lightning as L
 import torch
 
-from opsin.training.callbacks.tensorboard_base import Count, EpochPicture, Every, Share, side_of, spread
 from opsin.errors import UserError
 from opsin.interpretability.attribution import gradcam
-from opsin.interpretability.eval_context import probing
-from opsin.training.tensorboard import TensorBoard
-from opsin.training.loss import class_logits
+from opsin.interpretability.eval_context import eval_context
 from opsin.models import Network
+from opsin.models.network import class_logits
+from opsin.training.callbacks.tensorboard_base import Count, EpochPicture, Every, Share, side_of, spread
+from opsin.training.tensorboard import TensorBoard
 from opsin.visualization.images import grid, overlaid
 
 log = logging.getLogger(__name__)
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 TAG = "pictures/gradcam"
 
 
-class ClassActivation(EpochPicture):
+class GradCAM(EpochPicture):
     """Shows what speaks for the true class of a few validation images, always the same: Grad-CAM of the last stage.
 
     Above each image's map stands the image, beneath it the probability of its true class. A network without maps
@@ -53,7 +53,7 @@ class ClassActivation(EpochPicture):
         pixels = part.read(positions)
         images = data.preprocess(torch.from_numpy(pixels).permute(0, 3, 1, 2).to(pl_module.device)).to(pl_module.dtype)
         targets = torch.from_numpy(part.targets[positions]).to(pl_module.device)
-        with probing(network) as plain, torch.no_grad():
+        with eval_context(network) as plain, torch.no_grad():
             probabilities = class_logits(plain(images).float()).softmax(1)
         try:
             heat = gradcam(network, images, targets).numpy()

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 from torch.jit._trace import TracerWarning
 
-from opsin.training.callbacks.tensorboard_base import BoardCallback
-from opsin.training.tensorboard import TensorBoard
 from opsin.models import Network
+from opsin.training.callbacks.tensorboard_base import TensorBoardCallback
+from opsin.training.tensorboard import TensorBoard
 
 log = logging.getLogger(__name__)
 
 
-class Graph(BoardCallback):
+class Graph(TensorBoardCallback):
     """Shows the graph of the network, stage by stage, when training begins.
 
     A copy is traced, on the CPU: what trains is not touched, and `torch.compile` does not get in the way.

@@ -4,11 +4,11 @@ import csv
 
 import lightning as L
 
-from opsin.training.callbacks.base import EpochCallback, epoch_metrics
 from opsin.runs.directory import RunDirectory
+from opsin.training.callbacks.base import EpochCallback, epoch_metrics
 
 
-class History(EpochCallback):
+class MetricsCSV(EpochCallback):
     """Writes one row per epoch to `metrics.csv`: epoch, step, every metric, the rate of the head when the epoch ends.
 
     A resumed run drops the rows that it is about to make again. A value that an epoch lacks is left empty.

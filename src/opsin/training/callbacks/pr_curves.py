@@ -5,9 +5,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from opsin.models.network import class_logits
 from opsin.training.callbacks.tensorboard_base import Count, EpochPicture, Every, Share
 from opsin.training.tensorboard import TensorBoard
-from opsin.training.loss import class_logits
 
 THRESHOLDS = 127
 """As many as TensorBoard's own summaries have."""

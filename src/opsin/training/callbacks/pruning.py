@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 import lightning as L
 from pydantic import Field
 
-from opsin.training.callbacks.base import EpochCallback, epoch_metrics
 from opsin.sweeps.study import make_pruner, trial_at
+from opsin.training.callbacks.base import EpochCallback, epoch_metrics
 
 log = logging.getLogger(__name__)
 

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from opsin.data import ImageDataModule
 from opsin.data.preprocessing import Preprocess
+from opsin.training.distributed.fsdp import is_sharded
 from opsin.training.tensorboard import TensorBoard
 from opsin.visualization.images import Pixels
-from opsin.training.distributed.fsdp import is_sharded
 
 Every = Annotated[int, Field(ge=1)] | None
 """Epochs between pictures; None: as often as they cost little."""
@@ -26,7 +26,7 @@ Share = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 
 
-class BoardCallback(L.Callback):
+class TensorBoardCallback(L.Callback):
     """Shows something of a run in its TensorBoard; without one it does nothing.
 
     What it does must leave no trace in training: no draw from torch's generators, no gradient, no other mode.
@@ -48,7 +48,7 @@ class BoardCallback(L.Callback):
         return data if isinstance(data, ImageDataModule) else None
 
 
-class EpochPicture(BoardCallback):
+class EpochPicture(TensorBoardCallback):
     """Draws what a validation came to: as often as it costs little, and at the end of training.
 
     A picture is due when all those so far, and one more, take no more than `share` of the time since training began.

@@ -26,12 +26,12 @@ from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from torch.distributed import Store  # type: ignore[attr-defined]
 
 from opsin.errors import Interrupted, UserError
-from opsin.training.distributed.environment import TOLD, asked, launched, meeting_place, speak_as_torchrun
 from opsin.runs.directory import RunDirectory
+from opsin.training.distributed.environment import TOLD, asked, launched, meeting_place, speak_as_torchrun
 
 log = logging.getLogger(__name__)
 
-SCRIPT = Path(__file__).resolve().parents[2] / "train.py"
+SCRIPT = Path(__file__).resolve().parents[4] / "train.py"
 """What every process runs."""
 
 MEETING = ("MASTER_ADDR", "MASTER_PORT")

@@ -20,17 +20,18 @@ from typing import Any
 
 import torch
 
-from opsin.training import build
-from opsin.training.build import Plan
-from opsin.config import Composed, is_spawned
+from opsin.config import RunConfig
 from opsin.data import ImageDataModule
 from opsin.errors import UserError
+from opsin.runs.rank import is_spawned
+from opsin.training import build
+from opsin.training.build import Plan
+from opsin.training.hardware import resolve_accelerator
 from opsin.training.loss import ClassificationLoss
 from opsin.training.optim import parameter_groups
-from opsin.training.trainer import resolve_accelerator
-from opsin.training.tuning.memory import cuda_limited_to
 from opsin.training.tuning.batch_throughput import TOLERANCE, measure_throughput, powers_of_two, smallest_within
-from opsin.training.tuning.trial_steps import Trials, Watch, first_device
+from opsin.training.tuning.memory import cuda_limited_to
+from opsin.training.tuning.trial_steps import TrialSteps, Watch, first_device
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ PATIENCE = 1800.0
 
 
 @dataclass(frozen=True)
-class Found:
+class BatchSizeResult:
     """What `auto` became.
 
     Attributes:
@@ -68,8 +69,8 @@ class Found:
 
 
 def settle_batch_size(
-    composed: Composed, plan: Plan, data: ImageDataModule, loss: ClassificationLoss
-) -> tuple[Composed, Plan, Found | None]:
+    composed: RunConfig, plan: Plan, data: ImageDataModule, loss: ClassificationLoss
+) -> tuple[RunConfig, Plan, BatchSizeResult | None]:
     """Put a number in the place of `datamodule.batch_size=auto`, and the learning rate that goes with it.
 
     The number is measured once: further processes of the run take what the first one wrote into its directory, and so
@@ -97,7 +98,7 @@ def settle_batch_size(
     if is_spawned():
         settled, found = composed.changed(_wait_for(composed)), None
     else:
-        found = find_batch_size(plan, data, Trials(plan, data, loss, composed.run.path))
+        found = find_batch_size(plan, data, TrialSteps(plan, data, loss, composed.run.path))
         settled = composed.changed({"datamodule.batch_size": found.batch_size, "optimizer.lr": found.lr})
         settled.save()
     plan = build.plan(settled)
@@ -105,7 +106,7 @@ def settle_batch_size(
     return settled, plan, found
 
 
-def find_batch_size(plan: Plan, data: ImageDataModule, trials: Trials) -> Found:
+def find_batch_size(plan: Plan, data: ImageDataModule, trials: TrialSteps) -> BatchSizeResult:
     """Search, and scale the learning rate; see the module's docstring for the rules.
 
     Args:
@@ -140,7 +141,7 @@ def find_batch_size(plan: Plan, data: ImageDataModule, trials: Trials) -> Found:
         "optimizer.lr %g for %d images becomes %g (%s rule)",
         *(batch_size, why, math.ceil(images / batch_size), time.perf_counter() - begun, before, base, lr, rule),
     )
-    return Found(batch_size, base, before, lr, rule, tried)
+    return BatchSizeResult(batch_size, base, before, lr, rule, tried)
 
 
 def scaling_rule(optimizer: Callable[..., Any]) -> tuple[str, float]:
@@ -180,7 +181,7 @@ def largest_that_fits(fits: Callable[[int], bool], most: int) -> int:
     return between if size < between <= most and fits(between) else size
 
 
-def _largest_on_cuda(trials: Trials, most: int, device: int, tried: dict[int, float | bool]) -> int:
+def _largest_on_cuda(trials: TrialSteps, most: int, device: int, tried: dict[int, float | bool]) -> int:
     def fits(size: int) -> bool:
         tried[size] = step_fits(trials, size)
         return bool(tried[size])
@@ -192,7 +193,7 @@ def _largest_on_cuda(trials: Trials, most: int, device: int, tried: dict[int, fl
     return best
 
 
-def step_fits(trials: Trials, size: int) -> bool:
+def step_fits(trials: TrialSteps, size: int) -> bool:
     """Whether a few training steps, the optimizer's state included, get by without running out of memory."""
     try:
         trials.run(Watch(), batch_size=size, steps=3, heaviest=True)
@@ -205,12 +206,12 @@ def step_fits(trials: Trials, size: int) -> bool:
     return fits
 
 
-def _wait_for(composed: Composed) -> dict[str, Any]:
+def _wait_for(composed: RunConfig) -> dict[str, Any]:
     """What the first process of this run found; processes that Lightning starts find it there already."""
     end = time.monotonic() + PATIENCE
     while time.monotonic() < end:
         if composed.run.config.exists():
-            tree = Composed.load(composed.run).tree
+            tree = RunConfig.load(composed.run).tree
             if tree["datamodule"]["batch_size"] != "auto":
                 return {
                     "datamodule.batch_size": tree["datamodule"]["batch_size"],

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from opsin.training.tuning.memory import available_memory, used_memory
-from opsin.training.tuning.trial_steps import Trials, Watch
+from opsin.training.tuning.trial_steps import TrialSteps, Watch
 
 TOLERANCE = 0.05
 """What throughput may be lost for a smaller batch."""
@@ -27,7 +27,7 @@ def smallest_within(rates: dict[int, float], tolerance: float = TOLERANCE) -> in
     return min(size for size, rate in rates.items() if rate >= (1 - tolerance) * max(rates.values()))
 
 
-def measure_throughput(trials: Trials, sizes: Sequence[int], seconds: float = SECONDS) -> dict[int, float]:
+def measure_throughput(trials: TrialSteps, sizes: Sequence[int], seconds: float = SECONDS) -> dict[int, float]:
     """Training images per second at some batch sizes, data and Lightning's own work included.
 
     Each size is tried twice, in two rounds, and the better one counts, for other programs only ever slow one down. The
@@ -58,7 +58,7 @@ def _levelled(rates: Sequence[float]) -> bool:
     return len(rates) > 2 and max(rates[-2:]) < 1.02 * max(rates[:-2])
 
 
-def _rate(trials: Trials, size: int) -> float:
+def _rate(trials: TrialSteps, size: int) -> float:
     watch = _Stopwatch()
     trials.run(watch, batch_size=size, steps=200, heaviest=True)
     return watch.images_per_second

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from opsin.training.build import Plan
 from opsin.data import ImageDataModule
 from opsin.errors import UserError
+from opsin.training.build import Plan
 from opsin.training.tuning.batch_size import learning_rate
-from opsin.training.tuning.trial_steps import Trials, Watch
+from opsin.training.tuning.trial_steps import TrialSteps, Watch
 
 DIVERGED = 4.0
 """The test ends where the smoothed loss is so many times its lowest."""
@@ -61,7 +61,7 @@ class RangeTest:
 
 
 def range_test(
-    plan: Plan, data: ImageDataModule, trials: Trials, *, steps: int, lowest: float = 1e-7, highest: float = 10.0
+    plan: Plan, data: ImageDataModule, trials: TrialSteps, *, steps: int, lowest: float = 1e-7, highest: float = 10.0
 ) -> RangeTest:
     """Train for some steps while the learning rate rises exponentially from `lowest` to `highest`.
 

@@ -9,11 +9,11 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.utilities.seed import isolate_rng
 
+from opsin.config.validation import Node
+from opsin.data import ImageDataModule
 from opsin.training import build
 from opsin.training.build import Plan
 from opsin.training.callbacks.base import EpochCallback
-from opsin.config.validation import Node
-from opsin.data import ImageDataModule
 from opsin.training.loss import ClassificationLoss
 from opsin.training.optim import constant
 from opsin.training.trainer import make_trainer
@@ -23,7 +23,7 @@ class Watch(EpochCallback):
     """What looks on while trial steps are taken; that it is a `Checkpoint` keeps Lightning from adding its own."""
 
 
-class Trials:
+class TrialSteps:
     """Takes training steps through the parts of a run: its network, precision, memory format, augmentation, optimizer.
 
     Each trial has a freshly built network and optimizer, and the generators of random numbers are put back after it, so

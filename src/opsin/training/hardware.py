@@ -1,0 +1,137 @@
+"""Choices that depend on the hardware: accelerator, precision, threads, memory format."""
+
+import ctypes
+import os
+import platform
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from opsin.errors import UserError
+from opsin.training.distributed.environment import launched
+
+Accelerator = Literal["auto", "cpu", "gpu", "mps"]
+
+
+Precision = Literal["auto", "32", "bf16", "16", "bf16-true", "64", 32, 16, 64]
+
+
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
+"""Parameters of mallopt(3): when freed memory goes back to the system, and whether large blocks come from there."""
+
+
+def use_threads(threads: Literal["auto"] | int, devices: Any = 1) -> None:
+    """Let torch use so many threads on the CPU; sums are rounded otherwise with another number.
+
+    Args:
+        threads: of this process; `auto`: torch's choice, divided among the processes of a run on several devices.
+        devices: of the run on this machine; only a number says how many processes there are.
+    """
+    if threads != "auto":
+        torch.set_num_threads(threads)
+    elif isinstance(devices, int) and devices > 1 and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // devices))
+
+
+def resolve_accelerator(accelerator: Accelerator) -> Literal["cpu", "gpu", "mps"]:
+    """What `auto` stands for on this machine.
+
+    Raises:
+        UserError: the one asked for is not there.
+    """
+    there = {"gpu": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if accelerator == "auto":
+        return "gpu" if there["gpu"] else "mps" if there["mps"] else "cpu"
+    if not there[accelerator]:
+        usable = ", ".join(f"trainer={name}" for name, ok in there.items() if ok)
+        raise UserError(f"trainer.accelerator={accelerator}: this machine has none; here work: {usable}, trainer=auto")
+    return accelerator
+
+
+def check_devices(accelerator: str, num_nodes: int, sync_batchnorm: bool) -> None:
+    """Refuse what would hang or fail only once several processes train.
+
+    Raises:
+        UserError: names the key.
+    """
+    if num_nodes > 1 and launched() is None:
+        raise UserError(
+            f"trainer.num_nodes={num_nodes}: nothing has started this run on {num_nodes} machines. Start it on each of "
+            f"them by torchrun --nnodes={num_nodes} --nproc-per-node=DEVICES --rdzv-backend=c10d "
+            "--rdzv-endpoint=FIRST_MACHINE:29500 train.py ..., or on all by srun"
+        )
+    if sync_batchnorm and accelerator != "gpu":
+        raise UserError(
+            f"trainer.sync_batchnorm=true: torch can do that on CUDA devices only, not on {accelerator}; without it "
+            "each process normalises its own share of the batch"
+        )
+
+
+def resolve_precision(precision: Precision, accelerator: str) -> str:
+    """What `auto` stands for: bfloat16 autocast where matrix units for it are, else float32."""
+    if precision != "auto":
+        return str(precision)
+    if accelerator == "gpu":
+        return "bf16" if torch.cuda.get_device_capability() >= (8, 0) else "32"
+    return "bf16" if accelerator == "cpu" and has_amx() else "32"
+
+
+def has_amx() -> bool:
+    """Whether this processor multiplies bfloat16 matrices in tiles (Intel AMX, Sapphire Rapids and later)."""
+    return bool(torch.cpu.get_capabilities().get("amx_bf16", False))
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep large blocks for the next step, where there is glibc.
+
+    By default it gives every block above 32 MB back at once, and the kernel zeroes it again for the next activation
+    map: more than half of the time of a large network on the CPU (measured with EfficientNet-Lite0 at 224 pixels).
+    """
+    if platform.libc_ver()[0] == "glibc":
+        mallopt = ctypes.CDLL(None).mallopt
+        for parameter, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, 2**26)):
+            mallopt(parameter, value)
+
+
+def look_for_no_gpu() -> None:
+    """Spare every optimizer step a search for CUDA where there is none.
+
+    torch's optimizers ask each time whether a GPU is being captured; a build with CUDA then loads the driver's library
+    anew, in vain, which takes as long as a step of Adam on a small network. With no device visible it does not look.
+    """
+    if not torch.cuda.is_available():
+        os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the network is laid out for the hardware: what `auto` became."""
+
+    channels_last: bool
+    compile: bool
+
+
+def lay_out(
+    network: nn.Module,
+    accelerator: Accelerator,
+    *,
+    channels_last: Literal["auto"] | bool = "auto",
+    compile: bool = False,  # noqa: A002 - the word people type
+) -> Layout:
+    """Set a network's memory format and compile it, in place.
+
+    Args:
+        network: any network.
+        accelerator: where it will run.
+        channels_last: store images and kernels as NHWC; `auto` does so but on MPS, where nothing is gained.
+        compile: use torch.compile; the first steps then take a minute, and state_dict keys stay as they are.
+    """
+    if channels_last == "auto":
+        channels_last = resolve_accelerator(accelerator) != "mps"
+    if channels_last:
+        network.to(memory_format=torch.channels_last)
+    if compile:
+        network.compile()
+    return Layout(channels_last, compile)
