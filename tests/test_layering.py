@@ -41,7 +41,8 @@ def imports(file: Path) -> Iterator[str]:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0 and node.module, f"{file} imports relatively"
+            assert node.level == 0, f"{file} imports relatively"
+            assert node.module
             submodules = [f"{node.module}.{alias.name}" for alias in node.names]
             inside = [name for name in submodules if is_module(name)]
             yield from inside

@@ -17,7 +17,12 @@ QUICK = ("model=mlp", "datamodule.train_fraction=0.2", "trainer.max_epochs=2", "
 
 
 def environment(folder: Path) -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "tests"), "HOME": str(folder)}
+    return {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'tests' / 'helpers'}",
+        "HOME": str(folder),
+    }
 
 
 def command(script: str, *words: str) -> list[str]:

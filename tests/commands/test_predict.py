@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from opsin.inference.command import predict_files
 from PIL import Image
 
+from opsin.commands.predict import predict_files
 from opsin.data.decode import FORMATS
 from opsin.errors import UserError
 from opsin.inference.image_paths import find_images
@@ -226,7 +226,7 @@ def test_a_failure_leaves_the_old_file(
     def fail(*_: object) -> None:
         raise RuntimeError("power cut")
 
-    monkeypatch.setattr("opsin.inference.command.ranked", fail)
+    monkeypatch.setattr("opsin.commands.predict.ranked", fail)
     with pytest.raises(RuntimeError, match="power cut"):
         predict(digits_run, str(tmp_path / "a.png"), out=tmp_path / "found.csv")
     assert (tmp_path / "found.csv").read_text() == "old"

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
-
 from interruptions import StopAt
 from observers import Meddle, Watch
+from tiny import tiny
+from torch import nn
+
 from opsin.commands.train import train
 from opsin.config import compose, from_saved
 from opsin.errors import Interrupted, UserError
@@ -19,7 +20,6 @@ from opsin.models.fingerprint import digest
 from opsin.runs.directory import RunDirectory
 from opsin.training import optim
 from opsin.training.freezing import FreezeContract, scale_rates
-from tiny import tiny
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = (
@@ -204,7 +204,7 @@ def test_a_stage_that_is_frozen_again_is_left_alone_by_momentum_and_decay(start,
     assert [stages_with_gradients(step) for step in steps[4:6]] == [{"low", "middle", "high"}, {"middle"}]
     result = run.read_result()  # the contract holds from the moment of freezing, or the run would have failed
     assert (result["status"], result["frozen"]["stages"]) == ("finished", [])
-    held = torch.load(run.last, weights_only=True)["callbacks"]["Unfreezing"]["digests"]
+    held = torch.load(run.last, weights_only=True)["callbacks"]["FreezingCallback"]["digests"]
     assert {name.split(".")[1] for name in held} == {"low", "high"}
 
 
@@ -333,7 +333,7 @@ def command(folder: Path, data_dir: Path, *words: str, code: int = 0) -> str:
 
 @pytest.mark.slow
 def test_two_processes_train_what_one_trains_through_both_phases(start, tmp_path: Path, data_dir, monkeypatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", f"{ROOT / 'src'}:{ROOT / 'tests'}")
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT / 'src'}:{ROOT / 'tests' / 'helpers'}")
     words = (*TWO_PHASES, "optimizer=sgd", "optimizer.lr=0.5", "trainer.limit_train_batches=4", "+model.norm=false")
     runs = {"one": start(*words), **{name: RunDirectory(tmp_path / name) for name in ("two", "cut")}}
 
@@ -372,7 +372,7 @@ def test_two_processes_train_what_one_trains_through_both_phases(start, tmp_path
 
 @pytest.mark.slow
 def test_a_change_in_one_process_fails_both(tmp_path: Path, data_dir: Path, monkeypatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", f"{ROOT / 'src'}:{ROOT / 'tests'}")
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT / 'src'}:{ROOT / 'tests' / 'helpers'}")
     words = [*TWO_PHASES, "trainer=ddp_cpu", "trainer.max_epochs=3", f"hydra.run.dir={tmp_path / 'run'}"]
     printed = command(tmp_path, data_dir, *words, meddle(9, "stages.low.conv.weight")[:-1] + ", rank: 1}", code=1)
     assert "Frozen parameters or buffers have changed since they were frozen" in printed

@@ -316,11 +316,11 @@ def test_missing_cifar10(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_cifar10_as_an_image_folder_keeps_the_order_of_its_classes(tmp_path: Path) -> None:
     for split in ("train", "test"):
-        for shade, name in enumerate(cifar10.CLASSES):
+        for shade, name in enumerate(cifar10_module.CLASSES):
             (tmp_path / "cifar10" / split / name).mkdir(parents=True)
             Image.new("RGB", (32, 32), (shade,) * 3).save(tmp_path / "cifar10" / split / name / "0.png")
     source = cifar10(data_dir=str(tmp_path), download=False)
-    assert source.classes == cifar10.CLASSES
+    assert source.classes == cifar10_module.CLASSES
     for images in source.splits.values():
         assert images.targets.tolist() == list(range(10))
         assert [int(images.read(index)[0, 0, 0]) for index in range(10)] == list(range(10))

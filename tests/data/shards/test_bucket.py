@@ -7,13 +7,13 @@ import time
 import numpy as np
 import pytest
 import torch
+from sharded import source, streamed, written
 
 from opsin.data import ImageDataModule
 from opsin.data.datasets import shards
 from opsin.data.shards.s3 import StorageOptions
 from opsin.data.shards.storage import open_place
 from opsin.errors import UserError
-from sharded import source, streamed, written
 
 boto3 = pytest.importorskip("boto3")
 pytest.importorskip("litdata")

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-
 from interruptions import StopAt
 from observers import Watch
+
 from opsin.commands.evaluate import evaluate
 from opsin.commands.train import train
 from opsin.config import RunConfig, compose, from_saved
@@ -160,7 +160,7 @@ def test_two_processes_divide_the_shards_and_go_on_to_the_bit(home, tmp_path) ->
 
 
 def command(*words: str, code: int = 0) -> None:
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'tests'}"}
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'tests' / 'helpers'}"}
     environment |= {"OPSIN_TARGETS": "observers,interruptions", "OMP_NUM_THREADS": "1"}
     line = [sys.executable, str(ROOT / "train.py"), *words]
     done = subprocess.run(line, capture_output=True, text=True, timeout=300, env=environment, check=False)

@@ -57,6 +57,7 @@ def nodes() -> Iterator[RayNodes]:
 def engine(nodes: RayNodes, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ray]:
     monkeypatch.setenv("OPSIN_TARGETS", "interruptions")
     monkeypatch.syspath_prepend(TESTS)
+    monkeypatch.syspath_prepend(TESTS / "helpers")
     engine = Ray(nodes.address)
     yield engine
     engine.close()

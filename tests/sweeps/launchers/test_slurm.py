@@ -35,7 +35,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[engine.Slurm]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in cluster.environment.items():
             patch.setenv(name, value)
-        patch.setenv("PYTHONPATH", f"{TESTS}:{os.environ.get('PYTHONPATH', '')}")
+        patch.setenv("PYTHONPATH", f"{TESTS}:{TESTS / 'helpers'}:{os.environ.get('PYTHONPATH', '')}")
         patch.setenv("OPSIN_TARGETS", "engines")
         patch.setattr(slurm_queue, "LOOK_S", 0.5)
         cluster.start()

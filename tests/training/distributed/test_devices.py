@@ -37,7 +37,7 @@ SLOW_S = 25
 
 
 def environment() -> dict[str, str]:
-    paths = f"{ROOT / 'src'}:{ROOT / 'tests'}"
+    paths = f"{ROOT / 'src'}:{ROOT / 'tests' / 'helpers'}"
     targets = "observers,casualties,interruptions,tiny"
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths, "OPSIN_TARGETS": targets}
 

@@ -69,7 +69,7 @@ class S3Storage:
         """The content of a file; None: there is none."""
         with self._explained():
             try:
-                found = self._client.get_object(S3Storage=self._bucket, Key=self._prefix + name)
+                found = self._client.get_object(Bucket=self._bucket, Key=self._prefix + name)
                 content: bytes = found["Body"].read()
                 return content
             except self._client.exceptions.ClientError as error:

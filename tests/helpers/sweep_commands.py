@@ -9,13 +9,13 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 QUICK = ("model=mlp", "datamodule.train_fraction=0.1", "trainer=cpu", "callbacks=no_pictures", "logger=none")
 
 
 def start(folder: Path, *words: str, variables: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
     """Begin a multirun in a process group of its own, as a shell does."""
-    own = {"OPSIN_TARGETS": "faults", "PYTHONPATH": str(ROOT / "tests"), "HOME": str(folder)}
+    own = {"OPSIN_TARGETS": "faults", "PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'tests' / 'helpers'}", "HOME": str(folder)}
     environment = {**os.environ, **own, **(variables or {})}
     command = [sys.executable, str(ROOT / "train.py"), "-m", *QUICK, *words]
     with (folder / "printed.txt").open("a", encoding="utf-8") as file:
