@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
-from opsin.config import compose, hint
+from opsin.config import compose
 from opsin.config.validation import Node, Section, check, resolve_target
 from opsin.errors import UserError
 from opsin.training import build
@@ -68,16 +68,6 @@ def test_a_missing_mandatory_value_is_named() -> None:
 def test_an_option_that_is_none_lists_those_that_are() -> None:
     with pytest.raises(UserError, match=r"(?s)model/cnn_gpa.*cnn_gap"):
         compose(["model=cnn_gpa"])
-
-
-def test_hints_for_plain_words_that_hydra_itself_refuses() -> None:
-    assert hint(["optimizer.lrr=0.1"]) == "optimizer.lrr is not known: did you mean optimizer.lr?"
-    assert hint(["model=mlp,cnn_gpa"]) == "model=cnn_gpa is not known: did you mean model=cnn_gap?"
-    assert hint(["optimiser=sgd"]) == "optimiser is not known: did you mean optimizer?"
-    assert hint(["datamodule=image_folder", "model=mlp", "model.hiden=3"]) == (
-        "model.hiden is not known: did you mean model.hidden?"
-    )
-    assert hint(["model=mlp", "optimizer.lr=1", "hydra.run.dir=x", "-m", "+a.b=1", "~logger.tensorboard"]) == ""
 
 
 @pytest.mark.parametrize("text", ["defaults:\n  - override /model: mpl\n", "trainer: [\n"])

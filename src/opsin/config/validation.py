@@ -12,6 +12,7 @@ import importlib
 import inspect
 import json
 import os
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass
 from typing import Any, get_args, get_type_hints
@@ -19,7 +20,9 @@ from typing import Any, get_args, get_type_hints
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from opsin.config.run_config import ConfigOrigin
+from opsin.config.suggestions import translate
 from opsin.errors import UserError
+from opsin.runs.quoting import quote
 
 ALLOWED_TARGETS = (
     "opsin.",
@@ -181,7 +184,9 @@ class _Checker:
                 names = _item_keys(model.model_fields[key].annotation)
                 self._add(place, f"{place}{inside} is not known{_nearest(str(problem['loc'][-1]), names)}")
             else:
-                suggestion = self._suggest(key, [*model.model_fields, *also], path)
+                other = translate(place, quote(value)) if not isinstance(value, Mapping) else []
+                suggestion = f": did you mean {shlex.join(other)}?" if other else None
+                suggestion = suggestion or self._suggest(key, [*model.model_fields, *also], path)
                 self._add(place, f"{place} is not known{suggestion}")
         elif problem["type"] == "missing":
             self._add(place, f"{place}{inside} is missing")
