@@ -1,12 +1,11 @@
 """Runs in order: those that differ by the seed only as one row, ranked among those measured on the same images."""
 
-import difflib
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from opsin.errors import UserError
+from opsin.errors import UserError, did_you_mean
 from opsin.evaluation.comparison.row_names import letter, names
 from opsin.evaluation.comparison.run_records import RunRecord, read_record
 from opsin.evaluation.confidence_intervals import Interval, t_interval
@@ -194,8 +193,7 @@ def _check_metric(metric: str, finished: Sequence[RunRecord]) -> None:
         return
     known = sorted({name for run in finished for name in run.metrics if not name.startswith("train/")})
     if metric not in known:
-        near = difflib.get_close_matches(metric, known, n=1)
-        hint = f": did you mean {near[0]}?" if near else "."
+        hint = did_you_mean(metric, known) or "."
         raise UserError(f"--metric {metric}: no finished run has it{hint} There are {', '.join(known)}.")
 
 
