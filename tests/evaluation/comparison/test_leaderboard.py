@@ -101,7 +101,7 @@ def test_seeds_measured_on_different_images_are_not_averaged(tmp_path: Path) -> 
 def test_an_unknown_metric_is_an_error(tmp_path: Path) -> None:
     run = made_run(tmp_path / "a", right(90))
     with pytest.raises(
-        UserError, match=r"test/ac: no finished run has this metric. Did you mean test/acc\? Available: test/acc"
+        UserError, match=r"test/ac: no finished run has this metric: did you mean test/acc\? Available: test/acc"
     ):
         leaderboard([run], "test/ac")
 

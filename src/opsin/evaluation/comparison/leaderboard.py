@@ -1,12 +1,11 @@
 """Leaderboard of runs: seeds of one config share a row, and rows measured on the same images share a ranking."""
 
-import difflib
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from opsin.errors import UserError
+from opsin.errors import UserError, did_you_mean
 from opsin.evaluation.comparison.row_names import letter, row_names
 from opsin.evaluation.comparison.run_records import RunRecord, read_record
 from opsin.evaluation.confidence_intervals import Interval, t_interval
@@ -192,9 +191,8 @@ def _check_metric(metric: str, finished: Sequence[RunRecord]) -> None:
         return
     known = sorted({name for run in finished for name in run.metrics if not name.startswith("train/")})
     if metric not in known:
-        near = difflib.get_close_matches(metric, known, n=1)
-        hint = f" Did you mean {near[0]}?" if near else ""
-        raise UserError(f"--metric {metric}: no finished run has this metric.{hint} Available: {', '.join(known)}")
+        hint = did_you_mean(metric, known) or "."
+        raise UserError(f"--metric {metric}: no finished run has this metric{hint} Available: {', '.join(known)}")
 
 
 def _recipes(records: Sequence[RunRecord], split: str) -> tuple[list[tuple[RunRecord, ...]], list[RunRecord]]:
