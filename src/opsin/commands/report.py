@@ -15,7 +15,7 @@ from opsin.data.augmentation.augmentation import Augmentation
 from opsin.data.loader.batch_loader import batch_key
 from opsin.data.source import Split
 from opsin.errors import UserError
-from opsin.evaluation.confusion import confident_mistakes
+from opsin.evaluation.confusion import most_confident_errors
 from opsin.evaluation.report.pictures import index_file, pictures_folder
 from opsin.inference.trained_model import load_trained_model
 from opsin.interpretability.attribution import gradcam
@@ -75,7 +75,7 @@ def illustrate_again(run: RunDirectory) -> Path:
 
 
 def _mistakes(folder: Path, data: ImageDataModule, network: Network, predictions: Predictions) -> dict[str, Any]:
-    rows = confident_mistakes(predictions, MISTAKES)
+    rows = most_confident_errors(predictions, MISTAKES)
     if not len(rows):
         return {"mistakes": [], "stage": None, "note": None}
     pixels = data.part(cast("Split", predictions.split)).read(predictions.positions[rows])
