@@ -3,12 +3,12 @@
 import argparse
 import csv
 import json
-import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from opsin.errors import UserError
+from opsin.runs.quoting import printed_command
 
 if TYPE_CHECKING:
     from opsin.config import RunConfig
@@ -37,6 +37,7 @@ def main() -> int:
 def find(words: list[str], steps: int, lowest: float, highest: float) -> Path:
     """Test what the words describe; print the suggestion; the folder with the curve."""
     from opsin.config import compose
+    from opsin.config.overrides import key_of
     from opsin.runs.atomic import check_writable
     from opsin.runs.directory import new_run_path
 
@@ -46,7 +47,7 @@ def find(words: list[str], steps: int, lowest: float, highest: float) -> Path:
     options = [composed.origin.choices["datamodule"] or "", composed.origin.choices["model"] or ""]
     folder = new_run_path(composed.tree["output_dir"], "find_lr", *options)
     write(test, f"{options[1]} on {options[0]}, batch {test.batch_size}", folder)
-    told = [word for word in words if not word.startswith("optimizer.lr=")]
+    told = [word for word in words if key_of(word) != "optimizer.lr"]
     print(f"valley           {test.valley:.2e}   in the middle of the longest descent: what to begin with")
     print(
         f"steepest         {test.steepest:.2e}   where the loss falls fastest: about the most that a warm-up can take"
@@ -54,7 +55,7 @@ def find(words: list[str], steps: int, lowest: float, highest: float) -> Path:
     if not test.diverged:
         print("                 the loss did not explode: --highest may be too low, or --steps too few")
     print(f"batch            {test.batch_size} images; a larger batch takes a larger rate")
-    print("use it           " + shlex.join(["python", "train.py", *told, f"optimizer.lr={test.valley:.2g}"]))
+    print("use it           " + printed_command(["python", "train.py", *told, f"optimizer.lr={test.valley:.2g}"]))
     return folder
 
 

@@ -10,6 +10,7 @@ import sys
 from typing import Any
 
 from opsin.errors import UserError
+from opsin.runs.quoting import override, printed_command
 
 
 def main() -> int:
@@ -20,7 +21,7 @@ def main() -> int:
         from opsin.training import build
         from opsin.training.plan import make_plan
 
-        data = build.data(make_plan(compose([f"datamodule={arguments.name}", *arguments.words])))
+        data = build.data(make_plan(compose([override("datamodule", arguments.name), *arguments.words])))
         if arguments.shards:
             from opsin.data.shard_writer import Form, told, write_shards
             from opsin.data.shards.s3 import StorageOptions
@@ -36,7 +37,11 @@ def main() -> int:
     _print(facts)
     if arguments.shards:
         print("\n".join(f"  {line}" for line in told(written)))
-        print(f"python train.py datamodule=streaming datamodule.path={arguments.shards}")
+        print(
+            printed_command(
+                ["python", "train.py", "datamodule=streaming", override("datamodule.path", arguments.shards)]
+            )
+        )
     return 0
 
 

@@ -17,7 +17,7 @@ from opsin.config.suggestions import config_options, suggest
 from opsin.config.yaml_files import in_words, load
 from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory, new_run_path
-from opsin.runs.quoting import override, printed_override
+from opsin.runs.quoting import override, printed_command, printed_override
 
 
 def from_hydra(config: DictConfig) -> RunConfig:
@@ -107,7 +107,9 @@ def _composed(config: DictConfig, hydra: Any, run: RunDirectory) -> RunConfig:
     words = task_overrides(hydra)
     for word in words:
         if is_of_a_sweep(word):
-            raise UserError(f"{word} is about many runs: python train.py --multirun {word} ...")
+            raise UserError(
+                f"{word} needs a multirun: {printed_command(['python', 'train.py', '--multirun', word])} ..."
+            )
     with open_dict(config):
         for key in OF_A_SWEEP:
             choices.pop(key, None)
