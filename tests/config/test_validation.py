@@ -31,7 +31,7 @@ def refusal(*words: str) -> str:
         ("+loss.label_smoting=0.1", ["did you mean loss.label_smoothing?"]),
         ("+monitor.metrik=val/acc", ["did you mean monitor.metric?"]),
         ("+callbacks.early_stopping.patiense=3", ["did you mean callbacks.early_stopping.patience?"]),
-        ("+optimizer.batch_size=3", ["optimizer.batch_size is not known: did you mean datamodule.batch_size?"]),
+        ("+optimizer.batch_size=3", ["optimizer.batch_size is not known: did you mean datamodule.batch_size=3?"]),
         ("+optimizer.seed=3", ["did you mean seed?"]),
         ("+model.num_logits=3", ["model.num_logits is computed by Opsin and cannot be set"]),
         ("+model.in_channels=3", ["model.in_channels is computed by Opsin"]),

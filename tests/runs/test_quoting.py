@@ -41,7 +41,7 @@ def test_text_stays_text(text: str) -> None:
 
 def test_random_text_stays_text() -> None:
     rng = random.Random(0)
-    for _ in range(1500):
+    for _ in range(300):
         text = "".join(rng.choices(PIECES, k=rng.randint(0, 6)))
         assert through_hydra(override("key", text)) == text
 
