@@ -35,6 +35,7 @@ def test_a_refused_value_is_shown_in_quotes(value: str) -> None:
     assert check_overrides([shown], OPTIONS) == [shown]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flags", [[], ["-m"], ["resume=auto"]])
 @pytest.mark.parametrize("script", ["train.py", "scripts/find_lr.py"])
 def test_every_command_prints_that_message_alone(script: str, flags: list[str], tmp_path: Path) -> None:

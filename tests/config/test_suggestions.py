@@ -112,6 +112,7 @@ def test_an_experiment_file_gets_the_same_suggestion(tmp_path: Path, monkeypatch
         make_plan(compose(["experiment=mine"]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     ["train.py epochs=5", "train.py -m epochs=5,6", "scripts/find_lr.py epochs=5", "train.py -m epochs=5 seed=1,2"],
@@ -128,6 +129,7 @@ def test_the_suggestion_is_the_first_line_that_is_printed(command: str, tmp_path
     assert not list(tmp_path.rglob("*.json"))
 
 
+@pytest.mark.slow
 def test_the_options_of_hydra_come_below_the_suggestion(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, str(ROOT / "train.py"), "model=cnn_gpa"],
