@@ -23,7 +23,7 @@ QUICK = (
 )
 PACED = ("confusion_matrix", "pr_curves", "first_kernels", "grad_cam")
 ALWAYS = tuple(f"callbacks.{name}.every_n_epochs=1" for name in PACED)
-NONE = tuple(f"callbacks.{name}=null" for name in (*PACED, "config_text", "graph", "batch_images", "projector"))
+NONE = tuple(f"callbacks.{name}=null" for name in (*PACED, "config_text", "graph", "batch_images", "embedding_projector"))
 TINY = ("model=cnn_gap", "model._target_=tiny.tiny")  # BatchNorm and dropout
 
 
