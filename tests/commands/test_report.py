@@ -2,9 +2,7 @@
 
 import json
 import random
-import runpy
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +12,9 @@ import torch
 from PIL import Image
 from tiny import tiny
 
-from opsin.commands import report
-from opsin.commands.report import illustrate, illustrate_again
+from opsin.commands import report_pictures
+from opsin.commands.report import main
+from opsin.commands.report_pictures import illustrate, illustrate_again
 from opsin.config import RunConfig
 from opsin.data import ImageDataModule
 from opsin.data.augmentation.augmentation import Augmentation
@@ -51,7 +50,7 @@ def test_mistakes_are_wrong_answers_with_their_images_and_maps(run: RunDirectory
     index = json.loads(illustrate_again(run).read_text())
     predictions = read_predictions(run, "test")
     assert index["split"] == "test"
-    assert len(index["mistakes"]) == min(report.MISTAKES, int((~predictions.correct).sum()))
+    assert len(index["mistakes"]) == min(report_pictures.MISTAKES, int((~predictions.correct).sum()))
     part = data_of(run).part("test")
     sureness = []
     for entry in index["mistakes"]:
@@ -131,22 +130,14 @@ def test_a_network_without_mistakes_has_none_to_show(run: RunDirectory) -> None:
     assert json.loads(illustrate(run, data_of(run), network, perfect).read_text())["mistakes"] == []
 
 
-def make_report(run: RunDirectory, *words: str) -> int:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["report.py", str(run.path), *words])
-        with pytest.raises(SystemExit) as left:
-            runpy.run_path(str(ROOT / "scripts" / "report.py"), run_name="__main__")
-    return int(left.value.code or 0)
-
-
 def test_the_command_makes_what_is_missing(run: RunDirectory, capsys: pytest.CaptureFixture[str]) -> None:
     for folder in ("predictions", "pictures"):
         shutil.rmtree(run.path / folder)
-    assert make_report(run, "--page-only") == 0
+    assert main([str(run.path), "--page-only"]) == 0
     page = run.path / "report.html"
     assert "There are no predictions" in page.read_text()
     assert not index_file(run).exists()
-    assert make_report(run) == 0
+    assert main([str(run.path)]) == 0
     assert "There are no predictions" not in page.read_text()
     assert index_file(run).exists()
     assert capsys.readouterr().out.splitlines()[-1] == str(page)
@@ -154,11 +145,11 @@ def test_the_command_makes_what_is_missing(run: RunDirectory, capsys: pytest.Cap
 
 def test_the_command_does_with_what_there_is(run: RunDirectory, capsys: pytest.CaptureFixture[str]) -> None:
     run.best.write_bytes(b"damaged")
-    assert make_report(run) == 0
+    assert main([str(run.path)]) == 0
     assert "without new pictures" in capsys.readouterr().err
     assert "accuracy on" in (run.path / "report.html").read_text()
 
 
 def test_the_command_names_what_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert make_report(RunDirectory(tmp_path)) == 1
+    assert main([str(tmp_path)]) == 1
     assert "is no run directory" in capsys.readouterr().err

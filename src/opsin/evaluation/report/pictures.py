@@ -1,4 +1,4 @@
-"""The pictures of a run, as a page carries them: those that `opsin.commands.report` leaves in `RUN/pictures`."""
+"""Pictures of a run, embedded in its report. `opsin.commands.report_pictures` writes them to `RUN/pictures`."""
 
 import json
 from dataclasses import dataclass
