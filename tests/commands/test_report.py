@@ -60,7 +60,7 @@ def test_mistakes_are_wrong_answers_with_their_images_and_maps(run: RunDirectory
         assert predictions.probabilities[row].max() == pytest.approx(probability)
         assert all(other[1] <= probability for other in others)
         image = pixels(run.path / "pictures" / entry["image"])
-        expected = shown(part.read(predictions.positions[row : row + 1])[0], report.SIDE)
+        expected = shown(part.read(predictions.positions[row : row + 1])[0], report_pictures.SIDE)
         assert np.array_equal(image, np.repeat(expected, 3, axis=2))
         assert pixels(run.path / "pictures" / entry["cam"]).shape == image.shape
         sureness.append(probability)

@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     comparison = compare(options.runs, options.metric)
     if options.json:
-        print(json.dumps(comparison.facts(), indent=2))
+        print(json.dumps(comparison.as_dict(), indent=2))
     else:
         console = Console()
         print_comparison(comparison, console if console.is_terminal else Console(width=160))

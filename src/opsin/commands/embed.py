@@ -10,7 +10,7 @@ import numpy as np
 
 from opsin.commands.command_line import command
 from opsin.errors import UserError
-from opsin.runs.atomic import write_atomically
+from opsin.runs.atomic import atomic_open, write_atomically
 
 if TYPE_CHECKING:
     from opsin.data.source import Split
@@ -145,7 +145,8 @@ def _fit(
     (out / "head.npz").unlink(missing_ok=True)
     if coefficients := head.coefficients():
         arrays: dict[str, Any] = {**coefficients, "classes": np.array(images.classes, np.str_)}
-        np.savez(out / "head.npz", **arrays)
+        with atomic_open(out / "head.npz") as stream:
+            np.savez(stream, **arrays)
     chosen = ", ".join(f"{key}={value:g}" for key, value in head.parameters.items())
     return [
         str(out / "head.json"),

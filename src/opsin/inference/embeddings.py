@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from opsin.inference.inputs import InputImages
 from opsin.inference.trained_model import TrainedModel
+from opsin.runs.atomic import atomic_open
 from opsin.training.feature_extraction import Extractor
 
 Format = Literal["npz", "parquet"]
@@ -52,10 +53,9 @@ class Embeddings:
         files = []
         for kind in formats:
             file = folder / f"embeddings.{kind}"
-            part = file.with_name(f".{file.name}.part")
-            with part.open("wb") as stream:
+            with atomic_open(file) as stream:
                 {"npz": self._write_npz, "parquet": self._write_parquet}[kind](stream)
-            files.append(part.replace(file))
+            files.append(file)
         return files
 
     def _write_npz(self, stream: Any) -> None:
