@@ -1,4 +1,4 @@
-"""Make the report of a run again, and its pictures: python scripts/report.py outputs/latest."""
+"""Make the report of a run again, with its images: python scripts/report.py outputs/latest."""
 
 import argparse
 import sys
@@ -9,13 +9,13 @@ from opsin.runs.directory import RunDirectory
 
 
 def main() -> int:
-    """Print where the report is, or one line that says what is wrong."""
+    """Print the path of the report, or a one-line error."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", help="a run directory, such as outputs/latest")
     parser.add_argument(
         "--page-only",
         action="store_true",
-        help="write the page from what lies in the run directory: neither the images nor the network are needed",
+        help="write the page only from the run directory, without the data and the network",
     )
     arguments = parser.parse_args()
     try:
@@ -31,9 +31,9 @@ def main() -> int:
 
 
 def _make_pictures(run: RunDirectory) -> None:
-    """Predictions that are missing, and all pictures; where images are gone, the page has to do with what there is."""
+    """Make missing predictions and all images; if the data is missing, the page is written without them."""
     from opsin.commands.evaluate import evaluate
-    from opsin.commands.report import illustrate_again
+    from opsin.commands.report import remake_images
     from opsin.runs.predictions import predictions_file
 
     finished = run.read_result().get("status") == "finished"  # the test images are read once, at the end
@@ -41,9 +41,9 @@ def _make_pictures(run: RunDirectory) -> None:
         for split in ("val", "test") if finished else ("val",):
             if not predictions_file(run, split).is_file():
                 evaluate(run, split)
-        illustrate_again(run)
+        remake_images(run)
     except UserError as error:
-        print(f"The page is written without new pictures: {error}", file=sys.stderr)
+        print(f"The page is written without new images: {error}", file=sys.stderr)
 
 
 if __name__ == "__main__":
