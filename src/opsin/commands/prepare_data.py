@@ -17,8 +17,9 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_intermixed_args(arguments)
     from opsin.config import compose
     from opsin.training import build
+    from opsin.training.plan import make_plan
 
-    data = build.data(build.plan(compose([f"datamodule={options.name}", *options.overrides])))
+    data = build.data(make_plan(compose([f"datamodule={options.name}", *options.overrides])))
     lines = []
     if options.shards:
         from opsin.data.shard_writer import Form, told, write_shards

@@ -1,4 +1,4 @@
-"""Write the report of a run again, and its pictures: python scripts/report.py outputs/latest."""
+"""Write the report of a run again, with its images: python scripts/report.py outputs/latest."""
 
 import argparse
 import sys
@@ -16,22 +16,22 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--page-only",
         action="store_true",
-        help="write only the page, from the files in the run directory; needs neither the images nor the network",
+        help="write the page only from the run directory, without the data and the network",
     )
     options = parser.parse_intermixed_args(arguments)
     from opsin.evaluation.report.page import write_report
 
     run = RunDirectory.of(options.run)
     if run.best.is_file() and not options.page_only:
-        _make_pictures(run)
+        _make_images(run)
     print(write_report(run))
     return 0
 
 
-def _make_pictures(run: RunDirectory) -> None:
-    """Write missing predictions and all pictures. Without the images of the run, warn and keep the old pictures."""
+def _make_images(run: RunDirectory) -> None:
+    """Write missing predictions and all images. Without the data of the run, warn and keep the old images."""
     from opsin.commands.evaluate import evaluate
-    from opsin.commands.report_pictures import illustrate_again
+    from opsin.commands.report_images import remake_images
     from opsin.runs.predictions import predictions_file
 
     finished = run.read_result().get("status") == "finished"  # the test images are read once, at the end
@@ -39,6 +39,6 @@ def _make_pictures(run: RunDirectory) -> None:
         for split in ("val", "test") if finished else ("val",):
             if not predictions_file(run, split).is_file():
                 evaluate(run, split)
-        illustrate_again(run)
+        remake_images(run)
     except UserError as error:
-        print(f"The page is written without new pictures: {error}", file=sys.stderr)
+        print(f"The page is written without new images: {error}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""The pictures of a run that its report shows: worst mistakes with class activation maps, augmentation, kernels."""
+"""Make the images of a report: misclassified images with class activation maps, augmentation, and kernels."""
 
 import json
 from collections.abc import Sequence
@@ -26,43 +26,44 @@ from opsin.runs.atomic import write_atomically
 from opsin.runs.directory import RunDirectory
 from opsin.runs.predictions import Predictions, read_predictions, softmax
 from opsin.training import build
+from opsin.training.plan import make_plan
 from opsin.visualization.images import Pixels, encoded, grid, overlaid, shown
 
-MISTAKES, ANSWERS = 12, 3
+MISCLASSIFIED, TOP_CLASSES = 12, 3
 SAMPLES, VIEWS = 6, 5
 KERNELS = 64
 SIDE = 168
-"""Pixels of a mistake's longer side."""
+"""Longer side of a misclassified image in pixels."""
 
 
-def illustrate(run: RunDirectory, data: ImageDataModule, network: Network, predictions: Predictions) -> Path:
-    """Make the pictures of a run anew, in `RUN/pictures`; the network, its mode and all random states stay as they are.
+def make_images(run: RunDirectory, data: ImageDataModule, network: Network, predictions: Predictions) -> Path:
+    """Make the images of a run's report in `RUN/pictures`; the network, its mode and all random states do not change.
 
     Args:
-        run: Whose pictures.
-        data: Its images.
-        network: With the weights of the best checkpoint, on any device.
-        predictions: What it says of the test images, or of the validation images: where mistakes are looked for.
+        run: The run directory.
+        data: The data of the run.
+        network: The network with the weights of the best checkpoint, on any device.
+        predictions: Predictions of the test or validation images, to find misclassified images.
 
     Returns:
-        The index, `pictures.json`, which names them all.
+        The path of `pictures.json`, which lists the images.
     """
     folder = pictures_folder(run)
     index: dict[str, Any] = {"split": predictions.split}
-    index |= _mistakes(folder, data, network, predictions)
+    index |= _misclassified(folder, data, network, predictions)
     index |= _augmentation(folder, data)
     index |= _kernels(folder, network)
     write_atomically(index_file(run), json.dumps(index, indent=2) + "\n")
     return index_file(run)
 
 
-def illustrate_again(run: RunDirectory) -> Path:
-    """Make the pictures of a run from its directory and its images.
+def remake_images(run: RunDirectory) -> Path:
+    """Make the images of a run's report from its directory and its data.
 
     Raises:
-        UserError: It has no checkpoint or no predictions, or its images have changed or are gone.
+        UserError: The run has no checkpoint or no predictions, or its data has changed or is missing.
     """
-    plan, recorded = build.plan(RunConfig.load(run)), build.recorded_data(run)
+    plan, recorded = make_plan(RunConfig.load(run)), build.recorded_data(run)
     data = build.data(plan, facts=recorded)
     build.check_same_data(data, recorded)
     network = load_trained_model(str(run.path)).network
@@ -70,37 +71,37 @@ def illustrate_again(run: RunDirectory) -> Path:
         predictions = read_predictions(run, "test")
     except UserError:
         predictions = read_predictions(run, "val")
-    return illustrate(run, data, network, predictions)
+    return make_images(run, data, network, predictions)
 
 
-def _mistakes(folder: Path, data: ImageDataModule, network: Network, predictions: Predictions) -> dict[str, Any]:
-    rows = most_confident_errors(predictions, MISTAKES)
+def _misclassified(folder: Path, data: ImageDataModule, network: Network, predictions: Predictions) -> dict[str, Any]:
+    rows = most_confident_errors(predictions, MISCLASSIFIED)
     if not len(rows):
-        return {"mistakes": [], "stage": None, "note": None}
+        return {"misclassified": [], "stage": None, "note": None}
     pixels = data.part(cast("Split", predictions.split)).read(predictions.positions[rows])
     inputs = data.preprocess(torch.from_numpy(pixels).permute(0, 3, 1, 2))
     heat, stage, note = _maps(network, inputs, torch.from_numpy(predictions.predicted[rows]))
     probabilities, entries = softmax(predictions.logits[rows]), []
     for place, row in enumerate(rows.tolist()):
-        name, image = f"mistake_{place + 1:02}", shown(pixels[place], SIDE)
+        name, image = f"misclassified_{place + 1:02}", shown(pixels[place], SIDE)
         write_atomically(folder / f"{name}.png", encoded(image))
         if heat is not None:
             write_atomically(folder / f"{name}_cam.png", encoded(overlaid(image, heat[place].numpy())))
-        best = np.argsort(-probabilities[place], kind="stable")[:ANSWERS].tolist()
+        best = np.argsort(-probabilities[place], kind="stable")[:TOP_CLASSES].tolist()
         entries.append(
             {
                 "image": f"{name}.png",
                 "cam": f"{name}_cam.png" if heat is not None else None,
                 "path": predictions.paths[row],
                 "true": predictions.classes[predictions.targets[row]],
-                "answers": [[predictions.classes[i], float(probabilities[place, i])] for i in best],
+                "predictions": [[predictions.classes[i], float(probabilities[place, i])] for i in best],
             }
         )
-    return {"mistakes": entries, "stage": stage, "note": note}
+    return {"misclassified": entries, "stage": stage, "note": note}
 
 
 def _maps(network: Network, inputs: Tensor, classes: Tensor) -> tuple[Tensor | None, str | None, str | None]:
-    """Grad-CAMs `(N, H, W)` and their stage; or none of both, and why."""
+    """Return Grad-CAM maps `(N, H, W)` and their stage; or None for both, and the reason."""
     try:
         with eval_context(network) as still:
             stage = chosen_stage(still, as_input(still, inputs[:1]), None)
@@ -110,7 +111,7 @@ def _maps(network: Network, inputs: Tensor, classes: Tensor) -> tuple[Tensor | N
 
 
 def _augmentation(folder: Path, data: ImageDataModule) -> dict[str, Any]:
-    """Training images beside what the augmentation makes of them in five batches."""
+    """Make an image of training images next to five augmented versions of each."""
     train = data.part("train")
     chosen = np.sort(np.random.default_rng(data.seed).choice(len(train), min(SAMPLES, len(train)), replace=False))
     pixels, targets = train.read(chosen), train.targets[chosen]
@@ -124,12 +125,12 @@ def _augmentation(folder: Path, data: ImageDataModule) -> dict[str, Any]:
     )
     write_atomically(folder / "augmentation.png", encoded(picture))
     what = data.augmentation.describe() if isinstance(data.augmentation, Augmentation) else str(data.augmentation)
-    said = f"the first of each row is plain, the others are augmented: {what}" if views else "none"
-    return {"augmentation": "augmentation.png", "augmented": said}
+    text = f"the first image of each row is the original, the others are augmented: {what}" if views else "none"
+    return {"augmentation": "augmentation.png", "augmentation_text": text}
 
 
 def _views(augmentation: nn.Module | None, plain: Tensor, targets: Tensor, seed: int) -> list[Tensor]:
-    """The images, augmented several times `(B, C, H, W)` each; none where nothing happens to them."""
+    """Return several augmented versions `(B, C, H, W)` of the images; none if the augmentation changes nothing."""
     if augmentation is None:
         return []
     was_training = augmentation.training
@@ -145,15 +146,15 @@ def _kernels(folder: Path, network: Network) -> dict[str, Any]:
     try:
         name, weights = first_kernels(network)
     except UserError:
-        return {"kernels": None, "kernels_of": None}
+        return {"kernels": None, "kernels_layer": None}
     some: Sequence[Pixels] = kernel_pictures(weights)[:KERNELS]
     write_atomically(folder / "kernels.png", encoded(grid(some, columns=min(16, max(8, len(some) // 4)), side=48)))
     more = f", the first {KERNELS} of {len(weights)}" if len(weights) > KERNELS else ""
-    return {"kernels": "kernels.png", "kernels_of": f"{name}{more}"}
+    return {"kernels": "kernels.png", "kernels_layer": f"{name}{more}"}
 
 
 def _pixels(image: Tensor) -> Pixels:
-    """An image `(C, H, W)` in [0, 1] as a picture."""
+    """Return an image `(C, H, W)` in [0, 1] as uint8 pixels `(H, W, C)`."""
     bytes_ = (image * 255).round().clamp(0, 255).to(torch.uint8)
     picture: Pixels = bytes_.permute(1, 2, 0).numpy()
     return picture
