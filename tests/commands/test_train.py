@@ -96,7 +96,7 @@ def test_a_report_that_fails_does_not_fail_the_run(start, monkeypatch, caplog: p
     def full(*_: Any) -> None:
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("opsin.commands.report.illustrate", full)
+    monkeypatch.setattr("opsin.commands.report_images.make_images", full)
     run = start("model=mlp", *QUICK, "trainer.max_epochs=1")
     assert run.read_result()["status"] == "finished"
     assert "No space left on device" in caplog.text
@@ -226,7 +226,7 @@ def test_images_that_changed_since_are_refused(start, tmp_path: Path) -> None:
     evaluate(run)
     (tmp_path / "photos" / "a" / "3.png").unlink()
     for again in (lambda: evaluate(run), lambda: resume(run, "trainer.max_epochs=2")):
-        with pytest.raises(UserError, match="are not those that the run was begun with"):
+        with pytest.raises(UserError, match="have changed since the run began"):
             again()
 
 

@@ -73,7 +73,7 @@ def sweep(words: Sequence[str]) -> int:
                 objectives,
                 board.ended,
                 board.watch,
-                worker.beat,
+                worker.heartbeat,
                 board.say,
             )
             try:

@@ -164,8 +164,8 @@ class Trials:
         self.study._storage.set_trial_user_attr(live._trial_id, "starts", (progress, count))
         return int(count)
 
-    def tell(self, trial: Trial, outcome: Outcome) -> None:
-        """Record what came of a trial."""
+    def record(self, trial: Trial, outcome: Outcome) -> None:
+        """Record the outcome of a trial in the study."""
         from optuna.trial import TrialState
 
         number = self._frozen(trial)._trial_id
