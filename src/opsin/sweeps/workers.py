@@ -1,4 +1,4 @@
-"""Register the processes that work on a sweep: a trial is taken over from a process that died, never from a live one."""
+"""Register the processes that work on a sweep, so that trials of a dead process are taken over."""
 
 import os
 import secrets

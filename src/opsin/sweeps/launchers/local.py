@@ -100,7 +100,7 @@ class LocalHandle:
 
 @contextlib.contextmanager
 def _sigint_blocked() -> Iterator[None]:
-    """Block SIGINT while a process is started: a terminal sends Ctrl-C to all processes, and only the sweep handles it."""
+    """Block SIGINT while a process is started: only the sweep handles Ctrl-C."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return

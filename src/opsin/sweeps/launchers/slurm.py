@@ -38,7 +38,7 @@ PREAMBLE = [
     "export SUBMITIT_LOG_LEVEL=CRITICAL",
     f'[ "${{SLURM_RESTART_COUNT:-0}}" = 0 ] || exit {128 + signal.SIGTERM}',
 ]
-"""Lines of bash. A job that was requeued by force ends, because its overrides may begin a run instead of resuming it."""
+"""Lines of bash. A job that was requeued by force ends, because its overrides may begin a new run."""
 
 
 class Slurm:
@@ -92,8 +92,8 @@ class Slurm:
             raise UserError(f"launcher.options.{own[0]} is computed by Opsin and cannot be set")
         if minutes is not None and warning_s >= 60 * minutes:
             raise UserError(
-                f"launcher.warning_s={warning_s} is not shorter than launcher.minutes={minutes}: a run would be stopped as "
-                "soon as it begins. Raise launcher.minutes."
+                f"launcher.warning_s={warning_s} is not shorter than launcher.minutes={minutes}: a run would be "
+                "stopped as soon as it begins. Raise launcher.minutes."
             )
         self.slots, self.threads = jobs, threads
         self._gpu = gpu
@@ -161,7 +161,7 @@ class Slurm:
         return ["env", *variables, sys.executable, str(SCRIPT), *job.overrides]
 
     def _python(self, job: Job) -> str:
-        """Return the command that starts Python in a task; the srun of submitit would add a terminal and progress bars."""
+        """Return the command that starts Python in a task; the srun of submitit would add a terminal."""
         # Since SLURM 22.05, srun does not inherit the number of CPUs from sbatch.
         cpus = f"--cpus-per-task={self.threads * job.devices}"
         return shlex.join(["srun", cpus, f"--output={job.console}", "--open-mode=append", sys.executable])
