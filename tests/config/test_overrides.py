@@ -75,7 +75,19 @@ def test_words_and_keys_that_are_none() -> None:
 
 
 def test_flags_and_their_values_pass_unread() -> None:
-    arguments = ["--config-dir", "my configs (1)=", "-cn", "a b", "--cfg", "job", "--info", "all", "--hydra-help", "~logger.tensorboard", "+a.b=1"]
+    arguments = [
+        "--config-dir",
+        "my configs (1)=",
+        "-cn",
+        "a b",
+        "--cfg",
+        "job",
+        "--info",
+        "all",
+        "--hydra-help",
+        "~logger.tensorboard",
+        "+a.b=1",
+    ]
     assert check_overrides(arguments, OPTIONS) == arguments
 
 
