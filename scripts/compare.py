@@ -68,7 +68,7 @@ def _part(run: RunDirectory, split: str) -> "Subset":
     from opsin.training.quiet_logging import quieten
 
     quieten(True)
-    return open_images(load_trained_model(str(run.path))).part(split)
+    return open_images(load_trained_model(str(run.path))).subset(split)
 
 
 if __name__ == "__main__":

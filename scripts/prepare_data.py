@@ -21,11 +21,11 @@ def main() -> int:
 
         data = build.data(build.plan(compose([f"datamodule={arguments.name}", *arguments.words])))
         if arguments.shards:
-            from opsin.data.shard_writer import Form, told, write_shards
-            from opsin.data.shards.s3 import StorageOptions
+            from opsin.data.shard_writer import ShardOptions, summary_lines, write_shards
+            from opsin.data.shards.storage import StorageOptions
 
-            data.keeps_decoded = False
-            form = Form(arguments.encoding, int(arguments.shard_mb * 1e6), arguments.quality)
+            data.splits.keeps_decoded = False
+            form = ShardOptions(arguments.encoding, int(arguments.shard_mb * 1e6), arguments.quality)
             written = write_shards(data, arguments.shards, form, StorageOptions(arguments.endpoint_url))
         data.setup()
         facts = data.facts()
@@ -34,7 +34,7 @@ def main() -> int:
         return 1
     _print(facts)
     if arguments.shards:
-        print("\n".join(f"  {line}" for line in told(written)))
+        print("\n".join(f"  {line}" for line in summary_lines(written)))
         print(f"python train.py datamodule=streaming datamodule.path={arguments.shards}")
     return 0
 

@@ -52,7 +52,7 @@ def test_mistakes_are_wrong_answers_with_their_images_and_maps(run: RunDirectory
     predictions = read_predictions(run, "test")
     assert index["split"] == "test"
     assert len(index["mistakes"]) == min(report.MISTAKES, int((~predictions.correct).sum()))
-    part = data_of(run).part("test")
+    part = data_of(run).subset("test")
     sureness = []
     for entry in index["mistakes"]:
         (name, probability), *others = entry["answers"]

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from opsin.data.source import Split
+from opsin.data.types import Split
 from opsin.errors import UserError
 from opsin.inference.inputs import SPLITS, InputImages, Which, open_images
 from opsin.inference.linear_probe import HeadName, fit_head
@@ -137,7 +137,7 @@ def embed(
 
 def embeddings(learned: TrainedModel, images: InputImages, extractor: Extractor, split: str) -> Embeddings:
     """What a network makes of a split: `Network.embed` of the evaluation transform, to half precision."""
-    part = images.part(split)
+    part = images.subset(split)
     vectors = learned.outputs(part, extractor, images.cache_dir).read(np.arange(len(part)), 0).astype(np.float32)
     return Embeddings(
         vectors,

@@ -64,7 +64,7 @@ class Opened:
         """
         if self.run is None:
             raise UserError(f"{self.name} has no images of its own here: drop one")
-        return open_images(self.learned).part("val")
+        return open_images(self.learned).subset("val")
 
     def validation_image(self, position: int) -> tuple[Pixels, int]:
         """A validation image as this network sees it, uint8 `(H, W, C)`, and its class.
