@@ -3,27 +3,25 @@
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import lightning as L
 import numpy as np
 import torch
-from pydantic import Field
 from torch import nn
 
 from opsin.data.cache.feature_store import FeatureSubset
-from opsin.data.cache.image_store import OnBadImage
 from opsin.data.image_splits import ImageSplits
 from opsin.data.loader.batch_loader import Batch, BatchLoader
-from opsin.data.loader.device_cache import OnDevice
 from opsin.data.loader.fetcher import BatchFetcher, to_device
 from opsin.data.loader.samplers import Sampler
+from opsin.data.options import DataOptions
 from opsin.data.preprocessing import Interpolation, Preprocess, Resize
 from opsin.data.shards.prefetch import streaming
 from opsin.data.source import Source
 from opsin.data.statistics import channel_statistics
 from opsin.data.subset import SplitOptions, Subset
-from opsin.data.types import Side, Split
+from opsin.data.types import Split
 from opsin.errors import UserError
 
 _STAGE: dict[Split, str] = {"train": "fit", "val": "validate", "test": "test"}
@@ -41,33 +39,11 @@ class ImageDataModule(L.LightningDataModule):
 
     Args:
         source: The dataset.
+        options: How the images are prepared, split and batched. None: the defaults.
         augmentation: Applied to training batches on the device: `(images in [0, 1], targets, key)` to images
             and targets. None: training images are only normalized.
-        seed: Decides the order of the batches and the augmentation.
-        data_dir: Folder of the data; decoded images are saved in its `.opsin/stores`.
-        image_size: Side, or height and width, in pixels. None: the dataset's.
+        seed: Seed of the order of the batches and of the augmentation.
         channels: Channels of the network's input; 3 repeats the channel of gray images. None: the dataset's.
-        mean: Mean of pixels in [0, 1], per channel or for all. None: the dataset's, else measured on the training
-            images.
-        std: Standard deviation of pixels in [0, 1], like `mean`.
-        batch_size: Training images per step, over all devices. `auto`: `base_batch_size`, until the attribute is set
-            (by `opsin.training.tuning`).
-        base_batch_size: Batch size that the learning rate is meant for; has no other effect.
-        eval_batch_size: Images per validation or test batch, over all devices. None: the larger of `batch_size` and
-            256, where 256 is lowered for images above 90 pixels so that a batch has at most two million pixels.
-        sampler: `shuffle` visits every image once an epoch; `balanced` draws with replacement, each class
-            equally likely; `fixed` repeats the first epoch's order (to overfit a few batches).
-        val_fraction: Fraction of the training images carved as val, if the dataset has no val.
-        test_fraction: Fraction of the training images carved as test, if the dataset has no test.
-        train_fraction: Fraction of the remaining training images that is used; at least one image of each class.
-        num_folds: Number of folds of train and the dataset's val, one of which is val. None: no folds.
-        fold: Number of the fold that is val, from 0.
-        split_seed: Decides the splits. None: `seed`.
-        resize: How images are resized: stretched, covered and center-cropped, or fitted on black.
-        interpolation: Filter of the resizing. None: bilinear.
-        on_bad_image: Skip images that cannot be decoded, or refuse them. All are named in one report.
-        on_device: Keep the pixels of a split on the accelerator and gather batches there. `auto` does so if they take
-            at most a quarter of its free memory and are not in shards; the batches are the same.
 
     Attributes:
         splits: The splits of the dataset.
@@ -79,57 +55,53 @@ class ImageDataModule(L.LightningDataModule):
     def __init__(
         self,
         source: Source,
+        options: DataOptions | None = None,
         *,
         augmentation: nn.Module | None = None,
-        seed: Annotated[int, Field(ge=0, lt=2**32)] = 0,
-        data_dir: str = "data",
-        image_size: Side | tuple[Side, Side] | None = None,
-        channels: Literal[1, 3] | None = None,
-        mean: float | tuple[float, ...] | None = None,
-        std: float | tuple[float, ...] | None = None,
-        batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = 64,
-        base_batch_size: Annotated[int, Field(ge=1)] = 64,
-        eval_batch_size: Annotated[int, Field(ge=1)] | None = None,
-        sampler: Sampler = "shuffle",
-        val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1,
-        test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2,
-        train_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0,
-        num_folds: Annotated[int, Field(ge=2)] | None = None,
-        fold: Annotated[int, Field(ge=0)] = 0,
-        split_seed: Annotated[int, Field(ge=0, lt=2**32)] | None = None,
-        resize: Resize = "squash",
-        interpolation: Interpolation | None = None,
-        on_bad_image: OnBadImage = "skip",
-        on_device: OnDevice = "auto",
+        seed: int = 0,
+        channels: int | None = None,
     ) -> None:
         super().__init__()
+        options = options or DataOptions()
         self.source = source
         self.augmentation = augmentation
         self.seed = seed
-        self.cache_dir = Path(data_dir) / ".opsin" / "stores"
+        self.cache_dir = Path(options.data_dir) / ".opsin" / "stores"
         self.features_dir = self.cache_dir.with_name("features")
-        self.image_size = _pair(source.size if image_size is None else image_size)
+        self.image_size = _pair(source.size if options.image_size is None else options.image_size)
         self.channels = source.channels if channels is None else channels
         if self.channels < source.channels:
             raise UserError(
                 f"datamodule.channels={channels}: the images of '{source.name}' have {source.channels} channels."
             )
-        self._mean = self._per_channel("mean", source.mean if mean is None else mean)
-        self._std = self._per_channel("std", source.std if std is None else std)
+        self._mean = self._per_channel("mean", source.mean if options.mean is None else options.mean)
+        self._std = self._per_channel("std", source.std if options.std is None else options.std)
         if self._std is not None and min(self._std) <= 0:
-            raise UserError(f"datamodule.std={std}: a standard deviation must be above 0.")
-        self.batch_size = base_batch_size if batch_size == "auto" else batch_size
-        self.base_batch_size = base_batch_size
-        self._eval_batch_size = eval_batch_size
-        self.sampler: Sampler = sampler
-        split_seed = seed if split_seed is None else split_seed
-        self.split_options = SplitOptions(val_fraction, test_fraction, train_fraction, num_folds, fold, split_seed)
-        self.resize: Resize = resize
-        self.interpolation: Interpolation = interpolation or "bilinear"
-        self.splits = ImageSplits(
-            source, self.image_size, self.resize, self.interpolation, self.split_options, self.cache_dir, on_bad_image
+            raise UserError(f"datamodule.std={options.std}: a standard deviation must be above 0.")
+        self.base_batch_size = options.base_batch_size
+        self.batch_size = options.base_batch_size if options.batch_size == "auto" else options.batch_size
+        self._eval_batch_size = options.eval_batch_size
+        self.sampler: Sampler = options.sampler
+        self.split_options = SplitOptions(
+            val_fraction=options.val_fraction,
+            test_fraction=options.test_fraction,
+            train_fraction=options.train_fraction,
+            num_folds=options.num_folds,
+            fold=options.fold,
+            seed=seed if options.split_seed is None else options.split_seed,
         )
-        self._fetcher = BatchFetcher(on_device)
+        self.resize: Resize = options.resize
+        self.interpolation: Interpolation = options.interpolation or "bilinear"
+        self.splits = ImageSplits(
+            source,
+            self.image_size,
+            self.resize,
+            self.interpolation,
+            self.split_options,
+            self.cache_dir,
+            options.on_bad_image,
+        )
+        self._fetcher = BatchFetcher(options.on_device)
         self._preprocess: Preprocess | None = None
 
     def __str__(self) -> str:

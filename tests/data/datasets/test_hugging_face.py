@@ -265,9 +265,8 @@ def test_places_that_hold_no_dataset(tmp_path: Path) -> None:
 
 
 OFFLINE = (
-    f"Download it on a machine with internet access and copy Hugging Face's cache ({datasets.config.HF_CACHE_HOME}) here, or write "
-    "it to a folder with datasets.load_dataset(...).save_to_disk(FOLDER) "
-    "and set datamodule.path=FOLDER.\n"
+    f"Download it on a machine with internet access and copy Hugging Face's cache ({datasets.config.HF_CACHE_HOME}) "
+    "here, or save it to a folder with datasets.load_dataset(...).save_to_disk(FOLDER) and set datamodule.path=FOLDER.\n"
     "Without internet access, use datamodule=digits: its images are part of scikit-learn."
 )
 

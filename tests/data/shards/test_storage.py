@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from datamodules import image_data
 from filelock import FileLock
 from sharded import source, streamed, written
 
-from opsin.data import ImageDataModule
 from opsin.data.datasets import shards
 from opsin.data.shards.storage import LocalStorage, StorageOptions, open_storage
 from opsin.errors import UserError
@@ -147,7 +147,7 @@ def check_storage(path: str, tmp_path: Path) -> None:
 
 def check_datamodule(path: str, tmp_path: Path) -> None:
     written(path, source(200), tmp_path)
-    store = ImageDataModule(source(200), data_dir=str(tmp_path), batch_size=16)
+    store = image_data(source(200), data_dir=str(tmp_path), batch_size=16)
     stream = streamed(path, tmp_path, window=100, batch_size=16)
     for split in ("train", "val", "test"):
         one, other = (list(getattr(data, f"{split}_dataloader")()) for data in (store, stream))
@@ -381,5 +381,5 @@ def test_no_shard_stays_on_the_disk_where_they_are_written(bucket, tmp_path, mon
     stream = streamed("s3://pictures/second", tmp_path)
     assert np.array_equal(
         stream.subset("val").read(np.arange(5)),
-        ImageDataModule(source(200), data_dir=str(tmp_path)).subset("val").read(np.arange(5)),
+        image_data(source(200), data_dir=str(tmp_path)).subset("val").read(np.arange(5)),
     )

@@ -10,7 +10,7 @@ from opsin.data.shards.index import Index, read_index
 from opsin.data.shards.shard_cache import AHEAD
 from opsin.data.shards.sharded_images import ShardedDataset, ShardImages
 from opsin.data.shards.storage import Storage, StorageOptions, open_storage
-from opsin.data.source import Source
+from opsin.data.source import DATA_DIR, Source
 from opsin.errors import UserError
 
 _BESIDE = AHEAD + 4
@@ -19,7 +19,7 @@ _BESIDE = AHEAD + 4
 
 def shards(
     path: str,
-    data_dir: str = "data",
+    data_dir: str = DATA_DIR,
     storage_options: StorageOptions | None = None,
     cache_gb: Annotated[float, Field(gt=0)] = 10.0,
     window: Annotated[int, Field(ge=1)] = 16,
