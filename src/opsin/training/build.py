@@ -63,7 +63,7 @@ def _expected_input(plan: RunPlan) -> dict[str, Any]:
     if weights == "none":
         return {}
     run = RunDirectory(Path(weights))
-    if run.config.exists():
+    if weights not in KINDS and run.config.exists():  # a folder called imagenet is not what the name means
         return {key: recorded_data(run)[key] for key in INPUT_FACTS}
     facts: Weights | None = weights_facts(plan.model.call, weights, plan.model.arguments)
     return {key: getattr(facts, key.replace("image_", "")) for key in INPUT_FACTS} if facts else {}

@@ -97,7 +97,7 @@ def test_parquet_of_plain_bytes_needs_the_column_named(tmp_path: Path) -> None:
     with pytest.raises(UserError) as raised:
         hugging_face(str(folder))
     assert str(raised.value) == (
-        f"{folder}: its columns are picture (binary), label (int64). Which holds the images? "
+        f"{folder}: its columns are picture (binary), label (int64). "
         "Name the column of the images: datamodule.image_column=NAME."
     )
     assert hugging_face(str(folder), image_column="picture").splits["train"].read(2)[0, 0, 0] == 2
@@ -266,7 +266,8 @@ def test_places_that_hold_no_dataset(tmp_path: Path) -> None:
 
 OFFLINE = (
     f"Download it on a machine with internet access and copy Hugging Face's cache ({datasets.config.HF_CACHE_HOME}) "
-    "here, or save it to a folder with datasets.load_dataset(...).save_to_disk(FOLDER) and set datamodule.path=FOLDER.\n"
+    "here, or save it to a folder with datasets.load_dataset(...).save_to_disk(FOLDER) "
+    "and set datamodule.path=FOLDER.\n"
     "Without internet access, use datamodule=digits: its images are part of scikit-learn."
 )
 

@@ -148,7 +148,7 @@ def test_missing_folder_file_and_empty_folder(tmp_path: Path) -> None:
         == f"The folder {absent} does not exist. Name the folder of the images with datamodule.path=FOLDER."
     )
     file = image(tmp_path / "photo.png")
-    assert refusal(file) == f"{file} is a file; datamodule.path must be the folder that holds the class folders."
+    assert refusal(file) == f"{file} is a file; datamodule.path must be the folder of the class folders."
     assert refusal(tmp_path) == (
         f"{tmp_path} has no class folders. Put the images of each class into one of its own there."
     )
@@ -257,7 +257,7 @@ def test_cats_vs_dogs_that_are_not_there(tmp_path: Path) -> None:
     assert str(raised.value) == (
         f"Cats vs dogs was not found: there is no folder {tmp_path / 'absent'}.\n"
         "Put the folder PetImages with Cat/ and Dog/ (from https://www.microsoft.com/download/details.aspx?id=54765), "
-        "or a folder cats_vs_dogs with train/cat, train/dog and, optionally validation/... and test/..., "
+        "or a folder cats_vs_dogs with train/cat, train/dog and optionally validation/... and test/..., "
         f"into\n  {tmp_path / 'absent'}\n"
         "or name their folder with datamodule.path=FOLDER.\n"
         "Without internet access, use datamodule=digits: its images are part of scikit-learn."
