@@ -16,6 +16,7 @@ from opsin.data import DataOptions, ImageDataModule
 from opsin.errors import UserError
 from opsin.models import LoadedWeights, Network, Weights, weights_facts
 from opsin.models.fine_tuning import FreezeSchedule
+from opsin.models.weights import KINDS
 from opsin.runs.directory import RunDirectory
 from opsin.training.distillation import Distillation
 from opsin.training.freezing import FreezingCallback

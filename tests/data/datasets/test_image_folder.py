@@ -150,7 +150,7 @@ def test_missing_folder_file_and_empty_folder(tmp_path: Path) -> None:
     file = image(tmp_path / "photo.png")
     assert refusal(file) == f"{file} is a file; datamodule.path must be the folder of the class folders."
     assert refusal(tmp_path) == (
-        f"{tmp_path} has no class folders. Put the images of each class into one of its own there."
+        f"{tmp_path} has no class folders. Put the images of each class into a folder of its own there."
     )
 
 
