@@ -19,7 +19,7 @@ from opsin.interpretability.attribution import (
     occlusion,
 )
 from opsin.interpretability.faithfulness import faithfulness
-from opsin.interpretability.sanity_check import randomisation_check
+from opsin.interpretability.sanity_check import randomization_check
 from opsin.models.auxiliary_head import Auxiliary
 from opsin.models.network import Network, sequential
 
@@ -259,7 +259,7 @@ def test_the_network_is_left_as_it_was(what: str) -> None:
     elif what == "faithfulness":
         faithfulness(network, images, targets, torch.rand(3, 24, 24, generator=torch.Generator()), steps=4)
     else:
-        randomisation_check(network, images, targets)
+        randomization_check(network, images, targets)
     assert state() == before
     assert torch.equal(images, given)
 

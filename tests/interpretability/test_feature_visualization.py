@@ -106,7 +106,7 @@ def test_a_class_is_raised_as_a_filter_is(network: Network) -> None:
     assert all(end > start + 0.1 for start, end in zip(found.start, found.end, strict=True))
 
 
-def test_grey_pictures_for_a_network_of_colours(network: Network) -> None:
+def test_gray_pictures_for_a_network_of_colors(network: Network) -> None:
     found = climb(network, "low", [0], channels_in=1, steps=5)
     assert found.pictures.shape == (1, 24, 24, 1)
 

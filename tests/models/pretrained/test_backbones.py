@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import opsin.models as models
 from opsin.errors import UserError
-from opsin.models import Network, load_weights, summarise
+from opsin.models import Network, load_weights, summarize
 from opsin.models.fine_tuning import FineTuning
 from opsin.models.load_weights import _load, _renamed
 from opsin.training.loss import ClassificationLoss
@@ -24,7 +24,7 @@ def count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def randomised(model: nn.Module) -> nn.Module:
+def randomized(model: nn.Module) -> nn.Module:
     """Give every tensor, BatchNorm statistics too, a value of its own, small enough for a hundred layers."""
     generator = torch.Generator().manual_seed(1)
     for key, tensor in model.state_dict().items():
@@ -61,14 +61,14 @@ def test_shapes_stages_and_counts(case: Backbone) -> None:
         assert torch.equal(network.forward_features(images), x)
         assert torch.equal(network(images), network.head(x))
     assert network(images[:1]).shape == (1, 3)
-    rows = summarise(network, (3, case.trial, case.trial)).rows
+    rows = summarize(network, (3, case.trial, case.trial)).rows
     assert [row.name for row in rows] == [*case.stages, "head"]
     assert sum(row.parameters for row in rows) == count(network)
 
 
 @every_backbone
 def test_the_original_s_weights_give_the_original_s_features_and_logits(case: Backbone) -> None:
-    original = randomised(case.original(num_logits=3))
+    original = randomized(case.original(num_logits=3))
     images = images_for(case)
     network = case.build(num_logits=3).eval()
     loaded = _load(network, _renamed(network, dict(original.state_dict()), "original"), "original")
@@ -193,7 +193,7 @@ def inception() -> Network:
 def test_the_auxiliary_head_adds_its_loss_in_training_only(inception: Network) -> None:
     network = copy.deepcopy(inception)
     assert network.auxiliary is not None
-    assert summarise(network, (3, 299, 299)).parameters == count(network)
+    assert summarize(network, (3, 299, 299)).parameters == count(network)
     images, targets = torch.randn(2, 3, 299, 299), torch.tensor([0, 1])
     loss = ClassificationLoss([1, 1])
     classifier = Classifier(network, loss, num_images={}, optimizer=torch.optim.Adam, schedule=lambda *_: [])  # type: ignore[arg-type]
@@ -245,7 +245,7 @@ def test_inception_equals_torchvision_s_with_its_preset_and_its_auxiliary_weight
 ) -> None:
     from torchvision.models import Inception_V3_Weights, inception_v3
 
-    original = randomised(inception_v3(weights=None, transform_input=True, init_weights=True))
+    original = randomized(inception_v3(weights=None, transform_input=True, init_weights=True))
     torch.save(original.state_dict(), tmp_path / "inception.pth")
     network = models.inception_v3(num_logits=1000, image_size=(299, 299)).eval()
     assert load_weights(network, str(tmp_path / "inception.pth")).missing == ()
