@@ -83,5 +83,5 @@ def test_unknown_names_and_layers_without_maps_are_named(network: Network, image
         activations(network, images, ["hihg"])
     flat = Network("flat", {"all": sequential(flatten=nn.Flatten(), fc=nn.Linear(432, 5))}, nn.Linear(5, 2))
     assert activations(flat, images) == {}
-    with pytest.raises(UserError, match="all gives no map"):
+    with pytest.raises(UserError, match="the output of all is not a map"):
         activations(flat, images, ["all"])

@@ -179,7 +179,7 @@ def test_the_last_stages_can_be_counted(trainable: str | dict[str, int], frozen:
 @pytest.mark.parametrize("trainable", ["last:6", {"last": 6}, "last:0"])
 def test_more_stages_than_there_are_are_refused(trainable: str | dict[str, int]) -> None:
     network = models.resnet18(num_logits=1, image_size=(64, 64))
-    with pytest.raises(UserError, match=r"resnet18 has 5 stages, which are stem, layer1, layer2, layer3, layer4; take"):
+    with pytest.raises(UserError, match=r"resnet18 has 5 stages, which are stem, layer1, layer2, layer3, layer4; use"):
         network.freeze(trainable)  # type: ignore[arg-type]
 
 
@@ -268,7 +268,7 @@ def test_inception_equals_torchvision_s_with_its_preset_and_its_auxiliary_weight
 def test_images_too_small_for_inception_are_refused_with_the_way_out() -> None:
     with pytest.raises(UserError, match=r"inception_v3 needs images of at least 75x75 pixels, got 64x64"):
         models.inception_v3(num_logits=1, image_size=(64, 64))
-    with pytest.raises(UserError, match=r"model.auxiliary=false leaves it out\) needs images of at least 299x299"):
+    with pytest.raises(UserError, match=r"model.auxiliary=false removes it\) needs images of at least 299x299"):
         models.inception_v3(num_logits=1, image_size=(150, 150))
 
 
@@ -278,8 +278,8 @@ def test_images_too_small_for_inception_are_refused_with_the_way_out() -> None:
         ("resnet27", "timm has no network 'resnet27': did you mean resnet26 or"),
         ("resnet26.bt_in2k", "timm has no network 'resnet26.bt_in2k': did you mean resnet26.bt_in1k"),
         ("zzz", r"timm has no network 'zzz'; timm.list_models\(\) lists them"),
-        ("test_vit_relpos", "test_vit_relpos of timm is not a stem, stages one after the other, a pool and a dense"),
-        ("test_mambaout", "cannot be divided into named stages; take another of its family"),
+        ("test_vit_relpos", "test_vit_relpos of timm is not a sequence of stem, stages, pooling and a dense"),
+        ("test_mambaout", "cannot be divided into named stages; use another model of its family"),
         ("deit_tiny_distilled_patch16_224", "cannot be divided into named stages"),
     ],
 )
@@ -294,7 +294,7 @@ def test_a_division_that_computes_something_else_is_refused(monkeypatch: pytest.
 
     forward = ResNet.forward_features
     monkeypatch.setattr(ResNet, "forward_features", lambda self, x: forward(self, x) * 1.001)
-    with pytest.raises(UserError, match="test_resnet of timm is not a stem"):
+    with pytest.raises(UserError, match="test_resnet of timm is not a sequence of stem"):
         models.timm(num_logits=1, image_size=(64, 64), name="test_resnet")
 
 

@@ -196,9 +196,7 @@ def test_opsin_s_own_weights_say_what_images_they_expect() -> None:
 
 
 def test_opsin_s_own_weights_where_there_are_none(own_file: Path) -> None:
-    with pytest.raises(
-        UserError, match=r"model.weights=opsin: mobilenet_v2 has no weights of Opsin's own \(resnet18 has"
-    ):
+    with pytest.raises(UserError, match=r"model.weights=opsin: mobilenet_v2 has no weights in Opsin \(resnet18 has"):
         load_weights(models.mobilenet_v2(num_logits=1, image_size=(64, 64)), "opsin")
     with pytest.raises(UserError, match=r"resnet18\.safetensors is missing from this installation"):
         load_weights(models.resnet18(num_logits=1, image_size=(64, 64)), "opsin")
