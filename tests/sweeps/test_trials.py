@@ -106,7 +106,7 @@ def test_what_failed_is_run_once_more_if_asked(crowd: Crowd) -> None:
     assert trial is not None
     assert (trial.number, trial.words) == (2, ("seed=0",))
     assert again.claim() is None
-    again.tell(trial, Outcome("complete", (2.0,)))
+    again.record(trial, Outcome("complete", (2.0,)))
     assert [found.number for found in again.all()] == [1, 2]
     assert again.ended() == again.total == 2
 
