@@ -64,7 +64,7 @@ def test_what_a_result_says_came_of_a_trial(tmp_path: Path) -> None:
     [
         (Exit(-11), "", "SIGSEGV"),
         (Exit(-9), "", "out of memory"),
-        (Exit(1), "", "exit code 1, and said nothing"),
+        (Exit(1), "", "exit code 1 and printed nothing"),
         (Exit(1), "The config cannot be used:\n  - a\n\nSet HYDRA_FULL_ERROR=1\n", "The config cannot be used: - a"),
         (Exit(1), "Traceback (most recent call last):\n  File x\nKeyError: 'a'\n", "KeyError: 'a'"),
         (Exit(1, reason="the node died"), "words", "the node died"),
