@@ -29,9 +29,9 @@ def test_the_same_words_come_to_the_same_directory_in_any_order(tmp_path: Path) 
 def test_a_name_holds_one_sweep(tmp_path: Path) -> None:
     settings = Sweep(name="night", sampler="tpe", trials=3)
     assert sweep_directory(tmp_path, "grid", settings, ["model=a"]) == tmp_path / "night"
-    with pytest.raises(UserError, match=r"begun with model=a, and now it is model=b"):
+    with pytest.raises(UserError, match=r"its overrides were model=a, and now they are model=b"):
         sweep_directory(tmp_path, "grid", settings, ["model=b"])
-    with pytest.raises(UserError, match=r"its sweep.sampler is tpe, and now it is random"):
+    with pytest.raises(UserError, match=r"its sweep.sampler was tpe, and now it is random"):
         sweep_directory(tmp_path, "grid", Sweep(name="night", sampler="random", trials=3), ["model=a"])
 
 
