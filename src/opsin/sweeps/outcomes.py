@@ -78,7 +78,7 @@ def _reason(code: int, printed: Sequence[str]) -> str:
     number = -code
     name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
     if number == signal.SIGKILL:
-        return f"killed ({name}), by a person or because memory ran out: run fewer jobs at once (launcher.jobs)"
+        return f"killed ({name}); if nobody did it, the system ran out of memory: lower launcher.jobs"
     if number == signal.SIGSEGV:
         return f"crashed ({name}: invalid memory access in native code)"
     return f"ended by {name}"
