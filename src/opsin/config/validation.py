@@ -18,6 +18,7 @@ from typing import Any, get_args, get_type_hints
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from opsin.config.run_config import ConfigOrigin
+from opsin.config.secrets import reveal
 from opsin.errors import UserError, did_you_mean
 
 ALLOWED_TARGETS = (
@@ -66,7 +67,7 @@ class Node:
 
     def build(self, **given: Any) -> Any:
         """Call the target with its arguments, and with those of the builder's that it takes."""
-        return self.call(**self.arguments, **{name: value for name, value in given.items() if self.takes(name)})
+        return self.call(**reveal(self.arguments), **{name: value for name, value in given.items() if self.takes(name)})
 
 
 def check(

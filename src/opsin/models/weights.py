@@ -20,7 +20,7 @@ from opsin.errors import UserError
 StateDict = dict[str, Tensor]
 
 CONNECT_SECONDS = 10.0  # per address: without network a run ends at once, behind a silent firewall soon
-OWN_FOLDER = Path(__file__).parents[1] / "weights"
+OWN_FOLDER = Path(str(importlib.resources.files("opsin"))) / "weights"
 """Where the package keeps weights of its own."""
 
 

@@ -5,7 +5,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from opsin.config import parse
+from opsin.config import ConfigSource
+from opsin.config.hydra_session import override_parser
+from opsin.config.overrides import parse_override
 from opsin.errors import UserError
 
 Value = str | int | float | bool | None
@@ -77,6 +79,11 @@ class Space:
         """The words of the run with these choices, by key."""
         return (*self.fixed, *(dimension.word(choices[dimension.key]) for dimension in self.dimensions))
 
+    def first(self) -> tuple[str, ...]:
+        """Return the overrides that set every key to its first or lowest value."""
+        values = (d.words[0] if isinstance(d, Listed) else d.low for d in self.dimensions)
+        return tuple(d.word(value) for d, value in zip(self.dimensions, values, strict=True))
+
     def varied(self, choices: Mapping[str, Value], without: Sequence[str] = ()) -> str:
         """The words that tell this run apart, but for those of some keys."""
         told = [dimension for dimension in self.dimensions if dimension.key.lstrip("+") not in without]
@@ -109,13 +116,14 @@ class Space:
             yield dict(zip(keys, values, strict=True))
 
 
-def read_space(words: Sequence[str], space: Mapping[str, Any]) -> Space:
+def read_space(words: Sequence[str], space: Mapping[str, Any], source: ConfigSource | None = None) -> Space:
     """Divide words into those of every run and those that vary.
 
     Args:
         words: of the command line: `model=mlp,cnn_gap`, `seed=range(3)`, `optimizer.lr=tag(log,interval(1e-4,0.1))`,
             `model.hidden=int(interval(16,128))`, `trainer.max_epochs=5`.
         space: the same by key, from a sweep file; a word of the command line takes the place of its key.
+        source: Search path and primary config; None: Opsin's own.
 
     Raises:
         UserError: a word cannot be read, or a range is empty.
@@ -125,7 +133,9 @@ def read_space(words: Sequence[str], space: Mapping[str, Any]) -> Space:
     fixed: list[str] = []
     dimensions: list[Dimension] = []
     every = (*filed, *words)
-    for word, override in zip(every, parse(every), strict=True):
+    parser = override_parser(source or ConfigSource())
+    for word in every:
+        override = parse_override(word, parser)
         key = override.get_key_element()
         if not override.is_sweep_override():
             fixed.append(word)

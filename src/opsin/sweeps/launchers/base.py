@@ -7,9 +7,6 @@ from typing import Protocol
 
 from opsin.runs.directory import RunDirectory
 
-SCRIPT = Path(__file__).resolve().parents[4] / "train.py"
-"""What a job runs."""
-
 
 @dataclass(frozen=True)
 class Job:

@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from opsin.config.locations import ROOT
 from opsin.errors import UserError
-from opsin.sweeps.launchers.base import SCRIPT, Exit, Job
+from opsin.sweeps.launchers.base import Exit, Job
 from opsin.sweeps.launchers.ray_actor import JobEnvironment, RayActor
 from opsin.sweeps.launchers.ray_cluster import connect, in_words, room
 
@@ -238,7 +239,7 @@ class RayHandle:
         if getattr(error, "actor_init_failed", False):
             raise UserError(
                 f"launcher=ray: a node cannot run jobs of this sweep ({_said(error)}): every node needs this "
-                f"environment, with Opsin from {SCRIPT.parent} installed in it"
+                f"environment, with Opsin from {ROOT} installed in it"
             ) from None
         if isinstance(error, errors.OutOfMemoryError):
             way_out = "launcher.memory_gb reserves some for each job, launcher.jobs is how many run at once"
