@@ -17,6 +17,7 @@ from opsin.config import RunConfig
 from opsin.data import ImageDataModule
 from opsin.models import Network
 from opsin.models.fine_tuning import FreezeSchedule
+from opsin.runs.atomic import write_atomically
 from opsin.runs.directory import RunDirectory
 from opsin.training.build import Plan
 from opsin.training.callbacks import Checkpoints, EarlyStopping, Pruning, Throughput
@@ -201,7 +202,7 @@ def announce(record: Mapping[str, Any], table: str, run: RunDirectory, resume_st
         reports = ", ".join(data["bad_image_reports"])
         lines.insert(1, f"           {data['bad_images']} images cannot be read and are left out: {reports}")
     log.info("%s\n%s", "\n".join(lines), table)
-    (run.path / "model.txt").write_text(table + "\n", encoding="utf-8")
+    write_atomically(run.path / "model.txt", table + "\n")
 
 
 def closing_words(record: Mapping[str, Any], run: RunDirectory) -> str:

@@ -10,9 +10,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from opsin.data.datasets.download import DownloadError, fetch, missing_data, write_whole
+from opsin.data.datasets.download import DownloadError, fetch, missing_data
 from opsin.data.source import ArrayImages, Source, Split
 from opsin.errors import UserError
+from opsin.runs.atomic import write_atomically
 
 _LOG = logging.getLogger(__name__)
 
@@ -156,7 +157,7 @@ def _download(facts: _Facts, folder: Path, places: tuple[Path, ...]) -> None:
             packed = fetch(facts.mirrors, f"{name}.gz", md5)
         except DownloadError as error:
             raise missing_data(facts.title, _WANTED, places, f"it could not be fetched.\n  {error}") from error
-        write_whole(gzip.decompress(packed), folder / name)
+        write_atomically(folder / name, gzip.decompress(packed))
 
 
 def _images(facts: _Facts, folder: Path, split: Split) -> ArrayImages:
