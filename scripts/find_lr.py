@@ -11,22 +11,32 @@ from typing import TYPE_CHECKING
 from opsin.errors import UserError
 
 if TYPE_CHECKING:
-    from opsin.config import RunConfig
+    from opsin.config import CommandLine, RunConfig
     from opsin.training.tuning import RangeTest
 
 
 def main() -> int:
     """Print the suggestion and the command to use it, or one message that says what is wrong."""
-    parser = argparse.ArgumentParser(description=__doc__, epilog="The rate rises exponentially; nothing is kept.")
-    parser.add_argument("words", nargs="*", help="as for train.py: model=cnn_gap optimizer=sgd datamodule.path=PATH")
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        usage="%(prog)s [OVERRIDE ...] [--config-dir FOLDER] [--steps N] [--lowest LR] [--highest LR]",
+        epilog="Overrides and config flags are those of train.py. The rate rises exponentially; nothing is kept.",
+        allow_abbrev=False,
+    )
     parser.add_argument("--steps", type=int, default=150, help="optimizer steps at most, 20 to 1000 (default 150)")
     parser.add_argument("--lowest", type=float, default=1e-7, help="learning rate of the first step")
     parser.add_argument("--highest", type=float, default=10.0, help="learning rate of the last step")
-    arguments = parser.parse_intermixed_args()
+    arguments, rest = parser.parse_known_args()
     if not (20 <= arguments.steps <= 1000 and 0 < arguments.lowest < arguments.highest):
         parser.error("--steps is 20 to 1000, and --lowest above 0 and below --highest")
     try:
-        folder = find(arguments.words, arguments.steps, arguments.lowest, arguments.highest)
+        from opsin.config import read_command_line, show
+
+        line = read_command_line(rest)
+        if line.shows:
+            show(line)
+            return 0
+        folder = find(line, arguments.steps, arguments.lowest, arguments.highest)
     except UserError as error:
         print(error, file=sys.stderr)
         return 1
@@ -34,19 +44,23 @@ def main() -> int:
     return 0
 
 
-def find(words: list[str], steps: int, lowest: float, highest: float) -> Path:
-    """Test what the words describe; print the suggestion; the folder with the curve."""
+def find(line: "CommandLine", steps: int, lowest: float, highest: float) -> Path:
+    """Run the test, print the suggestion, and return the folder with the curve."""
     from opsin.config import compose
     from opsin.runs.atomic import check_writable
     from opsin.runs.directory import new_run_path
 
-    composed = compose(words)
+    if line.multirun:
+        raise UserError("find_lr tests one config: leave out --multirun")
+    composed = compose(line.overrides, source=line.source)
+    if composed.resumes:
+        raise UserError(f"find_lr tests a new run: leave out resume, which names {composed.run.path}")
     check_writable(Path(composed.tree["output_dir"]), "output_dir")
     test = measure(composed, steps, lowest, highest)
     options = [composed.origin.choices["datamodule"] or "", composed.origin.choices["model"] or ""]
     folder = new_run_path(composed.tree["output_dir"], "find_lr", *options)
     write(test, f"{options[1]} on {options[0]}, batch {test.batch_size}", folder)
-    told = [word for word in words if not word.startswith("optimizer.lr=")]
+    own = [override for override in line.overrides if not override.startswith("optimizer.lr=")]
     print(f"valley           {test.valley:.2e}   in the middle of the longest descent: what to begin with")
     print(
         f"steepest         {test.steepest:.2e}   where the loss falls fastest: about the most that a warm-up can take"
@@ -54,7 +68,10 @@ def find(words: list[str], steps: int, lowest: float, highest: float) -> Path:
     if not test.diverged:
         print("                 the loss did not explode: --highest may be too low, or --steps too few")
     print(f"batch            {test.batch_size} images; a larger batch takes a larger rate")
-    print("use it           " + shlex.join(["python", "train.py", *told, f"optimizer.lr={test.valley:.2g}"]))
+    print(
+        "use it           "
+        + shlex.join(["python", "train.py", *line.source.flags, *own, f"optimizer.lr={test.valley:.2g}"])
+    )
     return folder
 
 

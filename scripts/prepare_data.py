@@ -14,12 +14,17 @@ from opsin.errors import UserError
 
 def main() -> int:
     """Print what the dataset holds, or one line that says what is wrong."""
-    arguments = _arguments()
+    parser = _parser()
+    arguments, rest = parser.parse_known_args()
     try:
-        from opsin.config import compose
+        from opsin.config import compose, read_command_line
         from opsin.training import build
 
-        data = build.data(build.plan(compose([f"datamodule={arguments.name}", *arguments.words])))
+        line = read_command_line(rest)
+        if not line.overrides or "=" in (name := line.overrides[0]) or line.multirun or line.shows:
+            parser.error("name one dataset, then overrides: python scripts/prepare_data.py mnist data_dir=PATH")
+        composed = compose([f"datamodule={name}", *line.overrides[1:]], source=line.source)
+        data = build.data(build.plan(composed))
         if arguments.shards:
             from opsin.data.shard_writer import Form, told, write_shards
             from opsin.data.shards.s3 import StorageOptions
@@ -39,13 +44,14 @@ def main() -> int:
     return 0
 
 
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", help="an option of configs/datamodule, such as mnist or image_folder")
-    parser.add_argument(
-        "words",
-        nargs="*",
-        help="as for train.py: data_dir=PATH datamodule.path=PATH datamodule.image_size=128 model=...",
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        usage="%(prog)s NAME [OVERRIDE ...] [--config-dir FOLDER] [--shards OUT ...]",
+        epilog="NAME is an option of configs/datamodule, such as mnist or image_folder. Overrides and config flags are "
+        "those of train.py: data_dir=PATH datamodule.path=PATH datamodule.image_size=128 model=...",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     shards = parser.add_argument_group("shards")
     shards.add_argument("--shards", metavar="OUT", help="write shards to this folder, or to s3://bucket/prefix")
@@ -59,7 +65,7 @@ def _arguments() -> argparse.Namespace:
     shards.add_argument("--quality", type=int, choices=range(1, 101), default=90, metavar="1-100", help="of jpeg")
     shards.add_argument("--shard-mb", type=float, default=64.0, help="of a shard, at most (default: 64)")
     shards.add_argument("--endpoint-url", help="of a bucket that is not Amazon's; AWS_ENDPOINT_URL does as well")
-    return parser.parse_intermixed_args()
+    return parser
 
 
 def _print(facts: dict[str, Any]) -> None:
