@@ -3,7 +3,6 @@
 import argparse
 import json
 import os
-import shlex
 import sys
 from functools import cache
 from pathlib import Path
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory
+from opsin.runs.quoting import printed_command
 
 if TYPE_CHECKING:
     from opsin.data.subset import Subset
@@ -47,7 +47,7 @@ def main() -> int:
             paths = [record.run.path for row in comparison.leaderboard.rows for record in row.runs]
             out = Path(os.path.commonpath(paths)) / "comparison.html" if paths else None
         if out is not None:
-            command = shlex.join(["python", "scripts/compare.py", *sys.argv[1:]])
+            command = printed_command(["python", "scripts/compare.py", *sys.argv[1:]])
             page = write_comparison(comparison, out, thumbnails, command)
             print(f"\npage  {page}", file=sys.stderr if arguments.json else sys.stdout)
     except UserError as error:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory
+from opsin.runs.quoting import printed_override
 
 
 def main() -> int:
@@ -30,7 +31,8 @@ def main() -> int:
     except UserError as error:
         print(error, file=sys.stderr)
         return 1
-    print(f"{count} tensors, {arguments.file.stat().st_size / 1e6:.1f} MB: model.weights={arguments.file}")
+    size = arguments.file.stat().st_size / 1e6
+    print(f"{count} tensors, {size:.1f} MB: {printed_override('model.weights', arguments.file)}")
     return 0
 
 

@@ -3,12 +3,12 @@
 import argparse
 import csv
 import json
-import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from opsin.errors import UserError
+from opsin.runs.quoting import printed_command
 
 if TYPE_CHECKING:
     from opsin.config import CommandLine, RunConfig
@@ -47,6 +47,7 @@ def main() -> int:
 def find(line: "CommandLine", steps: int, lowest: float, highest: float) -> Path:
     """Run the test, print the suggestion, and return the folder with the curve."""
     from opsin.config import compose
+    from opsin.config.overrides import key_of
     from opsin.runs.atomic import check_writable
     from opsin.runs.directory import new_run_path
 
@@ -60,7 +61,7 @@ def find(line: "CommandLine", steps: int, lowest: float, highest: float) -> Path
     options = [composed.origin.choices["datamodule"] or "", composed.origin.choices["model"] or ""]
     folder = new_run_path(composed.tree["output_dir"], "find_lr", *options)
     write(test, f"{options[1]} on {options[0]}, batch {test.batch_size}", folder)
-    own = [override for override in line.overrides if not override.startswith("optimizer.lr=")]
+    own = [override for override in line.overrides if key_of(override) != "optimizer.lr"]
     print(f"valley           {test.valley:.2e}   in the middle of the longest descent: what to begin with")
     print(
         f"steepest         {test.steepest:.2e}   where the loss falls fastest: about the most that a warm-up can take"
@@ -68,10 +69,8 @@ def find(line: "CommandLine", steps: int, lowest: float, highest: float) -> Path
     if not test.diverged:
         print("                 the loss did not explode: --highest may be too low, or --steps too few")
     print(f"batch            {test.batch_size} images; a larger batch takes a larger rate")
-    print(
-        "use it           "
-        + shlex.join(["python", "train.py", *line.source.flags, *own, f"optimizer.lr={test.valley:.2g}"])
-    )
+    command = ["python", "train.py", *line.source.flags, *own, f"optimizer.lr={test.valley:.2g}"]
+    print(f"use it           {printed_command(command)}")
     return folder
 
 
@@ -80,15 +79,16 @@ def measure(composed: "RunConfig", steps: int, lowest: float, highest: float) ->
     import lightning as L
 
     from opsin.training import build
+    from opsin.training.plan import make_plan
     from opsin.training.quiet_logging import quieten
     from opsin.training.tuning import TrialSteps, range_test
 
-    plan = build.plan(composed)
+    plan = make_plan(composed)
     quieten(True)
-    L.seed_everything(plan.seed, verbose=False)
+    L.seed_everything(plan.run.seed, verbose=False)
     data = build.data(plan)
     data.setup("fit")
-    if plan["model"].beside.get("teacher"):
+    if plan.fine_tuning.teacher:
         raise UserError("model.teacher: find_lr measures the loss on labels alone; set model.teacher=null")
     trials = TrialSteps(plan, data, build.loss(plan, data), composed.run.path)
     return range_test(plan, data, trials, steps=steps, lowest=lowest, highest=highest)

@@ -10,6 +10,7 @@ import sys
 from typing import Any
 
 from opsin.errors import UserError
+from opsin.runs.quoting import override, printed_command
 
 
 def main() -> int:
@@ -19,12 +20,13 @@ def main() -> int:
     try:
         from opsin.config import compose, read_command_line
         from opsin.training import build
+        from opsin.training.plan import make_plan
 
         line = read_command_line(rest)
         if not line.overrides or "=" in (name := line.overrides[0]) or line.multirun or line.shows:
             parser.error("name one dataset, then overrides: python scripts/prepare_data.py mnist data_dir=PATH")
-        composed = compose([f"datamodule={name}", *line.overrides[1:]], source=line.source)
-        data = build.data(build.plan(composed))
+        composed = compose([override("datamodule", name), *line.overrides[1:]], source=line.source)
+        data = build.data(make_plan(composed))
         if arguments.shards:
             from opsin.data.shard_writer import Form, told, write_shards
             from opsin.data.shards.s3 import StorageOptions
@@ -40,7 +42,11 @@ def main() -> int:
     _print(facts)
     if arguments.shards:
         print("\n".join(f"  {line}" for line in told(written)))
-        print(f"python train.py datamodule=streaming datamodule.path={arguments.shards}")
+        print(
+            printed_command(
+                ["python", "train.py", "datamodule=streaming", override("datamodule.path", arguments.shards)]
+            )
+        )
     return 0
 
 

@@ -26,6 +26,7 @@ from opsin.runs.atomic import write_atomically
 from opsin.runs.directory import RunDirectory
 from opsin.runs.predictions import Predictions, read_predictions, softmax
 from opsin.training import build
+from opsin.training.plan import make_plan
 from opsin.visualization.images import Pixels, encoded, grid, overlaid, shown
 
 MISTAKES, ANSWERS = 12, 3
@@ -62,7 +63,7 @@ def illustrate_again(run: RunDirectory) -> Path:
     Raises:
         UserError: It has no checkpoint or no predictions, or its images have changed or are gone.
     """
-    plan, recorded = build.plan(RunConfig.load(run)), build.recorded_data(run)
+    plan, recorded = make_plan(RunConfig.load(run)), build.recorded_data(run)
     data = build.data(plan, facts=recorded)
     build.check_same_data(data, recorded)
     network = load_trained_model(str(run.path)).network

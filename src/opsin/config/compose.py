@@ -24,6 +24,7 @@ from opsin.config.suggestions import config_options, suggest
 from opsin.config.yaml_files import in_words
 from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory, new_run_path
+from opsin.runs.quoting import printed_command
 
 OF_A_SWEEP = ("sweep", "launcher")
 """Sections of the config that belong to a multirun; no run has them."""
@@ -46,7 +47,8 @@ def compose(overrides: Sequence[str], run: Path | None = None, source: ConfigSou
     source = source or ConfigSource()
     for override in overrides:
         if is_of_a_sweep(override):
-            raise UserError(f"{override} is about many runs: python train.py --multirun {override} ...")
+            command = printed_command(["python", "train.py", "--multirun", override])
+            raise UserError(f"{override} needs a multirun: {command} ...")
     refuse_typed_secrets(overrides)
     resume = find_value(overrides, "resume")
     if resume not in (None, "auto"):
@@ -74,7 +76,7 @@ def compose_raw(overrides: Sequence[str], source: ConfigSource | None = None) ->
     except yaml.YAMLError as error:
         raise UserError(in_words(error)) from None
     except Exception as error:  # Hydra's and OmegaConf's share no base class
-        raise UserError(suggest(overrides, source) or str(error)) from None
+        raise UserError(f"{suggest(overrides, source)}\n{error}".strip()) from None
 
 
 def is_of_a_sweep(override: str) -> bool:

@@ -113,7 +113,7 @@ def _check(argument: str, options: Mapping[str, Sequence[str]], multirun: bool) 
             raise UserError(_several_values(argument))
         return argument
     value = parsed.value()
-    if key in options and not isinstance(value, str | list):
+    if key in options and (not value or not isinstance(value, str | list)):
         names = ", ".join(options[key]) if len(options[key]) < 10 else f"a file in configs/{key} without .yaml"
         raise UserError(f"{argument}: {key} takes the name of an option ({names}); leave {key} out for the default")
     return _as_text(argument) if key in TEXTS and not isinstance(value, str | list | dict) else argument

@@ -9,6 +9,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from opsin.config.overrides import key_of
 from opsin.config.resolvers import register_resolvers
 from opsin.config.search_path import ConfigSource
 from opsin.errors import UserError
@@ -36,7 +37,7 @@ class ConfigOrigin:
     def of(self, path: str) -> str:
         """Return the place that set the key at the dotted `path`; empty if unknown."""
         for override in self.overrides:
-            key = override.lstrip("+~").split("=", 1)[0].split("@", 1)[0].replace("/", ".")
+            key = key_of(override).replace("/", ".")
             if path == key or path.startswith(f"{key}."):
                 if key in self.choices:
                     break  # the override chose an option of a group: its file is more exact

@@ -1,6 +1,5 @@
 """Suggest the right override for one that names no option or key, also for the names that other frameworks use."""
 
-import difflib
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -10,6 +9,8 @@ from omegaconf import OmegaConf
 from opsin.config.hydra_session import load
 from opsin.config.overrides import is_override, key_of
 from opsin.config.search_path import ConfigSource
+from opsin.errors import nearest
+from opsin.runs.quoting import quote
 
 
 def config_options(source: ConfigSource | None = None) -> dict[str, list[str]]:
@@ -61,15 +62,21 @@ def translate(key: str, value: str) -> list[str]:
         key: a dotted key, such as `lr` or `model.pretrained`.
         value: as on the command line.
     """
-    translation = TRANSLATIONS.get(key.rsplit(".", 1)[-1].lower(), "")
-    if not translation or translation == key:
+    found = TRANSLATIONS.get(key.rsplit(".", 1)[-1].lower(), "")
+    if not found or found == key:
         return []
-    if callable(translation):
-        return translation(value)
-    known = config_options().get(translation, [value])
+    if callable(found):
+        return found(value)
+    known = config_options().get(found, [value])
     if value not in known:
         value = _nearest_option(value, known) or "OPTION"
-    return [f"{translation}={value}"]
+    return [f"{found}={value}"]
+
+
+def translation(key: str, value: Any) -> str:
+    """Return `: did you mean OVERRIDES?` for a key of another framework in a composed config, else an empty string."""
+    found = [] if isinstance(value, Mapping) else translate(key, quote(value))
+    return f": did you mean {shlex.join(found)}?" if found else ""
 
 
 def _device(value: str) -> list[str]:
@@ -159,9 +166,8 @@ def _unknown_option(group: str, option: str, known: Sequence[str]) -> str:
 
 def _nearest_option(option: str, known: Sequence[str]) -> str | None:
     """Return the option of nearly the same name, else the first that begins with it (`resnet18`)."""
-    near = difflib.get_close_matches(option, known, n=1, cutoff=0.75)
     begins = [name for name in known if option and name.startswith(f"{option}_")]
-    near = near or begins or difflib.get_close_matches(option, known, n=1, cutoff=0.5)
+    near = nearest(option, known, cutoff=0.75) or begins or nearest(option, known)
     return near[0] if near else None
 
 
@@ -171,14 +177,14 @@ def _unknown_key(key: str, value: str, known: Sequence[str]) -> str:
         return f"{line}: did you mean {shlex.join(translated)}?"
     last = key.rsplit(".", 1)[-1]
     same = [name for name in known if name.rsplit(".", 1)[-1] == last]
-    near = same[:3] or difflib.get_close_matches(key, known, n=1, cutoff=0.6) or _nearest_last(last, known)
+    near = same[:3] or nearest(key, known, cutoff=0.6) or _nearest_last(last, known)
     return f"{line}: did you mean {' or '.join(shlex.quote(f'{name}={value}') for name in near)}?" if near else line
 
 
 def _nearest_last(last: str, known: Sequence[str]) -> list[str]:
     """Return the key whose last component is nearest to `last`."""
     by_last = {name.rsplit(".", 1)[-1]: name for name in reversed(known)}
-    return [by_last[name] for name in difflib.get_close_matches(last, list(by_last), n=1, cutoff=0.75)]
+    return [by_last[name] for name in nearest(last, by_last, cutoff=0.75)]
 
 
 def _keys(tree: Any, above: str = "") -> list[str]:

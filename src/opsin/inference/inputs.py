@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 import lightning as L
 
 from opsin.config import RunConfig, compose, from_saved
+from opsin.config.overrides import key_of
 from opsin.data import ImageDataModule
 from opsin.data.cache.image_store import open_store
 from opsin.data.datasets import loose_images
@@ -16,7 +17,9 @@ from opsin.data.subset import Subset
 from opsin.errors import UserError
 from opsin.inference.trained_model import TrainedModel
 from opsin.runs.directory import RunDirectory
+from opsin.runs.quoting import override
 from opsin.training import build
+from opsin.training.plan import make_plan
 
 Which = Literal["train", "val", "test", "all"]
 
@@ -74,12 +77,12 @@ def open_images(learned: TrainedModel, words: Sequence[str] = ()) -> InputImages
     if len(folders) > 1:
         raise UserError(f"{' and '.join(folders)}: one folder of images at a time")
     for word in words:
-        if word.removeprefix("datamodule.").split("=")[0] in OWN_INPUT:
+        if key_of(word).removeprefix("datamodule.") in OWN_INPUT:
             raise UserError(
                 f"{word}: images are made as {learned.name} has learned to see them; --image-size may differ"
             )
     run = RunDirectory(Path(learned.name))
-    chosen = any(word.split("=")[0] in ("datamodule", "experiment") for word in words)
+    chosen = any(key_of(word) in ("datamodule", "experiment") for word in words)
     if folders:
         return _folder(learned, folders[0], words)
     if chosen:
@@ -94,14 +97,14 @@ def open_images(learned: TrainedModel, words: Sequence[str] = ()) -> InputImages
 
 def _own(run: RunDirectory, words: Sequence[str]) -> InputImages:
     composed, recorded = from_saved(run, words), build.recorded_data(run)
-    plan = build.plan(composed)
+    plan = make_plan(composed)
     data = build.data(plan, facts=recorded)
     build.check_same_data(data, recorded)
     return _images(data, build.evaluator(plan, run), run.path / "embeddings")
 
 
 def _of_data(learned: TrainedModel, composed: RunConfig) -> InputImages:
-    plan = build.plan(composed)
+    plan = make_plan(composed)
     data = build.data(plan, facts=learned.input())
     return _images(data, build.evaluator(plan, composed.run), _place(learned, composed, data.source.name))
 
@@ -115,13 +118,12 @@ def _folder(learned: TrainedModel, folder: str, words: Sequence[str]) -> InputIm
     loose = loose_images(folder, channels)
     place = Path(folder).expanduser().resolve()
     if loose is None:
-        quoted = str(place).replace("\\", "\\\\").replace("'", "\\'")
-        given = ["datamodule=image_folder", f"datamodule.path='{quoted}'", f"datamodule.channels={channels}"]
+        given = ["datamodule=image_folder", override("datamodule.path", place), f"datamodule.channels={channels}"]
         return _of_data(learned, compose([*given, *words]))
     composed = compose(words)
     cache = Path(composed.tree["data_dir"]) / ".opsin"
     store = open_store(loose, learned.size, learned.resize, learned.interpolation, cache_dir=cache / "stores")
-    trainer = build.evaluator(build.plan(composed), composed.run)
+    trainer = build.evaluator(make_plan(composed), composed.run)
     out = _place(learned, composed, place.name)
     return InputImages(place.name, (), lambda _: Subset.whole(store), cache / "features", trainer, out)
 

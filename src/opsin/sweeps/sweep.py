@@ -1,5 +1,6 @@
 """The story of a sweep: what varies, who works on what, and what is left in the end."""
 
+import inspect
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -7,7 +8,6 @@ from pathlib import Path
 
 from filelock import FileLock
 from omegaconf import OmegaConf
-from pydantic import BaseModel
 from rich.console import Console
 
 from opsin.config import CommandLine, ConfigOrigin, ConfigSource, compose_raw, is_of_a_sweep, show
@@ -15,8 +15,10 @@ from opsin.config.overrides import check_overrides
 from opsin.config.run_config import plain
 from opsin.config.secrets import refuse_literal_secrets, refuse_missing_secrets
 from opsin.config.suggestions import config_options
-from opsin.config.validation import Node, Section, check
+from opsin.config.targets import Constructors, Target
+from opsin.config.validation import SectionSchema, check
 from opsin.errors import Interrupted
+from opsin.runs.quoting import printed_command
 from opsin.sweeps import best_run, table
 from opsin.sweeps.jobs import Jobs, of_winner
 from opsin.sweeps.launchers.base import Handle, Job, Launcher
@@ -28,8 +30,13 @@ from opsin.sweeps.sweep_directory import sweep_directory
 from opsin.sweeps.trials import Trials
 from opsin.sweeps.workers import Worker
 
-SECTIONS = {"sweep": Section(call=Sweep), "launcher": Section()}
-"""The parts of a config that `is_of_a_sweep` tells from those of its runs."""
+LAUNCHERS = Constructors({"opsin.sweeps.launchers": inspect.isclass}, own=inspect.isclass)
+
+SCHEMA = {
+    "sweep": SectionSchema({"settings": Sweep}),
+    "launcher": SectionSchema(target="launcher", constructors=LAUNCHERS),
+}
+"""The sections of a config that are about a multirun and not about its runs."""
 
 
 def sweep(words: Sequence[str], source: ConfigSource | None = None) -> int:
@@ -61,7 +68,7 @@ def sweep(words: Sequence[str], source: ConfigSource | None = None) -> int:
     try:
         seed: int = jobs.typical.seed
         trials = Trials(folder, space, settings, directions(objectives), seed, jobs.parts, worker)
-        launcher: Launcher = engine.build()
+        launcher = engine.build()
         done = trials.ended()
         _announce(console, folder, trials, done, launcher, worker.others())
         with table.ProgressTable(console, space, metric, trials.total, done, launcher.slots) as board:
@@ -111,18 +118,14 @@ def show_first_run(line: CommandLine) -> None:
     show(replace(line, overrides=(*space.fixed, *space.first(), *of_sweep)))
 
 
-class _NoMore(BaseModel):
-    """There are no keys beside the sections."""
-
-
-def _checked(words: Sequence[str], source: ConfigSource) -> tuple[Sweep, Node, str]:
+def _checked(words: Sequence[str], source: ConfigSource) -> tuple[Sweep, Target[Launcher], str]:
     """The settings of the sweep, the engine, not yet started, and which file of `configs/sweep` was chosen."""
     config = compose_raw(words, source)
-    tree = plain(OmegaConf.masked_copy(config, list(SECTIONS)))
+    tree = plain(OmegaConf.masked_copy(config, list(SCHEMA)))
     refuse_literal_secrets(tree)
-    choices = {key: value for key, value in config.hydra.runtime.choices.items() if key in SECTIONS}
-    nodes, _ = check(tree, SECTIONS, _NoMore, ConfigOrigin(source, choices, list(words), source.folders))
-    return Sweep(**nodes["sweep"].arguments), nodes["launcher"], choices["sweep"]  # a secret stays a reference
+    choices = {key: value for key, value in config.hydra.runtime.choices.items() if key in SCHEMA}
+    fields = check(tree, SCHEMA, ConfigOrigin(source, choices, list(words), source.folders))
+    return fields["settings"], fields["launcher"], choices["sweep"]
 
 
 def run_all(launcher: Launcher, jobs: Sequence[Job], stop: Stop) -> None:
@@ -164,8 +167,8 @@ def _close(console: Console, folder: Path, trials: Trials, rows: Sequence[table.
         lines.append(f"{open_} trials are under way in other processes; the last of them ends the sweep")
     if (folder / "experiment" / "best.yaml").exists():
         lines += [
-            f"best again  python train.py --config-dir {folder} experiment=best",
-            f"compare     python scripts/compare.py {folder} --metric val/acc",
-            f"look        optuna-dashboard {trials.place}   (pip install optuna-dashboard)",
+            "best again  " + printed_command(["python", "train.py", "--config-dir", folder, "experiment=best"]),
+            "compare     " + printed_command(["python", "scripts/compare.py", folder, "--metric", "val/acc"]),
+            "dashboard   " + printed_command(["optuna-dashboard", trials.place]) + "   (pip install optuna-dashboard)",
         ]
     console.print("\n".join(lines), markup=False, soft_wrap=True)

@@ -19,13 +19,13 @@ from opsin.models import Network
 from opsin.models.fine_tuning import FreezeSchedule
 from opsin.runs.atomic import write_atomically
 from opsin.runs.directory import RunDirectory
-from opsin.training.build import Plan
+from opsin.runs.quoting import printed_command
 from opsin.training.callbacks import Checkpoints, EarlyStopping, Pruning, Throughput
 from opsin.training.callbacks.base import is_metric
 from opsin.training.distillation import Distillation
-from opsin.training.hardware import Layout
 from opsin.training.metrics import per_class
 from opsin.training.module import Classifier
+from opsin.training.plan import RunPlan
 from opsin.training.tensorboard import Value
 
 log = logging.getLogger(__name__)
@@ -115,22 +115,22 @@ def _flat(tree: Mapping[str, Any], above: str = "") -> dict[str, Value]:
 
 
 def settings(
-    plan: Plan,
+    plan: RunPlan,
     trainer: L.Trainer,
-    layout: Layout,
+    channels_last: bool,
     data: ImageDataModule,
     feature_cache: str,
     distillation: Distillation | None,
 ) -> dict[str, Any]:
     """What every `auto` became, and the other settings that decide about speed."""
-    taught = {"teacher": f"{plan['model'].beside['teacher']} ({distillation.weights})"} if distillation else {}
+    taught = {"teacher": f"{plan.fine_tuning.teacher} ({distillation.weights})"} if distillation else {}
     return {
         "accelerator": trainer.strategy.root_device.type,
         "devices": trainer.world_size,
         "precision": str(trainer.precision),
-        "channels_last": layout.channels_last,
-        "compile": layout.compile,
-        "deterministic": plan["trainer"].arguments.get("deterministic", "off"),
+        "channels_last": channels_last,
+        "compile": plan.trainer.compile,
+        "deterministic": plan.trainer.deterministic,
         "threads": torch.get_num_threads(),
         "batch_size": data.batch_size,
         "max_epochs": trainer.max_epochs,
@@ -220,7 +220,7 @@ def closing_words(record: Mapping[str, Any], run: RunDirectory) -> str:
         "",
         *([f"report      {place}/report.html"] if (run.path / "report.html").exists() else []),
         f"result      {place}/result.json",
-        f"test again  python scripts/evaluate.py {place}",
+        f"test again  {printed_command(['python', 'scripts/evaluate.py', place])}",
         "dashboard   make dashboard",
     ]
     if teacher := record["settings"].get("teacher"):  # what the figures mean that stand above

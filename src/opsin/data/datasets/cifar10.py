@@ -12,7 +12,7 @@ import numpy as np
 
 from opsin.data.datasets.download import DownloadError, fetch, missing_data
 from opsin.data.datasets.image_folder import folder_splits
-from opsin.data.source import ArrayImages, Images, Source, Split
+from opsin.data.source import DATA_DIR, ArrayImages, Images, Source, Split
 from opsin.errors import UserError
 from opsin.runs.atomic import write_atomically
 
@@ -30,7 +30,7 @@ _BATCHES: Final[dict[Split, tuple[str, ...]]] = {
 _WANTED = f"the folder {_FOLDER}, or {_ARCHIVE}, or the image folders train/<class>/ and test/<class>/,"
 
 
-def cifar10(data_dir: str = "data", path: str | None = None, download: bool = True) -> Source:
+def cifar10(data_dir: str = DATA_DIR, path: str | None = None, download: bool = True) -> Source:
     """50,000 training and 10,000 test photographs in ten classes, 32x32 RGB.
 
     Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009,

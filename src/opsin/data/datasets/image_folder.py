@@ -11,6 +11,7 @@ from pydantic import Field
 
 from opsin.data.source import Channels, FileImages, Source, Split
 from opsin.errors import UserError, did_you_mean
+from opsin.runs.quoting import printed_override
 
 SPLIT_NAMES: Final[dict[Split, tuple[str, ...]]] = {
     "train": ("train",),
@@ -142,7 +143,7 @@ def _check_train(folder: Path, classes: Sequence[str]) -> None:
         raise UserError(f"{folder} holds no class folders. Put the images of each class into one of its own there.")
     if len(classes) == 1:
         inside = [below.name for below in _folders(folder / classes[0])]
-        hint = f" Did you mean datamodule.path={folder / classes[0]}?" if len(inside) > 1 else ""
+        hint = f" Did you mean {printed_override('datamodule.path', folder / classes[0])}?" if len(inside) > 1 else ""
         raise UserError(f"{folder} holds one class folder only, {classes[0]!r}; a classifier needs two.{hint}")
 
 
@@ -159,7 +160,8 @@ def _class_folders(folder: Path, classes: Sequence[str], aliases: Mapping[str, s
         elif (below / "train").is_dir():
             raise UserError(
                 f"The class folder {below} has a folder 'train' of its own. If it is the dataset, say "
-                f"datamodule.path={below}; if it is a class, its splits belong above it, as train/{below.name}."
+                f"{printed_override('datamodule.path', below)}; if it is a class, its splits belong above it, as "
+                f"train/{below.name}."
             )
         else:
             found[name] = below

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from opsin.data.shards.storage import Storage
 from opsin.data.source import Channels, Split
 from opsin.errors import UserError
+from opsin.runs.quoting import printed_command
 
 Indices = NDArray[np.int64]
 Encoding = Literal["raw", "jpeg", "original"]
@@ -153,7 +154,7 @@ def read_index(place: Storage) -> Index:
     if content is None:
         raise UserError(
             f"{place} holds no {NAME}: there are no shards, or they were not written to their end. Write them by "
-            f"python scripts/prepare_data.py DATASET --shards {place}"
+            f"{printed_command(['python', 'scripts/prepare_data.py', 'DATASET', '--shards', str(place)])}"
         )
     try:
         facts: dict[str, Any] = json.loads(content)

@@ -1,11 +1,11 @@
 """What a sweep asks of the engine that runs its jobs."""
 
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from opsin.runs.directory import RunDirectory
+from opsin.runs.quoting import printed_command
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Job:
     def begin_console(self) -> None:
         """Write there which command begins."""
         with self.console.open("a", encoding="utf-8") as file:
-            file.write(f"$ python train.py {shlex.join(self.words)}\n")
+            file.write(f"$ {printed_command(['python', 'train.py', *self.words])}\n")
 
 
 @dataclass(frozen=True)
