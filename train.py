@@ -8,4 +8,4 @@ from opsin.commands.train_cli import main
 if __name__ == "__main__":
     # Threads that spin while they wait make a run up to ten times slower as soon as another program wants their core.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -2,9 +2,9 @@
 
 import os
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
+from opsin.commands.command_line import command
 from opsin.config import CommandLine, RunConfig, compose, read_command_line, refuse_broken_files, show
 from opsin.config.hydra_session import configure_logging, multirun
 from opsin.config.overrides import key_of
@@ -16,21 +16,13 @@ from opsin.runs.rank import is_spawned, stand_alone
 # torch, Lightning and Optuna take seconds to import: `--help` and a typo do without.
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Do what a command line asks for; print a mistake of the user as one message.
-
-    Returns:
-        The exit code.
-    """
+@command
+def main(arguments: list[str] | None = None) -> int:
+    """Do what a command line asks for, and return the exit code."""
     try:
-        return _main(read_command_line(arguments))
-    except UserError as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
+        return _main(read_command_line(sys.argv[1:] if arguments is None else arguments))
     except Interrupted as stop:
         return 128 + stop.signal  # the code of a process that a signal ended, in shells
-    except KeyboardInterrupt:
-        return 130
 
 
 def _main(line: CommandLine) -> int:

@@ -1,6 +1,6 @@
 """The config of a run: composed from files and overrides, resumed, and explained where an override is wrong."""
 
-from opsin.config.command_line import CommandLine, read_command_line, show
+from opsin.config.arguments import CommandLine, read_command_line, show
 from opsin.config.compose import compose, compose_raw, is_of_a_sweep
 from opsin.config.locations import CONFIGS, TRAIN_SCRIPT
 from opsin.config.resume import from_saved
