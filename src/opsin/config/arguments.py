@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args
 
-from omegaconf import Container, DictConfig, OmegaConf, open_dict
+from omegaconf import Container, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from opsin.config import hydra_session
@@ -142,12 +142,12 @@ def show(line: CommandLine) -> None:
 def _shown_config(line: CommandLine) -> str:
     """Return the config as YAML; secrets stay references, even if it is resolved."""
     config: Any = _composed(line)
-    if line.part != "all":
-        with open_dict(config):
-            config = OmegaConf.create({"hydra": config.hydra}) if line.part == "hydra" else _without_hydra(config)
     try:
         if line.resolve:
             config = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
+        if line.part != "all":
+            keys = [str(key) for key in config if (key == "hydra") == (line.part == "hydra")]
+            config = OmegaConf.masked_copy(config, keys)
         header = ""
         if line.package not in (None, "_global_"):
             config = OmegaConf.select(config, str(line.package))
@@ -169,10 +169,6 @@ def _composed(line: CommandLine) -> DictConfig:
             tree.hydra = composed.settings.hydra
             return tree
     return compose_raw(line.overrides, line.source)
-
-
-def _without_hydra(config: DictConfig) -> DictConfig:
-    return OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
 
 
 def _completed_source(source: ConfigSource) -> ConfigSource:

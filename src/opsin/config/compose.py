@@ -45,11 +45,11 @@ def compose(overrides: Sequence[str], run: Path | None = None, source: ConfigSou
         UserError: The overrides cannot be composed, a secret is missing or written out, or there is no run to resume.
     """
     source = source or ConfigSource()
+    refuse_typed_secrets(overrides)
     for override in overrides:
         if is_of_a_sweep(override):
             command = printed_command(["python", "train.py", "--multirun", override])
             raise UserError(f"{override} needs a multirun: {command} ...")
-    refuse_typed_secrets(overrides)
     resume = find_value(overrides, "resume")
     if resume not in (None, "auto"):
         composed = _resumed(resumed_run(resume, overrides), overrides)
