@@ -28,15 +28,14 @@ def main(arguments: list[str] | None = None) -> int:
     data = build.data(make_plan(composed))
     lines = []
     if options.shards:
-        from opsin.data.shard_writer import Form, told, write_shards
-        from opsin.data.shards.s3 import StorageOptions
+        from opsin.data.shard_writer import ShardOptions, summary_lines, write_shards
+        from opsin.data.shards.storage import StorageOptions
 
-        data.keeps_decoded = False
-        form = Form(options.encoding, int(options.shard_mb * 1e6), options.quality)
+        data.splits.keeps_decoded = False
+        form = ShardOptions(options.encoding, int(options.shard_mb * 1e6), options.quality)
         written = write_shards(data, options.shards, form, StorageOptions(options.endpoint_url))
-        lines = [f"  {line}" for line in told(written)]
         command = ["python", "train.py", "datamodule=streaming", override("datamodule.path", options.shards)]
-        lines.append(printed_command(command))
+        lines = [*(f"  {line}" for line in summary_lines(written)), printed_command(command)]
     data.setup()
     print("\n".join([*_summary(data.facts()), *lines]))
     return 0

@@ -143,8 +143,12 @@ def _shown_config(line: CommandLine) -> str:
     """Return the config as YAML; secrets stay references, even if it is resolved."""
     config: Any = _composed(line)
     try:
-        if line.resolve:
-            config = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
+        if line.resolve:  # Hydra's settings hold values that only a job has
+            for key in (str(key) for key in config if key != "hydra"):
+                if OmegaConf.is_config(config[key]):
+                    config[key] = OmegaConf.to_container(config[key], resolve=True)
+                else:
+                    config[key] = config[key]
         if line.part != "all":
             keys = [str(key) for key in config if (key == "hydra") == (line.part == "hydra")]
             config = OmegaConf.masked_copy(config, keys)
@@ -177,9 +181,10 @@ def _completed_source(source: ConfigSource) -> ConfigSource:
     parser.add_argument("--config-name", "-cn", default=source.config_name)
     parser.add_argument("--config-dir", "-cd", action="append", default=[])
     try:
-        typed, _ = parser.parse_known_args(_split(os.environ.get("COMP_LINE", "")))
+        typed, rest = parser.parse_known_args(_split(os.environ.get("COMP_LINE", "")))
     except argparse.ArgumentError:  # the flag that is being typed has no value yet
         return source
+    os.environ["COMP_LINE"] = " ".join(rest)  # Hydra splits it at every space
     folders = [folder for folder in typed.config_dir if Path(expand_home(folder)).is_dir()]
     return ConfigSource.of([*source.search_path, *folders], typed.config_name)
 

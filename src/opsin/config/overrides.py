@@ -63,7 +63,7 @@ def parse_override(text: str, parser: Any = None) -> Any:
     from hydra.errors import HydraException
 
     try:
-        return (parser or OverridesParser.create()).parse_override(text)
+        return (parser or OverridesParser.create()).parse_overrides([text])[0]
     except HydraException:
         raise UserError(_refusal(text)) from None
 

@@ -42,20 +42,21 @@ class ConfigOrigin:
                 if key in self.choices:
                     break  # the override chose an option of a group: its file is more exact
                 return f"on the command line ({override})"
-        for folder in self.folders:
-            for file, keys in self._files(folder, path):
-                if _holds(file, keys):
-                    return f"in {file.relative_to(folder.parent)}"
+        for file, keys in self._files(path):
+            for folder in self.folders:
+                if _holds(folder / file, keys):
+                    return f"in {folder.name}/{file}"
         return ""
 
-    def _files(self, folder: Path, path: str) -> Iterator[tuple[Path, list[str]]]:
+    def _files(self, path: str) -> Iterator[tuple[str, list[str]]]:
+        """Yield the files that may set a key, the last one composed first, and the keys within each."""
         keys = path.split(".")
         for group in ("debug", "experiment"):
             if option := self.choices.get(group):
-                yield folder / group / f"{option}.yaml", keys
+                yield f"{group}/{option}.yaml", keys
         if option := self.choices.get(keys[0]):
-            yield folder / keys[0] / f"{option}.yaml", keys[1:]
-        yield folder / f"{self.source.config_name}.yaml", keys
+            yield f"{keys[0]}/{option}.yaml", keys[1:]
+        yield f"{self.source.config_name}.yaml", keys
 
 
 def _holds(file: Path, keys: Sequence[str]) -> bool:
