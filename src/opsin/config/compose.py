@@ -20,6 +20,9 @@ from opsin.runs.directory import RunDirectory, new_run_path
 PATHS = ("data_dir", "datamodule.path", "model.weights", "model.teacher")
 """Keys that may hold a path: a run directory must mean the same from wherever it is read."""
 
+WEIGHT_NAMES = ("imagenet", "opsin", "none")
+"""Values of `model.weights` that are names, even if a file or folder of that name exists."""
+
 
 def from_hydra(config: DictConfig) -> RunConfig:
     """What Hydra composed for the job that runs now; on resume, the run's own config with the new values in it.
@@ -111,7 +114,8 @@ def _composed(config: DictConfig, hydra: Any, run: RunDirectory) -> RunConfig:
     config.resume = None
     for key in PATHS:
         value = OmegaConf.select(config, key, throw_on_missing=False)
-        if isinstance(value, str) and (key == "data_dir" or Path(value).expanduser().exists()):
+        named = key == "model.weights" and value in WEIGHT_NAMES
+        if isinstance(value, str) and not named and (key == "data_dir" or Path(value).expanduser().exists()):
             OmegaConf.update(config, key, str(Path(value).expanduser().resolve()))
     origin = ConfigOrigin(run_config.CONFIGS, choices, list(hydra.overrides.task))
     return RunConfig(plain(config), OmegaConf.to_yaml(config), origin, run)
