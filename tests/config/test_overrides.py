@@ -36,6 +36,7 @@ def test_a_refused_value_is_shown_in_quotes(value: str) -> None:
     assert check_overrides([shown], OPTIONS) == [shown]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flags", [[], ["-m"], ["resume=auto"]])
 @pytest.mark.parametrize("script", ["train.py", "scripts/find_lr.py"])
 def test_every_command_prints_that_message_alone(script: str, flags: list[str], tmp_path: Path) -> None:
@@ -75,7 +76,19 @@ def test_words_and_keys_that_are_none() -> None:
 
 
 def test_flags_and_their_values_pass_unread() -> None:
-    arguments = ["--config-dir", "my configs (1)=", "-cn", "a b", "--cfg=job", "~logger.tensorboard", "+a.b=1"]
+    arguments = [
+        "--config-dir",
+        "my configs (1)=",
+        "-cn",
+        "a b",
+        "--cfg",
+        "job",
+        "--info",
+        "all",
+        "--hydra-help",
+        "~logger.tensorboard",
+        "+a.b=1",
+    ]
     assert check_overrides(arguments, OPTIONS) == arguments
 
 

@@ -1,5 +1,6 @@
 """Suggestions for unknown names: nearest names, last components, and the names of other frameworks."""
 
+import re
 import shlex
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import pytest
 from opsin.config import CONFIGS, compose
 from opsin.config.suggestions import TRANSLATIONS, config_options, suggest, translate
 from opsin.errors import UserError
-from opsin.training import build
+from opsin.training.plan import make_plan
 
 ROOT = CONFIGS.parent
 
@@ -97,7 +98,7 @@ def _keys_of_default_options() -> set[str]:
 )
 def test_a_key_that_is_appended_gets_the_same_suggestion(typed: str, right: str) -> None:
     with pytest.raises(UserError) as caught:
-        build.plan(compose([typed]))
+        make_plan(compose([typed]))
     assert f"is not known: did you mean {right}?  [set on the command line ({typed})]" in str(caught.value)
 
 
@@ -108,9 +109,10 @@ def test_an_experiment_file_gets_the_same_suggestion(tmp_path: Path, monkeypatch
     (tmp_path / "configs" / "experiment" / "mine.yaml").write_text("# @package _global_\nbatch_size: 64\n")
     monkeypatch.setattr("opsin.config.locations.CONFIGS", tmp_path / "configs")
     with pytest.raises(UserError, match=r"did you mean datamodule\.batch_size=64\?  \[set in .*mine\.yaml"):
-        build.plan(compose(["experiment=mine"]))
+        make_plan(compose(["experiment=mine"]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     ["train.py epochs=5", "train.py -m epochs=5,6", "scripts/find_lr.py epochs=5", "train.py -m epochs=5 seed=1,2"],
@@ -122,12 +124,12 @@ def test_the_suggestion_is_the_first_line_that_is_printed(command: str, tmp_path
     )
     assert done.returncode == 1
     first = done.stderr.splitlines()[0]
-    assert first.startswith("epochs=5")
-    assert "did you mean trainer.max_epochs=5" in first
+    assert re.fullmatch(r"epochs=(\d) is not known: did you mean trainer\.max_epochs=\1\?", first)
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.rglob("*.json"))
 
 
+@pytest.mark.slow
 def test_the_options_of_hydra_come_below_the_suggestion(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, str(ROOT / "train.py"), "model=cnn_gpa"],

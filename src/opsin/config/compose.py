@@ -29,6 +29,9 @@ from opsin.runs.quoting import printed_command
 OF_A_SWEEP = ("sweep", "launcher")
 """Sections of the config that belong to a multirun; no run has them."""
 
+WEIGHT_NAMES = ("imagenet", "opsin", "none")
+"""Values of `model.weights` that are names, even if a file or folder of that name exists."""
+
 
 def compose(overrides: Sequence[str], run: Path | None = None, source: ConfigSource | None = None) -> RunConfig:
     """Compose the config of a run: a new one, or with `resume=RUN` or `resume=auto` that of an earlier run.
@@ -124,7 +127,7 @@ def _resolve_paths(config: DictConfig) -> None:
     """Expand `~` in every option that holds a path, and make absolute what a later process must find."""
     for key in (*PATHS, "output_dir"):
         value = OmegaConf.select(config, key, throw_on_missing=False)
-        if not isinstance(value, str):
+        if not isinstance(value, str) or (key == "model.weights" and value in WEIGHT_NAMES):
             continue
         path = expand_home(value)
         if key == "data_dir" or (key != "output_dir" and Path(path).exists()):

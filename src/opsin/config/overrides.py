@@ -21,7 +21,10 @@ PATHS = ("data_dir", "datamodule.path", "model.weights", "model.teacher")
 TEXTS = (*PATHS, "output_dir", "resume", "hydra.run.dir", "hydra.sweep.dir", "sweep.name", "sweep.storage")
 """Keys whose value is text, even if it reads as a number."""
 
-_FLAGS_WITH_VALUE = {"--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--package", "-p"}
+_FLAGS_WITH_VALUE = {
+    *("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--package", "-p"),
+    *("--cfg", "-c", "--info", "-i", "--experimental-rerun"),
+}
 """Flags of Hydra that take the next argument as their value."""
 
 

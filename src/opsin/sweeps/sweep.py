@@ -79,7 +79,7 @@ def sweep(words: Sequence[str], source: ConfigSource | None = None) -> int:
                 objectives,
                 board.ended,
                 board.watch,
-                worker.beat,
+                worker.heartbeat,
                 board.say,
             )
             try:
