@@ -1,4 +1,4 @@
-"""Embeddings as a product: what a network that has learned makes of images, in files, and classifiers on them."""
+"""The command embed: write embeddings of images to files, and fit classifiers on them."""
 
 import json
 from collections.abc import Sequence
@@ -22,19 +22,19 @@ Format = Literal["npz", "parquet"]
 
 FORMATS: tuple[Format, ...] = get_args(Format)
 NO_LABEL = -1
-"""The target of an image whose class nobody knows."""
+"""The target of an image without a known class."""
 
 
 @dataclass(frozen=True)
 class Embeddings:
-    """What a network makes of some images.
+    """Embeddings of images.
 
     Attributes:
         vectors: float32 `(N, D)`.
-        targets: Class indices `(N,)`, int64; -1: unknown.
-        classes: Their names; empty where they are unknown.
-        paths: `(N,)`, where each image comes from.
-        splits: `(N,)`, which split each is of; "all" where there are no splits.
+        targets: Class indices `(N,)`, int64; -1 if unknown.
+        classes: Names of the classes; empty if unknown.
+        paths: Origin of each image `(N,)`.
+        splits: Split of each image `(N,)`; "all" if there are no splits.
     """
 
     vectors: NDArray[np.float32]
@@ -47,12 +47,12 @@ class Embeddings:
         """Write `embeddings.npz` and `embeddings.parquet`, each whole or not at all.
 
         Args:
-            folder: Made if need be.
-            formats: Which of them.
+            folder: The folder, created if missing.
+            formats: Formats to write.
 
         Returns:
             The files. The columns of the table are `embedding` (a list of fixed length), `target`, `label` (the name of
-            the class, null where it is unknown), `path` and `split`.
+            the class, null if unknown), `path` and `split`.
         """
         folder.mkdir(parents=True, exist_ok=True)
         files = []
@@ -98,59 +98,59 @@ def embed(
     formats: Sequence[Format] = FORMATS,
     head: HeadName | None = None,
 ) -> list[str]:
-    """Write the embeddings of some images, and fit a classifier on them where one is asked for.
+    """Write the embeddings of images, and optionally fit a classifier on them.
 
     Args:
         name: A run directory, or a network with ImageNet weights.
-        words: Name the images, see `open_images`.
-        image_size: Side of the images in pixels; None: that which the network has learned from.
-        split: Which images.
-        out: The folder to write to; None: `embeddings` in the run directory, or in `outputs`.
-        formats: Of the files.
-        head: What to fit on train, choose on val and measure once on test, whatever `split` says.
+        words: Arguments that select the images, see `open_images`.
+        image_size: Side of the images in pixels; None takes the size used in training.
+        split: Split to embed.
+        out: The folder to write to; None takes `embeddings` in the run directory, or in `outputs`.
+        formats: Formats of the files.
+        head: Classifier to fit on train, select on val and test once on test, whatever `split` is.
 
     Returns:
-        Lines for a person: what was written, and what was measured.
+        Lines to print: the written files and the measured accuracies.
 
     Raises:
-        UserError: There is no such network or there are no such images.
+        UserError: There is no such network, or there are no such images.
     """
     quieten(True)
     if image_size is not None and image_size < 1:
-        raise UserError(f"--image-size {image_size}: the side of an image has at least one pixel")
+        raise UserError(f"--image-size must be at least 1, got {image_size}")
     learned = load_trained_model(name, image_size)
     images = open_images(learned, words)
     extractor = learned.extractor(images.trainer)
     out = out or images.out
     if head and not images.classes:
-        raise UserError(f"{images.name} has no class folders: --head {head} learns from labels")
+        raise UserError(f"--head {head} needs labels, but {images.name} has no class folders")
     found = {which: embeddings(learned, images, extractor, which) for which in images.splits(split)}
-    files = joined(list(found.values())).write(out, formats)
+    files = concatenated(list(found.values())).write(out, formats)
     counts = ", ".join(f"{len(part.vectors):,} {which}" for which, part in found.items())
     size = next(iter(found.values())).vectors.shape[1]
-    lines = [f"{images.name}: {counts}; {size} numbers each", *map(str, files)]
+    lines = [f"{images.name}: {counts}; {size} features each", *map(str, files)]
     if head:
-        every = {which: found.get(which) or embeddings(learned, images, extractor, which) for which in SPLITS}
-        lines += _fit(head, every, out, learned, images, extractor)
+        by_split = {which: found.get(which) or embeddings(learned, images, extractor, which) for which in SPLITS}
+        lines += _fit(head, by_split, out, learned, images, extractor)
     return lines
 
 
 def embeddings(learned: TrainedModel, images: InputImages, extractor: Extractor, split: str) -> Embeddings:
-    """What a network makes of a split: `Network.embed` of the evaluation transform, to half precision."""
+    """Return the embeddings of a split: `Network.embed` of evaluation inputs, stored in half precision."""
     part = images.part(split)
     vectors = learned.outputs(part, extractor, images.cache_dir).read(np.arange(len(part)), 0).astype(np.float32)
     return Embeddings(
         vectors,
         part.targets if images.classes else np.full(len(part), NO_LABEL),
         images.classes,
-        # A file name need not be valid text; what is written here is.
+        # File names may contain bytes that are not valid text; they are escaped.
         tuple(part.locate(row).encode(errors="backslashreplace").decode() for row in range(len(part))),
         (split,) * len(part),
     )
 
 
-def joined(parts: Sequence[Embeddings]) -> Embeddings:
-    """The embeddings of several splits of the same images, one after the other."""
+def concatenated(parts: Sequence[Embeddings]) -> Embeddings:
+    """Concatenate the embeddings of several splits."""
     return Embeddings(
         np.concatenate([part.vectors for part in parts]),
         np.concatenate([part.targets for part in parts]),
@@ -168,7 +168,7 @@ def _fit(
     images: InputImages,
     extractor: Extractor,
 ) -> list[str]:
-    """Fit a head, write `head.json` (and `head.npz`), and say what was measured."""
+    """Fit a head, write `head.json` (and `head.npz`), and return lines with the accuracies."""
     train, val, test = ((found[split].vectors, found[split].targets) for split in SPLITS)
     head = fit_head(name, train, val)
     metrics = {"val/acc": head.accuracy(*val), "test/acc": head.accuracy(*test)}
@@ -194,5 +194,6 @@ def _fit(
     chosen = ", ".join(f"{key}={value:g}" for key, value in head.parameters.items())
     return [
         str(out / "head.json"),
-        f"{name} ({chosen}, by val): val accuracy {metrics['val/acc']:.2%}, test accuracy {metrics['test/acc']:.2%}",
+        f"{name} ({chosen}, selected on val): val accuracy {metrics['val/acc']:.2%}, "
+        f"test accuracy {metrics['test/acc']:.2%}",
     ]
