@@ -226,7 +226,7 @@ def test_a_failure_leaves_the_old_file(
     def fail(*_: object) -> None:
         raise RuntimeError("power cut")
 
-    monkeypatch.setattr("opsin.commands.predict.ranked", fail)
+    monkeypatch.setattr("opsin.inference.prediction_writers.ranked", fail)
     with pytest.raises(RuntimeError, match="power cut"):
         predict(digits_run, str(tmp_path / "a.png"), out=tmp_path / "found.csv")
     assert (tmp_path / "found.csv").read_text() == "old"

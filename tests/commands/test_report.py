@@ -2,9 +2,7 @@
 
 import json
 import random
-import runpy
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +12,9 @@ import torch
 from PIL import Image
 from tiny import tiny
 
-from opsin.commands import report
-from opsin.commands.report import make_images, remake_images
+from opsin.commands import report_images
+from opsin.commands.report import main
+from opsin.commands.report_images import make_images, remake_images
 from opsin.config import RunConfig
 from opsin.data import ImageDataModule
 from opsin.data.augmentation.augmentation import Augmentation
@@ -52,7 +51,7 @@ def test_misclassified_images_have_maps(run: RunDirectory) -> None:
     index = json.loads(remake_images(run).read_text())
     predictions = read_predictions(run, "test")
     assert index["split"] == "test"
-    assert len(index["misclassified"]) == min(report.MISCLASSIFIED, int((~predictions.correct).sum()))
+    assert len(index["misclassified"]) == min(report_images.MISCLASSIFIED, int((~predictions.correct).sum()))
     part = data_of(run).part("test")
     sureness = []
     for entry in index["misclassified"]:
@@ -62,7 +61,7 @@ def test_misclassified_images_have_maps(run: RunDirectory) -> None:
         assert predictions.probabilities[row].max() == pytest.approx(probability)
         assert all(other[1] <= probability for other in others)
         image = pixels(run.path / "pictures" / entry["image"])
-        expected = shown(part.read(predictions.positions[row : row + 1])[0], report.SIDE)
+        expected = shown(part.read(predictions.positions[row : row + 1])[0], report_images.SIDE)
         assert np.array_equal(image, np.repeat(expected, 3, axis=2))
         assert pixels(run.path / "pictures" / entry["cam"]).shape == image.shape
         sureness.append(probability)
@@ -132,22 +131,14 @@ def test_a_network_without_errors_has_no_misclassified_images(run: RunDirectory)
     assert json.loads(make_images(run, data_of(run), network, perfect).read_text())["misclassified"] == []
 
 
-def make_report(run: RunDirectory, *words: str) -> int:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["report.py", str(run.path), *words])
-        with pytest.raises(SystemExit) as left:
-            runpy.run_path(str(ROOT / "scripts" / "report.py"), run_name="__main__")
-    return int(left.value.code or 0)
-
-
 def test_the_command_makes_what_is_missing(run: RunDirectory, capsys: pytest.CaptureFixture[str]) -> None:
     for folder in ("predictions", "pictures"):
         shutil.rmtree(run.path / folder)
-    assert make_report(run, "--page-only") == 0
+    assert main([str(run.path), "--page-only"]) == 0
     page = run.path / "report.html"
     assert "There are no predictions" in page.read_text()
     assert not index_file(run).exists()
-    assert make_report(run) == 0
+    assert main([str(run.path)]) == 0
     assert "There are no predictions" not in page.read_text()
     assert index_file(run).exists()
     assert capsys.readouterr().out.splitlines()[-1] == str(page)
@@ -155,11 +146,11 @@ def test_the_command_makes_what_is_missing(run: RunDirectory, capsys: pytest.Cap
 
 def test_the_command_does_with_what_there_is(run: RunDirectory, capsys: pytest.CaptureFixture[str]) -> None:
     run.best.write_bytes(b"damaged")
-    assert make_report(run) == 0
+    assert main([str(run.path)]) == 0
     assert "without new pictures" in capsys.readouterr().err
     assert "accuracy on" in (run.path / "report.html").read_text()
 
 
 def test_the_command_names_what_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert make_report(RunDirectory(tmp_path)) == 1
+    assert main([str(tmp_path)]) == 1
     assert "is no run directory" in capsys.readouterr().err

@@ -1,5 +1,6 @@
-"""The command convolve: images of convolutions without a network, with the computation of output sizes."""
+"""Draw convolutions, no network needed: python scripts/convolve.py --image coins --kernel sobel_vertical blur."""
 
+import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from opsin.commands.command_line import command
 from opsin.errors import UserError
 from opsin.interpretability.convolution import figures as pictures
 from opsin.interpretability.convolution.convolution import (
@@ -31,6 +33,67 @@ LARGEST_SIDE = 1024
 READABLE_SIDE = 16
 
 
+@command
+def main(arguments: list[str] | None = None) -> int:
+    """Print the calculated sizes and the paths of the pictures."""
+    options = _parser().parse_intermixed_args(arguments)
+    padding = _padding(options.padding)
+    if options.sizes:
+        stride = 1 if options.stride is None else options.stride
+        print("\n".join(sizes(options.sizes, stride=stride, padding=padding, dilation=options.dilation)))
+        return 0
+    chosen = ConvolveOptions(
+        kernels=options.kernel,
+        stride=options.stride,
+        padding=padding,
+        dilation=options.dilation,
+        step=options.step,
+        value_range=options.range,
+        gabors=options.gabor,
+        bank=options.bank,
+        pools=[2] if options.pool == [] else options.pool or [],
+        colors=options.colors,
+    )
+    for line in draw(read_image(options.image), chosen, options.out):
+        print(line)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, epilog="Without options, draw everything for the image.")
+    parser.add_argument(
+        "--image", default="cat", help="a file, or a sample: cat, astronaut, coins, brick, digit_3, ... (default: cat)"
+    )
+    parser.add_argument(
+        "--kernel", nargs="+", default=[], help='names (blur), "all", or numbers: "1 0 -1; 2 0 -2; 1 0 -1"'
+    )
+    parser.add_argument(
+        "--stride", type=int, metavar="N", help="step between positions (default: 1; pools: their size)"
+    )
+    parser.add_argument("--padding", default="valid", help="valid, same, or a number (default: valid)")
+    parser.add_argument("--dilation", type=int, default=1, metavar="N", help="step between the numbers of a kernel")
+    parser.add_argument(
+        "--step", type=int, nargs=2, metavar=("ROW", "COLUMN"), help="write out one sum; draw it for small images"
+    )
+    parser.add_argument("--range", type=float, nargs=2, metavar=("BLACK", "WHITE"), help="values drawn black and white")
+    parser.add_argument("--gabor", nargs="+", default=[], metavar="F,THETA,SIGMA", help="such as 0.16,1.2,4.0")
+    parser.add_argument("--bank", action="store_true", help="draw a bank of Gabor filters and the response to each")
+    parser.add_argument("--pool", type=int, nargs="*", metavar="SIZE", help="max and average pooling (default: 2)")
+    parser.add_argument("--colors", action="store_true", help="RGB, gray, HSV and L*a*b*, channel by channel")
+    parser.add_argument(
+        "--sizes", type=int, nargs="+", metavar="N", help="calculate a layer: IMAGE KERNEL [CHANNELS_IN CHANNELS_OUT]"
+    )
+    parser.add_argument("--out", type=Path, default=Path("outputs/convolution"), help="default: outputs/convolution")
+    return parser
+
+
+def _padding(value: str) -> Padding:
+    try:
+        return value if value in ("valid", "same") else int(value)  # type: ignore[return-value]
+    except ValueError:
+        raise UserError(f"--padding must be valid, same or a number of pixels, got {value}") from None
+
+
 @dataclass(frozen=True)
 class ConvolveOptions:
     """The images to draw; without any selection, all of them.
@@ -41,7 +104,7 @@ class ConvolveOptions:
         padding: Padding of kernels.
         dilation: Dilation of kernels.
         step: Row and column of the output whose sum is written out, for the first kernel.
-        limits: Values of the kernel responses shown as black and as white.
+        value_range: Values of the kernel responses shown as black and as white.
         gabors: Gabor filters as `frequency,theta,sigma`.
         bank: Whether to draw a bank of Gabor filters.
         pools: Window sizes of pooling.
@@ -53,7 +116,7 @@ class ConvolveOptions:
     padding: Padding = "valid"
     dilation: int = 1
     step: tuple[int, int] | None = None
-    limits: tuple[float, float] | None = None
+    value_range: tuple[float, float] | None = None
     gabors: Sequence[str] = ()
     bank: bool = False
     pools: Sequence[int] = ()
@@ -102,7 +165,7 @@ def draw(image: Pixels, options: ConvolveOptions, out: Path) -> Iterator[str]:
         UserError: A kernel, filter or size is invalid.
     """
     options = options.or_all()
-    if options.limits and not options.limits[0] < options.limits[1]:
+    if options.value_range and not options.value_range[0] < options.value_range[1]:
         raise UserError("--range takes the value shown as black and a larger value shown as white, such as -4 4")
     values = grey(image)
     yield f"the image: {values.shape[0]} x {values.shape[1]} pixels"
@@ -138,7 +201,7 @@ def _kernels(values: NDArray[np.float64], options: ConvolveOptions, out: Path) -
         stride=stride,
         padding=options.padding,
         dilation=options.dilation,
-        shown_from=options.limits,
+        value_range=options.value_range,
     )
     yield _written(picture, out / "kernels.png")
 

@@ -116,7 +116,7 @@ def train(composed: RunConfig) -> float:
 def report(run: RunDirectory, data: ImageDataModule, network: Network, predictions: Predictions | None) -> None:
     """Write `report.html` and its pictures; the run is finished, and does not fail for want of them."""
     # Imported here: captum and what comes with it are a second that the start of a run is spared.
-    from opsin.commands.report import make_images
+    from opsin.commands.report_images import make_images
     from opsin.evaluation.report.page import write_report
 
     try:

@@ -1,127 +1,64 @@
-"""Make images that explain a trained network: kernels, activations, feature visualizations, attributions, errors."""
+"""Visualize what a network has learned: python scripts/interpret.py outputs/latest --what gradcam [--images PHOTOS]."""
 
-import csv
-import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import argparse
 from pathlib import Path
-from typing import Any
 
-from opsin.commands.interpret.attributions import attribution_maps
-from opsin.commands.interpret.error_analysis import error_analysis
-from opsin.commands.interpret.features import activation_pictures, filter_pictures, kernel_grid
-from opsin.commands.interpret.model_and_images import ModelAndImages, Output, open_model_and_images
-from opsin.errors import UserError, did_you_mean
-from opsin.interpretability.attribution import METHODS
-from opsin.runs.atomic import check_writable, write_atomically
-from opsin.runs.directory import RunDirectory
-from opsin.training.quiet_logging import quieten
-from opsin.visualization.images import encoded
+from opsin.commands.command_line import command
 
-KINDS: tuple[str, ...] = ("kernels", "activations", "filters", *METHODS, "errors")
-"""Values of `--what`."""
+KINDS = "kernels, activations, filters, gradcam, cam, integrated_gradients, occlusion, errors"
 
 
-def interpret(
-    name: str,
-    words: Sequence[str] = (),
-    *,
-    what: Sequence[str],
-    images: Sequence[str] = (),
-    stage: str | None = None,
-    out: Path | None = None,
-    tensorboard: bool = False,
-    count: int = 8,
-    **options: Any,
-) -> Iterator[str]:
-    """Make images that explain a trained network, and describe them.
+@command
+def main(arguments: list[str] | None = None) -> int:
+    """Write pictures, and print their paths and the values measured."""
+    options = _parser().parse_intermixed_args(arguments)
+    from opsin.commands.interpret.interpretation import interpret
 
-    Args:
-        name: A run directory, or a network with ImageNet weights, which predicts ImageNet's classes.
-        words: Images to use instead of the run's own, see `opsin.inference.inputs.open_images`.
-        what: Kinds of images, from `KINDS`.
-        images: Files and folders of images; if empty, validation images of all classes in turn.
-        stage: A stage of the network, or a layer in it; None takes all stages (activations, filters) or the last
-            spatial one (gradcam).
-        out: The folder to write to; None takes `interpretation` in the run directory, or in `outputs`.
-        tensorboard: Whether to write the images to the run's TensorBoard too.
-        count: Number of images, errors or filters to show.
-        options: Options of `filter_pictures` and `error_analysis`.
-
-    Yields:
-        Lines to print, as soon as they are known: measured values and the written files.
-
-    Raises:
-        UserError: There is no such network, image or stage, the kind does not support it, or the folder is not
-            writable.
-    """
-    if unknown := [kind for kind in what if kind not in KINDS]:
-        raise UserError(f"--what must be one of {', '.join(KINDS)}, got {unknown[0]}{did_you_mean(unknown[0], KINDS)}")
-    if count < 1:
-        raise UserError(f"--count must be at least 1, got {count}")
-    quieten(True)
-    source = open_model_and_images(name, words, images)
-    folder = out or _folder(name)
-    check_writable(folder, "--out")
-    writer = _writer(name, folder) if tensorboard else None
-    for kind in what:
-        for output in _outputs(kind, source, stage, count, options):
-            yield from output.lines
-            if output.picture is not None:
-                yield from _written(output, folder)
-                if writer:
-                    writer.add_image(f"interpret/{output.name}", output.picture, 0, dataformats="HWC")
-    if writer:
-        writer.close()
-        yield f"also in TensorBoard, tab IMAGES, as interpret/...: {writer.log_dir}"
+    ascent = {name: getattr(options, name) for name in ("channels", "steps", "upscalings", "size", "seed")}
+    errors = {"split": options.split, "train_images": options.train_images}
+    lines = interpret(
+        options.run,
+        options.data,
+        what=options.what,
+        images=options.images,
+        stage=options.stage,
+        out=options.out,
+        tensorboard=options.tensorboard,
+        count=options.count,
+        ascent=ascent,
+        errors={name: value for name, value in errors.items() if value is not None},
+    )
+    for line in lines:
+        print(line, flush=True)
+    return 0
 
 
-def _outputs(
-    kind: str, source: ModelAndImages, stage: str | None, count: int, options: dict[str, Any]
-) -> Iterator[Output]:
-    if kind in METHODS:
-        return attribution_maps(source, kind, stage, count)
-    if stage is not None and kind in ("kernels", "errors"):
-        raise UserError(f"--stage {stage} cannot be used with --what {kind}")
-    makers: dict[str, Callable[[], Iterator[Output]]] = {
-        "kernels": lambda: kernel_grid(source),
-        "activations": lambda: activation_pictures(source, stage, count),
-        "filters": lambda: filter_pictures(source, stage, count, **options.get("ascent", {})),
-        "errors": lambda: error_analysis(source, count, **options.get("errors", {})),
-    }
-    return makers[kind]()
-
-
-def _written(output: Output, folder: Path) -> list[str]:
-    """Write the files of an output and return their paths."""
-    assert output.picture is not None
-    try:
-        files = [folder / f"{output.name}.png"]
-        write_atomically(files[0], encoded(output.picture))
-        if output.rows:
-            files.append(_write_csv(output.rows, folder / f"{output.name}.csv"))
-    except OSError as error:
-        raise UserError(f"cannot write to --out {folder} ({error.strerror or error}). Give another folder") from None
-    return [str(file) for file in files]
-
-
-def _write_csv(rows: Sequence[Mapping[str, object]], file: Path) -> Path:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    # File names may contain bytes that are not valid text; they are escaped.
-    write_atomically(file, text.getvalue().encode(errors="backslashreplace").decode())
-    return file
-
-
-def _folder(name: str) -> Path:
-    run = RunDirectory(Path(name).expanduser().resolve())
-    return run.path / "interpretation" if run.config.is_file() else Path("outputs", "interpretation", name)
-
-
-def _writer(name: str, folder: Path) -> Any:
-    from torch.utils.tensorboard import SummaryWriter
-
-    run = RunDirectory(Path(name).expanduser().resolve())
-    place = run.path / "tensorboard" if run.config.is_file() else folder
-    return SummaryWriter(str(place))
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", help="a run directory, such as outputs/latest, or a network: efficientnet_lite0")
+    parser.add_argument("data", nargs="*", help="other images than those of the run, as for scripts/embed.py")
+    parser.add_argument("--what", nargs="+", required=True, metavar="KIND", help=KINDS)
+    parser.add_argument(
+        "--images", nargs="+", default=(), metavar="PATH", help="files or folders (default: validation images)"
+    )
+    parser.add_argument("--stage", help="a stage, a layer in it (block1.conv), or head.fc for the filters of classes")
+    parser.add_argument("--out", type=Path, help="the folder to write to (default: RUN/interpretation)")
+    parser.add_argument("--tensorboard", action="store_true", help="also add the pictures to the run's TensorBoard")
+    parser.add_argument("--count", type=int, default=8, metavar="N", help="number of images, filters or errors")
+    filters = parser.add_argument_group("filters by gradient ascent")
+    filters.add_argument("--channels", type=int, nargs="+", default=(), metavar="N", help="channels (default: some)")
+    filters.add_argument("--steps", type=int, metavar="N", help="Adam steps at each size (default: 100 or 20)")
+    filters.add_argument(
+        "--upscalings", type=int, metavar="N", help="upscalings by 1.2 (default: up to the input size of the network)"
+    )
+    filters.add_argument("--size", type=int, metavar="N", help="initial side in pixels (default: 56 or the input size)")
+    filters.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the noise")
+    errors = parser.add_argument_group("errors")
+    errors.add_argument("--split", choices=("val", "test"), default="val", help="the images to look for errors in")
+    errors.add_argument(
+        "--train-images",
+        type=int,
+        metavar="N",
+        help="check the labels of about N training images; 0: none (default: all, up to 5000)",
+    )
+    return parser

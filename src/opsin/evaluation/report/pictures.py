@@ -1,4 +1,4 @@
-"""Read the images of a report that `opsin.commands.report` writes to `RUN/pictures`, for embedding in the page."""
+"""Read the images of a report, which `opsin.commands.report_images` writes to `RUN/pictures`, to embed them."""
 
 import json
 from collections.abc import Mapping
