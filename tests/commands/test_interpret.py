@@ -200,7 +200,7 @@ def test_the_number_of_checked_training_labels_is_bounded(predicted: str) -> Non
     assert any(re.match(r"train: (9\d|10\d) of 259 images", line) for line in lines_for(100))
     assert not any("train:" in line for line in lines_for(0))
     few = [line for line in lines_for(30) if line.startswith("train:")]
-    assert few == ["train: no label was batch at: 30 of 259 images do not give two classes with 5 images each"]
+    assert few == ["train: labels were not checked: 30 of 259 images do not contain two classes with 5 images each"]
     with pytest.raises(UserError, match="--train-images must be at least 0, got -1"):
         lines_for(-1)
 

@@ -199,7 +199,11 @@ def test_files_are_found_once_and_in_order(tmp_path: Path, monkeypatch: pytest.M
     ]
     assert find_images(["b/notes.txt"]) == [Path("b/notes.txt")]
     Path("void").mkdir()
-    for word, message in (("void", "void holds no images"), ("no.png", "no file, no folder"), ("*.gif", "no pattern")):
+    for word, message in (
+        ("void", "void contains no images"),
+        ("no.png", "matches no.png"),
+        ("*.gif", "no file or folder"),
+    ):
         with pytest.raises(UserError, match=message):
             find_images([word])
 
@@ -209,11 +213,11 @@ def test_invalid_arguments_are_errors(digits_run: RunDirectory, tmp_path: Path) 
     words = [str(tmp_path / "a.png")]
     with pytest.raises(UserError, match="--top must be at least 1, got 0"):
         predict(digits_run, *words, top=0)
-    with pytest.raises(UserError, match="does not end in one of csv, jsonl, parquet"):
+    with pytest.raises(UserError, match="is not one of csv, jsonl, parquet; add --format"):
         predict(digits_run, *words, out=tmp_path / "found.txt")
-    with pytest.raises(UserError, match="cannot be written: No such file"):
+    with pytest.raises(UserError, match=r"cannot write --out .*: No such file"):
         predict(digits_run, *words, out=tmp_path / "nowhere" / "found.csv")
-    with pytest.raises(UserError, match="say where it goes"):
+    with pytest.raises(UserError, match="cannot go to stdout"):
         predict(digits_run, *words, kind="parquet")
 
 
@@ -263,6 +267,6 @@ def test_a_folder_as_output_file_is_an_error(digits_run: RunDirectory, tmp_path:
     Image.new("L", (8, 8)).save(tmp_path / "a.png")
     folder = tmp_path / "answers"
     folder.mkdir()
-    with pytest.raises(UserError, match=r"answers is a folder: name a file in it, such as .*answers\.csv"):
+    with pytest.raises(UserError, match=r"answers is a folder; give a file, such as .*predictions\.csv"):
         predict_files(str(digits_run.path), [str(tmp_path / "a.png")], out=folder, kind="csv")
     assert list(folder.iterdir()) == []
