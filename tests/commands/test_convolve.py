@@ -57,7 +57,7 @@ def test_output_sizes_are_computed(monkeypatch: pytest.MonkeyPatch, capsys: pyte
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--image", "nothing.png"], "no such file"),
+        (["--image", "nothing.png"], "is neither a file nor a sample image"),
         (["--kernel", "sobol"], "'sobol' is neither"),
         (["--kernel", "blur", "--stride", "0"], "stride is 0"),
         (["--kernel", "blur", "--padding", "-2"], "padding is -2"),

@@ -67,7 +67,8 @@ def open_table(out: Path | None, kind: Format | None, classes: Sequence[str], to
         raise UserError(f"--out {out} is a folder; give a file, such as {out / f'predictions.{kind}'}")
     with contextlib.ExitStack() as closing:
         try:
-            stream = closing.enter_context(atomic_open(out, "wb" if kind == "parquet" else "w", newline=""))
+            opened = atomic_open(out, "wb") if kind == "parquet" else atomic_open(out, "w", newline="")
+            stream = closing.enter_context(opened)
         except OSError as error:
             raise UserError(f"cannot write --out {out}: {error.strerror or error}") from None
         yield closing.enter_context(_TABLES[kind](stream, classes, top))
