@@ -38,7 +38,7 @@ def predicted(run: str) -> str:
     learned = load_trained_model(run)
     images = open_images(learned)
     for split in ("val", "test"):
-        part = images.part(split)
+        part = images.subset(split)
         rows = np.arange(len(part))
         with torch.no_grad():
             pixels = torch.from_numpy(part.read(rows)).permute(0, 3, 1, 2)
@@ -67,7 +67,7 @@ def table(lines: list[str], name: str) -> list[dict[str, str]]:
 
 def names(run: str, split: str) -> list[str]:
     """Return the paths of the images of a split."""
-    part = open_model_and_images(run).images.part(split)
+    part = open_model_and_images(run).images.subset(split)
     return [part.locate(row) for row in range(len(part))]
 
 
@@ -108,7 +108,7 @@ def test_validation_images_are_of_each_class_in_turn(run: str) -> None:
     assert batch.targets is not None
     assert batch.targets.tolist() == [*range(10)] * 2
     assert len(set(batch.names)) == 20
-    part = source.images.part("val")
+    part = source.images.subset("val")
     names = [part.locate(row) for row in range(len(part))]
     np.testing.assert_array_equal(batch.pixels[3], part.read(np.array([names.index(batch.names[3])]))[0])
 
@@ -137,7 +137,7 @@ def test_errors_of_a_run(predicted: str) -> None:
     assert {"errors_misclassified", "errors_confused", "errors_reliability"} <= pictures(lines)
     wrong = int(re.fullmatch(r"val: (\d+) of 144 misclassified", lines[0])[1])  # type: ignore[index]
     source = open_model_and_images(predicted)
-    part = source.images.part("val")
+    part = source.images.subset("val")
     with torch.no_grad():
         predicted_classes = (
             source.trained_model.network.eval()(source.input(part.read(np.arange(144)))).argmax(1).numpy()
@@ -209,8 +209,8 @@ def test_a_duplicate_across_splits_is_found(predicted: str, monkeypatch: pytest.
     from opsin.data.subset import Subset
 
     source = open_model_and_images(predicted)
-    first = source.images.part("train").read(np.array([0]))
-    length, read = len(source.images.part("val")), Subset.read
+    first = source.images.subset("train").read(np.array([0]))
+    length, read = len(source.images.subset("val")), Subset.read
 
     def with_a_duplicate(part: Subset, positions: np.ndarray) -> np.ndarray:
         pixels = read(part, positions)

@@ -23,7 +23,7 @@ from opsin.interpretability.convolution.convolution import (
     worked_size,
 )
 from opsin.interpretability.convolution.gabor import EXAMPLES, parse_gabor
-from opsin.interpretability.convolution.sample_images import grey, sample, sample_names
+from opsin.interpretability.convolution.sample_images import gray, sample, sample_names
 from opsin.runs.atomic import write_atomically
 from opsin.visualization.images import Pixels, encoded, resized
 
@@ -167,7 +167,7 @@ def draw(image: Pixels, options: ConvolveOptions, out: Path) -> Iterator[str]:
     options = options.or_all()
     if options.value_range and not options.value_range[0] < options.value_range[1]:
         raise UserError("--range takes the value shown as black and a larger value shown as white, such as -4 4")
-    values = grey(image)
+    values = gray(image)
     yield f"the image: {values.shape[0]} x {values.shape[1]} pixels"
     if options.kernels:
         yield from _kernels(values, options, out)
@@ -184,7 +184,7 @@ def draw(image: Pixels, options: ConvolveOptions, out: Path) -> Iterator[str]:
             yield f"pooling {size} x {size} at stride {stride}: {_worked(values, (size, size), stride, 'valid', 1)}"
         yield _written(pictures.pool_picture(values, options.pools, options.stride), out / "pooling.png")
     if options.colors:
-        yield _written(pictures.colour_picture(image), out / "colors.png")
+        yield _written(pictures.color_picture(image), out / "colors.png")
 
 
 def _kernels(values: NDArray[np.float64], options: ConvolveOptions, out: Path) -> Iterator[str]:

@@ -10,8 +10,8 @@ from torch import Tensor
 from opsin.commands.interpret.model_and_images import ImageBatch, ModelAndImages, Output
 from opsin.interpretability.attribution import attribute, channel_maps, integrated_gradients, occlusion
 from opsin.interpretability.eval_context import as_input, eval_context
-from opsin.interpretability.faithfulness import Faithfulness, faithfulness, random_heat
-from opsin.interpretability.sanity_check import Attribute, randomisation_check
+from opsin.interpretability.faithfulness import Faithfulness, faithfulness, random_maps
+from opsin.interpretability.sanity_check import Attribute, randomization_check
 from opsin.models.network import class_logits
 from opsin.visualization.images import grid, overlaid, shown
 
@@ -41,7 +41,7 @@ def attribution_maps(source: ModelAndImages, method: str, stage: str | None, cou
     predicted = _predict(network, images)
     heat = attribute(network, images, predicted.classes, method, stage)
     scores = faithfulness(network, images, predicted.classes, heat)
-    baseline = faithfulness(network, images, predicted.classes, random_heat(images))
+    baseline = faithfulness(network, images, predicted.classes, random_maps(images))
     pictures, captions = [], []
     for i in range(len(images)):
         large = shown(batch.pixels[i], SIDE)
@@ -108,9 +108,9 @@ def _sanity_line(source: ModelAndImages, method: str, stage: str | None) -> str:
     network = source.trained_model.network
     known = batch.targets is not None
     targets = torch.from_numpy(batch.targets) if batch.targets is not None else _predict(network, images).classes
-    sanity = randomisation_check(network, images, targets[:count], check, stage)
+    sanity = randomization_check(network, images, targets[:count], check, stage)
     if known:
-        return f"randomized weights: {sanity.verdict}"
+        return f"randomized weights: {sanity.summary}"
     # Without labels the accuracy is unknown, so only the dependence of the maps on the weights is checked.
     outcome = "passed, the maps depend on the weights" if sanity.sensitive else "failed, the maps do not change"
     over = f"{len(images)} image{'s' * (len(images) > 1)}"

@@ -150,7 +150,7 @@ def _diagrams(before: Reliability, after: Reliability, temperature: float, split
 
 def _duplicates(source: ModelAndImages, count: int, similarity: float) -> Iterator[Output]:
     images = source.images
-    small = {split: _thumbnails(images.part(split)) for split in images.splits("all")}
+    small = {split: _thumbnails(images.subset(split)) for split in images.splits("all")}
     found = near_duplicates(small, threshold=similarity, count=None)
     sizes = ", ".join(f"{len(pixels):,} {split}" for split, pixels in small.items())
     pairs = f"{len(found):,} pair{'' if len(found) == 1 else 's'}"
@@ -161,7 +161,7 @@ def _duplicates(source: ModelAndImages, count: int, similarity: float) -> Iterat
     pictures, captions = [], []
     for pair in found[: 2 * count]:
         for split, row in ((pair.split_a, pair.i), (pair.split_b, pair.j)):
-            part = images.part(split)
+            part = images.subset(split)
             pictures.append(part.read(np.array([row]))[0])
             captions.append(f"{split} {row}, {images.classes[part.targets[row]]}\nsimilarity {pair.similarity:.3f}")
     title = "near-duplicates across splits"
@@ -171,7 +171,7 @@ def _duplicates(source: ModelAndImages, count: int, similarity: float) -> Iterat
 
 def _duplicate_row(images: InputImages, pair: Duplicate) -> dict[str, object]:
     """Return the table row of a pair: paths and labels of both images, and their similarity."""
-    a, b = images.part(pair.split_a), images.part(pair.split_b)
+    a, b = images.subset(pair.split_a), images.subset(pair.split_b)
     return {
         "split": pair.split_a,
         "image": a.locate(pair.i),

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from opsin.commands.interpret.model_and_images import ModelAndImages, Output
 from opsin.inference.trained_model import TrainedModel
-from opsin.interpretability.activations import activations, dead
+from opsin.interpretability.activations import activations, dead_channels
 from opsin.interpretability.feature_visualization import ascend
 from opsin.interpretability.kernels import first_kernels, kernel_pictures
-from opsin.visualization.images import Pixels, coloured, grid
+from opsin.visualization.images import Pixels, colored, grid
 
 DEAD_CHANNEL_IMAGES = 256
 """Number of validation images for counting dead channels."""
@@ -58,7 +58,7 @@ def activation_pictures(source: ModelAndImages, stage: str | None, count: int) -
         title = f"{name}, channel {channel}, for {len(images)} image{'s' * (len(images) > 1)} (common scale)"
         yield Output(f"activations_{name}_one", grid(rows, columns=8, side=112, captions=captions, title=title))
     many = source.input(batch.pixels if source.files else source.validation(DEAD_CHANNEL_IMAGES).pixels)
-    yield Output("dead", None, _dead_lines(dead(network, many), len(many)))
+    yield Output("dead", None, _dead_lines(dead_channels(network, many), len(many)))
 
 
 def filter_pictures(
@@ -154,7 +154,7 @@ def _channels(image: Pixels, maps: Tensor, title: str) -> Pixels:
 def _map(map_: Tensor, top: float | None = None) -> Pixels:
     low = min(0.0, float(map_.min()))
     high = float(map_.max()) if top is None else top
-    return coloured(map_.numpy(), "viridis", low, high if high > low else low + 1)
+    return colored(map_.numpy(), "viridis", low, high if high > low else low + 1)
 
 
 def _contrast(maps: Tensor) -> Tensor:
@@ -173,5 +173,5 @@ def _dead_lines(found: dict[str, Any], images: int) -> list[str]:
             if layer.channels
             else ""
         )
-        lines.append(f"  {name:{width}}  {len(layer.channels):4} of {layer.of}{which}")
+        lines.append(f"  {name:{width}}  {len(layer.channels):4} of {layer.total}{which}")
     return lines

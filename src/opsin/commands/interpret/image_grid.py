@@ -26,7 +26,7 @@ def predictions_grid(
     """
     positions = predictions.positions[rows]
     order = np.argsort(positions)
-    read = source.images.part(predictions.split).read(positions[order])
+    read = source.images.subset(predictions.split).read(positions[order])
     pixels = np.empty_like(read)
     pixels[order] = read
     kind = _kind(suggested)

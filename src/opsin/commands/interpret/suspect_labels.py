@@ -80,7 +80,7 @@ def suspect_training_labels(source: ModelAndImages, count: int, most: int) -> It
 
 def _cross_validated(source: ModelAndImages, most: int) -> _CrossValidated:
     images, start = source.images, time.monotonic()
-    whole = images.part("train")
+    whole = images.subset("train")
     positions = _sample(whole, most)
     part, trained_model = whole.choose(positions, whole.origin), source.trained_model
     outputs = trained_model.outputs(part, trained_model.extractor(images.trainer), images.cache_dir)
