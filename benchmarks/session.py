@@ -15,6 +15,7 @@ from benchmarks.datasets import prepare
 from benchmarks.goals import Spread, spread
 from benchmarks.workloads import Workload
 from opsin.config.targets import TARGETS_VARIABLE
+from opsin.runs.quoting import override
 
 TIMEOUT = 600.0
 """Seconds without a reply after which a contender counts as failed."""
@@ -208,6 +209,6 @@ class Session:
         if name == "common":
             return True
         fresh = self.folder / workload.name / name
-        places = [f"data_dir={fresh}/data{number}", f"output_dir={fresh}/outputs"]
+        places = [override("data_dir", fresh / f"data{number}"), override("output_dir", fresh / "outputs")]
         short = ["trainer.max_epochs=1", "trainer.limit_train_batches=1"] if number == "warm_up" else []
         return [*workload.command(images, name), *places, *short]

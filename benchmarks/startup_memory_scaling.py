@@ -14,6 +14,7 @@ from benchmarks.session import ContenderProcess, Session
 from benchmarks.workloads import Workload
 from opsin.config import CONFIGS
 from opsin.config.targets import TARGETS_VARIABLE
+from opsin.runs.quoting import override
 
 ROOT = CONFIGS.parent
 IMPORTS = "import torch, torchvision, lightning"
@@ -26,7 +27,11 @@ def startup(session: Session) -> tuple[dict[str, Any], list[GoalResult]]:
     counts = (48, 12, 12) if session.quick else (20_000, 500, 500)
     images, _ = prepare("mnist", session.data_dir.absolute(), session.folder, counts)
     work = Workload("startup", "steps", "mnist", "cnn_gap", 28, 64, ("opsin",), counts)
-    overrides = [*work.command(images), f"data_dir={session.folder}/startup", f"output_dir={session.folder}/startup"]
+    overrides = [
+        *work.command(images),
+        override("data_dir", session.folder / "startup"),
+        override("output_dir", session.folder / "startup"),
+    ]
     first = "+callbacks.first._target_=benchmarks.timing.ExitAfterFirstStep"
     commands = {
         "imports": [sys.executable, "-c", IMPORTS],
@@ -62,7 +67,7 @@ def memory(session: Session) -> tuple[dict[str, Any], list[GoalResult]]:
     folder = many_photos(session.folder / "many", count, size)
     overrides = [
         "datamodule=image_folder",
-        f"datamodule.path={folder}",
+        override("datamodule.path", folder),
         f"datamodule.image_size={size}",
         "datamodule.batch_size=64",
         "datamodule.mean=0.5",  # given, so that computing them is not part of the set-up time
@@ -114,7 +119,11 @@ def _runs(session: Session, name: str, jobs: list[list[str]]) -> list[dict[str, 
         found = []
         for number, overrides in enumerate(jobs):
             session.log(f"{name}: run {number + 1} of {len(jobs)}")
-            found.append(contender.ask([*overrides, f"data_dir={folder}/data", f"output_dir={folder}/outputs"]))
+            found.append(
+                contender.ask(
+                    [*overrides, override("data_dir", folder / "data"), override("output_dir", folder / "outputs")]
+                )
+            )
         return found
     finally:
         contender.stop()

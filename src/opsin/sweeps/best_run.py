@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from opsin.config import RunConfig
 from opsin.runs.atomic import atomic_open, write_atomically
 from opsin.runs.directory import RunDirectory
+from opsin.runs.quoting import printed_command
 from opsin.sweeps.table import TrialRow
 from opsin.sweeps.trials import Direction
 
@@ -59,7 +60,7 @@ def write_best(folder: Path, run: RunDirectory) -> list[str]:
     text = "\n".join(
         [
             "# @package _global_",
-            f"# python train.py {' '.join(words)}",
+            f"# {printed_command(['python', 'train.py', *words])}",
             f"# The best of the sweep {folder.name}, as {run.path.name} ran it.",
             OmegaConf.to_yaml(OmegaConf.create({"defaults": [*defaults, "_self_"]})).rstrip(),
             OmegaConf.to_yaml(config),

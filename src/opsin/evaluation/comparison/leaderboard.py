@@ -10,6 +10,7 @@ from opsin.evaluation.comparison.row_names import letter, row_names
 from opsin.evaluation.comparison.run_records import RunRecord, read_record
 from opsin.evaluation.confidence_intervals import Interval, t_interval
 from opsin.runs.directory import RunDirectory
+from opsin.runs.quoting import printed_command
 
 
 @dataclass(frozen=True)
@@ -148,8 +149,8 @@ class Leaderboard:
         run = next(run for run in row.runs if run.images_digest(self.split) is None)
         return (
             f"{row.letter} ({row.name}) is not ranked: its {self.split} predictions were not saved, so it is unknown "
-            f"which images it was measured on. Create them with: python scripts/evaluate.py {run.run.path} "
-            f"--split {self.split}"
+            f"which images it was measured on. Create them with: "
+            + printed_command(["python", "scripts/evaluate.py", run.run.path, "--split", self.split])
         )
 
 
