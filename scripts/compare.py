@@ -23,7 +23,7 @@ def main() -> int:
     """Print a leaderboard with verdicts and write a page, or print one line that says what is wrong."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", nargs="+", help="run directories, sweeps, or folders of runs such as outputs")
-    parser.add_argument("--metric", default="test/acc", help="what ranks them: test/acc, val/acc, test/loss, ...")
+    parser.add_argument("--metric", default="test/acc", help="metric that ranks them (%(default)s)")
     parser.add_argument(
         "--out", type=Path, metavar="FILE.html", help="the page (default: comparison.html in the folder they share)"
     )

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny import tiny
 
 from opsin.commands import report
 from opsin.commands.report import illustrate, illustrate_again
@@ -24,7 +25,6 @@ from opsin.runs.directory import RunDirectory
 from opsin.runs.predictions import read_predictions
 from opsin.training import build
 from opsin.visualization.images import shown
-from tiny import tiny
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -3,13 +3,13 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from tiny import tiny
 from torch import nn
 
 from opsin.errors import UserError
 from opsin.interpretability.activations import activations, dead
 from opsin.models import Network
 from opsin.models.network import sequential
-from tiny import tiny
 
 
 @pytest.fixture

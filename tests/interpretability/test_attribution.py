@@ -4,6 +4,8 @@ import copy
 
 import pytest
 import torch
+from planted import planted, trained, untrained
+from tiny import tiny
 from torch import Tensor, nn
 
 from opsin.errors import UserError
@@ -20,8 +22,6 @@ from opsin.interpretability.faithfulness import faithfulness
 from opsin.interpretability.sanity_check import randomisation_check
 from opsin.models.auxiliary_head import Auxiliary
 from opsin.models.network import Network, sequential
-from planted import planted, trained, untrained
-from tiny import tiny
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from planted import planted, trained, untrained
 from torch import Tensor, nn
 
 from opsin.errors import UserError
@@ -12,7 +13,6 @@ from opsin.interpretability.attribution import METHODS, attribute
 from opsin.interpretability.faithfulness import faithfulness, random_heat
 from opsin.interpretability.sanity_check import randomisation_check, rank_correlation, redraw, structural_similarity
 from opsin.models.network import Network
-from planted import planted, trained, untrained
 
 
 @pytest.fixture(scope="module")

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from tiny import tiny
 from torch import nn
 
 from opsin.errors import UserError
 from opsin.interpretability.feature_visualization import Ascent, ascend
 from opsin.models import Network
 from opsin.models.network import sequential
-from tiny import tiny
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 

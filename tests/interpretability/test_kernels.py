@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from tiny import tiny
 from torch import nn
 
 from opsin.errors import UserError
 from opsin.interpretability.kernels import first_kernels, kernel_pictures
 from opsin.models import Network
-from tiny import tiny
 
 
 def test_the_first_convolution_is_found_and_copied() -> None:

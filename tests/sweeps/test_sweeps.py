@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 
 import pytest
-
 from sweep_commands import ROOT, ends, finish, printed, processes_of, rows, runs, start, wait_for
 
 

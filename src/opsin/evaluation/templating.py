@@ -6,13 +6,14 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from opsin.runs.metric_registry import is_percentage, metric_title
 from opsin.visualization.formatting import number, percent, seconds, shortened, split_name
 
 
 def render(template: str, **values: Any) -> str:
     """A page of `templates/`, which extends `base.html` and escapes all values but `Markup`.
 
-    In templates stand the filters `number`, `percent`, `seconds`, `shortened` and `split`.
+    Templates can use the filters `metric`, `metric_title`, `number`, `percent`, `seconds`, `shortened` and `split`.
 
     Args:
         template: Its file name.
@@ -35,6 +36,8 @@ def _environment() -> Environment:
     style = environment.loader.get_source(environment, "style.css")[0]
     environment.globals["style"] = Markup(style)  # our own file
     environment.filters |= {
+        "metric": lambda value, name: (percent if is_percentage(name) else number)(value),
+        "metric_title": metric_title,
         "number": number,
         "percent": percent,
         "seconds": seconds,

@@ -47,13 +47,14 @@ class Jobs:
         """Option of each part that the name of a run tells."""
         return {part: self.typical.hydra.runtime.choices[part] for part in ("datamodule", "model")}
 
-    def of(self, trial: Trial, folder: Path, settings: Sweep, trials: Trials, threads: int) -> Job:
+    def of(self, trial: Trial, folder: Path, settings: Sweep, objective: str, trials: Trials, threads: int) -> Job:
         """The job of a trial: its run begun, or gone on with where it was begun before.
 
         Args:
             trial: claimed by this process.
             folder: of the sweep.
             settings: of the sweep.
+            objective: the metric that a pruner compares.
             trials: whose study the run reports to, where a pruner listens.
             threads: of each process.
         """
@@ -64,7 +65,7 @@ class Jobs:
             return Job(trial.number, (f"resume={run.path}",), run, devices)
         more = {**OF_EVERY_RUN, "trainer.threads": str(threads)}
         words = [f"{key}={value}" for key, value in more.items() if not self._space.says(key)]
-        words += _pruning(settings, trials, trial.number, self.typical.monitor.metric)
+        words += _pruning(settings, trials, trial.number, objective)
         return Job(trial.number, (*trial.words, *words, f"hydra.run.dir={_quoted(run.path)}"), run, devices)
 
     def _devices(self, words: Sequence[str]) -> int:

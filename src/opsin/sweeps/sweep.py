@@ -1,21 +1,22 @@
 """The story of a sweep: what varies, who works on what, and what is left in the end."""
 
+import contextlib
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from filelock import FileLock
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from pydantic import BaseModel
 from rich.console import Console
 
 from opsin.config import CONFIGS, ConfigOrigin, compose_raw, is_of_a_sweep
-from opsin.config.validation import Node, Section, check
-from opsin.errors import Interrupted
+from opsin.config.validation import ALLOWED_TARGETS, Node, Section, check, resolve_target
+from opsin.errors import Interrupted, UserError
 from opsin.sweeps import best_run, table
 from opsin.sweeps.jobs import Jobs, of_winner
 from opsin.sweeps.launchers.base import Handle, Job, Launcher
-from opsin.sweeps.outcomes import directions
+from opsin.sweeps.outcomes import check_objectives, directions
 from opsin.sweeps.runner import POLL_S, Runner, Stop
 from opsin.sweeps.search_space import read_space
 from opsin.sweeps.settings import Sweep
@@ -46,6 +47,8 @@ def sweep(words: Sequence[str]) -> int:
     jobs = Jobs(space)
     metric: str = jobs.typical.monitor.metric
     objectives: list[str] = [*settings.objectives] if settings.objectives else [metric]
+    _import_callbacks(jobs.typical)  # they register metrics of their own
+    check_objectives(objectives, "sweep.objectives" if settings.objectives else "monitor.metric", settings.pruner)
     folder = sweep_directory(Path(jobs.typical.hydra.sweep.dir), option, settings, typed)
     console = table.console()
     worker = Worker(folder)
@@ -59,7 +62,7 @@ def sweep(words: Sequence[str]) -> int:
             runner = Runner(
                 launcher,
                 trials,
-                lambda trial: jobs.of(trial, folder, settings, trials, launcher.threads),
+                lambda trial: jobs.of(trial, folder, settings, objectives[0], trials, launcher.threads),
                 objectives,
                 board.ended,
                 board.watch,
@@ -70,7 +73,7 @@ def sweep(words: Sequence[str]) -> int:
                 runner.run()
                 if trials.ended() == trials.total:
                     with FileLock(folder / ".ending"):  # one process after the other; the second finds all done
-                        best = best_run.winners(table.read_rows(folder, trials, space), trials.directions[0])
+                        best = best_run.winners(table.read_rows(folder, objectives, trials, space), objectives[0])
                         untested = [] if space.says("test") else [row for row in best if not row.metric("test/acc")]
                         run_all(launcher, [of_winner(row) for row in untested], runner.stop)
                         if best:
@@ -83,10 +86,21 @@ def sweep(words: Sequence[str]) -> int:
         raise
     finally:
         worker.leave()
-    rows = table.read_rows(folder, trials, space)
+    rows = table.read_rows(folder, objectives, trials, space)
     table.tell(rows, objectives, folder, console)
     _close(console, folder, trials, rows)
     return int(any(row.state == "failed" for row in rows))
+
+
+def _import_callbacks(config: DictConfig) -> None:
+    """Import the modules of a user's own callbacks, which register the metrics that they log."""
+    callbacks = OmegaConf.to_container(config.callbacks) or {}
+    assert isinstance(callbacks, dict)
+    for section in callbacks.values():
+        target = str((section or {}).get("_target_", ""))
+        if not target.startswith(ALLOWED_TARGETS):
+            with contextlib.suppress(UserError):  # the runs report a target that is not allowed
+                resolve_target(target)
 
 
 class _NoMore(BaseModel):

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import lightning as L
 import torch
@@ -26,6 +26,7 @@ from opsin.training.freezing import FreezingCallback
 from opsin.training.hardware import Layout, lay_out
 from opsin.training.loss import ClassificationLoss
 from opsin.training.module import Classifier
+from opsin.training.monitored_metrics import resolve_directions
 from opsin.training.optim import parameter_groups
 from opsin.training.trainer import make_trainer
 
@@ -36,22 +37,8 @@ RECORDED_FACTS = (*INPUT_FACTS, "channels", "resize")
 """What a run that has ended says about them."""
 
 
-def monitor(
-    metric: Literal[
-        "val/loss",
-        "val/acc",
-        "val/f1_macro",
-        "val/auroc",
-        "val/ece",
-        "train/loss",
-        "train/acc",
-        "train/f1_macro",
-        "train/auroc",
-        "train/ece",
-    ],
-    mode: Literal["min", "max"],
-) -> None:
-    """The metric that tells the best epoch; never one of the test set."""
+def monitor(metric: str) -> None:
+    """Declare the metric that decides which epoch is the best; `resolve_directions` checks it."""
 
 
 class Declared(BaseModel):
@@ -123,13 +110,9 @@ def plan(composed: RunConfig) -> Plan:
     Raises:
         UserError: names every key that is wrong.
     """
-    nodes, declared = check(composed.tree, SECTIONS, Declared, composed.origin)
+    tree = resolve_directions(composed.tree, composed.origin)
+    nodes, declared = check(tree, SECTIONS, Declared, composed.origin)
     assert isinstance(declared, Declared)
-    metric, mode = nodes["monitor"].arguments["metric"], nodes["monitor"].arguments["mode"]
-    if mode != (better := "min" if metric.endswith(("/loss", "/ece")) else "max"):
-        raise UserError(
-            f"monitor.mode={mode} would take the worst epoch for the best: {metric} needs monitor.mode={better}"
-        )
     if not any(node.call is Checkpoints for node in nodes["callbacks"].values()):
         raise UserError(
             "callbacks: a run needs opsin.training.callbacks.Checkpoints, because the best epoch is what is tested"

@@ -18,6 +18,7 @@ from opsin.data import ImageDataModule
 from opsin.models import Network
 from opsin.models.fine_tuning import FreezeSchedule
 from opsin.runs.directory import RunDirectory
+from opsin.runs.metric_registry import custom_metrics
 from opsin.training.build import Plan
 from opsin.training.callbacks import Checkpoints, EarlyStopping, Pruning, Throughput
 from opsin.training.callbacks.base import is_metric
@@ -170,7 +171,8 @@ def outcome(
         "epochs": checkpoints.epochs,
         "stopped": stopped[0] if stopped else None,
         "pruned": any(isinstance(c, Pruning) and c.reason for c in callbacks),
-        "monitor": {"metric": checkpoints.monitor, "mode": checkpoints.mode, "best": checkpoints.best_value},
+        "monitor": {"metric": checkpoints.monitor, "best": checkpoints.best_value},
+        "custom_metrics": custom_metrics(),
         "per_class": _tables(confusion, classes),
         **({"throughput": speed[0]} if speed and speed[0] is not None else {}),  # else nothing was left to train
     }

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sharded import SIZE, index, source, streamed, written
 
 from opsin.data import ImageDataModule
 from opsin.data.datasets import image_folder, shards
 from opsin.data.shard_writer import Form
 from opsin.data.shards.shard_cache import ShardCache
 from opsin.errors import UserError
-from sharded import SIZE, index, source, streamed, written
 
 litdata = pytest.importorskip("litdata")
 SPLITS = ("train", "val", "test")

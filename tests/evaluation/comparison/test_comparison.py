@@ -10,10 +10,10 @@ import html5lib
 import numpy as np
 import pytest
 import yaml
+from made_runs import made_run
 from numpy.typing import NDArray
 from rich.console import Console
 
-from made_runs import made_run
 from opsin.errors import UserError
 from opsin.evaluation.comparison.comparison import compare, curve, flips
 from opsin.evaluation.comparison.console import print_comparison

@@ -3,9 +3,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_runs import made_run
 from scipy import stats
 
-from made_runs import made_run
 from opsin.errors import UserError
 from opsin.evaluation.comparison.leaderboard import leaderboard
 from opsin.runs.directory import RunDirectory

@@ -3,9 +3,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_runs import made_run
 from scipy import stats
 
-from made_runs import made_run
 from opsin.evaluation.comparison.leaderboard import leaderboard
 from opsin.evaluation.comparison.paired_tests import PairwiseResult, verdicts
 

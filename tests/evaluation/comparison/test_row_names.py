@@ -1,6 +1,7 @@
 from pathlib import Path
 
 from made_runs import made_run
+
 from opsin.evaluation.comparison.row_names import letter, names
 from opsin.evaluation.comparison.run_records import read_record
 

@@ -2,8 +2,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-
 from made_runs import made_run
+
 from opsin.errors import UserError
 from opsin.evaluation.comparison.run_records import collect, read_record
 

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from sweep_commands import finish, rows, runs
 
 from engines.ray_nodes import ACCESS, RayNodes
 from engines.slurm import HOME, Slurm
-from sweep_commands import finish, rows, runs
 
 WORDS = ("model=mlp,cnn_gap", "seed=0,1", "trainer.max_epochs=2", "launcher.threads=1")
 FAULT = ("+callbacks.fault._target_=faults.Fault", "+callbacks.fault.kind=none,segfault")

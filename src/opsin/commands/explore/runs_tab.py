@@ -14,12 +14,11 @@ from opsin.errors import UserError
 from opsin.evaluation.comparison.columns import columns
 from opsin.evaluation.comparison.leaderboard import Leaderboard, leaderboard
 from opsin.evaluation.comparison.run_records import RunRecord, read_record
+from opsin.runs.metric_registry import metric_names
 from opsin.visualization.charts import Series, line_chart
 
 CURVES = 8
 """How many runs the charts show: as many as there are colours."""
-
-METRICS = ["test/acc", "val/acc", "test/loss", "val/loss"]
 
 
 def report_file(networks: RunModels, name: str) -> Path | None:
@@ -112,7 +111,7 @@ def _sheet_place() -> gr.HTML:
 def build(networks: RunModels, tab: gr.Tab) -> None:
     """Lay out the tab; it is read again whenever it is opened."""
     with gr.Row():
-        metric = gr.Dropdown(METRICS, value=METRICS[0], label="Ranked by", scale=2)
+        metric = gr.Dropdown(metric_names(("test", "val")), value="test/acc", label="Ranked by", scale=2)
         again = gr.Button("Read again", scale=1, min_width=100)
     said = message()
     table, curves = _sheet_place(), _sheet_place()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from opsin.evaluation.comparison.leaderboard import Leaderboard, LeaderboardRow
 from opsin.evaluation.comparison.paired_tests import PairwiseResult
 from opsin.evaluation.confidence_intervals import Interval
+from opsin.runs.metric_registry import is_percentage
 from opsin.visualization.formatting import NONE, seconds
 
 CUSTOMARY = ("test/acc", "val/acc", "test/loss", "val/loss")
@@ -51,11 +52,10 @@ def columns(board: Leaderboard, verdicts: Sequence[PairwiseResult] = ()) -> Colu
 
 
 def spread(metric: str, value: Interval | None) -> str:
-    """A metric as `98.12 %`, or `98.12 ± 0.31 %` with half of its interval over several runs; losses as they are."""
+    """A metric as `98.12 %`, or `98.12 ± 0.31 %` with half of its interval over several runs; others as they are."""
     if value is None or math.isnan(value.estimate):
         return NONE
-    share = not metric.endswith("/loss")
-    factor, digits, unit = (100, 2, " %") if share else (1, 4, "")
+    factor, digits, unit = (100, 2, " %") if is_percentage(metric) else (1, 4, "")
     half = (value.high - value.low) / 2
     reach = "" if math.isnan(half) else f" ± {half * factor:.{digits}f}"
     return f"{value.estimate * factor:.{digits}f}{reach}{unit}"

@@ -90,7 +90,7 @@ class Comparison:
         board = self.leaderboard
         return {
             "metric": board.metric,
-            "mode": board.mode,
+            "higher_is_better": board.higher_is_better,
             "rows": [_row_facts(row) for row in board.rows],
             "boards": [{"name": b.name, "split": b.split, "images": b.count} for b in board.boards],
             "refusals": board.refusals(),

@@ -1,7 +1,5 @@
 """Runs in order: those that differ by the seed only as one row, ranked among those measured on the same images."""
 
-import difflib
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -11,6 +9,14 @@ from opsin.evaluation.comparison.row_names import letter, names
 from opsin.evaluation.comparison.run_records import RunRecord, read_record
 from opsin.evaluation.confidence_intervals import Interval, t_interval
 from opsin.runs.directory import RunDirectory
+from opsin.runs.metric_registry import (
+    higher_is_better,
+    metric_names,
+    register_recorded,
+    sort_key,
+    split_of,
+    unknown_metric,
+)
 
 
 @dataclass(frozen=True)
@@ -98,7 +104,6 @@ class Leaderboard:
 
     Attributes:
         metric: What ranks them, such as `test/acc`.
-        mode: min or max: whether less or more of it is better.
         rows: By board, the best first; those that cannot be ranked last.
         boards: Of more than one, rows are ranked only within each.
         others: Runs without a result: failed, interrupted or damaged.
@@ -106,16 +111,20 @@ class Leaderboard:
     """
 
     metric: str
-    mode: str
     rows: tuple[LeaderboardRow, ...]
     boards: tuple[ComparableGroup, ...]
     others: tuple[RunRecord, ...]
     repeated: tuple[RunRecord, ...] = field(default=())
 
     @property
+    def higher_is_better(self) -> bool:
+        """The direction of the metric."""
+        return higher_is_better(self.metric)
+
+    @property
     def split(self) -> str:
         """The split of the metric: test or val."""
-        return self.metric.split("/")[0]
+        return split_of(self.metric)
 
     def on(self, board: int | None) -> list[LeaderboardRow]:
         """The rows measured on one board; of None those whose images are not known."""
@@ -163,22 +172,20 @@ def leaderboard(runs: Iterable[RunDirectory | RunRecord], metric: str = "test/ac
         metric: `test/...` or `val/...`, as in `result.json`.
 
     Raises:
-        UserError: No finished run has such a metric.
+        UserError: There is no such metric, or no finished run has it.
     """
     records = [run if isinstance(run, RunRecord) else read_record(run) for run in runs]
     finished = [record for record in records if record.metrics]
     others = tuple(record for record in records if not record.metrics)
     _check_metric(metric, finished)
     groups, repeated = _grouped(finished, metric.split("/")[0])
-    mode = "min" if metric.endswith(("/loss", "/ece")) else "max"
-    sign = 1 if mode == "min" else -1
     rows = [LeaderboardRow("", "", group, _metrics(group)) for group in groups]
     rows, boards = _boarded(rows, metric)
 
     def order(row: LeaderboardRow) -> tuple[float, float, str]:
         place = len(boards) if row.board is None else row.board
-        value = row.metrics[metric].estimate if metric in row.metrics else math.nan
-        return place, math.inf if math.isnan(value) else value * sign, row.name
+        value = row.metrics[metric].estimate if metric in row.metrics else None
+        return place, sort_key(metric, value), row.name
 
     ranked: list[LeaderboardRow] = []
     for i, row in enumerate(sorted(_named(rows), key=order)):
@@ -186,17 +193,17 @@ def leaderboard(runs: Iterable[RunDirectory | RunRecord], metric: str = "test/ac
         tied = before and before[-1].metrics[metric].estimate == row.metrics[metric].estimate
         rank = None if row.board is None else before[-1].rank if tied else len(before) + 1
         ranked.append(replace(row, letter=letter(i), rank=rank))
-    return Leaderboard(metric, mode, tuple(ranked), tuple(boards), others, tuple(repeated))
+    return Leaderboard(metric, tuple(ranked), tuple(boards), others, tuple(repeated))
 
 
 def _check_metric(metric: str, finished: Sequence[RunRecord]) -> None:
-    if not finished:  # there is nothing to rank, only something to list
-        return
-    known = sorted({name for run in finished for name in run.metrics if not name.startswith("train/")})
-    if metric not in known:
-        near = difflib.get_close_matches(metric, known, n=1)
-        hint = f": did you mean {near[0]}?" if near else "."
-        raise UserError(f"--metric {metric}: no finished run has it{hint} There are {', '.join(known)}.")
+    for run in finished:
+        register_recorded(run.result.get("custom_metrics") or ())
+    if metric not in (known := metric_names(("test", "val"))):
+        raise UserError(f"--metric {metric}: {unknown_metric(metric, known)}")
+    if finished and not any(metric in run.metrics for run in finished):
+        there = sorted({name for run in finished for name in run.metrics} & set(known))
+        raise UserError(f"--metric {metric}: no finished run has this metric. Choose one of {', '.join(there)}.")
 
 
 def _grouped(records: Sequence[RunRecord], split: str) -> tuple[list[tuple[RunRecord, ...]], list[RunRecord]]:

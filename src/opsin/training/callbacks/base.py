@@ -3,6 +3,8 @@
 import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
 
+from opsin.runs.metric_registry import split_of
+
 
 class EpochCallback(Checkpoint):
     """A callback whose `on_train_epoch_end` sees the epoch's training metrics.
@@ -14,7 +16,7 @@ class EpochCallback(Checkpoint):
 
 def is_metric(name: str) -> bool:
     """Whether a logged value measures the network, and not the machine or the schedule."""
-    return name.startswith(("train/", "val/", "test/"))
+    return split_of(name) != ""
 
 
 def epoch_metrics(trainer: L.Trainer) -> dict[str, float]:
@@ -24,5 +26,5 @@ def epoch_metrics(trainer: L.Trainer) -> dict[str, float]:
     return {
         name: float(value)
         for name, value in trainer.callback_metrics.items()
-        if name.startswith("train/") or (validated and name.startswith("val/"))
+        if split_of(name) == "train" or (validated and split_of(name) == "val")
     }

@@ -1,12 +1,11 @@
 """The best and the last checkpoint, and the one that an interruption leaves."""
 
 import logging
-import math
 import shutil
 import signal
 import threading
 from types import FrameType
-from typing import Any, Literal
+from typing import Any
 
 import lightning as L
 from torch import Tensor
@@ -14,6 +13,7 @@ from torch import Tensor
 from opsin.data import ImageDataModule
 from opsin.errors import Interrupted, UserError
 from opsin.runs.directory import RunDirectory
+from opsin.runs.metric_registry import sort_key
 from opsin.training.callbacks.base import EpochCallback, epoch_metrics
 from opsin.training.gather import collect
 
@@ -28,8 +28,7 @@ class Checkpoints(EpochCallback):
     the step under way and `Interrupted` is raised; a second one stops at once.
 
     Args:
-        monitor: metric that tells the best epoch.
-        mode: whether less or more of it is better.
+        monitor: metric that decides which epoch is the best.
         run: the run directory, where the files go.
 
     Attributes:
@@ -40,10 +39,9 @@ class Checkpoints(EpochCallback):
         epochs: how many epochs are done.
     """
 
-    def __init__(self, monitor: str, mode: Literal["min", "max"] = "min", *, run: RunDirectory) -> None:
+    def __init__(self, monitor: str, *, run: RunDirectory) -> None:
         super().__init__()
         self.monitor = monitor
-        self.mode = mode
         self.best_path = run.best
         self.last_path = run.last
         self._run = run
@@ -89,9 +87,10 @@ class Checkpoints(EpochCallback):
         """Save what the epoch came to, then stop if asked to."""
         metrics = epoch_metrics(trainer)
         self.epochs = trainer.current_epoch + 1
-        improved = self.monitor in metrics and self._improves(metrics[self.monitor])
+        value = metrics.get(self.monitor)
+        improved = sort_key(self.monitor, value) < sort_key(self.monitor, self.best_value)
         if improved:
-            self.best_value, self.best_epoch = metrics[self.monitor], self.epochs
+            self.best_value, self.best_epoch = value, self.epochs
             self.best_metrics = metrics
             self.best_confusion = dict(getattr(pl_module, "confusion", {}))
             self._keep_predictions(trainer, pl_module)
@@ -106,12 +105,12 @@ class Checkpoints(EpochCallback):
         """See to it that there is a best checkpoint to test.
 
         Raises:
-            UserError: the monitored metric was never a number, or never measured.
+            UserError: the monitored metric was never finite, or never measured.
         """
         if self.best_value is None:
             last = trainer.callback_metrics.get(self.monitor)
             raise UserError(
-                f"{self.monitor} was {'not measured' if last is None else 'not a number'} in any epoch, so no epoch is "
+                f"{self.monitor} was {'not measured' if last is None else 'not finite'} in any epoch, so no epoch is "
                 "the best: "
                 + (
                     "set monitor.metric to one that is, or validate (trainer.limit_val_batches, "
@@ -148,13 +147,6 @@ class Checkpoints(EpochCallback):
                 shutil.copyfile(self.best_path, part)
             part.replace(self.last_path)
         trainer.strategy.barrier()
-
-    def _improves(self, value: float) -> bool:
-        if math.isnan(value):
-            return False
-        if self.best_value is None:
-            return True
-        return value < self.best_value if self.mode == "min" else value > self.best_value
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if self._asked is not None or not self._handlers:  # Lightning puts this one back once more after an error

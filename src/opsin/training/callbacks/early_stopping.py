@@ -1,7 +1,7 @@
 """Early stopping that a resumed run takes up where it was."""
 
 import logging
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import lightning as L
 import torch
@@ -9,6 +9,7 @@ from lightning.pytorch.callbacks import EarlyStopping as LightningEarlyStopping
 from pydantic import Field
 from torch import Tensor
 
+from opsin.runs.metric_registry import mode
 from opsin.training.callbacks.base import epoch_metrics
 
 log = logging.getLogger(__name__)
@@ -22,7 +23,6 @@ class EarlyStopping(LightningEarlyStopping):
 
     Args:
         monitor: metric to watch.
-        mode: whether less or more of it is better.
         patience: validations without improvement before it stops.
         min_delta: smallest change that counts as an improvement.
 
@@ -33,11 +33,10 @@ class EarlyStopping(LightningEarlyStopping):
     def __init__(
         self,
         monitor: str,
-        mode: Literal["min", "max"] = "min",
         patience: Annotated[int, Field(ge=1)] = 10,
         min_delta: Annotated[float, Field(ge=0)] = 0.0,
     ) -> None:
-        super().__init__(monitor, min_delta, patience, mode=mode, check_on_train_epoch_end=True)
+        super().__init__(monitor, min_delta, patience, mode=mode(monitor), check_on_train_epoch_end=True)
 
         self.reason: str | None = None
 

@@ -6,11 +6,13 @@ hundredth of its value (Goyal et al., arXiv:1706.02677, section 2.2); fractions 
 
 import math
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LinearLR, OneCycleLR, ReduceLROnPlateau
+
+from opsin.runs.metric_registry import mode
 
 Epochs = Annotated[float, Field(ge=0)]
 WARMUP_START = 0.01
@@ -87,7 +89,6 @@ def plateau(
     *,
     steps_per_epoch: int,
     monitor: str,
-    mode: Literal["min", "max"] = "min",
     factor: Annotated[float, Field(gt=0, lt=1)] = 0.1,
     patience: Annotated[int, Field(ge=0)] = 3,
     min_lr: Annotated[float, Field(ge=0)] = 0.0,
@@ -100,7 +101,7 @@ def plateau(
         # LinearLR multiplies the rate it finds, so that it leaves alone what the plateau has lowered.
         rise = LinearLR(optimizer, start_factor=WARMUP_START, total_iters=warmup)
         configs.append({"scheduler": rise, "interval": "step", "name": "warmup"})
-    scheduler = ReduceLROnPlateau(optimizer, mode=mode, factor=factor, patience=patience, min_lr=min_lr)
+    scheduler = ReduceLROnPlateau(optimizer, mode=mode(monitor), factor=factor, patience=patience, min_lr=min_lr)
     configs.append({"scheduler": scheduler, "interval": "epoch", "monitor": monitor, "name": "plateau"})
     return configs
 
