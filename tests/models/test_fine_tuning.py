@@ -63,7 +63,7 @@ def test_a_network_begins_with_its_first_phase(network: Network) -> None:
 
 def test_unknown_stages_are_named_with_their_place(network: Network) -> None:
     phases = [Phase(1, ["layer4"]), Phase(2, ["layer5"])]
-    with pytest.raises(UserError, match=r"model\.phases\[1\]\.trainable: resnet18 has no stage 'layer5'; did you mean"):
+    with pytest.raises(UserError, match=r"model\.phases\[1\]\.trainable: resnet18 has no stage 'layer5': did you mean"):
         FineTuning(phases=phases).timeline(network)
 
 

@@ -1,6 +1,5 @@
 """The nearest right word for a wrong one."""
 
-import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,6 +7,7 @@ from omegaconf import OmegaConf
 
 from opsin.config import run_config
 from opsin.config.yaml_files import load
+from opsin.errors import did_you_mean
 
 
 def hint(words: Sequence[str]) -> str:
@@ -30,14 +30,16 @@ def hint(words: Sequence[str]) -> str:
         return "\n".join(lines)
     known = [*keys, *groups, "hydra"]
     for key, _ in pairs:
-        if key not in known and key.split(".")[0] != "hydra":
+        owner, _, name = key.rpartition(".")
+        if name == "mode" and (f"{owner}.metric" in keys or f"{owner}.monitor" in keys):
+            lines.append(f"{key} cannot be set: whether lower or higher is better follows from the metric. Remove it.")
+        elif key not in known and key.split(".")[0] != "hydra":
             lines.append(_nearest("", key, known))
     return "\n".join(lines)
 
 
 def _nearest(prefix: str, word: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"{prefix}{word} is not known" + (f": did you mean {prefix}{near[0]}?" if near else "")
+    return f"{prefix}{word} is not known{did_you_mean(word, known, prefix)}"
 
 
 def _keys(tree: Any, above: str = "") -> list[str]:

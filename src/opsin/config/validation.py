@@ -6,7 +6,6 @@ place (a YAML, an experiment, the command line, a `+override`) is refused before
 """
 
 import dataclasses
-import difflib
 import functools
 import importlib
 import inspect
@@ -19,7 +18,7 @@ from typing import Any, get_args, get_type_hints
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from opsin.config.run_config import ConfigOrigin
-from opsin.errors import UserError
+from opsin.errors import UserError, did_you_mean
 
 ALLOWED_TARGETS = (
     "opsin.",
@@ -217,9 +216,7 @@ class _Checker:
 
 
 def _nearest(key: str, names: Sequence[str], prefix: str = "") -> str:
-    if near := difflib.get_close_matches(key, names, n=1, cutoff=0.6):
-        return f": did you mean {prefix}{near[0]}?"
-    return f"; known here: {', '.join(sorted(names))}"
+    return did_you_mean(key, names, prefix) or f"; known here: {', '.join(sorted(names))}"
 
 
 def _item_keys(annotation: Any) -> list[str]:
@@ -270,9 +267,7 @@ def resolve_target(name: Any) -> Callable[..., Any]:
     found = getattr(module, attribute, None)
     if not callable(found):
         names = [n for n in dir(module) if not n.startswith("_") and callable(getattr(module, n))]
-        near = difflib.get_close_matches(attribute, names, n=1, cutoff=0.5)
-        hint = f": did you mean {module_name}.{near[0]}?" if near else ""
-        raise UserError(f"{name} does not exist{hint}")
+        raise UserError(f"{name} does not exist{did_you_mean(attribute, names, f'{module_name}.')}")
     return found  # type: ignore[no-any-return]
 
 

@@ -1,6 +1,5 @@
 """A network that has learned, found by its name, and what it makes of images: for teachers and for embeddings."""
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from opsin.data.decode import decode_image
 from opsin.data.preprocessing import Interpolation, Preprocess, Resize, fit_image
 from opsin.data.source import Channels
 from opsin.data.subset import Subset
-from opsin.errors import UserError
+from opsin.errors import UserError, did_you_mean
 from opsin.models import Network, load_weights
 from opsin.models.weights import KINDS, UnreachableError, known_weights
 from opsin.runs.directory import RunDirectory, find_runs
@@ -155,8 +154,7 @@ def load_trained_model(name: str, image_size: int | None = None, place: str = ""
         return _of_run(run, image_size)
     weights = known_weights(name).get("imagenet") if name in NAMED else None
     if weights is None:
-        near = difflib.get_close_matches(name, NAMED, n=1, cutoff=0.5)
-        hint = f": did you mean {place}{near[0]}?" if near else "."
+        hint = did_you_mean(name, NAMED, place) or "."
         runs = [str(found.path) for found in find_runs(Path("outputs"))[:3]]
         newest = f" The newest runs are {', '.join(runs)}." if runs else ""
         raise UserError(

@@ -4,13 +4,12 @@ Everything that compares values of a metric asks this table: best checkpoint, ea
 sweep objectives, leaderboard and reports. A metric is named `SPLIT/NAME`, such as `val/acc`.
 """
 
-import difflib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from opsin.errors import UserError
+from opsin.errors import UserError, did_you_mean
 
 SPLITS = ("train", "val", "test")
 """Splits in the order in which they are shown."""
@@ -183,9 +182,7 @@ def check_monitored(name: str, place: str, others: Sequence[str] = ()) -> None:
 def unknown_metric(name: str, known: Sequence[str] | None = None) -> str:
     """Return the message for a name that is not in the table, with the nearest name."""
     known = metric_names() if known is None else known
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f"; did you mean {near[0]}?" if near else "."
     return (
-        f"unknown metric {name}{hint} Known metrics: {', '.join(known)}. "
+        f"there is no metric {name}{did_you_mean(name, known) or '.'} Known metrics: {', '.join(known)}. "
         "A metric of your own callback needs opsin.runs.metric_registry.register_metric."
     )
