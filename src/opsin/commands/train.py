@@ -19,6 +19,7 @@ from opsin.training.freezing import FreezingCallback
 from opsin.training.gather import collect
 from opsin.training.hardware import use_threads
 from opsin.training.module import load_network
+from opsin.training.monitored_metrics import check_measurable
 from opsin.training.quiet_logging import quieten
 from opsin.training.tensorboard import TensorBoard
 from opsin.training.tuning import settle_batch_size
@@ -61,6 +62,7 @@ def train(composed: RunConfig) -> float:
         data.setup("fit")
         if recorded:
             build.check_same_data(data, recorded)
+        check_measurable(composed.tree, data)
         loss = build.loss(plan, data)
         composed, plan, found = settle_batch_size(composed, plan, data, loss)
         checkpoint = run.last if composed.resumes and run.last.exists() else None

@@ -179,10 +179,37 @@ def check_monitored(name: str, place: str, others: Sequence[str] = ()) -> None:
         raise UserError(f"{place}={name}: {unknown_metric(name, [*metric_names(MONITORED_SPLITS), *others])}")
 
 
+def check_measured(name: str, place: str, trainer: Mapping[str, Any]) -> None:
+    """Check that a run validates at least once if a metric is measured on the validation images.
+
+    Args:
+        name: full name of the metric.
+        place: the key that names it, for the message.
+        trainer: options of the trainer.
+
+    Raises:
+        UserError: The trainer options leave out every validation.
+    """
+    if split_of(name) != "val":
+        return
+    every, epochs = trainer.get("check_val_every_n_epoch"), trainer.get("max_epochs")
+    cause = ""
+    if trainer.get("limit_val_batches") == 0:
+        cause = "trainer.limit_val_batches=0 switches validation off; raise it"
+    elif isinstance(every, int) and isinstance(epochs, int) and every > epochs:
+        cause = f"trainer.check_val_every_n_epoch={every} is above trainer.max_epochs={epochs}; lower it"
+    if cause:
+        raise UserError(f"{place}={name} is never measured: {cause}, or use a metric of train/")
+
+
 def unknown_metric(name: str, known: Sequence[str] | None = None) -> str:
     """Return the message for a name that is not in the table, with the nearest name."""
     known = metric_names() if known is None else known
+    by_title = {f"{split_of(full)}/{metric_title(full)}": full for full in known if split_of(full)}
+    hint = did_you_mean(name, [*known, *by_title])  # val/accuracy suggests val/acc
+    for title, full in by_title.items():
+        hint = hint.replace(f" {title}?", f" {full}?")
     return (
-        f"there is no metric {name}{did_you_mean(name, known) or '.'} Known metrics: {', '.join(known)}. "
+        f"there is no metric {name}{hint or '.'} Known metrics: {', '.join(known)}. "
         "A metric of your own callback needs opsin.runs.metric_registry.register_metric."
     )

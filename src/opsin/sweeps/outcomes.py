@@ -2,13 +2,13 @@
 
 import math
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from opsin.errors import UserError
 from opsin.runs.atomic import write_atomically
 from opsin.runs.directory import RunDirectory
-from opsin.runs.metric_registry import check_monitored, higher_is_better
+from opsin.runs.metric_registry import check_measured, check_monitored, higher_is_better
 from opsin.sweeps.launchers.base import Exit, Job
 from opsin.sweeps.trials import Direction, Outcome
 
@@ -27,20 +27,22 @@ def directions(objectives: Sequence[str]) -> list[Direction]:
     return ["maximize" if higher_is_better(name) else "minimize" for name in objectives]
 
 
-def check_objectives(objectives: Sequence[str], place: str, pruner: str) -> None:
+def check_objectives(objectives: Sequence[str], place: str, pruner: str, trainer: Mapping[str, Any]) -> None:
     """Check the objectives of a sweep before anything is run.
 
     Args:
         objectives: metrics of train or val, or keys of `COUNTED`.
         place: the key that names them, for the message.
         pruner: `none`, or a pruner, which compares the first objective epoch by epoch.
+        trainer: trainer options of a run.
 
     Raises:
-        UserError: An objective does not exist, may not be used, or cannot be pruned by.
+        UserError: An objective does not exist, is never measured, or cannot be used.
     """
     for name in objectives:
         if name not in COUNTED:
             check_monitored(name, place, others=tuple(COUNTED))
+            check_measured(name, place, trainer)
     if pruner != "none" and objectives[0] in COUNTED:
         raise UserError(
             f"sweep.pruner={pruner} needs an objective that is measured every epoch, such as val/loss, "

@@ -48,7 +48,8 @@ def sweep(words: Sequence[str]) -> int:
     metric: str = jobs.typical.monitor.metric
     objectives: list[str] = [*settings.objectives] if settings.objectives else [metric]
     _import_callbacks(jobs.typical)  # they register metrics of their own
-    check_objectives(objectives, "sweep.objectives" if settings.objectives else "monitor.metric", settings.pruner)
+    place = "sweep.objectives" if settings.objectives else "monitor.metric"
+    check_objectives(objectives, place, settings.pruner, jobs.typical.trainer)
     folder = sweep_directory(Path(jobs.typical.hydra.sweep.dir), option, settings, typed)
     console = table.console()
     worker = Worker(folder)

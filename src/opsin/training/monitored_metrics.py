@@ -13,7 +13,7 @@ from opsin.config.run_config import ConfigOrigin
 from opsin.config.validation import resolve_target
 from opsin.data import ImageDataModule
 from opsin.errors import UserError
-from opsin.runs.metric_registry import check_monitored, higher_is_better, mode, split_of
+from opsin.runs.metric_registry import check_measured, check_monitored, higher_is_better, mode, split_of
 
 LIGHTNING_COUNTERS = ("epoch", "step")
 """Values that Lightning's ModelCheckpoint can monitor besides metrics; both directions make sense."""
@@ -40,7 +40,7 @@ def resolve_directions(tree: Mapping[str, Any], origin: ConfigOrigin) -> dict[st
             continue
         try:
             check_monitored(name, key)
-            _check_measured(name, key, tree.get("trainer") or {})
+            check_measured(name, key, tree.get("trainer") or {})
             if _takes_mode(calls.get(path)):
                 _check_mode(name, f"{path}.mode", section.get("mode"))
                 callbacks[path.removeprefix("callbacks.")] = {**section, "mode": mode(name)}
@@ -118,17 +118,3 @@ def _check_mode(name: str, place: str, given: Any) -> None:
 def _direction(name: str) -> str:
     better = "higher" if higher_is_better(name) else "lower"
     return f"the direction follows from the metric ({name}: {better} is better)"
-
-
-def _check_measured(name: str, place: str, trainer: Mapping[str, Any]) -> None:
-    """Refuse a validation metric if the trainer options leave out every validation."""
-    if split_of(name) != "val":
-        return
-    every, epochs = trainer.get("check_val_every_n_epoch"), trainer.get("max_epochs")
-    cause = ""
-    if trainer.get("limit_val_batches") == 0:
-        cause = "trainer.limit_val_batches=0 switches validation off; raise it"
-    elif isinstance(every, int) and isinstance(epochs, int) and every > epochs:
-        cause = f"trainer.check_val_every_n_epoch={every} is above trainer.max_epochs={epochs}; lower it"
-    if cause:
-        raise UserError(f"{place}={name} is never measured: {cause}, or monitor a metric of train/")

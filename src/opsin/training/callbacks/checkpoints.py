@@ -1,6 +1,7 @@
 """The best and the last checkpoint, and the one that an interruption leaves."""
 
 import logging
+import math
 import shutil
 import signal
 import threading
@@ -13,7 +14,7 @@ from torch import Tensor
 from opsin.data import ImageDataModule
 from opsin.errors import Interrupted, UserError
 from opsin.runs.directory import RunDirectory
-from opsin.runs.metric_registry import sort_key
+from opsin.runs.metric_registry import sort_key, split_of
 from opsin.training.callbacks.base import EpochCallback, epoch_metrics
 from opsin.training.gather import collect
 
@@ -74,6 +75,13 @@ class Checkpoints(EpochCallback):
         """Take them over again: by now Lightning has set a handler that waits, in a signal, for the other processes."""
         for number in self._handlers:
             signal.signal(number, self._ask)
+        steps = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
+        first_validation = steps * (trainer.check_val_every_n_epoch or 1)
+        if split_of(self.monitor) == "val" and self.best_value is None and 0 < trainer.max_steps < first_validation:
+            raise UserError(
+                f"{self.monitor} is never measured: trainer.max_steps={trainer.max_steps} ends training before the first "
+                f"validation, at step {first_validation}. Raise max_steps, or monitor a metric of train/"
+            )
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
