@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 
 def main() -> int:
-    """Print a leaderboard with verdicts and write a page, or print one line that says what is wrong."""
+    """Print a leaderboard with paired tests and write a page, or print a one-line error."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", nargs="+", help="run directories, sweeps, or folders of runs such as outputs")
-    parser.add_argument("--metric", default="test/acc", help="metric that ranks them (%(default)s)")
+    parser.add_argument("--metric", default="test/acc", help="metric that ranks the runs (default: test/acc)")
     parser.add_argument(
-        "--out", type=Path, metavar="FILE.html", help="the page (default: comparison.html in the folder they share)"
+        "--out", type=Path, metavar="FILE.html", help="page to write (default: comparison.html in the common folder)"
     )
-    parser.add_argument("--json", action="store_true", help="print everything as JSON; a page only with --out")
+    parser.add_argument("--json", action="store_true", help="print JSON; write a page only with --out")
     arguments = parser.parse_args()
     try:
         from rich.console import Console
@@ -38,7 +38,7 @@ def main() -> int:
 
         comparison = compare(arguments.runs, arguments.metric)
         if arguments.json:
-            print(json.dumps(comparison.facts(), indent=2))
+            print(json.dumps(comparison.as_dict(), indent=2))
         else:
             console = Console()
             print_comparison(comparison, console if console.is_terminal else Console(width=160))
@@ -57,7 +57,7 @@ def main() -> int:
 
 
 def thumbnails(run: RunDirectory, split: str, positions: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """Pixels of some images of a run: torch is imported only for these."""
+    """Return the pixels of some images of a run; imports torch only when called."""
     return _part(run, split).read(positions)
 
 

@@ -63,15 +63,16 @@ def measure(composed: "RunConfig", steps: int, lowest: float, highest: float) ->
     import lightning as L
 
     from opsin.training import build
+    from opsin.training.plan import make_plan
     from opsin.training.quiet_logging import quieten
     from opsin.training.tuning import TrialSteps, range_test
 
-    plan = build.plan(composed)
+    plan = make_plan(composed)
     quieten(True)
-    L.seed_everything(plan.seed, verbose=False)
+    L.seed_everything(plan.run.seed, verbose=False)
     data = build.data(plan)
     data.setup("fit")
-    if plan["model"].beside.get("teacher"):
+    if plan.fine_tuning.teacher:
         raise UserError("model.teacher: find_lr measures the loss on labels alone; set model.teacher=null")
     trials = TrialSteps(plan, data, build.loss(plan, data), composed.run.path)
     return range_test(plan, data, trials, steps=steps, lowest=lowest, highest=highest)

@@ -18,8 +18,9 @@ def main() -> int:
     try:
         from opsin.config import compose
         from opsin.training import build
+        from opsin.training.plan import make_plan
 
-        data = build.data(build.plan(compose([f"datamodule={arguments.name}", *arguments.words])))
+        data = build.data(make_plan(compose([f"datamodule={arguments.name}", *arguments.words])))
         if arguments.shards:
             from opsin.data.shard_writer import Form, told, write_shards
             from opsin.data.shards.s3 import StorageOptions

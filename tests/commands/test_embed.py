@@ -20,6 +20,7 @@ from opsin.inference.trained_model import load_trained_model
 from opsin.runs.directory import RunDirectory
 from opsin.training import build
 from opsin.training.feature_extraction import Extractor
+from opsin.training.plan import make_plan
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -51,7 +52,7 @@ def test_a_runs_own_images_in_their_own_splits(run: str) -> None:
     assert lines[0] == "digits: 259 train, 144 val, 359 test; 64 numbers each"
     assert lines[1:] == [f"{run}/embeddings/embeddings.{kind}" for kind in ("npz", "parquet")]
     found = read(f"{run}/embeddings")
-    plan, recorded = build.plan(RunConfig.load(RunDirectory(Path(run)))), build.recorded_data(RunDirectory(Path(run)))
+    plan, recorded = make_plan(RunConfig.load(RunDirectory(Path(run)))), build.recorded_data(RunDirectory(Path(run)))
     data = build.data(plan, facts=recorded)
     assert found["embeddings"].dtype == np.float32
     assert found["classes"].tolist() == list("0123456789")

@@ -230,7 +230,7 @@ def test_a_copy_across_splits_is_found(predicted: str, monkeypatch: pytest.Monke
         ({"what": ["kernels"], "stage": "block1"}, "--stage block1: --what kernels has no choice"),
         ({"what": ["gradcam"], "stage": "blok1"}, "no stage 'blok1'"),
         ({"what": ["filters"], "ascent": {"steps": 0}}, "steps >= 1"),
-        ({"what": ["kernels"], "out": Path(__file__)}, "is a file, and no folder; set --out"),
+        ({"what": ["kernels"], "out": Path(__file__)}, "is a file, not a folder; set --out"),
         ({"what": ["filters"], "stage": "blok1"}, "no stage or layer 'blok1'"),
         ({"what": ["activations"], "images": ["nowhere.png"]}, "nowhere.png: there is no such file or folder"),
         ({"what": ["errors"], "images": [__file__]}, "name no others"),

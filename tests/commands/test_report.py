@@ -24,6 +24,7 @@ from opsin.models import mlp
 from opsin.runs.directory import RunDirectory
 from opsin.runs.predictions import read_predictions
 from opsin.training import build
+from opsin.training.plan import make_plan
 from opsin.visualization.images import shown
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,7 +38,7 @@ def run(digits_run: RunDirectory, tmp_path: Path) -> RunDirectory:
 
 
 def data_of(run: RunDirectory, **changes: Any) -> ImageDataModule:
-    data = build.data(build.plan(RunConfig.load(run)), facts=build.recorded_data(run))
+    data = build.data(make_plan(RunConfig.load(run)), facts=build.recorded_data(run))
     for name, value in changes.items():
         setattr(data, name, value)
     return data

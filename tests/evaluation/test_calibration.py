@@ -6,7 +6,13 @@ import torch
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from opsin.errors import UserError
-from opsin.evaluation.calibration import TEMPERATURES, fit_temperature, negative_log_likelihood, reliability, tempered
+from opsin.evaluation.calibration import (
+    TEMPERATURES,
+    fit_temperature,
+    negative_log_likelihood,
+    reliability,
+    temperature_scaled,
+)
 
 
 def test_error_equals_a_hand_count() -> None:
@@ -38,12 +44,12 @@ def test_a_probability_of_one_counts_in_the_last_bin() -> None:
 def test_the_temperature_that_spoilt_logits_is_found() -> None:
     generator = np.random.default_rng(0)
     honest = generator.normal(0, 2, (20_000, 5))
-    targets = (tempered(honest, 1).cumsum(1) > generator.random((20_000, 1))).argmax(1)
+    targets = (temperature_scaled(honest, 1).cumsum(1) > generator.random((20_000, 1))).argmax(1)
     sure = honest * 3
     temperature = fit_temperature(sure, targets)
     assert temperature == pytest.approx(3, rel=0.05)
-    assert reliability(tempered(sure, 1), targets).ece > 0.1
-    assert reliability(tempered(sure, temperature), targets).ece < 0.015
+    assert reliability(temperature_scaled(sure, 1), targets).ece > 0.1
+    assert reliability(temperature_scaled(sure, temperature), targets).ece < 0.015
 
 
 def test_no_temperature_nearby_is_better() -> None:
@@ -66,4 +72,4 @@ def test_what_makes_no_sense_is_refused() -> None:
     with pytest.raises(UserError, match=r"\(N, C\)"):
         fit_temperature(np.zeros((3, 2)), np.zeros(2, int))
     with pytest.raises(UserError, match="above 0"):
-        tempered(np.zeros((1, 2)), 0)
+        temperature_scaled(np.zeros((1, 2)), 0)

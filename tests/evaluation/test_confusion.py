@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from opsin.evaluation.confusion import class_table, confident_mistakes, confused_pairs, confusion_matrix
+from opsin.evaluation.confusion import class_table, confused_pairs, confusion_matrix, most_confident_errors
 from opsin.runs.predictions import Predictions
 
 
@@ -17,8 +17,8 @@ def predictions() -> Predictions:
 
 
 def test_the_surest_mistake_comes_first(predictions: Predictions) -> None:
-    assert confident_mistakes(predictions, 9).tolist() == [1, 4, 2]
-    assert confident_mistakes(predictions, 1).tolist() == [1]
+    assert most_confident_errors(predictions, 9).tolist() == [1, 4, 2]
+    assert most_confident_errors(predictions, 1).tolist() == [1]
 
 
 def test_pairs_have_a_direction(predictions: Predictions) -> None:

@@ -1,5 +1,6 @@
 """Metrics named by configs: every place, wrong names, wrong directions, and metrics that are never measured."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from opsin.commands.train import train
 from opsin.config import compose
 from opsin.errors import UserError
 from opsin.runs import metric_registry
-from opsin.training import build
+from opsin.training.plan import make_plan
 
 LIGHTNING = "lightning.pytorch.callbacks"
 PLACES = {
@@ -34,7 +35,7 @@ PLACES = {
 
 def refusal(*words: str) -> str:
     with pytest.raises(UserError) as caught:
-        build.plan(compose(words))
+        make_plan(compose(words))
     return str(caught.value)
 
 
@@ -54,7 +55,7 @@ def test_test_metrics_are_refused(place: str) -> None:
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("metric", ["val/acc", "val/ece", "val/f1_macro", "val/auroc", "train/loss"])
 def test_every_place_takes_every_metric(place: str, metric: str) -> None:
-    build.plan(compose([*PLACES[place], f"{place}={metric}"]))
+    make_plan(compose([*PLACES[place], f"{place}={metric}"]))
 
 
 @pytest.mark.parametrize(
@@ -74,7 +75,7 @@ def test_a_metric_that_is_never_measured_is_refused(place: str, words: tuple[str
 
 
 def test_training_metrics_do_not_need_validation() -> None:
-    build.plan(compose(["monitor.metric=train/loss", "trainer.limit_val_batches=0"]))
+    make_plan(compose(["monitor.metric=train/loss", "trainer.limit_val_batches=0"]))
 
 
 def test_without_training_batches_there_is_no_run() -> None:
@@ -97,8 +98,8 @@ def test_a_direction_cannot_be_set(section: str, words: tuple[str, ...]) -> None
         compose([*words, f"{section}.mode=max"])  # without a plus, which Hydra itself refuses
 
 
-def callbacks(*words: str) -> dict[str, Any]:
-    return build.plan(compose(words)).nodes["callbacks"]  # type: ignore[no-any-return]
+def callbacks(*words: str) -> Mapping[str, Any]:
+    return make_plan(compose(words)).callbacks
 
 
 @pytest.mark.parametrize("callback", ["ModelCheckpoint", "EarlyStopping"])

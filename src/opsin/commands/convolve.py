@@ -22,7 +22,8 @@ from opsin.interpretability.convolution.convolution import (
 )
 from opsin.interpretability.convolution.gabor import EXAMPLES, parse_gabor
 from opsin.interpretability.convolution.sample_images import grey, sample, sample_names
-from opsin.visualization.images import Pixels, resized, write_png
+from opsin.runs.atomic import write_atomically
+from opsin.visualization.images import Pixels, encoded, resized
 
 LARGEST_SIDE = 1024
 """Larger images are reduced to this: a kernel of three pixels shows nothing in a photograph of six thousand."""
@@ -170,7 +171,8 @@ def _worked(values: NDArray[np.float64], kernel: tuple[int, ...], stride: int, p
 
 def _written(picture: Pixels, path: Path) -> str:
     try:
-        return str(write_png(picture, path))
+        write_atomically(path, encoded(picture))
+        return str(path)
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror}; name another folder with --out") from None
 

@@ -14,7 +14,7 @@ from opsin.errors import UserError
 from opsin.inference.inputs import SPLITS, InputImages, Which, open_images
 from opsin.inference.linear_probe import HeadName, fit_head
 from opsin.inference.trained_model import TrainedModel, load_trained_model
-from opsin.runs.atomic import write_atomically
+from opsin.runs.atomic import atomic_open, write_atomically
 from opsin.training.feature_extraction import Extractor
 from opsin.training.quiet_logging import quieten
 
@@ -58,10 +58,9 @@ class Embeddings:
         files = []
         for kind in formats:
             file = folder / f"embeddings.{kind}"
-            part = file.with_name(f".{file.name}.part")
-            with part.open("wb") as stream:
+            with atomic_open(file) as stream:
                 {"npz": self._write_npz, "parquet": self._write_parquet}[kind](stream)
-            files.append(part.replace(file))
+            files.append(file)
         return files
 
     def _write_npz(self, stream: Any) -> None:
@@ -190,7 +189,8 @@ def _fit(
     (out / "head.npz").unlink(missing_ok=True)
     if coefficients := head.coefficients():
         arrays: dict[str, Any] = {**coefficients, "classes": np.array(images.classes, np.str_)}
-        np.savez(out / "head.npz", **arrays)
+        with atomic_open(out / "head.npz") as stream:
+            np.savez(stream, **arrays)
     chosen = ", ".join(f"{key}={value:g}" for key, value in head.parameters.items())
     return [
         str(out / "head.json"),

@@ -10,6 +10,7 @@ from opsin.training import build, recording
 from opsin.training.gather import collect
 from opsin.training.hardware import use_threads
 from opsin.training.module import load_network
+from opsin.training.plan import make_plan
 from opsin.training.quiet_logging import quieten
 
 
@@ -19,16 +20,16 @@ def evaluate(run: RunDirectory, split: Literal["val", "test"] = "test") -> dict[
     Returns:
         `metrics` as in `result.json`, and `per_class`.
     """
-    plan = build.plan(RunConfig.load(run))
+    plan = build.for_evaluation(make_plan(RunConfig.load(run)))
     quieten(True)
-    use_threads(plan["trainer"].arguments.get("threads", "auto"))
-    L.seed_everything(plan.seed, verbose=False)
+    use_threads(plan.trainer.threads)
+    L.seed_everything(plan.run.seed, verbose=False)
     recorded = build.recorded_data(run)
     data = build.data(plan, facts=recorded)
     build.check_same_data(data, recorded)
     loss = build.loss(plan, data)
     network, _ = build.network(plan, data, loss.num_logits, pretrained=False)
-    build.layout(plan, network)
+    build.prepare(plan, network)
     classifier = build.classifier(plan, data, network, loss, record={})
     load_network(network, run.best)
     trainer = build.evaluator(plan, run)

@@ -15,7 +15,7 @@ from opsin.data.augmentation.augmentation import Augmentation
 from opsin.data.loader.batch_loader import batch_key
 from opsin.data.source import Split
 from opsin.errors import UserError
-from opsin.evaluation.confusion import confident_mistakes
+from opsin.evaluation.confusion import most_confident_errors
 from opsin.evaluation.report.pictures import index_file, pictures_folder
 from opsin.inference.trained_model import load_trained_model
 from opsin.interpretability.attribution import gradcam
@@ -26,7 +26,8 @@ from opsin.runs.atomic import write_atomically
 from opsin.runs.directory import RunDirectory
 from opsin.runs.predictions import Predictions, read_predictions, softmax
 from opsin.training import build
-from opsin.visualization.images import Pixels, grid, overlaid, shown, write_png
+from opsin.training.plan import make_plan
+from opsin.visualization.images import Pixels, encoded, grid, overlaid, shown
 
 MISTAKES, ANSWERS = 12, 3
 SAMPLES, VIEWS = 6, 5
@@ -62,7 +63,7 @@ def illustrate_again(run: RunDirectory) -> Path:
     Raises:
         UserError: It has no checkpoint or no predictions, or its images have changed or are gone.
     """
-    plan, recorded = build.plan(RunConfig.load(run)), build.recorded_data(run)
+    plan, recorded = make_plan(RunConfig.load(run)), build.recorded_data(run)
     data = build.data(plan, facts=recorded)
     build.check_same_data(data, recorded)
     network = load_trained_model(str(run.path)).network
@@ -74,7 +75,7 @@ def illustrate_again(run: RunDirectory) -> Path:
 
 
 def _mistakes(folder: Path, data: ImageDataModule, network: Network, predictions: Predictions) -> dict[str, Any]:
-    rows = confident_mistakes(predictions, MISTAKES)
+    rows = most_confident_errors(predictions, MISTAKES)
     if not len(rows):
         return {"mistakes": [], "stage": None, "note": None}
     pixels = data.part(cast("Split", predictions.split)).read(predictions.positions[rows])
@@ -83,9 +84,9 @@ def _mistakes(folder: Path, data: ImageDataModule, network: Network, predictions
     probabilities, entries = softmax(predictions.logits[rows]), []
     for place, row in enumerate(rows.tolist()):
         name, image = f"mistake_{place + 1:02}", shown(pixels[place], SIDE)
-        write_png(image, folder / f"{name}.png")
+        write_atomically(folder / f"{name}.png", encoded(image))
         if heat is not None:
-            write_png(overlaid(image, heat[place].numpy()), folder / f"{name}_cam.png")
+            write_atomically(folder / f"{name}_cam.png", encoded(overlaid(image, heat[place].numpy())))
         best = np.argsort(-probabilities[place], kind="stable")[:ANSWERS].tolist()
         entries.append(
             {
@@ -122,7 +123,7 @@ def _augmentation(folder: Path, data: ImageDataModule) -> dict[str, Any]:
     picture = grid(
         [image for row in rows for image in row], columns=len(views) + 1 if views else len(plain), captions=captions
     )
-    write_png(picture, folder / "augmentation.png")
+    write_atomically(folder / "augmentation.png", encoded(picture))
     what = data.augmentation.describe() if isinstance(data.augmentation, Augmentation) else str(data.augmentation)
     said = f"the first of each row is plain, the others are augmented: {what}" if views else "none"
     return {"augmentation": "augmentation.png", "augmented": said}
@@ -147,7 +148,7 @@ def _kernels(folder: Path, network: Network) -> dict[str, Any]:
     except UserError:
         return {"kernels": None, "kernels_of": None}
     some: Sequence[Pixels] = kernel_pictures(weights)[:KERNELS]
-    write_png(grid(some, columns=min(16, max(8, len(some) // 4)), side=48), folder / "kernels.png")
+    write_atomically(folder / "kernels.png", encoded(grid(some, columns=min(16, max(8, len(some) // 4)), side=48)))
     more = f", the first {KERNELS} of {len(weights)}" if len(weights) > KERNELS else ""
     return {"kernels": "kernels.png", "kernels_of": f"{name}{more}"}
 

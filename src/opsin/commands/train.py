@@ -20,6 +20,7 @@ from opsin.training.gather import collect
 from opsin.training.hardware import use_threads
 from opsin.training.module import load_network
 from opsin.training.monitored_metrics import check_measurable
+from opsin.training.plan import make_plan
 from opsin.training.quiet_logging import quieten
 from opsin.training.tensorboard import TensorBoard
 from opsin.training.tuning import settle_batch_size
@@ -40,7 +41,7 @@ def train(composed: RunConfig) -> float:
         UserError: something that a person can put right, such as a key, a path or a missing download.
         Interrupted: a signal asked to stop; all is saved to go on.
     """
-    plan = build.plan(composed)
+    plan = make_plan(composed)
     run, writes = composed.run, not is_spawned()
     recorded = run.read_result().get("data") if composed.resumes else None
     with (
@@ -54,9 +55,8 @@ def train(composed: RunConfig) -> float:
             predictions_file(run, "test").unlink(missing_ok=True)  # of an earlier end of a run that goes on
             processes.tell(composed.resumes)
         quieten(writes)
-        chosen = plan["trainer"].arguments
-        use_threads(chosen.get("threads", "auto"), chosen.get("devices", 1))
-        L.seed_everything(plan.seed, verbose=False)
+        use_threads(plan.trainer.threads, plan.trainer.devices)
+        L.seed_everything(plan.run.seed, verbose=False)
 
         data = build.data(plan, facts=recorded)
         data.setup("fit")
@@ -70,7 +70,7 @@ def train(composed: RunConfig) -> float:
         network, loaded = build.network(plan, data, loss.num_logits, pretrained=checkpoint is None)
         if checkpoint:
             load_network(network, checkpoint)  # what is cached is what is gone on with
-        layout = build.layout(plan, network)
+        channels_last = build.prepare(plan, network)
         unfreezing = FreezingCallback(build.timeline(plan, network))
         record |= recording.provenance(composed, data, network)
         record["weights"] = record.get("weights", "random") if checkpoint else str(loaded or "random")
@@ -78,9 +78,9 @@ def train(composed: RunConfig) -> float:
         trainer = build.trainer(plan, run, step, unfreezing)
         processes.launch_for(trainer)
         distillation = teacher.distillation(plan, data, network, trainer)
-        feature_cache = plan["feature_cache"].build().serve(data, network, unfreezing.never_trained, trainer)
+        feature_cache = plan.feature_cache.serve(data, network, unfreezing.never_trained, trainer)
         classifier = build.classifier(plan, data, network, loss, {"data": data.facts()}, distillation)
-        record["settings"] = recording.settings(plan, trainer, layout, data, feature_cache, distillation)
+        record["settings"] = recording.settings(plan, trainer, channels_last, data, feature_cache, distillation)
         record |= {"batch_size_auto": found.facts()} if found else {}
         summary = summarise(network, (data.channels, *data.image_size))
         if writes:
@@ -95,7 +95,7 @@ def train(composed: RunConfig) -> float:
         clock.enter("test")
         load_network(network, run.best)
         unfreezing.verify_tested(network)
-        if plan.test:
+        if plan.run.test:
             trainer.test(classifier, data, verbose=False)
 
         predictions = collect(outputs, data, "test") if (outputs := classifier.outputs["test"]) else None
@@ -108,7 +108,7 @@ def train(composed: RunConfig) -> float:
             if isinstance(logger, TensorBoard):
                 logger.log_outcome(recording.hyperparameters(composed), record["metrics"], trainer.global_step)
     if writes:
-        if plan.report:
+        if plan.run.report:
             report(run, data, network, predictions)
         log.info(recording.closing_words(record, run))
     assert checkpoints.best_value is not None

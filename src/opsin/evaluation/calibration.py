@@ -103,7 +103,7 @@ def fit_temperature(logits: Floats, targets: Integers) -> float:
     return float(np.exp(found.x))
 
 
-def tempered(logits: Floats, temperature: float) -> NDArray[np.float64]:
+def temperature_scaled(logits: Floats, temperature: float) -> NDArray[np.float64]:
     """Probabilities `(N, C)` of logits `(N, C)` at a temperature; 1 leaves them as they are.
 
     Raises:

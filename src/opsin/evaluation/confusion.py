@@ -52,7 +52,7 @@ def confusion_matrix(predictions: Predictions) -> NDArray[np.int64]:
     return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
 
 
-def confident_mistakes(predictions: Predictions, count: int) -> NDArray[np.int64]:
+def most_confident_errors(predictions: Predictions, count: int) -> NDArray[np.int64]:
     """The images that are told wrongly with the most confidence, worst first.
 
     Returns:

@@ -11,7 +11,7 @@ Floats = NDArray[np.floating]
 Integers = NDArray[np.integer]
 
 
-class Doubts(NamedTuple):
+class LabelIssues(NamedTuple):
     """Images whose labels are in doubt, the most doubtful first.
 
     Attributes:
@@ -26,7 +26,7 @@ class Doubts(NamedTuple):
     suggested: NDArray[np.int64]
 
 
-def doubtful_labels(probabilities: Floats, targets: Integers) -> Doubts:
+def find_label_issues(probabilities: Floats, targets: Integers) -> LabelIssues:
     """Find labels that are likely wrong, by confident learning.
 
     A class is confidently present where its probability reaches the mean of that class over the images that carry its
@@ -35,7 +35,7 @@ def doubtful_labels(probabilities: Floats, targets: Integers) -> Doubts:
 
     Args:
         probabilities: `(N, C)`, of a network that has not learned from these images: on val or test, or by
-            `out_of_fold`. Of images that it has learned from it repeats the labels, wrong ones too.
+            `out_of_fold_probabilities`. Of images that it has learned from it repeats the labels, wrong ones too.
         targets: Labels as given `(N,)`.
 
     Raises:
@@ -58,10 +58,12 @@ def doubtful_labels(probabilities: Floats, targets: Integers) -> Doubts:
     others[np.arange(len(doubtful)), targets[doubtful]] = -1
     margins = given[doubtful] - others.max(axis=1)
     order = np.argsort(margins, kind="stable")
-    return Doubts(doubtful[order], margins[order], present[doubtful[order]].argmax(axis=1))
+    return LabelIssues(doubtful[order], margins[order], present[doubtful[order]].argmax(axis=1))
 
 
-def out_of_fold(embeddings: Floats, targets: Integers, *, folds: int = 5, seed: int = 0) -> NDArray[np.float64]:
+def out_of_fold_probabilities(
+    embeddings: Floats, targets: Integers, *, folds: int = 5, seed: int = 0
+) -> NDArray[np.float64]:
     """Probabilities of images by a logistic regression that has not learned from them: so train labels can be doubted.
 
     Args:

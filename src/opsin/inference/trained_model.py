@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from opsin.config import RunConfig
-from opsin.config.validation import resolve_target
 from opsin.data.cache.feature_store import FeaturePart
 from opsin.data.cache.image_store import Indices, Store, decode_again, store_key
 from opsin.data.decode import decode_image
@@ -24,7 +23,9 @@ from opsin.models import Network, load_weights
 from opsin.models.weights import KINDS, UnreachableError, known_weights
 from opsin.runs.directory import RunDirectory, find_runs
 from opsin.training import build
+from opsin.training.constructors import NETWORKS
 from opsin.training.feature_extraction import Extractor, extract
+from opsin.training.plan import make_plan
 
 NAMED = sorted(set(KINDS["imagenet"]) - {"timm"})
 """The networks whose name alone says which ImageNet weights are meant."""
@@ -162,7 +163,7 @@ def load_trained_model(name: str, image_size: int | None = None, place: str = ""
             f"weights{hint} Such networks are {', '.join(NAMED)}.{newest}"
         )
     size = (image_size, image_size) if image_size else weights.size
-    network = resolve_target(f"opsin.models.{name}")(num_logits=1, image_size=size)
+    network = NETWORKS.resolve(f"opsin.models.{name}")(num_logits=1, image_size=size)
     try:
         load_weights(network, "imagenet")
     except UserError as error:
@@ -176,12 +177,12 @@ def load_trained_model(name: str, image_size: int | None = None, place: str = ""
 
 
 def _of_run(run: RunDirectory, image_size: int | None) -> TrainedModel:
-    plan, recorded = build.plan(RunConfig.load(run)), build.recorded_data(run)
+    plan, recorded = make_plan(RunConfig.load(run)), build.recorded_data(run)
     if not run.best.is_file():
         raise UserError(f"{run.path} has not come to the end of its first epoch: python train.py resume={run.path}")
     size = (image_size, image_size) if image_size else tuple(recorded["image_size"])
-    loss = plan["loss"].build(class_counts=recorded["class_counts"]["train"])
-    network = plan["model"].build(num_logits=loss.num_logits, in_channels=recorded["channels"], image_size=size)
+    loss = plan.loss.build(class_counts=recorded["class_counts"]["train"])
+    network = plan.model.build(num_logits=loss.num_logits, in_channels=recorded["channels"], image_size=size)
     loaded = load_weights(network, str(run.path))
     return TrainedModel(
         str(run.path),

@@ -1,17 +1,18 @@
 """The story of a sweep: what varies, who works on what, and what is left in the end."""
 
 import contextlib
+import inspect
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from filelock import FileLock
 from omegaconf import DictConfig, OmegaConf
-from pydantic import BaseModel
 from rich.console import Console
 
 from opsin.config import CONFIGS, ConfigOrigin, compose_raw, is_of_a_sweep
-from opsin.config.validation import ALLOWED_TARGETS, Node, Section, check, resolve_target
+from opsin.config.targets import Constructors, Target
+from opsin.config.validation import SectionSchema, check
 from opsin.errors import Interrupted, UserError
 from opsin.sweeps import best_run, table
 from opsin.sweeps.jobs import Jobs, of_winner
@@ -24,8 +25,13 @@ from opsin.sweeps.sweep_directory import sweep_directory
 from opsin.sweeps.trials import Trials
 from opsin.sweeps.workers import Worker
 
-SECTIONS = {"sweep": Section(call=Sweep), "launcher": Section()}
-"""The parts of a config that `is_of_a_sweep` tells from those of its runs."""
+LAUNCHERS = Constructors({"opsin.sweeps.launchers": inspect.isclass}, own=inspect.isclass)
+
+SCHEMA = {
+    "sweep": SectionSchema({"settings": Sweep}),
+    "launcher": SectionSchema(target="launcher", constructors=LAUNCHERS),
+}
+"""The sections of a config that are about a multirun and not about its runs."""
 
 
 def sweep(words: Sequence[str]) -> int:
@@ -47,7 +53,7 @@ def sweep(words: Sequence[str]) -> int:
     jobs = Jobs(space)
     metric: str = jobs.typical.monitor.metric
     objectives: list[str] = [*settings.objectives] if settings.objectives else [metric]
-    _import_callbacks(jobs.typical)  # they register metrics of their own
+    _import_callbacks(jobs.typical)
     place = "sweep.objectives" if settings.objectives else "monitor.metric"
     check_objectives(objectives, place, settings.pruner, jobs.typical.trainer)
     folder = sweep_directory(Path(jobs.typical.hydra.sweep.dir), option, settings, typed)
@@ -56,7 +62,7 @@ def sweep(words: Sequence[str]) -> int:
     try:
         seed: int = jobs.typical.seed
         trials = Trials(folder, space, settings, directions(objectives), seed, jobs.parts, worker)
-        launcher: Launcher = engine.build()
+        launcher = engine.build()
         done = trials.ended()
         _announce(console, folder, trials, done, launcher, worker.others())
         with table.ProgressTable(console, space, metric, trials.total, done, launcher.slots) as board:
@@ -94,27 +100,22 @@ def sweep(words: Sequence[str]) -> int:
 
 
 def _import_callbacks(config: DictConfig) -> None:
-    """Import the modules of a user's own callbacks, which register the metrics that they log."""
+    """Import the user's own callbacks: their modules register the metrics that they log."""
+    own = Constructors({}, own=inspect.isclass)
     callbacks = OmegaConf.to_container(config.callbacks) or {}
     assert isinstance(callbacks, dict)
     for section in callbacks.values():
-        target = str((section or {}).get("_target_", ""))
-        if not target.startswith(ALLOWED_TARGETS):
-            with contextlib.suppress(UserError):  # the runs report a target that is not allowed
-                resolve_target(target)
+        with contextlib.suppress(UserError):  # the runs report a target that is not accepted
+            own.resolve((section or {}).get("_target_"))
 
 
-class _NoMore(BaseModel):
-    """There are no keys beside the sections."""
-
-
-def _checked(words: Sequence[str]) -> tuple[Sweep, Node, str]:
+def _checked(words: Sequence[str]) -> tuple[Sweep, Target[Launcher], str]:
     """The settings of the sweep, the engine, not yet started, and which file of `configs/sweep` was chosen."""
     config = compose_raw(words)
-    tree = {key: OmegaConf.to_container(config[key], resolve=True) for key in SECTIONS}
-    choices = {key: value for key, value in config.hydra.runtime.choices.items() if key in SECTIONS}
-    nodes, _ = check(tree, SECTIONS, _NoMore, ConfigOrigin(CONFIGS, choices, list(words)))
-    return nodes["sweep"].build(), nodes["launcher"], choices["sweep"]
+    tree = {key: OmegaConf.to_container(config[key], resolve=True) for key in SCHEMA}
+    choices = {key: value for key, value in config.hydra.runtime.choices.items() if key in SCHEMA}
+    fields = check(tree, SCHEMA, ConfigOrigin(CONFIGS, choices, list(words)))
+    return fields["settings"], fields["launcher"], choices["sweep"]
 
 
 def run_all(launcher: Launcher, jobs: Sequence[Job], stop: Stop) -> None:

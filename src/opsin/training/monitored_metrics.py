@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from opsin.config.run_config import ConfigOrigin
-from opsin.config.validation import resolve_target
 from opsin.data import ImageDataModule
 from opsin.errors import UserError
 from opsin.runs.metric_registry import check_measured, check_monitored, higher_is_better, mode, split_of
+from opsin.training.constructors import CALLBACKS
 
 LIGHTNING_COUNTERS = ("epoch", "step")
 """Values that Lightning's ModelCheckpoint can monitor besides metrics; both directions make sense."""
@@ -100,7 +100,7 @@ def _callbacks(tree: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
 
 def _target(section: Mapping[str, Any]) -> Callable[..., Any] | None:
     with contextlib.suppress(UserError):  # the validation reports a target that is not allowed
-        return resolve_target(section.get("_target_"))
+        return CALLBACKS.resolve(section.get("_target_"))
     return None
 
 

@@ -17,15 +17,15 @@ from opsin.config import RunConfig
 from opsin.data import ImageDataModule
 from opsin.models import Network
 from opsin.models.fine_tuning import FreezeSchedule
+from opsin.runs.atomic import write_atomically
 from opsin.runs.directory import RunDirectory
 from opsin.runs.metric_registry import custom_metrics
-from opsin.training.build import Plan
 from opsin.training.callbacks import Checkpoints, EarlyStopping, Pruning, Throughput
 from opsin.training.callbacks.base import is_metric
 from opsin.training.distillation import Distillation
-from opsin.training.hardware import Layout
 from opsin.training.metrics import per_class
 from opsin.training.module import Classifier
+from opsin.training.plan import RunPlan
 from opsin.training.tensorboard import Value
 
 log = logging.getLogger(__name__)
@@ -115,22 +115,22 @@ def _flat(tree: Mapping[str, Any], above: str = "") -> dict[str, Value]:
 
 
 def settings(
-    plan: Plan,
+    plan: RunPlan,
     trainer: L.Trainer,
-    layout: Layout,
+    channels_last: bool,
     data: ImageDataModule,
     feature_cache: str,
     distillation: Distillation | None,
 ) -> dict[str, Any]:
     """What every `auto` became, and the other settings that decide about speed."""
-    taught = {"teacher": f"{plan['model'].beside['teacher']} ({distillation.weights})"} if distillation else {}
+    taught = {"teacher": f"{plan.fine_tuning.teacher} ({distillation.weights})"} if distillation else {}
     return {
         "accelerator": trainer.strategy.root_device.type,
         "devices": trainer.world_size,
         "precision": str(trainer.precision),
-        "channels_last": layout.channels_last,
-        "compile": layout.compile,
-        "deterministic": plan["trainer"].arguments.get("deterministic", "off"),
+        "channels_last": channels_last,
+        "compile": plan.trainer.compile,
+        "deterministic": plan.trainer.deterministic,
         "threads": torch.get_num_threads(),
         "batch_size": data.batch_size,
         "max_epochs": trainer.max_epochs,
@@ -203,7 +203,7 @@ def announce(record: Mapping[str, Any], table: str, run: RunDirectory, resume_st
         reports = ", ".join(data["bad_image_reports"])
         lines.insert(1, f"           {data['bad_images']} images cannot be read and are left out: {reports}")
     log.info("%s\n%s", "\n".join(lines), table)
-    (run.path / "model.txt").write_text(table + "\n", encoding="utf-8")
+    write_atomically(run.path / "model.txt", table + "\n")
 
 
 def closing_words(record: Mapping[str, Any], run: RunDirectory) -> str:

@@ -21,10 +21,16 @@ from opsin.evaluation.report.result_summary import verdict
 from opsin.evaluation.report.sections import calibration
 from opsin.runs.directory import RunDirectory
 from opsin.runs.predictions import predictions_file, read_predictions
-from opsin.visualization import images
 from opsin.visualization.formatting import percent
+from opsin.visualization.images import encoded
 
 HTML = "{http://www.w3.org/1999/xhtml}"
+
+
+def write_png(image: Any, path: Path) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(encoded(image))
+    return path
 
 
 def read(page: Path) -> Any:
@@ -159,7 +165,7 @@ def test_nothing_that_a_person_named_becomes_markup(write) -> None:
     run = write("failed", (evil, "dog"), error=evil, choices={"model": evil}, weights=evil, commit=evil)
     run.overrides.write_text(f"overrides: ['{evil.replace(chr(39), '')}']\n")
     run.config.write_text(f"# {evil}\nseed: 1\n")
-    images.write_png(np.zeros((4, 4, 3), np.uint8), run.path / "pictures" / "a.png")
+    write_png(np.zeros((4, 4, 3), np.uint8), run.path / "pictures" / "a.png")
     entry = {"image": "a.png", "cam": None, "path": evil, "true": evil, "answers": [[evil, 0.9]]}
     index = {"split": "test", "mistakes": [entry], "stage": evil, "note": evil, "augmentation": None}
     index_file(run).write_text(json.dumps({**index, "augmented": evil, "kernels": None, "kernels_of": evil}))
@@ -170,9 +176,9 @@ def test_nothing_that_a_person_named_becomes_markup(write) -> None:
 
 def test_pictures_are_carried_in_the_page_and_the_index_leads_nowhere_else(write, tmp_path: Path) -> None:
     run = write()
-    secret = images.write_png(np.zeros((9, 9, 3), np.uint8), tmp_path / "secret.png")
+    secret = write_png(np.zeros((9, 9, 3), np.uint8), tmp_path / "secret.png")
     photograph = np.random.default_rng(0).integers(0, 256, (128, 128, 3), np.uint8)
-    images.write_png(photograph, run.path / "pictures" / "photo.png")
+    write_png(photograph, run.path / "pictures" / "photo.png")
     entries = [
         {"image": name, "cam": None, "path": "p", "true": "cat", "answers": [["dog", 0.9], ["cat", 0.1]]}
         for name in ("photo.png", str(secret), "../../secret.png", "gone.png")

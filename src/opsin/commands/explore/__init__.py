@@ -1,1 +1,1 @@
-"""The explorer: a page on loopback to play with convolutions, and with the networks of runs."""
+"""The explorer: a page on loopback to play with convolutions, and with the models of runs."""

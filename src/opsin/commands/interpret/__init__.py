@@ -15,7 +15,7 @@ from opsin.interpretability.attribution import METHODS
 from opsin.runs.atomic import check_writable, write_atomically
 from opsin.runs.directory import RunDirectory
 from opsin.training.quiet_logging import quieten
-from opsin.visualization.images import write_png
+from opsin.visualization.images import encoded
 
 KINDS: tuple[str, ...] = ("kernels", "activations", "filters", *METHODS, "errors")
 """What `--what` takes."""
@@ -92,7 +92,8 @@ def _kept(finding: Finding, folder: Path) -> list[str]:
     """The files of a finding, written."""
     assert finding.picture is not None
     try:
-        files = [write_png(finding.picture, folder / f"{finding.name}.png")]
+        files = [folder / f"{finding.name}.png"]
+        write_atomically(files[0], encoded(finding.picture))
         if finding.rows:
             files.append(_write_csv(finding.rows, folder / f"{finding.name}.csv"))
     except OSError as error:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from opsin.evaluation.calibration import fit_temperature, negative_log_likelihood, reliability, tempered
+from opsin.evaluation.calibration import fit_temperature, negative_log_likelihood, reliability, temperature_scaled
 from opsin.evaluation.confusion import class_table, confused_pairs, confusion_matrix
 from opsin.runs.predictions import Predictions
 from opsin.visualization.charts import Bar, horizontal_bars, reliability_bars
@@ -60,7 +60,7 @@ def calibration(predictions: Mapping[str, Predictions]) -> Calibration:
     for value, title in ((1.0, "as it is"), (temperature, f"at temperature {temperature or 0:.2f}")):
         if value is None:
             continue
-        bins = reliability(tempered(judged.logits, value), judged.targets)
+        bins = reliability(temperature_scaled(judged.logits, value), judged.targets)
         ece.append(bins.ece)
         nll.append(negative_log_likelihood(judged.logits / value, judged.targets))
         charts.append(

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from opsin.data import ImageDataModule
 from opsin.errors import Interrupted, UserError
+from opsin.runs.atomic import atomic_path
 from opsin.runs.directory import RunDirectory
 from opsin.runs.metric_registry import sort_key, split_of
 from opsin.training.callbacks.base import EpochCallback, epoch_metrics
@@ -79,8 +80,8 @@ class Checkpoints(EpochCallback):
         first_validation = steps * (trainer.check_val_every_n_epoch or 1)
         if split_of(self.monitor) == "val" and self.best_value is None and 0 < trainer.max_steps < first_validation:
             raise UserError(
-                f"{self.monitor} is never measured: trainer.max_steps={trainer.max_steps} ends training before the first "
-                f"validation, at step {first_validation}. Raise max_steps, or monitor a metric of train/"
+                f"{self.monitor} is never measured: trainer.max_steps={trainer.max_steps} ends training before the "
+                f"first validation, at step {first_validation}. Raise max_steps, or monitor a metric of train/"
             )
 
     def on_train_batch_end(
@@ -147,13 +148,11 @@ class Checkpoints(EpochCallback):
     def _let_last_be_best(self, trainer: L.Trainer) -> None:
         """Give the file of the best epoch, just written, its second name: files are replaced, and never changed."""
         if trainer.is_global_zero:
-            part = self.last_path.with_name(f".{self.last_path.name}.part")
-            part.unlink(missing_ok=True)
-            try:
-                part.hardlink_to(self.best_path)
-            except OSError:  # not every filesystem has hard links
-                shutil.copyfile(self.best_path, part)
-            part.replace(self.last_path)
+            with atomic_path(self.last_path) as temporary:
+                try:
+                    temporary.hardlink_to(self.best_path)
+                except OSError:  # not every filesystem has hard links
+                    shutil.copyfile(self.best_path, temporary)
         trainer.strategy.barrier()
 
     def _ask(self, number: int, frame: FrameType | None) -> None:

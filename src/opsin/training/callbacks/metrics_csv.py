@@ -4,6 +4,7 @@ import csv
 
 import lightning as L
 
+from opsin.runs.atomic import atomic_open
 from opsin.runs.directory import RunDirectory
 from opsin.training.callbacks.base import EpochCallback, epoch_metrics
 
@@ -37,9 +38,7 @@ class MetricsCSV(EpochCallback):
         row = {"epoch": str(trainer.current_epoch + 1), "step": str(trainer.global_step)}
         self.rows.append(row | {name: repr(values[name]) for name in sorted(values)})
         names = list(dict.fromkeys(name for row in self.rows for name in row))
-        part = self.file.with_name(f".{self.file.name}.part")
-        with part.open("w", newline="", encoding="utf-8") as file:
+        with atomic_open(self.file, "w", newline="") as file:
             writer = csv.DictWriter(file, names)
             writer.writeheader()
             writer.writerows(self.rows)
-        part.replace(self.file)
