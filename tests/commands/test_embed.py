@@ -2,9 +2,7 @@
 
 import json
 import re
-import runpy
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from opsin.commands.embed import embed
+from opsin.commands.embed import embed, main
 from opsin.config import RunConfig
 from opsin.errors import UserError
 from opsin.inference.trained_model import load_trained_model
@@ -172,25 +170,16 @@ def test_what_cannot_be_is_refused(run: str, name: str, words: tuple[str, ...], 
 
 
 def test_the_size_of_an_image_is_at_least_one_pixel(run: str) -> None:
-    with pytest.raises(UserError, match="--image-size 0"):
+    with pytest.raises(UserError, match="--image-size must be at least 1, got 0"):
         embed(run, image_size=0)
 
 
-def test_the_command_line(
-    run: str, in_tmp: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def script(*words: str) -> int:
-        monkeypatch.setattr(sys, "argv", ["embed.py", *words])
-        with pytest.raises(SystemExit) as end:
-            runpy.run_path(str(ROOT / "scripts" / "embed.py"), run_name="__main__")
-        assert isinstance(end.value.code, int)
-        return end.value.code
-
-    assert script(run, "--split", "val", f"data_dir={in_tmp}", "--format", "npz") == 0
+def test_the_command_line(run: str, in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([run, "--split", "val", f"data_dir={in_tmp}", "--format", "npz"]) == 0
     printed = capsys.readouterr()
     assert printed.out == f"digits: 144 val; 64 numbers each\n{run}/embeddings/embeddings.npz\n"
     assert printed.err == ""
-    assert script("resnet81") == 1
+    assert main(["resnet81"]) == 1
     assert "did you mean resnet18?" in capsys.readouterr().err
 
 

@@ -96,7 +96,7 @@ def test_a_report_that_fails_does_not_fail_the_run(start, monkeypatch, caplog: p
     def full(*_: Any) -> None:
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("opsin.commands.report.illustrate", full)
+    monkeypatch.setattr("opsin.commands.report_images.make_images", full)
     run = start("model=mlp", *QUICK, "trainer.max_epochs=1")
     assert run.read_result()["status"] == "finished"
     assert "No space left on device" in caplog.text

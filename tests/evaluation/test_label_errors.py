@@ -1,4 +1,4 @@
-"""Labels in doubt: a hand count, planted mistakes, and the reason for probabilities out of sample."""
+"""Label errors: an example by hand, injected errors, and out-of-sample probabilities."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from opsin.errors import UserError
 from opsin.evaluation.label_errors import find_label_issues, out_of_fold_probabilities
 
 
-def test_doubts_equal_a_hand_count() -> None:
+def test_label_issues_equal_an_example_by_hand() -> None:
     first = np.array([0.9, 0.6, 0.3, 0.8, 0.2, 0.4, 0.1])
     targets = np.array([0, 0, 0, 1, 1, 1, 1])
     # Thresholds: class 0 (0.9 + 0.6 + 0.3) / 3 = 0.6; class 1 (0.2 + 0.8 + 0.6 + 0.9) / 4 = 0.625.
@@ -19,11 +19,11 @@ def test_doubts_equal_a_hand_count() -> None:
     assert suggested.tolist() == [0, 1]
 
 
-def test_a_shy_class_is_judged_by_its_own_measure() -> None:
-    # The network never gives class 2 more than 0.4, and its images are in doubt only where they get less than usual.
+def test_the_threshold_is_per_class() -> None:
+    # The network never gives class 2 more than 0.4; its labels are suspicious only below its usual probability.
     probabilities = np.array([[0.9, 0.05, 0.05], [0.1, 0.8, 0.1], [0.45, 0.15, 0.4], [0.3, 0.3, 0.4], [0.5, 0.1, 0.4]])
     targets = np.array([0, 1, 2, 2, 0])
-    # Thresholds 0.7, 0.8, 0.4: row 4, labelled 0 with 0.5, is confidently 2 although 0 is likelier.
+    # Thresholds 0.7, 0.8, 0.4: row 4, labeled 0 with 0.5, is confidently 2 although 0 is more probable.
     positions, scores, suggested = find_label_issues(probabilities, targets)
     assert positions.tolist() == [4]
     assert scores == pytest.approx([0.1])
@@ -38,7 +38,7 @@ def test_a_class_without_images_is_never_suggested(missing: int) -> None:
     assert not np.isin(probabilities[find_label_issues(probabilities, targets).positions].argmax(1), [missing]).any()
 
 
-def test_planted_mistakes_are_found_out_of_fold() -> None:
+def test_injected_errors_are_found_out_of_fold() -> None:
     digits = load_digits()
     generator = np.random.default_rng(0)
     flipped = generator.choice(len(digits.target), 60, replace=False)
@@ -54,7 +54,7 @@ def test_planted_mistakes_are_found_out_of_fold() -> None:
     assert (np.diff(scores) >= 0).all()
 
 
-def test_folds_are_by_class_and_repeatable() -> None:
+def test_folds_are_stratified_and_repeatable() -> None:
     generator = np.random.default_rng(0)
     targets = np.array([0] * 20 + [3] * 20)
     rows = generator.normal(size=(40, 4)) + targets[:, None]
@@ -67,6 +67,6 @@ def test_folds_are_by_class_and_repeatable() -> None:
         out_of_fold_probabilities(rows[:23], targets[:23])
 
 
-def test_shapes_must_fit() -> None:
+def test_shapes_must_match() -> None:
     with pytest.raises(UserError, match=r"\(N, C\)"):
         find_label_issues(np.zeros((3, 2)), np.zeros(4, int))

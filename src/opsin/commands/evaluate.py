@@ -1,25 +1,45 @@
-"""Measure the best checkpoint of a finished run again."""
+"""Evaluate the best checkpoint of a finished run again: python scripts/evaluate.py outputs/latest."""
 
+import argparse
+import json
 from typing import Any, Literal
 
-import lightning as L
-
-from opsin.config import RunConfig
+from opsin.commands.command_line import command
 from opsin.runs.directory import RunDirectory
-from opsin.training import build, recording
-from opsin.training.gather import collect
-from opsin.training.hardware import use_threads
-from opsin.training.module import load_network
-from opsin.training.plan import make_plan
-from opsin.training.quiet_logging import quieten
+
+
+@command
+def main(arguments: list[str] | None = None) -> int:
+    """Print the metrics of the best checkpoint."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", help="a run directory, such as outputs/latest")
+    parser.add_argument("--split", choices=("test", "val"), default="test")
+    parser.add_argument("--json", action="store_true", help="print everything, also per class, as JSON")
+    options = parser.parse_intermixed_args(arguments)
+    found = evaluate(RunDirectory.of(options.run), options.split)
+    if options.json:
+        print(json.dumps(found, indent=2))
+    else:
+        print("\n".join(f"{name:16} {value:.6f}" for name, value in sorted(found["metrics"].items())))
+    return 0
 
 
 def evaluate(run: RunDirectory, split: Literal["val", "test"] = "test") -> dict[str, Any]:
-    """Measure the best checkpoint of a run again, from its directory alone, and keep its predictions there.
+    """Evaluate the best checkpoint of a run, given its directory, and write the predictions there.
 
     Returns:
         `metrics` as in `result.json`, and `per_class`.
     """
+    import lightning as L
+
+    from opsin.config import RunConfig
+    from opsin.training import build, recording
+    from opsin.training.gather import collect
+    from opsin.training.hardware import use_threads
+    from opsin.training.module import load_network
+    from opsin.training.plan import make_plan
+    from opsin.training.quiet_logging import quieten
+
     plan = build.for_evaluation(make_plan(RunConfig.load(run)))
     quieten(True)
     use_threads(plan.trainer.threads)

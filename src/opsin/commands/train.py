@@ -118,11 +118,11 @@ def train(composed: RunConfig) -> float:
 def report(run: RunDirectory, data: ImageDataModule, network: Network, predictions: Predictions | None) -> None:
     """Write `report.html` and its pictures; the run is finished, and does not fail for want of them."""
     # Imported here: captum and what comes with it are a second that the start of a run is spared.
-    from opsin.commands.report import illustrate
+    from opsin.commands.report_images import make_images
     from opsin.evaluation.report.page import write_report
 
     try:
-        illustrate(run, data, network, predictions or read_predictions(run, "val"))
+        make_images(run, data, network, predictions or read_predictions(run, "val"))
         write_report(run)
     except Exception as error:
         log.warning("there is no report (%s); python scripts/report.py %s tries again", error, run.path)

@@ -42,7 +42,7 @@ class Metric:
 _BUILT_IN = (
     Metric("loss", "loss", higher_is_better=False, logarithmic=True),
     Metric("acc", "accuracy", higher_is_better=True, percent=True),
-    Metric("f1_macro", "F1, mean of the classes", higher_is_better=True, percent=True),
+    Metric("f1_macro", "F1 (macro)", higher_is_better=True, percent=True),
     Metric("auroc", "area under the ROC curve", higher_is_better=True),
     Metric("ece", "calibration error", higher_is_better=False, percent=True),
     Metric("parameters", "parameters", higher_is_better=False, splits=()),

@@ -1,4 +1,3 @@
-import importlib.util
 import io
 import json
 import shutil
@@ -14,6 +13,7 @@ from made_runs import made_run
 from numpy.typing import NDArray
 from rich.console import Console
 
+from opsin.commands.compare import main
 from opsin.errors import UserError
 from opsin.evaluation.comparison.comparison import compare, curve, flips
 from opsin.evaluation.comparison.console import print_comparison
@@ -169,7 +169,7 @@ def test_the_command_compares_without_torch(two: Path) -> None:
 
 
 def test_a_mistake_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert command(str(tmp_path / "nowhere")) == 1
+    assert main([str(tmp_path / "nowhere")]) == 1
     assert capsys.readouterr().err.count("\n") == 1
 
 
@@ -186,7 +186,7 @@ def test_the_page_shows_the_images_whose_predictions_flip(
     logits = kept.logits.copy()
     logits[flipped] = np.roll(logits[flipped], 1, axis=1)
     Predictions("test", kept.classes, logits, kept.targets, kept.positions, kept.paths, kept.images).write(other)
-    assert command(str(digits_run.path), str(other.path), "--out", str(tmp_path / "c.html")) == 0
+    assert main([str(digits_run.path), str(other.path), "--out", str(tmp_path / "c.html")]) == 0
     assert "Only A classifies 2 images correctly, only B 0 images" in " ".join(capsys.readouterr().out.split())
     page = html5lib.parse((tmp_path / "c.html").read_text(), namespaceHTMLElements=False)
     assert len(page.findall(".//img")) == 2
@@ -199,17 +199,3 @@ def test_a_page_that_cannot_be_written_is_an_error(two: Path) -> None:
         write_comparison(compare([two]), two)
     with pytest.raises(UserError, match="cannot write"):
         write_comparison(compare([two]), two / "a" / "config.yaml" / "c.html")
-
-
-def command(*words: str) -> int:
-    spec = importlib.util.spec_from_file_location("compare", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    before, sys.argv = sys.argv, ["compare.py", *words]
-    try:
-        code: int = module.main()
-        return code
-    finally:
-        sys.argv = before

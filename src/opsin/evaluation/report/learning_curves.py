@@ -1,4 +1,4 @@
-"""The table of epochs as charts: one for each metric, train and val in one, the best epoch marked."""
+"""Learning curves: one chart per metric with train and val, and the best epoch marked."""
 
 import csv
 import math
@@ -23,7 +23,7 @@ from opsin.visualization.formatting import number, percent
 Row = Mapping[str, float | None]
 
 LOG_FROM = 20
-"""Ratio of the largest to the smallest loss from which the axis is logarithmic."""
+"""The axis of the loss is logarithmic if the ratio of its largest and smallest value is above this."""
 
 
 def read_epochs(run: RunDirectory) -> list[Row]:
@@ -36,7 +36,7 @@ def read_epochs(run: RunDirectory) -> list[Row]:
 
 
 def best_epoch(rows: Sequence[Row], result: Mapping[str, Any], metric: str | None) -> int | None:
-    """The epoch of the best checkpoint: as recorded, or found by the monitored metric while a run has not ended."""
+    """Return the epoch of the best checkpoint, as recorded, or by the monitored metric if the run has not ended."""
     if result.get("best_epoch"):
         return int(result["best_epoch"])
     if metric is None or metric_row(metric) is None:
@@ -45,8 +45,8 @@ def best_epoch(rows: Sequence[Row], result: Mapping[str, Any], metric: str | Non
     return None if epoch is None or math.isinf(best) else int(epoch)
 
 
-def curves(rows: Sequence[Row], best: int | None) -> Markup:
-    """All metrics over the epochs."""
+def learning_curves(rows: Sequence[Row], best: int | None) -> Markup:
+    """Return charts of all metrics by epoch."""
     names = list(dict.fromkeys(name.split("/", 1)[1] for row in rows for name in row if "/" in name))
     order = [name.split("/", 1)[1] for name in metric_names()]
     names.sort(key=lambda name: order.index(name) if name in order else len(order))
@@ -67,7 +67,7 @@ def _chart(rows: Sequence[Row], name: str, best: int | None) -> Markup:
     ]
     values = [value for one in series for value in one.y if value is not None and value > 0]
     log = is_logarithmic(name) and bool(values) and max(values) > LOG_FROM * min(values)
-    title = metric_title(name) + (", logarithmic" if log else "")
+    title = metric_title(name) + (" (logarithmic)" if log else "")
     return line_chart(series, title=title, log=log, mark=best, text=percent if is_percentage(name) else number)
 
 
