@@ -53,7 +53,7 @@ def train(composed: RunConfig) -> float:
         if writes:
             composed.save()
             predictions_file(run, "test").unlink(missing_ok=True)  # of an earlier end of a run that goes on
-            processes.tell(composed.resumes)
+            processes.send_run(composed.resumes)
         quieten(writes)
         use_threads(plan.trainer.threads, plan.trainer.devices)
         L.seed_everything(plan.run.seed, verbose=False)
