@@ -331,7 +331,7 @@ def test_what_would_hang_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         monkeypatch.setenv(name, value)
     check_devices("cpu", 2, False)
     alone = SimpleNamespace(world_size=1, strategy=None)
-    with pytest.raises(UserError, match=r"torchrun has started 2 processes, but .* is 1"):
+    with pytest.raises(UserError, match=r"torchrun started 2 processes, but .* = 1; make them equal"):
         Processes(RunDirectory(tmp_path)).launch_for(alone)
 
 
