@@ -70,7 +70,7 @@ class Distillation(nn.Module):
         Args:
             embeddings: Embeddings of the student, `(N, E)`.
             logits: Logits of the student, `(N, num_logits)`.
-            teacher_outputs: Embeddings of the teacher, followed by its logits if they are used: `(N, D)` or `(N, D + C)`.
+            teacher_outputs: Embeddings of the teacher, then its logits if they are used: `(N, D)` or `(N, D + C)`.
             labels: The loss on the labels.
         """
         teacher_outputs, size = teacher_outputs.float(), len(self.center)

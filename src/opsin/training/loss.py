@@ -17,7 +17,7 @@ class ClassificationLoss(nn.Module):
     Args:
         class_counts: number of training images of each class.
         function: `auto` is binary cross-entropy on one logit for two classes, and cross-entropy otherwise.
-        label_smoothing: fraction of each target that is distributed evenly over all classes (arXiv:1512.00567, section 7).
+        label_smoothing: fraction of each target distributed evenly over all classes (arXiv:1512.00567, section 7).
         class_weights: `balanced` weights a class by N / (C * its count), as scikit-learn does.
 
     Attributes:
