@@ -117,7 +117,7 @@ def test_a_head_that_does_not_fit_the_size_is_no_head(digits_run: RunDirectory, 
     assert load_trained_model(str(digits_run.path), 40).classes  # averaged over the image
     tree = RunConfig.load(copied).text.replace("opsin.models.cnn_gap", "opsin.models.cnn_flatten")
     copied.config.write_text(tree)
-    network = make_plan(RunConfig.load(copied))["model"].build(num_logits=10, in_channels=1, image_size=(28, 28))
+    network = make_plan(RunConfig.load(copied)).model.build(num_logits=10, in_channels=1, image_size=(28, 28))
     torch.save({f"network.{key}": value for key, value in network.state_dict().items()}, copied.best)
     assert load_trained_model(str(copied.path)).classes == list("0123456789")
     assert load_trained_model(str(copied.path), 40).classes is None
