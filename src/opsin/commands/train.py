@@ -23,7 +23,7 @@ from opsin.training.monitored_metrics import check_measurable
 from opsin.training.plan import make_plan
 from opsin.training.quiet_logging import quieten
 from opsin.training.tensorboard import TensorBoard
-from opsin.training.tuning import settle_batch_size
+from opsin.training.tuning import resolve_batch_size
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ def train(composed: RunConfig) -> float:
             build.check_same_data(data, recorded)
         check_measurable(composed.tree, data)
         loss = build.loss(plan, data)
-        composed, plan, found = settle_batch_size(composed, plan, data, loss)
+        composed, plan, found = resolve_batch_size(composed, plan, data, loss)
         checkpoint = run.last if composed.resumes and run.last.exists() else None
         step = recording.step_of(checkpoint) if checkpoint else None
         network, loaded = build.network(plan, data, loss.num_logits, pretrained=checkpoint is None)
