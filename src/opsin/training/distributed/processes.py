@@ -22,7 +22,6 @@ from typing import Any, Self
 
 import lightning as L
 import torch
-from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from torch.distributed import Store  # type: ignore[attr-defined]
 
 from opsin.errors import Interrupted, UserError
@@ -34,6 +33,7 @@ from opsin.training.distributed.environment import (
     rendezvous_store,
     set_torchrun_variables,
 )
+from opsin.training.lightning_patches import ScriptLauncher, set_launcher
 
 log = logging.getLogger(__name__)
 
@@ -106,8 +106,8 @@ class Processes:
                 f"trainer.num_nodes = {trainer.world_size}; make them equal"
             )
         strategy = trainer.strategy
-        if isinstance(strategy.launcher, _SubprocessScriptLauncher):
-            strategy._launcher = Launcher(strategy.launcher, self._start)
+        if isinstance(strategy.launcher, ScriptLauncher):
+            set_launcher(strategy, Launcher(strategy.launcher, self._start))
 
     def _start(self, rank: int) -> None:
         variables = {**os.environ, "LOCAL_RANK": str(rank), RUN_VARIABLE: self._message}
@@ -190,7 +190,7 @@ class Processes:
                 child.wait()
 
 
-class Launcher(_SubprocessScriptLauncher):
+class Launcher(ScriptLauncher):
     """Start the other processes of a run on this machine, once; Lightning would start the command line again.
 
     Args:
@@ -198,7 +198,7 @@ class Launcher(_SubprocessScriptLauncher):
         start: function that starts the process of a rank.
     """
 
-    def __init__(self, like: _SubprocessScriptLauncher, start: Callable[[int], None]) -> None:
+    def __init__(self, like: ScriptLauncher, start: Callable[[int], None]) -> None:
         super().__init__(like.cluster_environment, like.num_processes, like.num_nodes)
         self._start = start
         self._started = False
