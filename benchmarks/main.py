@@ -20,7 +20,7 @@ from benchmarks.session import Session
 from benchmarks.sweeps import sweeps as sweep_throughput
 from benchmarks.tables import Result
 from benchmarks.workloads import EXTRAS, GOALS, ON_REQUEST, WORKLOADS, Workload
-from opsin.models import summarise
+from opsin.models import summarize
 from opsin.training import recording
 from opsin.training.hardware import resolve_accelerator, resolve_precision
 
@@ -80,7 +80,7 @@ def measure(session: Session, workload: Workload) -> Result:
         images = session.folder / {"photos": f"photos{sum(workload.counts)}"}.get(workload.images, workload.images)
         task = Task(workload, images if images.exists() else session.data_dir, session.folder / "summary")
         data, network = task.network()
-        summary = summarise(network, (data.channels, *data.image_size))
+        summary = summarize(network, (data.channels, *data.image_size))
         compute = {
             "of the compute limit": compute_share(summary, speed.median, gpus[0]),
             "of the time at work": measured["opsin"].facts.get("utilisation"),

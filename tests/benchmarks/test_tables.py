@@ -9,7 +9,7 @@ from benchmarks.mfu import PEAK_TFLOPS, compute_share, training_flops, utilisati
 from benchmarks.session import Measured
 from benchmarks.tables import Result, as_json, as_markdown, rows, tables, write_page
 from benchmarks.workloads import WORKLOADS
-from opsin.models import cnn_gap, summarise
+from opsin.models import cnn_gap, summarize
 from opsin.models.network import Network
 
 ABOUT = {
@@ -88,17 +88,17 @@ def test_a_page_keeps_what_people_wrote_and_one_section_per_machine(tmp_path):
 
 def test_flops_count_a_backward_pass_only_where_something_trains():
     network = cnn_gap(num_logits=10, in_channels=1, image_size=(28, 28))
-    trained = summarise(network, (1, 28, 28))
+    trained = summarize(network, (1, 28, 28))
     assert training_flops(trained) == 6 * trained.mult_adds
     network.freeze("head")
-    frozen = summarise(network, (1, 28, 28))
+    frozen = summarize(network, (1, 28, 28))
     head = frozen.rows[-1].mult_adds
     assert training_flops(frozen) == 2 * (frozen.mult_adds - head) + 6 * head
 
 
 def test_the_share_of_the_limit_is_known_for_known_cards_only():
     network = Network("one", {"a": nn.Flatten()}, nn.Linear(10, 10, bias=False))
-    summary = summarise(network, (1, 2, 5))  # 100 multiply-adds
+    summary = summarize(network, (1, 2, 5))  # 100 multiply-adds
     assert compute_share(summary, 1e9, "NVIDIA H200") == pytest.approx(600e9 / (PEAK_TFLOPS["H200"] * 1e12))
     assert compute_share(summary, 1e9, "Some other card") is None
     assert compute_share(summary, 1e9, None) is None

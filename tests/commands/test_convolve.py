@@ -12,7 +12,7 @@ from opsin.commands.convolve import LARGEST_SIDE, ConvolveOptions, draw, main, r
 from opsin.errors import UserError
 from opsin.interpretability.convolution import figures as pictures
 from opsin.interpretability.convolution.convolution import KERNELS, convolve
-from opsin.interpretability.convolution.sample_images import grey, sample
+from opsin.interpretability.convolution.sample_images import gray, sample
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "convolve.py"
 
@@ -37,7 +37,7 @@ def test_kernels_strides_and_a_step(
     assert main([*words, "--step", "1", "2", "--out", str(tmp_path)]) == 0
     said = capsys.readouterr().out
     assert "(8 - 3 + 2·1) / 2 + 1 = 3.5 + 1, rounded down: 4" in said
-    expected = convolve(grey(sample("digit_3")), KERNELS["vertical"], stride=2, padding=1)[1, 2]
+    expected = convolve(gray(sample("digit_3")), KERNELS["vertical"], stride=2, padding=1)[1, 2]
     (line,) = [line for line in said.splitlines() if "row 1, column 2" in line]
     assert float(line.rpartition("=")[2]) == pytest.approx(expected, rel=1e-3)
     assert {path.name for path in tmp_path.iterdir()} == {"kernels.png", "step.png"}
@@ -100,7 +100,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 
 def test_what_is_black_and_white() -> None:
-    digit, cat = grey(sample("digit_3")), grey(sample("cat"))
+    digit, cat = gray(sample("digit_3")), gray(sample("cat"))
     for name, image, expected in (
         ("sobel_vertical", digit, (-4, 4)),
         ("diagonal", digit, (-4, 4)),
@@ -116,7 +116,7 @@ def test_what_is_black_and_white() -> None:
 
 
 def test_the_window_is_outlined_where_the_step_is() -> None:
-    digit = grey(sample("digit_3"))
+    digit = gray(sample("digit_3"))
     picture = pictures.step_picture(digit, KERNELS["blur"], 2, 4, cell=40)
     rows, columns = np.nonzero((picture[:, :322] == pictures.BOX).all(axis=2))
     top = picture.shape[0] - 8 * 40 - 16 - 6  # title above; one line of captions and the rim below
@@ -126,7 +126,7 @@ def test_the_window_is_outlined_where_the_step_is() -> None:
 
 
 def test_a_dilated_window_leaves_pixels_out() -> None:
-    digit = grey(sample("digit_3"))
+    digit = gray(sample("digit_3"))
     marked = [
         (pictures.step_picture(digit, KERNELS["blur"], 0, 0, dilation=dilation)[:, :322] == pictures.BOX).all(axis=2)
         for dilation in (1, 2)

@@ -52,7 +52,7 @@ def test_misclassified_images_have_maps(run: RunDirectory) -> None:
     predictions = read_predictions(run, "test")
     assert index["split"] == "test"
     assert len(index["misclassified"]) == min(report_images.MISCLASSIFIED, int((~predictions.correct).sum()))
-    part = data_of(run).part("test")
+    part = data_of(run).subset("test")
     sureness = []
     for entry in index["misclassified"]:
         (name, probability), *others = entry["predictions"]
@@ -147,7 +147,7 @@ def test_the_command_makes_what_is_missing(run: RunDirectory, capsys: pytest.Cap
 def test_the_command_does_with_what_there_is(run: RunDirectory, capsys: pytest.CaptureFixture[str]) -> None:
     run.best.write_bytes(b"damaged")
     assert main([str(run.path)]) == 0
-    assert "without new pictures" in capsys.readouterr().err
+    assert "without new images" in capsys.readouterr().err
     assert "accuracy on" in (run.path / "report.html").read_text()
 
 

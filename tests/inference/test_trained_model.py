@@ -32,7 +32,7 @@ def copied(digits_run: RunDirectory, tmp_path: Path) -> RunDirectory:
 
 
 def made(network: TrainedModel, data: ImageDataModule, trainer, *, logits: bool = False) -> NDArray[np.float16]:
-    part = data.part("val")
+    part = data.subset("val")
     extractor = network.extractor(trainer, logits=logits)
     return network.outputs(part, extractor, data.features_dir).read(np.arange(len(part)), 0)
 
@@ -49,7 +49,7 @@ def test_a_run_brings_its_network_and_the_images_it_wants(digits_run: RunDirecto
     wants = {key: list(v) if isinstance(v, tuple) else v for key, v in found.input().items()}
     assert wants == {key: recorded[key] for key in wants}
     data = image_data(digits(), data_dir=str(tmp_path))
-    pixels = torch.from_numpy(data.part("val").read(np.arange(len(data.part("val"))))).permute(0, 3, 1, 2)
+    pixels = torch.from_numpy(data.subset("val").read(np.arange(len(data.subset("val"))))).permute(0, 3, 1, 2)
     mean, std = (torch.tensor(recorded[key]).view(1, -1, 1, 1) for key in ("mean", "std"))
     network = found.network.eval()
     with torch.no_grad():
@@ -160,7 +160,7 @@ def test_imagenet_weights_tell_what_images_they_want(tmp_path: Path, trainer) ->
     small = load_trained_model("efficientnet_lite0", 32)
     data = image_data(digits(), train_fraction=0.1, data_dir=str(tmp_path))
     vectors = made(small, data, trainer)  # grey images are repeated
-    assert vectors.shape == (len(data.part("val")), 1280)
+    assert vectors.shape == (len(data.subset("val")), 1280)
     assert vectors.std() > 0.01
 
 

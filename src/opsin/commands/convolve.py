@@ -23,7 +23,7 @@ from opsin.interpretability.convolution.convolution import (
     worked_size,
 )
 from opsin.interpretability.convolution.gabor import EXAMPLES, parse_gabor
-from opsin.interpretability.convolution.sample_images import grey, sample, sample_names
+from opsin.interpretability.convolution.sample_images import gray, sample, sample_names
 from opsin.runs.atomic import write_atomically
 from opsin.visualization.images import Pixels, encoded, resized
 
@@ -108,7 +108,7 @@ class ConvolveOptions:
         gabors: `frequency,theta,sigma`.
         bank: A whole bank of Gabor filters.
         pools: Window sizes.
-        colors: Colour spaces.
+        colors: Color spaces.
     """
 
     kernels: Sequence[str] = ()
@@ -158,7 +158,7 @@ def draw(image: Pixels, wishes: ConvolveOptions, out: Path) -> Iterator[str]:
     """Write PNG files into a folder, and say line by line what they show and how their sizes come about.
 
     Args:
-        image: uint8 (H, W) or (H, W, 3). Kernels, Gabor filters and pooling see its grey in [0, 1].
+        image: uint8 (H, W) or (H, W, 3). Kernels, Gabor filters and pooling see its gray in [0, 1].
         wishes: What to draw.
         out: The folder; made if need be.
 
@@ -168,7 +168,7 @@ def draw(image: Pixels, wishes: ConvolveOptions, out: Path) -> Iterator[str]:
     wishes = wishes.or_everything()
     if wishes.value_range and not wishes.value_range[0] < wishes.value_range[1]:
         raise UserError("--range takes the value shown black and a larger one shown white, such as -4 4")
-    values = grey(image)
+    values = gray(image)
     yield f"the image: {values.shape[0]} x {values.shape[1]} pixels"
     if wishes.kernels:
         yield from _kernels(values, wishes, out)
@@ -185,7 +185,7 @@ def draw(image: Pixels, wishes: ConvolveOptions, out: Path) -> Iterator[str]:
             yield f"pooling {size} x {size} at stride {stride}: {_worked(values, (size, size), stride, 'valid', 1)}"
         yield _written(pictures.pool_picture(values, wishes.pools, wishes.stride), out / "pooling.png")
     if wishes.colors:
-        yield _written(pictures.colour_picture(image), out / "colors.png")
+        yield _written(pictures.color_picture(image), out / "colors.png")
 
 
 def _kernels(values: NDArray[np.float64], wishes: ConvolveOptions, out: Path) -> Iterator[str]:

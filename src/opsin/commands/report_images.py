@@ -13,13 +13,13 @@ from opsin.config import RunConfig
 from opsin.data import ImageDataModule
 from opsin.data.augmentation.augmentation import Augmentation
 from opsin.data.loader.batch_loader import batch_key
-from opsin.data.source import Split
+from opsin.data.types import Split
 from opsin.errors import UserError
 from opsin.evaluation.confusion import most_confident_errors
 from opsin.evaluation.report.pictures import index_file, pictures_folder
 from opsin.inference.trained_model import load_trained_model
 from opsin.interpretability.attribution import gradcam
-from opsin.interpretability.eval_context import as_input, chosen_stage, eval_context
+from opsin.interpretability.eval_context import as_input, eval_context, resolve_stage
 from opsin.interpretability.kernels import first_kernels, kernel_pictures
 from opsin.models import Network
 from opsin.runs.atomic import write_atomically
@@ -78,7 +78,7 @@ def _misclassified(folder: Path, data: ImageDataModule, network: Network, predic
     rows = most_confident_errors(predictions, MISCLASSIFIED)
     if not len(rows):
         return {"misclassified": [], "stage": None, "note": None}
-    pixels = data.part(cast("Split", predictions.split)).read(predictions.positions[rows])
+    pixels = data.subset(cast("Split", predictions.split)).read(predictions.positions[rows])
     inputs = data.preprocess(torch.from_numpy(pixels).permute(0, 3, 1, 2))
     heat, stage, note = _maps(network, inputs, torch.from_numpy(predictions.predicted[rows]))
     probabilities, entries = softmax(predictions.logits[rows]), []
@@ -103,8 +103,8 @@ def _misclassified(folder: Path, data: ImageDataModule, network: Network, predic
 def _maps(network: Network, inputs: Tensor, classes: Tensor) -> tuple[Tensor | None, str | None, str | None]:
     """Return Grad-CAM maps `(N, H, W)` and their stage; or None for both, and the reason."""
     try:
-        with eval_context(network) as still:
-            stage = chosen_stage(still, as_input(still, inputs[:1]), None)
+        with eval_context(network) as model:
+            stage = resolve_stage(model, as_input(model, inputs[:1]), None)
         return gradcam(network, inputs, classes, stage), stage, None
     except UserError as error:
         return None, None, f"There are no class activation maps: {error}."
@@ -112,10 +112,10 @@ def _maps(network: Network, inputs: Tensor, classes: Tensor) -> tuple[Tensor | N
 
 def _augmentation(folder: Path, data: ImageDataModule) -> dict[str, Any]:
     """Make an image of training images next to five augmented versions of each."""
-    train = data.part("train")
+    train = data.subset("train")
     chosen = np.sort(np.random.default_rng(data.seed).choice(len(train), min(SAMPLES, len(train)), replace=False))
     pixels, targets = train.read(chosen), train.targets[chosen]
-    plain = data.preprocess.unit(torch.from_numpy(pixels).permute(0, 3, 1, 2))
+    plain = data.preprocess.to_unit_range(torch.from_numpy(pixels).permute(0, 3, 1, 2))
     views = _views(data.augmentation, plain, torch.from_numpy(targets), data.seed)
     names = [data.source.classes[target] for target in targets]
     rows = [[_pixels(plain[i]), *(_pixels(view[i]) for view in views)] for i in range(len(plain))]

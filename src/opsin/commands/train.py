@@ -8,7 +8,7 @@ import lightning as L
 from opsin.config import RunConfig
 from opsin.data import ImageDataModule
 from opsin.inference import teacher
-from opsin.models import Network, summarise, summary_text
+from opsin.models import Network, summarize, summary_text
 from opsin.runs.directory import RunDirectory
 from opsin.runs.predictions import Predictions, predictions_file, read_predictions
 from opsin.runs.rank import is_spawned
@@ -82,7 +82,7 @@ def train(composed: RunConfig) -> float:
         classifier = build.classifier(plan, data, network, loss, {"data": data.facts()}, distillation)
         record["settings"] = recording.settings(plan, trainer, channels_last, data, feature_cache, distillation)
         record |= {"batch_size_auto": found.facts()} if found else {}
-        summary = summarise(network, (data.channels, *data.image_size))
+        summary = summarize(network, (data.channels, *data.image_size))
         if writes:
             run.write_result(record)
             run.become_latest(Path(composed.tree["output_dir"]))

@@ -47,7 +47,7 @@ class Stop:
         self.signal = signal.SIGINT
 
     @contextmanager
-    def listening(self) -> Iterator[None]:
+    def output_hooks(self) -> Iterator[None]:
         """Take the signals over for a while."""
         before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
@@ -110,7 +110,7 @@ class Runner:
             Interrupted: a signal asked to stop; the same command goes on.
         """
         said = 0
-        with self.stop.listening():
+        with self.stop.output_hooks():
             try:
                 while self._fill() or self._running:
                     self._look()

@@ -126,7 +126,7 @@ def run_all(launcher: Launcher, jobs: Sequence[Job], stop: Stop) -> None:
     """
     waiting = list(jobs)
     running: list[Handle] = []
-    with stop.listening():
+    with stop.output_hooks():
         while waiting or running:
             while waiting and len(running) < launcher.slots:
                 running.append(launcher.start(waiting.pop(0)))

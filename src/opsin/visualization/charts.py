@@ -1,4 +1,4 @@
-"""Charts as inline SVG: no script, hover titles, and colours that CSS gives, so that light and dark both work.
+"""Charts as inline SVG: no script, hover titles, and colors that CSS gives, so that light and dark both work.
 
 Every chart is 360 units wide, about the width of a phone: there its text keeps its size, and elsewhere it grows with
 the column that the page gives it. The classes are those of `templates/style.css`.
@@ -14,8 +14,8 @@ from opsin.visualization.axis import Scale, scale
 from opsin.visualization.formatting import Text, number, percent, shortened
 
 WIDTH = 360
-COLOURS = 8
-"""How many colours of series the style sheet has; later series repeat them dashed."""
+COLORS = 8
+"""How many colors of series the style sheet has; later series repeat them dashed."""
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 14, 34
 
@@ -28,13 +28,13 @@ class Series:
         name: For the legend and the hover titles.
         x: Where its points are.
         y: What they are; None, NaN and infinite values leave a gap.
-        colour: Index of its colour; None: its place among the series.
+        color: Index of its color; None: its place among the series.
     """
 
     name: str
     x: Sequence[float]
     y: Sequence[float | None]
-    colour: int | None = None
+    color: int | None = None
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def line_chart(
         anchor = f'x="{place + (-4 if near_end else 4)}" text-anchor="{"end" if near_end else "start"}"'
         parts.append(f'<line class="mark" x1="{place}" x2="{place}" y1="{_TOP}" y2="{height - _BOTTOM}"/>')
         parts.append(f'<text class="mark-label" {anchor} y="{_TOP - 4}">{escape(mark_label)}</text>')
-    parts += [_line(one, _colour(i, one), x, y, x_label, text) for i, one in enumerate(series)]
+    parts += [_line(one, _color(i, one), x, y, x_label, text) for i, one in enumerate(series)]
     return _figure(title, "".join(parts), height, series)
 
 
@@ -170,9 +170,9 @@ def small_multiples(charts: Sequence[Markup]) -> Markup:
     return Markup('<div class="multiples">{}</div>').format(Markup("").join(charts))
 
 
-def _colour(place: int, series: Series) -> str:
-    index = place if series.colour is None else series.colour
-    return f"s{index % COLOURS}" + (" dashed" if index // COLOURS % 2 else "")
+def _color(place: int, series: Series) -> str:
+    index = place if series.color is None else series.color
+    return f"s{index % COLORS}" + (" dashed" if index // COLORS % 2 else "")
 
 
 def _axes(x: Scale, y: Scale, x_label: str, height: int, x_text: Text, y_text: Text) -> str:
@@ -191,7 +191,7 @@ def _upright(x: Scale, tick: float, top: float, bottom: float, text: Text) -> st
     return f'{line}<text class="tick x" x="{x(tick)}" y="{bottom + 15}">{escape(text(tick))}</text>'
 
 
-def _line(series: Series, colour: str, x: Scale, y: Scale, x_label: str, text: Text) -> str:
+def _line(series: Series, color: str, x: Scale, y: Scale, x_label: str, text: Text) -> str:
     path, dots, pen_up = [], [], True
     quiet = " quiet" if len(series.x) > 40 else ""
     for at, value in zip(series.x, series.y, strict=True):
@@ -202,13 +202,13 @@ def _line(series: Series, colour: str, x: Scale, y: Scale, x_label: str, text: T
         pen_up = False
         words = escape(f"{series.name}, {x_label} {number(at)}: {text(value)}")
         dots.append(f'<circle class="dot{quiet}" cx="{x(at)}" cy="{y(value)}" r="3"><title>{words}</title></circle>')
-    return f'<g class="series {colour}"><path d="{"".join(path)}"/>{"".join(dots)}</g>' if path else ""
+    return f'<g class="series {color}"><path d="{"".join(path)}"/>{"".join(dots)}</g>' if path else ""
 
 
 def _figure(title: str, content: str, height: int, series: Sequence[Series] = ()) -> Markup:
     legend = ""
     if len(series) > 1:
-        items = (f'<li class="{_colour(i, one)}">{escape(one.name)}</li>' for i, one in enumerate(series))
+        items = (f'<li class="{_color(i, one)}">{escape(one.name)}</li>' for i, one in enumerate(series))
         legend = f'<ul class="legend">{"".join(items)}</ul>'
     drawing = f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(title)}">{content}</svg>'
     return Markup(f'<figure class="chart"><figcaption>{escape(title)}</figcaption>{drawing}{legend}</figure>')

@@ -1,4 +1,4 @@
-"""Arrays to pictures: brought to bytes, coloured, laid over each other, laid out in a grid, written."""
+"""Arrays to pictures: brought to bytes, colored, laid over each other, laid out in a grid, written."""
 
 import base64
 import io
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 Pixels = NDArray[np.uint8]
-"""A picture: uint8 `(H, W, 3)`, or grey `(H, W)` or `(H, W, 1)` where a function takes it."""
+"""A picture: uint8 `(H, W, 3)`, or gray `(H, W)` or `(H, W, 1)` where a function takes it."""
 
 Values = NDArray[Any]
 
@@ -43,13 +43,13 @@ def stretched(values: Values, low: float | None = None, high: float | None = Non
     return picture
 
 
-def coloured(values: Values, palette: str = "viridis", low: float | None = None, high: float | None = None) -> Pixels:
-    """Values `(H, W)` as colours `(H, W, 3)`; `RdBu_r` with low = -high shows signs, white is zero.
+def colored(values: Values, palette: str = "viridis", low: float | None = None, high: float | None = None) -> Pixels:
+    """Values `(H, W)` as colors `(H, W, 3)`; `RdBu_r` with low = -high shows signs, white is zero.
 
     Args:
         values: To show.
         palette: One of matplotlib's names.
-        low: The value of the palette's first colour; None: the least.
+        low: The value of the palette's first color; None: the least.
         high: Of its last; None: the largest.
     """
     from matplotlib import colormaps
@@ -82,7 +82,7 @@ def overlaid(image: Pixels, heat: Values, strength: float = 0.5, palette: str = 
     map_ = Image.fromarray(np.asarray(heat, np.float32)).resize(
         (base.shape[1], base.shape[0]), Image.Resampling.BILINEAR
     )
-    over = coloured(np.asarray(map_), palette, 0.0, 1.0).astype(np.float64)
+    over = colored(np.asarray(map_), palette, 0.0, 1.0).astype(np.float64)
     return np.rint((1 - strength) * base + strength * over).astype(np.uint8)
 
 

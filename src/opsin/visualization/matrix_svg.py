@@ -36,7 +36,7 @@ def matrix(
     values: Numbers,
     title: str,
     *,
-    colours: str = "Greys_r",
+    colors: str = "Greys_r",
     limits: tuple[float, float] = (0, 1),
     border: int = 0,
     window: Window | None = None,
@@ -48,15 +48,15 @@ def matrix(
     Args:
         values: `(H, W)`.
         title: Said below.
-        colours: One of matplotlib's palettes.
-        limits: Values of its first and last colour.
+        colors: One of matplotlib's palettes.
+        limits: Values of its first and last color.
         border: Rows and columns at each side that are padding, drawn hatched.
         window: Cells to frame.
         known: Only so many cells, row by row, are known yet; None: all.
         name: A CSS class for it.
     """
     rows, columns = values.shape
-    paint = _painter(colours, limits)
+    paint = _painter(colors, limits)
     written = max(rows, columns) <= 14
     noted = set(window.cells) if window and window.notes else set()
     parts = [_HATCH]
@@ -95,7 +95,7 @@ _HATCH = (
 
 
 def _painter(palette: str, limits: tuple[float, float]) -> Callable[[float], tuple[str, str]]:
-    """Gives the colour of a value, and a colour of text that can be read on it."""
+    """Gives the color of a value, and a color of text that can be read on it."""
     low, high = limits
     table = colormaps[palette]
 

@@ -176,5 +176,5 @@ def test_what_is_missing_is_one_message(tmp_path) -> None:
         check=False,
     )
     assert done.returncode == 1
-    assert "holds no opsin.json" in done.stdout + done.stderr
+    assert "has no opsin.json" in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr

@@ -10,8 +10,8 @@ from torch import Tensor
 from opsin.commands.interpret.subject import Finding, Looked, Subjects
 from opsin.interpretability.attribution import attribute, channel_maps, integrated_gradients, occlusion
 from opsin.interpretability.eval_context import as_input, eval_context
-from opsin.interpretability.faithfulness import Faithfulness, faithfulness, random_heat
-from opsin.interpretability.sanity_check import Attribute, randomisation_check
+from opsin.interpretability.faithfulness import Faithfulness, faithfulness, random_maps
+from opsin.interpretability.sanity_check import Attribute, randomization_check
 from opsin.models.network import class_logits
 from opsin.visualization.images import grid, overlaid, shown
 
@@ -41,7 +41,7 @@ def explained(subject: Subjects, method: str, stage: str | None, count: int) -> 
     said = _say(network, images)
     heat = attribute(network, images, said.classes, method, stage)
     scores = faithfulness(network, images, said.classes, heat)
-    chance = faithfulness(network, images, said.classes, random_heat(images))
+    chance = faithfulness(network, images, said.classes, random_maps(images))
     pictures, captions = [], []
     for i in range(len(images)):
         large = shown(looked.pixels[i], SIDE)
@@ -60,8 +60,8 @@ def explained(subject: Subjects, method: str, stage: str | None, count: int) -> 
 
 
 def _say(network: torch.nn.Module, images: Tensor) -> _Said:
-    with eval_context(network) as still, torch.no_grad():
-        rows = [class_logits(still(as_input(still, some)).float()).softmax(1).cpu() for some in torch.split(images, 32)]
+    with eval_context(network) as model, torch.no_grad():
+        rows = [class_logits(model(as_input(model, some)).float()).softmax(1).cpu() for some in torch.split(images, 32)]
     probabilities, classes = torch.cat(rows).max(dim=1)
     return _Said(classes, probabilities)
 
@@ -106,9 +106,9 @@ def _checked(subject: Subjects, method: str, stage: str | None) -> str:
     network = subject.learned.network
     known = looked.targets is not None
     targets = torch.from_numpy(looked.targets) if looked.targets is not None else _say(network, images).classes
-    sanity = randomisation_check(network, images, targets[:count], check, stage)
+    sanity = randomization_check(network, images, targets[:count], check, stage)
     if known:
-        return f"weights drawn anew: {sanity.verdict}"
+        return f"weights drawn anew: {sanity.summary}"
     # Without labels nothing is known of what it has learned; only whether maps go with the weights.
     word = "passed: the maps are gone with the learned weights" if sanity.sensitive else "failed: the maps stay"
     over = f"{len(images)} image{'s' * (len(images) > 1)}"

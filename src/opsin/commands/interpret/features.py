@@ -10,10 +10,10 @@ from torch import Tensor
 
 from opsin.commands.interpret.subject import Finding, Subjects
 from opsin.inference.trained_model import TrainedModel
-from opsin.interpretability.activations import activations, dead
+from opsin.interpretability.activations import activations, dead_channels
 from opsin.interpretability.feature_visualization import ascend
 from opsin.interpretability.kernels import first_kernels, kernel_pictures
-from opsin.visualization.images import Pixels, coloured, grid
+from opsin.visualization.images import Pixels, colored, grid
 
 MANY = 256
 """Validation images by which dead channels are counted."""
@@ -58,7 +58,7 @@ def activation_pictures(subject: Subjects, stage: str | None, count: int) -> Ite
         title = f"{name}, channel {channel}, on {len(images)} images (one scale)"
         yield Finding(f"activations_{name}_one", grid(rows, columns=8, side=112, captions=captions, title=title))
     many = subject.input(looked.pixels if subject.files else subject.validation(MANY).pixels)
-    yield Finding("dead", None, _dead_lines(dead(network, many), len(many)))
+    yield Finding("dead", None, _dead_lines(dead_channels(network, many), len(many)))
 
 
 def filter_pictures(
@@ -155,7 +155,7 @@ def _channels(image: Pixels, maps: Tensor, title: str) -> Pixels:
 def _map(map_: Tensor, top: float | None = None) -> Pixels:
     low = min(0.0, float(map_.min()))
     high = float(map_.max()) if top is None else top
-    return coloured(map_.numpy(), "viridis", low, high if high > low else low + 1)
+    return colored(map_.numpy(), "viridis", low, high if high > low else low + 1)
 
 
 def _contrast(maps: Tensor) -> Tensor:
@@ -174,5 +174,5 @@ def _dead_lines(found: dict[str, Any], images: int) -> list[str]:
             if layer.channels
             else ""
         )
-        lines.append(f"  {name:{width}}  {len(layer.channels):4} of {layer.of}{which}")
+        lines.append(f"  {name:{width}}  {len(layer.channels):4} of {layer.total}{which}")
     return lines

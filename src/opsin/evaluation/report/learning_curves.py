@@ -61,7 +61,7 @@ def learning_curves(rows: Sequence[Row], best: int | None) -> Markup:
 def _chart(rows: Sequence[Row], name: str, best: int | None) -> Markup:
     epochs = [row["epoch"] or 0 for row in rows]
     series = [
-        Series(split, epochs, [row.get(f"{split}/{name}") for row in rows], colour=i)
+        Series(split, epochs, [row.get(f"{split}/{name}") for row in rows], color=i)
         for i, split in enumerate(MONITORED_SPLITS)
         if any(row.get(f"{split}/{name}") is not None for row in rows)
     ]

@@ -1,4 +1,4 @@
-"""Pictures of convolutions by hand: kernels and what they answer, Gabor filters, pooling, colours, one step."""
+"""Pictures of convolutions by hand: kernels and what they answer, Gabor filters, pooling, colors, one step."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from opsin.interpretability.convolution.color_spaces import colour_pictures
+from opsin.interpretability.convolution.color_spaces import color_pictures
 from opsin.interpretability.convolution.convolution import Padding, convolve, paddings, pool, step_at
 from opsin.interpretability.convolution.gabor import Gabor, gabor, gabor_bank, responses
-from opsin.visualization.images import Pixels, Values, coloured, grid, resized, rgb, stretched
+from opsin.visualization.images import Pixels, Values, colored, grid, resized, rgb, stretched
 
 LECTURE_LIMITS = (-4.0, 4.0)
 """From black to white in the lectures' pictures of filtered digits."""
@@ -53,35 +53,35 @@ def numbered(
     high: float | None = None,
     boxes: Mapping[tuple[int, int, int, int], tuple[int, int, int]] | None = None,
 ) -> Pixels:
-    """A small array as coloured squares with its numbers on them.
+    """A small array as colored squares with its numbers on them.
 
     Args:
         values: (H, W).
         cell: Side of a square in pixels.
         palette: One of matplotlib's.
-        low: The value of the palette's first colour; None: as far below zero as `high` is above.
+        low: The value of the palette's first color; None: as far below zero as `high` is above.
         high: None: the largest magnitude.
-        boxes: What to outline, as (top, left, height, width) in squares, and in which colour.
+        boxes: What to outline, as (top, left, height, width) in squares, and in which color.
     """
     most = float(np.abs(values).max()) or 1.0
     high = most if high is None else high
     low = -high if low is None else low
-    colours = coloured(values, palette, low, high)
-    canvas = Image.fromarray(np.kron(colours, np.ones((cell, cell, 1), np.uint8)))
+    colors = colored(values, palette, low, high)
+    canvas = Image.fromarray(np.kron(colors, np.ones((cell, cell, 1), np.uint8)))
     pen = ImageDraw.Draw(canvas)
     texts = [[_short(value) for value in row] for row in np.asarray(values, np.float64).tolist()]
     longest = max(len(text) for row in texts for text in row)
     font = ImageFont.load_default(max(8, min(cell * 0.4, 1.5 * cell / longest)))
     for i, row in enumerate(texts):
         for j, text in enumerate(row):
-            ink = (0, 0, 0) if colours[i, j] @ np.array([0.299, 0.587, 0.114]) > 120 else (255, 255, 255)
+            ink = (0, 0, 0) if colors[i, j] @ np.array([0.299, 0.587, 0.114]) > 120 else (255, 255, 255)
             pen.text(((j + 0.5) * cell, (i + 0.5) * cell), text, fill=ink, font=font, anchor="mm")
     for place in range(1, max(values.shape)):
         pen.line([(0, place * cell), (canvas.width, place * cell)], fill=(190, 190, 190))
         pen.line([(place * cell, 0), (place * cell, canvas.height)], fill=(190, 190, 190))
-    for box, colour in (boxes or {}).items():
+    for box, color in (boxes or {}).items():
         top, left, height, width = (extent * cell for extent in box)
-        pen.rectangle([left, top, left + width - 1, top + height - 1], outline=colour, width=max(2, cell // 10))
+        pen.rectangle([left, top, left + width - 1, top + height - 1], outline=color, width=max(2, cell // 10))
     return np.asarray(canvas)
 
 
@@ -97,7 +97,7 @@ def _size(values: Values) -> str:
 def _signed(kernel: Values) -> Pixels:
     """A kernel in blue and red, white where it is zero."""
     most = float(np.abs(kernel).max()) or 1.0
-    return coloured(kernel, SIGNED, -most, most)
+    return colored(kernel, SIGNED, -most, most)
 
 
 def _fitted(picture: Pixels, side: int) -> Pixels:
@@ -225,9 +225,9 @@ def pool_picture(image: Values, sizes: Sequence[int], stride: int | None = None,
     return grid([_fitted(picture, side) for picture in pictures], columns=columns, side=side, captions=captions)
 
 
-def colour_picture(image: Pixels, side: int = 260) -> Pixels:
-    """The image, then its channels in RGB, grey, HSV and L*a*b*."""
-    pictures = {"the image": rgb(image), **colour_pictures(image)}
+def color_picture(image: Pixels, side: int = 260) -> Pixels:
+    """The image, then its channels in RGB, gray, HSV and L*a*b*."""
+    pictures = {"the image": rgb(image), **color_pictures(image)}
     spaces = ["", "RGB", "RGB", "RGB", "ITU-R 601", "HSV", "HSV", "HSV", "L*a*b*", "L*a*b*", "L*a*b*"]
     captions = [f"{name}, {space}" if space else name for name, space in zip(pictures, spaces, strict=True)]
     fitted = [_fitted(picture, side) for picture in pictures.values()]

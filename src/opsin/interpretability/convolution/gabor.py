@@ -97,7 +97,7 @@ def gabor_bank(
 def magnitude(image: NDArray[Any], kernel: NDArray[Any]) -> Response:
     """How strongly a kernel answers at each pixel, whichever the phase of the wave.
 
-    The image is standardised and convolved with the real and the imaginary part, opposite edges joined (wrap-around);
+    The image is standardized and convolved with the real and the imaginary part, opposite edges joined (wrap-around);
     the answer is the square root of the sum of squares. Here the kernel is turned around, as in signal processing.
 
     Args:
@@ -111,14 +111,14 @@ def magnitude(image: NDArray[Any], kernel: NDArray[Any]) -> Response:
     spread = values.std()
     # The mean of equal numbers is rounded: their spread is next to nothing, not nothing.
     flat = spread <= 1e-12 * np.abs(values).max()
-    standardised = np.zeros_like(values) if flat else (values - values.mean()) / spread
+    standardized = np.zeros_like(values) if flat else (values - values.mean()) / spread
     # Wrap-around is what the Fourier transform does anyhow: a kernel of 31 x 31 costs no more than one of 3 x 3.
     unrolled = np.zeros(values.shape, np.complex128)
     rows, columns = (
         (np.arange(extent) - extent // 2) % side for extent, side in zip(kernel.shape, values.shape, strict=True)
     )
     np.add.at(unrolled, np.ix_(rows, columns), kernel)
-    answer: Response = np.abs(np.fft.ifft2(np.fft.fft2(standardised) * np.fft.fft2(unrolled)))
+    answer: Response = np.abs(np.fft.ifft2(np.fft.fft2(standardized) * np.fft.fft2(unrolled)))
     return answer
 
 

@@ -8,17 +8,17 @@ from numpy.typing import NDArray
 from opsin.errors import UserError
 
 PHOTOGRAPHS = ("cat", "astronaut", "coffee", "rocket")
-GREY = ("coins", "brick", "camera", "grass", "gravel", "checkerboard", "text", "page", "moon")
+GRAY = ("coins", "brick", "camera", "grass", "gravel", "checkerboard", "text", "page", "moon")
 DIGITS = tuple(f"digit_{i}" for i in range(10))
 
 
 def sample_names() -> tuple[str, ...]:
-    """What `sample` knows: colour photographs, grey pictures, and digits of 8 x 8 pixels."""
-    return PHOTOGRAPHS + GREY + DIGITS
+    """What `sample` knows: color photographs, gray pictures, and digits of 8 x 8 pixels."""
+    return PHOTOGRAPHS + GRAY + DIGITS
 
 
 def sample(name: str) -> NDArray[np.uint8]:
-    """An image by name: (H, W, 3) for photographs in colour, else (H, W).
+    """An image by name: (H, W, 3) for photographs in color, else (H, W).
 
     Raises:
         UserError: There is none of that name.
@@ -38,8 +38,8 @@ def sample(name: str) -> NDArray[np.uint8]:
     return image
 
 
-def grey(image: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """One channel (H, W) in [0, 1]: ITU-R 601 luma of colours, as images are read for grey networks."""
+def gray(image: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """One channel (H, W) in [0, 1]: ITU-R 601 luma of colors, as images are read for gray networks."""
     values = image.astype(np.float64) / 255
     if values.ndim == 2:
         return values

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from opsin.training.callbacks.tensorboard_base import EpochPicture
 from opsin.training.tensorboard import TensorBoard
-from opsin.visualization.images import INK, PAPER, Pixels, coloured
+from opsin.visualization.images import INK, PAPER, Pixels, colored
 
 TAG = "pictures/confusion"
 _MATRIX, _LARGEST, _SMALLEST = 300, 48, 5
@@ -52,7 +52,7 @@ def confusion_picture(confusion: NDArray[np.int64], classes: Sequence[str]) -> P
         cell = min(max(_CROWDED // number, _SMALLEST), _FOR_NUMBERS - 1)
     share = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
     shade = share if cell >= _FOR_NUMBERS else share**0.5  # without numbers, a few errors must be visible
-    squares = coloured(shade, "Blues", 0, 1).repeat(cell, axis=0).repeat(cell, axis=1)
+    squares = colored(shade, "Blues", 0, 1).repeat(cell, axis=0).repeat(cell, axis=1)
     names = {i: _fitted(classes[i]) for i in range(0, number, -(-_FOR_NAMES // cell))}
     side = 12 + int(max(_font(12).getlength(name) for name in names.values()))
     origin = side, _HEAD + side
