@@ -10,10 +10,13 @@ from opsin import config
 from opsin.errors import Interrupted, UserError
 from opsin.runs.rank import is_spawned, stand_alone
 
+composition = config.HydraErrors()
+
 
 @hydra.main(version_base="1.3", config_path="configs", config_name="train")
 def main(cfg: DictConfig) -> float:
     """Train on what Hydra composed; the value returned is what a sweep optimises."""
+    composition.release()
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
     from opsin.commands.train import train  # torch and lightning are heavy: --help does without
@@ -31,8 +34,9 @@ if __name__ == "__main__":
     # Threads that spin while they wait make a run up to ten times slower as soon as another program wants their core.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     config.register_resolvers()
-    words = config.multirun_words(sys.argv[1:])
     try:
+        sys.argv[1:] = config.check_overrides(sys.argv[1:], config.config_options())
+        words = config.multirun_words(sys.argv[1:])
         config.refuse_broken_files(sys.argv[1:])
         if words is not None:
             from opsin.sweeps.sweep import sweep  # which a single run does without
@@ -44,14 +48,11 @@ if __name__ == "__main__":
 
             join()
         sys.argv[1:] = config.expand_resume(sys.argv[1:])
-        main()
+        with composition:
+            main()
     except UserError as error:
         sys.exit(str(error))
     except Interrupted as stop:
         sys.exit(128 + stop.signal)
     except KeyboardInterrupt:
         sys.exit(130)
-    except SystemExit as end:
-        if end.code == 1 and words is None and (hint := config.hint(sys.argv[1:])):
-            print(hint, file=sys.stderr)  # Hydra names the wrong word, but not the right one
-        raise

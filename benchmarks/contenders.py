@@ -26,6 +26,7 @@ from opsin.config import compose
 from opsin.data import ImageDataModule
 from opsin.models import Network
 from opsin.runs.directory import RunDirectory
+from opsin.runs.quoting import override
 from opsin.training import build
 from opsin.training.hardware import keep_freed_memory, prepare_network, resolve_accelerator, resolve_precision
 from opsin.training.plan import RunPlan, make_plan
@@ -50,7 +51,7 @@ class Task:
 
     def words(self, contestant: str = "opsin") -> list[str]:
         """Opsin's command line."""
-        places = [f"data_dir={self.folder}/data", f"output_dir={self.folder}/outputs"]
+        places = [override("data_dir", self.folder / "data"), override("output_dir", self.folder / "outputs")]
         return [*self.workload.command(self.images, contestant), *places]
 
     def network(self) -> tuple[ImageDataModule, Network]:

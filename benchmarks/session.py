@@ -14,6 +14,7 @@ from benchmarks.contenders import Task, enter
 from benchmarks.datasets import prepare
 from benchmarks.goals import Spread, spread
 from benchmarks.workloads import Workload
+from opsin.runs.quoting import override
 
 PATIENCE = 600.0
 """Seconds after which a contestant that has not answered counts as failed."""
@@ -199,6 +200,6 @@ class Session:
         if name == "common":
             return True
         fresh = self.folder / workload.name / name
-        places = [f"data_dir={fresh}/data{number}", f"output_dir={fresh}/outputs"]
+        places = [override("data_dir", fresh / f"data{number}"), override("output_dir", fresh / "outputs")]
         short = ["trainer.max_epochs=1", "trainer.limit_train_batches=1"] if number == "warm_up" else []
         return [*workload.command(images, name), *places, *short]

@@ -13,6 +13,7 @@ from benchmarks.goals import GoalResult, at_most, spread
 from benchmarks.session import Contestant, Session
 from benchmarks.workloads import Workload
 from opsin.config import CONFIGS
+from opsin.runs.quoting import override
 
 ROOT = CONFIGS.parent
 IMPORTS = "import torch, torchvision, lightning"
@@ -25,7 +26,11 @@ def startup(session: Session) -> tuple[dict[str, Any], list[GoalResult]]:
     counts = (48, 12, 12) if session.quick else (20_000, 500, 500)
     images, _ = prepare("mnist", session.data_dir.absolute(), session.folder, counts)
     work = Workload("startup", "steps", "mnist", "cnn_gap", 28, 64, ("opsin",), counts)
-    words = [*work.command(images), f"data_dir={session.folder}/startup", f"output_dir={session.folder}/startup"]
+    words = [
+        *work.command(images),
+        override("data_dir", session.folder / "startup"),
+        override("output_dir", session.folder / "startup"),
+    ]
     first = "+callbacks.first._target_=benchmarks.timing.FirstStep"
     commands = {
         "imports": [sys.executable, "-c", IMPORTS],
@@ -60,7 +65,7 @@ def memory(session: Session) -> tuple[dict[str, Any], list[GoalResult]]:
     folder = many_photos(session.folder / "many", count, size)
     words = [
         "datamodule=image_folder",
-        f"datamodule.path={folder}",
+        override("datamodule.path", folder),
         f"datamodule.image_size={size}",
         "datamodule.batch_size=64",
         "datamodule.mean=0.5",  # measuring them is not what is measured here
@@ -112,7 +117,11 @@ def _runs(session: Session, name: str, jobs: list[list[str]]) -> list[dict[str, 
         found = []
         for number, words in enumerate(jobs):
             session.say(f"{name}: run {number + 1} of {len(jobs)}")
-            found.append(contestant.ask([*words, f"data_dir={folder}/data", f"output_dir={folder}/outputs"]))
+            found.append(
+                contestant.ask(
+                    [*words, override("data_dir", folder / "data"), override("output_dir", folder / "outputs")]
+                )
+            )
         return found
     finally:
         contestant.stop()

@@ -13,6 +13,7 @@ from typing import Any
 from benchmarks.goals import GoalResult, at_least, spread
 from benchmarks.session import Session
 from benchmarks.startup_memory_scaling import ROOT, environment
+from opsin.runs.quoting import override
 
 AT_ONCE = 4
 """Processes that a person would start by hand."""
@@ -24,8 +25,10 @@ def sweeps(session: Session) -> tuple[dict[str, Any], list[GoalResult]]:
     """Wall time of the same runs of `mlp` and `cnn_gap` on the digits, from the first command to the last result."""
     seeds = range(1 if session.quick else 10)
     contestants: dict[str, Callable[[Path], None]] = {
-        "opsin": lambda folder: _run("-m", *_varied(seeds), *COMMON, f"output_dir={folder}"),
-        "basic": lambda folder: _run("-m", "hydra/sweeper=basic", *_varied(seeds), *COMMON, f"output_dir={folder}"),
+        "opsin": lambda folder: _run("-m", *_varied(seeds), *COMMON, override("output_dir", folder)),
+        "basic": lambda folder: _run(
+            "-m", "hydra/sweeper=basic", *_varied(seeds), *COMMON, override("output_dir", folder)
+        ),
         "by hand": lambda folder: _by_hand(seeds, folder),
     }
     count = 2 * len(seeds)
@@ -63,7 +66,8 @@ def _by_hand(seeds: range, folder: Path) -> None:
     runs = itertools.product(("mlp", "cnn_gap"), seeds)
     with ThreadPoolExecutor(AT_ONCE) as pool:
         started = [
-            pool.submit(_run, f"model={model}", f"seed={seed}", *COMMON, f"output_dir={folder}") for model, seed in runs
+            pool.submit(_run, f"model={model}", f"seed={seed}", *COMMON, override("output_dir", folder))
+            for model, seed in runs
         ]
         for future in started:
             future.result()

@@ -4,6 +4,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from opsin.runs.quoting import override
+
 Contestant = Literal["bare", "bare_same", "common", "opsin", "opsin_uncached"]
 
 TITLES: dict[str, str] = {
@@ -51,7 +53,7 @@ class Workload:
         source = {"mnist": "mnist", "cifar10": "cifar10", "photos": "cats_vs_dogs"}[self.images]
         return [
             f"datamodule={source}",
-            f"datamodule.path={images}",
+            override("datamodule.path", images),
             f"datamodule.image_size={self.size}",
             f"datamodule.batch_size={self.batch_size}",
             f"model={self.model}",

@@ -3,12 +3,12 @@
 import argparse
 import csv
 import json
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from opsin.commands.command_line import command
 from opsin.errors import UserError
+from opsin.runs.quoting import printed_command
 
 if TYPE_CHECKING:
     from opsin.config import RunConfig
@@ -38,6 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
 def find(overrides: list[str], steps: int, lowest: float, highest: float) -> Path:
     """Test the model and data that the overrides describe, print the suggestion, and return the folder of the curve."""
     from opsin.config import compose
+    from opsin.config.overrides import key_of
     from opsin.runs.atomic import check_writable
     from opsin.runs.directory import new_run_path
 
@@ -47,13 +48,13 @@ def find(overrides: list[str], steps: int, lowest: float, highest: float) -> Pat
     options = [composed.origin.choices["datamodule"] or "", composed.origin.choices["model"] or ""]
     folder = new_run_path(composed.tree["output_dir"], "find_lr", *options)
     write(test, f"{options[1]} on {options[0]}, batch {test.batch_size}", folder)
-    others = [override for override in overrides if not override.startswith("optimizer.lr=")]
+    others = [override for override in overrides if key_of(override) != "optimizer.lr"]
     print(f"valley           {test.valley:.2e}   middle of the longest descent: a good first choice")
     print(f"steepest         {test.steepest:.2e}   the loss falls fastest here: an upper limit, with warm-up")
     if not test.diverged:
         print("                 the loss did not diverge: raise --highest or --steps")
     print(f"batch            {test.batch_size} images; a larger batch allows a higher learning rate")
-    print("use it           " + shlex.join(["python", "train.py", *others, f"optimizer.lr={test.valley:.2g}"]))
+    print("use it           " + printed_command(["python", "train.py", *others, f"optimizer.lr={test.valley:.2g}"]))
     return folder
 
 

@@ -9,6 +9,7 @@ import argparse
 from typing import Any
 
 from opsin.commands.command_line import command
+from opsin.runs.quoting import override, printed_command
 
 
 @command
@@ -19,7 +20,7 @@ def main(arguments: list[str] | None = None) -> int:
     from opsin.training import build
     from opsin.training.plan import make_plan
 
-    data = build.data(make_plan(compose([f"datamodule={options.name}", *options.overrides])))
+    data = build.data(make_plan(compose([override("datamodule", options.name), *options.overrides])))
     lines = []
     if options.shards:
         from opsin.data.shard_writer import ShardOptions, summary_lines, write_shards
@@ -29,7 +30,8 @@ def main(arguments: list[str] | None = None) -> int:
         form = ShardOptions(options.encoding, int(options.shard_mb * 1e6), options.quality)
         written = write_shards(data, options.shards, form, StorageOptions(options.endpoint_url))
         lines = [f"  {line}" for line in summary_lines(written)]
-        lines.append(f"python train.py datamodule=streaming datamodule.path={options.shards}")
+        path = override("datamodule.path", options.shards)
+        lines.append(printed_command(["python", "train.py", "datamodule=streaming", path]))
     data.setup()
     print("\n".join([*_summary(data.facts()), *lines]))
     return 0

@@ -11,6 +11,7 @@ from opsin.inference import teacher
 from opsin.models import Network, summarize, summary_text
 from opsin.runs.directory import RunDirectory
 from opsin.runs.predictions import Predictions, predictions_file, read_predictions
+from opsin.runs.quoting import printed_command
 from opsin.runs.rank import is_spawned
 from opsin.training import build, recording
 from opsin.training.callbacks import Checkpoints
@@ -125,4 +126,5 @@ def report(run: RunDirectory, data: ImageDataModule, network: Network, predictio
         make_images(run, data, network, predictions or read_predictions(run, "val"))
         write_report(run)
     except Exception as error:
-        log.warning("there is no report (%s); python scripts/report.py %s tries again", error, run.path)
+        command = printed_command(["python", "scripts/report.py", run.path])
+        log.warning("the report failed (%s); try again with: %s", error, command)

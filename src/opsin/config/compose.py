@@ -10,15 +10,17 @@ import yaml
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from opsin.config import run_config
+from opsin.config.overrides import PATHS, check_overrides, key_of, task_overrides
 from opsin.config.resume import from_saved
 from opsin.config.run_config import ConfigOrigin, RunConfig, plain
-from opsin.config.suggestions import hint
+from opsin.config.suggestions import config_options, suggest
 from opsin.config.yaml_files import in_words, load
 from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory, new_run_path
+from opsin.runs.quoting import override, printed_command, printed_override
 
-PATHS = ("data_dir", "datamodule.path", "model.weights", "model.teacher")
-"""Keys that may hold a path: a run directory must mean the same from wherever it is read."""
+WEIGHT_NAMES = ("imagenet", "opsin", "none")
+"""Values of `model.weights` that are names, even if a file or folder of that name exists."""
 
 
 def from_hydra(config: DictConfig) -> RunConfig:
@@ -31,16 +33,19 @@ def from_hydra(config: DictConfig) -> RunConfig:
 
     hydra = HydraConfig.get()
     run = RunDirectory(Path(hydra.runtime.output_dir))
-    words = list(hydra.overrides.task)
+    words = task_overrides(hydra)
     if config.resume and run.config.exists():
         begun = len(RunConfig.load(run).origin.overrides)
         return from_saved(run, words[begun:] if config.resume != "auto" else [])
     if config.resume not in (None, "auto"):
         place = RunDirectory.of(config.resume).path  # raises where Hydra made a new directory because this is none
-        raise UserError(f"resume={place} goes on in that very directory: leave out hydra.run.dir and --multirun")
+        raise UserError(
+            f"{printed_override('resume', place)} resumes in that directory: leave out hydra.run.dir and --multirun"
+        )
     if run.config.exists():
         raise UserError(
-            f"{run.path} holds a run already: go on with it by resume={run.path}, or name another directory"
+            f"{run.path} holds a run already: resume it with {printed_override('resume', run.path)}, or name another "
+            "directory"
         )
     return _composed(config, hydra, run)
 
@@ -82,12 +87,13 @@ def compose_raw(words: Sequence[str]) -> DictConfig:
     Raises:
         UserError: the words cannot be composed.
     """
+    words = check_overrides(words, config_options())
     try:
         return load(words)
     except yaml.YAMLError as error:
         raise UserError(in_words(error)) from None
     except Exception as error:  # Hydra's and OmegaConf's share no base class
-        raise UserError(f"{error}\n{hint(words)}".rstrip()) from None
+        raise UserError(f"{suggest(words)}\n{error}".strip()) from None
 
 
 OF_A_SWEEP = ("sweep", "launcher")
@@ -96,14 +102,17 @@ OF_A_SWEEP = ("sweep", "launcher")
 
 def is_of_a_sweep(word: str) -> bool:
     """Whether a word is about a multirun, and not about its runs."""
-    return word.lstrip("+~").split("=")[0].split(".")[0] in OF_A_SWEEP
+    return key_of(word).split(".")[0] in OF_A_SWEEP
 
 
 def _composed(config: DictConfig, hydra: Any, run: RunDirectory) -> RunConfig:
     choices = {key: value for key, value in hydra.runtime.choices.items() if not key.startswith("hydra/")}
-    for word in hydra.overrides.task:
+    words = task_overrides(hydra)
+    for word in words:
         if is_of_a_sweep(word):
-            raise UserError(f"{word} is about many runs: python train.py --multirun {word} ...")
+            raise UserError(
+                f"{word} needs a multirun: {printed_command(['python', 'train.py', '--multirun', word])} ..."
+            )
     with open_dict(config):
         for key in OF_A_SWEEP:
             choices.pop(key, None)
@@ -111,9 +120,10 @@ def _composed(config: DictConfig, hydra: Any, run: RunDirectory) -> RunConfig:
     config.resume = None
     for key in PATHS:
         value = OmegaConf.select(config, key, throw_on_missing=False)
-        if isinstance(value, str) and (key == "data_dir" or Path(value).expanduser().exists()):
+        named = key == "model.weights" and value in WEIGHT_NAMES
+        if isinstance(value, str) and not named and (key == "data_dir" or Path(value).expanduser().exists()):
             OmegaConf.update(config, key, str(Path(value).expanduser().resolve()))
-    origin = ConfigOrigin(run_config.CONFIGS, choices, list(hydra.overrides.task))
+    origin = ConfigOrigin(run_config.CONFIGS, choices, words)
     return RunConfig(plain(config), OmegaConf.to_yaml(config), origin, run)
 
 
@@ -128,5 +138,6 @@ def multirun_words(arguments: Sequence[str]) -> list[str] | None:
     known, words = parser.parse_known_args(arguments)
     if not known.multirun or any(word.startswith(("-", "hydra/sweeper=", "hydra/launcher=")) for word in words):
         return None
-    places = [f"hydra.searchpath=[file://{Path(known.config_dir).absolute()}]"] if known.config_dir else []
+    folder = known.config_dir
+    places = [override("hydra.searchpath", [f"file://{Path(folder).absolute()}"])] if folder else []
     return [*places, *words]

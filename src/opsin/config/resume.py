@@ -6,10 +6,12 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
+from opsin.config.overrides import check_overrides, find_value, key_of, parse_override
 from opsin.config.run_config import RunConfig
 from opsin.errors import UserError
 from opsin.runs.atomic import check_writable
 from opsin.runs.directory import RunDirectory, find_runs, new_run_path
+from opsin.runs.quoting import printed_override
 
 KEPT = ("model.", "distillation.", "datamodule.image_size", "datamodule.mean", "datamodule.std", "datamodule.resize")
 """Keys that decide what a run's weights mean: they stay as they were."""
@@ -21,12 +23,10 @@ def from_saved(run: RunDirectory, words: Sequence[str] = ()) -> RunConfig:
     Raises:
         UserError: a word chooses another part (`model=mlp`), which would be another run.
     """
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
     saved = RunConfig.load(run)
-    words = [word for word in words if not word.startswith("resume=")]
+    words = [word for word in check_overrides(words, {}) if key_of(word) != "resume"]
     _refuse_parts(saved, words)
-    overrides = OverridesParser.create().parse_overrides(list(words))
+    overrides = [parse_override(word) for word in words]
     changed = saved.changed({override.key_or_group: override.value() for override in overrides})
     return replace(changed, origin=replace(saved.origin, overrides=[*saved.origin.overrides, *words]))
 
@@ -40,12 +40,12 @@ def expand_resume(words: Sequence[str]) -> list[str]:
         UserError: a word chooses another part, or a directory that cannot be written to.
     """
     for key in ("hydra.run.dir", "hydra.sweep.dir"):
-        for folder in (word.partition("=")[2] for word in words if word.startswith(f"{key}=")):
-            if "$" not in folder:
-                check_writable(Path(folder.strip("'\"")), key)
-    place = next((word.removeprefix("resume=") for word in words if word.startswith("resume=")), "auto")
+        folder = find_value(words, key)
+        if folder and "$" not in folder:
+            check_writable(Path(folder), key)
+    place = find_value(words, "resume") or "auto"
     run = RunDirectory(Path(place).expanduser())
-    if place in ("auto", "null") or not run.config.exists():
+    if place == "auto" or not run.config.exists():
         return list(words)
     saved = RunConfig.load(run)
     _refuse_parts(saved, words)
@@ -54,13 +54,14 @@ def expand_resume(words: Sequence[str]) -> list[str]:
 
 def _refuse_parts(saved: RunConfig, words: Sequence[str]) -> None:
     for word in words:
-        key = word.lstrip("+~").split("=", 1)[0]
+        key = key_of(word)
         if key.startswith(KEPT):
             raise UserError(
                 f"{word} does not go with resume: {saved.run.path} goes on with the network and the images that it was "
-                f"begun with. Start a new run, with model.weights={saved.run.path} if it shall build on this one."
+                f"begun with. Start a new run with "
+                f"{printed_override('model.weights', saved.run.path)} to build on this one."
             )
-        if word.lstrip("+~").split("=", 1)[0] in saved.origin.choices or word.startswith("~"):
+        if key in saved.origin.choices or word.startswith("~"):
             raise UserError(
                 f"{word} does not go with resume: {saved.run.path} goes on with the parts that it was begun with, and "
                 "only values such as trainer.max_epochs=20 can be changed. Start a new run instead."

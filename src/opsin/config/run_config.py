@@ -9,6 +9,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from opsin.config.overrides import key_of
 from opsin.errors import UserError
 from opsin.runs.atomic import write_atomically
 from opsin.runs.directory import RunDirectory
@@ -34,7 +35,7 @@ class ConfigOrigin:
     def of(self, path: str) -> str:
         """The place that set the key at the dotted `path`, in words; empty when it cannot be known."""
         for word in self.overrides:
-            key = word.lstrip("+~").split("=", 1)[0].split("@", 1)[0].replace("/", ".")
+            key = key_of(word).replace("/", ".")
             if path == key or path.startswith(f"{key}."):
                 if key in self.choices:
                     break  # the word chose a group's option: the file says more

@@ -9,6 +9,7 @@ import yaml
 from omegaconf import DictConfig
 
 from opsin.config import run_config
+from opsin.config.overrides import parse_override
 from opsin.config.resume import register_resolvers
 from opsin.errors import UserError
 
@@ -33,18 +34,11 @@ def parse(words: Sequence[str]) -> list[Any]:
     import hydra
     from hydra.core.global_hydra import GlobalHydra
     from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
 
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(run_config.CONFIGS), version_base="1.3"):
         parser = OverridesParser.create(GlobalHydra.instance().config_loader())  # which `glob(*)` needs
-    found = []
-    for word in words:
-        try:
-            found += parser.parse_overrides([word])
-        except HydraException as error:
-            raise UserError(f"{word} cannot be read: {str(error).splitlines()[0]}") from None
-    return found
+    return [parse_override(word, parser) for word in words]
 
 
 def refuse_broken_files(words: Sequence[str]) -> None:

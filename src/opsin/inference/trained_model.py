@@ -22,6 +22,7 @@ from opsin.errors import UserError, did_you_mean
 from opsin.models import Network, load_weights
 from opsin.models.weights import KINDS, UnreachableError, known_weights
 from opsin.runs.directory import RunDirectory, find_runs
+from opsin.runs.quoting import resume_command
 from opsin.training import build
 from opsin.training.constructors import NETWORKS
 from opsin.training.feature_extraction import Extractor, extract
@@ -179,7 +180,7 @@ def load_trained_model(name: str, image_size: int | None = None, place: str = ""
 def _of_run(run: RunDirectory, image_size: int | None) -> TrainedModel:
     plan, recorded = make_plan(RunConfig.load(run)), build.recorded_data(run)
     if not run.best.is_file():
-        raise UserError(f"{run.path} has not come to the end of its first epoch: python train.py resume={run.path}")
+        raise UserError(f"{run.path} has not finished its first epoch; resume it with: {resume_command(run.path)}")
     size = (image_size, image_size) if image_size else tuple(recorded["image_size"])
     loss = plan.loss.build(class_counts=recorded["class_counts"]["train"])
     network = plan.model.build(num_logits=loss.num_logits, in_channels=recorded["channels"], image_size=size)

@@ -11,6 +11,7 @@ from opsin.config import RunConfig
 from opsin.runs.atomic import atomic_open, write_atomically
 from opsin.runs.directory import RunDirectory
 from opsin.runs.metric_registry import sort_key
+from opsin.runs.quoting import printed_command
 from opsin.sweeps.table import TrialRow
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def write_best(folder: Path, run: RunDirectory) -> list[str]:
     text = "\n".join(
         [
             "# @package _global_",
-            f"# python train.py {' '.join(words)}",
+            f"# {printed_command(['python', 'train.py', *words])}",
             f"# The best of the sweep {folder.name}, as {run.path.name} ran it.",
             OmegaConf.to_yaml(OmegaConf.create({"defaults": [*defaults, "_self_"]})).rstrip(),
             OmegaConf.to_yaml(config),

@@ -1,6 +1,5 @@
 """From a trial to its job: the words of the run, where it lies, and how many devices it takes."""
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,13 +7,14 @@ from typing import Any
 from opsin.config import compose_raw
 from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory
+from opsin.runs.quoting import override
 from opsin.sweeps.launchers.base import Job
 from opsin.sweeps.search_space import Listed, Space
 from opsin.sweeps.settings import Sweep
 from opsin.sweeps.table import TrialRow
 from opsin.sweeps.trials import Trial, Trials
 
-OF_EVERY_RUN = {"test": "false", "report": "false"}
+OF_EVERY_RUN = {"test": False, "report": False}
 """What a run has that does not say otherwise: the winner alone reads the test images, and has a report."""
 
 
@@ -62,11 +62,11 @@ class Jobs:
         run.path.mkdir(exist_ok=True)
         devices = self._devices(trial.words) if self._widths_differ else _count(self.typical.trainer.devices)
         if run.config.exists():
-            return Job(trial.number, (f"resume={run.path}",), run, devices)
-        more = {**OF_EVERY_RUN, "trainer.threads": str(threads)}
-        words = [f"{key}={value}" for key, value in more.items() if not self._space.says(key)]
+            return Job(trial.number, (override("resume", run.path),), run, devices)
+        more = {**OF_EVERY_RUN, "trainer.threads": threads}
+        words = [override(key, value) for key, value in more.items() if not self._space.says(key)]
         words += _pruning(settings, trials, trial.number, objective)
-        return Job(trial.number, (*trial.words, *words, f"hydra.run.dir={_quoted(run.path)}"), run, devices)
+        return Job(trial.number, (*trial.words, *words, override("hydra.run.dir", run.path)), run, devices)
 
     def _devices(self, words: Sequence[str]) -> int:
         try:
@@ -77,7 +77,7 @@ class Jobs:
 
 def of_winner(row: TrialRow) -> Job:
     """The job that reads the test images for a run that has ended, and writes its report."""
-    return Job(row.number, (f"resume={row.run.path}", "test=true", "report=true"), row.run)
+    return Job(row.number, (override("resume", row.run.path), "test=true", "report=true"), row.run)
 
 
 def _pruning(settings: Sweep, trials: Trials, number: int, metric: str) -> list[str]:
@@ -86,20 +86,14 @@ def _pruning(settings: Sweep, trials: Trials, number: int, metric: str) -> list[
     values: Mapping[str, Any] = {
         "_target_": "opsin.training.callbacks.Pruning",
         "monitor": metric,
-        "storage": f"'{trials.place}'",
+        "storage": trials.place,
         "study": trials.name,
         "trial": number,
         "pruner": settings.pruner,
         "epochs": settings.pruner_epochs,
     }
-    return [f"+callbacks.pruning.{key}={value}" for key, value in values.items()]
+    return [override(f"+callbacks.pruning.{key}", value) for key, value in values.items()]
 
 
 def _count(devices: Any) -> int:
     return devices if isinstance(devices, int) else 1 if devices == "auto" else len(devices)
-
-
-def _quoted(path: Path) -> str:
-    """A path as Hydra's grammar takes it."""
-    text = str(path)
-    return text if re.fullmatch(r"[\w./-]+", text) else "'" + text.replace("'", "\\'") + "'"

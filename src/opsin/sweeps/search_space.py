@@ -5,8 +5,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from opsin.config import parse
+from opsin.config import config_options, parse
+from opsin.config.overrides import key_of
 from opsin.errors import UserError
+from opsin.runs.quoting import quote
 
 Value = str | int | float | bool | None
 """What a key may be set to in one run."""
@@ -88,8 +90,7 @@ class Space:
 
     def says(self, key: str) -> bool:
         """Whether a word sets a key, or varies it."""
-        keys = (*(word.split("=", 1)[0] for word in self.fixed), *(dimension.key for dimension in self.dimensions))
-        return key in (name.lstrip("+") for name in keys)
+        return key in map(key_of, (*self.fixed, *(dimension.key for dimension in self.dimensions)))
 
     def grid(self) -> Iterator[dict[str, Value]]:
         """Every combination, the last key changing fastest.
@@ -120,8 +121,8 @@ def read_space(words: Sequence[str], space: Mapping[str, Any]) -> Space:
     Raises:
         UserError: a word cannot be read, or a range is empty.
     """
-    typed = {word.lstrip("+~").split("=", 1)[0] for word in words}
-    filed = [f"{key}={_as_word(value)}" for key, value in space.items() if key.lstrip("+") not in typed]
+    typed = {key_of(word) for word in words}
+    filed = [_typed(key, value) for key, value in space.items() if key.lstrip("+") not in typed]
     fixed: list[str] = []
     dimensions: list[Dimension] = []
     every = (*filed, *words)
@@ -136,13 +137,20 @@ def read_space(words: Sequence[str], space: Mapping[str, Any]) -> Space:
     return Space(tuple(fixed), tuple(dimensions))
 
 
-def _as_word(value: Any) -> str:
-    """A value of a sweep file as it would be typed: a YAML list is a list of choices."""
-    if isinstance(value, list):
-        return ",".join(_as_word(item) for item in value)
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return "null" if value is None else str(value)
+def _typed(key: str, value: Any) -> str:
+    """Return the override for a key of a sweep file: a YAML list is a list of choices, and text reads as if typed."""
+    if isinstance(value, str):
+        return f"{key}={value}"
+    choices = value if isinstance(value, list) else [value]
+    return f"{key}={','.join(quote(_option(key, choice)) for choice in choices)}"
+
+
+def _option(key: str, choice: Any) -> Any:
+    """Return the name of an option that YAML 1.1 reads as a boolean: `off` and `on`."""
+    if not isinstance(choice, bool):
+        return choice
+    name = "on" if choice else "off"
+    return name if name in config_options().get(key, ()) else choice
 
 
 def _ranged(key: str, interval: Any) -> Ranged:

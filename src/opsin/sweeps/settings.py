@@ -1,7 +1,7 @@
 """The keys of the `sweep` section."""
 
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -28,9 +28,7 @@ class Sweep:
     """
 
     name: str | None = None
-    space: dict[str, str | int | float | bool | list[str | int | float | bool | None] | None] = field(
-        default_factory=dict
-    )
+    space: dict[str, Any] = field(default_factory=dict)
     sampler: Literal["grid", "random", "tpe", "cmaes"] = "grid"
     trials: Annotated[int, Field(ge=1)] | None = None
     pruner: Literal["none", "median", "halving"] = "none"

@@ -11,9 +11,11 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from opsin.config import CONFIGS, ConfigOrigin, compose_raw, is_of_a_sweep
+from opsin.config.overrides import key_of
 from opsin.config.targets import Constructors, Target
 from opsin.config.validation import SectionSchema, check
 from opsin.errors import Interrupted, UserError
+from opsin.runs.quoting import printed_command
 from opsin.sweeps import best_run, table
 from opsin.sweeps.jobs import Jobs, of_winner
 from opsin.sweeps.launchers.base import Handle, Job, Launcher
@@ -47,7 +49,9 @@ def sweep(words: Sequence[str]) -> int:
         UserError: a word, a setting or the directory is wrong.
         Interrupted: a signal asked to stop; the same command goes on.
     """
-    settings, engine, option = _checked([word for word in words if is_of_a_sweep(word)])
+    settings, engine, option = _checked(
+        [word for word in words if is_of_a_sweep(word) or key_of(word) == "hydra.searchpath"]
+    )
     typed = [word for word in words if not is_of_a_sweep(word)]
     space = read_space(typed, settings.space)
     jobs = Jobs(space)
@@ -73,7 +77,7 @@ def sweep(words: Sequence[str]) -> int:
                 objectives,
                 board.ended,
                 board.watch,
-                worker.beat,
+                worker.heartbeat,
                 board.say,
             )
             try:
@@ -126,7 +130,7 @@ def run_all(launcher: Launcher, jobs: Sequence[Job], stop: Stop) -> None:
     """
     waiting = list(jobs)
     running: list[Handle] = []
-    with stop.output_hooks():
+    with stop.listening():
         while waiting or running:
             while waiting and len(running) < launcher.slots:
                 running.append(launcher.start(waiting.pop(0)))
@@ -157,8 +161,8 @@ def _close(console: Console, folder: Path, trials: Trials, rows: Sequence[table.
         lines.append(f"{open_} trials are under way in other processes; the last of them ends the sweep")
     if (folder / "experiment" / "best.yaml").exists():
         lines += [
-            f"best again  python train.py --config-dir {folder} experiment=best",
-            f"compare     python scripts/compare.py {folder} --metric val/acc",
-            f"look        optuna-dashboard {trials.place}   (pip install optuna-dashboard)",
+            "best again  " + printed_command(["python", "train.py", "--config-dir", folder, "experiment=best"]),
+            "compare     " + printed_command(["python", "scripts/compare.py", folder, "--metric", "val/acc"]),
+            "dashboard   " + printed_command(["optuna-dashboard", trials.place]) + "   (pip install optuna-dashboard)",
         ]
     console.print("\n".join(lines), markup=False, soft_wrap=True)

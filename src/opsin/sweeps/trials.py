@@ -161,8 +161,8 @@ class Trials:
         set_attribute(self.study, live, "starts", (progress, count))
         return int(count)
 
-    def tell(self, trial: Trial, outcome: Outcome) -> None:
-        """Record what came of a trial."""
+    def record(self, trial: Trial, outcome: Outcome) -> None:
+        """Record the outcome of a trial in the study."""
         from optuna.trial import TrialState
 
         if outcome.reason:

@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from opsin.errors import UserError
 from opsin.models.network import Network, as_embedding
+from opsin.runs.quoting import resume_command
 from opsin.training.callbacks.base import epoch_metrics
 from opsin.training.distillation import Distillation
 from opsin.training.gather import gather_from_all_processes
@@ -209,7 +210,7 @@ def load_network(network: Network, checkpoint: Path) -> None:
     if not checkpoint.exists():
         raise UserError(
             f"{checkpoint} does not exist: the run has not finished its first epoch; "
-            f"resume it: python train.py resume={checkpoint.parent.parent}"
+            f"resume it with: {resume_command(checkpoint.parent.parent)}"
         )
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
     prefix = "network."

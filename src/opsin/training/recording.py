@@ -20,6 +20,7 @@ from opsin.models.fine_tuning import FreezeSchedule
 from opsin.runs.atomic import write_atomically
 from opsin.runs.directory import RunDirectory
 from opsin.runs.metric_registry import custom_metrics
+from opsin.runs.quoting import printed_command
 from opsin.training.callbacks import Checkpoints, EarlyStopping, Pruning, Throughput
 from opsin.training.callbacks.base import is_metric
 from opsin.training.distillation import Distillation
@@ -221,7 +222,7 @@ def closing_words(record: Mapping[str, Any], run: RunDirectory) -> str:
         "",
         *([f"report      {place}/report.html"] if (run.path / "report.html").exists() else []),
         f"result      {place}/result.json",
-        f"test again  python scripts/evaluate.py {place}",
+        f"test again  {printed_command(['python', 'scripts/evaluate.py', place])}",
         "dashboard   make dashboard",
     ]
     if teacher := record["settings"].get("teacher"):  # what the figures mean that stand above

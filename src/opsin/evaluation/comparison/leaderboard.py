@@ -17,6 +17,7 @@ from opsin.runs.metric_registry import (
     split_of,
     unknown_metric,
 )
+from opsin.runs.quoting import printed_command
 
 
 @dataclass(frozen=True)
@@ -158,8 +159,8 @@ class Leaderboard:
         run = next(run for run in row.runs if run.images_digest(self.split) is None)
         return (
             f"{row.letter} ({row.name}) is not ranked: its {self.split} predictions were not saved, so it is unknown "
-            f"which images it was measured on. Create them with: python scripts/evaluate.py {run.run.path} "
-            f"--split {self.split}"
+            f"which images it was measured on. Create them with: "
+            + printed_command(["python", "scripts/evaluate.py", run.run.path, "--split", self.split])
         )
 
 

@@ -23,6 +23,7 @@ from opsin.evaluation.templating import render
 from opsin.runs.atomic import write_atomically
 from opsin.runs.directory import RunDirectory
 from opsin.runs.predictions import Predictions, read_predictions
+from opsin.runs.quoting import printed_command, resume_command
 
 RECORDED = (
     "error",
@@ -86,7 +87,9 @@ def write_report(run: RunDirectory) -> Path:
         calibration=calibration_section(predictions) if evaluated else None,
         pictures=read_pictures(run),
         model=read_model_table(run),
-        overrides=(_yaml(run.overrides).get("overrides") or []),
+        command=printed_command(["python", "train.py", *(_yaml(run.overrides).get("overrides") or [])]),
+        resume=resume_command(run.path),
+        report=printed_command(["python", "scripts/report.py", run.path]),
         config=run.config.read_text(encoding="utf-8"),
     )
     write_atomically(report_file(run), page)

@@ -16,6 +16,7 @@ from opsin.errors import Interrupted, UserError
 from opsin.runs.atomic import atomic_path
 from opsin.runs.directory import RunDirectory
 from opsin.runs.metric_registry import sort_key, split_of
+from opsin.runs.quoting import resume_command
 from opsin.training.callbacks.base import EpochCallback, epoch_metrics
 from opsin.training.gather import collect
 
@@ -172,7 +173,7 @@ class Checkpoints(EpochCallback):
         if asked:
             if save:
                 trainer.save_checkpoint(self.last_path)
-            log.info("saved; resume with: python train.py resume=%s", self._run.path)
+            log.info("saved; resume with: %s", resume_command(self._run.path))
             raise Interrupted(self._asked or signal.SIGTERM)
 
     def _release(self) -> None:
