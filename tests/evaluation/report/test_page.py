@@ -196,6 +196,15 @@ def test_images_are_embedded_and_the_index_cannot_point_outside(write, tmp_path:
     assert text(read(write_report(run))).count("labeled cat") == 1
 
 
+@pytest.mark.parametrize("content", ["{", "[]", '{"split": "test"}', '{"misclassified": [{"image": 3}]}'])
+def test_a_damaged_list_of_images_is_left_out(write, content: str) -> None:
+    run = write()
+    index_file(run).parent.mkdir()
+    index_file(run).write_text(content)
+    assert read_pictures(run) is None
+    assert "No images were made." in text(read(write_report(run)))
+
+
 def test_a_hundred_classes_stay_readable_and_small(write) -> None:
     run = write(classes=tuple(f"class {i}" for i in range(100)), count=10_000)
     page = write_report(run)
