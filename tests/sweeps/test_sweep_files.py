@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from opsin.config import CONFIGS, compose, is_of_a_sweep
+from opsin.config import CONFIGS, ConfigSource, compose, is_of_a_sweep
 from opsin.errors import UserError
 from opsin.sweeps.jobs import Jobs
 from opsin.sweeps.search_space import Listed, Space, read_space
@@ -24,7 +24,7 @@ TYPED = {
 
 
 def read(*words: str) -> tuple[Sweep, Space, Jobs]:
-    settings, _, _ = _checked([word for word in words if is_of_a_sweep(word)])
+    settings, _, _ = _checked([word for word in words if is_of_a_sweep(word)], ConfigSource())
     space = read_space([word for word in words if not is_of_a_sweep(word)], settings.space)
     return settings, space, Jobs(space)
 

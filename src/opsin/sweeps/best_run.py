@@ -53,9 +53,10 @@ def write_best(folder: Path, run: RunDirectory) -> list[str]:
         config.pop(key, None)
     if config.get("callbacks"):
         config.callbacks.pop("pruning", None)  # reports to the study of this sweep
+    source = saved.origin.source.extended([str(folder)])
     parts = {part: option for part, option in saved.origin.choices.items() if part not in ("experiment", "debug")}
     defaults = [{f"override /{part}": option} for part, option in parts.items()]
-    words = ["--config-dir", str(folder), "experiment=best", *(w for w in saved.origin.overrides if w.startswith("~"))]
+    words = [*source.flags, "experiment=best", *(w for w in saved.origin.overrides if w.startswith("~"))]
     text = "\n".join(
         [
             "# @package _global_",

@@ -5,8 +5,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from opsin.config import config_options, parse
-from opsin.config.overrides import key_of
+from opsin.config import ConfigSource
+from opsin.config.hydra_session import override_parser
+from opsin.config.overrides import key_of, parse_override
+from opsin.config.suggestions import config_options
 from opsin.errors import UserError
 from opsin.runs.quoting import quote
 
@@ -79,6 +81,11 @@ class Space:
         """The words of the run with these choices, by key."""
         return (*self.fixed, *(dimension.word(choices[dimension.key]) for dimension in self.dimensions))
 
+    def first(self) -> tuple[str, ...]:
+        """Return the overrides that set every key to its first or lowest value."""
+        values = (d.words[0] if isinstance(d, Listed) else d.low for d in self.dimensions)
+        return tuple(d.word(value) for d, value in zip(self.dimensions, values, strict=True))
+
     def varied(self, choices: Mapping[str, Value], without: Sequence[str] = ()) -> str:
         """The words that tell this run apart, but for those of some keys."""
         told = [dimension for dimension in self.dimensions if dimension.key.lstrip("+") not in without]
@@ -110,23 +117,28 @@ class Space:
             yield dict(zip(keys, values, strict=True))
 
 
-def read_space(words: Sequence[str], space: Mapping[str, Any]) -> Space:
+def read_space(words: Sequence[str], space: Mapping[str, Any], source: ConfigSource | None = None) -> Space:
     """Divide words into those of every run and those that vary.
 
     Args:
         words: of the command line: `model=mlp,cnn_gap`, `seed=range(3)`, `optimizer.lr=tag(log,interval(1e-4,0.1))`,
             `model.hidden=int(interval(16,128))`, `trainer.max_epochs=5`.
         space: the same by key, from a sweep file; a word of the command line takes the place of its key.
+        source: Search path and primary config; None: Opsin's own.
 
     Raises:
         UserError: a word cannot be read, or a range is empty.
     """
+    source = source or ConfigSource()
+    options = config_options(source)
     typed = {key_of(word) for word in words}
-    filed = [_typed(key, value) for key, value in space.items() if key.lstrip("+") not in typed]
+    filed = [_typed(key, value, options) for key, value in space.items() if key.lstrip("+") not in typed]
     fixed: list[str] = []
     dimensions: list[Dimension] = []
     every = (*filed, *words)
-    for word, override in zip(every, parse(every), strict=True):
+    parser = override_parser(source)
+    for word in every:
+        override = parse_override(word, parser)
         key = override.get_key_element()
         if not override.is_sweep_override():
             fixed.append(word)
@@ -137,20 +149,20 @@ def read_space(words: Sequence[str], space: Mapping[str, Any]) -> Space:
     return Space(tuple(fixed), tuple(dimensions))
 
 
-def _typed(key: str, value: Any) -> str:
+def _typed(key: str, value: Any, options: Mapping[str, Sequence[str]]) -> str:
     """Return the override for a key of a sweep file: a YAML list is a list of choices, and text reads as if typed."""
     if isinstance(value, str):
         return f"{key}={value}"
     choices = value if isinstance(value, list) else [value]
-    return f"{key}={','.join(quote(_option(key, choice)) for choice in choices)}"
+    return f"{key}={','.join(quote(_option(key, choice, options)) for choice in choices)}"
 
 
-def _option(key: str, choice: Any) -> Any:
+def _option(key: str, choice: Any, options: Mapping[str, Sequence[str]]) -> Any:
     """Return the name of an option that YAML 1.1 reads as a boolean: `off` and `on`."""
     if not isinstance(choice, bool):
         return choice
     name = "on" if choice else "off"
-    return name if name in config_options().get(key, ()) else choice
+    return name if name in options.get(key, ()) else choice
 
 
 def _ranged(key: str, interval: Any) -> Ranged:

@@ -6,6 +6,8 @@ and `FrozenTrial._trial_id`. `tests/sweeps/test_study.py` fails with the name th
 
 from typing import TYPE_CHECKING, Any, Literal
 
+from opsin.config.secrets import reveal
+
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner
     from optuna.storages import BaseStorage
@@ -23,7 +25,9 @@ def open_storage(place: str) -> "BaseStorage":
     from optuna.storages import JournalStorage, RDBStorage
     from optuna.storages.journal import JournalFileBackend
 
-    return RDBStorage(place) if "://" in place else JournalStorage(JournalFileBackend(place))
+    if "://" in place:
+        return RDBStorage(reveal(place))
+    return JournalStorage(JournalFileBackend(place))
 
 
 def make_pruner(kind: Pruner, epochs: int) -> "BasePruner":

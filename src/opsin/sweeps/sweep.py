@@ -4,14 +4,18 @@ import contextlib
 import inspect
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from filelock import FileLock
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from opsin.config import CONFIGS, ConfigOrigin, compose_raw, is_of_a_sweep
-from opsin.config.overrides import key_of
+from opsin.config import CommandLine, ConfigOrigin, ConfigSource, compose_raw, is_of_a_sweep, show
+from opsin.config.overrides import check_overrides
+from opsin.config.run_config import plain
+from opsin.config.secrets import refuse_literal_secrets, refuse_missing_secrets
+from opsin.config.suggestions import config_options
 from opsin.config.targets import Constructors, Target
 from opsin.config.validation import SectionSchema, check
 from opsin.errors import Interrupted, UserError
@@ -36,11 +40,12 @@ SCHEMA = {
 """The sections of a config that are about a multirun and not about its runs."""
 
 
-def sweep(words: Sequence[str]) -> int:
+def sweep(words: Sequence[str], source: ConfigSource | None = None) -> int:
     """Run what the words of a multirun describe, go on with it where it was begun, and tell what came out.
 
     Args:
         words: of the command line.
+        source: Search path and primary config; None: Opsin's own.
 
     Returns:
         The exit code: 1 where a run failed, else 0.
@@ -49,18 +54,19 @@ def sweep(words: Sequence[str]) -> int:
         UserError: a word, a setting or the directory is wrong.
         Interrupted: a signal asked to stop; the same command goes on.
     """
-    settings, engine, option = _checked(
-        [word for word in words if is_of_a_sweep(word) or key_of(word) == "hydra.searchpath"]
-    )
+    source = source or ConfigSource()
+    words = check_overrides(["--multirun", *words], config_options(source))[1:]
+    settings, engine, option = _checked([word for word in words if is_of_a_sweep(word)], source)
     typed = [word for word in words if not is_of_a_sweep(word)]
-    space = read_space(typed, settings.space)
-    jobs = Jobs(space)
+    space = read_space(typed, settings.space, source)
+    jobs = Jobs(space, source)
+    refuse_missing_secrets([OmegaConf.to_container(jobs.typical, resolve=False), settings.storage])
     metric: str = jobs.typical.monitor.metric
     objectives: list[str] = [*settings.objectives] if settings.objectives else [metric]
     _import_callbacks(jobs.typical)
     place = "sweep.objectives" if settings.objectives else "monitor.metric"
     check_objectives(objectives, place, settings.pruner, jobs.typical.trainer)
-    folder = sweep_directory(Path(jobs.typical.hydra.sweep.dir), option, settings, typed)
+    folder = sweep_directory(Path(jobs.typical.hydra.sweep.dir), option, settings, typed, source)
     console = table.console()
     worker = Worker(folder)
     try:
@@ -103,6 +109,19 @@ def sweep(words: Sequence[str]) -> int:
     return int(any(row.state == "failed" for row in rows))
 
 
+def show_first_run(line: CommandLine) -> None:
+    """Print the config of the first run of a sweep, or the information on its composition, for `-m --cfg job`.
+
+    Raises:
+        UserError: An override or a setting is wrong.
+    """
+    words = check_overrides(["--multirun", *line.overrides], config_options(line.source))[1:]
+    of_sweep = [word for word in words if is_of_a_sweep(word)]
+    settings, _, _ = _checked(of_sweep, line.source)
+    space = read_space([word for word in words if not is_of_a_sweep(word)], settings.space, line.source)
+    show(replace(line, overrides=(*space.fixed, *space.first(), *of_sweep)))
+
+
 def _import_callbacks(config: DictConfig) -> None:
     """Import the user's own callbacks: their modules register the metrics that they log."""
     own = Constructors({}, own=inspect.isclass)
@@ -113,12 +132,13 @@ def _import_callbacks(config: DictConfig) -> None:
             own.resolve((section or {}).get("_target_"))
 
 
-def _checked(words: Sequence[str]) -> tuple[Sweep, Target[Launcher], str]:
+def _checked(words: Sequence[str], source: ConfigSource) -> tuple[Sweep, Target[Launcher], str]:
     """The settings of the sweep, the engine, not yet started, and which file of `configs/sweep` was chosen."""
-    config = compose_raw(words)
-    tree = {key: OmegaConf.to_container(config[key], resolve=True) for key in SCHEMA}
+    config = compose_raw(words, source)
+    tree = plain(OmegaConf.masked_copy(config, list(SCHEMA)))
+    refuse_literal_secrets(tree)
     choices = {key: value for key, value in config.hydra.runtime.choices.items() if key in SCHEMA}
-    fields = check(tree, SCHEMA, ConfigOrigin(CONFIGS, choices, list(words)))
+    fields = check(tree, SCHEMA, ConfigOrigin(source, choices, list(words), source.folders))
     return fields["settings"], fields["launcher"], choices["sweep"]
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from opsin.config import ConfigSource
 from opsin.errors import UserError
 from opsin.runs.atomic import check_writable, write_atomically
 from opsin.sweeps.settings import Sweep
@@ -17,7 +18,9 @@ EXTENDED = ("name", "trials", "retry_failed")
 """Settings that may change from one call to the next, the sweep staying the same."""
 
 
-def sweep_directory(sweeps: Path, option: str, settings: Sweep, words: Sequence[str]) -> Path:
+def sweep_directory(
+    sweeps: Path, option: str, settings: Sweep, words: Sequence[str], source: ConfigSource | None = None
+) -> Path:
     """The directory of a sweep, made if need be, with `sweep.yaml` in it, which says what it is.
 
     Args:
@@ -25,11 +28,12 @@ def sweep_directory(sweeps: Path, option: str, settings: Sweep, words: Sequence[
         option: of the config group `sweep`, which begins the name.
         settings: of the sweep.
         words: that the runs have or vary.
+        source: Search path and primary config of the runs; None: Opsin's own.
 
     Raises:
         UserError: the directory holds another sweep, or cannot be written.
     """
-    identity = _identity(settings, words)
+    identity = _identity(settings, words, source or ConfigSource())
     digest = hashlib.blake2b(json.dumps(identity, sort_keys=True).encode(), digest_size=4).hexdigest()
     folder = (sweeps / (settings.name or f"{option}_{digest}")).absolute()
     check_writable(folder, "output_dir")
@@ -46,9 +50,9 @@ def sweep_directory(sweeps: Path, option: str, settings: Sweep, words: Sequence[
     return folder
 
 
-def _identity(settings: Sweep, words: Sequence[str]) -> dict[str, Any]:
+def _identity(settings: Sweep, words: Sequence[str], source: ConfigSource) -> dict[str, Any]:
     told = {key: value for key, value in asdict(settings).items() if key not in EXTENDED}
-    return {"words": sorted(words), **told}
+    return {"words": sorted([*words, *source.flags]), **told}
 
 
 def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:

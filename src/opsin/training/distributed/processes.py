@@ -24,6 +24,7 @@ import lightning as L
 import torch
 from torch.distributed import Store  # type: ignore[attr-defined]
 
+from opsin.config.locations import TRAIN_SCRIPT
 from opsin.errors import Interrupted, UserError
 from opsin.runs.directory import RunDirectory
 from opsin.training.distributed.environment import (
@@ -36,9 +37,6 @@ from opsin.training.distributed.environment import (
 from opsin.training.lightning_patches import ScriptLauncher, set_launcher
 
 log = logging.getLogger(__name__)
-
-SCRIPT = Path(__file__).resolve().parents[4] / "train.py"
-"""The script of every process."""
 
 MEETING = ("MASTER_ADDR", "MASTER_PORT")
 """Environment variables with the address of the rendezvous."""
@@ -111,7 +109,7 @@ class Processes:
 
     def _start(self, rank: int) -> None:
         variables = {**os.environ, "LOCAL_RANK": str(rank), RUN_VARIABLE: self._message}
-        self._children.append(subprocess.Popen([sys.executable, str(SCRIPT)], env=variables))
+        self._children.append(subprocess.Popen([sys.executable, str(TRAIN_SCRIPT)], env=variables))
         if len(self._children) == 1:
             threading.Thread(target=self._watch, daemon=True, name="watch").start()
 
