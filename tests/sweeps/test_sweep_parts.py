@@ -90,9 +90,9 @@ def row(number: int, recipe: str, *values: float) -> TrialRow:
 
 def test_the_best_recipe_wins_by_its_mean_over_seeds() -> None:
     a, b = [row(0, "a", 0.99), row(1, "a", 0.1)], [row(2, "b", 0.8), row(3, "b", 0.9)]
-    assert winners([*a, *b], "maximize") == b
-    assert winners([*a, *b], "minimize") == a
+    assert winners([*a, *b], "val/acc") == b
+    assert winners([*a, *b], "val/loss") == a
     once = row(4, "c", 1.0)
-    assert winners([*a, *b, once], "maximize") == b  # a recipe that was run less often does not take part
-    assert winners([once, row(5, "d", 0.5)], "maximize") == [once]
-    assert winners([TrialRow(0, "", "", "", "failed", (), "x", RunDirectory(Path("x")), {})], "maximize") == []
+    assert winners([*a, *b, once], "val/acc") == b  # a recipe that was run less often does not take part
+    assert winners([once, row(5, "d", 0.5)], "val/acc") == [once]
+    assert winners([TrialRow(0, "", "", "", "failed", (), "x", RunDirectory(Path("x")), {})], "val/acc") == []

@@ -2,16 +2,18 @@
 
 import math
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from opsin.errors import UserError
 from opsin.runs.atomic import write_atomically
 from opsin.runs.directory import RunDirectory
+from opsin.runs.metric_registry import check_measured, check_monitored, higher_is_better
 from opsin.sweeps.launchers.base import Exit, Job
 from opsin.sweeps.trials import Direction, Outcome
 
 COUNTED: dict[str, tuple[str, str]] = {"parameters": ("parameters", "total"), "seconds": ("seconds", "fit")}
-"""Objectives besides metrics, and where a result has them; less of them is better."""
+"""Objectives that are not metrics of a split, and where a result has them."""
 
 WHOLE = 8
 """Maximum lines of a message without a traceback that are reported whole, and not only the last line."""
@@ -21,8 +23,31 @@ TAIL = 60
 
 
 def directions(objectives: Sequence[str]) -> list[Direction]:
-    """Whether less or more of each objective is better."""
-    return ["minimize" if name in COUNTED or name.endswith(("/loss", "/ece")) else "maximize" for name in objectives]
+    """Return the direction of each objective, as Optuna names it."""
+    return ["maximize" if higher_is_better(name) else "minimize" for name in objectives]
+
+
+def check_objectives(objectives: Sequence[str], place: str, pruner: str, trainer: Mapping[str, Any]) -> None:
+    """Check the objectives of a sweep before anything is run.
+
+    Args:
+        objectives: metrics of train or val, or keys of `COUNTED`.
+        place: the key that names them, for the message.
+        pruner: `none`, or a pruner, which compares the first objective epoch by epoch.
+        trainer: trainer options of a run.
+
+    Raises:
+        UserError: An objective does not exist, is never measured, or cannot be used.
+    """
+    for name in objectives:
+        if name not in COUNTED:
+            check_monitored(name, place, others=tuple(COUNTED))
+            check_measured(name, place, trainer)
+    if pruner != "none" and objectives[0] in COUNTED:
+        raise UserError(
+            f"sweep.pruner={pruner} needs an objective that is measured every epoch, such as val/loss, "
+            f"but {place}={objectives[0]}; set sweep.pruner=none"
+        )
 
 
 def outcome_of(run: RunDirectory, objectives: Sequence[str]) -> Outcome | None:

@@ -7,8 +7,6 @@ from pydantic import Field
 
 from opsin.errors import UserError
 
-Objective = Literal["val/loss", "val/acc", "val/f1_macro", "val/auroc", "val/ece", "parameters", "seconds"]
-
 
 @dataclass(frozen=True)
 class Sweep:
@@ -23,8 +21,8 @@ class Sweep:
         pruner: ends runs that do worse than others at the same epoch: `median` below their median, `halving` outside
             the best third after pruner_epochs, three times as many, nine times, ... (successive halving).
         pruner_epochs: First epoch after which a run may be pruned.
-        objectives: what is optimised: metrics of val, `parameters`, `seconds`; null: the monitored metric. Of several,
-            no one run is the best, and the table tells which are better than all others in some respect.
+        objectives: Metrics of train or val, `parameters` or `seconds`; null: the monitored metric. With several
+            objectives no single run is the best, and the table shows the runs that no other run beats in all of them.
         storage: URL of a database for the Optuna study; null: a journal in the directory of the sweep.
         retry_failed: Run failed trials once more when the command is given again.
     """
@@ -35,7 +33,7 @@ class Sweep:
     trials: Annotated[int, Field(ge=1)] | None = None
     pruner: Literal["none", "median", "halving"] = "none"
     pruner_epochs: Annotated[int, Field(ge=1)] = 3
-    objectives: list[Objective] | None = None
+    objectives: list[str] | None = None
     storage: str | None = None
     retry_failed: bool = False
 

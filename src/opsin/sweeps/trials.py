@@ -78,7 +78,6 @@ class Trials:
         name: of the study there.
         study: Optuna's.
         total: how many trials the sweep has.
-        directions: as they were given.
     """
 
     def __init__(
@@ -96,7 +95,6 @@ class Trials:
         quieten_optuna()
         self._space, self._settings, self._seed, self._parts = space, settings, seed, parts
         self._worker = worker
-        self.directions = list(directions)
         self._lock = FileLock(folder / ".lock")
         self.place = settings.storage or str(folder / "study.journal")
         self.name = folder.name
