@@ -1,6 +1,7 @@
-"""A callback for tests, which fails in the ways in which real runs do."""
+"""Callbacks for tests, which fail in the ways in which real runs do."""
 
 import ctypes
+import logging
 import math
 from typing import Literal
 
@@ -22,3 +23,17 @@ class Fault(L.Callback):
         if self.kind == "diverge":
             for parameter in pl_module.parameters():
                 torch.nn.init.constant_(parameter, math.nan)
+
+
+class Tracker(L.Callback):
+    """Holds a secret as the client of a tracking server does; logs it, and fails with it in the message."""
+
+    def __init__(self, api_token: str, fails: bool = False) -> None:
+        self.api_token = api_token
+        self.fails = fails
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert "${" not in self.api_token
+        logging.getLogger("tracker").warning("connected with %s", self.api_token)
+        if self.fails:
+            raise RuntimeError(f"401 for https://tracker/?token={self.api_token}")

@@ -3,10 +3,12 @@
 import functools
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Protocol
 
 from opsin.errors import UserError
+from opsin.runs.secret_values import mask_secrets
 
 
 class Main(Protocol):
@@ -19,7 +21,7 @@ class Main(Protocol):
 def command(main: Callable[[list[str] | None], int]) -> Main:
     """Wrap the `main` of a command: a UserError becomes one message on stderr and exit code 1.
 
-    Ctrl-C ends the command with exit code 130. A reader that closes the pipe early, such as `head`, ends it with 0.
+    The traceback of any other exception is printed by Python, or here with its secrets masked. Ctrl-C ends the command with exit code 130. A reader that closes the pipe early, such as `head`, ends it with 0.
     """
 
     @functools.wraps(main)
@@ -27,12 +29,18 @@ def command(main: Callable[[list[str] | None], int]) -> Main:
         try:
             return main(arguments)
         except UserError as error:
-            print(error, file=sys.stderr)
+            print(mask_secrets(str(error)), file=sys.stderr)
             return 1
         except KeyboardInterrupt:
             return 130
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes stdout once more at exit
             return 0
+        except Exception:
+            text = traceback.format_exc()
+            if (masked := mask_secrets(text)) == text:
+                raise
+            print(masked, file=sys.stderr)
+            return 1
 
     return wrapped

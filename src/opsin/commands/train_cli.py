@@ -8,6 +8,7 @@ from opsin.commands.command_line import command
 from opsin.config import CommandLine, RunConfig, compose, read_command_line, refuse_broken_files, show
 from opsin.config.hydra_session import configure_logging, multirun
 from opsin.config.overrides import key_of
+from opsin.config.secrets import reveal
 from opsin.errors import Interrupted, UserError
 from opsin.runs.atomic import check_writable
 from opsin.runs.quoting import printed_override
@@ -64,7 +65,7 @@ def _run(composed: RunConfig) -> float:
     from opsin.commands.train import train
 
     assert composed.settings is not None
-    os.environ.update({key: str(value) for key, value in composed.settings.hydra.job.env_set.items()})
+    os.environ.update({key: reveal(str(value)) for key, value in composed.settings.hydra.job.env_set.items()})
     configure_logging(composed.settings)
     try:
         return train(composed)

@@ -13,6 +13,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
+from opsin.config.hydra_keys import refuse_saved_without_effect, refuse_sweep_directory, refuse_typed_without_effect
 from opsin.config.hydra_session import load
 from opsin.config.overrides import PATHS, check_overrides, find_value, key_of, task_overrides
 from opsin.config.resolvers import resolve_process_values
@@ -53,6 +54,7 @@ def compose(overrides: Sequence[str], run: Path | None = None, source: ConfigSou
         if is_of_a_sweep(override):
             command = printed_command(["python", "train.py", "--multirun", override])
             raise UserError(f"{override} needs a multirun: {command} ...")
+    refuse_sweep_directory(overrides)
     resume = find_value(overrides, "resume")
     if resume not in (None, "auto"):
         composed = _resumed(resumed_run(resume, overrides), overrides)
@@ -69,17 +71,20 @@ def compose_raw(overrides: Sequence[str], source: ConfigSource | None = None) ->
     """Return what Hydra composes of overrides: unresolved, with Hydra's own settings under `hydra`.
 
     Raises:
-        UserError: The overrides cannot be composed, or hold a secret.
+        UserError: The overrides cannot be composed, hold a secret, or set a key of Hydra that has no effect.
     """
     source = source or ConfigSource()
     refuse_typed_secrets(overrides)
+    refuse_typed_without_effect(overrides)
     overrides = check_overrides(overrides, config_options(source))
     try:
-        return load(overrides, source)
+        composed = load(overrides, source)
     except yaml.YAMLError as error:
         raise UserError(in_words(error)) from None
     except Exception as error:  # Hydra's and OmegaConf's share no base class
         raise UserError(f"{suggest(overrides, source)}\n{error}".strip()) from None
+    refuse_saved_without_effect(composed)
+    return composed
 
 
 def is_of_a_sweep(override: str) -> bool:

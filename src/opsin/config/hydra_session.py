@@ -11,6 +11,7 @@ from opsin.config import locations
 from opsin.config.overrides import task_overrides
 from opsin.config.resolvers import register_resolvers
 from opsin.config.search_path import ConfigSource
+from opsin.runs.secret_values import MaskSecrets
 
 if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra
@@ -65,6 +66,8 @@ def configure_logging(settings: DictConfig) -> None:
     from hydra.core.utils import configure_log
 
     configure_log(settings.hydra.job_logging, settings.hydra.verbose)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(MaskSecrets())
 
 
 def print_help(source: ConfigSource, of_hydra: bool, overrides: Sequence[str]) -> None:

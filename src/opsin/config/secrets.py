@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from opsin.errors import UserError
+from opsin.runs.secret_values import register_secret
 
 WORDS = frozenset(
     {"token", "secret", "password", "passwd", "passphrase", "credential", "credentials"}
@@ -33,6 +34,9 @@ REFERENCE = re.compile(r"\$\{oc\.env:\s*([A-Za-z_]\w*)\s*(,\s*null\s*)?\}")
 
 DEFAULT = re.compile(r"\$\{oc\.env:\s*([A-Za-z_]\w*)\s*,\s*([^}]*?)\s*\}")
 """A reference with a default value, which would be a literal."""
+
+ASSIGNMENT = re.compile(r"""(?:^|[\s;,\["'])([A-Za-z_]\w*)=["']?(?!["'$\s]|$)""")
+"""An assignment in a line of shell with a literal value: `export HF_TOKEN=abc`, but not `export HF_TOKEN=$HF_TOKEN`."""
 
 URL_PASSWORD = re.compile(r"\w://[^/@\s:]*:([^/@\s]+)@")
 """The password of a URL such as `postgresql://user:password@host/database`."""
@@ -109,10 +113,40 @@ def refuse_secret_paths(tree: Mapping[str, Any]) -> None:
             )
 
 
+def refuse_launcher_secrets(launcher: Any) -> None:
+    """Refuse a secret in the settings of a launcher, which writes them into the script of a job.
+
+    Raises:
+        UserError: Names the key and the way to give a secret to a job.
+    """
+    for key, value in _leaves(launcher, "launcher"):
+        if not isinstance(value, str):
+            continue
+        literal = any(is_secret_variable(name) for name in ASSIGNMENT.findall(value))
+        if literal or REFERENCE.search(value):
+            raise UserError(
+                f"{key}: a secret must not be written into the settings of a launcher, because they are saved in the "
+                "script of each job. Set the environment variable before the sweep starts: its jobs get it, and a line "
+                "of launcher.setup may read it as $NAME"
+            )
+
+
+def secret_variables(tree: Any) -> frozenset[str]:
+    """Return the names of the environment variables of all secrets that a config refers to, resolved or not."""
+    return frozenset(
+        name
+        for key, value in _leaves(tree)
+        if isinstance(value, str)
+        for name, _ in REFERENCE.findall(value)
+        if is_secret_variable(name) or is_secret_key(key)
+    )
+
+
 def reveal(value: Any) -> Any:
     """Return plain values with every reference to a secret replaced by the secret.
 
-    Use it only for the arguments of an object that is built now; what it returns is never written.
+    Use it only for the arguments of an object that is built now, and never write the result. The values are masked from
+    now on in messages and logs.
 
     Raises:
         UserError: The environment variable is not set.
@@ -131,7 +165,10 @@ def _value(match: re.Match[str]) -> str | None:
     name, optional = match.groups()
     if name not in os.environ and not optional:
         raise UserError(f"{name} is not set in the environment: export {name}=...")
-    return os.environ.get(name)
+    secret = os.environ.get(name)
+    if secret is not None:
+        register_secret(secret, secret_reference(name, bool(optional)))
+    return secret
 
 
 def _words(name: str) -> Sequence[str]:

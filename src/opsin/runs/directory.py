@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 
 from opsin.errors import Interrupted, UserError
 from opsin.runs.atomic import write_atomically
+from opsin.runs.secret_values import mask_secrets
 
 CLAIM_S = 10.0
 """Seconds that a process waits for one that was killed to be gone."""
@@ -148,9 +149,9 @@ class RunDirectory:
             result["status"] = "finished"
         except Exception as error:
             if not isinstance(error, Interrupted):
-                result |= {"status": "failed", "error": f"{type(error).__name__}: {error}"}
+                result |= {"status": "failed", "error": mask_secrets(f"{type(error).__name__}: {error}")}
                 if write and not self.error.exists():  # another process of the run may have failed first
-                    write_atomically(self.error, traceback.format_exc())
+                    write_atomically(self.error, mask_secrets(traceback.format_exc()))
             raise
         finally:
             if write:

@@ -12,16 +12,17 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from opsin.config import CommandLine, ConfigOrigin, ConfigSource, compose_raw, is_of_a_sweep, show
+from opsin.config.hydra_keys import refuse_run_directory
 from opsin.config.overrides import check_overrides
 from opsin.config.run_config import plain
-from opsin.config.secrets import refuse_literal_secrets, refuse_missing_secrets
+from opsin.config.secrets import refuse_launcher_secrets, refuse_literal_secrets, refuse_missing_secrets
 from opsin.config.suggestions import config_options
 from opsin.config.targets import Constructors, Target
 from opsin.config.validation import SectionSchema, check
 from opsin.errors import Interrupted, UserError
 from opsin.runs.quoting import printed_command
 from opsin.sweeps import best_run, table
-from opsin.sweeps.jobs import Jobs, of_winner
+from opsin.sweeps.jobs import Jobs
 from opsin.sweeps.launchers.base import Handle, Job, Launcher
 from opsin.sweeps.outcomes import check_objectives, directions
 from opsin.sweeps.runner import POLL_S, Runner, Stop
@@ -58,6 +59,7 @@ def sweep(words: Sequence[str], source: ConfigSource | None = None) -> int:
     words = check_overrides(["--multirun", *words], config_options(source))[1:]
     settings, engine, option = _checked([word for word in words if is_of_a_sweep(word)], source)
     typed = [word for word in words if not is_of_a_sweep(word)]
+    refuse_run_directory(typed)
     space = read_space(typed, settings.space, source)
     jobs = Jobs(space, source)
     refuse_missing_secrets([OmegaConf.to_container(jobs.typical, resolve=False), settings.storage])
@@ -92,7 +94,7 @@ def sweep(words: Sequence[str], source: ConfigSource | None = None) -> int:
                     with FileLock(folder / ".ending"):  # one process after the other; the second finds all done
                         best = best_run.winners(table.read_rows(folder, objectives, trials, space), objectives[0])
                         untested = [] if space.says("test") else [row for row in best if not row.metric("test/acc")]
-                        run_all(launcher, [of_winner(row) for row in untested], runner.stop)
+                        run_all(launcher, [jobs.of_winner(row, settings) for row in untested], runner.stop)
                         if best:
                             best_run.write_best(folder, best[0].run)
                             best_run.draw(folder, trials.study, objectives)
@@ -117,6 +119,7 @@ def show_first_run(line: CommandLine) -> None:
     """
     words = check_overrides(["--multirun", *line.overrides], config_options(line.source))[1:]
     of_sweep = [word for word in words if is_of_a_sweep(word)]
+    refuse_run_directory(words)
     settings, _, _ = _checked(of_sweep, line.source)
     space = read_space([word for word in words if not is_of_a_sweep(word)], settings.space, line.source)
     show(replace(line, overrides=(*space.fixed, *space.first(), *of_sweep)))
@@ -137,6 +140,7 @@ def _checked(words: Sequence[str], source: ConfigSource) -> tuple[Sweep, Target[
     config = compose_raw(words, source)
     tree = plain(OmegaConf.masked_copy(config, list(SCHEMA)))
     refuse_literal_secrets(tree)
+    refuse_launcher_secrets(tree["launcher"])
     choices = {key: value for key, value in config.hydra.runtime.choices.items() if key in SCHEMA}
     fields = check(tree, SCHEMA, ConfigOrigin(source, choices, list(words), source.folders))
     return fields["settings"], fields["launcher"], choices["sweep"]

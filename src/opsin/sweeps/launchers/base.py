@@ -17,12 +17,14 @@ class Job:
         overrides: All arguments of `train.py`; they name the run directory.
         run: The run directory. It exists already, on a disk that every machine of the engine shares.
         devices: Number of devices that the run trains on.
+        secrets: Names of the environment variables of the secrets that its config refers to.
     """
 
     number: int
     overrides: tuple[str, ...]
     run: RunDirectory
     devices: int = 1
+    secrets: tuple[str, ...] = ()
 
     @property
     def console(self) -> Path:

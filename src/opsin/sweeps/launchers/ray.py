@@ -192,7 +192,7 @@ class RayHandle:
             if self._exit is None and self._is_ready(awaited := self.slot.host if self._end is None else self._end):
                 self._exit = self._read(awaited)
                 if self._exit is None:  # its actor is up
-                    self._end = self.slot.actor.run.remote(self._job, JobEnvironment.here())
+                    self._end = self.slot.actor.run.remote(self._job, JobEnvironment.here(self._job.secrets))
         except ConnectionError as error:
             raise UserError(
                 f"the Ray cluster is gone ({error}): start it again, then resume with the same command"

@@ -15,7 +15,9 @@ from opsin.sweeps.launchers.base import Exit, Job
 from opsin.sweeps.launchers.local import Local, LocalHandle
 
 PASSED_ON = ("HF_", "HYDRA_", "OMP_", "OPSIN_", "PYTHON", "TORCH_")
-"""Prefixes of the environment variables that a job gets from the sweep; all others come from its node."""
+"""Prefixes of the environment variables that a job gets from the sweep, besides the secrets of its config; all others
+come from its node.
+"""
 
 CLAIM_TIMEOUT_S = 120.0
 """Seconds to wait for an earlier process of the same run, which may still live on a node that Ray has lost."""
@@ -39,9 +41,10 @@ class JobEnvironment:
     variables: Mapping[str, str]
 
     @classmethod
-    def here(cls) -> "JobEnvironment":
-        """Return the environment of this process."""
-        variables = {name: value for name, value in os.environ.items() if name.startswith(PASSED_ON)}
+    def here(cls, secrets: tuple[str, ...] = ()) -> "JobEnvironment":
+        """Return the environment of this process, with the secrets of these names."""
+        passed_on = {name for name in os.environ if name.startswith(PASSED_ON) or name in secrets}
+        variables = {name: os.environ[name] for name in passed_on}
         return cls(str(Path.cwd()), tuple(str(Path(path).absolute()) for path in sys.path), variables)
 
     def adopt(self) -> None:

@@ -27,6 +27,7 @@ from torch.distributed import Store  # type: ignore[attr-defined]
 from opsin.config.locations import TRAIN_SCRIPT
 from opsin.errors import Interrupted, UserError
 from opsin.runs.directory import RunDirectory
+from opsin.runs.secret_values import mask_secrets
 from opsin.training.distributed.environment import (
     RUN_VARIABLE,
     launched,
@@ -146,8 +147,8 @@ class Processes:
         """Write the first failure to the file that every process reads."""
         with contextlib.suppress(FileExistsError), self._failure_file.open("x", encoding="utf-8") as file:
             name = f"process {self._rank} (pid {os.getpid()} on {socket.gethostname()})"
-            file.write(f"{name} failed: {type(error).__name__}: {error}\n\n")
-            file.writelines(traceback.format_exception(error))
+            text = "".join(traceback.format_exception(error))
+            file.write(mask_secrets(f"{name} failed: {type(error).__name__}: {error}\n\n{text}"))
 
     def _reason(self) -> str | None:
         """Return the cause of death of a process; None if all known processes live."""

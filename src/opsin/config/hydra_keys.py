@@ -1,0 +1,93 @@
+"""Hydra's own keys, `hydra.KEY`: those with an effect in Opsin, and a refusal of all others.
+
+Hydra composes the config of a run, and Opsin runs it. A key that controls how Hydra runs a job has no effect.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from opsin.config.overrides import find_value, key_of
+from opsin.errors import UserError
+
+EFFECTIVE = (
+    *("run.dir", "sweep.dir", "searchpath", "job.name", "job.env_set", "job_logging", "verbose"),
+    *("help", "hydra_help"),
+)
+"""Keys below `hydra` with an effect, each with all keys below it."""
+
+WITHOUT_EFFECT: Mapping[str, tuple[Any, str]] = {
+    "job.chdir": (None, "the working directory never changes; name the run directory with hydra.run.dir"),
+    "output_subdir": (None, "config.yaml and overrides.yaml are in the run directory"),
+    "callbacks": ({}, "add a callback of Lightning: +callbacks.NAME._target_=my_package.MyCallback"),
+    "mode": (None, "start a sweep with --multirun"),
+    "sweep.subdir": ("${hydra.job.num}", "name the sweep with sweep.name, and its folder with hydra.sweep.dir"),
+    "job.env_copy": ([], "set a variable with hydra.job.env_set"),
+    "sweeper": (..., "choose a sweep with --multirun sweep=search (configs/sweep)"),
+    "launcher": (..., "choose a launcher with --multirun launcher=local (configs/launcher)"),
+}
+"""Keys without an effect: the default, or `...` for any value, and what to do instead."""
+
+
+def refuse_typed_without_effect(overrides: Sequence[str]) -> None:
+    """Refuse overrides that set a key of Hydra and would change nothing.
+
+    Raises:
+        UserError: Names the override and the way out.
+    """
+    for override in overrides:
+        root, _, key = key_of(override).replace("/", ".").partition(".")
+        if root == "hydra" and not any(_is_below(key, effective) for effective in EFFECTIVE):
+            raise UserError(_refusal(override, key))
+
+
+def refuse_saved_without_effect(composed: DictConfig) -> None:
+    """Refuse keys of Hydra that a config file sets and that would change nothing.
+
+    Args:
+        composed: A config with Hydra's settings under `hydra`.
+
+    Raises:
+        UserError: Names the key and the way out.
+    """
+    settings = OmegaConf.to_container(composed.hydra, resolve=False)
+    for key, (default, _) in WITHOUT_EFFECT.items():
+        node: Any = settings
+        for name in key.split("."):
+            node = node.get(name) if isinstance(node, dict) else None
+        if default is not ... and node != default and not (key == "job.chdir" and node is False):
+            raise UserError(_refusal(f"hydra.{key} in a config file", key))
+
+
+def refuse_sweep_directory(overrides: Sequence[str]) -> None:
+    """Refuse the directory of sweeps for a single run; a job of a sweep names its own directory.
+
+    Raises:
+        UserError: `hydra.sweep.dir` is set and `hydra.run.dir` is not.
+    """
+    if find_value(overrides, "hydra.sweep.dir") and not find_value(overrides, "hydra.run.dir"):
+        raise UserError("hydra.sweep.dir has no effect on a single run: name its directory with hydra.run.dir")
+
+
+def refuse_run_directory(overrides: Sequence[str]) -> None:
+    """Refuse the directory of a run for a sweep, which has one directory per run.
+
+    Raises:
+        UserError: `hydra.run.dir` is set.
+    """
+    if find_value(overrides, "hydra.run.dir"):
+        raise UserError(
+            "hydra.run.dir has no effect on a sweep, which has one directory per run: name the sweep with sweep.name, "
+            "and its folder with hydra.sweep.dir"
+        )
+
+
+def _refusal(place: str, key: str) -> str:
+    found = [way_out for known, (_, way_out) in WITHOUT_EFFECT.items() if _is_below(key, known)]
+    way_out = found[0] if found else f"keys with an effect are hydra.{', hydra.'.join(EFFECTIVE)}"
+    return f"{place} has no effect in Opsin: {way_out}"
+
+
+def _is_below(key: str, above: str) -> bool:
+    return key == above or key.startswith(f"{above}.")

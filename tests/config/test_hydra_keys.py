@@ -1,0 +1,52 @@
+"""Hydra's own keys have an effect or are refused by name."""
+
+from pathlib import Path
+
+import pytest
+
+from opsin.config import ConfigSource, compose, compose_raw
+from opsin.errors import UserError
+from opsin.sweeps.sweep import sweep
+
+
+@pytest.mark.parametrize(
+    ("override", "way_out"),
+    [
+        ("hydra.job.chdir=true", "hydra.run.dir"),
+        ("hydra.output_subdir=.hydra", r"config\.yaml"),
+        ("+hydra.callbacks.x._target_=a.B", r"callbacks\.NAME"),
+        ("hydra/sweeper=basic", "sweep=search"),
+        ("hydra.sweeper.max_batch_size=2", "sweep=search"),
+        ("hydra/launcher=basic", "launcher=local"),
+        ("hydra.mode=MULTIRUN", "--multirun"),
+        ("~hydra.callbacks", r"callbacks\.NAME"),
+        ("hydra/env=default", r"hydra\.job\.env_set"),
+    ],
+)
+def test_a_key_without_an_effect_is_refused(override: str, way_out: str) -> None:
+    with pytest.raises(UserError, match=f"has no effect in Opsin: .*{way_out}") as error:
+        compose_raw(["model=mlp", override])
+    assert str(error.value).startswith(override)
+
+
+def test_a_key_without_an_effect_in_a_file_is_refused(tmp_path: Path) -> None:
+    for text, key in (("job: {chdir: true}", "job.chdir"), ("callbacks: {x: {_target_: a.B}}", "callbacks")):
+        (tmp_path / "mine.yaml").write_text(f"defaults: [train, _self_]\nhydra:\n  {text}\n")
+        with pytest.raises(UserError, match=f"hydra.{key} in a config file has no effect"):
+            compose_raw([], ConfigSource.of([str(tmp_path)], "mine"))
+
+
+def test_keys_with_an_effect_are_kept(in_tmp: Path) -> None:
+    keys = ["hydra.job.name=me", "+hydra.job.env_set.A=b", "hydra.run.dir=run", "hydra.verbose=true"]
+    composed = compose([*keys, "hydra.job_logging.root.level=ERROR", "hydra.sweep.dir=x"])
+    assert composed.settings is not None
+    job = composed.settings.hydra.job
+    assert (job.name, job.env_set, composed.run.path) == ("me", {"A": "b"}, in_tmp / "run")
+
+
+def test_the_directory_of_a_run_and_of_a_sweep_are_told_apart(in_tmp: Path) -> None:
+    with pytest.raises(UserError, match=r"hydra\.sweep\.dir has no effect on a single run: .*hydra\.run\.dir"):
+        compose(["hydra.sweep.dir=x"])
+    with pytest.raises(UserError, match=r"hydra\.run\.dir has no effect on a sweep.*sweep\.name"):
+        sweep(["seed=1,2", "hydra.run.dir=x"])
+    assert list(in_tmp.iterdir()) == []
