@@ -21,8 +21,7 @@ from opsin.runs.directory import RunDirectory
 from opsin.runs.predictions import softmax
 from opsin.training import build
 from opsin.training.plan import make_plan
-
-Pixels = NDArray[np.uint8]
+from opsin.visualization.images import Pixels
 
 LEAST = 16
 """Images that are computed at once, at the least; blank ones are added and their answers dropped.

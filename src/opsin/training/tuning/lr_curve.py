@@ -7,9 +7,12 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from opsin.runs.atomic import write_atomically
 from opsin.training.tuning.lr_finder import RangeTest
+from opsin.visualization.images import encoded
 
 WIDTH, HEIGHT, SCALE = 960, 560, 3
 """Size of the picture, and how many times larger it is drawn, for smooth lines."""
@@ -24,13 +27,13 @@ def draw_curve(test: RangeTest, title: str, path: Path) -> None:
     """Draw loss over learning rate, on a logarithmic axis, with the two suggestions marked.
 
     Args:
-        test: what was measured.
-        title: what was trained, in one line.
-        path: a PNG file; overwritten.
+        test: Result of the range test.
+        title: Model and data, in one line.
+        path: The PNG file to write, atomically.
     """
     canvas = Image.new("RGB", (WIDTH * SCALE, HEIGHT * SCALE), "white")
     _Plot(ImageDraw.Draw(canvas), test).draw(title)
-    canvas.resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS).save(path)
+    write_atomically(path, encoded(np.asarray(canvas.resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS))))
 
 
 class _Plot:
