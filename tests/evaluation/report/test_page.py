@@ -109,10 +109,10 @@ def test_the_temperature_is_fitted_on_val_and_evaluated_on_test(write) -> None:
 
 def test_the_best_epoch_is_the_recorded_one_or_that_of_the_monitored_metric(write) -> None:
     rows = read_epochs(write())
-    monitor = {"metric": "val/loss", "mode": "min"}
+    monitor = "val/loss"
     assert best_epoch(rows, {"best_epoch": 3}, monitor) == 3
     assert best_epoch(rows, {"best_epoch": None}, monitor) == 2  # the third is not a number
-    assert best_epoch(rows, {"best_epoch": None}, {"metric": "train/acc", "mode": "max"}) == 3
+    assert best_epoch(rows, {"best_epoch": None}, "train/acc") == 3
     assert best_epoch([], {"best_epoch": None}, monitor) is None
 
 
