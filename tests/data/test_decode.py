@@ -1,6 +1,7 @@
 """Bad and unusual images of every kind are decoded correctly or refused with the reason."""
 
 import io
+import os
 import struct
 import threading
 import warnings
@@ -12,11 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, PngImagePlugin
 
+from opsin.data import decode
 from opsin.data.decode import BadImage, decode_image
 
 RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, (8, 10, 3), dtype=np.uint8)
-GREY = RNG.integers(0, 256, (8, 10), dtype=np.uint8)
+GRAY = RNG.integers(0, 256, (8, 10), dtype=np.uint8)
 SMOOTH = np.stack(np.meshgrid(np.arange(0, 240, 6), np.arange(0, 240, 8), [128]), -1)[:, :, 0].astype(np.uint8)
 
 
@@ -56,9 +58,9 @@ def test_lossless_color_is_exact_from_bytes_and_from_a_file(kind: str, tmp_path:
 
 
 def test_gray_has_one_channel_or_three_equal_channels() -> None:
-    data = encoded(GREY)
-    np.testing.assert_array_equal(decode_image(data, 1), GREY[..., None])
-    np.testing.assert_array_equal(decode_image(data, 3), np.repeat(GREY[..., None], 3, 2))
+    data = encoded(GRAY)
+    np.testing.assert_array_equal(decode_image(data, 1), GRAY[..., None])
+    np.testing.assert_array_equal(decode_image(data, 3), np.repeat(GRAY[..., None], 3, 2))
 
 
 def test_color_read_as_gray_is_luma() -> None:
@@ -118,12 +120,12 @@ def test_a_palette_gives_its_colors_with_or_without_transparency(transparency: i
 def test_alpha_is_dropped_and_the_colors_are_kept() -> None:
     alpha = RNG.integers(0, 256, (8, 10, 1), dtype=np.uint8)
     np.testing.assert_array_equal(decode_image(encoded(np.dstack([RGB, alpha])), 3), RGB)
-    np.testing.assert_array_equal(decode_image(encoded(np.dstack([GREY, alpha])), 1)[..., 0], GREY)
-    np.testing.assert_array_equal(decode_image(encoded(np.dstack([GREY, alpha])), 3), np.dstack([GREY] * 3))
+    np.testing.assert_array_equal(decode_image(encoded(np.dstack([GRAY, alpha])), 1)[..., 0], GRAY)
+    np.testing.assert_array_equal(decode_image(encoded(np.dstack([GRAY, alpha])), 3), np.dstack([GRAY] * 3))
 
 
 def test_bilevel_images_are_black_and_white() -> None:
-    bits = GREY > 127
+    bits = GRAY > 127
     np.testing.assert_array_equal(decode_image(encoded(bits), 1)[..., 0], bits * np.uint8(255))
 
 
@@ -197,6 +199,21 @@ def test_a_truncated_jpeg_is_reported_as_truncated(tmp_path: Path) -> None:
 def test_a_file_that_is_not_an_image_is_refused(data: bytes) -> None:
     with pytest.raises(BadImage, match=r"^not an image of a known format, or damaged at its start$"):
         decode_image(data, 3)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs sparse files")
+def test_a_large_file_that_is_not_an_image_is_refused_without_reading_it_whole(tmp_path: Path) -> None:
+    with (tmp_path / "film.mp4").open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(BadImage, match="not an image"):
+        decode_image(tmp_path / "film.mp4", 3)
+
+
+def test_a_large_image_file_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = RNG.integers(0, 256, (40, 30, 3), dtype=np.uint8)
+    (tmp_path / "image.tif").write_bytes(encoded(pixels, "TIFF"))
+    monkeypatch.setattr(decode, "_LARGE", 100)
+    np.testing.assert_array_equal(decode_image(tmp_path / "image.tif", 3), pixels)
 
 
 def test_empty_missing_and_unreadable_files_are_refused(tmp_path: Path) -> None:
