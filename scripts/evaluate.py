@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from dataclasses import asdict
 
 from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory
@@ -24,9 +25,9 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 1
     if arguments.json:
-        print(json.dumps(found, indent=2))
+        print(json.dumps(asdict(found), indent=2))
     else:
-        print("\n".join(f"{name:16} {value:.6f}" for name, value in sorted(found["metrics"].items())))
+        print("\n".join(f"{name:16} {value:.6f}" for name, value in sorted(found.metrics.items())))
     return 0
 
 

@@ -23,7 +23,7 @@ def main() -> int:
         from opsin.models.export_weights import save_backbone
 
         result = run.read_result()
-        facts = {str(key): str(result[key]) for key in ("commit", "seed") if key in result}
+        facts = {"commit": str(result.commit), "seed": str(result.seed)}
         count = save_backbone(
             load_trained_model(str(run.path)).network, arguments.file, facts, half=not arguments.float32
         )

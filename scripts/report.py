@@ -36,7 +36,7 @@ def _make_pictures(run: RunDirectory) -> None:
     from opsin.commands.report import illustrate_again
     from opsin.runs.predictions import predictions_file
 
-    finished = run.read_result().get("status") == "finished"  # the test images are read once, at the end
+    finished = run.read_result().status == "finished"  # the test images are read once, at the end
     try:
         for split in ("val", "test") if finished else ("val",):
             if not predictions_file(run, split).is_file():

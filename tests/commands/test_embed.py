@@ -52,7 +52,7 @@ def test_a_runs_own_images_in_their_own_splits(run: str) -> None:
     assert lines[1:] == [f"{run}/embeddings/embeddings.{kind}" for kind in ("npz", "parquet")]
     found = read(f"{run}/embeddings")
     plan, recorded = build.plan(RunConfig.load(RunDirectory(Path(run)))), build.recorded_data(RunDirectory(Path(run)))
-    data = build.data(plan, facts=recorded)
+    data = build.data(plan, image_format=recorded.image_format)
     assert found["embeddings"].dtype == np.float32
     assert found["classes"].tolist() == list("0123456789")
     network = load_trained_model(run).network.eval()

@@ -37,7 +37,7 @@ def run(digits_run: RunDirectory, tmp_path: Path) -> RunDirectory:
 
 
 def data_of(run: RunDirectory, **changes: Any) -> ImageDataModule:
-    data = build.data(build.plan(RunConfig.load(run)), facts=build.recorded_data(run))
+    data = build.data(build.plan(RunConfig.load(run)), image_format=build.recorded_data(run).image_format)
     for name, value in changes.items():
         setattr(data, name, value)
     return data

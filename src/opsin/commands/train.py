@@ -1,4 +1,4 @@
-"""The story of a run: check, build, fit on train, select on val, test the best checkpoint once, record."""
+"""Train: check, build, fit on train, select on val, test the best checkpoint once, record."""
 
 import logging
 from pathlib import Path
@@ -12,6 +12,7 @@ from opsin.models import Network, summarise, summary_text
 from opsin.runs.directory import RunDirectory
 from opsin.runs.predictions import Predictions, predictions_file, read_predictions
 from opsin.runs.rank import is_spawned
+from opsin.runs.result import FrozenStages
 from opsin.training import build, recording
 from opsin.training.callbacks import Checkpoints
 from opsin.training.distributed.processes import Processes
@@ -30,34 +31,34 @@ def train(composed: RunConfig) -> float:
     """Train and test what a config describes, and record everything in its run directory.
 
     Args:
-        composed: the config, and the run directory, which is gone on with where it holds a checkpoint.
+        composed: The config and its run directory; a run that is resumed continues from its last checkpoint.
 
     Returns:
-        The best value of the monitored metric: what a sweep optimises.
+        The best value of the monitored metric, the objective of a sweep.
 
     Raises:
-        UserError: something that a person can put right, such as a key, a path or a missing download.
-        Interrupted: a signal asked to stop; all is saved to go on.
+        UserError: A mistake of the user, such as an unknown key, a wrong path or a missing download.
+        Interrupted: A signal stopped the run, after everything was saved for a resume.
     """
     plan = build.plan(composed)
     run, writes = composed.run, not is_spawned()
-    recorded = run.read_result().get("data") if composed.resumes else None
+    recorded = run.read_result().data if composed.resumes else None
     with (
-        run.claimed(writes),
-        run.record(writes, forget=recording.OUTCOME) as record,
-        recording.PhaseTimer(record) as clock,
+        run.locked(writes),
+        run.recorded(writes) as result,
+        recording.PhaseTimer(result) as timer,
         Processes(run) as processes,
     ):
         if writes:
             composed.save()
-            predictions_file(run, "test").unlink(missing_ok=True)  # of an earlier end of a run that goes on
+            predictions_file(run, "test").unlink(missing_ok=True)  # of an earlier test
             processes.tell(composed.resumes)
         quieten(writes)
         chosen = plan["trainer"].arguments
         use_threads(chosen.get("threads", "auto"), chosen.get("devices", 1))
         L.seed_everything(plan.seed, verbose=False)
 
-        data = build.data(plan, facts=recorded)
+        data = build.data(plan, image_format=recorded.image_format if recorded else None)
         data.setup("fit")
         if recorded:
             build.check_same_data(data, recorded)
@@ -67,30 +68,31 @@ def train(composed: RunConfig) -> float:
         step = recording.step_of(checkpoint) if checkpoint else None
         network, loaded = build.network(plan, data, loss.num_logits, pretrained=checkpoint is None)
         if checkpoint:
-            load_network(network, checkpoint)  # what is cached is what is gone on with
+            load_network(network, checkpoint)  # features are cached with the weights of the checkpoint
         layout = build.layout(plan, network)
         unfreezing = FreezingCallback(build.timeline(plan, network))
-        record |= recording.provenance(composed, data, network)
-        record["weights"] = record.get("weights", "random") if checkpoint else str(loaded or "random")
-        record["parameters"] |= recording.by_phase(network, unfreezing.timeline)
+        recording.record_provenance(result, composed, data)
+        if checkpoint is None:
+            result.weights = str(loaded or "random")
+        result.parameters = recording.parameter_counts(network, unfreezing.timeline)
         trainer = build.trainer(plan, run, step, unfreezing)
         processes.launch_for(trainer)
         distillation = teacher.distillation(plan, data, network, trainer)
         feature_cache = plan["feature_cache"].build().serve(data, network, unfreezing.never_trained, trainer)
         classifier = build.classifier(plan, data, network, loss, {"data": data.facts()}, distillation)
-        record["settings"] = recording.settings(plan, trainer, layout, data, feature_cache, distillation)
-        record |= {"batch_size_auto": found.facts()} if found else {}
-        summary = summarise(network, (data.channels, *data.image_size))
+        result.settings = recording.settings(plan, trainer, layout, data, feature_cache, distillation)
+        result.batch_size_auto = found.facts() if found else result.batch_size_auto
+        result.network = summarise(network, (data.channels, *data.image_size))
         if writes:
-            run.write_result(record)
+            run.write_result(result)
             run.become_latest(Path(composed.tree["output_dir"]))
-        recording.announce(record, summary_text(summary), run, step)
+        recording.announce(result, summary_text(result.network), run, step)
 
-        clock.enter("fit")
+        timer.enter("fit")
         trainer.fit(classifier, data, ckpt_path=checkpoint, weights_only=True)
 
         checkpoints = next(c for c in trainer.callbacks if isinstance(c, Checkpoints))  # type: ignore[attr-defined]
-        clock.enter("test")
+        timer.enter("test")
         load_network(network, run.best)
         unfreezing.verify_tested(network)
         if plan.test:
@@ -100,22 +102,22 @@ def train(composed: RunConfig) -> float:
         if predictions and writes:
             predictions.write(run)
 
-        record |= recording.outcome(trainer, classifier, checkpoints, data)
-        record["frozen"] = {"stages": list(unfreezing.untouched), "verified": unfreezing.verified}
+        recording.record_outcome(result, trainer, classifier, checkpoints, data)
+        result.frozen = FrozenStages(tuple(unfreezing.untouched), unfreezing.verified)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoard):
-                logger.log_outcome(recording.hyperparameters(composed), record["metrics"], trainer.global_step)
+                logger.log_outcome(recording.hyperparameters(composed), result.metrics, trainer.global_step)
     if writes:
         if plan.report:
             report(run, data, network, predictions)
-        log.info(recording.closing_words(record, run))
+        log.info(recording.closing_message(result, run))
     assert checkpoints.best_value is not None
     return checkpoints.best_value
 
 
 def report(run: RunDirectory, data: ImageDataModule, network: Network, predictions: Predictions | None) -> None:
-    """Write `report.html` and its pictures; the run is finished, and does not fail for want of them."""
-    # Imported here: captum and what comes with it are a second that the start of a run is spared.
+    """Write `report.html` and its pictures; a failure here does not fail the run, which has finished."""
+    # Imported here: captum and its dependencies take a second, which would delay the start of the run.
     from opsin.commands.report import illustrate
     from opsin.evaluation.report.page import write_report
 
@@ -123,4 +125,4 @@ def report(run: RunDirectory, data: ImageDataModule, network: Network, predictio
         illustrate(run, data, network, predictions or read_predictions(run, "val"))
         write_report(run)
     except Exception as error:
-        log.warning("there is no report (%s); python scripts/report.py %s tries again", error, run.path)
+        log.warning("the report was not written (%s); to try again: python scripts/report.py %s", error, run.path)

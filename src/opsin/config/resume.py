@@ -83,7 +83,7 @@ def _run_dir(outputs: str, resume: str | None, words: Sequence[str], *names: str
             same = run.overrides.exists() and words == [
                 word for word in RunConfig.load(run).origin.overrides if word != "resume=auto"
             ]
-            if same and run.read_result().get("status") != "finished":
+            if same and run.read_result().status != "finished":
                 return str(run.path.absolute())
     elif resume and RunDirectory(Path(resume).expanduser()).config.exists():
         return str(Path(resume).expanduser().resolve())

@@ -1,5 +1,6 @@
 """Where a network is wrong: its most confident mistakes, the classes it takes for each other, a table of classes."""
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -7,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from opsin.evaluation.confidence_intervals import Interval, wilson_interval
+from opsin.runs.per_class import class_scores
 from opsin.runs.predictions import Predictions
 
 
@@ -74,11 +76,17 @@ def confused_pairs(predictions: Predictions, count: int) -> list[ConfusedPair]:
 
 
 def class_table(predictions: Predictions) -> list[ClassRow]:
-    """How every class fares, in the order of the classes; intervals are Wilson's at 95 %."""
+    """Return the scores of every class with Wilson's 95 % intervals, in the order of the classes."""
     matrix = confusion_matrix(predictions)
-    rows = []
-    for i, name in enumerate(predictions.classes):
-        hits, count, taken = int(matrix[i, i]), int(matrix[i].sum()), int(matrix[:, i].sum())
-        f1 = 2 * hits / (count + taken) if count + taken else float("nan")
-        rows.append(ClassRow(name, count, taken, wilson_interval(hits, taken), wilson_interval(hits, count), f1))
-    return rows
+    hits = matrix.diagonal().tolist()
+    return [
+        ClassRow(
+            scores.name,
+            scores.count,
+            scores.predicted,
+            wilson_interval(hit, scores.predicted),
+            wilson_interval(hit, scores.count),
+            math.nan if scores.f1 is None else scores.f1,
+        )
+        for hit, scores in zip(hits, class_scores(matrix, predictions.classes), strict=True)
+    ]

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from opsin.config import from_saved
 from opsin.data.cache.image_store_builder import cores
 from opsin.data.decode import BadImage
 from opsin.errors import UserError
+from opsin.inference.opened_run import open_run
 from opsin.inference.trained_model import TrainedModel, load_trained_model
 from opsin.models.network import class_logits
 from opsin.runs.directory import RunDirectory
@@ -171,7 +171,7 @@ def open_predictor(run: str | Path, words: Sequence[str] = (), batch_size: int |
     directory = RunDirectory(Path(learned.name))
     if not directory.config.is_file():
         raise UserError(f"{run} has no classes of its own: predictions need a run directory, such as outputs/latest")
-    plan = build.plan(from_saved(directory, words))
+    plan = open_run(directory, words).plan
     trainer = build.evaluator(plan, directory)
     node = plan["trainer"]
     lay_out(learned.network, node.arguments.get("accelerator", "auto"), **{**node.beside, "compile": False})

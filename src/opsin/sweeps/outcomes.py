@@ -3,15 +3,15 @@
 import math
 import signal
 from collections.abc import Sequence
-from typing import Any
 
 from opsin.runs.atomic import write_atomically
 from opsin.runs.directory import RunDirectory
+from opsin.runs.result import RunResult
 from opsin.sweeps.launchers.base import Exit, Job
 from opsin.sweeps.trials import Direction, Outcome
 
-COUNTED: dict[str, tuple[str, str]] = {"parameters": ("parameters", "total"), "seconds": ("seconds", "fit")}
-"""Objectives besides metrics, and where a result has them; less of them is better."""
+COUNTED = ("parameters", "seconds")
+"""Objectives besides metrics: all parameters, and the seconds of training; less of them is better."""
 
 WHOLE = 8
 """Lines of a message without a traceback that are told whole, and not only the last."""
@@ -33,12 +33,11 @@ def outcome_of(run: RunDirectory, objectives: Sequence[str]) -> Outcome | None:
         objectives: metrics of val, or keys of `COUNTED`.
     """
     result = run.read_result()
-    status = result.get("status")
-    if status == "failed":
-        return Outcome("failed", reason=" ".join(str(result.get("error", "it failed")).split()))
-    if status != "finished":
+    if result.status == "failed":
+        return Outcome("failed", reason=" ".join((result.error or "it failed").split()))
+    if result.status != "finished":
         return None
-    if result.get("pruned"):
+    if result.pruned:
         return Outcome("pruned")
     values = [_value(result, name) for name in objectives]
     if lacking := [name for name, value in zip(objectives, values, strict=True) if not math.isfinite(value)]:
@@ -46,11 +45,11 @@ def outcome_of(run: RunDirectory, objectives: Sequence[str]) -> Outcome | None:
     return Outcome("complete", tuple(values))
 
 
-def _value(result: dict[str, Any], objective: str) -> float:
-    """The value of an objective at the best epoch, which is the best value where it is the monitored one."""
-    section, key = COUNTED.get(objective, ("metrics", objective))
-    value = (result.get(section) or {}).get(key)
-    return math.nan if value is None else float(value)
+def _value(result: RunResult, objective: str) -> float:
+    """Return an objective at the best epoch, NaN if the run has none; it is the best value of the monitored metric."""
+    if objective == "parameters":
+        return math.nan if result.parameters is None else result.parameters.total
+    return result.seconds.get("fit", math.nan) if objective == "seconds" else result.metrics.get(objective, math.nan)
 
 
 def failure(job: Job, end: Exit) -> Outcome:
@@ -64,8 +63,8 @@ def failure(job: Job, end: Exit) -> Outcome:
     reason = end.reason or _in_words(end.code, printed)
     if not job.run.error.exists():
         write_atomically(job.run.error, "\n".join([*printed, "", reason]) + "\n")
-    if result := job.run.read_result():
-        job.run.write_result({**result, "status": "failed", "error": reason})
+    if job.run.result.exists():
+        job.run.record_failure(reason)
     return Outcome("failed", reason=reason)
 
 

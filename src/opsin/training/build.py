@@ -1,7 +1,7 @@
 """From a checked config to the objects of a run: the one place where data and networks meet."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,6 +19,7 @@ from opsin.errors import UserError
 from opsin.models import LoadedWeights, Network, Weights, weights_facts
 from opsin.models.fine_tuning import FineTuning, FreezeSchedule
 from opsin.runs.directory import RunDirectory
+from opsin.runs.result import DataFacts, ImageFormat
 from opsin.training.callbacks import Checkpoints
 from opsin.training.distillation import Distillation, DistillationWeights
 from opsin.training.feature_cache import FeatureCache
@@ -31,9 +32,6 @@ from opsin.training.trainer import make_trainer
 
 INPUT_FACTS = ("image_size", "mean", "std", "interpolation")
 """What pretrained weights say about the images that they expect."""
-
-RECORDED_FACTS = (*INPUT_FACTS, "channels", "resize")
-"""What a run that has ended says about them."""
 
 
 def monitor(
@@ -139,20 +137,20 @@ def plan(composed: RunConfig) -> Plan:
     return Plan(nodes, declared.seed, declared.test, declared.report)
 
 
-def data(plan: Plan, facts: Mapping[str, Any] | None = None) -> ImageDataModule:
+def data(plan: Plan, image_format: ImageFormat | None = None) -> ImageDataModule:
     """The datamodule, with the input that the network and its weights expect.
 
     Args:
         plan: the checked config.
-        facts: what a finished run recorded about its data, or `TrainedModel.input`; the images are made as they say.
+        image_format: the images that a trained network expects; None: as the config and pretrained weights say.
     """
     node = plan["datamodule"]
     source = node.build()
     options = {key: value for key, value in node.beside.items() if value is not None}
     if not plan["model"].takes("in_channels"):
         options["channels"] = 3  # grey images are repeated for RGB networks
-    if facts:
-        options |= {key: facts[key] for key in RECORDED_FACTS}
+    if image_format:
+        options |= asdict(image_format)
     else:
         options = _expected_input(plan["model"]) | options
     augmentation: Augmentation = plan["augmentation"].build(num_classes=len(source.classes))
@@ -166,31 +164,30 @@ def _expected_input(model: Node) -> dict[str, Any]:
         return {}
     run = RunDirectory(Path(weights))
     if run.config.exists():
-        return {key: recorded_data(run)[key] for key in INPUT_FACTS}
+        return {key: getattr(recorded_data(run), key) for key in INPUT_FACTS}
     facts: Weights | None = weights_facts(model.call, weights, model.arguments)
     return {key: getattr(facts, key.replace("image_", "")) for key in INPUT_FACTS} if facts else {}
 
 
-def recorded_data(run: RunDirectory) -> dict[str, Any]:
-    """What a run recorded about its data.
+def recorded_data(run: RunDirectory) -> DataFacts:
+    """Return the facts that a run recorded about its data.
 
     Raises:
-        UserError: it ended before it knew.
+        UserError: The run ended before its data were ready, its result is damaged, or another version wrote it.
     """
-    facts = run.read_result().get("data")
+    facts = run.read_result().data
     if facts is None:
-        raise UserError(f"{run.path} ended before its data were ready: there is nothing to take up or to evaluate")
-    assert isinstance(facts, dict)
+        raise UserError(f"{run.path} ended before its data were ready: there is nothing to resume or to evaluate")
     return facts
 
 
-def check_same_data(data: ImageDataModule, recorded: Mapping[str, Any]) -> None:
+def check_same_data(data: ImageDataModule, recorded: DataFacts) -> None:
     """See to it that images are still those that a run was begun with.
 
     Raises:
         UserError: they are not, so that the splits would be others and no number could be compared.
     """
-    if data.facts()["fingerprint"] != recorded["fingerprint"]:
+    if data.facts()["fingerprint"] != recorded.fingerprint:
         raise UserError(
             f"The images of {data.source.name} are not those that the run was begun with: files were added, removed or "
             "changed, and images that were trained on could now be in the test set. Put them back, or start a new run."

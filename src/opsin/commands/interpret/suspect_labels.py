@@ -116,8 +116,8 @@ def _chosen(train: Subset, most: int) -> np.ndarray[tuple[int], np.dtype[np.int6
 
 
 def _meaning(subject: Subjects) -> str:
-    frozen = RunDirectory(Path(subject.learned.name)).read_result().get("frozen", {}).get("stages", [])
+    frozen = RunDirectory(Path(subject.learned.name)).read_result().frozen
     told = "A doubt is a hint and no verdict: look at each image, for hard ones are among them."
-    if set(subject.learned.network.stages) <= set(frozen):
+    if frozen and set(subject.learned.network.stages) <= set(frozen.stages):
         return f"{told} The stages stood still in this run: what they make of an image does not depend on its label."
     return f"{told} The network has learned from these very labels: wrong ones that it knows by heart are missing here."

@@ -117,7 +117,7 @@ def compare(places: Sequence[str | Path], metric: str = "test/acc") -> Compariso
     config = _differences(rows, [_merged(row.runs, _choices_and_values) for row in rows])
     named = {f"{difference.key}._target_" for difference in config}  # what the choice of the part says already
     config = tuple(difference for difference in config if difference.key not in named)
-    around = [_merged(row.runs, lambda run: _known(flat(run.result))) for row in rows]
+    around = [_merged(row.runs, lambda run: _known(flat(asdict(run.result)))) for row in rows]
     return Comparison(board, tuple(verdicts(board)), config, _differences(rows, around))
 
 
@@ -153,8 +153,8 @@ def curve(row: LeaderboardRow, metric: str) -> tuple[list[float], list[float]]:
     by_epoch: dict[float, list[float]] = {}
     for run in row.runs:
         for epoch in run.history:
-            if metric in epoch:
-                by_epoch.setdefault(epoch["epoch"], []).append(epoch[metric])
+            if (value := epoch.get(metric)) is not None:
+                by_epoch.setdefault(epoch.epoch, []).append(value)
     epochs = sorted(by_epoch)
     return epochs, [sum(by_epoch[epoch]) / len(by_epoch[epoch]) for epoch in epochs]
 

@@ -35,23 +35,25 @@ class LeaderboardRow:
 
     @property
     def parameters(self) -> int | None:
-        """Of the network, frozen ones included."""
-        return self._parameters("total")
+        """Number of parameters of the network, frozen ones included."""
+        counts = self.runs[0].result.parameters
+        return counts.total if counts else None
 
     @property
     def trainable(self) -> int | None:
         """Parameters that trained when the run began."""
-        return self._parameters("trainable")
+        counts = self.runs[0].result.parameters
+        return counts.trainable if counts else None
 
     @property
     def images_per_second(self) -> float | None:
         """Training images per second, the mean over the runs."""
-        return _mean(run.result.get("throughput") for run in self.runs)
+        return _mean(run.result.throughput for run in self.runs)
 
     @property
     def seconds(self) -> float | None:
         """Wall time of a run, the mean over the runs."""
-        return _mean((run.result.get("seconds") or {}).get("total") for run in self.runs)
+        return _mean(run.result.seconds.get("total") for run in self.runs)
 
     @property
     def repeats(self) -> str:
@@ -61,10 +63,6 @@ class LeaderboardRow:
             return "1 run"
         one_kind = "seeds" if kinds[1] == 1 else "folds" if kinds[0] == 1 else "runs"
         return f"{len(self.runs)} {one_kind}"
-
-    def _parameters(self, which: str) -> int | None:
-        count = (self.runs[0].result.get("parameters") or {}).get(which)
-        return count if isinstance(count, int) else None
 
 
 @dataclass(frozen=True)
@@ -237,7 +235,8 @@ def _boarded(rows: Sequence[LeaderboardRow], metric: str) -> tuple[list[Leaderbo
             continue
         place = next((i for i, board in enumerate(boards) if board.images == known), None)
         if place is None:
-            name = str((row.runs[0].result.get("data") or {}).get("name"))
+            data = row.runs[0].result.data
+            name = data.name if data else "unknown data"
             boards.append(ComparableGroup(name, split, row.runs[0].count(split), known, _carved_by(row, split)))
             place = len(boards) - 1
         placed.append(replace(row, board=place))
@@ -262,8 +261,7 @@ def _carved_by(row: LeaderboardRow, split: str) -> tuple[Any, ...]:
 
 
 def _is_carved(run: RunRecord, split: str) -> bool:
-    origin = (run.result.get("data") or {}).get("origin") or {}
-    return bool(origin.get(split) == "carved")
+    return run.result.data is not None and run.result.data.origin.get(split) == "carved"
 
 
 def _mean(values: Iterable[Any]) -> float | None:

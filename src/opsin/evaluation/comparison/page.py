@@ -15,6 +15,7 @@ from opsin.evaluation.comparison.columns import columns, spread
 from opsin.evaluation.comparison.comparison import Comparison, Flip, curve, flips
 from opsin.evaluation.comparison.leaderboard import LeaderboardRow
 from opsin.evaluation.comparison.paired_tests import PairwiseResult
+from opsin.evaluation.comparison.run_records import RunRecord
 from opsin.evaluation.templating import render
 from opsin.runs.atomic import write_atomically
 from opsin.runs.directory import RunDirectory
@@ -154,10 +155,9 @@ def _flipped(verdict: PairwiseResult, thumbnails: Thumbnails | None) -> Flipped:
     return Flipped(verdict, tuple(images[: len(found.only_a)]), tuple(images[len(found.only_a) :]), trouble)
 
 
-def _image_area(record: object) -> int:
-    data = getattr(record, "result", {}).get("data") or {}
-    height, width = data.get("image_size") or (0, 0)
-    return int(height) * int(width)
+def _image_area(record: RunRecord) -> int:
+    height, width = record.result.data.image_size if record.result.data else (0, 0)
+    return height * width
 
 
 def _picture(image: Pixels) -> str:

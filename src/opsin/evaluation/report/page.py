@@ -9,39 +9,15 @@ import yaml
 
 from opsin.errors import UserError
 from opsin.evaluation.confusion import class_table
-from opsin.evaluation.report.learning_curves import best_epoch, curves, read_epochs
-from opsin.evaluation.report.model_table import read_model_table
+from opsin.evaluation.report.learning_curves import best_epoch, curves
 from opsin.evaluation.report.pictures import read_pictures
 from opsin.evaluation.report.result_summary import verdict
 from opsin.evaluation.report.sections import calibration, class_bars, confusion, pair_rows
 from opsin.evaluation.templating import render
 from opsin.runs.atomic import write_atomically
 from opsin.runs.directory import RunDirectory
+from opsin.runs.epochs import read_epochs
 from opsin.runs.predictions import Predictions, read_predictions
-
-RECORDED = (
-    "error",
-    "stopped",
-    "monitor",
-    "metrics",
-    "parameters",
-    "throughput",
-    "seconds",
-    "data",
-    "choices",
-    "settings",
-    "hardware",
-    "versions",
-    "commit",
-    "seed",
-    "weights",
-)
-"""What the page tells of a result; a run that failed early has not come to all of it."""
-
-
-def report_file(run: RunDirectory) -> Path:
-    """Where the report of a run lies."""
-    return run.path / "report.html"
 
 
 def write_report(run: RunDirectory) -> Path:
@@ -53,21 +29,21 @@ def write_report(run: RunDirectory) -> Path:
     Returns:
         The file; whole at every moment.
     """
-    result: dict[str, Any] = {**dict.fromkeys(RECORDED), **run.read_result()}
+    result = run.read_result()
     config = _yaml(run.config)
-    rows = read_epochs(run)
+    rows = read_epochs(run.metrics)
     best = best_epoch(rows, result, config.get("monitor") or {})
     predictions, missing = _predictions(run)
-    wanted = "test" if result.get("status") == "finished" else "val"  # the test images are read once, at the end
+    wanted = "test" if result.status == "finished" else "val"  # the test images are read once, at the end
     judged = predictions.get("test", predictions.get("val"))
-    name = (result["choices"] or {}).get("model") or "A network"
+    name = result.choices.get("model") or "A network"
     page = render(
         "report.html",
         run=run,
         name=name,
         made=datetime.fromtimestamp(run.config.stat().st_mtime).strftime("%d %B %Y, %H:%M"),
         result=result,
-        status=result.get("status", "not begun"),
+        status=result.status,
         rows=rows,
         best=best,
         curves=curves(rows, best) if rows else None,
@@ -80,12 +56,12 @@ def write_report(run: RunDirectory) -> Path:
         pairs=pair_rows(judged) if judged else [],
         calibration=calibration(predictions) if judged else None,
         pictures=read_pictures(run),
-        model=read_model_table(run),
+        network=result.network,
         words=(_yaml(run.overrides).get("overrides") or []),
         config=run.config.read_text(encoding="utf-8"),
     )
-    write_atomically(report_file(run), page)
-    return report_file(run)
+    write_atomically(run.report, page)
+    return run.report
 
 
 def _predictions(run: RunDirectory) -> tuple[dict[str, Predictions], dict[str, str]]:

@@ -1,11 +1,10 @@
 """What came out, in words: one sentence with its interval, and what that means."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from opsin.evaluation.confidence_intervals import Interval, wilson_interval
 from opsin.runs.predictions import Predictions
+from opsin.runs.result import RunResult
 from opsin.visualization.formatting import percent, split_name
 
 
@@ -28,7 +27,7 @@ class ResultSummary:
     meaning: tuple[str, ...]
 
 
-def verdict(name: str, result: Mapping[str, Any], predictions: Predictions) -> ResultSummary:
+def verdict(name: str, result: RunResult, predictions: Predictions) -> ResultSummary:
     """The result of a run in words.
 
     Args:
@@ -39,7 +38,7 @@ def verdict(name: str, result: Mapping[str, Any], predictions: Predictions) -> R
     images, correct = len(predictions), int(predictions.correct.sum())
     accuracy = wilson_interval(correct, images)
     classes = len(predictions.classes)
-    data = (result.get("data") or {}).get("name", "its data")
+    data = result.data.name if result.data else "its data"
     sentence = (
         f"{name} tells the {classes} classes of {data} apart with {percent(accuracy.estimate)} accuracy on "
         f"{images:,} {split_name(predictions.split)} images "
@@ -72,10 +71,9 @@ def _reach(predictions: Predictions) -> str:
     )
 
 
-def _fit(result: Mapping[str, Any], accuracy: Interval) -> tuple[str, ...]:
+def _fit(result: RunResult, accuracy: Interval) -> tuple[str, ...]:
     """What training and validation accuracy tell beside it."""
-    metrics = result.get("metrics") or {}
-    train, val = metrics.get("train/acc"), metrics.get("val/acc")
+    train, val = result.metrics.get("train/acc"), result.metrics.get("val/acc")
     if train is None or val is None:
         return ()
     said = f"At the best epoch it was {percent(train)} on training images as augmented, {percent(val)} on validation"

@@ -87,7 +87,7 @@ class RayActor:
                     f"launcher=ray: the node {self.host()} has no {place}: the directory that train.py is called in, "
                     "output_dir and data_dir must lie on a disk that all nodes share"
                 )
-        with job.run.claimed(True, patience=CUT_OFF_S):
+        with job.run.locked(True, timeout=CUT_OFF_S):
             pass
         origin.adopt()
         with self._lock:
