@@ -27,7 +27,8 @@ from opsin.data import ImageDataModule
 from opsin.models import Network
 from opsin.runs.directory import RunDirectory
 from opsin.training import build
-from opsin.training.hardware import keep_freed_memory, lay_out, resolve_accelerator, resolve_precision
+from opsin.training.hardware import keep_freed_memory, prepare_network, resolve_accelerator, resolve_precision
+from opsin.training.plan import RunPlan, make_plan
 from opsin.training.quiet_logging import quieten
 
 TRIAL_SECONDS = 1.0
@@ -43,9 +44,9 @@ class Task:
     folder: Path
 
     @cached_property
-    def plan(self) -> build.Plan:
+    def plan(self) -> RunPlan:
         """What Opsin would do."""
-        return build.plan(compose(self.words(), self.folder / "plan"))
+        return make_plan(compose(self.words(), self.folder / "plan"))
 
     def words(self, contestant: str = "opsin") -> list[str]:
         """Opsin's command line."""
@@ -75,7 +76,13 @@ def bare(task: Task, connection: Connection, same_settings: bool = False) -> Non
     if same_settings:
         keep_freed_memory()
         precision = resolve_precision("auto", accelerator)
-        if lay_out(network, accelerator, **task.plan["trainer"].beside).channels_last:
+        options = task.plan.trainer
+        if prepare_network(
+            network,
+            accelerator=accelerator,
+            channels_last=options.channels_last,
+            compile_network=options.compile,
+        ):
             images = images.contiguous(memory_format=torch.channels_last)
     binary = len(data.source.classes) == 2
     criterion = _binary_loss if binary else nn.CrossEntropyLoss()

@@ -1,31 +1,8 @@
-"""Open a page to play with convolutions and with the networks of runs: python scripts/explore.py."""
+"""Open a page for convolutions and trained models: python scripts/explore.py."""
 
-import argparse
 import sys
-from pathlib import Path
 
-from opsin.errors import UserError
-
-
-def main() -> int:
-    """Serve the page until Ctrl-C, or print one line that says what is wrong."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--outputs", type=Path, default=Path("outputs"), help="the folder of runs (default: outputs)")
-    parser.add_argument("--port", type=int, default=7860, help="on 127.0.0.1 (default: 7860; 0: any that is free)")
-    arguments = parser.parse_args()
-    try:
-        from opsin.commands.explore.server import serve
-
-        serve(
-            arguments.outputs,
-            arguments.port,
-            announce=lambda address: print(f"The explorer: {address} (Ctrl-C ends it)", flush=True),
-        )
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
-
+from opsin.commands.explore import main
 
 if __name__ == "__main__":
     sys.exit(main())

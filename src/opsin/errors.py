@@ -1,17 +1,19 @@
-"""Exceptions that are no faults of the program."""
+"""Errors that a user can correct, and the suggestion of the nearest known name in their messages."""
 
+import difflib
 import signal
+from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """Something a person can put right: its message names the thing, the place and the way out.
+    """An error that the user can correct. The message names the thing, the place and the way out.
 
-    The command lines print the message alone, without a traceback.
+    Commands print the message without a traceback.
     """
 
 
-class Interrupted(Exception):  # noqa: N818 - a person or a scheduler asked for it
-    """Training was asked to stop and has saved what it needs to go on.
+class Interrupted(Exception):  # noqa: N818 - a request, not an error
+    """Training stopped on a signal and saved a checkpoint to resume from.
 
     Attributes:
         signal: SIGINT or SIGTERM.
@@ -20,3 +22,20 @@ class Interrupted(Exception):  # noqa: N818 - a person or a scheduler asked for 
     def __init__(self, number: int) -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}")
         self.signal = number
+
+
+def did_you_mean(word: str, known: Iterable[str], prefix: str = "", count: int = 1) -> str:
+    """Return `: did you mean NAME?` for the known names most similar to an unknown word.
+
+    Args:
+        word: The unknown word. Upper and lower case count as equal.
+        known: The valid names.
+        prefix: Text before each name in the suggestion, such as `model.`.
+        count: Number of names to suggest at most.
+
+    Returns:
+        The end of a sentence, or an empty string if no name is similar.
+    """
+    names = {name.lower(): name for name in known}
+    near = difflib.get_close_matches(word.lower(), names, n=count, cutoff=0.5)
+    return f": did you mean {' or '.join(prefix + names[name] for name in near)}?" if near else ""

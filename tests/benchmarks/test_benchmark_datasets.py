@@ -8,6 +8,7 @@ from benchmarks.datasets import many_photos, photos, prepare
 from benchmarks.workloads import WORKLOADS
 from opsin.config import compose
 from opsin.training import build
+from opsin.training.plan import make_plan
 
 COUNTS = (20, 4, 10)
 STEPS = {workload.images: workload for workload in WORKLOADS if workload.measure == "steps"}
@@ -17,7 +18,7 @@ STEPS = {workload.images: workload for workload in WORKLOADS if workload.measure
 def test_opsin_and_torchvision_read_the_same_images(kind, tmp_path):
     images, real = prepare(kind, tmp_path / "none", tmp_path / "work", COUNTS)
     assert not real
-    plan = build.plan(compose([*STEPS[kind].command(images), f"data_dir={tmp_path}"], tmp_path / "run"))
+    plan = make_plan(compose([*STEPS[kind].command(images), f"data_dir={tmp_path}"], tmp_path / "run"))
     data = build.data(plan)
     data.setup()
     theirs = baseline_lightning.dataset(STEPS[kind], images, "test", 0.0, 1.0)
@@ -70,8 +71,8 @@ def test_many_photos_are_links_to_few(tmp_path):
 
 @pytest.mark.parametrize("workload", WORKLOADS, ids=lambda workload: workload.name)
 def test_every_workload_is_a_config(workload, tmp_path):
-    plan = build.plan(compose(workload.command(tmp_path), tmp_path / "run"))
-    assert plan["datamodule"].beside["batch_size"] == workload.batch_size
-    assert plan["trainer"].arguments["max_epochs"] == workload.epochs
+    plan = make_plan(compose(workload.command(tmp_path), tmp_path / "run"))
+    assert plan.data.batch_size == workload.batch_size
+    assert plan.trainer.max_epochs == workload.epochs
     if workload.measure == "runs":
-        assert plan["model"].beside["weights"] == "none"
+        assert plan.fine_tuning.weights == "none"

@@ -1,6 +1,5 @@
 """The command line of convolution by hand."""
 
-import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from opsin.commands.convolve import LARGEST_SIDE, ConvolveOptions, draw, read_image, sizes
+from opsin.commands.convolve import LARGEST_SIDE, ConvolveOptions, draw, main, read_image, sizes
 from opsin.errors import UserError
 from opsin.interpretability.convolution import figures as pictures
 from opsin.interpretability.convolution.convolution import KERNELS, convolve
@@ -18,19 +17,12 @@ from opsin.interpretability.convolution.sample_images import grey, sample
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "convolve.py"
 
 
-def call(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["convolve.py", *words])
-    with pytest.raises(SystemExit) as ended:
-        runpy.run_path(str(SCRIPT), run_name="__main__")
-    return ended.value.code
-
-
 def test_without_a_wish_everything_is_drawn(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, str(SCRIPT)], cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     out = tmp_path / "outputs" / "convolution"
     written = {path.name for path in out.iterdir()}
-    assert written == {"kernels.png", "gabor.png", "gabor_bank.png", "pooling.png", "colours.png"}
+    assert written == {"kernels.png", "gabor.png", "gabor_bank.png", "pooling.png", "colors.png"}
     for path in out.iterdir():
         assert np.asarray(Image.open(path)).std() > 20
     assert "height (300 - 3 + 2·0) / 1 + 1 = 298" in done.stdout
@@ -42,7 +34,7 @@ def test_kernels_strides_and_a_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["--image", "digit_3", "--kernel", "-1 0 1; -1 0 1; -1 0 1", "blur", "--stride", "2", "--padding", "1"]
-    assert call(monkeypatch, *words, "--step", "1", "2", "--out", str(tmp_path)) == 0
+    assert main([*words, "--step", "1", "2", "--out", str(tmp_path)]) == 0
     said = capsys.readouterr().out
     assert "(8 - 3 + 2·1) / 2 + 1 = 3.5 + 1, rounded down: 4" in said
     expected = convolve(grey(sample("digit_3")), KERNELS["vertical"], stride=2, padding=1)[1, 2]
@@ -52,7 +44,7 @@ def test_kernels_strides_and_a_step(
 
 
 def test_sizes_are_worked_out(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    assert call(monkeypatch, "--sizes", "32", "3", "32", "64", "--padding", "same", "--stride", "2") == 0
+    assert main(["--sizes", "32", "3", "32", "64", "--padding", "same", "--stride", "2"]) == 0
     assert capsys.readouterr().out.splitlines() == [
         "32 x 32 with 3 x 3: same: 32 / 2 = 16, with 0 + 1 zeros around",
         "parameters: (3·3·32 + 1)·64 = 18,496",
@@ -69,7 +61,7 @@ def test_sizes_are_worked_out(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
         (["--kernel", "sobol"], "'sobol' is neither"),
         (["--kernel", "blur", "--stride", "0"], "stride is 0"),
         (["--kernel", "blur", "--padding", "-2"], "padding is -2"),
-        (["--kernel", "blur", "--padding", "wide"], "argument --padding: 'wide': valid, same, or a whole number"),
+        (["--kernel", "blur", "--padding", "wide"], "--padding must be valid, same or a number of pixels, got wide"),
         (["--pool", "0"], "the side of the kernel or window is 0"),
         (["--image", "digit_1", "--pool", "9"], "has no place in 8"),
         (["--pool", "2", "--stride", "0"], "stride is 0"),
@@ -82,7 +74,7 @@ def test_sizes_are_worked_out(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
 def test_what_is_wrong_is_said_in_one_message(
     words: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert call(monkeypatch, *words, "--out", str(tmp_path / "out")) in (1, 2)
+    assert main([*words, "--out", str(tmp_path / "out")]) in (1, 2)
     error = capsys.readouterr().err
     assert said in error
     assert "Traceback" not in error

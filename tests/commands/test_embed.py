@@ -2,9 +2,7 @@
 
 import json
 import re
-import runpy
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +11,14 @@ import pytest
 import torch
 from PIL import Image
 
-from opsin.commands.embed import embed
+from opsin.commands.embed import embed, main
 from opsin.config import RunConfig
 from opsin.errors import UserError
 from opsin.inference.trained_model import load_trained_model
 from opsin.runs.directory import RunDirectory
 from opsin.training import build
 from opsin.training.feature_extraction import Extractor
+from opsin.training.plan import make_plan
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -51,7 +50,7 @@ def test_a_runs_own_images_in_their_own_splits(run: str) -> None:
     assert lines[0] == "digits: 259 train, 144 val, 359 test; 64 numbers each"
     assert lines[1:] == [f"{run}/embeddings/embeddings.{kind}" for kind in ("npz", "parquet")]
     found = read(f"{run}/embeddings")
-    plan, recorded = build.plan(RunConfig.load(RunDirectory(Path(run)))), build.recorded_data(RunDirectory(Path(run)))
+    plan, recorded = make_plan(RunConfig.load(RunDirectory(Path(run)))), build.recorded_data(RunDirectory(Path(run)))
     data = build.data(plan, image_format=recorded.image_format)
     assert found["embeddings"].dtype == np.float32
     assert found["classes"].tolist() == list("0123456789")
@@ -171,25 +170,16 @@ def test_what_cannot_be_is_refused(run: str, name: str, words: tuple[str, ...], 
 
 
 def test_the_size_of_an_image_is_at_least_one_pixel(run: str) -> None:
-    with pytest.raises(UserError, match="--image-size 0"):
+    with pytest.raises(UserError, match="--image-size must be at least 1, got 0"):
         embed(run, image_size=0)
 
 
-def test_the_command_line(
-    run: str, in_tmp: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def script(*words: str) -> int:
-        monkeypatch.setattr(sys, "argv", ["embed.py", *words])
-        with pytest.raises(SystemExit) as end:
-            runpy.run_path(str(ROOT / "scripts" / "embed.py"), run_name="__main__")
-        assert isinstance(end.value.code, int)
-        return end.value.code
-
-    assert script(run, "--split", "val", f"data_dir={in_tmp}", "--format", "npz") == 0
+def test_the_command_line(run: str, in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([run, "--split", "val", f"data_dir={in_tmp}", "--format", "npz"]) == 0
     printed = capsys.readouterr()
     assert printed.out == f"digits: 144 val; 64 numbers each\n{run}/embeddings/embeddings.npz\n"
     assert printed.err == ""
-    assert script("resnet81") == 1
+    assert main(["resnet81"]) == 1
     assert "did you mean resnet18?" in capsys.readouterr().err
 
 

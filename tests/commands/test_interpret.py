@@ -2,9 +2,7 @@
 
 import csv
 import re
-import runpy
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +12,9 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from opsin.commands.interpret import interpret
+from opsin.commands.interpret import main
 from opsin.commands.interpret.error_analysis import _table
+from opsin.commands.interpret.interpretation import interpret
 from opsin.commands.interpret.subject import find_subject
 from opsin.commands.train import train
 from opsin.config import compose
@@ -230,7 +229,7 @@ def test_a_copy_across_splits_is_found(predicted: str, monkeypatch: pytest.Monke
         ({"what": ["kernels"], "stage": "block1"}, "--stage block1: --what kernels has no choice"),
         ({"what": ["gradcam"], "stage": "blok1"}, "no stage 'blok1'"),
         ({"what": ["filters"], "ascent": {"steps": 0}}, "steps >= 1"),
-        ({"what": ["kernels"], "out": Path(__file__)}, "is a file, and no folder; set --out"),
+        ({"what": ["kernels"], "out": Path(__file__)}, "is a file, not a folder; set --out"),
         ({"what": ["filters"], "stage": "blok1"}, "no stage or layer 'blok1'"),
         ({"what": ["activations"], "images": ["nowhere.png"]}, "nowhere.png: there is no such file or folder"),
         ({"what": ["errors"], "images": [__file__]}, "name no others"),
@@ -241,15 +240,9 @@ def test_what_cannot_be_is_named(run: str, options: dict, message: str) -> None:
         list(interpret(run, **options))
 
 
-def test_a_broken_file_is_named_in_one_line(
-    run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
+def test_a_broken_file_is_named_in_one_line(run: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     (tmp_path / "broken.png").write_bytes(b"no image")
-    words = ["interpret.py", run, "--what", "activations", "--images", str(tmp_path / "broken.png")]
-    monkeypatch.setattr(sys, "argv", words)
-    with pytest.raises(SystemExit) as ended:
-        runpy.run_path(str(ROOT / "scripts" / "interpret.py"), run_name="__main__")
-    assert ended.value.code == 1
+    assert main([run, "--what", "activations", "--images", str(tmp_path / "broken.png")]) == 1
     told = capsys.readouterr()
     assert told.out == ""
     assert told.err.startswith("--images ")

@@ -207,7 +207,7 @@ def test_words_name_files_once_and_in_order(tmp_path: Path, monkeypatch: pytest.
 def test_bad_wishes_are_refused(digits_run: RunDirectory, tmp_path: Path) -> None:
     noise().save(tmp_path / "a.png")
     words = [str(tmp_path / "a.png")]
-    with pytest.raises(UserError, match="--top 0"):
+    with pytest.raises(UserError, match="--top must be at least 1, got 0"):
         predict(digits_run, *words, top=0)
     with pytest.raises(UserError, match="does not end in one of csv, jsonl, parquet"):
         predict(digits_run, *words, out=tmp_path / "found.txt")
@@ -226,7 +226,7 @@ def test_a_failure_leaves_the_old_file(
     def fail(*_: object) -> None:
         raise RuntimeError("power cut")
 
-    monkeypatch.setattr("opsin.commands.predict.ranked", fail)
+    monkeypatch.setattr("opsin.inference.prediction_writers.ranked", fail)
     with pytest.raises(RuntimeError, match="power cut"):
         predict(digits_run, str(tmp_path / "a.png"), out=tmp_path / "found.csv")
     assert (tmp_path / "found.csv").read_text() == "old"

@@ -2,9 +2,7 @@
 
 import json
 import random
-import runpy
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +12,9 @@ import torch
 from PIL import Image
 from tiny import tiny
 
-from opsin.commands import report
-from opsin.commands.report import illustrate, illustrate_again
+from opsin.commands import report_images
+from opsin.commands.report import main
+from opsin.commands.report_images import make_images, remake_images
 from opsin.config import RunConfig
 from opsin.data import ImageDataModule
 from opsin.data.augmentation.augmentation import Augmentation
@@ -24,6 +23,7 @@ from opsin.models import mlp
 from opsin.runs.directory import RunDirectory
 from opsin.runs.predictions import read_predictions
 from opsin.training import build
+from opsin.training.plan import make_plan
 from opsin.visualization.images import shown
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,7 +37,7 @@ def run(digits_run: RunDirectory, tmp_path: Path) -> RunDirectory:
 
 
 def data_of(run: RunDirectory, **changes: Any) -> ImageDataModule:
-    data = build.data(build.plan(RunConfig.load(run)), image_format=build.recorded_data(run).image_format)
+    data = build.data(make_plan(RunConfig.load(run)), image_format=build.recorded_data(run).image_format)
     for name, value in changes.items():
         setattr(data, name, value)
     return data
@@ -47,21 +47,21 @@ def pixels(file: Path) -> Any:
     return np.asarray(Image.open(file).convert("RGB"))
 
 
-def test_mistakes_are_wrong_answers_with_their_images_and_maps(run: RunDirectory) -> None:
-    index = json.loads(illustrate_again(run).read_text())
+def test_misclassified_images_have_maps(run: RunDirectory) -> None:
+    index = json.loads(remake_images(run).read_text())
     predictions = read_predictions(run, "test")
     assert index["split"] == "test"
-    assert len(index["mistakes"]) == min(report.MISTAKES, int((~predictions.correct).sum()))
+    assert len(index["misclassified"]) == min(report_images.MISCLASSIFIED, int((~predictions.correct).sum()))
     part = data_of(run).part("test")
     sureness = []
-    for entry in index["mistakes"]:
-        (name, probability), *others = entry["answers"]
+    for entry in index["misclassified"]:
+        (name, probability), *others = entry["predictions"]
         row = predictions.paths.index(entry["path"])
         assert predictions.classes[predictions.predicted[row]] == name != entry["true"]
         assert predictions.probabilities[row].max() == pytest.approx(probability)
         assert all(other[1] <= probability for other in others)
         image = pixels(run.path / "pictures" / entry["image"])
-        expected = shown(part.read(predictions.positions[row : row + 1])[0], report.SIDE)
+        expected = shown(part.read(predictions.positions[row : row + 1])[0], report_images.SIDE)
         assert np.array_equal(image, np.repeat(expected, 3, axis=2))
         assert pixels(run.path / "pictures" / entry["cam"]).shape == image.shape
         sureness.append(probability)
@@ -80,7 +80,7 @@ def test_making_pictures_changes_nothing_else(run: RunDirectory) -> None:
     modes = [module.training for module in network.modules()]
     needs = [p.requires_grad for p in network.parameters()]
     states = torch.get_rng_state(), random.getstate()
-    illustrate(run, data, network, read_predictions(run, "test"))
+    make_images(run, data, network, read_predictions(run, "test"))
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert [module.training for module in network.modules()] == modes
     assert [p.requires_grad for p in network.parameters()] == needs
@@ -94,13 +94,13 @@ def test_the_augmentation_sample_shows_the_same_images_plain_and_augmented(run: 
     network = tiny(num_logits=10, in_channels=1, image_size=(28, 28))
     predictions = read_predictions(run, "test")
     data = data_of(run, augmentation=Augmentation(rotation=90))
-    index = json.loads(illustrate(run, data, network, predictions).read_text())
-    assert "rotation 90" in index["augmented"]
+    index = json.loads(make_images(run, data, network, predictions).read_text())
+    assert "rotation 90" in index["augmentation_text"]
     views = pixels(run.path / "pictures" / "augmentation.png")
-    illustrate(run, data, network, predictions)
+    make_images(run, data, network, predictions)
     assert np.array_equal(pixels(run.path / "pictures" / "augmentation.png"), views)  # drawn anew, the same
-    index = json.loads(illustrate(run, data_of(run, augmentation=None), network, predictions).read_text())
-    assert index["augmented"] == "none"
+    index = json.loads(make_images(run, data_of(run, augmentation=None), network, predictions).read_text())
+    assert index["augmentation_text"] == "none"
     plain = pixels(run.path / "pictures" / "augmentation.png")
     assert plain.shape[0] < views.shape[0] / 4  # one row of them
     assert np.array_equal(plain[6:102, 6:102], views[6:102, 6:102])  # the first image of both
@@ -109,44 +109,36 @@ def test_the_augmentation_sample_shows_the_same_images_plain_and_augmented(run: 
 def test_mixed_images_are_shown_too(run: RunDirectory) -> None:
     data = data_of(run, augmentation=Augmentation(mixup=1.0, num_classes=10))
     network = tiny(num_logits=10, in_channels=1, image_size=(28, 28))
-    index = json.loads(illustrate(run, data, network, read_predictions(run, "val")).read_text())
-    assert "mixup" in index["augmented"]
+    index = json.loads(make_images(run, data, network, read_predictions(run, "val")).read_text())
+    assert "mixup" in index["augmentation_text"]
     assert index["split"] == "val"
 
 
 def test_a_network_without_maps_has_a_report_without_maps(run: RunDirectory) -> None:
     network = mlp(num_logits=10, in_channels=1, image_size=(28, 28))
-    index = json.loads(illustrate(run, data_of(run), network, read_predictions(run, "test")).read_text())
+    index = json.loads(make_images(run, data_of(run), network, read_predictions(run, "test")).read_text())
     assert index["stage"] is None
     assert "no class activation maps" in index["note"]
-    assert all(entry["cam"] is None for entry in index["mistakes"])
+    assert all(entry["cam"] is None for entry in index["misclassified"])
     assert index["kernels"] is None
 
 
-def test_a_network_without_mistakes_has_none_to_show(run: RunDirectory) -> None:
+def test_a_network_without_errors_has_no_misclassified_images(run: RunDirectory) -> None:
     predictions = read_predictions(run, "test")
     right = np.eye(10, dtype=np.float32)[predictions.targets]
     perfect = type(predictions)(**{**vars(predictions), "logits": right})
     network = tiny(num_logits=10, in_channels=1, image_size=(28, 28))
-    assert json.loads(illustrate(run, data_of(run), network, perfect).read_text())["mistakes"] == []
-
-
-def make_report(run: RunDirectory, *words: str) -> int:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["report.py", str(run.path), *words])
-        with pytest.raises(SystemExit) as left:
-            runpy.run_path(str(ROOT / "scripts" / "report.py"), run_name="__main__")
-    return int(left.value.code or 0)
+    assert json.loads(make_images(run, data_of(run), network, perfect).read_text())["misclassified"] == []
 
 
 def test_the_command_makes_what_is_missing(run: RunDirectory, capsys: pytest.CaptureFixture[str]) -> None:
     for folder in ("predictions", "pictures"):
         shutil.rmtree(run.path / folder)
-    assert make_report(run, "--page-only") == 0
+    assert main([str(run.path), "--page-only"]) == 0
     page = run.path / "report.html"
     assert "There are no predictions" in page.read_text()
     assert not index_file(run).exists()
-    assert make_report(run) == 0
+    assert main([str(run.path)]) == 0
     assert "There are no predictions" not in page.read_text()
     assert index_file(run).exists()
     assert capsys.readouterr().out.splitlines()[-1] == str(page)
@@ -154,11 +146,11 @@ def test_the_command_makes_what_is_missing(run: RunDirectory, capsys: pytest.Cap
 
 def test_the_command_does_with_what_there_is(run: RunDirectory, capsys: pytest.CaptureFixture[str]) -> None:
     run.best.write_bytes(b"damaged")
-    assert make_report(run) == 0
+    assert main([str(run.path)]) == 0
     assert "without new pictures" in capsys.readouterr().err
     assert "accuracy on" in (run.path / "report.html").read_text()
 
 
 def test_the_command_names_what_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert make_report(RunDirectory(tmp_path)) == 1
+    assert main([str(tmp_path)]) == 1
     assert "is no run directory" in capsys.readouterr().err

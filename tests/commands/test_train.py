@@ -85,7 +85,7 @@ def test_a_run_leaves_everything_in_its_directory(start) -> None:
 def test_a_run_ends_with_a_report_unless_told_otherwise(start, monkeypatch) -> None:
     run = start("model=cnn_gap", *QUICK, "trainer.max_epochs=1")
     page = (run.path / "report.html").read_text(encoding="utf-8")
-    assert f"{run.read_result()['metrics']['test/acc']:.1%}".replace("%", "") in page
+    assert f"{run.read_result().metrics['test/acc']:.1%}".replace("%", "") in page
     assert page.count("data:image/") > 3
     without = start("model=mlp", *QUICK, "trainer.max_epochs=1", "report=false", name="without")
     assert not (without.path / "report.html").exists()
@@ -96,7 +96,7 @@ def test_a_report_that_fails_does_not_fail_the_run(start, monkeypatch, caplog: p
     def full(*_: Any) -> None:
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("opsin.commands.report.illustrate", full)
+    monkeypatch.setattr("opsin.commands.report_images.make_images", full)
     run = start("model=mlp", *QUICK, "trainer.max_epochs=1")
     assert run.read_result().status == "finished"
     assert "No space left on device" in caplog.text

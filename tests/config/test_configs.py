@@ -9,6 +9,7 @@ from opsin.config import CONFIGS, compose
 from opsin.data.datasets import ArrayImages, Source
 from opsin.errors import UserError
 from opsin.training import build
+from opsin.training.plan import RunPlan, make_plan
 
 FILES = sorted(path.relative_to(CONFIGS) for path in CONFIGS.rglob("*.yaml"))
 OF_SWEEPS = [path for path in FILES if path.parts[0] in ("sweep", "launcher")]  # tests/sweeps/test_sweep_files.py
@@ -33,33 +34,33 @@ def words_for(file: Path) -> list[str]:
 @pytest.mark.parametrize("file", OPTIONS, ids=str)
 def test_config(file: Path, tmp_path: Path) -> None:
     group = file.parts[0]
-    plan = build.plan(compose(words_for(file), tmp_path / "run"))
+    plan = make_plan(compose(words_for(file), tmp_path / "run"))
     if group == "datamodule" and file.stem != "digits":
         return  # their data are not at hand here: tests/data builds each source from small files
     if group in ("model", "experiment", "debug", "datamodule"):
         network, _ = build.network(plan, tiny_data(plan), num_logits=1, pretrained=False)
-        assert network.frozen_stages == () or plan["model"].beside["trainable"] != "all"
+        assert network.frozen_stages == () or plan.fine_tuning.trainable != "all"
     elif group == "trainer" and file.stem in ("gpu", "mps", "ddp", "fsdp"):
-        assert plan["trainer"].arguments["accelerator"] in ("gpu", "mps")
+        assert plan.trainer.accelerator in ("gpu", "mps")
     else:
         from opsin.runs.directory import RunDirectory
 
         trainer = build.trainer(plan, RunDirectory(tmp_path / "run"))
-        without = 0 if plan.many("logger") else 1  # the learning-rate monitor has nowhere to write
-        assert len(trainer.callbacks) >= len(plan.many("callbacks")) - without
-        assert plan["augmentation"].build(num_classes=3) is not None
+        without = 0 if plan.loggers else 1  # the learning-rate monitor has nowhere to write
+        assert len(trainer.callbacks) >= len(plan.callbacks) - without
+        assert plan.augmentation.build(num_classes=3) is not None
 
 
-def tiny_data(plan: build.Plan):
+def tiny_data(plan: RunPlan):
     import numpy as np
 
-    from opsin.data import ImageDataModule
+    from opsin.data import DataOptions, ImageDataModule
 
     pixels = np.random.default_rng(0).integers(0, 255, (40, 150, 150, 1), dtype=np.uint8)
     images = ArrayImages(pixels, np.arange(40) % 2, "tiny")
     source = Source("tiny", ("a", "b"), 1, (150, 150), None, None, {"train": images})
-    size = build._expected_input(plan["model"]).get("image_size")
-    return ImageDataModule(source, image_size=size, channels=None if plan["model"].takes("in_channels") else 3)
+    options = DataOptions(image_size=build.with_expected_input(plan).image_size)
+    return ImageDataModule(source, options, channels=None if plan.model.takes("in_channels") else 3)
 
 
 @pytest.mark.parametrize("file", [f for f in OPTIONS if f.parts[0] in ("experiment", "debug")], ids=str)
@@ -111,22 +112,22 @@ def test_the_monitored_metric_is_stated_once() -> None:
     ],
 )
 def test_images_are_what_the_named_weights_expect(words: list[str], side: int, mean: float | None) -> None:
-    plan = build.plan(compose(["datamodule=digits", *words], Path("run")))
+    plan = make_plan(compose(["datamodule=digits", *words], Path("run")))
     data = build.data(plan)
     assert data.image_size == (side, side)
-    expected = build._expected_input(plan["model"])
-    assert (expected["mean"][0] if expected else None) == mean
+    expected = build.with_expected_input(plan).mean
+    assert (expected[0] if expected else None) == mean
 
 
 @pytest.mark.parametrize(
     ("words", "chosen"), [("last:2", "last:2"), ("{last: 2}", {"last": 2}), ("[layer4]", ["layer4"])]
 )
 def test_the_stages_that_train_can_be_counted_on_the_command_line(words: str, chosen: object) -> None:
-    plan = build.plan(compose(["model=resnet18_full", f"model.trainable={words}"], Path("run")))
-    assert plan["model"].beside["trainable"] == chosen
+    plan = make_plan(compose(["model=resnet18_full", f"model.trainable={words}"], Path("run")))
+    assert plan.fine_tuning.trainable == chosen
 
 
 @pytest.mark.parametrize("words", ["last", "layer4", "{last: 0}", "{first: 2}"])
 def test_what_names_no_stages_is_refused(words: str) -> None:
     with pytest.raises(UserError, match=r"model\.trainable"):
-        build.plan(compose(["model=resnet18_full", f"model.trainable={words}"], Path("run")))
+        make_plan(compose(["model=resnet18_full", f"model.trainable={words}"], Path("run")))

@@ -1,20 +1,22 @@
 """Typos, wrong types and values out of range, planted at each level; the messages are read."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pytest
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from opsin.config import compose, hint
-from opsin.config.validation import Node, Section, check, resolve_target
+from opsin.config.targets import Target
+from opsin.config.validation import ROOT, SectionSchema, check
 from opsin.errors import UserError
-from opsin.training import build
+from opsin.training.plan import make_plan
 
 
 def refusal(*words: str) -> str:
     with pytest.raises(UserError) as caught:
-        build.plan(compose(words))
+        make_plan(compose(words))
     return str(caught.value)
 
 
@@ -31,8 +33,8 @@ def refusal(*words: str) -> str:
         ("+callbacks.early_stopping.patiense=3", ["did you mean callbacks.early_stopping.patience?"]),
         ("+optimizer.batch_size=3", ["optimizer.batch_size is not known: did you mean datamodule.batch_size?"]),
         ("+optimizer.seed=3", ["did you mean seed?"]),
-        ("+model.num_logits=3", ["model.num_logits is worked out by Opsin and cannot be set"]),
-        ("+model.in_channels=3", ["model.in_channels is worked out by Opsin"]),
+        ("+model.num_logits=3", ["model.num_logits is computed by Opsin and cannot be set"]),
+        ("+model.in_channels=3", ["model.in_channels is computed by Opsin"]),
         ("optimizer.lr=fast", ["optimizer.lr should be a valid number, not 'fast'"]),
         ("optimizer.lr=-1", ["optimizer.lr should be greater than 0, not -1"]),
         ("seed=-1", ["seed should be greater than or equal to 0, not -1"]),
@@ -42,11 +44,11 @@ def refusal(*words: str) -> str:
         ("datamodule.resize=squish", ["datamodule.resize should be 'squash', 'crop' or 'letterbox'"]),
         ("monitor.metric=test/acc", ["monitor.metric should be", "'val/loss'"]),
         ("monitor.metric=val/acc", ["val/acc needs monitor.mode=max"]),
-        ("callbacks.checkpoints=null", ["a run needs opsin.training.callbacks.Checkpoints"]),
+        ("callbacks.checkpoints=null", ["callbacks must include opsin.training.callbacks.Checkpoints"]),
         ("trainer.precision=b16", ["trainer.precision should be 'auto'"]),
-        ("model._target_=opsin.models.cnn_gpa", ["opsin.models.cnn_gpa does not exist", "opsin.models.cnn_gap?"]),
-        ("model._target_=os.system", ["os.system is not allowed", "OPSIN_TARGETS"]),
-        ("model._target_=opsin.modles.mlp", ["opsin.modles.mlp does not exist"]),
+        ("model._target_=opsin.models.cnn_gpa", ["opsin.models.cnn_gpa is not accepted here", "opsin.models.cnn_gap?"]),
+        ("model._target_=os.system", ["os.system is not accepted here", "OPSIN_TARGETS"]),
+        ("model._target_=opsin.modles.mlp", ["opsin.modles.mlp is not accepted here: did you mean opsin.models.mlp?"]),
     ],
 )
 def test_command_line(word: str, parts: list[str]) -> None:
@@ -113,41 +115,54 @@ def test_a_typo_in_an_experiment_file_names_the_file(tmp_path: Path, monkeypatch
     assert "model.hiden is not known: did you mean model.hidden?  [set in configs/model/mine.yaml]" in message
 
 
-class Top(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-    seed: int = 0
-
-
 def call(
     size: tuple[int, int] = (1, 1), rate: Annotated[float, Field(ge=0, lt=1)] = 0.5, way: Literal["a", "b"] = "a"
 ) -> Any:
     return size, rate, way
 
 
-def beside(rate: float = 0.0, extra: str = "") -> None: ...
+@dataclass(frozen=True)
+class Root:
+    seed: int = 0
 
 
-def test_values_arrive_as_the_signature_wants_them() -> None:
-    nodes, top = check({"seed": 3, "part": {"size": [2, 3], "way": "b"}}, {"part": Section(call=call)}, Top)
-    assert nodes["part"].build() == ((2, 3), 0.5, "b")
-    assert top == Top(seed=3)
+@dataclass(frozen=True)
+class Extra:
+    extra: str = ""
 
 
-def test_a_parameter_of_both_goes_to_both_and_others_to_their_own() -> None:
-    section = Section(call=call, beside=beside)
-    nodes, _ = check({"part": {"rate": 0.25, "extra": "x", "way": "b"}}, {"part": section}, Top)
-    assert nodes["part"] == Node(call, {"way": "b", "rate": 0.25}, {"rate": 0.25, "extra": "x"})
+@dataclass(frozen=True)
+class Overlapping:
+    rate: float = 0.0
 
 
-def test_many_sections_may_be_null() -> None:
-    nodes, _ = check({"parts": {"one": {"way": "b"}, "two": None}}, {"parts": Section(call=call, many=True)}, Top)
-    assert list(nodes["parts"]) == ["one"]
+ONE = {ROOT: SectionSchema({"root": Root}), "part": SectionSchema(target="part", call=call)}
 
 
-def test_targets_of_your_own_must_be_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserError, match="OPSIN_TARGETS"):
-        resolve_target("collections.OrderedDict")
-    monkeypatch.setenv("OPSIN_TARGETS", "my_package, collections")
-    assert resolve_target("collections.OrderedDict").__name__ == "OrderedDict"
-    with pytest.raises(UserError):
-        resolve_target("collectionsx.OrderedDict")
+def test_values_have_the_types_of_the_signature() -> None:
+    fields = check({"seed": 3, "part": {"size": [2, 3], "way": "b"}}, ONE)
+    assert fields["part"].build() == ((2, 3), 0.5, "b")
+    assert fields["root"] == Root(seed=3)
+
+
+def test_each_key_goes_to_its_owner() -> None:
+    schema = {"part": SectionSchema({"more": Extra}, target="part", call=call)}
+    fields = check({"part": {"rate": 0.25, "extra": "x"}}, schema)
+    assert fields == {"more": Extra("x"), "part": Target(call, {"rate": 0.25})}
+
+
+def test_a_key_with_two_owners_is_refused() -> None:
+    schema = {"part": SectionSchema({"more": Overlapping}, target="part", call=call)}
+    with pytest.raises(UserError, match=r"part\.rate belongs to Overlapping and to call: rename one"):
+        check({"part": {}}, schema)
+
+
+def test_named_targets_may_be_null() -> None:
+    schema = {"parts": SectionSchema(target="parts", call=call, many=True)}
+    fields = check({"parts": {"one": {"way": "b"}, "two": None}}, schema)
+    assert fields == {"parts": {"one": Target(call, {"way": "b"})}}
+
+
+def test_a_key_of_no_section_is_refused() -> None:
+    with pytest.raises(UserError, match=r"parrt is not known: did you mean part\?"):
+        check({"part": {}, "parrt": {}}, {"part": SectionSchema(target="part", call=call)})

@@ -71,4 +71,4 @@ def test_the_command_line_says_so_in_one_line(word: str, tmp_path: Path) -> None
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
-    assert "is a file, and no folder" in done.stderr
+    assert "is a file, not a folder" in done.stderr

@@ -9,9 +9,9 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
+from datamodules import image_data
 from torch import nn
 
-from opsin.data.datamodule import ImageDataModule
 from opsin.data.decode import BadImage
 from opsin.data.loader.batch_loader import Batch, batch_key
 from opsin.data.source import ArrayImages, Source
@@ -55,7 +55,7 @@ def numbers(datamodule, split):
 
 
 def made(tmp_path, source_=None, **options):
-    return ImageDataModule(source() if source_ is None else source_, data_dir=str(tmp_path), **options)
+    return image_data(source() if source_ is None else source_, data_dir=str(tmp_path), **options)
 
 
 def test_a_notebook_needs_no_trainer(tmp_path):
@@ -192,7 +192,7 @@ def test_a_given_split_without_a_class_is_refused(tmp_path):
 
 
 def test_contradictions_are_refused(tmp_path):
-    with pytest.raises(UserError, match="fold=3 does not exist: num_folds=3"):
+    with pytest.raises(UserError, match=r"fold=3 does not exist: datamodule\.num_folds=3"):
         made(tmp_path, num_folds=3, fold=3)
     with pytest.raises(UserError, match="channels=1: the images of 'fakes' have 3"):
         made(tmp_path, source(channels=3), channels=1)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from datamodules import image_data
 
 from opsin.data import ImageDataModule, statistics
 from opsin.data.datasets import ArrayImages, Source
@@ -30,7 +31,7 @@ def served(folder: Path, size: int = 8, **options) -> ImageDataModule:
     pixels = np.random.default_rng(0).integers(0, 255, (60, 10, 10, 3), dtype=np.uint8)
     images = ArrayImages(pixels, np.arange(60) % 2, "mine")
     source = Source("mine", ("a", "b"), 3, (10, 10), None, None, {"train": images})
-    return ImageDataModule(source, data_dir=str(folder), image_size=size, **options)
+    return image_data(source, data_dir=str(folder), image_size=size, **options)
 
 
 @pytest.fixture

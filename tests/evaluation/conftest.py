@@ -1,4 +1,4 @@
-"""A run directory written by hand: pages are made of files, and need no training."""
+"""A run directory written without training."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -24,19 +24,19 @@ NETWORK = Summary("tiny", (1, 8, 8), (StageSummary("low", (4, 8, 8), 40, 40, 256
 
 
 def predicted(split: str, classes: tuple[str, ...], count: int, seed: int = 0) -> Predictions:
-    """About four of five images are told rightly."""
+    """Return predictions that are correct for about four of five images."""
     rng = np.random.default_rng(seed)
     targets = rng.integers(0, len(classes), count)
-    said = np.where(rng.random(count) < 0.8, targets, rng.integers(0, len(classes), count))
+    predicted_classes = np.where(rng.random(count) < 0.8, targets, rng.integers(0, len(classes), count))
     logits = rng.normal(size=(count, len(classes)))
-    logits[np.arange(count), said] += 4
+    logits[np.arange(count), predicted_classes] += 4
     paths = tuple(f"/photos/{classes[target]}/{i:04}.jpg" for i, target in enumerate(targets))
     return Predictions(split, classes, logits.astype(np.float32), targets, np.arange(count), paths, "same")
 
 
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
-    """Writes a run: its status, its classes, and what of its result is otherwise."""
+    """Return a function that writes a run with a status, classes and further values of its result."""
 
     def write(
         status: Status = "finished", classes: tuple[str, ...] = ("cat", "dog"), count: int = 400, **result: Any

@@ -1,4 +1,4 @@
-"""Calibration against a hand count, against torchmetrics, and against a known temperature."""
+"""Calibration against an example by hand, torchmetrics, and a known temperature."""
 
 import numpy as np
 import pytest
@@ -6,14 +6,20 @@ import torch
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from opsin.errors import UserError
-from opsin.evaluation.calibration import TEMPERATURES, fit_temperature, negative_log_likelihood, reliability, tempered
+from opsin.evaluation.calibration import (
+    TEMPERATURES,
+    fit_temperature,
+    negative_log_likelihood,
+    reliability,
+    temperature_scaled,
+)
 
 
-def test_error_equals_a_hand_count() -> None:
+def test_error_equals_an_example_by_hand() -> None:
     first = np.array([0.9, 0.95, 0.85, 0.7, 0.65, 0.3])
     targets = np.array([0, 0, 1, 0, 1, 1])
     found = reliability(np.stack([first, 1 - first], axis=1), targets, bins=5)
-    # Bin [0.8, 1]: 0.9, 0.95, 0.85, two of three right. Bin [0.6, 0.8): 0.7 right, 0.65 wrong, 0.7 (the last) right.
+    # Bin [0.8, 1]: 0.9, 0.95, 0.85, two of three correct. Bin [0.6, 0.8): 0.7 correct, 0.65 wrong, 0.7 correct.
     np.testing.assert_array_equal(found.counts, [0, 0, 0, 3, 3])
     np.testing.assert_allclose(found.confidence, [np.nan, np.nan, np.nan, 2.05 / 3, 0.9])
     np.testing.assert_allclose(found.accuracy, [np.nan, np.nan, np.nan, 2 / 3, 2 / 3])
@@ -35,15 +41,15 @@ def test_a_probability_of_one_counts_in_the_last_bin() -> None:
     assert found.ece == 0.5
 
 
-def test_the_temperature_that_spoilt_logits_is_found() -> None:
+def test_a_known_temperature_is_found() -> None:
     generator = np.random.default_rng(0)
-    honest = generator.normal(0, 2, (20_000, 5))
-    targets = (tempered(honest, 1).cumsum(1) > generator.random((20_000, 1))).argmax(1)
-    sure = honest * 3
-    temperature = fit_temperature(sure, targets)
+    calibrated = generator.normal(0, 2, (20_000, 5))
+    targets = (temperature_scaled(calibrated, 1).cumsum(1) > generator.random((20_000, 1))).argmax(1)
+    overconfident = calibrated * 3
+    temperature = fit_temperature(overconfident, targets)
     assert temperature == pytest.approx(3, rel=0.05)
-    assert reliability(tempered(sure, 1), targets).ece > 0.1
-    assert reliability(tempered(sure, temperature), targets).ece < 0.015
+    assert reliability(temperature_scaled(overconfident, 1), targets).ece > 0.1
+    assert reliability(temperature_scaled(overconfident, temperature), targets).ece < 0.015
 
 
 def test_no_temperature_nearby_is_better() -> None:
@@ -55,15 +61,15 @@ def test_no_temperature_nearby_is_better() -> None:
     assert all(negative_log_likelihood(logits / (best * factor), targets) > least for factor in (0.98, 1.02))
 
 
-def test_without_a_mistake_the_temperature_stays_within_bounds() -> None:
+def test_without_errors_the_temperature_stays_within_bounds() -> None:
     logits = np.eye(3) * 4
     assert TEMPERATURES[0] <= fit_temperature(logits, np.arange(3)) < 0.2
 
 
-def test_what_makes_no_sense_is_refused() -> None:
+def test_invalid_arguments_are_errors() -> None:
     with pytest.raises(UserError, match="no images"):
         reliability(np.empty((0, 3)), np.empty(0, int))
     with pytest.raises(UserError, match=r"\(N, C\)"):
         fit_temperature(np.zeros((3, 2)), np.zeros(2, int))
     with pytest.raises(UserError, match="above 0"):
-        tempered(np.zeros((1, 2)), 0)
+        temperature_scaled(np.zeros((1, 2)), 0)

@@ -1,4 +1,4 @@
-"""Intervals against worked numbers and against how often they hold the truth."""
+"""Intervals against the formula, and their coverage."""
 
 import math
 
@@ -11,12 +11,12 @@ from opsin.evaluation.confidence_intervals import t_interval, wilson_interval
 
 def test_wilson_equals_the_formula() -> None:
     z, n, p = 1.959963984540054, 50, 0.9
-    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
-    reach = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    assert wilson_interval(45, 50) == pytest.approx((p, centre - reach, centre + reach), abs=1e-12)
+    center = (p + z * z / (2 * n)) / (1 + z * z / n)
+    margin = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    assert wilson_interval(45, 50) == pytest.approx((p, center - margin, center + margin), abs=1e-12)
 
 
-def test_wilson_stays_sensible_at_the_ends() -> None:
+def test_wilson_at_proportions_of_0_and_1() -> None:
     all_right, all_wrong = wilson_interval(10, 10), wilson_interval(0, 10)
     assert all_right[0] == 1
     assert all_right.high == 1
@@ -28,7 +28,7 @@ def test_wilson_stays_sensible_at_the_ends() -> None:
     assert nothing[1:] == (0, 1)
 
 
-def test_t_interval_holds_the_mean_as_often_as_it_says() -> None:
+def test_t_interval_has_the_stated_coverage() -> None:
     generator = np.random.default_rng(0)
     held = sum(low <= 3 <= high for _, low, high in (t_interval(generator.normal(3, 2, 3)) for _ in range(2000)))
     assert held / 2000 == pytest.approx(0.95, abs=0.015)
@@ -41,10 +41,10 @@ def test_one_seed_has_no_interval() -> None:
     assert math.isnan(high)
 
 
-def test_what_makes_no_sense_is_refused() -> None:
+def test_invalid_arguments_are_errors() -> None:
     with pytest.raises(UserError, match="more successes than trials"):
         wilson_interval(3, 2)
-    with pytest.raises(UserError, match="no values"):
+    with pytest.raises(UserError, match="at least one value"):
         t_interval([])
     with pytest.raises(UserError, match="confidence"):
         wilson_interval(1, 2, confidence=95)

@@ -1,24 +1,24 @@
-"""Mistakes of predictions that were written by hand."""
+"""Confusion and class metrics of predictions written by hand."""
 
 import numpy as np
 import pytest
 
-from opsin.evaluation.confusion import class_table, confident_mistakes, confused_pairs, confusion_matrix
+from opsin.evaluation.confusion import class_table, confused_pairs, confusion_matrix, most_confident_errors
 from opsin.runs.predictions import Predictions
 
 
 @pytest.fixture
 def predictions() -> Predictions:
-    """Six images of a cat (0), a dog (1) and, never seen and never said, an owl (2)."""
+    """Six images of classes cat (0) and dog (1); class owl (2) neither occurs nor is predicted."""
     logits = np.array([[2, 0, -9], [0, 5, -9], [0, 1, -9], [0, 2, -9], [3, 0, -9], [0, 1, -9]], np.float32)
     targets = np.array([0, 0, 0, 1, 1, 1])
     paths = tuple(f"{i}.png" for i in range(6))
     return Predictions("val", ("cat", "dog", "owl"), logits, targets, np.arange(10, 16), paths, "")
 
 
-def test_the_surest_mistake_comes_first(predictions: Predictions) -> None:
-    assert confident_mistakes(predictions, 9).tolist() == [1, 4, 2]
-    assert confident_mistakes(predictions, 1).tolist() == [1]
+def test_the_most_confident_error_comes_first(predictions: Predictions) -> None:
+    assert most_confident_errors(predictions, 9).tolist() == [1, 4, 2]
+    assert most_confident_errors(predictions, 1).tolist() == [1]
 
 
 def test_pairs_have_a_direction(predictions: Predictions) -> None:

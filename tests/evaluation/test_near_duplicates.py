@@ -1,4 +1,4 @@
-"""Planted copies are found, strangers are not, and many images take seconds."""
+"""Near-duplicates: copies are found, different images are not, and many images take seconds."""
 
 import time
 
@@ -12,17 +12,17 @@ from opsin.evaluation.near_duplicates import near_duplicates, thumbnails
 
 
 def pictures(count: int, side: int = 48, channels: int = 3, seed: int = 0) -> np.ndarray:
-    """Smooth random pictures."""
+    """Return smooth random images."""
     noise = np.random.default_rng(seed).integers(256, size=(count, 6, 6, channels), dtype=np.uint8)
     large = [Image.fromarray(n.squeeze()).resize((side, side), Image.Resampling.BICUBIC) for n in noise]
     return np.stack([np.asarray(image) for image in large]).reshape(count, side, side, channels)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_planted_copies_are_found_and_nothing_else(channels: int) -> None:
+def test_copies_are_found_and_nothing_else(channels: int) -> None:
     train, val, test = (pictures(count, channels=channels, seed=count) for count in (300, 60, 61))
     val[7] = train[42]
-    test[3] = np.rint(train[5] * 0.6 + 40)  # flatter and brighter
+    test[3] = np.rint(train[5] * 0.6 + 40)  # less contrast, brighter
     noise = np.random.default_rng(9).normal(0, 6, test[4].shape)
     test[4] = np.clip(val[9] + noise, 0, 255)
     found = near_duplicates({"train": train, "val": val, "test": test})
@@ -41,7 +41,7 @@ def test_similarity_is_the_correlation_of_details() -> None:
     assert pair.similarity == pytest.approx(np.corrcoef(fine[0].ravel(), fine[1].ravel())[0, 1], abs=1e-4)
 
 
-def test_the_same_sky_over_other_things_is_no_copy() -> None:
+def test_the_same_background_is_not_a_copy() -> None:
     sky = np.tile(np.linspace(40, 220, 48)[:, None, None], (1, 48, 3))
     a, b = (sky + 0.15 * (pictures(1, seed=seed)[0].astype(float) - 128) for seed in (0, 1))
     assert np.corrcoef(a.ravel(), b.ravel())[0, 1] > 0.9
@@ -50,12 +50,12 @@ def test_the_same_sky_over_other_things_is_no_copy() -> None:
     assert len(near_duplicates({"a": splits["a"], "b": splits["a"]})) == 1
 
 
-def test_the_same_grey_in_other_colours_is_no_copy() -> None:
+def test_the_same_image_in_other_colors_is_not_a_copy() -> None:
     a = pictures(1)
     assert near_duplicates({"a": a, "b": a[..., ::-1]}) == []
 
 
-def test_pictures_of_one_colour_and_empty_splits_are_passed_over() -> None:
+def test_images_of_one_color_and_empty_splits_are_skipped() -> None:
     plain = np.full((2, 20, 20, 3), 200, np.uint8)
     assert near_duplicates({"a": plain, "b": plain, "c": plain[:0]}) == []
 
@@ -72,8 +72,8 @@ def test_thumbnails_are_means() -> None:
     assert thumbnails(image, 8) is image
 
 
-def test_what_makes_no_sense_is_refused() -> None:
-    with pytest.raises(UserError, match="are no images"):
+def test_invalid_arguments_are_errors() -> None:
+    with pytest.raises(UserError, match="must be images"):
         near_duplicates({"a": np.zeros((3, 4, 4)), "b": np.zeros((3, 4, 4))})
     with pytest.raises(UserError, match="threshold"):
         near_duplicates({}, threshold=95)

@@ -1,4 +1,4 @@
-"""Paired tests against published numbers, scikit-learn's metrics and how often they are wrong."""
+"""Paired tests against published numbers, scikit-learn's metrics and their error rate."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ def test_mcnemar_equals_published_numbers() -> None:
     assert found.mid_p == pytest.approx(0.0391, abs=5e-5)
 
 
-def test_mcnemar_is_the_same_from_both_sides() -> None:
+def test_mcnemar_is_symmetric() -> None:
     a, b = pair(50, 30, 12, 8)
     one, other = mcnemar(a, b), mcnemar(b, a)
     assert one.p == other.p == pytest.approx(stats.binomtest(12, 42).pvalue)
@@ -41,15 +41,15 @@ def test_the_test_keeps_its_level() -> None:
     assert np.mean([one.mid_p < 0.05 for one in found]) == pytest.approx(0.05, abs=0.015)
 
 
-def test_bootstrap_of_accuracy_equals_its_known_spread() -> None:
+def test_bootstrap_of_accuracy_equals_the_formula() -> None:
     a, b = pair(700, 60, 100, 140)
     estimate, low, high = bootstrap_difference(a, b)
-    reach = 1.96 * np.sqrt((0.16 - 0.04**2) / 1000)
+    margin = 1.96 * np.sqrt((0.16 - 0.04**2) / 1000)
     assert estimate == pytest.approx(0.04)
-    assert (low, high) == pytest.approx((0.04 - reach, 0.04 + reach), abs=0.002)
+    assert (low, high) == pytest.approx((0.04 - margin, 0.04 + margin), abs=0.002)
 
 
-def test_pairing_takes_out_what_is_hard_for_both() -> None:
+def test_pairing_removes_the_difficulty_of_images() -> None:
     generator = np.random.default_rng(0)
     loss = generator.exponential(size=400)
     worse = loss + generator.normal(0.05, 0.05, 400)
@@ -72,14 +72,14 @@ def test_any_metric_can_be_compared() -> None:
     assert bootstrap_difference(rows_a, rows_b, f1, resamples=50) == (estimate, low, high)
 
 
-def test_both_ways_of_drawing_agree() -> None:
+def test_both_ways_of_resampling_agree() -> None:
     a, b = pair(100, 20, 40, 40)
     quick = bootstrap_difference(a, b, resamples=4000)
     plain = bootstrap_difference(a, b, lambda rows: float(rows.mean()), resamples=4000)
     assert quick == pytest.approx(plain, abs=0.01)
 
 
-def test_other_images_are_refused() -> None:
+def test_different_numbers_of_images_are_an_error() -> None:
     with pytest.raises(UserError, match="same images"):
         mcnemar(np.ones(3, bool), np.ones(4, bool))
     with pytest.raises(UserError, match="at least one image"):

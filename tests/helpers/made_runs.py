@@ -1,4 +1,4 @@
-"""Run directories as a finished run leaves them, made without training."""
+"""Run directories of finished runs, made without training."""
 
 import copy
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ def made_run(
     path: Path,
     correct: Sequence[bool] | None = None,
     *,
-    words: Sequence[str] = (),
+    overrides: Sequence[str] = (),
     config: dict[str, Any] | None = None,
     choices: dict[str, str] | None = None,
     result: dict[str, Any] | None = None,
@@ -42,39 +42,38 @@ def made_run(
     split: str = "test",
     epochs: Sequence[float] = (0.5, 0.7),
 ) -> RunDirectory:
-    """A finished run that tells some images rightly.
+    """Make the directory of a finished run with the given correct and wrong predictions.
 
     Args:
-        path: Its directory.
-        correct: Whether each image of the split is told rightly; None: no predictions are kept.
-        words: Of the command line; `key=number` also goes into the config.
-        config: More values, by dotted keys.
-        choices: Other parts.
+        path: The run directory.
+        correct: Whether each image of the split is classified correctly; None saves no predictions.
+        overrides: Overrides of the command line; `key=number` also goes into the config.
+        config: Further config values, by dotted key.
+        choices: Options of config groups.
         result: Other fields of the result.
         images: Digest of the images.
         origin: given or carved.
-        split: Whose predictions.
-        epochs: `val/acc` of each.
+        split: The split of the predictions.
+        epochs: `val/acc` of each epoch.
     """
     path.mkdir(parents=True)
     run, tree = RunDirectory(path), copy.deepcopy(CONFIG)
-    values = {key: yaml.safe_load(value) for key, _, value in (word.partition("=") for word in words)}
+    values = {key: yaml.safe_load(value) for key, _, value in (word.partition("=") for word in overrides)}
     for key, value in (values | (config or {})).items():
         *sections, last = key.split(".")
-        place: dict[str, Any] = tree
+        node: dict[str, Any] = tree
         for section in sections:
-            place = place.setdefault(section, {})
-        place[last] = value
+            node = node.setdefault(section, {})
+        node[last] = value
     run.config.write_text(yaml.safe_dump(tree))
-    run.overrides.write_text(yaml.safe_dump({"overrides": list(words), "choices": CHOICES | (choices or {})}))
+    run.overrides.write_text(yaml.safe_dump({"overrides": list(overrides), "choices": CHOICES | (choices or {})}))
     metrics = {"val/acc": epochs[-1]}
     count = 100
     if correct is not None:
-        right = np.asarray(correct, bool)
-        predictions = predictions_of(right, images, split)
-        predictions.write(run)
-        count = len(right)
-        metrics |= {f"{split}/acc": float(right.mean()), f"{split}/loss": 1 - float(right.mean())}
+        flags = np.asarray(correct, bool)
+        predictions_of(flags, images, split).write(run)
+        count = len(flags)
+        metrics |= {f"{split}/acc": float(flags.mean()), f"{split}/loss": 1 - float(flags.mean())}
     finished = RunResult(
         status="finished",
         metrics=metrics,
@@ -89,11 +88,12 @@ def made_run(
     return run
 
 
-def predictions_of(right: np.ndarray, images: str, split: str = "test") -> Predictions:
-    """Predictions that are right where asked for, surer from image to image."""
-    targets = np.arange(len(right)) % 3
-    said = np.where(right, targets, (targets + 1) % 3)
-    logits = np.zeros((len(right), 3), np.float32)
-    logits[np.arange(len(right)), said] = 1 + np.arange(len(right)) / len(right)
-    paths = tuple(f"<{i}>.png" for i in range(len(right)))
-    return Predictions(split, CLASSES, logits, targets, np.arange(len(right)), paths, images)
+def predictions_of(correct: np.ndarray, images: str, split: str = "test") -> Predictions:
+    """Return predictions that are correct where given, with confidence increasing from image to image."""
+    count = len(correct)
+    targets = np.arange(count) % 3
+    predicted = np.where(correct, targets, (targets + 1) % 3)
+    logits = np.zeros((count, 3), np.float32)
+    logits[np.arange(count), predicted] = 1 + np.arange(count) / count
+    paths = tuple(f"<{i}>.png" for i in range(count))
+    return Predictions(split, CLASSES, logits, targets, np.arange(count), paths, images)

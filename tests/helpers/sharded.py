@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from datamodules import image_data
 
 from opsin.data import ImageDataModule
 from opsin.data.datasets import ArrayImages, Source, shards
@@ -24,7 +25,7 @@ def source(count: int = 400, channels: int = 3, seed: int = 0) -> Source:
 
 def written(place: object, source: Source, cache: Path, form: Form | None = None, **options: Any) -> str:
     """Write the shards of a source: of 20 images each, unless `form` says otherwise."""
-    data = ImageDataModule(source, data_dir=str(cache), **options)
+    data = image_data(source, data_dir=str(cache), **options)
     data.keeps_decoded = False
     write_shards(data, str(place), form or Form(shard_bytes=20 * 130 + 84), StorageOptions())
     return str(place)
@@ -32,7 +33,7 @@ def written(place: object, source: Source, cache: Path, form: Form | None = None
 
 def streamed(place: object, cache: Path, *, window: int = 4, cache_gb: float = 1.0, **options: Any) -> ImageDataModule:
     """A datamodule that reads them."""
-    return ImageDataModule(
+    return image_data(
         shards(str(place), data_dir=str(cache), window=window, cache_gb=cache_gb, workers=2),
         data_dir=str(cache),
         **options,

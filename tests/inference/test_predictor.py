@@ -23,6 +23,7 @@ from opsin.runs.directory import RunDirectory
 from opsin.runs.predictions import softmax
 from opsin.training import build
 from opsin.training.module import load_network
+from opsin.training.plan import make_plan
 
 
 def photographs(folder: Path, classes: int) -> None:
@@ -47,11 +48,11 @@ def trained(folder: Path, *words: str) -> RunDirectory:
 
 def validated(run: RunDirectory) -> tuple[NDArray[np.float64], list[str]]:
     """The probabilities that Lightning's own validation gives, and the files that it reads."""
-    plan = build.plan(RunConfig.load(run))
+    plan = make_plan(RunConfig.load(run))
     data = build.data(plan, image_format=build.recorded_data(run).image_format)
     loss = build.loss(plan, data)
     network, _ = build.network(plan, data, loss.num_logits, pretrained=False)
-    build.layout(plan, network)
+    build.prepare(plan, network)
     classifier = build.classifier(plan, data, network, loss, record={})
     load_network(network, run.best)
     logits: list[torch.Tensor] = []

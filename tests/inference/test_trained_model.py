@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from datamodules import image_data
 from numpy.typing import NDArray
 
 from opsin.config import RunConfig, compose
@@ -17,11 +18,12 @@ from opsin.models.weights import UnreachableError
 from opsin.runs.directory import RunDirectory
 from opsin.training import build
 from opsin.training.feature_extraction import Extractor
+from opsin.training.plan import make_plan
 
 
 @pytest.fixture
 def trainer(tmp_path: Path):
-    return build.evaluator(build.plan(compose(["trainer=cpu"])), RunDirectory(tmp_path))
+    return build.evaluator(make_plan(compose(["trainer=cpu"])), RunDirectory(tmp_path))
 
 
 @pytest.fixture
@@ -45,7 +47,7 @@ def test_a_run_brings_its_network_and_the_images_it_wants(digits_run: RunDirecto
     recorded = digits_run.read_result().data
     assert found.classes == recorded.classes
     assert found.image_format == recorded.image_format
-    data = ImageDataModule(digits(), data_dir=str(tmp_path))
+    data = image_data(digits(), data_dir=str(tmp_path))
     pixels = torch.from_numpy(data.part("val").read(np.arange(len(data.part("val"))))).permute(0, 3, 1, 2)
     mean, std = (torch.tensor(getattr(recorded, key)).view(1, -1, 1, 1) for key in ("mean", "std"))
     network = found.network.eval()
@@ -61,7 +63,7 @@ def test_runs_that_see_the_images_at_other_sizes_share_what_is_made_of_them(
     digits_run: RunDirectory, tmp_path: Path, trainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = load_trained_model(str(digits_run.path))
-    first = made(found, ImageDataModule(digits(), data_dir=str(tmp_path)), trainer)
+    first = made(found, image_data(digits(), data_dir=str(tmp_path)), trainer)
     seen: list[int] = []
     compute = Extractor.__call__
 
@@ -70,7 +72,7 @@ def test_runs_that_see_the_images_at_other_sizes_share_what_is_made_of_them(
         return compute(self, images)
 
     monkeypatch.setattr(Extractor, "__call__", counted)
-    small = ImageDataModule(digits(), image_size=20, data_dir=str(tmp_path))
+    small = image_data(digits(), image_size=20, data_dir=str(tmp_path))
     again = made(found, small, trainer)
     np.testing.assert_array_equal(again, first)
     assert seen == [1]  # one image tells the shape
@@ -85,13 +87,13 @@ def test_images_are_decoded_at_the_size_it_wants_and_not_at_the_served_one(
     digits_run: RunDirectory, tmp_path: Path, trainer
 ) -> None:
     found = load_trained_model(str(digits_run.path))
-    served_small = made(found, ImageDataModule(digits(), image_size=20, data_dir=str(tmp_path / "a")), trainer)
-    served_alike = made(found, ImageDataModule(digits(), data_dir=str(tmp_path / "b")), trainer)
+    served_small = made(found, image_data(digits(), image_size=20, data_dir=str(tmp_path / "a")), trainer)
+    served_alike = made(found, image_data(digits(), data_dir=str(tmp_path / "b")), trainer)
     np.testing.assert_array_equal(served_small, served_alike)
 
 
 def test_other_weights_are_not_served_what_the_old_ones_made(copied: RunDirectory, tmp_path: Path, trainer) -> None:
-    data = ImageDataModule(digits(), data_dir=str(tmp_path))
+    data = image_data(digits(), data_dir=str(tmp_path))
     before = made(load_trained_model(str(copied.path)), data, trainer)
     content = torch.load(copied.best, weights_only=True)
     content["state_dict"]["network.stages.block1.conv.bias"] += 0.5
@@ -107,14 +109,14 @@ def test_a_grey_network_refuses_colours(digits_run: RunDirectory, tmp_path: Path
         "c", ("a", "b"), 3, (28, 28), (0.5,), (0.5,), {"train": ArrayImages(pixels, np.arange(40) % 2, "c")}
     )
     with pytest.raises(UserError, match="has learned from grey images, and these have 3 channels"):
-        made(load_trained_model(str(digits_run.path)), ImageDataModule(source, data_dir=str(tmp_path)), trainer)
+        made(load_trained_model(str(digits_run.path)), image_data(source, data_dir=str(tmp_path)), trainer)
 
 
 def test_a_head_that_does_not_fit_the_size_is_no_head(digits_run: RunDirectory, copied: RunDirectory) -> None:
     assert load_trained_model(str(digits_run.path), 40).classes  # averaged over the image
     tree = RunConfig.load(copied).text.replace("opsin.models.cnn_gap", "opsin.models.cnn_flatten")
     copied.config.write_text(tree)
-    network = build.plan(RunConfig.load(copied))["model"].build(num_logits=10, in_channels=1, image_size=(28, 28))
+    network = make_plan(RunConfig.load(copied))["model"].build(num_logits=10, in_channels=1, image_size=(28, 28))
     torch.save({f"network.{key}": value for key, value in network.state_dict().items()}, copied.best)
     assert load_trained_model(str(copied.path)).classes == list("0123456789")
     assert load_trained_model(str(copied.path), 40).classes is None
@@ -155,7 +157,7 @@ def test_imagenet_weights_tell_what_images_they_want(tmp_path: Path, trainer) ->
     assert (found.size, found.interpolation, found.classes) == ((224, 224), "bicubic", None)
     assert found.mean == pytest.approx((127 / 255,) * 3)
     small = load_trained_model("efficientnet_lite0", 32)
-    data = ImageDataModule(digits(), train_fraction=0.1, data_dir=str(tmp_path))
+    data = image_data(digits(), train_fraction=0.1, data_dir=str(tmp_path))
     vectors = made(small, data, trainer)  # grey images are repeated
     assert vectors.shape == (len(data.part("val")), 1280)
     assert vectors.std() > 0.01

@@ -7,6 +7,7 @@ from opsin.errors import UserError
 from opsin.models import Network, mini_resnet, resnet18
 from opsin.models.fine_tuning import FineTuning, Phase
 from opsin.training import build
+from opsin.training.plan import make_plan
 
 STAGES = ("stem", "layer1", "layer2", "layer3", "layer4")
 
@@ -63,13 +64,13 @@ def test_a_network_begins_with_its_first_phase(network: Network) -> None:
 
 def test_unknown_stages_are_named_with_their_place(network: Network) -> None:
     phases = [Phase(1, ["layer4"]), Phase(2, ["layer5"])]
-    with pytest.raises(UserError, match=r"model\.phases\[1\]\.trainable: resnet18 has no stage 'layer5'; did you mean"):
+    with pytest.raises(UserError, match=r"model\.phases\[1\]\.trainable: resnet18 has no stage 'layer5': did you mean"):
         FineTuning(phases=phases).timeline(network)
 
 
 def refusal(*words: str) -> str:
     with pytest.raises(UserError) as caught:
-        build.plan(compose(words))
+        make_plan(compose(words))
     return str(caught.value)
 
 
@@ -111,6 +112,6 @@ def test_refused_before_anything_is_loaded(words: list[str], part: str) -> None:
 
 def test_the_timeline_of_a_config() -> None:
     words = ("model=mini_resnet", "model.unfreeze_every=4", "trainer.max_epochs=9")
-    plan = build.plan(compose(words))
+    plan = make_plan(compose(words))
     network = mini_resnet(num_logits=2, in_channels=1, image_size=(32, 32))
     assert build.timeline(plan, network).never_trained == ("stem", "layer1")

@@ -200,7 +200,7 @@ def test_the_smallest_images_work_and_smaller_ones_are_refused(case: Case) -> No
     ("trainable", "message"),
     [
         (["layer3", "blok2"], "model.trainable: cnn_gap has no stage 'layer3'. Its stages are block1, block2"),
-        (["block4"], "cnn_gap has no stage 'block4'; did you mean 'block"),
+        (["block4"], "cnn_gap has no stage 'block4': did you mean block"),
         ("block3", "model.trainable='block3' is neither `all`, `head` nor `last:N`; stages are given as a list"),
     ],
 )

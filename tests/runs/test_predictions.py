@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from datamodules import image_data
 
 from opsin.commands.evaluate import evaluate
-from opsin.data import ImageDataModule
 from opsin.data.datasets import digits
 from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory
@@ -41,7 +41,7 @@ def test_evaluation_makes_the_same_again(digits_run: RunDirectory) -> None:
 
 def test_the_identity_of_images_does_not_depend_on_their_size_but_on_which_they_are(tmp_path: Path) -> None:
     def identity(**options: object) -> str:
-        data = ImageDataModule(digits(), data_dir=str(tmp_path), **options)  # type: ignore[arg-type]
+        data = image_data(digits(), data_dir=str(tmp_path), **options)  # type: ignore[arg-type]
         return data.part("val").identity
 
     assert identity() == identity(image_size=12) == identity(train_fraction=0.5)

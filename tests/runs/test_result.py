@@ -56,7 +56,7 @@ def test_a_result_is_read_back_as_it_was_written(tmp_path: Path) -> None:
 
 
 def test_without_a_file_the_run_has_not_begun(tmp_path: Path) -> None:
-    assert read_result(tmp_path / "result.json") == RunResult(status="not begun")
+    assert read_result(tmp_path / "result.json") == RunResult(status="not started")
 
 
 def test_a_resumed_run_keeps_provenance_and_drops_the_outcome() -> None:

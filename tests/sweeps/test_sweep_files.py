@@ -11,7 +11,7 @@ from opsin.sweeps.jobs import Jobs
 from opsin.sweeps.search_space import Listed, Space, read_space
 from opsin.sweeps.settings import Sweep
 from opsin.sweeps.sweep import _checked
-from opsin.training import build
+from opsin.training.plan import make_plan
 
 SWEEPS = sorted(path.stem for path in CONFIGS.glob("sweep/*.yaml"))
 TYPED = {
@@ -38,7 +38,7 @@ def test_a_sweep_makes_runs_that_can_be_run(name: str, tmp_path: Path) -> None:
         last = dimension.words[-1] if isinstance(dimension, Listed) else dimension.high
         runs.append({**first, dimension.key: last})
     for choices in runs:
-        build.plan(compose(space.words(choices), tmp_path / "run"))
+        make_plan(compose(space.words(choices), tmp_path / "run"))
     if settings.sampler == "grid":
         assert len(list(space.grid())) >= 2
     assert jobs.parts["model"] == compose(space.words(first), tmp_path / "run").origin.choices["model"]

@@ -13,7 +13,7 @@ from opsin.training.hardware import look_for_no_gpu
 from opsin.training.lightning_patches import STEP_HOOKS, NoProfiler, drop_empty_hooks
 from opsin.training.loss import ClassificationLoss
 from opsin.training.module import Classifier
-from opsin.training.trainer import make_trainer
+from opsin.training.trainer import TrainerOptions, make_trainer
 
 
 def classifier():
@@ -88,7 +88,7 @@ def test_dropped_hooks_and_no_profiler_leave_training_as_it_is(tmp_path):
             return DataLoader(torch.ones(3, 2))
 
     trainer = make_trainer(
-        accelerator="cpu", max_epochs=1, callbacks=[Mine(), Throughput()], loggers=[], folder=tmp_path
+        TrainerOptions(accelerator="cpu", max_epochs=1), callbacks=[Mine(), Throughput()], loggers=[], folder=tmp_path
     )
     assert isinstance(trainer.profiler, NoProfiler)
     trainer.callbacks = [c for c in trainer.callbacks if not isinstance(c, Throughput)]  # it wants batches of ours

@@ -1,5 +1,6 @@
-"""What `scripts/convolve.py` does: pictures that need no network, with the sizes worked out."""
+"""Draw convolutions, no network needed: python scripts/convolve.py --image coins --kernel sobel_vertical blur."""
 
+import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from opsin.commands.command_line import command
 from opsin.errors import UserError
 from opsin.interpretability.convolution import figures as pictures
 from opsin.interpretability.convolution.convolution import (
@@ -22,12 +24,74 @@ from opsin.interpretability.convolution.convolution import (
 )
 from opsin.interpretability.convolution.gabor import EXAMPLES, parse_gabor
 from opsin.interpretability.convolution.sample_images import grey, sample, sample_names
-from opsin.visualization.images import Pixels, resized, write_png
+from opsin.runs.atomic import write_atomically
+from opsin.visualization.images import Pixels, encoded, resized
 
 LARGEST_SIDE = 1024
 """Larger images are reduced to this: a kernel of three pixels shows nothing in a photograph of six thousand."""
 
 READABLE_SIDE = 16
+
+
+@command
+def main(arguments: list[str] | None = None) -> int:
+    """Print the calculated sizes and the paths of the pictures."""
+    options = _parser().parse_intermixed_args(arguments)
+    padding = _padding(options.padding)
+    if options.sizes:
+        stride = 1 if options.stride is None else options.stride
+        print("\n".join(sizes(options.sizes, stride=stride, padding=padding, dilation=options.dilation)))
+        return 0
+    chosen = ConvolveOptions(
+        kernels=options.kernel,
+        stride=options.stride,
+        padding=padding,
+        dilation=options.dilation,
+        step=options.step,
+        value_range=options.range,
+        gabors=options.gabor,
+        bank=options.bank,
+        pools=[2] if options.pool == [] else options.pool or [],
+        colors=options.colors,
+    )
+    for line in draw(read_image(options.image), chosen, options.out):
+        print(line)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, epilog="Without options, draw everything for the image.")
+    parser.add_argument(
+        "--image", default="cat", help="a file, or a sample: cat, astronaut, coins, brick, digit_3, ... (default: cat)"
+    )
+    parser.add_argument(
+        "--kernel", nargs="+", default=[], help='names (blur), "all", or numbers: "1 0 -1; 2 0 -2; 1 0 -1"'
+    )
+    parser.add_argument(
+        "--stride", type=int, metavar="N", help="step between positions (default: 1; pools: their size)"
+    )
+    parser.add_argument("--padding", default="valid", help="valid, same, or a number (default: valid)")
+    parser.add_argument("--dilation", type=int, default=1, metavar="N", help="step between the numbers of a kernel")
+    parser.add_argument(
+        "--step", type=int, nargs=2, metavar=("ROW", "COLUMN"), help="write out one sum; draw it for small images"
+    )
+    parser.add_argument("--range", type=float, nargs=2, metavar=("BLACK", "WHITE"), help="values drawn black and white")
+    parser.add_argument("--gabor", nargs="+", default=[], metavar="F,THETA,SIGMA", help="such as 0.16,1.2,4.0")
+    parser.add_argument("--bank", action="store_true", help="draw a bank of Gabor filters and the response to each")
+    parser.add_argument("--pool", type=int, nargs="*", metavar="SIZE", help="max and average pooling (default: 2)")
+    parser.add_argument("--colors", action="store_true", help="RGB, gray, HSV and L*a*b*, channel by channel")
+    parser.add_argument(
+        "--sizes", type=int, nargs="+", metavar="N", help="calculate a layer: IMAGE KERNEL [CHANNELS_IN CHANNELS_OUT]"
+    )
+    parser.add_argument("--out", type=Path, default=Path("outputs/convolution"), help="default: outputs/convolution")
+    return parser
+
+
+def _padding(value: str) -> Padding:
+    try:
+        return value if value in ("valid", "same") else int(value)  # type: ignore[return-value]
+    except ValueError:
+        raise UserError(f"--padding must be valid, same or a number of pixels, got {value}") from None
 
 
 @dataclass(frozen=True)
@@ -40,11 +104,11 @@ class ConvolveOptions:
         padding: Of kernels.
         dilation: Of kernels.
         step: Row and column of the output to write out, for the first kernel.
-        shown_from: Values of kernels' answers that are black and white.
+        value_range: Values of kernels' answers that are black and white.
         gabors: `frequency,theta,sigma`.
         bank: A whole bank of Gabor filters.
         pools: Window sizes.
-        colours: Colour spaces.
+        colors: Colour spaces.
     """
 
     kernels: Sequence[str] = ()
@@ -52,18 +116,18 @@ class ConvolveOptions:
     padding: Padding = "valid"
     dilation: int = 1
     step: tuple[int, int] | None = None
-    shown_from: tuple[float, float] | None = None
+    value_range: tuple[float, float] | None = None
     gabors: Sequence[str] = ()
     bank: bool = False
     pools: Sequence[int] = ()
-    colours: bool = False
+    colors: bool = False
 
     def or_everything(self) -> "ConvolveOptions":
         """These wishes, or all of them where there is none; strides and the like are kept."""
-        if self.kernels or self.step or self.gabors or self.bank or self.pools or self.colours:
+        if self.kernels or self.step or self.gabors or self.bank or self.pools or self.colors:
             return self
         examples = [",".join(map(str, example)) for example in EXAMPLES]
-        common = self.stride, self.padding, self.dilation, None, self.shown_from
+        common = self.stride, self.padding, self.dilation, None, self.value_range
         return ConvolveOptions(("all",), *common, examples, True, (2, 4), True)
 
 
@@ -102,7 +166,7 @@ def draw(image: Pixels, wishes: ConvolveOptions, out: Path) -> Iterator[str]:
         UserError: A kernel, filter or size that cannot be.
     """
     wishes = wishes.or_everything()
-    if wishes.shown_from and not wishes.shown_from[0] < wishes.shown_from[1]:
+    if wishes.value_range and not wishes.value_range[0] < wishes.value_range[1]:
         raise UserError("--range takes the value shown black and a larger one shown white, such as -4 4")
     values = grey(image)
     yield f"the image: {values.shape[0]} x {values.shape[1]} pixels"
@@ -120,8 +184,8 @@ def draw(image: Pixels, wishes: ConvolveOptions, out: Path) -> Iterator[str]:
             stride = size if wishes.stride is None else wishes.stride
             yield f"pooling {size} x {size} at stride {stride}: {_worked(values, (size, size), stride, 'valid', 1)}"
         yield _written(pictures.pool_picture(values, wishes.pools, wishes.stride), out / "pooling.png")
-    if wishes.colours:
-        yield _written(pictures.colour_picture(image), out / "colours.png")
+    if wishes.colors:
+        yield _written(pictures.colour_picture(image), out / "colors.png")
 
 
 def _kernels(values: NDArray[np.float64], wishes: ConvolveOptions, out: Path) -> Iterator[str]:
@@ -136,7 +200,7 @@ def _kernels(values: NDArray[np.float64], wishes: ConvolveOptions, out: Path) ->
         stride=stride,
         padding=wishes.padding,
         dilation=wishes.dilation,
-        shown_from=wishes.shown_from,
+        value_range=wishes.value_range,
     )
     yield _written(picture, out / "kernels.png")
 
@@ -170,7 +234,8 @@ def _worked(values: NDArray[np.float64], kernel: tuple[int, ...], stride: int, p
 
 def _written(picture: Pixels, path: Path) -> str:
     try:
-        return str(write_png(picture, path))
+        write_atomically(path, encoded(picture))
+        return str(path)
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror}; name another folder with --out") from None
 

@@ -1,130 +1,107 @@
-"""Embeddings as a product: what a network that has learned makes of images, in files, and classifiers on them."""
+"""Write the embeddings of images: python scripts/embed.py outputs/latest [datamodule=cats_vs_dogs | FOLDER]."""
 
+import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from opsin.data.source import Split
+from opsin.commands.command_line import command
 from opsin.errors import UserError
-from opsin.inference.inputs import SPLITS, InputImages, Which, open_images
-from opsin.inference.linear_probe import HeadName, fit_head
-from opsin.inference.trained_model import TrainedModel, load_trained_model
-from opsin.runs.atomic import write_atomically
-from opsin.training.feature_extraction import Extractor
-from opsin.training.quiet_logging import quieten
+from opsin.runs.atomic import atomic_open, write_atomically
 
-Format = Literal["npz", "parquet"]
-
-FORMATS: tuple[Format, ...] = get_args(Format)
-NO_LABEL = -1
-"""The target of an image whose class nobody knows."""
+if TYPE_CHECKING:
+    from opsin.data.source import Split
+    from opsin.inference.embeddings import Embeddings, Format
+    from opsin.inference.inputs import InputImages, Which
+    from opsin.inference.linear_probe import HeadName
+    from opsin.inference.trained_model import TrainedModel
+    from opsin.training.feature_extraction import Extractor
 
 
-@dataclass(frozen=True)
-class Embeddings:
-    """What a network makes of some images.
+@command
+def main(arguments: list[str] | None = None) -> int:
+    """Print the number of embeddings and the files written."""
+    options = _parser().parse_intermixed_args(arguments)
+    lines = embed(
+        options.run,
+        options.data,
+        image_size=options.image_size,
+        split=options.split,
+        out=options.out,
+        formats=options.format,
+        head=options.head,
+    )
+    print("\n".join(lines))
+    return 0
 
-    Attributes:
-        vectors: float32 `(N, D)`.
-        targets: Class indices `(N,)`, int64; -1: unknown.
-        classes: Their names; empty where they are unknown.
-        paths: `(N,)`, where each image comes from.
-        splits: `(N,)`, which split each is of; "all" where there are no splits.
-    """
 
-    vectors: NDArray[np.float32]
-    targets: NDArray[np.int64]
-    classes: tuple[str, ...]
-    paths: tuple[str, ...]
-    splits: tuple[str, ...]
-
-    def write(self, folder: Path, formats: Sequence[Format] = FORMATS) -> list[Path]:
-        """Write `embeddings.npz` and `embeddings.parquet`, each whole or not at all.
-
-        Args:
-            folder: Made if need be.
-            formats: Which of them.
-
-        Returns:
-            The files. The columns of the table are `embedding` (a list of fixed length), `target`, `label` (the name of
-            the class, null where it is unknown), `path` and `split`.
-        """
-        folder.mkdir(parents=True, exist_ok=True)
-        files = []
-        for kind in formats:
-            file = folder / f"embeddings.{kind}"
-            part = file.with_name(f".{file.name}.part")
-            with part.open("wb") as stream:
-                {"npz": self._write_npz, "parquet": self._write_parquet}[kind](stream)
-            files.append(part.replace(file))
-        return files
-
-    def _write_npz(self, stream: Any) -> None:
-        np.savez(
-            stream,
-            embeddings=self.vectors,
-            targets=self.targets,
-            classes=np.array(self.classes, np.str_),
-            paths=np.array(self.paths, np.str_),
-            split=np.array(self.splits, np.str_),
-        )
-
-    def _write_parquet(self, stream: Any) -> None:
-        import pyarrow as pa
-        import pyarrow.parquet
-
-        flat = pa.array(self.vectors.reshape(-1))
-        columns = {
-            "embedding": pa.FixedSizeListArray.from_arrays(flat, self.vectors.shape[1]),
-            "target": self.targets,
-            "label": pa.array([self.classes[t] if t >= 0 else None for t in self.targets.tolist()], pa.string()),
-            "path": pa.array(self.paths, pa.string()),
-            "split": pa.array(self.splits, pa.string()),
-        }
-        pa.parquet.write_table(pa.table(columns), stream)
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", help="a run directory, such as outputs/latest, or a network: efficientnet_lite0")
+    parser.add_argument(
+        "data",
+        nargs="*",
+        help="empty for the images of the run; a folder of images, with or without class folders; or overrides as for "
+        "train.py, such as datamodule=cats_vs_dogs datamodule.path=PHOTOS data_dir=PATH",
+    )
+    parser.add_argument(
+        "--out", type=Path, help="the folder to write to (default: RUN/embeddings; for other images, a folder in it)"
+    )
+    parser.add_argument("--image-size", type=int, metavar="N", help="side in pixels (default: as in training)")
+    parser.add_argument("--split", choices=("train", "val", "test", "all"), default="all")
+    parser.add_argument("--format", nargs="+", choices=("npz", "parquet"), default=("npz", "parquet"))
+    parser.add_argument(
+        "--head",
+        choices=("logistic_regression", "knn"),
+        help="fit it on train, choose its hyperparameter on val, evaluate it on test",
+    )
+    return parser
 
 
 def embed(
     name: str,
-    words: Sequence[str] = (),
+    data: Sequence[str] = (),
     *,
     image_size: int | None = None,
-    split: Which = "all",
+    split: "Which" = "all",
     out: Path | None = None,
-    formats: Sequence[Format] = FORMATS,
-    head: HeadName | None = None,
+    formats: Sequence["Format"] = ("npz", "parquet"),
+    head: "HeadName | None" = None,
 ) -> list[str]:
-    """Write the embeddings of some images, and fit a classifier on them where one is asked for.
+    """Write the embeddings of some images, and fit a classifier on them on request.
 
     Args:
         name: A run directory, or a network with ImageNet weights.
-        words: Name the images, see `open_images`.
-        image_size: Side of the images in pixels; None: that which the network has learned from.
-        split: Which images.
-        out: The folder to write to; None: `embeddings` in the run directory, or in `outputs`.
-        formats: Of the files.
-        head: What to fit on train, choose on val and measure once on test, whatever `split` says.
+        data: A folder of images or overrides, see `open_images`; empty for the images of the run.
+        image_size: Side of the images in pixels; None for the size used in training.
+        split: The split to embed.
+        out: The folder to write to; None for `embeddings` in the run directory, or in `outputs`.
+        formats: The formats to write.
+        head: Classifier to fit on train, tune on val and evaluate once on test, independent of `split`.
 
     Returns:
-        Lines for a person: what was written, and what was measured.
+        Lines to print: the files written and the accuracies.
 
     Raises:
-        UserError: There is no such network or there are no such images.
+        UserError: The network or the images do not exist.
     """
+    from opsin.inference.embeddings import embeddings, joined
+    from opsin.inference.inputs import SPLITS, open_images
+    from opsin.inference.trained_model import load_trained_model
+    from opsin.training.quiet_logging import quieten
+
     quieten(True)
     if image_size is not None and image_size < 1:
-        raise UserError(f"--image-size {image_size}: the side of an image has at least one pixel")
+        raise UserError(f"--image-size must be at least 1, got {image_size}")
     learned = load_trained_model(name, image_size)
-    images = open_images(learned, words)
+    images = open_images(learned, data)
     extractor = learned.extractor(images.trainer)
     out = out or images.out
     if head and not images.classes:
-        raise UserError(f"{images.name} has no class folders: --head {head} learns from labels")
+        raise UserError(f"{images.name} has no class folders, but --head {head} needs labels")
     found = {which: embeddings(learned, images, extractor, which) for which in images.splits(split)}
     files = joined(list(found.values())).write(out, formats)
     counts = ", ".join(f"{len(part.vectors):,} {which}" for which, part in found.items())
@@ -136,40 +113,18 @@ def embed(
     return lines
 
 
-def embeddings(learned: TrainedModel, images: InputImages, extractor: Extractor, split: str) -> Embeddings:
-    """What a network makes of a split: `Network.embed` of the evaluation transform, to half precision."""
-    part = images.part(split)
-    vectors = learned.outputs(part, extractor, images.cache_dir).read(np.arange(len(part)), 0).astype(np.float32)
-    return Embeddings(
-        vectors,
-        part.targets if images.classes else np.full(len(part), NO_LABEL),
-        images.classes,
-        # A file name need not be valid text; what is written here is.
-        tuple(part.locate(row).encode(errors="backslashreplace").decode() for row in range(len(part))),
-        (split,) * len(part),
-    )
-
-
-def joined(parts: Sequence[Embeddings]) -> Embeddings:
-    """The embeddings of several splits of the same images, one after the other."""
-    return Embeddings(
-        np.concatenate([part.vectors for part in parts]),
-        np.concatenate([part.targets for part in parts]),
-        parts[0].classes,
-        sum((part.paths for part in parts), ()),
-        sum((part.splits for part in parts), ()),
-    )
-
-
 def _fit(
-    name: HeadName,
-    found: dict[Split, Embeddings],
+    name: "HeadName",
+    found: dict["Split", "Embeddings"],
     out: Path,
-    learned: TrainedModel,
-    images: InputImages,
-    extractor: Extractor,
+    learned: "TrainedModel",
+    images: "InputImages",
+    extractor: "Extractor",
 ) -> list[str]:
-    """Fit a head, write `head.json` (and `head.npz`), and say what was measured."""
+    """Fit a head, write `head.json` (and `head.npz`), and return lines with its accuracies."""
+    from opsin.inference.inputs import SPLITS
+    from opsin.inference.linear_probe import fit_head
+
     train, val, test = ((found[split].vectors, found[split].targets) for split in SPLITS)
     head = fit_head(name, train, val)
     metrics = {"val/acc": head.accuracy(*val), "test/acc": head.accuracy(*test)}
@@ -190,7 +145,8 @@ def _fit(
     (out / "head.npz").unlink(missing_ok=True)
     if coefficients := head.coefficients():
         arrays: dict[str, Any] = {**coefficients, "classes": np.array(images.classes, np.str_)}
-        np.savez(out / "head.npz", **arrays)
+        with atomic_open(out / "head.npz") as stream:
+            np.savez(stream, **arrays)
     chosen = ", ".join(f"{key}={value:g}" for key, value in head.parameters.items())
     return [
         str(out / "head.json"),

@@ -1,31 +1,56 @@
-"""Measure the best checkpoint of a finished run again."""
+"""Evaluate the best checkpoint of a finished run again: python scripts/evaluate.py outputs/latest."""
 
-from typing import Literal
+import argparse
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Literal
 
-import lightning as L
-
-from opsin.inference.opened_run import open_run
+from opsin.commands.command_line import command
 from opsin.runs.directory import RunDirectory
-from opsin.training import build, recording
-from opsin.training.gather import collect
-from opsin.training.hardware import use_threads
-from opsin.training.quiet_logging import quieten
+
+if TYPE_CHECKING:
+    from opsin.training.recording import Measurement
 
 
-def evaluate(run: RunDirectory, split: Literal["val", "test"] = "test") -> recording.Measurement:
-    """Measure the best checkpoint of a run again, from its directory alone, and write its predictions there.
+@command
+def main(arguments: list[str] | None = None) -> int:
+    """Print the metrics of the best checkpoint."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", help="a run directory, such as outputs/latest")
+    parser.add_argument("--split", choices=("test", "val"), default="test")
+    parser.add_argument("--json", action="store_true", help="print everything, also per class, as JSON")
+    options = parser.parse_intermixed_args(arguments)
+    found = evaluate(RunDirectory.of(options.run), options.split)
+    if options.json:
+        print(json.dumps(asdict(found), indent=2))
+    else:
+        print("\n".join(f"{name:16} {value:.6f}" for name, value in sorted(found.metrics.items())))
+    return 0
+
+
+def evaluate(run: RunDirectory, split: Literal["val", "test"] = "test") -> "Measurement":
+    """Evaluate the best checkpoint of a run, given its directory, and write the predictions there.
 
     Raises:
         UserError: The run has no best checkpoint, its files are damaged, or its images have changed.
     """
+    import lightning as L
+
+    from opsin.inference.opened_run import open_run
+    from opsin.training import build, recording
+    from opsin.training.gather import collect
+    from opsin.training.hardware import use_threads
+    from opsin.training.quiet_logging import quieten
+
     opened = open_run(run)
+    plan = build.for_evaluation(opened.plan)
     quieten(True)
-    use_threads(opened.plan["trainer"].arguments.get("threads", "auto"))
-    L.seed_everything(opened.plan.seed, verbose=False)
+    use_threads(plan.trainer.threads)
+    L.seed_everything(plan.run.seed, verbose=False)
     data, network = opened.data, opened.network
-    build.layout(opened.plan, network)
-    classifier = build.classifier(opened.plan, data, network, build.loss(opened.plan, data), record={})
-    trainer = build.evaluator(opened.plan, run)
+    build.prepare(plan, network)
+    classifier = build.classifier(plan, data, network, build.loss(plan, data), record={})
+    trainer = build.evaluator(plan, run)
     measure = trainer.test if split == "test" else trainer.validate
     measure(classifier, data, verbose=False)
     collect(classifier.outputs[split], data, split).write(run)

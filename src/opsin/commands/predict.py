@@ -1,55 +1,87 @@
-"""The command: answers in the terminal and in a file, bad images named, and a line that sums up."""
+"""Classify images: python scripts/predict.py outputs/latest photo.jpg FOLDER 'photos/**/*.png' --top 3."""
 
+import argparse
 import contextlib
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
-from opsin.data.cache.files import progress
+from opsin.commands.command_line import command
 from opsin.errors import UserError
-from opsin.inference.image_paths import find_images
-from opsin.inference.prediction_writers import Format, Write, open_table, printable, ranked
-from opsin.inference.predictor import Answer, open_predictor
+
+if TYPE_CHECKING:
+    from opsin.inference.prediction_writers import Format, Write
+    from opsin.inference.predictor import Answer
 
 SHOWN = 20
 """Rows of the table in the terminal."""
 
 
+@command
+def main(arguments: list[str] | None = None) -> int:
+    """Print a table of predictions and the errors of bad images. Return 1 if all images are bad."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", help="a run directory, such as outputs/latest")
+    parser.add_argument(
+        "images", nargs="+", help="files, folders (with subfolders; other files, such as .txt, are skipped), globs"
+    )
+    parser.add_argument("--top", type=int, default=1, metavar="K", help="number of classes per image (default: 1)")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write all rows to it: .csv, .jsonl or .parquet")
+    parser.add_argument(
+        "--format", choices=("csv", "jsonl", "parquet"), help="format of --out; without --out, print the rows"
+    )
+    parser.add_argument("--batch-size", type=int, metavar="N", help="images per batch (default: up to 256)")
+    options = parser.parse_intermixed_args(arguments)
+    from opsin.training.quiet_logging import quieten
+
+    quieten(True)
+    count = predict_files(
+        options.run,
+        options.images,
+        top=options.top,
+        out=options.out,
+        kind=options.format,
+        batch_size=options.batch_size,
+    )
+    return 0 if count else 1
+
+
 def predict_files(
     run: str,
-    words: Sequence[str],
+    paths: Sequence[str],
     *,
     top: int = 1,
     out: Path | None = None,
-    kind: Format | None = None,
+    kind: "Format | None" = None,
     batch_size: int | None = None,
 ) -> int:
-    """Tell the classes of image files: a table on the standard output, bad images and the summary on the other.
+    """Classify image files: print a table to stdout, and bad images and a summary to stderr.
 
     Args:
         run: A run directory.
-        words: Files, folders, globs.
-        top: How many classes to tell of each.
-        out: The file to write all rows to; the terminal then shows the first ones.
-        kind: Its format; without a file, rows in this format take the table's place on the standard output.
-        batch_size: Images that are computed at once; None: as many as is customary.
+        paths: Files, folders, globs.
+        top: Number of classes per image.
+        out: The file to write all rows to; the table then shows the first ones.
+        kind: The format of the file; without a file, rows in this format replace the table on stdout.
+        batch_size: Images per batch; None for the default.
 
     Returns:
-        The number of images that were told.
+        The number of images classified.
 
     Raises:
-        UserError: The words name no files, the run cannot answer, or the file cannot be written.
+        UserError: No file matches, the run cannot predict, or the file cannot be written.
     """
+    from opsin.data.cache.files import progress
+    from opsin.inference.image_paths import find_images
+    from opsin.inference.prediction_writers import printable, ranked
+    from opsin.inference.predictor import open_predictor
+
     if top < 1:
-        raise UserError(f"--top {top}: at least one class is told")
-    files = find_images(words)
+        raise UserError(f"--top must be at least 1, got {top}")
+    files = find_images(paths)
     predictor = open_predictor(run, batch_size=batch_size)
     classes, top = predictor.classes, min(top, len(predictor.classes))
     first: list[Answer] = []
@@ -73,8 +105,15 @@ def predict_files(
     return counts.total()
 
 
-def show(answers: Sequence[Answer], classes: Sequence[str], top: int, more: int, hint: str | None) -> None:
-    """Print answers as a table on the standard output, and how many more there are."""
+def show(answers: Sequence["Answer"], classes: Sequence[str], top: int, more: int, hint: str | None) -> None:
+    """Print predictions as a table, and the number of rows left out."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from opsin.inference.prediction_writers import printable, ranked
+
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("image", overflow="fold")
     for rank in range(1, top + 1):
@@ -83,7 +122,7 @@ def show(answers: Sequence[Answer], classes: Sequence[str], top: int, more: int,
     for answer in answers:
         cells = [(Text(printable(name)), f"{p:.4f}") for name, p in ranked(answer, classes, top)]
         table.add_row(Text(printable(str(answer.path))), *(cell for pair in cells for cell in pair))
-    # Elsewhere than in a terminal rich takes 80 columns for granted and would break names.
+    # Outside a terminal, rich assumes 80 columns and would wrap file names.
     console = Console() if sys.stdout.isatty() else Console(width=10_000)
     console.print(table)
     if more:
@@ -91,7 +130,9 @@ def show(answers: Sequence[Answer], classes: Sequence[str], top: int, more: int,
 
 
 @contextlib.contextmanager
-def _rows(out: Path | None, kind: Format | None, classes: Sequence[str], top: int) -> Iterator[Write]:
+def _rows(out: Path | None, kind: "Format | None", classes: Sequence[str], top: int) -> Iterator["Write"]:
+    from opsin.inference.prediction_writers import open_table
+
     if out is None and kind is None:
         yield lambda _: None
         return
@@ -100,11 +141,13 @@ def _rows(out: Path | None, kind: Format | None, classes: Sequence[str], top: in
 
 
 def _summary(counts: Counter[str], bad: int, seconds: float, out: Path | None) -> str:
-    told = counts.total()
-    images = f"{told:,} image{'s' if told != 1 else ''}" + (f", {bad:,} bad and skipped" if bad else "")
+    from opsin.inference.prediction_writers import printable
+
+    done = counts.total()
+    images = f"{done:,} image{'s' if done != 1 else ''}" + (f", {bad:,} bad and skipped" if bad else "")
     most = counts.most_common(5)
     by_class = ", ".join(f"{printable(name)}: {count:,}" for name, count in most)
-    others = told - sum(count for _, count in most)
+    others = done - sum(count for _, count in most)
     by_class += f", others: {others:,}" if others else ""
-    pace = f"{(told + bad) / seconds:,.0f} images/s" if seconds > 0 else ""
+    pace = f"{(done + bad) / seconds:,.0f} images/s" if seconds > 0 else ""
     return "; ".join(part for part in (images, by_class, pace, f"written to {out}" if out else "") if part)

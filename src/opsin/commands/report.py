@@ -1,154 +1,44 @@
-"""The pictures of a run that its report shows: worst mistakes with class activation maps, augmentation, kernels."""
+"""Write the report of a run again, with its images: python scripts/report.py outputs/latest."""
 
-import json
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, cast
+import argparse
+import sys
 
-import numpy as np
-import torch
-from torch import Tensor, nn
-
-from opsin.data import ImageDataModule
-from opsin.data.augmentation.augmentation import Augmentation
-from opsin.data.loader.batch_loader import batch_key
-from opsin.data.source import Split
+from opsin.commands.command_line import command
 from opsin.errors import UserError
-from opsin.evaluation.confusion import confident_mistakes
-from opsin.evaluation.report.pictures import index_file, pictures_folder
-from opsin.inference.opened_run import open_run
-from opsin.interpretability.attribution import gradcam
-from opsin.interpretability.eval_context import as_input, chosen_stage, eval_context
-from opsin.interpretability.kernels import first_kernels, kernel_pictures
-from opsin.models import Network
-from opsin.runs.atomic import write_atomically
 from opsin.runs.directory import RunDirectory
-from opsin.runs.predictions import Predictions, read_predictions, softmax
-from opsin.visualization.images import Pixels, grid, overlaid, shown, write_png
-
-MISTAKES, ANSWERS = 12, 3
-SAMPLES, VIEWS = 6, 5
-KERNELS = 64
-SIDE = 168
-"""Pixels of a mistake's longer side."""
 
 
-def illustrate(run: RunDirectory, data: ImageDataModule, network: Network, predictions: Predictions) -> Path:
-    """Make the pictures of a run anew, in `RUN/pictures`; the network, its mode and all random states stay as they are.
-
-    Args:
-        run: Whose pictures.
-        data: Its images.
-        network: With the weights of the best checkpoint, on any device.
-        predictions: What it says of the test images, or of the validation images: where mistakes are looked for.
-
-    Returns:
-        The index, `pictures.json`, which names them all.
-    """
-    folder = pictures_folder(run)
-    index: dict[str, Any] = {"split": predictions.split}
-    index |= _mistakes(folder, data, network, predictions)
-    index |= _augmentation(folder, data)
-    index |= _kernels(folder, network)
-    write_atomically(index_file(run), json.dumps(index, indent=2) + "\n")
-    return index_file(run)
-
-
-def illustrate_again(run: RunDirectory) -> Path:
-    """Make the pictures of a run from its directory and its images.
-
-    Raises:
-        UserError: It has no checkpoint or no predictions, or its images have changed or are gone.
-    """
-    opened = open_run(run)
-    try:
-        predictions = read_predictions(run, "test")
-    except UserError:
-        predictions = read_predictions(run, "val")
-    return illustrate(run, opened.data, opened.network, predictions)
-
-
-def _mistakes(folder: Path, data: ImageDataModule, network: Network, predictions: Predictions) -> dict[str, Any]:
-    rows = confident_mistakes(predictions, MISTAKES)
-    if not len(rows):
-        return {"mistakes": [], "stage": None, "note": None}
-    pixels = data.part(cast("Split", predictions.split)).read(predictions.positions[rows])
-    inputs = data.preprocess(torch.from_numpy(pixels).permute(0, 3, 1, 2))
-    heat, stage, note = _maps(network, inputs, torch.from_numpy(predictions.predicted[rows]))
-    probabilities, entries = softmax(predictions.logits[rows]), []
-    for place, row in enumerate(rows.tolist()):
-        name, image = f"mistake_{place + 1:02}", shown(pixels[place], SIDE)
-        write_png(image, folder / f"{name}.png")
-        if heat is not None:
-            write_png(overlaid(image, heat[place].numpy()), folder / f"{name}_cam.png")
-        best = np.argsort(-probabilities[place], kind="stable")[:ANSWERS].tolist()
-        entries.append(
-            {
-                "image": f"{name}.png",
-                "cam": f"{name}_cam.png" if heat is not None else None,
-                "path": predictions.paths[row],
-                "true": predictions.classes[predictions.targets[row]],
-                "answers": [[predictions.classes[i], float(probabilities[place, i])] for i in best],
-            }
-        )
-    return {"mistakes": entries, "stage": stage, "note": note}
-
-
-def _maps(network: Network, inputs: Tensor, classes: Tensor) -> tuple[Tensor | None, str | None, str | None]:
-    """Grad-CAMs `(N, H, W)` and their stage; or none of both, and why."""
-    try:
-        with eval_context(network) as still:
-            stage = chosen_stage(still, as_input(still, inputs[:1]), None)
-        return gradcam(network, inputs, classes, stage), stage, None
-    except UserError as error:
-        return None, None, f"There are no class activation maps: {error}."
-
-
-def _augmentation(folder: Path, data: ImageDataModule) -> dict[str, Any]:
-    """Training images beside what the augmentation makes of them in five batches."""
-    train = data.part("train")
-    chosen = np.sort(np.random.default_rng(data.seed).choice(len(train), min(SAMPLES, len(train)), replace=False))
-    pixels, targets = train.read(chosen), train.targets[chosen]
-    plain = data.preprocess.unit(torch.from_numpy(pixels).permute(0, 3, 1, 2))
-    views = _views(data.augmentation, plain, torch.from_numpy(targets), data.seed)
-    names = [data.source.classes[target] for target in targets]
-    rows = [[_pixels(plain[i]), *(_pixels(view[i]) for view in views)] for i in range(len(plain))]
-    captions = [caption for name in names for caption in (name, *[""] * len(views))]
-    picture = grid(
-        [image for row in rows for image in row], columns=len(views) + 1 if views else len(plain), captions=captions
+@command
+def main(arguments: list[str] | None = None) -> int:
+    """Write the report and print its path."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", help="a run directory, such as outputs/latest")
+    parser.add_argument(
+        "--page-only",
+        action="store_true",
+        help="write the page only from the run directory, without the data and the network",
     )
-    write_png(picture, folder / "augmentation.png")
-    what = data.augmentation.describe() if isinstance(data.augmentation, Augmentation) else str(data.augmentation)
-    said = f"the first of each row is plain, the others are augmented: {what}" if views else "none"
-    return {"augmentation": "augmentation.png", "augmented": said}
+    options = parser.parse_intermixed_args(arguments)
+    from opsin.evaluation.report.page import write_report
+
+    run = RunDirectory.of(options.run)
+    if run.best.is_file() and not options.page_only:
+        _make_images(run)
+    print(write_report(run))
+    return 0
 
 
-def _views(augmentation: nn.Module | None, plain: Tensor, targets: Tensor, seed: int) -> list[Tensor]:
-    """The images, augmented several times `(B, C, H, W)` each; none where nothing happens to them."""
-    if augmentation is None:
-        return []
-    was_training = augmentation.training
-    augmentation.train()
+def _make_images(run: RunDirectory) -> None:
+    """Write missing predictions and all images. Without the data of the run, warn and keep the old images."""
+    from opsin.commands.evaluate import evaluate
+    from opsin.commands.report_images import remake_images
+    from opsin.runs.predictions import predictions_file
+
+    finished = run.read_result().status == "finished"  # the test images are read once, at the end
     try:
-        found = [augmentation(plain.clone(), targets, batch_key(seed, 0, step, 0))[0] for step in range(VIEWS)]
-    finally:
-        augmentation.train(was_training)
-    return [] if all(torch.equal(view, plain) for view in found) else found
-
-
-def _kernels(folder: Path, network: Network) -> dict[str, Any]:
-    try:
-        name, weights = first_kernels(network)
-    except UserError:
-        return {"kernels": None, "kernels_of": None}
-    some: Sequence[Pixels] = kernel_pictures(weights)[:KERNELS]
-    write_png(grid(some, columns=min(16, max(8, len(some) // 4)), side=48), folder / "kernels.png")
-    more = f", the first {KERNELS} of {len(weights)}" if len(weights) > KERNELS else ""
-    return {"kernels": "kernels.png", "kernels_of": f"{name}{more}"}
-
-
-def _pixels(image: Tensor) -> Pixels:
-    """An image `(C, H, W)` in [0, 1] as a picture."""
-    bytes_ = (image * 255).round().clamp(0, 255).to(torch.uint8)
-    picture: Pixels = bytes_.permute(1, 2, 0).numpy()
-    return picture
+        for split in ("val", "test") if finished else ("val",):
+            if not predictions_file(run, split).is_file():
+                evaluate(run, split)
+        remake_images(run)
+    except UserError as error:
+        print(f"The page is written without new images: {error}", file=sys.stderr)

@@ -20,6 +20,7 @@ from opsin.training.freezing import FreezingCallback
 from opsin.training.gather import collect
 from opsin.training.hardware import use_threads
 from opsin.training.module import load_network
+from opsin.training.plan import make_plan
 from opsin.training.quiet_logging import quieten
 from opsin.training.tensorboard import TensorBoard
 from opsin.training.tuning import settle_batch_size
@@ -40,7 +41,7 @@ def train(composed: RunConfig) -> float:
         UserError: A mistake of the user, such as an unknown key, a wrong path or a missing download.
         Interrupted: A signal stopped the run, after everything was saved for a resume.
     """
-    plan = build.plan(composed)
+    plan = make_plan(composed)
     run, writes = composed.run, not is_spawned()
     recorded = run.read_result().data if composed.resumes else None
     with (
@@ -54,9 +55,8 @@ def train(composed: RunConfig) -> float:
             predictions_file(run, "test").unlink(missing_ok=True)  # of an earlier test
             processes.tell(composed.resumes)
         quieten(writes)
-        chosen = plan["trainer"].arguments
-        use_threads(chosen.get("threads", "auto"), chosen.get("devices", 1))
-        L.seed_everything(plan.seed, verbose=False)
+        use_threads(plan.trainer.threads, plan.trainer.devices)
+        L.seed_everything(plan.run.seed, verbose=False)
 
         data = build.data(plan, image_format=recorded.image_format if recorded else None)
         data.setup("fit")
@@ -69,7 +69,7 @@ def train(composed: RunConfig) -> float:
         network, loaded = build.network(plan, data, loss.num_logits, pretrained=checkpoint is None)
         if checkpoint:
             load_network(network, checkpoint)  # features are cached with the weights of the checkpoint
-        layout = build.layout(plan, network)
+        channels_last = build.prepare(plan, network)
         unfreezing = FreezingCallback(build.timeline(plan, network))
         recording.record_provenance(result, composed, data)
         if checkpoint is None:
@@ -78,9 +78,9 @@ def train(composed: RunConfig) -> float:
         trainer = build.trainer(plan, run, step, unfreezing)
         processes.launch_for(trainer)
         distillation = teacher.distillation(plan, data, network, trainer)
-        feature_cache = plan["feature_cache"].build().serve(data, network, unfreezing.never_trained, trainer)
+        feature_cache = plan.feature_cache.serve(data, network, unfreezing.never_trained, trainer)
         classifier = build.classifier(plan, data, network, loss, {"data": data.facts()}, distillation)
-        result.settings = recording.settings(plan, trainer, layout, data, feature_cache, distillation)
+        result.settings = recording.settings(plan, trainer, channels_last, data, feature_cache, distillation)
         result.batch_size_auto = found.facts() if found else result.batch_size_auto
         result.network = summarise(network, (data.channels, *data.image_size))
         if writes:
@@ -95,7 +95,7 @@ def train(composed: RunConfig) -> float:
         timer.enter("test")
         load_network(network, run.best)
         unfreezing.verify_tested(network)
-        if plan.test:
+        if plan.run.test:
             trainer.test(classifier, data, verbose=False)
 
         predictions = collect(outputs, data, "test") if (outputs := classifier.outputs["test"]) else None
@@ -108,7 +108,7 @@ def train(composed: RunConfig) -> float:
             if isinstance(logger, TensorBoard):
                 logger.log_outcome(recording.hyperparameters(composed), result.metrics, trainer.global_step)
     if writes:
-        if plan.report:
+        if plan.run.report:
             report(run, data, network, predictions)
         log.info(recording.closing_message(result, run))
     assert checkpoints.best_value is not None
@@ -118,11 +118,11 @@ def train(composed: RunConfig) -> float:
 def report(run: RunDirectory, data: ImageDataModule, network: Network, predictions: Predictions | None) -> None:
     """Write `report.html` and its pictures; a failure here does not fail the run, which has finished."""
     # Imported here: captum and its dependencies take a second, which would delay the start of the run.
-    from opsin.commands.report import illustrate
+    from opsin.commands.report_images import make_images
     from opsin.evaluation.report.page import write_report
 
     try:
-        illustrate(run, data, network, predictions or read_predictions(run, "val"))
+        make_images(run, data, network, predictions or read_predictions(run, "val"))
         write_report(run)
     except Exception as error:
         log.warning("the report was not written (%s); to try again: python scripts/report.py %s", error, run.path)

@@ -1,6 +1,5 @@
 """The nearest right word for a wrong one."""
 
-import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,6 +7,7 @@ from omegaconf import OmegaConf
 
 from opsin.config import run_config
 from opsin.config.yaml_files import load
+from opsin.errors import did_you_mean
 
 
 def hint(words: Sequence[str]) -> str:
@@ -36,8 +36,7 @@ def hint(words: Sequence[str]) -> str:
 
 
 def _nearest(prefix: str, word: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"{prefix}{word} is not known" + (f": did you mean {prefix}{near[0]}?" if near else "")
+    return f"{prefix}{word} is not known{did_you_mean(word, known, prefix)}"
 
 
 def _keys(tree: Any, above: str = "") -> list[str]:

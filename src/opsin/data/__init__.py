@@ -3,5 +3,6 @@
 from opsin.data.augmentation.augmentation import Augmentation
 from opsin.data.datamodule import ImageDataModule
 from opsin.data.loader.batch_loader import Batch
+from opsin.data.options import DataOptions
 
-__all__ = ["Augmentation", "Batch", "ImageDataModule"]
+__all__ = ["Augmentation", "Batch", "DataOptions", "ImageDataModule"]

@@ -4,21 +4,20 @@ import hashlib
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import lightning as L
 import numpy as np
 import torch
-from pydantic import Field
 from torch import nn
 
 from opsin.data.cache.feature_store import FeaturePart
 from opsin.data.cache.image_store import OnBadImage, Store, open_store, store_key
 from opsin.data.cache.uncached_images import UncachedStore
 from opsin.data.loader.batch_loader import Batch, BatchLoader
-from opsin.data.loader.device_cache import OnDevice
 from opsin.data.loader.fetcher import BatchFetcher, to_device
 from opsin.data.loader.samplers import Sampler
+from opsin.data.options import DataOptions
 from opsin.data.preprocessing import Interpolation, Preprocess, Resize
 from opsin.data.shards.prefetch import check_folds, streaming
 from opsin.data.shards.sharded_images import ShardImages
@@ -28,7 +27,6 @@ from opsin.data.statistics import channel_statistics
 from opsin.data.subset import SplitOptions, Subset, split_train
 from opsin.errors import UserError
 
-Pixels = Annotated[int, Field(ge=1)]
 _STAGE: dict[Split, str] = {"train": "fit", "val": "validate", "test": "test"}
 _EVAL_PIXELS = 2**21  # of a default evaluation batch: bounds the activations, not the speed
 
@@ -44,33 +42,11 @@ class ImageDataModule(L.LightningDataModule):
 
     Args:
         source: The dataset: its facts and its readers.
+        options: How the images are prepared, split and batched. None: the defaults.
         augmentation: Applied to training batches on the device: `(images in [0, 1], targets, key)` to images
-            and targets. None: training images are only normalised.
-        seed: Decides the order of the batches and what the augmentation draws.
-        data_dir: Folder of the data; decoded images are kept in its `.opsin/stores`.
-        image_size: Side, or height and width, in pixels. None: the source's.
-        channels: Of the network's input; 3 repeats the channel of a grey source. None: the source's.
-        mean: Per channel or for all, of pixels in [0, 1]. None: the source's, else measured on the training
-            part.
-        std: Likewise.
-        batch_size: Training images of a step, over all devices together. `auto`: `base_batch_size`, until
-            somebody sets the attribute (`opsin.training.tuning` does).
-        base_batch_size: The batch that the learning rate was written for; says nothing else.
-        eval_batch_size: Likewise, of validation and test. None: the larger of `batch_size` and 256, the
-            latter lowered for images above 90 pixels so that a batch has no more than two million pixels.
-        sampler: `shuffle` visits every image once an epoch; `balanced` draws with replacement, each class
-            equally likely; `fixed` repeats the first epoch's order (to overfit a few batches).
-        val_fraction: Share of the training images that becomes val, where the source has none.
-        test_fraction: Share of the training images that becomes test, where the source has none.
-        train_fraction: Share of the training part that is trained on; at least one image of each class.
-        num_folds: Val is one of so many folds of the training part and the source's val. None: no folds.
-        fold: Which fold, from 0.
-        split_seed: Decides the splits. None: `seed`.
-        resize: How images are brought to size: stretched, covered and centre-cropped, or fitted on black.
-        interpolation: Likewise. None: bilinear.
-        on_bad_image: Leave out images that cannot be decoded, or refuse them. All are named in one report.
-        on_device: Keep the pixels of a split on the accelerator and gather batches there. `auto` does so where they
-            take at most a quarter of its free memory and are no stream; the batches are the same.
+            and targets. None: training images are only normalized.
+        seed: Seed of the order of the batches and of the augmentation.
+        channels: Channels of the network's input; 3 repeats the channel of a gray source. None: the source's.
 
     Attributes:
         keeps_decoded: Whether decoded images are kept on the disk. Who reads each once sets this to False at once.
@@ -82,56 +58,46 @@ class ImageDataModule(L.LightningDataModule):
     def __init__(
         self,
         source: Source,
+        options: DataOptions | None = None,
         *,
         augmentation: nn.Module | None = None,
-        seed: Annotated[int, Field(ge=0, lt=2**32)] = 0,
-        data_dir: str = "data",
-        image_size: Pixels | tuple[Pixels, Pixels] | None = None,
-        channels: Literal[1, 3] | None = None,
-        mean: float | tuple[float, ...] | None = None,
-        std: float | tuple[float, ...] | None = None,
-        batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = 64,
-        base_batch_size: Annotated[int, Field(ge=1)] = 64,
-        eval_batch_size: Annotated[int, Field(ge=1)] | None = None,
-        sampler: Sampler = "shuffle",
-        val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1,
-        test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2,
-        train_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0,
-        num_folds: Annotated[int, Field(ge=2)] | None = None,
-        fold: Annotated[int, Field(ge=0)] = 0,
-        split_seed: Annotated[int, Field(ge=0, lt=2**32)] | None = None,
-        resize: Resize = "squash",
-        interpolation: Interpolation | None = None,
-        on_bad_image: OnBadImage = "skip",
-        on_device: OnDevice = "auto",
+        seed: int = 0,
+        channels: int | None = None,
     ) -> None:
         super().__init__()
+        options = options or DataOptions()
         self.source = source
         self.augmentation = augmentation
         self.seed = seed
-        self.cache_dir = Path(data_dir) / ".opsin" / "stores"
+        self.cache_dir = Path(options.data_dir) / ".opsin" / "stores"
         self.features_dir = self.cache_dir.with_name("features")
-        self.image_size = _pair(source.size if image_size is None else image_size)
+        self.image_size = _pair(source.size if options.image_size is None else options.image_size)
         self.channels = source.channels if channels is None else channels
         if self.channels < source.channels:
             raise UserError(f"channels={channels}: the images of '{source.name}' have {source.channels}.")
-        self._mean = self._per_channel("mean", source.mean if mean is None else mean)
-        self._std = self._per_channel("std", source.std if std is None else std)
+        self._mean = self._per_channel("mean", source.mean if options.mean is None else options.mean)
+        self._std = self._per_channel("std", source.std if options.std is None else options.std)
         if self._std is not None and min(self._std) <= 0:
-            raise UserError(f"std={std}: a standard deviation to divide by is above 0.")
-        self.batch_size = base_batch_size if batch_size == "auto" else batch_size
-        self.base_batch_size = base_batch_size
-        self._eval_batch_size = eval_batch_size
-        self.sampler: Sampler = sampler
-        split_seed = seed if split_seed is None else split_seed
-        self.division = SplitOptions(val_fraction, test_fraction, train_fraction, num_folds, fold, split_seed)
-        self.resize: Resize = resize
-        self.interpolation: Interpolation = interpolation or "bilinear"
-        self.on_bad_image: OnBadImage = on_bad_image
+            raise UserError(f"std={options.std}: a standard deviation to divide by is above 0.")
+        self.base_batch_size = options.base_batch_size
+        self.batch_size = options.base_batch_size if options.batch_size == "auto" else options.batch_size
+        self._eval_batch_size = options.eval_batch_size
+        self.sampler: Sampler = options.sampler
+        self.division = SplitOptions(
+            val_fraction=options.val_fraction,
+            test_fraction=options.test_fraction,
+            train_fraction=options.train_fraction,
+            num_folds=options.num_folds,
+            fold=options.fold,
+            seed=seed if options.split_seed is None else options.split_seed,
+        )
+        self.resize: Resize = options.resize
+        self.interpolation: Interpolation = options.interpolation or "bilinear"
+        self.on_bad_image: OnBadImage = options.on_bad_image
         self.keeps_decoded = True
         self.parts: dict[Split, Subset] = {}
         self._stores: dict[Split, Store] = {}
-        self._serving = BatchFetcher(on_device)
+        self._serving = BatchFetcher(options.on_device)
         self._preprocess: Preprocess | None = None
 
     def __str__(self) -> str:

@@ -16,6 +16,9 @@ from opsin.data.decode import decode_image
 Split = Literal["train", "val", "test"]
 Channels = Literal[1, 3]
 
+DATA_DIR = "data"
+"""Default folder of downloads and decoded images."""
+
 
 class Images(Protocol):
     """The images of one split, undecoded or in memory. Reading is thread-safe, and the whole can be pickled."""

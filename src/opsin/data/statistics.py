@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import json
-import secrets
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from opsin.data.stratify import Indices
 from opsin.data.subset import Subset
+from opsin.runs.atomic import write_atomically
 
 Moments = tuple[tuple[float, ...], tuple[float, ...]]
 
@@ -41,10 +41,8 @@ def channel_statistics(part: Subset, folder: Path) -> Moments:
         found = json.loads(place.read_text(encoding="utf-8"))
         return _numbers(found["mean"]), _numbers(found["std"])
     mean, std = pixel_moments(part.read, len(part))
-    unfinished = place.with_suffix(f".{secrets.token_hex(4)}.part")
     with contextlib.suppress(OSError):
-        unfinished.write_text(json.dumps({"mean": mean, "std": std}) + "\n", encoding="utf-8")
-        unfinished.replace(place)  # whole or not at all
+        write_atomically(place, json.dumps({"mean": mean, "std": std}) + "\n")
     return mean, std
 
 

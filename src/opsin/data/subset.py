@@ -11,7 +11,6 @@ from opsin.data.cache.files import gather
 from opsin.data.cache.image_store import Origin, Store
 from opsin.data.source import Split
 from opsin.data.stratify import Indices, carve, folds, subsample
-from opsin.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -95,16 +94,12 @@ class SplitOptions:
         seed: Decides which images.
     """
 
-    val_fraction: float = 0.1
-    test_fraction: float = 0.2
-    train_fraction: float = 1.0
-    num_folds: int | None = None
-    fold: int = 0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.num_folds is not None and self.fold >= self.num_folds:
-            raise UserError(f"fold={self.fold} does not exist: num_folds={self.num_folds} counts from 0.")
+    val_fraction: float
+    test_fraction: float
+    train_fraction: float
+    num_folds: int | None
+    fold: int
+    seed: int
 
 
 def split_train(

@@ -1,1 +1,1 @@
-"""What predictions tell, without torch: intervals, calibration, mistakes, duplicates, labels in doubt, comparisons."""
+"""Statistics of predictions, the report of a run, and the comparison of runs; imports neither torch nor Lightning."""

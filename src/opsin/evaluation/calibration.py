@@ -1,4 +1,4 @@
-"""Whether probabilities mean what they say: reliability, calibration error, and a temperature that mends most of it."""
+"""Calibration of probabilities: reliability diagram, expected calibration error, temperature scaling."""
 
 from dataclasses import dataclass
 
@@ -12,19 +12,20 @@ Floats = NDArray[np.floating]
 Integers = NDArray[np.integer]
 
 TEMPERATURES = (0.05, 20.0)
-"""Where a temperature is looked for; the lower end is reached where no image at all is told wrongly."""
+"""Range of the search for a temperature; the result is the lower end if no image is misclassified."""
 
 
 @dataclass(frozen=True, eq=False)
 class Reliability:
-    """How often predictions of about one confidence are right.
+    """Accuracy of predictions by confidence.
 
     Attributes:
-        edges: Of the bins `(B + 1,)`, evenly from 0 to 1; a bin holds its lower edge, the last one 1 too.
+        edges: Edges of the bins `(B + 1,)`, evenly spaced from 0 to 1. A bin includes its lower edge; the last bin
+            includes 1 as well.
         confidence: Mean probability of the predicted class `(B,)`; NaN in a bin without images.
-        accuracy: Share of right predictions `(B,)`; NaN likewise.
-        counts: Images `(B,)`.
-        ece: Expected calibration error: mean gap of confidence and accuracy, bins weighed by their images.
+        accuracy: Share of correct predictions `(B,)`; NaN in a bin without images.
+        counts: Number of images `(B,)`.
+        ece: Expected calibration error: mean absolute difference of confidence and accuracy, weighted by the counts.
     """
 
     edges: NDArray[np.float64]
@@ -37,28 +38,28 @@ class Reliability:
 def reliability(probabilities: Floats, targets: Integers, bins: int = 15) -> Reliability:
     """Bin images by the probability of their predicted class.
 
-    The error is torchmetrics' `MulticlassCalibrationError` (norm l1), but for images whose probability is 1 to the
-    last bit: there they form a bin of their own, here they are in the last.
+    The error equals torchmetrics' `MulticlassCalibrationError` (norm l1), except for images whose probability is
+    exactly 1: torchmetrics puts them in a separate bin, this function in the last bin.
 
     Args:
-        probabilities: `(N, C)`, rows add up to 1.
+        probabilities: `(N, C)`; each row sums to 1.
         targets: Class indices `(N,)`.
-        bins: B.
+        bins: Number of bins B.
 
     Raises:
-        UserError: There are no images, or the shapes do not fit.
+        UserError: There are no images, the shapes do not match, or `bins` is below 1.
 
     Source: Guo et al. 2017, arXiv:1706.04599, section 2; Naeini et al. 2015.
     """
     _check(probabilities, targets)
     if bins < 1:
-        raise UserError(f"bins={bins}: at least one is needed; 15 is customary")
+        raise UserError(f"bins must be at least 1, got {bins}; 15 is common")
     confidences = probabilities.max(axis=1).astype(np.float64)
-    right = probabilities.argmax(axis=1) == targets
+    correct = probabilities.argmax(axis=1) == targets
     edges = np.linspace(0, 1, bins + 1)
-    place = np.clip(np.digitize(confidences, edges) - 1, 0, bins - 1)
-    counts = np.bincount(place, minlength=bins)
-    sums = np.bincount(place, confidences, bins), np.bincount(place, right, bins)
+    index = np.clip(np.digitize(confidences, edges) - 1, 0, bins - 1)
+    counts = np.bincount(index, minlength=bins)
+    sums = np.bincount(index, confidences, bins), np.bincount(index, correct, bins)
     empty = np.full(bins, np.nan)
     confidence, accuracy = (np.divide(s, counts, out=empty.copy(), where=counts > 0) for s in sums)
     ece = float(np.abs(sums[0] - sums[1]).sum() / len(targets))
@@ -66,17 +67,17 @@ def reliability(probabilities: Floats, targets: Integers, bins: int = 15) -> Rel
 
 
 def negative_log_likelihood(logits: Floats, targets: Integers) -> float:
-    """Mean cross-entropy in nats of logits `(N, C)` on class indices `(N,)`."""
+    """Return the mean cross-entropy in nats of logits `(N, C)` for class indices `(N,)`."""
     _check(logits, targets)
     logs = special.log_softmax(logits.astype(np.float64), axis=1)
     return float(-logs[np.arange(len(targets)), targets].mean())
 
 
 def fit_temperature(logits: Floats, targets: Integers) -> float:
-    """The temperature T for which softmax(logits / T) has the least cross-entropy.
+    """Return the temperature T that minimizes the cross-entropy of softmax(logits / T).
 
-    Above 1 the network was too sure of itself, below 1 not sure enough; what it predicts stays the same. Fit it on
-    val and judge it on test: fitted on the images that it is judged by, it flatters.
+    T above 1 means that the network is overconfident, T below 1 that it is underconfident. The predicted classes do
+    not change. Fit T on val and evaluate it on test: on the images it was fitted on, the result is too good.
 
     Args:
         logits: `(N, C)`.
@@ -86,14 +87,14 @@ def fit_temperature(logits: Floats, targets: Integers) -> float:
         T, within `TEMPERATURES`.
 
     Raises:
-        UserError: There are no images, or the shapes do not fit.
+        UserError: There are no images, or the shapes do not match.
 
     Source: Guo et al. 2017, arXiv:1706.04599, section 4.2.
     """
     _check(logits, targets)
     wide = logits.astype(np.float64)
     low, high = TEMPERATURES
-    # Convex in 1 / T, and so without a second valley in log T.
+    # The cross-entropy is convex in 1 / T, so it has a single minimum in log T.
     found = optimize.minimize_scalar(
         lambda log_t: negative_log_likelihood(wide / np.exp(log_t), targets),
         bounds=(np.log(low), np.log(high)),
@@ -103,20 +104,20 @@ def fit_temperature(logits: Floats, targets: Integers) -> float:
     return float(np.exp(found.x))
 
 
-def tempered(logits: Floats, temperature: float) -> NDArray[np.float64]:
-    """Probabilities `(N, C)` of logits `(N, C)` at a temperature; 1 leaves them as they are.
+def temperature_scaled(logits: Floats, temperature: float) -> NDArray[np.float64]:
+    """Return the probabilities `(N, C)` of logits `(N, C)` divided by a temperature.
 
     Raises:
         UserError: The temperature is not above 0.
     """
     if not temperature > 0:
-        raise UserError(f"temperature={temperature}: it must be above 0")
+        raise UserError(f"temperature must be above 0, got {temperature}")
     rows: NDArray[np.float64] = special.softmax(logits.astype(np.float64) / temperature, axis=1)
     return rows
 
 
 def _check(scores: Floats, targets: Integers) -> None:
     if scores.ndim != 2 or targets.shape != scores.shape[:1]:
-        raise UserError(f"scores {scores.shape} and targets {targets.shape}: they must be (N, C) and (N,)")
+        raise UserError(f"scores and targets must have shapes (N, C) and (N,), got {scores.shape} and {targets.shape}")
     if not len(targets):
-        raise UserError("there are no images: calibration needs at least one")
+        raise UserError("calibration needs at least one image, but there are no images")

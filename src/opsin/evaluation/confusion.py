@@ -1,4 +1,4 @@
-"""Where a network is wrong: its most confident mistakes, the classes it takes for each other, a table of classes."""
+"""Confusion matrix, most confused pairs of classes, most confident errors, and the table of metrics per class."""
 
 import math
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ from opsin.runs.predictions import Predictions
 
 
 class ConfusedPair(NamedTuple):
-    """Images of one class that are taken for another.
+    """Images of one class that are classified as another.
 
     Attributes:
-        true: Index of their class.
-        predicted: Of the class that they are taken for.
-        images: How many.
+        true: Index of the true class.
+        predicted: Index of the predicted class.
+        images: Number of images.
     """
 
     true: int
@@ -28,15 +28,15 @@ class ConfusedPair(NamedTuple):
 
 @dataclass(frozen=True)
 class ClassRow:
-    """How one class fares.
+    """Metrics of one class.
 
     Attributes:
-        name: Of the class.
-        count: Images of it.
-        predicted: Images that are taken for it, rightly or not.
-        precision: Share of those that are right, with its 95 % interval; NaN where none is taken for it.
-        recall: Share of its images that are found, likewise; NaN where it has none.
-        f1: Harmonic mean of both: 2 hits / (count + predicted); NaN where the class does not occur at all.
+        name: Name of the class.
+        count: Number of images of the class.
+        predicted: Number of images classified as this class, correctly or not.
+        precision: Share of these that belong to the class, with its 95 % interval; NaN if there are none.
+        recall: Share of the class's images classified correctly, with its 95 % interval; NaN if there are none.
+        f1: Harmonic mean of both, 2 correct / (count + predicted); NaN if the class neither occurs nor is predicted.
     """
 
     name: str
@@ -48,18 +48,18 @@ class ClassRow:
 
 
 def confusion_matrix(predictions: Predictions) -> NDArray[np.int64]:
-    """Images by true class (rows) and predicted class (columns), `(C, C)`."""
+    """Return the number of images by true class (rows) and predicted class (columns), `(C, C)`."""
     classes = len(predictions.classes)
     pairs = predictions.targets * classes + predictions.predicted
     return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
 
 
-def confident_mistakes(predictions: Predictions, count: int) -> NDArray[np.int64]:
-    """The images that are told wrongly with the most confidence, worst first.
+def most_confident_errors(predictions: Predictions, count: int) -> NDArray[np.int64]:
+    """Return the misclassified images with the highest confidence, highest first.
 
     Returns:
-        At most `count` rows of the predictions: `paths[row]` is where such an image comes from, and
-        `positions[row]` its number in the split.
+        At most `count` row indices of the predictions: `paths[row]` is the origin of the image, and `positions[row]`
+        its position in the split.
     """
     wrong = np.flatnonzero(~predictions.correct)
     confidence = predictions.probabilities[wrong].max(axis=1)
@@ -67,7 +67,7 @@ def confident_mistakes(predictions: Predictions, count: int) -> NDArray[np.int64
 
 
 def confused_pairs(predictions: Predictions, count: int) -> list[ConfusedPair]:
-    """The classes that are most often taken for another, in this direction: at most `count`, most frequent first."""
+    """Return at most `count` ordered pairs of true and predicted class, the most frequent confusions first."""
     matrix = confusion_matrix(predictions)
     np.fill_diagonal(matrix, 0)
     order = np.argsort(-matrix, axis=None, kind="stable")[:count]
@@ -76,17 +76,16 @@ def confused_pairs(predictions: Predictions, count: int) -> list[ConfusedPair]:
 
 
 def class_table(predictions: Predictions) -> list[ClassRow]:
-    """Return the scores of every class with Wilson's 95 % intervals, in the order of the classes."""
+    """Return the scores of every class, in the order of the classes, with Wilson's intervals at 95 %."""
     matrix = confusion_matrix(predictions)
-    hits = matrix.diagonal().tolist()
     return [
         ClassRow(
             scores.name,
             scores.count,
             scores.predicted,
-            wilson_interval(hit, scores.predicted),
-            wilson_interval(hit, scores.count),
+            wilson_interval(correct, scores.predicted),
+            wilson_interval(correct, scores.count),
             math.nan if scores.f1 is None else scores.f1,
         )
-        for hit, scores in zip(hits, class_scores(matrix, predictions.classes), strict=True)
+        for correct, scores in zip(matrix.diagonal().tolist(), class_scores(matrix, predictions.classes), strict=True)
     ]

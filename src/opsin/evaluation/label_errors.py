@@ -1,4 +1,4 @@
-"""Labels in doubt: images that the network, not having learned from them, takes with confidence for another class."""
+"""Find label errors by confident learning, with out-of-sample probabilities."""
 
 from typing import NamedTuple
 
@@ -11,14 +11,14 @@ Floats = NDArray[np.floating]
 Integers = NDArray[np.integer]
 
 
-class Doubts(NamedTuple):
-    """Images whose labels are in doubt, the most doubtful first.
+class LabelIssues(NamedTuple):
+    """Images whose labels are probably wrong, most suspicious first.
 
     Attributes:
-        positions: Their rows `(K,)`.
-        scores: Probability of the given label minus that of the likeliest other class `(K,)`, in [-1, 1]: the less,
-            the more doubtful.
-        suggested: The class that each is taken for instead `(K,)`.
+        positions: Rows of the images `(K,)`.
+        scores: Probability of the given label minus the highest probability of another class `(K,)`, in [-1, 1];
+            lower is more suspicious.
+        suggested: Suggested class of each image `(K,)`.
     """
 
     positions: NDArray[np.int64]
@@ -26,52 +26,56 @@ class Doubts(NamedTuple):
     suggested: NDArray[np.int64]
 
 
-def doubtful_labels(probabilities: Floats, targets: Integers) -> Doubts:
-    """Find labels that are likely wrong, by confident learning.
+def find_label_issues(probabilities: Floats, targets: Integers) -> LabelIssues:
+    """Find labels that are probably wrong, by confident learning.
 
-    A class is confidently present where its probability reaches the mean of that class over the images that carry its
-    label: classes that the network is shy or bold about are judged by their own measure. An image is in doubt where
-    the likeliest of the classes that are confidently present is not its label.
+    A class counts as confident for an image if its probability reaches the class's threshold: the mean probability of
+    the class over the images labeled with it. The threshold per class corrects for over- and underconfidence. A label
+    is suspicious if the most probable of the confident classes is another class.
 
     Args:
-        probabilities: `(N, C)`, of a network that has not learned from these images: on val or test, or by
-            `out_of_fold`. Of images that it has learned from it repeats the labels, wrong ones too.
-        targets: Labels as given `(N,)`.
+        probabilities: `(N, C)`, from a network that was not trained on these images: on val or test, or from
+            `out_of_fold_probabilities`. For its training images, a network repeats wrong labels.
+        targets: Given labels `(N,)`.
 
     Raises:
-        UserError: The shapes do not fit.
+        UserError: The shapes do not match.
 
     Source: Northcutt, Jiang and Chuang 2021, arXiv:1911.00068, section 3.1 (confident joint, off-diagonals); ranked
-        by normalised margin, section 3.2.
+        by normalized margin, section 3.2.
     """
     if probabilities.ndim != 2 or targets.shape != probabilities.shape[:1]:
         raise UserError(
-            f"probabilities {probabilities.shape} and targets {targets.shape}: they must be (N, C) and (N,)"
+            f"probabilities and targets must have shapes (N, C) and (N,), got {probabilities.shape} and {targets.shape}"
         )
     rows, classes = np.arange(len(targets)), probabilities.shape[1]
     given = probabilities[rows, targets].astype(np.float64)
     counts, sums = np.bincount(targets, minlength=classes), np.bincount(targets, given, classes)
     thresholds = np.divide(sums, counts, out=np.full(classes, np.inf), where=counts > 0)
-    present = np.where(probabilities >= thresholds, probabilities, -1.0)
-    doubtful = np.flatnonzero((present.max(axis=1) >= 0) & (present.argmax(axis=1) != targets))
-    others = probabilities[doubtful].astype(np.float64)
-    others[np.arange(len(doubtful)), targets[doubtful]] = -1
-    margins = given[doubtful] - others.max(axis=1)
+    confident = np.where(probabilities >= thresholds, probabilities, -1.0)
+    suspects = np.flatnonzero((confident.max(axis=1) >= 0) & (confident.argmax(axis=1) != targets))
+    others = probabilities[suspects].astype(np.float64)
+    others[np.arange(len(suspects)), targets[suspects]] = -1
+    margins = given[suspects] - others.max(axis=1)
     order = np.argsort(margins, kind="stable")
-    return Doubts(doubtful[order], margins[order], present[doubtful[order]].argmax(axis=1))
+    return LabelIssues(suspects[order], margins[order], confident[suspects[order]].argmax(axis=1))
 
 
-def out_of_fold(embeddings: Floats, targets: Integers, *, folds: int = 5, seed: int = 0) -> NDArray[np.float64]:
-    """Probabilities of images by a logistic regression that has not learned from them: so train labels can be doubted.
+def out_of_fold_probabilities(
+    embeddings: Floats, targets: Integers, *, folds: int = 5, seed: int = 0
+) -> NDArray[np.float64]:
+    """Return out-of-sample probabilities of images by a cross-validated logistic regression on their embeddings.
+
+    This makes `find_label_issues` applicable to training images.
 
     Args:
-        embeddings: `(N, D)`, of a network that has not learned from these labels, such as one with ImageNet weights.
+        embeddings: `(N, D)`, from a network that was not trained on these labels, such as one with ImageNet weights.
         targets: Class indices `(N,)`.
-        folds: Into how many parts the images are divided; each is predicted by what the others teach.
-        seed: Of the division.
+        folds: Number of folds; each fold is predicted by a regression fitted on the others.
+        seed: Seed of the split into folds.
 
     Returns:
-        `(N, C)` with C the largest label plus one; a class without images has probability 0.
+        `(N, C)`, where C is the largest label plus one; a class without images has probability 0.
 
     Raises:
         UserError: A class has fewer images than there are folds.
@@ -84,12 +88,12 @@ def out_of_fold(embeddings: Floats, targets: Integers, *, folds: int = 5, seed: 
     occurring, counts = np.unique(targets, return_counts=True)
     if len(occurring) < 2 or counts.min() < folds:
         raise UserError(
-            f"folds={folds}, and the smallest of {len(occurring)} classes has {counts.min() if len(counts) else 0} "
-            "images: each of at least two classes needs one image per fold"
+            f"folds={folds} needs at least two classes with at least one image per fold, but the smallest of "
+            f"{len(occurring)} classes has {counts.min() if len(counts) else 0} images"
         )
-    division = StratifiedKFold(folds, shuffle=True, random_state=seed)
+    splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
     regression = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000))
-    found = cross_val_predict(regression, embeddings, targets, cv=division, method="predict_proba")
+    found = cross_val_predict(regression, embeddings, targets, cv=splitter, method="predict_proba")
     rows = np.zeros((len(targets), int(occurring[-1]) + 1))
     rows[:, occurring] = found
     return rows

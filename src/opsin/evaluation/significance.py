@@ -1,4 +1,4 @@
-"""Is B better than A? Paired tests of two networks on the same images."""
+"""Paired tests of two networks on the same images."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,25 +8,24 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from opsin.errors import UserError
-from opsin.evaluation.confidence_intervals import Interval, t_interval
-
-__all__ = ["Comparison", "bootstrap_difference", "mcnemar", "t_interval"]
+from opsin.evaluation.confidence_intervals import Interval
 
 Values = NDArray[np.generic]
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """Two networks on the same images.
+class McNemarResult:
+    """Result of McNemar's test of two networks on the same images.
 
     Attributes:
-        both: Images that both tell rightly.
-        only_a: That A alone does.
-        only_b: That B alone does.
-        neither: That none does.
-        p: Two-sided exact p of McNemar's test: how often as lopsided a split of `only_a + only_b`, or more, comes
-            up where both are equally good.
-        mid_p: The same, counting the split that came up by half: keeps its level too in practice and sees more.
+        both: Number of images that both networks classify correctly.
+        only_a: Number of images that only A classifies correctly.
+        only_b: Number of images that only B classifies correctly.
+        neither: Number of images that both networks misclassify.
+        p: Two-sided exact p: the probability of a split of `only_a + only_b` at least as uneven as this one if both
+            networks are equally accurate.
+        mid_p: The same with half the probability of the observed split: less conservative, and its error rate is close
+            to the level in practice.
     """
 
     both: int
@@ -37,12 +36,12 @@ class Comparison:
     mid_p: float
 
 
-def mcnemar(correct_a: NDArray[np.bool_], correct_b: NDArray[np.bool_]) -> Comparison:
-    """McNemar's test: whether one of two networks tells more of the same images rightly than chance explains.
+def mcnemar(correct_a: NDArray[np.bool_], correct_b: NDArray[np.bool_]) -> McNemarResult:
+    """Test by McNemar's exact test whether two networks differ in accuracy on the same images.
 
     Args:
-        correct_a: Whether A tells each image rightly, `(N,)`.
-        correct_b: Whether B does, of the same images in the same order.
+        correct_a: Whether A classifies each image correctly, `(N,)`.
+        correct_b: Whether B classifies each image correctly, `(N,)`, in the same order.
 
     Raises:
         UserError: The numbers of images differ.
@@ -53,11 +52,11 @@ def mcnemar(correct_a: NDArray[np.bool_], correct_b: NDArray[np.bool_]) -> Compa
     _check(correct_a, correct_b)
     a, b = np.asarray(correct_a, bool), np.asarray(correct_b, bool)
     only_a, only_b = int((a & ~b).sum()), int((~a & b).sum())
-    less, differing = min(only_a, only_b), only_a + only_b
-    tail = float(stats.binom.cdf(less, differing, 0.5))
-    came_up = float(stats.binom.pmf(less, differing, 0.5))
-    p, mid_p = min(1.0, 2 * tail), min(1.0, 2 * tail - came_up)
-    return Comparison(int((a & b).sum()), only_a, only_b, int((~a & ~b).sum()), p, mid_p)
+    smaller, discordant = min(only_a, only_b), only_a + only_b
+    tail = float(stats.binom.cdf(smaller, discordant, 0.5))
+    observed = float(stats.binom.pmf(smaller, discordant, 0.5))
+    p, mid_p = min(1.0, 2 * tail), min(1.0, 2 * tail - observed)
+    return McNemarResult(int((a & b).sum()), only_a, only_b, int((~a & ~b).sum()), p, mid_p)
 
 
 def bootstrap_difference(
@@ -69,51 +68,53 @@ def bootstrap_difference(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> Interval:
-    """By how much a metric of B exceeds that of A on the same images, with its interval by the paired bootstrap.
+    """Return the metric of B minus the metric of A on the same images, with the interval of the paired bootstrap.
 
-    Images are drawn anew with replacement, the same for both, so what makes an image hard for either cancels out.
+    Images are resampled with replacement, the same ones for both networks, so the difficulty of an image cancels out.
 
     Args:
-        a: What is known of A for each image, `(N, ...)`: whether it is right, its loss; for a metric of one's own
-            whatever that takes, such as columns of targets and predictions.
-        b: Of B, of the same images in the same order.
-        metric: Of drawn rows; None: their mean.
-        resamples: How often images are drawn.
-        confidence: Share of the drawn differences that the interval holds, the same share cut at either end.
-        seed: Of the draws.
+        a: Values of A for each image, `(N, ...)`: whether the prediction is correct, or its loss; for a custom metric
+            any columns, such as targets and predictions.
+        b: Values of B for the same images in the same order.
+        metric: Function of the resampled rows; None takes their mean.
+        resamples: Number of resamples.
+        confidence: Share of the resampled differences within the interval; both tails are equal.
+        seed: Seed of the resampling.
 
     Returns:
         Metric of B minus metric of A on all images, and the interval.
 
     Raises:
-        UserError: The numbers of images differ, there is none, or no draw or confidence that is one was asked for.
+        UserError: The numbers of images differ or are 0, `resamples` is below 1, or `confidence` is not in (0, 1).
 
     Source: Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapter 13 (percentile interval).
     """
     _check(a, b)
     if not len(a) or resamples < 1 or not 0 < confidence < 1:
         raise UserError(
-            f"{len(a)} images, {resamples} resamples, confidence={confidence}: at least one image, one resample and a "
-            "confidence in (0, 1) are needed"
+            f"the bootstrap needs at least one image, at least one resample and a confidence in (0, 1), got {len(a)} "
+            f"images, resamples={resamples}, confidence={confidence}"
         )
     generator = np.random.default_rng(seed)
     if metric is None:
         differences = np.asarray(b, np.float64) - np.asarray(a, np.float64)
-        estimate, drawn = float(differences.mean()), _drawn_means(differences, resamples, generator)
+        estimate, resampled = float(differences.mean()), _resampled_means(differences, resamples, generator)
     else:
         estimate = metric(b) - metric(a)
         rows = (generator.integers(len(a), size=len(a)) for _ in range(resamples))
-        drawn = np.array([metric(b[chosen]) - metric(a[chosen]) for chosen in rows])
-    low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
+        resampled = np.array([metric(b[chosen]) - metric(a[chosen]) for chosen in rows])
+    low, high = np.quantile(resampled, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(estimate, float(low), float(high))
 
 
-def _drawn_means(values: NDArray[np.float64], resamples: int, generator: np.random.Generator) -> NDArray[np.float64]:
-    """Means of `(N,)` values drawn anew."""
-    kinds, counts = np.unique(values, return_counts=True)
-    if len(kinds) <= 16:  # right or wrong: how often each kind is drawn is all that matters
+def _resampled_means(
+    values: NDArray[np.float64], resamples: int, generator: np.random.Generator
+) -> NDArray[np.float64]:
+    """Return the means `(resamples,)` of values `(N,)` resampled with replacement."""
+    distinct, counts = np.unique(values, return_counts=True)
+    if len(distinct) <= 16:  # correct or not: only the number of draws of each distinct value matters
         draws = generator.multinomial(len(values), counts / len(values), size=resamples)
-        return draws @ kinds / len(values)
+        return draws @ distinct / len(values)
     means: NDArray[np.float64] = np.empty(resamples)
     for i in range(resamples):
         means[i] = values[generator.integers(len(values), size=len(values))].mean()
@@ -122,4 +123,4 @@ def _drawn_means(values: NDArray[np.float64], resamples: int, generator: np.rand
 
 def _check(a: Values, b: Values) -> None:
     if len(a) != len(b):
-        raise UserError(f"A has {len(a)} images and B {len(b)}: a paired test needs the same images")
+        raise UserError(f"a paired test needs the same images for both networks; A has {len(a)}, B has {len(b)}")

@@ -1,4 +1,4 @@
-"""Templates to pages: one self-contained file each, that asks nothing of any network and runs no script."""
+"""Render templates as self-contained HTML pages, without scripts and without network access."""
 
 from functools import cache
 from typing import Any
@@ -10,13 +10,13 @@ from opsin.visualization.formatting import number, percent, seconds, shortened, 
 
 
 def render(template: str, **values: Any) -> str:
-    """A page of `templates/`, which extends `base.html` and escapes all values but `Markup`.
+    """Render a template of `templates/`; all values are escaped except `Markup`.
 
-    In templates stand the filters `number`, `percent`, `seconds`, `shortened` and `split`.
+    Templates extend `base.html` and can use the filters `number`, `percent`, `seconds`, `shortened` and `split`.
 
     Args:
-        template: Its file name.
-        **values: What it names; a name that is missing is an error.
+        template: File name of the template.
+        **values: Variables of the template; an undefined variable is an error.
     """
     page: str = _environment().get_template(template).render(**values)
     return page
@@ -33,7 +33,7 @@ def _environment() -> Environment:
     )
     assert environment.loader is not None
     style = environment.loader.get_source(environment, "style.css")[0]
-    environment.globals["style"] = Markup(style)  # our own file
+    environment.globals["style"] = Markup(style)  # a file of this package, so it needs no escaping
     environment.filters |= {
         "number": number,
         "percent": percent,

@@ -18,6 +18,7 @@ from opsin.inference.opened_run import open_run
 from opsin.inference.trained_model import TrainedModel
 from opsin.runs.directory import RunDirectory
 from opsin.training import build
+from opsin.training.plan import make_plan
 
 Which = Literal["train", "val", "test", "all"]
 
@@ -99,7 +100,7 @@ def _own(run: RunDirectory, words: Sequence[str]) -> InputImages:
 
 
 def _of_data(learned: TrainedModel, composed: RunConfig) -> InputImages:
-    plan = build.plan(composed)
+    plan = make_plan(composed)
     data = build.data(plan, image_format=learned.image_format)
     return _images(data, build.evaluator(plan, composed.run), _place(learned, composed, data.source.name))
 
@@ -119,7 +120,7 @@ def _folder(learned: TrainedModel, folder: str, words: Sequence[str]) -> InputIm
     composed = compose(words)
     cache = Path(composed.tree["data_dir"]) / ".opsin"
     store = open_store(loose, learned.size, learned.resize, learned.interpolation, cache_dir=cache / "stores")
-    trainer = build.evaluator(build.plan(composed), composed.run)
+    trainer = build.evaluator(make_plan(composed), composed.run)
     out = _place(learned, composed, place.name)
     return InputImages(place.name, (), lambda _: Subset.whole(store), cache / "features", trainer, out)
 

@@ -12,6 +12,7 @@ from opsin.runs.directory import RunDirectory
 from opsin.runs.result import DataFacts
 from opsin.training import build
 from opsin.training.module import load_network
+from opsin.training.plan import RunPlan, make_plan
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class OpenedRun:
 
     directory: RunDirectory
     config: RunConfig
-    plan: build.Plan
+    plan: RunPlan
     data_facts: DataFacts
 
     @cached_property
@@ -72,10 +73,9 @@ class OpenedRun:
 
     def _new_network(self, image_size: tuple[int, int]) -> Network:
         facts = self.data_facts
-        loss = self.plan["loss"].build(class_counts=facts.class_counts["train"])
-        network: Network = self.plan["model"].build(
-            num_logits=loss.num_logits, in_channels=facts.channels, image_size=image_size
-        )
+        loss = self.plan.loss.build(class_counts=facts.class_counts["train"])
+        given = {"num_logits": loss.num_logits, "in_channels": facts.channels, "image_size": image_size}
+        network: Network = self.plan.model.build(**given)
         return network
 
 
@@ -94,4 +94,4 @@ def open_run(run: RunDirectory, overrides: Sequence[str] = ()) -> OpenedRun:
         raise UserError(f"{run.path} is not a run directory: it has no {run.config.name}")
     facts = build.recorded_data(run)  # first: a run of another version is refused before its config is read
     config = from_saved(run, overrides)
-    return OpenedRun(run, config, build.plan(config), facts)
+    return OpenedRun(run, config, make_plan(config), facts)

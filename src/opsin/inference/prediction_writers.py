@@ -12,6 +12,7 @@ import numpy as np
 
 from opsin.errors import UserError
 from opsin.inference.predictor import Answer
+from opsin.runs.atomic import atomic_open
 
 Format = Literal["csv", "jsonl", "parquet"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -64,17 +65,12 @@ def open_table(out: Path | None, kind: Format | None, classes: Sequence[str], to
         return
     if out.is_dir():
         raise UserError(f"--out {out} is a folder: name a file in it, such as {out / f'answers.{kind}'}")
-    part = out.with_name(f".{out.name}.part")
-    try:
+    with contextlib.ExitStack() as closing:
         try:
-            stream = part.open("wb") if kind == "parquet" else part.open("w", encoding="utf-8", newline="")
+            stream = closing.enter_context(atomic_open(out, "wb" if kind == "parquet" else "w", newline=""))
         except OSError as error:
             raise UserError(f"--out {out} cannot be written: {error.strerror or error}") from None
-        with stream, _TABLES[kind](stream, classes, top) as write:
-            yield write
-        part.replace(out)
-    finally:
-        part.unlink(missing_ok=True)
+        yield closing.enter_context(_TABLES[kind](stream, classes, top))
 
 
 def _kind(out: Path | None) -> Format:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -20,7 +20,6 @@ from opsin.models.network import class_logits
 from opsin.runs.directory import RunDirectory
 from opsin.runs.predictions import softmax
 from opsin.training import build
-from opsin.training.hardware import lay_out
 
 Pixels = NDArray[np.uint8]
 
@@ -171,8 +170,8 @@ def open_predictor(run: str | Path, words: Sequence[str] = (), batch_size: int |
     directory = RunDirectory(Path(learned.name))
     if not directory.config.is_file():
         raise UserError(f"{run} has no classes of its own: predictions need a run directory, such as outputs/latest")
-    plan = open_run(directory, words).plan
+    plan = build.for_evaluation(open_run(directory, words).plan)
+    plan = replace(plan, trainer=replace(plan.trainer, compile=False))
     trainer = build.evaluator(plan, directory)
-    node = plan["trainer"]
-    lay_out(learned.network, node.arguments.get("accelerator", "auto"), **{**node.beside, "compile": False})
+    build.prepare(plan, learned.network)
     return Predictor(learned, trainer, batch_size)

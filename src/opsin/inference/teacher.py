@@ -8,25 +8,25 @@ from opsin.data.source import Split
 from opsin.errors import UserError
 from opsin.inference.trained_model import load_trained_model
 from opsin.models import Network
-from opsin.training import build
-from opsin.training.distillation import Distillation, DistillationWeights
+from opsin.training.distillation import Distillation
+from opsin.training.plan import RunPlan
 
 SPLITS: tuple[Split, Split] = ("train", "val")
 
 
-def distillation(plan: build.Plan, data: ImageDataModule, network: Network, trainer: L.Trainer) -> Distillation | None:
+def distillation(plan: RunPlan, data: ImageDataModule, network: Network, trainer: L.Trainer) -> Distillation | None:
     """The loss beside `model.teacher`, whose outputs the datamodule serves from then on; None: there is no teacher.
 
     Raises:
         UserError: The teacher does not exist, or does not go with the data or with what is wanted of it.
     """
-    name = plan["model"].beside.get("teacher")
+    name = plan.fine_tuning.teacher
     if name is None:
         return None
     if isinstance(data.augmentation, Augmentation) and data.augmentation.mixes:
         raise UserError(f"model.teacher={name} has seen every image whole: set augmentation.mixup=0 and cutmix=0")
-    weights: DistillationWeights = plan["distillation"].build()
-    metric = plan["monitor"].arguments["metric"]
+    weights = plan.distillation
+    metric = plan.monitor.metric
     if not weights.teach_head and not metric.endswith("/loss"):
         raise UserError(
             f"monitor.metric={metric} is of a head that learns nothing where distillation.labels=0 and "

@@ -1,6 +1,5 @@
 """A network that has learned, found by its name, and what it makes of images: for teachers and for embeddings."""
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,19 +11,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from opsin.config.validation import resolve_target
 from opsin.data.cache.feature_store import FeaturePart
 from opsin.data.cache.image_store import Indices, Store, decode_again, store_key
 from opsin.data.decode import decode_image
 from opsin.data.preprocessing import Interpolation, Preprocess, Resize, fit_image
 from opsin.data.source import Channels
 from opsin.data.subset import Subset
-from opsin.errors import UserError
+from opsin.errors import UserError, did_you_mean
 from opsin.inference.opened_run import open_run
 from opsin.models import Network, load_weights
 from opsin.models.weights import KINDS, UnreachableError, known_weights
 from opsin.runs.directory import RunDirectory, find_runs
 from opsin.runs.result import ImageFormat
+from opsin.training.constructors import NETWORKS
 from opsin.training.feature_extraction import Extractor, extract
 
 NAMED = sorted(set(KINDS["imagenet"]) - {"timm"})
@@ -149,8 +148,7 @@ def load_trained_model(name: str, image_size: int | None = None, place: str = ""
         return _of_run(run, image_size)
     weights = known_weights(name).get("imagenet") if name in NAMED else None
     if weights is None:
-        near = difflib.get_close_matches(name, NAMED, n=1, cutoff=0.5)
-        hint = f": did you mean {place}{near[0]}?" if near else "."
+        hint = did_you_mean(name, NAMED, place) or "."
         runs = [str(found.path) for found in find_runs(Path("outputs"))[:3]]
         newest = f" The newest runs are {', '.join(runs)}." if runs else ""
         raise UserError(
@@ -158,7 +156,7 @@ def load_trained_model(name: str, image_size: int | None = None, place: str = ""
             f"weights{hint} Such networks are {', '.join(NAMED)}.{newest}"
         )
     size = (image_size, image_size) if image_size else weights.size
-    network = resolve_target(f"opsin.models.{name}")(num_logits=1, image_size=size)
+    network = NETWORKS.resolve(f"opsin.models.{name}")(num_logits=1, image_size=size)
     try:
         load_weights(network, "imagenet")
     except UserError as error:

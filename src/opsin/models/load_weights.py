@@ -1,11 +1,10 @@
 """`model.weights`: ImageNet's, Opsin's own, a file, or an earlier run's, put into a network's named stages."""
 
-import difflib
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from opsin.errors import UserError
+from opsin.errors import UserError, did_you_mean
 from opsin.models.network import Network
 from opsin.models.weights import KINDS, Kind, PackagedFile, StateDict, UnreachableError, read_state_dict
 
@@ -113,8 +112,7 @@ def _weights_file(weights: str) -> Path:
             f"model.weights={weights} is a directory without {BEST_CHECKPOINT}: "
             "give a run directory whose training saved a checkpoint, or a file of weights"
         )
-    nearest = difflib.get_close_matches(weights, [*KINDS, "none"], n=1)
-    hint = f"; did you mean {nearest[0]}?" if nearest else f" ({path.absolute()} does not exist)"
+    hint = did_you_mean(weights, [*KINDS, "none"]) or f" ({path.absolute()} does not exist)"
     names = ", ".join([*KINDS, "none"])
     raise UserError(f"model.weights={weights} is neither {names}, nor an existing run directory or file{hint}")
 

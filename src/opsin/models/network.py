@@ -1,6 +1,5 @@
 """The one shape every network has: an ordered sequence of named stages and a head."""
 
-import difflib
 import re
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -10,7 +9,7 @@ from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from opsin.errors import UserError
+from opsin.errors import UserError, did_you_mean
 from opsin.models.auxiliary_head import Auxiliary
 from opsin.models.weights import Kind, Weights
 
@@ -185,8 +184,7 @@ class Network(nn.Module):
             )
         for name in trainable:
             if name not in self.stages and name != "head":
-                nearest = difflib.get_close_matches(name, [*self.stages, "head"], n=1, cutoff=0.5)
-                hint = f"; did you mean {nearest[0]!r}?" if nearest else "."
+                hint = did_you_mean(name, [*self.stages, "head"]) or "."
                 raise UserError(
                     f"model.trainable: {self.name} has no stage {name!r}{hint} "
                     f"Its stages are {', '.join(self.stages)}, then the head, which always trains."

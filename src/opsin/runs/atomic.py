@@ -1,33 +1,147 @@
-"""Write files so that a kill or a full disk leaves the old file or the new one, never a part."""
+"""Write files and folders so that a kill or a full disk leaves the old one or the new one, never a part.
 
+Everything is written beside its target, flushed to the disk and renamed. Each writer has a temporary name of its own,
+so that several processes may write the same file: the last one wins.
+"""
+
+import contextlib
 import os
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO, Any, Literal
 
 from opsin.errors import UserError
 
+_STALE_S = 24 * 3600.0
+"""Age in seconds at which a temporary file is what a killed process left, and is deleted."""
+
 
 def check_writable(folder: Path, key: str) -> None:
-    """See to it that a folder can be written to, or made; nothing is made yet.
+    """Check that a folder can be written to or created; creates nothing.
 
     Args:
-        folder: where files will go.
-        key: what sets it, for the message.
+        folder: Folder that files will be written to.
+        key: Config key that sets it, for the message.
 
     Raises:
-        UserError: it cannot.
+        UserError: It cannot be written to.
     """
-    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    there = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     if not there.is_dir():
-        raise UserError(f"{key}={folder}: {there} is a file, and no folder; set {key} to a folder to write to")
+        raise UserError(f"{key}={folder}: {there} is a file, not a folder; set {key} to a folder to write to")
     if not os.access(there, os.W_OK | os.X_OK):
         raise UserError(f"{key}={folder}: {there} cannot be written to; set {key} to a folder that you may write to")
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file so that at every moment the old or the new one is whole."""
-    part = path.with_name(f".{path.name}.part")
-    with part.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write text (as UTF-8) or bytes to a file; the old or the new file is whole at every moment.
+
+    Args:
+        path: The file. Its folder is created if needed.
+        content: What the file holds afterwards.
+    """
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+@contextlib.contextmanager
+def atomic_open(path: Path, mode: Literal["w", "wb"] = "wb", newline: str | None = None) -> Iterator[IO[Any]]:
+    """Open a file for writing that replaces `path` when the block ends; if the block raises, `path` is unchanged.
+
+    Args:
+        path: The file. Its folder is created if needed.
+        mode: `w` for text in UTF-8, `wb` for bytes.
+        newline: As in `open`.
+    """
+    with (
+        atomic_path(path) as temporary,
+        temporary.open(mode, encoding=None if mode == "wb" else "utf-8", newline=newline) as file,
+    ):
+        yield file
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a free temporary path beside `path`; the file that the block creates there then replaces `path`.
+
+    For writers that take a path, links and moved files. If the block raises, the temporary file is deleted and `path`
+    is unchanged.
+
+    Args:
+        path: The file. Its folder is created if needed.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _delete_stale(path)
+    temporary = path.with_name(f"{_prefix(path)}{secrets.token_hex(4)}.part")
+    try:
+        yield temporary
+        with temporary.open("r+b") as file:  # Windows flushes only what it may write
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    flush_folder(path.parent)
+
+
+@contextlib.contextmanager
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """Yield a new empty folder beside `folder`, which replaces it when the block ends.
+
+    The caller flushes the files it writes (see `flush`) and holds a lock, because the temporary folder has a fixed
+    name, `unfinished_folder(folder)`. If the block raises, it is deleted and `folder` is unchanged.
+
+    Args:
+        folder: The folder. Its parent exists.
+    """
+    unfinished = unfinished_folder(folder)
+    shutil.rmtree(unfinished, ignore_errors=True)
+    try:
+        unfinished.mkdir()
+        yield unfinished
+        flush_folder(unfinished)
+        shutil.rmtree(folder, ignore_errors=True)
+        unfinished.rename(folder)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+    flush_folder(folder.parent)
+
+
+def unfinished_folder(folder: Path) -> Path:
+    """Return the temporary folder in which `atomic_folder` builds a folder."""
+    return folder.with_name(f"{folder.name}.building")
+
+
+def flush(file: IO[Any]) -> None:
+    """Flush an open file to the disk."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def flush_folder(folder: Path) -> None:
+    """Flush the names in a folder to the disk, on systems and filesystems that can."""
+    if os.name != "posix":  # a folder cannot be opened on Windows
+        return
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _prefix(path: Path) -> str:
+    return f".{path.name[:48]}."  # a name has at most 255 bytes, which may be 63 characters
+
+
+def _delete_stale(path: Path) -> None:
+    """Delete temporary files of `path` that killed processes left, which may be large checkpoints."""
+    with contextlib.suppress(OSError), os.scandir(path.parent) as entries:
+        for entry in entries:
+            temporary = entry.name.startswith(_prefix(path)) and entry.name.endswith(".part")
+            if temporary and time.time() - entry.stat(follow_symlinks=False).st_mtime > _STALE_S:
+                Path(entry.path).unlink()

@@ -91,7 +91,7 @@ class RunDirectory:
         return self.path / "metrics.csv"
 
     def read_result(self) -> RunResult:
-        """Return the result so far; its status is `not begun` before the run has begun.
+        """Return the result so far; its status is `not started` before the run has begun.
 
         Raises:
             UserError: The file is damaged, or another version of Opsin wrote it.

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from opsin.errors import UserError
+from opsin.runs.atomic import atomic_open
 from opsin.runs.directory import RunDirectory
 
 
@@ -58,11 +59,9 @@ class Predictions:
     def write(self, run: RunDirectory) -> None:
         """Keep them as `predictions/<split>.npz` in a run directory; the file is whole at every moment."""
         file = predictions_file(run, self.split)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_name(f".{file.name}.part")
         # A file name need not be valid text; what is written here is.
         paths = [path.encode(errors="backslashreplace").decode() for path in self.paths]
-        with part.open("wb") as stream:
+        with atomic_open(file) as stream:
             np.savez(
                 stream,
                 classes=np.array(self.classes, np.str_),
@@ -72,7 +71,6 @@ class Predictions:
                 paths=np.array(paths, np.str_),
                 images=np.array(self.images, np.str_),
             )
-        part.replace(file)
 
 
 def predictions_file(run: RunDirectory, split: str) -> Path:

@@ -15,7 +15,7 @@ from opsin.runs.per_class import ClassScores
 SCHEMA_VERSION = 1
 """Version of the schema below; a change that older readers cannot read raises it."""
 
-Status = Literal["not begun", "interrupted", "failed", "finished"]
+Status = Literal["not started", "interrupted", "failed", "finished"]
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ class RunResult:
 
     Attributes:
         schema_version: Version of this schema.
-        status: `not begun` if there is no file; `interrupted` also while the run is in progress.
+        status: `not started` if there is no file; `interrupted` also while the run is in progress.
         error: Type and message of the exception of a failed run.
         metrics: `<split>/<metric>`; training and validation at the best epoch, test with its checkpoint.
         best_epoch: Counted from 1.
@@ -190,7 +190,7 @@ class RunResult:
     """
 
     schema_version: int = SCHEMA_VERSION
-    status: Status = "not begun"
+    status: Status = "not started"
     error: str | None = None
     metrics: dict[str, float] = field(default_factory=dict)
     best_epoch: int | None = None
@@ -221,7 +221,7 @@ class RunResult:
 
 
 def read_result(file: Path) -> RunResult:
-    """Return the content of a `result.json`; its status is `not begun` if there is no file.
+    """Return the content of a `result.json`; its status is `not started` if there is no file.
 
     Raises:
         UserError: The file is damaged, or another version of the schema wrote it.

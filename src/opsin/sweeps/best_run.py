@@ -1,6 +1,5 @@
 """What a sweep leaves: the winner, a file that runs it again, and pictures of the search."""
 
-import os
 import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from opsin.config import RunConfig
-from opsin.runs.atomic import write_atomically
+from opsin.runs.atomic import atomic_open, write_atomically
 from opsin.runs.directory import RunDirectory
 from opsin.sweeps.table import TrialRow
 from opsin.sweeps.trials import Direction
@@ -116,7 +115,6 @@ def draw(folder: Path, study: "Study", objectives: Sequence[str]) -> list[Path]:
 def _save(axes: Any, file: Path) -> Path:
     figure = axes.get_figure()
     figure.set_size_inches(9, 5)
-    part = file.with_name(f".{os.getpid()}_{file.name}")
-    figure.savefig(part, dpi=110, bbox_inches="tight", format="png")
-    part.replace(file)
+    with atomic_open(file) as stream:
+        figure.savefig(stream, dpi=110, bbox_inches="tight", format="png")
     return file

@@ -1,16 +1,17 @@
 """The story of a sweep: what varies, who works on what, and what is left in the end."""
 
+import inspect
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from filelock import FileLock
 from omegaconf import OmegaConf
-from pydantic import BaseModel
 from rich.console import Console
 
 from opsin.config import CONFIGS, ConfigOrigin, compose_raw, is_of_a_sweep
-from opsin.config.validation import Node, Section, check
+from opsin.config.targets import Constructors, Target
+from opsin.config.validation import SectionSchema, check
 from opsin.errors import Interrupted
 from opsin.sweeps import best_run, table
 from opsin.sweeps.jobs import Jobs, of_winner
@@ -23,8 +24,13 @@ from opsin.sweeps.sweep_directory import sweep_directory
 from opsin.sweeps.trials import Trials
 from opsin.sweeps.workers import Worker
 
-SECTIONS = {"sweep": Section(call=Sweep), "launcher": Section()}
-"""The parts of a config that `is_of_a_sweep` tells from those of its runs."""
+LAUNCHERS = Constructors({"opsin.sweeps.launchers": inspect.isclass}, own=inspect.isclass)
+
+SCHEMA = {
+    "sweep": SectionSchema({"settings": Sweep}),
+    "launcher": SectionSchema(target="launcher", constructors=LAUNCHERS),
+}
+"""The sections of a config that are about a multirun and not about its runs."""
 
 
 def sweep(words: Sequence[str]) -> int:
@@ -52,7 +58,7 @@ def sweep(words: Sequence[str]) -> int:
     try:
         seed: int = jobs.typical.seed
         trials = Trials(folder, space, settings, directions(objectives), seed, jobs.parts, worker)
-        launcher: Launcher = engine.build()
+        launcher = engine.build()
         done = trials.ended()
         _announce(console, folder, trials, done, launcher, worker.others())
         with table.ProgressTable(console, space, metric, trials.total, done, launcher.slots) as board:
@@ -89,17 +95,13 @@ def sweep(words: Sequence[str]) -> int:
     return int(any(row.state == "failed" for row in rows))
 
 
-class _NoMore(BaseModel):
-    """There are no keys beside the sections."""
-
-
-def _checked(words: Sequence[str]) -> tuple[Sweep, Node, str]:
+def _checked(words: Sequence[str]) -> tuple[Sweep, Target[Launcher], str]:
     """The settings of the sweep, the engine, not yet started, and which file of `configs/sweep` was chosen."""
     config = compose_raw(words)
-    tree = {key: OmegaConf.to_container(config[key], resolve=True) for key in SECTIONS}
-    choices = {key: value for key, value in config.hydra.runtime.choices.items() if key in SECTIONS}
-    nodes, _ = check(tree, SECTIONS, _NoMore, ConfigOrigin(CONFIGS, choices, list(words)))
-    return nodes["sweep"].build(), nodes["launcher"], choices["sweep"]
+    tree = {key: OmegaConf.to_container(config[key], resolve=True) for key in SCHEMA}
+    choices = {key: value for key, value in config.hydra.runtime.choices.items() if key in SCHEMA}
+    fields = check(tree, SCHEMA, ConfigOrigin(CONFIGS, choices, list(words)))
+    return fields["settings"], fields["launcher"], choices["sweep"]
 
 
 def run_all(launcher: Launcher, jobs: Sequence[Job], stop: Stop) -> None:

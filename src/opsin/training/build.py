@@ -1,179 +1,78 @@
-"""From a checked config to the objects of a run: the one place where data and networks meet."""
+"""Build the objects of a run from its plan: the one place where data and networks meet."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import LearningRateMonitor
-from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
-from opsin.config import RunConfig
-from opsin.config.validation import Node, Section, check
-from opsin.data import Augmentation, ImageDataModule
+from opsin.data import DataOptions, ImageDataModule
 from opsin.errors import UserError
 from opsin.models import LoadedWeights, Network, Weights, weights_facts
-from opsin.models.fine_tuning import FineTuning, FreezeSchedule
+from opsin.models.fine_tuning import FreezeSchedule
 from opsin.runs.directory import RunDirectory
 from opsin.runs.result import DataFacts, ImageFormat
-from opsin.training.callbacks import Checkpoints
-from opsin.training.distillation import Distillation, DistillationWeights
-from opsin.training.feature_cache import FeatureCache
+from opsin.training.distillation import Distillation
 from opsin.training.freezing import FreezingCallback
-from opsin.training.hardware import Layout, lay_out
+from opsin.training.hardware import prepare_network
 from opsin.training.loss import ClassificationLoss
 from opsin.training.module import Classifier
-from opsin.training.optim import parameter_groups
+from opsin.training.optim.parameter_groups import parameter_groups
+from opsin.training.plan import RunPlan
 from opsin.training.trainer import make_trainer
 
 INPUT_FACTS = ("image_size", "mean", "std", "interpolation")
-"""What pretrained weights say about the images that they expect."""
+"""Facts of pretrained weights about the images that they expect."""
 
 
-def monitor(
-    metric: Literal[
-        "val/loss",
-        "val/acc",
-        "val/f1_macro",
-        "val/auroc",
-        "val/ece",
-        "train/loss",
-        "train/acc",
-        "train/f1_macro",
-        "train/auroc",
-        "train/ece",
-    ],
-    mode: Literal["min", "max"],
-) -> None:
-    """The metric that tells the best epoch; never one of the test set."""
-
-
-class Declared(BaseModel):
-    """The top-level keys that are no sections."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    seed: Annotated[int, Field(ge=0, lt=2**32)]
-    data_dir: str
-    output_dir: str
-    resume: str | None = None
-    test: bool = True
-    report: bool = True
-
-
-def _given(*names: str) -> frozenset[str]:
-    return frozenset(names)
-
-
-SECTIONS = {
-    "datamodule": Section(beside=ImageDataModule, given_beside=_given("source", "augmentation", "seed", "channels")),
-    "model": Section(
-        beside=FineTuning,
-        given=_given("num_logits", "in_channels", "image_size"),
-    ),
-    "augmentation": Section(given=_given("num_classes")),
-    "loss": Section(call=ClassificationLoss, given=_given("class_counts")),
-    "distillation": Section(call=DistillationWeights),
-    "feature_cache": Section(call=FeatureCache),
-    "optimizer": Section(
-        beside=parameter_groups,
-        given=_given("params"),
-        given_beside=_given("network", "backbone_lr_factor", "layer_decay", "stages"),
-    ),
-    "scheduler": Section(given=_given("optimizer", "total_steps", "steps_per_epoch")),
-    "trainer": Section(
-        beside=lay_out,
-        given=_given("callbacks", "loggers", "folder"),
-        given_beside=_given("network", "accelerator"),
-    ),
-    "callbacks": Section(many=True, given=_given("run")),
-    "logger": Section(many=True, given=_given("run", "save_dir", "resume_step")),
-    "monitor": Section(call=monitor),
-}
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A config that has been checked: nodes to build from, by section."""
-
-    nodes: Mapping[str, Any]
-    seed: int
-    test: bool
-    report: bool
-
-    def __getitem__(self, section: str) -> Node:
-        node = self.nodes[section]
-        assert isinstance(node, Node)
-        return node
-
-    def many(self, section: str) -> list[Node]:
-        """The named nodes of a section, in their order."""
-        return list(self.nodes[section].values())
-
-
-def plan(composed: RunConfig) -> Plan:
-    """Check a composed config as a whole, before anything is loaded.
-
-    Raises:
-        UserError: names every key that is wrong.
-    """
-    nodes, declared = check(composed.tree, SECTIONS, Declared, composed.origin)
-    assert isinstance(declared, Declared)
-    metric, mode = nodes["monitor"].arguments["metric"], nodes["monitor"].arguments["mode"]
-    if mode != (better := "min" if metric.endswith(("/loss", "/ece")) else "max"):
-        raise UserError(
-            f"monitor.mode={mode} would take the worst epoch for the best: {metric} needs monitor.mode={better}"
-        )
-    if not any(node.call is Checkpoints for node in nodes["callbacks"].values()):
-        raise UserError(
-            "callbacks: a run needs opsin.training.callbacks.Checkpoints, because the best epoch is what is tested"
-        )
-    if epochs := nodes["trainer"].arguments.get("max_epochs"):
-        FineTuning(**nodes["model"].beside).check_length(epochs)
-    return Plan(nodes, declared.seed, declared.test, declared.report)
-
-
-def data(plan: Plan, image_format: ImageFormat | None = None) -> ImageDataModule:
-    """The datamodule, with the input that the network and its weights expect.
+def data(plan: RunPlan, image_format: ImageFormat | None = None) -> ImageDataModule:
+    """Build the datamodule, with the input that the network and its weights expect.
 
     Args:
         plan: the checked config.
-        image_format: the images that a trained network expects; None: as the config and pretrained weights say.
+        image_format: the images that a trained network expects; it takes precedence over the config.
     """
-    node = plan["datamodule"]
-    source = node.build()
-    options = {key: value for key, value in node.beside.items() if value is not None}
-    if not plan["model"].takes("in_channels"):
-        options["channels"] = 3  # grey images are repeated for RGB networks
+    source = plan.dataset.build(data_dir=plan.data.data_dir)
     if image_format:
-        options |= asdict(image_format)
+        expected = asdict(image_format)
+        channels = expected.pop("channels")
+        options = replace(plan.data, **expected)
     else:
-        options = _expected_input(plan["model"]) | options
-    augmentation: Augmentation = plan["augmentation"].build(num_classes=len(source.classes))
-    return ImageDataModule(source, augmentation=augmentation, seed=plan.seed, **options)
+        options = with_expected_input(plan)
+        channels = None if plan.model.takes("in_channels") else 3  # gray images are repeated for RGB networks
+    augmentation = plan.augmentation.build(num_classes=len(source.classes))
+    return ImageDataModule(source, options, augmentation=augmentation, seed=plan.run.seed, channels=channels)
 
 
-def _expected_input(model: Node) -> dict[str, Any]:
-    """The input that a model's pretrained weights were trained with; empty where there are none."""
-    weights = model.beside.get("weights", "none")
+def with_expected_input(plan: RunPlan) -> DataOptions:
+    """Return the data options; the input of the pretrained weights takes the place of keys that are null."""
+    expected = _expected_input(plan)
+    return replace(plan.data, **{key: value for key, value in expected.items() if getattr(plan.data, key) is None})
+
+
+def _expected_input(plan: RunPlan) -> dict[str, Any]:
+    """Return the input with which a model's pretrained weights were trained; empty without weights."""
+    weights = plan.fine_tuning.weights
     if weights == "none":
         return {}
     run = RunDirectory(Path(weights))
     if run.config.exists():
         return {key: getattr(recorded_data(run), key) for key in INPUT_FACTS}
-    facts: Weights | None = weights_facts(model.call, weights, model.arguments)
+    facts: Weights | None = weights_facts(plan.model.call, weights, plan.model.arguments)
     return {key: getattr(facts, key.replace("image_", "")) for key in INPUT_FACTS} if facts else {}
 
 
 def recorded_data(run: RunDirectory) -> DataFacts:
-    """Return the facts that a run recorded about its data.
+    """Return the data facts in the result of a run.
 
     Raises:
-        UserError: The run ended before its data were ready, its result is damaged, or another version wrote it.
+        UserError: the run ended before its data were ready, its result is damaged, or another version wrote it.
     """
     facts = run.read_result().data
     if facts is None:
@@ -182,77 +81,73 @@ def recorded_data(run: RunDirectory) -> DataFacts:
 
 
 def check_same_data(data: ImageDataModule, recorded: DataFacts) -> None:
-    """See to it that images are still those that a run was begun with.
+    """Check that the images are still those with which a run began.
 
     Raises:
-        UserError: they are not, so that the splits would be others and no number could be compared.
+        UserError: images or splits have changed, so that no number could be compared.
     """
     if data.facts()["fingerprint"] != recorded.fingerprint:
         raise UserError(
-            f"The images of {data.source.name} are not those that the run was begun with: files were added, removed or "
-            "changed, and images that were trained on could now be in the test set. Put them back, or start a new run."
+            f"The images of {data.source.name} have changed since the run began: files were added, removed or changed, "
+            "and training images could now be in the test set. Restore them, or start a new run."
         )
 
 
-def loss(plan: Plan, data: ImageDataModule) -> ClassificationLoss:
-    """The loss, which knows how many logits the network needs."""
-    return plan["loss"].build(class_counts=data.facts()["class_counts"]["train"])  # type: ignore[no-any-return]
+def loss(plan: RunPlan, data: ImageDataModule) -> ClassificationLoss:
+    """Build the loss; its `num_logits` is the number of outputs that the network needs."""
+    return plan.loss.build(class_counts=data.facts()["class_counts"]["train"])
 
 
 def network(
-    plan: Plan, data: ImageDataModule, num_logits: int, pretrained: bool = True
+    plan: RunPlan, data: ImageDataModule, num_logits: int, pretrained: bool = True
 ) -> tuple[Network, LoadedWeights | None]:
-    """The network for these data, its pretrained weights loaded and its frozen stages frozen.
+    """Build the network for these data, load its pretrained weights and freeze its frozen stages.
 
     Args:
         plan: the checked config.
-        data: tells channels and size of the images.
+        data: the images, for their channels and their size.
         num_logits: outputs of the head.
-        pretrained: whether to load the weights that the config names; without, all are random.
+        pretrained: whether to load the weights that the config names; otherwise all are random.
     """
-    node = plan["model"]
-    built = node.build(num_logits=num_logits, in_channels=data.channels, image_size=data.image_size)
-    return built, FineTuning(**node.beside).apply(built, pretrained)
+    built = plan.model.build(num_logits=num_logits, in_channels=data.channels, image_size=data.image_size)
+    return built, plan.fine_tuning.apply(built, pretrained)
 
 
-def timeline(plan: Plan, network: Network) -> FreezeSchedule:
-    """What of a network trains in which epoch of this run."""
-    return FineTuning(**plan["model"].beside).timeline(network, plan["trainer"].arguments.get("max_epochs"))
+def timeline(plan: RunPlan, network: Network) -> FreezeSchedule:
+    """Return which stages of a network train in which epoch of the run."""
+    return plan.fine_tuning.timeline(network, plan.trainer.max_epochs)
 
 
 def classifier(
-    plan: Plan,
+    plan: RunPlan,
     data: ImageDataModule,
     network: Network,
     loss: ClassificationLoss,
     record: Mapping[str, Any],
     distillation: Distillation | None = None,
 ) -> Classifier:
-    """The LightningModule around a network."""
+    """Build the LightningModule around a network."""
     stages = timeline(plan, network).ever_trained
 
     def optimizer(network: nn.Module) -> Optimizer:
-        node = plan["optimizer"]
-        transfer = FineTuning(**plan["model"].beside)
-        groups = parameter_groups(
-            network,
-            backbone_lr_factor=transfer.backbone_lr_factor,
-            layer_decay=transfer.layer_decay,
-            stages=stages,
-            **node.beside,
-        )
+        groups = parameter_groups(network, plan.groups, plan.fine_tuning, stages)
         if not groups:
-            raise UserError("model.trainable leaves nothing to train: take model.trainable=head or more")
+            raise UserError("model.trainable leaves nothing to train: set model.trainable=head or more")
         if distillation is not None:
             rate = next(group["lr"] for group in groups if group["name"].startswith("head"))
-            taught = {"params": list(distillation.parameters()), "lr": rate, "weight_decay": 0.0}
-            groups.append({"name": "distillation", **taught})
-        fused = {"fused": True} if node.takes("fused") and "fused" not in node.arguments else {}
-        return node.build(params=groups, **fused)  # type: ignore[no-any-return]
+            projector = {"params": list(distillation.parameters()), "lr": rate, "weight_decay": 0.0}
+            groups.append({"name": "distillation", **projector})
+        # Every group has a rate and a decay of its own; the optimizer's are those of the config.
+        computed = {"params": groups, "lr": plan.groups.lr, "weight_decay": plan.groups.weight_decay}
+        if "fused" not in plan.optimizer.arguments:
+            computed["fused"] = True
+        return plan.optimizer.build(**computed)
 
     def schedule(optimizer: Optimizer, total_steps: int, steps_per_epoch: int) -> list[dict[str, Any]]:
-        given = {"optimizer": optimizer, "total_steps": total_steps, "steps_per_epoch": steps_per_epoch}
-        return plan["scheduler"].build(**given)  # type: ignore[no-any-return]
+        built = plan.schedule.build(optimizer=optimizer, total_steps=total_steps, steps_per_epoch=steps_per_epoch)
+        if isinstance(built, LRScheduler):  # torch's own, which count in epochs unless they know the steps of the run
+            return [{"scheduler": built, "interval": "step" if plan.schedule.takes("total_steps") else "epoch"}]
+        return built
 
     return Classifier(
         network,
@@ -266,29 +161,40 @@ def classifier(
 
 
 def trainer(
-    plan: Plan, run: RunDirectory, resume_step: int | None = None, unfreezing: FreezingCallback | None = None
+    plan: RunPlan, run: RunDirectory, resume_step: int | None = None, unfreezing: FreezingCallback | None = None
 ) -> L.Trainer:
-    """The trainer of a run, with its callbacks and loggers."""
-    callbacks = [node.build(run=run) for node in plan.many("callbacks")]
+    """Build the trainer of a run, with its callbacks and loggers."""
+    callbacks = [callback.build(run=run) for callback in plan.callbacks.values()]
     if unfreezing:
-        callbacks.insert(0, unfreezing)  # before those that look at learning rates
-    if not plan.many("logger"):  # this one has nowhere to write
+        callbacks.insert(0, unfreezing)  # before those that read learning rates
+    if not plan.loggers:  # this one has nowhere to write
         callbacks = [callback for callback in callbacks if not isinstance(callback, LearningRateMonitor)]
-    loggers = [node.build(run=run, save_dir=str(run.path), resume_step=resume_step) for node in plan.many("logger")]
-    return plan["trainer"].build(callbacks=callbacks, loggers=loggers, folder=run.path)  # type: ignore[no-any-return]
+    loggers = [
+        logger.build(run=run, save_dir=str(run.path), resume_step=resume_step) for logger in plan.loggers.values()
+    ]
+    return make_trainer(plan.trainer, callbacks=callbacks, loggers=loggers, folder=run.path)
 
 
-def evaluator(plan: Plan, run: RunDirectory) -> L.Trainer:
-    """A trainer that only measures: one device, no callbacks, no loggers; everything else as in the run."""
-    arguments = dict(plan["trainer"].arguments)
-    there = {"gpu": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not there.get(arguments.get("accelerator", "auto"), True):  # a run goes from machine to machine
-        arguments["accelerator"] = "auto"
-    arguments |= {"devices": 1, "num_nodes": 1, "strategy": "auto", "profiler": None}
-    return make_trainer(**arguments, callbacks=[], loggers=[], folder=run.path)
+def evaluator(plan: RunPlan, run: RunDirectory) -> L.Trainer:
+    """Build a trainer for evaluation: one device, no callbacks, no loggers; everything else as in the run."""
+    return make_trainer(for_evaluation(plan).trainer, callbacks=[], loggers=[], folder=run.path)
 
 
-def layout(plan: Plan, network: Network) -> Layout:
-    """Lay the network out for the hardware."""
-    node = plan["trainer"]
-    return lay_out(network, node.arguments.get("accelerator", "auto"), **node.beside)
+def for_evaluation(plan: RunPlan) -> RunPlan:
+    """Return the plan for one device of this machine, which may lack the accelerator that the run was trained on."""
+    options = plan.trainer.on_one_device()
+    available = {"gpu": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not available.get(options.accelerator, True):
+        options = replace(options, accelerator="auto")
+    return replace(plan, trainer=options)
+
+
+def prepare(plan: RunPlan, network: Network) -> bool:
+    """Set the memory format of the network and compile it as the config says; return whether it is NHWC."""
+    options = plan.trainer
+    return prepare_network(
+        network,
+        accelerator=options.accelerator,
+        channels_last=options.channels_last,
+        compile_network=options.compile,
+    )

@@ -3,10 +3,10 @@
 import ctypes
 import os
 import platform
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import Field
 from torch import nn
 
 from opsin.errors import UserError
@@ -16,6 +16,7 @@ Accelerator = Literal["auto", "cpu", "gpu", "mps"]
 
 
 Precision = Literal["auto", "32", "bf16", "16", "bf16-true", "64", 32, 16, 64]
+Threads = Literal["auto"] | Annotated[int, Field(ge=1)]
 
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
@@ -105,33 +106,24 @@ def look_for_no_gpu() -> None:
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
 
-@dataclass(frozen=True)
-class Layout:
-    """How the network is laid out for the hardware: what `auto` became."""
-
-    channels_last: bool
-    compile: bool
-
-
-def lay_out(
-    network: nn.Module,
-    accelerator: Accelerator,
-    *,
-    channels_last: Literal["auto"] | bool = "auto",
-    compile: bool = False,  # noqa: A002 - the word people type
-) -> Layout:
-    """Set a network's memory format and compile it, in place.
+def prepare_network(
+    network: nn.Module, *, accelerator: Accelerator, channels_last: Literal["auto"] | bool, compile_network: bool
+) -> bool:
+    """Set the memory format of a network and compile it, in place.
 
     Args:
         network: any network.
         accelerator: where it will run.
-        channels_last: store images and kernels as NHWC; `auto` does so but on MPS, where nothing is gained.
-        compile: use torch.compile; the first steps then take a minute, and state_dict keys stay as they are.
+        channels_last: store images and kernels as NHWC; `auto` does so except on MPS, where nothing is gained.
+        compile_network: use torch.compile; the keys of the state_dict stay the same.
+
+    Returns:
+        Whether the memory format is NHWC.
     """
     if channels_last == "auto":
         channels_last = resolve_accelerator(accelerator) != "mps"
     if channels_last:
         network.to(memory_format=torch.channels_last)
-    if compile:
+    if compile_network:
         network.compile()
-    return Layout(channels_last, compile)
+    return channels_last

@@ -1,7 +1,6 @@
 """Code that depends on internals of Lightning."""
 
 import contextlib
-import os
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,8 @@ import lightning as L
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.profilers import PassThroughProfiler
+
+from opsin.runs.atomic import atomic_open
 
 STEP_HOOKS = (
     "on_train_batch_start",
@@ -47,11 +48,5 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         """Write `checkpoint`; either the old file or the new one is at `path` at every moment."""
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_name(f".{target.name}.part")
-        with part.open("wb") as file:
+        with atomic_open(Path(path)) as file:
             torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(target)

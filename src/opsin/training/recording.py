@@ -18,6 +18,7 @@ from opsin.config import RunConfig
 from opsin.data import ImageDataModule
 from opsin.models import Network
 from opsin.models.fine_tuning import FreezeSchedule
+from opsin.runs.atomic import write_atomically
 from opsin.runs.directory import RunDirectory
 from opsin.runs.per_class import class_scores
 from opsin.runs.result import (
@@ -30,12 +31,11 @@ from opsin.runs.result import (
     Settings,
     SplitScores,
 )
-from opsin.training.build import Plan
 from opsin.training.callbacks import Checkpoints, EarlyStopping, Pruning, Throughput
 from opsin.training.callbacks.base import is_metric
 from opsin.training.distillation import Distillation
-from opsin.training.hardware import Layout
 from opsin.training.module import Classifier
+from opsin.training.plan import RunPlan
 from opsin.training.tensorboard import Value
 
 log = logging.getLogger(__name__)
@@ -121,9 +121,9 @@ def _flat(tree: Mapping[str, Any], above: str = "") -> dict[str, Value]:
 
 
 def settings(
-    plan: Plan,
+    plan: RunPlan,
     trainer: L.Trainer,
-    layout: Layout,
+    channels_last: bool,
     data: ImageDataModule,
     feature_cache: str,
     distillation: Distillation | None,
@@ -133,15 +133,15 @@ def settings(
         accelerator=trainer.strategy.root_device.type,
         devices=trainer.world_size,
         precision=str(trainer.precision),
-        channels_last=layout.channels_last,
-        compile=layout.compile,
-        deterministic=plan["trainer"].arguments.get("deterministic", "off"),
+        channels_last=channels_last,
+        compile=plan.trainer.compile,
+        deterministic=plan.trainer.deterministic,
         threads=torch.get_num_threads(),
         batch_size=int(data.batch_size),
         max_epochs=trainer.max_epochs,
         augmentation=str(data.augmentation),
         feature_cache=feature_cache,
-        teacher=f"{plan['model'].beside['teacher']} ({distillation.weights})" if distillation else None,
+        teacher=f"{plan.fine_tuning.teacher} ({distillation.weights})" if distillation else None,
     )
 
 
@@ -220,7 +220,7 @@ def announce(result: RunResult, table: str, run: RunDirectory, resume_step: int 
         reports = ", ".join(data.bad_image_reports)
         lines.insert(1, f"           {data.bad_images} images cannot be read and are left out: {reports}")
     log.info("%s\n%s", "\n".join(lines), table)
-    (run.path / "model.txt").write_text(table + "\n", encoding="utf-8")
+    write_atomically(run.path / "model.txt", table + "\n")
 
 
 def closing_message(result: RunResult, run: RunDirectory) -> str:

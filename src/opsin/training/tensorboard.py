@@ -14,6 +14,8 @@ from torch.utils.tensorboard.summary import hparams
 
 from opsin.runs.directory import RunDirectory
 
+__all__ = ["TensorBoard"]
+
 Value = bool | int | float | str
 """What the HPARAMS tab can hold."""
 

@@ -154,11 +154,3 @@ def encoded(image: Pixels, kind: Literal["PNG", "JPEG", "WEBP"] = "PNG", quality
 def data_uri(image: Pixels, kind: Literal["PNG", "JPEG", "WEBP"] = "PNG", quality: int = 85) -> str:
     """A picture as the `src` of an HTML image that needs no file."""
     return f"data:image/{kind.lower()};base64,{base64.b64encode(encoded(image, kind, quality)).decode()}"
-
-
-def write_png(image: Pixels, path: Path) -> Path:
-    """Write a picture; its folder is made if need be, and the file is whole at every moment."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    part.write_bytes(encoded(image))
-    return part.replace(path)

@@ -5,29 +5,29 @@ import numpy as np
 import pytest
 
 from opsin.commands.explore import models as module
-from opsin.commands.explore.classify_tab import explain
+from opsin.commands.explore.classify_tab import classify
 from opsin.commands.explore.features_tab import activation_picture, kernel_picture
 from opsin.commands.explore.models import RunModels
-from opsin.commands.explore.runs_tab import page_of_runs, report_file
+from opsin.commands.explore.runs_tab import report_file, runs_html
 from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory
 from opsin.runs.predictions import read_predictions
 
 
 @pytest.fixture(scope="module")
-def networks(digits_run: RunDirectory) -> RunModels:
+def models(digits_run: RunDirectory) -> RunModels:
     return RunModels(digits_run.path.parent)
 
 
-def test_runs_are_found_by_their_place(networks: RunModels) -> None:
-    assert list(networks.runs()) == ["run"]
-    assert networks.names(with_classes=True) == ["run"]
+def test_runs_are_named_by_their_relative_path(models: RunModels) -> None:
+    assert list(models.runs()) == ["run"]
+    assert models.names(with_classes=True) == ["run"]
 
 
 @pytest.mark.parametrize("name", [None, "", "..", "../outputs/run", "/etc", "run/../run", "efficientnet", "latest"])
-def test_nothing_but_runs_is_opened(networks: RunModels, name: str | None) -> None:
-    with pytest.raises(UserError, match=r"is no run in|Choose a run"):
-        networks.open(name)
+def test_nothing_but_runs_is_opened(models: RunModels, name: str | None) -> None:
+    with pytest.raises(UserError, match=r"no run .* in|Choose a run"):
+        models.open(name)
 
 
 def test_a_network_is_opened_once_and_one_at_a_time(
@@ -36,18 +36,20 @@ def test_a_network_is_opened_once_and_one_at_a_time(
     for name in ("a", "b"):
         shutil.copytree(digits_run.path, tmp_path / name)
     opened = []
-    monkeypatch.setattr(module, "_open", lambda name, run: opened.append(name) or module.Opened(name, None, run, None))
-    networks = RunModels(tmp_path)
+    monkeypatch.setattr(
+        module, "_open", lambda name, run: opened.append(name) or module.OpenModel(name, None, run, None)
+    )
+    models = RunModels(tmp_path)
     for name in ("a", "a", "b", "a"):
-        assert networks.open(name).name == name
+        assert models.open(name).name == name
     assert opened == ["a", "b", "a"]
-    (tmp_path / "a" / "checkpoints" / "best.ckpt").touch()  # training went on
-    networks.open("a")
+    (tmp_path / "a" / "checkpoints" / "best.ckpt").touch()  # training was resumed
+    models.open("a")
     assert opened == ["a", "b", "a", "a"]
 
 
-def test_probabilities_are_those_of_validation(networks: RunModels, digits_run: RunDirectory) -> None:
-    opened = networks.open("run")
+def test_probabilities_are_those_of_validation(models: RunModels, digits_run: RunDirectory) -> None:
+    opened = models.open("run")
     kept = read_predictions(digits_run, "val")
     for position in (0, 5, len(kept) - 1):
         pixels, target = opened.validation_image(position)
@@ -55,21 +57,21 @@ def test_probabilities_are_those_of_validation(networks: RunModels, digits_run: 
         np.testing.assert_allclose(list(opened.probabilities(pixels).values()), kept.probabilities[position], atol=1e-6)
 
 
-def test_a_class_is_explained(networks: RunModels) -> None:
-    probabilities, seen, over, text = explain(networks, "run", 3, "gradcam", "the last with maps", "7")
+def test_an_image_is_classified_with_a_map(models: RunModels) -> None:
+    probabilities, seen, over, text = classify(models, "run", 3, "gradcam", "the last spatial stage", "7")
     assert sum(probabilities.values()) == pytest.approx(1)
     assert seen.shape == over.shape
     assert "validation image 3" in text
-    assert "about &#x27;7&#x27;" in text
+    assert "evidence for &#x27;7&#x27;" in text
     with pytest.raises(UserError, match="Drop an image"):
-        explain(networks, "run", None, "gradcam", "", "")
+        classify(models, "run", None, "gradcam", "", "")
 
 
-def test_inside(networks: RunModels) -> None:
-    opened = networks.open("run")
+def test_features(models: RunModels) -> None:
+    opened = models.open("run")
     picture, text = activation_picture(opened, 0, opened.stages[0])
     assert picture.ndim == 3
-    assert "are zero everywhere on this image" in text
+    assert "are zero everywhere for this image" in text
     with pytest.raises(UserError, match="no stage or layer"):
         activation_picture(opened, 0, "elsewhere")
     assert "kernels of 3 x 3 on 1 channel, " in kernel_picture(opened)[1]
@@ -83,16 +85,16 @@ def test_reports_are_opened_from_run_directories_only(digits_run: RunDirectory, 
     (outputs / "day" / "a <b> & 'c'" / "report.html").write_text("a report")
     (outputs / "linked" / "report.html").unlink(missing_ok=True)
     (outputs / "linked" / "report.html").symlink_to(tmp_path / "report.html")
-    networks = RunModels(outputs)
-    assert report_file(networks, "day/a <b> & 'c'") == outputs / "day" / "a <b> & 'c'" / "report.html"
+    models = RunModels(outputs)
+    assert report_file(models, "day/a <b> & 'c'") == outputs / "day" / "a <b> & 'c'" / "report.html"
     for name in ("..", "../", "linked", "day", "", "day/../day/a <b> & 'c'", str(tmp_path), "/etc/passwd"):
-        assert report_file(networks, name) is None
-    table, curves = page_of_runs(networks, "test/acc")
+        assert report_file(models, name) is None
+    table, curves = runs_html(models, "test/acc")
     assert "/report/day/a%20%3Cb%3E%20%26%20%27c%27" in table
     assert "<b>" not in table
     assert "<svg" in curves
 
 
-def test_a_folder_without_runs_says_so(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="There are no runs in"):
-        page_of_runs(RunModels(tmp_path), "test/acc")
+def test_a_folder_without_runs_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="No runs in"):
+        runs_html(RunModels(tmp_path), "test/acc")

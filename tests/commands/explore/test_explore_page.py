@@ -1,4 +1,4 @@
-"""The explorer served as a person serves it: over HTTP, and in a real browser."""
+"""The explorer over HTTP and in a real browser."""
 
 import json
 import os
@@ -103,9 +103,9 @@ def test_an_upload_that_points_elsewhere_is_not_read(address: str, outputs: Path
     assert post(f"{address}/gradio_api/queue/join", body)["event_id"]
     with urllib.request.urlopen(f"{address}/gradio_api/queue/data?session_hash=forged", timeout=60) as stream:
         for line in stream:
-            message = json.loads(line.removeprefix(b"data: ")) if line.startswith(b"data: ") else {}
-            if message.get("msg") == "process_completed":
-                assert not message["success"]
+            error_area = json.loads(line.removeprefix(b"data: ")) if line.startswith(b"data: ") else {}
+            if error_area.get("msg") == "process_completed":
+                assert not error_area["success"]
                 return
     pytest.fail("no answer")
 
@@ -122,7 +122,7 @@ def page(address: str, outputs: Path) -> Iterator[Any]:
         browser = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
         page = browser.new_page(viewport={"width": 1300, "height": 950})
         page.set_default_timeout(60_000)
-        page.on("console", lambda said: errors.append(said.text) if said.type == "error" else None)
+        page.on("console", lambda error: errors.append(error.text) if error.type == "error" else None)
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("request", lambda r: None if r.url.startswith((address, "data:", "blob:")) else outside.append(r.url))
         page.goto(address)
@@ -154,20 +154,20 @@ def test_convolution(page: Any) -> None:
     page.get_by_role("button", name="Play").click()
     page.get_by_text("row 2, column ").wait_for()  # there long enough for a machine that is busy
     page.get_by_role("button", name="Pause").click()
-    page.get_by_label("Its weights, a row per line").first.fill("1 0 x")
+    page.get_by_label("Kernel weights, one row per line").first.fill("1 0 x")
     page.get_by_role("alert").get_by_text("'x' is neither a number").wait_for()
-    page.get_by_label("Its weights, a row per line").first.fill("1 2\n3 4")
+    page.get_by_label("Kernel weights, one row per line").first.fill("1 2\n3 4")
     page.get_by_text("kernel 2 x 2").wait_for()
     page.get_by_text("(8 - 2 + 2·0) / 1 + 1 = 7").wait_for()
     assert page.get_by_role("alert").count() == 0
-    shoot(page, "stepping")
-    page.get_by_role("tab", name="Over a picture").click()
+    shoot(page, "steps")
+    page.get_by_role("tab", name="On an image").click()
     page.get_by_text("columns (451 - 3 + 2·0) / 1 + 1 = 449").wait_for()
     page.get_by_label("max", exact=True).check()
     page.get_by_text("max pooling: rows (298 - 2 + 2·0) / 2 + 1 = 149").wait_for()
     shoot(page, "picture")
     page.get_by_role("tab", name="Gabor filters").click()
-    page.get_by_role("button", name="A whole bank").click()
+    page.get_by_role("button", name="Show a filter bank").click()
     page.locator(".picture img:visible").nth(2).wait_for()
     shoot(page, "gabor")
 
@@ -183,7 +183,7 @@ def test_classify_and_bad_uploads(page: Any, tmp_path: Path) -> None:
     page.get_by_role("button", name="Show a validation image").first.click()
     page.get_by_text("validation image 0").wait_for()
     page.get_by_role("button", name="Is this map faithful?").click()
-    page.get_by_text("Weights drawn anew").wait_for()
+    page.get_by_text("Randomized weights, on").wait_for()
     shoot(page, "classify")
 
     def drop(name: str) -> None:
@@ -197,20 +197,20 @@ def test_classify_and_bad_uploads(page: Any, tmp_path: Path) -> None:
     drop("notes.txt")
     page.get_by_text("Invalid file type").first.wait_for()
     drop("a 'b' <i>.png")
-    page.get_by_text("your image, as the network sees it").wait_for()
+    page.get_by_text("as the network sees it; the map shows the evidence for").wait_for()
     assert page.get_by_role("alert").count() == 0
 
 
 @pytest.mark.browser
 @pytest.mark.slow
-def test_inside(page: Any) -> None:
-    page.get_by_role("tab", name="Inside").click()
+def test_features(page: Any) -> None:
+    page.get_by_role("tab", name="Features").click()
     page.get_by_text("kernels of 3 x 3").wait_for()
     page.get_by_role("button", name="Show a validation image").last.click()
-    page.get_by_text("are zero everywhere on this image").wait_for()
-    page.get_by_role("button", name="Make filter pictures").click()
-    page.get_by_text("pictures that raise a filter's mean activation").wait_for()
-    shoot(page, "inside")
+    page.get_by_text("are zero everywhere for this image").wait_for()
+    page.get_by_role("button", name="Visualize filters").click()
+    page.get_by_text("images that maximize a filter's mean activation").wait_for()
+    shoot(page, "features")
 
 
 @pytest.mark.browser
@@ -218,8 +218,8 @@ def test_inside(page: Any) -> None:
 def test_runs(page: Any) -> None:
     page.get_by_role("tab", name="Runs").click()
     page.get_by_text("Validation loss").wait_for()
-    look = page.get_by_role("link", name="1", exact=True).evaluate("a => getComputedStyle(a).textDecorationLine")
-    assert look == "underline"  # one sees what can be opened
+    style = page.get_by_role("link", name="1", exact=True).evaluate("a => getComputedStyle(a).textDecorationLine")
+    assert style == "underline"  # links are visible as links
     page.get_by_role("cell", name="cnn_gap").wait_for()
     shoot(page, "runs")
     with page.context.expect_page() as opened:
@@ -227,13 +227,13 @@ def test_runs(page: Any) -> None:
     opened.value.get_by_text("a report").wait_for()
 
 
-def test_what_cannot_be_served_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mistake_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from opsin.errors import UserError
 
     monkeypatch.setattr("os.environ", dict(os.environ))
-    with pytest.raises(UserError, match="there is no such folder"):
+    with pytest.raises(UserError, match="no such folder"):
         serve(tmp_path / "nowhere", 0, print)
-    with pytest.raises(UserError, match="cannot be taken"):
+    with pytest.raises(UserError, match="is not available"):
         serve(tmp_path, 99999, print)
     monkeypatch.setitem(sys.modules, "gradio", None)
     with pytest.raises(UserError, match=r"pip install 'opsin\[app\]'"):

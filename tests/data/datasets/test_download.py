@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from opsin.data.datasets import mnist
-from opsin.data.datasets.download import DownloadError, fetch, write_whole
+from opsin.data.datasets.download import DownloadError, fetch
 from opsin.errors import UserError
 
 mnist_module = sys.modules["opsin.data.datasets.mnist"]  # not the function
@@ -100,12 +100,6 @@ def test_a_server_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch)
         url = f"http://127.0.0.1:{mute.getsockname()[1]}/"
         with pytest.raises(DownloadError, match=r"timed out$"):
             fetch([url], "file", "")
-
-
-def test_files_appear_whole_and_leave_nothing_beside(tmp_path: Path) -> None:
-    write_whole(b"one", tmp_path / "deep" / "file")
-    write_whole(b"two", tmp_path / "deep" / "file")
-    assert [(path.name, path.read_bytes()) for path in (tmp_path / "deep").iterdir()] == [("file", b"two")]
 
 
 def idx_files() -> dict[str, bytes]:

@@ -163,7 +163,7 @@ def test_labels_that_cannot_be_used(tmp_path: Path) -> None:
     strings = Value("string")
     DatasetDict(train=rows(["cat", "dog"], strings), test=rows(["dgo", "cat"], strings)).save_to_disk(folder / "3")
     assert refusal(folder / "3") == (
-        f"{folder}/3 test: label 'dgo' is not a class of train (cat, dog). Did you mean 'dog'?"
+        f"{folder}/3 test: label 'dgo' is not a class of train: did you mean dog? The classes are cat, dog."
     )
     DatasetDict(train=rows(["cat", "cat"], strings)).save_to_disk(folder / "4")
     assert refusal(folder / "4") == f"{folder}/4: column 'label' has one class only, 'cat'; two are needed."
@@ -189,7 +189,7 @@ def test_columns_that_are_not_clear(tmp_path: Path) -> None:
         f"{folder}: its columns are {columns}. Which holds the labels? Say datamodule.label_column=NAME."
     )
     assert refusal(folder, image_column="pictures", label_column="fine") == (
-        f"{folder} has no column 'pictures' (datamodule.image_column), only {columns}. Did you mean 'picture'?"
+        f"{folder} has no column 'pictures' (datamodule.image_column): did you mean picture? The columns are {columns}."
     )
     assert refusal(folder, image_column="fine", label_column="coarse") == (
         f"{folder}: column 'fine' holds no images; the columns are {columns}."

@@ -173,7 +173,7 @@ def test_missing_and_unknown_classes_of_a_split_are_named(tmp_path: Path) -> Non
     assert refusal(tmp_path) == (
         f"The class folders of {tmp_path / 'val'} must be cat, dog.\n"
         "  'dog' is missing.\n"
-        "  'Dog' is none of them. Did you mean 'dog'?\n"
+        "  'Dog' is none of them: did you mean dog?\n"
         "  'zebra' is none of them."
     )
 
@@ -203,8 +203,8 @@ def test_no_train_among_the_splits(tmp_path: Path) -> None:
 def test_a_misspelt_split(tmp_path: Path) -> None:
     layout(tmp_path, "train/a/1.png", "train/b/1.png", "valdation/a/1.png", "annotations/boxes/1.png")
     assert refusal(tmp_path) == (
-        f"{tmp_path / 'valdation'} holds class folders, but 'valdation' names no split (train, val | validation | "
-        "valid, test). Did you mean 'validation'? Rename it or move it away."
+        f"{tmp_path / 'valdation'} holds class folders, but 'valdation' is not the name of a split: did you mean "
+        "validation? Rename it to train, val (or validation, valid) or test, or move it away."
     )
 
 

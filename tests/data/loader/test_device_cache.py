@@ -3,8 +3,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from datamodules import image_data
 
-from opsin.data import ImageDataModule
 from opsin.data.cache.image_store import DecodedStore
 from opsin.data.datasets import ArrayImages, Source
 from opsin.data.loader import device_cache
@@ -33,7 +33,7 @@ def test_gathers_what_the_host_would(monkeypatch):
 def module(on_device):
     images = store(60).images
     source = Source("made", ("a", "b", "c"), 3, (6, 5), (0.5,), (0.5,), {"train": images})
-    return ImageDataModule(source, batch_size=8, on_device=on_device)
+    return image_data(source, batch_size=8, on_device=on_device)
 
 
 def test_batches_are_the_same():

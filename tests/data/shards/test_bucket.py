@@ -7,9 +7,9 @@ import time
 import numpy as np
 import pytest
 import torch
+from datamodules import image_data
 from sharded import source, streamed, written
 
-from opsin.data import ImageDataModule
 from opsin.data.datasets import shards
 from opsin.data.shards.s3 import StorageOptions
 from opsin.data.shards.storage import open_place
@@ -73,7 +73,7 @@ def on_disk(tmp_path):
 
 
 def test_a_bucket_serves_the_batches_of_the_store(place, tmp_path):
-    store = ImageDataModule(source(), data_dir=str(tmp_path), batch_size=16)
+    store = image_data(source(), data_dir=str(tmp_path), batch_size=16)
     stream = streamed(place, tmp_path, window=100, batch_size=16)
     for split in ("train", "val", "test"):
         one, other = (list(getattr(data, f"{split}_dataloader")()) for data in (store, stream))
@@ -214,5 +214,5 @@ def test_nothing_of_the_shards_stays_where_they_are_written(bucket, tmp_path, mo
     stream = streamed("s3://pictures/second", tmp_path)
     assert np.array_equal(
         stream.part("val").read(np.arange(5)),
-        ImageDataModule(source(200), data_dir=str(tmp_path)).part("val").read(np.arange(5)),
+        image_data(source(200), data_dir=str(tmp_path)).part("val").read(np.arange(5)),
     )

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from datamodules import image_data
 from PIL import Image
 from sharded import SIZE, index, source, streamed, written
 
-from opsin.data import ImageDataModule
 from opsin.data.datasets import image_folder, shards
 from opsin.data.shard_writer import Form
 from opsin.data.shards.shard_cache import ShardCache
@@ -34,7 +34,7 @@ def copied(place, tmp_path):
 
 
 def stored(tmp_path, **options):
-    return ImageDataModule(source(), data_dir=str(tmp_path), split_seed=3, **options)
+    return image_data(source(), data_dir=str(tmp_path), split_seed=3, **options)
 
 
 def batches(data, split):
@@ -151,7 +151,7 @@ def test_original_files_serve_the_pixels_of_the_store_at_any_size(photographs, t
     place = written(tmp_path / "out", images, tmp_path / "none", Form("original", 3000), resize="crop")
     for size, resize in ((24, "crop"), (16, "squash")):
         options = {"image_size": size, "resize": resize, "batch_size": 8}
-        store = ImageDataModule(images, data_dir=str(tmp_path / "cache"), **options)
+        store = image_data(images, data_dir=str(tmp_path / "cache"), **options)
         stream = streamed(place, tmp_path, window=100, **options)
         for split in SPLITS:
             assert_same(batches(store, split), batches(stream, split))
@@ -162,7 +162,7 @@ def test_original_files_serve_the_pixels_of_the_store_at_any_size(photographs, t
 def test_jpeg_is_nearly_the_pixels_of_the_store(photographs, tmp_path):
     images = image_folder(str(photographs), size=(24, 24))
     place = written(tmp_path / "out", images, tmp_path / "none", Form("jpeg", 10_000, quality=95))
-    store = ImageDataModule(images, data_dir=str(tmp_path / "cache"))
+    store = image_data(images, data_dir=str(tmp_path / "cache"))
     stream = streamed(place, tmp_path)
     every = np.arange(len(store.part("train")))
     off = stream.part("train").read(every).astype(int) - store.part("train").read(every)
@@ -237,7 +237,7 @@ def test_what_would_need_all_shards_at_once_is_refused(place, tmp_path):
 
 def test_a_share_of_train_is_that_of_the_store(place, tmp_path):
     options = {"train_fraction": 0.3, "split_seed": 3, "batch_size": 16}
-    store = ImageDataModule(source(), data_dir=str(tmp_path), **options)
+    store = image_data(source(), data_dir=str(tmp_path), **options)
     stream = streamed(place, tmp_path, window=100, **options)
     assert_same(batches(store, "train"), batches(stream, "train"))
 

@@ -1,4 +1,3 @@
-import importlib.util
 import io
 import json
 import shutil
@@ -14,6 +13,7 @@ from made_runs import made_run
 from numpy.typing import NDArray
 from rich.console import Console
 
+from opsin.commands.compare import main
 from opsin.errors import UserError
 from opsin.evaluation.comparison.comparison import compare, curve, flips
 from opsin.evaluation.comparison.console import print_comparison
@@ -26,53 +26,55 @@ SCRIPT = Path(__file__).resolve().parents[3] / "scripts" / "compare.py"
 
 @pytest.fixture
 def two(tmp_path: Path) -> Path:
-    """A tells images 0 to 89 of 100 rightly, B all but 0 to 19 and 95 to 99."""
-    made_run(tmp_path / "runs" / "b", [20 <= i < 95 for i in range(100)], words=["optimizer.lr=0.5", "model.name=<b>"])
+    """A classifies images 0 to 89 of 100 correctly, B all but 0 to 19 and 95 to 99."""
+    made_run(
+        tmp_path / "runs" / "b", [20 <= i < 95 for i in range(100)], overrides=["optimizer.lr=0.5", "model.name=<b>"]
+    )
     made_run(tmp_path / "runs" / "a", [i < 90 for i in range(100)], epochs=(0.2, 0.6))
     return tmp_path / "runs"
 
 
-def test_flips_are_the_images_that_one_alone_tells_rightly(two: Path) -> None:
-    (verdict,) = compare([two]).verdicts
-    found = flips(verdict, count=4)
-    # The surest come first, and sureness grows with the position.
+def test_flips_are_the_images_that_only_one_run_classifies_correctly(two: Path) -> None:
+    (result,) = compare([two]).pairwise
+    found = flips(result, count=4)
+    # The most confident come first, and confidence grows with the position.
     assert [flip.position for flip in found.only_a] == [19, 18, 17, 16]
     assert [flip.position for flip in found.only_b] == [94, 93, 92, 91]
     first = found.only_b[0]
-    assert (first.path, first.target, first.said) == ("<94>.png", "dog", ("emu", "dog"))
+    assert (first.path, first.target, first.predicted) == ("<94>.png", "dog", ("emu", "dog"))
     assert first.probabilities[0] == pytest.approx(np.exp(1.94) / (2 + np.exp(1.94)))
 
 
-def test_only_what_differs_is_told(two: Path) -> None:
+def test_only_differing_values_are_listed(two: Path) -> None:
     comparison = compare([two])
     assert {d.key: d.values for d in comparison.config} == {
         "optimizer.lr": ("0.002", "0.5"),
         "model.name": ("", "<b>"),
     }
-    assert comparison.around == ()
+    assert comparison.environment == ()
 
 
 def test_curves_are_means_over_seeds(tmp_path: Path) -> None:
-    made_run(tmp_path / "0", [True], words=["seed=0"], epochs=(0.5, 0.7, 0.9))
-    made_run(tmp_path / "1", [True], words=["seed=1"], epochs=(0.3, 0.5))
+    made_run(tmp_path / "0", [True], overrides=["seed=0"], epochs=(0.5, 0.7, 0.9))
+    made_run(tmp_path / "1", [True], overrides=["seed=1"], epochs=(0.3, 0.5))
     (row,) = compare([tmp_path]).leaderboard.rows
     epochs, values = curve(row, "val/acc")
     assert epochs == [1, 2, 3]
     assert values == pytest.approx([0.4, 0.6, 0.9])
 
 
-def test_facts_are_json(two: Path) -> None:
+def test_the_dict_is_valid_json(two: Path) -> None:
     (two / "broken").mkdir()
     (two / "broken" / "error.txt").write_text("no")
-    facts = json.loads(json.dumps(compare([two]).facts(), allow_nan=False))
+    facts = json.loads(json.dumps(compare([two]).as_dict(), allow_nan=False))
     assert [row["metrics"]["test/acc"]["estimate"] for row in facts["rows"]] == [0.9, 0.75]
     assert facts["rows"][0]["metrics"]["test/acc"]["low"] is None
-    assert facts["verdicts"][0]["better"] == "A"
-    assert facts["verdicts"][0]["duels"][0]["only_a"] == 20
-    assert [other["status"] for other in facts["others"]] == ["failed"]
+    assert facts["pairwise"][0]["better"] == "A"
+    assert facts["pairwise"][0]["run_pairs"][0]["only_a"] == 20
+    assert [record["status"] for record in facts["without_result"]] == ["failed"]
 
 
-def test_the_page_is_valid_and_asks_nothing_of_a_network(two: Path, tmp_path: Path) -> None:
+def test_the_page_is_valid_and_loads_nothing_from_the_network(two: Path, tmp_path: Path) -> None:
     asked = []
 
     def thumbnails(run: RunDirectory, split: str, positions: NDArray[np.int64]) -> NDArray[np.uint8]:
@@ -83,6 +85,7 @@ def test_the_page_is_valid_and_asks_nothing_of_a_network(two: Path, tmp_path: Pa
     (two / "job").mkdir()
     (two / "job" / "error.txt").write_text("<script>alert(1)</script>")
     page = write_comparison(compare([two]), tmp_path / "pages" / "c.html", thumbnails, "python <x>").read_text()
+    assert "A is better than B." in page
     html5lib.HTMLParser(strict=True).parse(page)
     assert page.count('src="data:image/png;base64,') == 13 == len(asked[0][2])  # 8 of 20, and 5
     assert asked == [("a", "test", [19, 18, 17, 16, 15, 14, 13, 12, 94, 93, 92, 91, 90])]
@@ -92,17 +95,33 @@ def test_the_page_is_valid_and_asks_nothing_of_a_network(two: Path, tmp_path: Pa
     assert 'href="../runs/a/report.html"' in page
 
 
-def test_the_page_says_why_there_are_no_pictures(two: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("better", "sentence"),
+    [
+        (1, "B classifies more images correctly."),
+        (2, "B and C classify more images correctly."),
+        (3, "B, C and D classify more images correctly."),
+    ],
+)
+def test_the_summary_agrees_in_number(tmp_path: Path, better: int, sentence: str) -> None:
+    for i in range(better + 1):  # the first by loss is the least accurate
+        correct = [j < 60 + 30 * (i > 0) for j in range(100)]
+        made_run(tmp_path / str(i), correct, config={"model.of": i}, result={"metrics": {"test/loss": 0.1 * (i + 1)}})
+    page = write_comparison(compare([tmp_path], "test/loss"), tmp_path / "c.html").read_text()
+    assert sentence in page
+
+
+def test_the_page_says_why_images_cannot_be_shown(two: Path, tmp_path: Path) -> None:
     def thumbnails(run: RunDirectory, split: str, positions: NDArray[np.int64]) -> NDArray[np.uint8]:
         raise UserError("the photographs are gone")
 
     page = write_comparison(compare([two]), tmp_path / "c.html", thumbnails).read_text()
     html5lib.HTMLParser(strict=True).parse(page)
-    assert "No pictures: the photographs are gone" in page
+    assert "The images cannot be shown: the photographs are gone" in page
     assert "&lt;94&gt;.png" in page
 
 
-def test_nothing_is_read_where_nothing_flipped(tmp_path: Path) -> None:
+def test_without_flips_no_image_is_read(tmp_path: Path) -> None:
     for name in "ab":
         made_run(tmp_path / name, [True, False, True], config={"model.of": name})
 
@@ -110,15 +129,15 @@ def test_nothing_is_read_where_nothing_flipped(tmp_path: Path) -> None:
         raise AssertionError
 
     page = write_comparison(compare([tmp_path]), tmp_path / "c.html", thumbnails).read_text()
-    assert "right and wrong on the same images" in page
+    assert "both classify the same images correctly" in page
 
 
 @pytest.mark.parametrize("metric", ["test/acc", "val/acc"])
 def test_every_state_of_runs_has_a_table_and_a_page(tmp_path: Path, metric: str) -> None:
-    for i in range(9):  # more than fit into the open part, the curves and the terminal
-        made_run(tmp_path / f"run{i}", [j > i for j in range(50)], words=[f"optimizer.lr={i}"])
-    made_run(tmp_path / "old", None, words=["optimizer.lr=10"])
-    made_run(tmp_path / "other", [True], images="other", words=["seed=4"])
+    for i in range(9):  # more than the page shows open, the charts draw and the terminal prints
+        made_run(tmp_path / f"run{i}", [j > i for j in range(50)], overrides=[f"optimizer.lr={i}"])
+    made_run(tmp_path / "old", None, overrides=["optimizer.lr=10"])
+    made_run(tmp_path / "other", [True], images="other", overrides=["seed=4"])
     made_run(tmp_path / "failed", result={"status": "failed", "error": "[bold]no[/bold]", "metrics": {}})
     comparison = compare([tmp_path], metric)
     page = write_comparison(comparison, tmp_path / "c.html").read_text()
@@ -134,10 +153,10 @@ def test_every_state_of_runs_has_a_table_and_a_page(tmp_path: Path, metric: str)
 def test_only_failed_runs_are_listed(tmp_path: Path) -> None:
     made_run(tmp_path / "failed", result={"status": "failed", "error": "no", "metrics": {}})
     comparison = compare([tmp_path])
-    assert (comparison.leaderboard.rows, comparison.verdicts) == ((), ())
+    assert (comparison.leaderboard.rows, comparison.pairwise) == ((), ())
     page = write_comparison(comparison, tmp_path / "c.html").read_text()
     html5lib.HTMLParser(strict=True).parse(page)
-    assert "Without a result" in page
+    assert "Runs without a result" in page
 
 
 def test_the_command_compares_without_torch(two: Path) -> None:
@@ -145,16 +164,16 @@ def test_the_command_compares_without_torch(two: Path) -> None:
     code += "run_name='__main__')\nfinally: assert not {'torch', 'lightning', 'matplotlib.pyplot'} & set(sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["verdicts"][0]["answer"] == "A is better than B"
+    assert json.loads(done.stdout)["pairwise"][0]["conclusion"] == "A is better than B"
     assert not (two / "comparison.html").exists()
 
 
-def test_the_command_says_what_is_wrong_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert command(str(tmp_path / "nowhere")) == 1
+def test_a_mistake_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(tmp_path / "nowhere")]) == 1
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_the_command_shows_the_very_images_that_flipped(
+def test_the_page_shows_the_images_whose_predictions_flip(
     digits_run: RunDirectory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = RunDirectory(tmp_path / "other")
@@ -167,30 +186,16 @@ def test_the_command_shows_the_very_images_that_flipped(
     logits = kept.logits.copy()
     logits[flipped] = np.roll(logits[flipped], 1, axis=1)
     Predictions("test", kept.classes, logits, kept.targets, kept.positions, kept.paths, kept.images).write(other)
-    assert command(str(digits_run.path), str(other.path), "--out", str(tmp_path / "c.html")) == 0
-    assert "2 images are right with A alone" in " ".join(capsys.readouterr().out.split())
+    assert main([str(digits_run.path), str(other.path), "--out", str(tmp_path / "c.html")]) == 0
+    assert "Only A classifies 2 images correctly, only B 0 images" in " ".join(capsys.readouterr().out.split())
     page = html5lib.parse((tmp_path / "c.html").read_text(), namespaceHTMLElements=False)
     assert len(page.findall(".//img")) == 2
     assert {image.get("title") for image in page.findall(".//img")} == {kept.paths[i] for i in flipped}
     assert [image.get("src")[:22] for image in page.findall(".//img")] == ["data:image/png;base64,"] * 2
 
 
-def test_a_page_that_cannot_be_written_is_said(two: Path) -> None:
-    with pytest.raises(UserError, match="is a folder: name a file with --out"):
+def test_a_page_that_cannot_be_written_is_an_error(two: Path) -> None:
+    with pytest.raises(UserError, match="is a folder; give a file with --out"):
         write_comparison(compare([two]), two)
-    with pytest.raises(UserError, match="cannot be written"):
+    with pytest.raises(UserError, match="cannot write"):
         write_comparison(compare([two]), two / "a" / "config.yaml" / "c.html")
-
-
-def command(*words: str) -> int:
-    spec = importlib.util.spec_from_file_location("compare", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    before, sys.argv = sys.argv, ["compare.py", *words]
-    try:
-        code: int = module.main()
-        return code
-    finally:
-        sys.argv = before

@@ -6,6 +6,8 @@ from made_runs import made_run
 
 from opsin.errors import UserError
 from opsin.evaluation.comparison.run_records import collect, read_record
+from opsin.runs.directory import RunDirectory
+from opsin.runs.result import RunResult
 
 
 def test_runs_are_found_at_any_depth_each_once(tmp_path: Path) -> None:
@@ -15,20 +17,18 @@ def test_runs_are_found_at_any_depth_each_once(tmp_path: Path) -> None:
     assert [record.run.path for record in collect(places)] == [run.path for run in runs]
 
 
-def test_what_is_no_run_is_said(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="nowhere is no folder"):
+def test_a_path_without_a_run_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="nowhere is not a folder"):
         collect([tmp_path / "nowhere"])
-    with pytest.raises(UserError, match="holds no run"):
+    with pytest.raises(UserError, match="contains no run"):
         collect([tmp_path])
 
 
-def test_runs_without_a_result_tell_their_status(tmp_path: Path) -> None:
+def test_runs_without_a_result_have_a_status(tmp_path: Path) -> None:
     for name in ("ok", "failed", "stopped", "broken", "list", "old", "begun", "bad_config"):
         made_run(tmp_path / name, [True])
-    (tmp_path / "failed/result.json").write_text(
-        '{"schema_version": 1, "status": "failed", "error": "UserError: no\\nweights"}'
-    )
-    (tmp_path / "stopped/result.json").write_text('{"schema_version": 1, "status": "interrupted"}')
+    RunDirectory(tmp_path / "failed").write_result(RunResult(status="failed", error="UserError: no\nweights"))
+    RunDirectory(tmp_path / "stopped").write_result(RunResult(status="interrupted"))
     (tmp_path / "broken/result.json").write_text('{"status": "fini')
     (tmp_path / "list/result.json").write_text("[1]")
     (tmp_path / "old/result.json").write_text('{"status": "finished", "versions": {"opsin": "0.1.0"}}')
@@ -54,20 +54,20 @@ def test_runs_without_a_result_tell_their_status(tmp_path: Path) -> None:
     assert [name for name, record in found.items() if record.metrics] == ["ok"]
 
 
-def test_only_what_has_a_say_in_learning_is_compared(tmp_path: Path) -> None:
-    aside = {"seed": 3, "data_dir": "/elsewhere", "callbacks.progress.bar": False, "logger.tensorboard.flush": 2}
+def test_only_values_that_affect_training_are_compared(tmp_path: Path) -> None:
+    other_values = {"seed": 3, "data_dir": "/elsewhere", "callbacks.progress.bar": False, "logger.tensorboard.flush": 2}
     plain, moved, patient = (
         read_record(made_run(tmp_path / str(i), [True], config=config))
-        for i, config in enumerate(({}, aside, {"callbacks.early_stopping.patience": 2}))
+        for i, config in enumerate(({}, other_values, {"callbacks.early_stopping.patience": 2}))
     )
     assert plain.config == moved.config
     assert plain.repetition != moved.repetition
     assert plain.config != patient.config
 
 
-def test_what_was_measured_on_part_of_the_images_is_not_the_same(tmp_path: Path) -> None:
+def test_the_digest_depends_on_the_positions(tmp_path: Path) -> None:
     runs = [made_run(tmp_path / name, [True] * length) for name, length in (("all", 9), ("again", 9), ("some", 4))]
-    digests = [read_record(run).images("test") for run in runs]
+    digests = [read_record(run).images_digest("test") for run in runs]
     assert digests[0] == digests[1] != digests[2]
     shutil.rmtree(runs[0].path / "predictions")
-    assert read_record(runs[0]).images("test") is None
+    assert read_record(runs[0]).images_digest("test") is None

@@ -1,4 +1,4 @@
-"""The report of a run: what it says, that it is one valid file which asks for nothing, and runs that went wrong."""
+"""The report of a run: its content, that it is one valid self-contained file, and the reports of failed runs."""
 
 import json
 import shutil
@@ -16,20 +16,26 @@ from opsin.evaluation.confidence_intervals import wilson_interval
 from opsin.evaluation.report.learning_curves import best_epoch
 from opsin.evaluation.report.page import write_report
 from opsin.evaluation.report.pictures import index_file, read_pictures
-from opsin.evaluation.report.result_summary import verdict
-from opsin.evaluation.report.sections import calibration
+from opsin.evaluation.report.result_summary import summarize_result
+from opsin.evaluation.report.sections import calibration_section
 from opsin.runs.directory import RunDirectory
 from opsin.runs.epochs import read_epochs
 from opsin.runs.predictions import predictions_file, read_predictions
 from opsin.runs.result import DataFacts, RunResult
-from opsin.visualization import images
 from opsin.visualization.formatting import percent
+from opsin.visualization.images import encoded
 
 HTML = "{http://www.w3.org/1999/xhtml}"
 
 
+def write_png(image: Any, path: Path) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(encoded(image))
+    return path
+
+
 def read(page: Path) -> Any:
-    """The page as a tree: html5lib's strict parser raises at the first error."""
+    """Parse the page; html5lib's strict parser raises at the first error."""
     return html5lib.HTMLParser(strict=True).parse(page.read_text(encoding="utf-8"))
 
 
@@ -37,7 +43,7 @@ def text(tree: Any) -> str:
     return " ".join(" ".join(tree.itertext()).split())
 
 
-def test_a_page_is_valid_and_asks_for_nothing_outside_itself(write) -> None:
+def test_the_page_is_valid_and_self_contained(write) -> None:
     page = write_report(write())
     assert page.name == "report.html"
     tree = read(page)
@@ -51,54 +57,54 @@ def test_a_page_is_valid_and_asks_for_nothing_outside_itself(write) -> None:
     assert "default-src 'none'" in source
     assert "url(" not in source
     assert "@import" not in source
-    assert {"curves", "confusion", "classes", "calibration", "mistakes", "model", "config", "provenance"} <= ids
+    assert {"curves", "confusion", "classes", "calibration", "misclassified", "model", "config", "provenance"} <= ids
 
 
-def test_the_result_stands_in_one_sentence_with_its_interval(write) -> None:
+def test_the_headline_states_the_accuracy_with_its_interval(write) -> None:
     facts = {"counts": {"test": 400}, "origin": {"test": "given"}, "bad_images": 2, "fingerprint": "f"}
     run = write(data=DataFacts(name="pets", channels=1, image_size=(8, 8), **facts))
     predictions = read_predictions(run, "test")
-    found = verdict("tiny", run.read_result(), predictions)
+    found = summarize_result("tiny", run.read_result(), predictions)
     interval = wilson_interval(int(predictions.correct.sum()), 400)
-    assert found.sentence == (
-        f"tiny tells the 2 classes of pets apart with {percent(interval.estimate)} accuracy on 400 test images "
-        f"(95 % interval {percent(interval.low)} to {percent(interval.high)})."
+    assert found.headline == (
+        f"tiny classifies {percent(interval.estimate)} of 400 test images of pets correctly (2 classes, "
+        f"95 % interval {percent(interval.low)} to {percent(interval.high)})."
     )
-    assert found.sentence in text(read(write_report(run)))
+    assert found.headline in text(read(write_report(run)))
 
 
-def test_without_test_images_the_sentence_warns(write) -> None:
+def test_without_test_images_the_page_warns(write) -> None:
     run = write()
     predictions_file(run, "test").unlink()
     said = text(read(write_report(run)))
-    assert "accuracy on 400 validation images" in said
-    assert "so the figure flatters" in said
+    assert "of 400 validation images of its data correctly" in said
+    assert "so this accuracy is too optimistic" in said
 
 
-def test_what_is_no_better_than_chance_is_called_so(write) -> None:
+def test_a_constant_prediction_is_named(write) -> None:
     run = write()
     predictions = read_predictions(run, "test")
     constant = np.tile(np.array([1, 0], np.float32), (len(predictions), 1))
     type(predictions)(**{**vars(predictions), "logits": constant}).write(run)
-    assert "no better than chance" in text(read(write_report(run)))
+    assert "not significantly better than a constant prediction" in text(read(write_report(run)))
 
 
-def test_learning_by_heart_is_named(write) -> None:
+def test_overfitting_is_named(write) -> None:
     predictions = read_predictions(write(), "test")
-    words = verdict("tiny", RunResult(metrics={"train/acc": 0.999, "val/acc": 0.8}), predictions).meaning
-    assert "by heart" in words[-1]
-    words = verdict("tiny", RunResult(metrics={"train/acc": 0.81, "val/acc": 0.8}), predictions).meaning
-    assert "by heart" not in words[-1]
+    words = summarize_result("tiny", RunResult(metrics={"train/acc": 0.999, "val/acc": 0.8}), predictions).remarks
+    assert "overfitting" in words[-1]
+    words = summarize_result("tiny", RunResult(metrics={"train/acc": 0.81, "val/acc": 0.8}), predictions).remarks
+    assert "overfitting" not in words[-1]
 
 
-def test_the_temperature_is_fitted_on_val_and_judged_on_test(write) -> None:
+def test_the_temperature_is_fitted_on_val_and_evaluated_on_test(write) -> None:
     run = write()
     both = {split: read_predictions(run, split) for split in ("val", "test")}
-    found = calibration(both)
+    found = calibration_section(both)
     assert found.temperature == fit_temperature(both["val"].logits, both["val"].targets)
     assert found.ece[0] == reliability(both["test"].probabilities, both["test"].targets).ece
     assert len(found.charts) == 2
-    alone = calibration({"val": both["val"]})
+    alone = calibration_section({"val": both["val"]})
     assert (alone.temperature, len(alone.charts)) == (None, 1)
 
 
@@ -123,13 +129,13 @@ def test_a_run_without_a_summary_has_a_page(write) -> None:
 
 @pytest.mark.parametrize(
     ("status", "said"),
-    [("failed", "RuntimeError: <out> of memory"), ("interrupted", "has not come to its end"), ("finished", "finished")],
+    [("failed", "RuntimeError: <out> of memory"), ("interrupted", "run is not finished"), ("finished", "finished")],
 )
 def test_every_status_has_a_page(write, status: str, said: str) -> None:
     run = write(status, count=0, error="RuntimeError: <out> of memory" if status == "failed" else None)
     page = text(read(write_report(run)))
     assert said in page
-    assert "There are no predictions to judge it by." in page
+    assert "There are no predictions to evaluate." in page
     split = "test" if status == "finished" else "val"  # the test images are read once, at the end of a run
     assert f"scripts/evaluate.py {run.path} --split {split}" in page
 
@@ -140,10 +146,10 @@ def test_a_run_that_failed_before_its_first_epoch_has_a_page(tmp_path: Path) -> 
     run.write_result(RunResult(status="failed", error="UserError: no images"))
     assert "UserError: no images" in text(read(write_report(run)))
     run.result.unlink()
-    assert "not begun" in text(read(write_report(run)))
+    assert "not started" in text(read(write_report(run)))
 
 
-def test_answers_that_are_not_numbers_are_told(write) -> None:
+def test_logits_that_are_not_finite_are_reported(write) -> None:
     run = write()
     for split in ("val", "test"):
         predictions = read_predictions(run, split)
@@ -152,38 +158,40 @@ def test_answers_that_are_not_numbers_are_told(write) -> None:
     assert "training has diverged" in text(read(write_report(run)))
 
 
-def test_nothing_that_a_person_named_becomes_markup(write) -> None:
+def test_all_values_are_escaped(write) -> None:
     evil = "<script>alert(1)</script>\"'&"
     run = write("failed", (evil, "dog"), error=evil, choices={"model": evil}, weights=evil, commit=evil)
     run.overrides.write_text(f"overrides: ['{evil.replace(chr(39), '')}']\n")
     run.config.write_text(f"# {evil}\nseed: 1\n")
-    images.write_png(np.zeros((4, 4, 3), np.uint8), run.path / "pictures" / "a.png")
-    entry = {"image": "a.png", "cam": None, "path": evil, "true": evil, "answers": [[evil, 0.9]]}
-    index = {"split": "test", "mistakes": [entry], "stage": evil, "note": evil, "augmentation": None}
-    index_file(run).write_text(json.dumps({**index, "augmented": evil, "kernels": None, "kernels_of": evil}))
+    write_png(np.zeros((4, 4, 3), np.uint8), run.path / "pictures" / "a.png")
+    entry = {"image": "a.png", "cam": None, "path": evil, "true": evil, "predictions": [[evil, 0.9]]}
+    index = {"split": "test", "misclassified": [entry], "stage": evil, "note": evil, "augmentation": None}
+    index_file(run).write_text(json.dumps({**index, "augmentation_text": evil, "kernels": None, "kernels_layer": evil}))
     page = write_report(run)
     assert "<script" not in page.read_text()
     assert evil in text(read(page))
 
 
-def test_pictures_are_carried_in_the_page_and_the_index_leads_nowhere_else(write, tmp_path: Path) -> None:
+def test_images_are_embedded_and_the_index_cannot_point_outside(write, tmp_path: Path) -> None:
     run = write()
-    secret = images.write_png(np.zeros((9, 9, 3), np.uint8), tmp_path / "secret.png")
+    secret = write_png(np.zeros((9, 9, 3), np.uint8), tmp_path / "secret.png")
     photograph = np.random.default_rng(0).integers(0, 256, (128, 128, 3), np.uint8)
-    images.write_png(photograph, run.path / "pictures" / "photo.png")
+    write_png(photograph, run.path / "pictures" / "photo.png")
     entries = [
-        {"image": name, "cam": None, "path": "p", "true": "cat", "answers": [["dog", 0.9], ["cat", 0.1]]}
+        {"image": name, "cam": None, "path": "p", "true": "cat", "predictions": [["dog", 0.9], ["cat", 0.1]]}
         for name in ("photo.png", str(secret), "../../secret.png", "gone.png")
     ]
-    index = {"split": "test", "mistakes": entries, "stage": None, "note": None, "augmentation": "gone.png"}
-    index_file(run).write_text(json.dumps({**index, "augmented": "none", "kernels": None, "kernels_of": None}))
+    index = {"split": "test", "misclassified": entries, "stage": None, "note": None, "augmentation": "gone.png"}
+    index_file(run).write_text(
+        json.dumps({**index, "augmentation_text": "none", "kernels": None, "kernels_layer": None})
+    )
     found = read_pictures(run)
     assert found is not None
-    assert [(mistake.image.width, mistake.image.source[:16]) for mistake in found.mistakes] == [
+    assert [(mistake.image.width, mistake.image.source[:16]) for mistake in found.misclassified] == [
         (128, "data:image/webp;")
     ]
     assert found.augmentation is None
-    assert text(read(write_report(run))).count("labelled cat") == 1
+    assert text(read(write_report(run))).count("labeled cat") == 1
 
 
 def test_a_hundred_classes_stay_readable_and_small(write) -> None:
@@ -191,7 +199,7 @@ def test_a_hundred_classes_stay_readable_and_small(write) -> None:
     page = write_report(run)
     assert page.stat().st_size < 2_000_000
     said = text(read(page))
-    assert "Recall, the 15 lowest of 100 classes" in said
+    assert "The 15 lowest recalls of 100 classes" in said
     assert "class 99" in said
 
 
@@ -207,7 +215,7 @@ def test_pages_need_no_torch(write) -> None:
 
 @pytest.mark.browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_opens_from_disk_on_a_phone_and_on_a_desk(write, scheme: Any) -> None:
+def test_the_page_fits_a_phone_and_a_desktop(write, scheme: Any) -> None:
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if chromium is None:
         pytest.skip("no Chromium on this machine")

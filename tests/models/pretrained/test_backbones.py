@@ -13,10 +13,11 @@ from torch import Tensor, nn
 import opsin.models as models
 from opsin.errors import UserError
 from opsin.models import Network, load_weights, summarise
+from opsin.models.fine_tuning import FineTuning
 from opsin.models.load_weights import _load, _renamed
 from opsin.training.loss import ClassificationLoss
 from opsin.training.module import Classifier
-from opsin.training.optim import parameter_groups
+from opsin.training.optim.parameter_groups import GroupOptions, parameter_groups
 
 
 def count(module: nn.Module) -> int:
@@ -219,7 +220,7 @@ def test_the_auxiliary_head_adds_its_loss_in_training_only(inception: Network) -
     with torch.no_grad():
         classifier.validation_step(batch, 0)
     assert len(seen) == 1
-    groups = parameter_groups(network, lr=1.0, backbone_lr_factor=0.1)
+    groups = parameter_groups(network, GroupOptions(lr=1.0), FineTuning(backbone_lr_factor=0.1))
     of_head = {id(p) for group in groups if group["name"].startswith("head") for p in group["params"]}
     assert of_head == {id(p) for part in (network.head, network.auxiliary) for p in part.parameters()}
 

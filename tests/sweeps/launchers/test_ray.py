@@ -12,15 +12,15 @@ from typing import Any
 
 import pytest
 import yaml
-from pydantic import BaseModel
 
 from engines.ray_nodes import ACCESS, RayNodes, processes_with
 from opsin.config import CONFIGS
-from opsin.config.validation import Section, check
+from opsin.config.validation import check
 from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory
 from opsin.sweeps.launchers.base import Exit, Handle, Job
 from opsin.sweeps.launchers.ray import Ray, in_words, room
+from opsin.sweeps.sweep import SCHEMA
 
 TESTS = Path(__file__).resolve().parents[2]
 SMALL = (
@@ -98,16 +98,12 @@ def node_of(handle: Any) -> Any:
     return actors(handle.slot.actor._actor_id.hex())["Address"]["NodeID"]
 
 
-class _Nothing(BaseModel):
-    pass
-
-
 def test_every_key_of_the_file_is_a_parameter() -> None:
     tree = {"launcher": yaml.safe_load((CONFIGS / "launcher" / "ray.yaml").read_text())}
-    nodes, _ = check(tree, {"launcher": Section()}, _Nothing)
-    assert nodes["launcher"].call is Ray
+    fields = check(tree, {"launcher": SCHEMA["launcher"]})
+    assert fields["launcher"].call is Ray
     with pytest.raises(UserError, match=r"launcher\.adress is not known: did you mean launcher\.address"):
-        check({"launcher": tree["launcher"] | {"adress": 1}}, {"launcher": Section()}, _Nothing)
+        check({"launcher": tree["launcher"] | {"adress": 1}}, {"launcher": SCHEMA["launcher"]})
 
 
 def test_room_is_what_the_scarcest_thing_leaves() -> None:
@@ -244,6 +240,7 @@ from pathlib import Path
 from opsin.runs.directory import RunDirectory
 from opsin.sweeps.launchers.base import Job
 from opsin.sweeps.launchers.ray import Ray
+from opsin.sweeps.sweep import SCHEMA
 address, run, *words = sys.argv[1:]
 handle = Ray(address).start(Job(0, tuple(words), RunDirectory(Path(run))))
 while True:

@@ -21,9 +21,10 @@ QUICK = (
     "trainer.accelerator=cpu",
     "callbacks.progress.bar=false",
 )
-PACED = ("confusion_matrix", "pr_curves", "first_kernels", "class_activation")
+PACED = ("confusion_matrix", "pr_curves", "first_kernels", "grad_cam")
 ALWAYS = tuple(f"callbacks.{name}.every_n_epochs=1" for name in PACED)
-NONE = tuple(f"callbacks.{name}=null" for name in (*PACED, "config_text", "graph", "batch_images", "projector"))
+DRAWN_ONCE = ("config_text", "graph", "batch_images", "embedding_projector")
+NONE = tuple(f"callbacks.{name}=null" for name in (*PACED, *DRAWN_ONCE))
 TINY = ("model=cnn_gap", "model._target_=tiny.tiny")  # BatchNorm and dropout
 
 

@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from opsin.training.optim import parameter_groups
+from opsin.models.fine_tuning import FineTuning
+from opsin.training.optim.parameter_groups import GroupOptions, parameter_groups
 
 
 def network() -> nn.Module:
@@ -18,32 +19,38 @@ def by_name(groups: list[dict]) -> dict[str, dict]:
 
 def test_norms_and_biases_do_not_decay_unless_asked() -> None:
     model = network()
-    groups = by_name(parameter_groups(model, lr=0.1, weight_decay=0.01))
+    groups = by_name(parameter_groups(model, GroupOptions(lr=0.1, weight_decay=0.01), FineTuning()))
     conv, norm = model.stages
     assert [id(p) for p in groups["backbone/decay"]["params"]] == [id(conv.weight)]
     undecayed = {id(p) for p in groups["backbone/no_decay"]["params"]}
     assert undecayed == {id(conv.bias), id(norm.weight), id(norm.bias)}
     assert groups["backbone/no_decay"]["weight_decay"] == 0
-    everything = by_name(parameter_groups(model, lr=0.1, weight_decay=0.01, decay_norm_and_bias=True))
+    everything = by_name(
+        parameter_groups(model, GroupOptions(lr=0.1, weight_decay=0.01, decay_norm_and_bias=True), FineTuning())
+    )
     assert set(everything) == {"backbone/decay", "head/decay"}
 
 
 def test_backbone_learns_at_its_own_rate() -> None:
-    groups = parameter_groups(network(), lr=0.1, backbone_lr_factor=0.1)
+    groups = parameter_groups(network(), GroupOptions(lr=0.1), FineTuning(backbone_lr_factor=0.1))
     assert {group["name"].split("/")[0]: group["lr"] for group in groups} == {"backbone": 0.1 * 0.1, "head": 0.1}
 
 
 def test_frozen_parameters_are_left_out_and_each_other_is_in_one_group() -> None:
     model = network()
     model.stages[0].requires_grad_(False)
-    grouped = [p for group in parameter_groups(model, weight_decay=0.1) for p in group["params"]]
+    grouped = [
+        p for group in parameter_groups(model, GroupOptions(weight_decay=0.1), FineTuning()) for p in group["params"]
+    ]
     trained = [p for p in model.parameters() if p.requires_grad]
     assert len(grouped) == len(trained)
     assert {id(p) for p in grouped} == {id(p) for p in trained}
 
 
 def test_groups_go_into_torch_optimizers() -> None:
-    optimizer = torch.optim.AdamW(parameter_groups(network(), lr=0.5, weight_decay=0.1), lr=0.5)
+    optimizer = torch.optim.AdamW(
+        parameter_groups(network(), GroupOptions(lr=0.5, weight_decay=0.1), FineTuning()), lr=0.5
+    )
     assert {group["weight_decay"] for group in optimizer.param_groups} == {0.0, 0.1}
 
 
@@ -55,7 +62,9 @@ def three_stages() -> nn.Module:
 
 
 def test_layer_decay_gives_every_stage_its_rate_and_the_head_comes_last() -> None:
-    groups = parameter_groups(three_stages(), lr=1.0, weight_decay=0.1, backbone_lr_factor=0.5, layer_decay=0.1)
+    groups = parameter_groups(
+        three_stages(), GroupOptions(lr=1.0, weight_decay=0.1), FineTuning(backbone_lr_factor=0.5, layer_decay=0.1)
+    )
     parts = ("low", "middle", "high", "head")
     assert [group["name"] for group in groups] == [f"{part}/{kind}" for part in parts for kind in ("decay", "no_decay")]
     assert [group["lr"] for group in groups[::2]] == pytest.approx([0.0005, 0.005, 0.05, 1.0])
@@ -65,7 +74,12 @@ def test_layer_decay_gives_every_stage_its_rate_and_the_head_comes_last() -> Non
 def test_stages_that_train_later_have_their_groups_from_the_start() -> None:
     model = three_stages()
     model.stages.requires_grad_(False)
-    groups = by_name(parameter_groups(model, layer_decay=0.5, stages=["high"]))
+    groups = by_name(parameter_groups(model, GroupOptions(), FineTuning(layer_decay=0.5), stages=["high"]))
     assert list(groups) == ["high/no_decay", "head/no_decay"]
-    grouped = {id(p) for p in by_name(parameter_groups(model, stages=["low", "high"]))["backbone/no_decay"]["params"]}
+    grouped = {
+        id(p)
+        for p in by_name(parameter_groups(model, GroupOptions(), FineTuning(), stages=["low", "high"]))[
+            "backbone/no_decay"
+        ]["params"]
+    }
     assert grouped == {id(p) for name in ("low", "high") for p in model.stages[name].parameters()}

@@ -12,6 +12,7 @@ from opsin.config import RunConfig, compose, from_saved
 from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory
 from opsin.training import build
+from opsin.training.plan import RunPlan, make_plan
 from opsin.training.tuning import TrialSteps, batch_size
 from opsin.training.tuning.batch_size import find_batch_size, largest_that_fits, num_devices, scaling_rule, step_fits
 from opsin.training.tuning.batch_throughput import measure_throughput, powers_of_two, smallest_within
@@ -34,8 +35,8 @@ def composed(data_dir: Path, tmp_path: Path):
     return composed
 
 
-def trials(composed: RunConfig) -> tuple[build.Plan, Any, TrialSteps]:
-    plan = build.plan(composed)
+def trials(composed: RunConfig) -> tuple[RunPlan, Any, TrialSteps]:
+    plan = make_plan(composed)
     data = build.data(plan)
     data.setup("fit")
     return plan, data, TrialSteps(plan, data, build.loss(plan, data), composed.run.path)
@@ -103,7 +104,7 @@ def test_how_the_learning_rate_grows() -> None:
     ],
 )
 def test_devices_are_counted(words: list[str], expected: int, composed) -> None:
-    assert num_devices(build.plan(composed(*words))) == expected
+    assert num_devices(make_plan(composed(*words))) == expected
 
 
 @pytest.mark.parametrize(
@@ -174,7 +175,7 @@ def test_further_processes_take_what_the_first_one_found(composed, monkeypatch: 
     monkeypatch.setenv("LOCAL_RANK", "1")
     _, plan, found = batch_size.settle_batch_size(config, plan, data, build.loss(plan, data))
     assert found is None
-    assert (data.batch_size, plan["optimizer"].arguments["lr"]) == (48, 0.5)
+    assert (data.batch_size, plan.groups.lr) == (48, 0.5)
 
 
 def test_waiting_for_the_first_process_ends(composed, monkeypatch: pytest.MonkeyPatch) -> None:

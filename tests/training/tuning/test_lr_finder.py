@@ -9,6 +9,7 @@ from PIL import Image
 from opsin.config import compose
 from opsin.errors import UserError
 from opsin.training import build
+from opsin.training.plan import make_plan
 from opsin.training.tuning import RangeTest, TrialSteps, draw_curve, range_test
 from opsin.training.tuning.lr_finder import smoothed, steepest, valley
 
@@ -54,7 +55,7 @@ def test_short_curves_have_an_answer() -> None:
 def tested(tmp_path: Path):
     def tested(*words: str, **options: float) -> RangeTest:
         quick = ["model=mlp", "trainer=cpu", f"data_dir={tmp_path}", "datamodule.batch_size=64"]
-        plan = build.plan(compose([*quick, *words], tmp_path / "run"))
+        plan = make_plan(compose([*quick, *words], tmp_path / "run"))
         data = build.data(plan)
         data.setup("fit")
         trials = TrialSteps(plan, data, build.loss(plan, data), tmp_path / "run")

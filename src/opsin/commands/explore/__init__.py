@@ -1,1 +1,23 @@
-"""The explorer: a page on loopback to play with convolutions, and with the networks of runs."""
+"""Open a page to try convolutions and the trained models of runs: python scripts/explore.py."""
+
+import argparse
+from pathlib import Path
+
+from opsin.commands.command_line import command
+
+
+@command
+def main(arguments: list[str] | None = None) -> int:
+    """Serve the page until Ctrl-C."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--outputs", type=Path, default=Path("outputs"), help="the folder of runs (default: outputs)")
+    parser.add_argument("--port", type=int, default=7860, help="on 127.0.0.1 (default: 7860; 0: any free port)")
+    options = parser.parse_intermixed_args(arguments)
+    from opsin.commands.explore.server import serve
+
+    serve(
+        options.outputs,
+        options.port,
+        announce=lambda address: print(f"The explorer: {address} (Ctrl-C ends it)", flush=True),
+    )
+    return 0

@@ -1,4 +1,4 @@
-"""The tab inside a network: what each layer makes of an image, its first kernels, and what its filters look for."""
+"""The tab Features: activations of each layer for an image, first-layer kernels, and feature visualization."""
 
 import html
 from typing import Any
@@ -6,32 +6,33 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
-from opsin.commands.explore.messages import answers, message
-from opsin.commands.explore.models import Opened, Pixels, RunModels
-from opsin.commands.explore.pickers import ONE_NETWORK, Source, Subject, look
+from opsin.commands.explore.messages import error_area, shows_errors
+from opsin.commands.explore.models import OpenModel, Pixels, RunModels
+from opsin.commands.explore.pickers import ONE_AT_A_TIME, ImageChoice, ModelAndImagePicker, selected_image
 from opsin.interpretability.activations import activations, layers
 from opsin.interpretability.feature_visualization import ascend
 from opsin.interpretability.kernels import first_kernels, kernel_pictures
 from opsin.visualization.images import coloured, grid, rgb, shown
 
-MOST = 64
-"""Channels that one picture shows: with more, none can be seen."""
+MAX_CHANNELS = 64
+"""Number of channels in one image: more would be too small to see."""
 
 COLUMNS = 8
 
-FINE, COARSE = "fine: 100 steps at the network's own size", "coarse first: from 56 pixels, enlarged 12 times"
+SINGLE_SCALE = "single scale: 100 steps at the input size of the network"
+MULTI_SCALE = "multi-scale: from 56 pixels, enlarged 12 times"
 
 
-def activation_picture(opened: Opened, source: Source, layer: str) -> tuple[Pixels, str]:
-    """What the channels of a layer make of an image, the strongest first, and what it is.
+def activation_picture(model: OpenModel, image: ImageChoice, layer: str) -> tuple[Pixels, str]:
+    """Return the activation maps of a layer's channels for an image, the strongest first, and a caption.
 
     Raises:
-        UserError: There is no image, or no such layer.
+        UserError: No image is chosen, or there is no such layer.
     """
-    pixels, what = look(opened, source)
-    maps = activations(opened.learned.network, opened.inputs(pixels[None]), [layer])[layer][0].numpy()
-    silent = [channel for channel, map_ in enumerate(maps) if not map_.any()]
-    order = np.argsort(-np.abs(maps).max(axis=(1, 2)), kind="stable")[: MOST - 1]
+    pixels, what = selected_image(model, image)
+    maps = activations(model.trained_model.network, model.inputs(pixels[None]), [layer])[layer][0].numpy()
+    zero = sum(not map_.any() for map_ in maps)
+    order = np.argsort(-np.abs(maps).max(axis=(1, 2)), kind="stable")[: MAX_CHANNELS - 1]
     top = max(float(maps.max()), 1e-9)
     low = min(float(maps.min()), 0.0)
     pictures = [rgb(pixels), *(coloured(maps[channel], "viridis", low, top) for channel in order)]
@@ -39,75 +40,75 @@ def activation_picture(opened: Opened, source: Source, layer: str) -> tuple[Pixe
     count, height, width = maps.shape
     more = f"the {len(order)} strongest of " if len(order) < count else ""
     text = (
-        f"{what}; {layer}: {more}{count} channels of {width} x {height}, each with its number and largest value; "
-        f"{len(silent)} of {count} are zero everywhere on this image"
+        f"{what}; {layer}: {more}{count} channels of {width} x {height}, each with its number and maximum; "
+        f"{zero} of {count} are zero everywhere for this image"
     )
     return grid(pictures, columns=COLUMNS, side=104, captions=captions), text
 
 
-def kernel_picture(opened: Opened) -> tuple[Pixels, str]:
-    """The kernels of the first convolution, and what they are.
+def kernel_picture(model: OpenModel) -> tuple[Pixels, str]:
+    """Return the kernels of the first convolution, and a caption.
 
     Raises:
-        UserError: There is none.
+        UserError: The network has no convolution.
     """
-    name, kernels = first_kernels(opened.learned.network)
-    pictures = kernel_pictures(kernels)[:MOST]
+    name, kernels = first_kernels(model.trained_model.network)
+    pictures = kernel_pictures(kernels)[:MAX_CHANNELS]
     count, channels, height, width = kernels.shape
-    colours = "in the colours they look for" if channels == 3 else "red is positive, blue negative"
-    text = f"{name}: {count} kernels of {width} x {height} on {channels} channel{'s' * (channels > 1)}, {colours}"
+    colors = "shown as RGB colors" if channels == 3 else "red is positive, blue is negative"
+    text = f"{name}: {count} kernels of {width} x {height} on {channels} channel{'s' * (channels > 1)}, {colors}"
     return grid(pictures, columns=COLUMNS, side=72, captions=[str(i) for i in range(len(pictures))]), text
 
 
 def filter_picture(
-    opened: Opened, stage: str, first: int, count: int, recipe: str, progress: Any
+    model: OpenModel, stage: str, first: int, count: int, recipe: str, progress: Any
 ) -> tuple[Pixels, str]:
-    """What some filters of a stage look for, by gradient ascent, one after the other.
+    """Return feature visualizations of some filters of a stage by gradient ascent, and a caption.
 
     Raises:
-        UserError: There is no such stage or filter, or it cannot run at such a size.
+        UserError: There is no such stage or filter, or the network cannot run at this size.
     """
-    learned = opened.learned
+    trained = model.trained_model
     pictures, captions = [], []
-    if recipe == FINE:
-        how: dict[str, Any] = {"size": learned.size, "steps": 100, "upscalings": 0}
+    if recipe == SINGLE_SCALE:
+        how: dict[str, Any] = {"size": trained.size, "steps": 100, "upscalings": 0}
     else:
         how = {"size": (56, 56), "upscalings": 12}
     for channel in progress.tqdm(range(first, first + count), desc=f"filters of {stage}"):
         found = ascend(
-            learned.network,
+            trained.network,
             stage,
             [channel],
-            mean=learned.mean,
-            std=learned.std,
-            channels_in=learned.source_channels,
+            mean=trained.mean,
+            std=trained.std,
+            channels_in=trained.source_channels,
             **how,
         )
         pictures.append(shown(rgb(found.pictures[0]), 220))
         captions.append(f"{channel}: {found.start[0]:.2g} to {found.end[0]:.2g}")
-    text = f"{stage}: pictures that raise a filter's mean activation, from what it was on noise to what it is now"
+    text = f"{stage}: images that maximize a filter's mean activation, with its value for noise and for this image"
     return grid(pictures, columns=min(count, 4), side=220, captions=captions), text
 
 
-def build(networks: RunModels, tab: gr.Tab) -> None:
-    """Lay out the tab."""
+def build(models: RunModels, tab: gr.Tab) -> None:
+    """Build the tab."""
     with gr.Row():
         with gr.Column(scale=1, min_width=260):
-            subject = Subject(networks, tab, with_classes=False)
+            picker = ModelAndImagePicker(models, tab, with_classes=False)
             layer = gr.Dropdown([], label="Layer", allow_custom_value=True)
-            with gr.Accordion("Filters by gradient ascent", open=True):
+            with gr.Accordion("Feature visualization by gradient ascent", open=True):
                 stage = gr.Dropdown([], label="Stage", allow_custom_value=True)
                 with gr.Row():
                     first = gr.Number(0, label="First filter", minimum=0, precision=0, min_width=80)
                     count = gr.Slider(1, 16, 4, step=1, label="How many", min_width=100, buttons=[])
-                recipe = gr.Radio([FINE, COARSE], value=FINE, label="Recipe")
-                make = gr.Button("Make filter pictures")
+                recipe = gr.Radio([SINGLE_SCALE, MULTI_SCALE], value=SINGLE_SCALE, label="Method")
+                visualize = gr.Button("Visualize filters")
         with gr.Column(scale=2, min_width=280):
-            said = message()
+            error = error_area()
             maps = gr.Image(label="Activations", format="png", buttons=["fullscreen"], elem_classes="picture")
             maps_text = gr.HTML(js_on_load=None)
             filters = gr.Image(
-                label="What the filters look for", format="png", buttons=["fullscreen"], elem_classes="picture"
+                label="Feature visualization", format="png", buttons=["fullscreen"], elem_classes="picture"
             )
             filters_text = gr.HTML(js_on_load=None)
             kernels = gr.Image(
@@ -115,54 +116,56 @@ def build(networks: RunModels, tab: gr.Tab) -> None:
             )
             kernels_text = gr.HTML(js_on_load=None)
 
-    @answers(None, "")
-    def activated(name: str, source: Source, chosen: str) -> tuple[Any, str]:
-        if source is None:
+    @shows_errors(None, "")
+    def show_activations(name: str, image: ImageChoice, chosen: str) -> tuple[Any, str]:
+        if image is None:
             return None, ""
-        opened = networks.open(name)
-        picture, text = activation_picture(opened, source, chosen or opened.stages[0])
-        return picture, _line(text)
+        model = models.open(name)
+        picture, text = activation_picture(model, image, chosen or model.stages[0])
+        return picture, _caption(text)
 
-    @answers(gr.skip(), gr.skip(), None, "", None, "")
-    def opened(name: str) -> tuple[Any, ...]:
-        network = networks.open(name)
-        picture, text = kernel_picture(network)
-        names = list(layers(network.learned.network))
-        stages = network.stages
+    @shows_errors(gr.skip(), gr.skip(), None, "", None, "")
+    def show_model(name: str) -> tuple[Any, ...]:
+        model = models.open(name)
+        picture, text = kernel_picture(model)
+        names = list(layers(model.trained_model.network))
+        stages = model.stages
         return (
             gr.Dropdown(names, value=stages[0]),
             gr.Dropdown(stages, value=stages[-1]),
             picture,
-            _line(text),
+            _caption(text),
             None,
             "",
         )
 
-    @answers(None, "")
-    def made(
+    @shows_errors(None, "")
+    def show_filters(
         name: str,
         chosen: str,
         start: int,
         many: int,
         how: str,
-        progress: gr.Progress = gr.Progress(),  # noqa: B008 - Gradio's way to hand one over
+        progress: gr.Progress = gr.Progress(),  # noqa: B008 - as Gradio requires
     ) -> tuple[Any, str]:
-        network = networks.open(name)
-        picture, text = filter_picture(network, chosen or network.stages[-1], int(start or 0), int(many), how, progress)
-        return picture, _line(text)
+        model = models.open(name)
+        picture, text = filter_picture(model, chosen or model.stages[-1], int(start or 0), int(many), how, progress)
+        return picture, _caption(text)
 
-    subject.connect(activated, [layer], [said, maps, maps_text])
+    picker.connect(show_activations, [layer], [error, maps, maps_text])
     again: dict[str, Any] = {
-        "fn": activated,
-        "inputs": [subject.name, subject.source, layer],
-        "outputs": [said, maps, maps_text],
-        **ONE_NETWORK,
+        "fn": show_activations,
+        "inputs": [picker.name, picker.image, layer],
+        "outputs": [error, maps, maps_text],
+        **ONE_AT_A_TIME,
     }
     layer.input(**again)
-    shown_anew = [said, layer, stage, kernels, kernels_text, filters, filters_text]
-    subject.name.change(opened, subject.name, shown_anew, **ONE_NETWORK).success(**again)
-    make.click(made, [subject.name, stage, first, count, recipe], [said, filters, filters_text], **ONE_NETWORK)
+    of_model = [error, layer, stage, kernels, kernels_text, filters, filters_text]
+    picker.name.change(show_model, picker.name, of_model, **ONE_AT_A_TIME).success(**again)
+    visualize.click(
+        show_filters, [picker.name, stage, first, count, recipe], [error, filters, filters_text], **ONE_AT_A_TIME
+    )
 
 
-def _line(text: str) -> str:
-    return f'<p class="size">{html.escape(text)}</p>'
+def _caption(text: str) -> str:
+    return f'<p class="caption">{html.escape(text)}</p>'

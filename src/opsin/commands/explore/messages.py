@@ -1,4 +1,4 @@
-"""What goes wrong is said on the page: one place per tab, one sentence, never a traceback."""
+"""Show errors on the page: one place per tab, one sentence, never a traceback."""
 
 import functools
 import html
@@ -14,22 +14,22 @@ from opsin.errors import UserError
 log = logging.getLogger(__name__)
 
 
-def message() -> gr.HTML:
-    """The place on the page for one message; empty until there is one."""
-    return gr.HTML("", elem_classes="message", js_on_load=None)
+def error_area() -> gr.HTML:
+    """Create the place on the page for one error; empty until there is one."""
+    return gr.HTML("", elem_classes="error-area", js_on_load=None)
 
 
-def said(text: str) -> str:
-    """A message, as the page shows it."""
-    return f'<p class="problem" role="alert">{html.escape(text)}</p>'
+def error_html(text: str) -> str:
+    """Return an error as HTML."""
+    return f'<p class="error" role="alert">{html.escape(text)}</p>'
 
 
-def answers(*blank: Any) -> Callable[[Callable[..., Any]], Callable[..., tuple[Any, ...]]]:
-    """Make a handler of the page: it gives a message, empty where all is well, and then the function's values.
+def shows_errors(*blank: Any) -> Callable[[Callable[..., Any]], Callable[..., tuple[Any, ...]]]:
+    """Turn a function into a handler of the page that returns an error, empty on success, and the function's values.
 
     Args:
-        blank: What stands for each value of the function (one by itself, or a tuple) where it raises: mostly None,
-            which empties a place, so that nothing stays on the page that belongs to something else.
+        blank: The values to return if the function raises, one for each value of the function (a single value, or a
+            tuple). Mostly None, which empties a component, so that no outdated result stays on the page.
     """
 
     def decorate(function: Callable[..., Any]) -> Callable[..., tuple[Any, ...]]:
@@ -37,11 +37,12 @@ def answers(*blank: Any) -> Callable[[Callable[..., Any]], Callable[..., tuple[A
         def handler(*inputs: Any, **options: Any) -> tuple[Any, ...]:
             try:
                 values = function(*inputs, **options)
-            except (UserError, BadImage) as problem:
-                return (said(str(problem)), *blank)
+            except (UserError, BadImage) as error:
+                return (error_html(str(error)), *blank)
             except Exception as error:
-                log.exception("the explorer: %s", function.__name__)
-                return (said(f"That did not work: {type(error).__name__}: {error}. The terminal says where."), *blank)
+                log.exception("explorer: %s", function.__name__)
+                text = f"Unexpected error: {type(error).__name__}: {error}. The terminal shows the traceback."
+                return (error_html(text), *blank)
             return ("", values) if len(blank) == 1 else ("", *values)
 
         return handler

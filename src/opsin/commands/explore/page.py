@@ -1,4 +1,4 @@
-"""The page: its frame, its look, and the application that serves it."""
+"""The Gradio page with its tabs, theme and style sheet, and the FastAPI application that serves it."""
 
 from importlib import resources
 from pathlib import Path
@@ -11,31 +11,29 @@ from gradio.themes.utils.fonts import LocalFont
 from opsin.commands.explore import classify_tab, convolution_image, convolution_steps, features_tab, runs_tab
 from opsin.commands.explore.models import RunModels
 from opsin.commands.explore.security import LoopbackOnly
-from opsin.commands.explore.uploads import MOST_BYTES
+from opsin.commands.explore.uploads import MAX_BYTES
 
 TITLE = "Opsin explorer"
 
 FONT = (LocalFont("Source Sans Pro", weights=(400, 700)), "sans-serif")
-"""It comes with Gradio; not in weight 600, its own choice, whose file has no Latin letters but A and B."""
+"""This font comes with Gradio. Not in weight 600, Gradio's default: that file has no Latin letters except A and B."""
 
 
 def application(outputs: Path) -> FastAPI:
-    """The explorer of the runs in a folder, as an application to serve.
+    """Return the explorer of the runs in a folder, ready to serve.
 
     Args:
-        outputs: The folder of runs; nothing else is read, but what is uploaded.
+        outputs: The folder of runs; apart from uploads, only files in this folder are read.
     """
     app = FastAPI(title=TITLE, docs_url=None, redoc_url=None, openapi_url=None)
-    networks = RunModels(outputs)
+    models = RunModels(outputs)
 
     @app.get("/report/{name:path}")
     def report(name: str) -> Response:
-        file = runs_tab.report_file(networks, name)
-        return (
-            FileResponse(file, media_type="text/html") if file else PlainTextResponse("There is no such report.", 404)
-        )
+        file = runs_tab.report_file(models, name)
+        return FileResponse(file, media_type="text/html") if file else PlainTextResponse("No such report.", 404)
 
-    page = build_page(networks)
+    page = build_page(models)
     page.queue(default_concurrency_limit=4, api_open=False)
     gr.mount_gradio_app(
         app,
@@ -46,31 +44,34 @@ def application(outputs: Path) -> FastAPI:
         footer_links=[],
         run_history=False,
         ssr_mode=False,
-        max_file_size=MOST_BYTES,
+        max_file_size=MAX_BYTES,
         show_error=True,
         enable_monitoring=False,
         mcp_server=False,
     )
-    # Gradio checks where a file lies only once it "has launched", which it never learns of a page that is mounted:
-    # without this, whoever names a file of this machine in a request gets it copied to where files are served from.
+    # Gradio checks the location of requested files only if `has_launched` is set, which mounting does not do. Without
+    # it, a request can name any file of this machine, and Gradio copies the file into the folder that it serves.
     page.has_launched = True
     app.add_middleware(LoopbackOnly)
     return app
 
 
-def build_page(networks: RunModels) -> gr.Blocks:
-    """The tabs, over the runs in a folder."""
+def build_page(models: RunModels) -> gr.Blocks:
+    """Build the tabs for the runs in a folder."""
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 3600)) as page:
         gr.Markdown("# Opsin explorer")
         with gr.Tabs():
             with gr.Tab("Convolution", id="convolution"), gr.Tabs():
-                with gr.Tab("Step by step", id="stepping"):
+                with gr.Tab("Step by step", id="steps"):
                     convolution_steps.build()
-                convolution_image.build()
+                with gr.Tab("On an image", id="image"):
+                    convolution_image.build_kernels()
+                with gr.Tab("Gabor filters", id="gabor"):
+                    convolution_image.build_gabor()
             with gr.Tab("Classify", id="classify") as tab:
-                classify_tab.build(networks, tab)
-            with gr.Tab("Inside", id="inside") as tab:
-                features_tab.build(networks, tab)
+                classify_tab.build(models, tab)
+            with gr.Tab("Features", id="features") as tab:
+                features_tab.build(models, tab)
             with gr.Tab("Runs", id="runs") as tab:
-                runs_tab.build(networks, tab)
+                runs_tab.build(models, tab)
     return page

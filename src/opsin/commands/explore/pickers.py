@@ -1,4 +1,4 @@
-"""Which network and which image a tab is about: the pickers that Classify and Inside share."""
+"""The pickers of a model and an image that the tabs Classify and Features share."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,70 +6,72 @@ from typing import Any
 
 import gradio as gr
 
-from opsin.commands.explore.models import Opened, Pixels, RunModels
+from opsin.commands.explore.models import OpenModel, Pixels, RunModels
 from opsin.commands.explore.uploads import drop_zone, on_upload
 from opsin.errors import UserError
 
-Source = Path | int | None
-"""An uploaded file, the number of a validation image, or nothing yet."""
+ImageChoice = Path | int | None
+"""An uploaded file, the number of a validation image, or None before an image is chosen."""
 
-ONE_NETWORK: dict[str, Any] = {"concurrency_id": "network", "concurrency_limit": 1, "api_visibility": "private"}
-"""How handlers that open networks are run: one at a time, for one network is in memory."""
+ONE_AT_A_TIME: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1, "api_visibility": "private"}
+"""Options of handlers that open models: they run one at a time, because one model is kept in memory."""
+
+STRIDE = 97
+"""Step between the validation images shown, because images are often sorted by class."""
 
 
-class Subject:
-    """The components, laid out where it is made.
+class ModelAndImagePicker:
+    """The components that pick a model and an image, placed where the object is created.
 
     Args:
-        networks: What can be chosen.
-        tab: Where it stands; the list of networks is read again whenever it is opened.
-        with_classes: Only networks that have classes.
+        models: The models to choose from.
+        tab: The tab of the pickers; the list of models is updated whenever the tab is opened.
+        with_classes: Offer only models that have classes.
 
     Attributes:
-        name: Which network.
-        source: A state: what is looked at.
+        name: Dropdown with the name of the model.
+        image: State with the chosen image.
     """
 
-    def __init__(self, networks: RunModels, tab: gr.Tab, *, with_classes: bool) -> None:
+    def __init__(self, models: RunModels, tab: gr.Tab, *, with_classes: bool) -> None:
         self.name = gr.Dropdown([], label="Run", allow_custom_value=True)
-        self._upload, self.source = drop_zone("Image")
-        self._another = gr.Button("Show a validation image")
+        self._upload, self.image = drop_zone("Image")
+        self._next = gr.Button("Show a validation image")
 
-        def read_again(name: str | None) -> Any:
-            found = networks.names(with_classes=with_classes)
+        def update(name: str | None) -> Any:
+            found = models.names(with_classes=with_classes)
             return gr.Dropdown(found, value=name if name in found else found[0] if found else None)
 
-        tab.select(read_again, self.name, self.name, show_progress="hidden", api_visibility="private")
+        tab.select(update, self.name, self.name, show_progress="hidden", api_visibility="private")
 
     def connect(self, handler: Callable[..., Any], more: list[Any], outputs: list[Any]) -> None:
-        """Let a handler answer another image, with the network's name, the source, and other inputs."""
-        another = self._another.click(
-            lambda source: (next_source(source), None),
-            self.source,
-            [self.source, self._upload],
+        """Call a handler for every new image, with the model's name, the image choice, and further inputs."""
+        clicked = self._next.click(
+            lambda image: (next_image(image), None),
+            self.image,
+            [self.image, self._upload],
             api_visibility="private",
             show_progress="hidden",
         )
-        sources = [*on_upload(self._upload, self.source), another]
-        for source in sources:
-            source.then(handler, [self.name, self.source, *more], outputs, **ONE_NETWORK)
+        for event in [*on_upload(self._upload, self.image), clicked]:
+            event.then(handler, [self.name, self.image, *more], outputs, **ONE_AT_A_TIME)
 
 
-def look(opened: Opened, source: Source) -> tuple[Pixels, str]:
-    """The image that is looked at, as a network sees it, and what it is.
+def selected_image(model: OpenModel, image: ImageChoice) -> tuple[Pixels, str]:
+    """Return the pixels of the chosen image as the network sees it, and its description.
 
     Raises:
-        UserError: It is no image, or there is none.
+        UserError: The file is not an image, or none is chosen.
     """
-    if source is None:
-        raise UserError("Drop an image, or take a validation image.")
-    if isinstance(source, Path):
-        return opened.read(source), "your image"
-    pixels, target = opened.validation_image(source)
-    truth = opened.classes[target] if target < len(opened.classes) else str(target)
-    return pixels, f"validation image {source % len(opened.validation)}, a {truth}"
+    if image is None:
+        raise UserError("Drop an image, or click Show a validation image.")
+    if isinstance(image, Path):
+        return model.read(image), "your image"
+    pixels, target = model.validation_image(image)
+    true = model.classes[target] if target < len(model.classes) else str(target)
+    return pixels, f"validation image {image % len(model.validation)}, class {true}"
 
 
-def next_source(source: Source) -> int:
-    """The number of the next validation image; they are stepped through in strides, for classes may lie in order."""
-    return 0 if not isinstance(source, int) else source + 97
+def next_image(image: ImageChoice) -> int:
+    """Return the number of the next validation image."""
+    return 0 if not isinstance(image, int) else image + STRIDE

@@ -1,4 +1,4 @@
-"""The explorer's server: on loopback, offline, with a folder of its own for what is uploaded."""
+"""Serve the explorer on loopback, offline, with a temporary folder for uploads."""
 
 import os
 import socket
@@ -16,41 +16,43 @@ def serve(outputs: Path, port: int, announce: Callable[[str], None]) -> None:
 
     Args:
         outputs: The folder of runs.
-        port: On loopback; 0: any that is free.
-        announce: Called with the address, as soon as the page can be opened.
+        port: Port on loopback; 0 takes a free one.
+        announce: Called with the address as soon as the page can be opened.
 
     Raises:
-        UserError: Gradio is not installed, there is no such folder, or the port is taken.
+        UserError: Gradio is not installed, the folder does not exist, or the port is not available.
     """
     if not outputs.is_dir():
-        raise UserError(f"--outputs {outputs}: there is no such folder; train something first: python train.py")
-    with tempfile.TemporaryDirectory(prefix="opsin-explorer-") as own:
-        go_offline(Path(own))
+        raise UserError(f"--outputs {outputs}: no such folder. Train a model first: python train.py")
+    with tempfile.TemporaryDirectory(prefix="opsin-explorer-") as folder:
+        configure_gradio(Path(folder))
         try:
             import gradio  # noqa: F401
             import uvicorn
         except ImportError as error:
-            raise UserError(f"The explorer needs Gradio ({error}): pip install 'opsin[app]', or make setup") from None
+            raise UserError(
+                f"the explorer needs Gradio ({error}). Install it: pip install 'opsin[app]', or make setup"
+            ) from None
         from opsin.commands.explore.page import application
         from opsin.training.quiet_logging import quieten
 
         quieten(True)
         with _bound(port) as listener:
             app = application(outputs.resolve())
-            listener.listen()  # a browser that comes from now on waits for the server
+            listener.listen()  # from now on a browser waits until the server is ready
             announce(f"http://{HOST}:{listener.getsockname()[1]}")
             config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)
             uvicorn.Server(config).run(sockets=[listener])
 
 
-def go_offline(own: Path) -> None:
-    """Set what Gradio reads when it is imported: nothing is reported to anybody, and files stay in one folder."""
+def configure_gradio(folder: Path) -> None:
+    """Set the environment variables that Gradio reads on import: no telemetry, and all files in one folder."""
     os.environ |= {
         "GRADIO_ANALYTICS_ENABLED": "False",
         "HF_HUB_OFFLINE": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
-        "GRADIO_TEMP_DIR": str(own),
-        "GRADIO_EXAMPLES_CACHE": str(own / "examples"),
+        "GRADIO_TEMP_DIR": str(folder),
+        "GRADIO_EXAMPLES_CACHE": str(folder / "examples"),
     }
 
 
@@ -61,7 +63,5 @@ def _bound(port: int) -> socket.socket:
         listener.bind((HOST, port))
     except (OSError, OverflowError) as error:
         listener.close()
-        raise UserError(
-            f"--port {port}: cannot be taken ({error}): choose another, or 0 for any that is free"
-        ) from None
+        raise UserError(f"--port {port} is not available ({error}). Use another port, or 0 for a free one") from None
     return listener

@@ -1,123 +1,64 @@
-"""Pictures of what a network has learned, made by one command: into files, and into TensorBoard on request."""
+"""Visualize what a network has learned: python scripts/interpret.py outputs/latest --what gradcam [--images PHOTOS]."""
 
-import csv
-import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import argparse
 from pathlib import Path
-from typing import Any
 
-from opsin.commands.interpret.attributions import explained
-from opsin.commands.interpret.error_analysis import failures
-from opsin.commands.interpret.features import activation_pictures, filter_pictures, kernel_grid
-from opsin.commands.interpret.subject import Finding, Subjects, find_subject
-from opsin.errors import UserError
-from opsin.interpretability.attribution import METHODS
-from opsin.runs.atomic import check_writable, write_atomically
-from opsin.runs.directory import RunDirectory
-from opsin.training.quiet_logging import quieten
-from opsin.visualization.images import write_png
+from opsin.commands.command_line import command
 
-KINDS: tuple[str, ...] = ("kernels", "activations", "filters", *METHODS, "errors")
-"""What `--what` takes."""
+KINDS = "kernels, activations, filters, gradcam, cam, integrated_gradients, occlusion, errors"
 
 
-def interpret(
-    name: str,
-    words: Sequence[str] = (),
-    *,
-    what: Sequence[str],
-    images: Sequence[str] = (),
-    stage: str | None = None,
-    out: Path | None = None,
-    tensorboard: bool = False,
-    count: int = 8,
-    **options: Any,
-) -> Iterator[str]:
-    """Make pictures of a network that has learned, and say what they show.
+@command
+def main(arguments: list[str] | None = None) -> int:
+    """Write pictures, and print their paths and the values measured."""
+    options = _parser().parse_intermixed_args(arguments)
+    from opsin.commands.interpret.interpretation import interpret
 
-    Args:
-        name: A run directory, or a network with ImageNet weights, which is then asked for ImageNet's classes.
-        words: Name other images than the run's own, see `opsin.inference.inputs.open_images`.
-        what: Some of `KINDS`.
-        images: Files and folders of images to look at; none: validation images of all classes in turn.
-        stage: Of the network, or a layer in it; None: each (activations, filters) or the last with maps (gradcam).
-        out: The folder to write to; None: `interpretation` in the run directory, or in `outputs`.
-        tensorboard: Whether the pictures go into the run's TensorBoard too.
-        count: How many images, mistakes, or filters are shown.
-        options: Of `filter_pictures` and `failures`.
-
-    Yields:
-        Lines for a person, each as soon as it is known: measured values, and the files.
-
-    Raises:
-        UserError: There is no such network, image or stage, it does not fit what is asked for, or the folder cannot
-            be written to.
-    """
-    if unknown := [kind for kind in what if kind not in KINDS]:
-        raise UserError(f"--what {unknown[0]}: take {', '.join(KINDS)}")
-    if count < 1:
-        raise UserError(f"--count {count}: show at least one")
-    quieten(True)
-    subject = find_subject(name, words, images)
-    folder = out or _folder(name)
-    check_writable(folder, "--out")
-    writer = _writer(name, folder) if tensorboard else None
-    for kind in what:
-        for finding in _made(kind, subject, stage, count, options):
-            yield from finding.lines
-            if finding.picture is not None:
-                yield from _kept(finding, folder)
-                if writer:
-                    writer.add_image(f"interpret/{finding.name}", finding.picture, 0, dataformats="HWC")
-    if writer:
-        writer.close()
-        yield f"in TensorBoard's IMAGES tab too, as interpret/...: {writer.log_dir}"
+    ascent = {name: getattr(options, name) for name in ("channels", "steps", "upscalings", "size", "seed")}
+    errors = {"split": options.split, "train_images": options.train_images}
+    lines = interpret(
+        options.run,
+        options.data,
+        what=options.what,
+        images=options.images,
+        stage=options.stage,
+        out=options.out,
+        tensorboard=options.tensorboard,
+        count=options.count,
+        ascent=ascent,
+        errors={name: value for name, value in errors.items() if value is not None},
+    )
+    for line in lines:
+        print(line, flush=True)
+    return 0
 
 
-def _made(kind: str, subject: Subjects, stage: str | None, count: int, options: dict[str, Any]) -> Iterator[Finding]:
-    if kind in METHODS:
-        return explained(subject, kind, stage, count)
-    if stage is not None and kind in ("kernels", "errors"):
-        raise UserError(f"--stage {stage}: --what {kind} has no choice of stage")
-    makers: dict[str, Callable[[], Iterator[Finding]]] = {
-        "kernels": lambda: kernel_grid(subject),
-        "activations": lambda: activation_pictures(subject, stage, count),
-        "filters": lambda: filter_pictures(subject, stage, count, **options.get("ascent", {})),
-        "errors": lambda: failures(subject, count, **options.get("errors", {})),
-    }
-    return makers[kind]()
-
-
-def _kept(finding: Finding, folder: Path) -> list[str]:
-    """The files of a finding, written."""
-    assert finding.picture is not None
-    try:
-        files = [write_png(finding.picture, folder / f"{finding.name}.png")]
-        if finding.rows:
-            files.append(_write_csv(finding.rows, folder / f"{finding.name}.csv"))
-    except OSError as error:
-        raise UserError(f"--out {folder} cannot be written to ({error.strerror or error}): name another") from None
-    return [str(file) for file in files]
-
-
-def _write_csv(rows: Sequence[Mapping[str, object]], file: Path) -> Path:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    # A file name need not be valid text; what is written here is.
-    write_atomically(file, text.getvalue().encode(errors="backslashreplace").decode())
-    return file
-
-
-def _folder(name: str) -> Path:
-    run = RunDirectory(Path(name).expanduser().resolve())
-    return run.path / "interpretation" if run.config.is_file() else Path("outputs", "interpretation", name)
-
-
-def _writer(name: str, folder: Path) -> Any:
-    from torch.utils.tensorboard import SummaryWriter
-
-    run = RunDirectory(Path(name).expanduser().resolve())
-    place = run.path / "tensorboard" if run.config.is_file() else folder
-    return SummaryWriter(str(place))
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", help="a run directory, such as outputs/latest, or a network: efficientnet_lite0")
+    parser.add_argument("data", nargs="*", help="other images than those of the run, as for scripts/embed.py")
+    parser.add_argument("--what", nargs="+", required=True, metavar="KIND", help=KINDS)
+    parser.add_argument(
+        "--images", nargs="+", default=(), metavar="PATH", help="files or folders (default: validation images)"
+    )
+    parser.add_argument("--stage", help="a stage, a layer in it (block1.conv), or head.fc for the filters of classes")
+    parser.add_argument("--out", type=Path, help="the folder to write to (default: RUN/interpretation)")
+    parser.add_argument("--tensorboard", action="store_true", help="also add the pictures to the run's TensorBoard")
+    parser.add_argument("--count", type=int, default=8, metavar="N", help="number of images, filters or errors")
+    filters = parser.add_argument_group("filters by gradient ascent")
+    filters.add_argument("--channels", type=int, nargs="+", default=(), metavar="N", help="channels (default: some)")
+    filters.add_argument("--steps", type=int, metavar="N", help="Adam steps at each size (default: 100 or 20)")
+    filters.add_argument(
+        "--upscalings", type=int, metavar="N", help="upscalings by 1.2 (default: up to the input size of the network)"
+    )
+    filters.add_argument("--size", type=int, metavar="N", help="initial side in pixels (default: 56 or the input size)")
+    filters.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the noise")
+    errors = parser.add_argument_group("errors")
+    errors.add_argument("--split", choices=("val", "test"), default="val", help="the images to look for errors in")
+    errors.add_argument(
+        "--train-images",
+        type=int,
+        metavar="N",
+        help="check the labels of about N training images; 0: none (default: all, up to 5000)",
+    )
+    return parser

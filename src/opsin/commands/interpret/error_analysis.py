@@ -14,9 +14,9 @@ from opsin.commands.interpret.subject import Finding, Subjects
 from opsin.commands.interpret.suspect_labels import doubted, doubted_training
 from opsin.data.subset import Subset
 from opsin.errors import UserError
-from opsin.evaluation.calibration import Reliability, fit_temperature, reliability, tempered
+from opsin.evaluation.calibration import Reliability, fit_temperature, reliability, temperature_scaled
 from opsin.evaluation.confidence_intervals import Interval
-from opsin.evaluation.confusion import class_table, confident_mistakes, confused_pairs
+from opsin.evaluation.confusion import class_table, confused_pairs, most_confident_errors
 from opsin.evaluation.near_duplicates import Duplicate, near_duplicates, thumbnails
 from opsin.inference.inputs import InputImages
 from opsin.runs.directory import RunDirectory
@@ -88,7 +88,7 @@ def _share(share: Interval) -> str:
 
 
 def _mistakes(subject: Subjects, predictions: Predictions, count: int) -> Iterator[Finding]:
-    rows = confident_mistakes(predictions, len(predictions))
+    rows = most_confident_errors(predictions, len(predictions))
     if len(rows):
         picture = gallery(subject, predictions, rows[: 2 * count], "the mistakes it is surest of")
         yield Finding("errors_mistakes", picture, rows=listed(predictions, rows))
@@ -118,7 +118,7 @@ def _calibration(run: RunDirectory, predictions: Predictions) -> Finding:
     fitted = predictions if predictions.split == "val" else read_predictions(run, "val")
     temperature = fit_temperature(fitted.logits, fitted.targets)
     before = reliability(judged.probabilities, judged.targets)
-    after = reliability(tempered(judged.logits, temperature), judged.targets)
+    after = reliability(temperature_scaled(judged.logits, temperature), judged.targets)
     note = " (the same images: it flatters)" if judged.split == "val" else ""
     line = (
         f"calibration on {judged.split}: expected error {before.ece:.2%}; {after.ece:.2%} at temperature "

@@ -11,13 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from opsin.config.validation import resolve_target
 from opsin.data.datasets import loose_images
 from opsin.data.decode import BadImage
 from opsin.errors import UserError
 from opsin.inference.inputs import InputImages, open_images
 from opsin.inference.trained_model import NAMED, TrainedModel, load_trained_model
 from opsin.models import load_weights
+from opsin.training.constructors import NETWORKS
 from opsin.visualization.images import Pixels
 
 
@@ -139,7 +139,7 @@ def _with_its_classes(learned: TrainedModel) -> TrainedModel:
     from timm.data import ImageNetInfo
 
     info = ImageNetInfo()
-    network = resolve_target(f"opsin.models.{learned.name}")(num_logits=info.num_classes(), image_size=learned.size)
+    network = NETWORKS.resolve(f"opsin.models.{learned.name}")(num_logits=info.num_classes(), image_size=learned.size)
     if not load_weights(network, "imagenet").head:
         return learned
     names = [name.split(",")[0] for name in info.label_descriptions()]

@@ -12,7 +12,7 @@ from opsin.commands.interpret.subject import Finding, Subjects
 from opsin.data.stratify import subsample
 from opsin.data.subset import Subset
 from opsin.errors import UserError
-from opsin.evaluation.label_errors import doubtful_labels, out_of_fold
+from opsin.evaluation.label_errors import find_label_issues, out_of_fold_probabilities
 from opsin.runs.directory import RunDirectory
 from opsin.runs.predictions import Predictions
 
@@ -40,7 +40,7 @@ class _Told(NamedTuple):
 
 def doubted(subject: Subjects, predictions: Predictions, count: int) -> Iterator[Finding]:
     """The images of some predictions whose labels are in doubt; the predictions must be out of sample."""
-    doubts, split = doubtful_labels(predictions.probabilities, predictions.targets), predictions.split
+    doubts, split = find_label_issues(predictions.probabilities, predictions.targets), predictions.split
     found = len(doubts.positions)
     yield Finding("doubts", None, [f"labels in doubt of {split} (confident learning): {found:,}"])
     if found:
@@ -85,7 +85,7 @@ def _cross_validated(subject: Subjects, most: int) -> _Told:
     outputs = learned.outputs(part, learned.extractor(images.trainer), images.cache_dir)
     vectors = outputs.read(np.arange(len(part)), 0).astype(np.float32)
     probabilities = np.full((len(part), len(images.classes)), LEAST)
-    found = out_of_fold(vectors, part.targets, folds=FOLDS)
+    found = out_of_fold_probabilities(vectors, part.targets, folds=FOLDS)
     probabilities[:, : found.shape[1]] = found.clip(LEAST)
     predictions = Predictions(
         "train",

@@ -12,7 +12,6 @@ runs fill one store, each what it lacks, and a killed one leaves nothing behind 
 
 import hashlib
 import json
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from opsin.data.cache.files import Rows, check_space, clear_leftovers, gather, naming, progress, sync, sync_folder, turn
+from opsin.data.cache.files import Rows, check_space, clear_leftovers, gather, naming, progress, turn
 from opsin.errors import UserError
+from opsin.runs.atomic import atomic_folder, atomic_open, flush, write_atomically
 
 Indices = NDArray[np.int64]
 Features = NDArray[np.float16]
@@ -95,19 +95,15 @@ class FeatureStore:
                     self._done[here] = True
                     advance(len(here))
                     if number % _BETWEEN_NOTES == 0:
-                        sync(file)
+                        flush(file)
                         self._note()
-                sync(file)
+                flush(file)
                 self._note()
         return len(missing)
 
     def _note(self) -> None:
-        part = self._folder / ".done.npy.part"
-        with part.open("wb") as file:
+        with atomic_open(self._folder / "done.npy") as file:
             np.save(file, self._done)
-            sync(file)
-        part.replace(self._folder / "done.npy")
-        sync_folder(self._folder)
 
 
 class FeaturePart:
@@ -174,23 +170,17 @@ def _load(folder: Path, count: int) -> FeatureStore | None:
 
 
 def _make(folder: Path, facts: Mapping[str, Any], shape: tuple[int, ...]) -> None:
-    unfinished = folder.with_name(folder.name + ".building")
-    shutil.rmtree(unfinished, ignore_errors=True)
     clear_leftovers(folder.parent)
-    unfinished.mkdir()
-    with (unfinished / "features.npy").open("wb") as file:
-        header = {"descr": "<f2", "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(file, header)
-        file.truncate(file.tell() + int(np.prod(shape)) * 2)  # a hole: no block is taken before it is written
-        sync(file)
-    with (unfinished / "done.npy").open("wb") as file:
-        np.save(file, np.zeros(shape[0], bool))
-        sync(file)
-    (unfinished / "meta.json").write_text(json.dumps(facts, indent=2), encoding="utf-8")
-    sync_folder(unfinished)
-    shutil.rmtree(folder, ignore_errors=True)
-    unfinished.rename(folder)
-    sync_folder(folder.parent)
+    with atomic_folder(folder) as unfinished:
+        with (unfinished / "features.npy").open("wb") as file:
+            header = {"descr": "<f2", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
+            file.truncate(file.tell() + int(np.prod(shape)) * 2)  # a hole: no block is allocated before it is written
+            flush(file)
+        with (unfinished / "done.npy").open("wb") as file:
+            np.save(file, np.zeros(shape[0], bool))
+            flush(file)
+        write_atomically(unfinished / "meta.json", json.dumps(facts, indent=2))
 
 
 def _half(values: NDArray[Any]) -> Features:

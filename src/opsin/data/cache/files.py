@@ -10,13 +10,14 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from opsin.errors import UserError
+from opsin.runs.atomic import unfinished_folder
 
 Indices = NDArray[np.int64]
 
@@ -105,7 +106,7 @@ def _lock(folder: Path) -> FileLock:
 
 def clear_leftovers(stores: Path) -> None:
     """Remove what killed builds of other stores left: unfinished folders whose lock nobody holds."""
-    for unfinished in stores.glob("*.building"):
+    for unfinished in stores.glob(unfinished_folder(Path("*")).name):
         lock = _lock(unfinished.with_suffix(""))
         try:
             with lock.acquire(timeout=0):
@@ -151,22 +152,6 @@ def _one_line(total: int, work: str) -> Callable[[int], None]:
             told = True
 
     return advance
-
-
-def sync(file: IO[Any]) -> None:
-    """Flush a file to the disk."""
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def sync_folder(folder: Path) -> None:
-    """Flush the names in a folder to the disk."""
-    if os.name == "posix":  # elsewhere a folder cannot be opened
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 class Stored(Protocol):

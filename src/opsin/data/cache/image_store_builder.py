@@ -3,7 +3,6 @@
 import csv
 import json
 import os
-import shutil
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,9 +13,10 @@ import numpy as np
 import PIL
 from numpy.typing import NDArray
 
-from opsin.data.cache.files import check_space, clear_leftovers, naming, progress, sync, sync_folder, turn
+from opsin.data.cache.files import check_space, clear_leftovers, naming, progress, turn
 from opsin.data.decode import BadImage
 from opsin.data.source import Images
+from opsin.runs.atomic import atomic_folder, flush
 
 Fit = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
 
@@ -57,18 +57,9 @@ def build(
         with turn(folder, "decodes the same images"):
             if trusted():
                 return
-            unfinished = folder.with_name(folder.name + ".building")
-            shutil.rmtree(unfinished, ignore_errors=True)
             clear_leftovers(folder.parent)
-            try:
-                unfinished.mkdir()
+            with atomic_folder(folder) as unfinished:
                 _write(unfinished, _decode(images, fit, workers or cores()), images, facts)
-                shutil.rmtree(folder, ignore_errors=True)
-                unfinished.rename(folder)
-                sync_folder(folder.parent)
-            except BaseException:
-                shutil.rmtree(unfinished, ignore_errors=True)
-                raise
 
 
 def _decode(images: Images, fit: Fit, workers: int) -> Iterator[_Block]:
@@ -116,18 +107,17 @@ def _write(place: Path, blocks: Iterator[_Block], images: Images, facts: dict[st
             advance(len(block.kept) + len(block.bad))
         file.seek(0)  # only now is their number known; numpy pads the header, so its length stays
         _write_header(file, (len(kept), *shape[1:]))
-        sync(file)
+        flush(file)
     for name, array in (("targets", images.targets[kept]), ("kept", kept)):
         with (place / f"{name}.npy").open("wb") as file:
             np.save(file, np.asarray(array, np.int64))
-            sync(file)
+            flush(file)
     with (place / "bad_images.csv").open("w", newline="", encoding="utf-8", errors="backslashreplace") as text:
         csv.writer(text).writerows([("index", "location", "reason"), *bad])
-        sync(text)
+        flush(text)
     with (place / "meta.json").open("w", encoding="utf-8") as text:
         json.dump(facts | {"count": len(kept), "bad": len(bad), "pillow": PIL.__version__}, text, indent=2)
-        sync(text)
-    sync_folder(place)
+        flush(text)
 
 
 def _write_header(file: IO[bytes], shape: tuple[int, ...]) -> None:

@@ -7,7 +7,7 @@ from opsin.data.datasets.download import missing_data
 from opsin.data.datasets.hugging_face import HubError, load_from_hub
 from opsin.data.datasets.hugging_face_columns import read_splits
 from opsin.data.datasets.image_folder import folder_splits
-from opsin.data.source import Source
+from opsin.data.source import DATA_DIR, Source
 
 _FOLDERS = {"cat": "cat", "cats": "cat", "dog": "dog", "dogs": "dog"}
 _SIZE = (150, 150)
@@ -19,7 +19,7 @@ _WANTED = (
 )
 
 
-def cats_vs_dogs(data_dir: str = "data", path: str | None = None, download: bool = True) -> Source:
+def cats_vs_dogs(data_dir: str = DATA_DIR, path: str | None = None, download: bool = True) -> Source:
     """About 25,000 photographs of cats and dogs, of any size, customarily served at 150x150.
 
     Elson, Douceur, Howell and Saul, "Asirra", 2007. The archive holds files that are no images.

@@ -10,10 +10,11 @@ from typing import Any, Final
 
 import numpy as np
 
-from opsin.data.datasets.download import DownloadError, fetch, missing_data, write_whole
+from opsin.data.datasets.download import DownloadError, fetch, missing_data
 from opsin.data.datasets.image_folder import folder_splits
-from opsin.data.source import ArrayImages, Images, Source, Split
+from opsin.data.source import DATA_DIR, ArrayImages, Images, Source, Split
 from opsin.errors import UserError
+from opsin.runs.atomic import write_atomically
 
 # The order of the labels in the pickles; also the alphabet's.
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -29,7 +30,7 @@ _BATCHES: Final[dict[Split, tuple[str, ...]]] = {
 _WANTED = f"the folder {_FOLDER}, or {_ARCHIVE}, or the image folders train/<class>/ and test/<class>/,"
 
 
-def cifar10(data_dir: str = "data", path: str | None = None, download: bool = True) -> Source:
+def cifar10(data_dir: str = DATA_DIR, path: str | None = None, download: bool = True) -> Source:
     """50,000 training and 10,000 test photographs in ten classes, 32x32 RGB.
 
     Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009,
@@ -90,7 +91,7 @@ def _unpack(archive: bytes, folder: Path) -> None:
         for name in [name for names in _BATCHES.values() for name in names]:
             member = members.extractfile(f"{_FOLDER}/{name}")
             assert member is not None  # the archive's checksum is known
-            write_whole(member.read(), folder / name)
+            write_atomically(folder / name, member.read())
 
 
 def _batches(folder: Path, split: Split) -> ArrayImages:

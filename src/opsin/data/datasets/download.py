@@ -3,7 +3,6 @@
 import hashlib
 import http.client
 import logging
-import tempfile
 import urllib.request
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -63,15 +62,6 @@ def _fetch(url: str) -> bytes:
             disable=not console.is_terminal,
         ) as body:
             return body.read()
-
-
-def write_whole(content: bytes, target: Path) -> None:
-    """Writes a file that appears whole or not at all, also when several processes do it at once."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".download-") as folder:
-        part = Path(folder) / target.name
-        part.write_bytes(content)
-        part.replace(target)
 
 
 def missing_data(title: str, files: str, places: Iterable[Path], reason: str) -> UserError:

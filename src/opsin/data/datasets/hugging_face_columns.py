@@ -1,6 +1,5 @@
 """Rows of a Hugging Face dataset as a source: which columns, which splits, which classes."""
 
-import difflib
 import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 
 from opsin.data.decode import BadImage, decode_image
 from opsin.data.source import Channels, Source, Split
-from opsin.errors import UserError
+from opsin.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -165,9 +164,10 @@ def _check_columns(rows: "Dataset", name: str, image: str, label: str) -> None:
 
     for column, option in ((image, "image_column"), (label, "label_column")):
         if column not in rows.features:
-            near = difflib.get_close_matches(column, rows.features, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise UserError(f"{name} has no column {column!r} (datamodule.{option}), only {_describe(rows)}.{hint}")
+            hint = did_you_mean(column, rows.features) or "."
+            raise UserError(
+                f"{name} has no column {column!r} (datamodule.{option}){hint} The columns are {_describe(rows)}."
+            )
     feature = rows.features[image]
     # Files written without Hugging Face's own types hold plain bytes, or a pair of bytes and path.
     plain = getattr(feature, "dtype", None) in ("binary", "large_binary")
@@ -235,10 +235,10 @@ def _classes(train: "Dataset", name: str, column: str, values: Sequence[Any]) ->
     def encode(values: Sequence[Any], what: str) -> NDArray[np.int64]:
         unknown = sorted({str(value) for value in values if value not in position})
         if unknown:
-            near = difflib.get_close_matches(unknown[0], known.values(), n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
+            hint = did_you_mean(unknown[0], known.values()) or "."
             raise UserError(
-                f"{what}: label {unknown[0]!r} is not a class of train ({', '.join(known.values())}).{hint}"
+                f"{what}: label {unknown[0]!r} is not a class of train{hint} "
+                f"The classes are {', '.join(known.values())}."
             )
         return np.array([position[value] for value in values], np.int64)
 

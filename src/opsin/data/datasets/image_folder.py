@@ -1,6 +1,5 @@
 """Folders of class folders, with or without ready-made splits."""
 
-import difflib
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from opsin.data.source import Channels, FileImages, Source, Split
-from opsin.errors import UserError
+from opsin.errors import UserError, did_you_mean
 
 SPLIT_NAMES: Final[dict[Split, tuple[str, ...]]] = {
     "train": ("train",),
@@ -130,10 +129,10 @@ def _split_folders(root: Path) -> dict[Split, Path]:
     classes = {folder.name for folder in _folders(splits["train"])}
     for stray in strays:
         if classes & {folder.name for folder in _folders(stray)}:
-            nearest = _nearest(stray.name, [name for names in SPLIT_NAMES.values() for name in names])
+            hint = did_you_mean(stray.name, [name for names in SPLIT_NAMES.values() for name in names]) or "."
             raise UserError(
-                f"{stray} holds class folders, but {stray.name!r} names no split (train, val | validation | valid, "
-                f"test).{nearest} Rename it or move it away."
+                f"{stray} holds class folders, but {stray.name!r} is not the name of a split{hint} Rename it to train, "
+                "val (or validation, valid) or test, or move it away."
             )
     return splits
 
@@ -154,7 +153,7 @@ def _class_folders(folder: Path, classes: Sequence[str], aliases: Mapping[str, s
     for below in _folders(folder):
         name = below.name if aliases is None else aliases.get(below.name.lower(), "")
         if name not in classes:
-            unknown.append(f"{below.name!r} is none of them.{_nearest(below.name, classes)}")
+            unknown.append(f"{below.name!r} is none of them{did_you_mean(below.name, classes) or '.'}")
         elif name in found:
             raise UserError(f"{folder} has {found[name].name!r} and {below.name!r} for the one class {name!r}.")
         elif (below / "train").is_dir():
@@ -213,11 +212,3 @@ def _folders(folder: Path) -> list[Path]:
 
 def _is_clutter(name: str) -> bool:
     return name.startswith(".") or name.lower() in _CLUTTER
-
-
-def _nearest(name: str, choices: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, choices, n=1)
-    if not near:  # get_close_matches minds capitals
-        lower = {choice.lower(): choice for choice in choices}
-        near = [lower[match] for match in difflib.get_close_matches(name.lower(), lower, n=1)]
-    return f" Did you mean {near[0]!r}?" if near else ""

@@ -10,9 +10,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from opsin.data.datasets.download import DownloadError, fetch, missing_data, write_whole
-from opsin.data.source import ArrayImages, Source, Split
+from opsin.data.datasets.download import DownloadError, fetch, missing_data
+from opsin.data.source import DATA_DIR, ArrayImages, Source, Split
 from opsin.errors import UserError
+from opsin.runs.atomic import write_atomically
 
 _LOG = logging.getLogger(__name__)
 
@@ -88,7 +89,7 @@ _FASHION_MNIST = _Facts(
 )
 
 
-def mnist(data_dir: str = "data", path: str | None = None, download: bool = True) -> Source:
+def mnist(data_dir: str = DATA_DIR, path: str | None = None, download: bool = True) -> Source:
     """60,000 training and 10,000 test images of handwritten digits, 28x28 grey.
 
     LeCun, Cortes and Burges, http://yann.lecun.com/exdb/mnist. Mean and std are those of the training images.
@@ -104,7 +105,7 @@ def mnist(data_dir: str = "data", path: str | None = None, download: bool = True
     return _read(_MNIST, data_dir, path, download)
 
 
-def fashion_mnist(data_dir: str = "data", path: str | None = None, download: bool = True) -> Source:
+def fashion_mnist(data_dir: str = DATA_DIR, path: str | None = None, download: bool = True) -> Source:
     """60,000 training and 10,000 test images of Zalando's articles in ten classes, 28x28 grey.
 
     Xiao, Rasul and Vollgraf, https://arxiv.org/abs/1708.07747. The files of Debian's package
@@ -156,7 +157,7 @@ def _download(facts: _Facts, folder: Path, places: tuple[Path, ...]) -> None:
             packed = fetch(facts.mirrors, f"{name}.gz", md5)
         except DownloadError as error:
             raise missing_data(facts.title, _WANTED, places, f"it could not be fetched.\n  {error}") from error
-        write_whole(gzip.decompress(packed), folder / name)
+        write_atomically(folder / name, gzip.decompress(packed))
 
 
 def _images(facts: _Facts, folder: Path, split: Split) -> ArrayImages:

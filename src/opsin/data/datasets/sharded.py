@@ -11,7 +11,7 @@ from opsin.data.shards.s3 import StorageOptions
 from opsin.data.shards.shard_cache import AHEAD
 from opsin.data.shards.sharded_images import ShardedDataset, ShardImages
 from opsin.data.shards.storage import Storage, open_place
-from opsin.data.source import Source
+from opsin.data.source import DATA_DIR, Source
 from opsin.errors import UserError
 
 _BESIDE = AHEAD + 4
@@ -20,7 +20,7 @@ _BESIDE = AHEAD + 4
 
 def shards(
     path: str,
-    data_dir: str = "data",
+    data_dir: str = DATA_DIR,
     storage_options: StorageOptions | None = None,
     cache_gb: Annotated[float, Field(gt=0)] = 10.0,
     window: Annotated[int, Field(ge=1)] = 16,

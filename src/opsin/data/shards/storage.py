@@ -6,6 +6,7 @@ from typing import Protocol
 
 from opsin.data.shards.s3 import S3Storage, StorageOptions
 from opsin.errors import UserError
+from opsin.runs.atomic import atomic_path
 
 
 class Storage(Protocol):
@@ -50,11 +51,8 @@ class LocalStorage:
 
     def put(self, file: Path, name: str) -> None:
         """Move a file into the folder; a person never sees half of it."""
-        goal = self.root / name
-        goal.parent.mkdir(parents=True, exist_ok=True)
-        part = goal.with_name(f".{goal.name}.part")
-        shutil.move(file, part)
-        part.replace(goal)
+        with atomic_path(self.root / name) as temporary:
+            shutil.move(file, temporary)
 
 
 def open_place(path: str, options: StorageOptions | None = None) -> Storage:

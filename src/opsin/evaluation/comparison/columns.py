@@ -1,4 +1,4 @@
-"""The leaderboard as text: the columns that the terminal and the page both show."""
+"""The leaderboard as text: the columns that the terminal and the page share."""
 
 import math
 from collections.abc import Sequence
@@ -9,8 +9,11 @@ from opsin.evaluation.comparison.paired_tests import PairwiseResult
 from opsin.evaluation.confidence_intervals import Interval
 from opsin.visualization.formatting import NONE, seconds
 
-CUSTOMARY = ("test/acc", "val/acc", "test/loss", "val/loss")
-"""Metrics that are shown beside the one that ranks."""
+STANDARD_METRICS = ("test/acc", "val/acc", "test/loss", "val/loss")
+"""Metrics shown next to the one that ranks."""
+
+AGAINST_FIRST = "vs. first"
+"""Header of the column with the result of the paired test against the first row."""
 
 
 @dataclass(frozen=True)
@@ -18,30 +21,30 @@ class Columns:
     """A leaderboard as text.
 
     Attributes:
-        header: Of each column.
-        rows: Each with its cells, in the order of the leaderboard.
+        header: Name of each column.
+        rows: Each row with its cells, in the order of the leaderboard.
     """
 
     header: tuple[str, ...]
     rows: tuple[tuple[LeaderboardRow, tuple[str, ...]], ...]
 
 
-def columns(board: Leaderboard, verdicts: Sequence[PairwiseResult] = ()) -> Columns:
-    """The rows of a leaderboard as text, with what the verdicts say of each."""
-    there = {name for row in board.rows for name in row.metrics}
-    metrics = [name for name in dict.fromkeys([board.metric, *CUSTOMARY]) if name in there]
-    said = {verdict.a.letter: "the first" for verdict in verdicts}
-    said |= {verdict.b.letter: _said(verdict) for verdict in verdicts}
-    against = ("against first",) if said else ()
-    header = ("", "recipe", *metrics, *against, "runs", "parameters", "images/s", "time")
+def columns(board: Leaderboard, pairwise: Sequence[PairwiseResult] = ()) -> Columns:
+    """Format the rows of a leaderboard as text, with the result of the paired tests if there are any."""
+    present = {name for row in board.rows for name in row.metrics}
+    metrics = [name for name in dict.fromkeys([board.metric, *STANDARD_METRICS]) if name in present]
+    against_first = {result.a.letter: "first" for result in pairwise}
+    against_first |= {result.b.letter: _against_first(result) for result in pairwise}
+    tested = (AGAINST_FIRST,) if pairwise else ()
+    header = ("", "recipe", *metrics, *tested, "runs", "parameters", "images/s", "time")
     rows = []
     for row in board.rows:
         cells = (
             f"{NONE if row.rank is None else row.rank} {row.letter}",
             row.name,
-            *(spread(name, row.metrics.get(name)) for name in metrics),
-            *(said.get(row.letter, "") for _ in against),
-            row.repeats,
+            *(metric_text(name, row.metrics.get(name)) for name in metrics),
+            *(against_first.get(row.letter, "") for _ in tested),
+            row.repetitions,
             f"{row.parameters:,}" if row.parameters else NONE,
             f"{row.images_per_second:,.0f}" if row.images_per_second else NONE,
             seconds(row.seconds),
@@ -50,18 +53,18 @@ def columns(board: Leaderboard, verdicts: Sequence[PairwiseResult] = ()) -> Colu
     return Columns(header, tuple(rows))
 
 
-def spread(metric: str, value: Interval | None) -> str:
-    """A metric as `98.12 %`, or `98.12 ± 0.31 %` with half of its interval over several runs; losses as they are."""
+def metric_text(metric: str, value: Interval | None) -> str:
+    """Format a metric as `98.12 %`, or `98.12 ± 0.31 %` with half of its interval over several runs; a loss as is."""
     if value is None or math.isnan(value.estimate):
         return NONE
-    share = not metric.endswith("/loss")
-    factor, digits, unit = (100, 2, " %") if share else (1, 4, "")
+    is_share = not metric.endswith("/loss")
+    factor, digits, unit = (100, 2, " %") if is_share else (1, 4, "")
     half = (value.high - value.low) / 2
-    reach = "" if math.isnan(half) else f" ± {half * factor:.{digits}f}"
-    return f"{value.estimate * factor:.{digits}f}{reach}{unit}"
+    margin = "" if math.isnan(half) else f" ± {half * factor:.{digits}f}"
+    return f"{value.estimate * factor:.{digits}f}{margin}{unit}"
 
 
-def _said(verdict: PairwiseResult) -> str:
-    if verdict.better is None:
-        return "not told apart"
-    return "worse" if verdict.better is verdict.a else "more accurate"
+def _against_first(result: PairwiseResult) -> str:
+    if result.better is None:
+        return "not significant"
+    return "less accurate" if result.better is result.a else "more accurate"

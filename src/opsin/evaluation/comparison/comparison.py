@@ -1,4 +1,4 @@
-"""Several runs side by side: the leaderboard, its verdicts, what differs, the curves, and the images that flipped."""
+"""Comparison of several runs: leaderboard, paired tests, differing config values, curves and prediction flips."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -9,49 +9,49 @@ from typing import Any
 import numpy as np
 
 from opsin.evaluation.comparison.leaderboard import Leaderboard, LeaderboardRow, leaderboard
-from opsin.evaluation.comparison.paired_tests import PairwiseResult, RunPair, verdicts
-from opsin.evaluation.comparison.row_names import QUIET
+from opsin.evaluation.comparison.paired_tests import PairwiseResult, RunPair, pairwise_results
+from opsin.evaluation.comparison.row_names import UNNAMED_GROUPS
 from opsin.evaluation.comparison.run_records import REPEATS, RunRecord, collect, flat
 from opsin.evaluation.confidence_intervals import Interval
 
-AROUND = (
+ENVIRONMENT = (
     *(f"settings.{name}" for name in ("accelerator", "devices", "precision", "channels_last", "compile", "threads")),
     *("hardware.cpu", "hardware.cores", "hardware.gpus", "weights", "commit"),
     *(f"versions.{name}" for name in ("python", "torch", "torchvision", "lightning", "opsin")),
 )
-"""What else than the config can make numbers differ: keys of `result.json`."""
+"""Keys of `result.json` besides the config that can explain different metrics."""
 
 
 @dataclass(frozen=True)
 class Flip:
-    """An image that one of two runs tells rightly and the other wrongly.
+    """An image that one of two runs classifies correctly and the other one does not.
 
     Attributes:
-        position: Of the image in its split.
-        path: Where it comes from.
-        target: Its class.
-        said: What a and what b take it for.
-        probabilities: That a and that b give to what they take it for.
+        position: Position of the image in its split.
+        path: Origin of the image.
+        target: True class.
+        predicted: Classes that a and b predict.
+        probabilities: Probabilities that a and b assign to their predicted class.
     """
 
     position: int
     path: str
     target: str
-    said: tuple[str, str]
+    predicted: tuple[str, str]
     probabilities: tuple[float, float]
 
 
 @dataclass(frozen=True)
 class Flips:
-    """The images of one duel that flipped, those first on which the two runs are furthest apart.
+    """Prediction flips between two runs, sorted by the difference in the probability of the true class.
 
     Attributes:
-        duel: Of which runs.
-        only_a: Right with a alone; at most as many as were asked for.
-        only_b: Likewise.
+        run_pair: The two runs.
+        only_a: Images that only a classifies correctly, at most the requested number.
+        only_b: Images that only b classifies correctly, at most the requested number.
     """
 
-    duel: RunPair
+    run_pair: RunPair
     only_a: tuple[Flip, ...]
     only_b: tuple[Flip, ...]
 
@@ -61,8 +61,8 @@ class Difference:
     """A key whose values differ between rows.
 
     Attributes:
-        key: Dotted.
-        values: One for each row, in their order; what a row lacks or has as null is empty.
+        key: Dotted key.
+        values: One value for each row, in their order; empty if the row has no value or null.
     """
 
     key: str
@@ -71,68 +71,71 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Several runs side by side.
+    """Comparison of several runs.
 
     Attributes:
-        leaderboard: The rows.
-        verdicts: The best row of each board against each other row of it.
-        config: Keys of the config that differ.
-        around: What else differs: hardware, versions, what `auto` became.
+        leaderboard: The ranked rows.
+        pairwise: Paired tests of the best row of each group against every other row of the group.
+        config: Config values that differ.
+        environment: Hardware, versions and resolved `auto` settings that differ.
     """
 
     leaderboard: Leaderboard
-    verdicts: tuple[PairwiseResult, ...]
+    pairwise: tuple[PairwiseResult, ...]
     config: tuple[Difference, ...]
-    around: tuple[Difference, ...]
+    environment: tuple[Difference, ...]
 
-    def facts(self) -> dict[str, Any]:
-        """Everything as plain values, for JSON; what is not known is null."""
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything as plain values for JSON; unknown values are null."""
         board = self.leaderboard
         return {
             "metric": board.metric,
             "mode": board.mode,
-            "rows": [_row_facts(row) for row in board.rows],
-            "boards": [{"name": b.name, "split": b.split, "images": b.count} for b in board.boards],
-            "refusals": board.refusals(),
-            "verdicts": [_verdict_facts(verdict) for verdict in self.verdicts],
+            "rows": [_row_dict(row) for row in board.rows],
+            "groups": [{"name": g.name, "split": g.split, "images": g.count} for g in board.groups],
+            "ranking_problems": board.ranking_problems(),
+            "pairwise": [_pairwise_dict(result) for result in self.pairwise],
             "config": {difference.key: list(difference.values) for difference in self.config},
-            "around": {difference.key: list(difference.values) for difference in self.around},
-            "others": [{"run": str(r.run.path), "status": r.status, "reason": r.reason} for r in board.others],
-            "repeated": [str(run.run.path) for run in board.repeated],
+            "environment": {difference.key: list(difference.values) for difference in self.environment},
+            "without_result": [
+                {"run": str(record.run.path), "status": record.status, "reason": record.reason}
+                for record in board.without_result
+            ],
+            "superseded": [str(record.run.path) for record in board.superseded],
         }
 
 
-def compare(places: Sequence[str | Path], metric: str = "test/acc") -> Comparison:
+def compare(paths: Sequence[str | Path], metric: str = "test/acc") -> Comparison:
     """Compare runs.
 
     Args:
-        places: Run directories, sweeps or folders of runs.
-        metric: What ranks them: `test/...` or `val/...`.
+        paths: Run directories, sweeps or folders of runs.
+        metric: The metric that ranks them: `test/...` or `val/...`.
 
     Raises:
-        UserError: A place holds no run, or no run has the metric.
+        UserError: A path contains no run, or no run has the metric.
     """
-    board = leaderboard(collect(places), metric)
+    board = leaderboard(collect(paths), metric)
     rows = board.rows
     config = _differences(rows, [_merged(row.runs, _choices_and_values) for row in rows])
-    named = {f"{difference.key}._target_" for difference in config}  # what the choice of the part says already
-    config = tuple(difference for difference in config if difference.key not in named)
-    around = [_merged(row.runs, lambda run: _known(flat(asdict(run.result)))) for row in rows]
-    return Comparison(board, tuple(verdicts(board)), config, _differences(rows, around))
+    implied = {f"{difference.key}._target_" for difference in config}  # the option of the group implies the target
+    config = tuple(difference for difference in config if difference.key not in implied)
+    environment = [_merged(row.runs, lambda run: _environment(flat(asdict(run.result)))) for row in rows]
+    return Comparison(board, tuple(pairwise_results(board)), config, _differences(rows, environment))
 
 
-def flips(verdict: PairwiseResult, count: int = 12) -> Flips:
-    """The images of the first duel of a verdict that flipped, at most so many each way."""
-    duel = verdict.duels[0]
-    a, b = duel.a.predictions(verdict.split), duel.b.predictions(verdict.split)
+def flips(result: PairwiseResult, count: int = 12) -> Flips:
+    """Return the prediction flips between the first run pair of two rows, at most `count` in each direction."""
+    pair = result.run_pairs[0]
+    a, b = pair.a.predictions(result.split), pair.b.predictions(result.split)
     assert a is not None
     assert b is not None
-    everything = np.arange(len(a))
-    apart = np.abs(a.probabilities[everything, a.targets] - b.probabilities[everything, b.targets])
+    rows = np.arange(len(a))
+    difference = np.abs(a.probabilities[rows, a.targets] - b.probabilities[rows, b.targets])
     found = []
     for mask in (a.correct & ~b.correct, ~a.correct & b.correct):
         chosen = np.flatnonzero(mask)
-        chosen = chosen[np.argsort(-apart[chosen], kind="stable")][:count]
+        chosen = chosen[np.argsort(-difference[chosen], kind="stable")][:count]
         found.append(
             tuple(
                 Flip(
@@ -145,11 +148,11 @@ def flips(verdict: PairwiseResult, count: int = 12) -> Flips:
                 for i in chosen
             )
         )
-    return Flips(duel, *found)
+    return Flips(pair, *found)
 
 
 def curve(row: LeaderboardRow, metric: str) -> tuple[list[float], list[float]]:
-    """A metric by epoch, the mean over the runs of a row that came to that epoch."""
+    """Return the epochs and the metric at each, averaged over the runs of a row that reached the epoch."""
     by_epoch: dict[float, list[float]] = {}
     for run in row.runs:
         for epoch in run.history:
@@ -160,15 +163,15 @@ def curve(row: LeaderboardRow, metric: str) -> tuple[list[float], list[float]]:
 
 
 def _choices_and_values(run: RunRecord) -> dict[str, Any]:
-    return {key: option for key, option in run.choices.items() if key not in QUIET} | dict(run.config)
+    return {key: option for key, option in run.choices.items() if key not in UNNAMED_GROUPS} | dict(run.config)
 
 
-def _known(values: dict[str, Any]) -> dict[str, Any]:
-    return {key: values[key] for key in AROUND if key in values}
+def _environment(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: values[key] for key in ENVIRONMENT if key in values}
 
 
 def _merged(runs: Sequence[RunRecord], values: Callable[[RunRecord], Mapping[str, Any]]) -> dict[str, str]:
-    """Values of several runs by key; those of one key that differ stand beside each other."""
+    """Return the values of several runs by key; different values of one key are joined by commas."""
     found: dict[str, list[str]] = {}
     for run in runs:
         for key, value in values(run).items():
@@ -178,20 +181,20 @@ def _merged(runs: Sequence[RunRecord], values: Callable[[RunRecord], Mapping[str
 
 
 def _differences(rows: Sequence[LeaderboardRow], values: Sequence[Mapping[str, str]]) -> tuple[Difference, ...]:
-    keys = sorted({key for of_row in values for key in of_row}, key=lambda key: ("." in key, key))  # parts first
-    found = [Difference(key, tuple(of_row.get(key, "") for of_row in values)) for key in keys]
+    keys = sorted({key for row in values for key in row}, key=lambda key: ("." in key, key))  # config groups first
+    found = [Difference(key, tuple(row.get(key, "") for row in values)) for key in keys]
     return tuple(difference for difference in found if len(rows) > 1 and len(set(difference.values)) > 1)
 
 
-def _row_facts(row: LeaderboardRow) -> dict[str, Any]:
+def _row_dict(row: LeaderboardRow) -> dict[str, Any]:
     return {
         "letter": row.letter,
         "name": row.name,
         "rank": row.rank,
-        "board": row.board,
+        "group": row.group,
         "runs": [str(run.run.path) for run in row.runs],
         "repetitions": [dict(zip(REPEATS, run.repetition, strict=True)) for run in row.runs],
-        "metrics": {name: _interval_facts(interval) for name, interval in row.metrics.items()},
+        "metrics": {name: _interval_dict(interval) for name, interval in row.metrics.items()},
         "parameters": row.parameters,
         "trainable": row.trainable,
         "images_per_second": row.images_per_second,
@@ -199,27 +202,28 @@ def _row_facts(row: LeaderboardRow) -> dict[str, Any]:
     }
 
 
-def _verdict_facts(verdict: PairwiseResult) -> dict[str, Any]:
+def _pairwise_dict(result: PairwiseResult) -> dict[str, Any]:
+    over_seeds = result.difference_over_seeds
     return {
-        "a": verdict.a.letter,
-        "b": verdict.b.letter,
-        "better": verdict.better.letter if verdict.better else None,
-        "answer": verdict.answer,
-        "reasons": verdict.reasons,
-        "split": verdict.split,
-        "images": verdict.images,
-        "accuracy": list(verdict.accuracy),
-        "gain": _interval_facts(verdict.gain),
-        "over_seeds": _interval_facts(verdict.over_seeds) if verdict.over_seeds else None,
-        "p": verdict.p,
-        "p_adjusted": verdict.adjusted,
-        "comparisons": verdict.comparisons,
-        "duels": [
-            {"a": str(duel.a.run.path), "b": str(duel.b.run.path), **asdict(duel.test)} for duel in verdict.duels
+        "a": result.a.letter,
+        "b": result.b.letter,
+        "better": result.better.letter if result.better else None,
+        "conclusion": result.conclusion,
+        "explanation": result.explanation,
+        "split": result.split,
+        "images": result.images,
+        "accuracy": list(result.accuracy),
+        "difference": _interval_dict(result.difference),
+        "difference_over_seeds": _interval_dict(over_seeds) if over_seeds else None,
+        "p": result.p,
+        "p_adjusted": result.p_adjusted,
+        "comparisons": result.comparisons,
+        "run_pairs": [
+            {"a": str(pair.a.run.path), "b": str(pair.b.run.path), **asdict(pair.test)} for pair in result.run_pairs
         ],
     }
 
 
-def _interval_facts(interval: Interval) -> dict[str, float | None]:
-    """An interval with null for what is not known: NaN is no JSON."""
+def _interval_dict(interval: Interval) -> dict[str, float | None]:
+    """Return an interval with null for NaN and infinity, which JSON does not have."""
     return {key: value if math.isfinite(value) else None for key, value in interval._asdict().items()}

@@ -1,13 +1,12 @@
-"""Runs in order: those that differ by the seed only as one row, ranked among those measured on the same images."""
+"""Leaderboard of runs: seeds of one config share a row, and rows measured on the same images share a ranking."""
 
-import difflib
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from opsin.errors import UserError
-from opsin.evaluation.comparison.row_names import letter, names
+from opsin.errors import UserError, did_you_mean
+from opsin.evaluation.comparison.row_names import letter, row_names
 from opsin.evaluation.comparison.run_records import RunRecord, read_record
 from opsin.evaluation.confidence_intervals import Interval, t_interval
 from opsin.runs.directory import RunDirectory
@@ -15,15 +14,15 @@ from opsin.runs.directory import RunDirectory
 
 @dataclass(frozen=True)
 class LeaderboardRow:
-    """A recipe: the runs of one config, which differ by seed or fold only.
+    """A recipe: the runs of one config, which differ only in seed or fold.
 
     Attributes:
-        letter: A for the best; unique in a leaderboard.
-        name: What sets it apart from the other rows, in words of the command line.
-        runs: At least one, by seed and fold; each repetition once.
-        metrics: Mean over the runs, with its 95 % interval by Student's t (NaN ends where there is one run).
-        rank: From 1, among the rows of the same images; None: it cannot be ranked.
-        board: Which images it was measured on: an index of `Leaderboard.boards`; None: that is not known.
+        letter: A for the best row; unique in a leaderboard.
+        name: The overrides that distinguish this row from the others.
+        runs: At least one run, sorted by seed and fold; each repetition once.
+        metrics: Mean over the runs with its 95 % interval by Student's t (the ends are NaN for a single run).
+        rank: From 1, among the rows measured on the same images; None if the row cannot be ranked.
+        group: Index into `Leaderboard.groups`; None if it is unknown which images the row was measured on.
     """
 
     letter: str
@@ -31,185 +30,182 @@ class LeaderboardRow:
     runs: tuple[RunRecord, ...]
     metrics: dict[str, Interval]
     rank: int | None = None
-    board: int | None = None
+    group: int | None = None
 
     @property
     def parameters(self) -> int | None:
-        """Number of parameters of the network, frozen ones included."""
+        """Number of parameters, including frozen ones."""
         counts = self.runs[0].result.parameters
         return counts.total if counts else None
 
     @property
     def trainable(self) -> int | None:
-        """Parameters that trained when the run began."""
+        """Number of parameters that were trainable when the run began."""
         counts = self.runs[0].result.parameters
         return counts.trainable if counts else None
 
     @property
     def images_per_second(self) -> float | None:
-        """Training images per second, the mean over the runs."""
+        """Training images per second, averaged over the runs."""
         return _mean(run.result.throughput for run in self.runs)
 
     @property
     def seconds(self) -> float | None:
-        """Wall time of a run, the mean over the runs."""
+        """Wall time of a run, averaged over the runs."""
         return _mean(run.result.seconds.get("total") for run in self.runs)
 
     @property
-    def repeats(self) -> str:
-        """How often the recipe was run, in words: `3 seeds`, `5 folds`, `1 run`."""
-        kinds = [len({run.repetition[i] for run in self.runs}) for i in (0, 1)]
+    def repetitions(self) -> str:
+        """Number of runs as text: `3 seeds`, `5 folds`, `1 run`."""
+        seeds, folds = (len({run.repetition[i] for run in self.runs}) for i in (0, 1))
         if len(self.runs) == 1:
             return "1 run"
-        one_kind = "seeds" if kinds[1] == 1 else "folds" if kinds[0] == 1 else "runs"
-        return f"{len(self.runs)} {one_kind}"
+        unit = "seeds" if folds == 1 else "folds" if seeds == 1 else "runs"
+        return f"{len(self.runs)} {unit}"
 
 
 @dataclass(frozen=True)
 class ComparableGroup:
-    """What rows of one rank order were measured on.
+    """The images that the rows of one ranking were measured on.
 
     Attributes:
-        name: Of the dataset.
+        name: Name of the dataset.
         split: test or val.
-        count: Of images that one run was measured on.
-        images: Digests, one for each division of the images among the runs.
-        seeds: By which they were carved out of the training images; empty where the dataset brings them.
+        count: Number of images that one run was measured on.
+        digests: Digests of the images, one for each way in which the dataset was split.
+        split_seeds: Seeds of the splits if the images were split off the training images; empty if the dataset
+            comes with this split.
     """
 
     name: str
     split: str
     count: int
-    images: frozenset[str]
-    seeds: tuple[Any, ...] = ()
+    digests: frozenset[str]
+    split_seeds: tuple[Any, ...] = ()
 
     @property
-    def described(self) -> str:
-        """Which images these are, in words."""
-        carved = f", carved by seed {', '.join(map(str, self.seeds))}" if self.seeds else ""
-        return f"{self.count:,} images{carved}"
+    def description(self) -> str:
+        """Number of images, and the seeds that selected them."""
+        seeds = ", ".join(map(str, self.split_seeds))
+        plural = "s" if len(self.split_seeds) > 1 else ""
+        return f"{self.count:,} images" + (f", split off by seed{plural} {seeds}" if seeds else "")
 
 
 @dataclass(frozen=True)
 class Leaderboard:
-    """Runs in order.
+    """Ranked runs.
 
     Attributes:
-        metric: What ranks them, such as `test/acc`.
-        mode: min or max: whether less or more of it is better.
-        rows: By board, the best first; those that cannot be ranked last.
-        boards: Of more than one, rows are ranked only within each.
-        others: Runs without a result: failed, interrupted or damaged.
-        repeated: Finished runs that repeat config, seed and fold of a newer one, which counts instead.
+        metric: The metric that ranks the rows, such as `test/acc`.
+        mode: min or max: whether a lower or a higher value is better.
+        rows: Sorted by group, then best first; rows that cannot be ranked come last.
+        groups: The sets of images that rows were measured on; rows are ranked within a group only.
+        without_result: Runs that failed, were interrupted or cannot be read.
+        superseded: Finished runs that have the same config, seed and fold as a newer run, which replaces them.
     """
 
     metric: str
     mode: str
     rows: tuple[LeaderboardRow, ...]
-    boards: tuple[ComparableGroup, ...]
-    others: tuple[RunRecord, ...]
-    repeated: tuple[RunRecord, ...] = field(default=())
+    groups: tuple[ComparableGroup, ...]
+    without_result: tuple[RunRecord, ...]
+    superseded: tuple[RunRecord, ...] = field(default=())
 
     @property
     def split(self) -> str:
         """The split of the metric: test or val."""
         return self.metric.split("/")[0]
 
-    def on(self, board: int | None) -> list[LeaderboardRow]:
-        """The rows measured on one board; of None those whose images are not known."""
-        return [row for row in self.rows if row.board == board]
+    def rows_in(self, group: int | None) -> list[LeaderboardRow]:
+        """Return the rows of one group; for None, the rows whose images are unknown."""
+        return [row for row in self.rows if row.group == group]
 
-    def refusals(self) -> list[str]:
-        """Why not all rows stand in one order: one sentence for each cause, with the way out."""
-        said = []
-        if len(self.boards) > 1:
-            said.append(self._other_images())
-        said.extend(self._unknown(row) for row in self.rows if row.rank is None)
-        return said
+    def ranking_problems(self) -> list[str]:
+        """Return one sentence for each reason why the rows do not form a single ranking, with the way out."""
+        different = [self._different_images()] if len(self.groups) > 1 else []
+        return different + [self._unranked(row) for row in self.rows if row.rank is None]
 
-    def _other_images(self, most: int = 5) -> str:
-        sides = [
-            f"{', '.join(row.letter for row in self.on(i))} on {board.name} ({board.described})"
-            for i, board in enumerate(self.boards)
+    def _different_images(self, most: int = 5) -> str:
+        groups = [
+            f"{', '.join(row.letter for row in self.rows_in(i))} on {group.name} ({group.description})"
+            for i, group in enumerate(self.groups)
         ]
-        more = [f"and {len(sides) - most} more"] if len(sides) > most else []
+        more = [f"and {len(groups) - most} more"] if len(groups) > most else []
         way_out = (
-            f" Carved {self.split} images are the same where every recipe has the same seeds, or all runs have the "
-            "same datamodule.split_seed."
+            f" Use the same seeds for every recipe, or the same datamodule.split_seed for all runs, to get the same "
+            f"{self.split} images."
         )
         return (
-            f"Not ranked together, because their {self.split} images differ: {'; '.join(sides[:most] + more)}. "
-            "A number on other images says nothing about which is better."
-        ) + way_out * any(board.seeds for board in self.boards)
+            f"Not ranked together, because the {self.split} images differ: {'; '.join(groups[:most] + more)}. "
+            "Metrics on different images do not show which row is better."
+        ) + way_out * any(group.split_seeds for group in self.groups)
 
-    def _unknown(self, row: LeaderboardRow) -> str:
+    def _unranked(self, row: LeaderboardRow) -> str:
         if self.metric not in row.metrics:
             return f"{row.letter} ({row.name}) is not ranked: it has no {self.metric}."
-        lacking = next(run for run in row.runs if run.images(self.split) is None)
+        run = next(run for run in row.runs if run.images_digest(self.split) is None)
         return (
-            f"{row.letter} ({row.name}) is not ranked: which {self.split} images it was measured on is not known, "
-            f"because no predictions were kept: python scripts/evaluate.py {lacking.run.path} --split {self.split} "
-            "makes them."
+            f"{row.letter} ({row.name}) is not ranked: its {self.split} predictions were not saved, so it is unknown "
+            f"which images it was measured on. Create them with: python scripts/evaluate.py {run.run.path} "
+            f"--split {self.split}"
         )
 
 
 def leaderboard(runs: Iterable[RunDirectory | RunRecord], metric: str = "test/acc") -> Leaderboard:
-    """Put runs in order.
+    """Rank runs by a metric.
 
     Args:
-        runs: In any state; those without a result are listed, and not ranked.
+        runs: Runs in any state; those without a result are listed but not ranked.
         metric: `test/...` or `val/...`, as in `result.json`.
 
     Raises:
-        UserError: No finished run has such a metric.
+        UserError: No finished run has the metric.
     """
     records = [run if isinstance(run, RunRecord) else read_record(run) for run in runs]
     finished = [record for record in records if record.metrics]
-    others = tuple(record for record in records if not record.metrics)
+    without_result = tuple(record for record in records if not record.metrics)
     _check_metric(metric, finished)
-    groups, repeated = _grouped(finished, metric.split("/")[0])
+    recipes, superseded = _recipes(finished, metric.split("/")[0])
     mode = "min" if metric.endswith(("/loss", "/ece")) else "max"
     sign = 1 if mode == "min" else -1
-    rows = [LeaderboardRow("", "", group, _metrics(group)) for group in groups]
-    rows, boards = _boarded(rows, metric)
+    rows, groups = _grouped([LeaderboardRow("", "", recipe, _metrics(recipe)) for recipe in recipes], metric)
 
     def order(row: LeaderboardRow) -> tuple[float, float, str]:
-        place = len(boards) if row.board is None else row.board
+        group = len(groups) if row.group is None else row.group
         value = row.metrics[metric].estimate if metric in row.metrics else math.nan
-        return place, math.inf if math.isnan(value) else value * sign, row.name
+        return group, math.inf if math.isnan(value) else value * sign, row.name
 
     ranked: list[LeaderboardRow] = []
     for i, row in enumerate(sorted(_named(rows), key=order)):
-        before = [r for r in ranked if r.board == row.board and r.board is not None]
+        before = [r for r in ranked if r.group == row.group and r.group is not None]
         tied = before and before[-1].metrics[metric].estimate == row.metrics[metric].estimate
-        rank = None if row.board is None else before[-1].rank if tied else len(before) + 1
+        rank = None if row.group is None else before[-1].rank if tied else len(before) + 1
         ranked.append(replace(row, letter=letter(i), rank=rank))
-    return Leaderboard(metric, mode, tuple(ranked), tuple(boards), others, tuple(repeated))
+    return Leaderboard(metric, mode, tuple(ranked), tuple(groups), without_result, tuple(superseded))
 
 
 def _check_metric(metric: str, finished: Sequence[RunRecord]) -> None:
-    if not finished:  # there is nothing to rank, only something to list
+    if not finished:  # nothing to rank; the runs are only listed
         return
     known = sorted({name for run in finished for name in run.metrics if not name.startswith("train/")})
     if metric not in known:
-        near = difflib.get_close_matches(metric, known, n=1)
-        hint = f": did you mean {near[0]}?" if near else "."
-        raise UserError(f"--metric {metric}: no finished run has it{hint} There are {', '.join(known)}.")
+        hint = did_you_mean(metric, known) or "."
+        raise UserError(f"--metric {metric}: no finished run has this metric{hint} Available: {', '.join(known)}")
 
 
-def _grouped(records: Sequence[RunRecord], split: str) -> tuple[list[tuple[RunRecord, ...]], list[RunRecord]]:
-    """Runs of one config together, and those that only repeat another run.
+def _recipes(records: Sequence[RunRecord], split: str) -> tuple[list[tuple[RunRecord, ...]], list[RunRecord]]:
+    """Return the runs of each config, and the runs that a newer run of the same config, seed and fold supersedes.
 
-    Images that the dataset brings have to be the same too: files may have changed between two runs.
+    If the dataset comes with the split, its images must be the same too: files can change between two runs.
     """
-    groups: dict[Any, dict[tuple[Any, ...], RunRecord]] = {}
-    repeated = []
+    recipes: dict[Any, dict[tuple[Any, ...], RunRecord]] = {}
+    superseded = []
     for record in sorted(records, key=lambda record: record.run.result.stat().st_mtime, reverse=True):
-        images = None if _is_carved(record, split) else record.images(split)
-        group = groups.setdefault((frozenset(record.config.items()), images), {})
-        if group.setdefault(record.repetition, record) is not record:
-            repeated.append(record)
-    return [tuple(group[key] for key in sorted(group, key=_repetition_order)) for group in groups.values()], repeated
+        images = None if _is_carved(record, split) else record.images_digest(split)
+        recipe = recipes.setdefault((frozenset(record.config.items()), images), {})
+        if recipe.setdefault(record.repetition, record) is not record:
+            superseded.append(record)
+    return [tuple(runs[key] for key in sorted(runs, key=_repetition_order)) for runs in recipes.values()], superseded
 
 
 def _repetition_order(repetition: tuple[Any, ...]) -> tuple[float, ...]:
@@ -217,50 +213,51 @@ def _repetition_order(repetition: tuple[Any, ...]) -> tuple[float, ...]:
 
 
 def _metrics(runs: Sequence[RunRecord]) -> dict[str, Interval]:
-    """Every metric that all runs have, over the runs."""
+    """Return the mean and interval of every metric that all runs have."""
     shared = set.intersection(*(set(run.metrics) for run in runs))
     return {name: t_interval([run.metrics[name] for run in runs]) for name in sorted(shared)}
 
 
-def _boarded(rows: Sequence[LeaderboardRow], metric: str) -> tuple[list[LeaderboardRow], list[ComparableGroup]]:
-    """Rows with the images that they were measured on."""
+def _grouped(rows: Sequence[LeaderboardRow], metric: str) -> tuple[list[LeaderboardRow], list[ComparableGroup]]:
+    """Assign each row to the group of rows measured on the same images; the largest group comes first."""
     split = metric.split("/")[0]
-    boards: list[ComparableGroup] = []
-    placed: list[LeaderboardRow] = []
+    groups: list[ComparableGroup] = []
+    assigned: list[LeaderboardRow] = []
     for row in rows:
-        digests = {run.images(split) for run in row.runs}
+        digests = {run.images_digest(split) for run in row.runs}
         known = frozenset(digest for digest in digests if digest is not None)
         if None in digests or metric not in row.metrics:
-            placed.append(row)
+            assigned.append(row)
             continue
-        place = next((i for i, board in enumerate(boards) if board.images == known), None)
-        if place is None:
+        index = next((i for i, group in enumerate(groups) if group.digests == known), None)
+        if index is None:
             data = row.runs[0].result.data
             name = data.name if data else "unknown data"
-            boards.append(ComparableGroup(name, split, row.runs[0].count(split), known, _carved_by(row, split)))
-            place = len(boards) - 1
-        placed.append(replace(row, board=place))
-    by_rows = sorted(range(len(boards)), key=lambda i: -sum(row.board == i for row in placed))
-    placed = [row if row.board is None else replace(row, board=by_rows.index(row.board)) for row in placed]
-    return placed, [boards[i] for i in by_rows]
+            groups.append(ComparableGroup(name, split, row.runs[0].image_count(split), known, _split_seeds(row, split)))
+            index = len(groups) - 1
+        assigned.append(replace(row, group=index))
+    by_rows = sorted(range(len(groups)), key=lambda i: -sum(row.group == i for row in assigned))
+    assigned = [row if row.group is None else replace(row, group=by_rows.index(row.group)) for row in assigned]
+    return assigned, [groups[i] for i in by_rows]
 
 
 def _named(rows: Sequence[LeaderboardRow]) -> list[LeaderboardRow]:
-    """Rows with names that set them apart from the others of their board."""
+    """Return the rows with names that distinguish them within their group."""
     named = []
-    for board in dict.fromkeys(row.board for row in rows):
-        own = [row for row in rows if row.board == board]
-        found = names([row.runs[0] for row in own])
-        named += [replace(row, name=name) for row, name in zip(own, found, strict=True)]
+    for group in dict.fromkeys(row.group for row in rows):
+        members = [row for row in rows if row.group == group]
+        found = row_names([row.runs[0] for row in members])
+        named += [replace(row, name=name) for row, name in zip(members, found, strict=True)]
     return named
 
 
-def _carved_by(row: LeaderboardRow, split: str) -> tuple[Any, ...]:
+def _split_seeds(row: LeaderboardRow, split: str) -> tuple[Any, ...]:
     seeds = {run.config.get("datamodule.split_seed", run.repetition[0]) for run in row.runs}
     return tuple(sorted(seeds, key=str)) if _is_carved(row.runs[0], split) else ()
 
 
 def _is_carved(run: RunRecord, split: str) -> bool:
+    """Whether the images were split off the training images, rather than given by the dataset."""
     return run.result.data is not None and run.result.data.origin.get(split) == "carved"
 
 

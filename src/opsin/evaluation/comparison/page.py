@@ -1,4 +1,4 @@
-"""A comparison as one self-contained HTML file."""
+"""Write a comparison as one self-contained HTML file."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from opsin.errors import UserError
-from opsin.evaluation.comparison.columns import columns, spread
+from opsin.evaluation.comparison.columns import columns, metric_text
 from opsin.evaluation.comparison.comparison import Comparison, Flip, curve, flips
 from opsin.evaluation.comparison.leaderboard import LeaderboardRow
 from opsin.evaluation.comparison.paired_tests import PairwiseResult
@@ -24,36 +24,36 @@ from opsin.visualization.formatting import number, percent, shortened
 from opsin.visualization.images import Pixels, data_uri, shown
 
 Thumbnails = Callable[[RunDirectory, str, NDArray[np.int64]], NDArray[np.uint8]]
-"""Pixels `(N, H, W, C)` of some positions `(N,)` of a split of a run."""
+"""Reads pixels `(N, H, W, C)` at positions `(N,)` of a split of a run."""
 
-MOST_FLIPPED = 3
-"""Verdicts whose flipped images are shown."""
+MAX_FLIP_SECTIONS = 3
+"""Number of paired tests whose prediction flips are shown."""
 
-MOST_OPEN = 6
-"""Verdicts that need no click."""
+MAX_OPEN = 6
+"""Number of paired tests that are not collapsed."""
 
-MOST_PICTURES = 8
-"""Of each way."""
+MAX_FLIPS = 8
+"""Number of images shown in each direction."""
 
 _SMALL, _SIDE = 64, 160
 
 
 @dataclass(frozen=True)
 class FlippedImage:
-    """An image that flipped, as the page shows it; `picture` is empty where its pixels cannot be had."""
+    """A prediction flip on the page; `image` is a `data:` URI, empty if the pixels cannot be read."""
 
     flip: Flip
-    picture: str
+    image: str
 
 
 @dataclass(frozen=True)
-class Flipped:
-    """The images of one verdict that flipped, each way, and why there are no pictures of them where there are none."""
+class FlipSection:
+    """Prediction flips of one paired test; `problem` is the reason if the pixels cannot be read, else empty."""
 
-    verdict: PairwiseResult
+    result: PairwiseResult
     only_a: tuple[FlippedImage, ...]
     only_b: tuple[FlippedImage, ...]
-    trouble: str
+    problem: str
 
 
 def write_comparison(
@@ -62,70 +62,81 @@ def write_comparison(
     """Write the page.
 
     Args:
-        comparison: What it shows.
-        file: Where; its folder is made if need be.
-        thumbnails: Reads the images that flipped; called only where there are some. None: their names alone.
-        command: What made the page, for its foot.
+        comparison: The comparison.
+        file: The file to write; missing parent folders are created.
+        thumbnails: Reads the images whose prediction flips; called only if there are any. None shows paths only.
+        command: The command that makes the page, for the footer.
 
     Raises:
-        UserError: It cannot be written there.
+        UserError: The file cannot be written.
     """
     if file.is_dir():
-        raise UserError(f"{file} is a folder: name a file with --out, such as {file / 'comparison.html'}")
+        raise UserError(f"{file} is a folder; give a file with --out, such as {file / 'comparison.html'}")
     board = comparison.leaderboard
     text = render(
         "comparison.html",
         comparison=comparison,
         board=board,
-        columns=columns(board, comparison.verdicts),
-        lead=_lead(comparison),
-        curves=[_curves(board.on(i), board.metric) for i in range(len(board.boards))],
-        most_curves=COLOURS,
-        most_open=MOST_OPEN,
-        flipped=[_flipped(verdict, thumbnails) for verdict in comparison.verdicts[:MOST_FLIPPED]],
-        links={record.run.path: _link(record.run, file) for row in board.rows for record in row.runs},
-        places=_places([record.run.path for row in board.rows for record in row.runs]),
+        columns=columns(board, comparison.pairwise),
+        summary=_summary(comparison),
+        curves=[_curves(board.rows_in(i), board.metric) for i in range(len(board.groups))],
+        max_curves=COLOURS,
+        max_open=MAX_OPEN,
+        flip_sections=[_flip_section(result, thumbnails) for result in comparison.pairwise[:MAX_FLIP_SECTIONS]],
+        report_links={record.run.path: _report_link(record.run, file) for row in board.rows for record in row.runs},
+        short_paths=_short_paths([record.run.path for row in board.rows for record in row.runs]),
         command=command,
     )
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(file, text)
     except OSError as error:
-        raise UserError(f"{file} cannot be written ({error.strerror}): name another file with --out") from None
+        raise UserError(f"cannot write {file} ({error.strerror}); give another file with --out") from None
     return file
 
 
-def _lead(comparison: Comparison) -> str:
-    """The result in a sentence or two; empty where nothing has a rank."""
+def _summary(comparison: Comparison) -> str:
+    """Return the result in a few sentences; empty if no row is ranked."""
     board = comparison.leaderboard
     first = next((row for row in board.rows if row.rank == 1), None)
     if first is None:
         return ""
-    score = spread(board.metric, first.metrics[board.metric])
-    return " ".join([f"{first.letter} ({first.name}): {score} {board.metric}.", *_answers(comparison.verdicts, first)])
+    score = metric_text(board.metric, first.metrics[board.metric])
+    sentences = [f"{first.letter} ({first.name}) is first with {score} {board.metric}."]
+    return " ".join([*sentences, *_against_first(comparison.pairwise, first)])
 
 
-def _answers(verdicts: Sequence[PairwiseResult], first: LeaderboardRow) -> list[str]:
-    """What is known of the first row against the others, in a sentence for each answer."""
-    mine = [verdict for verdict in verdicts if verdict.a is first]
-    worse = [verdict.b.letter for verdict in mine if verdict.better is verdict.a]
-    open_ = [verdict.b.letter for verdict in mine if verdict.better is None]
-    more = [verdict.b.letter for verdict in mine if verdict.better is verdict.b]
+def _against_first(pairwise: Sequence[PairwiseResult], first: LeaderboardRow) -> list[str]:
+    """Return one sentence for each result of the paired tests against the first row."""
+    tests = [result for result in pairwise if result.a is first]
+    worse = [result.b.letter for result in tests if result.better is result.a]
+    undecided = [result.b.letter for result in tests if result.better is None]
+    better = [result.b.letter for result in tests if result.better is result.b]
+    plural = len(better) > 1
     return [
-        *([f"It is better than {', '.join(worse)}."] if worse else []),
-        *([f"No difference from {', '.join(open_)} is shown."] if open_ else []),
-        *([f"{', '.join(more)} tells more images rightly."] if more else []),
+        *([f"{first.letter} is better than {_listed(worse)}."] if worse else []),
+        *(
+            [f"There is no significant difference between {first.letter} and {_listed(undecided)}."]
+            if undecided
+            else []
+        ),
+        *([f"{_listed(better)} {'classify' if plural else 'classifies'} more images correctly."] if better else []),
     ]
 
 
-def _places(paths: Sequence[Path]) -> dict[Path, str]:
-    """Each run by its path below the folder that all share."""
+def _listed(letters: Sequence[str]) -> str:
+    """Return `B`, `B and C` or `B, C and D`."""
+    return " and ".join(part for part in (", ".join(letters[:-1]), letters[-1]) if part)
+
+
+def _short_paths(paths: Sequence[Path]) -> dict[Path, str]:
+    """Return each path relative to the folder that all share."""
     shared = os.path.commonpath(paths) if len(paths) > 1 else ""
     return {path: os.path.relpath(path, shared) if shared else path.name for path in paths}
 
 
 def _curves(rows: Sequence[LeaderboardRow], metric: str) -> list[Markup]:
-    """Validation and training by epoch, one line for each of the first rows."""
+    """Return charts of validation and training metrics by epoch, with one line for each of the first rows."""
     name = metric.split("/")[1]
     charts = []
     for wanted in dict.fromkeys([f"val/{name}", "val/acc", "val/loss", "train/loss"]):
@@ -140,19 +151,19 @@ def _curves(rows: Sequence[LeaderboardRow], metric: str) -> list[Markup]:
     return charts
 
 
-def _flipped(verdict: PairwiseResult, thumbnails: Thumbnails | None) -> Flipped:
-    found = flips(verdict, MOST_PICTURES)
+def _flip_section(result: PairwiseResult, thumbnails: Thumbnails | None) -> FlipSection:
+    found = flips(result, MAX_FLIPS)
     both = [*found.only_a, *found.only_b]
-    pictures, trouble = [""] * len(both), ""
+    uris, problem = [""] * len(both), ""
     if both and thumbnails is not None:
         try:
-            run = max((found.duel.a, found.duel.b), key=_image_area).run
-            pixels = thumbnails(run, verdict.split, np.array([flip.position for flip in both]))
-            pictures = [_picture(image) for image in pixels]
+            run = max((found.run_pair.a, found.run_pair.b), key=_image_area).run
+            pixels = thumbnails(run, result.split, np.array([flip.position for flip in both]))
+            uris = [_data_uri(image) for image in pixels]
         except (UserError, OSError) as error:
-            trouble = str(error)
-    images = [FlippedImage(flip, picture) for flip, picture in zip(both, pictures, strict=True)]
-    return Flipped(verdict, tuple(images[: len(found.only_a)]), tuple(images[len(found.only_a) :]), trouble)
+            problem = str(error)
+    images = [FlippedImage(flip, uri) for flip, uri in zip(both, uris, strict=True)]
+    return FlipSection(result, tuple(images[: len(found.only_a)]), tuple(images[len(found.only_a) :]), problem)
 
 
 def _image_area(record: RunRecord) -> int:
@@ -160,14 +171,14 @@ def _image_area(record: RunRecord) -> int:
     return height * width
 
 
-def _picture(image: Pixels) -> str:
+def _data_uri(image: Pixels) -> str:
     if max(image.shape[:2]) <= _SMALL:
         return data_uri(image)
     return data_uri(shown(image, _SIDE), "JPEG")
 
 
-def _link(run: RunDirectory, file: Path) -> str:
-    """Where a run's own report lies, as seen from the page; empty where it has none."""
+def _report_link(run: RunDirectory, file: Path) -> str:
+    """Return the link from the page to the report of a run; empty if the run has no report."""
     report = run.path / "report.html"
     if not report.is_file():
         return ""

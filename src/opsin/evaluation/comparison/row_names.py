@@ -1,41 +1,45 @@
-"""What the rows of a leaderboard are called: by what sets them apart."""
+"""Names of leaderboard rows: the overrides and options that distinguish them."""
 
 import string
 from collections.abc import Sequence
 
 from opsin.evaluation.comparison.run_records import RunRecord
 
-QUIET = ("callbacks", "logger", "feature_cache", "debug")
-"""Parts whose choice names no recipe."""
+UNNAMED_GROUPS = ("callbacks", "logger", "feature_cache", "debug")
+"""Config groups whose option is not part of a recipe's name."""
 
 
-def names(runs: Sequence[RunRecord]) -> list[str]:
-    """A name for each of some runs of different configs, in words of the command line."""
-    found = [_name(run, runs) for run in runs]
-    return [_told_apart(i, found, runs) for i in range(len(runs))]
+def row_names(runs: Sequence[RunRecord]) -> list[str]:
+    """Return a name for each of several runs of different configs, written as on the command line."""
+    names = [_name(run, runs) for run in runs]
+    return [_unique(i, names, runs) for i in range(len(runs))]
 
 
 def letter(index: int) -> str:
-    """A to Z, then AA, AB, ..."""
+    """Return A to Z, then AA, AB, ..."""
     letters = string.ascii_uppercase
     return letters[index] if index < 26 else letter(index // 26 - 1) + letters[index % 26]
 
 
 def _name(run: RunRecord, runs: Sequence[RunRecord]) -> str:
-    """Its network, then the parts and the words of the command line that not all runs share, itself among them."""
-    apart = [
+    """Return the model, then the options and overrides that not all runs share."""
+    options = [
         f"{key}={option}"
         for key, option in run.choices.items()
-        if key not in ("model", *QUIET) and any(other.choices.get(key) != option for other in runs)
+        if key not in ("model", *UNNAMED_GROUPS) and any(other.choices.get(key) != option for other in runs)
     ]
-    shared = set.intersection(*(set(other.words) for other in runs))
-    words = [word for word in run.words if word not in shared and word.lstrip("+~").split("=")[0] in run.config]
-    return " ".join([run.choices.get("model", "?"), *apart, *words])
+    shared = set.intersection(*(set(other.overrides) for other in runs))
+    overrides = [
+        override
+        for override in run.overrides
+        if override not in shared and override.lstrip("+~").split("=")[0] in run.config
+    ]
+    return " ".join([run.choices.get("model", "?"), *options, *overrides])
 
 
-def _told_apart(i: int, found: Sequence[str], runs: Sequence[RunRecord]) -> str:
-    """A name, with values of the config behind it where another run would have the same."""
+def _unique(i: int, names: Sequence[str], runs: Sequence[RunRecord]) -> str:
+    """Return a name, followed by config values if another run has the same name."""
     own = runs[i].config
-    twins = [run.config for j, run in enumerate(runs) if j != i and found[j] == found[i]]
-    keys = sorted({key for twin in twins for key in own.keys() | twin.keys() if own.get(key) != twin.get(key)})
-    return " ".join([found[i], *(f"{key}={own.get(key, 'null')}" for key in keys[:3])])
+    same_name = [run.config for j, run in enumerate(runs) if j != i and names[j] == names[i]]
+    keys = sorted({key for other in same_name for key in own.keys() | other.keys() if own.get(key) != other.get(key)})
+    return " ".join([names[i], *(f"{key}={own.get(key, 'null')}" for key in keys[:3])])

@@ -1,4 +1,4 @@
-"""What run directories say: finished runs with their numbers, others with their status."""
+"""Records of run directories: metrics and config of finished runs, the status of others."""
 
 import hashlib
 import os
@@ -16,9 +16,9 @@ from opsin.runs.predictions import Predictions, read_predictions
 from opsin.runs.result import RunResult
 
 REPEATS = ("seed", "datamodule.fold")
-"""Keys that say which repetition of a recipe a run is."""
+"""Keys that distinguish the repetitions of a recipe."""
 
-_ASIDE = (
+_NOT_RECIPE = (
     "data_dir",
     "output_dir",
     "report",
@@ -30,21 +30,21 @@ _ASIDE = (
     "trainer.log_every_n_steps",
     "trainer.profiler",
 )
-_ACTING = ("EarlyStopping", "EMA")  # of Opsin's own callbacks; the others only tell of the training
+_TRAINING_CALLBACKS = ("EarlyStopping", "EMA")  # Opsin's other callbacks only report and do not change the training
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """One run directory, as it stands.
+    """The current content of one run directory.
 
     Attributes:
         run: The directory.
-        status: finished, failed, interrupted (which a run under way is too), no result, or unreadable.
-        reason: Of a failure, in one line; else empty.
-        result: `result.json`; empty where there is none.
-        choices: Option of each part, such as `{"model": "cnn_gap"}`.
-        words: Of the command line.
-        config: Every value that has a say in what is learned, by its dotted key; without nulls and without REPEATS.
+        status: finished, failed, interrupted (also while the run is in progress), no result, or unreadable.
+        reason: The reason for a failure in one line, else empty.
+        result: `result.json`; empty if there is none.
+        choices: Option of each config group, such as `{"model": "cnn_gap"}`.
+        overrides: The overrides of the command line.
+        config: Every value that affects the trained network, by dotted key; without nulls and without REPEATS.
         repetition: Values of REPEATS.
     """
 
@@ -53,76 +53,78 @@ class RunRecord:
     reason: str
     result: RunResult
     choices: Mapping[str, str]
-    words: tuple[str, ...]
+    overrides: tuple[str, ...]
     config: Mapping[str, Any]
     repetition: tuple[Any, ...]
 
     @property
-    def repeat(self) -> str:
-        """Which repetition of its recipe it is, in words: `seed 0`, or `seed 0, fold 3`."""
+    def repetition_text(self) -> str:
+        """The repetition as text: `seed 0`, or `seed 0, fold 3`."""
         seed, fold = self.repetition
         return f"seed {seed}, fold {fold}" if "datamodule.num_folds" in self.config else f"seed {seed}"
 
     @property
     def metrics(self) -> dict[str, float]:
-        """What was measured at the best epoch and by the test; empty unless the run has finished."""
+        """Metrics of the best epoch and of the test; empty unless the run has finished."""
         return dict(self.result.metrics) if self.status == "finished" else {}
 
     def predictions(self, split: str) -> Predictions | None:
-        """What the best checkpoint says of the images of a split; None: it was not kept, or is damaged."""
+        """Return the predictions of the best checkpoint on a split; None if they are missing or damaged."""
         try:
             return read_predictions(self.run, split)
         except UserError:
             return None
 
-    def images(self, split: str) -> str | None:
-        """Digest of the very images of a split that were measured; None where no predictions were kept."""
-        return self._measured(split)[0]
+    def images_digest(self, split: str) -> str | None:
+        """Return the digest of the images of a split that were predicted; None if there are no predictions."""
+        return self._digest_and_count(split)[0]
 
-    def count(self, split: str) -> int:
-        """How many these are."""
-        return self._measured(split)[1]
+    def image_count(self, split: str) -> int:
+        """Return the number of images of a split that were predicted."""
+        return self._digest_and_count(split)[1]
 
-    def _measured(self, split: str) -> tuple[str | None, int]:
-        if split not in self._known:
-            kept = self.predictions(split)
+    def _digest_and_count(self, split: str) -> tuple[str | None, int]:
+        if split not in self._digests:
+            predictions = self.predictions(split)
             digest = hashlib.blake2b(digest_size=16)
-            if kept is not None:
-                digest.update(kept.images.encode())
-                digest.update(kept.positions.tobytes())
-            self._known[split] = (None, 0) if kept is None else (digest.hexdigest(), len(kept))
-        return self._known[split]
+            if predictions is not None:
+                digest.update(predictions.images.encode())
+                digest.update(predictions.positions.tobytes())
+            self._digests[split] = (None, 0) if predictions is None else (digest.hexdigest(), len(predictions))
+        return self._digests[split]
 
     @cached_property
-    def _known(self) -> dict[str, tuple[str | None, int]]:
+    def _digests(self) -> dict[str, tuple[str | None, int]]:
         return {}
 
     @cached_property
     def history(self) -> list[EpochRow]:
-        """One row per epoch; empty if the run has no table of epochs, or a damaged one."""
+        """One row per epoch; empty if the run has no metrics.csv, or a damaged one."""
         try:
             return read_epochs(self.run.metrics)
         except UserError:
             return []
 
 
-def collect(places: Iterable[str | Path]) -> list[RunRecord]:
-    """The runs that some words name, each once, in the order of the words.
+def collect(paths: Iterable[str | Path]) -> list[RunRecord]:
+    """Read the runs below some folders, each once, in the given order.
 
     Args:
-        places: Run directories, or folders of runs such as a sweep, at any depth; links inside are not followed.
+        paths: Run directories, or folders of runs such as a sweep, at any depth; symbolic links are not followed.
 
     Raises:
-        UserError: One is no folder, or holds no run.
+        UserError: A path is not a folder, or contains no run.
     """
     found: dict[Path, RunRecord] = {}
-    for place in places:
-        folder = Path(place).expanduser().resolve()
+    for path in paths:
+        folder = Path(path).expanduser().resolve()
         if not folder.is_dir():
-            raise UserError(f"{place} is no folder: name run directories, a sweep, or a folder of runs such as outputs")
+            raise UserError(
+                f"{path} is not a folder. Give run directories, a sweep, or a folder of runs such as outputs"
+            )
         runs = _runs(folder)
         if not runs:
-            raise UserError(f"{place} holds no run: no folder in it has a config.yaml and a result.json")
+            raise UserError(f"{path} contains no run: no folder in it has a config.yaml and a result.json")
         for run in runs:
             if run.path not in found:
                 found[run.path] = read_record(run)
@@ -130,29 +132,32 @@ def collect(places: Iterable[str | Path]) -> list[RunRecord]:
 
 
 def _runs(folder: Path) -> list[RunDirectory]:
-    """A run itself, or all below a folder; a job of a sweep that failed before it began has only an `error.txt`."""
+    """Return the runs in a folder, or the folder itself if it is a run.
+
+    A job of a sweep that failed before its run began has only an `error.txt`.
+    """
     runs = []
     for root, folders, files in os.walk(folder):
         folders.sort()
         if {"config.yaml", "result.json", "error.txt"} & set(files):
             runs.append(RunDirectory(Path(root)))
-            folders.clear()  # whatever lies in a run is the run's
+            folders.clear()  # folders inside a run belong to the run
     return runs
 
 
 def read_record(run: RunDirectory) -> RunRecord:
-    """What a run directory says, whatever state it is in."""
+    """Read a run directory in any state."""
     try:
         result = run.read_result()
         composed = RunConfig.load(run)
         tree, origin = composed.tree, composed.origin
-        if result.status == "not begun":
+        if result.status == "not started":
             return _without(run, *_no_result(run, run.result))
     except FileNotFoundError as error:
         return _without(run, *_no_result(run, Path(error.filename)))
     except UserError as error:
         return _without(run, "unreadable", str(error))
-    except Exception as error:  # whatever damaged files raise: one bad run must not hide the others
+    except Exception as error:  # damaged files raise anything; one bad run must not hide the others
         return _without(run, "unreadable", f"{type(error).__name__}: {error}")
     values = flat(tree)
     return RunRecord(
@@ -162,7 +167,7 @@ def read_record(run: RunDirectory) -> RunRecord:
         result,
         {name: option for name, option in origin.choices.items() if option},
         tuple(origin.overrides),
-        {key: value for key, value in values.items() if key not in REPEATS and not _aside(key, values)},
+        {key: value for key, value in values.items() if key not in REPEATS and _is_recipe(key, values)},
         tuple(values.get(key) for key in REPEATS),
     )
 
@@ -180,7 +185,7 @@ def _without(run: RunDirectory, status: str, reason: str) -> RunRecord:
 
 
 def flat(tree: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    """The values of nested sections by their dotted keys, lists as text, without nulls."""
+    """Return the values of nested sections by dotted key, with lists as text and without nulls."""
     found: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping):
@@ -190,9 +195,10 @@ def flat(tree: Mapping[str, Any], above: str = "") -> dict[str, Any]:
     return found
 
 
-def _aside(key: str, values: Mapping[str, Any]) -> bool:
-    """Whether a key only says where things lie, or what is told of the training."""
+def _is_recipe(key: str, values: Mapping[str, Any]) -> bool:
+    """Whether a key can affect the trained network; paths and reports cannot."""
     if key.startswith("callbacks."):
         target = str(values.get(".".join(key.split(".")[:2]) + "._target_", ""))
-        return (target.startswith("opsin.") and not target.endswith(_ACTING)) or target.endswith("Monitor")
-    return key.startswith(_ASIDE)
+        reports = target.startswith("opsin.") and not target.endswith(_TRAINING_CALLBACKS)
+        return not reports and not target.endswith("Monitor")
+    return not key.startswith(_NOT_RECIPE)

@@ -1,4 +1,4 @@
-"""The table of epochs as charts: one for each metric, train and val in one, the best epoch marked."""
+"""Learning curves: one chart per metric with train and val, and the best epoch marked."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,23 +13,23 @@ from opsin.visualization.formatting import number, percent
 
 SPLITS = ("train", "val")
 FIRST = ("loss", "acc", "f1_macro", "auroc", "ece")
-"""The order of charts; other metrics follow."""
+"""Order of the charts; other metrics follow."""
 
 TITLES = {
     "loss": "loss",
     "acc": "accuracy",
-    "f1_macro": "F1, mean of the classes",
+    "f1_macro": "F1 (macro)",
     "auroc": "area under the ROC curve",
     "ece": "calibration error",
     "lr": "learning rate",
 }
 SHARES = ("acc", "f1_macro", "ece")
 LOG_FROM = 20
-"""A loss whose largest value is so many times its least is drawn on a logarithmic axis."""
+"""The axis of the loss is logarithmic if the ratio of its largest and smallest value is above this."""
 
 
 def best_epoch(rows: Sequence[EpochRow], result: RunResult, monitor: Mapping[str, Any]) -> int | None:
-    """The epoch of the best checkpoint: as recorded, or found by the monitored metric while a run has not ended."""
+    """Return the epoch of the best checkpoint, as recorded, or by the monitored metric if the run has not ended."""
     if result.best_epoch:
         return result.best_epoch
     name, sign = monitor.get("metric"), -1 if monitor.get("mode") == "max" else 1
@@ -38,8 +38,8 @@ def best_epoch(rows: Sequence[EpochRow], result: RunResult, monitor: Mapping[str
     return min(known, default=(0.0, None), key=lambda pair: pair[0])[1]
 
 
-def curves(rows: Sequence[EpochRow], best: int | None) -> Markup:
-    """All metrics over the epochs."""
+def learning_curves(rows: Sequence[EpochRow], best: int | None) -> Markup:
+    """Return charts of all metrics by epoch."""
     names = list(dict.fromkeys(name.split("/", 1)[1] for row in rows for name in row.values if "/" in name))
     ordered = [name for name in FIRST if name in names] + [name for name in names if name not in FIRST]
     charts = [_chart(rows, name, best) for name in ordered]
@@ -59,5 +59,5 @@ def _chart(rows: Sequence[EpochRow], name: str, best: int | None) -> Markup:
     ]
     values = [value for one in series for value in one.y if value is not None and value > 0]
     log = name == "loss" and bool(values) and max(values) > LOG_FROM * min(values)
-    title = TITLES.get(name, name) + (", logarithmic" if log else "")
+    title = TITLES.get(name, name) + (" (logarithmic)" if log else "")
     return line_chart(series, title=title, log=log, mark=best, text=percent if name in SHARES else number)

@@ -1,4 +1,4 @@
-"""The report of a run: one self-contained page, made of what lies in its directory."""
+"""Write the report of a run: one self-contained page made from the run directory."""
 
 from datetime import datetime
 from pathlib import Path
@@ -9,10 +9,15 @@ import yaml
 
 from opsin.errors import UserError
 from opsin.evaluation.confusion import class_table
-from opsin.evaluation.report.learning_curves import best_epoch, curves
+from opsin.evaluation.report.learning_curves import best_epoch, learning_curves
 from opsin.evaluation.report.pictures import read_pictures
-from opsin.evaluation.report.result_summary import verdict
-from opsin.evaluation.report.sections import calibration, class_bars, confusion, pair_rows
+from opsin.evaluation.report.result_summary import summarize_result
+from opsin.evaluation.report.sections import (
+    calibration_section,
+    confused_pair_rows,
+    confusion_matrix_chart,
+    recall_bars,
+)
 from opsin.evaluation.templating import render
 from opsin.runs.atomic import write_atomically
 from opsin.runs.directory import RunDirectory
@@ -21,43 +26,43 @@ from opsin.runs.predictions import Predictions, read_predictions
 
 
 def write_report(run: RunDirectory) -> Path:
-    """Write `report.html` into a run directory: of a run that finished, failed, was interrupted or is still going.
+    """Write `report.html` into the directory of a run that finished, failed, was interrupted or is still running.
 
-    It tells what there is: without predictions there is no confusion matrix, and so on, and the page says how to make
-    them. Nothing but the run directory is read.
+    The report contains what the run directory contains: without predictions, for example, it has no confusion matrix
+    and shows the command that makes them. Only the run directory is read. The file is replaced atomically.
 
     Returns:
-        The file; whole at every moment.
+        The path of the report.
     """
     result = run.read_result()
     config = _yaml(run.config)
     rows = read_epochs(run.metrics)
     best = best_epoch(rows, result, config.get("monitor") or {})
     predictions, missing = _predictions(run)
-    wanted = "test" if result.status == "finished" else "val"  # the test images are read once, at the end
-    judged = predictions.get("test", predictions.get("val"))
-    name = result.choices.get("model") or "A network"
+    expected = "test" if result.status == "finished" else "val"  # the test images are read once, at the end
+    evaluated = predictions.get("test", predictions.get("val"))
+    name = result.choices.get("model") or "The network"
     page = render(
         "report.html",
         run=run,
         name=name,
-        made=datetime.fromtimestamp(run.config.stat().st_mtime).strftime("%d %B %Y, %H:%M"),
+        started=datetime.fromtimestamp(run.config.stat().st_mtime).strftime("%d %B %Y, %H:%M"),
         result=result,
         status=result.status,
         rows=rows,
         best=best,
-        curves=curves(rows, best) if rows else None,
-        verdict=verdict(name, result, judged) if judged else None,
-        missing=missing.get(wanted),
-        judged=judged,
-        classes=class_table(judged) if judged else [],
-        class_bars=class_bars(judged) if judged else None,
-        confusion=confusion(judged) if judged else None,
-        pairs=pair_rows(judged) if judged else [],
-        calibration=calibration(predictions) if judged else None,
+        curves=learning_curves(rows, best) if rows else None,
+        summary=summarize_result(name, result, evaluated) if evaluated else None,
+        missing=missing.get(expected),
+        evaluated=evaluated,
+        classes=class_table(evaluated) if evaluated else [],
+        recall_bars=recall_bars(evaluated) if evaluated else None,
+        confusion_matrix=confusion_matrix_chart(evaluated) if evaluated else None,
+        pairs=confused_pair_rows(evaluated) if evaluated else [],
+        calibration=calibration_section(predictions) if evaluated else None,
         pictures=read_pictures(run),
         network=result.network,
-        words=(_yaml(run.overrides).get("overrides") or []),
+        overrides=(_yaml(run.overrides).get("overrides") or []),
         config=run.config.read_text(encoding="utf-8"),
     )
     write_atomically(run.report, page)
@@ -65,7 +70,7 @@ def write_report(run: RunDirectory) -> Path:
 
 
 def _predictions(run: RunDirectory) -> tuple[dict[str, Predictions], dict[str, str]]:
-    """The predictions of val and test, as far as they can be read, and why others cannot."""
+    """Return the readable predictions of val and test, and the reasons why others cannot be read."""
     found, missing = {}, {}
     for split in ("val", "test"):
         try:
@@ -74,7 +79,7 @@ def _predictions(run: RunDirectory) -> tuple[dict[str, Predictions], dict[str, s
             missing[split] = str(error)
         else:
             if not np.isfinite(predictions.logits).all():
-                missing[split] = f"The answers to {split} images are not numbers: training has diverged."
+                missing[split] = f"The logits of {split} images are not finite: training has diverged."
             elif len(predictions):
                 found[split] = predictions
     return found, missing

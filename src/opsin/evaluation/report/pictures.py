@@ -1,4 +1,4 @@
-"""The pictures of a run, as a page carries them: those that `opsin.commands.report` leaves in `RUN/pictures`."""
+"""Read the images of a report, which `opsin.commands.report_images` writes to `RUN/pictures`, to embed them."""
 
 import json
 from dataclasses import dataclass
@@ -11,18 +11,18 @@ from PIL import Image, UnidentifiedImageError
 from opsin.runs.directory import RunDirectory
 from opsin.visualization import images
 
-SMALL = 12_000
-"""Bytes up to which a PNG is carried as it is; larger ones, which are photographs, become WebP."""
+MAX_PNG = 12_000
+"""Size in bytes above which an image, probably a photograph, is embedded as WebP instead of PNG."""
 
 
 @dataclass(frozen=True)
 class EmbeddedImage:
-    """A picture in a page.
+    """An image embedded in a page.
 
     Attributes:
-        source: A `data:` address.
-        width: In pixels.
-        height: Likewise.
+        source: A `data:` URI.
+        width: Width in pixels.
+        height: Height in pixels.
     """
 
     source: str
@@ -31,92 +31,93 @@ class EmbeddedImage:
 
 
 @dataclass(frozen=True)
-class Mistake:
-    """An image that is told wrongly.
+class MisclassifiedImage:
+    """A misclassified image.
 
     Attributes:
-        image: As the network sees it.
-        cam: With the class activation map of the predicted class over it; None: there is none.
-        path: Where it comes from.
-        true: Its class.
-        answers: The most probable classes with their probabilities, the predicted one first.
+        image: The image as the network sees it.
+        cam: The image with the class activation map of the predicted class as an overlay; None if there is none.
+        path: Origin of the image.
+        true: Name of its class.
+        predictions: The most probable classes with their probabilities, the predicted class first.
     """
 
     image: EmbeddedImage
     cam: EmbeddedImage | None
     path: str
     true: str
-    answers: tuple[tuple[str, float], ...]
+    predictions: tuple[tuple[str, float], ...]
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """What `RUN/pictures/pictures.json` names.
+    """The images that `RUN/pictures/pictures.json` lists.
 
     Attributes:
-        split: Where the mistakes come from.
-        mistakes: Those of most confidence, worst first.
-        stage: Whose maps the class activation maps are; None: there are none.
-        note: Why there are no class activation maps.
-        augmentation: Training images, plain and augmented; None: none were drawn.
-        augmented: What the augmentation does.
-        kernels: Of the first layer; None: it has none that can be shown.
-        kernels_of: Its name.
+        split: Split of the misclassified images.
+        misclassified: Misclassified images, highest confidence first.
+        stage: Stage of the class activation maps; None if there are no maps.
+        note: The reason if there are no maps, else None.
+        augmentation: Training images, original and augmented; None if there are none.
+        augmentation_text: Description of the augmentation.
+        kernels: Kernels of the first layer; None if they cannot be shown.
+        kernels_layer: Name of the first layer; None if its kernels cannot be shown.
     """
 
     split: str
-    mistakes: tuple[Mistake, ...]
+    misclassified: tuple[MisclassifiedImage, ...]
     stage: str | None
     note: str | None
     augmentation: EmbeddedImage | None
-    augmented: str
+    augmentation_text: str
     kernels: EmbeddedImage | None
-    kernels_of: str | None
+    kernels_layer: str | None
 
 
 def pictures_folder(run: RunDirectory) -> Path:
-    """Where the pictures of a run lie."""
+    """Return the folder of a run's images."""
     return run.path / "pictures"
 
 
 def index_file(run: RunDirectory) -> Path:
-    """What says which picture is what."""
+    """Return the path of the file that lists the images."""
     return pictures_folder(run) / "pictures.json"
 
 
 def read_pictures(run: RunDirectory) -> Pictures | None:
-    """The pictures of a run; None where none were made. Those whose file is gone or damaged are left out."""
+    """Read the images of a run, without missing or damaged ones; None if no images were made."""
     try:
         index: dict[str, Any] = json.loads(index_file(run).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return None
     folder = pictures_folder(run)
-    mistakes = []
-    for entry in index["mistakes"]:
-        image = _shown(folder, entry["image"])
+    misclassified = []
+    for entry in index["misclassified"]:
+        image = _embedded(folder, entry["image"])
         if image:
-            answers = tuple((str(name), float(probability)) for name, probability in entry["answers"])
-            mistakes.append(Mistake(image, _shown(folder, entry["cam"]), entry["path"], entry["true"], answers))
+            predictions = tuple((str(name), float(probability)) for name, probability in entry["predictions"])
+            cam = _embedded(folder, entry["cam"])
+            misclassified.append(MisclassifiedImage(image, cam, entry["path"], entry["true"], predictions))
     return Pictures(
         index["split"],
-        tuple(mistakes),
+        tuple(misclassified),
         index["stage"],
         index["note"],
-        _shown(folder, index["augmentation"]),
-        index["augmented"],
-        _shown(folder, index["kernels"]),
-        index["kernels_of"],
+        _embedded(folder, index["augmentation"]),
+        index["augmentation_text"],
+        _embedded(folder, index["kernels"]),
+        index["kernels_layer"],
     )
 
 
-def _shown(folder: Path, name: str | None) -> EmbeddedImage | None:
+def _embedded(folder: Path, name: str | None) -> EmbeddedImage | None:
     if name is None:
         return None
-    file = folder / Path(name).name  # an index leads nowhere else
+    file = folder / Path(name).name  # the file name only, so that the index cannot point outside the folder
     try:
         with Image.open(file) as opened:
             pixels = np.asarray(opened.convert("RGB"))
     except (OSError, UnidentifiedImageError):
         return None
-    kind: Any = "PNG" if file.stat().st_size <= SMALL else "WEBP"
+    kind: Any = "PNG" if file.stat().st_size <= MAX_PNG else "WEBP"
     return EmbeddedImage(images.data_uri(pixels, kind), pixels.shape[1], pixels.shape[0])

@@ -1,4 +1,4 @@
-"""What came out, in words: one sentence with its interval, and what that means."""
+"""Summarize the result of a run as text: the accuracy with its interval, and remarks on it."""
 
 from dataclasses import dataclass
 
@@ -10,74 +10,73 @@ from opsin.visualization.formatting import percent, split_name
 
 @dataclass(frozen=True)
 class ResultSummary:
-    """The result of a run.
+    """The result of a run as text.
 
     Attributes:
-        accuracy: On the images of the split, with its 95 % interval.
-        split: test; val where no test images were read.
-        images: How many.
-        sentence: The result.
-        meaning: What it means, sentence by sentence.
+        accuracy: Accuracy on the split, with its 95 % interval.
+        split: test, or val if no test images were predicted.
+        headline: The result in one sentence.
+        remarks: Sentences that put the result into context.
     """
 
     accuracy: Interval
     split: str
-    images: int
-    sentence: str
-    meaning: tuple[str, ...]
+    headline: str
+    remarks: tuple[str, ...]
 
 
-def verdict(name: str, result: RunResult, predictions: Predictions) -> ResultSummary:
-    """The result of a run in words.
+def summarize_result(name: str, result: RunResult, predictions: Predictions) -> ResultSummary:
+    """Summarize the result of a run.
 
     Args:
-        name: Of the network.
-        result: The run's `result.json`.
-        predictions: Of test; of val where there are none.
+        name: Name of the network.
+        result: Content of the run's `result.json`.
+        predictions: Predictions of test, or of val if there are none of test.
     """
     images, correct = len(predictions), int(predictions.correct.sum())
     accuracy = wilson_interval(correct, images)
     classes = len(predictions.classes)
     data = result.data.name if result.data else "its data"
-    sentence = (
-        f"{name} tells the {classes} classes of {data} apart with {percent(accuracy.estimate)} accuracy on "
-        f"{images:,} {split_name(predictions.split)} images "
-        f"(95 % interval {percent(accuracy.low)} to {percent(accuracy.high)})."
+    headline = (
+        f"{name} classifies {percent(accuracy.estimate)} of {images:,} {split_name(predictions.split)} images of "
+        f"{data} correctly ({classes} classes, 95 % interval {percent(accuracy.low)} to {percent(accuracy.high)})."
     )
-    meaning = (_chance(predictions, accuracy), _reach(predictions), *_fit(result, accuracy))
-    return ResultSummary(accuracy, predictions.split, images, sentence, meaning)
+    remarks = (_baseline(predictions, accuracy), _validity(predictions), *_overfitting(result, accuracy))
+    return ResultSummary(accuracy, predictions.split, headline, remarks)
 
 
-def _chance(predictions: Predictions, accuracy: Interval) -> str:
+def _baseline(predictions: Predictions, accuracy: Interval) -> str:
     wrong = len(predictions) - int(predictions.correct.sum())
     shares = [float((predictions.targets == i).mean()) for i in range(len(predictions.classes))]
-    most = max(range(len(shares)), key=shares.__getitem__)
-    always = f"always answering {predictions.classes[most]} would be right in {percent(shares[most])}"
-    if accuracy.low <= shares[most]:
-        return f"That is no better than chance, as far as these images tell: {always}."
+    largest = max(range(len(shares)), key=shares.__getitem__)
+    constant = f"Always predicting {predictions.classes[largest]} is correct for {percent(shares[largest])}"
+    if accuracy.low <= shares[largest]:
+        return f"This is not significantly better than a constant prediction. {constant}."
     one_in = f", about one in {round(len(predictions) / wrong):,}" if 0 < wrong <= len(predictions) / 2 else ""
-    return f"{wrong:,} images are told wrongly{one_in}; {always}."
+    return f"{wrong:,} image{' is' if wrong == 1 else 's are'} misclassified{one_in}. {constant}."
 
 
-def _reach(predictions: Predictions) -> str:
+def _validity(predictions: Predictions) -> str:
     if predictions.split == "test":
         return (
-            "The interval says how far the choice of these test images reaches. It does not hold for images of another "
-            "kind, nor for what another seed would give: that takes several runs, see scripts/compare.py."
+            "The interval covers the random choice of these test images. It does not cover other kinds of images, nor "
+            "the variation between seeds: to measure that, train several seeds and use scripts/compare.py."
         )
     return (
-        "The best epoch was chosen on these very images, so the figure flatters; no test images have been read with "
-        "the best checkpoint."
+        "The best epoch was selected on the same images, so this accuracy is too optimistic. The best checkpoint has "
+        "not been tested on the test images."
     )
 
 
-def _fit(result: RunResult, accuracy: Interval) -> tuple[str, ...]:
-    """What training and validation accuracy tell beside it."""
+def _overfitting(result: RunResult, accuracy: Interval) -> tuple[str, ...]:
+    """Return a sentence that compares training and validation accuracy, if both are known."""
     train, val = result.metrics.get("train/acc"), result.metrics.get("val/acc")
     if train is None or val is None:
         return ()
-    said = f"At the best epoch it was {percent(train)} on training images as augmented, {percent(val)} on validation"
-    gap = train - val
-    if gap > max(0.02, 2 * (accuracy.high - accuracy.low)):
-        return (f"{said}: the gap says that it has learned some training images by heart.",)
-    return (f"{said}.",)
+    accuracies = (
+        f"At the best epoch, the accuracy was {percent(train)} on training images (with augmentation) and "
+        f"{percent(val)} on validation images"
+    )
+    if train - val > max(0.02, 2 * (accuracy.high - accuracy.low)):
+        return (f"{accuracies}: the gap indicates overfitting.",)
+    return (f"{accuracies}.",)

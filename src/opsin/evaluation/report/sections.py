@@ -1,4 +1,4 @@
-"""What the predictions of a run tell, as charts and rows of a report."""
+"""Sections of a report made from predictions: confusion, classes and calibration, as charts and table rows."""
 
 import math
 from collections.abc import Mapping
@@ -6,27 +6,27 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from opsin.evaluation.calibration import fit_temperature, negative_log_likelihood, reliability, tempered
+from opsin.evaluation.calibration import fit_temperature, negative_log_likelihood, reliability, temperature_scaled
 from opsin.evaluation.confusion import class_table, confused_pairs, confusion_matrix
 from opsin.runs.predictions import Predictions
 from opsin.visualization.charts import Bar, horizontal_bars, reliability_bars
 from opsin.visualization.confusion_matrix_svg import confusion_chart
 from opsin.visualization.formatting import split_name
 
-MOST_BARS = 15
-MOST_PAIRS = 10
+MAX_BARS = 15
+MAX_PAIRS = 10
 
 
 @dataclass(frozen=True)
-class Calibration:
-    """Whether the network is as sure as it is right, before and after its logits are divided by a temperature.
+class CalibrationSection:
+    """Calibration before and after temperature scaling.
 
     Attributes:
-        split: Of the images that are judged.
-        temperature: Fitted on val; None: there are no predictions of val, or it would be judged on val itself.
-        ece: Expected calibration error as it is, and at the temperature.
-        nll: Cross-entropy in nats, likewise.
-        charts: Reliability diagrams, likewise.
+        split: Split on which the calibration is evaluated.
+        temperature: Temperature fitted on val; None if there are no predictions of val, or none of test.
+        ece: Expected calibration error without temperature scaling, then with it.
+        nll: Cross-entropy in nats without temperature scaling, then with it.
+        charts: Reliability diagrams without temperature scaling, then with it.
     """
 
     split: str
@@ -36,60 +36,62 @@ class Calibration:
     charts: tuple[Markup, ...]
 
     @property
-    def words(self) -> str:
-        """What the temperature says."""
+    def interpretation(self) -> str:
+        """The meaning of the temperature in one sentence."""
         if self.temperature is None:
             return ""
         if abs(self.temperature - 1) < 0.05:
-            return "It is about as sure as it should be."
+            return "A temperature near 1 means that the network is well calibrated."
         if self.temperature > 1:
-            return "Above 1: it is more sure of itself than it should be."
-        return "Below 1: it is less sure of itself than it could be."
+            return "A temperature above 1 means that the network is overconfident."
+        return "A temperature below 1 means that the network is underconfident."
 
 
-def calibration(predictions: Mapping[str, Predictions]) -> Calibration:
-    """Reliability on test before and after temperature scaling fitted on val; on val alone only before.
+def calibration_section(predictions: Mapping[str, Predictions]) -> CalibrationSection:
+    """Evaluate calibration on test, before and after temperature scaling fitted on val; without test, on val only.
 
     Args:
-        predictions: Of val, of test or of both.
+        predictions: Predictions of val, of test or of both, by split.
     """
-    judged = predictions.get("test") or predictions["val"]
-    fitted = predictions["val"] if judged.split == "test" and "val" in predictions else None
+    evaluated = predictions.get("test") or predictions["val"]
+    fitted = predictions["val"] if evaluated.split == "test" and "val" in predictions else None
     temperature = None if fitted is None else fit_temperature(fitted.logits, fitted.targets)
     ece, nll, charts = [], [], []
-    for value, title in ((1.0, "as it is"), (temperature, f"at temperature {temperature or 0:.2f}")):
+    titles = ((1.0, "Without temperature scaling"), (temperature, f"With temperature {temperature or 0:.2f}"))
+    for value, title in titles:
         if value is None:
             continue
-        bins = reliability(tempered(judged.logits, value), judged.targets)
+        bins = reliability(temperature_scaled(evaluated.logits, value), evaluated.targets)
         ece.append(bins.ece)
-        nll.append(negative_log_likelihood(judged.logits / value, judged.targets))
+        nll.append(negative_log_likelihood(evaluated.logits / value, evaluated.targets))
         charts.append(
             reliability_bars(bins.confidence.tolist(), bins.accuracy.tolist(), bins.counts.tolist(), title=title)
         )
-    return Calibration(judged.split, temperature, tuple(ece), tuple(nll), tuple(charts))
+    return CalibrationSection(evaluated.split, temperature, tuple(ece), tuple(nll), tuple(charts))
 
 
-def confusion(predictions: Predictions) -> Markup:
-    """The confusion matrix."""
-    title = f"Confusion matrix, {len(predictions):,} {split_name(predictions.split)} images"
+def confusion_matrix_chart(predictions: Predictions) -> Markup:
+    """Return the confusion matrix as a chart."""
+    title = f"Confusion matrix of {len(predictions):,} {split_name(predictions.split)} images"
     return confusion_chart(confusion_matrix(predictions), predictions.classes, title=title)
 
 
-def class_bars(predictions: Predictions) -> Markup:
-    """The share of each class's images that is found, the least first."""
+def recall_bars(predictions: Predictions) -> Markup:
+    """Return the recall of each class as a bar chart, lowest first."""
     rows = sorted((row for row in class_table(predictions) if row.count), key=lambda row: row.recall.estimate)
     bars = [
         Bar(row.name, row.recall.estimate, row.recall.low, row.recall.high, f"{row.count:,} images") for row in rows
     ]
-    title = "Recall by class" if len(bars) <= MOST_BARS else f"Recall, the {MOST_BARS} lowest of {len(bars)} classes"
-    least = min((row.recall.low for row in rows), default=0.0)
-    return horizontal_bars(bars[:MOST_BARS], title=title, low=math.floor(least * 20) / 20 if least > 0.5 else 0, high=1)
+    title = "Recall by class" if len(bars) <= MAX_BARS else f"The {MAX_BARS} lowest recalls of {len(bars)} classes"
+    lowest = min((row.recall.low for row in rows), default=0.0)
+    start = math.floor(lowest * 20) / 20 if lowest > 0.5 else 0
+    return horizontal_bars(bars[:MAX_BARS], title=title, low=start, high=1)
 
 
-def pair_rows(predictions: Predictions) -> list[tuple[str, str, int, int]]:
-    """The most confused pairs: true class, predicted class, how many images, of how many of the true class."""
+def confused_pair_rows(predictions: Predictions) -> list[tuple[str, str, int, int]]:
+    """Return the most confused pairs: true class, predicted class, images, and images of the true class."""
     totals = confusion_matrix(predictions).sum(axis=1)
     return [
         (predictions.classes[pair.true], predictions.classes[pair.predicted], pair.images, int(totals[pair.true]))
-        for pair in confused_pairs(predictions, MOST_PAIRS)
+        for pair in confused_pairs(predictions, MAX_PAIRS)
     ]

@@ -139,7 +139,7 @@ def kernel_picture(
     stride: int = 1,
     padding: Padding = "valid",
     dilation: int = 1,
-    shown_from: tuple[float, float] | None = None,
+    value_range: tuple[float, float] | None = None,
     side: int = 220,
 ) -> Pixels:
     """The image, then each kernel beside what it makes of it.
@@ -150,14 +150,14 @@ def kernel_picture(
         stride: As for `convolve`.
         padding: As for `convolve`.
         dilation: As for `convolve`.
-        shown_from: The values shown black and white; None: see `limits`.
+        value_range: The values shown black and white; None: see `limits`.
         side: Of each response, in pixels.
     """
     first = _fitted(stretched(image, 0, 1), side)
     pictures, captions = [first], [f"the image, {_size(image)}\nshown 0 to 1"]
     for name, kernel in kernels.items():
         response = convolve(image, kernel, stride=stride, padding=padding, dilation=dilation)
-        low, high = shown_from or limits(image, kernel, response)
+        low, high = value_range or limits(image, kernel, response)
         answer = _fitted(stretched(response, low, high), side)
         tile = min(answer.shape[0], side * 2 // 3)
         drawn = numbered(kernel, cell=tile // max(kernel.shape)) if max(kernel.shape) <= 7 else _signed(kernel)

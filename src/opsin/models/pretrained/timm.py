@@ -1,12 +1,11 @@
 """Networks of timm as named stages: any that can be divided, and EfficientNet-Lite0, whose weights pip brings."""
 
 import contextlib
-import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from opsin.errors import UserError
+from opsin.errors import UserError, did_you_mean
 from opsin.models.network import Network, Rate, Width
 from opsin.models.pretrained.heads import Head, HeadKind
 from opsin.models.pretrained.regroup import regroup
@@ -109,8 +108,7 @@ def _check_name(name: str) -> None:
     known = timm.list_pretrained(f"{architecture}*") if tag else timm.list_models()
     if name in known:
         return
-    nearest = difflib.get_close_matches(name, known or timm.list_models(), n=3, cutoff=0.5)
-    hint = f": did you mean {' or '.join(nearest)}?" if nearest else "; timm.list_models() lists them"
+    hint = did_you_mean(name, known or timm.list_models(), count=3) or "; timm.list_models() lists them"
     raise UserError(f"model.name: timm has no network {name!r}{hint}")
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from opsin.data import ImageDataModule
 from opsin.errors import Interrupted, UserError
+from opsin.runs.atomic import atomic_path
 from opsin.runs.directory import RunDirectory
 from opsin.training.callbacks.base import EpochCallback, epoch_metrics
 from opsin.training.gather import collect
@@ -140,13 +141,11 @@ class Checkpoints(EpochCallback):
     def _let_last_be_best(self, trainer: L.Trainer) -> None:
         """Give the file of the best epoch, just written, its second name: files are replaced, and never changed."""
         if trainer.is_global_zero:
-            part = self.last_path.with_name(f".{self.last_path.name}.part")
-            part.unlink(missing_ok=True)
-            try:
-                part.hardlink_to(self.best_path)
-            except OSError:  # not every filesystem has hard links
-                shutil.copyfile(self.best_path, part)
-            part.replace(self.last_path)
+            with atomic_path(self.last_path) as temporary:
+                try:
+                    temporary.hardlink_to(self.best_path)
+                except OSError:  # not every filesystem has hard links
+                    shutil.copyfile(self.best_path, temporary)
         trainer.strategy.barrier()
 
     def _improves(self, value: float) -> bool:

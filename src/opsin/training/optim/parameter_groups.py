@@ -1,21 +1,32 @@
 """Which parameters an optimizer trains, at which rate, and which of them decay."""
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import Field
 from torch import nn
 
+from opsin.models.fine_tuning import FineTuning
+
+
+@dataclass(frozen=True)
+class GroupOptions:
+    """Learning rate and weight decay: the keys of the `optimizer` section that every optimizer has.
+
+    Attributes:
+        lr: learning rate of the head.
+        weight_decay: decay of weights, in the optimizer's own meaning (L2 for SGD and Adam, decoupled for AdamW).
+        decay_norm_and_bias: decay every parameter.
+    """
+
+    lr: Annotated[float, Field(gt=0)] = 1e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    decay_norm_and_bias: bool = False
+
 
 def parameter_groups(
-    network: nn.Module,
-    *,
-    lr: Annotated[float, Field(gt=0)] = 1e-3,
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0,
-    backbone_lr_factor: Annotated[float, Field(gt=0)] = 1.0,
-    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0,
-    decay_norm_and_bias: bool = False,
-    stages: Collection[str] | None = None,
+    network: nn.Module, options: GroupOptions, fine_tuning: FineTuning, stages: Collection[str] | None = None
 ) -> list[dict[str, Any]]:
     """Divide what a network trains into groups: one for each learning rate, with and without weight decay.
 
@@ -31,17 +42,15 @@ def parameter_groups(
 
     Args:
         network: has `stages` and a `head`; what belongs to no stage learns as the head does.
-        lr: learning rate of the head.
-        weight_decay: decay of weights, in the optimizer's own meaning (L2 for SGD and Adam, decoupled for AdamW).
-        backbone_lr_factor: the backbone's learning rate as a multiple of the head's.
-        layer_decay: each stage's learning rate as a multiple of that of the part behind it.
-        decay_norm_and_bias: decay every parameter.
+        options: learning rate of the head and weight decay.
+        fine_tuning: learning rates of the stages as multiples of that of the head.
         stages: the stages that train at some time; None: whatever requires gradients now.
 
     Returns:
         Groups with `name` (`layer4/decay`), `params`, `lr` and `weight_decay`, for any of torch's optimizers; empty
         ones are left out.
     """
+    lr, weight_decay, layer_decay = options.lr, options.weight_decay, fine_tuning.layer_decay
     order = list(dict.fromkeys(filter(None, (_stage_of(name) for name, _ in network.named_parameters()))))
     groups: dict[str, dict[str, Any]] = {}
     for name, parameter in network.named_parameters():
@@ -50,12 +59,12 @@ def parameter_groups(
             continue
         depth = len(order) - order.index(stage) if stage else 0
         part = "head" if stage is None else "backbone" if layer_decay == 1 else stage
-        decays = weight_decay > 0 and (decay_norm_and_bias or parameter.ndim > 1)
+        decays = weight_decay > 0 and (options.decay_norm_and_bias or parameter.ndim > 1)
         group = groups.setdefault(
             f"{part}/{'decay' if decays else 'no_decay'}",
             {
                 "params": [],
-                "lr": lr * backbone_lr_factor * layer_decay**depth if stage else lr,
+                "lr": lr * fine_tuning.backbone_lr_factor * layer_decay**depth if stage else lr,
                 "weight_decay": weight_decay if decays else 0.0,
             },
         )

@@ -10,7 +10,6 @@ Adam and other optimizers that divide by the gradient's size (Malladi et al., ar
 """
 
 import gc
-import inspect
 import logging
 import math
 import time
@@ -24,11 +23,9 @@ from opsin.config import RunConfig
 from opsin.data import ImageDataModule
 from opsin.errors import UserError
 from opsin.runs.rank import is_spawned
-from opsin.training import build
-from opsin.training.build import Plan
 from opsin.training.hardware import resolve_accelerator
 from opsin.training.loss import ClassificationLoss
-from opsin.training.optim import parameter_groups
+from opsin.training.plan import RunPlan, make_plan
 from opsin.training.tuning.batch_throughput import TOLERANCE, measure_throughput, powers_of_two, smallest_within
 from opsin.training.tuning.memory import cuda_limited_to
 from opsin.training.tuning.trial_steps import TrialSteps, Watch, first_device
@@ -69,8 +66,8 @@ class BatchSizeResult:
 
 
 def settle_batch_size(
-    composed: RunConfig, plan: Plan, data: ImageDataModule, loss: ClassificationLoss
-) -> tuple[RunConfig, Plan, BatchSizeResult | None]:
+    composed: RunConfig, plan: RunPlan, data: ImageDataModule, loss: ClassificationLoss
+) -> tuple[RunConfig, RunPlan, BatchSizeResult | None]:
     """Put a number in the place of `datamodule.batch_size=auto`, and the learning rate that goes with it.
 
     The number is measured once: further processes of the run take what the first one wrote into its directory, and so
@@ -89,7 +86,7 @@ def settle_batch_size(
     Raises:
         UserError: not a single image fits, or a run that has begun is to change its batch.
     """
-    if plan["datamodule"].beside.get("batch_size") != "auto":
+    if plan.data.batch_size != "auto":
         return composed, plan, None
     if composed.run.last.exists():
         raise UserError(
@@ -101,12 +98,13 @@ def settle_batch_size(
         found = find_batch_size(plan, data, TrialSteps(plan, data, loss, composed.run.path))
         settled = composed.changed({"datamodule.batch_size": found.batch_size, "optimizer.lr": found.lr})
         settled.save()
-    plan = build.plan(settled)
-    data.batch_size = plan["datamodule"].beside["batch_size"]
+    plan = make_plan(settled)
+    assert plan.data.batch_size != "auto"
+    data.batch_size = plan.data.batch_size
     return settled, plan, found
 
 
-def find_batch_size(plan: Plan, data: ImageDataModule, trials: TrialSteps) -> BatchSizeResult:
+def find_batch_size(plan: RunPlan, data: ImageDataModule, trials: TrialSteps) -> BatchSizeResult:
     """Search, and scale the learning rate; see the module's docstring for the rules.
 
     Args:
@@ -117,13 +115,13 @@ def find_batch_size(plan: Plan, data: ImageDataModule, trials: TrialSteps) -> Ba
     Raises:
         UserError: not a single image fits.
     """
-    devices, accelerator = num_devices(plan), resolve_accelerator(plan["trainer"].arguments.get("accelerator", "auto"))
+    devices, accelerator = num_devices(plan), resolve_accelerator(plan.trainer.accelerator)
     images = len(data.part("train"))
     most = max(images // MIN_STEPS_PER_EPOCH, min(SMALLEST, images)) // devices
     begun = time.perf_counter()
     tried: dict[int, float | bool] = {}
     if accelerator == "gpu":
-        best = _largest_on_cuda(trials, max(1, most), first_device(plan["trainer"].arguments), tried)
+        best = _largest_on_cuda(trials, max(1, most), first_device(plan.trainer), tried)
         why = f"the largest that fits into {CUDA_SHARE:.0%} of the free memory"
     else:
         sizes = powers_of_two(SMALLEST, min(LARGEST_ON_CPU, max(1, most)))
@@ -133,8 +131,8 @@ def find_batch_size(plan: Plan, data: ImageDataModule, trials: TrialSteps) -> Ba
         if len(rates) < min(2, len(sizes)):  # a step takes too long, or too much memory, to compare any
             best, why = max(1, min(data.base_batch_size // devices, most)), "the base, for no other could be tried,"
     batch_size, base = best * devices, data.base_batch_size
-    before = learning_rate(plan)
-    rule, exponent = scaling_rule(plan["optimizer"].call)
+    before = plan.groups.lr
+    rule, exponent = scaling_rule(plan.optimizer.call)
     lr = float(f"{before * (batch_size / base) ** exponent:.4g}")
     log.info(
         "batch      auto: %d, %s that leaves an epoch %d steps (%.0f s of trials); "
@@ -155,19 +153,13 @@ def scaling_rule(optimizer: Callable[..., Any]) -> tuple[str, float]:
     return ("linear", 1.0) if plain else ("square root", 0.5)
 
 
-def learning_rate(plan: Plan) -> float:
-    """The learning rate of the head, as written in the config or as the default is."""
-    return float(plan["optimizer"].beside.get("lr", inspect.signature(parameter_groups).parameters["lr"].default))
-
-
-def num_devices(plan: Plan) -> int:
-    """Over how many devices a batch is divided, on all machines."""
-    arguments = plan["trainer"].arguments
-    devices, nodes = arguments.get("devices", 1), arguments.get("num_nodes", 1)
+def num_devices(plan: RunPlan) -> int:
+    """Return the number of devices that share a batch, on all machines."""
+    devices = plan.trainer.devices
     if devices == "auto":
-        cuda = resolve_accelerator(arguments.get("accelerator", "auto")) == "gpu"
+        cuda = resolve_accelerator(plan.trainer.accelerator) == "gpu"
         devices = torch.cuda.device_count() if cuda else 1
-    return (len(devices) if isinstance(devices, list) else int(devices)) * int(nodes)
+    return (len(devices) if isinstance(devices, list) else devices) * plan.trainer.num_nodes
 
 
 def largest_that_fits(fits: Callable[[int], bool], most: int) -> int:

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from opsin.data import ImageDataModule
 from opsin.errors import UserError
-from opsin.training.build import Plan
-from opsin.training.tuning.batch_size import learning_rate
+from opsin.training.plan import RunPlan
 from opsin.training.tuning.trial_steps import TrialSteps, Watch
 
 DIVERGED = 4.0
@@ -61,7 +60,7 @@ class RangeTest:
 
 
 def range_test(
-    plan: Plan, data: ImageDataModule, trials: TrialSteps, *, steps: int, lowest: float = 1e-7, highest: float = 10.0
+    plan: RunPlan, data: ImageDataModule, trials: TrialSteps, *, steps: int, lowest: float = 1e-7, highest: float = 10.0
 ) -> RangeTest:
     """Train for some steps while the learning rate rises exponentially from `lowest` to `highest`.
 
@@ -79,7 +78,7 @@ def range_test(
     Raises:
         UserError: the loss was not a number from the start.
     """
-    watch = _Raise(np.geomspace(lowest, highest, steps).tolist(), learning_rate(plan))
+    watch = _Raise(np.geomspace(lowest, highest, steps).tolist(), plan.groups.lr)
     trials.run(watch, batch_size=data.batch_size, steps=steps, pretrained=True)
     if len(watch.losses) < min(FEWEST, steps):
         raise UserError(

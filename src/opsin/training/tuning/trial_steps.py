@@ -1,22 +1,20 @@
 """Training steps as a run would take them, on a network of their own, which leave no trace."""
 
 import copy
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import lightning as L
 from lightning.pytorch.utilities.seed import isolate_rng
 
-from opsin.config.validation import Node
+from opsin.config.targets import Target
 from opsin.data import ImageDataModule
 from opsin.training import build
-from opsin.training.build import Plan
 from opsin.training.callbacks.base import EpochCallback
 from opsin.training.loss import ClassificationLoss
-from opsin.training.optim import constant
-from opsin.training.trainer import make_trainer
+from opsin.training.optim.lr_schedules import constant
+from opsin.training.plan import RunPlan
+from opsin.training.trainer import TrainerOptions, make_trainer
 
 
 class Watch(EpochCallback):
@@ -37,10 +35,8 @@ class TrialSteps:
         folder: where Lightning would write if it did.
     """
 
-    def __init__(self, plan: Plan, data: ImageDataModule, loss: ClassificationLoss, folder: Path) -> None:
-        scheduler, trainer = Node(constant), plan["trainer"]
-        layout = replace(trainer, beside={**trainer.beside, "compile": False})
-        self._plan = replace(plan, nodes={**plan.nodes, "scheduler": scheduler, "trainer": layout})
+    def __init__(self, plan: RunPlan, data: ImageDataModule, loss: ClassificationLoss, folder: Path) -> None:
+        self._plan = replace(plan, schedule=Target(constant), trainer=replace(plan.trainer, compile=False))
         self._data = data
         self._loss = loss
         self._folder = folder
@@ -65,28 +61,25 @@ class TrialSteps:
             network, _ = build.network(self._plan, data, loss.num_logits, pretrained=pretrained)
             if heaviest:
                 network.freeze(list(build.timeline(self._plan, network).ever_trained))
-            build.layout(self._plan, network)
+            build.prepare(self._plan, network)
             classifier = build.classifier(self._plan, data, network, loss, record={})
             self._trainer(watch, steps).fit(classifier, data)
 
     def _trainer(self, watch: Watch, steps: int) -> L.Trainer:
-        arguments: dict[str, Any] = dict(self._plan["trainer"].arguments)
-        arguments |= {
-            "devices": [first_device(arguments)] if isinstance(arguments.get("devices"), list) else 1,
-            "num_nodes": 1,
-            "strategy": "auto",
-            "max_epochs": 10**6,
-            "max_steps": steps,
-            "max_time": None,
-            "limit_train_batches": 1.0,
-            "limit_val_batches": 0,
-            "check_val_every_n_epoch": 1,
-            "profiler": None,
-        }
-        return make_trainer(**arguments, callbacks=[watch], loggers=[], folder=self._folder)
+        devices = self._plan.trainer.devices
+        options = replace(
+            self._plan.trainer.on_one_device(),
+            devices=[first_device(self._plan.trainer)] if isinstance(devices, list) else 1,
+            max_epochs=10**6,
+            max_steps=steps,
+            max_time=None,
+            limit_train_batches=1.0,
+            limit_val_batches=0,
+            check_val_every_n_epoch=1,
+        )
+        return make_trainer(options, callbacks=[watch], loggers=[], folder=self._folder)
 
 
-def first_device(arguments: Mapping[str, Any]) -> int:
-    """The number of the accelerator that trials run on, by the trainer's arguments."""
-    devices = arguments.get("devices", 1)
-    return int(devices[0]) if isinstance(devices, list) else 0
+def first_device(options: TrainerOptions) -> int:
+    """Return the index of the accelerator on which trials run."""
+    return options.devices[0] if isinstance(options.devices, list) else 0

@@ -1,0 +1,38 @@
+"""The error handling that all commands share."""
+
+import functools
+import os
+import sys
+from collections.abc import Callable
+from typing import Protocol
+
+from opsin.errors import UserError
+
+
+class Main(Protocol):
+    """The `main` function of a command."""
+
+    def __call__(self, arguments: list[str] | None = None) -> int:
+        """Run the command with these arguments, by default those of the process, and return its exit code."""
+
+
+def command(main: Callable[[list[str] | None], int]) -> Main:
+    """Wrap the `main` of a command: a UserError becomes one message on stderr and exit code 1.
+
+    Ctrl-C ends the command with exit code 130. A reader that closes the pipe early, such as `head`, ends it with 0.
+    """
+
+    @functools.wraps(main)
+    def wrapped(arguments: list[str] | None = None) -> int:
+        try:
+            return main(arguments)
+        except UserError as error:
+            print(error, file=sys.stderr)
+            return 1
+        except KeyboardInterrupt:
+            return 130
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes stdout once more at exit
+            return 0
+
+    return wrapped

@@ -1,0 +1,76 @@
+"""Compare runs: python scripts/compare.py RUN RUN ... | SWEEP | outputs."""
+
+import argparse
+import json
+import os
+import shlex
+import sys
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from opsin.commands.command_line import command
+from opsin.runs.directory import RunDirectory
+
+if TYPE_CHECKING:
+    from opsin.data.subset import Subset
+    from opsin.evaluation.comparison.comparison import Comparison
+
+
+@command
+def main(arguments: list[str] | None = None) -> int:
+    """Print a leaderboard with paired tests, and write comparison.html."""
+    options = _parser().parse_intermixed_args(arguments)
+    from rich.console import Console
+
+    from opsin.evaluation.comparison.comparison import compare
+    from opsin.evaluation.comparison.console import print_comparison
+    from opsin.evaluation.comparison.page import write_comparison
+
+    comparison = compare(options.runs, options.metric)
+    if options.json:
+        print(json.dumps(comparison.as_dict(), indent=2))
+    else:
+        console = Console()
+        print_comparison(comparison, console if console.is_terminal else Console(width=160))
+    out = options.out or (None if options.json else _default_page(comparison))
+    if out is not None:
+        words = sys.argv[1:] if arguments is None else arguments
+        page = write_comparison(comparison, out, thumbnails, shlex.join(["python", "scripts/compare.py", *words]))
+        print(f"\npage  {page}", file=sys.stderr if options.json else sys.stdout)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("runs", nargs="+", help="run directories, sweeps, or folders of runs such as outputs")
+    parser.add_argument("--metric", default="test/acc", help="metric to rank by: test/acc, val/acc, test/loss, ...")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE.html", help="the page (default: comparison.html in the common folder)"
+    )
+    parser.add_argument("--json", action="store_true", help="print everything as JSON; write a page only with --out")
+    return parser
+
+
+def _default_page(comparison: "Comparison") -> Path | None:
+    """Return the path of comparison.html in the folder common to all runs; None if there are no runs."""
+    paths = [record.run.path for row in comparison.leaderboard.rows for record in row.runs]
+    return Path(os.path.commonpath(paths)) / "comparison.html" if paths else None
+
+
+def thumbnails(run: RunDirectory, split: str, positions: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Return the pixels of some images of a run. Only this function imports torch."""
+    return _subset(run, split).read(positions)
+
+
+@cache
+def _subset(run: RunDirectory, split: str) -> "Subset":
+    from opsin.inference.inputs import open_images
+    from opsin.inference.trained_model import load_trained_model
+    from opsin.training.quiet_logging import quieten
+
+    quieten(True)
+    return open_images(load_trained_model(str(run.path))).part(split)

@@ -1,0 +1,91 @@
+"""Find a learning rate with a range test: python scripts/find_lr.py model=cnn_gap datamodule=mnist."""
+
+import argparse
+import csv
+import json
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from opsin.commands.command_line import command
+from opsin.errors import UserError
+
+if TYPE_CHECKING:
+    from opsin.config import RunConfig
+    from opsin.training.tuning import RangeTest
+
+
+@command
+def main(arguments: list[str] | None = None) -> int:
+    """Print the suggested learning rate and the command that uses it, and write the curve."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog="The learning rate rises exponentially. No weights are saved."
+    )
+    parser.add_argument(
+        "overrides", nargs="*", help="as for train.py: model=cnn_gap optimizer=sgd datamodule.path=PATH"
+    )
+    parser.add_argument("--steps", type=int, default=150, help="maximum optimizer steps, 20 to 1000 (default: 150)")
+    parser.add_argument("--lowest", type=float, default=1e-7, help="learning rate of the first step")
+    parser.add_argument("--highest", type=float, default=10.0, help="learning rate of the last step")
+    options = parser.parse_intermixed_args(arguments)
+    if not (20 <= options.steps <= 1000 and 0 < options.lowest < options.highest):
+        raise UserError("--steps must be 20 to 1000, and --lowest above 0 and below --highest")
+    folder = find(options.overrides, options.steps, options.lowest, options.highest)
+    print(f"curve            {folder}/lr_curve.png, .csv, .json")
+    return 0
+
+
+def find(overrides: list[str], steps: int, lowest: float, highest: float) -> Path:
+    """Test the model and data that the overrides describe, print the suggestion, and return the folder of the curve."""
+    from opsin.config import compose
+    from opsin.runs.atomic import check_writable
+    from opsin.runs.directory import new_run_path
+
+    composed = compose(overrides)
+    check_writable(Path(composed.tree["output_dir"]), "output_dir")
+    test = measure(composed, steps, lowest, highest)
+    options = [composed.origin.choices["datamodule"] or "", composed.origin.choices["model"] or ""]
+    folder = new_run_path(composed.tree["output_dir"], "find_lr", *options)
+    write(test, f"{options[1]} on {options[0]}, batch {test.batch_size}", folder)
+    others = [override for override in overrides if not override.startswith("optimizer.lr=")]
+    print(f"valley           {test.valley:.2e}   middle of the longest descent: a good first choice")
+    print(f"steepest         {test.steepest:.2e}   the loss falls fastest here: an upper limit, with warm-up")
+    if not test.diverged:
+        print("                 the loss did not diverge: raise --highest or --steps")
+    print(f"batch            {test.batch_size} images; a larger batch allows a higher learning rate")
+    print("use it           " + shlex.join(["python", "train.py", *others, f"optimizer.lr={test.valley:.2g}"]))
+    return folder
+
+
+def measure(composed: "RunConfig", steps: int, lowest: float, highest: float) -> "RangeTest":
+    """Build data, network and loss as for a run, and run the range test."""
+    import lightning as L
+
+    from opsin.training import build
+    from opsin.training.plan import make_plan
+    from opsin.training.quiet_logging import quieten
+    from opsin.training.tuning import TrialSteps, range_test
+
+    plan = make_plan(composed)
+    quieten(True)
+    L.seed_everything(plan.run.seed, verbose=False)
+    data = build.data(plan)
+    data.setup("fit")
+    if plan.fine_tuning.teacher:
+        raise UserError("model.teacher: find_lr measures the loss on labels alone; set model.teacher=null")
+    trials = TrialSteps(plan, data, build.loss(plan, data), composed.run.path)
+    return range_test(plan, data, trials, steps=steps, lowest=lowest, highest=highest)
+
+
+def write(test: "RangeTest", title: str, folder: Path) -> None:
+    """Write the curve as PNG, CSV and JSON."""
+    from opsin.training.tuning import draw_curve
+
+    folder.mkdir(parents=True)
+    draw_curve(test, title, folder / "lr_curve.png")
+    with (folder / "lr_curve.csv").open("w", newline="", encoding="utf-8") as file:
+        rows = zip(test.rates, test.losses, test.smooth, strict=True)
+        csv.writer(file).writerows([("lr", "loss", "smoothed_loss"), *rows])
+    facts = {"valley": test.valley, "steepest": test.steepest, "batch_size": test.batch_size, "diverged": test.diverged}
+    curve = {"lr": test.rates, "loss": test.losses, "smoothed_loss": test.smooth}
+    (folder / "lr_curve.json").write_text(json.dumps(facts | curve, indent=2) + "\n", encoding="utf-8")

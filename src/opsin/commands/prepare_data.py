@@ -1,0 +1,80 @@
+"""Prepare a dataset before training: python scripts/prepare_data.py mnist [key=value ...] [--shards OUT].
+
+The dataset is downloaded, verified and decoded into the store that training reads. With --shards, it is written as
+shards to a folder or a bucket instead, for `train.py datamodule=streaming datamodule.path=OUT`. The shards are divided
+into train, val and test as training with the same overrides would (seed=..., datamodule.val_fraction=...).
+"""
+
+import argparse
+from typing import Any
+
+from opsin.commands.command_line import command
+
+
+@command
+def main(arguments: list[str] | None = None) -> int:
+    """Prepare the dataset and print a summary."""
+    options = _parser().parse_intermixed_args(arguments)
+    from opsin.config import compose
+    from opsin.training import build
+    from opsin.training.plan import make_plan
+
+    data = build.data(make_plan(compose([f"datamodule={options.name}", *options.overrides])))
+    lines = []
+    if options.shards:
+        from opsin.data.shard_writer import Form, told, write_shards
+        from opsin.data.shards.s3 import StorageOptions
+
+        data.keeps_decoded = False
+        form = Form(options.encoding, int(options.shard_mb * 1e6), options.quality)
+        written = write_shards(data, options.shards, form, StorageOptions(options.endpoint_url))
+        lines = [f"  {line}" for line in told(written)]
+        lines.append(f"python train.py datamodule=streaming datamodule.path={options.shards}")
+    data.setup()
+    print("\n".join([*_summary(data.facts()), *lines]))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", help="an option of configs/datamodule, such as mnist or image_folder")
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        help="as for train.py: data_dir=PATH datamodule.path=PATH datamodule.image_size=128 model=...",
+    )
+    shards = parser.add_argument_group("shards")
+    shards.add_argument("--shards", metavar="OUT", help="write shards to this folder, or to s3://bucket/prefix")
+    shards.add_argument(
+        "--encoding",
+        choices=["raw", "jpeg", "original"],
+        default="raw",
+        help="raw: the exact pixels of the store; jpeg: the same size in pixels, fewer bytes, nearly the same values; "
+        "original: the unchanged files, resized at each read (default: raw)",
+    )
+    shards.add_argument(
+        "--quality", type=int, choices=range(1, 101), default=90, metavar="1-100", help="JPEG quality (default: 90)"
+    )
+    shards.add_argument("--shard-mb", type=float, default=64.0, help="maximum size of a shard (default: 64)")
+    shards.add_argument("--endpoint-url", help="the server of a bucket outside Amazon; or set AWS_ENDPOINT_URL")
+    return parser
+
+
+def _summary(facts: dict[str, Any]) -> list[str]:
+    height, width = facts["image_size"]
+    per_class = zip(facts["classes"], facts["class_counts"]["train"], strict=True)
+    lines = [
+        f"{facts['name']}: {len(facts['classes'])} classes, {facts['channels']}x{height}x{width}",
+        *(f"  {split:5} {count:7,}  {facts['origin'][split]}" for split, count in facts["counts"].items()),
+        "  images per class of train: " + ", ".join(f"{name} {count:,}" for name, count in per_class),
+        f"  mean {_short(facts['mean'])}  std {_short(facts['std'])}",
+        f"  fingerprint {facts['fingerprint']}",
+    ]
+    if facts["bad_images"]:
+        reports = ", ".join(facts["bad_image_reports"])
+        lines.append(f"  {facts['bad_images']} images cannot be read{f': {reports}' if reports else ''}")
+    return lines
+
+
+def _short(values: list[float]) -> str:
+    return " ".join(f"{value:.4f}" for value in values)

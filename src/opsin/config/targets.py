@@ -1,0 +1,185 @@
+"""Targets: the constructors that a config may name as `_target_`, and the permission for packages of the user.
+
+A config is data, and a run directory may come from somebody else. A section therefore accepts only names on its own
+list of public constructors. A package of the user needs a permission from the environment or from the project in which
+the command starts, never from a run directory. Nothing is imported before the permission is known.
+"""
+
+import importlib
+import inspect
+import os
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from opsin.errors import UserError, did_you_mean
+from opsin.runs.directory import RunDirectory
+
+TARGETS_VARIABLE = "OPSIN_TARGETS"
+"""Environment variable that permits packages of the user, separated by commas."""
+
+PROJECT_FILE = "pyproject.toml"
+"""File of the user's project; `targets = ["my_package"]` under `[tool.opsin]` permits packages too."""
+
+T = TypeVar("T")
+Accepts = Callable[[Any], bool]
+
+
+@dataclass(frozen=True)
+class Target(Generic[T]):
+    """A constructor that the config names, with checked arguments.
+
+    Attributes:
+        call: the constructor.
+        arguments: the arguments from the config; defaults stay with the constructor.
+    """
+
+    call: Callable[..., T]
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    def takes(self, name: str) -> bool:
+        """Return whether the constructor has a parameter of this name."""
+        return name in inspect.signature(self.call).parameters
+
+    def build(self, **computed: Any) -> T:
+        """Call the constructor with the arguments of the config and the computed values that it takes."""
+        return self.call(**self.arguments, **{name: value for name, value in computed.items() if self.takes(name)})
+
+
+@dataclass(frozen=True)
+class Constructors:
+    """The constructors that one section of the config accepts as `_target_`.
+
+    Attributes:
+        packages: packages whose public names (`__all__`) are accepted, each with a test for a single object.
+        own: the test for an object from a permitted package of the user.
+    """
+
+    packages: Mapping[str, Accepts]
+    own: Accepts
+
+    @cached_property
+    def by_name(self) -> Mapping[str, Callable[..., Any]]:
+        """The accepted constructors by their public dotted names."""
+        return {
+            f"{package}.{name}": found
+            for package, accepts in self.packages.items()
+            for name, found in _public(package)
+            if accepts(found)
+        }
+
+    def resolve(self, name: Any) -> Callable[..., Any]:
+        """Return the constructor of a dotted name.
+
+        Raises:
+            UserError: the name is not accepted here or does not exist.
+        """
+        if not isinstance(name, str):
+            raise UserError(f"must be the dotted name of a constructor, not {name!r}")
+        if name in self.by_name:
+            return self.by_name[name]
+        if package := _permitted_package(name):
+            return _import_own(name, package, self.own)
+        near = did_you_mean(name, self.by_name)
+        raise UserError(
+            f"{name} is not accepted here{near or f'; accepted are {self._summary()}'}. "
+            f'To use your own package, set {TARGETS_VARIABLE}=my_package, or targets = ["my_package"] under '
+            f"[tool.opsin] in the {PROJECT_FILE} of your project"
+        )
+
+    def _summary(self) -> str:
+        return ", ".join(f"{package}.NAME" for package in self.packages)
+
+
+def subclasses_of(kind: type) -> Accepts:
+    """Return a test for concrete subclasses of a class."""
+
+    def accepts(found: Any) -> bool:
+        return (
+            inspect.isclass(found) and issubclass(found, kind) and found is not kind and not inspect.isabstract(found)
+        )
+
+    return accepts
+
+
+def functions_returning(kind: type) -> Accepts:
+    """Return a test for functions whose annotation promises an object of a class."""
+
+    def accepts(found: Any) -> bool:
+        return inspect.isfunction(found) and found.__annotations__.get("return") is kind
+
+    return accepts
+
+
+def functions_or_subclasses_of(kind: type) -> Accepts:
+    """Return a test for functions of the user, with or without annotations, and for concrete subclasses."""
+    is_subclass = subclasses_of(kind)
+
+    def accepts(found: Any) -> bool:
+        return inspect.isfunction(found) or is_subclass(found)
+
+    return accepts
+
+
+def permitted_packages() -> tuple[str, ...]:
+    """Return the packages of the user that the environment and the project of the working directory permit."""
+    named = os.environ.get(TARGETS_VARIABLE, "").split(",")
+    return tuple(dict.fromkeys(name for name in [*map(str.strip, named), *_project_targets()] if name))
+
+
+def _project_targets() -> list[str]:
+    """Read the permission from the nearest project file in the working directory or above it."""
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        file = folder / PROJECT_FILE
+        if file.is_file() and not RunDirectory(folder).config.exists():  # a run directory permits nothing
+            return _targets_in(file)
+    return []
+
+
+def _targets_in(file: Path) -> list[str]:
+    try:
+        settings = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {file}: {error}") from None
+    targets = settings.get("tool", {}).get("opsin", {}).get("targets", [])
+    if not isinstance(targets, list) or not all(isinstance(name, str) for name in targets):
+        raise UserError(f'{file}: targets under [tool.opsin] must be a list of package names, such as ["my_package"]')
+    return targets
+
+
+def _permitted_package(name: str) -> str | None:
+    """Return the permitted package that a public dotted name lies in, if there is one."""
+    parts = name.split(".")
+    if not all(part.isidentifier() and not part.startswith("_") for part in parts):
+        return None
+    return next((package for package in permitted_packages() if name.startswith(f"{package}.")), None)
+
+
+def _import_own(name: str, package: str, accepts: Accepts) -> Callable[..., Any]:
+    """Import a constructor from a permitted package of the user."""
+    module_name, _, attribute = name.rpartition(".")
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:  # the user's code runs here and may raise anything
+        raise UserError(f"{name} cannot be imported: {type(error).__name__}: {error}") from error
+    found = getattr(module, attribute, None)
+    if found is None:
+        public = {f"{module_name}.{other}" for other in dir(module) if not other.startswith("_")}
+        raise UserError(f"{name} does not exist{did_you_mean(name, public)}")
+    defined_in = str(getattr(found, "__module__", None))
+    if not f"{defined_in}.".startswith(f"{package}.") or inspect.ismodule(found):
+        raise UserError(f"{name} is not defined in {package}; name the constructor where it is defined")
+    if not accepts(found):
+        raise UserError(f"{name} is not a constructor for this section")
+    return found  # type: ignore[no-any-return]
+
+
+def _public(package: str) -> Iterator[tuple[str, Any]]:
+    module = importlib.import_module(package)
+    for name in module.__all__:
+        if not name.startswith("_"):
+            yield name, getattr(module, name)

@@ -1,0 +1,76 @@
+"""The keys of the `datamodule` section that hold for every dataset, with their defaults."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from opsin.data.cache.image_store import OnBadImage
+from opsin.data.loader.device_cache import OnDevice
+from opsin.data.loader.samplers import Sampler
+from opsin.data.preprocessing import Interpolation, Resize
+from opsin.data.source import DATA_DIR
+from opsin.errors import UserError
+
+Size = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """How the images of any dataset are prepared, split and batched.
+
+    Attributes:
+        data_dir: Folder of the data; decoded images are kept in its `.opsin/stores`.
+        image_size: Side, or height and width, in pixels. None: that of the pretrained weights, else the dataset's.
+        mean: Mean of pixels in [0, 1], per channel or for all. None: that of the pretrained weights, else the
+            dataset's, else measured on the training subset.
+        std: Standard deviation of pixels in [0, 1], with the same rules as `mean`.
+        batch_size: Training images per step, over all devices together. `auto`: measured by `opsin.training.tuning`.
+        base_batch_size: The batch size for which the learning rate was chosen.
+        eval_batch_size: Images per validation or test batch, over all devices together. None: the larger of
+            `batch_size` and 256, the latter lowered for images above 90 pixels so that a batch has no more than two
+            million pixels.
+        sampler: `shuffle` visits every image once per epoch; `balanced` draws with replacement, each class equally
+            likely; `fixed` repeats the order of the first epoch (to overfit a few batches).
+        val_fraction: Fraction of the training images for validation, for datasets without a validation split.
+        test_fraction: Fraction of the training images for the test, for datasets without a test split.
+        train_fraction: Fraction of the training subset that is used; at least one image of each class.
+        num_folds: Number of folds of the training subset and the dataset's validation split; one fold is the
+            validation subset. None: no folds.
+        fold: Number of the validation fold, from 0.
+        split_seed: Seed of the splits. None: the seed of the run.
+        resize: How images get their size: stretched, covered and center-cropped, or fitted on black.
+        interpolation: Interpolation of the resize. None: that of the pretrained weights, else bilinear.
+        on_bad_image: Leave out images that cannot be decoded, or refuse them. All are named in one report.
+        on_device: Keep the pixels of a split on the accelerator and gather batches there. `auto` does so if they
+            take at most a quarter of its free memory and are no stream; the batches are the same.
+
+    Raises:
+        UserError: The fold does not exist.
+    """
+
+    data_dir: str = DATA_DIR
+    image_size: Size | tuple[Size, Size] | None = None
+    mean: float | tuple[float, ...] | None = None
+    std: float | tuple[float, ...] | None = None
+    batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = 64
+    base_batch_size: Annotated[int, Field(ge=1)] = 64
+    eval_batch_size: Annotated[int, Field(ge=1)] | None = None
+    sampler: Sampler = "shuffle"
+    val_fraction: Fraction = 0.1
+    test_fraction: Fraction = 0.2
+    train_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
+    num_folds: Annotated[int, Field(ge=2)] | None = None
+    fold: Annotated[int, Field(ge=0)] = 0
+    split_seed: Annotated[int, Field(ge=0, lt=2**32)] | None = None
+    resize: Resize = "squash"
+    interpolation: Interpolation | None = None
+    on_bad_image: OnBadImage = "skip"
+    on_device: OnDevice = "auto"
+
+    def __post_init__(self) -> None:
+        if self.num_folds is not None and self.fold >= self.num_folds:
+            raise UserError(
+                f"datamodule.fold={self.fold} does not exist: datamodule.num_folds={self.num_folds} counts from 0"
+            )

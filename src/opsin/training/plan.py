@@ -1,0 +1,175 @@
+"""The checked plan of a run: every key of the config as a typed field, before anything is loaded."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import lightning as L
+from lightning.pytorch.loggers import Logger
+from pydantic import Field
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from opsin.config import RunConfig
+from opsin.config.targets import Target
+from opsin.config.validation import ROOT, SectionSchema, check
+from opsin.data import DataOptions
+from opsin.data.source import Source
+from opsin.errors import UserError
+from opsin.models import Network
+from opsin.models.fine_tuning import FineTuning
+from opsin.training.callbacks import Checkpoints
+from opsin.training.constructors import AUGMENTATIONS, CALLBACKS, DATASETS, LOGGERS, NETWORKS, OPTIMIZERS, SCHEDULES
+from opsin.training.distillation import DistillationWeights
+from opsin.training.feature_cache import FeatureCache
+from opsin.training.loss import ClassificationLoss
+from opsin.training.optim.parameter_groups import GroupOptions
+from opsin.training.trainer import TrainerOptions
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """The keys that are in no section.
+
+    Attributes:
+        data_dir: downloads and decoded images.
+        output_dir: the folder of the run directories.
+        seed: seed of the splits, the weights, the order of the batches and the augmentation.
+        resume: always null in a composed config: the run directory says what is resumed.
+        test: evaluate the best checkpoint on the test images, once, at the end.
+        report: write `report.html` at the end.
+    """
+
+    data_dir: str
+    output_dir: str
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    resume: str | None = None
+    test: bool = True
+    report: bool = True
+
+
+@dataclass(frozen=True)
+class MonitorOptions:
+    """The metric that selects the best epoch; never one of the test set.
+
+    Attributes:
+        metric: name of the metric.
+        mode: whether the lowest or the highest value is the best.
+    """
+
+    metric: Literal[
+        "val/loss",
+        "val/acc",
+        "val/f1_macro",
+        "val/auroc",
+        "val/ece",
+        "train/loss",
+        "train/acc",
+        "train/f1_macro",
+        "train/auroc",
+        "train/ece",
+    ]
+    mode: Literal["min", "max"]
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """The checked config of a run: options with their defaults, and targets to build.
+
+    Attributes:
+        run: the keys in no section.
+        dataset: the `datamodule` section: the dataset and its own keys.
+        data: the `datamodule` section: the keys of every dataset.
+        model: the `model` section: the network and its own keys.
+        fine_tuning: the `model` section: weights, trainable stages, teacher.
+        augmentation: the `augmentation` section.
+        loss: the `loss` section.
+        distillation: the `distillation` section.
+        feature_cache: the `feature_cache` section.
+        optimizer: the `optimizer` section: the optimizer and its own keys.
+        groups: the `optimizer` section: learning rate and weight decay.
+        schedule: the `scheduler` section.
+        trainer: the `trainer` section.
+        callbacks: the `callbacks` section, by name.
+        loggers: the `logger` section, by name.
+        monitor: the `monitor` section.
+    """
+
+    run: RunOptions
+    dataset: Target[Source]
+    data: DataOptions
+    model: Target[Network]
+    fine_tuning: FineTuning
+    augmentation: Target[nn.Module]
+    loss: Target[ClassificationLoss]
+    distillation: DistillationWeights
+    feature_cache: FeatureCache
+    optimizer: Target[Optimizer]
+    groups: GroupOptions
+    schedule: Target[LRScheduler | list[dict[str, Any]]]
+    trainer: TrainerOptions
+    callbacks: Mapping[str, Target[L.Callback]]
+    loggers: Mapping[str, Target[Logger]]
+    monitor: MonitorOptions
+
+
+SCHEMA = {
+    ROOT: SectionSchema({"run": RunOptions}),
+    "datamodule": SectionSchema(
+        {"data": DataOptions}, target="dataset", constructors=DATASETS, computed=frozenset({"data_dir"})
+    ),
+    "model": SectionSchema(
+        {"fine_tuning": FineTuning},
+        target="model",
+        constructors=NETWORKS,
+        computed=frozenset({"num_logits", "in_channels", "image_size"}),
+    ),
+    "augmentation": SectionSchema(
+        target="augmentation", constructors=AUGMENTATIONS, computed=frozenset({"num_classes"})
+    ),
+    "loss": SectionSchema(target="loss", call=ClassificationLoss, computed=frozenset({"class_counts"})),
+    "distillation": SectionSchema({"distillation": DistillationWeights}),
+    "feature_cache": SectionSchema({"feature_cache": FeatureCache}),
+    "optimizer": SectionSchema(
+        {"groups": GroupOptions},
+        target="optimizer",
+        constructors=OPTIMIZERS,
+        computed=frozenset({"params", "lr", "weight_decay"}),
+    ),
+    "scheduler": SectionSchema(
+        target="schedule",
+        constructors=SCHEDULES,
+        computed=frozenset({"optimizer", "total_steps", "steps_per_epoch"}),
+    ),
+    "trainer": SectionSchema({"trainer": TrainerOptions}),
+    "callbacks": SectionSchema(target="callbacks", constructors=CALLBACKS, computed=frozenset({"run"}), many=True),
+    "logger": SectionSchema(
+        target="loggers",
+        constructors=LOGGERS,
+        computed=frozenset({"run", "save_dir", "resume_step"}),
+        many=True,
+    ),
+    "monitor": SectionSchema({"monitor": MonitorOptions}),
+}
+"""What each section of a run's config accepts, and which fields of `RunPlan` take its values."""
+
+
+def make_plan(config: RunConfig) -> RunPlan:
+    """Check a composed config as a whole, before anything is loaded.
+
+    Raises:
+        UserError: names every key that is wrong.
+    """
+    plan = RunPlan(**check(config.tree, SCHEMA, config.origin))
+    metric, mode = plan.monitor.metric, plan.monitor.mode
+    if mode != (better := "min" if metric.endswith(("/loss", "/ece")) else "max"):
+        raise UserError(
+            f"monitor.mode={mode} would take the worst epoch for the best: {metric} needs monitor.mode={better}"
+        )
+    if not any(callback.call is Checkpoints for callback in plan.callbacks.values()):
+        raise UserError(
+            "callbacks must include opsin.training.callbacks.Checkpoints: the test uses the best checkpoint"
+        )
+    plan.fine_tuning.check_length(plan.trainer.max_epochs)
+    return plan
