@@ -15,6 +15,7 @@ from opsin.runs.rank import is_spawned
 from opsin.runs.result import FrozenStages
 from opsin.training import build, recording
 from opsin.training.callbacks import Checkpoints
+from opsin.training.callbacks.latest_link import LatestLink
 from opsin.training.distributed.processes import Processes
 from opsin.training.freezing import FreezingCallback
 from opsin.training.gather import collect
@@ -22,6 +23,7 @@ from opsin.training.hardware import use_threads
 from opsin.training.module import load_network
 from opsin.training.plan import make_plan
 from opsin.training.quiet_logging import quieten
+from opsin.training.resume_changes import check_resume
 from opsin.training.tensorboard import TensorBoard
 from opsin.training.tuning import settle_batch_size
 
@@ -44,6 +46,7 @@ def train(composed: RunConfig) -> float:
     plan = make_plan(composed)
     run, writes = composed.run, not is_spawned()
     recorded = run.read_result().data if composed.resumes else None
+    state, lines = check_resume(composed) if composed.resumes else (None, [])
     with (
         run.locked(writes),
         run.recorded(writes) as result,
@@ -64,8 +67,7 @@ def train(composed: RunConfig) -> float:
             build.check_same_data(data, recorded)
         loss = build.loss(plan, data)
         composed, plan, found = settle_batch_size(composed, plan, data, loss)
-        checkpoint = run.last if composed.resumes and run.last.exists() else None
-        step = recording.step_of(checkpoint) if checkpoint else None
+        checkpoint, step = (run.last, state.step) if state else (None, None)
         network, loaded = build.network(plan, data, loss.num_logits, pretrained=checkpoint is None)
         if checkpoint:
             load_network(network, checkpoint)  # features are cached with the weights of the checkpoint
@@ -85,8 +87,13 @@ def train(composed: RunConfig) -> float:
         result.network = summarise(network, (data.channels, *data.image_size))
         if writes:
             run.write_result(result)
-            run.become_latest(Path(composed.tree["output_dir"]))
         recording.announce(result, summary_text(result.network), run, step)
+        for line in lines:
+            log.info("resume     %s", line)
+        latest = LatestLink(run, Path(composed.tree["output_dir"]))
+        trainer.callbacks.append(latest)  # type: ignore[attr-defined]
+        if state and trainer.max_epochs is not None:  # Lightning refuses a limit below the completed epochs
+            trainer.fit_loop.max_epochs = max(trainer.max_epochs, state.epochs)
 
         timer.enter("fit")
         trainer.fit(classifier, data, ckpt_path=checkpoint, weights_only=True)

@@ -19,6 +19,7 @@ from opsin.training.distillation import Distillation
 from opsin.training.gather import of_all_processes
 from opsin.training.loss import ClassificationLoss
 from opsin.training.metrics import SplitMetrics
+from opsin.training.optim.config_values import apply_config, group_options, mark_configured
 
 OptimizerFactory = Callable[[nn.Module], Optimizer]
 ScheduleFactory = Callable[[Optimizer, int, int], list[dict[str, Any]]]
@@ -69,6 +70,7 @@ class Classifier(L.LightningModule):
         self._make_schedule = schedule
         self._record = dict(record or {})
         self._restored: dict[str, Any] | None = None
+        self._configured: list[dict[str, Any]] = []
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set an attribute; the name of the hook under way, which Lightning sets forty times a step, the quick way."""
@@ -84,9 +86,11 @@ class Classifier(L.LightningModule):
     def configure_optimizers(self) -> Any:
         """The optimizer, and its schedules over the steps that this trainer will take."""
         optimizer = self._make_optimizer(self.network)
+        mark_configured(optimizer)
         total = int(self.trainer.estimated_stepping_batches)
         per_epoch = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
         schedules = self._make_schedule(optimizer, total, max(1, per_epoch))
+        self._configured = group_options(optimizer)
         return [optimizer], schedules
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
@@ -141,7 +145,9 @@ class Classifier(L.LightningModule):
         return logits, self.distillation(as_embedding(features), logits, batch.taught, labels)
 
     def on_train_start(self) -> None:
-        """Go on with the epoch's metrics where the checkpoint left them."""
+        """Resume the epoch's metrics where the checkpoint left them, with the optimizer options of the config."""
+        schedulers = [config.scheduler for config in self.trainer.lr_scheduler_configs]
+        apply_config(self.trainer.optimizers[0], schedulers, self._configured)
         if self._restored is not None:
             self._measure("train").restore(self._restored, self.device)
             self._restored = None

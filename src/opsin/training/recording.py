@@ -192,11 +192,6 @@ def record_outcome(
         result.throughput = speed[0]
 
 
-def step_of(checkpoint: Path) -> int:
-    """Return the optimizer step at which a checkpoint was written; its tensors stay on the disk."""
-    return int(torch.load(checkpoint, weights_only=True, mmap=True, map_location="cpu")["global_step"])
-
-
 def announce(result: RunResult, table: str, run: RunDirectory, resume_step: int | None) -> None:
     """Log what is about to be trained, on which data and how; write the summary of the network to `model.txt`."""
     data, settings, parameters = result.data, result.settings, result.parameters

@@ -168,7 +168,7 @@ class Checkpoints(EpochCallback):
         if asked:
             if save:
                 trainer.save_checkpoint(self.last_path)
-            log.info("saved; go on with: python train.py resume=%s", self._run.path)
+            log.info("saved; resume with: python train.py resume=%s", self._run.path)
             raise Interrupted(self._asked or signal.SIGTERM)
 
     def _release(self) -> None:
