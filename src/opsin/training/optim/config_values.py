@@ -61,7 +61,7 @@ def _rates(scheduler: Any) -> list[float]:
     """Return the rates of this step by a schedule that follows from the step alone; empty for others."""
     if isinstance(scheduler, LambdaLR):
         pairs = zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
-        return [base * factor(scheduler.last_epoch) for base, factor in pairs]
+        return [float(base * factor(scheduler.last_epoch)) for base, factor in pairs]
     if isinstance(scheduler, OneCycleLR):
         with warnings.catch_warnings():  # that this is not a step
             warnings.simplefilter("ignore", UserWarning)
