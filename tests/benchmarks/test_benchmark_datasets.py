@@ -22,15 +22,15 @@ def test_opsin_and_torchvision_read_the_same_images(kind, tmp_path):
     data = build.data(plan)
     data.setup()
     theirs = baseline_lightning.dataset(STEPS[kind], images, "test", 0.0, 1.0)
-    assert len(theirs) == len(data.part("test")) == COUNTS[2]
-    ours = data.part("test").read(np.arange(COUNTS[2]))
+    assert len(theirs) == len(data.subset("test")) == COUNTS[2]
+    ours = data.subset("test").read(np.arange(COUNTS[2]))
     for i, (image, target) in enumerate(theirs):
         wanted = torch.from_numpy(ours[i]).permute(2, 0, 1) / 255
-        assert target == data.part("test").targets[i]
+        assert target == data.subset("test").targets[i]
         assert (image - wanted).abs().max() < 1e-6
     train = baseline_lightning.dataset(STEPS[kind], images, "train", 0.0, 1.0)
-    carved = 0 if kind == "photos" else len(data.part("val"))
-    assert len(train) == len(data.part("train")) + carved
+    carved = 0 if kind == "photos" else len(data.subset("val"))
+    assert len(train) == len(data.subset("train")) + carved
     assert train[0][0].shape == (data.channels, *data.image_size)
 
 

@@ -56,7 +56,7 @@ def test_a_runs_own_images_in_their_own_splits(run: str) -> None:
     assert found["classes"].tolist() == list("0123456789")
     network = load_trained_model(run).network.eval()
     for split in ("train", "val", "test"):
-        part, of_split = data.part(split), found["split"] == split
+        part, of_split = data.subset(split), found["split"] == split
         pixels = torch.from_numpy(part.read(np.arange(len(part)))).permute(0, 3, 1, 2)
         with torch.no_grad():
             exact = network.embed(data.preprocess(pixels)).numpy()
@@ -156,7 +156,7 @@ def test_a_head_is_fitted_on_train_chosen_on_val_and_measured_on_test(run: str, 
     ("name", "words", "reason"),
     [
         ("efficientnet_lite", (), r"neither a run directory.*did you mean efficientnet_lite0\?"),
-        ("RUN", ("nowhere",), "There is no folder .*nowhere"),
+        ("RUN", ("nowhere",), "The folder .*nowhere does not exist"),
         ("RUN", ("a", "b"), "one folder of images at a time"),
         ("RUN", ("datamodule=digits", "datamodule.image_size=32"), "--image-size"),
         ("RUN", ("datamodule=digit",), "did you mean datamodule=digits"),

@@ -38,7 +38,7 @@ def predicted(run: str) -> str:
     learned = load_trained_model(run)
     images = open_images(learned)
     for split in ("val", "test"):
-        part = images.part(split)
+        part = images.subset(split)
         rows = np.arange(len(part))
         with torch.no_grad():
             pixels = torch.from_numpy(part.read(rows)).permute(0, 3, 1, 2)
@@ -67,7 +67,7 @@ def table(lines: list[str], name: str) -> list[dict[str, str]]:
 
 def names(run: str, split: str) -> list[str]:
     """Where the images of a split come from."""
-    part = find_subject(run).images.part(split)
+    part = find_subject(run).images.subset(split)
     return [part.locate(row) for row in range(len(part))]
 
 
@@ -108,7 +108,7 @@ def test_validation_images_are_of_each_class_in_turn(run: str) -> None:
     assert looked.targets is not None
     assert looked.targets.tolist() == [*range(10)] * 2
     assert len(set(looked.names)) == 20
-    part = subject.images.part("val")
+    part = subject.images.subset("val")
     names = [part.locate(row) for row in range(len(part))]
     np.testing.assert_array_equal(looked.pixels[3], part.read(np.array([names.index(looked.names[3])]))[0])
 
@@ -137,7 +137,7 @@ def test_errors_of_a_run(predicted: str) -> None:
     assert {"errors_mistakes", "errors_confused", "errors_reliability"} <= pictures(lines)
     wrong = int(re.fullmatch(r"val: (\d+) of 144 wrong", lines[0])[1])  # type: ignore[index]
     subject = find_subject(predicted)
-    part = subject.images.part("val")
+    part = subject.images.subset("val")
     with torch.no_grad():
         said = subject.learned.network.eval()(subject.input(part.read(np.arange(144)))).argmax(1).numpy()
     assert wrong == int((said != part.targets).sum())
@@ -207,8 +207,8 @@ def test_a_copy_across_splits_is_found(predicted: str, monkeypatch: pytest.Monke
     from opsin.data.subset import Subset
 
     subject = find_subject(predicted)
-    first = subject.images.part("train").read(np.array([0]))
-    length, read = len(subject.images.part("val")), Subset.read
+    first = subject.images.subset("train").read(np.array([0]))
+    length, read = len(subject.images.subset("val")), Subset.read
 
     def with_a_copy(part: Subset, positions: np.ndarray) -> np.ndarray:
         pixels = read(part, positions)

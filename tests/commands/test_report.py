@@ -52,7 +52,7 @@ def test_misclassified_images_have_maps(run: RunDirectory) -> None:
     predictions = read_predictions(run, "test")
     assert index["split"] == "test"
     assert len(index["misclassified"]) == min(report_images.MISCLASSIFIED, int((~predictions.correct).sum()))
-    part = data_of(run).part("test")
+    part = data_of(run).subset("test")
     sureness = []
     for entry in index["misclassified"]:
         (name, probability), *others = entry["predictions"]

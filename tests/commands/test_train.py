@@ -226,7 +226,7 @@ def test_images_that_changed_since_are_refused(start, tmp_path: Path) -> None:
     evaluate(run)
     (tmp_path / "photos" / "a" / "3.png").unlink()
     for again in (lambda: evaluate(run), lambda: resume(run, "trainer.max_epochs=2")):
-        with pytest.raises(UserError, match="are not those that the run was begun with"):
+        with pytest.raises(UserError, match="have changed since the run began"):
             again()
 
 

@@ -51,7 +51,7 @@ class BadAt(ArrayImages):
 
 
 def numbers(datamodule, split):
-    return sorted(datamodule.part(split).read(np.arange(len(datamodule.part(split))))[:, 0, 0, 0].tolist())
+    return sorted(datamodule.subset(split).read(np.arange(len(datamodule.subset(split))))[:, 0, 0, 0].tolist())
 
 
 def made(tmp_path, source_=None, **options):
@@ -116,7 +116,7 @@ def test_folds_cover_train_and_val_and_leave_test_alone(tmp_path, with_val, with
         everything = {*range(105 if with_val else 90), *(range(150, 162) if with_test else ())}
         assert not set(train) & set(val)
         assert set(train) | set(val) | set(tests[0]) == everything
-        part = datamodule.part("val")
+        part = datamodule.subset("val")
         assert np.ptp(np.bincount(part.targets)) <= 1
         assert (
             part.read(np.array([3, 0]))[:, 0, 0, 0].tolist() == [int(part.locate(p).split()[-1]) for p in (3, 0)]
@@ -129,7 +129,7 @@ def test_folds_cover_train_and_val_and_leave_test_alone(tmp_path, with_val, with
 
 def test_pooled_parts_say_where_an_image_is_from(tmp_path):
     datamodule = made(tmp_path, source(train=arrays(90), val=arrays(15, "val", start=90)), num_folds=3)
-    part = datamodule.part("val")
+    part = datamodule.subset("val")
     pixels = part.read(np.arange(len(part)))[:, 0, 0, 0]
     for position, number in enumerate(pixels.tolist()):
         expected = f"train, image {number}" if number < 90 else f"val, image {number - 90}"

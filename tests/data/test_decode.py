@@ -27,14 +27,14 @@ def encoded(image: Image.Image | np.ndarray, kind: str = "PNG", **options: objec
     return file.getvalue()
 
 
-def png16(values: np.ndarray, colour_type: int) -> bytes:
-    """A PNG of 16-bit samples (H, W, C), which Pillow cannot write in colour."""
+def png16(values: np.ndarray, color_type: int) -> bytes:
+    """A PNG of 16-bit samples (H, W, C), which Pillow cannot write in color."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     height, width = values.shape[:2]
-    header = struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, 16, color_type, 0, 0, 0)
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
@@ -164,7 +164,7 @@ def test_lab_becomes_colour_and_grey() -> None:
 
 @pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "TIFF"])
 def test_animation_gives_its_first_frame(kind: str) -> None:
-    first, second = (Image.new("RGB", (12, 9), colour) for colour in ("red", "blue"))
+    first, second = (Image.new("RGB", (12, 9), color) for color in ("red", "blue"))
     options = {"lossless": True} if kind == "WEBP" else {}
     image = decode_image(encoded(first, kind, save_all=True, append_images=[second], **options), 3)
     np.testing.assert_array_equal(image, np.broadcast_to(np.uint8([255, 0, 0]), (9, 12, 3)))

@@ -69,7 +69,7 @@ def test_preprocess_is_the_formula(channels):
     images = pixels(channels=channels)
     expected = (images.double() / 255 - torch.tensor(mean).view(-1, 1, 1)) / torch.tensor(std).view(-1, 1, 1)
     preprocess = Preprocess(mean, std, channels)
-    in_two_steps = preprocess.normalise(preprocess.unit(images))
+    in_two_steps = preprocess.normalize(preprocess.to_unit_range(images))
     for made in (preprocess(images), preprocess(images.contiguous()), in_two_steps):
         assert made.dtype == torch.float32
         assert made.is_contiguous(memory_format=torch.channels_last)
@@ -102,4 +102,4 @@ def test_grey_is_repeated_and_normalised_per_channel():
 
 def test_unit_spans_zero_to_one():
     images = torch.tensor([0, 255], dtype=torch.uint8).view(1, 1, 1, 2)
-    assert Preprocess((0.1,), (0.2,), 1).unit(images).flatten().tolist() == [0.0, 1.0]
+    assert Preprocess((0.1,), (0.2,), 1).to_unit_range(images).flatten().tolist() == [0.0, 1.0]

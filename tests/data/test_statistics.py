@@ -9,13 +9,13 @@ from datamodules import image_data
 
 from opsin.data import ImageDataModule, statistics
 from opsin.data.datasets import ArrayImages, Source
-from opsin.data.statistics import pixel_moments
+from opsin.data.statistics import pixel_statistics
 
 
 def test_moments_are_numpys():
     pixels = np.random.default_rng(0).integers(0, 200, (900, 40, 50, 3), dtype=np.uint8)
     pixels[..., 1] = 77
-    mean, std = pixel_moments(lambda index: pixels[index], 850)
+    mean, std = pixel_statistics(lambda index: pixels[index], 850)
     scaled = pixels[:850].astype(np.float64) / 255
     assert np.allclose(mean, scaled.mean(axis=(0, 1, 2)), rtol=1e-12)
     assert np.allclose(std, np.where([True, False, True], scaled.std(axis=(0, 1, 2)), 1.0), rtol=1e-9)
@@ -24,7 +24,7 @@ def test_moments_are_numpys():
 def test_moments_of_many_pixels_do_not_overflow():
     half = np.zeros((1, 1000, 1000, 1), np.uint8)
     half[:, ::2] = 255
-    assert pixel_moments(lambda index: half.repeat(len(index), axis=0), 40) == ((0.5,), (0.5,))
+    assert pixel_statistics(lambda index: half.repeat(len(index), axis=0), 40) == ((0.5,), (0.5,))
 
 
 def served(folder: Path, size: int = 8, **options) -> ImageDataModule:
@@ -41,9 +41,9 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     def counting(read, count):
         counts.append(count)
-        return pixel_moments(read, count)
+        return pixel_statistics(read, count)
 
-    monkeypatch.setattr(statistics, "pixel_moments", counting)
+    monkeypatch.setattr(statistics, "pixel_statistics", counting)
     return counts
 
 
@@ -51,7 +51,7 @@ def test_they_are_measured_once(tmp_path: Path, measured: list[int]) -> None:
     first, second = served(tmp_path), served(tmp_path)
     assert (first.facts()["mean"], first.facts()["std"]) == (second.facts()["mean"], second.facts()["std"])
     assert len(measured) == 1
-    assert [path.suffix for path in (tmp_path / ".opsin" / "stores").glob("*moments*")] == [".json"]
+    assert [path.suffix for path in (tmp_path / ".opsin" / "stores").glob("*.statistics.json")] == [".json"]
 
 
 def test_other_images_sizes_and_shares_are_measured_anew(tmp_path: Path, measured: list[int]) -> None:
@@ -65,7 +65,7 @@ def test_other_images_sizes_and_shares_are_measured_anew(tmp_path: Path, measure
 
 def test_a_damaged_file_is_measured_anew(tmp_path: Path, measured: list[int]) -> None:
     right = served(tmp_path).facts()["std"]
-    (place,) = (tmp_path / ".opsin" / "stores").glob("*.moments.json")
+    (place,) = (tmp_path / ".opsin" / "stores").glob("*.statistics.json")
     for text in ("", "{}", "[1]", json.dumps({"mean": ["x"], "std": [1.0]}), '{"mean": [NaN], "std": [1.0]}'):
         place.write_text(text)
         assert served(tmp_path).facts()["std"] == right

@@ -9,8 +9,8 @@ from datamodules import image_data
 
 from opsin.data import ImageDataModule
 from opsin.data.datasets import ArrayImages, Source, shards
-from opsin.data.shard_writer import Form, write_shards
-from opsin.data.shards.s3 import StorageOptions
+from opsin.data.shard_writer import ShardOptions, write_shards
+from opsin.data.shards.storage import StorageOptions
 
 SIZE = (6, 5)
 
@@ -23,11 +23,11 @@ def source(count: int = 400, channels: int = 3, seed: int = 0) -> Source:
     return Source("made", ("a", "b", "c"), channels, SIZE, None, None, {"train": images})  # type: ignore[arg-type]
 
 
-def written(place: object, source: Source, cache: Path, form: Form | None = None, **options: Any) -> str:
+def written(place: object, source: Source, cache: Path, form: ShardOptions | None = None, **options: Any) -> str:
     """Write the shards of a source: of 20 images each, unless `form` says otherwise."""
     data = image_data(source, data_dir=str(cache), **options)
-    data.keeps_decoded = False
-    write_shards(data, str(place), form or Form(shard_bytes=20 * 130 + 84), StorageOptions())
+    data.splits.keeps_decoded = False
+    write_shards(data, str(place), form or ShardOptions(shard_bytes=20 * 130 + 84), StorageOptions())
     return str(place)
 
 

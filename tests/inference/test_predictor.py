@@ -58,7 +58,7 @@ def validated(run: RunDirectory) -> tuple[NDArray[np.float64], list[str]]:
     logits: list[torch.Tensor] = []
     network.register_forward_hook(lambda *call: logits.append(class_logits(call[-1].float())))
     build.evaluator(plan, run).validate(classifier, data, verbose=False)
-    part = data.part("val")
+    part = data.subset("val")
     return softmax(torch.cat(logits).numpy()), [part.locate(i) for i in range(len(part))]
 
 
@@ -98,7 +98,7 @@ def test_files_give_what_validation_gave(case: str, tmp_path: Path) -> None:
 def test_pixels_give_what_validation_gave(digits_run: RunDirectory) -> None:
     expected, _ = validated(digits_run)
     predictor = open_predictor(digits_run.path, ["trainer.accelerator=cpu"])
-    pixels = open_images(predictor.learned).part("val").read(np.arange(len(expected)))
+    pixels = open_images(predictor.learned).subset("val").read(np.arange(len(expected)))
     np.testing.assert_array_equal(predictor.probabilities(pixels), expected)
     np.testing.assert_array_equal(predictor.probabilities(pixels[:3]), expected[:3])
     assert predictor.probabilities(pixels[:0]).shape == (0, 10)

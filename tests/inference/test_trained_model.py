@@ -32,7 +32,7 @@ def copied(digits_run: RunDirectory, tmp_path: Path) -> RunDirectory:
 
 
 def made(network: TrainedModel, data: ImageDataModule, trainer, *, logits: bool = False) -> NDArray[np.float16]:
-    part = data.part("val")
+    part = data.subset("val")
     extractor = network.extractor(trainer, logits=logits)
     return network.outputs(part, extractor, data.features_dir).read(np.arange(len(part)), 0)
 
@@ -48,7 +48,7 @@ def test_a_run_brings_its_network_and_the_images_it_wants(digits_run: RunDirecto
     assert found.classes == recorded.classes
     assert found.image_format == recorded.image_format
     data = image_data(digits(), data_dir=str(tmp_path))
-    pixels = torch.from_numpy(data.part("val").read(np.arange(len(data.part("val"))))).permute(0, 3, 1, 2)
+    pixels = torch.from_numpy(data.subset("val").read(np.arange(len(data.subset("val"))))).permute(0, 3, 1, 2)
     mean, std = (torch.tensor(getattr(recorded, key)).view(1, -1, 1, 1) for key in ("mean", "std"))
     network = found.network.eval()
     with torch.no_grad():
@@ -116,7 +116,7 @@ def test_a_head_that_does_not_fit_the_size_is_no_head(digits_run: RunDirectory, 
     assert load_trained_model(str(digits_run.path), 40).classes  # averaged over the image
     tree = RunConfig.load(copied).text.replace("opsin.models.cnn_gap", "opsin.models.cnn_flatten")
     copied.config.write_text(tree)
-    network = make_plan(RunConfig.load(copied))["model"].build(num_logits=10, in_channels=1, image_size=(28, 28))
+    network = make_plan(RunConfig.load(copied)).model.build(num_logits=10, in_channels=1, image_size=(28, 28))
     torch.save({f"network.{key}": value for key, value in network.state_dict().items()}, copied.best)
     assert load_trained_model(str(copied.path)).classes == list("0123456789")
     assert load_trained_model(str(copied.path), 40).classes is None
@@ -159,7 +159,7 @@ def test_imagenet_weights_tell_what_images_they_want(tmp_path: Path, trainer) ->
     small = load_trained_model("efficientnet_lite0", 32)
     data = image_data(digits(), train_fraction=0.1, data_dir=str(tmp_path))
     vectors = made(small, data, trainer)  # grey images are repeated
-    assert vectors.shape == (len(data.part("val")), 1280)
+    assert vectors.shape == (len(data.subset("val")), 1280)
     assert vectors.std() > 0.01
 
 

@@ -42,7 +42,7 @@ def test_evaluation_makes_the_same_again(digits_run: RunDirectory) -> None:
 def test_the_identity_of_images_does_not_depend_on_their_size_but_on_which_they_are(tmp_path: Path) -> None:
     def identity(**options: object) -> str:
         data = image_data(digits(), data_dir=str(tmp_path), **options)  # type: ignore[arg-type]
-        return data.part("val").identity
+        return data.subset("val").identity
 
     assert identity() == identity(image_size=12) == identity(train_fraction=0.5)
     assert identity() != identity(split_seed=1)

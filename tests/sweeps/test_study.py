@@ -5,7 +5,15 @@ from pathlib import Path
 import optuna
 import pytest
 
-from opsin.sweeps.study import make_pruner, open_storage, quieten_optuna, trial_at
+from opsin.sweeps.study import (
+    has_report,
+    make_pruner,
+    open_storage,
+    quieten_optuna,
+    running_trial,
+    set_attribute,
+    trial_at,
+)
 
 
 @pytest.mark.parametrize(("kind", "ends"), [("median", 2), ("halving", 2), ("none", None)])
@@ -43,3 +51,19 @@ def test_what_does_best_goes_on(tmp_path: Path, kind: str) -> None:
             reporter.report(value, epoch)
             assert not (value == 0.9 and reporter.should_prune())
         study.tell(trial.number, value)
+
+
+def test_the_private_names_of_optuna_exist() -> None:
+    changed = f"Optuna {optuna.__version__} has changed: see opsin.sweeps.study"
+    study = optuna.create_study()
+    study.enqueue_trial({})
+    trial = study.get_trials()[0]
+    assert hasattr(study, "_study_id"), f"{changed}: Study._study_id"
+    assert hasattr(study, "_storage"), f"{changed}: Study._storage"
+    assert hasattr(trial, "_trial_id"), f"{changed}: FrozenTrial._trial_id"
+    set_attribute(study, trial, "reason", "none")
+    assert study.get_trials()[0].user_attrs["reason"] == "none"
+    running = running_trial(study, study.get_trials()[study.ask().number])
+    running.report(0.5, 3)
+    assert has_report(running, 3)
+    assert not has_report(running, 4)

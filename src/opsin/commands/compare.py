@@ -73,4 +73,4 @@ def _subset(run: RunDirectory, split: str) -> "Subset":
     from opsin.training.quiet_logging import quieten
 
     quieten(True)
-    return open_images(load_trained_model(str(run.path))).part(split)
+    return open_images(load_trained_model(str(run.path))).subset(split)

@@ -13,7 +13,7 @@ from opsin.errors import UserError
 from opsin.runs.atomic import atomic_open, write_atomically
 
 if TYPE_CHECKING:
-    from opsin.data.source import Split
+    from opsin.data.types import Split
     from opsin.inference.embeddings import Embeddings, Format
     from opsin.inference.inputs import InputImages, Which
     from opsin.inference.linear_probe import HeadName

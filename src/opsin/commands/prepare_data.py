@@ -22,13 +22,13 @@ def main(arguments: list[str] | None = None) -> int:
     data = build.data(make_plan(compose([f"datamodule={options.name}", *options.overrides])))
     lines = []
     if options.shards:
-        from opsin.data.shard_writer import Form, told, write_shards
-        from opsin.data.shards.s3 import StorageOptions
+        from opsin.data.shard_writer import ShardOptions, summary_lines, write_shards
+        from opsin.data.shards.storage import StorageOptions
 
-        data.keeps_decoded = False
-        form = Form(options.encoding, int(options.shard_mb * 1e6), options.quality)
+        data.splits.keeps_decoded = False
+        form = ShardOptions(options.encoding, int(options.shard_mb * 1e6), options.quality)
         written = write_shards(data, options.shards, form, StorageOptions(options.endpoint_url))
-        lines = [f"  {line}" for line in told(written)]
+        lines = [f"  {line}" for line in summary_lines(written)]
         lines.append(f"python train.py datamodule=streaming datamodule.path={options.shards}")
     data.setup()
     print("\n".join([*_summary(data.facts()), *lines]))

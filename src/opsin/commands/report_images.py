@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from opsin.data import ImageDataModule
 from opsin.data.augmentation.augmentation import Augmentation
 from opsin.data.loader.batch_loader import batch_key
-from opsin.data.source import Split
+from opsin.data.types import Split
 from opsin.errors import UserError
 from opsin.evaluation.confusion import most_confident_errors
 from opsin.evaluation.report.pictures import index_file, pictures_folder
@@ -72,7 +72,7 @@ def _misclassified(folder: Path, data: ImageDataModule, network: Network, predic
     rows = most_confident_errors(predictions, MISCLASSIFIED)
     if not len(rows):
         return {"misclassified": [], "stage": None, "note": None}
-    pixels = data.part(cast("Split", predictions.split)).read(predictions.positions[rows])
+    pixels = data.subset(cast("Split", predictions.split)).read(predictions.positions[rows])
     inputs = data.preprocess(torch.from_numpy(pixels).permute(0, 3, 1, 2))
     heat, stage, note = _maps(network, inputs, torch.from_numpy(predictions.predicted[rows]))
     probabilities, entries = softmax(predictions.logits[rows]), []
@@ -106,10 +106,10 @@ def _maps(network: Network, inputs: Tensor, classes: Tensor) -> tuple[Tensor | N
 
 def _augmentation(folder: Path, data: ImageDataModule) -> dict[str, Any]:
     """Make an image of training images next to five augmented versions of each."""
-    train = data.part("train")
+    train = data.subset("train")
     chosen = np.sort(np.random.default_rng(data.seed).choice(len(train), min(SAMPLES, len(train)), replace=False))
     pixels, targets = train.read(chosen), train.targets[chosen]
-    plain = data.preprocess.unit(torch.from_numpy(pixels).permute(0, 3, 1, 2))
+    plain = data.preprocess.to_unit_range(torch.from_numpy(pixels).permute(0, 3, 1, 2))
     views = _views(data.augmentation, plain, torch.from_numpy(targets), data.seed)
     names = [data.source.classes[target] for target in targets]
     rows = [[_pixels(plain[i]), *(_pixels(view[i]) for view in views)] for i in range(len(plain))]

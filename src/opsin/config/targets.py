@@ -83,7 +83,8 @@ class Constructors:
             return self.by_name[name]
         if package := _permitted_package(name):
             return _import_own(name, package, self.own)
-        near = did_you_mean(name, self.by_name)
+        last = name.rpartition(".")[2]
+        near = did_you_mean(name, [known for known in self.by_name if known.endswith(f".{last}")] or self.by_name)
         raise UserError(
             f"{name} is not accepted here{near or f'; accepted are {self._summary()}'}. "
             f'To use your own package, set {TARGETS_VARIABLE}=my_package, or targets = ["my_package"] under '

@@ -1,4 +1,4 @@
-"""Images from any source, decoded once, served in whole batches, augmented on the accelerator."""
+"""Images from any dataset, decoded once, loaded in batches, augmented on the accelerator."""
 
 from opsin.data.augmentation.augmentation import Augmentation
 from opsin.data.datamodule import ImageDataModule

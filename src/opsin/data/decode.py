@@ -1,4 +1,4 @@
-"""One image file, or its bytes, to uint8 pixels: decoded rightly, or refused with a short reason."""
+"""Decode an image file, or its bytes, to uint8 pixels, or refuse it with a short reason."""
 
 import io
 import re
@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-# Raster formats told by their first bytes. Pillow knows more, but some of those run other programs (EPS calls
-# Ghostscript) or accept almost any bytes (TGA). Camera files of several pictures (MPO) open as JPEG.
+# Raster formats recognized by their first bytes. Pillow reads more formats, but some of those run other programs (EPS
+# calls Ghostscript) or accept almost any bytes (TGA). Camera files with several images (MPO) open as JPEG.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "JPEG2000", "AVIF")
 
 _UPRIGHT = {
@@ -27,23 +27,23 @@ _UPRIGHT = {
 }
 
 
-class BadImage(Exception):  # noqa: N818 - it says what the image is, and is caught more often than shown
-    """Why one image cannot be decoded, in a few words."""
+class BadImage(Exception):  # noqa: N818 - names the image; it is always caught
+    """An image cannot be decoded; the message is the reason in a few words."""
 
 
 def decode_image(data: bytes | Path, channels: Literal[1, 3]) -> NDArray[np.uint8]:
-    """The pixels of an image, fully decoded and upright.
+    """Decode an image completely and turn it upright.
 
-    EXIF orientation is applied; an animation gives its first frame; CMYK, YCbCr, Lab and palettes become
-    RGB; 16-bit grey is scaled to 8 bits; bytes after the end of the picture are ignored. An alpha channel is
-    dropped and the colours beneath it kept, as `torchvision.datasets.ImageFolder`, fastai and Keras do: an
-    image must look the same to a network wherever it is loaded. Grey from colour is ITU-R 601 luma.
+    EXIF orientation is applied; the first frame of an animation is used; CMYK, YCbCr, Lab and palettes become
+    RGB; 16-bit gray is scaled to 8 bits; bytes after the end of the image are ignored. An alpha channel is
+    dropped and its colors are kept, as in `torchvision.datasets.ImageFolder`, fastai and Keras: an image must
+    look the same to a network wherever it is loaded. Gray from color is ITU-R 601 luma.
 
     Thread-safe. Pillow releases the GIL while it decodes, so threads help.
 
     Args:
         data: The bytes of an image file, or the path of one.
-        channels: 1 for grey, 3 for RGB.
+        channels: 1 for gray, 3 for RGB.
 
     Returns:
         uint8 pixels (H, W, channels), possibly read-only.
@@ -58,7 +58,7 @@ def decode_image(data: bytes | Path, channels: Literal[1, 3]) -> NDArray[np.uint
         raise BadImage("zero bytes")
     try:
         with _pillow_warnings_ignored, Image.open(io.BytesIO(content), formats=_formats()) as image:
-            image.load()  # all of it: Image.verify() misses truncation
+            image.load()  # complete decoding: Image.verify() misses truncation
             pixels = np.asarray(_to_mode(_upright(image), "L" if channels == 1 else "RGB"))
     except (BadImage, MemoryError):
         raise
@@ -68,8 +68,8 @@ def decode_image(data: bytes | Path, channels: Literal[1, 3]) -> NDArray[np.uint
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
         raise BadImage(f"more than {limit:,} pixels: a decompression bomb?") from None
     except Exception as error:
-        # Pillow's decoders answer damaged bytes with nearly every built-in exception (OSError, SyntaxError,
-        # ValueError, struct.error, EOFError ...): whatever they raise, this image cannot be decoded.
+        # Pillow's decoders raise nearly every built-in exception for damaged bytes (OSError, SyntaxError, ValueError,
+        # struct.error, EOFError ...); all of them mean that the image cannot be decoded.
         raise BadImage(f"damaged: {error or type(error).__name__}") from error
     return pixels[..., np.newaxis] if channels == 1 else pixels
 
@@ -83,7 +83,7 @@ def _read(path: Path) -> bytes:
 
 @cache
 def _formats() -> tuple[str, ...]:
-    """Those of `FORMATS` that this build of Pillow has."""
+    """Return those of `FORMATS` that this build of Pillow supports."""
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
@@ -92,24 +92,24 @@ def _upright(image: Image.Image) -> Image.Image:
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation)
     except Exception:
-        return image  # damaged EXIF beside sound pixels: the picture is shown as stored, as viewers do
+        return image  # damaged EXIF but intact pixels: keep the stored orientation, as viewers do
     method = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
     return image if method is None else image.transpose(method)
 
 
 def _to_mode(image: Image.Image, mode: Literal["L", "RGB"]) -> Image.Image:
-    """The image in 8-bit grey ("L") or "RGB", values scaled and never clipped."""
+    """Convert an image to 8-bit gray ("L") or "RGB"; values are scaled, never clipped."""
     if image.mode == mode:
         return image
     if image.mode.startswith("I") or image.mode == "F":
         image = _eight_bits(image)
     elif image.mode == "LAB":
-        image = image.convert("RGB")  # Pillow has no direct way to grey
+        image = image.convert("RGB")  # Pillow cannot convert it to gray directly
     return image if image.mode == mode else image.convert(mode)
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Grey of 16 bits ("I;16", or "I" as Pillow opens 16-bit PGM) or floats in [0, 1], scaled to 0..255."""
+    """Scale 16-bit gray ("I;16", or "I" for 16-bit PGM) or floats in [0, 1] to 0..255."""
     values = np.asarray(image)
     top = 1.0 if image.mode == "F" else 65535.0
     if values.size and not (values.min() >= 0 and values.max() <= top):
@@ -118,29 +118,29 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 
 class _PillowWarningsIgnored:
-    """Ignores warnings issued by Pillow's own modules while at least one thread is inside.
+    """Ignores warnings from Pillow's own modules while at least one thread is in the block.
 
-    Many sound photographs carry EXIF blocks that Pillow warns about. `warnings.catch_warnings` saves and
-    restores the filters of the whole process, which goes wrong when threads interleave; a count does not.
+    Many intact photographs have EXIF blocks that Pillow warns about. `warnings.catch_warnings` saves and restores the
+    filters of the whole process, which fails when threads interleave; a counter does not.
     """
 
     _FILTER = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._inside = 0
+        self._active = 0
 
     def __enter__(self) -> None:
         with self._lock:
-            self._inside += 1
-            if self._inside == 1:
+            self._active += 1
+            if self._active == 1:
                 cast("list[object]", warnings.filters).insert(0, self._FILTER)
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
-            self._inside -= 1
-            # Absent when the program entered or left a catch_warnings of its own meanwhile.
-            if self._inside == 0 and self._FILTER in warnings.filters:
+            self._active -= 1
+            # Missing if the program entered or left its own catch_warnings meanwhile.
+            if self._active == 0 and self._FILTER in warnings.filters:
                 cast("list[object]", warnings.filters).remove(self._FILTER)
 
 

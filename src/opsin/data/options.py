@@ -10,9 +10,9 @@ from opsin.data.loader.device_cache import OnDevice
 from opsin.data.loader.samplers import Sampler
 from opsin.data.preprocessing import Interpolation, Resize
 from opsin.data.source import DATA_DIR
+from opsin.data.types import Side
 from opsin.errors import UserError
 
-Size = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -51,7 +51,7 @@ class DataOptions:
     """
 
     data_dir: str = DATA_DIR
-    image_size: Size | tuple[Size, Size] | None = None
+    image_size: Side | tuple[Side, Side] | None = None
     mean: float | tuple[float, ...] | None = None
     std: float | tuple[float, ...] | None = None
     batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = 64

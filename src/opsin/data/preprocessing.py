@@ -1,6 +1,6 @@
-"""The one evaluation transform, in two halves: fitted to size on the host, normalised in batches on the device.
+"""The one evaluation transform, in two steps: resized on the CPU, normalized in batches on the device.
 
-Validation, test and prediction all use these two, and nothing else stands between an image and the network.
+Validation, test and prediction use these two steps and no other.
 """
 
 from typing import Literal
@@ -26,16 +26,16 @@ def fit_image(
     resize: Resize = "squash",
     interpolation: Interpolation = "bilinear",
 ) -> NDArray[np.uint8]:
-    """Bring one image to a size; one that has it is returned untouched.
+    """Resize one image; an image that has the size is returned unchanged.
 
-    Resampling is Pillow's, which antialiases when it shrinks (except `nearest`).
+    Resampling is Pillow's, which antialiases when it shrinks (except with `nearest`).
 
     Args:
         image: Pixels ``(H, W, C)``, uint8, with 1 or 3 channels.
-        size: Height and width to reach, in pixels.
-        resize: `squash` stretches to the size. `crop` keeps the aspect, covers the size and cuts the middle
-            out, as torchvision's Resize and CenterCrop do. `letterbox` keeps the aspect, fits inside the size
-            and is centred on black.
+        size: Height and width of the result, in pixels.
+        resize: `squash` stretches to the size. `crop` keeps the aspect ratio, covers the size and crops the center,
+            as torchvision's Resize and CenterCrop do. `letterbox` keeps the aspect ratio, fits inside the size and
+            is centered on black.
         interpolation: Pillow's filter.
 
     Returns:
@@ -50,7 +50,7 @@ def fit_image(
     fitted = fitted.reshape(*inner, image.shape[2])
     if inner == size:
         return fitted
-    # Rounded as torchvision's CenterCrop rounds; negative where there is a border to fill.
+    # Rounded like torchvision's CenterCrop; negative if there is a border to fill.
     top, left = round((inner[0] - height) / 2.0), round((inner[1] - width) / 2.0)
     if resize == "crop":
         return fitted[top : top + height, left : left + width]
@@ -60,7 +60,7 @@ def fit_image(
 
 
 def _keep_aspect(shape: tuple[int, ...], size: tuple[int, int], *, cover: bool) -> tuple[int, int]:
-    """The size that covers `size`, or fits inside it, with the aspect of `shape`."""
+    """Return the size that covers `size`, or fits inside it, with the aspect ratio of `shape`."""
     full_height = max(1, shape[0] * size[1] // shape[1])  # at the full width
     full_width = max(1, shape[1] * size[0] // shape[0])  # at the full height
     if (full_height >= size[0]) == cover:
@@ -72,9 +72,9 @@ class Preprocess:
     """Normalise batches of pixels on the device they are on.
 
     Args:
-        mean: Per channel, of pixels scaled to [0, 1]. One number serves all channels.
-        std: Likewise.
-        channels: Of the network's input; a grey image is repeated to them.
+        mean: Mean per channel of pixels scaled to [0, 1], or one number for all channels.
+        std: Standard deviation, like `mean`.
+        channels: Channels of the network's input; a gray image is repeated.
     """
 
     def __init__(self, mean: tuple[float, ...], std: tuple[float, ...], channels: int) -> None:
@@ -84,15 +84,15 @@ class Preprocess:
         self._constants: dict[tuple[float, int, torch.device], tuple[torch.Tensor, torch.Tensor]] = {}
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        """Pixels ``(B, C, H, W)``, uint8, to the network's input: float32, channels last in memory."""
+        """Convert pixels ``(B, C, H, W)``, uint8, to the network's input: float32, channels last in memory."""
         return self._affine(self._float(images), 255.0)
 
-    def unit(self, images: torch.Tensor) -> torch.Tensor:
-        """Pixels ``(B, C, H, W)``, uint8, in [0, 1] and the network's channels: what augmentations take."""
+    def to_unit_range(self, images: torch.Tensor) -> torch.Tensor:
+        """Convert pixels ``(B, C, H, W)``, uint8, to [0, 1] and the network's channels, as augmentations expect."""
         return self._float(images).div_(255.0)
 
-    def normalise(self, images: torch.Tensor) -> torch.Tensor:
-        """Images in [0, 1] to the network's input, in place."""
+    def normalize(self, images: torch.Tensor) -> torch.Tensor:
+        """Convert images in [0, 1] to the network's input, in place."""
         return self._affine(images, 1.0)
 
     def _float(self, images: torch.Tensor) -> torch.Tensor:
@@ -108,8 +108,8 @@ class Preprocess:
         return torch.addcmul(shift, images, scale, out=images)
 
     def _row(self, white: float, width: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-        # One whole row ``(1, C, 1, W)`` each, laid out as the images are: against a constant per channel
-        # alone, the innermost loop would be over 3 numbers, fifteen times slower on a CPU.
+        # One whole row ``(1, C, 1, W)`` each, in the memory format of the images: with one constant per channel, the
+        # innermost loop would run over 3 numbers, fifteen times slower on a CPU.
         mean, std = torch.tensor(self.mean, dtype=torch.float64), torch.tensor(self.std, dtype=torch.float64)
         pair = torch.stack([-mean / std, 1 / (std * white)]).float().view(2, -1, 1, 1).expand(2, -1, 1, width)
         pair = pair.contiguous(memory_format=torch.channels_last).to(device)

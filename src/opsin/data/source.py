@@ -1,4 +1,4 @@
-"""What a source of images promises: its facts, and a reader for each split it brings."""
+"""The interface of a dataset: its facts, and a reader for each split it brings."""
 
 import hashlib
 import os
@@ -6,57 +6,55 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from opsin.data.decode import decode_image
-
-Split = Literal["train", "val", "test"]
-Channels = Literal[1, 3]
+from opsin.data.types import Channels, Split
 
 DATA_DIR = "data"
 """Default folder of downloads and decoded images."""
 
 
 class Images(Protocol):
-    """The images of one split, undecoded or in memory. Reading is thread-safe, and the whole can be pickled."""
+    """The images of one split, undecoded or in memory. Reading is thread-safe, and the object can be pickled."""
 
     @property
     def targets(self) -> NDArray[np.int64]:
-        """The class of every image (N,): indices into `Source.classes`."""
+        """Class indices ``(N,)``, int64, into `Source.classes`."""
 
     @property
     def fingerprint(self) -> str:
-        """A hex digest that changes when the content, the classes or the order of the images do."""
+        """A hex digest that changes with the content, the classes or the order of the images."""
 
     def __len__(self) -> int:
-        """The number of images."""
+        """Return the number of images."""
 
     def read(self, index: int) -> NDArray[np.uint8]:
-        """One image, uint8 (H, W, C) with the channels of the source; raises `BadImage` if it has none."""
+        """Return one image, uint8 ``(H, W, C)`` with the channels of the source; raises `BadImage`."""
 
     def locate(self, index: int) -> str:
-        """Where a person finds the image: its path, or the split and its number there."""
+        """Return where a user finds the image: its path, or the split and its number there."""
 
 
 @runtime_checkable
 class EncodedImages(Protocol):
-    """Images that are files, or were."""
+    """Images that are stored as encoded files."""
 
     def encoded(self, index: int) -> bytes:
-        """The bytes of the file, which `decode_image` makes the image of."""
+        """Return the bytes of the file, for `decode_image`."""
 
 
 @dataclass(frozen=True, eq=False)
 class ArrayImages:
-    """Images that fit in memory and have one size.
+    """Images in memory, all of one size.
 
     Attributes:
         pixels: uint8 (N, H, W, C).
         targets: Class of each image (N,), int64.
-        name: What they are, for a person: "mnist train".
+        name: Name for messages, such as "mnist train".
     """
 
     pixels: NDArray[np.uint8]
@@ -64,7 +62,7 @@ class ArrayImages:
     name: str
 
     def __len__(self) -> int:
-        """The number of images."""
+        """Return the number of images."""
         return len(self.targets)
 
     @cached_property
@@ -76,12 +74,12 @@ class ArrayImages:
         return digest.hexdigest()
 
     def read(self, index: int) -> NDArray[np.uint8]:
-        """A view of one image, (H, W, C)."""
+        """Return a view of one image, ``(H, W, C)``."""
         image: NDArray[np.uint8] = self.pixels[index]
         return image
 
     def locate(self, index: int) -> str:
-        """The name and the number, from 0."""
+        """Return the name and the number of an image, from 0."""
         return f"{self.name}, image {index}"
 
 
@@ -93,7 +91,7 @@ class FileImages:
         root: The folder.
         files: Path of each image relative to `root`, with forward slashes.
         targets: Class of each image (N,), int64.
-        channels: What `read` gives: 1 (grey) or 3 (RGB).
+        channels: Channels of the images that `read` returns: 1 (gray) or 3 (RGB).
     """
 
     root: Path
@@ -102,50 +100,50 @@ class FileImages:
     channels: Channels
 
     def __len__(self) -> int:
-        """The number of images."""
+        """Return the number of images."""
         return len(self.files)
 
     @cached_property
     def fingerprint(self) -> str:
-        """Digest of each file's relative path, size, modification time and class: no file is opened."""
+        """Digest of each file's relative path, size, modification time and class; no file is opened."""
         digest = hashlib.blake2b(f"{self.channels}\n".encode(), digest_size=16)
         for file, target in zip(self.files, self.targets.tolist(), strict=True):
             digest.update(f"{file}\0{_state(f'{self.root}/{file}')}\0{target}\n".encode(errors="surrogateescape"))
         return digest.hexdigest()
 
     def read(self, index: int) -> NDArray[np.uint8]:
-        """The decoded file, (H, W, channels); raises `BadImage`."""
+        """Decode one file, ``(H, W, channels)``; raises `BadImage`."""
         return decode_image(self.root / self.files[index], self.channels)
 
     def encoded(self, index: int) -> bytes:
-        """The bytes of the file."""
+        """Return the bytes of the file."""
         return (self.root / self.files[index]).read_bytes()
 
     def locate(self, index: int) -> str:
-        """The path of the file."""
+        """Return the path of the file."""
         return str(self.root / self.files[index])
 
 
 def _state(file: str) -> str:
     try:
-        state = os.stat(file)  # noqa: PTH116 - there may be a million, and a Path costs more than its stat
+        state = os.stat(file)  # noqa: PTH116 - with a million files, creating a Path costs more than the stat
     except OSError:
-        return "unreadable"  # a dangling link, say: `read` will say what is wrong with it
+        return "unreadable"  # such as a dangling link; `read` reports the reason
     return f"{state.st_size} {state.st_mtime_ns}"
 
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """The facts of a dataset and its images, as far as they come with splits.
+    """The facts of a dataset, and its images by split.
 
     Attributes:
-        name: What the dataset is called in reports and run directories.
-        classes: Names, in the order of the targets.
-        channels: 1 (grey) or 3 (RGB): what the images are read as.
-        size: (height, width) in pixels at which the dataset is customarily served.
-        mean: Of pixels in [0, 1], per channel; None: to be measured on the training images.
-        std: Likewise.
-        splits: Which of train, val and test the data bring. Always "train"; what is missing is carved from it.
+        name: Name of the dataset in reports and run directories.
+        classes: Class names, in the order of the targets.
+        channels: Channels that the images are read with, 1 (gray) or 3 (RGB).
+        size: Usual height and width of the images in training, in pixels.
+        mean: Mean of pixels in [0, 1], per channel, or None to measure it on the training images.
+        std: Standard deviation of pixels in [0, 1], per channel, or None to measure it.
+        splits: The images of each split. "train" is always there; a missing val or test is carved from it.
     """
 
     name: str

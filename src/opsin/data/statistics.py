@@ -1,4 +1,4 @@
-"""Mean and standard deviation of pixels, measured once: for sources that do not state them."""
+"""Mean and standard deviation of pixels, measured once for datasets that do not state them."""
 
 import contextlib
 import hashlib
@@ -7,42 +7,41 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from opsin.data.stratify import Indices
 from opsin.data.subset import Subset
+from opsin.data.types import Indices, Pixels
 from opsin.runs.atomic import write_atomically
 
-Moments = tuple[tuple[float, ...], tuple[float, ...]]
+ChannelStatistics = tuple[tuple[float, ...], tuple[float, ...]]
 
 
-def channel_statistics(part: Subset, folder: Path) -> Moments:
-    """Mean and standard deviation per channel of a part's pixels, measured unless they were before.
+def channel_statistics(subset: Subset, folder: Path) -> ChannelStatistics:
+    """Return mean and standard deviation per channel of a subset's pixels, measured once.
 
-    They are kept beside the stores that the part draws from, under a digest of those stores and of the choice among
-    their images: another image, size, split or share is measured anew. Images that are served from memory are measured
-    each time, for nothing of them is written. Where the folder cannot be written to, nothing is kept.
+    The result is saved beside the image stores, named by a digest of the stores and the selected images, so another
+    image, size, split or fraction is measured again. Images in memory are measured every time, because nothing of them
+    is written. If the folder cannot be written to, nothing is saved.
 
     Args:
-        part: the images, at least one.
-        folder: the folder of all stores.
+        subset: The images, at least one.
+        folder: Folder of all image stores.
 
     Returns:
-        As `pixel_moments`.
+        As `pixel_statistics`.
     """
-    if any(store.report is None for store in part.stores):
-        return pixel_moments(part.read, len(part))
-    digest = hashlib.blake2b(part.index.tobytes(), digest_size=16)
-    for store in part.stores:
+    if any(store.report is None for store in subset.stores):
+        return pixel_statistics(subset.read, len(subset))
+    digest = hashlib.blake2b(subset.index.tobytes(), digest_size=16)
+    for store in subset.stores:
         digest.update(f"{store.fingerprint} {len(store)}".encode())
         digest.update(store.kept.tobytes())
-    place = folder / f"{digest.hexdigest()}.moments.json"
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # absent, or damaged
-        found = json.loads(place.read_text(encoding="utf-8"))
+    file = folder / f"{digest.hexdigest()}.statistics.json"
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # missing or damaged
+        found = json.loads(file.read_text(encoding="utf-8"))
         return _numbers(found["mean"]), _numbers(found["std"])
-    mean, std = pixel_moments(part.read, len(part))
+    mean, std = pixel_statistics(subset.read, len(subset))
     with contextlib.suppress(OSError):
-        write_atomically(place, json.dumps({"mean": mean, "std": std}) + "\n")
+        write_atomically(file, json.dumps({"mean": mean, "std": std}) + "\n")
     return mean, std
 
 
@@ -52,19 +51,17 @@ def _numbers(values: list[float]) -> tuple[float, ...]:
     return tuple(values)
 
 
-def pixel_moments(
-    read: Callable[[Indices], NDArray[np.uint8]], count: int
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel, of pixels scaled to [0, 1].
+def pixel_statistics(read: Callable[[Indices], Pixels], count: int) -> ChannelStatistics:
+    """Return mean and standard deviation per channel of pixels scaled to [0, 1].
 
-    Summed exactly, in integers, some megabytes of pixels at a time.
+    The sums are exact, in integers, over a few megabytes of pixels at a time.
 
     Args:
-        read: Gives the pixels ``(B, H, W, C)`` at some positions ``(B,)``.
-        count: Positions run from 0 to below it; at least 1.
+        read: Returns the pixels ``(B, H, W, C)`` at some positions ``(B,)``.
+        count: Number of positions, at least 1.
 
     Returns:
-        Means ``(C,)`` and population deviations ``(C,)``; a channel that is constant has deviation 1.
+        Means ``(C,)`` and population standard deviations ``(C,)``; 1 for a constant channel.
     """
     height, width, channels = read(np.zeros(1, np.int64)).shape[1:]
     total, squares = np.zeros(channels, np.int64), np.zeros(channels, np.int64)

@@ -85,7 +85,7 @@ class Embeddings:
 
 def embeddings(learned: TrainedModel, images: InputImages, extractor: Extractor, split: str) -> Embeddings:
     """Return the embeddings of a split: `Network.embed` after the evaluation transform, rounded to half precision."""
-    part = images.part(split)
+    part = images.subset(split)
     vectors = learned.outputs(part, extractor, images.cache_dir).read(np.arange(len(part)), 0).astype(np.float32)
     return Embeddings(
         vectors,

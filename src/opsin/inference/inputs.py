@@ -10,9 +10,9 @@ import lightning as L
 from opsin.config import RunConfig, compose
 from opsin.data import ImageDataModule
 from opsin.data.cache.image_store import open_store
-from opsin.data.datasets import loose_images
-from opsin.data.source import Split
+from opsin.data.datasets import unlabeled_images
 from opsin.data.subset import Subset
+from opsin.data.types import Split
 from opsin.errors import UserError
 from opsin.inference.opened_run import open_run
 from opsin.inference.trained_model import TrainedModel
@@ -34,7 +34,7 @@ class InputImages:
     Attributes:
         name: Of the dataset or the folder.
         classes: Names; empty where they are unknown.
-        part: Gives the images of a split, or of "all" where there are no splits.
+        subset: Gives the images of a split, or of "all" where there are no splits.
         cache_dir: The folder of all feature stores.
         trainer: Tells device and precision.
         out: Where their embeddings go unless somebody says otherwise.
@@ -42,7 +42,7 @@ class InputImages:
 
     name: str
     classes: tuple[str, ...]
-    part: Callable[[Any], Subset]
+    subset: Callable[[Any], Subset]
     cache_dir: Path
     trainer: L.Trainer
     out: Path
@@ -106,12 +106,12 @@ def _of_data(learned: TrainedModel, composed: RunConfig) -> InputImages:
 
 
 def _images(data: ImageDataModule, trainer: L.Trainer, out: Path) -> InputImages:
-    return InputImages(data.source.name, tuple(data.source.classes), data.part, data.features_dir, trainer, out)
+    return InputImages(data.source.name, tuple(data.source.classes), data.subset, data.features_dir, trainer, out)
 
 
 def _folder(learned: TrainedModel, folder: str, words: Sequence[str]) -> InputImages:
     channels: Literal[1, 3] = 1 if learned.channels == 1 else 3
-    loose = loose_images(folder, channels)
+    loose = unlabeled_images(folder, channels)
     place = Path(folder).expanduser().resolve()
     if loose is None:
         quoted = str(place).replace("\\", "\\\\").replace("'", "\\'")

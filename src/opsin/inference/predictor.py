@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from opsin.data.cache.image_store_builder import cores
+from opsin.data.cache.image_store_builder import available_cores
 from opsin.data.decode import BadImage
 from opsin.errors import UserError
 from opsin.inference.opened_run import open_run
@@ -86,7 +86,7 @@ class Predictor:
         """Class probabilities `(N, C)` of images.
 
         Args:
-            pixels: uint8 `(N, H, W, C)` as `learned.read` or `Images.part(split).read` gives them.
+            pixels: uint8 `(N, H, W, C)` as `learned.read` or `Images.subset(split).read` gives them.
 
         Raises:
             ValueError: They have another size or other channels.
@@ -113,7 +113,7 @@ class Predictor:
             paths: Image files; taken one by one as they are needed.
         """
         names = iter(paths)
-        pool = ThreadPoolExecutor(cores(), thread_name_prefix="decode")
+        pool = ThreadPoolExecutor(available_cores(), thread_name_prefix="decode")
         waiting: list[tuple[Path, Future[Pixels | str]]] = []
         try:
             while batch := [(path, pool.submit(self._read, path)) for path in islice(names, self.batch_size)]:

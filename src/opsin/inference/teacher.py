@@ -4,7 +4,7 @@ import lightning as L
 import torch
 
 from opsin.data import Augmentation, ImageDataModule
-from opsin.data.source import Split
+from opsin.data.types import Split
 from opsin.errors import UserError
 from opsin.inference.trained_model import load_trained_model
 from opsin.models import Network
@@ -39,8 +39,8 @@ def distillation(plan: RunPlan, data: ImageDataModule, network: Network, trainer
             f"{data.source.name}, or images of another size; set distillation.logits=0 to learn its embeddings alone"
         )
     extractor = teacher.extractor(trainer, logits=weights.logits > 0)
-    taught = {split: teacher.outputs(data.part(split), extractor, data.features_dir) for split in SPLITS}
-    data.serve_teaching(taught)
+    taught = {split: teacher.outputs(data.subset(split), extractor, data.features_dir) for split in SPLITS}
+    data.use_teacher_outputs(taught)
     size = _embedding_size(teacher.network, teacher.channels, teacher.size)
     own_size = _embedding_size(network, data.channels, data.image_size)
     return Distillation(weights, own_size, taught["train"].mean()[:size])

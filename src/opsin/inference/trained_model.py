@@ -11,12 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from opsin.data.cache.feature_store import FeaturePart
-from opsin.data.cache.image_store import Indices, Store, decode_again, store_key
+from opsin.data.cache.feature_store import FeatureSubset
+from opsin.data.cache.image_store import Store, decode_rows, store_key
 from opsin.data.decode import decode_image
 from opsin.data.preprocessing import Interpolation, Preprocess, Resize, fit_image
-from opsin.data.source import Channels
 from opsin.data.subset import Subset
+from opsin.data.types import Channels, Indices
 from opsin.errors import UserError, did_you_mean
 from opsin.inference.opened_run import open_run
 from opsin.models import Network, load_weights
@@ -93,7 +93,7 @@ class TrainedModel:
             vectors=True,
         )
 
-    def outputs(self, part: Subset, extractor: Extractor, cache_dir: Path) -> FeaturePart:
+    def outputs(self, part: Subset, extractor: Extractor, cache_dir: Path) -> FeatureSubset:
         """What it makes of the images of a split, `(N, D)`; those that are missing in the cache are computed now.
 
         The images are the evaluation transform at its own size, whatever size they are served at otherwise.
@@ -115,7 +115,7 @@ class TrainedModel:
             if store.fingerprint == self._key(store):
                 pixels = store.take(rows)
             else:
-                pixels = decode_again(store, rows, self.size, self.resize, self.interpolation)
+                pixels = decode_rows(store, rows, self.size, self.resize, self.interpolation)
             return preprocess(torch.from_numpy(pixels).permute(0, 3, 1, 2).to(extractor.device))
 
         # Known by the images at this network's size: runs that see them at other sizes share what it makes of them.

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from opsin.errors import UserError
 from opsin.models.network import Network
+from opsin.models.torch_internals import uncompiled
 
 
 @contextmanager
@@ -28,17 +29,14 @@ def eval_context(network: nn.Module) -> Iterator[Network]:
             network = copy.deepcopy(network)
         modules = list(network.modules())
         training = [module.training for module in modules]
-        compiled = [module._compiled_call_impl for module in modules]
         device = next(network.parameters()).device.type
         try:
             network.eval()
-            for module in modules:
-                module._compiled_call_impl = None
-            with torch.autocast(device, enabled=False):
+            with uncompiled(modules), torch.autocast(device, enabled=False):
                 yield network  # type: ignore[misc]
         finally:
-            for module, mode, call in zip(modules, training, compiled, strict=True):
-                module.training, module._compiled_call_impl = mode, call
+            for module, mode in zip(modules, training, strict=True):
+                module.training = mode
 
 
 def _unwrapped(network: nn.Module) -> nn.Module:

@@ -1,10 +1,16 @@
-"""The study of a sweep: where Optuna keeps its trials, and who ends one early."""
+"""Optuna storage, pruners and trials of a sweep.
+
+The private names of Optuna that Opsin uses are here only, written for Optuna 5.0: `Study._study_id`, `Study._storage`
+and `FrozenTrial._trial_id`. `tests/sweeps/test_study.py` fails with the name that a new version of Optuna has changed.
+"""
 
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner
     from optuna.storages import BaseStorage
+    from optuna.study import Study
+    from optuna.trial import FrozenTrial
 
 Pruner = Literal["none", "median", "halving"]
 
@@ -61,3 +67,20 @@ def trial_at(place: str, name: str, number: int, pruner: "BasePruner") -> Any:
     # A sampler that draws nothing relative to other trials: nothing is to be suggested here.
     study = optuna.load_study(study_name=name, storage=storage, sampler=optuna.samplers.RandomSampler(), pruner=pruner)
     return optuna.trial.Trial(study, storage.get_trial_id_from_study_id_trial_number(study._study_id, number))
+
+
+def running_trial(study: "Study", trial: "FrozenTrial") -> Any:
+    """Return a trial of a study for suggestions and reports."""
+    from optuna.trial import Trial
+
+    return Trial(study, trial._trial_id)
+
+
+def set_attribute(study: "Study", trial: "FrozenTrial", key: str, value: Any) -> None:
+    """Set a user attribute of a trial that may belong to another process."""
+    study._storage.set_trial_user_attr(trial._trial_id, key, value)
+
+
+def has_report(trial: Any, step: int) -> bool:
+    """Return whether a value was reported to a running trial at a step."""
+    return step in trial.storage.get_trial(trial._trial_id).intermediate_values

@@ -10,7 +10,7 @@ from filelock import FileLock
 
 from opsin.sweeps.search_space import Dimension, Listed, Space, Value
 from opsin.sweeps.settings import Sweep
-from opsin.sweeps.study import open_storage, quieten_optuna
+from opsin.sweeps.study import open_storage, quieten_optuna, running_trial, set_attribute
 from opsin.sweeps.workers import Worker
 
 if TYPE_CHECKING:
@@ -125,7 +125,6 @@ class Trials:
 
     def claim(self) -> Trial | None:
         """A trial to work on: one that was cut off, else a new one; None: all are done, or others work on them."""
-        from optuna.trial import Trial as Live
         from optuna.trial import TrialState
 
         with self._lock:
@@ -133,7 +132,7 @@ class Trials:
             live = None
             for trial in trials:
                 if trial.state is TrialState.RUNNING and not self._is_worked_on(trial):
-                    live = Live(self.study, trial._trial_id)
+                    live = running_trial(self.study, trial)
                     break
             if live is None:
                 begun = sum("retries" not in trial.user_attrs for trial in trials)
@@ -161,16 +160,15 @@ class Trials:
         live = self._frozen(trial)
         before, count = live.user_attrs.get("starts", (progress, 0))
         count = count + 1 if before == progress else 1
-        self.study._storage.set_trial_user_attr(live._trial_id, "starts", (progress, count))
+        set_attribute(self.study, live, "starts", (progress, count))
         return int(count)
 
     def tell(self, trial: Trial, outcome: Outcome) -> None:
         """Record what came of a trial."""
         from optuna.trial import TrialState
 
-        number = self._frozen(trial)._trial_id
         if outcome.reason:
-            self.study._storage.set_trial_user_attr(number, "reason", outcome.reason)
+            set_attribute(self.study, self._frozen(trial), "reason", outcome.reason)
         states = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
         values = outcome.values if outcome.state == "complete" else None
         self.study.tell(trial.number, values, states[outcome.state])

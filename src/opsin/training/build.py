@@ -16,6 +16,7 @@ from opsin.data import DataOptions, ImageDataModule
 from opsin.errors import UserError
 from opsin.models import LoadedWeights, Network, Weights, weights_facts
 from opsin.models.fine_tuning import FreezeSchedule
+from opsin.models.weights import KINDS
 from opsin.runs.directory import RunDirectory
 from opsin.runs.result import DataFacts, ImageFormat
 from opsin.training.distillation import Distillation
@@ -62,7 +63,7 @@ def _expected_input(plan: RunPlan) -> dict[str, Any]:
     if weights == "none":
         return {}
     run = RunDirectory(Path(weights))
-    if run.config.exists():
+    if weights not in KINDS and run.config.exists():  # a folder called imagenet is not what the name means
         return {key: getattr(recorded_data(run), key) for key in INPUT_FACTS}
     facts: Weights | None = weights_facts(plan.model.call, weights, plan.model.arguments)
     return {key: getattr(facts, key.replace("image_", "")) for key in INPUT_FACTS} if facts else {}

@@ -14,11 +14,11 @@ from pydantic import Field
 from torch import Tensor
 
 from opsin.data import Augmentation, ImageDataModule
-from opsin.data.cache.feature_store import FeaturePart
+from opsin.data.cache.feature_store import FeatureSubset
 from opsin.data.cache.image_store import Store
 from opsin.data.loader.batch_loader import batch_key
-from opsin.data.source import Split
 from opsin.data.subset import Subset
+from opsin.data.types import Split
 from opsin.errors import UserError
 from opsin.models import Network
 from opsin.training.feature_extraction import Extractor, View, extract
@@ -72,19 +72,19 @@ class FeatureCache:
             str(trainer.precision),
         )
         views = self.views or 0 if _augments(data) else 0
-        images, store = len(data.part("train")) + len(data.part("val")), data.part("train").stores[0]
+        images, store = len(data.subset("train")) + len(data.subset("val")), data.subset("train").stores[0]
         one = extractor(_plain(data, extractor)(store, np.zeros(1, np.int64))).astype(np.float16).nbytes
-        size, times = one * (images + len(data.part("train")) * max(0, views - 1)), one / math.prod(store.shape)
+        size, times = one * (images + len(data.subset("train")) * max(0, views - 1)), one / math.prod(store.shape)
         if times > LARGE and size > ROOMY:
             return f"off: {step} of these images takes {size / 1e9:.1f} GB, {times:.0f} times their pixels"
         try:
-            parts: dict[Split, FeaturePart] = {
-                "train": _extract(data, extractor, data.part("train"), views),
-                "val": _extract(data, extractor, data.part("val"), 0),
+            parts: dict[Split, FeatureSubset] = {
+                "train": _extract(data, extractor, data.subset("train"), views),
+                "val": _extract(data, extractor, data.subset("val"), 0),
             }
         except UserError as error:
             return f"off: {error}"
-        data.serve_features(parts, step)
+        data.use_features(parts, step)
         told = f"{step} of {images:,} images, {size / 1e6:,.1f} MB"
         return told + (f", {views} augmented views for training" if views else "")
 
@@ -125,7 +125,7 @@ def cacheable_step(network: Network, never_trained: Sequence[str]) -> str | None
     return network.embedding_step
 
 
-def _extract(data: ImageDataModule, extractor: Extractor, part: Subset, views: int) -> FeaturePart:
+def _extract(data: ImageDataModule, extractor: Extractor, part: Subset, views: int) -> FeatureSubset:
     """The features of a split: of its images as they are, or of so many augmented views of each."""
     facts: dict[str, Any] = {
         "mean": list(data.preprocess.mean),
@@ -153,10 +153,10 @@ def _augmented(data: ImageDataModule, extractor: Extractor, view: int) -> View:
     @torch.no_grad()
     def images(store: Store, rows: Indices) -> Tensor:
         assert data.augmentation is not None
-        unit = data.preprocess.unit(_pixels(store, rows, extractor))
+        unit = data.preprocess.to_unit_range(_pixels(store, rows, extractor))
         targets = torch.from_numpy(store.targets[rows]).to(extractor.device)
         changed, _ = data.augmentation(unit, targets, batch_key(data.seed, view, int(rows[0]), 0))
-        return data.preprocess.normalise(changed)
+        return data.preprocess.normalize(changed)
 
     return images
 

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from opsin.data.cache.feature_store import FeaturePart, FeatureStore, open_features
+from opsin.data.cache.feature_store import FeatureStore, FeatureSubset, open_features
 from opsin.data.cache.image_store import Store
 from opsin.data.subset import Subset
 from opsin.models import Network
@@ -102,7 +102,7 @@ def extract(
     *,
     cache_dir: Path,
     fingerprint: Callable[[Store], str] = lambda store: store.fingerprint,
-) -> FeaturePart:
+) -> FeatureSubset:
     """The features of a split's images, those that are missing computed now.
 
     Args:
@@ -123,10 +123,10 @@ def extract(
         for store, rows in part.by_store():
             images = hashlib.blake2b(fingerprint(store).encode() + store.kept.tobytes(), digest_size=16).hexdigest()
             features = open_features(cache_dir, {**decided, **of_view, "images": images}, len(store), shape)
-            features.complete(store.as_they_lie(rows), BLOCK, partial(_compute, extractor, view, store))
+            features.compute_missing(store.in_reading_order(rows), BLOCK, partial(_compute, extractor, view, store))
             stores.append(features)
         found.append(stores)
-    return FeaturePart(found, part.index)
+    return FeatureSubset(found, part.index)
 
 
 def _compute(extractor: Extractor, view: View, store: Store, rows: Indices) -> NDArray[np.float32]:

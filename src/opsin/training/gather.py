@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from opsin.data import ImageDataModule
-from opsin.data.source import Split
+from opsin.data.types import Split
 from opsin.models.network import class_logits
 from opsin.runs.predictions import Predictions
 
@@ -33,7 +33,7 @@ def collect(outputs: Outputs, data: ImageDataModule, split: Split) -> Prediction
     positions, logits = (torch.cat(values) for values in zip(*of_all_processes((positions, logits)), strict=True))
     order = positions.argsort()
     chosen = positions[order].numpy()
-    part = data.part(split).choose(chosen, "given")
+    part = data.subset(split).choose(chosen, "given")
     return Predictions(
         split,
         tuple(data.source.classes),

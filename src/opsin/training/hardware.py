@@ -24,11 +24,11 @@ M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
 
 
 def use_threads(threads: Literal["auto"] | int, devices: Any = 1) -> None:
-    """Let torch use so many threads on the CPU; sums are rounded otherwise with another number.
+    """Set the number of CPU threads of torch in this process; the number affects how sums are rounded.
 
     Args:
-        threads: of this process; `auto`: torch's choice, divided among the processes of a run on several devices.
-        devices: of the run on this machine; only a number says how many processes there are.
+        threads: the number; `auto` is torch's choice, divided among the processes of a run on several devices.
+        devices: the devices of the run on this machine; only a number gives the number of processes.
     """
     if threads != "auto":
         torch.set_num_threads(threads)
@@ -37,41 +37,43 @@ def use_threads(threads: Literal["auto"] | int, devices: Any = 1) -> None:
 
 
 def resolve_accelerator(accelerator: Accelerator) -> Literal["cpu", "gpu", "mps"]:
-    """What `auto` stands for on this machine.
+    """Return the accelerator that `auto` stands for on this machine.
 
     Raises:
-        UserError: the one asked for is not there.
+        UserError: the machine lacks the given accelerator.
     """
-    there = {"gpu": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    available = {"gpu": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if accelerator == "auto":
-        return "gpu" if there["gpu"] else "mps" if there["mps"] else "cpu"
-    if not there[accelerator]:
-        usable = ", ".join(f"trainer={name}" for name, ok in there.items() if ok)
-        raise UserError(f"trainer.accelerator={accelerator}: this machine has none; here work: {usable}, trainer=auto")
+        return "gpu" if available["gpu"] else "mps" if available["mps"] else "cpu"
+    if not available[accelerator]:
+        usable = ", ".join(f"trainer={name}" for name, ok in available.items() if ok)
+        raise UserError(
+            f"trainer.accelerator={accelerator}: not available on this machine; available are {usable}, trainer=auto"
+        )
     return accelerator
 
 
 def check_devices(accelerator: str, num_nodes: int, sync_batchnorm: bool) -> None:
-    """Refuse what would hang or fail only once several processes train.
+    """Refuse settings that would hang or fail only after several processes have started.
 
     Raises:
         UserError: names the key.
     """
     if num_nodes > 1 and launched() is None:
         raise UserError(
-            f"trainer.num_nodes={num_nodes}: nothing has started this run on {num_nodes} machines. Start it on each of "
+            f"trainer.num_nodes={num_nodes}: the run was not started on {num_nodes} machines. Start it on each of "
             f"them by torchrun --nnodes={num_nodes} --nproc-per-node=DEVICES --rdzv-backend=c10d "
             "--rdzv-endpoint=FIRST_MACHINE:29500 train.py ..., or on all by srun"
         )
     if sync_batchnorm and accelerator != "gpu":
         raise UserError(
-            f"trainer.sync_batchnorm=true: torch can do that on CUDA devices only, not on {accelerator}; without it "
-            "each process normalises its own share of the batch"
+            f"trainer.sync_batchnorm=true: torch supports this on CUDA devices only, not on {accelerator}; "
+            "without it, each process normalizes its own share of the batch"
         )
 
 
 def resolve_precision(precision: Precision, accelerator: str) -> str:
-    """What `auto` stands for: bfloat16 autocast where matrix units for it are, else float32."""
+    """Return the precision that `auto` stands for: bfloat16 autocast with matrix units for it, else float32."""
     if precision != "auto":
         return str(precision)
     if accelerator == "gpu":
@@ -80,15 +82,15 @@ def resolve_precision(precision: Precision, accelerator: str) -> str:
 
 
 def has_amx() -> bool:
-    """Whether this processor multiplies bfloat16 matrices in tiles (Intel AMX, Sapphire Rapids and later)."""
+    """Return whether this processor multiplies bfloat16 matrices in tiles (Intel AMX, Sapphire Rapids and later)."""
     return bool(torch.cpu.get_capabilities().get("amx_bf16", False))
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep large blocks for the next step, where there is glibc.
+    """Let glibc keep large blocks of memory for the next step; without glibc, do nothing.
 
-    By default it gives every block above 32 MB back at once, and the kernel zeroes it again for the next activation
-    map: more than half of the time of a large network on the CPU (measured with EfficientNet-Lite0 at 224 pixels).
+    By default glibc returns every block above 32 MB to the system at once, and the kernel zeroes it again for the next
+    activation map: more than half of the time of a large network on the CPU (EfficientNet-Lite0 at 224 pixels).
     """
     if platform.libc_ver()[0] == "glibc":
         mallopt = ctypes.CDLL(None).mallopt
@@ -97,10 +99,10 @@ def keep_freed_memory() -> None:
 
 
 def look_for_no_gpu() -> None:
-    """Spare every optimizer step a search for CUDA where there is none.
+    """Prevent a search for CUDA in every optimizer step on a machine without CUDA.
 
-    torch's optimizers ask each time whether a GPU is being captured; a build with CUDA then loads the driver's library
-    anew, in vain, which takes as long as a step of Adam on a small network. With no device visible it does not look.
+    torch's optimizers ask in each step whether a GPU is being captured; a build with CUDA then tries to load the
+    driver's library, which takes as long as a step of Adam on a small network. Without a visible device it does not.
     """
     if not torch.cuda.is_available():
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")

@@ -1,4 +1,7 @@
-"""Code that depends on internals of Lightning."""
+"""Private names and undocumented behavior of Lightning that Opsin uses, written for Lightning 2.6.
+
+`tests/training/test_lightning_patches.py` fails with the name of whatever a new version of Lightning has changed.
+"""
 
 import contextlib
 from contextlib import AbstractContextManager
@@ -8,9 +11,23 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.profilers import PassThroughProfiler
+from lightning.pytorch.strategies import Strategy
+from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher as ScriptLauncher
+from torch.optim import Optimizer
 
 from opsin.runs.atomic import atomic_open
+
+__all__ = [
+    "STEP_HOOKS",
+    "AtomicCheckpointIO",
+    "NoProfiler",
+    "ScriptLauncher",
+    "drop_empty_hooks",
+    "set_launcher",
+    "torch_optimizer",
+]
 
 STEP_HOOKS = (
     "on_train_batch_start",
@@ -23,7 +40,7 @@ STEP_HOOKS = (
 
 
 def drop_empty_hooks(callbacks: list[L.Callback]) -> None:
-    """Spare every step the calls that do nothing: Lightning passes over a hook that cannot be called."""
+    """Remove the step hooks that callbacks do not override: Lightning skips a hook that is not callable."""
     for callback in callbacks:
         for name in STEP_HOOKS:
             if getattr(type(callback), name) is getattr(L.Callback, name):
@@ -31,22 +48,32 @@ def drop_empty_hooks(callbacks: list[L.Callback]) -> None:
 
 
 class NoProfiler(PassThroughProfiler):
-    """Measures nothing, and so quickly that sixty of its contexts in a step do not show."""
+    """A profiler that does nothing: Lightning opens sixty of its contexts per step, and its own default takes time."""
 
     _nothing = contextlib.nullcontext()
 
     def profile(self, action_name: str) -> AbstractContextManager[None]:  # type: ignore[override]
-        """A context in which nothing is done."""
+        """Return a context that does nothing."""
         return self._nothing
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside its target, flushes it to the disk and renames it: a kill leaves the old one whole.
+    """Writes checkpoints atomically: after a kill, either the old or the new file is complete.
 
-    Lightning's own writes in the folder for temporary files, which may be another disk, and does not flush.
+    Lightning's own class writes into the folder for temporary files, which may be on another disk, and does not flush.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        """Write `checkpoint`; either the old file or the new one is at `path` at every moment."""
+        """Write `checkpoint` to `path`."""
         with atomic_open(Path(path)) as file:
             torch.save(checkpoint, file)
+
+
+def set_launcher(strategy: Strategy, launcher: ScriptLauncher) -> None:
+    """Replace the launcher of a strategy, which Lightning makes itself."""
+    strategy._launcher = launcher
+
+
+def torch_optimizer(optimizer: Optimizer | LightningOptimizer) -> Optimizer:
+    """Return the torch optimizer inside Lightning's wrapper."""
+    return optimizer._optimizer if isinstance(optimizer, LightningOptimizer) else optimizer

@@ -128,21 +128,21 @@ class Classifier(L.LightningModule):
         if auxiliary is None or (logits := auxiliary.take_logits()) is None:
             return loss
         labels = 1.0
-        if self.distillation is not None and batch.taught is not None:
+        if self.distillation is not None and batch.teacher_outputs is not None:
             labels = self.distillation.weights.labels
         total: Tensor = loss + auxiliary.weight * labels * self.loss(logits, batch.targets)
         return total
 
     def _learn(self, batch: Any) -> tuple[Tensor, Tensor]:
         images = batch.images.to(self.dtype)  # as the weights are, should trainer.precision have changed them
-        if self.distillation is None or batch.taught is None:
-            logits = self.network(images, after=batch.after)
+        if self.distillation is None or batch.teacher_outputs is None:
+            logits = self.network(images, after=batch.features_of)
             return logits, self.loss(logits, batch.targets)
         step = self.network.embedding_step
-        features = self.network.forward_features(images, step, batch.after)
+        features = self.network.forward_features(images, step, batch.features_of)
         logits = self.network(features, after=step)
         labels = self.loss(logits, batch.targets)
-        return logits, self.distillation(as_embedding(features), logits, batch.taught, labels)
+        return logits, self.distillation(as_embedding(features), logits, batch.teacher_outputs, labels)
 
     def on_train_start(self) -> None:
         """Resume the epoch's metrics where the checkpoint left them, with the optimizer options of the config."""

@@ -24,7 +24,7 @@ EVERYTHING = dict(  # noqa: C408
 
 
 def photos(count=8, channels=3, size=(24, 20), smooth=True):
-    """Colour gradients with structure, not square, so that mixed-up axes show."""
+    """Color gradients with structure, not square, so that mixed-up axes show."""
     generator = torch.Generator().manual_seed(0)
     if not smooth:
         return torch.rand(count, channels, *size, generator=generator)
@@ -153,7 +153,7 @@ def test_fill(fill, stays_white):
     assert (result.min() > 0.999) == stays_white
 
 
-# Colour
+# Color
 
 
 @pytest.mark.parametrize(
@@ -191,8 +191,8 @@ def test_grayscale_equals_torchvision_and_leaves_grey_images_alone():
     images = photos(smooth=False)
     result, _ = augmented(Augmentation(grayscale=1.0), images)
     torch.testing.assert_close(result, TF.rgb_to_grayscale(images, num_output_channels=3), atol=2e-4, rtol=0)
-    grey = photos(channels=1)
-    torch.testing.assert_close(augmented(Augmentation(grayscale=1.0, saturation=0.5), grey)[0], grey)
+    gray = photos(channels=1)
+    torch.testing.assert_close(augmented(Augmentation(grayscale=1.0, saturation=0.5), gray)[0], gray)
 
 
 def test_colours_are_clamped():
@@ -436,7 +436,7 @@ def test_description():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"scale": (1.2, 0.8)}, r"augmentation\.scale.*upside down.*\[0\.8, 1\.2\]"),
+        ({"scale": (1.2, 0.8)}, r"augmentation\.scale.*is reversed.*\[0\.8, 1\.2\]"),
         ({"resized_crop_scale": (0.8, 1.2)}, r"augmentation\.resized_crop_scale.*larger.*\[0\.8, 1\]"),
         ({"resized_crop_ratio": (2.0, 1.0)}, r"augmentation\.resized_crop_ratio"),
         ({"mixup": 0.2}, "num_classes"),

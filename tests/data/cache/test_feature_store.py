@@ -4,7 +4,7 @@ import time
 import numpy as np
 import pytest
 
-from opsin.data.cache.feature_store import FeaturePart, open_features
+from opsin.data.cache.feature_store import FeatureSubset, open_features
 from opsin.errors import UserError
 
 FACTS = {"weights": "abc", "images": "fake"}
@@ -34,26 +34,26 @@ class Counting:
 
 def test_only_what_is_asked_for_and_missing_is_computed(tmp_path):
     store, compute = opened(tmp_path), Counting()
-    assert store.complete(np.array([5, 50, 7]), 2, compute) == 3
-    assert store.complete(np.array([7, 8, 5]), 2, compute) == 1
+    assert store.compute_missing(np.array([5, 50, 7]), 2, compute) == 3
+    assert store.compute_missing(np.array([7, 8, 5]), 2, compute) == 1
     assert compute.blocks == [[5, 50], [7, 7], [8, 8]]  # always two at once, filled up with the last
     assert np.array_equal(store.take(np.array([50, 8, 5])), numbers(np.array([50, 8, 5])))
     assert store.take(np.array([5])).dtype == np.float16
-    assert store.lacks(np.arange(9)).tolist() == [0, 1, 2, 3, 4, 6]
+    assert store.missing(np.arange(9)).tolist() == [0, 1, 2, 3, 4, 6]
 
 
 def test_rows_that_nobody_computed_are_never_served(tmp_path):
     store = opened(tmp_path)
-    store.complete(np.array([1]), 1, numbers)
-    with pytest.raises(AssertionError, match="lacks"):
+    store.compute_missing(np.array([1]), 1, numbers)
+    with pytest.raises(AssertionError, match="has not computed"):
         store.take(np.array([1, 2]))
 
 
 def test_a_later_run_finds_what_an_earlier_one_computed(tmp_path):
-    opened(tmp_path).complete(np.arange(40), 16, numbers)
+    opened(tmp_path).compute_missing(np.arange(40), 16, numbers)
     compute = Counting()
     later = opened(tmp_path)
-    later.complete(np.arange(60), 16, compute)
+    later.compute_missing(np.arange(60), 16, compute)
     assert compute.blocks == [[*range(40, 56)], [*range(56, 60), *[59] * 12]]
     assert np.array_equal(later.take(np.arange(60)), numbers(np.arange(60)))
 
@@ -61,24 +61,24 @@ def test_a_later_run_finds_what_an_earlier_one_computed(tmp_path):
 def test_maps_keep_their_shape(tmp_path):
     store = opened(tmp_path, shape=(2, 4, 3))
     values = np.random.default_rng(0).normal(size=(100, 2, 4, 3)).astype(np.float16)
-    store.complete(np.arange(100), 32, lambda rows: values[rows])
+    store.compute_missing(np.arange(100), 32, lambda rows: values[rows])
     assert store.shape == (2, 4, 3)
     assert np.array_equal(store.take(np.array([3, 99, 0])), values[[3, 99, 0]])
 
 
 @pytest.mark.parametrize("other", [{"weights": "abd"}, {"images": "others"}, {"more": 1}])
 def test_any_other_fact_makes_another_store(tmp_path, other):
-    opened(tmp_path).complete(np.arange(3), 3, numbers)
-    assert len(opened(tmp_path, facts=FACTS | other).lacks(np.arange(3))) == 3
-    assert len(opened(tmp_path).lacks(np.arange(3))) == 0
+    opened(tmp_path).compute_missing(np.arange(3), 3, numbers)
+    assert len(opened(tmp_path, facts=FACTS | other).missing(np.arange(3))) == 3
+    assert len(opened(tmp_path).missing(np.arange(3))) == 0
 
 
 @pytest.mark.parametrize("damage", ["features.npy", "done.npy"])
 def test_a_damaged_store_begins_anew(tmp_path, damage):
-    opened(tmp_path).complete(np.arange(3), 3, numbers)
+    opened(tmp_path).compute_missing(np.arange(3), 3, numbers)
     file = next(tmp_path.glob(f"*/{damage}"))
     file.write_bytes(file.read_bytes()[:100])
-    assert len(opened(tmp_path).lacks(np.arange(3))) == 3
+    assert len(opened(tmp_path).missing(np.arange(3))) == 3
 
 
 def test_rows_are_not_trusted_before_they_are_noted(tmp_path):
@@ -88,18 +88,18 @@ def test_rows_are_not_trusted_before_they_are_noted(tmp_path):
         return numbers(rows)
 
     with pytest.raises(RuntimeError):
-        opened(tmp_path).complete(np.arange(100), 1, fails)
+        opened(tmp_path).compute_missing(np.arange(100), 1, fails)
     store = opened(tmp_path)
-    assert store.lacks(np.arange(100)).tolist() == list(range(32, 100))  # noted every 16 blocks
-    store.complete(np.arange(100), 8, numbers)
+    assert store.missing(np.arange(100)).tolist() == list(range(32, 100))  # noted every 16 blocks
+    store.compute_missing(np.arange(100), 8, numbers)
     assert np.array_equal(store.take(np.arange(100)), numbers(np.arange(100)))
 
 
 def test_values_beyond_half_precision_are_refused(tmp_path):
     store = opened(tmp_path)
     with pytest.raises(UserError, match="feature_cache=off"):
-        store.complete(np.arange(3), 3, lambda rows: numbers(rows) + 7e4)
-    assert len(store.lacks(np.arange(3))) == 3
+        store.compute_missing(np.arange(3), 3, lambda rows: numbers(rows) + 7e4)
+    assert len(store.missing(np.arange(3))) == 3
 
 
 def test_a_full_disk_is_told(tmp_path, monkeypatch):
@@ -107,7 +107,7 @@ def test_a_full_disk_is_told(tmp_path, monkeypatch):
     usage = type("Usage", (), {"free": 1000})
     monkeypatch.setattr("shutil.disk_usage", lambda place: usage)
     with pytest.raises(UserError, match="Cached features need"):
-        store.complete(np.arange(3), 3, numbers)
+        store.compute_missing(np.arange(3), 3, numbers)
 
 
 def slowly(log):
@@ -122,7 +122,7 @@ def slowly(log):
 
 def complete_in_a_process(cache, log, start):
     start.wait()
-    opened(cache).complete(np.arange(100), 10, slowly(log))
+    opened(cache).compute_missing(np.arange(100), 10, slowly(log))
 
 
 @FORKS
@@ -153,7 +153,7 @@ def test_a_killed_process_leaves_nothing_that_is_trusted(tmp_path):
     process.kill()
     process.join(60)
     store, compute = opened(cache), Counting()
-    assert store.complete(np.arange(100), 10, compute) == 100
+    assert store.compute_missing(np.arange(100), 10, compute) == 100
     assert np.array_equal(store.take(np.arange(100)), numbers(np.arange(100)))
 
 
@@ -161,24 +161,24 @@ def test_long_work_is_told_once_with_what_is_left(tmp_path, caplog, monkeypatch)
     clock = iter(range(1000))
     monkeypatch.setattr("opsin.data.cache.files.time.monotonic", lambda: next(clock))
     with caplog.at_level("INFO", logger="opsin.data.cache.files"):
-        opened(tmp_path).complete(np.arange(100), 10, numbers)
+        opened(tmp_path).compute_missing(np.arange(100), 10, numbers)
     assert [record.message for record in caplog.records] == ["computing features, once: 100 images, about 8 s more"]
 
 
 def filled(cache, offset, count=10):
     store = opened(cache, count, facts={"offset": offset})
-    store.complete(np.arange(count), count, lambda rows: numbers(rows) + offset)
+    store.compute_missing(np.arange(count), count, lambda rows: numbers(rows) + offset)
     return store
 
 
 def test_a_part_reads_from_two_stores_laid_end_to_end(tmp_path):
-    part = FeaturePart([[filled(tmp_path, 0), filled(tmp_path, 100)]], np.array([2, 9, 10, 19]))
+    part = FeatureSubset([[filled(tmp_path, 0), filled(tmp_path, 100)]], np.array([2, 9, 10, 19]))
     assert part.read(np.array([3, 0, 2]), key=1)[:, 0].tolist() == [109, 2, 100]
     assert part.mean().tolist() == [(2 + 9 + 100 + 109) / 4] * 3
 
 
 def test_views_are_drawn_by_the_key_of_the_batch(tmp_path):
-    part = FeaturePart([[filled(tmp_path, view * 100)] for view in range(4)], np.arange(10))
+    part = FeatureSubset([[filled(tmp_path, view * 100)] for view in range(4)], np.arange(10))
     drawn = np.stack([part.read(np.arange(10), key)[:, 0] for key in range(200)])
     assert np.array_equal(drawn % 100, np.tile(np.arange(10), (200, 1)))
     assert np.array_equal(part.read(np.arange(10), 7)[:, 0], drawn[7])

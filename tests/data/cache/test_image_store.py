@@ -163,7 +163,7 @@ def test_no_image_at_all_is_an_error(tmp_path):
     with pytest.raises(UserError, match="3 of 3 images cannot be decoded"):
         open_fake(FakeImages(3, bad=frozenset({0, 1, 2})), tmp_path)
     assert len(open_fake(FakeImages(3), tmp_path)) == 3  # the failure was not kept
-    with pytest.raises(UserError, match="the source is empty"):
+    with pytest.raises(UserError, match="the dataset has no images"):
         open_fake(FakeImages(0, fingerprint="none"), tmp_path)
 
 

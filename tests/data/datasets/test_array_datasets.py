@@ -111,19 +111,19 @@ def test_missing_mnist_names_every_place_and_what_works(tmp_path: Path) -> None:
         "(each plain or .gz)"
     )
     end = (
-        "or say where it is with datamodule.path=FOLDER.\n"
-        "Without network, datamodule=digits works: its images come with scikit-learn."
+        "or name their folder with datamodule.path=FOLDER.\n"
+        "Without internet access, use datamodule=digits: its images are part of scikit-learn."
     )
     with pytest.raises(UserError) as raised:
         mnist(path=str(tmp_path))
     assert str(raised.value) == (
-        f"MNIST is not here: not every file of it was found.\nPut {files} into\n  {tmp_path}\n"
+        f"MNIST was not found: not all of its files are there.\nPut {files} into\n  {tmp_path}\n"
         f"  (or {tmp_path}/raw)\n  (or {tmp_path}/MNIST/raw)\n{end}"
     )
     with pytest.raises(UserError) as raised:
         mnist(data_dir=str(tmp_path), download=False)
     assert str(raised.value) == (
-        f"MNIST is not here: datamodule.download=false.\nPut {files} into\n  {tmp_path}/MNIST/raw\n{end}"
+        f"MNIST was not found: datamodule.download=false.\nPut {files} into\n  {tmp_path}/MNIST/raw\n{end}"
     )
 
 
@@ -131,8 +131,8 @@ def test_missing_mnist_names_every_place_and_what_works(tmp_path: Path) -> None:
     ("name", "content", "reason"),
     [
         ("train-images-idx3-ubyte", idx_bytes(np.zeros((6, 28, 28), np.uint8))[:-1], "cannot reshape array"),
-        ("train-images-idx3-ubyte", b"<html>404</html>", "it does not begin like an idx file of bytes"),
-        ("train-images-idx3-ubyte", b"", "it does not begin like an idx file of bytes"),
+        ("train-images-idx3-ubyte", b"<html>404</html>", "its first bytes are not those of an idx file of bytes"),
+        ("train-images-idx3-ubyte", b"", "its first bytes are not those of an idx file of bytes"),
         ("train-images-idx3-ubyte", idx_bytes(np.zeros(6, np.uint8)), "it has 1 axes"),
         ("train-images-idx3-ubyte.gz", gzip.compress(bytes(5000))[:-9], "Compressed file ended"),
         ("train-images-idx3-ubyte.gz", b"no gzip", "Not a gzipped file"),
@@ -148,14 +148,14 @@ def test_a_damaged_file_is_named(tmp_path: Path, name: str, content: bytes, reas
     with pytest.raises(UserError) as raised:
         mnist(path=str(tmp_path))
     assert str(raised.value).startswith(f"{tmp_path / name} is damaged ({reason}")
-    assert str(raised.value).endswith("). Delete it, then run again or put it there again.")
+    assert str(raised.value).endswith("). Delete it, then run again or copy it there again.")
 
 
 @pytest.mark.parametrize("labels", [np.zeros(5, np.uint8), np.full(6, 10, np.uint8)])
 def test_labels_that_do_not_go_with_the_images(tmp_path: Path, labels: np.ndarray) -> None:
     write_idx(tmp_path)
     (tmp_path / "train-labels-idx1-ubyte").write_bytes(idx_bytes(labels))
-    with pytest.raises(UserError, match=rf"6 train images do not go with {len(labels)} labels, or a label is not"):
+    with pytest.raises(UserError, match=rf"6 train images but {len(labels)} labels, or a label above 9"):
         mnist(path=str(tmp_path))
 
 
@@ -254,8 +254,8 @@ def test_a_pickle_that_would_run_something_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError) as raised:
         cifar10(path=str(tmp_path))
     assert str(raised.value) == (
-        f"{tmp_path}/data_batch_1 is damaged (it names posix.system, which no CIFAR-10 file does). "
-        "Delete it, then run again or put it there again."
+        f"{tmp_path}/data_batch_1 is damaged (it names posix.system, which CIFAR-10 files never do). "
+        "Delete it, then run again or copy it there again."
     )
     assert not (tmp_path / "ran").exists()
 
@@ -280,7 +280,7 @@ def test_the_archive_is_unpacked_once_its_checksum_is_right(tmp_path: Path, monk
     with pytest.raises(UserError) as raised:
         cifar10(path=str(archive.parent))
     assert str(raised.value) == (
-        f"{archive} is not whole: its md5 is not c58f30108f718f92721af3b95e74349a. Delete it, then run again."
+        f"{archive} is damaged: its md5 is not c58f30108f718f92721af3b95e74349a. Delete it, then run again."
     )
     digest = subprocess.run(["md5sum", archive], capture_output=True, text=True, check=True).stdout.split()[0]
     monkeypatch.setattr(cifar10_module, "_ARCHIVE_MD5", digest)
@@ -305,12 +305,12 @@ def test_missing_cifar10(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(UserError) as raised:
         cifar10(data_dir=str(tmp_path))
     assert str(raised.value) == (
-        "CIFAR-10 is not here: it could not be fetched.\n"
+        "CIFAR-10 was not found: it could not be downloaded.\n"
         "  http://127.0.0.1:1/cifar-10-python.tar.gz: <urlopen error [Errno 111] Connection refused>\n"
         "Put the folder cifar-10-batches-py, or cifar-10-python.tar.gz, or the image folders train/<class>/ and "
         f"test/<class>/, into\n  {tmp_path}\n"
-        "or say where it is with datamodule.path=FOLDER.\n"
-        "Without network, datamodule=digits works: its images come with scikit-learn."
+        "or name their folder with datamodule.path=FOLDER.\n"
+        "Without internet access, use datamodule=digits: its images are part of scikit-learn."
     )
 
 
@@ -325,7 +325,7 @@ def test_cifar10_as_an_image_folder_keeps_the_order_of_its_classes(tmp_path: Pat
         assert images.targets.tolist() == list(range(10))
         assert [int(images.read(index)[0, 0, 0]) for index in range(10)] == list(range(10))
     (tmp_path / "cifar10" / "test" / "truck").rename(tmp_path / "cifar10" / "test" / "lorry")
-    with pytest.raises(UserError, match=r"'truck' is missing\.\n  'lorry' is none of them\."):
+    with pytest.raises(UserError, match=r"'truck' is missing\.\n  'lorry' is not one of them\."):
         cifar10(data_dir=str(tmp_path), download=False)
 
 

@@ -44,7 +44,7 @@ class Server:
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.http.server_port}/"
 
-    def serve(self, path: str, *bodies: bytes | int) -> None:
+    def cached_on_device(self, path: str, *bodies: bytes | int) -> None:
         self.answers[path] = [(body, b"", 0) if isinstance(body, int) else (200, body, len(body)) for body in bodies]
 
 
@@ -66,15 +66,15 @@ def md5(content: bytes) -> str:
 
 
 def test_the_first_sound_mirror_wins(server: Server) -> None:
-    server.serve("/bad/file", b"damaged")
-    server.serve("/good/file", b"content")
+    server.cached_on_device("/bad/file", b"damaged")
+    server.cached_on_device("/good/file", b"content")
     mirrors = [server.url + "none/", server.url + "bad/", server.url + "good/", server.url + "never/"]
     assert fetch(mirrors, "file", md5(b"content")) == b"content"
     assert server.asked == ["/none/file", "/bad/file", "/good/file"]
 
 
 def test_every_mirror_is_tried_twice(server: Server) -> None:
-    server.serve("/file", 503, b"content")
+    server.cached_on_device("/file", 503, b"content")
     assert fetch([server.url], "file", md5(b"content")) == b"content"
     assert server.asked == ["/file", "/file"]
 
@@ -85,7 +85,7 @@ def test_a_connection_that_breaks_off_is_not_trusted(server: Server) -> None:
 
 
 def test_all_reasons_are_told_once(server: Server) -> None:
-    server.serve("/wrong/file", b"other")
+    server.cached_on_device("/wrong/file", b"other")
     with pytest.raises(DownloadError) as raised:
         fetch([server.url, server.url + "wrong/", "http://127.0.0.1:1/"], "file", md5(b"content"))
     first, second, third = str(raised.value).split("\n  ")
@@ -119,7 +119,7 @@ def test_mnist_is_fetched_unpacked_and_not_fetched_again(
 ) -> None:
     packed = {name: gzip.compress(content) for name, content in idx_files().items()}
     for name, content in packed.items():
-        server.serve(f"/{name}.gz", content)
+        server.cached_on_device(f"/{name}.gz", content)
     sums = {name: md5(content) for name, content in packed.items()}
     monkeypatch.setattr(mnist_module, "_MNIST", replace(mnist_module._MNIST, mirrors=(server.url,), md5=sums))
     first = mnist(data_dir=str(tmp_path))
@@ -135,12 +135,12 @@ def test_without_network_one_message_says_it_all(tmp_path: Path, monkeypatch: py
     with pytest.raises(UserError) as raised:
         mnist(data_dir=str(tmp_path))
     assert str(raised.value) == (
-        "MNIST is not here: it could not be fetched.\n"
+        "MNIST was not found: it could not be downloaded.\n"
         "  http://127.0.0.1:1/train-images-idx3-ubyte.gz: <urlopen error [Errno 111] Connection refused>\n"
         "Put train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte "
         f"(each plain or .gz) into\n  {tmp_path}/MNIST/raw\n"
-        "or say where it is with datamodule.path=FOLDER.\n"
-        "Without network, datamodule=digits works: its images come with scikit-learn."
+        "or name their folder with datamodule.path=FOLDER.\n"
+        "Without internet access, use datamodule=digits: its images are part of scikit-learn."
     )
     assert not (tmp_path / "MNIST").exists()
 

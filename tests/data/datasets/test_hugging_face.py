@@ -70,8 +70,8 @@ def test_saved_splits_with_a_class_label(tmp_path: Path) -> None:
     assert train.targets.dtype == np.int64
     assert [train.read(index).tolist() for index in range(3)] == [np.full((5, 7, 3), n).tolist() for n in range(3)]
     assert source.splits["val"].locate(1) == f"{tmp_path}/birds val, image 1"
-    grey = hugging_face(str(tmp_path / "birds"), channels=1, size=(32, 48))
-    assert (grey.channels, grey.size, grey.splits["train"].read(2).shape) == (1, (32, 48), (5, 7, 1))
+    gray = hugging_face(str(tmp_path / "birds"), channels=1, size=(32, 48))
+    assert (gray.channels, gray.size, gray.splits["train"].read(2).shape) == (1, (32, 48), (5, 7, 1))
 
 
 def test_one_saved_heap_is_train(tmp_path: Path) -> None:
@@ -97,8 +97,8 @@ def test_parquet_of_plain_bytes_needs_the_column_named(tmp_path: Path) -> None:
     with pytest.raises(UserError) as raised:
         hugging_face(str(folder))
     assert str(raised.value) == (
-        f"{folder}: its columns are picture (binary), label (int64). Which holds the images? "
-        "Say datamodule.image_column=NAME."
+        f"{folder}: its columns are picture (binary), label (int64). "
+        "Name the column of the images: datamodule.image_column=NAME."
     )
     assert hugging_face(str(folder), image_column="picture").splits["train"].read(2)[0, 0, 0] == 2
 
@@ -166,7 +166,7 @@ def test_labels_that_cannot_be_used(tmp_path: Path) -> None:
         f"{folder}/3 test: label 'dgo' is not a class of train: did you mean dog? The classes are cat, dog."
     )
     DatasetDict(train=rows(["cat", "cat"], strings)).save_to_disk(folder / "4")
-    assert refusal(folder / "4") == f"{folder}/4: column 'label' has one class only, 'cat'; two are needed."
+    assert refusal(folder / "4") == f"{folder}/4: column 'label' has only the class 'cat'; a classifier needs two."
     other = ClassLabel(names=["wren", "robin"])
     for split, kind in (("train", BIRDS), ("test", other)):
         rows([0, 1], kind).save_to_disk(folder / "5" / split)
@@ -183,19 +183,19 @@ def test_columns_that_are_not_clear(tmp_path: Path) -> None:
     part.save_to_disk(folder)
     columns = "picture (Image), fine (int64), coarse (int64), picture2 (Image)"
     assert refusal(folder) == (
-        f"{folder}: its columns are {columns}. Which holds the images? Say datamodule.image_column=NAME."
+        f"{folder}: its columns are {columns}. Name the column of the images: datamodule.image_column=NAME."
     )
     assert refusal(folder, image_column="picture") == (
-        f"{folder}: its columns are {columns}. Which holds the labels? Say datamodule.label_column=NAME."
+        f"{folder}: its columns are {columns}. Name the column of the labels: datamodule.label_column=NAME."
     )
     assert refusal(folder, image_column="pictures", label_column="fine") == (
         f"{folder} has no column 'pictures' (datamodule.image_column): did you mean picture? The columns are {columns}."
     )
     assert refusal(folder, image_column="fine", label_column="coarse") == (
-        f"{folder}: column 'fine' holds no images; the columns are {columns}."
+        f"{folder}: column 'fine' has no images; the columns are {columns}."
     )
     assert refusal(folder, image_column="picture", label_column="picture2") == (
-        f"{folder}: column 'picture2' holds no labels; the columns are {columns}."
+        f"{folder}: column 'picture2' has no labels; the columns are {columns}."
     )
     source = hugging_face(str(folder), image_column="picture", label_column="coarse")
     assert source.classes == ("a", "b")
@@ -213,7 +213,7 @@ def test_splits_that_are_not_ours(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     caplog.set_level("INFO")
     DatasetDict(train=rows([1, 0], BIRDS), extra=rows([1], BIRDS)).save_to_disk(tmp_path / "1")
     assert list(hugging_face(str(tmp_path / "1")).splits) == ["train"]
-    assert f"{tmp_path}/1: left out 'extra', which is not train, validation or test" in caplog.text
+    assert f"{tmp_path}/1: ignored 'extra', which is not train, validation or test" in caplog.text
     DatasetDict(full=rows([1, 0], BIRDS)).save_to_disk(tmp_path / "2")
     assert list(hugging_face(str(tmp_path / "2")).splits) == ["train"]
     DatasetDict(test=rows([1, 0], BIRDS), extra=rows([1], BIRDS)).save_to_disk(tmp_path / "3")
@@ -244,15 +244,17 @@ def test_fingerprint_is_stable_and_follows_rows_labels_and_channels(tmp_path: Pa
     rows([0, 1], BIRDS).save_to_disk(tmp_path / "2")
     rows([1, 0, 1], BIRDS).save_to_disk(tmp_path / "3")
     others = [hugging_face(str(tmp_path / name)).splits["train"].fingerprint for name in "23"]
-    grey = hugging_face(str(tmp_path / "1"), channels=1).splits["train"].fingerprint
-    assert len({first, grey, *others}) == 4
+    gray = hugging_face(str(tmp_path / "1"), channels=1).splits["train"].fingerprint
+    assert len({first, gray, *others}) == 4
 
 
 def test_places_that_hold_no_dataset(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     message = refusal(tmp_path / "empty")
     assert message.startswith(f"Hugging Face datasets cannot read {tmp_path}/empty: ")
-    assert message.endswith("\nIt must have been written by save_to_disk, or hold parquet files, or folders of images.")
+    assert message.endswith(
+        "\nThe folder must be written by save_to_disk, or contain parquet files or folders of images."
+    )
     assert refusal(tmp_path / "absent") == (
         f"There is no folder {tmp_path}/absent, and '{tmp_path}/absent' is not an id like 'ylecun/mnist'."
     )
@@ -263,9 +265,10 @@ def test_places_that_hold_no_dataset(tmp_path: Path) -> None:
 
 
 OFFLINE = (
-    f"Fetch it where there is network and copy Hugging Face's cache ({datasets.config.HF_CACHE_HOME}) here, or write "
-    "it to a folder with datasets.load_dataset(...).save_to_disk(FOLDER) and give datamodule.path=FOLDER.\n"
-    "Without network, datamodule=digits works: its images come with scikit-learn."
+    f"Download it on a machine with internet access and copy Hugging Face's cache ({datasets.config.HF_CACHE_HOME}) "
+    "here, or save it to a folder with datasets.load_dataset(...).save_to_disk(FOLDER) "
+    "and set datamodule.path=FOLDER.\n"
+    "Without internet access, use datamodule=digits: its images are part of scikit-learn."
 )
 
 
@@ -273,7 +276,7 @@ def test_offline_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError) as raised:
         hugging_face("someone/birds")
     assert str(raised.value) == (
-        f"The Hugging Face dataset 'someone/birds' could not be fetched.\n  HF_HUB_OFFLINE is set.\n{OFFLINE}"
+        f"The Hugging Face dataset 'someone/birds' could not be downloaded.\n  HF_HUB_OFFLINE is set.\n{OFFLINE}"
     )
     for module in (datasets.config, huggingface_hub.constants):
         monkeypatch.setattr(module, "HF_HUB_OFFLINE", False)
@@ -283,7 +286,7 @@ def test_offline_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
         hugging_face("someone/birds")
     assert time.monotonic() - start < 5  # left to itself, `datasets` tries for 23 s
     assert str(raised.value) == (
-        "The Hugging Face dataset 'someone/birds' could not be fetched.\n"
+        "The Hugging Face dataset 'someone/birds' could not be downloaded.\n"
         f"  http://127.0.0.1:1 cannot be reached: [Errno 111] Connection refused\n{OFFLINE}"
     )
     assert not datasets.config.HF_HUB_OFFLINE
@@ -314,7 +317,7 @@ def test_cats_vs_dogs_comes_from_the_hub(tmp_path: Path, monkeypatch: pytest.Mon
         part = rows([0, 1, 1], ClassLabel(names=["cat", "dog"])).rename_columns({"picture": "image", "label": "labels"})
         return DatasetDict(train=part)
 
-    monkeypatch.setattr(hugging_face_module, "_hub_trouble", lambda: "")
+    monkeypatch.setattr(hugging_face_module, "_hub_problem", lambda: "")
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     source = cats_vs_dogs(data_dir=str(tmp_path))
     assert asked == [("microsoft/cats_vs_dogs", None, None)]
@@ -327,18 +330,18 @@ def test_cats_vs_dogs_offline(tmp_path: Path) -> None:
     with pytest.raises(UserError) as raised:
         cats_vs_dogs(data_dir=str(tmp_path))
     first, second, *_, place, option, offline = str(raised.value).splitlines()
-    assert first == "Cats vs dogs is not here: microsoft/cats_vs_dogs could not be fetched."
+    assert first == "Cats vs dogs was not found: microsoft/cats_vs_dogs could not be downloaded."
     assert second == "  HF_HUB_OFFLINE is set."
     assert place == f"  {tmp_path}"
-    assert option == "or say where it is with datamodule.path=FOLDER."
-    assert offline == "Without network, datamodule=digits works: its images come with scikit-learn."
+    assert option == "or name their folder with datamodule.path=FOLDER."
+    assert offline == "Without internet access, use datamodule=digits: its images are part of scikit-learn."
 
 
 def test_what_the_hub_refuses_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     def load_dataset(*_: object, **__: object) -> DatasetDict:
         raise datasets.exceptions.DatasetNotFoundError("Dataset 'someone/birds' doesn't exist on the Hub.\nmore")
 
-    monkeypatch.setattr(hugging_face_module, "_hub_trouble", lambda: "")
+    monkeypatch.setattr(hugging_face_module, "_hub_problem", lambda: "")
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     with pytest.raises(UserError) as raised:
         hugging_face("someone/birds")

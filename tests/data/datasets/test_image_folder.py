@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from opsin.data.datasets import cats_vs_dogs, image_folder, loose_images
+from opsin.data.datasets import cats_vs_dogs, image_folder, unlabeled_images
 from opsin.data.decode import BadImage
 from opsin.errors import UserError
 
@@ -143,17 +143,20 @@ def test_files_can_be_pickled_and_read_by_threads(tmp_path: Path) -> None:
 
 def test_missing_folder_file_and_empty_folder(tmp_path: Path) -> None:
     absent = tmp_path / "absent"
-    assert refusal(absent) == f"There is no folder {absent}. Say where the images are with datamodule.path=FOLDER."
+    assert (
+        refusal(absent)
+        == f"The folder {absent} does not exist. Name the folder of the images with datamodule.path=FOLDER."
+    )
     file = image(tmp_path / "photo.png")
-    assert refusal(file) == f"{file} is a file; datamodule.path must be the folder that holds the class folders."
+    assert refusal(file) == f"{file} is a file; datamodule.path must be the folder of the class folders."
     assert refusal(tmp_path) == (
-        f"{tmp_path} holds no class folders. Put the images of each class into one of its own there."
+        f"{tmp_path} has no class folders. Put the images of each class into a folder of its own there."
     )
 
 
 def test_one_class_only_with_the_folder_that_was_meant(tmp_path: Path) -> None:
     layout(tmp_path, "PetImages/cat/1.png")
-    message = f"{tmp_path} holds one class folder only, 'PetImages'; a classifier needs two."
+    message = f"{tmp_path} has only the class folder 'PetImages'; a classifier needs two."
     assert refusal(tmp_path) == message
     layout(tmp_path, "PetImages/dog/1.png")
     assert refusal(tmp_path) == f"{message} Did you mean datamodule.path={tmp_path / 'PetImages'}?"
@@ -164,7 +167,7 @@ def test_empty_class(tmp_path: Path) -> None:
     (tmp_path / "c").mkdir()
     (tmp_path / "c" / "readme.txt").touch()
     assert refusal(tmp_path) == (
-        f"The class folder {tmp_path / 'c'} holds no images. Put some there, or remove the class."
+        f"The class folder {tmp_path / 'c'} has no images. Put some there, or remove the class."
     )
 
 
@@ -173,8 +176,8 @@ def test_missing_and_unknown_classes_of_a_split_are_named(tmp_path: Path) -> Non
     assert refusal(tmp_path) == (
         f"The class folders of {tmp_path / 'val'} must be cat, dog.\n"
         "  'dog' is missing.\n"
-        "  'Dog' is none of them: did you mean dog?\n"
-        "  'zebra' is none of them."
+        "  'Dog' is not one of them: did you mean dog?\n"
+        "  'zebra' is not one of them."
     )
 
 
@@ -196,7 +199,7 @@ def test_two_names_for_one_split(tmp_path: Path) -> None:
 def test_no_train_among_the_splits(tmp_path: Path) -> None:
     layout(tmp_path, "test/a/1.png", "test/b/1.png")
     assert refusal(tmp_path) == (
-        f"{tmp_path} has 'test' but no 'train' with class folders: there is nothing to learn from."
+        f"{tmp_path} has 'test' but no 'train' with class folders, so there are no training images."
     )
 
 
@@ -212,8 +215,8 @@ def test_splits_below_the_classes(tmp_path: Path) -> None:
     layout(tmp_path, "bottle/train/1.png", "bottle/test/1.png", "cable/train/1.png")
     bottle = tmp_path / "bottle"
     assert refusal(tmp_path) == (
-        f"The class folder {bottle} has a folder 'train' of its own. If it is the dataset, say "
-        f"datamodule.path={bottle}; if it is a class, its splits belong above it, as train/bottle."
+        f"The class folder {bottle} contains a folder 'train'. If it is the dataset, set "
+        f"datamodule.path={bottle}; if it is a class, move its splits above it, as train/bottle."
     )
 
 
@@ -252,12 +255,12 @@ def test_cats_vs_dogs_that_are_not_there(tmp_path: Path) -> None:
     with pytest.raises(UserError) as raised:
         cats_vs_dogs(path=str(tmp_path / "absent"))
     assert str(raised.value) == (
-        f"Cats vs dogs is not here: there is no folder {tmp_path / 'absent'}.\n"
+        f"Cats vs dogs was not found: there is no folder {tmp_path / 'absent'}.\n"
         "Put the folder PetImages with Cat/ and Dog/ (from https://www.microsoft.com/download/details.aspx?id=54765), "
-        "or a folder cats_vs_dogs with train/cat, train/dog and, where you have them, validation/... and test/..., "
+        "or a folder cats_vs_dogs with train/cat, train/dog and optionally validation/... and test/..., "
         f"into\n  {tmp_path / 'absent'}\n"
-        "or say where it is with datamodule.path=FOLDER.\n"
-        "Without network, datamodule=digits works: its images come with scikit-learn."
+        "or name their folder with datamodule.path=FOLDER.\n"
+        "Without internet access, use datamodule=digits: its images are part of scikit-learn."
     )
 
 
@@ -274,17 +277,17 @@ def test_real_cats_and_dogs(real_data: Path) -> None:
 
 
 def test_a_folder_without_folders_is_images_of_unknown_class(tmp_path: Path) -> None:
-    found = loose_images(layout(tmp_path / "heap", "b.png", "a.png"))
+    found = unlabeled_images(layout(tmp_path / "heap", "b.png", "a.png"))
     assert found is not None
     assert [found.locate(index) for index in range(2)] == [str(tmp_path / "heap" / name) for name in ("a.png", "b.png")]
     assert found.targets.tolist() == [0, 0]
     (tmp_path / "heap" / "notes.txt").write_text("no image")
-    assert loose_images(str(tmp_path / "heap"), channels=1).read(0).shape == (5, 7, 1)
-    assert len(loose_images(str(tmp_path / "heap"))) == 2
+    assert unlabeled_images(str(tmp_path / "heap"), channels=1).read(0).shape == (5, 7, 1)
+    assert len(unlabeled_images(str(tmp_path / "heap"))) == 2
     layout(tmp_path / "heap", "class/1.png")
-    assert loose_images(str(tmp_path / "heap")) is None
+    assert unlabeled_images(str(tmp_path / "heap")) is None
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="neither class folders nor images"):
-        loose_images(str(tmp_path / "empty"))
-    with pytest.raises(UserError, match="There is no folder"):
-        loose_images(str(tmp_path / "nowhere"))
+        unlabeled_images(str(tmp_path / "empty"))
+    with pytest.raises(UserError, match="does not exist"):
+        unlabeled_images(str(tmp_path / "nowhere"))

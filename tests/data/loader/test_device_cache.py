@@ -8,7 +8,7 @@ from datamodules import image_data
 from opsin.data.cache.image_store import DecodedStore
 from opsin.data.datasets import ArrayImages, Source
 from opsin.data.loader import device_cache
-from opsin.data.loader.device_cache import DeviceSubset, serve
+from opsin.data.loader.device_cache import DeviceSubset, cached_on_device
 from opsin.data.subset import Subset
 from opsin.errors import UserError
 
@@ -55,14 +55,14 @@ def test_batches_are_the_same():
 def test_auto_takes_a_quarter_of_what_is_free(monkeypatch, free, lives_there):
     monkeypatch.setattr(device_cache, "free_bytes", lambda device: free)
     part = Subset.whole(store(10))  # 900 bytes
-    assert isinstance(serve(part, CPU, "auto"), DeviceSubset) == lives_there
-    assert serve(part, CPU, False) is part
+    assert isinstance(cached_on_device(part, CPU, "auto"), DeviceSubset) == lives_there
+    assert cached_on_device(part, CPU, False) is part
 
 
 def test_on_a_cpu_there_is_nothing_to_upload_to():
     data = module("auto")
     next(iter(data.train_dataloader()))
-    assert isinstance(data._serving._held["train"], Subset)
+    assert isinstance(data._fetcher._device_cache["train"], Subset)
 
 
 def test_what_does_not_fit_is_named(monkeypatch):
@@ -97,7 +97,7 @@ def test_a_gpu_serves_the_same_batches():
     if not torch.cuda.is_available():
         pytest.skip("no GPU")
     part = Subset.whole(store())
-    there = serve(part, torch.device("cuda", 0), "auto")
+    there = cached_on_device(part, torch.device("cuda", 0), "auto")
     assert isinstance(there, DeviceSubset)
     positions = np.array([5, 2, 29])
     assert np.array_equal(there.read(positions).cpu().numpy(), part.read(positions))

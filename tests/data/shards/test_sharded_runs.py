@@ -138,7 +138,7 @@ def test_other_shards_are_not_gone_on_with(home, start, tmp_path) -> None:
         start("cut", *words, stop(5))
     index = copied / "opsin.json"
     index.write_text(index.read_text().replace('"digest": "', '"digest": "0', 1))
-    with pytest.raises(UserError, match="are not those that the run was begun with"):
+    with pytest.raises(UserError, match="have changed since the run began"):
         train(compose_again(RunDirectory(tmp_path / "outputs" / "cut")))
 
 
@@ -177,5 +177,5 @@ def test_what_is_missing_is_one_message(tmp_path) -> None:
         check=False,
     )
     assert done.returncode == 1
-    assert "holds no opsin.json" in done.stdout + done.stderr
+    assert "has no opsin.json" in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr

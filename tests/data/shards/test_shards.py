@@ -14,7 +14,7 @@ from PIL import Image
 from sharded import SIZE, index, source, streamed, written
 
 from opsin.data.datasets import image_folder, shards
-from opsin.data.shard_writer import Form
+from opsin.data.shard_writer import ShardOptions
 from opsin.data.shards.shard_cache import ShardCache
 from opsin.errors import UserError
 
@@ -64,16 +64,16 @@ def test_facts_and_identities_are_those_of_the_store(place, tmp_path):
         data.setup()
     assert {**stream.facts(), "fingerprint": ""} == {**store.facts(), "fingerprint": ""}
     for split in SPLITS:
-        assert stream.part(split).identity == store.part(split).identity
+        assert stream.subset(split).identity == store.subset(split).identity
         some = np.array([1, 4, 9])
-        assert stream.part(split).choose(some, "given").identity == store.part(split).choose(some, "given").identity
-    assert "train/chunk-0-" in stream.part("train").locate(3)
+        assert stream.subset(split).choose(some, "given").identity == store.subset(split).choose(some, "given").identity
+    assert "train/chunk-0-" in stream.subset("train").locate(3)
 
 
 def test_a_stream_that_comes_shard_by_shard_serves_every_image_once(place, tmp_path):
     data = streamed(place, tmp_path, batch_size=16)
     assert len(index(place)["splits"]["train"]["shards"]) > 10
-    reference = stored(tmp_path).part("train")
+    reference = stored(tmp_path).subset("train")
     orders, loader = [], data.train_dataloader()
     for _ in range(2):
         served = list(loader)
@@ -93,17 +93,17 @@ def test_training_shares_divide_the_shards_among_processes(place, tmp_path):
         positions = torch.cat([batch.positions for batch in data.train_dataloader()]).tolist()
         return (
             positions,
-            data.part("train").stores[0].images.library.shelf.fetched,
+            data.subset("train").stores[0].images.dataset.cache.fetched,
             [position for batch in data.val_dataloader() for position in batch.positions.tolist()],
         )
 
     (one, fetched, val), (two, also, other) = share(0), share(1)
-    count = len(stored(tmp_path).part("train"))
+    count = len(stored(tmp_path).subset("train"))
     assert len(one) == len(two) == count // 2
     assert not set(one) & set(two)
     shards_ = len(index(place)["splits"]["train"]["shards"])
     assert fetched + also <= shards_ + 1
-    assert val + other == list(range(len(stored(tmp_path).part("val"))))
+    assert val + other == list(range(len(stored(tmp_path).subset("val"))))
 
 
 def test_any_batch_can_be_resumed(place, tmp_path):
@@ -122,9 +122,9 @@ def test_any_batch_can_be_resumed(place, tmp_path):
 
 def test_litdata_reads_the_same_images(place, tmp_path):
     for split in SPLITS:
-        part = stored(tmp_path).part(split)
+        part = stored(tmp_path).subset(split)
         read = litdata.StreamingDataset(str(Path(place) / split), shuffle=False)
-        places = streamed(place, tmp_path).part(split).stores[0].images.rows.places
+        places = streamed(place, tmp_path).subset(split).stores[0].images.table.shard_rows
         assert len(read) == len(part)
         images = [(item["label"], item["image"]) for item in (read[at] for at in range(len(read)))]
         for position in range(len(part)):
@@ -148,37 +148,39 @@ def photographs(tmp_path):
 
 def test_original_files_serve_the_pixels_of_the_store_at_any_size(photographs, tmp_path):
     images = image_folder(str(photographs), size=(24, 24))
-    place = written(tmp_path / "out", images, tmp_path / "none", Form("original", 3000), resize="crop")
+    place = written(tmp_path / "out", images, tmp_path / "none", ShardOptions("original", 3000), resize="crop")
     for size, resize in ((24, "crop"), (16, "squash")):
         options = {"image_size": size, "resize": resize, "batch_size": 8}
         store = image_data(images, data_dir=str(tmp_path / "cache"), **options)
         stream = streamed(place, tmp_path, window=100, **options)
         for split in SPLITS:
             assert_same(batches(store, split), batches(stream, split))
-            assert stream.part(split).identity == store.part(split).identity
+            assert stream.subset(split).identity == store.subset(split).identity
     assert not (tmp_path / "none").exists()  # nothing was decoded into a store to write them
 
 
 def test_jpeg_is_nearly_the_pixels_of_the_store(photographs, tmp_path):
     images = image_folder(str(photographs), size=(24, 24))
-    place = written(tmp_path / "out", images, tmp_path / "none", Form("jpeg", 10_000, quality=95))
+    place = written(tmp_path / "out", images, tmp_path / "none", ShardOptions("jpeg", 10_000, quality=95))
     store = image_data(images, data_dir=str(tmp_path / "cache"))
     stream = streamed(place, tmp_path)
-    every = np.arange(len(store.part("train")))
-    off = stream.part("train").read(every).astype(int) - store.part("train").read(every)
+    every = np.arange(len(store.subset("train")))
+    off = stream.subset("train").read(every).astype(int) - store.subset("train").read(every)
     assert 0 < np.abs(off).mean() < 8
-    assert stream.part("train").identity == store.part("train").identity
-    with pytest.raises(UserError, match=r"resize=squash, interpolation=bilinear, and crop, bilinear is asked for"):
+    assert stream.subset("train").identity == store.subset("train").identity
+    with pytest.raises(
+        UserError, match=r"resize=squash, interpolation=bilinear, but the config asks for crop, bilinear"
+    ):
         streamed(place, tmp_path, resize="crop").setup()
 
 
 def test_files_are_no_arrays(tmp_path):
-    with pytest.raises(UserError, match="are arrays and no files"):
-        written(tmp_path / "out", source(), tmp_path, Form("original"))
+    with pytest.raises(UserError, match="are arrays, not files"):
+        written(tmp_path / "out", source(), tmp_path, ShardOptions("original"))
 
 
 def test_shards_are_never_written_over(place, tmp_path):
-    with pytest.raises(UserError, match="holds shards already"):
+    with pytest.raises(UserError, match="already holds shards"):
         written(place, source(), tmp_path)
 
 
@@ -189,7 +191,7 @@ def test_a_missing_shard_is_named(copied, tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["short", "flipped"])
-def test_a_torn_shard_is_named(copied, tmp_path, damage):
+def test_a_corrupt_shard_is_named(copied, tmp_path, damage):
     file = copied / "val" / "chunk-0-1.bin"
     content = bytearray(file.read_bytes())
     if damage == "short":
@@ -197,17 +199,17 @@ def test_a_torn_shard_is_named(copied, tmp_path, damage):
     else:
         content[-100] ^= 1
     file.write_bytes(content)
-    with pytest.raises(UserError, match=r"val/chunk-0-1.bin of .*copied is torn"):
+    with pytest.raises(UserError, match=r"val/chunk-0-1.bin of .*copied is corrupt"):
         batches(streamed(copied, tmp_path), "val")
 
 
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda place: (place / "opsin.json").unlink(), "were not written to their end"),
+        (lambda place: (place / "opsin.json").unlink(), "writing them was interrupted"),
         (lambda place: (place / "opsin.json").write_text("{"), "opsin.json is damaged"),
-        (lambda place: (place / "train" / "rows.npz").unlink(), "train/rows.npz of .* is missing"),
-        (lambda place: (place / "train" / "rows.npz").write_bytes(b"x"), "is not what was written"),
+        (lambda place: (place / "train" / "images.npz").unlink(), "train/images.npz of .* is missing"),
+        (lambda place: (place / "train" / "images.npz").write_bytes(b"x"), "differs from the file that was written"),
     ],
 )
 def test_a_damaged_index_is_named(copied, tmp_path, damage, message):
@@ -216,26 +218,26 @@ def test_a_damaged_index_is_named(copied, tmp_path, damage, message):
         streamed(copied, tmp_path)
 
 
-def test_no_place_at_all(tmp_path):
-    with pytest.raises(UserError, match=r"holds no opsin\.json"):
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"has no opsin\.json"):
         shards(str(tmp_path / "nowhere"))
     with pytest.raises(UserError, match=r"from a local folder or from s3://"):
-        shards("gs://bucket/prefix")
+        shards("http://bucket/prefix")
 
 
-def test_what_would_need_all_shards_at_once_is_refused(place, tmp_path):
+def test_balanced_sampling_and_folds_need_all_shards_in_the_window(place, tmp_path):
     with pytest.raises(UserError, match=r"loss.class_weights=balanced"):
         streamed(place, tmp_path, sampler="balanced").train_dataloader()
-    with pytest.raises(UserError, match=r"num_folds=3: the images lie in more shards"):
+    with pytest.raises(UserError, match=r"num_folds=3: the dataset has more shards"):
         streamed(place, tmp_path, num_folds=3).setup()
     small = streamed(place, tmp_path, num_folds=3, sampler="balanced", window=100, batch_size=16)
     assert len(batches(small, "train")) == len(small.train_dataloader())
-    assert len(small.part("train")) + len(small.part("val")) == len(stored(tmp_path).part("train")) + len(
-        stored(tmp_path).part("val")
+    assert len(small.subset("train")) + len(small.subset("val")) == len(stored(tmp_path).subset("train")) + len(
+        stored(tmp_path).subset("val")
     )
 
 
-def test_a_share_of_train_is_that_of_the_store(place, tmp_path):
+def test_train_fraction_selects_the_same_images_as_in_the_store(place, tmp_path):
     options = {"train_fraction": 0.3, "split_seed": 3, "batch_size": 16}
     store = image_data(source(), data_dir=str(tmp_path), **options)
     stream = streamed(place, tmp_path, window=100, **options)
@@ -246,7 +248,7 @@ def test_a_stream_that_is_left_half_way_lets_go(place, tmp_path):
     data = streamed(place, tmp_path, batch_size=16)
     iterator = iter(data.train_dataloader())
     next(iterator)
-    cache = data.part("train").stores[0].images.library.shelf
+    cache = data.subset("train").stores[0].images.dataset.cache
     assert any(cache._expected.values())
     iterator.close()
     assert not any(cache._expected.values())
@@ -254,7 +256,7 @@ def test_a_stream_that_is_left_half_way_lets_go(place, tmp_path):
 
 def test_what_nobody_expects_any_more_is_not_fetched(place, tmp_path):
     data = streamed(place, tmp_path)
-    cache = data.source.splits["train"].library.shelf
+    cache = data.source.splits["train"].dataset.cache
     begin, slow = threading.Event(), cache._fetch
     cache._fetch = lambda shard: begin.wait(10) and slow(shard)
     every = data.source.splits["train"].shards
@@ -268,16 +270,16 @@ def test_what_nobody_expects_any_more_is_not_fetched(place, tmp_path):
 def test_another_process_may_have_it(place, tmp_path):
     data = streamed(place, tmp_path)
     images = pickle.loads(pickle.dumps(data.source.splits["val"]))
-    assert np.array_equal(images.read(3), data.part("val").read(np.array([3]))[0])
+    assert np.array_equal(images.read(3), data.subset("val").read(np.array([3]))[0])
 
 
 def test_few_files_stay_open(place, tmp_path, monkeypatch):
     from opsin.data.shards import shard_cache
 
-    monkeypatch.setattr(shard_cache, "_FILES", 3)
+    monkeypatch.setattr(shard_cache, "_OPEN_FILES", 3)
     data = streamed(place, tmp_path, window=1, batch_size=8)
     batches(data, "train")
-    held: ShardCache = data.part("train").stores[0].images.library.shelf
+    held: ShardCache = data.subset("train").stores[0].images.dataset.cache
     gc.collect()
-    assert len(held._there) <= 3 + shard_cache.AHEAD
+    assert len(held._shards) <= 3 + shard_cache.AHEAD
     assert data.image_size == SIZE

@@ -202,7 +202,7 @@ def test_the_auxiliary_head_adds_its_loss_in_training_only(inception: Network) -
         pass
 
     batch = Batch()
-    batch.images, batch.targets, batch.after = images, targets, None  # type: ignore[attr-defined]
+    batch.images, batch.targets, batch.features_of = images, targets, None  # type: ignore[attr-defined]
     batch.positions = torch.arange(2)  # type: ignore[attr-defined]
     seen: list[Tensor] = []
     network.auxiliary.head.register_forward_hook(lambda module, inputs, output: seen.append(output))

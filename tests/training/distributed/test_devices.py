@@ -323,9 +323,9 @@ def test_srun_is_put_into_the_words_of_torchrun(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_what_would_hang_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserError, match="nothing has started this run on 2 machines"):
+    with pytest.raises(UserError, match="the run was not started on 2 machines"):
         check_devices("cpu", 2, False)
-    with pytest.raises(UserError, match="sync_batchnorm=true: torch can do that on CUDA devices only"):
+    with pytest.raises(UserError, match="sync_batchnorm=true: torch supports this on CUDA devices only"):
         check_devices("cpu", 1, True)
     for name, value in (("RANK", "0"), ("WORLD_SIZE", "2"), ("MASTER_ADDR", "localhost")):
         monkeypatch.setenv(name, value)

@@ -64,7 +64,7 @@ class OpenModel:
         """
         if self.run is None:
             raise UserError(f"{self.name} has no validation images. Drop an image instead")
-        return open_images(self.trained_model).part("val")
+        return open_images(self.trained_model).subset("val")
 
     def validation_image(self, position: int) -> tuple[Pixels, int]:
         """Return a validation image as the network sees it, uint8 `(H, W, C)`, and its class index.

@@ -150,7 +150,7 @@ def _diagrams(before: Reliability, after: Reliability, temperature: float, split
 
 def _copies(subject: Subjects, count: int, alike: float) -> Iterator[Finding]:
     images = subject.images
-    small = {split: _thumbnails(images.part(split)) for split in images.splits("all")}
+    small = {split: _thumbnails(images.subset(split)) for split in images.splits("all")}
     found = near_duplicates(small, threshold=alike, count=None)
     sizes = ", ".join(f"{len(pixels):,} {split}" for split, pixels in small.items())
     lines = [f"images of two splits that look the same (correlation from {alike}): {len(found):,} pairs; {sizes}"]
@@ -160,7 +160,7 @@ def _copies(subject: Subjects, count: int, alike: float) -> Iterator[Finding]:
     pictures, captions = [], []
     for pair in found[: 2 * count]:
         for split, row in ((pair.split_a, pair.i), (pair.split_b, pair.j)):
-            part = images.part(split)
+            part = images.subset(split)
             pictures.append(part.read(np.array([row]))[0])
             captions.append(f"{split} {row}, {images.classes[part.targets[row]]}\nalike {pair.similarity:.3f}")
     title = "pairs that look the same in two splits"
@@ -170,7 +170,7 @@ def _copies(subject: Subjects, count: int, alike: float) -> Iterator[Finding]:
 
 def _named(images: InputImages, pair: Duplicate) -> dict[str, object]:
     """A pair by the names of its images, with their labels."""
-    a, b = images.part(pair.split_a), images.part(pair.split_b)
+    a, b = images.subset(pair.split_a), images.subset(pair.split_b)
     return {
         "split": pair.split_a,
         "image": a.locate(pair.i),

@@ -24,7 +24,7 @@ def gallery(subject: Subjects, predictions: Predictions, rows: Rows, title: str,
     """
     positions = predictions.positions[rows]
     order = np.argsort(positions)
-    read = subject.images.part(predictions.split).read(positions[order])
+    read = subject.images.subset(predictions.split).read(positions[order])
     pixels = np.empty_like(read)
     pixels[order] = read
     told = listed(predictions, rows, said)

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from opsin.data.datasets import loose_images
+from opsin.data.datasets import unlabeled_images
 from opsin.data.decode import BadImage
 from opsin.errors import UserError
 from opsin.inference.inputs import InputImages, open_images
@@ -92,7 +92,7 @@ class Subjects:
 
     def validation(self, count: int) -> Looked:
         """Validation images of each class in turn; of images without classes the first."""
-        part = self.images.part("val" if self.images.classes else "all")
+        part = self.images.subset("val" if self.images.classes else "all")
         shuffled = np.random.default_rng(0).permutation(len(part)) if self.images.classes else np.arange(len(part))
         targets = part.targets[shuffled]
         turn = np.zeros(len(part), np.int64)
@@ -152,7 +152,7 @@ def _files(image: str) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise UserError(f"--images {image}: there is no such file or folder")
-    loose = loose_images(str(path))
+    loose = unlabeled_images(str(path))
     if loose is None:
         raise UserError(f"--images {image} has folders in it: name one of them, or the files")
     return [path / file for file in loose.files]

@@ -79,7 +79,7 @@ def doubted_training(subject: Subjects, count: int, most: int) -> Iterator[Findi
 
 def _cross_validated(subject: Subjects, most: int) -> _Told:
     images, began = subject.images, time.monotonic()
-    whole = images.part("train")
+    whole = images.subset("train")
     positions = _chosen(whole, most)
     part, learned = whole.choose(positions, whole.origin), subject.learned
     outputs = learned.outputs(part, learned.extractor(images.trainer), images.cache_dir)

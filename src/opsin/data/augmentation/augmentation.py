@@ -1,8 +1,8 @@
-"""Augmentation of whole batches on their device, with its own random draw for every sample.
+"""Augmentation of whole batches on their device, with random parameters per sample.
 
-Drawing and applying are two steps. `Augmentation.draw` turns a key into numbers, on the CPU, so that they are
-the same for every device and touch no global random state. `Augmentation.transform` applies them to pixels:
-all geometry in one resampling, all colour in one matrix per sample, Mixup and CutMix in one blend.
+Drawing and applying are two steps. `Augmentation.draw` turns a key into numbers on the CPU, so that they are the same
+for every device and do not change any global random state. `Augmentation.transform` applies them to pixels:
+all geometry in one resampling, all color in one matrix per sample, Mixup and CutMix in one blend.
 """
 
 from typing import Annotated
@@ -12,8 +12,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from opsin.data.augmentation.color import adjust_colour
-from opsin.data.augmentation.geometry import Array, Fill, Interpolation, draw_crops, draw_erased, inside, resample
+from opsin.data.augmentation.color import adjust_color
+from opsin.data.augmentation.geometry import Array, Fill, ResampleMode, box_mask, draw_crops, draw_erased, resample
 from opsin.data.augmentation.mixup_cutmix import draw_partners, mix_images, mix_targets
 from opsin.data.augmentation.parameters import AugmentationParams
 from opsin.errors import UserError
@@ -25,21 +25,21 @@ AreaFraction = Annotated[float, Field(gt=0, le=1)]
 
 AFFINE = ("rotation", "shear", "scale", "translation")
 GEOMETRY = (*AFFINE, "crop_padding", "resized_crop_scale", "horizontal_flip", "vertical_flip")
-REACHING_OUT = (*AFFINE, "crop_padding")  # what can show places outside the image
-RESAMPLING = ("rotation", "shear", "scale", "resized_crop_scale")  # what shows places between pixels
-COLOUR = ("brightness", "contrast", "saturation", "grayscale")
+SHOWS_OUTSIDE = (*AFFINE, "crop_padding")  # operations that can show pixels outside the image
+RESAMPLING = ("rotation", "shear", "scale", "resized_crop_scale")  # operations that interpolate between pixels
+COLOR = ("brightness", "contrast", "saturation", "grayscale")
 MIXING = ("mixup", "cutmix")
-OPERATIONS = (*GEOMETRY, *COLOUR, "erasing", *MIXING)
+OPERATIONS = (*GEOMETRY, *COLOR, "erasing", *MIXING)
 
 
 class Augmentation(nn.Module):
-    """Random changes of training images: every operation is off unless set, and drawn anew for every sample.
+    """Random changes of training images: every operation is off unless set, and drawn for every sample.
 
-    They follow torchvision's transforms of like name, in this order: shear, scale, rotation and translation
-    (about the centre, composed as in `RandomAffine`), padded crop, resized crop, flips; brightness, contrast,
+    They follow torchvision's transforms of the same name, in this order: shear, scale, rotation and translation
+    (about the center, composed as in `RandomAffine`), padded crop, resized crop, flips; brightness, contrast,
     saturation, grayscale; erasing; Mixup or CutMix. The geometry is one resampling, so nothing is blurred
     twice; flips, padded crops and translations alone move whole pixels and change no value. In `eval()` mode
-    nothing happens, as with dropout.
+    nothing changes, as with dropout.
 
     Args:
         rotation: Largest rotation either way, in degrees.
@@ -48,27 +48,26 @@ class Augmentation(nn.Module):
         shear: Largest shear along x either way, in degrees.
         horizontal_flip: Probability of mirroring left and right.
         vertical_flip: Probability of mirroring top and bottom.
-        crop_padding: Pixels added on every side before a crop of the old size at a random place.
+        crop_padding: Pixels added on every side before a crop of the original size at a random position.
         resized_crop_scale: Lowest and highest area of a random crop that is stretched over the whole image,
-            as a fraction of the image. torchvision takes a fraction above 1, but such a crop never fits and
-            is drawn again, so that its 0.8 to 1.2 is 0.8 to 1; here it is refused. To shrink images, set
-            `scale`.
+            as a fraction of the image. torchvision takes a fraction above 1, but such a crop never fits and is
+            drawn again, so that its 0.8 to 1.2 means 0.8 to 1; here it is refused. To shrink images, set `scale`.
         resized_crop_ratio: Lowest and highest width / height of that crop.
         brightness: Factor in [max(0, 1 - brightness), 1 + brightness].
-        contrast: Factor in the like range, about the mean grey value of the image.
-        saturation: Factor in the like range; without effect on images of one channel.
-        grayscale: Probability of taking all colour away.
+        contrast: Factor in the same kind of range, around the mean gray value of the image.
+        saturation: Factor in the same kind of range; no effect on images of one channel.
+        grayscale: Probability of removing all color.
         erasing: Probability of making a random box black (Zhong et al., 2020,
         https://arxiv.org/abs/1708.04896).
         mixup: Alpha of Mixup (Zhang et al., 2018, https://arxiv.org/abs/1710.09412); 0 is off.
         cutmix: Alpha of CutMix (Yun et al., 2019, https://arxiv.org/abs/1905.04899); 0 is off. With both,
             each sample gets one or the other at even odds.
-        fill: What the geometry finds outside: black, the nearest pixel, or the image mirrored at its edge.
+        fill: Pixels outside the image: black, the nearest pixel, or the image mirrored at its edge.
         interpolation: How pixels are resampled.
-        num_classes: Width of the soft targets of Mixup and CutMix; handed over when the run is built.
+        num_classes: Width of the soft targets of Mixup and CutMix; set when the run is built.
 
     Raises:
-        UserError: A range is upside down, a crop larger than its image, or classes are mixed without
+        UserError: A range is reversed, a crop is larger than its image, or classes are mixed without
             `num_classes`.
     """
 
@@ -91,7 +90,7 @@ class Augmentation(nn.Module):
         mixup: NonNegative = 0.0,
         cutmix: NonNegative = 0.0,
         fill: Fill = "zeros",
-        interpolation: Interpolation = "bilinear",
+        interpolation: ResampleMode = "bilinear",
         *,
         num_classes: int | None = None,
     ) -> None:
@@ -115,45 +114,45 @@ class Augmentation(nn.Module):
         self.mixup = mixup
         self.cutmix = cutmix
         self.fill: Fill = fill
-        self.interpolation: Interpolation = interpolation
+        self.interpolation: ResampleMode = interpolation
         self.num_classes = num_classes
         if (mixup or cutmix) and num_classes is None:
-            raise UserError("Augmentation with mixup or cutmix makes soft targets: give it num_classes=N.")
+            raise UserError("augmentation.mixup and augmentation.cutmix need num_classes=N, for soft targets.")
 
     def describe(self) -> str:
-        """One line: the operations that are on with their settings, or `none`."""
+        """Return one line: the active operations with their settings, or `none`."""
         shown = [name for name in OPERATIONS if getattr(self, name)]
-        if self._any(REACHING_OUT) and self.fill != "zeros":
+        if self._any(SHOWS_OUTSIDE) and self.fill != "zeros":
             shown.append("fill")
         return ", ".join(f"{name} {_compact(getattr(self, name))}" for name in shown) or "none"
 
     def extra_repr(self) -> str:
-        """What `repr` puts between the brackets."""
+        """Return the text between the parentheses of `repr`."""
         return self.describe()
 
     @property
     def active(self) -> bool:
-        """Whether any operation is on."""
+        """Whether any operation is active."""
         return self._any(OPERATIONS)
 
     @property
     def mixes(self) -> bool:
-        """Whether images, and with them their targets, are mixed."""
+        """Whether images and their targets are mixed."""
         return self._any(MIXING)
 
     @torch.no_grad()
     def forward(self, images: Tensor, targets: Tensor, key: int) -> tuple[Tensor, Tensor]:
-        """Augments a batch as a pure function of `key`.
+        """Augment a batch as a pure function of `key`.
 
         Args:
-            images: `(B, C, H, W)`, float32 in [0, 1], on any device; never written to.
+            images: `(B, C, H, W)`, float32 in [0, 1], on any device; never modified.
             targets: int64 `(B,)`, on the same device.
             key: Seed of this batch, not negative; processes that train together need different keys.
 
         Returns:
             Images in [0, 1], of the same shape, device and memory format; and the targets, which Mixup and
-            CutMix replace by float32 `(B, num_classes)` with rows that sum to 1. With everything off, the
-            very tensors given.
+            CutMix replace by float32 `(B, num_classes)` with rows that sum to 1. If nothing is active, the
+            given tensors themselves.
         """
         if not self.training or not self.active:
             return images, targets
@@ -161,7 +160,7 @@ class Augmentation(nn.Module):
         return self.transform(images, targets, self.draw(len(images), (height, width), key))
 
     def draw(self, count: int, size: tuple[int, int], key: int) -> AugmentationParams:
-        """Draws the parameters of `count` images of `size` (height, width)."""
+        """Draw the parameters of `count` images of `size` (height, width)."""
         rng = np.random.default_rng(key)
 
         def either_way(limit: float) -> Array:
@@ -198,24 +197,24 @@ class Augmentation(nn.Module):
             patch=patch,
         )
 
-    def transform(self, images: Tensor, targets: Tensor, draw: AugmentationParams) -> tuple[Tensor, Tensor]:
-        """Applies what was drawn to images `(B, C, H, W)` and targets `(B,)`; see `forward`."""
+    def transform(self, images: Tensor, targets: Tensor, params: AugmentationParams) -> tuple[Tensor, Tensor]:
+        """Apply drawn parameters to images `(B, C, H, W)` and targets `(B,)`; see `forward`."""
         _, channels, height, width = images.shape
-        drawn = draw.to(images.device, channels, (height, width))
+        drawn = params.to(images.device, channels, (height, width))
         channels_last = images.is_contiguous(memory_format=torch.channels_last)
 
-        # Autocast would multiply colours in bfloat16, whose steps are coarser than those of stored pixels.
+        # Autocast would multiply colors in bfloat16, whose steps are coarser than those of stored pixels.
         with torch.autocast(images.device.type, enabled=False):
             if self._any(GEOMETRY):
                 images = self._resample(images, drawn.sampling)
-            # On a CPU, what follows is several times slower with the channels innermost.
+            # On a CPU, the next steps are several times slower in channels-last format.
             images = images.contiguous()
-            if self._any(COLOUR):
-                images = adjust_colour(images, drawn.colour, drawn.mean_weights)
+            if self._any(COLOR):
+                images = adjust_color(images, drawn.color, drawn.mean_weights)
             if self.erasing:
-                images = images * ~inside(drawn.erased, (height, width))
+                images = images * ~box_mask(drawn.erased, (height, width))
             if self._any(MIXING):
-                assert self.num_classes is not None  # refused by the constructor
+                assert self.num_classes is not None  # checked by the constructor
                 images = mix_images(images, drawn.partner, drawn.blend, drawn.patch if self.cutmix else None)
                 targets = mix_targets(targets, drawn.partner, drawn.share, self.num_classes)
         if channels_last:
@@ -226,17 +225,17 @@ class Augmentation(nn.Module):
         return any(getattr(self, name) for name in operations)
 
     def _resample(self, images: Tensor, matrices: Tensor) -> Tensor:
-        # Between whole pixels nothing is interpolated: quicker, and exact.
+        # Shifts by whole pixels need no interpolation: faster, and exact.
         interpolation = self.interpolation if self._any(RESAMPLING) else "nearest"
-        # Stretching a crop at the edge asks for places up to half a pixel outside, which must not become a dark rim.
-        fill = self.fill if self._any(REACHING_OUT) else "border"
+        # Stretching a crop at the edge samples up to half a pixel outside, which must not become a dark rim.
+        fill = self.fill if self._any(SHOWS_OUTSIDE) else "border"
         return resample(images, matrices, interpolation, fill)
 
 
 def _ordered(name: str, limits: tuple[float, float], highest: float | None = None) -> tuple[float, float]:
     low, high = limits
     if low > high:
-        raise UserError(f"augmentation.{name}: [{low}, {high}] is upside down; write [{high}, {low}].")
+        raise UserError(f"augmentation.{name}: [{low}, {high}] is reversed; write [{high}, {low}].")
     if highest is not None and high > highest:
         raise UserError(
             f"augmentation.{name}: a crop cannot be larger than its image, but {high} > {highest}; "

@@ -1,7 +1,7 @@
 """Geometry of a batch: boxes, and one affine resampling in which every sample has its own matrix.
 
-Positions are in pixels from the centre of the image, x to the right and y down; a pixel is where its middle
-is. That is the convention of `grid_sample(align_corners=False)` and of torchvision's `affine`.
+Positions are in pixels from the center of the image, x to the right and y down; the position of a pixel is its
+center. This is the convention of `grid_sample(align_corners=False)` and of torchvision's `affine`.
 """
 
 import math
@@ -15,7 +15,7 @@ from torch import Tensor
 
 Array = npt.NDArray[np.float64]
 Fill = Literal["zeros", "border", "reflection"]
-Interpolation = Literal["bilinear", "nearest"]
+ResampleMode = Literal["bilinear", "nearest"]
 
 ERASING_AREA = (0.02, 0.33)  # torchvision's RandomErasing, after Zhong et al., 2020
 ERASING_RATIO = (0.3, 3.3)
@@ -29,10 +29,10 @@ def draw_boxes(
     area: tuple[float, float],
     ratio: tuple[float, float],
 ) -> tuple[Array, npt.NDArray[np.bool_]]:
-    """Draws boxes as torchvision's `RandomResizedCrop` and `RandomErasing` do.
+    """Draw boxes as torchvision's `RandomResizedCrop` and `RandomErasing` do.
 
-    The area is uniform, the ratio of width to height log-uniform, the place uniform; a box that does not fit
-    into the image is drawn again, up to `ATTEMPTS` times.
+    The area is uniform, the ratio of width to height log-uniform, the position uniform; a box that does not
+    fit into the image is drawn again, up to `ATTEMPTS` times.
 
     Args:
         rng: Source of the random numbers.
@@ -42,20 +42,20 @@ def draw_boxes(
         ratio: Lowest and highest width / height.
 
     Returns:
-        Boxes `(B, 4)`: top, left, height, width in whole pixels; and `(B,)`: which of them fit. The others
-        mean nothing.
+        Boxes `(B, 4)`: top, left, height, width in whole pixels; and `(B,)`: whether each fits. The other
+        boxes are invalid.
     """
     height, width = size
     areas = height * width * rng.uniform(*area, (count, ATTEMPTS))
     ratios = np.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1]), (count, ATTEMPTS)))
-    place = rng.random((2, count))
+    position = rng.random((2, count))
 
     heights, widths = np.rint(np.sqrt(areas / ratios)), np.rint(np.sqrt(areas * ratios))
     fits = (heights > 0) & (heights <= height) & (widths > 0) & (widths <= width)
     first = np.arange(count), fits.argmax(axis=1)
     heights, widths = heights[first], widths[first]
-    tops = np.floor(place[0] * (height - heights + 1))
-    lefts = np.floor(place[1] * (width - widths + 1))
+    tops = np.floor(position[0] * (height - heights + 1))
+    lefts = np.floor(position[1] * (width - widths + 1))
     return np.stack([tops, lefts, heights, widths], axis=1), fits[first]
 
 
@@ -66,10 +66,9 @@ def draw_crops(
     area: tuple[float, float] | None,
     ratio: tuple[float, float],
 ) -> Array:
-    """Draws the boxes `(B, 4)` of a resized crop; the whole image where `area` is None.
+    """Draw the boxes `(B, 4)` of a resized crop; the whole image if `area` is None.
 
-    Where no box was found that fits, it is the largest one in the middle whose ratio is allowed, as in
-    torchvision.
+    If no drawn box fits, it is the largest centered one with an allowed ratio, as in torchvision.
     """
     height, width = size
     if area is None:
@@ -81,7 +80,7 @@ def draw_crops(
 
 
 def draw_erased(rng: np.random.Generator, count: int, size: tuple[int, int], probability: float) -> Array:
-    """Draws the boxes `(B, 4)` to erase, empty where nothing is erased."""
+    """Draw the boxes `(B, 4)` to erase; an empty box erases nothing."""
     if not probability:
         return np.zeros((count, 4))
     boxes, fit = draw_boxes(rng, count, size, ERASING_AREA, ERASING_RATIO)
@@ -99,10 +98,10 @@ def sampling_matrices(
     crop: Array,
     flip: Array,
 ) -> Array:
-    """Composes the geometry of each sample into the matrix that says where each of its pixels comes from.
+    """Compose the geometry of each sample into a matrix from output to input positions.
 
     The image is sheared, scaled, rotated and shifted (torchvision's `affine`), the box `crop` is stretched
-    over the whole image, and the outcome is flipped.
+    over the whole image, and the result is flipped.
 
     Args:
         size: Height and width of the images, in pixels.
@@ -114,7 +113,7 @@ def sampling_matrices(
         flip: `(B, 2)` along x and y: -1 where the sample is flipped, else 1.
 
     Returns:
-        `(B, 2, 3)`, from normalised output to normalised input positions, as `affine_grid` takes them.
+        `(B, 2, 3)`, from normalized output to normalized input positions, as `affine_grid` takes them.
     """
     extent = np.array([size[1], size[0]], dtype=np.float64)
     cos, sin, tan = np.cos(np.radians(angle)), np.sin(np.radians(angle)), np.tan(np.radians(shear))
@@ -128,10 +127,10 @@ def sampling_matrices(
     return np.concatenate([linear * extent / extent[:, None], (2 * offset / extent)[:, :, None]], axis=2)
 
 
-def resample(images: Tensor, matrices: Tensor, interpolation: Interpolation, fill: Fill) -> Tensor:
-    """Images `(B, C, H, W)` resampled once, each by its own matrix of `(B, 2, 3)`.
+def resample(images: Tensor, matrices: Tensor, interpolation: ResampleMode, fill: Fill) -> Tensor:
+    """Resample images `(B, C, H, W)` once, each by its own matrix of `(B, 2, 3)`.
 
-    What lies outside is `fill`: black, the nearest pixel of the border, or the image mirrored at its edge.
+    Pixels outside the image are `fill`: black, the nearest pixel of the border, or the image mirrored at its edge.
     With `nearest`, matrices that flip and shift by whole pixels move pixels without changing a value.
     """
     height, width = images.shape[-2:]
@@ -145,8 +144,8 @@ def resample(images: Tensor, matrices: Tensor, interpolation: Interpolation, fil
     return F.grid_sample(images, grid, mode=interpolation, padding_mode=fill, align_corners=False)
 
 
-def inside(boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """Mask `(B, 1, H, W)` of the pixels in the boxes `(B, 4)`: top, left, height, width."""
+def box_mask(boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return the mask `(B, 1, H, W)` of the pixels in the boxes `(B, 4)`: top, left, height, width."""
     height, width = size
     top, left, box_height, box_width = boxes[:, :, None].unbind(dim=1)
     y = torch.arange(height, device=boxes.device)

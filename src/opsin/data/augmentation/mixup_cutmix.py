@@ -1,22 +1,22 @@
-"""Mixup and CutMix: samples of a batch combined in pairs, and their targets with them."""
+"""Mixup and CutMix: samples of a batch and their targets are combined in pairs."""
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from opsin.data.augmentation.geometry import Array, inside
+from opsin.data.augmentation.geometry import Array, box_mask
 
 
 def draw_partners(
     rng: np.random.Generator, count: int, size: tuple[int, int], *, mixup: float, cutmix: float
 ) -> tuple[npt.NDArray[np.int64], Array, Array]:
-    """Draws for each of B samples whom it is mixed with, and how.
+    """Draw the partner of each of B samples, and how the two are mixed.
 
-    An alpha of 0 turns a method off. With both on, a sample gets one or the other at even odds.
+    An alpha of 0 disables a method. With both enabled, a sample gets one or the other at even odds.
 
     Returns:
-        Partner `(B,)`, the place in the batch of the other sample; blend `(B,)`, the sample's own share of
+        Partner `(B,)`, the position of the other sample in the batch; blend `(B,)`, the sample's own share of
         the pixels outside its patch (1 under CutMix); patch `(B, 4)`, the box filled by the partner: top,
         left, height, width in whole pixels (empty under Mixup).
     """
@@ -26,31 +26,31 @@ def draw_partners(
     blend = rng.beta(mixup, mixup, count) if mixup else np.ones(count)
     kept = rng.beta(cutmix, cutmix, count) if cutmix else np.ones(count)
 
-    # As in the paper, a patch may hang over the edge; what is left of it counts.
+    # As in the paper, a patch may extend over the edge; only its visible area counts.
     extent = np.array(size)
     half = np.sqrt(1 - kept)[:, None] * extent / 2
-    centre = rng.uniform(0, extent, (count, 2))
-    low, high = np.rint(np.clip([centre - half, centre + half], 0, extent))
+    center = rng.uniform(0, extent, (count, 2))
+    low, high = np.rint(np.clip([center - half, center + half], 0, extent))
     patch = np.concatenate([low, high - low], axis=1) * patched[:, None]
     return rng.permutation(count), np.where(patched, 1.0, blend), patch
 
 
 def own_share(blend: Array, patch: Array, size: tuple[int, int]) -> Array:
-    """Share `(B,)` of its own pixels, and so of its own class, that each sample keeps."""
+    """Return the share `(B,)` of its own pixels, and so of its own class, that each sample keeps."""
     return blend * (1 - patch[:, 2] * patch[:, 3] / (size[0] * size[1]))
 
 
 def mix_images(images: Tensor, partner: Tensor, blend: Tensor, patch: Tensor | None) -> Tensor:
-    """Images `(B, C, H, W)`, each combined with its partner; a `patch` of None is none at all."""
+    """Combine images `(B, C, H, W)` with their partners; `patch` is None without CutMix."""
     weight = blend[:, None, None, None]
     if patch is not None:
         height, width = images.shape[-2:]
-        weight = weight * ~inside(patch, (height, width))
+        weight = weight * ~box_mask(patch, (height, width))
     return torch.lerp(images[partner], images, weight)
 
 
 def mix_targets(targets: Tensor, partner: Tensor, share: Tensor, num_classes: int) -> Tensor:
-    """Soft targets `(B, num_classes)`, float32, from classes `(B,)` and the share each sample keeps of its own."""
+    """Return soft targets `(B, num_classes)`, float32, from classes `(B,)` and the shares of `own_share`."""
     classes = torch.arange(num_classes, device=targets.device)
     one_hot = (targets[:, None] == classes).float()
     return torch.lerp(one_hot[partner], one_hot, share[:, None])

@@ -1,1 +1,1 @@
-"""Decoded images and computed features on disk."""
+"""Decoded images and cached features on disk."""

@@ -1,13 +1,14 @@
-"""What a network makes of images, kept on disk in half precision and computed for the images that are asked for.
+"""Features that a network computes from images, cached on disk in half precision and computed on demand.
 
-A feature store is a folder named by what decides its values. Rows that nobody has asked for are holes in its file:
+A feature store is a folder whose name is a digest of everything that decides its values. Rows that were never
+requested are holes in its file:
 
     features.npy  float16 (N, ...), maps with their channels last
-    done.npy      bool (N,), which rows hold what they should
-    meta.json     what the name was made of
+    done.npy      bool (N,), which rows are computed
+    meta.json     the values behind the name
 
-A row counts only once `done.npy` says so, which is replaced as a whole after the rows are on the disk. So several
-runs fill one store, each what it lacks, and a killed one leaves nothing behind that is trusted.
+A row counts only if `done.npy` says so, which is replaced atomically after the rows are on the disk. So several runs
+fill one store, each with the rows that are missing, and what a killed run leaves is not used.
 """
 
 import hashlib
@@ -20,15 +21,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from opsin.data.cache.files import Rows, check_space, clear_leftovers, gather, naming, progress, turn
+from opsin.data.cache.files import ArrayFile, build_lock, check_space, delete_leftovers, gather, progress, write_errors
+from opsin.data.types import Indices
 from opsin.errors import UserError
 from opsin.runs.atomic import atomic_folder, atomic_open, flush, write_atomically
 
-Indices = NDArray[np.int64]
 Features = NDArray[np.float16]
 
 _WHAT = "Cached features"
-_BETWEEN_NOTES = 16  # blocks after which what is done is noted: what a kill can cost
+_BLOCKS_PER_SAVE = 16  # blocks between two updates of `done.npy`, which a kill can lose
 
 
 class FeatureStore:
@@ -36,13 +37,13 @@ class FeatureStore:
 
     def __init__(self, folder: Path, count: int) -> None:
         self._folder = folder
-        self._rows = Rows(folder / "features.npy")
+        self._rows = ArrayFile(folder / "features.npy")
         self._done = np.load(folder / "done.npy")
         if not len(self._rows.array) == len(self._done) == count:
-            raise ValueError(f"{folder} is of other images")
+            raise ValueError(f"{folder} was made for other images")
 
     def __len__(self) -> int:
-        """The number of rows, whether they are there or not."""
+        """Return the number of rows, computed or not."""
         return len(self._done)
 
     @property
@@ -50,36 +51,36 @@ class FeatureStore:
         """The shape of one row: ``(D,)``, or ``(H, W, C)``."""
         return self._rows.array.shape[1:]
 
-    def lacks(self, rows: Indices) -> Indices:
-        """Which of some rows are not there yet."""
+    def missing(self, rows: Indices) -> Indices:
+        """Return those of some rows that are not computed yet."""
         missing: Indices = rows[~self._done[rows]]
         return missing
 
     def take(self, rows: Indices) -> Features:
-        """A new array ``(B, ...)`` of some rows, which must be there."""
-        assert self._done[rows].all(), f"{self._folder} lacks rows that are asked for"
+        """Return a new array ``(B, ...)`` of some rows, which must be computed."""
+        assert self._done[rows].all(), f"{self._folder} has not computed the requested rows"
         return self._rows.take(rows)
 
-    def complete(self, rows: Indices, block: int, compute: Callable[[Indices], NDArray[Any]]) -> int:
-        """Compute those of some rows that are missing, unless another process does so meanwhile.
+    def compute_missing(self, rows: Indices, block: int, compute: Callable[[Indices], NDArray[Any]]) -> int:
+        """Compute those of some rows that are missing, unless another process has computed them meanwhile.
 
         Args:
-            rows: Which are wanted.
-            block: Rows that `compute` is given at once, always so many: what an image gives must not depend on
-                those that were asked for beside it. The last block is filled up with its last row.
-            compute: Gives the features ``(block, ...)`` of some rows ``(block,)``.
+            rows: The rows ``(B,)``.
+            block: Number of rows per call of `compute`, always the same, because the features of an image must not
+                depend on the others of the call. The last block is filled up with its last row.
+            compute: Returns the features ``(block, ...)`` of some rows ``(block,)``.
 
         Returns:
-            How many were computed here.
+            The number of rows computed here.
 
         Raises:
             UserError: A value does not fit in half precision, or the disk is full.
         """
-        if not len(self.lacks(rows)):
+        if not len(self.missing(rows)):
             return 0
-        with naming(self._folder, _WHAT), turn(self._folder, "computes the same features"):
+        with write_errors(self._folder, _WHAT), build_lock(self._folder, "computes the same features"):
             self._done = np.load(self._folder / "done.npy")
-            missing = self.lacks(rows)
+            missing = self.missing(rows)
             check_space(self._folder, len(missing) * self._rows.array[:1].nbytes, _WHAT)
             with (
                 (self._folder / "features.npy").open("r+b") as file,
@@ -94,24 +95,24 @@ class FeatureStore:
                         file.write(value.data)
                     self._done[here] = True
                     advance(len(here))
-                    if number % _BETWEEN_NOTES == 0:
+                    if number % _BLOCKS_PER_SAVE == 0:
                         flush(file)
-                        self._note()
+                        self._save_done()
                 flush(file)
-                self._note()
+                self._save_done()
         return len(missing)
 
-    def _note(self) -> None:
+    def _save_done(self) -> None:
         with atomic_open(self._folder / "done.npy") as file:
             np.save(file, self._done)
 
 
-class FeaturePart:
-    """The features of the images of a split, one of several views of each drawn whenever it is read.
+class FeatureSubset:
+    """The cached features of the images of a split; every read draws one of several augmented views of each.
 
     Args:
-        views: For each view the feature stores of the split's image stores, laid end to end.
-        index: Which of their rows ``(N,)`` the split has, in its order.
+        views: For each view the feature stores of the split's image stores; rows are counted through all of them.
+        index: The rows ``(N,)`` of the split, in its order.
     """
 
     def __init__(self, views: Sequence[Sequence[FeatureStore]], index: Indices) -> None:
@@ -119,13 +120,13 @@ class FeaturePart:
         self._index = index
 
     def mean(self) -> torch.Tensor:
-        """The mean ``(D,)`` of the features of all images, float32; of the first view where there are several."""
+        """Return the mean ``(D,)`` of the features of all images in the first view, float32."""
         chunks = np.array_split(self._index, max(1, len(self._index) // 4096))
         total = sum(gather(self._views[0], chunk).sum(axis=0, dtype=np.float64) for chunk in chunks)
         return torch.from_numpy(np.asarray(total / len(self._index), np.float32))
 
     def read(self, positions: Indices, key: int) -> Features:
-        """A new array ``(B, ...)`` of the features at some positions ``(B,)``; the batch's key draws the views."""
+        """Return the features ``(B, ...)`` at some positions ``(B,)``, a new array; the batch's key draws the views."""
         index = self._index[positions]
         if len(self._views) == 1:
             return gather(self._views[0], index)
@@ -137,13 +138,13 @@ class FeaturePart:
 
 
 def open_features(cache_dir: Path | str, facts: Mapping[str, Any], count: int, shape: tuple[int, ...]) -> FeatureStore:
-    """The store of the features that some facts decide, made empty where there is none.
+    """Open the feature store of some facts, and create an empty one if needed.
 
     Args:
-        cache_dir: The folder of all feature stores.
-        facts: Plain values: everything that decides the features' values.
-        count: Images there are.
-        shape: Of the features of one image.
+        cache_dir: Folder of all feature stores.
+        facts: Plain values: everything that decides the features.
+        count: Number of images.
+        shape: Shape of the features of one image.
 
     Raises:
         UserError: The folder cannot be written to.
@@ -152,13 +153,13 @@ def open_features(cache_dir: Path | str, facts: Mapping[str, Any], count: int, s
     folder = Path(cache_dir).resolve() / name
     store = _load(folder, count)
     if store is None:
-        with naming(folder.parent, _WHAT):
+        with write_errors(folder.parent, _WHAT):
             folder.parent.mkdir(parents=True, exist_ok=True)
-            with turn(folder, "begins the same features"):
+            with build_lock(folder, "creates the same features"):
                 if _load(folder, count) is None:
-                    _make(folder, facts, (count, *shape))
+                    _create(folder, facts, (count, *shape))
         store = _load(folder, count)
-        assert store is not None, f"the features just begun cannot be read: {folder}"
+        assert store is not None, f"the features just created cannot be read: {folder}"
     return store
 
 
@@ -169,8 +170,8 @@ def _load(folder: Path, count: int) -> FeatureStore | None:
         return None
 
 
-def _make(folder: Path, facts: Mapping[str, Any], shape: tuple[int, ...]) -> None:
-    clear_leftovers(folder.parent)
+def _create(folder: Path, facts: Mapping[str, Any], shape: tuple[int, ...]) -> None:
+    delete_leftovers(folder.parent)
     with atomic_folder(folder) as unfinished:
         with (unfinished / "features.npy").open("wb") as file:
             header = {"descr": "<f2", "fortran_order": False, "shape": shape}
@@ -188,8 +189,8 @@ def _half(values: NDArray[Any]) -> Features:
         half = np.ascontiguousarray(values, np.float16)
     if not np.isfinite(half).all():
         raise UserError(
-            "What the network makes of the images has values that half precision cannot hold (above 65,504, or not a "
-            "number), so it cannot be cached: look whether mean and std of the images suit the weights. Frozen "
-            "features can do without the cache (feature_cache=off)."
+            "The features have values that half precision cannot represent (above 65,504, or not a number), so they "
+            "cannot be cached: check that mean and std of the images suit the weights, or train without the cache "
+            "(feature_cache=off)."
         )
     return half

@@ -1,4 +1,4 @@
-"""What every cache on the disk needs: turns between processes, room, files that are whole, and messages."""
+"""What every cache on the disk needs: locks between processes, free space, arrays read by row, and messages."""
 
 import errno
 import logging
@@ -16,21 +16,20 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
+from opsin.data.types import Indices
 from opsin.errors import UserError
 from opsin.runs.atomic import unfinished_folder
-
-Indices = NDArray[np.int64]
 
 _LOG = logging.getLogger(__name__)
 _SPARE = 64 * 2**20  # bytes to leave free on the disk
 _LONG = 1.0  # seconds after which progress is worth showing
-# Pages of a mapped file count as this process's memory once touched. Above this size rows are read with a system
-# call each instead, out of the same page cache: as fast for large rows, and memory stays flat.
+# Touched pages of a memory-mapped file count as memory of this process. Above this size each row is read with a
+# system call instead, from the same page cache: as fast for large rows, and memory use stays constant.
 _MAPPED_AT_MOST = 256 * 2**20
 
 
-class Rows:
-    """The rows of an array in a `.npy` file, gathered by index without holding the array in memory.
+class ArrayFile:
+    """An array in a `.npy` file, read by row without holding the array in memory.
 
     Attributes:
         array: The whole array, memory-mapped and read-only.
@@ -45,54 +44,59 @@ class Rows:
             self._file, self._start = os.open(file, os.O_RDONLY), mapped.offset
             weakref.finalize(self, os.close, self._file)
 
-    def take(self, index: Indices) -> NDArray[Any]:
-        """A new array of the rows at some places ``(B,)``."""
+    def take(self, rows: Indices) -> NDArray[Any]:
+        """Return a new array of some rows ``(B,)``."""
         if self._file is None:
-            return np.take(self.array, index, axis=0)
-        taken = np.empty((len(index), *self.array.shape[1:]), self.array.dtype)
-        for row, place in zip(taken, index.tolist(), strict=True):
-            if os.preadv(self._file, [row], self._start + place * row.nbytes) != row.nbytes:
+            return np.take(self.array, rows, axis=0)
+        taken = np.empty((len(rows), *self.array.shape[1:]), self.array.dtype)
+        for into, row in zip(taken, rows.tolist(), strict=True):
+            if os.preadv(self._file, [into], self._start + row * into.nbytes) != into.nbytes:
                 raise OSError(f"{self._path} changed while it was in use")
         return taken
 
 
-def check_space(place: Path, needed: int, what: str) -> None:
-    """See to it that there is room for `needed` bytes.
+def check_space(folder: Path, needed: int, what: str) -> None:
+    """Check that the disk has room for `needed` bytes of `what`.
 
     Raises:
-        UserError: There is not; `what` says what they are for.
+        UserError: It does not.
     """
-    free = shutil.disk_usage(place).free
+    free = shutil.disk_usage(folder).free
     if free < needed + _SPARE:
         raise UserError(
-            f"{what} need {needed / 2**20:,.0f} MB, and {place.parent} has {free / 2**20:,.0f} MB "
+            f"{what} need {needed / 2**20:,.0f} MB, and {folder.parent} has {free / 2**20:,.0f} MB "
             "free: free some space, set data_dir to a larger disk, or lower datamodule.image_size."
         )
 
 
 @contextmanager
-def naming(place: Path, what: str) -> Iterator[None]:
-    """Turn the operating system's refusal to write into a message with the place and the way out."""
+def write_errors(folder: Path, what: str) -> Iterator[None]:
+    """Turn an error of writing `what` to a folder into a message that names the folder and the way out."""
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None)):
             way_out = "free some space, set data_dir to a larger disk, or lower datamodule.image_size"
         elif error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
-            way_out = "set data_dir to a folder you may write to; datamodule.path names where the data lie"
+            way_out = "set data_dir to a folder that you may write to; datamodule.path can name another folder"
         else:
             raise
-        raise UserError(f"{what} cannot be written to {place} ({error.strerror}): {way_out}.") from error
+        raise UserError(f"{what} cannot be written to {folder} ({error.strerror}): {way_out}.") from error
 
 
 @contextmanager
-def turn(folder: Path, work: str) -> Iterator[None]:
-    """Wait until no other process builds in this folder. A killed process loses its turn by itself."""
+def build_lock(folder: Path, work: str) -> Iterator[None]:
+    """Hold the lock of a folder that is being built; a killed process releases it.
+
+    Args:
+        folder: The folder.
+        work: What another process does there, for the log: "decodes the same images".
+    """
     lock = _lock(folder)
     try:
         lock.acquire(timeout=_LONG)
     except Timeout:
-        _LOG.info("waiting for another process that %s into %s", work, folder)
+        _LOG.info("waiting for another process that %s in %s", work, folder)
         lock.acquire()
     try:
         yield
@@ -104,8 +108,8 @@ def _lock(folder: Path) -> FileLock:
     return FileLock(folder.with_name(folder.name + ".lock"))
 
 
-def clear_leftovers(stores: Path) -> None:
-    """Remove what killed builds of other stores left: unfinished folders whose lock nobody holds."""
+def delete_leftovers(stores: Path) -> None:
+    """Delete the unfinished folders of killed builds: those whose lock no process holds."""
     for unfinished in stores.glob(unfinished_folder(Path("*")).name):
         lock = _lock(unfinished.with_suffix(""))
         try:
@@ -117,7 +121,7 @@ def clear_leftovers(stores: Path) -> None:
 
 @contextmanager
 def progress(total: int, work: str) -> Iterator[Callable[[int], None]]:
-    """A bar on the terminal, and elsewhere one line, for work that proves to be long."""
+    """Show a progress bar on a terminal, or log one line elsewhere, once work takes more than a second."""
     if not sys.stderr.isatty():
         yield _one_line(total, work)
         return
@@ -141,31 +145,31 @@ def progress(total: int, work: str) -> Iterator[Callable[[int], None]]:
 
 
 def _one_line(total: int, work: str) -> Callable[[int], None]:
-    begin, done, told = time.monotonic(), 0, False
+    begin, done, logged = time.monotonic(), 0, False
 
     def advance(images: int) -> None:
-        nonlocal done, told
+        nonlocal done, logged
         done += images
         elapsed = time.monotonic() - begin
-        if not told and elapsed > _LONG and (left := elapsed / done * (total - done)) > _LONG:
+        if not logged and elapsed > _LONG and (left := elapsed / done * (total - done)) > _LONG:
             _LOG.info("%s: %s images, about %.0f s more", work, f"{total:,}", left)
-            told = True
+            logged = True
 
     return advance
 
 
-class Stored(Protocol):
-    """Rows of one shape and type, taken by index."""
+class RowStore(Protocol):
+    """Rows of one shape and type, read by number."""
 
     def __len__(self) -> int:
-        """The number of rows."""
+        """Return the number of rows."""
 
     def take(self, rows: Indices) -> NDArray[Any]:
-        """A new array of some rows."""
+        """Return a new array of some rows."""
 
 
-def gather(stores: Sequence[Stored], index: Indices) -> NDArray[Any]:
-    """A new array of some rows ``(B, ...)`` of one store, or of two laid end to end."""
+def gather(stores: Sequence[RowStore], index: Indices) -> NDArray[Any]:
+    """Return a new array of some rows ``(B, ...)`` of one store, or of two stores counted one after the other."""
     if len(stores) == 1:
         return stores[0].take(index)
     first, second = stores

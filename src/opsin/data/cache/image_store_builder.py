@@ -1,4 +1,4 @@
-"""The building of a store: decoded in parallel, written beside its place, and moved there whole."""
+"""Build an image store: decode in parallel, write beside the target folder, rename."""
 
 import csv
 import json
@@ -13,7 +13,7 @@ import numpy as np
 import PIL
 from numpy.typing import NDArray
 
-from opsin.data.cache.files import check_space, clear_leftovers, naming, progress, turn
+from opsin.data.cache.files import build_lock, check_space, delete_leftovers, progress, write_errors
 from opsin.data.decode import BadImage
 from opsin.data.source import Images
 from opsin.runs.atomic import atomic_folder, flush
@@ -21,7 +21,7 @@ from opsin.runs.atomic import atomic_folder, flush
 Fit = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
 
 _WHAT = "The decoded images"
-_BLOCK = 32  # images to a task: enough that small images do not pay for the queue
+_BLOCK = 32  # images per task: enough that the queue costs little for small images
 
 
 class _Block(NamedTuple):
@@ -39,31 +39,31 @@ def build(
     *,
     trusted: Callable[[], bool],
 ) -> None:
-    """Build a store in its folder, unless another process does so meanwhile.
+    """Build a store in its folder, unless another process has built it meanwhile.
 
     Args:
         images: What to decode.
-        folder: Where the store will appear; its parent is made.
+        folder: Where the store appears; its parent is created.
         facts: Plain values to record in meta.json.
-        fit: Brings the pixels ``(H, W, C)`` of one image to the size of the store.
-        workers: Threads; None: one per core of this process.
-        trusted: Whether the folder holds a sound store, asked once it is this process's turn.
+        fit: Resizes the pixels ``(H, W, C)`` of one image to the size of the store.
+        workers: Threads; None for one per core.
+        trusted: Returns whether the folder holds a complete store; called while the lock is held.
 
     Raises:
         UserError: The disk is full, or the folder cannot be written to.
     """
-    with naming(folder.parent, _WHAT):
+    with write_errors(folder.parent, _WHAT):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with turn(folder, "decodes the same images"):
+        with build_lock(folder, "decodes the same images"):
             if trusted():
                 return
-            clear_leftovers(folder.parent)
+            delete_leftovers(folder.parent)
             with atomic_folder(folder) as unfinished:
-                _write(unfinished, _decode(images, fit, workers or cores()), images, facts)
+                _write(unfinished, _decode(images, fit, workers or available_cores()), images, facts)
 
 
 def _decode(images: Images, fit: Fit, workers: int) -> Iterator[_Block]:
-    """Blocks of images in order, decoded by threads: Pillow lets go of the interpreter's lock while it works."""
+    """Yield blocks of images in order, decoded by threads; Pillow releases the GIL while it decodes."""
 
     def block(start: int) -> _Block:
         pixels, kept, bad = [], [], []
@@ -80,7 +80,7 @@ def _decode(images: Images, fit: Fit, workers: int) -> Iterator[_Block]:
         try:
             for start in range(0, len(images), _BLOCK):
                 waiting.append(pool.submit(block, start))
-                if len(waiting) > 4 * workers:  # bounds the memory, should the disk be the slower
+                if len(waiting) > 4 * workers:  # limits memory if the disk is slower
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
@@ -89,33 +89,33 @@ def _decode(images: Images, fit: Fit, workers: int) -> Iterator[_Block]:
                 future.cancel()
 
 
-def _write(place: Path, blocks: Iterator[_Block], images: Images, facts: dict[str, Any]) -> None:
-    """Write all files of a store, and make sure that they are on the disk."""
+def _write(folder: Path, blocks: Iterator[_Block], images: Images, facts: dict[str, Any]) -> None:
+    """Write all files of a store and flush them to the disk."""
     kept: list[int] = []
     bad: list[tuple[int, str, str]] = []
     shape: tuple[int, ...] = (0, 1, 1, 1)
-    with (place / "pixels.npy").open("wb") as file, progress(len(images), "decoding images, once") as advance:
+    with (folder / "pixels.npy").open("wb") as file, progress(len(images), "decoding images, once") as advance:
         for block in blocks:
             if block.pixels is not None:
                 if not kept:
                     shape = block.pixels.shape
-                    check_space(place, len(images) * block.pixels[0].nbytes, _WHAT)
+                    check_space(folder, len(images) * block.pixels[0].nbytes, _WHAT)
                     _write_header(file, (len(images), *shape[1:]))
                 file.write(block.pixels.data)
             kept += block.kept
             bad += block.bad
             advance(len(block.kept) + len(block.bad))
-        file.seek(0)  # only now is their number known; numpy pads the header, so its length stays
+        file.seek(0)  # their number is known only now; numpy pads the header, so its length is the same
         _write_header(file, (len(kept), *shape[1:]))
         flush(file)
     for name, array in (("targets", images.targets[kept]), ("kept", kept)):
-        with (place / f"{name}.npy").open("wb") as file:
+        with (folder / f"{name}.npy").open("wb") as file:
             np.save(file, np.asarray(array, np.int64))
             flush(file)
-    with (place / "bad_images.csv").open("w", newline="", encoding="utf-8", errors="backslashreplace") as text:
+    with (folder / "bad_images.csv").open("w", newline="", encoding="utf-8", errors="backslashreplace") as text:
         csv.writer(text).writerows([("index", "location", "reason"), *bad])
         flush(text)
-    with (place / "meta.json").open("w", encoding="utf-8") as text:
+    with (folder / "meta.json").open("w", encoding="utf-8") as text:
         json.dump(facts | {"count": len(kept), "bad": len(bad), "pillow": PIL.__version__}, text, indent=2)
         flush(text)
 
@@ -125,6 +125,6 @@ def _write_header(file: IO[bytes], shape: tuple[int, ...]) -> None:
     np.lib.format.write_array_header_1_0(file, header)
 
 
-def cores() -> int:
-    """The cores this process may use, which a container or a scheduler may have limited."""
+def available_cores() -> int:
+    """Return the number of cores this process may use, which a container or a scheduler may limit."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""CIFAR-10, as its authors' Python pickles or as a folder of images."""
+"""CIFAR-10, from its authors' Python pickles or from a folder of images."""
 
 import hashlib
 import io
@@ -12,11 +12,12 @@ import numpy as np
 
 from opsin.data.datasets.download import DownloadError, fetch, missing_data
 from opsin.data.datasets.image_folder import folder_splits
-from opsin.data.source import DATA_DIR, ArrayImages, Images, Source, Split
+from opsin.data.source import DATA_DIR, ArrayImages, Images, Source
+from opsin.data.types import Split
 from opsin.errors import UserError
 from opsin.runs.atomic import write_atomically
 
-# The order of the labels in the pickles; also the alphabet's.
+# In the order of the labels in the pickles, which is alphabetical.
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 _FOLDER = "cifar-10-batches-py"
@@ -37,14 +38,13 @@ def cifar10(data_dir: str = DATA_DIR, path: str | None = None, download: bool = 
     https://www.cs.toronto.edu/~kriz/cifar.html. Mean and std are those of the training images.
 
     Args:
-        data_dir: Holds `cifar-10-batches-py`, as torchvision lays it out, or an image folder `cifar10`; a
-            download goes there.
-        path: A folder with the pickles, with their archive, or with image folders `train/<class>` and
-            `test/<class>`, instead.
-        download: Fetch what is missing.
+        data_dir: Folder with `cifar-10-batches-py`, as in torchvision, or an image folder `cifar10`; downloads are
+            saved there.
+        path: Another folder with the pickles, their archive, or image folders `train/<class>` and `test/<class>`.
+        download: Download missing files.
 
     Raises:
-        UserError: The data are missing and cannot be fetched, or are damaged.
+        UserError: The data are missing and cannot be downloaded, or are damaged.
     """
     root = Path(data_dir if path is None else path).expanduser()
     splits = _open(root)
@@ -54,14 +54,14 @@ def cifar10(data_dir: str = DATA_DIR, path: str | None = None, download: bool = 
         _unpack(_fetch(root), root / _FOLDER)
         splits = _open(root)
     if splits is None:
-        reason = "nothing of it was found." if path is not None else "datamodule.download=false."
+        reason = "none of its files are there." if path is not None else "datamodule.download=false."
         raise missing_data("CIFAR-10", _WANTED, [root], reason)
     mean, std = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
     return Source("cifar10", CLASSES, 3, (32, 32), mean, std, splits)
 
 
 def _open(root: Path) -> Mapping[Split, Images] | None:
-    """The splits found in a folder, whichever the layout; None if there are none."""
+    """Return the splits found in a folder in any layout, or None."""
     for folder in (root / _FOLDER, root):
         if all((folder / name).is_file() for names in _BATCHES.values() for name in names):
             return {split: _batches(folder, split) for split in _BATCHES}
@@ -69,7 +69,7 @@ def _open(root: Path) -> Mapping[Split, Images] | None:
     if archive.is_file():
         content = archive.read_bytes()
         if hashlib.md5(content, usedforsecurity=False).hexdigest() != _ARCHIVE_MD5:
-            raise UserError(f"{archive} is not whole: its md5 is not {_ARCHIVE_MD5}. Delete it, then run again.")
+            raise UserError(f"{archive} is damaged: its md5 is not {_ARCHIVE_MD5}. Delete it, then run again.")
         _unpack(content, root / _FOLDER)
         return _open(root)
     if (root / "train").is_dir():
@@ -82,7 +82,7 @@ def _fetch(root: Path) -> bytes:
     try:
         return fetch(_MIRRORS, _ARCHIVE, _ARCHIVE_MD5)
     except DownloadError as error:
-        reason = f"it could not be fetched.\n  {error}"
+        reason = f"it could not be downloaded.\n  {error}"
         raise missing_data("CIFAR-10", _WANTED, [root], reason) from error
 
 
@@ -105,23 +105,25 @@ def _batches(folder: Path, split: Split) -> ArrayImages:
             pixels.append(np.asarray(batch["data"], np.uint8).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
             labels.append(np.asarray(batch["labels"], np.int64))
             if len(pixels[-1]) != len(labels[-1]) or not set(batch["labels"]) <= set(range(len(CLASSES))):
-                raise ValueError("its images and labels do not go together")
+                raise ValueError("its images and labels do not match")
         except (OSError, EOFError, pickle.UnpicklingError, LookupError, TypeError, ValueError) as error:
-            raise UserError(f"{file} is damaged ({error}). Delete it, then run again or put it there again.") from error
+            raise UserError(
+                f"{file} is damaged ({error}). Delete it, then run again or copy it there again."
+            ) from error
     return ArrayImages(np.concatenate(pixels), np.concatenate(labels), f"cifar10 {split}")
 
 
 class _BatchUnpickler(pickle.Unpickler):
-    """Reads NumPy arrays and plain values, and refuses to run anything else that a pickle may name."""
+    """Reads NumPy arrays and plain values, and refuses anything else that a pickle may call."""
 
     _ALLOWED: Final[dict[str, Any]] = {
-        "_reconstruct": np.empty(0).__reduce__()[0],  # moved between NumPy 1 and 2
+        "_reconstruct": np.empty(0).__reduce__()[0],  # its module differs between NumPy 1 and 2
         "ndarray": np.ndarray,
         "dtype": np.dtype,
     }
 
     def find_class(self, module: str, name: str) -> Any:
-        """The three names that an array needs, wherever the NumPy that wrote it had them."""
+        """Return one of the three names that an array needs, whatever NumPy version wrote it."""
         if module.split(".")[0] != "numpy" or name not in self._ALLOWED:
-            raise pickle.UnpicklingError(f"it names {module}.{name}, which no CIFAR-10 file does")
+            raise pickle.UnpicklingError(f"it names {module}.{name}, which CIFAR-10 files never do")
         return self._ALLOWED[name]

@@ -6,15 +6,15 @@ from opsin.data.source import ArrayImages, Source
 
 
 def digits() -> Source:
-    """1,797 scanned digits as one heap, 8x8 pixels of 17 grey levels, customarily served at 28x28.
+    """1,797 scanned digits without splits, 8x8 pixels of 17 gray levels, usually resized to 28x28.
 
-    The test part of UCI's "Optical Recognition of Handwritten Digits", as in `sklearn.datasets.load_digits`.
+    The test set of UCI's "Optical Recognition of Handwritten Digits", as in `sklearn.datasets.load_digits`.
     """
-    from sklearn.datasets import load_digits  # costs 1.5 s
+    from sklearn.datasets import load_digits  # takes 1.5 s
 
     bunch = load_digits()
     pixels = np.rint(bunch.images[..., np.newaxis] * (255 / 16)).astype(np.uint8)
     images = ArrayImages(pixels, bunch.target.astype(np.int64), "digits")
     classes = tuple(str(digit) for digit in range(10))
-    # At 28x28 every network of the lectures fits.
+    # Every network of the lectures accepts 28x28.
     return Source("digits", classes, 1, (28, 28), mean=None, std=None, splits={"train": images})

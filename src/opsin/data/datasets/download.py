@@ -1,4 +1,4 @@
-"""Files from mirrors, checked before they are trusted; and what to say when there is no network."""
+"""Download files from mirrors and check them; the message for data that are missing."""
 
 import hashlib
 import http.client
@@ -18,19 +18,19 @@ _TIMEOUT = 15.0  # seconds without a byte
 
 
 class DownloadError(Exception):
-    """Why no mirror gave a file: one line per address and reason."""
+    """No mirror has a file; the message has one line per address and reason."""
 
 
 def fetch(mirrors: Sequence[str], name: str, md5: str) -> bytes:
-    """The file `name` from the first mirror that has it with this checksum.
+    """Download a file from the first mirror that has it with this checksum.
 
     Args:
         mirrors: URLs ending in a slash, the most reliable first.
         name: The file's name below a mirror.
-        md5: Its checksum, in hexadecimal.
+        md5: The file's MD5 checksum, in hexadecimal.
 
     Raises:
-        DownloadError: No mirror gave it.
+        DownloadError: No mirror has it.
     """
     reasons: dict[str, None] = {}  # in order, each once
     for mirror in [*mirrors] * _ROUNDS:
@@ -64,20 +64,20 @@ def _fetch(url: str) -> bytes:
             return body.read()
 
 
-def missing_data(title: str, files: str, places: Iterable[Path], reason: str) -> UserError:
-    """The one message for data that are neither here nor to be had: what to put where, and what works offline.
+def missing_data(title: str, files: str, folders: Iterable[Path], reason: str) -> UserError:
+    """Return the error for missing data: which files to put where, and what works offline.
 
     Args:
-        title: The dataset, as a person calls it.
-        files: What is needed, in words.
-        places: Where it is looked for, the best place first.
-        reason: Why it could not be fetched.
+        title: Name of the dataset, for the message.
+        files: The files that are needed, in words.
+        folders: Folders that are searched, the preferred one first.
+        reason: Why the data could not be downloaded.
     """
-    best, *others = [str(place.absolute()) for place in places]
+    best, *others = [str(folder.absolute()) for folder in folders]
     also = "".join(f"\n  (or {other})" for other in others)
     return UserError(
-        f"{title} is not here: {reason}\n"
+        f"{title} was not found: {reason}\n"
         f"Put {files} into\n  {best}{also}\n"
-        "or say where it is with datamodule.path=FOLDER.\n"
-        "Without network, datamodule=digits works: its images come with scikit-learn."
+        "or name their folder with datamodule.path=FOLDER.\n"
+        "Without internet access, use datamodule=digits: its images are part of scikit-learn."
     )

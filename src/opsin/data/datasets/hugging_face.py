@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from opsin.data.datasets.hugging_face_columns import read_splits
-from opsin.data.datasets.image_folder import Pixels
-from opsin.data.source import Channels, Source
+from opsin.data.source import Source
+from opsin.data.types import Channels, Side
 from opsin.errors import UserError
 
 if TYPE_CHECKING:
@@ -23,23 +23,23 @@ def hugging_face(
     label_column: str | None = None,
     revision: str | None = None,
     channels: Channels = 3,
-    size: tuple[Pixels, Pixels] = (224, 224),
+    size: tuple[Side, Side] = (224, 224),
 ) -> Source:
     """A dataset with an image and a label column, its splits named as on the hub (validation, valid, dev: val).
 
-    Without network a dataset that was fetched before is taken from Hugging Face's own cache.
+    Without internet access, a dataset downloaded earlier is read from Hugging Face's own cache.
 
     Args:
         path: An id like `ylecun/mnist`, or a local folder: written by `save_to_disk`, or of parquet or image files.
-        name: The dataset's configuration, where it has several.
-        image_column: None: the only one of type Image.
-        label_column: None: the only one of type ClassLabel, else the only one of strings or whole numbers.
+        name: Configuration of the dataset, if it has several.
+        image_column: None for the only column of type Image.
+        label_column: None for the only column of type ClassLabel, else the only one of strings or integers.
         revision: A branch, tag or commit of the dataset on the hub.
-        channels: 3 reads RGB, 1 grey.
-        size: (height, width) in pixels the images are served at.
+        channels: 3 reads RGB, 1 gray.
+        size: Height and width that the images are resized to, in pixels.
 
     Raises:
-        UserError: The dataset cannot be had or read, or which column to take is not clear.
+        UserError: The dataset cannot be downloaded or read, or the choice of a column is ambiguous.
     """
     folder = Path(path).expanduser()
     if folder.exists():
@@ -51,51 +51,52 @@ def hugging_face(
             rows = load_from_hub(path, name, revision)
         except HubError as error:
             raise UserError(
-                f"The Hugging Face dataset {path!r} could not be fetched.\n  {error}\n"
-                f"Fetch it where there is network and copy Hugging Face's cache ({_cache()}) here, or write it to "
-                "a folder with datasets.load_dataset(...).save_to_disk(FOLDER) and give datamodule.path=FOLDER.\n"
-                "Without network, datamodule=digits works: its images come with scikit-learn."
+                f"The Hugging Face dataset {path!r} could not be downloaded.\n  {error}\n"
+                f"Download it on a machine with internet access and copy Hugging Face's cache ({_cache()}) here, or "
+                "save it to a folder with datasets.load_dataset(...).save_to_disk(FOLDER) and set "
+                "datamodule.path=FOLDER.\n"
+                "Without internet access, use datamodule=digits: its images are part of scikit-learn."
             ) from error
     return read_splits(rows, path, image_column, label_column, channels, size)
 
 
 class HubError(Exception):
-    """Why a dataset could not be had from the hub."""
+    """A dataset cannot be downloaded from the hub; the message is the reason."""
 
 
 def load_from_hub(path: str, name: str | None = None, revision: str | None = None) -> Mapping[str, "Dataset"]:
-    """The splits of a dataset on the hub, from the cache where the hub has nothing newer or cannot be reached.
+    """Load the splits of a dataset on the hub, from the cache if it is current or the hub cannot be reached.
 
     Raises:
-        HubError: It is not on the hub, or neither the hub nor the cache can give it.
+        HubError: It is not on the hub, or neither the hub nor the cache has it.
     """
     import datasets
 
-    trouble = _hub_trouble()
+    problem = _hub_problem()
     try:
-        with _offline() if trouble else contextlib.nullcontext():
+        with _offline() if problem else contextlib.nullcontext():
             return _by_split(datasets.load_dataset(path, name, revision=revision))
     except Exception as error:
-        # Network, hub, parser and disk each raise kinds of their own, which change with the libraries beneath.
-        raise HubError(trouble or _first_line(error)) from error
+        # Network, hub, parser and disk raise different exceptions, which change with the libraries below.
+        raise HubError(problem or _first_line(error)) from error
 
 
-def _hub_trouble() -> str:
-    """Why the hub cannot be asked; empty if it can. Without this, `datasets` tries again for half a minute."""
+def _hub_problem() -> str:
+    """Return why the hub cannot be reached, or "". Without this check, `datasets` retries for half a minute."""
     from huggingface_hub import constants, get_session
 
     if constants.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE is set."
     try:
         get_session().head(constants.ENDPOINT, timeout=_TIMEOUT)
-    except Exception as error:  # of the HTTP client beneath, which changes
+    except Exception as error:  # the HTTP client below changes
         return f"{constants.ENDPOINT} cannot be reached: {_first_line(error)}"
     return ""
 
 
 @contextlib.contextmanager
 def _offline() -> Iterator[None]:
-    """Lets Hugging Face's libraries look into their caches only; HF_HUB_OFFLINE is read once, at import."""
+    """Restrict Hugging Face's libraries to their caches; HF_HUB_OFFLINE is read only at import."""
     from datasets import config
     from huggingface_hub import constants
 
@@ -116,10 +117,10 @@ def _load_local(folder: Path, name: str | None) -> Mapping[str, "Dataset"]:
         if any((folder / file).is_file() for file in ("dataset_dict.json", "state.json")):
             return _by_split(datasets.load_from_disk(folder))
         return _by_split(datasets.load_dataset(str(folder.resolve()), name))
-    except Exception as error:  # every file format has exceptions of its own
+    except Exception as error:  # every file format raises different exceptions
         raise UserError(
             f"Hugging Face datasets cannot read {folder.absolute()}: {_first_line(error)}\n"
-            "It must have been written by save_to_disk, or hold parquet files, or folders of images."
+            "The folder must be written by save_to_disk, or contain parquet files or folders of images."
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Rows of a Hugging Face dataset as a source: which columns, which splits, which classes."""
+"""Map a Hugging Face dataset to a source: choose columns, splits and classes."""
 
 import hashlib
 import logging
@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from opsin.data.decode import BadImage, decode_image
-from opsin.data.source import Channels, Source, Split
+from opsin.data.source import Source
+from opsin.data.types import Channels, Split
 from opsin.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
@@ -37,11 +38,11 @@ class DatasetImages:
     """The image column of a Hugging Face dataset.
 
     Attributes:
-        rows: A dataset whose one column holds encoded images: bytes, or bytes and path.
+        rows: A dataset whose only column has encoded images: bytes, or bytes and path.
         targets: Class of each image (N,), int64.
-        channels: What `read` gives: 1 (grey) or 3 (RGB).
-        name: What they are, for a person: "ylecun/mnist train".
-        fingerprint: Changes when rows, labels or channels do.
+        channels: Channels of the images that `read` returns: 1 (gray) or 3 (RGB).
+        name: Name for messages, such as "ylecun/mnist train".
+        fingerprint: Changes with the rows, the labels or the channels.
     """
 
     rows: "Dataset"
@@ -51,20 +52,20 @@ class DatasetImages:
     fingerprint: str
 
     def __len__(self) -> int:
-        """The number of images."""
+        """Return the number of images."""
         return len(self.targets)
 
     def read(self, index: int) -> NDArray[np.uint8]:
-        """The decoded image of a row, (H, W, channels); raises `BadImage`."""
+        """Decode the image of a row, ``(H, W, channels)``; raises `BadImage`."""
         return decode_image(self._value(index), self.channels)
 
     def encoded(self, index: int) -> bytes:
-        """The bytes of the image of a row."""
+        """Return the encoded image of a row."""
         value = self._value(index)
         return value.read_bytes() if isinstance(value, Path) else value
 
     def locate(self, index: int) -> str:
-        """The name and the row, from 0."""
+        """Return the name and the row, from 0."""
         return f"{self.name}, image {index}"
 
     def _value(self, index: int) -> bytes | Path:
@@ -84,21 +85,21 @@ def read_splits(
     channels: Channels,
     size: tuple[int, int],
 ) -> Source:
-    """The source that the splits of a dataset make; see `hugging_face` for the arguments.
+    """Return a source from the splits of a dataset; see `hugging_face` for the arguments.
 
     Labels that are not of type ClassLabel become classes in sorted order. A split whose labels are all -1 or
     missing (hidden, as in a competition's test set) is left out.
 
     Raises:
-        UserError: No training labels, a label that train does not have, or columns that are not there or not clear.
+        UserError: There are no training labels, a label is not in train, or a column is missing or ambiguous.
     """
     by_split = _name_splits(rows, name)
     train = by_split["train"]
     image = image_column or _find_image_column(train, name)
     label = label_column or _find_label_column(train, name, image)
-    for split, part in by_split.items():
-        _check_columns(part, name, image, label)
-        _check_classes(part, f"{name} {split}", label, train)
+    for split, split_rows in by_split.items():
+        _check_columns(split_rows, name, image, label)
+        _check_classes(split_rows, f"{name} {split}", label, train)
     labels = {split: _labels(by_split[split], f"{name} {split}", label) for split in by_split}
     if labels["train"] is None:
         raise UserError(f"{name}: the training labels in column {label!r} are hidden (-1 or empty).")
@@ -112,21 +113,21 @@ def read_splits(
 
 
 def _name_splits(rows: Mapping[str, "Dataset"], name: str) -> dict[Split, "Dataset"]:
-    """The splits by our names; the only split of a dataset is one heap, unless it is called val or test."""
+    """Map the splits to train, val and test; the only split of a dataset is train, unless it is val or test."""
     found: dict[Split, Dataset] = {}
-    strays = []
-    for own_name, part in rows.items():
+    other = []
+    for own_name, split_rows in rows.items():
         split = _SPLITS.get(own_name.lower())
         if split is None or split in found:
-            strays.append(own_name)
+            other.append(own_name)
         else:
-            found[split] = part
-    if not found and len(strays) == 1:
-        return {"train": rows[strays[0]]}
+            found[split] = split_rows
+    if not found and len(other) == 1:
+        return {"train": rows[other[0]]}
     if "train" not in found:
         raise UserError(f"{name} has no split 'train', only {', '.join(map(repr, rows))}.")
-    if strays:
-        _LOG.info("%s: left out %s, which is not train, validation or test", name, ", ".join(map(repr, strays)))
+    if other:
+        _LOG.info("%s: ignored %s, which is not train, validation or test", name, ", ".join(map(repr, other)))
     return found
 
 
@@ -135,7 +136,7 @@ def _find_image_column(rows: "Dataset", name: str) -> str:
 
     return _only(
         [column for column, feature in rows.features.items() if isinstance(feature, Image)],
-        f"{name}: its columns are {_describe(rows)}. Which holds the images? Say datamodule.image_column=NAME.",
+        f"{name}: its columns are {_describe(rows)}. Name the column of the images: datamodule.image_column=NAME.",
     )
 
 
@@ -149,7 +150,7 @@ def _find_label_column(rows: "Dataset", name: str, image: str) -> str:
         candidates = [column for column in candidates if column.lower() in _LABEL_NAMES]
     return _only(
         candidates,
-        f"{name}: its columns are {_describe(rows)}. Which holds the labels? Say datamodule.label_column=NAME.",
+        f"{name}: its columns are {_describe(rows)}. Name the column of the labels: datamodule.label_column=NAME.",
     )
 
 
@@ -169,17 +170,17 @@ def _check_columns(rows: "Dataset", name: str, image: str, label: str) -> None:
                 f"{name} has no column {column!r} (datamodule.{option}){hint} The columns are {_describe(rows)}."
             )
     feature = rows.features[image]
-    # Files written without Hugging Face's own types hold plain bytes, or a pair of bytes and path.
+    # Files written without Hugging Face's types have plain bytes, or bytes and path.
     plain = getattr(feature, "dtype", None) in ("binary", "large_binary")
     if not (isinstance(feature, Image) or plain or (isinstance(feature, dict) and set(feature) == {"bytes", "path"})):
-        raise UserError(f"{name}: column {image!r} holds no images; the columns are {_describe(rows)}.")
+        raise UserError(f"{name}: column {image!r} has no images; the columns are {_describe(rows)}.")
     if not (isinstance(rows.features[label], ClassLabel) or _is_label(rows.features[label])):
-        raise UserError(f"{name}: column {label!r} holds no labels; the columns are {_describe(rows)}.")
+        raise UserError(f"{name}: column {label!r} has no labels; the columns are {_describe(rows)}.")
 
 
 def _check_classes(rows: "Dataset", what: str, label: str, train: "Dataset") -> None:
-    """Refuses a ClassLabel that counts other classes than that of train: its numbers would mean something else."""
-    names, known = (getattr(part.features[label], "names", None) for part in (rows, train))
+    """Refuse a ClassLabel whose classes differ from those of train: its numbers would mean other classes."""
+    names, known = (getattr(part_rows.features[label], "names", None) for part_rows in (rows, train))
     if names != known:
         raise UserError(
             f"{what}: the classes of column {label!r} are {', '.join(names or ['not named'])}; "
@@ -201,7 +202,7 @@ def _describe(rows: "Dataset") -> str:
 
 
 def _labels(rows: "Dataset", what: str, column: str) -> list[Any] | None:
-    """The labels as they stand; None if all are hidden."""
+    """Return the labels, or None if all are hidden."""
     values: list[Any] = rows[column][:]
     hidden = sum(value is None or (value == -1) for value in values)
     if hidden == len(values):
@@ -218,7 +219,7 @@ Encode = Callable[[Sequence[Any], str], NDArray[np.int64]]
 
 
 def _classes(train: "Dataset", name: str, column: str, values: Sequence[Any]) -> tuple[tuple[str, ...], Encode]:
-    """The class names, and what turns labels of any split into their indices."""
+    """Return the class names, and a function that encodes the labels of any split as class indices."""
     from datasets import ClassLabel
 
     feature = train.features[column]
@@ -228,7 +229,7 @@ def _classes(train: "Dataset", name: str, column: str, values: Sequence[Any]) ->
         known = {value: str(value) for value in sorted(set(values))}
     if len(known) < 2:
         raise UserError(
-            f"{name}: column {column!r} has one class only, {next(iter(known.values()))!r}; two are needed."
+            f"{name}: column {column!r} has only the class {next(iter(known.values()))!r}; a classifier needs two."
         )
     position = {value: index for index, value in enumerate(known)}
 
@@ -253,12 +254,14 @@ def _images(rows: "Dataset", what: str, column: str, targets: NDArray[np.int64],
     digest.update(targets.data)
     images = rows.select_columns([column])
     if isinstance(images.features[column], Image):
-        images = images.cast_column(column, Image(decode=False))  # decoded by us: bad images are found alike
+        images = images.cast_column(
+            column, Image(decode=False)
+        )  # decoded by Opsin, so that bad images are found in every dataset
     return DatasetImages(images, targets, channels, what, digest.hexdigest())
 
 
 def _content(rows: "Dataset") -> str:
-    """What tells these rows from others without reading them: their files' states, or the library's own mark."""
+    """Identify the rows without reading them, by the state of their files or the library's fingerprint."""
     files = [Path(file["filename"]) for file in rows.cache_files]
     states = [f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files]
     return "\n".join(states) or str(rows._fingerprint)

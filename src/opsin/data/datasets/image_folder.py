@@ -1,15 +1,15 @@
-"""Folders of class folders, with or without ready-made splits."""
+"""Image folders: one folder per class, with or without splits."""
 
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Final
 
 import numpy as np
-from pydantic import Field
 
-from opsin.data.source import Channels, FileImages, Source, Split
+from opsin.data.source import FileImages, Source
+from opsin.data.types import Channels, Side, Split
 from opsin.errors import UserError, did_you_mean
 
 SPLIT_NAMES: Final[dict[Split, tuple[str, ...]]] = {
@@ -17,79 +17,77 @@ SPLIT_NAMES: Final[dict[Split, tuple[str, ...]]] = {
     "val": ("val", "validation", "valid"),
     "test": ("test",),
 }
-# Left behind by systems and programs beside images. Names with a leading dot are passed over too.
+# Created by systems and programs beside images. Names with a leading dot are ignored too.
 _CLUTTER = frozenset({"__macosx", "@eadir", "lost+found", "$recycle.bin", "system volume information"})
-# What is clearly no image. Everything else is decoded, and named in the report if that fails.
+# Files that are clearly not images. All others are decoded, and reported if that fails.
 _NOT_IMAGE = re.compile(
     r".*\.(txt|md|rtf|pdf|docx?|xlsx?|csv|tsv|json|jsonl|xml|ya?ml|toml|ini|cfg|html?|url|log|db|bak"
     r"|py|ipynb|js|sh|npy|npz|mat|pkl|pickle|parquet|zip|tar|tgz|gz)",
     re.IGNORECASE,
 )
 
-Pixels = Annotated[int, Field(ge=1)]
 
-
-def image_folder(path: str, channels: Channels = 3, size: tuple[Pixels, Pixels] = (224, 224)) -> Source:
-    """Your own images: a folder with one folder per class, or with `train/`, `val/` and `test/` that hold them.
+def image_folder(path: str, channels: Channels = 3, size: tuple[Side, Side] = (224, 224)) -> Source:
+    """Your own images: a folder of class folders, or of `train/`, `val/` and `test/` that contain class folders.
 
     `validation/` and `valid/` mean `val/`; val and test may be missing. The classes are the folders of train,
-    sorted by name, and the other splits must have the very same. Folders inside a class folder are walked.
+    sorted by name, and the other splits must have the same. Folders inside a class folder are searched too.
 
     Args:
         path: The folder.
-        channels: 3 reads RGB, 1 grey.
-        size: (height, width) in pixels the images are served at.
+        channels: 3 reads RGB, 1 gray.
+        size: Height and width that the images are resized to, in pixels.
 
     Raises:
-        UserError: The folder is missing or not laid out like this.
+        UserError: The folder is missing or has another layout.
     """
     root = Path(path).expanduser()
     classes, splits = folder_splits(root, channels)
     return Source(root.resolve().name, classes, channels, size, mean=None, std=None, splits=splits)
 
 
-def loose_images(path: str, channels: Channels = 3) -> FileImages | None:
-    """The images of a folder that has no folders in it, whose classes nobody knows: all are of class 0.
+def unlabeled_images(path: str, channels: Channels = 3) -> FileImages | None:
+    """Return the images of a folder without subfolders, whose classes are unknown: all have class 0.
 
     Args:
         path: The folder.
-        channels: 3 reads RGB, 1 grey.
+        channels: 3 reads RGB, 1 gray.
 
     Returns:
-        The images sorted by name, or None where there are folders, which `image_folder` takes for classes.
+        The images sorted by name, or None if there are subfolders, which are classes for `image_folder`.
 
     Raises:
-        UserError: There is no such folder, or nothing in it.
+        UserError: The folder does not exist or has no images.
     """
     root = Path(path).expanduser()
     if not root.is_dir():
-        raise UserError(f"There is no folder {root.absolute()}.")
+        raise UserError(f"The folder {root.absolute()} does not exist.")
     if _folders(root):
         return None
     files = image_files(root)
     if not files:
-        raise UserError(f"{root.absolute()} holds neither class folders nor images.")
+        raise UserError(f"{root.absolute()} has neither class folders nor images.")
     return FileImages(root, tuple(files), np.zeros(len(files), np.int64), channels)
 
 
 def image_files(root: Path) -> list[str]:
-    """Files below a folder that may be images, relative to it and sorted by name; what is clearly none is left out."""
+    """Return the files below a folder that may be images, relative to it and sorted by name."""
     return sorted(file.removeprefix("./") for file in _walk(root, ".", set()))
 
 
 def folder_splits(
     root: Path, channels: Channels, aliases: Mapping[str, str] | None = None
 ) -> tuple[tuple[str, ...], dict[Split, FileImages]]:
-    """The classes, and the images of each split that a folder brings; one heap is all "train".
+    """Return the classes, and the images of each split of a folder; without splits, all images are "train".
 
     Args:
         root: The folder.
-        channels: What the images are read as.
-        aliases: Class by lower-case folder name, where the classes are known beforehand; their first
-            appearances give the order. None: the sorted folder names of train.
+        channels: Channels that the images are read with.
+        aliases: Class by lower-case folder name, if the classes are known in advance; their order is that of the
+            first appearance. None for the sorted folder names of train.
 
     Raises:
-        UserError: The folder is missing or not laid out as `image_folder` says.
+        UserError: The folder is missing or has another layout than `image_folder` describes.
     """
     folders = _split_folders(root)
     if aliases is None:
@@ -105,26 +103,26 @@ def folder_splits(
 
 
 def _split_folders(root: Path) -> dict[Split, Path]:
-    """The folder of each split; without a train folder, which holds folders itself, the root is all train."""
-    place = root.absolute()
+    """Return the folder of each split; without a train folder that has class folders, the root is train."""
+    path = root.absolute()
     if not root.exists():
-        raise UserError(f"There is no folder {place}. Say where the images are with datamodule.path=FOLDER.")
+        raise UserError(f"The folder {path} does not exist. Name the folder of the images with datamodule.path=FOLDER.")
     if not root.is_dir():
-        raise UserError(f"{place} is a file; datamodule.path must be the folder that holds the class folders.")
+        raise UserError(f"{path} is a file; datamodule.path must be the folder of the class folders.")
     strays = _folders(root)
     splits: dict[Split, Path] = {}
     for split, names in SPLIT_NAMES.items():
         found = [folder for folder in strays if folder.name.lower() in names]
         if len(found) > 1:
             both = " and ".join(repr(folder.name) for folder in found)
-            raise UserError(f"{place} has {both}, which mean the same split. Rename or remove one of them.")
+            raise UserError(f"{path} has {both}, which mean the same split. Rename or remove one of them.")
         if found:
             splits[split] = found[0]
             strays.remove(found[0])
     if "train" not in splits or not _folders(splits["train"]):
         if splits and not strays:
             has = ", ".join(repr(folder.name) for folder in splits.values())
-            raise UserError(f"{place} has {has} but no 'train' with class folders: there is nothing to learn from.")
+            raise UserError(f"{path} has {has} but no 'train' with class folders, so there are no training images.")
         return {"train": root}
     classes = {folder.name for folder in _folders(splits["train"])}
     for stray in strays:
@@ -139,27 +137,27 @@ def _split_folders(root: Path) -> dict[Split, Path]:
 
 def _check_train(folder: Path, classes: Sequence[str]) -> None:
     if not classes:
-        raise UserError(f"{folder} holds no class folders. Put the images of each class into one of its own there.")
+        raise UserError(f"{folder} has no class folders. Put the images of each class into a folder of its own there.")
     if len(classes) == 1:
         inside = [below.name for below in _folders(folder / classes[0])]
         hint = f" Did you mean datamodule.path={folder / classes[0]}?" if len(inside) > 1 else ""
-        raise UserError(f"{folder} holds one class folder only, {classes[0]!r}; a classifier needs two.{hint}")
+        raise UserError(f"{folder} has only the class folder {classes[0]!r}; a classifier needs two.{hint}")
 
 
 def _class_folders(folder: Path, classes: Sequence[str], aliases: Mapping[str, str] | None) -> dict[str, Path]:
-    """The folder of every class in a split; refuses missing, unknown and doubled ones by name."""
+    """Return the folder of every class in a split; missing, unknown and duplicate ones are refused by name."""
     found: dict[str, Path] = {}
     unknown = []
     for below in _folders(folder):
         name = below.name if aliases is None else aliases.get(below.name.lower(), "")
         if name not in classes:
-            unknown.append(f"{below.name!r} is none of them{did_you_mean(below.name, classes) or '.'}")
+            unknown.append(f"{below.name!r} is not one of them{did_you_mean(below.name, classes) or '.'}")
         elif name in found:
             raise UserError(f"{folder} has {found[name].name!r} and {below.name!r} for the one class {name!r}.")
         elif (below / "train").is_dir():
             raise UserError(
-                f"The class folder {below} has a folder 'train' of its own. If it is the dataset, say "
-                f"datamodule.path={below}; if it is a class, its splits belong above it, as train/{below.name}."
+                f"The class folder {below} contains a folder 'train'. If it is the dataset, set "
+                f"datamodule.path={below}; if it is a class, move its splits above it, as train/{below.name}."
             )
         else:
             found[name] = below
@@ -173,23 +171,23 @@ def _class_folders(folder: Path, classes: Sequence[str], aliases: Mapping[str, s
 
 
 def _images(root: Path, class_folders: Sequence[Path], channels: Channels) -> FileImages:
-    """The images of one split: classes in order, files by name in each, so on every system alike."""
+    """Return the images of one split, by class and then by file name, in the same order on every system."""
     files: list[str] = []
     counts = []
     for folder in class_folders:
         inside = sorted(_walk(root, folder.name, set()))
         if not inside:
-            raise UserError(f"The class folder {folder} holds no images. Put some there, or remove the class.")
+            raise UserError(f"The class folder {folder} has no images. Put some there, or remove the class.")
         files += inside
         counts.append(len(inside))
     return FileImages(root, tuple(files), np.repeat(np.arange(len(counts)), counts), channels)
 
 
 def _walk(root: Path, folder: str, seen: set[tuple[int, int]]) -> Iterator[str]:
-    """Files that may be images, relative to `root`, below one of its folders.
+    """Yield the files that may be images below a folder, relative to `root`.
 
-    Links are followed, but no folder is entered twice. A dangling link is an image that cannot be read, and is
-    to be reported as one; pipes and sockets are passed over.
+    Links are followed, but no folder is entered twice. A dangling link is returned and later reported as an image that
+    cannot be read; pipes and sockets are ignored.
     """
     state = (root / folder).stat()
     if (state.st_dev, state.st_ino) in seen:

@@ -1,4 +1,4 @@
-"""MNIST and Fashion-MNIST, read from the idx files they are published as."""
+"""MNIST and Fashion-MNIST, read from their idx files."""
 
 import gzip
 import logging
@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from opsin.data.datasets.download import DownloadError, fetch, missing_data
-from opsin.data.source import DATA_DIR, ArrayImages, Source, Split
+from opsin.data.source import DATA_DIR, ArrayImages, Source
+from opsin.data.types import Split
 from opsin.errors import UserError
 from opsin.runs.atomic import write_atomically
 
@@ -42,7 +43,7 @@ _MNIST = _Facts(
     name="mnist",
     title="MNIST",
     folder="MNIST/raw",
-    # The original host, yann.lecun.com, answers 403, 404 or 503 (pytorch/vision#3549, #8568).
+    # The original server, yann.lecun.com, answers 403, 404 or 503 (pytorch/vision#3549, #8568).
     mirrors=(
         "https://ossci-datasets.s3.amazonaws.com/mnist/",
         "https://storage.googleapis.com/cvdf-datasets/mnist/",
@@ -90,57 +91,57 @@ _FASHION_MNIST = _Facts(
 
 
 def mnist(data_dir: str = DATA_DIR, path: str | None = None, download: bool = True) -> Source:
-    """60,000 training and 10,000 test images of handwritten digits, 28x28 grey.
+    """60,000 training and 10,000 test images of handwritten digits, 28x28 gray.
 
     LeCun, Cortes and Burges, http://yann.lecun.com/exdb/mnist. Mean and std are those of the training images.
 
     Args:
-        data_dir: Holds `MNIST/raw`, as torchvision lays it out; a download goes there.
-        path: A folder with the idx files, plain or .gz, instead.
-        download: Fetch what is missing.
+        data_dir: Folder with `MNIST/raw`, as in torchvision; downloads are saved there.
+        path: Another folder with the idx files, plain or .gz.
+        download: Download missing files.
 
     Raises:
-        UserError: The files are missing and cannot be fetched, or are damaged.
+        UserError: The files are missing and cannot be downloaded, or are damaged.
     """
     return _read(_MNIST, data_dir, path, download)
 
 
 def fashion_mnist(data_dir: str = DATA_DIR, path: str | None = None, download: bool = True) -> Source:
-    """60,000 training and 10,000 test images of Zalando's articles in ten classes, 28x28 grey.
+    """60,000 training and 10,000 test images of Zalando's articles in ten classes, 28x28 gray.
 
     Xiao, Rasul and Vollgraf, https://arxiv.org/abs/1708.07747. The files of Debian's package
-    `dataset-fashion-mnist` are found by themselves.
+    `dataset-fashion-mnist` are found automatically.
 
     Args:
-        data_dir: Holds `FashionMNIST/raw`, as torchvision lays it out; a download goes there.
-        path: A folder with the idx files, plain or .gz, instead.
-        download: Fetch what is missing.
+        data_dir: Folder with `FashionMNIST/raw`, as in torchvision; downloads are saved there.
+        path: Another folder with the idx files, plain or .gz.
+        download: Download missing files.
 
     Raises:
-        UserError: The files are missing and cannot be fetched, or are damaged.
+        UserError: The files are missing and cannot be downloaded, or are damaged.
     """
     return _read(_FASHION_MNIST, data_dir, path, download)
 
 
-def _read(facts: _Facts, data_dir: str, path: str | None, may_fetch: bool) -> Source:
+def _read(facts: _Facts, data_dir: str, path: str | None, may_download: bool) -> Source:
     if path is None:
-        places = (Path(data_dir).expanduser() / facts.folder, *facts.elsewhere)
+        folders = (Path(data_dir).expanduser() / facts.folder, *facts.elsewhere)
     else:
         root = Path(path).expanduser()
-        places = (root, root / "raw", root / facts.folder)
-    place = next((place for place in places if all(_find(place, name) for name in facts.md5)), None)
-    if place is None:
-        if path is not None or not may_fetch:
-            reason = "not every file of it was found." if path is not None else "datamodule.download=false."
-            raise missing_data(facts.title, _WANTED, places, reason)
-        place = places[0]
-        _download(facts, place, places)
-    splits = {split: _images(facts, place, split) for split in _PREFIXES}
+        folders = (root, root / "raw", root / facts.folder)
+    folder = next((folder for folder in folders if all(_find(folder, name) for name in facts.md5)), None)
+    if folder is None:
+        if path is not None or not may_download:
+            reason = "not all of its files are there." if path is not None else "datamodule.download=false."
+            raise missing_data(facts.title, _WANTED, folders, reason)
+        folder = folders[0]
+        _download(facts, folder, folders)
+    splits = {split: _images(facts, folder, split) for split in _PREFIXES}
     return Source(facts.name, facts.classes, 1, (28, 28), (facts.mean,), (facts.std,), splits)
 
 
 def _find(folder: Path, name: str) -> Path | None:
-    """The file, plain or .gz; also with the dot that some archives have in the place of the last-but-one dash."""
+    """Return the file, plain or .gz; some archives have a dot in the name instead of the dash before `idx`."""
     for candidate in (name, name.replace("-idx", ".idx")):
         for file in (folder / candidate, folder / f"{candidate}.gz"):
             if file.is_file():
@@ -148,15 +149,15 @@ def _find(folder: Path, name: str) -> Path | None:
     return None
 
 
-def _download(facts: _Facts, folder: Path, places: tuple[Path, ...]) -> None:
-    """Fetches the files that the folder lacks; each appears unpacked, checked and whole, or not at all."""
+def _download(facts: _Facts, folder: Path, folders: tuple[Path, ...]) -> None:
+    """Download the files that are missing in a folder; each is checked, unpacked and written atomically."""
     for name, md5 in facts.md5.items():
         if _find(folder, name):
             continue
         try:
             packed = fetch(facts.mirrors, f"{name}.gz", md5)
         except DownloadError as error:
-            raise missing_data(facts.title, _WANTED, places, f"it could not be fetched.\n  {error}") from error
+            raise missing_data(facts.title, _WANTED, folders, f"it could not be downloaded.\n  {error}") from error
         write_atomically(folder / name, gzip.decompress(packed))
 
 
@@ -166,14 +167,14 @@ def _images(facts: _Facts, folder: Path, split: Split) -> ArrayImages:
     labels = _read_idx(folder, f"{prefix}-{_LABELS}")
     if len(pixels) != len(labels) or (labels.size and labels.max() >= len(facts.classes)):
         raise UserError(
-            f"{facts.title} in {folder}: {len(pixels)} {split} images do not go with {len(labels)} labels, or a "
-            f"label is not below {len(facts.classes)}. Delete the files {prefix}-* and put them there again."
+            f"{facts.title} in {folder}: {len(pixels)} {split} images but {len(labels)} labels, or a label "
+            f"above {len(facts.classes) - 1}. Delete the files {prefix}-* and copy them there again."
         )
     return ArrayImages(pixels[..., np.newaxis], labels.astype(np.int64), f"{facts.name} {split}")
 
 
 def _read_idx(folder: Path, name: str) -> NDArray[np.uint8]:
-    """An idx file of bytes: two zeros, type 8, the number of axes, their big-endian lengths, the values."""
+    """Read an idx file of bytes: two zeros, type 8, the number of axes, their big-endian lengths, the values."""
     file = _find(folder, name)
     assert file is not None
     try:
@@ -181,11 +182,11 @@ def _read_idx(folder: Path, name: str) -> NDArray[np.uint8]:
         if file.suffix == ".gz":
             content = gzip.decompress(content)
         if content[:3] != b"\0\0\x08":
-            raise ValueError("it does not begin like an idx file of bytes")
+            raise ValueError("its first bytes are not those of an idx file of bytes")
         header = 4 + 4 * content[3]
         shape = np.frombuffer(content[4:header], ">i4")
         if len(shape) != int(name[name.index("idx") + 3]):
             raise ValueError(f"it has {len(shape)} axes")
         return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
     except (OSError, EOFError, LookupError, ValueError, zlib.error) as error:
-        raise UserError(f"{file} is damaged ({error}). Delete it, then run again or put it there again.") from error
+        raise UserError(f"{file} is damaged ({error}). Delete it, then run again or copy it there again.") from error

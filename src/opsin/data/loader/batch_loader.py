@@ -1,8 +1,7 @@
-"""Whole batches by index: the order of the images as a function of (seed, epoch, step), and nothing to save.
+"""Batch loader: the order of images is a function of (seed, epoch, step), so there is no state to save.
 
-There are no worker processes: a batch is one gather from an array, or from shards that lie elsewhere. Because nothing
-but the position decides what comes next, a run that resumes in the middle of an epoch sees exactly the
-batches that were left, and augmentation keyed by a batch's ``key`` draws exactly what it would have drawn.
+There are no worker processes: a batch is one gather from an array or from shards. A run that resumes in the middle of
+an epoch gets exactly the remaining batches, and augmentation seeded by a batch's ``key`` draws the same parameters.
 """
 
 from collections import deque
@@ -14,41 +13,42 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from opsin.data.loader.samplers import Indices, Sampler, shard_windowed, shuffled
+from opsin.data.loader.samplers import Sampler, shard_windowed, shuffled
+from opsin.data.types import Indices
 from opsin.errors import UserError
 
 _MASK = (1 << 64) - 1
 
 
 class Batch(NamedTuple):
-    """Some images of a split.
+    """A batch of images of one split.
 
     Attributes:
-        images: Pixels ``(B, C, H, W)``, uint8, channels last in memory; normalised float32 once on the
-            device. Or cached features, float16.
-        targets: Class indices ``(B,)``, int64; class probabilities ``(B, K)`` once images have been mixed.
-        positions: Places ``(B,)`` of the images in their split, int64; stay on the CPU.
-        key: 63 random bits of this batch: what its augmentation draws from.
-        after: The step of the network whose output `images` are; None: they are pixels.
-        taught: What a teacher makes of the images ``(B, D)``, float16; None: there is none.
+        images: Pixels ``(B, C, H, W)``, uint8, channels last in memory, and normalized float32 once on the device; or
+            cached features, float16.
+        targets: Class indices ``(B,)``, int64; class probabilities ``(B, K)`` after Mixup or CutMix.
+        positions: Positions ``(B,)`` of the images in their split, int64, on the CPU.
+        key: 63 random bits that seed the augmentation of this batch.
+        features_of: Step of the network whose output `images` are, or None if they are pixels.
+        teacher_outputs: Outputs of a teacher for the images ``(B, D)``, float16, or None without a teacher.
     """
 
     images: torch.Tensor
     targets: torch.Tensor
     positions: torch.Tensor
     key: int
-    after: str | None = None
-    taught: torch.Tensor | None = None
+    features_of: str | None = None
+    teacher_outputs: torch.Tensor | None = None
 
 
 def batch_key(seed: int, epoch: int, step: int, rank: int) -> int:
-    """63 well-mixed bits that name one batch of one process.
+    """Return 63 well-mixed bits for one batch of one process.
 
-    Each number is absorbed by a round of splitmix64's finaliser (Steele, Lea and Flood, "Fast splittable
-    pseudorandom number generators", 2014), so that neighbouring batches have unrelated keys.
+    Each number is mixed in by a round of splitmix64's finalizer (Steele, Lea and Flood, "Fast splittable
+    pseudorandom number generators", 2014), so that neighboring batches have unrelated keys.
 
     Returns:
-        An integer of 0 to 2**63 - 1, which fits `torch.Generator.manual_seed` and an int64.
+        An integer from 0 to 2**63 - 1, which fits `torch.Generator.manual_seed` and an int64.
     """
     state = 0
     for number in (seed, epoch, step, rank):
@@ -61,56 +61,56 @@ def batch_key(seed: int, epoch: int, step: int, rank: int) -> int:
 
 @dataclass(frozen=True)
 class Streaming:
-    """How the images of a split are read that lie in shards.
+    """How a split whose images are in shards is read.
 
     Attributes:
         shards: Number ``(N,)`` of the shard that holds each image.
-        window: Shards whose images are mixed in training; no more than these are needed at a time.
-        follow: Told the positions ``(B,)`` of all batches of an iteration, gives what is to be called with the number
-            of each batch before it is fetched, and with their count at the end: so shards are there when they are
-            needed, and given up when they are not.
-        ahead: Batches that are made while the trainer is busy with another.
+        window: Number of shards whose images are mixed in training.
+        prefetch: Takes the positions ``(B,)`` of all batches of an iteration, and returns a function to call with the
+            number of each batch before it is fetched, and with their count at the end. It loads shards before they are
+            needed and drops them afterwards.
+        ahead: Number of batches fetched while the trainer works on another.
     """
 
     shards: Indices
     window: int
-    follow: Callable[[Sequence[Indices]], Callable[[int], None]]
+    prefetch: Callable[[Sequence[Indices]], Callable[[int], None]]
     ahead: int = 2
 
     @property
-    def one_by_one(self) -> bool:
-        """Whether the shards must come and go. Where they are no more than the window, any order will do."""
+    def is_windowed(self) -> bool:
+        """Whether there are more shards than the window, so that shards are loaded and dropped during an epoch."""
         return len(np.unique(self.shards)) > self.window
 
 
 class BatchLoader:
-    """The batches of one split, for one process: a sized iterable that Lightning takes as it is.
+    """The batches of one split for one process: a sized iterable that Lightning uses as a data loader.
 
-    In training, each epoch has an order of its own, cut into global batches that the processes share out. The
-    last batch may be smaller. It is cut to a multiple of the processes, and left out where it would hold a
-    single image per process, which BatchNorm cannot normalise. In evaluation every image comes exactly once
-    over all processes, in order, and every process has the same number of batches, as even in size as can be.
+    In training, each epoch has its own order, cut into global batches that the processes share. The last batch may be
+    smaller: it is cut to a multiple of the processes, and dropped if it has a single image per process, which
+    BatchNorm cannot normalize. In evaluation every image comes exactly once over all processes, in order, and every
+    process has the same number of batches, of nearly equal size.
 
-    A stream of more shards than its window has another order of training, and its processes share out the shards in
-    place of the batches; all else is the same. In evaluation each process has neighbouring images anyway.
+    A stream of more shards than its window has another order in training, and its processes share the shards instead
+    of the batches. In evaluation each process reads consecutive images in either case.
 
     Args:
-        fetch: Gives the images and targets at some positions ``(B,)`` of the split, under the batch's key.
+        fetch: Returns the batch at some positions ``(B,)`` of the split, given the batch's key.
         targets: Class indices of the split ``(N,)``, int64.
-        batch_size: Images of a batch over all processes together.
+        batch_size: Images per batch over all processes.
         training: Whether these are training batches.
-        sampler: Order of training: `shuffle` visits every image once an epoch; `balanced` draws N images with
+        sampler: Order in training: `shuffle` visits every image once an epoch; `balanced` draws N images with
             replacement, each class equally likely; `fixed` repeats the first epoch's shuffled order.
         seed: With the epoch, decides the order; with epoch, step and rank, the key.
-        rank: This process.
+        rank: Rank of this process.
         world_size: Number of processes.
-        position: Tells the epoch and its first step; asked when the first batch of an iteration is. None:
-            each iteration is the next epoch from its start.
-        streaming: How the images are read that lie in shards. None: they are all at hand.
+        position: Returns the epoch and its first step; called with the first batch of an iteration. None: each
+            iteration is the next epoch from its start.
+        streaming: How the split is read if its images are in shards.
 
     Raises:
-        UserError: The batch size cannot be shared equally, there are fewer images than processes, or a stream of more
-            shards than its window cannot be drawn from at will.
+        UserError: The batch size is not a multiple of the processes, there are fewer images than processes, or
+            `balanced` is combined with more shards than the window.
     """
 
     def __init__(
@@ -129,17 +129,17 @@ class BatchLoader:
     ) -> None:
         if len(targets) < world_size:
             raise UserError(
-                f"{len(targets)} image(s) cannot be shared out among {world_size} processes: use fewer devices."
+                f"{len(targets)} image(s) cannot be shared among {world_size} processes: use fewer devices."
             )
         if batch_size % world_size:
             raise UserError(
                 f"A batch of {batch_size} images cannot be shared equally among {world_size} processes: "
-                f"take {max(batch_size // world_size, 1) * world_size} or use another number of devices."
+                f"set datamodule.batch_size={max(batch_size // world_size, 1) * world_size}, or use other devices."
             )
-        if training and sampler == "balanced" and streaming is not None and streaming.one_by_one:
+        if training and sampler == "balanced" and streaming is not None and streaming.is_windowed:
             raise UserError(
-                "datamodule.sampler=balanced draws from all images at any time, and these lie in more shards than "
-                f"datamodule.window={streaming.window}: take loss.class_weights=balanced, which weighs classes alike."
+                "datamodule.sampler=balanced draws from all images at any time, but the dataset has more shards than "
+                f"datamodule.window={streaming.window}: use loss.class_weights=balanced instead."
             )
         self._fetch = fetch
         self._targets = targets
@@ -154,9 +154,9 @@ class BatchLoader:
         self.batch_size = batch_size
 
     def __len__(self) -> int:
-        """The number of batches of an epoch, the same for every process."""
+        """Return the number of batches per epoch, the same for every process."""
         if not self._training:
-            # The smallest share bounds it, so that no process is left with an empty batch.
+            # Limited by the smallest share, so that no process gets an empty batch.
             share = -(-len(self._targets) // self._world_size)
             batches = -(-share // (self.batch_size // self._world_size))
             return min(batches, len(self._targets) // self._world_size)
@@ -164,8 +164,8 @@ class BatchLoader:
         return whole + (left >= 2 * self._world_size or not whole)
 
     def __iter__(self) -> Iterator[Batch]:
-        """The batches from the current position to the end of its epoch."""
-        # A generator: Lightning asks for the iterator before it has restored the progress of a resumed run.
+        """Yield the batches from the current position to the end of its epoch."""
+        # A generator: Lightning creates the iterator before it restores the progress of a resumed run.
         epoch, first = self._position()
         plan = self._plan(epoch)[first:]
         keys = [batch_key(self._seed, epoch, first + step, self._rank) for step in range(len(plan))]
@@ -175,11 +175,11 @@ class BatchLoader:
             yield from self._read_ahead(plan, keys, self._streaming)
 
     def _read_ahead(self, plan: Sequence[Indices], keys: Sequence[int], streaming: Streaming) -> Iterator[Batch]:
-        """The batches of a stream, made by a thread while the trainer is busy with those before."""
-        come_to = streaming.follow(plan)
+        """Yield the batches of a stream, fetched by a thread while the trainer works on earlier ones."""
+        before_batch = streaming.prefetch(plan)
 
         def fetch(step: int) -> Batch:
-            come_to(step)
+            before_batch(step)
             return self._fetch(plan[step], keys[step])
 
         waiting: deque[Future[Batch]] = deque()
@@ -194,10 +194,10 @@ class BatchLoader:
             finally:
                 for future in waiting:
                     future.cancel()
-                pool.submit(come_to, len(plan))
+                pool.submit(before_batch, len(plan))
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing: the trainer knows where it stands. That it exists tells Lightning that resuming is exact."""
+        """Return an empty state: the trainer knows its position. Lightning requires the method for exact resume."""
         return {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -209,12 +209,12 @@ class BatchLoader:
         return epoch, 0
 
     def _plan(self, epoch: int) -> list[Indices]:
-        """Positions of each batch of this process."""
+        """Return the positions of each batch of this process."""
         if not self._training:
             share = np.array_split(np.arange(len(self._targets)), self._world_size)[self._rank]
             return np.array_split(share, len(self))
         starts = range(0, len(self) * self.batch_size, self.batch_size)
-        if self._streaming is not None and self._streaming.one_by_one:
+        if self._streaming is not None and self._streaming.is_windowed:
             order = shard_windowed(
                 self._streaming.shards,
                 self._streaming.window,

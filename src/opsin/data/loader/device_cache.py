@@ -1,4 +1,4 @@
-"""Small splits that live on the accelerator: uploaded once, and gathered there, so that only positions cross."""
+"""Device cache: small splits are uploaded to the accelerator once, and batches are gathered there."""
 
 import math
 from typing import Literal
@@ -6,14 +6,14 @@ from typing import Literal
 import numpy as np
 import torch
 
-from opsin.data.stratify import Indices
 from opsin.data.subset import Subset
+from opsin.data.types import Indices
 from opsin.errors import UserError
 
 OnDevice = Literal["auto"] | bool
 
-SHARE = 0.25
-"""Of the free memory that a split may take: the rest is for the network and what a step keeps."""
+MEMORY_FRACTION = 0.25
+"""Fraction of the free memory that a split may take; the rest is for the network and its activations."""
 
 _UPLOADED_AT_ONCE = 2**26  # bytes
 
@@ -22,59 +22,61 @@ class DeviceSubset:
     """The pixels of a split in the memory of a device.
 
     Args:
-        part: The split.
-        device: Where its pixels go.
+        subset: The split.
+        device: Device of the pixels.
 
     Attributes:
         pixels: uint8 ``(N, H, W, C)``, in the order of the split.
 
     Raises:
-        UserError: They do not fit.
+        UserError: The pixels do not fit.
     """
 
-    def __init__(self, part: Subset, device: torch.device) -> None:
-        first = part.read(np.arange(1))
+    def __init__(self, subset: Subset, device: torch.device) -> None:
+        first = subset.read(np.arange(1))
         chunk = max(1, _UPLOADED_AT_ONCE // first.nbytes)
         try:
-            self.pixels = torch.empty((len(part), *first.shape[1:]), dtype=torch.uint8, device=device)
+            self.pixels = torch.empty((len(subset), *first.shape[1:]), dtype=torch.uint8, device=device)
         except torch.OutOfMemoryError:
             raise UserError(
-                f"datamodule.on_device=true: {len(part) * first.nbytes / 1e9:.1f} GB of images do not fit on {device}; "
-                "leave it at auto, or take a smaller datamodule.image_size"
+                f"datamodule.on_device=true: {len(subset) * first.nbytes / 1e9:.1f} GB of images do not fit on "
+                f"{device}; set datamodule.on_device=auto, or a smaller datamodule.image_size"
             ) from None
-        for start in range(0, len(part), chunk):
-            positions = np.arange(start, min(start + chunk, len(part)))
-            self.pixels[start : start + len(positions)] = torch.from_numpy(part.read(positions)).to(device)
+        for start in range(0, len(subset), chunk):
+            positions = np.arange(start, min(start + chunk, len(subset)))
+            self.pixels[start : start + len(positions)] = torch.from_numpy(subset.read(positions)).to(device)
 
     def read(self, positions: Indices) -> torch.Tensor:
-        """A new tensor ``(B, H, W, C)`` on the device, of the pixels at some positions ``(B,)`` of the split."""
+        """Return a new tensor ``(B, H, W, C)`` on the device, the pixels at some positions ``(B,)`` of the split."""
         index = torch.from_numpy(positions)
-        if self.pixels.device.type == "cuda":  # the copy from pinned memory waits for nothing
+        if self.pixels.device.type == "cuda":  # a copy from pinned memory does not block
             index = index.pin_memory().to(self.pixels.device, non_blocking=True)
         else:
             index = index.to(self.pixels.device)
         return self.pixels.index_select(0, index)
 
 
-def serve(part: Subset, device: torch.device, on_device: OnDevice) -> Subset | DeviceSubset:
-    """The split as it is, or on the device.
+def cached_on_device(subset: Subset, device: torch.device, on_device: OnDevice) -> Subset | DeviceSubset:
+    """Return a split in the memory of a device if it should be there, else the split itself.
 
     Args:
-        part: The split.
+        subset: The split.
         device: Where the network runs.
-        on_device: `auto` keeps it on an accelerator where it takes at most `SHARE` of the free memory and its images
-            are at hand.
+        on_device: `auto` uploads it to an accelerator if it takes at most `MEMORY_FRACTION` of the free memory and its
+            images are not in shards.
 
     Raises:
-        UserError: It must be there and does not fit.
+        UserError: `on_device` is True and the split does not fit.
     """
     if on_device == "auto":
-        on_device = all(store.at_hand for store in part.stores) and _bytes(part) <= SHARE * free_bytes(device)
-    return DeviceSubset(part, device) if on_device else part
+        on_device = all(store.random_access for store in subset.stores) and _bytes(
+            subset
+        ) <= MEMORY_FRACTION * free_bytes(device)
+    return DeviceSubset(subset, device) if on_device else subset
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory that an accelerator has left; 0 for the CPU, and where it cannot be asked."""
+    """Return the free memory of an accelerator in bytes; 0 for the CPU and for devices that do not report it."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     if device.type == "mps":
@@ -82,5 +84,5 @@ def free_bytes(device: torch.device) -> int:
     return 0
 
 
-def _bytes(part: Subset) -> int:
-    return math.prod(part.stores[0].shape) * len(part)
+def _bytes(subset: Subset) -> int:
+    return math.prod(subset.stores[0].shape) * len(subset)

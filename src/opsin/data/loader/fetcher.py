@@ -1,4 +1,4 @@
-"""From positions in a split to a batch on its device: pixels or cached features, from wherever they are held."""
+"""Fetch batches: positions in a split become pixels or cached features, from the disk or the device."""
 
 import copy
 from collections.abc import Callable, Mapping
@@ -6,81 +6,80 @@ from typing import Self
 
 import torch
 
-from opsin.data.cache.feature_store import FeaturePart
+from opsin.data.cache.feature_store import FeatureSubset
 from opsin.data.loader.batch_loader import Batch
-from opsin.data.loader.device_cache import DeviceSubset, OnDevice, serve
-from opsin.data.source import Split
-from opsin.data.stratify import Indices
+from opsin.data.loader.device_cache import DeviceSubset, OnDevice, cached_on_device
 from opsin.data.subset import Subset
+from opsin.data.types import Indices, Split
 
 
 class BatchFetcher:
-    """What stands between the images of all splits and their batches.
+    """Fetches the batches of all splits.
 
     Args:
-        on_device: Whether the pixels of a split are kept on the accelerator, see `serve`.
+        on_device: Whether the pixels of a split are cached on the accelerator, see `cached_on_device`.
 
     Attributes:
-        features: Of each split that is served so, the cached features in place of the pixels.
-        after: The step of the network whose output they are.
-        teaching: Of each split that has a teacher, what it makes of the images.
+        features: Cached features that replace the pixels, by split.
+        features_of: Step of the network whose output the features are.
+        teacher_outputs: Outputs of a teacher for the images, by split.
     """
 
     def __init__(self, on_device: OnDevice) -> None:
-        self.features: Mapping[Split, FeaturePart] = {}
-        self.after: str | None = None
-        self.teaching: Mapping[Split, FeaturePart] = {}
+        self.features: Mapping[Split, FeatureSubset] = {}
+        self.features_of: str | None = None
+        self.teacher_outputs: Mapping[Split, FeatureSubset] = {}
         self._on_device = on_device
-        self._held: dict[Split, Subset | DeviceSubset] = {}
+        self._device_cache: dict[Split, Subset | DeviceSubset] = {}
 
-    def holding_nothing(self) -> Self:
-        """The same, with no images on a device yet."""
+    def without_device_cache(self) -> Self:
+        """Return a copy that holds no images on a device."""
         other = copy.copy(self)
-        other._held = {}
+        other._device_cache = {}
         return other
 
     def fetch(
         self,
         split: Split,
-        part: Subset,
+        subset: Subset,
         targets: Indices,
         device: Callable[[], torch.device],
         positions: Indices,
         key: int,
     ) -> Batch:
-        """The pixels or the cached features at some positions of a split, and what its teacher makes of them.
+        """Return the batch at some positions of a split: pixels or cached features, and teacher outputs.
 
         Args:
-            split: Which.
-            part: Its images.
-            targets: Their classes ``(N,)``.
-            device: Tells where the network runs, once there is a trainer.
-            positions: Which images ``(B,)``.
-            key: Of the batch.
+            split: Name of the split.
+            subset: Images of the split.
+            targets: Class indices ``(N,)`` of the split.
+            device: Returns the device of the network; called with the first batch.
+            positions: Positions ``(B,)`` of the images.
+            key: Key of the batch.
         """
-        cached, taught = self.features.get(split), self.teaching.get(split)
-        if cached is None and split not in self._held:
-            self._held[split] = serve(part, device(), self._on_device)
-        rows = self._held[split].read(positions) if cached is None else cached.read(positions, key)
+        features, outputs = self.features.get(split), self.teacher_outputs.get(split)
+        if features is None and split not in self._device_cache:
+            self._device_cache[split] = cached_on_device(subset, device(), self._on_device)
+        rows = self._device_cache[split].read(positions) if features is None else features.read(positions, key)
         images = torch.as_tensor(rows)
         return Batch(
             images.permute(0, 3, 1, 2) if images.ndim == 4 else images,
             torch.from_numpy(targets[positions]),
             torch.from_numpy(positions),
             key,
-            after=None if cached is None else self.after,
-            taught=None if taught is None else torch.from_numpy(taught.read(positions, key)),
+            features_of=None if features is None else self.features_of,
+            teacher_outputs=None if outputs is None else torch.from_numpy(outputs.read(positions, key)),
         )
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
-    """Move the pixels as bytes, and the targets; `positions` stay."""
+    """Move pixels (as bytes), targets and teacher outputs to a device; `positions` stay on the CPU."""
     if device.type == "cpu":
         return batch
     moved = {}
-    for name in ("images", "targets", "taught"):
+    for name in ("images", "targets", "teacher_outputs"):
         tensor = getattr(batch, name)
         if tensor is not None and tensor.device != device:
-            cuda = device.type == "cuda"  # the copy from pinned memory does not wait for the step before
+            cuda = device.type == "cuda"  # a copy from pinned memory does not wait for the previous step
             moved[name] = (tensor.pin_memory() if cuda else tensor).to(device, non_blocking=cuda)
     return batch._replace(**moved)

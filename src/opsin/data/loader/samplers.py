@@ -1,21 +1,21 @@
-"""The order of a training epoch, as a function of (seed, epoch): the same whenever and wherever it is asked for."""
+"""The order of images in a training epoch, as a function of (seed, epoch)."""
 
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
+
+from opsin.data.types import Indices
 
 Sampler = Literal["shuffle", "balanced", "fixed"]
-Indices = NDArray[np.int64]
 
 
 def shuffled(targets: Indices, sampler: Sampler, seed: int, epoch: int) -> Indices:
-    """Positions in an order that may jump from any image to any other.
+    """Return positions in random order, for images with random access.
 
     Args:
         targets: Class indices ``(N,)``.
-        sampler: `shuffle` has every image once; `balanced` draws N of them with replacement, each class equally
-            likely; `fixed` is the first epoch's shuffle, always.
+        sampler: `shuffle` has every image once; `balanced` draws N images with replacement, each class equally
+            likely; `fixed` repeats the first epoch's order.
         seed: With the epoch, decides the order.
         epoch: Counted from 0.
 
@@ -33,15 +33,15 @@ def shuffled(targets: Indices, sampler: Sampler, seed: int, epoch: int) -> Indic
 
 
 def shard_windowed(shards: Indices, window: int, seed: int, epoch: int, rank: int = 0, world_size: int = 1) -> Indices:
-    """Positions of one process in an order that needs few shards at a time, each once.
+    """Return the positions of one process in an order that needs few shards at a time, each once.
 
-    The shards come in an order of their own every epoch, laid end to end and divided among the processes. The images of
-    the shard at place j come at moments drawn uniformly from [j, j + window): so images of about `window` shards are
-    mixed at any time, and shards come and go one by one, never many at once.
+    The shards are shuffled every epoch and divided among the processes. Each image of the j-th shard gets a sort key
+    drawn uniformly from [j, j + window): so images of about `window` shards are mixed at any time, and shards are
+    loaded and dropped one by one.
 
     Args:
         shards: Number ``(N,)`` of the shard that holds each image.
-        window: Shards whose images are mixed.
+        window: Number of shards whose images are mixed.
         seed: With the epoch, decides the order.
         epoch: Counted from 0.
         rank: This process.
@@ -51,10 +51,10 @@ def shard_windowed(shards: Indices, window: int, seed: int, epoch: int, rank: in
         Positions ``(N // world_size,)``, int64; over all processes every image at most once.
     """
     random = np.random.default_rng([seed, epoch])
-    numbers, places = np.unique(shards, return_inverse=True)
-    at = random.permutation(len(numbers))[places]  # of each image's shard, in the order of this epoch
-    laid = np.argsort(at, kind="stable")
-    share = np.array_split(laid, world_size)[rank]
-    moments = at[share] + window * random.random(len(shards))[share]
-    order: Indices = share[np.argsort(moments, kind="stable")]
+    numbers, inverse = np.unique(shards, return_inverse=True)
+    rank_of_shard = random.permutation(len(numbers))[inverse]  # of each image's shard in this epoch
+    by_shard = np.argsort(rank_of_shard, kind="stable")
+    share = np.array_split(by_shard, world_size)[rank]
+    keys = rank_of_shard[share] + window * random.random(len(shards))[share]
+    order: Indices = share[np.argsort(keys, kind="stable")]
     return order[: len(shards) // world_size]

@@ -1,12 +1,12 @@
-"""What is known of shards without reading them: `opsin.json`, and of each split `rows.npz`.
+"""What is known about shards without reading them: `opsin.json`, and `images.npz` of each split.
 
-    opsin.json          the facts of the dataset, and of every shard its size and digest
-    train/rows.npz      of every image its class, its number in the dataset and its place in the shards
+    opsin.json          facts of the dataset; size and digest of every shard
+    train/images.npz    class of every image, its number in the dataset and its row in the shards
     train/index.json    litdata's own index
     train/chunk-*.bin   the shards, in litdata's format
-    val/ test/          likewise
+    val/ test/          the same files
 
-`opsin.json` is written last: where there is one, the shards are whole.
+`opsin.json` is written last: if it exists, the shards are complete.
 """
 
 import hashlib
@@ -18,18 +18,16 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from opsin.data.shards.storage import Storage
-from opsin.data.source import Channels, Split
+from opsin.data.types import Channels, Indices, Split, SplitOrigin
 from opsin.errors import UserError
 
-Indices = NDArray[np.int64]
 Encoding = Literal["raw", "jpeg", "original"]
 
-NAME = "opsin.json"
-ROWS = "rows.npz"
-_VERSION = 1
+INDEX_FILE = "opsin.json"
+TABLE_FILE = "images.npz"
+_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -37,9 +35,9 @@ class Shard:
     """One file.
 
     Attributes:
-        file: Its name below the shards' place, `train/chunk-0-0.bin`.
-        bytes: Its size.
-        images: How many it holds.
+        file: Name below the storage's path, such as `train/chunk-0-0.bin`.
+        bytes: Size of the file.
+        images: Number of images in it.
         digest: BLAKE2b of its bytes, 32 hex digits.
     """
 
@@ -50,8 +48,8 @@ class Shard:
 
 
 @dataclass(frozen=True)
-class Fit:
-    """How images were brought to the one size of their shards."""
+class FitOptions:
+    """How images were resized to the size of the shards, see `fit_image`."""
 
     resize: str
     interpolation: str
@@ -63,64 +61,64 @@ class ShardedSplit:
 
     Attributes:
         origin: Whether the dataset brought this split, or it was carved when the shards were written.
-        original: Fingerprint of the dataset's images that `numbers` counts.
-        rows: Digest of `rows.npz`.
-        shards: In the order of the places.
+        source_fingerprint: Fingerprint of the dataset's images that `SplitTable.source_rows` counts.
+        table_digest: Digest of `images.npz`.
+        shards: The files, in the order of `SplitTable.shard_rows`.
     """
 
-    origin: Literal["given", "carved"]
-    original: str
-    rows: str
+    origin: SplitOrigin
+    source_fingerprint: str
+    table_digest: str
     shards: tuple[Shard, ...]
 
     @property
     def bytes(self) -> int:
-        """Of all its shards."""
+        """Total size of the shards."""
         return sum(shard.bytes for shard in self.shards)
 
 
 @dataclass(frozen=True)
-class Rows:
+class SplitTable:
     """The images of one split, in the order of the split.
 
     Attributes:
         targets: Class indices ``(N,)``, int64.
-        numbers: Which image of the dataset each is ``(N,)``.
-        places: Where it lies, counted through all shards of the split ``(N,)``.
+        source_rows: Number of each image in the dataset ``(N,)``.
+        shard_rows: Row of each image, counted through all shards of the split ``(N,)``.
     """
 
     targets: Indices
-    numbers: Indices
-    places: Indices
+    source_rows: Indices
+    shard_rows: Indices
 
-    def pack(self) -> bytes:
-        """As a file, in the smallest integers that will do."""
+    def to_bytes(self) -> bytes:
+        """Return the content of `images.npz`, with the smallest integer types that suffice."""
         file = io.BytesIO()
         arrays = {name: values.astype(np.min_scalar_type(int(values.max()))) for name, values in vars(self).items()}
         np.savez_compressed(file, **arrays)
         return file.getvalue()
 
     @classmethod
-    def unpack(cls, content: bytes) -> "Rows":
-        """What `pack` made."""
+    def from_bytes(cls, content: bytes) -> "SplitTable":
+        """Return the table of `to_bytes`."""
         with np.load(io.BytesIO(content)) as arrays:
-            return cls(*(arrays[name].astype(np.int64) for name in ("targets", "numbers", "places")))
+            return cls(*(arrays[name].astype(np.int64) for name in ("targets", "source_rows", "shard_rows")))
 
 
 @dataclass(frozen=True)
 class Index:
-    """The facts of a dataset in shards.
+    """The facts of a sharded dataset.
 
     Attributes:
-        name: Of the dataset.
-        classes: In the order of the targets.
-        channels: 1 (grey) or 3 (RGB).
-        size: Height and width: of the images, or those at which they were meant to be served (`original`).
-        mean: Of pixels in [0, 1], per channel.
-        std: Likewise.
-        encoding: `raw` pixels, `jpeg` of the size, or the `original` files.
-        fit: How the images were brought to the size; None: they had it, or still have to be.
-        splits: The shards.
+        name: Name of the dataset.
+        classes: Class names, in the order of the targets.
+        channels: 1 (gray) or 3 (RGB).
+        size: Height and width of the images; for `original`, the size at which the dataset is usually read.
+        mean: Mean of pixels in [0, 1], per channel.
+        std: Standard deviation of pixels in [0, 1], per channel.
+        encoding: `raw` pixels, `jpeg` at `size`, or the `original` files.
+        fit: How the images were resized to `size`; None if they had that size or are resized when read.
+        splits: The shards of each split.
     """
 
     name: str
@@ -130,63 +128,63 @@ class Index:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     encoding: Encoding
-    fit: Fit | None
+    fit: FitOptions | None
     splits: Mapping[Split, ShardedSplit]
 
-    def write(self) -> bytes:
-        """As `opsin.json`."""
+    def to_json(self) -> bytes:
+        """Return the content of `opsin.json`."""
         return json.dumps({"version": _VERSION, **asdict(self)}, indent=1).encode()
 
     def fingerprint(self, split: Split) -> str:
-        """Changes when a byte of a split's images, their classes or their order do."""
+        """Return a digest that changes with any byte of a split's images, their classes and their order."""
         facts = [_VERSION, self.encoding, self.channels, self.size, asdict(self.splits[split])]
         return hashlib.blake2b(json.dumps(facts).encode(), digest_size=16).hexdigest()
 
 
-def read_index(place: Storage) -> Index:
-    """The index of some shards.
+def read_index(storage: Storage) -> Index:
+    """Read the index of a sharded dataset.
 
     Raises:
-        UserError: There is none, or it is damaged.
+        UserError: It is missing or damaged.
     """
-    content = place.read(NAME)
+    content = storage.read(INDEX_FILE)
     if content is None:
         raise UserError(
-            f"{place} holds no {NAME}: there are no shards, or they were not written to their end. Write them by "
-            f"python scripts/prepare_data.py DATASET --shards {place}"
+            f"{storage} has no {INDEX_FILE}: there are no shards, or writing them was interrupted. Write them with "
+            f"python scripts/prepare_data.py DATASET --shards {storage}"
         )
     try:
         facts: dict[str, Any] = json.loads(content)
         if facts.pop("version") != _VERSION:
-            raise UserError(f"{place}/{NAME} is of another version of Opsin: write the shards anew.")
+            raise UserError(f"{storage}/{INDEX_FILE} was written by another version of Opsin; write the shards again.")
         splits = {
             split: ShardedSplit(**{**of_split, "shards": tuple(Shard(**shard) for shard in of_split["shards"])})
             for split, of_split in facts.pop("splits").items()
         }
         fit = facts.pop("fit")
         facts |= {name: tuple(facts[name]) for name in ("classes", "size", "mean", "std")}
-        return Index(**facts, fit=None if fit is None else Fit(**fit), splits=splits)
+        return Index(**facts, fit=None if fit is None else FitOptions(**fit), splits=splits)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise UserError(f"{place}/{NAME} is damaged ({error}): write the shards anew.") from error
+        raise UserError(f"{storage}/{INDEX_FILE} is damaged ({error}); write the shards again.") from error
 
 
-def read_rows(place: Storage, split: Split, facts: ShardedSplit) -> Rows:
-    """The rows of a split.
+def read_table(storage: Storage, split: Split, facts: ShardedSplit) -> SplitTable:
+    """Read the table of a split's images.
 
     Raises:
-        UserError: They are missing or damaged.
+        UserError: It is missing or damaged.
     """
-    name = f"{split}/{ROWS}"
-    content = place.read(name)
-    if content is None or digest(content) != facts.rows:
-        state = "is missing" if content is None else "is not what was written"
-        raise UserError(f"{name} of {place} {state}: put it there again, or write the shards anew.")
+    name = f"{split}/{TABLE_FILE}"
+    content = storage.read(name)
+    if content is None or digest(content) != facts.table_digest:
+        state = "is missing" if content is None else "differs from the file that was written"
+        raise UserError(f"{name} of {storage} {state}: copy it there again, or write the shards again.")
     try:
-        return Rows.unpack(content)
+        return SplitTable.from_bytes(content)
     except (ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise UserError(f"{name} of {place} is damaged ({error}): write the shards anew.") from error
+        raise UserError(f"{name} of {storage} is damaged ({error}); write the shards again.") from error
 
 
 def digest(content: bytes) -> str:
-    """BLAKE2b, 32 hex digits."""
+    """Return the BLAKE2b digest of some bytes, 32 hex digits."""
     return hashlib.blake2b(content, digest_size=16).hexdigest()

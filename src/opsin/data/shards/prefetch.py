@@ -1,55 +1,53 @@
-"""How the images of a split are read where they lie in shards."""
+"""How a batch loader reads a split whose images are in shards."""
 
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from opsin.data.loader.batch_loader import Streaming
 from opsin.data.shards.sharded_store import ShardStore
 from opsin.data.subset import SplitOptions, Subset
+from opsin.data.types import Indices
 from opsin.errors import UserError
 
-Indices = NDArray[np.int64]
 
-
-def streaming(part: Subset) -> Streaming | None:
-    """How a split is streamed; None: its images are at hand."""
-    stores = [store for store in part.stores if isinstance(store, ShardStore)]
+def streaming(subset: Subset) -> Streaming | None:
+    """Return how a split is streamed, or None if its images are not in shards."""
+    stores = [store for store in subset.stores if isinstance(store, ShardStore)]
     if not stores:
         return None
     ends = np.cumsum([len(store.images.shards) for store in stores])
     shards = [
         store.images.shard_of(rows) + before
-        for (_, rows), store, before in zip(part.by_store(), stores, [0, *ends[:-1]], strict=True)
+        for (_, rows), store, before in zip(subset.by_store(), stores, [0, *ends[:-1]], strict=True)
     ]
 
-    def follow(plan: Sequence[Indices]) -> Callable[[int], None]:
-        followers, start = [], 0
+    def prefetch(plan: Sequence[Indices]) -> Callable[[int], None]:
+        prefetchers, start = [], 0
         for store in stores:
-            rows = [part.index[positions] - start for positions in plan]
-            followers.append(store.follow([row[(row >= 0) & (row < len(store))] for row in rows]))
+            rows = [subset.index[positions] - start for positions in plan]
+            prefetchers.append(store.prefetch([row[(row >= 0) & (row < len(store))] for row in rows]))
             start += len(store)
 
-        def come_to(step: int) -> None:
-            for follower in followers:
-                follower(step)
+        def before_batch(step: int) -> None:
+            for prefetcher in prefetchers:
+                prefetcher(step)
 
-        return come_to
+        return before_batch
 
-    return Streaming(np.concatenate(shards), stores[0].images.library.window, follow)
+    return Streaming(np.concatenate(shards), stores[0].images.dataset.window, prefetch)
 
 
-def check_folds(train: Subset, division: SplitOptions) -> None:
-    """Refuse folds of a stream whose shards must come and go: every fold has images in all of them.
+def check_folds(train: Subset, options: SplitOptions) -> None:
+    """Refuse folds of a stream of more shards than its window: each fold has images in all of them.
 
     Raises:
-        UserError: So it is.
+        UserError: Folds of such a stream are requested.
     """
-    read = streaming(train)
-    if division.num_folds is not None and read is not None and read.one_by_one:
+    stream = streaming(train)
+    if options.num_folds is not None and stream is not None and stream.is_windowed:
         raise UserError(
-            f"datamodule.num_folds={division.num_folds}: the images lie in more shards than datamodule.window="
-            f"{read.window}, divided as they were written. Write the shards of a fold by scripts/prepare_data.py "
+            f"datamodule.num_folds={options.num_folds}: the dataset has more shards than datamodule.window="
+            f"{stream.window}, and its splits are those written. Write the shards of one fold: scripts/prepare_data.py "
             "DATASET --shards OUT datamodule.num_folds=... datamodule.fold=..."
         )

@@ -1,56 +1,47 @@
-"""The images of shards at the size at which they are served, taken by row as those of any store."""
+"""The images of shards at the size of training, read by row like those of any store."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from opsin.data.cache.image_store import Store, store_key
 from opsin.data.decode import BadImage
 from opsin.data.preprocessing import Interpolation, Resize, fit_image
+from opsin.data.shards.index import FitOptions
 from opsin.data.shards.reader import OpenShard
 from opsin.data.shards.shard_cache import AHEAD
-from opsin.data.shards.sharded_images import ShardImages, itinerary
+from opsin.data.shards.sharded_images import ShardImages, shard_schedule
+from opsin.data.types import Indices, Pixels
 from opsin.errors import UserError
-
-Indices = NDArray[np.int64]
 
 
 class ShardStore(Store):
-    """The images of one split in shards; nothing is written but the shards that pass through the cache.
+    """The images of one split in shards; nothing is written to the disk except shards in the cache.
 
     Args:
         images: The images.
-        size: Height and width to serve.
-        resize: How they are brought there, unless they were when they were written.
-        interpolation: Likewise.
+        size: Height and width of the images that `take` returns.
+        resize: How images are resized, unless the shards hold them at this size.
+        interpolation: Filter of the resizing.
 
     Raises:
-        UserError: They were written at this size, and brought there in another way.
+        UserError: The shards hold images of this size that were resized in another way.
     """
 
     images: ShardImages
-    at_hand = False
+    random_access = False
 
     def __init__(
         self, images: ShardImages, size: tuple[int, int], resize: Resize, interpolation: Interpolation
     ) -> None:
-        index = images.library.index
-        if (
-            index.fit is not None
-            and index.size == size
-            and (index.fit.resize, index.fit.interpolation)
-            != (
-                resize,
-                interpolation,
-            )
-        ):
+        index = images.dataset.index
+        if index.fit is not None and index.size == size and index.fit != FitOptions(resize, interpolation):
             raise UserError(
-                f"The shards of {images.library.place} hold images that were brought to {size[0]}x{size[1]} by "
-                f"resize={index.fit.resize}, interpolation={index.fit.interpolation}, and {resize}, {interpolation} is "
-                f"asked for: set datamodule.resize={index.fit.resize} and "
-                f"datamodule.interpolation={index.fit.interpolation}, or write them so."
+                f"The shards of {images.dataset.storage} were resized to {size[0]}x{size[1]} with "
+                f"resize={index.fit.resize}, interpolation={index.fit.interpolation}, but the config asks for "
+                f"{resize}, {interpolation}: set datamodule.resize={index.fit.resize} and "
+                f"datamodule.interpolation={index.fit.interpolation}, or write the shards again."
             )
         self.images = images
         self.fingerprint = store_key(images, size, resize, interpolation)
@@ -61,60 +52,63 @@ class ShardStore(Store):
         self._fit = (size, resize, interpolation)
         self._raw = index.encoding == "raw" and index.size == size
 
-    def take(self, rows: Indices) -> NDArray[np.uint8]:
-        """A new array ``(B, H, W, C)`` of the pixels of some images ``(B,)``, decoded by several threads.
+    def take(self, rows: Indices) -> Pixels:
+        """Return a new array ``(B, H, W, C)`` of the pixels of some images ``(B,)``, decoded by several threads.
 
         Raises:
-            UserError: A shard is missing or torn, or holds what is no image.
+            UserError: A shard is missing or corrupt, or an image in it cannot be decoded.
         """
         taken = np.empty((len(rows), *self.shape), np.uint8)
         if self._raw:
-            self.images.each(rows, lambda at, shard, slot: shard.pixels(slot, taken[at]))
+            self.images.for_each(rows, lambda at, shard, row: shard.pixels(row, taken[at]))
             return taken
         waiting: list[Any] = []
 
-        def decode(at: int, shard: OpenShard, slot: int) -> None:
-            taken[at] = fit_image(self.images.decode(shard, slot), *self._fit)
+        def decode(at: int, shard: OpenShard, row: int) -> None:
+            taken[at] = fit_image(self.images.decode(shard, row), *self._fit)
 
-        pool = self.images.library.decoders
-        self.images.each(rows, lambda *found: waiting.append((found[0], pool.submit(decode, *found))))
+        pool = self.images.dataset.decoders
+        self.images.for_each(rows, lambda *found: waiting.append((found[0], pool.submit(decode, *found))))
         for at, future in waiting:
             try:
                 future.result()
             except BadImage as error:
-                raise UserError(f"{self.locate(int(rows[at]))} cannot be decoded: {error}. Write it anew.") from error
+                raise UserError(
+                    f"{self.locate(int(rows[at]))} cannot be decoded: {error}. Write the shards again."
+                ) from error
         return taken
 
     def identify(self, rows: Indices) -> bytes:
-        """As the store would whose images the shards were written from."""
-        return self.images.facts.original.encode() + self.images.rows.numbers[rows].tobytes()
+        """Return the identity of some rows, equal to that of the store the shards were written from."""
+        facts, table = self.images.facts, self.images.table
+        return facts.source_fingerprint.encode() + table.source_rows[rows].tobytes()
 
-    def as_they_lie(self, rows: Indices) -> Indices:
-        """Some rows, shard after shard."""
-        return rows[np.argsort(self.images.rows.places[rows], kind="stable")]
+    def in_reading_order(self, rows: Indices) -> Indices:
+        """Return some rows ordered by shard."""
+        return rows[np.argsort(self.images.table.shard_rows[rows], kind="stable")]
 
-    def follow(self, plan: Sequence[Indices]) -> Callable[[int], None]:
-        """Have the shards there when they are needed.
+    def prefetch(self, plan: Sequence[Indices]) -> Callable[[int], None]:
+        """Plan the prefetching of shards for a series of batches.
 
         Args:
-            plan: The rows of every batch to come.
+            plan: The rows of every batch.
 
         Returns:
-            What is to be called with the number of each batch before it is taken.
+            A function to call with the number of each batch before it is read, and with their count at the end.
         """
-        numbers, first, last = itinerary([self.images.shard_of(rows) for rows in plan])
-        shelf, shards = self.images.library.shelf, self.images.shards
+        numbers, first, last = shard_schedule([self.images.shard_of(rows) for rows in plan])
+        cache, shards = self.images.dataset.cache, self.images.shards
         expected: set[int] = set()
 
-        def come_to(step: int) -> None:
+        def before_batch(step: int) -> None:
             nonlocal expected
             if step >= len(plan):
-                shelf.expect(self, ())
+                cache.expect(self, ())
                 return
-            coming = int(np.searchsorted(first, step, side="right")) + AHEAD
-            here = numbers[:coming][last[:coming] >= step].tolist()
-            if set(here) != expected:  # most batches need what the one before has needed
-                expected = set(here)
-                shelf.expect(self, [shards[number] for number in here])
+            upcoming = int(np.searchsorted(first, step, side="right")) + AHEAD
+            needed = numbers[:upcoming][last[:upcoming] >= step].tolist()
+            if set(needed) != expected:  # most batches need the shards of the batch before
+                expected = set(needed)
+                cache.expect(self, [shards[number] for number in needed])
 
-        return come_to
+        return before_batch

@@ -44,11 +44,11 @@ def batch_picture(batch: Batch, data: ImageDataModule, count: int) -> Pixels:
         data: where it is from.
         count: how many images, at most.
     """
-    if batch.after is None:
+    if batch.features_of is None:
         pixels, title = as_pixels(batch.images[:count], data.preprocess), "The first batch, as the network sees it"
     else:
-        pixels = data.part("train").read(batch.positions[:count].numpy())
-        title = f"Images whose {batch.after} is cached"
+        pixels = data.subset("train").read(batch.positions[:count].numpy())
+        title = f"Images whose {batch.features_of} is cached"
     captions = [labels(target, data.source.classes) for target in batch.targets[: len(pixels)].cpu()]
     return grid(list(pixels), columns=4, side=side_of(pixels), captions=captions, title=title)
 

@@ -29,7 +29,7 @@ class EmbeddingProjector(TensorBoardCallback):
         board, data, network = self.board(trainer), self.images(trainer), getattr(pl_module, "network", None)
         if board is None or data is None or not isinstance(network, Network):
             return
-        part = data.part("val")
+        part = data.subset("val")
         positions = spread(len(part), self.count)
         pixels, targets = part.read(positions), part.targets[positions]
         extractor = Extractor(

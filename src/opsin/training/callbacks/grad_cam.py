@@ -48,7 +48,7 @@ class GradCAM(EpochPicture):
         network, data = getattr(pl_module, "network", None), self.images(trainer)
         if board is None or data is None or not isinstance(network, Network) or not self._has_maps:
             return
-        part = data.part("val")
+        part = data.subset("val")
         positions = spread(len(part), self.count)
         pixels = part.read(positions)
         images = data.preprocess(torch.from_numpy(pixels).permute(0, 3, 1, 2).to(pl_module.device)).to(pl_module.dtype)

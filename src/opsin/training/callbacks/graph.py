@@ -7,9 +7,9 @@ import warnings
 import lightning as L
 import torch
 from torch import Tensor
-from torch.jit._trace import TracerWarning
 
 from opsin.models import Network
+from opsin.models.torch_internals import TracerWarning
 from opsin.training.callbacks.tensorboard_base import TensorBoardCallback
 from opsin.training.tensorboard import TensorBoard
 

@@ -39,7 +39,7 @@ class PRCurves(EpochPicture):
             return
         positions = torch.cat([batch for batch, _ in outputs]).cpu()
         probabilities = class_logits(torch.cat([batch for _, batch in outputs]).float()).softmax(1)
-        targets = torch.from_numpy(data.part("val").targets)[positions].to(probabilities.device)
+        targets = torch.from_numpy(data.subset("val").targets)[positions].to(probabilities.device)
         counts = threshold_counts(probabilities, targets)
         if trainer.world_size > 1:
             counts = trainer.strategy.reduce(counts, reduce_op="sum")

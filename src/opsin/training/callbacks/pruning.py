@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 import lightning as L
 from pydantic import Field
 
-from opsin.sweeps.study import make_pruner, trial_at
+from opsin.sweeps.study import has_report, make_pruner, trial_at
 from opsin.training.callbacks.base import EpochCallback, epoch_metrics
 
 log = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ class Pruning(EpochCallback):
         pruned = False
         if self._trial is not None:
             epoch = trainer.current_epoch + 1
-            if epoch not in self._trial.storage.get_trial(self._trial._trial_id).intermediate_values:
+            if not has_report(self._trial, epoch):
                 self._trial.report(value, epoch)  # one that was cut off comes to some epochs twice
             pruned = epoch != trainer.max_epochs and self._trial.should_prune()  # at the end, nothing would be saved
         if trainer.strategy.reduce_boolean_decision(pruned, all=False):

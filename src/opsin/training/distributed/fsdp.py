@@ -7,7 +7,6 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import WeightAveraging
-from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
@@ -15,9 +14,10 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
-from torch.utils._pytree import tree_map
 
 from opsin.errors import UserError
+from opsin.models.torch_internals import is_compiled, tree_map
+from opsin.training.lightning_patches import torch_optimizer
 
 
 class Sharded(DDPStrategy):
@@ -83,7 +83,7 @@ class Sharded(DDPStrategy):
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
         """Divide the state of the optimizers as their parameters are."""
         for optimizer, state in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
-            bare = optimizer._optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
+            bare = torch_optimizer(optimizer)
             parameters = [parameter for group in bare.param_groups for parameter in group["params"]]
             kept = {
                 number: {name: divided_like(value, parameters[number]) for name, value in values.items()}
@@ -145,7 +145,7 @@ def refuse(trainer: L.Trainer, module: L.LightningModule) -> None:
     reasons = {
         "callbacks.ema averages the whole network": averages,
         "model.teacher teaches a layer beside it": getattr(module, "distillation", None) is not None,
-        "trainer.compile compiles it as a whole": _network(module)._compiled_call_impl is not None,
+        "trainer.compile compiles it as a whole": is_compiled(_network(module)),
         "trainer.precision=16 scales all gradients alike": getattr(trainer.precision_plugin, "scaler", None)
         is not None,
     }

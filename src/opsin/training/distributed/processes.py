@@ -22,12 +22,12 @@ from typing import Any, Self
 
 import lightning as L
 import torch
-from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from torch.distributed import Store  # type: ignore[attr-defined]
 
 from opsin.errors import Interrupted, UserError
 from opsin.runs.directory import RunDirectory
 from opsin.training.distributed.environment import TOLD, asked, launched, meeting_place, speak_as_torchrun
+from opsin.training.lightning_patches import ScriptLauncher, set_launcher
 
 log = logging.getLogger(__name__)
 
@@ -101,8 +101,8 @@ class Processes:
                 "process, so let them be the same"
             )
         strategy = trainer.strategy
-        if isinstance(strategy.launcher, _SubprocessScriptLauncher):
-            strategy._launcher = Launcher(strategy.launcher, self._start)
+        if isinstance(strategy.launcher, ScriptLauncher):
+            set_launcher(strategy, Launcher(strategy.launcher, self._start))
 
     def _start(self, rank: int) -> None:
         variables = {**os.environ, "LOCAL_RANK": str(rank), TOLD: self._message}
@@ -184,7 +184,7 @@ class Processes:
                 child.wait()
 
 
-class Launcher(_SubprocessScriptLauncher):
+class Launcher(ScriptLauncher):
     """Starts the other processes of a run on this machine, once; Lightning's own would start the command line again.
 
     Args:
@@ -192,7 +192,7 @@ class Launcher(_SubprocessScriptLauncher):
         start: starts the process of a rank.
     """
 
-    def __init__(self, like: _SubprocessScriptLauncher, start: Callable[[int], None]) -> None:
+    def __init__(self, like: ScriptLauncher, start: Callable[[int], None]) -> None:
         super().__init__(like.cluster_environment, like.num_processes, like.num_nodes)
         self._start = start
         self._started = False

@@ -116,7 +116,7 @@ def find_batch_size(plan: RunPlan, data: ImageDataModule, trials: TrialSteps) ->
         UserError: not a single image fits.
     """
     devices, accelerator = num_devices(plan), resolve_accelerator(plan.trainer.accelerator)
-    images = len(data.part("train"))
+    images = len(data.subset("train"))
     most = max(images // MIN_STEPS_PER_EPOCH, min(SMALLEST, images)) // devices
     begun = time.perf_counter()
     tried: dict[int, float | bool] = {}

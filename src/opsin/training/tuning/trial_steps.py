@@ -56,7 +56,7 @@ class TrialSteps:
         with isolate_rng():
             data = copy.copy(self._data)
             data.augmentation, data.batch_size = copy.deepcopy(data.augmentation), batch_size
-            data.forget_served()
+            data.release_device_cache()
             loss = copy.deepcopy(self._loss)
             network, _ = build.network(self._plan, data, loss.num_logits, pretrained=pretrained)
             if heaviest:

@@ -1,0 +1,122 @@
+"""The splits of one dataset at one size: stores of decoded images, and the subsets drawn from them."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from opsin.data.cache.image_store import OnBadImage, Store, open_store, store_key
+from opsin.data.cache.uncached_images import UncachedStore
+from opsin.data.preprocessing import Interpolation, Resize
+from opsin.data.shards.prefetch import check_folds
+from opsin.data.shards.sharded_images import ShardImages
+from opsin.data.shards.sharded_store import ShardStore
+from opsin.data.source import Source
+from opsin.data.subset import SplitOptions, Subset, split_train
+from opsin.data.types import Split
+from opsin.errors import UserError
+
+
+class ImageSplits:
+    """Opens the stores of a dataset's splits when they are needed, and carves the missing splits.
+
+    Args:
+        source: The dataset.
+        size: Height and width of the images, in pixels.
+        resize: How images are resized, see `fit_image`.
+        interpolation: Filter of the resizing.
+        options: How the training images are split.
+        cache_dir: Folder of all image stores.
+        on_bad_image: Whether images that cannot be decoded are skipped or refused.
+
+    Attributes:
+        subsets: The splits opened so far.
+        keeps_decoded: Whether decoded images are saved on the disk. Set to False before the first split is opened if
+            each image is read only once.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        size: tuple[int, int],
+        resize: Resize,
+        interpolation: Interpolation,
+        options: SplitOptions,
+        cache_dir: Path,
+        on_bad_image: OnBadImage,
+    ) -> None:
+        self.subsets: dict[Split, Subset] = {}
+        self.keeps_decoded = True
+        self._source = source
+        self._fit = (size, resize, interpolation)
+        self._options = options
+        self._cache_dir = cache_dir
+        self._on_bad_image: OnBadImage = on_bad_image
+        self._stores: dict[Split, Store] = {}
+
+    def store(self, split: Split) -> Store:
+        """Return the store of a split that the source brings; its images are decoded now if needed."""
+        if split not in self._stores:
+            images = self._source.splits[split]
+            if isinstance(images, ShardImages):
+                store: Store = ShardStore(images, *self._fit)
+            elif self.keeps_decoded:
+                store = open_store(images, *self._fit, cache_dir=self._cache_dir, on_bad_image=self._on_bad_image)
+            else:
+                store = UncachedStore(images, *self._fit, on_bad_image=self._on_bad_image)
+            self._stores[split] = store
+        return self._stores[split]
+
+    def open(self, splits: Sequence[Split]) -> None:
+        """Open the subsets that can be drawn from some splits of the source.
+
+        Raises:
+            UserError: A split has no image of some class, or the options do not fit the dataset.
+        """
+        if "train" in splits and "train" not in self.subsets:
+            subsets = split_train(
+                self.store("train"),
+                self.store("val") if "val" in splits else None,
+                has_test="test" in self._source.splits,
+                options=self._options,
+                classes=self._source.classes,
+            )
+            for split, subset in subsets.items():
+                self._add(split, subset)
+            check_folds(subsets["train"], self._options)
+        if "test" in splits and "test" not in self.subsets:
+            self._add("test", Subset.whole(self.store("test")))
+
+    @property
+    def bad_images(self) -> int:
+        """Number of images that cannot be decoded, in the stores opened so far."""
+        return sum(len(store.bad) for store in self._stores.values())
+
+    @property
+    def bad_image_reports(self) -> list[str]:
+        """Files that list the images that cannot be decoded."""
+        return [str(store.report) for store in self._stores.values() if store.bad and store.report]
+
+    def fingerprint(self) -> str:
+        """Return one digest of the pixels of all splits, their targets, their order and how they are split."""
+        digest = hashlib.blake2b("\0".join(self._source.classes).encode(), digest_size=16)
+        for split in sorted(self._source.splits):
+            key = store_key(self._source.splits[split], *self._fit)
+            digest.update(f"{split} {key}".encode())
+        for split in ("train", "val"):
+            digest.update(self.subsets[split].index.tobytes())
+            for store in self.subsets[split].stores:
+                digest.update(store.kept.tobytes())
+        return digest.hexdigest()
+
+    def _add(self, split: Split, subset: Subset) -> None:
+        """Add a split; a given one must have images of every class, a carved one may lack some."""
+        found = np.bincount(subset.targets, minlength=len(self._source.classes))
+        missing = [name for name, count in zip(self._source.classes, found, strict=True) if not count]
+        if missing and subset.origin == "given":
+            names = ", ".join(f"'{name}'" for name in missing)
+            reports = [store.report for store in subset.stores if store.report and store.bad]
+            bad = "".join(f" Some images cannot be decoded, see {report}." for report in reports)
+            raise UserError(f"'{self._source.name}' has no {split} image of class {names}.{bad}")
+        self.subsets[split] = subset

@@ -1,0 +1,25 @@
+"""Types that the whole data package shares."""
+
+from typing import Annotated, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+Indices = NDArray[np.int64]
+"""Positions, rows or class indices, int64."""
+
+Pixels = NDArray[np.uint8]
+"""Pixels of one image ``(H, W, C)`` or of several ``(B, H, W, C)``, uint8."""
+
+Side = Annotated[int, Field(ge=1)]
+"""Height or width of an image, in pixels."""
+
+Split = Literal["train", "val", "test"]
+"""The subsets of a dataset."""
+
+SplitOrigin = Literal["given", "carved"]
+"""Whether a dataset brings a split, or it is carved from the training images."""
+
+Channels = Literal[1, 3]
+"""Channels of an image: 1 (gray) or 3 (RGB)."""

@@ -1,0 +1,329 @@
+"""Targets: each section accepts its own public constructors and nothing else, not even from a foreign run."""
+
+import ast
+import importlib
+import inspect
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import lightning.pytorch
+import pytest
+import torch
+import yaml
+
+import opsin
+from opsin.config import CONFIGS, compose, from_saved
+from opsin.config.signatures import signature_model
+from opsin.config.validation import check
+from opsin.errors import UserError
+from opsin.runs.directory import RunDirectory
+from opsin.sweeps.sweep import SCHEMA as SWEEP_SCHEMA
+from opsin.training.plan import SCHEMA as RUN_SCHEMA
+from opsin.training.plan import make_plan
+
+SCHEMA = {**RUN_SCHEMA, **SWEEP_SCHEMA}
+SECTIONS = {key: section.constructors for key, section in SCHEMA.items() if section.constructors}
+NETWORKS, DATASETS, SCHEDULES = SECTIONS["model"], SECTIONS["datamodule"], SECTIONS["scheduler"]
+
+PACKAGES = {
+    "opsin": Path(opsin.__file__).parent,
+    "torch.optim": Path(torch.optim.__file__).parent,
+    "lightning.pytorch.callbacks": Path(lightning.pytorch.__file__).parent / "callbacks",
+    "lightning.pytorch.loggers": Path(lightning.pytorch.__file__).parent / "loggers",
+    "lightning.pytorch.profilers": Path(lightning.pytorch.__file__).parent / "profilers",
+}
+HOSTILE = (
+    "os.system",
+    "builtins.exec",
+    "subprocess.run",
+    "shutil.rmtree",
+    "pathlib.Path.unlink",
+    "urllib.request.urlretrieve",
+    "opsin.models.torch.os.system",
+    "opsin.models.timm.os.system",
+    "opsin.data.datasets.mnist.__globals__",
+    "opsin.models.load_weights",
+    "opsin.models.weights.load_weights",
+    "opsin.runs.atomic.write_atomically",
+    "opsin.data.shards.shard_cache._delete_unless_held",
+    "opsin.data.shard_writer.write_shards",
+    "opsin.training.build.trainer",
+    "torch.load",
+    "torch.hub.load",
+    "torch.optim.Optimizer.load_state_dict",
+    "torch.optim.optimizer.torch.load",
+    "lightning.pytorch.callbacks.os.system",
+    "lightning.pytorch.callbacks.model_checkpoint.os.remove",
+    "lightning.pytorch.callbacks",
+    "lightning.pytorch.loggers.csv_logs.os.makedirs",
+    "..os.system",
+    " opsin.models.mlp",
+    "opsin.models.mlp ",
+    "OPSIN.models.mlp",
+)
+
+
+def names_in(package: str, folder: Path) -> Iterator[str]:
+    """Every name that a module of a package defines or imports, private ones too, and the module itself."""
+    for file in sorted(folder.rglob("*.py")):
+        module = ".".join([package, *file.relative_to(folder).with_suffix("").parts]).removesuffix(".__init__")
+        yield module
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef):
+                yield f"{module}.{node.name}"
+            elif isinstance(node, ast.Import | ast.ImportFrom):
+                for alias in node.names:
+                    name = alias.asname or alias.name
+                    yield from (f"{module}.{name}", f"{module}.{name}.system")
+
+
+@pytest.fixture(scope="module")
+def every_name() -> set[str]:
+    names = {name for package, folder in PACKAGES.items() for name in names_in(package, folder)}
+    assert {"opsin.runs.atomic.write_atomically", "opsin.commands.train.train", "torch.optim.adam.Adam"} <= names
+    assert len(names) > 5000
+    return names
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_every_other_name_of_the_libraries_is_refused_without_an_import(
+    section: str, every_name: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    constructors = SECTIONS[section]
+    accepted = set(constructors.by_name)
+    monkeypatch.setattr("opsin.config.targets.did_you_mean", lambda *_: "")  # thousands of suggestions take minutes
+    monkeypatch.setattr("opsin.config.targets._project_targets", list)  # and so do as many readings of a file
+    monkeypatch.setattr("opsin.config.targets.importlib.import_module", lambda name: pytest.fail(f"imported {name}"))
+    loaded = set(sys.modules)
+    for name in every_name - accepted:
+        with pytest.raises(UserError, match="is not accepted here"):
+            constructors.resolve(name)
+    assert set(sys.modules) == loaded
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_an_accepted_name_is_a_public_constructor_of_the_section(section: str) -> None:
+    for name, found in SECTIONS[section].by_name.items():
+        package, _, last = name.rpartition(".")
+        assert last in importlib.import_module(package).__all__
+        assert not any(part.startswith("_") for part in name.split("."))
+        assert inspect.isclass(found) or inspect.isfunction(found)
+        assert not inspect.isabstract(found)
+
+
+def test_the_lists_hold_what_they_should() -> None:
+    assert {name.rpartition(".")[2] for name in DATASETS.by_name} == {
+        *("cats_vs_dogs", "cifar10", "digits", "fashion_mnist", "hugging_face", "image_folder", "mnist", "shards")
+    }
+    assert set(SECTIONS["augmentation"].by_name) == {"opsin.data.augmentation.Augmentation"}
+    own = {name.rpartition(".")[2] for name in SCHEDULES.by_name if name.startswith("opsin.")}
+    assert own == {"constant", "cosine", "onecycle", "plateau", "step"}
+    assert {name.rpartition(".")[2] for name in SECTIONS["launcher"].by_name} == {"Local", "Ray", "Slurm"}
+    models = {name.rpartition(".")[2] for name in NETWORKS.by_name}
+    assert {"mlp", "cnn_gap", "resnet18", "timm"} <= models
+    assert not models & {"Network", "Summary", "load_weights", "weights_facts", "summary_text"}
+    assert "torch.optim.Optimizer" not in SECTIONS["optimizer"].by_name
+    assert {"torch.optim.Adam", "torch.optim.SGD", "torch.optim.Muon"} <= set(SECTIONS["optimizer"].by_name)
+    assert "lightning.pytorch.callbacks.EMAWeightAveraging" in SECTIONS["callbacks"].by_name
+    assert "lightning.pytorch.loggers.CSVLogger" in SECTIONS["logger"].by_name
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize("section", SECTIONS)
+def test_a_hostile_name_is_refused_in_every_section(section: str, name: str) -> None:
+    with pytest.raises(UserError, match="is not accepted here"):
+        SECTIONS[section].resolve(name)
+
+
+@pytest.mark.parametrize(
+    ("section", "name", "hint"),
+    [
+        ("optimizer", "torch.optim.adam.Adam", "torch.optim.Adam"),
+        ("optimizer", "torch.optim.Adan", "torch.optim.Adam"),
+        ("model", "opsin.models.scratch.cnn.cnn_gap", "opsin.models.cnn_gap"),
+        ("callbacks", "opsin.training.callbacks.checkpoints.Checkpoints", "opsin.training.callbacks.Checkpoints"),
+        ("callbacks", "lightning.callbacks.LearningRateMonitor", "lightning.pytorch.callbacks.LearningRateMonitor"),
+        ("logger", "lightning.pytorch.loggers.csv_logs.CSVLogger", "lightning.pytorch.loggers.CSVLogger"),
+    ],
+)
+def test_the_public_name_is_suggested(section: str, name: str, hint: str) -> None:
+    with pytest.raises(UserError, match=rf"did you mean {hint}\?"):
+        SECTIONS[section].resolve(name)
+
+
+def test_every_target_of_the_shipped_configs_is_accepted() -> None:
+    found = 0
+    for file in CONFIGS.rglob("*.yaml"):
+        group = file.relative_to(CONFIGS).parts[0]
+        tree = yaml.safe_load(file.read_text()) or {}
+        parts = tree.values() if group in ("callbacks", "logger") else [tree]
+        for part in parts:
+            if group in SECTIONS and isinstance(part, dict) and "_target_" in part:
+                SECTIONS[group].resolve(part["_target_"])
+                found += 1
+    assert found > 60
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_each_key_of_a_section_has_one_owner(section: str) -> None:
+    schema = SCHEMA[section]
+    for name, constructor in SECTIONS[section].by_name.items():
+        owners = [signature_model(options) for options in schema.options.values()]
+        owners.append(signature_model(constructor, schema.computed))
+        keys = [key for owner in owners for key in owner.model_fields]
+        assert len(keys) == len(set(keys)), name
+
+
+LIBRARIES = ("torch.optim", "torch.optim.lr_scheduler", "lightning.pytorch.callbacks", "lightning.pytorch.loggers")
+
+
+@pytest.mark.parametrize(
+    "constructor",
+    [
+        found
+        for module in LIBRARIES
+        for found in vars(importlib.import_module(module)).values()
+        if inspect.isclass(found)
+    ],
+)
+def test_signatures_of_libraries_can_be_read(constructor: type) -> None:
+    """Some have annotations that exist for a type checker only, which `typing.get_type_hints` cannot resolve."""
+    parameters = inspect.signature(constructor).parameters.values()
+    named = {p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+    assert set(signature_model(constructor).model_fields) == named
+
+
+@pytest.mark.parametrize(
+    ("section", "values"),
+    [
+        ("scheduler", {"_target_": "torch.optim.lr_scheduler.MultiStepLR", "milestones": [1, 2]}),
+        ("logger", {"mine": {"_target_": "lightning.pytorch.loggers.WandbLogger", "project": "mine"}}),
+        ("optimizer", {"_target_": "torch.optim.Adafactor", "lr": 0.01}),
+    ],
+)
+def test_classes_with_unresolvable_annotations_can_be_configured(section: str, values: dict[str, object]) -> None:
+    config = compose([])
+    make_plan(replace(config, tree={**config.tree, section: values}))
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("datamodule.mean", {"_target_": "os.system"}),
+        ("model.phases", [{"epoch": 1, "trainable": "all", "_target_": "os.system"}]),
+        ("optimizer.betas", [{"_target_": "os.system"}, 0.9]),
+        ("trainer._target_", "os.system"),
+        ("loss._target_", "opsin.training.loss.ClassificationLoss"),
+        ("feature_cache._target_", "os.system"),
+        ("distillation.embedding", {"weight": {"_target_": "os.system"}}),
+        ("callbacks.progress.bar", {"_target_": "os.system"}),
+        ("monitor._target_", "os.system"),
+    ],
+)
+def test_a_target_inside_a_value_is_refused(path: str, value: object) -> None:
+    tree = compose([]).tree
+    node = tree
+    *parents, last = path.split(".")
+    for key in parents:
+        node = node[key]
+    node[last] = value
+    with pytest.raises(UserError, match=r"_target_ is not accepted: only a section that needs a constructor"):
+        check(tree, RUN_SCHEMA)
+
+
+def resume(run: RunDirectory) -> None:
+    from opsin.commands.train import train
+
+    train(from_saved(run, ["trainer.max_epochs=2"]))
+
+
+def evaluate(run: RunDirectory) -> None:
+    from opsin.commands.evaluate import evaluate
+
+    evaluate(run)
+
+
+def predict(run: RunDirectory) -> None:
+    from opsin.inference.predictor import open_predictor
+
+    open_predictor(run.path)
+
+
+def report(run: RunDirectory) -> None:
+    from opsin.commands.report import illustrate_again
+
+    illustrate_again(run)
+
+
+def interpret(run: RunDirectory) -> None:
+    from opsin.commands.interpret.subject import find_subject
+
+    find_subject(str(run.path))
+
+
+def explore(run: RunDirectory) -> None:
+    from opsin.commands.explore.models import RunModels
+
+    RunModels(run.path.parent).open(run.path.name)
+
+
+def embed(run: RunDirectory) -> None:
+    from opsin.inference.inputs import open_images
+    from opsin.inference.trained_model import load_trained_model
+
+    open_images(load_trained_model(str(run.path)))
+
+
+COMMANDS = (resume, evaluate, predict, report, interpret, explore, embed)
+SECTIONS_OF_RUN = [key for key in SECTIONS if key in RUN_SCHEMA]
+
+
+@pytest.fixture(scope="module")
+def foreign_run(digits_run: RunDirectory, tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
+    """A copy of a finished run that brings code of its own and a project file that permits it."""
+    folder = tmp_path_factory.mktemp("foreign") / "run"
+    shutil.copytree(digits_run.path, folder)
+    (folder / "evil.py").write_text(f"open({str(folder / 'imported')!r}, 'w')\ndef make(**_): ...\n")
+    (folder / "pyproject.toml").write_text('[tool.opsin]\ntargets = ["evil"]\n')
+    return RunDirectory(folder)
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {file: file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("section", SECTIONS_OF_RUN)
+def test_a_foreign_run_with_a_bad_target_writes_deletes_and_imports_nothing(
+    command: Callable[[RunDirectory], None],
+    section: str,
+    foreign_run: RunDirectory,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(foreign_run.path)
+    monkeypatch.syspath_prepend(str(foreign_run.path))
+    (tmp_path / "victim").write_text("mine")
+    original = foreign_run.config.read_text()
+    targets = (
+        {"_target_": "evil.make"},
+        {"_target_": "opsin.runs.atomic.write_atomically", "path": str(tmp_path / "stolen"), "text": "x"},
+        {"_target_": "opsin.data.shards.shard_cache._delete_unless_held", "file": str(tmp_path / "victim")},
+    )
+    try:
+        for target in targets:
+            tree = yaml.safe_load(original)
+            tree[section] = {**tree[section], "bad": target} if RUN_SCHEMA[section].many else target
+            foreign_run.config.write_text(yaml.safe_dump(tree))
+            before = contents(foreign_run.path)
+            with pytest.raises(UserError, match=rf"{section}\S*\._target_: {target['_target_']} is not accepted here"):
+                command(foreign_run)
+            assert contents(foreign_run.path) == before
+    finally:
+        foreign_run.config.write_text(original)
+    assert (tmp_path / "victim").read_text() == "mine"
+    assert [file.name for file in tmp_path.iterdir()] == ["victim"]
+    assert "evil" not in sys.modules

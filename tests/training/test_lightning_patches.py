@@ -1,0 +1,58 @@
+"""Private names and undocumented behavior of Lightning: a new version that changes one fails here, with its name."""
+
+import inspect
+
+import lightning
+import lightning as L
+import pytest
+import torch
+from lightning.pytorch.callbacks import Checkpoint, EarlyStopping
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+from lightning.pytorch.trainer import call
+
+from opsin.training.lightning_patches import STEP_HOOKS, ScriptLauncher, set_launcher, torch_optimizer
+
+CHANGED = f"Lightning {lightning.__version__} has changed: see opsin.training.lightning_patches"
+
+
+@pytest.mark.parametrize("name", STEP_HOOKS)
+def test_the_hooks_of_a_step_exist(name: str) -> None:
+    assert callable(getattr(L.Callback, name, None)), f"{CHANGED}: no hook {name}"
+
+
+def test_a_hook_that_is_not_callable_is_skipped() -> None:
+    source = inspect.getsource(call._call_callback_hooks)
+    assert "if callable(fn)" in source, f"{CHANGED}: a hook that is not callable is not skipped"
+
+
+def test_checkpoint_callbacks_run_after_the_module() -> None:
+    source = inspect.getsource(L.pytorch.loops.fit_loop._FitLoop.on_advance_end)
+    early, module, late = (
+        source.find(text) for text in ("monitoring_callbacks=False", "_call_lightning_module_hook", "=True")
+    )
+    assert -1 < early < module < late, f"{CHANGED}: the order of on_train_epoch_end"
+    assert issubclass(Checkpoint, L.Callback)
+
+
+def test_the_launcher_of_a_strategy_can_be_set() -> None:
+    strategy = SingleDeviceStrategy(device="cpu")
+    launcher = ScriptLauncher(None, 1, 1)  # type: ignore[arg-type]
+    set_launcher(strategy, launcher)
+    assert strategy.launcher is launcher, f"{CHANGED}: Strategy._launcher"
+    assert "ScriptLauncher" in inspect.getsource(DDPStrategy._configure_launcher), f"{CHANGED}: the launcher of DDP"
+
+
+def test_the_optimizer_inside_the_wrapper_is_found() -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.1)
+    assert torch_optimizer(LightningOptimizer(optimizer)) is optimizer, f"{CHANGED}: LightningOptimizer._optimizer"
+    assert torch_optimizer(optimizer) is optimizer
+
+
+@pytest.mark.parametrize("name", ["_should_skip_check", "_evaluate_stopping_criteria"])
+def test_the_methods_that_early_stopping_extends_exist(name: str) -> None:
+    assert callable(getattr(EarlyStopping, name, None)), f"{CHANGED}: no EarlyStopping.{name}"
+
+
+def test_the_name_of_the_hook_in_progress_is_an_attribute() -> None:
+    assert "_current_fx_name" in vars(L.LightningModule()), f"{CHANGED}: no LightningModule._current_fx_name"
