@@ -28,9 +28,6 @@ APPLIED = {
 WHOLE_SECTIONS = ("augmentation", "feature_cache", "logger", "callbacks", "scheduler")
 """Sections whose values a resumed run takes from the config, with the exceptions that `refusal` names."""
 
-WITHOUT_TRAINING = ("data_dir", "output_dir", "test", "report", "trainer.max_epochs", "trainer.accelerator")
-"""Keys that have an effect even if no further epoch is trained."""
-
 REASONS = {
     "model": "the weights of the run belong to this network",
     "loss": "losses before and after the change could not be compared to find the best epoch",
@@ -104,7 +101,7 @@ def check_resume(composed: RunConfig) -> tuple[SavedState | None, list[str]]:
     if 0 <= steps < state.step:
         raise UserError(f"trainer.max_steps={steps} does not go with resume: {state.step} steps are completed")
     if nothing_to_train(composed.tree, state):
-        idle = {key: "no further epoch is trained" for key in changes if _needs_training(key)}
+        idle = {key: "no further epoch is trained" for key, (_, new) in changes.items() if _needs_training(key, new)}
         _raise_refused(composed, idle, hint=lines[0])
     applied = ", ".join(f"{key}={new}" for key, (_, new) in changes.items())
     return state, [*([f"changed: {applied}"] if applied else []), *lines]
@@ -221,8 +218,10 @@ def _stays_stopped(tree: Mapping[str, Any], state: SavedState) -> bool:
     return bool(state.stopped and stopping) and state.waited >= int(stopping[0].get("patience", 10))
 
 
-def _needs_training(key: str) -> bool:
-    return key not in WITHOUT_TRAINING and not key.startswith(("logger.", "datamodule."))
+def _needs_training(key: str, new: Any) -> bool:
+    """Whether a changed value has an effect only while epochs are trained; a callback that is removed has none."""
+    options = key.endswith((".patience", ".min_delta", ".decay")) and new is not None
+    return options or key.startswith(("optimizer.", "scheduler.", "augmentation.", "trainer.gradient_clip_norm"))
 
 
 def _raise_refused(composed: RunConfig, refused: Mapping[str, str], hint: str = "") -> None:
