@@ -153,4 +153,4 @@ def test_the_command_does_with_what_there_is(run: RunDirectory, capsys: pytest.C
 
 def test_the_command_names_what_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tmp_path)]) == 1
-    assert "is no run directory" in capsys.readouterr().err
+    assert "is not a run directory" in capsys.readouterr().err

@@ -261,7 +261,7 @@ def test_divergence_is_said_in_words(start) -> None:
 def test_frozen_means_weights_and_buffers_unchanged(start) -> None:
     run = start("model=strided_cnn", "model.trainable=[block4,block5]", *QUICK)
     counts = run.read_result().parameters
-    assert counts["frozen"] > 0
+    assert counts.frozen > 0
     torch.manual_seed(0)
     after = torch.load(run.last, weights_only=True)["state_dict"]
     tracked = {key: value for key, value in after.items() if "num_batches_tracked" in key}

@@ -11,7 +11,6 @@ from opsin.models import Network, load_weights
 from opsin.runs.directory import RunDirectory
 from opsin.runs.result import DataFacts
 from opsin.training import build
-from opsin.training.module import load_network
 from opsin.training.plan import RunPlan, make_plan
 
 
@@ -47,11 +46,9 @@ class OpenedRun:
         """The network with the weights of the best checkpoint.
 
         Raises:
-            UserError: There is no best checkpoint.
+            UserError: There is no best checkpoint, or it is damaged.
         """
-        network = self._new_network(self.data_facts.image_size)
-        load_network(network, self.directory.best)
-        return network
+        return self.network_for(self.data_facts.image_size)[0]
 
     def network_for(self, image_size: tuple[int, int]) -> tuple[Network, bool]:
         """Return the network for images of another size, and whether its head has the weights of the run.
@@ -62,14 +59,16 @@ class OpenedRun:
             image_size: (height, width) in pixels.
 
         Raises:
-            UserError: There is no best checkpoint.
+            UserError: There is no best checkpoint, or it is damaged.
         """
-        if image_size == self.data_facts.image_size:
-            return self.network, True
+        run = self.directory
+        if not run.best.is_file():
+            raise UserError(
+                f"{run.best} does not exist: the run has not completed its first epoch; "
+                f"to resume it: python train.py resume={run.path}"
+            )
         network = self._new_network(image_size)
-        if not self.directory.best.is_file():
-            load_network(network, self.directory.best)  # raises
-        return network, load_weights(network, str(self.directory.path)).head
+        return network, load_weights(network, str(run.path)).head
 
     def _new_network(self, image_size: tuple[int, int]) -> Network:
         facts = self.data_facts
