@@ -36,6 +36,11 @@ def did_you_mean(word: str, known: Iterable[str], prefix: str = "", count: int =
     Returns:
         The end of a sentence, or an empty string if no name is similar.
     """
+    near = nearest(word, known, count)
+    return f": did you mean {' or '.join(prefix + name for name in near)}?" if near else ""
+
+
+def nearest(word: str, known: Iterable[str], count: int = 1, cutoff: float = 0.5) -> list[str]:
+    """Return the known names most similar to a word, the most similar first; upper and lower case count as equal."""
     names = {name.lower(): name for name in known}
-    near = difflib.get_close_matches(word.lower(), names, n=count, cutoff=0.5)
-    return f": did you mean {' or '.join(prefix + names[name] for name in near)}?" if near else ""
+    return [names[name] for name in difflib.get_close_matches(word.lower(), names, n=count, cutoff=cutoff)]

@@ -157,7 +157,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
             break
     printed += process.communicate(timeout=60)[0]
     assert process.returncode == 130, printed
-    assert re.search(r"go on with: python train.py resume=\S+", printed)
+    assert re.search(r"resume with: python train.py resume=\S+", printed)
     assert results(tmp_path)[0]["status"] == "interrupted"
     done = python(tmp_path, "train.py", "resume=outputs/latest", "trainer.max_epochs=4")
     assert "going on from step" in done

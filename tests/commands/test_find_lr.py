@@ -33,7 +33,7 @@ def test_it_suggests_a_rate_and_draws_the_curve(tmp_path: Path) -> None:
 
 def test_what_is_wrong_is_said_in_one_message(tmp_path: Path) -> None:
     for words, part in (
-        (["model=mlp", "optimizer.lrr=1"], "optimizer.lrr is not known: did you mean optimizer.lr?"),
+        (["model=mlp", "optimizer.lrr=1"], "optimizer.lrr=1 is not known: did you mean optimizer.lr=1?"),
         (["--steps", "3"], "--steps must be 20 to 1000"),
     ):
         done = find_lr(tmp_path, *words)

@@ -147,7 +147,7 @@ def test_the_command_makes_what_is_missing(run: RunDirectory, capsys: pytest.Cap
 def test_the_command_does_with_what_there_is(run: RunDirectory, capsys: pytest.CaptureFixture[str]) -> None:
     run.best.write_bytes(b"damaged")
     assert main([str(run.path)]) == 0
-    assert "without new pictures" in capsys.readouterr().err
+    assert "without new images" in capsys.readouterr().err
     assert "accuracy on" in (run.path / "report.html").read_text()
 
 

@@ -14,7 +14,7 @@ SIDE, PATCH = 24, 6
 def planted(count: int, classes: int = 3, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
     """Noise `(N, 3, 24, 24)` with a square of the class's stripes; the classes `(N,)`; where the squares are.
 
-    The stripes of a square have no colour of their own: under a blur nothing is left of them.
+    The stripes of a square have no color of their own: under a blur nothing is left of them.
     """
     rows, columns = torch.meshgrid(torch.arange(PATCH), torch.arange(PATCH), indexing="ij")
     stripes = [1.5 - 3.0 * (way % 2) for way in (rows, columns, rows + columns)]

@@ -7,7 +7,7 @@ from tiny import tiny
 from torch import nn
 
 from opsin.errors import UserError
-from opsin.interpretability.activations import activations, dead
+from opsin.interpretability.activations import activations, dead_channels
 from opsin.models import Network
 from opsin.models.network import sequential
 
@@ -52,7 +52,7 @@ def test_the_network_is_left_as_it_was(network: Network, images: torch.Tensor) -
     generator = torch.get_rng_state()
     with torch.inference_mode():
         found = activations(network, images, ["low"])
-        dead(network, images)
+        dead_channels(network, images)
     assert found["low"].shape == (40, 4, 12, 12)
     assert [module.training for module in network.modules()] == modes
     assert torch.equal(torch.get_rng_state(), generator)
@@ -64,18 +64,18 @@ def test_the_network_is_left_as_it_was(network: Network, images: torch.Tensor) -
 def test_dead_channels_are_counted_over_all_images(network: Network, images: torch.Tensor) -> None:
     with torch.no_grad():
         network.stages["middle"].norm.bias[[1, 4]] = -1e3
-    found = dead(network, images)
+    found = dead_channels(network, images)
     assert list(found) == ["low.relu", "middle.relu", "high.relu"]
     assert found["middle.relu"].channels == (1, 4)
-    assert found["middle.relu"].of == 6
+    assert found["middle.relu"].total == 6
     assert found["low.relu"].channels == ()
     with torch.no_grad():  # zero on all images but the very last, of another block
         network.stages["low"].conv.weight[0] = 0
         network.stages["low"].conv.weight[0, 0] = 1.0
         network.stages["low"].norm.bias[0] = -100.0
         images[-1, 0] = 100.0
-    assert found["low.relu"].channels == dead(network, images)["low.relu"].channels == ()
-    assert dead(network, images[:-1])["low.relu"].channels == (0,)
+    assert found["low.relu"].channels == dead_channels(network, images)["low.relu"].channels == ()
+    assert dead_channels(network, images[:-1])["low.relu"].channels == (0,)
 
 
 def test_unknown_names_and_layers_without_maps_are_named(network: Network, images: torch.Tensor) -> None:
@@ -83,5 +83,5 @@ def test_unknown_names_and_layers_without_maps_are_named(network: Network, image
         activations(network, images, ["hihg"])
     flat = Network("flat", {"all": sequential(flatten=nn.Flatten(), fc=nn.Linear(432, 5))}, nn.Linear(5, 2))
     assert activations(flat, images) == {}
-    with pytest.raises(UserError, match="all gives no map"):
+    with pytest.raises(UserError, match="the output of all is not a map"):
         activations(flat, images, ["all"])

@@ -19,7 +19,7 @@ from opsin.interpretability.attribution import (
     occlusion,
 )
 from opsin.interpretability.faithfulness import faithfulness
-from opsin.interpretability.sanity_check import randomisation_check
+from opsin.interpretability.sanity_check import randomization_check
 from opsin.models.auxiliary_head import Auxiliary
 from opsin.models.network import Network, sequential
 
@@ -77,7 +77,7 @@ def test_cam_refuses_a_head_for_which_it_would_not_be_exact(kind: str) -> None:
     else:
         network.head = sequential(flatten=nn.Flatten(), fc=nn.Linear(12 * 144, 3))
     images, targets, _ = planted(3)
-    with pytest.raises(UserError, match=r"planted's has more than that: take gradcam"):
+    with pytest.raises(UserError, match=r"the head of planted differs: use gradcam"):
         cam(network, images, targets)
 
 
@@ -259,31 +259,34 @@ def test_the_network_is_left_as_it_was(what: str) -> None:
     elif what == "faithfulness":
         faithfulness(network, images, targets, torch.rand(3, 24, 24, generator=torch.Generator()), steps=4)
     else:
-        randomisation_check(network, images, targets)
+        randomization_check(network, images, targets)
     assert state() == before
     assert torch.equal(images, given)
 
 
 def test_what_cannot_be_done_is_said(three: Network) -> None:
     images, targets, _ = planted(3)
-    with pytest.raises(UserError, match=r"'saliency' is no way .* take gradcam, cam, integrated_gradients, occlusion"):
+    with pytest.raises(
+        UserError,
+        match=r"unknown attribution method 'saliency': use one of gradcam, cam, integrated_gradients, occlusion",
+    ):
         attribute(three, images, targets, "saliency")
     with pytest.raises(UserError, match=r"planted has no stage 'layer4'; those with maps are low, high"):
         gradcam(three, images, targets, "layer4")
-    with pytest.raises(UserError, match=r"stage=low chooses the maps of Grad-CAM; cam has no choice"):
+    with pytest.raises(UserError, match=r"cam does not accept a stage \(got low\)"):
         attribute(three, images, targets, "cam", "low")
     with pytest.raises(UserError, match=r"window=30 .* on images of side 24"):
         occlusion(three, images, targets, window=30)
     stages = {"flatten": nn.Flatten(), "dense": nn.Linear(3 * 24 * 24, 8)}
     dense = Network("mlp", stages, nn.Linear(8, 3))
-    with pytest.raises(UserError, match=r"mlp has no stage whose output are maps"):
+    with pytest.raises(UserError, match=r"mlp has no stage with maps"):
         gradcam(dense, images, targets)
-    with pytest.raises(UserError, match=r"CAM is exact for a head .* mlp's has more"):
+    with pytest.raises(UserError, match=r"CAM needs a head .* the head of mlp differs"):
         cam(dense, images, targets)
     assert integrated_gradients(dense, images, targets).amax() == 1
     mixed = Network("mixed", {"low": nn.Conv2d(3, 2, 3), "flat": nn.Flatten()}, nn.Linear(2 * 22 * 22, 3))
     assert gradcam(mixed, images, targets).amax() > 0
-    with pytest.raises(UserError, match=r"stage 'flat' of mixed makes no maps .*; those with maps are low"):
+    with pytest.raises(UserError, match=r"stage 'flat' of mixed has no maps .*; those with maps are low"):
         gradcam(mixed, images, targets, "flat")
 
 
@@ -297,7 +300,7 @@ class _ChannelsLast(nn.Module):
 def test_channels_are_not_taken_for_places() -> None:
     images, targets, _ = planted(2)
     network = Network("swin", {"layer1": _ChannelsLast()}, sequential(flatten=nn.Flatten(), fc=nn.Linear(5760, 3)))
-    with pytest.raises(UserError, match="swin has no stage whose output are maps"):
+    with pytest.raises(UserError, match="swin has no stage with maps"):
         gradcam(network, images, targets)
 
 

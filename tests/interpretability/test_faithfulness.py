@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from opsin.errors import UserError
 from opsin.interpretability.attribution import METHODS, attribute
-from opsin.interpretability.faithfulness import faithfulness, random_heat
-from opsin.interpretability.sanity_check import randomisation_check, rank_correlation, redraw, structural_similarity
+from opsin.interpretability.faithfulness import faithfulness, random_maps
+from opsin.interpretability.sanity_check import randomization_check, randomize, rank_correlation, structural_similarity
 from opsin.models.network import Network
 
 
@@ -47,7 +47,7 @@ def test_deletion_by_hand() -> None:
 
 def test_curves_begin_and_end_where_they_must(three: Network) -> None:
     images, targets, _ = planted(4)
-    scores = faithfulness(three, images, targets, random_heat(images), steps=7, block=3)
+    scores = faithfulness(three, images, targets, random_maps(images), steps=7, block=3)
     with torch.no_grad():
         whole = three(images).softmax(1)[torch.arange(4), targets]
         nothing = three(torch.zeros_like(images)).softmax(1)[torch.arange(4), targets]
@@ -61,7 +61,7 @@ def test_curves_begin_and_end_where_they_must(three: Network) -> None:
 def test_a_true_map_ranks_above_a_random_one(method: str, three: Network) -> None:
     images, targets, _ = planted(12, seed=3)
     true = faithfulness(three, images, targets, attribute(three, images, targets, method))
-    random = faithfulness(three, images, targets, random_heat(images))
+    random = faithfulness(three, images, targets, random_maps(images))
     assert true.deletion_area.mean() < random.deletion_area.mean() - 0.1
     assert true.insertion_area.mean() > random.insertion_area.mean() + 0.1
 
@@ -80,12 +80,12 @@ def test_equal_marks_follow_each_other_at_random_and_seeded(three: Network) -> N
 
 def test_the_caller_may_be_in_inference_mode(three: Network) -> None:
     images, targets, _ = planted(9, seed=4)
-    expected = faithfulness(three, images, targets, random_heat(images), steps=4)
-    sanity = randomisation_check(three, images, targets)
+    expected = faithfulness(three, images, targets, random_maps(images), steps=4)
+    sanity = randomization_check(three, images, targets)
     with torch.inference_mode():
         given, classes = images.clone(), targets.clone()
-        found = faithfulness(three, given, classes, random_heat(given), steps=4)
-        assert randomisation_check(three, given, classes) == sanity
+        found = faithfulness(three, given, classes, random_maps(given), steps=4)
+        assert randomization_check(three, given, classes) == sanity
     torch.testing.assert_close(found.deletion, expected.deletion)
     torch.testing.assert_close(found.insertion_area, expected.insertion_area)
 
@@ -99,27 +99,27 @@ def test_maps_of_another_size_are_refused(three: Network) -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_a_learned_network_passes(method: str, three: Network) -> None:
     images, targets, _ = planted(18, seed=4)
-    sanity = randomisation_check(three, images, targets, method, cascade=method != "occlusion")
-    assert sanity.redrawn[-1] == "low"
-    assert sanity.hits == 18
+    sanity = randomization_check(three, images, targets, method, cascade=method != "occlusion")
+    assert sanity.randomized[-1] == "low"
+    assert sanity.correct == 18
     assert sanity.p < 0.001
     assert sanity.passed, sanity
-    assert sanity.verdict.startswith("passed: the maps are gone")
+    assert sanity.summary.startswith("passed: the maps depend on")
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_a_network_of_random_weights_fails(seed: int) -> None:
     images, targets, _ = planted(24, seed=4)
-    sanity = randomisation_check(untrained(3, seed), images, targets)
+    sanity = randomization_check(untrained(3, seed), images, targets)
     assert not sanity.passed
-    assert "which may be chance" in sanity.verdict or "hardly depend" in sanity.verdict
+    assert "which may be chance" in sanity.summary or "hardly depend" in sanity.summary
 
 
 def test_images_of_one_class_tell_nothing(three: Network) -> None:
     """A network that always says this class would be right as often."""
     images, targets, _ = planted(18, seed=4)
-    sanity = randomisation_check(three, images[::3], targets[::3])
-    assert sanity.hits == 6
+    sanity = randomization_check(three, images[::3], targets[::3])
+    assert sanity.correct == 6
     assert sanity.p == 1
     assert not sanity.passed
 
@@ -132,20 +132,20 @@ def test_a_map_of_edges_fails(three: Network) -> None:
         return change / change.amax((1, 2), keepdim=True)
 
     images, targets, _ = planted(18, seed=4)
-    sanity = randomisation_check(three, images, targets, edges)
-    assert sanity.redrawn == ("head.fc", "high", "low")
+    sanity = randomization_check(three, images, targets, edges)
+    assert sanity.randomized == ("head.fc", "high", "low")
     assert sanity.correlation == pytest.approx((1, 1, 1))
     assert sanity.similarity == pytest.approx((1, 1, 1))
     assert not sanity.passed
     assert sanity.learned
-    assert "hardly depend on what the network has learned" in sanity.verdict
+    assert "hardly depend on what the network has learned" in sanity.summary
 
 
 def test_weights_are_redrawn_all_of_them_and_seeded() -> None:
     networks = [copy.deepcopy(trained(3)) for _ in range(2)]
     before = {key: tensor.clone() for key, tensor in networks[0].state_dict().items()}
     for network in networks:
-        redraw(network, torch.Generator().manual_seed(3))
+        randomize(network, torch.Generator().manual_seed(3))
     after = networks[0].state_dict()
     for key, tensor in after.items():
         assert torch.equal(tensor, networks[1].state_dict()[key])

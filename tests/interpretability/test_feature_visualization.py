@@ -106,7 +106,7 @@ def test_a_class_is_raised_as_a_filter_is(network: Network) -> None:
     assert all(end > start + 0.1 for start, end in zip(found.start, found.end, strict=True))
 
 
-def test_grey_pictures_for_a_network_of_colours(network: Network) -> None:
+def test_gray_pictures_for_a_network_of_colors(network: Network) -> None:
     found = climb(network, "low", [0], channels_in=1, steps=5)
     assert found.pictures.shape == (1, 24, 24, 1)
 
@@ -115,8 +115,8 @@ def test_grey_pictures_for_a_network_of_colours(network: Network) -> None:
     ("step", "channels", "options", "message"),
     [
         ("hgih", [0], {}, "no stage or layer 'hgih'"),
-        ("high", [8], {}, "high has channels 0 to 7, and no 8"),
-        ("high", [-1], {}, "and no -1"),
+        ("high", [8], {}, "high has channels 0 to 7, not 8"),
+        ("high", [-1], {}, "not -1"),
         ("high", [], {}, "no filters of high"),
         ("high", [0], {"blur": 4}, "odd blur"),
         ("high", [0], {"steps": 0}, "steps >= 1"),

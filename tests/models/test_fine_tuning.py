@@ -79,17 +79,20 @@ def refusal(*words: str) -> str:
     [
         (
             ["model.phases=[{epoch: 2, trainable: all}]", "model.unfreeze_every=1"],
-            "model.phases and model.unfreeze_every both say",
+            "model.phases and model.unfreeze_every exclude each other",
         ),
         (
             ["model.phases=[{epoch: 2, trainable: all}, {epoch: 2, trainable: head}]"],
-            "model.phases must be in the order of their epochs, each later than the one before: [2, 2]",
+            "the epochs of model.phases must increase, got [2, 2]",
         ),
         (
             ["model.phases=[{epoch: 5, trainable: all}]", "trainer.max_epochs=5"],
-            "what begins after 5 epochs is never reached with trainer.max_epochs=5",
+            "model.phases: the phase at epoch 5 never starts, because trainer.max_epochs=5",
         ),
-        (["model.unfreeze_every=7", "trainer.max_epochs=6"], "never reached with trainer.max_epochs=6"),
+        (
+            ["model.unfreeze_every=7", "trainer.max_epochs=6"],
+            "the phase at epoch 7 never starts, because trainer.max_epochs=6",
+        ),
         (
             ["model.phases=[{epoch: 5, trainable: all, lr_facter: 0.1}]"],
             "model.phases[0].lr_facter is not known: did you mean lr_factor?  [set on the command line",

@@ -114,7 +114,7 @@ def test_backbones_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "resnet34.pth"
     torch.save(torchvision.models.resnet34().state_dict(), path)
     text = message(models.resnet18(num_logits=1, image_size=(64, 64)), path)
-    assert f"{path} is of another backbone than resnet18, which has no layer1.2.conv1.weight" in text
+    assert f"{path} belongs to another backbone: resnet18 has no layer1.2.conv1.weight" in text
     assert "more)" in text
     text = message(small(), path)
     assert "does not fit cnn_batchnorm: stages.block1.conv.weight is missing" in text
@@ -151,14 +151,14 @@ def test_backbones_of_timm_that_do_not_fit_are_refused(tmp_path: Path) -> None:
 def test_files_that_are_no_weights_are_named(tmp_path: Path) -> None:
     pickled, damaged, text, numbers = (tmp_path / name for name in ("a.pt", "b.pt", "c.pt", "d.pt"))
     torch.save({"model": Custom()}, pickled)
-    assert f"{pickled} is not a file of weights, or holds objects besides" in message(small(), pickled)
+    assert f"{pickled} is not a file of weights, or it holds objects other than" in message(small(), pickled)
     torch.save(small().state_dict(), damaged)
     damaged.write_bytes(damaged.read_bytes()[:5000])
     assert f"{damaged} cannot be read as a file of weights" in message(small(), damaged)
     text.write_text("not weights")
     assert str(text) in message(small(), text)
     torch.save({"accuracy": 0.9}, numbers)
-    assert f"{numbers} holds no state dict" in message(small(), numbers)
+    assert f"{numbers} does not hold a state dict" in message(small(), numbers)
     damaged = damaged.with_suffix(".safetensors")
     damaged.write_bytes(b"\x00" * 20)
     assert f"{damaged} cannot be read" in message(small(), damaged)
@@ -194,7 +194,7 @@ def test_imagenet_weights_are_downloaded_once_and_checked(tmp_path: Path, hub: P
     load_weights(network, "imagenet")
     (hub / file.name).write_bytes(b"half a file")
     text = message(network, "imagenet")
-    assert f"{hub / file.name} is damaged" in text
+    assert f"{hub / file.name} is corrupt" in text
     assert file.as_uri() in text
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import opsin.models as models
 from opsin.errors import UserError
-from opsin.models import Network, summarise
+from opsin.models import Network, summarize
 from opsin.models.scratch.strided_cnn import HalvingConv
 
 every_network = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -27,7 +27,7 @@ def trial(case: Case, **options: object) -> tuple[Network, Tensor]:
 
 def test_the_cases_are_all_network_functions() -> None:
     functions = {name for name in models.__all__ if name.islower() and hasattr(models, name)}
-    functions -= {"load_weights", "summarise", "summary_table", "summary_text", "weights_facts"}
+    functions -= {"load_weights", "summarize", "summary_table", "summary_text", "weights_facts"}
     backbones = {"timm" if case.in_timm else case.name for case in BACKBONES}
     assert functions == {case.name for case in CASES} | backbones
 
@@ -201,7 +201,7 @@ def test_the_smallest_images_work_and_smaller_ones_are_refused(case: Case) -> No
     [
         (["layer3", "blok2"], "model.trainable: cnn_gap has no stage 'layer3'. Its stages are block1, block2"),
         (["block4"], "cnn_gap has no stage 'block4': did you mean block"),
-        ("block3", "model.trainable='block3' is neither `all`, `head` nor `last:N`; stages are given as a list"),
+        ("block3", "model.trainable='block3' is neither `all`, `head` nor `last:N`; give stages as a list"),
     ],
 )
 def test_unknown_stages_are_refused(trainable: str | list[str], message: str) -> None:
@@ -234,7 +234,7 @@ def test_strided_networks_average_what_is_left_of_larger_images() -> None:
     maps = network.head[:2](network.forward_features(images))  # type: ignore[index]
     assert maps.shape == (2, 10, 2, 2)
     torch.testing.assert_close(network(images), maps.mean((2, 3)))
-    assert summarise(network, (1, 28, 28)).rows[-1].output_shape == (10,)
+    assert summarize(network, (1, 28, 28)).rows[-1].output_shape == (10,)
 
 
 def test_importing_the_models_leaves_torchvision_and_timm_alone() -> None:

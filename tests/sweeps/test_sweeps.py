@@ -92,7 +92,7 @@ def test_ctrl_c(tmp_path: Path, times: int) -> None:
     statuses = [json.loads((run / "result.json").read_text())["status"] for run in runs(tmp_path)]
     assert statuses == (["finished"] * 2 if times == 1 else ["interrupted"] * 2)
     said = printed(tmp_path)
-    assert "no more runs are started" in said
+    assert "No more runs are started" in said
     assert "go on with the same command" in said
     finish(tmp_path, *words)
     assert [ends(run) for run in runs(tmp_path)] == [1] * 4

@@ -86,7 +86,7 @@ def test_outcomes_are_kept(crowd: Crowd, database: bool) -> None:
     for outcome in (Outcome("complete", (0.5,)), Outcome("pruned"), Outcome("failed", reason="it broke")):
         trial = trials.claim()
         assert trial is not None
-        trials.tell(trial, outcome)
+        trials.record(trial, outcome)
     later = crowd.join("seed=range(3)", storage=storage).all()
     assert [trial.state.name for trial in later] == ["COMPLETE", "PRUNED", "FAIL"]
     assert later[0].values == [0.5]
@@ -99,14 +99,14 @@ def test_what_failed_is_run_once_more_if_asked(crowd: Crowd) -> None:
     for outcome in (Outcome("failed", reason="x"), Outcome("complete", (1.0,))):
         trial = trials.claim()
         assert trial is not None
-        trials.tell(trial, outcome)
+        trials.record(trial, outcome)
     assert crowd.join("seed=range(2)").claim() is None
     again = crowd.join("seed=range(2)", retry_failed=True)
     trial = again.claim()
     assert trial is not None
     assert (trial.number, trial.words) == (2, ("seed=0",))
     assert again.claim() is None
-    again.tell(trial, Outcome("complete", (2.0,)))
+    again.record(trial, Outcome("complete", (2.0,)))
     assert [found.number for found in again.all()] == [1, 2]
     assert again.ended() == again.total == 2
 
@@ -127,7 +127,7 @@ def test_what_is_drawn_is_a_function_of_the_seed_and_of_what_came_before(
                 trials = crowd.join(*SEARCH, sampler=sampler, trials=14, seed=seed)
                 assert trials.claim() == trial
             found.append(dict(trial.choices))
-            trials.tell(trial, Outcome("complete", (abs(float(trial.choices["optimizer.lr"]) - 0.01),)))
+            trials.record(trial, Outcome("complete", (abs(float(trial.choices["optimizer.lr"]) - 0.01),)))
         assert trials.claim() is None
         return found
 
@@ -142,7 +142,7 @@ def test_what_is_drawn_is_a_function_of_the_seed_and_of_what_came_before(
 def test_a_search_finds_what_a_grid_of_as_many_would_miss(crowd: Crowd) -> None:
     trials = crowd.join(SEARCH[0], sampler="tpe", trials=40)
     while (trial := trials.claim()) is not None:
-        trials.tell(trial, Outcome("complete", (abs(float(trial.choices["optimizer.lr"]) - 0.0123),)))
+        trials.record(trial, Outcome("complete", (abs(float(trial.choices["optimizer.lr"]) - 0.0123),)))
     assert min(trial.values[0] for trial in trials.all()) < 0.002
 
 
@@ -160,7 +160,7 @@ def test_a_process_of_another_machine_is_dead_when_it_is_silent(
     near = Worker(tmp_path)
     assert near.is_alive(far.name)
     assert near.others() == [far.name]
-    monkeypatch.setattr("opsin.sweeps.workers.SILENT_S", -1.0)
+    monkeypatch.setattr("opsin.sweeps.workers.TIMEOUT_S", -1.0)
     assert not near.is_alive(far.name)
     assert near.is_alive(near.name)
     far.leave()

@@ -1,4 +1,4 @@
-"""Arrays to pictures: values to bytes, colours, overlays, grids, files."""
+"""Arrays to pictures: values to bytes, colors, overlays, grids, files."""
 
 import base64
 import io
@@ -9,7 +9,7 @@ from PIL import Image
 
 from opsin.visualization.images import (
     PAPER,
-    coloured,
+    colored,
     data_uri,
     encoded,
     grid,
@@ -28,8 +28,8 @@ def test_values_are_stretched_between_their_ends_or_given_ones() -> None:
     assert stretched(np.full((2, 2), 7.0)).tolist() == [[0, 0], [0, 0]]  # nothing to tell apart
 
 
-def test_signs_are_colours_and_zero_is_white() -> None:
-    blue, white, red = coloured(np.array([[-2.0, 0.0, 2.0]]), "RdBu_r", -2, 2)[0].astype(int)
+def test_signs_are_colors_and_zero_is_white() -> None:
+    blue, white, red = colored(np.array([[-2.0, 0.0, 2.0]]), "RdBu_r", -2, 2)[0].astype(int)
     assert blue[2] > blue[0] + 50
     assert red[0] > red[2] + 50
     assert white.min() > 240

@@ -3,7 +3,6 @@
 import argparse
 import json
 import os
-import shlex
 import sys
 from functools import cache
 from pathlib import Path
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from opsin.commands.command_line import command
 from opsin.runs.directory import RunDirectory
+from opsin.runs.quoting import printed_command
 
 if TYPE_CHECKING:
     from opsin.data.subset import Subset
@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     out = options.out or (None if options.json else _default_page(comparison))
     if out is not None:
         words = sys.argv[1:] if arguments is None else arguments
-        page = write_comparison(comparison, out, thumbnails, shlex.join(["python", "scripts/compare.py", *words]))
+        page = write_comparison(comparison, out, thumbnails, printed_command(["python", "scripts/compare.py", *words]))
         print(f"\npage  {page}", file=sys.stderr if options.json else sys.stdout)
     return 0
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from opsin.commands.command_line import command
 from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory
+from opsin.runs.quoting import printed_override
 
 
 @command
@@ -26,5 +27,6 @@ def main(arguments: list[str] | None = None) -> int:
     facts = {"commit": str(result.commit), "seed": str(result.seed)}
     network = load_trained_model(str(run.path)).network
     count = save_backbone(network, options.file, facts, half=not options.float32)
-    print(f"{count} tensors, {options.file.stat().st_size / 1e6:.1f} MB: model.weights={options.file}")
+    size = options.file.stat().st_size / 1e6
+    print(f"{count} tensors, {size:.1f} MB: {printed_override('model.weights', options.file)}")
     return 0

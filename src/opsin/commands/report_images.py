@@ -18,7 +18,7 @@ from opsin.evaluation.confusion import most_confident_errors
 from opsin.evaluation.report.pictures import index_file, pictures_folder
 from opsin.inference.opened_run import open_run
 from opsin.interpretability.attribution import gradcam
-from opsin.interpretability.eval_context import as_input, chosen_stage, eval_context
+from opsin.interpretability.eval_context import as_input, eval_context, resolve_stage
 from opsin.interpretability.kernels import first_kernels, kernel_pictures
 from opsin.models import Network
 from opsin.runs.atomic import write_atomically
@@ -97,8 +97,8 @@ def _misclassified(folder: Path, data: ImageDataModule, network: Network, predic
 def _maps(network: Network, inputs: Tensor, classes: Tensor) -> tuple[Tensor | None, str | None, str | None]:
     """Return Grad-CAM maps `(N, H, W)` and their stage; or None for both, and the reason."""
     try:
-        with eval_context(network) as still:
-            stage = chosen_stage(still, as_input(still, inputs[:1]), None)
+        with eval_context(network) as model:
+            stage = resolve_stage(model, as_input(model, inputs[:1]), None)
         return gradcam(network, inputs, classes, stage), stage, None
     except UserError as error:
         return None, None, f"There are no class activation maps: {error}."

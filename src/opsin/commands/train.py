@@ -8,9 +8,10 @@ import lightning as L
 from opsin.config import RunConfig
 from opsin.data import ImageDataModule
 from opsin.inference import teacher
-from opsin.models import Network, summarise, summary_text
+from opsin.models import Network, summarize, summary_text
 from opsin.runs.directory import RunDirectory
 from opsin.runs.predictions import Predictions, predictions_file, read_predictions
+from opsin.runs.quoting import printed_command
 from opsin.runs.rank import is_spawned
 from opsin.runs.result import FrozenStages
 from opsin.training import build, recording
@@ -21,11 +22,12 @@ from opsin.training.freezing import FreezingCallback
 from opsin.training.gather import collect
 from opsin.training.hardware import use_threads
 from opsin.training.module import load_network
+from opsin.training.monitored_metrics import check_measurable
 from opsin.training.plan import make_plan
 from opsin.training.quiet_logging import quieten
 from opsin.training.resume_changes import check_resume
 from opsin.training.tensorboard import TensorBoard
-from opsin.training.tuning import settle_batch_size
+from opsin.training.tuning import resolve_batch_size
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +58,7 @@ def train(composed: RunConfig) -> float:
         if writes:
             composed.save()
             predictions_file(run, "test").unlink(missing_ok=True)  # of an earlier test
-            processes.tell(composed.resumes)
+            processes.send_run(composed.resumes)
         quieten(writes)
         use_threads(plan.trainer.threads, plan.trainer.devices)
         L.seed_everything(plan.run.seed, verbose=False)
@@ -65,8 +67,9 @@ def train(composed: RunConfig) -> float:
         data.setup("fit")
         if recorded:
             build.check_same_data(data, recorded)
+        check_measurable(composed.tree, data)
         loss = build.loss(plan, data)
-        composed, plan, found = settle_batch_size(composed, plan, data, loss)
+        composed, plan, found = resolve_batch_size(composed, plan, data, loss)
         checkpoint, step = (run.last, state.step) if state else (None, None)
         network, loaded = build.network(plan, data, loss.num_logits, pretrained=checkpoint is None)
         if checkpoint:
@@ -84,7 +87,7 @@ def train(composed: RunConfig) -> float:
         classifier = build.classifier(plan, data, network, loss, {"data": data.facts()}, distillation)
         result.settings = recording.settings(plan, trainer, channels_last, data, feature_cache, distillation)
         result.batch_size_auto = found.facts() if found else result.batch_size_auto
-        result.network = summarise(network, (data.channels, *data.image_size))
+        result.network = summarize(network, (data.channels, *data.image_size))
         if writes:
             run.write_result(result)
         recording.announce(result, summary_text(result.network), run, step)
@@ -132,4 +135,5 @@ def report(run: RunDirectory, data: ImageDataModule, network: Network, predictio
         make_images(run, data, network, predictions or read_predictions(run, "val"))
         write_report(run)
     except Exception as error:
-        log.warning("the report was not written (%s); to try again: python scripts/report.py %s", error, run.path)
+        command = printed_command(["python", "scripts/report.py", run.path])
+        log.warning("the report failed (%s); try again with: %s", error, command)

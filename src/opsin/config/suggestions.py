@@ -1,46 +1,197 @@
-"""The nearest right word for a wrong one."""
+"""Suggest the right override for one that names no option or key, also for the names that other frameworks use."""
 
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from omegaconf import OmegaConf
 
-from opsin.config import run_config
-from opsin.config.yaml_files import load
-from opsin.errors import did_you_mean
+from opsin.config.hydra_session import load
+from opsin.config.overrides import is_override, key_of
+from opsin.config.search_path import ConfigSource
+from opsin.errors import nearest
+from opsin.runs.quoting import quote
 
 
-def hint(words: Sequence[str]) -> str:
-    """The nearest right word for each word of a command line that names no part, option or key; empty if all do."""
-    groups = {
-        folder.name: [file.stem for file in folder.glob("*.yaml")]
-        for folder in run_config.CONFIGS.iterdir()
-        if folder.is_dir()
-    }
-    pairs = [tuple(word.split("=", 1)) for word in words if "=" in word and word[0] not in "+~-"]
+def config_options(source: ConfigSource | None = None) -> dict[str, list[str]]:
+    """Return the options of each config group, from all folders of config files."""
+    options: dict[str, set[str]] = {}
+    for place in (source or ConfigSource()).folders:
+        for folder in place.iterdir():
+            if folder.is_dir() and folder.name != "hydra":
+                options.setdefault(folder.name, set()).update(file.stem for file in folder.glob("*.yaml"))
+    return {group: sorted(names) for group, names in sorted(options.items()) if names}
+
+
+def suggest(arguments: Sequence[str], source: ConfigSource | None = None, tree: Mapping[str, Any] | None = None) -> str:
+    """Return a line for each override that names no known option or key; empty if all names are known.
+
+    Args:
+        arguments: Arguments of the command line.
+        source: Search path and primary config; None: Opsin's own.
+        tree: Config that the overrides change; None: the one that they compose.
+    """
+    options = config_options(source)
+    pairs = [
+        (key_of(argument), argument.partition("=")[2])
+        for argument in arguments
+        if is_override(argument) and argument[0] not in "+~"
+    ]
     lines, chosen = [], []
-    for key, value in pairs:
-        if key in groups:
-            wrong = [option for option in value.split(",") if option not in groups[key]]
-            lines += [_nearest(f"{key}=", option, groups[key]) for option in wrong]
-            chosen += [f"{key}={value.split(',')[0]}"] if not wrong else []
+    for group, value in pairs:
+        if group in options:
+            wrong = [option for option in value.split(",") if option not in options[group]]
+            lines += [_unknown_option(group, option, options[group]) for option in wrong]
+            chosen += [f"{group}={value.split(',')[0]}"] if not wrong else []
     try:
-        keys = _keys(OmegaConf.to_container(load(chosen)))
-    except Exception:  # a config file of their own is broken: Hydra has said what is wrong with it
-        return "\n".join(lines)
-    known = [*keys, *groups, "hydra"]
-    for key, _ in pairs:
-        if key not in known and key.split(".")[0] != "hydra":
-            lines.append(_nearest("", key, known))
+        keys = _keys(tree if tree is not None else OmegaConf.to_container(load(chosen, source)))
+    except Exception:  # one of the chosen files is broken, and Hydra has said so
+        keys = []
+    for key, value in pairs:
+        owner, _, name = key.rpartition(".")
+        if name == "mode" and (f"{owner}.metric" in keys or f"{owner}.monitor" in keys):
+            lines.append(f"{key} cannot be set: whether lower or higher is better follows from the metric. Remove it.")
+        elif key not in keys and key not in options and key.split(".")[0] != "hydra":
+            lines.append(_unknown_key(key, value, [*keys, *options]))
     return "\n".join(lines)
 
 
-def _nearest(prefix: str, word: str, known: Sequence[str]) -> str:
-    return f"{prefix}{word} is not known{did_you_mean(word, known, prefix)}"
+def translate(key: str, value: str) -> list[str]:
+    """Return the overrides of Opsin for a key of another framework; empty if the key is not one of theirs.
+
+    Only the last component of the key counts: `trainer.gpus=2` is the same as `gpus=2`.
+
+    Args:
+        key: a dotted key, such as `lr` or `model.pretrained`.
+        value: as on the command line.
+    """
+    found = TRANSLATIONS.get(key.rsplit(".", 1)[-1].lower(), "")
+    if not found or found == key:
+        return []
+    if callable(found):
+        return found(value)
+    known = config_options().get(found, [value])
+    if value not in known:
+        value = _nearest_option(value, known) or "OPTION"
+    return [f"{found}={value}"]
+
+
+def translation(key: str, value: Any) -> str:
+    """Return `: did you mean OVERRIDES?` for a key of another framework in a composed config, else an empty string."""
+    found = [] if isinstance(value, Mapping) else translate(key, quote(value))
+    return f": did you mean {shlex.join(found)}?" if found else ""
+
+
+def _device(value: str) -> list[str]:
+    """Return the trainer for a device as Ultralytics and PyTorch name it: `cuda:0`, `cpu`, `0`."""
+    name = value.lower().strip("[]\"'").split(":")[0]
+    return [f"trainer={name}"] if name in ("cpu", "mps", "auto") else ["trainer=gpu"]
+
+
+def _gpus(value: str) -> list[str]:
+    if value in ("0", "null", "false"):
+        return ["trainer=cpu"]
+    return ["trainer=gpu" if value == "1" else "trainer=ddp", f"trainer.devices={value}"]
+
+
+def _pretrained(value: str) -> list[str]:
+    weights = {"true": "imagenet", "1": "imagenet", "false": "none", "0": "none", "null": "none"}
+    return [f"model.weights={weights.get(value.lower(), value)}"]
+
+
+def _freeze(value: str) -> list[str]:
+    return [f"model.trainable={'all' if value.lower() in ('false', '0', 'null') else 'head'}"]
+
+
+def _mixed_precision(value: str) -> list[str]:
+    return [f"trainer.precision={32 if value.lower() in ('false', '0', 'null') else 'bf16'}"]
+
+
+def _dataset(value: str) -> list[str]:
+    """Return the dataset of this name, or the folder at this path."""
+    return [f"datamodule={value}"] if value in config_options()["datamodule"] else _folder(value)
+
+
+def _folder(value: str) -> list[str]:
+    return ["datamodule=image_folder", f"datamodule.path={value}"]
+
+
+def _names(names: str, translation: str | Callable[[str], list[str]]) -> dict[str, str | Callable[[str], list[str]]]:
+    return dict.fromkeys(names.split(), translation)
+
+
+TRANSLATIONS = {
+    **_names("lr learning_rate base_lr lr0 max_lr lr_max", "optimizer.lr"),
+    **_names("weight_decay wd", "optimizer.weight_decay"),
+    **_names("momentum", lambda value: ["optimizer=sgd", f"optimizer.momentum={value}"]),
+    **_names("optimizer optim opt optimizer_name", "optimizer"),
+    **_names("scheduler sched lr_scheduler lr_schedule schedule", "scheduler"),
+    **_names("warmup warmup_epochs lr_warmup_epochs", "scheduler.warmup_epochs"),
+    **_names("epochs epoch max_epochs num_epochs n_epochs n_epoch", "trainer.max_epochs"),
+    **_names("max_steps num_steps steps", "trainer.max_steps"),
+    **_names("device accelerator", _device),
+    **_names("gpus gpu num_gpus ngpus n_gpus", _gpus),
+    **_names("devices num_devices nproc_per_node", "trainer.devices"),
+    **_names("workers num_workers num_threads threads", "trainer.threads"),
+    **_names("amp half fp16 mixed_precision use_amp", _mixed_precision),
+    **_names("precision", "trainer.precision"),
+    **_names("clip_grad gradient_clip_val grad_clip clip_grad_norm", "trainer.gradient_clip_norm"),
+    **_names("accumulate accum grad_accum_steps accumulate_grad_batches", "trainer.accumulate_grad_batches"),
+    **_names("batch_size batch bs train_batch_size batch_size_per_gpu", "datamodule.batch_size"),
+    **_names("eval_batch_size validation_batch_size test_batch_size", "datamodule.eval_batch_size"),
+    **_names("image_size img_size imgsz input_size img imsize resolution", "datamodule.image_size"),
+    **_names("path data_path data_root root train_dir folder", _folder),
+    **_names("data dataset dataset_name", _dataset),
+    **_names("val_fraction valid_pct val_split val_ratio", "datamodule.val_fraction"),
+    **_names("num_folds n_folds k_folds kfold", "datamodule.num_folds"),
+    **_names("model arch architecture net network backbone encoder model_name", "model"),
+    **_names("pretrained", _pretrained),
+    **_names("weights pretrained_weights initial_checkpoint pretrained_path", "model.weights"),
+    **_names("freeze freeze_backbone freeze_encoder", _freeze),
+    **_names("ckpt_path checkpoint ckpt resume_from resume_from_checkpoint", "resume"),
+    **_names("smoothing label_smoothing", "loss.label_smoothing"),
+    **_names("class_weights class_weight", "loss.class_weights"),
+    **_names("augmentation aug augment augmentations transforms transform aa", "augmentation"),
+    **_names("patience early_stopping_patience", "callbacks.early_stopping.patience"),
+    **_names("ema model_ema", lambda _: ["callbacks=ema"]),
+    **_names("project output out_dir save_dir log_dir default_root_dir", "output_dir"),
+    **_names("random_seed random_state manual_seed", "seed"),
+}
+"""Overrides of Opsin by the names of other frameworks (timm, Ultralytics, fastai, lightning-hydra-template)."""
+
+
+def _unknown_option(group: str, option: str, known: Sequence[str]) -> str:
+    near = _nearest_option(option, known)
+    return f"{group}={option} is not known: " + (
+        f"did you mean {group}={near}?" if near else f"{group} is one of {', '.join(known)}"
+    )
+
+
+def _nearest_option(option: str, known: Sequence[str]) -> str | None:
+    """Return the option of nearly the same name, else the first that begins with it (`resnet18`)."""
+    begins = [name for name in known if option and name.startswith(f"{option}_")]
+    near = nearest(option, known, cutoff=0.75) or begins or nearest(option, known)
+    return near[0] if near else None
+
+
+def _unknown_key(key: str, value: str, known: Sequence[str]) -> str:
+    line = f"{key}={value} is not known"
+    if translated := translate(key, value):
+        return f"{line}: did you mean {shlex.join(translated)}?"
+    last = key.rsplit(".", 1)[-1]
+    same = [name for name in known if name.rsplit(".", 1)[-1] == last]
+    near = same[:3] or nearest(key, known, cutoff=0.6) or _nearest_last(last, known)
+    return f"{line}: did you mean {' or '.join(shlex.quote(f'{name}={value}') for name in near)}?" if near else line
+
+
+def _nearest_last(last: str, known: Sequence[str]) -> list[str]:
+    """Return the key whose last component is nearest to `last`."""
+    by_last = {name.rsplit(".", 1)[-1]: name for name in reversed(known)}
+    return [by_last[name] for name in nearest(last, by_last, cutoff=0.75)]
 
 
 def _keys(tree: Any, above: str = "") -> list[str]:
-    """Every dotted key of a tree, sections and values."""
+    """Return every dotted key of a tree, of sections and of values."""
     found = []
     for key, value in tree.items():
         found += [f"{above}{key}", *(_keys(value, f"{above}{key}.") if isinstance(value, Mapping) else [])]

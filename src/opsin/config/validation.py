@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from opsin.config.run_config import ConfigOrigin
 from opsin.config.signatures import item_keys, signature_model
+from opsin.config.suggestions import translation
 from opsin.config.targets import Constructors, Target
 from opsin.errors import UserError, did_you_mean
 
@@ -176,7 +177,8 @@ class _Checker:
                 self._add(place, f"{place} is computed by Opsin and cannot be set")
             else:
                 names = known if path else [*known, *(name for name in self._schema if name)]
-                self._add(place, f"{place} is not known{self._nearest_key(key, names, path)}")
+                suggestion = translation(place, values[key]) or self._nearest_key(key, names, path)
+                self._add(place, f"{place} is not known{suggestion}")
 
     def _refuse_two_owners(self, path: str, models: Mapping[str, type[BaseModel]]) -> None:
         """Report a constructor of the user with a parameter that is also a key of Opsin's own options."""

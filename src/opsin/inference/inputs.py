@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 import lightning as L
 
 from opsin.config import RunConfig, compose
+from opsin.config.overrides import key_of
 from opsin.data import ImageDataModule
 from opsin.data.cache.image_store import open_store
 from opsin.data.datasets import unlabeled_images
@@ -17,6 +18,7 @@ from opsin.errors import UserError
 from opsin.inference.opened_run import open_run
 from opsin.inference.trained_model import TrainedModel
 from opsin.runs.directory import RunDirectory
+from opsin.runs.quoting import override
 from opsin.training import build
 from opsin.training.plan import make_plan
 
@@ -76,12 +78,12 @@ def open_images(learned: TrainedModel, words: Sequence[str] = ()) -> InputImages
     if len(folders) > 1:
         raise UserError(f"{' and '.join(folders)}: one folder of images at a time")
     for word in words:
-        if word.removeprefix("datamodule.").split("=")[0] in OWN_INPUT:
+        if key_of(word).removeprefix("datamodule.") in OWN_INPUT:
             raise UserError(
                 f"{word}: images are made as {learned.name} has learned to see them; --image-size may differ"
             )
     run = RunDirectory(Path(learned.name))
-    chosen = any(word.split("=")[0] in ("datamodule", "experiment") for word in words)
+    chosen = any(key_of(word) in ("datamodule", "experiment") for word in words)
     if folders:
         return _folder(learned, folders[0], words)
     if chosen:
@@ -114,8 +116,7 @@ def _folder(learned: TrainedModel, folder: str, words: Sequence[str]) -> InputIm
     loose = unlabeled_images(folder, channels)
     place = Path(folder).expanduser().resolve()
     if loose is None:
-        quoted = str(place).replace("\\", "\\\\").replace("'", "\\'")
-        given = ["datamodule=image_folder", f"datamodule.path='{quoted}'", f"datamodule.channels={channels}"]
+        given = ["datamodule=image_folder", override("datamodule.path", place), f"datamodule.channels={channels}"]
         return _of_data(learned, compose([*given, *words]))
     composed = compose(words)
     cache = Path(composed.tree["data_dir"]) / ".opsin"

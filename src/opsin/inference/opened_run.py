@@ -9,6 +9,7 @@ from opsin.data import ImageDataModule
 from opsin.errors import UserError
 from opsin.models import Network, load_weights
 from opsin.runs.directory import RunDirectory
+from opsin.runs.quoting import resume_command
 from opsin.runs.result import DataFacts
 from opsin.training import build
 from opsin.training.plan import RunPlan, make_plan
@@ -63,10 +64,7 @@ class OpenedRun:
         """
         run = self.directory
         if not run.best.is_file():
-            raise UserError(
-                f"{run.best} does not exist: the run has not completed its first epoch; "
-                f"to resume it: python train.py resume={run.path}"
-            )
+            raise UserError(f"{run.path} has not finished its first epoch; resume it with: {resume_command(run.path)}")
         network = self._new_network(image_size)
         return network, load_weights(network, str(run.path)).head
 

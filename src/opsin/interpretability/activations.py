@@ -1,4 +1,4 @@
-"""What the stages and layers of a network make of images, and which of its filters never speak."""
+"""Activations of stages and layers, and dead channels."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -13,105 +13,106 @@ from opsin.interpretability.eval_context import as_input, eval_context
 from opsin.models import Network
 
 BLOCK = 32
-"""Images that go through the network together."""
+"""Images per batch."""
 
 RECTIFIERS = (nn.ReLU, nn.ReLU6)
-"""What gives exact zeros; a channel of them that is zero everywhere is dead."""
+"""Activation layers with exact zeros: a channel that is zero everywhere is dead."""
 
-Heard = Callable[[str, Tensor], None]
+OnOutput = Callable[[str, Tensor], None]
 
 
 @dataclass(frozen=True)
-class Dead:
-    """Channels of one rectified layer that are zero wherever one looks.
+class DeadChannels:
+    """Channels of one rectified layer that are zero at all positions of all images.
 
     Attributes:
-        channels: Which ones, ascending.
-        of: How many channels the layer has.
+        channels: Their indices, ascending.
+        total: Number of channels of the layer.
     """
 
     channels: tuple[int, ...]
-    of: int
+    total: int
 
 
 def activations(network: Network, images: Tensor, names: Sequence[str] | None = None) -> dict[str, Tensor]:
-    """What stages and layers make of images, as the network evaluates.
+    """Return the activations of stages and layers in evaluation mode.
 
     Args:
-        network: Left as it is; on any device, frozen, compiled or training.
-        images: Its input `(N, C, H, W)`, on any device.
-        names: Stages (`block1`) or layers in them (`block1.conv`); None: every stage, and in it every convolution and
-            every rectifier whose output is a map.
+        network: The network, on any device and in any mode; it does not change.
+        images: Input `(N, C, H, W)`, on any device.
+        names: Stages (`block1`) or layers in them (`block1.conv`); None for all stages and all their convolutions
+            and rectifiers whose output is a map.
 
     Returns:
-        float32 `(N, C, h, w)` on the CPU by name, in the order in which they run. A layer that runs more than once in a
-        pass, such as the one ReLU of a residual block, gives its last output.
+        float32 `(N, C, h, w)` on the CPU by name, in execution order. For a layer that runs more than once, such as the
+        shared ReLU of a residual block, the last output.
 
     Raises:
-        UserError: There is no such stage or layer, or what it gives is no map.
+        UserError: A stage or layer does not exist, or its output is not a map.
     """
     found: dict[str, list[Tensor]] = {}
-    with eval_context(network) as still, torch.no_grad():
-        modules = layers(still, names)
+    with eval_context(network) as model, torch.no_grad():
+        modules = layers(model, names)
         for block in torch.split(images, BLOCK):
             last: dict[str, Tensor] = {}
 
-            def hear(name: str, output: Tensor, last: dict[str, Tensor] = last) -> None:
-                last[name] = output.float().cpu().clone()  # at once: the ReLU that follows may write into it
+            def record(name: str, output: Tensor, last: dict[str, Tensor] = last) -> None:
+                last[name] = output.float().cpu().clone()  # copied, because an in-place ReLU may follow
 
-            with listening(modules, hear):
-                still.forward_features(as_input(still, block))
+            with output_hooks(modules, record):
+                model.forward_features(as_input(model, block))
             for name, output in last.items():
                 found.setdefault(name, []).append(output)
         maps = {name: torch.cat(found[name]) for name in modules if name in found and found[name][0].ndim == 4}
         for name in names or ():
             if name not in maps:
-                raise UserError(f"{still.name}: {name} gives no map; these layers do: {', '.join(layers(still))}")
+                raise UserError(
+                    f"{model.name}: the output of {name} is not a map; layers with maps are {', '.join(layers(model))}"
+                )
     return maps
 
 
-def dead(network: Network, images: Tensor) -> dict[str, Dead]:
-    """The channels of every rectified layer that are zero at every place of every image.
+def dead_channels(network: Network, images: Tensor) -> dict[str, DeadChannels]:
+    """Return the channels of every rectified layer that are zero at all positions of all images.
 
-    On a few images a channel may just have nothing to say; take some hundreds. What a dead channel has learned is
-    lost: no gradient reaches it any more.
+    Use some hundreds of images: on a few, a channel can be zero by chance. A dead channel receives no gradient.
 
     Args:
-        network: Left as it is.
-        images: Its input `(N, C, H, W)`; they run in blocks, so thousands will do.
+        network: The network; it does not change.
+        images: Input `(N, C, H, W)`, run in batches.
 
     Returns:
-        By the name of the layer, in the order they run; empty for a network without ReLU or ReLU6. What a layer that
-        runs more than once gives is taken together.
+        Dead channels by layer name, in execution order; empty for a network without ReLU or ReLU6. All outputs of a
+        layer that runs more than once are combined.
     """
     largest: dict[str, Tensor] = {}
 
-    def hear(name: str, output: Tensor) -> None:
+    def record(name: str, output: Tensor) -> None:
         if output.ndim == 4:
             values = output.amax(dim=(0, 2, 3)).float().cpu()
             largest[name] = torch.maximum(largest[name], values) if name in largest else values
 
-    with eval_context(network) as still, torch.no_grad():
-        rectified = {name: part for name, part in layers(still).items() if isinstance(part, RECTIFIERS)}
-        with listening(rectified, hear):
+    with eval_context(network) as model, torch.no_grad():
+        rectified = {name: part for name, part in layers(model).items() if isinstance(part, RECTIFIERS)}
+        with output_hooks(rectified, record):
             for block in torch.split(images, BLOCK):
-                still.forward_features(as_input(still, block))
+                model.forward_features(as_input(model, block))
     return {
-        name: Dead(tuple(torch.nonzero(largest[name] == 0).flatten().tolist()), len(largest[name]))
+        name: DeadChannels(tuple(torch.nonzero(largest[name] == 0).flatten().tolist()), len(largest[name]))
         for name in rectified
         if name in largest
     }
 
 
 def layers(network: Network, names: Sequence[str] | None = None) -> dict[str, nn.Module]:
-    """Stages, and in them convolutions and rectifiers, by name in the order in which they give their output.
+    """Return stages and the convolutions and rectifiers in them, by name in execution order.
 
     Args:
-        network: Of any kind.
-        names: Some of them, or other modules in stages; None: all.
+        network: The network.
+        names: Names of stages or of any modules in them; None for all.
 
     Raises:
-        UserError: There is no such stage or layer.
+        UserError: A stage or layer does not exist.
     """
     every = {name: module for name, module in network.stages.named_modules() if name}
     if names is not None:
@@ -131,11 +132,11 @@ def layers(network: Network, names: Sequence[str] | None = None) -> dict[str, nn
 
 
 @contextmanager
-def listening(modules: Mapping[str, nn.Module], hear: Heard) -> Iterator[None]:
-    """Tell `hear` the name and the output of each module whenever it runs."""
+def output_hooks(modules: Mapping[str, nn.Module], record: OnOutput) -> Iterator[None]:
+    """Call `record` with the name and the output of each module whenever it runs."""
 
     def hook(name: str) -> Callable[[nn.Module, Any, Any], None]:
-        return lambda _module, _inputs, output: hear(name, output)
+        return lambda _module, _inputs, output: record(name, output)
 
     with ExitStack() as hooks:
         for name, module in modules.items():
@@ -143,8 +144,8 @@ def listening(modules: Mapping[str, nn.Module], hear: Heard) -> Iterator[None]:
         yield
 
 
-def place_of(network: nn.Module) -> torch.device:
-    """The device that a network is on."""
+def device_of(network: nn.Module) -> torch.device:
+    """Return the device of a network."""
     return next((tensor.device for tensor in network.parameters()), torch.device("cpu"))
 
 

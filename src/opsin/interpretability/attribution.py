@@ -1,4 +1,4 @@
-"""Where in an image a decision comes from: class activation maps, integrated gradients, occlusion."""
+"""Attribution of a class to image regions: class activation maps, integrated gradients, occlusion."""
 
 from collections.abc import Callable
 from typing import Literal, NamedTuple, get_args
@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from opsin.errors import UserError
-from opsin.interpretability.eval_context import as_input, as_targets, chosen_stage, class_scores, eval_context
+from opsin.interpretability.eval_context import as_input, as_targets, class_scores, eval_context, resolve_stage
 from opsin.models.network import Network
 
 Method = Literal["gradcam", "cam", "integrated_gradients", "occlusion"]
@@ -16,16 +16,16 @@ Method = Literal["gradcam", "cam", "integrated_gradients", "occlusion"]
 METHODS: tuple[Method, ...] = get_args(Method)
 
 BLOCK = 32
-"""How many images are in memory at a time, unless somebody says otherwise."""
+"""Default number of images per batch."""
 
 
 class ChannelMap(NamedTuple):
-    """One channel's part in a Grad-CAM.
+    """The contribution of one channel to a Grad-CAM.
 
     Attributes:
-        channel: Its number in the stage.
-        weight: By how much the class's score rises when all of the channel rises by one: may be negative.
-        map: What the channel sees, `(H, W)` float32 in [0, 1], at the image's size.
+        channel: Its index in the stage.
+        weight: Gradient of the class score with respect to the channel, averaged over positions; can be negative.
+        map: Activations of the channel, `(H, W)` float32 in [0, 1], at the size of the image.
     """
 
     channel: int
@@ -34,24 +34,24 @@ class ChannelMap(NamedTuple):
 
 
 def attribute(network: nn.Module, images: Tensor, targets: Tensor, method: str, stage: str | None = None) -> Tensor:
-    """A map per image `(N, H, W)` in [0, 1], float32 on the CPU, of what speaks for a class.
+    """Return an attribution map per image `(N, H, W)` in [0, 1], float32, on the CPU.
 
     Args:
-        network: Whatever its mode, device and what of it is frozen; it is left as it was.
-        images: `(N, C, H, W)`, as the network takes them.
-        targets: The classes that are asked about, `(N,)`.
+        network: The network, in any mode and on any device; it does not change.
+        images: Input of the network `(N, C, H, W)`.
+        targets: The classes to explain, `(N,)`.
         method: One of `METHODS`.
-        stage: For Grad-CAM, whose maps; None: the last.
+        stage: The stage for Grad-CAM; None for the last with maps.
 
     Raises:
-        UserError: There is no such method or stage, or it does not fit this network.
+        UserError: The method or stage does not exist, or does not fit the network.
     """
     if method == "gradcam":
         return gradcam(network, images, targets, stage)
     if method not in METHODS:
-        raise UserError(f"{method!r} is no way to attribute a decision: take {', '.join(METHODS)}")
+        raise UserError(f"unknown attribution method {method!r}: use one of {', '.join(METHODS)}")
     if stage is not None:
-        raise UserError(f"stage={stage} chooses the maps of Grad-CAM; {method} has no choice of stage")
+        raise UserError(f"{method} does not accept a stage (got {stage}); only gradcam does")
     ways = {"cam": cam, "integrated_gradients": integrated_gradients, "occlusion": occlusion}
     return ways[method](network, images, targets)
 
@@ -59,29 +59,29 @@ def attribute(network: nn.Module, images: Tensor, targets: Tensor, method: str, 
 def gradcam(
     network: nn.Module, images: Tensor, targets: Tensor, stage: str | None = None, *, block: int = BLOCK
 ) -> Tensor:
-    """Where a stage sees what speaks for a class: Grad-CAM (Selvaraju et al., arXiv:1610.02391, section 3).
+    """Return Grad-CAM maps of a stage (Selvaraju et al., arXiv:1610.02391, section 3).
 
-    A channel weighs as much as the class's score rises with it, on average over its places; the channels' weighted
-    sum is cut off below zero, brought to the image's size and divided by its maximum. A map of zeros says that
-    nothing the stage sees speaks for the class. It is what captum's `LayerGradCam` gives, but only what comes after
-    the stage is differentiated: that needs no hooks and a fraction of the memory, and frozen stages change nothing.
+    The weight of a channel is the gradient of the class score, averaged over positions. The weighted sum of the
+    channels is clipped at zero, resized to the image and divided by its maximum. A map of zeros means that no region
+    increases the score of the class. The result equals `LayerGradCam` of captum, but only the layers after the stage
+    are differentiated, which needs no hooks and less memory, and works with frozen stages.
 
     Args:
         network: A `Network`.
-        images: `(N, C, H, W)`, as the network takes them.
-        targets: The classes that are asked about, `(N,)`.
-        stage: Whose maps; None: the last stage that has maps of more than one place.
-        block: Images in memory at a time.
+        images: Input of the network `(N, C, H, W)`.
+        targets: The classes to explain, `(N,)`.
+        stage: The stage; None for the last with maps of more than one position.
+        block: Images per batch.
 
     Returns:
         `(N, H, W)` in [0, 1], float32, on the CPU.
 
     Raises:
-        UserError: There is no such stage, or it has no maps.
+        UserError: The stage does not exist or has no maps.
     """
 
     def of(network: Network, images: Tensor, targets: Tensor) -> Tensor:
-        maps, gradients = _maps_and_gradients(network, images, targets, chosen_stage(network, images, stage))
+        maps, gradients = _maps_and_gradients(network, images, targets, resolve_stage(network, images, stage))
         return torch.einsum("nc,nchw->nhw", gradients.mean((2, 3)), maps)
 
     return _in_blocks(of, network, images, targets, block)
@@ -90,21 +90,21 @@ def gradcam(
 def channel_maps(
     network: nn.Module, image: Tensor, target: int, stage: str | None = None, top: int = 8
 ) -> list[ChannelMap]:
-    """The channels that weigh most in the Grad-CAM of an image, the heaviest first.
+    """Return the channels with the largest weights in the Grad-CAM of an image, largest first.
 
     Args:
         network: A `Network`.
-        image: `(C, H, W)`, as the network takes it.
-        target: The class that is asked about.
-        stage: Whose channels; None: the last stage with maps.
-        top: How many, at most.
+        image: Input of the network `(C, H, W)`.
+        target: The class to explain.
+        stage: The stage; None for the last with maps.
+        top: Maximum number of channels.
 
     Raises:
-        UserError: There is no such stage, or it has no maps.
+        UserError: The stage does not exist or has no maps.
     """
-    with eval_context(network) as still:
-        images, targets = as_input(still, image[None]), as_targets(still, torch.tensor([target]))
-        maps, gradients = _maps_and_gradients(still, images, targets, chosen_stage(still, images, stage))
+    with eval_context(network) as model:
+        images, targets = as_input(model, image[None]), as_targets(model, torch.tensor([target]))
+        maps, gradients = _maps_and_gradients(model, images, targets, resolve_stage(model, images, stage))
         weights = gradients[0].mean((1, 2)).float().cpu()
         heaviest = weights.argsort(descending=True, stable=True)[:top].tolist()
         seen = _unit(maps[0].float().cpu()[heaviest], (image.shape[1], image.shape[2]))
@@ -112,22 +112,22 @@ def channel_maps(
 
 
 def cam(network: nn.Module, images: Tensor, targets: Tensor, *, block: int = BLOCK) -> Tensor:
-    """The share of each place in a class's logit: class activation maps (Zhou et al., arXiv:1512.04150, section 2).
+    """Return class activation maps (Zhou et al., arXiv:1512.04150, section 2).
 
-    Exact where the head averages the last stage's maps and weighs the averages in one linear layer: a logit is then
-    the mean of its map, plus the bias. That is not taken from the head's parts, but worked out on the images.
+    Exact if the head averages the maps of the last stage and applies one linear layer: a logit is then the mean of its
+    map plus the bias. This is verified numerically on the images.
 
     Args:
         network: A `Network` with such a head.
-        images: `(N, C, H, W)`, as the network takes them.
-        targets: The classes that are asked about, `(N,)`.
-        block: Images in memory at a time.
+        images: Input of the network `(N, C, H, W)`.
+        targets: The classes to explain, `(N,)`.
+        block: Images per batch.
 
     Returns:
-        `(N, H, W)` in [0, 1], float32, on the CPU; cut off below zero, brought to size and scaled as in `gradcam`.
+        `(N, H, W)` in [0, 1], float32, on the CPU; clipped, resized and scaled as in `gradcam`.
 
     Raises:
-        UserError: The head is another.
+        UserError: The network has another kind of head.
     """
     return _in_blocks(_cam, network, images, targets, block)
 
@@ -140,11 +140,11 @@ def _cam(network: Network, images: Tensor, targets: Tensor) -> Tensor:
         if len(linear) == 1 and maps.ndim == 4 and maps.shape[1] == linear[0].in_features:
             logits = network.forward(maps.clone(), after=last)
             if torch.allclose(linear[0](maps.mean((2, 3))), logits, rtol=1e-3, atol=1e-4 * float(logits.abs().max())):
-                weight = class_scores(linear[0].weight.T).T[targets]  # of one logit, the first class's are negative
+                weight = class_scores(linear[0].weight.T).T[targets]  # negated for class 0 of a single logit
                 return torch.einsum("nc,nchw->nhw", weight, maps)
     raise UserError(
-        f"CAM is exact for a head that averages the maps of the last stage and has one linear layer; {network.name}'s "
-        "has more than that: take gradcam"
+        f"CAM needs a head that averages the maps of the last stage and has one linear layer, and the head of "
+        f"{network.name} differs: use gradcam"
     )
 
 
@@ -157,20 +157,19 @@ def integrated_gradients(
     baseline: Tensor | None = None,
     block: int = BLOCK,
 ) -> Tensor:
-    """What each pixel adds to a class's score, on the way from a picture that shows nothing (arXiv:1703.01365).
+    """Return integrated gradients from a baseline image (Sundararajan et al., arXiv:1703.01365).
 
-    What the pixels add sums up to the difference of the scores (Sundararajan et al., section 3, completeness). Shown
-    is what speaks for the class: the sum over the colours, cut off below zero. The most glaring pixel in a hundred
-    counts as full, as a few pixels would leave the others black.
+    The attributions of all pixels sum to the difference of the scores (section 3, completeness). The map is the sum
+    over the channels, clipped at zero and divided by its 99 % quantile, because a few pixels are much larger.
 
     Args:
-        network: Images to logits; need not be a `Network`.
-        images: `(N, C, H, W)`, as the network takes them.
-        targets: The classes that are asked about, `(N,)`.
-        steps: Places on the way (Gauss-Legendre).
-        baseline: The picture that shows nothing, `(C, H, W)` as the network takes it; None: zeros, which are the
-            mean colour of the data where images are normalised by it, and black where they are not.
-        block: Images in memory at a time.
+        network: Any module from images to logits.
+        images: Input of the network `(N, C, H, W)`.
+        targets: The classes to explain, `(N,)`.
+        steps: Integration steps (Gauss-Legendre).
+        baseline: Input of the network `(C, H, W)`; None for zeros, the mean color of the data if images are
+            normalized, and black otherwise.
+        block: Images per batch.
 
     Returns:
         `(N, H, W)` in [0, 1], float32, on the CPU.
@@ -196,24 +195,24 @@ def occlusion(
     stride: int | None = None,
     block: int = BLOCK,
 ) -> Tensor:
-    """By how much a class's score falls where a square is covered (Zeiler and Fergus, arXiv:1311.2901, section 4.2).
+    """Return the decrease of the class score if a square is covered (Zeiler and Fergus, arXiv:1311.2901, section 4.2).
 
-    The square is covered with zeros: the mean colour of the data where images are normalised by it. Where squares
-    overlap, a pixel gets their mean.
+    The square is filled with zeros, the mean color of the data if images are normalized. A pixel gets the mean over the
+    squares that cover it.
 
     Args:
-        network: Images to logits; need not be a `Network`.
-        images: `(N, C, H, W)`, as the network takes them.
-        targets: The classes that are asked about, `(N,)`.
-        window: Side of the square in pixels; None: a fifth of the image's shorter side.
-        stride: By how many pixels it moves; None: half its side.
-        block: Images in memory at a time.
+        network: Any module from images to logits.
+        images: Input of the network `(N, C, H, W)`.
+        targets: The classes to explain, `(N,)`.
+        window: Side of the square in pixels; None for a fifth of the shorter side of the image.
+        stride: Step of the square in pixels; None for half its side.
+        block: Images per batch.
 
     Returns:
         `(N, H, W)` in [0, 1], float32, on the CPU.
 
     Raises:
-        UserError: The square is larger than the image, or the stride than the square.
+        UserError: The square is larger than the image, or the stride is larger than the square.
     """
     from captum.attr import Occlusion
 
@@ -223,7 +222,7 @@ def occlusion(
     if not 1 <= stride <= window <= side:
         raise UserError(
             f"occlusion with window={window} and stride={stride} on images of side {side}: "
-            "take 1 <= stride <= window <= side"
+            "1 <= stride <= window <= side must hold"
         )
 
     def of(network: Network, images: Tensor, targets: Tensor) -> Tensor:
@@ -240,11 +239,11 @@ def occlusion(
 
 
 def _maps_and_gradients(network: Network, images: Tensor, targets: Tensor, stage: str) -> tuple[Tensor, Tensor]:
-    """What a stage makes of images `(N, C, h, w)`, and how the classes' scores rise with it, of the same shape."""
+    """Return the maps of a stage `(N, C, h, w)` and the gradients of the class scores with respect to them."""
     with torch.no_grad():
         maps = network.forward_features(images, stage)
     maps = maps.clone().requires_grad_()
-    # A clone goes on: what comes next may overwrite its input, as a ReLU in place does.
+    # A clone, because an in-place ReLU overwrites its input.
     scores = class_scores(network.forward(maps.clone(), after=stage))
     (gradients,) = torch.autograd.grad(scores.gather(1, targets[:, None]).sum(), maps)
     return maps.detach(), gradients
@@ -263,22 +262,22 @@ def _in_blocks(
     full: float = 1.0,
 ) -> Tensor:
     size = (images.shape[2], images.shape[3])
-    with eval_context(network) as still:
+    with eval_context(network) as model:
         heats = [torch.zeros(0, *size)]
         for start in range(0, len(images), block):
             some = slice(start, start + block)
-            heat = of(still, as_input(still, images[some]), as_targets(still, targets[some]))
+            heat = of(model, as_input(model, images[some]), as_targets(model, targets[some]))
             heats.append(_unit(heat.float().cpu(), size, full))
         return torch.cat(heats)
 
 
 def _unit(heat: Tensor, size: tuple[int, int], full: float = 1.0) -> Tensor:
-    """Maps `(N, h, w)` cut off below zero, brought to (height, width), and each divided by its maximum.
+    """Return maps `(N, h, w)` clipped at zero, resized, and divided by their maximum.
 
     Args:
         heat: The maps.
-        size: Of the image.
-        full: The quantile that counts as the maximum.
+        size: (height, width) of the image.
+        full: The quantile used as the maximum.
     """
     heat = heat.clamp(min=0)
     if tuple(heat.shape[1:]) != size:

@@ -1,4 +1,4 @@
-"""A network looked into: held still, with gradients to be had, and left as it was found."""
+"""A context in which a network is in evaluation mode with gradients available, and helpers to use it."""
 
 import copy
 from collections.abc import Iterator
@@ -14,14 +14,13 @@ from opsin.models.torch_internals import uncompiled
 
 @contextmanager
 def eval_context(network: nn.Module) -> Iterator[Network]:
-    """Within, the network is in `eval()`, runs as plain PyTorch and in its own precision, and gradients can be had.
+    """Put a network in `eval()` with gradients enabled, without DDP, `torch.compile` and autocast.
 
-    It is taken out of DDP and `torch.compile`, of which the latter would compile once more for every shape; the
-    caller may be in `torch.inference_mode()` or under autocast. Modes are put back afterwards. No parameter gets a
-    gradient from what is done with `torch.autograd.grad`.
+    Compilation is off because it would run again for every shape. The caller may be in `torch.inference_mode()` or
+    under autocast. The modes are restored afterwards. Use `torch.autograd.grad`, which sets no gradient on parameters.
 
     Yields:
-        The network itself; a copy only where its parameters were made in inference mode, which autograd refuses.
+        The network; a copy if its parameters were created in inference mode, which autograd does not accept.
     """
     network = _unwrapped(network)
     with torch.inference_mode(False), torch.enable_grad():
@@ -40,7 +39,7 @@ def eval_context(network: nn.Module) -> Iterator[Network]:
 
 
 def _unwrapped(network: nn.Module) -> nn.Module:
-    """A network without what `torch.compile(network)` and data parallelism put around it."""
+    """Return a network without the wrappers of `torch.compile` and data parallelism."""
     while True:
         if isinstance(network, nn.parallel.DistributedDataParallel | nn.DataParallel):
             network = network.module
@@ -51,28 +50,28 @@ def _unwrapped(network: nn.Module) -> nn.Module:
 
 
 def as_input(network: nn.Module, images: Tensor) -> Tensor:
-    """Images `(N, C, H, W)` on the network's device and in its precision, fit for autograd, whatever made them."""
+    """Return images `(N, C, H, W)` on the device and in the precision of the network, usable by autograd."""
     parameter = next(network.parameters())
     return images.detach().to(parameter.device, parameter.dtype).clone()
 
 
 def as_targets(network: nn.Module, targets: Tensor) -> Tensor:
-    """Class indices `(N,)`, int64, on the network's device."""
+    """Return class indices `(N,)`, int64, on the device of the network."""
     return targets.detach().to(next(network.parameters()).device, torch.int64).clone()
 
 
 def class_scores(logits: Tensor) -> Tensor:
-    """What speaks for each class `(N, C)`: its logit; one logit z, the log-odds of the second class, becomes (-z, z).
+    """Return a score per class `(N, C)`: the logits; a single logit z, the log-odds of class 1, becomes (-z, z).
 
-    Not (0, z), which gives the same probabilities: nothing would ever speak for the first class.
+    (0, z) gives the same probabilities, but a zero gradient for class 0.
     """
     return torch.cat([-logits, logits], dim=1) if logits.shape[1] == 1 else logits
 
 
 def stages_with_maps(network: Network, image: Tensor) -> dict[str, tuple[int, int, int]]:
-    """The stages that make maps of an image `(1, C, H, W)`, with (channels, height, width) of each, in their order.
+    """Return the stages whose output for an image `(1, C, H, W)` is a map, with its (channels, height, width).
 
-    A map has more than one place, and the image's proportions: tokens are none, nor is what has its channels last.
+    A map has more than one position and the aspect ratio of the image, which excludes tokens and channels-last output.
     """
     height, width = image.shape[2:]
     found = {}
@@ -83,27 +82,27 @@ def stages_with_maps(network: Network, image: Tensor) -> dict[str, tuple[int, in
             before = name
             if image.ndim == 4 and image.shape[2] * image.shape[3] > 1:
                 _, channels, h, w = image.shape
-                # Convolutions without padding take a few places off both sides, which changes proportions a little.
+                # Convolutions without padding remove a few positions per side, which changes the aspect ratio slightly.
                 if abs(h * width - w * height) <= 8 * max(height, width):
                     found[name] = (channels, h, w)
     return found
 
 
-def chosen_stage(network: Network, images: Tensor, stage: str | None) -> str:
-    """The stage that is meant; None: the last with maps of more than one place.
+def resolve_stage(network: Network, images: Tensor, stage: str | None) -> str:
+    """Return the given stage, or the last one with maps if it is None.
 
     Raises:
-        UserError: There is no such stage, or it has no maps.
+        UserError: The stage does not exist or has no maps.
     """
     found = stages_with_maps(network, images[:1])
     names = ", ".join(found)
     if not found:
         raise UserError(
-            f"{network.name} has no stage whose output are maps (N, C, h, w), so there is nothing to weigh: "
-            "take integrated_gradients or occlusion"
+            f"{network.name} has no stage with maps (N, C, h, w), which Grad-CAM needs: "
+            "use integrated_gradients or occlusion"
         )
     if stage is not None and stage not in network.stages:
         raise UserError(f"{network.name} has no stage {stage!r}; those with maps are {names}")
     if stage is not None and stage not in found:
-        raise UserError(f"stage {stage!r} of {network.name} makes no maps (N, C, h, w); those with maps are {names}")
+        raise UserError(f"stage {stage!r} of {network.name} has no maps (N, C, h, w); those with maps are {names}")
     return stage or list(found)[-1]

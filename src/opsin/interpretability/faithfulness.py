@@ -1,4 +1,4 @@
-"""Whether a map tells the truth about a network: deletion and insertion of pixels."""
+"""Faithfulness of attribution maps: deletion and insertion of pixels."""
 
 from dataclasses import dataclass
 
@@ -15,12 +15,12 @@ from opsin.models.network import class_logits
 
 @dataclass(frozen=True, eq=False)
 class Faithfulness:
-    """How a class's probability goes with the pixels that a map marks, most marked first.
+    """The probability of a class as pixels are deleted or inserted, in descending order of the map.
 
     Attributes:
-        fractions: Of the pixels that are deleted or inserted, `(S + 1,)`, from 0 to 1.
-        deletion: The probability with so many pixels replaced by the mean colour, `(N, S + 1)`.
-        insertion: With so many pixels put into the blurred image, `(N, S + 1)`.
+        fractions: Fractions of pixels deleted or inserted, `(S + 1,)`, from 0 to 1.
+        deletion: Probability with these pixels replaced by the mean color, `(N, S + 1)`.
+        insertion: Probability with these pixels inserted into the blurred image, `(N, S + 1)`.
     """
 
     fractions: Tensor
@@ -29,12 +29,12 @@ class Faithfulness:
 
     @property
     def deletion_area(self) -> Tensor:
-        """Area under each deletion curve `(N,)`, in [0, 1]: the lower, the more the marked pixels were needed."""
+        """Area under each deletion curve `(N,)`, in [0, 1]; lower is better."""
         return torch.trapezoid(self.deletion, self.fractions)
 
     @property
     def insertion_area(self) -> Tensor:
-        """Area under each insertion curve `(N,)`, in [0, 1]: the higher, the more the marked pixels were enough."""
+        """Area under each insertion curve `(N,)`, in [0, 1]; higher is better."""
         return torch.trapezoid(self.insertion, self.fractions)
 
 
@@ -48,53 +48,52 @@ def faithfulness(
     seed: int = 0,
     block: int = BLOCK,
 ) -> Faithfulness:
-    """Deletion and insertion curves of maps: RISE (Petsiuk et al., arXiv:1806.07421, section 4.2).
+    """Return the deletion and insertion curves of maps: RISE (Petsiuk et al., arXiv:1806.07421, section 4.2).
 
-    Deleted pixels become zero, which is the mean colour of the data where images are normalised by it. Insertion
-    starts from the image under a Gaussian blur of a tenth of its shorter side (the paper's 11 x 11 pixels leave small
-    images as they are). Equally marked pixels, such as all that are not marked, follow each other in random order.
+    Deleted pixels become zero, the mean color of the data if images are normalized. Insertion starts from the image
+    with a Gaussian blur of a tenth of its shorter side (the 11 x 11 pixels of the paper have little effect on small
+    images). Pixels with equal values, such as zeros, are in random order.
 
-    The areas compare maps of the same image and network. They depend on both, and so have no value that is good as
-    such: set them beside those of a `random_heat`.
+    Compare areas only for the same image and network, for example with those of `random_maps`.
 
     Args:
-        network: Images to logits; left as it was.
-        images: `(N, C, H, W)`, as the network takes them.
-        targets: The classes that the maps speak for, `(N,)`.
-        heat: The maps `(N, H, W)`, of any scale.
-        steps: Into how many parts the pixels are divided.
-        seed: Of the order of equally marked pixels.
-        block: Pictures in memory at a time.
+        network: Any module from images to logits; it does not change.
+        images: Input of the network `(N, C, H, W)`.
+        targets: The classes of the maps, `(N,)`.
+        heat: The maps `(N, H, W)`, on any scale.
+        steps: Number of steps.
+        seed: Seed of the order of pixels with equal values.
+        block: Images per batch.
 
     Raises:
-        UserError: The maps are not of the images' size.
+        UserError: The maps and the images differ in size.
     """
     shape = (len(images), *images.shape[2:])
     if tuple(heat.shape) != shape:
         raise UserError(f"maps of shape {tuple(heat.shape)} do not fit images of shape {tuple(images.shape)}")
     draws = torch.Generator().manual_seed(seed)
-    with eval_context(network) as still, torch.no_grad():
-        classes, fractions = as_targets(still, targets), torch.linspace(0, 1, steps + 1)
+    with eval_context(network) as model, torch.no_grad():
+        classes, fractions = as_targets(model, targets), torch.linspace(0, 1, steps + 1)
         deletion, insertion = torch.zeros(len(images), steps + 1), torch.zeros(len(images), steps + 1)
         for i, (image, marks) in enumerate(zip(images, heat, strict=True)):
-            sharp = as_input(still, image)
+            sharp = as_input(model, image)
             place = _places(marks, draws).to(sharp.device)
-            # With k pixels done, those in places below k are: `(S + 1, 1, H, W)`.
+            # The k most important pixels are those with a rank below k: `(S + 1, 1, H, W)`.
             done = (place < (fractions * place.numel()).round().to(place.device)[:, None, None])[:, None]
-            deletion[i] = _probabilities(still, sharp, torch.zeros_like(sharp), ~done, classes[i], block)
-            insertion[i] = _probabilities(still, sharp, _blurred(sharp), done, classes[i], block)
+            deletion[i] = _probabilities(model, sharp, torch.zeros_like(sharp), ~done, classes[i], block)
+            insertion[i] = _probabilities(model, sharp, _blurred(sharp), done, classes[i], block)
     return Faithfulness(fractions, deletion, insertion)
 
 
-def random_heat(images: Tensor, *, cells: int = 7, seed: int = 0) -> Tensor:
-    """Maps `(N, H, W)` in [0, 1] that know nothing: random, and as smooth as a Grad-CAM of `cells` x `cells`."""
+def random_maps(images: Tensor, *, cells: int = 7, seed: int = 0) -> Tensor:
+    """Return random maps `(N, H, W)` in [0, 1], as smooth as a Grad-CAM of `cells` x `cells` positions."""
     coarse = torch.rand(len(images), 1, cells, cells, generator=torch.Generator().manual_seed(seed))
     size = (images.shape[2], images.shape[3])
     return F.interpolate(coarse, size, mode="bilinear", align_corners=False)[:, 0]
 
 
 def _places(marks: Tensor, draws: torch.Generator) -> Tensor:
-    """Each pixel's place in the order from the most marked to the least, `(H, W)`."""
+    """Return the rank of each pixel, from the largest value to the smallest, `(H, W)`."""
     flat = marks.detach().flatten().float().cpu()
     shuffled = torch.randperm(len(flat), generator=draws)
     order = shuffled[flat[shuffled].argsort(descending=True, stable=True)]
@@ -112,7 +111,7 @@ def _blurred(image: Tensor) -> Tensor:
 def _probabilities(
     network: nn.Module, sharp: Tensor, other: Tensor, keep: Tensor, target: Tensor, block: int
 ) -> Tensor:
-    """The probability of a class for the image where `keep`, and the other picture elsewhere: `(S + 1,)` on the CPU."""
+    """Return the probability of a class for `sharp` where `keep` is true, and `other` elsewhere: `(S + 1,)`, CPU."""
     rows = [
         class_logits(network(torch.where(some, sharp, other)).float()).softmax(1)[:, target]
         for some in torch.split(keep, block)

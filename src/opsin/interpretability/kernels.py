@@ -1,4 +1,4 @@
-"""The kernels that the first layer has learned, as pictures: the only ones that look at the image itself."""
+"""The kernels of the first convolution as images."""
 
 import numpy as np
 import torch
@@ -7,11 +7,11 @@ from torch import nn
 
 from opsin.errors import UserError
 from opsin.models import Network
-from opsin.visualization.images import Pixels, coloured, stretched
+from opsin.visualization.images import Pixels, colored, stretched
 
 
 def first_kernels(network: Network) -> tuple[str, NDArray[np.float32]]:
-    """The name of the first convolution and its kernels `(O, I, kh, kw)`: a copy.
+    """Return the name of the first convolution and a copy of its kernels `(O, I, kh, kw)`.
 
     Raises:
         UserError: The network has no convolution.
@@ -20,27 +20,26 @@ def first_kernels(network: Network) -> tuple[str, NDArray[np.float32]]:
         if isinstance(module, nn.Conv2d):
             with torch.no_grad():
                 return name, module.weight.float().cpu().numpy().copy()
-    raise UserError(f"{network.name} has no convolution, and so no kernels to show")
+    raise UserError(f"{network.name} has no convolution, so there are no kernels to show")
 
 
 def kernel_pictures(kernels: NDArray[np.float32], *, own_scale: bool = False) -> list[Pixels]:
-    """Kernels `(O, I, kh, kw)` as pictures `(kh, kw, 3)`, one for each filter; zero is the middle of the scale.
+    """Return kernels `(O, I, kh, kw)` as images `(kh, kw, 3)`, one per filter; zero is the middle of the scale.
 
-    Kernels on three channels are shown in the colours that they look for, grey being zero; those on one channel in
-    blue (negative), white and red (positive), as are the means over channels of any other number.
+    Kernels with three input channels are shown as RGB, with zero as gray; kernels with one channel in blue (negative),
+    white and red (positive). For other numbers of channels, the mean over the channels is shown.
 
     Args:
         kernels: Any values.
-        own_scale: Whether each is brought to full contrast by itself; else all share a scale, and one that has learned
-            little looks pale.
+        own_scale: Whether each kernel is scaled to full contrast; otherwise all share one scale.
     """
     kernels = np.asarray(kernels, np.float32)
     shown = kernels if kernels.shape[1] in (1, 3) else kernels.mean(axis=1, keepdims=True)
     reach = np.abs(shown).reshape(len(shown), -1).max(axis=1)
     if not own_scale:
-        # Most show their pattern, and the few largest are clipped.
+        # The largest tenth is clipped, so that the others have contrast.
         reach = np.full_like(reach, np.quantile(reach, 0.9))
     reach = np.maximum(reach, np.finfo(np.float32).tiny)
     if shown.shape[1] == 3:
         return [stretched(kernel.transpose(1, 2, 0), -r, r) for kernel, r in zip(shown, reach.tolist(), strict=True)]
-    return [coloured(kernel[0], "RdBu_r", -r, r) for kernel, r in zip(shown, reach.tolist(), strict=True)]
+    return [colored(kernel[0], "RdBu_r", -r, r) for kernel, r in zip(shown, reach.tolist(), strict=True)]

@@ -1,4 +1,4 @@
-"""Whether a map shows what a network has learned: re-drawing its weights must change it."""
+"""Sanity check of attribution maps: randomizing the weights of the network must change them."""
 
 import copy
 from collections.abc import Callable
@@ -19,64 +19,64 @@ Attribute = Callable[[Network, Tensor, Tensor], Tensor]
 """Network, images and targets to maps `(N, H, W)`."""
 
 ALIKE = 0.5
-"""The rank correlation from which on maps of learned and of re-drawn weights count as one picture. The paper looks at
-curves and sets no bound: this one is ours."""
+"""The rank correlation from which maps of trained and randomized weights count as equal. The paper sets no threshold;
+this one is chosen by Opsin."""
 
 LEVEL = 0.01
-"""How probable it may be that a network which knows nothing tells the classes as well, for it to have learned."""
+"""Significance level of the permutation test that the network predicts better than chance."""
 
 
 @dataclass(frozen=True)
 class Sanity:
-    """What becomes of a network's maps when its weights are drawn anew, from the head down.
+    """The similarity of maps before and after the weights are randomized, from the head to the first stage.
 
     Attributes:
-        redrawn: The steps of the network, in the order they are re-drawn: those before stay re-drawn.
-        correlation: Rank correlation (Spearman) of the maps with those of the learned weights after each step, mean
-            over the images; a map without any contrast correlates with none, 0.
-        similarity: The same as structural similarity (SSIM), which also counts areas where both show nothing.
-        hits: Images for which the network, as it is, says the target.
-        images: All of them.
-        p: How often targets are as probable to it, on average, when they are dealt to the images at random.
+        randomized: The steps of the network in the order of randomization, which is cumulative.
+        correlation: Rank correlation (Spearman) with the maps of the trained weights after each step, averaged over
+            the images; 0 for a constant map.
+        similarity: Structural similarity (SSIM) after each step, which also counts regions where both maps are zero.
+        correct: Number of images that the trained network classifies correctly.
+        images: Number of images.
+        p: p-value of the permutation test of the target probabilities.
     """
 
-    redrawn: tuple[str, ...]
+    randomized: tuple[str, ...]
     correlation: tuple[float, ...]
     similarity: tuple[float, ...]
-    hits: int
+    correct: int
     images: int
     p: float
 
     @property
     def learned(self) -> bool:
-        """Whether the network tells the targets better than chance: with random weights there is nothing to show."""
+        """Whether the network predicts the targets better than chance."""
         return self.p < LEVEL
 
     @property
     def sensitive(self) -> bool:
-        """Whether the maps are gone when all weights are re-drawn."""
+        """Whether the maps change when all weights are randomized."""
         return self.correlation[-1] < ALIKE
 
     @property
     def passed(self) -> bool:
-        """Whether the maps can be said to show what the network has learned."""
+        """Whether the maps depend on what the network has learned."""
         return self.learned and self.sensitive
 
     @property
-    def verdict(self) -> str:
-        """One sentence."""
+    def summary(self) -> str:
+        """The result in one sentence."""
         figures = f"rank correlation {self.correlation[-1]:.2f} with the maps of random weights"
         if not self.sensitive:
             return f"failed: the maps hardly depend on what the network has learned ({figures})"
         if not self.learned:
             return (
-                f"failed: the network tells {self.hits} of {self.images} images, which may be chance "
-                f"(p = {self.p:.2f}), so there may be nothing learned to show"
+                f"failed: the network classifies {self.correct} of {self.images} images correctly, which may be chance "
+                f"(p = {self.p:.2f}), so the check says nothing about the maps"
             )
-        return f"passed: the maps are gone with the learned weights ({figures})"
+        return f"passed: the maps depend on the learned weights ({figures})"
 
 
-def randomisation_check(
+def randomization_check(
     network: nn.Module,
     images: Tensor,
     targets: Tensor,
@@ -86,48 +86,46 @@ def randomisation_check(
     cascade: bool = True,
     seed: int = 0,
 ) -> Sanity:
-    """Maps under weights that are drawn anew, step by step from the head: Adebayo et al., arXiv:1810.03292, section 3.
+    """Compare maps while weights are randomized from the head on: Adebayo et al., arXiv:1810.03292, section 3.
 
-    A map that stays the same does not show what the network has learned, but edges of the image. That does not tell
-    a network that has learned nothing, whose maps change as well: so the targets must also be more probable to it
-    than the same ones dealt to the images at random (permutation test). Take some dozens of images of several
-    classes, and their true classes: any network hits what it says itself.
+    A map that does not change depends on the image alone, such as on its edges. The maps of an untrained network change
+    too, so the targets must also have a higher probability than randomly permuted targets (permutation test). Use some
+    dozens of images of several classes and their true classes, not the predicted ones.
 
-    Weights are drawn as He et al. start them (arXiv:1502.01852), biases are zero, and norms neutral.
+    Weights are drawn as in He et al. (arXiv:1502.01852), biases are zero, and norms are the identity.
 
     Args:
-        network: A `Network`; left as it was, copies are re-drawn.
-        images: `(N, C, H, W)`, as the network takes them.
-        targets: Their true classes `(N,)`.
-        method: One of `opsin.interpretability.attribution.METHODS`, or a function that makes maps.
-        stage: For Grad-CAM, whose maps; None: the last.
-        cascade: Whether maps are made after every step; False: only once all are re-drawn, which is what the verdict
-            rests on, for methods that take their time.
-        seed: Of the weights.
+        network: A `Network`; it does not change, a copy is randomized.
+        images: Input of the network `(N, C, H, W)`.
+        targets: The true classes `(N,)`.
+        method: One of `opsin.interpretability.attribution.METHODS`, or a function that returns maps.
+        stage: The stage for Grad-CAM; None for the last with maps.
+        cascade: Compute maps after every step; otherwise only after the last, which decides the result, to save time.
+        seed: Seed of the random weights.
     """
     make: Attribute = partial(attribute, method=method, stage=stage) if isinstance(method, str) else method
     draws = torch.Generator().manual_seed(seed)
-    with eval_context(network) as still:
-        original = make(still, images, targets)
-        probabilities, classes = _probabilities(still, images), targets.cpu().numpy()
-        changed = copy.deepcopy(still)
-        redrawn, correlation, similarity = [], [], []
+    with eval_context(network) as model:
+        original = make(model, images, targets)
+        probabilities, classes = _probabilities(model, images), targets.cpu().numpy()
+        changed = copy.deepcopy(model)
+        randomized, correlation, similarity = [], [], []
         learning = [(name, step) for name, step in changed.steps().items() if any(True for _ in step.parameters())]
         for name, step in reversed(learning):
-            redraw(step, draws)
+            randomize(step, draws)
             if cascade or step is learning[0][1]:
                 maps = make(changed, images, targets)
-                redrawn.append(name)
+                randomized.append(name)
                 correlation.append(_mean_over_images(rank_correlation, original, maps))
                 similarity.append(_mean_over_images(structural_similarity, original, maps))
-    hits = int((probabilities.argmax(1) == classes).sum())
+    correct = int((probabilities.argmax(1) == classes).sum())
     p = _chance(probabilities, classes, seed)
-    return Sanity(tuple(redrawn), tuple(correlation), tuple(similarity), hits, len(images), p)
+    return Sanity(tuple(randomized), tuple(correlation), tuple(similarity), correct, len(images), p)
 
 
 @torch.no_grad()
-def redraw(module: nn.Module, draws: torch.Generator) -> None:
-    """Draw the weights of a module anew, in place: He's normal ones for matrices and kernels, the rest neutral."""
+def randomize(module: nn.Module, draws: torch.Generator) -> None:
+    """Randomize the weights of a module in place: He initialization of matrices and kernels, the rest neutral."""
     for part in module.modules():
         for name, parameter in part.named_parameters(recurse=False):
             if parameter.ndim > 1:
@@ -141,14 +139,14 @@ def redraw(module: nn.Module, draws: torch.Generator) -> None:
 
 
 def rank_correlation(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
-    """Spearman's rank correlation of two maps; 0 where one of them has no contrast."""
+    """Return the rank correlation (Spearman) of two maps; 0 if one of them is constant."""
     if a.min() == a.max() or b.min() == b.max():
         return 0.0
     return float(spearmanr(a, b, axis=None).statistic)
 
 
 def structural_similarity(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
-    """Structural similarity (Wang et al. 2004) of two maps in [0, 1]."""
+    """Return the structural similarity (Wang et al. 2004) of two maps in [0, 1]."""
     from skimage.metrics import structural_similarity as ssim
 
     side = min(7, *a.shape)
@@ -166,12 +164,12 @@ def _probabilities(network: Network, images: Tensor) -> NDArray[np.float32]:
 
 
 def _chance(probabilities: NDArray[np.float32], classes: NDArray[np.int64], seed: int) -> float:
-    """How often classes `(N,)` dealt to the images at random get as much of the probabilities `(N, C)`."""
+    """Return the p-value of the mean probability `(N, C)` of the classes `(N,)` against permuted classes."""
 
-    def told(dealt: NDArray[np.int64]) -> float:
-        return float(probabilities[np.arange(len(dealt)), dealt].mean())
+    def mean_probability(permuted: NDArray[np.int64]) -> float:
+        return float(probabilities[np.arange(len(permuted)), permuted].mean())
 
     if len(set(classes.tolist())) < 2:
         return 1.0
-    test = permutation_test((classes,), told, permutation_type="pairings", alternative="greater", rng=seed)
+    test = permutation_test((classes,), mean_probability, permutation_type="pairings", alternative="greater", rng=seed)
     return float(test.pvalue)

@@ -32,7 +32,7 @@ from opsin.models.scratch.cnn import (
 )
 from opsin.models.scratch.resnet import mini_resnet
 from opsin.models.scratch.strided_cnn import strided_cats_dogs, strided_cnn
-from opsin.models.summary.model_summary import summarise, summary_table, summary_text
+from opsin.models.summary.model_summary import summarize, summary_table, summary_text
 from opsin.models.weights import Weights, weights_facts
 from opsin.runs.network_summary import Summary
 
@@ -65,7 +65,7 @@ __all__ = [
     "simple_cnn",
     "strided_cats_dogs",
     "strided_cnn",
-    "summarise",
+    "summarize",
     "summary_table",
     "summary_text",
     "timm",

@@ -1,4 +1,4 @@
-"""A network's backbone as one file of weights, to be handed on."""
+"""Export the backbone of a network as one file of weights."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,13 +11,13 @@ from opsin.models.network import Network
 
 
 def save_backbone(network: Network, target: Path, facts: Mapping[str, str], *, half: bool = True) -> int:
-    """Write a network without the layers of its logits as a safetensors file that `model.weights` takes.
+    """Write a network without the layers of its logits as a safetensors file for `model.weights`.
 
     Args:
-        network: With its weights.
+        network: The network with its weights.
         target: The file to write.
-        facts: What to say of the weights in the file's header.
-        half: Store numbers in half precision, those that fit it; they are loaded as float32 again.
+        facts: Metadata for the header of the file.
+        half: Store float32 tensors in half precision where they are in its range. Loading converts them to float32.
 
     Returns:
         The number of tensors written.

@@ -1,4 +1,4 @@
-"""What a network takes up from another, and what of it trains when (`model.weights`, `trainable`, `phases`)."""
+"""Fine-tuning options, and which stages are frozen in which epoch (`model.weights`, `trainable`, `phases`)."""
 
 import itertools
 from dataclasses import dataclass, replace
@@ -13,12 +13,12 @@ from opsin.models.network import Network, Trainable
 
 @dataclass(frozen=True)
 class Phase:
-    """What trains from an epoch on, until the next phase.
+    """The stages that train from an epoch until the next phase.
 
     Attributes:
-        epoch: how many epochs are done when it begins.
-        trainable: exactly these stages, and the head, train.
-        lr_factor: every learning rate as a multiple of what it would be without phases.
+        epoch: Number of completed epochs at which the phase begins.
+        trainable: The stages that train; the head always trains.
+        lr_factor: Factor of every learning rate.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
@@ -30,12 +30,12 @@ class Phase:
 
 @dataclass(frozen=True)
 class FreezeSchedule:
-    """What of one network trains in which epoch: a function of the epoch alone, so that a run can go on anywhere.
+    """The stages of a network that are frozen in each epoch. It depends only on the epoch, so runs can resume anywhere.
 
     Attributes:
-        stages: of the network, in the order they run.
-        phases: with the names of their stages written out; the first begins at epoch 0.
-        max_epochs: where the run ends, if that is known.
+        stages: All stages, in the order in which they run.
+        phases: The phases, with lists of stage names; the first begins at epoch 0.
+        max_epochs: Length of the run, if known.
     """
 
     stages: tuple[str, ...]
@@ -43,47 +43,47 @@ class FreezeSchedule:
     max_epochs: int | None = None
 
     def at(self, epoch: int) -> Phase:
-        """The phase of an epoch, counted from 0."""
+        """Return the phase of an epoch, counted from 0."""
         return [phase for phase in self.phases if phase.epoch <= epoch][-1]
 
     def frozen(self, phase: Phase) -> tuple[str, ...]:
-        """The stages that stand still in a phase."""
+        """Return the stages that are frozen in a phase."""
         return tuple(stage for stage in self.stages if stage not in phase.trainable)
 
     def untouched(self, epoch: int) -> tuple[str, ...]:
-        """The stages that train in no epoch up to and with this one."""
+        """Return the stages that are frozen in all epochs up to and including this one."""
         begun = [phase for phase in self.phases if phase.epoch <= epoch]
         return tuple(stage for stage in self.stages if all(stage in self.frozen(phase) for phase in begun))
 
     @property
     def never_trained(self) -> tuple[str, ...]:
-        """The stages that train in no epoch of this run."""
+        """The stages that are frozen in all epochs of this run."""
         last = self.phases[-1].epoch if self.max_epochs is None else self.max_epochs - 1
         return self.untouched(last)
 
     @property
     def ever_trained(self) -> tuple[str, ...]:
-        """The stages that train at some time, be it after `max_epochs`: a run may be taken further."""
+        """The stages that train in some phase, including phases after `max_epochs`, because a run may be extended."""
         untouched = self.untouched(self.phases[-1].epoch)
         return tuple(stage for stage in self.stages if stage not in untouched)
 
 
 @dataclass(frozen=True)
 class FineTuning:
-    """How a network takes up what another has learned.
+    """How a pretrained network is fine-tuned.
 
     Attributes:
         weights: `none`, `imagenet`, `opsin`, a file of weights, or a run directory.
-        trainable: `all`, `head`, `last:N` (stages), or the names of stages, which train beside the head; from the first
-            epoch on.
-        phases: what trains later, such as the last stages at a hundredth of the rate once the head has learned.
-        unfreeze_every: let one more stage train, from the back, after every so many epochs (gradual unfreezing, Howard
-            and Ruder, arXiv:1801.06146, section 3.3). It begins with what `trainable` says; `all` then means all in
-            the end, and the head alone at first.
-        backbone_lr_factor: learning rate of everything but the head, as a multiple of `optimizer.lr`.
-        layer_decay: learning rate of each stage as a multiple of that of the one behind it, the head's for the last
+        trainable: The stages that train from the first epoch: `all`, `head`, `last:N` or a list of names. The head
+            always trains.
+        phases: Later phases, such as the last stages at a hundredth of the learning rate after the head has trained.
+        unfreeze_every: Unfreeze one more stage, from the last to the first, after this number of epochs (gradual
+            unfreezing, Howard and Ruder, arXiv:1801.06146, section 3.3). Training begins with `trainable`; `all` means
+            the head alone at first.
+        backbone_lr_factor: Learning rate of the stages as a multiple of `optimizer.lr`.
+        layer_decay: Learning rate of each stage as a multiple of that of the next stage, or of the head for the last
             stage (see `opsin.training.optim.parameter_groups`).
-        teacher: a run directory, or a network with ImageNet weights, whose outputs are learned too.
+        teacher: A run directory, or a network with ImageNet weights, whose outputs are also trained on.
 
     Raises:
         UserError: `phases` are not in order, or are given together with `unfreeze_every`.
@@ -99,35 +99,31 @@ class FineTuning:
 
     def __post_init__(self) -> None:
         if self.phases and self.unfreeze_every:
-            raise UserError(
-                "model.phases and model.unfreeze_every both say what trains when: set one of them, the other to null"
-            )
+            raise UserError("model.phases and model.unfreeze_every exclude each other: set one of them to null")
         epochs = [phase.epoch for phase in self.phases or []]
         if any(later <= earlier for earlier, later in itertools.pairwise(epochs)):
-            raise UserError(
-                f"model.phases must be in the order of their epochs, each later than the one before: {epochs}"
-            )
+            raise UserError(f"the epochs of model.phases must increase, got {epochs}")
 
     def check_length(self, max_epochs: int) -> None:
-        """See to it that a run is long enough for what is asked of it.
+        """Check that all phases begin within the run.
 
         Raises:
-            UserError: a phase would never begin.
+            UserError: A phase never begins.
         """
         key, first = "model.unfreeze_every", self.unfreeze_every or 0
         if self.phases:
             key, first = "model.phases", self.phases[-1].epoch
         if first >= max_epochs:
             raise UserError(
-                f"{key}: what begins after {first} epochs is never reached with trainer.max_epochs={max_epochs}; "
-                f"let it train longer, begin sooner, or leave it out ({key}=null)"
+                f"{key}: the phase at epoch {first} never starts, because trainer.max_epochs={max_epochs}. "
+                f"Raise trainer.max_epochs, lower the epoch, or set {key}=null"
             )
 
     def timeline(self, network: Network, max_epochs: int | None = None) -> FreezeSchedule:
-        """What of this network trains when.
+        """Return the freeze schedule for a network.
 
         Raises:
-            UserError: a name is not a stage of the network.
+            UserError: A name is not a stage of the network.
         """
         stages = tuple(network.stages)
         if self.unfreeze_every:
@@ -149,7 +145,7 @@ class FineTuning:
         return FreezeSchedule(stages, tuple(phases), max_epochs)
 
     def apply(self, network: Network, pretrained: bool = True) -> LoadedWeights | None:
-        """Load the weights, unless they come from elsewhere, and freeze what does not train from the first epoch on."""
+        """Load the weights if `pretrained`, and freeze the stages that do not train in the first epoch."""
         loaded = load_weights(network, self.weights) if pretrained and self.weights != "none" else None
         network.freeze(self.timeline(network).at(0).trainable)
         return loaded

@@ -1,4 +1,4 @@
-"""What tells weights apart, bit for bit."""
+"""A digest of the bits of a tensor."""
 
 import hashlib
 

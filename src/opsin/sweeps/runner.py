@@ -1,4 +1,4 @@
-"""The jobs of a sweep under way: started while there is room, watched, and stopped when a person asks."""
+"""Run the jobs of a sweep: start them while slots are free, poll them, and stop them on a signal."""
 
 import signal
 import time
@@ -13,18 +13,18 @@ from opsin.sweeps.outcomes import failure, outcome_of
 from opsin.sweeps.trials import MOST_STARTS, Outcome, Trial, Trials
 
 POLL_S = 0.05
-"""Seconds between looks at the jobs."""
+"""Seconds between polls of the jobs."""
 
-ASK_AGAIN_S = 5.0
-"""Seconds after which it is looked again whether a trial is left to be claimed."""
+CLAIM_AGAIN_S = 5.0
+"""Seconds to wait before another attempt to claim a trial, if none was left."""
 
-PATIENCE_S = 60.0
-"""Seconds that a job has to save and end, when the sweep is stopped."""
+GRACE_PERIOD_S = 60.0
+"""Seconds for a job to save and end, when the sweep is stopped."""
 
 
 @dataclass
 class Running:
-    """A trial whose job runs."""
+    """A trial with a job that runs."""
 
     trial: Trial
     job: Job
@@ -33,13 +33,13 @@ class Running:
 
 
 class Stop:
-    """What a person or a scheduler has asked for: the first Ctrl-C lets running jobs end, the second stops them.
+    """Stop requests by signals: the first Ctrl-C lets running jobs end, the second stops them.
 
-    SIGTERM, which gives less time, is as good as two.
+    SIGTERM counts as two, because a scheduler gives little time.
 
     Attributes:
-        asked: how often, from 0 to 2.
-        signal: the last one.
+        asked: Number of requests, from 0 to 2.
+        signal: The last signal.
     """
 
     def __init__(self) -> None:
@@ -48,7 +48,7 @@ class Stop:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Take the signals over for a while."""
+        """Handle SIGINT and SIGTERM inside this context."""
         before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
@@ -63,25 +63,25 @@ class Stop:
             raise KeyboardInterrupt
 
 
-STOPPING = (
-    "no more runs are started; those under way end first (Ctrl-C once more: they save and stop now)",
-    "stopping: what runs saves, and goes on when the same command is given again",
+STOP_MESSAGES = (
+    "No more runs are started; running ones finish first. Press Ctrl-C again to save and stop them now.",
+    "Stopping: running jobs save their state. The same command resumes the sweep.",
 )
-"""What is said when a stop is asked for once and twice."""
+"""Messages for the first and the second stop request."""
 
 
 class Runner:
-    """Works through the trials of a sweep.
+    """Runs the trials of a sweep.
 
     Args:
-        launcher: runs the jobs.
-        trials: tells which.
-        make_job: the job of a trial, given how it is to begin or go on.
-        objectives: what is read from each result.
-        told: called with each trial that ends and what came of it.
-        watched: called after every look with what runs.
-        beat: called as often, to say that this process lives.
-        say: called with a line for whoever watches.
+        launcher: Runs the jobs.
+        trials: Hands out the trials and records their outcomes.
+        make_job: Returns the job of a trial, which begins or resumes its run.
+        objectives: Names of the values to read from each result.
+        on_end: Called with each trial that ends and its outcome.
+        on_poll: Called with the running trials after every poll.
+        heartbeat: Called after every poll, to show that this process lives.
+        report: Called with a line of text for the user.
     """
 
     def __init__(
@@ -90,36 +90,36 @@ class Runner:
         trials: Trials,
         make_job: Callable[[Trial], Job],
         objectives: Sequence[str],
-        told: Callable[[Trial, Outcome], None],
-        watched: Callable[[Sequence[Running]], None],
-        beat: Callable[[], None],
-        say: Callable[[str], None],
+        on_end: Callable[[Trial, Outcome], None],
+        on_poll: Callable[[Sequence[Running]], None],
+        heartbeat: Callable[[], None],
+        report: Callable[[str], None],
     ) -> None:
         self._launcher, self._trials, self._make_job = launcher, trials, make_job
-        self._objectives, self._told = objectives, told
-        self._watched, self._beat, self._say = watched, beat, say
+        self._objectives, self._on_end = objectives, on_end
+        self._on_poll, self._heartbeat, self._report = on_poll, heartbeat, report
         self._running: list[Running] = []
-        self._held: tuple[Trial, Job] | None = None
-        self._ask_again = 0.0
+        self._next: tuple[Trial, Job] | None = None
+        self._next_claim = 0.0
         self.stop = Stop()
 
     def run(self) -> None:
         """Run all trials that no other process works on.
 
         Raises:
-            Interrupted: a signal asked to stop; the same command goes on.
+            Interrupted: A signal asked to stop; the same command resumes the sweep.
         """
-        said = 0
+        reported = 0
         with self.stop.listening():
             try:
-                while self._fill() or self._running:
-                    self._look()
-                    self._watched(self._running)
-                    self._beat()
+                while self._start_jobs() or self._running:
+                    self._poll()
+                    self._on_poll(self._running)
+                    self._heartbeat()
                     time.sleep(POLL_S)
-                    if self.stop.asked > said:
-                        said = self.stop.asked
-                        self._say(STOPPING[said - 1])
+                    if self.stop.asked > reported:
+                        reported = self.stop.asked
+                        self._report(STOP_MESSAGES[reported - 1])
                     if self.stop.asked > 1:
                         self._end_all()
             finally:
@@ -128,66 +128,68 @@ class Runner:
             if self.stop.asked:
                 raise Interrupted(self.stop.signal)
 
-    def _fill(self) -> bool:
-        """Start what there is room for; whether there may be more to start."""
-        while not self.stop.asked and time.monotonic() >= self._ask_again:
-            if self._held is None:
-                if self._room() <= 0:
+    def _start_jobs(self) -> bool:
+        """Start jobs while slots are free; return whether more may be left to start."""
+        while not self.stop.asked and time.monotonic() >= self._next_claim:
+            if self._next is None:
+                if self._free_slots() <= 0:
                     break
                 trial = self._trials.claim()
                 if trial is None:
-                    self._ask_again = time.monotonic() + ASK_AGAIN_S
+                    self._next_claim = time.monotonic() + CLAIM_AGAIN_S
                     return False
-                self._held = (trial, self._make_job(trial))
-            trial, job = self._held
-            if self._running and job.devices > self._room():
-                break  # until it has room, or is alone
-            self._held = None
-            if outcome := outcome_of(job.run, self._objectives):  # it had ended when the sweep was killed
-                self._tell(trial, outcome)
+                self._next = (trial, self._make_job(trial))
+            trial, job = self._next
+            if self._running and job.devices > self._free_slots():
+                break  # until enough slots are free, or no other job runs
+            self._next = None
+            if outcome := outcome_of(job.run, self._objectives):  # it had ended before the sweep was killed
+                self._record(trial, outcome)
             else:
                 self._start(trial, job)
-        return self._held is not None and not self.stop.asked
+        return self._next is not None and not self.stop.asked
 
-    def _room(self) -> int:
-        """Slots that are free."""
+    def _free_slots(self) -> int:
+        """Return the number of free slots."""
         return self._launcher.slots - sum(running.job.devices for running in self._running)
 
     def _start(self, trial: Trial, job: Job) -> None:
         progress = job.run.last.stat().st_mtime_ns if job.run.last.exists() else 0
         if self._trials.starts(trial, progress) > MOST_STARTS:
-            reason = f"started {MOST_STARTS} times, and each time cut off before it came any further"
-            self._tell(trial, failure(job, Exit(1, reason=reason)))
+            reason = f"interrupted {MOST_STARTS} times without progress"
+            self._record(trial, failure(job, Exit(1, reason=reason)))
             return
         self._running.append(Running(trial, job, self._launcher.start(job), time.monotonic()))
 
-    def _look(self) -> None:
+    def _poll(self) -> None:
         for running in list(self._running):
             end = running.handle.poll()
             if end is None:
                 continue
             self._running.remove(running)
             if outcome := outcome_of(running.job.run, self._objectives):
-                self._tell(running.trial, outcome)
+                self._record(running.trial, outcome)
             elif end.lost or end.code in (128 + signal.SIGTERM, 128 + signal.SIGINT, -signal.SIGTERM):
                 if not self.stop.asked:
-                    self._say(f"trial {running.trial.number} was cut off, and goes on: {end.reason or 'a signal'}")
+                    self._report(
+                        f"trial {running.trial.number} was interrupted and resumes: {end.reason or 'a signal'}"
+                    )
                     self._start(running.trial, self._make_job(running.trial))
             else:
-                self._tell(running.trial, failure(running.job, end))
+                self._record(running.trial, failure(running.job, end))
 
-    def _tell(self, trial: Trial, outcome: Outcome) -> None:
-        self._trials.tell(trial, outcome)
-        self._told(trial, outcome)
+    def _record(self, trial: Trial, outcome: Outcome) -> None:
+        self._trials.record(trial, outcome)
+        self._on_end(trial, outcome)
 
     def _end_all(self) -> None:
-        """Ask every job to save and end, and end what does not in time."""
+        """Ask every job to save and end, and kill those that have not ended after the grace period."""
         for running in self._running:
             running.handle.stop()
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + GRACE_PERIOD_S
         while self._running and time.monotonic() < deadline and self.stop.asked == 2:
-            self._look()
-            self._watched(self._running)
+            self._poll()
+            self._on_poll(self._running)
             time.sleep(POLL_S)
         for running in self._running:
             running.handle.kill()

@@ -1,4 +1,4 @@
-"""Which processes work on a sweep: each may go on with what a dead one left, and with nothing of a living one."""
+"""Register the processes that work on a sweep, so that trials of a dead process are taken over."""
 
 import os
 import secrets
@@ -8,24 +8,24 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-SILENT_S = 120.0
-"""Seconds without a sign of life after which a process on another machine counts as dead."""
+TIMEOUT_S = 120.0
+"""Seconds without a heartbeat after which a process on another machine counts as dead."""
 
-BEAT_S = 5.0
-"""Seconds between signs of life."""
+HEARTBEAT_S = 5.0
+"""Seconds between heartbeats."""
 
 
 class Worker:
-    """This process, as one of those that work on a sweep.
+    """One process that works on a sweep.
 
-    A file of its own in `workers/` says so: locked while the process lives, which the same machine can tell at once,
-    and touched every few seconds, for other machines that share the disk.
+    It owns a file in `workers/`. The file is locked while the process lives, so processes of the same machine see at
+    once whether it does. The file is touched every few seconds, for machines that share the disk.
 
     Args:
-        folder: of the sweep.
+        folder: The directory of the sweep.
 
     Attributes:
-        name: unique among all processes that ever worked on the sweep.
+        name: Unique among all processes that ever worked on the sweep.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -34,25 +34,25 @@ class Worker:
         self.name = f"{_machine()}_{os.getpid()}_{secrets.token_hex(3)}"
         self._lock = FileLock(self._folder / self.name)
         self._lock.acquire()
-        self._beaten = 0.0
-        self.beat()
+        self._last_heartbeat = 0.0
+        self.heartbeat()
 
-    def beat(self) -> None:
-        """Give a sign of life, if the last one is some seconds old."""
-        if time.monotonic() - self._beaten > BEAT_S:
+    def heartbeat(self) -> None:
+        """Touch the file of this process, if the last heartbeat is some seconds old."""
+        if time.monotonic() - self._last_heartbeat > HEARTBEAT_S:
             os.utime(self._folder / self.name)
-            self._beaten = time.monotonic()
+            self._last_heartbeat = time.monotonic()
 
     def is_alive(self, name: str) -> bool:
-        """Whether the process of this name still works on the sweep."""
+        """Return whether the process of this name still works on the sweep."""
         file = self._folder / name
         if name == self.name:
             return True
         if not file.exists():
             return False
         if not name.startswith(f"{_machine()}_"):
-            self.beat()  # both times are then by the clock of the disk's own machine
-            return (self._folder / self.name).stat().st_mtime - file.stat().st_mtime < SILENT_S
+            self.heartbeat()  # so that both times come from the clock of the file server
+            return (self._folder / self.name).stat().st_mtime - file.stat().st_mtime < TIMEOUT_S
         try:
             with FileLock(file, timeout=0):
                 return False
@@ -60,18 +60,18 @@ class Worker:
             return True
 
     def others(self) -> list[str]:
-        """The other processes that work on the sweep now."""
+        """Return the names of the other processes that work on the sweep now."""
         names = sorted(path.name for path in self._folder.iterdir())
         return [name for name in names if name != self.name and self.is_alive(name)]
 
     def leave(self) -> None:
-        """Say that this process works on the sweep no longer."""
+        """Remove this process from the workers of the sweep."""
         self._lock.release()
         (self._folder / self.name).unlink(missing_ok=True)
 
 
 def _machine() -> str:
-    """A name of the running system: after a restart it is another, for then its locks are gone."""
+    """Return a name of the running system. It changes with a restart, because the locks are gone then."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")[:8]
     except OSError:

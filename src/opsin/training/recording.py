@@ -20,7 +20,9 @@ from opsin.models import Network
 from opsin.models.fine_tuning import FreezeSchedule
 from opsin.runs.atomic import write_atomically
 from opsin.runs.directory import RunDirectory
+from opsin.runs.metric_registry import custom_metrics
 from opsin.runs.per_class import class_scores
+from opsin.runs.quoting import printed_command
 from opsin.runs.result import (
     DataFacts,
     Hardware,
@@ -186,7 +188,8 @@ def record_outcome(
     result.epochs = checkpoints.epochs
     result.stopped = stopped[0] if stopped else None
     result.pruned = any(isinstance(c, Pruning) and c.reason for c in callbacks)
-    result.monitor = MonitoredMetric(checkpoints.monitor, checkpoints.mode, checkpoints.best_value)
+    result.monitor = MonitoredMetric(checkpoints.monitor, checkpoints.best_value)
+    result.custom_metrics = custom_metrics()
     result.per_class = _split_scores(confusion, data.source.classes)
     if speed and speed[0] is not None:  # None if no epoch was trained
         result.throughput = speed[0]
@@ -235,7 +238,7 @@ def closing_message(result: RunResult, run: RunDirectory) -> str:
         "",
         *([f"report      {place}/report.html"] if run.report.exists() else []),
         f"result      {place}/result.json",
-        f"test again  python scripts/evaluate.py {place}",
+        f"test again  {printed_command(['python', 'scripts/evaluate.py', place])}",
         "dashboard   make dashboard",
     ]
     if settings.teacher:  # it explains the figures above

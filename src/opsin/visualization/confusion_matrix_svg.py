@@ -1,4 +1,4 @@
-"""The confusion matrix as a drawing: numbers in the cells of a few classes, colours and hover titles for many."""
+"""The confusion matrix as a drawing: numbers in the cells of a few classes, colors and hover titles for many."""
 
 import math
 from collections.abc import Sequence

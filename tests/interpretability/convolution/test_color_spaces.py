@@ -1,4 +1,4 @@
-"""Colour spaces and sample images."""
+"""Color spaces and sample images."""
 
 import colorsys
 import socket
@@ -8,16 +8,16 @@ import pytest
 from PIL import Image
 
 from opsin.errors import UserError
-from opsin.interpretability.convolution.color_spaces import RANGES, colour_pictures, colour_spaces
-from opsin.interpretability.convolution.sample_images import grey, sample, sample_names
+from opsin.interpretability.convolution.color_spaces import RANGES, color_pictures, color_spaces
+from opsin.interpretability.convolution.sample_images import gray, sample, sample_names
 
 
-def test_colours_that_are_known() -> None:
+def test_colors_that_are_known() -> None:
     image = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255], [0, 0, 0]]], np.uint8)
-    channels = {name: values[0] for name, values in colour_spaces(image).items()}
+    channels = {name: values[0] for name, values in color_spaces(image).items()}
     assert list(channels) == list(RANGES)
     np.testing.assert_array_equal(channels["green"], [0, 1, 0, 1, 0])
-    np.testing.assert_allclose(channels["grey"], [0.299, 0.587, 0.114, 1, 0])
+    np.testing.assert_allclose(channels["gray"], [0.299, 0.587, 0.114, 1, 0])
     np.testing.assert_allclose(channels["hue"][:3], [0, 1 / 3, 2 / 3])
     np.testing.assert_allclose(channels["saturation"], [1, 1, 1, 0, 0])
     # CIE L*a*b* of sRGB's primaries under D65.
@@ -28,15 +28,15 @@ def test_colours_that_are_known() -> None:
 
 def test_hsv_is_pythons() -> None:
     image = np.random.default_rng(0).integers(0, 256, (4, 4, 3), np.uint8)
-    channels = colour_spaces(image)
+    channels = color_spaces(image)
     for place in np.ndindex(4, 4):
         ours = [channels[name][place] for name in ("hue", "saturation", "value")]
         np.testing.assert_allclose(ours, colorsys.rgb_to_hsv(*image[place] / 255), atol=1e-12)
 
 
-def test_a_and_b_are_shown_in_their_colours() -> None:
+def test_a_and_b_are_shown_in_their_colors() -> None:
     image = np.array([[[200, 0, 0], [0, 200, 0], [0, 0, 200], [128, 128, 128]]], np.uint8)
-    pictures = colour_pictures(image)
+    pictures = color_pictures(image)
     assert all(picture.shape == (1, 4, 3) and picture.dtype == np.uint8 for picture in pictures.values())
     red, green, _, none = pictures["a"][0].astype(int)
     assert red[0] > red[1]  # magenta
@@ -47,12 +47,12 @@ def test_a_and_b_are_shown_in_their_colours() -> None:
     assert pictures["red"][0].tolist() == [[200, 0, 0], [0, 0, 0], [0, 0, 0], [128, 0, 0]]
 
 
-def test_a_grey_image_has_no_colours() -> None:
+def test_a_gray_image_has_no_colors() -> None:
     for image in (sample("coins"), sample("coins")[..., np.newaxis]):
-        channels = colour_spaces(image)
+        channels = color_spaces(image)
         assert not channels["saturation"].any()
         assert np.abs(channels["a"]).max() < 0.01
-        assert colour_pictures(image)["hue"].shape == (303, 384, 3)
+        assert color_pictures(image)["hue"].shape == (303, 384, 3)
 
 
 def test_samples_need_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,12 +67,12 @@ def test_samples_need_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
         assert image.ndim == 2 or image.shape[2] == 3
         assert image.max() > 128 > image.min()
     assert sample("digit_3").shape == (8, 8)
-    with pytest.raises(UserError, match="no sample image: take one of cat, "):
+    with pytest.raises(UserError, match="not a sample image: use one of cat, "):
         sample("../cat")
 
 
-def test_grey_is_pillows() -> None:
+def test_gray_is_pillows() -> None:
     cat = sample("cat")
     theirs = np.asarray(Image.fromarray(cat).convert("L"))
-    assert np.abs(grey(cat) * 255 - theirs).max() <= 0.51
-    np.testing.assert_allclose(grey(cat[..., :1]) * 255, cat[..., 0])
+    assert np.abs(gray(cat) * 255 - theirs).max() <= 0.51
+    np.testing.assert_allclose(gray(cat[..., :1]) * 255, cat[..., 0])

@@ -18,7 +18,7 @@ from opsin.interpretability.convolution.convolution import (
     step_at,
     worked_size,
 )
-from opsin.interpretability.convolution.sample_images import grey, sample
+from opsin.interpretability.convolution.sample_images import gray, sample
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def test_it_is_scipys_correlation(image: np.ndarray, name: str) -> None:
 
 
 def test_sobel_is_scikit_images_times_four() -> None:
-    brick = grey(sample("brick"))
+    brick = gray(sample("brick"))
     # scikit-image turns the kernel around and divides by four.
     for name, theirs in (("sobel_horizontal", -filters.sobel_h(brick)), ("sobel_vertical", filters.sobel_v(brick))):
         np.testing.assert_allclose(convolve(brick, KERNELS[name]) / 4, theirs[1:-1, 1:-1], atol=1e-12)

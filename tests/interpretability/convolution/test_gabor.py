@@ -17,7 +17,7 @@ from opsin.interpretability.convolution.gabor import (
     parse_gabor,
     responses,
 )
-from opsin.interpretability.convolution.sample_images import grey, sample
+from opsin.interpretability.convolution.sample_images import gray, sample
 
 
 @pytest.mark.parametrize("filter_", EXAMPLES)
@@ -25,9 +25,9 @@ def test_kernel_and_magnitude_are_those_of_the_libraries(filter_: Gabor) -> None
     kernel = gabor(*filter_)
     theirs = gabor_kernel(filter_.frequency, theta=filter_.theta, sigma_x=filter_.sigma, sigma_y=filter_.sigma)
     np.testing.assert_array_equal(kernel, theirs)
-    image = grey(sample("brick"))[:60, :83]
-    standardised = (image - image.mean()) / image.std()
-    real, imaginary = (ndimage.convolve(standardised, part, mode="wrap") for part in (kernel.real, kernel.imag))
+    image = gray(sample("brick"))[:60, :83]
+    standardized = (image - image.mean()) / image.std()
+    real, imaginary = (ndimage.convolve(standardized, part, mode="wrap") for part in (kernel.real, kernel.imag))
     np.testing.assert_allclose(magnitude(image, kernel), np.hypot(real, imaginary), atol=1e-12)
 
 
@@ -57,7 +57,7 @@ def test_the_magnitude_knows_no_phase() -> None:
 
 
 def test_brightness_and_contrast_make_no_difference() -> None:
-    image, kernel = grey(sample("coins"))[:50, :50], gabor(*EXAMPLES[0])
+    image, kernel = gray(sample("coins"))[:50, :50], gabor(*EXAMPLES[0])
     np.testing.assert_allclose(magnitude(3 * image + 7, kernel), magnitude(image, kernel), atol=1e-10)
     assert not magnitude(np.full((9, 9), 0.4), kernel).any()
 

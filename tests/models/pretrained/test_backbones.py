@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import opsin.models as models
 from opsin.errors import UserError
-from opsin.models import Network, load_weights, summarise
+from opsin.models import Network, load_weights, summarize
 from opsin.models.fine_tuning import FineTuning
 from opsin.models.load_weights import _load, _renamed
 from opsin.training.loss import ClassificationLoss
@@ -24,7 +24,7 @@ def count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def randomised(model: nn.Module) -> nn.Module:
+def randomized(model: nn.Module) -> nn.Module:
     """Give every tensor, BatchNorm statistics too, a value of its own, small enough for a hundred layers."""
     generator = torch.Generator().manual_seed(1)
     for key, tensor in model.state_dict().items():
@@ -61,14 +61,14 @@ def test_shapes_stages_and_counts(case: Backbone) -> None:
         assert torch.equal(network.forward_features(images), x)
         assert torch.equal(network(images), network.head(x))
     assert network(images[:1]).shape == (1, 3)
-    rows = summarise(network, (3, case.trial, case.trial)).rows
+    rows = summarize(network, (3, case.trial, case.trial)).rows
     assert [row.name for row in rows] == [*case.stages, "head"]
     assert sum(row.parameters for row in rows) == count(network)
 
 
 @every_backbone
 def test_the_original_s_weights_give_the_original_s_features_and_logits(case: Backbone) -> None:
-    original = randomised(case.original(num_logits=3))
+    original = randomized(case.original(num_logits=3))
     images = images_for(case)
     network = case.build(num_logits=3).eval()
     loaded = _load(network, _renamed(network, dict(original.state_dict()), "original"), "original")
@@ -179,7 +179,7 @@ def test_the_last_stages_can_be_counted(trainable: str | dict[str, int], frozen:
 @pytest.mark.parametrize("trainable", ["last:6", {"last": 6}, "last:0"])
 def test_more_stages_than_there_are_are_refused(trainable: str | dict[str, int]) -> None:
     network = models.resnet18(num_logits=1, image_size=(64, 64))
-    with pytest.raises(UserError, match=r"resnet18 has 5 stages, which are stem, layer1, layer2, layer3, layer4; take"):
+    with pytest.raises(UserError, match=r"resnet18 has 5 stages, which are stem, layer1, layer2, layer3, layer4; use"):
         network.freeze(trainable)  # type: ignore[arg-type]
 
 
@@ -193,7 +193,7 @@ def inception() -> Network:
 def test_the_auxiliary_head_adds_its_loss_in_training_only(inception: Network) -> None:
     network = copy.deepcopy(inception)
     assert network.auxiliary is not None
-    assert summarise(network, (3, 299, 299)).parameters == count(network)
+    assert summarize(network, (3, 299, 299)).parameters == count(network)
     images, targets = torch.randn(2, 3, 299, 299), torch.tensor([0, 1])
     loss = ClassificationLoss([1, 1])
     classifier = Classifier(network, loss, num_images={}, optimizer=torch.optim.Adam, schedule=lambda *_: [])  # type: ignore[arg-type]
@@ -245,7 +245,7 @@ def test_inception_equals_torchvision_s_with_its_preset_and_its_auxiliary_weight
 ) -> None:
     from torchvision.models import Inception_V3_Weights, inception_v3
 
-    original = randomised(inception_v3(weights=None, transform_input=True, init_weights=True))
+    original = randomized(inception_v3(weights=None, transform_input=True, init_weights=True))
     torch.save(original.state_dict(), tmp_path / "inception.pth")
     network = models.inception_v3(num_logits=1000, image_size=(299, 299)).eval()
     assert load_weights(network, str(tmp_path / "inception.pth")).missing == ()
@@ -268,7 +268,7 @@ def test_inception_equals_torchvision_s_with_its_preset_and_its_auxiliary_weight
 def test_images_too_small_for_inception_are_refused_with_the_way_out() -> None:
     with pytest.raises(UserError, match=r"inception_v3 needs images of at least 75x75 pixels, got 64x64"):
         models.inception_v3(num_logits=1, image_size=(64, 64))
-    with pytest.raises(UserError, match=r"model.auxiliary=false leaves it out\) needs images of at least 299x299"):
+    with pytest.raises(UserError, match=r"model.auxiliary=false removes it\) needs images of at least 299x299"):
         models.inception_v3(num_logits=1, image_size=(150, 150))
 
 
@@ -278,8 +278,8 @@ def test_images_too_small_for_inception_are_refused_with_the_way_out() -> None:
         ("resnet27", "timm has no network 'resnet27': did you mean resnet26 or"),
         ("resnet26.bt_in2k", "timm has no network 'resnet26.bt_in2k': did you mean resnet26.bt_in1k"),
         ("zzz", r"timm has no network 'zzz'; timm.list_models\(\) lists them"),
-        ("test_vit_relpos", "test_vit_relpos of timm is not a stem, stages one after the other, a pool and a dense"),
-        ("test_mambaout", "cannot be divided into named stages; take another of its family"),
+        ("test_vit_relpos", "test_vit_relpos of timm is not a sequence of stem, stages, pooling and a dense"),
+        ("test_mambaout", "cannot be divided into named stages; use another model of its family"),
         ("deit_tiny_distilled_patch16_224", "cannot be divided into named stages"),
     ],
 )
@@ -294,7 +294,7 @@ def test_a_division_that_computes_something_else_is_refused(monkeypatch: pytest.
 
     forward = ResNet.forward_features
     monkeypatch.setattr(ResNet, "forward_features", lambda self, x: forward(self, x) * 1.001)
-    with pytest.raises(UserError, match="test_resnet of timm is not a stem"):
+    with pytest.raises(UserError, match="test_resnet of timm is not a sequence of stem"):
         models.timm(num_logits=1, image_size=(64, 64), name="test_resnet")
 
 

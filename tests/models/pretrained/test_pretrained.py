@@ -24,7 +24,7 @@ from opsin.models.weights import HubFile
 CONFIGS = Path(__file__).parents[3] / "configs" / "model"
 
 
-def randomised(model: nn.Module) -> nn.Module:
+def randomized(model: nn.Module) -> nn.Module:
     """Give every tensor, BatchNorm statistics too, a value of its own."""
     torch.manual_seed(1)
     for tensor in model.state_dict().values():
@@ -39,7 +39,7 @@ def images() -> torch.Tensor:
 
 
 def test_resnet18_equals_torchvision_s(tmp_path: Path, images: torch.Tensor) -> None:
-    original = randomised(torchvision.models.resnet18())
+    original = randomized(torchvision.models.resnet18())
     torch.save(original.state_dict(), tmp_path / "resnet18.pth")
     network = models.resnet18(num_logits=1000, image_size=(96, 80)).eval()
     loaded = load_weights(network, str(tmp_path / "resnet18.pth"))
@@ -116,7 +116,7 @@ def test_the_facts_of_timm_are_timm_s() -> None:
 
 def test_timm_s_weights_are_fetched_by_timm_for_the_images_at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     network = models.timm(num_logits=2, image_size=(96, 64), name="test_vit")
-    published = randomised(timm.create_model("test_vit", img_size=(96, 64)))
+    published = randomized(timm.create_model("test_vit", img_size=(96, 64)))
 
     def create(name: str, pretrained: bool, img_size: tuple[int, int]) -> nn.Module:
         assert (name, pretrained, img_size) == ("test_vit", True, (96, 64))
@@ -158,7 +158,7 @@ def own_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_opsin_s_own_weights_are_half_precision_made_whole(own_file: Path, images: torch.Tensor) -> None:
-    source = randomised(models.resnet18(num_logits=10, image_size=(64, 64)))
+    source = randomized(models.resnet18(num_logits=10, image_size=(64, 64)))
     assert isinstance(source, Network)
     halves = {key: t.half() if t.is_floating_point() else t for key, t in source.state_dict().items()}
     save_file({key: t for key, t in halves.items() if key.startswith("stages.")}, own_file)
@@ -196,9 +196,7 @@ def test_opsin_s_own_weights_say_what_images_they_expect() -> None:
 
 
 def test_opsin_s_own_weights_where_there_are_none(own_file: Path) -> None:
-    with pytest.raises(
-        UserError, match=r"model.weights=opsin: mobilenet_v2 has no weights of Opsin's own \(resnet18 has"
-    ):
+    with pytest.raises(UserError, match=r"model.weights=opsin: mobilenet_v2 has no weights in Opsin \(resnet18 has"):
         load_weights(models.mobilenet_v2(num_logits=1, image_size=(64, 64)), "opsin")
     with pytest.raises(UserError, match=r"resnet18\.safetensors is missing from this installation"):
         load_weights(models.resnet18(num_logits=1, image_size=(64, 64)), "opsin")
@@ -208,8 +206,8 @@ def test_efficientnet_lite0_wants_pixels_minus_127_over_128() -> None:
     facts = weights_facts(models.efficientnet_lite0, "imagenet", {})
     assert facts is not None
     pixels = torch.tensor([0.0, 127.0, 255.0])
-    normalised = (pixels / 255 - facts.mean[0]) / facts.std[0]
-    torch.testing.assert_close(normalised, torch.tensor([-127 / 128, 0.0, 1.0]))
+    normalized = (pixels / 255 - facts.mean[0]) / facts.std[0]
+    torch.testing.assert_close(normalized, torch.tensor([-127 / 128, 0.0, 1.0]))
 
 
 def test_networks_from_scratch_have_no_imagenet_weights() -> None:

@@ -9,7 +9,7 @@ from network_cases import CASES, Case, build
 from torch import Tensor, nn
 
 import opsin.models as models
-from opsin.models import Network, summarise, summary_table, summary_text
+from opsin.models import Network, summarize, summary_table, summary_text
 
 
 def case_of(name: str) -> Case:
@@ -22,27 +22,27 @@ def case_of(name: str) -> Case:
 def test_multiply_adds_are_the_lectures_and_torchinfo_s(name: str, millions: str | None) -> None:
     case = case_of(name)
     network = build(case)
-    summary = summarise(network, (case.in_channels, case.side, case.side))
+    summary = summarize(network, (case.in_channels, case.side, case.side))
     assert millions is None or f"{summary.mult_adds / 1e6:.2f}" == millions
     images = torch.zeros(1, case.in_channels, case.side, case.side)
     assert summary.mult_adds == torchinfo.summary(network, input_data=images, verbose=0).total_mult_adds
 
 
 def test_multiply_adds_of_the_body() -> None:
-    summary = summarise(build(case_of("cnn_gap")), (1, 28, 28))
+    summary = summarize(build(case_of("cnn_gap")), (1, 28, 28))
     assert f"{sum(row.mult_adds for row in summary.rows[:-1]) / 1e6:.2f}" == "2.79"
     assert [row.output_shape for row in summary.rows] == [(32, 13, 13), (64, 5, 5), (64, 3, 3), (10,)]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_every_network_can_be_summarised_and_is_left_as_it_was(case: Case) -> None:
+def test_every_network_can_be_summarized_and_is_left_as_it_was(case: Case) -> None:
     network = build(case, image_size=(case.trial, case.trial))
     network.freeze([case.stages[-1]])
     next(iter(network.stages.values())).train()  # a mixed mode must come back too
     modes = [module.training for module in network.modules()]
     state = {key: tensor.clone() for key, tensor in network.state_dict().items()}
     random = torch.get_rng_state()
-    summary = summarise(network, (case.in_channels, case.trial, case.trial))
+    summary = summarize(network, (case.in_channels, case.trial, case.trial))
     assert torch.equal(torch.get_rng_state(), random)
     assert [module.training for module in network.modules()] == modes
     assert all(torch.equal(tensor, state[key]) for key, tensor in network.state_dict().items())
@@ -56,7 +56,7 @@ def test_every_network_can_be_summarised_and_is_left_as_it_was(case: Case) -> No
 def test_table_and_text() -> None:
     network = models.resnet18(num_logits=1, image_size=(224, 224))
     network.freeze(["layer4"])
-    summary = summarise(network, (3, 224, 224))
+    summary = summarize(network, (3, 224, 224))
     text = summary_text(summary)
     assert text.startswith("resnet18 for images 3x224x224\n")
     layer4 = next(line for line in text.splitlines() if "layer4" in line)
@@ -72,7 +72,7 @@ def test_table_and_text() -> None:
 
 
 def widest_gradient(body: nn.Module, images: Tensor) -> int:
-    """Return the side of the square of pixels that the centre unit's gradient reaches.
+    """Return the side of the square of pixels that the center unit's gradient reaches.
 
     Average pools stand in for max-pools, which pass gradients to one pixel of each window only, and all
     weights are positive, so that nothing cancels.
@@ -130,7 +130,7 @@ def branching() -> Network:
 def test_receptive_fields_are_those_of_the_gradients(name: str, side: int) -> None:
     network = branching() if name == "branching" else build(case_of(name), image_size=(side, side))
     channels = 1 if name == "branching" else case_of(name).in_channels
-    rows = summarise(network, (channels, side, side)).rows
+    rows = summarize(network, (channels, side, side)).rows
     for number, row in enumerate(rows[:-1], start=1):
         body = nn.Sequential(*copy.deepcopy(list(network.stages.values())[:number]))
         images = torch.rand(1, channels, side, side, dtype=torch.double) + 0.1
@@ -139,7 +139,7 @@ def test_receptive_fields_are_those_of_the_gradients(name: str, side: int) -> No
 
 
 def test_receptive_field_of_resnet18_follows_the_recurrence() -> None:
-    rows = summarise(models.resnet18(num_logits=1, image_size=(224, 224)), (3, 224, 224)).rows
+    rows = summarize(models.resnet18(num_logits=1, image_size=(224, 224)), (3, 224, 224)).rows
     stem = 7 + 2 * 2  # a 7x7 convolution, and a 3x3 pool two pixels apart
     layer1 = stem + 4 * 2 * 4  # four 3x3 convolutions four pixels apart
     layer2 = layer1 + 2 * 4 + 3 * 2 * 8  # from here on, the first convolution halves the image

@@ -19,7 +19,7 @@ from opsin.config.validation import check
 from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory
 from opsin.sweeps.launchers.base import Exit, Handle, Job
-from opsin.sweeps.launchers.ray import Ray, in_words, room
+from opsin.sweeps.launchers.ray import Ray, format_needs, jobs_that_fit
 from opsin.sweeps.sweep import SCHEMA
 
 TESTS = Path(__file__).resolve().parents[2]
@@ -108,12 +108,12 @@ def test_every_key_of_the_file_is_a_parameter() -> None:
 
 def test_room_is_what_the_scarcest_thing_leaves() -> None:
     node = {"CPU": 8.0, "GPU": 1.0, "memory": 16e9}
-    assert room(node, {"CPU": 1, "GPU": 0, "memory": 0}) == 8
-    assert room(node, {"CPU": 1, "GPU": 0.3333, "memory": 0}) == 3
-    assert room(node, {"CPU": 2, "GPU": 0, "memory": int(6e9)}) == 2
-    assert room(node, {"CPU": 1, "GPU": 0, "memory": 0, "special": 1}) == 0
+    assert jobs_that_fit(node, {"CPU": 1, "GPU": 0, "memory": 0}) == 8
+    assert jobs_that_fit(node, {"CPU": 1, "GPU": 0.3333, "memory": 0}) == 3
+    assert jobs_that_fit(node, {"CPU": 2, "GPU": 0, "memory": int(6e9)}) == 2
+    assert jobs_that_fit(node, {"CPU": 1, "GPU": 0, "memory": 0, "special": 1}) == 0
     needs = {"CPU": 2, "GPU": 0.5, "memory": int(6e9), "special": 1}
-    assert in_words(needs) == "2 CPU, 0.5 GPU, 1 special, 6 GB of memory"
+    assert format_needs(needs) == "2 CPU, 0.5 GPU, 1 special, 6 GB of memory"
 
 
 def test_without_ray_the_way_out_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,7 +125,7 @@ def test_without_ray_the_way_out_is_told(monkeypatch: pytest.MonkeyPatch) -> Non
 @needs_ray
 @pytest.mark.parametrize(
     ("address", "message"),
-    [("127.0.0.1:1", "nothing answers at .*ray start --head"), ("somewhere", "is no auto, host:port")],
+    [("127.0.0.1:1", "nothing answers at .*ray start --head"), ("somewhere", "must be auto, HOST:PORT")],
 )
 def test_a_cluster_that_is_not_there_is_told_at_once(address: str, message: str) -> None:
     begun = time.monotonic()
@@ -253,7 +253,7 @@ while True:
 @pytest.mark.slow
 def test_a_sweep_that_is_killed_leaves_no_job_behind(nodes: RayNodes, make: Callable[..., Job]) -> None:
     job = make(0, ENDLESS)
-    command = [sys.executable, "-c", DRIVER, nodes.address, str(job.run.path), *job.words]
+    command = [sys.executable, "-c", DRIVER, nodes.address, str(job.run.path), *job.overrides]
     with subprocess.Popen(command) as sweep:
         wait_until(job.run.last.exists)
         assert len(processes_with(job.console)) == 1

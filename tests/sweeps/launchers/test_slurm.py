@@ -37,7 +37,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[engine.Slurm]:
             patch.setenv(name, value)
         patch.setenv("PYTHONPATH", f"{TESTS}:{TESTS / 'helpers'}:{os.environ.get('PYTHONPATH', '')}")
         patch.setenv("OPSIN_TARGETS", "engines")
-        patch.setattr(slurm_queue, "LOOK_S", 0.5)
+        patch.setattr(slurm_queue, "REFRESH_S", 0.5)
         cluster.start()
         yield cluster
         cluster.stop()
@@ -101,7 +101,7 @@ def test_jobs_of_one_and_of_two_devices_run_at_once(make_job: Callable[..., Job]
     assert [job.run.read_result().settings.threads for job in jobs[:2]] == [1, 1]
     assert jobs[0].console.read_text().startswith("$ python train.py model=mlp")
     assert "\x1b" not in jobs[0].console.read_text()  # a terminal's
-    assert "model.wide is not known" in jobs[2].console.read_text().splitlines()[-1]
+    assert "model.wide=3 is not known" in jobs[2].console.read_text().splitlines()[-1]
 
 
 def test_a_run_that_needs_longer_than_its_job_goes_on_to_the_same_numbers(make_job: Callable[..., Job]) -> None:
@@ -145,7 +145,7 @@ def test_whoever_ends_a_job_is_told_apart(make_job: Callable[..., Job], cluster:
 def test_what_slurm_takes_away_is_lost_and_goes_on(
     make_job: Callable[..., Job], cluster: engine.Slurm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(slurm_queue, "SETTLED_S", 10.0)  # longer than KillWait of the cluster
+    monkeypatch.setattr(slurm_queue, "FORGET_S", 10.0)  # longer than KillWait of the cluster
     launcher = Slurm(threads=1)
     requeued, failing, undisturbed = (
         make_job(number, "trainer=cpu", *words) for number, words in enumerate((SLOW, SLOW, ()))
@@ -192,7 +192,7 @@ def test_a_sweep_takes_over_what_a_dead_one_left(make_job: Callable[..., Job], c
 
 def test_what_slurm_refuses_is_told_and_leaves_nothing(make_job: Callable[..., Job]) -> None:
     job = make_job(0, "trainer=cpu")
-    with pytest.raises(UserError, match=r"SLURM does not take a job: .*[Ii]nvalid partition"):
+    with pytest.raises(UserError, match=r"sbatch rejected the job: .*[Ii]nvalid partition"):
         Slurm(partition="gpus").start(job)
     assert list((job.run.path / "slurm").iterdir()) == []
 
@@ -200,13 +200,13 @@ def test_what_slurm_refuses_is_told_and_leaves_nothing(make_job: Callable[..., J
 def test_a_node_that_cannot_begin_says_why(make_job: Callable[..., Job]) -> None:
     end = end_of(Slurm(threads=1, setup=["echo no such module >&2", "exit 3"]).start(make_job(0, "trainer=cpu")))
     assert end.code == 3
-    assert "its node says: no such module" in end.reason
+    assert "last line of its output: no such module" in end.reason
 
 
 def test_what_is_refused_for_a_while_is_tried_again(
     make_job: Callable[..., Job], cluster: engine.Slurm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("opsin.sweeps.launchers.slurm.AGAIN_S", 0.5)
+    monkeypatch.setattr("opsin.sweeps.launchers.slurm.RETRY_S", 0.5)
     launcher = Slurm(threads=1, setup=["exit 0"])
     assert end_of(launcher.start(make_job(0))) == Exit(0)
     cluster.command("scontrol", "update", "PartitionName=main", "State=inactive")

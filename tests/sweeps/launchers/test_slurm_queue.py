@@ -20,7 +20,7 @@ from opsin.sweeps.launchers.slurm_queue import Queue, end_of
 def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of commands that come before those of the machine."""
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    monkeypatch.setattr(slurm_queue, "LOOK_S", -1.0)
+    monkeypatch.setattr(slurm_queue, "REFRESH_S", -1.0)
     for name in ("sbatch", "squeue", "scancel", "scontrol", "srun"):
         say(tmp_path, name, "")
     return tmp_path
@@ -42,9 +42,9 @@ def say(folder: Path, name: str, text: str, code: int = 0) -> None:
         ("FAILED", 137, Exit(-signal.SIGKILL)),
         ("FAILED", 139, Exit(-signal.SIGSEGV)),
         ("FAILED", -9, Exit(-signal.SIGKILL)),
-        ("FAILED", 143, Exit(143, lost=True, reason="SLURM job 7 was told to save and end")),
-        ("TIMEOUT", 0, Exit(-signal.SIGKILL, lost=True, reason="SLURM job 7: its time was up")),
-        ("PREEMPTED", 0, Exit(-signal.SIGKILL, lost=True, reason="SLURM job 7: another job took its place")),
+        ("FAILED", 143, Exit(143, lost=True, reason="SLURM job 7 received a signal to save and end")),
+        ("TIMEOUT", 0, Exit(-signal.SIGKILL, lost=True, reason="SLURM job 7: its time limit was reached")),
+        ("PREEMPTED", 0, Exit(-signal.SIGKILL, lost=True, reason="SLURM job 7: it was preempted by another job")),
         ("CANCELLED", 0, Exit(-signal.SIGKILL, reason="SLURM job 7: cancelled in SLURM (scancel)")),
     ],
 )
@@ -59,7 +59,7 @@ def test_memory_that_ran_out_names_the_way_out() -> None:
 
 
 def test_one_look_serves_all_jobs(commands: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(slurm_queue, "LOOK_S", 60.0)
+    monkeypatch.setattr(slurm_queue, "REFRESH_S", 60.0)
     say(
         commands,
         "squeue",
@@ -86,7 +86,7 @@ def test_a_job_out_of_sight_is_given_up_after_a_while(commands: Path, monkeypatc
     queue = Queue()
     say(commands, "squeue", "1|NODE_FAIL|None|a\n")
     assert (queue.ended("1"), queue.ended("2")) == (None, None)
-    monkeypatch.setattr(slurm_queue, "SETTLED_S", -1.0)
+    monkeypatch.setattr(slurm_queue, "FORGET_S", -1.0)
     assert (queue.ended("1"), queue.ended("2")) == ("NODE_FAIL", "FORGOTTEN")
     assert end_of("2", "FORGOTTEN").lost
 
@@ -96,12 +96,12 @@ def test_why_a_job_waits_is_told_once(commands: Path, caplog: pytest.LogCaptureF
     say(commands, "squeue", "1|PENDING|Priority|a\n2|PENDING|PartitionTimeLimit|b\n")
     for number in ("1", "2", "1", "2"):
         assert queue.ended(number) is None
-    assert caplog.messages == ["SLURM lets job 2 wait: PartitionTimeLimit (squeue --me)"]
+    assert caplog.messages == ["SLURM job 2 is waiting: PartitionTimeLimit (squeue --me)"]
 
 
 def test_where_slurm_is_not_the_way_out_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(UserError, match=r"there is no sbatch on this machine.*login node"):
+    with pytest.raises(UserError, match=r"sbatch is not installed on this machine.*login node"):
         Slurm()
 
 
@@ -113,9 +113,9 @@ def test_where_submitit_is_not_the_way_out_is_named(commands: Path, monkeypatch:
 
 def test_options_that_are_worked_out_are_refused(commands: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slurm.importlib.util, "find_spec", lambda name: name)
-    with pytest.raises(UserError, match=r"launcher\.options\.signal is worked out"):
+    with pytest.raises(UserError, match=r"launcher\.options\.signal is computed by Opsin"):
         Slurm(options={"signal": "USR1@10"})
-    with pytest.raises(UserError, match=r"warning_s=120 leaves nothing of launcher\.minutes=2"):
+    with pytest.raises(UserError, match=r"warning_s=120 is not shorter than launcher\.minutes=2"):
         Slurm(minutes=2)
 
 

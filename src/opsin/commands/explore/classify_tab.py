@@ -11,8 +11,8 @@ from opsin.commands.explore.messages import error_area, shows_errors
 from opsin.commands.explore.models import OpenModel, Pixels, RunModels
 from opsin.commands.explore.pickers import ONE_AT_A_TIME, ImageChoice, ModelAndImagePicker, selected_image
 from opsin.interpretability.attribution import METHODS, attribute
-from opsin.interpretability.faithfulness import faithfulness, random_heat
-from opsin.interpretability.sanity_check import Sanity, randomisation_check
+from opsin.interpretability.faithfulness import faithfulness, random_maps
+from opsin.interpretability.sanity_check import Sanity, randomization_check
 from opsin.visualization.images import overlaid, rgb, shown
 
 SIDE = 448
@@ -57,12 +57,12 @@ def check_map(models: RunModels, name: str, image: ImageChoice, method: str, sta
     targets = torch.tensor([_target(model, model.probabilities(pixels), chosen)])
     network, images, where = model.trained_model.network, model.inputs(pixels[None]), _stage(model, stage)
     heat = attribute(network, images, targets, method, where)
-    scores, baseline = (faithfulness(network, images, targets, map_) for map_ in (heat, random_heat(images)))
+    scores, baseline = (faithfulness(network, images, targets, map_) for map_ in (heat, random_maps(images)))
     lines = [
         f"Deletion score {_score(scores.deletion_area)}, random map {_score(baseline.deletion_area)}: lower is better. "
         f"Insertion score {_score(scores.insertion_area)}, random map {_score(baseline.insertion_area)}: higher is "
         "better.",
-        f"Randomized weights, on {SANITY_IMAGES} validation images: {_sanity(model, method, where).verdict}.",
+        f"Randomized weights, on {SANITY_IMAGES} validation images: {_sanity(model, method, where).summary}.",
     ]
     return "".join(f'<p class="caption">{html.escape(line)}</p>' for line in lines)
 
@@ -73,7 +73,7 @@ def _sanity(model: OpenModel, method: str, stage: str | None) -> Sanity:
         np.int64
     )  # evenly spaced, to cover all classes
     images = model.inputs(part.read(positions))
-    return randomisation_check(
+    return randomization_check(
         model.trained_model.network, images, torch.from_numpy(part.targets[positions]), method, stage
     )
 

@@ -14,8 +14,8 @@ from opsin.commands.explore.messages import error_area, shows_errors
 from opsin.commands.explore.uploads import drop_zone, on_upload, read_upload
 from opsin.interpretability.convolution.convolution import KERNELS, convolve, parse_kernel, pool, worked_size
 from opsin.interpretability.convolution.gabor import gabor, gabor_bank, magnitude, responses
-from opsin.interpretability.convolution.sample_images import grey, sample, sample_names
-from opsin.visualization.images import Pixels, coloured, grid, shown, stretched
+from opsin.interpretability.convolution.sample_images import gray, sample, sample_names
+from opsin.visualization.images import Pixels, colored, grid, shown, stretched
 
 MAX_SIDE = 512
 """Longer side in pixels to which uploads are reduced: the page shows no more, and more takes longer."""
@@ -30,9 +30,9 @@ def read_grey(name: str | None, upload: Path | None) -> Grey:
         UserError: The file is not an image, or no image is chosen.
     """
     if upload is None:
-        return grey(sample(name or ""))
+        return gray(sample(name or ""))
     pixels = read_upload(upload, channels=1)
-    return grey(shown(pixels, MAX_SIDE) if max(pixels.shape) > MAX_SIDE else pixels)
+    return gray(shown(pixels, MAX_SIDE) if max(pixels.shape) > MAX_SIDE else pixels)
 
 
 def response(values: Grey, kernel: Grey) -> tuple[Pixels, str]:
@@ -84,10 +84,10 @@ def gabor_response(
     """Return the real and imaginary part of a Gabor filter, and the magnitude of its response."""
     image, kernel = read_grey(name, upload), gabor(frequency, theta, sigma)
     limit = float(np.abs(kernel).max()) or 1.0
-    parts = [coloured(part, "RdBu_r", -limit, limit) for part in (kernel.real, kernel.imag)]
+    parts = [colored(part, "RdBu_r", -limit, limit) for part in (kernel.real, kernel.imag)]
     size = f"{kernel.shape[0]} x {kernel.shape[1]}"
     filter_ = grid(parts, columns=2, side=220, captions=[f"real part, {size}", "imaginary part"])
-    return filter_, shown(coloured(magnitude(image, kernel), "viridis"), MAX_SIDE)
+    return filter_, shown(colored(magnitude(image, kernel), "viridis"), MAX_SIDE)
 
 
 @shows_errors(None)
@@ -96,7 +96,7 @@ def bank_responses(name: str, upload: Path | None) -> Pixels:
     image = read_grey(name, upload)
     small = image if max(image.shape) <= 256 else np.asarray(shown(stretched(image, 0, 1), 256)) / 255
     found = responses(small, gabor_bank())
-    pictures = [coloured(magnitudes, "viridis") for magnitudes in found.values()]
+    pictures = [colored(magnitudes, "viridis") for magnitudes in found.values()]
     return grid(
         pictures, columns=3, side=200, captions=[str(filter_).replace(", sigma", "\nsigma") for filter_ in found]
     )

@@ -11,7 +11,7 @@ import numpy as np
 from opsin.commands.explore.messages import error_area, shows_errors
 from opsin.errors import UserError
 from opsin.interpretability.convolution.convolution import KERNELS, convolve, parse_kernel, step_at, worked_size
-from opsin.interpretability.convolution.sample_images import grey, sample
+from opsin.interpretability.convolution.sample_images import gray, sample
 from opsin.visualization.matrix_svg import Numbers, Window, matrix, number
 
 MAX_CELLS = 16
@@ -31,7 +31,7 @@ def _cross() -> Numbers:
 
 
 def _digit(value: int) -> Numbers:
-    return np.round(grey(sample(f"digit_{value}")), 1)
+    return np.round(gray(sample(f"digit_{value}")), 1)
 
 
 INPUTS: dict[str, Callable[[], Numbers]] = {
@@ -116,11 +116,11 @@ def draw(image: str, kernel: str, stride: int, padding: int, dilation: int, posi
             window=Window(cells, notes),
             name="input",
         ),
-        matrix(weights, _name("kernel", weights), colours="RdBu_r", limits=(-largest, largest), name="kernel"),
+        matrix(weights, _name("kernel", weights), colors="RdBu_r", limits=(-largest, largest), name="kernel"),
         matrix(
             output,
             _name("output", output),
-            colours="RdBu_r",
+            colors="RdBu_r",
             limits=(-limit, limit),
             window=Window(((row, column),)),
             known=position + 1,

@@ -12,7 +12,7 @@ from opsin.commands.explore.pickers import ONE_AT_A_TIME, ImageChoice, ModelAndI
 from opsin.interpretability.activations import activations, layers
 from opsin.interpretability.feature_visualization import ascend
 from opsin.interpretability.kernels import first_kernels, kernel_pictures
-from opsin.visualization.images import coloured, grid, rgb, shown
+from opsin.visualization.images import colored, grid, rgb, shown
 
 MAX_CHANNELS = 64
 """Number of channels in one image: more would be too small to see."""
@@ -35,7 +35,7 @@ def activation_picture(model: OpenModel, image: ImageChoice, layer: str) -> tupl
     order = np.argsort(-np.abs(maps).max(axis=(1, 2)), kind="stable")[: MAX_CHANNELS - 1]
     top = max(float(maps.max()), 1e-9)
     low = min(float(maps.min()), 0.0)
-    pictures = [rgb(pixels), *(coloured(maps[channel], "viridis", low, top) for channel in order)]
+    pictures = [rgb(pixels), *(colored(maps[channel], "viridis", low, top) for channel in order)]
     captions = ["image", *(f"{channel}: {maps[channel].max():.3g}" for channel in order)]
     count, height, width = maps.shape
     more = f"the {len(order)} strongest of " if len(order) < count else ""
@@ -100,7 +100,7 @@ def build(models: RunModels, tab: gr.Tab) -> None:
                 stage = gr.Dropdown([], label="Stage", allow_custom_value=True)
                 with gr.Row():
                     first = gr.Number(0, label="First filter", minimum=0, precision=0, min_width=80)
-                    count = gr.Slider(1, 16, 4, step=1, label="How many", min_width=100, buttons=[])
+                    count = gr.Slider(1, 16, 4, step=1, label="Number of filters", min_width=100, buttons=[])
                 recipe = gr.Radio([SINGLE_SCALE, MULTI_SCALE], value=SINGLE_SCALE, label="Method")
                 visualize = gr.Button("Visualize filters")
         with gr.Column(scale=2, min_width=280):

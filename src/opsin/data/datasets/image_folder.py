@@ -11,6 +11,7 @@ import numpy as np
 from opsin.data.source import FileImages, Source
 from opsin.data.types import Channels, Side, Split
 from opsin.errors import UserError, did_you_mean
+from opsin.runs.quoting import printed_override
 
 SPLIT_NAMES: Final[dict[Split, tuple[str, ...]]] = {
     "train": ("train",),
@@ -140,7 +141,7 @@ def _check_train(folder: Path, classes: Sequence[str]) -> None:
         raise UserError(f"{folder} has no class folders. Put the images of each class into a folder of its own there.")
     if len(classes) == 1:
         inside = [below.name for below in _folders(folder / classes[0])]
-        hint = f" Did you mean datamodule.path={folder / classes[0]}?" if len(inside) > 1 else ""
+        hint = f" Did you mean {printed_override('datamodule.path', folder / classes[0])}?" if len(inside) > 1 else ""
         raise UserError(f"{folder} has only the class folder {classes[0]!r}; a classifier needs two.{hint}")
 
 
@@ -157,7 +158,8 @@ def _class_folders(folder: Path, classes: Sequence[str], aliases: Mapping[str, s
         elif (below / "train").is_dir():
             raise UserError(
                 f"The class folder {below} contains a folder 'train'. If it is the dataset, set "
-                f"datamodule.path={below}; if it is a class, move its splits above it, as train/{below.name}."
+                f"{printed_override('datamodule.path', below)}; if it is a class, move its splits above it, as "
+                f"train/{below.name}."
             )
         else:
             found[name] = below

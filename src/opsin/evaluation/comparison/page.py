@@ -19,7 +19,8 @@ from opsin.evaluation.comparison.run_records import RunRecord
 from opsin.evaluation.templating import render
 from opsin.runs.atomic import write_atomically
 from opsin.runs.directory import RunDirectory
-from opsin.visualization.charts import COLOURS, Series, line_chart
+from opsin.runs.metric_registry import is_logarithmic, is_percentage
+from opsin.visualization.charts import COLORS, Series, line_chart
 from opsin.visualization.formatting import number, percent, shortened
 from opsin.visualization.images import Pixels, data_uri, shown
 
@@ -80,7 +81,7 @@ def write_comparison(
         columns=columns(board, comparison.pairwise),
         summary=_summary(comparison),
         curves=[_curves(board.rows_in(i), board.metric) for i in range(len(board.groups))],
-        max_curves=COLOURS,
+        max_curves=COLORS,
         max_open=MAX_OPEN,
         flip_sections=[_flip_section(result, thumbnails) for result in comparison.pairwise[:MAX_FLIP_SECTIONS]],
         report_links={record.run.path: _report_link(record.run, file) for row in board.rows for record in row.runs},
@@ -141,13 +142,13 @@ def _curves(rows: Sequence[LeaderboardRow], metric: str) -> list[Markup]:
     charts = []
     for wanted in dict.fromkeys([f"val/{name}", "val/acc", "val/loss", "train/loss"]):
         series = []
-        for i, row in enumerate(rows[:COLOURS]):
+        for i, row in enumerate(rows[:COLORS]):
             epochs, values = curve(row, wanted)
             if epochs:
-                series.append(Series(f"{row.letter} {shortened(row.name, 40)}", epochs, values, colour=i))
+                series.append(Series(f"{row.letter} {shortened(row.name, 40)}", epochs, values, color=i))
         if series:
-            loss = wanted.endswith("/loss")
-            charts.append(line_chart(series, title=wanted, log=loss, text=number if loss else percent))
+            text = percent if is_percentage(wanted) else number
+            charts.append(line_chart(series, title=wanted, log=is_logarithmic(wanted), text=text))
     return charts
 
 

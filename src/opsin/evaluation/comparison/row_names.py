@@ -3,6 +3,7 @@
 import string
 from collections.abc import Sequence
 
+from opsin.config.overrides import key_of
 from opsin.evaluation.comparison.run_records import RunRecord
 
 UNNAMED_GROUPS = ("callbacks", "logger", "feature_cache", "debug")
@@ -29,11 +30,7 @@ def _name(run: RunRecord, runs: Sequence[RunRecord]) -> str:
         if key not in ("model", *UNNAMED_GROUPS) and any(other.choices.get(key) != option for other in runs)
     ]
     shared = set.intersection(*(set(other.overrides) for other in runs))
-    overrides = [
-        override
-        for override in run.overrides
-        if override not in shared and override.lstrip("+~").split("=")[0] in run.config
-    ]
+    overrides = [override for override in run.overrides if override not in shared and key_of(override) in run.config]
     return " ".join([run.choices.get("model", "?"), *options, *overrides])
 
 

@@ -23,6 +23,7 @@ from opsin.runs.atomic import write_atomically
 from opsin.runs.directory import RunDirectory
 from opsin.runs.epochs import read_epochs
 from opsin.runs.predictions import Predictions, read_predictions
+from opsin.runs.quoting import printed_command, resume_command
 
 
 def write_report(run: RunDirectory) -> Path:
@@ -37,7 +38,7 @@ def write_report(run: RunDirectory) -> Path:
     result = run.read_result()
     config = _yaml(run.config)
     rows = read_epochs(run.metrics)
-    best = best_epoch(rows, result, config.get("monitor") or {})
+    best = best_epoch(rows, result, (config.get("monitor") or {}).get("metric"))
     predictions, missing = _predictions(run)
     expected = "test" if result.status == "finished" else "val"  # the test images are read once, at the end
     evaluated = predictions.get("test", predictions.get("val"))
@@ -62,7 +63,9 @@ def write_report(run: RunDirectory) -> Path:
         calibration=calibration_section(predictions) if evaluated else None,
         pictures=read_pictures(run),
         network=result.network,
-        overrides=(_yaml(run.overrides).get("overrides") or []),
+        command=printed_command(["python", "train.py", *(_yaml(run.overrides).get("overrides") or [])]),
+        resume=resume_command(run.path),
+        report=printed_command(["python", "scripts/report.py", run.path]),
         config=run.config.read_text(encoding="utf-8"),
     )
     write_atomically(run.report, page)

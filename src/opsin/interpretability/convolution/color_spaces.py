@@ -1,18 +1,18 @@
-"""One image in several colour spaces, channel by channel."""
+"""The channels of an image in several color spaces."""
 
 import warnings
 
 import numpy as np
 from numpy.typing import NDArray
 
-from opsin.interpretability.convolution.sample_images import grey
-from opsin.visualization.images import Pixels, coloured, rgb, stretched
+from opsin.interpretability.convolution.sample_images import gray
+from opsin.visualization.images import Pixels, colored, rgb, stretched
 
 RANGES: dict[str, tuple[float, float]] = {
     "red": (0, 1),
     "green": (0, 1),
     "blue": (0, 1),
-    "grey": (0, 1),
+    "gray": (0, 1),
     "hue": (0, 1),
     "saturation": (0, 1),
     "value": (0, 1),
@@ -20,40 +20,40 @@ RANGES: dict[str, tuple[float, float]] = {
     "a": (-100, 100),
     "b": (-100, 100),
 }
-"""Channels of RGB, grey, HSV and CIE L*a*b*, in this order, with the range in which each is shown."""
+"""Channels of RGB, gray, HSV and CIE L*a*b*, in this order, with the displayed range of each."""
 
-_LIGHTNESS, _VIVID = 65.0, 70.0  # at which a and b alone are shown, and the strongest value that is shown
+_LIGHTNESS, _VIVID = 65.0, 70.0  # lightness at which a and b are displayed, and their maximum
 
 
-def colour_spaces(image: Pixels) -> dict[str, NDArray[np.float64]]:
-    """The channels named in `RANGES`, each (H, W).
+def color_spaces(image: Pixels) -> dict[str, NDArray[np.float64]]:
+    """Return the channels in `RANGES`, each (H, W).
 
-    RGB, grey (ITU-R 601 luma) and HSV lie in [0, 1]; a hue of 0 and of 1 is red. L goes from 0 to 100; a is green
+    RGB, gray (ITU-R 601 luma) and HSV lie in [0, 1]; a hue of 0 and of 1 is red. L goes from 0 to 100; a is green
     below zero and magenta above, b blue and yellow (CIE 1976, illuminant D65; `skimage.color`).
 
     Args:
-        image: uint8 (H, W, 3), or grey, which has no colours to tell.
+        image: uint8 (H, W, 3), or gray.
     """
     from skimage.color import rgb2hsv, rgb2lab
 
     pixels = rgb(image)
     channels = [
         *np.moveaxis(pixels / 255, 2, 0),
-        grey(pixels),
+        gray(pixels),
         *np.moveaxis(rgb2hsv(pixels), 2, 0),
         *np.moveaxis(rgb2lab(pixels), 2, 0),
     ]
     return dict(zip(RANGES, channels, strict=True))
 
 
-def colour_pictures(image: Pixels) -> dict[str, Pixels]:
-    """`colour_spaces` as pictures (H, W, 3): red in tones of red, hues as such, the rest grey.
+def color_pictures(image: Pixels) -> dict[str, Pixels]:
+    """Return `color_spaces` as images (H, W, 3): RGB channels and hue in color, the rest gray.
 
-    a and b are shown alone at one lightness, strengthened alike until the stronger of them is vivid.
+    a and b are displayed at a fixed lightness and scaled by the same factor.
     """
     from skimage.color import lab2rgb
 
-    channels = colour_spaces(image)
+    channels = color_spaces(image)
     strongest = max(float(np.quantile(np.abs(channels[name]), 0.995)) for name in "ab")
     pictures = {}
     for name, values in channels.items():
@@ -66,8 +66,8 @@ def colour_pictures(image: Pixels) -> dict[str, Pixels]:
             lab[..., 0] = _LIGHTNESS
             lab[..., "Lab".index(name)] = np.clip(values / max(strongest, 1.0), -1, 1) * _VIVID
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)  # of colours that a screen cannot show
+                warnings.simplefilter("ignore", UserWarning)  # about colors outside sRGB
                 pictures[name] = stretched(lab2rgb(lab), 0, 1)
         else:
-            pictures[name] = coloured(values, "hsv" if name == "hue" else "gray", *RANGES[name])
+            pictures[name] = colored(values, "hsv" if name == "hue" else "gray", *RANGES[name])
     return pictures

@@ -1,4 +1,4 @@
-"""Images to try things on: photographs and textures inside scikit-image, digits inside scikit-learn. No download."""
+"""Sample images: photographs and textures of scikit-image, digits of scikit-learn. No download."""
 
 from typing import Any
 
@@ -8,20 +8,20 @@ from numpy.typing import NDArray
 from opsin.errors import UserError
 
 PHOTOGRAPHS = ("cat", "astronaut", "coffee", "rocket")
-GREY = ("coins", "brick", "camera", "grass", "gravel", "checkerboard", "text", "page", "moon")
+GRAY = ("coins", "brick", "camera", "grass", "gravel", "checkerboard", "text", "page", "moon")
 DIGITS = tuple(f"digit_{i}" for i in range(10))
 
 
 def sample_names() -> tuple[str, ...]:
-    """What `sample` knows: colour photographs, grey pictures, and digits of 8 x 8 pixels."""
-    return PHOTOGRAPHS + GREY + DIGITS
+    """Return the names of all samples: color photographs, gray images, and digits of 8 x 8 pixels."""
+    return PHOTOGRAPHS + GRAY + DIGITS
 
 
 def sample(name: str) -> NDArray[np.uint8]:
-    """An image by name: (H, W, 3) for photographs in colour, else (H, W).
+    """Return an image by name: (H, W, 3) for color photographs, otherwise (H, W).
 
     Raises:
-        UserError: There is none of that name.
+        UserError: The name is unknown.
     """
     if name in DIGITS:
         from sklearn.datasets import load_digits
@@ -31,15 +31,15 @@ def sample(name: str) -> NDArray[np.uint8]:
         digit: NDArray[np.uint8] = np.rint(pixels * (255 / 16)).astype(np.uint8)
         return digit
     if name not in sample_names():
-        raise UserError(f"{name!r} is no sample image: take one of {', '.join(sample_names())}")
+        raise UserError(f"{name!r} is not a sample image: use one of {', '.join(sample_names())}")
     from skimage import data
 
     image: NDArray[np.uint8] = getattr(data, name)()
     return image
 
 
-def grey(image: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """One channel (H, W) in [0, 1]: ITU-R 601 luma of colours, as images are read for grey networks."""
+def gray(image: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Return one channel (H, W) in [0, 1]: the ITU-R 601 luma, as for gray networks."""
     values = image.astype(np.float64) / 255
     if values.ndim == 2:
         return values

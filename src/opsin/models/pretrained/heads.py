@@ -1,4 +1,4 @@
-"""The head of a pretrained network: what comes after its last stage, by `model.head`."""
+"""The heads of pretrained networks: the layers after the last stage, chosen by `model.head`."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -13,12 +13,12 @@ HeadKind = Literal["linear", "dense"]
 
 @dataclass(frozen=True)
 class Head:
-    """Which head a network gets.
+    """Options of a head.
 
     Attributes:
         kind: `linear` or `dense`.
-        units: Of the dense layer.
-        dropout: After the dense layer, in training.
+        units: Number of units of the dense layer.
+        dropout: Dropout probability after the dense layer.
     """
 
     kind: HeadKind = "linear"
@@ -26,16 +26,16 @@ class Head:
     dropout: Rate = 0.5
 
     def layers(self, features: int, num_logits: int, linear: nn.Linear | None = None) -> dict[str, nn.Module]:
-        """Return the layers that make logits `(N, num_logits)` of features `(N, features)`, new ones, by name.
+        """Return new layers, by name, from features `(N, features)` to logits `(N, num_logits)`.
 
         Args:
-            features: How many come in.
-            num_logits: How many go out.
-            linear: The original network's own last layer, so that its weights can be loaded where they fit.
+            features: Number of inputs.
+            num_logits: Number of outputs.
+            linear: The last layer of the original network, so that pretrained weights can be loaded into it.
         """
         if self.kind == "linear":
             fc = linear or nn.Linear(features, num_logits)
-            fc.reset_parameters()  # some libraries draw from +-1 for one logit: far too sure for a new head
+            fc.reset_parameters()  # some libraries draw from +-1 for one logit, which is too large for a new head
             return {"fc": fc}
         return {
             "fc1": nn.Linear(features, self.units),

@@ -1,4 +1,4 @@
-"""From another library's network to named stages, a head of our choice, and the library's own keys."""
+"""Convert a network of another library to named stages and a new head, and record the keys of the library."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,12 +15,12 @@ from opsin.models.weights import Kind, Weights
 
 @dataclass(frozen=True)
 class Division:
-    """A library's network taken apart.
+    """The parts of a network of another library.
 
     Attributes:
-        stages: By name, in their order.
-        neck: What turns the last stage's output into features `(N, D)`, by name; pools and flattens first.
-        linear: The layer that made its logits, where features are the same; None: there is no such layer.
+        stages: The stages by name, in order.
+        neck: Modules, by name, from the output of the last stage to features `(N, D)`: pooling, flattening, norms.
+        linear: The layer from these features to the original logits; None if there is none.
     """
 
     stages: Mapping[str, nn.Module]
@@ -29,7 +29,7 @@ class Division:
 
 
 def parts(original: nn.Module, *names: str) -> nn.Sequential:
-    """Return the named parts of a network as one, run in the order given."""
+    """Return the named submodules of a network as one sequence."""
     return sequential(**{name: original.get_submodule(name) for name in names})
 
 
@@ -44,16 +44,16 @@ def regroup(
     auxiliary: Auxiliary | None = None,
     pretrained: Mapping[Kind, Weights],
 ) -> Network:
-    """Return the original's modules as a network that knows the original's key of each of its tensors.
+    """Return the modules of the original as a `Network` that records the original key of each tensor.
 
     Args:
-        name: The network's name, for messages.
-        original: The library's network.
-        division: The same, taken apart.
-        head: The head wanted.
-        num_logits: Outputs of the head.
+        name: The name of the network, for messages.
+        original: The network of the library.
+        division: Its parts.
+        head: Options of the new head.
+        num_logits: Number of outputs of the head.
         image_size: (height, width) of the images, in pixels.
-        auxiliary: A second classifier, of the original's modules.
+        auxiliary: An auxiliary classifier made of modules of the original.
         pretrained: Facts of its pretrained weights.
 
     Raises:
@@ -72,7 +72,7 @@ def regroup(
     network.original_keys = {
         key: original_key[id(tensor)] for key, tensor in tensors.items() if id(tensor) in original_key
     }
-    for module in network.modules():  # in place, hooked activations would be overwritten later
+    for module in network.modules():  # in-place operations would overwrite activations recorded by hooks
         if getattr(module, "inplace", False):
             module.inplace = False  # type: ignore[assignment]
     return network

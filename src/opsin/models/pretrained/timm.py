@@ -1,4 +1,4 @@
-"""Networks of timm as named stages: any that can be divided, and EfficientNet-Lite0, whose weights pip brings."""
+"""Networks of timm as named stages, and EfficientNet-Lite0, whose weights are a Python package."""
 
 import contextlib
 from collections.abc import Iterator
@@ -32,22 +32,22 @@ def timm(
     head_units: Width = 256,
     head_dropout: Rate = 0.5,
 ) -> Network:
-    """Any network of timm that is a stem, stages one after the other, a pool and a dense layer.
+    """Any network of timm that is a sequence of stem, stages, pooling and a dense layer.
 
     Stages are `stem`, `stage1`, ... (`layer1` in ResNets, `block1` in vision transformers, whose stem also adds the
-    positions), then `head_conv` or `norm` where the network has these before its pool. What it has between pool and
-    logits becomes part of the head, and is loaded with pretrained weights although the logits are new.
+    positions), then `head_conv` or `norm` if the network has these before pooling. Layers between pooling and logits
+    become part of the head; their pretrained weights are loaded although the logits are new.
 
     Args:
-        num_logits: Outputs of the head.
-        image_size: (height, width) in pixels; networks of one size, such as transformers, are built for it.
-        name: As timm has it, with or without the tag of its weights: `resnet26`, `resnet26.bt_in1k`.
+        num_logits: Number of outputs of the head.
+        image_size: (height, width) in pixels; networks of a fixed size, such as transformers, are built for it.
+        name: The name in timm, with or without the tag of the weights: `resnet26`, `resnet26.bt_in1k`.
         head: See `Head`.
         head_units: See `Head`.
         head_dropout: See `Head`.
 
     Raises:
-        UserError: timm has no network of this name, it cannot be divided, or the images do not suit it.
+        UserError: timm has no network of this name, it cannot be divided, or the image size does not fit.
     """
     return _network("timm", name, Head(head, head_units, head_dropout), num_logits, image_size)
 
@@ -86,7 +86,7 @@ def _network(function: str, name: str, head: Head, num_logits: int, image_size: 
     options = _size_option(name, image_size)
     try:
         original = timm.create_model(name, pretrained=False, num_classes=num_logits, **options)
-    except (AssertionError, ValueError) as error:  # a transformer whose windows or patches do not fit
+    except (AssertionError, ValueError) as error:  # windows or patches of a transformer do not fit
         height, width = image_size
         raise UserError(f"{name} of timm cannot be built for images of {height}x{width} pixels: {error}") from error
     label = function if function != "timm" else name
@@ -113,7 +113,7 @@ def _check_name(name: str) -> None:
 
 
 def _size_option(name: str, image_size: tuple[int, int]) -> dict[str, Any]:
-    """Networks of one size are built for that of the images; all others take any."""
+    """Return the option `img_size` for networks of a fixed size; others accept any size."""
     import timm
 
     facts = timm.get_pretrained_cfg(name)
@@ -122,21 +122,22 @@ def _size_option(name: str, image_size: tuple[int, int]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class TimmWeights:
-    """The pretrained weights of a network of timm, fetched by timm: from the Hugging Face hub, or its cache.
+    """Pretrained weights that timm downloads from the Hugging Face hub or reads from its cache.
 
     Attributes:
-        name: The network's name in timm.
-        image_size: (height, width) in pixels, to which timm resamples a transformer's positions; None: its own.
+        name: The name of the network in timm.
+        image_size: (height, width) in pixels, to which timm resamples the positions of a transformer; None for the
+            original size.
     """
 
     name: str
     image_size: tuple[int, int] | None = None
 
     def fetch(self) -> StateDict:
-        """Return the tensors under timm's keys.
+        """Return the tensors under the keys of timm.
 
         Raises:
-            UnreachableError: They can neither be found nor downloaded.
+            UnreachableError: They are not in the cache and cannot be downloaded.
         """
         import timm
 
@@ -145,16 +146,16 @@ class TimmWeights:
         try:
             with _offline() if trouble else contextlib.nullcontext():
                 return dict(timm.create_model(self.name, pretrained=True, **options).state_dict())
-        except Exception as error:  # those of the hub, of its HTTP client and of timm share no base class
+        except Exception as error:  # errors of the hub, its HTTP client and timm share no base class
             raise UnreachableError(
                 f"The weights of {self.name} cannot be downloaded from the Hugging Face hub "
-                f"({trouble or error}), and are not in its cache. Load them once where there is a network, and copy "
-                "the cache (~/.cache/huggingface, or set HF_HOME)."
+                f"({trouble or error}), and are not in its cache. Download them on a machine with network access, "
+                "and copy the cache (~/.cache/huggingface, or set HF_HOME)."
             ) from error
 
 
 def _facts(*, name: str, image_size: tuple[int, int] | None = None, **_: Any) -> Weights | None:
-    """What timm says of the weights of its network `name`."""
+    """Return the facts that timm has of the weights of its network `name`."""
     import timm
 
     _check_name(name)
@@ -176,21 +177,21 @@ KINDS["imagenet"]["timm"] = _facts
 
 
 def _trouble_with_the_hub() -> str | None:
-    """Why the hub cannot be reached, found out at once: its own client tries for three quarters of a minute."""
+    """Return why the hub cannot be reached; None if it can. Its own client retries for 45 seconds."""
     from huggingface_hub import constants, get_session
 
     if constants.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE is set"
     try:
         get_session().head(constants.ENDPOINT, timeout=CONNECT_SECONDS)
-    except Exception as error:  # of whichever HTTP client it uses
+    except Exception as error:  # depends on its HTTP client
         return f"{type(error).__name__}: {error}"
     return None
 
 
 @contextlib.contextmanager
 def _offline() -> Iterator[None]:
-    """Let the hub's client look into its cache only; HF_HUB_OFFLINE is read once, at import."""
+    """Restrict the hub client to its cache; the variable HF_HUB_OFFLINE is read only at import."""
     from huggingface_hub import constants
 
     before = constants.HF_HUB_OFFLINE

@@ -1,7 +1,7 @@
-"""How a network of timm is divided into named stages, by the names of its parts.
+"""Divide a network of timm into named stages, by the names of its modules.
 
-timm's networks are alike enough for that, and not so alike that it could be trusted: the divided network is run
-beside the original, and must give the same features to the bit.
+The networks of timm have similar but not identical structures, so each division is checked: the divided network must
+return exactly the same features as the original.
 """
 
 import copy
@@ -21,16 +21,16 @@ _CONTAINERS = {"stages": "stage", "layers": "layer", "blocks": "block"}
 
 
 def divide(name: str, original: nn.Module, image_size: tuple[int, int]) -> Division:
-    """Return a network of timm taken apart; the original still works, and shares all tensors.
+    """Return the parts of a network of timm; they share all tensors with the original, which remains usable.
 
     Args:
-        name: Its name, for messages.
+        name: The name of the network, for messages.
         original: The network, with a dense layer for its logits.
         image_size: (height, width) of the images, in pixels.
 
     Raises:
-        UserError: It is not a stem, stages one after the other, a pool and a dense layer, or the images are
-            too small for it.
+        UserError: The network is not a sequence of stem, stages, pooling and a dense layer, or the images are too
+            small.
     """
     division = _divided(name, original)
     _check(name, original, division, image_size)
@@ -43,7 +43,7 @@ def _divided(name: str, original: nn.Module) -> Division:
     linear = original.get_classifier()  # type: ignore[operator]
     if not numbers or not isinstance(linear, nn.Linear):
         raise _indivisible(name)
-    if numbers != list(range(numbers[0], numbers[-1] + 1)):  # something else runs between its stages
+    if numbers != list(range(numbers[0], numbers[-1] + 1)):  # other modules run between the stages
         raise _indivisible(name)
     before, after = children[: numbers[0]], _opened(children[numbers[-1] + 1 :])
     stages: dict[str, nn.Module] = {"stem": sequential(**dict(before))}
@@ -73,7 +73,7 @@ def _does_nothing(part: nn.Module) -> bool:
 
 
 def _opened(children: list[tuple[str, nn.Module]]) -> list[tuple[str, nn.Module]]:
-    """Return parts with the last one, where it is a head with a pool of its own, replaced by the head's parts."""
+    """Return the modules with a last head that pools replaced by the modules in it."""
     opened = []
     for key, part in children:
         inner = [(k, p) for k, p in part.named_children() if not _does_nothing(p)]
@@ -87,15 +87,15 @@ def _stages(key: str, part: nn.Module) -> dict[str, nn.Module]:
     members = list(part.children())
     noun = _CONTAINERS[key]
     if noun == "block" and all(isinstance(member, nn.Sequential) for member in members):
-        noun = "stage"  # blocks of blocks, as EfficientNet has them
+        noun = "stage"  # nested blocks, as in EfficientNet
     return {f"{noun}{number}": member for number, member in enumerate(members, start=1)}
 
 
 def _check(name: str, original: nn.Module, division: Division, image_size: tuple[int, int]) -> None:
-    """See to it that the divided network is still the same: equal features for one image of noise.
+    """Check that the divided network returns the features of the original for one image of noise.
 
     Raises:
-        UserError: It is not, or the images are too small for it.
+        UserError: The features differ, or the images are too small.
     """
     image = torch.randn(1, 3, *image_size, generator=torch.Generator().manual_seed(0))
     steps = {**division.stages, **division.neck}
@@ -109,7 +109,7 @@ def _check(name: str, original: nn.Module, division: Division, image_size: tuple
             theirs = original.forward_head(original.forward_features(image), pre_logits=True)  # type: ignore[operator]
     except UserError:
         raise
-    except Exception as error:  # whatever a part raises that was not made to be called so
+    except Exception as error:  # modules called outside their network raise various errors
         raise _indivisible(name) from error
     if not (isinstance(features, Tensor) and torch.equal(features, theirs)):
         raise _indivisible(name)
@@ -119,19 +119,19 @@ def _check(name: str, original: nn.Module, division: Division, image_size: tuple
 
 def _indivisible(name: str) -> UserError:
     return UserError(
-        f"model.name: {name} of timm is not a stem, stages one after the other, a pool and a dense layer, so it cannot "
-        "be divided into named stages; take another of its family, or one of another (resnet26, regnety_002, "
+        f"model.name: {name} of timm is not a sequence of stem, stages, pooling and a dense layer, so it cannot be "
+        "divided into named stages; use another model of its family, or one of these (resnet26, regnety_002, "
         "mobilenetv3_small_050, convnext_atto, vit_tiny_patch16_224)"
     )
 
 
 class Steps(nn.Module):
-    """Steps of a network that are its methods, as a module of their own: the network without its other parts.
+    """A module that runs methods of a network, without the modules that they do not need.
 
     Args:
-        original: The network; it stays as it is, and its tensors are shared.
-        keep: The parts that the steps need.
-        calls: Its methods and parts to call, one on the output of the other.
+        original: The network; it does not change, and its tensors are shared.
+        keep: The submodules that the methods need.
+        calls: The methods and submodules to call in sequence.
     """
 
     def __init__(self, original: nn.Module, keep: list[str], calls: tuple[str, ...]) -> None:
@@ -139,7 +139,7 @@ class Steps(nn.Module):
         rest = copy.copy(original)
         rest._modules = {name: part if name in keep else None for name, part in original._modules.items()}
         rest._buffers = dict(original._buffers)
-        embeds = "_pos_embed" in calls  # the tokens and positions are the network's own parameters
+        embeds = "_pos_embed" in calls  # tokens and positions are parameters of the network itself
         rest._parameters = {name: value if embeds else None for name, value in original._parameters.items()}
         self.rest = rest
         self.calls = calls

@@ -1,13 +1,13 @@
 """Networks of torchvision as named stages, with ImageNet weights to load.
 
-A network more is one declaration: how it is divided into stages, and what it is. They are RGB networks: grey
-images are repeated to three channels before. The dropout that some have before their last layer is left to
+Each network is one declaration: its division into stages and its description. All are RGB networks: gray images
+are repeated to three channels before. The dropout that some have before their last layer is an option of
 `head: dense`.
 
-The weights are torchvision's first ones for each (IMAGENET1K_V1). The second ones of ResNet and MobileNetV2
-classify ImageNet better, but they were trained with label smoothing, Mixup and CutMix, and features from such losses
+The weights are the first version in torchvision (IMAGENET1K_V1). The second version of ResNet and MobileNetV2 has a
+higher ImageNet accuracy, but is trained with label smoothing, Mixup and CutMix, and features from such losses
 transfer worse (Kornblith et al., "Why do better loss functions lead to less transferable features?",
-arXiv:2010.16402). Their facts are read from torchvision, when a network of its is built and not before.
+arXiv:2010.16402). The facts are read from torchvision when a network is built, not at import.
 """
 
 from collections.abc import Callable
@@ -45,13 +45,13 @@ class Backbone(Protocol):
 
 
 def _backbone(name: str, divide: Divide, description: str, build: Callable[..., nn.Module] | None = None) -> Backbone:
-    """Return the network function of a network of torchvision, and register its weights.
+    """Return a network function for a network of torchvision, and register its weights.
 
     Args:
-        name: The network's name in torchvision and here.
-        divide: Takes torchvision's network apart.
-        description: The function's docstring.
-        build: Builds torchvision's network, where `torchvision.models.get_model` does too much.
+        name: The name of the network in torchvision and in Opsin.
+        divide: Function that divides the network of torchvision into stages.
+        description: The docstring of the function.
+        build: Function that builds the network; None for `torchvision.models.get_model`.
     """
 
     def function(
@@ -106,7 +106,7 @@ def _resnet(original: Any, _: Head) -> Division:
 
 
 def _vgg(original: Any, head: Head) -> Division:
-    """Blocks end at the max-pools; the dense head sees every pixel of the last one, as the texts have it."""
+    """Divide after each max-pooling layer. The dense head reads all pixels of the last block, as in the lectures."""
     stages: dict[str, nn.Module] = {}
     begin = 0
     for index, layer in enumerate(original.features, start=1):
@@ -118,14 +118,14 @@ def _vgg(original: Any, head: Head) -> Division:
 
 
 def _vgg_features(layers: str) -> Callable[[], nn.Module]:
-    """Without the two dense layers of 4,096, which would be 119 million parameters made to be thrown away."""
+    """Build only the convolutions: the two dense layers of 4,096 units have 119 million parameters."""
 
     def build() -> nn.Module:
         from torchvision.models import vgg
 
         features = vgg.make_layers(vgg.cfgs[layers])
         for module in features.modules():
-            if isinstance(module, nn.Conv2d) and module.bias is not None:  # as torchvision initialises them
+            if isinstance(module, nn.Conv2d) and module.bias is not None:  # as in torchvision
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
                 nn.init.zeros_(module.bias)
         return sequential(features=features)
@@ -134,7 +134,7 @@ def _vgg_features(layers: str) -> Callable[[], nn.Module]:
 
 
 def _features(*begins: int, head_conv: bool = True) -> Divide:
-    """Divide networks that are one sequence, before the layers of these numbers; pooled, then one dense layer."""
+    """Divide networks with one sequence of layers before the layers of these indices."""
 
     def divide(original: Any, _: Head) -> Division:
         ends = [*begins, len(original.features)]
@@ -193,13 +193,13 @@ convnext_tiny = _backbone(
     _features(1, 2, 4, 6, head_conv=False),
     """ConvNeXt-T (Liu et al., arXiv:2201.03545); 27,818,592 parameters in its stages.
 
-    Each stage from the second on begins with its downsampling. The norm of 1,536 parameters between pool and logits
-    is part of the head, and is loaded with pretrained weights although the logits are new.
+    Each stage after the first begins with its downsampling. The norm of 1,536 parameters between pooling and logits
+    is part of the head; its pretrained weights are loaded although the logits are new.
     """,
 )
 
 KINDS["opsin"]["resnet18"] = lambda **_: Weights(
-    name="ResNet18 of Opsin, taught CIFAR-10 by its labels and EfficientNet-Lite0",
+    name="ResNet18 of Opsin, trained on CIFAR-10 with EfficientNet-Lite0 as teacher",
     mean=(0.4914, 0.4822, 0.4465),
     std=(0.2470, 0.2435, 0.2616),
     size=(64, 64),
@@ -220,21 +220,20 @@ def inception_v3(
 ) -> Network:
     """Inception-v3 (Szegedy et al., arXiv:1512.00567); 21,785,568 parameters in its stages.
 
-    The auxiliary head hangs on `mixed_6e` while the network trains, and its loss is added at a weight of 0.4, as
-    torchvision's and TensorFlow's recipes have it. It trains only if `mixed_6e` or a stage before it does: on
-    frozen features it would help nothing.
+    The auxiliary head reads `mixed_6e` in training, and its loss is added with a weight of 0.4, as in the recipes of
+    torchvision and TensorFlow. It trains only if `mixed_6e` or a stage before it trains.
 
     Args:
-        num_logits: Outputs of the head, and of the auxiliary one.
+        num_logits: Number of outputs of the head and the auxiliary head.
         image_size: (height, width) in pixels: 75 or more, with an auxiliary head 299 or more.
         head: See `Head`.
         head_units: See `Head`.
         head_dropout: See `Head`.
-        auxiliary: Whether there is an auxiliary head.
-        auxiliary_weight: What its loss is multiplied by.
+        auxiliary: Whether to add the auxiliary head.
+        auxiliary_weight: Weight of its loss.
 
     Raises:
-        UserError: The images are smaller than the layers can take.
+        UserError: The images are too small for the layers.
     """
     from torchvision.models import inception_v3 as build
 
@@ -259,13 +258,13 @@ def inception_v3(
     )
     if second is not None:
         until = list(stages)[: list(stages).index(second.after) + 1]
-        named = "inception_v3 with an auxiliary head (model.auxiliary=false leaves it out)"
+        named = "inception_v3 with an auxiliary head (model.auxiliary=false removes it)"
         feature_shape(named, {**{name: stages[name] for name in until}, "auxiliary": second.head}, 3, image_size)
     return network
 
 
-# torchvision's weights are Google's, for pixels in [-1, 1]. Its own network converts what its preset makes
-# (mean 0.485, 0.456, 0.406) back to that (`transform_input`); here, pixels are normalised that way at once.
+# The weights are those of Google, for pixels in [-1, 1]. torchvision normalizes with other values and converts back
+# (`transform_input`); Opsin normalizes to [-1, 1] directly.
 KINDS["imagenet"]["inception_v3"] = lambda **_: _imagenet_facts(
     "inception_v3", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)
 )

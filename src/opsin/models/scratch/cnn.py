@@ -1,8 +1,7 @@
-"""The lectures' networks trained from scratch: dense, LeNet and plain convolutional ones.
+"""The networks of the lectures trained from scratch: dense, LeNet and plain convolutional networks.
 
-Every function takes the data's facts from the builder (`num_logits`, `in_channels`, `image_size` as
-(height, width) in pixels) and raises `UserError` for images smaller than its layers can take. Layers are
-initialised as PyTorch does by default.
+Every function takes `num_logits`, `in_channels` and `image_size` ((height, width) in pixels), and raises
+`UserError` for images that are too small for its layers. Layers have the default initialization of PyTorch.
 """
 
 from math import prod
@@ -76,10 +75,10 @@ def simple_cnn(
 
 
 def lenet5(*, num_logits: int, in_channels: int, image_size: tuple[int, int]) -> Network:
-    """LeCun's network of 1998, tanh and average pooling; 61,706 parameters at 1x32x32 with ten logits.
+    """The network of LeCun et al. (1998) with tanh and average pooling; 61,706 parameters at 1x32x32 with ten logits.
 
-    "Gradient-based learning applied to document recognition", with every connection of the second
-    convolution present and a dense layer in place of its radial basis functions, as is the custom now.
+    "Gradient-based learning applied to document recognition", with all connections in the second
+    convolution and a dense layer instead of radial basis functions, as is usual today.
     """
     return _lenet("lenet5", nn.Tanh, nn.AvgPool2d, num_logits, in_channels, image_size)
 
@@ -142,7 +141,7 @@ def cnn_deep(
 ) -> Network:
     """Three double blocks 32-64-128 with BatchNorm; 815,530 parameters at 3x32x32 with ten logits.
 
-    The lecture adds an L2 penalty of 1e-4 on all weights: that is the optimizer's `weight_decay`.
+    The lecture adds an L2 penalty of 1e-4 on all weights: the `weight_decay` of the optimizer.
     """
     stages: dict[str, nn.Module] = {}
     channels = in_channels
@@ -176,7 +175,7 @@ def cats_dogs_cnn(
 ) -> Network:
     """Conv 32-64-128-128 averaged over the image, dense 512; 307,393 parameters at 3x150x150, one logit.
 
-    The lecture's regularised version has `dropout` 0.5 before the last layer.
+    The regularized version of the lecture has `dropout` 0.5 before the last layer.
     """
     stages: dict[str, nn.Module] = {}
     channels = in_channels
@@ -203,7 +202,7 @@ def _conv(
     batchnorm: bool = False,
     pool: nn.Module | None = None,
 ) -> nn.Sequential:
-    """Return conv 3x3, BatchNorm if asked, ReLU, and the pool if one is given."""
+    """Return a 3x3 convolution, BatchNorm if requested, ReLU, and pooling if given."""
     layers: dict[str, nn.Module] = {"conv": nn.Conv2d(in_channels, out_channels, 3, padding=padding)}
     if batchnorm:
         layers["norm"] = nn.BatchNorm2d(out_channels)

@@ -1,4 +1,4 @@
-"""The lectures' small residual network."""
+"""The small residual network of the lectures."""
 
 from torch import Tensor, nn
 
@@ -9,8 +9,8 @@ from opsin.models.shapes import feature_shape
 class ResidualBlock(nn.Module):
     """Two 3x3 convolutions added to their input, `(N, C, H, W)` to `(N, C', H / stride, W / stride)`.
 
-    Where the shape changes, the shortcut is a 1x1 convolution with BatchNorm. The basic block of "Deep
-    Residual Learning for Image Recognition" (He et al., 2016), but with biases, as the lecture has it.
+    If the shape changes, the shortcut is a 1x1 convolution with BatchNorm. The basic block of "Deep
+    Residual Learning for Image Recognition" (He et al., 2016), but with biases, as in the lecture.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
@@ -26,7 +26,7 @@ class ResidualBlock(nn.Module):
                 conv=nn.Conv2d(in_channels, out_channels, 1, stride=stride),
                 norm=nn.BatchNorm2d(out_channels),
             )
-        self.relu2 = nn.ReLU()  # a ReLU of its own, so that hooks see each activation once
+        self.relu2 = nn.ReLU()  # a second ReLU module, so that hooks see each activation once
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the block's activations."""
@@ -39,7 +39,7 @@ def mini_resnet(*, num_logits: int, in_channels: int, image_size: tuple[int, int
     """Six residual blocks, 64-128-256; 2,787,594 parameters with three channels and ten logits.
 
     Raises:
-        UserError: The images are smaller than the layers can take.
+        UserError: The images are too small for the layers.
     """
     stages = {
         "stem": sequential(

@@ -1,9 +1,8 @@
-"""The lectures' networks without pooling: every convolution halves the image.
+"""The networks of the lectures without pooling: every convolution halves the image.
 
-Both end in a convolution with one channel per logit and BatchNorm, so their "head" is that block. At the
-lectures' sizes it leaves one pixel, which is the logit; where images are larger and several pixels are
-left, they are averaged, as in a fully convolutional network. Normalised logits limit how sure a network
-can become; they are kept, because that is what the lectures trained.
+The head is a convolution with one channel per logit and BatchNorm. At the image sizes of the lectures its
+output is one pixel, the logit; for larger images the pixels are averaged, as in a fully convolutional
+network. BatchNorm on the logits limits the confidence of the network; it is kept as in the lectures.
 """
 
 from collections.abc import Sequence
@@ -64,14 +63,14 @@ def _strided(
 class HalvingConv(nn.Conv2d):
     """A 3x3 convolution with padding 1 that halves the map, `(N, C, H, W)` to `(N, D, ceil(H / 2), ceil(W / 2))`.
 
-    A single pixel is convolved with stride 1, which gives the same one: with stride 2, torch 2.14's gradient of the
-    weights in bfloat16 holds whatever was in memory before (oneDNN 3.12, on a CPU with AVX512_BF16).
+    A single pixel is convolved with stride 1, which gives the same result: with stride 2, the bfloat16 gradient of the
+    weights in torch 2.14 is uninitialized memory (oneDNN 3.12, on a CPU with AVX512_BF16).
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(in_channels, out_channels, kernel_size=3, stride=2, padding=1)
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Convolve."""
+        """Return the convolved maps."""
         stride = 1 if maps.shape[-2:] == (1, 1) else 2
         return functional.conv2d(maps, self.weight, self.bias, stride, padding=1)

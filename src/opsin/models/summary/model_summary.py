@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
-def summarise(network: Network, input_shape: tuple[int, int, int]) -> Summary:
-    """Summarise a network for images `(C, H, W)`; nothing is computed, and the network is not touched.
+def summarize(network: Network, input_shape: tuple[int, int, int]) -> Summary:
+    """Summarize a network for images `(C, H, W)`; nothing is computed, and the network is not touched.
 
     An auxiliary head has a row, but no multiply-adds: it runs while training only.
     """

@@ -1,4 +1,4 @@
-"""The receptive field: how many pixels across one unit can see, worked out from the operations run."""
+"""The receptive field of each stage, computed from the operations that run."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ aten = torch.ops.aten
 
 
 class Field(NamedTuple):
-    """Along one axis: pixels a unit sees, and pixels between the centres of neighbouring units."""
+    """Along one axis: the extent of the field and the distance between the centers of neighboring units, in pixels."""
 
     extent: int = 1
     jump: int = 1
@@ -24,21 +24,21 @@ class Field(NamedTuple):
 
 
 class ReceptiveFields(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """While entered, follows the receptive field of every tensor computed from the images of one batch.
+    """Context that tracks the receptive field of every tensor computed from the images of one batch.
 
-    Convolutions and pools widen it; where paths meet (residual additions, concatenations), the largest
-    counts; global pooling and dense layers see the whole image. The field is that of the layers, as in
-    "Computing Receptive Fields of Convolutional Neural Networks" (Araujo et al., 2019): padding is not
-    cut off, so it may be larger than the image.
+    Convolutions and pooling widen the field; where paths join (residual additions, concatenations), the largest
+    counts; global pooling and dense layers see the whole image. The field depends on the layers alone, as in
+    "Computing Receptive Fields of Convolutional Neural Networks" (Araujo et al., 2019): padding is
+    included, so the field can be larger than the image.
     """
 
     def __init__(self, images: Tensor) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._fields: dict[int, tuple[Field, Field]] = {id(images): (Field(), Field())}
-        self._alive = [images]  # an id stays a tensor's own only while the tensor lives
+        self._alive = [images]  # an id is unique only while its tensor exists
 
     def pixels(self, features: Tensor) -> int | None:
-        """Return the side of the tensor's receptive field in pixels; None: the whole image."""
+        """Return the side of the receptive field of a tensor in pixels; None if it is the whole image."""
         fields = self._fields[id(features)]
         return None if any(field.whole for field in fields) else max(field.extent for field in fields)
 
@@ -49,7 +49,7 @@ class ReceptiveFields(TorchDispatchMode):  # type: ignore[no-untyped-call]
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Run one operation, and note the fields of what it returns."""
+        """Run one operation, and record the fields of its outputs."""
         output = func(*args, **(kwargs or {}))
         known = [self._fields[id(t)] for t in _tensors(args) if id(t) in self._fields]
         if known:

@@ -1,4 +1,4 @@
-"""The engines that run the jobs of a sweep: what `launcher=local|slurm|ray` names."""
+"""The engines that run the jobs of a sweep: `launcher=local`, `slurm` or `ray`."""
 
 from opsin.sweeps.launchers.local import Local
 from opsin.sweeps.launchers.ray import Ray

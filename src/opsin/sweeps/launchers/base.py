@@ -1,51 +1,48 @@
-"""What a sweep asks of the engine that runs its jobs."""
+"""Interface of the engines that run the jobs of a sweep."""
 
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from opsin.runs.directory import RunDirectory
-
-SCRIPT = Path(__file__).resolve().parents[4] / "train.py"
-"""What a job runs."""
+from opsin.runs.quoting import printed_command
 
 
 @dataclass(frozen=True)
 class Job:
-    """One run of a sweep: `python train.py WORDS`, in processes of its own.
+    """One run of a sweep: `python train.py OVERRIDES` in processes of its own.
 
     Attributes:
-        number: of the trial.
-        words: the whole command line behind `train.py`, which also says where the run directory is.
-        run: that directory; it is there already, on a disk that every machine of the engine shares.
-        devices: how many the run trains on.
+        number: Number of the trial.
+        overrides: All arguments of `train.py`; they name the run directory.
+        run: The run directory. It exists already, on a disk that every machine of the engine shares.
+        devices: Number of devices that the run trains on.
     """
 
     number: int
-    words: tuple[str, ...]
+    overrides: tuple[str, ...]
     run: RunDirectory
     devices: int = 1
 
     @property
     def console(self) -> Path:
-        """The file for all that the job prints, in every process that ever works on it."""
+        """The file that receives the output of all processes of the job."""
         return self.run.path / "console.txt"
 
     def begin_console(self) -> None:
-        """Write there which command begins."""
+        """Write the command of the job to its console file."""
         with self.console.open("a", encoding="utf-8") as file:
-            file.write(f"$ python train.py {shlex.join(self.words)}\n")
+            file.write(f"$ {printed_command(['python', 'train.py', *self.overrides])}\n")
 
 
 @dataclass(frozen=True)
 class Exit:
-    """How a job ended.
+    """The end of a job.
 
     Attributes:
-        code: of its process; negative: the signal that ended it, as in `subprocess`.
-        lost: the engine lost it (a node died, its time was up): started again, it goes on.
-        reason: what the engine says of it; empty where it says nothing.
+        code: Exit code of the process; negative if a signal ended it, as in `subprocess`.
+        lost: Whether the engine lost the job (a node died, a time limit was reached); started again, it resumes.
+        reason: Reason that the engine gives; empty if it gives none.
     """
 
     code: int
@@ -54,24 +51,24 @@ class Exit:
 
 
 class Handle(Protocol):
-    """A job that was started."""
+    """Handle of a job that was started."""
 
     def poll(self) -> Exit | None:
-        """How it ended; None while it waits or runs."""
+        """Return the end of the job; None while it waits or runs."""
 
     def stop(self) -> None:
-        """Ask it to save and end, as SIGTERM does."""
+        """Ask the job to save and end, as SIGTERM does."""
 
     def kill(self) -> None:
-        """End it at once."""
+        """End the job at once."""
 
 
 class Launcher(Protocol):
     """An engine that runs jobs: this machine, or a cluster.
 
     Attributes:
-        slots: how many devices' worth of jobs are started at once.
-        threads: of each process of a job.
+        slots: Number of devices that the jobs use at the same time.
+        threads: Number of threads of each process of a job.
     """
 
     slots: int
@@ -81,4 +78,4 @@ class Launcher(Protocol):
         """Start a job, or queue it."""
 
     def close(self) -> None:
-        """Let go of the engine; no job runs any more."""
+        """Release the engine; no job runs any more."""

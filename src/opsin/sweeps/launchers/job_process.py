@@ -1,4 +1,4 @@
-"""What a process does that was forked, warm, to run one job: what `python train.py WORDS` does in a fresh one."""
+"""Entry point of a forked process that runs one job, as `python train.py OVERRIDES` does in a fresh process."""
 
 import faulthandler
 import os
@@ -7,35 +7,36 @@ import sys
 import threading
 from collections.abc import Mapping
 
-from opsin.sweeps.launchers.base import SCRIPT, Job
+from opsin.config.locations import TRAIN_SCRIPT
+from opsin.sweeps.launchers.base import Job
 
 
 def run_job(job: Job, environment: Mapping[str, str], memory_gb: float | None) -> None:
-    """Run a job in this process, which is its own, and exit with its code.
+    """Run a job in this process, which runs nothing else, and exit with its code.
 
     Args:
-        job: what to run.
-        environment: variables to set.
-        memory_gb: data that the process may hold, GB; None sets no limit.
+        job: The job to run.
+        environment: Environment variables to set.
+        memory_gb: Limit of the data segment, GB; None sets no limit.
     """
-    os.setsid()  # Ctrl-C is for the sweep, which tells its jobs
+    os.setsid()  # Ctrl-C goes to the sweep, which stops its jobs
     threading.Thread(target=_end_with_the_sweep, daemon=True).start()
     os.environ.update(environment)
     _write_to(job)
-    faulthandler.enable()  # a crash of native code tells where it was called from
+    faulthandler.enable()  # a crash in native code prints the Python traceback
     if memory_gb is not None:
         import resource
 
         size = int(memory_gb * 1e9)
         resource.setrlimit(resource.RLIMIT_DATA, (size, size))
-    sys.argv = [str(SCRIPT), *job.words]
-    runpy.run_path(str(SCRIPT), run_name="__main__")
+    sys.argv = [str(TRAIN_SCRIPT), *job.overrides]
+    runpy.run_path(str(TRAIN_SCRIPT), run_name="__main__")
 
 
 def _end_with_the_sweep() -> None:
-    """End this process, and those that it started, when that of the sweep is gone, however it went.
+    """End this process and its children when the process of the sweep has ended for any reason.
 
-    The run is gone on with by whoever goes on with the sweep; two must never write one directory.
+    The run is resumed together with the sweep, and two processes must never write to one directory.
     """
     import multiprocessing
     import signal
@@ -47,7 +48,7 @@ def _end_with_the_sweep() -> None:
 
 
 def _write_to(job: Job) -> None:
-    """Let all that this process and its children print go to the job's console, without an end."""
+    """Append the output of this process and its children to the console file of the job."""
     sys.stdout.flush()
     sys.stderr.flush()
     job.begin_console()

@@ -1,4 +1,4 @@
-"""This machine: each job in a process forked from a server that has imported everything already."""
+"""Launcher for this machine: jobs are forked from a server process that has imported everything."""
 
 import contextlib
 import multiprocessing
@@ -15,25 +15,25 @@ from pydantic import Field
 from opsin.sweeps.launchers import job_process
 from opsin.sweeps.launchers.base import Exit, Job
 
-PRELOADED = ["opsin.commands.train", "torch.utils.tensorboard", "hydra.main"]
-"""What the server imports once, and every job then has at once."""
+PRELOADED = ["opsin.commands.train", "opsin.commands.train_cli", "torch.utils.tensorboard", "hydra._internal.hydra"]
+"""Modules that the server imports once for all jobs."""
 
 
 class Local:
-    """Runs jobs on this machine, the GPUs or the cores divided among them.
+    """Runs jobs on this machine and divides its GPUs or cores among them.
 
-    A job is forked from a server that has imported torch and Lightning and done nothing else, so that it begins within
-    a few hundredths of a second; on Windows, which cannot fork, each imports for itself.
+    A job is forked from a server that has only imported torch and Lightning, so it begins within a few hundredths of
+    a second. On Windows, which cannot fork, each job imports them itself.
 
     Args:
-        jobs: how many run at once; `auto`: `jobs_per_gpu` on each GPU, or one on each core.
-        threads: of each process; `auto`: the cores, divided by `jobs`.
-        jobs_per_gpu: how many share one GPU.
-        memory_gb: memory that a job may take before it fails, GB; null: what there is.
+        jobs: Number of jobs at the same time; `auto`: `jobs_per_gpu` on each GPU, or one on each core.
+        threads: Threads of each process; `auto`: the cores divided by `jobs`.
+        jobs_per_gpu: Number of jobs that share one GPU.
+        memory_gb: Memory that a job may use before it fails, GB; null: no limit.
 
     Attributes:
-        slots: devices' worth of jobs at once.
-        threads: of each process of a job.
+        slots: Number of devices that the jobs use at the same time.
+        threads: Threads of each process of a job.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Local:
             self._context.set_forkserver_preload(PRELOADED)
 
     def start(self, job: Job) -> "LocalHandle":
-        """Start a job in a process of its own, on GPUs that no other job has where there are enough."""
+        """Start a job in a process of its own, on GPUs that no other job uses if there are enough."""
         gpus = [self._free.pop(0) for _ in range(min(job.devices, len(self._free)))]
         environment = {"OMP_NUM_THREADS": str(self.threads)} | (
             {"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else {}
@@ -62,16 +62,16 @@ class Local:
         process = self._context.Process(
             target=job_process.run_job, args=(job, environment, self._memory_gb), name=f"job {job.number}"
         )
-        with _set(environment), _undisturbed():  # the first job starts the server, which takes both over
+        with _environment_set(environment), _sigint_blocked():  # the first job starts the server, which inherits both
             process.start()
         return LocalHandle(process, lambda: self._free.extend(gpus))
 
     def close(self) -> None:
-        """Nothing is left to do: the server ends with this process."""
+        """Do nothing: the server ends with this process."""
 
 
 class LocalHandle:
-    """A process of this machine."""
+    """Handle of a job on this machine."""
 
     def __init__(self, process: BaseProcess, give_back: Callable[[], None]) -> None:
         self._process = process
@@ -79,28 +79,28 @@ class LocalHandle:
         self._exit: Exit | None = None
 
     def poll(self) -> Exit | None:
-        """How it ended; None while it runs."""
+        """Return the end of the job; None while it runs."""
         if self._exit is None and (code := self._process.exitcode) is not None:
             self._exit = Exit(code)
             self._give_back()
         return self._exit
 
     def stop(self) -> None:
-        """Ask it to save and end."""
+        """Ask the job to save and end."""
         if self.poll() is None:
             self._process.terminate()
 
     def kill(self) -> None:
-        """End it, and the processes that it started."""
+        """End the job and the processes that it started."""
         if self.poll() is None and self._process.pid:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.kill()  # where it has not come to a group of its own yet
+            self._process.kill()  # if it has no process group of its own yet
 
 
 @contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Hold Ctrl-C back from a process that is started: it goes to all of a terminal, and is meant for the sweep."""
+def _sigint_blocked() -> Iterator[None]:
+    """Block SIGINT while a process is started: only the sweep handles Ctrl-C."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -112,9 +112,9 @@ def _undisturbed() -> Iterator[None]:
 
 
 def visible_gpus() -> list[str]:
-    """CUDA devices that this process may use, as `CUDA_VISIBLE_DEVICES` names them; torch is not loaded."""
-    if (named := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
-        return [name for name in named.split(",") if name.strip() not in ("", "-1")]
+    """Return the CUDA devices that this process may use, as in `CUDA_VISIBLE_DEVICES`, without loading torch."""
+    if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        return [name for name in visible.split(",") if name.strip() not in ("", "-1")]
     if shutil.which("nvidia-smi") is None:
         return []
     command = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
@@ -123,8 +123,8 @@ def visible_gpus() -> list[str]:
 
 
 @contextlib.contextmanager
-def _set(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set variables of the environment for a while."""
+def _environment_set(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables inside this context."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:

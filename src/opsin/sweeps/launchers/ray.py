@@ -1,4 +1,4 @@
-"""A Ray cluster: each slot is an actor on one of its nodes, which forks jobs there as the local engine does here."""
+"""Launcher for a Ray cluster: each slot is an actor on a node, which forks jobs there as the local launcher does."""
 
 import logging
 import math
@@ -9,40 +9,41 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from opsin.config.locations import ROOT
 from opsin.errors import UserError
-from opsin.sweeps.launchers.base import SCRIPT, Exit, Job
+from opsin.sweeps.launchers.base import Exit, Job
 from opsin.sweeps.launchers.ray_actor import JobEnvironment, RayActor
-from opsin.sweeps.launchers.ray_cluster import connect, in_words, room
+from opsin.sweeps.launchers.ray_cluster import connect, format_needs, jobs_that_fit
 
 log = logging.getLogger(__name__)
 
 IDLE_S = 15.0
-"""Seconds after which an actor without a job gives back what it has reserved."""
+"""Seconds after which an actor without a job releases its resources."""
 
 
 class Ray:
-    """Runs jobs on the nodes of a Ray cluster, which see the same disk and have the same environment as this machine.
+    """Runs jobs on the nodes of a Ray cluster that share the disk and the environment of this machine.
 
-    Each slot is an actor, which reserves what a job needs and forks one job after the other from a server that has
-    imported everything. Ray itself starts nothing again: a job whose node or actor died is lost, and the sweep starts
-    it elsewhere. Where the sweep dies, its actors end, and their jobs with them.
+    Each slot is an actor. It reserves the resources of a job, and forks one job after the other from a server that has
+    imported everything. Ray restarts nothing: if a node or an actor dies, its job is lost, and the sweep starts it
+    elsewhere. If the sweep dies, its actors and their jobs end.
 
     Args:
-        address: `auto` is the cluster that `RAY_ADDRESS` names, else the one that this machine belongs to;
-            `host:6379`; `ray://host:10001` from a machine outside; null starts one on this machine, for the sweep.
-        jobs: how many run at once; `auto`: as many as the nodes that are up have room for.
-        threads: of each process of a job, and the cores (`num_cpus`) reserved for it.
-        jobs_per_gpu: how many share one GPU.
-        gpus: whether jobs are given GPUs; `auto`: where a node has any.
-        memory_gb: memory reserved for each process of a job, GB, which fails if it takes more; null: what there is.
-        resources: further resources that a job takes of its node, such as `{"accelerator_type:A100": 0.001}`.
+        address: `auto` is the cluster of `RAY_ADDRESS`, or the one that this machine belongs to; `host:6379`;
+            `ray://host:10001` from outside the cluster; null starts a cluster on this machine for the sweep.
+        jobs: Number of jobs at the same time; `auto`: as many as fit on the nodes that are up.
+        threads: Threads of each process of a job, and the cores (`num_cpus`) reserved for it.
+        jobs_per_gpu: Number of jobs that share one GPU.
+        gpus: Whether jobs get GPUs; `auto`: if any node has one.
+        memory_gb: Memory reserved for each process of a job, GB, which fails if it uses more; null: no limit.
+        resources: More resources that a job reserves on its node, such as `{"accelerator_type:A100": 0.001}`.
 
     Attributes:
-        slots: devices' worth of jobs at once.
-        threads: of each process of a job.
+        slots: Number of devices that the jobs use at the same time.
+        threads: Threads of each process of a job.
 
     Raises:
-        UserError: Ray is not installed, no cluster answers, or none of its nodes has room for a job.
+        UserError: Ray is not installed, no cluster answers, or a job fits on none of its nodes.
     """
 
     def __init__(
@@ -65,35 +66,35 @@ class Ray:
         nodes = self._nodes()
         self._gpus = any(node.get("GPU") for node in nodes) if gpus == "auto" else gpus
         self._gpu_share = math.floor(1e4 / jobs_per_gpu) / 1e4  # Ray counts in steps of 1e-4
-        self.slots: int = sum(room(node, self._needs(1)) for node in nodes) if jobs == "auto" else jobs
+        self.slots: int = sum(jobs_that_fit(node, self._needs(1)) for node in nodes) if jobs == "auto" else jobs
         if self.slots == 0:
             self._ray.shutdown()
             raise UserError(
-                f"launcher=ray: no node of the cluster has room for a job, which takes {in_words(self._needs(1))}: "
-                "ask for less (launcher.threads, launcher.memory_gb, launcher.resources), or set launcher.jobs where "
-                "nodes are added when they are asked for"
+                f"launcher=ray: a job needs {format_needs(self._needs(1))}, which no node of the cluster has: lower "
+                "launcher.threads, launcher.memory_gb or launcher.resources, or set launcher.jobs if the cluster adds "
+                "nodes on demand"
             )
 
     def start(self, job: Job) -> "RayHandle":
-        """Start a job on an actor that has none, or on a new one, which Ray queues until a node has room for it."""
+        """Start a job on an idle actor, or on a new one, which Ray queues until it fits on a node."""
         slot = next((slot for slot in self._idle if slot.devices == job.devices), None)
         if slot is not None:
             self._idle.remove(slot)
             handle = RayHandle(self._ray, self, slot, job)
-            handle.poll()  # its actor is up, and begins
+            handle.poll()  # its actor is up and begins at once
             return handle
-        self.release(self._idle)  # what they have reserved may be what this job needs
+        self.release(self._idle)  # this job may need the resources that they reserve
         handle = RayHandle(self._ray, self, self._new_slot(job.devices), job)
         self._queued.append(handle)
         return handle
 
     def close(self) -> None:
-        """End the actors and leave the cluster; one that was started for the sweep ends."""
+        """End the actors and disconnect; a cluster that was started for the sweep ends."""
         self.release(self._idle)
         self._ray.shutdown()
 
     def give_back(self, slot: "_Slot") -> None:
-        """Take an actor whose job has ended, for one that is queued, or for a later one."""
+        """Give an actor whose job has ended to a queued job, or keep it for a later one."""
         self._queued = [handle for handle in self._queued if handle.is_queued]
         waiting = next((handle for handle in self._queued if handle.slot.devices == slot.devices), None)
         if waiting is None:
@@ -104,7 +105,7 @@ class Ray:
             waiting.slot = slot
 
     def release_idle(self) -> None:
-        """End the actors that have had no job for a while: others may want their share of the cluster."""
+        """End actors that have been idle for a while, so that others can use the cluster."""
         self.release([slot for slot in self._idle if time.monotonic() - slot.idle_since > IDLE_S])
 
     def release(self, slots: "list[_Slot]") -> None:
@@ -115,9 +116,9 @@ class Ray:
 
     def _new_slot(self, devices: int) -> "_Slot":
         needs = self._needs(devices)
-        if not self._warned and not any(room(node, needs) for node in self._nodes()):
+        if not self._warned and not any(jobs_that_fit(node, needs) for node in self._nodes()):
             self._warned = True
-            log.warning("no node of the Ray cluster has %s: jobs wait until one comes", in_words(needs))
+            log.warning("no node of the Ray cluster has %s: jobs wait for one", format_needs(needs))
         actor = (
             self._ray.remote(RayActor)
             .options(
@@ -134,13 +135,13 @@ class Ray:
         return _Slot(actor, devices, actor.host.remote())
 
     def _needs(self, devices: int) -> dict[str, float]:
-        """What a job takes of its node; several devices are as many whole GPUs."""
+        """Return the resources that a job needs on its node; several devices need as many whole GPUs."""
         gpus = (self._gpu_share if devices == 1 else devices) if self._gpus else 0
         memory = int((self._memory_gb or 0) * 1e9) * devices
         return {"CPU": self.threads * devices, "GPU": gpus, "memory": memory, **self._resources}
 
     def _nodes(self) -> list[dict[str, float]]:
-        """The resources of each node that is up."""
+        """Return the resources of each node that is up."""
         return [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
 
 
@@ -149,10 +150,10 @@ class _Slot:
     """An actor that runs one job at a time.
 
     Attributes:
-        actor: Ray's handle of a `RayActor`.
-        devices: of the jobs that it can run.
-        host: refers to the name of its node, which is there once it is up.
-        idle_since: when its last job ended.
+        actor: Handle of a `RayActor`.
+        devices: Number of devices of its jobs.
+        host: Reference to the name of its node, which is available once the actor is up.
+        idle_since: Time when its last job ended.
     """
 
     actor: Any
@@ -162,10 +163,10 @@ class _Slot:
 
 
 class RayHandle:
-    """A job on an actor of a Ray cluster.
+    """Handle of a job on an actor of a Ray cluster.
 
     Attributes:
-        slot: the actor, which may be another one as long as the job is queued.
+        slot: The actor; it may change while the job is queued.
     """
 
     def __init__(self, ray: Any, engine: Ray, slot: _Slot, job: Job) -> None:
@@ -177,53 +178,55 @@ class RayHandle:
 
     @property
     def is_queued(self) -> bool:
-        """Whether it waits for an actor."""
+        """Return whether the job waits for an actor."""
         return self._end is None and self._exit is None and not self._killed
 
     def poll(self) -> Exit | None:
-        """How it ended; None while it waits or runs.
+        """Return the end of the job; None while it waits or runs.
 
         Raises:
-            UserError: its node cannot run jobs of this sweep, or the cluster is gone.
+            UserError: The node cannot run jobs of this sweep, or the cluster is gone.
         """
         self._engine.release_idle()
         try:
-            if self._exit is None and self._is_there(awaited := self.slot.host if self._end is None else self._end):
+            if self._exit is None and self._is_ready(awaited := self.slot.host if self._end is None else self._end):
                 self._exit = self._read(awaited)
                 if self._exit is None:  # its actor is up
                     self._end = self.slot.actor.run.remote(self._job, JobEnvironment.here())
         except ConnectionError as error:
-            raise UserError(f"the Ray cluster is gone ({error}): start it; the same command then goes on") from None
+            raise UserError(
+                f"the Ray cluster is gone ({error}): start it again, then resume with the same command"
+            ) from None
         return self._exit
 
     def stop(self) -> None:
-        """Ask it to save and end; one that is still queued ends at once."""
+        """Ask the job to save and end; a queued job ends at once."""
         if self.poll() is not None:
             return
         if self.is_queued:
             self._ray.kill(self.slot.actor)
-            self._exit = Exit(-signal.SIGTERM, reason="stopped before a node had room for it")
+            self._exit = Exit(-signal.SIGTERM, reason="stopped before it fitted on a node")
         else:
             self.slot.actor.stop.remote(self._job.number)
 
     def kill(self) -> None:
-        """End it, and its actor, with all processes that it started."""
+        """End the job, its actor and all processes that it started."""
         if self._exit is None:
             self._killed = True
             self._ray.kill(self.slot.actor)
 
-    def _is_there(self, reference: Any) -> bool:
+    def _is_ready(self, reference: Any) -> bool:
         return bool(self._ray.wait([reference], timeout=0)[0])
 
     def _read(self, reference: Any) -> Exit | None:
-        """How the job ended; None: its actor has only told that it is up."""
+        """Return the end of the job; None if its actor has only reported that it is up."""
         errors = self._ray.exceptions
         try:
             returned = self._ray.get(reference)
         except UserError as error:
-            raise UserError(str(getattr(error, "cause", error))) from None  # without the traceback of the node
+            raise UserError(str(getattr(error, "cause", error))) from None  # without the traceback from the node
         except errors.RayError as error:
-            self._ray.kill(self.slot.actor)  # it may only be out of reach
+            self._ray.kill(self.slot.actor)  # it may only be unreachable
             if self._killed:
                 return Exit(-signal.SIGKILL)
             return self._explain(error)
@@ -233,24 +236,24 @@ class RayHandle:
         return None
 
     def _explain(self, error: Any) -> Exit:
-        """What an error of Ray's is for the job."""
+        """Return the end of the job from an error of Ray."""
         errors = self._ray.exceptions
         if getattr(error, "actor_init_failed", False):
             raise UserError(
-                f"launcher=ray: a node cannot run jobs of this sweep ({_said(error)}): every node needs this "
-                f"environment, with Opsin from {SCRIPT.parent} installed in it"
+                f"launcher=ray: a node cannot run jobs of this sweep ({_first_sentence(error)}): every node needs this "
+                f"environment, with Opsin from {ROOT} installed in it"
             ) from None
         if isinstance(error, errors.OutOfMemoryError):
-            way_out = "launcher.memory_gb reserves some for each job, launcher.jobs is how many run at once"
-            return Exit(-signal.SIGKILL, reason=f"Ray ended it, because its node ran low on memory: {way_out}")
+            way_out = "raise launcher.memory_gb, which reserves memory for each job, or lower launcher.jobs"
+            return Exit(-signal.SIGKILL, reason=f"Ray killed it because its node ran low on memory: {way_out}")
         if isinstance(error, errors.RayTaskError):
-            return Exit(1, reason=f"it could not be started on its node: {_said(error)}")
+            return Exit(1, reason=f"it could not be started on its node: {_first_sentence(error)}")
         away = isinstance(error, errors.ActorUnavailableError)
-        said = "its node does not answer" if away else _said(error)
-        return Exit(-signal.SIGKILL, lost=True, reason=f"Ray lost it ({said})")
+        cause = "its node does not answer" if away else _first_sentence(error)
+        return Exit(-signal.SIGKILL, lost=True, reason=f"Ray lost it ({cause})")
 
 
-def _said(error: Exception) -> str:
-    """What Ray says of the death of an actor: the first sentence behind its name, its process and the like."""
+def _first_sentence(error: Exception) -> str:
+    """Return the first sentence of the last line of an error of Ray, without the details of the actor."""
     lines = [line for line in str(error).splitlines() if line.strip() and not line.startswith("\t")]
     return lines[-1].strip().split(". ")[0] if lines else type(error).__name__

@@ -1,4 +1,4 @@
-"""The way to a Ray cluster, and what its nodes have room for."""
+"""Connect to a Ray cluster, and count the jobs that fit on its nodes."""
 
 import importlib
 import logging
@@ -13,15 +13,15 @@ from typing import Any
 
 from opsin.errors import UserError
 
-REACH_S = 5.0
-"""Seconds that the head of a cluster has to answer."""
+CONNECT_TIMEOUT_S = 5.0
+"""Seconds for the head of a cluster to answer."""
 
 
 def connect(address: str | None) -> Any:
     """Connect to a cluster.
 
     Args:
-        address: as in `Ray`.
+        address: As in `Ray`.
 
     Returns:
         The module `ray`.
@@ -33,7 +33,7 @@ def connect(address: str | None) -> Any:
         ray: Any = importlib.import_module("ray")
     except ModuleNotFoundError:
         raise UserError(
-            "launcher=ray needs Ray, which is not installed: pip install -c constraints.txt -e '.[ray]', or take "
+            "launcher=ray needs Ray, which is not installed: pip install -c constraints.txt -e '.[ray]', or use "
             "launcher=local"
         ) from None
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
@@ -49,40 +49,42 @@ def connect(address: str | None) -> Any:
     here: dict[str, Any] = {"include_dashboard": False} if address in (None, "local") else {}
     if (
         here and "RAY_AUTH_MODE" not in os.environ
-    ):  # Ray would leave a token in the home directory, for later clusters too
+    ):  # otherwise Ray writes a token to the home directory, also for later clusters
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     handler = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(address=address or "local", **quiet, **here)
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        said = textwrap.shorten(str(error), 300)
-        raise UserError(f"launcher=ray: no Ray at launcher.address={address or 'null'} ({said}): {way_out}") from None
+        message = textwrap.shorten(str(error), 300)
+        raise UserError(
+            f"launcher=ray: no Ray cluster at launcher.address={address or 'null'} ({message}): {way_out}"
+        ) from None
     finally:
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, handler)  # Ray sets one of its own, and the sweep has its own
-    # Of a process that died Ray prints pages, also without its logs; each job that died with it tells its reason.
+            signal.signal(signal.SIGTERM, handler)  # Ray replaces the handler of the sweep
+    # Ray prints pages about a process that died, even without its logs; each job reports its own reason.
     ray._private.worker.print_to_stdstream = lambda *_, **__: None
     return ray
 
 
 def _check_answers(address: str, way_out: str) -> None:
-    """Find out within seconds what Ray would try for much longer."""
+    """Refuse an address that does not answer within seconds; Ray would try for much longer."""
     host, _, port = address.rpartition("://")[2].rpartition(":")
     if not host or not port.isdecimal():
-        raise UserError(f"launcher.address={address} is no auto, host:port, ray://host:port or null")
+        raise UserError(f"launcher.address must be auto, HOST:PORT, ray://HOST:PORT or null, got {address}")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_S).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT_S).close()
     except OSError as error:
         raise UserError(f"launcher=ray: nothing answers at launcher.address={address} ({error}): {way_out}") from None
 
 
-def room(node: Mapping[str, float], needs: Mapping[str, float]) -> int:
-    """How many jobs a node has room for, while it has no others."""
+def jobs_that_fit(node: Mapping[str, float], needs: Mapping[str, float]) -> int:
+    """Return the number of jobs that fit on a node without other jobs."""
     return min(int(node.get(name, 0) / amount + 1e-6) for name, amount in needs.items() if amount)
 
 
-def in_words(needs: Mapping[str, float]) -> str:
-    """What a job takes of its node, for a person to read: `1 CPU, 0.5 GPU, 8 GB of memory`."""
-    shown = {name: amount for name, amount in needs.items() if amount and name != "memory"}
-    words = [f"{amount:g} {name}" for name, amount in shown.items()]
-    return ", ".join([*words, *([f"{memory / 1e9:g} GB of memory"] if (memory := needs["memory"]) else [])])
+def format_needs(needs: Mapping[str, float]) -> str:
+    """Return the resources of a job as text: `1 CPU, 0.5 GPU, 8 GB of memory`."""
+    amounts = {name: amount for name, amount in needs.items() if amount and name != "memory"}
+    parts = [f"{amount:g} {name}" for name, amount in amounts.items()]
+    return ", ".join([*parts, *([f"{memory / 1e9:g} GB of memory"] if (memory := needs["memory"]) else [])])

@@ -1,4 +1,4 @@
-"""A SLURM cluster: each job of a sweep is a job of SLURM, submitted through submitit."""
+"""Launcher for a SLURM cluster: each job of a sweep is a SLURM job, submitted through submitit."""
 
 import contextlib
 import hashlib
@@ -19,57 +19,59 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from opsin.config.locations import TRAIN_SCRIPT
 from opsin.errors import UserError
-from opsin.sweeps.launchers.base import SCRIPT, Exit, Job
+from opsin.sweeps.launchers.base import Exit, Job
 from opsin.sweeps.launchers.slurm_queue import Queue, end_of
 
 log = logging.getLogger(__name__)
 
-AGAIN_S = 20.0
-"""Seconds until a submission is tried again that SLURM did not take."""
+RETRY_S = 20.0
+"""Seconds until a rejected submission is tried again."""
 
 OWN_OPTIONS = {
     *("job-name", "output", "error", "open-mode", "signal", "requeue", "no-requeue", "dependency"),
     *("nodes", "ntasks", "ntasks-per-node", "cpus-per-task", "array"),
 }
-"""Options of sbatch that are worked out."""
+"""Options of sbatch that Opsin sets."""
 
 PREAMBLE = [
     "export SUBMITIT_LOG_LEVEL=CRITICAL",
     f'[ "${{SLURM_RESTART_COUNT:-0}}" = 0 ] || exit {128 + signal.SIGTERM}',
 ]
-"""Lines of bash; a job that was requeued by force ends, for its words may be those to begin a run, not to go on."""
+"""Lines of bash. A job that was requeued by force ends, because its overrides may begin a new run."""
 
 
 class Slurm:
     """Runs jobs on a SLURM cluster, from a machine with `sbatch`, `squeue`, `scancel` and `scontrol`.
 
-    The words of a job run in one task of SLURM, on one node, as they would on this machine: where they train on several
-    devices, Lightning starts the further processes itself. Before its time is up a run is told to save and end. SLURM
-    starts no job again of its own accord: one that was cut off is told to the sweep, which submits it anew to go on.
+    A job runs in one SLURM task on one node, as it would on this machine; if it trains on several devices, Lightning
+    starts the other processes. Before its time limit a run gets a signal to save and end. SLURM never restarts a job:
+    the sweep submits an interrupted job again, and the run resumes.
 
-    A job that an earlier process of the sweep has left in the queue is taken over. Its name is that of the run
-    directory, and SLURM runs no two of one name at once (`--dependency=singleton`), whoever submits them.
+    A job that an earlier process of the sweep left in the queue is taken over. Its name comes from the run directory,
+    and SLURM never runs two jobs of one name at the same time (`--dependency=singleton`).
 
     Args:
-        jobs: devices' worth of jobs that wait or run at once.
-        threads: CPUs of each process; there is one for each device.
-        gpu: whether to ask for a GPU for each device.
-        memory_gb: memory of a job, GB; null: what the cluster gives.
-        minutes: time limit of a job; null: that of the partition.
-        warning_s: how long before the limit a run is told to save, s; SLURM may do so up to a minute earlier.
-        partition: to run in; null: the cluster's own choice, as for the next two.
-        account: to charge.
-        qos: quality of service.
-        options: further ones of sbatch, such as `{constraint: a100}`.
-        setup: lines of bash that are run on the node first, such as `module load cuda`.
+        jobs: Number of devices that waiting and running jobs use together.
+        threads: CPUs of each process; each device has one process.
+        gpu: Whether to request a GPU for each device.
+        memory_gb: Memory of a job, GB; null: the default of the cluster.
+        minutes: Time limit of a job; null: that of the partition.
+        warning_s: Time before the limit at which a run gets the signal to save, s; SLURM may send it up to a minute
+            earlier.
+        partition: Partition; null: the default of the cluster, as for the next two.
+        account: Account to charge.
+        qos: Quality of service.
+        options: More options of sbatch, such as `{constraint: a100}`.
+        setup: Lines of bash to run on the node first, such as `module load cuda`.
 
     Attributes:
-        slots: devices' worth of jobs at once.
-        threads: of each process of a job.
+        slots: Number of devices that the jobs use at the same time.
+        threads: Threads of each process of a job.
 
     Raises:
-        UserError: submitit or SLURM's commands are not installed, or options do not go together.
+        UserError: submitit or the commands of SLURM are not installed, or options contradict each other.
     """
 
     def __init__(
@@ -88,16 +90,16 @@ class Slurm:
     ) -> None:
         _check_installed()
         if own := sorted(OWN_OPTIONS & set(options or {})):
-            raise UserError(f"launcher.options.{own[0]} is worked out by Opsin and cannot be set")
+            raise UserError(f"launcher.options.{own[0]} is computed by Opsin and cannot be set")
         if minutes is not None and warning_s >= 60 * minutes:
             raise UserError(
-                f"launcher.warning_s={warning_s} leaves nothing of launcher.minutes={minutes}: a run would be told to "
-                "end as soon as it begins. Set launcher.minutes higher."
+                f"launcher.warning_s={warning_s} is not shorter than launcher.minutes={minutes}: a run would be "
+                "stopped as soon as it begins. Raise launcher.minutes."
             )
         self.slots, self.threads = jobs, threads
         self._gpu = gpu
         self._memory = None if memory_gb is None else f"{math.ceil(memory_gb * 1e9 / 2**20)}M"
-        self._asked = {"time": minutes, "partition": partition, "account": account, "qos": qos}
+        self._limits = {"time": minutes, "partition": partition, "account": account, "qos": qos}
         self._options: dict[str, Any] = {
             **(options or {}),
             "signal": f"TERM@{warning_s}",
@@ -106,24 +108,24 @@ class Slurm:
         }
         self._setup = [*PREAMBLE, *(setup or [])]
         self._queue = Queue()
-        self._taken_once = False
-        self._refusal = ""
+        self._accepted_once = False
+        self._rejection = ""
 
     def start(self, job: Job) -> "SlurmHandle":
-        """Queue a job, or take over the one that is there for its run directory already.
+        """Queue a job, or take over the queued job of its run directory.
 
         Raises:
-            UserError: SLURM refuses the first job; what it refuses later, for there may be too many, is tried again.
+            UserError: SLURM rejects the first job. Later rejections are tried again: there may be too many jobs.
         """
         handle = SlurmHandle(job, self, self._queue)
         handle.poll()
         return handle
 
     def close(self) -> None:
-        """Nothing is left to do."""
+        """Do nothing."""
 
     def submit(self, job: Job) -> str | None:
-        """Submit a job; its number, or None where SLURM does not take it for now."""
+        """Submit a job; return its number, or None if SLURM rejects it for now."""
         import submitit
 
         folder = job.run.path / "slurm"
@@ -132,40 +134,43 @@ class Slurm:
         executor = submitit.SlurmExecutor(folder, python=self._python(job))
         executor.update_parameters(**self._parameters(job))
         try:
-            with _as_no_job(), contextlib.redirect_stderr(io.StringIO()):  # submitit prints what it raises
+            with (
+                _outside_slurm(),
+                contextlib.redirect_stderr(io.StringIO()),
+            ):  # submitit also prints the errors that it raises
                 number: str = executor.submit(os.execvp, "env", self._command(job)).job_id
         except submitit.core.utils.FailedJobError as error:
             for file in set(folder.iterdir()) - before:
                 file.unlink()
-            said = " ".join(str(error).split())
-            if said and not self._taken_once:
-                raise UserError(f"launcher=slurm: SLURM does not take a job: {said}") from None
-            if said != self._refusal:
-                log.warning("SLURM does not take a job, which is tried again: %s", said)
-            self._refusal = said
+            message = " ".join(str(error).split())
+            if message and not self._accepted_once:
+                raise UserError(f"launcher=slurm: sbatch rejected the job: {message}") from None
+            if message != self._rejection:
+                log.warning("sbatch rejected a job, trying again: %s", message)
+            self._rejection = message
             return None
-        self._taken_once = True
+        self._accepted_once = True
         return number
 
     def _command(self, job: Job) -> list[str]:
-        """What the one task of a job turns into.
+        """Return the command that the task of a job executes.
 
-        The name of the job that Lightning reads there is its word for "start processes as on any machine"; it else
-        waits for as many tasks as there are devices, and requeues the job itself.
+        With the job name `interactive` Lightning starts its processes as on any machine. Otherwise it waits for as many
+        tasks as there are devices, and requeues the job itself.
         """
         variables = ["SLURM_JOB_NAME=interactive", f"OMP_NUM_THREADS={self.threads}", "PYTHONUNBUFFERED=1"]
-        return ["env", *variables, sys.executable, str(SCRIPT), *job.words]
+        return ["env", *variables, sys.executable, str(TRAIN_SCRIPT), *job.overrides]
 
     def _python(self, job: Job) -> str:
-        """What starts Python in a task; submitit's own srun gives it a terminal, which runs then draw bars on."""
-        # From SLURM 22.05 on, srun does not take over how many CPUs sbatch was asked for.
+        """Return the command that starts Python in a task; the srun of submitit would add a terminal."""
+        # Since SLURM 22.05, srun does not inherit the number of CPUs from sbatch.
         cpus = f"--cpus-per-task={self.threads * job.devices}"
         return shlex.join(["srun", cpus, f"--output={job.console}", "--open-mode=append", sys.executable])
 
     def _parameters(self, job: Job) -> dict[str, Any]:
-        """Those of submitit, which has names of its own for some options of sbatch."""
+        """Return the parameters for submitit, which renames some options of sbatch."""
         return {
-            **self._asked,
+            **self._limits,
             "job_name": name_of(job),
             "nodes": 1,
             "ntasks_per_node": 1,
@@ -181,18 +186,18 @@ class Slurm:
 
 
 class SlurmHandle:
-    """A job of SLURM, or one that is to become one."""
+    """Handle of a SLURM job, or of a job that is not submitted yet."""
 
     def __init__(self, job: Job, slurm: Slurm, queue: Queue) -> None:
         self._job, self._slurm, self._queue = job, slurm, queue
         self._number: str | None = None
-        self._told = False
+        self._console_begun = False
         self._stopped = False
         self._exit: Exit | None = None
         self._next_try = 0.0
 
     def poll(self) -> Exit | None:
-        """How it ended; None while it waits or runs."""
+        """Return the end of the job; None while it waits or runs."""
         if self._exit is None and self._number is None and time.monotonic() >= self._next_try:
             self._begin()
         elif self._exit is None and self._number and (state := self._queue.ended(self._number)):
@@ -200,7 +205,7 @@ class SlurmHandle:
         return self._exit
 
     def stop(self) -> None:
-        """Ask it to save and end; where it waits still, take it out of the queue."""
+        """Ask the job to save and end; a waiting job is removed from the queue."""
         self._stopped = True
         if self._number is None:
             self._exit = self._exit or Exit(128 + signal.SIGTERM)
@@ -209,33 +214,33 @@ class SlurmHandle:
             self._queue.cancel(self._number, "--signal=TERM")
 
     def kill(self) -> None:
-        """End it at once."""
+        """End the job at once."""
         self._stopped = True
         if self._number is None:
             self._exit = self._exit or Exit(-signal.SIGKILL)
         elif self._exit is None:
-            self._queue.cancel(self._number, "--signal=KILL")  # without it, SLURM asks first and then waits
+            self._queue.cancel(self._number, "--signal=KILL")  # otherwise SLURM sends SIGTERM first and waits
             self._queue.cancel(self._number)
 
     def _begin(self) -> None:
-        """Take over the job that is there for this run, else submit one."""
-        self._next_try = time.monotonic() + AGAIN_S
-        there = self._queue.named(name_of(self._job))
-        if there is None:  # as long as it is not known what runs, nothing may be started
+        """Take over the queued job of this run, or submit one."""
+        self._next_try = time.monotonic() + RETRY_S
+        queued = self._queue.named(name_of(self._job))
+        if queued is None:  # nothing may be started while it is unknown whether the run has a job
             return
-        if not there:
-            if not self._told:
+        if not queued:
+            if not self._console_begun:
                 self._job.begin_console()
-            self._told = True
+            self._console_begun = True
             self._number = self._slurm.submit(self._job)
-        elif "COMPLETING" in there.values():  # its processes are about to end
+        elif "COMPLETING" in queued.values():  # its processes are about to end
             self._next_try = time.monotonic() + 1.0
         else:
-            self._number = min(there)
-            log.info("trial %d is in SLURM's queue already: job %s", self._job.number, self._number)
+            self._number = min(queued)
+            log.info("trial %d is in the queue of SLURM already: job %s", self._job.number, self._number)
 
     def _end(self, number: str, state: str) -> Exit | None:
-        list(self._job.run.path.iterdir())  # lets a network's disk look anew for what the node has written there
+        list(self._job.run.path.iterdir())  # makes a network disk show what the node has written
         if state == "CANCELLED" and self._stopped:
             return Exit(128 + signal.SIGTERM)
         code = self._queue.exit_code(number) if state == "FAILED" else 0
@@ -247,25 +252,25 @@ class SlurmHandle:
         return end
 
     def _has_printed(self) -> bool:
-        """Whether the job has come as far as to print anything, since it was started last."""
+        """Return whether the job has printed anything since it was started last."""
         console = self._job.console
         lines = console.read_text(encoding="utf-8", errors="replace").rstrip().splitlines() if console.exists() else []
         return bool(lines) and not lines[-1].startswith("$ python train.py")
 
     def _log(self) -> str:
-        """What SLURM and the lines of the setup have said on the node."""
+        """Return the output of SLURM and of the setup lines on the node."""
         file = self._job.run.path / "slurm" / f"{self._number}_0_log.out"
         if not file.exists():
             return (
                 f"SLURM job {self._number} did not begin, and its node has not written {file}: run directories "
-                "(output_dir) must lie on a disk that all nodes share"
+                "(output_dir) must be on a disk that all nodes share"
             )
-        said = file.read_text(encoding="utf-8", errors="replace").rstrip().splitlines() or ["nothing"]
-        return f"SLURM job {self._number} did not begin; its node says: {said[-1]} ({file})"
+        lines = file.read_text(encoding="utf-8", errors="replace").rstrip().splitlines() or ["no output"]
+        return f"SLURM job {self._number} did not begin; last line of its output: {lines[-1]} ({file})"
 
 
 def name_of(job: Job) -> str:
-    """The name of a job in SLURM: always the same for one run directory, and never for two."""
+    """Return the name of a job in SLURM; each run directory has a name of its own."""
     path = str(job.run.path.resolve())
     return f"{re.sub(r'[^A-Za-z0-9_.-]', '_', Path(path).name)}-{hashlib.sha256(path.encode()).hexdigest()[:8]}"
 
@@ -273,16 +278,16 @@ def name_of(job: Job) -> str:
 def _check_installed() -> None:
     if missing := [name for name in ("sbatch", "squeue", "scancel", "scontrol", "srun") if shutil.which(name) is None]:
         raise UserError(
-            f"launcher=slurm: there is no {missing[0]} on this machine; give the command where SLURM's commands are "
-            "(a login node of the cluster), or take launcher=local"
+            f"launcher=slurm: {missing[0]} is not installed on this machine; run the command on a login node of the "
+            "cluster, or use launcher=local"
         )
     if importlib.util.find_spec("submitit") is None:
         raise UserError("launcher=slurm needs submitit: pip install 'opsin[slurm]'")
 
 
 @contextlib.contextmanager
-def _as_no_job() -> Iterator[None]:
-    """Hide for a while that this process is a job of SLURM itself, where it is: sbatch would hand its limits down."""
+def _outside_slurm() -> Iterator[None]:
+    """Hide inside this context that this process is a SLURM job itself: sbatch would inherit its limits."""
     inherited: Mapping[str, str] = {}
     if "SLURM_JOB_ID" in os.environ:
         inherited = {name: value for name, value in os.environ.items() if re.match("SLURMD?_(?!CONF$)", name)}

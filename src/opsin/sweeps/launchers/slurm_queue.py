@@ -1,4 +1,4 @@
-"""What SLURM says of this user's jobs, asked for once for all of them; accounting (slurmdbd) is not needed."""
+"""Read the states of all jobs of this user with one call of squeue; accounting (slurmdbd) is not needed."""
 
 import logging
 import re
@@ -11,45 +11,45 @@ from opsin.sweeps.launchers.base import Exit
 
 log = logging.getLogger(__name__)
 
-LOOK_S = 3.0
-"""Seconds between looks at the queue."""
+REFRESH_S = 3.0
+"""Seconds between calls of squeue."""
 
-SETTLED_S = 60.0
-"""Seconds after which a job is given up of which SLURM has lost sight: until then its processes may run still."""
+FORGET_S = 60.0
+"""Seconds after which a job that SLURM no longer lists counts as lost: until then its processes may still run."""
 
 ENDED = {
     *("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED"),
     *("REVOKED", "TIMEOUT"),
 }
-"""The last states of a job (https://slurm.schedmd.com/squeue.html); in all others it waits or runs."""
+"""Final states of a job (https://slurm.schedmd.com/squeue.html); in all others it waits or runs."""
 
 LOST = {
     "BOOT_FAIL": "its node did not start",
-    "FORGOTTEN": "SLURM knows nothing of it any more",
+    "FORGOTTEN": "SLURM no longer lists it",
     "NODE_FAIL": "its node failed",
-    "PREEMPTED": "another job took its place",
+    "PREEMPTED": "it was preempted by another job",
     "REVOKED": "it was moved to another cluster",
-    "TIMEOUT": "its time was up",
+    "TIMEOUT": "its time limit was reached",
 }
-"""Ends that are none of the run's doing: it goes on."""
+"""States after which the run is resumed, because it did not cause them; with the reason."""
 
 FINAL = {
     "CANCELLED": "cancelled in SLURM (scancel)",
-    "DEADLINE": "it could not have ended before the deadline of its options",
-    "OUT_OF_MEMORY": "it took more memory than SLURM allows it: set launcher.memory_gb higher",
+    "DEADLINE": "it could not have ended before its deadline",
+    "OUT_OF_MEMORY": "it used more memory than SLURM allows: raise launcher.memory_gb",
 }
-"""Ends for which a run would meet again; why."""
+"""States that would repeat if the run were resumed; with the reason."""
 
 SAVED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
-"""Exit codes of a run that was told to end."""
+"""Exit codes of a run that saved and ended after a signal."""
 
 ORDINARY = {"None", "Priority", "Resources", "Dependency", "BeginTime", "Prolog", "Cleaning"}
-"""Reasons for which every job may have to wait."""
+"""Reasons for which any job may have to wait."""
 
 
 @dataclass(frozen=True)
-class Listed:
-    """A job as the queue lists it."""
+class QueueEntry:
+    """A job as squeue lists it."""
 
     state: str
     reason: str
@@ -57,68 +57,68 @@ class Listed:
 
 
 class Queue:
-    """The queue of SLURM, seen through its commands."""
+    """The queue of SLURM, read through its commands."""
 
     def __init__(self) -> None:
-        self._jobs: dict[str, Listed] = {}
-        self._asked = -float("inf")
+        self._jobs: dict[str, QueueEntry] = {}
+        self._refreshed = -float("inf")
         self._unseen: dict[str, float] = {}
-        self._told: set[str] = set()
-        self._silent = False
+        self._reported: set[str] = set()
+        self._unreachable = False
 
     def ended(self, number: str) -> str | None:
-        """The last state of a job that has ended, or `FORGOTTEN`; None while it waits or runs."""
-        if time.monotonic() - self._asked > LOOK_S and not self._look():
+        """Return the final state of a job, or `FORGOTTEN`; None while it waits or runs."""
+        if time.monotonic() - self._refreshed > REFRESH_S and not self._refresh():
             return None
         job = self._jobs.get(number)
         state = job.state if job else "FORGOTTEN"
         if state in ("FORGOTTEN", "NODE_FAIL"):
             since = self._unseen.setdefault(number, time.monotonic())
-            return state if time.monotonic() - since > SETTLED_S else None
+            return state if time.monotonic() - since > FORGET_S else None
         self._unseen.pop(number, None)
-        if job and state == "PENDING" and job.reason not in ORDINARY | self._told:
-            self._told.add(job.reason)
-            log.warning("SLURM lets job %s wait: %s (squeue --me)", number, job.reason)
+        if job and state == "PENDING" and job.reason not in ORDINARY | self._reported:
+            self._reported.add(job.reason)
+            log.warning("SLURM job %s is waiting: %s (squeue --me)", number, job.reason)
         return state if state in ENDED else None
 
     def named(self, name: str) -> dict[str, str] | None:
-        """State of each job of this name that has not ended, as of now; None: SLURM does not answer."""
-        if not self._look():
+        """Return the current state of each unfinished job of this name; None if SLURM does not answer."""
+        if not self._refresh():
             return None
         return {number: job.state for number, job in self._jobs.items() if job.name == name and job.state not in ENDED}
 
     def exit_code(self, number: str) -> int | None:
-        """Of a job that has failed; negative: the signal that ended it. None: SLURM does not answer."""
+        """Return the exit code of a failed job, negative for a signal; None if SLURM does not answer."""
         shown = _run("scontrol", "--oneliner", "show", "job", number)
         found = re.search(r" ExitCode=(\d+):(\d+)", shown or "")
         return (-int(found[2]) or int(found[1])) if found else None
 
     def cancel(self, number: str, *options: str) -> None:
-        """`scancel`; that a job has ended meanwhile is no error."""
+        """Cancel a job with scancel; a job that has ended meanwhile is not an error."""
         _run("scancel", "--quiet", *options, number)
 
-    def _look(self) -> bool:
-        """Read the queue; whether SLURM answers."""
+    def _refresh(self) -> bool:
+        """Read the queue; return whether SLURM answered."""
         listed = _run("squeue", "--me", "--states=all", "--noheader", "--format=%i|%T|%r|%j")
-        self._asked = time.monotonic()
+        self._refreshed = time.monotonic()
         if listed is None:
-            if not self._silent:
-                log.warning("SLURM does not answer (squeue --me); it is asked again")
-            self._silent = True
+            if not self._unreachable:
+                log.warning("SLURM does not answer (squeue --me); trying again")
+            self._unreachable = True
             return False
-        self._silent = False
+        self._unreachable = False
         rows = (line.split("|", 3) for line in listed.splitlines() if line.count("|") >= 3)
-        self._jobs = {number: Listed(state, reason, name) for number, state, reason, name in rows}
+        self._jobs = {number: QueueEntry(state, reason, name) for number, state, reason, name in rows}
         return True
 
 
 def end_of(number: str, state: str, code: int = 0) -> Exit:
-    """What it means for a run that its job ended so.
+    """Return the end of a run from the end of its SLURM job.
 
     Args:
-        number: of the job.
-        state: the last one of the job.
-        code: with which it failed.
+        number: Number of the SLURM job.
+        state: Its final state.
+        code: Its exit code, if it failed.
     """
     if state == "COMPLETED":
         return Exit(0)
@@ -127,14 +127,16 @@ def end_of(number: str, state: str, code: int = 0) -> Exit:
     if state in FINAL:
         return Exit(-signal.SIGKILL, reason=f"SLURM job {number}: {FINAL[state]}")
     if code in SAVED:
-        return Exit(code, lost=True, reason=f"SLURM job {number} was told to save and end")
-    return Exit(128 - code if code > 128 else code or 1)  # beyond 128 lies what bash makes of a signal
+        return Exit(code, lost=True, reason=f"SLURM job {number} received a signal to save and end")
+    return Exit(128 - code if code > 128 else code or 1)  # above 128 is the number of a signal, as bash returns it
 
 
-def _run(*words: str) -> str | None:
-    """What a command of SLURM prints; None where it fails, which a busy controller does at times."""
-    try:  # in a session of its own: Ctrl-C is for the sweep
-        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60, start_new_session=True)
+def _run(*arguments: str) -> str | None:
+    """Return the output of a SLURM command; None if it fails, which happens while the controller is busy."""
+    try:  # in a session of its own: only the sweep handles Ctrl-C
+        done = subprocess.run(
+            arguments, capture_output=True, text=True, check=False, timeout=60, start_new_session=True
+        )
     except subprocess.TimeoutExpired:
         return None
     return done.stdout if done.returncode == 0 else None

@@ -8,7 +8,7 @@ from opsin.training.callbacks.base import EpochCallback, epoch_metrics
 
 
 class MetricsCSV(EpochCallback):
-    """Writes one row per epoch to `metrics.csv`: epoch, step, every metric, the head's learning rate at its end.
+    """Write one row per epoch to `metrics.csv`: epoch, step, all metrics, and the learning rate of the head.
 
     A resumed run first drops the rows of the epochs that it trains again.
 

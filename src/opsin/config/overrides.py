@@ -1,0 +1,156 @@
+"""Read overrides with Hydra's own grammar, and explain an override that the grammar refuses.
+
+An override is `key=value`, `+key=value`, `++key=value` or `~key`. `opsin.runs.quoting` is the opposite: it builds
+overrides from values.
+"""
+
+import re
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from opsin.errors import UserError
+from opsin.runs.quoting import override, quote_text
+
+PATHS = ("data_dir", "datamodule.path", "model.weights", "model.teacher")
+"""Keys that may hold a path; the saved config holds it as an absolute path."""
+
+TEXTS = (*PATHS, "output_dir", "resume", "hydra.run.dir", "hydra.sweep.dir", "sweep.name", "sweep.storage")
+"""Keys whose value is text, even if it reads as a number."""
+
+_FLAGS_WITH_VALUE = {
+    *("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--package", "-p"),
+    *("--cfg", "-c", "--info", "-i", "--experimental-rerun"),
+}
+"""Flags of Hydra that take the next argument as their value."""
+
+
+def is_override(argument: str) -> bool:
+    """Return whether an argument is an override; otherwise it is a flag or a plain word."""
+    return ("=" in argument[1:] and not argument.startswith("-")) or argument.startswith("~")
+
+
+def key_of(text: str) -> str:
+    """Return the dotted key of an override: `optimizer.lr` for `++optimizer.lr=0.1`."""
+    return text.lstrip("+~").split("=", 1)[0].split("@", 1)[0]
+
+
+def find_value(overrides: Iterable[str], key: str) -> str | None:
+    """Return the value that overrides give to a key, without its quotes; the last one counts.
+
+    Returns:
+        None if no override sets the key, or if it is set to null.
+    """
+    found = None
+    for text in overrides:
+        if is_override(text) and not text.startswith("~") and key_of(text) == key:
+            value = parse_override(text).value()
+            found = None if value is None else str(value)
+    return found
+
+
+def parse_override(text: str, parser: Any = None) -> Any:
+    """Return Hydra's `Override` for one override.
+
+    Args:
+        text: the override.
+        parser: an `OverridesParser`; None makes one, which cannot resolve `glob(...)`.
+
+    Raises:
+        UserError: Hydra's grammar refuses the override; the message shows the quoted form.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        return (parser or OverridesParser.create()).parse_overrides([text])[0]
+    except HydraException:
+        raise UserError(_refusal(text)) from None
+
+
+def check_overrides(arguments: Sequence[str], options: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return the arguments of a command line for Hydra, or refuse what Hydra would end on with a traceback.
+
+    A path that reads as a number (`datamodule.path=1e3`) comes back in quotes. So does a path that reads as `true` or
+    `null`, if a file of that name exists.
+
+    Args:
+        arguments: overrides and flags.
+        options: names of the options in each config group.
+
+    Raises:
+        UserError: an override cannot be parsed, lists values in a single run, or sets a group to something that is
+            not an option.
+    """
+    multirun = any(argument in ("-m", "--multirun") or "hydra.mode=" in argument for argument in arguments)
+    checked, is_value = [], False
+    for argument in arguments:
+        if not is_value and not argument.startswith("-"):
+            argument = _check(argument, options, multirun)
+        is_value = argument in _FLAGS_WITH_VALUE
+        checked.append(argument)
+    return checked
+
+
+def task_overrides(hydra: Any) -> list[str]:
+    """Return the overrides of a job as typed; OmegaConf resolves `${...}` in them when they are read one by one.
+
+    Args:
+        hydra: the `hydra` node of a composed config.
+    """
+    found = OmegaConf.to_container(hydra.overrides.task, resolve=False)
+    assert isinstance(found, list)
+    return [str(text) for text in found]
+
+
+def _check(argument: str, options: Mapping[str, Sequence[str]], multirun: bool) -> str:
+    parsed = parse_override(argument)
+    key = key_of(argument)
+    if argument.startswith("~"):
+        return argument
+    if parsed.is_sweep_override():
+        if not multirun:
+            raise UserError(_several_values(argument))
+        return argument
+    value = parsed.value()
+    if key in options and (not value or not isinstance(value, str | list)):
+        names = ", ".join(options[key]) if len(options[key]) < 10 else f"a file in configs/{key} without .yaml"
+        raise UserError(f"{argument}: {key} takes the name of an option ({names}); leave {key} out for the default")
+    return _as_text(argument) if key in TEXTS and not isinstance(value, str | list | dict) else argument
+
+
+def _as_text(argument: str) -> str:
+    """Return the override with a value that is text, if it is a number or the name of a file that exists."""
+    prefix, _, typed = argument.partition("=")
+    is_word = typed.lower() in ("true", "false", "null", "")
+    return argument if is_word and not (typed and Path(typed).exists()) else override(prefix, typed)
+
+
+def _several_values(argument: str) -> str:
+    key, _, value = argument.partition("=")
+    parts = [f"{argument} gives several values, and a single run takes one. For one run per value add -m"]
+    if re.fullmatch(r"[^()]*", value):  # a plain list and not range(...) or choice(...)
+        text, listed = shlex.quote(f"{key}={quote_text(value)}"), shlex.quote(f"{key}=[{value}]")
+        parts.append(f"for one text that holds a comma write {text}, for a list {listed}")
+    return "; ".join(parts)
+
+
+def _refusal(text: str) -> str:
+    """Return the message for an override that Hydra's grammar refuses."""
+    key, equals, value = text.partition("=")
+    if not equals:
+        return f"{text} is not an override: write KEY=VALUE, such as model=cnn_gap or optimizer.lr=0.1"
+    if not re.fullmatch(r"[+~]*[\w$./@:-]+", key):
+        return f"{text}: {key!r} is not a key; a key is a dotted name, such as optimizer.lr"
+    quoted = shlex.quote(f"{key}={quote_text(value.strip())}")
+    advice = f"as text it needs quotes, one pair for Hydra and one for the shell: {quoted}"
+    if _has_open_brackets(value):
+        advice += "; anything else needs its closing bracket"
+    return f"{text} cannot be read: {advice}"
+
+
+def _has_open_brackets(value: str) -> bool:
+    return any(value.count(left) != value.count(right) for left, right in ("()", "[]", "{}"))

@@ -1,0 +1,79 @@
+"""Quote values as Hydra overrides, and overrides as arguments of a shell.
+
+A path or a name is data: it may hold spaces, quotes, brackets or letters with accents, all of which mean something to
+Hydra's grammar (https://hydra.cc/docs/advanced/override_grammar/basic). Every override that Opsin builds from a value
+is built here, and so is every command that a message or a file offers. Quoting needs no Hydra.
+"""
+
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import PurePath
+
+Value = str | PurePath | int | float | bool | None | Sequence["Value"] | Mapping[str, "Value"]
+"""What a key can be set to."""
+
+_PLAIN = re.compile(r"[A-Za-z0-9_/.+%*@-]+")
+"""Text that Hydra reads as it stands."""
+
+_TYPED = re.compile(r"[+-]?(\d[\d_]*\.?|\d*\.\d[\d_]*|\d[\d_]*\.?[eE].*|\.\d.*|inf|nan)|true|false|null", re.IGNORECASE)
+"""Text that Hydra reads as a number, a boolean or null."""
+
+
+def override(key: str, value: Value) -> str:
+    """Return the override that sets a key to exactly this value.
+
+    Args:
+        key: a dotted key, with `+` or `++` in front where the key is new.
+        value: a string or a path stays one, even `007`, `true` or `${x}`.
+    """
+    return f"{key}={quote(value)}"
+
+
+def quote(value: Value) -> str:
+    """Return a value as the right side of an override; Hydra and OmegaConf read back what was given."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, str | PurePath):
+        return quote_text(_escape_interpolations(str(value)))
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{quote(item)}" for key, item in value.items()) + "}"
+    return "[" + ",".join(quote(item) for item in value) + "]"
+
+
+def quote_text(text: str) -> str:
+    """Return text in Hydra's double quotes where it needs them; `${...}` stays an interpolation."""
+    if _PLAIN.fullmatch(text) and not _TYPED.fullmatch(text):
+        return text
+    # Inside quotes a backslash is literal, except in front of a quote.
+    escaped = re.sub(r'(\\*)"', lambda found: found[1] * 2 + r"\"", text)
+    trailing = len(escaped) - len(escaped.rstrip("\\"))
+    return f'"{escaped}{escaped[len(escaped) - trailing :]}"'
+
+
+def _escape_interpolations(text: str) -> str:
+    """Return text that OmegaConf resolves to `text`."""
+    return re.sub(r"(\\*)\$\{", lambda found: found[1] * 2 + r"\${", text)
+
+
+def printed_command(arguments: Sequence[str | PurePath]) -> str:
+    """Return a command as a message prints it; a shell reads exactly these arguments.
+
+    Args:
+        arguments: `["python", "train.py", override("resume", path)]`; a path to a file may stand alone.
+    """
+    return shlex.join(str(argument) for argument in arguments)
+
+
+def resume_command(run: PurePath) -> str:
+    """Return the command that resumes a run."""
+    return printed_command(["python", "train.py", override("resume", run)])
+
+
+def printed_override(key: str, value: Value) -> str:
+    """Return an override as a message prints it, quoted for Hydra and for a shell."""
+    return shlex.quote(override(key, value))

@@ -1,0 +1,143 @@
+"""Suggestions for unknown names: nearest names, last components, and the names of other frameworks."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from opsin.config import CONFIGS, compose
+from opsin.config.suggestions import TRANSLATIONS, config_options, suggest, translate
+from opsin.errors import UserError
+from opsin.training.plan import make_plan
+
+ROOT = CONFIGS.parent
+
+VALUES = {"arch": "resnet18", "data": "mnist", "device": "cpu", "pretrained": "true", "momentum": "0.9", "wd": "0.1"}
+
+
+@pytest.mark.parametrize(
+    ("typed", "right"),
+    [
+        ("lr=0.1", "optimizer.lr=0.1"),
+        ("trainer.lr=0.1", "optimizer.lr=0.1"),
+        ("model.optimizer.lr=0.1", "optimizer.lr=0.1"),
+        ("optimizer.lrr=0.1", "optimizer.lr=0.1"),
+        ("optimizer.momentum=0.9", "optimizer=sgd optimizer.momentum=0.9"),
+        ("pretrained=true", "model.weights=imagenet"),
+        ("model.pretrained=False", "model.weights=none"),
+        ("trainer.gpus=1", "trainer=gpu trainer.devices=1"),
+        ("gpus=4", "trainer=ddp trainer.devices=4"),
+        ("gpus=0", "trainer=cpu"),
+        ("device=cuda", "trainer=gpu"),
+        ("device=cuda:1", "trainer=gpu"),
+        ("device=cpu", "trainer=cpu"),
+        ("epochs=5", "trainer.max_epochs=5"),
+        ("batch_size=64", "datamodule.batch_size=64"),
+        ("data.batch_size=64", "datamodule.batch_size=64"),
+        ("batch=64", "datamodule.batch_size=64"),
+        ("num_workers=4", "trainer.threads=4"),
+        ("imgsz=64", "datamodule.image_size=64"),
+        ("img_size=[64,32]", "'datamodule.image_size=[64,32]'"),
+        ("data=mnist", "datamodule=mnist"),
+        ("data=photos", "datamodule=image_folder datamodule.path=photos"),
+        ("datamodule.path=photos", "datamodule=image_folder datamodule.path=photos"),
+        ('path="my photos"', "datamodule=image_folder 'datamodule.path=\"my photos\"'"),
+        ("arch=resnet34", "model=resnet34_feature_extract"),
+        ("optim=adam", "optimizer=adam"),
+        ("optimiser=sgd", "optimizer=sgd"),
+        ("trainer.precison=32", "trainer.precision=32"),
+        ("mixed_precision=true", "trainer.precision=bf16"),
+        ("ckpt_path=outputs/latest", "resume=outputs/latest"),
+        ("freeze=true", "model.trainable=head"),
+        ("share=0.1", "callbacks.confusion_matrix.share=0.1"),
+    ],
+)
+def test_an_unknown_key_gets_the_override_to_type(typed: str, right: str) -> None:
+    line = suggest([typed])
+    assert line.startswith(f"{typed} is not known: did you mean {right}")
+    assert "\n" not in line
+
+
+def test_options_and_keys_of_chosen_options() -> None:
+    assert suggest(["model=mlp,cnn_gpa"]) == "model=cnn_gpa is not known: did you mean model=cnn_gap?"
+    assert suggest(["model=xyzzy", "trainer=xyzzy"]).endswith(
+        "trainer=xyzzy is not known: trainer is one of auto, cpu, ddp, ddp_cpu, fsdp, gpu, mps"
+    )
+    assert suggest(["datamodule=image_folder", "model=mlp", "model.hiden=3"]) == (
+        "model.hiden=3 is not known: did you mean model.hidden=3?"
+    )
+
+
+def test_known_names_get_no_suggestion() -> None:
+    assert suggest(["model=mlp", "optimizer.lr=1", "hydra.run.dir=x", "-m", "+a.b=1", "~logger.tensorboard"]) == ""
+
+
+def test_every_translation_names_options_and_keys_that_exist() -> None:
+    options, keys = config_options(), set(compose(["resume=null"]).tree) | _keys_of_default_options()
+    for name in TRANSLATIONS:
+        for translated in translate(f"other.{name}", VALUES.get(name, "1")):
+            key, _, value = translated.partition("=")
+            assert key in keys or value in [*options[key], "OPTION"], translated
+
+
+def _keys_of_default_options() -> set[str]:
+    tree = compose(["datamodule=image_folder", "datamodule.path=x", "optimizer=sgd"]).tree
+
+    def dotted(node: object, above: str = "") -> set[str]:
+        pairs = node.items() if isinstance(node, dict) else ()
+        return {f"{above}{key}" for key, _ in pairs}.union(*(dotted(value, f"{above}{key}.") for key, value in pairs))
+
+    return dotted(tree)
+
+
+@pytest.mark.parametrize(
+    ("typed", "right"), [("+lr=0.1", "optimizer.lr=0.1"), ("+trainer.gpus=1", "trainer=gpu trainer.devices=1")]
+)
+def test_a_key_that_is_appended_gets_the_same_suggestion(typed: str, right: str) -> None:
+    with pytest.raises(UserError) as caught:
+        make_plan(compose([typed]))
+    assert f"is not known: did you mean {right}?  [set on the command line ({typed})]" in str(caught.value)
+
+
+def test_an_experiment_file_gets_the_same_suggestion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import shutil
+
+    shutil.copytree(CONFIGS, tmp_path / "configs")
+    (tmp_path / "configs" / "experiment" / "mine.yaml").write_text("# @package _global_\nbatch_size: 64\n")
+    monkeypatch.setattr("opsin.config.locations.CONFIGS", tmp_path / "configs")
+    with pytest.raises(UserError, match=r"did you mean datamodule\.batch_size=64\?  \[set in .*mine\.yaml"):
+        make_plan(compose(["experiment=mine"]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "command",
+    ["train.py epochs=5", "train.py -m epochs=5,6", "scripts/find_lr.py epochs=5", "train.py -m epochs=5 seed=1,2"],
+)
+def test_the_suggestion_is_the_first_line_that_is_printed(command: str, tmp_path: Path) -> None:
+    script, *arguments = shlex.split(command)
+    done = subprocess.run(
+        [sys.executable, str(ROOT / script), *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 1
+    first = done.stderr.splitlines()[0]
+    assert re.fullmatch(r"epochs=(\d) is not known: did you mean trainer\.max_epochs=\1\?", first)
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.rglob("*.json"))
+
+
+@pytest.mark.slow
+def test_the_options_of_hydra_come_below_the_suggestion(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "train.py"), "model=cnn_gpa"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    lines = done.stderr.splitlines()
+    assert lines[0] == "model=cnn_gpa is not known: did you mean model=cnn_gap?"
+    assert any("vgg16_partial" in line for line in lines[1:])
