@@ -231,13 +231,13 @@ def test_evaluating_what_ended_too_soon_says_so(start, tmp_path: Path, monkeypat
     monkeypatch.setenv("OPSIN_TARGETS", "interruptions")
     with pytest.raises(RuntimeError):
         start("model=mlp", *QUICK, "+callbacks.stop={_target_: interruptions.StopAt, step: 2, how: error}")
-    with pytest.raises(UserError, match=r"best\.ckpt does not exist.*resume="):
+    with pytest.raises(UserError, match=r"has not finished its first epoch; resume it with"):
         evaluate(RunDirectory(tmp_path / "outputs" / "run"))
 
 
 def test_resume_refuses_another_part(start) -> None:
     run = start("model=mlp", *QUICK)
-    with pytest.raises(UserError, match="model=cnn_gap does not go with resume"):
+    with pytest.raises(UserError, match="model=cnn_gap cannot be changed on resume"):
         resume(run, "model=cnn_gap")
 
 

@@ -118,7 +118,7 @@ def test_a_head_that_does_not_fit_the_size_is_no_head(digits_run: RunDirectory, 
     copied.config.write_text(tree)
     network = make_plan(RunConfig.load(copied)).model.build(num_logits=10, in_channels=1, image_size=(28, 28))
     torch.save({f"network.{key}": value for key, value in network.state_dict().items()}, copied.best)
-    assert load_trained_model(str(copied.path)).classes == list("0123456789")
+    assert load_trained_model(str(copied.path)).classes == tuple("0123456789")
     assert load_trained_model(str(copied.path), 40).classes is None
 
 

@@ -92,11 +92,11 @@ def content(run: RunDirectory) -> dict[str, bytes]:
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("seed=1", "seed=1 does not go with resume"),
-        ("datamodule.batch_size=8", "datamodule.batch_size=8 does not go with resume"),
+        ("seed=1", "seed=1 cannot be changed on resume"),
+        ("datamodule.batch_size=8", "datamodule.batch_size=8 cannot be changed on resume"),
         ("optimizer.weight_decay=0", "from or to 0"),
-        ("loss.label_smoothing=0.1", "loss.label_smoothing=0.1 does not go with resume"),
-        ("optimizer.lr=0.1", "optimizer.lr=0.1 does not go with resume: no further epoch is trained"),
+        ("loss.label_smoothing=0.1", "loss.label_smoothing=0.1 cannot be changed on resume"),
+        ("optimizer.lr=0.1", "optimizer.lr=0.1 cannot be changed on resume: no further epoch is trained"),
     ],
 )
 def test_a_refused_resume_leaves_the_finished_run_alone(run: RunDirectory, override: str, said: str) -> None:

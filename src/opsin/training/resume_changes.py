@@ -99,7 +99,7 @@ def check_resume(composed: RunConfig) -> tuple[SavedState | None, list[str]]:
     lines = _plan(composed.tree, state)
     steps = int(composed.tree.get("trainer", {}).get("max_steps", -1))
     if 0 <= steps < state.step:
-        raise UserError(f"trainer.max_steps={steps} does not go with resume: {state.step} steps are completed")
+        raise UserError(f"trainer.max_steps={steps} cannot be changed on resume: {state.step} steps are completed")
     if nothing_to_train(composed.tree, state):
         idle = {key: "no further epoch is trained" for key, (_, new) in changes.items() if _needs_training(key, new)}
         _raise_refused(composed, idle, hint=lines[0])
@@ -229,7 +229,7 @@ def _raise_refused(composed: RunConfig, refused: Mapping[str, str], hint: str = 
         return
     new = _flat(composed.tree)
     lines = "\n".join(
-        f"  - {key}={new.get(key, 'null')} does not go with resume: {why}" for key, why in refused.items()
+        f"  - {key}={new.get(key, 'null')} cannot be changed on resume: {why}" for key, why in refused.items()
     )
     way_out = hint or "leave them out, or start a new run"
     raise UserError(f"{composed.run.path} is not resumed and stays as it is:\n{lines}\n{way_out}")
