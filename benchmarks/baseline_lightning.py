@@ -1,4 +1,4 @@
-"""Common practice: what the lectures and the usual Lightning and Hydra templates do, without tricks or faults.
+"""Common practice: the approach of the lectures and of common Lightning and Hydra templates, correctly implemented.
 
 A torchvision dataset, transforms of one Pillow image at a time, a DataLoader with worker processes, a LightningModule
 with torchmetrics that logs every step's values, default Trainer.
@@ -24,11 +24,11 @@ from benchmarks.workloads import Workload
 
 
 class CommonModule(L.LightningModule):
-    """A classifier as templates write it.
+    """A classifier as in common templates.
 
     Args:
-        network: images to logits; one logit is for two classes.
-        num_classes: C.
+        network: Network from images to logits; one logit for two classes.
+        num_classes: Number of classes.
     """
 
     def __init__(self, network: nn.Module, num_classes: int) -> None:
@@ -42,7 +42,7 @@ class CommonModule(L.LightningModule):
         self.val_acc_best = MaxMetric()
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits of images."""
+        """Return the logits of images."""
         return self.network(images)  # type: ignore[no-any-return]
 
     def _model_step(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
@@ -54,15 +54,15 @@ class CommonModule(L.LightningModule):
         return self.criterion(logits, targets), logits.argmax(dim=1), targets
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """One step, measured and logged."""
+        """Return the loss of a training batch, and log its metrics."""
         return self._log_step("train", batch)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Likewise."""
+        """Log the metrics of a validation batch."""
         self._log_step("val", batch)
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Likewise."""
+        """Log the metrics of a test batch."""
         self._log_step("test", batch)
 
     def _log_step(self, split: str, batch: tuple[Tensor, Tensor]) -> Tensor:
@@ -80,12 +80,12 @@ class CommonModule(L.LightningModule):
         self.log("val/acc_best", self.val_acc_best.compute(), sync_dist=True, prog_bar=True)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Adam over what trains."""
+        """Return Adam for the trainable parameters."""
         return torch.optim.Adam((p for p in self.parameters() if p.requires_grad), lr=1e-3)
 
 
 class _Cifar10(datasets.CIFAR10):  # type: ignore[misc]
-    """torchvision's, without its checksums: the images may be made ones."""
+    """torchvision's dataset without checksums, because the images may be synthetic."""
 
     base_folder = CIFAR_FOLDER
     train_list = tuple((f"data_batch_{i}", None) for i in range(1, 6))
@@ -94,7 +94,7 @@ class _Cifar10(datasets.CIFAR10):  # type: ignore[misc]
 
 
 def dataset(workload: Workload, images: Path, split: str, mean: Any, std: Any) -> Dataset[Any]:
-    """Torchvision's dataset of a split, with the transforms of the workload."""
+    """Return torchvision's dataset of a split with the transforms of the workload."""
     if workload.images != "photos":
         shape = transform(workload.augmentation if split == "train" else "none", None, mean, std)
         kind = datasets.MNIST if workload.images == "mnist" else _Cifar10
@@ -104,7 +104,7 @@ def dataset(workload: Workload, images: Path, split: str, mean: Any, std: Any) -
 
 
 def transform(augmentation: str, size: int | None, mean: Any, std: Any) -> Any:
-    """The torchvision transforms that do to one Pillow image what an option of configs/augmentation does to a batch."""
+    """Return the torchvision transforms of one Pillow image that correspond to an option of configs/augmentation."""
     resize = [] if size is None else [transforms.Resize((size, size))]
     operations = {
         "none": [],
@@ -123,7 +123,7 @@ def transform(augmentation: str, size: int | None, mean: Any, std: Any) -> Any:
 def loader(
     data: Any, batch_size: int, workers: int, images: int | None = None, shuffle: bool = True
 ) -> DataLoader[Any]:
-    """Batches of single images that workers prepare; an epoch has so many of them, None: all."""
+    """Return a DataLoader with worker processes; `images` is the number of images per epoch, None for all."""
     return DataLoader(
         data,
         batch_size=batch_size,
@@ -135,7 +135,7 @@ def loader(
 
 
 def trainer(folder: Path, epochs: int, callbacks: list[Callback], validates: bool = True) -> L.Trainer:
-    """Lightning's trainer with its defaults, TensorBoard and the best checkpoint."""
+    """Return Lightning's trainer with its defaults, TensorBoard and the best checkpoint."""
     best = [ModelCheckpoint(monitor="val/acc", mode="max", save_last=True)] if validates else []
     return L.Trainer(
         max_epochs=epochs,
@@ -148,6 +148,6 @@ def trainer(folder: Path, epochs: int, callbacks: list[Callback], validates: boo
 
 
 def worker_counts() -> list[int]:
-    """Numbers of loader workers to try: none, then powers of two up to all cores."""
+    """Return the numbers of loader workers to try: 0, powers of two, and the number of cores."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return sorted({0, cores, *(2**i for i in range(cores.bit_length()) if 2**i <= cores)})

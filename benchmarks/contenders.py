@@ -1,4 +1,4 @@
-"""Who is measured. Each runs in a process of its own, because memory and thread settings hold for whole processes."""
+"""The contenders. Each runs in a separate process, because memory and thread settings apply to whole processes."""
 
 import contextlib
 import multiprocessing
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks import baseline_lightning
-from benchmarks.timing import EpochPaceCallback, Pace, PaceCallback, Resident, peak_megabytes
+from benchmarks.timing import EpochTimerCallback, MemoryGrowthCallback, StepTimer, StepTimerCallback, peak_megabytes
 from benchmarks.workloads import Workload
 from opsin.commands import train
 from opsin.config import compose
@@ -33,12 +33,12 @@ from opsin.training.plan import RunPlan, make_plan
 from opsin.training.quiet_logging import quieten
 
 TRIAL_SECONDS = 1.0
-"""For each number of loader workers that is tried."""
+"""Duration of the trial of each number of loader workers."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """A workload, where its images lie, and where a contestant may write."""
+    """A workload, the folder of its images, and the folder a contender writes to."""
 
     workload: Workload
     images: Path
@@ -46,16 +46,16 @@ class Task:
 
     @cached_property
     def plan(self) -> RunPlan:
-        """What Opsin would do."""
-        return make_plan(compose(self.words(), self.folder / "plan"))
+        """The plan of an Opsin run."""
+        return make_plan(compose(self.overrides(), self.folder / "plan"))
 
-    def words(self, contestant: str = "opsin") -> list[str]:
-        """Opsin's command line."""
+    def overrides(self, contender: str = "opsin") -> list[str]:
+        """Return the overrides of an Opsin run."""
         places = [override("data_dir", self.folder / "data"), override("output_dir", self.folder / "outputs")]
-        return [*self.workload.command(self.images, contestant), *places]
+        return [*self.workload.command(self.images, contender), *places]
 
     def network(self) -> tuple[ImageDataModule, Network]:
-        """The data, ready, and the network that all contestants train."""
+        """Return the data after setup, and the network that all contenders train."""
         L.seed_everything(0, verbose=False)
         data = build.data(self.plan)
         data.setup("fit")
@@ -64,7 +64,7 @@ class Task:
 
 
 def bare(task: Task, connection: Connection, same_settings: bool = False) -> None:
-    """The shortest honest loop: normalised images in memory, forward, backward, step. It does not augment."""
+    """Run a bare training loop: normalized images in memory, forward, backward, step, without augmentation."""
     data, network = task.network()
     accelerator = resolve_accelerator("auto")
     device = torch.device({"gpu": "cuda"}.get(accelerator, accelerator))
@@ -89,9 +89,9 @@ def bare(task: Task, connection: Connection, same_settings: bool = False) -> Non
     criterion = _binary_loss if binary else nn.CrossEntropyLoss()
     trainable = [p for p in network.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(trainable, lr=1e-3, fused=same_settings or None)
-    pace, size = Pace(connection), min(task.workload.batch_size, len(images))
+    timer, size = StepTimer(connection), min(task.workload.batch_size, len(images))
     connection.send({"ready": True})
-    pace.wait()
+    timer.wait()
     while True:
         order = torch.randperm(len(images), device=device)
         for index in order[: len(order) // size * size].view(-1, size):
@@ -100,11 +100,11 @@ def bare(task: Task, connection: Connection, same_settings: bool = False) -> Non
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            pace.step(size)
+            timer.step(size)
 
 
 def bare_same(task: Task, connection: Connection) -> None:
-    """The bare loop with Opsin's precision, memory format, compile choice, fused optimizer and allocator setting."""
+    """Run the bare loop with Opsin's precision, memory format, compile setting, fused optimizer and allocator."""
     bare(task, connection, same_settings=True)
 
 
@@ -113,7 +113,7 @@ def _binary_loss(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def common_steps(task: Task, connection: Connection) -> None:
-    """Common practice, one epoch a round, with the number of workers that is fastest here."""
+    """Run common practice, one epoch per round, with the number of workers that is fastest on this machine."""
     data, network = task.network()
     preprocess, size = data.preprocess, task.workload.batch_size
     images = baseline_lightning.dataset(task.workload, task.images, "train", preprocess.mean, preprocess.std)
@@ -124,20 +124,20 @@ def common_steps(task: Task, connection: Connection) -> None:
         workers: _trial(module, images, size, workers, task.folder) for workers in baseline_lightning.worker_counts()
     }
     workers = max(speeds, key=lambda count: speeds[count])
-    skip = 2 * workers + 1  # what is prefetched when a round begins was not prepared in it
+    skip = 2 * workers + 1  # batches prefetched before the round do not count
     batches = max(2 * skip, round(speeds[workers] * seconds / size) + skip)
     connection.send({"images": 1, "seconds": 1.0, "workers": workers, "tried": {str(k): v for k, v in speeds.items()}})
-    EpochPaceCallback.pace = Pace(connection, skip)
+    EpochTimerCallback.timer = StepTimer(connection, skip)
     loader = baseline_lightning.loader(images, size, workers, batches * size)
-    baseline_lightning.trainer(task.folder, -1, [EpochPaceCallback()], validates=False).fit(module, loader)
+    baseline_lightning.trainer(task.folder, -1, [EpochTimerCallback()], validates=False).fit(module, loader)
 
 
 def _trial(module: L.LightningModule, images: Any, size: int, workers: int, folder: Path) -> float:
-    """Images/s with so many workers: a guess at the length of a trial first, then the trial if the guess was short."""
+    """Return images/s with a number of workers: a short trial first, then a longer one if it was too short."""
     speed = 0.0
     for _ in range(2):
         batches = max(2 * workers + 4, min(round(speed * TRIAL_SECONDS / size), 400))
-        stopwatch = _Stopwatch(2 * workers + 1)
+        stopwatch = _SpeedCallback(2 * workers + 1)
         loader = baseline_lightning.loader(images, size, workers, batches * size)
         baseline_lightning.trainer(folder, 1, [stopwatch], validates=False).fit(module, loader)
         speed = stopwatch.speed
@@ -146,7 +146,7 @@ def _trial(module: L.LightningModule, images: Any, size: int, workers: int, fold
     return speed
 
 
-class _Stopwatch(L.Callback):
+class _SpeedCallback(L.Callback):
     """Images/s after the first few batches of one epoch."""
 
     def __init__(self, skip: int) -> None:
@@ -163,42 +163,42 @@ class _Stopwatch(L.Callback):
 
 
 def opsin_steps(task: Task, connection: Connection) -> None:
-    """Opsin as `python train.py` runs it, default callbacks and logger included; validation cut to one batch."""
-    PaceCallback.pace = Pace(connection)
-    words = [
-        *task.words(),
+    """Run Opsin as `python train.py` does, with default callbacks and logger; validation is limited to one batch."""
+    StepTimerCallback.timer = StepTimer(connection)
+    overrides = [
+        *task.overrides(),
         "trainer.max_epochs=1000000",
         "trainer.limit_val_batches=1",
         "callbacks.early_stopping.patience=1000000",
-        "+callbacks.pace._target_=benchmarks.timing.PaceCallback",
+        "+callbacks.timer._target_=benchmarks.timing.StepTimerCallback",
     ]
     connection.send({"ready": True})
-    _opsin(words, task.folder)
+    _train_opsin(overrides, task.folder)
 
 
-def _opsin(words: list[str], folder: Path) -> RunDirectory:
+def _train_opsin(overrides: list[str], folder: Path) -> RunDirectory:
     place = folder / f"run{time.time_ns()}"
     place.mkdir(parents=True)
-    train.train(compose(words, place))
+    train.train(compose(overrides, place))
     return RunDirectory(place)
 
 
 def opsin_runs(task: Task, connection: Connection) -> None:
-    """Whole runs of Opsin, each with the words it is sent besides the task's own; `{new}` in one is a new folder."""
+    """Run whole Opsin runs, each with the overrides received from the connection."""
     connection.send({"ready": True})
     while True:
-        words = connection.recv()
+        overrides = connection.recv()
         start = time.perf_counter()
-        words = [*words, "+callbacks.resident._target_=benchmarks.timing.Resident"]
-        done = _opsin(words, task.folder)
+        overrides = [*overrides, "+callbacks.resident._target_=benchmarks.timing.MemoryGrowthCallback"]
+        done = _train_opsin(overrides, task.folder)
         seconds = time.perf_counter() - start
         result = done.read_result()
-        figures = {"parts": result["seconds"], "growth": Resident.growth, "peak_mb": peak_megabytes()}
+        figures = {"parts": result["seconds"], "growth": MemoryGrowthCallback.growth, "peak_mb": peak_megabytes()}
         connection.send({"images": result["data"]["counts"]["train"], "seconds": seconds, **figures})
 
 
 def common_runs(task: Task, connection: Connection) -> None:
-    """Whole runs of common practice: train and validate every epoch, then test the best checkpoint."""
+    """Run whole runs of common practice: train and validate every epoch, then test the best checkpoint."""
     workload = task.workload
     data, _ = task.network()
     mean, std = data.preprocess.mean, data.preprocess.std
@@ -230,17 +230,17 @@ def common_runs(task: Task, connection: Connection) -> None:
         connection.send({"images": len(splits["train"]), **figures})  # type: ignore[arg-type]
 
 
-CONTESTANTS: dict[str, dict[str, Callable[[Task, Connection], None]]] = {
+CONTENDERS: dict[str, dict[str, Callable[[Task, Connection], None]]] = {
     "steps": {"bare": bare, "bare_same": bare_same, "common": common_steps, "opsin": opsin_steps},
     "runs": {"common": common_runs, "opsin": opsin_runs, "opsin_uncached": opsin_runs},
 }
 
 
-def enter(name: str, task: Task, connection: Connection) -> None:
-    """The life of a contestant's process; what it prints goes to a file, and how it fails to the connection."""
+def run_contender(name: str, task: Task, connection: Connection) -> None:
+    """Run a contender in its process; its output goes to a file, and its error to the connection."""
     if hasattr(os, "setsid"):
-        os.setsid()  # so that it can be ended together with its loader workers
-    if sys.platform == "linux":  # a spawned process would spawn its loader workers too, which import torch anew
+        os.setsid()  # so that it can be killed together with its loader workers
+    if sys.platform == "linux":  # a spawned process would spawn its loader workers, which import torch again
         multiprocessing.set_start_method("fork", force=True)
     with (task.folder / "log.txt").open("w") as log:
         sys.stdout.flush()
@@ -248,7 +248,7 @@ def enter(name: str, task: Task, connection: Connection) -> None:
         os.dup2(log.fileno(), 2)
         quieten(False)
         try:
-            CONTESTANTS[task.workload.measure][name](task, connection)
+            CONTENDERS[task.workload.measure][name](task, connection)
         except (KeyboardInterrupt, EOFError):
             pass
         except BaseException as error:

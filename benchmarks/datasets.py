@@ -1,4 +1,4 @@
-"""The images that are worked on: real ones where they are, else made here, in the formats of their publishers."""
+"""Images of the workloads: real ones if present, else synthetic ones in the published formats."""
 
 import pickle
 import struct
@@ -18,13 +18,13 @@ CIFAR_FOLDER = "cifar-10-batches-py"
 
 
 def prepare(kind: Kind, data_dir: Path, work: Path, counts: Counts) -> tuple[Path, bool]:
-    """A folder that both Opsin and torchvision's dataset of that name read.
+    """Return a folder that both Opsin and torchvision's dataset of this name can read.
 
     Args:
-        kind: which images.
-        data_dir: where real ones may lie: `MNIST/raw`, `cifar10` or `cifar10_jpeg`, `cats_vs_dogs_original`.
-        work: where others are made.
-        counts: images of train, val and test. MNIST and CIFAR-10 have no val of their own.
+        kind: Kind of images.
+        data_dir: Folder of real images: `MNIST/raw`, `cifar10` or `cifar10_jpeg`, `cats_vs_dogs_original`.
+        work: Folder for synthetic images.
+        counts: Number of images of train, val and test. MNIST and CIFAR-10 have no val split.
 
     Returns:
         The folder, and whether the images are real.
@@ -33,17 +33,17 @@ def prepare(kind: Kind, data_dir: Path, work: Path, counts: Counts) -> tuple[Pat
         real = data_dir / "MNIST" / "raw"
         if (real / "train-images-idx3-ubyte").exists():
             return data_dir, True
-        return _made_mnist(work / "mnist", counts), False
+        return _synthetic_mnist(work / "mnist", counts), False
     if kind == "cifar10":
         for name in ("cifar10_jpeg", "cifar10"):
             if (data_dir / name / "train").is_dir():
                 return _pickled(data_dir / name, work / "cifar10", counts), True
-        return _made_cifar(work / "cifar10", counts), False
+        return _synthetic_cifar(work / "cifar10", counts), False
     return photos(data_dir, work / f"photos{sum(counts)}", counts)
 
 
 def photos(data_dir: Path, folder: Path, counts: Counts) -> tuple[Path, bool]:
-    """`train`, `val` and `test`, each with `cats` and `dogs`: links to real photographs, or made ones."""
+    """Make `train`, `val` and `test`, each with `cats` and `dogs`: links to real photographs, or synthetic ones."""
     real = data_dir / "cats_vs_dogs_original" / "train"
     found = {name: sorted((real / name).glob("*.jpg")) for name in ("cats", "dogs")}
     enough = min(map(len, found.values())) >= sum(counts) // 2
@@ -64,7 +64,7 @@ def photos(data_dir: Path, folder: Path, counts: Counts) -> tuple[Path, bool]:
 
 
 def many_photos(folder: Path, count: int, size: int, distinct: int = 200) -> Path:
-    """Two classes of `count` JPEGs of `size` pixels a side; links to some `distinct` ones, so that it takes seconds."""
+    """Make `count` JPEGs of `size` x `size` pixels in two classes, as links to `distinct` files to save time."""
     made = _structured(np.random.default_rng(1), size, size)
     originals = []
     (folder / "originals").mkdir(parents=True, exist_ok=True)
@@ -79,7 +79,7 @@ def many_photos(folder: Path, count: int, size: int, distinct: int = 200) -> Pat
 
 
 def _structured(random: np.random.Generator, height: int, width: int) -> Iterator[NDArray[np.uint8]]:
-    """Images `(H, W, 3)` with large and small detail, about as hard to compress as photographs."""
+    """Yield images `(H, W, 3)` with coarse and fine detail that compress about as well as photographs."""
     while True:
         coarse = random.integers(0, 256, (12, 16, 3), dtype=np.uint8)
         image = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC), np.int16)
@@ -87,7 +87,7 @@ def _structured(random: np.random.Generator, height: int, width: int) -> Iterato
         yield np.clip(image + noise, 0, 255).astype(np.uint8)
 
 
-def _made_mnist(root: Path, counts: Counts) -> Path:
+def _synthetic_mnist(root: Path, counts: Counts) -> Path:
     folder = root / "MNIST" / "raw"
     folder.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(2)
@@ -100,7 +100,7 @@ def _made_mnist(root: Path, counts: Counts) -> Path:
     return root
 
 
-def _made_cifar(root: Path, counts: Counts) -> Path:
+def _synthetic_cifar(root: Path, counts: Counts) -> Path:
     random = np.random.default_rng(3)
     for split, count in (("train", counts[0] + counts[1]), ("test", counts[2])):
         labels = np.arange(count) % 10
@@ -110,7 +110,7 @@ def _made_cifar(root: Path, counts: Counts) -> Path:
 
 
 def _pickled(jpegs: Path, root: Path, counts: Counts) -> Path:
-    """Real CIFAR-10 that lies as JPEGs, in the layout that torchvision's CIFAR10 reads."""
+    """Convert real CIFAR-10 stored as JPEGs to the format that torchvision's CIFAR10 reads."""
     source = cifar10(path=str(jpegs))
     for split, count in (("train", counts[0] + counts[1]), ("test", counts[2])):
         images = source.splits["train" if split == "train" else "test"]

@@ -1,4 +1,4 @@
-"""Medians, spreads, ratios, and which goals they meet."""
+"""Medians, ranges and ratios, and the goals that they meet."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -9,13 +9,13 @@ from benchmarks.workloads import Goal
 
 @dataclass(frozen=True)
 class Spread:
-    """Some measurements of one thing.
+    """Median and range of repeated measurements.
 
     Attributes:
-        median: of all.
-        low: the least.
-        high: the largest.
-        n: how many.
+        median: Median.
+        low: Minimum.
+        high: Maximum.
+        n: Number of measurements.
     """
 
     median: float
@@ -30,20 +30,20 @@ class Spread:
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Median and range of at least one value."""
+    """Return the median and range of at least one value."""
     return Spread(statistics.median(values), min(values), max(values), len(values))
 
 
 @dataclass(frozen=True)
 class GoalResult:
-    """A goal and what was measured.
+    """A goal with the measured value.
 
     Attributes:
-        figure: what is compared, in words.
-        goal: what was aimed at, in words.
-        value: what was measured; None: it could not be.
-        met: whether that reaches the goal; None without a value.
-        text: the value with its unit.
+        figure: Description of the measured quantity.
+        goal: Description of the goal.
+        value: Measured value; None if it could not be measured.
+        met: Whether the value reaches the goal; None without a value.
+        text: Value with its unit.
     """
 
     figure: str
@@ -53,19 +53,19 @@ class GoalResult:
     text: str
 
     @property
-    def word(self) -> str:
-        """Met, not met, or not measured."""
+    def status(self) -> str:
+        """`met`, `not met` or `not measured`."""
         return "not measured" if self.met is None else "met" if self.met else "not met"
 
 
 def at_least(figure: str, value: float | None, goal: float) -> GoalResult:
-    """A ratio that should be large."""
+    """Compare a ratio with its minimum."""
     met = None if value is None else value >= goal
     return GoalResult(figure, f"at least {goal:.2f}", value, met, "" if value is None else f"{value:.2f}")
 
 
 def at_most(figure: str, value: float | None, goal: float, unit: str) -> GoalResult:
-    """An amount that should be small."""
+    """Compare an amount with its maximum."""
     met = None if value is None else value <= goal
     return GoalResult(figure, f"at most {goal:.4g} {unit}", value, met, "" if value is None else f"{value:.4g} {unit}")
 
@@ -73,12 +73,12 @@ def at_most(figure: str, value: float | None, goal: float, unit: str) -> GoalRes
 LETTERS = {"bare": "(a)", "bare_same": "(b)", "common": "(c)", "opsin": "(d)", "opsin_uncached": "(d) uncached"}
 
 
-def verdicts(goals: Sequence[Goal], medians: Mapping[str, Mapping[str, float | None]]) -> list[GoalResult]:
-    """The ratio of medians of every goal whose workload was measured.
+def goal_results(goals: Sequence[Goal], medians: Mapping[str, Mapping[str, float | None]]) -> list[GoalResult]:
+    """Return the ratio of medians for every goal whose workload was measured.
 
     Args:
-        goals: what to compare.
-        medians: images/s by workload and contestant; None where one could not be measured.
+        goals: The goals.
+        medians: Images/s by workload and contender; None if a contender could not be measured.
     """
     found = []
     for goal in goals:

@@ -1,4 +1,4 @@
-"""The command line of the benchmark: what to measure, and where the results go."""
+"""The command line of the benchmark, `python -m benchmarks.main`."""
 
 import argparse
 import json
@@ -14,11 +14,11 @@ from rich.console import Console
 
 from benchmarks import startup_memory_scaling, tables
 from benchmarks.contenders import Task
-from benchmarks.goals import GoalResult, verdicts
+from benchmarks.goals import GoalResult, goal_results
 from benchmarks.mfu import compute_share
 from benchmarks.session import Session
 from benchmarks.sweeps import sweeps as sweep_throughput
-from benchmarks.tables import Result
+from benchmarks.tables import WorkloadResult
 from benchmarks.workloads import EXTRAS, GOALS, ON_REQUEST, WORKLOADS, Workload
 from opsin.models import summarize
 from opsin.training import recording
@@ -28,50 +28,55 @@ Extra = Callable[[Session], tuple[dict[str, Any], list[GoalResult]]]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print, and write what was asked for."""
+    """Measure the selected workloads, print the tables and write the results."""
     names = [*(workload.name for workload in WORKLOADS), *EXTRAS]
-    parser = argparse.ArgumentParser(description="Opsin beside bare PyTorch and beside common practice.")
-    parser.add_argument("--data-dir", default="data", type=Path, help="where real images may lie; else some are made")
-    some = [*names, *ON_REQUEST]
-    parser.add_argument("--only", nargs="+", choices=some, metavar="WORK", help=f"of {', '.join(some)}")
-    parser.add_argument("--rounds", type=int, default=3, help="counted rounds of each contestant")
-    parser.add_argument("--runs", type=int, default=2, help="counted whole runs of each contestant")
-    parser.add_argument("--seconds", type=float, default=2.0, help="of a round of training steps")
-    parser.add_argument("--quick", action="store_true", help="hardly any work: to see that all runs")
-    parser.add_argument("--threads", type=int, help="of each contestant; all cores if not given")
-    parser.add_argument("--json", type=Path, default=Path("outputs/benchmark.json"), help="file for all figures")
-    parser.add_argument("--write", type=Path, metavar="PAGE", help="page for the tables: docs/benchmarks.md")
-    parser.add_argument("--work-dir", type=Path, help="3 GB are written there and deleted; the system's if not given")
-    chosen = parser.parse_args(arguments)
-    wanted = chosen.only or names
+    parser = argparse.ArgumentParser(description="Compare Opsin with a bare PyTorch loop and with common practice.")
+    parser.add_argument("--data-dir", default="data", type=Path, help="folder of real images; missing ones are made")
+    available = [*names, *ON_REQUEST]
+    parser.add_argument("--only", nargs="+", choices=available, metavar="WORK", help=f"of {', '.join(available)}")
+    parser.add_argument("--rounds", type=int, default=3, help="measured rounds per contender")
+    parser.add_argument("--runs", type=int, default=2, help="measured whole runs per contender")
+    parser.add_argument("--seconds", type=float, default=2.0, help="duration of a round of training steps")
+    parser.add_argument("--quick", action="store_true", help="tiny workloads, to check that everything runs")
+    parser.add_argument("--threads", type=int, help="threads per contender (default: all cores)")
+    parser.add_argument("--json", type=Path, default=Path("outputs/benchmark.json"), help="file for all results")
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="page to update with the tables: docs/benchmarks.md")
+    parser.add_argument("--work-dir", type=Path, help="folder for 3 GB of temporary files (default: the system's)")
+    options = parser.parse_args(arguments)
+    selected = options.only or names
 
     start, console = time.perf_counter(), Console()
-    with tempfile.TemporaryDirectory(prefix="opsin-benchmark-", dir=chosen.work_dir) as folder:
-        rounds = 1 if chosen.quick else chosen.rounds
-        seconds = min(chosen.seconds, 0.3) if chosen.quick else chosen.seconds
-        say = lambda text: print(f"{time.perf_counter() - start:4.0f} s  {text}", file=sys.stderr, flush=True)  # noqa: E731
-        runs = 1 if chosen.quick else chosen.runs
-        session = Session(chosen.data_dir, Path(folder), rounds, seconds, runs, chosen.quick, chosen.threads, say)
-        results = [measure(session, workload) for workload in WORKLOADS if workload.name in wanted]
-        others, found = _extras(session, wanted)
+    with tempfile.TemporaryDirectory(prefix="opsin-benchmark-", dir=options.work_dir) as folder:
+        rounds = 1 if options.quick else options.rounds
+        seconds = min(options.seconds, 0.3) if options.quick else options.seconds
+        log = lambda text: print(f"{time.perf_counter() - start:4.0f} s  {text}", file=sys.stderr, flush=True)  # noqa: E731
+        runs = 1 if options.quick else options.runs
+        session = Session(options.data_dir, Path(folder), rounds, seconds, runs, options.quick, options.threads, log)
+        results = [measure(session, workload) for workload in WORKLOADS if workload.name in selected]
+        others, found = _extras(session, selected)
     medians = {found.workload.name: found.medians() for found in results}
-    found = [*verdicts(GOALS, medians), *found]
+    found = [*goal_results(GOALS, medians), *found]
 
     for table in tables.tables(results, found):
         console.print(table)
-    about = {**_about(), "seconds": seconds, "rounds": rounds, "minutes": (time.perf_counter() - start) / 60}
+    about = {
+        **_environment_facts(),
+        "seconds": seconds,
+        "rounds": rounds,
+        "minutes": (time.perf_counter() - start) / 60,
+    }
     about["command"] = " ".join(["python -m benchmarks.main", *(sys.argv[1:] if arguments is None else arguments)])
-    chosen.json.parent.mkdir(parents=True, exist_ok=True)
-    chosen.json.write_text(json.dumps(tables.as_json(results, others, found, about), indent=2) + "\n", "utf-8")
-    console.print(f"all figures: {chosen.json}")
-    if chosen.write:
-        tables.write_page(chosen.write, tables.as_markdown(results, found, about), about)
+    options.json.parent.mkdir(parents=True, exist_ok=True)
+    options.json.write_text(json.dumps(tables.as_json(results, others, found, about), indent=2) + "\n", "utf-8")
+    console.print(f"all results: {options.json}")
+    if options.write:
+        tables.write_page(options.write, tables.as_markdown(results, found, about), about)
     failed = [measured.error for one in results for measured in one.measured.values() if measured.error]
     return 1 if failed else 0
 
 
-def measure(session: Session, workload: Workload) -> Result:
-    """One workload, all its contestants."""
+def measure(session: Session, workload: Workload) -> WorkloadResult:
+    """Measure all contenders of one workload."""
     measured, real = session.measure(workload)
     compute: dict[str, float | None] = {}
     gpus = recording.hardware()["gpus"]
@@ -82,13 +87,13 @@ def measure(session: Session, workload: Workload) -> Result:
         data, network = task.network()
         summary = summarize(network, (data.channels, *data.image_size))
         compute = {
-            "of the compute limit": compute_share(summary, speed.median, gpus[0]),
-            "of the time at work": measured["opsin"].facts.get("utilisation"),
+            "of peak FLOP/s": compute_share(summary, speed.median, gpus[0]),
+            "GPU utilization": measured["opsin"].facts.get("utilization"),
         }
-    return Result(workload, measured, real, compute)
+    return WorkloadResult(workload, measured, real, compute)
 
 
-def _extras(session: Session, wanted: Sequence[str]) -> tuple[dict[str, Any], list[GoalResult]]:
+def _extras(session: Session, selected: Sequence[str]) -> tuple[dict[str, Any], list[GoalResult]]:
     jobs: dict[str, Extra] = {
         "startup": startup_memory_scaling.startup,
         "memory": startup_memory_scaling.memory,
@@ -97,13 +102,13 @@ def _extras(session: Session, wanted: Sequence[str]) -> tuple[dict[str, Any], li
     }
     figures, found = {}, []
     for name, job in jobs.items():
-        if name in wanted:
+        if name in selected:
             figures[name], more = job(session)
             found += more
     return figures, found
 
 
-def _about() -> dict[str, Any]:
+def _environment_facts() -> dict[str, Any]:
     return {
         "hardware": recording.hardware(),
         "versions": recording.versions(),

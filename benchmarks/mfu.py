@@ -1,4 +1,4 @@
-"""How close training comes to what the hardware could do."""
+"""Model FLOPs utilization: training speed relative to the peak of the GPU."""
 
 import torch
 
@@ -14,14 +14,14 @@ PEAK_TFLOPS = {
     "RTX 4090": 165.0,
     "RTX 3090": 71.0,
 }
-"""Dense bfloat16 with float32 accumulation, in TFLOP/s, from the makers' data sheets; SXM where there are several."""
+"""Dense bfloat16 with float32 accumulation in TFLOP/s, from the data sheets; the SXM version if there are several."""
 
 
 def training_flops(summary: Summary) -> int:
-    """Floating-point operations of a training step, for one image.
+    """Return the floating-point operations of a training step per image.
 
-    A multiply-add is two operations. The backward pass costs twice the forward one, and no more than that is counted:
-    a stage that does not train, and before which none does, has only the forward pass.
+    A multiply-add counts as two operations, and the backward pass as twice the forward pass. Frozen stages before the
+    first trainable stage have a forward pass only.
     """
     flops, trains = 0, False
     for row in summary.rows:
@@ -31,13 +31,13 @@ def training_flops(summary: Summary) -> int:
 
 
 def compute_share(summary: Summary, images_per_second: float, device: str | None) -> float | None:
-    """The share of the card's peak that training uses; None where the card, or its peak, is not known."""
+    """Return the share of the GPU's peak that training uses; None if the GPU or its peak is unknown."""
     peak = next((peak for name, peak in PEAK_TFLOPS.items() if device and name in device), None)
     return None if peak is None else training_flops(summary) * images_per_second / (peak * 1e12)
 
 
-def utilisation() -> float | None:
-    """Share of the last moments in which the GPU was at work; None without one, or without NVML's Python package."""
+def utilization() -> float | None:
+    """Return the recent utilization of the GPU in [0, 1]; None without a GPU or without NVML's Python package."""
     if not torch.cuda.is_available():
         return None
     try:

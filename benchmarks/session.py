@@ -1,4 +1,4 @@
-"""One session of measurements: contestants in turn, round by round, so that all see the same weather."""
+"""Measure contenders interleaved, round by round, so that changes in machine load affect all of them alike."""
 
 import contextlib
 import multiprocessing
@@ -10,28 +10,29 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from benchmarks.contenders import Task, enter
+from benchmarks.contenders import Task, run_contender
 from benchmarks.datasets import prepare
 from benchmarks.goals import Spread, spread
 from benchmarks.workloads import Workload
+from opsin.config.targets import TARGETS_VARIABLE
 from opsin.runs.quoting import override
 
-PATIENCE = 600.0
-"""Seconds after which a contestant that has not answered counts as failed."""
+TIMEOUT = 600.0
+"""Seconds without a reply after which a contender counts as failed."""
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 @dataclass
-class Measured:
-    """What one contestant came to at one workload.
+class Measurement:
+    """Measurement of one contender at one workload.
 
     Attributes:
-        rounds: images/s of each round; of whole runs, epochs * images / seconds.
-        seconds: of each round.
-        peak_mb: largest memory of its process and its loader workers.
-        facts: what else it told: loader workers, those that were tried, seconds by part.
-        error: why it could not be measured.
+        rounds: Images/s of each round; for whole runs, epochs * images / seconds.
+        seconds: Duration of each round.
+        peak_mb: Peak memory of the process and its loader workers.
+        facts: Further reported values, such as the number of loader workers and the seconds of each phase.
+        error: Reason if the contender could not be measured.
     """
 
     rounds: list[float] = field(default_factory=list)
@@ -42,11 +43,11 @@ class Measured:
 
     @property
     def speed(self) -> Spread | None:
-        """Median and spread of the rounds."""
+        """Median and range of the rounds."""
         return spread(self.rounds) if self.rounds else None
 
     def add(self, reply: dict[str, Any], epochs: int) -> None:
-        """Take a round's figures."""
+        """Add the figures of a round."""
         if "error" in reply:
             self.error = reply["error"]
             return
@@ -57,45 +58,45 @@ class Measured:
         self.facts |= {key: value for key, value in reply.items() if key not in ("images", "seconds", "peak_mb")}
 
 
-class Contestant:
-    """A process that works when told to.
+class ContenderProcess:
+    """A contender in a separate process, which works one round per message.
 
     Args:
-        name: which contestant.
-        task: its work.
-        threads: of OpenMP; None: as many as there are cores.
+        name: Name of the contender.
+        task: The task of the contender.
+        threads: Number of OpenMP threads; None takes one per core.
     """
 
     def __init__(self, name: str, task: Task, threads: int | None = None) -> None:
         task.folder.mkdir(parents=True, exist_ok=True)
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=enter, args=(name, task, theirs), name=name)
+        self._process = context.Process(target=run_contender, args=(name, task, theirs), name=name)
         with _environment(name, threads):
             self._process.start()
         theirs.close()
         self.failed = False
 
     def ask(self, message: Any) -> dict[str, Any]:
-        """Let it work; the figures, or `{"error": ...}`."""
+        """Send a message and return the reply: the figures of a round, or `{"error": ...}`."""
         if not self.failed:
             with contextlib.suppress(OSError):
                 self._connection.send(message)
-        return self.hear()
+        return self.receive()
 
-    def hear(self) -> dict[str, Any]:
-        """Its next word."""
-        reply = _hear(self._connection)
+    def receive(self) -> dict[str, Any]:
+        """Receive the next reply."""
+        reply = _receive(self._connection)
         self.failed = "error" in reply
         return reply
 
-    def dismiss(self) -> None:
-        """Let it end by itself, at its next wait."""
+    def close(self) -> None:
+        """Close the connection, so that the process ends at its next wait."""
         self._connection.close()
 
     def stop(self) -> None:
-        """See to it that the process and its loader workers have ended."""
-        self.dismiss()
+        """End the process and its loader workers."""
+        self.close()
         self._process.join(timeout=10)
         if self._process.is_alive() and self._process.pid is not None and hasattr(os, "killpg"):
             with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -104,20 +105,24 @@ class Contestant:
         self._process.join()
 
 
-def _hear(connection: Connection) -> dict[str, Any]:
+def _receive(connection: Connection) -> dict[str, Any]:
     try:
-        if not connection.poll(PATIENCE):
-            return {"error": f"no answer in {PATIENCE:.0f} s"}
+        if not connection.poll(TIMEOUT):
+            return {"error": f"no reply in {TIMEOUT:.0f} s"}
         reply: dict[str, Any] = connection.recv()
     except (EOFError, OSError):
-        return {"error": "its process ended"}
+        return {"error": "the process ended"}
     return reply
 
 
 @contextlib.contextmanager
 def _environment(name: str, threads: int | None) -> Any:
-    """What a process must find in its environment before it loads torch; `train.py` sets OMP_WAIT_POLICY for Opsin."""
+    """Set environment variables that a process needs before it imports torch, as `train.py` does for Opsin.
+
+    `OPSIN_TARGETS` permits the callbacks of `benchmarks.timing` as targets.
+    """
     before = dict(os.environ)
+    os.environ[TARGETS_VARIABLE] = "benchmarks"
     os.environ.pop("OMP_NUM_THREADS", None)
     os.environ.pop("OMP_WAIT_POLICY", None)
     if threads is not None:
@@ -133,17 +138,17 @@ def _environment(name: str, threads: int | None) -> Any:
 
 @dataclass(frozen=True)
 class Session:
-    """What all measurements of a session share.
+    """Settings of all measurements of a session.
 
     Attributes:
-        data_dir: where real images may lie.
-        folder: for everything that is written; given back by whoever made it.
-        rounds: counted rounds of each contestant.
-        seconds: of a round of training steps.
-        runs: counted whole runs of each contestant.
-        quick: hardly any work: to see that all runs.
-        threads: of OpenMP in each contestant; None: all cores.
-        say: told what is under way.
+        data_dir: Folder of real images; missing ones are made.
+        folder: Temporary folder; the caller deletes it.
+        rounds: Measured rounds per contender.
+        seconds: Duration of a round of training steps.
+        runs: Measured whole runs per contender.
+        quick: Whether to run tiny workloads, to check that everything runs.
+        threads: OpenMP threads per contender; None takes all cores.
+        log: Function that prints progress.
     """
 
     data_dir: Path
@@ -153,48 +158,52 @@ class Session:
     runs: int = 2
     quick: bool = False
     threads: int | None = None
-    say: Say = print
+    log: Log = print
 
-    def measure(self, workload: Workload) -> tuple[dict[str, Measured], bool]:
-        """All contestants of a workload, interleaved; and whether the images are real."""
+    def measure(self, workload: Workload) -> tuple[dict[str, Measurement], bool]:
+        """Measure all contenders of a workload interleaved; return this and whether the images are real."""
         workload = workload.quick() if self.quick else workload
         counts = workload.counts
         images, real = prepare(workload.images, self.data_dir.absolute(), self.folder, counts)
-        self.say(f"{workload.name}: starting {len(workload.contestants)} contestants")
-        contestants: dict[str, Contestant] = {}
+        self.log(f"{workload.name}: starting {len(workload.contenders)} contenders")
+        contenders: dict[str, ContenderProcess] = {}
         try:
-            for name in map(str, workload.contestants):
+            for name in map(str, workload.contenders):
                 task = Task(workload, images, self.folder / workload.name / name)
-                contestants[name] = Contestant(name, task, self.threads)
-            measured = {name: Measured() for name in contestants}
-            for name, contestant in contestants.items():
-                measured[name].error = contestant.hear().get("error")
-            self._warm_up(workload, images, contestants, measured)
+                contenders[name] = ContenderProcess(name, task, self.threads)
+            measured = {name: Measurement() for name in contenders}
+            for name, contender in contenders.items():
+                measured[name].error = contender.receive().get("error")
+            self._warm_up(workload, images, contenders, measured)
             for number in range(self.rounds if workload.measure == "steps" else self.runs):
-                self.say(f"{workload.name}: round {number + 1}")
-                for name, contestant in contestants.items():
+                self.log(f"{workload.name}: round {number + 1}")
+                for name, contender in contenders.items():
                     if measured[name].error is None:
                         message = self._message(workload, images, name, f"{number}")
                         epochs = 1 if workload.measure == "steps" else workload.epochs
-                        measured[name].add(contestant.ask(message), epochs)
+                        measured[name].add(contender.ask(message), epochs)
         finally:
-            for contestant in contestants.values():
-                contestant.dismiss()
-            for contestant in contestants.values():
-                contestant.stop()
+            for contender in contenders.values():
+                contender.close()
+            for contender in contenders.values():
+                contender.stop()
         return measured, real
 
     def _warm_up(
-        self, workload: Workload, images: Path, contestants: dict[str, Contestant], measured: dict[str, Measured]
+        self,
+        workload: Workload,
+        images: Path,
+        contenders: dict[str, ContenderProcess],
+        measured: dict[str, Measurement],
     ) -> None:
-        for name, contestant in contestants.items():
+        for name, contender in contenders.items():
             if measured[name].error is None:
-                reply = contestant.ask(self._message(workload, images, name, "warm_up"))
+                reply = contender.ask(self._message(workload, images, name, "warm_up"))
                 measured[name].error = reply.get("error")
                 measured[name].facts |= {k: reply[k] for k in ("workers", "tried") if k in reply}
 
     def _message(self, workload: Workload, images: Path, name: str, number: str) -> Any:
-        """Seconds of a round of steps; for a whole run of Opsin its words, with nothing decoded or cached before."""
+        """Return the message of a round: seconds for steps, overrides with empty caches for a whole Opsin run."""
         if workload.measure == "steps":
             return self.seconds
         if name == "common":

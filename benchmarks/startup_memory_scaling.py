@@ -1,4 +1,4 @@
-"""What is measured besides speed: start-up, memory, the cost of more images, and what a second run is spared."""
+"""Measurements besides speed: start-up time, memory, scaling with the number of images, and reuse by a second run."""
 
 import os
 import subprocess
@@ -10,9 +10,10 @@ from typing import Any
 from benchmarks.contenders import Task
 from benchmarks.datasets import many_photos, prepare
 from benchmarks.goals import GoalResult, at_most, spread
-from benchmarks.session import Contestant, Session
+from benchmarks.session import ContenderProcess, Session
 from benchmarks.workloads import Workload
 from opsin.config import CONFIGS
+from opsin.config.targets import TARGETS_VARIABLE
 from opsin.runs.quoting import override
 
 ROOT = CONFIGS.parent
@@ -22,23 +23,23 @@ GROWTH_MB = 500.0
 
 
 def startup(session: Session) -> tuple[dict[str, Any], list[GoalResult]]:
-    """Seconds from the start of `python train.py` to its first training step, and those of three imports alone."""
+    """Measure the seconds from the start of `python train.py` to its first step, and of three imports alone."""
     counts = (48, 12, 12) if session.quick else (20_000, 500, 500)
     images, _ = prepare("mnist", session.data_dir.absolute(), session.folder, counts)
     work = Workload("startup", "steps", "mnist", "cnn_gap", 28, 64, ("opsin",), counts)
-    words = [
+    overrides = [
         *work.command(images),
         override("data_dir", session.folder / "startup"),
         override("output_dir", session.folder / "startup"),
     ]
-    first = "+callbacks.first._target_=benchmarks.timing.FirstStep"
+    first = "+callbacks.first._target_=benchmarks.timing.ExitAfterFirstStep"
     commands = {
         "imports": [sys.executable, "-c", IMPORTS],
-        "opsin": [sys.executable, str(ROOT / "train.py"), *words, first],
+        "opsin": [sys.executable, str(ROOT / "train.py"), *overrides, first],
     }
     times: dict[str, list[float]] = {name: [] for name in commands}
     for number in range(1 + (1 if session.quick else max(3, session.rounds))):
-        session.say(f"startup: round {number}")
+        session.log(f"startup: round {number}")
         for name, command in commands.items():
             start = time.perf_counter()
             done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment(), check=False)
@@ -53,30 +54,31 @@ def startup(session: Session) -> tuple[dict[str, Any], list[GoalResult]]:
 
 
 def environment() -> dict[str, str]:
-    """Variables for a process that runs this checkout with the threads that it would have by itself."""
-    here = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])}
-    return {name: value for name, value in here.items() if name != "OMP_NUM_THREADS"}
+    """Return environment variables for a process that runs this checkout with the default number of threads."""
+    path = os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
+    variables = {**os.environ, "PYTHONPATH": path, TARGETS_VARIABLE: "benchmarks"}
+    return {name: value for name, value in variables.items() if name != "OMP_NUM_THREADS"}
 
 
 def memory(session: Session) -> tuple[dict[str, Any], list[GoalResult]]:
-    """Growth while training from a large store, and what building it costs the first run and the second."""
+    """Measure memory growth while training from a large store, and the set-up time of the first and second run."""
     count, size = (60, 32) if session.quick else (STORE_IMAGES, STORE_SIZE)
-    session.say(f"memory: making {count:,} JPEGs of {size}x{size}")
+    session.log(f"memory: making {count:,} JPEGs of {size}x{size}")
     folder = many_photos(session.folder / "many", count, size)
-    words = [
+    overrides = [
         "datamodule=image_folder",
         override("datamodule.path", folder),
         f"datamodule.image_size={size}",
         "datamodule.batch_size=64",
-        "datamodule.mean=0.5",  # measuring them is not what is measured here
+        "datamodule.mean=0.5",  # given, so that computing them is not part of the set-up time
         "datamodule.std=0.5",
         "model=strided_cnn",
         "trainer.max_epochs=1",
         "trainer.limit_val_batches=2",
         "trainer.limit_test_batches=2",
     ]
-    # Two processes: one that built the store before would have grown already.
-    (first,), (second,) = (_runs(session, "memory", [words]) for _ in range(2))
+    # Two processes, because building the store grows the memory of the first.
+    (first,), (second,) = (_runs(session, "memory", [overrides]) for _ in range(2))
     growth = second.get("growth")
     total = growth["total"] if growth else None
     setups = [run["parts"]["setup"] if "parts" in run else None for run in (first, second)]
@@ -88,7 +90,7 @@ def memory(session: Session) -> tuple[dict[str, Any], list[GoalResult]]:
 
 
 def growth(session: Session) -> tuple[dict[str, Any], list[GoalResult]]:
-    """Seconds of three epochs on one, two and four times the images."""
+    """Measure the seconds of three epochs on one, two and four times the images."""
     counts = (480, 48, 48) if session.quick else (20_000, 500, 500)
     images, _ = prepare("mnist", session.data_dir.absolute(), session.folder, counts)
     work = Workload("growth", "runs", "mnist", "cnn_gap", 28, 64, ("opsin",), counts, epochs=3)
@@ -107,24 +109,24 @@ def growth(session: Session) -> tuple[dict[str, Any], list[GoalResult]]:
 
 
 def _runs(session: Session, name: str, jobs: list[list[str]]) -> list[dict[str, Any]]:
-    """Runs of Opsin one after another in one process."""
+    """Run several Opsin runs in sequence in one process."""
     work = Workload(name, "runs", "mnist", "cnn_gap", 28, 64, ("opsin",), (0, 0, 0))
     folder = session.folder / name
-    contestant = Contestant("opsin", Task(work, Path(), folder), session.threads)
+    contender = ContenderProcess("opsin", Task(work, Path(), folder), session.threads)
     try:
-        if "error" in (started := contestant.hear()):
+        if "error" in (started := contender.receive()):
             return [started] * len(jobs)
         found = []
-        for number, words in enumerate(jobs):
-            session.say(f"{name}: run {number + 1} of {len(jobs)}")
+        for number, overrides in enumerate(jobs):
+            session.log(f"{name}: run {number + 1} of {len(jobs)}")
             found.append(
-                contestant.ask(
-                    [*words, override("data_dir", folder / "data"), override("output_dir", folder / "outputs")]
+                contender.ask(
+                    [*overrides, override("data_dir", folder / "data"), override("output_dir", folder / "outputs")]
                 )
             )
         return found
     finally:
-        contestant.stop()
+        contender.stop()
 
 
 def _errors(*runs: dict[str, Any]) -> list[str]:

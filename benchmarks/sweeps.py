@@ -1,4 +1,4 @@
-"""Runs per minute of a sweep of small networks: Opsin's, Hydra's own, and processes started by hand."""
+"""Runs per minute of a sweep of small networks: Opsin's sweeper, Hydra's basic sweeper, and manual processes."""
 
 import itertools
 import subprocess
@@ -16,15 +16,15 @@ from benchmarks.startup_memory_scaling import ROOT, environment
 from opsin.runs.quoting import override
 
 AT_ONCE = 4
-"""Processes that a person would start by hand."""
+"""Number of processes started manually at the same time."""
 
 COMMON = ("datamodule=digits", "trainer=cpu", "trainer.max_epochs=5", "test=false", "report=false")
 
 
 def sweeps(session: Session) -> tuple[dict[str, Any], list[GoalResult]]:
-    """Wall time of the same runs of `mlp` and `cnn_gap` on the digits, from the first command to the last result."""
+    """Measure the wall time of the same runs of `mlp` and `cnn_gap` on digits, from first command to last result."""
     seeds = range(1 if session.quick else 10)
-    contestants: dict[str, Callable[[Path], None]] = {
+    contenders: dict[str, Callable[[Path], None]] = {
         "opsin": lambda folder: _run("-m", *_varied(seeds), *COMMON, override("output_dir", folder)),
         "basic": lambda folder: _run(
             "-m", "hydra/sweeper=basic", *_varied(seeds), *COMMON, override("output_dir", folder)
@@ -32,10 +32,10 @@ def sweeps(session: Session) -> tuple[dict[str, Any], list[GoalResult]]:
         "by hand": lambda folder: _by_hand(seeds, folder),
     }
     count = 2 * len(seeds)
-    minutes: dict[str, list[float]] = {name: [] for name in contestants}
+    minutes: dict[str, list[float]] = {name: [] for name in contenders}
     for number in range(1 if session.quick else session.runs):
-        for name, run in contestants.items():
-            session.say(f"sweep: round {number + 1}, {name}")
+        for name, run in contenders.items():
+            session.log(f"sweep: round {number + 1}, {name}")
             start = time.perf_counter()
             try:
                 run(session.folder / "sweeps" / f"{name.replace(' ', '_')}_{number}")
@@ -45,9 +45,10 @@ def sweeps(session: Session) -> tuple[dict[str, Any], list[GoalResult]]:
     speeds = {name: spread([count / spent for spent in values]) for name, values in minutes.items()}
     ours = speeds["opsin"]
     found = []
-    for name, told in (("basic", "Hydra's own launcher"), ("by hand", f"{AT_ONCE} processes at once, started by hand")):
+    titles = {"basic": "Hydra's basic sweeper", "by hand": f"{AT_ONCE} processes started by hand"}
+    for name, title in titles.items():
         ratio = at_least(
-            f"sweep of {count} runs, runs per minute: (d) / {told}", ours.median / speeds[name].median, 1.0
+            f"sweep of {count} runs, runs per minute: (d) / {title}", ours.median / speeds[name].median, 1.0
         )
         found.append(replace(ratio, text=f"{ratio.text} ({ours} against {speeds[name]}, n={ours.n})"))
     return {"runs": count, **{name: vars(value) for name, value in speeds.items()}}, found
@@ -57,8 +58,8 @@ def _varied(seeds: range) -> tuple[str, ...]:
     return "model=mlp,cnn_gap", f"seed=range({len(seeds)})"
 
 
-def _run(*words: str) -> None:
-    command = [sys.executable, str(ROOT / "train.py"), *words]
+def _run(*overrides: str) -> None:
+    command = [sys.executable, str(ROOT / "train.py"), *overrides]
     subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment(), check=True)
 
 

@@ -7,40 +7,40 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.goals import GoalResult
-from benchmarks.session import Measured
+from benchmarks.session import Measurement
 from benchmarks.workloads import TITLES, Workload
 from opsin.runs.atomic import write_atomically
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-COLUMNS = ("work", "who", "images/s: median (range)", "peak memory", "notes")
+COLUMNS = ("workload", "contender", "images/s: median (range)", "peak memory", "notes")
 UNKNOWN = "?"
 
 
 @dataclass(frozen=True)
-class Result:
-    """All contestants of one workload.
+class WorkloadResult:
+    """Measurements of all contenders of one workload.
 
     Attributes:
-        workload: what was done.
-        measured: what each came to, by name.
-        real: whether the images are real ones.
-        compute: of Opsin, in shares of the card's limit; see `benchmarks.mfu`.
+        workload: The workload.
+        measured: Measurement of each contender, by name.
+        real: Whether the images are real.
+        compute: Opsin's share of the GPU's peak, see `benchmarks.mfu`.
     """
 
     workload: Workload
-    measured: dict[str, Measured]
+    measured: dict[str, Measurement]
     real: bool
     compute: dict[str, float | None]
 
     def medians(self) -> dict[str, float | None]:
-        """Images/s by contestant."""
+        """Return the median images/s by contender."""
         return {name: found.speed.median if found.speed else None for name, found in self.measured.items()}
 
 
-def rows(results: Sequence[Result]) -> list[tuple[str, ...]]:
-    """One per workload and contestant, as `COLUMNS` says."""
+def rows(results: Sequence[WorkloadResult]) -> list[tuple[str, ...]]:
+    """Return one row per workload and contender, with the cells of `COLUMNS`."""
     found: list[tuple[str, ...]] = []
     for result in results:
         for name, measured in result.measured.items():
@@ -50,11 +50,11 @@ def rows(results: Sequence[Result]) -> list[tuple[str, ...]]:
     return found
 
 
-def _notes(result: Result, name: str, measured: Measured) -> str:
+def _notes(result: WorkloadResult, name: str, measured: Measurement) -> str:
     notes = []
     if result.workload.measure == "runs" and measured.seconds:
         median = sorted(measured.seconds)[len(measured.seconds) // 2]
-        notes.append(f"{result.workload.epochs} epochs with all else in {median:.1f} s")
+        notes.append(f"{result.workload.epochs} epochs, whole run in {median:.1f} s")
     if "workers" in measured.facts:
         notes.append(f"loader workers: {measured.facts['workers']}")
     if name.startswith("bare") and result.workload.augmentation != "none":
@@ -64,21 +64,23 @@ def _notes(result: Result, name: str, measured: Measured) -> str:
     return ", ".join(notes)
 
 
-def tables(results: Sequence[Result], verdicts: Sequence[GoalResult]) -> list["Table"]:
-    """Both tables for the terminal."""
+def tables(results: Sequence[WorkloadResult], goal_results: Sequence[GoalResult]) -> list["Table"]:
+    """Return both tables for the terminal."""
     from rich.table import Table
 
     speeds = Table(*COLUMNS, title="Speed", title_justify="left")
     for row in rows(results):
         speeds.add_row(*row)
     goals = Table("figure", "goal", "measured", "", title="Goals", title_justify="left")
-    for verdict in verdicts:
-        goals.add_row(verdict.figure, verdict.goal, verdict.text, verdict.word)
+    for goal_result in goal_results:
+        goals.add_row(goal_result.figure, goal_result.goal, goal_result.text, goal_result.status)
     return [speeds, goals]
 
 
-def as_json(results: Sequence[Result], extras: dict[str, Any], verdicts: Sequence[GoalResult], about: Any) -> Any:
-    """Everything, as plain values."""
+def as_json(
+    results: Sequence[WorkloadResult], extras: dict[str, Any], goal_results: Sequence[GoalResult], about: Any
+) -> Any:
+    """Return everything as plain values."""
     return {
         "about": about,
         "workloads": {
@@ -86,7 +88,7 @@ def as_json(results: Sequence[Result], extras: dict[str, Any], verdicts: Sequenc
                 "workload": asdict(result.workload),
                 "real_images": result.real,
                 "compute": result.compute,
-                "contestants": {
+                "contenders": {
                     name: {**asdict(found), "speed": found.speed and asdict(found.speed)}
                     for name, found in result.measured.items()
                 },
@@ -94,12 +96,12 @@ def as_json(results: Sequence[Result], extras: dict[str, Any], verdicts: Sequenc
             for result in results
         },
         "extras": extras,
-        "goals": [{**asdict(verdict), "word": verdict.word} for verdict in verdicts],
+        "goals": [{**asdict(goal_result), "status": goal_result.status} for goal_result in goal_results],
     }
 
 
-def as_markdown(results: Sequence[Result], verdicts: Sequence[GoalResult], about: dict[str, Any]) -> str:
-    """The tables with their machine and versions."""
+def as_markdown(results: Sequence[WorkloadResult], goal_results: Sequence[GoalResult], about: dict[str, Any]) -> str:
+    """Return the tables with the machine and versions."""
     hardware, versions = about["hardware"], about["versions"]
     accelerators = ", ".join(hardware["gpus"]) or "no GPU"
     real = sorted({result.workload.images for result in results if result.real})
@@ -107,14 +109,16 @@ def as_markdown(results: Sequence[Result], verdicts: Sequence[GoalResult], about
         f"## {_machine(about)}",
         "",
         f"{hardware['cpu']}, {hardware['cores']} cores, {hardware['memory_gib']} GiB, {accelerators}; "
-        f"Opsin's precision here: {about['precision']}. {about['date']}, commit {about['commit']}; "
+        f"Opsin's precision: {about['precision']}. {about['date']}, commit {about['commit']}; "
         + ", ".join(f"{name} {version}" for name, version in versions.items())
         + ".",
-        f"Real images: {', '.join(real) or 'none'}; the others were made. Rounds of all contestants in turn"
-        f"{', of about ' + str(about['seconds']) + ' s each' if about.get('seconds') else ''}.",
-        f"Command: `{about['command']}`; {about['minutes']:.1f} minutes in all.",
+        f"Real images: {', '.join(real) or 'none'}; other images are synthetic. Rounds of all contenders interleaved"
+        f"{', about ' + str(about['seconds']) + ' s each' if about.get('seconds') else ''}.",
+        f"Command: `{about['command']}`; {about['minutes']:.1f} minutes in total.",
         "",
-        *_markdown_table(("figure", "goal", "measured", "verdict"), [_cells(verdict) for verdict in verdicts]),
+        *_markdown_table(
+            ("figure", "goal", "measured", "result"), [_cells(goal_result) for goal_result in goal_results]
+        ),
         "",
         *_markdown_table(COLUMNS, rows(results)),
         "",
@@ -122,8 +126,8 @@ def as_markdown(results: Sequence[Result], verdicts: Sequence[GoalResult], about
     return "\n".join(lines)
 
 
-def _cells(verdict: GoalResult) -> tuple[str, ...]:
-    return verdict.figure, verdict.goal, verdict.text, verdict.word
+def _cells(goal_result: GoalResult) -> tuple[str, ...]:
+    return goal_result.figure, goal_result.goal, goal_result.text, goal_result.status
 
 
 def _markdown_table(header: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
@@ -138,7 +142,7 @@ def _machine(about: dict[str, Any]) -> str:
 
 
 def write_page(path: Path, section: str, about: dict[str, Any]) -> None:
-    """Put a machine's section into a page: in the place of its earlier one, else at the end; all other text stays."""
+    """Replace a machine's section of a page, or append it; all other text stays."""
     name = re.sub(r"[^A-Za-z0-9]+", "-", _machine(about)).strip("-").lower()
     begin, end = f"<!-- measured: {name} -->", f"<!-- /measured: {name} -->"
     block = f"{begin}\n{section}{end}\n"
@@ -154,16 +158,16 @@ def write_page(path: Path, section: str, about: dict[str, Any]) -> None:
 
 HEAD = """# Benchmarks
 
-Made by `make benchmark`, which anyone can run. All contestants of a workload train the same network with the same batch
-size on the same images, each in a process of its own, in turn, round by round. A ratio is one of medians.
+Made by `make benchmark`. All contenders of a workload train the same network with the same batch size on the same
+images, each in a separate process, interleaved round by round. Ratios are ratios of medians.
 
-- **(a)** the shortest honest PyTorch loop: float32, normalised images in memory as one tensor, no augmentation;
-- **(b)** that loop with Opsin's precision, memory format, compile choice, fused optimizer and allocator setting;
+- **(a)** a bare PyTorch loop: float32, normalized images in memory as one tensor, no augmentation;
+- **(b)** that loop with Opsin's precision, memory format, compile setting, fused optimizer and allocator setting;
 - **(c)** common practice: torchvision dataset, transforms of single Pillow images, DataLoader with the number
   of workers that is fastest on the machine, a plain LightningModule with torchmetrics and self.log,
-  all else as Lightning has it;
+  Lightning's defaults otherwise;
 - **(d)** Opsin as `python train.py` runs it, with its default callbacks and TensorBoard.
 
-Steps are timed in steady state, without validation and checkpoints. Runs of ten epochs are timed whole, from the first
-image decoded to the last tested, with nothing decoded or cached before; their images/s count every epoch.
+Steps are timed in steady state, without validation and checkpoints. Whole runs of ten epochs are timed from the
+decoding of the first image to the end of the test, with empty caches; their images/s count every epoch.
 """

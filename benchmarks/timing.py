@@ -1,4 +1,4 @@
-"""How a contestant is let run for a round, stopped, and read."""
+"""Time the training steps of a contender round by round, and measure its memory."""
 
 import os
 import time
@@ -10,16 +10,16 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from benchmarks.mfu import utilisation
+from benchmarks.mfu import utilization
 
 
-class Pace:
-    """Counts the training steps of one contestant, which waits while others run.
+class StepTimer:
+    """Counts the training steps of one contender, which waits while others run.
 
     Args:
-        connection: gives the seconds of the next round, and takes its figures.
-        skip: steps at the start of a round, and of an epoch within it, that are not counted. One is the least:
-            the clock starts at a step's end.
+        connection: Provides the duration of the next round, and receives its figures.
+        skip: Number of steps at the start of a round, and of an epoch within it, that do not count; at least 1,
+            because timing starts at the end of a step.
     """
 
     def __init__(self, connection: Connection, skip: int = 1) -> None:
@@ -29,7 +29,7 @@ class Pace:
         self._begin()
 
     def wait(self) -> None:
-        """Sleep until the next round."""
+        """Wait for the next round."""
         self._limit = self._connection.recv()
         self._begin()
 
@@ -38,33 +38,33 @@ class Pace:
         self.new_epoch()
 
     def new_epoch(self) -> None:
-        """Do not count what lies between the last step and the next: validation, checkpoints."""
+        """Exclude the time between the last step and the next: validation and checkpoints."""
         self.seconds += self._lap()
         self._passed, self._since = 0, None
 
     def count(self, images: int) -> None:
-        """A step is done."""
+        """Count a finished step."""
         self._passed += 1
         if self._passed > self.skip:
             self.images += images
         elif self._passed == self.skip:
-            _finish_queued()
+            _synchronize()
             self._since = time.perf_counter()
 
     def step(self, images: int) -> None:
-        """A step is done; report and wait if the round's time is over."""
+        """Count a finished step; report and wait if the round is over."""
         self.count(images)
         if self._since is not None and self.seconds + time.perf_counter() - self._since >= self._limit and self.images:
             self.report()
             self.wait()
 
     def report(self, **more: Any) -> None:
-        """Send the round's figures."""
+        """Send the figures of the round."""
         self.seconds += self._lap()
         self._since = None
         figures = {"images": self.images, "seconds": self.seconds, "peak_mb": peak_megabytes(), **more}
         if torch.cuda.is_available():
-            figures["utilisation"] = utilisation()
+            figures["utilization"] = utilization()
         self._connection.send(figures)
 
     _since: float | None = None
@@ -72,87 +72,87 @@ class Pace:
     def _lap(self) -> float:
         if self._since is None:
             return 0.0
-        _finish_queued()
+        _synchronize()
         return time.perf_counter() - self._since
 
 
-class PaceCallback(Callback):
-    """Lets a Lightning trainer run by the pace of this process, whoever made the trainer.
+class StepTimerCallback(Callback):
+    """Times the steps of any Lightning trainer in this process.
 
     Attributes:
-        pace: of this process; set before the trainer is made.
+        timer: Timer of this process; set before the trainer is created.
     """
 
-    pace: ClassVar[Pace]
+    timer: ClassVar[StepTimer]
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Leave out what lay between the epochs; before the very first, wait."""
+        """Exclude the time between epochs; wait before the first epoch."""
         if trainer.global_step == 0:
-            self.pace.wait()
-        self.pace.new_epoch()
+            self.timer.wait()
+        self.timer.new_epoch()
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Count the step."""
-        self.pace.step(len(batch[0]))
+        self.timer.step(len(batch[0]))
 
 
-class EpochPaceCallback(PaceCallback):
-    """The same for a trainer whose loader has worker processes: a round is an epoch, so that none works beyond it."""
+class EpochTimerCallback(StepTimerCallback):
+    """Variant for loaders with worker processes: a round is one epoch, so that workers do not run beyond it."""
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Wait for the round: the loader's iterator is made after this."""
-        self.pace.wait()
+        """Wait for the round; the iterator of the loader is created afterwards."""
+        self.timer.wait()
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Count the step, and report after the epoch's last."""
-        self.pace.count(len(batch[0]))
+        """Count the step, and report after the last step of the epoch."""
+        self.timer.count(len(batch[0]))
         if batch_idx + 1 == trainer.num_training_batches:
-            self.pace.report()
+            self.timer.report()
 
 
-class Resident(Callback):
-    """Follows the memory of a run of Opsin, from before its first step to after its last.
+class MemoryGrowthCallback(Callback):
+    """Measures the memory growth of an Opsin run from before its first step to after its last.
 
     Attributes:
-        growth: largest growth in MB since training began: `anonymous` is the process's own, `file` are pages of mapped
-            files, which the system can take back; None before a run, and where there is no /proc.
+        growth: Largest growth in MB since the start of training: `anonymous` is the memory of the process, `file` are
+            pages of mapped files, which the system can reclaim; None before a run, and without /proc.
     """
 
     growth: ClassVar[dict[str, float] | None] = None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Take the base line."""
+        """Record the baseline."""
         self._before = status_megabytes()
-        Resident.growth = dict.fromkeys(("anonymous", "file", "total"), 0.0) if self._before else None
+        MemoryGrowthCallback.growth = dict.fromkeys(("anonymous", "file", "total"), 0.0) if self._before else None
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Compare with it."""
-        if Resident.growth is None:
+        """Update the growth."""
+        if MemoryGrowthCallback.growth is None:
             return
         now = status_megabytes()
         for name, key in (("anonymous", "RssAnon"), ("file", "RssFile"), ("total", "VmRSS")):
-            Resident.growth[name] = max(Resident.growth[name], now[key] - self._before[key])
+            MemoryGrowthCallback.growth[name] = max(MemoryGrowthCallback.growth[name], now[key] - self._before[key])
 
 
-class FirstStep(Callback):
-    """Ends the process as soon as the first training step is done."""
+class ExitAfterFirstStep(Callback):
+    """Ends the process after the first training step."""
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Leave without the goodbyes, whose time is no part of starting up."""
-        _finish_queued()
+        """Exit without cleanup; shutdown time is not part of start-up time."""
+        _synchronize()
         os._exit(0)
 
 
 def status_megabytes(pid: int | str = "self") -> dict[str, float]:
-    """The sizes in /proc/PID/status, in MB; empty where there is none."""
+    """Return the sizes in /proc/PID/status in MB; empty if it does not exist."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:
@@ -162,7 +162,7 @@ def status_megabytes(pid: int | str = "self") -> dict[str, float]:
 
 
 def peak_megabytes() -> float | None:
-    """Largest memory of this process so far, with what its children (loader workers) now hold of their own, in MB."""
+    """Return the peak memory of this process plus the current private memory of its loader workers, in MB."""
     peak = status_megabytes().get("VmHWM")
     if peak is None:
         return None
@@ -171,6 +171,6 @@ def peak_megabytes() -> float | None:
     return peak + sum(status_megabytes(pid).get("RssAnon", 0.0) for pid in children)
 
 
-def _finish_queued() -> None:
+def _synchronize() -> None:
     if torch.cuda.is_available():
         torch.cuda.synchronize()

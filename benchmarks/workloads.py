@@ -1,4 +1,4 @@
-"""The work that is measured, who does it, and what is aimed at."""
+"""The workloads, their contenders, and the goals."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Literal
 
 from opsin.runs.quoting import override
 
-Contestant = Literal["bare", "bare_same", "common", "opsin", "opsin_uncached"]
+ContenderName = Literal["bare", "bare_same", "common", "opsin", "opsin_uncached"]
 
 TITLES: dict[str, str] = {
     "bare": "(a) bare, float32",
@@ -22,18 +22,18 @@ class Workload:
     """One network on one kind of images.
 
     Attributes:
-        name: what `--only` takes.
-        measure: `steps` times training steps in steady state, in images/s; `runs` times whole runs, from the
-            decoding of the first image to the test, in seconds.
-        images: which images; `photos` are JPEGs of about 500x375 pixels.
-        model: option of configs/model.
-        size: side in pixels at which the network sees the images.
-        batch_size: of training.
-        augmentation: option of configs/augmentation.
-        counts: images of train, val and test.
-        epochs: of a whole run.
-        contestants: who does the work.
-        words: further words for Opsin's command line.
+        name: Name for `--only`.
+        measure: `steps` measures training steps in steady state in images/s; `runs` measures whole runs in seconds,
+            from the decoding of the first image to the end of the test.
+        images: Kind of images; `photos` are JPEGs of about 500x375 pixels.
+        model: Option of configs/model.
+        size: Side of the network's input in pixels.
+        batch_size: Batch size of training.
+        augmentation: Option of configs/augmentation.
+        counts: Number of images of train, val and test.
+        epochs: Epochs of a whole run.
+        contenders: Names of the contenders.
+        overrides: Further overrides for Opsin.
     """
 
     name: str
@@ -42,14 +42,14 @@ class Workload:
     model: str
     size: int
     batch_size: int
-    contestants: tuple[Contestant, ...]
+    contenders: tuple[ContenderName, ...]
     counts: tuple[int, int, int]
     augmentation: str = "none"
     epochs: int = 10
-    words: tuple[str, ...] = ()
+    overrides: tuple[str, ...] = ()
 
-    def command(self, images: Path, contestant: str = "opsin") -> list[str]:
-        """The words that make Opsin do this work on the images in a folder."""
+    def command(self, images: Path, contender: str = "opsin") -> list[str]:
+        """Return the overrides for this workload with the images in a folder."""
         source = {"mnist": "mnist", "cifar10": "cifar10", "photos": "cats_vs_dogs"}[self.images]
         return [
             f"datamodule={source}",
@@ -59,24 +59,24 @@ class Workload:
             f"model={self.model}",
             f"augmentation={self.augmentation}",
             f"trainer.max_epochs={self.epochs}",
-            *(["feature_cache=off"] if contestant == "opsin_uncached" else []),
-            *self.words,
+            *(["feature_cache=off"] if contender == "opsin_uncached" else []),
+            *self.overrides,
         ]
 
     def quick(self) -> "Workload":
-        """The same on hardly any images: to see that it runs, not how fast."""
+        """Return a tiny version of the workload, to check that it runs."""
         size = self.size if self.images != "photos" else 48
         return replace(self, counts=(48, 12, 12), size=size, batch_size=min(self.batch_size, 12), epochs=2)
 
 
-ALL: tuple[Contestant, ...] = ("bare", "bare_same", "common", "opsin")
+ALL: tuple[ContenderName, ...] = ("bare", "bare_same", "common", "opsin")
 SAME_WORK = ("model.weights=none", "report=false")
-"""A network is as fast with random weights, and nothing need be downloaded; nobody else writes a report."""
+"""Random weights give the same speed without a download; the other contenders write no report."""
 
 
-def _transfer(model: str, contestants: tuple[Contestant, ...], counts: tuple[int, int, int]) -> Workload:
-    """Ten epochs of a pretrained network on photographs at 224 pixels."""
-    return Workload(model, "runs", "photos", model, 224, 32, contestants, counts, words=SAME_WORK)
+def _transfer(model: str, contenders: tuple[ContenderName, ...], counts: tuple[int, int, int]) -> Workload:
+    """Return a workload of ten epochs of a pretrained architecture on photographs at 224 pixels."""
+    return Workload(model, "runs", "photos", model, 224, 32, contenders, counts, overrides=SAME_WORK)
 
 
 WORKLOADS = (
@@ -90,26 +90,26 @@ WORKLOADS = (
 )
 
 EXTRAS = ("startup", "memory", "growth")
-"""What else is measured, by functions of their own, in `benchmarks.startup_memory_scaling`."""
+"""Further measurements, in `benchmarks.startup_memory_scaling`."""
 
 ON_REQUEST = ("sweep",)
-"""What `--only` takes besides: several minutes that the whole does without."""
+"""Measurements that run only with `--only`, because they take several minutes."""
 
 
 @dataclass(frozen=True)
 class Goal:
-    """A figure to reach: how many times faster `faster` is than `slower` at a workload.
+    """A goal: the minimum ratio of the speeds of `faster` and `slower` at a workload.
 
     Attributes:
-        workload: its name.
-        faster: the contestant whose speed stands above the line.
-        slower: the one below it.
-        at_least: the ratio of medians to reach.
+        workload: Name of the workload.
+        faster: Contender in the numerator.
+        slower: Contender in the denominator.
+        at_least: Minimum ratio of medians.
     """
 
     workload: str
-    faster: Contestant
-    slower: Contestant
+    faster: ContenderName
+    slower: ContenderName
     at_least: float
 
 

@@ -1,4 +1,4 @@
-"""The command from end to end, with hardly any work."""
+"""The benchmark command from end to end, with tiny workloads."""
 
 import json
 import sys
@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.contenders import Task
 from benchmarks.main import main
-from benchmarks.session import Contestant, Session
+from benchmarks.session import ContenderProcess, Session
 from benchmarks.workloads import WORKLOADS
 
 
@@ -15,28 +15,28 @@ from benchmarks.workloads import WORKLOADS
 def test_all_contestants_run_and_the_page_is_written(tmp_path, monkeypatch):
     page, figures = tmp_path / "benchmarks.md", tmp_path / "figures.json"
     monkeypatch.setattr(sys, "argv", ["benchmarks/main.py"])
-    words = ["--quick", "--threads", "1", "--only", "mnist_64", "--data-dir", str(tmp_path / "none")]
-    assert main([*words, "--json", str(figures), "--write", str(page), "--work-dir", str(tmp_path)]) == 0
+    overrides = ["--quick", "--threads", "1", "--only", "mnist_64", "--data-dir", str(tmp_path / "none")]
+    assert main([*overrides, "--json", str(figures), "--write", str(page), "--work-dir", str(tmp_path)]) == 0
     tree = json.loads(figures.read_text())
-    found = tree["workloads"]["mnist_64"]["contestants"]
+    found = tree["workloads"]["mnist_64"]["contenders"]
     assert set(found) == {"bare", "bare_same", "common", "opsin"}
     assert all(one["speed"]["median"] > 0 and one["speed"]["n"] == 1 for one in found.values())
     assert found["common"]["facts"]["workers"] in (int(count) for count in found["common"]["facts"]["tried"])
     assert {goal["figure"] for goal in tree["goals"]} >= {"(d) / (b) mnist_64", "(d) / (c) mnist_64"}
     assert "(d) / (b) mnist_64" in page.read_text()
-    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == []  # nothing is left behind
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == []  # temporary files are deleted
 
 
 @pytest.mark.slow
-def test_a_contestant_that_fails_is_told_of_and_leaves_the_others_be(tmp_path):
+def test_a_failed_contender_is_reported_and_does_not_stop_others(tmp_path):
     work = WORKLOADS[0].quick()
-    contestant = Contestant("opsin", Task(work, tmp_path / "missing", tmp_path / "task"), threads=1)
+    contender = ContenderProcess("opsin", Task(work, tmp_path / "missing", tmp_path / "task"), threads=1)
     try:
-        assert contestant.hear() == {"ready": True}
-        assert "UserError" in contestant.hear()["error"]
-        assert "error" in contestant.ask(1.0)
+        assert contender.receive() == {"ready": True}
+        assert "UserError" in contender.receive()["error"]
+        assert "error" in contender.ask(1.0)
     finally:
-        contestant.stop()
+        contender.stop()
 
 
 def test_a_session_needs_no_real_images(tmp_path):

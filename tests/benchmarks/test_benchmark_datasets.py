@@ -25,12 +25,12 @@ def test_opsin_and_torchvision_read_the_same_images(kind, tmp_path):
     assert len(theirs) == len(data.subset("test")) == COUNTS[2]
     ours = data.subset("test").read(np.arange(COUNTS[2]))
     for i, (image, target) in enumerate(theirs):
-        wanted = torch.from_numpy(ours[i]).permute(2, 0, 1) / 255
+        expected = torch.from_numpy(ours[i]).permute(2, 0, 1) / 255
         assert target == data.subset("test").targets[i]
-        assert (image - wanted).abs().max() < 1e-6
+        assert (image - expected).abs().max() < 1e-6
     train = baseline_lightning.dataset(STEPS[kind], images, "train", 0.0, 1.0)
-    carved = 0 if kind == "photos" else len(data.subset("val"))
-    assert len(train) == len(data.subset("train")) + carved
+    split_off = 0 if kind == "photos" else len(data.subset("val"))
+    assert len(train) == len(data.subset("train")) + split_off
     assert train[0][0].shape == (data.channels, *data.image_size)
 
 
@@ -47,7 +47,7 @@ def test_real_photographs_are_linked(tmp_path):
     assert {file.parent.name for file in linked} == {"cats", "dogs"}
 
 
-def test_real_cifar10_that_lies_as_jpegs_is_pickled(tmp_path):
+def test_real_cifar10_stored_as_jpegs_is_converted(tmp_path):
     names = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
     for split in ("train", "test"):
         for number, name in enumerate(names):
@@ -62,7 +62,7 @@ def test_real_cifar10_that_lies_as_jpegs_is_pickled(tmp_path):
     assert all(abs(float(image[0].mean()) * 255 - target * 20) < 4 for image, target in found)
 
 
-def test_many_photos_are_links_to_few(tmp_path):
+def test_many_photos_are_links_to_few_files(tmp_path):
     folder = many_photos(tmp_path, 20, 16, distinct=5)
     files = list(folder.rglob("*.jpg"))
     assert len(files) == 20
@@ -70,7 +70,7 @@ def test_many_photos_are_links_to_few(tmp_path):
 
 
 @pytest.mark.parametrize("workload", WORKLOADS, ids=lambda workload: workload.name)
-def test_every_workload_is_a_config(workload, tmp_path):
+def test_every_workload_is_a_valid_config(workload, tmp_path):
     plan = make_plan(compose(workload.command(tmp_path), tmp_path / "run"))
     assert plan.data.batch_size == workload.batch_size
     assert plan.trainer.max_epochs == workload.epochs

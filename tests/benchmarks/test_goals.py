@@ -1,6 +1,6 @@
 import pytest
 
-from benchmarks.goals import at_least, at_most, spread, verdicts
+from benchmarks.goals import at_least, at_most, goal_results, spread
 from benchmarks.workloads import EXTRAS, GOALS, WORKLOADS, Goal
 
 
@@ -11,27 +11,27 @@ def test_spread():
     assert str(spread([1.234])) == "1.23 (1.23 to 1.23)"
 
 
-def test_a_ratio_is_of_medians_and_may_be_unknown():
+def test_a_ratio_of_medians_may_be_unknown():
     goals = (Goal("a", "opsin", "common", 2.0), Goal("b", "opsin", "bare", 2.0), Goal("c", "opsin", "bare", 2.0))
-    found = verdicts(goals, {"a": {"opsin": 10.0, "common": 5.0}, "b": {"opsin": 10.0, "bare": None}})
-    assert [(v.value, v.met, v.word) for v in found] == [(2.0, True, "met"), (None, None, "not measured")]
+    found = goal_results(goals, {"a": {"opsin": 10.0, "common": 5.0}, "b": {"opsin": 10.0, "bare": None}})
+    assert [(v.value, v.met, v.status) for v in found] == [(2.0, True, "met"), (None, None, "not measured")]
     assert found[0].figure == "(d) / (c) a"
     assert found[0].text == "2.00"
 
 
-@pytest.mark.parametrize(("value", "word"), [(1.99, "not met"), (2.0, "met"), (None, "not measured")])
-def test_at_least(value, word):
-    assert at_least("x", value, 2.0).word == word
+@pytest.mark.parametrize(("value", "status"), [(1.99, "not met"), (2.0, "met"), (None, "not measured")])
+def test_at_least(value, status):
+    assert at_least("x", value, 2.0).status == status
 
 
-@pytest.mark.parametrize(("value", "word"), [(500.1, "not met"), (500.0, "met"), (None, "not measured")])
-def test_at_most(value, word):
-    verdict = at_most("x", value, 500.0, "MB")
-    assert verdict.word == word
-    assert verdict.goal == "at most 500 MB"
+@pytest.mark.parametrize(("value", "status"), [(500.1, "not met"), (500.0, "met"), (None, "not measured")])
+def test_at_most(value, status):
+    goal_result = at_most("x", value, 500.0, "MB")
+    assert goal_result.status == status
+    assert goal_result.goal == "at most 500 MB"
 
 
-def test_the_goals_are_those_of_the_issue():
+def test_the_goals():
     stated = {(goal.workload, goal.slower): goal.at_least for goal in GOALS if goal.faster == "opsin"}
     assert stated == {
         ("mnist_256", "bare_same"): 0.97,
@@ -49,4 +49,4 @@ def test_the_goals_are_those_of_the_issue():
     assert len(work) == len(WORKLOADS)
     assert not set(work) & set(EXTRAS)
     for goal in GOALS:
-        assert {goal.faster, goal.slower} <= set(work[goal.workload].contestants)
+        assert {goal.faster, goal.slower} <= set(work[goal.workload].contenders)

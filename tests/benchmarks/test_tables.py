@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from benchmarks.goals import at_least
-from benchmarks.mfu import PEAK_TFLOPS, compute_share, training_flops, utilisation
-from benchmarks.session import Measured
-from benchmarks.tables import Result, as_json, as_markdown, rows, tables, write_page
+from benchmarks.mfu import PEAK_TFLOPS, compute_share, training_flops, utilization
+from benchmarks.session import Measurement
+from benchmarks.tables import WorkloadResult, as_json, as_markdown, rows, tables, write_page
 from benchmarks.workloads import WORKLOADS
 from opsin.models import cnn_gap, summarize
 from opsin.models.network import Network
@@ -26,21 +26,21 @@ ABOUT = {
 
 
 def measured(*speeds, **facts):
-    found = Measured()
+    found = Measurement()
     for speed in speeds:
         found.add({"images": speed, "seconds": 1.0, "peak_mb": 100.0 + speed, **facts}, epochs=1)
     return found
 
 
 def result():
-    failed = Measured()
+    failed = Measurement()
     failed.add({"error": "UserError: no | such key"}, epochs=1)
     others = {"bare": measured(10, 30, 20), "common": measured(5, workers=2), "bare_same": failed}
     work = next(workload for workload in WORKLOADS if workload.name == "cats_vs_dogs")
-    return Result(work, others, real=True, compute={})
+    return WorkloadResult(work, others, real=True, compute={})
 
 
-def test_rows_say_who_how_fast_and_what_must_be_known():
+def test_rows_contain_contender_speed_and_notes():
     bare, common, failed = rows([result()])
     assert bare[2:] == ("20.0 (10.0 to 30.0), n=3", "130 MB", "without augmentation")
     assert common[4] == "loader workers: 2"
@@ -48,13 +48,13 @@ def test_rows_say_who_how_fast_and_what_must_be_known():
     assert result().medians() == {"bare": 20, "common": 5, "bare_same": None}
 
 
-def test_json_holds_every_round():
+def test_json_contains_every_round():
     tree = json.loads(json.dumps(as_json([result()], {"startup": {}}, [at_least("x", 1.0, 2.0)], ABOUT)))
-    found = tree["workloads"]["cats_vs_dogs"]["contestants"]
+    found = tree["workloads"]["cats_vs_dogs"]["contenders"]
     assert found["bare"]["rounds"] == [10, 30, 20]
     assert found["bare"]["speed"]["median"] == 20
     assert found["bare_same"]["error"].startswith("UserError")
-    assert tree["goals"][0]["word"] == "not met"
+    assert tree["goals"][0]["status"] == "not met"
 
 
 def test_tables_can_be_printed():
@@ -69,7 +69,7 @@ def test_tables_can_be_printed():
     assert "20.0" in text
 
 
-def test_a_page_keeps_what_people_wrote_and_one_section_per_machine(tmp_path):
+def test_a_page_keeps_other_text_and_one_section_per_machine(tmp_path):
     page = tmp_path / "docs" / "benchmarks.md"
     write_page(page, as_markdown([result()], [at_least("old", 1.0, 2.0)], ABOUT), ABOUT)
     page.write_text(page.read_text() + "\nWhy it is so: because.\n")
@@ -86,7 +86,7 @@ def test_a_page_keeps_what_people_wrote_and_one_section_per_machine(tmp_path):
     assert "no \\| such key" in text
 
 
-def test_flops_count_a_backward_pass_only_where_something_trains():
+def test_flops_include_a_backward_pass_only_if_something_trains():
     network = cnn_gap(num_logits=10, in_channels=1, image_size=(28, 28))
     trained = summarize(network, (1, 28, 28))
     assert training_flops(trained) == 6 * trained.mult_adds
@@ -96,11 +96,11 @@ def test_flops_count_a_backward_pass_only_where_something_trains():
     assert training_flops(frozen) == 2 * (frozen.mult_adds - head) + 6 * head
 
 
-def test_the_share_of_the_limit_is_known_for_known_cards_only():
+def test_the_share_of_peak_is_known_for_known_gpus_only():
     network = Network("one", {"a": nn.Flatten()}, nn.Linear(10, 10, bias=False))
     summary = summarize(network, (1, 2, 5))  # 100 multiply-adds
     assert compute_share(summary, 1e9, "NVIDIA H200") == pytest.approx(600e9 / (PEAK_TFLOPS["H200"] * 1e12))
     assert compute_share(summary, 1e9, "Some other card") is None
     assert compute_share(summary, 1e9, None) is None
     if not torch.cuda.is_available():
-        assert utilisation() is None
+        assert utilization() is None

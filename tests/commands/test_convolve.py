@@ -17,7 +17,7 @@ from opsin.interpretability.convolution.sample_images import gray, sample
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "convolve.py"
 
 
-def test_without_a_wish_everything_is_drawn(tmp_path: Path) -> None:
+def test_without_a_selection_all_images_are_drawn(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, str(SCRIPT)], cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     out = tmp_path / "outputs" / "convolution"
@@ -43,7 +43,7 @@ def test_kernels_strides_and_a_step(
     assert {path.name for path in tmp_path.iterdir()} == {"kernels.png", "step.png"}
 
 
-def test_sizes_are_worked_out(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_output_sizes_are_computed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--sizes", "32", "3", "32", "64", "--padding", "same", "--stride", "2"]) == 0
     assert capsys.readouterr().out.splitlines() == [
         "32 x 32 with 3 x 3: same: 32 / 2 = 16, with 0 + 1 zeros around",
@@ -57,7 +57,7 @@ def test_sizes_are_worked_out(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--image", "nothing.png"], "no such file"),
+        (["--image", "nothing.png"], "is neither a file nor a sample image"),
         (["--kernel", "sobol"], "'sobol' is neither"),
         (["--kernel", "blur", "--stride", "0"], "stride is 0"),
         (["--kernel", "blur", "--padding", "-2"], "padding is -2"),
@@ -71,7 +71,7 @@ def test_sizes_are_worked_out(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
         (["--kernel", "blur", "--range", "1", "1"], "--range"),
     ],
 )
-def test_what_is_wrong_is_said_in_one_message(
+def test_a_mistake_is_one_message(
     words: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([*words, "--out", str(tmp_path / "out")]) in (1, 2)
@@ -87,19 +87,19 @@ def test_files_are_read_and_large_ones_reduced(tmp_path: Path) -> None:
     assert read_image(str(wide)).shape == (2, LARGEST_SIDE, 3)
     broken = tmp_path / "broken.png"
     broken.write_bytes(wide.read_bytes()[:60])
-    with pytest.raises(UserError, match=r"broken\.png: .*; take another file"):
+    with pytest.raises(UserError, match=r"broken\.png: .*. Use another file"):
         read_image(str(broken))
-    with pytest.raises(UserError, match="no such file, and no sample image; the samples are cat"):
+    with pytest.raises(UserError, match="is neither a file nor a sample image; the samples are cat"):
         read_image(str(tmp_path))
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="cannot be written"):
+    with pytest.raises(UserError, match="cannot write"):
         list(draw(sample("digit_1"), ConvolveOptions(kernels=["blur"]), tmp_path / "file"))
 
 
-def test_what_is_black_and_white() -> None:
+def test_values_of_black_and_white() -> None:
     digit, cat = gray(sample("digit_3")), gray(sample("cat"))
     for name, image, expected in (
         ("sobel_vertical", digit, (-4, 4)),

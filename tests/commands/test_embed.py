@@ -45,9 +45,9 @@ def read(folder: Path | str):
         return {name: content[name] for name in content.files}
 
 
-def test_a_runs_own_images_in_their_own_splits(run: str) -> None:
+def test_the_images_of_a_run_keep_their_splits(run: str) -> None:
     lines = embed(run)
-    assert lines[0] == "digits: 259 train, 144 val, 359 test; 64 numbers each"
+    assert lines[0] == "digits: 259 train, 144 val, 359 test; 64 features each"
     assert lines[1:] == [f"{run}/embeddings/embeddings.{kind}" for kind in ("npz", "parquet")]
     found = read(f"{run}/embeddings")
     plan, recorded = make_plan(RunConfig.load(RunDirectory(Path(run)))), build.recorded_data(RunDirectory(Path(run)))
@@ -65,7 +65,7 @@ def test_a_runs_own_images_in_their_own_splits(run: str) -> None:
         assert found["paths"][of_split].tolist() == [part.locate(i) for i in range(len(part))]
 
 
-def test_the_table_holds_what_the_arrays_hold(run: str) -> None:
+def test_table_and_arrays_agree(run: str) -> None:
     embed(run, split="val")
     arrays = read(f"{run}/embeddings")
     table = pyarrow.parquet.read_table(f"{run}/embeddings/embeddings.parquet")
@@ -98,7 +98,7 @@ def test_a_second_call_computes_nothing(run: str, monkeypatch: pytest.MonkeyPatc
 
 def test_a_folder_of_class_folders(run: str, photos: Path, tmp_path: Path) -> None:
     lines = embed(run, [str(photos), f"data_dir={tmp_path}"])
-    assert lines[0] == "photos, mine: 14 train, 2 val, 4 test; 64 numbers each"
+    assert lines[0] == "photos, mine: 14 train, 2 val, 4 test; 64 features each"
     found = read(f"{run}/embeddings/photos, mine")
     assert found["classes"].tolist() == ["dark", "light"]
     for path, target in zip(found["paths"], found["targets"], strict=True):
@@ -109,7 +109,7 @@ def test_a_folder_of_class_folders(run: str, photos: Path, tmp_path: Path) -> No
 def test_a_folder_without_classes_has_no_labels(run: str, photos: Path, tmp_path: Path) -> None:
     words = [str(photos / "dark"), f"data_dir={tmp_path}"]
     lines = embed(run, words, out=tmp_path / "out")
-    assert lines[0] == "dark: 10 all; 64 numbers each"
+    assert lines[0] == "dark: 10 all; 64 features each"
     found = read(tmp_path / "out")
     assert found["classes"].tolist() == []
     assert set(found["targets"].tolist()) == {-1}
@@ -122,7 +122,7 @@ def test_a_folder_without_classes_has_no_labels(run: str, photos: Path, tmp_path
     rows = [other["paths"].tolist().index(path) for path in found["paths"].tolist()]
     np.testing.assert_allclose(found["embeddings"], other["embeddings"][rows], rtol=2**-9, atol=1e-5)
     for refused in ({"split": "val"}, {"head": "knn"}):
-        with pytest.raises(UserError, match="dark has no class folders"):
+        with pytest.raises(UserError, match="dark has no class folders, but --head"):
             embed(run, words, **refused)
 
 
@@ -132,7 +132,7 @@ def test_another_dataset(run: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("head", ["logistic_regression", "knn"])
-def test_a_head_is_fitted_on_train_chosen_on_val_and_measured_on_test(run: str, head) -> None:
+def test_a_head_is_fitted_on_train_selected_on_val_and_tested_on_test(run: str, head) -> None:
     lines = embed(run, head=head, split="val")
     record = json.loads(Path(run, "embeddings", "head.json").read_text())
     assert record["head"] == head
@@ -163,7 +163,7 @@ def test_a_head_is_fitted_on_train_chosen_on_val_and_measured_on_test(run: str, 
         ("RUN", ("model=mlp",), "does not go with resume"),
     ],
 )
-def test_what_cannot_be_is_refused(run: str, name: str, words: tuple[str, ...], reason: str, in_tmp: Path) -> None:
+def test_invalid_arguments_are_errors(run: str, name: str, words: tuple[str, ...], reason: str, in_tmp: Path) -> None:
     with pytest.raises(UserError, match=reason):
         embed(run if name == "RUN" else name, words)
     assert not Path(run, "embeddings").exists()
@@ -177,7 +177,7 @@ def test_the_size_of_an_image_is_at_least_one_pixel(run: str) -> None:
 def test_the_command_line(run: str, in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([run, "--split", "val", f"data_dir={in_tmp}", "--format", "npz"]) == 0
     printed = capsys.readouterr()
-    assert printed.out == f"digits: 144 val; 64 numbers each\n{run}/embeddings/embeddings.npz\n"
+    assert printed.out == f"digits: 144 val; 64 features each\n{run}/embeddings/embeddings.npz\n"
     assert printed.err == ""
     assert main(["resnet81"]) == 1
     assert "did you mean resnet18?" in capsys.readouterr().err
@@ -191,5 +191,5 @@ def test_imagenet_features_of_a_dataset(in_tmp: Path) -> None:
     lines = embed("efficientnet_lite0", words, image_size=48, head="logistic_regression")
     record = json.loads(Path("outputs/embeddings/efficientnet_lite0/digits/head.json").read_text())
     assert record["image_size"] == [48, 48]
-    assert "1280 numbers each" in lines[0]
+    assert "1280 features each" in lines[0]
     assert record["metrics"]["test/acc"] > 0.85

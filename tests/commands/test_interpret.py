@@ -1,4 +1,4 @@
-"""Pictures by one command: of a run's own images and of files, with the scores that belong to them."""
+"""The command interpret: images of a run's own data and of files, with scores."""
 
 import csv
 import re
@@ -15,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from opsin.commands.interpret import main
 from opsin.commands.interpret.error_analysis import _table
 from opsin.commands.interpret.interpretation import interpret
-from opsin.commands.interpret.subject import find_subject
+from opsin.commands.interpret.model_and_images import open_model_and_images
 from opsin.commands.train import train
 from opsin.config import compose
 from opsin.errors import UserError
@@ -34,7 +34,7 @@ def run(digits_run: RunDirectory, tmp_path: Path) -> str:
 
 @pytest.fixture
 def predicted(run: str) -> str:
-    """A run that has kept its predictions of val and test."""
+    """A run with predictions of val and test."""
     learned = load_trained_model(run)
     images = open_images(learned)
     for split in ("val", "test"):
@@ -49,7 +49,7 @@ def predicted(run: str) -> str:
 
 
 def pictures(lines: list[str]) -> set[str]:
-    """The names of the pictures that were written; each can be decoded, and shows something."""
+    """Return the names of the written images; each can be decoded and is not blank."""
     names = set()
     for file in (Path(line) for line in lines if line.endswith(".png")):
         with Image.open(file) as picture:
@@ -59,15 +59,15 @@ def pictures(lines: list[str]) -> set[str]:
 
 
 def table(lines: list[str], name: str) -> list[dict[str, str]]:
-    """The rows of a table that was written."""
+    """Return the rows of a written table."""
     (file,) = (Path(line) for line in lines if line.endswith(f"{name}.csv"))
     with file.open(newline="") as stream:
         return list(csv.DictReader(stream))
 
 
 def names(run: str, split: str) -> list[str]:
-    """Where the images of a split come from."""
-    part = find_subject(run).images.subset(split)
+    """Return the paths of the images of a split."""
+    part = open_model_and_images(run).images.subset(split)
     return [part.locate(row) for row in range(len(part))]
 
 
@@ -82,80 +82,82 @@ def test_kernels_activations_and_filters(run: str) -> None:
     }
     assert lines[0] == "cnn_gap: 32 kernels 3x3 of block1.conv on 1 channel"
     assert Path(lines[1]) == Path(run).resolve() / "interpretation" / "kernels.png"
-    assert "channels that are zero everywhere, on 144 images:" in lines
+    assert "dead channels (zero everywhere on 144 images):" in lines
     assert any(re.match(r"  block1\.relu +\d+ of 32", line) for line in lines)
-    assert any(re.match(r"block2: [0-4] of 4 filters more than doubled", line) for line in lines)
+    assert any(re.match(r"block2: the activation of [0-4] of 4 filters more than doubled", line) for line in lines)
 
 
-def test_maps_come_with_their_scores_and_their_check(run: str) -> None:
+def test_maps_have_scores_and_a_sanity_check(run: str) -> None:
     lines = list(interpret(run, what=["gradcam", "cam"], count=3))
     assert pictures(lines) == {"gradcam", "gradcam_channels", "cam"}
     scores = [line for line in lines if line.startswith("deletion 0.")]
     assert len(scores) == 2
     assert all("random maps" in line and "mean of 3" in line for line in scores)
-    assert sum(line.startswith("weights drawn anew: ") for line in lines) == 2
+    assert sum(line.startswith("randomized weights: ") for line in lines) == 2
 
 
 @pytest.mark.slow
-def test_pixels_by_gradients_and_by_covering(run: str) -> None:
+def test_integrated_gradients_and_occlusion(run: str) -> None:
     lines = list(interpret(run, what=["integrated_gradients", "occlusion"], count=2))
     assert pictures(lines) == {"integrated_gradients", "occlusion"}
 
 
 def test_validation_images_are_of_each_class_in_turn(run: str) -> None:
-    subject = find_subject(run)
-    looked = subject.looked(20)
-    assert looked.targets is not None
-    assert looked.targets.tolist() == [*range(10)] * 2
-    assert len(set(looked.names)) == 20
-    part = subject.images.subset("val")
+    source = open_model_and_images(run)
+    batch = source.selected_images(20)
+    assert batch.targets is not None
+    assert batch.targets.tolist() == [*range(10)] * 2
+    assert len(set(batch.names)) == 20
+    part = source.images.subset("val")
     names = [part.locate(row) for row in range(len(part))]
-    np.testing.assert_array_equal(looked.pixels[3], part.read(np.array([names.index(looked.names[3])]))[0])
+    np.testing.assert_array_equal(batch.pixels[3], part.read(np.array([names.index(batch.names[3])]))[0])
 
 
-def test_named_files_are_seen_as_the_network_learned_to(run: str, tmp_path: Path) -> None:
+def test_files_are_preprocessed_as_in_training(run: str, tmp_path: Path) -> None:
     folder = tmp_path / "my <photos>"
     folder.mkdir()
     Image.fromarray(np.full((40, 60), 200, np.uint8)).save(folder / "a & b.png")
     lines = list(interpret(run, what=["activations"], images=[str(folder)], stage="block1.conv", out=tmp_path / "out"))
     assert pictures(lines) == {"activations_block1.conv", "activations_block1.conv_one"}
-    looked = find_subject(run, images=[str(folder / "a & b.png")]).looked(8)
-    assert looked.pixels.shape == (1, *load_trained_model(run).size, 1)
-    assert (looked.pixels == 200).all()
-    assert looked.targets is None
+    batch = open_model_and_images(run, images=[str(folder / "a & b.png")]).selected_images(8)
+    assert batch.pixels.shape == (1, *load_trained_model(run).size, 1)
+    assert (batch.pixels == 200).all()
+    assert batch.targets is None
 
 
-def test_pictures_in_tensorboard(run: str) -> None:
+def test_images_in_tensorboard(run: str) -> None:
     lines = list(interpret(run, what=["kernels"], tensorboard=True))
-    assert lines[-1].startswith("in TensorBoard's IMAGES tab too")
+    assert lines[-1].startswith("also in TensorBoard, tab IMAGES")
     events = EventAccumulator(str(Path(run) / "tensorboard")).Reload()
     assert events.Tags()["images"] == ["interpret/kernels", "interpret/kernels_own_scale"]
 
 
 def test_errors_of_a_run(predicted: str) -> None:
     lines = list(interpret(predicted, what=["errors"], count=3))
-    assert {"errors_mistakes", "errors_confused", "errors_reliability"} <= pictures(lines)
-    wrong = int(re.fullmatch(r"val: (\d+) of 144 wrong", lines[0])[1])  # type: ignore[index]
-    subject = find_subject(predicted)
-    part = subject.images.subset("val")
+    assert {"errors_misclassified", "errors_confused", "errors_reliability"} <= pictures(lines)
+    wrong = int(re.fullmatch(r"val: (\d+) of 144 misclassified", lines[0])[1])  # type: ignore[index]
+    source = open_model_and_images(predicted)
+    part = source.images.subset("val")
     with torch.no_grad():
-        said = subject.learned.network.eval()(subject.input(part.read(np.arange(144)))).argmax(1).numpy()
-    assert wrong == int((said != part.targets).sum())
+        predicted_classes = (
+            source.trained_model.network.eval()(source.input(part.read(np.arange(144)))).argmax(1).numpy()
+        )
+    assert wrong == int((predicted_classes != part.targets).sum())
     assert [line.split()[0] for line in lines[2:12]] == list("0123456789")
-    assert any(line.startswith("calibration on test: expected error") for line in lines)
-    assert any(line.startswith("images of two splits that look the same") for line in lines)
-    rows = table(lines, "errors_mistakes")
+    assert any(line.startswith("calibration on test: expected calibration error") for line in lines)
+    assert any(line.startswith("near-duplicates across splits") for line in lines)
+    rows = table(lines, "errors_misclassified")
     assert len(rows) == wrong
-    assert all(row["label"] != row["said"] for row in rows)
+    assert all(row["label"] != row["predicted"] for row in rows)
     assert {row["image"] for row in rows} <= set(names(predicted, "val"))
-    sure = [float(row["probability_of_said"]) for row in rows]
-    assert sure == sorted(sure, reverse=True)
+    confidences = [float(row["predicted_probability"]) for row in rows]
+    assert confidences == sorted(confidences, reverse=True)
 
 
 @pytest.fixture(scope="module")
-def mislabelled(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, set[str]]:
-    """A run that has learned from digits of which one in twenty has a wrong label; and the names of those."""
-    folder = tmp_path_factory.mktemp("mislabelled")
+def mislabeled(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, set[str]]:
+    """A run trained on digits of which one in twenty has a wrong label, and the names of these."""
+    folder = tmp_path_factory.mktemp("mislabeled")
     digits, generator = load_digits(), np.random.default_rng(0)
     wrong = set(generator.choice(1000, 50, replace=False).tolist())
     for i, (image, label) in enumerate(zip(digits.images[:1000], digits.target[:1000], strict=True)):
@@ -172,8 +174,8 @@ def mislabelled(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, set[str]
 
 
 @pytest.mark.slow
-def test_wrong_labels_are_found_among_the_images_that_were_learned_from(mislabelled: tuple[str, set[str]]) -> None:
-    run, planted = mislabelled
+def test_wrong_labels_of_training_images_are_found(mislabeled: tuple[str, set[str]]) -> None:
+    run, planted = mislabeled
     lines = list(interpret(run, what=["errors"], count=4))
     assert "errors_labels_train" in pictures(lines)
     rows = table(lines, "errors_labels_train")
@@ -181,61 +183,61 @@ def test_wrong_labels_are_found_among_the_images_that_were_learned_from(mislabel
     found = np.array([Path(row["image"]).name in here for row in rows])
     assert found.mean() > 0.75  # precision; measured 0.87 of 31, and 1.00 of 29 after 30 epochs
     assert found.sum() > 0.6 * len(here)  # recall; measured 0.73 of 37
-    assert found[: len(here) // 2].mean() > 0.9  # the most doubtful ones come first
-    said = [row["said"] == str(load_digits().target[int(Path(row["image"]).stem)]) for row in rows]
-    assert np.mean(np.array(said)[found]) > 0.9
+    assert found[: len(here) // 2].mean() > 0.9  # the most suspicious labels come first
+    suggested = [row["suggested"] == str(load_digits().target[int(Path(row["image"]).stem)]) for row in rows]
+    assert np.mean(np.array(suggested)[found]) > 0.9
     assert any(
-        re.fullmatch(r"train: 720 of 720 images, each told by .* as they are labelled \(\d+ s\)", line)
+        re.fullmatch(r"train: 720 of 720 images, predicted by .* agree with their label \(\d+ s\)", line)
         for line in lines
     )
-    assert any(line.startswith("A doubt is a hint and no verdict") and "by heart" in line for line in lines)
+    assert any(line.startswith("A suspicious label is not necessarily wrong") and "memorized" in line for line in lines)
 
 
-def test_the_cost_of_doubting_training_labels_is_bounded(predicted: str) -> None:
-    def told(most: int) -> list[str]:
+def test_the_number_of_checked_training_labels_is_bounded(predicted: str) -> None:
+    def lines_for(most: int) -> list[str]:
         return list(interpret(predicted, what=["errors"], count=2, errors={"train_images": most}))
 
-    assert any(re.match(r"train: (9\d|10\d) of 259 images", line) for line in told(100))
-    assert not any("train:" in line for line in told(0))
-    few = [line for line in told(30) if line.startswith("train:")]
-    assert few == ["train: no label was looked at: 30 of 259 images do not give two classes with 5 images each"]
-    with pytest.raises(UserError, match="--train-images -1"):
-        told(-1)
+    assert any(re.match(r"train: (9\d|10\d) of 259 images", line) for line in lines_for(100))
+    assert not any("train:" in line for line in lines_for(0))
+    few = [line for line in lines_for(30) if line.startswith("train:")]
+    assert few == ["train: labels were not checked: 30 of 259 images do not contain two classes with 5 images each"]
+    with pytest.raises(UserError, match="--train-images must be at least 0, got -1"):
+        lines_for(-1)
 
 
-def test_a_copy_across_splits_is_found(predicted: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_duplicate_across_splits_is_found(predicted: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from opsin.data.subset import Subset
 
-    subject = find_subject(predicted)
-    first = subject.images.subset("train").read(np.array([0]))
-    length, read = len(subject.images.subset("val")), Subset.read
+    source = open_model_and_images(predicted)
+    first = source.images.subset("train").read(np.array([0]))
+    length, read = len(source.images.subset("val")), Subset.read
 
-    def with_a_copy(part: Subset, positions: np.ndarray) -> np.ndarray:
+    def with_a_duplicate(part: Subset, positions: np.ndarray) -> np.ndarray:
         pixels = read(part, positions)
         if len(part) == length:
             pixels[positions == 7] = first
         return pixels
 
-    monkeypatch.setattr(Subset, "read", with_a_copy)
+    monkeypatch.setattr(Subset, "read", with_a_duplicate)
     lines = list(interpret(predicted, what=["errors"], count=2))
-    assert "errors_copies" in pictures(lines)
+    assert "errors_duplicates" in pictures(lines)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"what": ["kernel"]}, "--what kernel: take kernels, activations"),
-        ({"what": ["kernels"], "count": 0}, "--count 0"),
-        ({"what": ["kernels"], "stage": "block1"}, "--stage block1: --what kernels has no choice"),
+        ({"what": ["kernel"]}, "--what must be one of kernels, activations.*, got kernel: did you mean kernels"),
+        ({"what": ["kernels"], "count": 0}, "--count must be at least 1, got 0"),
+        ({"what": ["kernels"], "stage": "block1"}, "--stage block1 cannot be used with --what kernels"),
         ({"what": ["gradcam"], "stage": "blok1"}, "no stage 'blok1'"),
         ({"what": ["filters"], "ascent": {"steps": 0}}, "steps >= 1"),
         ({"what": ["kernels"], "out": Path(__file__)}, "is a file, not a folder; set --out"),
         ({"what": ["filters"], "stage": "blok1"}, "no stage or layer 'blok1'"),
-        ({"what": ["activations"], "images": ["nowhere.png"]}, "nowhere.png: there is no such file or folder"),
-        ({"what": ["errors"], "images": [__file__]}, "name no others"),
+        ({"what": ["activations"], "images": ["nowhere.png"]}, "nowhere.png: no such file or folder"),
+        ({"what": ["errors"], "images": [__file__]}, "do not give other images"),
     ],
 )
-def test_what_cannot_be_is_named(run: str, options: dict, message: str) -> None:
+def test_invalid_arguments_are_errors(run: str, options: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
         list(interpret(run, **options))
 
@@ -243,11 +245,11 @@ def test_what_cannot_be_is_named(run: str, options: dict, message: str) -> None:
 def test_a_broken_file_is_named_in_one_line(run: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     (tmp_path / "broken.png").write_bytes(b"no image")
     assert main([run, "--what", "activations", "--images", str(tmp_path / "broken.png")]) == 1
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert told.err.startswith("--images ")
-    assert "broken.png" in told.err
-    assert told.err.count("\n") == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("--images ")
+    assert "broken.png" in printed.err
+    assert printed.err.count("\n") == 1
 
 
 @pytest.mark.parametrize(("name", "content"), [("config.yaml", "a: ["), ("result.json", '{"status": ')])
@@ -257,15 +259,15 @@ def test_a_damaged_run_is_named(run: str, name: str, content: str) -> None:
         list(interpret(run, what=["kernels"]))
 
 
-def test_imagenets_classes_have_names() -> None:
-    subject = find_subject("efficientnet_lite0")
-    assert len(subject.learned.classes or ()) == 1000
-    assert subject.label(0) == "tench"
+def test_imagenet_classes_have_names() -> None:
+    source = open_model_and_images("efficientnet_lite0")
+    assert len(source.trained_model.classes or ()) == 1000
+    assert source.label(0) == "tench"
     with pytest.raises(UserError, match="no images of its own"):
-        subject.looked(1)
+        source.selected_images(1)
 
 
-def test_filters_of_a_class_and_of_a_stage_that_is_called_like_the_head(run: str, tmp_path: Path) -> None:
+def test_filters_of_the_head_and_of_a_stage_named_head(run: str, tmp_path: Path) -> None:
     brief = {"steps": 1, "upscalings": 0}
     lines = list(interpret(run, what=["filters"], stage="head.fc", count=10, ascent=brief))
     assert pictures(lines) == {"filters_head.fc"}
@@ -274,7 +276,7 @@ def test_filters_of_a_class_and_of_a_stage_that_is_called_like_the_head(run: str
     assert pictures(lines) == {"filters_head_conv"}
 
 
-def test_a_class_that_is_never_said_has_a_dash_for_its_precision() -> None:
+def test_a_class_that_is_never_predicted_has_a_dash_for_precision() -> None:
     logits = np.array([[2.0, 0.0], [1.0, 0.0]], np.float32)
     never = Predictions("val", ("cat", "dog"), logits, np.array([0, 1]), np.arange(2), ("a", "b"), "x")
     lines = _table(never)

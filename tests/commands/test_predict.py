@@ -92,7 +92,7 @@ def test_a_folder_of_odd_and_broken_images(
     within.mkdir(parents=True)
     for name in NAMES:
         noise().save(within / f"{name}.png")
-    (folder / "notes.txt").write_text("passed over")
+    (folder / "notes.txt").write_text("skipped")
     told = predict(digits_run, str(folder), top=3, out=tmp_path / "found.csv")
     with (tmp_path / "found.csv").open(newline="", encoding="utf-8") as stream:
         rows = {Path(row["path"]).relative_to(folder).as_posix(): row for row in csv.DictReader(stream)}
@@ -119,7 +119,7 @@ def test_a_folder_of_odd_and_broken_images(
     assert "Traceback" not in printed.err + printed.out
 
 
-def test_names_are_shown_as_they_are_and_steer_nothing(
+def test_control_characters_in_names_are_escaped(
     digits_run: RunDirectory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "within").mkdir()
@@ -135,7 +135,7 @@ def test_names_are_shown_as_they_are_and_steer_nothing(
     assert "\x1b" not in printed.out + printed.err
 
 
-def test_the_formats_tell_the_same(
+def test_all_formats_have_the_same_rows(
     digits_run: RunDirectory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     noise().save(tmp_path / "b.png")
@@ -175,7 +175,7 @@ def test_more_classes_than_there_are(digits_run: RunDirectory, tmp_path: Path) -
     assert sum(found["probability"] for found in told) == pytest.approx(1)
 
 
-def test_long_tables_are_cut_and_say_so(
+def test_long_tables_are_shortened(
     digits_run: RunDirectory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for i in range(25):
@@ -183,10 +183,10 @@ def test_long_tables_are_cut_and_say_so(
     predict(digits_run, str(tmp_path))
     printed = capsys.readouterr().out
     assert printed.count(".png") == 20
-    assert "... and 5 more: --out FILE.csv keeps them all" in printed
+    assert "... and 5 more: use --out FILE.csv to write all" in printed
 
 
-def test_words_name_files_once_and_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_are_found_once_and_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("b/2.png", "b/1.png", "b/.hidden.png", "a.png", "[x].png", "x.png", "b/c/3.jpg", "b/notes.txt"):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
@@ -199,21 +199,25 @@ def test_words_name_files_once_and_in_order(tmp_path: Path, monkeypatch: pytest.
     ]
     assert find_images(["b/notes.txt"]) == [Path("b/notes.txt")]
     Path("void").mkdir()
-    for word, message in (("void", "void holds no images"), ("no.png", "no file, no folder"), ("*.gif", "no pattern")):
+    for word, message in (
+        ("void", "void contains no images"),
+        ("no.png", "matches no.png"),
+        ("*.gif", "no file or folder"),
+    ):
         with pytest.raises(UserError, match=message):
             find_images([word])
 
 
-def test_bad_wishes_are_refused(digits_run: RunDirectory, tmp_path: Path) -> None:
+def test_invalid_arguments_are_errors(digits_run: RunDirectory, tmp_path: Path) -> None:
     noise().save(tmp_path / "a.png")
     words = [str(tmp_path / "a.png")]
     with pytest.raises(UserError, match="--top must be at least 1, got 0"):
         predict(digits_run, *words, top=0)
-    with pytest.raises(UserError, match="does not end in one of csv, jsonl, parquet"):
+    with pytest.raises(UserError, match="is not one of csv, jsonl, parquet; add --format"):
         predict(digits_run, *words, out=tmp_path / "found.txt")
-    with pytest.raises(UserError, match="cannot be written: No such file"):
+    with pytest.raises(UserError, match=r"cannot write --out .*: No such file"):
         predict(digits_run, *words, out=tmp_path / "nowhere" / "found.csv")
-    with pytest.raises(UserError, match="say where it goes"):
+    with pytest.raises(UserError, match="cannot go to stdout"):
         predict(digits_run, *words, kind="parquet")
 
 
@@ -259,10 +263,10 @@ def test_the_script(digits_run: RunDirectory, tmp_path: Path, word: str, code: i
         assert done.stdout == ""
 
 
-def test_a_folder_is_no_file_to_write_to(digits_run: RunDirectory, tmp_path: Path) -> None:
+def test_a_folder_as_output_file_is_an_error(digits_run: RunDirectory, tmp_path: Path) -> None:
     Image.new("L", (8, 8)).save(tmp_path / "a.png")
     folder = tmp_path / "answers"
     folder.mkdir()
-    with pytest.raises(UserError, match=r"answers is a folder: name a file in it, such as .*answers\.csv"):
+    with pytest.raises(UserError, match=r"answers is a folder; give a file, such as .*predictions\.csv"):
         predict_files(str(digits_run.path), [str(tmp_path / "a.png")], out=folder, kind="csv")
     assert list(folder.iterdir()) == []

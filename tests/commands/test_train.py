@@ -178,11 +178,8 @@ def test_a_longer_plan_of_onecycle_and_words_given_twice(start) -> None:
 
 def test_values_changed_on_resume_reach_all_that_refer_to_them(start) -> None:
     run = start("model=mlp", *QUICK)
-    tree = from_saved(run, ["monitor.metric=val/acc", "monitor.mode=max"]).tree
-    assert (tree["callbacks"]["checkpoints"]["monitor"], tree["callbacks"]["early_stopping"]["mode"]) == (
-        "val/acc",
-        "max",
-    )
+    tree = from_saved(run, ["monitor.metric=val/acc"]).tree
+    assert {tree["callbacks"][name]["monitor"] for name in ("checkpoints", "early_stopping")} == {"val/acc"}
 
 
 def test_stopping_waits_for_accumulated_gradients(start, monkeypatch) -> None:
@@ -254,7 +251,7 @@ def test_a_failure_is_recorded(start, tmp_path: Path, monkeypatch) -> None:
 
 
 def test_divergence_is_said_in_words(start) -> None:
-    with pytest.raises(UserError, match=r"not a number.*smaller optimizer\.lr"):
+    with pytest.raises(UserError, match=r"not finite.*smaller optimizer\.lr"):
         start("model=mlp", "optimizer=sgd", "optimizer.lr=1e30", *QUICK)
 
 

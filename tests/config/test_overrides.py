@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from opsin.config import CONFIGS, check_overrides, compose, config_options, expand_resume, from_saved
-from opsin.config.overrides import find_value, is_override, key_of
+from opsin.config import CONFIGS, compose, from_saved
+from opsin.config.overrides import check_overrides, find_value, is_override, key_of
+from opsin.config.suggestions import config_options
 from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory
 from opsin.runs.quoting import override
@@ -128,5 +129,7 @@ def test_a_run_in_any_folder_is_resumed(name: str, tmp_path: Path, monkeypatch: 
     composed.save()
     for run in (Path(name), Path(name).absolute()):
         arguments = [override("resume", run), "trainer.max_epochs=7"]
-        assert expand_resume(arguments) == ["model=mlp", *arguments]
+        resumed = compose(arguments)
+        assert (resumed.resumes, resumed.run.path) == (True, Path(name).absolute())
+        assert resumed.tree["trainer"]["max_epochs"] == 7
         assert from_saved(RunDirectory(Path(name)), arguments).tree["trainer"]["max_epochs"] == 7

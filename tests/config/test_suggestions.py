@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from opsin.config import CONFIGS, compose, suggest
-from opsin.config.suggestions import TRANSLATIONS, config_options, translate
+from opsin.config import CONFIGS, compose
+from opsin.config.suggestions import TRANSLATIONS, config_options, suggest, translate
 from opsin.errors import UserError
 from opsin.training.plan import make_plan
 
@@ -107,7 +107,7 @@ def test_an_experiment_file_gets_the_same_suggestion(tmp_path: Path, monkeypatch
 
     shutil.copytree(CONFIGS, tmp_path / "configs")
     (tmp_path / "configs" / "experiment" / "mine.yaml").write_text("# @package _global_\nbatch_size: 64\n")
-    monkeypatch.setattr("opsin.config.run_config.CONFIGS", tmp_path / "configs")
+    monkeypatch.setattr("opsin.config.locations.CONFIGS", tmp_path / "configs")
     with pytest.raises(UserError, match=r"did you mean datamodule\.batch_size=64\?  \[set in .*mine\.yaml"):
         make_plan(compose(["experiment=mine"]))
 

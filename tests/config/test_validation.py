@@ -42,8 +42,6 @@ def refusal(*words: str) -> str:
         ("datamodule.train_fraction=2", ["datamodule.train_fraction should be less than or equal to 1"]),
         ("datamodule.batch_size=0.5", ["datamodule.batch_size", "integer"]),
         ("datamodule.resize=squish", ["datamodule.resize should be 'squash', 'crop' or 'letterbox'"]),
-        ("monitor.metric=test/acc", ["monitor.metric should be", "'val/loss'"]),
-        ("monitor.metric=val/acc", ["val/acc needs monitor.mode=max"]),
         ("callbacks.checkpoints=null", ["callbacks must include opsin.training.callbacks.Checkpoints"]),
         ("trainer.precision=b16", ["trainer.precision should be 'auto'"]),
         ("model._target_=opsin.models.cnn_gpa", ["opsin.models.cnn_gpa is not accepted here", "opsin.models.cnn_gap?"]),
@@ -82,7 +80,7 @@ def test_a_broken_file_of_ones_own_ends_in_a_message(
 
     shutil.copytree(config.CONFIGS, tmp_path / "configs")
     (tmp_path / "configs" / "experiment" / "mine.yaml").write_text(text)
-    monkeypatch.setattr("opsin.config.run_config.CONFIGS", tmp_path / "configs")
+    monkeypatch.setattr("opsin.config.locations.CONFIGS", tmp_path / "configs")
     with pytest.raises(UserError):
         compose(["experiment=mine"])
 
@@ -98,7 +96,7 @@ def test_a_typo_in_an_experiment_file_names_the_file(tmp_path: Path, monkeypatch
         "# @package _global_\ntrainer:\n  max_epocs: 3\noptimizer:\n  lr: -1\n"
     )
     (configs / "model" / "mine.yaml").write_text("_target_: opsin.models.mlp\nhiden: 3\n")
-    monkeypatch.setattr("opsin.config.run_config.CONFIGS", configs)
+    monkeypatch.setattr("opsin.config.locations.CONFIGS", configs)
     message = refusal("experiment=mine", "model=mine")
     assert "did you mean trainer.max_epochs?  [set in configs/experiment/mine.yaml]" in message
     assert "optimizer.lr should be greater than 0, not -1  [set in configs/experiment/mine.yaml]" in message

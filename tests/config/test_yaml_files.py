@@ -18,7 +18,7 @@ ROOT = CONFIGS.parent
 @pytest.fixture
 def configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(CONFIGS, tmp_path / "configs")
-    monkeypatch.setattr("opsin.config.run_config.CONFIGS", tmp_path / "configs")
+    monkeypatch.setattr("opsin.config.locations.CONFIGS", tmp_path / "configs")
     return tmp_path / "configs"
 
 
@@ -28,7 +28,7 @@ def test_no_file_of_ours_is_broken() -> None:
 
 def test_a_file_that_is_no_yaml_is_named_with_the_line(configs: Path) -> None:
     (configs / "experiment" / "mine.yaml").write_text("seed: 1\ntrainer: [\n  a: {\n")
-    place = r"experiment/mine\.yaml, line \d: this is no YAML"
+    place = r"experiment/mine\.yaml, line \d: not valid YAML"
     for words in (["experiment=mine"], ["+experiment=mine"], ["-m", "experiment=quickstart,mine"]):
         with pytest.raises(UserError, match=place):
             refuse_broken_files(words)

@@ -49,7 +49,7 @@ def write(tmp_path: Path) -> Write:
     ) -> RunDirectory:
         run = RunDirectory(tmp_path / "run")
         run.path.mkdir()
-        config = {"monitor": {"metric": "val/loss", "mode": "min"}, "seed": 1}
+        config = {"monitor": {"metric": "val/loss"}, "seed": 1}
         run.config.write_text(yaml.safe_dump(config))
         run.overrides.write_text(yaml.safe_dump({"overrides": ["model=tiny"]}))
         run.metrics.write_text(METRICS)

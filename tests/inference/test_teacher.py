@@ -60,12 +60,12 @@ def test_a_run_learns_embeddings_and_logits_and_can_be_measured_and_transferred(
         run = start(*BOTH)
     result = run.read_result()
     assert result["status"] == "finished"
-    meaning = "train/loss and val/loss are 1 x embedding + 1 x logits + 1 x labels, test/loss is that on the labels"
+    meaning = "train/loss and val/loss are 1 x embedding + 1 x logits + 1 x labels, test/loss is the loss on the labels"
     assert meaning in result["settings"]["teacher"]
     assert sum(meaning in record.getMessage() for record in caplog.records) == 2  # at the start and at the end
     checkpoint = state(run)
     assert checkpoint["distillation.projector.weight"].shape == (64, 64)
-    assert checkpoint["distillation.centre"].abs().sum() > 0
+    assert checkpoint["distillation.center"].abs().sum() > 0
     assert evaluate(run)["metrics"] == {k: v for k, v in result["metrics"].items() if k.startswith("test/")}
     on_labels = evaluate(run, "val")["metrics"]
     assert on_labels["val/acc"] == result["metrics"]["val/acc"]
@@ -108,12 +108,12 @@ def test_without_labels_nothing_is_learned_from_them(start, monkeypatch: pytest.
     right, wrong = start(*source, "distillation.labels=0"), start(*shuffled, "distillation.labels=0", name="wrong")
     assert same(right, wrong)
     assert right.read_result()["per_class"] != wrong.read_result()["per_class"]
-    assert "accuracies say nothing" in right.read_result()["settings"]["teacher"]
+    assert "accuracies are meaningless" in right.read_result()["settings"]["teacher"]
     assert not same(start(*source, name="a"), start(*shuffled, name="b"))  # with labels it shows
 
 
 def test_an_untrained_head_cannot_choose_the_best_epoch(start) -> None:
-    words = ("distillation.labels=0", "monitor.metric=val/acc", "monitor.mode=max")
+    words = ("distillation.labels=0", "monitor.metric=val/acc")
     with pytest.raises(UserError, match=r"monitor.metric=val/acc is of a head that learns nothing.*val/loss"):
         start(*words)
     start(*words, "distillation.logits=1", name="taught")

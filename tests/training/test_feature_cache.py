@@ -135,11 +135,11 @@ def test_a_changed_image_is_computed_anew(start, tmp_path) -> None:
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (("model=cnn_gap", *QUICK), "block1 trains, and it comes first"),
+        (("model=cnn_gap", *QUICK), "block1 is the first stage, and it trains"),
         ((*FROZEN, "augmentation=digits"), "feature_cache.views=8"),
         ((*FROZEN, "augmentation=mixup_cutmix", "feature_cache.views=2"), "mixes images"),
         ((*FROZEN, "trainer.precision=bf16-true"), "trainer.precision=bf16-true"),
-        ((*FROZEN, "trainer.limit_train_batches=1"), "takes only some of the images"),
+        ((*FROZEN, "trainer.limit_train_batches=1"), "uses only some of the images"),
     ],
 )
 def test_it_steps_aside_and_says_why(start, words, reason) -> None:

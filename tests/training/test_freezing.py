@@ -118,7 +118,7 @@ def test_gradual_unfreezing_with_a_rate_for_each_stage(start) -> None:
 def test_a_run_that_ends_early_is_held_to_what_it_came_to(start, caplog) -> None:
     run = start(*TWO_PHASES, "trainer.max_steps=5", "trainer.max_epochs=3")
     assert run.read_result()["frozen"] == {"stages": ["low", "middle", "high"], "verified": True}
-    assert "training ended before the phase that was to begin after 2 epochs" in caplog.text
+    assert "training ended before the phase after epoch 2 began" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import argparse
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from opsin.runs.atomic import write_atomically
 from opsin.visualization.images import Pixels, encoded, resized
 
 LARGEST_SIDE = 1024
-"""Larger images are reduced to this: a kernel of three pixels shows nothing in a photograph of six thousand."""
+"""Larger images are reduced to this side: in larger photographs, the effect of a kernel of 3 pixels is not visible."""
 
 READABLE_SIDE = 16
 
@@ -96,19 +96,19 @@ def _padding(value: str) -> Padding:
 
 @dataclass(frozen=True)
 class ConvolveOptions:
-    """What to draw; nothing wished for is everything that any image allows.
+    """The images to draw; without any selection, all of them.
 
     Attributes:
         kernels: Names or numbers, as `parse_kernel` reads them; `all` stands for every name.
-        stride: None: 1 for kernels, windows side by side for pooling.
-        padding: Of kernels.
-        dilation: Of kernels.
-        step: Row and column of the output to write out, for the first kernel.
-        value_range: Values of kernels' answers that are black and white.
-        gabors: `frequency,theta,sigma`.
-        bank: A whole bank of Gabor filters.
-        pools: Window sizes.
-        colors: Color spaces.
+        stride: Stride of kernels and pooling; None takes 1 for kernels and the window size for pooling.
+        padding: Padding of kernels.
+        dilation: Dilation of kernels.
+        step: Row and column of the output whose sum is written out, for the first kernel.
+        value_range: Values of the kernel responses shown as black and as white.
+        gabors: Gabor filters as `frequency,theta,sigma`.
+        bank: Whether to draw a bank of Gabor filters.
+        pools: Window sizes of pooling.
+        colors: Whether to draw color spaces.
     """
 
     kernels: Sequence[str] = ()
@@ -122,99 +122,100 @@ class ConvolveOptions:
     pools: Sequence[int] = ()
     colors: bool = False
 
-    def or_everything(self) -> "ConvolveOptions":
-        """These wishes, or all of them where there is none; strides and the like are kept."""
+    def or_all(self) -> "ConvolveOptions":
+        """Return these options, or all images with the same stride, padding and dilation if none is selected."""
         if self.kernels or self.step or self.gabors or self.bank or self.pools or self.colors:
             return self
         examples = [",".join(map(str, example)) for example in EXAMPLES]
-        common = self.stride, self.padding, self.dilation, None, self.value_range
-        return ConvolveOptions(("all",), *common, examples, True, (2, 4), True)
+        return replace(self, kernels=("all",), gabors=examples, bank=True, pools=(2, 4), colors=True)
 
 
 def read_image(name: str) -> Pixels:
-    """A sample image by name, or an image file by path, its longer side 1,024 pixels at most.
+    """Read a sample image by name, or an image file by path; its longer side is reduced to 1,024 pixels.
 
     Raises:
-        UserError: There is neither, or the file is no image.
+        UserError: There is no such sample or file, or the file is not an image.
     """
     if name in sample_names():
         return sample(name)
     path = Path(name).expanduser()
     if not path.is_file():
-        raise UserError(f"{name}: no such file, and no sample image; the samples are {', '.join(sample_names())}")
-    from opsin.data.decode import BadImage, decode_image  # brings torch along: seconds
+        raise UserError(f"{name} is neither a file nor a sample image; the samples are {', '.join(sample_names())}")
+    from opsin.data.decode import BadImage, decode_image  # imports torch, which takes seconds
 
     try:
         pixels = decode_image(path, 3)
     except BadImage as error:
-        raise UserError(f"{path}: {error}; take another file, or a sample such as cat") from None
+        raise UserError(f"{path}: {error}. Use another file, or a sample such as cat") from None
     factor = LARGEST_SIDE / max(pixels.shape[:2])
     if factor >= 1:
         return pixels
     return resized(pixels, (max(1, round(pixels.shape[0] * factor)), max(1, round(pixels.shape[1] * factor))))
 
 
-def draw(image: Pixels, wishes: ConvolveOptions, out: Path) -> Iterator[str]:
-    """Write PNG files into a folder, and say line by line what they show and how their sizes come about.
+def draw(image: Pixels, options: ConvolveOptions, out: Path) -> Iterator[str]:
+    """Write PNG files to a folder, and yield lines with the files and the computation of output sizes.
 
     Args:
-        image: uint8 (H, W) or (H, W, 3). Kernels, Gabor filters and pooling see its gray in [0, 1].
-        wishes: What to draw.
-        out: The folder; made if need be.
+        image: uint8 (H, W) or (H, W, 3). Kernels, Gabor filters and pooling use grayscale values in [0, 1].
+        options: The images to draw.
+        out: The folder, created if missing.
 
     Raises:
-        UserError: A kernel, filter or size that cannot be.
+        UserError: A kernel, filter or size is invalid.
     """
-    wishes = wishes.or_everything()
-    if wishes.value_range and not wishes.value_range[0] < wishes.value_range[1]:
-        raise UserError("--range takes the value shown black and a larger one shown white, such as -4 4")
+    options = options.or_all()
+    if options.value_range and not options.value_range[0] < options.value_range[1]:
+        raise UserError("--range takes the value shown as black and a larger value shown as white, such as -4 4")
     values = gray(image)
     yield f"the image: {values.shape[0]} x {values.shape[1]} pixels"
-    if wishes.kernels:
-        yield from _kernels(values, wishes, out)
-    if wishes.step:
-        yield from _step(values, wishes, wishes.step, out)
-    if wishes.gabors:
-        filters = [parse_gabor(text) for text in wishes.gabors]
+    if options.kernels:
+        yield from _kernels(values, options, out)
+    if options.step:
+        yield from _step(values, options, options.step, out)
+    if options.gabors:
+        filters = [parse_gabor(text) for text in options.gabors]
         yield _written(pictures.gabor_picture(values, filters), out / "gabor.png")
-    if wishes.bank:
+    if options.bank:
         yield _written(pictures.bank_picture(values), out / "gabor_bank.png")
-    if wishes.pools:
-        for size in wishes.pools:
-            stride = size if wishes.stride is None else wishes.stride
+    if options.pools:
+        for size in options.pools:
+            stride = size if options.stride is None else options.stride
             yield f"pooling {size} x {size} at stride {stride}: {_worked(values, (size, size), stride, 'valid', 1)}"
-        yield _written(pictures.pool_picture(values, wishes.pools, wishes.stride), out / "pooling.png")
-    if wishes.colors:
+        yield _written(pictures.pool_picture(values, options.pools, options.stride), out / "pooling.png")
+    if options.colors:
         yield _written(pictures.color_picture(image), out / "colors.png")
 
 
-def _kernels(values: NDArray[np.float64], wishes: ConvolveOptions, out: Path) -> Iterator[str]:
-    kernels = _named(wishes.kernels)
-    stride = 1 if wishes.stride is None else wishes.stride
+def _kernels(values: NDArray[np.float64], options: ConvolveOptions, out: Path) -> Iterator[str]:
+    kernels = _named(options.kernels)
+    stride = 1 if options.stride is None else options.stride
     for shape in dict.fromkeys(kernel.shape for kernel in kernels.values()):
-        size = f"kernel {shape[0]} x {shape[1]}, stride {stride}, padding {wishes.padding}, dilation {wishes.dilation}"
-        yield f"{size}: {_worked(values, shape, stride, wishes.padding, wishes.dilation)}"
+        size = (
+            f"kernel {shape[0]} x {shape[1]}, stride {stride}, padding {options.padding}, dilation {options.dilation}"
+        )
+        yield f"{size}: {_worked(values, shape, stride, options.padding, options.dilation)}"
     picture = pictures.kernel_picture(
         values,
         kernels,
         stride=stride,
-        padding=wishes.padding,
-        dilation=wishes.dilation,
-        value_range=wishes.value_range,
+        padding=options.padding,
+        dilation=options.dilation,
+        value_range=options.value_range,
     )
     yield _written(picture, out / "kernels.png")
 
 
-def _step(values: NDArray[np.float64], wishes: ConvolveOptions, place: tuple[int, int], out: Path) -> Iterator[str]:
-    ((name, kernel), *_) = _named(wishes.kernels or ["sobel_vertical"]).items()
-    stride = 1 if wishes.stride is None else wishes.stride
-    words: dict[str, Any] = {"stride": stride, "padding": wishes.padding, "dilation": wishes.dilation}
-    step = step_at(values, kernel, *place, **words)
-    yield f"{name} at row {place[0]}, column {place[1]}: {step.text}"
+def _step(values: NDArray[np.float64], options: ConvolveOptions, position: tuple[int, int], out: Path) -> Iterator[str]:
+    ((name, kernel), *_) = _named(options.kernels or ["sobel_vertical"]).items()
+    stride = 1 if options.stride is None else options.stride
+    how: dict[str, Any] = {"stride": stride, "padding": options.padding, "dilation": options.dilation}
+    step = step_at(values, kernel, *position, **how)
+    yield f"{name} at row {position[0]}, column {position[1]}: {step.text}"
     if max(values.shape) > READABLE_SIDE:
-        yield f"no picture of the step: its numbers can be read up to {READABLE_SIDE} pixels, as in --image digit_3"
+        yield f"no image of the step: its numbers are readable only up to {READABLE_SIDE} pixels, as in --image digit_3"
     else:
-        yield _written(pictures.step_picture(values, kernel, *place, **words), out / "step.png")
+        yield _written(pictures.step_picture(values, kernel, *position, **how), out / "step.png")
 
 
 def _named(texts: Sequence[str]) -> dict[str, NDArray[np.float64]]:
@@ -237,20 +238,20 @@ def _written(picture: Pixels, path: Path) -> str:
         write_atomically(path, encoded(picture))
         return str(path)
     except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror}; name another folder with --out") from None
+        raise UserError(f"cannot write {path} ({error.strerror}). Give another folder with --out") from None
 
 
 def sizes(numbers: Sequence[int], *, stride: int = 1, padding: Padding = "valid", dilation: int = 1) -> list[str]:
-    """A layer's output size worked out, and its parameters.
+    """Return lines with the computation of a layer's output size, parameters and multiply-adds.
 
     Args:
-        numbers: Image side and kernel, and maybe the channels that go in and come out.
-        stride: Of the layer.
-        padding: Of the layer.
-        dilation: Of the layer.
+        numbers: Image side and kernel size, optionally followed by the numbers of input and output channels.
+        stride: Stride of the layer.
+        padding: Padding of the layer.
+        dilation: Dilation of the layer.
 
     Raises:
-        UserError: Neither two nor four numbers, or a size that cannot be.
+        UserError: There are neither two nor four numbers, or a size is invalid.
     """
     if len(numbers) not in (2, 4) or min(numbers) < 1:
         raise UserError("--sizes takes IMAGE KERNEL, or IMAGE KERNEL CHANNELS_IN CHANNELS_OUT, such as 32 3 32 64")
@@ -261,9 +262,9 @@ def sizes(numbers: Sequence[int], *, stride: int = 1, padding: Padding = "valid"
     if dilation > 1:
         lines.append(f"the kernel still has {kernel} x {kernel} numbers and covers {reach(kernel, dilation)} pixels")
     if len(numbers) == 4:
-        into, from_ = numbers[2:]
-        count = parameter_count(kernel, into, from_)
-        lines.append(f"parameters: ({kernel}·{kernel}·{into} + 1)·{from_} = {count:,}")
-        work = kernel * kernel * into * from_ * side * side
-        lines.append(f"multiply-adds: {kernel}·{kernel}·{into}·{from_}·{side}·{side} = {work:,}")
+        channels_in, channels_out = numbers[2:]
+        count = parameter_count(kernel, channels_in, channels_out)
+        lines.append(f"parameters: ({kernel}·{kernel}·{channels_in} + 1)·{channels_out} = {count:,}")
+        work = kernel * kernel * channels_in * channels_out * side * side
+        lines.append(f"multiply-adds: {kernel}·{kernel}·{channels_in}·{channels_out}·{side}·{side} = {work:,}")
     return lines

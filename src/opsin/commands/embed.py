@@ -106,7 +106,7 @@ def embed(
     files = joined(list(found.values())).write(out, formats)
     counts = ", ".join(f"{len(part.vectors):,} {which}" for which, part in found.items())
     size = next(iter(found.values())).vectors.shape[1]
-    lines = [f"{images.name}: {counts}; {size} numbers each", *map(str, files)]
+    lines = [f"{images.name}: {counts}; {size} features each", *map(str, files)]
     if head:
         every = {which: found.get(which) or embeddings(learned, images, extractor, which) for which in SPLITS}
         lines += _fit(head, every, out, learned, images, extractor)

@@ -11,7 +11,7 @@ from opsin.errors import UserError
 from opsin.runs.quoting import printed_command
 
 if TYPE_CHECKING:
-    from opsin.config import RunConfig
+    from opsin.config import CommandLine, RunConfig
     from opsin.training.tuning import RangeTest
 
 
@@ -19,42 +19,54 @@ if TYPE_CHECKING:
 def main(arguments: list[str] | None = None) -> int:
     """Print the suggested learning rate and the command that uses it, and write the curve."""
     parser = argparse.ArgumentParser(
-        description=__doc__, epilog="The learning rate rises exponentially. No weights are saved."
-    )
-    parser.add_argument(
-        "overrides", nargs="*", help="as for train.py: model=cnn_gap optimizer=sgd datamodule.path=PATH"
+        description=__doc__,
+        usage="%(prog)s [OVERRIDE ...] [--config-dir FOLDER] [--steps N] [--lowest LR] [--highest LR]",
+        epilog="Overrides and config flags are those of train.py: model=cnn_gap optimizer=sgd datamodule.path=PATH. "
+        "The learning rate rises exponentially. No weights are saved.",
+        allow_abbrev=False,
     )
     parser.add_argument("--steps", type=int, default=150, help="maximum optimizer steps, 20 to 1000 (default: 150)")
     parser.add_argument("--lowest", type=float, default=1e-7, help="learning rate of the first step")
     parser.add_argument("--highest", type=float, default=10.0, help="learning rate of the last step")
-    options = parser.parse_intermixed_args(arguments)
+    options, rest = parser.parse_known_args(arguments)
     if not (20 <= options.steps <= 1000 and 0 < options.lowest < options.highest):
         raise UserError("--steps must be 20 to 1000, and --lowest above 0 and below --highest")
-    folder = find(options.overrides, options.steps, options.lowest, options.highest)
+    from opsin.config import read_command_line, show
+
+    line = read_command_line(rest)
+    if line.shows:
+        show(line)
+        return 0
+    folder = find(line, options.steps, options.lowest, options.highest)
     print(f"curve            {folder}/lr_curve.png, .csv, .json")
     return 0
 
 
-def find(overrides: list[str], steps: int, lowest: float, highest: float) -> Path:
+def find(line: "CommandLine", steps: int, lowest: float, highest: float) -> Path:
     """Test the model and data that the overrides describe, print the suggestion, and return the folder of the curve."""
     from opsin.config import compose
     from opsin.config.overrides import key_of
     from opsin.runs.atomic import check_writable
     from opsin.runs.directory import new_run_path
 
-    composed = compose(overrides)
+    if line.multirun:
+        raise UserError("find_lr tests one config: leave out --multirun")
+    composed = compose(line.overrides, source=line.source)
+    if composed.resumes:
+        raise UserError(f"find_lr tests a new run: leave out resume, which names {composed.run.path}")
     check_writable(Path(composed.tree["output_dir"]), "output_dir")
     test = measure(composed, steps, lowest, highest)
     options = [composed.origin.choices["datamodule"] or "", composed.origin.choices["model"] or ""]
     folder = new_run_path(composed.tree["output_dir"], "find_lr", *options)
     write(test, f"{options[1]} on {options[0]}, batch {test.batch_size}", folder)
-    others = [override for override in overrides if key_of(override) != "optimizer.lr"]
+    others = [override for override in line.overrides if key_of(override) != "optimizer.lr"]
+    command = ["python", "train.py", *line.source.flags, *others, f"optimizer.lr={test.valley:.2g}"]
     print(f"valley           {test.valley:.2e}   middle of the longest descent: a good first choice")
     print(f"steepest         {test.steepest:.2e}   the loss falls fastest here: an upper limit, with warm-up")
     if not test.diverged:
         print("                 the loss did not diverge: raise --highest or --steps")
     print(f"batch            {test.batch_size} images; a larger batch allows a higher learning rate")
-    print("use it           " + printed_command(["python", "train.py", *others, f"optimizer.lr={test.valley:.2g}"]))
+    print(f"use it           {printed_command(command)}")
     return folder
 
 

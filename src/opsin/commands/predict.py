@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from opsin.inference.prediction_writers import Format, Write
     from opsin.inference.predictor import Answer
 
-SHOWN = 20
-"""Rows of the table in the terminal."""
+MAX_ROWS = 20
+"""Maximum number of rows of the table in the terminal."""
 
 
 @command
@@ -86,7 +86,7 @@ def predict_files(
     classes, top = predictor.classes, min(top, len(predictor.classes))
     first: list[Answer] = []
     counts: Counter[str] = Counter()
-    bad, begin = 0, time.monotonic()
+    bad, start = 0, time.monotonic()
     with _rows(out, kind, classes, top) as write, progress(len(files), "predicting") as advance:
         for answer in predictor.predict(files):
             write(answer)
@@ -96,12 +96,12 @@ def predict_files(
                 sys.stderr.write(f"skipped {printable(str(answer.path))}: {printable(answer.reason)}\n")
                 continue
             counts[ranked(answer, classes, 1)[0][0]] += 1
-            if len(first) < SHOWN:
+            if len(first) < MAX_ROWS:
                 first.append(answer)
     if first and (out or not kind):
-        show(first, classes, top, counts.total() - len(first), None if out else "--out FILE.csv keeps them all")
+        show(first, classes, top, counts.total() - len(first), None if out else "use --out FILE.csv to write all")
     sys.stdout.flush()
-    sys.stderr.write(_summary(counts, bad, time.monotonic() - begin, out) + "\n")
+    sys.stderr.write(_summary(counts, bad, time.monotonic() - start, out) + "\n")
     return counts.total()
 
 

@@ -9,18 +9,23 @@ import argparse
 from typing import Any
 
 from opsin.commands.command_line import command
+from opsin.errors import UserError
 from opsin.runs.quoting import override, printed_command
 
 
 @command
 def main(arguments: list[str] | None = None) -> int:
     """Prepare the dataset and print a summary."""
-    options = _parser().parse_intermixed_args(arguments)
-    from opsin.config import compose
+    options, rest = _parser().parse_known_args(arguments)
+    from opsin.config import compose, read_command_line
     from opsin.training import build
     from opsin.training.plan import make_plan
 
-    data = build.data(make_plan(compose([override("datamodule", options.name), *options.overrides])))
+    line = read_command_line(rest)
+    if not line.overrides or "=" in (name := line.overrides[0]) or line.multirun or line.shows:
+        raise UserError("Name one dataset, then overrides: python scripts/prepare_data.py mnist data_dir=PATH")
+    composed = compose([override("datamodule", name), *line.overrides[1:]], source=line.source)
+    data = build.data(make_plan(composed))
     lines = []
     if options.shards:
         from opsin.data.shard_writer import ShardOptions, summary_lines, write_shards
@@ -29,21 +34,21 @@ def main(arguments: list[str] | None = None) -> int:
         data.splits.keeps_decoded = False
         form = ShardOptions(options.encoding, int(options.shard_mb * 1e6), options.quality)
         written = write_shards(data, options.shards, form, StorageOptions(options.endpoint_url))
-        lines = [f"  {line}" for line in summary_lines(written)]
-        path = override("datamodule.path", options.shards)
-        lines.append(printed_command(["python", "train.py", "datamodule=streaming", path]))
+        command = ["python", "train.py", "datamodule=streaming", override("datamodule.path", options.shards)]
+        lines = [*(f"  {line}" for line in summary_lines(written)), printed_command(command)]
     data.setup()
     print("\n".join([*_summary(data.facts()), *lines]))
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", help="an option of configs/datamodule, such as mnist or image_folder")
-    parser.add_argument(
-        "overrides",
-        nargs="*",
-        help="as for train.py: data_dir=PATH datamodule.path=PATH datamodule.image_size=128 model=...",
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        usage="%(prog)s NAME [OVERRIDE ...] [--config-dir FOLDER] [--shards OUT ...]",
+        epilog="NAME is an option of configs/datamodule, such as mnist or image_folder. Overrides and config flags are "
+        "those of train.py: data_dir=PATH datamodule.path=PATH datamodule.image_size=128 model=...",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     shards = parser.add_argument_group("shards")
     shards.add_argument("--shards", metavar="OUT", help="write shards to this folder, or to s3://bucket/prefix")

@@ -20,10 +20,11 @@ from opsin.training.freezing import FreezingCallback
 from opsin.training.gather import collect
 from opsin.training.hardware import use_threads
 from opsin.training.module import load_network
+from opsin.training.monitored_metrics import check_measurable
 from opsin.training.plan import make_plan
 from opsin.training.quiet_logging import quieten
 from opsin.training.tensorboard import TensorBoard
-from opsin.training.tuning import settle_batch_size
+from opsin.training.tuning import resolve_batch_size
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ def train(composed: RunConfig) -> float:
         if writes:
             composed.save()
             predictions_file(run, "test").unlink(missing_ok=True)  # of an earlier end of a run that goes on
-            processes.tell(composed.resumes)
+            processes.send_run(composed.resumes)
         quieten(writes)
         use_threads(plan.trainer.threads, plan.trainer.devices)
         L.seed_everything(plan.run.seed, verbose=False)
@@ -62,8 +63,9 @@ def train(composed: RunConfig) -> float:
         data.setup("fit")
         if recorded:
             build.check_same_data(data, recorded)
+        check_measurable(composed.tree, data)
         loss = build.loss(plan, data)
-        composed, plan, found = settle_batch_size(composed, plan, data, loss)
+        composed, plan, found = resolve_batch_size(composed, plan, data, loss)
         checkpoint = run.last if composed.resumes and run.last.exists() else None
         step = recording.step_of(checkpoint) if checkpoint else None
         network, loaded = build.network(plan, data, loss.num_logits, pretrained=checkpoint is None)

@@ -1,30 +1,25 @@
-"""The config of a run: composed from words and files, gone on with, and explained where a word is wrong."""
+"""The config of a run: composed from files and overrides, resumed, and explained where an override is wrong."""
 
-from opsin.config.compose import compose, compose_raw, discard_empty_run, from_hydra, is_of_a_sweep, multirun_words
-from opsin.config.hydra_errors import HydraErrors
-from opsin.config.overrides import check_overrides
-from opsin.config.resume import expand_resume, from_saved, register_resolvers
-from opsin.config.run_config import CONFIGS, ConfigOrigin, RunConfig
-from opsin.config.suggestions import config_options, suggest
-from opsin.config.yaml_files import parse, refuse_broken_files
+from opsin.config.arguments import CommandLine, read_command_line, show
+from opsin.config.compose import compose, compose_raw, is_of_a_sweep
+from opsin.config.locations import CONFIGS, TRAIN_SCRIPT
+from opsin.config.resume import from_saved
+from opsin.config.run_config import ConfigOrigin, RunConfig
+from opsin.config.search_path import ConfigSource
+from opsin.config.yaml_files import refuse_broken_files
 
 __all__ = [
     "CONFIGS",
+    "TRAIN_SCRIPT",
+    "CommandLine",
     "ConfigOrigin",
-    "HydraErrors",
+    "ConfigSource",
     "RunConfig",
-    "check_overrides",
     "compose",
     "compose_raw",
-    "config_options",
-    "discard_empty_run",
-    "expand_resume",
-    "from_hydra",
     "from_saved",
     "is_of_a_sweep",
-    "multirun_words",
-    "parse",
+    "read_command_line",
     "refuse_broken_files",
-    "register_resolvers",
-    "suggest",
+    "show",
 ]

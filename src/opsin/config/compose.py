@@ -1,143 +1,151 @@
-"""From the words of a command line to a composed config: Hydra's part."""
+"""From overrides to the config of a run: every command and test composes here.
 
-import argparse
-import contextlib
-from collections.abc import Sequence
+A run, each job of a sweep, the study of the sweep, a resume, `scripts/find_lr.py`, `scripts/prepare_data.py`, the
+benchmarks and the tests give overrides and a `ConfigSource`, and get the same config or the same error. A worker
+process composes nothing: it reads the `config.yaml` that process 0 has saved.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import yaml
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
 
-from opsin.config import run_config
-from opsin.config.overrides import PATHS, check_overrides, key_of, task_overrides
-from opsin.config.resume import from_saved
-from opsin.config.run_config import ConfigOrigin, RunConfig, plain
+from opsin.config.hydra_session import load
+from opsin.config.overrides import PATHS, check_overrides, find_value, key_of, task_overrides
+from opsin.config.resolvers import resolve_process_values
+from opsin.config.resume import find_unfinished, from_saved, resumed_run
+from opsin.config.run_config import ConfigOrigin, RunConfig, plain, unresolvable
+from opsin.config.search_path import ConfigSource, expand_home
+from opsin.config.secrets import refuse_literal_secrets, refuse_missing_secrets, refuse_secret_paths
 from opsin.config.suggestions import config_options, suggest
-from opsin.config.yaml_files import in_words, load
+from opsin.config.yaml_files import in_words
 from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory, new_run_path
-from opsin.runs.quoting import override, printed_command, printed_override
+from opsin.runs.quoting import printed_command
+
+OF_A_SWEEP = ("sweep", "launcher")
+"""Sections of the config that belong to a multirun; no run has them."""
 
 WEIGHT_NAMES = ("imagenet", "opsin", "none")
 """Values of `model.weights` that are names, even if a file or folder of that name exists."""
 
 
-def from_hydra(config: DictConfig) -> RunConfig:
-    """What Hydra composed for the job that runs now; on resume, the run's own config with the new values in it.
+def compose(overrides: Sequence[str], run: Path | None = None, source: ConfigSource | None = None) -> RunConfig:
+    """Compose the config of a run: a new one, or with `resume=RUN` or `resume=auto` that of an earlier run.
 
-    Raises:
-        UserError: the config cannot be resolved, or there is no such run to resume.
-    """
-    from hydra.core.hydra_config import HydraConfig
-
-    hydra = HydraConfig.get()
-    run = RunDirectory(Path(hydra.runtime.output_dir))
-    words = task_overrides(hydra)
-    if config.resume and run.config.exists():
-        begun = len(RunConfig.load(run).origin.overrides)
-        return from_saved(run, words[begun:] if config.resume != "auto" else [])
-    if config.resume not in (None, "auto"):
-        place = RunDirectory.of(config.resume).path  # raises where Hydra made a new directory because this is none
-        raise UserError(
-            f"{printed_override('resume', place)} resumes in that directory: leave out hydra.run.dir and --multirun"
-        )
-    if run.config.exists():
-        raise UserError(
-            f"{run.path} holds a run already: resume it with {printed_override('resume', run.path)}, or name another "
-            "directory"
-        )
-    return _composed(config, hydra, run)
-
-
-def discard_empty_run() -> None:
-    """Take away the directory that Hydra made for a run which was refused before it began."""
-    from hydra.core.hydra_config import HydraConfig
-
-    hydra = HydraConfig.get()
-    folder = Path(hydra.runtime.output_dir)
-    log = folder / f"{hydra.job.name}.log"
-    if [*folder.iterdir()] == [log] and log.stat().st_size == 0:
-        with contextlib.suppress(OSError):
-            log.unlink()
-            folder.rmdir()
-
-
-def compose(words: Sequence[str], run: Path | None = None) -> RunConfig:
-    """What `python train.py WORDS` would compose, for scripts, notebooks and tests.
+    Nothing is written. A resumed run keeps the config that it has saved, changed by the overrides; no config file is
+    read for it, and so the search path that it recorded is not needed.
 
     Args:
-        words: overrides, such as `model=mlp` and `optimizer.lr=0.1`.
-        run: the run directory; None makes up a new one (nothing is written).
+        overrides: Overrides, such as `model=mlp` and `optimizer.lr=0.1`.
+        run: Directory of a new run; None: `hydra.run.dir`, by default a fresh directory below `output_dir`.
+        source: Search path and primary config; None: Opsin's own.
 
     Raises:
-        UserError: the words cannot be composed.
+        UserError: The overrides cannot be composed, a secret is missing or written out, or there is no run to resume.
     """
-    config = compose_raw(words)
-    node = config.hydra
-    place = RunDirectory((run or new_run_path(config.output_dir)).absolute())
-    with open_dict(config):
-        del config["hydra"]
-    return _composed(config, node, place)
+    source = source or ConfigSource()
+    refuse_typed_secrets(overrides)
+    for override in overrides:
+        if is_of_a_sweep(override):
+            command = printed_command(["python", "train.py", "--multirun", override])
+            raise UserError(f"{override} needs a multirun: {command} ...")
+    resume = find_value(overrides, "resume")
+    if resume not in (None, "auto"):
+        composed = _resumed(resumed_run(resume, overrides), overrides)
+    else:
+        composed = _new(overrides, run, source)
+        if resume and (found := find_unfinished(composed)):
+            composed = _resumed(found, [])
+    refuse_literal_secrets(composed.tree)
+    refuse_missing_secrets(composed.tree)
+    return composed
 
 
-def compose_raw(words: Sequence[str]) -> DictConfig:
-    """What Hydra composes of some words, unresolved, with its own settings under `hydra`.
+def compose_raw(overrides: Sequence[str], source: ConfigSource | None = None) -> DictConfig:
+    """Return what Hydra composes of overrides: unresolved, with Hydra's own settings under `hydra`.
 
     Raises:
-        UserError: the words cannot be composed.
+        UserError: The overrides cannot be composed, or hold a secret.
     """
-    words = check_overrides(words, config_options())
+    source = source or ConfigSource()
+    refuse_typed_secrets(overrides)
+    overrides = check_overrides(overrides, config_options(source))
     try:
-        return load(words)
+        return load(overrides, source)
     except yaml.YAMLError as error:
         raise UserError(in_words(error)) from None
     except Exception as error:  # Hydra's and OmegaConf's share no base class
-        raise UserError(f"{suggest(words)}\n{error}".strip()) from None
+        raise UserError(f"{suggest(overrides, source)}\n{error}".strip()) from None
 
 
-OF_A_SWEEP = ("sweep", "launcher")
-"""Parts of the config that are about a multirun; no run has them."""
+def is_of_a_sweep(override: str) -> bool:
+    """Return whether an override is about a multirun, and not about its runs."""
+    return key_of(override).split(".")[0] in OF_A_SWEEP
 
 
-def is_of_a_sweep(word: str) -> bool:
-    """Whether a word is about a multirun, and not about its runs."""
-    return key_of(word).split(".")[0] in OF_A_SWEEP
+def refuse_typed_secrets(overrides: Sequence[str]) -> None:
+    """Refuse overrides that hold a secret, before a message can repeat them."""
+    refuse_literal_secrets({key_of(override): override.partition("=")[2] for override in overrides})
 
 
-def _composed(config: DictConfig, hydra: Any, run: RunDirectory) -> RunConfig:
-    choices = {key: value for key, value in hydra.runtime.choices.items() if not key.startswith("hydra/")}
-    words = task_overrides(hydra)
-    for word in words:
-        if is_of_a_sweep(word):
-            raise UserError(
-                f"{word} needs a multirun: {printed_command(['python', 'train.py', '--multirun', word])} ..."
-            )
+def _resumed(run: RunDirectory, overrides: Sequence[str]) -> RunConfig:
+    of_hydra = [override for override in overrides if key_of(override).split(".")[0] == "hydra"]
+    saved = from_saved(run, [override for override in overrides if override not in of_hydra])
+    return replace(saved, settings=_settings(compose_raw(of_hydra), run))
+
+
+def _new(overrides: Sequence[str], run: Path | None, source: ConfigSource) -> RunConfig:
+    composed = compose_raw(overrides, source)
+    choices = {
+        group: option
+        for group, option in composed.hydra.runtime.choices.items()
+        if not group.startswith("hydra/") and group not in OF_A_SWEEP
+    }
+    sections = [str(key) for key in composed if key not in ("hydra", *OF_A_SWEEP)]
+    config = OmegaConf.masked_copy(composed, sections)
     with open_dict(config):
-        for key in OF_A_SWEEP:
-            choices.pop(key, None)
-            config.pop(key, None)
-    config.resume = None
-    for key in PATHS:
+        config.resume = None
+    try:
+        resolve_process_values(config)
+        _resolve_paths(config)
+        directory = RunDirectory(run.absolute() if run else _run_path(composed, config, choices))
+        settings = _settings(composed, directory)
+    except OmegaConfBaseException as error:
+        raise unresolvable(error) from None
+    source = source.extended(composed.hydra.searchpath)
+    origin = ConfigOrigin(source, choices, task_overrides(composed.hydra), source.folders)
+    tree = plain(config)
+    refuse_secret_paths({key: value for key, value in tree.items() if not isinstance(value, Mapping)})
+    return RunConfig(tree, OmegaConf.to_yaml(config), origin, directory, settings=settings)
+
+
+def _resolve_paths(config: DictConfig) -> None:
+    """Expand `~` in every option that holds a path, and make absolute what a later process must find."""
+    for key in (*PATHS, "output_dir"):
         value = OmegaConf.select(config, key, throw_on_missing=False)
-        named = key == "model.weights" and value in WEIGHT_NAMES
-        if isinstance(value, str) and not named and (key == "data_dir" or Path(value).expanduser().exists()):
-            OmegaConf.update(config, key, str(Path(value).expanduser().resolve()))
-    origin = ConfigOrigin(run_config.CONFIGS, choices, words)
-    return RunConfig(plain(config), OmegaConf.to_yaml(config), origin, run)
+        if not isinstance(value, str) or (key == "model.weights" and value in WEIGHT_NAMES):
+            continue
+        path = expand_home(value)
+        if key == "data_dir" or (key != "output_dir" and Path(path).exists()):
+            path = str(Path(path).resolve())
+        if path != value:  # otherwise a reference to another key stays one
+            OmegaConf.update(config, key, path)
 
 
-def multirun_words(arguments: Sequence[str]) -> list[str] | None:
-    """The words behind `--multirun`; None where there is no such flag, or where Hydra is asked for something else.
+def _run_path(composed: DictConfig, config: DictConfig, choices: Mapping[str, str | None]) -> Path:
+    """Return `hydra.run.dir`, or a fresh directory below `output_dir`."""
+    if folder := composed.hydra.run.dir:
+        return Path(expand_home(str(folder))).absolute()
+    names = [choices.get(group) or "" for group in ("datamodule", "model")]
+    return new_run_path(config.output_dir, *names).absolute()
 
-    That is a flag of its own, such as `--cfg job`, or another sweeper, such as `hydra/sweeper=basic`.
-    """
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("-m", "--multirun", action="store_true")
-    parser.add_argument("-cd", "--config-dir")
-    known, words = parser.parse_known_args(arguments)
-    if not known.multirun or any(word.startswith(("-", "hydra/sweeper=", "hydra/launcher=")) for word in words):
-        return None
-    folder = known.config_dir
-    places = [override("hydra.searchpath", [f"file://{Path(folder).absolute()}"])] if folder else []
-    return [*places, *words]
+
+def _settings(composed: DictConfig, run: RunDirectory) -> DictConfig:
+    """Return Hydra's settings for this process and run, under `hydra`."""
+    with read_write(composed.hydra.runtime), open_dict(composed.hydra.runtime):
+        composed.hydra.runtime.output_dir = str(run.path)
+    return composed

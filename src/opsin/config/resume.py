@@ -1,95 +1,95 @@
-"""Going on with a run: its own config with new values in it, in its own directory."""
+"""Resume a run: its own config with new values, in its own directory."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-
-from omegaconf import OmegaConf
+from typing import Any
 
 from opsin.config.overrides import check_overrides, find_value, key_of, parse_override
 from opsin.config.run_config import RunConfig
+from opsin.config.search_path import expand_home
+from opsin.config.suggestions import suggest
 from opsin.errors import UserError
-from opsin.runs.atomic import check_writable
-from opsin.runs.directory import RunDirectory, find_runs, new_run_path
+from opsin.runs.directory import RunDirectory, find_runs
 from opsin.runs.quoting import printed_override
 
 KEPT = ("model.", "distillation.", "datamodule.image_size", "datamodule.mean", "datamodule.std", "datamodule.resize")
-"""Keys that decide what a run's weights mean: they stay as they were."""
+"""Keys that decide what the weights of a run mean: a resume cannot change them."""
 
 
-def from_saved(run: RunDirectory, words: Sequence[str] = ()) -> RunConfig:
-    """A run's own config to go on with, changed by some words such as `trainer.max_epochs=40`.
-
-    Raises:
-        UserError: a word chooses another part (`model=mlp`), which would be another run.
-    """
-    saved = RunConfig.load(run)
-    words = [word for word in check_overrides(words, {}) if key_of(word) != "resume"]
-    _refuse_parts(saved, words)
-    overrides = [parse_override(word) for word in words]
-    changed = saved.changed({override.key_or_group: override.value() for override in overrides})
-    return replace(changed, origin=replace(saved.origin, overrides=[*saved.origin.overrides, *words]))
-
-
-def expand_resume(words: Sequence[str]) -> list[str]:
-    """A command line with `resume=RUN` in it, behind the words that RUN was begun with.
-
-    So Hydra composes the parts of that run, and not the default ones, and knows their keys.
+def from_saved(run: RunDirectory, overrides: Sequence[str] = ()) -> RunConfig:
+    """Return the config that a run has saved, changed by overrides such as `trainer.max_epochs=40`.
 
     Raises:
-        UserError: a word chooses another part, or a directory that cannot be written to.
+        UserError: An override names no key of the config, or would make another run of it (`model=mlp`).
     """
-    for key in ("hydra.run.dir", "hydra.sweep.dir"):
-        folder = find_value(words, key)
-        if folder and "$" not in folder:
-            check_writable(Path(folder), key)
-    place = find_value(words, "resume") or "auto"
-    run = RunDirectory(Path(place).expanduser())
-    if place == "auto" or not run.config.exists():
-        return list(words)
     saved = RunConfig.load(run)
-    _refuse_parts(saved, words)
-    return [*saved.origin.overrides, *words]
+    overrides = [override for override in check_overrides(overrides, {}) if key_of(override) != "resume"]
+    _refuse_other_parts(saved, overrides)
+    changes = {}
+    for override in overrides:
+        parsed = parse_override(override)
+        if not override.startswith("+") and not _has(saved.tree, parsed.key_or_group):
+            raise UserError(suggest([override], tree=saved.tree) or f"{override} names no key of {run.config}")
+        changes[parsed.key_or_group] = parsed.value()
+    origin = replace(saved.origin, overrides=[*saved.origin.overrides, *overrides])
+    return replace(saved.changed(changes), origin=origin)
 
 
-def _refuse_parts(saved: RunConfig, words: Sequence[str]) -> None:
-    for word in words:
-        key = key_of(word)
+def resumed_run(place: str, overrides: Sequence[str]) -> RunDirectory:
+    """Return the run that `resume=RUN` names.
+
+    Raises:
+        UserError: There is no run, or the overrides also ask for another directory.
+    """
+    run = RunDirectory.of(expand_home(place))
+    if find_value(overrides, "hydra.run.dir"):
+        raise UserError(
+            f"{printed_override('resume', run.path)} resumes in that directory: leave out hydra.run.dir and --multirun"
+        )
+    return run
+
+
+def find_unfinished(composed: RunConfig) -> RunDirectory | None:
+    """Return the run that `resume=auto` continues: the one in `hydra.run.dir`, else the newest unfinished one.
+
+    Args:
+        composed: The config that the command composes: a run of the same overrides and the same config files matches.
+    """
+
+    def command(config: RunConfig) -> Any:
+        overrides = [override for override in config.origin.overrides if key_of(override) != "resume"]
+        return overrides, config.origin.source
+
+    if composed.run.config.exists():  # `hydra.run.dir` names it
+        return composed.run
+    for run in find_runs(Path(composed.tree["output_dir"])):
+        if not run.overrides.exists() or run.read_result().get("status") == "finished":
+            continue
+        if command(RunConfig.load(run)) == command(composed):
+            return RunDirectory(run.path.absolute())
+    return None
+
+
+def _refuse_other_parts(saved: RunConfig, overrides: Sequence[str]) -> None:
+    for override in overrides:
+        key = key_of(override)
         if key.startswith(KEPT):
+            weights = printed_override("model.weights", saved.run.path)
             raise UserError(
-                f"{word} does not go with resume: {saved.run.path} goes on with the network and the images that it was "
-                f"begun with. Start a new run with "
-                f"{printed_override('model.weights', saved.run.path)} to build on this one."
+                f"{override} cannot be changed on resume: the weights of {saved.run.path} belong to the network and "
+                f"the images that the run was started with. To build on them, start a new run with {weights}."
             )
-        if key in saved.origin.choices or word.startswith("~"):
+        if key in saved.origin.choices or override.startswith("~"):
             raise UserError(
-                f"{word} does not go with resume: {saved.run.path} goes on with the parts that it was begun with, and "
-                "only values such as trainer.max_epochs=20 can be changed. Start a new run instead."
+                f"{override} cannot be changed on resume: {saved.run.path} keeps the options that it was started with, "
+                "and only values such as trainer.max_epochs=20 can change. Start a new run instead."
             )
 
 
-def register_resolvers() -> None:
-    """Teach OmegaConf `${run_dir:...}`, which names the directory of a run (used by `hydra.run.dir`)."""
-    OmegaConf.register_new_resolver("run_dir", _run_dir, use_cache=True, replace=True)
-
-
-def _run_dir(outputs: str, resume: str | None, words: Sequence[str], *names: str) -> str:
-    """A fresh directory, or the one to go on in.
-
-    `resume=auto` goes on with the newest run of the very same command that has not finished.
-    """
-    if resume == "auto":
-        words = [word for word in words if word != "resume=auto"]
-        for run in find_runs(Path(outputs)):
-            same = run.overrides.exists() and words == [
-                word for word in RunConfig.load(run).origin.overrides if word != "resume=auto"
-            ]
-            if same and run.read_result().get("status") != "finished":
-                return str(run.path.absolute())
-    elif resume and RunDirectory(Path(resume).expanduser()).config.exists():
-        return str(Path(resume).expanduser().resolve())
-    try:
-        check_writable(Path(outputs), "output_dir")
-    except UserError as error:  # which OmegaConf would wrap, and Hydra end with a traceback
-        raise SystemExit(str(error)) from None
-    return str(new_run_path(outputs, *names))
+def _has(tree: Any, key: str) -> bool:
+    for name in key.split("."):
+        if not isinstance(tree, dict) or name not in tree:
+            return False
+        tree = tree[name]
+    return True

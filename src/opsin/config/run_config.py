@@ -10,51 +10,53 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from opsin.config.overrides import key_of
+from opsin.config.resolvers import register_resolvers
+from opsin.config.search_path import ConfigSource
 from opsin.errors import UserError
 from opsin.runs.atomic import write_atomically
 from opsin.runs.directory import RunDirectory
 
-CONFIGS = Path(__file__).resolve().parents[3] / "configs"
-"""The folder of the config files."""
-
 
 @dataclass(frozen=True)
 class ConfigOrigin:
-    """Where values of a config were set, as far as can be known: to be named in a message.
+    """Where the values of a config were set, as far as known; for messages and for the record of a run.
 
     Attributes:
-        folder: the folder of the config files.
-        choices: option chosen per config group, such as `{"model": "cnn_gap"}`.
-        overrides: the words of the command line, such as `optimizer.lr=0.1`.
+        source: Search path and primary config of the composition.
+        choices: Option chosen per config group, such as `{"model": "cnn_gap"}`.
+        overrides: Overrides of the command line, such as `optimizer.lr=0.1`.
+        folders: Folders whose files are read to find where a value was set. Empty for a saved config: the search path
+            that a run recorded is shown and compared, and no file is read because of it.
     """
 
-    folder: Path | None = None
+    source: ConfigSource = field(default_factory=ConfigSource)
     choices: Mapping[str, str | None] = field(default_factory=dict)
     overrides: Sequence[str] = ()
+    folders: Sequence[Path] = ()
 
     def of(self, path: str) -> str:
-        """The place that set the key at the dotted `path`, in words; empty when it cannot be known."""
-        for word in self.overrides:
-            key = key_of(word).replace("/", ".")
+        """Return the place that set the key at the dotted `path`; empty if unknown."""
+        for override in self.overrides:
+            key = key_of(override).replace("/", ".")
             if path == key or path.startswith(f"{key}."):
                 if key in self.choices:
-                    break  # the word chose a group's option: the file says more
-                return f"on the command line ({word})"
+                    break  # the override chose an option of a group: its file is more exact
+                return f"on the command line ({override})"
         for file, keys in self._files(path):
-            if self.folder and _holds(file, keys):
-                return f"in {file.relative_to(self.folder.parent)}"
+            for folder in self.folders:
+                if _holds(folder / file, keys):
+                    return f"in {folder.name}/{file}"
         return ""
 
-    def _files(self, path: str) -> Iterator[tuple[Path, list[str]]]:
-        if self.folder is None:
-            return
+    def _files(self, path: str) -> Iterator[tuple[str, list[str]]]:
+        """Yield the files that may set a key, the last one composed first, and the keys within each."""
         keys = path.split(".")
         for group in ("debug", "experiment"):
             if option := self.choices.get(group):
-                yield self.folder / group / f"{option}.yaml", keys
+                yield f"{group}/{option}.yaml", keys
         if option := self.choices.get(keys[0]):
-            yield self.folder / keys[0] / f"{option}.yaml", keys[1:]
-        yield self.folder / "train.yaml", keys
+            yield f"{keys[0]}/{option}.yaml", keys[1:]
+        yield f"{self.source.config_name}.yaml", keys
 
 
 def _holds(file: Path, keys: Sequence[str]) -> bool:
@@ -71,14 +73,16 @@ def _holds(file: Path, keys: Sequence[str]) -> bool:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """A config as it goes into a run.
+    """The config of one run.
 
     Attributes:
-        tree: plain values, interpolations resolved, paths absolute.
-        text: the same as YAML, with its interpolations, so that they follow a value that is changed on resume.
-        origin: where the values were set.
-        run: the run directory.
-        resumes: whether the run goes on with what lies there.
+        tree: Plain values: interpolations resolved, paths absolute, secrets as references (`opsin.config.secrets`).
+        text: The same as YAML. References between keys stay interpolations, so that they follow a value that is
+            changed on resume; all that depends on the process or the time is resolved.
+        origin: Where the values were set.
+        run: The run directory.
+        resumes: Whether the run continues from what the directory holds.
+        settings: Hydra's settings of this process, under `hydra`; None for a config that was only read.
     """
 
     tree: dict[str, Any]
@@ -86,19 +90,25 @@ class RunConfig:
     origin: ConfigOrigin
     run: RunDirectory
     resumes: bool = False
+    settings: DictConfig | None = field(default=None, compare=False, repr=False)
 
     def save(self) -> None:
         """Write `config.yaml` and `overrides.yaml` into the run directory: enough to build the run again.
 
-        The words stay those that the run was begun with.
+        The recorded overrides and search path stay those that the run was started with.
         """
         if not self.resumes:
-            words = {"overrides": list(self.origin.overrides), "choices": dict(self.origin.choices)}
-            write_atomically(self.run.overrides, OmegaConf.to_yaml(OmegaConf.create(words)))
+            record = {
+                "overrides": list(self.origin.overrides),
+                "choices": dict(self.origin.choices),
+                "search_path": list(self.origin.source.search_path),
+                "config_name": self.origin.source.config_name,
+            }
+            write_atomically(self.run.overrides, yaml.safe_dump(record, sort_keys=False, allow_unicode=True))
         write_atomically(self.run.config, self.text)
 
     def changed(self, values: Mapping[str, Any]) -> "RunConfig":
-        """The same with other values, by their dotted keys."""
+        """Return the config with other values for some dotted keys."""
         config = OmegaConf.create(self.text)
         assert isinstance(config, DictConfig)
         for key, value in values.items():
@@ -107,38 +117,51 @@ class RunConfig:
 
     @classmethod
     def load(cls, run: RunDirectory) -> "RunConfig":
-        """What `save` wrote.
+        """Return the config that `save` wrote.
 
         Raises:
-            UserError: the file is damaged.
+            UserError: A file is damaged.
         """
-        try:
-            config = OmegaConf.load(run.config)
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            reason = " ".join(str(error).split())
-            raise UserError(f"{run.config} is damaged ({reason}): put a whole copy of it there") from None
-        assert isinstance(config, DictConfig)
-        words = read_yaml(run.overrides) if run.overrides.exists() else {"choices": {}, "overrides": []}
-        origin = ConfigOrigin(None, words["choices"], words["overrides"])
+        config = OmegaConf.create(_read_keys(run.config))
+        record = _read_keys(run.overrides) if run.overrides.exists() else {}
+        origin = ConfigOrigin(ConfigSource.recorded(record), record.get("choices", {}), record.get("overrides", []))
         return cls(plain(config), OmegaConf.to_yaml(config), origin, run, resumes=True)
 
 
+def _read_keys(path: Path) -> dict[str, Any]:
+    try:
+        tree = read_yaml(path)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path} is damaged ({reason}): put an intact copy of it there") from None
+    if not isinstance(tree, dict):
+        raise UserError(f"{path} is damaged (it holds no keys): put an intact copy of it there")
+    return tree
+
+
 def plain(config: DictConfig) -> dict[str, Any]:
-    """A composed config as plain values with every interpolation resolved.
+    """Return a composed config as plain values with every interpolation resolved; secrets stay references.
 
     Raises:
-        UserError: an interpolation names a key that is not there, or a mandatory value (`???`) is not set.
+        UserError: An interpolation names a missing key or variable, or a mandatory value (`???`) is not set.
     """
+    register_resolvers()
     try:
         tree = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except MissingMandatoryValue as error:
         raise UserError(f"{error.full_key} must be given: {error.full_key}=VALUE") from None
     except OmegaConfBaseException as error:
-        raise UserError(f"The config cannot be resolved: {str(error).splitlines()[0]} (at {error.full_key})") from None
+        raise unresolvable(error) from None
     assert isinstance(tree, dict)
     return {str(key): value for key, value in tree.items()}
 
 
+def unresolvable(error: OmegaConfBaseException) -> UserError:
+    """Return the message for an interpolation that cannot be resolved."""
+    place = f" (at {error.full_key})" if error.full_key else ""
+    return UserError(f"The config cannot be resolved: {str(error).splitlines()[0]}{place}")
+
+
 def read_yaml(path: Path) -> Any:
-    """The plain values that a YAML file holds."""
+    """Return the plain values of a YAML file."""
     return OmegaConf.to_container(OmegaConf.load(path))

@@ -6,26 +6,32 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from opsin.config import run_config
+from opsin.config.hydra_session import load
 from opsin.config.overrides import is_override, key_of
-from opsin.config.yaml_files import load
+from opsin.config.search_path import ConfigSource
 from opsin.errors import nearest
 from opsin.runs.quoting import quote
 
 
-def config_options() -> dict[str, list[str]]:
-    """Return the options of each config group, from the folder of the config files."""
-    groups = sorted(folder for folder in run_config.CONFIGS.iterdir() if folder.is_dir() and folder.name != "hydra")
-    return {folder.name: sorted(file.stem for file in folder.glob("*.yaml")) for folder in groups}
+def config_options(source: ConfigSource | None = None) -> dict[str, list[str]]:
+    """Return the options of each config group, from all folders of config files."""
+    options: dict[str, set[str]] = {}
+    for place in (source or ConfigSource()).folders:
+        for folder in place.iterdir():
+            if folder.is_dir() and folder.name != "hydra":
+                options.setdefault(folder.name, set()).update(file.stem for file in folder.glob("*.yaml"))
+    return {group: sorted(names) for group, names in sorted(options.items()) if names}
 
 
-def suggest(arguments: Sequence[str]) -> str:
+def suggest(arguments: Sequence[str], source: ConfigSource | None = None, tree: Mapping[str, Any] | None = None) -> str:
     """Return a line for each override that names no known option or key; empty if all names are known.
 
     Args:
-        arguments: of the command line.
+        arguments: Arguments of the command line.
+        source: Search path and primary config; None: Opsin's own.
+        tree: Config that the overrides change; None: the one that they compose.
     """
-    options = config_options()
+    options = config_options(source)
     pairs = [
         (key_of(argument), argument.partition("=")[2])
         for argument in arguments
@@ -38,11 +44,14 @@ def suggest(arguments: Sequence[str]) -> str:
             lines += [_unknown_option(group, option, options[group]) for option in wrong]
             chosen += [f"{group}={value.split(',')[0]}"] if not wrong else []
     try:
-        keys = _keys(OmegaConf.to_container(load(chosen)))
+        keys = _keys(tree if tree is not None else OmegaConf.to_container(load(chosen, source)))
     except Exception:  # one of the chosen files is broken, and Hydra has said so
         keys = []
     for key, value in pairs:
-        if key not in keys and key not in options and key.split(".")[0] != "hydra":
+        owner, _, name = key.rpartition(".")
+        if name == "mode" and (f"{owner}.metric" in keys or f"{owner}.monitor" in keys):
+            lines.append(f"{key} cannot be set: whether lower or higher is better follows from the metric. Remove it.")
+        elif key not in keys and key not in options and key.split(".")[0] != "hydra":
             lines.append(_unknown_key(key, value, [*keys, *options]))
     return "\n".join(lines)
 

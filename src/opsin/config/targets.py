@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from opsin.config.secrets import reveal
 from opsin.errors import UserError, did_you_mean
 from opsin.runs.directory import RunDirectory
 
@@ -45,8 +46,13 @@ class Target(Generic[T]):
         return name in inspect.signature(self.call).parameters
 
     def build(self, **computed: Any) -> T:
-        """Call the constructor with the arguments of the config and the computed values that it takes."""
-        return self.call(**self.arguments, **{name: value for name, value in computed.items() if self.takes(name)})
+        """Call the constructor with the arguments of the config and the computed values that it takes.
+
+        References to secrets in the arguments are replaced by the secrets here and nowhere else.
+        """
+        return self.call(
+            **reveal(self.arguments), **{name: value for name, value in computed.items() if self.takes(name)}
+        )
 
 
 @dataclass(frozen=True)

@@ -1,76 +1,52 @@
-"""What Hydra loads from the folder of config files, and what is said of a file that cannot be loaded."""
+"""Config files that are not valid YAML: one message with the file and the line."""
 
 from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import yaml
-from omegaconf import DictConfig
 
-from opsin.config import run_config
-from opsin.config.overrides import parse_override
-from opsin.config.resume import register_resolvers
+from opsin.config.hydra_session import load
+from opsin.config.search_path import ConfigSource
 from opsin.errors import UserError
 
 
-def load(words: Sequence[str]) -> DictConfig:
-    """What Hydra composes of some words, its own settings included; its exceptions share no base class."""
-    import hydra
-    from hydra.core.global_hydra import GlobalHydra
-
-    register_resolvers()
-    GlobalHydra.instance().clear()
-    with hydra.initialize_config_dir(str(run_config.CONFIGS), version_base="1.3"):
-        return hydra.compose("train", list(words), return_hydra_config=True)
-
-
-def parse(words: Sequence[str]) -> list[Any]:
-    """Hydra's `Override` of each word.
-
-    Raises:
-        UserError: one cannot be read.
-    """
-    import hydra
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
-    GlobalHydra.instance().clear()
-    with hydra.initialize_config_dir(str(run_config.CONFIGS), version_base="1.3"):
-        parser = OverridesParser.create(GlobalHydra.instance().config_loader())  # which `glob(*)` needs
-    return [parse_override(word, parser) for word in words]
-
-
-def refuse_broken_files(words: Sequence[str]) -> None:
-    """See to it that every config file which a command line loads is YAML: Hydra would end in a traceback.
+def refuse_broken_files(overrides: Sequence[str], source: ConfigSource | None = None) -> None:
+    """Check that every config file which the overrides load is YAML; Hydra would end in a traceback.
 
     A broken file that is not loaded does no harm.
 
+    Args:
+        overrides: Overrides of the command line, also those of a multirun.
+        source: Search path and primary config; None: Opsin's own.
+
     Raises:
-        UserError: names the file, the line and what is wrong there.
+        UserError: Names the file, the line and the fault.
     """
-    faults = {path: fault for path in sorted(run_config.CONFIGS.rglob("*.yaml")) if (fault := _fault(path))}
+    source = source or ConfigSource()
+    files = [path for folder in source.folders for path in sorted(folder.rglob("*.yaml"))]
+    faults = {path: fault for path in files if (fault := _fault(path))}
     if not faults:
         return
     first = []
-    for group, options in _chosen(words):
-        for option in options:
-            if fault := faults.get(run_config.CONFIGS / group / f"{option}.yaml"):
-                raise UserError(in_words(fault))
+    for group, options in _chosen(overrides, source):
+        for path in (folder / group / f"{option}.yaml" for folder in source.folders for option in options):
+            if path in faults:
+                raise UserError(in_words(faults[path]))
         first.append(f"{group}={options[0]}")
-    try:  # what those load in their turn
-        load(first)
+    try:  # files that those load
+        load(first, source)
     except yaml.YAMLError as error:
         raise UserError(in_words(error)) from None
-    except Exception:  # Hydra says it
+    except Exception:  # any other fault is reported by the composition
         return
 
 
 def in_words(error: yaml.YAMLError) -> str:
-    """The file, the line and the reason of a YAML error."""
+    """Return the file, the line and the reason of a YAML error."""
     mark, reason = getattr(error, "problem_mark", None), getattr(error, "problem", None)
     place = f"{mark.name}, line {mark.line + 1}" if mark else "a config file"
-    return f"{place}: this is no YAML, {reason or error}"
+    return f"{place}: not valid YAML, {reason or error}"
 
 
 def _fault(path: Path) -> yaml.YAMLError | None:
@@ -85,9 +61,9 @@ def _fault(path: Path) -> yaml.YAMLError | None:
     return None
 
 
-def _chosen(words: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
-    """The options that words choose of each group; several in a multirun."""
-    for word in words:
-        group, _, option = word.lstrip("+").partition("=")
-        if option and (run_config.CONFIGS / group).is_dir():
+def _chosen(overrides: Sequence[str], source: ConfigSource) -> Iterator[tuple[str, list[str]]]:
+    """Yield the options that overrides choose of each group; several in a multirun."""
+    for override in overrides:
+        group, _, option = override.lstrip("+").partition("=")
+        if option and any((folder / group).is_dir() for folder in source.folders):
             yield group, option.split(",")

@@ -1,4 +1,4 @@
-"""The image files that words on a command line name: files, folders and globs."""
+"""Find image files from command-line arguments: files, folders and glob patterns."""
 
 import glob
 from collections.abc import Sequence
@@ -9,14 +9,14 @@ from opsin.errors import UserError
 
 
 def find_images(words: Sequence[str]) -> list[Path]:
-    """The files that some words name, each once: in the order of the words, those of a word sorted by name.
+    """Return the files that match the arguments, each once, in the order of the arguments and sorted by name.
 
     Args:
-        words: Files; folders, of which all is taken that may be an image, in folders within them too; globs such as
-            `'photos/**/*.jpg'`, should the shell have left them. A word that is the name of a file is that file.
+        words: Files; folders, searched recursively for possible images; or glob patterns such as
+            `'photos/**/*.jpg'` that the shell has not expanded. The name of an existing file is never a pattern.
 
     Raises:
-        UserError: A word names nothing, or a folder holds nothing.
+        UserError: Nothing matches an argument, or a folder contains no images.
     """
     return list(dict.fromkeys(file for word in words for file in _named(word)))
 
@@ -26,21 +26,21 @@ def _named(word: str) -> list[Path]:
     if path.exists() or path.is_symlink():
         found = _files(path)
         if not found:
-            raise UserError(f"{word} holds no images")
+            raise UserError(f"{word} contains no images")
         return found
-    # Path.glob takes no absolute pattern.
+    # Path.glob does not support absolute patterns.
     matches = sorted(glob.glob(str(path), recursive=True)) if glob.has_magic(word) else []  # noqa: PTH207
     found = [file for match in matches for file in _files(Path(match))]
     if not found:
-        raise UserError(f"{word} is no file, no folder and no pattern that fits a file")
+        raise UserError(f"no file or folder matches {word}")
     return found
 
 
 def _files(path: Path) -> list[Path]:
-    """A file, or the files of a folder that may be images."""
+    """Return a file, or the possible images in a folder."""
     if not path.is_dir():
         return [path]
     try:
         return [path / name for name in image_files(path)]
     except OSError as error:
-        raise UserError(f"{error.filename or path} cannot be read: {error.strerror or error}") from None
+        raise UserError(f"cannot read {error.filename or path}: {error.strerror or error}") from None

@@ -1,4 +1,4 @@
-"""Answers as rows: CSV, JSON lines or parquet, written as they come."""
+"""Write predictions as rows of CSV, JSON lines or parquet, one by one."""
 
 import contextlib
 import csv
@@ -18,11 +18,11 @@ Format = Literal["csv", "jsonl", "parquet"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 Write = Callable[[Answer], None]
 
-_ROWS = 4096  # of a row group, the most that a parquet file holds back in memory
+_ROWS = 4096  # rows per row group of parquet, which are buffered in memory
 
 
 def ranked(answer: Answer, classes: Sequence[str], top: int) -> list[tuple[str, float]]:
-    """The most probable classes of an answer and their probabilities, the first one first; none of a bad image."""
+    """Return the most probable classes and their probabilities, highest first; empty for a bad image."""
     if answer.probabilities is None:
         return []
     order = np.argsort(-answer.probabilities, kind="stable")[:top]
@@ -30,46 +30,47 @@ def ranked(answer: Answer, classes: Sequence[str], top: int) -> list[tuple[str, 
 
 
 def printable(text: str) -> str:
-    """A file name as it can be shown and kept: what is no text, and what would steer a terminal, is escaped."""
+    """Return a file name for display, with invalid bytes and control characters escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def kept(path: Path) -> str:
-    """A file name as it can be kept: what is no text is escaped."""
+    """Return a file name for a file, with invalid bytes escaped."""
     return str(path).encode(errors="backslashreplace").decode()
 
 
 @contextlib.contextmanager
 def open_table(out: Path | None, kind: Format | None, classes: Sequence[str], top: int) -> Iterator[Write]:
-    """A table to write answers to, one row each, bad images too; a file appears once it is whole.
+    """Open a table that takes one row per prediction, including bad images; a file is written atomically.
 
     CSV and parquet have the columns `path`, `class`, `probability`, then `class_2`, `probability_2` and so on, and
-    `error`, which says why an image has no class. JSON lines have `path`, `class`, `probability` and `top`, or `path`
+    `error`, the reason if an image has no class. JSON lines have `path`, `class`, `probability` and `top`, or `path`
     and `error`.
 
     Args:
-        out: The file; None: the standard output.
-        kind: None: by the name of the file.
-        classes: Names, in the order of probabilities.
-        top: How many classes a row tells.
+        out: The file; None for stdout.
+        kind: Format; None takes it from the suffix of the file.
+        classes: Names of the classes, in the order of the probabilities.
+        top: Number of classes per row.
 
     Raises:
-        UserError: The format is not said, parquet is asked for on the standard output, or the file cannot be written.
+        UserError: The format is unknown, parquet would go to stdout, or the file cannot be written.
     """
     kind = kind or _kind(out)
     if out is None:
         if kind == "parquet":
-            raise UserError("--format parquet is no text: say where it goes with --out FILE.parquet")
+            raise UserError("parquet is binary and cannot go to stdout; use --out FILE.parquet")
         with _TABLES[kind](sys.stdout, classes, top) as write:
             yield write
         return
     if out.is_dir():
-        raise UserError(f"--out {out} is a folder: name a file in it, such as {out / f'answers.{kind}'}")
+        raise UserError(f"--out {out} is a folder; give a file, such as {out / f'predictions.{kind}'}")
     with contextlib.ExitStack() as closing:
         try:
-            stream = closing.enter_context(atomic_open(out, "wb" if kind == "parquet" else "w", newline=""))
+            opened = atomic_open(out, "wb") if kind == "parquet" else atomic_open(out, "w", newline="")
+            stream = closing.enter_context(opened)
         except OSError as error:
-            raise UserError(f"--out {out} cannot be written: {error.strerror or error}") from None
+            raise UserError(f"cannot write --out {out}: {error.strerror or error}") from None
         yield closing.enter_context(_TABLES[kind](stream, classes, top))
 
 
@@ -78,7 +79,7 @@ def _kind(out: Path | None) -> Format:
         for kind in FORMATS:
             if out.suffix.lower() == f".{kind}":
                 return kind
-    raise UserError(f"--out {out}: its name does not end in one of {', '.join(FORMATS)}: say --format too")
+    raise UserError(f"the suffix of --out {out} is not one of {', '.join(FORMATS)}; add --format")
 
 
 def _columns(top: int) -> list[str]:

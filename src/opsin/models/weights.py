@@ -20,7 +20,7 @@ from opsin.errors import UserError
 StateDict = dict[str, Tensor]
 
 CONNECT_SECONDS = 10.0  # per address, so that a run without network access fails soon
-OWN_FOLDER = Path(__file__).parents[1] / "weights"
+OWN_FOLDER = Path(str(importlib.resources.files("opsin"))) / "weights"
 """The folder of the weights inside the package."""
 
 

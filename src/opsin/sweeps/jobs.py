@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from opsin.config import compose_raw
+from opsin.config import ConfigSource, compose_raw
 from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory
 from opsin.runs.quoting import override
@@ -23,6 +23,7 @@ class Jobs:
 
     Args:
         space: of the sweep.
+        source: Search path and primary config of all runs.
 
     Attributes:
         typical: the config of the first run of a grid; where that cannot be composed, of the last one.
@@ -31,14 +32,14 @@ class Jobs:
         UserError: neither can be, as where a key is not known.
     """
 
-    def __init__(self, space: Space) -> None:
+    def __init__(self, space: Space, source: ConfigSource | None = None) -> None:
         self._space = space
-        first = [d.word(d.words[0] if isinstance(d, Listed) else d.low) for d in space.dimensions]
+        self._source = source or ConfigSource()
         last = [d.word(d.words[-1] if isinstance(d, Listed) else d.high) for d in space.dimensions]
         try:
-            self.typical = compose_raw([*space.fixed, *first])
+            self.typical = compose_raw([*space.fixed, *space.first()], self._source)
         except UserError:  # one wrong value is one run that fails
-            self.typical = compose_raw([*space.fixed, *last])
+            self.typical = compose_raw([*space.fixed, *last], self._source)
         groups = {dimension.key.split(".")[0] for dimension in space.dimensions}
         self._widths_differ = bool(groups & {"trainer", "experiment", "debug"})
 
@@ -47,13 +48,14 @@ class Jobs:
         """Option of each part that the name of a run tells."""
         return {part: self.typical.hydra.runtime.choices[part] for part in ("datamodule", "model")}
 
-    def of(self, trial: Trial, folder: Path, settings: Sweep, trials: Trials, threads: int) -> Job:
+    def of(self, trial: Trial, folder: Path, settings: Sweep, objective: str, trials: Trials, threads: int) -> Job:
         """The job of a trial: its run begun, or gone on with where it was begun before.
 
         Args:
             trial: claimed by this process.
             folder: of the sweep.
             settings: of the sweep.
+            objective: the metric that a pruner compares.
             trials: whose study the run reports to, where a pruner listens.
             threads: of each process.
         """
@@ -64,12 +66,13 @@ class Jobs:
             return Job(trial.number, (override("resume", run.path),), run, devices)
         more = {**OF_EVERY_RUN, "trainer.threads": threads}
         words = [override(key, value) for key, value in more.items() if not self._space.says(key)]
-        words += _pruning(settings, trials, trial.number, self.typical.monitor.metric)
-        return Job(trial.number, (*trial.words, *words, override("hydra.run.dir", run.path)), run, devices)
+        words += _pruning(settings, trials, trial.number, objective)
+        words = [*self._source.flags, *trial.words, *words, override("hydra.run.dir", run.path)]
+        return Job(trial.number, tuple(words), run, devices)
 
     def _devices(self, words: Sequence[str]) -> int:
         try:
-            return _count(compose_raw(words).trainer.devices)
+            return _count(compose_raw(words, self._source).trainer.devices)
         except UserError:  # which the process of the run tells
             return 1
 

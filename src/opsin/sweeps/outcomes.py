@@ -1,28 +1,53 @@
-"""What came of a job: from its run directory, and from how its process ended."""
+"""Outcome of a job: from its run directory, and from the end of its process."""
 
 import math
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from opsin.errors import UserError
 from opsin.runs.atomic import write_atomically
 from opsin.runs.directory import RunDirectory
+from opsin.runs.metric_registry import check_measured, check_monitored, higher_is_better
 from opsin.sweeps.launchers.base import Exit, Job
 from opsin.sweeps.trials import Direction, Outcome
 
 COUNTED: dict[str, tuple[str, str]] = {"parameters": ("parameters", "total"), "seconds": ("seconds", "fit")}
-"""Objectives besides metrics, and where a result has them; less of them is better."""
+"""Objectives that are not metrics of a split, and where a result has them."""
 
 WHOLE = 8
-"""Lines of a message without a traceback that are told whole, and not only the last."""
+"""Maximum lines of a message without a traceback that are reported whole, and not only the last line."""
 
 TAIL = 60
-"""Lines of a job's console that are kept with its failure."""
+"""Lines of the console that are saved with a failure."""
 
 
 def directions(objectives: Sequence[str]) -> list[Direction]:
-    """Whether less or more of each objective is better."""
-    return ["minimize" if name in COUNTED or name.endswith(("/loss", "/ece")) else "maximize" for name in objectives]
+    """Return the direction of each objective, as Optuna names it."""
+    return ["maximize" if higher_is_better(name) else "minimize" for name in objectives]
+
+
+def check_objectives(objectives: Sequence[str], place: str, pruner: str, trainer: Mapping[str, Any]) -> None:
+    """Check the objectives of a sweep before anything is run.
+
+    Args:
+        objectives: metrics of train or val, or keys of `COUNTED`.
+        place: the key that names them, for the message.
+        pruner: `none`, or a pruner, which compares the first objective epoch by epoch.
+        trainer: trainer options of a run.
+
+    Raises:
+        UserError: An objective does not exist, is never measured, or cannot be used.
+    """
+    for name in objectives:
+        if name not in COUNTED:
+            check_monitored(name, place, others=tuple(COUNTED))
+            check_measured(name, place, trainer)
+    if pruner != "none" and objectives[0] in COUNTED:
+        raise UserError(
+            f"sweep.pruner={pruner} needs an objective that is measured every epoch, such as val/loss, "
+            f"but {place}={objectives[0]}; set sweep.pruner=none"
+        )
 
 
 def outcome_of(run: RunDirectory, objectives: Sequence[str]) -> Outcome | None:
@@ -54,14 +79,14 @@ def _value(result: dict[str, Any], objective: str) -> float:
 
 
 def failure(job: Job, end: Exit) -> Outcome:
-    """Why a job ended without a result, written into its run directory as well.
+    """Return the failure of a job that ended without a result, and write it into its run directory.
 
     Args:
-        job: which ended.
-        end: how.
+        job: The job.
+        end: The end of its process.
     """
     printed = _tail(job)
-    reason = end.reason or _in_words(end.code, printed)
+    reason = end.reason or _reason(end.code, printed)
     if not job.run.error.exists():
         write_atomically(job.run.error, "\n".join([*printed, "", reason]) + "\n")
     if result := job.run.read_result():
@@ -69,23 +94,23 @@ def failure(job: Job, end: Exit) -> Outcome:
     return Outcome("failed", reason=reason)
 
 
-def _in_words(code: int, printed: Sequence[str]) -> str:
+def _reason(code: int, printed: Sequence[str]) -> str:
     if code >= 0:
-        said = [line.strip() for line in printed if line.strip() and "HYDRA_FULL_ERROR" not in line]
-        if said and len(said) <= WHOLE and not any(line.startswith("Traceback") for line in said):
-            return " ".join(said)
-        return said[-1] if said else f"it ended with exit code {code}, and said nothing"
+        lines = [line.strip() for line in printed if line.strip() and "HYDRA_FULL_ERROR" not in line]
+        if lines and len(lines) <= WHOLE and not any(line.startswith("Traceback") for line in lines):
+            return " ".join(lines)
+        return lines[-1] if lines else f"it ended with exit code {code} and printed nothing"
     number = -code
     name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
     if number == signal.SIGKILL:
-        return f"killed ({name}); where nobody did it, the system had run out of memory: give it fewer jobs at once"
+        return f"killed ({name}); if nobody did it, the system ran out of memory: lower launcher.jobs"
     if number == signal.SIGSEGV:
-        return f"crashed ({name}: a library of native code reached into memory that is not its own)"
+        return f"crashed ({name}: invalid memory access in native code)"
     return f"ended by {name}"
 
 
 def _tail(job: Job) -> list[str]:
-    """The last lines that the job printed since it was started last."""
+    """Return the last lines that the job printed since its last start."""
     try:
         lines = job.console.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

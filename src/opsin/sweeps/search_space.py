@@ -1,17 +1,19 @@
-"""What a sweep varies: from Hydra's words, and from the `space` of a sweep file, to lists and ranges."""
+"""Search space of a sweep: lists and ranges, read from overrides and from the `space` of a sweep file."""
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from opsin.config import config_options, parse
-from opsin.config.overrides import key_of
+from opsin.config import ConfigSource
+from opsin.config.hydra_session import override_parser
+from opsin.config.overrides import key_of, parse_override
+from opsin.config.suggestions import config_options
 from opsin.errors import UserError
 from opsin.runs.quoting import quote
 
 Value = str | int | float | bool | None
-"""What a key may be set to in one run."""
+"""Value of a key in one run."""
 
 
 @dataclass(frozen=True)
@@ -19,15 +21,15 @@ class Listed:
     """A key with listed values.
 
     Attributes:
-        key: as it is typed, such as `model` or `+trainer.max_time`.
-        words: the right side of each word, as Hydra writes it.
+        key: The key as typed, such as `model` or `+trainer.max_time`.
+        words: Right sides of the overrides, quoted for Hydra.
     """
 
     key: str
     words: tuple[str, ...]
 
     def word(self, choice: Value) -> str:
-        """The word of a run that has this choice."""
+        """Return the override that sets this choice."""
         return f"{self.key}={choice}"
 
     shown = word
@@ -38,11 +40,11 @@ class Ranged:
     """A key with a range of numbers, both ends included.
 
     Attributes:
-        key: as it is typed.
-        low: the least.
-        high: the greatest.
-        log: whether it is drawn evenly on a logarithmic scale.
-        whole: whether only whole numbers are drawn.
+        key: The key as typed.
+        low: Lowest value.
+        high: Highest value.
+        log: Whether values are sampled uniformly on a logarithmic scale.
+        whole: Whether only whole numbers are sampled.
     """
 
     key: str
@@ -52,11 +54,11 @@ class Ranged:
     whole: bool = False
 
     def word(self, choice: Value) -> str:
-        """The word of a run that has this choice."""
+        """Return the override that sets this choice."""
         return f"{self.key}={choice!r}"
 
     def shown(self, choice: Value) -> str:
-        """The same for people, with as many digits as matter."""
+        """Return the override for display, with four significant digits."""
         return f"{self.key}={choice:.4g}" if isinstance(choice, float) else self.word(choice)
 
 
@@ -65,38 +67,43 @@ Dimension = Listed | Ranged
 
 @dataclass(frozen=True)
 class Space:
-    """What all runs of a sweep share, and what tells them apart.
+    """The overrides of all runs of a sweep, and the keys that vary.
 
     Attributes:
-        fixed: words of every run.
-        dimensions: what varies, in the order in which it was typed, the file's first.
+        fixed: Overrides of every run.
+        dimensions: Keys that vary, in the order of the command line, after those of the sweep file.
     """
 
     fixed: tuple[str, ...]
     dimensions: tuple[Dimension, ...]
 
     def words(self, choices: Mapping[str, Value]) -> tuple[str, ...]:
-        """The words of the run with these choices, by key."""
+        """Return the overrides of the run with these choices, by key."""
         return (*self.fixed, *(dimension.word(choices[dimension.key]) for dimension in self.dimensions))
 
+    def first(self) -> tuple[str, ...]:
+        """Return the overrides that set every key to its first or lowest value."""
+        values = (d.words[0] if isinstance(d, Listed) else d.low for d in self.dimensions)
+        return tuple(d.word(value) for d, value in zip(self.dimensions, values, strict=True))
+
     def varied(self, choices: Mapping[str, Value], without: Sequence[str] = ()) -> str:
-        """The words that tell this run apart, but for those of some keys."""
-        told = [dimension for dimension in self.dimensions if dimension.key.lstrip("+") not in without]
-        return " ".join(dimension.word(choices[dimension.key]) for dimension in told)
+        """Return the overrides of the keys that vary, except some keys."""
+        varying = [dimension for dimension in self.dimensions if dimension.key.lstrip("+") not in without]
+        return " ".join(dimension.word(choices[dimension.key]) for dimension in varying)
 
     def shown(self, choices: Mapping[str, Value]) -> str:
-        """The words that tell this run apart, for people."""
+        """Return the overrides of the keys that vary, for display."""
         return " ".join(dimension.shown(choices[dimension.key]) for dimension in self.dimensions)
 
     def says(self, key: str) -> bool:
-        """Whether a word sets a key, or varies it."""
+        """Return whether an override sets a key or varies it."""
         return key in map(key_of, (*self.fixed, *(dimension.key for dimension in self.dimensions)))
 
     def grid(self) -> Iterator[dict[str, Value]]:
-        """Every combination, the last key changing fastest.
+        """Yield every combination; the last key changes fastest.
 
         Raises:
-            UserError: a key has a range, of which there are endlessly many.
+            UserError: A key has a range, which has no end.
         """
         for dimension in self.dimensions:
             if isinstance(dimension, Ranged):
@@ -110,23 +117,28 @@ class Space:
             yield dict(zip(keys, values, strict=True))
 
 
-def read_space(words: Sequence[str], space: Mapping[str, Any]) -> Space:
-    """Divide words into those of every run and those that vary.
+def read_space(words: Sequence[str], space: Mapping[str, Any], source: ConfigSource | None = None) -> Space:
+    """Divide overrides into those of every run and those that vary.
 
     Args:
-        words: of the command line: `model=mlp,cnn_gap`, `seed=range(3)`, `optimizer.lr=tag(log,interval(1e-4,0.1))`,
+        words: From the command line: `model=mlp,cnn_gap`, `seed=range(3)`, `optimizer.lr=tag(log,interval(1e-4,0.1))`,
             `model.hidden=int(interval(16,128))`, `trainer.max_epochs=5`.
-        space: the same by key, from a sweep file; a word of the command line takes the place of its key.
+        space: Values by key, from a sweep file; an override of the command line replaces its key.
+        source: Search path and primary config; None: Opsin's own.
 
     Raises:
-        UserError: a word cannot be read, or a range is empty.
+        UserError: An override cannot be read, or a range is empty.
     """
+    source = source or ConfigSource()
+    options = config_options(source)
     typed = {key_of(word) for word in words}
-    filed = [_typed(key, value) for key, value in space.items() if key.lstrip("+") not in typed]
+    filed = [_typed(key, value, options) for key, value in space.items() if key.lstrip("+") not in typed]
     fixed: list[str] = []
     dimensions: list[Dimension] = []
     every = (*filed, *words)
-    for word, override in zip(every, parse(every), strict=True):
+    parser = override_parser(source)
+    for word in every:
+        override = parse_override(word, parser)
         key = override.get_key_element()
         if not override.is_sweep_override():
             fixed.append(word)
@@ -137,27 +149,27 @@ def read_space(words: Sequence[str], space: Mapping[str, Any]) -> Space:
     return Space(tuple(fixed), tuple(dimensions))
 
 
-def _typed(key: str, value: Any) -> str:
+def _typed(key: str, value: Any, options: Mapping[str, Sequence[str]]) -> str:
     """Return the override for a key of a sweep file: a YAML list is a list of choices, and text reads as if typed."""
     if isinstance(value, str):
         return f"{key}={value}"
     choices = value if isinstance(value, list) else [value]
-    return f"{key}={','.join(quote(_option(key, choice)) for choice in choices)}"
+    return f"{key}={','.join(quote(_option(key, choice, options)) for choice in choices)}"
 
 
-def _option(key: str, choice: Any) -> Any:
+def _option(key: str, choice: Any, options: Mapping[str, Sequence[str]]) -> Any:
     """Return the name of an option that YAML 1.1 reads as a boolean: `off` and `on`."""
     if not isinstance(choice, bool):
         return choice
     name = "on" if choice else "off"
-    return name if name in config_options().get(key, ()) else choice
+    return name if name in options.get(key, ()) else choice
 
 
 def _ranged(key: str, interval: Any) -> Ranged:
     low, high = interval.start, interval.end
     if not low < high:
-        raise UserError(f"{key}: interval({low},{high}) is empty; the lesser number comes first")
+        raise UserError(f"{key}: interval({low},{high}) is empty; the lower number comes first")
     if "log" in interval.tags and low <= 0:
-        raise UserError(f"{key}: a logarithmic interval begins above 0, not at {low}")
+        raise UserError(f"{key}: a logarithmic interval must begin above 0, not at {low}")
     whole = isinstance(low, int) and isinstance(high, int)
     return Ranged(key, low, high, "log" in interval.tags, whole)

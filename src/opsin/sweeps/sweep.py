@@ -1,24 +1,29 @@
 """The story of a sweep: what varies, who works on what, and what is left in the end."""
 
+import contextlib
 import inspect
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from filelock import FileLock
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from opsin.config import CONFIGS, ConfigOrigin, compose_raw, is_of_a_sweep
-from opsin.config.overrides import key_of
+from opsin.config import CommandLine, ConfigOrigin, ConfigSource, compose_raw, is_of_a_sweep, show
+from opsin.config.overrides import check_overrides
+from opsin.config.run_config import plain
+from opsin.config.secrets import refuse_literal_secrets, refuse_missing_secrets
+from opsin.config.suggestions import config_options
 from opsin.config.targets import Constructors, Target
 from opsin.config.validation import SectionSchema, check
-from opsin.errors import Interrupted
+from opsin.errors import Interrupted, UserError
 from opsin.runs.quoting import printed_command
 from opsin.sweeps import best_run, table
 from opsin.sweeps.jobs import Jobs, of_winner
 from opsin.sweeps.launchers.base import Handle, Job, Launcher
-from opsin.sweeps.outcomes import directions
+from opsin.sweeps.outcomes import check_objectives, directions
 from opsin.sweeps.runner import POLL_S, Runner, Stop
 from opsin.sweeps.search_space import read_space
 from opsin.sweeps.settings import Sweep
@@ -35,11 +40,12 @@ SCHEMA = {
 """The sections of a config that are about a multirun and not about its runs."""
 
 
-def sweep(words: Sequence[str]) -> int:
+def sweep(words: Sequence[str], source: ConfigSource | None = None) -> int:
     """Run what the words of a multirun describe, go on with it where it was begun, and tell what came out.
 
     Args:
         words: of the command line.
+        source: Search path and primary config; None: Opsin's own.
 
     Returns:
         The exit code: 1 where a run failed, else 0.
@@ -48,15 +54,19 @@ def sweep(words: Sequence[str]) -> int:
         UserError: a word, a setting or the directory is wrong.
         Interrupted: a signal asked to stop; the same command goes on.
     """
-    settings, engine, option = _checked(
-        [word for word in words if is_of_a_sweep(word) or key_of(word) == "hydra.searchpath"]
-    )
+    source = source or ConfigSource()
+    words = check_overrides(["--multirun", *words], config_options(source))[1:]
+    settings, engine, option = _checked([word for word in words if is_of_a_sweep(word)], source)
     typed = [word for word in words if not is_of_a_sweep(word)]
-    space = read_space(typed, settings.space)
-    jobs = Jobs(space)
+    space = read_space(typed, settings.space, source)
+    jobs = Jobs(space, source)
+    refuse_missing_secrets([OmegaConf.to_container(jobs.typical, resolve=False), settings.storage])
     metric: str = jobs.typical.monitor.metric
     objectives: list[str] = [*settings.objectives] if settings.objectives else [metric]
-    folder = sweep_directory(Path(jobs.typical.hydra.sweep.dir), option, settings, typed)
+    _import_callbacks(jobs.typical)
+    place = "sweep.objectives" if settings.objectives else "monitor.metric"
+    check_objectives(objectives, place, settings.pruner, jobs.typical.trainer)
+    folder = sweep_directory(Path(jobs.typical.hydra.sweep.dir), option, settings, typed, source)
     console = table.console()
     worker = Worker(folder)
     try:
@@ -69,7 +79,7 @@ def sweep(words: Sequence[str]) -> int:
             runner = Runner(
                 launcher,
                 trials,
-                lambda trial: jobs.of(trial, folder, settings, trials, launcher.threads),
+                lambda trial: jobs.of(trial, folder, settings, objectives[0], trials, launcher.threads),
                 objectives,
                 board.ended,
                 board.watch,
@@ -80,7 +90,7 @@ def sweep(words: Sequence[str]) -> int:
                 runner.run()
                 if trials.ended() == trials.total:
                     with FileLock(folder / ".ending"):  # one process after the other; the second finds all done
-                        best = best_run.winners(table.read_rows(folder, trials, space), trials.directions[0])
+                        best = best_run.winners(table.read_rows(folder, objectives, trials, space), objectives[0])
                         untested = [] if space.says("test") else [row for row in best if not row.metric("test/acc")]
                         run_all(launcher, [of_winner(row) for row in untested], runner.stop)
                         if best:
@@ -93,18 +103,42 @@ def sweep(words: Sequence[str]) -> int:
         raise
     finally:
         worker.leave()
-    rows = table.read_rows(folder, trials, space)
+    rows = table.read_rows(folder, objectives, trials, space)
     table.tell(rows, objectives, folder, console)
     _close(console, folder, trials, rows)
     return int(any(row.state == "failed" for row in rows))
 
 
-def _checked(words: Sequence[str]) -> tuple[Sweep, Target[Launcher], str]:
+def show_first_run(line: CommandLine) -> None:
+    """Print the config of the first run of a sweep, or the information on its composition, for `-m --cfg job`.
+
+    Raises:
+        UserError: An override or a setting is wrong.
+    """
+    words = check_overrides(["--multirun", *line.overrides], config_options(line.source))[1:]
+    of_sweep = [word for word in words if is_of_a_sweep(word)]
+    settings, _, _ = _checked(of_sweep, line.source)
+    space = read_space([word for word in words if not is_of_a_sweep(word)], settings.space, line.source)
+    show(replace(line, overrides=(*space.fixed, *space.first(), *of_sweep)))
+
+
+def _import_callbacks(config: DictConfig) -> None:
+    """Import the user's own callbacks: their modules register the metrics that they log."""
+    own = Constructors({}, own=inspect.isclass)
+    callbacks = OmegaConf.to_container(config.callbacks) or {}
+    assert isinstance(callbacks, dict)
+    for section in callbacks.values():
+        with contextlib.suppress(UserError):  # the runs report a target that is not accepted
+            own.resolve((section or {}).get("_target_"))
+
+
+def _checked(words: Sequence[str], source: ConfigSource) -> tuple[Sweep, Target[Launcher], str]:
     """The settings of the sweep, the engine, not yet started, and which file of `configs/sweep` was chosen."""
-    config = compose_raw(words)
-    tree = {key: OmegaConf.to_container(config[key], resolve=True) for key in SCHEMA}
+    config = compose_raw(words, source)
+    tree = plain(OmegaConf.masked_copy(config, list(SCHEMA)))
+    refuse_literal_secrets(tree)
     choices = {key: value for key, value in config.hydra.runtime.choices.items() if key in SCHEMA}
-    fields = check(tree, SCHEMA, ConfigOrigin(CONFIGS, choices, list(words)))
+    fields = check(tree, SCHEMA, ConfigOrigin(source, choices, list(words), source.folders))
     return fields["settings"], fields["launcher"], choices["sweep"]
 
 

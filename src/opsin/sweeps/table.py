@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from rich.table import Table
 from opsin.evaluation.comparison.run_records import REPEATS
 from opsin.runs.atomic import write_atomically
 from opsin.runs.directory import RunDirectory
-from opsin.sweeps.outcomes import directions
+from opsin.runs.metric_registry import sort_key
 from opsin.sweeps.runner import Running
 from opsin.sweeps.search_space import Space
 from opsin.sweeps.trials import Outcome, Trial, Trials
@@ -102,7 +103,7 @@ class ProgressTable:
         values = [float(row[self._metric]) for row in rows if row.get(self._metric)]
         if not values:
             return f"0/{epochs or '?'}", "", "", ""
-        best = (min if directions([self._metric]) == ["minimize"] else max)(values)
+        best = min(values, key=partial(sort_key, self._metric))
         spent = time.monotonic() - running.since
         left = _duration(spent / len(rows) * (epochs - len(rows))) if epochs else ""
         return f"{len(rows)}/{epochs or '?'}", f"{values[-1]:.4f}", f"{best:.4f}", left
@@ -149,7 +150,7 @@ class TrialRow:
         return "" if value is None else f"{value:.4f}"
 
 
-def read_rows(folder: Path, trials: Trials, space: Space) -> list[TrialRow]:
+def read_rows(folder: Path, objectives: Sequence[str], trials: Trials, space: Space) -> list[TrialRow]:
     """Every trial of a sweep, the best first; of several objectives, by the first."""
     states = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
     rows = []
@@ -163,8 +164,7 @@ def read_rows(folder: Path, trials: Trials, space: Space) -> list[TrialRow]:
         values = tuple(trial.values) if state == "complete" else ()
         reason = str(trial.user_attrs.get("reason", ""))
         rows.append(TrialRow(trial.number, words, shown, recipe, state, values, reason, run, run.read_result()))
-    sign = 1 if trials.directions[0] == "minimize" else -1
-    return sorted(rows, key=lambda row: (not row.values, sign * row.values[0] if row.values else 0.0, row.number))
+    return sorted(rows, key=lambda row: (sort_key(objectives[0], row.values[0] if row.values else None), row.number))
 
 
 def tell(rows: Sequence[TrialRow], objectives: Sequence[str], folder: Path, console: Console) -> None:

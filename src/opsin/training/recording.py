@@ -19,6 +19,7 @@ from opsin.models import Network
 from opsin.models.fine_tuning import FreezeSchedule
 from opsin.runs.atomic import write_atomically
 from opsin.runs.directory import RunDirectory
+from opsin.runs.metric_registry import custom_metrics
 from opsin.runs.quoting import printed_command
 from opsin.training.callbacks import Checkpoints, EarlyStopping, Pruning, Throughput
 from opsin.training.callbacks.base import is_metric
@@ -171,7 +172,8 @@ def outcome(
         "epochs": checkpoints.epochs,
         "stopped": stopped[0] if stopped else None,
         "pruned": any(isinstance(c, Pruning) and c.reason for c in callbacks),
-        "monitor": {"metric": checkpoints.monitor, "mode": checkpoints.mode, "best": checkpoints.best_value},
+        "monitor": {"metric": checkpoints.monitor, "best": checkpoints.best_value},
+        "custom_metrics": custom_metrics(),
         "per_class": _tables(confusion, classes),
         **({"throughput": speed[0]} if speed and speed[0] is not None else {}),  # else nothing was left to train
     }

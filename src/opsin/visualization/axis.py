@@ -1,4 +1,4 @@
-"""Values to places along an axis, and the values that are labelled there."""
+"""Scales of chart axes and their ticks."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Scale:
-    """Values to places along one axis.
+    """The scale of an axis: maps values to positions.
 
     Attributes:
         low: The value at `start`.
         high: The value at `end`.
-        start: In units of the chart.
-        end: Likewise.
-        log: Whether equal steps are equal factors.
-        ticks: The values that are labelled.
+        start: Position of `low` in units of the chart.
+        end: Position of `high` in units of the chart.
+        log: Whether the scale is logarithmic.
+        ticks: The labeled values.
     """
 
     low: float
@@ -26,28 +26,28 @@ class Scale:
     ticks: tuple[float, ...]
 
     def __call__(self, value: float) -> float:
-        """The place of a value."""
+        """Return the position of a value."""
         bend: Callable[[float], float] = math.log10 if self.log else float
         share = (bend(value) - bend(self.low)) / (bend(self.high) - bend(self.low))
         return round(self.start + share * (self.end - self.start), 2)
 
     def holds(self, value: float | None) -> bool:
-        """Whether a value has a place."""
+        """Return whether a value has a position."""
         return value is not None and math.isfinite(value) and (value > 0 or not self.log)
 
 
 def scale(
     values: Sequence[float | None], start: float, end: float, *, log: bool = False, integer: bool = False, most: int = 5
 ) -> Scale:
-    """A scale over some values, from tick to tick.
+    """Return a scale for some values that begins and ends at ticks.
 
     Args:
-        values: To be shown; those that have no place do not count.
-        start: Place of the lowest, in units of the chart.
-        end: Of the highest.
-        log: Equal steps are equal factors; values of 0 and below have no place.
-        integer: Ticks are whole numbers, and the ends are the values' own: for epochs.
-        most: About how many ticks.
+        values: The values; None and values without a position are ignored.
+        start: Position of the lowest value in units of the chart.
+        end: Position of the highest value in units of the chart.
+        log: Use a logarithmic scale; values of 0 and below have no position.
+        integer: Use whole numbers as ticks, and begin and end at the values, for epochs.
+        most: Approximate number of ticks.
     """
     from matplotlib.ticker import LogLocator, MaxNLocator
 
@@ -63,9 +63,9 @@ def scale(
         return Scale(low, high, start, end, True, tuple(inside[:: max(1, math.ceil(len(inside) / most))]))
     steps = [1, 2, 5, 10] if integer else [1, 2, 2.5, 5, 10]
     found = MaxNLocator(most, steps=steps, integer=integer).tick_values(low, high)
-    ticks = [float(f"{tick:.12g}") for tick in found]  # 0.1 + 0.2 is 0.3 here
+    ticks = [float(f"{tick:.12g}") for tick in found]  # rounds 0.30000000000000004 to 0.3
     if not integer and not log:
-        # Shares stay within 0 and 1, and an axis goes below 0 only where values do.
+        # Fractions stay within 0 and 1, and an axis extends below 0 only if values do.
         low = max(ticks[0], 0.0) if low >= 0 else ticks[0]
         high = 1.0 if known and max(known) <= 1 < ticks[-1] else ticks[-1]
     return Scale(low, high, start, end, log, tuple(tick for tick in ticks if low <= tick <= high))

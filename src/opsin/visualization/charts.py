@@ -1,7 +1,7 @@
-"""Charts as inline SVG: no script, hover titles, and colors that CSS gives, so that light and dark both work.
+"""Charts as inline SVG: no script, hover titles, and colors from CSS, for light and dark mode.
 
-Every chart is 360 units wide, about the width of a phone: there its text keeps its size, and elsewhere it grows with
-the column that the page gives it. The classes are those of `templates/style.css`.
+Every chart is 360 units wide, about the width of a phone, and scales with its column. The CSS classes are defined in
+`templates/style.css`.
 """
 
 import math
@@ -15,7 +15,7 @@ from opsin.visualization.formatting import Text, number, percent, shortened
 
 WIDTH = 360
 COLORS = 8
-"""How many colors of series the style sheet has; later series repeat them dashed."""
+"""Number of series colors in the style sheet; further series repeat them dashed."""
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 14, 34
 
@@ -25,10 +25,10 @@ class Series:
     """One line of a chart.
 
     Attributes:
-        name: For the legend and the hover titles.
-        x: Where its points are.
-        y: What they are; None, NaN and infinite values leave a gap.
-        color: Index of its color; None: its place among the series.
+        name: Name in the legend and the hover titles.
+        x: The x values.
+        y: The y values; None, NaN and infinite values leave a gap.
+        color: Index of the color; None for the index of the series.
     """
 
     name: str
@@ -42,11 +42,11 @@ class Bar:
     """One bar of a chart.
 
     Attributes:
-        name: Beside it.
-        value: Its length; NaN: no bar.
-        low: Lower end of its interval; None: it has none.
-        high: Upper end likewise.
-        note: More words for the hover title.
+        name: Label of the bar.
+        value: Length of the bar; NaN for no bar.
+        low: Lower end of the interval; None for no interval.
+        high: Upper end of the interval; None for no interval.
+        note: Additional text of the hover title.
     """
 
     name: str
@@ -67,20 +67,20 @@ def line_chart(
     text: Text = number,
     height: int = 220,
 ) -> Markup:
-    """Lines over whole numbers, such as metrics over epochs.
+    """Return a line chart over whole numbers, such as metrics over epochs.
 
     Args:
-        series: At least one; those with a single point show it.
-        title: Above the chart.
-        x_label: Below the axis, and in the hover titles.
-        log: A logarithmic axis; values of 0 and below leave gaps.
-        mark: Where to draw a dashed line upright, such as the best epoch.
-        mark_label: Beside it.
-        text: How values are written.
-        height: In units; the chart is 360 wide.
+        series: At least one.
+        title: Title above the chart.
+        x_label: Label of the x axis, also in the hover titles.
+        log: Use a logarithmic y axis; values of 0 and below leave gaps.
+        mark: Position of a dashed vertical line, such as the best epoch.
+        mark_label: Label of that line.
+        text: Format of the values.
+        height: Height in units; the width is 360.
 
     Returns:
-        A `<figure>`, with a legend where there are several series.
+        A `<figure>`, with a legend if there are several series.
     """
     x = scale([value for one in series for value in one.x], _LEFT, WIDTH - _RIGHT, integer=True)
     y = scale([value for one in series for value in one.y], height - _BOTTOM, _TOP, log=log)
@@ -99,13 +99,13 @@ def line_chart(
 def reliability_bars(
     confidence: Sequence[float], accuracy: Sequence[float], counts: Sequence[int], *, title: str
 ) -> Markup:
-    """How often predictions of about one confidence are right, against the diagonal of the well calibrated.
+    """Return a reliability diagram: accuracy over confidence, with the diagonal of perfect calibration.
 
     Args:
-        confidence: Mean of each bin `(B,)`; NaN where it holds no images.
-        accuracy: Likewise. The bins are even, from 0 to 1.
-        counts: Images of each bin.
-        title: Above the chart.
+        confidence: Mean confidence of each bin `(B,)`; NaN for empty bins. The bins are equal, from 0 to 1.
+        accuracy: Accuracy of each bin `(B,)`; NaN for empty bins.
+        counts: Number of images in each bin.
+        title: Title above the chart.
     """
     height = 260
     x, y = scale([0, 1], _LEFT, WIDTH - _RIGHT), scale([0, 1], height - _BOTTOM, _TOP)
@@ -130,14 +130,14 @@ def horizontal_bars(
     high: float | None = None,
     text: Text = percent,
 ) -> Markup:
-    """A bar for each name, with its interval where it has one; dots where the axis does not hold zero.
+    """Return horizontal bars with intervals; dots instead of bars if the axis does not include zero.
 
     Args:
-        bars: From top to bottom.
-        title: Above the chart.
-        low: Where the axis begins; None: 0, or the least value below.
-        high: Where it ends; None: the largest value.
-        text: How values are written.
+        bars: The bars from top to bottom.
+        title: Title above the chart.
+        low: Start of the axis; None for 0, or the minimum if it is negative.
+        high: End of the axis; None for the maximum.
+        text: Format of the values.
     """
     row, name_width = 20, min(112, 10 + 7 * max((len(bar.name) for bar in bars), default=0))
     height = _TOP + row * len(bars) + _BOTTOM - 12
@@ -152,7 +152,7 @@ def horizontal_bars(
         if x.low <= 0 <= x.high:
             left, width = min(x(0), x(value)), round(abs(x(value) - x(0)), 2)
             shown = f'<rect class="bar" x="{left}" y="{middle - 6}" width="{width}" height="12"/>'
-        else:  # a bar's length says nothing where the axis has no zero
+        else:  # without zero on the axis, the length of a bar has no meaning
             shown = f'<circle class="point" cx="{x(value)}" cy="{middle}" r="4"/>' if math.isfinite(bar.value) else ""
         words = f"{bar.name}: {text(bar.value)}" + (f", {bar.note}" if bar.note else "")
         if bar.low is not None and bar.high is not None and math.isfinite(bar.low) and math.isfinite(bar.high):
@@ -166,7 +166,7 @@ def horizontal_bars(
 
 
 def small_multiples(charts: Sequence[Markup]) -> Markup:
-    """Charts side by side, as many as fit; on a phone below each other."""
+    """Arrange charts side by side; below each other on a phone."""
     return Markup('<div class="multiples">{}</div>').format(Markup("").join(charts))
 
 

@@ -1,17 +1,17 @@
-"""Numbers and names as a report writes them."""
+"""Formatting of numbers and names in reports."""
 
 import math
 from collections.abc import Callable
 
 Text = Callable[[float | None], str]
-"""How a value is written."""
+"""A function that formats a value."""
 
 NONE = "\N{EN DASH}"
-"""What stands where there is no number."""
+"""Text for a missing value."""
 
 
 def number(value: float | None) -> str:
-    """A number in few digits; a dash where there is none."""
+    """Format a number with few digits; a dash for a missing value."""
     if value is None or math.isnan(value):
         return NONE
     if math.isinf(value):
@@ -22,7 +22,7 @@ def number(value: float | None) -> str:
 
 
 def percent(value: float | None) -> str:
-    """A share as per cent, with as many digits as tell it from the whole."""
+    """Format a fraction as percent, with two decimals near 0 and 100 %."""
     if value is None or not math.isfinite(value):
         return NONE
     if abs(value * 100 - round(value * 100)) < 1e-9:
@@ -31,7 +31,7 @@ def percent(value: float | None) -> str:
 
 
 def seconds(value: float | None) -> str:
-    """A duration in words: `12.3 s`, `4 min 10 s`, `2 h 05 min`."""
+    """Format a duration: `12.3 s`, `4 min 10 s`, `2 h 05 min`."""
     if value is None:
         return NONE
     if round(value, 1) < 60:
@@ -41,12 +41,12 @@ def seconds(value: float | None) -> str:
 
 
 def split_name(split: str) -> str:
-    """A split in full: `validation` for `val`."""
+    """Return the full name of a split: `validation` for `val`."""
     return "validation" if split == "val" else split
 
 
 def shortened(name: str, most: int) -> str:
-    """A name in at most so many characters: its middle is left out, for the ends of file names tell them apart."""
+    """Shorten a name in the middle to a maximum number of characters; the ends of file names differ most."""
     if len(name) <= most:
         return name
     head = (most - 1) // 2

@@ -1,4 +1,4 @@
-"""Arrays to pictures: brought to bytes, colored, laid over each other, laid out in a grid, written."""
+"""Convert arrays to images: scaling, color maps, overlays, grids, encoding."""
 
 import base64
 import io
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 Pixels = NDArray[np.uint8]
-"""A picture: uint8 `(H, W, 3)`, or gray `(H, W)` or `(H, W, 1)` where a function takes it."""
+"""An image: uint8 `(H, W, 3)`, or gray `(H, W)` or `(H, W, 1)` where a function accepts it."""
 
 Values = NDArray[Any]
 
@@ -22,18 +22,18 @@ _LINE, _GAP = 16, 6
 
 
 def rgb(image: Pixels) -> Pixels:
-    """A picture with three channels."""
+    """Return an image with three channels."""
     flat = image[..., np.newaxis] if image.ndim == 2 else image
     return np.repeat(flat, 3, axis=2) if flat.shape[2] == 1 else flat
 
 
 def stretched(values: Values, low: float | None = None, high: float | None = None) -> Pixels:
-    """Values of any range as bytes of the same shape: `low` is black, `high` white, what lies beyond is clipped.
+    """Scale values linearly to uint8: `low` is black, `high` white, values outside are clipped.
 
     Args:
         values: Any shape.
-        low: None: the least of them.
-        high: None: the largest.
+        low: None for the minimum.
+        high: None for the maximum.
     """
     values = np.asarray(values, np.float64)
     low = float(values.min()) if low is None else low
@@ -44,13 +44,13 @@ def stretched(values: Values, low: float | None = None, high: float | None = Non
 
 
 def colored(values: Values, palette: str = "viridis", low: float | None = None, high: float | None = None) -> Pixels:
-    """Values `(H, W)` as colors `(H, W, 3)`; `RdBu_r` with low = -high shows signs, white is zero.
+    """Map values `(H, W)` to colors `(H, W, 3)`; `RdBu_r` with low = -high shows signs, with zero as white.
 
     Args:
-        values: To show.
-        palette: One of matplotlib's names.
-        low: The value of the palette's first color; None: the least.
-        high: Of its last; None: the largest.
+        values: The values.
+        palette: Name of a color map of matplotlib.
+        low: The value of the first color; None for the minimum.
+        high: The value of the last color; None for the maximum.
     """
     from matplotlib import colormaps
 
@@ -60,14 +60,14 @@ def colored(values: Values, palette: str = "viridis", low: float | None = None, 
 
 
 def resized(image: Pixels, size: tuple[int, int], smooth: bool = True) -> Pixels:
-    """A picture `(H, W, C)` or `(H, W)` at another (height, width): bilinear, or in visible squares."""
+    """Resize an image `(H, W, C)` or `(H, W)` to (height, width), bilinear or nearest."""
     flat = image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image
     method = Image.Resampling.BILINEAR if smooth else Image.Resampling.NEAREST
     return np.asarray(Image.fromarray(flat).resize((size[1], size[0]), method)).reshape(*size, *image.shape[2:])
 
 
 def shown(image: Pixels, side: int) -> Pixels:
-    """A picture whose longer side is about `side`: small ones in whole squares, large ones smoothly reduced."""
+    """Resize an image to a longer side of about `side`: enlarge by whole factors, reduce bilinearly."""
     height, width = image.shape[:2]
     factor = side / max(height, width)
     if factor >= 1:
@@ -77,7 +77,7 @@ def shown(image: Pixels, side: int) -> Pixels:
 
 
 def overlaid(image: Pixels, heat: Values, strength: float = 0.5, palette: str = "jet") -> Pixels:
-    """A picture with a heat map `(h, w)` in [0, 1] over it, brought to the picture's size."""
+    """Return an image with a heat map `(h, w)` in [0, 1] over it, resized to the image."""
     base = rgb(image).astype(np.float64)
     map_ = Image.fromarray(np.asarray(heat, np.float32)).resize(
         (base.shape[1], base.shape[0]), Image.Resampling.BILINEAR
@@ -94,17 +94,17 @@ def grid(
     captions: Sequence[str] = (),
     title: str = "",
 ) -> Pixels:
-    """Pictures in rows, each about `side` pixels large, with a line of text under each and one above all.
+    """Arrange images in a grid, with a caption under each and a title above the grid.
 
     Args:
         images: At least one, of any sizes.
-        columns: None: about a square.
-        side: Of each, in pixels.
-        captions: Of each, may have several lines; empty: none.
-        title: Above all.
+        columns: Number of columns; None for about as many as rows.
+        side: Longer side of each image in pixels.
+        captions: One per image, may have several lines; empty for none.
+        title: Text above the grid.
 
     Raises:
-        ValueError: There is no picture, or not one caption for each.
+        ValueError: There is no image, or the number of captions differs.
     """
     if not images or (captions and len(captions) != len(images)):
         raise ValueError(f"{len(images)} pictures and {len(captions)} captions")
@@ -128,7 +128,7 @@ def grid(
 
 @cache
 def font(size: int) -> ImageFont.FreeTypeFont:
-    """Letters of a size in pixels: those that matplotlib brings, which have far more signs than Pillow's own."""
+    """Return a font of a size in pixels: the one in matplotlib, which has more characters than that of Pillow."""
     import matplotlib as mpl
 
     return ImageFont.truetype(Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)
@@ -144,7 +144,7 @@ def _write(pen: ImageDraw.ImageDraw, caption: str, place: tuple[int, int], width
 
 
 def encoded(image: Pixels, kind: Literal["PNG", "JPEG", "WEBP"] = "PNG", quality: int = 85) -> bytes:
-    """A picture as the bytes of a file."""
+    """Return an image as the bytes of a file."""
     stream = io.BytesIO()
     options: dict[str, Any] = {"optimize": True} if kind == "PNG" else {"quality": quality}
     Image.fromarray(rgb(image)).save(stream, kind, **options)
@@ -152,5 +152,5 @@ def encoded(image: Pixels, kind: Literal["PNG", "JPEG", "WEBP"] = "PNG", quality
 
 
 def data_uri(image: Pixels, kind: Literal["PNG", "JPEG", "WEBP"] = "PNG", quality: int = 85) -> str:
-    """A picture as the `src` of an HTML image that needs no file."""
+    """Return an image as a data URI for the `src` of an HTML image."""
     return f"data:image/{kind.lower()};base64,{base64.b64encode(encoded(image, kind, quality)).decode()}"

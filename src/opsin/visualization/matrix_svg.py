@@ -1,4 +1,4 @@
-"""Small matrices as drawings with their numbers in them: what a convolution reads, and what it writes."""
+"""Small matrices as SVG with numbers in the cells: the input and output of a convolution."""
 
 import html
 from collections.abc import Callable
@@ -16,11 +16,11 @@ Numbers = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Window:
-    """Cells of a drawing that are framed.
+    """Framed cells of a matrix.
 
     Attributes:
-        cells: (row, column) of each.
-        notes: A small text in each, such as the weight that it is multiplied with; may be empty.
+        cells: (row, column) of each cell.
+        notes: A small text in each cell, such as the weight that multiplies it; may be empty.
     """
 
     cells: tuple[tuple[int, int], ...]
@@ -28,7 +28,7 @@ class Window:
 
 
 def number(value: float) -> str:
-    """A number as short as it can be: 3, -0.25, 1.2; at most two decimals."""
+    """Format a number with at most two decimals: 3, -0.25, 1.2."""
     return f"{value:.2f}".rstrip("0").rstrip(".").replace("-0", "-0" if abs(value) >= 0.005 else "0")
 
 
@@ -43,17 +43,17 @@ def matrix(
     known: int | None = None,
     name: str = "",
 ) -> str:
-    """A matrix as an SVG that fills the width it is given; numbers stand in the cells where there is room.
+    """Return a matrix as SVG that fills the available width, with numbers in the cells if there is room.
 
     Args:
         values: `(H, W)`.
-        title: Said below.
-        colors: One of matplotlib's palettes.
-        limits: Values of its first and last color.
-        border: Rows and columns at each side that are padding, drawn hatched.
+        title: Caption below the matrix.
+        colors: Name of a color map of matplotlib.
+        limits: Values of the first and the last color.
+        border: Rows and columns of padding on each side, drawn hatched.
         window: Cells to frame.
-        known: Only so many cells, row by row, are known yet; None: all.
-        name: A CSS class for it.
+        known: Number of cells, row by row, that are drawn; None for all.
+        name: CSS class of the figure.
     """
     rows, columns = values.shape
     paint = _painter(colors, limits)
@@ -95,7 +95,7 @@ _HATCH = (
 
 
 def _painter(palette: str, limits: tuple[float, float]) -> Callable[[float], tuple[str, str]]:
-    """Gives the color of a value, and a color of text that can be read on it."""
+    """Return a function from a value to its color and a readable text color."""
     low, high = limits
     table = colormaps[palette]
 

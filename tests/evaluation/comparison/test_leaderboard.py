@@ -45,7 +45,7 @@ def test_lower_loss_is_better_and_equal_rows_share_a_rank(tmp_path: Path) -> Non
         made_run(tmp_path / name, right(n), config={"model.of": name})
     runs = [RunDirectory(tmp_path / name) for name in "xyz"]
     board = leaderboard(runs, "test/loss")
-    assert board.mode == "min"
+    assert not board.higher_is_better
     assert [(row.rank, row.metrics["test/acc"].estimate) for row in board.rows] == [(1, 0.95), (2, 0.8), (2, 0.8)]
     assert len({row.name for row in board.rows}) == 3
 
@@ -100,9 +100,7 @@ def test_seeds_measured_on_different_images_are_not_averaged(tmp_path: Path) -> 
 
 def test_an_unknown_metric_is_an_error(tmp_path: Path) -> None:
     run = made_run(tmp_path / "a", right(90))
-    with pytest.raises(
-        UserError, match=r"test/ac: no finished run has this metric: did you mean test/acc\? Available: test/acc"
-    ):
+    with pytest.raises(UserError, match=r"there is no metric test/ac: did you mean test/acc\?"):
         leaderboard([run], "test/ac")
 
 

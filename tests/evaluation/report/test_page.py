@@ -109,10 +109,10 @@ def test_the_temperature_is_fitted_on_val_and_evaluated_on_test(write) -> None:
 
 def test_the_best_epoch_is_the_recorded_one_or_that_of_the_monitored_metric(write) -> None:
     rows = read_epochs(write())
-    monitor = {"metric": "val/loss", "mode": "min"}
+    monitor = "val/loss"
     assert best_epoch(rows, {"best_epoch": 3}, monitor) == 3
     assert best_epoch(rows, {"best_epoch": None}, monitor) == 2  # the third is not a number
-    assert best_epoch(rows, {"best_epoch": None}, {"metric": "train/acc", "mode": "max"}) == 3
+    assert best_epoch(rows, {"best_epoch": None}, "train/acc") == 3
     assert best_epoch([], {"best_epoch": None}, monitor) is None
 
 
@@ -194,6 +194,15 @@ def test_images_are_embedded_and_the_index_cannot_point_outside(write, tmp_path:
     ]
     assert found.augmentation is None
     assert text(read(write_report(run))).count("labeled cat") == 1
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"split": "test"}', '{"misclassified": [{"image": 3}]}'])
+def test_a_damaged_list_of_images_is_left_out(write, content: str) -> None:
+    run = write()
+    index_file(run).parent.mkdir()
+    index_file(run).write_text(content)
+    assert read_pictures(run) is None
+    assert "No images were made." in text(read(write_report(run)))
 
 
 def test_a_hundred_classes_stay_readable_and_small(write) -> None:

@@ -67,7 +67,7 @@ def test_samples_need_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
         assert image.ndim == 2 or image.shape[2] == 3
         assert image.max() > 128 > image.min()
     assert sample("digit_3").shape == (8, 8)
-    with pytest.raises(UserError, match="no sample image: take one of cat, "):
+    with pytest.raises(UserError, match="not a sample image: use one of cat, "):
         sample("../cat")
 
 

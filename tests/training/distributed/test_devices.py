@@ -18,7 +18,7 @@ import torch
 from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory
 from opsin.runs.predictions import read_predictions
-from opsin.training.distributed.environment import launched, speak_as_torchrun
+from opsin.training.distributed.environment import launched, set_torchrun_variables
 from opsin.training.distributed.processes import Processes, is_lost_connection
 from opsin.training.hardware import check_devices
 
@@ -191,7 +191,7 @@ def test_frozen_stages_stand_still_where_the_network_is_divided(tmp_path: Path) 
     assert run.read_result()["frozen"]["stages"]
     meddle = "+callbacks.meddle={_target_: observers.Meddle, tensor: stages.block1.conv.weight, step: 3}"
     for word, reason in (
-        ("callbacks=ema", "fsdp divides the network, but callbacks.ema averages"),
+        ("callbacks=ema", "fsdp shards the network, but callbacks.ema averages"),
         ("model.unfreeze_every=1", "cannot unfreeze stages later"),
         (meddle, "Frozen parameters or buffers have changed"),
     ):
@@ -316,7 +316,7 @@ def test_srun_is_put_into_the_words_of_torchrun(monkeypatch: pytest.MonkeyPatch)
     told = {"SLURM_JOB_ID": "123456", "SLURM_STEP_ID": "1", "SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "3"}
     told |= {"SLURM_LOCALID": "1", "SLURM_NODEID": "1", "SLURM_STEP_NODELIST": "node[07-08]"}
     monkeypatch.setattr(os, "environ", dict(told))
-    speak_as_torchrun()
+    set_torchrun_variables()
     made = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "NODE_RANK": "1"}
     made |= {"MASTER_ADDR": "node07", "MASTER_PORT": "18457"}
     assert os.environ == told | made
@@ -331,7 +331,7 @@ def test_what_would_hang_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         monkeypatch.setenv(name, value)
     check_devices("cpu", 2, False)
     alone = SimpleNamespace(world_size=1, strategy=None)
-    with pytest.raises(UserError, match=r"torchrun has started 2 processes, but .* is 1"):
+    with pytest.raises(UserError, match=r"torchrun started 2 processes, but .* = 1; make them equal"):
         Processes(RunDirectory(tmp_path)).launch_for(alone)
 
 

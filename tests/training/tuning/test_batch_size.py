@@ -173,7 +173,7 @@ def test_further_processes_take_what_the_first_one_found(composed, monkeypatch: 
     config.changed({"datamodule.batch_size": 48, "optimizer.lr": 0.5}).save()
     plan, data, _ = trials(config)
     monkeypatch.setenv("LOCAL_RANK", "1")
-    _, plan, found = batch_size.settle_batch_size(config, plan, data, build.loss(plan, data))
+    _, plan, found = batch_size.resolve_batch_size(config, plan, data, build.loss(plan, data))
     assert found is None
     assert (data.batch_size, plan.groups.lr) == (48, 0.5)
 
@@ -183,14 +183,14 @@ def test_waiting_for_the_first_process_ends(composed, monkeypatch: pytest.Monkey
     plan, data, _ = trials(config)
     monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.setattr(batch_size, "PATIENCE", 0.1)
-    with pytest.raises(UserError, match="has left no number"):
-        batch_size.settle_batch_size(config, plan, data, build.loss(plan, data))
+    with pytest.raises(UserError, match="wrote no number"):
+        batch_size.resolve_batch_size(config, plan, data, build.loss(plan, data))
 
 
 def test_nothing_happens_to_a_number(composed) -> None:
     config = composed("datamodule.batch_size=48")
     plan, data, _ = trials(config)
-    assert batch_size.settle_batch_size(config, plan, data, build.loss(plan, data)) == (config, plan, None)
+    assert batch_size.resolve_batch_size(config, plan, data, build.loss(plan, data)) == (config, plan, None)
     assert data.batch_size == 48
 
 

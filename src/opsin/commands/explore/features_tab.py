@@ -100,7 +100,7 @@ def build(models: RunModels, tab: gr.Tab) -> None:
                 stage = gr.Dropdown([], label="Stage", allow_custom_value=True)
                 with gr.Row():
                     first = gr.Number(0, label="First filter", minimum=0, precision=0, min_width=80)
-                    count = gr.Slider(1, 16, 4, step=1, label="How many", min_width=100, buttons=[])
+                    count = gr.Slider(1, 16, 4, step=1, label="Number of filters", min_width=100, buttons=[])
                 recipe = gr.Radio([SINGLE_SCALE, MULTI_SCALE], value=SINGLE_SCALE, label="Method")
                 visualize = gr.Button("Visualize filters")
         with gr.Column(scale=2, min_width=280):

@@ -1,4 +1,4 @@
-"""Where a run goes wrong: mistakes, confusions, classes, calibration, copies across splits, labels in doubt."""
+"""Error analysis of a run: class metrics, misclassified images, confusions, calibration, label errors, duplicates."""
 
 import io
 import math
@@ -9,9 +9,9 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from opsin.commands.interpret.image_grid import gallery, listed
-from opsin.commands.interpret.subject import Finding, Subjects
-from opsin.commands.interpret.suspect_labels import doubted, doubted_training
+from opsin.commands.interpret.image_grid import prediction_rows, predictions_grid
+from opsin.commands.interpret.model_and_images import ModelAndImages, Output
+from opsin.commands.interpret.suspect_labels import suspect_labels, suspect_training_labels
 from opsin.data.subset import Subset
 from opsin.errors import UserError
 from opsin.evaluation.calibration import Reliability, fit_temperature, reliability, temperature_scaled
@@ -24,56 +24,56 @@ from opsin.runs.predictions import Predictions, predictions_file, read_predictio
 from opsin.visualization.images import Pixels, grid
 
 THUMBNAIL = 32
-"""Side in pixels of what is compared in search of copies."""
+"""Side in pixels of the thumbnails compared in the search for duplicates."""
 
 BLOCK = 512
-"""InputImages that are read together."""
+"""Number of images read at once."""
 
 EXAMPLES = 4
-"""InputImages shown of each pair of confused classes."""
+"""Number of images shown for each pair of confused classes."""
 
 
-def failures(
-    subject: Subjects,
+def error_analysis(
+    source: ModelAndImages,
     count: int,
     split: Literal["val", "test"] = "val",
-    alike: float = 0.98,
+    similarity: float = 0.98,
     train_images: int = 5_000,
-) -> Iterator[Finding]:
-    """What the predictions that a run has kept of a split tell about its mistakes.
+) -> Iterator[Output]:
+    """Analyze the errors of a run from its saved predictions of a split.
 
     Args:
-        subject: A run.
-        count: How many mistakes, pairs, copies and doubts are shown.
-        split: Whose predictions.
-        alike: Correlation of pixels from which images of two splits count as copies.
-        train_images: Of about so many training images the labels are doubted too; 0: of none.
+        source: A run.
+        count: Number of errors, pairs, duplicates and suspicious labels to show.
+        split: Split of the predictions.
+        similarity: Minimum correlation of the details of two images that count as duplicates.
+        train_images: Approximate number of training images whose labels are checked too; 0 for none.
 
     Raises:
-        UserError: It is no run, or it has kept no predictions.
+        UserError: The source is not a run, or the run has no predictions.
     """
-    run = RunDirectory(Path(subject.learned.name))
+    run = RunDirectory(Path(source.trained_model.name))
     if not run.config.is_file():
-        raise UserError(f"--what errors: {subject.learned.name} is no run, and so has no predictions to look at")
+        raise UserError(f"--what errors needs a run with predictions, but {source.trained_model.name} is not a run")
     if train_images < 0:
-        raise UserError(f"--train-images {train_images}: about so many images; 0 for none")
-    if subject.words or subject.files:
-        raise UserError("--what errors looks at the predictions of the run's own images: name no others")
+        raise UserError(f"--train-images must be at least 0, got {train_images}")
+    if source.words or source.files:
+        raise UserError("--what errors uses the predictions of the run's own images; do not give other images")
     predictions = read_predictions(run, split)
     wrong = int((~predictions.correct).sum())
-    yield Finding("table", None, [f"{split}: {wrong:,} of {len(predictions):,} wrong", *_table(predictions)])
-    yield from _mistakes(subject, predictions, count)
-    yield from _pairs(subject, predictions, count)
+    yield Output("table", None, [f"{split}: {wrong:,} of {len(predictions):,} misclassified", *_table(predictions)])
+    yield from _misclassified(source, predictions, count)
+    yield from _pairs(source, predictions, count)
     yield _calibration(run, predictions)
-    yield from doubted(subject, predictions, count)
-    yield from doubted_training(subject, count, train_images)
-    yield from _copies(subject, count, alike)
+    yield from suspect_labels(source, predictions, count)
+    yield from suspect_training_labels(source, count, train_images)
+    yield from _duplicates(source, count, similarity)
 
 
 def _table(predictions: Predictions) -> list[str]:
     rows = class_table(predictions)
     width = max(len(row.name) for row in rows)
-    lines = [f"  {'class':{width}}  images   found (95 % interval)      right of those said     F1"]
+    lines = [f"  {'class':{width}}  images  recall (95 % interval)      precision (95 % interval)   F1"]
     return lines + [
         f"  {row.name:{width}}  {row.count:6,}  {_share(row.recall)}  {_share(row.precision)}  {row.f1:.3f}"
         for row in rows
@@ -81,50 +81,49 @@ def _table(predictions: Predictions) -> list[str]:
 
 
 def _share(share: Interval) -> str:
-    """A share and its interval; a dash where there is nothing to share."""
+    """Format a share with its interval; a dash for NaN."""
     if math.isnan(share.estimate):
         return f"{'-':^27}"
     return f"{share.estimate:6.1%} ({share.low:6.1%} to {share.high:6.1%})"
 
 
-def _mistakes(subject: Subjects, predictions: Predictions, count: int) -> Iterator[Finding]:
+def _misclassified(source: ModelAndImages, predictions: Predictions, count: int) -> Iterator[Output]:
     rows = most_confident_errors(predictions, len(predictions))
     if len(rows):
-        picture = gallery(subject, predictions, rows[: 2 * count], "the mistakes it is surest of")
-        yield Finding("errors_mistakes", picture, rows=listed(predictions, rows))
+        picture = predictions_grid(source, predictions, rows[: 2 * count], "most confident errors")
+        yield Output("errors_misclassified", picture, rows=prediction_rows(predictions, rows))
 
 
-def _pairs(subject: Subjects, predictions: Predictions, count: int) -> Iterator[Finding]:
+def _pairs(source: ModelAndImages, predictions: Predictions, count: int) -> Iterator[Output]:
     pairs = confused_pairs(predictions, count)
     if not pairs:
         return
     names = predictions.classes
-    lines = [f"  {names[pair.true]} taken for {names[pair.predicted]}: {pair.images:,}" for pair in pairs]
+    lines = [f"  {names[pair.true]} predicted as {names[pair.predicted]}: {pair.images:,}" for pair in pairs]
     rows: list[int] = []
     for pair in pairs[:EXAMPLES]:
-        among = (predictions.targets == pair.true) & (predictions.predicted == pair.predicted)
-        sure = np.flatnonzero(among)
-        order = np.argsort(-predictions.probabilities[sure, pair.predicted], kind="stable")
-        rows += sure[order][:EXAMPLES].tolist()
-    picture = gallery(subject, predictions, np.array(rows), "classes most often confused")
-    yield Finding("errors_confused", picture, ["most often confused:", *lines])
+        members = np.flatnonzero((predictions.targets == pair.true) & (predictions.predicted == pair.predicted))
+        order = np.argsort(-predictions.probabilities[members, pair.predicted], kind="stable")
+        rows += members[order][:EXAMPLES].tolist()
+    picture = predictions_grid(source, predictions, np.array(rows), "most confused classes")
+    yield Output("errors_confused", picture, ["most confused classes:", *lines])
 
 
-def _calibration(run: RunDirectory, predictions: Predictions) -> Finding:
-    """Reliability before and after a temperature that is fitted on val; judged on test where that was kept."""
-    judged = predictions
+def _calibration(run: RunDirectory, predictions: Predictions) -> Output:
+    """Evaluate calibration before and after temperature scaling fitted on val; on test if its predictions exist."""
+    evaluated = predictions
     if predictions.split == "val" and predictions_file(run, "test").is_file():
-        judged = read_predictions(run, "test")
+        evaluated = read_predictions(run, "test")
     fitted = predictions if predictions.split == "val" else read_predictions(run, "val")
     temperature = fit_temperature(fitted.logits, fitted.targets)
-    before = reliability(judged.probabilities, judged.targets)
-    after = reliability(temperature_scaled(judged.logits, temperature), judged.targets)
-    note = " (the same images: it flatters)" if judged.split == "val" else ""
+    before = reliability(evaluated.probabilities, evaluated.targets)
+    after = reliability(temperature_scaled(evaluated.logits, temperature), evaluated.targets)
+    note = ", the same images, so it is too optimistic" if evaluated.split == "val" else ""
     line = (
-        f"calibration on {judged.split}: expected error {before.ece:.2%}; {after.ece:.2%} at temperature "
-        f"{temperature:.2f}, fitted on val{note}"
+        f"calibration on {evaluated.split}: expected calibration error {before.ece:.2%}; {after.ece:.2%} with "
+        f"temperature {temperature:.2f} (fitted on val{note})"
     )
-    return Finding("errors_reliability", _diagrams(before, after, temperature, judged.split), [line])
+    return Output("errors_reliability", _diagrams(before, after, temperature, evaluated.split), [line])
 
 
 def _diagrams(before: Reliability, after: Reliability, temperature: float, split: str) -> Pixels:
@@ -132,44 +131,46 @@ def _diagrams(before: Reliability, after: Reliability, temperature: float, split
 
     figure = Figure(figsize=(9, 4.4), dpi=110, layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
-    for axis, found, name in zip(axes, (before, after), ("as it is", f"at temperature {temperature:.2f}"), strict=True):
+    names = ("without scaling", f"temperature {temperature:.2f}")
+    for axis, found, name in zip(axes, (before, after), names, strict=True):
         middle, width = (found.edges[:-1] + found.edges[1:]) / 2, np.diff(found.edges)
         filled = found.counts > 0
-        axis.bar(middle[filled], found.accuracy[filled], width[filled] * 0.94, color="#4c78a8", label="right")
+        axis.bar(middle[filled], found.accuracy[filled], width[filled] * 0.94, color="#4c78a8", label="accuracy")
         axis.plot(found.confidence[filled], found.accuracy[filled], "o", color="#1b2a41", markersize=4)
         axis.plot([0, 1], [0, 1], "--", color="#b0413e", label="perfect")
         for x, y, images in zip(middle[filled], found.accuracy[filled], found.counts[filled], strict=True):
             axis.annotate(f"{images:,}", (x, y + 0.015), ha="center", fontsize=6.5)
-        axis.set(title=f"{split}, {name}: error {found.ece:.2%}", xlabel="confidence", xlim=(0, 1), ylim=(0, 1.08))
-    axes[0].set_ylabel("share that is right")
+        axis.set(title=f"{split}, {name}: ECE {found.ece:.2%}", xlabel="confidence", xlim=(0, 1), ylim=(0, 1.08))
+    axes[0].set_ylabel("accuracy")
     axes[0].legend(loc="upper left", frameon=False)
     stream = io.BytesIO()
     figure.savefig(stream, format="png")
     return np.asarray(Image.open(stream).convert("RGB"))
 
 
-def _copies(subject: Subjects, count: int, alike: float) -> Iterator[Finding]:
-    images = subject.images
+def _duplicates(source: ModelAndImages, count: int, similarity: float) -> Iterator[Output]:
+    images = source.images
     small = {split: _thumbnails(images.subset(split)) for split in images.splits("all")}
-    found = near_duplicates(small, threshold=alike, count=None)
+    found = near_duplicates(small, threshold=similarity, count=None)
     sizes = ", ".join(f"{len(pixels):,} {split}" for split, pixels in small.items())
-    lines = [f"images of two splits that look the same (correlation from {alike}): {len(found):,} pairs; {sizes}"]
+    pairs = f"{len(found):,} pair{'' if len(found) == 1 else 's'}"
+    lines = [f"near-duplicates across splits (similarity at least {similarity}): {pairs} among {sizes} images"]
     if not found:
-        yield Finding("copies", None, lines)
+        yield Output("duplicates", None, lines)
         return
     pictures, captions = [], []
     for pair in found[: 2 * count]:
         for split, row in ((pair.split_a, pair.i), (pair.split_b, pair.j)):
             part = images.subset(split)
             pictures.append(part.read(np.array([row]))[0])
-            captions.append(f"{split} {row}, {images.classes[part.targets[row]]}\nalike {pair.similarity:.3f}")
-    title = "pairs that look the same in two splits"
+            captions.append(f"{split} {row}, {images.classes[part.targets[row]]}\nsimilarity {pair.similarity:.3f}")
+    title = "near-duplicates across splits"
     picture = grid(pictures, columns=8, side=112, captions=captions, title=title)
-    yield Finding("errors_copies", picture, lines, [_named(images, pair) for pair in found])
+    yield Output("errors_duplicates", picture, lines, [_duplicate_row(images, pair) for pair in found])
 
 
-def _named(images: InputImages, pair: Duplicate) -> dict[str, object]:
-    """A pair by the names of its images, with their labels."""
+def _duplicate_row(images: InputImages, pair: Duplicate) -> dict[str, object]:
+    """Return the table row of a pair: paths and labels of both images, and their similarity."""
     a, b = images.subset(pair.split_a), images.subset(pair.split_b)
     return {
         "split": pair.split_a,
@@ -178,7 +179,7 @@ def _named(images: InputImages, pair: Duplicate) -> dict[str, object]:
         "other_split": pair.split_b,
         "other_image": b.locate(pair.j),
         "other_label": images.classes[b.targets[pair.j]],
-        "alike": round(pair.similarity, 4),
+        "similarity": round(pair.similarity, 4),
     }
 
 

@@ -1,50 +1,60 @@
-"""Some images of a split beside what is said of them: as a picture, and as rows of a table."""
+"""Show images of a split with their predictions: as a grid, and as table rows."""
 
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from opsin.commands.interpret.subject import Subjects
+from opsin.commands.interpret.model_and_images import ModelAndImages
 from opsin.runs.predictions import Predictions
 from opsin.visualization.images import Pixels, grid
 
 Rows = NDArray[np.int64]
 
 
-def gallery(subject: Subjects, predictions: Predictions, rows: Rows, title: str, said: Rows | None = None) -> Pixels:
-    """Some images, what they are labelled as, and what is said of them.
+def predictions_grid(
+    source: ModelAndImages, predictions: Predictions, rows: Rows, title: str, suggested: Rows | None = None
+) -> Pixels:
+    """Return a grid of images with their labels and predicted or suggested classes.
 
     Args:
-        subject: Has the images.
-        predictions: What is said of them.
-        rows: Of the predictions `(K,)`, in the order in which they are shown.
-        title: Above all, behind the name of the split.
-        said: A class for each `(K,)`; None: the most probable one.
+        source: The images.
+        predictions: The predictions of these images.
+        rows: Rows of the predictions `(K,)`, in the order shown.
+        title: Title of the grid, after the name of the split.
+        suggested: Suggested class of each image `(K,)`; None shows the predicted class.
     """
     positions = predictions.positions[rows]
     order = np.argsort(positions)
-    read = subject.images.subset(predictions.split).read(positions[order])
+    read = source.images.subset(predictions.split).read(positions[order])
     pixels = np.empty_like(read)
     pixels[order] = read
-    told = listed(predictions, rows, said)
-    captions = [f"{one['label']}\nsaid {one['said']} {one['probability_of_said']:.1%}" for one in told]
-    title = f"{predictions.split}: {title} (under each its label, and what is said)"
+    kind = _kind(suggested)
+    captions = [
+        f"label {row['label']}\n{kind} {row[kind]} {row[f'{kind}_probability']:.1%}"
+        for row in prediction_rows(predictions, rows, suggested)
+    ]
+    title = f"{predictions.split}: {title}"
     return grid(list(pixels), columns=8, side=128, captions=captions, title=title)
 
 
-def listed(predictions: Predictions, rows: Rows, said: Rows | None = None) -> list[dict[str, Any]]:
-    """Some images by their names, with label, what is said of them, and the probabilities of both."""
-    said = predictions.predicted[rows] if said is None else said
+def prediction_rows(predictions: Predictions, rows: Rows, suggested: Rows | None = None) -> list[dict[str, Any]]:
+    """Return table rows with the path and label of images, their predicted or suggested class, and probabilities."""
+    kind = _kind(suggested)
+    others = predictions.predicted[rows] if suggested is None else suggested
     probabilities, classes = predictions.probabilities[rows], predictions.classes
     return [
         {
             "split": predictions.split,
             "image": predictions.paths[row],
             "label": classes[label],
-            "said": classes[other],
-            "probability_of_label": round(float(of_each[label]), 6),
-            "probability_of_said": round(float(of_each[other]), 6),
+            kind: classes[other],
+            "label_probability": round(float(of_image[label]), 6),
+            f"{kind}_probability": round(float(of_image[other]), 6),
         }
-        for row, label, other, of_each in zip(rows, predictions.targets[rows], said, probabilities, strict=True)
+        for row, label, other, of_image in zip(rows, predictions.targets[rows], others, probabilities, strict=True)
     ]
+
+
+def _kind(suggested: Rows | None) -> str:
+    return "predicted" if suggested is None else "suggested"

@@ -1,4 +1,4 @@
-"""Pictures of what a network has learned, made by one command: into files, and into TensorBoard on request."""
+"""Make images that explain a trained network: kernels, activations, feature visualizations, attributions, errors."""
 
 import csv
 import io
@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from opsin.commands.interpret.attributions import explained
-from opsin.commands.interpret.error_analysis import failures
+from opsin.commands.interpret.attributions import attribution_maps
+from opsin.commands.interpret.error_analysis import error_analysis
 from opsin.commands.interpret.features import activation_pictures, filter_pictures, kernel_grid
-from opsin.commands.interpret.subject import Finding, Subjects, find_subject
-from opsin.errors import UserError
+from opsin.commands.interpret.model_and_images import ModelAndImages, Output, open_model_and_images
+from opsin.errors import UserError, did_you_mean
 from opsin.interpretability.attribution import METHODS
 from opsin.runs.atomic import check_writable, write_atomically
 from opsin.runs.directory import RunDirectory
@@ -18,7 +18,7 @@ from opsin.training.quiet_logging import quieten
 from opsin.visualization.images import encoded
 
 KINDS: tuple[str, ...] = ("kernels", "activations", "filters", *METHODS, "errors")
-"""What `--what` takes."""
+"""Values of `--what`."""
 
 
 def interpret(
@@ -33,71 +33,74 @@ def interpret(
     count: int = 8,
     **options: Any,
 ) -> Iterator[str]:
-    """Make pictures of a network that has learned, and say what they show.
+    """Make images that explain a trained network, and describe them.
 
     Args:
-        name: A run directory, or a network with ImageNet weights, which is then asked for ImageNet's classes.
-        words: Name other images than the run's own, see `opsin.inference.inputs.open_images`.
-        what: Some of `KINDS`.
-        images: Files and folders of images to look at; none: validation images of all classes in turn.
-        stage: Of the network, or a layer in it; None: each (activations, filters) or the last with maps (gradcam).
-        out: The folder to write to; None: `interpretation` in the run directory, or in `outputs`.
-        tensorboard: Whether the pictures go into the run's TensorBoard too.
-        count: How many images, mistakes, or filters are shown.
-        options: Of `filter_pictures` and `failures`.
+        name: A run directory, or a network with ImageNet weights, which predicts ImageNet's classes.
+        words: Images to use instead of the run's own, see `opsin.inference.inputs.open_images`.
+        what: Kinds of images, from `KINDS`.
+        images: Files and folders of images; if empty, validation images of all classes in turn.
+        stage: A stage of the network, or a layer in it; None takes all stages (activations, filters) or the last
+            spatial one (gradcam).
+        out: The folder to write to; None takes `interpretation` in the run directory, or in `outputs`.
+        tensorboard: Whether to write the images to the run's TensorBoard too.
+        count: Number of images, errors or filters to show.
+        options: Options of `filter_pictures` and `error_analysis`.
 
     Yields:
-        Lines for a person, each as soon as it is known: measured values, and the files.
+        Lines to print, as soon as they are known: measured values and the written files.
 
     Raises:
-        UserError: There is no such network, image or stage, it does not fit what is asked for, or the folder cannot
-            be written to.
+        UserError: There is no such network, image or stage, the kind does not support it, or the folder is not
+            writable.
     """
     if unknown := [kind for kind in what if kind not in KINDS]:
-        raise UserError(f"--what {unknown[0]}: take {', '.join(KINDS)}")
+        raise UserError(f"--what must be one of {', '.join(KINDS)}, got {unknown[0]}{did_you_mean(unknown[0], KINDS)}")
     if count < 1:
-        raise UserError(f"--count {count}: show at least one")
+        raise UserError(f"--count must be at least 1, got {count}")
     quieten(True)
-    subject = find_subject(name, words, images)
+    source = open_model_and_images(name, words, images)
     folder = out or _folder(name)
     check_writable(folder, "--out")
     writer = _writer(name, folder) if tensorboard else None
     for kind in what:
-        for finding in _made(kind, subject, stage, count, options):
-            yield from finding.lines
-            if finding.picture is not None:
-                yield from _kept(finding, folder)
+        for output in _outputs(kind, source, stage, count, options):
+            yield from output.lines
+            if output.picture is not None:
+                yield from _written(output, folder)
                 if writer:
-                    writer.add_image(f"interpret/{finding.name}", finding.picture, 0, dataformats="HWC")
+                    writer.add_image(f"interpret/{output.name}", output.picture, 0, dataformats="HWC")
     if writer:
         writer.close()
-        yield f"in TensorBoard's IMAGES tab too, as interpret/...: {writer.log_dir}"
+        yield f"also in TensorBoard, tab IMAGES, as interpret/...: {writer.log_dir}"
 
 
-def _made(kind: str, subject: Subjects, stage: str | None, count: int, options: dict[str, Any]) -> Iterator[Finding]:
+def _outputs(
+    kind: str, source: ModelAndImages, stage: str | None, count: int, options: dict[str, Any]
+) -> Iterator[Output]:
     if kind in METHODS:
-        return explained(subject, kind, stage, count)
+        return attribution_maps(source, kind, stage, count)
     if stage is not None and kind in ("kernels", "errors"):
-        raise UserError(f"--stage {stage}: --what {kind} has no choice of stage")
-    makers: dict[str, Callable[[], Iterator[Finding]]] = {
-        "kernels": lambda: kernel_grid(subject),
-        "activations": lambda: activation_pictures(subject, stage, count),
-        "filters": lambda: filter_pictures(subject, stage, count, **options.get("ascent", {})),
-        "errors": lambda: failures(subject, count, **options.get("errors", {})),
+        raise UserError(f"--stage {stage} cannot be used with --what {kind}")
+    makers: dict[str, Callable[[], Iterator[Output]]] = {
+        "kernels": lambda: kernel_grid(source),
+        "activations": lambda: activation_pictures(source, stage, count),
+        "filters": lambda: filter_pictures(source, stage, count, **options.get("ascent", {})),
+        "errors": lambda: error_analysis(source, count, **options.get("errors", {})),
     }
     return makers[kind]()
 
 
-def _kept(finding: Finding, folder: Path) -> list[str]:
-    """The files of a finding, written."""
-    assert finding.picture is not None
+def _written(output: Output, folder: Path) -> list[str]:
+    """Write the files of an output and return their paths."""
+    assert output.picture is not None
     try:
-        files = [folder / f"{finding.name}.png"]
-        write_atomically(files[0], encoded(finding.picture))
-        if finding.rows:
-            files.append(_write_csv(finding.rows, folder / f"{finding.name}.csv"))
+        files = [folder / f"{output.name}.png"]
+        write_atomically(files[0], encoded(output.picture))
+        if output.rows:
+            files.append(_write_csv(output.rows, folder / f"{output.name}.csv"))
     except OSError as error:
-        raise UserError(f"--out {folder} cannot be written to ({error.strerror or error}): name another") from None
+        raise UserError(f"cannot write to --out {folder} ({error.strerror or error}). Give another folder") from None
     return [str(file) for file in files]
 
 
@@ -106,7 +109,7 @@ def _write_csv(rows: Sequence[Mapping[str, object]], file: Path) -> Path:
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    # A file name need not be valid text; what is written here is.
+    # File names may contain bytes that are not valid text; they are escaped.
     write_atomically(file, text.getvalue().encode(errors="backslashreplace").decode())
     return file
 

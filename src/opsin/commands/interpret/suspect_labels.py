@@ -1,4 +1,4 @@
-"""Labels in doubt: of the images that a run has kept predictions of, and of those that it has learned from."""
+"""Find suspicious labels: of images with saved predictions, and of training images by cross-validation."""
 
 import time
 from collections.abc import Iterator
@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from opsin.commands.interpret.image_grid import gallery, listed
-from opsin.commands.interpret.subject import Finding, Subjects
+from opsin.commands.interpret.image_grid import prediction_rows, predictions_grid
+from opsin.commands.interpret.model_and_images import ModelAndImages, Output
 from opsin.data.stratify import subsample
 from opsin.data.subset import Subset
 from opsin.errors import UserError
@@ -17,76 +17,77 @@ from opsin.runs.directory import RunDirectory
 from opsin.runs.predictions import Predictions
 
 FOLDS = 5
-"""Each training image is told by what was learned from the others' four fifths."""
+"""Number of folds: each training image is predicted by a classifier fitted on the other four fifths."""
 
-WEAK = 0.8
-"""Of the images as they are labelled: below this share, doubts tell of the network more than of the labels."""
+MIN_ACCURACY = 0.8
+"""Below this cross-validated accuracy, most suspicious labels are errors of the classifier."""
 
-LEAST = 1e-30
-"""Stands for a probability of zero where its logarithm is taken."""
+MIN_PROBABILITY = 1e-30
+"""Replaces a probability of zero before the logarithm."""
 
 
-class _Told(NamedTuple):
-    """What is said of training images by classifiers that have not learned from them.
+class _CrossValidated(NamedTuple):
+    """Out-of-sample predictions of training images.
 
     Attributes:
-        predictions: Of them.
-        line: How many they are, and at what cost.
+        predictions: The predictions.
+        line: Number of images, accuracy and time as text.
     """
 
     predictions: Predictions
     line: str
 
 
-def doubted(subject: Subjects, predictions: Predictions, count: int) -> Iterator[Finding]:
-    """The images of some predictions whose labels are in doubt; the predictions must be out of sample."""
-    doubts, split = find_label_issues(predictions.probabilities, predictions.targets), predictions.split
-    found = len(doubts.positions)
-    yield Finding("doubts", None, [f"labels in doubt of {split} (confident learning): {found:,}"])
+def suspect_labels(source: ModelAndImages, predictions: Predictions, count: int) -> Iterator[Output]:
+    """Show the images with suspicious labels; the predictions must be out of sample."""
+    issues, split = find_label_issues(predictions.probabilities, predictions.targets), predictions.split
+    found = len(issues.positions)
+    yield Output("label_count", None, [f"suspicious labels of {split} images (confident learning): {found:,}"])
     if found:
         name = "errors_labels" + (f"_{split}" if split == "train" else "")
-        shown = doubts.positions[: 2 * count], doubts.suggested[: 2 * count]
-        picture = gallery(subject, predictions, shown[0], "labels in doubt, most doubtful first", said=shown[1])
-        yield Finding(name, picture, rows=listed(predictions, doubts.positions, doubts.suggested))
+        rows, suggested = issues.positions[: 2 * count], issues.suggested[: 2 * count]
+        picture = predictions_grid(source, predictions, rows, "suspicious labels, most suspicious first", suggested)
+        yield Output(name, picture, rows=prediction_rows(predictions, issues.positions, issues.suggested))
 
 
-def doubted_training(subject: Subjects, count: int, most: int) -> Iterator[Finding]:
-    """The images that the network has learned from whose labels are in doubt.
+def suspect_training_labels(source: ModelAndImages, count: int, most: int) -> Iterator[Output]:
+    """Show the training images with suspicious labels.
 
-    The network itself repeats the labels that it has learned. So its embeddings of these images are told by logistic
-    regressions, each image by one that has learned from four fifths of the others.
+    The network repeats the labels it was trained on, wrong ones too. Therefore a cross-validated logistic regression
+    on the network's embeddings predicts each image.
 
     Args:
-        subject: A run.
-        count: Twice as many are shown at the most; all are in the table.
-        most: About so many images are looked at, drawn by class where there are more; 0: none. This bounds the cost:
-            5,000 are embedded once, and told in some seconds (one core: 5 with 512 numbers each and ten classes, 11
-            with 2,048 and a hundred).
+        source: A run.
+        count: Half the maximum number of images shown; the table contains all.
+        most: Approximate maximum number of images, sampled by class; 0 for none. It bounds the cost: 5,000 images are
+            embedded once and predicted in seconds (one core: 5 s with 512 features and 10 classes, 11 s with 2,048
+            features and 100 classes).
     """
     if not most:
         return
     try:
-        told = _cross_validated(subject, most)
+        result = _cross_validated(source, most)
     except UserError as error:
-        yield Finding("doubts", None, [f"train: no label was looked at: {error}"])
+        yield Output("label_error", None, [f"train: labels were not checked: {error}"])
         return
-    yield Finding("told", None, [told.line])
-    yield from doubted(subject, told.predictions, count)
-    yield Finding("meaning", None, [_meaning(subject)])
-    if told.predictions.correct.mean() < WEAK:
-        yield Finding("weak", None, ["The embeddings tell few images rightly: most doubts are their weakness."])
+    yield Output("cross_validation", None, [result.line])
+    yield from suspect_labels(source, result.predictions, count)
+    yield Output("label_note", None, [_note(source)])
+    if result.predictions.correct.mean() < MIN_ACCURACY:
+        text = "The accuracy of the cross-validated predictions is low, so most suspicious labels are probably correct."
+        yield Output("label_warning", None, [text])
 
 
-def _cross_validated(subject: Subjects, most: int) -> _Told:
-    images, began = subject.images, time.monotonic()
+def _cross_validated(source: ModelAndImages, most: int) -> _CrossValidated:
+    images, start = source.images, time.monotonic()
     whole = images.subset("train")
-    positions = _chosen(whole, most)
-    part, learned = whole.choose(positions, whole.origin), subject.learned
-    outputs = learned.outputs(part, learned.extractor(images.trainer), images.cache_dir)
+    positions = _sample(whole, most)
+    part, trained_model = whole.choose(positions, whole.origin), source.trained_model
+    outputs = trained_model.outputs(part, trained_model.extractor(images.trainer), images.cache_dir)
     vectors = outputs.read(np.arange(len(part)), 0).astype(np.float32)
-    probabilities = np.full((len(part), len(images.classes)), LEAST)
+    probabilities = np.full((len(part), len(images.classes)), MIN_PROBABILITY)
     found = out_of_fold_probabilities(vectors, part.targets, folds=FOLDS)
-    probabilities[:, : found.shape[1]] = found.clip(LEAST)
+    probabilities[:, : found.shape[1]] = found.clip(MIN_PROBABILITY)
     predictions = Predictions(
         "train",
         images.classes,
@@ -97,27 +98,27 @@ def _cross_validated(subject: Subjects, most: int) -> _Told:
         part.identity,
     )
     line = (
-        f"train: {len(part):,} of {len(whole):,} images, each told by a logistic regression on the network's "
-        f"embeddings of the others: {predictions.correct.mean():.1%} as they are labelled "
-        f"({time.monotonic() - began:.0f} s)"
+        f"train: {len(part):,} of {len(whole):,} images, predicted by a cross-validated logistic regression on the "
+        f"network's embeddings: {predictions.correct.mean():.1%} agree with their label "
+        f"({time.monotonic() - start:.0f} s)"
     )
-    return _Told(predictions, line)
+    return _CrossValidated(predictions, line)
 
 
-def _chosen(train: Subset, most: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Positions of about so many images, of every class in proportion, if it has enough of them for the folds."""
+def _sample(train: Subset, most: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """Return the positions of a stratified sample, without classes that have fewer images than folds."""
     targets = train.targets
     kept = np.arange(len(train)) if len(train) <= most else subsample(targets, most / len(train), seed=0)
     counts = np.bincount(targets[kept], minlength=int(targets.max()) + 1)
     kept = kept[counts[targets[kept]] >= FOLDS]
     if len(np.unique(targets[kept])) < 2:
-        raise UserError(f"{most:,} of {len(train):,} images do not give two classes with {FOLDS} images each")
+        raise UserError(f"{most:,} of {len(train):,} images do not contain two classes with {FOLDS} images each")
     return kept
 
 
-def _meaning(subject: Subjects) -> str:
-    frozen = RunDirectory(Path(subject.learned.name)).read_result().get("frozen", {}).get("stages", [])
-    told = "A doubt is a hint and no verdict: look at each image, for hard ones are among them."
-    if set(subject.learned.network.stages) <= set(frozen):
-        return f"{told} The stages stood still in this run: what they make of an image does not depend on its label."
-    return f"{told} The network has learned from these very labels: wrong ones that it knows by heart are missing here."
+def _note(source: ModelAndImages) -> str:
+    frozen = RunDirectory(Path(source.trained_model.name)).read_result().get("frozen", {}).get("stages", [])
+    note = "A suspicious label is not necessarily wrong: check each image, since difficult images are among them."
+    if set(source.trained_model.network.stages) <= set(frozen):
+        return f"{note} The stages of this run were frozen, so the embeddings do not depend on the labels."
+    return f"{note} The network was trained on these labels, so wrong labels that it has memorized are missing here."

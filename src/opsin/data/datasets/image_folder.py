@@ -158,8 +158,8 @@ def _class_folders(folder: Path, classes: Sequence[str], aliases: Mapping[str, s
         elif (below / "train").is_dir():
             raise UserError(
                 f"The class folder {below} contains a folder 'train'. If it is the dataset, set "
-                f"{printed_override('datamodule.path', below)}; if it is a class, move its splits above it, "
-                f"as train/{below.name}."
+                f"{printed_override('datamodule.path', below)}; if it is a class, move its splits above it, as "
+                f"train/{below.name}."
             )
         else:
             found[name] = below

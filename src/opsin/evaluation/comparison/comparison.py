@@ -90,7 +90,7 @@ class Comparison:
         board = self.leaderboard
         return {
             "metric": board.metric,
-            "mode": board.mode,
+            "higher_is_better": board.higher_is_better,
             "rows": [_row_dict(row) for row in board.rows],
             "groups": [{"name": g.name, "split": g.split, "images": g.count} for g in board.groups],
             "ranking_problems": board.ranking_problems(),

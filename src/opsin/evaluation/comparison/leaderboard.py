@@ -1,15 +1,22 @@
 """Leaderboard of runs: seeds of one config share a row, and rows measured on the same images share a ranking."""
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from opsin.errors import UserError, did_you_mean
+from opsin.errors import UserError
 from opsin.evaluation.comparison.row_names import letter, row_names
 from opsin.evaluation.comparison.run_records import RunRecord, read_record
 from opsin.evaluation.confidence_intervals import Interval, t_interval
 from opsin.runs.directory import RunDirectory
+from opsin.runs.metric_registry import (
+    higher_is_better,
+    metric_names,
+    register_recorded,
+    sort_key,
+    split_of,
+    unknown_metric,
+)
 from opsin.runs.quoting import printed_command
 
 
@@ -100,7 +107,6 @@ class Leaderboard:
 
     Attributes:
         metric: The metric that ranks the rows, such as `test/acc`.
-        mode: min or max: whether a lower or a higher value is better.
         rows: Sorted by group, then best first; rows that cannot be ranked come last.
         groups: The sets of images that rows were measured on; rows are ranked within a group only.
         without_result: Runs that failed, were interrupted or cannot be read.
@@ -108,16 +114,20 @@ class Leaderboard:
     """
 
     metric: str
-    mode: str
     rows: tuple[LeaderboardRow, ...]
     groups: tuple[ComparableGroup, ...]
     without_result: tuple[RunRecord, ...]
     superseded: tuple[RunRecord, ...] = field(default=())
 
     @property
+    def higher_is_better(self) -> bool:
+        """The direction of the metric."""
+        return higher_is_better(self.metric)
+
+    @property
     def split(self) -> str:
         """The split of the metric: test or val."""
-        return self.metric.split("/")[0]
+        return split_of(self.metric)
 
     def rows_in(self, group: int | None) -> list[LeaderboardRow]:
         """Return the rows of one group; for None, the rows whose images are unknown."""
@@ -168,15 +178,13 @@ def leaderboard(runs: Iterable[RunDirectory | RunRecord], metric: str = "test/ac
     finished = [record for record in records if record.metrics]
     without_result = tuple(record for record in records if not record.metrics)
     _check_metric(metric, finished)
-    recipes, superseded = _recipes(finished, metric.split("/")[0])
-    mode = "min" if metric.endswith(("/loss", "/ece")) else "max"
-    sign = 1 if mode == "min" else -1
+    recipes, superseded = _recipes(finished, split_of(metric))
     rows, groups = _grouped([LeaderboardRow("", "", recipe, _metrics(recipe)) for recipe in recipes], metric)
 
     def order(row: LeaderboardRow) -> tuple[float, float, str]:
         group = len(groups) if row.group is None else row.group
-        value = row.metrics[metric].estimate if metric in row.metrics else math.nan
-        return group, math.inf if math.isnan(value) else value * sign, row.name
+        value = row.metrics[metric].estimate if metric in row.metrics else None
+        return group, sort_key(metric, value), row.name
 
     ranked: list[LeaderboardRow] = []
     for i, row in enumerate(sorted(_named(rows), key=order)):
@@ -184,16 +192,17 @@ def leaderboard(runs: Iterable[RunDirectory | RunRecord], metric: str = "test/ac
         tied = before and before[-1].metrics[metric].estimate == row.metrics[metric].estimate
         rank = None if row.group is None else before[-1].rank if tied else len(before) + 1
         ranked.append(replace(row, letter=letter(i), rank=rank))
-    return Leaderboard(metric, mode, tuple(ranked), tuple(groups), without_result, tuple(superseded))
+    return Leaderboard(metric, tuple(ranked), tuple(groups), without_result, tuple(superseded))
 
 
 def _check_metric(metric: str, finished: Sequence[RunRecord]) -> None:
-    if not finished:  # nothing to rank; the runs are only listed
-        return
-    known = sorted({name for run in finished for name in run.metrics if not name.startswith("train/")})
-    if metric not in known:
-        hint = did_you_mean(metric, known) or "."
-        raise UserError(f"--metric {metric}: no finished run has this metric{hint} Available: {', '.join(known)}")
+    for run in finished:
+        register_recorded(run.result.get("custom_metrics") or ())
+    if metric not in (known := metric_names(("test", "val"))):
+        raise UserError(f"--metric {metric}: {unknown_metric(metric, known)}")
+    if finished and not any(metric in run.metrics for run in finished):
+        available = sorted({name for run in finished for name in run.metrics} & set(known))
+        raise UserError(f"--metric {metric}: no finished run has this metric. Available: {', '.join(available)}")
 
 
 def _recipes(records: Sequence[RunRecord], split: str) -> tuple[list[tuple[RunRecord, ...]], list[RunRecord]]:
@@ -223,7 +232,7 @@ def _metrics(runs: Sequence[RunRecord]) -> dict[str, Interval]:
 
 def _grouped(rows: Sequence[LeaderboardRow], metric: str) -> tuple[list[LeaderboardRow], list[ComparableGroup]]:
     """Assign each row to the group of rows measured on the same images; the largest group comes first."""
-    split = metric.split("/")[0]
+    split = split_of(metric)
     groups: list[ComparableGroup] = []
     assigned: list[LeaderboardRow] = []
     for row in rows:

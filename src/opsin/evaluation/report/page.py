@@ -62,7 +62,7 @@ def write_report(run: RunDirectory) -> Path:
     result: dict[str, Any] = {**dict.fromkeys(RECORDED), **run.read_result()}
     config = _yaml(run.config)
     rows = read_epochs(run)
-    best = best_epoch(rows, result, config.get("monitor") or {})
+    best = best_epoch(rows, result, (config.get("monitor") or {}).get("metric"))
     predictions, missing = _predictions(run)
     expected = "test" if result.get("status") == "finished" else "val"  # the test images are read once, at the end
     evaluated = predictions.get("test", predictions.get("val"))

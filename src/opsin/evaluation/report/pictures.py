@@ -1,6 +1,7 @@
 """Read the images of a report, which `opsin.commands.report_images` writes to `RUN/pictures`, to embed them."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,12 +86,15 @@ def index_file(run: RunDirectory) -> Path:
 
 
 def read_pictures(run: RunDirectory) -> Pictures | None:
-    """Read the images of a run, without missing or damaged ones; None if no images were made."""
+    """Read the images of a run, without missing or damaged ones; None if no images were made or the list is damaged."""
     try:
         index: dict[str, Any] = json.loads(index_file(run).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+        return _pictures(pictures_folder(run), index)
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
-    folder = pictures_folder(run)
+
+
+def _pictures(folder: Path, index: Mapping[str, Any]) -> Pictures:
     misclassified = []
     for entry in index["misclassified"]:
         image = _embedded(folder, entry["image"])

@@ -76,7 +76,7 @@ def _overfitting(result: Mapping[str, Any], accuracy: Interval) -> tuple[str, ..
     if train is None or val is None:
         return ()
     accuracies = (
-        f"At the best epoch, the accuracy was {percent(train)} on training images (with augmentation) and "
+        f"At the best epoch, the accuracy was {percent(train)} on training images (with augmentation, if any) and "
         f"{percent(val)} on validation images"
     )
     if train - val > max(0.02, 2 * (accuracy.high - accuracy.low)):

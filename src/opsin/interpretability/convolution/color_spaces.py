@@ -1,4 +1,4 @@
-"""One image in several color spaces, channel by channel."""
+"""The channels of an image in several color spaces."""
 
 import warnings
 
@@ -20,19 +20,19 @@ RANGES: dict[str, tuple[float, float]] = {
     "a": (-100, 100),
     "b": (-100, 100),
 }
-"""Channels of RGB, gray, HSV and CIE L*a*b*, in this order, with the range in which each is shown."""
+"""Channels of RGB, gray, HSV and CIE L*a*b*, in this order, with the displayed range of each."""
 
-_LIGHTNESS, _VIVID = 65.0, 70.0  # at which a and b alone are shown, and the strongest value that is shown
+_LIGHTNESS, _VIVID = 65.0, 70.0  # lightness at which a and b are displayed, and their maximum
 
 
 def color_spaces(image: Pixels) -> dict[str, NDArray[np.float64]]:
-    """The channels named in `RANGES`, each (H, W).
+    """Return the channels in `RANGES`, each (H, W).
 
     RGB, gray (ITU-R 601 luma) and HSV lie in [0, 1]; a hue of 0 and of 1 is red. L goes from 0 to 100; a is green
     below zero and magenta above, b blue and yellow (CIE 1976, illuminant D65; `skimage.color`).
 
     Args:
-        image: uint8 (H, W, 3), or gray, which has no colors to tell.
+        image: uint8 (H, W, 3), or gray.
     """
     from skimage.color import rgb2hsv, rgb2lab
 
@@ -47,9 +47,9 @@ def color_spaces(image: Pixels) -> dict[str, NDArray[np.float64]]:
 
 
 def color_pictures(image: Pixels) -> dict[str, Pixels]:
-    """`color_spaces` as pictures (H, W, 3): red in tones of red, hues as such, the rest gray.
+    """Return `color_spaces` as images (H, W, 3): RGB channels and hue in color, the rest gray.
 
-    a and b are shown alone at one lightness, strengthened alike until the stronger of them is vivid.
+    a and b are displayed at a fixed lightness and scaled by the same factor.
     """
     from skimage.color import lab2rgb
 
@@ -66,7 +66,7 @@ def color_pictures(image: Pixels) -> dict[str, Pixels]:
             lab[..., 0] = _LIGHTNESS
             lab[..., "Lab".index(name)] = np.clip(values / max(strongest, 1.0), -1, 1) * _VIVID
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)  # of colors that a screen cannot show
+                warnings.simplefilter("ignore", UserWarning)  # about colors outside sRGB
                 pictures[name] = stretched(lab2rgb(lab), 0, 1)
         else:
             pictures[name] = colored(values, "hsv" if name == "hue" else "gray", *RANGES[name])

@@ -1,4 +1,4 @@
-"""Convolution by hand: named kernels, what each window gives, and the sizes worked out."""
+"""Convolution with NumPy: named kernels, single steps, and output sizes with their calculation."""
 
 import math
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from opsin.errors import UserError
 
 Padding = int | Literal["valid", "same"]
-"""Zeros around an image: so many on every side, none, or as many as keep the size at stride 1."""
+"""Zeros around an image: a number per side, none (`valid`), or those that keep the size at stride 1 (`same`)."""
 
 LARGEST_KERNEL, LARGEST_PADDING, LARGEST_NUMBER = 31, 512, 1e9
 
@@ -30,18 +30,18 @@ KERNELS: dict[str, NDArray[np.float64]] = {
         "gaussian_blur": [[1 / 16, 2 / 16, 1 / 16], [2 / 16, 4 / 16, 2 / 16], [1 / 16, 2 / 16, 1 / 16]],
     }.items()
 }
-"""Kernels by name, each (3, 3). As a network multiplies them: `sobel_horizontal` is bright where it is bright above
-and dark below. The Sobel kernels are scikit-image's (Sobel and Feldman 1968) times four, in whole numbers."""
+"""Kernels by name, each (3, 3). Not flipped, as in networks: the response of `sobel_horizontal` is positive where the
+image is brighter above. The Sobel kernels are those of scikit-image (Sobel and Feldman 1968) times four."""
 
 
 def parse_kernel(text: str) -> NDArray[np.float64]:
-    """A kernel from its name, or from its numbers: `"1 0 -1; 2 0 -2; 1 0 -1"`, fractions like `1/9` too.
+    """Return a kernel by name, or from numbers such as `"1 0 -1; 2 0 -2; 1 0 -1"`; fractions like `1/9` are allowed.
 
     Returns:
-        (rows, columns), a copy of one's own.
+        A copy (rows, columns).
 
     Raises:
-        UserError: No such name, something that is no number, rows of different lengths, or too many of them.
+        UserError: Unknown name, invalid number, rows of different lengths, or too many rows or columns.
     """
     name = text.strip().lower().replace(" ", "_").replace("-", "_")
     if name in KERNELS:
@@ -63,7 +63,7 @@ def _number(word: str) -> float:
         value = float(above) / float(below or 1)
     except (ValueError, ZeroDivisionError):
         value = math.nan
-    if not abs(value) <= LARGEST_NUMBER:  # not a number is not, either
+    if not abs(value) <= LARGEST_NUMBER:  # also true for NaN
         raise UserError(
             f"kernel: {word[:40]!r} is neither a number up to {LARGEST_NUMBER:g} nor a kernel's name; {_ways_out()}"
         )
@@ -75,14 +75,14 @@ def _ways_out() -> str:
 
 
 def reach(kernel: int, dilation: int = 1) -> int:
-    """How many pixels a kernel covers when `dilation - 1` are left out between its numbers."""
+    """Return the number of pixels that a dilated kernel covers."""
     return dilation * (kernel - 1) + 1
 
 
 def paddings(
     size: int, kernel: int, *, stride: int = 1, padding: Padding = "valid", dilation: int = 1
 ) -> tuple[int, int]:
-    """Zeros before and after one side of an image; an odd one of `same` comes after, as TensorFlow and torch do it."""
+    """Return the zeros before and after one axis; `same` puts an odd one after, as in TensorFlow and torch."""
     if padding == "valid":
         return 0, 0
     if padding == "same":
@@ -92,17 +92,17 @@ def paddings(
 
 
 def output_size(size: int, kernel: int, *, stride: int = 1, padding: Padding = "valid", dilation: int = 1) -> int:
-    """How many places a kernel has along a side: (H - K + 2P) / S + 1 rounded down, and ceil(H / S) for `same`.
+    """Return the output size along an axis: (H - K + 2P) / S + 1 rounded down, or ceil(H / S) for `same`.
 
     Args:
-        size: H, of the image, in pixels.
-        kernel: K, in numbers; dilated it reaches over D (K - 1) + 1 pixels.
-        stride: S, from place to place.
-        padding: P, zeros on either side.
-        dilation: D, from number to number.
+        size: H, the image size in pixels.
+        kernel: K, the kernel size; a dilated kernel covers D (K - 1) + 1 pixels.
+        stride: S.
+        padding: P, zeros on each side.
+        dilation: D.
 
     Raises:
-        UserError: A number is too small, or the kernel reaches over more than the padded image.
+        UserError: A number is too small, or the kernel is larger than the padded image.
     """
     for name, value in (
         ("the image's side", size),
@@ -125,7 +125,7 @@ def output_size(size: int, kernel: int, *, stride: int = 1, padding: Padding = "
 
 
 def worked_size(size: int, kernel: int, *, stride: int = 1, padding: Padding = "valid", dilation: int = 1) -> str:
-    """The sum behind `output_size`, such as `(28 - 5 + 2·0) / 1 + 1 = 24`; raises as that does."""
+    """Return the calculation of `output_size`, such as `(28 - 5 + 2·0) / 1 + 1 = 24`; raises the same errors."""
     answer = output_size(size, kernel, stride=stride, padding=padding, dilation=dilation)
     covered = reach(kernel, dilation)
     widened = f"{dilation}·({kernel} - 1) + 1 = {covered} pixels covered; " if dilation > 1 else ""
@@ -140,14 +140,14 @@ def worked_size(size: int, kernel: int, *, stride: int = 1, padding: Padding = "
 
 
 def parameter_count(kernel: int, channels_in: int, channels_out: int) -> int:
-    """Parameters of a convolution layer with bias: (K K C_in + 1) C_out."""
+    """Return the number of parameters of a convolution with bias: (K K C_in + 1) C_out."""
     return (kernel * kernel * channels_in + 1) * channels_out
 
 
 def _windows(
     image: NDArray[Any], kernel: tuple[int, int], stride: int, padding: Padding, dilation: int
 ) -> NDArray[np.float64]:
-    """What the kernel sees at each place: (H', W', kernel height, kernel width), without a copy."""
+    """Return the windows of the kernel as a view (H', W', kernel height, kernel width)."""
     if image.ndim != 2 or len(kernel) != 2:
         raise UserError(f"convolution by hand takes one channel (H, W) and a kernel of two sides, not {image.shape}")
     for side, extent in zip(image.shape, kernel, strict=True):
@@ -165,20 +165,20 @@ def _windows(
 def convolve(
     image: NDArray[Any], kernel: NDArray[Any], *, stride: int = 1, padding: Padding = "valid", dilation: int = 1
 ) -> NDArray[np.float64]:
-    """Convolution as networks mean it: the kernel is not turned around (elsewhere called cross-correlation).
+    """Convolve as networks do: the kernel is not flipped (cross-correlation).
 
     Args:
         image: (H, W), any numbers.
         kernel: (kernel height, kernel width).
-        stride: From place to place.
+        stride: Step between positions.
         padding: Zeros around the image.
-        dilation: From number to number of the kernel.
+        dilation: Step between the numbers of the kernel.
 
     Returns:
-        (H', W') as `output_size` has it.
+        (H', W'), see `output_size`.
 
     Raises:
-        UserError: The image has channels, or the kernel has no place in it.
+        UserError: The image has channels, or the kernel is larger than the padded image.
     """
     windows = _windows(image, kernel.shape, stride, padding, dilation)
     answer: NDArray[np.float64] = np.einsum("ijkl,kl->ij", windows, kernel)
@@ -188,16 +188,16 @@ def convolve(
 def pool(
     image: NDArray[Any], size: int = 2, stride: int | None = None, kind: Literal["max", "average"] = "max"
 ) -> NDArray[np.float64]:
-    """The largest or the average value of each window; what does not fill a window is left out, as in torch.
+    """Return the maximum or average of each window; incomplete windows are dropped, as in torch.
 
     Args:
         image: (H, W).
         size: Side of the square windows.
-        stride: None: `size`, so that windows lie side by side.
+        stride: Step between windows; None for `size`.
         kind: `max` or `average`.
 
     Raises:
-        UserError: The window has no place in the image, or there is no such kind.
+        UserError: The window is larger than the image, or the kind is unknown.
     """
     if kind not in ("max", "average"):
         raise UserError(f"pooling {kind!r} is not known: max or average")
@@ -208,15 +208,15 @@ def pool(
 
 @dataclass(frozen=True)
 class Step:
-    """One place of a kernel.
+    """One position of a kernel.
 
     Attributes:
-        window: What the kernel sees there, (kernel height, kernel width); zeros where it lies on padding.
-        products: Window times kernel, number by number.
-        total: Their sum, the output's value there.
+        window: The values under the kernel, (kernel height, kernel width), with zeros for padding.
+        products: Window times kernel, elementwise.
+        total: Their sum, the value of the output.
         text: The sum written out, kernel first: `1·0.2 + 0·0.5 - 2·0.1 = 0`, rounded to three digits.
-        top: The image's row under the kernel's first; negative on padding.
-        left: The image's column under the kernel's first.
+        top: Row of the image under the first row of the kernel; negative on padding.
+        left: Column of the image under the first column of the kernel; negative on padding.
     """
 
     window: NDArray[np.float64]
@@ -237,19 +237,19 @@ def step_at(
     padding: Padding = "valid",
     dilation: int = 1,
 ) -> Step:
-    """What `convolve` does for one value of its output.
+    """Return the calculation of one output value of `convolve`.
 
     Args:
         image: (H, W).
         kernel: (kernel height, kernel width).
-        row: Of the output, from 0 on.
-        column: Of the output.
+        row: Row of the output, from 0.
+        column: Column of the output, from 0.
         stride: As for `convolve`.
         padding: As for `convolve`.
         dilation: As for `convolve`.
 
     Raises:
-        UserError: The output has no such place; or as `convolve`.
+        UserError: The position is outside the output; or as `convolve`.
     """
     windows = _windows(image, kernel.shape, stride, padding, dilation)
     height, width = windows.shape[:2]

@@ -1,4 +1,4 @@
-"""Pictures of convolutions by hand: kernels and what they answer, Gabor filters, pooling, colors, one step."""
+"""Figures of convolutions: kernels and their responses, Gabor filters, pooling, color spaces, a single step."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,25 +13,25 @@ from opsin.interpretability.convolution.gabor import Gabor, gabor, gabor_bank, r
 from opsin.visualization.images import Pixels, Values, colored, grid, resized, rgb, stretched
 
 LECTURE_LIMITS = (-4.0, 4.0)
-"""From black to white in the lectures' pictures of filtered digits."""
+"""Values of black and white in the figures of filtered digits in the lectures."""
 
 DIGIT_SIDE = 64
-"""Images up to this side are shown as the lectures show digits."""
+"""Images up to this side use `LECTURE_LIMITS`."""
 
 SIGNED = "RdBu_r"
 BOX, RIM = (232, 119, 34), (90, 150, 210)
 
 
 def limits(image: Values, kernel: Values, response: Values) -> tuple[float, float]:
-    """The values shown black and white.
+    """Return the values displayed as black and white.
 
-    A kernel whose numbers add up to 1 gives an image again, in [0, 1]. Digits are shown from -4 to 4. A photograph's
-    edges are small: there the largest but the strongest 2 % are white, and their negatives black.
+    A kernel with sum 1 returns an image in [0, 1]. Digits are displayed from -4 to 4. For photographs, whose edges are
+    weak, the limit is the 98 % quantile of the magnitude.
 
     Args:
         image: (H, W) in [0, 1].
-        kernel: What was applied.
-        response: What came of it.
+        kernel: The kernel.
+        response: The result of the convolution.
     """
     total = float(kernel.sum())
     if abs(total - 1) < 1e-6:
@@ -53,15 +53,15 @@ def numbered(
     high: float | None = None,
     boxes: Mapping[tuple[int, int, int, int], tuple[int, int, int]] | None = None,
 ) -> Pixels:
-    """A small array as colored squares with its numbers on them.
+    """Draw a small array as colored squares with numbers.
 
     Args:
         values: (H, W).
         cell: Side of a square in pixels.
-        palette: One of matplotlib's.
-        low: The value of the palette's first color; None: as far below zero as `high` is above.
-        high: None: the largest magnitude.
-        boxes: What to outline, as (top, left, height, width) in squares, and in which color.
+        palette: Name of a color map of matplotlib.
+        low: The value of the first color; None for `-high`.
+        high: The value of the last color; None for the largest magnitude.
+        boxes: Boxes to outline, (top, left, height, width) in squares, with their colors.
     """
     most = float(np.abs(values).max()) or 1.0
     high = most if high is None else high
@@ -87,7 +87,7 @@ def numbered(
 
 def _short(value: float) -> str:
     digits = 0 if abs(value) >= 10 else 1 if abs(value) >= 1 else 2
-    return f"{round(value, digits) + 0:g}"  # adding 0 takes the minus from a zero
+    return f"{round(value, digits) + 0:g}"  # adding 0 turns -0 into 0
 
 
 def _size(values: Values) -> str:
@@ -95,20 +95,20 @@ def _size(values: Values) -> str:
 
 
 def _signed(kernel: Values) -> Pixels:
-    """A kernel in blue and red, white where it is zero."""
+    """Color a kernel: blue is negative, white zero, red positive."""
     most = float(np.abs(kernel).max()) or 1.0
     return colored(kernel, SIGNED, -most, most)
 
 
 def _fitted(picture: Pixels, side: int) -> Pixels:
-    """A picture whose longer side is exactly `side`, in visible squares where it is enlarged."""
+    """Resize an image to a longer side of exactly `side`; enlarge with nearest-neighbor interpolation."""
     longest = max(picture.shape[:2])
     height, width = (max(1, round(extent * side / longest)) for extent in picture.shape[:2])
     return rgb(resized(picture, (height, width), smooth=side < longest))
 
 
 def _framed(picture: Pixels, height: int, width: int) -> Pixels:
-    """A picture in the middle of a larger white one."""
+    """Center an image on white."""
     rims = [
         ((large - extent) // 2, large - extent - (large - extent) // 2)
         for large, extent in zip((height, width), picture.shape[:2], strict=True)
@@ -117,7 +117,7 @@ def _framed(picture: Pixels, height: int, width: int) -> Pixels:
 
 
 def _beside(*pictures: Pixels, gap: int = 4) -> Pixels:
-    """Pictures side by side, their middles at one height, on white."""
+    """Place images side by side on white, centered vertically."""
     height = max(picture.shape[0] for picture in pictures)
     columns = [_framed(picture, height, picture.shape[1]) for picture in pictures]
     between = np.full((height, gap, 3), 255, np.uint8)
@@ -125,7 +125,7 @@ def _beside(*pictures: Pixels, gap: int = 4) -> Pixels:
 
 
 def _below(pictures: Sequence[Pixels]) -> Pixels:
-    """Pictures one under the other on white, from the left edge."""
+    """Place images below each other on white, aligned left."""
     width = max(picture.shape[1] for picture in pictures)
     rims = [[(0, 0), (0, width - picture.shape[1]), (0, 0)] for picture in pictures]
     framed = [np.pad(rgb(picture), rim, constant_values=255) for picture, rim in zip(pictures, rims, strict=True)]
@@ -142,16 +142,16 @@ def kernel_picture(
     value_range: tuple[float, float] | None = None,
     side: int = 220,
 ) -> Pixels:
-    """The image, then each kernel beside what it makes of it.
+    """Draw the image, then each kernel next to its response.
 
     Args:
         image: (H, W) in [0, 1].
-        kernels: By name.
+        kernels: Kernels by name.
         stride: As for `convolve`.
         padding: As for `convolve`.
         dilation: As for `convolve`.
-        value_range: The values shown black and white; None: see `limits`.
-        side: Of each response, in pixels.
+        value_range: The values displayed as black and white; None for `limits`.
+        side: Longer side of each response in pixels.
     """
     first = _fitted(stretched(image, 0, 1), side)
     pictures, captions = [first], [f"the image, {_size(image)}\nshown 0 to 1"]
@@ -170,7 +170,7 @@ def kernel_picture(
 
 
 def gabor_picture(image: Values, filters: Sequence[Gabor], side: int = 300) -> Pixels:
-    """The image, and under it each filter: its real and imaginary part, and the magnitude of its answer."""
+    """Draw the image, and each filter: its real and imaginary part and the magnitude of its response."""
     bank = {filter_: gabor(*filter_) for filter_ in filters}
     first = _fitted(stretched(image, 0, 1), side)
     pictures, captions = [first], [f"the image, {_size(image)}"]
@@ -190,13 +190,13 @@ def gabor_picture(image: Values, filters: Sequence[Gabor], side: int = 300) -> P
 def bank_picture(
     image: Values, bank: Mapping[Gabor, NDArray[Any]] | None = None, columns: int = 6, side: int = 150
 ) -> Pixels:
-    """A bank of filters: a row of real parts, under it what each answers, and so on.
+    """Draw a bank of filters: rows of real parts, each above a row of responses.
 
     Args:
         image: (H, W) in [0, 1].
-        bank: None: `gabor_bank()`.
-        columns: Filters in a row; those in one row share the scale of their answers.
-        side: Of each picture, in pixels.
+        bank: The filters; None for `gabor_bank()`.
+        columns: Filters per row; the responses in a row share one scale.
+        side: Longer side of each tile in pixels.
     """
     bank = gabor_bank() if bank is None else dict(bank)
     answers = responses(image, dict(bank))
@@ -214,7 +214,7 @@ def bank_picture(
 
 
 def pool_picture(image: Values, sizes: Sequence[int], stride: int | None = None, side: int = 260) -> Pixels:
-    """The image, then for each window size the largest and the average values, in visible squares."""
+    """Draw the image, then max and average pooling for each window size."""
     pictures, captions = [stretched(image, 0, 1)], [f"the image\n{_size(image)}"]
     for size in sizes:
         for kind in ("max", "average"):
@@ -226,7 +226,7 @@ def pool_picture(image: Values, sizes: Sequence[int], stride: int | None = None,
 
 
 def color_picture(image: Pixels, side: int = 260) -> Pixels:
-    """The image, then its channels in RGB, gray, HSV and L*a*b*."""
+    """Draw the image, then its channels in RGB, gray, HSV and L*a*b*."""
     pictures = {"the image": rgb(image), **color_pictures(image)}
     spaces = ["", "RGB", "RGB", "RGB", "ITU-R 601", "HSV", "HSV", "HSV", "L*a*b*", "L*a*b*", "L*a*b*"]
     captions = [f"{name}, {space}" if space else name for name, space in zip(pictures, spaces, strict=True)]
@@ -245,9 +245,9 @@ def step_picture(
     dilation: int = 1,
     cell: int = 40,
 ) -> Pixels:
-    """The image with the window outlined, the kernel, and the output with the value that they give.
+    """Draw the image with the window outlined, the kernel, and the output with its value outlined.
 
-    For images of up to 16 pixels, whose numbers can be read; raises as `step_at`.
+    For images of up to 16 pixels per side, whose numbers are readable; raises as `step_at`.
     """
     words: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation}
     step = step_at(image, kernel, row, column, **words)
@@ -255,7 +255,7 @@ def step_picture(
     zeros = [paddings(side, extent, **words) for side, extent in zip(image.shape, kernel.shape, strict=True)]
     top, left = step.top + zeros[0][0], step.left + zeros[1][0]
     window = {(top, left, *kernel.shape): BOX}
-    if dilation > 1:  # the pixels between are not seen
+    if dilation > 1:  # the kernel skips the pixels between
         window = {(top + dilation * i, left + dilation * j, 1, 1): BOX for i, j in np.ndindex(*kernel.shape)}
     padded = np.pad(image, zeros)
     inside = (zeros[0][0], zeros[1][0], *image.shape)
@@ -270,6 +270,6 @@ def step_picture(
     }
     side = cell * max(padded.shape + kernel.shape + output.shape)
     framed = [_framed(part, side, side) for part in parts.values()]
-    # A sum of more than nine products is wider than the picture; the terminal has it.
+    # Longer sums do not fit; the terminal prints them.
     title = step.text if kernel.size <= 9 else f"The sum of {kernel.size} products is {step.total:.4g}"
     return grid(framed, columns=3, side=side, captions=list(parts), title=title)

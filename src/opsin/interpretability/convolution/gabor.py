@@ -1,4 +1,4 @@
-"""Gabor filters: waves under a bell, which answer to stripes of one width and direction."""
+"""Gabor filters: a wave times a Gaussian, which responds to stripes of one width and direction."""
 
 import math
 from collections.abc import Sequence
@@ -15,12 +15,12 @@ LARGEST_SIGMA = 30.0
 
 
 class Gabor(NamedTuple):
-    """A Gabor filter's numbers.
+    """The parameters of a Gabor filter.
 
     Attributes:
-        frequency: Waves per pixel, up to 1; more than 0.5 cannot be told from less.
-        theta: Direction across the stripes in radians: 0 answers to vertical stripes.
-        sigma: Of the bell, in pixels.
+        frequency: Waves per pixel, up to 1; frequencies above 0.5 alias.
+        theta: Direction of the wave in radians; 0 responds to vertical stripes.
+        sigma: Standard deviation of the Gaussian in pixels.
     """
 
     frequency: float
@@ -35,7 +35,7 @@ EXAMPLES = (Gabor(0.16, 1.2, 4.0), Gabor(0.31, 0.0, 3.6), Gabor(0.36, 1.6, 1.3))
 
 
 def parse_gabor(text: str) -> Gabor:
-    """`0.16,1.2,4.0` as frequency, theta, sigma; raises `UserError` for anything else."""
+    """Parse `frequency,theta,sigma` such as `0.16,1.2,4.0`; raise `UserError` for anything else."""
     try:
         filter_ = Gabor(*(float(word) for word in text.replace(",", " ").split()))
     except (ValueError, TypeError):
@@ -53,9 +53,9 @@ def _check(filter_: Gabor) -> None:
 
 
 def gabor(frequency: float, theta: float, sigma: float) -> NDArray[np.complex128]:
-    """A complex Gabor kernel as `skimage.filters.gabor_kernel` makes it, as far as three sigma.
+    """Return a complex Gabor kernel of `skimage.filters.gabor_kernel`, up to three sigma.
 
-    Its real part is the wave with its crest in the middle, the imaginary part the one a quarter wave further.
+    The real part has a maximum at the center; the imaginary part is shifted by a quarter wave.
 
     Args:
         frequency: Waves per pixel, 0.01 to 1.
@@ -66,7 +66,7 @@ def gabor(frequency: float, theta: float, sigma: float) -> NDArray[np.complex128
         (height, width), both odd.
 
     Raises:
-        UserError: A number lies outside.
+        UserError: A parameter is out of range.
     """
     from skimage.filters import gabor_kernel
 
@@ -78,12 +78,12 @@ def gabor(frequency: float, theta: float, sigma: float) -> NDArray[np.complex128
 def gabor_bank(
     frequencies: Sequence[float] = (0.1, 0.2, 0.4), directions: int = 6, sigma: float | None = None
 ) -> dict[Gabor, NDArray[np.complex128]]:
-    """Kernels of several frequencies in evenly turned directions, one frequency after the other.
+    """Return kernels of several frequencies in equally spaced directions, ordered by frequency.
 
     Args:
         frequencies: Waves per pixel.
-        directions: How many between 0 and half a turn.
-        sigma: Pixels; None: for a bandwidth of one octave, so that each kernel has as many waves.
+        directions: Number of directions from 0 to pi.
+        sigma: Pixels; None for a bandwidth of one octave, with the same number of waves in each kernel.
     """
     octave = math.sqrt(math.log(2) / 2) / math.pi * 3  # sigma times frequency: Petkov and Kruizinga 1997
     filters = [
@@ -95,13 +95,13 @@ def gabor_bank(
 
 
 def magnitude(image: NDArray[Any], kernel: NDArray[Any]) -> Response:
-    """How strongly a kernel answers at each pixel, whichever the phase of the wave.
+    """Return the magnitude of the response at each pixel, independent of the phase of the wave.
 
-    The image is standardized and convolved with the real and the imaginary part, opposite edges joined (wrap-around);
-    the answer is the square root of the sum of squares. Here the kernel is turned around, as in signal processing.
+    The image is standardized and convolved with the real and the imaginary part, with wrap-around at the edges; the
+    result is the square root of the sum of squares. The kernel is flipped, as in signal processing.
 
     Args:
-        image: (H, W), any numbers; an image of one value answers with zeros.
+        image: (H, W), any numbers; the response to a constant image is zero.
         kernel: Real or complex, with odd sides.
 
     Returns:
@@ -109,10 +109,10 @@ def magnitude(image: NDArray[Any], kernel: NDArray[Any]) -> Response:
     """
     values = np.asarray(image, np.float64)
     spread = values.std()
-    # The mean of equal numbers is rounded: their spread is next to nothing, not nothing.
+    # By rounding, the deviation of equal numbers can be slightly above zero.
     flat = spread <= 1e-12 * np.abs(values).max()
     standardized = np.zeros_like(values) if flat else (values - values.mean()) / spread
-    # Wrap-around is what the Fourier transform does anyhow: a kernel of 31 x 31 costs no more than one of 3 x 3.
+    # The Fourier transform wraps around, and its cost does not depend on the size of the kernel.
     unrolled = np.zeros(values.shape, np.complex128)
     rows, columns = (
         (np.arange(extent) - extent // 2) % side for extent, side in zip(kernel.shape, values.shape, strict=True)
@@ -123,5 +123,5 @@ def magnitude(image: NDArray[Any], kernel: NDArray[Any]) -> Response:
 
 
 def responses(image: NDArray[Any], bank: dict[Gabor, NDArray[np.complex128]]) -> dict[Gabor, Response]:
-    """`magnitude` of every kernel of a bank."""
+    """Return the `magnitude` of every kernel of a bank."""
     return {filter_: magnitude(image, kernel) for filter_, kernel in bank.items()}

@@ -1,4 +1,4 @@
-"""Images to try things on: photographs and textures inside scikit-image, digits inside scikit-learn. No download."""
+"""Sample images: photographs and textures of scikit-image, digits of scikit-learn. No download."""
 
 from typing import Any
 
@@ -13,15 +13,15 @@ DIGITS = tuple(f"digit_{i}" for i in range(10))
 
 
 def sample_names() -> tuple[str, ...]:
-    """What `sample` knows: color photographs, gray pictures, and digits of 8 x 8 pixels."""
+    """Return the names of all samples: color photographs, gray images, and digits of 8 x 8 pixels."""
     return PHOTOGRAPHS + GRAY + DIGITS
 
 
 def sample(name: str) -> NDArray[np.uint8]:
-    """An image by name: (H, W, 3) for photographs in color, else (H, W).
+    """Return an image by name: (H, W, 3) for color photographs, otherwise (H, W).
 
     Raises:
-        UserError: There is none of that name.
+        UserError: The name is unknown.
     """
     if name in DIGITS:
         from sklearn.datasets import load_digits
@@ -31,7 +31,7 @@ def sample(name: str) -> NDArray[np.uint8]:
         digit: NDArray[np.uint8] = np.rint(pixels * (255 / 16)).astype(np.uint8)
         return digit
     if name not in sample_names():
-        raise UserError(f"{name!r} is no sample image: take one of {', '.join(sample_names())}")
+        raise UserError(f"{name!r} is not a sample image: use one of {', '.join(sample_names())}")
     from skimage import data
 
     image: NDArray[np.uint8] = getattr(data, name)()
@@ -39,7 +39,7 @@ def sample(name: str) -> NDArray[np.uint8]:
 
 
 def gray(image: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """One channel (H, W) in [0, 1]: ITU-R 601 luma of colors, as images are read for gray networks."""
+    """Return one channel (H, W) in [0, 1]: the ITU-R 601 luma, as for gray networks."""
     values = image.astype(np.float64) / 255
     if values.ndim == 2:
         return values

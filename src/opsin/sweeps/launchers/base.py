@@ -7,9 +7,6 @@ from typing import Protocol
 from opsin.runs.directory import RunDirectory
 from opsin.runs.quoting import printed_command
 
-SCRIPT = Path(__file__).resolve().parents[4] / "train.py"
-"""The script that a job runs."""
-
 
 @dataclass(frozen=True)
 class Job:

@@ -7,7 +7,8 @@ import sys
 import threading
 from collections.abc import Mapping
 
-from opsin.sweeps.launchers.base import SCRIPT, Job
+from opsin.config.locations import TRAIN_SCRIPT
+from opsin.sweeps.launchers.base import Job
 
 
 def run_job(job: Job, environment: Mapping[str, str], memory_gb: float | None) -> None:
@@ -28,8 +29,8 @@ def run_job(job: Job, environment: Mapping[str, str], memory_gb: float | None) -
 
         size = int(memory_gb * 1e9)
         resource.setrlimit(resource.RLIMIT_DATA, (size, size))
-    sys.argv = [str(SCRIPT), *job.overrides]
-    runpy.run_path(str(SCRIPT), run_name="__main__")
+    sys.argv = [str(TRAIN_SCRIPT), *job.overrides]
+    runpy.run_path(str(TRAIN_SCRIPT), run_name="__main__")
 
 
 def _end_with_the_sweep() -> None:

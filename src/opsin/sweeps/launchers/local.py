@@ -15,7 +15,7 @@ from pydantic import Field
 from opsin.sweeps.launchers import job_process
 from opsin.sweeps.launchers.base import Exit, Job
 
-PRELOADED = ["opsin.commands.train", "torch.utils.tensorboard", "hydra.main"]
+PRELOADED = ["opsin.commands.train", "opsin.commands.train_cli", "torch.utils.tensorboard", "hydra._internal.hydra"]
 """Modules that the server imports once for all jobs."""
 
 

@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from opsin.config.locations import ROOT
 from opsin.errors import UserError
-from opsin.sweeps.launchers.base import SCRIPT, Exit, Job
+from opsin.sweeps.launchers.base import Exit, Job
 from opsin.sweeps.launchers.ray_actor import JobEnvironment, RayActor
 from opsin.sweeps.launchers.ray_cluster import connect, format_needs, jobs_that_fit
 
@@ -240,7 +241,7 @@ class RayHandle:
         if getattr(error, "actor_init_failed", False):
             raise UserError(
                 f"launcher=ray: a node cannot run jobs of this sweep ({_first_sentence(error)}): every node needs this "
-                f"environment, with Opsin from {SCRIPT.parent} installed in it"
+                f"environment, with Opsin from {ROOT} installed in it"
             ) from None
         if isinstance(error, errors.OutOfMemoryError):
             way_out = "raise launcher.memory_gb, which reserves memory for each job, or lower launcher.jobs"

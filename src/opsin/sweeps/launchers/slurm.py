@@ -19,8 +19,9 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from opsin.config.locations import TRAIN_SCRIPT
 from opsin.errors import UserError
-from opsin.sweeps.launchers.base import SCRIPT, Exit, Job
+from opsin.sweeps.launchers.base import Exit, Job
 from opsin.sweeps.launchers.slurm_queue import Queue, end_of
 
 log = logging.getLogger(__name__)
@@ -158,7 +159,7 @@ class Slurm:
         tasks as there are devices, and requeues the job itself.
         """
         variables = ["SLURM_JOB_NAME=interactive", f"OMP_NUM_THREADS={self.threads}", "PYTHONUNBUFFERED=1"]
-        return ["env", *variables, sys.executable, str(SCRIPT), *job.overrides]
+        return ["env", *variables, sys.executable, str(TRAIN_SCRIPT), *job.overrides]
 
     def _python(self, job: Job) -> str:
         """Return the command that starts Python in a task; the srun of submitit would add a terminal."""

@@ -1,4 +1,4 @@
-"""The confusion matrix of validation, as a picture that can be read for two classes and for a hundred."""
+"""The confusion matrix of val as an image that is legible for two classes and for a hundred."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -14,44 +14,44 @@ from opsin.visualization.images import INK, PAPER, Pixels, colored
 
 TAG = "pictures/confusion"
 _MATRIX, _LARGEST, _SMALLEST = 300, 48, 5
-"""Sides in pixels: of the matrix, as TensorBoard shows it unscaled, and of a cell at most and at least."""
+"""Sizes in pixels: side of the matrix, largest and smallest side of a cell."""
 _CROWDED = 560
-"""Of a matrix whose numbers would not fit."""
+"""Side in pixels of a matrix whose cells are too small for numbers."""
 _FOR_NUMBERS, _FOR_NAMES = 26, 12
-"""Sides of cells that hold a number, and beside which there is room for a name."""
+"""Smallest sides in pixels of cells with numbers, and of cells with a name beside them."""
 _HEAD, _NAME = 46, 120
-"""Height of the two lines above all, and the width of a name at most."""
+"""Height of the two title lines and largest width of a name, in pixels."""
 
 
 class ConfusionMatrix(EpochPicture):
-    """Shows the confusion matrix of val: true classes in rows, shades by the share of the row."""
+    """Show the confusion matrix of val: true classes in rows, shaded by the fraction of the row."""
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Draw if it is due; the module has computed its metrics by now."""
+        """Draw if an image is due; the metrics are computed at this point."""
         self.validated(trainer, pl_module)
 
     def draw(self, board: TensorBoard | None, trainer: L.Trainer, pl_module: L.LightningModule, step: int) -> None:
-        """Draw what the module keeps as `confusion`."""
+        """Draw the matrix that the module has as `confusion`."""
         confusion, data = getattr(pl_module, "confusion", {}).get("val"), self.images(trainer)
         if board is not None and confusion is not None and data is not None:
             board.log_picture(TAG, confusion_picture(confusion.numpy(), data.source.classes), step)
 
 
 def confusion_picture(confusion: NDArray[np.int64], classes: Sequence[str]) -> Pixels:
-    """A confusion matrix as a picture.
+    """Return a confusion matrix as an image.
 
-    Numbers stand in the cells as long as they fit, and names beside every row, or beside as many as can be read.
+    Cells have numbers if they fit; rows have names, or as many names as are legible.
 
     Args:
         confusion: counts `(C, C)`, true classes in rows.
-        classes: their names.
+        classes: names of the classes.
     """
     number = len(classes)
     cell = min(_MATRIX // number, _LARGEST)
     if cell < _FOR_NUMBERS:
         cell = min(max(_CROWDED // number, _SMALLEST), _FOR_NUMBERS - 1)
     share = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
-    shade = share if cell >= _FOR_NUMBERS else share**0.5  # where there are no numbers, a few mistakes shall be seen
+    shade = share if cell >= _FOR_NUMBERS else share**0.5  # without numbers, a few errors must be visible
     squares = colored(shade, "Blues", 0, 1).repeat(cell, axis=0).repeat(cell, axis=1)
     names = {i: _fitted(classes[i]) for i in range(0, number, -(-_FOR_NAMES // cell))}
     side = 12 + int(max(_font(12).getlength(name) for name in names.values()))
@@ -60,7 +60,7 @@ def confusion_picture(confusion: NDArray[np.int64], classes: Sequence[str]) -> P
     canvas = Image.new("RGB", size, PAPER)
     canvas.paste(Image.fromarray(squares), origin)
     pen = ImageDraw.Draw(canvas)
-    pen.text((6, 4), f"{confusion.trace():,} of {confusion.sum():,} right", fill=INK, font=_font(15))
+    pen.text((6, 4), f"{confusion.trace():,} of {confusion.sum():,} correct", fill=INK, font=_font(15))
     pen.text((6, 25), "rows: true class, columns: predicted", fill=INK, font=_font(12))
     for i, name in names.items():
         middle = i * cell + cell // 2
@@ -100,7 +100,7 @@ def _fitted(name: str) -> str:
 
 @cache
 def _upright(name: str, height: int) -> Image.Image:
-    """A name that reads upwards and begins at the lower edge."""
+    """Return a name as an image, rotated to read upwards from the lower edge."""
     line = Image.new("RGB", (height, 16), PAPER)
     ImageDraw.Draw(line).text((6, 8), name, fill=INK, font=_font(12), anchor="lm")
     return line.transpose(Image.Transpose.ROTATE_90)

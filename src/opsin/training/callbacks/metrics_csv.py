@@ -10,7 +10,7 @@ from opsin.training.callbacks.base import EpochCallback, epoch_metrics
 
 
 class MetricsCSV(EpochCallback):
-    """Writes one row per epoch to `metrics.csv`: epoch, step, every metric, the rate of the head when the epoch ends.
+    """Write one row per epoch to `metrics.csv`: epoch, step, all metrics, and the learning rate of the head.
 
     A resumed run drops the rows that it is about to make again. A value that an epoch lacks is left empty.
 

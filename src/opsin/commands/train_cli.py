@@ -1,0 +1,72 @@
+"""The command line of `train.py`: a run, a sweep, or a page to print."""
+
+import os
+import sys
+from pathlib import Path
+
+from opsin.commands.command_line import command
+from opsin.config import CommandLine, RunConfig, compose, read_command_line, refuse_broken_files, show
+from opsin.config.hydra_session import configure_logging, multirun
+from opsin.config.overrides import key_of
+from opsin.errors import Interrupted, UserError
+from opsin.runs.atomic import check_writable
+from opsin.runs.quoting import printed_override
+from opsin.runs.rank import is_spawned, stand_alone
+
+# torch, Lightning and Optuna take seconds to import: `--help` and a typo do without.
+
+
+@command
+def main(arguments: list[str] | None = None) -> int:
+    """Do what a command line asks for, and return the exit code."""
+    try:
+        return _main(read_command_line(sys.argv[1:] if arguments is None else arguments))
+    except Interrupted as stop:
+        return 128 + stop.signal  # the code of a process that a signal ended, in shells
+
+
+def _main(line: CommandLine) -> int:
+    refuse_broken_files(line.overrides, line.source)
+    if line.multirun and line.shows in ("config", "info"):
+        from opsin.sweeps.sweep import show_first_run
+
+        show_first_run(line)
+    elif line.shows:
+        show(line)
+    elif line.multirun and any(key_of(o) in ("hydra/sweeper", "hydra/launcher") for o in line.overrides):
+        multirun(line.source, line.overrides, lambda own, run: _run(compose(own, run, line.source)))
+    elif line.multirun:
+        from opsin.sweeps.sweep import sweep
+
+        stand_alone()
+        return sweep(line.overrides, line.source)
+    else:
+        if is_spawned():
+            from opsin.commands.train_worker import join
+
+            join()
+        _run(compose(line.overrides, source=line.source))
+    return 0
+
+
+def _run(composed: RunConfig) -> float:
+    """Train a composed config; return the best value of the monitored metric."""
+    if not composed.resumes:
+        if composed.run.config.exists():
+            raise UserError(
+                f"{composed.run.path} holds a run already: resume it with "
+                f"{printed_override('resume', composed.run.path)}, or name another directory"
+            )
+        check_writable(Path(composed.tree["output_dir"]), "output_dir")
+    check_writable(composed.run.path, "hydra.run.dir")
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+    from opsin.commands.train import train
+
+    assert composed.settings is not None
+    os.environ.update({key: str(value) for key, value in composed.settings.hydra.job.env_set.items()})
+    configure_logging(composed.settings)
+    try:
+        return train(composed)
+    except MisconfigurationException as error:
+        raise UserError(str(error)) from None

@@ -1,0 +1,196 @@
+"""The arguments of a command: overrides, and the flags that say which config files to use or what to show."""
+
+import argparse
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NoReturn, get_args
+
+from omegaconf import Container, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from opsin.config import hydra_session
+from opsin.config.compose import compose, compose_raw, refuse_typed_secrets
+from opsin.config.overrides import find_value
+from opsin.config.run_config import unresolvable
+from opsin.config.search_path import ConfigSource, expand_home
+from opsin.errors import UserError
+
+Shown = Literal["help", "hydra_help", "version", "config", "info", "completion"]
+"""What a flag can ask to print."""
+
+TOPICS = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+"""What `--info` can show."""
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """A command line, its flags in whatever order.
+
+    Attributes:
+        overrides: Overrides, in the order in which they were typed.
+        source: Search path and primary config, from `--config-dir` and `--config-name`.
+        multirun: Whether `--multirun` asks for a sweep.
+        shows: What a flag asks to print instead of a run; None: nothing.
+        part: For `config`: job, hydra or all; for `info`: the topic.
+        package: For `config`: the section to print; None: everything.
+        resolve: For `config`: whether to resolve interpolations.
+    """
+
+    overrides: tuple[str, ...]
+    source: ConfigSource = field(default_factory=ConfigSource)
+    multirun: bool = False
+    shows: Shown | None = None
+    part: str = ""
+    package: str | None = None
+    resolve: bool = False
+
+
+def read_command_line(arguments: Sequence[str]) -> CommandLine:
+    """Read the arguments of a command.
+
+    Raises:
+        UserError: A flag is unknown or contradicts another, or a folder of config files does not exist.
+    """
+    typed = vars(_parser().parse_intermixed_args(_with_topic(arguments)))
+    shown: list[Shown] = [name for name in get_args(Shown) if typed[name]]
+    if len(shown) > 1:
+        raise UserError(f"{', '.join(_flag(name) for name in shown)}: one at a time")
+    if (typed["package"] or typed["resolve"]) and not typed["config"]:
+        raise UserError("--package and --resolve belong to --cfg: python train.py --cfg job --package optimizer")
+    if typed["config_path"]:
+        raise UserError("--config-path would replace Opsin's own config files: add a folder with --config-dir")
+    if typed["rerun"]:
+        raise UserError("--experimental-rerun: Opsin resumes a run with resume=RUN")
+    return CommandLine(
+        tuple(typed["overrides"]),
+        ConfigSource.of(typed["config_dir"], typed["config_name"]),
+        typed["multirun"],
+        shown[0] if shown else None,
+        typed["config"] or typed["info"] or "",
+        typed["package"],
+        typed["resolve"],
+    )
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message[:1].upper()}{message[1:]}; python train.py --help shows how to use it")
+
+
+def _parser() -> argparse.ArgumentParser:
+    """Return the parser of Hydra's flags; several `--config-dir` add up."""
+    parser = _Parser(add_help=False, allow_abbrev=False)
+    parser.add_argument("overrides", nargs="*")
+    parser.add_argument("--help", "-h", action="store_true")
+    parser.add_argument("--hydra-help", action="store_true")
+    parser.add_argument("--version", action="store_true")
+    parser.add_argument("--cfg", "-c", choices=["job", "hydra", "all"], dest="config")
+    parser.add_argument("--resolve", action="store_true")
+    parser.add_argument("--package", "-p")
+    parser.add_argument("--run", "-r", action="store_true")
+    parser.add_argument("--multirun", "-m", action="store_true")
+    parser.add_argument("--shell-completion", "-sc", action="store_true", dest="completion")
+    parser.add_argument("--config-path", "-cp")
+    parser.add_argument("--config-name", "-cn")
+    parser.add_argument("--config-dir", "-cd", action="append", default=[])
+    parser.add_argument("--experimental-rerun", dest="rerun")
+    parser.add_argument("--info", "-i", choices=TOPICS)
+    return parser
+
+
+def _with_topic(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments with the topic `all` behind an `--info` that names none."""
+    found = []
+    for place, argument in enumerate(arguments):
+        follows = arguments[place + 1] if place + 1 < len(arguments) else ""
+        named = "=" not in follows and follows and not follows.startswith("-")
+        found.append("--info=all" if argument in ("--info", "-i") and not named else argument)
+    return found
+
+
+def _flag(name: str) -> str:
+    return {"config": "--cfg", "completion": "--shell-completion"}.get(name, f"--{name.replace('_', '-')}")
+
+
+def show(line: CommandLine) -> None:
+    """Print what a flag asks for: a config, information on the composition, a page of help, or completions.
+
+    Raises:
+        UserError: The overrides cannot be composed, or there is no such section.
+    """
+    refuse_typed_secrets(line.overrides)
+    if line.shows == "config":
+        sys.stdout.write(_shown_config(line))
+    elif line.shows == "version":
+        import hydra
+
+        sys.stdout.write(f"Hydra {hydra.__version__}\n")
+    elif line.shows == "completion":
+        hydra_session.complete(_completed_source(line.source), line.overrides)
+    else:
+        compose_raw(line.overrides, line.source)  # Hydra would print a traceback
+        if line.shows == "info":
+            hydra_session.print_info(line.source, line.part, line.overrides)
+        else:
+            hydra_session.print_help(line.source, line.shows == "hydra_help", line.overrides)
+
+
+def _shown_config(line: CommandLine) -> str:
+    """Return the config as YAML; secrets stay references, even if it is resolved."""
+    config: Any = _composed(line)
+    try:
+        if line.resolve:  # Hydra's settings hold values that only a job has
+            for key in (str(key) for key in config if key != "hydra"):
+                if OmegaConf.is_config(config[key]):
+                    config[key] = OmegaConf.to_container(config[key], resolve=True)
+                else:
+                    config[key] = config[key]
+        if line.part != "all":
+            keys = [str(key) for key in config if (key == "hydra") == (line.part == "hydra")]
+            config = OmegaConf.masked_copy(config, keys)
+        header = ""
+        if line.package not in (None, "_global_"):
+            config = OmegaConf.select(config, str(line.package))
+            header = f"# @package {line.package}\n"
+    except OmegaConfBaseException as error:
+        raise unresolvable(error) from None
+    if config is None:
+        raise UserError(f"--package {line.package}: the config has no such section")
+    return header + OmegaConf.to_yaml(config) if isinstance(config, Container) else f"{config}\n"
+
+
+def _composed(line: CommandLine) -> DictConfig:
+    """Return the config of the command, with Hydra's own settings: of a resumed run, the one it goes on with."""
+    if find_value(line.overrides, "resume") is not None:
+        composed = compose(line.overrides, source=line.source)
+        if composed.resumes and composed.settings is not None:
+            tree = OmegaConf.create(composed.text)
+            assert isinstance(tree, DictConfig)
+            tree.hydra = composed.settings.hydra
+            return tree
+    return compose_raw(line.overrides, line.source)
+
+
+def _completed_source(source: ConfigSource) -> ConfigSource:
+    """Return the source of the command line that a shell completes, which names folders of its own."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--config-name", "-cn", default=source.config_name)
+    parser.add_argument("--config-dir", "-cd", action="append", default=[])
+    try:
+        typed, rest = parser.parse_known_args(_split(os.environ.get("COMP_LINE", "")))
+    except argparse.ArgumentError:  # the flag that is being typed has no value yet
+        return source
+    os.environ["COMP_LINE"] = " ".join(rest)  # Hydra splits it at every space
+    folders = [folder for folder in typed.config_dir if Path(expand_home(folder)).is_dir()]
+    return ConfigSource.of([*source.search_path, *folders], typed.config_name)
+
+
+def _split(line: str) -> list[str]:
+    try:
+        return shlex.split(line)
+    except ValueError:  # an open quote
+        return line.split()

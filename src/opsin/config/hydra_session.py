@@ -1,0 +1,107 @@
+"""Hydra with Opsin's search path: the only module that uses Hydra's private names (written for Hydra 1.3)."""
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig
+
+from opsin.config import locations
+from opsin.config.overrides import task_overrides
+from opsin.config.resolvers import register_resolvers
+from opsin.config.search_path import ConfigSource
+
+if TYPE_CHECKING:
+    from hydra._internal.hydra import Hydra
+
+
+def hydra_session(source: ConfigSource) -> "Hydra":
+    """Return a fresh Hydra with the search path of a source; the last one is Hydra's global instance."""
+    from hydra import version
+    from hydra._internal.hydra import Hydra
+    from hydra._internal.utils import create_config_search_path
+    from hydra.core.config_search_path import SearchPathQuery
+    from hydra.core.global_hydra import GlobalHydra
+
+    register_resolvers()
+    GlobalHydra.instance().clear()
+    version.setbase("1.3")
+    search_path = create_config_search_path(str(locations.CONFIGS))
+    for url in source.urls:
+        search_path.prepend("command-line", url, anchor=SearchPathQuery(provider="schema"))
+    return Hydra.create_main_hydra2(task_name="train", config_search_path=search_path)
+
+
+def load(overrides: Sequence[str], source: ConfigSource | None = None) -> DictConfig:
+    """Return the unresolved config that Hydra composes, with its own settings under `hydra`.
+
+    Raises:
+        Exception: Hydra's, OmegaConf's and PyYAML's, which share no base class.
+    """
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    source = source or ConfigSource()
+    session = hydra_session(source)
+    config = session.compose_config(source.config_name, list(overrides), RunMode.RUN, from_shell=False)
+    HydraConfig.instance().set_config(config)  # for `${hydra:...}` in values
+    return config
+
+
+def override_parser(source: ConfigSource) -> Any:
+    """Return Hydra's parser of overrides; it knows the options of the groups, which `model=glob(*)` needs."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    return OverridesParser.create(hydra_session(source).config_loader)
+
+
+def configure_logging(settings: DictConfig) -> None:
+    """Set up console and log file as `hydra.job_logging` and `hydra.verbose` describe.
+
+    Args:
+        settings: Hydra's settings of the run, with `hydra.runtime.output_dir`, under `hydra`.
+    """
+    from hydra.core.utils import configure_log
+
+    configure_log(settings.hydra.job_logging, settings.hydra.verbose)
+
+
+def print_help(source: ConfigSource, of_hydra: bool, overrides: Sequence[str]) -> None:
+    """Print the page of `--help`, or Hydra's own of `--hydra-help`."""
+    from hydra._internal.utils import get_args_parser
+
+    parser = get_args_parser()
+    arguments = parser.parse_args([])
+    arguments.overrides = list(overrides)
+    session = hydra_session(source)
+    show = session.hydra_help if of_hydra else session.app_help
+    show(config_name=source.config_name, args_parser=parser, args=arguments)
+
+
+def print_info(source: ConfigSource, topic: str, overrides: Sequence[str]) -> None:
+    """Print Hydra's information on a topic of `--info`, such as `defaults` or `searchpath`."""
+    hydra_session(source).show_info(topic, config_name=source.config_name, overrides=list(overrides))
+    logging.getLogger().setLevel(logging.INFO)
+
+
+def complete(source: ConfigSource, overrides: Sequence[str]) -> None:
+    """Answer `--shell-completion`: install=SHELL, uninstall=SHELL or query=SHELL."""
+    hydra_session(source).shell_completion(source.config_name, list(overrides))
+
+
+def multirun(source: ConfigSource, overrides: Sequence[str], task: Callable[[list[str], Path], float]) -> None:
+    """Let a sweeper of Hydra's own (`hydra/sweeper=basic`) run its jobs.
+
+    Args:
+        source: Search path and primary config.
+        overrides: Overrides of the command line.
+        task: Runs one job, given its overrides and its run directory.
+    """
+    from hydra.core.hydra_config import HydraConfig
+
+    def job(_: DictConfig) -> float:
+        settings = HydraConfig.get()
+        return task(task_overrides(settings), Path(settings.runtime.output_dir))
+
+    hydra_session(source).multirun(source.config_name, job, list(overrides))

@@ -1,0 +1,12 @@
+"""Where the config files and `train.py` are; the one definition for every package."""
+
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[3]
+"""The folder of the project."""
+
+CONFIGS = ROOT / "configs"
+"""The folder of Opsin's own config files."""
+
+TRAIN_SCRIPT = ROOT / "train.py"
+"""The script that every job of a sweep and every process of a run starts."""

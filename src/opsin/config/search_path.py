@@ -1,0 +1,81 @@
+"""The config files that a command may use: Opsin's own and those in folders of the user."""
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from opsin.config import locations
+from opsin.errors import UserError
+
+PRIMARY = "train"
+"""The primary config: `configs/train.yaml`."""
+
+FILE, PACKAGE = "file://", "pkg://"
+
+
+@dataclass(frozen=True)
+class ConfigSource:
+    """The search path and the primary config of a composition.
+
+    Opsin's own folder always comes first: a folder of the user adds files and replaces none.
+
+    Attributes:
+        search_path: Further folders (absolute paths) and packages (`pkg://...`), in the order of the search.
+        config_name: Name of the primary config, without `.yaml`.
+    """
+
+    search_path: tuple[str, ...] = ()
+    config_name: str = PRIMARY
+
+    @classmethod
+    def of(cls, folders: Iterable[str], config_name: str | None = None) -> "ConfigSource":
+        """Return the source that `--config-dir` and `--config-name` describe.
+
+        Raises:
+            UserError: A folder does not exist.
+        """
+        found = tuple(dict.fromkeys(map(_absolute, folders)))
+        for folder in found:
+            if not folder.startswith(PACKAGE) and not Path(folder).is_dir():
+                raise UserError(f"--config-dir {folder}: there is no such folder")
+        return cls(found, (config_name or PRIMARY).removesuffix(".yaml"))
+
+    @classmethod
+    def recorded(cls, record: Mapping[str, Any]) -> "ConfigSource":
+        """Return the source that a run recorded in `overrides.yaml`; for display and comparison only."""
+        return cls(tuple(record.get("search_path", ())), record.get("config_name", PRIMARY))
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """All folders with config files, Opsin's own first."""
+        own = (Path(entry) for entry in self.search_path if not entry.startswith(PACKAGE))
+        return (locations.CONFIGS, *own)
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """The further entries of the search path in Hydra's notation."""
+        return tuple(entry if entry.startswith(PACKAGE) else FILE + entry for entry in self.search_path)
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """The arguments of a command line that give this source."""
+        name = () if self.config_name == PRIMARY else ("--config-name", self.config_name)
+        return (*name, *(argument for entry in self.search_path for argument in ("--config-dir", entry)))
+
+    def extended(self, entries: Iterable[str]) -> "ConfigSource":
+        """Return the source with further entries, such as those of `hydra.searchpath`."""
+        return ConfigSource(tuple(dict.fromkeys([*self.search_path, *map(_absolute, entries)])), self.config_name)
+
+
+def expand_home(path: str) -> str:
+    """Return a path with a leading `~` replaced by the home folder; the one place that does so.
+
+    A folder that is really called `~name` stays as it is where there is no such user.
+    """
+    return os.path.expanduser(path)  # noqa: PTH111 - Path.expanduser fails on an unknown user
+
+
+def _absolute(entry: str) -> str:
+    return entry if entry.startswith(PACKAGE) else os.path.abspath(expand_home(entry.removeprefix(FILE)))  # noqa: PTH100

@@ -1,0 +1,160 @@
+"""Secrets in a config: always a reference to an environment variable, `${oc.env:WANDB_API_KEY}`, never a value.
+
+The reference is what the composed tree holds, and so what every output holds: config.yaml, result.json, the log, the
+report, TensorBoard, the journal of a sweep. `reveal` gives the value at the moment an object is built with it.
+"""
+
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from opsin.errors import UserError
+
+WORDS = frozenset(
+    {"token", "secret", "password", "passwd", "passphrase", "credential", "credentials"}
+    | {"apikey", "accesskey", "secretkey", "privatekey"}
+)
+"""Words that mark a secret, in the name of a key and in that of an environment variable."""
+
+VARIABLE_WORDS = WORDS | {"key", "pass", "auth", "pwd"}
+"""Words that mark a secret in the name of an environment variable."""
+
+KINDS_OF_KEYS = frozenset(
+    {"api", "access", "secret", "private", "account", "auth", "encryption", "signing", "ssh", "service"}
+)
+"""Words that make a secret of the word `key` behind them in the name of a key: `api_key`, but not `sort_key`."""
+
+COUNTS = frozenset({"num", "max", "min", "n"})
+"""Words that make a count of a name: `num_tokens`."""
+
+REFERENCE = re.compile(r"\$\{oc\.env:\s*([A-Za-z_]\w*)\s*(,\s*null\s*)?\}")
+"""A reference to an environment variable; with `,null` the variable may be missing."""
+
+DEFAULT = re.compile(r"\$\{oc\.env:\s*([A-Za-z_]\w*)\s*,\s*([^}]*?)\s*\}")
+"""A reference with a default value, which would be a literal."""
+
+URL_PASSWORD = re.compile(r"\w://[^/@\s:]*:([^/@\s]+)@")
+"""The password of a URL such as `postgresql://user:password@host/database`."""
+
+
+def is_secret_variable(name: str) -> bool:
+    """Return whether the name of an environment variable is that of a secret."""
+    return name != "PWD" and not VARIABLE_WORDS.isdisjoint(_words(name))
+
+
+def is_secret_key(key: str) -> bool:
+    """Return whether a dotted key is that of a secret, such as `logger.wandb.api_key` or `credentials.user`."""
+    above, _, name = re.sub(r"\[\d+\]", "", key).rpartition(".")
+    words = _words(name)
+    if words[0] in COUNTS:
+        return False
+    if not WORDS.isdisjoint(words) or above.rpartition(".")[2] in ("credentials", "secrets"):
+        return True
+    return "key" in words[1:] and words[words.index("key") - 1] in KINDS_OF_KEYS
+
+
+def secret_reference(name: str, optional: bool = False) -> str:
+    """Return the reference to an environment variable."""
+    return f"${{oc.env:{name}{',null' if optional else ''}}}"
+
+
+def refuse_literal_secrets(tree: Any) -> None:
+    """Refuse secrets that are written into a config or typed as overrides.
+
+    Args:
+        tree: Plain values, resolved or not.
+
+    Raises:
+        UserError: Names the keys, without their values, and the form to use.
+    """
+    keys = [key for key, value in _leaves(tree) if _is_literal_secret(key, value)]
+    if keys:
+        name = re.sub(r"\W+", "_", keys[0].rpartition(".")[2]).upper()
+        raise UserError(
+            f"{', '.join(keys)}: a secret must not be written into a config or a command, because both are saved with "
+            f"the run. Set an environment variable and refer to it: '{keys[0]}={secret_reference(name)}'"
+        )
+
+
+def refuse_missing_secrets(tree: Any) -> None:
+    """Refuse references to secrets that are not set in the environment.
+
+    Raises:
+        UserError: Names all of them at once, with their keys.
+    """
+    missing = {
+        name: key
+        for key, value in _leaves(tree)
+        if isinstance(value, str)
+        for name, optional in REFERENCE.findall(value)
+        if not optional and name not in os.environ
+    }
+    if missing:
+        named = ", ".join(f"{name} (for {key})" for name, key in missing.items())
+        raise UserError(f"Not set in the environment: {named}. Set it first: export {next(iter(missing))}=...")
+
+
+def refuse_secret_paths(tree: Mapping[str, Any]) -> None:
+    """Refuse a secret in a value that is used as it stands, such as `output_dir`; no object is built with it.
+
+    Raises:
+        UserError: Names the key.
+    """
+    for key, value in _leaves(tree):
+        if isinstance(value, str) and REFERENCE.search(value):
+            raise UserError(
+                f"{key}={value}: the name of this variable is that of a secret, which {key} cannot hold. Rename the "
+                "variable if it is none"
+            )
+
+
+def reveal(value: Any) -> Any:
+    """Return plain values with every reference to a secret replaced by the secret.
+
+    Use it only for the arguments of an object that is built now; what it returns is never written.
+
+    Raises:
+        UserError: The environment variable is not set.
+    """
+    if isinstance(value, str):
+        match = REFERENCE.fullmatch(value)
+        return _value(match) if match else REFERENCE.sub(lambda match: _value(match) or "", value)
+    if isinstance(value, Mapping):
+        return {key: reveal(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [reveal(item) for item in value]
+    return value
+
+
+def _value(match: re.Match[str]) -> str | None:
+    name, optional = match.groups()
+    if name not in os.environ and not optional:
+        raise UserError(f"{name} is not set in the environment: export {name}=...")
+    return os.environ.get(name)
+
+
+def _words(name: str) -> Sequence[str]:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower().replace("-", "_").split("_")
+
+
+def _is_literal_secret(key: str, value: Any) -> bool:
+    if isinstance(value, str) and (match := URL_PASSWORD.search(value)) and "${" not in match[1]:
+        return True
+    for name, default in DEFAULT.findall(value) if isinstance(value, str) else ():
+        if default not in ("null", "") and (is_secret_variable(name) or is_secret_key(key)):
+            return True
+    if not is_secret_key(key) or isinstance(value, bool) or not isinstance(value, str | int | float):
+        return False
+    return value not in ("", "???", "null") and "${" not in str(value)
+
+
+def _leaves(tree: Any, above: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(tree, Mapping):
+        for key, value in tree.items():
+            yield from _leaves(value, f"{above}.{key}".lstrip("."))
+    elif isinstance(tree, list):
+        for index, value in enumerate(tree):
+            yield from _leaves(value, f"{above}[{index}]")
+    else:
+        yield above, tree

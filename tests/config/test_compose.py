@@ -1,0 +1,275 @@
+"""One composition for every caller: search path, values of the process, home folder, secrets, resume, flags."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from opsin.config import CommandLine, ConfigSource, RunConfig, compose, compose_raw, read_command_line, show
+from opsin.config.search_path import expand_home
+from opsin.config.secrets import is_secret_key, is_secret_variable, reveal
+from opsin.errors import UserError
+from opsin.runs.directory import RunDirectory
+
+
+@pytest.fixture
+def folder(in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of the user's config files, in a folder whose name Hydra's grammar does not take."""
+    conf = in_tmp / "my configs (ü)"
+    (conf / "experiment").mkdir(parents=True)
+    (conf / "experiment" / "mine.yaml").write_text("# @package _global_\noptimizer:\n  lr: 0.0031\n")
+    (conf / "mine.yaml").write_text("defaults:\n  - train\n  - _self_\nseed: 17\n")
+    monkeypatch.setenv("HOME", str(in_tmp / "home"))
+    return conf
+
+
+@pytest.mark.parametrize("flag", ["--config-dir", "-cd"])
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_the_folder_of_the_user_is_found_wherever_the_flag_stands(flag: str, place: int, folder: Path) -> None:
+    arguments = ["experiment=mine", "model=mlp"]
+    arguments[place:place] = [flag, folder.name]
+    line = read_command_line(arguments)
+    composed = compose(line.overrides, source=line.source)
+    assert composed.tree["optimizer"]["lr"] == 0.0031
+    assert composed.origin.source == ConfigSource((str(folder),))
+    assert composed.origin.of("optimizer.lr").endswith("mine.yaml")
+    with pytest.raises(UserError, match="experiment=mine is not known"):
+        compose(["experiment=mine"])
+
+
+def test_the_primary_config_of_the_user_is_used(folder: Path) -> None:
+    line = read_command_line(["model=mlp", "--config-name=mine", "-cd", str(folder)])
+    assert compose(line.overrides, source=line.source).tree["seed"] == 17
+    assert line.source.flags == ("--config-name", "mine", "--config-dir", str(folder))
+    assert read_command_line([*line.source.flags, "model=mlp"]) == line
+
+
+def test_a_search_path_in_an_override_is_recorded_too(folder: Path) -> None:
+    folder.rename(folder.with_name("conf"))
+    composed = compose(["hydra.searchpath=[file://conf]", "experiment=mine"])
+    assert composed.origin.source.search_path == (str(folder.with_name("conf")),)
+
+
+def test_the_search_path_is_recorded_and_a_resume_does_without_it(folder: Path) -> None:
+    composed = compose(["experiment=mine"], Path("run"), ConfigSource.of([str(folder)]))
+    composed.save()
+    record = yaml.safe_load(composed.run.overrides.read_text())
+    assert record["search_path"] == [str(folder)]
+    folder.rename(folder.with_name("gone"))
+    resumed = compose(["resume=run", "trainer.max_epochs=7"])
+    assert (resumed.resumes, resumed.tree["optimizer"]["lr"], resumed.tree["trainer"]["max_epochs"]) == (
+        True,
+        0.0031,
+        7,
+    )
+    assert resumed.origin.source.search_path == (str(folder),)
+    assert resumed.origin.folders == ()
+
+
+def test_resume_auto_asks_for_the_same_config_files(folder: Path) -> None:
+    source = ConfigSource.of([str(folder)])
+    overrides = ["model=mlp", "resume=auto"]
+    begun = compose(overrides, source=source)
+    begun.save()
+    begun.run.write_result({"status": "interrupted"})
+    assert compose(overrides, source=source).run == begun.run
+    assert not compose(overrides).resumes
+    begun.run.write_result({"status": "finished"})
+    assert not compose(overrides, source=source).resumes
+
+
+@pytest.mark.parametrize(
+    ("overrides", "part"),
+    [
+        (["resume=run", "model=mlp"], "model=mlp cannot be changed on resume"),
+        (["resume=run", "optimizer.lrr=1"], "did you mean optimizer.lr=1"),
+        (["resume=run", "hydra.run.dir=other"], "leave out hydra.run.dir"),
+        (["resume=nothing"], "nothing is no run directory"),
+        (["launcher.jobs=2"], "needs a multirun"),
+    ],
+)
+def test_wrong_overrides_end_in_one_message(overrides: list[str], part: str, in_tmp: Path) -> None:
+    compose([], in_tmp / "run").save()
+    with pytest.raises(UserError, match=part):
+        compose(overrides)
+
+
+def test_values_of_the_process_are_resolved_and_references_stay(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TASK", "7")
+    composed = compose(
+        [
+            'seed="${oc.decode:${oc.env:TASK}}"',
+            "output_dir=runs/${now:%Y}-${oc.env:TASK}",
+            "trainer.max_epochs=${seed}",
+            "+logger.tensorboard.name=${oc.env:TASK}_${optimizer.lr}_${hydra:job.name}",
+        ],
+        Path("run"),
+    )
+    composed.save()
+    monkeypatch.delenv("TASK")
+    text = yaml.safe_load(composed.run.config.read_text())
+    assert text["seed"] == 7
+    assert text["output_dir"].endswith("-7")
+    assert text["trainer"]["max_epochs"] == "${seed}"
+    assert text["logger"]["tensorboard"]["name"] == "7_${optimizer.lr}_train"
+    assert RunConfig.load(composed.run).tree == composed.tree
+    changed = compose(["resume=run", "seed=3", "optimizer.lr=0.5"])
+    assert (changed.tree["trainer"]["max_epochs"], changed.tree["logger"]["tensorboard"]["name"]) == (3, "7_0.5_train")
+
+
+def test_a_missing_variable_is_named(in_tmp: Path) -> None:
+    with pytest.raises(UserError, match=r"OPSIN_NOT_SET is not set.*\(at seed\)"):
+        compose(["seed=${oc.env:OPSIN_NOT_SET}"])
+
+
+def test_the_home_folder_is_expanded_in_every_path(folder: Path) -> None:
+    home = folder.parent / "home"
+    (home / "photos").mkdir(parents=True)
+    composed = compose(
+        [
+            "output_dir='~/runs'",
+            "data_dir='~/data'",
+            "datamodule=image_folder",
+            "datamodule.path='~/photos'",
+            "hydra.run.dir='~/mine'",
+            "+logger.tensorboard.folder='~/logs'",
+        ]
+    )
+    tree = composed.tree
+    assert (tree["output_dir"], tree["data_dir"]) == (f"{home}/runs", f"{home}/data")
+    assert (tree["datamodule"]["path"], tree["datamodule"]["data_dir"]) == (f"{home}/photos", f"{home}/data")
+    assert tree["logger"]["tensorboard"]["folder"] == f"{home}/logs"
+    assert composed.run.path == home / "mine"
+    composed.save()
+    assert compose(["resume='~/mine'"]).run == composed.run
+    folder.rename(home / "conf")
+    assert read_command_line(["--config-dir=~/conf"]).source.search_path == (f"{home}/conf",)
+    assert expand_home("~no_such_user/x") == "~no_such_user/x"
+
+
+def test_a_secret_stays_a_reference_and_is_revealed_only_on_demand(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TRACKER_TOKEN", "s3cret-value")
+    monkeypatch.setenv("TRACKER", "s3cret-value")
+    overrides = [
+        "+logger.tensorboard.header='Bearer ${oc.env:TRACKER_TOKEN}'",
+        "+logger.tensorboard.api_key=${oc.env:TRACKER}",
+        "+logger.tensorboard.again=${logger.tensorboard.header}",
+    ]
+    composed = compose(overrides, Path("run"))
+    composed.save()
+    show(CommandLine(tuple(overrides), shows="config", part="all", resolve=True))
+    written = "".join(path.read_text() for path in Path("run").iterdir()) + str(composed.tree) + capsys.readouterr().out
+    assert "s3cret-value" not in written
+    logger = reveal(composed.tree["logger"]["tensorboard"])
+    assert (logger["header"], logger["api_key"], logger["again"]) == (
+        "Bearer s3cret-value",
+        "s3cret-value",
+        "Bearer s3cret-value",
+    )
+    monkeypatch.delenv("TRACKER_TOKEN")
+    monkeypatch.delenv("TRACKER")
+    assert RunConfig.load(RunDirectory(Path("run"))).tree == composed.tree  # reading needs no secret
+    with pytest.raises(UserError, match=r"TRACKER_TOKEN \(for .*TRACKER \(for"):
+        compose(["resume=run"])
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "+logger.wandb.api_key=hunter2",
+        "+callbacks.x.token=hunter2",
+        "+logger.x.password='hunter2'",
+        "+logger.x={_target_: a.b, password: hunter2}",
+        "+logger.x.uri=https://me:hunter2@host/x",
+        "sweep.storage=postgresql://me:hunter2@host/x",
+        "+logger.x.auth_key=${oc.env:A,hunter2}",
+        "+logger.x.url=${oc.env:MY_TOKEN,hunter2}",
+    ],
+)
+def test_a_literal_secret_is_refused_and_not_repeated(override: str, in_tmp: Path) -> None:
+    with pytest.raises(UserError, match=r"\$\{oc\.env:") as error:
+        compose([override])
+    assert "hunter2" not in str(error.value)
+
+
+def test_a_literal_secret_in_a_file_is_refused(folder: Path) -> None:
+    (folder / "experiment" / "mine.yaml").write_text("# @package _global_\nlogger:\n  x:\n    api_token: hunter2\n")
+    with pytest.raises(UserError, match=r"logger\.x\.api_token") as error:
+        compose(["experiment=mine"], source=ConfigSource.of([str(folder)]))
+    assert "hunter2" not in str(error.value)
+
+
+def test_names_of_secrets() -> None:
+    for name in ("WANDB_API_KEY", "HF_TOKEN", "DB_PASSWORD", "AWS_SECRET_ACCESS_KEY", "githubToken", "DB_PASS"):
+        assert is_secret_variable(name), name
+    for name in ("PWD", "HOME", "MONKEY", "SLURM_ARRAY_TASK_ID", "KEYBOARD"):
+        assert not is_secret_variable(name), name
+    for key in ("a.api_key", "token", "x.client_secret", "a.accessKey", "credentials.user", "b[0].password"):
+        assert is_secret_key(key), key
+    for key in ("sort_key", "num_token", "monkey", "token_logger.path", "model.keys", "optimizer.lr"):
+        assert not is_secret_key(key), key
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--cfg", "job", "-p", "optimizer", "experiment=mine", "--config-dir", "CONF"],
+        ["experiment=mine", "-cd", "CONF", "--package", "optimizer", "-c", "job", "--resolve"],
+        ["-cd=CONF", "experiment=mine", "--cfg=job", "--package=optimizer"],
+    ],
+)
+def test_cfg_prints_a_section_in_any_order(
+    arguments: list[str], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    show(read_command_line([argument.replace("CONF", str(folder)) for argument in arguments]))
+    printed = capsys.readouterr().out
+    assert printed.startswith("# @package optimizer\n")
+    assert yaml.safe_load(printed)["lr"] == 0.0031
+
+
+def test_cfg_of_a_resumed_run_prints_its_config(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    compose(["experiment=mine"], Path("run"), ConfigSource.of([str(folder)])).save()
+    for arguments in (["resume=run", "seed=5", "--cfg", "job"], ["--cfg", "job", "seed=5", "resume=run"]):
+        show(read_command_line(arguments))
+        printed = yaml.safe_load(capsys.readouterr().out)
+        assert (printed["optimizer"]["lr"], printed["seed"], "hydra" in printed) == (0.0031, 5, False)
+
+
+def test_info_and_completion_know_the_folder_of_the_user(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    show(read_command_line(["experiment=mine", "--info", "-cd", str(folder)]))
+    assert str(folder) in capsys.readouterr().out
+    monkeypatch.setenv("COMP_LINE", f"train.py model=mlp -cd '{folder}' experiment=mi")
+    show(read_command_line(["-sc", "query=bash"]))
+    assert "experiment=mine" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["--cfg", "job", "--info", "config"], "--cfg.*--info|--info.*--cfg"),
+        (["--cfg", "everything"], "invalid choice"),
+        (["--resolve"], "belong to --cfg"),
+        (["--config-path", "x"], "--config-dir"),
+        (["--config-dir", "no_such_folder"], "no_such_folder: there is no such folder"),
+        (["--no-such-flag"], "no-such-flag"),
+    ],
+)
+def test_wrong_flags_end_in_one_message(arguments: list[str], part: str, in_tmp: Path) -> None:
+    with pytest.raises(UserError, match=part):
+        read_command_line(arguments)
+
+
+def test_an_unknown_section_is_named(in_tmp: Path) -> None:
+    with pytest.raises(UserError, match="no such section"):
+        show(read_command_line(["--cfg", "job", "-p", "nothing"]))
+
+
+def test_hydra_is_the_version_that_the_session_was_written_for() -> None:
+    import hydra
+
+    assert hydra.__version__.startswith("1.3."), "check every private name in opsin/config/hydra_session.py"
+    assert compose_raw(["hydra.verbose=true"]).hydra.verbose is True
