@@ -171,7 +171,7 @@ def test_a_resumed_run_computes_its_features_with_its_own_weights(start, monkeyp
 def test_what_decides_the_features_cannot_be_changed_on_the_way(start) -> None:
     run = start(*FROZEN, "trainer.max_epochs=1")
     for word in ("model.trainable=all", "model.weights=none", "datamodule.image_size=20"):
-        with pytest.raises(UserError, match=f"{word} does not go with resume"):
+        with pytest.raises(UserError, match=f"{word} cannot be changed on resume"):
             from_saved(run, [word])
 
 

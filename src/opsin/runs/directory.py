@@ -96,7 +96,7 @@ class RunDirectory:
         except FileNotFoundError:
             return {}
         except ValueError as error:
-            raise UserError(f"{self.result} is damaged ({error}): put a whole copy of it there") from None
+            raise UserError(f"{self.result} is damaged ({error}): put an intact copy of it there") from None
         assert isinstance(result, dict)
         return result
 

@@ -163,7 +163,7 @@ def test_the_run_is_the_one_with_these_numbers_set_by_hand(composed, thirty_two)
     train(from_saved(auto, ["trainer.max_epochs=3"]))
     again = auto.read_result()
     assert (again["epochs"], again["settings"]["batch_size"], again["batch_size_auto"]) == (3, 32, facts)
-    with pytest.raises(UserError, match="does not go with resume"):
+    with pytest.raises(UserError, match="cannot be changed on resume"):
         train(from_saved(auto, ["datamodule.batch_size=auto"]))
     assert thirty_two == []
 
