@@ -51,7 +51,7 @@ def test_the_images_of_a_run_keep_their_splits(run: str) -> None:
     assert lines[1:] == [f"{run}/embeddings/embeddings.{kind}" for kind in ("npz", "parquet")]
     found = read(f"{run}/embeddings")
     plan, recorded = make_plan(RunConfig.load(RunDirectory(Path(run)))), build.recorded_data(RunDirectory(Path(run)))
-    data = build.data(plan, facts=recorded)
+    data = build.data(plan, image_format=recorded.image_format)
     assert found["embeddings"].dtype == np.float32
     assert found["classes"].tolist() == list("0123456789")
     network = load_trained_model(run).network.eval()

@@ -166,9 +166,8 @@ def _flip_section(result: PairwiseResult, thumbnails: Thumbnails | None) -> Flip
 
 
 def _image_area(record: RunRecord) -> int:
-    data = record.result.get("data") or {}
-    height, width = data.get("image_size") or (0, 0)
-    return int(height) * int(width)
+    height, width = record.result.data.image_size if record.result.data else (0, 0)
+    return height * width
 
 
 def _data_uri(image: Pixels) -> str:
