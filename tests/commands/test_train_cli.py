@@ -61,7 +61,7 @@ def test_a_run_and_its_resume_write_no_secret(
     assert tree["callbacks"]["tracker"]["api_token"] == REFERENCE
     conf.rename(conf.with_name("gone"))
     assert train_cli.main(["trainer.max_epochs=2", "resume=outputs/run"]) == 0
-    assert run.read_result()["epochs"] == 2
+    assert run.read_result().epochs == 2
     written = {path.name.split(".")[0] for path in run.path.rglob("*")}
     assert {"config", "overrides", "result", "train", "report", "events", "best"} <= written
     assert f"connected with {REFERENCE}" in (run.path / "train.log").read_text()
@@ -84,7 +84,7 @@ def test_the_error_of_a_library_with_the_secret_is_masked(conf: Path, capsys: py
     arguments = [*QUICK, "--config-dir=my conf", "experiment=mine", "+callbacks.tracker.fails=true"]
     assert train_cli.main([*arguments, "hydra.run.dir=outputs/run"]) == 1
     run = RunDirectory(conf.parent / "outputs" / "run")
-    assert run.read_result()["error"] == f"RuntimeError: 401 for https://tracker/?token={REFERENCE}"
+    assert run.read_result().error == f"RuntimeError: 401 for https://tracker/?token={REFERENCE}"
     assert f"token={REFERENCE}" in run.error.read_text()
     assert files_with_the_secret(conf.parent / "outputs") == []
     printed = "".join(capsys.readouterr())
@@ -101,8 +101,8 @@ def test_a_sweep_writes_no_secret_and_its_best_needs_the_same_config_files(conf:
     failed, winner = map(RunDirectory, runs(folder))
     assert f"token={REFERENCE}" in failed.error.read_text()
     assert f"token={REFERENCE}" in printed
-    assert winner.read_result()["status"] == "finished"
-    assert "test/acc" in winner.read_result()["metrics"]
+    assert winner.read_result().status == "finished"
+    assert "test/acc" in winner.read_result().metrics
     [sweep] = folder.glob("outputs/sweeps/*")
     assert {"study.journal", "sweep.csv", "experiment"} <= {path.name for path in sweep.iterdir()}
     assert files_with_the_secret(folder) == []

@@ -10,7 +10,7 @@ import torch
 
 
 class Fault(L.Callback):
-    """Fails in the first epoch: `diverge` makes every weight no number."""
+    """Fails in the first epoch: `diverge` sets every weight to NaN."""
 
     def __init__(self, kind: Literal["none", "segfault", "memory", "diverge"] = "none") -> None:
         self.kind = kind

@@ -115,7 +115,7 @@ def test_a_pruner_compares_the_objective_and_not_the_monitored_metric(tmp_path: 
     settings, _, jobs = read("model=mlp,cnn_gap", "sweep.pruner=median", "sweep.objectives=[val/acc]")
     trial = Trial(0, {}, ("model=mlp",), "run")
     job = jobs.of(trial, tmp_path, settings, "val/acc", Study(), threads=1)  # type: ignore[arg-type]
-    assert "+callbacks.pruning.monitor=val/acc" in job.words
+    assert "+callbacks.pruning.monitor=val/acc" in job.overrides
 
 
 def test_a_single_run_knows_nothing_of_sweeps(tmp_path: Path) -> None:

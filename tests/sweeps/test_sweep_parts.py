@@ -1,6 +1,5 @@
 """The directory of a sweep, what came of a run, and who wins."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +7,7 @@ import pytest
 
 from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory
+from opsin.runs.result import ParameterCounts, RunResult
 from opsin.sweeps.best_run import winners
 from opsin.sweeps.launchers.base import Exit, Job
 from opsin.sweeps.outcomes import directions, failure, outcome_of
@@ -38,12 +38,12 @@ def test_a_name_holds_one_sweep(tmp_path: Path) -> None:
 def made(folder: Path, **result: Any) -> RunDirectory:
     run = RunDirectory(folder)
     folder.mkdir(exist_ok=True)
-    run.write_result(result)
+    run.write_result(RunResult(**result))
     return run
 
 
 def test_what_a_result_says_came_of_a_trial(tmp_path: Path) -> None:
-    numbers = {"metrics": {"val/acc": 0.9}, "parameters": {"total": 7}, "seconds": {"fit": 2.5}}
+    numbers = {"metrics": {"val/acc": 0.9}, "parameters": ParameterCounts(total=7), "seconds": {"fit": 2.5}}
     objectives = ["val/acc", "parameters", "seconds"]
     assert directions([*objectives, "val/loss"]) == ["maximize", "minimize", "minimize", "minimize"]
     run = made(tmp_path / "run", status="finished", **numbers)
@@ -81,11 +81,13 @@ def test_why_a_job_ended_is_told_and_kept(tmp_path: Path, end: Exit, printed: st
     assert said in reason
     assert "earlier" not in reason
     assert run.error.read_text().strip().endswith(reason)
-    assert json.loads(run.result.read_text()) == {"status": "failed", "error": reason}
+    assert run.read_result() == RunResult(status="failed", error=reason)
 
 
 def row(number: int, recipe: str, *values: float) -> TrialRow:
-    return TrialRow(number, f"{recipe} seed={number}", "", recipe, "complete", values, "", RunDirectory(Path("x")), {})
+    return TrialRow(
+        number, f"{recipe} seed={number}", "", recipe, "complete", values, "", RunDirectory(Path("x")), RunResult()
+    )
 
 
 def test_the_best_recipe_wins_by_its_mean_over_seeds() -> None:
@@ -95,4 +97,4 @@ def test_the_best_recipe_wins_by_its_mean_over_seeds() -> None:
     once = row(4, "c", 1.0)
     assert winners([*a, *b, once], "val/acc") == b  # a recipe that was run less often does not take part
     assert winners([once, row(5, "d", 0.5)], "val/acc") == [once]
-    assert winners([TrialRow(0, "", "", "", "failed", (), "x", RunDirectory(Path("x")), {})], "val/acc") == []
+    assert winners([TrialRow(0, "", "", "", "failed", (), "x", RunDirectory(Path("x")), RunResult())], "val/acc") == []

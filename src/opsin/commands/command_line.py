@@ -21,7 +21,8 @@ class Main(Protocol):
 def command(main: Callable[[list[str] | None], int]) -> Main:
     """Wrap the `main` of a command: a UserError becomes one message on stderr and exit code 1.
 
-    The traceback of any other exception is printed by Python, or here with its secrets masked. Ctrl-C ends the command with exit code 130. A reader that closes the pipe early, such as `head`, ends it with 0.
+    Ctrl-C ends the command with exit code 130. A reader that closes the pipe early, such as `head`, ends it with 0.
+    The traceback of any other exception is printed by Python, or here if secrets must be masked in it.
     """
 
     @functools.wraps(main)

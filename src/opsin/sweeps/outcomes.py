@@ -9,11 +9,12 @@ from opsin.errors import UserError
 from opsin.runs.atomic import write_atomically
 from opsin.runs.directory import RunDirectory
 from opsin.runs.metric_registry import check_measured, check_monitored, higher_is_better
+from opsin.runs.result import RunResult
 from opsin.sweeps.launchers.base import Exit, Job
 from opsin.sweeps.trials import Direction, Outcome
 
-COUNTED: dict[str, tuple[str, str]] = {"parameters": ("parameters", "total"), "seconds": ("seconds", "fit")}
-"""Objectives that are not metrics of a split, and where a result has them."""
+COUNTED = ("parameters", "seconds")
+"""Objectives that are not metrics of a split: all parameters, and the seconds of training."""
 
 WHOLE = 8
 """Maximum lines of a message without a traceback that are reported whole, and not only the last line."""
@@ -58,12 +59,11 @@ def outcome_of(run: RunDirectory, objectives: Sequence[str]) -> Outcome | None:
         objectives: metrics of val, or keys of `COUNTED`.
     """
     result = run.read_result()
-    status = result.get("status")
-    if status == "failed":
-        return Outcome("failed", reason=" ".join(str(result.get("error", "it failed")).split()))
-    if status != "finished":
+    if result.status == "failed":
+        return Outcome("failed", reason=" ".join((result.error or "it failed").split()))
+    if result.status != "finished":
         return None
-    if result.get("pruned"):
+    if result.pruned:
         return Outcome("pruned")
     values = [_value(result, name) for name in objectives]
     if lacking := [name for name, value in zip(objectives, values, strict=True) if not math.isfinite(value)]:
@@ -71,11 +71,11 @@ def outcome_of(run: RunDirectory, objectives: Sequence[str]) -> Outcome | None:
     return Outcome("complete", tuple(values))
 
 
-def _value(result: dict[str, Any], objective: str) -> float:
-    """The value of an objective at the best epoch, which is the best value where it is the monitored one."""
-    section, key = COUNTED.get(objective, ("metrics", objective))
-    value = (result.get(section) or {}).get(key)
-    return math.nan if value is None else float(value)
+def _value(result: RunResult, objective: str) -> float:
+    """Return an objective at the best epoch, NaN if the run has none; it is the best value of the monitored metric."""
+    if objective == "parameters":
+        return math.nan if result.parameters is None else result.parameters.total
+    return result.seconds.get("fit", math.nan) if objective == "seconds" else result.metrics.get(objective, math.nan)
 
 
 def failure(job: Job, end: Exit) -> Outcome:
@@ -89,8 +89,8 @@ def failure(job: Job, end: Exit) -> Outcome:
     reason = end.reason or _reason(end.code, printed)
     if not job.run.error.exists():
         write_atomically(job.run.error, "\n".join([*printed, "", reason]) + "\n")
-    if result := job.run.read_result():
-        job.run.write_result({**result, "status": "failed", "error": reason})
+    if job.run.result.exists():
+        job.run.record_failure(reason)
     return Outcome("failed", reason=reason)
 
 

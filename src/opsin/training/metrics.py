@@ -1,7 +1,6 @@
 """The metrics of a split, collected during the epoch without slowing it and computed at its end by torchmetrics."""
 
 import warnings
-from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -10,6 +9,7 @@ from torchmetrics import Metric, MetricCollection, SumMetric
 from torchmetrics.classification import MulticlassAUROC, MulticlassCalibrationError, MulticlassConfusionMatrix
 
 from opsin.models.network import class_logits
+from opsin.runs.per_class import class_scores
 
 FLUSH_AFTER = 8192
 """Images between updates of the metrics: one update costs as much as several steps of a small network."""
@@ -119,26 +119,7 @@ class SplitMetrics(nn.Module):
 
 def from_confusion(confusion: Tensor) -> dict[str, float]:
     """Return accuracy and macro F1 of a confusion matrix `(C, C)`; the mean leaves out absent classes."""
-    rows = per_class(confusion, [str(i) for i in range(len(confusion))])
-    occurring = [row["f1"] for row in rows if row["count"] or row["predicted"]]
+    scores = class_scores(confusion.numpy(), [str(i) for i in range(len(confusion))])
+    occurring = [row.f1 for row in scores if row.f1 is not None]
     accuracy = float(confusion.diagonal().sum() / confusion.sum())
     return {"acc": accuracy, "f1_macro": sum(occurring) / len(occurring)}
-
-
-def per_class(confusion: Tensor, classes: Sequence[str]) -> list[dict[str, Any]]:
-    """Return precision, recall and F1 of each class from a confusion matrix `(C, C)`, true classes in rows."""
-    hits = confusion.diagonal().double()
-    counts, predicted = confusion.sum(1).double(), confusion.sum(0).double()
-    precision, recall = hits / predicted.clamp(min=1), hits / counts.clamp(min=1)
-    f1 = 2 * hits / (counts + predicted).clamp(min=1)
-    return [
-        {
-            "class": name,
-            "count": int(counts[i]),
-            "predicted": int(predicted[i]),
-            "precision": float(precision[i]),
-            "recall": float(recall[i]),
-            "f1": float(f1[i]),
-        }
-        for i, name in enumerate(classes)
-    ]

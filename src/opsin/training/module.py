@@ -20,6 +20,7 @@ from opsin.training.distillation import Distillation
 from opsin.training.gather import gather_from_all_processes
 from opsin.training.loss import ClassificationLoss
 from opsin.training.metrics import SplitMetrics
+from opsin.training.optim.config_values import apply_config, group_options, mark_configured
 
 OptimizerFactory = Callable[[nn.Module], Optimizer]
 ScheduleFactory = Callable[[Optimizer, int, int], list[dict[str, Any]]]
@@ -70,6 +71,7 @@ class Classifier(L.LightningModule):
         self._make_schedule = schedule
         self._record = dict(record or {})
         self._restored: dict[str, Any] | None = None
+        self._configured: list[dict[str, Any]] = []
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set an attribute; a fast path for the name of the current hook, which Lightning sets forty times per step."""
@@ -85,9 +87,11 @@ class Classifier(L.LightningModule):
     def configure_optimizers(self) -> Any:
         """Return the optimizer and its schedules over the steps of this trainer."""
         optimizer = self._make_optimizer(self.network)
+        mark_configured(optimizer)
         total = int(self.trainer.estimated_stepping_batches)
         per_epoch = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
         schedules = self._make_schedule(optimizer, total, max(1, per_epoch))
+        self._configured = group_options(optimizer)
         return [optimizer], schedules
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
@@ -142,7 +146,9 @@ class Classifier(L.LightningModule):
         return logits, self.distillation(as_embedding(features), logits, batch.teacher_outputs, labels)
 
     def on_train_start(self) -> None:
-        """Restore the metrics of the current epoch from the checkpoint."""
+        """Resume the epoch's metrics where the checkpoint left them, with the optimizer options of the config."""
+        schedulers = [config.scheduler for config in self.trainer.lr_scheduler_configs]
+        apply_config(self.trainer.optimizers[0], schedulers, self._configured)
         if self._restored is not None:
             self._measure("train").restore(self._restored, self.device)
             self._restored = None

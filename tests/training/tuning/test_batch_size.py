@@ -142,8 +142,8 @@ def test_the_run_is_the_one_with_these_numbers_set_by_hand(composed, thirty_two)
     assert thirty_two
     auto = composed(name="auto").run
     result = auto.read_result()
-    assert result["settings"]["batch_size"] == 32
-    facts = result["batch_size_auto"]
+    assert result.settings.batch_size == 32
+    facts = result.batch_size_auto
     assert (facts["base_batch_size"], facts["lr_before"], facts["lr"], facts["rule"]) == (
         16,
         0.002,
@@ -152,17 +152,17 @@ def test_the_run_is_the_one_with_these_numbers_set_by_hand(composed, thirty_two)
     )
     train(composed("datamodule.batch_size=32", "optimizer.lr=0.002828", name="by-hand"))
     by_hand = RunDirectory(auto.path.parent / "by-hand")
-    assert by_hand.read_result()["metrics"] == result["metrics"]
+    assert by_hand.read_result().metrics == result.metrics
     weights = [torch.load(run.last, weights_only=True)["state_dict"] for run in (auto, by_hand)]
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[1])
 
     thirty_two.clear()  # from here on nothing is measured again
     tree = RunConfig.load(auto).tree
     assert (tree["datamodule"]["batch_size"], tree["optimizer"]["lr"]) == (32, 0.002828)
-    assert evaluate(auto)["metrics"]["test/loss"] == result["metrics"]["test/loss"]
+    assert evaluate(auto).metrics["test/loss"] == result.metrics["test/loss"]
     train(from_saved(auto, ["trainer.max_epochs=3"]))
     again = auto.read_result()
-    assert (again["epochs"], again["settings"]["batch_size"], again["batch_size_auto"]) == (3, 32, facts)
+    assert (again.epochs, again.settings.batch_size, again.batch_size_auto) == (3, 32, facts)
     with pytest.raises(UserError, match="cannot be changed on resume"):
         train(from_saved(auto, ["datamodule.batch_size=auto"]))
     assert thirty_two == []

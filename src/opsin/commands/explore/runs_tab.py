@@ -96,7 +96,7 @@ def _curves(board: Leaderboard) -> str:
     charts = []
     for metric, title in (("val/loss", "Validation loss"), ("val/acc", "Validation accuracy")):
         series = [
-            Series(name, [epoch["epoch"] for epoch in history], [epoch.get(metric) for epoch in history])
+            Series(name, [row.epoch for row in history], [row.get(metric) for row in history])
             for name, history in runs
             if history
         ]

@@ -43,22 +43,24 @@ class LeaderboardRow:
     @property
     def parameters(self) -> int | None:
         """Number of parameters, including frozen ones."""
-        return self._parameters("total")
+        counts = self.runs[0].result.parameters
+        return counts.total if counts else None
 
     @property
     def trainable(self) -> int | None:
         """Number of parameters that were trainable when the run began."""
-        return self._parameters("trainable")
+        counts = self.runs[0].result.parameters
+        return counts.trainable if counts else None
 
     @property
     def images_per_second(self) -> float | None:
         """Training images per second, averaged over the runs."""
-        return _mean(run.result.get("throughput") for run in self.runs)
+        return _mean(run.result.throughput for run in self.runs)
 
     @property
     def seconds(self) -> float | None:
         """Wall time of a run, averaged over the runs."""
-        return _mean((run.result.get("seconds") or {}).get("total") for run in self.runs)
+        return _mean(run.result.seconds.get("total") for run in self.runs)
 
     @property
     def repetitions(self) -> str:
@@ -68,10 +70,6 @@ class LeaderboardRow:
             return "1 run"
         unit = "seeds" if folds == 1 else "folds" if seeds == 1 else "runs"
         return f"{len(self.runs)} {unit}"
-
-    def _parameters(self, which: str) -> int | None:
-        count = (self.runs[0].result.get("parameters") or {}).get(which)
-        return count if isinstance(count, int) else None
 
 
 @dataclass(frozen=True)
@@ -197,7 +195,7 @@ def leaderboard(runs: Iterable[RunDirectory | RunRecord], metric: str = "test/ac
 
 def _check_metric(metric: str, finished: Sequence[RunRecord]) -> None:
     for run in finished:
-        register_recorded(run.result.get("custom_metrics") or ())
+        register_recorded(run.result.custom_metrics)
     if metric not in (known := metric_names(("test", "val"))):
         raise UserError(f"--metric {metric}: {unknown_metric(metric, known)}")
     if finished and not any(metric in run.metrics for run in finished):
@@ -243,7 +241,8 @@ def _grouped(rows: Sequence[LeaderboardRow], metric: str) -> tuple[list[Leaderbo
             continue
         index = next((i for i, group in enumerate(groups) if group.digests == known), None)
         if index is None:
-            name = str((row.runs[0].result.get("data") or {}).get("name"))
+            data = row.runs[0].result.data
+            name = data.name if data else "unknown data"
             groups.append(ComparableGroup(name, split, row.runs[0].image_count(split), known, _split_seeds(row, split)))
             index = len(groups) - 1
         assigned.append(replace(row, group=index))
@@ -269,8 +268,7 @@ def _split_seeds(row: LeaderboardRow, split: str) -> tuple[Any, ...]:
 
 def _is_carved(run: RunRecord, split: str) -> bool:
     """Whether the images were split off the training images, rather than given by the dataset."""
-    origin = (run.result.get("data") or {}).get("origin") or {}
-    return bool(origin.get(split) == "carved")
+    return run.result.data is not None and run.result.data.origin.get(split) == "carved"
 
 
 def _mean(values: Iterable[Any]) -> float | None:

@@ -173,8 +173,7 @@ class Processes:
                 return
             if self._rank == 0:
                 log.error("%s", reason)
-                result = self._run.read_result() | {"status": "failed", "error": f"LostProcess: {reason}"}
-                self._run.write_result(result)
+                self._run.record_failure(f"LostProcess: {reason}")
             self._end_children(0)
             os._exit(1)
 

@@ -84,6 +84,14 @@ class _OneCycle(OneCycleLR):
         super().load_state_dict(state_dict | plan)
 
 
+class _Plateau(ReduceLROnPlateau):
+    """Keeps the options of the config when the state of a checkpoint is restored."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        options = {key: getattr(self, key) for key in ("factor", "patience", "min_lrs")}
+        super().load_state_dict(state_dict | options)
+
+
 def plateau(
     optimizer: Optimizer,
     *,
@@ -101,7 +109,7 @@ def plateau(
         # LinearLR multiplies the current rate, so that it keeps reductions by the plateau schedule.
         rise = LinearLR(optimizer, start_factor=WARMUP_START, total_iters=warmup)
         configs.append({"scheduler": rise, "interval": "step", "name": "warmup"})
-    scheduler = ReduceLROnPlateau(optimizer, mode=mode(monitor), factor=factor, patience=patience, min_lr=min_lr)
+    scheduler = _Plateau(optimizer, mode=mode(monitor), factor=factor, patience=patience, min_lr=min_lr)
     configs.append({"scheduler": scheduler, "interval": "epoch", "monitor": monitor, "name": "plateau"})
     return configs
 
