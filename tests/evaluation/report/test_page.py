@@ -22,14 +22,14 @@ from opsin.evaluation.report.sections import calibration_section
 from opsin.runs.directory import RunDirectory
 from opsin.runs.predictions import predictions_file, read_predictions
 from opsin.visualization.formatting import percent
-from opsin.visualization.images import encoded
+from opsin.visualization.images import encode
 
 HTML = "{http://www.w3.org/1999/xhtml}"
 
 
 def write_png(image: Any, path: Path) -> Path:
     path.parent.mkdir(exist_ok=True)
-    path.write_bytes(encoded(image))
+    path.write_bytes(encode(image))
     return path
 
 

@@ -1,4 +1,4 @@
-"""The confusion matrix of validation, as a picture that can be read for two classes and for a hundred."""
+"""The confusion matrix of the validation split as an image, readable from two classes to a hundred."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -6,65 +6,65 @@ from functools import cache
 import lightning as L
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from opsin.training.callbacks.tensorboard_base import EpochPicture
 from opsin.training.tensorboard import TensorBoard
-from opsin.visualization.images import INK, PAPER, Pixels, colored
+from opsin.visualization.images import INK, PAPER, Pixels, colorize, fit_text, font
 
 TAG = "pictures/confusion"
 _MATRIX, _LARGEST, _SMALLEST = 300, 48, 5
-"""Sides in pixels: of the matrix, as TensorBoard shows it unscaled, and of a cell at most and at least."""
+"""Side of the matrix, which TensorBoard does not scale, and largest and smallest side of a cell, in pixels."""
 _CROWDED = 560
-"""Of a matrix whose numbers would not fit."""
+"""Side of a matrix without numbers in the cells."""
 _FOR_NUMBERS, _FOR_NAMES = 26, 12
-"""Sides of cells that hold a number, and beside which there is room for a name."""
+"""Minimum side of a cell with a number, and minimum height of a name."""
 _HEAD, _NAME = 46, 120
-"""Height of the two lines above all, and the width of a name at most."""
+"""Height of the two lines at the top, and maximum width of a name."""
 
 
 class ConfusionMatrix(EpochPicture):
-    """Shows the confusion matrix of val: true classes in rows, shades by the share of the row."""
+    """Show the confusion matrix of the validation split: true classes in rows, shaded by the share of the row."""
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Draw if it is due; the module has computed its metrics by now."""
+        """Draw if a picture is due; the module has computed its metrics before this hook."""
         self.validated(trainer, pl_module)
 
     def draw(self, board: TensorBoard | None, trainer: L.Trainer, pl_module: L.LightningModule, step: int) -> None:
-        """Draw what the module keeps as `confusion`."""
+        """Draw the confusion matrix that the module keeps."""
         confusion, data = getattr(pl_module, "confusion", {}).get("val"), self.images(trainer)
         if board is not None and confusion is not None and data is not None:
             board.log_picture(TAG, confusion_picture(confusion.numpy(), data.source.classes), step)
 
 
 def confusion_picture(confusion: NDArray[np.int64], classes: Sequence[str]) -> Pixels:
-    """A confusion matrix as a picture.
+    """Draw a confusion matrix, with numbers in the cells if they fit.
 
-    Numbers stand in the cells as long as they fit, and names beside every row, or beside as many as can be read.
+    Every row has a name, or as many rows as there is room for.
 
     Args:
-        confusion: counts `(C, C)`, true classes in rows.
-        classes: their names.
+        confusion: Counts `(C, C)`, true classes in rows.
+        classes: Names of the classes.
     """
     number = len(classes)
     cell = min(_MATRIX // number, _LARGEST)
     if cell < _FOR_NUMBERS:
         cell = min(max(_CROWDED // number, _SMALLEST), _FOR_NUMBERS - 1)
     share = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
-    shade = share if cell >= _FOR_NUMBERS else share**0.5  # where there are no numbers, a few mistakes shall be seen
-    squares = colored(shade, "Blues", 0, 1).repeat(cell, axis=0).repeat(cell, axis=1)
-    names = {i: _fitted(classes[i]) for i in range(0, number, -(-_FOR_NAMES // cell))}
-    side = 12 + int(max(_font(12).getlength(name) for name in names.values()))
+    shade = share if cell >= _FOR_NUMBERS else share**0.5  # without numbers, rare mistakes must be visible by color
+    squares = colorize(shade, "Blues", 0, 1).repeat(cell, axis=0).repeat(cell, axis=1)
+    names = {i: fit_text(classes[i], _NAME) for i in range(0, number, -(-_FOR_NAMES // cell))}
+    side = 12 + int(max(font(12).getlength(name) for name in names.values()))
     origin = side, _HEAD + side
     size = max(side + squares.shape[1] + 8, 240), origin[1] + squares.shape[0] + 8
     canvas = Image.new("RGB", size, PAPER)
     canvas.paste(Image.fromarray(squares), origin)
     pen = ImageDraw.Draw(canvas)
-    pen.text((6, 4), f"{confusion.trace():,} of {confusion.sum():,} right", fill=INK, font=_font(15))
-    pen.text((6, 25), "rows: true class, columns: predicted", fill=INK, font=_font(12))
+    pen.text((6, 4), f"{confusion.trace():,} of {confusion.sum():,} correct", fill=INK, font=font(15))
+    pen.text((6, 25), "rows: true class, columns: predicted", fill=INK, font=font(12))
     for i, name in names.items():
         middle = i * cell + cell // 2
-        pen.text((side - 6, origin[1] + middle), name, fill=INK, font=_font(12), anchor="rm")
+        pen.text((side - 6, origin[1] + middle), name, fill=INK, font=font(12), anchor="rm")
         canvas.paste(_upright(name, side), (side + middle - 8, _HEAD))
     if cell >= _FOR_NUMBERS:
         _write_numbers(pen, confusion, share, cell, origin)
@@ -78,29 +78,17 @@ def _write_numbers(
     cell: int,
     origin: tuple[int, int],
 ) -> None:
-    font = _font(13 if cell > 32 else 11)
+    digits = font(13 if cell > 32 else 11)
     for row, column in zip(*confusion.nonzero(), strict=True):
         count = int(confusion[row, column])
         text = f"{count}" if count < 10_000 else f"{count / 1000:.0f}k"
         place = origin[0] + column * cell + cell // 2, origin[1] + row * cell + cell // 2
-        pen.text(place, text, fill=PAPER if share[row, column] > 0.5 else INK, font=font, anchor="mm")
-
-
-@cache
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size)  # reads its file at every call
-
-
-@cache
-def _fitted(name: str) -> str:
-    while len(name) > 2 and _font(12).getlength(name) > _NAME:
-        name = f"{name[:-2]}…"
-    return name
+        pen.text(place, text, fill=PAPER if share[row, column] > 0.5 else INK, font=digits, anchor="mm")
 
 
 @cache
 def _upright(name: str, height: int) -> Image.Image:
-    """A name that reads upwards and begins at the lower edge."""
+    """Draw a name upright, from the lower edge upwards."""
     line = Image.new("RGB", (height, 16), PAPER)
-    ImageDraw.Draw(line).text((6, 8), name, fill=INK, font=_font(12), anchor="lm")
+    ImageDraw.Draw(line).text((6, 8), name, fill=INK, font=font(12), anchor="lm")
     return line.transpose(Image.Transpose.ROTATE_90)
