@@ -70,10 +70,10 @@ def train(composed: RunConfig) -> float:
         if checkpoint:
             load_network(network, checkpoint)  # what is cached is what is gone on with
         channels_last = build.prepare(plan, network)
-        unfreezing = FreezingCallback(build.timeline(plan, network))
+        unfreezing = FreezingCallback(build.freeze_schedule(plan, network))
         record |= recording.provenance(composed, data, network)
         record["weights"] = record.get("weights", "random") if checkpoint else str(loaded or "random")
-        record["parameters"] |= recording.by_phase(network, unfreezing.timeline)
+        record["parameters"] |= recording.by_phase(network, unfreezing.schedule)
         trainer = build.trainer(plan, run, step, unfreezing)
         processes.launch_for(trainer)
         distillation = teacher.distillation(plan, data, network, trainer)

@@ -31,16 +31,16 @@ class FreezingCallback(L.Callback):
     look at learning rates. The module needs a `network`.
 
     Args:
-        timeline: of the network.
+        schedule: Freeze schedule of the network.
 
     Attributes:
-        timeline: as given.
+        schedule: As given.
         verified: whether frozen stages were compared at the end of training, and none had changed.
         untouched: the stages that trained in no epoch up to the last one; filled when training ends.
     """
 
-    def __init__(self, timeline: FreezeSchedule) -> None:
-        self.timeline = timeline
+    def __init__(self, schedule: FreezeSchedule) -> None:
+        self.schedule = schedule
         self.verified = False
         self.untouched: tuple[str, ...] = ()
         self._contract = FreezeContract()
@@ -49,7 +49,7 @@ class FreezingCallback(L.Callback):
     @property
     def never_trained(self) -> tuple[str, ...]:
         """The stages that train in no epoch of the run."""
-        return self.timeline.never_trained
+        return self.schedule.never_trained
 
     def state_dict(self) -> dict[str, Any]:
         """The digests of what is frozen."""
@@ -65,7 +65,7 @@ class FreezingCallback(L.Callback):
         Raises:
             UserError: the strategy divides parameters among processes.
         """
-        if len(self.timeline.phases) > 1 and (is_sharded(trainer) or not _is_known(trainer)):
+        if len(self.schedule.phases) > 1 and (is_sharded(trainer) or not _is_known(trainer)):
             raise UserError(
                 f"trainer.strategy={type(trainer.strategy).__name__} cannot unfreeze stages later: take auto or ddp, "
                 "or set model.phases and model.unfreeze_every to null"
@@ -76,11 +76,11 @@ class FreezingCallback(L.Callback):
         epoch = trainer.current_epoch
         if trainer.max_epochs is not None and trainer.max_epochs > 0:  # a run that is over begins no phase
             epoch = min(epoch, trainer.max_epochs - 1)
-        self._begin(trainer, pl_module, self.timeline.at(epoch))
+        self._begin(trainer, pl_module, self.schedule.at(epoch))
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Begin the phase of this epoch, if it is another."""
-        phase = self.timeline.at(trainer.current_epoch)
+        phase = self.schedule.at(trainer.current_epoch)
         if phase is not self._phase:
             self._begin(trainer, pl_module, phase)
 
@@ -91,9 +91,9 @@ class FreezingCallback(L.Callback):
             UserError: a frozen stage has changed.
         """
         self.verify(trainer, pl_module)
-        self.untouched = self.timeline.untouched(max(0, trainer.current_epoch - 1))
+        self.untouched = self.schedule.untouched(max(0, trainer.current_epoch - 1))
         self.verified = _is_known(trainer) and self._contract.covers(_network(pl_module), self.untouched)
-        planned = [phase.epoch for phase in self.timeline.phases if phase.epoch < (trainer.max_epochs or 0)]
+        planned = [phase.epoch for phase in self.schedule.phases if phase.epoch < (trainer.max_epochs or 0)]
         missed = [epoch for epoch in planned if epoch > 0 and epoch >= trainer.current_epoch]
         if missed and trainer.is_global_zero:
             log.warning("training ended before the phase that was to begin after %d epochs", missed[0])

@@ -84,14 +84,14 @@ def provenance(composed: RunConfig, data: ImageDataModule, network: Network) -> 
     }
 
 
-def by_phase(network: Network, timeline: FreezeSchedule) -> dict[str, Any]:
+def by_phase(network: Network, schedule: FreezeSchedule) -> dict[str, Any]:
     """How many parameters train in each phase of a run; empty where there is one phase only."""
-    if len(timeline.phases) == 1:
+    if len(schedule.phases) == 1:
         return {}
     total = sum(p.numel() for p in network.parameters())
     phases = []
-    for phase in timeline.phases:
-        frozen = sum(p.numel() for stage in timeline.frozen(phase) for p in network.stages[stage].parameters())
+    for phase in schedule.phases:
+        frozen = sum(p.numel() for stage in schedule.frozen(phase) for p in network.stages[stage].parameters())
         facts = {"epoch": phase.epoch, "stages": list(phase.trainable), "lr_factor": phase.lr_factor}
         phases.append({**facts, "trainable": total - frozen, "frozen": frozen})
     return {"phases": phases}

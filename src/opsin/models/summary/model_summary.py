@@ -1,4 +1,4 @@
-"""The model summary: one row per stage, as a table for the terminal and as text for a file."""
+"""The model summary: one row per stage, as a table or as text."""
 
 import io
 from dataclasses import dataclass
@@ -20,12 +20,12 @@ class StageSummary:
     """One row of the summary.
 
     Attributes:
-        name: The stage's name, or "head".
-        output_shape: Of one image: `(C, H, W)`, or `(num_logits,)` for the head.
-        parameters: How many there are.
-        trainable: How many of them train.
-        mult_adds: Multiply-adds for one image, the addition of biases counted as torchinfo does.
-        receptive_field: Pixels across that one unit of the output sees; None: the whole image.
+        name: Name of the stage, `head` or `auxiliary`.
+        output_shape: Output shape for one image: `(C, H, W)`, or `(num_logits,)` for the head.
+        parameters: Number of parameters.
+        trainable: Number of trainable parameters.
+        mult_adds: Multiply-adds for one image; additions of biases are counted as in torchinfo.
+        receptive_field: Side of the receptive field of one output unit, in pixels; None for the whole image.
     """
 
     name: str
@@ -46,17 +46,17 @@ class Summary:
 
     @property
     def parameters(self) -> int:
-        """All parameters."""
+        """Number of parameters."""
         return sum(row.parameters for row in self.rows)
 
     @property
     def trainable(self) -> int:
-        """The parameters that train."""
+        """Number of trainable parameters."""
         return sum(row.trainable for row in self.rows)
 
     @property
     def frozen(self) -> int:
-        """The parameters that do not train."""
+        """Number of frozen parameters."""
         return self.parameters - self.trainable
 
     @property
@@ -66,9 +66,9 @@ class Summary:
 
 
 def summarize(network: Network, input_shape: tuple[int, int, int]) -> Summary:
-    """Summarize a network for images `(C, H, W)`; nothing is computed, and the network is not touched.
+    """Summarize a network for images `(C, H, W)`, on the meta device and without changing it.
 
-    An auxiliary head has a row, but no multiply-adds: it runs while training only.
+    An auxiliary head has a row without multiply-adds, because it runs only in training.
     """
     shadow = on_meta(network)
     x = torch.empty(1, *input_shape, device="meta")
@@ -104,7 +104,7 @@ def _mult_adds(module: nn.Module, x: Tensor) -> int:
 
 
 def summary_table(summary: Summary) -> "Table":
-    """Return the summary as a rich table."""
+    """Return the summary as a table of rich."""
     from rich.table import Table
 
     table = Table(title=f"{summary.name} for images {_by(summary.input_shape)}", title_justify="left")
@@ -126,7 +126,7 @@ def summary_table(summary: Summary) -> "Table":
 
 
 def summary_text(summary: Summary) -> str:
-    """Return the table as plain text, for a file."""
+    """Return the summary as plain text."""
     from rich.console import Console
 
     file = io.StringIO()
