@@ -193,8 +193,9 @@ def opsin_runs(task: Task, connection: Connection) -> None:
         done = _train_opsin(overrides, task.folder)
         seconds = time.perf_counter() - start
         result = done.read_result()
-        figures = {"parts": result["seconds"], "growth": MemoryGrowthCallback.growth, "peak_mb": peak_megabytes()}
-        connection.send({"images": result["data"]["counts"]["train"], "seconds": seconds, **figures})
+        figures = {"parts": result.seconds, "growth": MemoryGrowthCallback.growth, "peak_mb": peak_megabytes()}
+        assert result.data is not None
+        connection.send({"images": result.data.counts["train"], "seconds": seconds, **figures})
 
 
 def common_runs(task: Task, connection: Connection) -> None:

@@ -79,7 +79,7 @@ def measure(session: Session, workload: Workload) -> WorkloadResult:
     """Measure all contenders of one workload."""
     measured, real = session.measure(workload)
     compute: dict[str, float | None] = {}
-    gpus = recording.hardware()["gpus"]
+    gpus = recording.hardware().gpus
     speed = measured["opsin"].speed if "opsin" in measured else None
     if gpus and speed and workload.measure == "steps":
         images = session.folder / {"photos": f"photos{sum(workload.counts)}"}.get(workload.images, workload.images)

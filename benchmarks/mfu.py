@@ -2,7 +2,7 @@
 
 import torch
 
-from opsin.models.summary.model_summary import Summary
+from opsin.runs.network_summary import Summary
 
 PEAK_TFLOPS = {
     "H200": 989.0,

@@ -26,7 +26,7 @@ def metrics(folder: Path, *words: str) -> dict[str, float]:
     run = folder / "run"
     run.mkdir()
     train(compose([f"data_dir={folder / 'data'}", f"output_dir={folder}", "callbacks.progress.bar=false", *words], run))
-    return RunDirectory(run).read_result()["metrics"]
+    return RunDirectory(run).read_result().metrics
 
 
 def test_mnist_in_three_epochs(real_data: Path, tmp_path: Path) -> None:

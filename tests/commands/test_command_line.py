@@ -84,7 +84,7 @@ def test_a_typo_ends_in_one_message_and_leaves_nothing(tmp_path: Path) -> None:
 def test_resuming_what_is_no_run_names_the_runs_that_are(tmp_path: Path) -> None:
     python(tmp_path, "train.py", *QUICK)
     printed = python(tmp_path, "train.py", "resume=outputs/nothing", code=1)
-    assert "outputs/nothing is no run directory" in printed
+    assert "outputs/nothing is not a run directory" in printed
     assert str(next(tmp_path.glob("outputs/2*/*")).relative_to(tmp_path)) in printed
     assert "Traceback" not in printed
     assert len(results(tmp_path)) == 1
@@ -103,7 +103,7 @@ def test_a_run_is_resumed_in_its_own_parts_and_gives_its_weights(tmp_path: Path)
     assert "going on from step" in printed
     assert len(results(tmp_path)) == 1
     for words, reason in (
-        (["resume=outputs/latest", "model=cnn_gap"], "model=cnn_gap does not go with resume"),
+        (["resume=outputs/latest", "model=cnn_gap"], "model=cnn_gap cannot be changed on resume"),
         (["resume=outputs/latest", "hydra.run.dir=other"], "leave out hydra.run.dir"),
     ):
         refused = python(tmp_path, "train.py", *words, code=1)

@@ -215,8 +215,8 @@ def test_invalid_arguments_are_errors(digits_run: RunDirectory, tmp_path: Path) 
         predict(digits_run, *words, top=0)
     with pytest.raises(UserError, match="is not one of csv, jsonl, parquet; add --format"):
         predict(digits_run, *words, out=tmp_path / "found.txt")
-    with pytest.raises(UserError, match=r"cannot write --out .*: No such file"):
-        predict(digits_run, *words, out=tmp_path / "nowhere" / "found.csv")
+    with pytest.raises(UserError, match="cannot write --out"):
+        predict(digits_run, *words, out=tmp_path / "a.png" / "found.csv")
     with pytest.raises(UserError, match="cannot go to stdout"):
         predict(digits_run, *words, kind="parquet")
 

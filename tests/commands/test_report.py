@@ -37,7 +37,7 @@ def run(digits_run: RunDirectory, tmp_path: Path) -> RunDirectory:
 
 
 def data_of(run: RunDirectory, **changes: Any) -> ImageDataModule:
-    data = build.data(make_plan(RunConfig.load(run)), facts=build.recorded_data(run))
+    data = build.data(make_plan(RunConfig.load(run)), image_format=build.recorded_data(run).image_format)
     for name, value in changes.items():
         setattr(data, name, value)
     return data
@@ -148,9 +148,9 @@ def test_the_command_does_with_what_there_is(run: RunDirectory, capsys: pytest.C
     run.best.write_bytes(b"damaged")
     assert main([str(run.path)]) == 0
     assert "without new images" in capsys.readouterr().err
-    assert "accuracy on" in (run.path / "report.html").read_text()
+    assert "correctly" in (run.path / "report.html").read_text()
 
 
 def test_the_command_names_what_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tmp_path)]) == 1
-    assert "is no run directory" in capsys.readouterr().err
+    assert "is not a run directory" in capsys.readouterr().err

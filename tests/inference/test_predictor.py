@@ -49,7 +49,7 @@ def trained(folder: Path, *words: str) -> RunDirectory:
 def validated(run: RunDirectory) -> tuple[NDArray[np.float64], list[str]]:
     """The probabilities that Lightning's own validation gives, and the files that it reads."""
     plan = make_plan(RunConfig.load(run))
-    data = build.data(plan, facts=build.recorded_data(run))
+    data = build.data(plan, image_format=build.recorded_data(run).image_format)
     loss = build.loss(plan, data)
     network, _ = build.network(plan, data, loss.num_logits, pretrained=False)
     build.prepare(plan, network)

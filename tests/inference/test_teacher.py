@@ -59,17 +59,17 @@ def test_a_run_learns_embeddings_and_logits_and_can_be_measured_and_transferred(
     with caplog.at_level(logging.INFO, logger="opsin"):
         run = start(*BOTH)
     result = run.read_result()
-    assert result["status"] == "finished"
-    meaning = "train/loss and val/loss are 1 x embedding + 1 x logits + 1 x labels, test/loss is that on the labels"
-    assert meaning in result["settings"]["teacher"]
+    assert result.status == "finished"
+    meaning = "train/loss and val/loss are 1 x embedding + 1 x logits + 1 x labels, test/loss is the loss on the labels"
+    assert meaning in result.settings.teacher
     assert sum(meaning in record.getMessage() for record in caplog.records) == 2  # at the start and at the end
     checkpoint = state(run)
     assert checkpoint["distillation.projector.weight"].shape == (64, 64)
-    assert checkpoint["distillation.centre"].abs().sum() > 0
-    assert evaluate(run)["metrics"] == {k: v for k, v in result["metrics"].items() if k.startswith("test/")}
-    on_labels = evaluate(run, "val")["metrics"]
-    assert on_labels["val/acc"] == result["metrics"]["val/acc"]
-    assert on_labels["val/loss"] < result["metrics"]["val/loss"]
+    assert checkpoint["distillation.center"].abs().sum() > 0
+    assert evaluate(run).metrics == {k: v for k, v in result.metrics.items() if k.startswith("test/")}
+    on_labels = evaluate(run, "val").metrics
+    assert on_labels["val/acc"] == result.metrics["val/acc"]
+    assert on_labels["val/loss"] < result.metrics["val/loss"]
     taken = tmp_path / "outputs" / "taken"
     taken.mkdir()
     words = (f"model.weights={run.path}", "model.trainable=head", "trainer.max_epochs=1")
@@ -84,7 +84,7 @@ def test_a_run_learns_embeddings_and_logits_and_can_be_measured_and_transferred(
 
 def test_the_embeddings_come_nearer_to_the_teachers(start) -> None:
     short, long = start("distillation.labels=0"), start("distillation.labels=0", "trainer.max_epochs=6", name="long")
-    losses = [run.read_result()["metrics"]["val/loss"] for run in (short, long)]
+    losses = [run.read_result().metrics["val/loss"] for run in (short, long)]
     assert losses[1] < 0.8 * losses[0] < 0.8 * 1.2  # one minus a cosine; about 1 for what is not alike
 
 
@@ -97,7 +97,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_bit(start, step: int, monkeypatch
         start(*words, f"+callbacks.stop={{_target_: interruptions.StopAt, step: {step}}}", name="cut")
     cut = RunDirectory(whole.path.parent / "cut")
     train(from_saved(cut, ["callbacks.stop=null"]))
-    assert cut.read_result()["metrics"] == whole.read_result()["metrics"]
+    assert cut.read_result().metrics == whole.read_result().metrics
     assert same(cut, whole)
 
 
@@ -107,13 +107,13 @@ def test_without_labels_nothing_is_learned_from_them(start, monkeypatch: pytest.
     shuffled = (*source, "+datamodule.shuffled=true")
     right, wrong = start(*source, "distillation.labels=0"), start(*shuffled, "distillation.labels=0", name="wrong")
     assert same(right, wrong)
-    assert right.read_result()["per_class"] != wrong.read_result()["per_class"]
-    assert "accuracies say nothing" in right.read_result()["settings"]["teacher"]
+    assert right.read_result().per_class != wrong.read_result().per_class
+    assert "accuracies are meaningless" in right.read_result().settings.teacher
     assert not same(start(*source, name="a"), start(*shuffled, name="b"))  # with labels it shows
 
 
 def test_an_untrained_head_cannot_choose_the_best_epoch(start) -> None:
-    words = ("distillation.labels=0", "monitor.metric=val/acc", "monitor.mode=max")
+    words = ("distillation.labels=0", "monitor.metric=val/acc")
     with pytest.raises(UserError, match=r"monitor.metric=val/acc is of a head that learns nothing.*val/loss"):
         start(*words)
     start(*words, "distillation.logits=1", name="taught")
@@ -125,7 +125,7 @@ def test_a_teacher_of_other_classes_has_embeddings_only(start, monkeypatch: pyte
     words = ("datamodule._target_=teaching.divided_digits", others, "trainer.max_epochs=1")
     with pytest.raises(UserError, match=r"distillation.logits=1: the teacher .* tells other classes apart"):
         start(*words, *BOTH)
-    assert start(*words, name="embeddings").read_result()["status"] == "finished"
+    assert start(*words, name="embeddings").read_result().status == "finished"
 
 
 def test_mixup_is_refused(start) -> None:
@@ -142,9 +142,9 @@ def test_a_wrong_name_is_refused_with_the_nearest(start) -> None:
 def test_frozen_features_and_a_teacher_go_together(start) -> None:
     words = ("model.trainable=[block3]", *BOTH)
     cached, plain = start(*words), start(*words, "feature_cache=off", name="plain")
-    assert cached.read_result()["settings"]["feature_cache"].startswith("block2 of")
-    for name, value in plain.read_result()["metrics"].items():
-        assert cached.read_result()["metrics"][name] == pytest.approx(value, abs=5e-3), name
+    assert cached.read_result().settings.feature_cache.startswith("block2 of")
+    for name, value in plain.read_result().metrics.items():
+        assert cached.read_result().metrics[name] == pytest.approx(value, abs=5e-3), name
 
 
 @pytest.mark.slow
@@ -152,4 +152,4 @@ def test_imagenet_features_are_learned_by_a_small_network(start) -> None:
     small = ("distillation.image_size=32", "datamodule.train_fraction=0.5", "optimizer.lr=0.005")
     run = start(*small, "distillation.labels=0", "trainer.max_epochs=4", teacher="efficientnet_lite0")
     assert state(run)["distillation.projector.weight"].shape == (1280, 64)
-    assert run.read_result()["metrics"]["val/loss"] < 0.9
+    assert run.read_result().metrics["val/loss"] < 0.9

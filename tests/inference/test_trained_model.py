@@ -44,13 +44,12 @@ def assert_half_equal(half: NDArray[np.float16], exact: NDArray[np.float32]) -> 
 
 def test_a_run_brings_its_network_and_the_images_it_wants(digits_run: RunDirectory, tmp_path: Path, trainer) -> None:
     found = load_trained_model(str(digits_run.path))
-    recorded = digits_run.read_result()["data"]
-    assert found.classes == recorded["classes"]
-    wants = {key: list(v) if isinstance(v, tuple) else v for key, v in found.input().items()}
-    assert wants == {key: recorded[key] for key in wants}
+    recorded = digits_run.read_result().data
+    assert found.classes == recorded.classes
+    assert found.image_format == recorded.image_format
     data = image_data(digits(), data_dir=str(tmp_path))
     pixels = torch.from_numpy(data.subset("val").read(np.arange(len(data.subset("val"))))).permute(0, 3, 1, 2)
-    mean, std = (torch.tensor(recorded[key]).view(1, -1, 1, 1) for key in ("mean", "std"))
+    mean, std = (torch.tensor(getattr(recorded, key)).view(1, -1, 1, 1) for key in ("mean", "std"))
     network = found.network.eval()
     with torch.no_grad():
         images = (pixels / 255 - mean) / std
@@ -119,7 +118,7 @@ def test_a_head_that_does_not_fit_the_size_is_no_head(digits_run: RunDirectory, 
     copied.config.write_text(tree)
     network = make_plan(RunConfig.load(copied)).model.build(num_logits=10, in_channels=1, image_size=(28, 28))
     torch.save({f"network.{key}": value for key, value in network.state_dict().items()}, copied.best)
-    assert load_trained_model(str(copied.path)).classes == list("0123456789")
+    assert load_trained_model(str(copied.path)).classes == tuple("0123456789")
     assert load_trained_model(str(copied.path), 40).classes is None
 
 

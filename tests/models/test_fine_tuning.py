@@ -113,7 +113,7 @@ def test_refused_before_anything_is_loaded(words: list[str], part: str) -> None:
     assert part in refusal(*words)
 
 
-def test_the_timeline_of_a_config() -> None:
+def test_the_freeze_schedule_of_a_config() -> None:
     words = ("model=mini_resnet", "model.unfreeze_every=4", "trainer.max_epochs=9")
     plan = make_plan(compose(words))
     network = mini_resnet(num_logits=2, in_channels=1, image_size=(32, 32))

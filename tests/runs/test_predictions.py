@@ -16,14 +16,14 @@ from opsin.runs.predictions import Predictions, predictions_file, read_predictio
 @pytest.mark.parametrize("split", ["val", "test"])
 def test_a_run_keeps_what_its_best_checkpoint_says_of_every_image(digits_run: RunDirectory, split: str) -> None:
     result, kept = digits_run.read_result(), read_predictions(digits_run, split)
-    assert kept.classes == tuple(result["data"]["classes"])
-    assert kept.positions.tolist() == list(range(result["data"]["counts"][split]))
-    assert kept.correct.mean() == pytest.approx(result["metrics"][f"{split}/acc"], abs=1e-7)
+    assert kept.classes == tuple(result.data.classes)
+    assert kept.positions.tolist() == list(range(result.data.counts[split]))
+    assert kept.correct.mean() == pytest.approx(result.metrics[f"{split}/acc"], abs=1e-7)
     nll = -np.log(kept.probabilities[np.arange(len(kept)), kept.targets]).mean()
-    assert nll == pytest.approx(result["metrics"][f"{split}/loss"], rel=1e-4)
+    assert nll == pytest.approx(result.metrics[f"{split}/loss"], rel=1e-4)
     confusion = np.zeros((10, 10), int)
     np.add.at(confusion, (kept.targets, kept.predicted), 1)
-    assert confusion.tolist() == result["per_class"][split]["confusion"]
+    assert tuple(map(tuple, confusion.tolist())) == result.per_class[split].confusion
     assert kept.paths[3].startswith("digits")
 
 

@@ -38,8 +38,8 @@ def test_typed_words_take_the_place_of_those_of_a_file() -> None:
 @pytest.mark.parametrize(
     ("word", "said"),
     [
-        ("optimizer.lr=interval(1,0)", "the lesser number comes first"),
-        ("optimizer.lr=tag(log,interval(0,1))", "begins above 0"),
+        ("optimizer.lr=interval(1,0)", "the lower number comes first"),
+        ("optimizer.lr=tag(log,interval(0,1))", "must begin above 0"),
         ("model=a,(", "cannot be read"),
     ],
 )

@@ -10,7 +10,8 @@ from opsin.errors import UserError
 from opsin.sweeps.jobs import Jobs
 from opsin.sweeps.search_space import Listed, Space, read_space
 from opsin.sweeps.settings import Sweep
-from opsin.sweeps.sweep import _checked
+from opsin.sweeps.sweep import _checked, sweep
+from opsin.sweeps.trials import Trial
 from opsin.training.plan import make_plan
 
 SWEEPS = sorted(path.stem for path in CONFIGS.glob("sweep/*.yaml"))
@@ -52,7 +53,7 @@ def test_a_sweep_file_begins_with_its_command(name: str) -> None:
 
 
 def test_what_all_runs_share_in_a_file_is_known_of_the_sweep() -> None:
-    _, _, jobs = read("sweep=flatten_or_gap", "monitor.metric=val/acc", "monitor.mode=max", "seed=7,8")
+    _, _, jobs = read("sweep=flatten_or_gap", "monitor.metric=val/acc", "seed=7,8")
     assert jobs.parts == {"datamodule": "mnist", "model": "cnn_flatten"}
     assert jobs.typical.monitor.metric == "val/acc"
     assert jobs.typical.seed == 7
@@ -64,7 +65,6 @@ def test_what_all_runs_share_in_a_file_is_known_of_the_sweep() -> None:
         ("sweep.sampler=tpe", "set sweep.trials=N"),
         ("sweep.sampler=tpee", "should be 'grid', 'random', 'tpe' or 'cmaes'"),
         ("sweep.trials=0", "greater than or equal to 1"),
-        ("sweep.objectives=[test/acc]", r"not 'test/acc'"),
         ("+sweep.smapler=tpe", r"did you mean sweep.sampler\?"),
         ("sweep.smapler=tpe", r"did you mean sweep.sampler=tpe\?"),
         ("optimizer.lrr=1,2", r"did you mean optimizer.lr=2\?"),
@@ -89,6 +89,33 @@ def test_a_wrong_setting_is_named(word: str, said: str) -> None:
 def test_settings_that_do_not_go_together(settings: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError, match=said):
         Sweep(**settings)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["sweep.objectives=[val/acurracy]"], r"sweep.objectives=val/acurracy: .* did you mean val/acc\?"),
+        (["sweep.objectives=[val/acc,second]"], r"sweep.objectives=second: .* did you mean seconds\?"),
+        (["sweep.objectives=[test/acc]"], r"sweep.objectives=test/acc: .* read once, after training; use val/acc"),
+        (["monitor.metric=val_loss"], r"monitor.metric=val_loss: .* did you mean val/loss\?"),
+        (["monitor.metric=train/loss", "sweep.objectives=[val/ece]", "trainer.limit_val_batches=0"], "never measured"),
+        (["sweep.pruner=median", "sweep.objectives=[seconds]"], "needs an objective that is measured every epoch"),
+    ],
+)
+def test_a_wrong_objective_is_refused_before_the_sweep_begins(words: list[str], message: str, in_tmp: Path) -> None:
+    with pytest.raises(UserError, match=message):
+        sweep([*words, "model=mlp,cnn_gap"])
+    assert not (in_tmp / "outputs").exists()
+
+
+def test_a_pruner_compares_the_objective_and_not_the_monitored_metric(tmp_path: Path) -> None:
+    class Study:
+        place, name = "journal", "study"
+
+    settings, _, jobs = read("model=mlp,cnn_gap", "sweep.pruner=median", "sweep.objectives=[val/acc]")
+    trial = Trial(0, {}, ("model=mlp",), "run")
+    job = jobs.of(trial, tmp_path, settings, "val/acc", Study(), threads=1)  # type: ignore[arg-type]
+    assert "+callbacks.pruning.monitor=val/acc" in job.overrides
 
 
 def test_a_single_run_knows_nothing_of_sweeps(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """The directory of a sweep, what came of a run, and who wins."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +7,7 @@ import pytest
 
 from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory
+from opsin.runs.result import ParameterCounts, RunResult
 from opsin.sweeps.best_run import winners
 from opsin.sweeps.launchers.base import Exit, Job
 from opsin.sweeps.outcomes import directions, failure, outcome_of
@@ -29,21 +29,21 @@ def test_the_same_words_come_to_the_same_directory_in_any_order(tmp_path: Path) 
 def test_a_name_holds_one_sweep(tmp_path: Path) -> None:
     settings = Sweep(name="night", sampler="tpe", trials=3)
     assert sweep_directory(tmp_path, "grid", settings, ["model=a"]) == tmp_path / "night"
-    with pytest.raises(UserError, match=r"begun with model=a, and now it is model=b"):
+    with pytest.raises(UserError, match=r"its overrides were model=a, and now they are model=b"):
         sweep_directory(tmp_path, "grid", settings, ["model=b"])
-    with pytest.raises(UserError, match=r"its sweep.sampler is tpe, and now it is random"):
+    with pytest.raises(UserError, match=r"its sweep.sampler was tpe, and now it is random"):
         sweep_directory(tmp_path, "grid", Sweep(name="night", sampler="random", trials=3), ["model=a"])
 
 
 def made(folder: Path, **result: Any) -> RunDirectory:
     run = RunDirectory(folder)
     folder.mkdir(exist_ok=True)
-    run.write_result(result)
+    run.write_result(RunResult(**result))
     return run
 
 
 def test_what_a_result_says_came_of_a_trial(tmp_path: Path) -> None:
-    numbers = {"metrics": {"val/acc": 0.9}, "parameters": {"total": 7}, "seconds": {"fit": 2.5}}
+    numbers = {"metrics": {"val/acc": 0.9}, "parameters": ParameterCounts(total=7), "seconds": {"fit": 2.5}}
     objectives = ["val/acc", "parameters", "seconds"]
     assert directions([*objectives, "val/loss"]) == ["maximize", "minimize", "minimize", "minimize"]
     run = made(tmp_path / "run", status="finished", **numbers)
@@ -64,7 +64,7 @@ def test_what_a_result_says_came_of_a_trial(tmp_path: Path) -> None:
     [
         (Exit(-11), "", "SIGSEGV"),
         (Exit(-9), "", "out of memory"),
-        (Exit(1), "", "exit code 1, and said nothing"),
+        (Exit(1), "", "exit code 1 and printed nothing"),
         (Exit(1), "The config cannot be used:\n  - a\n\nSet HYDRA_FULL_ERROR=1\n", "The config cannot be used: - a"),
         (Exit(1), "Traceback (most recent call last):\n  File x\nKeyError: 'a'\n", "KeyError: 'a'"),
         (Exit(1, reason="the node died"), "words", "the node died"),
@@ -81,18 +81,20 @@ def test_why_a_job_ended_is_told_and_kept(tmp_path: Path, end: Exit, printed: st
     assert said in reason
     assert "earlier" not in reason
     assert run.error.read_text().strip().endswith(reason)
-    assert json.loads(run.result.read_text()) == {"status": "failed", "error": reason}
+    assert run.read_result() == RunResult(status="failed", error=reason)
 
 
 def row(number: int, recipe: str, *values: float) -> TrialRow:
-    return TrialRow(number, f"{recipe} seed={number}", "", recipe, "complete", values, "", RunDirectory(Path("x")), {})
+    return TrialRow(
+        number, f"{recipe} seed={number}", "", recipe, "complete", values, "", RunDirectory(Path("x")), RunResult()
+    )
 
 
 def test_the_best_recipe_wins_by_its_mean_over_seeds() -> None:
     a, b = [row(0, "a", 0.99), row(1, "a", 0.1)], [row(2, "b", 0.8), row(3, "b", 0.9)]
-    assert winners([*a, *b], "maximize") == b
-    assert winners([*a, *b], "minimize") == a
+    assert winners([*a, *b], "val/acc") == b
+    assert winners([*a, *b], "val/loss") == a
     once = row(4, "c", 1.0)
-    assert winners([*a, *b, once], "maximize") == b  # a recipe that was run less often does not take part
-    assert winners([once, row(5, "d", 0.5)], "maximize") == [once]
-    assert winners([TrialRow(0, "", "", "", "failed", (), "x", RunDirectory(Path("x")), {})], "maximize") == []
+    assert winners([*a, *b, once], "val/acc") == b  # a recipe that was run less often does not take part
+    assert winners([once, row(5, "d", 0.5)], "val/acc") == [once]
+    assert winners([TrialRow(0, "", "", "", "failed", (), "x", RunDirectory(Path("x")), RunResult())], "val/acc") == []

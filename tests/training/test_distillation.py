@@ -78,13 +78,13 @@ def test_gradients_reach_the_projector_and_the_student_and_not_the_teacher() -> 
     for parameter in (*backbone.parameters(), *head.parameters(), *loss.projector.parameters()):
         assert parameter.grad is not None
         assert parameter.grad.abs().sum() > 0
-    assert not loss.centre.requires_grad
+    assert not loss.center.requires_grad
     assert [name for name, _ in loss.named_parameters()] == ["projector.weight", "projector.bias"]
 
 
 def test_the_words_say_what_the_figures_mean() -> None:
     assert str(DistillationWeights(labels=0.5)) == (
-        "train/loss and val/loss are 1 x embedding + 0.5 x labels, test/loss is that on the labels"
+        "train/loss and val/loss are 1 x embedding + 0.5 x labels, test/loss is the loss on the labels"
     )
-    assert str(DistillationWeights(labels=0)).endswith("the head learns nothing, so accuracies say nothing")
+    assert str(DistillationWeights(labels=0)).endswith("the head does not train, so accuracies are meaningless")
     assert DistillationWeights(labels=0, logits=1).teach_head

@@ -47,7 +47,7 @@ def network(run: RunDirectory) -> dict[str, torch.Tensor]:
 
 
 def told(run: RunDirectory) -> str:
-    words = run.read_result()["settings"]["feature_cache"]
+    words = run.read_result().settings.feature_cache
     assert isinstance(words, str)
     return words
 
@@ -62,16 +62,16 @@ def test_cached_and_uncached_training_end_alike(start, words, step) -> None:
     for key, tensor in mine.items():
         difference = (tensor.float() - its[key].float()).norm() / (its[key].float().norm() + 1e-6)
         assert difference < 1e-3, f"{key}: {difference}"
-    for name, value in cached.read_result()["metrics"].items():
-        assert value == pytest.approx(whole.read_result()["metrics"][name], abs=0.02), name
+    for name, value in cached.read_result().metrics.items():
+        assert value == pytest.approx(whole.read_result().metrics[name], abs=0.02), name
 
 
 def test_the_test_images_go_through_the_whole_network(start) -> None:
     run = start(*FROZEN)
-    metrics = run.read_result()["metrics"]
-    again = evaluate(run)["metrics"]
+    metrics = run.read_result().metrics
+    again = evaluate(run).metrics
     assert again == {name: value for name, value in metrics.items() if name.startswith("test/")}
-    validated = evaluate(run, "val")["metrics"]  # from pixels, where the run had stored features
+    validated = evaluate(run, "val").metrics  # from pixels, where the run had stored features
     assert validated["val/loss"] == pytest.approx(metrics["val/loss"], abs=2e-3)
 
 
@@ -135,11 +135,11 @@ def test_a_changed_image_is_computed_anew(start, tmp_path) -> None:
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (("model=cnn_gap", *QUICK), "block1 trains, and it comes first"),
+        (("model=cnn_gap", *QUICK), "block1 is the first stage, and it trains"),
         ((*FROZEN, "augmentation=digits"), "feature_cache.views=8"),
         ((*FROZEN, "augmentation=mixup_cutmix", "feature_cache.views=2"), "mixes images"),
         ((*FROZEN, "trainer.precision=bf16-true"), "trainer.precision=bf16-true"),
-        ((*FROZEN, "trainer.limit_train_batches=1"), "takes only some of the images"),
+        ((*FROZEN, "trainer.limit_train_batches=1"), "uses only some of the images"),
     ],
 )
 def test_it_steps_aside_and_says_why(start, words, reason) -> None:
@@ -164,14 +164,14 @@ def test_a_resumed_run_computes_its_features_with_its_own_weights(start, monkeyp
     torch.save({"state_dict": {}}, other.best)  # what the run was begun with is there no more
     cut = RunDirectory(whole.path.with_name("cut"))
     train(from_saved(cut, ["callbacks.stop=null"]))
-    assert cut.read_result()["metrics"] == whole.read_result()["metrics"]
-    assert cut.read_result()["weights"] == whole.read_result()["weights"]
+    assert cut.read_result().metrics == whole.read_result().metrics
+    assert cut.read_result().weights == whole.read_result().weights
 
 
 def test_what_decides_the_features_cannot_be_changed_on_the_way(start) -> None:
     run = start(*FROZEN, "trainer.max_epochs=1")
     for word in ("model.trainable=all", "model.weights=none", "datamodule.image_size=20"):
-        with pytest.raises(UserError, match=f"{word} does not go with resume"):
+        with pytest.raises(UserError, match=f"{word} cannot be changed on resume"):
             from_saved(run, [word])
 
 
@@ -187,8 +187,8 @@ def test_views_augment_training_images_only(start, tmp_path) -> None:
     run = start(*FROZEN, *VIEWS)
     assert told(run) == "head.flatten of 273 images, 0.1 MB, 3 augmented views for training"
     assert sorted(stores(tmp_path).values()) == [129, 129, 129, 144]
-    metrics = run.read_result()["metrics"]
-    assert evaluate(run, "val")["metrics"]["val/loss"] == pytest.approx(metrics["val/loss"], abs=2e-3)
+    metrics = run.read_result().metrics
+    assert evaluate(run, "val").metrics["val/loss"] == pytest.approx(metrics["val/loss"], abs=2e-3)
 
 
 @pytest.mark.parametrize("words", [FROZEN, (*FROZEN, *VIEWS)])
@@ -199,7 +199,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_bit(start, words, monkeypatch) ->
         start(*words, "+callbacks.stop={_target_: interruptions.StopAt, step: 7}", name="cut")
     cut = RunDirectory(whole.path.with_name("cut"))
     train(from_saved(cut, ["callbacks.stop=null"]))
-    assert cut.read_result()["metrics"] == whole.read_result()["metrics"]
+    assert cut.read_result().metrics == whole.read_result().metrics
     for key, tensor in network(cut).items():
         assert torch.equal(tensor, network(whole)[key]), key
 

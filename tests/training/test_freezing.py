@@ -18,6 +18,7 @@ from opsin.config import compose, from_saved
 from opsin.errors import Interrupted, UserError
 from opsin.models.fingerprint import digest
 from opsin.runs.directory import RunDirectory
+from opsin.runs.result import FrozenStages, ParameterCounts, PhaseCounts
 from opsin.training import optim
 from opsin.training.freezing import FreezeContract, scale_rates
 
@@ -84,24 +85,14 @@ def test_two_phases(start) -> None:
         assert list(step["rates"]) == ["backbone/decay", "backbone/no_decay", "head/decay", "head/no_decay"]
         assert set(step["rates"].values()) == {0.002 * 0.1 if step["epoch"] >= 2 else 0.002}
     result = run.read_result()
-    total = result["parameters"]["total"]
+    total = result.parameters.total
     high, head = 6 * 8 * 9 + 2 * 8, 8 * 10 + 10
-    assert result["parameters"] == {
-        "total": total,
-        "trainable": head,
-        "frozen": total - head,
-        "phases": [
-            {"epoch": 0, "stages": [], "lr_factor": 1.0, "trainable": head, "frozen": total - head},
-            {
-                "epoch": 2,
-                "stages": ["high"],
-                "lr_factor": 0.1,
-                "trainable": head + high,
-                "frozen": total - head - high,
-            },
-        ],
-    }
-    assert result["frozen"] == {"stages": ["low", "middle"], "verified": True}
+    phases = (
+        PhaseCounts(0, (), 1.0, trainable=head, frozen=total - head),
+        PhaseCounts(2, ("high",), 0.1, trainable=head + high, frozen=total - head - high),
+    )
+    assert result.parameters == ParameterCounts(total, head, total - head, phases)
+    assert result.frozen == FrozenStages(("low", "middle"), True)
 
 
 def test_gradual_unfreezing_with_a_rate_for_each_stage(start) -> None:
@@ -112,13 +103,13 @@ def test_gradual_unfreezing_with_a_rate_for_each_stage(start) -> None:
         assert stages_with_gradients(step) == set(("high", "middle", "low")[: step["epoch"]])
     rates = {"low": 0.0125, "middle": 0.025, "high": 0.05, "head": 1.0}
     assert steps[0]["rates"] == pytest.approx({f"{part}/no_decay": rate for part, rate in rates.items()})
-    assert run.read_result()["frozen"] == {"stages": [], "verified": True}
+    assert run.read_result().frozen == FrozenStages((), True)
 
 
 def test_a_run_that_ends_early_is_held_to_what_it_came_to(start, caplog) -> None:
     run = start(*TWO_PHASES, "trainer.max_steps=5", "trainer.max_epochs=3")
-    assert run.read_result()["frozen"] == {"stages": ["low", "middle", "high"], "verified": True}
-    assert "training ended before the phase that was to begin after 2 epochs" in caplog.text
+    assert run.read_result().frozen == FrozenStages(("low", "middle", "high"), True)
+    assert "training ended before the phase after epoch 2 began" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -138,8 +129,8 @@ def test_a_run_goes_on_in_any_phase_as_if_nothing_had_been(start, step: int, wor
         start(*TWO_PHASES, *words, stop(step), name="cut")
     cut = RunDirectory(whole.path.parent / "cut")
     train(from_saved(cut, ["callbacks.stop=null"]))
-    assert cut.read_result()["metrics"] == whole.read_result()["metrics"]
-    assert cut.read_result()["frozen"] == {"stages": ["low", "middle"], "verified": True}
+    assert cut.read_result().metrics == whole.read_result().metrics
+    assert cut.read_result().frozen == FrozenStages(("low", "middle"), True)
     assert cut.metrics.read_text() == whole.metrics.read_text()
     one, other = (torch.load(run.last, weights_only=True) for run in (whole, cut))
     for key in ("state_dict", "optimizer_states", "lr_schedulers"):
@@ -163,7 +154,7 @@ def test_a_run_killed_in_a_phase_begins_its_epoch_again(start, tmp_path: Path) -
         start(*TWO_PHASES, stop(18)[:-1] + ", how: error}", name="cut")
     cut = RunDirectory(tmp_path / "outputs" / "cut")
     train(from_saved(cut, ["callbacks.stop=null"]))
-    assert cut.read_result()["metrics"] == whole.read_result()["metrics"]
+    assert cut.read_result().metrics == whole.read_result().metrics
 
 
 @pytest.mark.parametrize("tensor", [STATISTICS, "stages.low.norm.num_batches_tracked", "stages.middle.conv.weight"])
@@ -171,8 +162,8 @@ def test_a_frozen_tensor_that_moves_fails_the_run(start, tmp_path: Path, tensor:
     with pytest.raises(UserError, match=rf"have changed since they were frozen: {tensor}\."):
         start(*TWO_PHASES, meddle(18, tensor))
     result = RunDirectory(tmp_path / "outputs" / "run").read_result()
-    assert result["status"] == "failed"
-    assert tensor in result["error"]
+    assert result.status == "failed"
+    assert tensor in result.error
     assert "test/acc" not in result.get("metrics", {})
 
 
@@ -192,7 +183,7 @@ def test_a_resumed_run_is_held_to_its_very_start(start, tmp_path: Path) -> None:
 
 def test_what_does_not_train_may_move(start) -> None:
     run = start(*TWO_PHASES, meddle(18, "stages.high.norm.running_mean"))
-    assert run.read_result()["frozen"]["verified"]
+    assert run.read_result().frozen.verified
 
 
 @pytest.mark.parametrize(
@@ -203,7 +194,7 @@ def test_a_stage_that_is_frozen_again_is_left_alone_by_momentum_and_decay(start,
     steps = watched(run)["steps"]
     assert [stages_with_gradients(step) for step in steps[4:6]] == [{"low", "middle", "high"}, {"middle"}]
     result = run.read_result()  # the contract holds from the moment of freezing, or the run would have failed
-    assert (result["status"], result["frozen"]["stages"]) == ("finished", [])
+    assert (result.status, result.frozen.stages) == ("finished", ())
     held = torch.load(run.last, weights_only=True)["callbacks"]["FreezingCallback"]["digests"]
     assert {name.split(".")[1] for name in held} == {"low", "high"}
 
@@ -211,7 +202,7 @@ def test_a_stage_that_is_frozen_again_is_left_alone_by_momentum_and_decay(start,
 def test_a_moving_average_leaves_frozen_stages_as_they_are(start) -> None:
     words = (*TWO_PHASES, "callbacks=ema", "callbacks.ema.decay=0.9")
     run = start(*words)
-    assert run.read_result()["frozen"] == {"stages": ["low", "middle"], "verified": True}
+    assert run.read_result().frozen == FrozenStages(("low", "middle"), True)
     with pytest.raises(UserError, match="have changed since they were frozen"):  # it rounds
         start(*words, "callbacks.ema._target_=lightning.pytorch.callbacks.EMAWeightAveraging", name="lightning")
 
@@ -237,10 +228,10 @@ def test_real_networks_keep_the_contract(start, model: str) -> None:
     words = (f"model={model}", "model.weights=none", "model.unfreeze_every=1", "datamodule.image_size=32")
     limits = ("datamodule.batch_size=16", "trainer.limit_train_batches=2", "trainer.limit_val_batches=1")
     run = start(*TINY[3:], *words, *limits, "trainer.max_epochs=3", "trainer.limit_test_batches=1")
-    frozen = run.read_result()["frozen"]
-    assert frozen["verified"]
-    assert frozen["stages"][0] == ("block1" if "vgg" in model else "stem")
-    assert len(run.read_result()["parameters"]["phases"]) > 3
+    frozen = run.read_result().frozen
+    assert frozen.verified
+    assert frozen.stages[0] == ("block1" if "vgg" in model else "stem")
+    assert len(run.read_result().parameters.phases) > 3
 
 
 SCHEDULES = {
@@ -367,7 +358,7 @@ def test_two_processes_train_what_one_trains_through_both_phases(start, tmp_path
     }
     assert torch.equal(moved, two[0]["stages.high.conv.weight"])
     for run in runs.values():
-        assert run.read_result()["frozen"] == {"stages": ["low", "middle"], "verified": True}
+        assert run.read_result().frozen == FrozenStages(("low", "middle"), True)
 
 
 @pytest.mark.slow
@@ -376,4 +367,4 @@ def test_a_change_in_one_process_fails_both(tmp_path: Path, data_dir: Path, monk
     words = [*TWO_PHASES, "trainer=ddp_cpu", "trainer.max_epochs=3", f"hydra.run.dir={tmp_path / 'run'}"]
     printed = command(tmp_path, data_dir, *words, meddle(9, "stages.low.conv.weight")[:-1] + ", rank: 1}", code=1)
     assert "Frozen parameters or buffers have changed since they were frozen" in printed
-    assert RunDirectory(tmp_path / "run").read_result()["status"] == "failed"
+    assert RunDirectory(tmp_path / "run").read_result().status == "failed"

@@ -3,8 +3,9 @@ import pytest
 import torch
 from sklearn import metrics as sk
 
+from opsin.runs.per_class import class_scores
 from opsin.training import metrics
-from opsin.training.metrics import SplitMetrics, per_class
+from opsin.training.metrics import SplitMetrics
 
 
 def feed(measure: SplitMetrics, batches: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
@@ -35,12 +36,12 @@ def test_values_are_those_of_scikit_learn() -> None:
     assert scalars["auroc"] == pytest.approx(expected, abs=1e-6)
     assert scalars["loss"] == pytest.approx(sk.log_loss(targets, scores), abs=1e-5)
     np.testing.assert_array_equal(confusion.numpy(), sk.confusion_matrix(targets, guesses))
-    rows = per_class(confusion, "abcd")
+    rows = class_scores(confusion.numpy(), "abcd")
     report = sk.classification_report(targets, guesses, target_names=list("abcd"), output_dict=True)
     for row in rows:
         for name in ("precision", "recall"):
-            assert row[name] == pytest.approx(report[row["class"]][name])
-        assert row["f1"] == pytest.approx(report[row["class"]]["f1-score"])
+            assert getattr(row, name) == pytest.approx(report[row.name][name])
+        assert row.f1 == pytest.approx(report[row.name]["f1-score"])
 
 
 def test_calibration_error_of_a_sure_and_always_wrong_network_is_one() -> None:

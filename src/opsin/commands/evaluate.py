@@ -2,10 +2,14 @@
 
 import argparse
 import json
-from typing import Any, Literal
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Literal
 
 from opsin.commands.command_line import command
 from opsin.runs.directory import RunDirectory
+
+if TYPE_CHECKING:
+    from opsin.training.recording import Measurement
 
 
 @command
@@ -18,40 +22,34 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_intermixed_args(arguments)
     found = evaluate(RunDirectory.of(options.run), options.split)
     if options.json:
-        print(json.dumps(found, indent=2))
+        print(json.dumps(asdict(found), indent=2))
     else:
-        print("\n".join(f"{name:16} {value:.6f}" for name, value in sorted(found["metrics"].items())))
+        print("\n".join(f"{name:16} {value:.6f}" for name, value in sorted(found.metrics.items())))
     return 0
 
 
-def evaluate(run: RunDirectory, split: Literal["val", "test"] = "test") -> dict[str, Any]:
+def evaluate(run: RunDirectory, split: Literal["val", "test"] = "test") -> "Measurement":
     """Evaluate the best checkpoint of a run, given its directory, and write the predictions there.
 
-    Returns:
-        `metrics` as in `result.json`, and `per_class`.
+    Raises:
+        UserError: The run has no best checkpoint, its files are damaged, or its images have changed.
     """
     import lightning as L
 
-    from opsin.config import RunConfig
+    from opsin.inference.opened_run import open_run
     from opsin.training import build, recording
     from opsin.training.gather import collect
     from opsin.training.hardware import use_threads
-    from opsin.training.module import load_network
-    from opsin.training.plan import make_plan
     from opsin.training.quiet_logging import quieten
 
-    plan = build.for_evaluation(make_plan(RunConfig.load(run)))
+    opened = open_run(run)
+    plan = build.for_evaluation(opened.plan)
     quieten(True)
     use_threads(plan.trainer.threads)
     L.seed_everything(plan.run.seed, verbose=False)
-    recorded = build.recorded_data(run)
-    data = build.data(plan, facts=recorded)
-    build.check_same_data(data, recorded)
-    loss = build.loss(plan, data)
-    network, _ = build.network(plan, data, loss.num_logits, pretrained=False)
+    data, network = opened.data, opened.network
     build.prepare(plan, network)
-    classifier = build.classifier(plan, data, network, loss, record={})
-    load_network(network, run.best)
+    classifier = build.classifier(plan, data, network, build.loss(plan, data), record={})
     trainer = build.evaluator(plan, run)
     measure = trainer.test if split == "test" else trainer.validate
     measure(classifier, data, verbose=False)

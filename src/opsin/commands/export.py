@@ -24,7 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
     from opsin.models.export_weights import save_backbone
 
     result = run.read_result()
-    facts = {str(key): str(result[key]) for key in ("commit", "seed") if key in result}
+    facts = {"commit": str(result.commit), "seed": str(result.seed)}
     network = load_trained_model(str(run.path)).network
     count = save_backbone(network, options.file, facts, half=not options.float32)
     size = options.file.stat().st_size / 1e6

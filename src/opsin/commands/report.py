@@ -34,7 +34,7 @@ def _make_images(run: RunDirectory) -> None:
     from opsin.commands.report_images import remake_images
     from opsin.runs.predictions import predictions_file
 
-    finished = run.read_result().get("status") == "finished"  # the test images are read once, at the end
+    finished = run.read_result().status == "finished"  # the test images are read once, at the end
     try:
         for split in ("val", "test") if finished else ("val",):
             if not predictions_file(run, split).is_file():

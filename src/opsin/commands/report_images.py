@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from opsin.config import RunConfig
 from opsin.data import ImageDataModule
 from opsin.data.augmentation.augmentation import Augmentation
 from opsin.data.loader.batch_loader import batch_key
@@ -17,7 +16,7 @@ from opsin.data.types import Split
 from opsin.errors import UserError
 from opsin.evaluation.confusion import most_confident_errors
 from opsin.evaluation.report.pictures import index_file, pictures_folder
-from opsin.inference.trained_model import load_trained_model
+from opsin.inference.opened_run import open_run
 from opsin.interpretability.attribution import gradcam
 from opsin.interpretability.eval_context import as_input, eval_context, resolve_stage
 from opsin.interpretability.kernels import first_kernels, kernel_pictures
@@ -25,8 +24,6 @@ from opsin.models import Network
 from opsin.runs.atomic import write_atomically
 from opsin.runs.directory import RunDirectory
 from opsin.runs.predictions import Predictions, read_predictions, softmax
-from opsin.training import build
-from opsin.training.plan import make_plan
 from opsin.visualization.images import Pixels, encode, grid, overlay_heat, resize_for_display
 
 MISCLASSIFIED, TOP_CLASSES = 12, 3
@@ -63,15 +60,12 @@ def remake_images(run: RunDirectory) -> Path:
     Raises:
         UserError: The run has no checkpoint or no predictions, or its data has changed or is missing.
     """
-    plan, recorded = make_plan(RunConfig.load(run)), build.recorded_data(run)
-    data = build.data(plan, facts=recorded)
-    build.check_same_data(data, recorded)
-    network = load_trained_model(str(run.path)).network
+    opened = open_run(run)
     try:
         predictions = read_predictions(run, "test")
     except UserError:
         predictions = read_predictions(run, "val")
-    return make_images(run, data, network, predictions)
+    return make_images(run, opened.data, opened.network, predictions)
 
 
 def _misclassified(folder: Path, data: ImageDataModule, network: Network, predictions: Predictions) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The story of a run: check, build, fit on train, select on val, test the best checkpoint once, record."""
+"""Train: check, build, fit on train, select on val, test the best checkpoint once, record."""
 
 import logging
 from pathlib import Path
@@ -13,17 +13,21 @@ from opsin.runs.directory import RunDirectory
 from opsin.runs.predictions import Predictions, predictions_file, read_predictions
 from opsin.runs.quoting import printed_command
 from opsin.runs.rank import is_spawned
+from opsin.runs.result import FrozenStages
 from opsin.training import build, recording
 from opsin.training.callbacks import Checkpoints
+from opsin.training.callbacks.latest_link import LatestLink
 from opsin.training.distributed.processes import Processes
 from opsin.training.freezing import FreezingCallback
 from opsin.training.gather import collect
 from opsin.training.hardware import use_threads
 from opsin.training.module import load_network
+from opsin.training.monitored_metrics import check_measurable
 from opsin.training.plan import make_plan
 from opsin.training.quiet_logging import quieten
+from opsin.training.resume_changes import check_resume
 from opsin.training.tensorboard import TensorBoard
-from opsin.training.tuning import settle_batch_size
+from opsin.training.tuning import resolve_batch_size
 
 log = logging.getLogger(__name__)
 
@@ -32,66 +36,73 @@ def train(composed: RunConfig) -> float:
     """Train and test what a config describes, and record everything in its run directory.
 
     Args:
-        composed: the config, and the run directory, which is gone on with where it holds a checkpoint.
+        composed: The config and its run directory; a run that is resumed continues from its last checkpoint.
 
     Returns:
-        The best value of the monitored metric: what a sweep optimises.
+        The best value of the monitored metric, the objective of a sweep.
 
     Raises:
-        UserError: something that a person can put right, such as a key, a path or a missing download.
-        Interrupted: a signal asked to stop; all is saved to go on.
+        UserError: A mistake of the user, such as an unknown key, a wrong path or a missing download.
+        Interrupted: A signal stopped the run, after everything was saved for a resume.
     """
     plan = make_plan(composed)
     run, writes = composed.run, not is_spawned()
-    recorded = run.read_result().get("data") if composed.resumes else None
+    recorded = run.read_result().data if composed.resumes else None
+    state, lines = check_resume(composed) if composed.resumes else (None, [])
     with (
-        run.claimed(writes),
-        run.record(writes, forget=recording.OUTCOME) as record,
-        recording.PhaseTimer(record) as clock,
+        run.locked(writes),
+        run.recorded(writes) as result,
+        recording.PhaseTimer(result) as timer,
         Processes(run) as processes,
     ):
         if writes:
             composed.save()
-            predictions_file(run, "test").unlink(missing_ok=True)  # of an earlier end of a run that goes on
-            processes.tell(composed.resumes)
+            predictions_file(run, "test").unlink(missing_ok=True)  # of an earlier test
+            processes.send_run(composed.resumes)
         quieten(writes)
         use_threads(plan.trainer.threads, plan.trainer.devices)
         L.seed_everything(plan.run.seed, verbose=False)
 
-        data = build.data(plan, facts=recorded)
+        data = build.data(plan, image_format=recorded.image_format if recorded else None)
         data.setup("fit")
         if recorded:
             build.check_same_data(data, recorded)
+        check_measurable(composed.tree, data)
         loss = build.loss(plan, data)
-        composed, plan, found = settle_batch_size(composed, plan, data, loss)
-        checkpoint = run.last if composed.resumes and run.last.exists() else None
-        step = recording.step_of(checkpoint) if checkpoint else None
+        composed, plan, found = resolve_batch_size(composed, plan, data, loss)
+        checkpoint, step = (run.last, state.step) if state else (None, None)
         network, loaded = build.network(plan, data, loss.num_logits, pretrained=checkpoint is None)
         if checkpoint:
-            load_network(network, checkpoint)  # what is cached is what is gone on with
+            load_network(network, checkpoint)  # features are cached with the weights of the checkpoint
         channels_last = build.prepare(plan, network)
         unfreezing = FreezingCallback(build.freeze_schedule(plan, network))
-        record |= recording.provenance(composed, data, network)
-        record["weights"] = record.get("weights", "random") if checkpoint else str(loaded or "random")
-        record["parameters"] |= recording.by_phase(network, unfreezing.schedule)
+        recording.record_provenance(result, composed, data)
+        if checkpoint is None:
+            result.weights = str(loaded or "random")
+        result.parameters = recording.parameter_counts(network, unfreezing.schedule)
         trainer = build.trainer(plan, run, step, unfreezing)
         processes.launch_for(trainer)
         distillation = teacher.distillation(plan, data, network, trainer)
         feature_cache = plan.feature_cache.serve(data, network, unfreezing.never_trained, trainer)
         classifier = build.classifier(plan, data, network, loss, {"data": data.facts()}, distillation)
-        record["settings"] = recording.settings(plan, trainer, channels_last, data, feature_cache, distillation)
-        record |= {"batch_size_auto": found.facts()} if found else {}
-        summary = summarize(network, (data.channels, *data.image_size))
+        result.settings = recording.settings(plan, trainer, channels_last, data, feature_cache, distillation)
+        result.batch_size_auto = found.facts() if found else result.batch_size_auto
+        result.network = summarize(network, (data.channels, *data.image_size))
         if writes:
-            run.write_result(record)
-            run.become_latest(Path(composed.tree["output_dir"]))
-        recording.announce(record, summary_text(summary), run, step)
+            run.write_result(result)
+        recording.announce(result, summary_text(result.network), run, step)
+        for line in lines:
+            log.info("resume     %s", line)
+        latest = LatestLink(run, Path(composed.tree["output_dir"]))
+        trainer.callbacks.append(latest)  # type: ignore[attr-defined]
+        if state and trainer.max_epochs is not None:  # Lightning refuses a limit below the completed epochs
+            trainer.fit_loop.max_epochs = max(trainer.max_epochs, state.epochs)
 
-        clock.enter("fit")
+        timer.enter("fit")
         trainer.fit(classifier, data, ckpt_path=checkpoint, weights_only=True)
 
         checkpoints = next(c for c in trainer.callbacks if isinstance(c, Checkpoints))  # type: ignore[attr-defined]
-        clock.enter("test")
+        timer.enter("test")
         load_network(network, run.best)
         unfreezing.verify_tested(network)
         if plan.run.test:
@@ -101,22 +112,22 @@ def train(composed: RunConfig) -> float:
         if predictions and writes:
             predictions.write(run)
 
-        record |= recording.outcome(trainer, classifier, checkpoints, data)
-        record["frozen"] = {"stages": list(unfreezing.untouched), "verified": unfreezing.verified}
+        recording.record_outcome(result, trainer, classifier, checkpoints, data)
+        result.frozen = FrozenStages(tuple(unfreezing.untouched), unfreezing.verified)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoard):
-                logger.log_outcome(recording.hyperparameters(composed), record["metrics"], trainer.global_step)
+                logger.log_outcome(recording.hyperparameters(composed), result.metrics, trainer.global_step)
     if writes:
         if plan.run.report:
             report(run, data, network, predictions)
-        log.info(recording.closing_words(record, run))
+        log.info(recording.closing_message(result, run))
     assert checkpoints.best_value is not None
     return checkpoints.best_value
 
 
 def report(run: RunDirectory, data: ImageDataModule, network: Network, predictions: Predictions | None) -> None:
-    """Write `report.html` and its pictures; the run is finished, and does not fail for want of them."""
-    # Imported here: captum and what comes with it are a second that the start of a run is spared.
+    """Write `report.html` and its pictures; a failure here does not fail the run, which has finished."""
+    # Imported here: captum and its dependencies take a second, which would delay the start of the run.
     from opsin.commands.report_images import make_images
     from opsin.evaluation.report.page import write_report
 

@@ -11,7 +11,7 @@ from opsin.commands.train import train
 from opsin.config import RunConfig
 from opsin.errors import Interrupted, UserError
 from opsin.training.distributed.environment import launched
-from opsin.training.distributed.processes import has_told, is_lost_connection, where_to_join
+from opsin.training.distributed.processes import has_reported_failure, is_lost_connection, receive_run
 
 
 def join() -> None:
@@ -23,7 +23,7 @@ def join() -> None:
     logging.getLogger().setLevel(logging.ERROR)
     code, run = 1, None
     try:
-        run, resumes = where_to_join()
+        run, resumes = receive_run()
         train(replace(RunConfig.load(run), resumes=resumes))
         code = 0
     except Interrupted as stop:
@@ -32,7 +32,7 @@ def join() -> None:
         if run is None:
             sys.stderr.write(f"{error}\n")
     except Exception as error:
-        if not is_lost_connection(error) and not (run and has_told(run)):
+        if not is_lost_connection(error) and not (run and has_reported_failure(run)):
             traceback.print_exc()
     sys.stdout.flush()
     sys.stderr.flush()

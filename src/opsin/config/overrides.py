@@ -134,7 +134,7 @@ def _several_values(argument: str) -> str:
     parts = [f"{argument} gives several values, and a single run takes one. For one run per value add -m"]
     if re.fullmatch(r"[^()]*", value):  # a plain list and not range(...) or choice(...)
         text, listed = shlex.quote(f"{key}={quote_text(value)}"), shlex.quote(f"{key}=[{value}]")
-        parts.append(f"for one text that holds a comma write {text}, for a list {listed}")
+        parts.append(f"for one text with a comma, quote it: {text}; for a list write {listed}")
     return "; ".join(parts)
 
 

@@ -64,7 +64,7 @@ def find_unfinished(composed: RunConfig) -> RunDirectory | None:
     if composed.run.config.exists():  # `hydra.run.dir` names it
         return composed.run
     for run in find_runs(Path(composed.tree["output_dir"])):
-        if not run.overrides.exists() or run.read_result().get("status") == "finished":
+        if not run.overrides.exists() or run.read_result().status == "finished":
             continue
         if command(RunConfig.load(run)) == command(composed):
             return RunDirectory(run.path.absolute())

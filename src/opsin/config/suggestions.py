@@ -48,7 +48,10 @@ def suggest(arguments: Sequence[str], source: ConfigSource | None = None, tree: 
     except Exception:  # one of the chosen files is broken, and Hydra has said so
         keys = []
     for key, value in pairs:
-        if key not in keys and key not in options and key.split(".")[0] != "hydra":
+        owner, _, name = key.rpartition(".")
+        if name == "mode" and (f"{owner}.metric" in keys or f"{owner}.monitor" in keys):
+            lines.append(f"{key} cannot be set: whether lower or higher is better follows from the metric. Remove it.")
+        elif key not in keys and key not in options and key.split(".")[0] != "hydra":
             lines.append(_unknown_key(key, value, [*keys, *options]))
     return "\n".join(lines)
 

@@ -1,5 +1,6 @@
 """Confusion matrix, most confused pairs of classes, most confident errors, and the table of metrics per class."""
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -7,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from opsin.evaluation.confidence_intervals import Interval, wilson_interval
+from opsin.runs.per_class import class_scores
 from opsin.runs.predictions import Predictions
 
 
@@ -74,12 +76,16 @@ def confused_pairs(predictions: Predictions, count: int) -> list[ConfusedPair]:
 
 
 def class_table(predictions: Predictions) -> list[ClassRow]:
-    """Return the metrics of every class, in the order of the classes, with Wilson's intervals at 95 %."""
+    """Return the scores of every class, in the order of the classes, with Wilson's intervals at 95 %."""
     matrix = confusion_matrix(predictions)
-    rows = []
-    for i, name in enumerate(predictions.classes):
-        correct, count, predicted = int(matrix[i, i]), int(matrix[i].sum()), int(matrix[:, i].sum())
-        f1 = 2 * correct / (count + predicted) if count + predicted else float("nan")
-        precision, recall = wilson_interval(correct, predicted), wilson_interval(correct, count)
-        rows.append(ClassRow(name, count, predicted, precision, recall, f1))
-    return rows
+    return [
+        ClassRow(
+            scores.name,
+            scores.count,
+            scores.predicted,
+            wilson_interval(correct, scores.predicted),
+            wilson_interval(correct, scores.count),
+            math.nan if scores.f1 is None else scores.f1,
+        )
+        for correct, scores in zip(matrix.diagonal().tolist(), class_scores(matrix, predictions.classes), strict=True)
+    ]

@@ -6,13 +6,15 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from opsin.runs.metric_registry import is_percentage, metric_title
 from opsin.visualization.formatting import number, percent, seconds, shortened, split_name
 
 
 def render(template: str, **values: Any) -> str:
     """Render a template of `templates/`; all values are escaped except `Markup`.
 
-    Templates extend `base.html` and can use the filters `number`, `percent`, `seconds`, `shortened` and `split`.
+    Templates extend `base.html` and can use the filters `metric`, `metric_title`, `number`, `percent`, `seconds`,
+    `shortened` and `split`.
 
     Args:
         template: File name of the template.
@@ -35,6 +37,8 @@ def _environment() -> Environment:
     style = environment.loader.get_source(environment, "style.css")[0]
     environment.globals["style"] = Markup(style)  # a file of this package, so it needs no escaping
     environment.filters |= {
+        "metric": lambda value, name: (percent if is_percentage(name) else number)(value),
+        "metric_title": metric_title,
         "number": number,
         "percent": percent,
         "seconds": seconds,

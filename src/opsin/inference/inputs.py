@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 
 import lightning as L
 
-from opsin.config import RunConfig, compose, from_saved
+from opsin.config import RunConfig, compose
 from opsin.config.overrides import key_of
 from opsin.data import ImageDataModule
 from opsin.data.cache.image_store import open_store
@@ -15,6 +15,7 @@ from opsin.data.datasets import unlabeled_images
 from opsin.data.subset import Subset
 from opsin.data.types import Split
 from opsin.errors import UserError
+from opsin.inference.opened_run import open_run
 from opsin.inference.trained_model import TrainedModel
 from opsin.runs.directory import RunDirectory
 from opsin.runs.quoting import override
@@ -96,16 +97,13 @@ def open_images(learned: TrainedModel, words: Sequence[str] = ()) -> InputImages
 
 
 def _own(run: RunDirectory, words: Sequence[str]) -> InputImages:
-    composed, recorded = from_saved(run, words), build.recorded_data(run)
-    plan = make_plan(composed)
-    data = build.data(plan, facts=recorded)
-    build.check_same_data(data, recorded)
-    return _images(data, build.evaluator(plan, run), run.path / "embeddings")
+    opened = open_run(run, words)
+    return _images(opened.data, build.evaluator(opened.plan, run), run.path / "embeddings")
 
 
 def _of_data(learned: TrainedModel, composed: RunConfig) -> InputImages:
     plan = make_plan(composed)
-    data = build.data(plan, facts=learned.input())
+    data = build.data(plan, image_format=learned.image_format)
     return _images(data, build.evaluator(plan, composed.run), _place(learned, composed, data.source.name))
 
 

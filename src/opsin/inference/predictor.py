@@ -11,16 +11,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from opsin.config import from_saved
 from opsin.data.cache.image_store_builder import available_cores
 from opsin.data.decode import BadImage
 from opsin.errors import UserError
+from opsin.inference.opened_run import open_run
 from opsin.inference.trained_model import TrainedModel, load_trained_model
 from opsin.models.network import class_logits
 from opsin.runs.directory import RunDirectory
 from opsin.runs.predictions import softmax
 from opsin.training import build
-from opsin.training.plan import make_plan
 
 Pixels = NDArray[np.uint8]
 
@@ -171,7 +170,7 @@ def open_predictor(run: str | Path, words: Sequence[str] = (), batch_size: int |
     directory = RunDirectory(Path(learned.name))
     if not directory.config.is_file():
         raise UserError(f"{run} has no classes of its own: predictions need a run directory, such as outputs/latest")
-    plan = build.for_evaluation(make_plan(from_saved(directory, words)))
+    plan = build.for_evaluation(open_run(directory, words).plan)
     plan = replace(plan, trainer=replace(plan.trainer, compile=False))
     trainer = build.evaluator(plan, directory)
     build.prepare(plan, learned.network)

@@ -30,7 +30,7 @@ def distillation(plan: RunPlan, data: ImageDataModule, network: Network, trainer
     if not weights.teach_head and not metric.endswith("/loss"):
         raise UserError(
             f"monitor.metric={metric} is of a head that learns nothing where distillation.labels=0 and "
-            "distillation.logits=0: set monitor.metric=val/loss and monitor.mode=min"
+            "distillation.logits=0: set monitor.metric=val/loss"
         )
     teacher = load_trained_model(name, weights.image_size, "model.teacher=")
     if weights.logits and (teacher.classes is None or list(teacher.classes) != list(data.source.classes)):

@@ -1,9 +1,9 @@
 """A network that has learned, found by its name, and what it makes of images: for teachers and for embeddings."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import lightning as L
 import numpy as np
@@ -11,7 +11,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from opsin.config import RunConfig
 from opsin.data.cache.feature_store import FeatureSubset
 from opsin.data.cache.image_store import Store, decode_rows, store_key
 from opsin.data.decode import decode_image
@@ -19,14 +18,13 @@ from opsin.data.preprocessing import Interpolation, Preprocess, Resize, fit_imag
 from opsin.data.subset import Subset
 from opsin.data.types import Channels, Indices
 from opsin.errors import UserError, did_you_mean
+from opsin.inference.opened_run import open_run
 from opsin.models import Network, load_weights
 from opsin.models.weights import KINDS, UnreachableError, known_weights
 from opsin.runs.directory import RunDirectory, find_runs
-from opsin.runs.quoting import resume_command
-from opsin.training import build
+from opsin.runs.result import ImageFormat
 from opsin.training.constructors import NETWORKS
 from opsin.training.feature_extraction import Extractor, extract
-from opsin.training.plan import make_plan
 
 NAMED = sorted(set(KINDS["imagenet"]) - {"timm"})
 """The networks whose name alone says which ImageNet weights are meant."""
@@ -73,16 +71,10 @@ class TrainedModel:
         """
         return fit_image(decode_image(image, self.source_channels), self.size, self.resize, self.interpolation)
 
-    def input(self) -> dict[str, Any]:
-        """The images it wants, in the words in which a run records its data."""
-        return {
-            "image_size": self.size,
-            "mean": self.mean,
-            "std": self.std,
-            "channels": self.channels,
-            "resize": self.resize,
-            "interpolation": self.interpolation,
-        }
+    @property
+    def image_format(self) -> ImageFormat:
+        """The images that the network expects."""
+        return ImageFormat(self.size, self.mean, self.std, self.channels, self.resize, self.interpolation)
 
     def extractor(self, trainer: L.Trainer, *, logits: bool = False) -> Extractor:
         """What computes its embeddings as a trainer evaluates: on its device, in its precision.
@@ -131,7 +123,7 @@ class TrainedModel:
             part,
             extractor,
             [images],
-            [self.input()],
+            [asdict(self.image_format)],
             cache_dir=cache_dir,
             fingerprint=self._key,
         )
@@ -178,22 +170,19 @@ def load_trained_model(name: str, image_size: int | None = None, place: str = ""
 
 
 def _of_run(run: RunDirectory, image_size: int | None) -> TrainedModel:
-    plan, recorded = make_plan(RunConfig.load(run)), build.recorded_data(run)
-    if not run.best.is_file():
-        raise UserError(f"{run.path} has not finished its first epoch; resume it with: {resume_command(run.path)}")
-    size = (image_size, image_size) if image_size else tuple(recorded["image_size"])
-    loss = plan.loss.build(class_counts=recorded["class_counts"]["train"])
-    network = plan.model.build(num_logits=loss.num_logits, in_channels=recorded["channels"], image_size=size)
-    loaded = load_weights(network, str(run.path))
+    opened = open_run(run)
+    facts = opened.data_facts
+    size = (image_size, image_size) if image_size else facts.image_size
+    network, has_head = opened.network_for(size)
     return TrainedModel(
         str(run.path),
         network,
-        recorded["classes"] if loaded.head else None,  # a flattening head fits one size of image only
+        facts.classes if has_head else None,
         size,
-        tuple(recorded["mean"]),
-        tuple(recorded["std"]),
-        recorded["channels"],
-        recorded["resize"],
-        recorded["interpolation"],
-        recorded.get("source_channels", recorded["channels"]),
+        facts.mean,
+        facts.std,
+        facts.channels,
+        cast("Resize", facts.resize),
+        cast("Interpolation", facts.interpolation),
+        cast("Channels", facts.source_channels or facts.channels),
     )

@@ -32,8 +32,9 @@ from opsin.models.scratch.cnn import (
 )
 from opsin.models.scratch.resnet import mini_resnet
 from opsin.models.scratch.strided_cnn import strided_cats_dogs, strided_cnn
-from opsin.models.summary.model_summary import Summary, summarize, summary_table, summary_text
+from opsin.models.summary.model_summary import summarize, summary_table, summary_text
 from opsin.models.weights import Weights, weights_facts
+from opsin.runs.network_summary import Summary
 
 __all__ = [
     "LoadedWeights",

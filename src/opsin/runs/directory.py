@@ -1,64 +1,69 @@
-"""A run directory: where everything about one run lies, and who may write it when."""
+"""A run directory: the paths of its files, its lock, and the status that its result records."""
 
 import contextlib
-import json
 import os
 import re
 import secrets
 import traceback
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
 from opsin.errors import Interrupted, UserError
 from opsin.runs.atomic import write_atomically
+from opsin.runs.finished_backup import FinishedBackup
+from opsin.runs.result import RunResult, read_result, write_result
 
-CLAIM_S = 10.0
-"""Seconds that a process waits for one that was killed to be gone."""
+LOCK_TIMEOUT_S = 10.0
+"""Seconds to wait for the lock of a process that is being killed."""
 
 
 @dataclass(frozen=True)
 class RunDirectory:
-    """The paths of a run, and its result.
+    """The paths of a run, its lock and its result.
 
     Attributes:
-        path: the directory itself, absolute.
+        path: Path of the directory.
     """
 
     path: Path
 
     @classmethod
     def of(cls, run: str | Path) -> "RunDirectory":
-        """The directory of an existing run.
+        """Return the directory of an existing run.
 
         Raises:
-            UserError: there is no run at this place; the newest ones are named.
+            UserError: There is no run at this path; the message names the newest runs.
         """
         directory = cls(Path(run).expanduser().resolve())
         if not directory.config.is_file():
             near = [str(found.path) for found in find_runs(Path("outputs"))[:3]]
             hint = f"; the newest are: {', '.join(near)}" if near else ""
-            raise UserError(f"{run} is no run directory: it has no {directory.config.name}{hint}")
+            raise UserError(f"{run} is not a run directory: it has no {directory.config.name}{hint}")
         return directory
 
     @property
     def config(self) -> Path:
-        """The composed config, resolved: enough to build the run again."""
+        """The composed config, resolved; with it the run can be built again."""
         return self.path / "config.yaml"
 
     @property
     def overrides(self) -> Path:
-        """The words of the command line."""
+        """The overrides of the command line and the chosen options."""
         return self.path / "overrides.yaml"
 
     @property
     def result(self) -> Path:
-        """What came out."""
+        """The result, see `opsin.runs.result`."""
         return self.path / "result.json"
+
+    @property
+    def report(self) -> Path:
+        """The report, a self-contained page."""
+        return self.path / "report.html"
 
     @property
     def checkpoints(self) -> Path:
@@ -72,96 +77,108 @@ class RunDirectory:
 
     @property
     def last(self) -> Path:
-        """The checkpoint to go on from."""
+        """The checkpoint from which the run resumes."""
         return self.checkpoints / "last.ckpt"
 
     @property
     def error(self) -> Path:
-        """Why a run failed, with the traceback."""
+        """The traceback of a failed run."""
         return self.path / "error.txt"
 
     @property
     def metrics(self) -> Path:
-        """One row per epoch."""
+        """The table of epochs, see `opsin.runs.epochs`."""
         return self.path / "metrics.csv"
 
-    def read_result(self) -> dict[str, Any]:
-        """The result so far; empty before the run has begun.
+    def read_result(self) -> RunResult:
+        """Return the result so far; its status is `not started` before the run has begun.
 
         Raises:
-            UserError: the file is damaged.
+            UserError: The file is damaged, or another version of Opsin wrote it.
         """
-        try:
-            result = json.loads(self.result.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return {}
-        except ValueError as error:
-            raise UserError(f"{self.result} is damaged ({error}): put a whole copy of it there") from None
-        assert isinstance(result, dict)
-        return result
+        return read_result(self.result)
+
+    def write_result(self, result: RunResult) -> None:
+        """Write the result."""
+        write_result(self.result, result)
 
     @contextlib.contextmanager
-    def claimed(self, write: bool, patience: float = CLAIM_S) -> Iterator[None]:
-        """Keep the directory from other processes that would write to it, such as the same run resumed twice.
+    def locked(self, write: bool, timeout: float = LOCK_TIMEOUT_S) -> Iterator[None]:
+        """Lock the directory against other processes that write to it, such as the same run resumed twice.
 
         Args:
-            write: whether this process is one that writes.
-            patience: seconds to wait for another one to end.
+            write: Whether this process writes; one that does not takes no lock.
+            timeout: Seconds to wait for another process to end.
 
         Raises:
-            UserError: another one does, and has not ended within some seconds.
+            UserError: Another process holds the lock and does not end within the timeout.
         """
         if not write:
             yield
             return
-        lock = FileLock(self.path / ".lock", timeout=patience)
+        lock = FileLock(self.path / ".lock", timeout=timeout)
         self.path.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as held:
             try:
                 held.enter_context(lock)
             except Timeout:
                 raise UserError(
-                    f"{self.path} is being written by another process: stop that one, or wait for its end"
+                    f"{self.path} is being written by another process: stop that process, or wait for its end"
                 ) from None
             except NotImplementedError:  # a filesystem without locks
                 pass
             yield
 
     @contextlib.contextmanager
-    def record(self, write: bool, forget: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
-        """Give a dict to fill, and write it as `result.json` however the block ends.
+    def recorded(self, write: bool) -> Iterator[RunResult]:
+        """Yield a result to fill, and write it as `result.json` however the block ends.
 
-        The status is `interrupted` from the first moment, so that a run which is killed reads so; it becomes
-        `finished` at the end of the block, or `failed` with the error, whose traceback goes to `error.txt`.
+        The status is `interrupted` from the first moment, so that a run that is killed has this status. It becomes
+        `finished` at the end of the block, or `failed` with the error, and the traceback goes to `error.txt`. A run
+        that had finished before and fails now is put back as it was, see `opsin.runs.finished_backup`.
 
         Args:
-            write: whether this process is the one that writes.
-            forget: keys of an earlier process that no longer hold.
+            write: Whether this process is the one that writes.
+
+        Raises:
+            UserError: The existing result is damaged, or another version of Opsin wrote it.
         """
-        earlier = {key: value for key, value in self.read_result().items() if key not in ("error", *forget)}
-        result: dict[str, Any] = {**earlier, "status": "interrupted"}
+        earlier = self.read_result()
+        result = replace(earlier.without_outcome(), status="interrupted")
+        backup = FinishedBackup(self.path)
         if write:
             self.error.unlink(missing_ok=True)
+            if earlier.status == "finished":
+                backup.make()
             self.write_result(result)
         try:
             yield result
-            result["status"] = "finished"
+            result.status = "finished"
         except Exception as error:
             if not isinstance(error, Interrupted):
-                result |= {"status": "failed", "error": f"{type(error).__name__}: {error}"}
-                if write and not self.error.exists():  # another process of the run may have failed first
-                    write_atomically(self.error, traceback.format_exc())
+                result.status, result.error = "failed", f"{type(error).__name__}: {error}"
             raise
         finally:
             if write:
-                self.write_result(result)
+                self._conclude(result, backup)
 
-    def write_result(self, result: dict[str, Any]) -> None:
-        """Write `result.json` as it stands."""
-        write_atomically(self.result, json.dumps(result, indent=2) + "\n")
+    def _conclude(self, result: RunResult, backup: FinishedBackup) -> None:
+        """Write how a run ended: its result, the traceback of a failure, or the finished run it was before."""
+        self.write_result(result)
+        if result.status == "finished":
+            backup.discard()
+        if result.status == "failed":
+            backup.restore()
+            if not self.error.exists():  # another process of the run may have failed first
+                write_atomically(self.error, traceback.format_exc())
+
+    def record_failure(self, reason: str) -> None:
+        """Record a failure that no exception of this process has raised, such as that of a lost process."""
+        self.write_result(replace(self.read_result(), status="failed", error=reason))
+        FinishedBackup(self.path).restore()
 
     def become_latest(self, outputs: Path) -> None:
-        """Let `outputs/latest` point here; where links cannot be made, there is none."""
+        """Point `outputs/latest` at this run, unless the filesystem has no links."""
         outputs.mkdir(parents=True, exist_ok=True)
         link, new = outputs / "latest", outputs / f".latest.{secrets.token_hex(4)}"
         with contextlib.suppress(OSError):
@@ -170,18 +187,19 @@ class RunDirectory:
 
 
 def new_run_path(outputs: str | Path, *names: str) -> Path:
-    """A fresh `outputs/<date>/<time>_<names>_<id>`; the id tells runs apart that start in the same second."""
+    """Return a new path `outputs/<date>/<time>_<names>_<id>`; the id separates runs that start in the same second."""
     now = datetime.now()
-    words = [re.sub(r"[^A-Za-z0-9.-]+", "_", name) for name in names if name]
-    name = "_".join([f"{now:%H-%M-%S}", *words, secrets.token_hex(2)])
+    parts = [re.sub(r"[^A-Za-z0-9.-]+", "_", name) for name in names if name]
+    name = "_".join([f"{now:%H-%M-%S}", *parts, secrets.token_hex(2)])
     return Path(outputs) / f"{now:%Y-%m-%d}" / name
 
 
 def find_runs(folder: Path) -> list[RunDirectory]:
-    """All runs below a folder, the newest first; links are not followed."""
-    found = [RunDirectory(Path(root)) for root, _, files in os.walk(folder) if "config.yaml" in files]
-    return sorted(
-        (run for run in found if run.result.exists()),
-        key=lambda run: run.config.stat().st_mtime,
-        reverse=True,
-    )
+    """Return all runs below a folder, the newest first; links are not followed, and runs are not searched."""
+    found = []
+    for root, folders, files in os.walk(folder):
+        if "config.yaml" in files:
+            folders.clear()
+            if "result.json" in files:
+                found.append(RunDirectory(Path(root)))
+    return sorted(found, key=lambda run: run.config.stat().st_mtime, reverse=True)

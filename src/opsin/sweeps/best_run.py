@@ -10,9 +10,9 @@ from omegaconf import DictConfig, OmegaConf
 from opsin.config import RunConfig
 from opsin.runs.atomic import atomic_open, write_atomically
 from opsin.runs.directory import RunDirectory
+from opsin.runs.metric_registry import sort_key
 from opsin.runs.quoting import printed_command
 from opsin.sweeps.table import TrialRow
-from opsin.sweeps.trials import Direction
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -21,14 +21,14 @@ ELSEWHERE = ("data_dir", "output_dir", "resume", "report", "test")
 """Keys that say where things lie and what is done after training, and nothing about the recipe."""
 
 
-def winners(rows: Sequence[TrialRow], direction: Direction) -> list[TrialRow]:
+def winners(rows: Sequence[TrialRow], objective: str) -> list[TrialRow]:
     """The runs of the best recipe: one, or several that differ by seed or fold and are judged by their mean.
 
     A recipe takes part with as many complete repetitions as any other has.
 
     Args:
         rows: of all trials.
-        direction: of the first objective, which decides.
+        objective: the first one, which decides.
     """
     recipes: dict[str, list[TrialRow]] = {}
     for row in rows:
@@ -37,9 +37,8 @@ def winners(rows: Sequence[TrialRow], direction: Direction) -> list[TrialRow]:
     if not recipes:
         return []
     most = max(map(len, recipes.values()))
-    sign = 1 if direction == "minimize" else -1
     whole = [runs for runs in recipes.values() if len(runs) == most]
-    return min(whole, key=lambda runs: sign * statistics.fmean(row.values[0] for row in runs))
+    return min(whole, key=lambda runs: sort_key(objective, statistics.fmean(row.values[0] for row in runs)))
 
 
 def write_best(folder: Path, run: RunDirectory) -> list[str]:

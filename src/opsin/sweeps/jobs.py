@@ -48,13 +48,14 @@ class Jobs:
         """Option of each part that the name of a run tells."""
         return {part: self.typical.hydra.runtime.choices[part] for part in ("datamodule", "model")}
 
-    def of(self, trial: Trial, folder: Path, settings: Sweep, trials: Trials, threads: int) -> Job:
+    def of(self, trial: Trial, folder: Path, settings: Sweep, objective: str, trials: Trials, threads: int) -> Job:
         """The job of a trial: its run begun, or gone on with where it was begun before.
 
         Args:
             trial: claimed by this process.
             folder: of the sweep.
             settings: of the sweep.
+            objective: the metric that a pruner compares.
             trials: whose study the run reports to, where a pruner listens.
             threads: of each process.
         """
@@ -65,7 +66,7 @@ class Jobs:
             return Job(trial.number, (override("resume", run.path),), run, devices)
         more = {**OF_EVERY_RUN, "trainer.threads": threads}
         words = [override(key, value) for key, value in more.items() if not self._space.says(key)]
-        words += _pruning(settings, trials, trial.number, self.typical.monitor.metric)
+        words += _pruning(settings, trials, trial.number, objective)
         words = [*self._source.flags, *trial.words, *words, override("hydra.run.dir", run.path)]
         return Job(trial.number, tuple(words), run, devices)
 

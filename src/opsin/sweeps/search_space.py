@@ -1,4 +1,4 @@
-"""What a sweep varies: from Hydra's words, and from the `space` of a sweep file, to lists and ranges."""
+"""Search space of a sweep: lists and ranges, read from overrides and from the `space` of a sweep file."""
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +13,7 @@ from opsin.errors import UserError
 from opsin.runs.quoting import quote
 
 Value = str | int | float | bool | None
-"""What a key may be set to in one run."""
+"""Value of a key in one run."""
 
 
 @dataclass(frozen=True)
@@ -21,15 +21,15 @@ class Listed:
     """A key with listed values.
 
     Attributes:
-        key: as it is typed, such as `model` or `+trainer.max_time`.
-        words: the right side of each word, as Hydra writes it.
+        key: The key as typed, such as `model` or `+trainer.max_time`.
+        words: Right sides of the overrides, quoted for Hydra.
     """
 
     key: str
     words: tuple[str, ...]
 
     def word(self, choice: Value) -> str:
-        """The word of a run that has this choice."""
+        """Return the override that sets this choice."""
         return f"{self.key}={choice}"
 
     shown = word
@@ -40,11 +40,11 @@ class Ranged:
     """A key with a range of numbers, both ends included.
 
     Attributes:
-        key: as it is typed.
-        low: the least.
-        high: the greatest.
-        log: whether it is drawn evenly on a logarithmic scale.
-        whole: whether only whole numbers are drawn.
+        key: The key as typed.
+        low: Lowest value.
+        high: Highest value.
+        log: Whether values are sampled uniformly on a logarithmic scale.
+        whole: Whether only whole numbers are sampled.
     """
 
     key: str
@@ -54,11 +54,11 @@ class Ranged:
     whole: bool = False
 
     def word(self, choice: Value) -> str:
-        """The word of a run that has this choice."""
+        """Return the override that sets this choice."""
         return f"{self.key}={choice!r}"
 
     def shown(self, choice: Value) -> str:
-        """The same for people, with as many digits as matter."""
+        """Return the override for display, with four significant digits."""
         return f"{self.key}={choice:.4g}" if isinstance(choice, float) else self.word(choice)
 
 
@@ -67,18 +67,18 @@ Dimension = Listed | Ranged
 
 @dataclass(frozen=True)
 class Space:
-    """What all runs of a sweep share, and what tells them apart.
+    """The overrides of all runs of a sweep, and the keys that vary.
 
     Attributes:
-        fixed: words of every run.
-        dimensions: what varies, in the order in which it was typed, the file's first.
+        fixed: Overrides of every run.
+        dimensions: Keys that vary, in the order of the command line, after those of the sweep file.
     """
 
     fixed: tuple[str, ...]
     dimensions: tuple[Dimension, ...]
 
     def words(self, choices: Mapping[str, Value]) -> tuple[str, ...]:
-        """The words of the run with these choices, by key."""
+        """Return the overrides of the run with these choices, by key."""
         return (*self.fixed, *(dimension.word(choices[dimension.key]) for dimension in self.dimensions))
 
     def first(self) -> tuple[str, ...]:
@@ -87,23 +87,23 @@ class Space:
         return tuple(d.word(value) for d, value in zip(self.dimensions, values, strict=True))
 
     def varied(self, choices: Mapping[str, Value], without: Sequence[str] = ()) -> str:
-        """The words that tell this run apart, but for those of some keys."""
-        told = [dimension for dimension in self.dimensions if dimension.key.lstrip("+") not in without]
-        return " ".join(dimension.word(choices[dimension.key]) for dimension in told)
+        """Return the overrides of the keys that vary, except some keys."""
+        varying = [dimension for dimension in self.dimensions if dimension.key.lstrip("+") not in without]
+        return " ".join(dimension.word(choices[dimension.key]) for dimension in varying)
 
     def shown(self, choices: Mapping[str, Value]) -> str:
-        """The words that tell this run apart, for people."""
+        """Return the overrides of the keys that vary, for display."""
         return " ".join(dimension.shown(choices[dimension.key]) for dimension in self.dimensions)
 
     def says(self, key: str) -> bool:
-        """Whether a word sets a key, or varies it."""
+        """Return whether an override sets a key or varies it."""
         return key in map(key_of, (*self.fixed, *(dimension.key for dimension in self.dimensions)))
 
     def grid(self) -> Iterator[dict[str, Value]]:
-        """Every combination, the last key changing fastest.
+        """Yield every combination; the last key changes fastest.
 
         Raises:
-            UserError: a key has a range, of which there are endlessly many.
+            UserError: A key has a range, which has no end.
         """
         for dimension in self.dimensions:
             if isinstance(dimension, Ranged):
@@ -118,16 +118,16 @@ class Space:
 
 
 def read_space(words: Sequence[str], space: Mapping[str, Any], source: ConfigSource | None = None) -> Space:
-    """Divide words into those of every run and those that vary.
+    """Divide overrides into those of every run and those that vary.
 
     Args:
-        words: of the command line: `model=mlp,cnn_gap`, `seed=range(3)`, `optimizer.lr=tag(log,interval(1e-4,0.1))`,
+        words: From the command line: `model=mlp,cnn_gap`, `seed=range(3)`, `optimizer.lr=tag(log,interval(1e-4,0.1))`,
             `model.hidden=int(interval(16,128))`, `trainer.max_epochs=5`.
-        space: the same by key, from a sweep file; a word of the command line takes the place of its key.
+        space: Values by key, from a sweep file; an override of the command line replaces its key.
         source: Search path and primary config; None: Opsin's own.
 
     Raises:
-        UserError: a word cannot be read, or a range is empty.
+        UserError: An override cannot be read, or a range is empty.
     """
     source = source or ConfigSource()
     options = config_options(source)
@@ -168,8 +168,8 @@ def _option(key: str, choice: Any, options: Mapping[str, Sequence[str]]) -> Any:
 def _ranged(key: str, interval: Any) -> Ranged:
     low, high = interval.start, interval.end
     if not low < high:
-        raise UserError(f"{key}: interval({low},{high}) is empty; the lesser number comes first")
+        raise UserError(f"{key}: interval({low},{high}) is empty; the lower number comes first")
     if "log" in interval.tags and low <= 0:
-        raise UserError(f"{key}: a logarithmic interval begins above 0, not at {low}")
+        raise UserError(f"{key}: a logarithmic interval must begin above 0, not at {low}")
     whole = isinstance(low, int) and isinstance(high, int)
     return Ranged(key, low, high, "log" in interval.tags, whole)

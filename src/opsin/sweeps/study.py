@@ -18,9 +18,9 @@ Pruner = Literal["none", "median", "halving"]
 
 
 def open_storage(place: str) -> "BaseStorage":
-    """The storage at a place: the URL of a database, or the path of a journal, which is made where there is none.
+    """Open a storage: the URL of a database, or the path of a journal, which is created if it does not exist.
 
-    Any number of processes may have it open, on any machine that reaches the place.
+    Any number of processes may have it open, on any machine that reaches it.
     """
     from optuna.storages import JournalStorage, RDBStorage
     from optuna.storages.journal import JournalFileBackend
@@ -31,13 +31,13 @@ def open_storage(place: str) -> "BaseStorage":
 
 
 def make_pruner(kind: Pruner, epochs: int) -> "BasePruner":
-    """Who says which trial does worse than others did.
+    """Return the pruner that ends trials which do worse than earlier ones.
 
     Args:
         kind: `median`: below the median of the others at the same epoch (Golovin et al. 2017, Google Vizier, 3.2);
             `halving`: outside the best third at one of a series of epochs, each three times the one before (Li et al.
             2020, A System for Massively Parallel Hyperparameter Tuning, algorithm 2).
-        epochs: after which a trial may be ended for the first time; of `halving`, the first of the series.
+        epochs: First epoch after which a trial may be pruned; for `halving`, the first of the series.
     """
     from optuna import pruners
 
@@ -49,26 +49,26 @@ def make_pruner(kind: Pruner, epochs: int) -> "BasePruner":
 
 
 def quieten_optuna() -> None:
-    """Leave it to Opsin to tell of trials."""
+    """Silence the messages of Optuna, because Opsin reports the trials."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
 def trial_at(place: str, name: str, number: int, pruner: "BasePruner") -> Any:
-    """A trial that another process has begun, to report to.
+    """Return a trial that another process has begun, to report values to.
 
     Args:
-        place: of the storage.
-        name: of the study.
-        number: of the trial.
-        pruner: who is asked whether it shall go on.
+        place: URL or path of the storage.
+        name: Name of the study.
+        number: Number of the trial.
+        pruner: Decides whether the trial is pruned.
     """
     import optuna
 
     quieten_optuna()
     storage = open_storage(place)
-    # A sampler that draws nothing relative to other trials: nothing is to be suggested here.
+    # A sampler that reads no other trials, because nothing is sampled here.
     study = optuna.load_study(study_name=name, storage=storage, sampler=optuna.samplers.RandomSampler(), pruner=pruner)
     return optuna.trial.Trial(study, storage.get_trial_id_from_study_id_trial_number(study._study_id, number))
 

@@ -1,5 +1,6 @@
 """The story of a sweep: what varies, who works on what, and what is left in the end."""
 
+import contextlib
 import inspect
 import time
 from collections.abc import Sequence
@@ -7,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from filelock import FileLock
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from opsin.config import CommandLine, ConfigOrigin, ConfigSource, compose_raw, is_of_a_sweep, show
@@ -17,12 +18,12 @@ from opsin.config.secrets import refuse_literal_secrets, refuse_missing_secrets
 from opsin.config.suggestions import config_options
 from opsin.config.targets import Constructors, Target
 from opsin.config.validation import SectionSchema, check
-from opsin.errors import Interrupted
+from opsin.errors import Interrupted, UserError
 from opsin.runs.quoting import printed_command
 from opsin.sweeps import best_run, table
 from opsin.sweeps.jobs import Jobs, of_winner
 from opsin.sweeps.launchers.base import Handle, Job, Launcher
-from opsin.sweeps.outcomes import directions
+from opsin.sweeps.outcomes import check_objectives, directions
 from opsin.sweeps.runner import POLL_S, Runner, Stop
 from opsin.sweeps.search_space import read_space
 from opsin.sweeps.settings import Sweep
@@ -62,6 +63,9 @@ def sweep(words: Sequence[str], source: ConfigSource | None = None) -> int:
     refuse_missing_secrets([OmegaConf.to_container(jobs.typical, resolve=False), settings.storage])
     metric: str = jobs.typical.monitor.metric
     objectives: list[str] = [*settings.objectives] if settings.objectives else [metric]
+    _import_callbacks(jobs.typical)
+    place = "sweep.objectives" if settings.objectives else "monitor.metric"
+    check_objectives(objectives, place, settings.pruner, jobs.typical.trainer)
     folder = sweep_directory(Path(jobs.typical.hydra.sweep.dir), option, settings, typed, source)
     console = table.console()
     worker = Worker(folder)
@@ -75,7 +79,7 @@ def sweep(words: Sequence[str], source: ConfigSource | None = None) -> int:
             runner = Runner(
                 launcher,
                 trials,
-                lambda trial: jobs.of(trial, folder, settings, trials, launcher.threads),
+                lambda trial: jobs.of(trial, folder, settings, objectives[0], trials, launcher.threads),
                 objectives,
                 board.ended,
                 board.watch,
@@ -86,7 +90,7 @@ def sweep(words: Sequence[str], source: ConfigSource | None = None) -> int:
                 runner.run()
                 if trials.ended() == trials.total:
                     with FileLock(folder / ".ending"):  # one process after the other; the second finds all done
-                        best = best_run.winners(table.read_rows(folder, trials, space), trials.directions[0])
+                        best = best_run.winners(table.read_rows(folder, objectives, trials, space), objectives[0])
                         untested = [] if space.says("test") else [row for row in best if not row.metric("test/acc")]
                         run_all(launcher, [of_winner(row) for row in untested], runner.stop)
                         if best:
@@ -99,7 +103,7 @@ def sweep(words: Sequence[str], source: ConfigSource | None = None) -> int:
         raise
     finally:
         worker.leave()
-    rows = table.read_rows(folder, trials, space)
+    rows = table.read_rows(folder, objectives, trials, space)
     table.tell(rows, objectives, folder, console)
     _close(console, folder, trials, rows)
     return int(any(row.state == "failed" for row in rows))
@@ -116,6 +120,16 @@ def show_first_run(line: CommandLine) -> None:
     settings, _, _ = _checked(of_sweep, line.source)
     space = read_space([word for word in words if not is_of_a_sweep(word)], settings.space, line.source)
     show(replace(line, overrides=(*space.fixed, *space.first(), *of_sweep)))
+
+
+def _import_callbacks(config: DictConfig) -> None:
+    """Import the user's own callbacks: their modules register the metrics that they log."""
+    own = Constructors({}, own=inspect.isclass)
+    callbacks = OmegaConf.to_container(config.callbacks) or {}
+    assert isinstance(callbacks, dict)
+    for section in callbacks.values():
+        with contextlib.suppress(UserError):  # the runs report a target that is not accepted
+            own.resolve((section or {}).get("_target_"))
 
 
 def _checked(words: Sequence[str], source: ConfigSource) -> tuple[Sweep, Target[Launcher], str]:

@@ -1,4 +1,4 @@
-"""The directory of a sweep: the same for the same command, so that the command given again goes on."""
+"""Directory of a sweep: the same for the same command, so that the command given again resumes the sweep."""
 
 import hashlib
 import json
@@ -15,23 +15,23 @@ from opsin.runs.atomic import check_writable, write_atomically
 from opsin.sweeps.settings import Sweep
 
 EXTENDED = ("name", "trials", "retry_failed")
-"""Settings that may change from one call to the next, the sweep staying the same."""
+"""Settings that may change when a sweep is resumed."""
 
 
 def sweep_directory(
     sweeps: Path, option: str, settings: Sweep, words: Sequence[str], source: ConfigSource | None = None
 ) -> Path:
-    """The directory of a sweep, made if need be, with `sweep.yaml` in it, which says what it is.
+    """Return the directory of a sweep, created if necessary, with `sweep.yaml`, which identifies the sweep.
 
     Args:
-        sweeps: folder of all sweeps.
-        option: of the config group `sweep`, which begins the name.
-        settings: of the sweep.
-        words: that the runs have or vary.
+        sweeps: Folder of all sweeps.
+        option: Option of the config group `sweep`, which begins the name.
+        settings: Settings of the sweep.
+        words: Overrides of the runs, fixed and varying.
         source: Search path and primary config of the runs; None: Opsin's own.
 
     Raises:
-        UserError: the directory holds another sweep, or cannot be written.
+        UserError: The directory holds another sweep, or cannot be written.
     """
     identity = _identity(settings, words, source or ConfigSource())
     digest = hashlib.blake2b(json.dumps(identity, sort_keys=True).encode(), digest_size=4).hexdigest()
@@ -41,8 +41,8 @@ def sweep_directory(
     if file.exists():
         if (before := yaml.safe_load(file.read_text(encoding="utf-8"))) != identity:
             raise UserError(
-                f"{folder} holds another sweep: {_difference(before, identity)}. Take another sweep.name, or leave it "
-                "out: then the words make the name."
+                f"{folder} holds another sweep: {_difference(before, identity)}. Choose another sweep.name, or leave "
+                "it out to derive the name from the overrides."
             )
     else:
         folder.mkdir(parents=True, exist_ok=True)
@@ -56,9 +56,9 @@ def _identity(settings: Sweep, words: Sequence[str], source: ConfigSource) -> di
 
 
 def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """The first thing that is not the same."""
+    """Return the first difference between two sweeps, as text."""
     key = next(key for key in {**before, **now} if before.get(key) != now.get(key))
     if key == "words":
         gone, new = sorted({*before[key]} - {*now[key]}), sorted({*now[key]} - {*before[key]})
-        return f"it was begun with {' '.join(gone) or 'less'}, and now it is {' '.join(new) or 'less'}"
-    return f"its sweep.{key} is {before.get(key)}, and now it is {now.get(key)}"
+        return f"its overrides were {' '.join(gone) or 'fewer'}, and now they are {' '.join(new) or 'fewer'}"
+    return f"its sweep.{key} was {before.get(key)}, and now it is {now.get(key)}"

@@ -6,8 +6,8 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.live import Live
@@ -16,7 +16,9 @@ from rich.table import Table
 from opsin.evaluation.comparison.run_records import REPEATS
 from opsin.runs.atomic import write_atomically
 from opsin.runs.directory import RunDirectory
-from opsin.sweeps.outcomes import directions
+from opsin.runs.epochs import read_epochs
+from opsin.runs.metric_registry import sort_key
+from opsin.runs.result import RunResult
 from opsin.sweeps.runner import Running
 from opsin.sweeps.search_space import Space
 from opsin.sweeps.trials import Outcome, Trial, Trials
@@ -97,24 +99,15 @@ class ProgressTable:
     def _progress(self, running: Running) -> tuple[str, str, str, str]:
         """Epoch, the metric there, its best, and the time left, of one run."""
         run = running.job.run
-        rows = read_history(run)
-        epochs = (run.read_result().get("settings") or {}).get("max_epochs")
-        values = [float(row[self._metric]) for row in rows if row.get(self._metric)]
+        rows, settings = read_epochs(run.metrics), run.read_result().settings
+        epochs = settings.max_epochs if settings else None
+        values = [value for row in rows if (value := row.get(self._metric)) is not None]
         if not values:
             return f"0/{epochs or '?'}", "", "", ""
-        best = (min if directions([self._metric]) == ["minimize"] else max)(values)
+        best = min(values, key=partial(sort_key, self._metric))
         spent = time.monotonic() - running.since
         left = _duration(spent / len(rows) * (epochs - len(rows))) if epochs else ""
         return f"{len(rows)}/{epochs or '?'}", f"{values[-1]:.4f}", f"{best:.4f}", left
-
-
-def read_history(run: RunDirectory) -> list[dict[str, str]]:
-    """The epochs of a run so far; empty before the first."""
-    try:
-        with run.metrics.open(newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file))
-    except OSError:
-        return []
 
 
 @dataclass(frozen=True)
@@ -141,15 +134,15 @@ class TrialRow:
     values: tuple[float, ...]
     reason: str
     run: RunDirectory
-    result: dict[str, Any]
+    result: RunResult
 
     def metric(self, name: str) -> str:
         """A metric, as text; empty where there is none."""
-        value = (self.result.get("metrics") or {}).get(name)
+        value = self.result.metrics.get(name)
         return "" if value is None else f"{value:.4f}"
 
 
-def read_rows(folder: Path, trials: Trials, space: Space) -> list[TrialRow]:
+def read_rows(folder: Path, objectives: Sequence[str], trials: Trials, space: Space) -> list[TrialRow]:
     """Every trial of a sweep, the best first; of several objectives, by the first."""
     states = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
     rows = []
@@ -163,8 +156,7 @@ def read_rows(folder: Path, trials: Trials, space: Space) -> list[TrialRow]:
         values = tuple(trial.values) if state == "complete" else ()
         reason = str(trial.user_attrs.get("reason", ""))
         rows.append(TrialRow(trial.number, words, shown, recipe, state, values, reason, run, run.read_result()))
-    sign = 1 if trials.directions[0] == "minimize" else -1
-    return sorted(rows, key=lambda row: (not row.values, sign * row.values[0] if row.values else 0.0, row.number))
+    return sorted(rows, key=lambda row: (sort_key(objectives[0], row.values[0] if row.values else None), row.number))
 
 
 def tell(rows: Sequence[TrialRow], objectives: Sequence[str], folder: Path, console: Console) -> None:
@@ -173,13 +165,13 @@ def tell(rows: Sequence[TrialRow], objectives: Sequence[str], folder: Path, cons
     header = ["trial", "words", *objectives, *metrics, "epochs", "seconds", "state", "run"]
 
     def cells(row: TrialRow, words: str) -> list[str]:
-        seconds = (row.result.get("seconds") or {}).get("total")
+        seconds = row.result.seconds.get("total")
         return [
             str(row.number),
             words,
             *([f"{value:.6g}" for value in row.values] or [""] * len(objectives)),
             *[row.metric(name) for name in metrics],
-            str(row.result.get("epochs", "")),
+            "" if row.result.epochs is None else str(row.result.epochs),
             "" if seconds is None else f"{seconds:.0f}",
             row.state,
             row.run.path.name,

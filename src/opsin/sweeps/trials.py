@@ -1,4 +1,4 @@
-"""The trials of a sweep: who works on which, what came out, and what is to be run next."""
+"""Trials of a sweep: claim the next one, and record outcomes in the Optuna study."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Direction = Literal["minimize", "maximize"]
 
 MOST_STARTS = 5
-"""How often a trial is started without coming further, where each time something else than itself ended it."""
+"""Maximum starts of a trial that is interrupted each time without progress."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,10 @@ class Trial:
     """A trial that this process works on.
 
     Attributes:
-        number: counted from 0, over all processes.
-        choices: what it has of each key that varies.
-        words: of the run: what all have, and what it alone has.
-        run: name of its run directory, within that of the sweep.
+        number: Counted from 0, over all processes.
+        choices: Value of each key that varies.
+        words: Overrides of the run, fixed and varying.
+        run: Name of its run directory inside that of the sweep.
     """
 
     number: int
@@ -44,12 +44,12 @@ class Trial:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a trial.
+    """Outcome of a trial.
 
     Attributes:
-        state: `failed` has a reason, `complete` a value for each objective, `pruned` neither.
-        values: of the objectives.
-        reason: of the failure, in one line.
+        state: `failed` has a reason, `complete` has a value for each objective, `pruned` has neither.
+        values: Values of the objectives.
+        reason: Reason of the failure, in one line.
     """
 
     state: Literal["complete", "pruned", "failed"]
@@ -58,11 +58,11 @@ class Outcome:
 
 
 class Trials:
-    """The study behind a sweep; any number of processes may share it.
+    """The Optuna study of a sweep; any number of processes may share it.
 
-    A trial belongs to the process that claimed it while that lives. One whose process is gone is claimed anew, with
-    its number, its choices and its run directory, before any other is begun. What a sampler draws for a new trial is a
-    function of the seed, the number of the trial, and what the trials before it came to.
+    A trial belongs to the process that claimed it while that process lives. A trial of a dead process is claimed again,
+    with its number, choices and run directory, before a new one begins. The choices of a new trial are a function of
+    the seed, the number of the trial, and the outcomes of the trials before it.
 
     Args:
         folder: of the sweep.
@@ -78,7 +78,6 @@ class Trials:
         name: of the study there.
         study: Optuna's.
         total: how many trials the sweep has.
-        directions: as they were given.
     """
 
     def __init__(
@@ -96,7 +95,6 @@ class Trials:
         quieten_optuna()
         self._space, self._settings, self._seed, self._parts = space, settings, seed, parts
         self._worker = worker
-        self.directions = list(directions)
         self._lock = FileLock(folder / ".lock")
         self.place = settings.storage or str(folder / "study.journal")
         self.name = folder.name
@@ -114,24 +112,24 @@ class Trials:
                 self._retry_failed()
 
     def all(self) -> list["FrozenTrial"]:
-        """Every trial but those that were run once more, in their order."""
+        """Return all trials in their order, except those that were retried."""
         trials = self.study.get_trials(deepcopy=False)
         again = {trial.user_attrs["retries"] for trial in trials if "retries" in trial.user_attrs}
         return [trial for trial in trials if trial.number not in again]
 
     def ended(self) -> int:
-        """How many trials have ended, in whatever way."""
+        """Return the number of trials that have ended in any way."""
         return sum(trial.state.is_finished() for trial in self.all())
 
     def claim(self) -> Trial | None:
-        """A trial to work on: one that was cut off, else a new one; None: all are done, or others work on them."""
+        """Claim an interrupted trial or a new one; None if all are done or belong to other processes."""
         from optuna.trial import TrialState
 
         with self._lock:
             trials = self.study.get_trials(deepcopy=False)
             live = None
             for trial in trials:
-                if trial.state is TrialState.RUNNING and not self._is_worked_on(trial):
+                if trial.state is TrialState.RUNNING and not self._is_claimed(trial):
                     live = running_trial(self.study, trial)
                     break
             if live is None:
@@ -151,11 +149,11 @@ class Trials:
         return Trial(live.number, choices, self._space.words(choices), live.user_attrs["run"])
 
     def starts(self, trial: Trial, progress: int) -> int:
-        """Count a start of a trial; how many there were, over all processes, since it came to where it is.
+        """Count a start of a trial; return the number of starts since its last progress, over all processes.
 
         Args:
-            trial: about to be started.
-            progress: another number each time that there is more to go on from.
+            trial: The trial that is about to start.
+            progress: A number that changes with each new checkpoint.
         """
         live = self._frozen(trial)
         before, count = live.user_attrs.get("starts", (progress, 0))
@@ -176,8 +174,8 @@ class Trials:
     def _frozen(self, trial: Trial) -> "FrozenTrial":
         return self.study.get_trials(deepcopy=False)[trial.number]
 
-    def _is_worked_on(self, trial: "FrozenTrial") -> bool:
-        worker = trial.user_attrs.get("worker")  # without one, its process died while it claimed it
+    def _is_claimed(self, trial: "FrozenTrial") -> bool:
+        worker = trial.user_attrs.get("worker")  # without one, a process died while it claimed the trial
         return worker is not None and self._worker.is_alive(worker)
 
     def _retry_failed(self) -> None:
@@ -192,7 +190,7 @@ class Trials:
 
         seed = (self._seed * 1_000_003 + number) % 2**32
         if self._settings.sampler == "tpe":
-            return samplers.TPESampler(seed=seed, constant_liar=True)  # trials under way count as bad: others elsewhere
+            return samplers.TPESampler(seed=seed, constant_liar=True)  # running trials count as bad
         if self._settings.sampler == "cmaes":
             return samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
         return samplers.RandomSampler(seed=seed)

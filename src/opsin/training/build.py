@@ -1,7 +1,7 @@
 """Build the objects of a run from its plan: the one place where data and networks meet."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from opsin.models import LoadedWeights, Network, Weights, weights_facts
 from opsin.models.fine_tuning import FreezeSchedule
 from opsin.models.weights import KINDS
 from opsin.runs.directory import RunDirectory
+from opsin.runs.result import DataFacts, ImageFormat
 from opsin.training.distillation import Distillation
 from opsin.training.freezing import FreezingCallback
 from opsin.training.hardware import prepare_network
@@ -30,21 +31,19 @@ from opsin.training.trainer import make_trainer
 INPUT_FACTS = ("image_size", "mean", "std", "interpolation")
 """Facts of pretrained weights about the images that they expect."""
 
-RECORDED_FACTS = (*INPUT_FACTS, "resize")
-"""Facts of a finished run about the images that it was trained on."""
 
-
-def data(plan: RunPlan, facts: Mapping[str, Any] | None = None) -> ImageDataModule:
+def data(plan: RunPlan, image_format: ImageFormat | None = None) -> ImageDataModule:
     """Build the datamodule, with the input that the network and its weights expect.
 
     Args:
         plan: the checked config.
-        facts: the data facts in the result of a finished run, or `TrainedModel.input`; they take precedence.
+        image_format: the images that a trained network expects; it takes precedence over the config.
     """
     source = plan.dataset.build(data_dir=plan.data.data_dir)
-    if facts:
-        options = replace(plan.data, **{key: facts[key] for key in RECORDED_FACTS})
-        channels = facts["channels"]
+    if image_format:
+        expected = asdict(image_format)
+        channels = expected.pop("channels")
+        options = replace(plan.data, **expected)
     else:
         options = with_expected_input(plan)
         channels = None if plan.model.takes("in_channels") else 3  # gray images are repeated for RGB networks
@@ -65,31 +64,30 @@ def _expected_input(plan: RunPlan) -> dict[str, Any]:
         return {}
     run = RunDirectory(Path(weights))
     if weights not in KINDS and run.config.exists():  # a folder called imagenet is not what the name means
-        return {key: recorded_data(run)[key] for key in INPUT_FACTS}
+        return {key: getattr(recorded_data(run), key) for key in INPUT_FACTS}
     facts: Weights | None = weights_facts(plan.model.call, weights, plan.model.arguments)
     return {key: getattr(facts, key.replace("image_", "")) for key in INPUT_FACTS} if facts else {}
 
 
-def recorded_data(run: RunDirectory) -> dict[str, Any]:
+def recorded_data(run: RunDirectory) -> DataFacts:
     """Return the data facts in the result of a run.
 
     Raises:
-        UserError: the run ended before its data were ready.
+        UserError: the run ended before its data were ready, its result is damaged, or another version wrote it.
     """
-    facts = run.read_result().get("data")
+    facts = run.read_result().data
     if facts is None:
         raise UserError(f"{run.path} ended before its data were ready: there is nothing to resume or to evaluate")
-    assert isinstance(facts, dict)
     return facts
 
 
-def check_same_data(data: ImageDataModule, recorded: Mapping[str, Any]) -> None:
+def check_same_data(data: ImageDataModule, recorded: DataFacts) -> None:
     """Check that the images are still those with which a run began.
 
     Raises:
         UserError: images or splits have changed, so that no number could be compared.
     """
-    if data.facts()["fingerprint"] != recorded["fingerprint"]:
+    if data.facts()["fingerprint"] != recorded.fingerprint:
         raise UserError(
             f"The images of {data.source.name} have changed since the run began: files were added, removed or changed, "
             "and training images could now be in the test set. Restore them, or start a new run."

@@ -1,4 +1,4 @@
-"""Knowledge distillation: a network learns what a teacher makes of the same images."""
+"""Knowledge distillation: a network learns from the outputs of a teacher on the same images."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -14,14 +14,14 @@ Weight = Annotated[float, Field(ge=0)]
 
 @dataclass(frozen=True)
 class DistillationWeights:
-    """How much of what is learned from the teacher, and how much from the labels.
+    """Weights of the terms of the loss with a teacher.
 
     Attributes:
         embedding: Weight of the distance between the network's embeddings and the teacher's.
         logits: Weight of the divergence between their class probabilities; the teacher must know the same classes.
-        labels: Weight of the loss on the labels; 0 learns without them.
-        temperature: What logits are divided by before their probabilities are compared.
-        image_size: Side of the teacher's images in pixels; null: that of its weights.
+        labels: Weight of the loss on the labels; 0 trains without labels.
+        temperature: Divisor of the logits before their probabilities are compared.
+        image_size: Side of the teacher's images in pixels; null: the size of its weights.
     """
 
     embedding: Weight = 1.0
@@ -32,55 +32,55 @@ class DistillationWeights:
 
     @property
     def teach_head(self) -> bool:
-        """Whether the network's head learns too; otherwise what it says means nothing."""
+        """Return whether the head of the network trains; otherwise its predictions are meaningless."""
         return self.logits > 0 or self.labels > 0
 
     def __str__(self) -> str:
         terms = {"embedding": self.embedding, "logits": self.logits, "labels": self.labels}
         total = " + ".join(f"{weight:g} x {name}" for name, weight in terms.items() if weight)
-        told = f"train/loss and val/loss are {total or 0}, test/loss is that on the labels"
-        return told if self.teach_head else f"{told}; the head learns nothing, so accuracies say nothing"
+        text = f"train/loss and val/loss are {total or 0}, test/loss is the loss on the labels"
+        return text if self.teach_head else f"{text}; the head does not train, so accuracies are meaningless"
 
 
 class Distillation(nn.Module):
-    """The loss of a student beside its teacher.
+    """The loss of a student with a teacher.
 
-    Embeddings: a learned linear map takes the student's to the teacher's space, where one minus the cosine between it
-    and the teacher's embedding is the distance; the teacher's are centred first, because what all images share says
-    nothing (FitNets' regressor, Romero et al., arXiv:1412.6550, section 2.2, on pooled features). Logits: the
+    Embeddings: a learned linear map projects the student's embedding to the teacher's space; the distance is one minus
+    the cosine similarity. The teacher's embeddings are centered first, because their mean carries no information
+    (FitNets' regressor, Romero et al., arXiv:1412.6550, section 2.2, on pooled features). Logits: the
     Kullback-Leibler divergence between softened probabilities, times the square of the temperature (Hinton et al.,
     arXiv:1503.02531, section 2).
 
     Args:
-        weights: Of the terms.
-        embedding_size: Of the student's embedding.
-        centre: Mean `(D,)` of the teacher's embeddings over the training images.
+        weights: Weights of the terms.
+        embedding_size: Size E of the student's embedding.
+        center: Mean `(D,)` of the teacher's embeddings over the training images.
     """
 
-    def __init__(self, weights: DistillationWeights, embedding_size: int, centre: Tensor) -> None:
+    def __init__(self, weights: DistillationWeights, embedding_size: int, center: Tensor) -> None:
         super().__init__()
         self.weights = weights
-        self.projector = nn.Linear(embedding_size, len(centre))
-        self.register_buffer("centre", centre.float())
-        self.centre: Tensor
+        self.projector = nn.Linear(embedding_size, len(center))
+        self.register_buffer("center", center.float())
+        self.center: Tensor
 
-    def forward(self, embeddings: Tensor, logits: Tensor, taught: Tensor, labels: Tensor) -> Tensor:
-        """The mean loss of a batch.
+    def forward(self, embeddings: Tensor, logits: Tensor, teacher_outputs: Tensor, labels: Tensor) -> Tensor:
+        """Return the mean loss of a batch.
 
         Args:
-            embeddings: The student's, `(N, E)`.
-            logits: The student's, `(N, num_logits)`.
-            taught: The teacher's embeddings, and its logits beside them where they are used, `(N, D)` or `(N, D + C)`.
+            embeddings: Embeddings of the student, `(N, E)`.
+            logits: Logits of the student, `(N, num_logits)`.
+            teacher_outputs: Embeddings of the teacher, then its logits if they are used: `(N, D)` or `(N, D + C)`.
             labels: The loss on the labels.
         """
-        taught, size = taught.float(), len(self.centre)
-        cosine = F.cosine_similarity(self.projector(embeddings).float(), taught[:, :size] - self.centre)
+        teacher_outputs, size = teacher_outputs.float(), len(self.center)
+        cosine = F.cosine_similarity(self.projector(embeddings).float(), teacher_outputs[:, :size] - self.center)
         loss = self.weights.embedding * (1 - cosine).mean() + self.weights.labels * labels
         if self.weights.logits:
             softened = class_logits(logits.float()) / self.weights.temperature
-            wanted = class_logits(taught[:, size:]) / self.weights.temperature
+            softened_teacher = class_logits(teacher_outputs[:, size:]) / self.weights.temperature
             divergence = F.kl_div(
-                softened.log_softmax(1), wanted.log_softmax(1), reduction="batchmean", log_target=True
+                softened.log_softmax(1), softened_teacher.log_softmax(1), reduction="batchmean", log_target=True
             )
             loss = loss + self.weights.logits * self.weights.temperature**2 * divergence
         return loss

@@ -1,4 +1,4 @@
-"""The feature cache: stages that never train are computed once per image, and training runs only what can change."""
+"""The feature cache: the outputs of frozen stages are computed once per image, and training runs only the rest."""
 
 import hashlib
 import math
@@ -26,39 +26,39 @@ from opsin.training.feature_extraction import Extractor, View, extract
 Indices = NDArray[np.int64]
 
 EXACT = ("32-true", "bf16-mixed", "16-mixed")
-"""Precisions that leave the weights in float32, so that the network can be used before the trainer takes it."""
+"""Precisions with float32 weights, for which the network can be used before the trainer sets it up."""
 
 
 LARGE, ROOMY = 4, 2**31
-"""Features so many times as large as the pixels, and of so many bytes in all, take longer to read than to compute."""
+"""Ratio of features to pixels, and total bytes, above which reading features is slower than computing them."""
 
 
 @dataclass(frozen=True)
 class FeatureCache:
-    """Whether and how frozen features are cached.
+    """Options of the feature cache.
 
     Attributes:
-        mode: `auto` caches where the first stages never train, and says why where it does not.
-        views: Augmented views of each training image to cache, of which every epoch draws one; null: the
-            cache steps aside where there is augmentation.
+        mode: `auto` caches if the first stages never train, and reports the reason if it does not; `off`.
+        views: Number of augmented views of each training image to cache; every epoch uses one. null: no cache if there
+            is augmentation.
     """
 
     mode: Literal["auto", "off"] = "auto"
     views: Annotated[int, Field(ge=1)] | None = None
 
     def serve(self, data: ImageDataModule, network: Network, never_trained: Sequence[str], trainer: L.Trainer) -> str:
-        """Let the datamodule serve features in place of training and validation images, if that can be.
+        """Replace training and validation images in the datamodule by features, if possible.
 
-        The test images are not read; they will go through the whole network.
+        The test images are not cached; they go through the whole network.
 
         Args:
-            data: Set up for fit.
-            network: With its weights.
-            never_trained: The stages that stand still through the whole run.
-            trainer: Tells device and precision.
+            data: The datamodule after `setup("fit")`.
+            network: The network with its weights.
+            never_trained: The stages that stay frozen during the whole run.
+            trainer: The trainer, which has the device and the precision.
 
         Returns:
-            What was done, or why nothing was.
+            A description of the cache, or the reason why there is none.
         """
         step = cacheable_step(network, never_trained)
         if reason := self._reason(data, network, step, trainer):
@@ -85,23 +85,23 @@ class FeatureCache:
         except UserError as error:
             return f"off: {error}"
         data.use_features(parts, step)
-        told = f"{step} of {images:,} images, {size / 1e6:,.1f} MB"
-        return told + (f", {views} augmented views for training" if views else "")
+        text = f"{step} of {images:,} images, {size / 1e6:,.1f} MB"
+        return text + (f", {views} augmented views for training" if views else "")
 
     def _reason(self, data: ImageDataModule, network: Network, step: str | None, trainer: L.Trainer) -> str | None:
         if self.mode == "off":
             return "feature_cache=off"
         if step is None:
-            return f"{next(iter(network.stages))} trains, and it comes first"
+            return f"{next(iter(network.stages))} is the first stage, and it trains"
         if str(trainer.precision) not in EXACT:
-            return f"trainer.precision={trainer.precision} changes the weights themselves"
+            return f"trainer.precision={trainer.precision} changes the type of the weights"
         if trainer.limit_train_batches != 1.0 or isinstance(trainer.limit_train_batches, int):
-            return "trainer.limit_train_batches takes only some of the images"
+            return "trainer.limit_train_batches uses only some of the images"
         if _augments(data):
             if self.views is None:
-                return "every epoch's images are augmented anew; feature_cache.views=8 would draw from 8 views of each"
+                return "images are augmented in every epoch; feature_cache.views=8 would cache 8 views of each image"
             if not isinstance(data.augmentation, Augmentation):
-                return f"{type(data.augmentation).__name__} is not Opsin's, so that its values are not known"
+                return f"{type(data.augmentation).__name__} is not of Opsin, so its parameters are unknown"
             if data.augmentation.mixes:
                 return "the augmentation mixes images with their targets"
         return None
@@ -113,9 +113,9 @@ def _augments(data: ImageDataModule) -> bool:
 
 
 def cacheable_step(network: Network, never_trained: Sequence[str]) -> str | None:
-    """The last step of the longest run, from the first stage on, that stands still; None: the first one trains.
+    """Return the last step before the first stage that trains; None if the first stage trains.
 
-    Where no stage trains, it goes on into the head up to its first parameter.
+    If no stage trains, it is the last step of the head before its first parameter.
     """
     step = None
     for name in network.stages:
@@ -126,14 +126,14 @@ def cacheable_step(network: Network, never_trained: Sequence[str]) -> str | None
 
 
 def _extract(data: ImageDataModule, extractor: Extractor, part: Subset, views: int) -> FeatureSubset:
-    """The features of a split: of its images as they are, or of so many augmented views of each."""
+    """Return the features of a split: of the images, or of augmented views of each image."""
     facts: dict[str, Any] = {
         "mean": list(data.preprocess.mean),
         "std": list(data.preprocess.std),
         "channels": data.channels,
     }
     if views:
-        # What is drawn for an image depends on those it is computed with: these features serve this very split only.
+        # The augmentation of an image depends on its batch, so these features are valid for this split only.
         split = hashlib.blake2b(part.index.tobytes(), digest_size=16).hexdigest()
         facts |= {"augmentation": str(data.augmentation), "seed": data.seed, "split": split}
     return extract(

@@ -1,4 +1,4 @@
-"""What a fixed network makes of the images of a split: computed once per image, and kept on disk."""
+"""Features of a frozen network: computed once per image and cached on disk."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
@@ -21,10 +21,10 @@ from opsin.models.fingerprint import digest
 from opsin.models.network import as_embedding
 
 VERSION = 1
-"""Subset of every feature store's name: raise it when the same network would give other features."""
+"""Version in the name of each feature store; raise it if the features of a network change."""
 
 BLOCK = 64
-"""Images that are computed at once, always so many: what an image gives must not depend on those beside it."""
+"""Images per batch, always the same: the features of an image must not depend on the batch size."""
 
 Indices = NDArray[np.int64]
 View = Callable[[Store, Indices], Tensor]
@@ -32,15 +32,15 @@ View = Callable[[Store, Indices], Tensor]
 
 @dataclass(frozen=True)
 class Extractor:
-    """A network up to one of its steps, as it evaluates on a device.
+    """A network up to one of its steps, in evaluation mode on a device.
 
     Attributes:
-        network: Any network.
-        steps: The steps whose outputs are wanted; several of them, side by side, as vectors only.
-        device: Where it computes.
-        context: Gives the context of the precision, such as autocast.
-        precision: Its name.
-        vectors: Whether outputs are wanted as vectors, maps averaged over their area.
+        network: The network.
+        steps: The steps whose outputs are returned; several steps are concatenated, as vectors only.
+        device: The device.
+        context: Function that returns the context of the precision, such as autocast.
+        precision: Name of the precision.
+        vectors: Whether outputs are vectors: feature maps are averaged over their area.
     """
 
     network: Network
@@ -52,7 +52,7 @@ class Extractor:
 
     @cached_property
     def facts(self) -> dict[str, Any]:
-        """All that decides the features beside the images, in plain values; the weights are read once."""
+        """Everything besides the images that determines the features, as plain values."""
         taken = self._modules()
         structure = "\n".join(f"{name}: {module!r}" for name, module in taken.items())
         return {
@@ -68,7 +68,7 @@ class Extractor:
         }
 
     def __call__(self, images: Tensor) -> NDArray[np.float32]:
-        """The outputs for normalised images `(N, C, H, W)`: `(N, D)`, or maps `(N, H, W, D)` with channels last."""
+        """Return the outputs for normalized images `(N, C, H, W)`: `(N, D)`, or channels-last maps `(N, H, W, D)`."""
         training = self.network.training
         self.network.to(self.device).eval()
         with torch.inference_mode(), self.context():
@@ -89,7 +89,7 @@ class Extractor:
 
 
 def weights_digest(modules: Iterable[nn.Module]) -> str:
-    """A digest of all parameters and buffers of some modules, bit for bit."""
+    """Return a digest of all parameters and buffers of some modules."""
     tensors = [f"{name} {digest(tensor)}" for module in modules for name, tensor in module.state_dict().items()]
     return hashlib.blake2b("\n".join(tensors).encode(), digest_size=16).hexdigest()
 
@@ -103,18 +103,18 @@ def extract(
     cache_dir: Path,
     fingerprint: Callable[[Store], str] = lambda store: store.fingerprint,
 ) -> FeatureSubset:
-    """The features of a split's images, those that are missing computed now.
+    """Return the features of a split; missing ones are computed.
 
     Args:
         part: The split.
-        extractor: What computes them.
-        views: For each view, what gives the network's input `(B, C, H, W)` for some images of a store.
-        facts: Of each view, all that decides that input beside the images' fingerprint.
+        extractor: The network.
+        views: For each view, a function that returns the input `(B, C, H, W)` for some images of a store.
+        facts: For each view, everything besides the fingerprint of the images that determines the input.
         cache_dir: The folder of all feature stores.
-        fingerprint: What tells the images of a store's source from all others, as the views see them.
+        fingerprint: Function that returns the fingerprint of the images of a store.
 
     Raises:
-        UserError: They cannot be written, or do not fit half precision.
+        UserError: The features cannot be written, or exceed the range of half precision.
     """
     decided, found = extractor.facts, []
     shape = extractor(views[0](part.stores[0], np.zeros(1, np.int64))).shape[1:]

@@ -1,4 +1,12 @@
-"""FreezingCallback over time, and the proof that what was frozen stayed as it was."""
+"""Freezing: when each stage of a network trains, and the check that frozen stages never change.
+
+Where each fact is decided:
+    `model.trainable`, `model.phases` and `model.unfreeze_every` say which stages train from which epoch on.
+    `opsin.models.fine_tuning.FineTuning` turns them into a `FreezeSchedule`: the stages that train, by epoch.
+    `FreezingCallback` applies the schedule: at the start of each phase it freezes and unfreezes stages (`_begin`).
+    `FreezeContract` compares frozen parameters and buffers with their digests, bit for bit.
+A frozen stage has `requires_grad=False` and stays in evaluation mode (`opsin.models.Network.freeze`).
+"""
 
 import logging
 from collections.abc import Collection, Iterable
@@ -14,29 +22,28 @@ from opsin.errors import UserError
 from opsin.models import Network
 from opsin.models.fine_tuning import FreezeSchedule, Phase
 from opsin.models.fingerprint import digest
-from opsin.training.distributed.fsdp import Sharded, is_sharded, whole
+from opsin.training.distributed.fsdp import Sharded, full_tensor, is_sharded
 
 log = logging.getLogger(__name__)
 
 RATES = ("lr", "initial_lr", "max_lr", "min_lr")
-"""Where a parameter group and torch's schedules keep learning rates."""
+"""Keys of a parameter group that hold learning rates, those of torch's schedules included."""
 
 
 class FreezingCallback(L.Callback):
-    """Lets each stage train when its time has come, and sees to it that it stands still until then.
+    """Freeze and unfreeze stages by epoch, and check that frozen stages do not change.
 
-    What trains, and by how much rates are multiplied, follows from the epoch alone. Every frozen stage is held to
-    the bits that it had when it was frozen, from the start of the run on: the digests travel in the checkpoints, and
-    are compared when a run is resumed, when a phase begins, and when training ends. Put it before callbacks that
-    look at learning rates. The module needs a `network`.
+    The trainable stages and the factor of the learning rates depend on the epoch alone. Digests of frozen stages are
+    saved in the checkpoints and compared when a run is resumed, when a phase begins and when training ends. The
+    callback must come before callbacks that read learning rates. The module must have a `network`.
 
     Args:
-        schedule: Freeze schedule of the network.
+        schedule: the stages that train, by epoch.
 
     Attributes:
-        schedule: As given.
-        verified: whether frozen stages were compared at the end of training, and none had changed.
-        untouched: the stages that trained in no epoch up to the last one; filled when training ends.
+        schedule: the same.
+        verified: whether the frozen stages were compared at the end of training and are unchanged.
+        untouched: the stages that trained in no epoch; known when training ends.
     """
 
     def __init__(self, schedule: FreezeSchedule) -> None:
@@ -48,44 +55,44 @@ class FreezingCallback(L.Callback):
 
     @property
     def never_trained(self) -> tuple[str, ...]:
-        """The stages that train in no epoch of the run."""
+        """Return the stages that train in no epoch of the run."""
         return self.schedule.never_trained
 
     def state_dict(self) -> dict[str, Any]:
-        """The digests of what is frozen."""
+        """Return the digests of the frozen stages."""
         return {"digests": self._contract.digests}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Hold the run to what it was begun with."""
+        """Restore the digests from the start of the run."""
         self._contract.digests = dict(state_dict["digests"])
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """See to it that phases can begin here.
+        """Check that the strategy supports phases.
 
         Raises:
-            UserError: the strategy divides parameters among processes.
+            UserError: the strategy shards parameters among processes.
         """
         if len(self.schedule.phases) > 1 and (is_sharded(trainer) or not _is_known(trainer)):
             raise UserError(
-                f"trainer.strategy={type(trainer.strategy).__name__} cannot unfreeze stages later: take auto or ddp, "
+                f"trainer.strategy={type(trainer.strategy).__name__} cannot unfreeze stages later; use auto or ddp, "
                 "or set model.phases and model.unfreeze_every to null"
             )
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Begin the phase of this epoch, also in its middle, where a run goes on."""
+        """Begin the phase of this epoch; a resumed run may start in the middle of a phase."""
         epoch = trainer.current_epoch
-        if trainer.max_epochs is not None and trainer.max_epochs > 0:  # a run that is over begins no phase
+        if trainer.max_epochs is not None and trainer.max_epochs > 0:  # a finished run begins no further phase
             epoch = min(epoch, trainer.max_epochs - 1)
         self._begin(trainer, pl_module, self.schedule.at(epoch))
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Begin the phase of this epoch, if it is another."""
+        """Begin the phase of this epoch if it differs from the current one."""
         phase = self.schedule.at(trainer.current_epoch)
         if phase is not self._phase:
             self._begin(trainer, pl_module, phase)
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Compare what is frozen with what it was, after all that other callbacks do at the end of training.
+        """Compare frozen stages with their digests, after all other callbacks of the end of training.
 
         Raises:
             UserError: a frozen stage has changed.
@@ -96,10 +103,10 @@ class FreezingCallback(L.Callback):
         planned = [phase.epoch for phase in self.schedule.phases if phase.epoch < (trainer.max_epochs or 0)]
         missed = [epoch for epoch in planned if epoch > 0 and epoch >= trainer.current_epoch]
         if missed and trainer.is_global_zero:
-            log.warning("training ended before the phase that was to begin after %d epochs", missed[0])
+            log.warning("training ended before the phase after epoch %d began", missed[0])
 
     def verify(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Compare what is frozen with what it was; every process raises if one finds a difference.
+        """Compare frozen stages with their digests; all processes raise if one finds a difference.
 
         Raises:
             UserError: a frozen stage has changed.
@@ -108,16 +115,16 @@ class FreezingCallback(L.Callback):
             return
         changed = self._contract.changed(_network(pl_module))
         if trainer.strategy.reduce_boolean_decision(bool(changed), all=False):
-            raise UserError(broken(changed))
+            raise UserError(change_message(changed))
 
     def verify_tested(self, network: Network) -> None:
-        """Compare the checkpoint that is about to be tested with the start, in all stages that never trained.
+        """Compare the checkpoint to be tested with the start of the run, in all stages that never trained.
 
         Raises:
             UserError: a frozen stage has changed.
         """
         if self.verified and (changed := self._contract.changed(network, self.untouched)):
-            raise UserError(f"In the best checkpoint: {broken(changed)}")
+            raise UserError(f"best checkpoint: {change_message(changed)}")
 
     def _begin(self, trainer: L.Trainer, pl_module: L.LightningModule, phase: Phase) -> None:
         self.verify(trainer, pl_module)
@@ -137,36 +144,36 @@ class FreezingCallback(L.Callback):
 
 
 class FreezeContract:
-    """Digests of the frozen stages' parameters and buffers, by their names in the network.
+    """Digests of the parameters and buffers of frozen stages, by their names in the network.
 
     Attributes:
-        digests: of what is frozen; plain strings, for a checkpoint.
+        digests: digests of the frozen tensors; plain strings, so that a checkpoint can hold them.
     """
 
     def __init__(self) -> None:
         self.digests: dict[str, str] = {}
 
     def hold(self, network: Network) -> None:
-        """Take the digests of stages that are newly frozen; keep those of the others that are, drop the rest."""
+        """Add digests of newly frozen stages, keep those of stages that stay frozen, and drop the rest."""
         frozen = _tensors(network, network.frozen_stages)
-        self.digests = {name: self.digests.get(name) or digest(whole(tensor)) for name, tensor in frozen.items()}
+        self.digests = {name: self.digests.get(name) or digest(full_tensor(tensor)) for name, tensor in frozen.items()}
 
     def changed(self, network: Network, stages: Collection[str] | None = None) -> list[str]:
-        """The names of the tensors that are not what they were, in these stages; None: in all that are held."""
+        """Return the names of the tensors that changed, in the given stages or in all frozen ones."""
         now = _tensors(network, network.stages if stages is None else stages)
         held = {name: value for name, value in self.digests.items() if stages is None or name.split(".")[1] in stages}
-        return [name for name, value in held.items() if name not in now or digest(whole(now[name])) != value]
+        return [name for name, value in held.items() if name not in now or digest(full_tensor(now[name])) != value]
 
     def covers(self, network: Network, stages: Collection[str]) -> bool:
-        """Whether every tensor of these stages is held."""
+        """Return whether there is a digest of every tensor of these stages."""
         return _tensors(network, stages).keys() <= self.digests.keys()
 
 
 def scale_rates(optimizer: Optimizer, schedulers: Iterable[Any], factor: float) -> None:
-    """Multiply all learning rates by `factor`, relative to what they were without one, however often this is called.
+    """Multiply all learning rates by `factor`, relative to their values without a factor.
 
-    Each group keeps the factor in effect as `phase_factor`, which is saved with it. What the schedules of
-    `opsin.training.optim` and of torch multiply (`base_lrs`) is scaled alike, so that they go on as they would have.
+    Each parameter group stores the current factor as `phase_factor`, which checkpoints keep; a repeated call has no
+    effect. The base rates of schedules (`base_lrs`) are scaled too, so that schedules continue unchanged.
     """
     ratios = [factor / group.get("phase_factor", 1.0) for group in optimizer.param_groups]
     for group, ratio in zip(optimizer.param_groups, ratios, strict=True):
@@ -179,22 +186,22 @@ def scale_rates(optimizer: Optimizer, schedulers: Iterable[Any], factor: float) 
 
 
 def wrap_again(trainer: L.Trainer) -> None:
-    """Let DistributedDataParallel see which parameters now require gradients: it looks only when it is made.
+    """Wrap the module again: DistributedDataParallel reads which parameters need gradients only when it is created.
 
-    One that searches for unused parameters in every step would need no new wrapper, but costs time in every step.
+    `find_unused_parameters` would make this unnecessary but costs time in every step.
     """
     strategy = trainer.strategy
     if isinstance(strategy, DDPStrategy):
         old = strategy.model
         assert isinstance(old, DistributedDataParallel)
-        # They would average gradients a second time for as long as the old wrapper is not collected.
+        # Otherwise the old wrapper averages gradients a second time until it is garbage-collected.
         old._remove_autograd_hooks()  # type: ignore[no-untyped-call]
         strategy.model = trainer.lightning_module
         strategy.configure_ddp()
 
 
 def announcement(network: Network, phase: Phase, before: Collection[str]) -> str:
-    """One line about a phase that begins."""
+    """Return one line that describes the start of a phase."""
     frozen = network.frozen_stages
     thawed = [stage for stage in before if stage not in frozen]
     stopped = [stage for stage in frozen if stage not in before]
@@ -207,19 +214,18 @@ def announcement(network: Network, phase: Phase, before: Collection[str]) -> str
     return f"after {phase.epoch} epochs: {'; '.join(changes) or 'the same stages train'}; {count:,} parameters{rates}"
 
 
-def broken(changed: Collection[str]) -> str:
-    """What is said of frozen tensors that have changed."""
+def change_message(changed: Collection[str]) -> str:
+    """Return the message about frozen tensors that have changed."""
     names = list(changed) or ["a tensor in another process"]
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return (
         f"Frozen parameters or buffers have changed since they were frozen: {', '.join(names[:3])}{more}. "
-        "Something writes to them beside the optimizer, such as a callback, a hook or a layer of your own: "
-        "take it out, or let their stage train (model.trainable)"
+        "A callback, a hook or a layer of your own writes to them: remove it, or let the stage train (model.trainable)"
     )
 
 
 def _tensors(network: Network, stages: Iterable[str]) -> dict[str, Tensor]:
-    """Parameters and buffers of some stages, those that are not saved among them."""
+    """Return the parameters and buffers of some stages, non-persistent buffers included."""
     return {
         f"stages.{stage}.{name}": tensor
         for stage in stages
@@ -235,5 +241,5 @@ def _network(module: L.LightningModule) -> Network:
 
 
 def _is_known(trainer: L.Trainer) -> bool:
-    """Whether every process can see every parameter whole, as with these strategies, but not all made of them."""
+    """Return whether every process can read every parameter; subclasses of these strategies may differ."""
     return type(trainer.strategy) in (SingleDeviceStrategy, DDPStrategy, Sharded)

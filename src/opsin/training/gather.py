@@ -1,4 +1,4 @@
-"""What the evaluation of a split came to, over all processes, as predictions to keep."""
+"""Gather the outputs of all processes into the predictions of a split."""
 
 from collections.abc import Sequence
 from typing import TypeVar
@@ -15,22 +15,24 @@ from opsin.runs.predictions import Predictions
 T = TypeVar("T")
 
 Outputs = Sequence[tuple[Tensor, Tensor]]
-"""Of each batch: positions `(B,)` in the split, and logits `(B, L)`."""
+"""Positions `(B,)` in the split and logits `(B, L)` of each batch."""
 
 
 def collect(outputs: Outputs, data: ImageDataModule, split: Split) -> Predictions:
-    """The predictions of a split, of the batches of all processes.
+    """Return the predictions of a split from the outputs of all processes.
 
-    Every process has to call this; all get the same.
+    Every process must call this; all get the same result.
 
     Args:
-        outputs: Of this process; at least one batch.
-        data: Where the images are from.
-        split: Which.
+        outputs: Outputs of this process; at least one batch.
+        data: The datamodule.
+        split: The split of the outputs.
     """
     positions = torch.cat([batch for batch, _ in outputs]).cpu()
     logits = class_logits(torch.cat([batch for _, batch in outputs]).float()).cpu()
-    positions, logits = (torch.cat(values) for values in zip(*of_all_processes((positions, logits)), strict=True))
+    positions, logits = (
+        torch.cat(values) for values in zip(*gather_from_all_processes((positions, logits)), strict=True)
+    )
     order = positions.argsort()
     chosen = positions[order].numpy()
     part = data.subset(split).choose(chosen, "given")
@@ -45,8 +47,8 @@ def collect(outputs: Outputs, data: ImageDataModule, split: Split) -> Prediction
     )
 
 
-def of_all_processes(value: T) -> list[T]:
-    """What each process has, by rank; every process has to call this."""
+def gather_from_all_processes(value: T) -> list[T]:
+    """Return the values of all processes, by rank; every process must call this."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return [value]
     values = [value] * torch.distributed.get_world_size()

@@ -1,4 +1,4 @@
-"""The loss: cross-entropy, or binary cross-entropy on one logit where there are two classes."""
+"""The loss: cross-entropy, or binary cross-entropy on one logit for two classes."""
 
 from collections.abc import Sequence
 from typing import Annotated, Literal
@@ -12,19 +12,19 @@ from opsin.errors import UserError
 
 
 class ClassificationLoss(nn.Module):
-    """Mean loss of a batch, for integer or soft targets.
+    """Mean loss of a batch, for class indices or class probabilities.
 
     Args:
-        class_counts: training images per class.
-        function: `auto` takes one logit and binary cross-entropy for two classes, cross-entropy otherwise.
-        label_smoothing: share of each target that is spread evenly over all classes (arXiv:1512.00567, section 7).
-        class_weights: `balanced` weighs a class by N / (C * its count), as scikit-learn does.
+        class_counts: number of training images of each class.
+        function: `auto` is binary cross-entropy on one logit for two classes, and cross-entropy otherwise.
+        label_smoothing: fraction of each target distributed evenly over all classes (arXiv:1512.00567, section 7).
+        class_weights: `balanced` weights a class by N / (C * its count), as scikit-learn does.
 
     Attributes:
-        num_logits: how many outputs a network needs for this loss.
+        num_logits: number of outputs that the network needs.
 
     Raises:
-        UserError: binary cross-entropy was asked for more or fewer than two classes.
+        UserError: `function` is binary cross-entropy but there are not two classes.
     """
 
     def __init__(
@@ -39,8 +39,8 @@ class ClassificationLoss(nn.Module):
         num_classes = len(class_counts)
         if function == "binary_cross_entropy" and num_classes != 2:
             raise UserError(
-                f"loss.function=binary_cross_entropy needs two classes, the data have {num_classes}: "
-                "take loss.function=auto"
+                f"loss.function=binary_cross_entropy needs two classes, the dataset has {num_classes}; "
+                "use loss.function=auto"
             )
         self.num_classes = num_classes
         self.num_logits = 1 if num_classes == 2 and function != "cross_entropy" else num_classes
@@ -51,11 +51,11 @@ class ClassificationLoss(nn.Module):
         self.weight: Tensor | None
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """The mean loss.
+        """Return the mean loss.
 
         Args:
             logits: `(N, num_logits)`.
-            targets: class indices `(N,)`, or class probabilities `(N, C)` as Mixup makes them.
+            targets: class indices `(N,)`, or class probabilities `(N, C)`, as Mixup returns.
         """
         logits = logits.float()
         if self.num_logits == self.num_classes:

@@ -1,7 +1,6 @@
-"""What is measured on a split: gathered without slowing the step, computed by torchmetrics at its end."""
+"""The metrics of a split, collected during the epoch without slowing it and computed at its end by torchmetrics."""
 
 import warnings
-from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -10,30 +9,32 @@ from torchmetrics import Metric, MetricCollection, SumMetric
 from torchmetrics.classification import MulticlassAUROC, MulticlassCalibrationError, MulticlassConfusionMatrix
 
 from opsin.models.network import class_logits
+from opsin.runs.per_class import class_scores
 
 FLUSH_AFTER = 8192
-"""Images gathered before the metrics are updated: one update costs as much as several steps of a small network."""
+"""Images between updates of the metrics: one update costs as much as several steps of a small network."""
 
 EXACT_AUROC_VALUES = 2**25
-"""Up to this many scores (images x classes, 128 MB) AUROC is exact; above, over 500 thresholds in constant memory."""
+"""Number of scores (images x classes, 128 MB) up to which AUROC is exact; above, it uses 500 thresholds."""
 
 
 class SplitMetrics(nn.Module):
     """Loss, accuracy, macro F1, AUROC, calibration error and confusion matrix of one split.
 
-    `update` only keeps references: nothing is computed, and no device is waited for. Over several processes the
-    states are reduced when they are computed, each image counted once.
+    `update` only keeps references: it computes nothing and does not wait for the device. With several processes the
+    states are reduced at the end, and each image counts once. Names and directions of the metrics are in
+    `opsin.runs.metric_registry`.
 
     Args:
-        num_classes: C.
-        num_images: size of the split, which decides whether AUROC is exact.
+        num_classes: number of classes C.
+        num_images: number of images of the split, which decides whether AUROC is exact.
     """
 
     def __init__(self, num_classes: int, num_images: int) -> None:
         super().__init__()
         self._num_classes = num_classes
         thresholds = None if num_images * num_classes <= EXACT_AUROC_VALUES else 500
-        self._loss = SumMetric(nan_strategy="disable")  # a diverged run must show
+        self._loss = SumMetric(nan_strategy="disable")  # NaN must show that a run diverged
         self._collection = MetricCollection(
             {
                 "confusion": MulticlassConfusionMatrix(num_classes, validate_args=False),
@@ -46,16 +47,16 @@ class SplitMetrics(nn.Module):
         self._num_pending = 0
 
     def update(self, logits: Tensor, targets: Tensor, loss: Tensor) -> None:
-        """Take one batch: logits `(N, L)`, targets `(N,)` or soft `(N, C)`, and the batch's mean loss."""
+        """Add one batch: logits `(N, L)`, targets `(N,)` or soft `(N, C)`, and the batch's mean loss."""
         self._pending.append((logits.detach(), targets, loss.detach()))
         self._num_pending += len(targets)
         if self._num_pending >= FLUSH_AFTER:
             self._flush()
 
     def compute(self) -> tuple[dict[str, float], Tensor]:
-        """The scalar metrics by name, and the confusion matrix `(C, C)`, true classes in rows; then start anew.
+        """Return the scalar metrics by name and the confusion matrix `(C, C)`, true classes in rows, and reset.
 
-        Without a single image there is nothing to compute: the dict is empty and the matrix all zero.
+        Without images the dict is empty and the matrix is zero.
         """
         self._flush()
         if not self._metric("confusion").update_called:
@@ -69,19 +70,19 @@ class SplitMetrics(nn.Module):
         return scalars, confusion
 
     def reset(self) -> None:
-        """Forget all images."""
+        """Discard all images."""
         self._pending, self._num_pending = [], 0
         self._loss.reset()
         self._collection.reset()
 
     def progress(self) -> dict[str, Any]:
-        """What was gathered so far, as plain tensors, so that a run can go on in the middle of an epoch."""
+        """Return the collected state as plain tensors, so that a run can resume within an epoch."""
         metrics = {name: metric.metric_state for name, metric in self._metrics()}
         updates = {name: metric._update_count for name, metric in self._metrics()}
         return {"pending": [list(batch) for batch in self._pending], "metrics": metrics, "updates": updates}
 
     def restore(self, progress: dict[str, Any], device: torch.device) -> None:
-        """Go on from what `progress` gave."""
+        """Restore the state that `progress` returned."""
         self.reset()
         for batch in progress["pending"]:
             logits, targets, loss = (value.to(device) for value in batch)
@@ -91,10 +92,10 @@ class SplitMetrics(nn.Module):
             for key, value in progress["metrics"][name].items():
                 moved = [v.to(device) for v in value] if isinstance(value, list) else value.to(device)
                 setattr(metric, key, moved)
-            metric._update_count = progress["updates"][name]  # computing a metric without updates is refused
+            metric._update_count = progress["updates"][name]  # torchmetrics warns about a metric without updates
 
     def _auroc(self) -> Tensor:
-        with warnings.catch_warnings():  # of classes that do not occur, which are left out of the mean
+        with warnings.catch_warnings():  # about absent classes, which the mean leaves out
             warnings.simplefilter("ignore", UserWarning)
             return cast("Tensor", self._metric("auroc").compute())
 
@@ -117,27 +118,8 @@ class SplitMetrics(nn.Module):
 
 
 def from_confusion(confusion: Tensor) -> dict[str, float]:
-    """Accuracy and macro F1 from a confusion matrix `(C, C)`; classes that do not occur are left out of the mean."""
-    rows = per_class(confusion, [str(i) for i in range(len(confusion))])
-    occurring = [row["f1"] for row in rows if row["count"] or row["predicted"]]
+    """Return accuracy and macro F1 of a confusion matrix `(C, C)`; the mean leaves out absent classes."""
+    scores = class_scores(confusion.numpy(), [str(i) for i in range(len(confusion))])
+    occurring = [row.f1 for row in scores if row.f1 is not None]
     accuracy = float(confusion.diagonal().sum() / confusion.sum())
     return {"acc": accuracy, "f1_macro": sum(occurring) / len(occurring)}
-
-
-def per_class(confusion: Tensor, classes: Sequence[str]) -> list[dict[str, Any]]:
-    """Precision, recall and F1 of each class, from a confusion matrix `(C, C)` with true classes in rows."""
-    hits = confusion.diagonal().double()
-    counts, predicted = confusion.sum(1).double(), confusion.sum(0).double()
-    precision, recall = hits / predicted.clamp(min=1), hits / counts.clamp(min=1)
-    f1 = 2 * hits / (counts + predicted).clamp(min=1)
-    return [
-        {
-            "class": name,
-            "count": int(counts[i]),
-            "predicted": int(predicted[i]),
-            "precision": float(precision[i]),
-            "recall": float(recall[i]),
-            "f1": float(f1[i]),
-        }
-        for i, name in enumerate(classes)
-    ]

@@ -1,4 +1,4 @@
-"""The LightningModule: one network, one loss, one optimizer, and what is measured."""
+"""The LightningModule of a run: network, loss, optimizer and metrics."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -17,33 +17,34 @@ from opsin.models.network import Network, as_embedding
 from opsin.runs.quoting import resume_command
 from opsin.training.callbacks.base import epoch_metrics
 from opsin.training.distillation import Distillation
-from opsin.training.gather import of_all_processes
+from opsin.training.gather import gather_from_all_processes
 from opsin.training.loss import ClassificationLoss
 from opsin.training.metrics import SplitMetrics
+from opsin.training.optim.config_values import apply_config, group_options, mark_configured
 
 OptimizerFactory = Callable[[nn.Module], Optimizer]
 ScheduleFactory = Callable[[Optimizer, int, int], list[dict[str, Any]]]
 
 
 class Classifier(L.LightningModule):
-    """Trains a network to tell classes apart.
+    """Train a network to classify images.
 
-    Batches are `opsin.data.Batch`es. All randomness of a training step follows from the batch's own key, so that a
-    run that was cut off goes on with the very steps it would have taken.
+    Batches are `opsin.data.Batch`es. All randomness of a training step depends on the key of the batch, so that a
+    resumed run takes the same steps as an uninterrupted one.
 
     Args:
         network: images `(N, C, H, W)` to logits `(N, loss.num_logits)`.
-        loss: knows the number of classes and whether one logit serves two of them.
-        num_images: size of each split, for the metrics.
-        optimizer: makes the optimizer of a network.
-        schedule: takes an optimizer, the total number of steps and the steps per epoch; gives Lightning's scheduler
-            configs (see `opsin.training.optim.lr_schedules`).
-        record: plain values that every checkpoint carries under the key `opsin`: classes, input, config.
-        distillation: the loss on batches that bring what a teacher makes of them; None: there is no teacher.
+        loss: the loss; it has the number of classes and of logits.
+        num_images: number of images of each split, for the metrics.
+        optimizer: function that returns the optimizer of a network.
+        schedule: function of an optimizer, the total number of steps and the steps per epoch; it returns the scheduler
+            configs of Lightning (see `opsin.training.optim.lr_schedules`).
+        record: plain values that every checkpoint holds under the key `opsin`: classes, input, config.
+        distillation: the loss on batches with teacher outputs; None without a teacher.
 
     Attributes:
-        confusion: confusion matrix `(C, C)` of each split that was measured, true classes in rows.
-        outputs: of val and test, what the last evaluation gave: positions `(B,)` and logits `(B, L)` of each batch.
+        confusion: confusion matrix `(C, C)` of each evaluated split, true classes in rows.
+        outputs: positions `(B,)` and logits `(B, L)` of each batch of the last evaluation of val and test.
     """
 
     def __init__(
@@ -70,30 +71,33 @@ class Classifier(L.LightningModule):
         self._make_schedule = schedule
         self._record = dict(record or {})
         self._restored: dict[str, Any] | None = None
+        self._configured: list[dict[str, Any]] = []
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Set an attribute; the name of the hook under way, which Lightning sets forty times a step, the quick way."""
+        """Set an attribute; a fast path for the name of the current hook, which Lightning sets forty times per step."""
         if name == "_current_fx_name":
             object.__setattr__(self, name, value)
         else:
             super().__setattr__(name, value)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits `(N, num_logits)` of normalised images `(N, C, H, W)`."""
+        """Return logits `(N, num_logits)` of normalized images `(N, C, H, W)`."""
         return self.network(images)  # type: ignore[no-any-return]
 
     def configure_optimizers(self) -> Any:
-        """The optimizer, and its schedules over the steps that this trainer will take."""
+        """Return the optimizer and its schedules over the steps of this trainer."""
         optimizer = self._make_optimizer(self.network)
+        mark_configured(optimizer)
         total = int(self.trainer.estimated_stepping_batches)
         per_epoch = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
         schedules = self._make_schedule(optimizer, total, max(1, per_epoch))
+        self._configured = group_options(optimizer)
         return [optimizer], schedules
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Dropout and the like draw from the batch's key, not from what came before it."""
-        # Only where this trains: torch.manual_seed takes a traceback for every accelerator that torch was built for and
-        # that is not in use, milliseconds per step, and keeps them all.
+        """Seed dropout and other random layers with the key of the batch."""
+        # Seed the used device only: torch.manual_seed creates and keeps a traceback for every unused accelerator, which
+        # takes milliseconds per step.
         torch.default_generator.manual_seed(batch.key)
         if self.device.type == "cuda":
             torch.cuda.manual_seed(batch.key)
@@ -101,15 +105,15 @@ class Classifier(L.LightningModule):
             torch.mps.manual_seed(batch.key)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """The loss of one batch."""
+        """Return the loss of one batch."""
         return self._step("train", batch)
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
-        """Measure one batch of the validation split."""
+        """Update the metrics with one validation batch."""
         self._step("val", batch)
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
-        """Measure one batch of the test split."""
+        """Update the metrics with one test batch."""
         self._step("test", batch)
 
     def _step(self, split: str, batch: Any) -> Tensor:
@@ -120,7 +124,7 @@ class Classifier(L.LightningModule):
         return self._with_auxiliary(loss, batch)
 
     def _with_auxiliary(self, loss: Tensor, batch: Any) -> Tensor:
-        """The loss to train on: with that of an auxiliary head, where there is one. It is no part of the metrics."""
+        """Return the training loss: with the loss of an auxiliary head, if any, which the metrics leave out."""
         auxiliary = getattr(self.network, "auxiliary", None)
         if auxiliary is None or (logits := auxiliary.take_logits()) is None:
             return loss
@@ -131,7 +135,7 @@ class Classifier(L.LightningModule):
         return total
 
     def _learn(self, batch: Any) -> tuple[Tensor, Tensor]:
-        images = batch.images.to(self.dtype)  # as the weights are, should trainer.precision have changed them
+        images = batch.images.to(self.dtype)  # trainer.precision may change the type of the weights
         if self.distillation is None or batch.teacher_outputs is None:
             logits = self.network(images, after=batch.features_of)
             return logits, self.loss(logits, batch.targets)
@@ -142,13 +146,15 @@ class Classifier(L.LightningModule):
         return logits, self.distillation(as_embedding(features), logits, batch.teacher_outputs, labels)
 
     def on_train_start(self) -> None:
-        """Go on with the epoch's metrics where the checkpoint left them."""
+        """Resume the epoch's metrics where the checkpoint left them, with the optimizer options of the config."""
+        schedulers = [config.scheduler for config in self.trainer.lr_scheduler_configs]
+        apply_config(self.trainer.optimizers[0], schedulers, self._configured)
         if self._restored is not None:
             self._measure("train").restore(self._restored, self.device)
             self._restored = None
 
     def on_train_epoch_end(self) -> None:
-        """Log the epoch's training metrics, and let the plateau schedule see them before a checkpoint is written."""
+        """Log the training metrics, and step the plateau schedule before the checkpoint is written."""
         self._log("train")
         values = epoch_metrics(self.trainer)
         for config in self.trainer.lr_scheduler_configs:
@@ -156,11 +162,11 @@ class Classifier(L.LightningModule):
                 config.scheduler.step(values[config.monitor])
 
     def on_validation_epoch_start(self) -> None:
-        """Forget what the last validation gave."""
+        """Discard the outputs of the last validation."""
         self.outputs["val"] = []
 
     def on_test_epoch_start(self) -> None:
-        """Forget what the last test gave."""
+        """Discard the outputs of the last test."""
         self.outputs["test"] = []
 
     def on_validation_epoch_end(self) -> None:
@@ -172,20 +178,20 @@ class Classifier(L.LightningModule):
         self._log("test")
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
-        """Step all schedules but the plateau: Lightning would step that after the epoch's checkpoint is written."""
+        """Step all schedules except plateau, which Lightning would step after the checkpoint is written."""
         if not isinstance(scheduler, ReduceLROnPlateau):
             scheduler.step()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the record, and the metrics of the epoch under way; plain values and tensors only."""
+        """Add the record and the metrics of the current epoch; plain values and tensors only."""
         checkpoint["opsin"] = self._record
         progress = move_data_to_device(self._measure("train").progress(), "cpu")
-        checkpoint["train_metrics"] = of_all_processes(progress)
+        checkpoint["train_metrics"] = gather_from_all_processes(progress)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the metrics of the epoch under way until training starts and the device is known."""
+        """Keep the metrics of the current epoch until training starts and the device is known."""
         kept = checkpoint.get("train_metrics")
-        # By rank; another number of processes, and checkpoints of earlier versions, begin to gather anew.
+        # One entry per rank; with a different number of processes the metrics of the epoch start again.
         if isinstance(kept, list) and len(kept) == self.trainer.world_size:
             self._restored = kept[self.trainer.global_rank]
 
@@ -202,14 +208,14 @@ class Classifier(L.LightningModule):
 
 
 def load_network(network: Network, checkpoint: Path) -> None:
-    """Put the weights of a checkpoint into a run's network, every tensor of it.
+    """Load all weights of a checkpoint into the network of a run.
 
     Raises:
-        UserError: there is no such checkpoint.
+        UserError: the checkpoint does not exist.
     """
     if not checkpoint.exists():
         raise UserError(
-            f"{checkpoint} does not exist: the run has not come to the end of its first epoch; "
+            f"{checkpoint} does not exist: the run has not finished its first epoch; "
             f"resume it with: {resume_command(checkpoint.parent.parent)}"
         )
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import lightning as L
 from lightning.pytorch.loggers import Logger
@@ -24,6 +24,7 @@ from opsin.training.constructors import AUGMENTATIONS, CALLBACKS, DATASETS, LOGG
 from opsin.training.distillation import DistillationWeights
 from opsin.training.feature_cache import FeatureCache
 from opsin.training.loss import ClassificationLoss
+from opsin.training.monitored_metrics import resolve_directions
 from opsin.training.optim.parameter_groups import GroupOptions
 from opsin.training.trainer import TrainerOptions
 
@@ -54,23 +55,10 @@ class MonitorOptions:
     """The metric that selects the best epoch; never one of the test set.
 
     Attributes:
-        metric: name of the metric.
-        mode: whether the lowest or the highest value is the best.
+        metric: name of the metric, such as `val/acc`; its direction is in `opsin.runs.metric_registry`.
     """
 
-    metric: Literal[
-        "val/loss",
-        "val/acc",
-        "val/f1_macro",
-        "val/auroc",
-        "val/ece",
-        "train/loss",
-        "train/acc",
-        "train/f1_macro",
-        "train/auroc",
-        "train/ece",
-    ]
-    mode: Literal["min", "max"]
+    metric: str
 
 
 @dataclass(frozen=True)
@@ -161,12 +149,7 @@ def make_plan(config: RunConfig) -> RunPlan:
     Raises:
         UserError: names every key that is wrong.
     """
-    plan = RunPlan(**check(config.tree, SCHEMA, config.origin))
-    metric, mode = plan.monitor.metric, plan.monitor.mode
-    if mode != (better := "min" if metric.endswith(("/loss", "/ece")) else "max"):
-        raise UserError(
-            f"monitor.mode={mode} would take the worst epoch for the best: {metric} needs monitor.mode={better}"
-        )
+    plan = RunPlan(**check(resolve_directions(config.tree, config.origin), SCHEMA, config.origin))
     if not any(callback.call is Checkpoints for callback in plan.callbacks.values()):
         raise UserError(
             "callbacks must include opsin.training.callbacks.Checkpoints: the test uses the best checkpoint"

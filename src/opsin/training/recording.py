@@ -1,4 +1,4 @@
-"""What a run records: where it came from, what `auto` became, what was measured; and how a person is told."""
+"""What a run records: provenance, resolved settings and measurements; and what it prints of them."""
 
 import importlib.metadata
 import logging
@@ -7,6 +7,7 @@ import platform
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,39 +20,46 @@ from opsin.models import Network
 from opsin.models.fine_tuning import FreezeSchedule
 from opsin.runs.atomic import write_atomically
 from opsin.runs.directory import RunDirectory
+from opsin.runs.metric_registry import custom_metrics
+from opsin.runs.per_class import class_scores
 from opsin.runs.quoting import printed_command
+from opsin.runs.result import (
+    DataFacts,
+    Hardware,
+    MonitoredMetric,
+    ParameterCounts,
+    PhaseCounts,
+    RunResult,
+    Settings,
+    SplitScores,
+)
 from opsin.training.callbacks import Checkpoints, EarlyStopping, Pruning, Throughput
 from opsin.training.callbacks.base import is_metric
 from opsin.training.distillation import Distillation
-from opsin.training.metrics import per_class
 from opsin.training.module import Classifier
 from opsin.training.plan import RunPlan
 from opsin.training.tensorboard import Value
 
 log = logging.getLogger(__name__)
 
-UNTOLD = ("callbacks", "logger", "monitor", "output_dir", "report", "resume", "test")
-"""Sections that say nothing about what is learned."""
+NO_HYPERPARAMETERS = ("callbacks", "logger", "monitor", "output_dir", "report", "resume", "test")
+"""Top-level keys that do not change what is learned."""
 
 PACKAGES = ("opsin", "torch", "torchvision", "lightning", "torchmetrics", "hydra-core", "timm", "numpy")
 
 
-OUTCOME = ("metrics", "best_epoch", "epochs", "stopped", "pruned", "monitor", "per_class")
-"""What a run that goes on has not come to again yet."""
-
-
 class PhaseTimer:
-    """Seconds of each part of a run, and of all, over every process that worked on it and was not killed.
+    """Measures the seconds of each phase of a run and their total; a resumed run adds to those of earlier processes.
 
-    As a context it keeps them in the record however its block ends.
+    As a context manager it records them however its block ends.
 
     Args:
-        record: what is recorded; the seconds of earlier processes are taken from it.
+        result: Where the seconds are recorded.
     """
 
-    def __init__(self, record: dict[str, Any]) -> None:
-        self._seconds: dict[str, float] = record.setdefault("seconds", {})
-        self._part = "setup"
+    def __init__(self, result: RunResult) -> None:
+        self._seconds = result.seconds
+        self._phase = "setup"
         self._since = time.perf_counter()
 
     def __enter__(self) -> "PhaseTimer":
@@ -60,48 +68,48 @@ class PhaseTimer:
     def __exit__(self, *_: object) -> None:
         self.enter("")
 
-    def enter(self, part: str) -> None:
-        """End the part under way, and begin another."""
+    def enter(self, phase: str) -> None:
+        """End the current phase and begin another."""
         now = time.perf_counter()
-        total = self._seconds.pop("total", 0.0)  # the last of them
-        for name, before in ((self._part, self._seconds.get(self._part, 0.0)), ("total", total)):
+        total = self._seconds.pop("total", 0.0)  # written last
+        for name, before in ((self._phase, self._seconds.get(self._phase, 0.0)), ("total", total)):
             self._seconds[name] = round(before + now - self._since, 3)
-        self._part, self._since = part, now
+        self._phase, self._since = phase, now
 
 
-def provenance(composed: RunConfig, data: ImageDataModule, network: Network) -> dict[str, Any]:
-    """What is known before the first step."""
+def record_provenance(result: RunResult, composed: RunConfig, data: ImageDataModule) -> None:
+    """Record what is known before the first step."""
+    result.choices = dict(composed.origin.choices)
+    result.seed = composed.tree["seed"]
+    result.data = data_facts(data)
+    result.hardware = hardware()
+    result.versions = versions()
+    result.commit = commit()
+
+
+def data_facts(data: ImageDataModule) -> DataFacts:
+    """Return the facts about the data as the result keeps them."""
+    facts = data.facts()
+    tuples = {key: tuple(facts[key]) for key in ("classes", "image_size", "mean", "std", "bad_image_reports")}
+    return DataFacts(**{**facts, **tuples})
+
+
+def parameter_counts(network: Network, schedule: FreezeSchedule) -> ParameterCounts:
+    """Count the parameters, in all and in each phase if there is more than one."""
     total = sum(p.numel() for p in network.parameters())
     trainable = sum(p.numel() for p in network.parameters() if p.requires_grad)
-    return {
-        "choices": dict(composed.origin.choices),
-        "seed": composed.tree["seed"],
-        "data": data.facts(),
-        "parameters": {"total": total, "trainable": trainable, "frozen": total - trainable},
-        "hardware": hardware(),
-        "versions": versions(),
-        "commit": commit(),
-    }
-
-
-def by_phase(network: Network, schedule: FreezeSchedule) -> dict[str, Any]:
-    """How many parameters train in each phase of a run; empty where there is one phase only."""
-    if len(schedule.phases) == 1:
-        return {}
-    total = sum(p.numel() for p in network.parameters())
     phases = []
-    for phase in schedule.phases:
+    for phase in schedule.phases if len(schedule.phases) > 1 else ():
         frozen = sum(p.numel() for stage in schedule.frozen(phase) for p in network.stages[stage].parameters())
-        facts = {"epoch": phase.epoch, "stages": list(phase.trainable), "lr_factor": phase.lr_factor}
-        phases.append({**facts, "trainable": total - frozen, "frozen": frozen})
-    return {"phases": phases}
+        phases.append(PhaseCounts(phase.epoch, tuple(phase.trainable), phase.lr_factor, total - frozen, frozen))
+    return ParameterCounts(total, trainable, total - trainable, tuple(phases))
 
 
 def hyperparameters(composed: RunConfig) -> dict[str, Value]:
-    """What tells runs apart: the option of each part, and every value by its dotted key."""
+    """Return what distinguishes runs: the option of each config group, and every value by its dotted key."""
     chosen = {name: option for name, option in composed.origin.choices.items() if option}
-    told = {key: value for key, value in composed.tree.items() if key not in UNTOLD}
-    return chosen | _flat(told)
+    kept = {key: value for key, value in composed.tree.items() if key not in NO_HYPERPARAMETERS}
+    return chosen | _flat(kept)
 
 
 def _flat(tree: Mapping[str, Any], above: str = "") -> dict[str, Value]:
@@ -121,123 +129,133 @@ def settings(
     data: ImageDataModule,
     feature_cache: str,
     distillation: Distillation | None,
-) -> dict[str, Any]:
-    """What every `auto` became, and the other settings that decide about speed."""
-    taught = {"teacher": f"{plan.fine_tuning.teacher} ({distillation.weights})"} if distillation else {}
-    return {
-        "accelerator": trainer.strategy.root_device.type,
-        "devices": trainer.world_size,
-        "precision": str(trainer.precision),
-        "channels_last": channels_last,
-        "compile": plan.trainer.compile,
-        "deterministic": plan.trainer.deterministic,
-        "threads": torch.get_num_threads(),
-        "batch_size": data.batch_size,
-        "max_epochs": trainer.max_epochs,
-        "augmentation": str(data.augmentation),
-        "feature_cache": feature_cache,
-        **taught,
-    }
+) -> Settings:
+    """Return the settings that decide about speed and numerics, with every `auto` resolved."""
+    return Settings(
+        accelerator=trainer.strategy.root_device.type,
+        devices=trainer.world_size,
+        precision=str(trainer.precision),
+        channels_last=channels_last,
+        compile=plan.trainer.compile,
+        deterministic=plan.trainer.deterministic,
+        threads=torch.get_num_threads(),
+        batch_size=int(data.batch_size),
+        max_epochs=trainer.max_epochs,
+        augmentation=str(data.augmentation),
+        feature_cache=feature_cache,
+        teacher=f"{plan.fine_tuning.teacher} ({distillation.weights})" if distillation else None,
+    )
 
 
-def measured(trainer: L.Trainer, classifier: Classifier, data: ImageDataModule) -> dict[str, Any]:
-    """The scalar metrics of the last loop, and those of each class with the confusion matrix."""
+@dataclass(frozen=True)
+class Measurement:
+    """Metrics of the last validation or test loop.
+
+    Attributes:
+        metrics: Scalars by name, `<split>/<metric>`.
+        per_class: Scores of each class and confusion matrix, by split.
+    """
+
+    metrics: dict[str, float]
+    per_class: dict[str, SplitScores]
+
+
+def measured(trainer: L.Trainer, classifier: Classifier, data: ImageDataModule) -> Measurement:
+    """Return the metrics of the last loop."""
     scalars = {name: float(value) for name, value in trainer.callback_metrics.items() if is_metric(name)}
-    return {"metrics": scalars, "per_class": _tables(classifier.confusion, data.source.classes)}
+    return Measurement(scalars, _split_scores(classifier.confusion, data.source.classes))
 
 
-def _tables(confusion: Mapping[str, torch.Tensor], classes: Sequence[str]) -> dict[str, Any]:
+def _split_scores(confusion: Mapping[str, torch.Tensor], classes: Sequence[str]) -> dict[str, SplitScores]:
     return {
-        split: {"classes": per_class(matrix, classes), "confusion": matrix.tolist()}
+        split: SplitScores(tuple(class_scores(matrix.numpy(), classes)), tuple(map(tuple, matrix.tolist())))
         for split, matrix in confusion.items()
     }
 
 
-def outcome(
-    trainer: L.Trainer, classifier: Classifier, checkpoints: Checkpoints, data: ImageDataModule
-) -> dict[str, Any]:
-    """What came out: training and validation metrics of the best epoch, test metrics of its checkpoint."""
-    classes = data.source.classes
-    test = measured(trainer, classifier, data)["metrics"]
-    tests = {name: value for name, value in test.items() if name.startswith("test/")}
+def record_outcome(
+    result: RunResult, trainer: L.Trainer, classifier: Classifier, checkpoints: Checkpoints, data: ImageDataModule
+) -> None:
+    """Record training and validation metrics of the best epoch, and test metrics of its checkpoint."""
+    test = measured(trainer, classifier, data).metrics
     confusion = checkpoints.best_confusion | {k: v for k, v in classifier.confusion.items() if k == "test"}
     callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
     stopped = [c.reason for c in callbacks if isinstance(c, (EarlyStopping, Pruning)) and c.reason]
     speed = [c.images_per_second for c in callbacks if isinstance(c, Throughput)]
-    return {
-        "data": data.facts(),  # again: only now were the test images read
-        "metrics": checkpoints.best_metrics | tests,
-        "best_epoch": checkpoints.best_epoch,
-        "epochs": checkpoints.epochs,
-        "stopped": stopped[0] if stopped else None,
-        "pruned": any(isinstance(c, Pruning) and c.reason for c in callbacks),
-        "monitor": {"metric": checkpoints.monitor, "mode": checkpoints.mode, "best": checkpoints.best_value},
-        "per_class": _tables(confusion, classes),
-        **({"throughput": speed[0]} if speed and speed[0] is not None else {}),  # else nothing was left to train
-    }
+    result.data = data_facts(data)  # again: the test images have been read only now
+    result.metrics = checkpoints.best_metrics | {n: value for n, value in test.items() if n.startswith("test/")}
+    result.best_epoch = checkpoints.best_epoch
+    result.epochs = checkpoints.epochs
+    result.stopped = stopped[0] if stopped else None
+    result.pruned = any(isinstance(c, Pruning) and c.reason for c in callbacks)
+    result.monitor = MonitoredMetric(checkpoints.monitor, checkpoints.best_value)
+    result.custom_metrics = custom_metrics()
+    result.per_class = _split_scores(confusion, data.source.classes)
+    if speed and speed[0] is not None:  # None if no epoch was trained
+        result.throughput = speed[0]
 
 
-def step_of(checkpoint: Path) -> int:
-    """The optimizer step at which a checkpoint was written; its tensors stay on the disk."""
-    return int(torch.load(checkpoint, weights_only=True, mmap=True, map_location="cpu")["global_step"])
-
-
-def announce(record: Mapping[str, Any], table: str, run: RunDirectory, resume_step: int | None) -> None:
-    """Tell what is about to be trained, on what, and how; keep the table of the network in the run directory."""
-    data, chosen, parameters = record["data"], record["settings"], record["parameters"]
-    height, width = data["image_size"]
-    counts = ", ".join(f"{n:,} {split} ({data['origin'][split]})" for split, n in data["counts"].items())
+def announce(result: RunResult, table: str, run: RunDirectory, resume_step: int | None) -> None:
+    """Log what is about to be trained, on which data and how; write the summary of the network to `model.txt`."""
+    data, settings, parameters = result.data, result.settings, result.parameters
+    assert data is not None
+    assert settings is not None
+    assert parameters is not None
+    height, width = data.image_size
+    counts = ", ".join(f"{n:,} {split} ({data.origin[split]})" for split, n in data.counts.items())
     lines = [
-        f"data       {data['name']}: {counts}; {len(data['classes'])} classes, {data['channels']}x{height}x{width}",
-        f"network    {record['choices'].get('model')}: {parameters['total']:,} parameters, "
-        f"{parameters['trainable']:,} trainable; weights: {record['weights']}",
-        "settings   " + ", ".join(f"{key}={value}" for key, value in chosen.items()),
-        f"run        {run.path}" + (f", going on from step {resume_step}" if resume_step else ""),
+        f"data       {data.name}: {counts}; {len(data.classes)} classes, {data.channels}x{height}x{width}",
+        f"network    {result.choices.get('model')}: {parameters.total:,} parameters, "
+        f"{parameters.trainable:,} trainable; weights: {result.weights}",
+        "settings   " + ", ".join(f"{key}={value}" for key, value in settings.known().items()),
+        f"run        {run.path}" + (f", resumed at step {resume_step}" if resume_step else ""),
     ]
-    for phase in reversed(parameters.get("phases", [])[1:]):
-        rates = f", learning rates x {phase['lr_factor']:g}" if phase["lr_factor"] != 1 else ""
-        names = ", ".join([*phase["stages"], "head"])
-        lines.insert(2, f"           after {phase['epoch']} epochs: {names} train, {phase['trainable']:,}{rates}")
-    if data["bad_images"]:
-        reports = ", ".join(data["bad_image_reports"])
-        lines.insert(1, f"           {data['bad_images']} images cannot be read and are left out: {reports}")
+    for phase in reversed(parameters.phases[1:]):
+        rates = f", learning rates x {phase.lr_factor:g}" if phase.lr_factor != 1 else ""
+        names = ", ".join([*phase.stages, "head"])
+        lines.insert(2, f"           after {phase.epoch} epochs: {names} train, {phase.trainable:,}{rates}")
+    if data.bad_images:
+        reports = ", ".join(data.bad_image_reports)
+        lines.insert(1, f"           {data.bad_images} images cannot be read and are left out: {reports}")
     log.info("%s\n%s", "\n".join(lines), table)
     write_atomically(run.path / "model.txt", table + "\n")
 
 
-def closing_words(record: Mapping[str, Any], run: RunDirectory) -> str:
-    """The last thing a run prints: the result, and what to do next."""
-    metrics, monitor = record["metrics"], record["monitor"]
+def closing_message(result: RunResult, run: RunDirectory) -> str:
+    """Return the last message of a run: its result and the next commands."""
+    monitor, settings = result.monitor, result.settings
+    assert monitor is not None
+    assert settings is not None
     place = run.path.relative_to(Path.cwd()) if run.path.is_relative_to(Path.cwd()) else run.path
-    test = {name.removeprefix("test/"): value for name, value in metrics.items() if name.startswith("test/")}
+    test = {name.removeprefix("test/"): value for name, value in result.metrics.items() if name.startswith("test/")}
     others = ", ".join(f"{name} {value:.4f}" for name, value in test.items() if name != "acc")
     lines = [
         "",
         f"test accuracy {test['acc']:.2%}   ({others})" if test else "no test images were read",
-        f"best epoch {record['best_epoch']} of {record['epochs']}, by {monitor['metric']} {monitor['best']:.4f}; "
-        f"{record['seconds']['total']:.0f} s in all"
-        + (f"; {record['throughput']:,.0f} training images/s" if record.get("throughput") else ""),
+        f"best epoch {result.best_epoch} of {result.epochs}, by {monitor.metric} {monitor.best:.4f}; "
+        f"{result.seconds['total']:.0f} s in total"
+        + (f"; {result.throughput:,.0f} training images/s" if result.throughput else ""),
         "",
-        *([f"report      {place}/report.html"] if (run.path / "report.html").exists() else []),
+        *([f"report      {place}/report.html"] if run.report.exists() else []),
         f"result      {place}/result.json",
         f"test again  {printed_command(['python', 'scripts/evaluate.py', place])}",
         "dashboard   make dashboard",
     ]
-    if teacher := record["settings"].get("teacher"):  # what the figures mean that stand above
-        lines.insert(3, f"teacher {teacher}")
+    if settings.teacher:  # it explains the figures above
+        lines.insert(3, f"teacher {settings.teacher}")
     return "\n".join(lines)
 
 
-def hardware() -> dict[str, Any]:
-    """Processor, cores, memory and accelerators of this machine."""
+def hardware() -> Hardware:
+    """Return processor, cores, memory and accelerators of this machine."""
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 0
-    return {
-        "cpu": _cpu_name(),
-        "cores": os.cpu_count(),
-        "memory_gib": round(pages / 2**30, 1) if pages else None,
-        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
-        "platform": platform.platform(),
-    }
+    return Hardware(
+        cpu=_cpu_name(),
+        cores=os.cpu_count(),
+        memory_gib=round(pages / 2**30, 1) if pages else None,
+        gpus=tuple(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())),
+        platform=platform.platform(),
+    )
 
 
 def _cpu_name() -> str:
@@ -250,7 +268,7 @@ def _cpu_name() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that a result depends on."""
+    """Return the versions of Python and of the packages that a result depends on."""
     return {
         "python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in PACKAGES},
@@ -258,7 +276,7 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str | None:
-    """The commit of Opsin's own checkout, with `-dirty` where files differ; None outside a checkout."""
+    """Return the commit of Opsin's own checkout, with `-dirty` if files differ; None outside a checkout."""
     here = Path(__file__).resolve().parent
     command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     try:

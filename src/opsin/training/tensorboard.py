@@ -1,4 +1,4 @@
-"""TensorBoard, as one curve per run."""
+"""TensorBoard logger with one curve per run."""
 
 import io
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from opsin.runs.directory import RunDirectory
 __all__ = ["TensorBoard"]
 
 Value = bool | int | float | str
-"""What the HPARAMS tab can hold."""
+"""Types of values in the HPARAMS tab."""
 
 
 class TensorBoard(TensorBoardLogger):
@@ -25,28 +25,28 @@ class TensorBoard(TensorBoardLogger):
 
     Args:
         run: the run directory.
-        resume_step: what an earlier process logged from this optimizer step on is hidden, for it will come again.
+        resume_step: optimizer step of the resumed checkpoint; later events of the earlier process are hidden.
     """
 
     def __init__(self, run: RunDirectory, resume_step: int | None = None) -> None:
         super().__init__(run.path, name="tensorboard", version="", default_hp_metric=False, purge_step=resume_step)
 
-    def log_outcome(self, told: Mapping[str, Value], metrics: Mapping[str, float], step: int) -> None:
-        """Fill the HPARAMS tab: what the run was told, and what came out, as `final/<metric>`.
+    def log_outcome(self, hyperparameters: Mapping[str, Value], metrics: Mapping[str, float], step: int) -> None:
+        """Fill the HPARAMS tab: hyperparameters, and final metrics as `final/<metric>`.
 
-        Lightning's own way adds the final values to each curve as step 0.
+        Lightning's own method would add the final values to each curve as step 0.
         """
         final = {f"final/{name}": value for name, value in metrics.items()}
         self.log_metrics(final, step)
-        for summary in hparams(dict(told), final):  # type: ignore[no-untyped-call]
+        for summary in hparams(dict(hyperparameters), final):  # type: ignore[no-untyped-call]
             self._write(summary)
         self.save()
 
     def log_picture(self, tag: str, picture: NDArray[np.uint8], step: int) -> None:
-        """Show a picture, uint8 `(H, W, 3)` or grey, in the IMAGES tab.
+        """Show an image, uint8 `(H, W, 3)` or `(H, W)`, in the IMAGES tab.
 
-        `SummaryWriter.add_image` compresses as well as PNG can, which takes several times as long as all else that is
-        done for a picture; this writes larger files, quickly.
+        `SummaryWriter.add_image` uses the slowest PNG compression, which takes several times as long as drawing the
+        image; this method writes larger files quickly.
         """
         stream = io.BytesIO()
         flat = picture[..., 0] if picture.ndim == 3 and picture.shape[2] == 1 else picture

@@ -26,6 +26,7 @@ from opsin.training.lightning_patches import AtomicCheckpointIO, NoProfiler, dro
 
 Strategy = Literal["auto", "ddp", "fsdp"]
 Limit = Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, le=1)]
+PositiveLimit = Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, le=1)]
 
 
 LIGHTNING_PRECISION: dict[str, Any] = {
@@ -84,7 +85,7 @@ class TrainerOptions:
     gradient_clip_norm: Annotated[float, Field(gt=0)] | None = None
     accumulate_grad_batches: Annotated[int, Field(ge=1)] = 1
     check_val_every_n_epoch: Annotated[int, Field(ge=1)] = 1
-    limit_train_batches: Limit = 1.0
+    limit_train_batches: PositiveLimit = 1.0
     limit_val_batches: Limit = 1.0
     limit_test_batches: Limit = 1.0
     log_every_n_steps: Annotated[int, Field(ge=1)] = 50

@@ -6,6 +6,8 @@ from made_runs import made_run
 
 from opsin.errors import UserError
 from opsin.evaluation.comparison.run_records import collect, read_record
+from opsin.runs.directory import RunDirectory
+from opsin.runs.result import RunResult
 
 
 def test_runs_are_found_at_any_depth_each_once(tmp_path: Path) -> None:
@@ -23,12 +25,13 @@ def test_a_path_without_a_run_is_an_error(tmp_path: Path) -> None:
 
 
 def test_runs_without_a_result_have_a_status(tmp_path: Path) -> None:
-    for name in ("ok", "failed", "stopped", "broken", "list", "begun", "bad_config"):
+    for name in ("ok", "failed", "stopped", "broken", "list", "old", "begun", "bad_config"):
         made_run(tmp_path / name, [True])
-    (tmp_path / "failed/result.json").write_text('{"status": "failed", "error": "UserError: no\\nweights"}')
-    (tmp_path / "stopped/result.json").write_text('{"status": "interrupted"}')
+    RunDirectory(tmp_path / "failed").write_result(RunResult(status="failed", error="UserError: no\nweights"))
+    RunDirectory(tmp_path / "stopped").write_result(RunResult(status="interrupted"))
     (tmp_path / "broken/result.json").write_text('{"status": "fini')
     (tmp_path / "list/result.json").write_text("[1]")
+    (tmp_path / "old/result.json").write_text('{"status": "finished", "versions": {"opsin": "0.1.0"}}')
     (tmp_path / "begun/result.json").unlink()
     (tmp_path / "bad_config/config.yaml").write_text("a: [1\nb: ${nothing}")
     (tmp_path / "job").mkdir()
@@ -40,11 +43,13 @@ def test_runs_without_a_result_have_a_status(tmp_path: Path) -> None:
         "stopped": "interrupted",
         "broken": "unreadable",
         "list": "unreadable",
+        "old": "unreadable",
         "begun": "no result",
         "bad_config": "unreadable",
         "job": "failed",
     }
     assert found["failed"].reason == "UserError: no weights"
+    assert "was written by Opsin 0.1.0" in found["old"].reason
     assert found["job"].reason == "opsin.errors.UserError: a typo"
     assert [name for name, record in found.items() if record.metrics] == ["ok"]
 

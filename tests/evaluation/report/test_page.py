@@ -13,14 +13,15 @@ import pytest
 
 from opsin.evaluation.calibration import fit_temperature, reliability
 from opsin.evaluation.confidence_intervals import wilson_interval
-from opsin.evaluation.report.learning_curves import best_epoch, read_epochs
-from opsin.evaluation.report.model_table import read_model_table
+from opsin.evaluation.report.learning_curves import best_epoch
 from opsin.evaluation.report.page import write_report
 from opsin.evaluation.report.pictures import index_file, read_pictures
 from opsin.evaluation.report.result_summary import summarize_result
 from opsin.evaluation.report.sections import calibration_section
 from opsin.runs.directory import RunDirectory
+from opsin.runs.epochs import read_epochs
 from opsin.runs.predictions import predictions_file, read_predictions
+from opsin.runs.result import DataFacts, RunResult
 from opsin.visualization.formatting import percent
 from opsin.visualization.images import encode
 
@@ -61,7 +62,7 @@ def test_the_page_is_valid_and_self_contained(write) -> None:
 
 def test_the_headline_states_the_accuracy_with_its_interval(write) -> None:
     facts = {"counts": {"test": 400}, "origin": {"test": "given"}, "bad_images": 2, "fingerprint": "f"}
-    run = write(data={"name": "pets", "channels": 1, "image_size": [8, 8], **facts})
+    run = write(data=DataFacts(name="pets", channels=1, image_size=(8, 8), **facts))
     predictions = read_predictions(run, "test")
     found = summarize_result("tiny", run.read_result(), predictions)
     interval = wilson_interval(int(predictions.correct.sum()), 400)
@@ -90,9 +91,9 @@ def test_a_constant_prediction_is_named(write) -> None:
 
 def test_overfitting_is_named(write) -> None:
     predictions = read_predictions(write(), "test")
-    words = summarize_result("tiny", {"metrics": {"train/acc": 0.999, "val/acc": 0.8}}, predictions).remarks
+    words = summarize_result("tiny", RunResult(metrics={"train/acc": 0.999, "val/acc": 0.8}), predictions).remarks
     assert "overfitting" in words[-1]
-    words = summarize_result("tiny", {"metrics": {"train/acc": 0.81, "val/acc": 0.8}}, predictions).remarks
+    words = summarize_result("tiny", RunResult(metrics={"train/acc": 0.81, "val/acc": 0.8}), predictions).remarks
     assert "overfitting" not in words[-1]
 
 
@@ -108,25 +109,22 @@ def test_the_temperature_is_fitted_on_val_and_evaluated_on_test(write) -> None:
 
 
 def test_the_best_epoch_is_the_recorded_one_or_that_of_the_monitored_metric(write) -> None:
-    rows = read_epochs(write())
-    monitor = {"metric": "val/loss", "mode": "min"}
-    assert best_epoch(rows, {"best_epoch": 3}, monitor) == 3
-    assert best_epoch(rows, {"best_epoch": None}, monitor) == 2  # the third is not a number
-    assert best_epoch(rows, {"best_epoch": None}, {"metric": "train/acc", "mode": "max"}) == 3
-    assert best_epoch([], {"best_epoch": None}, monitor) is None
+    rows = read_epochs(write().metrics)
+    monitor = "val/loss"
+    assert best_epoch(rows, RunResult(best_epoch=3), monitor) == 3
+    assert best_epoch(rows, RunResult(), monitor) == 2  # the third is not a number
+    assert best_epoch(rows, RunResult(), "train/acc") == 3
+    assert best_epoch([], RunResult(), monitor) is None
 
 
-def test_the_table_of_the_network_is_read_back(write) -> None:
-    run = write()
-    table = read_model_table(run)
-    assert table is not None
-    assert table.header == ("stage", "parameters")
-    assert table.rows == (("low", "40"), ("total", "40"))
-    (run.path / "model.txt").write_text("something else\n")
-    assert "something else" in text(read(write_report(run)))
-    (run.path / "model.txt").unlink()
-    assert read_model_table(run) is None
-    read(write_report(run))
+def test_the_page_shows_the_summary_of_the_network(write) -> None:
+    said = text(read(write_report(write())))
+    assert "tiny for images 1x8x8" in said
+    assert "low 4x8x8 40 40 2,560 3 px total 40 40 2,560" in said
+
+
+def test_a_run_without_a_summary_has_a_page(write) -> None:
+    assert "receptive field" not in text(read(write_report(write(network=None))))
 
 
 @pytest.mark.parametrize(
@@ -145,7 +143,7 @@ def test_every_status_has_a_page(write, status: str, said: str) -> None:
 def test_a_run_that_failed_before_its_first_epoch_has_a_page(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path)
     run.config.write_text("seed: 1\n")
-    run.write_result({"status": "failed", "error": "UserError: no images"})
+    run.write_result(RunResult(status="failed", error="UserError: no images"))
     assert "UserError: no images" in text(read(write_report(run)))
     run.result.unlink()
     assert "not started" in text(read(write_report(run)))

@@ -150,7 +150,7 @@ def test_jobs_finish_on_both_nodes(engine: Ray, make: Callable[..., Job]) -> Non
             if (end := handle.poll()) is not None:
                 running.remove((job, handle))
                 assert end == Exit(0), job.console.read_text()
-                assert job.run.read_result()["status"] == "finished"
+                assert job.run.read_result().status == "finished"
                 assert job.console.read_text().startswith("$ python train.py model=mlp")
                 where.add(node_of(handle))
         time.sleep(0.05)
@@ -171,7 +171,7 @@ def test_a_crash_is_the_jobs_alone_and_a_stop_saves(engine: Ray, make: Callable[
     wait_until(job.run.last.exists, second)
     second.stop()
     assert end_of(second) == Exit(128 + signal.SIGTERM)
-    assert job.run.read_result()["status"] == "interrupted"
+    assert job.run.read_result().status == "interrupted"
     third = engine.start(make(1, ENDLESS))
     wait_until(lambda: "epoch" in job.console.read_text().rpartition("$ python")[2], third)
     assert "resume=" in job.console.read_text()
@@ -221,13 +221,13 @@ def test_a_job_whose_node_dies_is_lost_and_goes_on_elsewhere(
         end = end_of(handles[lost])
         assert end.lost
         assert "Ray lost it" in end.reason
-        assert jobs[lost].run.read_result()["status"] == "interrupted"
+        assert jobs[lost].run.read_result().status == "interrupted"
         again: Any = engine.start(make(lost))  # is queued until the other has ended, and then has its actor
         assert end_of(handles[1 - lost]) == Exit(0)
         assert end_of(again) == Exit(0)
         assert again.slot is handles[1 - lost].slot
         results = [job.run.read_result() for job in jobs]
-        assert [result["status"] for result in results] == ["finished", "finished"]
+        assert [result.status for result in results] == ["finished", "finished"]
         assert results[0]["metrics"] == results[1]["metrics"]
         assert "resume=" in jobs[lost].console.read_text()
     finally:

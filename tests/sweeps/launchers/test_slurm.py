@@ -86,8 +86,8 @@ def processes_of(job: Job) -> list[str]:
 
 def metrics(job: Job) -> dict[str, float]:
     result = job.run.read_result()
-    assert result["status"] == "finished"
-    return result["metrics"]  # type: ignore[no-any-return]
+    assert result.status == "finished"
+    return result.metrics  # type: ignore[no-any-return]
 
 
 def test_jobs_of_one_and_of_two_devices_run_at_once(make_job: Callable[..., Job]) -> None:
@@ -97,8 +97,8 @@ def test_jobs_of_one_and_of_two_devices_run_at_once(make_job: Callable[..., Job]
     assert [end_of(handle) for handle in handles] == [Exit(0), Exit(0), Exit(1)]
     for job in jobs[:2]:
         assert metrics(job)["test/acc"] > 0.5
-    assert [job.run.read_result()["settings"]["devices"] for job in jobs[:2]] == [1, 2]
-    assert [job.run.read_result()["settings"]["threads"] for job in jobs[:2]] == [1, 1]
+    assert [job.run.read_result().settings.devices for job in jobs[:2]] == [1, 2]
+    assert [job.run.read_result().settings.threads for job in jobs[:2]] == [1, 1]
     assert jobs[0].console.read_text().startswith("$ python train.py model=mlp")
     assert "\x1b" not in jobs[0].console.read_text()  # a terminal's
     assert "model.wide=3 is not known" in jobs[2].console.read_text().splitlines()[-1]
@@ -112,7 +112,7 @@ def test_a_run_that_needs_longer_than_its_job_goes_on_to_the_same_numbers(make_j
     end = end_of(handles[1])
     assert (end.code, end.lost) == (143, True)
     assert job.run.last.exists()
-    assert job.run.read_result()["status"] == "interrupted"
+    assert job.run.read_result().status == "interrupted"
     assert end_of(launcher.start(make_job(1))) == Exit(0)
     assert metrics(job) == metrics(undisturbed)
 

@@ -115,7 +115,7 @@ def test_options_that_are_worked_out_are_refused(commands: Path, monkeypatch: py
     monkeypatch.setattr(slurm.importlib.util, "find_spec", lambda name: name)
     with pytest.raises(UserError, match=r"launcher\.options\.signal is computed by Opsin"):
         Slurm(options={"signal": "USR1@10"})
-    with pytest.raises(UserError, match=r"warning_s=120 leaves nothing of launcher\.minutes=2"):
+    with pytest.raises(UserError, match=r"warning_s=120 is not shorter than launcher\.minutes=2"):
         Slurm(minutes=2)
 
 

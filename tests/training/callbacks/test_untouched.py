@@ -73,7 +73,7 @@ def test_the_same_is_learned_with_and_without(start, words: tuple[str, ...]) -> 
     mine, its = learned(shown), learned(bare)
     assert mine.keys() == its.keys()
     assert all(torch.equal(mine[key], its[key]) for key in mine)
-    assert shown.read_result()["metrics"] == bare.read_result()["metrics"]
+    assert shown.read_result().metrics == bare.read_result().metrics
     tags = events(shown).Tags()
     assert {"pictures/train_batch", "pictures/confusion"} <= set(tags["images"])
     assert tags["graph"]
@@ -111,12 +111,12 @@ def test_pr_curves_end_at_the_share_of_each_class(start) -> None:
     from tensorboard.util.tensor_util import make_ndarray
 
     run = start("model=mlp", *QUICK, *ALWAYS)
-    data = run.read_result()["data"]
+    data = run.read_result().data
     curves = events(run)
-    for i, name in enumerate(data["classes"]):
+    for i, name in enumerate(data.classes):
         counts = make_ndarray(curves.Tensors(f"pr/{name}")[-1].tensor_proto)
-        assert counts[0, 0] == data["class_counts"]["val"][i]  # at threshold 0 all are taken for the class
-        assert counts[:4].sum(0).tolist() == [data["counts"]["val"]] * counts.shape[1]
+        assert counts[0, 0] == data.class_counts["val"][i]  # at threshold 0 all are taken for the class
+        assert counts[:4].sum(0).tolist() == [data.counts["val"]] * counts.shape[1]
 
 
 def test_a_compiled_network_is_shown_without_compiling_it_for_that(start, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,7 +150,7 @@ def test_two_processes_count_every_image_once(start, tmp_path: Path) -> None:
 
     run = RunDirectory(tmp_path / "run")
     counts = make_ndarray(events(run).Tensors("pr/all classes")[-1].tensor_proto)
-    images = run.read_result()["data"]["counts"]["val"]
+    images = run.read_result().data.counts["val"]
     assert counts[0, 0] == images
     assert counts[:4, 5].sum() == 10 * images
     assert len(steps(run, "pictures/gradcam")) == 2

@@ -18,7 +18,7 @@ import torch
 from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory
 from opsin.runs.predictions import read_predictions
-from opsin.training.distributed.environment import launched, speak_as_torchrun
+from opsin.training.distributed.environment import launched, set_torchrun_variables
 from opsin.training.distributed.processes import Processes, is_lost_connection
 from opsin.training.hardware import check_devices
 
@@ -96,7 +96,7 @@ def assert_alike(one: RunDirectory, other: RunDirectory, splits: tuple[str, ...]
     for name, weight in weights(one).items():
         assert torch.allclose(weight, weights(other)[name], atol=1e-5), name
     expected, found = (
-        {name: value for name, value in run.read_result()["metrics"].items() if name.split("/")[0] in splits}
+        {name: value for name, value in run.read_result().metrics.items() if name.split("/")[0] in splits}
         for run in (one, other)
     )
     assert found == pytest.approx(expected, abs=1e-4)
@@ -111,7 +111,7 @@ def evaluated(run: RunDirectory, split: str) -> dict:
 @pytest.mark.parametrize("name", ["two", *(pytest.param(name, marks=pytest.mark.slow) for name in ("auto", "fsdp"))])
 def test_two_processes_give_what_one_gives(alike, name: str) -> None:
     one, other = alike("one"), alike(name)
-    assert (one.read_result()["settings"]["devices"], other.read_result()["settings"]["devices"]) == (1, 2)
+    assert (one.read_result().settings.devices, other.read_result().settings.devices) == (1, 2)
     assert_alike(one, other)
 
 
@@ -152,9 +152,9 @@ def test_every_image_is_measured_once_with_the_weights_that_are_saved(tmp_path: 
         kept = read_predictions(run, split)
         assert kept.positions.tolist() == list(range(count))
         again = evaluated(run, split)
-        assert again["per_class"][split]["confusion"] == result["per_class"][split]["confusion"]
-        for name, value in again["metrics"].items():
-            assert result["metrics"][name] == pytest.approx(value, abs=1e-6), name
+        assert again.per_class[split].confusion == result.per_class[split].confusion
+        for name, value in again.metrics.items():
+            assert result.metrics[name] == pytest.approx(value, abs=1e-6), name
 
 
 @pytest.mark.slow
@@ -167,9 +167,9 @@ def test_a_stopped_run_goes_on_to_the_bit(alike, tmp_path: Path, strategy: str) 
     run = train(tmp_path, "cut", *words, code=128 + number)
     printed = (tmp_path / "cut.txt").read_text()
     assert printed.count("resume with: python train.py resume=") == 1
-    assert run.read_result()["status"] == "interrupted"
+    assert run.read_result().status == "interrupted"
     finish(begin(tmp_path, f"resume={run.path}", "callbacks.stop=null"))
-    assert run.read_result()["metrics"] == whole.read_result()["metrics"]
+    assert run.read_result().metrics == whole.read_result().metrics
     assert all(torch.equal(weight, weights(run)[name]) for name, weight in weights(whole).items())
 
 
@@ -187,11 +187,11 @@ def test_a_divided_run_goes_on_in_one_process(alike, tmp_path: Path) -> None:
 def test_frozen_stages_stand_still_where_the_network_is_divided(tmp_path: Path) -> None:
     words = ("model=cnn_gap", "model.trainable=last:1", "feature_cache=off", *SHORT)
     run = train(tmp_path, "run", *words, "trainer=ddp_cpu", "trainer.strategy=fsdp")
-    assert run.read_result()["frozen"]["verified"]
-    assert run.read_result()["frozen"]["stages"]
+    assert run.read_result().frozen.verified
+    assert run.read_result().frozen.stages
     meddle = "+callbacks.meddle={_target_: observers.Meddle, tensor: stages.block1.conv.weight, step: 3}"
     for word, reason in (
-        ("callbacks=ema", "fsdp divides the network, but callbacks.ema averages"),
+        ("callbacks=ema", "fsdp shards the network, but callbacks.ema averages"),
         ("model.unfreeze_every=1", "cannot unfreeze stages later"),
         (meddle, "Frozen parameters or buffers have changed"),
     ):
@@ -212,7 +212,7 @@ def test_torchrun_gives_the_same_in_one_directory(alike, tmp_path: Path) -> None
     finish(begin(tmp_path, *words, by=torchrun("--nproc-per-node=2", f"--master-port={free_port()}")))
     (place,) = tmp_path.glob("outputs/2*/*")
     run = RunDirectory(place)
-    assert run.read_result()["metrics"] == alike("two").read_result()["metrics"]
+    assert run.read_result().metrics == alike("two").read_result().metrics
     assert not list(place.glob("train_ddp*"))
 
 
@@ -229,10 +229,10 @@ def test_two_machines_work_on_one_run_and_go_on_with_it(alike, tmp_path: Path) -
 
     both(*words, stop, code=None)
     (place,) = tmp_path.glob("outputs/2*/*")
-    assert RunDirectory(place).read_result()["status"] == "interrupted"
+    assert RunDirectory(place).read_result().status == "interrupted"
     both(f"resume={place}", "callbacks.stop=null", code=0)
     assert [*tmp_path.glob("outputs/2*/*")] == [place]
-    assert RunDirectory(place).read_result()["metrics"] == alike("two").read_result()["metrics"]
+    assert RunDirectory(place).read_result().metrics == alike("two").read_result().metrics
 
 
 @pytest.mark.slow
@@ -244,7 +244,7 @@ def test_srun_gives_the_same_in_one_directory(alike, tmp_path: Path) -> None:
     printed = [finish(task) for task in tasks]
     assert printed[1] == ""
     (place,) = tmp_path.glob("outputs/2*/*")
-    assert RunDirectory(place).read_result()["metrics"] == alike("two").read_result()["metrics"]
+    assert RunDirectory(place).read_result().metrics == alike("two").read_result().metrics
 
 
 @pytest.mark.slow
@@ -266,8 +266,8 @@ def test_a_process_that_dies_ends_the_run_and_is_named(tmp_path: Path, how: str,
     assert re.search(reason, (tmp_path / "run.txt").read_text())
     assert "Traceback" not in (tmp_path / "run.txt").read_text()
     result = run.read_result()
-    assert result["status"] == "failed"
-    assert re.match(f"LostProcess: {reason}", result["error"])
+    assert result.status == "failed"
+    assert re.match(f"LostProcess: {reason}", result.error)
     if "error" in how:
         assert "casualties.py" in run.error.read_text()
     assert not alive(tmp_path / "pid1")
@@ -288,8 +288,8 @@ def test_a_process_that_dies_under_torchrun_is_named(tmp_path: Path) -> None:
     by = torchrun("--nproc-per-node=2", f"--master-port={free_port()}")
     run = train(tmp_path, "run", *SAME, "trainer=ddp_cpu", die, by=by, code=1)
     assert time.time() - float((tmp_path / "died").read_text()) < SLOW_S
-    assert run.read_result()["status"] == "failed"
-    assert "process 1 (pid" in run.read_result()["error"]
+    assert run.read_result().status == "failed"
+    assert "process 1 (pid" in run.read_result().error
 
 
 def alive(note: Path) -> bool:
@@ -316,7 +316,7 @@ def test_srun_is_put_into_the_words_of_torchrun(monkeypatch: pytest.MonkeyPatch)
     told = {"SLURM_JOB_ID": "123456", "SLURM_STEP_ID": "1", "SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "3"}
     told |= {"SLURM_LOCALID": "1", "SLURM_NODEID": "1", "SLURM_STEP_NODELIST": "node[07-08]"}
     monkeypatch.setattr(os, "environ", dict(told))
-    speak_as_torchrun()
+    set_torchrun_variables()
     made = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "NODE_RANK": "1"}
     made |= {"MASTER_ADDR": "node07", "MASTER_PORT": "18457"}
     assert os.environ == told | made
@@ -331,7 +331,7 @@ def test_what_would_hang_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         monkeypatch.setenv(name, value)
     check_devices("cpu", 2, False)
     alone = SimpleNamespace(world_size=1, strategy=None)
-    with pytest.raises(UserError, match=r"torchrun has started 2 processes, but .* is 1"):
+    with pytest.raises(UserError, match=r"torchrun started 2 processes, but .* = 1; make them equal"):
         Processes(RunDirectory(tmp_path)).launch_for(alone)
 
 

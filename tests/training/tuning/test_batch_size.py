@@ -142,8 +142,8 @@ def test_the_run_is_the_one_with_these_numbers_set_by_hand(composed, thirty_two)
     assert thirty_two
     auto = composed(name="auto").run
     result = auto.read_result()
-    assert result["settings"]["batch_size"] == 32
-    facts = result["batch_size_auto"]
+    assert result.settings.batch_size == 32
+    facts = result.batch_size_auto
     assert (facts["base_batch_size"], facts["lr_before"], facts["lr"], facts["rule"]) == (
         16,
         0.002,
@@ -152,18 +152,18 @@ def test_the_run_is_the_one_with_these_numbers_set_by_hand(composed, thirty_two)
     )
     train(composed("datamodule.batch_size=32", "optimizer.lr=0.002828", name="by-hand"))
     by_hand = RunDirectory(auto.path.parent / "by-hand")
-    assert by_hand.read_result()["metrics"] == result["metrics"]
+    assert by_hand.read_result().metrics == result.metrics
     weights = [torch.load(run.last, weights_only=True)["state_dict"] for run in (auto, by_hand)]
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[1])
 
     thirty_two.clear()  # from here on nothing is measured again
     tree = RunConfig.load(auto).tree
     assert (tree["datamodule"]["batch_size"], tree["optimizer"]["lr"]) == (32, 0.002828)
-    assert evaluate(auto)["metrics"]["test/loss"] == result["metrics"]["test/loss"]
+    assert evaluate(auto).metrics["test/loss"] == result.metrics["test/loss"]
     train(from_saved(auto, ["trainer.max_epochs=3"]))
     again = auto.read_result()
-    assert (again["epochs"], again["settings"]["batch_size"], again["batch_size_auto"]) == (3, 32, facts)
-    with pytest.raises(UserError, match="does not go with resume"):
+    assert (again.epochs, again.settings.batch_size, again.batch_size_auto) == (3, 32, facts)
+    with pytest.raises(UserError, match="cannot be changed on resume"):
         train(from_saved(auto, ["datamodule.batch_size=auto"]))
     assert thirty_two == []
 
@@ -173,7 +173,7 @@ def test_further_processes_take_what_the_first_one_found(composed, monkeypatch: 
     config.changed({"datamodule.batch_size": 48, "optimizer.lr": 0.5}).save()
     plan, data, _ = trials(config)
     monkeypatch.setenv("LOCAL_RANK", "1")
-    _, plan, found = batch_size.settle_batch_size(config, plan, data, build.loss(plan, data))
+    _, plan, found = batch_size.resolve_batch_size(config, plan, data, build.loss(plan, data))
     assert found is None
     assert (data.batch_size, plan.groups.lr) == (48, 0.5)
 
@@ -183,14 +183,14 @@ def test_waiting_for_the_first_process_ends(composed, monkeypatch: pytest.Monkey
     plan, data, _ = trials(config)
     monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.setattr(batch_size, "PATIENCE", 0.1)
-    with pytest.raises(UserError, match="has left no number"):
-        batch_size.settle_batch_size(config, plan, data, build.loss(plan, data))
+    with pytest.raises(UserError, match="wrote no number"):
+        batch_size.resolve_batch_size(config, plan, data, build.loss(plan, data))
 
 
 def test_nothing_happens_to_a_number(composed) -> None:
     config = composed("datamodule.batch_size=48")
     plan, data, _ = trials(config)
-    assert batch_size.settle_batch_size(config, plan, data, build.loss(plan, data)) == (config, plan, None)
+    assert batch_size.resolve_batch_size(config, plan, data, build.loss(plan, data)) == (config, plan, None)
     assert data.batch_size == 48
 
 

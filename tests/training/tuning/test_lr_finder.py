@@ -100,7 +100,7 @@ def test_rates_keep_their_ratio(tested, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_a_loss_that_is_no_number_from_the_start_is_refused(tested) -> None:
-    with pytest.raises(UserError, match="begin lower"):
+    with pytest.raises(UserError, match="lower --lowest"):
         tested("optimizer=sgd", lowest=1e30, highest=1e31)
 
 

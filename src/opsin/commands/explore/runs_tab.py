@@ -14,12 +14,11 @@ from opsin.errors import UserError
 from opsin.evaluation.comparison.columns import columns
 from opsin.evaluation.comparison.leaderboard import Leaderboard, leaderboard
 from opsin.evaluation.comparison.run_records import RunRecord, read_record
+from opsin.runs.metric_registry import metric_names
 from opsin.visualization.charts import Series, line_chart
 
 CURVES = 8
 """Number of runs in the charts: as many as there are colors."""
-
-METRICS = ["test/acc", "val/acc", "test/loss", "val/loss"]
 
 
 def report_file(models: RunModels, name: str) -> Path | None:
@@ -97,7 +96,7 @@ def _curves(board: Leaderboard) -> str:
     charts = []
     for metric, title in (("val/loss", "Validation loss"), ("val/acc", "Validation accuracy")):
         series = [
-            Series(name, [epoch["epoch"] for epoch in history], [epoch.get(metric) for epoch in history])
+            Series(name, [row.epoch for row in history], [row.get(metric) for row in history])
             for name, history in runs
             if history
         ]
@@ -113,7 +112,7 @@ def _html_area() -> gr.HTML:
 def build(models: RunModels, tab: gr.Tab) -> None:
     """Build the tab; it is updated whenever it is opened."""
     with gr.Row():
-        metric = gr.Dropdown(METRICS, value=METRICS[0], label="Ranked by", scale=2)
+        metric = gr.Dropdown(metric_names(("test", "val")), value="test/acc", label="Ranked by", scale=2)
         refresh = gr.Button("Refresh", scale=1, min_width=100)
     error = error_area()
     table, curves = _html_area(), _html_area()

@@ -117,8 +117,8 @@ def _sample(train: Subset, most: int) -> np.ndarray[tuple[int], np.dtype[np.int6
 
 
 def _note(source: ModelAndImages) -> str:
-    frozen = RunDirectory(Path(source.trained_model.name)).read_result().get("frozen", {}).get("stages", [])
+    frozen = RunDirectory(Path(source.trained_model.name)).read_result().frozen
     note = "A suspicious label is not necessarily wrong: check each image, since difficult images are among them."
-    if set(source.trained_model.network.stages) <= set(frozen):
+    if frozen and set(source.trained_model.network.stages) <= set(frozen.stages):
         return f"{note} The stages of this run were frozen, so the embeddings do not depend on the labels."
     return f"{note} The network was trained on these labels, so wrong labels that it has memorized are missing here."

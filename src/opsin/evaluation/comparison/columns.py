@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from opsin.evaluation.comparison.leaderboard import Leaderboard, LeaderboardRow
 from opsin.evaluation.comparison.paired_tests import PairwiseResult
 from opsin.evaluation.confidence_intervals import Interval
+from opsin.runs.metric_registry import is_percentage
 from opsin.visualization.formatting import NONE, seconds
 
 STANDARD_METRICS = ("test/acc", "val/acc", "test/loss", "val/loss")
@@ -57,8 +58,7 @@ def metric_text(metric: str, value: Interval | None) -> str:
     """Format a metric as `98.12 %`, or `98.12 ± 0.31 %` with half of its interval over several runs; a loss as is."""
     if value is None or math.isnan(value.estimate):
         return NONE
-    is_share = not metric.endswith("/loss")
-    factor, digits, unit = (100, 2, " %") if is_share else (1, 4, "")
+    factor, digits, unit = (100, 2, " %") if is_percentage(metric) else (1, 4, "")
     half = (value.high - value.low) / 2
     margin = "" if math.isnan(half) else f" ± {half * factor:.{digits}f}"
     return f"{value.estimate * factor:.{digits}f}{margin}{unit}"

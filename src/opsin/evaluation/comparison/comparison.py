@@ -90,7 +90,7 @@ class Comparison:
         board = self.leaderboard
         return {
             "metric": board.metric,
-            "mode": board.mode,
+            "higher_is_better": board.higher_is_better,
             "rows": [_row_dict(row) for row in board.rows],
             "groups": [{"name": g.name, "split": g.split, "images": g.count} for g in board.groups],
             "ranking_problems": board.ranking_problems(),
@@ -120,7 +120,7 @@ def compare(paths: Sequence[str | Path], metric: str = "test/acc") -> Comparison
     config = _differences(rows, [_merged(row.runs, _choices_and_values) for row in rows])
     implied = {f"{difference.key}._target_" for difference in config}  # the option of the group implies the target
     config = tuple(difference for difference in config if difference.key not in implied)
-    environment = [_merged(row.runs, lambda run: _environment(flat(run.result))) for row in rows]
+    environment = [_merged(row.runs, lambda run: _environment(flat(asdict(run.result)))) for row in rows]
     return Comparison(board, tuple(pairwise_results(board)), config, _differences(rows, environment))
 
 
@@ -156,8 +156,8 @@ def curve(row: LeaderboardRow, metric: str) -> tuple[list[float], list[float]]:
     by_epoch: dict[float, list[float]] = {}
     for run in row.runs:
         for epoch in run.history:
-            if metric in epoch:
-                by_epoch.setdefault(epoch["epoch"], []).append(epoch[metric])
+            if (value := epoch.get(metric)) is not None:
+                by_epoch.setdefault(epoch.epoch, []).append(value)
     epochs = sorted(by_epoch)
     return epochs, [sum(by_epoch[epoch]) / len(by_epoch[epoch]) for epoch in epochs]
 

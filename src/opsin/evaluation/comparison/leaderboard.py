@@ -1,15 +1,22 @@
 """Leaderboard of runs: seeds of one config share a row, and rows measured on the same images share a ranking."""
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from opsin.errors import UserError, did_you_mean
+from opsin.errors import UserError
 from opsin.evaluation.comparison.row_names import letter, row_names
 from opsin.evaluation.comparison.run_records import RunRecord, read_record
 from opsin.evaluation.confidence_intervals import Interval, t_interval
 from opsin.runs.directory import RunDirectory
+from opsin.runs.metric_registry import (
+    higher_is_better,
+    metric_names,
+    register_recorded,
+    sort_key,
+    split_of,
+    unknown_metric,
+)
 from opsin.runs.quoting import printed_command
 
 
@@ -36,22 +43,24 @@ class LeaderboardRow:
     @property
     def parameters(self) -> int | None:
         """Number of parameters, including frozen ones."""
-        return self._parameters("total")
+        counts = self.runs[0].result.parameters
+        return counts.total if counts else None
 
     @property
     def trainable(self) -> int | None:
         """Number of parameters that were trainable when the run began."""
-        return self._parameters("trainable")
+        counts = self.runs[0].result.parameters
+        return counts.trainable if counts else None
 
     @property
     def images_per_second(self) -> float | None:
         """Training images per second, averaged over the runs."""
-        return _mean(run.result.get("throughput") for run in self.runs)
+        return _mean(run.result.throughput for run in self.runs)
 
     @property
     def seconds(self) -> float | None:
         """Wall time of a run, averaged over the runs."""
-        return _mean((run.result.get("seconds") or {}).get("total") for run in self.runs)
+        return _mean(run.result.seconds.get("total") for run in self.runs)
 
     @property
     def repetitions(self) -> str:
@@ -61,10 +70,6 @@ class LeaderboardRow:
             return "1 run"
         unit = "seeds" if folds == 1 else "folds" if seeds == 1 else "runs"
         return f"{len(self.runs)} {unit}"
-
-    def _parameters(self, which: str) -> int | None:
-        count = (self.runs[0].result.get("parameters") or {}).get(which)
-        return count if isinstance(count, int) else None
 
 
 @dataclass(frozen=True)
@@ -100,7 +105,6 @@ class Leaderboard:
 
     Attributes:
         metric: The metric that ranks the rows, such as `test/acc`.
-        mode: min or max: whether a lower or a higher value is better.
         rows: Sorted by group, then best first; rows that cannot be ranked come last.
         groups: The sets of images that rows were measured on; rows are ranked within a group only.
         without_result: Runs that failed, were interrupted or cannot be read.
@@ -108,16 +112,20 @@ class Leaderboard:
     """
 
     metric: str
-    mode: str
     rows: tuple[LeaderboardRow, ...]
     groups: tuple[ComparableGroup, ...]
     without_result: tuple[RunRecord, ...]
     superseded: tuple[RunRecord, ...] = field(default=())
 
     @property
+    def higher_is_better(self) -> bool:
+        """The direction of the metric."""
+        return higher_is_better(self.metric)
+
+    @property
     def split(self) -> str:
         """The split of the metric: test or val."""
-        return self.metric.split("/")[0]
+        return split_of(self.metric)
 
     def rows_in(self, group: int | None) -> list[LeaderboardRow]:
         """Return the rows of one group; for None, the rows whose images are unknown."""
@@ -168,15 +176,13 @@ def leaderboard(runs: Iterable[RunDirectory | RunRecord], metric: str = "test/ac
     finished = [record for record in records if record.metrics]
     without_result = tuple(record for record in records if not record.metrics)
     _check_metric(metric, finished)
-    recipes, superseded = _recipes(finished, metric.split("/")[0])
-    mode = "min" if metric.endswith(("/loss", "/ece")) else "max"
-    sign = 1 if mode == "min" else -1
+    recipes, superseded = _recipes(finished, split_of(metric))
     rows, groups = _grouped([LeaderboardRow("", "", recipe, _metrics(recipe)) for recipe in recipes], metric)
 
     def order(row: LeaderboardRow) -> tuple[float, float, str]:
         group = len(groups) if row.group is None else row.group
-        value = row.metrics[metric].estimate if metric in row.metrics else math.nan
-        return group, math.inf if math.isnan(value) else value * sign, row.name
+        value = row.metrics[metric].estimate if metric in row.metrics else None
+        return group, sort_key(metric, value), row.name
 
     ranked: list[LeaderboardRow] = []
     for i, row in enumerate(sorted(_named(rows), key=order)):
@@ -184,16 +190,17 @@ def leaderboard(runs: Iterable[RunDirectory | RunRecord], metric: str = "test/ac
         tied = before and before[-1].metrics[metric].estimate == row.metrics[metric].estimate
         rank = None if row.group is None else before[-1].rank if tied else len(before) + 1
         ranked.append(replace(row, letter=letter(i), rank=rank))
-    return Leaderboard(metric, mode, tuple(ranked), tuple(groups), without_result, tuple(superseded))
+    return Leaderboard(metric, tuple(ranked), tuple(groups), without_result, tuple(superseded))
 
 
 def _check_metric(metric: str, finished: Sequence[RunRecord]) -> None:
-    if not finished:  # nothing to rank; the runs are only listed
-        return
-    known = sorted({name for run in finished for name in run.metrics if not name.startswith("train/")})
-    if metric not in known:
-        hint = did_you_mean(metric, known) or "."
-        raise UserError(f"--metric {metric}: no finished run has this metric{hint} Available: {', '.join(known)}")
+    for run in finished:
+        register_recorded(run.result.custom_metrics)
+    if metric not in (known := metric_names(("test", "val"))):
+        raise UserError(f"--metric {metric}: {unknown_metric(metric, known)}")
+    if finished and not any(metric in run.metrics for run in finished):
+        available = sorted({name for run in finished for name in run.metrics} & set(known))
+        raise UserError(f"--metric {metric}: no finished run has this metric. Available: {', '.join(available)}")
 
 
 def _recipes(records: Sequence[RunRecord], split: str) -> tuple[list[tuple[RunRecord, ...]], list[RunRecord]]:
@@ -223,7 +230,7 @@ def _metrics(runs: Sequence[RunRecord]) -> dict[str, Interval]:
 
 def _grouped(rows: Sequence[LeaderboardRow], metric: str) -> tuple[list[LeaderboardRow], list[ComparableGroup]]:
     """Assign each row to the group of rows measured on the same images; the largest group comes first."""
-    split = metric.split("/")[0]
+    split = split_of(metric)
     groups: list[ComparableGroup] = []
     assigned: list[LeaderboardRow] = []
     for row in rows:
@@ -234,7 +241,8 @@ def _grouped(rows: Sequence[LeaderboardRow], metric: str) -> tuple[list[Leaderbo
             continue
         index = next((i for i, group in enumerate(groups) if group.digests == known), None)
         if index is None:
-            name = str((row.runs[0].result.get("data") or {}).get("name"))
+            data = row.runs[0].result.data
+            name = data.name if data else "unknown data"
             groups.append(ComparableGroup(name, split, row.runs[0].image_count(split), known, _split_seeds(row, split)))
             index = len(groups) - 1
         assigned.append(replace(row, group=index))
@@ -260,8 +268,7 @@ def _split_seeds(row: LeaderboardRow, split: str) -> tuple[Any, ...]:
 
 def _is_carved(run: RunRecord, split: str) -> bool:
     """Whether the images were split off the training images, rather than given by the dataset."""
-    origin = (run.result.get("data") or {}).get("origin") or {}
-    return bool(origin.get(split) == "carved")
+    return run.result.data is not None and run.result.data.origin.get(split) == "carved"
 
 
 def _mean(values: Iterable[Any]) -> float | None:

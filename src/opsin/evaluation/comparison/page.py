@@ -19,6 +19,7 @@ from opsin.evaluation.comparison.run_records import RunRecord
 from opsin.evaluation.templating import render
 from opsin.runs.atomic import write_atomically
 from opsin.runs.directory import RunDirectory
+from opsin.runs.metric_registry import is_logarithmic, is_percentage
 from opsin.visualization.charts import COLORS, Series, line_chart
 from opsin.visualization.formatting import number, percent, shortened
 from opsin.visualization.images import Pixels, data_uri, resize_for_display
@@ -146,8 +147,8 @@ def _curves(rows: Sequence[LeaderboardRow], metric: str) -> list[Markup]:
             if epochs:
                 series.append(Series(f"{row.letter} {shortened(row.name, 40)}", epochs, values, color=i))
         if series:
-            loss = wanted.endswith("/loss")
-            charts.append(line_chart(series, title=wanted, log=loss, text=number if loss else percent))
+            text = percent if is_percentage(wanted) else number
+            charts.append(line_chart(series, title=wanted, log=is_logarithmic(wanted), text=text))
     return charts
 
 
@@ -167,9 +168,8 @@ def _flip_section(result: PairwiseResult, thumbnails: Thumbnails | None) -> Flip
 
 
 def _image_area(record: RunRecord) -> int:
-    data = record.result.get("data") or {}
-    height, width = data.get("image_size") or (0, 0)
-    return int(height) * int(width)
+    height, width = record.result.data.image_size if record.result.data else (0, 0)
+    return height * width
 
 
 def _data_uri(image: Pixels) -> str:

@@ -1,8 +1,6 @@
 """Records of run directories: metrics and config of finished runs, the status of others."""
 
-import csv
 import hashlib
-import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -13,7 +11,9 @@ from typing import Any
 from opsin.config import RunConfig
 from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory
+from opsin.runs.epochs import EpochRow, read_epochs
 from opsin.runs.predictions import Predictions, read_predictions
+from opsin.runs.result import RunResult
 
 REPEATS = ("seed", "datamodule.fold")
 """Keys that distinguish the repetitions of a recipe."""
@@ -51,7 +51,7 @@ class RunRecord:
     run: RunDirectory
     status: str
     reason: str
-    result: Mapping[str, Any]
+    result: RunResult
     choices: Mapping[str, str]
     overrides: tuple[str, ...]
     config: Mapping[str, Any]
@@ -66,8 +66,7 @@ class RunRecord:
     @property
     def metrics(self) -> dict[str, float]:
         """Metrics of the best epoch and of the test; empty unless the run has finished."""
-        found = self.result.get("metrics")
-        return dict(found) if self.status == "finished" and isinstance(found, dict) else {}
+        return dict(self.result.metrics) if self.status == "finished" else {}
 
     def predictions(self, split: str) -> Predictions | None:
         """Return the predictions of the best checkpoint on a split; None if they are missing or damaged."""
@@ -99,14 +98,12 @@ class RunRecord:
         return {}
 
     @cached_property
-    def history(self) -> list[dict[str, float]]:
-        """One row per epoch with the metrics measured in it; empty if the run has no metrics.csv."""
+    def history(self) -> list[EpochRow]:
+        """One row per epoch; empty if the run has no metrics.csv, or a damaged one."""
         try:
-            with self.run.metrics.open(newline="", encoding="utf-8") as file:
-                rows = [{k: float(v) for k, v in row.items() if k and v} for row in csv.DictReader(file)]
-        except (OSError, ValueError):
+            return read_epochs(self.run.metrics)
+        except UserError:
             return []
-        return [row for row in rows if "epoch" in row]
 
 
 def collect(paths: Iterable[str | Path]) -> list[RunRecord]:
@@ -151,12 +148,13 @@ def _runs(folder: Path) -> list[RunDirectory]:
 def read_record(run: RunDirectory) -> RunRecord:
     """Read a run directory in any state."""
     try:
-        result = json.loads(run.result.read_text(encoding="utf-8"))
+        result = run.read_result()
         composed = RunConfig.load(run)
         tree, origin = composed.tree, composed.origin
-        status, reason = str(result.get("status", "interrupted")), str(result.get("error", ""))
+        if result.status == "not started":
+            return _without(run, *_no_result(run, run.result))
     except FileNotFoundError as error:
-        return _without(run, *_no_file(run, error))
+        return _without(run, *_no_result(run, Path(error.filename)))
     except UserError as error:
         return _without(run, "unreadable", str(error))
     except Exception as error:  # damaged files raise anything; one bad run must not hide the others
@@ -164,8 +162,8 @@ def read_record(run: RunDirectory) -> RunRecord:
     values = flat(tree)
     return RunRecord(
         run,
-        status,
-        " ".join(reason.split()),
+        result.status,
+        " ".join((result.error or "").split()),
         result,
         {name: option for name, option in origin.choices.items() if option},
         tuple(origin.overrides),
@@ -174,16 +172,16 @@ def read_record(run: RunDirectory) -> RunRecord:
     )
 
 
-def _no_file(run: RunDirectory, error: FileNotFoundError) -> tuple[str, str]:
+def _no_result(run: RunDirectory, missing: Path) -> tuple[str, str]:
     try:
         lines = run.error.read_text(encoding="utf-8", errors="replace").split("\n")
     except OSError:
-        return "no result", f"{Path(error.filename).name} is missing"
+        return "no result", f"{missing.name} is missing"
     return "failed", next((line.strip() for line in reversed(lines) if line.strip()), "")
 
 
 def _without(run: RunDirectory, status: str, reason: str) -> RunRecord:
-    return RunRecord(run, status, " ".join(reason.split()), {}, {}, (), {}, ())
+    return RunRecord(run, status, " ".join(reason.split()), RunResult(), {}, (), {}, ())
 
 
 def flat(tree: Mapping[str, Any], above: str = "") -> dict[str, Any]:

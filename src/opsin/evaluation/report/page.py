@@ -9,8 +9,7 @@ import yaml
 
 from opsin.errors import UserError
 from opsin.evaluation.confusion import class_table
-from opsin.evaluation.report.learning_curves import best_epoch, learning_curves, read_epochs
-from opsin.evaluation.report.model_table import read_model_table
+from opsin.evaluation.report.learning_curves import best_epoch, learning_curves
 from opsin.evaluation.report.pictures import read_pictures
 from opsin.evaluation.report.result_summary import summarize_result
 from opsin.evaluation.report.sections import (
@@ -22,32 +21,9 @@ from opsin.evaluation.report.sections import (
 from opsin.evaluation.templating import render
 from opsin.runs.atomic import write_atomically
 from opsin.runs.directory import RunDirectory
+from opsin.runs.epochs import read_epochs
 from opsin.runs.predictions import Predictions, read_predictions
 from opsin.runs.quoting import printed_command, resume_command
-
-RECORDED = (
-    "error",
-    "stopped",
-    "monitor",
-    "metrics",
-    "parameters",
-    "throughput",
-    "seconds",
-    "data",
-    "choices",
-    "settings",
-    "hardware",
-    "versions",
-    "commit",
-    "seed",
-    "weights",
-)
-"""Keys of `result.json` that the page shows; the result of a failed run lacks some of them."""
-
-
-def report_file(run: RunDirectory) -> Path:
-    """Return the path of a run's report."""
-    return run.path / "report.html"
 
 
 def write_report(run: RunDirectory) -> Path:
@@ -59,21 +35,21 @@ def write_report(run: RunDirectory) -> Path:
     Returns:
         The path of the report.
     """
-    result: dict[str, Any] = {**dict.fromkeys(RECORDED), **run.read_result()}
+    result = run.read_result()
     config = _yaml(run.config)
-    rows = read_epochs(run)
-    best = best_epoch(rows, result, config.get("monitor") or {})
+    rows = read_epochs(run.metrics)
+    best = best_epoch(rows, result, (config.get("monitor") or {}).get("metric"))
     predictions, missing = _predictions(run)
-    expected = "test" if result.get("status") == "finished" else "val"  # the test images are read once, at the end
+    expected = "test" if result.status == "finished" else "val"  # the test images are read once, at the end
     evaluated = predictions.get("test", predictions.get("val"))
-    name = (result["choices"] or {}).get("model") or "The network"
+    name = result.choices.get("model") or "The network"
     page = render(
         "report.html",
         run=run,
         name=name,
         started=datetime.fromtimestamp(run.config.stat().st_mtime).strftime("%d %B %Y, %H:%M"),
         result=result,
-        status=result.get("status", "not started"),
+        status=result.status,
         rows=rows,
         best=best,
         curves=learning_curves(rows, best) if rows else None,
@@ -86,14 +62,14 @@ def write_report(run: RunDirectory) -> Path:
         pairs=confused_pair_rows(evaluated) if evaluated else [],
         calibration=calibration_section(predictions) if evaluated else None,
         pictures=read_pictures(run),
-        model=read_model_table(run),
+        network=result.network,
         command=printed_command(["python", "train.py", *(_yaml(run.overrides).get("overrides") or [])]),
         resume=resume_command(run.path),
         report=printed_command(["python", "scripts/report.py", run.path]),
         config=run.config.read_text(encoding="utf-8"),
     )
-    write_atomically(report_file(run), page)
-    return report_file(run)
+    write_atomically(run.report, page)
+    return run.report
 
 
 def _predictions(run: RunDirectory) -> tuple[dict[str, Predictions], dict[str, str]]:

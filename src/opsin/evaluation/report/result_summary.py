@@ -1,11 +1,10 @@
 """Summarize the result of a run as text: the accuracy with its interval, and remarks on it."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from opsin.evaluation.confidence_intervals import Interval, wilson_interval
 from opsin.runs.predictions import Predictions
+from opsin.runs.result import RunResult
 from opsin.visualization.formatting import percent, split_name
 
 
@@ -26,7 +25,7 @@ class ResultSummary:
     remarks: tuple[str, ...]
 
 
-def summarize_result(name: str, result: Mapping[str, Any], predictions: Predictions) -> ResultSummary:
+def summarize_result(name: str, result: RunResult, predictions: Predictions) -> ResultSummary:
     """Summarize the result of a run.
 
     Args:
@@ -37,7 +36,7 @@ def summarize_result(name: str, result: Mapping[str, Any], predictions: Predicti
     images, correct = len(predictions), int(predictions.correct.sum())
     accuracy = wilson_interval(correct, images)
     classes = len(predictions.classes)
-    data = (result.get("data") or {}).get("name", "its data")
+    data = result.data.name if result.data else "its data"
     headline = (
         f"{name} classifies {percent(accuracy.estimate)} of {images:,} {split_name(predictions.split)} images of "
         f"{data} correctly ({classes} classes, 95 % interval {percent(accuracy.low)} to {percent(accuracy.high)})."
@@ -69,10 +68,9 @@ def _validity(predictions: Predictions) -> str:
     )
 
 
-def _overfitting(result: Mapping[str, Any], accuracy: Interval) -> tuple[str, ...]:
+def _overfitting(result: RunResult, accuracy: Interval) -> tuple[str, ...]:
     """Return a sentence that compares training and validation accuracy, if both are known."""
-    metrics = result.get("metrics") or {}
-    train, val = metrics.get("train/acc"), metrics.get("val/acc")
+    train, val = result.metrics.get("train/acc"), result.metrics.get("val/acc")
     if train is None or val is None:
         return ()
     accuracies = (

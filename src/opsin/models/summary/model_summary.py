@@ -1,7 +1,6 @@
 """The model summary: one row per stage, as a table or as text."""
 
 import io
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,59 +9,10 @@ from torch import Tensor, nn
 from opsin.models.network import Network
 from opsin.models.shapes import on_meta
 from opsin.models.summary.receptive_field import ReceptiveFields
+from opsin.runs.network_summary import StageSummary, Summary
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-
-@dataclass(frozen=True)
-class StageSummary:
-    """One row of the summary.
-
-    Attributes:
-        name: Name of the stage, `head` or `auxiliary`.
-        output_shape: Output shape for one image: `(C, H, W)`, or `(num_logits,)` for the head.
-        parameters: Number of parameters.
-        trainable: Number of trainable parameters.
-        mult_adds: Multiply-adds for one image; additions of biases are counted as in torchinfo.
-        receptive_field: Side of the receptive field of one output unit, in pixels; None for the whole image.
-    """
-
-    name: str
-    output_shape: tuple[int, ...]
-    parameters: int
-    trainable: int
-    mult_adds: int
-    receptive_field: int | None
-
-
-@dataclass(frozen=True)
-class Summary:
-    """The rows of a network's stages and head, and their totals."""
-
-    name: str
-    input_shape: tuple[int, int, int]
-    rows: tuple[StageSummary, ...]
-
-    @property
-    def parameters(self) -> int:
-        """Number of parameters."""
-        return sum(row.parameters for row in self.rows)
-
-    @property
-    def trainable(self) -> int:
-        """Number of trainable parameters."""
-        return sum(row.trainable for row in self.rows)
-
-    @property
-    def frozen(self) -> int:
-        """Number of frozen parameters."""
-        return self.parameters - self.trainable
-
-    @property
-    def mult_adds(self) -> int:
-        """Multiply-adds for one image."""
-        return sum(row.mult_adds for row in self.rows)
 
 
 def summarize(network: Network, input_shape: tuple[int, int, int]) -> Summary:
@@ -107,21 +57,12 @@ def summary_table(summary: Summary) -> "Table":
     """Return the summary as a table of rich."""
     from rich.table import Table
 
-    table = Table(title=f"{summary.name} for images {_by(summary.input_shape)}", title_justify="left")
-    table.add_column("stage", footer="total")
-    for header, footer in (
-        ("output", ""),
-        ("parameters", f"{summary.parameters:,}"),
-        ("trainable", f"{summary.trainable:,}"),
-        ("multiply-adds", f"{summary.mult_adds:,}"),
-        ("receptive field", ""),
-    ):
-        table.add_column(header, footer=footer, justify="right")
-    table.show_footer = True
-    for row in summary.rows:
-        field = "image" if row.receptive_field is None else f"{row.receptive_field} px"
-        counts = (f"{count:,}" for count in (row.parameters, row.trainable, row.mult_adds))
-        table.add_row(row.name, _by(row.output_shape), *counts, field)
+    header, *rows, totals = summary.cells()
+    table = Table(title=summary.title, title_justify="left", show_footer=True)
+    for column, (name, total) in enumerate(zip(header, totals, strict=True)):
+        table.add_column(name, footer=total, justify="right" if column else "left")
+    for row in rows:
+        table.add_row(*row)
     return table
 
 
@@ -132,7 +73,3 @@ def summary_text(summary: Summary) -> str:
     file = io.StringIO()
     Console(file=file, width=100, color_system=None, legacy_windows=False).print(summary_table(summary))
     return "".join(f"{line.rstrip()}\n" for line in file.getvalue().splitlines())
-
-
-def _by(shape: tuple[int, ...]) -> str:
-    return "x".join(map(str, shape))

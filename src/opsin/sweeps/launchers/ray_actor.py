@@ -87,7 +87,7 @@ class RayActor:
                     f"launcher=ray: the node {self.host()} has no {folder}: the working directory, output_dir and "
                     "data_dir must be on a disk that all nodes share"
                 )
-        with job.run.claimed(True, patience=CLAIM_TIMEOUT_S):
+        with job.run.locked(True, timeout=CLAIM_TIMEOUT_S):
             pass
         environment.adopt()
         with self._lock:

@@ -1,4 +1,4 @@
-"""The first batch of a run, as the network sees it."""
+"""Images of the first batch, as the network gets them."""
 
 from typing import Any
 
@@ -14,12 +14,12 @@ TAG = "pictures/train_batch"
 
 
 class BatchImages(TensorBoardCallback):
-    """Shows images of the first training batch: augmented, mixed, at the network's size, their labels beneath.
+    """Show images of the first training batch in TensorBoard: augmented, mixed and resized, with their labels.
 
-    Where cached features are served in place of pixels, the images that they were computed from are shown.
+    If batches hold cached features, it shows the images of those features.
 
     Args:
-        count: how many images.
+        count: number of images.
     """
 
     def __init__(self, count: Count = 16) -> None:
@@ -28,7 +28,7 @@ class BatchImages(TensorBoardCallback):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Show the run's first batch; Lightning passes over the hook from then on."""
+        """Show the first batch of the run; Lightning skips the hook afterwards."""
         board, data = self.board(trainer), self.images(trainer)
         if trainer.current_epoch == batch_idx == 0 and board is not None and data is not None:
             picture = batch_picture(batch, data, self.count)
@@ -37,15 +37,15 @@ class BatchImages(TensorBoardCallback):
 
 
 def batch_picture(batch: Batch, data: ImageDataModule, count: int) -> Pixels:
-    """Images of a training batch in a grid.
+    """Return images of a training batch in a grid.
 
     Args:
-        batch: as the network gets it.
-        data: where it is from.
-        count: how many images, at most.
+        batch: the batch as the network gets it.
+        data: the datamodule of the batch.
+        count: largest number of images.
     """
     if batch.features_of is None:
-        pixels, title = as_pixels(batch.images[:count], data.preprocess), "The first batch, as the network sees it"
+        pixels, title = as_pixels(batch.images[:count], data.preprocess), "First batch, as the network gets it"
     else:
         pixels = data.subset("train").read(batch.positions[:count].numpy())
         title = f"Images whose {batch.features_of} is cached"
@@ -54,7 +54,7 @@ def batch_picture(batch: Batch, data: ImageDataModule, count: int) -> Pixels:
 
 
 def labels(target: Tensor, classes: tuple[str, ...]) -> str:
-    """One class, or the shares of the two largest where images were mixed."""
+    """Return the class, or the fractions of the two largest classes of a mixed image."""
     if target.ndim == 0:
         return classes[int(target)]
     shares, found = torch.topk(target, min(2, len(target)))

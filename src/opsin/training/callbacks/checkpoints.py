@@ -1,4 +1,4 @@
-"""The best and the last checkpoint, and the one that an interruption leaves."""
+"""The best and the last checkpoint, and the checkpoint of an interrupted run."""
 
 import logging
 import math
@@ -6,7 +6,7 @@ import shutil
 import signal
 import threading
 from types import FrameType
-from typing import Any, Literal
+from typing import Any
 
 import lightning as L
 from torch import Tensor
@@ -15,6 +15,7 @@ from opsin.data import ImageDataModule
 from opsin.errors import Interrupted, UserError
 from opsin.runs.atomic import atomic_path
 from opsin.runs.directory import RunDirectory
+from opsin.runs.metric_registry import sort_key, split_of
 from opsin.runs.quoting import resume_command
 from opsin.training.callbacks.base import EpochCallback, epoch_metrics
 from opsin.training.gather import collect
@@ -23,29 +24,27 @@ log = logging.getLogger(__name__)
 
 
 class Checkpoints(EpochCallback):
-    """Keeps `best.ckpt`, its predictions on val and `last.ckpt` up to date, and stops cleanly when asked to.
+    """Write `best.ckpt`, its predictions on val and `last.ckpt`, and stop cleanly on a signal.
 
-    `last.ckpt` is written at the end of every epoch, after all that the epoch changes, so that a run which goes on
-    from it takes the very steps that it would have taken. At the first SIGINT (Ctrl-C) or SIGTERM it is written after
-    the step under way and `Interrupted` is raised; a second one stops at once.
+    `last.ckpt` is written at the end of every epoch, after everything that the epoch changes, so that a resumed run
+    takes the same steps as an uninterrupted one. The first SIGINT (Ctrl-C) or SIGTERM writes it after the current step
+    and raises `Interrupted`; a second one stops at once.
 
     Args:
-        monitor: metric that tells the best epoch.
-        mode: whether less or more of it is better.
-        run: the run directory, where the files go.
+        monitor: metric that selects the best epoch.
+        run: the run directory.
 
     Attributes:
-        best_value: best value of `monitor` so far; None before the first.
-        best_epoch: its epoch, counted from 1.
+        best_value: best value of `monitor` so far; None before the first epoch.
+        best_epoch: epoch of the best value, counted from 1.
         best_metrics: all metrics of that epoch.
-        best_confusion: confusion matrices `(C, C)` of that epoch, by split, where the module keeps them.
-        epochs: how many epochs are done.
+        best_confusion: confusion matrices `(C, C)` of that epoch, by split, if the module has them.
+        epochs: number of finished epochs.
     """
 
-    def __init__(self, monitor: str, mode: Literal["min", "max"] = "min", *, run: RunDirectory) -> None:
+    def __init__(self, monitor: str, *, run: RunDirectory) -> None:
         super().__init__()
         self.monitor = monitor
-        self.mode = mode
         self.best_path = run.best
         self.last_path = run.last
         self._run = run
@@ -58,89 +57,101 @@ class Checkpoints(EpochCallback):
         self._handlers: dict[int, Any] = {}
 
     def state_dict(self) -> dict[str, Any]:
-        """What decides about later epochs."""
+        """Return the best epoch and the number of epochs."""
         best = {"value": self.best_value, "epoch": self.best_epoch, "metrics": self.best_metrics}
         return {**best, "confusion": self.best_confusion, "epochs": self.epochs}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with an earlier best."""
+        """Restore the best epoch and the number of epochs."""
         self.best_value, self.best_epoch = state_dict["value"], state_dict["epoch"]
         self.best_metrics, self.best_confusion = state_dict["metrics"], state_dict["confusion"]
         self.epochs = state_dict["epochs"]
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Take over the signals; only a main thread may."""
+        """Install the signal handlers; only the main thread may."""
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
-                self._handlers[number] = signal.signal(number, self._ask)
+                self._handlers[number] = signal.signal(number, self._on_signal)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Take them over again: by now Lightning has set a handler that waits, in a signal, for the other processes."""
+        """Install them again, in place of a handler of Lightning that waits for other processes.
+
+        Raises:
+            UserError: training ends before the monitored metric is measured.
+        """
         for number in self._handlers:
-            signal.signal(number, self._ask)
+            signal.signal(number, self._on_signal)
+        steps = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
+        first_validation = steps * (trainer.check_val_every_n_epoch or 1)
+        if split_of(self.monitor) == "val" and self.best_value is None and 0 < trainer.max_steps < first_validation:
+            raise UserError(
+                f"{self.monitor} is never measured: trainer.max_steps={trainer.max_steps} ends training before the "
+                f"first validation, at step {first_validation}. Raise max_steps, or monitor a metric of train/"
+            )
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Stop here if asked to; but gradients that are being accumulated are not saved, nor an epoch unvalidated."""
+        """Stop after a signal, unless gradients are being accumulated or the epoch is about to be validated."""
         accumulating = (batch_idx + 1) % trainer.accumulate_grad_batches != 0
         if not accumulating and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
             self._stop_if_asked(trainer)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Save what the epoch came to, then stop if asked to."""
+        """Write the checkpoints of the epoch, then stop after a signal."""
         metrics = epoch_metrics(trainer)
         self.epochs = trainer.current_epoch + 1
-        improved = self.monitor in metrics and self._improves(metrics[self.monitor])
+        value = metrics.get(self.monitor)
+        improved = sort_key(self.monitor, value) < sort_key(self.monitor, self.best_value)
         if improved:
-            self.best_value, self.best_epoch = metrics[self.monitor], self.epochs
+            self.best_value, self.best_epoch = value, self.epochs
             self.best_metrics = metrics
             self.best_confusion = dict(getattr(pl_module, "confusion", {}))
-            self._keep_predictions(trainer, pl_module)
+            self._write_predictions(trainer, pl_module)
             trainer.save_checkpoint(self.best_path)
         if improved and self.best_path.is_file():
-            self._let_last_be_best(trainer)
+            self._link_last_to_best(trainer)
         else:
             trainer.save_checkpoint(self.last_path)
         self._stop_if_asked(trainer, save=False)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """See to it that there is a best checkpoint to test.
+        """Check that there is a best checkpoint to test.
 
         Raises:
-            UserError: the monitored metric was never a number, or never measured.
+            UserError: the monitored metric was never finite, or never measured.
         """
         if self.best_value is None:
             last = trainer.callback_metrics.get(self.monitor)
             raise UserError(
-                f"{self.monitor} was {'not measured' if last is None else 'not a number'} in any epoch, so no epoch is "
+                f"{self.monitor} was {'not measured' if last is None else 'not finite'} in any epoch, so no epoch is "
                 "the best: "
                 + (
-                    "set monitor.metric to one that is, or validate (trainer.limit_val_batches, "
+                    "set monitor.metric to a measured metric, or validate (trainer.limit_val_batches, "
                     "trainer.check_val_every_n_epoch)"
                     if last is None
-                    else "training diverged, try a smaller optimizer.lr, or trainer.gradient_clip_norm=1"
+                    else "training diverged; try a smaller optimizer.lr, or trainer.gradient_clip_norm=1"
                 )
             )
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Give the signals back."""
+        """Restore the signal handlers."""
         self._release()
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Give the signals back."""
+        """Restore the signal handlers."""
         self._release()
 
-    def _keep_predictions(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Write what the epoch says of val; a run that is killed before the checkpoint comes to this epoch again."""
+    def _write_predictions(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write the predictions on val; a run that is killed before the checkpoint is written repeats this epoch."""
         data, outputs = getattr(trainer, "datamodule", None), getattr(pl_module, "outputs", {}).get("val")
         if outputs and isinstance(data, ImageDataModule):
             predictions = collect(outputs, data, "val")
             if trainer.is_global_zero:
                 predictions.write(self._run)
 
-    def _let_last_be_best(self, trainer: L.Trainer) -> None:
-        """Give the file of the best epoch, just written, its second name: files are replaced, and never changed."""
+    def _link_last_to_best(self, trainer: L.Trainer) -> None:
+        """Link `last.ckpt` to the `best.ckpt` just written; files are replaced, never changed."""
         if trainer.is_global_zero:
             with atomic_path(self.last_path) as temporary:
                 try:
@@ -149,22 +160,15 @@ class Checkpoints(EpochCallback):
                     shutil.copyfile(self.best_path, temporary)
         trainer.strategy.barrier()
 
-    def _improves(self, value: float) -> bool:
-        if math.isnan(value):
-            return False
-        if self.best_value is None:
-            return True
-        return value < self.best_value if self.mode == "min" else value > self.best_value
-
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self._asked is not None or not self._handlers:  # Lightning puts this one back once more after an error
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self._asked is not None or not self._handlers:  # Lightning restores this handler once more after an error
             raise KeyboardInterrupt
         self._asked = number
-        log.info("%s: saving after this step; once more stops at once", signal.Signals(number).name)
+        log.info("%s: saving after this step; send it again to stop at once", signal.Signals(number).name)
 
     def _stop_if_asked(self, trainer: L.Trainer, save: bool = True) -> None:
         asked = self._asked is not None
-        if trainer.world_size > 1:  # all processes save together, so all must stop at the same step
+        if trainer.world_size > 1:  # all processes must save and stop at the same step
             asked = trainer.strategy.reduce_boolean_decision(asked, all=False)
         if asked:
             if save:

@@ -1,4 +1,4 @@
-"""What a run was told, as text."""
+"""The config as text in TensorBoard."""
 
 import lightning as L
 
@@ -7,7 +7,7 @@ from opsin.training.callbacks.tensorboard_base import TensorBoardCallback
 
 
 class ConfigText(TensorBoardCallback):
-    """Shows the run's files `config.yaml`, `overrides.yaml` and `model.txt` in the TEXT tab, those that there are.
+    """Show `config.yaml`, `overrides.yaml` and `model.txt` of the run in the TEXT tab, if they exist.
 
     Args:
         run: the run directory.
@@ -17,7 +17,7 @@ class ConfigText(TensorBoardCallback):
         self.run = run
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Write them; a run that goes on may have been told something new."""
+        """Write the texts; a resumed run may have new values."""
         if (board := self.board(trainer)) is None:
             return
         for name in ("config.yaml", "overrides.yaml", "model.txt"):

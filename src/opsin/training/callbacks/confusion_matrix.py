@@ -1,4 +1,4 @@
-"""The confusion matrix of the validation split as an image, readable from two classes to a hundred."""
+"""The confusion matrix of val as an image that is legible for two classes and for a hundred."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -14,44 +14,44 @@ from opsin.visualization.images import INK, PAPER, Pixels, colorize, fit_text, f
 
 TAG = "pictures/confusion"
 _MATRIX, _LARGEST, _SMALLEST = 300, 48, 5
-"""Side of the matrix, which TensorBoard does not scale, and largest and smallest side of a cell, in pixels."""
+"""Sizes in pixels: side of the matrix, largest and smallest side of a cell."""
 _CROWDED = 560
-"""Side of a matrix without numbers in the cells."""
+"""Side in pixels of a matrix whose cells are too small for numbers."""
 _FOR_NUMBERS, _FOR_NAMES = 26, 12
-"""Minimum side of a cell with a number, and minimum height of a name."""
+"""Smallest sides in pixels of cells with numbers, and of cells with a name beside them."""
 _HEAD, _NAME = 46, 120
-"""Height of the two lines at the top, and maximum width of a name."""
+"""Height of the two title lines and largest width of a name, in pixels."""
 
 
 class ConfusionMatrix(EpochPicture):
-    """Show the confusion matrix of the validation split: true classes in rows, shaded by the share of the row."""
+    """Show the confusion matrix of val: true classes in rows, shaded by the fraction of the row."""
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Draw if a picture is due; the module has computed its metrics before this hook."""
+        """Draw if an image is due; the metrics are computed at this point."""
         self.validated(trainer, pl_module)
 
     def draw(self, board: TensorBoard | None, trainer: L.Trainer, pl_module: L.LightningModule, step: int) -> None:
-        """Draw the confusion matrix that the module keeps."""
+        """Draw the matrix that the module has as `confusion`."""
         confusion, data = getattr(pl_module, "confusion", {}).get("val"), self.images(trainer)
         if board is not None and confusion is not None and data is not None:
             board.log_picture(TAG, confusion_picture(confusion.numpy(), data.source.classes), step)
 
 
 def confusion_picture(confusion: NDArray[np.int64], classes: Sequence[str]) -> Pixels:
-    """Draw a confusion matrix, with numbers in the cells if they fit.
+    """Return a confusion matrix as an image.
 
-    Every row has a name, or as many rows as there is room for.
+    Cells have numbers if they fit; rows have names, or as many names as are legible.
 
     Args:
-        confusion: Counts `(C, C)`, true classes in rows.
-        classes: Names of the classes.
+        confusion: counts `(C, C)`, true classes in rows.
+        classes: names of the classes.
     """
     number = len(classes)
     cell = min(_MATRIX // number, _LARGEST)
     if cell < _FOR_NUMBERS:
         cell = min(max(_CROWDED // number, _SMALLEST), _FOR_NUMBERS - 1)
     share = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
-    shade = share if cell >= _FOR_NUMBERS else share**0.5  # without numbers, rare mistakes must be visible by color
+    shade = share if cell >= _FOR_NUMBERS else share**0.5  # without numbers, a few errors must be visible
     squares = colorize(shade, "Blues", 0, 1).repeat(cell, axis=0).repeat(cell, axis=1)
     names = {i: fit_text(classes[i], _NAME) for i in range(0, number, -(-_FOR_NAMES // cell))}
     side = 12 + int(max(font(12).getlength(name) for name in names.values()))
@@ -88,7 +88,7 @@ def _write_numbers(
 
 @cache
 def _upright(name: str, height: int) -> Image.Image:
-    """Draw a name upright, from the lower edge upwards."""
+    """Return a name as an image, rotated to read upwards from the lower edge."""
     line = Image.new("RGB", (height, 16), PAPER)
     ImageDraw.Draw(line).text((6, 8), name, fill=INK, font=font(12), anchor="lm")
     return line.transpose(Image.Transpose.ROTATE_90)

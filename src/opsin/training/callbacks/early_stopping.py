@@ -1,7 +1,7 @@
-"""Early stopping that a resumed run takes up where it was."""
+"""Early stopping that continues correctly in a resumed run."""
 
 import logging
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import lightning as L
 import torch
@@ -9,54 +9,53 @@ from lightning.pytorch.callbacks import EarlyStopping as LightningEarlyStopping
 from pydantic import Field
 from torch import Tensor
 
+from opsin.runs.metric_registry import mode
 from opsin.training.callbacks.base import epoch_metrics
 
 log = logging.getLogger(__name__)
 
 
 class EarlyStopping(LightningEarlyStopping):
-    """Stops once `monitor` has not improved for `patience` validations, and says so.
+    """Stop once `monitor` has not improved for `patience` validations, and log the reason.
 
-    Lightning's own, at the end of the epoch, with two changes: the patience of the config holds after a resume, and
-    a run that had decided to stop does not start another epoch when it is resumed.
+    It differs from Lightning's callback in two ways: the patience of the config applies after a resume, and a run that
+    stopped early does not start another epoch when it is resumed.
 
     Args:
-        monitor: metric to watch.
-        mode: whether less or more of it is better.
-        patience: validations without improvement before it stops.
+        monitor: name of the metric.
+        patience: number of validations without improvement before the run stops.
         min_delta: smallest change that counts as an improvement.
 
     Attributes:
-        reason: why it stopped, in words; None if it did not.
+        reason: why the run stopped; None if it did not.
     """
 
     def __init__(
         self,
         monitor: str,
-        mode: Literal["min", "max"] = "min",
         patience: Annotated[int, Field(ge=1)] = 10,
         min_delta: Annotated[float, Field(ge=0)] = 0.0,
     ) -> None:
-        super().__init__(monitor, min_delta, patience, mode=mode, check_on_train_epoch_end=True)
+        super().__init__(monitor, min_delta, patience, mode=mode(monitor), check_on_train_epoch_end=True)
 
         self.reason: str | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        """The count, the best score, and why it stopped."""
+        """Return the count, the best score and the reason."""
         return {**super().state_dict(), "reason": self.reason}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore all but the patience, which is the config's."""
+        """Restore everything except the patience, which the config sets."""
         super().load_state_dict({**state_dict, "patience": self.patience})
         self.reason = state_dict["reason"] if self.wait_count >= self.patience else None
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Stop at once if the run that is resumed had come to its end."""
+        """Stop at once if the resumed run had stopped early."""
         if self.reason:
             trainer.should_stop = True
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Tell why training ended."""
+        """Log why training ended."""
         if self.reason and trainer.is_global_zero:
             log.info("stopped early: %s", self.reason)
 

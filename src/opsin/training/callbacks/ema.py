@@ -1,4 +1,4 @@
-"""A moving average of the weights that says when a run is too short for it."""
+"""An exponential moving average of the weights, with a warning if the run is too short for the decay."""
 
 import logging
 from typing import Annotated
@@ -11,20 +11,20 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 log = logging.getLogger(__name__)
 
 INITIAL_SHARE = 0.05
-"""What the weights of the first step may still weigh in the average at the end of a run."""
+"""Largest share of the initial weights in the average at the end of a run without a warning."""
 WINDOWS = 10
-"""How many times the average's window, 1 / (1 - decay) updates, fits into a run for which the decay is right."""
+"""Number of windows of 1 / (1 - decay) updates in a run with a suitable decay."""
 
 
 class EMA(WeightAveraging):
-    """An exponential moving average of the weights, which is what is validated, saved and tested.
+    """An exponential moving average of the weights; the average is validated, saved and tested.
 
-    Buffers, such as BatchNorm statistics, are those of the last step. Lightning's `EMAWeightAveraging` takes
-    `decay * average + (1 - decay) * weight`, which rounds even where both are the same, so that frozen weights
-    drift; this one moves the average by a part of the difference, and leaves frozen weights as they are to the bit.
+    Buffers, such as BatchNorm statistics, are those of the last step. Lightning's `EMAWeightAveraging` computes
+    `decay * average + (1 - decay) * weight`, which rounds even if both are equal, so that frozen weights drift. This
+    class adds a fraction of the difference, which keeps frozen weights bit for bit.
 
     Args:
-        decay: share of the average that every update keeps; it looks back over about 1 / (1 - decay) updates.
+        decay: fraction of the average that every update keeps; the window is about 1 / (1 - decay) updates.
         update_every_n_steps: optimizer steps between updates.
     """
 
@@ -39,11 +39,11 @@ class EMA(WeightAveraging):
         self.update_every_n_steps = update_every_n_steps
 
     def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
-        """Whether to update after the optimizer step of this index."""
+        """Return whether to update after the optimizer step of this index."""
         return step_idx is not None and step_idx % self.update_every_n_steps == 0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Say which decay fits, where the run is too short for this one."""
+        """Warn if the run is too short for the decay, and suggest a suitable one."""
         steps = trainer.estimated_stepping_batches
         updates = int(steps / self.update_every_n_steps) if steps != float("inf") else 0
         if trainer.is_global_zero and updates and (share := self.decay**updates) > INITIAL_SHARE:
@@ -55,5 +55,5 @@ class EMA(WeightAveraging):
 
 
 def fitting_decay(updates: int) -> float:
-    """A decay whose window is a tenth of a run with so many updates."""
+    """Return a decay whose window is a tenth of the updates of a run."""
     return max(0.0, 1 - WINDOWS / updates)

@@ -1,4 +1,4 @@
-"""Embeddings of validation images, for the projector."""
+"""Embeddings of validation images for the TensorBoard projector."""
 
 import lightning as L
 import numpy as np
@@ -11,7 +11,7 @@ from opsin.visualization.images import resize, rgb
 
 TAG = "val"
 THUMBNAIL, SHEET = 64, 2048
-"""Sides in pixels: of an image at most, and of the sheet of all, which browsers have to hold."""
+"""Largest sides in pixels: of an image, and of the sheet of all images, which the browser loads."""
 
 
 class EmbeddingProjector(TensorBoardCallback):

@@ -1,4 +1,4 @@
-"""The kernels of the first layer, over time."""
+"""The kernels of the first convolution during training."""
 
 import lightning as L
 import numpy as np
@@ -14,26 +14,26 @@ GAP, PAPER = 2, 255
 
 
 class FirstKernels(EpochPicture):
-    """Shows the kernels of the first convolution before training, while it lasts and at its end.
+    """Show the kernels of the first convolution before, during and after training.
 
-    All are shown on one scale: grey is zero. A network without convolutions shows none; kernels that do not train are
-    shown once.
+    All kernels share one scale; gray is zero. A network without convolutions shows nothing; frozen kernels are shown
+    once.
     """
 
     looks_inside = True
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Show where they begin."""
+        """Show the initial kernels."""
         super().on_train_start(trainer, pl_module)
         if trainer.global_step == 0:
             self.picture(trainer, pl_module)
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Draw if it is due; a moving average of the weights is still in place here, as it was validated."""
+        """Draw if an image is due; the network still has the averaged weights that were validated."""
         self.validated(trainer, pl_module)
 
     def draw(self, board: TensorBoard | None, trainer: L.Trainer, pl_module: L.LightningModule, step: int) -> None:
-        """Draw them, enlarged."""
+        """Draw the kernels, enlarged."""
         first = next((layer for layer in pl_module.modules() if isinstance(layer, nn.Conv2d)), None)
         if board is None or first is None or (trainer.global_step and not first.weight.requires_grad):
             return
@@ -42,11 +42,11 @@ class FirstKernels(EpochPicture):
 
 
 def kernel_picture(weights: NDArray[np.float32], side: int = 48) -> Pixels:
-    """Kernels side by side, each about `side` pixels large: in colour where there are three channels.
+    """Return kernels side by side, each about `side` pixels large, in color if they have three channels.
 
     Args:
-        weights: `(O, I, kh, kw)`. With other numbers of channels than one and three, their mean is shown.
-        side: of each, in pixels.
+        weights: `(O, I, kh, kw)`; if I is not 1 or 3, the mean over I is shown.
+        side: side of a kernel in pixels.
     """
     if weights.shape[1] not in (1, 3):
         weights = weights.mean(axis=1, keepdims=True)

@@ -1,4 +1,4 @@
-"""Where a network looks, on the same few images through the whole run."""
+"""Grad-CAM maps of a few validation images during training."""
 
 import logging
 
@@ -20,15 +20,15 @@ TAG = "pictures/gradcam"
 
 
 class GradCAM(EpochPicture):
-    """Shows what speaks for the true class of a few validation images, always the same: Grad-CAM of the last stage.
+    """Show Grad-CAM of the last stage for the true class of a few validation images, the same in every epoch.
 
-    Above each image's map stands the image, beneath it the probability of its true class. A network without maps
-    shows none.
+    Each map is below its image, with the probability of the true class. A network whose last stage has no maps shows
+    nothing.
 
     Args:
-        count: how many images.
+        count: number of images.
         every_n_epochs: see `EpochPicture`.
-        share: likewise.
+        share: see `EpochPicture`.
     """
 
     looks_inside = True
@@ -40,7 +40,7 @@ class GradCAM(EpochPicture):
         self._has_maps = True
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Draw if it is due; a moving average of the weights is still in place here, as it was validated."""
+        """Draw if an image is due; the network still has the averaged weights that were validated."""
         self.validated(trainer, pl_module)
 
     def draw(self, board: TensorBoard | None, trainer: L.Trainer, pl_module: L.LightningModule, step: int) -> None:
@@ -57,19 +57,19 @@ class GradCAM(EpochPicture):
             probabilities = class_logits(plain(images).float()).softmax(1)
         try:
             heat = gradcam(network, images, targets).numpy()
-        except UserError as error:  # its last stage makes no maps
+        except UserError as error:  # the last stage has no maps
             log.warning("TensorBoard shows no class activation: %s", error)
             self._has_maps = False
             return
         own = probabilities.gather(1, targets[:, None])[:, 0].tolist()
         names = [data.source.classes[i] for i in targets.tolist()]
-        told = [f"{name} {value:.2f}" for name, value in zip(names, own, strict=True)]
+        captions = [f"{name} {value:.2f}" for name, value in zip(names, own, strict=True)]
         maps = [overlay_heat(image, map_) for image, map_ in zip(pixels, heat, strict=True)]
         picture = grid(
             [*pixels, *maps],
             columns=len(pixels),
             side=side_of(pixels),
-            captions=[*names, *told],
+            captions=[*names, *captions],
             title="Grad-CAM for the true class",
         )
         board.log_picture(TAG, picture, step)

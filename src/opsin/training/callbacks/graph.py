@@ -17,21 +17,21 @@ log = logging.getLogger(__name__)
 
 
 class Graph(TensorBoardCallback):
-    """Shows the graph of the network, stage by stage, when training begins.
+    """Show the graph of the network, stage by stage, when training begins.
 
-    A copy is traced, on the CPU: what trains is not touched, and `torch.compile` does not get in the way.
+    It traces a copy on the CPU, so that training and `torch.compile` are not affected.
     """
 
     looks_inside = True
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Trace one image through a copy of the network; a run that goes on has its graph already."""
+        """Trace one image through a copy of the network; a resumed run has its graph already."""
         board, data, network = self.board(trainer), self.images(trainer), getattr(pl_module, "network", None)
         if board is None or data is None or not isinstance(network, Network) or trainer.global_step:
             return
         try:
             log_graph(board, network, torch.zeros(1, data.channels, *data.image_size))
-        except RuntimeError as error:  # a network that does not the same for every image
+        except RuntimeError as error:  # control flow depends on the input
             log.warning("TensorBoard will show no graph of %s: %s", network.name, str(error).splitlines()[0])
 
 
@@ -39,12 +39,12 @@ def log_graph(board: TensorBoard, network: Network, images: Tensor) -> None:
     """Write the graph of a network.
 
     Args:
-        board: where to.
+        board: the TensorBoard writer.
         network: any network.
-        images: `(1, C, H, W)`, of any content.
+        images: any images `(1, C, H, W)`.
 
     Raises:
-        RuntimeError: it cannot be traced.
+        RuntimeError: The network cannot be traced.
     """
     twin = copy.deepcopy(network).to("cpu", torch.float32).requires_grad_(False).eval()
     with warnings.catch_warnings():
@@ -52,6 +52,6 @@ def log_graph(board: TensorBoard, network: Network, images: Tensor) -> None:
         warnings.filterwarnings("ignore", message=".*torch.jit.trace", category=DeprecationWarning)
         warnings.filterwarnings("ignore", message=".*already a ScriptModule", category=UserWarning)
         warnings.filterwarnings("ignore", category=TracerWarning)
-        # Checking a trace runs the network twice more, and the writer offers no way around it but this.
+        # Checking a trace would run the network twice more; only a traced network skips that in the writer.
         traced = torch.jit.trace(twin, images, check_trace=False)  # type: ignore[no-untyped-call]
         board.experiment.add_graph(traced, images)

@@ -1,44 +1,35 @@
-"""The table of all epochs."""
-
-import csv
+"""The table of epochs."""
 
 import lightning as L
 
-from opsin.runs.atomic import atomic_open
 from opsin.runs.directory import RunDirectory
+from opsin.runs.epochs import LEARNING_RATE, EpochRow, read_epochs, write_epochs
 from opsin.training.callbacks.base import EpochCallback, epoch_metrics
 
 
 class MetricsCSV(EpochCallback):
-    """Writes one row per epoch to `metrics.csv`: epoch, step, every metric, the rate of the head when the epoch ends.
+    """Write one row per epoch to `metrics.csv`: epoch, step, all metrics, and the learning rate of the head.
 
-    A resumed run drops the rows that it is about to make again. A value that an epoch lacks is left empty.
+    A resumed run first drops the rows of the epochs that it trains again.
 
     Args:
-        run: the run directory.
+        run: The run directory.
     """
 
     def __init__(self, run: RunDirectory) -> None:
         super().__init__()
-        self.file = run.metrics
-        self.rows: list[dict[str, str]] = []
+        self._file = run.metrics
+        self._rows: list[EpochRow] = []
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Take up the rows of the epochs that are done."""
-        if trainer.is_global_zero and self.file.exists():
-            with self.file.open(newline="", encoding="utf-8") as file:
-                self.rows = [row for row in csv.DictReader(file) if int(row["epoch"]) <= trainer.current_epoch]
+        """Read the rows of the completed epochs."""
+        if trainer.is_global_zero:
+            self._rows = [row for row in read_epochs(self._file) if row.epoch <= trainer.current_epoch]
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Add the epoch's row, unless this is the echo of an epoch that was saved before it had quite ended."""
+        """Add the epoch's row, unless Lightning repeats the end of an epoch that was saved just before it ended."""
         if not trainer.is_global_zero or "train/loss" not in trainer.callback_metrics:
             return
-        values = epoch_metrics(trainer)
-        values["lr"] = trainer.optimizers[0].param_groups[-1]["lr"]
-        row = {"epoch": str(trainer.current_epoch + 1), "step": str(trainer.global_step)}
-        self.rows.append(row | {name: repr(values[name]) for name in sorted(values)})
-        names = list(dict.fromkeys(name for row in self.rows for name in row))
-        with atomic_open(self.file, "w", newline="") as file:
-            writer = csv.DictWriter(file, names)
-            writer.writeheader()
-            writer.writerows(self.rows)
+        values = {LEARNING_RATE: float(trainer.optimizers[0].param_groups[-1]["lr"]), **epoch_metrics(trainer)}
+        self._rows.append(EpochRow(trainer.current_epoch + 1, trainer.global_step, values))
+        write_epochs(self._file, self._rows)

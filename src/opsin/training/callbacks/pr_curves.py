@@ -1,4 +1,4 @@
-"""Precision and recall of validation, for the PR CURVES tab."""
+"""Precision-recall curves of val for the PR CURVES tab."""
 
 import lightning as L
 import torch
@@ -10,18 +10,18 @@ from opsin.training.callbacks.tensorboard_base import Count, EpochPicture, Every
 from opsin.training.tensorboard import TensorBoard
 
 THRESHOLDS = 127
-"""As many as TensorBoard's own summaries have."""
+"""Number of thresholds; the same as in TensorBoard's own summaries."""
 
 TAG = "pr"
 
 
 class PRCurves(EpochPicture):
-    """Shows precision over recall on val: of each class against the rest, and of all decisions taken together.
+    """Show precision over recall on val: of each class against the rest, and of all classes together.
 
     Args:
-        max_classes: with more classes, only the curve of all together.
+        max_classes: with more classes, only the curve of all classes is shown.
         every_n_epochs: see `EpochPicture`.
-        share: likewise.
+        share: see `EpochPicture`.
     """
 
     def __init__(self, max_classes: Count = 20, every_n_epochs: Every = None, share: Share = 0.005) -> None:
@@ -29,11 +29,11 @@ class PRCurves(EpochPicture):
         self.max_classes = max_classes
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Draw if it is due; the outputs of all batches are there by now."""
+        """Draw if an image is due; the outputs of all batches exist at this point."""
         self.validated(trainer, pl_module)
 
     def draw(self, board: TensorBoard | None, trainer: L.Trainer, pl_module: L.LightningModule, step: int) -> None:
-        """Count over all processes what the module keeps as `outputs`, and write the curves."""
+        """Count the `outputs` of the module over all processes, and write the curves."""
         data, outputs = self.images(trainer), getattr(pl_module, "outputs", {}).get("val")
         if data is None or not outputs:
             return
@@ -53,17 +53,17 @@ class PRCurves(EpochPicture):
 
 
 def threshold_counts(probabilities: Tensor, targets: Tensor) -> Tensor:
-    """True and false positives and negatives of each class, at thresholds evenly spread over [0, 1].
+    """Return true and false positives and negatives of each class at evenly spaced thresholds in [0, 1].
 
     Args:
-        probabilities: `(N, C)`; an image counts as a class's where its probability reaches the threshold.
+        probabilities: `(N, C)`; an image counts as predicted if its probability reaches the threshold.
         targets: `(N,)`.
 
     Returns:
         Counts `(C, 4, THRESHOLDS)`: true positives, false positives, true negatives, false negatives.
     """
     number = probabilities.shape[1]
-    # The bin of a probability is the highest threshold that it reaches; a sum from above gives the counts of all.
+    # The bin of a probability is the highest threshold that it reaches; a cumulative sum from above gives all counts.
     bins = (probabilities * (THRESHOLDS - 1)).floor().long().clamp(0, THRESHOLDS - 1)
     places = bins + torch.arange(number, device=bins.device) * THRESHOLDS
     belongs = F.one_hot(targets, number).bool()
@@ -77,7 +77,7 @@ def threshold_counts(probabilities: Tensor, targets: Tensor) -> Tensor:
 
 
 def _write(board: TensorBoard, tag: str, counts: Tensor, step: int) -> None:
-    """Write one curve of counts `(4, THRESHOLDS)`; where nothing is predicted, precision is 0 as in TensorBoard."""
+    """Write one curve of counts `(4, THRESHOLDS)`; without predictions, precision is 0 as in TensorBoard."""
     true_positives, false_positives, true_negatives, false_negatives = counts.double()
     precision = true_positives / (true_positives + false_positives).clamp(min=1)
     recall = true_positives / (true_positives + false_negatives).clamp(min=1)

@@ -1,4 +1,4 @@
-"""What a person sees while a network trains."""
+"""The progress of training on the console."""
 
 import logging
 from typing import Any
@@ -15,10 +15,10 @@ SHOWN = ("train/loss", "train/acc", "val/loss", "val/acc")
 
 
 class ProgressBar(EpochCallback):
-    """A line per epoch in the log, and on a terminal a bar for the epoch under way.
+    """Log one line per epoch, and draw a progress bar of the current epoch on a terminal.
 
     Args:
-        bar: draw the bar where the console is a terminal.
+        bar: draw the bar if the console is a terminal.
     """
 
     def __init__(self, bar: bool = True) -> None:
@@ -44,12 +44,12 @@ class ProgressBar(EpochCallback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Advance; the bar itself is redrawn by a thread, ten times a second."""
+        """Advance the bar; a thread redraws it ten times a second."""
         if self._progress is not None:
             self._progress.update(self._task, completed=batch_idx + 1)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Log the epoch's line."""
+        """Log the line of the epoch."""
         self._stop()
         metrics = epoch_metrics(trainer)
         if trainer.is_global_zero and "train/loss" in metrics:
@@ -59,7 +59,7 @@ class ProgressBar(EpochCallback):
             log.info("epoch %d/%s  %s%s", trainer.current_epoch + 1, trainer.max_epochs, shown, tail)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Leave no half-drawn bar."""
+        """Remove the bar."""
         self._stop()
 
     def _stop(self) -> None:

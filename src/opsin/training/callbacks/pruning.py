@@ -1,4 +1,4 @@
-"""The early end of a run that does worse than the others of its sweep."""
+"""Prune a run that does worse than the other runs of its sweep."""
 
 import logging
 from typing import Annotated, Any, Literal
@@ -13,18 +13,18 @@ log = logging.getLogger(__name__)
 
 
 class Pruning(EpochCallback):
-    """Reports every epoch to the study of a sweep, and ends the run where Optuna finds it not worth going on.
+    """Report every epoch to the study of a sweep, and stop the run if Optuna prunes it.
 
     Args:
         monitor: metric to report.
-        storage: where the study lies: a journal, or the URL of a database.
-        study: its name.
+        storage: path of the journal of the study, or URL of a database.
+        study: name of the study.
         trial: number of this run's trial.
-        pruner: who decides: `median` or `halving`.
-        epochs: after which a run may be ended for the first time.
+        pruner: `median` or `halving`.
+        epochs: number of epochs before a run may be pruned.
 
     Attributes:
-        reason: why the run was ended, in words; None if it was not.
+        reason: why the run was pruned; None if it was not.
     """
 
     def __init__(
@@ -43,12 +43,12 @@ class Pruning(EpochCallback):
         self._trial: Any = None
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Open the study, in the process that writes."""
+        """Open the study in the process that writes."""
         if trainer.is_global_zero:
             self._trial = trial_at(*self._place)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Report the epoch, and end the run if it is not worth going on."""
+        """Report the epoch, and stop the run if it is pruned."""
         value = epoch_metrics(trainer).get(self.monitor)
         if value is None:
             return
@@ -56,13 +56,13 @@ class Pruning(EpochCallback):
         if self._trial is not None:
             epoch = trainer.current_epoch + 1
             if not has_report(self._trial, epoch):
-                self._trial.report(value, epoch)  # one that was cut off comes to some epochs twice
-            pruned = epoch != trainer.max_epochs and self._trial.should_prune()  # at the end, nothing would be saved
+                self._trial.report(value, epoch)  # a resumed run repeats some epochs
+            pruned = epoch != trainer.max_epochs and self._trial.should_prune()  # the last epoch saves no time
         if trainer.strategy.reduce_boolean_decision(pruned, all=False):
             self.reason = f"pruned: {self.monitor} {value:.4f} after {trainer.current_epoch + 1} epochs"
             trainer.should_stop = True
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Tell why training ended."""
+        """Log why training ended."""
         if self.reason and trainer.is_global_zero:
             log.info("%s", self.reason)

@@ -1,4 +1,4 @@
-"""What the callbacks that fill TensorBoard share: where they write, and how seldom they draw."""
+"""Base classes of the callbacks that write to TensorBoard."""
 
 import time
 from abc import abstractmethod
@@ -18,50 +18,49 @@ from opsin.training.tensorboard import TensorBoard
 from opsin.visualization.images import Pixels
 
 Every = Annotated[int, Field(ge=1)] | None
-"""Epochs between pictures; None: as often as they cost little."""
+"""Epochs between images; None: as often as `Share` allows."""
 
 Share = Annotated[float, Field(gt=0, le=1)]
-"""Of the time since training began, what drawing may take."""
+"""Largest fraction of the training time that drawing may take."""
 
 Count = Annotated[int, Field(ge=1)]
 
 
 class TensorBoardCallback(L.Callback):
-    """Shows something of a run in its TensorBoard; without one it does nothing.
+    """A callback that writes to the TensorBoard of a run; without TensorBoard it does nothing.
 
-    What it does must leave no trace in training: no draw from torch's generators, no gradient, no other mode.
+    It must not change training: no use of torch's random generators, no gradients, no change of the training mode.
     """
 
     looks_inside = False
-    """Whether it looks into the network while it trains; nothing is shown of one that is divided among processes."""
+    """Whether the callback uses the network during training; it shows nothing of a sharded network."""
 
     def board(self, trainer: L.Trainer) -> TensorBoard | None:
-        """The run's TensorBoard, on the process that writes it."""
+        """Return the TensorBoard logger in the process that writes it, else None."""
         if self.looks_inside and is_sharded(trainer):
             return None
         found = (logger for logger in trainer.loggers if isinstance(logger, TensorBoard))
         return next(found, None) if trainer.is_global_zero else None
 
     def images(self, trainer: L.Trainer) -> ImageDataModule | None:
-        """Where the images are from, if it is Opsin's datamodule."""
+        """Return the datamodule if it is an `ImageDataModule`."""
         data = getattr(trainer, "datamodule", None)
         return data if isinstance(data, ImageDataModule) else None
 
 
 class EpochPicture(TensorBoardCallback):
-    """Draws what a validation came to: as often as it costs little, and at the end of training.
+    """Draw an image after validations, as often as the time allows, and at the end of training.
 
-    A picture is due when all those so far, and one more, take no more than `share` of the time since training began.
-    So a run of seconds has a few, one of hours has them all, and neither is slowed. The time that one takes is that
-    of the last.
+    An image is due if all images so far and one more take at most `share` of the time since training began. A run of
+    seconds draws a few, a run of hours draws all. The expected time of an image is that of the last one.
 
     Args:
-        every_n_epochs: draw after every so many epochs instead, whatever it costs.
-        share: of the time since training began.
+        every_n_epochs: draw after every n epochs, whatever the time; None to use `share`.
+        share: largest fraction of the time since training began.
     """
 
     first_cost = 0.01
-    """Seconds that the first picture is expected to take."""
+    """Expected seconds of the first image."""
 
     def __init__(self, every_n_epochs: Every = None, share: Share = 0.005) -> None:
         self.every_n_epochs = every_n_epochs
@@ -74,31 +73,31 @@ class EpochPicture(TensorBoardCallback):
 
     @abstractmethod
     def draw(self, board: TensorBoard | None, trainer: L.Trainer, pl_module: L.LightningModule, step: int) -> None:
-        """Draw and write; `board` is None on processes that only contribute to what one of them draws."""
+        """Draw and write the image; `board` is None in processes that only contribute to it."""
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock."""
         self._since = time.perf_counter()
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Draw how it ended, unless the last validation was drawn."""
+        """Draw the last validation unless it is drawn already."""
         if self._validated and self._drawn_at != last_step(trainer):
             self.picture(trainer, pl_module)
 
     def validated(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Draw if it is due; for the hook in which a subclass finds what it draws."""
+        """Draw if an image is due; subclasses call this in the hook that has their data."""
         if trainer.state.fn != "fit" or self._since is None:
             return
         self._validated = True
         every = self.every_n_epochs
         due = self._affordable(self._since) if every is None else (trainer.current_epoch + 1) % every == 0
-        if trainer.world_size > 1:  # clocks differ, and some pictures take all processes
+        if trainer.world_size > 1:  # clocks differ, and some images need all processes
             due = trainer.strategy.broadcast(due)
         if due:
             self.picture(trainer, pl_module)
 
     def picture(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Draw, and see how long it takes."""
+        """Draw, and measure the time."""
         begun = time.perf_counter()
         board = self.board(trainer)
         if board is not None or trainer.world_size > 1:
@@ -112,23 +111,23 @@ class EpochPicture(TensorBoardCallback):
 
 
 def last_step(trainer: L.Trainer) -> int:
-    """The optimizer step that a curve's last point stands at."""
+    """Return the optimizer step of the last point of a curve."""
     return max(0, trainer.global_step - 1)
 
 
 def side_of(pixels: Pixels) -> int:
-    """How large to show images `(N, H, W, C)`: four fill the width that TensorBoard gives, photographs more."""
+    """Return the display side of images `(N, H, W, C)`: four fill the width of TensorBoard; photographs are larger."""
     height, width = pixels.shape[1:3]
     return int(min(128, max(80, height, width)))
 
 
 def spread(length: int, count: int) -> NDArray[np.int64]:
-    """At most `count` positions of `length`, evenly spread and always the same: classes often lie in a row."""
+    """Return at most `count` positions of `length`, evenly spaced, because images are often sorted by class."""
     return np.unique(np.linspace(0, length - 1, min(count, length)).round().astype(np.int64))
 
 
 def as_pixels(images: Tensor, preprocess: Preprocess) -> Pixels:
-    """Normalised images `(N, C, H, W)` as one sees them, uint8 `(N, H, W, C)`; beyond black and white is clipped."""
+    """Return normalized images `(N, C, H, W)` as pixels, uint8 `(N, H, W, C)`, clipped to the valid range."""
     mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (preprocess.mean, preprocess.std))
     unit = images.detach().cpu().float() * std + mean
     pixels: Pixels = (unit.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy()

@@ -1,4 +1,4 @@
-"""How fast training runs."""
+"""The training throughput."""
 
 import statistics
 import time
@@ -9,10 +9,10 @@ from lightning.pytorch.callbacks import Callback
 
 
 class Throughput(Callback):
-    """Measures training images per second, without validation and checkpoints.
+    """Measure training images per second, without validation and checkpoints.
 
     Attributes:
-        by_epoch: images per second of every whole epoch of this process, over all devices.
+        by_epoch: images per second of each complete epoch of this process, over all devices.
     """
 
     def __init__(self) -> None:
@@ -22,7 +22,7 @@ class Throughput(Callback):
 
     @property
     def images_per_second(self) -> float | None:
-        """The median over the epochs; the first, in which everything warms up, counts only when it is alone."""
+        """Return the median over the epochs without the first, which warms up, unless it is the only one."""
         epochs = self.by_epoch[1:] or self.by_epoch
         return statistics.median(epochs) if epochs else None
 
@@ -37,7 +37,7 @@ class Throughput(Callback):
         self._images += len(batch.targets)
         if self._since is not None and trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
             if pl_module.device.type == "cuda":
-                outputs["loss"].item()  # the step is only queued so far
+                outputs["loss"].item()  # the step is queued but not finished
             seconds = time.perf_counter() - self._since
             self.by_epoch.append(self._images * trainer.world_size / seconds)
             pl_module.log("throughput/images_per_second", self.by_epoch[-1], rank_zero_only=True)

@@ -1,4 +1,4 @@
-"""Who has started the processes of a run, and how they hear which run it is."""
+"""Detect torchrun or srun, and get the run directory from rank 0."""
 
 import os
 from collections.abc import Mapping
@@ -12,16 +12,16 @@ from torch.distributed.rendezvous import rendezvous
 
 from opsin.errors import UserError
 
-TOLD = "OPSIN_RUN"
-"""Variable in which a process finds what process 0, which started it, has to say."""
+RUN_VARIABLE = "OPSIN_RUN"
+"""Environment variable in which process 0 passes the run to the processes that it starts."""
 
 PATIENCE_S = 300.0
-"""Seconds that a process waits for process 0 to say where the run is."""
+"""Seconds that a process waits for the run directory from process 0."""
 
 
 @dataclass(frozen=True)
 class Launched:
-    """This process as one of those that torchrun or srun has started for a run.
+    """The place of this process among those that torchrun or srun started for a run.
 
     Attributes:
         by: `torchrun` or `srun`.
@@ -35,59 +35,59 @@ class Launched:
 
 
 def launched(environment: Mapping[str, str] | None = None) -> Launched | None:
-    """Who started this process with others beside it, as the environment says; None: nobody did.
+    """Return the launcher of this process, read from the environment; None if it was started alone.
 
-    A single task of srun is a process like any other.
+    A single task of srun counts as started alone.
     """
-    told = os.environ if environment is None else environment
-    if "RANK" in told and "WORLD_SIZE" in told and "MASTER_ADDR" in told:
-        by = "srun" if "SLURM_STEP_ID" in told and "TORCHELASTIC_RUN_ID" not in told else "torchrun"
-        return Launched(by, int(told["RANK"]), int(told["WORLD_SIZE"]))
-    tasks = int(told.get("SLURM_STEP_NUM_TASKS", "1"))
-    return Launched("srun", int(told["SLURM_PROCID"]), tasks) if tasks > 1 else None
+    variables = os.environ if environment is None else environment
+    if "RANK" in variables and "WORLD_SIZE" in variables and "MASTER_ADDR" in variables:
+        by = "srun" if "SLURM_STEP_ID" in variables and "TORCHELASTIC_RUN_ID" not in variables else "torchrun"
+        return Launched(by, int(variables["RANK"]), int(variables["WORLD_SIZE"]))
+    tasks = int(variables.get("SLURM_STEP_NUM_TASKS", "1"))
+    return Launched("srun", int(variables["SLURM_PROCID"]), tasks) if tasks > 1 else None
 
 
-def speak_as_torchrun() -> None:
-    """Put what srun and others say into the variables that torchrun would set: all else knows only these."""
-    told = os.environ
+def set_torchrun_variables() -> None:
+    """Set the variables of torchrun from those of srun and other launchers: other code reads only these."""
+    variables = os.environ
     if launched() is None:
         return
-    if "RANK" in told:
-        if "LOCAL_RANK" not in told:  # one process on each machine, as Kubernetes jobs have it
-            told["LOCAL_RANK"], told["NODE_RANK"] = "0", told["RANK"]
+    if "RANK" in variables:
+        if "LOCAL_RANK" not in variables:  # one process on each machine, as in Kubernetes jobs
+            variables["LOCAL_RANK"], variables["NODE_RANK"] = "0", variables["RANK"]
         return
-    number = int(told.get("SLURM_JOB_ID", "0")) + int(told.get("SLURM_STEP_ID", "0"))
-    nodes = told.get("SLURM_STEP_NODELIST") or told.get("SLURM_NODELIST") or "127.0.0.1"
-    told["RANK"], told["WORLD_SIZE"] = told["SLURM_PROCID"], told["SLURM_STEP_NUM_TASKS"]
-    told["LOCAL_RANK"], told["NODE_RANK"] = told["SLURM_LOCALID"], told["SLURM_NODEID"]
-    told.setdefault("MASTER_ADDR", SLURMEnvironment.resolve_root_node_address(nodes))
-    told.setdefault("MASTER_PORT", str(15000 + number % 10000))
+    number = int(variables.get("SLURM_JOB_ID", "0")) + int(variables.get("SLURM_STEP_ID", "0"))
+    nodes = variables.get("SLURM_STEP_NODELIST") or variables.get("SLURM_NODELIST") or "127.0.0.1"
+    variables["RANK"], variables["WORLD_SIZE"] = variables["SLURM_PROCID"], variables["SLURM_STEP_NUM_TASKS"]
+    variables["LOCAL_RANK"], variables["NODE_RANK"] = variables["SLURM_LOCALID"], variables["SLURM_NODEID"]
+    variables.setdefault("MASTER_ADDR", SLURMEnvironment.resolve_root_node_address(nodes))
+    variables.setdefault("MASTER_PORT", str(15000 + number % 10000))
 
 
 class Environment(LightningEnvironment):
-    """Which process this is, from the variables that torchrun sets, or from being the only one yet."""
+    """The rank of this process, from the variables of torchrun, or 0 for a single process."""
 
     def teardown(self) -> None:
-        """Leave the variables as they are; Lightning's own takes one away."""
+        """Keep the environment variables; Lightning would delete one of them."""
 
 
-def meeting_place(launched: Launched) -> Store:
-    """Where the processes meet; it serves the process group later, from the same port."""
-    patience = timedelta(seconds=PATIENCE_S)
-    store: Store = next(rendezvous("env://", launched.rank, launched.world_size, timeout=patience))[0]
+def rendezvous_store(launched: Launched) -> Store:
+    """Return the store that connects the processes; the process group uses the same port later."""
+    timeout = timedelta(seconds=PATIENCE_S)
+    store: Store = next(rendezvous("env://", launched.rank, launched.world_size, timeout=timeout))[0]
     return store
 
 
-def asked(launched: Launched) -> str:
-    """What process 0 tells; waits for it.
+def receive_message(launched: Launched) -> str:
+    """Wait for the message of process 0 and return it.
 
     Raises:
-        UserError: it says nothing.
+        UserError: no message arrives.
     """
     try:
-        return str(meeting_place(launched).get(TOLD).decode())
+        return str(rendezvous_store(launched).get(RUN_VARIABLE).decode())
     except RuntimeError:
         raise UserError(
-            f"process {launched.rank} has heard nothing from process 0, which knows where the run is: "
-            f"it has ended, or is not at {os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+            f"process {launched.rank} got no run directory from process 0: it has ended, or is not at"
+            f" {os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         ) from None

@@ -1,7 +1,7 @@
-"""The processes of one run: how they start, come to one run directory, and all end when one of them dies.
+"""The processes of one run: how they start, share one run directory, and end together when one of them dies.
 
-Process 0 composes the config and writes the run directory. It starts the others itself, unless torchrun or srun has;
-either way they are told the directory and read the config there, so that nothing is composed, named or logged twice.
+Process 0 composes the config and writes the run directory. It starts the other processes unless torchrun or srun has
+started them. They receive the directory and read the config there, so that nothing is composed or logged twice.
 """
 
 import contextlib
@@ -27,44 +27,50 @@ from torch.distributed import Store  # type: ignore[attr-defined]
 from opsin.config.locations import TRAIN_SCRIPT
 from opsin.errors import Interrupted, UserError
 from opsin.runs.directory import RunDirectory
-from opsin.training.distributed.environment import TOLD, asked, launched, meeting_place, speak_as_torchrun
+from opsin.training.distributed.environment import (
+    RUN_VARIABLE,
+    launched,
+    receive_message,
+    rendezvous_store,
+    set_torchrun_variables,
+)
 from opsin.training.lightning_patches import ScriptLauncher, set_launcher
 
 log = logging.getLogger(__name__)
 
 MEETING = ("MASTER_ADDR", "MASTER_PORT")
-"""Variables that say where the processes meet."""
+"""Environment variables with the address of the rendezvous."""
 
 LOOK_S = 0.25
-"""Seconds between looks at the other processes."""
+"""Seconds between checks of the other processes."""
 
 GRACE_S = 5.0
-"""Seconds that a process has to end by itself once another has died."""
+"""Seconds in which a process must end by itself after another has died."""
 
 LOST = ("gloo", "nccl", "connection closed by peer", "connection reset by peer", "broken pipe")
-"""Words in the errors of those who lose the connection to a process that has died."""
+"""Words in errors about a lost connection to another process."""
 
 
-class LostProcess(UserError):  # noqa: N818 - what became of it is the message
-    """A process of the run died, and so the run ends: which, and of what."""
+class LostProcess(UserError):  # noqa: N818 - the name is the message
+    """A process of the run died, which ends the run. The message names the process and the cause."""
 
 
 class Processes:
-    """The processes of a run, seen from one of them; a context around all that they do together.
+    """The processes of a run, seen from one of them; a context around their joint work.
 
-    Whichever way one of them dies, the context ends in every other within seconds: with `LostProcess`, which says what
-    became of it, or by ending the process where it hangs in a collective operation.
+    If one process dies, the context ends in all others within seconds: with `LostProcess`, which names the cause, or by
+    ending a process that hangs in a collective operation.
 
     Args:
-        run: its directory, on a disk that all share.
+        run: the run directory, on a disk that all processes share.
     """
 
     def __init__(self, run: RunDirectory) -> None:
-        speak_as_torchrun()
+        set_torchrun_variables()
         self._run = run
         self._launched = launched()
         self._rank = self._launched.rank if self._launched else int(os.environ.get("LOCAL_RANK", "0"))
-        self._story = run.error
+        self._failure_file = run.error
         self._children: list[subprocess.Popen[bytes]] = []
         self._message = ""
         self._store: Store | None = None
@@ -73,37 +79,36 @@ class Processes:
 
     def __enter__(self) -> Self:
         if self._rank == 0:
-            self._story.unlink(missing_ok=True)  # of an earlier end of a run that goes on
+            self._failure_file.unlink(missing_ok=True)  # from an earlier attempt of a resumed run
         if self._launched:
             threading.Thread(target=self._watch, daemon=True, name="watch").start()
         return self
 
-    def tell(self, resumes: bool) -> None:
-        """As process 0: tell the others which run this is; its config is saved."""
+    def send_run(self, resumes: bool) -> None:
+        """Send the run directory from process 0 to the others, after its config is saved."""
         self._message = json.dumps({"run": str(self._run.path), "resumes": resumes, "parent": os.getpid()})
         if self._launched and self._rank == 0:
-            self._store = meeting_place(self._launched)
-            self._store.set(TOLD, self._message)
+            self._store = rendezvous_store(self._launched)
+            self._store.set(RUN_VARIABLE, self._message)
 
     def launch_for(self, trainer: L.Trainer) -> None:
-        """See to it that there are as many processes as the trainer has devices, when it begins.
+        """Arrange that one process per device runs when the trainer begins.
 
         Raises:
-            UserError: torchrun or srun has started another number, or none where there are several machines.
+            UserError: torchrun or srun started a different number of processes.
         """
         there = self._launched.world_size if self._launched else None
         if there is not None and there != trainer.world_size:
             raise UserError(
-                f"{self._launched.by if self._launched else ''} has started {there} processes, but trainer.devices x "
-                f"trainer.num_nodes is {trainer.world_size}: both say how many devices work on the run, each with one "
-                "process, so let them be the same"
+                f"{self._launched.by if self._launched else ''} started {there} processes, but trainer.devices x "
+                f"trainer.num_nodes = {trainer.world_size}; make them equal"
             )
         strategy = trainer.strategy
         if isinstance(strategy.launcher, ScriptLauncher):
             set_launcher(strategy, Launcher(strategy.launcher, self._start))
 
     def _start(self, rank: int) -> None:
-        variables = {**os.environ, "LOCAL_RANK": str(rank), TOLD: self._message}
+        variables = {**os.environ, "LOCAL_RANK": str(rank), RUN_VARIABLE: self._message}
         self._children.append(subprocess.Popen([sys.executable, str(TRAIN_SCRIPT)], env=variables))
         if len(self._children) == 1:
             threading.Thread(target=self._watch, daemon=True, name="watch").start()
@@ -120,46 +125,46 @@ class Processes:
             if connected and (error is None or torch.distributed.get_backend() == "gloo"):  # NCCL waits for the dead
                 torch.distributed.destroy_process_group()
             self._end_children(GRACE_S if error is None else 0)
-            for name in MEETING:  # so that this process may begin another run
+            for name in MEETING:  # this process may begin another run
                 if self._children and name not in self._variables:
                     os.environ.pop(name, None)
 
     def _fail(self, error: Exception) -> None:
-        """Say what this process failed of, or find out of what another did."""
+        """Report the failure of this process, or raise that of another process."""
         if not is_lost_connection(error):
             if self._rank or self._launched:
-                self._tell_story(error)
+                self._report_failure(error)
         elif self._rank == 0:
             deadline = time.monotonic() + GRACE_S
             while (reason := self._reason()) is None and time.monotonic() < deadline:
                 time.sleep(LOOK_S)
             by = self._launched.by if self._launched else "the console"
-            lost = f"the connection to another process was lost, which has died; {by} may say more ({error})"
+            lost = f"the connection to another process was lost; see the output of {by} for the cause ({error})"
             raise LostProcess(reason or lost) from error
 
-    def _tell_story(self, error: Exception) -> None:
-        """Leave the first failure of all where every process looks."""
-        with contextlib.suppress(FileExistsError), self._story.open("x", encoding="utf-8") as file:
+    def _report_failure(self, error: Exception) -> None:
+        """Write the first failure to the file that every process reads."""
+        with contextlib.suppress(FileExistsError), self._failure_file.open("x", encoding="utf-8") as file:
             name = f"process {self._rank} (pid {os.getpid()} on {socket.gethostname()})"
             file.write(f"{name} failed: {type(error).__name__}: {error}\n\n")
             file.writelines(traceback.format_exception(error))
 
     def _reason(self) -> str | None:
-        """What became of a process that died; None: all live, as far as can be seen from here."""
+        """Return the cause of death of a process; None if all known processes live."""
         codes = [child.poll() for child in self._children]
         with contextlib.suppress(OSError):
-            if story := self._story.read_text(encoding="utf-8").splitlines():
-                return f"{story[0]} (the whole traceback is in {self._story})"
+            if lines := self._failure_file.read_text(encoding="utf-8").splitlines():
+                return f"{lines[0]} (full traceback in {self._failure_file})"
         for rank, code in enumerate(codes, 1):
             if code:
                 name = f"process {rank} (pid {self._children[rank - 1].pid})"
                 if code < 0:
                     return f"{name} was killed by {signal.Signals(-code).name}"
-                return f"{name} ended with exit code {code}; it may have said more on the console"
+                return f"{name} ended with exit code {code}; see the console for its output"
         return None
 
     def _watch(self) -> None:
-        """End this process when another has died and it has not noticed: it waits for what will never come."""
+        """End this process if another has died: it may wait forever in a collective operation."""
         while not self._ended.wait(LOOK_S):
             if (reason := self._reason()) is None:
                 continue
@@ -167,13 +172,12 @@ class Processes:
                 return
             if self._rank == 0:
                 log.error("%s", reason)
-                result = self._run.read_result() | {"status": "failed", "error": f"LostProcess: {reason}"}
-                self._run.write_result(result)
+                self._run.record_failure(f"LostProcess: {reason}")
             self._end_children(0)
             os._exit(1)
 
     def _end_children(self, patience: float) -> None:
-        """Wait so many seconds for the processes that were started here to end; kill those that do not."""
+        """Wait some seconds for the started processes to end, and kill those that do not."""
         deadline = time.monotonic() + patience
         for child in self._children:
             try:
@@ -184,11 +188,11 @@ class Processes:
 
 
 class Launcher(ScriptLauncher):
-    """Starts the other processes of a run on this machine, once; Lightning's own would start the command line again.
+    """Start the other processes of a run on this machine, once; Lightning would start the command line again.
 
     Args:
-        like: Lightning's own.
-        start: starts the process of a rank.
+        like: the launcher of Lightning.
+        start: function that starts the process of a rank.
     """
 
     def __init__(self, like: ScriptLauncher, start: Callable[[int], None]) -> None:
@@ -197,7 +201,7 @@ class Launcher(ScriptLauncher):
         self._started = False
 
     def launch(self, function: Callable[..., Any], *args: Any, trainer: L.Trainer | None = None, **kwargs: Any) -> Any:
-        """Call a function of the trainer, in every process."""
+        """Start the processes at the first call, and call a function of the trainer."""
         environment = self.cluster_environment
         if not self._started and not environment.creates_processes_externally:
             for name, value in zip(MEETING, (environment.main_address, str(environment.main_port)), strict=True):
@@ -208,38 +212,38 @@ class Launcher(ScriptLauncher):
         return function(*args, **kwargs)
 
 
-def where_to_join() -> tuple[RunDirectory, bool]:
-    """As a further process: the run to work on, and whether it is one that goes on; waits until process 0 says so.
+def receive_run() -> tuple[RunDirectory, bool]:
+    """Wait for the run from process 0; return its directory and whether it is resumed.
 
-    The process ends with the one that started it, and leaves it to that one to be told to stop.
+    A process that process 0 started ends with it and ignores Ctrl-C, which process 0 handles.
 
     Raises:
-        UserError: process 0 says nothing.
+        UserError: process 0 sends nothing.
     """
-    speak_as_torchrun()
-    told = os.environ.pop(TOLD, None)
-    if told is None:
+    set_torchrun_variables()
+    text = os.environ.pop(RUN_VARIABLE, None)
+    if text is None:
         found = launched()
         if found is None:
             raise UserError(
-                "LOCAL_RANK or RANK is set, which makes this one of several processes, but nobody has started it as "
-                "such: unset it, or start all of them by torchrun or srun"
+                "LOCAL_RANK or RANK is set, but no launcher started this process as one of several; unset it, "
+                "or start all processes with torchrun or srun"
             )
-        told = asked(found)
-    message = json.loads(told)
+        text = receive_message(found)
+    message = json.loads(text)
     if launched() is None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         threading.Thread(target=_end_with, args=(message["parent"],), daemon=True, name="parent").start()
     return RunDirectory(Path(message["run"])), bool(message["resumes"])
 
 
-def has_told(run: RunDirectory) -> bool:
-    """Whether a process has said of what it failed."""
+def has_reported_failure(run: RunDirectory) -> bool:
+    """Return whether a process has reported a failure."""
     return run.error.exists()
 
 
 def is_lost_connection(error: BaseException) -> bool:
-    """Whether an error only says that another process cannot be reached."""
+    """Return whether an error only says that another process cannot be reached."""
     words = str(error).lower()
     known = isinstance(error, torch.distributed.DistError)
     return known or (isinstance(error, RuntimeError) and any(word in words for word in LOST))

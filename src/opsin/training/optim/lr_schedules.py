@@ -1,23 +1,25 @@
-"""Learning rate over time: each function takes an optimizer and gives what Lightning calls a scheduler config.
+"""Learning-rate schedules: each function takes an optimizer and returns scheduler configs of Lightning.
 
-Every schedule but `plateau` moves with each optimizer step. `warmup_epochs` lets the rate rise linearly from a
-hundredth of its value (Goyal et al., arXiv:1706.02677, section 2.2); fractions of an epoch are welcome.
+All schedules except `plateau` change the rate at each optimizer step. During `warmup_epochs` the rate rises linearly
+from a hundredth of its value (Goyal et al., arXiv:1706.02677, section 2.2); fractions of an epoch are allowed.
 """
 
 import math
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LinearLR, OneCycleLR, ReduceLROnPlateau
+
+from opsin.runs.metric_registry import mode
 
 Epochs = Annotated[float, Field(ge=0)]
 WARMUP_START = 0.01
 
 
 def constant(optimizer: Optimizer, *, steps_per_epoch: int, warmup_epochs: Epochs = 0.0) -> list[dict[str, Any]]:
-    """The same rate throughout."""
+    """Keep the rate constant."""
     if warmup_epochs == 0:
         return []
     return _by_step(optimizer, lambda _: 1.0, round(warmup_epochs * steps_per_epoch))
@@ -44,7 +46,7 @@ def cosine(
     final_factor: Annotated[float, Field(ge=0, le=1)] = 0.0,
     warmup_epochs: Epochs = 0.0,
 ) -> list[dict[str, Any]]:
-    """Fall along half a cosine to `final_factor` of the rate at the last step (arXiv:1608.03983, without restarts)."""
+    """Decrease along half a cosine to `final_factor` of the rate at the last step (arXiv:1608.03983, no restarts)."""
     warmup = round(warmup_epochs * steps_per_epoch)
 
     def factor(done: int) -> float:
@@ -75,11 +77,19 @@ def onecycle(
 
 
 class _OneCycle(OneCycleLR):
-    """Planned over the steps that this run will take, also where the one that is resumed was shorter."""
+    """A schedule over the steps of this run, even if the resumed run was shorter."""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         plan = {"total_steps": self.total_steps, "_schedule_phases": self._schedule_phases}
         super().load_state_dict(state_dict | plan)
+
+
+class _Plateau(ReduceLROnPlateau):
+    """Keeps the options of the config when the state of a checkpoint is restored."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        options = {key: getattr(self, key) for key in ("factor", "patience", "min_lrs")}
+        super().load_state_dict(state_dict | options)
 
 
 def plateau(
@@ -87,7 +97,6 @@ def plateau(
     *,
     steps_per_epoch: int,
     monitor: str,
-    mode: Literal["min", "max"] = "min",
     factor: Annotated[float, Field(gt=0, lt=1)] = 0.1,
     patience: Annotated[int, Field(ge=0)] = 3,
     min_lr: Annotated[float, Field(ge=0)] = 0.0,
@@ -97,10 +106,10 @@ def plateau(
     warmup = round(warmup_epochs * steps_per_epoch)
     configs: list[dict[str, Any]] = []
     if warmup:
-        # LinearLR multiplies the rate it finds, so that it leaves alone what the plateau has lowered.
+        # LinearLR multiplies the current rate, so that it keeps reductions by the plateau schedule.
         rise = LinearLR(optimizer, start_factor=WARMUP_START, total_iters=warmup)
         configs.append({"scheduler": rise, "interval": "step", "name": "warmup"})
-    scheduler = ReduceLROnPlateau(optimizer, mode=mode, factor=factor, patience=patience, min_lr=min_lr)
+    scheduler = _Plateau(optimizer, mode=mode(monitor), factor=factor, patience=patience, min_lr=min_lr)
     configs.append({"scheduler": scheduler, "interval": "epoch", "monitor": monitor, "name": "plateau"})
     return configs
 

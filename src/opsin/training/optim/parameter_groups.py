@@ -1,4 +1,4 @@
-"""Which parameters an optimizer trains, at which rate, and which of them decay."""
+"""Parameter groups of an optimizer: trained parameters, learning rates and weight decay."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -16,8 +16,8 @@ class GroupOptions:
 
     Attributes:
         lr: learning rate of the head.
-        weight_decay: decay of weights, in the optimizer's own meaning (L2 for SGD and Adam, decoupled for AdamW).
-        decay_norm_and_bias: decay every parameter.
+        weight_decay: weight decay as the optimizer defines it (L2 for SGD and Adam, decoupled for AdamW).
+        decay_norm_and_bias: apply weight decay to norm layers and biases too.
     """
 
     lr: Annotated[float, Field(gt=0)] = 1e-3
@@ -28,27 +28,27 @@ class GroupOptions:
 def parameter_groups(
     network: nn.Module, options: GroupOptions, fine_tuning: FineTuning, stages: Collection[str] | None = None
 ) -> list[dict[str, Any]]:
-    """Divide what a network trains into groups: one for each learning rate, with and without weight decay.
+    """Return the parameter groups of a network: one per learning rate, with and without weight decay.
 
-    The backbone is one part, `backbone`, unless `layer_decay` gives each stage a rate of its own: that of stage `i`
+    The backbone is one part, `backbone`, unless `layer_decay` gives each stage its own rate: the rate of stage `i`
     from the back is `lr * backbone_lr_factor * layer_decay ** i`, as in ELECTRA (Clark et al., arXiv:2003.10555,
     appendix A) and BEiT; discriminative fine-tuning (Howard and Ruder, arXiv:1801.06146, section 3.2) is
-    `layer_decay=1/2.6`. Groups come in the order in which the parts run, so that the head's are the last.
+    `layer_decay=1/2.6`. Groups are in the order of the forward pass; the groups of the head are the last.
 
-    A run in which stages are unfrozen later names all of them from the start: an optimizer passes over parameters
-    without a gradient, and the state of groups that appear later could not be restored. Norm layers and biases (all
-    parameters of one dimension or none) do not decay unless asked: shrinking them regularises nothing (He et al.,
-    "Bag of Tricks", arXiv:1812.01187, section 3.1).
+    Stages that are unfrozen later have groups from the start: an optimizer skips parameters without a gradient, and the
+    state of groups that appear later could not be restored. Norm layers and biases (all parameters with at most one
+    dimension) have no weight decay by default, because it does not regularize them (He et al., "Bag of Tricks",
+    arXiv:1812.01187, section 3.1).
 
     Args:
-        network: has `stages` and a `head`; what belongs to no stage learns as the head does.
+        network: a module with `stages` and a `head`; parameters outside the stages train like the head.
         options: learning rate of the head and weight decay.
         fine_tuning: learning rates of the stages as multiples of that of the head.
-        stages: the stages that train at some time; None: whatever requires gradients now.
+        stages: the stages that train in any epoch; None for the parameters that require gradients now.
 
     Returns:
-        Groups with `name` (`layer4/decay`), `params`, `lr` and `weight_decay`, for any of torch's optimizers; empty
-        ones are left out.
+        Groups with `name` (`layer4/decay`), `params`, `lr` and `weight_decay`, for any optimizer of torch; empty groups
+        are left out.
     """
     lr, weight_decay, layer_decay = options.lr, options.weight_decay, fine_tuning.layer_decay
     order = list(dict.fromkeys(filter(None, (_stage_of(name) for name, _ in network.named_parameters()))))
@@ -73,7 +73,7 @@ def parameter_groups(
 
 
 def _trains(network: nn.Module, name: str, order: list[str], stages: Collection[str]) -> bool:
-    """Whether a parameter trains in a run in which these stages do: an auxiliary head, if one before it does."""
+    """Return whether a parameter trains with these stages; an auxiliary head trains if a stage before it does."""
     stage, auxiliary = _stage_of(name), getattr(network, "auxiliary", None)
     if auxiliary is not None and name.startswith("auxiliary."):
         return not set(stages).isdisjoint(order[: order.index(auxiliary.after) + 1])
@@ -81,5 +81,5 @@ def _trains(network: nn.Module, name: str, order: list[str], stages: Collection[
 
 
 def _stage_of(parameter: str) -> str | None:
-    """The stage that a parameter belongs to, by its dotted name; None: to none."""
+    """Return the stage of a parameter by its dotted name; None if it is in no stage."""
     return parameter.split(".")[1] if parameter.startswith("stages.") else None

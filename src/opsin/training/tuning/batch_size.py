@@ -1,12 +1,12 @@
-"""`datamodule.batch_size=auto`: the batch that this machine takes best, and the learning rate that goes with it.
+"""`datamodule.batch_size=auto`: find the batch size for this machine, and scale the learning rate to it.
 
-On CUDA that is the largest batch whose training step fits into 90 % of the free memory. On a CPU memory is no measure
-(the system kills a process that asks for too much, and larger is not faster beyond some point): there it is the
-smallest batch within 5 % of the highest throughput. In either case an epoch keeps at least 32 steps: a network learns
-by updates, and what large batches lose in accuracy they lose for want of them (Hoffer et al., arXiv:1705.08741).
+On CUDA it is the largest batch whose training step fits into 90 % of the free memory. On a CPU it is the smallest batch
+within 5 % of the highest throughput, because the system kills a process that uses too much memory and larger batches
+are not faster beyond some size. In both cases an epoch has at least 32 steps: large batches lose accuracy because of
+fewer updates (Hoffer et al., arXiv:1705.08741).
 
-The learning rate follows the batch: in proportion for SGD (Goyal et al., arXiv:1706.02677), with the square root for
-Adam and other optimizers that divide by the gradient's size (Malladi et al., arXiv:2205.10287).
+The learning rate is scaled with the batch size: linearly for SGD (Goyal et al., arXiv:1706.02677), with the square root
+for Adam and other optimizers that normalize the gradient (Malladi et al., arXiv:2205.10287).
 """
 
 import gc
@@ -35,22 +35,22 @@ log = logging.getLogger(__name__)
 MIN_STEPS_PER_EPOCH = 32
 SMALLEST, LARGEST_ON_CPU = 16, 512
 CUDA_SHARE = 0.9
-"""Of the free memory: the allocator's fragments and the last validation batch need the rest."""
+"""Fraction of the free memory to use; fragmentation and the last validation batch need the rest."""
 PATIENCE = 1800.0
-"""Seconds that a further process of a run waits for what the first one finds."""
+"""Seconds that other processes of a run wait for the result of process 0."""
 
 
 @dataclass(frozen=True)
 class BatchSizeResult:
-    """What `auto` became.
+    """The result of the search.
 
     Attributes:
-        batch_size: images of a step, over all devices together.
-        base_batch_size: the batch that the learning rate was written for.
-        lr_before: as written.
-        lr: scaled to the batch.
+        batch_size: number of images per step, over all devices.
+        base_batch_size: batch size of the configured learning rate.
+        lr_before: configured learning rate.
+        lr: scaled learning rate.
         rule: `linear` or `square root`.
-        tried: by batch size on one device: images per second, or whether it fits.
+        tried: images per second, or whether the batch fits, by batch size on one device.
     """
 
     batch_size: int
@@ -61,59 +61,56 @@ class BatchSizeResult:
     tried: dict[int, float | bool]
 
     def facts(self) -> dict[str, Any]:
-        """Plain values for the result."""
+        """Return plain values for the result."""
         return asdict(self)
 
 
-def settle_batch_size(
+def resolve_batch_size(
     composed: RunConfig, plan: RunPlan, data: ImageDataModule, loss: ClassificationLoss
 ) -> tuple[RunConfig, RunPlan, BatchSizeResult | None]:
-    """Put a number in the place of `datamodule.batch_size=auto`, and the learning rate that goes with it.
+    """Replace `datamodule.batch_size=auto` by a number, and scale the learning rate.
 
-    The number is measured once: further processes of the run take what the first one wrote into its directory, and so
-    does every later resume and evaluation. Nothing else changes: the run is the one that has this batch size and
-    learning rate set by hand.
+    The number is measured once: process 0 saves it in the run directory, where other processes, resumes and
+    evaluations read it. The run is the same as one with this batch size and learning rate in its config.
 
     Args:
-        composed: the run's config.
-        plan: the same, checked.
-        data: set up for fitting; its `batch_size` is set.
-        loss: the run's.
+        composed: the config of the run.
+        plan: the plan of the run.
+        data: the datamodule after `setup("fit")`; its `batch_size` is set.
+        loss: the loss of the run.
 
     Returns:
-        Config and plan with the numbers, the latter saved; and what was found, None where nothing was to be.
+        Config and plan with the numbers, and the result of the search; None if there was no search.
 
     Raises:
-        UserError: not a single image fits, or a run that has begun is to change its batch.
+        UserError: not even one image fits, or a resumed run sets `auto`.
     """
     if plan.data.batch_size != "auto":
         return composed, plan, None
     if composed.run.last.exists():
-        raise UserError(
-            "datamodule.batch_size=auto does not go with resume: the run goes on with the batch that it has"
-        )
+        raise UserError("datamodule.batch_size=auto cannot be used on resume: the run keeps its batch size")
     if is_spawned():
-        settled, found = composed.changed(_wait_for(composed)), None
+        resolved, found = composed.changed(_wait_for(composed)), None
     else:
         found = find_batch_size(plan, data, TrialSteps(plan, data, loss, composed.run.path))
-        settled = composed.changed({"datamodule.batch_size": found.batch_size, "optimizer.lr": found.lr})
-        settled.save()
-    plan = make_plan(settled)
+        resolved = composed.changed({"datamodule.batch_size": found.batch_size, "optimizer.lr": found.lr})
+        resolved.save()
+    plan = make_plan(resolved)
     assert plan.data.batch_size != "auto"
     data.batch_size = plan.data.batch_size
-    return settled, plan, found
+    return resolved, plan, found
 
 
 def find_batch_size(plan: RunPlan, data: ImageDataModule, trials: TrialSteps) -> BatchSizeResult:
-    """Search, and scale the learning rate; see the module's docstring for the rules.
+    """Find the batch size and scale the learning rate by the rules of the module docstring.
 
     Args:
-        plan: tells the accelerator, the number of devices and the learning rate.
-        data: tells how many images there are, and the batch that the learning rate was written for.
-        trials: takes the steps.
+        plan: the plan of the run.
+        data: the datamodule after `setup("fit")`.
+        trials: the training steps.
 
     Raises:
-        UserError: not a single image fits.
+        UserError: not even one image fits.
     """
     devices, accelerator = num_devices(plan), resolve_accelerator(plan.trainer.accelerator)
     images = len(data.subset("train"))
@@ -128,8 +125,8 @@ def find_batch_size(plan: RunPlan, data: ImageDataModule, trials: TrialSteps) ->
         rates = measure_throughput(trials, sizes)
         tried |= rates
         best, why = smallest_within(rates), f"the smallest within {TOLERANCE:.0%} of the best throughput"
-        if len(rates) < min(2, len(sizes)):  # a step takes too long, or too much memory, to compare any
-            best, why = max(1, min(data.base_batch_size // devices, most)), "the base, for no other could be tried,"
+        if len(rates) < min(2, len(sizes)):  # a step takes too long or too much memory for a comparison
+            best, why = max(1, min(data.base_batch_size // devices, most)), "the base, as no other size could be tried,"
     batch_size, base = best * devices, data.base_batch_size
     before = plan.groups.lr
     rule, exponent = scaling_rule(plan.optimizer.call)
@@ -143,11 +140,11 @@ def find_batch_size(plan: RunPlan, data: ImageDataModule, trials: TrialSteps) ->
 
 
 def scaling_rule(optimizer: Callable[..., Any]) -> tuple[str, float]:
-    """How the learning rate grows with the batch: name and exponent.
+    """Return the name and the exponent of the rule that scales the learning rate with the batch size.
 
-    The step of plain SGD is the gradient's mean, so twice the batch takes the place of two steps with twice the rate.
-    An optimizer that divides by the gradient's size takes steps of a length of its own, and only the noise in their
-    direction shrinks, with the square root of the batch.
+    A step of SGD is the mean gradient, so a step with twice the batch and twice the rate replaces two steps. An
+    optimizer that normalizes the gradient takes steps of fixed length; only their noise shrinks, with the square root
+    of the batch size.
     """
     plain = isinstance(optimizer, type) and issubclass(optimizer, (torch.optim.SGD, torch.optim.ASGD))
     return ("linear", 1.0) if plain else ("square root", 0.5)
@@ -163,7 +160,7 @@ def num_devices(plan: RunPlan) -> int:
 
 
 def largest_that_fits(fits: Callable[[int], bool], most: int) -> int:
-    """The largest batch of the form 2^k or 3 * 2^k that fits and does not exceed `most`; 0 if none does."""
+    """Return the largest batch size 2^k or 3 * 2^k up to `most` that fits; 0 if none fits."""
     size = min(SMALLEST, most)
     while size and not fits(size):
         size //= 2
@@ -186,20 +183,20 @@ def _largest_on_cuda(trials: TrialSteps, most: int, device: int, tried: dict[int
 
 
 def step_fits(trials: TrialSteps, size: int) -> bool:
-    """Whether a few training steps, the optimizer's state included, get by without running out of memory."""
+    """Return whether a few training steps, optimizer state included, fit into memory."""
     try:
         trials.run(Watch(), batch_size=size, steps=3, heaviest=True)
         fits = True
     except torch.OutOfMemoryError:
         fits = False
-    gc.collect()  # outside of the handler: its traceback holds the tensors
+    gc.collect()  # outside the handler, whose traceback holds the tensors
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     return fits
 
 
 def _wait_for(composed: RunConfig) -> dict[str, Any]:
-    """What the first process of this run found; processes that Lightning starts find it there already."""
+    """Wait for the result of process 0; processes that Lightning starts find it at once."""
     end = time.monotonic() + PATIENCE
     while time.monotonic() < end:
         if composed.run.config.exists():
@@ -210,6 +207,4 @@ def _wait_for(composed: RunConfig) -> dict[str, Any]:
                     "optimizer.lr": tree["optimizer"]["lr"],
                 }
         time.sleep(0.5)
-    raise UserError(
-        f"datamodule.batch_size=auto: the first process of the run has left no number in {composed.run.path}"
-    )
+    raise UserError(f"datamodule.batch_size=auto: process 0 wrote no number to {composed.run.path}")

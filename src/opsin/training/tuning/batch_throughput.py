@@ -1,4 +1,4 @@
-"""How many images per second a network trains on, by the size of the batch."""
+"""Training throughput in images per second, by batch size."""
 
 import time
 from collections.abc import Sequence
@@ -8,31 +8,31 @@ from opsin.training.tuning.memory import available_memory, used_memory
 from opsin.training.tuning.trial_steps import TrialSteps, Watch
 
 TOLERANCE = 0.05
-"""What throughput may be lost for a smaller batch."""
+"""Fraction of the throughput that a smaller batch may lose."""
 MEMORY_SHARE = 0.5
-"""Of the available RAM: validation, checkpoints and other programs need some too."""
+"""Fraction of the available RAM to use; validation, checkpoints and other programs need the rest."""
 SECONDS = 60.0
-"""Time to spend on measuring throughput, about."""
+"""Approximate time for all measurements."""
 WARM_UP, TIMED, ENOUGH = 2, 2, 0.5
-"""Steps that are not timed, steps that are at least, and seconds after which no more are."""
+"""Steps of warm-up, smallest number of timed steps, and seconds after which timing ends."""
 
 
 def powers_of_two(smallest: int, most: int) -> list[int]:
-    """The batches to try: doubled from the smallest on, up to `most`; at least one."""
+    """Return the batch sizes to try: doubled from the smallest up to `most`; at least one."""
     return [smallest << i for i in range((most // smallest).bit_length())] or [most]
 
 
 def smallest_within(rates: dict[int, float], tolerance: float = TOLERANCE) -> int:
-    """The smallest batch whose images per second come within a tolerance of the best."""
+    """Return the smallest batch size with a throughput within a tolerance of the best."""
     return min(size for size, rate in rates.items() if rate >= (1 - tolerance) * max(rates.values()))
 
 
 def measure_throughput(trials: TrialSteps, sizes: Sequence[int], seconds: float = SECONDS) -> dict[int, float]:
-    """Training images per second at some batch sizes, data and Lightning's own work included.
+    """Return training images per second by batch size, data loading and Lightning included.
 
-    Each size is tried twice, in two rounds, and the better one counts, for other programs only ever slow one down. The
-    first round ends before a size that would need more than half of the available RAM, judging by how the process has
-    grown so far, or more time than is left; and where two doublings have brought nothing.
+    Each size is measured in two rounds, and the higher value counts, because other programs can only slow it down. The
+    first round ends before a size that would need more than half of the available RAM, estimated from the growth of
+    the process so far, or more time than is left, and after two doublings without a gain.
     """
     rates: dict[int, float] = {}
     end = time.perf_counter() + seconds
@@ -54,7 +54,7 @@ def measure_throughput(trials: TrialSteps, sizes: Sequence[int], seconds: float 
 
 
 def _levelled(rates: Sequence[float]) -> bool:
-    """Whether the last two doublings were no faster than what came before."""
+    """Return whether the last two doublings brought no gain."""
     return len(rates) > 2 and max(rates[-2:]) < 1.02 * max(rates[:-2])
 
 
@@ -65,7 +65,7 @@ def _rate(trials: TrialSteps, size: int) -> float:
 
 
 class _Stopwatch(Watch):
-    """Times steps from end to end, and stops once it has seen enough of them."""
+    """Measure the time between the ends of steps, and stop after enough steps."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ class _Stopwatch(Watch):
         return rates[len(rates) // 2]
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        outputs["loss"].item()  # an accelerator has only been told so far
+        outputs["loss"].item()  # wait for the accelerator
         self._ends.append((time.perf_counter(), len(batch.targets)))
         if len(self._ends) >= WARM_UP + TIMED and self._ends[-1][0] - self._ends[WARM_UP - 1][0] > ENOUGH:
             trainer.should_stop = True

@@ -1,37 +1,35 @@
-"""The curve of a learning-rate range test as an image."""
+"""The chart of a learning-rate range test, as a PNG file."""
 
 from pathlib import Path
 
 from opsin.training.tuning.lr_finder import RangeTest
 
+SIZE, DPI = (9.6, 5.6), 100
+RAW, SMOOTH, VALLEY, STEEPEST = "#c6d4ec", "#1f5fbf", "#1b7f3b", "#c4501b"
+
 
 def draw_curve(test: RangeTest, title: str, path: Path) -> None:
-    """Draw loss over learning rate on a logarithmic axis, with the suggested and the steepest rate marked.
+    """Draw the loss over the learning rate, on a logarithmic axis, with both suggestions marked.
 
     Args:
-        test: The measured rates and losses.
-        title: Title above the chart.
-        path: The PNG file to write; overwritten.
+        test: the measured losses.
+        title: the trained model and dataset, in one line.
+        path: a PNG file; overwritten.
     """
-    from matplotlib.figure import Figure  # without pyplot, which keeps global state
+    from matplotlib.figure import Figure  # takes half a second to import; pyplot is not needed
 
-    figure = Figure(figsize=(9.6, 5.6), dpi=100, layout="constrained")
-    axes = figure.subplots()
-    axes.semilogx(test.rates, test.losses, color="#c6d4ec", label="loss")
-    axes.semilogx(test.rates, test.smooth, color="#1f5fbf", linewidth=2, label="smoothed loss")
-    marks = (("valley (suggested)", test.valley, "#1b7f3b"), ("steepest", test.steepest, "#c4501b"))
-    for name, rate, color in marks:
-        axes.axvline(rate, color=color, linestyle=":")
+    figure = Figure(figsize=SIZE, dpi=DPI, layout="constrained")
+    axes = figure.add_subplot(title=title, xlabel="learning rate", ylabel="training loss", xscale="log")
+    axes.plot(test.rates, test.losses, color=RAW, label="per step")
+    axes.plot(test.rates, test.smooth, color=SMOOTH, linewidth=2, label="smoothed")
+    for name, rate, color in (("valley (suggested)", test.valley, VALLEY), ("steepest", test.steepest, STEEPEST)):
         loss = test.smooth[test.rates.index(rate)]
-        axes.semilogx(
-            [rate], [loss], "o", color=color, markeredgecolor="white", markersize=9, label=f"{name}: {rate:.2e}"
-        )
-    # The loss explodes at the end. The axis shows twice the fall, so that the part before stays readable.
-    start, lowest = test.smooth[0], min(test.smooth)
-    fall = max(start - lowest, 0.05 * abs(start), 1e-6)
-    axes.set(xlabel="learning rate", ylabel="training loss", title=title)
-    axes.set_xlim(test.rates[0], test.rates[-1])
-    axes.set_ylim(lowest - 0.25 * fall, start + 1.2 * fall)
-    axes.grid(alpha=0.4)
+        axes.axvline(rate, color=color, linestyle="--", linewidth=1)
+        axes.plot(rate, loss, "o", color=color, markersize=9, label=f"{name}: {rate:.2e}")
+    # The explosion at the end would flatten the rest, so the axis ends a little above the first loss.
+    first, lowest = test.smooth[0], min(test.smooth)
+    fall = max(first - lowest, 0.05 * abs(first), 1e-6)
+    axes.set_ylim(lowest - 0.25 * fall, first + 1.2 * fall)
+    axes.grid(color="#e3e5e8")
     axes.legend(loc="upper left")
     figure.savefig(path)

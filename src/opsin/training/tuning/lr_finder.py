@@ -1,4 +1,4 @@
-"""A learning-rate range test: train while the rate rises, and see where the loss falls and where it explodes.
+"""A learning-rate range test: train while the rate rises, and record where the loss falls and where it diverges.
 
 Smith, "Cyclical learning rates", arXiv:1506.01186, section 3.3; exponential steps and the bounds of the search as in
 fastai.
@@ -18,25 +18,25 @@ from opsin.training.plan import RunPlan
 from opsin.training.tuning.trial_steps import TrialSteps, Watch
 
 DIVERGED = 4.0
-"""The test ends where the smoothed loss is so many times its lowest."""
+"""Ratio of the smoothed loss to its lowest value at which the test ends."""
 SMOOTHING = 0.9
-"""What a new loss leaves of the running mean: about the last ten steps count."""
+"""Weight of the running mean at each step; it averages about ten steps."""
 FEWEST = 20
-"""Steps without which nothing can be said."""
+"""Smallest number of steps for a result."""
 UNSETTLED = 10
-"""First steps, whose running mean still follows every batch."""
+"""Number of first steps to ignore, because their running mean is noisy."""
 
 
 @dataclass(frozen=True)
 class RangeTest:
-    """What a range test measured.
+    """The measurements of a range test.
 
     Attributes:
         rates: learning rate of the head at each step, rising.
-        losses: training loss of the step's batch, before the step.
-        batch_size: images of a step.
-        diverged: whether the loss exploded before the highest rate was reached.
-        smooth: the losses, smoothed.
+        losses: training loss of the batch before each step.
+        batch_size: number of images per batch.
+        diverged: whether the loss diverged before the highest rate.
+        smooth: smoothed losses.
     """
 
     rates: list[float]
@@ -50,12 +50,12 @@ class RangeTest:
 
     @property
     def steepest(self) -> float:
-        """The rate at which the loss falls fastest per decade (of the rate), before its lowest point."""
+        """Return the rate at which the loss falls fastest per decade of the rate, before its lowest point."""
         return self.rates[steepest(self.rates, self.smooth)]
 
     @property
     def valley(self) -> float:
-        """The rate in the middle of the longest descent: lower than the steepest, and less moved by a noisy step."""
+        """Return the rate in the middle of the longest descent, which noisy steps affect less than the steepest."""
         return self.rates[valley(self.smooth)]
 
 
@@ -64,32 +64,32 @@ def range_test(
 ) -> RangeTest:
     """Train for some steps while the learning rate rises exponentially from `lowest` to `highest`.
 
-    Other rates than the head's keep their ratio to it. The network has its pretrained weights, its frozen stages are
-    frozen, batches are augmented as in the run; the run's schedule does not apply.
+    Rates of other parameter groups keep their ratio to the rate of the head. Pretrained weights, frozen stages and
+    augmentation are those of the run; the schedule of the run does not apply.
 
     Args:
-        plan: the run's.
-        data: set up for fitting.
-        trials: takes the steps.
+        plan: the plan of the run.
+        data: the datamodule after `setup("fit")`.
+        trials: the training steps.
         steps: optimizer steps.
         lowest: learning rate of the first step.
-        highest: learning rate of the last step, which is seldom reached.
+        highest: learning rate of the last step; most tests diverge earlier.
 
     Raises:
-        UserError: the loss was not a number from the start.
+        UserError: the loss is not finite from the start.
     """
     watch = _Raise(np.geomspace(lowest, highest, steps).tolist(), plan.groups.lr)
     trials.run(watch, batch_size=data.batch_size, steps=steps, pretrained=True)
     if len(watch.losses) < min(FEWEST, steps):
         raise UserError(
-            f"The loss was not a number after {len(watch.losses)} steps at learning rates up to "
-            f"{watch.rates[len(watch.losses)]:.1e}: begin lower (--lowest), and look at the data and the precision"
+            f"the loss is not finite after {len(watch.losses)} steps at learning rates up to "
+            f"{watch.rates[len(watch.losses)]:.1e}; lower --lowest, and check the data and trainer.precision"
         )
     return RangeTest(watch.rates[: len(watch.losses)], watch.losses, data.batch_size, watch.diverged)
 
 
 class _Raise(Watch):
-    """Sets the rate of each step and keeps its loss."""
+    """Set the rate of each step and record its loss."""
 
     def __init__(self, rates: list[float], written: float) -> None:
         super().__init__()
@@ -98,7 +98,7 @@ class _Raise(Watch):
         self.diverged = False
         self._written = written
         self._factors: list[float] = []
-        self._parts: list[float] = []  # of the step under way, where gradients are accumulated
+        self._parts: list[float] = []  # losses of the current step, with accumulated gradients
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         self._factors = [group["lr"] / self._written for group in trainer.optimizers[0].param_groups]
@@ -112,7 +112,7 @@ class _Raise(Watch):
         self._parts.append(float(outputs["loss"]))
         if trainer.global_step == len(self.losses):
             return
-        loss, self._parts = sum(self._parts), []  # Lightning has divided each by their number
+        loss, self._parts = sum(self._parts), []  # Lightning divides each by their number
         smooth = smoothed([*self.losses, loss])
         if not math.isfinite(loss) or (len(smooth) > FEWEST and smooth[-1] > DIVERGED * min(smooth)):
             self.diverged = trainer.should_stop = True
@@ -121,7 +121,7 @@ class _Raise(Watch):
 
 
 def smoothed(losses: Sequence[float]) -> list[float]:
-    """Exponentially smoothed, without the bias towards 0 at the beginning (as in Adam)."""
+    """Return exponentially smoothed losses, without the initial bias towards 0 (as in Adam)."""
     mean, result = 0.0, []
     for count, loss in enumerate(losses, 1):
         mean = SMOOTHING * mean + (1 - SMOOTHING) * loss
@@ -130,7 +130,7 @@ def smoothed(losses: Sequence[float]) -> list[float]:
 
 
 def steepest(rates: Sequence[float], losses: Sequence[float]) -> int:
-    """The place of the steepest fall over the logarithm of the rate, up to the lowest loss."""
+    """Return the index of the steepest descent over the logarithm of the rate, up to the lowest loss."""
     first = min(UNSETTLED, len(losses) // 2)
     slope: NDArray[np.float64] = np.gradient(np.asarray(losses), np.log(rates))
     last = max(int(np.argmin(losses)), first)
@@ -138,10 +138,10 @@ def steepest(rates: Sequence[float], losses: Sequence[float]) -> int:
 
 
 def valley(losses: Sequence[float]) -> int:
-    """The middle of the valley that the longest falling subsequence ends in, which small bumps do not end.
+    """Return the index of the middle of the longest descent, the longest decreasing subsequence.
 
-    As fastai's `valley`: the subsequence counts with its length, laid backwards from its end, so that the flat part in
-    which the rate is too low to do anything weighs only as much as it falls.
+    As in fastai's `valley`, the descent is the number of steps of that subsequence, counted back from its end. Small
+    bumps do not end it, and the flat part at low rates has little weight.
     """
     length = [1] * len(losses)
     for i in range(1, len(losses)):

@@ -1,4 +1,4 @@
-"""How much memory there is and how much of it this process uses."""
+"""Available memory, and memory used by this process."""
 
 import contextlib
 import os
@@ -12,7 +12,7 @@ CGROUP = Path("/sys/fs/cgroup")
 
 
 def used_memory() -> float:
-    """Bytes of RAM that this process occupies; where the system does not tell, the most that it ever did."""
+    """Return the bytes of RAM of this process, or its peak if the system does not report the current value."""
     try:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
         return float(pages * os.sysconf("SC_PAGE_SIZE"))
@@ -26,7 +26,7 @@ def used_memory() -> float:
 
 
 def available_memory() -> float:
-    """Bytes of RAM that can be had without swapping: the machine's, or what its container or scheduler leaves."""
+    """Return the available bytes of RAM without swapping, within the limit of a container or scheduler."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         machine = next(float(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
@@ -44,7 +44,7 @@ def available_memory() -> float:
 
 @contextlib.contextmanager
 def cuda_limited_to(share: float, device: int) -> Iterator[None]:
-    """Let this process take no more than a share of a device's memory that is free now, beside what it holds."""
+    """Limit this process to its current memory on a device plus a fraction of the free memory."""
     free, total = torch.cuda.mem_get_info(device)
     held = torch.cuda.memory_reserved(device)
     torch.cuda.set_per_process_memory_fraction(min(1.0, (held + share * free) / total), device)

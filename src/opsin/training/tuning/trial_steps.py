@@ -1,4 +1,4 @@
-"""Training steps as a run would take them, on a network of their own, which leave no trace."""
+"""Training steps for measurements, on a separate network, without side effects on the run."""
 
 import copy
 from dataclasses import replace
@@ -18,21 +18,21 @@ from opsin.training.trainer import TrainerOptions, make_trainer
 
 
 class Watch(EpochCallback):
-    """What looks on while trial steps are taken; that it is a `Checkpoint` keeps Lightning from adding its own."""
+    """A callback that observes trial steps; as a `Checkpoint` it keeps Lightning from adding its own."""
 
 
 class TrialSteps:
-    """Takes training steps through the parts of a run: its network, precision, memory format, augmentation, optimizer.
+    """Take training steps with the network, precision, memory format, augmentation and optimizer of a run.
 
-    Each trial has a freshly built network and optimizer, and the generators of random numbers are put back after it, so
-    that a run which follows is the same to the bit. It runs on one device, without torch.compile (which takes minutes
-    to begin), without the run's callbacks and loggers, and writes nothing.
+    Each trial builds a new network and optimizer and restores the random generators afterwards, so that a following run
+    is identical bit for bit. It uses one device, no torch.compile (which takes minutes to start) and no callbacks or
+    loggers of the run, and writes nothing.
 
     Args:
-        plan: the run's.
-        data: set up for fitting; not changed.
-        loss: the run's; not changed.
-        folder: where Lightning would write if it did.
+        plan: the plan of the run.
+        data: the datamodule after `setup("fit")`; not changed.
+        loss: the loss of the run; not changed.
+        folder: root folder of the trainer; nothing is written.
     """
 
     def __init__(self, plan: RunPlan, data: ImageDataModule, loss: ClassificationLoss, folder: Path) -> None:
@@ -44,14 +44,14 @@ class TrialSteps:
     def run(
         self, watch: Watch, *, batch_size: int, steps: int, pretrained: bool = False, heaviest: bool = False
     ) -> None:
-        """Take up to so many optimizer steps; `watch` may end them sooner by `trainer.should_stop`.
+        """Take optimizer steps; `watch` may stop earlier through `trainer.should_stop`.
 
         Args:
-            watch: is called as any callback.
-            batch_size: images of a step.
-            steps: optimizer steps at most; epochs follow one another until they are done.
-            pretrained: whether the network takes up the weights that the config names.
-            heaviest: whether all stages train that will do so in any phase of the run, and not only those of the first.
+            watch: the callback that observes the steps.
+            batch_size: number of images per batch.
+            steps: largest number of optimizer steps, over several epochs if needed.
+            pretrained: whether to load the weights that the config names.
+            heaviest: whether all stages train that train in any phase of the run, not only those of the first phase.
         """
         with isolate_rng():
             data = copy.copy(self._data)

@@ -1,0 +1,94 @@
+"""Open a run: its config, its plan, its data facts, its images and its network with the best weights."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from opsin.config import RunConfig, from_saved
+from opsin.data import ImageDataModule
+from opsin.errors import UserError
+from opsin.models import Network, load_weights
+from opsin.runs.directory import RunDirectory
+from opsin.runs.quoting import resume_command
+from opsin.runs.result import DataFacts
+from opsin.training import build
+from opsin.training.plan import RunPlan, make_plan
+
+
+@dataclass(frozen=True)
+class OpenedRun:
+    """A run that has recorded its data. Images and network are loaded when they are first used.
+
+    Attributes:
+        directory: The run directory.
+        config: The saved config, with overrides applied.
+        plan: The checked config.
+        data_facts: Facts that the run recorded about its data.
+    """
+
+    directory: RunDirectory
+    config: RunConfig
+    plan: RunPlan
+    data_facts: DataFacts
+
+    @cached_property
+    def data(self) -> ImageDataModule:
+        """The images, in the format of the run.
+
+        Raises:
+            UserError: The images are missing, or are not those that the run was trained on.
+        """
+        data = build.data(self.plan, image_format=self.data_facts.image_format)
+        build.check_same_data(data, self.data_facts)
+        return data
+
+    @cached_property
+    def network(self) -> Network:
+        """The network with the weights of the best checkpoint.
+
+        Raises:
+            UserError: There is no best checkpoint, or it is damaged.
+        """
+        return self.network_for(self.data_facts.image_size)[0]
+
+    def network_for(self, image_size: tuple[int, int]) -> tuple[Network, bool]:
+        """Return the network for images of another size, and whether its head has the weights of the run.
+
+        A head that flattens its input fits one image size only.
+
+        Args:
+            image_size: (height, width) in pixels.
+
+        Raises:
+            UserError: There is no best checkpoint, or it is damaged.
+        """
+        run = self.directory
+        if not run.best.is_file():
+            raise UserError(f"{run.path} has not finished its first epoch; resume it with: {resume_command(run.path)}")
+        network = self._new_network(image_size)
+        return network, load_weights(network, str(run.path)).head
+
+    def _new_network(self, image_size: tuple[int, int]) -> Network:
+        facts = self.data_facts
+        loss = self.plan.loss.build(class_counts=facts.class_counts["train"])
+        given = {"num_logits": loss.num_logits, "in_channels": facts.channels, "image_size": image_size}
+        network: Network = self.plan.model.build(**given)
+        return network
+
+
+def open_run(run: RunDirectory, overrides: Sequence[str] = ()) -> OpenedRun:
+    """Open a run from its directory.
+
+    Args:
+        run: The run directory.
+        overrides: Overrides of its config, such as `trainer.accelerator=cpu`.
+
+    Raises:
+        UserError: There is no such run, its files are damaged, another version of Opsin wrote it, or it ended before
+            its data were ready.
+    """
+    if not run.config.is_file():
+        raise UserError(f"{run.path} is not a run directory: it has no {run.config.name}")
+    facts = build.recorded_data(run)  # first: a run of another version is refused before its config is read
+    config = from_saved(run, overrides)
+    return OpenedRun(run, config, make_plan(config), facts)

@@ -1,0 +1,67 @@
+"""The table of epochs, `metrics.csv`: its columns, its only writer and its only reader."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from opsin.errors import UserError
+from opsin.runs.atomic import write_atomically
+
+EPOCH, STEP, LEARNING_RATE = "epoch", "step", "lr"
+"""Columns beside the metrics, which follow in alphabetical order with `lr` among them."""
+
+
+@dataclass(frozen=True)
+class EpochRow:
+    """One epoch.
+
+    Attributes:
+        epoch: Counted from 1.
+        step: Number of optimizer steps at its end.
+        values: `lr` (learning rate of the head) and the metrics by name; only those measured in this epoch.
+    """
+
+    epoch: int
+    step: int = 0
+    values: Mapping[str, float] = field(default_factory=dict)
+
+    def get(self, name: str) -> float | None:
+        """Return a value, or None if it was not measured in this epoch."""
+        return self.values.get(name)
+
+
+def read_epochs(file: Path) -> list[EpochRow]:
+    """Return the rows in the order of the epochs, each epoch once; none if there is no file.
+
+    Raises:
+        UserError: The file is damaged.
+    """
+    try:
+        text = file.read_text(encoding="utf-8")
+        rows = [_row(cells) for cells in csv.DictReader(io.StringIO(text))]
+    except FileNotFoundError:
+        return []
+    except (ValueError, KeyError, csv.Error) as error:
+        reason = f"no column {error}" if isinstance(error, KeyError) else error
+        raise UserError(f"{file} is damaged ({reason}): restore it from a backup, or delete it") from None
+    by_epoch = {row.epoch: row for row in rows}
+    return [by_epoch[epoch] for epoch in sorted(by_epoch)]
+
+
+def write_epochs(file: Path, rows: Sequence[EpochRow]) -> None:
+    """Write the rows; a value that an epoch lacks is an empty cell."""
+    names = sorted({name for row in rows for name in row.values})
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([EPOCH, STEP, *names])
+    for row in rows:
+        cells = [repr(row.values[name]) if name in row.values else "" for name in names]
+        writer.writerow([row.epoch, row.step, *cells])
+    write_atomically(file, text.getvalue())
+
+
+def _row(cells: Mapping[str, str]) -> EpochRow:
+    values = {name: float(cell) for name, cell in cells.items() if name not in (EPOCH, STEP, None) and cell}
+    return EpochRow(int(cells[EPOCH]), int(cells.get(STEP) or 0), values)

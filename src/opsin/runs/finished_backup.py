@@ -1,0 +1,79 @@
+"""The backup of a finished run while it is resumed: a resume that fails leaves the run as it was."""
+
+import shutil
+from pathlib import Path
+
+KEPT = (
+    "config.yaml",
+    "metrics.csv",
+    "report.html",
+    "model.txt",
+    "checkpoints",
+    "predictions",
+    "pictures",
+    "result.json",
+)
+"""Files and folders that belong to a finished run. `result.json` is the last, so that it marks a complete backup."""
+
+ATTEMPT = "failed_resume"
+"""Folder, inside the run directory, of what a failed resume had written; it is a run directory itself."""
+
+
+class FinishedBackup:
+    """A backup inside a run directory.
+
+    Files are linked where the filesystem has hard links: every writer replaces files and never changes them.
+
+    Args:
+        run: The run directory.
+    """
+
+    def __init__(self, run: Path) -> None:
+        self._run = run
+        self._folder = run / ".finished"
+
+    def make(self) -> None:
+        """Back up the finished run, unless an interrupted resume has done so already."""
+        if (self._folder / "result.json").exists():
+            return
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.mkdir()
+        for name in KEPT:
+            _copy(self._run / name, self._folder / name)
+
+    def discard(self) -> None:
+        """Remove the backup, because the run has finished again."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def restore(self) -> None:
+        """Put the finished run back, if there is a backup, and move what the resume wrote to `failed_resume`.
+
+        The moved files can be resumed, unless the resume failed before its first checkpoint.
+        """
+        if not (self._folder / "result.json").exists():
+            return
+        attempt = self._run / ATTEMPT
+        shutil.rmtree(attempt, ignore_errors=True)
+        attempt.mkdir()
+        _copy(self._run / "overrides.yaml", attempt / "overrides.yaml")
+        for name in KEPT:
+            if (self._run / name).exists():
+                (self._run / name).replace(attempt / name)
+            if (self._folder / name).exists():
+                (self._folder / name).replace(self._run / name)
+        self.discard()
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a file or a folder by hard links, or by content where there are none."""
+    if source.is_dir():
+        shutil.copytree(source, target, copy_function=_link)
+    elif source.exists():
+        _link(str(source), str(target))
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        Path(target).hardlink_to(source)
+    except OSError:  # not every filesystem has hard links
+        shutil.copy2(source, target)

@@ -1,0 +1,280 @@
+"""The result of a run, `result.json`: its schema, its only writer and its only reader."""
+
+import functools
+import importlib.metadata
+import json
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from opsin.errors import UserError
+from opsin.runs.atomic import write_atomically
+from opsin.runs.network_summary import Summary
+from opsin.runs.per_class import ClassScores
+
+SCHEMA_VERSION = 1
+"""Version of the schema below; a change that older readers cannot read raises it."""
+
+Status = Literal["not started", "interrupted", "failed", "finished"]
+
+
+@dataclass(frozen=True)
+class ImageFormat:
+    """The images that a network was trained on.
+
+    Attributes:
+        image_size: (height, width) in pixels.
+        mean: Mean of each channel, of pixels in [0, 1].
+        std: Standard deviation of each channel, of pixels in [0, 1].
+        channels: Number of input channels of the network.
+        resize: How images are resized: `squash`, `crop` or `letterbox`.
+        interpolation: `bilinear`, `bicubic` or `nearest`.
+    """
+
+    image_size: tuple[int, int] = (0, 0)
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    channels: int = 0
+    resize: str = "squash"
+    interpolation: str = "bilinear"
+
+
+@dataclass(frozen=True)
+class DataFacts(ImageFormat):
+    """Facts about the data of a run.
+
+    Attributes:
+        name: Name of the dataset.
+        classes: Names of the classes.
+        counts: Number of images per split.
+        class_counts: Number of images per split and class.
+        origin: Per split `given` (by the dataset) or `carved` (out of the training images).
+        bad_images: Number of images that cannot be decoded and are left out.
+        bad_image_reports: Files that list them.
+        fingerprint: Digest of all images and labels.
+        source_channels: Number of channels that files are decoded to; 0: `channels`.
+    """
+
+    name: str = ""
+    classes: tuple[str, ...] = ()
+    counts: dict[str, int] = field(default_factory=dict)
+    class_counts: dict[str, list[int]] = field(default_factory=dict)
+    origin: dict[str, str] = field(default_factory=dict)
+    bad_images: int = 0
+    bad_image_reports: tuple[str, ...] = ()
+    fingerprint: str = ""
+    source_channels: int = 0
+
+    @property
+    def image_format(self) -> ImageFormat:
+        """The images that the network of the run expects."""
+        return ImageFormat(self.image_size, self.mean, self.std, self.channels, self.resize, self.interpolation)
+
+
+@dataclass(frozen=True)
+class PhaseCounts:
+    """Parameters that are trained from an epoch on.
+
+    Attributes:
+        epoch: Number of epochs after which the phase begins.
+        stages: Trained stages, beside the head.
+        lr_factor: Factor of all learning rates.
+        trainable: Number of parameters that are trained.
+        frozen: Number of parameters that are not.
+    """
+
+    epoch: int
+    stages: tuple[str, ...]
+    lr_factor: float
+    trainable: int
+    frozen: int
+
+
+@dataclass(frozen=True)
+class ParameterCounts:
+    """Number of parameters when training begins, and in each phase if there is more than one."""
+
+    total: int = 0
+    trainable: int = 0
+    frozen: int = 0
+    phases: tuple[PhaseCounts, ...] = ()
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings that decide about speed and numerics, with every `auto` resolved."""
+
+    accelerator: str = ""
+    devices: int = 1
+    precision: str = ""
+    channels_last: bool = False
+    compile: bool = False
+    deterministic: str = "off"
+    threads: int = 0
+    batch_size: int = 0
+    max_epochs: int | None = None
+    augmentation: str = ""
+    feature_cache: str = ""
+    teacher: str | None = None
+
+    def known(self) -> dict[str, Any]:
+        """Return the settings by name, without those that are None."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """The machine that a run was trained on; memory in GiB."""
+
+    cpu: str = ""
+    cores: int | None = None
+    memory_gib: float | None = None
+    gpus: tuple[str, ...] = ()
+    platform: str = ""
+
+
+@dataclass(frozen=True)
+class MonitoredMetric:
+    """The metric that selects the best epoch, and its best value."""
+
+    metric: str
+    best: float | None = None
+
+
+@dataclass(frozen=True)
+class SplitScores:
+    """Scores of each class on a split, and the confusion matrix `(C, C)` with true classes in rows."""
+
+    classes: tuple[ClassScores, ...] = ()
+    confusion: tuple[tuple[int, ...], ...] = ()
+
+
+@dataclass(frozen=True)
+class FrozenStages:
+    """Stages that were never trained, and whether it was verified that they did not change."""
+
+    stages: tuple[str, ...] = ()
+    verified: bool = False
+
+
+@dataclass
+class RunResult:
+    """The content of `result.json`. A run fills it step by step, so every field has a default.
+
+    Attributes:
+        schema_version: Version of this schema.
+        status: `not started` if there is no file; `interrupted` also while the run is in progress.
+        error: Type and message of the exception of a failed run.
+        metrics: `<split>/<metric>`; training and validation at the best epoch, test with its checkpoint.
+        best_epoch: Counted from 1.
+        epochs: Number of completed epochs.
+        stopped: Why training ended before `trainer.max_epochs`; None if it did not.
+        pruned: Whether a sweep ended the run early.
+        monitor: The metric that selected the best epoch.
+        custom_metrics: Metrics that the user registered, see `opsin.runs.metric_registry`.
+        per_class: Scores per split.
+        throughput: Training images per second.
+        seconds: Wall time of setup, fit, test, and total, in seconds, over all processes that resumed the run.
+        parameters: Number of parameters.
+        frozen: Stages that were never trained.
+        weights: Description of the initial weights.
+        choices: Chosen option of each config group.
+        seed: Seed of the run.
+        settings: Settings with every `auto` resolved.
+        batch_size_auto: Search result of `datamodule.batch_size=auto`.
+        data: Facts about the data.
+        network: Summary of the network.
+        hardware: The machine.
+        versions: Versions of Python and of packages.
+        commit: Commit of Opsin's checkout.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    status: Status = "not started"
+    error: str | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+    best_epoch: int | None = None
+    epochs: int | None = None
+    stopped: str | None = None
+    pruned: bool = False
+    monitor: MonitoredMetric | None = None
+    custom_metrics: list[dict[str, Any]] = field(default_factory=list)
+    per_class: dict[str, SplitScores] = field(default_factory=dict)
+    throughput: float | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+    parameters: ParameterCounts | None = None
+    frozen: FrozenStages | None = None
+    weights: str | None = None
+    choices: dict[str, str | None] = field(default_factory=dict)
+    seed: int | None = None
+    settings: Settings | None = None
+    batch_size_auto: dict[str, Any] | None = None
+    data: DataFacts | None = None
+    network: Summary | None = None
+    hardware: Hardware | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+    commit: str | None = None
+
+    def without_outcome(self) -> "RunResult":
+        """Return a copy without what training and testing have to produce again after a resume."""
+        outcome = ("error", "metrics", "best_epoch", "epochs", "stopped", "pruned", "monitor", "per_class")
+        return replace(self, **{name: getattr(RunResult(), name) for name in outcome})
+
+
+def read_result(file: Path) -> RunResult:
+    """Return the content of a `result.json`; its status is `not started` if there is no file.
+
+    Raises:
+        UserError: The file is damaged, or another version of the schema wrote it.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return RunResult()
+    except ValueError as error:  # UnicodeDecodeError is one too
+        raise _damaged(file, str(error)) from None
+    if not isinstance(content, dict):
+        raise _damaged(file, f"it holds {json.dumps(content)[:40]} instead of an object")
+    _check_version(file, content)
+    return _parsed(file, content)
+
+
+def write_result(file: Path, result: RunResult) -> None:
+    """Write a `result.json`, without the fields that are still empty."""
+    content = {name: value for name, value in asdict(result).items() if value is not None and value != {}}
+    write_atomically(file, json.dumps(content, indent=2) + "\n")
+
+
+def _check_version(file: Path, content: dict[str, Any]) -> None:
+    version = content.get("schema_version")
+    if version == SCHEMA_VERSION:
+        return
+    versions = content.get("versions")
+    writer = versions.get("opsin") if isinstance(versions, dict) else None
+    raise UserError(
+        f"{file.parent} was written by {f'Opsin {writer}' if writer else 'another version of Opsin'} with "
+        f"{f'schema version {version}' if version is not None else 'no schema version'} in {file.name}; this version, "
+        f"{importlib.metadata.version('opsin')}, reads schema version {SCHEMA_VERSION}: train the run again, or open "
+        "it with the version of Opsin that wrote it"
+    )
+
+
+def _parsed(file: Path, content: dict[str, Any]) -> RunResult:
+    from pydantic import ValidationError
+
+    try:
+        return _adapter().validate_python(content)  # type: ignore[no-any-return]
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise _damaged(file, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+
+@functools.cache
+def _adapter() -> Any:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(RunResult)
+
+
+def _damaged(file: Path, reason: str) -> UserError:
+    return UserError(f"{file} is damaged ({reason}): put an intact copy of it there, or train the run again")

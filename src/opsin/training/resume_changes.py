@@ -1,0 +1,245 @@
+"""Changed values on resume: each is applied, or refused by name before anything is written."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from opsin.config import RunConfig
+from opsin.errors import UserError
+from opsin.runs.directory import RunDirectory
+
+APPLIED = {
+    "": ("data_dir", "output_dir", "test", "report", "resume"),
+    "datamodule": ("data_dir", "path", "download", "eval_batch_size", "on_device"),
+    "optimizer": ("lr", "weight_decay", "betas", "eps", "momentum", "nesterov", "dampening"),
+    "trainer": (
+        *("accelerator", "devices", "num_nodes", "strategy", "sync_batchnorm", "precision", "threads"),
+        *("channels_last", "compile", "max_epochs", "max_steps", "max_time", "gradient_clip_norm"),
+        *("check_val_every_n_epoch", "limit_test_batches", "log_every_n_steps", "deterministic"),
+        *("detect_anomaly", "profiler"),
+    ),
+}
+"""Keys, by section, that a resumed run applies; `scheduler`, `callbacks` and others have rules of their own below."""
+
+WHOLE_SECTIONS = ("augmentation", "feature_cache", "logger", "callbacks", "scheduler")
+"""Sections whose values a resumed run takes from the config, with the exceptions that `refusal` names."""
+
+REASONS = {
+    "model": "the weights of the run belong to this network",
+    "loss": "losses before and after the change could not be compared to find the best epoch",
+    "distillation": "losses before and after the change could not be compared to find the best epoch",
+    "monitor": "the best epoch so far was selected by another metric",
+    "seed": "it decides the splits, so training images could get into the test set",
+    "datamodule": "it decides the images, the splits or the batches, on which the position in the training rests",
+    "trainer": "it decides the number of steps or the validation images, so the best epoch could not be compared",
+    "optimizer": "the saved state of the optimizer does not fit it",
+}
+
+
+@dataclass(frozen=True)
+class SavedState:
+    """What the last checkpoint says about the training.
+
+    Attributes:
+        step: Number of optimizer steps.
+        epochs: Number of completed epochs.
+        best_epoch: The best epoch so far; None if no epoch has been validated.
+        stopped: Why early stopping ended the training; None if it did not.
+        waited: Validations without improvement.
+    """
+
+    step: int
+    epochs: int
+    best_epoch: int | None
+    stopped: str | None
+    waited: int
+
+
+def read_state(checkpoint: Path) -> SavedState:
+    """Read a checkpoint; its tensors stay on the disk.
+
+    Raises:
+        UserError: The checkpoint is damaged.
+    """
+    try:
+        content = torch.load(checkpoint, weights_only=True, mmap=True, map_location="cpu")
+        states = {key.split("{")[0]: state for key, state in content["callbacks"].items()}
+        best, stopping = states.get("Checkpoints", {}), states.get("EarlyStopping", {})
+        return SavedState(
+            int(content["global_step"]),
+            int(best.get("epochs", content["epoch"])),
+            best.get("epoch"),
+            stopping.get("reason"),
+            int(stopping.get("wait_count", 0)),
+        )
+    except Exception as error:  # a damaged file raises anything
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{checkpoint} is damaged ({reason}): restore it from a backup, or start a new run") from None
+
+
+def check_resume(composed: RunConfig) -> tuple[SavedState | None, list[str]]:
+    """Check that a run can be resumed with a config, before anything is written.
+
+    Returns:
+        The state of the last checkpoint, None if the run has none; and lines that say what the resume will do.
+
+    Raises:
+        UserError: A changed value would have no effect or does not go with the saved state, or a checkpoint is missing.
+    """
+    run = composed.run
+    changes = changed_values(composed, RunConfig.load(run))
+    _raise_refused(composed, {key: reason for key in changes if (reason := refusal(key, composed.tree, changes))})
+    state = _state(run)
+    if state is None:
+        return None, []
+    lines = _plan(composed.tree, state)
+    steps = int(composed.tree.get("trainer", {}).get("max_steps", -1))
+    if 0 <= steps < state.step:
+        raise UserError(f"trainer.max_steps={steps} cannot be changed on resume: {state.step} steps are completed")
+    if nothing_to_train(composed.tree, state):
+        idle = {key: "no further epoch is trained" for key, (_, new) in changes.items() if _needs_training(key, new)}
+        _raise_refused(composed, idle, hint=lines[0])
+    applied = ", ".join(f"{key}={new}" for key, (_, new) in changes.items())
+    return state, [*([f"changed: {applied}"] if applied else []), *lines]
+
+
+def changed_values(composed: RunConfig, saved: RunConfig) -> dict[str, tuple[Any, Any]]:
+    """Return the old and the new value of every changed key, by dotted key; not of keys that only follow another."""
+    old, new = _flat(saved.tree), _flat(composed.tree)
+    text = _flat(yaml.safe_load(composed.text))
+    follows = {key for key, value in text.items() if isinstance(value, str) and value.startswith("${")}
+    keys = [key for key in dict.fromkeys([*new, *old]) if old.get(key) != new.get(key) and key not in follows]
+    return {key: (old.get(key), new.get(key)) for key in keys}
+
+
+def refusal(key: str, tree: Mapping[str, Any], changes: Mapping[str, tuple[Any, Any]]) -> str | None:
+    """Return why a changed key cannot be applied on resume; None if it is applied.
+
+    Args:
+        key: The dotted key.
+        tree: The config of the resumed run.
+        changes: All changed keys with their old and new values.
+    """
+    section, _, name = key.partition(".") if "." in key else ("", "", key)
+    if section == "scheduler":
+        return _schedule_refusal(name, tree)
+    if section == "callbacks":
+        return _callback_refusal(key, changes)
+    if name == "_target_":
+        return "the saved state belongs to another class"
+    if section in WHOLE_SECTIONS:
+        return None
+    if name.split(".")[0] not in APPLIED.get(section, ()):
+        return REASONS.get(section or key, "a resumed run does not apply it")
+    return _optimizer_refusal(name, tree, changes.get(key, (None, None))) if section == "optimizer" else None
+
+
+def nothing_to_train(tree: Mapping[str, Any], state: SavedState) -> bool:
+    """Whether a resume trains no further epoch."""
+    return state.epochs >= int(tree.get("trainer", {}).get("max_epochs", 0)) or _stays_stopped(tree, state)
+
+
+def _schedule_refusal(name: str, tree: Mapping[str, Any]) -> str | None:
+    target = str((tree.get("scheduler") or {}).get("_target_", ""))
+    if name == "_target_" or not target.startswith("opsin."):
+        return "the saved state belongs to another schedule"
+    if name in ("monitor", "mode"):
+        return REASONS["monitor"]
+    if name == "warmup_epochs" and target.endswith(".plateau"):
+        return "the warm-up of this schedule cannot be recomputed"
+    return None
+
+
+def _callback_refusal(key: str, changes: Mapping[str, tuple[Any, Any]]) -> str | None:
+    old, new = changes.get(".".join([*key.split(".")[:2], "_target_"]), (None, None))
+    if old or new:  # the callback is added, removed or exchanged
+        stateful = any(str(target).endswith((".EMA", ".WeightAveraging", ".Checkpoints")) for target in (old, new))
+        return "the saved state belongs to another class" if (old and new) or stateful else None
+    return REASONS["monitor"] if key.endswith((".monitor", ".mode")) else None
+
+
+def _optimizer_refusal(name: str, tree: Mapping[str, Any], change: tuple[Any, Any]) -> str | None:
+    old, new = change
+    if name == "weight_decay" and bool(old) != bool(new):
+        return "from or to 0 it divides the parameters into other groups than those saved"
+    if name in ("momentum", "betas") and str((tree.get("scheduler") or {}).get("_target_", "")).endswith(".onecycle"):
+        return "scheduler=onecycle sets it at every step"
+    return None
+
+
+def _state(run: RunDirectory) -> SavedState | None:
+    """Return the state of the last checkpoint; None if no epoch is completed.
+
+    Raises:
+        UserError: One of the two checkpoints is missing.
+    """
+    if not run.last.exists():
+        if run.best.exists():
+            raise UserError(
+                f"{run.last} is missing, so the run cannot be resumed where it ended: restore it, or copy {run.best} "
+                "there to train again from the best epoch on"
+            )
+        return None
+    state = read_state(run.last)
+    if state.best_epoch is not None and not run.best.exists():
+        same = f", or copy {run.last} there, which is of the same epoch" if state.best_epoch == state.epochs else ""
+        raise UserError(
+            f"{run.best} is missing, the checkpoint of the best epoch: restore it{same}, or start a new run"
+        )
+    return state
+
+
+def _plan(tree: Mapping[str, Any], state: SavedState) -> list[str]:
+    """Return one line if the resume trains no further epoch, and why."""
+    epochs = int(tree.get("trainer", {}).get("max_epochs", 0))
+    if _stays_stopped(tree, state):
+        return [
+            f"no further epoch is trained, because the run stopped early: {state.stopped}; to train on, set "
+            f"callbacks.early_stopping.patience={state.waited + 1} or more, or callbacks.early_stopping=null"
+        ]
+    if state.epochs >= epochs:
+        return [
+            f"no further epoch is trained, because {state.epochs} of trainer.max_epochs={epochs} epochs are completed; "
+            f"to train on, set trainer.max_epochs={state.epochs + 1} or more"
+        ]
+    return []
+
+
+def _stays_stopped(tree: Mapping[str, Any], state: SavedState) -> bool:
+    stopping = [
+        section
+        for section in (tree.get("callbacks") or {}).values()
+        if section and str(section.get("_target_", "")).endswith(".EarlyStopping")
+    ]
+    return bool(state.stopped and stopping) and state.waited >= int(stopping[0].get("patience", 10))
+
+
+def _needs_training(key: str, new: Any) -> bool:
+    """Whether a changed value has an effect only while epochs are trained; a callback that is removed has none."""
+    options = key.endswith((".patience", ".min_delta", ".decay")) and new is not None
+    return options or key.startswith(("optimizer.", "scheduler.", "augmentation.", "trainer.gradient_clip_norm"))
+
+
+def _raise_refused(composed: RunConfig, refused: Mapping[str, str], hint: str = "") -> None:
+    if not refused:
+        return
+    new = _flat(composed.tree)
+    lines = "\n".join(
+        f"  - {key}={new.get(key, 'null')} cannot be changed on resume: {why}" for key, why in refused.items()
+    )
+    way_out = hint or "leave them out, or start a new run"
+    raise UserError(f"{composed.run.path} is not resumed and stays as it is:\n{lines}\n{way_out}")
+
+
+def _flat(tree: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            found |= _flat(value, f"{above}{key}.")
+        elif value is not None:
+            found[f"{above}{key}"] = value
+    return found

@@ -1,0 +1,102 @@
+"""`result.json`: what is written is read back, and whatever else lies there gives one clear error."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from opsin.errors import UserError
+from opsin.runs.network_summary import StageSummary, Summary
+from opsin.runs.per_class import ClassScores
+from opsin.runs.result import (
+    SCHEMA_VERSION,
+    DataFacts,
+    FrozenStages,
+    Hardware,
+    MonitoredMetric,
+    ParameterCounts,
+    PhaseCounts,
+    RunResult,
+    Settings,
+    SplitScores,
+    read_result,
+    write_result,
+)
+
+WHOLE = RunResult(
+    status="finished",
+    metrics={"test/acc": 0.5, "val/loss": float("nan")},
+    best_epoch=2,
+    epochs=3,
+    stopped="why",
+    monitor=MonitoredMetric("val/loss", 0.1),
+    per_class={"val": SplitScores((ClassScores("cat", 2, 0, None, 0.0, 0.0),), ((0, 2), (1, 3)))},
+    throughput=12.5,
+    seconds={"total": 1.0},
+    parameters=ParameterCounts(3, 2, 1, (PhaseCounts(0, ("stem",), 0.1, 2, 1),)),
+    frozen=FrozenStages(("stem",), True),
+    weights="random",
+    choices={"model": "mlp", "debug": None},
+    seed=0,
+    settings=Settings(accelerator="cpu", max_epochs=3),
+    batch_size_auto={"batch_size": 32},
+    data=DataFacts(name="pets", image_size=(8, 9), classes=("cat", "dog"), class_counts={"val": [1, 2]}),
+    network=Summary("mlp", (1, 8, 9), (StageSummary("head", (2,), 3, 2, 1, None),)),
+    hardware=Hardware(cpu="a cpu", gpus=("a gpu",)),
+    versions={"opsin": "1"},
+    commit="abc",
+)
+
+
+def test_a_result_is_read_back_as_it_was_written(tmp_path: Path) -> None:
+    file = tmp_path / "result.json"
+    write_result(file, WHOLE)
+    assert str(read_result(file)) == str(WHOLE)  # nan is not equal to itself
+    assert json.loads(file.read_text())["schema_version"] == SCHEMA_VERSION
+
+
+def test_without_a_file_the_run_has_not_begun(tmp_path: Path) -> None:
+    assert read_result(tmp_path / "result.json") == RunResult(status="not started")
+
+
+def test_a_resumed_run_keeps_provenance_and_drops_the_outcome() -> None:
+    left = WHOLE.without_outcome()
+    assert (left.metrics, left.best_epoch, left.stopped, left.monitor, left.per_class) == ({}, None, None, None, {})
+    assert (left.data, left.weights, left.seconds) == (WHOLE.data, WHOLE.weights, WHOLE.seconds)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"[]",
+        b"null",
+        b'"text"',
+        b'{"schema_version": 1, "status": ',
+        b"\xff\xfe",
+        b'{"schema_version": 1, "status": "done"}',
+        b'{"schema_version": 1, "metrics": null}',
+        b'{"schema_version": 1, "data": [1]}',
+        b'{"schema_version": 1, "per_class": {"val": {"classes": [{"name": 3}]}}}',
+    ],
+)
+def test_a_damaged_result_gives_one_clear_error(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "result.json"
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=r"result\.json is damaged \(.+\): put an intact copy"):
+        read_result(file)
+
+
+@pytest.mark.parametrize(
+    ("content", "writer"),
+    [
+        ({"status": "finished", "versions": {"opsin": "0.1.0"}}, "Opsin 0.1.0 with no schema version"),
+        ({}, "another version of Opsin with no schema version"),
+        ({"schema_version": 99, "versions": {"opsin": "9.9"}}, "Opsin 9.9 with schema version 99"),
+    ],
+)
+def test_a_result_of_another_version_is_refused_by_name(tmp_path: Path, content: dict, writer: str) -> None:
+    file = tmp_path / "result.json"
+    file.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=f"was written by {writer} .* reads schema version {SCHEMA_VERSION}"):
+        read_result(file)
