@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from planted import planted, trained, untrained
+from planted_patches import planted_images, trained, untrained
 from torch import Tensor, nn
 
 from opsin.errors import UserError
@@ -46,7 +46,7 @@ def test_deletion_by_hand() -> None:
 
 
 def test_curves_begin_and_end_at_the_image_and_the_baseline(three: Network) -> None:
-    images, targets, _ = planted(4)
+    images, targets, _ = planted_images(4)
     scores = faithfulness(three, images, targets, random_maps(images), steps=7, block=3)
     with torch.no_grad():
         whole = three(images).softmax(1)[torch.arange(4), targets]
@@ -59,7 +59,7 @@ def test_curves_begin_and_end_at_the_image_and_the_baseline(three: Network) -> N
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_correct_map_scores_above_a_random_one(method: str, three: Network) -> None:
-    images, targets, _ = planted(12, seed=3)
+    images, targets, _ = planted_images(12, seed=3)
     true = faithfulness(three, images, targets, attribute(three, images, targets, method))
     random = faithfulness(three, images, targets, random_maps(images))
     assert true.deletion_area.mean() < random.deletion_area.mean() - 0.1
@@ -73,13 +73,13 @@ def test_ties_are_ordered_at_random_with_a_seed(three: Network) -> None:
     places = _places(torch.zeros(24, 24), torch.Generator().manual_seed(0)).flatten()
     assert sorted(places.tolist()) == list(range(576))
     assert abs(np.corrcoef(places.numpy(), np.arange(576))[0, 1]) < 0.15
-    images, targets, _ = planted(2)
+    images, targets, _ = planted_images(2)
     twice = [faithfulness(three, images, targets, torch.zeros(2, 24, 24), steps=5) for _ in range(2)]
     assert torch.equal(twice[0].deletion, twice[1].deletion)
 
 
 def test_inference_mode_of_the_caller_is_supported(three: Network) -> None:
-    images, targets, _ = planted(9, seed=4)
+    images, targets, _ = planted_images(9, seed=4)
     expected = faithfulness(three, images, targets, random_maps(images), steps=4)
     sanity = randomization_check(three, images, targets)
     with torch.inference_mode():
@@ -91,14 +91,14 @@ def test_inference_mode_of_the_caller_is_supported(three: Network) -> None:
 
 
 def test_maps_of_another_size_are_refused(three: Network) -> None:
-    images, targets, _ = planted(2)
+    images, targets, _ = planted_images(2)
     with pytest.raises(UserError, match=r"maps of shape \(2, 12, 12\) do not fit images of shape \(2, 3, 24, 24\)"):
         faithfulness(three, images, targets, torch.zeros(2, 12, 12))
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_trained_network_passes(method: str, three: Network) -> None:
-    images, targets, _ = planted(18, seed=4)
+    images, targets, _ = planted_images(18, seed=4)
     sanity = randomization_check(three, images, targets, method, cascade=method != "occlusion")
     assert sanity.randomized[-1] == "low"
     assert sanity.correct == 18
@@ -109,15 +109,15 @@ def test_a_trained_network_passes(method: str, three: Network) -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_a_network_of_random_weights_fails(seed: int) -> None:
-    images, targets, _ = planted(24, seed=4)
+    images, targets, _ = planted_images(24, seed=4)
     sanity = randomization_check(untrained(3, seed), images, targets)
     assert not sanity.passed
     assert "which may be chance" in sanity.summary or "hardly depend" in sanity.summary
 
 
 def test_images_of_one_class_do_not_pass(three: Network) -> None:
-    """A network that always predicts this class has the same accuracy."""
-    images, targets, _ = planted(18, seed=4)
+    """A network that always says this class would be right as often."""
+    images, targets, _ = planted_images(18, seed=4)
     sanity = randomization_check(three, images[::3], targets[::3])
     assert sanity.correct == 6
     assert sanity.p == 1
@@ -131,7 +131,7 @@ def test_a_map_of_edges_fails(three: Network) -> None:
         change = images.diff(dim=3, append=images[..., -1:]).abs().mean(1)
         return change / change.amax((1, 2), keepdim=True)
 
-    images, targets, _ = planted(18, seed=4)
+    images, targets, _ = planted_images(18, seed=4)
     sanity = randomization_check(three, images, targets, edges)
     assert sanity.randomized == ("head.fc", "high", "low")
     assert sanity.correlation == pytest.approx((1, 1, 1))

@@ -1,3 +1,4 @@
+import pytest
 import torch
 from safetensors import safe_open
 
@@ -19,6 +20,17 @@ def test_a_saved_backbone_loads_into_another_head(tmp_path):
     for mine, its in zip(pupil.stages.parameters(), taught.stages.parameters(), strict=True):
         assert torch.equal(mine, its.half().float())
         assert mine.dtype == torch.float32
+
+
+def test_a_failed_export_keeps_the_old_file(tmp_path, monkeypatch):
+    def fail(descriptor):
+        raise OSError(28, "No space left on device")
+
+    (tmp_path / "it.safetensors").write_text("old")
+    monkeypatch.setattr("os.fsync", fail)
+    with pytest.raises(OSError, match="No space left"):
+        save_backbone(resnet18(num_logits=3, image_size=SIZE), tmp_path / "it.safetensors", {})
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("it.safetensors", "old")]
 
 
 def test_full_precision_is_optional(tmp_path):

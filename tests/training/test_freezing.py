@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from interruptions import StopAt
-from observers import Meddle, Watch
+from observers import ChangeTensor, Watch
 from tiny import tiny
 from torch import nn
 
@@ -60,7 +60,7 @@ def start(data_dir: Path, tmp_path: Path):
 
 
 def meddle(step: int, tensor: str = STATISTICS) -> str:
-    return f"+callbacks.meddle={{_target_: observers.{Meddle.__name__}, step: {step}, tensor: {tensor}}}"
+    return f"+callbacks.meddle={{_target_: observers.{ChangeTensor.__name__}, step: {step}, tensor: {tensor}}}"
 
 
 def stop(step: int) -> str:

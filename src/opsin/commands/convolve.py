@@ -24,7 +24,7 @@ from opsin.interpretability.convolution.convolution import (
 )
 from opsin.interpretability.convolution.gabor import EXAMPLES, parse_gabor
 from opsin.interpretability.convolution.sample_images import gray, sample, sample_names
-from opsin.runs.atomic import write_atomically
+from opsin.runs.atomic import write_atomically, write_errors
 from opsin.visualization.images import Pixels, encode, fit
 
 LARGEST_SIDE = 1024
@@ -231,11 +231,9 @@ def _worked(values: NDArray[np.float64], kernel: tuple[int, ...], stride: int, p
 
 
 def _written(picture: Pixels, path: Path) -> str:
-    try:
+    with write_errors(path, "--out"):
         write_atomically(path, encode(picture))
-        return str(path)
-    except OSError as error:
-        raise UserError(f"cannot write {path} ({error.strerror}). Give another folder with --out") from None
+    return str(path)
 
 
 def sizes(numbers: Sequence[int], *, stride: int = 1, padding: Padding = "valid", dilation: int = 1) -> list[str]:

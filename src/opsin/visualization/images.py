@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 Pixels = NDArray[np.uint8]
-"""An image: uint8 `(H, W, 3)`, or gray `(H, W)` or `(H, W, 1)` where a function accepts it."""
+"""Pixels, uint8: an image `(H, W, 3)`, or several `(B, H, W, C)`; gray `(H, W)` or `(H, W, 1)` where it is accepted."""
 
 Values = NDArray[Any]
 

@@ -8,12 +8,12 @@ import numpy as np
 import torch
 
 from opsin.commands.explore.messages import error_area, shows_errors
-from opsin.commands.explore.models import OpenModel, Pixels, RunModels
+from opsin.commands.explore.models import OpenModel, RunModels
 from opsin.commands.explore.pickers import ONE_AT_A_TIME, ImageChoice, ModelAndImagePicker, selected_image
 from opsin.interpretability.attribution import METHODS, attribute
 from opsin.interpretability.faithfulness import faithfulness, random_maps
 from opsin.interpretability.sanity_check import Sanity, randomization_check
-from opsin.visualization.images import overlay_heat, resize_for_display, rgb
+from opsin.visualization.images import Pixels, overlay_heat, resize_for_display, rgb
 
 SIDE = 448
 MOST_PROBABLE = "the most probable class"

@@ -7,12 +7,12 @@ import gradio as gr
 import numpy as np
 
 from opsin.commands.explore.messages import error_area, shows_errors
-from opsin.commands.explore.models import OpenModel, Pixels, RunModels
+from opsin.commands.explore.models import OpenModel, RunModels
 from opsin.commands.explore.pickers import ONE_AT_A_TIME, ImageChoice, ModelAndImagePicker, selected_image
 from opsin.interpretability.activations import activations, layers
 from opsin.interpretability.feature_visualization import ascend
 from opsin.interpretability.kernels import first_kernels, kernel_pictures
-from opsin.visualization.images import colorize, grid, resize_for_display, rgb
+from opsin.visualization.images import Pixels, colorize, grid, resize_for_display, rgb
 
 MAX_CHANNELS = 64
 """Number of channels in one image: more would be too small to see."""

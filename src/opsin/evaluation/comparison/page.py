@@ -17,7 +17,7 @@ from opsin.evaluation.comparison.leaderboard import LeaderboardRow
 from opsin.evaluation.comparison.paired_tests import PairwiseResult
 from opsin.evaluation.comparison.run_records import RunRecord
 from opsin.evaluation.templating import render
-from opsin.runs.atomic import write_atomically
+from opsin.runs.atomic import check_writable, write_atomically, write_errors
 from opsin.runs.directory import RunDirectory
 from opsin.runs.metric_registry import is_logarithmic, is_percentage
 from opsin.visualization.charts import COLORS, Series, line_chart
@@ -88,11 +88,9 @@ def write_comparison(
         short_paths=_short_paths([record.run.path for row in board.rows for record in row.runs]),
         command=command,
     )
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
+    check_writable(file.parent, "--out")
+    with write_errors(file, "--out"):
         write_atomically(file, text)
-    except OSError as error:
-        raise UserError(f"cannot write {file} ({error.strerror}); give another file with --out") from None
     return file
 
 

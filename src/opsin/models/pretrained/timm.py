@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from opsin.errors import UserError, did_you_mean
 from opsin.models.network import Network, Rate, Width
@@ -17,10 +17,9 @@ from opsin.models.weights import (
     StateDict,
     UnreachableError,
     Weights,
+    WeightsInterpolation,
     known_weights,
 )
-
-Interpolation = Literal["bilinear", "bicubic"]
 
 
 def timm(
@@ -162,7 +161,8 @@ def _facts(*, name: str, image_size: tuple[int, int] | None = None, **_: Any) ->
     facts = timm.get_pretrained_cfg(name)
     if facts is None or not facts.has_weights:
         return None
-    kind: Interpolation = facts.interpolation if facts.interpolation in get_args(Interpolation) else "bilinear"
+    known = get_args(WeightsInterpolation)
+    kind: WeightsInterpolation = facts.interpolation if facts.interpolation in known else "bilinear"
     return Weights(
         name=".".join(filter(None, (facts.architecture, facts.tag))) + " of timm",
         mean=facts.mean,
