@@ -116,7 +116,7 @@ def test_a_network_of_random_weights_fails(seed: int) -> None:
 
 
 def test_images_of_one_class_do_not_pass(three: Network) -> None:
-    """A network that always says this class would be right as often."""
+    """A network that always predicts this class has the same accuracy."""
     images, targets, _ = planted_images(18, seed=4)
     sanity = randomization_check(three, images[::3], targets[::3])
     assert sanity.correct == 6
