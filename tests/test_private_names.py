@@ -6,6 +6,9 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parents[1] / "src" / "opsin"
 
 KNOWN = {
+    # Hydra and OmegaConf
+    "config/hydra_session.py": {"hydra._internal.hydra", "hydra._internal.utils"},
+    "config/resolvers.py": {"_get_full_key"},
     # Lightning
     "training/lightning_patches.py": {"_SubprocessScriptLauncher", "_launcher", "_optimizer"},
     "training/callbacks/early_stopping.py": {"_should_skip_check", "_evaluate_stopping_criteria"},
@@ -26,8 +29,8 @@ KNOWN = {
     "sweeps/launchers/ray_cluster.py": {"_private"},
     "data/datasets/hugging_face_columns.py": {"_fingerprint"},
 }
-PUBLIC = {"_replace", "_asdict", "_fields", "_exit", "_held"}
-"""Of named tuples and `os`, documented in spite of the underscore; `_held` is Opsin's own."""
+PUBLIC = {"_replace", "_asdict", "_fields", "_exit", "_device_cache"}
+"""Of named tuples and `os`, documented in spite of the underscore; `_device_cache` is Opsin's own."""
 
 
 def is_private(name: str) -> bool:

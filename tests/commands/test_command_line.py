@@ -100,7 +100,7 @@ def test_a_directory_of_ones_own_is_never_taken_away(tmp_path: Path) -> None:
 def test_a_run_is_resumed_in_its_own_parts_and_gives_its_weights(tmp_path: Path) -> None:
     python(tmp_path, "train.py", *QUICK, "optimizer=sgd")
     printed = python(tmp_path, "train.py", "resume=outputs/latest", "trainer.max_epochs=3", "optimizer.momentum=0.5")
-    assert "going on from step" in printed
+    assert "resumed at step" in printed
     assert len(results(tmp_path)) == 1
     for words, reason in (
         (["resume=outputs/latest", "model=cnn_gap"], "model=cnn_gap cannot be changed on resume"),
@@ -160,7 +160,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
     assert re.search(r"resume with: python train.py resume=\S+", printed)
     assert results(tmp_path)[0]["status"] == "interrupted"
     done = python(tmp_path, "train.py", "resume=outputs/latest", "trainer.max_epochs=4")
-    assert "going on from step" in done
+    assert "resumed at step" in done
     (result,) = results(tmp_path)
     assert (result["status"], result["epochs"]) == ("finished", 4)
 

@@ -93,7 +93,7 @@ def test_ctrl_c(tmp_path: Path, times: int) -> None:
     assert statuses == (["finished"] * 2 if times == 1 else ["interrupted"] * 2)
     said = printed(tmp_path)
     assert "No more runs are started" in said
-    assert "go on with the same command" in said
+    assert "resume with the same command" in said
     finish(tmp_path, *words)
     assert [ends(run) for run in runs(tmp_path)] == [1] * 4
     assert [row["state"] for row in rows(tmp_path)] == ["complete"] * 4

@@ -335,7 +335,7 @@ def test_two_processes_train_what_one_trains_through_both_phases(start, tmp_path
     command(tmp_path, data_dir, *words, "trainer=ddp_cpu", "trainer.max_epochs=4", *dump("two"))
     command(tmp_path, data_dir, *words, "trainer=ddp_cpu", "trainer.max_epochs=4", *dump("cut"), stop(10), code=130)
     resumed = command(tmp_path, data_dir, f"resume={runs['cut'].path}", "callbacks.stop=null")
-    assert "going on from step" in resumed
+    assert "resumed at step" in resumed
 
     one = watched(runs["one"])["state"]
     two = [watched(runs["two"], rank)["state"] for rank in (0, 1)]

@@ -1,4 +1,4 @@
-"""The story of a sweep: what varies, who works on what, and what is left in the end."""
+"""A sweep from start to end: search space, study, jobs, tests of the winner, and the results table."""
 
 import contextlib
 import inspect
@@ -42,18 +42,18 @@ SCHEMA = {
 
 
 def sweep(words: Sequence[str], source: ConfigSource | None = None) -> int:
-    """Run what the words of a multirun describe, go on with it where it was begun, and tell what came out.
+    """Run or resume the sweep that the overrides of a multirun describe, and print its results.
 
     Args:
-        words: of the command line.
+        words: Overrides of the command line.
         source: Search path and primary config; None: Opsin's own.
 
     Returns:
-        The exit code: 1 where a run failed, else 0.
+        The exit code: 1 if a run failed, else 0.
 
     Raises:
-        UserError: a word, a setting or the directory is wrong.
-        Interrupted: a signal asked to stop; the same command goes on.
+        UserError: An override, a setting or the directory is wrong.
+        Interrupted: A signal asked to stop; the same command resumes the sweep.
     """
     source = source or ConfigSource()
     words = check_overrides(["--multirun", *words], config_options(source))[1:]
@@ -101,7 +101,7 @@ def sweep(words: Sequence[str], source: ConfigSource | None = None) -> int:
             finally:
                 launcher.close()
     except Interrupted:
-        console.print("stopped; go on with the same command")
+        console.print("stopped; resume with the same command")
         raise
     finally:
         worker.leave()
@@ -136,7 +136,7 @@ def _import_callbacks(config: DictConfig) -> None:
 
 
 def _checked(words: Sequence[str], source: ConfigSource) -> tuple[Sweep, Target[Launcher], str]:
-    """The settings of the sweep, the engine, not yet started, and which file of `configs/sweep` was chosen."""
+    """Return the settings of the sweep, the launcher, not yet started, and the chosen option of `configs/sweep`."""
     config = compose_raw(words, source)
     tree = plain(OmegaConf.masked_copy(config, list(SCHEMA)))
     refuse_literal_secrets(tree)
@@ -147,10 +147,10 @@ def _checked(words: Sequence[str], source: ConfigSource) -> tuple[Sweep, Target[
 
 
 def run_all(launcher: Launcher, jobs: Sequence[Job], stop: Stop) -> None:
-    """Run jobs, as many at once as there is room for.
+    """Run jobs, as many at the same time as the launcher has slots.
 
     Raises:
-        Interrupted: a signal asked to stop.
+        Interrupted: A signal asked to stop.
     """
     waiting = list(jobs)
     running: list[Handle] = []
@@ -169,7 +169,7 @@ def run_all(launcher: Launcher, jobs: Sequence[Job], stop: Stop) -> None:
 def _announce(
     console: Console, folder: Path, trials: Trials, done: int, launcher: Launcher, others: Sequence[str]
 ) -> None:
-    """What is about to be run, and where."""
+    """Print the directory and the number of trials of the sweep."""
     had = f", of which {done} have ended" if done else ""
     threads = f"{launcher.threads} thread{'s' * (launcher.threads != 1)} each"
     lines = [f"sweep      {folder}", f"trials     {trials.total}{had}; {launcher.slots} at once, {threads}"]
@@ -179,7 +179,7 @@ def _announce(
 
 
 def _close(console: Console, folder: Path, trials: Trials, rows: Sequence[table.TrialRow]) -> None:
-    """What to do next."""
+    """Print the commands that use the results."""
     lines = []
     if open_ := sum(row.state in ("running", "waiting") for row in rows):
         lines.append(f"{open_} trials are under way in other processes; the last of them ends the sweep")
