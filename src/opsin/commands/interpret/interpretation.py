@@ -15,7 +15,7 @@ from opsin.interpretability.attribution import METHODS
 from opsin.runs.atomic import check_writable, write_atomically, write_errors
 from opsin.runs.directory import RunDirectory
 from opsin.training.quiet_logging import quieten
-from opsin.visualization.images import encoded
+from opsin.visualization.images import encode
 
 KINDS: tuple[str, ...] = ("kernels", "activations", "filters", *METHODS, "errors")
 """Values of `--what`."""
@@ -96,7 +96,7 @@ def _written(output: Output, folder: Path) -> list[str]:
     assert output.picture is not None
     with write_errors(folder, "--out"):
         files = [folder / f"{output.name}.png"]
-        write_atomically(files[0], encoded(output.picture))
+        write_atomically(files[0], encode(output.picture))
         if output.rows:
             files.append(_write_csv(output.rows, folder / f"{output.name}.csv"))
     return [str(file) for file in files]

@@ -22,7 +22,7 @@ from opsin.runs.directory import RunDirectory
 from opsin.runs.metric_registry import is_logarithmic, is_percentage
 from opsin.visualization.charts import COLORS, Series, line_chart
 from opsin.visualization.formatting import number, percent, shortened
-from opsin.visualization.images import Pixels, data_uri, shown
+from opsin.visualization.images import Pixels, data_uri, resize_for_display
 
 Thumbnails = Callable[[RunDirectory, str, NDArray[np.int64]], NDArray[np.uint8]]
 """Reads pixels `(N, H, W, C)` at positions `(N,)` of a split of a run."""
@@ -173,7 +173,7 @@ def _image_area(record: RunRecord) -> int:
 def _data_uri(image: Pixels) -> str:
     if max(image.shape[:2]) <= _SMALL:
         return data_uri(image)
-    return data_uri(shown(image, _SIDE), "JPEG")
+    return data_uri(resize_for_display(image, _SIDE), "JPEG")
 
 
 def _report_link(run: RunDirectory, file: Path) -> str:

@@ -9,7 +9,7 @@ from opsin.errors import UserError, did_you_mean
 from opsin.models.network import Network, Rate, Width
 from opsin.models.pretrained.heads import Head, HeadKind
 from opsin.models.pretrained.regroup import regroup
-from opsin.models.pretrained.timm_stages import divide
+from opsin.models.pretrained.timm_stages import timm_parts
 from opsin.models.weights import (
     CONNECT_SECONDS,
     KINDS,
@@ -92,7 +92,7 @@ def _network(function: str, name: str, head: Head, num_logits: int, image_size: 
     return regroup(
         label,
         original,
-        divide(label, original, image_size),
+        timm_parts(label, original, image_size),
         head,
         num_logits=num_logits,
         image_size=image_size,
