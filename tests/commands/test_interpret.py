@@ -231,7 +231,7 @@ def test_a_duplicate_across_splits_is_found(predicted: str, monkeypatch: pytest.
         ({"what": ["kernels"], "stage": "block1"}, "--stage block1 cannot be used with --what kernels"),
         ({"what": ["gradcam"], "stage": "blok1"}, "no stage 'blok1'"),
         ({"what": ["filters"], "ascent": {"steps": 0}}, "steps >= 1"),
-        ({"what": ["kernels"], "out": Path(__file__)}, "is a file, not a folder; set --out"),
+        ({"what": ["kernels"], "out": Path(__file__)}, "is a file, not a folder; set --out to a path"),
         ({"what": ["filters"], "stage": "blok1"}, "no stage or layer 'blok1'"),
         ({"what": ["activations"], "images": ["nowhere.png"]}, "nowhere.png: no such file or folder"),
         ({"what": ["errors"], "images": [__file__]}, "do not give other images"),

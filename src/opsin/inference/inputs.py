@@ -59,7 +59,7 @@ class InputImages:
             return SPLITS if which == "all" else (which,)
         if which == "all":
             return ("all",)
-        raise UserError(f"{self.name} has no class folders, so nothing is known of labels and splits: take --split all")
+        raise UserError(f"{self.name} has no class folders, and so neither labels nor splits; use --split all")
 
 
 def open_images(learned: TrainedModel, words: Sequence[str] = ()) -> InputImages:

@@ -12,7 +12,7 @@ import numpy as np
 
 from opsin.errors import UserError
 from opsin.inference.predictor import Answer
-from opsin.runs.atomic import atomic_open
+from opsin.runs.atomic import atomic_open, check_writable, write_errors
 
 Format = Literal["csv", "jsonl", "parquet"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -48,7 +48,7 @@ def open_table(out: Path | None, kind: Format | None, classes: Sequence[str], to
     and `error`.
 
     Args:
-        out: The file; None for stdout.
+        out: The file; its folder is created if needed. None for stdout.
         kind: Format; None takes it from the suffix of the file.
         classes: Names of the classes, in the order of the probabilities.
         top: Number of classes per row.
@@ -65,12 +65,11 @@ def open_table(out: Path | None, kind: Format | None, classes: Sequence[str], to
         return
     if out.is_dir():
         raise UserError(f"--out {out} is a folder; give a file, such as {out / f'predictions.{kind}'}")
+    check_writable(out.parent, "--out")
     with contextlib.ExitStack() as closing:
-        try:
-            opened = atomic_open(out, "wb") if kind == "parquet" else atomic_open(out, "w", newline="")
+        opened = atomic_open(out, "wb") if kind == "parquet" else atomic_open(out, "w", newline="")
+        with write_errors(out, "--out"):
             stream = closing.enter_context(opened)
-        except OSError as error:
-            raise UserError(f"cannot write --out {out}: {error.strerror or error}") from None
         yield closing.enter_context(_TABLES[kind](stream, classes, top))
 
 

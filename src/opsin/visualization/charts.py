@@ -93,7 +93,7 @@ def line_chart(
         parts.append(f'<line class="mark" x1="{place}" x2="{place}" y1="{_TOP}" y2="{height - _BOTTOM}"/>')
         parts.append(f'<text class="mark-label" {anchor} y="{_TOP - 4}">{escape(mark_label)}</text>')
     parts += [_line(one, _color(i, one), x, y, x_label, text) for i, one in enumerate(series)]
-    return _figure(title, "".join(parts), height, series)
+    return figure(title, "".join(parts), height, series)
 
 
 def reliability_bars(
@@ -119,7 +119,7 @@ def reliability_bars(
             gap = f'<line class="gap" x1="{left}" x2="{left + width}" y1="{y(sure)}" y2="{y(sure)}"/>'
             parts.append(f"<g><title>{escape(words)}</title>{bar}{gap}</g>")
     parts.append(f'<line class="mark" x1="{x(0)}" y1="{y(0)}" x2="{x(1)}" y2="{y(1)}"/>')
-    return _figure(title, "".join(parts), height)
+    return figure(title, "".join(parts), height)
 
 
 def horizontal_bars(
@@ -162,7 +162,7 @@ def horizontal_bars(
         shown += f'<text class="name" x="{name_width - 6}" y="{middle + 4}">{escape(shortened(bar.name, 17))}</text>'
         shown += f'<text class="value" x="{WIDTH - 56}" y="{middle + 4}">{escape(text(bar.value))}</text>'
         parts.append(f"<g><title>{escape(words)}</title>{shown}</g>")
-    return _figure(title, "".join(parts), height)
+    return figure(title, "".join(parts), height)
 
 
 def small_multiples(charts: Sequence[Markup]) -> Markup:
@@ -205,10 +205,19 @@ def _line(series: Series, color: str, x: Scale, y: Scale, x_label: str, text: Te
     return f'<g class="series {color}"><path d="{"".join(path)}"/>{"".join(dots)}</g>' if path else ""
 
 
-def _figure(title: str, content: str, height: int, series: Sequence[Series] = ()) -> Markup:
+def figure(title: str, content: str, height: int, series: Sequence[Series] = (), *, name: str = "chart") -> Markup:
+    """Return SVG elements as a `<figure>` with a title above and, for several series, a legend below.
+
+    Args:
+        title: Title above the drawing, and its label for screen readers.
+        content: The SVG elements.
+        height: Height in units; the width is 360.
+        series: The series of the legend.
+        name: CSS class of the figure.
+    """
     legend = ""
     if len(series) > 1:
         items = (f'<li class="{_color(i, one)}">{escape(one.name)}</li>' for i, one in enumerate(series))
         legend = f'<ul class="legend">{"".join(items)}</ul>'
     drawing = f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(title)}">{content}</svg>'
-    return Markup(f'<figure class="chart"><figcaption>{escape(title)}</figcaption>{drawing}{legend}</figure>')
+    return Markup(f'<figure class="{name}"><figcaption>{escape(title)}</figcaption>{drawing}{legend}</figure>')
