@@ -48,8 +48,8 @@ def test_a_job_names_its_secrets_and_a_node_gets_no_others(tmp_path: Path, monke
     space = read_space(["seed=1,2", *(f"+logger.x.{key}={value}" for key, value in logger.items())], {})
     settings = Sweep(storage="postgresql://me:${oc.env:DB_PASS}@host/x")
     trials: Any = None  # only a pruner uses it
-    trial = Trial(0, {"seed": "1"}, space.words({"seed": "1"}), "000")
-    job = Jobs(space).of(trial, tmp_path, settings, "val/loss", trials, 1)
+    trial = Trial(0, {"seed": "1"}, space.overrides({"seed": "1"}), "000")
+    job = Jobs(space).make_job(trial, tmp_path, settings, "val/loss", trials, 1)
     assert job.secrets == ("DB_PASS", "MY_TOKEN", "TRACKER")
     variables = JobEnvironment.here(job.secrets).variables
     assert variables["TRACKER"] == "value of TRACKER"

@@ -1,4 +1,4 @@
-"""From a trial to its job: the overrides of the run, its directory, its devices and its secrets."""
+"""Jobs of trials: the overrides, the run directory, the devices and the secrets of each run."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,92 +17,96 @@ from opsin.sweeps.settings import Sweep
 from opsin.sweeps.table import TrialRow
 from opsin.sweeps.trials import Trial, Trials
 
-OF_EVERY_RUN = {"test": False, "report": False}
-"""Defaults of the runs of a sweep: only the winner reads the test images and has a report."""
+RUN_DEFAULTS = {"test": False, "report": False}
+"""Values of every run whose overrides do not set them: only the best run reads the test images and has a report."""
 
 
 class Jobs:
-    """Makes the jobs of a sweep.
+    """The jobs of a sweep.
 
     Args:
         space: Search space of the sweep.
-        source: Search path and primary config of all runs.
+        source: Search path and primary config of all runs; None: Opsin's own.
 
     Attributes:
-        typical: Config of the first run of a grid; if that cannot be composed, of the last one.
+        typical: Config of the first run of the grid; of the last run if the first cannot be composed.
 
     Raises:
-        UserError: Neither can be composed, for example because of an unknown key.
+        UserError: Neither config can be composed, for example because a key does not exist.
     """
 
     def __init__(self, space: Space, source: ConfigSource | None = None) -> None:
         self._space = space
         self._source = source or ConfigSource()
-        last = [d.word(d.words[-1] if isinstance(d, Listed) else d.high) for d in space.dimensions]
+        last = [d.override(d.values[-1] if isinstance(d, Listed) else d.high) for d in space.dimensions]
         try:
             self.typical = compose_raw([*space.fixed, *space.first()], self._source)
-        except UserError:  # one wrong value is one run that fails
+        except UserError:  # one wrong value fails one run, and not the sweep
             self.typical = compose_raw([*space.fixed, *last], self._source)
-        keys = [dimension.key for dimension in space.dimensions]
-        self._groups_vary = any(key in self.typical.hydra.runtime.choices for key in keys)
-        self._devices_vary = any(key.lstrip("+").startswith("trainer.") for key in keys)
+        keys = [dimension.key.lstrip("+") for dimension in space.dimensions]
+        groups = self.typical.hydra.runtime.choices
+        self._configs_vary = any(key in groups or key.startswith("trainer.") for key in keys)
 
     @property
-    def parts(self) -> dict[str, str | None]:
-        """The options of the groups that are part of the name of a run."""
-        return {part: self.typical.hydra.runtime.choices[part] for part in ("datamodule", "model")}
+    def name_options(self) -> dict[str, str | None]:
+        """Return the option of each config group that is part of the name of a run."""
+        return {group: self.typical.hydra.runtime.choices[group] for group in ("datamodule", "model")}
 
-    def of(self, trial: Trial, folder: Path, settings: Sweep, objective: str, trials: Trials, threads: int) -> Job:
-        """Return the job of a trial, which begins its run or resumes it.
+    def make_job(
+        self, trial: Trial, folder: Path, settings: Sweep, objective: str, trials: Trials, threads: int
+    ) -> Job:
+        """Return the job of a trial, which starts its run or resumes it.
 
         Args:
-            trial: A trial that this process has claimed.
+            trial: Trial that this process has claimed.
             folder: Directory of the sweep.
             settings: Settings of the sweep.
-            objective: The metric that a pruner compares.
-            trials: The study to which the run reports, if there is a pruner.
-            threads: Threads of each process.
+            objective: Metric that the pruner compares.
+            trials: Trials of the sweep; the run reports its metric to their study if there is a pruner.
+            threads: Number of threads of each process of the run.
         """
         run = RunDirectory(folder / trial.run)
         run.path.mkdir(exist_ok=True)
-        config = self._config(trial.words)
+        config = self._config(trial.overrides)
         devices, secrets = _count(config.trainer.devices), _secrets(config, settings)
         if run.config.exists():
             return Job(trial.number, (override("resume", run.path),), run, devices, secrets)
-        more = {**OF_EVERY_RUN, "trainer.threads": threads}
-        overrides = [override(key, value) for key, value in more.items() if not self._space.says(key)]
-        overrides += _pruning(settings, trials, trial.number, objective)
-        overrides = [*self._source.flags, *trial.words, *overrides, override("hydra.run.dir", run.path)]
-        return Job(trial.number, tuple(overrides), run, devices, secrets)
-
-    def of_winner(self, row: TrialRow, settings: Sweep) -> Job:
-        """Return the job that tests a finished run on the test images and writes its report."""
-        overrides = (override("resume", row.run.path), "test=true", "report=true")
-        saved = OmegaConf.load(row.run.config)
-        return Job(row.number, overrides, row.run, secrets=_secrets(saved, settings))
+        defaults = {**RUN_DEFAULTS, "trainer.threads": threads}
+        added = [override(key, value) for key, value in defaults.items() if not self._space.sets(key)]
+        added += _pruning(settings, trials, trial.number, objective)
+        overrides = (*self._source.flags, *trial.overrides, *added, override("hydra.run.dir", run.path))
+        return Job(trial.number, overrides, run, devices, secrets)
 
     def _config(self, overrides: Sequence[str]) -> DictConfig:
         """Return the config of a run, or the typical one if it has the same devices and secrets."""
-        if not (self._groups_vary or self._devices_vary):
+        if not self._configs_vary:
             return self.typical
         try:
             return compose_raw(overrides, self._source)
-        except UserError:  # the process of the run reports it
+        except UserError:  # the run itself reports it
             return self.typical
 
 
+def best_run_job(row: TrialRow, settings: Sweep) -> Job:
+    """Return the job that reads the test images for a finished run and writes its report."""
+    overrides = (override("resume", row.run.path), "test=true", "report=true")
+    return Job(row.number, overrides, row.run, secrets=_secrets(OmegaConf.load(row.run.config), settings))
+
+
 def _secrets(config: Any, settings: Sweep) -> tuple[str, ...]:
+    """Return the names of the environment variables of the secrets of a run and of the storage of its sweep."""
     tree = OmegaConf.to_container(config, resolve=False)
     return tuple(sorted(secret_variables(tree) | secret_variables({"storage": settings.storage})))
 
 
 def _pruning(settings: Sweep, trials: Trials, number: int, metric: str) -> list[str]:
+    """Return the overrides that add the pruning callback; none without a pruner."""
     if settings.pruner == "none":
         return []
     values: Mapping[str, Any] = {
         "_target_": "opsin.training.callbacks.Pruning",
         "monitor": metric,
-        "storage": trials.place,
+        "storage": trials.storage,
         "study": trials.name,
         "trial": number,
         "pruner": settings.pruner,
@@ -112,4 +116,5 @@ def _pruning(settings: Sweep, trials: Trials, number: int, metric: str) -> list[
 
 
 def _count(devices: Any) -> int:
+    """Return the number of devices of `trainer.devices`: a number, a list, or `auto`, which counts as one."""
     return devices if isinstance(devices, int) else 1 if devices == "auto" else len(devices)
