@@ -96,20 +96,20 @@ def embed(
     quieten(True)
     if image_size is not None and image_size < 1:
         raise UserError(f"--image-size must be at least 1, got {image_size}")
-    learned = load_trained_model(name, image_size)
-    images = open_images(learned, data)
-    extractor = learned.extractor(images.trainer)
+    trained = load_trained_model(name, image_size)
+    images = open_images(trained, data)
+    extractor = trained.extractor(images.trainer)
     out = out or images.out
     if head and not images.classes:
         raise UserError(f"{images.name} has no class folders, but --head {head} needs labels")
-    found = {which: embeddings(learned, images, extractor, which) for which in images.splits(split)}
+    found = {which: embeddings(trained, images, extractor, which) for which in images.splits(split)}
     files = joined(list(found.values())).write(out, formats)
     counts = ", ".join(f"{len(part.vectors):,} {which}" for which, part in found.items())
     size = next(iter(found.values())).vectors.shape[1]
     lines = [f"{images.name}: {counts}; {size} features each", *map(str, files)]
     if head:
-        every = {which: found.get(which) or embeddings(learned, images, extractor, which) for which in SPLITS}
-        lines += _fit(head, every, out, learned, images, extractor)
+        every = {which: found.get(which) or embeddings(trained, images, extractor, which) for which in SPLITS}
+        lines += _fit(head, every, out, trained, images, extractor)
     return lines
 
 
@@ -117,7 +117,7 @@ def _fit(
     name: "HeadName",
     found: dict["Split", "Embeddings"],
     out: Path,
-    learned: "TrainedModel",
+    trained: "TrainedModel",
     images: "InputImages",
     extractor: "Extractor",
 ) -> list[str]:
@@ -134,10 +134,10 @@ def _fit(
         "tried": head.tried,
         "metrics": metrics,
         "counts": {split: len(part.vectors) for split, part in found.items()},
-        "network": learned.name,
+        "network": trained.name,
         "weights_digest": extractor.facts["weights"],
         "precision": extractor.precision,
-        "image_size": list(learned.size),
+        "image_size": list(trained.size),
         "data": images.name,
         "classes": list(images.classes),
     }

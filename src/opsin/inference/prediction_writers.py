@@ -11,17 +11,17 @@ from typing import IO, Any, Literal, get_args
 import numpy as np
 
 from opsin.errors import UserError
-from opsin.inference.predictor import Answer
+from opsin.inference.predictor import Prediction
 from opsin.runs.atomic import atomic_open
 
 Format = Literal["csv", "jsonl", "parquet"]
 FORMATS: tuple[Format, ...] = get_args(Format)
-Write = Callable[[Answer], None]
+Write = Callable[[Prediction], None]
 
 _ROWS = 4096  # rows per row group of parquet, which are buffered in memory
 
 
-def ranked(answer: Answer, classes: Sequence[str], top: int) -> list[tuple[str, float]]:
+def ranked(answer: Prediction, classes: Sequence[str], top: int) -> list[tuple[str, float]]:
     """Return the most probable classes and their probabilities, highest first; empty for a bad image."""
     if answer.probabilities is None:
         return []
@@ -87,7 +87,7 @@ def _columns(top: int) -> list[str]:
     return ["path", *(f"{name}{rank}" for rank in ranks for name in ("class", "probability")), "error"]
 
 
-def _row(answer: Answer, classes: Sequence[str], top: int) -> list[Any]:
+def _row(answer: Prediction, classes: Sequence[str], top: int) -> list[Any]:
     cells: list[Any] = [cell for pair in ranked(answer, classes, top) for cell in pair] or [None] * (2 * top)
     return [kept(answer.path), *cells, answer.reason]
 
@@ -101,7 +101,7 @@ def _csv(stream: IO[str], classes: Sequence[str], top: int) -> Iterator[Write]:
 
 @contextlib.contextmanager
 def _jsonl(stream: IO[str], classes: Sequence[str], top: int) -> Iterator[Write]:
-    def write(answer: Answer) -> None:
+    def write(answer: Prediction) -> None:
         record: dict[str, Any] = {"path": kept(answer.path)}
         if found := ranked(answer, classes, top):
             record |= {"class": found[0][0], "probability": found[0][1]}
@@ -126,7 +126,7 @@ def _parquet(stream: IO[bytes], classes: Sequence[str], top: int) -> Iterator[Wr
         table.write_table(pa.table([list(column) for column in zip(*rows, strict=True)], schema=schema))
         rows.clear()
 
-    def write(answer: Answer) -> None:
+    def write(answer: Prediction) -> None:
         rows.append(_row(answer, classes, top))
         if len(rows) == _ROWS:
             flush()
