@@ -164,7 +164,7 @@ def test_a_frozen_tensor_that_moves_fails_the_run(start, tmp_path: Path, tensor:
     result = RunDirectory(tmp_path / "outputs" / "run").read_result()
     assert result.status == "failed"
     assert tensor in result.error
-    assert "test/acc" not in result.get("metrics", {})
+    assert "test/acc" not in result.metrics
 
 
 def test_a_stage_is_compared_when_it_is_unfrozen(start, tmp_path: Path) -> None:
