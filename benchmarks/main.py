@@ -21,6 +21,7 @@ from benchmarks.sweeps import sweeps as sweep_throughput
 from benchmarks.tables import WorkloadResult
 from benchmarks.workloads import EXTRAS, GOALS, ON_REQUEST, WORKLOADS, Workload
 from opsin.models import summarize
+from opsin.runs.atomic import write_atomically
 from opsin.training import recording
 from opsin.training.hardware import resolve_accelerator, resolve_precision
 
@@ -66,8 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "minutes": (time.perf_counter() - start) / 60,
     }
     about["command"] = " ".join(["python -m benchmarks.main", *(sys.argv[1:] if arguments is None else arguments)])
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps(tables.as_json(results, others, found, about), indent=2) + "\n", "utf-8")
+    write_atomically(options.json, json.dumps(tables.as_json(results, others, found, about), indent=2) + "\n")
     console.print(f"all results: {options.json}")
     if options.write:
         tables.write_page(options.write, tables.as_markdown(results, found, about), about)

@@ -152,7 +152,6 @@ def write_page(path: Path, section: str, about: dict[str, Any]) -> None:
         text = before + block + rest.split(end, 1)[1].lstrip("\n")
     else:
         text = f"{text.rstrip()}\n\n{block}"
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, text)
 
 

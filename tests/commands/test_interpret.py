@@ -231,7 +231,7 @@ def test_a_duplicate_across_splits_is_found(predicted: str, monkeypatch: pytest.
         ({"what": ["kernels"], "stage": "block1"}, "--stage block1 cannot be used with --what kernels"),
         ({"what": ["gradcam"], "stage": "blok1"}, "no stage 'blok1'"),
         ({"what": ["filters"], "ascent": {"steps": 0}}, "steps >= 1"),
-        ({"what": ["kernels"], "out": Path(__file__)}, "is a file, not a folder; set --out"),
+        ({"what": ["kernels"], "out": Path(__file__)}, "is a file, not a folder; set --out to a path"),
         ({"what": ["filters"], "stage": "blok1"}, "no stage or layer 'blok1'"),
         ({"what": ["activations"], "images": ["nowhere.png"]}, "nowhere.png: no such file or folder"),
         ({"what": ["errors"], "images": [__file__]}, "do not give other images"),
@@ -263,7 +263,7 @@ def test_imagenet_classes_have_names() -> None:
     source = open_model_and_images("efficientnet_lite0")
     assert len(source.trained_model.classes or ()) == 1000
     assert source.label(0) == "tench"
-    with pytest.raises(UserError, match="no images of its own"):
+    with pytest.raises(UserError, match="has no images"):
         source.selected_images(1)
 
 

@@ -215,10 +215,19 @@ def test_invalid_arguments_are_errors(digits_run: RunDirectory, tmp_path: Path) 
         predict(digits_run, *words, top=0)
     with pytest.raises(UserError, match="is not one of csv, jsonl, parquet; add --format"):
         predict(digits_run, *words, out=tmp_path / "found.txt")
-    with pytest.raises(UserError, match="cannot write --out"):
+    with pytest.raises(UserError, match=r"--out=.*a\.png is a file, not a folder; set --out to a path in a folder"):
         predict(digits_run, *words, out=tmp_path / "a.png" / "found.csv")
     with pytest.raises(UserError, match="cannot go to stdout"):
         predict(digits_run, *words, kind="parquet")
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_a_missing_folder_of_the_output_file_is_created(digits_run: RunDirectory, tmp_path: Path, suffix: str) -> None:
+    noise().save(tmp_path / "a.png")
+    out = tmp_path / "new" / "folder" / f"found.{suffix}"
+    predict(digits_run, str(tmp_path / "a.png"), out=out)
+    assert [path.name for path in out.parent.iterdir()] == [out.name]
+    assert out.stat().st_size > 0
 
 
 def test_a_failure_leaves_the_old_file(

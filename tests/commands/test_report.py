@@ -24,7 +24,7 @@ from opsin.runs.directory import RunDirectory
 from opsin.runs.predictions import read_predictions
 from opsin.training import build
 from opsin.training.plan import make_plan
-from opsin.visualization.images import shown
+from opsin.visualization.images import resize_for_display
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -61,7 +61,7 @@ def test_misclassified_images_have_maps(run: RunDirectory) -> None:
         assert predictions.probabilities[row].max() == pytest.approx(probability)
         assert all(other[1] <= probability for other in others)
         image = pixels(run.path / "pictures" / entry["image"])
-        expected = shown(part.read(predictions.positions[row : row + 1])[0], report_images.SIDE)
+        expected = resize_for_display(part.read(predictions.positions[row : row + 1])[0], report_images.SIDE)
         assert np.array_equal(image, np.repeat(expected, 3, axis=2))
         assert pixels(run.path / "pictures" / entry["cam"]).shape == image.shape
         sureness.append(probability)

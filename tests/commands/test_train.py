@@ -243,11 +243,11 @@ def test_resume_refuses_another_part(start) -> None:
 
 def test_a_failure_is_recorded(start, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("OPSIN_TARGETS", "interruptions")
-    with pytest.raises(RuntimeError, match="out of luck"):
+    with pytest.raises(RuntimeError, match="error of the test"):
         start("model=mlp", *QUICK, "+callbacks.stop={_target_: interruptions.StopAt, step: 2, how: error}")
     result = RunDirectory(tmp_path / "outputs" / "run").read_result()
     assert result.status == "failed"
-    assert result.error == "RuntimeError: out of luck"
+    assert result.error == "RuntimeError: error of the test"
 
 
 def test_divergence_is_said_in_words(start) -> None:

@@ -78,6 +78,14 @@ def test_resume_auto_asks_for_the_same_config_files(folder: Path) -> None:
     assert not compose(overrides, source=source).resumes
 
 
+def test_a_run_called_auto_in_the_current_folder_is_not_what_resume_auto_means(in_tmp: Path) -> None:
+    compose([], in_tmp / "auto").save()
+    assert not compose(["resume=auto"]).resumes
+    named = compose(["resume=./auto"])
+    assert named.resumes
+    assert named.run.path.resolve() == in_tmp / "auto"
+
+
 @pytest.mark.parametrize(
     ("overrides", "part"),
     [

@@ -17,14 +17,14 @@ from opsin.data.loader.batch_loader import Batch, batch_key
 from opsin.data.source import ArrayImages, Source
 from opsin.errors import UserError
 
-# Lightning 2.6 asks this of torch 2.14 whenever it takes a loader.
+# Lightning 2.6 causes this warning of torch 2.14 for every loader.
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")
 
 CLASSES = ("cat", "dog", "owl")
 
 
 def arrays(count, name="train", channels=1, start=0):
-    """Images of 4 x 5 pixels that hold their own number."""
+    """Return images of 4 x 5 pixels; all pixels of an image hold its number."""
     number = np.arange(start, start + count)
     pixels = np.repeat(number, 20 * channels).reshape(count, 4, 5, channels).astype(np.uint8)
     return ArrayImages(pixels, number % 3, name)
@@ -36,17 +36,17 @@ def source(channels=1, mean=(0.1,), std=(0.5,), **splits):
 
 
 class BadAt(ArrayImages):
-    """Some images are bad; every number read is kept."""
+    """Images of which some are bad; records the positions read."""
 
     def __init__(self, images, bad):
-        super().__init__(images.pixels[:, :3], images.targets, images.name)  # of another size: decoded into a store
+        super().__init__(images.pixels[:, :3], images.targets, images.name)  # another size, so that a store is built
         object.__setattr__(self, "bad", bad)
         object.__setattr__(self, "reads", [])
 
     def read(self, index):
         self.reads.append(index)
         if index in self.bad:
-            raise BadImage("it is, on purpose")
+            raise BadImage("bad for the test")
         return super().read(index)
 
 
@@ -54,12 +54,12 @@ def numbers(datamodule, split):
     return sorted(datamodule.subset(split).read(np.arange(len(datamodule.subset(split))))[:, 0, 0, 0].tolist())
 
 
-def made(tmp_path, source_=None, **options):
+def datamodule_of(tmp_path, source_=None, **options):
     return image_data(source() if source_ is None else source_, data_dir=str(tmp_path), **options)
 
 
-def test_a_notebook_needs_no_trainer(tmp_path):
-    datamodule = made(tmp_path, batch_size=8)
+def test_the_datamodule_works_without_a_trainer(tmp_path):
+    datamodule = datamodule_of(tmp_path, batch_size=8)
     datamodule.setup("fit")
     batch = next(iter(datamodule.train_dataloader()))
     assert batch.images.shape == (8, 1, 4, 5)
@@ -68,8 +68,8 @@ def test_a_notebook_needs_no_trainer(tmp_path):
     assert datamodule.finish(batch, augment=True).images.dtype == torch.float32
 
 
-def test_one_heap_is_carved_in_three(tmp_path):
-    datamodule = made(tmp_path)
+def test_a_source_without_splits_is_carved_into_three(tmp_path):
+    datamodule = datamodule_of(tmp_path)
     datamodule.setup()
     found = {split: numbers(datamodule, split) for split in ("train", "val", "test")}
     assert {split: len(images) for split, images in found.items()} == {"train": 86, "val": 10, "test": 24}
@@ -80,9 +80,9 @@ def test_one_heap_is_carved_in_three(tmp_path):
     assert facts["class_counts"]["test"] == [8, 8, 8]
 
 
-def test_what_the_source_brings_is_kept(tmp_path):
+def test_splits_of_the_source_are_kept(tmp_path):
     splits = {"train": arrays(90), "val": arrays(12, start=90), "test": arrays(18, start=102)}
-    datamodule = made(tmp_path, source(**splits))
+    datamodule = datamodule_of(tmp_path, source(**splits))
     datamodule.setup()
     assert numbers(datamodule, "train") == list(range(90))
     assert numbers(datamodule, "val") == list(range(90, 102))
@@ -90,36 +90,36 @@ def test_what_the_source_brings_is_kept(tmp_path):
     assert set(datamodule.facts()["origin"].values()) == {"given"}
 
 
-def test_the_split_seed_divides_and_the_seed_orders(tmp_path):
-    def parts(**seeds):
-        datamodule = made(tmp_path, **seeds)
+def test_split_seed_decides_the_split_and_seed_the_order(tmp_path):
+    def splits(**seeds):
+        datamodule = datamodule_of(tmp_path, **seeds)
         order = [batch.positions.tolist() for batch in datamodule.train_dataloader()]
         return [numbers(datamodule, split) for split in ("train", "val", "test")], order
 
-    (one, order), (same, other_order) = parts(seed=1, split_seed=5), parts(seed=2, split_seed=5)
+    (one, order), (same, other_order) = splits(seed=1, split_seed=5), splits(seed=2, split_seed=5)
     assert one == same
     assert order != other_order
-    assert parts(seed=5)[0] == one != parts(seed=6)[0]
+    assert splits(seed=5)[0] == one != splits(seed=6)[0]
 
 
 @pytest.mark.parametrize("with_val", [False, True])
 @pytest.mark.parametrize("with_test", [False, True])
-def test_folds_cover_train_and_val_and_leave_test_alone(tmp_path, with_val, with_test):
+def test_folds_cover_train_and_val_but_not_test(tmp_path, with_val, with_test):
     splits = {"train": arrays(90)}
     splits |= {"val": arrays(15, start=90)} if with_val else {}
     splits |= {"test": arrays(12, start=150)} if with_test else {}
     held_out, tests = Counter(), []
     for fold in range(5):
-        datamodule = made(tmp_path, source(**splits), num_folds=5, fold=fold)
+        datamodule = datamodule_of(tmp_path, source(**splits), num_folds=5, fold=fold)
         train, val = numbers(datamodule, "train"), numbers(datamodule, "val")
         tests.append(numbers(datamodule, "test"))
         everything = {*range(105 if with_val else 90), *(range(150, 162) if with_test else ())}
         assert not set(train) & set(val)
         assert set(train) | set(val) | set(tests[0]) == everything
-        part = datamodule.subset("val")
-        assert np.ptp(np.bincount(part.targets)) <= 1
+        subset = datamodule.subset("val")
+        assert np.ptp(np.bincount(subset.targets)) <= 1
         assert (
-            part.read(np.array([3, 0]))[:, 0, 0, 0].tolist() == [int(part.locate(p).split()[-1]) for p in (3, 0)]
+            subset.read(np.array([3, 0]))[:, 0, 0, 0].tolist() == [int(subset.locate(p).split()[-1]) for p in (3, 0)]
             or with_val
         )
         held_out.update(val)
@@ -127,36 +127,36 @@ def test_folds_cover_train_and_val_and_leave_test_alone(tmp_path, with_val, with
     assert all(test == tests[0] for test in tests)
 
 
-def test_pooled_parts_say_where_an_image_is_from(tmp_path):
-    datamodule = made(tmp_path, source(train=arrays(90), val=arrays(15, "val", start=90)), num_folds=3)
-    part = datamodule.subset("val")
-    pixels = part.read(np.arange(len(part)))[:, 0, 0, 0]
+def test_a_subset_of_two_splits_locates_each_image(tmp_path):
+    datamodule = datamodule_of(tmp_path, source(train=arrays(90), val=arrays(15, "val", start=90)), num_folds=3)
+    subset = datamodule.subset("val")
+    pixels = subset.read(np.arange(len(subset)))[:, 0, 0, 0]
     for position, number in enumerate(pixels.tolist()):
         expected = f"train, image {number}" if number < 90 else f"val, image {number - 90}"
-        assert part.locate(position) == expected
+        assert subset.locate(position) == expected
 
 
-def test_train_fraction_touches_train_only(tmp_path):
-    whole, some = made(tmp_path), made(tmp_path, train_fraction=0.25)
-    assert len(numbers(some, "train")) == 21  # of 86, class by class
+def test_train_fraction_changes_train_only(tmp_path):
+    whole, some = datamodule_of(tmp_path), datamodule_of(tmp_path, train_fraction=0.25)
+    assert len(numbers(some, "train")) == 21  # of 86, stratified
     assert set(numbers(some, "train")) < set(numbers(whole, "train"))
     for split in ("val", "test"):
         assert numbers(some, split) == numbers(whole, split)
 
 
-def test_the_test_images_are_read_by_the_test_stage_only(tmp_path):
+def test_only_the_test_stage_reads_test_images(tmp_path):
     def fresh():
         return {
             name: BadAt(arrays(30, name, start=start), set()) for start, name in enumerate(("train", "val", "test"))
         }
 
     splits = fresh()
-    datamodule = made(tmp_path, source(**splits))
+    datamodule = datamodule_of(tmp_path, source(**splits))
     datamodule.setup("fit")
     assert datamodule.facts()["counts"]["test"] == 30
     assert (len(splits["train"].reads), len(splits["val"].reads), len(splits["test"].reads)) == (30, 30, 0)
     splits = fresh()
-    datamodule = made(tmp_path / "other", source(**splits))
+    datamodule = datamodule_of(tmp_path / "other", source(**splits))
     datamodule.setup("test")
     assert (len(splits["train"].reads), len(splits["val"].reads), len(splits["test"].reads)) == (0, 0, 30)
 
@@ -164,64 +164,64 @@ def test_the_test_images_are_read_by_the_test_stage_only(tmp_path):
 def test_prepare_data_decodes_everything_once(tmp_path):
     splits = {"train": BadAt(arrays(30), set()), "test": BadAt(arrays(30, start=30), set())}
     for _ in range(2):
-        datamodule = made(tmp_path, source(**splits))
+        datamodule = datamodule_of(tmp_path, source(**splits))
         datamodule.prepare_data()
         datamodule.setup()
     assert [len(images.reads) for images in splits.values()] == [30, 30]
 
 
-def test_bad_images_are_counted_and_a_lost_class_is_named(tmp_path):
+def test_bad_images_are_counted_and_a_class_without_images_is_named(tmp_path):
     images = BadAt(arrays(60), {0, 1, 30})
-    facts = made(tmp_path, source(train=images)).facts()
+    facts = datamodule_of(tmp_path, source(train=images)).facts()
     assert facts["bad_images"] == 3
     assert sum(facts["counts"].values()) == 57
     (report,) = facts["bad_image_reports"]
     assert "train, image 30" in Path(report).read_text()
     with pytest.raises(UserError, match="3 of 60 images cannot be decoded"):
-        made(tmp_path, source(train=images), on_bad_image="raise").setup("fit")
+        datamodule_of(tmp_path, source(train=images), on_bad_image="raise").setup("fit")
     owls = BadAt(arrays(60), set(range(2, 60, 3)))
     owls.__dict__["fingerprint"] = "owls"
     with pytest.raises(UserError, match=r"'fakes' has no train image of class 'owl'.*bad_images.csv"):
-        made(tmp_path, source(train=owls)).setup("fit")
+        datamodule_of(tmp_path, source(train=owls)).setup("fit")
 
 
 def test_a_given_split_without_a_class_is_refused(tmp_path):
     val = ArrayImages(np.zeros((4, 4, 5, 1), np.uint8), np.array([0, 0, 2, 2]), "val")
     with pytest.raises(UserError, match="'fakes' has no val image of class 'dog'"):
-        made(tmp_path, source(train=arrays(60), val=val)).setup("fit")
+        datamodule_of(tmp_path, source(train=arrays(60), val=val)).setup("fit")
 
 
-def test_contradictions_are_refused(tmp_path):
+def test_invalid_options_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"fold=3 does not exist: datamodule\.num_folds=3"):
-        made(tmp_path, num_folds=3, fold=3)
+        datamodule_of(tmp_path, num_folds=3, fold=3)
     with pytest.raises(UserError, match="channels=1: the images of 'fakes' have 3"):
-        made(tmp_path, source(channels=3), channels=1)
+        datamodule_of(tmp_path, source(channels=3), channels=1)
     with pytest.raises(UserError, match=r"mean=\[0.1, 0.2\]"):
-        made(tmp_path, mean=(0.1, 0.2))
+        datamodule_of(tmp_path, mean=(0.1, 0.2))
     with pytest.raises(UserError, match="std"):
-        made(tmp_path, std=0.0)
+        datamodule_of(tmp_path, std=0.0)
 
 
-def test_mean_and_std_are_given_the_sources_or_measured(tmp_path):
-    assert made(tmp_path).facts()["mean"] == [0.1]
-    assert made(tmp_path, mean=0.3, channels=3).facts()["mean"] == [0.3] * 3
+def test_mean_and_std_come_from_options_source_or_measurement(tmp_path):
+    assert datamodule_of(tmp_path).facts()["mean"] == [0.1]
+    assert datamodule_of(tmp_path, mean=0.3, channels=3).facts()["mean"] == [0.3] * 3
     unknown = source(mean=None, std=None)
-    datamodule = made(tmp_path, unknown)
+    datamodule = datamodule_of(tmp_path, unknown)
     facts = datamodule.facts()
     train = np.array(numbers(datamodule, "train")) / 255
     assert facts["mean"] == pytest.approx([train.mean()])
     assert facts["std"] == pytest.approx([train.std()])
-    other = made(tmp_path, unknown)
+    other = datamodule_of(tmp_path, unknown)
     other.setup("test")
     assert list(other.preprocess.mean) == facts["mean"]
 
 
-def test_facts_are_plain_and_the_fingerprint_tells_changes(tmp_path):
-    base = made(tmp_path).facts()
+def test_facts_are_plain_values_and_the_fingerprint_detects_changes(tmp_path):
+    base = datamodule_of(tmp_path).facts()
     assert json.loads(json.dumps(base)) == base
     assert base["classes"] == list(CLASSES)
     assert base["image_size"] == [4, 5]
-    again = made(tmp_path / "elsewhere", batch_size=3, seed=0)
+    again = datamodule_of(tmp_path / "elsewhere", batch_size=3, seed=0)
     again.setup("test")
     assert again.facts()["fingerprint"] == base["fingerprint"]
     pixels = source().splits["train"].pixels.copy()
@@ -229,22 +229,22 @@ def test_facts_are_plain_and_the_fingerprint_tells_changes(tmp_path):
     changed = source(train=ArrayImages(pixels, arrays(120).targets, "train"))
     renamed = replace(source(), classes=("cat", "dog", "bee"))
     others = [{"split_seed": 1}, {"val_fraction": 0.2}, {"train_fraction": 0.5}, {"num_folds": 3}, {"image_size": 9}]
-    found = [made(tmp_path, **options).facts()["fingerprint"] for options in others]
-    found += [made(tmp_path, kind).facts()["fingerprint"] for kind in (changed, renamed)]
+    found = [datamodule_of(tmp_path, **options).facts()["fingerprint"] for options in others]
+    found += [datamodule_of(tmp_path, kind).facts()["fingerprint"] for kind in (changed, renamed)]
     assert len({base["fingerprint"], *found}) == 8
 
 
-def test_image_size_and_evaluation_batches(tmp_path):
-    datamodule = made(tmp_path, image_size=8)
+def test_image_size_and_evaluation_batch_size(tmp_path):
+    datamodule = datamodule_of(tmp_path, image_size=8)
     assert next(iter(datamodule.val_dataloader())).images.shape[2:] == (8, 8)
-    assert made(tmp_path, image_size=28).eval_batch_size == 256
-    assert made(tmp_path, image_size=224, batch_size=8).eval_batch_size == 41
-    assert made(tmp_path, image_size=(224, 224), batch_size=64).eval_batch_size == 64
-    assert made(tmp_path, eval_batch_size=7).val_dataloader().batch_size == 7
+    assert datamodule_of(tmp_path, image_size=28).eval_batch_size == 256
+    assert datamodule_of(tmp_path, image_size=224, batch_size=8).eval_batch_size == 41
+    assert datamodule_of(tmp_path, image_size=(224, 224), batch_size=64).eval_batch_size == 64
+    assert datamodule_of(tmp_path, eval_batch_size=7).val_dataloader().batch_size == 7
 
 
 class Brighten(nn.Module):
-    """Adds one, and keeps what it was called with."""
+    """Adds one and records its arguments."""
 
     def __init__(self):
         super().__init__()
@@ -255,9 +255,9 @@ class Brighten(nn.Module):
         return images + 1, nn.functional.one_hot(targets, 3).float()
 
 
-def test_augmentation_comes_between_scaling_and_normalising(tmp_path):
+def test_augmentation_runs_between_scaling_and_normalization(tmp_path):
     augmentation = Brighten()
-    datamodule = made(tmp_path, augmentation=augmentation, batch_size=16, mean=0.1, std=0.5)
+    datamodule = datamodule_of(tmp_path, augmentation=augmentation, batch_size=16, mean=0.1, std=0.5)
     batch = next(iter(datamodule.train_dataloader()))
     done = datamodule.finish(batch, augment=True)
     assert torch.allclose(done.images, (batch.images / 255 + 1 - 0.1) / 0.5, atol=1e-6)
@@ -271,7 +271,7 @@ def test_augmentation_comes_between_scaling_and_normalising(tmp_path):
 
 
 class Classifier(L.LightningModule):
-    """Records what it is given; a linear layer so that there is something to train."""
+    """Records its batches; has one linear layer to train."""
 
     def __init__(self):
         super().__init__()
@@ -317,12 +317,12 @@ class Killed(Exception):  # noqa: N818
 
 
 class KillAt(L.Callback):
-    """Saves a checkpoint at some moment and ends the run there, as if it had been killed."""
+    """Saves a checkpoint in a hook and raises an error there, as if the process was killed."""
 
     def __init__(self, hook, count, file):
         self.left = count
 
-        def at_the_moment(trainer, *args):
+        def save_and_raise(trainer, *args):
             if trainer.sanity_checking:
                 return
             self.left -= 1
@@ -330,20 +330,22 @@ class KillAt(L.Callback):
                 trainer.save_checkpoint(file)
                 raise Killed
 
-        setattr(self, hook, at_the_moment)
+        setattr(self, hook, save_and_raise)
 
 
 def fit(tmp_path, resume=None, datamodule=None, **options):
     network = Classifier()
     run = trainer(tmp_path, **options)
     with suppress(Killed):
-        run.fit(network, datamodule or made(tmp_path, batch_size=20, augmentation=Brighten()), ckpt_path=resume)
+        run.fit(
+            network, datamodule or datamodule_of(tmp_path, batch_size=20, augmentation=Brighten()), ckpt_path=resume
+        )
     return network.seen
 
 
-def test_a_fit_serves_every_epoch_and_augments_training_only(tmp_path):
+def test_a_fit_reads_every_image_each_epoch_and_augments_training_only(tmp_path):
     augmentation = Brighten()
-    datamodule = made(tmp_path, batch_size=20, augmentation=augmentation)
+    datamodule = datamodule_of(tmp_path, batch_size=20, augmentation=augmentation)
     seen = fit(tmp_path, datamodule=datamodule)
     for epoch in range(3):
         batches = [positions for at, positions, _, _ in seen["train"] if at == epoch]
@@ -355,19 +357,19 @@ def test_a_fit_serves_every_epoch_and_augments_training_only(tmp_path):
     expected = hashlib.sha1(datamodule.preprocess(val.images).numpy().tobytes()).hexdigest()
     assert len(seen["val"]) == 4  # a sanity check and three epochs
     assert {digest for *_, digest in seen["val"]} == {expected}
-    batch = next(iter(datamodule.train_dataloader()))  # the trainer is done, and does not stand in the way
+    batch = next(iter(datamodule.train_dataloader()))  # the trainer has finished
     assert len(batch.positions) == 20
 
 
 @pytest.mark.parametrize("count", [1, 3, 4, 5, 6, 9, 10, 12, 15])
-def test_a_run_killed_between_batches_resumes_with_what_was_left(tmp_path, count):
+def test_a_run_killed_between_batches_resumes_with_the_remaining_batches(tmp_path, count):
     whole, file = fit(tmp_path)["train"], tmp_path / "killed.ckpt"
     first = fit(tmp_path, callbacks=KillAt("on_train_batch_end", count, file))["train"]
     assert first == whole[:count]
     assert fit(tmp_path, resume=file)["train"] == whole[count:]
 
 
-def test_a_run_killed_in_a_step_resumes_with_that_step(tmp_path):
+def test_a_run_killed_within_a_step_repeats_that_step(tmp_path):
     whole, file = fit(tmp_path)["train"], tmp_path / "killed.ckpt"
     first = fit(tmp_path, callbacks=KillAt("on_before_backward", 8, file))["train"]
     assert first == whole[:8]
@@ -376,20 +378,20 @@ def test_a_run_killed_in_a_step_resumes_with_that_step(tmp_path):
 
 @pytest.mark.parametrize("hook", ["on_validation_end", "on_train_epoch_end"])
 @pytest.mark.parametrize("epoch", [1, 2])
-def test_a_run_killed_after_an_epoch_resumes_with_the_next(tmp_path, hook, epoch):
+def test_a_run_killed_after_an_epoch_resumes_with_the_next_epoch(tmp_path, hook, epoch):
     whole, file = fit(tmp_path)["train"], tmp_path / "killed.ckpt"
     fit(tmp_path, callbacks=KillAt(hook, epoch, file))
     assert fit(tmp_path, resume=file)["train"] == whole[5 * epoch :]
 
 
-def test_validation_within_an_epoch_keeps_the_place(tmp_path):
+def test_validation_within_an_epoch_keeps_the_position(tmp_path):
     options = {"val_check_interval": 2}
     whole, file = fit(tmp_path, **options)["train"], tmp_path / "killed.ckpt"
     fit(tmp_path, callbacks=KillAt("on_validation_end", 3, file), **options)
     assert fit(tmp_path, resume=file, **options)["train"] == whole[7:]
 
 
-def test_limits_and_accumulation_keep_the_place(tmp_path):
+def test_limits_and_accumulation_keep_the_position(tmp_path):
     options = {"limit_train_batches": 3, "accumulate_grad_batches": 2}
     whole, file = fit(tmp_path, **options)["train"], tmp_path / "killed.ckpt"
     assert len(whole) == 9
@@ -397,23 +399,23 @@ def test_limits_and_accumulation_keep_the_place(tmp_path):
     assert fit(tmp_path, resume=file, **options)["train"] == whole[5:]
 
 
-def test_fixed_repeats_one_batch(tmp_path):
-    datamodule = made(tmp_path, batch_size=20, sampler="fixed")
+def test_the_fixed_sampler_repeats_one_batch(tmp_path):
+    datamodule = datamodule_of(tmp_path, batch_size=20, sampler="fixed")
     seen = fit(tmp_path, datamodule=datamodule, overfit_batches=1)["train"]
     assert len(seen) == 3
     assert len({positions for _, positions, _, _ in seen}) == 1
 
 
-def test_the_test_loop_sees_every_test_image_once(tmp_path):
+def test_the_test_loop_reads_every_test_image_once(tmp_path):
     network, augmentation = Classifier(), Brighten()
-    datamodule = made(tmp_path, augmentation=augmentation, eval_batch_size=7)
+    datamodule = datamodule_of(tmp_path, augmentation=augmentation, eval_batch_size=7)
     trainer(tmp_path).test(network, datamodule, verbose=False)
     assert sum((positions for _, positions, _, _ in network.seen["test"]), ()) == tuple(range(24))
     assert not augmentation.calls
 
 
-def test_other_batches_pass_through(tmp_path):
-    datamodule = made(tmp_path)
+def test_batches_of_other_types_are_unchanged(tmp_path):
+    datamodule = datamodule_of(tmp_path)
     example = torch.zeros(1, 1, 4, 5)
     assert torch.equal(datamodule.transfer_batch_to_device(example, torch.device("cpu"), 0), example)
     assert datamodule.on_after_batch_transfer(example, 0) is example
@@ -421,8 +423,8 @@ def test_other_batches_pass_through(tmp_path):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
-def test_bytes_go_to_the_gpu(tmp_path):
-    datamodule = made(tmp_path, channels=3)
+def test_uint8_batches_are_moved_to_the_gpu(tmp_path):
+    datamodule = datamodule_of(tmp_path, channels=3)
     batch = next(iter(datamodule.train_dataloader()))
     moved = datamodule.transfer_batch_to_device(batch, torch.device("cuda", 0), 0)
     assert moved.images.dtype == torch.uint8
@@ -433,8 +435,8 @@ def test_bytes_go_to_the_gpu(tmp_path):
     assert torch.allclose(done.cpu(), datamodule.preprocess(batch.images), atol=1e-6)
 
 
-def test_auto_is_the_base_until_a_number_is_set(tmp_path):
-    datamodule = made(tmp_path, batch_size="auto", base_batch_size=6)
+def test_batch_size_auto_is_the_base_batch_size_until_it_is_set(tmp_path):
+    datamodule = datamodule_of(tmp_path, batch_size="auto", base_batch_size=6)
     assert datamodule.train_dataloader().batch_size == 6
     datamodule.batch_size = 300
     assert (datamodule.train_dataloader().batch_size, datamodule.eval_batch_size) == (300, 300)

@@ -1,6 +1,7 @@
-"""Every kind of bad or unusual image is made here, and decoded rightly or refused with its reason."""
+"""Bad and unusual images of every kind are decoded correctly or refused with the reason."""
 
 import io
+import os
 import struct
 import threading
 import warnings
@@ -12,11 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, PngImagePlugin
 
+from opsin.data import decode
 from opsin.data.decode import BadImage, decode_image
 
 RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, (8, 10, 3), dtype=np.uint8)
-GREY = RNG.integers(0, 256, (8, 10), dtype=np.uint8)
+GRAY = RNG.integers(0, 256, (8, 10), dtype=np.uint8)
 SMOOTH = np.stack(np.meshgrid(np.arange(0, 240, 6), np.arange(0, 240, 8), [128]), -1)[:, :, 0].astype(np.uint8)
 
 
@@ -28,7 +30,7 @@ def encoded(image: Image.Image | np.ndarray, kind: str = "PNG", **options: objec
 
 
 def png16(values: np.ndarray, color_type: int) -> bytes:
-    """A PNG of 16-bit samples (H, W, C), which Pillow cannot write in color."""
+    """Return a PNG of 16-bit samples (H, W, C); Pillow cannot write them in color."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -48,26 +50,26 @@ def header_only_png(width: int, height: int) -> bytes:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "PPM"])
-def test_lossless_colour_is_exact_from_bytes_and_from_a_file(kind: str, tmp_path: Path) -> None:
+def test_lossless_color_is_exact_from_bytes_and_from_a_file(kind: str, tmp_path: Path) -> None:
     data = encoded(RGB, kind)
-    (tmp_path / "image").write_bytes(data)  # no suffix: the kind is told by the bytes
+    (tmp_path / "image").write_bytes(data)  # no suffix: the content decides the format
     np.testing.assert_array_equal(decode_image(data, 3), RGB)
     np.testing.assert_array_equal(decode_image(tmp_path / "image", 3), RGB)
 
 
-def test_grey_has_one_channel_or_three_equal_ones() -> None:
-    data = encoded(GREY)
-    np.testing.assert_array_equal(decode_image(data, 1), GREY[..., None])
-    np.testing.assert_array_equal(decode_image(data, 3), np.repeat(GREY[..., None], 3, 2))
+def test_gray_has_one_channel_or_three_equal_channels() -> None:
+    data = encoded(GRAY)
+    np.testing.assert_array_equal(decode_image(data, 1), GRAY[..., None])
+    np.testing.assert_array_equal(decode_image(data, 3), np.repeat(GRAY[..., None], 3, 2))
 
 
-def test_colour_read_as_grey_is_luma() -> None:
+def test_color_read_as_gray_is_luma() -> None:
     expected = RGB @ np.array([0.299, 0.587, 0.114])
     np.testing.assert_allclose(decode_image(encoded(RGB), 1)[..., 0], expected, atol=1)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "WEBP", "JPEG2000"])
-def test_lossy_colour_is_close(kind: str) -> None:
+def test_lossy_color_is_close(kind: str) -> None:
     image = decode_image(encoded(SMOOTH, kind), 3)
     assert image.shape == SMOOTH.shape
     assert np.abs(image.astype(int) - SMOOTH).mean() < 6
@@ -76,7 +78,7 @@ def test_lossy_colour_is_close(kind: str) -> None:
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 def test_exif_orientation_is_applied(orientation: int, kind: str) -> None:
-    # What the stored rows and columns are, by the EXIF standard's table, undone with NumPy.
+    # The inverse, in NumPy, of the orientation that the table of the EXIF standard gives.
     undo = {
         1: lambda a: a,
         2: lambda a: a[:, ::-1],
@@ -94,7 +96,7 @@ def test_exif_orientation_is_applied(orientation: int, kind: str) -> None:
 
 @pytest.mark.parametrize("exif", [b"Exif\0\0garbage", b"Exif\0\0II*\0\x08\0\0\0\xff\xff\x12\x01", b"Exif\0\0"])
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
-def test_damaged_exif_leaves_sound_pixels_alone_and_does_not_warn(exif: bytes, kind: str) -> None:
+def test_damaged_exif_changes_no_pixels_and_does_not_warn(exif: bytes, kind: str) -> None:
     plain = decode_image(encoded(SMOOTH, kind), 3)
     np.testing.assert_array_equal(decode_image(encoded(SMOOTH, kind, exif=exif), 3), plain)
 
@@ -106,7 +108,7 @@ def test_cmyk_becomes_rgb() -> None:
 
 
 @pytest.mark.parametrize("transparency", [None, 0, b"\0\x80" + b"\xff" * 254])
-def test_palette_gives_its_colours_with_or_without_transparency(transparency: int | bytes | None) -> None:
+def test_a_palette_gives_its_colors_with_or_without_transparency(transparency: int | bytes | None) -> None:
     palette = RNG.integers(0, 256, (256, 3), dtype=np.uint8)
     indices = RNG.integers(0, 256, (8, 10), dtype=np.uint8)
     image = Image.frombytes("P", (10, 8), indices.tobytes())
@@ -115,21 +117,21 @@ def test_palette_gives_its_colours_with_or_without_transparency(transparency: in
     np.testing.assert_array_equal(decode_image(encoded(image, **options), 3), palette[indices])
 
 
-def test_alpha_is_dropped_and_the_colours_beneath_are_kept() -> None:
+def test_alpha_is_dropped_and_the_colors_are_kept() -> None:
     alpha = RNG.integers(0, 256, (8, 10, 1), dtype=np.uint8)
     np.testing.assert_array_equal(decode_image(encoded(np.dstack([RGB, alpha])), 3), RGB)
-    np.testing.assert_array_equal(decode_image(encoded(np.dstack([GREY, alpha])), 1)[..., 0], GREY)
-    np.testing.assert_array_equal(decode_image(encoded(np.dstack([GREY, alpha])), 3), np.dstack([GREY] * 3))
+    np.testing.assert_array_equal(decode_image(encoded(np.dstack([GRAY, alpha])), 1)[..., 0], GRAY)
+    np.testing.assert_array_equal(decode_image(encoded(np.dstack([GRAY, alpha])), 3), np.dstack([GRAY] * 3))
 
 
-def test_black_and_white() -> None:
-    bits = GREY > 127
+def test_bilevel_images_are_black_and_white() -> None:
+    bits = GRAY > 127
     np.testing.assert_array_equal(decode_image(encoded(bits), 1)[..., 0], bits * np.uint8(255))
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "PGM"])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_sixteen_bits_of_grey_are_scaled_not_clipped(kind: str, channels: int) -> None:
+def test_sixteen_bit_gray_is_scaled_not_clipped(kind: str, channels: int) -> None:
     deep = RNG.integers(0, 65536, (8, 10), dtype=np.uint16)
     data = b"P5 10 8 65535\n" + deep.astype(">u2").tobytes() if kind == "PGM" else encoded(deep, kind)
     image = decode_image(data, channels)
@@ -137,14 +139,14 @@ def test_sixteen_bits_of_grey_are_scaled_not_clipped(kind: str, channels: int) -
     np.testing.assert_allclose(image[..., -1], deep / 257, atol=0.501)
 
 
-def test_sixteen_bits_of_colour_are_scaled_not_clipped() -> None:
+def test_sixteen_bit_color_is_scaled_not_clipped() -> None:
     deep = RNG.integers(0, 65536, (8, 10, 3), dtype=np.uint16)
     np.testing.assert_allclose(decode_image(png16(deep, 2), 3), deep / 257, atol=1)
-    grey_alpha = RNG.integers(0, 65536, (8, 10, 2), dtype=np.uint16)
-    np.testing.assert_allclose(decode_image(png16(grey_alpha, 4), 1)[..., 0], grey_alpha[..., 0] / 257, atol=1)
+    gray_alpha = RNG.integers(0, 65536, (8, 10, 2), dtype=np.uint16)
+    np.testing.assert_allclose(decode_image(png16(gray_alpha, 4), 1)[..., 0], gray_alpha[..., 0] / 257, atol=1)
 
 
-def test_floats_in_the_unit_interval_are_scaled_and_others_refused() -> None:
+def test_floats_in_the_unit_interval_are_scaled_and_others_are_refused() -> None:
     unit = RNG.random((8, 10)).astype(np.float32)
     np.testing.assert_allclose(decode_image(encoded(unit, "TIFF"), 1)[..., 0], unit * 255, atol=0.501)
     with pytest.raises(BadImage, match=r"^pixel values outside 0\.\.1 \(mode F\): their range is unknown$"):
@@ -155,7 +157,7 @@ def test_floats_in_the_unit_interval_are_scaled_and_others_refused() -> None:
         decode_image(encoded(np.full((8, 10), 70_000, np.int32), "TIFF"), 3)
 
 
-def test_lab_becomes_colour_and_grey() -> None:
+def test_lab_is_converted_to_color_and_gray() -> None:
     to_lab = ImageCms.buildTransform(ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), "RGB", "LAB")
     lab = encoded(to_lab.apply(Image.fromarray(SMOOTH)), "TIFF")
     assert np.abs(decode_image(lab, 3).astype(int) - SMOOTH).mean() < 4
@@ -163,7 +165,7 @@ def test_lab_becomes_colour_and_grey() -> None:
 
 
 @pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "TIFF"])
-def test_animation_gives_its_first_frame(kind: str) -> None:
+def test_an_animation_gives_its_first_frame(kind: str) -> None:
     first, second = (Image.new("RGB", (12, 9), color) for color in ("red", "blue"))
     options = {"lossless": True} if kind == "WEBP" else {}
     image = decode_image(encoded(first, kind, save_all=True, append_images=[second], **options), 3)
@@ -177,14 +179,14 @@ def test_bytes_after_the_end_are_ignored() -> None:
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF"])
 @pytest.mark.parametrize("kept", [0.4, 0.8])
-def test_truncated_is_refused(kind: str, kept: float) -> None:
+def test_a_truncated_file_is_refused(kind: str, kept: float) -> None:
     noise = RNG.integers(0, 256, (64, 64, 3), dtype=np.uint8)
     data = encoded(noise, kind)
     with pytest.raises(BadImage):
         decode_image(data[: int(len(data) * kept)], 3)
 
 
-def test_truncated_jpeg_is_told_as_such(tmp_path: Path) -> None:
+def test_a_truncated_jpeg_is_reported_as_truncated(tmp_path: Path) -> None:
     noise = encoded(RNG.integers(0, 256, (64, 64, 3), dtype=np.uint8), "JPEG")
     (tmp_path / "cut.jpg").write_bytes(noise[:-500])
     with pytest.raises(BadImage, match=r"^damaged: image file is truncated \(\d+ bytes not processed\)$"):
@@ -194,12 +196,27 @@ def test_truncated_jpeg_is_told_as_such(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "data", [b"hello, I am no image", b"\0" * 500, b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"]
 )
-def test_what_is_no_image_is_refused(data: bytes) -> None:
+def test_a_file_that_is_not_an_image_is_refused(data: bytes) -> None:
     with pytest.raises(BadImage, match=r"^not an image of a known format, or damaged at its start$"):
         decode_image(data, 3)
 
 
-def test_empty_missing_and_unreadable_files(tmp_path: Path) -> None:
+@pytest.mark.skipif(os.name != "posix", reason="needs sparse files")
+def test_a_large_file_that_is_not_an_image_is_refused_without_reading_it_whole(tmp_path: Path) -> None:
+    with (tmp_path / "film.mp4").open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(BadImage, match="not an image"):
+        decode_image(tmp_path / "film.mp4", 3)
+
+
+def test_a_large_image_file_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = RNG.integers(0, 256, (40, 30, 3), dtype=np.uint8)
+    (tmp_path / "image.tif").write_bytes(encoded(pixels, "TIFF"))
+    monkeypatch.setattr(decode, "_LARGE", 100)
+    np.testing.assert_array_equal(decode_image(tmp_path / "image.tif", 3), pixels)
+
+
+def test_empty_missing_and_unreadable_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "empty.jpg").touch()
     with pytest.raises(BadImage, match=r"^zero bytes$"):
         decode_image(tmp_path / "empty.jpg", 3)
@@ -248,7 +265,7 @@ def test_every_failure_of_a_damaged_file_is_a_bad_image() -> None:
     assert refused > 50
 
 
-def test_threads_agree_and_leave_the_warning_filters_as_they_were() -> None:
+def test_threads_agree_and_do_not_change_the_warning_filters() -> None:
     before = list(warnings.filters)
     data = encoded(SMOOTH, "JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff\x12\x01")
     expected = decode_image(data, 3)

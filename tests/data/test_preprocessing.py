@@ -15,20 +15,20 @@ def picture(height, width, channels=3):
 @pytest.mark.parametrize("resize", ["squash", "crop", "letterbox"])
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_every_image_gets_the_size(shape, channels, resize):
+def test_every_image_is_resized_to_the_image_size(shape, channels, resize):
     fitted = fit_image(picture(*shape, channels), (24, 31), resize)
     assert fitted.shape == (24, 31, channels)
     assert fitted.dtype == np.uint8
 
 
-def test_an_image_of_the_size_is_untouched():
+def test_an_image_of_the_image_size_is_unchanged():
     image = picture(24, 31)
     for resize in ("squash", "crop", "letterbox"):
         assert fit_image(image, (24, 31), resize, "bicubic") is image
 
 
 @pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic"])
-def test_squash_is_pillows_resize(interpolation):
+def test_squash_equals_pillows_resize(interpolation):
     image = picture(37, 53)
     expected = Image.fromarray(image).resize((31, 24), Image.Resampling[interpolation.upper()])
     assert np.array_equal(fit_image(image, (24, 31), "squash", interpolation), np.asarray(expected))
@@ -36,7 +36,7 @@ def test_squash_is_pillows_resize(interpolation):
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("side", [7, 24, 64])
-def test_crop_is_torchvisions_resize_and_center_crop(shape, side):
+def test_crop_equals_torchvisions_resize_and_center_crop(shape, side):
     from torchvision.transforms import v2
 
     image = picture(*shape)
@@ -46,7 +46,7 @@ def test_crop_is_torchvisions_resize_and_center_crop(shape, side):
 
 @pytest.mark.parametrize("size", [(24, 31), (31, 24)])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_letterbox_shows_the_whole_image_centred_on_black(shape, size):
+def test_letterbox_centers_the_whole_image_on_black(shape, size):
     boxed = fit_image(np.full((*shape, 3), 200, np.uint8), size, "letterbox")
     rows, columns = (np.flatnonzero(boxed.any(axis=(axis, 2))) for axis in (1, 0))
     assert (boxed[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] == 200).all()
@@ -64,7 +64,7 @@ def pixels(batch=4, channels=3, height=5, width=7):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_preprocess_is_the_formula(channels):
+def test_preprocess_equals_the_formula(channels):
     mean, std = (0.485, 0.456, 0.406)[:channels], (0.229, 0.224, 0.225)[:channels]
     images = pixels(channels=channels)
     expected = (images.double() / 255 - torch.tensor(mean).view(-1, 1, 1)) / torch.tensor(std).view(-1, 1, 1)
@@ -76,21 +76,21 @@ def test_preprocess_is_the_formula(channels):
         assert torch.allclose(made.double(), expected, atol=1e-6)
 
 
-def test_preprocess_does_not_depend_on_batch_or_layout():
+def test_preprocess_does_not_depend_on_batch_or_memory_format():
     images, preprocess = pixels(9), Preprocess((0.5, 0.4, 0.3), (0.2, 0.3, 0.4), 3)
     whole = preprocess(images)
     assert torch.equal(whole, preprocess(images.contiguous()))
     assert torch.equal(whole, torch.cat([preprocess(image[None]) for image in images]))
 
 
-def test_preprocess_leaves_its_input_alone():
+def test_preprocess_does_not_change_its_input():
     images = pixels()
     before = images.clone()
     Preprocess((0.5,), (0.5,), 3)(images)
     assert torch.equal(images, before)
 
 
-def test_grey_is_repeated_and_normalised_per_channel():
+def test_gray_is_repeated_and_normalized_per_channel():
     images = pixels(channels=1)
     made = Preprocess((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 3)(images)
     expected = Preprocess((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 3)(images.repeat(1, 3, 1, 1))
@@ -100,6 +100,6 @@ def test_grey_is_repeated_and_normalised_per_channel():
     assert torch.equal(one[:, 0], one[:, 2])
 
 
-def test_unit_spans_zero_to_one():
+def test_unit_scales_to_zero_to_one():
     images = torch.tensor([0, 255], dtype=torch.uint8).view(1, 1, 1, 2)
     assert Preprocess((0.1,), (0.2,), 1).to_unit_range(images).flatten().tolist() == [0.0, 1.0]

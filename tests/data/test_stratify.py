@@ -15,10 +15,10 @@ def counts(targets, index):
 
 
 def largest_remainder(sizes, fraction):
-    """Hamilton's method in exact arithmetic, as the textbook states it."""
-    shares = [size * fraction for size in sizes]
-    quota = [int(share) for share in shares]
-    by_remainder = sorted(range(len(sizes)), key=lambda k: quota[k] - shares[k])
+    """Return the counts of Hamilton's method of apportionment, in exact arithmetic."""
+    exact = [size * fraction for size in sizes]
+    quota = [int(size) for size in exact]
+    by_remainder = sorted(range(len(sizes)), key=lambda k: quota[k] - exact[k])
     for k in by_remainder[: round(sum(sizes) * fraction) - sum(quota)]:
         quota[k] += 1
     return quota
@@ -26,14 +26,14 @@ def largest_remainder(sizes, fraction):
 
 @pytest.mark.parametrize("fraction", [Fraction(1, 10), Fraction(1, 5), Fraction(1, 2), Fraction(29, 100)])
 def test_carve_is_a_stratified_partition(fraction):
-    rest, part = carve(TARGETS, float(fraction), seed=3)
-    assert np.array_equal(np.sort(np.concatenate([rest, part])), np.arange(len(TARGETS)))
+    rest, carved = carve(TARGETS, float(fraction), seed=3)
+    assert np.array_equal(np.sort(np.concatenate([rest, carved])), np.arange(len(TARGETS)))
     assert (np.diff(rest) > 0).all()
-    assert (np.diff(part) > 0).all()
-    assert counts(TARGETS, part).tolist() == largest_remainder([50, 23, 7], fraction)
+    assert (np.diff(carved) > 0).all()
+    assert counts(TARGETS, carved).tolist() == largest_remainder([50, 23, 7], fraction)
 
 
-def test_carve_depends_on_the_seed_alone():
+def test_carve_depends_on_the_seed_only():
     first, again, other = (carve(TARGETS, 0.3, seed)[1] for seed in (0, 0, 1))
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
@@ -41,16 +41,16 @@ def test_carve_depends_on_the_seed_alone():
 
 def test_carve_takes_random_images_of_a_class():
     targets = np.repeat([0, 1], 500)
-    part = carve(targets, 0.5, seed=0)[1]
-    assert 200 < part[:250].mean() < 300
-    assert 700 < part[250:].mean() < 800
+    carved = carve(targets, 0.5, seed=0)[1]
+    assert 200 < carved[:250].mean() < 300
+    assert 700 < carved[250:].mean() < 800
 
 
 def test_carve_never_empties_a_class():
     targets = np.array([0] * 100 + [1])
-    rest, part = carve(targets, 0.9, seed=0)
+    rest, carved = carve(targets, 0.9, seed=0)
     assert 100 in rest
-    assert (targets[part] == 0).all()
+    assert (targets[carved] == 0).all()
 
 
 def test_carve_takes_at_least_one():
@@ -63,22 +63,22 @@ def test_carve_refuses_classes_of_one_image():
 
 
 @pytest.mark.parametrize("num_folds", [2, 5, 7])
-def test_folds_partition_and_stratify(num_folds):
-    parts = folds(TARGETS, num_folds, 4, "abc")
-    assert len(parts) == num_folds
-    assert np.array_equal(np.sort(np.concatenate(parts)), np.arange(len(TARGETS)))
-    table = np.stack([counts(TARGETS, part) for part in parts])
+def test_folds_are_a_stratified_partition(num_folds):
+    fold_indices = folds(TARGETS, num_folds, 4, "abc")
+    assert len(fold_indices) == num_folds
+    assert np.array_equal(np.sort(np.concatenate(fold_indices)), np.arange(len(TARGETS)))
+    table = np.stack([counts(TARGETS, fold) for fold in fold_indices])
     assert (np.ptp(table, axis=0) <= 1).all()
     assert np.ptp(table.sum(axis=1)) <= 1
-    assert all((np.diff(part) > 0).all() for part in parts)
+    assert all((np.diff(fold) > 0).all() for fold in fold_indices)
 
 
-def test_folds_name_the_class_that_is_too_small():
+def test_folds_refuse_a_class_that_is_too_small():
     with pytest.raises(UserError, match=r"Class 'owl' has 7 image\(s\), too few for num_folds=8"):
         folds(TARGETS, 8, 0, ["cat", "dog", "owl"])
 
 
-def test_subsample_keeps_shares_and_every_class():
+def test_subsample_keeps_proportions_and_every_class():
     kept = subsample(TARGETS, 0.1, seed=0)
     assert counts(TARGETS, kept).tolist() == [5, 2, 1]
     assert counts(TARGETS, subsample(TARGETS, 0.001, seed=0)).tolist() == [1, 1, 1]
@@ -86,12 +86,12 @@ def test_subsample_keeps_shares_and_every_class():
 
 
 def test_subsamples_of_one_seed_are_nested():
-    grown = [set(subsample(TARGETS, share, seed=5).tolist()) for share in (0.05, 0.1, 0.33, 0.7, 1.0)]
+    grown = [set(subsample(TARGETS, fraction, seed=5).tolist()) for fraction in (0.05, 0.1, 0.33, 0.7, 1.0)]
     assert all(small <= large for small, large in itertools.pairwise(grown))
 
 
-def test_gaps_in_the_classes_do_no_harm():
+def test_carve_accepts_gaps_in_the_class_indices():
     targets = np.array([5] * 10 + [9] * 10)
-    rest, part = carve(targets, 0.2, seed=0)
-    assert sorted(targets[part].tolist()) == [5, 5, 9, 9]
+    rest, carved = carve(targets, 0.2, seed=0)
+    assert sorted(targets[carved].tolist()) == [5, 5, 9, 9]
     assert len(rest) == 16

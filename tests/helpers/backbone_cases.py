@@ -1,4 +1,4 @@
-"""Every pretrained network, with counts from the lectures or by the libraries, never by the code under test."""
+"""Every pretrained network, with counts from the lectures or the libraries, never by the code under test."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -17,14 +17,14 @@ from opsin.models import Network
 
 @dataclass(frozen=True)
 class Backbone:
-    """A pretrained network, and where its original is."""
+    """A pretrained network and its original."""
 
     name: str  # in its library
-    parameters: int | None  # of the stages; None: as many as timm's has, but for its head
+    parameters: int | None  # of the stages; None for the number of timm's without its head
     stages: tuple[str, ...]
-    features: int  # that reach the first dense layer of a linear head
+    features: int  # inputs of the first dense layer of a linear head
     side: int = 64
-    trial: int = 64  # a cheap side
+    trial: int = 64  # a small side for fast tests
     neck: int = 0  # parameters between pool and logits, which are part of the head
     options: dict[str, Any] = field(default_factory=dict)
     function: Callable[..., Network] | None = None
@@ -42,7 +42,7 @@ class Backbone:
         return "name" in self.options
 
     def original(self, num_logits: int) -> nn.Module:
-        """The library's network, its BatchNorm statistics and all else as it makes them."""
+        """Return the network of the library, as the library initializes it."""
         if self.in_timm:
             size = {"img_size": self.trial} if timm.get_pretrained_cfg(self.name).fixed_input_size else {}
             return timm.create_model(self.name, num_classes=num_logits, **size)

@@ -1,4 +1,4 @@
-"""A callback for tests, which fails in the ways in which real runs do."""
+"""A callback that fails as real runs do."""
 
 import ctypes
 import math
@@ -9,7 +9,7 @@ import torch
 
 
 class Fault(L.Callback):
-    """Fails in the first epoch: `diverge` makes every weight no number."""
+    """Fails in the first epoch: `diverge` sets every weight to NaN."""
 
     def __init__(self, kind: Literal["none", "segfault", "memory", "diverge"] = "none") -> None:
         self.kind = kind

@@ -1,4 +1,4 @@
-"""A callback that stops a run as a person, a scheduler or a fault would."""
+"""A callback that stops a run like Ctrl-C, a scheduler or an error."""
 
 import signal
 
@@ -6,10 +6,10 @@ import lightning as L
 
 
 class StopAt(L.Callback):
-    """After so many training steps: raise a signal, or an exception.
+    """Raise a signal or an exception after a number of training steps.
 
     Args:
-        step: steps of this process.
+        step: Number of steps of this process.
         how: `SIGINT`, `SIGTERM` or `error`.
     """
 
@@ -21,5 +21,5 @@ class StopAt(L.Callback):
         self.left -= 1
         if self.left == 0:
             if self.how == "error":
-                raise RuntimeError("out of luck")
+                raise RuntimeError("error of the test")
             signal.raise_signal(getattr(signal, self.how))

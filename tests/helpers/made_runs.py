@@ -52,13 +52,13 @@ def made_run(
         choices: Options of config groups.
         result: Other fields of the result.
         images: Digest of the images.
-        origin: given or carved.
+        origin: Whether the split was `given` or `carved`.
         split: The split of the predictions.
         epochs: `val/acc` of each epoch.
     """
     path.mkdir(parents=True)
     run, tree = RunDirectory(path), copy.deepcopy(CONFIG)
-    values = {key: yaml.safe_load(value) for key, _, value in (word.partition("=") for word in overrides)}
+    values = {key: yaml.safe_load(value) for key, _, value in (override.partition("=") for override in overrides)}
     for key, value in (values | (config or {})).items():
         *sections, last = key.split(".")
         node: dict[str, Any] = tree

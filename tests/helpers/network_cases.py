@@ -1,4 +1,4 @@
-"""Every network function, with what the lectures state about it."""
+"""Every network function, with the sizes that the lectures state."""
 
 import inspect
 from collections.abc import Callable
@@ -10,16 +10,16 @@ from opsin.models import Network
 
 @dataclass(frozen=True)
 class Case:
-    """Sizes and counts as stated by the lectures or worked out by hand, never by the code under test."""
+    """Sizes and counts from the lectures or computed by hand, never by the code under test."""
 
     function: Callable[..., Network]
     parameters: int
     num_logits: int
     in_channels: int
-    side: int  # of the lecture's square images
+    side: int  # side of the square images of the lecture
     stages: tuple[str, ...]
-    smallest: int  # side of the smallest images that the layers' arithmetic allows
-    trial: int = 32  # a cheap side for the contract tests
+    smallest: int  # side of the smallest images that the layers accept
+    trial: int = 32  # a small side for fast tests
 
     @property
     def name(self) -> str:
@@ -51,7 +51,7 @@ CASES = [
     Case(models.resnet18, 11_177_025, 1, 3, 224, ("stem", *blocks(4, "layer")), smallest=1),
     Case(
         models.efficientnet_lite0,
-        3_372_289,  # timm's 4,652,008 with its 1,281,000 of a head for 1,000 classes exchanged for 1,281
+        3_372_289,  # 4,652,008 of timm, less 1,281,000 of its head for 1,000 classes, plus 1,281
         1,
         3,
         224,
@@ -69,7 +69,7 @@ def build(
     image_size: tuple[int, int] | None = None,
     **options: object,
 ) -> Network:
-    """Build a network at the lecture's sizes, or at others."""
+    """Build a network with the sizes of the lecture or with the given ones."""
     facts: dict[str, object] = {
         "num_logits": num_logits or case.num_logits,
         "image_size": image_size or (case.side, case.side),

@@ -1,4 +1,4 @@
-"""Callbacks that look at what a run does, or do what no callback should."""
+"""Callbacks that record what a run does, or change its network."""
 
 from pathlib import Path
 
@@ -6,13 +6,13 @@ import lightning as L
 import torch
 
 
-class Meddle(L.Callback):
-    """Before a training step, adds to one tensor of the network.
+class ChangeTensor(L.Callback):
+    """Add 1 to a tensor of the network before a training step.
 
     Args:
-        tensor: its name in the network.
-        step: the step, counted from 1 over the steps of this process.
-        rank: the process that does it; None: each.
+        tensor: Name of the tensor in the network.
+        step: The step, counted from 1 over the steps of this process.
+        rank: Rank of the process that changes it; None for all.
     """
 
     def __init__(self, tensor: str, step: int, rank: int | None = None) -> None:
@@ -28,10 +28,10 @@ class Meddle(L.Callback):
 
 
 class Watch(L.Callback):
-    """Writes down per training step what trains and how fast, and at the end what each process holds.
+    """Record the trained stages and learning rates of each step, and the final weights of each process.
 
     Args:
-        folder: where `<rank>.pt` goes.
+        folder: Folder to write `<rank>.pt` to.
     """
 
     def __init__(self, folder: str) -> None:

@@ -1,4 +1,4 @@
-"""A multirun as a person types it, and what it leaves: for tests."""
+"""Multiruns in processes of their own, and the files that they write; for tests."""
 
 import csv
 import os
@@ -13,21 +13,25 @@ ROOT = Path(__file__).resolve().parents[2]
 QUICK = ("model=mlp", "datamodule.train_fraction=0.1", "trainer=cpu", "callbacks=no_pictures", "logger=none")
 
 
-def start(folder: Path, *words: str, variables: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
-    """Begin a multirun in a process group of its own, as a shell does."""
-    own = {"OPSIN_TARGETS": "faults", "PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'tests' / 'helpers'}", "HOME": str(folder)}
-    environment = {**os.environ, **own, **(variables or {})}
-    command = [sys.executable, str(ROOT / "train.py"), "-m", *QUICK, *words]
+def start(folder: Path, *overrides: str, variables: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+    """Start a multirun in a process group of its own, as a shell does."""
+    added = {
+        "OPSIN_TARGETS": "faults",
+        "PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'tests' / 'helpers'}",
+        "HOME": str(folder),
+    }
+    environment = {**os.environ, **added, **(variables or {})}
+    command = [sys.executable, str(ROOT / "train.py"), "-m", *QUICK, *overrides]
     with (folder / "printed.txt").open("a", encoding="utf-8") as file:
         return subprocess.Popen(
             command, cwd=folder, env=environment, stdout=file, stderr=file, text=True, start_new_session=True
         )
 
 
-def finish(folder: Path, *words: str, code: int = 0, variables: Mapping[str, str] | None = None) -> str:
-    """Run it to its end; all that it printed."""
+def finish(folder: Path, *overrides: str, code: int = 0, variables: Mapping[str, str] | None = None) -> str:
+    """Run a multirun to its end; return its output."""
     (folder / "printed.txt").unlink(missing_ok=True)
-    process = start(folder, *words, variables=variables)
+    process = start(folder, *overrides, variables=variables)
     try:
         assert process.wait(timeout=400) == code, printed(folder)
     finally:
@@ -37,28 +41,32 @@ def finish(folder: Path, *words: str, code: int = 0, variables: Mapping[str, str
 
 
 def printed(folder: Path) -> str:
+    """Return the output of the multirun."""
     return (folder / "printed.txt").read_text()
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
+    """Return the rows of `sweep.csv`."""
     [table] = folder.glob("outputs/sweeps/*/sweep.csv")
     with table.open(newline="") as file:
         return list(csv.DictReader(file))
 
 
 def runs(folder: Path) -> list[Path]:
+    """Return the directories of the started runs, sorted."""
     return sorted(path.parent for path in folder.glob("outputs/sweeps/*/*/console.txt"))
 
 
-def wait_for(what: Callable[[], bool], seconds: float = 200) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 200) -> None:
+    """Wait until a condition is true, and fail after some seconds."""
     deadline = time.monotonic() + seconds
-    while not what():
+    while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
 
 def processes_of(folder: Path) -> list[str]:
-    """Command lines of the processes that work in a folder."""
+    """Return the command lines of the processes whose working directory is a folder."""
     found = []
     for path in Path("/proc").glob("[0-9]*"):
         try:
@@ -70,5 +78,5 @@ def processes_of(folder: Path) -> list[str]:
 
 
 def ends(run: Path) -> int:
-    """How often the training of a run came to its end."""
+    """Return how often the training of a run has ended."""
     return (run / "console.txt").read_text().count("no test images were read")

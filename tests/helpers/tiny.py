@@ -1,4 +1,4 @@
-"""A network small enough to train in no time."""
+"""A network that trains in a second."""
 
 from torch import nn
 
@@ -7,7 +7,7 @@ from opsin.models.network import sequential
 
 
 def tiny(*, num_logits: int, in_channels: int, image_size: tuple[int, int], norm: bool = True) -> Network:
-    """Three stages of a convolution each, with BatchNorm and dropout unless `norm` is off."""
+    """Return a network of three stages with a convolution each, and BatchNorm and dropout unless `norm` is false."""
     stages = {}
     for name, width in (("low", 4), ("middle", 6), ("high", 8)):
         conv = nn.Conv2d(in_channels, width, 3, padding=1, bias=not norm)

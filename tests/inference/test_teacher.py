@@ -102,8 +102,8 @@ def test_a_run_that_was_stopped_goes_on_to_the_bit(start, step: int, monkeypatch
 
 
 def test_without_labels_nothing_is_learned_from_them(start, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OPSIN_TARGETS", "teaching")
-    source = ("datamodule._target_=teaching.divided_digits", "datamodule.train_fraction=1", "trainer.max_epochs=1")
+    monkeypatch.setenv("OPSIN_TARGETS", "digit_splits")
+    source = ("datamodule._target_=digit_splits.digit_splits", "datamodule.train_fraction=1", "trainer.max_epochs=1")
     shuffled = (*source, "+datamodule.shuffled=true")
     right, wrong = start(*source, "distillation.labels=0"), start(*shuffled, "distillation.labels=0", name="wrong")
     assert same(right, wrong)
@@ -120,10 +120,10 @@ def test_an_untrained_head_cannot_choose_the_best_epoch(start) -> None:
 
 
 def test_a_teacher_of_other_classes_has_embeddings_only(start, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OPSIN_TARGETS", "teaching")
+    monkeypatch.setenv("OPSIN_TARGETS", "digit_splits")
     others = "+datamodule.classes=abcdefghij"
-    words = ("datamodule._target_=teaching.divided_digits", others, "trainer.max_epochs=1")
-    with pytest.raises(UserError, match=r"distillation.logits=1: the teacher .* tells other classes apart"):
+    words = ("datamodule._target_=digit_splits.digit_splits", others, "trainer.max_epochs=1")
+    with pytest.raises(UserError, match=r"distillation.logits=1: the teacher .* has other classes"):
         start(*words, *BOTH)
     assert start(*words, name="embeddings").read_result().status == "finished"
 

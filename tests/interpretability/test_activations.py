@@ -1,4 +1,4 @@
-"""Activations are what the layers give, and dead channels are those that never speak."""
+"""Activations are the outputs of layers; dead channels are zero for all images."""
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ def images() -> torch.Tensor:
     return torch.randn(40, 3, 12, 12, generator=torch.Generator().manual_seed(1))  # more than one block
 
 
-def test_stages_and_layers_give_what_they_give_when_run_by_hand(network: Network, images: torch.Tensor) -> None:
+def test_activations_match_those_computed_by_hand(network: Network, images: torch.Tensor) -> None:
     found = activations(network, images)
     assert list(found) == [f"{stage}{part}" for stage in ("low", "middle", "high") for part in (".conv", ".relu", "")]
     network.eval()
@@ -34,7 +34,7 @@ def test_stages_and_layers_give_what_they_give_when_run_by_hand(network: Network
             torch.testing.assert_close(found[stage], found[f"{stage}.relu"])
 
 
-def test_what_a_relu_overwrites_is_kept(images: torch.Tensor) -> None:
+def test_activations_before_an_inplace_relu_are_kept(images: torch.Tensor) -> None:
     conv = nn.Conv2d(3, 4, 3)
     network = Network("one", {"only": sequential(conv=conv, relu=nn.ReLU(inplace=True))}, nn.Identity())
     found = activations(network, images, ["only.conv", "only"])
@@ -43,7 +43,7 @@ def test_what_a_relu_overwrites_is_kept(images: torch.Tensor) -> None:
     assert (found["only.conv"] < 0).any()
 
 
-def test_the_network_is_left_as_it_was(network: Network, images: torch.Tensor) -> None:
+def test_the_network_is_unchanged(network: Network, images: torch.Tensor) -> None:
     network.freeze(["high"])
     network.train()
     network.compile()
@@ -78,7 +78,7 @@ def test_dead_channels_are_counted_over_all_images(network: Network, images: tor
     assert dead_channels(network, images[:-1])["low.relu"].channels == (0,)
 
 
-def test_unknown_names_and_layers_without_maps_are_named(network: Network, images: torch.Tensor) -> None:
+def test_unknown_stages_and_layers_without_maps_are_refused(network: Network, images: torch.Tensor) -> None:
     with pytest.raises(UserError, match=r"no stage or layer 'hihg': its stages are low, middle, high.*low\.conv"):
         activations(network, images, ["hihg"])
     flat = Network("flat", {"all": sequential(flatten=nn.Flatten(), fc=nn.Linear(432, 5))}, nn.Linear(5, 2))

@@ -1,10 +1,10 @@
-"""Maps of what speaks for a class: right where it can be known, and nothing left behind."""
+"""Attribution maps are correct where the answer is known, and leave the network unchanged."""
 
 import copy
 
 import pytest
 import torch
-from planted import planted, trained, untrained
+from planted_patches import planted_images, trained, untrained
 from tiny import tiny
 from torch import Tensor, nn
 
@@ -35,7 +35,7 @@ def one() -> Network:
 
 
 @pytest.mark.parametrize("stage", ["low", "middle", "high"])
-def test_gradcam_is_that_of_captum(stage: str) -> None:
+def test_gradcam_matches_captum(stage: str) -> None:
     from captum.attr import LayerAttribution, LayerGradCam
 
     network = tiny(num_logits=4, in_channels=3, image_size=(20, 28)).eval()
@@ -49,7 +49,7 @@ def test_gradcam_is_that_of_captum(stage: str) -> None:
 @pytest.mark.parametrize("num_logits", [1, 2, 5])
 def test_cam_equals_gradcam_up_to_scale_on_a_head_that_averages(num_logits: int) -> None:
     network = untrained(num_logits)
-    images, _, _ = planted(12)
+    images, _, _ = planted_images(12)
     targets = torch.arange(12) % max(2, num_logits)
     maps = cam(network, images, targets)
     assert maps.amax() == 1
@@ -60,7 +60,7 @@ def test_a_cam_adds_up_to_the_logit(three: Network) -> None:
     """Zhou et al., equation 2: the mean of the map before it is cut and scaled, plus the bias, is the logit."""
     from opsin.interpretability.attribution import _cam
 
-    images, targets, _ = planted(6)
+    images, targets, _ = planted_images(6)
     with torch.no_grad():
         sums = _cam(three, images, targets).mean((1, 2)) + three.head.fc.bias[targets]  # type: ignore[union-attr, index]
         torch.testing.assert_close(sums, three(images)[torch.arange(6), targets])
@@ -76,16 +76,16 @@ def test_cam_refuses_a_head_for_which_it_would_not_be_exact(kind: str) -> None:
         network.head = sequential(pool=nn.AdaptiveMaxPool2d(1), flatten=nn.Flatten(), fc=nn.Linear(12, 3))
     else:
         network.head = sequential(flatten=nn.Flatten(), fc=nn.Linear(12 * 144, 3))
-    images, targets, _ = planted(3)
+    images, targets, _ = planted_images(3)
     with pytest.raises(UserError, match=r"the head of planted differs: use gradcam"):
         cam(network, images, targets)
 
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("classes", [2, 3])
-def test_a_planted_square_is_found(method: str, classes: int, request: pytest.FixtureRequest) -> None:
+def test_maps_find_the_square_that_sets_the_class(method: str, classes: int, request: pytest.FixtureRequest) -> None:
     network = request.getfixturevalue("one" if classes == 2 else "three")
-    images, targets, where = planted(18, classes, seed=9)
+    images, targets, where = planted_images(18, classes, seed=9)
     heat = attribute(network, images, targets, method)
     near = nn.functional.max_pool2d(where[:, None].float(), 5, 1, 2)[:, 0] > 0  # the maps are half as fine
     assert heat.shape == (18, 24, 24)
@@ -100,8 +100,8 @@ def test_a_planted_square_is_found(method: str, classes: int, request: pytest.Fi
     assert (inside > 4 * outside).float().mean() > 0.9
 
 
-def test_with_one_logit_the_first_class_is_what_speaks_against_the_second(one: Network) -> None:
-    images, _, _ = planted(6, 2, seed=5)
+def test_with_one_logit_the_map_of_the_first_class_is_evidence_against_the_second(one: Network) -> None:
+    images, _, _ = planted_images(6, 2, seed=5)
     pair = copy.deepcopy(one)
     linear = nn.Linear(12, 2)
     with torch.no_grad():
@@ -112,8 +112,8 @@ def test_with_one_logit_the_first_class_is_what_speaks_against_the_second(one: N
         torch.testing.assert_close(gradcam(one, images, targets), gradcam(pair, images, targets), atol=1e-5, rtol=1e-4)
 
 
-def test_channels_come_by_weight_and_add_up(three: Network) -> None:
-    images, _, _ = planted(1)
+def test_channels_are_sorted_by_weight_and_add_up(three: Network) -> None:
+    images, _, _ = planted_images(1)
     heaviest = channel_maps(three, images[0], 2, "high", top=4)
     weights = three.head.fc.weight[2].detach() / 144  # type: ignore[union-attr, index]
     assert [channel for channel, _, _ in heaviest] == weights.argsort(descending=True)[:4].tolist()
@@ -124,15 +124,15 @@ def test_channels_come_by_weight_and_add_up(three: Network) -> None:
     assert len(channel_maps(three, images[0], 0, "low", top=99)) == 8
 
 
-def test_integrated_gradients_start_from_the_picture_given(three: Network) -> None:
-    images, targets, _ = planted(2)
+def test_integrated_gradients_start_from_the_given_image(three: Network) -> None:
+    images, targets, _ = planted_images(2)
     assert integrated_gradients(three, images[:1], targets[:1], baseline=images[0]).amax() == 0
     assert integrated_gradients(three, images[:1], targets[:1], baseline=images[1]).amax() == 1
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_blocks_change_nothing(method: str, three: Network) -> None:
-    images, targets, _ = planted(5)
+def test_the_block_size_does_not_change_the_maps(method: str, three: Network) -> None:
+    images, targets, _ = planted_images(5)
     ways = {"gradcam": gradcam, "cam": cam, "integrated_gradients": integrated_gradients, "occlusion": occlusion}
     whole = ways[method](three, images, targets)
     torch.testing.assert_close(ways[method](three, images, targets, block=2), whole, atol=1e-4, rtol=1e-3)
@@ -143,9 +143,9 @@ def test_blocks_change_nothing(method: str, three: Network) -> None:
 @pytest.mark.parametrize(
     "state", ["frozen", "inference", "made in inference", "autocast", "channels_last", "training", "no_grad", "float64"]
 )
-def test_whatever_the_network_is_in(method: str, state: str, three: Network) -> None:
+def test_maps_do_not_depend_on_the_state_of_the_network(method: str, state: str, three: Network) -> None:
     network = copy.deepcopy(three)
-    images, targets, _ = planted(4)
+    images, targets, _ = planted_images(4)
     expected = attribute(network, images, targets, method)
     if state == "frozen":
         network.freeze("head")
@@ -177,9 +177,9 @@ def test_whatever_the_network_is_in(method: str, state: str, three: Network) -> 
 
 
 @pytest.mark.parametrize("place", ["in place", "around", "a stage"])
-def test_a_compiled_network(place: str, three: Network) -> None:
+def test_a_compiled_network_has_the_same_maps(place: str, three: Network) -> None:
     network = copy.deepcopy(three)
-    images, targets, _ = planted(4)
+    images, targets, _ = planted_images(4)
     calls = []
 
     def counting(graph: torch.fx.GraphModule, _: object) -> object:
@@ -209,15 +209,15 @@ def test_a_relu_in_place_does_not_overwrite_the_maps() -> None:
         )
         return Network("inplace", stages, head)
 
-    images, targets, _ = planted(4)
+    images, targets, _ = planted_images(4)
     for stage in ("conv", "relu", "next"):
         plain = gradcam(network(False), images, targets, stage)
         assert plain.amax() == 1
         torch.testing.assert_close(gradcam(network(True), images, targets, stage), plain)
 
 
-def test_an_auxiliary_head_takes_no_part(three: Network) -> None:
-    images, targets, _ = planted(4)
+def test_an_auxiliary_head_does_not_change_the_maps(three: Network) -> None:
+    images, targets, _ = planted_images(4)
     network = copy.deepcopy(three)
     head = sequential(pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten(), fc=nn.Linear(8, 3))
     network.auxiliary = Auxiliary(head, after="low", weight=0.3)
@@ -230,10 +230,10 @@ def test_an_auxiliary_head_takes_no_part(three: Network) -> None:
 
 
 @pytest.mark.parametrize("what", [*METHODS, "channels", "faithfulness", "randomisation"])
-def test_the_network_is_left_as_it_was(what: str) -> None:
+def test_the_network_is_unchanged(what: str) -> None:
     network = tiny(num_logits=3, in_channels=3, image_size=(24, 24)).train()
     network.freeze(["high"])
-    images, targets, _ = planted(3)
+    images, targets, _ = planted_images(3)
     given = images.clone()
 
     def state() -> list[object]:
@@ -264,8 +264,8 @@ def test_the_network_is_left_as_it_was(what: str) -> None:
     assert torch.equal(images, given)
 
 
-def test_what_cannot_be_done_is_said(three: Network) -> None:
-    images, targets, _ = planted(3)
+def test_unsupported_networks_and_targets_are_refused(three: Network) -> None:
+    images, targets, _ = planted_images(3)
     with pytest.raises(
         UserError,
         match=r"unknown attribution method 'saliency': use one of gradcam, cam, integrated_gradients, occlusion",
@@ -297,8 +297,8 @@ class _ChannelsLast(nn.Module):
         return nn.functional.conv2d(images, torch.ones(40, 3, 2, 2), stride=2).permute(0, 2, 3, 1)
 
 
-def test_channels_are_not_taken_for_places() -> None:
-    images, targets, _ = planted(2)
+def test_channels_last_outputs_are_refused() -> None:
+    images, targets, _ = planted_images(2)
     network = Network("swin", {"layer1": _ChannelsLast()}, sequential(flatten=nn.Flatten(), fc=nn.Linear(5760, 3)))
     with pytest.raises(UserError, match="swin has no stage with maps"):
         gradcam(network, images, targets)

@@ -1,11 +1,11 @@
-"""Deletion, insertion and re-drawn weights: they tell maps of what was learned from pictures."""
+"""Deletion, insertion and the randomization check detect maps that do not depend on the weights."""
 
 import copy
 
 import numpy as np
 import pytest
 import torch
-from planted import planted, trained, untrained
+from planted_patches import planted_images, trained, untrained
 from torch import Tensor, nn
 
 from opsin.errors import UserError
@@ -45,8 +45,8 @@ def test_deletion_by_hand() -> None:
     torch.testing.assert_close(other.deletion, 1 - left)
 
 
-def test_curves_begin_and_end_where_they_must(three: Network) -> None:
-    images, targets, _ = planted(4)
+def test_curves_begin_and_end_at_the_image_and_the_baseline(three: Network) -> None:
+    images, targets, _ = planted_images(4)
     scores = faithfulness(three, images, targets, random_maps(images), steps=7, block=3)
     with torch.no_grad():
         whole = three(images).softmax(1)[torch.arange(4), targets]
@@ -58,28 +58,28 @@ def test_curves_begin_and_end_where_they_must(three: Network) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_true_map_ranks_above_a_random_one(method: str, three: Network) -> None:
-    images, targets, _ = planted(12, seed=3)
+def test_a_correct_map_scores_above_a_random_one(method: str, three: Network) -> None:
+    images, targets, _ = planted_images(12, seed=3)
     true = faithfulness(three, images, targets, attribute(three, images, targets, method))
     random = faithfulness(three, images, targets, random_maps(images))
     assert true.deletion_area.mean() < random.deletion_area.mean() - 0.1
     assert true.insertion_area.mean() > random.insertion_area.mean() + 0.1
 
 
-def test_equal_marks_follow_each_other_at_random_and_seeded(three: Network) -> None:
+def test_ties_are_ordered_at_random_with_a_seed(three: Network) -> None:
     """Otherwise an empty map would be scored as one that marks the image from its top to its bottom."""
     from opsin.interpretability.faithfulness import _places
 
     places = _places(torch.zeros(24, 24), torch.Generator().manual_seed(0)).flatten()
     assert sorted(places.tolist()) == list(range(576))
     assert abs(np.corrcoef(places.numpy(), np.arange(576))[0, 1]) < 0.15
-    images, targets, _ = planted(2)
+    images, targets, _ = planted_images(2)
     twice = [faithfulness(three, images, targets, torch.zeros(2, 24, 24), steps=5) for _ in range(2)]
     assert torch.equal(twice[0].deletion, twice[1].deletion)
 
 
-def test_the_caller_may_be_in_inference_mode(three: Network) -> None:
-    images, targets, _ = planted(9, seed=4)
+def test_inference_mode_of_the_caller_is_supported(three: Network) -> None:
+    images, targets, _ = planted_images(9, seed=4)
     expected = faithfulness(three, images, targets, random_maps(images), steps=4)
     sanity = randomization_check(three, images, targets)
     with torch.inference_mode():
@@ -91,14 +91,14 @@ def test_the_caller_may_be_in_inference_mode(three: Network) -> None:
 
 
 def test_maps_of_another_size_are_refused(three: Network) -> None:
-    images, targets, _ = planted(2)
+    images, targets, _ = planted_images(2)
     with pytest.raises(UserError, match=r"maps of shape \(2, 12, 12\) do not fit images of shape \(2, 3, 24, 24\)"):
         faithfulness(three, images, targets, torch.zeros(2, 12, 12))
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_learned_network_passes(method: str, three: Network) -> None:
-    images, targets, _ = planted(18, seed=4)
+def test_a_trained_network_passes(method: str, three: Network) -> None:
+    images, targets, _ = planted_images(18, seed=4)
     sanity = randomization_check(three, images, targets, method, cascade=method != "occlusion")
     assert sanity.randomized[-1] == "low"
     assert sanity.correct == 18
@@ -109,15 +109,15 @@ def test_a_learned_network_passes(method: str, three: Network) -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_a_network_of_random_weights_fails(seed: int) -> None:
-    images, targets, _ = planted(24, seed=4)
+    images, targets, _ = planted_images(24, seed=4)
     sanity = randomization_check(untrained(3, seed), images, targets)
     assert not sanity.passed
     assert "which may be chance" in sanity.summary or "hardly depend" in sanity.summary
 
 
-def test_images_of_one_class_tell_nothing(three: Network) -> None:
-    """A network that always says this class would be right as often."""
-    images, targets, _ = planted(18, seed=4)
+def test_images_of_one_class_do_not_pass(three: Network) -> None:
+    """A network that always predicts this class has the same accuracy."""
+    images, targets, _ = planted_images(18, seed=4)
     sanity = randomization_check(three, images[::3], targets[::3])
     assert sanity.correct == 6
     assert sanity.p == 1
@@ -125,23 +125,23 @@ def test_images_of_one_class_tell_nothing(three: Network) -> None:
 
 
 def test_a_map_of_edges_fails(three: Network) -> None:
-    """What Adebayo et al. warn of: it looks like an explanation, and knows nothing of the network."""
+    """Edges look like an explanation but do not depend on the network, see Adebayo et al."""
 
     def edges(_: Network, images: Tensor, __: Tensor) -> Tensor:
         change = images.diff(dim=3, append=images[..., -1:]).abs().mean(1)
         return change / change.amax((1, 2), keepdim=True)
 
-    images, targets, _ = planted(18, seed=4)
+    images, targets, _ = planted_images(18, seed=4)
     sanity = randomization_check(three, images, targets, edges)
     assert sanity.randomized == ("head.fc", "high", "low")
     assert sanity.correlation == pytest.approx((1, 1, 1))
     assert sanity.similarity == pytest.approx((1, 1, 1))
     assert not sanity.passed
-    assert sanity.learned
+    assert sanity.above_chance
     assert "hardly depend on what the network has learned" in sanity.summary
 
 
-def test_weights_are_redrawn_all_of_them_and_seeded() -> None:
+def test_all_weights_are_randomized_with_a_seed() -> None:
     networks = [copy.deepcopy(trained(3)) for _ in range(2)]
     before = {key: tensor.clone() for key, tensor in networks[0].state_dict().items()}
     for network in networks:
@@ -154,7 +154,7 @@ def test_weights_are_redrawn_all_of_them_and_seeded() -> None:
     assert torch.equal(after["stages.low.norm.running_var"], torch.ones(8))
 
 
-def test_likeness_of_maps() -> None:
+def test_similarity_of_maps() -> None:
     draws = np.random.default_rng(0)
     one, other = draws.random((2, 12, 9), np.float32)
     assert rank_correlation(one, one**3) == pytest.approx(1)

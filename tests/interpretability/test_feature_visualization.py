@@ -1,4 +1,4 @@
-"""Gradient ascent finds what a filter looks for, and changes nothing but the picture."""
+"""Gradient ascent finds the pattern of a filter and changes only the image."""
 
 import numpy as np
 import pytest
@@ -39,7 +39,7 @@ def seen(network: Network, pictures: np.ndarray, step: str) -> torch.Tensor:
         return network.eval().forward_features(images, step).mean(dim=(2, 3))
 
 
-def test_the_activation_rises_many_fold_and_is_that_of_the_picture(network: Network) -> None:
+def test_the_activation_rises_and_is_that_of_the_image(network: Network) -> None:
     found = climb(network, "high", list(range(8)))
     assert found.pictures.shape == (8, 24, 24, 3)
     assert found.pictures.dtype == np.uint8
@@ -49,7 +49,7 @@ def test_the_activation_rises_many_fold_and_is_that_of_the_picture(network: Netw
     np.testing.assert_allclose(found.end, seen(network, found.pictures, "high").diagonal(), rtol=1e-4)
 
 
-def test_an_edge_filter_gets_edges() -> None:
+def test_the_image_of_an_edge_filter_has_edges() -> None:
     """Dark above, light below is all that a Sobel kernel looks for: rows differ, and columns hardly do."""
     conv = nn.Conv2d(1, 1, 3, bias=False)
     with torch.no_grad():
@@ -63,7 +63,7 @@ def test_an_edge_filter_gets_edges() -> None:
     assert np.abs(np.diff(picture, axis=0)).mean() > 3 * np.abs(np.diff(picture, axis=1)).mean()
 
 
-def test_a_silent_filter_is_woken(network: Network) -> None:
+def test_a_filter_that_is_zero_at_first_is_activated(network: Network) -> None:
     with torch.no_grad():
         network.stages["high"].conv.bias[2] = -6.0
     found = climb(network, "high", [2])
@@ -71,12 +71,12 @@ def test_a_silent_filter_is_woken(network: Network) -> None:
     assert found.end[0] > 0.1
 
 
-def test_the_picture_grows_with_each_upscaling(network: Network) -> None:
+def test_the_image_grows_with_each_upscaling(network: Network) -> None:
     found = climb(network, "middle", [0, 5], size=(16, 20), upscalings=3, factor=1.5, blur=5, steps=5)
     assert found.pictures.shape == (2, 54, 68, 3)  # 16, 24, 36, 54 and 20, 30, 45, 68
 
 
-def test_noise_is_seeded_and_filters_do_not_disturb_each_other(network: Network) -> None:
+def test_noise_is_seeded_and_filters_are_independent(network: Network) -> None:
     both, again, other = (climb(network, "low", [1, 3], steps=5, seed=seed) for seed in (0, 0, 1))
     np.testing.assert_array_equal(both.pictures, again.pictures)
     assert (both.pictures != other.pictures).any()
@@ -84,7 +84,7 @@ def test_noise_is_seeded_and_filters_do_not_disturb_each_other(network: Network)
     assert np.abs(alone.pictures[0].astype(int) - both.pictures[1]).max() <= 1
 
 
-def test_a_frozen_network_in_inference_mode_is_left_as_it_was(network: Network) -> None:
+def test_a_frozen_network_in_inference_mode_is_unchanged(network: Network) -> None:
     network.freeze("head")
     network.train()
     modes = [module.training for module in network.modules()]
@@ -101,12 +101,12 @@ def test_a_frozen_network_in_inference_mode_is_left_as_it_was(network: Network) 
         assert torch.equal(tensor, state[name]), name
 
 
-def test_a_class_is_raised_as_a_filter_is(network: Network) -> None:
+def test_a_logit_is_maximized_like_a_filter(network: Network) -> None:
     found = climb(network, "head.fc", [0, 2])
     assert all(end > start + 0.1 for start, end in zip(found.start, found.end, strict=True))
 
 
-def test_gray_pictures_for_a_network_of_colors(network: Network) -> None:
+def test_gray_images_for_a_network_with_three_channels(network: Network) -> None:
     found = climb(network, "low", [0], channels_in=1, steps=5)
     assert found.pictures.shape == (1, 24, 24, 1)
 
@@ -122,12 +122,14 @@ def test_gray_pictures_for_a_network_of_colors(network: Network) -> None:
         ("high", [0], {"steps": 0}, "steps >= 1"),
     ],
 )
-def test_what_cannot_be_is_named(network: Network, step: str, channels: list[int], options: dict, message: str) -> None:
+def test_invalid_arguments_are_named(
+    network: Network, step: str, channels: list[int], options: dict, message: str
+) -> None:
     with pytest.raises(UserError, match=message):
         climb(network, step, channels, **options)
 
 
-def test_a_step_that_cannot_run_at_such_a_size_is_named() -> None:
+def test_a_stage_that_cannot_run_at_the_image_size_is_named() -> None:
     stages = {"only": sequential(conv=nn.Conv2d(1, 2, 3), relu=nn.ReLU())}
     network = Network("fixed", stages, sequential(flatten=nn.Flatten(), fc=nn.Linear(2 * 36, 2)))
     with pytest.raises(UserError, match=r"head\.fc cannot run on 9x9 pixels"):

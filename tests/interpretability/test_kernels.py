@@ -1,4 +1,4 @@
-"""Kernels are shown as they are: signs by color, zero in the middle."""
+"""Images of kernels: signs as colors, with zero in the middle."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def test_a_network_without_convolutions_has_none() -> None:
         first_kernels(Network("dense", {"hidden": nn.Linear(4, 4)}, nn.Linear(4, 2)))
 
 
-def test_signs_are_told_by_color() -> None:
+def test_signs_have_colors() -> None:
     sobel = np.array([[1, 2, 1], [0, 0, 0], [-1, -2, -1]], np.float32)[None, None]
     (picture,) = kernel_pictures(sobel)
     red, blue = picture[0, 1].astype(int), picture[2, 1].astype(int)
@@ -34,7 +34,7 @@ def test_signs_are_told_by_color() -> None:
     assert (picture[1] > 240).all()  # zero is white
 
 
-def test_colors_are_what_a_kernel_looks_for() -> None:
+def test_kernels_with_three_channels_are_shown_in_color() -> None:
     kernels = torch.zeros(2, 3, 5, 5)
     kernels[0, 0], kernels[0, 2], kernels[1, 1] = 1.0, -1.0, 0.1
     shared, own = kernel_pictures(kernels.numpy()), kernel_pictures(kernels.numpy(), own_scale=True)

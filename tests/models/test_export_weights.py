@@ -1,3 +1,4 @@
+import pytest
 import torch
 from safetensors import safe_open
 
@@ -21,7 +22,18 @@ def test_a_saved_backbone_loads_into_another_head(tmp_path):
         assert mine.dtype == torch.float32
 
 
-def test_full_precision_is_kept_where_asked(tmp_path):
+def test_a_failed_export_keeps_the_old_file(tmp_path, monkeypatch):
+    def fail(descriptor):
+        raise OSError(28, "No space left on device")
+
+    (tmp_path / "it.safetensors").write_text("old")
+    monkeypatch.setattr("os.fsync", fail)
+    with pytest.raises(OSError, match="No space left"):
+        save_backbone(resnet18(num_logits=3, image_size=SIZE), tmp_path / "it.safetensors", {})
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("it.safetensors", "old")]
+
+
+def test_full_precision_is_optional(tmp_path):
     taught = resnet18(num_logits=3, image_size=SIZE)
     save_backbone(taught, tmp_path / "it.safetensors", {}, half=False)
     pupil = resnet18(num_logits=3, image_size=SIZE)
@@ -29,7 +41,7 @@ def test_full_precision_is_kept_where_asked(tmp_path):
     assert torch.equal(pupil.stages["stem"].conv1.weight, taught.stages["stem"].conv1.weight)
 
 
-def test_what_a_library_has_before_its_logits_goes_too_and_what_half_cannot_hold_stays_whole(tmp_path):
+def test_the_neck_is_exported_and_values_beyond_half_precision_stay_float32(tmp_path):
     taught, pupil = (convnext_tiny(num_logits=logits, image_size=SIZE) for logits in (3, 5))
     with torch.no_grad():
         taught.head.norm.weight.fill_(1e5)

@@ -1,4 +1,4 @@
-"""What trains when: worked out from the config, before anything runs."""
+"""Freeze schedules, computed from the config before training."""
 
 import pytest
 
@@ -17,55 +17,55 @@ def network() -> Network:
     return resnet18(num_logits=2, image_size=(32, 32))
 
 
-def test_without_phases_the_same_trains_throughout(network: Network) -> None:
-    timeline = FineTuning(trainable=["layer4"]).timeline(network, 10)
-    assert [(phase.epoch, phase.trainable) for phase in timeline.phases] == [(0, ["layer4"])]
-    assert timeline.at(9) is timeline.at(0)
-    assert timeline.never_trained == ("stem", "layer1", "layer2", "layer3")
-    assert FineTuning().timeline(network, 10).never_trained == ()
-    assert FineTuning(trainable="head").timeline(network).never_trained == STAGES
+def test_without_phases_the_trainable_stages_never_change(network: Network) -> None:
+    schedule = FineTuning(trainable=["layer4"]).freeze_schedule(network, 10)
+    assert [(phase.epoch, phase.trainable) for phase in schedule.phases] == [(0, ["layer4"])]
+    assert schedule.at(9) is schedule.at(0)
+    assert schedule.never_trained == ("stem", "layer1", "layer2", "layer3")
+    assert FineTuning().freeze_schedule(network, 10).never_trained == ()
+    assert FineTuning(trainable="head").freeze_schedule(network).never_trained == STAGES
 
 
-def test_phases_name_exactly_what_trains(network: Network) -> None:
+def test_each_phase_lists_its_trainable_stages(network: Network) -> None:
     later = [Phase(5, ["layer4", "layer3"], 0.01), Phase(8, ["layer4"])]
-    timeline = FineTuning(trainable="head", phases=later).timeline(network, 10)
-    trained = [timeline.at(epoch).trainable for epoch in (0, 4, 5, 7, 8, 9)]
+    schedule = FineTuning(trainable="head", phases=later).freeze_schedule(network, 10)
+    trained = [schedule.at(epoch).trainable for epoch in (0, 4, 5, 7, 8, 9)]
     assert trained == [[], [], ["layer3", "layer4"], ["layer3", "layer4"], ["layer4"], ["layer4"]]
-    assert [timeline.at(epoch).lr_factor for epoch in (4, 5, 8)] == [1.0, 0.01, 1.0]
-    assert timeline.never_trained == ("stem", "layer1", "layer2")
-    assert timeline.ever_trained == ("layer3", "layer4")
-    assert timeline.untouched(4) == STAGES
+    assert [schedule.at(epoch).lr_factor for epoch in (4, 5, 8)] == [1.0, 0.01, 1.0]
+    assert schedule.never_trained == ("stem", "layer1", "layer2")
+    assert schedule.ever_trained == ("layer3", "layer4")
+    assert schedule.untouched(4) == STAGES
 
 
-def test_gradual_unfreezing_goes_from_the_back(network: Network) -> None:
-    timeline = FineTuning(unfreeze_every=2).timeline(network, 20)
-    counts = [len(timeline.at(epoch).trainable) for epoch in range(13)]
+def test_gradual_unfreezing_starts_at_the_last_stage(network: Network) -> None:
+    schedule = FineTuning(unfreeze_every=2).freeze_schedule(network, 20)
+    counts = [len(schedule.at(epoch).trainable) for epoch in range(13)]
     assert counts == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 5]
-    assert timeline.at(2).trainable == ["layer4"]
-    assert timeline.at(5).trainable == ["layer3", "layer4"]
-    assert timeline.never_trained == ()
-    begun = FineTuning(unfreeze_every=3, trainable=["layer4", "layer2"]).timeline(network)
+    assert schedule.at(2).trainable == ["layer4"]
+    assert schedule.at(5).trainable == ["layer3", "layer4"]
+    assert schedule.never_trained == ()
+    begun = FineTuning(unfreeze_every=3, trainable=["layer4", "layer2"]).freeze_schedule(network)
     assert [phase.trainable for phase in begun.phases][:2] == [["layer2", "layer4"], ["layer2", "layer3", "layer4"]]
     assert len(begun.phases) == 4
 
 
-def test_what_a_short_run_never_reaches_is_never_trained_but_has_its_groups(network: Network) -> None:
-    timeline = FineTuning(unfreeze_every=2).timeline(network, max_epochs=5)
-    assert timeline.never_trained == ("stem", "layer1", "layer2")
-    assert timeline.ever_trained == STAGES  # the run may be taken further
+def test_stages_after_the_end_of_a_short_run_never_train_but_have_parameter_groups(network: Network) -> None:
+    schedule = FineTuning(unfreeze_every=2).freeze_schedule(network, max_epochs=5)
+    assert schedule.never_trained == ("stem", "layer1", "layer2")
+    assert schedule.ever_trained == STAGES  # the run may be extended
 
 
-def test_a_network_begins_with_its_first_phase(network: Network) -> None:
+def test_apply_freezes_the_stages_of_the_first_phase(network: Network) -> None:
     FineTuning(unfreeze_every=1).apply(network)
     assert network.frozen_stages == STAGES
     FineTuning(trainable=["layer1"], phases=[Phase(1, "all")]).apply(network)
     assert network.frozen_stages == ("stem", "layer2", "layer3", "layer4")
 
 
-def test_unknown_stages_are_named_with_their_place(network: Network) -> None:
+def test_unknown_stages_are_named_with_their_config_key(network: Network) -> None:
     phases = [Phase(1, ["layer4"]), Phase(2, ["layer5"])]
     with pytest.raises(UserError, match=r"model\.phases\[1\]\.trainable: resnet18 has no stage 'layer5': did you mean"):
-        FineTuning(phases=phases).timeline(network)
+        FineTuning(phases=phases).freeze_schedule(network)
 
 
 def refusal(*words: str) -> str:
@@ -109,12 +109,12 @@ def refusal(*words: str) -> str:
         (["+optimizer.layer_decay=0.5"], "did you mean model.layer_decay?"),
     ],
 )
-def test_refused_before_anything_is_loaded(words: list[str], part: str) -> None:
+def test_errors_are_raised_before_loading(words: list[str], part: str) -> None:
     assert part in refusal(*words)
 
 
-def test_the_timeline_of_a_config() -> None:
+def test_the_freeze_schedule_of_a_config() -> None:
     words = ("model=mini_resnet", "model.unfreeze_every=4", "trainer.max_epochs=9")
     plan = make_plan(compose(words))
     network = mini_resnet(num_logits=2, in_channels=1, image_size=(32, 32))
-    assert build.timeline(plan, network).never_trained == ("stem", "layer1")
+    assert build.freeze_schedule(plan, network).never_trained == ("stem", "layer1")

@@ -1,4 +1,4 @@
-"""`model.weights` takes files of every kind, and its messages show the way out."""
+"""`model.weights` accepts all kinds of files, and its messages say what to do."""
 
 import hashlib
 import socket
@@ -56,7 +56,7 @@ WRAPPERS: dict[str, Callable[[dict[str, Tensor]], object]] = {
 
 @pytest.mark.parametrize("kind", WRAPPERS)
 @pytest.mark.parametrize("suffix", [".pt", ".pth", ".ckpt"])
-def test_loads_state_dicts_however_they_are_wrapped(tmp_path: Path, kind: str, suffix: str) -> None:
+def test_loads_wrapped_and_plain_state_dicts(tmp_path: Path, kind: str, suffix: str) -> None:
     source = small(seed=1)
     path = tmp_path / f"weights{suffix}"
     torch.save(WRAPPERS[kind](source.state_dict()), path)
@@ -105,12 +105,12 @@ def test_loads_an_original_backbone_without_head_and_counters(tmp_path: Path) ->
     assert torch.equal(network.stages["layer4"][1].bn2.bias, original["layer4.1.bn2.bias"])
 
 
-def test_none_loads_nothing() -> None:
+def test_weights_none_loads_nothing() -> None:
     loaded = load_weights(small(), "none")
     assert (loaded.tensors, str(loaded)) == (0, "random weights")
 
 
-def test_backbones_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+def test_weights_of_another_backbone_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "resnet34.pth"
     torch.save(torchvision.models.resnet34().state_dict(), path)
     text = message(models.resnet18(num_logits=1, image_size=(64, 64)), path)
@@ -124,7 +124,7 @@ def test_backbones_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     assert "stages.block1.conv.weight has the shape (32, 3, 3, 3) where (32, 1, 3, 3) is needed" in text
 
 
-def test_places_without_weights_are_named(tmp_path: Path) -> None:
+def test_paths_without_weights_are_named(tmp_path: Path) -> None:
     assert "model.weights=imagenett is neither" in message(small(), "imagenett")
     assert "did you mean imagenet?" in message(small(), "imagenett")
     assert f"({tmp_path}/absent.pth does not exist)" in message(small(), tmp_path / "absent.pth")
@@ -139,7 +139,7 @@ class Custom:
     pass
 
 
-def test_backbones_of_timm_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+def test_weights_of_another_timm_backbone_are_refused(tmp_path: Path) -> None:
     """timm's own keys begin with `stages.` too."""
     path = tmp_path / "convnext.pth"
     torch.save(timm.create_model("test_convnext2").state_dict(), path)
@@ -148,7 +148,7 @@ def test_backbones_of_timm_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     assert "stages." in text
 
 
-def test_files_that_are_no_weights_are_named(tmp_path: Path) -> None:
+def test_files_without_weights_are_named(tmp_path: Path) -> None:
     pickled, damaged, text, numbers = (tmp_path / name for name in ("a.pt", "b.pt", "c.pt", "d.pt"))
     torch.save({"model": Custom()}, pickled)
     assert f"{pickled} is not a file of weights, or it holds objects other than" in message(small(), pickled)
@@ -199,7 +199,7 @@ def test_imagenet_weights_are_downloaded_once_and_checked(tmp_path: Path, hub: P
 
 
 @pytest.mark.parametrize("place", ["refused", "silent", "wrong"])
-def test_unreachable_weights_end_soon_in_the_ways_out(
+def test_unreachable_weights_fail_early_with_alternatives(
     place: str, tmp_path: Path, hub: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(weights_module, "CONNECT_SECONDS", 0.2)

@@ -1,4 +1,4 @@
-"""The contract that every network keeps."""
+"""The interface of all networks."""
 
 import io
 import subprocess
@@ -33,7 +33,7 @@ def test_the_cases_are_all_network_functions() -> None:
 
 
 @every_network
-def test_stages_run_in_order_and_the_head_gives_the_logits(case: Case) -> None:
+def test_stages_run_in_order_and_the_head_returns_the_logits(case: Case) -> None:
     network, images = trial(case)
     network.eval()
     assert tuple(network.stages) == case.stages
@@ -79,7 +79,7 @@ def test_frozen_stages_stay_bit_equal_through_training(case: Case, trainable: st
     assert network.head.training
 
 
-def test_freeze_replaces_the_earlier_choice_and_eval_is_kept() -> None:
+def test_freezing_again_replaces_the_earlier_choice_and_keeps_eval_mode() -> None:
     network = build(CASES[2])
     network.eval().freeze("head")
     assert network.frozen_stages == ("block1", "block2", "block3")
@@ -108,7 +108,7 @@ def test_frozen_stages_record_no_graph_but_pass_gradients_to_images(case: Case) 
 
 
 @every_network
-def test_activations_are_not_overwritten_after_hooks_saw_them(case: Case) -> None:
+def test_activations_are_not_overwritten_after_hooks(case: Case) -> None:
     network, images = trial(case)
     network.eval()
     seen: list[tuple[str, Tensor, Tensor]] = []
@@ -147,7 +147,7 @@ def test_trains_in_channels_last_and_bfloat16(case: Case) -> None:
     assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
 
 
-def test_a_map_of_one_pixel_is_halved_rightly_in_bfloat16() -> None:
+def test_a_one_pixel_feature_map_pools_correctly_in_bfloat16() -> None:
     torch.manual_seed(0)
     conv, pixel = HalvingConv(64, 32), torch.randn(4, 64, 1, 1)
     expected = torch.nn.functional.conv2d(pixel, conv.weight, conv.bias, 2, 1)
@@ -164,7 +164,7 @@ def test_a_map_of_one_pixel_is_halved_rightly_in_bfloat16() -> None:
 
 
 @every_network
-def test_the_lecture_s_parameter_count(case: Case) -> None:
+def test_parameter_counts_match_the_lectures(case: Case) -> None:
     network = build(case)
     assert sum(parameter.numel() for parameter in network.parameters()) == case.parameters
     with torch.no_grad():
@@ -172,7 +172,7 @@ def test_the_lecture_s_parameter_count(case: Case) -> None:
     assert logits.shape == (1, case.num_logits)
 
 
-def test_the_body_s_parameter_count() -> None:
+def test_the_backbone_parameter_count() -> None:
     network = models.cnn_gap(num_logits=10, in_channels=1, image_size=(28, 28))
     assert sum(parameter.numel() for parameter in network.stages.parameters()) == 55_744
 
@@ -219,7 +219,7 @@ def test_dropout_can_be_set(name: str) -> None:
     assert 0.125 in rates
 
 
-def test_dropout_stands_where_the_lectures_put_it() -> None:
+def test_dropout_is_where_the_lectures_have_it() -> None:
     network = models.strided_cats_dogs(num_logits=2, in_channels=3, image_size=(128, 128))
     dropouts = {name: m.p for name, m in network.named_modules() if isinstance(m, nn.Dropout)}
     assert dropouts == {"stages.block4.dropout": 0.5}
@@ -227,7 +227,7 @@ def test_dropout_stands_where_the_lectures_put_it() -> None:
     assert [m.p for m in deep.modules() if isinstance(m, nn.Dropout)] == [0.25, 0.25, 0.25, 0.5]
 
 
-def test_strided_networks_average_what_is_left_of_larger_images() -> None:
+def test_strided_networks_average_the_last_map_of_larger_images() -> None:
     case = next(case for case in CASES if case.name == "strided_cnn")
     network = build(case, image_size=(128, 128)).eval()
     images = torch.randn(2, 1, 128, 128)
@@ -237,6 +237,6 @@ def test_strided_networks_average_what_is_left_of_larger_images() -> None:
     assert summarize(network, (1, 28, 28)).rows[-1].output_shape == (10,)
 
 
-def test_importing_the_models_leaves_torchvision_and_timm_alone() -> None:
+def test_importing_the_models_imports_neither_torchvision_nor_timm() -> None:
     code = "import sys, opsin.models; sys.exit(bool({'torchvision', 'timm', 'lightning'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,4 +1,4 @@
-"""Names of weights: what they mean does not depend on the files of the working directory."""
+"""Names of weights do not depend on the files in the working directory."""
 
 from pathlib import Path
 
@@ -9,13 +9,13 @@ from opsin.config.compose import WEIGHT_NAMES
 from opsin.models.weights import KINDS
 
 
-def test_config_knows_every_name_of_weights() -> None:
+def test_the_config_accepts_every_name_of_weights() -> None:
     assert set(WEIGHT_NAMES) == {*KINDS, "none"}
 
 
 @pytest.mark.parametrize("name", WEIGHT_NAMES)
 @pytest.mark.parametrize("kind", ["folder", "file"])
-def test_a_file_or_folder_with_the_name_of_weights_changes_nothing(in_tmp: Path, name: str, kind: str) -> None:
+def test_names_of_weights_take_precedence_over_files_and_folders(in_tmp: Path, name: str, kind: str) -> None:
     (in_tmp / name).mkdir() if kind == "folder" else (in_tmp / name).touch()
     assert compose(["model=resnet18_partial", f"model.weights={name}"]).tree["model"]["weights"] == name
 

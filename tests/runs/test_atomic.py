@@ -10,7 +10,15 @@ from pathlib import Path
 import pytest
 
 from opsin.errors import UserError
-from opsin.runs.atomic import atomic_folder, atomic_open, atomic_path, check_writable, flush, write_atomically
+from opsin.runs.atomic import (
+    atomic_folder,
+    atomic_open,
+    atomic_path,
+    check_writable,
+    flush,
+    write_atomically,
+    write_errors,
+)
 
 NAMES = ["result.json", "ä" * 120, "x" * 255, "no suffix", ".hidden"]
 
@@ -143,3 +151,11 @@ def test_a_folder_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"output_dir=.*deep: .*file is a file, not a folder"):
         check_writable(tmp_path / "file" / "deep", "output_dir")
+
+
+def test_a_failed_write_names_the_option_and_the_reason(tmp_path: Path) -> None:
+    message = r"cannot write .*out \(No space left\); set --out to another path"
+    with pytest.raises(UserError, match=message), write_errors(tmp_path / "out", "--out"):
+        raise OSError(28, "No space left")
+    with pytest.raises(ValueError, match="not a failed write"), write_errors(tmp_path, "--out"):
+        raise ValueError("not a failed write")

@@ -1,4 +1,4 @@
-"""Who says that a trial is not worth going on with, and when."""
+"""Pruners, and the private names of Optuna."""
 
 from pathlib import Path
 
@@ -16,32 +16,30 @@ from opsin.sweeps.study import (
 )
 
 
-@pytest.mark.parametrize(("kind", "ends"), [("median", 2), ("halving", 2), ("none", None)])
-def test_what_does_worse_is_ended_after_so_many_epochs_and_not_before(
-    tmp_path: Path, kind: str, ends: int | None
-) -> None:
+@pytest.mark.parametrize(("kind", "expected"), [("median", 2), ("halving", 2), ("none", None)])
+def test_a_worse_trial_is_pruned_at_the_first_permitted_epoch(tmp_path: Path, kind: str, expected: int | None) -> None:
     quieten_optuna()
     place = str(tmp_path / "journal")
     study = optuna.create_study(storage=open_storage(place), study_name="s", direction="minimize")
     pruner = make_pruner(kind, 2)  # type: ignore[arg-type]
     for value in (0.1, 0.2, 0.3, 0.4, 0.5, 0.6):
         trial = study.ask()
-        reporter = trial_at(place, "s", trial.number, pruner)  # as the process of the run sees it
+        reporter = trial_at(place, "s", trial.number, pruner)  # as in the process of the run
         for epoch in range(1, 10):
             reporter.report(value / epoch, epoch)
-            reporter.should_prune()  # a trial takes its place among the others when it is asked about
+            reporter.should_prune()  # the call records the rung of the trial for successive halving
         study.tell(trial.number, value)
     bad = trial_at(place, "s", study.ask().number, pruner)
-    ended = None
+    pruned_at = None
     for epoch in range(1, 10):
         bad.report(5.0, epoch)
-        if ended is None and bad.should_prune():
-            ended = epoch
-    assert ended == ends
+        if pruned_at is None and bad.should_prune():
+            pruned_at = epoch
+    assert pruned_at == expected
 
 
 @pytest.mark.parametrize("kind", ["median", "halving"])
-def test_what_does_best_goes_on(tmp_path: Path, kind: str) -> None:
+def test_the_best_trial_is_not_pruned(tmp_path: Path, kind: str) -> None:
     study = optuna.create_study(storage=open_storage(str(tmp_path / "journal")), study_name="s", direction="maximize")
     pruner = make_pruner(kind, 1)  # type: ignore[arg-type]
     for value in (0.1, 0.2, 0.3, 0.4, 0.5, 0.9):

@@ -1,4 +1,4 @@
-"""Every file of configs/sweep and configs/launcher: its settings, and every kind of run that it makes."""
+"""Files of configs/sweep, and the checks of a sweep before it starts."""
 
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from opsin.sweeps.trials import Trial
 from opsin.training.plan import make_plan
 
 SWEEPS = sorted(path.stem for path in CONFIGS.glob("sweep/*.yaml"))
-TYPED = {
+OVERRIDES = {
     "finetuning_depth": ["datamodule.path=photos"],
     "augmentation_dropout": ["datamodule.path=photos"],
     "search": ["optimizer.lr=tag(log,interval(0.0001,0.1))"],
@@ -23,26 +23,26 @@ TYPED = {
 }
 
 
-def read(*words: str) -> tuple[Sweep, Space, Jobs]:
-    settings, _, _ = _checked([word for word in words if is_of_a_sweep(word)], ConfigSource())
-    space = read_space([word for word in words if not is_of_a_sweep(word)], settings.space)
+def read(*overrides: str) -> tuple[Sweep, Space, Jobs]:
+    settings, _, _ = _checked([override for override in overrides if is_of_a_sweep(override)], ConfigSource())
+    space = read_space([override for override in overrides if not is_of_a_sweep(override)], settings.space)
     return settings, space, Jobs(space)
 
 
 @pytest.mark.parametrize("name", SWEEPS)
-def test_a_sweep_makes_runs_that_can_be_run(name: str, tmp_path: Path) -> None:
-    settings, space, jobs = read(f"sweep={name}", *TYPED.get(name, []))
+def test_the_runs_of_a_sweep_file_have_valid_plans(name: str, tmp_path: Path) -> None:
+    settings, space, jobs = read(f"sweep={name}", *OVERRIDES.get(name, []))
     assert space.dimensions
-    first: dict[str, Any] = {d.key: d.words[0] if isinstance(d, Listed) else d.low for d in space.dimensions}
+    first: dict[str, Any] = {d.key: d.values[0] if isinstance(d, Listed) else d.low for d in space.dimensions}
     runs = [first]
     for dimension in space.dimensions:
-        last = dimension.words[-1] if isinstance(dimension, Listed) else dimension.high
+        last = dimension.values[-1] if isinstance(dimension, Listed) else dimension.high
         runs.append({**first, dimension.key: last})
     for choices in runs:
-        make_plan(compose(space.words(choices), tmp_path / "run"))
+        make_plan(compose(space.overrides(choices), tmp_path / "run"))
     if settings.sampler == "grid":
         assert len(list(space.grid())) >= 2
-    assert jobs.parts["model"] == compose(space.words(first), tmp_path / "run").origin.choices["model"]
+    assert jobs.name_options["model"] == compose(space.overrides(first), tmp_path / "run").origin.choices["model"]
 
 
 @pytest.mark.parametrize("name", SWEEPS)
@@ -52,15 +52,15 @@ def test_a_sweep_file_begins_with_its_command(name: str) -> None:
     assert f"sweep={name}" in line or name == "grid"
 
 
-def test_what_all_runs_share_in_a_file_is_known_of_the_sweep() -> None:
+def test_the_typical_config_contains_shared_values() -> None:
     _, _, jobs = read("sweep=flatten_or_gap", "monitor.metric=val/acc", "seed=7,8")
-    assert jobs.parts == {"datamodule": "mnist", "model": "cnn_flatten"}
+    assert jobs.name_options == {"datamodule": "mnist", "model": "cnn_flatten"}
     assert jobs.typical.monitor.metric == "val/acc"
     assert jobs.typical.seed == 7
 
 
 @pytest.mark.parametrize(
-    ("word", "said"),
+    ("override", "message"),
     [
         ("sweep.sampler=tpe", "set sweep.trials=N"),
         ("sweep.sampler=tpee", "should be 'grid', 'random', 'tpe' or 'cmaes'"),
@@ -74,25 +74,25 @@ def test_what_all_runs_share_in_a_file_is_known_of_the_sweep() -> None:
         ("sweep.pruner_epochs=0", "greater than or equal to 1"),
     ],
 )
-def test_a_wrong_setting_is_named(word: str, said: str) -> None:
-    with pytest.raises(UserError, match=said):
-        read(word, "model=mlp,cnn_gap")
+def test_an_invalid_setting_is_named(override: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        read(override, "model=mlp,cnn_gap")
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"sampler": "cmaes", "trials": 3, "objectives": ["val/acc", "seconds"]}, "one objective"),
         ({"pruner": "median", "objectives": ["val/acc", "seconds"]}, "one objective"),
     ],
 )
-def test_settings_that_do_not_go_together(settings: dict[str, Any], said: str) -> None:
-    with pytest.raises(UserError, match=said):
+def test_incompatible_settings_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
         Sweep(**settings)
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("overrides", "message"),
     [
         (["sweep.objectives=[val/acurracy]"], r"sweep.objectives=val/acurracy: .* did you mean val/acc\?"),
         (["sweep.objectives=[val/acc,second]"], r"sweep.objectives=second: .* did you mean seconds\?"),
@@ -102,25 +102,27 @@ def test_settings_that_do_not_go_together(settings: dict[str, Any], said: str) -
         (["sweep.pruner=median", "sweep.objectives=[seconds]"], "needs an objective that is measured every epoch"),
     ],
 )
-def test_a_wrong_objective_is_refused_before_the_sweep_begins(words: list[str], message: str, in_tmp: Path) -> None:
+def test_an_invalid_objective_is_refused_before_the_sweep_starts(
+    overrides: list[str], message: str, in_tmp: Path
+) -> None:
     with pytest.raises(UserError, match=message):
-        sweep([*words, "model=mlp,cnn_gap"])
+        sweep([*overrides, "model=mlp,cnn_gap"])
     assert not (in_tmp / "outputs").exists()
 
 
 def test_a_pruner_compares_the_objective_and_not_the_monitored_metric(tmp_path: Path) -> None:
     class Study:
-        place, name = "journal", "study"
+        storage, name = "journal", "study"
 
     settings, _, jobs = read("model=mlp,cnn_gap", "sweep.pruner=median", "sweep.objectives=[val/acc]")
     trial = Trial(0, {}, ("model=mlp",), "run")
-    job = jobs.of(trial, tmp_path, settings, "val/acc", Study(), threads=1)  # type: ignore[arg-type]
+    job = jobs.make_job(trial, tmp_path, settings, "val/acc", Study(), threads=1)  # type: ignore[arg-type]
     assert "+callbacks.pruning.monitor=val/acc" in job.overrides
 
 
-def test_a_single_run_knows_nothing_of_sweeps(tmp_path: Path) -> None:
+def test_a_single_run_refuses_overrides_of_a_sweep(tmp_path: Path) -> None:
     tree = compose(["model=mlp"], tmp_path / "run").tree
     assert not {"sweep", "launcher"} & set(tree)
-    for word in ("sweep=search", "launcher.jobs=2", "+sweep.trials=3"):
+    for override in ("sweep=search", "launcher.jobs=2", "+sweep.trials=3"):
         with pytest.raises(UserError, match="--multirun"):
-            compose([word], tmp_path / "run")
+            compose([override], tmp_path / "run")

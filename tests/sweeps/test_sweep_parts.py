@@ -1,4 +1,4 @@
-"""The directory of a sweep, what came of a run, and who wins."""
+"""Directory of a sweep, outcomes of runs, and the selection of the best recipe."""
 
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from opsin.sweeps.table import TrialRow
 from opsin.sweeps.trials import Outcome
 
 
-def test_the_same_words_come_to_the_same_directory_in_any_order(tmp_path: Path) -> None:
+def test_the_directory_does_not_depend_on_the_order_of_overrides(tmp_path: Path) -> None:
     one = sweep_directory(tmp_path, "grid", Sweep(), ["model=a,b", "seed=1"])
     assert one.name.startswith("grid_")
     assert one == sweep_directory(tmp_path, "grid", Sweep(retry_failed=True), ["seed=1", "model=a,b"])
@@ -26,7 +26,7 @@ def test_the_same_words_come_to_the_same_directory_in_any_order(tmp_path: Path) 
     assert one != sweep_directory(tmp_path, "grid", Sweep(pruner="median"), ["seed=1", "model=a,b"])
 
 
-def test_a_name_holds_one_sweep(tmp_path: Path) -> None:
+def test_a_second_sweep_of_the_same_name_is_refused(tmp_path: Path) -> None:
     settings = Sweep(name="night", sampler="tpe", trials=3)
     assert sweep_directory(tmp_path, "grid", settings, ["model=a"]) == tmp_path / "night"
     with pytest.raises(UserError, match=r"its overrides were model=a, and now they are model=b"):
@@ -35,50 +35,58 @@ def test_a_name_holds_one_sweep(tmp_path: Path) -> None:
         sweep_directory(tmp_path, "grid", Sweep(name="night", sampler="random", trials=3), ["model=a"])
 
 
-def made(folder: Path, **result: Any) -> RunDirectory:
+@pytest.mark.parametrize("content", ["words: [model=a]\n", "overrides: [\n", ""])
+def test_a_damaged_or_older_sweep_file_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "night").mkdir()
+    (tmp_path / "night" / "sweep.yaml").write_text(content)
+    with pytest.raises(UserError, match=r"sweep.yaml is damaged, or an earlier version .* another sweep.name"):
+        sweep_directory(tmp_path, "grid", Sweep(name="night"), ["model=a"])
+
+
+def write_run(folder: Path, **result: Any) -> RunDirectory:
     run = RunDirectory(folder)
     folder.mkdir(exist_ok=True)
     run.write_result(RunResult(**result))
     return run
 
 
-def test_what_a_result_says_came_of_a_trial(tmp_path: Path) -> None:
+def test_the_outcome_of_a_trial_follows_from_its_result(tmp_path: Path) -> None:
     numbers = {"metrics": {"val/acc": 0.9}, "parameters": ParameterCounts(total=7), "seconds": {"fit": 2.5}}
     objectives = ["val/acc", "parameters", "seconds"]
     assert directions([*objectives, "val/loss"]) == ["maximize", "minimize", "minimize", "minimize"]
-    run = made(tmp_path / "run", status="finished", **numbers)
+    run = write_run(tmp_path / "run", status="finished", **numbers)
     assert outcome_of(run, objectives) == Outcome("complete", (0.9, 7.0, 2.5))
-    assert outcome_of(made(tmp_path / "run", status="finished", pruned=True, **numbers), objectives) == Outcome(
+    assert outcome_of(write_run(tmp_path / "run", status="finished", pruned=True, **numbers), objectives) == Outcome(
         "pruned"
     )
-    assert outcome_of(made(tmp_path / "run", status="interrupted"), objectives) is None
+    assert outcome_of(write_run(tmp_path / "run", status="interrupted"), objectives) is None
     assert outcome_of(RunDirectory(tmp_path / "none"), objectives) is None
-    failed = outcome_of(made(tmp_path / "run", status="failed", error="It:\n  broke"), objectives)
+    failed = outcome_of(write_run(tmp_path / "run", status="failed", error="It:\n  broke"), objectives)
     assert failed == Outcome("failed", reason="It: broke")
-    lacking = outcome_of(run, ["val/ece"])
-    assert lacking == Outcome("failed", reason=outcome_of(run, ["val/ece"]).reason)  # type: ignore[union-attr]
+    run = write_run(tmp_path / "run", status="finished", **numbers)
+    assert outcome_of(run, ["val/ece"]) == Outcome("failed", reason="the run has no finite value of val/ece")
 
 
 @pytest.mark.parametrize(
-    ("end", "printed", "said"),
+    ("end", "printed", "message"),
     [
         (Exit(-11), "", "SIGSEGV"),
         (Exit(-9), "", "out of memory"),
         (Exit(1), "", "exit code 1 and printed nothing"),
         (Exit(1), "The config cannot be used:\n  - a\n\nSet HYDRA_FULL_ERROR=1\n", "The config cannot be used: - a"),
         (Exit(1), "Traceback (most recent call last):\n  File x\nKeyError: 'a'\n", "KeyError: 'a'"),
-        (Exit(1, reason="the node died"), "words", "the node died"),
+        (Exit(1, reason="the node died"), "epoch 1/5", "the node died"),
     ],
 )
-def test_why_a_job_ended_is_told_and_kept(tmp_path: Path, end: Exit, printed: str, said: str) -> None:
-    run = made(tmp_path / "run", status="interrupted")
+def test_the_reason_of_a_failure_is_returned_and_saved(tmp_path: Path, end: Exit, printed: str, message: str) -> None:
+    run = write_run(tmp_path / "run", status="interrupted")
     job = Job(0, ("model=a",), run)
     job.console.write_text("Error of an earlier start\n")
     job.begin_console()
     with job.console.open("a") as file:
         file.write(printed)
     reason = failure(job, end).reason
-    assert said in reason
+    assert message in reason
     assert "earlier" not in reason
     assert run.error.read_text().strip().endswith(reason)
     assert run.read_result() == RunResult(status="failed", error=reason)

@@ -1,4 +1,4 @@
-"""Sweeps as a person starts, kills and goes on with them: real processes, real runs on the digits."""
+"""Sweeps in real processes: started, killed and resumed, with short runs on the digits."""
 
 import json
 import os
@@ -14,11 +14,11 @@ from sweep_commands import ROOT, ends, finish, printed, processes_of, rows, runs
 
 
 @pytest.mark.slow
-def test_the_ways_in_which_a_run_fails_are_named_and_the_others_go_on(tmp_path: Path) -> None:
-    words = ("trainer.max_epochs=2", "+callbacks.fault._target_=faults.Fault")
+def test_failed_runs_are_named_and_the_others_complete(tmp_path: Path) -> None:
+    overrides = ("trainer.max_epochs=2", "+callbacks.fault._target_=faults.Fault")
     kinds = "+callbacks.fault.kind=none,segfault,memory,diverge,wrong"
-    said = finish(tmp_path, *words, kinds, "launcher.memory_gb=20", code=1)
-    reasons = {row["words"].split("=")[1]: row["reason"] for row in rows(tmp_path)}
+    output = finish(tmp_path, *overrides, kinds, "launcher.memory_gb=20", code=1)
+    reasons = {row["overrides"].split("=")[1]: row["reason"] for row in rows(tmp_path)}
     assert "SIGSEGV" in reasons["segfault"]
     assert "can't allocate memory" in reasons["memory"]
     assert "training diverged" in reasons["diverge"]
@@ -26,21 +26,21 @@ def test_the_ways_in_which_a_run_fails_are_named_and_the_others_go_on(tmp_path: 
     assert reasons["none"] == ""
     for run in runs(tmp_path)[1:]:
         assert (run / "error.txt").stat().st_size > 100
-        assert f"failed: {run.name}: " in said
-    assert "faults.py" in (runs(tmp_path)[1] / "error.txt").read_text()  # where the crash came from
+        assert f"failed: {run.name}: " in output
+    assert "faults.py" in (runs(tmp_path)[1] / "error.txt").read_text()  # location of the crash
     assert "Traceback" in (runs(tmp_path)[2] / "error.txt").read_text()
     assert [row["state"] for row in rows(tmp_path)] == ["complete", *["failed"] * 4]
     best = json.loads((runs(tmp_path)[0] / "result.json").read_text())
     assert "test/acc" in best["metrics"]
 
-    again = finish(tmp_path, *words, kinds, "launcher.memory_gb=20", code=1)
-    assert "5, of which 5 have ended" in again
-    assert again[again.index("sweep by") :] == said[said.index("sweep by") :]
+    again = finish(tmp_path, *overrides, kinds, "launcher.memory_gb=20", code=1)
+    assert "5 (5 ended before)" in again
+    assert again[again.index("sweep by") :] == output[output.index("sweep by") :]
 
 
 @pytest.mark.slow
-def test_a_search_killed_twice_loses_nothing_and_runs_nothing_twice(tmp_path: Path) -> None:
-    words = (
+def test_a_search_killed_twice_runs_every_trial_once(tmp_path: Path) -> None:
+    overrides = (
         "sweep=search",
         "sweep.trials=10",
         "optimizer.lr=tag(log,interval(0.0001,0.1))",
@@ -51,14 +51,14 @@ def test_a_search_killed_twice_loses_nothing_and_runs_nothing_twice(tmp_path: Pa
     )
     draw = random.Random(os.getpid())
     for wanted in (1, 5):
-        process = start(tmp_path, *words)
+        process = start(tmp_path, *overrides)
         wait_for(lambda: len(runs(tmp_path)) > wanted or process.poll() is not None)  # noqa: B023
         time.sleep(draw.uniform(0, 1.5))
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
         wait_for(lambda: not processes_of(tmp_path), seconds=20)
     assert sum(map(ends, runs(tmp_path))) < 10
-    finish(tmp_path, *words)
+    finish(tmp_path, *overrides)
     found = rows(tmp_path)
     assert sorted(int(row["trial"]) for row in found) == list(range(10))
     assert {row["state"] for row in found} <= {"complete", "pruned"}
@@ -80,8 +80,8 @@ def test_a_search_killed_twice_loses_nothing_and_runs_nothing_twice(tmp_path: Pa
 @pytest.mark.slow
 @pytest.mark.parametrize("times", [1, 2])
 def test_ctrl_c(tmp_path: Path, times: int) -> None:
-    words = ("seed=range(4)", "trainer.max_epochs=30", "datamodule.train_fraction=1", "launcher.jobs=2")
-    process = start(tmp_path, *words)
+    overrides = ("seed=range(4)", "trainer.max_epochs=30", "datamodule.train_fraction=1", "launcher.jobs=2")
+    process = start(tmp_path, *overrides)
     wait_for(lambda: len(list(tmp_path.glob("outputs/sweeps/*/*/metrics.csv"))) == 2)
     for _ in range(times):
         os.killpg(process.pid, signal.SIGINT)
@@ -91,47 +91,54 @@ def test_ctrl_c(tmp_path: Path, times: int) -> None:
     assert len(runs(tmp_path)) == 2
     statuses = [json.loads((run / "result.json").read_text())["status"] for run in runs(tmp_path)]
     assert statuses == (["finished"] * 2 if times == 1 else ["interrupted"] * 2)
-    said = printed(tmp_path)
-    assert "No more runs are started" in said
-    assert "go on with the same command" in said
-    finish(tmp_path, *words)
+    output = printed(tmp_path)
+    assert "No more runs are started" in output
+    assert "the same command resumes the sweep" in output
+    finish(tmp_path, *overrides)
     assert [ends(run) for run in runs(tmp_path)] == [1] * 4
     assert [row["state"] for row in rows(tmp_path)] == ["complete"] * 4
-    assert all(row["test/acc"] for row in rows(tmp_path))  # they differ by the seed: nothing is chosen among them
+    assert all(row["test/acc"] for row in rows(tmp_path))  # all are repetitions of the best recipe
 
 
 @pytest.mark.slow
-def test_a_run_that_does_worse_than_the_others_is_ended(tmp_path: Path) -> None:
-    words = ("optimizer.lr=0.01,0.011,0.012,0.013,0.0000001", "trainer.max_epochs=6", "launcher.jobs=1")
-    finish(tmp_path, *words, "sweep.pruner=median", "sweep.pruner_epochs=2")
+def test_a_worse_run_is_pruned(tmp_path: Path) -> None:
+    overrides = ("optimizer.lr=0.01,0.011,0.012,0.013,0.0000001", "trainer.max_epochs=6", "launcher.jobs=1")
+    finish(tmp_path, *overrides, "sweep.pruner=median", "sweep.pruner_epochs=2")
     *others, last = rows(tmp_path)
     assert {row["state"] for row in others} == {"complete"}
-    assert (last["words"], last["state"], last["epochs"]) == ("optimizer.lr=1e-07", "pruned", "2")
+    assert (last["overrides"], last["state"], last["epochs"]) == ("optimizer.lr=1e-07", "pruned", "2")
     assert "pruned: val/loss" in (runs(tmp_path)[4] / "console.txt").read_text()
 
 
 @pytest.mark.slow
 def test_two_objectives_and_two_processes_in_each_run(tmp_path: Path) -> None:
-    words = ("model.hidden=8,64", "trainer=ddp_cpu", "trainer.max_epochs=2", "sweep.objectives=[val/acc,parameters]")
-    finish(tmp_path, *words, "sweep.name=both")
+    overrides = (
+        "model.hidden=8,64",
+        "trainer=ddp_cpu",
+        "trainer.max_epochs=2",
+        "sweep.objectives=[val/acc,parameters]",
+    )
+    finish(tmp_path, *overrides, "sweep.name=both")
     found = rows(tmp_path)
     assert [float(row["parameters"]) for row in found] in ([50_890, 6_370], [6_370, 50_890])
     folder = tmp_path / "outputs" / "sweeps" / "both"
     assert (folder / "pareto.png").exists()
-    assert len(list(tmp_path.glob("outputs/**/result.json"))) == 2  # the second process of a run began no other
+    assert (
+        len(list(tmp_path.glob("outputs/**/result.json"))) == 2
+    )  # the second process of a run starts no run of its own
     result = json.loads((folder / found[0]["run"] / "result.json").read_text())
     assert result["settings"]["devices"] == 2
-    said = finish(tmp_path, "model.hidden=8,16", "sweep.name=both", code=1)
-    assert "holds another sweep" in said
+    output = finish(tmp_path, "model.hidden=8,16", "sweep.name=both", code=1)
+    assert "holds another sweep" in output
 
 
 @pytest.mark.slow
 def test_two_processes_share_a_sweep(tmp_path: Path) -> None:
-    words = ("seed=range(6)", "trainer.max_epochs=2", "launcher.jobs=1")
-    one = start(tmp_path, *words)
+    overrides = ("seed=range(6)", "trainer.max_epochs=2", "launcher.jobs=1")
+    one = start(tmp_path, *overrides)
     wait_for(lambda: bool(runs(tmp_path)))
-    said = finish(tmp_path, *words)
-    assert "together with" in said
+    output = finish(tmp_path, *overrides)
+    assert "shared     with" in output
     assert one.wait(timeout=200) == 0
     consoles = [(run / "console.txt").read_text() for run in runs(tmp_path)]
     assert len(consoles) == 6

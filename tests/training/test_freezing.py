@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from interruptions import StopAt
-from observers import Meddle, Watch
+from observers import ChangeTensor, Watch
 from tiny import tiny
 from torch import nn
 
@@ -60,7 +60,7 @@ def start(data_dir: Path, tmp_path: Path):
 
 
 def meddle(step: int, tensor: str = STATISTICS) -> str:
-    return f"+callbacks.meddle={{_target_: observers.{Meddle.__name__}, step: {step}, tensor: {tensor}}}"
+    return f"+callbacks.meddle={{_target_: observers.{ChangeTensor.__name__}, step: {step}, tensor: {tensor}}}"
 
 
 def stop(step: int) -> str:
@@ -164,7 +164,7 @@ def test_a_frozen_tensor_that_moves_fails_the_run(start, tmp_path: Path, tensor:
     result = RunDirectory(tmp_path / "outputs" / "run").read_result()
     assert result.status == "failed"
     assert tensor in result.error
-    assert "test/acc" not in result.get("metrics", {})
+    assert "test/acc" not in result.metrics
 
 
 def test_a_stage_is_compared_when_it_is_unfrozen(start, tmp_path: Path) -> None:

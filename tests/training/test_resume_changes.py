@@ -111,7 +111,7 @@ def test_a_resume_that_fails_leaves_the_finished_run_alone(run: RunDirectory, mo
     names = ("result.json", "config.yaml", "metrics.csv", "checkpoints/best.ckpt", "predictions/test.npz")
     before = {name: (run.path / name).read_bytes() for name in names}
     stop = "+callbacks.stop={_target_: interruptions.StopAt, step: 17, how: error}"
-    with pytest.raises(RuntimeError, match="out of luck"):
+    with pytest.raises(RuntimeError, match="error of the test"):
         train(from_saved(run, ["trainer.max_epochs=5", stop]))
     assert {name: (run.path / name).read_bytes() for name in names} == before
     assert RunDirectory(run.path / "failed_resume").read_result().status == "failed"

@@ -1,4 +1,4 @@
-"""The confusion matrix as a drawing, from two classes to a thousand."""
+"""The confusion matrix as SVG, from two classes to a thousand."""
 
 from xml.etree import ElementTree
 
@@ -17,16 +17,16 @@ def cells(chart: ElementTree.Element, kind: str) -> list[ElementTree.Element]:
     return [part for part in chart.iter("rect") if part.get("class") == kind]
 
 
-def test_cells_tell_what_they_count() -> None:
+def test_cells_have_counts_and_hover_titles() -> None:
     chart = drawn(np.array([[9, 1], [0, 4]]), ["cat", "dog"])
     counts = [part.text for part in chart.iter("text") if part.get("class") == "count"]
     assert counts == ["9", "1", "4"]
     words = [part.text for part in chart.iter("title")]
-    assert words[1] == "1 of 10 images of cat are taken for dog"
+    assert words[1] == "1 of 10 images of cat: classified as dog"
     assert (len(cells(chart, "hit")), len(cells(chart, "miss"))) == (2, 1)
 
 
-def test_rows_are_true_classes_and_the_fuller_a_cell_the_darker() -> None:
+def test_rows_are_true_classes_and_larger_shares_are_darker() -> None:
     chart = drawn(np.array([[6, 4, 0], [0, 9, 1], [0, 0, 10]]), ["a", "b", "c"])
     first, second = cells(chart, "miss")
     assert float(first.get("y", "")) < float(second.get("y", ""))
@@ -36,7 +36,7 @@ def test_rows_are_true_classes_and_the_fuller_a_cell_the_darker() -> None:
 
 
 @pytest.mark.parametrize(("count", "names"), [(12, 12), (30, 30), (100, 0)])
-def test_names_stand_as_long_as_they_can_be_read(count: int, names: int) -> None:
+def test_names_are_drawn_for_up_to_thirty_classes(count: int, names: int) -> None:
     chart = drawn(np.eye(count, dtype=np.int64), [f"class {i}" for i in range(count)])
     assert sum(part.get("class") == "name" for part in chart.iter("text")) == names
     assert len(cells(chart, "hit")) == count
@@ -44,7 +44,7 @@ def test_names_stand_as_long_as_they_can_be_read(count: int, names: int) -> None
     assert side * count <= 360
 
 
-def test_a_thousand_classes_stay_small() -> None:
+def test_the_chart_of_a_thousand_classes_is_small() -> None:
     matrix = np.random.default_rng(0).integers(0, 3, (1000, 1000))
     np.fill_diagonal(matrix, 50)
     page = str(confusion_chart(matrix, [f"class {i}" for i in range(1000)], title="confusion"))
@@ -53,7 +53,7 @@ def test_a_thousand_classes_stay_small() -> None:
     assert len(page) < 1_500_000
 
 
-def test_names_cannot_become_markup() -> None:
+def test_class_names_are_escaped() -> None:
     chart = confusion_chart(np.array([[1, 1], [1, 1]]), ["<script>", '"&'], title="<b>")
     assert "<script" not in chart
     ElementTree.fromstring(str(chart))

@@ -1,10 +1,10 @@
-"""Numbers and names as a report writes them."""
+"""Formatting of numbers, durations and names."""
 
 import math
 
 import pytest
 
-from opsin.visualization.formatting import NONE, number, percent, seconds, shortened
+from opsin.visualization.formatting import NONE, decimal, number, percent, seconds, shortened
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ from opsin.visualization.formatting import NONE, number, percent, seconds, short
         (None, NONE),
     ],
 )
-def test_shares(value: float | None, text: str) -> None:
+def test_percentages(value: float | None, text: str) -> None:
     assert percent(value) == text
 
 
@@ -37,13 +37,21 @@ def test_numbers(value: float | None, text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("value", "places", "text"),
+    [(3.0, 2, "3"), (-0.25, 2, "-0.25"), (1.204, 2, "1.2"), (-0.001, 2, "0"), (100.0, 1, "100"), (12.6, 0, "13")],
+)
+def test_decimals_have_no_trailing_zeros(value: float, places: int, text: str) -> None:
+    assert decimal(value, places) == text
+
+
+@pytest.mark.parametrize(
     ("value", "text"), [(3.14, "3.1 s"), (59.97, "1 min 00 s"), (188, "3 min 08 s"), (3725, "1 h 02 min"), (None, NONE)]
 )
 def test_durations(value: float | None, text: str) -> None:
     assert seconds(value) == text
 
 
-def test_names_keep_both_ends() -> None:
+def test_names_are_shortened_in_the_middle() -> None:
     assert shortened("short", 5) == "short"
     assert shortened("/a/long/path/image_0815.png", 11) == "/a/lo…5.png"
     assert len(shortened("x" * 99, 12)) == 12

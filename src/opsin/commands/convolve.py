@@ -24,8 +24,8 @@ from opsin.interpretability.convolution.convolution import (
 )
 from opsin.interpretability.convolution.gabor import EXAMPLES, parse_gabor
 from opsin.interpretability.convolution.sample_images import gray, sample, sample_names
-from opsin.runs.atomic import write_atomically
-from opsin.visualization.images import Pixels, encoded, resized
+from opsin.runs.atomic import write_atomically, write_errors
+from opsin.visualization.images import Pixels, encode, fit
 
 LARGEST_SIDE = 1024
 """Larger images are reduced to this side: in larger photographs, the effect of a kernel of 3 pixels is not visible."""
@@ -147,10 +147,7 @@ def read_image(name: str) -> Pixels:
         pixels = decode_image(path, 3)
     except BadImage as error:
         raise UserError(f"{path}: {error}. Use another file, or a sample such as cat") from None
-    factor = LARGEST_SIDE / max(pixels.shape[:2])
-    if factor >= 1:
-        return pixels
-    return resized(pixels, (max(1, round(pixels.shape[0] * factor)), max(1, round(pixels.shape[1] * factor))))
+    return fit(pixels, LARGEST_SIDE) if max(pixels.shape) > LARGEST_SIDE else pixels
 
 
 def draw(image: Pixels, options: ConvolveOptions, out: Path) -> Iterator[str]:
@@ -234,11 +231,9 @@ def _worked(values: NDArray[np.float64], kernel: tuple[int, ...], stride: int, p
 
 
 def _written(picture: Pixels, path: Path) -> str:
-    try:
-        write_atomically(path, encoded(picture))
-        return str(path)
-    except OSError as error:
-        raise UserError(f"cannot write {path} ({error.strerror}). Give another folder with --out") from None
+    with write_errors(path, "--out"):
+        write_atomically(path, encode(picture))
+    return str(path)
 
 
 def sizes(numbers: Sequence[int], *, stride: int = 1, padding: Padding = "valid", dilation: int = 1) -> list[str]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from opsin.commands.command_line import command
 from opsin.errors import UserError
-from opsin.runs.atomic import atomic_open, write_atomically
+from opsin.runs.atomic import atomic_open, check_writable, write_atomically, write_errors
 
 if TYPE_CHECKING:
     from opsin.data.types import Split
@@ -86,7 +86,7 @@ def embed(
         Lines to print: the files written and the accuracies.
 
     Raises:
-        UserError: The network or the images do not exist.
+        UserError: The network or the images do not exist, or `out` cannot be written to.
     """
     from opsin.inference.embeddings import embeddings, joined
     from opsin.inference.inputs import SPLITS, open_images
@@ -96,20 +96,22 @@ def embed(
     quieten(True)
     if image_size is not None and image_size < 1:
         raise UserError(f"--image-size must be at least 1, got {image_size}")
-    trained = load_trained_model(name, image_size)
-    images = open_images(trained, data)
-    extractor = trained.extractor(images.trainer)
+    model = load_trained_model(name, image_size)
+    images = open_images(model, data)
+    extractor = model.extractor(images.trainer)
     out = out or images.out
+    check_writable(out, "--out")
     if head and not images.classes:
         raise UserError(f"{images.name} has no class folders, but --head {head} needs labels")
-    found = {which: embeddings(trained, images, extractor, which) for which in images.splits(split)}
-    files = joined(list(found.values())).write(out, formats)
+    found = {which: embeddings(model, images, extractor, which) for which in images.splits(split)}
+    with write_errors(out, "--out"):
+        files = joined(list(found.values())).write(out, formats)
     counts = ", ".join(f"{len(part.vectors):,} {which}" for which, part in found.items())
     size = next(iter(found.values())).vectors.shape[1]
     lines = [f"{images.name}: {counts}; {size} features each", *map(str, files)]
     if head:
-        every = {which: found.get(which) or embeddings(trained, images, extractor, which) for which in SPLITS}
-        lines += _fit(head, every, out, trained, images, extractor)
+        every = {which: found.get(which) or embeddings(model, images, extractor, which) for which in SPLITS}
+        lines += _fit(head, every, out, model, images, extractor)
     return lines
 
 
@@ -117,7 +119,7 @@ def _fit(
     name: "HeadName",
     found: dict["Split", "Embeddings"],
     out: Path,
-    trained: "TrainedModel",
+    model: "TrainedModel",
     images: "InputImages",
     extractor: "Extractor",
 ) -> list[str]:
@@ -134,21 +136,27 @@ def _fit(
         "tried": head.tried,
         "metrics": metrics,
         "counts": {split: len(part.vectors) for split, part in found.items()},
-        "network": trained.name,
+        "network": model.name,
         "weights_digest": extractor.facts["weights"],
         "precision": extractor.precision,
-        "image_size": list(trained.size),
+        "image_size": list(model.size),
         "data": images.name,
         "classes": list(images.classes),
     }
-    write_atomically(out / "head.json", json.dumps(record, indent=2) + "\n")
-    (out / "head.npz").unlink(missing_ok=True)
-    if coefficients := head.coefficients():
-        arrays: dict[str, Any] = {**coefficients, "classes": np.array(images.classes, np.str_)}
-        with atomic_open(out / "head.npz") as stream:
-            np.savez(stream, **arrays)
+    with write_errors(out, "--out"):
+        _write_head(out, record, head.coefficients())
     chosen = ", ".join(f"{key}={value:g}" for key, value in head.parameters.items())
     return [
         str(out / "head.json"),
         f"{name} ({chosen}, by val): val accuracy {metrics['val/acc']:.2%}, test accuracy {metrics['test/acc']:.2%}",
     ]
+
+
+def _write_head(folder: Path, record: dict[str, Any], coefficients: dict[str, Any]) -> None:
+    """Write `head.json`, and `head.npz` if the head has coefficients."""
+    write_atomically(folder / "head.json", json.dumps(record, indent=2) + "\n")
+    (folder / "head.npz").unlink(missing_ok=True)
+    if coefficients:
+        arrays: dict[str, Any] = {**coefficients, "classes": np.array(record["classes"], np.str_)}
+        with atomic_open(folder / "head.npz") as stream:
+            np.savez(stream, **arrays)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from opsin.commands.command_line import command
 from opsin.errors import UserError
+from opsin.runs.atomic import atomic_open, check_writable, write_atomically
 from opsin.runs.quoting import printed_command
 
 if TYPE_CHECKING:
@@ -46,7 +47,6 @@ def find(line: "CommandLine", steps: int, lowest: float, highest: float) -> Path
     """Test the model and data that the overrides describe, print the suggestion, and return the folder of the curve."""
     from opsin.config import compose
     from opsin.config.overrides import key_of
-    from opsin.runs.atomic import check_writable
     from opsin.runs.directory import new_run_path
 
     if line.multirun:
@@ -91,14 +91,14 @@ def measure(composed: "RunConfig", steps: int, lowest: float, highest: float) ->
 
 
 def write(test: "RangeTest", title: str, folder: Path) -> None:
-    """Write the curve as PNG, CSV and JSON."""
+    """Write the curve as PNG, CSV and JSON, each atomically."""
     from opsin.training.tuning import draw_curve
 
     folder.mkdir(parents=True)
     draw_curve(test, title, folder / "lr_curve.png")
-    with (folder / "lr_curve.csv").open("w", newline="", encoding="utf-8") as file:
+    with atomic_open(folder / "lr_curve.csv", "w", newline="") as file:
         rows = zip(test.rates, test.losses, test.smooth, strict=True)
         csv.writer(file).writerows([("lr", "loss", "smoothed_loss"), *rows])
     facts = {"valley": test.valley, "steepest": test.steepest, "batch_size": test.batch_size, "diverged": test.diverged}
     curve = {"lr": test.rates, "loss": test.losses, "smoothed_loss": test.smooth}
-    (folder / "lr_curve.json").write_text(json.dumps(facts | curve, indent=2) + "\n", encoding="utf-8")
+    write_atomically(folder / "lr_curve.json", json.dumps(facts | curve, indent=2) + "\n")

@@ -24,7 +24,7 @@ from opsin.models import Network
 from opsin.runs.atomic import write_atomically
 from opsin.runs.directory import RunDirectory
 from opsin.runs.predictions import Predictions, read_predictions, softmax
-from opsin.visualization.images import Pixels, encoded, grid, overlaid, shown
+from opsin.visualization.images import Pixels, encode, grid, overlay_heat, resize_for_display
 
 MISCLASSIFIED, TOP_CLASSES = 12, 3
 SAMPLES, VIEWS = 6, 5
@@ -77,10 +77,10 @@ def _misclassified(folder: Path, data: ImageDataModule, network: Network, predic
     heat, stage, note = _maps(network, inputs, torch.from_numpy(predictions.predicted[rows]))
     probabilities, entries = softmax(predictions.logits[rows]), []
     for place, row in enumerate(rows.tolist()):
-        name, image = f"misclassified_{place + 1:02}", shown(pixels[place], SIDE)
-        write_atomically(folder / f"{name}.png", encoded(image))
+        name, image = f"misclassified_{place + 1:02}", resize_for_display(pixels[place], SIDE)
+        write_atomically(folder / f"{name}.png", encode(image))
         if heat is not None:
-            write_atomically(folder / f"{name}_cam.png", encoded(overlaid(image, heat[place].numpy())))
+            write_atomically(folder / f"{name}_cam.png", encode(overlay_heat(image, heat[place].numpy())))
         best = np.argsort(-probabilities[place], kind="stable")[:TOP_CLASSES].tolist()
         entries.append(
             {
@@ -117,7 +117,7 @@ def _augmentation(folder: Path, data: ImageDataModule) -> dict[str, Any]:
     picture = grid(
         [image for row in rows for image in row], columns=len(views) + 1 if views else len(plain), captions=captions
     )
-    write_atomically(folder / "augmentation.png", encoded(picture))
+    write_atomically(folder / "augmentation.png", encode(picture))
     what = data.augmentation.describe() if isinstance(data.augmentation, Augmentation) else str(data.augmentation)
     text = f"the first image of each row is the original, the others are augmented: {what}" if views else "none"
     return {"augmentation": "augmentation.png", "augmentation_text": text}
@@ -142,7 +142,7 @@ def _kernels(folder: Path, network: Network) -> dict[str, Any]:
     except UserError:
         return {"kernels": None, "kernels_layer": None}
     some: Sequence[Pixels] = kernel_pictures(weights)[:KERNELS]
-    write_atomically(folder / "kernels.png", encoded(grid(some, columns=min(16, max(8, len(some) // 4)), side=48)))
+    write_atomically(folder / "kernels.png", encode(grid(some, columns=min(16, max(8, len(some) // 4)), side=48)))
     more = f", the first {KERNELS} of {len(weights)}" if len(weights) > KERNELS else ""
     return {"kernels": "kernels.png", "kernels_layer": f"{name}{more}"}
 

@@ -75,11 +75,11 @@ def train(composed: RunConfig) -> float:
         if checkpoint:
             load_network(network, checkpoint)  # features are cached with the weights of the checkpoint
         channels_last = build.prepare(plan, network)
-        unfreezing = FreezingCallback(build.timeline(plan, network))
+        unfreezing = FreezingCallback(build.freeze_schedule(plan, network))
         recording.record_provenance(result, composed, data)
         if checkpoint is None:
             result.weights = str(loaded or "random")
-        result.parameters = recording.parameter_counts(network, unfreezing.timeline)
+        result.parameters = recording.parameter_counts(network, unfreezing.schedule)
         trainer = build.trainer(plan, run, step, unfreezing)
         processes.launch_for(trainer)
         distillation = teacher.distillation(plan, data, network, trainer)

@@ -1,12 +1,13 @@
 """Decode an image file, or its bytes, to uint8 pixels, or refuse it with a short reason."""
 
 import io
+import os
 import re
 import threading
 import warnings
 from functools import cache
 from pathlib import Path
-from typing import Literal, cast
+from typing import BinaryIO, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,9 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 # Raster formats recognized by their first bytes. Pillow reads more formats, but some of those run other programs (EPS
 # calls Ghostscript) or accept almost any bytes (TGA). Camera files with several images (MPO) open as JPEG.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "JPEG2000", "AVIF")
+
+_LARGE = 2**27
+"""Size in bytes above which a file is not read at once."""
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -53,13 +57,14 @@ def decode_image(data: bytes | Path, channels: Literal[1, 3]) -> NDArray[np.uint
             than twice `PIL.Image.MAX_IMAGE_PIXELS` pixels (179 million unless changed), or has pixel values
             whose range is unknown.
     """
-    content = data if isinstance(data, bytes) else _read(data)
-    if not content:
-        raise BadImage("zero bytes")
+    file = io.BytesIO(data) if isinstance(data, bytes) else _open(data)
     try:
-        with _pillow_warnings_ignored, Image.open(io.BytesIO(content), formats=_formats()) as image:
-            image.load()  # complete decoding: Image.verify() misses truncation
-            pixels = np.asarray(_to_mode(_upright(image), "L" if channels == 1 else "RGB"))
+        with file, _pillow_warnings_ignored:
+            if not file.read(1):
+                raise BadImage("zero bytes")
+            with Image.open(file, formats=_formats()) as image:
+                image.load()  # complete decoding: Image.verify() misses truncation
+                pixels = np.asarray(_to_mode(_upright(image), "L" if channels == 1 else "RGB"))
     except (BadImage, MemoryError):
         raise
     except UnidentifiedImageError:
@@ -74,9 +79,17 @@ def decode_image(data: bytes | Path, channels: Literal[1, 3]) -> NDArray[np.uint
     return pixels[..., np.newaxis] if channels == 1 else pixels
 
 
-def _read(path: Path) -> bytes:
+def _open(path: Path) -> BinaryIO:
+    """Return the content of a file in memory, or a large file itself, of which Pillow first reads only the start.
+
+    A large file is often not an image, such as a film, and may be larger than the memory.
+    """
     try:
-        return path.read_bytes()
+        file = path.open("rb")
+        if os.fstat(file.fileno()).st_size > _LARGE:
+            return file
+        with file:
+            return io.BytesIO(file.read())
     except OSError as error:
         raise BadImage(f"cannot be read: {error.strerror or error}") from error
 

@@ -29,8 +29,9 @@ from opsin.data.shards.storage import LocalStorage, Storage, StorageOptions, ope
 from opsin.data.source import ArrayImages, EncodedImages
 from opsin.data.statistics import channel_statistics
 from opsin.data.subset import Subset
-from opsin.data.types import Indices, Pixels, Split
+from opsin.data.types import Indices, Split
 from opsin.errors import UserError
+from opsin.visualization.images import Pixels
 
 SPLITS: tuple[Split, ...] = get_args(Split)
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from opsin.data.subset import Subset
-from opsin.data.types import Indices, Pixels
+from opsin.data.types import Indices
 from opsin.runs.atomic import write_atomically
+from opsin.visualization.images import Pixels
 
 ChannelStatistics = tuple[tuple[float, ...], tuple[float, ...]]
 

@@ -9,9 +9,6 @@ from pydantic import Field
 Indices = NDArray[np.int64]
 """Positions, rows or class indices, int64."""
 
-Pixels = NDArray[np.uint8]
-"""Pixels of one image ``(H, W, C)`` or of several ``(B, H, W, C)``, uint8."""
-
 Side = Annotated[int, Field(ge=1)]
 """Height or width of an image, in pixels."""
 

@@ -10,8 +10,8 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from opsin.errors import UserError
+from opsin.visualization.images import Pixels
 
-Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
 COARSE, FINE = 16, 64

@@ -49,7 +49,6 @@ class Embeddings:
             The files. The columns of the table are `embedding` (a list of fixed length), `target`, `label` (the name of
             the class, null if unknown), `path` and `split`.
         """
-        folder.mkdir(parents=True, exist_ok=True)
         files = []
         for kind in formats:
             file = folder / f"embeddings.{kind}"

@@ -20,8 +20,7 @@ from opsin.models.network import class_logits
 from opsin.runs.directory import RunDirectory
 from opsin.runs.predictions import softmax
 from opsin.training import build
-
-Pixels = NDArray[np.uint8]
+from opsin.visualization.images import Pixels
 
 LEAST = 16
 """Smallest batch; blank images fill it and their outputs are dropped.

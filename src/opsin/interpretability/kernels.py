@@ -7,7 +7,7 @@ from torch import nn
 
 from opsin.errors import UserError
 from opsin.models import Network
-from opsin.visualization.images import Pixels, colored, stretched
+from opsin.visualization.images import Pixels, colorize, to_uint8
 
 
 def first_kernels(network: Network) -> tuple[str, NDArray[np.float32]]:
@@ -41,5 +41,5 @@ def kernel_pictures(kernels: NDArray[np.float32], *, own_scale: bool = False) ->
         reach = np.full_like(reach, np.quantile(reach, 0.9))
     reach = np.maximum(reach, np.finfo(np.float32).tiny)
     if shown.shape[1] == 3:
-        return [stretched(kernel.transpose(1, 2, 0), -r, r) for kernel, r in zip(shown, reach.tolist(), strict=True)]
-    return [colored(kernel[0], "RdBu_r", -r, r) for kernel, r in zip(shown, reach.tolist(), strict=True)]
+        return [to_uint8(kernel.transpose(1, 2, 0), -r, r) for kernel, r in zip(shown, reach.tolist(), strict=True)]
+    return [colorize(kernel[0], "RdBu_r", -r, r) for kernel, r in zip(shown, reach.tolist(), strict=True)]

@@ -48,7 +48,7 @@ class Sanity:
     p: float
 
     @property
-    def learned(self) -> bool:
+    def above_chance(self) -> bool:
         """Whether the network predicts the targets better than chance."""
         return self.p < LEVEL
 
@@ -60,7 +60,7 @@ class Sanity:
     @property
     def passed(self) -> bool:
         """Whether the maps depend on what the network has learned."""
-        return self.learned and self.sensitive
+        return self.above_chance and self.sensitive
 
     @property
     def summary(self) -> str:
@@ -68,7 +68,7 @@ class Sanity:
         figures = f"rank correlation {self.correlation[-1]:.2f} with the maps of random weights"
         if not self.sensitive:
             return f"failed: the maps hardly depend on what the network has learned ({figures})"
-        if not self.learned:
+        if not self.above_chance:
             return (
                 f"failed: the network classifies {self.correct} of {self.images} images correctly, which may be chance "
                 f"(p = {self.p:.2f}), so the check says nothing about the maps"

@@ -8,25 +8,26 @@ from torch import Tensor
 
 from opsin.models.load_weights import is_backbone
 from opsin.models.network import Network
+from opsin.runs.atomic import write_atomically
 
 
 def save_backbone(network: Network, target: Path, facts: Mapping[str, str], *, half: bool = True) -> int:
-    """Write a network without the layers of its logits as a safetensors file for `model.weights`.
+    """Write a network without the layers of its logits as a safetensors file for `model.weights`, atomically.
 
     Args:
         network: The network with its weights.
-        target: The file to write.
+        target: The file to write. Its folder is created if needed.
         facts: Metadata for the header of the file.
         half: Store float32 tensors in half precision where they are in its range. Loading converts them to float32.
 
     Returns:
         The number of tensors written.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     state = {key: tensor.contiguous() for key, tensor in network.state_dict().items() if is_backbone(network, key)}
-    target.parent.mkdir(parents=True, exist_ok=True)
-    save_file({key: _halved(t) if half else t for key, t in state.items()}, target, metadata=dict(facts))
+    tensors = {key: _halved(t) if half else t for key, t in state.items()}
+    write_atomically(target, save(tensors, metadata=dict(facts)))
     return len(state)
 
 

@@ -119,7 +119,7 @@ class FineTuning:
                 f"Raise trainer.max_epochs, lower the epoch, or set {key}=null"
             )
 
-    def timeline(self, network: Network, max_epochs: int | None = None) -> FreezeSchedule:
+    def freeze_schedule(self, network: Network, max_epochs: int | None = None) -> FreezeSchedule:
         """Return the freeze schedule for a network.
 
         Raises:
@@ -147,5 +147,5 @@ class FineTuning:
     def apply(self, network: Network, pretrained: bool = True) -> LoadedWeights | None:
         """Load the weights if `pretrained`, and freeze the stages that do not train in the first epoch."""
         loaded = load_weights(network, self.weights) if pretrained and self.weights != "none" else None
-        network.freeze(self.timeline(network).at(0).trainable)
+        network.freeze(self.freeze_schedule(network).at(0).trainable)
         return loaded

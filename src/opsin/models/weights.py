@@ -126,6 +126,10 @@ class OwnFile:
         return read_state_dict(path)
 
 
+WeightsInterpolation = Literal["bilinear", "bicubic"]
+"""Interpolations with which the training images of pretrained weights were resized."""
+
+
 @dataclass(frozen=True)
 class Weights:
     """Facts of pretrained weights: the preprocessing they expect, and their source.
@@ -143,7 +147,7 @@ class Weights:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     size: tuple[int, int]
-    interpolation: Literal["bilinear", "bicubic"]
+    interpolation: WeightsInterpolation
     source: WeightsSource
 
 

@@ -24,16 +24,33 @@ def check_writable(folder: Path, key: str) -> None:
 
     Args:
         folder: Folder that files will be written to.
-        key: Config key that sets it, for the message.
+        key: Config key or option that sets it, for the message.
 
     Raises:
         UserError: It cannot be written to.
     """
     there = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     if not there.is_dir():
-        raise UserError(f"{key}={folder}: {there} is a file, not a folder; set {key} to a folder to write to")
+        raise UserError(f"{key}={folder}: {there} is a file, not a folder; set {key} to a path in a folder")
     if not os.access(there, os.W_OK | os.X_OK):
-        raise UserError(f"{key}={folder}: {there} cannot be written to; set {key} to a folder that you may write to")
+        raise UserError(f"{key}={folder}: {there} cannot be written to; set {key} to a path that you may write to")
+
+
+@contextlib.contextmanager
+def write_errors(path: Path, key: str) -> Iterator[None]:
+    """Turn a failure to write `path` in the block into an error that names the option that sets it.
+
+    Args:
+        path: The file or folder written to.
+        key: Config key or option that sets it, for the message.
+
+    Raises:
+        UserError: The block raised an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot write {path} ({error.strerror or error}); set {key} to another path") from None
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

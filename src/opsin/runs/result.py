@@ -277,4 +277,4 @@ def _adapter() -> Any:
 
 
 def _damaged(file: Path, reason: str) -> UserError:
-    return UserError(f"{file} is damaged ({reason}): put an intact copy of it there, or train the run again")
+    return UserError(f"{file} is damaged ({reason}): put an intact copy of it there")

@@ -1,4 +1,4 @@
-"""What a sweep leaves: the winner, a file that runs it again, and pictures of the search."""
+"""Results of a sweep: the best run, an experiment file that repeats it, and plots of the search."""
 
 import statistics
 from collections.abc import Callable, Sequence
@@ -17,18 +17,19 @@ from opsin.sweeps.table import TrialRow
 if TYPE_CHECKING:
     from optuna.study import Study
 
-ELSEWHERE = ("data_dir", "output_dir", "resume", "report", "test")
-"""Keys that say where things lie and what is done after training, and nothing about the recipe."""
+NOT_RECIPE = ("data_dir", "output_dir", "resume", "report", "test")
+"""Keys that do not affect the trained network: locations of files, and steps after training."""
 
 
 def winners(rows: Sequence[TrialRow], objective: str) -> list[TrialRow]:
-    """The runs of the best recipe: one, or several that differ by seed or fold and are judged by their mean.
+    """Return the runs of the best recipe; none if no trial is complete.
 
-    A recipe takes part with as many complete repetitions as any other has.
+    Runs that differ only by seed or fold are repetitions of one recipe, which is compared by its mean. A recipe with
+    fewer complete repetitions than another is not compared.
 
     Args:
-        rows: of all trials.
-        objective: the first one, which decides.
+        rows: Rows of all trials.
+        objective: The first objective of the sweep.
     """
     recipes: dict[str, list[TrialRow]] = {}
     for row in rows:
@@ -37,47 +38,60 @@ def winners(rows: Sequence[TrialRow], objective: str) -> list[TrialRow]:
     if not recipes:
         return []
     most = max(map(len, recipes.values()))
-    whole = [runs for runs in recipes.values() if len(runs) == most]
-    return min(whole, key=lambda runs: sort_key(objective, statistics.fmean(row.values[0] for row in runs)))
+    compared = [runs for runs in recipes.values() if len(runs) == most]
+    return min(compared, key=lambda runs: sort_key(objective, statistics.fmean(row.values[0] for row in runs)))
 
 
 def write_best(folder: Path, run: RunDirectory) -> list[str]:
-    """Write `experiment/best.yaml`, an experiment of the recipe of a run; the words that run it.
+    """Write `experiment/best.yaml`, an experiment that repeats a run.
 
-    It holds the whole config of the run, so that later changes of other files do not touch it.
+    The file holds the whole config of the run, so later changes of other files do not affect it.
+
+    Args:
+        folder: Directory of the sweep.
+        run: The best run.
+
+    Returns:
+        The arguments of `train.py` that repeat the run.
     """
     saved = RunConfig.load(run)
     config = OmegaConf.create(saved.text)
     assert isinstance(config, DictConfig)
-    for key in ELSEWHERE:
+    for key in NOT_RECIPE:
         config.pop(key, None)
     if config.get("callbacks"):
         config.callbacks.pop("pruning", None)  # reports to the study of this sweep
     source = saved.origin.source.extended([str(folder)])
-    parts = {part: option for part, option in saved.origin.choices.items() if part not in ("experiment", "debug")}
-    defaults = [{f"override /{part}": option} for part, option in parts.items()]
-    words = [*source.flags, "experiment=best", *(w for w in saved.origin.overrides if w.startswith("~"))]
+    options = {group: option for group, option in saved.origin.choices.items() if group not in ("experiment", "debug")}
+    defaults = [{f"override /{group}": option} for group, option in options.items()]
+    deletions = (override for override in saved.origin.overrides if override.startswith("~"))
+    arguments = [*source.flags, "experiment=best", *deletions]
     text = "\n".join(
         [
             "# @package _global_",
-            f"# {printed_command(['python', 'train.py', *words])}",
-            f"# The best of the sweep {folder.name}, as {run.path.name} ran it.",
+            f"# {printed_command(['python', 'train.py', *arguments])}",
+            f"# Config of {run.path.name}, the best run of the sweep {folder.name}.",
             OmegaConf.to_yaml(OmegaConf.create({"defaults": [*defaults, "_self_"]})).rstrip(),
             OmegaConf.to_yaml(config),
         ]
     )
-    place = folder / "experiment" / "best.yaml"
-    place.parent.mkdir(exist_ok=True)
-    write_atomically(place, text)
-    return words
+    file = folder / "experiment" / "best.yaml"
+    file.parent.mkdir(exist_ok=True)
+    write_atomically(file, text)
+    return arguments
 
 
 def draw(folder: Path, study: "Study", objectives: Sequence[str]) -> list[Path]:
-    """Draw how the search went, what mattered, and which choices go together with what came out.
+    """Draw plots of the search.
+
+    Args:
+        folder: Directory of the sweep.
+        study: Study with the trials.
+        objectives: Names of the objectives.
 
     Returns:
-        The pictures: history, importance and parallel_coordinate, for each objective; of two objectives also the
-        trials that no other beats in both.
+        The files: history, importance of the keys and parallel coordinates for each objective; for two objectives also
+        the Pareto front. None with fewer than two complete trials.
     """
     import warnings
 
@@ -100,12 +114,12 @@ def draw(folder: Path, study: "Study", objectives: Sequence[str]) -> list[Path]:
         del kinds["importance"]
     drawn = []
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the module calls itself experimental
-        for place, objective in enumerate(objectives):
+        warnings.simplefilter("ignore")  # Optuna warns that this module is experimental
+        for index, objective in enumerate(objectives):
             for kind, plot in kinds.items():
-                target = (lambda trial, place=place: trial.values[place]) if len(objectives) > 1 else None
+                target = (lambda trial, index=index: trial.values[index]) if len(objectives) > 1 else None
                 axes = plot(study, target=target, target_name=objective)
-                name = kind if place == 0 else f"{kind}_{objective.replace('/', '_')}"
+                name = kind if index == 0 else f"{kind}_{objective.replace('/', '_')}"
                 drawn.append(_save(axes, folder / f"{name}.png"))
         if len(objectives) == 2:
             drawn.append(_save(plots.plot_pareto_front(study, target_names=list(objectives)), folder / "pareto.png"))
@@ -114,6 +128,7 @@ def draw(folder: Path, study: "Study", objectives: Sequence[str]) -> list[Path]:
 
 
 def _save(axes: Any, file: Path) -> Path:
+    """Write the figure of some axes as PNG, and return the file."""
     figure = axes.get_figure()
     figure.set_size_inches(9, 5)
     with atomic_open(file) as stream:

@@ -1,4 +1,4 @@
-"""From a trial to its job: the words of the run, where it lies, and how many devices it takes."""
+"""Jobs of trials: the overrides, the run directory and the number of devices of each run."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,81 +14,85 @@ from opsin.sweeps.settings import Sweep
 from opsin.sweeps.table import TrialRow
 from opsin.sweeps.trials import Trial, Trials
 
-OF_EVERY_RUN = {"test": False, "report": False}
-"""What a run has that does not say otherwise: the winner alone reads the test images, and has a report."""
+RUN_DEFAULTS = {"test": False, "report": False}
+"""Values of every run whose overrides do not set them: only the best run reads the test images and has a report."""
 
 
 class Jobs:
-    """Makes the jobs of a sweep.
+    """The jobs of a sweep.
 
     Args:
-        space: of the sweep.
-        source: Search path and primary config of all runs.
+        space: Search space of the sweep.
+        source: Search path and primary config of all runs; None: Opsin's own.
 
     Attributes:
-        typical: the config of the first run of a grid; where that cannot be composed, of the last one.
+        typical: Config of the first run of the grid; of the last run if the first cannot be composed.
 
     Raises:
-        UserError: neither can be, as where a key is not known.
+        UserError: Neither config can be composed, for example because a key does not exist.
     """
 
     def __init__(self, space: Space, source: ConfigSource | None = None) -> None:
         self._space = space
         self._source = source or ConfigSource()
-        last = [d.word(d.words[-1] if isinstance(d, Listed) else d.high) for d in space.dimensions]
+        last = [d.override(d.values[-1] if isinstance(d, Listed) else d.high) for d in space.dimensions]
         try:
             self.typical = compose_raw([*space.fixed, *space.first()], self._source)
-        except UserError:  # one wrong value is one run that fails
+        except UserError:  # one wrong value fails one run, and not the sweep
             self.typical = compose_raw([*space.fixed, *last], self._source)
         groups = {dimension.key.split(".")[0] for dimension in space.dimensions}
-        self._widths_differ = bool(groups & {"trainer", "experiment", "debug"})
+        self._devices_vary = bool(groups & {"trainer", "experiment", "debug"})
 
     @property
-    def parts(self) -> dict[str, str | None]:
-        """Option of each part that the name of a run tells."""
-        return {part: self.typical.hydra.runtime.choices[part] for part in ("datamodule", "model")}
+    def name_options(self) -> dict[str, str | None]:
+        """Return the option of each config group that is part of the name of a run."""
+        return {group: self.typical.hydra.runtime.choices[group] for group in ("datamodule", "model")}
 
-    def of(self, trial: Trial, folder: Path, settings: Sweep, objective: str, trials: Trials, threads: int) -> Job:
-        """The job of a trial: its run begun, or gone on with where it was begun before.
+    def make_job(
+        self, trial: Trial, folder: Path, settings: Sweep, objective: str, trials: Trials, threads: int
+    ) -> Job:
+        """Return the job of a trial, which starts its run or resumes it.
 
         Args:
-            trial: claimed by this process.
-            folder: of the sweep.
-            settings: of the sweep.
-            objective: the metric that a pruner compares.
-            trials: whose study the run reports to, where a pruner listens.
-            threads: of each process.
+            trial: Trial that this process has claimed.
+            folder: Directory of the sweep.
+            settings: Settings of the sweep.
+            objective: Metric that the pruner compares.
+            trials: Trials of the sweep; the run reports its metric to their study if there is a pruner.
+            threads: Number of threads of each process of the run.
         """
         run = RunDirectory(folder / trial.run)
         run.path.mkdir(exist_ok=True)
-        devices = self._devices(trial.words) if self._widths_differ else _count(self.typical.trainer.devices)
+        devices = self._devices(trial.overrides) if self._devices_vary else _count(self.typical.trainer.devices)
         if run.config.exists():
             return Job(trial.number, (override("resume", run.path),), run, devices)
-        more = {**OF_EVERY_RUN, "trainer.threads": threads}
-        words = [override(key, value) for key, value in more.items() if not self._space.says(key)]
-        words += _pruning(settings, trials, trial.number, objective)
-        words = [*self._source.flags, *trial.words, *words, override("hydra.run.dir", run.path)]
-        return Job(trial.number, tuple(words), run, devices)
+        defaults = {**RUN_DEFAULTS, "trainer.threads": threads}
+        added = [override(key, value) for key, value in defaults.items() if not self._space.sets(key)]
+        added += _pruning(settings, trials, trial.number, objective)
+        overrides = (*self._source.flags, *trial.overrides, *added, override("hydra.run.dir", run.path))
+        return Job(trial.number, overrides, run, devices)
 
-    def _devices(self, words: Sequence[str]) -> int:
+    def _devices(self, overrides: Sequence[str]) -> int:
+        """Return the number of devices of a run; 1 if its config cannot be composed, which the run itself reports."""
         try:
-            return _count(compose_raw(words, self._source).trainer.devices)
-        except UserError:  # which the process of the run tells
+            return _count(compose_raw(overrides, self._source).trainer.devices)
+        except UserError:
             return 1
 
 
-def of_winner(row: TrialRow) -> Job:
-    """The job that reads the test images for a run that has ended, and writes its report."""
+def best_run_job(row: TrialRow) -> Job:
+    """Return the job that reads the test images for a finished run and writes its report."""
     return Job(row.number, (override("resume", row.run.path), "test=true", "report=true"), row.run)
 
 
 def _pruning(settings: Sweep, trials: Trials, number: int, metric: str) -> list[str]:
+    """Return the overrides that add the pruning callback; none without a pruner."""
     if settings.pruner == "none":
         return []
     values: Mapping[str, Any] = {
         "_target_": "opsin.training.callbacks.Pruning",
         "monitor": metric,
-        "storage": trials.place,
+        "storage": trials.storage,
         "study": trials.name,
         "trial": number,
         "pruner": settings.pruner,
@@ -98,4 +102,5 @@ def _pruning(settings: Sweep, trials: Trials, number: int, metric: str) -> list[
 
 
 def _count(devices: Any) -> int:
+    """Return the number of devices of `trainer.devices`: a number, a list, or `auto`, which counts as one."""
     return devices if isinstance(devices, int) else 1 if devices == "auto" else len(devices)

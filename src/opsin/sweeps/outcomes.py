@@ -1,4 +1,4 @@
-"""Outcome of a job: from its run directory, and from the end of its process."""
+"""Outcome of a job, from its run directory and from the end of its process."""
 
 import math
 import signal
@@ -13,14 +13,15 @@ from opsin.runs.result import RunResult
 from opsin.sweeps.launchers.base import Exit, Job
 from opsin.sweeps.trials import Direction, Outcome
 
-COUNTED = ("parameters", "seconds")
-"""Objectives that are not metrics of a split: all parameters, and the seconds of training."""
+RUN_QUANTITIES = ("parameters", "seconds")
+"""Objectives that are not metrics of a split: number of parameters, and seconds of training."""
 
-WHOLE = 8
-"""Maximum lines of a message without a traceback that are reported whole, and not only the last line."""
+MAX_MESSAGE_LINES = 8
+"""Maximum number of lines of an error message that is reported in full. Of a longer message or a traceback, the last
+line is reported."""
 
-TAIL = 60
-"""Lines of the console that are saved with a failure."""
+CONSOLE_LINES = 60
+"""Number of console lines that are saved with a failure."""
 
 
 def directions(objectives: Sequence[str]) -> list[Direction]:
@@ -32,19 +33,19 @@ def check_objectives(objectives: Sequence[str], place: str, pruner: str, trainer
     """Check the objectives of a sweep before anything is run.
 
     Args:
-        objectives: metrics of train or val, or keys of `COUNTED`.
-        place: the key that names them, for the message.
-        pruner: `none`, or a pruner, which compares the first objective epoch by epoch.
-        trainer: trainer options of a run.
+        objectives: Metrics of train or val, or names in `RUN_QUANTITIES`.
+        place: The key that names them, for the message.
+        pruner: Kind of the pruner, which compares the first objective after each epoch, or `none`.
+        trainer: Trainer options of a run.
 
     Raises:
         UserError: An objective does not exist, is never measured, or cannot be used.
     """
     for name in objectives:
-        if name not in COUNTED:
-            check_monitored(name, place, others=tuple(COUNTED))
+        if name not in RUN_QUANTITIES:
+            check_monitored(name, place, others=RUN_QUANTITIES)
             check_measured(name, place, trainer)
-    if pruner != "none" and objectives[0] in COUNTED:
+    if pruner != "none" and objectives[0] in RUN_QUANTITIES:
         raise UserError(
             f"sweep.pruner={pruner} needs an objective that is measured every epoch, such as val/loss, "
             f"but {place}={objectives[0]}; set sweep.pruner=none"
@@ -52,38 +53,38 @@ def check_objectives(objectives: Sequence[str], place: str, pruner: str, trainer
 
 
 def outcome_of(run: RunDirectory, objectives: Sequence[str]) -> Outcome | None:
-    """What a run directory says came of a trial; None: nothing yet, it was cut off or has not begun.
+    """Return the outcome of a trial from its run directory; None if the run has not started or has not ended.
 
     Args:
-        run: of the trial.
-        objectives: metrics of val, or keys of `COUNTED`.
+        run: Run directory of the trial.
+        objectives: Metrics of train or val, or names in `RUN_QUANTITIES`.
     """
     result = run.read_result()
     if result.status == "failed":
-        return Outcome("failed", reason=" ".join((result.error or "it failed").split()))
+        return Outcome("failed", reason=" ".join((result.error or "the run recorded no reason").split()))
     if result.status != "finished":
         return None
     if result.pruned:
         return Outcome("pruned")
     values = [_value(result, name) for name in objectives]
-    if lacking := [name for name, value in zip(objectives, values, strict=True) if not math.isfinite(value)]:
-        return Outcome("failed", reason=f"the run has no {', '.join(lacking)} that is a number")
+    if missing := [name for name, value in zip(objectives, values, strict=True) if not math.isfinite(value)]:
+        return Outcome("failed", reason=f"the run has no finite value of {', '.join(missing)}")
     return Outcome("complete", tuple(values))
 
 
 def _value(result: RunResult, objective: str) -> float:
-    """Return an objective at the best epoch, NaN if the run has none; it is the best value of the monitored metric."""
+    """Return the value of an objective at the best epoch of the run; NaN if the run has none."""
     if objective == "parameters":
         return math.nan if result.parameters is None else result.parameters.total
     return result.seconds.get("fit", math.nan) if objective == "seconds" else result.metrics.get(objective, math.nan)
 
 
 def failure(job: Job, end: Exit) -> Outcome:
-    """Return the failure of a job that ended without a result, and write it into its run directory.
+    """Write the failure of a job that ended without a result into its run directory, and return it.
 
     Args:
         job: The job.
-        end: The end of its process.
+        end: The end of the job.
     """
     printed = _tail(job)
     reason = end.reason or _reason(end.code, printed)
@@ -95,15 +96,16 @@ def failure(job: Job, end: Exit) -> Outcome:
 
 
 def _reason(code: int, printed: Sequence[str]) -> str:
+    """Return the reason of a failure, from the exit code of the job and the lines that it printed."""
     if code >= 0:
         lines = [line.strip() for line in printed if line.strip() and "HYDRA_FULL_ERROR" not in line]
-        if lines and len(lines) <= WHOLE and not any(line.startswith("Traceback") for line in lines):
+        if lines and len(lines) <= MAX_MESSAGE_LINES and not any(line.startswith("Traceback") for line in lines):
             return " ".join(lines)
-        return lines[-1] if lines else f"it ended with exit code {code} and printed nothing"
+        return lines[-1] if lines else f"ended with exit code {code} and printed nothing"
     number = -code
     name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
     if number == signal.SIGKILL:
-        return f"killed ({name}); if nobody did it, the system ran out of memory: lower launcher.jobs"
+        return f"killed ({name}), probably because the system ran out of memory; lower launcher.jobs"
     if number == signal.SIGSEGV:
         return f"crashed ({name}: invalid memory access in native code)"
     return f"ended by {name}"
@@ -115,5 +117,5 @@ def _tail(job: Job) -> list[str]:
         lines = job.console.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return []
-    begun = max((i for i, line in enumerate(lines) if line.startswith("$ python train.py")), default=-1)
-    return lines[begun + 1 :][-TAIL:]
+    start = max((i for i, line in enumerate(lines) if line.startswith("$ python train.py")), default=-1)
+    return lines[start + 1 :][-CONSOLE_LINES:]

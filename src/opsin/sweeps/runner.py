@@ -75,7 +75,7 @@ class Runner:
 
     Args:
         launcher: Runs the jobs.
-        trials: Hands out the trials and records their outcomes.
+        trials: Trials of the sweep.
         make_job: Returns the job of a trial, which begins or resumes its run.
         objectives: Names of the values to read from each result.
         on_end: Called with each trial that ends and its outcome.
@@ -172,7 +172,7 @@ class Runner:
             elif end.lost or end.code in (128 + signal.SIGTERM, 128 + signal.SIGINT, -signal.SIGTERM):
                 if not self.stop.asked:
                     self._report(
-                        f"trial {running.trial.number} was interrupted and resumes: {end.reason or 'a signal'}"
+                        f"trial {running.trial.number} was interrupted ({end.reason or 'by a signal'}); resuming it"
                     )
                     self._start(running.trial, self._make_job(running.trial))
             else:

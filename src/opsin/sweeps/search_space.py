@@ -22,17 +22,17 @@ class Listed:
 
     Attributes:
         key: The key as typed, such as `model` or `+trainer.max_time`.
-        words: Right sides of the overrides, quoted for Hydra.
+        values: Right sides of the overrides, quoted for Hydra.
     """
 
     key: str
-    words: tuple[str, ...]
+    values: tuple[str, ...]
 
-    def word(self, choice: Value) -> str:
+    def override(self, choice: Value) -> str:
         """Return the override that sets this choice."""
         return f"{self.key}={choice}"
 
-    shown = word
+    display = override
 
 
 @dataclass(frozen=True)
@@ -53,13 +53,13 @@ class Ranged:
     log: bool = False
     whole: bool = False
 
-    def word(self, choice: Value) -> str:
+    def override(self, choice: Value) -> str:
         """Return the override that sets this choice."""
         return f"{self.key}={choice!r}"
 
-    def shown(self, choice: Value) -> str:
+    def display(self, choice: Value) -> str:
         """Return the override for display, with four significant digits."""
-        return f"{self.key}={choice:.4g}" if isinstance(choice, float) else self.word(choice)
+        return f"{self.key}={choice:.4g}" if isinstance(choice, float) else self.override(choice)
 
 
 Dimension = Listed | Ranged
@@ -77,25 +77,25 @@ class Space:
     fixed: tuple[str, ...]
     dimensions: tuple[Dimension, ...]
 
-    def words(self, choices: Mapping[str, Value]) -> tuple[str, ...]:
+    def overrides(self, choices: Mapping[str, Value]) -> tuple[str, ...]:
         """Return the overrides of the run with these choices, by key."""
-        return (*self.fixed, *(dimension.word(choices[dimension.key]) for dimension in self.dimensions))
+        return (*self.fixed, *(dimension.override(choices[dimension.key]) for dimension in self.dimensions))
 
     def first(self) -> tuple[str, ...]:
         """Return the overrides that set every key to its first or lowest value."""
-        values = (d.words[0] if isinstance(d, Listed) else d.low for d in self.dimensions)
-        return tuple(d.word(value) for d, value in zip(self.dimensions, values, strict=True))
+        values = (d.values[0] if isinstance(d, Listed) else d.low for d in self.dimensions)
+        return tuple(d.override(value) for d, value in zip(self.dimensions, values, strict=True))
 
     def varied(self, choices: Mapping[str, Value], without: Sequence[str] = ()) -> str:
         """Return the overrides of the keys that vary, except some keys."""
         varying = [dimension for dimension in self.dimensions if dimension.key.lstrip("+") not in without]
-        return " ".join(dimension.word(choices[dimension.key]) for dimension in varying)
+        return " ".join(dimension.override(choices[dimension.key]) for dimension in varying)
 
-    def shown(self, choices: Mapping[str, Value]) -> str:
+    def display(self, choices: Mapping[str, Value]) -> str:
         """Return the overrides of the keys that vary, for display."""
-        return " ".join(dimension.shown(choices[dimension.key]) for dimension in self.dimensions)
+        return " ".join(dimension.display(choices[dimension.key]) for dimension in self.dimensions)
 
-    def says(self, key: str) -> bool:
+    def sets(self, key: str) -> bool:
         """Return whether an override sets a key or varies it."""
         return key in map(key_of, (*self.fixed, *(dimension.key for dimension in self.dimensions)))
 
@@ -103,7 +103,7 @@ class Space:
         """Yield every combination; the last key changes fastest.
 
         Raises:
-            UserError: A key has a range, which has no end.
+            UserError: A key has a range instead of a list.
         """
         for dimension in self.dimensions:
             if isinstance(dimension, Ranged):
@@ -112,18 +112,18 @@ class Space:
                     "sweep.sampler=tpe (random, cmaes) and sweep.trials=N"
                 )
         keys = [dimension.key for dimension in self.dimensions]
-        lists = [dimension.words for dimension in self.dimensions if isinstance(dimension, Listed)]
+        lists = [dimension.values for dimension in self.dimensions if isinstance(dimension, Listed)]
         for values in itertools.product(*lists):
             yield dict(zip(keys, values, strict=True))
 
 
-def read_space(words: Sequence[str], space: Mapping[str, Any], source: ConfigSource | None = None) -> Space:
+def read_space(overrides: Sequence[str], space: Mapping[str, Any], source: ConfigSource | None = None) -> Space:
     """Divide overrides into those of every run and those that vary.
 
     Args:
-        words: From the command line: `model=mlp,cnn_gap`, `seed=range(3)`, `optimizer.lr=tag(log,interval(1e-4,0.1))`,
-            `model.hidden=int(interval(16,128))`, `trainer.max_epochs=5`.
-        space: Values by key, from a sweep file; an override of the command line replaces its key.
+        overrides: Overrides of the command line, such as `model=mlp,cnn_gap`, `seed=range(3)`,
+            `optimizer.lr=tag(log,interval(1e-4,0.1))`, `model.hidden=int(interval(16,128))`, `trainer.max_epochs=5`.
+        space: Values by key, from a sweep file; overrides of the command line replace its keys.
         source: Search path and primary config; None: Opsin's own.
 
     Raises:
@@ -131,21 +131,20 @@ def read_space(words: Sequence[str], space: Mapping[str, Any], source: ConfigSou
     """
     source = source or ConfigSource()
     options = config_options(source)
-    typed = {key_of(word) for word in words}
-    filed = [_typed(key, value, options) for key, value in space.items() if key.lstrip("+") not in typed]
+    typed = {key_of(override) for override in overrides}
+    from_file = [_typed(key, value, options) for key, value in space.items() if key.lstrip("+") not in typed]
     fixed: list[str] = []
     dimensions: list[Dimension] = []
-    every = (*filed, *words)
     parser = override_parser(source)
-    for word in every:
-        override = parse_override(word, parser)
-        key = override.get_key_element()
-        if not override.is_sweep_override():
-            fixed.append(word)
-        elif override.is_discrete_sweep():
-            dimensions.append(Listed(key, tuple(dict.fromkeys(override.sweep_string_iterator()))))
+    for override in (*from_file, *overrides):
+        parsed = parse_override(override, parser)
+        key = parsed.get_key_element()
+        if not parsed.is_sweep_override():
+            fixed.append(override)
+        elif parsed.is_discrete_sweep():
+            dimensions.append(Listed(key, tuple(dict.fromkeys(parsed.sweep_string_iterator()))))
         else:
-            dimensions.append(_ranged(key, override.value()))
+            dimensions.append(_ranged(key, parsed.value()))
     return Space(tuple(fixed), tuple(dimensions))
 
 
@@ -166,6 +165,11 @@ def _option(key: str, choice: Any, options: Mapping[str, Sequence[str]]) -> Any:
 
 
 def _ranged(key: str, interval: Any) -> Ranged:
+    """Return the range of an interval of Hydra.
+
+    Raises:
+        UserError: The interval is empty, or is logarithmic and does not begin above 0.
+    """
     low, high = interval.start, interval.end
     if not low < high:
         raise UserError(f"{key}: interval({low},{high}) is empty; the lower number comes first")

@@ -18,7 +18,7 @@ class Sweep:
         space: Values by key, as on the command line (`model: mlp,cnn_gap`) or as lists; typed overrides replace them.
         sampler: `grid` runs every combination; `tpe`, `cmaes` and `random` are samplers of Optuna.
         trials: Total number of runs, which a search needs; null: the whole grid.
-        pruner: ends runs that do worse than others at the same epoch: `median` below their median, `halving` outside
+        pruner: Ends runs that do worse than others at the same epoch: `median` below their median, `halving` outside
             the best third after pruner_epochs, three times as many, nine times, ... (successive halving).
         pruner_epochs: First epoch after which a run may be pruned.
         objectives: Metrics of train or val, `parameters` or `seconds`; null: the monitored metric. With several
@@ -41,6 +41,6 @@ class Sweep:
         if self.sampler != "grid" and self.trials is None:
             raise UserError(f"sweep.sampler={self.sampler} needs a number of trials: set sweep.trials=N")
         if self.pruner != "none" and self.objectives and len(self.objectives) > 1:
-            raise UserError("sweep.pruner needs one objective: with several, no run is worse than the others for sure")
+            raise UserError("sweep.pruner needs one objective; leave out the others, or set sweep.pruner=none")
         if self.sampler == "cmaes" and self.objectives and len(self.objectives) > 1:
-            raise UserError("sweep.sampler=cmaes optimises one objective: take sweep.sampler=tpe for several")
+            raise UserError("sweep.sampler=cmaes optimizes one objective: use sweep.sampler=tpe for several")

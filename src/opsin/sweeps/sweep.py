@@ -1,4 +1,4 @@
-"""The story of a sweep: what varies, who works on what, and what is left in the end."""
+"""Entry point of a multirun: run the trials of a sweep, and write its results."""
 
 import contextlib
 import inspect
@@ -21,7 +21,7 @@ from opsin.config.validation import SectionSchema, check
 from opsin.errors import Interrupted, UserError
 from opsin.runs.quoting import printed_command
 from opsin.sweeps import best_run, table
-from opsin.sweeps.jobs import Jobs, of_winner
+from opsin.sweeps.jobs import Jobs, best_run_job
 from opsin.sweeps.launchers.base import Handle, Job, Launcher
 from opsin.sweeps.outcomes import check_objectives, directions
 from opsin.sweeps.runner import POLL_S, Runner, Stop
@@ -37,75 +37,74 @@ SCHEMA = {
     "sweep": SectionSchema({"settings": Sweep}),
     "launcher": SectionSchema(target="launcher", constructors=LAUNCHERS),
 }
-"""The sections of a config that are about a multirun and not about its runs."""
+"""Sections of the config that describe the multirun and not its runs."""
 
 
-def sweep(words: Sequence[str], source: ConfigSource | None = None) -> int:
-    """Run what the words of a multirun describe, go on with it where it was begun, and tell what came out.
+def sweep(overrides: Sequence[str], source: ConfigSource | None = None) -> int:
+    """Run or resume a sweep, select its best run, and print the table of trials.
 
     Args:
-        words: of the command line.
+        overrides: Overrides of the command line, for the sweep and for its runs.
         source: Search path and primary config; None: Opsin's own.
 
     Returns:
-        The exit code: 1 where a run failed, else 0.
+        The exit code: 1 if a run failed, else 0.
 
     Raises:
-        UserError: a word, a setting or the directory is wrong.
-        Interrupted: a signal asked to stop; the same command goes on.
+        UserError: An override or a setting is wrong, or the directory holds another sweep or cannot be written.
+        Interrupted: A signal asked to stop; the same command resumes the sweep.
     """
     source = source or ConfigSource()
-    words = check_overrides(["--multirun", *words], config_options(source))[1:]
-    settings, engine, option = _checked([word for word in words if is_of_a_sweep(word)], source)
-    typed = [word for word in words if not is_of_a_sweep(word)]
-    space = read_space(typed, settings.space, source)
+    of_sweep, of_runs = _divide(overrides, source)
+    settings, engine, option = _checked(of_sweep, source)
+    space = read_space(of_runs, settings.space, source)
     jobs = Jobs(space, source)
     refuse_missing_secrets([OmegaConf.to_container(jobs.typical, resolve=False), settings.storage])
     metric: str = jobs.typical.monitor.metric
     objectives: list[str] = [*settings.objectives] if settings.objectives else [metric]
     _import_callbacks(jobs.typical)
-    place = "sweep.objectives" if settings.objectives else "monitor.metric"
-    check_objectives(objectives, place, settings.pruner, jobs.typical.trainer)
-    folder = sweep_directory(Path(jobs.typical.hydra.sweep.dir), option, settings, typed, source)
+    key = "sweep.objectives" if settings.objectives else "monitor.metric"
+    check_objectives(objectives, key, settings.pruner, jobs.typical.trainer)
+    folder = sweep_directory(Path(jobs.typical.hydra.sweep.dir), option, settings, of_runs, source)
     console = table.console()
     worker = Worker(folder)
     try:
         seed: int = jobs.typical.seed
-        trials = Trials(folder, space, settings, directions(objectives), seed, jobs.parts, worker)
+        trials = Trials(folder, space, settings, directions(objectives), seed, jobs.name_options, worker)
         launcher = engine.build()
         done = trials.ended()
-        _announce(console, folder, trials, done, launcher, worker.others())
-        with table.ProgressTable(console, space, metric, trials.total, done, launcher.slots) as board:
+        _print_start(console, folder, trials, done, launcher, worker.others())
+        with table.ProgressTable(console, space, metric, trials.total, done, launcher.slots) as progress:
             runner = Runner(
                 launcher,
                 trials,
-                lambda trial: jobs.of(trial, folder, settings, objectives[0], trials, launcher.threads),
+                lambda trial: jobs.make_job(trial, folder, settings, objectives[0], trials, launcher.threads),
                 objectives,
-                board.ended,
-                board.watch,
+                progress.ended,
+                progress.update,
                 worker.heartbeat,
-                board.say,
+                progress.print_line,
             )
             try:
                 runner.run()
                 if trials.ended() == trials.total:
-                    with FileLock(folder / ".ending"):  # one process after the other; the second finds all done
+                    with FileLock(folder / ".best_run.lock"):  # the next process finds the best run tested
                         best = best_run.winners(table.read_rows(folder, objectives, trials, space), objectives[0])
-                        untested = [] if space.says("test") else [row for row in best if not row.metric("test/acc")]
-                        run_all(launcher, [of_winner(row) for row in untested], runner.stop)
+                        untested = [] if space.sets("test") else [row for row in best if not row.metric("test/acc")]
+                        run_all(launcher, [best_run_job(row) for row in untested], runner.stop)
                         if best:
                             best_run.write_best(folder, best[0].run)
                             best_run.draw(folder, trials.study, objectives)
             finally:
                 launcher.close()
     except Interrupted:
-        console.print("stopped; go on with the same command")
+        console.print("stopped; the same command resumes the sweep")
         raise
     finally:
         worker.leave()
     rows = table.read_rows(folder, objectives, trials, space)
-    table.tell(rows, objectives, folder, console)
-    _close(console, folder, trials, rows)
+    table.report_trials(rows, objectives, folder, console)
+    _print_next_steps(console, folder, trials, rows)
     return int(any(row.state == "failed" for row in rows))
 
 
@@ -115,11 +114,21 @@ def show_first_run(line: CommandLine) -> None:
     Raises:
         UserError: An override or a setting is wrong.
     """
-    words = check_overrides(["--multirun", *line.overrides], config_options(line.source))[1:]
-    of_sweep = [word for word in words if is_of_a_sweep(word)]
+    of_sweep, of_runs = _divide(line.overrides, line.source)
     settings, _, _ = _checked(of_sweep, line.source)
-    space = read_space([word for word in words if not is_of_a_sweep(word)], settings.space, line.source)
+    space = read_space(of_runs, settings.space, line.source)
     show(replace(line, overrides=(*space.fixed, *space.first(), *of_sweep)))
+
+
+def _divide(overrides: Sequence[str], source: ConfigSource) -> tuple[list[str], list[str]]:
+    """Return the overrides of the sweep itself, and those of its runs.
+
+    Raises:
+        UserError: An override cannot be read, or names a key or an option that does not exist.
+    """
+    checked = check_overrides(["--multirun", *overrides], config_options(source))[1:]
+    of_sweep = [override for override in checked if is_of_a_sweep(override)]
+    return of_sweep, [override for override in checked if not is_of_a_sweep(override)]
 
 
 def _import_callbacks(config: DictConfig) -> None:
@@ -132,21 +141,25 @@ def _import_callbacks(config: DictConfig) -> None:
             own.resolve((section or {}).get("_target_"))
 
 
-def _checked(words: Sequence[str], source: ConfigSource) -> tuple[Sweep, Target[Launcher], str]:
-    """The settings of the sweep, the engine, not yet started, and which file of `configs/sweep` was chosen."""
-    config = compose_raw(words, source)
+def _checked(overrides: Sequence[str], source: ConfigSource) -> tuple[Sweep, Target[Launcher], str]:
+    """Return the settings of the sweep, the constructor of its launcher, and the chosen option of `sweep`.
+
+    Raises:
+        UserError: A setting is wrong.
+    """
+    config = compose_raw(overrides, source)
     tree = plain(OmegaConf.masked_copy(config, list(SCHEMA)))
     refuse_literal_secrets(tree)
     choices = {key: value for key, value in config.hydra.runtime.choices.items() if key in SCHEMA}
-    fields = check(tree, SCHEMA, ConfigOrigin(source, choices, list(words), source.folders))
+    fields = check(tree, SCHEMA, ConfigOrigin(source, choices, list(overrides), source.folders))
     return fields["settings"], fields["launcher"], choices["sweep"]
 
 
 def run_all(launcher: Launcher, jobs: Sequence[Job], stop: Stop) -> None:
-    """Run jobs, as many at once as there is room for.
+    """Run jobs, at most one per slot of the launcher at the same time.
 
     Raises:
-        Interrupted: a signal asked to stop.
+        Interrupted: A signal asked to stop.
     """
     waiting = list(jobs)
     running: list[Handle] = []
@@ -162,27 +175,27 @@ def run_all(launcher: Launcher, jobs: Sequence[Job], stop: Stop) -> None:
                 raise Interrupted(stop.signal)
 
 
-def _announce(
+def _print_start(
     console: Console, folder: Path, trials: Trials, done: int, launcher: Launcher, others: Sequence[str]
 ) -> None:
-    """What is about to be run, and where."""
-    had = f", of which {done} have ended" if done else ""
+    """Print the directory, the number of trials, and the processes that share the sweep."""
+    ended = f" ({done} ended before)" if done else ""
     threads = f"{launcher.threads} thread{'s' * (launcher.threads != 1)} each"
-    lines = [f"sweep      {folder}", f"trials     {trials.total}{had}; {launcher.slots} at once, {threads}"]
+    lines = [f"sweep      {folder}", f"trials     {trials.total}{ended}; {launcher.slots} at once, {threads}"]
     if others:
-        lines.append(f"           together with {', '.join(others)}")
+        lines.append(f"shared     with {', '.join(others)}")
     console.print("\n".join(lines), markup=False, soft_wrap=True)
 
 
-def _close(console: Console, folder: Path, trials: Trials, rows: Sequence[table.TrialRow]) -> None:
-    """What to do next."""
+def _print_next_steps(console: Console, folder: Path, trials: Trials, rows: Sequence[table.TrialRow]) -> None:
+    """Print the trials that other processes run, and the commands for the results."""
     lines = []
-    if open_ := sum(row.state in ("running", "waiting") for row in rows):
-        lines.append(f"{open_} trials are under way in other processes; the last of them ends the sweep")
+    if unfinished := sum(row.state in ("running", "waiting") for row in rows):
+        lines.append(f"trials in other processes: {unfinished}; the process that ends last selects the best run")
     if (folder / "experiment" / "best.yaml").exists():
         lines += [
-            "best again  " + printed_command(["python", "train.py", "--config-dir", folder, "experiment=best"]),
+            "repeat best " + printed_command(["python", "train.py", "--config-dir", folder, "experiment=best"]),
             "compare     " + printed_command(["python", "scripts/compare.py", folder, "--metric", "val/acc"]),
-            "dashboard   " + printed_command(["optuna-dashboard", trials.place]) + "   (pip install optuna-dashboard)",
+            f"dashboard   {printed_command(['optuna-dashboard', trials.storage])}   (pip install optuna-dashboard)",
         ]
     console.print("\n".join(lines), markup=False, soft_wrap=True)

@@ -14,12 +14,12 @@ from opsin.errors import UserError
 from opsin.runs.atomic import check_writable, write_atomically
 from opsin.sweeps.settings import Sweep
 
-EXTENDED = ("name", "trials", "retry_failed")
+CHANGEABLE = ("name", "trials", "retry_failed")
 """Settings that may change when a sweep is resumed."""
 
 
 def sweep_directory(
-    sweeps: Path, option: str, settings: Sweep, words: Sequence[str], source: ConfigSource | None = None
+    sweeps: Path, option: str, settings: Sweep, overrides: Sequence[str], source: ConfigSource | None = None
 ) -> Path:
     """Return the directory of a sweep, created if necessary, with `sweep.yaml`, which identifies the sweep.
 
@@ -27,19 +27,19 @@ def sweep_directory(
         sweeps: Folder of all sweeps.
         option: Option of the config group `sweep`, which begins the name.
         settings: Settings of the sweep.
-        words: Overrides of the runs, fixed and varying.
+        overrides: Overrides of the runs, fixed and varying.
         source: Search path and primary config of the runs; None: Opsin's own.
 
     Raises:
         UserError: The directory holds another sweep, or cannot be written.
     """
-    identity = _identity(settings, words, source or ConfigSource())
+    identity = _identity(settings, overrides, source or ConfigSource())
     digest = hashlib.blake2b(json.dumps(identity, sort_keys=True).encode(), digest_size=4).hexdigest()
     folder = (sweeps / (settings.name or f"{option}_{digest}")).absolute()
     check_writable(folder, "output_dir")
     file = folder / "sweep.yaml"
     if file.exists():
-        if (before := yaml.safe_load(file.read_text(encoding="utf-8"))) != identity:
+        if (before := _read(file)) != identity:
             raise UserError(
                 f"{folder} holds another sweep: {_difference(before, identity)}. Choose another sweep.name, or leave "
                 "it out to derive the name from the overrides."
@@ -50,15 +50,34 @@ def sweep_directory(
     return folder
 
 
-def _identity(settings: Sweep, words: Sequence[str], source: ConfigSource) -> dict[str, Any]:
-    told = {key: value for key, value in asdict(settings).items() if key not in EXTENDED}
-    return {"words": sorted([*words, *source.flags]), **told}
+def _identity(settings: Sweep, overrides: Sequence[str], source: ConfigSource) -> dict[str, Any]:
+    """Return the values that identify a sweep: its overrides, and the settings that must not change."""
+    recorded = {key: value for key, value in asdict(settings).items() if key not in CHANGEABLE}
+    return {"overrides": sorted([*overrides, *source.flags]), **recorded}
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """Return the identity that `sweep.yaml` records.
+
+    Raises:
+        UserError: The file is damaged, or an earlier version of Opsin wrote it.
+    """
+    try:
+        recorded = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError):
+        recorded = None
+    if not isinstance(recorded, dict) or not isinstance(recorded.get("overrides"), list):
+        raise UserError(
+            f"{file} is damaged, or an earlier version of Opsin wrote it. Move the directory away, or choose another "
+            "sweep.name."
+        )
+    return recorded
 
 
 def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """Return the first difference between two sweeps, as text."""
     key = next(key for key in {**before, **now} if before.get(key) != now.get(key))
-    if key == "words":
-        gone, new = sorted({*before[key]} - {*now[key]}), sorted({*now[key]} - {*before[key]})
-        return f"its overrides were {' '.join(gone) or 'fewer'}, and now they are {' '.join(new) or 'fewer'}"
+    if key == "overrides":
+        removed, added = sorted({*before[key]} - {*now[key]}), sorted({*now[key]} - {*before[key]})
+        return f"its overrides were {' '.join(removed) or 'fewer'}, and now they are {' '.join(added) or 'fewer'}"
     return f"its sweep.{key} was {before.get(key)}, and now it is {now.get(key)}"

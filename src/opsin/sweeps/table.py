@@ -1,4 +1,4 @@
-"""What a person sees of a sweep: the runs under way, and in the end a row for each."""
+"""Console output of a sweep: a progress table while it runs, and a table of all trials at the end."""
 
 import csv
 import io
@@ -23,37 +23,37 @@ from opsin.sweeps.runner import Running
 from opsin.sweeps.search_space import Space
 from opsin.sweeps.trials import Outcome, Trial, Trials
 
-MOST_ROWS = 30
-"""Rows that are printed of the last table; `sweep.csv` has them all."""
+MAX_PRINTED_ROWS = 30
+"""Maximum number of printed rows; `sweep.csv` has all rows."""
 
 PLAIN_WIDTH = 160
-"""Columns where there is no terminal that has a width."""
+"""Width of the output in characters if it is not a terminal."""
 
 
 def console() -> Console:
-    """Where a sweep prints; wide enough for a table where it is no terminal."""
+    """Return the console of a sweep, of a fixed width if the output is not a terminal."""
     found = Console(highlight=False)
     return found if found.is_terminal else Console(width=PLAIN_WIDTH, highlight=False)
 
 
 class ProgressTable:
-    """The runs under way: a live table on a terminal, elsewhere a line for each run that ends.
+    """Progress of the runs: a live table on a terminal, and a line for each run that ends.
 
     Args:
-        console: to print on.
-        space: of the sweep.
-        metric: the monitored one.
-        total: how many trials there are.
-        done: how many of them had ended before.
-        slots: how many run at once.
+        console: Console to print on.
+        space: Search space of the sweep.
+        metric: The monitored metric.
+        total: Number of trials.
+        done: Number of trials that ended before this process started.
+        slots: Number of devices that the jobs use at the same time.
     """
 
     def __init__(self, console: Console, space: Space, metric: str, total: int, done: int, slots: int) -> None:
         self._console, self._space, self._metric = console, space, metric
         self._total, self._done, self._slots = total, done, slots
-        self._begun: dict[int, float] = {}
-        self._took: list[float] = []
-        self._drawn = 0.0
+        self._started: dict[int, float] = {}
+        self._durations: list[float] = []
+        self._last_draw = 0.0
         self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
 
     def __enter__(self) -> "ProgressTable":
@@ -66,38 +66,39 @@ class ProgressTable:
             self._live.stop()
 
     def ended(self, trial: Trial, outcome: Outcome) -> None:
-        """Tell what came of a trial."""
+        """Print the outcome of a trial."""
         self._done += 1
-        if trial.number in self._begun:
-            self._took.append(time.monotonic() - self._begun.pop(trial.number))
-        said = outcome.reason or " ".join(f"{value:.6g}" for value in outcome.values)
-        line = f"{self._done}/{self._total}  trial {trial.number} {outcome.state}  {said}"
-        self.say(f"{line}  {self._space.shown(trial.choices)}{self._left()}")
+        if trial.number in self._started:
+            self._durations.append(time.monotonic() - self._started.pop(trial.number))
+        result = outcome.reason or " ".join(f"{value:.6g}" for value in outcome.values)
+        line = f"{self._done}/{self._total}  trial {trial.number} {outcome.state}  {result}"
+        self.print_line(f"{line}  {self._space.display(trial.choices)}{self._time_left()}")
 
-    def say(self, line: str) -> None:
-        """Print a line above what is drawn."""
+    def print_line(self, line: str) -> None:
+        """Print a line above the live table."""
         self._console.print(line, markup=False, soft_wrap=True)
 
-    def watch(self, running: Sequence[Running]) -> None:
-        """Draw what runs, a few times a second."""
+    def update(self, running: Sequence[Running]) -> None:
+        """Draw the running trials, at most four times per second."""
         for job in running:
-            self._begun.setdefault(job.trial.number, job.since)
-        if self._live and time.monotonic() - self._drawn > 0.25:
-            self._drawn = time.monotonic()
-            table = Table("trial", "words", "epoch", self._metric, "best", "time left", box=None)
+            self._started.setdefault(job.trial.number, job.since)
+        if self._live and time.monotonic() - self._last_draw > 0.25:
+            self._last_draw = time.monotonic()
+            table = Table("trial", "overrides", "epoch", self._metric, "best", "time left", box=None)
             for job in running:
-                table.add_row(str(job.trial.number), self._space.shown(job.trial.choices), *self._progress(job))
-            table.caption = f"{self._done} of {self._total} have ended{self._left()}"
+                table.add_row(str(job.trial.number), self._space.display(job.trial.choices), *self._progress(job))
+            table.caption = f"{self._done} of {self._total} have ended{self._time_left()}"
             self._live.update(table, refresh=True)
 
-    def _left(self) -> str:
-        if not self._took or self._done >= self._total:
+    def _time_left(self) -> str:
+        """Return the estimated time until the sweep ends, as text; empty before the first trial ends."""
+        if not self._durations or self._done >= self._total:
             return ""
-        seconds = statistics.mean(self._took) * (self._total - self._done) / self._slots
+        seconds = statistics.mean(self._durations) * (self._total - self._done) / self._slots
         return f"  about {_duration(seconds)} left"
 
     def _progress(self, running: Running) -> tuple[str, str, str, str]:
-        """Epoch, the metric there, its best, and the time left, of one run."""
+        """Return the epoch, the last and the best value of the metric, and the time left of one run, as text."""
         run = running.job.run
         rows, settings = read_epochs(run.metrics), run.read_result().settings
         epochs = settings.max_epochs if settings else None
@@ -112,23 +113,23 @@ class ProgressTable:
 
 @dataclass(frozen=True)
 class TrialRow:
-    """A trial in the last table.
+    """A row of the table of trials.
 
     Attributes:
-        number: of the trial.
-        words: that tell it apart.
-        shown: the same for people, numbers rounded.
-        recipe: the words without those of REPEATS.
+        number: Number of the trial.
+        overrides: Overrides of the keys that vary.
+        display: The same with rounded numbers.
+        recipe: The same without the keys of `REPEATS`.
         state: complete, pruned, failed, running or waiting.
-        values: of the objectives; empty unless it is complete.
-        reason: why it failed.
-        run: its directory.
-        result: what that says.
+        values: Values of the objectives; empty unless the trial is complete.
+        reason: Reason of a failure.
+        run: Directory of the run.
+        result: Result of the run.
     """
 
     number: int
-    words: str
-    shown: str
+    overrides: str
+    display: str
     recipe: str
     state: str
     values: tuple[float, ...]
@@ -137,38 +138,45 @@ class TrialRow:
     result: RunResult
 
     def metric(self, name: str) -> str:
-        """A metric, as text; empty where there is none."""
+        """Return the value of a metric as text; empty if the run has none."""
         value = self.result.metrics.get(name)
         return "" if value is None else f"{value:.4f}"
 
 
 def read_rows(folder: Path, objectives: Sequence[str], trials: Trials, space: Space) -> list[TrialRow]:
-    """Every trial of a sweep, the best first; of several objectives, by the first."""
+    """Return the rows of all trials, sorted by the first objective, the best first."""
     states = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
     rows = []
     for trial in trials.all():
         run = RunDirectory(folder / str(trial.user_attrs.get("run", "none")))
         state = states.get(trial.state.name, trial.state.name.lower())
-        known = len(trial.params) == len(space.dimensions)  # not of one that was killed while it was claimed
-        words = space.varied(trial.params) if known else ""
-        shown = space.shown(trial.params) if known else ""
+        known = len(trial.params) == len(space.dimensions)  # a process that was killed during a claim leaves some out
+        overrides = space.varied(trial.params) if known else ""
+        display = space.display(trial.params) if known else ""
         recipe = space.varied(trial.params, without=REPEATS) if known else ""
         values = tuple(trial.values) if state == "complete" else ()
         reason = str(trial.user_attrs.get("reason", ""))
-        rows.append(TrialRow(trial.number, words, shown, recipe, state, values, reason, run, run.read_result()))
+        rows.append(TrialRow(trial.number, overrides, display, recipe, state, values, reason, run, run.read_result()))
     return sorted(rows, key=lambda row: (sort_key(objectives[0], row.values[0] if row.values else None), row.number))
 
 
-def tell(rows: Sequence[TrialRow], objectives: Sequence[str], folder: Path, console: Console) -> None:
-    """Print the table and the reasons of what failed, and write all rows to `sweep.csv`."""
-    metrics = [name for name in ("val/acc", "test/acc") if name not in objectives]
-    header = ["trial", "words", *objectives, *metrics, "epochs", "seconds", "state", "run"]
+def report_trials(rows: Sequence[TrialRow], objectives: Sequence[str], folder: Path, console: Console) -> None:
+    """Print the table of trials and the reasons of failures, and write all rows to `sweep.csv`.
 
-    def cells(row: TrialRow, words: str) -> list[str]:
+    Args:
+        rows: Rows of all trials, sorted.
+        objectives: Names of the objectives.
+        folder: Directory of the sweep.
+        console: Console to print on.
+    """
+    metrics = [name for name in ("val/acc", "test/acc") if name not in objectives]
+    header = ["trial", "overrides", *objectives, *metrics, "epochs", "seconds", "state", "run"]
+
+    def cells(row: TrialRow, overrides: str) -> list[str]:
         seconds = row.result.seconds.get("total")
         return [
             str(row.number),
-            words,
+            overrides,
             *([f"{value:.6g}" for value in row.values] or [""] * len(objectives)),
             *[row.metric(name) for name in metrics],
             "" if row.result.epochs is None else str(row.result.epochs),
@@ -177,22 +185,23 @@ def tell(rows: Sequence[TrialRow], objectives: Sequence[str], folder: Path, cons
             row.run.path.name,
         ]
 
-    written = io.StringIO()
-    lines = [[*cells(row, row.words), row.reason] for row in rows]
-    csv.writer(written, lineterminator="\n").writerows([[*header, "reason"], *lines])
-    write_atomically(folder / "sweep.csv", written.getvalue())
+    text = io.StringIO()
+    lines = [[*cells(row, row.overrides), row.reason] for row in rows]
+    csv.writer(text, lineterminator="\n").writerows([[*header, "reason"], *lines])
+    write_atomically(folder / "sweep.csv", text.getvalue())
     table = Table(*header, title=f"sweep by {objectives[0]}: {folder}", title_justify="left")
-    for row in rows[:MOST_ROWS]:
-        table.add_row(*cells(row, row.shown))
+    for row in rows[:MAX_PRINTED_ROWS]:
+        table.add_row(*cells(row, row.display))
     console.print(table)
-    if len(rows) > MOST_ROWS:
-        console.print(f"the best {MOST_ROWS} of {len(rows)}; all are in {folder / 'sweep.csv'}")
+    if len(rows) > MAX_PRINTED_ROWS:
+        console.print(f"the best {MAX_PRINTED_ROWS} of {len(rows)} trials; all trials: {folder / 'sweep.csv'}")
     for row in rows:
         if row.state == "failed":
             console.print(f"failed: {row.run.path.name}: {row.reason}", markup=False, soft_wrap=True)
 
 
 def _duration(seconds: float) -> str:
+    """Return a duration as text, such as `2 h 05 min`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

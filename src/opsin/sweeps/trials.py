@@ -32,13 +32,13 @@ class Trial:
     Attributes:
         number: Counted from 0, over all processes.
         choices: Value of each key that varies.
-        words: Overrides of the run, fixed and varying.
+        overrides: Overrides of the run, fixed and varying.
         run: Name of its run directory inside that of the sweep.
     """
 
     number: int
     choices: Mapping[str, Value]
-    words: tuple[str, ...]
+    overrides: tuple[str, ...]
     run: str
 
 
@@ -65,19 +65,20 @@ class Trials:
     the seed, the number of the trial, and the outcomes of the trials before it.
 
     Args:
-        folder: of the sweep.
-        space: what varies.
-        settings: of the sweep.
-        directions: of each objective, `minimize` or `maximize`.
-        seed: of what is drawn.
-        parts: option of each part that a run's name tells, such as `{"model": "mlp"}`, where it does not vary.
-        worker: this process.
+        folder: Directory of the sweep.
+        space: Search space.
+        settings: Settings of the sweep.
+        directions: Direction of each objective.
+        seed: Seed of the sampler.
+        name_options: Option of each config group in the name of a run, such as `{"model": "mlp"}`; the option of the
+            trial replaces it if the group varies.
+        worker: This process.
 
     Attributes:
-        place: of the storage, for others that open it.
-        name: of the study there.
-        study: Optuna's.
-        total: how many trials the sweep has.
+        storage: URL or path of the Optuna storage, for other processes that open it.
+        name: Name of the study in the storage.
+        study: The Optuna study.
+        total: Number of trials of the sweep.
     """
 
     def __init__(
@@ -87,23 +88,23 @@ class Trials:
         settings: Sweep,
         directions: Sequence[Direction],
         seed: int,
-        parts: Mapping[str, str | None],
+        name_options: Mapping[str, str | None],
         worker: Worker,
     ) -> None:
         import optuna
 
         quieten_optuna()
-        self._space, self._settings, self._seed, self._parts = space, settings, seed, parts
+        self._space, self._settings, self._seed, self._name_options = space, settings, seed, name_options
         self._worker = worker
         self._lock = FileLock(folder / ".lock")
-        self.place = settings.storage or str(folder / "study.journal")
+        self.storage = settings.storage or str(folder / "study.journal")
         self.name = folder.name
         self._grid = list(space.grid()) if settings.sampler == "grid" else None
-        most = math.inf if settings.trials is None else settings.trials
-        self.total = int(most if self._grid is None else min(len(self._grid), most))
+        limit = math.inf if settings.trials is None else settings.trials
+        self.total = int(limit if self._grid is None else min(len(self._grid), limit))
         with self._lock:
             self.study: Study = optuna.create_study(
-                storage=open_storage(self.place),
+                storage=open_storage(self.storage),
                 study_name=self.name,
                 directions=list(directions),
                 load_if_exists=True,
@@ -114,8 +115,8 @@ class Trials:
     def all(self) -> list["FrozenTrial"]:
         """Return all trials in their order, except those that were retried."""
         trials = self.study.get_trials(deepcopy=False)
-        again = {trial.user_attrs["retries"] for trial in trials if "retries" in trial.user_attrs}
-        return [trial for trial in trials if trial.number not in again]
+        retried = {trial.user_attrs["retries"] for trial in trials if "retries" in trial.user_attrs}
+        return [trial for trial in trials if trial.number not in retried]
 
     def ended(self) -> int:
         """Return the number of trials that have ended in any way."""
@@ -144,9 +145,9 @@ class Trials:
             live.set_user_attr("worker", self._worker.name)
         choices = {dimension.key: _suggest(live, dimension) for dimension in self._space.dimensions}
         if "run" not in live.user_attrs:
-            names = [f"{choices.get(part, option)}" for part, option in self._parts.items()]
+            names = [f"{choices.get(group, option)}" for group, option in self._name_options.items()]
             live.set_user_attr("run", "_".join([f"{live.number:03d}", *names]))
-        return Trial(live.number, choices, self._space.words(choices), live.user_attrs["run"])
+        return Trial(live.number, choices, self._space.overrides(choices), live.user_attrs["run"])
 
     def starts(self, trial: Trial, progress: int) -> int:
         """Count a start of a trial; return the number of starts since its last progress, over all processes.
@@ -198,7 +199,7 @@ class Trials:
 
 def _suggest(trial: "optuna.trial.Trial", dimension: Dimension) -> Value:
     if isinstance(dimension, Listed):
-        choice: Value = trial.suggest_categorical(dimension.key, dimension.words)
+        choice: Value = trial.suggest_categorical(dimension.key, dimension.values)
         return choice
     if dimension.whole:
         return trial.suggest_int(dimension.key, int(dimension.low), int(dimension.high), log=dimension.log)

@@ -114,9 +114,9 @@ def network(
     return built, plan.fine_tuning.apply(built, pretrained)
 
 
-def timeline(plan: RunPlan, network: Network) -> FreezeSchedule:
+def freeze_schedule(plan: RunPlan, network: Network) -> FreezeSchedule:
     """Return which stages of a network train in which epoch of the run."""
-    return plan.fine_tuning.timeline(network, plan.trainer.max_epochs)
+    return plan.fine_tuning.freeze_schedule(network, plan.trainer.max_epochs)
 
 
 def classifier(
@@ -128,7 +128,7 @@ def classifier(
     distillation: Distillation | None = None,
 ) -> Classifier:
     """Build the LightningModule around a network."""
-    stages = timeline(plan, network).ever_trained
+    stages = freeze_schedule(plan, network).ever_trained
 
     def optimizer(network: nn.Module) -> Optimizer:
         groups = parameter_groups(network, plan.groups, plan.fine_tuning, stages)

@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal
 import lightning as L
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
@@ -18,12 +17,10 @@ from opsin.data.cache.feature_store import FeatureSubset
 from opsin.data.cache.image_store import Store
 from opsin.data.loader.batch_loader import batch_key
 from opsin.data.subset import Subset
-from opsin.data.types import Split
+from opsin.data.types import Indices, Split
 from opsin.errors import UserError
 from opsin.models import Network
 from opsin.training.feature_extraction import Extractor, View, extract
-
-Indices = NDArray[np.int64]
 
 EXACT = ("32-true", "bf16-mixed", "16-mixed")
 """Precisions with float32 weights, for which the network can be used before the trainer sets it up."""

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from opsin.data.cache.feature_store import FeatureStore, FeatureSubset, open_features
 from opsin.data.cache.image_store import Store
 from opsin.data.subset import Subset
+from opsin.data.types import Indices
 from opsin.models import Network
 from opsin.models.fingerprint import digest
 from opsin.models.network import as_embedding
@@ -26,7 +27,6 @@ VERSION = 1
 BLOCK = 64
 """Images per batch, always the same: the features of an image must not depend on the batch size."""
 
-Indices = NDArray[np.int64]
 View = Callable[[Store, Indices], Tensor]
 
 

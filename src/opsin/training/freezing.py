@@ -38,16 +38,16 @@ class FreezingCallback(L.Callback):
     callback must come before callbacks that read learning rates. The module must have a `network`.
 
     Args:
-        timeline: the stages that train, by epoch.
+        schedule: the stages that train, by epoch.
 
     Attributes:
-        timeline: the same.
+        schedule: the same.
         verified: whether the frozen stages were compared at the end of training and are unchanged.
         untouched: the stages that trained in no epoch; known when training ends.
     """
 
-    def __init__(self, timeline: FreezeSchedule) -> None:
-        self.timeline = timeline
+    def __init__(self, schedule: FreezeSchedule) -> None:
+        self.schedule = schedule
         self.verified = False
         self.untouched: tuple[str, ...] = ()
         self._contract = FreezeContract()
@@ -56,7 +56,7 @@ class FreezingCallback(L.Callback):
     @property
     def never_trained(self) -> tuple[str, ...]:
         """Return the stages that train in no epoch of the run."""
-        return self.timeline.never_trained
+        return self.schedule.never_trained
 
     def state_dict(self) -> dict[str, Any]:
         """Return the digests of the frozen stages."""
@@ -72,7 +72,7 @@ class FreezingCallback(L.Callback):
         Raises:
             UserError: the strategy shards parameters among processes.
         """
-        if len(self.timeline.phases) > 1 and (is_sharded(trainer) or not _is_known(trainer)):
+        if len(self.schedule.phases) > 1 and (is_sharded(trainer) or not _is_known(trainer)):
             raise UserError(
                 f"trainer.strategy={type(trainer.strategy).__name__} cannot unfreeze stages later; use auto or ddp, "
                 "or set model.phases and model.unfreeze_every to null"
@@ -83,11 +83,11 @@ class FreezingCallback(L.Callback):
         epoch = trainer.current_epoch
         if trainer.max_epochs is not None and trainer.max_epochs > 0:  # a finished run begins no further phase
             epoch = min(epoch, trainer.max_epochs - 1)
-        self._begin(trainer, pl_module, self.timeline.at(epoch))
+        self._begin(trainer, pl_module, self.schedule.at(epoch))
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Begin the phase of this epoch if it differs from the current one."""
-        phase = self.timeline.at(trainer.current_epoch)
+        phase = self.schedule.at(trainer.current_epoch)
         if phase is not self._phase:
             self._begin(trainer, pl_module, phase)
 
@@ -98,9 +98,9 @@ class FreezingCallback(L.Callback):
             UserError: a frozen stage has changed.
         """
         self.verify(trainer, pl_module)
-        self.untouched = self.timeline.untouched(max(0, trainer.current_epoch - 1))
+        self.untouched = self.schedule.untouched(max(0, trainer.current_epoch - 1))
         self.verified = _is_known(trainer) and self._contract.covers(_network(pl_module), self.untouched)
-        planned = [phase.epoch for phase in self.timeline.phases if phase.epoch < (trainer.max_epochs or 0)]
+        planned = [phase.epoch for phase in self.schedule.phases if phase.epoch < (trainer.max_epochs or 0)]
         missed = [epoch for epoch in planned if epoch > 0 and epoch >= trainer.current_epoch]
         if missed and trainer.is_global_zero:
             log.warning("training ended before the phase after epoch %d began", missed[0])

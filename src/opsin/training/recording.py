@@ -94,13 +94,13 @@ def data_facts(data: ImageDataModule) -> DataFacts:
     return DataFacts(**{**facts, **tuples})
 
 
-def parameter_counts(network: Network, timeline: FreezeSchedule) -> ParameterCounts:
+def parameter_counts(network: Network, schedule: FreezeSchedule) -> ParameterCounts:
     """Count the parameters, in all and in each phase if there is more than one."""
     total = sum(p.numel() for p in network.parameters())
     trainable = sum(p.numel() for p in network.parameters() if p.requires_grad)
     phases = []
-    for phase in timeline.phases if len(timeline.phases) > 1 else ():
-        frozen = sum(p.numel() for stage in timeline.frozen(phase) for p in network.stages[stage].parameters())
+    for phase in schedule.phases if len(schedule.phases) > 1 else ():
+        frozen = sum(p.numel() for stage in schedule.frozen(phase) for p in network.stages[stage].parameters())
         phases.append(PhaseCounts(phase.epoch, tuple(phase.trainable), phase.lr_factor, total - frozen, frozen))
     return ParameterCounts(total, trainable, total - trainable, tuple(phases))
 

@@ -1,4 +1,4 @@
-"""The confusion matrix as a drawing: numbers in the cells of a few classes, colors and hover titles for many."""
+"""The confusion matrix as SVG: numbers in the cells for few classes, colors and hover titles for many."""
 
 import math
 from collections.abc import Sequence
@@ -7,30 +7,30 @@ import numpy as np
 from markupsafe import Markup, escape
 from numpy.typing import NDArray
 
-from opsin.visualization.charts import WIDTH
+from opsin.visualization.charts import WIDTH, figure
 from opsin.visualization.formatting import shortened
 
 MOST_NUMBERED, MOST_NAMED = 12, 30
-"""Classes up to which cells show their numbers, and rows and columns their names."""
+"""Maximum numbers of classes with numbers in the cells, and with names beside rows and columns."""
 
 MOST_CELLS = 6000
-"""Cells that are drawn at most, so that a thousand classes do not make a page of megabytes."""
+"""Maximum number of cells drawn, so that the chart of a thousand classes stays below 1.5 MB."""
 
 _TOP, _LARGEST = 14, 62
 _NAMES = 74
-"""Units for the longest names."""
+"""Maximum width of the names in units."""
 
 
 def confusion_chart(matrix: NDArray[np.int64], classes: Sequence[str], *, title: str) -> Markup:
-    """Images by true class (rows) and predicted class (columns).
+    """Return a confusion matrix as a chart: true classes in rows, predicted classes in columns.
 
-    A cell is the darker the larger its share of its row is: the diagonal in blue, mistakes in red, whose shares are
-    drawn by their square root so that few of them are seen too.
+    The opacity of a cell shows its share of the row: correct predictions in blue, mistakes in red. The opacity of
+    mistakes uses the square root of the share, so that rare mistakes stay visible.
 
     Args:
-        matrix: `(C, C)`.
+        matrix: Counts `(C, C)`.
         classes: Names `(C,)`.
-        title: Above the chart.
+        title: Title above the chart.
     """
     count = len(classes)
     named = count <= MOST_NAMED
@@ -44,15 +44,13 @@ def confusion_chart(matrix: NDArray[np.int64], classes: Sequence[str], *, title:
     ]
     if named:
         parts += [_names(i, name, left, top, side) for i, name in enumerate(classes)]
-    parts += [_cell(matrix, int(row), int(column), classes, left, top, side) for row, column in _shown(matrix)]
+    parts += [_cell(matrix, int(row), int(column), classes, left, top, side) for row, column in _drawn_cells(matrix)]
     height = math.ceil(top + side * count + 6)
-    drawing = f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(title)}">{"".join(parts)}</svg>'
-    kind = "chart" if named else "chart large"
-    return Markup(f'<figure class="{kind}"><figcaption>{escape(title)}</figcaption>{drawing}</figure>')
+    return figure(title, "".join(parts), height, name="chart" if named else "chart large")
 
 
-def _shown(matrix: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The cells that hold images, the fullest ones where there are too many: `(N, 2)`."""
+def _drawn_cells(matrix: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the cells with the most images `(N, 2)`; without empty cells."""
     cells = np.argwhere(matrix > 0)
     if len(cells) <= MOST_CELLS:
         return cells
@@ -75,8 +73,8 @@ def _cell(
     share = images / total
     opacity = 0.65 * (share if row == column else math.sqrt(share))
     x, y = left + column * side, top + row * side
-    what = "told rightly" if row == column else f"taken for {classes[column]}"
-    words = escape(f"{images:,} of {total:,} images of {classes[row]} are {what}")
+    prediction = "classified correctly" if row == column else f"classified as {classes[column]}"
+    words = escape(f"{images:,} of {total:,} images of {classes[row]}: {prediction}")
     kind = "hit" if row == column else "miss"
     box = f'x="{x:.2f}" y="{y:.2f}" width="{side:.2f}" height="{side:.2f}"'
     shape = f'<rect class="{kind}" fill-opacity="{opacity:.2f}" {box}><title>{words}</title></rect>'

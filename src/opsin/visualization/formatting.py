@@ -21,6 +21,11 @@ def number(value: float | None) -> str:
     return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
 
 
+def decimal(value: float, places: int = 2) -> str:
+    """Format a number with few decimals and without trailing zeros: 3, -0.25, 1.2."""
+    return f"{round(value, places) + 0.0:.{places}f}".rstrip("0").rstrip(".") if places else f"{round(value)}"
+
+
 def percent(value: float | None) -> str:
     """Format a fraction as percent, with two decimals near 0 and 100 %."""
     if value is None or not math.isfinite(value):

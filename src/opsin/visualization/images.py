@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 Pixels = NDArray[np.uint8]
-"""An image: uint8 `(H, W, 3)`, or gray `(H, W)` or `(H, W, 1)` where a function accepts it."""
+"""Pixels, uint8: an image `(H, W, 3)`, or several `(B, H, W, C)`; gray `(H, W)` or `(H, W, 1)` where it is accepted."""
 
 Values = NDArray[Any]
 
@@ -27,7 +27,7 @@ def rgb(image: Pixels) -> Pixels:
     return np.repeat(flat, 3, axis=2) if flat.shape[2] == 1 else flat
 
 
-def stretched(values: Values, low: float | None = None, high: float | None = None) -> Pixels:
+def to_uint8(values: Values, low: float | None = None, high: float | None = None) -> Pixels:
     """Scale values linearly to uint8: `low` is black, `high` white, values outside are clipped.
 
     Args:
@@ -43,7 +43,7 @@ def stretched(values: Values, low: float | None = None, high: float | None = Non
     return picture
 
 
-def colored(values: Values, palette: str = "viridis", low: float | None = None, high: float | None = None) -> Pixels:
+def colorize(values: Values, palette: str = "viridis", low: float | None = None, high: float | None = None) -> Pixels:
     """Map values `(H, W)` to colors `(H, W, 3)`; `RdBu_r` with low = -high shows signs, with zero as white.
 
     Args:
@@ -55,42 +55,45 @@ def colored(values: Values, palette: str = "viridis", low: float | None = None, 
     from matplotlib import colormaps
 
     table = np.rint(colormaps[palette](np.arange(256))[:, :3] * 255).astype(np.uint8)
-    picture: Pixels = table[stretched(values, low, high)]
+    picture: Pixels = table[to_uint8(values, low, high)]
     return picture
 
 
-def resized(image: Pixels, size: tuple[int, int], smooth: bool = True) -> Pixels:
+def resize(image: Pixels, size: tuple[int, int], smooth: bool = True) -> Pixels:
     """Resize an image `(H, W, C)` or `(H, W)` to (height, width), bilinear or nearest."""
     flat = image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image
     method = Image.Resampling.BILINEAR if smooth else Image.Resampling.NEAREST
     return np.asarray(Image.fromarray(flat).resize((size[1], size[0]), method)).reshape(*size, *image.shape[2:])
 
 
-def shown(image: Pixels, side: int) -> Pixels:
-    """Resize an image to a longer side of about `side`: enlarge by whole factors, reduce bilinearly."""
+def fit(image: Pixels, side: int) -> Pixels:
+    """Resize an image to a longer side of exactly `side`: enlarge to nearest pixels, reduce bilinearly."""
     height, width = image.shape[:2]
     factor = side / max(height, width)
-    if factor >= 1:
-        whole = max(1, round(factor))
-        return resized(image, (height * whole, width * whole), smooth=False)
-    return resized(image, (max(1, round(height * factor)), max(1, round(width * factor))))
+    return resize(image, (max(1, round(height * factor)), max(1, round(width * factor))), smooth=factor < 1)
 
 
-def overlaid(image: Pixels, heat: Values, strength: float = 0.5, palette: str = "jet") -> Pixels:
+def resize_for_display(image: Pixels, side: int) -> Pixels:
+    """Resize an image to a longer side of about `side`: enlarge by whole factors, reduce bilinearly."""
+    longest = max(image.shape[:2])
+    return fit(image, longest * round(side / longest) if side >= longest else side)
+
+
+def overlay_heat(image: Pixels, heat: Values) -> Pixels:
     """Return an image with a heat map `(h, w)` in [0, 1] over it, resized to the image."""
     base = rgb(image).astype(np.float64)
     map_ = Image.fromarray(np.asarray(heat, np.float32)).resize(
         (base.shape[1], base.shape[0]), Image.Resampling.BILINEAR
     )
-    over = colored(np.asarray(map_), palette, 0.0, 1.0).astype(np.float64)
-    return np.rint((1 - strength) * base + strength * over).astype(np.uint8)
+    over = colorize(np.asarray(map_), "jet", 0.0, 1.0).astype(np.float64)
+    return np.rint((base + over) / 2).astype(np.uint8)
 
 
 def grid(
     images: Sequence[Pixels],
     *,
     columns: int | None = None,
-    side: int = 96,
+    side: int | None = 96,
     captions: Sequence[str] = (),
     title: str = "",
 ) -> Pixels:
@@ -99,7 +102,7 @@ def grid(
     Args:
         images: At least one, of any sizes.
         columns: Number of columns; None for about as many as rows.
-        side: Longer side of each image in pixels.
+        side: Longer side of each image in pixels; None to keep the sizes.
         captions: One per image, may have several lines; empty for none.
         title: Text above the grid.
 
@@ -107,22 +110,26 @@ def grid(
         ValueError: There is no image, or the number of captions differs.
     """
     if not images or (captions and len(captions) != len(images)):
-        raise ValueError(f"{len(images)} pictures and {len(captions)} captions")
-    small = [rgb(shown(image, side)) for image in images]
-    columns = min(columns or math.ceil(math.sqrt(len(small))), len(small))
-    rows = math.ceil(len(small) / columns)
-    cell = max(side, *(image.shape[1] for image in small)), max(image.shape[0] for image in small)
-    lines = max((caption.count("\n") + 1 for caption in captions), default=0)
-    height, top = cell[1] + lines * _LINE + _GAP, (_LINE + 2 * _GAP) * bool(title)
-    canvas = Image.new("RGB", (columns * (cell[0] + _GAP) + _GAP, top + rows * height + _GAP), PAPER)
+        raise ValueError(f"{len(images)} images and {len(captions)} captions")
+    tiles = [rgb(resize_for_display(image, side) if side else image) for image in images]
+    columns = min(columns or math.ceil(math.sqrt(len(tiles))), len(tiles))
+    rows = [range(start, min(start + columns, len(tiles))) for start in range(0, len(tiles), columns)]
+    width = max(side or 0, *(tile.shape[1] for tile in tiles))
+    caption_height = _LINE * max((caption.count("\n") + 1 for caption in captions), default=0)
+    heights = [max(tiles[i].shape[0] for i in row) for row in rows]
+    top = (_LINE + 2 * _GAP) * bool(title) + _GAP
+    total = top + sum(heights) + len(rows) * (caption_height + _GAP)
+    canvas = Image.new("RGB", (columns * (width + _GAP) + _GAP, total), PAPER)
     pen = ImageDraw.Draw(canvas)
-    if title:
-        pen.text((_GAP, _GAP), title, fill=INK, font=font(15))
-    for i, image in enumerate(small):
-        x, y = _GAP + (i % columns) * (cell[0] + _GAP), top + _GAP + (i // columns) * height
-        canvas.paste(Image.fromarray(image), (x + (cell[0] - image.shape[1]) // 2, y))
-        if captions:
-            _write(pen, captions[i], (x, y + cell[1] + 1), cell[0])
+    pen.text((_GAP, _GAP), title, fill=INK, font=font(15))
+    for row, height in zip(rows, heights, strict=True):
+        for column, i in enumerate(row):
+            x = _GAP + column * (width + _GAP)
+            corner = x + (width - tiles[i].shape[1]) // 2, top + (height - tiles[i].shape[0]) // 2
+            canvas.paste(Image.fromarray(tiles[i]), corner)
+            if captions:
+                _write(pen, captions[i], (x, top + height + 1), width)
+        top += height + caption_height + _GAP
     return np.asarray(canvas)
 
 
@@ -134,16 +141,22 @@ def font(size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)
 
 
+@cache
+def fit_text(text: str, width: int) -> str:
+    """Shorten a text of 12 pixels to a width in pixels, with an ellipsis at the end."""
+    while text and font(12).getlength(text) > width:
+        text = text[:-2] + "…" if len(text) > 2 else ""
+    return text
+
+
 def _write(pen: ImageDraw.ImageDraw, caption: str, place: tuple[int, int], width: int) -> None:
     letters = font(12)
     for row, line in enumerate(caption.split("\n")):
-        shown_line = line
-        while shown_line and pen.textlength(shown_line, letters) > width:
-            shown_line = shown_line[:-2] + "…" if len(shown_line) > 2 else ""
-        pen.text((place[0] + width / 2, place[1] + row * _LINE), shown_line, fill=INK, font=letters, anchor="ma")
+        middle = place[0] + width / 2, place[1] + row * _LINE
+        pen.text(middle, fit_text(line, width), fill=INK, font=letters, anchor="ma")
 
 
-def encoded(image: Pixels, kind: Literal["PNG", "JPEG", "WEBP"] = "PNG", quality: int = 85) -> bytes:
+def encode(image: Pixels, kind: Literal["PNG", "JPEG", "WEBP"] = "PNG", quality: int = 85) -> bytes:
     """Return an image as the bytes of a file."""
     stream = io.BytesIO()
     options: dict[str, Any] = {"optimize": True} if kind == "PNG" else {"quality": quality}
@@ -153,4 +166,4 @@ def encoded(image: Pixels, kind: Literal["PNG", "JPEG", "WEBP"] = "PNG", quality
 
 def data_uri(image: Pixels, kind: Literal["PNG", "JPEG", "WEBP"] = "PNG", quality: int = 85) -> str:
     """Return an image as a data URI for the `src` of an HTML image."""
-    return f"data:image/{kind.lower()};base64,{base64.b64encode(encoded(image, kind, quality)).decode()}"
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(encode(image, kind, quality)).decode()}"

@@ -8,6 +8,8 @@ import numpy as np
 from matplotlib import colormaps
 from numpy.typing import NDArray
 
+from opsin.visualization.formatting import decimal
+
 CELL = 44
 _FOCUS = "#d9480f"
 
@@ -25,11 +27,6 @@ class Window:
 
     cells: tuple[tuple[int, int], ...]
     notes: tuple[str, ...] = ()
-
-
-def number(value: float) -> str:
-    """Format a number with at most two decimals: 3, -0.25, 1.2."""
-    return f"{value:.2f}".rstrip("0").rstrip(".").replace("-0", "-0" if abs(value) >= 0.005 else "0")
 
 
 def matrix(
@@ -72,7 +69,7 @@ def matrix(
             parts.append(f'<rect x="{x}" y="{y}" width="{CELL}" height="{CELL}" fill="{fill}" class="cell"/>')
             if written:
                 parts.append(
-                    _text(x + CELL / 2, y + CELL / 2 + (12 if (row, column) in noted else 5), number(value), ink, 14)
+                    _text(x + CELL / 2, y + CELL / 2 + (12 if (row, column) in noted else 5), decimal(value), ink, 14)
                 )
     for i, (row, column) in enumerate(window.cells if window else ()):
         x, y = column * CELL, row * CELL

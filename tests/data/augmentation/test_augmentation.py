@@ -24,7 +24,7 @@ EVERYTHING = dict(  # noqa: C408
 
 
 def photos(count=8, channels=3, size=(24, 20), smooth=True):
-    """Color gradients with structure, not square, so that mixed-up axes show."""
+    """Return color gradients with structure; not square, so that swapped axes are noticed."""
     generator = torch.Generator().manual_seed(0)
     if not smooth:
         return torch.rand(count, channels, *size, generator=generator)
@@ -37,7 +37,7 @@ def labels(count=8):
 
 
 def augmented(augmentation, images, **changes):
-    """Images after `transform` and the draw it used, with parts of the draw replaced by `changes`."""
+    """Return images after `transform` and the parameters used, of which `changes` replaces some."""
     draw = replace(augmentation.draw(len(images), tuple(images.shape[-2:]), KEY), **changes)
     return augmentation.transform(images, labels(len(images)), draw)[0], draw
 
@@ -74,7 +74,7 @@ def test_affine_operations_equal_torchvision(operations):
     assert not torch.allclose(result, images, atol=0.1)
 
 
-def test_nearest_interpolation_takes_values_of_the_image_only():
+def test_nearest_interpolation_gives_only_values_of_the_image():
     images = photos(smooth=False)
     result, draw = augmented(Augmentation(rotation=40.0, interpolation="nearest"), images)
     expected = each(images, lambda image, i: torchvision_affine(image, draw, i, T.InterpolationMode.NEAREST))
@@ -82,18 +82,18 @@ def test_nearest_interpolation_takes_values_of_the_image_only():
     assert torch.isin(result[result > 0], images).all()
 
 
-def test_resized_crop_equals_torchvision_inside():
+def test_resized_crop_equals_torchvision_away_from_the_edge():
     images = photos()
     result, draw = augmented(Augmentation(resized_crop_scale=(0.3, 1.0)), images)
     expected = each(
         images, lambda image, i: TF.resized_crop(image, *draw.crop[i].astype(int).tolist(), list(image.shape[-2:]))
     )
-    inner = (..., slice(2, -2), slice(2, -2))  # at its edge torchvision repeats pixels that the image does have
+    inner = (..., slice(2, -2), slice(2, -2))  # at the edge torchvision repeats pixels although the image has more
     torch.testing.assert_close(result[inner], expected[inner], atol=1e-4, rtol=0)
     assert (draw.crop[:, 2] < 24).any()
 
 
-def test_a_crop_at_the_edge_of_the_image_has_no_dark_rim():
+def test_a_crop_at_the_edge_of_the_image_has_no_dark_border():
     white = torch.ones(64, 3, 24, 20)
     assert augmented(Augmentation(resized_crop_scale=(0.08, 1.0)), white)[0].min() == pytest.approx(1)
 
@@ -127,7 +127,7 @@ def test_translation_alone_moves_whole_pixels():
         assert torch.equal(result[i], TF.affine(images[i], 0.0, [right, down], 1.0, [0.0, 0.0]))
 
 
-def test_all_geometry_composes_to_torchvisions_sequence():
+def test_all_geometry_equals_torchvisions_sequence():
     images = photos(size=(96, 80))
     augmentation = Augmentation(
         rotation=15.0, shear=10.0, scale=(1.0, 1.2), translation=0.05, crop_padding=3, resized_crop_scale=(0.6, 0.9),
@@ -148,7 +148,7 @@ def test_all_geometry_composes_to_torchvisions_sequence():
 
 
 @pytest.mark.parametrize(("fill", "stays_white"), [("zeros", False), ("border", True), ("reflection", True)])
-def test_fill(fill, stays_white):
+def test_pixels_outside_the_image_are_filled(fill, stays_white):
     result, _ = augmented(Augmentation(rotation=40.0, scale=(0.5, 0.8), fill=fill), torch.ones(8, 3, 24, 20))
     assert (result.min() > 0.999) == stays_white
 
@@ -165,15 +165,15 @@ def test_fill(fill, stays_white):
     ],
 )
 @pytest.mark.parametrize("channels", [1, 3])
-def test_each_colour_operation_equals_torchvision(operation, function, channels):
+def test_each_color_operation_equals_torchvision(operation, function, channels):
     images = photos(channels=channels, smooth=False)
     result, draw = augmented(Augmentation(**{operation: 0.9}), images)
     expected = each(images, lambda image, i: function(image, float(getattr(draw, operation)[i])))
     torch.testing.assert_close(result, expected, atol=2e-4, rtol=0)
 
 
-def test_colour_operations_compose_to_torchvisions_sequence_in_any_order():
-    images = 0.35 + 0.3 * photos(smooth=False)  # far enough from 0 and 1 that no step clamps
+def test_color_operations_in_any_order_equal_torchvisions_sequence():
+    images = 0.35 + 0.3 * photos(smooth=False)  # so far from 0 and 1 that no step clamps
     result, draw = augmented(Augmentation(brightness=0.2, contrast=0.2, saturation=0.2), images)
     steps = [
         lambda image, i: TF.adjust_brightness(image, float(draw.brightness[i])),
@@ -187,7 +187,7 @@ def test_colour_operations_compose_to_torchvisions_sequence_in_any_order():
         torch.testing.assert_close(result, expected, atol=5e-4, rtol=0)
 
 
-def test_grayscale_equals_torchvision_and_leaves_grey_images_alone():
+def test_grayscale_equals_torchvision_and_keeps_gray_images():
     images = photos(smooth=False)
     result, _ = augmented(Augmentation(grayscale=1.0), images)
     torch.testing.assert_close(result, TF.rgb_to_grayscale(images, num_output_channels=3), atol=2e-4, rtol=0)
@@ -195,13 +195,13 @@ def test_grayscale_equals_torchvision_and_leaves_grey_images_alone():
     torch.testing.assert_close(augmented(Augmentation(grayscale=1.0, saturation=0.5), gray)[0], gray)
 
 
-def test_colours_are_clamped():
+def test_colors_are_clamped():
     result, _ = augmented(Augmentation(brightness=2.0, contrast=2.0), photos(64, smooth=False))
     assert result.min() == 0
     assert result.max() == 1
 
 
-def test_autocast_does_not_coarsen_colours():
+def test_autocast_does_not_round_colors():
     images, targets = photos(), labels()
     augmentation = Augmentation(**EVERYTHING)
     plain = augmentation(images, targets, KEY)[0]
@@ -225,16 +225,16 @@ def test_mixup_blends_images_and_targets():
     augmentation = Augmentation(mixup=1.0, num_classes=10)
     draw = augmentation.draw(8, (24, 20), KEY)
     result, soft = augmentation.transform(images, targets, draw)
-    for i, (j, share) in enumerate(zip(draw.partner, draw.blend, strict=True)):
-        torch.testing.assert_close(result[i], share * images[i] + (1 - share) * images[j], atol=1e-6, rtol=0)
+    for i, (j, weight) in enumerate(zip(draw.partner, draw.blend, strict=True)):
+        torch.testing.assert_close(result[i], weight * images[i] + (1 - weight) * images[j], atol=1e-6, rtol=0)
         expected = torch.zeros(10)
-        expected[targets[i]] += share
-        expected[targets[j]] += 1 - share
+        expected[targets[i]] += weight
+        expected[targets[j]] += 1 - weight
         torch.testing.assert_close(soft[i], expected)
     assert len(set(draw.blend)) == 8
 
 
-def test_cutmix_pastes_patches_and_counts_their_pixels():
+def test_cutmix_pastes_patches_and_weights_targets_by_area():
     images, targets = photos(), labels()
     augmentation = Augmentation(cutmix=1.0, num_classes=10)
     draw = augmentation.draw(8, (24, 20), KEY)
@@ -250,7 +250,7 @@ def test_cutmix_pastes_patches_and_counts_their_pixels():
             assert soft[i, targets[j]] == pytest.approx(height * width / 480)
 
 
-def test_mixup_and_cutmix_share_the_samples_evenly():
+def test_mixup_and_cutmix_each_get_half_of_the_samples():
     augmentation = Augmentation(mixup=0.2, cutmix=1.0, num_classes=10)
     draw = augmentation.draw(4000, (32, 32), KEY)
     patched, blended = draw.patch[:, 2] > 0, draw.blend < 1
@@ -263,7 +263,7 @@ def test_mixup_and_cutmix_share_the_samples_evenly():
     assert soft.min() >= 0
 
 
-# What is drawn
+# Distributions
 
 
 def assert_uniform(values, low, high):
@@ -274,7 +274,7 @@ def assert_uniform(values, low, high):
     assert values.std() == pytest.approx(deviation, rel=0.05)
 
 
-def test_draws_have_the_documented_distribution():
+def test_parameters_have_the_documented_distribution():
     n = 10_000
     augmentation = Augmentation(
         rotation=40.0, shear=20.0, scale=(0.8, 1.1), translation=0.25, crop_padding=4, horizontal_flip=0.3,
@@ -315,13 +315,13 @@ def test_resized_crops_are_distributed_like_torchvisions():
     assert abs(np.corrcoef(places.T)[0, 1]) < 0.1
 
 
-def test_a_crop_that_never_fits_is_the_largest_in_the_middle_as_in_torchvision():
+def test_a_crop_that_never_fits_is_the_largest_center_crop_as_in_torchvision():
     crop = Augmentation(resized_crop_scale=(1.0, 1.0), resized_crop_ratio=(0.5, 1.0)).draw(4, (20, 60), KEY).crop
     drawn = T.RandomResizedCrop(8, (1.0, 1.0), (0.5, 1.0)).make_params([torch.zeros(1, 20, 60)])
     assert crop.tolist() == [[drawn["top"], drawn["left"], drawn["height"], drawn["width"]]] * 4
 
 
-def test_erased_areas_are_those_of_torchvision():
+def test_erased_areas_are_distributed_like_torchvisions():
     boxes = Augmentation(erasing=1.0).draw(5000, (64, 64), KEY).erased
     areas = boxes[:, 2] * boxes[:, 3] / 64**2
     assert areas.mean() == pytest.approx((0.02 + 0.33) / 2, abs=0.005)
@@ -330,13 +330,13 @@ def test_erased_areas_are_those_of_torchvision():
 
 
 @pytest.mark.parametrize("alpha", [0.2, 1.0, 4.0])
-def test_shares_are_beta_distributed(alpha):
+def test_mixing_weights_are_beta_distributed(alpha):
     blend = Augmentation(mixup=alpha, num_classes=2).draw(20_000, (8, 8), KEY).blend
     assert blend.mean() == pytest.approx(0.5, abs=0.015)
     assert blend.var() == pytest.approx(1 / (4 * (2 * alpha + 1)), rel=0.05)
 
 
-def test_patches_are_distributed_like_the_papers():
+def test_patches_are_distributed_as_in_the_paper():
     n, height, width = 20_000, 64, 48
     patch = Augmentation(cutmix=1.0, num_classes=2).draw(n, (height, width), KEY).patch
     rng = np.random.default_rng(0)
@@ -354,10 +354,10 @@ def test_patches_are_distributed_like_the_papers():
     assert (patch[:, :2] + patch[:, 2:] <= (height, width)).all()
 
 
-# The contract
+# Guarantees
 
 
-def test_every_sample_has_its_own_draw():
+def test_every_sample_has_its_own_parameters():
     one_image = photos(1).expand(32, -1, -1, -1).contiguous()
     for name in OPERATIONS:
         if name not in ("mixup", "cutmix", "grayscale", "horizontal_flip", "vertical_flip"):
@@ -366,14 +366,14 @@ def test_every_sample_has_its_own_draw():
             assert len(result.flatten(1).unique(dim=0)) >= 12, name  # translation has few whole pixels to choose from
 
 
-def test_a_sample_does_not_depend_on_its_neighbours():
+def test_a_sample_does_not_depend_on_other_samples():
     images = photos()
     augmentation = Augmentation(**{**EVERYTHING, "mixup": 0.0, "cutmix": 0.0})
     others = torch.cat([images[:1], torch.zeros_like(images[1:])])
     assert torch.equal(augmented(augmentation, images)[0][0], augmented(augmentation, others)[0][0])
 
 
-def test_the_key_decides_and_nothing_else():
+def test_results_depend_on_the_key_and_on_no_global_generator():
     images, targets = photos(), labels()
     augmentation = Augmentation(**EVERYTHING)
     before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()  # noqa: NPY002
@@ -388,7 +388,7 @@ def test_the_key_decides_and_nothing_else():
     assert not torch.allclose(augmentation(images, targets, KEY + 1)[0], first[0], atol=0.05)
 
 
-def test_off_and_eval_return_the_very_input():
+def test_disabled_augmentation_and_eval_mode_return_the_input_itself():
     images, targets = photos(), labels()
     for augmentation in (Augmentation(), Augmentation(**EVERYTHING).eval()):
         result = augmentation(images, targets, KEY)
@@ -396,7 +396,7 @@ def test_off_and_eval_return_the_very_input():
         assert result[1] is targets
 
 
-def test_neutral_draws_change_nothing():
+def test_neutral_parameters_change_nothing():
     images = photos()
     draw = Augmentation().draw(8, (24, 20), KEY)
     everything = Augmentation(**EVERYTHING)
@@ -406,7 +406,7 @@ def test_neutral_draws_change_nothing():
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("names", [OPERATIONS, *[(name,) for name in OPERATIONS]], ids="+".join)
-def test_layout_range_and_input_are_kept(channels, memory_format, names):
+def test_memory_format_and_range_are_kept_and_the_input_is_unchanged(channels, memory_format, names):
     augmentation = Augmentation(**{name: EVERYTHING[name] for name in names}, num_classes=10)
     images = photos(channels=channels, smooth=False).contiguous(memory_format=memory_format)
     original = images.clone()
@@ -420,13 +420,13 @@ def test_layout_range_and_input_are_kept(channels, memory_format, names):
     assert result.max() <= 1 + 1e-6
 
 
-def test_a_batch_of_one():
+def test_a_batch_of_one_image_is_augmented():
     result, soft = Augmentation(**EVERYTHING)(photos(1), labels(1), KEY)
     assert result.shape == (1, 3, 24, 20)
     assert soft.tolist() == [[1.0] + [0.0] * 9]  # mixed with itself
 
 
-def test_description():
+def test_the_description_lists_the_operations():
     assert Augmentation().describe() == "none"
     wide = Augmentation(rotation=40.0, resized_crop_scale=[0.8, 1.0], horizontal_flip=0.5, fill="border")
     assert wide.describe() == "rotation 40.0, resized_crop_scale 0.8-1, horizontal_flip 0.5, fill border"
@@ -442,7 +442,7 @@ def test_description():
         ({"mixup": 0.2}, "num_classes"),
     ],
 )
-def test_mistakes_are_named(settings, message):
+def test_invalid_settings_are_named(settings, message):
     with pytest.raises(UserError, match=message):
         Augmentation(**settings)
 
@@ -467,7 +467,7 @@ def test_there_are_ten_configs():
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 @pytest.mark.parametrize("channels", [1, 3])
-def test_configs(path, channels):
+def test_configs_build_and_run(path, channels):
     text = path.read_text()
     settings = yaml.safe_load(text)
     assert text.startswith("# ")

@@ -8,7 +8,7 @@ from opsin.data.cache.feature_store import FeatureSubset, open_features
 from opsin.errors import UserError
 
 FACTS = {"weights": "abc", "images": "fake"}
-# Forked where that is possible: a process that is spawned imports torch and lightning first.
+# Fork where possible, because a spawned process has to import torch and Lightning.
 CONTEXT = multiprocessing.get_context("fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn")
 FORKS = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
@@ -18,7 +18,7 @@ def opened(cache, count=100, shape=(3,), facts=FACTS):
 
 
 def numbers(rows):
-    """Features that hold their row's number."""
+    """Return features that hold the number of their row."""
     return np.repeat(rows[:, None], 3, axis=1).astype(np.float32)
 
 
@@ -32,24 +32,24 @@ class Counting:
         return self._values(rows)
 
 
-def test_only_what_is_asked_for_and_missing_is_computed(tmp_path):
+def test_only_requested_and_missing_rows_are_computed(tmp_path):
     store, compute = opened(tmp_path), Counting()
     assert store.compute_missing(np.array([5, 50, 7]), 2, compute) == 3
     assert store.compute_missing(np.array([7, 8, 5]), 2, compute) == 1
-    assert compute.blocks == [[5, 50], [7, 7], [8, 8]]  # always two at once, filled up with the last
+    assert compute.blocks == [[5, 50], [7, 7], [8, 8]]  # always two rows; the last one is repeated
     assert np.array_equal(store.take(np.array([50, 8, 5])), numbers(np.array([50, 8, 5])))
     assert store.take(np.array([5])).dtype == np.float16
     assert store.missing(np.arange(9)).tolist() == [0, 1, 2, 3, 4, 6]
 
 
-def test_rows_that_nobody_computed_are_never_served(tmp_path):
+def test_rows_that_were_not_computed_cannot_be_read(tmp_path):
     store = opened(tmp_path)
     store.compute_missing(np.array([1]), 1, numbers)
     with pytest.raises(AssertionError, match="has not computed"):
         store.take(np.array([1, 2]))
 
 
-def test_a_later_run_finds_what_an_earlier_one_computed(tmp_path):
+def test_a_later_run_reuses_computed_rows(tmp_path):
     opened(tmp_path).compute_missing(np.arange(40), 16, numbers)
     compute = Counting()
     later = opened(tmp_path)
@@ -58,7 +58,7 @@ def test_a_later_run_finds_what_an_earlier_one_computed(tmp_path):
     assert np.array_equal(later.take(np.arange(60)), numbers(np.arange(60)))
 
 
-def test_maps_keep_their_shape(tmp_path):
+def test_feature_maps_keep_their_shape(tmp_path):
     store = opened(tmp_path, shape=(2, 4, 3))
     values = np.random.default_rng(0).normal(size=(100, 2, 4, 3)).astype(np.float16)
     store.compute_missing(np.arange(100), 32, lambda rows: values[rows])
@@ -67,21 +67,21 @@ def test_maps_keep_their_shape(tmp_path):
 
 
 @pytest.mark.parametrize("other", [{"weights": "abd"}, {"images": "others"}, {"more": 1}])
-def test_any_other_fact_makes_another_store(tmp_path, other):
+def test_every_fact_is_part_of_the_key_of_a_store(tmp_path, other):
     opened(tmp_path).compute_missing(np.arange(3), 3, numbers)
     assert len(opened(tmp_path, facts=FACTS | other).missing(np.arange(3))) == 3
     assert len(opened(tmp_path).missing(np.arange(3))) == 0
 
 
 @pytest.mark.parametrize("damage", ["features.npy", "done.npy"])
-def test_a_damaged_store_begins_anew(tmp_path, damage):
+def test_a_damaged_store_is_computed_again(tmp_path, damage):
     opened(tmp_path).compute_missing(np.arange(3), 3, numbers)
     file = next(tmp_path.glob(f"*/{damage}"))
     file.write_bytes(file.read_bytes()[:100])
     assert len(opened(tmp_path).missing(np.arange(3))) == 3
 
 
-def test_rows_are_not_trusted_before_they_are_noted(tmp_path):
+def test_rows_count_only_after_they_are_marked_as_done(tmp_path):
     def fails(rows):
         if 40 in rows:
             raise RuntimeError("the power is gone")
@@ -90,7 +90,7 @@ def test_rows_are_not_trusted_before_they_are_noted(tmp_path):
     with pytest.raises(RuntimeError):
         opened(tmp_path).compute_missing(np.arange(100), 1, fails)
     store = opened(tmp_path)
-    assert store.missing(np.arange(100)).tolist() == list(range(32, 100))  # noted every 16 blocks
+    assert store.missing(np.arange(100)).tolist() == list(range(32, 100))  # marked as done every 16 blocks
     store.compute_missing(np.arange(100), 8, numbers)
     assert np.array_equal(store.take(np.arange(100)), numbers(np.arange(100)))
 
@@ -102,10 +102,10 @@ def test_values_beyond_half_precision_are_refused(tmp_path):
     assert len(store.missing(np.arange(3))) == 3
 
 
-def test_a_full_disk_is_told(tmp_path, monkeypatch):
+def test_a_full_disk_is_reported(tmp_path, monkeypatch):
     store = opened(tmp_path)
     usage = type("Usage", (), {"free": 1000})
-    monkeypatch.setattr("shutil.disk_usage", lambda place: usage)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
     with pytest.raises(UserError, match="Cached features need"):
         store.compute_missing(np.arange(3), 3, numbers)
 
@@ -143,7 +143,7 @@ def test_two_processes_compute_every_row_once(tmp_path):
 
 
 @FORKS
-def test_a_killed_process_leaves_nothing_that_is_trusted(tmp_path):
+def test_rows_of_a_killed_process_are_not_used(tmp_path):
     log, start, cache = tmp_path / "log", CONTEXT.Event(), tmp_path / "features"
     process = CONTEXT.Process(target=complete_in_a_process, args=(cache, log, start))
     process.start()
@@ -157,7 +157,7 @@ def test_a_killed_process_leaves_nothing_that_is_trusted(tmp_path):
     assert np.array_equal(store.take(np.arange(100)), numbers(np.arange(100)))
 
 
-def test_long_work_is_told_once_with_what_is_left(tmp_path, caplog, monkeypatch):
+def test_long_work_is_logged_once_with_the_remaining_time(tmp_path, caplog, monkeypatch):
     clock = iter(range(1000))
     monkeypatch.setattr("opsin.data.cache.files.time.monotonic", lambda: next(clock))
     with caplog.at_level("INFO", logger="opsin.data.cache.files"):
@@ -171,16 +171,16 @@ def filled(cache, offset, count=10):
     return store
 
 
-def test_a_part_reads_from_two_stores_laid_end_to_end(tmp_path):
-    part = FeatureSubset([[filled(tmp_path, 0), filled(tmp_path, 100)]], np.array([2, 9, 10, 19]))
-    assert part.read(np.array([3, 0, 2]), key=1)[:, 0].tolist() == [109, 2, 100]
-    assert part.mean().tolist() == [(2 + 9 + 100 + 109) / 4] * 3
+def test_a_subset_reads_from_two_concatenated_stores(tmp_path):
+    subset = FeatureSubset([[filled(tmp_path, 0), filled(tmp_path, 100)]], np.array([2, 9, 10, 19]))
+    assert subset.read(np.array([3, 0, 2]), key=1)[:, 0].tolist() == [109, 2, 100]
+    assert subset.mean().tolist() == [(2 + 9 + 100 + 109) / 4] * 3
 
 
-def test_views_are_drawn_by_the_key_of_the_batch(tmp_path):
-    part = FeatureSubset([[filled(tmp_path, view * 100)] for view in range(4)], np.arange(10))
-    drawn = np.stack([part.read(np.arange(10), key)[:, 0] for key in range(200)])
+def test_views_are_selected_by_the_key_of_the_batch(tmp_path):
+    subset = FeatureSubset([[filled(tmp_path, view * 100)] for view in range(4)], np.arange(10))
+    drawn = np.stack([subset.read(np.arange(10), key)[:, 0] for key in range(200)])
     assert np.array_equal(drawn % 100, np.tile(np.arange(10), (200, 1)))
-    assert np.array_equal(part.read(np.arange(10), 7)[:, 0], drawn[7])
+    assert np.array_equal(subset.read(np.arange(10), 7)[:, 0], drawn[7])
     counts = np.bincount((drawn // 100).astype(int).ravel(), minlength=4)
     assert counts.min() > 400  # of 2000, each of four views: 500 expected

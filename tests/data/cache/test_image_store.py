@@ -19,7 +19,7 @@ from opsin.errors import UserError
 
 @dataclass
 class FakeImages:
-    """Images of varying size made from their number; some are bad. Every read leaves a mark in `log`."""
+    """Images of varying size, made from their number; some are bad. Every read appends to `log`."""
 
     count: int = 100
     bad: frozenset[int] = frozenset()
@@ -48,7 +48,7 @@ class FakeImages:
 
 
 SIZE = (6, 7)
-# Forked where that is possible: a process that is spawned imports torch and lightning first.
+# Fork where possible, because a spawned process has to import torch and Lightning.
 CONTEXT = multiprocessing.get_context("fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn")
 FORKS = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
@@ -57,7 +57,7 @@ def open_fake(images, cache, **options):
     return open_store(images, SIZE, cache_dir=cache, **options)
 
 
-def test_a_store_holds_every_image_at_the_size(tmp_path):
+def test_a_store_holds_every_image_at_the_image_size(tmp_path):
     images = FakeImages()
     store = open_fake(images, tmp_path)
     expected = np.stack([fit_image(images.read(index), SIZE) for index in range(100)])
@@ -97,7 +97,7 @@ def test_a_store_is_built_once(tmp_path):
     assert len(log.read_text()) == len(store) == 100
 
 
-def test_the_key_tells_apart_what_changes_pixels():
+def test_the_key_of_a_store_includes_everything_that_changes_pixels():
     keys = {
         store_key(images, size, resize, interpolation)
         for images in (FakeImages(), FakeImages(fingerprint="other"))
@@ -109,13 +109,13 @@ def test_the_key_tells_apart_what_changes_pixels():
     assert store_key(FakeImages(), SIZE, "squash", "bilinear") == store_key(FakeImages(5), SIZE, "squash", "bilinear")
 
 
-def test_a_new_version_of_the_code_builds_anew(tmp_path, monkeypatch):
+def test_a_new_format_version_builds_the_store_again(tmp_path, monkeypatch):
     old = open_fake(FakeImages(), tmp_path).fingerprint
     monkeypatch.setattr("opsin.data.cache.image_store.VERSION", 10_000)
     assert open_fake(FakeImages(), tmp_path).fingerprint != old
 
 
-def test_arrays_of_the_size_are_served_from_memory(tmp_path):
+def test_arrays_of_the_image_size_are_read_from_memory(tmp_path):
     pixels = np.zeros((5, *SIZE, 1), np.uint8)
     store = open_fake(ArrayImages(pixels, np.arange(5), "test"), tmp_path)
     assert store.pixels is pixels
@@ -126,7 +126,7 @@ def test_arrays_of_the_size_are_served_from_memory(tmp_path):
     assert store.pixels.shape == (5, *SIZE, 1)
 
 
-def test_bad_images_are_left_out_and_reported(tmp_path):
+def test_bad_images_are_skipped_and_reported(tmp_path):
     bad = frozenset({0, 31, 32, 64, 99})
     images = FakeImages(bad=bad)
     store = open_fake(images, tmp_path)
@@ -142,7 +142,7 @@ def test_bad_images_are_left_out_and_reported(tmp_path):
     assert (meta["count"], meta["bad"], meta["size"]) == (95, 5, [6, 7])
 
 
-def test_bad_images_are_refused_in_one_message(tmp_path):
+def test_bad_images_are_refused_with_one_message(tmp_path):
     log = tmp_path / "log"
     images = FakeImages(bad=frozenset(range(0, 60, 5)), log=log)
     with pytest.raises(UserError) as caught:
@@ -156,18 +156,18 @@ def test_bad_images_are_refused_in_one_message(tmp_path):
     assert str(report) in message
     assert len(report.read_text().splitlines()) == 13
     assert len(open_fake(images, tmp_path, on_bad_image="skip")) == 88
-    assert len(log.read_text()) == 100  # what was decoded to find them is not decoded again
+    assert len(log.read_text()) == 100  # images decoded in the search for bad ones are not decoded again
 
 
-def test_no_image_at_all_is_an_error(tmp_path):
+def test_a_store_without_good_images_is_an_error(tmp_path):
     with pytest.raises(UserError, match="3 of 3 images cannot be decoded"):
         open_fake(FakeImages(3, bad=frozenset({0, 1, 2})), tmp_path)
-    assert len(open_fake(FakeImages(3), tmp_path)) == 3  # the failure was not kept
+    assert len(open_fake(FakeImages(3), tmp_path)) == 3  # the failed store was deleted
     with pytest.raises(UserError, match="the dataset has no images"):
         open_fake(FakeImages(0, fingerprint="none"), tmp_path)
 
 
-def test_another_error_while_decoding_leaves_nothing(tmp_path):
+def test_another_error_while_decoding_leaves_no_files(tmp_path):
     images = FakeImages()
     images.read = lambda index: 1 // 0
     with pytest.raises(ZeroDivisionError):
@@ -208,7 +208,7 @@ def test_processes_that_start_together_build_once(tmp_path):
 
 
 @FORKS
-def test_a_killed_build_leaves_nothing_that_is_trusted(tmp_path):
+def test_files_of_a_killed_build_are_not_used(tmp_path):
     log, cache = tmp_path / "log", tmp_path / "stores"
     process = CONTEXT.Process(target=open_fake, args=(FakeImages(log=log, delay=0.05), cache))
     process.start()
@@ -226,15 +226,15 @@ def test_a_killed_build_leaves_nothing_that_is_trusted(tmp_path):
     assert not other.exists()
 
 
-def test_too_little_space_is_told_before_writing(tmp_path, monkeypatch):
-    monkeypatch.setattr(shutil, "disk_usage", lambda place: shutil._ntuple_diskusage(2**30, 2**30, 1000))
+def test_too_little_disk_space_is_reported_before_writing(tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(2**30, 2**30, 1000))
     with pytest.raises(UserError, match=r"need 0 MB.*stores has 0 MB free.*data_dir.*image_size"):
         open_fake(FakeImages(), tmp_path / "stores")
     assert not [path for path in (tmp_path / "stores").iterdir() if path.is_dir()]
 
 
 @pytest.mark.parametrize(("number", "way_out"), [(errno.ENOSPC, "free some space"), (errno.EROFS, "you may write to")])
-def test_a_disk_that_refuses_is_named(tmp_path, monkeypatch, number, way_out):
+def test_a_failed_write_names_the_folder_and_the_reason(tmp_path, monkeypatch, number, way_out):
     def refuse(descriptor):
         raise OSError(number, os.strerror(number))
 
@@ -246,43 +246,45 @@ def test_a_disk_that_refuses_is_named(tmp_path, monkeypatch, number, way_out):
     assert not [path for path in tmp_path.iterdir() if path.is_dir()]
 
 
-def test_a_place_that_is_no_folder_is_named(tmp_path):
+def test_a_cache_path_inside_a_file_is_named(tmp_path):
     (tmp_path / "data").write_text("")
     with pytest.raises(UserError, match=r"data/stores.*data_dir"):
         open_fake(FakeImages(), tmp_path / "data" / "stores")
 
 
-def test_arrays_that_are_views_in_another_order_are_laid_out_as_batches_take_them(tmp_path):
-    planes = np.random.default_rng(0).integers(0, 256, (20, 3, *SIZE), dtype=np.uint8)  # as CIFAR-10 comes
+def test_transposed_arrays_are_copied_to_contiguous_images(tmp_path):
+    planes = np.random.default_rng(0).integers(0, 256, (20, 3, *SIZE), dtype=np.uint8)  # the layout of CIFAR-10
     images = ArrayImages(planes.transpose(0, 2, 3, 1), np.arange(20) % 3, "planes")
     store = open_store(images, SIZE, cache_dir=tmp_path)
     assert store.pixels.flags.c_contiguous
     assert np.array_equal(store.take(np.array([3, 1])), images.pixels[[3, 1]])
 
 
-def test_a_store_that_exists_needs_no_writing(tmp_path, monkeypatch):
+def test_an_existing_store_is_opened_without_writing(tmp_path, monkeypatch):
     open_fake(FakeImages(), tmp_path)
     monkeypatch.setattr("opsin.data.cache.image_store.build", None)
     assert len(open_fake(FakeImages(), tmp_path)) == 100
 
 
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="tells the resident memory on Linux")
-def test_reading_a_large_store_does_not_make_the_process_grow(tmp_path, monkeypatch):
-    def resident():
+@pytest.mark.skipif(
+    not Path("/proc/self/statm").exists(), reason="reads the resident memory, which only Linux shows here"
+)
+def test_reading_a_large_store_does_not_increase_resident_memory(tmp_path, monkeypatch):
+    def resident_bytes():
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
     monkeypatch.setattr("opsin.data.cache.files._MAPPED_AT_MOST", 2**20)
     store = open_store(FakeImages(300), (256, 256), cache_dir=tmp_path)
     index = np.random.default_rng(0).permutation(300).reshape(30, 10)
     store.take(index[0])
-    before = resident()
+    before = resident_bytes()
     taken = [store.take(rows)[:, 7, 9].copy() for rows in index]
-    assert resident() - before < 20 * 2**20
+    assert resident_bytes() - before < 20 * 2**20
     assert np.array_equal(np.concatenate(taken), store.pixels[index.ravel(), 7, 9])  # 59 MB, mapped
     assert store.take(index[0]).flags.writeable
 
 
-def test_a_store_cut_short_while_in_use_is_noticed(tmp_path, monkeypatch):
+def test_a_store_truncated_while_in_use_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr("opsin.data.cache.files._MAPPED_AT_MOST", 0)
     store = open_fake(FakeImages(), tmp_path)
     os.truncate(store.report.parent / "pixels.npy", 1000)

@@ -1,4 +1,4 @@
-"""Digits, MNIST, Fashion-MNIST and CIFAR-10, from files in their publishers' formats written here."""
+"""Digits, MNIST, Fashion-MNIST and CIFAR-10, read from files that the tests write in the publishers' formats."""
 
 import gzip
 import io
@@ -31,7 +31,7 @@ def idx_bytes(values: np.ndarray) -> bytes:
 
 
 def write_idx(folder: Path, packed: bool = False, dotted: bool = False) -> dict[str, np.ndarray]:
-    """A tiny dataset in idx files: six training and four test images."""
+    """Write a tiny dataset in idx files: six training and four test images."""
     rng = np.random.default_rng(0)
     folder.mkdir(parents=True, exist_ok=True)
     written = {}
@@ -48,18 +48,18 @@ def write_idx(folder: Path, packed: bool = False, dotted: bool = False) -> dict[
     return written
 
 
-def test_digits_are_one_heap_of_8x8_served_at_28() -> None:
+def test_digits_have_one_split_of_8x8_images_resized_to_28() -> None:
     source = digits()
     assert (source.name, source.channels, source.size) == ("digits", 1, (28, 28))
     assert source.classes == tuple("0123456789")
     assert list(source.splits) == ["train"]
     train = source.splits["train"]
     assert len(train) == 1797
-    # The counts of UCI's description of the test part of its optical digits.
+    # The counts in UCI's description of the test set of its optical digits.
     assert np.bincount(train.targets).tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
     first = train.read(0)
     assert first.shape == (8, 8, 1)
-    # Its first row holds 0 0 5 13 9 1 0 0 sixteenths.
+    # The first row of the first image is 0 0 5 13 9 1 0 0, in sixteenths.
     assert first[0, :, 0].tolist() == [0, 0, 80, 207, 143, 16, 0, 0]
     assert max(int(train.read(index).max()) for index in range(50)) == 255
     assert train.locate(3) == "digits, image 3"
@@ -68,7 +68,7 @@ def test_digits_are_one_heap_of_8x8_served_at_28() -> None:
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("dotted", [False, True])
 @pytest.mark.parametrize("below", ["", "raw", "MNIST/raw"])
-def test_mnist_is_read_from_any_of_its_layouts(tmp_path: Path, packed: bool, dotted: bool, below: str) -> None:
+def test_mnist_is_read_from_all_its_layouts(tmp_path: Path, packed: bool, dotted: bool, below: str) -> None:
     written = write_idx(tmp_path / below, packed, dotted)
     source = mnist(path=str(tmp_path), download=False)
     assert (source.name, source.channels, source.size) == ("mnist", 1, (28, 28))
@@ -84,7 +84,7 @@ def test_mnist_is_read_from_any_of_its_layouts(tmp_path: Path, packed: bool, dot
     assert source.splits["test"].locate(1) == "mnist test, image 1"
 
 
-def test_data_dir_has_torchvisions_folders(tmp_path: Path) -> None:
+def test_folders_of_torchvision_in_data_dir_are_found(tmp_path: Path) -> None:
     write_idx(tmp_path / "MNIST" / "raw")
     write_idx(tmp_path / "FashionMNIST" / "raw", packed=True)
     assert len(mnist(data_dir=str(tmp_path), download=False).splits["train"]) == 6
@@ -94,7 +94,7 @@ def test_data_dir_has_torchvisions_folders(tmp_path: Path) -> None:
     assert fashion.splits["test"].locate(0) == "fashion_mnist test, image 0"
 
 
-def test_debians_fashion_mnist_is_found_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fashion_mnist_of_debian_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert mnist_module._FASHION_MNIST.elsewhere == (Path("/usr/share/datasets/fashion-mnist"),)
     write_idx(tmp_path / "debian", packed=True)
     monkeypatch.setattr(
@@ -103,7 +103,7 @@ def test_debians_fashion_mnist_is_found_by_itself(tmp_path: Path, monkeypatch: p
     assert len(fashion_mnist(data_dir=str(tmp_path), download=False).splits["train"]) == 6
 
 
-def test_missing_mnist_names_every_place_and_what_works(tmp_path: Path) -> None:
+def test_missing_mnist_names_every_searched_folder_and_the_options(tmp_path: Path) -> None:
     write_idx(tmp_path)
     (tmp_path / "t10k-labels-idx1-ubyte").unlink()
     files = (
@@ -152,14 +152,14 @@ def test_a_damaged_file_is_named(tmp_path: Path, name: str, content: bytes, reas
 
 
 @pytest.mark.parametrize("labels", [np.zeros(5, np.uint8), np.full(6, 10, np.uint8)])
-def test_labels_that_do_not_go_with_the_images(tmp_path: Path, labels: np.ndarray) -> None:
+def test_labels_that_do_not_match_the_images_are_refused(tmp_path: Path, labels: np.ndarray) -> None:
     write_idx(tmp_path)
     (tmp_path / "train-labels-idx1-ubyte").write_bytes(idx_bytes(labels))
     with pytest.raises(UserError, match=rf"6 train images but {len(labels)} labels, or a label above 9"):
         mnist(path=str(tmp_path))
 
 
-def test_array_images_fingerprint_and_pickle() -> None:
+def test_array_images_have_a_fingerprint_and_can_be_pickled() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (4, 3, 2, 1), dtype=np.uint8)
     images = ArrayImages(pixels, np.array([0, 1, 0, 1]), "these")
     assert images.fingerprint == ArrayImages(pixels.copy(), images.targets, "others").fingerprint
@@ -178,7 +178,7 @@ def test_array_images_fingerprint_and_pickle() -> None:
 
 
 class Python2Pickler(pickle._Pickler):
-    """Writes what Python 2 wrote: byte strings for text and for an array's content, NumPy's old module names."""
+    """Writes as Python 2: byte strings for text and for the content of arrays, old module names of NumPy."""
 
     dispatch: ClassVar = dict(pickle._Pickler.dispatch)
 
@@ -207,7 +207,7 @@ def python2_pickle(value: object) -> bytes:
 
 
 def write_cifar(folder: Path, python2: bool) -> dict[str, tuple[np.ndarray, list[int]]]:
-    """Batches of three images; the pixels as (N, 32, 32, 3)."""
+    """Write batches of three images and return their pixels (N, 32, 32, 3) and labels."""
     rng = np.random.default_rng(0)
     folder.mkdir(parents=True, exist_ok=True)
     written = {}
@@ -223,7 +223,7 @@ def write_cifar(folder: Path, python2: bool) -> dict[str, tuple[np.ndarray, list
 
 @pytest.mark.parametrize("python2", [True, False])
 @pytest.mark.parametrize("below", ["", "cifar-10-batches-py"])
-def test_cifar10_pickles(tmp_path: Path, python2: bool, below: str) -> None:
+def test_cifar10_is_read_from_pickles(tmp_path: Path, python2: bool, below: str) -> None:
     written = write_cifar(tmp_path / below, python2)
     for source in (cifar10(path=str(tmp_path)), cifar10(data_dir=str(tmp_path), download=False)):
         assert (source.name, source.channels, source.size) == ("cifar10", 3, (32, 32))
@@ -237,14 +237,14 @@ def test_cifar10_pickles(tmp_path: Path, python2: bool, below: str) -> None:
             np.testing.assert_array_equal([images.read(index) for index in range(len(images))], expected)
 
 
-def test_python2_pickles_of_this_test_are_like_the_real_ones() -> None:
+def test_python2_pickles_made_here_equal_real_ones() -> None:
     content = python2_pickle({"data": np.zeros((1, 3), np.uint8)})
     assert b"cnumpy.core.multiarray\n_reconstruct\n" in content
     assert b"T\x04\x00\x00\x00data" in content
     assert b"_codecs" not in content
 
 
-def test_a_pickle_that_would_run_something_is_refused(tmp_path: Path) -> None:
+def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path) -> None:
     class Evil:
         def __reduce__(self) -> tuple[object, ...]:
             return os.system, (f"touch {tmp_path}/ran",)
@@ -271,7 +271,7 @@ def test_a_damaged_batch_is_named(tmp_path: Path, content: bytes) -> None:
         cifar10(path=str(tmp_path))
 
 
-def test_the_archive_is_unpacked_once_its_checksum_is_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_archive_is_unpacked_only_if_its_checksum_matches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_cifar(tmp_path / "made" / "cifar-10-batches-py", python2=True)
     archive = tmp_path / "data" / "cifar-10-python.tar.gz"
     archive.parent.mkdir()
@@ -300,7 +300,9 @@ def test_cifar10_is_downloaded_into_data_dir(tmp_path: Path, monkeypatch: pytest
     assert len(list((tmp_path / "new" / "cifar-10-batches-py").iterdir())) == 6
 
 
-def test_missing_cifar10(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_cifar10_names_every_searched_folder_and_the_options(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(cifar10_module, "_MIRRORS", ("http://127.0.0.1:1/",))
     with pytest.raises(UserError) as raised:
         cifar10(data_dir=str(tmp_path))
@@ -329,15 +331,15 @@ def test_cifar10_as_an_image_folder_keeps_the_order_of_its_classes(tmp_path: Pat
         cifar10(data_dir=str(tmp_path), download=False)
 
 
-def test_cifar10_facts_are_torchvisions() -> None:
+def test_cifar10_facts_equal_torchvisions() -> None:
     known = pytest.importorskip("torchvision").datasets.CIFAR10
     assert known.url == cifar10_module._MIRRORS[0] + cifar10_module._ARCHIVE
     assert (known.base_folder, known.tgz_md5) == (cifar10_module._FOLDER, cifar10_module._ARCHIVE_MD5)
     assert [name for name, _ in known.train_list] == list(cifar10_module._BATCHES["train"])
 
 
-def test_sources_import_nothing_heavy() -> None:
-    # `opsin.data` itself brings torch; what only some sources need must wait until they are called.
+def test_sources_import_large_libraries_only_when_called() -> None:
+    # `opsin.data` imports torch; libraries that only some sources need are imported when those are called.
     program = (
         "import sys, opsin.data.datasets as s; s.mnist; "
         "print(*sorted({'datasets', 'sklearn', 'huggingface_hub', 'pyarrow'} & set(sys.modules)))"

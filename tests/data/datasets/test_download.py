@@ -1,4 +1,4 @@
-"""Downloads, from a server of the test's own: what is trusted, what is tried again, what is said."""
+"""Downloads from a local server: checksums, repeated attempts and messages."""
 
 import gzip
 import hashlib
@@ -21,7 +21,7 @@ mnist_module = sys.modules["opsin.data.datasets.mnist"]  # not the function
 
 
 class Server:
-    """Answers each path by its list of (status, body, announced length); the last answer is repeated."""
+    """Answers each path with its list of (status, body, announced length); repeats the last one."""
 
     def __init__(self) -> None:
         self.answers: dict[str, list[tuple[int, bytes, int]]] = {}
@@ -44,7 +44,7 @@ class Server:
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.http.server_port}/"
 
-    def cached_on_device(self, path: str, *bodies: bytes | int) -> None:
+    def answer(self, path: str, *bodies: bytes | int) -> None:
         self.answers[path] = [(body, b"", 0) if isinstance(body, int) else (200, body, len(body)) for body in bodies]
 
 
@@ -65,27 +65,27 @@ def md5(content: bytes) -> str:
     return hashlib.md5(content).hexdigest()
 
 
-def test_the_first_sound_mirror_wins(server: Server) -> None:
-    server.cached_on_device("/bad/file", b"damaged")
-    server.cached_on_device("/good/file", b"content")
+def test_the_first_mirror_with_the_right_checksum_is_used(server: Server) -> None:
+    server.answer("/bad/file", b"damaged")
+    server.answer("/good/file", b"content")
     mirrors = [server.url + "none/", server.url + "bad/", server.url + "good/", server.url + "never/"]
     assert fetch(mirrors, "file", md5(b"content")) == b"content"
     assert server.asked == ["/none/file", "/bad/file", "/good/file"]
 
 
 def test_every_mirror_is_tried_twice(server: Server) -> None:
-    server.cached_on_device("/file", 503, b"content")
+    server.answer("/file", 503, b"content")
     assert fetch([server.url], "file", md5(b"content")) == b"content"
     assert server.asked == ["/file", "/file"]
 
 
-def test_a_connection_that_breaks_off_is_not_trusted(server: Server) -> None:
+def test_an_incomplete_response_is_refused(server: Server) -> None:
     server.answers["/file"] = [(200, b"cont", 7), (200, b"content", 7)]
     assert fetch([server.url], "file", md5(b"content")) == b"content"
 
 
-def test_all_reasons_are_told_once(server: Server) -> None:
-    server.cached_on_device("/wrong/file", b"other")
+def test_each_reason_is_reported_once(server: Server) -> None:
+    server.answer("/wrong/file", b"other")
     with pytest.raises(DownloadError) as raised:
         fetch([server.url, server.url + "wrong/", "http://127.0.0.1:1/"], "file", md5(b"content"))
     first, second, third = str(raised.value).split("\n  ")
@@ -94,7 +94,7 @@ def test_all_reasons_are_told_once(server: Server) -> None:
     assert third == "http://127.0.0.1:1/file: <urlopen error [Errno 111] Connection refused>"
 
 
-def test_a_server_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_silent_server_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("opsin.data.datasets.download._TIMEOUT", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as mute:
         url = f"http://127.0.0.1:{mute.getsockname()[1]}/"
@@ -114,12 +114,10 @@ def idx_files() -> dict[str, bytes]:
     return files
 
 
-def test_mnist_is_fetched_unpacked_and_not_fetched_again(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_mnist_is_downloaded_and_unpacked_once(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     packed = {name: gzip.compress(content) for name, content in idx_files().items()}
     for name, content in packed.items():
-        server.cached_on_device(f"/{name}.gz", content)
+        server.answer(f"/{name}.gz", content)
     sums = {name: md5(content) for name, content in packed.items()}
     monkeypatch.setattr(mnist_module, "_MNIST", replace(mnist_module._MNIST, mirrors=(server.url,), md5=sums))
     first = mnist(data_dir=str(tmp_path))
@@ -130,7 +128,7 @@ def test_mnist_is_fetched_unpacked_and_not_fetched_again(
     assert len(server.asked) == asked
 
 
-def test_without_network_one_message_says_it_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_network_one_message_names_the_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mnist_module, "_MNIST", replace(mnist_module._MNIST, mirrors=("http://127.0.0.1:1/",)))
     with pytest.raises(UserError) as raised:
         mnist(data_dir=str(tmp_path))
@@ -145,7 +143,7 @@ def test_without_network_one_message_says_it_all(tmp_path: Path, monkeypatch: py
     assert not (tmp_path / "MNIST").exists()
 
 
-def test_addresses_and_checksums_are_torchvisions() -> None:
+def test_addresses_and_checksums_equal_torchvisions() -> None:
     torchvision = pytest.importorskip("torchvision")
     for facts, known in (
         (mnist_module._MNIST, torchvision.datasets.MNIST),

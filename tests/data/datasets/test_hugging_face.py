@@ -1,4 +1,4 @@
-"""Hugging Face datasets, written locally here; the hub itself is never asked."""
+"""Hugging Face datasets, written locally; no test contacts the hub."""
 
 import io
 import pickle
@@ -40,14 +40,14 @@ def png(shade: int) -> bytes:
 
 
 def damaged_png() -> bytes:
-    """Noise, which does not compress, cut in the middle of its pixels."""
+    """Return a PNG of noise, which does not compress, truncated in the middle of its pixels."""
     file = io.BytesIO()
     PILImage.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(file, "PNG")
     return file.getvalue()[:1500]
 
 
 def rows(labels: list[Any], kind: Any, image: Any = None, **more: Any) -> Dataset:
-    """Images whose shade is their row, with a label column `label`."""
+    """Return a dataset with the column `label`; the shade of an image is its row."""
     image = Image() if image is None else image
     pictures = [{"bytes": png(n), "path": None} if isinstance(image, Image) else png(n) for n in range(len(labels))]
     columns = {"picture": pictures, "label": labels, **{name: values for name, (values, _) in more.items()}}
@@ -59,8 +59,8 @@ BIRDS = ClassLabel(names=["robin", "wren"])
 
 
 def test_saved_splits_with_a_class_label(tmp_path: Path) -> None:
-    parts = {"train": rows([1, 0, 1], BIRDS), "validation": rows([0, 1], BIRDS), "test": rows([1], BIRDS)}
-    DatasetDict(parts).save_to_disk(tmp_path / "birds")
+    splits = {"train": rows([1, 0, 1], BIRDS), "validation": rows([0, 1], BIRDS), "test": rows([1], BIRDS)}
+    DatasetDict(splits).save_to_disk(tmp_path / "birds")
     source = hugging_face(str(tmp_path / "birds"))
     assert source.classes == ("robin", "wren")
     assert (source.channels, source.size, source.mean) == (3, (224, 224), None)
@@ -74,13 +74,13 @@ def test_saved_splits_with_a_class_label(tmp_path: Path) -> None:
     assert (gray.channels, gray.size, gray.splits["train"].read(2).shape) == (1, (32, 48), (5, 7, 1))
 
 
-def test_one_saved_heap_is_train(tmp_path: Path) -> None:
+def test_a_saved_dataset_without_splits_is_train(tmp_path: Path) -> None:
     rows([1, 0, 1], BIRDS).save_to_disk(tmp_path / "birds")
     assert list(hugging_face(str(tmp_path / "birds")).splits) == ["train"]
 
 
 @pytest.mark.parametrize("name", ["validation", "valid", "val", "dev"])
-def test_parquet_and_split_names(tmp_path: Path, name: str) -> None:
+def test_parquet_files_and_split_names_are_read(tmp_path: Path, name: str) -> None:
     folder = tmp_path / "birds"
     folder.mkdir()
     rows([1, 0, 1], BIRDS).to_parquet(folder / "train-00000.parquet")
@@ -103,7 +103,7 @@ def test_parquet_of_plain_bytes_needs_the_column_named(tmp_path: Path) -> None:
     assert hugging_face(str(folder), image_column="picture").splits["train"].read(2)[0, 0, 0] == 2
 
 
-def test_a_folder_of_image_files(tmp_path: Path) -> None:
+def test_a_folder_of_image_files_is_read(tmp_path: Path) -> None:
     for split in ("train", "test"):
         for shade, name in enumerate(("robin", "wren")):
             (tmp_path / "birds" / split / name).mkdir(parents=True)
@@ -137,7 +137,7 @@ def test_plain_labels_become_sorted_classes(
     assert source.splits["train"].targets.tolist() == [1, 0, 1]
 
 
-def test_hidden_test_labels_leave_the_split_out(tmp_path: Path) -> None:
+def test_a_test_split_without_labels_is_left_out(tmp_path: Path) -> None:
     DatasetDict(train=rows([1, 0], BIRDS), test=rows([-1, -1], BIRDS)).save_to_disk(tmp_path / "birds")
     assert list(hugging_face(str(tmp_path / "birds")).splits) == ["train"]
     DatasetDict(train=rows(["b", "a"], Value("string")), test=rows([None, None], Value("string"))).save_to_disk(
@@ -152,7 +152,7 @@ def refusal(folder: Path, **options: Any) -> str:
     return str(raised.value)
 
 
-def test_labels_that_cannot_be_used(tmp_path: Path) -> None:
+def test_unusable_labels_are_refused(tmp_path: Path) -> None:
     folder = tmp_path / "birds"
     DatasetDict(train=rows([-1, -1], BIRDS)).save_to_disk(folder / "1")
     assert refusal(folder / "1") == f"{folder}/1: the training labels in column 'label' are hidden (-1 or empty)."
@@ -176,11 +176,11 @@ def test_labels_that_cannot_be_used(tmp_path: Path) -> None:
     )
 
 
-def test_columns_that_are_not_clear(tmp_path: Path) -> None:
+def test_ambiguous_columns_are_refused(tmp_path: Path) -> None:
     folder = tmp_path / "birds"
     both = {"coarse": ([0, 1], ClassLabel(names=["a", "b"])), "picture2": ([None, None], Image())}
-    part = rows([1, 0], BIRDS, **both).rename_column("label", "fine")
-    part.save_to_disk(folder)
+    dataset = rows([1, 0], BIRDS, **both).rename_column("label", "fine")
+    dataset.save_to_disk(folder)
     columns = "picture (Image), fine (int64), coarse (int64), picture2 (Image)"
     assert refusal(folder) == (
         f"{folder}: its columns are {columns}. Name the column of the images: datamodule.image_column=NAME."
@@ -204,12 +204,12 @@ def test_columns_that_are_not_clear(tmp_path: Path) -> None:
         empty.read(0)
 
 
-def test_a_column_called_label_wins_among_several(tmp_path: Path) -> None:
+def test_the_column_called_label_is_used_if_there_are_several(tmp_path: Path) -> None:
     rows([1, 0], BIRDS, camera=([0, 1], ClassLabel(names=["a", "b"]))).save_to_disk(tmp_path / "birds")
     assert hugging_face(str(tmp_path / "birds")).classes == ("robin", "wren")
 
 
-def test_splits_that_are_not_ours(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_splits_of_other_names_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     DatasetDict(train=rows([1, 0], BIRDS), extra=rows([1], BIRDS)).save_to_disk(tmp_path / "1")
     assert list(hugging_face(str(tmp_path / "1")).splits) == ["train"]
@@ -221,8 +221,8 @@ def test_splits_that_are_not_ours(tmp_path: Path, caplog: pytest.LogCaptureFixtu
 
 
 def test_bad_images_are_found_and_rows_survive_pickling_and_threads(tmp_path: Path) -> None:
-    part = rows([1, 0] * 10, BIRDS)
-    bad = part.cast_column("picture", Image(decode=False)).map(
+    dataset = rows([1, 0] * 10, BIRDS)
+    bad = dataset.cast_column("picture", Image(decode=False)).map(
         lambda row, n: {"picture": {"bytes": b"no image" if n == 3 else row["picture"]["bytes"], "path": None}},
         with_indices=True,
     )
@@ -237,7 +237,7 @@ def test_bad_images_are_found_and_rows_survive_pickling_and_threads(tmp_path: Pa
         assert [int(pixels[0, 0, 0]) for pixels in pool.map(other.read, good)] == good
 
 
-def test_fingerprint_is_stable_and_follows_rows_labels_and_channels(tmp_path: Path) -> None:
+def test_the_fingerprint_is_stable_and_depends_on_rows_labels_and_channels(tmp_path: Path) -> None:
     rows([1, 0], BIRDS).save_to_disk(tmp_path / "1")
     first = hugging_face(str(tmp_path / "1")).splits["train"].fingerprint
     assert hugging_face(str(tmp_path / "1")).splits["train"].fingerprint == first
@@ -248,7 +248,7 @@ def test_fingerprint_is_stable_and_follows_rows_labels_and_channels(tmp_path: Pa
     assert len({first, gray, *others}) == 4
 
 
-def test_places_that_hold_no_dataset(tmp_path: Path) -> None:
+def test_folders_without_a_dataset_are_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     message = refusal(tmp_path / "empty")
     assert message.startswith(f"Hugging Face datasets cannot read {tmp_path}/empty: ")
@@ -272,7 +272,7 @@ OFFLINE = (
 )
 
 
-def test_offline_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_connection_is_reported_within_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError) as raised:
         hugging_face("someone/birds")
     assert str(raised.value) == (
@@ -284,7 +284,7 @@ def test_offline_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     start = time.monotonic()
     with pytest.raises(UserError) as raised:
         hugging_face("someone/birds")
-    assert time.monotonic() - start < 5  # left to itself, `datasets` tries for 23 s
+    assert time.monotonic() - start < 5  # by default, `datasets` tries for 23 s
     assert str(raised.value) == (
         "The Hugging Face dataset 'someone/birds' could not be downloaded.\n"
         f"  http://127.0.0.1:1 cannot be reached: [Errno 111] Connection refused\n{OFFLINE}"
@@ -293,12 +293,12 @@ def test_offline_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not huggingface_hub.constants.HF_HUB_OFFLINE
 
 
-def test_what_was_fetched_before_is_read_offline(tmp_path: Path) -> None:
+def test_a_downloaded_dataset_is_read_offline(tmp_path: Path) -> None:
     folder = tmp_path / "birds"
     folder.mkdir()
     rows([1, 0, 1], BIRDS).to_parquet(folder / "train.parquet")
     datasets.load_dataset(str(folder))
-    # Where the library keeps a hub dataset: NAMESPACE___NAME/CONFIG/VERSION/HASH.
+    # The path of a hub dataset in the cache of the library: NAMESPACE___NAME/CONFIG/VERSION/HASH.
     (local,) = (tmp_path / "cache").glob("*/*/*/*/dataset_info.json")
     (tmp_path / "cache" / "someone___birds").mkdir()
     local.parents[2].rename(tmp_path / "cache" / "someone___birds" / local.parents[2].name)
@@ -314,8 +314,10 @@ def test_cats_vs_dogs_comes_from_the_hub(tmp_path: Path, monkeypatch: pytest.Mon
 
     def load_dataset(path: str, name: str | None, revision: str | None) -> DatasetDict:
         asked.append((path, name, revision))
-        part = rows([0, 1, 1], ClassLabel(names=["cat", "dog"])).rename_columns({"picture": "image", "label": "labels"})
-        return DatasetDict(train=part)
+        dataset = rows([0, 1, 1], ClassLabel(names=["cat", "dog"])).rename_columns(
+            {"picture": "image", "label": "labels"}
+        )
+        return DatasetDict(train=dataset)
 
     monkeypatch.setattr(hugging_face_module, "_hub_problem", lambda: "")
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
@@ -326,18 +328,18 @@ def test_cats_vs_dogs_comes_from_the_hub(tmp_path: Path, monkeypatch: pytest.Mon
     assert source.splits["train"].locate(2) == "microsoft/cats_vs_dogs train, image 2"
 
 
-def test_cats_vs_dogs_offline(tmp_path: Path) -> None:
+def test_cats_vs_dogs_without_a_network_names_the_options(tmp_path: Path) -> None:
     with pytest.raises(UserError) as raised:
         cats_vs_dogs(data_dir=str(tmp_path))
-    first, second, *_, place, option, offline = str(raised.value).splitlines()
+    first, second, *_, folder, option, offline = str(raised.value).splitlines()
     assert first == "Cats vs dogs was not found: microsoft/cats_vs_dogs could not be downloaded."
     assert second == "  HF_HUB_OFFLINE is set."
-    assert place == f"  {tmp_path}"
+    assert folder == f"  {tmp_path}"
     assert option == "or name their folder with datamodule.path=FOLDER."
     assert offline == "Without internet access, use datamodule=digits: its images are part of scikit-learn."
 
 
-def test_what_the_hub_refuses_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refusal_of_the_hub_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     def load_dataset(*_: object, **__: object) -> DatasetDict:
         raise datasets.exceptions.DatasetNotFoundError("Dataset 'someone/birds' doesn't exist on the Hub.\nmore")
 

@@ -1,4 +1,4 @@
-"""Folders of class folders: layouts made here, and every refusal read in full."""
+"""Folders of class folders: every layout, and the whole text of every refusal."""
 
 import os
 import pickle
@@ -33,7 +33,7 @@ def refusal(path: Path | str) -> str:
     return str(raised.value)
 
 
-def test_one_heap_is_train_with_sorted_classes_and_files(tmp_path: Path) -> None:
+def test_a_folder_without_splits_is_train_with_sorted_classes_and_files(tmp_path: Path) -> None:
     source = image_folder(layout(tmp_path / "birds", "wren/2.png", "robin/b.png", "wren/1.png", "robin/a/c.png"))
     assert source.name == "birds"
     assert source.classes == ("robin", "wren")
@@ -50,14 +50,14 @@ def test_one_heap_is_train_with_sorted_classes_and_files(tmp_path: Path) -> None
     assert train.read(0).shape == (5, 7, 3)
 
 
-def test_grey_and_size_are_as_asked(tmp_path: Path) -> None:
+def test_channels_and_size_are_those_of_the_options(tmp_path: Path) -> None:
     source = image_folder(layout(tmp_path, "a/1.png", "b/1.png"), channels=1, size=(32, 48))
     assert (source.channels, source.size) == (1, (32, 48))
     assert source.splits["train"].read(1).shape == (5, 7, 1)
 
 
 @pytest.mark.parametrize("val", ["val", "validation", "valid", "Validation"])
-def test_ready_made_splits_are_taken(tmp_path: Path, val: str) -> None:
+def test_folders_of_splits_are_used(tmp_path: Path, val: str) -> None:
     source = image_folder(
         layout(
             tmp_path,
@@ -78,13 +78,13 @@ def test_classes_named_like_splits_are_classes(tmp_path: Path) -> None:
     assert image_folder(layout(tmp_path / "vehicles", "train/1.png", "bus/1.png")).classes == ("bus", "train")
 
 
-def test_clutter_is_passed_over_and_the_rest_is_reported_by_reading(tmp_path: Path) -> None:
+def test_clutter_is_ignored_and_other_files_are_reported_as_bad_images(tmp_path: Path) -> None:
     root = Path(
         layout(tmp_path, "a/1.png", "b/1.png", "__MACOSX/a/1.png", ".git/x.png", "a/.hidden.png", "b/@eaDir/1.png")
     )
     for name in ("a/._1.png", "a/Thumbs.db", "a/notes.TXT", "b/labels.csv", "b/.DS_Store", "b/desktop.ini"):
-        (root / name).write_bytes(b"no image")
-    (root / "b" / "looks_like.jpg").write_bytes(b"no image")
+        (root / name).write_bytes(b"not an image")
+    (root / "b" / "looks_like.jpg").write_bytes(b"not an image")
     (root / "b" / "without_suffix").write_bytes((root / "b" / "1.png").read_bytes())
     os.mkfifo(root / "b" / "pipe.png")
     (root / "b" / "dangling.png").symlink_to(root / "nowhere.png")
@@ -101,7 +101,7 @@ def test_clutter_is_passed_over_and_the_rest_is_reported_by_reading(tmp_path: Pa
     assert train.fingerprint
 
 
-def test_links_are_followed_and_loops_end(tmp_path: Path) -> None:
+def test_links_are_followed_and_loops_are_ignored(tmp_path: Path) -> None:
     elsewhere = image(tmp_path / "elsewhere" / "x.png").parent
     root = Path(layout(tmp_path / "data", "a/1.png", "b/1.png"))
     (root / "a" / "loop").symlink_to(root / "a", target_is_directory=True)
@@ -112,7 +112,7 @@ def test_links_are_followed_and_loops_end(tmp_path: Path) -> None:
     assert Path(source.splits["train"].locate(len(source.splits["train"]) - 1)) == root / "c" / "x.png"
 
 
-def test_fingerprint_follows_name_content_class_order_and_channels_only(tmp_path: Path) -> None:
+def test_the_fingerprint_depends_on_names_content_classes_order_and_channels_only(tmp_path: Path) -> None:
     root = tmp_path / "data"
     path = layout(root, "a/1.png", "b/1.png")
     first = image_folder(path).splits["train"].fingerprint
@@ -141,7 +141,7 @@ def test_files_can_be_pickled_and_read_by_threads(tmp_path: Path) -> None:
     assert sorted(shades) == list(range(40))
 
 
-def test_missing_folder_file_and_empty_folder(tmp_path: Path) -> None:
+def test_a_missing_folder_a_file_and_an_empty_folder_are_refused(tmp_path: Path) -> None:
     absent = tmp_path / "absent"
     assert (
         refusal(absent)
@@ -154,7 +154,7 @@ def test_missing_folder_file_and_empty_folder(tmp_path: Path) -> None:
     )
 
 
-def test_one_class_only_with_the_folder_that_was_meant(tmp_path: Path) -> None:
+def test_a_single_class_is_refused_with_a_suggested_folder(tmp_path: Path) -> None:
     layout(tmp_path, "PetImages/cat/1.png")
     message = f"{tmp_path} has only the class folder 'PetImages'; a classifier needs two."
     assert refusal(tmp_path) == message
@@ -162,7 +162,7 @@ def test_one_class_only_with_the_folder_that_was_meant(tmp_path: Path) -> None:
     assert refusal(tmp_path) == f"{message} Did you mean datamodule.path={tmp_path / 'PetImages'}?"
 
 
-def test_empty_class(tmp_path: Path) -> None:
+def test_an_empty_class_is_refused(tmp_path: Path) -> None:
     layout(tmp_path, "a/1.png", "b/1.png")
     (tmp_path / "c").mkdir()
     (tmp_path / "c" / "readme.txt").touch()
@@ -181,14 +181,14 @@ def test_missing_and_unknown_classes_of_a_split_are_named(tmp_path: Path) -> Non
     )
 
 
-def test_a_split_without_class_folders(tmp_path: Path) -> None:
+def test_a_split_without_class_folders_is_refused(tmp_path: Path) -> None:
     layout(tmp_path, "train/cat/1.png", "train/dog/1.png", "test/1.png")
     assert refusal(tmp_path) == (
         f"The class folders of {tmp_path / 'test'} must be cat, dog.\n  'cat', 'dog' is missing."
     )
 
 
-def test_two_names_for_one_split(tmp_path: Path) -> None:
+def test_two_folders_for_one_split_are_refused(tmp_path: Path) -> None:
     layout(tmp_path, *(f"{split}/{name}/1.png" for split in ("train", "val", "valid") for name in "ab"))
     assert (
         refusal(tmp_path)
@@ -196,14 +196,14 @@ def test_two_names_for_one_split(tmp_path: Path) -> None:
     )
 
 
-def test_no_train_among_the_splits(tmp_path: Path) -> None:
+def test_splits_without_train_are_refused(tmp_path: Path) -> None:
     layout(tmp_path, "test/a/1.png", "test/b/1.png")
     assert refusal(tmp_path) == (
         f"{tmp_path} has 'test' but no 'train' with class folders, so there are no training images."
     )
 
 
-def test_a_misspelt_split(tmp_path: Path) -> None:
+def test_a_misspelled_split_is_refused_with_a_suggestion(tmp_path: Path) -> None:
     layout(tmp_path, "train/a/1.png", "train/b/1.png", "valdation/a/1.png", "annotations/boxes/1.png")
     assert refusal(tmp_path) == (
         f"{tmp_path / 'valdation'} holds class folders, but 'valdation' is not the name of a split: did you mean "
@@ -211,7 +211,7 @@ def test_a_misspelt_split(tmp_path: Path) -> None:
     )
 
 
-def test_splits_below_the_classes(tmp_path: Path) -> None:
+def test_splits_inside_class_folders_are_refused(tmp_path: Path) -> None:
     layout(tmp_path, "bottle/train/1.png", "bottle/test/1.png", "cable/train/1.png")
     bottle = tmp_path / "bottle"
     assert refusal(tmp_path) == (
@@ -221,7 +221,7 @@ def test_splits_below_the_classes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("where", ["PetImages", "cats_vs_dogs/PetImages", "cats_vs_dogs"])
-def test_cats_vs_dogs_in_microsofts_layout_is_one_heap(tmp_path: Path, where: str) -> None:
+def test_cats_vs_dogs_in_microsofts_layout_is_one_split(tmp_path: Path, where: str) -> None:
     layout(tmp_path / where, "Cat/0.jpg", "Cat/1.jpg", "Dog/0.jpg")
     (tmp_path / where / "Cat" / "666.jpg").touch()
     (tmp_path / where / "Cat" / "Thumbs.db").write_bytes(b"\xd0\xcf")
@@ -234,7 +234,7 @@ def test_cats_vs_dogs_in_microsofts_layout_is_one_heap(tmp_path: Path, where: st
             train.read(2)
 
 
-def test_cats_vs_dogs_with_splits_and_any_folder_names(tmp_path: Path) -> None:
+def test_cats_vs_dogs_accepts_splits_and_any_folder_names(tmp_path: Path) -> None:
     layout(tmp_path, "train/dogs/0.jpg", "train/cats/0.jpg", "validation/Dog/1.jpg", "validation/Cat/1.jpg")
     source = cats_vs_dogs(path=str(tmp_path))
     assert {split: images.targets.tolist() for split, images in source.splits.items()} == {
@@ -251,7 +251,7 @@ def test_cats_vs_dogs_refuses_two_folders_for_one_class(tmp_path: Path) -> None:
     assert str(raised.value) == f"{tmp_path} has 'cat' and 'cats' for the one class 'cat'."
 
 
-def test_cats_vs_dogs_that_are_not_there(tmp_path: Path) -> None:
+def test_a_missing_cats_vs_dogs_names_the_options(tmp_path: Path) -> None:
     with pytest.raises(UserError) as raised:
         cats_vs_dogs(path=str(tmp_path / "absent"))
     assert str(raised.value) == (
@@ -276,16 +276,18 @@ def test_real_cats_and_dogs(real_data: Path) -> None:
             assert images.read(len(images) - 1).shape[2] == 3
 
 
-def test_a_folder_without_folders_is_images_of_unknown_class(tmp_path: Path) -> None:
-    found = unlabeled_images(layout(tmp_path / "heap", "b.png", "a.png"))
+def test_a_folder_without_subfolders_holds_unlabeled_images(tmp_path: Path) -> None:
+    found = unlabeled_images(layout(tmp_path / "photos", "b.png", "a.png"))
     assert found is not None
-    assert [found.locate(index) for index in range(2)] == [str(tmp_path / "heap" / name) for name in ("a.png", "b.png")]
+    assert [found.locate(index) for index in range(2)] == [
+        str(tmp_path / "photos" / name) for name in ("a.png", "b.png")
+    ]
     assert found.targets.tolist() == [0, 0]
-    (tmp_path / "heap" / "notes.txt").write_text("no image")
-    assert unlabeled_images(str(tmp_path / "heap"), channels=1).read(0).shape == (5, 7, 1)
-    assert len(unlabeled_images(str(tmp_path / "heap"))) == 2
-    layout(tmp_path / "heap", "class/1.png")
-    assert unlabeled_images(str(tmp_path / "heap")) is None
+    (tmp_path / "photos" / "notes.txt").write_text("not an image")
+    assert unlabeled_images(str(tmp_path / "photos"), channels=1).read(0).shape == (5, 7, 1)
+    assert len(unlabeled_images(str(tmp_path / "photos"))) == 2
+    layout(tmp_path / "photos", "class/1.png")
+    assert unlabeled_images(str(tmp_path / "photos")) is None
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="neither class folders nor images"):
         unlabeled_images(str(tmp_path / "empty"))

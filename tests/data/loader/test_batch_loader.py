@@ -30,7 +30,7 @@ def flat(batches):
     return [index for batch in positions(batches) for index in batch]
 
 
-def test_batch_holds_what_its_index_says():
+def test_a_batch_holds_the_images_of_its_positions():
     pixels = np.random.default_rng(0).integers(0, 256, (10, 4, 6, 3), dtype=np.uint8)
     targets = np.arange(10)[::-1].copy()
     batches = list(BatchLoader(fetch(pixels, targets), targets, 4, training=True))
@@ -44,7 +44,7 @@ def test_batch_holds_what_its_index_says():
             assert target == 9 - index
 
 
-def test_an_epoch_visits_every_image_once_and_epochs_differ():
+def test_an_epoch_reads_every_image_once_and_epochs_differ():
     batches = loader(seed=1)
     first, second = flat(batches), flat(batches)
     assert sorted(first) == sorted(second) == list(range(23))
@@ -54,21 +54,21 @@ def test_an_epoch_visits_every_image_once_and_epochs_differ():
     assert flat(loader(seed=2)) != first
 
 
-def test_fixed_repeats_the_first_epoch_and_its_batches_are_mixed():
+def test_the_fixed_sampler_repeats_the_first_epoch_in_mixed_batches():
     batches = loader(sampler="fixed", targets=np.repeat([0, 1], [12, 11]), batch_size=12)
     first = positions(batches)
     assert positions(batches) == first == positions(loader(batch_size=12))
     assert len(set(next(iter(batches)).targets.tolist())) == 2
 
 
-def test_any_position_can_be_resumed():
+def test_an_epoch_can_be_resumed_at_any_position():
     whole = [(batch.positions.tolist(), batch.key) for batch in loader(seed=7, position=lambda: (5, 0))]
     for step in range(len(whole) + 1):
         rest = loader(seed=7, position=lambda step=step: (5, step))
         assert [(batch.positions.tolist(), batch.key) for batch in rest] == whole[step:]
 
 
-def test_the_position_is_asked_at_the_first_batch():
+def test_the_position_is_read_at_the_first_batch():
     asked = []
 
     def position():
@@ -83,7 +83,7 @@ def test_the_position_is_asked_at_the_first_batch():
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 8, 9, 10, 11, 23])
-def test_one_left_over_image_is_no_batch(n):
+def test_a_single_remaining_image_is_dropped(n):
     batches = positions(loader(n))
     assert len(batches) == len(loader(n))
     assert all(len(batch) == 4 for batch in batches[:-1])
@@ -93,7 +93,7 @@ def test_one_left_over_image_is_no_batch(n):
 
 @pytest.mark.parametrize("world_size", [2, 3])
 @pytest.mark.parametrize("n", [6, 7, 12, 13, 14, 15, 16, 17, 18, 23])
-def test_processes_share_each_global_batch(n, world_size):
+def test_processes_divide_each_global_batch(n, world_size):
     alone = positions(loader(n, 6, seed=3))
     shared = [positions(loader(n, 6, seed=3, rank=rank, world_size=world_size)) for rank in range(world_size)]
     assert len({len(batches) for batches in shared}) == 1
@@ -109,7 +109,7 @@ def test_processes_share_each_global_batch(n, world_size):
 @pytest.mark.parametrize("world_size", [1, 2, 3, 4])
 @pytest.mark.parametrize("per_process", [1, 2, 8, 100])
 @pytest.mark.parametrize("n", [4, 5, 9, 16, 17, 24, 25, 33])
-def test_evaluation_sees_every_image_once(n, per_process, world_size):
+def test_evaluation_reads_every_image_once(n, per_process, world_size):
     size = per_process * world_size
     shared = [
         positions(loader(n, size, training=False, rank=rank, world_size=world_size)) for rank in range(world_size)
@@ -120,12 +120,12 @@ def test_evaluation_sees_every_image_once(n, per_process, world_size):
     assert len(shared[0]) == len(loader(n, size, training=False, world_size=world_size))
 
 
-def test_evaluation_repeats_itself():
+def test_evaluation_has_the_same_order_every_time():
     batches = loader(training=False)
     assert positions(batches) == positions(batches)
 
 
-def test_balanced_draws_every_class_equally():
+def test_the_balanced_sampler_draws_every_class_equally():
     targets = np.random.default_rng(0).permutation(np.repeat([0, 2, 3], [9000, 900, 100]))
     batches = loader(10_000, 500, targets=targets, sampler="balanced")
     first = flat(batches)
@@ -134,7 +134,7 @@ def test_balanced_draws_every_class_equally():
     assert len(first) == 10_000
     assert np.abs(counts[[0, 2, 3]] - 10_000 / 3).max() < 5 * np.sqrt(10_000 * 2 / 9)
     rare = np.bincount(first, minlength=10_000)[targets == 3]
-    assert (rare > 0).all()  # each of the 100 is expected 33 times
+    assert (rare > 0).all()  # each of the 100 images is expected 33 times
     assert first == flat(loader(10_000, 500, targets=targets, sampler="balanced"))
     assert first != flat(batches)
 
@@ -154,7 +154,7 @@ def test_batch_keys_are_unrelated_63_bit_numbers():
     assert keys == [batch_key(*name) for name in names]
     bits = np.array([[key >> bit & 1 for bit in range(63)] for key in keys])
     assert np.abs(bits.mean(axis=0) - 0.5).max() < 5 * 0.5 / np.sqrt(len(keys))
-    flips = np.abs(np.diff(bits[::2][:50], axis=0)).mean()  # neighbouring steps
+    flips = np.abs(np.diff(bits[::2][:50], axis=0)).mean()  # consecutive steps
     assert abs(flips - 0.5) < 0.05
 
 

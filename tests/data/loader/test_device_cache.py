@@ -21,13 +21,13 @@ def store(n=30, seed=0):
     return DecodedStore(ArrayImages(pixels, np.arange(n) % 3, "made"), f"{seed}")
 
 
-def test_gathers_what_the_host_would(monkeypatch):
+def test_a_device_subset_gives_the_pixels_of_the_host(monkeypatch):
     monkeypatch.setattr(device_cache, "_UPLOADED_AT_ONCE", 400)  # several uploads
-    part = Subset((store(), store(7, 1)), np.array([1, 4, 5, 20, 29, 31, 36]), "given")
-    there = DeviceSubset(part, CPU)
+    subset = Subset((store(), store(7, 1)), np.array([1, 4, 5, 20, 29, 31, 36]), "given")
+    cached = DeviceSubset(subset, CPU)
     positions = np.array([6, 0, 3, 3, 5])
-    assert np.array_equal(there.read(positions).numpy(), part.read(positions))
-    assert there.read(positions).data_ptr() != there.pixels.data_ptr()
+    assert np.array_equal(cached.read(positions).numpy(), subset.read(positions))
+    assert cached.read(positions).data_ptr() != cached.pixels.data_ptr()
 
 
 def module(on_device):
@@ -36,14 +36,14 @@ def module(on_device):
     return image_data(source, batch_size=8, on_device=on_device)
 
 
-def test_batches_are_the_same():
+def test_batches_from_the_device_cache_are_the_same():
     for split in ("train", "val", "test"):
-        host, there = (
+        host, cached = (
             [data.finish(batch, augment=False) for batch in getattr(data, f"{split}_dataloader")()]
             for data in (module(False), module(True))
         )
-        assert len(host) == len(there) > 0
-        for one, other in zip(host, there, strict=True):
+        assert len(host) == len(cached) > 0
+        for one, other in zip(host, cached, strict=True):
             assert torch.equal(one.images, other.images)
             assert one.images.stride() == other.images.stride()
             assert torch.equal(one.targets, other.targets)
@@ -51,31 +51,31 @@ def test_batches_are_the_same():
             assert one.key == other.key
 
 
-@pytest.mark.parametrize(("free", "lives_there"), [(3600, True), (3596, False), (0, False)])
-def test_auto_takes_a_quarter_of_what_is_free(monkeypatch, free, lives_there):
+@pytest.mark.parametrize(("free", "is_cached"), [(3600, True), (3596, False), (0, False)])
+def test_auto_uses_at_most_a_quarter_of_the_free_memory(monkeypatch, free, is_cached):
     monkeypatch.setattr(device_cache, "free_bytes", lambda device: free)
-    part = Subset.whole(store(10))  # 900 bytes
-    assert isinstance(cached_on_device(part, CPU, "auto"), DeviceSubset) == lives_there
-    assert cached_on_device(part, CPU, False) is part
+    subset = Subset.whole(store(10))  # 900 bytes
+    assert isinstance(cached_on_device(subset, CPU, "auto"), DeviceSubset) == is_cached
+    assert cached_on_device(subset, CPU, False) is subset
 
 
-def test_on_a_cpu_there_is_nothing_to_upload_to():
+def test_auto_keeps_images_on_the_host_if_the_device_is_a_cpu():
     data = module("auto")
     next(iter(data.train_dataloader()))
     assert isinstance(data._fetcher._device_cache["train"], Subset)
 
 
-def test_what_does_not_fit_is_named(monkeypatch):
+def test_a_subset_too_large_for_the_device_is_named(monkeypatch):
     def full(*args, **kwargs):
         raise torch.OutOfMemoryError
 
-    part = Subset.whole(store(10))
+    subset = Subset.whole(store(10))
     monkeypatch.setattr(torch, "empty", full)
     with pytest.raises(UserError, match=r"on_device=true.*do not fit on cpu"):
-        DeviceSubset(part, CPU)
+        DeviceSubset(subset, CPU)
 
 
-def test_what_is_on_the_device_is_not_moved():
+def test_images_and_targets_move_to_the_device_and_positions_stay():
     device = torch.device("meta")
     data = module(False)
     batch = next(iter(data.train_dataloader()))
@@ -84,7 +84,7 @@ def test_what_is_on_the_device_is_not_moved():
     assert moved.positions.device.type == "cpu"
 
 
-def test_a_trainer_decides_the_device():
+def test_the_trainer_determines_the_device():
     data = module(True)
     data.trainer = SimpleNamespace(  # type: ignore[assignment]
         strategy=SimpleNamespace(root_device=torch.device("meta")), global_rank=0, world_size=1, training=False
@@ -93,11 +93,11 @@ def test_a_trainer_decides_the_device():
 
 
 @pytest.mark.gpu
-def test_a_gpu_serves_the_same_batches():
+def test_a_gpu_gives_the_same_batches():
     if not torch.cuda.is_available():
         pytest.skip("no GPU")
-    part = Subset.whole(store())
-    there = cached_on_device(part, torch.device("cuda", 0), "auto")
-    assert isinstance(there, DeviceSubset)
+    subset = Subset.whole(store())
+    cached = cached_on_device(subset, torch.device("cuda", 0), "auto")
+    assert isinstance(cached, DeviceSubset)
     positions = np.array([5, 2, 29])
-    assert np.array_equal(there.read(positions).cpu().numpy(), part.read(positions))
+    assert np.array_equal(cached.read(positions).cpu().numpy(), subset.read(positions))

@@ -6,15 +6,15 @@ from opsin.data.loader.samplers import shard_windowed, shuffled
 SHARDS = np.random.default_rng(3).permutation(np.repeat(np.arange(40), 25))  # of 1,000 images
 
 
-def live(order):
-    """Of each moment, how many shards have been begun and are not done."""
+def open_shards(order):
+    """Return for each position the number of shards that have begun and not ended."""
     numbers = SHARDS[order]
-    first = {number: at for at, number in reversed(list(enumerate(numbers)))}
-    last = {number: at for at, number in enumerate(numbers)}
-    return [sum(first[n] <= at <= last[n] for n in first) for at in range(len(order))]
+    first = {number: position for position, number in reversed(list(enumerate(numbers)))}
+    last = {number: position for position, number in enumerate(numbers)}
+    return [sum(first[n] <= position <= last[n] for n in first) for position in range(len(order))]
 
 
-def test_every_image_comes_once_in_an_order_of_its_own_each_epoch():
+def test_every_image_occurs_once_and_the_order_differs_between_epochs():
     orders = [shard_windowed(SHARDS, 8, seed, epoch).tolist() for seed, epoch in ((0, 0), (0, 1), (1, 0))]
     assert all(sorted(order) == list(range(1000)) for order in orders)
     assert len({tuple(order) for order in orders}) == 3
@@ -22,13 +22,13 @@ def test_every_image_comes_once_in_an_order_of_its_own_each_epoch():
 
 
 @pytest.mark.parametrize("window", [1, 4, 8])
-def test_no_more_shards_than_the_window_are_under_way(window):
-    counts = live(shard_windowed(SHARDS, window, 0, 0))
+def test_no_more_shards_than_the_window_are_open(window):
+    counts = open_shards(shard_windowed(SHARDS, window, 0, 0))
     assert max(counts) <= window + 1
     assert np.median(counts) >= window - 1
 
 
-def test_neighbours_are_of_many_shards():
+def test_consecutive_images_come_from_many_shards():
     numbers = SHARDS[shard_windowed(SHARDS, 16, 0, 0)]
     kinds = [len(set(numbers[start : start + 32].tolist())) for start in range(200, 800, 32)]
     assert min(kinds) >= 10  # 32 draws from 16 have 14 kinds on average
@@ -36,16 +36,16 @@ def test_neighbours_are_of_many_shards():
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 4])
 def test_processes_divide_the_shards(world_size):
-    shares = [shard_windowed(SHARDS, 4, 5, 2, rank, world_size) for rank in range(world_size)]
-    assert {len(share) for share in shares} == {1000 // world_size}
-    seen = np.concatenate(shares)
+    orders = [shard_windowed(SHARDS, 4, 5, 2, rank, world_size) for rank in range(world_size)]
+    assert {len(order) for order in orders} == {1000 // world_size}
+    seen = np.concatenate(orders)
     assert len(set(seen.tolist())) == len(seen)
-    touched = [len(set(SHARDS[share].tolist())) for share in shares]
+    touched = [len(set(SHARDS[order].tolist())) for order in orders]
     assert max(touched) <= 40 // world_size + 2
-    assert sum(touched) <= 40 + world_size - 1  # one at most is cut in two at each border
+    assert sum(touched) <= 40 + world_size - 1  # at most one shard is divided at each border
 
 
-def test_anywhere_is_what_it_was():
+def test_the_order_is_numpys_permutation_for_seed_and_epoch():
     targets = np.arange(10) % 3
     assert shuffled(targets, "shuffle", 7, 3).tolist() == np.random.default_rng([7, 3]).permutation(10).tolist()
     assert shuffled(targets, "fixed", 7, 3).tolist() == shuffled(targets, "shuffle", 7, 0).tolist()

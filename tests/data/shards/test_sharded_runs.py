@@ -1,4 +1,4 @@
-"""Whole runs on shards: beside those on the store, stopped and resumed, and in two processes."""
+"""Whole runs on shards: compared with runs on the store, resumed, and in two processes."""
 
 import os
 import shutil
@@ -24,7 +24,7 @@ from opsin.runs.predictions import read_predictions
 pytest.importorskip("litdata")
 
 ROOT = Path(__file__).resolve().parents[3]
-WORDS = (
+OVERRIDES = (
     "model=mlp",
     "trainer.max_epochs=2",
     "callbacks.progress.bar=false",
@@ -35,7 +35,7 @@ WORDS = (
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    """A folder with `shards` of the digits in it: 12 of train, 2 of val, 4 of test."""
+    """A folder with the digits in `shards`: 12 of train, 2 of val, 4 of test."""
     folder: Path = tmp_path_factory.mktemp("streaming")
     command = [sys.executable, ROOT / "scripts" / "prepare_data.py", "digits", f"data_dir={folder / 'data'}"]
     done = subprocess.run(
@@ -55,22 +55,22 @@ def home(tmp_path_factory):
 def start(home, tmp_path, monkeypatch):
     monkeypatch.setenv("OPSIN_TARGETS", "observers,interruptions")
 
-    def start(name: str, *words: str) -> RunDirectory:
+    def start(name: str, *overrides: str) -> RunDirectory:
         run = RunDirectory(tmp_path / "outputs" / name)
         run.path.mkdir(parents=True, exist_ok=True)
-        train(compose(all_words(home, run, *words), run.path))
+        train(compose(all_overrides(home, run, *overrides), run.path))
         return run
 
     return start
 
 
-def all_words(home: Path, run: RunDirectory, *words: str) -> list[str]:
+def all_overrides(home: Path, run: RunDirectory, *overrides: str) -> list[str]:
     watch = f"+callbacks.watch={{_target_: observers.{Watch.__name__}, folder: {run.path / 'watch'}}}"
-    return [*WORDS, f"data_dir={home / 'data'}", f"output_dir={run.path.parent}", "seed=7", watch, *words]
+    return [*OVERRIDES, f"data_dir={home / 'data'}", f"output_dir={run.path.parent}", "seed=7", watch, *overrides]
 
 
 def on_shards(home: Path, window: int) -> list[str]:
-    batch = "datamodule.base_batch_size=16"  # as of the digits
+    batch = "datamodule.base_batch_size=16"  # as for the digits
     return ["datamodule=streaming", f"datamodule.path={home / 'shards'}", f"datamodule.window={window}", batch]
 
 
@@ -89,9 +89,9 @@ def assert_same_state(one: dict[str, torch.Tensor], other: dict[str, torch.Tenso
         assert torch.equal(tensor, other[name]), name
 
 
-def test_a_run_on_shards_is_that_on_the_store_to_the_bit(home, start) -> None:
-    words = ("trainer=cpu", "augmentation=digits")
-    store, stream = start("store", *words), start("stream", *words, *on_shards(home, 16))
+def test_a_run_on_shards_equals_one_on_the_store_exactly(home, start) -> None:
+    overrides = ("trainer=cpu", "augmentation=digits")
+    store, stream = start("store", *overrides), start("stream", *overrides, *on_shards(home, 16))
     assert_same_state(state(store), state(stream))
     one, other = store.read_result(), stream.read_result()
     assert one.metrics == other.metrics
@@ -99,13 +99,13 @@ def test_a_run_on_shards_is_that_on_the_store_to_the_bit(home, start) -> None:
     assert replace(one.data, fingerprint="") == replace(other.data, fingerprint="")
     for split in ("val", "test"):
         left, right = read_predictions(store, split), read_predictions(stream, split)
-        assert left.images == right.images  # compare.py may rank them
+        assert left.images == right.images  # compare.py ranks only runs with the same images
         assert np.array_equal(left.logits, right.logits)
         assert np.array_equal(left.positions, right.positions)
     assert evaluate(stream).metrics["test/loss"] == other.metrics["test/loss"]
 
 
-def test_features_of_a_stream_are_those_of_the_store(home, start) -> None:
+def test_features_of_shards_equal_those_of_the_store(home, start) -> None:
     frozen = ("trainer=cpu", "model.trainable=head")
     store, stream = start("store", *frozen), start("stream", *frozen, *on_shards(home, 16))
     for run in (store, stream):
@@ -113,12 +113,12 @@ def test_features_of_a_stream_are_those_of_the_store(home, start) -> None:
     assert_same_state(state(store), state(stream))
 
 
-@pytest.mark.parametrize("step", [30, 81, 100])  # of 81 in an epoch
-def test_a_run_stopped_in_an_epoch_goes_on_to_the_bit(home, start, step) -> None:
-    words = ("trainer=cpu", "augmentation=digits", *on_shards(home, 2))
-    whole = start("whole", *words)
+@pytest.mark.parametrize("step", [30, 81, 100])  # an epoch has 81 steps
+def test_a_run_stopped_within_an_epoch_resumes_exactly(home, start, step) -> None:
+    overrides = ("trainer=cpu", "augmentation=digits", *on_shards(home, 2))
+    whole = start("whole", *overrides)
     with pytest.raises(Interrupted):
-        start("cut", *words, stop(step))
+        start("cut", *overrides, stop(step))
     cut = RunDirectory(whole.path.with_name("cut"))
     train(compose_again(cut))
     assert_same_state(state(whole), state(cut))
@@ -131,11 +131,11 @@ def compose_again(run: RunDirectory) -> RunConfig:
     return from_saved(run, ["callbacks.stop=null"])
 
 
-def test_other_shards_are_not_gone_on_with(home, start, tmp_path) -> None:
+def test_a_resume_with_other_shards_is_refused(home, start, tmp_path) -> None:
     copied = shutil.copytree(home / "shards", tmp_path / "copied")
-    words = ("trainer=cpu", *on_shards(home, 16), f"datamodule.path={copied}")
+    overrides = ("trainer=cpu", *on_shards(home, 16), f"datamodule.path={copied}")
     with pytest.raises(Interrupted):
-        start("cut", *words, stop(5))
+        start("cut", *overrides, stop(5))
     index = copied / "opsin.json"
     index.write_text(index.read_text().replace('"digest": "', '"digest": "0', 1))
     with pytest.raises(UserError, match="have changed since the run began"):
@@ -143,12 +143,12 @@ def test_other_shards_are_not_gone_on_with(home, start, tmp_path) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_divide_the_shards_and_go_on_to_the_bit(home, tmp_path) -> None:
+def test_two_processes_divide_the_shards_and_resume_exactly(home, tmp_path) -> None:
     runs = {name: RunDirectory(tmp_path / "outputs" / name) for name in ("whole", "cut")}
-    words = ("trainer=ddp_cpu", "augmentation=digits", *on_shards(home, 2))
+    overrides = ("trainer=ddp_cpu", "augmentation=digits", *on_shards(home, 2))
     for name, run in runs.items():
         more = [stop(50)] if name == "cut" else []
-        command(*all_words(home, run, *words, *more), f"hydra.run.dir={run.path}", code=130 if more else 0)
+        command(*all_overrides(home, run, *overrides, *more), f"hydra.run.dir={run.path}", code=130 if more else 0)
     command(f"resume={runs['cut'].path}", "callbacks.stop=null")
     for rank in (0, 1):
         assert_same_state(state(runs["whole"], rank), state(runs["whole"]))
@@ -160,15 +160,15 @@ def test_two_processes_divide_the_shards_and_go_on_to_the_bit(home, tmp_path) ->
     assert runs["cut"].read_result().metrics == result.metrics
 
 
-def command(*words: str, code: int = 0) -> None:
+def command(*overrides: str, code: int = 0) -> None:
     environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'tests' / 'helpers'}"}
     environment |= {"OPSIN_TARGETS": "observers,interruptions", "OMP_NUM_THREADS": "1"}
-    line = [sys.executable, str(ROOT / "train.py"), *words]
+    line = [sys.executable, str(ROOT / "train.py"), *overrides]
     done = subprocess.run(line, capture_output=True, text=True, timeout=300, env=environment, check=False)
     assert done.returncode == code, done.stdout + done.stderr
 
 
-def test_what_is_missing_is_one_message(tmp_path) -> None:
+def test_missing_shards_give_one_message(tmp_path) -> None:
     done = subprocess.run(
         [sys.executable, ROOT / "train.py", "datamodule=streaming", f"datamodule.path={tmp_path}"],
         cwd=tmp_path,

@@ -1,4 +1,4 @@
-"""Shards in a local folder, beside the store that the same images make."""
+"""Shards in a local folder, compared with the store of the same images."""
 
 import gc
 import pickle
@@ -23,14 +23,14 @@ SPLITS = ("train", "val", "test")
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
+def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("shards")
     return written(folder / "out", source(), folder / "cache", split_seed=3)
 
 
 @pytest.fixture
-def copied(place, tmp_path):
-    return Path(shutil.copytree(place, tmp_path / "copied"))
+def copied(folder, tmp_path):
+    return Path(shutil.copytree(folder, tmp_path / "copied"))
 
 
 def stored(tmp_path, **options):
@@ -51,15 +51,15 @@ def assert_same(one, other):
         assert left.key == right.key
 
 
-def test_a_window_over_all_shards_serves_the_batches_of_the_store(place, tmp_path):
-    store, stream = stored(tmp_path, batch_size=16), streamed(place, tmp_path, window=100, batch_size=16)
+def test_a_window_over_all_shards_gives_the_batches_of_the_store(folder, tmp_path):
+    store, stream = stored(tmp_path, batch_size=16), streamed(folder, tmp_path, window=100, batch_size=16)
     for split in SPLITS:
         assert_same(batches(store, split), batches(stream, split))
-    assert_same(batches(store, "train"), batches(stream, "train"))  # of the second epoch
+    assert_same(batches(store, "train"), batches(stream, "train"))  # the second epoch
 
 
-def test_facts_and_identities_are_those_of_the_store(place, tmp_path):
-    store, stream = stored(tmp_path), streamed(place, tmp_path)
+def test_facts_and_fingerprints_equal_those_of_the_store(folder, tmp_path):
+    store, stream = stored(tmp_path), streamed(folder, tmp_path)
     for data in (store, stream):
         data.setup()
     assert {**stream.facts(), "fingerprint": ""} == {**store.facts(), "fingerprint": ""}
@@ -70,24 +70,24 @@ def test_facts_and_identities_are_those_of_the_store(place, tmp_path):
     assert "train/chunk-0-" in stream.subset("train").locate(3)
 
 
-def test_a_stream_that_comes_shard_by_shard_serves_every_image_once(place, tmp_path):
-    data = streamed(place, tmp_path, batch_size=16)
-    assert len(index(place)["splits"]["train"]["shards"]) > 10
+def test_reading_shard_by_shard_gives_every_image_once(folder, tmp_path):
+    data = streamed(folder, tmp_path, batch_size=16)
+    assert len(index(folder)["splits"]["train"]["shards"]) > 10
     reference = stored(tmp_path).subset("train")
     orders, loader = [], data.train_dataloader()
     for _ in range(2):
-        served = list(loader)
-        order = torch.cat([batch.positions for batch in served])
-        images = torch.cat([batch.images for batch in served]).permute(0, 2, 3, 1).numpy()
+        batches_read = list(loader)
+        order = torch.cat([batch.positions for batch in batches_read])
+        images = torch.cat([batch.images for batch in batches_read]).permute(0, 2, 3, 1).numpy()
         assert np.array_equal(images, reference.read(order.numpy()))
         assert len(set(order.tolist())) == len(order) == len(reference)
         orders.append(order.tolist())
     assert orders[0] != orders[1]
 
 
-def test_training_shares_divide_the_shards_among_processes(place, tmp_path):
-    def share(rank):
-        data = streamed(place, tmp_path, batch_size=16)
+def test_processes_divide_the_training_shards(folder, tmp_path):
+    def of_process(rank):
+        data = streamed(folder, tmp_path, batch_size=16)
         data.trainer = type("T", (), {"global_rank": rank, "world_size": 2, "training": False})()
         data.trainer.strategy = type("S", (), {"root_device": torch.device("cpu")})()
         positions = torch.cat([batch.positions for batch in data.train_dataloader()]).tolist()
@@ -97,17 +97,17 @@ def test_training_shares_divide_the_shards_among_processes(place, tmp_path):
             [position for batch in data.val_dataloader() for position in batch.positions.tolist()],
         )
 
-    (one, fetched, val), (two, also, other) = share(0), share(1)
+    (one, fetched, val), (two, also, other) = of_process(0), of_process(1)
     count = len(stored(tmp_path).subset("train"))
     assert len(one) == len(two) == count // 2
     assert not set(one) & set(two)
-    shards_ = len(index(place)["splits"]["train"]["shards"])
+    shards_ = len(index(folder)["splits"]["train"]["shards"])
     assert fetched + also <= shards_ + 1
     assert val + other == list(range(len(stored(tmp_path).subset("val"))))
 
 
-def test_any_batch_can_be_resumed(place, tmp_path):
-    data = streamed(place, tmp_path, batch_size=16)
+def test_any_batch_can_be_resumed(folder, tmp_path):
+    data = streamed(folder, tmp_path, batch_size=16)
     loader = data.train_dataloader()
     loader._position = lambda: (3, 0)
     whole = list(loader)
@@ -120,17 +120,17 @@ def test_any_batch_can_be_resumed(place, tmp_path):
             assert rest == []
 
 
-def test_litdata_reads_the_same_images(place, tmp_path):
+def test_litdata_reads_the_same_images(folder, tmp_path):
     for split in SPLITS:
-        part = stored(tmp_path).subset(split)
-        read = litdata.StreamingDataset(str(Path(place) / split), shuffle=False)
-        places = streamed(place, tmp_path).subset(split).stores[0].images.table.shard_rows
-        assert len(read) == len(part)
+        subset = stored(tmp_path).subset(split)
+        read = litdata.StreamingDataset(str(Path(folder) / split), shuffle=False)
+        shard_rows = streamed(folder, tmp_path).subset(split).stores[0].images.table.shard_rows
+        assert len(read) == len(subset)
         images = [(item["label"], item["image"]) for item in (read[at] for at in range(len(read)))]
-        for position in range(len(part)):
-            label, image = images[places[position]]
-            assert label == part.targets[position]
-            assert np.array_equal(image, part.read(np.array([position]))[0])
+        for position in range(len(subset)):
+            label, image = images[shard_rows[position]]
+            assert label == subset.targets[position]
+            assert np.array_equal(image, subset.read(np.array([position]))[0])
 
 
 @pytest.fixture
@@ -146,24 +146,24 @@ def photographs(tmp_path):
     return tmp_path / "photos"
 
 
-def test_original_files_serve_the_pixels_of_the_store_at_any_size(photographs, tmp_path):
+def test_original_files_give_the_pixels_of_the_store_at_any_size(photographs, tmp_path):
     images = image_folder(str(photographs), size=(24, 24))
-    place = written(tmp_path / "out", images, tmp_path / "none", ShardOptions("original", 3000), resize="crop")
+    folder = written(tmp_path / "out", images, tmp_path / "none", ShardOptions("original", 3000), resize="crop")
     for size, resize in ((24, "crop"), (16, "squash")):
         options = {"image_size": size, "resize": resize, "batch_size": 8}
         store = image_data(images, data_dir=str(tmp_path / "cache"), **options)
-        stream = streamed(place, tmp_path, window=100, **options)
+        stream = streamed(folder, tmp_path, window=100, **options)
         for split in SPLITS:
             assert_same(batches(store, split), batches(stream, split))
             assert stream.subset(split).identity == store.subset(split).identity
-    assert not (tmp_path / "none").exists()  # nothing was decoded into a store to write them
+    assert not (tmp_path / "none").exists()  # writing shards builds no store
 
 
-def test_jpeg_is_nearly_the_pixels_of_the_store(photographs, tmp_path):
+def test_jpeg_shards_are_close_to_the_pixels_of_the_store(photographs, tmp_path):
     images = image_folder(str(photographs), size=(24, 24))
-    place = written(tmp_path / "out", images, tmp_path / "none", ShardOptions("jpeg", 10_000, quality=95))
+    folder = written(tmp_path / "out", images, tmp_path / "none", ShardOptions("jpeg", 10_000, quality=95))
     store = image_data(images, data_dir=str(tmp_path / "cache"))
-    stream = streamed(place, tmp_path)
+    stream = streamed(folder, tmp_path)
     every = np.arange(len(store.subset("train")))
     off = stream.subset("train").read(every).astype(int) - store.subset("train").read(every)
     assert 0 < np.abs(off).mean() < 8
@@ -171,17 +171,17 @@ def test_jpeg_is_nearly_the_pixels_of_the_store(photographs, tmp_path):
     with pytest.raises(
         UserError, match=r"resize=squash, interpolation=bilinear, but the config asks for crop, bilinear"
     ):
-        streamed(place, tmp_path, resize="crop").setup()
+        streamed(folder, tmp_path, resize="crop").setup()
 
 
-def test_files_are_no_arrays(tmp_path):
+def test_shards_of_original_files_need_files(tmp_path):
     with pytest.raises(UserError, match="are arrays, not files"):
         written(tmp_path / "out", source(), tmp_path, ShardOptions("original"))
 
 
-def test_shards_are_never_written_over(place, tmp_path):
+def test_existing_shards_are_never_overwritten(folder, tmp_path):
     with pytest.raises(UserError, match="already holds shards"):
-        written(place, source(), tmp_path)
+        written(folder, source(), tmp_path)
 
 
 def test_a_missing_shard_is_named(copied, tmp_path):
@@ -206,10 +206,10 @@ def test_a_corrupt_shard_is_named(copied, tmp_path, damage):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda place: (place / "opsin.json").unlink(), "writing them was interrupted"),
-        (lambda place: (place / "opsin.json").write_text("{"), "opsin.json is damaged"),
-        (lambda place: (place / "train" / "images.npz").unlink(), "train/images.npz of .* is missing"),
-        (lambda place: (place / "train" / "images.npz").write_bytes(b"x"), "differs from the file that was written"),
+        (lambda folder: (folder / "opsin.json").unlink(), "writing them was interrupted"),
+        (lambda folder: (folder / "opsin.json").write_text("{"), "opsin.json is damaged"),
+        (lambda folder: (folder / "train" / "images.npz").unlink(), "train/images.npz of .* is missing"),
+        (lambda folder: (folder / "train" / "images.npz").write_bytes(b"x"), "differs from the file that was written"),
     ],
 )
 def test_a_damaged_index_is_named(copied, tmp_path, damage, message):
@@ -225,27 +225,27 @@ def test_a_missing_folder_is_named(tmp_path):
         shards("http://bucket/prefix")
 
 
-def test_balanced_sampling_and_folds_need_all_shards_in_the_window(place, tmp_path):
+def test_balanced_sampling_and_folds_need_all_shards_in_the_window(folder, tmp_path):
     with pytest.raises(UserError, match=r"loss.class_weights=balanced"):
-        streamed(place, tmp_path, sampler="balanced").train_dataloader()
+        streamed(folder, tmp_path, sampler="balanced").train_dataloader()
     with pytest.raises(UserError, match=r"num_folds=3: the dataset has more shards"):
-        streamed(place, tmp_path, num_folds=3).setup()
-    small = streamed(place, tmp_path, num_folds=3, sampler="balanced", window=100, batch_size=16)
+        streamed(folder, tmp_path, num_folds=3).setup()
+    small = streamed(folder, tmp_path, num_folds=3, sampler="balanced", window=100, batch_size=16)
     assert len(batches(small, "train")) == len(small.train_dataloader())
     assert len(small.subset("train")) + len(small.subset("val")) == len(stored(tmp_path).subset("train")) + len(
         stored(tmp_path).subset("val")
     )
 
 
-def test_train_fraction_selects_the_same_images_as_in_the_store(place, tmp_path):
+def test_train_fraction_selects_the_same_images_as_in_the_store(folder, tmp_path):
     options = {"train_fraction": 0.3, "split_seed": 3, "batch_size": 16}
     store = image_data(source(), data_dir=str(tmp_path), **options)
-    stream = streamed(place, tmp_path, window=100, **options)
+    stream = streamed(folder, tmp_path, window=100, **options)
     assert_same(batches(store, "train"), batches(stream, "train"))
 
 
-def test_a_stream_that_is_left_half_way_lets_go(place, tmp_path):
-    data = streamed(place, tmp_path, batch_size=16)
+def test_an_abandoned_epoch_releases_its_shards(folder, tmp_path):
+    data = streamed(folder, tmp_path, batch_size=16)
     iterator = iter(data.train_dataloader())
     next(iterator)
     cache = data.subset("train").stores[0].images.dataset.cache
@@ -254,30 +254,30 @@ def test_a_stream_that_is_left_half_way_lets_go(place, tmp_path):
     assert not any(cache._expected.values())
 
 
-def test_what_nobody_expects_any_more_is_not_fetched(place, tmp_path):
-    data = streamed(place, tmp_path)
+def test_shards_of_an_abandoned_epoch_are_not_downloaded(folder, tmp_path):
+    data = streamed(folder, tmp_path)
     cache = data.source.splits["train"].dataset.cache
     begin, slow = threading.Event(), cache._fetch
     cache._fetch = lambda shard: begin.wait(10) and slow(shard)
     every = data.source.splits["train"].shards
-    cache.expect("somebody", every)
-    cache.expect("somebody", ())
+    cache.expect("loader", every)
+    cache.expect("loader", ())
     begin.set()
     assert len(cache.take(every[-1])) == every[-1].images
-    assert cache.fetched <= 5  # those that the threads had begun, and the one that was taken
+    assert cache.fetched <= 5  # those that the threads had begun, and the one taken
 
 
-def test_another_process_may_have_it(place, tmp_path):
-    data = streamed(place, tmp_path)
+def test_shards_can_be_pickled_to_another_process(folder, tmp_path):
+    data = streamed(folder, tmp_path)
     images = pickle.loads(pickle.dumps(data.source.splits["val"]))
     assert np.array_equal(images.read(3), data.subset("val").read(np.array([3]))[0])
 
 
-def test_few_files_stay_open(place, tmp_path, monkeypatch):
+def test_only_files_of_the_window_stay_open(folder, tmp_path, monkeypatch):
     from opsin.data.shards import shard_cache
 
     monkeypatch.setattr(shard_cache, "_OPEN_FILES", 3)
-    data = streamed(place, tmp_path, window=1, batch_size=8)
+    data = streamed(folder, tmp_path, window=1, batch_size=8)
     batches(data, "train")
     held: ShardCache = data.subset("train").stores[0].images.dataset.cache
     gc.collect()

@@ -1,4 +1,4 @@
-"""Shards in a bucket: moto's server speaks S3's protocol, Azurite that of Azure, both on the loopback."""
+"""Shards in a bucket: moto serves the protocol of S3, Azurite that of Azure, both on the loopback interface."""
 
 import gc
 import importlib
@@ -32,7 +32,7 @@ moto = pytest.importorskip("moto.server")
 
 PATH = "s3://pictures/made"
 AZURITE = Path("/tmp/opsin-azurite")
-AZURITE_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="  # everyone's
+AZURITE_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="  # public
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def path(bucket, tmp_path):
 
 @pytest.fixture(scope="session")
 def azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The connection string of a running Azurite, installed by npm once per machine."""
+    """Return the connection string of a running Azurite, which npm installs once per machine."""
     pytest.importorskip("adlfs")
     program = shutil.which("azurite-blob") or str(AZURITE / "node_modules" / ".bin" / "azurite-blob")
     with FileLock(f"{AZURITE}.lock"):
@@ -131,7 +131,7 @@ def on_disk(tmp_path):
 def check_storage(path: str, tmp_path: Path) -> None:
     storage, target = open_storage(path), tmp_path / "fetched"
     assert str(storage) == path
-    for content in (b"", b"one", bytes(range(256)) * 30_000):  # 7.7 MB: sent and fetched in several parts
+    for content in (b"", b"one", bytes(range(256)) * 30_000):  # 7.7 MB: uploaded and downloaded in several requests
         (tmp_path / "file").write_bytes(content)
         storage.put(tmp_path / "file", "train/chunk-0-0.bin")
         assert not (tmp_path / "file").exists()
@@ -161,12 +161,12 @@ def check_datamodule(path: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["s3://pictures/contract", "memory://pictures/contract"])
-def test_files_are_put_read_and_fetched(bucket, path, tmp_path):
+def test_files_are_written_read_and_downloaded(bucket, path, tmp_path):
     check_storage(path, tmp_path)
 
 
 @pytest.mark.parametrize("path", ["s3://pictures/batches", "memory://pictures/batches"])
-def test_a_bucket_serves_the_batches_of_the_store(bucket, path, tmp_path):
+def test_batches_from_a_bucket_equal_those_of_the_store(bucket, path, tmp_path):
     check_datamodule(path, tmp_path)
 
 
@@ -178,8 +178,8 @@ def test_a_file_url_is_a_local_folder(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")  # how adlfs uploads
-def test_azure(azurite, tmp_path, monkeypatch):
+@pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")  # caused by adlfs
+def test_azure_batches_equal_those_of_the_store(azurite, tmp_path, monkeypatch):
     monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", azurite)
     open_storage("az://pictures/x")._filesystem().mkdir("pictures")
     check_storage("az://pictures/contract", tmp_path)
@@ -207,29 +207,29 @@ def test_azure_without_an_account_or_a_server_is_named(monkeypatch):
 
 
 def test_the_cache_stays_within_its_limit_and_is_deleted(path, tmp_path):
-    limit = 40_000  # of 53,000 bytes of train
+    limit = 40_000  # train has 53,000 bytes
     data = streamed(path, tmp_path, window=2, cache_gb=limit / 1e9, batch_size=16)
     dataset = data.source.splits["train"].dataset
     sizes, seen = [], []
     for loader in (data.train_dataloader(), data.val_dataloader(), data.train_dataloader()):
         for batch in loader:
             seen += batch.positions.tolist()
-            with dataset.cache._lock:  # no shard comes or goes while files are counted
+            with dataset.cache._lock:  # no shard is added or deleted while files are counted
                 sizes.append(dataset.cache.bytes)
                 assert on_disk(tmp_path) <= limit
     assert max(sizes) <= limit
-    assert dataset.cache.fetched > len(data.source.splits["train"].shards)  # some were fetched twice
+    assert dataset.cache.fetched > len(data.source.splits["train"].shards)  # some were downloaded twice
     assert len(seen) == 2 * len(data.subset("train")) + len(data.subset("val"))
     assert folders(tmp_path)
     del data, dataset, loader, batch
     until = time.monotonic() + 10
-    while folders(tmp_path) and time.monotonic() < until:  # a thread may still hold its last result
+    while folders(tmp_path) and time.monotonic() < until:  # a thread may still hold its last shard
         gc.collect()
         time.sleep(0.05)
     assert folders(tmp_path) == []
 
 
-def test_each_shard_is_fetched_once_an_epoch(path, tmp_path):
+def test_each_shard_is_downloaded_once_per_epoch(path, tmp_path):
     data = streamed(path, tmp_path, window=2, cache_gb=40_000 / 1e9, batch_size=16)
     cache, count = data.source.splits["train"].dataset.cache, len(data.source.splits["train"].shards)
     loader = data.train_dataloader()
@@ -353,7 +353,7 @@ def test_a_missing_package_is_one_message(monkeypatch, module, path, extra):
         open_storage(path)
 
 
-def test_a_forked_process_reads_the_bucket_too(path, tmp_path):
+def test_a_forked_process_can_read_the_bucket(path, tmp_path):
     storage = open_storage(path)
     content = storage.read("opsin.json")
     pipe = multiprocessing.get_context("fork").Queue()
@@ -371,7 +371,7 @@ def test_all_storages_share_one_thread(path):
     assert sum(thread.name == "fsspecIO" for thread in threading.enumerate()) == 1
 
 
-def test_no_shard_stays_on_the_disk_where_they_are_written(bucket, tmp_path, monkeypatch):
+def test_writing_to_a_bucket_leaves_no_files_on_the_disk(bucket, tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
     (tmp_path / "tmp").mkdir()
     monkeypatch.setattr("tempfile.tempdir", None)

@@ -23,14 +23,14 @@ from opsin.runs.epochs import read_epochs
 from opsin.runs.predictions import predictions_file, read_predictions
 from opsin.runs.result import DataFacts, RunResult
 from opsin.visualization.formatting import percent
-from opsin.visualization.images import encoded
+from opsin.visualization.images import encode
 
 HTML = "{http://www.w3.org/1999/xhtml}"
 
 
 def write_png(image: Any, path: Path) -> Path:
     path.parent.mkdir(exist_ok=True)
-    path.write_bytes(encoded(image))
+    path.write_bytes(encode(image))
     return path
 
 

@@ -12,7 +12,7 @@ from opsin.interpretability.convolution.color_spaces import RANGES, color_pictur
 from opsin.interpretability.convolution.sample_images import gray, sample, sample_names
 
 
-def test_colors_that_are_known() -> None:
+def test_known_colors() -> None:
     image = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255], [0, 0, 0]]], np.uint8)
     channels = {name: values[0] for name, values in color_spaces(image).items()}
     assert list(channels) == list(RANGES)
@@ -26,7 +26,7 @@ def test_colors_that_are_known() -> None:
     np.testing.assert_allclose(channels["b"], [67.20, 83.18, -107.86, 0, 0], atol=0.02)
 
 
-def test_hsv_is_pythons() -> None:
+def test_hsv_matches_colorsys() -> None:
     image = np.random.default_rng(0).integers(0, 256, (4, 4, 3), np.uint8)
     channels = color_spaces(image)
     for place in np.ndindex(4, 4):
@@ -55,7 +55,7 @@ def test_a_gray_image_has_no_colors() -> None:
         assert color_pictures(image)["hue"].shape == (303, 384, 3)
 
 
-def test_samples_need_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_samples_need_no_internet(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise AssertionError("a sample image asked for the network")
 
@@ -71,7 +71,7 @@ def test_samples_need_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
         sample("../cat")
 
 
-def test_gray_is_pillows() -> None:
+def test_gray_matches_pillow() -> None:
     cat = sample("cat")
     theirs = np.asarray(Image.fromarray(cat).convert("L"))
     assert np.abs(gray(cat) * 255 - theirs).max() <= 0.51

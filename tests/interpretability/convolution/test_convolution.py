@@ -1,4 +1,4 @@
-"""Convolution by hand against torch, scipy and scikit-image, and against sums done on paper."""
+"""Convolution compared with torch, scipy, scikit-image and sums done on paper."""
 
 import numpy as np
 import pytest
@@ -27,14 +27,14 @@ def image() -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", KERNELS)
-def test_it_is_scipys_correlation(image: np.ndarray, name: str) -> None:
+def test_convolve_matches_scipy_correlate(image: np.ndarray, name: str) -> None:
     kernel = KERNELS[name]
     np.testing.assert_allclose(convolve(image, kernel), signal.correlate2d(image, kernel, "valid"), atol=1e-12)
     inside = ndimage.convolve(image, kernel[::-1, ::-1])[1:-1, 1:-1]
     np.testing.assert_allclose(convolve(image, kernel), inside, atol=1e-12)
 
 
-def test_sobel_is_scikit_images_times_four() -> None:
+def test_sobel_is_four_times_that_of_scikit_image() -> None:
     brick = gray(sample("brick"))
     # scikit-image turns the kernel around and divides by four.
     for name, theirs in (("sobel_horizontal", -filters.sobel_h(brick)), ("sobel_vertical", filters.sobel_v(brick))):
@@ -45,7 +45,7 @@ def test_sobel_is_scikit_images_times_four() -> None:
 @pytest.mark.parametrize("padding", [0, 1, 3])
 @pytest.mark.parametrize("dilation", [1, 2, 3])
 @pytest.mark.parametrize("shape", [(3, 3), (2, 4), (5, 1)])
-def test_it_is_torchs_layer(
+def test_convolve_matches_conv2d(
     image: np.ndarray, stride: int, padding: int, dilation: int, shape: tuple[int, int]
 ) -> None:
     kernel = np.random.default_rng(1).normal(size=shape)
@@ -63,7 +63,7 @@ def test_it_is_torchs_layer(
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
 @pytest.mark.parametrize("dilation", [1, 2])
 @pytest.mark.parametrize("shape", [(3, 3), (2, 4), (5, 5)])
-def test_same_padding_is_torchs_at_stride_one(image: np.ndarray, dilation: int, shape: tuple[int, int]) -> None:
+def test_same_padding_matches_torch_at_stride_one(image: np.ndarray, dilation: int, shape: tuple[int, int]) -> None:
     kernel = np.random.default_rng(1).normal(size=shape)
     weight, pixels = torch.from_numpy(kernel)[None, None], torch.from_numpy(image)[None, None]
     theirs = F.conv2d(pixels, weight, padding="same", dilation=dilation)[0, 0].numpy()
@@ -72,13 +72,13 @@ def test_same_padding_is_torchs_at_stride_one(image: np.ndarray, dilation: int, 
 
 @pytest.mark.parametrize("side", [7, 8, 32])
 @pytest.mark.parametrize("stride", [1, 2, 3, 5])
-def test_same_padding_gives_the_side_over_the_stride_rounded_up(side: int, stride: int) -> None:
+def test_the_output_side_of_same_padding_is_the_side_over_the_stride_rounded_up(side: int, stride: int) -> None:
     output = convolve(np.ones((side, side)), np.ones((3, 3)), stride=stride, padding="same")
     assert output.shape == (-(-side // stride),) * 2
     assert output_size(side, 3, stride=stride, padding="same") == output.shape[0]
 
 
-def test_the_lectures_sizes() -> None:
+def test_output_sizes_match_the_lectures() -> None:
     assert output_size(28, 5) == 24
     assert output_size(32, 3) == 30
     assert output_size(32, 3, padding="same") == 32
@@ -88,7 +88,7 @@ def test_the_lectures_sizes() -> None:
     assert parameter_count(3, 32, 64) == 18_496
 
 
-def test_the_sums_are_written_out() -> None:
+def test_size_computations_are_written_out() -> None:
     assert worked_size(28, 5) == "(28 - 5 + 2·0) / 1 + 1 = 24"
     assert worked_size(28, 5, padding=2) == "(28 - 5 + 2·2) / 1 + 1 = 28"
     assert worked_size(32, 5, stride=2) == "(32 - 5 + 2·0) / 2 + 1 = 13.5 + 1, rounded down: 14"
@@ -96,21 +96,21 @@ def test_the_sums_are_written_out() -> None:
     assert worked_size(32, 3, dilation=2) == "2·(3 - 1) + 1 = 5 pixels covered; (32 - 5 + 2·0) / 1 + 1 = 28"
 
 
-def test_pooling_of_the_lectures() -> None:
+def test_pooling_matches_the_lectures() -> None:
     values = np.array([[1, 3, 2, 4], [5, 6, 1, 2], [3, 2, 8, 1], [4, 7, 3, 9]])
     assert pool(values).tolist() == [[6, 4], [7, 9]]
     assert pool(values, kind="average").tolist() == [[3.75, 2.25], [4, 5.25]]
 
 
 @pytest.mark.parametrize(("size", "stride"), [(2, None), (3, None), (3, 2), (2, 1)])
-def test_pooling_is_torchs(image: np.ndarray, size: int, stride: int | None) -> None:
+def test_pooling_matches_torch(image: np.ndarray, size: int, stride: int | None) -> None:
     pixels = torch.from_numpy(image)[None]
     np.testing.assert_allclose(pool(image, size, stride), F.max_pool2d(pixels, size, stride)[0].numpy())
     average = F.avg_pool2d(pixels, size, stride)[0].numpy()
     np.testing.assert_allclose(pool(image, size, stride, "average"), average, atol=1e-12)
 
 
-def test_every_step_is_a_value_of_the_output(image: np.ndarray) -> None:
+def test_every_step_equals_a_value_of_the_output(image: np.ndarray) -> None:
     kernel = KERNELS["sobel_vertical"]
     for words in ({}, {"stride": 2, "padding": 2}, {"padding": "same", "dilation": 2}):
         output = convolve(image, kernel, **words)
@@ -164,12 +164,12 @@ def test_kernels_are_read_from_names_and_numbers() -> None:
         ("<b>", "'<b>'"),
     ],
 )
-def test_what_is_no_kernel_is_refused(text: str, said: str) -> None:
+def test_invalid_kernels_are_refused(text: str, said: str) -> None:
     with pytest.raises(UserError, match=said):
         parse_kernel(text)
 
 
-def test_what_cannot_be_is_refused(image: np.ndarray) -> None:
+def test_invalid_sizes_are_refused(image: np.ndarray) -> None:
     kernel = KERNELS["blur"]
     with pytest.raises(UserError, match="reaches over 21 pixels has no place in 17"):
         convolve(image, kernel, dilation=10)

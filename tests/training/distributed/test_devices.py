@@ -38,7 +38,7 @@ SLOW_S = 25
 
 def environment() -> dict[str, str]:
     paths = f"{ROOT / 'src'}:{ROOT / 'tests' / 'helpers'}"
-    targets = "observers,casualties,interruptions,tiny"
+    targets = "observers,dying_rank,interruptions,tiny"
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths, "OPSIN_TARGETS": targets}
 
 
@@ -162,7 +162,7 @@ def test_every_image_is_measured_once_with_the_weights_that_are_saved(tmp_path: 
 def test_a_stopped_run_goes_on_to_the_bit(alike, tmp_path: Path, strategy: str) -> None:
     whole = alike("two" if strategy == "ddp" else "fsdp")
     number = {"ddp": signal.SIGTERM, "fsdp": signal.SIGINT}[strategy]
-    stop = f"+callbacks.stop={{_target_: casualties.Die, how: {number.name}, rank: 0, step: 11}}"
+    stop = f"+callbacks.stop={{_target_: dying_rank.Die, how: {number.name}, rank: 0, step: 11}}"
     words = (*SAME, "trainer=ddp_cpu", f"trainer.strategy={strategy}", stop)
     run = train(tmp_path, "cut", *words, code=128 + number)
     printed = (tmp_path / "cut.txt").read_text()
@@ -175,7 +175,7 @@ def test_a_stopped_run_goes_on_to_the_bit(alike, tmp_path: Path, strategy: str) 
 
 @pytest.mark.slow
 def test_a_divided_run_goes_on_in_one_process(alike, tmp_path: Path) -> None:
-    stop = "+callbacks.stop={_target_: casualties.Die, how: SIGTERM, step: 11}"
+    stop = "+callbacks.stop={_target_: dying_rank.Die, how: SIGTERM, step: 11}"
     words = ("model=mlp", "trainer.limit_train_batches=8", *SHORT)  # Adam, which has a state
     fsdp = train(tmp_path, "fsdp", *words, "trainer=ddp_cpu", "trainer.strategy=fsdp", stop, code=143)
     finish(begin(tmp_path, f"resume={fsdp.path}", "callbacks.stop=null", "trainer.strategy=auto", "trainer.devices=1"))
@@ -189,7 +189,7 @@ def test_frozen_stages_stand_still_where_the_network_is_divided(tmp_path: Path) 
     run = train(tmp_path, "run", *words, "trainer=ddp_cpu", "trainer.strategy=fsdp")
     assert run.read_result().frozen.verified
     assert run.read_result().frozen.stages
-    meddle = "+callbacks.meddle={_target_: observers.Meddle, tensor: stages.block1.conv.weight, step: 3}"
+    meddle = "+callbacks.meddle={_target_: observers.ChangeTensor, tensor: stages.block1.conv.weight, step: 3}"
     for word, reason in (
         ("callbacks=ema", "fsdp shards the network, but callbacks.ema averages"),
         ("model.unfreeze_every=1", "cannot unfreeze stages later"),
@@ -218,7 +218,7 @@ def test_torchrun_gives_the_same_in_one_directory(alike, tmp_path: Path) -> None
 
 @pytest.mark.slow
 def test_two_machines_work_on_one_run_and_go_on_with_it(alike, tmp_path: Path) -> None:
-    stop = "+callbacks.stop={_target_: casualties.Die, how: SIGTERM, step: 11}"
+    stop = "+callbacks.stop={_target_: dying_rank.Die, how: SIGTERM, step: 11}"
     words = (*SAME, "trainer=cpu", "trainer.num_nodes=2", "resume=auto")
     port = free_port()
 
@@ -253,14 +253,14 @@ def test_srun_gives_the_same_in_one_directory(alike, tmp_path: Path) -> None:
     [
         ("how: kill", r"process 1 \(pid \d+\) was killed by SIGKILL"),
         ("how: kill, freeze: true", r"process 1 \(pid \d+\) was killed by SIGKILL"),
-        ("how: error", r"process 1 \(pid \d+ on .+\) failed: RuntimeError: out of luck"),
+        ("how: error", r"process 1 \(pid \d+ on .+\) failed: RuntimeError: error of the test"),
         ("how: exit, step: 0", r"process 1 \(pid \d+\) ended with exit code 3"),
-        ("how: error, step: 0", r"process 1 \(pid \d+ on .+\) failed: RuntimeError: out of luck"),
+        ("how: error, step: 0", r"process 1 \(pid \d+ on .+\) failed: RuntimeError: error of the test"),
     ],
 )
 def test_a_process_that_dies_ends_the_run_and_is_named(tmp_path: Path, how: str, reason: str) -> None:
     died = tmp_path / "died"
-    words = (*SAME, "trainer=ddp_cpu", f"+callbacks.die={{_target_: casualties.Die, note: {died}, {how}}}")
+    words = (*SAME, "trainer=ddp_cpu", f"+callbacks.die={{_target_: dying_rank.Die, note: {died}, {how}}}")
     run = train(tmp_path, "run", *words, code=1)
     assert time.time() - float(died.read_text()) < SLOW_S
     assert re.search(reason, (tmp_path / "run.txt").read_text())
@@ -269,14 +269,14 @@ def test_a_process_that_dies_ends_the_run_and_is_named(tmp_path: Path, how: str,
     assert result.status == "failed"
     assert re.match(f"LostProcess: {reason}", result.error)
     if "error" in how:
-        assert "casualties.py" in run.error.read_text()
+        assert "dying_rank.py" in run.error.read_text()
     assert not alive(tmp_path / "pid1")
 
 
 @pytest.mark.slow
 def test_no_process_outlives_the_first(tmp_path: Path) -> None:
     words = (*SAME, "trainer=ddp_cpu", f"hydra.run.dir={tmp_path / 'run'}")
-    kill = f"+callbacks.die={{_target_: casualties.Die, how: kill, rank: 0, freeze: true, note: {tmp_path / 'died'}}}"
+    kill = f"+callbacks.die={{_target_: dying_rank.Die, how: kill, rank: 0, freeze: true, note: {tmp_path / 'died'}}}"
     finish(begin(tmp_path, *words, kill), -signal.SIGKILL)  # read to its end: the others have the pipe too
     assert time.time() - float((tmp_path / "died").read_text()) < SLOW_S
     assert not alive(tmp_path / "pid1")
@@ -284,7 +284,7 @@ def test_no_process_outlives_the_first(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_process_that_dies_under_torchrun_is_named(tmp_path: Path) -> None:
-    die = f"+callbacks.die={{_target_: casualties.Die, how: error, note: {tmp_path / 'died'}}}"
+    die = f"+callbacks.die={{_target_: dying_rank.Die, how: error, note: {tmp_path / 'died'}}}"
     by = torchrun("--nproc-per-node=2", f"--master-port={free_port()}")
     run = train(tmp_path, "run", *SAME, "trainer=ddp_cpu", die, by=by, code=1)
     assert time.time() - float((tmp_path / "died").read_text()) < SLOW_S
@@ -339,5 +339,5 @@ def test_an_error_of_the_connection_is_told_from_others() -> None:
     gloo = "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.1.1]:4242"
     assert is_lost_connection(RuntimeError(gloo))
     assert is_lost_connection(torch.distributed.DistBackendError("watchdog"))
-    assert not is_lost_connection(RuntimeError("out of luck"))
+    assert not is_lost_connection(RuntimeError("error of the test"))
     assert not is_lost_connection(UserError("gloo"))

@@ -8,12 +8,12 @@ import numpy as np
 import torch
 
 from opsin.commands.explore.messages import error_area, shows_errors
-from opsin.commands.explore.models import OpenModel, Pixels, RunModels
+from opsin.commands.explore.models import OpenModel, RunModels
 from opsin.commands.explore.pickers import ONE_AT_A_TIME, ImageChoice, ModelAndImagePicker, selected_image
 from opsin.interpretability.attribution import METHODS, attribute
 from opsin.interpretability.faithfulness import faithfulness, random_maps
 from opsin.interpretability.sanity_check import Sanity, randomization_check
-from opsin.visualization.images import overlaid, rgb, shown
+from opsin.visualization.images import Pixels, overlay_heat, resize_for_display, rgb
 
 SIDE = 448
 MOST_PROBABLE = "the most probable class"
@@ -37,13 +37,13 @@ def classify(
     heat = attribute(
         model.trained_model.network, model.inputs(pixels[None]), torch.tensor([target]), method, _stage(model, stage)
     )[0].numpy()
-    seen = rgb(shown(pixels, SIDE))
+    seen = rgb(resize_for_display(pixels, SIDE))
     height, width = model.trained_model.size
     about = model.classes[target]
     text = f"{what}, {width} x {height} as the network sees it; the map shows the evidence for {about!r}"
     if not heat.any():
         text += " and is empty: this stage has no evidence for the class"
-    return probabilities, seen, overlaid(seen, heat), f'<p class="caption">{html.escape(text)}</p>'
+    return probabilities, seen, overlay_heat(seen, heat), f'<p class="caption">{html.escape(text)}</p>'
 
 
 def check_map(models: RunModels, name: str, image: ImageChoice, method: str, stage: str, chosen: str) -> str:

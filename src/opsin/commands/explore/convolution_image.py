@@ -15,7 +15,7 @@ from opsin.commands.explore.uploads import drop_zone, on_upload, read_upload
 from opsin.interpretability.convolution.convolution import KERNELS, convolve, parse_kernel, pool, worked_size
 from opsin.interpretability.convolution.gabor import gabor, gabor_bank, magnitude, responses
 from opsin.interpretability.convolution.sample_images import gray, sample, sample_names
-from opsin.visualization.images import Pixels, colored, grid, shown, stretched
+from opsin.visualization.images import Pixels, colorize, grid, resize_for_display, to_uint8
 
 MAX_SIDE = 512
 """Longer side in pixels to which uploads are reduced: the page shows no more, and more takes longer."""
@@ -32,7 +32,7 @@ def read_grey(name: str | None, upload: Path | None) -> Grey:
     if upload is None:
         return gray(sample(name or ""))
     pixels = read_upload(upload, channels=1)
-    return gray(shown(pixels, MAX_SIDE) if max(pixels.shape) > MAX_SIDE else pixels)
+    return gray(resize_for_display(pixels, MAX_SIDE) if max(pixels.shape) > MAX_SIDE else pixels)
 
 
 def response(values: Grey, kernel: Grey) -> tuple[Pixels, str]:
@@ -43,7 +43,7 @@ def response(values: Grey, kernel: Grey) -> tuple[Pixels, str]:
     """
     limit = float(np.quantile(np.abs(values), 0.99)) or 1.0
     low, high = (0.0, 1.0) if abs(kernel.sum() - 1) < 1e-6 else (-limit, limit)
-    return shown(stretched(values, low, high), MAX_SIDE), f"black is {low:.3g}, white is {high:.3g}"
+    return resize_for_display(to_uint8(values, low, high), MAX_SIDE), f"black is {low:.3g}, white is {high:.3g}"
 
 
 @shows_errors(None, None, None)
@@ -69,7 +69,7 @@ def convolve_image(
     picture, scale = response(result, kernel)
     lines.append(scale)
     captions = "".join(f'<p class="caption">{html.escape(line)}</p>' for line in lines)
-    return shown(stretched(image, 0, 1), MAX_SIDE), picture, captions
+    return resize_for_display(to_uint8(image, 0, 1), MAX_SIDE), picture, captions
 
 
 def _size_text(what: str, size: tuple[int, ...], kernel: tuple[int, ...], **how: Any) -> str:
@@ -84,19 +84,19 @@ def gabor_response(
     """Return the real and imaginary part of a Gabor filter, and the magnitude of its response."""
     image, kernel = read_grey(name, upload), gabor(frequency, theta, sigma)
     limit = float(np.abs(kernel).max()) or 1.0
-    parts = [colored(part, "RdBu_r", -limit, limit) for part in (kernel.real, kernel.imag)]
+    parts = [colorize(part, "RdBu_r", -limit, limit) for part in (kernel.real, kernel.imag)]
     size = f"{kernel.shape[0]} x {kernel.shape[1]}"
     filter_ = grid(parts, columns=2, side=220, captions=[f"real part, {size}", "imaginary part"])
-    return filter_, shown(colored(magnitude(image, kernel), "viridis"), MAX_SIDE)
+    return filter_, resize_for_display(colorize(magnitude(image, kernel), "viridis"), MAX_SIDE)
 
 
 @shows_errors(None)
 def bank_responses(name: str, upload: Path | None) -> Pixels:
     """Return the responses of a bank of Gabor filters."""
     image = read_grey(name, upload)
-    small = image if max(image.shape) <= 256 else np.asarray(shown(stretched(image, 0, 1), 256)) / 255
+    small = image if max(image.shape) <= 256 else np.asarray(resize_for_display(to_uint8(image, 0, 1), 256)) / 255
     found = responses(small, gabor_bank())
-    pictures = [colored(magnitudes, "viridis") for magnitudes in found.values()]
+    pictures = [colorize(magnitudes, "viridis") for magnitudes in found.values()]
     return grid(
         pictures, columns=3, side=200, captions=[str(filter_).replace(", sigma", "\nsigma") for filter_ in found]
     )

@@ -12,7 +12,8 @@ from opsin.commands.explore.messages import error_area, shows_errors
 from opsin.errors import UserError
 from opsin.interpretability.convolution.convolution import KERNELS, convolve, parse_kernel, step_at, worked_size
 from opsin.interpretability.convolution.sample_images import gray, sample
-from opsin.visualization.matrix_svg import Numbers, Window, matrix, number
+from opsin.visualization.formatting import decimal
+from opsin.visualization.matrix_svg import Numbers, Window, matrix
 
 MAX_CELLS = 16
 """Maximum number of rows and columns of the input: more numbers would be too small to read."""
@@ -47,7 +48,7 @@ def matrix_text(values: Numbers) -> str:
     """Return a matrix as text: one line per row, with repeating decimals as fractions."""
     return "\n".join(
         " ".join(
-            number(value) if abs(value - round(value, 2)) < 1e-9 else str(Fraction(value).limit_denominator(999))
+            decimal(value) if abs(value - round(value, 2)) < 1e-9 else str(Fraction(value).limit_denominator(999))
             for value in row
         )
         for row in values
@@ -103,7 +104,7 @@ def draw(image: str, kernel: str, stride: int, padding: int, dilation: int, posi
         for i in range(weights.shape[0])
         for j in range(weights.shape[1])
     )
-    notes = tuple(f"·{number(weight)}" for weight in weights.ravel())
+    notes = tuple(f"·{decimal(weight)}" for weight in weights.ravel())
     padded = np.pad(values, padding)
     largest = float(np.abs(weights).max()) or 1.0
     limit = max(float(np.abs(output).max()), 1e-9)

@@ -7,12 +7,12 @@ import gradio as gr
 import numpy as np
 
 from opsin.commands.explore.messages import error_area, shows_errors
-from opsin.commands.explore.models import OpenModel, Pixels, RunModels
+from opsin.commands.explore.models import OpenModel, RunModels
 from opsin.commands.explore.pickers import ONE_AT_A_TIME, ImageChoice, ModelAndImagePicker, selected_image
 from opsin.interpretability.activations import activations, layers
 from opsin.interpretability.feature_visualization import ascend
 from opsin.interpretability.kernels import first_kernels, kernel_pictures
-from opsin.visualization.images import colored, grid, rgb, shown
+from opsin.visualization.images import Pixels, colorize, grid, resize_for_display, rgb
 
 MAX_CHANNELS = 64
 """Number of channels in one image: more would be too small to see."""
@@ -35,7 +35,7 @@ def activation_picture(model: OpenModel, image: ImageChoice, layer: str) -> tupl
     order = np.argsort(-np.abs(maps).max(axis=(1, 2)), kind="stable")[: MAX_CHANNELS - 1]
     top = max(float(maps.max()), 1e-9)
     low = min(float(maps.min()), 0.0)
-    pictures = [rgb(pixels), *(colored(maps[channel], "viridis", low, top) for channel in order)]
+    pictures = [rgb(pixels), *(colorize(maps[channel], "viridis", low, top) for channel in order)]
     captions = ["image", *(f"{channel}: {maps[channel].max():.3g}" for channel in order)]
     count, height, width = maps.shape
     more = f"the {len(order)} strongest of " if len(order) < count else ""
@@ -84,7 +84,7 @@ def filter_picture(
             channels_in=trained.source_channels,
             **how,
         )
-        pictures.append(shown(rgb(found.pictures[0]), 220))
+        pictures.append(resize_for_display(rgb(found.pictures[0]), 220))
         captions.append(f"{channel}: {found.start[0]:.2g} to {found.end[0]:.2g}")
     text = f"{stage}: images that maximize a filter's mean activation, with its value for noise and for this image"
     return grid(pictures, columns=min(count, 4), side=220, captions=captions), text

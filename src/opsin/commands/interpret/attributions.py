@@ -13,7 +13,7 @@ from opsin.interpretability.eval_context import as_input, eval_context
 from opsin.interpretability.faithfulness import Faithfulness, faithfulness, random_maps
 from opsin.interpretability.sanity_check import Attribute, randomization_check
 from opsin.models.network import class_logits
-from opsin.visualization.images import grid, overlaid, shown
+from opsin.visualization.images import grid, overlay_heat, resize_for_display
 
 CHECK_IMAGES = 32
 """Number of images in the check with randomized weights."""
@@ -44,8 +44,8 @@ def attribution_maps(source: ModelAndImages, method: str, stage: str | None, cou
     baseline = faithfulness(network, images, predicted.classes, random_maps(images))
     pictures, captions = [], []
     for i in range(len(images)):
-        large = shown(batch.pixels[i], SIDE)
-        pictures += [large, overlaid(large, heat[i].numpy())]
+        large = resize_for_display(batch.pixels[i], SIDE)
+        pictures += [large, overlay_heat(large, heat[i].numpy())]
         captions += _captions(source, batch, predicted, scores, i)
     where = f" at {stage}" if stage else ""
     title = f"{method}{where}: evidence for the predicted class; low del and high ins are better"
@@ -86,8 +86,8 @@ def _scores_line(scores: Faithfulness, baseline: Faithfulness) -> str:
 
 def _top_channels(source: ModelAndImages, batch: ImageBatch, image: Tensor, target: int, stage: str | None) -> Output:
     found = channel_maps(source.trained_model.network, image, target, stage, TOP_CHANNELS)
-    large = shown(batch.pixels[0], SIDE)
-    pictures = [overlaid(large, one.map.numpy()) for one in found]
+    large = resize_for_display(batch.pixels[0], SIDE)
+    pictures = [overlay_heat(large, one.map.numpy()) for one in found]
     captions = [f"channel {one.channel}\nweight {one.weight:.3g}" for one in found]
     title = f"the {len(found)} channels with the largest weight for {source.label(target)}"
     name = "gradcam_channels" + (f"_{stage}" if stage else "")

@@ -13,7 +13,7 @@ from opsin.inference.trained_model import TrainedModel
 from opsin.interpretability.activations import activations, dead_channels
 from opsin.interpretability.feature_visualization import ascend
 from opsin.interpretability.kernels import first_kernels, kernel_pictures
-from opsin.visualization.images import Pixels, colored, grid
+from opsin.visualization.images import Pixels, colorize, grid
 
 DEAD_CHANNEL_IMAGES = 256
 """Number of validation images for counting dead channels."""
@@ -154,7 +154,7 @@ def _channels(image: Pixels, maps: Tensor, title: str) -> Pixels:
 def _map(map_: Tensor, top: float | None = None) -> Pixels:
     low = min(0.0, float(map_.min()))
     high = float(map_.max()) if top is None else top
-    return colored(map_.numpy(), "viridis", low, high if high > low else low + 1)
+    return colorize(map_.numpy(), "viridis", low, high if high > low else low + 1)
 
 
 def _contrast(maps: Tensor) -> Tensor:

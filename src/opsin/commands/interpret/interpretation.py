@@ -12,10 +12,10 @@ from opsin.commands.interpret.features import activation_pictures, filter_pictur
 from opsin.commands.interpret.model_and_images import ModelAndImages, Output, open_model_and_images
 from opsin.errors import UserError, did_you_mean
 from opsin.interpretability.attribution import METHODS
-from opsin.runs.atomic import check_writable, write_atomically
+from opsin.runs.atomic import check_writable, write_atomically, write_errors
 from opsin.runs.directory import RunDirectory
 from opsin.training.quiet_logging import quieten
-from opsin.visualization.images import encoded
+from opsin.visualization.images import encode
 
 KINDS: tuple[str, ...] = ("kernels", "activations", "filters", *METHODS, "errors")
 """Values of `--what`."""
@@ -94,13 +94,11 @@ def _outputs(
 def _written(output: Output, folder: Path) -> list[str]:
     """Write the files of an output and return their paths."""
     assert output.picture is not None
-    try:
+    with write_errors(folder, "--out"):
         files = [folder / f"{output.name}.png"]
-        write_atomically(files[0], encoded(output.picture))
+        write_atomically(files[0], encode(output.picture))
         if output.rows:
             files.append(_write_csv(output.rows, folder / f"{output.name}.csv"))
-    except OSError as error:
-        raise UserError(f"cannot write to --out {folder} ({error.strerror or error}). Give another folder") from None
     return [str(file) for file in files]
 
 

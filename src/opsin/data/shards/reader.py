@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from opsin.data.types import Pixels
 from opsin.errors import UserError
+from opsin.visualization.images import Pixels
 
 VALUES = ("label", "image")
 """Values of every item; the image is last, so that it ends where the item ends."""

@@ -12,7 +12,8 @@ from opsin.data.shards.index import Index, Shard, SplitTable, read_table
 from opsin.data.shards.reader import OpenShard
 from opsin.data.shards.shard_cache import ShardCache
 from opsin.data.shards.storage import Storage
-from opsin.data.types import Indices, Pixels, Split
+from opsin.data.types import Indices, Split
+from opsin.visualization.images import Pixels
 
 
 class ShardedDataset:

@@ -12,8 +12,9 @@ from opsin.data.shards.index import FitOptions
 from opsin.data.shards.reader import OpenShard
 from opsin.data.shards.shard_cache import AHEAD
 from opsin.data.shards.sharded_images import ShardImages, shard_schedule
-from opsin.data.types import Indices, Pixels
+from opsin.data.types import Indices
 from opsin.errors import UserError
+from opsin.visualization.images import Pixels
 
 
 class ShardStore(Store):

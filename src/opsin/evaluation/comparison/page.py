@@ -17,12 +17,12 @@ from opsin.evaluation.comparison.leaderboard import LeaderboardRow
 from opsin.evaluation.comparison.paired_tests import PairwiseResult
 from opsin.evaluation.comparison.run_records import RunRecord
 from opsin.evaluation.templating import render
-from opsin.runs.atomic import write_atomically
+from opsin.runs.atomic import check_writable, write_atomically, write_errors
 from opsin.runs.directory import RunDirectory
 from opsin.runs.metric_registry import is_logarithmic, is_percentage
 from opsin.visualization.charts import COLORS, Series, line_chart
 from opsin.visualization.formatting import number, percent, shortened
-from opsin.visualization.images import Pixels, data_uri, shown
+from opsin.visualization.images import Pixels, data_uri, resize_for_display
 
 Thumbnails = Callable[[RunDirectory, str, NDArray[np.int64]], NDArray[np.uint8]]
 """Reads pixels `(N, H, W, C)` at positions `(N,)` of a split of a run."""
@@ -88,11 +88,9 @@ def write_comparison(
         short_paths=_short_paths([record.run.path for row in board.rows for record in row.runs]),
         command=command,
     )
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
+    check_writable(file.parent, "--out")
+    with write_errors(file, "--out"):
         write_atomically(file, text)
-    except OSError as error:
-        raise UserError(f"cannot write {file} ({error.strerror}); give another file with --out") from None
     return file
 
 
@@ -175,7 +173,7 @@ def _image_area(record: RunRecord) -> int:
 def _data_uri(image: Pixels) -> str:
     if max(image.shape[:2]) <= _SMALL:
         return data_uri(image)
-    return data_uri(shown(image, _SIDE), "JPEG")
+    return data_uri(resize_for_display(image, _SIDE), "JPEG")
 
 
 def _report_link(run: RunDirectory, file: Path) -> str:

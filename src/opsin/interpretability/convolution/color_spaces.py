@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from opsin.interpretability.convolution.sample_images import gray
-from opsin.visualization.images import Pixels, colored, rgb, stretched
+from opsin.visualization.images import Pixels, colorize, rgb, to_uint8
 
 RANGES: dict[str, tuple[float, float]] = {
     "red": (0, 1),
@@ -60,14 +60,14 @@ def color_pictures(image: Pixels) -> dict[str, Pixels]:
         if name in ("red", "green", "blue"):
             picture = np.zeros((*values.shape, 3))
             picture[..., ("red", "green", "blue").index(name)] = values
-            pictures[name] = stretched(picture, 0, 1)
+            pictures[name] = to_uint8(picture, 0, 1)
         elif name in ("a", "b"):
             lab = np.zeros((*values.shape, 3))
             lab[..., 0] = _LIGHTNESS
             lab[..., "Lab".index(name)] = np.clip(values / max(strongest, 1.0), -1, 1) * _VIVID
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)  # about colors outside sRGB
-                pictures[name] = stretched(lab2rgb(lab), 0, 1)
+                pictures[name] = to_uint8(lab2rgb(lab), 0, 1)
         else:
-            pictures[name] = colored(values, "hsv" if name == "hue" else "gray", *RANGES[name])
+            pictures[name] = colorize(values, "hsv" if name == "hue" else "gray", *RANGES[name])
     return pictures

@@ -5,12 +5,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from opsin.interpretability.convolution.color_spaces import color_pictures
 from opsin.interpretability.convolution.convolution import Padding, convolve, paddings, pool, step_at
 from opsin.interpretability.convolution.gabor import Gabor, gabor, gabor_bank, responses
-from opsin.visualization.images import Pixels, Values, colored, grid, resized, rgb, stretched
+from opsin.visualization.formatting import decimal
+from opsin.visualization.images import Pixels, Values, colorize, fit, font, grid, rgb, to_uint8
 
 LECTURE_LIMITS = (-4.0, 4.0)
 """Values of black and white in the figures of filtered digits in the lectures."""
@@ -66,16 +67,16 @@ def numbered(
     most = float(np.abs(values).max()) or 1.0
     high = most if high is None else high
     low = -high if low is None else low
-    colors = colored(values, palette, low, high)
+    colors = colorize(values, palette, low, high)
     canvas = Image.fromarray(np.kron(colors, np.ones((cell, cell, 1), np.uint8)))
     pen = ImageDraw.Draw(canvas)
     texts = [[_short(value) for value in row] for row in np.asarray(values, np.float64).tolist()]
     longest = max(len(text) for row in texts for text in row)
-    font = ImageFont.load_default(max(8, min(cell * 0.4, 1.5 * cell / longest)))
+    digits = font(round(max(8, min(cell * 0.4, 1.5 * cell / longest))))
     for i, row in enumerate(texts):
         for j, text in enumerate(row):
             ink = (0, 0, 0) if colors[i, j] @ np.array([0.299, 0.587, 0.114]) > 120 else (255, 255, 255)
-            pen.text(((j + 0.5) * cell, (i + 0.5) * cell), text, fill=ink, font=font, anchor="mm")
+            pen.text(((j + 0.5) * cell, (i + 0.5) * cell), text, fill=ink, font=digits, anchor="mm")
     for place in range(1, max(values.shape)):
         pen.line([(0, place * cell), (canvas.width, place * cell)], fill=(190, 190, 190))
         pen.line([(place * cell, 0), (place * cell, canvas.height)], fill=(190, 190, 190))
@@ -86,8 +87,7 @@ def numbered(
 
 
 def _short(value: float) -> str:
-    digits = 0 if abs(value) >= 10 else 1 if abs(value) >= 1 else 2
-    return f"{round(value, digits) + 0:g}"  # adding 0 turns -0 into 0
+    return decimal(value, 0 if abs(value) >= 10 else 1 if abs(value) >= 1 else 2)
 
 
 def _size(values: Values) -> str:
@@ -97,39 +97,7 @@ def _size(values: Values) -> str:
 def _signed(kernel: Values) -> Pixels:
     """Color a kernel: blue is negative, white zero, red positive."""
     most = float(np.abs(kernel).max()) or 1.0
-    return colored(kernel, SIGNED, -most, most)
-
-
-def _fitted(picture: Pixels, side: int) -> Pixels:
-    """Resize an image to a longer side of exactly `side`; enlarge with nearest-neighbor interpolation."""
-    longest = max(picture.shape[:2])
-    height, width = (max(1, round(extent * side / longest)) for extent in picture.shape[:2])
-    return rgb(resized(picture, (height, width), smooth=side < longest))
-
-
-def _framed(picture: Pixels, height: int, width: int) -> Pixels:
-    """Center an image on white."""
-    rims = [
-        ((large - extent) // 2, large - extent - (large - extent) // 2)
-        for large, extent in zip((height, width), picture.shape[:2], strict=True)
-    ]
-    return np.pad(rgb(picture), [*rims, (0, 0)], constant_values=255)
-
-
-def _beside(*pictures: Pixels, gap: int = 4) -> Pixels:
-    """Place images side by side on white, centered vertically."""
-    height = max(picture.shape[0] for picture in pictures)
-    columns = [_framed(picture, height, picture.shape[1]) for picture in pictures]
-    between = np.full((height, gap, 3), 255, np.uint8)
-    return np.concatenate([part for column in columns for part in (between, column)][1:], axis=1)
-
-
-def _below(pictures: Sequence[Pixels]) -> Pixels:
-    """Place images below each other on white, aligned left."""
-    width = max(picture.shape[1] for picture in pictures)
-    rims = [[(0, 0), (0, width - picture.shape[1]), (0, 0)] for picture in pictures]
-    framed = [np.pad(rgb(picture), rim, constant_values=255) for picture, rim in zip(pictures, rims, strict=True)]
-    return np.concatenate(framed)
+    return colorize(kernel, SIGNED, -most, most)
 
 
 def kernel_picture(
@@ -153,38 +121,32 @@ def kernel_picture(
         value_range: The values displayed as black and white; None for `limits`.
         side: Longer side of each response in pixels.
     """
-    first = _fitted(stretched(image, 0, 1), side)
+    first = fit(to_uint8(image, 0, 1), side)
     pictures, captions = [first], [f"the image, {_size(image)}\nshown 0 to 1"]
     for name, kernel in kernels.items():
         response = convolve(image, kernel, stride=stride, padding=padding, dilation=dilation)
         low, high = value_range or limits(image, kernel, response)
-        answer = _fitted(stretched(response, low, high), side)
+        answer = fit(to_uint8(response, low, high), side)
         tile = min(answer.shape[0], side * 2 // 3)
         drawn = numbered(kernel, cell=tile // max(kernel.shape)) if max(kernel.shape) <= 7 else _signed(kernel)
-        pictures.append(_beside(_fitted(drawn, tile), answer))
+        pictures.append(grid([fit(drawn, tile), answer], columns=2, side=None))
         captions.append(f"{name.replace('_', ' ')}\n{_size(response)}, shown {low:.2g} to {high:.2g}")
-    widest = max(max(picture.shape) for picture in pictures)
-    return grid(
-        [_framed(picture, picture.shape[0], widest) for picture in pictures], columns=3, side=widest, captions=captions
-    )
+    return grid(pictures, columns=3, side=None, captions=captions)
 
 
 def gabor_picture(image: Values, filters: Sequence[Gabor], side: int = 300) -> Pixels:
     """Draw the image, and each filter: its real and imaginary part and the magnitude of its response."""
     bank = {filter_: gabor(*filter_) for filter_ in filters}
-    first = _fitted(stretched(image, 0, 1), side)
+    first = fit(to_uint8(image, 0, 1), side)
     pictures, captions = [first], [f"the image, {_size(image)}"]
     for filter_, response in responses(image, bank).items():
         most = float(np.quantile(response, 0.995)) or 1.0
-        answer = _fitted(stretched(response, 0, most), side)
-        parts = [_fitted(_signed(part), answer.shape[0]) for part in (bank[filter_].real, bank[filter_].imag)]
-        pictures.append(_beside(*parts, answer))
+        answer = fit(to_uint8(response, 0, most), side)
+        parts = [fit(_signed(part), answer.shape[0]) for part in (bank[filter_].real, bank[filter_].imag)]
+        pictures.append(grid([*parts, answer], columns=3, side=None))
         size = f"real and imaginary part, {_size(bank[filter_])}; magnitude, shown 0 to {most:.2g}"
         captions.append(f"{filter_}\n{size}")
-    widest = max(max(picture.shape) for picture in pictures)
-    return grid(
-        [_framed(picture, picture.shape[0], widest) for picture in pictures], columns=1, side=widest, captions=captions
-    )
+    return grid(pictures, columns=1, side=None, captions=captions)
 
 
 def bank_picture(
@@ -201,28 +163,28 @@ def bank_picture(
     bank = gabor_bank() if bank is None else dict(bank)
     answers = responses(image, dict(bank))
     filters = list(bank)
-    rows = [grid([_fitted(stretched(image, 0, 1), 2 * side)], side=2 * side, captions=[f"the image, {_size(image)}"])]
+    rows = [grid([fit(to_uint8(image, 0, 1), 2 * side)], side=2 * side, captions=[f"the image, {_size(image)}"])]
     for start in range(0, len(filters), columns):
         row = filters[start : start + columns]
         most = max(float(np.quantile(answers[filter_], 0.995)) for filter_ in row) or 1.0
-        kernels = [_fitted(_signed(bank[filter_].real), side) for filter_ in row]
-        pictures = [_fitted(stretched(answers[filter_], 0, most), side) for filter_ in row]
-        captions = [str(filter_).replace(", sigma", "\nsigma") for filter_ in row]
+        kernels = [fit(_signed(bank[filter_].real), side) for filter_ in row]
+        pictures = [fit(to_uint8(answers[filter_], 0, most), side) for filter_ in row]
+        captions = [str(filter_).replace(", theta", "\ntheta") for filter_ in row]
         rows.append(grid(kernels, columns=columns, side=side, captions=captions))
         rows.append(grid(pictures, columns=columns, side=side, captions=[f"shown 0 to {most:.2g}"] * len(row)))
-    return _below(rows)
+    return grid(rows, columns=1, side=None)
 
 
 def pool_picture(image: Values, sizes: Sequence[int], stride: int | None = None, side: int = 260) -> Pixels:
     """Draw the image, then max and average pooling for each window size."""
-    pictures, captions = [stretched(image, 0, 1)], [f"the image\n{_size(image)}"]
+    pictures, captions = [to_uint8(image, 0, 1)], [f"the image\n{_size(image)}"]
     for size in sizes:
         for kind in ("max", "average"):
             values = pool(image, size, stride, "max" if kind == "max" else "average")
-            pictures.append(stretched(values, 0, 1))
+            pictures.append(to_uint8(values, 0, 1))
             captions.append(f"{kind} of {size} x {size}\n{_size(values)}")
     columns = 1 + 2 * len(sizes) if len(sizes) < 3 else 5
-    return grid([_fitted(picture, side) for picture in pictures], columns=columns, side=side, captions=captions)
+    return grid([fit(picture, side) for picture in pictures], columns=columns, side=side, captions=captions)
 
 
 def color_picture(image: Pixels, side: int = 260) -> Pixels:
@@ -230,7 +192,7 @@ def color_picture(image: Pixels, side: int = 260) -> Pixels:
     pictures = {"the image": rgb(image), **color_pictures(image)}
     spaces = ["", "RGB", "RGB", "RGB", "ITU-R 601", "HSV", "HSV", "HSV", "L*a*b*", "L*a*b*", "L*a*b*"]
     captions = [f"{name}, {space}" if space else name for name, space in zip(pictures, spaces, strict=True)]
-    fitted = [_fitted(picture, side) for picture in pictures.values()]
+    fitted = [fit(picture, side) for picture in pictures.values()]
     return grid(fitted, columns=4, side=side, captions=captions)
 
 
@@ -268,8 +230,6 @@ def step_picture(
         f"the kernel, {_size(kernel)}": numbered(kernel, cell=cell),
         f"the output, {_size(output)}": numbered(output, cell=cell, boxes={(row, column, 1, 1): BOX}),
     }
-    side = cell * max(padded.shape + kernel.shape + output.shape)
-    framed = [_framed(part, side, side) for part in parts.values()]
     # Longer sums do not fit; the terminal prints them.
     title = step.text if kernel.size <= 9 else f"The sum of {kernel.size} products is {step.total:.4g}"
-    return grid(framed, columns=3, side=side, captions=list(parts), title=title)
+    return grid(list(parts.values()), columns=3, side=None, captions=list(parts), title=title)

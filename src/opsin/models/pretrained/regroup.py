@@ -14,7 +14,7 @@ from opsin.models.weights import Kind, Weights
 
 
 @dataclass(frozen=True)
-class Division:
+class NetworkParts:
     """The parts of a network of another library.
 
     Attributes:
@@ -28,7 +28,7 @@ class Division:
     linear: nn.Linear | None = None
 
 
-def parts(original: nn.Module, *names: str) -> nn.Sequential:
+def submodules(original: nn.Module, *names: str) -> nn.Sequential:
     """Return the named submodules of a network as one sequence."""
     return sequential(**{name: original.get_submodule(name) for name in names})
 
@@ -36,7 +36,7 @@ def parts(original: nn.Module, *names: str) -> nn.Sequential:
 def regroup(
     name: str,
     original: nn.Module,
-    division: Division,
+    parts: NetworkParts,
     head: Head,
     *,
     num_logits: int,
@@ -49,7 +49,7 @@ def regroup(
     Args:
         name: The name of the network, for messages.
         original: The network of the library.
-        division: Its parts.
+        parts: Its parts.
         head: Options of the new head.
         num_logits: Number of outputs of the head.
         image_size: (height, width) of the images, in pixels.
@@ -59,12 +59,12 @@ def regroup(
     Raises:
         UserError: The images are smaller than the stages can take.
     """
-    features = prod(feature_shape(name, {**division.stages, **division.neck}, 3, image_size))
+    features = prod(feature_shape(name, {**parts.stages, **parts.neck}, 3, image_size))
     original_key = {id(tensor): key for key, tensor in original.state_dict(keep_vars=True).items()}
     network = Network(
         name,
-        division.stages,
-        sequential(**division.neck, **head.layers(features, num_logits, division.linear)),
+        parts.stages,
+        sequential(**parts.neck, **head.layers(features, num_logits, parts.linear)),
         auxiliary=auxiliary,
         pretrained=pretrained,
     )

@@ -3,13 +3,13 @@
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from opsin.errors import UserError, did_you_mean
 from opsin.models.network import Network, Rate, Width
 from opsin.models.pretrained.heads import Head, HeadKind
 from opsin.models.pretrained.regroup import regroup
-from opsin.models.pretrained.timm_stages import divide
+from opsin.models.pretrained.timm_stages import timm_parts
 from opsin.models.weights import (
     CONNECT_SECONDS,
     KINDS,
@@ -17,10 +17,9 @@ from opsin.models.weights import (
     StateDict,
     UnreachableError,
     Weights,
+    WeightsInterpolation,
     known_weights,
 )
-
-Interpolation = Literal["bilinear", "bicubic"]
 
 
 def timm(
@@ -93,7 +92,7 @@ def _network(function: str, name: str, head: Head, num_logits: int, image_size: 
     return regroup(
         label,
         original,
-        divide(label, original, image_size),
+        timm_parts(label, original, image_size),
         head,
         num_logits=num_logits,
         image_size=image_size,
@@ -162,7 +161,8 @@ def _facts(*, name: str, image_size: tuple[int, int] | None = None, **_: Any) ->
     facts = timm.get_pretrained_cfg(name)
     if facts is None or not facts.has_weights:
         return None
-    kind: Interpolation = facts.interpolation if facts.interpolation in get_args(Interpolation) else "bilinear"
+    known = get_args(WeightsInterpolation)
+    kind: WeightsInterpolation = facts.interpolation if facts.interpolation in known else "bilinear"
     return Weights(
         name=".".join(filter(None, (facts.architecture, facts.tag))) + " of timm",
         mean=facts.mean,

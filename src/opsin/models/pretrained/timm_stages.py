@@ -1,6 +1,6 @@
-"""Divide a network of timm into named stages, by the names of its modules.
+"""Split a network of timm into named stages, by the names of its modules.
 
-The networks of timm have similar but not identical structures, so each division is checked: the divided network must
+The networks of timm have similar but not identical structures, so the parts are checked: run in sequence, they must
 return exactly the same features as the original.
 """
 
@@ -13,14 +13,14 @@ from torch import Tensor, nn
 
 from opsin.errors import UserError
 from opsin.models.network import sequential
-from opsin.models.pretrained.regroup import Division
+from opsin.models.pretrained.regroup import NetworkParts
 from opsin.models.shapes import feature_shape
 
 _STAGE = re.compile(r"(layer|stage|s)(\d+)")
 _CONTAINERS = {"stages": "stage", "layers": "layer", "blocks": "block"}
 
 
-def divide(name: str, original: nn.Module, image_size: tuple[int, int]) -> Division:
+def timm_parts(name: str, original: nn.Module, image_size: tuple[int, int]) -> NetworkParts:
     """Return the parts of a network of timm; they share all tensors with the original, which remains usable.
 
     Args:
@@ -32,19 +32,19 @@ def divide(name: str, original: nn.Module, image_size: tuple[int, int]) -> Divis
         UserError: The network is not a sequence of stem, stages, pooling and a dense layer, or the images are too
             small.
     """
-    division = _divided(name, original)
-    _check(name, original, division, image_size)
-    return division
+    parts = _split(name, original)
+    _check(name, original, parts, image_size)
+    return parts
 
 
-def _divided(name: str, original: nn.Module) -> Division:
+def _split(name: str, original: nn.Module) -> NetworkParts:
     children = [(key, part) for key, part in original.named_children() if not _does_nothing(part)]
     numbers = [number for number, (key, _) in enumerate(children) if _STAGE.fullmatch(key) or key in _CONTAINERS]
     linear = original.get_classifier()  # type: ignore[operator]
     if not numbers or not isinstance(linear, nn.Linear):
-        raise _indivisible(name)
+        raise _not_sequential(name)
     if numbers != list(range(numbers[0], numbers[-1] + 1)):  # other modules run between the stages
-        raise _indivisible(name)
+        raise _not_sequential(name)
     before, after = children[: numbers[0]], _opened(children[numbers[-1] + 1 :])
     stages: dict[str, nn.Module] = {"stem": sequential(**dict(before))}
     if hasattr(original, "_pos_embed"):
@@ -61,11 +61,11 @@ def _divided(name: str, original: nn.Module) -> Division:
         after.insert(pool, ("pool", Steps(original, ["attn_pool"], ("pool",))))
     last = next((number for number, (_, part) in enumerate(after) if part is linear), None)
     if pool is None or last is None:
-        raise _indivisible(name)
+        raise _not_sequential(name)
     if extra := dict(after[:pool]):
         stages["norm" if set(extra) == {"norm"} else "head_conv"] = sequential(**extra)
     neck = {key.removeprefix("global_"): part for key, part in after[pool:last]}
-    return Division(stages, neck, linear)
+    return NetworkParts(stages, neck, linear)
 
 
 def _does_nothing(part: nn.Module) -> bool:
@@ -91,14 +91,14 @@ def _stages(key: str, part: nn.Module) -> dict[str, nn.Module]:
     return {f"{noun}{number}": member for number, member in enumerate(members, start=1)}
 
 
-def _check(name: str, original: nn.Module, division: Division, image_size: tuple[int, int]) -> None:
-    """Check that the divided network returns the features of the original for one image of noise.
+def _check(name: str, original: nn.Module, parts: NetworkParts, image_size: tuple[int, int]) -> None:
+    """Check that the parts return the features of the original for one image of noise.
 
     Raises:
         UserError: The features differ, or the images are too small.
     """
     image = torch.randn(1, 3, *image_size, generator=torch.Generator().manual_seed(0))
-    steps = {**division.stages, **division.neck}
+    steps = {**parts.stages, **parts.neck}
     original.eval()
     try:
         feature_shape(name, steps, 3, image_size)
@@ -110,14 +110,14 @@ def _check(name: str, original: nn.Module, division: Division, image_size: tuple
     except UserError:
         raise
     except Exception as error:  # modules called outside their network raise various errors
-        raise _indivisible(name) from error
+        raise _not_sequential(name) from error
     if not (isinstance(features, Tensor) and torch.equal(features, theirs)):
-        raise _indivisible(name)
+        raise _not_sequential(name)
     for part in (original, *steps.values()):
         part.train()
 
 
-def _indivisible(name: str) -> UserError:
+def _not_sequential(name: str) -> UserError:
     return UserError(
         f"model.name: {name} of timm is not a sequence of stem, stages, pooling and a dense layer, so it cannot be "
         "divided into named stages; use another model of its family, or one of these (resnet26, regnety_002, "

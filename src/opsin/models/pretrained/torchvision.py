@@ -19,11 +19,11 @@ from torch import nn
 from opsin.models.auxiliary_head import Auxiliary
 from opsin.models.network import Network, Rate, Width, sequential
 from opsin.models.pretrained.heads import Head, HeadKind
-from opsin.models.pretrained.regroup import Division, parts, regroup
+from opsin.models.pretrained.regroup import NetworkParts, regroup, submodules
 from opsin.models.shapes import feature_shape
 from opsin.models.weights import KINDS, HubFile, OwnFile, Weights, known_weights
 
-Divide = Callable[[Any, Head], Division]
+ToParts = Callable[[Any, Head], NetworkParts]
 
 
 class Backbone(Protocol):
@@ -44,12 +44,14 @@ class Backbone(Protocol):
         ...
 
 
-def _backbone(name: str, divide: Divide, description: str, build: Callable[..., nn.Module] | None = None) -> Backbone:
+def _backbone(
+    name: str, to_parts: ToParts, description: str, build: Callable[..., nn.Module] | None = None
+) -> Backbone:
     """Return a network function for a network of torchvision, and register its weights.
 
     Args:
         name: The name of the network in torchvision and in Opsin.
-        divide: Function that divides the network of torchvision into stages.
+        to_parts: Function from the network of torchvision to its parts.
         description: The docstring of the function.
         build: Function that builds the network; None for `torchvision.models.get_model`.
     """
@@ -69,7 +71,7 @@ def _backbone(name: str, divide: Divide, description: str, build: Callable[..., 
         return regroup(
             name,
             original,
-            divide(original, chosen),
+            to_parts(original, chosen),
             chosen,
             num_logits=num_logits,
             image_size=image_size,
@@ -98,14 +100,14 @@ def _imagenet_facts(name: str, **other: Any) -> Weights:
     return Weights(**(facts | other))
 
 
-def _resnet(original: Any, _: Head) -> Division:
+def _resnet(original: Any, _: Head) -> NetworkParts:
     layers = ("layer1", "layer2", "layer3", "layer4")
-    stages = {"stem": parts(original, "conv1", "bn1", "relu", "maxpool")}
+    stages = {"stem": submodules(original, "conv1", "bn1", "relu", "maxpool")}
     stages |= {name: original.get_submodule(name) for name in layers}
-    return Division(stages, {"pool": original.avgpool, "flatten": nn.Flatten()}, original.fc)
+    return NetworkParts(stages, {"pool": original.avgpool, "flatten": nn.Flatten()}, original.fc)
 
 
-def _vgg(original: Any, head: Head) -> Division:
+def _vgg(original: Any, head: Head) -> NetworkParts:
     """Divide after each max-pooling layer. The dense head reads all pixels of the last block, as in the lectures."""
     stages: dict[str, nn.Module] = {}
     begin = 0
@@ -114,7 +116,7 @@ def _vgg(original: Any, head: Head) -> Division:
             stages[f"block{len(stages) + 1}"] = original.features[begin:index]
             begin = index
     pool = {} if head.kind == "dense" else {"pool": nn.AdaptiveAvgPool2d(1)}
-    return Division(stages, {**pool, "flatten": nn.Flatten()})
+    return NetworkParts(stages, {**pool, "flatten": nn.Flatten()})
 
 
 def _vgg_features(layers: str) -> Callable[[], nn.Module]:
@@ -133,10 +135,10 @@ def _vgg_features(layers: str) -> Callable[[], nn.Module]:
     return build
 
 
-def _features(*begins: int, head_conv: bool = True) -> Divide:
-    """Divide networks with one sequence of layers before the layers of these indices."""
+def _features(*begins: int, head_conv: bool = True) -> ToParts:
+    """Return a function that splits a single sequence of layers before the layers with these indices."""
 
-    def divide(original: Any, _: Head) -> Division:
+    def to_parts(original: Any, _: Head) -> NetworkParts:
         ends = [*begins, len(original.features)]
         names = ["stem", *(f"stage{number}" for number in range(1, len(ends)))]
         if head_conv:
@@ -145,9 +147,9 @@ def _features(*begins: int, head_conv: bool = True) -> Divide:
         stages = {name: original.features[a:b] for name, a, b in zip(names, begin_of, ends, strict=True)}
         *norm, linear = [layer for layer in original.classifier if not isinstance(layer, nn.Dropout | nn.Flatten)]
         neck = {"pool": nn.AdaptiveAvgPool2d(1)} | ({"norm": norm[0]} if norm else {}) | {"flatten": nn.Flatten()}
-        return Division(stages, neck, linear)
+        return NetworkParts(stages, neck, linear)
 
-    return divide
+    return to_parts
 
 
 resnet18 = _backbone(
@@ -243,13 +245,16 @@ def inception_v3(
     names = [name for name, _ in original.named_children()]
     first, pool = names.index("Mixed_5b"), names.index("avgpool")
     mixed = [name for name in names[first:pool] if name != "AuxLogits"]
-    stages = {"stem": parts(original, *names[:first]), **{name.lower(): original.get_submodule(name) for name in mixed}}
+    stages = {
+        "stem": submodules(original, *names[:first]),
+        **{name.lower(): original.get_submodule(name) for name in mixed},
+    }
     second = Auxiliary(original.AuxLogits, after="mixed_6e", weight=auxiliary_weight) if auxiliary else None
     chosen = Head(head, head_units, head_dropout)
     network = regroup(
         "inception_v3",
         original,
-        Division(stages, {"pool": original.avgpool, "flatten": nn.Flatten()}, original.fc),
+        NetworkParts(stages, {"pool": original.avgpool, "flatten": nn.Flatten()}, original.fc),
         chosen,
         num_logits=num_logits,
         image_size=image_size,

@@ -1,4 +1,4 @@
-"""The model summary: one row per stage, as a table for the terminal and as text for a file."""
+"""The model summary: one row per stage, as a table or as text."""
 
 import io
 from typing import TYPE_CHECKING
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 def summarize(network: Network, input_shape: tuple[int, int, int]) -> Summary:
-    """Summarize a network for images `(C, H, W)`; nothing is computed, and the network is not touched.
+    """Summarize a network for images `(C, H, W)`, on the meta device and without changing it.
 
-    An auxiliary head has a row, but no multiply-adds: it runs while training only.
+    An auxiliary head has a row without multiply-adds, because it runs only in training.
     """
     shadow = on_meta(network)
     x = torch.empty(1, *input_shape, device="meta")
@@ -54,7 +54,7 @@ def _mult_adds(module: nn.Module, x: Tensor) -> int:
 
 
 def summary_table(summary: Summary) -> "Table":
-    """Return the summary as a rich table."""
+    """Return the summary as a table of rich."""
     from rich.table import Table
 
     header, *rows, totals = summary.cells()
@@ -67,7 +67,7 @@ def summary_table(summary: Summary) -> "Table":
 
 
 def summary_text(summary: Summary) -> str:
-    """Return the table as plain text, for a file."""
+    """Return the summary as plain text."""
     from rich.console import Console
 
     file = io.StringIO()

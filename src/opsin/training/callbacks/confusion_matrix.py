@@ -6,11 +6,11 @@ from functools import cache
 import lightning as L
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from opsin.training.callbacks.tensorboard_base import EpochPicture
 from opsin.training.tensorboard import TensorBoard
-from opsin.visualization.images import INK, PAPER, Pixels, colored
+from opsin.visualization.images import INK, PAPER, Pixels, colorize, fit_text, font
 
 TAG = "pictures/confusion"
 _MATRIX, _LARGEST, _SMALLEST = 300, 48, 5
@@ -52,19 +52,19 @@ def confusion_picture(confusion: NDArray[np.int64], classes: Sequence[str]) -> P
         cell = min(max(_CROWDED // number, _SMALLEST), _FOR_NUMBERS - 1)
     share = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
     shade = share if cell >= _FOR_NUMBERS else share**0.5  # without numbers, a few errors must be visible
-    squares = colored(shade, "Blues", 0, 1).repeat(cell, axis=0).repeat(cell, axis=1)
-    names = {i: _fitted(classes[i]) for i in range(0, number, -(-_FOR_NAMES // cell))}
-    side = 12 + int(max(_font(12).getlength(name) for name in names.values()))
+    squares = colorize(shade, "Blues", 0, 1).repeat(cell, axis=0).repeat(cell, axis=1)
+    names = {i: fit_text(classes[i], _NAME) for i in range(0, number, -(-_FOR_NAMES // cell))}
+    side = 12 + int(max(font(12).getlength(name) for name in names.values()))
     origin = side, _HEAD + side
     size = max(side + squares.shape[1] + 8, 240), origin[1] + squares.shape[0] + 8
     canvas = Image.new("RGB", size, PAPER)
     canvas.paste(Image.fromarray(squares), origin)
     pen = ImageDraw.Draw(canvas)
-    pen.text((6, 4), f"{confusion.trace():,} of {confusion.sum():,} correct", fill=INK, font=_font(15))
-    pen.text((6, 25), "rows: true class, columns: predicted", fill=INK, font=_font(12))
+    pen.text((6, 4), f"{confusion.trace():,} of {confusion.sum():,} correct", fill=INK, font=font(15))
+    pen.text((6, 25), "rows: true class, columns: predicted", fill=INK, font=font(12))
     for i, name in names.items():
         middle = i * cell + cell // 2
-        pen.text((side - 6, origin[1] + middle), name, fill=INK, font=_font(12), anchor="rm")
+        pen.text((side - 6, origin[1] + middle), name, fill=INK, font=font(12), anchor="rm")
         canvas.paste(_upright(name, side), (side + middle - 8, _HEAD))
     if cell >= _FOR_NUMBERS:
         _write_numbers(pen, confusion, share, cell, origin)
@@ -78,29 +78,17 @@ def _write_numbers(
     cell: int,
     origin: tuple[int, int],
 ) -> None:
-    font = _font(13 if cell > 32 else 11)
+    digits = font(13 if cell > 32 else 11)
     for row, column in zip(*confusion.nonzero(), strict=True):
         count = int(confusion[row, column])
         text = f"{count}" if count < 10_000 else f"{count / 1000:.0f}k"
         place = origin[0] + column * cell + cell // 2, origin[1] + row * cell + cell // 2
-        pen.text(place, text, fill=PAPER if share[row, column] > 0.5 else INK, font=font, anchor="mm")
-
-
-@cache
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size)  # reads its file at every call
-
-
-@cache
-def _fitted(name: str) -> str:
-    while len(name) > 2 and _font(12).getlength(name) > _NAME:
-        name = f"{name[:-2]}…"
-    return name
+        pen.text(place, text, fill=PAPER if share[row, column] > 0.5 else INK, font=digits, anchor="mm")
 
 
 @cache
 def _upright(name: str, height: int) -> Image.Image:
     """Return a name as an image, rotated to read upwards from the lower edge."""
     line = Image.new("RGB", (height, 16), PAPER)
-    ImageDraw.Draw(line).text((6, 8), name, fill=INK, font=_font(12), anchor="lm")
+    ImageDraw.Draw(line).text((6, 8), name, fill=INK, font=font(12), anchor="lm")
     return line.transpose(Image.Transpose.ROTATE_90)

@@ -7,7 +7,7 @@ import torch
 from opsin.models import Network
 from opsin.training.callbacks.tensorboard_base import Count, TensorBoardCallback, spread
 from opsin.training.feature_extraction import Extractor
-from opsin.visualization.images import resized, rgb
+from opsin.visualization.images import resize, rgb
 
 TAG = "val"
 THUMBNAIL, SHEET = 64, 2048
@@ -46,7 +46,7 @@ class EmbeddingProjector(TensorBoardCallback):
             images = data.preprocess(rows.to(pl_module.device)).to(pl_module.dtype)
             embeddings.append(torch.from_numpy(extractor(images)))
         side = min(THUMBNAIL, SHEET // (int(len(pixels) ** 0.5) + 1), max(pixels.shape[1:3]))
-        thumbnails = torch.from_numpy(np.stack([resized(rgb(image), (side, side)) for image in pixels]))
+        thumbnails = torch.from_numpy(np.stack([resize(rgb(image), (side, side)) for image in pixels]))
         board.experiment.add_embedding(
             torch.cat(embeddings),
             metadata=[data.source.classes[i] for i in targets],

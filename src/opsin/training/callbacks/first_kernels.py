@@ -7,7 +7,7 @@ from torch import nn
 
 from opsin.training.callbacks.tensorboard_base import EpochPicture
 from opsin.training.tensorboard import TensorBoard
-from opsin.visualization.images import Pixels, stretched
+from opsin.visualization.images import Pixels, to_uint8
 
 TAG = "pictures/first_kernels"
 GAP, PAPER = 2, 255
@@ -53,7 +53,7 @@ def kernel_picture(weights: NDArray[np.float32], side: int = 48) -> Pixels:
     number, channels, height, width = weights.shape
     largest = float(np.abs(weights).max()) or 1.0
     scale = max(1, side // max(height, width))
-    pixels = stretched(weights, -largest, largest).transpose(0, 2, 3, 1).repeat(scale, axis=1).repeat(scale, axis=2)
+    pixels = to_uint8(weights, -largest, largest).transpose(0, 2, 3, 1).repeat(scale, axis=1).repeat(scale, axis=2)
     pixels = np.pad(pixels, ((0, 0), (0, GAP), (0, GAP), (0, 0)), constant_values=PAPER)
     columns = min(number, max(8, round(number**0.5)))
     rows = -(-number // columns)

@@ -12,7 +12,7 @@ from opsin.models import Network
 from opsin.models.network import class_logits
 from opsin.training.callbacks.tensorboard_base import Count, EpochPicture, Every, Share, side_of, spread
 from opsin.training.tensorboard import TensorBoard
-from opsin.visualization.images import grid, overlaid
+from opsin.visualization.images import grid, overlay_heat
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class GradCAM(EpochPicture):
         own = probabilities.gather(1, targets[:, None])[:, 0].tolist()
         names = [data.source.classes[i] for i in targets.tolist()]
         captions = [f"{name} {value:.2f}" for name, value in zip(names, own, strict=True)]
-        maps = [overlaid(image, map_) for image, map_ in zip(pixels, heat, strict=True)]
+        maps = [overlay_heat(image, map_) for image, map_ in zip(pixels, heat, strict=True)]
         picture = grid(
             [*pixels, *maps],
             columns=len(pixels),

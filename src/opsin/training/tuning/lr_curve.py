@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from opsin.runs.atomic import atomic_open
 from opsin.training.tuning.lr_finder import RangeTest
 
 SIZE, DPI = (9.6, 5.6), 100
@@ -12,9 +13,9 @@ def draw_curve(test: RangeTest, title: str, path: Path) -> None:
     """Draw the loss over the learning rate, on a logarithmic axis, with both suggestions marked.
 
     Args:
-        test: the measured losses.
-        title: the trained model and dataset, in one line.
-        path: a PNG file; overwritten.
+        test: The measured losses.
+        title: The trained model and dataset, in one line.
+        path: The PNG file to write, atomically.
     """
     from matplotlib.figure import Figure  # takes half a second to import; pyplot is not needed
 
@@ -32,4 +33,5 @@ def draw_curve(test: RangeTest, title: str, path: Path) -> None:
     axes.set_ylim(lowest - 0.25 * fall, first + 1.2 * fall)
     axes.grid(color="#e3e5e8")
     axes.legend(loc="upper left")
-    figure.savefig(path)
+    with atomic_open(path) as file:
+        figure.savefig(file, format="png")

@@ -60,7 +60,7 @@ class TrialSteps:
             loss = copy.deepcopy(self._loss)
             network, _ = build.network(self._plan, data, loss.num_logits, pretrained=pretrained)
             if heaviest:
-                network.freeze(list(build.timeline(self._plan, network).ever_trained))
+                network.freeze(list(build.freeze_schedule(self._plan, network).ever_trained))
             build.prepare(self._plan, network)
             classifier = build.classifier(self._plan, data, network, loss, record={})
             self._trainer(watch, steps).fit(classifier, data)

@@ -1,4 +1,4 @@
-"""Images that show their class in one place only, and a network that has learned to find it."""
+"""Images whose class shows only in one patch, and a network trained on them."""
 
 from functools import cache
 
@@ -11,10 +11,13 @@ from opsin.models.network import Network, class_logits, sequential
 SIDE, PATCH = 24, 6
 
 
-def planted(count: int, classes: int = 3, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-    """Noise `(N, 3, 24, 24)` with a square of the class's stripes; the classes `(N,)`; where the squares are.
+def planted_images(count: int, classes: int = 3, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """Return images of noise with one striped patch each, their classes, and masks of the patches.
 
-    The stripes of a square have no color of their own: under a blur nothing is left of them.
+    The pattern of the stripes is the class. Their mean is that of the noise, so that a blur removes them.
+
+    Returns:
+        Images `(N, 3, 24, 24)`, classes `(N,)` and masks `(N, 24, 24)`.
     """
     rows, columns = torch.meshgrid(torch.arange(PATCH), torch.arange(PATCH), indexing="ij")
     stripes = [1.5 - 3.0 * (way % 2) for way in (rows, columns, rows + columns)]
@@ -30,7 +33,7 @@ def planted(count: int, classes: int = 3, seed: int = 0) -> tuple[Tensor, Tensor
 
 
 def untrained(num_logits: int, seed: int = 0) -> Network:
-    """Two convolutions, BatchNorm, and a head of an average and a linear layer."""
+    """Return a network of two convolutions, BatchNorm, and a head of average pooling and a linear layer."""
     torch.manual_seed(seed)
     stages = {
         "low": sequential(conv=nn.Conv2d(3, 8, 3, padding=1), norm=nn.BatchNorm2d(8), relu=nn.ReLU()),
@@ -42,9 +45,9 @@ def untrained(num_logits: int, seed: int = 0) -> Network:
 
 @cache
 def trained(num_logits: int) -> Network:
-    """The same, having learned the planted squares; in `eval()`. One for all tests: not to be changed."""
+    """Return the network trained on planted patches, in evaluation mode. All tests share it, so do not change it."""
     network = untrained(num_logits)
-    images, targets, _ = planted(192, max(2, num_logits))
+    images, targets, _ = planted_images(192, max(2, num_logits))
     optimizer = torch.optim.Adam(network.parameters(), 0.01)
     for _ in range(80):
         optimizer.zero_grad()

@@ -1,4 +1,4 @@
-"""A callback that lets one of several processes die."""
+"""A callback that ends one of several processes."""
 
 import os
 import signal
@@ -9,14 +9,14 @@ import lightning as L
 
 
 class Die(L.Callback):
-    """In one process, after so many training steps or at once: the end, in one of several ways.
+    """End one process after a number of training steps.
 
     Args:
-        how: `kill`, `error`, `exit`, or `SIGTERM` and the like, which is sent to the process itself.
-        rank: the process.
-        step: steps until then; 0: before the first process has anything to wait for.
-        note: file into which the time is written.
-        freeze: the other processes stand still from that step on, and hear of nothing.
+        how: `kill`, `error`, `exit`, or the name of a signal that the process sends to itself, such as `SIGTERM`.
+        rank: Rank of the process.
+        step: Number of steps before the end; 0 ends it in the constructor, before the processes are connected.
+        note: File to write the time of the end to.
+        freeze: The other processes sleep from that step on and handle no messages.
     """
 
     def __init__(self, how: str, rank: int = 1, step: int = 3, note: str = "died", freeze: bool = False) -> None:
@@ -40,6 +40,6 @@ class Die(L.Callback):
         elif self.how == "exit":
             os._exit(3)
         elif self.how == "error":
-            raise RuntimeError("out of luck")
+            raise RuntimeError("error of the test")
         else:
             signal.raise_signal(getattr(signal, self.how))

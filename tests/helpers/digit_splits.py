@@ -1,12 +1,12 @@
-"""A source for tests of teachers: the digits with splits of their own, whose labels can be shuffled."""
+"""A source for tests of teachers: the digits in three splits, with correct or shuffled labels."""
 
 import numpy as np
 
 from opsin.data.datasets import ArrayImages, Source, digits
 
 
-def divided_digits(shuffled: bool = False, classes: str = "0123456789") -> Source:
-    """200 digits to train on, 50 to validate and 50 to test; the pixels of each split are the same either way."""
+def digit_splits(shuffled: bool = False, classes: str = "0123456789") -> Source:
+    """Return 200 digits for train, 50 for val and 50 for test; shuffling changes the labels only."""
     whole = digits()
     images = whole.splits["train"]
     assert isinstance(images, ArrayImages)
@@ -17,4 +17,4 @@ def divided_digits(shuffled: bool = False, classes: str = "0123456789") -> Sourc
         name: ArrayImages(images.pixels[rows], targets[rows], f"digits {name}")
         for name, rows in (("train", slice(200)), ("val", slice(200, 250)), ("test", slice(250, 300)))
     }
-    return Source("divided_digits", tuple(classes), 1, whole.size, whole.mean, whole.std, splits)
+    return Source("digit_splits", tuple(classes), 1, whole.size, whole.mean, whole.std, splits)
