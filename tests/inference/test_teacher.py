@@ -129,7 +129,7 @@ def test_a_teacher_of_other_classes_has_embeddings_only(start, monkeypatch: pyte
 
 
 def test_mixup_is_refused(start) -> None:
-    with pytest.raises(UserError, match=r"has seen every image whole: set augmentation\.mixup=0"):
+    with pytest.raises(UserError, match=r"needs unmixed images: set augmentation\.mixup=0"):
         start("augmentation=mixup_cutmix")
 
 
