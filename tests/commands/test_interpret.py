@@ -35,14 +35,14 @@ def run(digits_run: RunDirectory, tmp_path: Path) -> str:
 @pytest.fixture
 def predicted(run: str) -> str:
     """A run with predictions of val and test."""
-    learned = load_trained_model(run)
-    images = open_images(learned)
+    trained = load_trained_model(run)
+    images = open_images(trained)
     for split in ("val", "test"):
         part = images.subset(split)
         rows = np.arange(len(part))
         with torch.no_grad():
             pixels = torch.from_numpy(part.read(rows)).permute(0, 3, 1, 2)
-            logits = learned.network.eval()(learned.preprocess(pixels)).numpy()
+            logits = trained.network.eval()(trained.preprocess(pixels)).numpy()
         paths = tuple(part.locate(row) for row in range(len(part)))
         Predictions(split, images.classes, logits, part.targets, rows, paths, "digits").write(RunDirectory(Path(run)))
     return run
@@ -263,7 +263,7 @@ def test_imagenet_classes_have_names() -> None:
     source = open_model_and_images("efficientnet_lite0")
     assert len(source.trained_model.classes or ()) == 1000
     assert source.label(0) == "tench"
-    with pytest.raises(UserError, match="no images of its own"):
+    with pytest.raises(UserError, match="has no images"):
         source.selected_images(1)
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from opsin.inference.linear_probe import HEADS, NEIGHBOURS, STRENGTHS, HeadName, fit_head
+from opsin.inference.linear_probe import HEADS, NEIGHBORS, STRENGTHS, HeadName, fit_head
 
 CENTRES = np.array([[4.0, 0, 0, 0], [0, 4.0, 0, 0], [0, 0, 4.0, 0]])
 
@@ -19,7 +19,7 @@ def points(count: int, seed: int, noise: float = 1.0, classes: int = 3):
 def test_the_parameter_is_the_first_of_the_best_on_val(name: HeadName) -> None:
     train, val = points(90, 0, noise=2.5), points(60, 1, noise=2.5)
     head = fit_head(name, train, val)
-    values = STRENGTHS if name == "logistic_regression" else NEIGHBOURS
+    values = STRENGTHS if name == "logistic_regression" else NEIGHBORS
     key = "C" if name == "logistic_regression" else "k"
     assert list(head.tried) == [f"{key}={value:g}" for value in values]
     assert len(set(head.tried.values())) > 1

@@ -83,10 +83,10 @@ def test_files_give_what_validation_gave(case: str, tmp_path: Path) -> None:
     expected, paths = validated(run)
     shutil.rmtree(tmp_path / "data")  # what the run itself has kept of its images is not needed
     predictor = open_predictor(run.path)
-    answers = list(predictor.predict(map(Path, paths)))
-    assert len(answers) >= 16
-    assert [str(answer.path) for answer in answers] == paths
-    found = np.stack([answer.probabilities for answer in answers])
+    predictions = list(predictor.predict(map(Path, paths)))
+    assert len(predictions) >= 16
+    assert [str(answer.path) for answer in predictions] == paths
+    found = np.stack([answer.probabilities for answer in predictions])
     np.testing.assert_array_equal(found, expected)
     assert found.argmax(1).min() >= 0
     assert not np.allclose(found, found[0])
@@ -98,7 +98,7 @@ def test_files_give_what_validation_gave(case: str, tmp_path: Path) -> None:
 def test_pixels_give_what_validation_gave(digits_run: RunDirectory) -> None:
     expected, _ = validated(digits_run)
     predictor = open_predictor(digits_run.path, ["trainer.accelerator=cpu"])
-    pixels = open_images(predictor.learned).subset("val").read(np.arange(len(expected)))
+    pixels = open_images(predictor.trained).subset("val").read(np.arange(len(expected)))
     np.testing.assert_array_equal(predictor.probabilities(pixels), expected)
     np.testing.assert_array_equal(predictor.probabilities(pixels[:3]), expected[:3])
     assert predictor.probabilities(pixels[:0]).shape == (0, 10)
@@ -110,7 +110,7 @@ def test_pixels_of_another_kind_are_refused(digits_run: RunDirectory) -> None:
     with pytest.raises(ValueError, match=r"uint8 \(2, 9, 9, 1\) instead of uint8 \(N, "):
         predictor.probabilities(np.zeros((2, 9, 9, 1), np.uint8))
     with pytest.raises(ValueError, match="float64"):
-        predictor.probabilities(np.zeros((2, *predictor.learned.size, 1)))
+        predictor.probabilities(np.zeros((2, *predictor.trained.size, 1)))
 
 
 def test_bad_files_stand_among_the_good_ones_in_order(digits_run: RunDirectory, tmp_path: Path) -> None:
@@ -118,13 +118,13 @@ def test_bad_files_stand_among_the_good_ones_in_order(digits_run: RunDirectory, 
         if i % 3:
             Image.fromarray(np.full((9, 9), i * 6, np.uint8)).save(tmp_path / f"{i}.png")
     paths = [tmp_path / f"{i}.png" for i in range(40)]
-    answers = list(open_predictor(digits_run.path, batch_size=8).predict(paths))
-    assert [answer.path for answer in answers] == paths
-    assert all((answer.probabilities is None) == (i % 3 == 0) for i, answer in enumerate(answers))
-    assert answers[0].reason == "cannot be read: No such file or directory"
+    predictions = list(open_predictor(digits_run.path, batch_size=8).predict(paths))
+    assert [answer.path for answer in predictions] == paths
+    assert all((answer.probabilities is None) == (i % 3 == 0) for i, answer in enumerate(predictions))
+    assert predictions[0].reason == "cannot be read: No such file or directory"
     alone = list(open_predictor(digits_run.path).predict([tmp_path / "38.png"]))
-    np.testing.assert_allclose(answers[38].probabilities, alone[0].probabilities, atol=1e-6)
-    assert not np.allclose(answers[38].probabilities, answers[1].probabilities)
+    np.testing.assert_allclose(predictions[38].probabilities, alone[0].probabilities, atol=1e-6)
+    assert not np.allclose(predictions[38].probabilities, predictions[1].probabilities)
 
 
 @pytest.mark.parametrize("files", [5_000, pytest.param(100_000, marks=pytest.mark.slow)])
@@ -157,9 +157,9 @@ def test_many_files_take_no_more_memory(files: int, digits_run: RunDirectory, mo
 
 
 def test_whoever_has_seen_enough_leaves_no_threads_at_work(digits_run: RunDirectory, tmp_path: Path) -> None:
-    answers = open_predictor(digits_run.path).predict(tmp_path / f"{i}" for i in range(10_000))
-    assert next(answers).reason is not None
-    answers.close()
+    predictions = open_predictor(digits_run.path).predict(tmp_path / f"{i}" for i in range(10_000))
+    assert next(predictions).reason is not None
+    predictions.close()
 
 
 def test_what_cannot_answer_is_refused(digits_run: RunDirectory, tmp_path: Path) -> None:
@@ -174,4 +174,4 @@ def test_what_cannot_answer_is_refused(digits_run: RunDirectory, tmp_path: Path)
     torch.save(content, copied.best)
     predictor = open_predictor(copied.path)
     with pytest.raises(UserError, match="its training diverged"):
-        predictor.probabilities(np.zeros((1, *predictor.learned.size, 1), np.uint8))
+        predictor.probabilities(np.zeros((1, *predictor.trained.size, 1), np.uint8))

@@ -123,13 +123,13 @@ def test_a_teacher_of_other_classes_has_embeddings_only(start, monkeypatch: pyte
     monkeypatch.setenv("OPSIN_TARGETS", "digit_splits")
     others = "+datamodule.classes=abcdefghij"
     words = ("datamodule._target_=digit_splits.digit_splits", others, "trainer.max_epochs=1")
-    with pytest.raises(UserError, match=r"distillation.logits=1: the teacher .* tells other classes apart"):
+    with pytest.raises(UserError, match=r"distillation.logits=1: the teacher .* has other classes"):
         start(*words, *BOTH)
     assert start(*words, name="embeddings").read_result().status == "finished"
 
 
 def test_mixup_is_refused(start) -> None:
-    with pytest.raises(UserError, match=r"has seen every image whole: set augmentation\.mixup=0"):
+    with pytest.raises(UserError, match=r"needs unmixed images: set augmentation\.mixup=0"):
         start("augmentation=mixup_cutmix")
 
 

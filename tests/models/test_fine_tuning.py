@@ -52,7 +52,7 @@ def test_gradual_unfreezing_starts_at_the_last_stage(network: Network) -> None:
 def test_stages_after_the_end_of_a_short_run_never_train_but_have_parameter_groups(network: Network) -> None:
     schedule = FineTuning(unfreeze_every=2).freeze_schedule(network, max_epochs=5)
     assert schedule.never_trained == ("stem", "layer1", "layer2")
-    assert schedule.ever_trained == STAGES  # the run may be taken further
+    assert schedule.ever_trained == STAGES  # the run may be extended
 
 
 def test_apply_freezes_the_stages_of_the_first_phase(network: Network) -> None:

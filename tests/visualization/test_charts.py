@@ -65,7 +65,7 @@ def test_series_beyond_the_number_of_colors_are_dashed() -> None:
 def test_names_are_escaped() -> None:
     evil = "<script>alert(1)</script>\"'&"
     charts = [
-        line_chart([Series(evil, [1], [1]), Series("b", [1], [1])], title=evil, x_label=evil, mark=1, mark_label=evil),
+        line_chart([Series(evil, [1], [1]), Series("b", [1], [1])], title=evil),
         horizontal_bars([Bar(evil, 0.5, note=evil)], title=evil),
     ]
     page = small_multiples(charts)

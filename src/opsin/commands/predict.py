@@ -14,7 +14,7 @@ from opsin.errors import UserError
 
 if TYPE_CHECKING:
     from opsin.inference.prediction_writers import Format, Write
-    from opsin.inference.predictor import Answer
+    from opsin.inference.predictor import Prediction
 
 MAX_ROWS = 20
 """Maximum number of rows of the table in the terminal."""
@@ -84,7 +84,7 @@ def predict_files(
     files = find_images(paths)
     predictor = open_predictor(run, batch_size=batch_size)
     classes, top = predictor.classes, min(top, len(predictor.classes))
-    first: list[Answer] = []
+    first: list[Prediction] = []
     counts: Counter[str] = Counter()
     bad, start = 0, time.monotonic()
     with _rows(out, kind, classes, top) as write, progress(len(files), "predicting") as advance:
@@ -105,7 +105,7 @@ def predict_files(
     return counts.total()
 
 
-def show(answers: Sequence["Answer"], classes: Sequence[str], top: int, more: int, hint: str | None) -> None:
+def show(predictions: Sequence["Prediction"], classes: Sequence[str], top: int, more: int, hint: str | None) -> None:
     """Print predictions as a table, and the number of rows left out."""
     from rich import box
     from rich.console import Console
@@ -119,7 +119,7 @@ def show(answers: Sequence["Answer"], classes: Sequence[str], top: int, more: in
     for rank in range(1, top + 1):
         table.add_column("class" if rank == 1 else f"{rank}.", overflow="fold")
         table.add_column("probability" if rank == 1 else "", justify="right", no_wrap=True)
-    for answer in answers:
+    for answer in predictions:
         cells = [(Text(printable(name)), f"{p:.4f}") for name, p in ranked(answer, classes, top)]
         table.add_row(Text(printable(str(answer.path))), *(cell for pair in cells for cell in pair))
     # Outside a terminal, rich assumes 80 columns and would wrap file names.

@@ -1,5 +1,5 @@
 """What a finished run says of images: one function for the command line, the report and the explorer."""
 
-from opsin.inference.predictor import Answer, Predictor, open_predictor
+from opsin.inference.predictor import Prediction, Predictor, open_predictor
 
-__all__ = ["Answer", "Predictor", "open_predictor"]
+__all__ = ["Prediction", "Predictor", "open_predictor"]

@@ -82,10 +82,10 @@ class Embeddings:
         pa.parquet.write_table(pa.table(columns), stream)
 
 
-def embeddings(learned: TrainedModel, images: InputImages, extractor: Extractor, split: str) -> Embeddings:
+def embeddings(trained: TrainedModel, images: InputImages, extractor: Extractor, split: str) -> Embeddings:
     """Return the embeddings of a split: `Network.embed` after the evaluation transform, rounded to half precision."""
     part = images.subset(split)
-    vectors = learned.outputs(part, extractor, images.cache_dir).read(np.arange(len(part)), 0).astype(np.float32)
+    vectors = trained.outputs(part, extractor, images.cache_dir).read(np.arange(len(part)), 0).astype(np.float32)
     return Embeddings(
         vectors,
         part.targets if images.classes else np.full(len(part), NO_LABEL),

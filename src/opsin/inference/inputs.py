@@ -1,4 +1,4 @@
-"""The images that a command names: a run's own, a dataset's or a folder's, as a network has learned to see them."""
+"""Open the images that a command names: of a run, a dataset or a folder, in the format a trained model expects."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,20 +26,20 @@ Which = Literal["train", "val", "test", "all"]
 
 SPLITS: tuple[Split, ...] = get_args(Split)
 OWN_INPUT = ("image_size", "mean", "std", "resize", "interpolation")
-"""Words of the datamodule that a network which has learned answers itself."""
+"""Keys of the datamodule that the trained model determines."""
 
 
 @dataclass(frozen=True)
 class InputImages:
-    """InputImages to embed.
+    """Images to process.
 
     Attributes:
-        name: Of the dataset or the folder.
-        classes: Names; empty where they are unknown.
-        subset: Gives the images of a split, or of "all" where there are no splits.
-        cache_dir: The folder of all feature stores.
-        trainer: Tells device and precision.
-        out: Where their embeddings go unless somebody says otherwise.
+        name: Name of the dataset or the folder.
+        classes: Class names; empty if unknown.
+        subset: Return the images of a split, or of "all" if there are no splits.
+        cache_dir: Folder of all feature stores.
+        trainer: Determines device and precision.
+        out: Default folder for the embeddings.
     """
 
     name: str
@@ -50,10 +50,10 @@ class InputImages:
     out: Path
 
     def splits(self, which: Which) -> Sequence[str]:
-        """What a word on the command line stands for.
+        """Return the splits that `--split` selects.
 
         Raises:
-            UserError: These images have no splits.
+            UserError: The images have no splits.
         """
         if self.classes:
             return SPLITS if which == "all" else (which,)
@@ -62,73 +62,74 @@ class InputImages:
         raise UserError(f"{self.name} has no class folders, and so neither labels nor splits; use --split all")
 
 
-def open_images(learned: TrainedModel, words: Sequence[str] = ()) -> InputImages:
-    """The images that some words name, to be served as a network has learned to see them.
+def open_images(trained: TrainedModel, overrides: Sequence[str] = ()) -> InputImages:
+    """Open images in the format that a trained model expects.
 
     Args:
-        learned: The network.
-        words: None: the run's own images, in their own splits. A folder of images, with class folders or without; or
-            words of `train.py` such as `datamodule=cats_vs_dogs`. Other words, such as `data_dir=PATH`, may stand
-            beside.
+        trained: The trained model.
+        overrides: Empty: the images of the run, in its splits. Otherwise a folder of images, with or without class
+            folders, or a dataset such as `datamodule=cats_vs_dogs`; further overrides, such as `data_dir=PATH`, are
+            allowed.
 
     Raises:
-        UserError: They name no images, or contradict the network.
+        UserError: The overrides name no images, or contradict the trained model.
     """
-    folders, words = [word for word in words if "=" not in word], [word for word in words if "=" in word]
+    folders, overrides = (
+        [item for item in overrides if "=" not in item],
+        [item for item in overrides if "=" in item],
+    )
     if len(folders) > 1:
-        raise UserError(f"{' and '.join(folders)}: one folder of images at a time")
-    for word in words:
-        if key_of(word).removeprefix("datamodule.") in OWN_INPUT:
-            raise UserError(
-                f"{word}: images are made as {learned.name} has learned to see them; --image-size may differ"
-            )
-    run = RunDirectory(Path(learned.name))
-    chosen = any(key_of(word) in ("datamodule", "experiment") for word in words)
+        raise UserError(f"{' and '.join(folders)}: give one folder of images")
+    for item in overrides:
+        if key_of(item).removeprefix("datamodule.") in OWN_INPUT:
+            raise UserError(f"{item}: {trained.name} determines the format of the images; only --image-size can differ")
+    run = RunDirectory(Path(trained.name))
+    chosen = any(key_of(item) in ("datamodule", "experiment") for item in overrides)
     if folders:
-        return _folder(learned, folders[0], words)
+        return _folder(trained, folders[0], overrides)
     if chosen:
-        return _of_data(learned, compose(words))
+        return _of_data(trained, compose(overrides))
     if run.config.is_file():
-        return _own(run, words)
+        return _own(run, overrides)
     raise UserError(
-        f"{learned.name} has no images of its own: name a folder of images, or a dataset as for train.py, such as "
+        f"{trained.name} has no images: give a folder of images, or a dataset, such as "
         "datamodule=cats_vs_dogs datamodule.path=PHOTOS"
     )
 
 
-def _own(run: RunDirectory, words: Sequence[str]) -> InputImages:
-    opened = open_run(run, words)
+def _own(run: RunDirectory, overrides: Sequence[str]) -> InputImages:
+    opened = open_run(run, overrides)
     return _images(opened.data, build.evaluator(opened.plan, run), run.path / "embeddings")
 
 
-def _of_data(learned: TrainedModel, composed: RunConfig) -> InputImages:
+def _of_data(trained: TrainedModel, composed: RunConfig) -> InputImages:
     plan = make_plan(composed)
-    data = build.data(plan, image_format=learned.image_format)
-    return _images(data, build.evaluator(plan, composed.run), _place(learned, composed, data.source.name))
+    data = build.data(plan, image_format=trained.image_format)
+    return _images(data, build.evaluator(plan, composed.run), _place(trained, composed, data.source.name))
 
 
 def _images(data: ImageDataModule, trainer: L.Trainer, out: Path) -> InputImages:
     return InputImages(data.source.name, tuple(data.source.classes), data.subset, data.features_dir, trainer, out)
 
 
-def _folder(learned: TrainedModel, folder: str, words: Sequence[str]) -> InputImages:
-    channels: Literal[1, 3] = 1 if learned.channels == 1 else 3
+def _folder(trained: TrainedModel, folder: str, overrides: Sequence[str]) -> InputImages:
+    channels: Literal[1, 3] = 1 if trained.channels == 1 else 3
     loose = unlabeled_images(folder, channels)
     place = Path(folder).expanduser().resolve()
     if loose is None:
         given = ["datamodule=image_folder", override("datamodule.path", place), f"datamodule.channels={channels}"]
-        return _of_data(learned, compose([*given, *words]))
-    composed = compose(words)
+        return _of_data(trained, compose([*given, *overrides]))
+    composed = compose(overrides)
     cache = Path(composed.tree["data_dir"]) / ".opsin"
-    store = open_store(loose, learned.size, learned.resize, learned.interpolation, cache_dir=cache / "stores")
+    store = open_store(loose, trained.size, trained.resize, trained.interpolation, cache_dir=cache / "stores")
     trainer = build.evaluator(make_plan(composed), composed.run)
-    out = _place(learned, composed, place.name)
+    out = _place(trained, composed, place.name)
     return InputImages(place.name, (), lambda _: Subset.whole(store), cache / "features", trainer, out)
 
 
-def _place(learned: TrainedModel, composed: RunConfig, images: str) -> Path:
-    """The folder for embeddings of images that are not a run's own: named by them."""
-    run = RunDirectory(Path(learned.name))
+def _place(trained: TrainedModel, composed: RunConfig, images: str) -> Path:
+    """Return the folder for the embeddings of images that do not belong to the run; it is named after the images."""
+    run = RunDirectory(Path(trained.name))
     if run.config.is_file():
         return run.path / "embeddings" / images
-    return Path(composed.tree["output_dir"]) / "embeddings" / learned.name / images
+    return Path(composed.tree["output_dir"]) / "embeddings" / trained.name / images

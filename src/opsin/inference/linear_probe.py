@@ -1,4 +1,4 @@
-"""Classifiers of scikit-learn on embeddings: fitted on train, their one parameter chosen on val."""
+"""Fit scikit-learn classifiers on embeddings: fitted on train, hyperparameter selected on val."""
 
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -12,21 +12,21 @@ HeadName = Literal["logistic_regression", "knn"]
 
 HEADS: tuple[HeadName, ...] = get_args(HeadName)
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-"""Values of C to choose from; of equally good ones the first, which regularises most."""
-NEIGHBOURS = (20, 10, 5, 1, 50)
-"""Counts of neighbours to choose from; of equally good ones the first: 20 is what the literature reports."""
+"""Candidates for C; ties take the first, which regularizes most."""
+NEIGHBORS = (20, 10, 5, 1, 50)
+"""Candidates for k; ties take the first; 20 is the value of the literature."""
 _ITERATIONS = 5_000
 
 
 @dataclass(frozen=True)
-class FittedHead:
+class LinearProbe:
     """A classifier on embeddings.
 
     Attributes:
-        name: Which.
-        parameters: What was chosen on val.
-        tried: Accuracy on val of every value of the parameter, by its name.
-        model: scikit-learn's estimator.
+        name: The kind of classifier.
+        parameters: The hyperparameter selected on val.
+        tried: Validation accuracy of every candidate, by its name.
+        model: The scikit-learn estimator.
     """
 
     name: HeadName
@@ -35,14 +35,14 @@ class FittedHead:
     model: Any
 
     def accuracy(self, vectors: Vectors, targets: Targets) -> float:
-        """The share of embeddings `(N, D)` that are told rightly."""
+        """Return the fraction of embeddings `(N, D)` that are classified correctly."""
         return float(np.mean(self.model.predict(vectors.astype(np.float64)) == targets))
 
     def coefficients(self) -> dict[str, NDArray[np.float64]]:
-        """What gives the logits of raw embeddings, `embeddings @ coefficients.T + intercept`; empty for neighbours.
+        """Return the coefficients for raw embeddings: logits are `embeddings @ coefficients.T + intercept`.
 
-        The standardisation is folded in. `(C, D)` and `(C,)`; `(1, D)` and `(1,)` where there are two classes, for
-        the second of them.
+        The standardization is included. Shapes are `(C, D)` and `(C,)`, or `(1, D)` and `(1,)` for the second of two
+        classes. Empty for nearest neighbors.
         """
         if self.name == "knn":
             return {}
@@ -51,31 +51,31 @@ class FittedHead:
         return {"coefficients": coefficients, "intercept": regression.intercept_ - coefficients @ scaler.mean_}
 
 
-def fit_head(name: HeadName, train: tuple[Vectors, Targets], val: tuple[Vectors, Targets]) -> FittedHead:
-    """Fit a classifier on train, for each value of its parameter, and keep the best on val.
+def fit_head(name: HeadName, train: tuple[Vectors, Targets], val: tuple[Vectors, Targets]) -> LinearProbe:
+    """Fit a classifier on train for each candidate value and select the best on val.
 
-    Logistic regression sees each dimension standardised by train, and chooses its inverse regularisation `C`;
-    the neighbours vote alike, the nearest `k` by cosine.
+    Logistic regression standardizes each dimension by train and selects the inverse regularization `C`. Nearest
+    neighbors vote with equal weights, the nearest `k` by cosine similarity.
 
     Args:
-        name: Which.
+        name: The kind of classifier.
         train: Embeddings `(N, D)` and targets `(N,)`.
-        val: Likewise.
+        val: Embeddings and targets of the validation subset.
     """
-    key, values = ("C", STRENGTHS) if name == "logistic_regression" else ("k", NEIGHBOURS)
+    key, values = ("C", STRENGTHS) if name == "logistic_regression" else ("k", NEIGHBORS)
     fitted = []
     for value in values:
         if name == "knn" and value > len(train[0]):
             continue
         model = _estimator(name, value).fit(train[0].astype(np.float64), train[1])
-        fitted.append((value, FittedHead(name, {key: value}, {}, model)))
+        fitted.append((value, LinearProbe(name, {key: value}, {}, model)))
     tried = {f"{key}={value:g}": head.accuracy(*val) for value, head in fitted}
     best = fitted[int(np.argmax(list(tried.values())))][1]  # the first of equals
-    return FittedHead(name, best.parameters, tried, best.model)
+    return LinearProbe(name, best.parameters, tried, best.model)
 
 
 def _estimator(name: HeadName, value: float) -> Any:
-    # Imported here: a second and a half that only those pay who fit a head.
+    # Imported here: scikit-learn takes 1.5 seconds to import.
     from sklearn.linear_model import LogisticRegression
     from sklearn.neighbors import KNeighborsClassifier
     from sklearn.pipeline import make_pipeline

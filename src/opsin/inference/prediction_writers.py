@@ -11,22 +11,22 @@ from typing import IO, Any, Literal, get_args
 import numpy as np
 
 from opsin.errors import UserError
-from opsin.inference.predictor import Answer
+from opsin.inference.predictor import Prediction
 from opsin.runs.atomic import atomic_open, check_writable, write_errors
 
 Format = Literal["csv", "jsonl", "parquet"]
 FORMATS: tuple[Format, ...] = get_args(Format)
-Write = Callable[[Answer], None]
+Write = Callable[[Prediction], None]
 
 _ROWS = 4096  # rows per row group of parquet, which are buffered in memory
 
 
-def ranked(answer: Answer, classes: Sequence[str], top: int) -> list[tuple[str, float]]:
+def ranked(prediction: Prediction, classes: Sequence[str], top: int) -> list[tuple[str, float]]:
     """Return the most probable classes and their probabilities, highest first; empty for a bad image."""
-    if answer.probabilities is None:
+    if prediction.probabilities is None:
         return []
-    order = np.argsort(-answer.probabilities, kind="stable")[:top]
-    return [(classes[i], float(answer.probabilities[i])) for i in order]
+    order = np.argsort(-prediction.probabilities, kind="stable")[:top]
+    return [(classes[i], float(prediction.probabilities[i])) for i in order]
 
 
 def printable(text: str) -> str:
@@ -86,27 +86,27 @@ def _columns(top: int) -> list[str]:
     return ["path", *(f"{name}{rank}" for rank in ranks for name in ("class", "probability")), "error"]
 
 
-def _row(answer: Answer, classes: Sequence[str], top: int) -> list[Any]:
-    cells: list[Any] = [cell for pair in ranked(answer, classes, top) for cell in pair] or [None] * (2 * top)
-    return [kept(answer.path), *cells, answer.reason]
+def _row(prediction: Prediction, classes: Sequence[str], top: int) -> list[Any]:
+    cells: list[Any] = [cell for pair in ranked(prediction, classes, top) for cell in pair] or [None] * (2 * top)
+    return [kept(prediction.path), *cells, prediction.reason]
 
 
 @contextlib.contextmanager
 def _csv(stream: IO[str], classes: Sequence[str], top: int) -> Iterator[Write]:
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(_columns(top))
-    yield lambda answer: writer.writerow(_row(answer, classes, top))
+    yield lambda prediction: writer.writerow(_row(prediction, classes, top))
 
 
 @contextlib.contextmanager
 def _jsonl(stream: IO[str], classes: Sequence[str], top: int) -> Iterator[Write]:
-    def write(answer: Answer) -> None:
-        record: dict[str, Any] = {"path": kept(answer.path)}
-        if found := ranked(answer, classes, top):
+    def write(prediction: Prediction) -> None:
+        record: dict[str, Any] = {"path": kept(prediction.path)}
+        if found := ranked(prediction, classes, top):
             record |= {"class": found[0][0], "probability": found[0][1]}
             record["top"] = [{"class": name, "probability": probability} for name, probability in found]
         else:
-            record["error"] = answer.reason
+            record["error"] = prediction.reason
         stream.write(json.dumps(record, ensure_ascii=False) + "\n")
 
     yield write
@@ -125,8 +125,8 @@ def _parquet(stream: IO[bytes], classes: Sequence[str], top: int) -> Iterator[Wr
         table.write_table(pa.table([list(column) for column in zip(*rows, strict=True)], schema=schema))
         rows.clear()
 
-    def write(answer: Answer) -> None:
-        rows.append(_row(answer, classes, top))
+    def write(prediction: Prediction) -> None:
+        rows.append(_row(prediction, classes, top))
         if len(rows) == _ROWS:
             flush()
 

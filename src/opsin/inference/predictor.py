@@ -1,4 +1,4 @@
-"""Images to class probabilities, as validation gave them: the same transform, weights, precision and layout."""
+"""Predict class probabilities exactly as in validation: same preprocessing, weights, precision and memory format."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,24 +23,24 @@ from opsin.training import build
 from opsin.visualization.images import Pixels
 
 LEAST = 16
-"""Images that are computed at once, at the least; blank ones are added and their answers dropped.
+"""Smallest batch; blank images fill it and their outputs are dropped.
 
-Libraries multiply small batches in other ways: on a CPU one image alone gave probabilities that differed by 5e-7 from
-those of validation; from 16 on they were the same to the last bit, but for 2e-8 with EfficientNet-Lite0 at times.
+Libraries use other kernels for small batches: on a CPU the probabilities of a single image differed by 5e-7 from
+validation; from 16 images on they were bit-identical, except for 2e-8 with EfficientNet-Lite0 in some cases.
 """
 
 MOST, MOST_PIXELS = 256, 2**21
-"""Images, and pixels, that are computed at once, unless somebody says otherwise."""
+"""Default limits of a batch: images and pixels."""
 
 
 @dataclass(frozen=True, eq=False)
-class Answer:
-    """What is said of one image file.
+class Prediction:
+    """Prediction for one image file.
 
     Attributes:
         path: The file.
-        probabilities: `(C,)`, adding up to 1; None where it cannot be decoded.
-        reason: Why it cannot, in a few words; None where it can.
+        probabilities: `(C,)`, sum 1; None if the file cannot be decoded.
+        reason: Why the file cannot be decoded; None if it can.
     """
 
     path: Path
@@ -49,49 +49,47 @@ class Answer:
 
 
 class Predictor:
-    """A network that has learned, ready to answer.
+    """A trained model with its classes, device and precision.
 
     Args:
-        learned: The network, with classes.
-        trainer: Tells device and precision.
-        batch_size: Images that are computed at once; None: up to 256, fewer where they are large.
+        trained: The trained model; it must have classes.
+        trainer: Determines device and precision.
+        batch_size: Images per batch. None: up to 256, fewer if they are large.
 
     Attributes:
-        learned: As given; its network is on the device, and in evaluation mode whenever it answers.
-        classes: Names, in the order of the probabilities.
-        batch_size: Images that are computed at once.
+        trained: The trained model; its network is on the device and in evaluation mode during predictions.
+        classes: Class names, in the order of the probabilities.
+        batch_size: Images per batch.
 
     Raises:
-        UserError: The network has no classes, or the batch is empty.
+        UserError: The model has no classes, or the batch size is below 1.
     """
 
-    def __init__(self, learned: TrainedModel, trainer: L.Trainer, batch_size: int | None = None) -> None:
-        if learned.classes is None:
-            raise UserError(
-                f"{learned.name} has no classes of its own: predictions need a run directory, such as outputs/latest"
-            )
+    def __init__(self, trained: TrainedModel, trainer: L.Trainer, batch_size: int | None = None) -> None:
+        if trained.classes is None:
+            raise UserError(f"{trained.name} has no classes: give a run directory, such as outputs/latest")
         if batch_size is not None and batch_size < 1:
-            raise UserError(f"--batch-size {batch_size}: at least one image is computed at once")
-        height, width = learned.size
-        self.learned = learned
-        self.classes = tuple(learned.classes)
+            raise UserError(f"--batch-size must be at least 1, got {batch_size}")
+        height, width = trained.size
+        self.trained = trained
+        self.classes = tuple(trained.classes)
         self.batch_size = batch_size or max(LEAST, min(MOST, MOST_PIXELS // (height * width)))
         self._device = trainer.strategy.root_device
         self._precision = trainer.strategy.precision_plugin
-        self._network = self._precision.convert_module(learned.network).to(self._device)
+        self._network = self._precision.convert_module(trained.network).to(self._device)
         self._dtype = next(self._network.parameters()).dtype
 
     def probabilities(self, pixels: Pixels) -> NDArray[np.float64]:
-        """Class probabilities `(N, C)` of images.
+        """Return the class probabilities `(N, C)` of images.
 
         Args:
-            pixels: uint8 `(N, H, W, C)` as `learned.read` or `Images.subset(split).read` gives them.
+            pixels: uint8 `(N, H, W, C)`, from `trained.read` or `InputImages.subset(split).read`.
 
         Raises:
-            ValueError: They have another size or other channels.
-            UserError: The network gives no numbers, because its training has failed.
+            ValueError: Size or channels do not match the model.
+            UserError: The network outputs NaN, because its training diverged.
         """
-        shape = (*self.learned.size, self.learned.source_channels)
+        shape = (*self.trained.size, self.trained.source_channels)
         if pixels.dtype != np.uint8 or pixels.shape[1:] != shape:
             raise ValueError(f"{pixels.dtype} {pixels.shape} instead of uint8 (N, {', '.join(map(str, shape))})")
         blocks = [
@@ -99,40 +97,39 @@ class Predictor:
         ]
         logits = np.concatenate([np.empty((0, len(self.classes)), np.float32), *blocks])
         if not np.isfinite(logits).all():
-            raise UserError(f"{self.learned.name} gives NaN instead of probabilities: its training diverged")
+            raise UserError(f"{self.trained.name} outputs NaN: its training diverged")
         return softmax(logits)
 
-    def predict(self, paths: Iterable[Path]) -> Iterator[Answer]:
-        """Answers in the order of the files, as they are ready.
+    def predict(self, paths: Iterable[Path]) -> Iterator[Prediction]:
+        """Yield predictions in the order of the files.
 
-        Threads decode a batch ahead while the network computes; no more than two batches are in memory, however many
-        files there are.
+        Threads decode the next batch while the network computes. At most two batches are in memory.
 
         Args:
-            paths: Image files; taken one by one as they are needed.
+            paths: Image files; the iterator is consumed lazily.
         """
         names = iter(paths)
         pool = ThreadPoolExecutor(available_cores(), thread_name_prefix="decode")
         waiting: list[tuple[Path, Future[Pixels | str]]] = []
         try:
             while batch := [(path, pool.submit(self._read, path)) for path in islice(names, self.batch_size)]:
-                yield from self._answers(waiting)
+                yield from self._predictions(waiting)
                 waiting = batch
-            yield from self._answers(waiting)
+            yield from self._predictions(waiting)
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _answers(self, batch: Sequence[tuple[Path, Future[Pixels | str]]]) -> Iterator[Answer]:
+    def _predictions(self, batch: Sequence[tuple[Path, Future[Pixels | str]]]) -> Iterator[Prediction]:
         read = [(path, future.result()) for path, future in batch]
         pixels = [image for _, image in read if not isinstance(image, str)]
         found = iter(self.probabilities(np.stack(pixels)) if pixels else ())
         for path, image in read:
-            yield Answer(path, reason=image) if isinstance(image, str) else Answer(path, next(found))
+            yield Prediction(path, reason=image) if isinstance(image, str) else Prediction(path, next(found))
 
     def _read(self, path: Path) -> Pixels | str:
-        """The pixels of a file, or why there are none."""
+        """Return the pixels of a file, or the reason why it cannot be decoded."""
         try:
-            return self.learned.read(path)
+            return self.trained.read(path)
         except BadImage as error:
             return str(error)
         except MemoryError:
@@ -145,32 +142,32 @@ class Predictor:
         images = torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2).to(self._device)
         self._network.eval()
         with torch.inference_mode(), self._precision.forward_context():
-            logits = self._network(self.learned.preprocess(images).to(self._dtype))
+            logits = self._network(self.trained.preprocess(images).to(self._dtype))
         found: NDArray[np.float32] = class_logits(logits.float()).cpu().numpy()
         return found[: len(found) - max(0, missing)]
 
 
-def open_predictor(run: str | Path, words: Sequence[str] = (), batch_size: int | None = None) -> Predictor:
-    """The best checkpoint of a run, ready to answer; its data need not be there any more.
+def open_predictor(run: str | Path, overrides: Sequence[str] = (), batch_size: int | None = None) -> Predictor:
+    """Load the best checkpoint of a run for predictions; the dataset is not needed.
 
     Args:
-        run: A run directory.
-        words: Of `train.py`, changing how the run computes, such as `trainer.accelerator=cpu`.
-        batch_size: Images that are computed at once; None: as many as is customary for their size.
+        run: Run directory.
+        overrides: Overrides of the config, such as `trainer.accelerator=cpu`.
+        batch_size: Images per batch. None: chosen by image size.
 
     Returns:
-        A predictor in the run's own precision and memory format; it is not compiled, which takes a minute and pays
-        for a training only.
+        A predictor with the precision and memory format of the run. The network is not compiled, because compilation
+        takes a minute.
 
     Raises:
-        UserError: There is no such run, it has no checkpoint yet, or no classes.
+        UserError: The run does not exist, has no checkpoint, or has no classes.
     """
-    learned = load_trained_model(str(run))
-    directory = RunDirectory(Path(learned.name))
+    trained = load_trained_model(str(run))
+    directory = RunDirectory(Path(trained.name))
     if not directory.config.is_file():
-        raise UserError(f"{run} has no classes of its own: predictions need a run directory, such as outputs/latest")
-    plan = build.for_evaluation(open_run(directory, words).plan)
+        raise UserError(f"{run} has no classes: give a run directory, such as outputs/latest")
+    plan = build.for_evaluation(open_run(directory, overrides).plan)
     plan = replace(plan, trainer=replace(plan.trainer, compile=False))
     trainer = build.evaluator(plan, directory)
-    build.prepare(plan, learned.network)
-    return Predictor(learned, trainer, batch_size)
+    build.prepare(plan, trained.network)
+    return Predictor(trained, trainer, batch_size)

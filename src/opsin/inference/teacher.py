@@ -1,4 +1,4 @@
-"""The teacher of a run: a network that has learned already, and what it makes of the images, computed once."""
+"""Build the distillation loss of `model.teacher`; the outputs of the teacher are computed once."""
 
 import lightning as L
 import torch
@@ -15,28 +15,28 @@ SPLITS: tuple[Split, Split] = ("train", "val")
 
 
 def distillation(plan: RunPlan, data: ImageDataModule, network: Network, trainer: L.Trainer) -> Distillation | None:
-    """The loss beside `model.teacher`, whose outputs the datamodule serves from then on; None: there is no teacher.
+    """Return the distillation loss and give the teacher outputs to the datamodule; None if there is no teacher.
 
     Raises:
-        UserError: The teacher does not exist, or does not go with the data or with what is wanted of it.
+        UserError: The teacher does not exist, or does not match the data or the distillation options.
     """
     name = plan.fine_tuning.teacher
     if name is None:
         return None
     if isinstance(data.augmentation, Augmentation) and data.augmentation.mixes:
-        raise UserError(f"model.teacher={name} has seen every image whole: set augmentation.mixup=0 and cutmix=0")
+        raise UserError(f"model.teacher={name} needs unmixed images: set augmentation.mixup=0 and cutmix=0")
     weights = plan.distillation
     metric = plan.monitor.metric
     if not weights.teach_head and not metric.endswith("/loss"):
         raise UserError(
-            f"monitor.metric={metric} is of a head that learns nothing where distillation.labels=0 and "
+            f"monitor.metric={metric} measures the head, which does not train with distillation.labels=0 and "
             "distillation.logits=0: set monitor.metric=val/loss"
         )
     teacher = load_trained_model(name, weights.image_size, "model.teacher=")
     if weights.logits and (teacher.classes is None or list(teacher.classes) != list(data.source.classes)):
         raise UserError(
-            f"distillation.logits={weights.logits:g}: the teacher {name} tells other classes apart than those of "
-            f"{data.source.name}, or images of another size; set distillation.logits=0 to learn its embeddings alone"
+            f"distillation.logits={weights.logits:g}: the teacher {name} has other classes than "
+            f"{data.source.name}, or another image size; set distillation.logits=0 to use only its embeddings"
         )
     extractor = teacher.extractor(trainer, logits=weights.logits > 0)
     taught = {split: teacher.outputs(data.subset(split), extractor, data.features_dir) for split in SPLITS}

@@ -1,4 +1,4 @@
-"""A network that has learned, found by its name, and what it makes of images: for teachers and for embeddings."""
+"""Load a trained model by name, and compute its outputs for teachers and embeddings."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -27,24 +27,24 @@ from opsin.training.constructors import NETWORKS
 from opsin.training.feature_extraction import Extractor, extract
 
 NAMED = sorted(set(KINDS["imagenet"]) - {"timm"})
-"""The networks whose name alone says which ImageNet weights are meant."""
+"""Networks whose ImageNet weights follow from their name."""
 
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A network that has learned, and the images it wants.
+    """A network with trained weights, and the image format that it expects.
 
     Attributes:
-        name: A run directory, or the network's own name.
-        network: With its weights.
-        classes: What its logits mean; None: it has no logits for the classes of a run.
-        size: (height, width) of its images, in pixels.
-        mean: Of its pixels in [0, 1], per channel.
-        std: Likewise.
-        channels: Of its images.
-        resize: How images are brought to its size.
-        interpolation: Likewise.
-        source_channels: What files are read as: 1 where it has learned from grey images, repeated or not.
+        name: A run directory, or the name of a network.
+        network: The network with its weights.
+        classes: Names of the classes of its logits; None if it has no head for the classes of a run.
+        size: (height, width) of its input, in pixels.
+        mean: Mean per channel, for pixels in [0, 1].
+        std: Standard deviation per channel, for pixels in [0, 1].
+        channels: Number of input channels.
+        resize: How images get their size: `squash`, `crop` or `letterbox`.
+        interpolation: Interpolation of the resize.
+        source_channels: Channels that files are decoded to; 1 if the model was trained on gray images.
     """
 
     name: str
@@ -60,14 +60,14 @@ class TrainedModel:
 
     @property
     def preprocess(self) -> Preprocess:
-        """What makes its input of uint8 pixels `(N, C, H, W)`."""
+        """The preprocessing of uint8 pixels `(N, C, H, W)`."""
         return Preprocess(self.mean, self.std, self.channels)
 
     def read(self, image: Path | bytes) -> NDArray[np.uint8]:
-        """An image file, or its bytes, as uint8 `(H, W, source_channels)` at its size: the evaluation transform.
+        """Decode an image file, or its bytes, to uint8 `(H, W, source_channels)` with the evaluation transform.
 
         Raises:
-            BadImage: It cannot be decoded.
+            BadImage: The image cannot be decoded.
         """
         return fit_image(decode_image(image, self.source_channels), self.size, self.resize, self.interpolation)
 
@@ -77,11 +77,11 @@ class TrainedModel:
         return ImageFormat(self.size, self.mean, self.std, self.channels, self.resize, self.interpolation)
 
     def extractor(self, trainer: L.Trainer, *, logits: bool = False) -> Extractor:
-        """What computes its embeddings as a trainer evaluates: on its device, in its precision.
+        """Return an extractor of embeddings on the device and in the precision of a trainer.
 
         Args:
-            trainer: Tells device and precision.
-            logits: Whether its logits are wanted too, beside the embeddings.
+            trainer: Determines device and precision.
+            logits: Extract the logits too.
         """
         steps = [self.network.embedding_step, *([list(self.network.steps())[-1]] if logits else [])]
         return Extractor(
@@ -93,22 +93,22 @@ class TrainedModel:
             vectors=True,
         )
 
-    def outputs(self, part: Subset, extractor: Extractor, cache_dir: Path) -> FeatureSubset:
-        """What it makes of the images of a split, `(N, D)`; those that are missing in the cache are computed now.
+    def outputs(self, subset: Subset, extractor: Extractor, cache_dir: Path) -> FeatureSubset:
+        """Return the outputs `(N, D)` for the images of a subset; compute those that are missing in the cache.
 
-        The images are the evaluation transform at its own size, whatever size they are served at otherwise.
+        Images pass the evaluation transform at the input size of this model, whatever the size of the subset.
 
         Args:
-            part: The split.
-            extractor: One of its own.
-            cache_dir: The folder of all feature stores.
+            subset: The images.
+            extractor: An extractor of this model.
+            cache_dir: Folder of all feature stores.
 
         Raises:
-            UserError: The images have colours and the network takes grey ones, or the cache cannot be written.
+            UserError: The images are in color but the network takes gray images, or the cache cannot be written.
         """
-        channels = part.stores[0].shape[2]
+        channels = subset.stores[0].shape[2]
         if channels > self.channels:
-            raise UserError(f"{self.name} has learned from grey images, and these have {channels} channels")
+            raise UserError(f"{self.name} takes gray images, but these have {channels} channels")
         preprocess = self.preprocess
 
         def images(store: Store, rows: Indices) -> Tensor:
@@ -118,9 +118,9 @@ class TrainedModel:
                 pixels = decode_rows(store, rows, self.size, self.resize, self.interpolation)
             return preprocess(torch.from_numpy(pixels).permute(0, 3, 1, 2).to(extractor.device))
 
-        # Known by the images at this network's size: runs that see them at other sizes share what it makes of them.
+        # The key covers the images at the size of this model, so runs with other image sizes share the outputs.
         return extract(
-            part,
+            subset,
             extractor,
             [images],
             [asdict(self.image_format)],
@@ -132,27 +132,27 @@ class TrainedModel:
         return store_key(store.images, self.size, self.resize, self.interpolation)
 
 
-def load_trained_model(name: str, image_size: int | None = None, place: str = "") -> TrainedModel:
-    """A network that has learned, by its name: a run directory, or a network of Opsin's that has ImageNet weights.
+def load_trained_model(name: str, image_size: int | None = None, option: str = "") -> TrainedModel:
+    """Load a trained model: a run directory, or a network with ImageNet weights.
 
     Args:
-        name: Of one or the other.
-        image_size: Side of its images in pixels; None: that which it has learned from.
-        place: Where the name was given, such as `model.teacher=`, for the message.
+        name: The run directory, or the name of the network.
+        image_size: Side of the input in pixels. None: the size used in training.
+        option: The option that gave the name, such as `model.teacher=`, for the message.
 
     Raises:
-        UserError: There is neither, or its weights cannot be had.
+        UserError: Neither exists, or the weights cannot be downloaded.
     """
     run = RunDirectory(Path(name).expanduser().resolve())
     if run.config.is_file():
         return _of_run(run, image_size)
     weights = known_weights(name).get("imagenet") if name in NAMED else None
     if weights is None:
-        hint = did_you_mean(name, NAMED, place) or "."
+        hint = did_you_mean(name, NAMED, option) or "."
         runs = [str(found.path) for found in find_runs(Path("outputs"))[:3]]
         newest = f" The newest runs are {', '.join(runs)}." if runs else ""
         raise UserError(
-            f"{place}{name} is neither a run directory (it has no {run.config.name}) nor a network with ImageNet "
+            f"{option}{name} is neither a run directory (it has no {run.config.name}) nor a network with ImageNet "
             f"weights{hint} Such networks are {', '.join(NAMED)}.{newest}"
         )
     size = (image_size, image_size) if image_size else weights.size
@@ -161,9 +161,7 @@ def load_trained_model(name: str, image_size: int | None = None, place: str = ""
         load_weights(network, "imagenet")
     except UserError as error:
         if isinstance(error.__cause__, UnreachableError):
-            offline = (
-                f"{place}efficientnet_lite0 works without a network (pip brings its weights), a run directory too."
-            )
+            offline = f"{option}efficientnet_lite0 (weights installed by pip) and run directories work offline."
             raise UserError(f"{error.__cause__} {offline}") from error
         raise
     return TrainedModel(name, network, None, size, weights.mean, weights.std, 3, "squash", weights.interpolation)

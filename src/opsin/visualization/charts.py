@@ -60,22 +60,18 @@ def line_chart(
     series: Sequence[Series],
     *,
     title: str,
-    x_label: str = "epoch",
     log: bool = False,
     mark: float | None = None,
-    mark_label: str = "best",
     text: Text = number,
     height: int = 220,
 ) -> Markup:
-    """Return a line chart over whole numbers, such as metrics over epochs.
+    """Return a line chart over epochs.
 
     Args:
         series: At least one.
         title: Title above the chart.
-        x_label: Label of the x axis, also in the hover titles.
         log: Use a logarithmic y axis; values of 0 and below leave gaps.
-        mark: Position of a dashed vertical line, such as the best epoch.
-        mark_label: Label of that line.
+        mark: The best epoch, marked by a dashed vertical line.
         text: Format of the values.
         height: Height in units; the width is 360.
 
@@ -84,15 +80,15 @@ def line_chart(
     """
     x = scale([value for one in series for value in one.x], _LEFT, WIDTH - _RIGHT, integer=True)
     y = scale([value for one in series for value in one.y], height - _BOTTOM, _TOP, log=log)
-    parts = [_axes(x, y, x_label, height, number, text)]
+    parts = [_axes(x, y, "epoch", height, number, text)]
     if not any(y.holds(value) for one in series for value in one.y):
         parts.append(f'<text class="tick x" x="{WIDTH / 2}" y="{height / 2}">no values</text>')
     if mark is not None and x.low <= mark <= x.high:
         place, near_end = x(mark), x(mark) > WIDTH * 0.75
         anchor = f'x="{place + (-4 if near_end else 4)}" text-anchor="{"end" if near_end else "start"}"'
         parts.append(f'<line class="mark" x1="{place}" x2="{place}" y1="{_TOP}" y2="{height - _BOTTOM}"/>')
-        parts.append(f'<text class="mark-label" {anchor} y="{_TOP - 4}">{escape(mark_label)}</text>')
-    parts += [_line(one, _color(i, one), x, y, x_label, text) for i, one in enumerate(series)]
+        parts.append(f'<text class="mark-label" {anchor} y="{_TOP - 4}">best</text>')
+    parts += [_line(one, _color(i, one), x, y, text) for i, one in enumerate(series)]
     return figure(title, "".join(parts), height, series)
 
 
@@ -128,7 +124,6 @@ def horizontal_bars(
     title: str,
     low: float | None = None,
     high: float | None = None,
-    text: Text = percent,
 ) -> Markup:
     """Return horizontal bars with intervals; dots instead of bars if the axis does not include zero.
 
@@ -137,7 +132,6 @@ def horizontal_bars(
         title: Title above the chart.
         low: Start of the axis; None for 0, or the minimum if it is negative.
         high: End of the axis; None for the maximum.
-        text: Format of the values.
     """
     row, name_width = 20, min(112, 10 + 7 * max((len(bar.name) for bar in bars), default=0))
     height = _TOP + row * len(bars) + _BOTTOM - 12
@@ -145,7 +139,7 @@ def horizontal_bars(
     ends = (low if low is not None else min([0.0, *known]), high if high is not None else max([0.0, *known]))
     x = scale(ends, name_width, WIDTH - 62, most=4)
     bottom = _TOP + row * len(bars)
-    parts = [_upright(x, tick, _TOP, bottom, text) for tick in x.ticks]
+    parts = [_upright(x, tick, _TOP, bottom, percent) for tick in x.ticks]
     for i, bar in enumerate(bars):
         middle = _TOP + row * i + row / 2
         value = min(max(bar.value, x.low), x.high) if math.isfinite(bar.value) else x.low
@@ -154,13 +148,13 @@ def horizontal_bars(
             shown = f'<rect class="bar" x="{left}" y="{middle - 6}" width="{width}" height="12"/>'
         else:  # without zero on the axis, the length of a bar has no meaning
             shown = f'<circle class="point" cx="{x(value)}" cy="{middle}" r="4"/>' if math.isfinite(bar.value) else ""
-        words = f"{bar.name}: {text(bar.value)}" + (f", {bar.note}" if bar.note else "")
+        words = f"{bar.name}: {percent(bar.value)}" + (f", {bar.note}" if bar.note else "")
         if bar.low is not None and bar.high is not None and math.isfinite(bar.low) and math.isfinite(bar.high):
-            words += f" (95 % interval {text(bar.low)} to {text(bar.high)})"
+            words += f" (95 % interval {percent(bar.low)} to {percent(bar.high)})"
             reach = x(max(bar.low, x.low)), x(min(bar.high, x.high))
             shown += f'<line class="whisker" x1="{reach[0]}" x2="{reach[1]}" y1="{middle}" y2="{middle}"/>'
         shown += f'<text class="name" x="{name_width - 6}" y="{middle + 4}">{escape(shortened(bar.name, 17))}</text>'
-        shown += f'<text class="value" x="{WIDTH - 56}" y="{middle + 4}">{escape(text(bar.value))}</text>'
+        shown += f'<text class="value" x="{WIDTH - 56}" y="{middle + 4}">{escape(percent(bar.value))}</text>'
         parts.append(f"<g><title>{escape(words)}</title>{shown}</g>")
     return figure(title, "".join(parts), height)
 
@@ -191,7 +185,7 @@ def _upright(x: Scale, tick: float, top: float, bottom: float, text: Text) -> st
     return f'{line}<text class="tick x" x="{x(tick)}" y="{bottom + 15}">{escape(text(tick))}</text>'
 
 
-def _line(series: Series, color: str, x: Scale, y: Scale, x_label: str, text: Text) -> str:
+def _line(series: Series, color: str, x: Scale, y: Scale, text: Text) -> str:
     path, dots, pen_up = [], [], True
     quiet = " quiet" if len(series.x) > 40 else ""
     for at, value in zip(series.x, series.y, strict=True):
@@ -200,7 +194,7 @@ def _line(series: Series, color: str, x: Scale, y: Scale, x_label: str, text: Te
             continue
         path.append(f"{'M' if pen_up else 'L'}{x(at)} {y(value)}")
         pen_up = False
-        words = escape(f"{series.name}, {x_label} {number(at)}: {text(value)}")
+        words = escape(f"{series.name}, epoch {number(at)}: {text(value)}")
         dots.append(f'<circle class="dot{quiet}" cx="{x(at)}" cy="{y(value)}" r="3"><title>{words}</title></circle>')
     return f'<g class="series {color}"><path d="{"".join(path)}"/>{"".join(dots)}</g>' if path else ""
 

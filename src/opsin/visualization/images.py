@@ -79,14 +79,14 @@ def resize_for_display(image: Pixels, side: int) -> Pixels:
     return fit(image, longest * round(side / longest) if side >= longest else side)
 
 
-def overlay_heat(image: Pixels, heat: Values, strength: float = 0.5, palette: str = "jet") -> Pixels:
+def overlay_heat(image: Pixels, heat: Values) -> Pixels:
     """Return an image with a heat map `(h, w)` in [0, 1] over it, resized to the image."""
     base = rgb(image).astype(np.float64)
     map_ = Image.fromarray(np.asarray(heat, np.float32)).resize(
         (base.shape[1], base.shape[0]), Image.Resampling.BILINEAR
     )
-    over = colorize(np.asarray(map_), palette, 0.0, 1.0).astype(np.float64)
-    return np.rint((1 - strength) * base + strength * over).astype(np.uint8)
+    over = colorize(np.asarray(map_), "jet", 0.0, 1.0).astype(np.float64)
+    return np.rint((base + over) / 2).astype(np.uint8)
 
 
 def grid(

@@ -151,4 +151,4 @@ def _open(name: str, run: RunDirectory | None) -> OpenModel:
     if run is None:
         return OpenModel(name, load_trained_model(name), None, None)
     predictor = open_predictor(run.path)
-    return OpenModel(name, predictor.learned, run, predictor)
+    return OpenModel(name, predictor.trained, run, predictor)

@@ -22,9 +22,9 @@ def powers_of_two(smallest: int, most: int) -> list[int]:
     return [smallest << i for i in range((most // smallest).bit_length())] or [most]
 
 
-def smallest_within(rates: dict[int, float], tolerance: float = TOLERANCE) -> int:
-    """Return the smallest batch size with a throughput within a tolerance of the best."""
-    return min(size for size, rate in rates.items() if rate >= (1 - tolerance) * max(rates.values()))
+def smallest_within(rates: dict[int, float]) -> int:
+    """Return the smallest batch size with a throughput within `TOLERANCE` of the best."""
+    return min(size for size, rate in rates.items() if rate >= (1 - TOLERANCE) * max(rates.values()))
 
 
 def measure_throughput(trials: TrialSteps, sizes: Sequence[int], seconds: float = SECONDS) -> dict[int, float]:
