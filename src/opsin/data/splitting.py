@@ -1,7 +1,8 @@
 """Train, validation and test splits: what is carved from the training images, in which order, and how.
 
-`split_train` decides the order; `carve`, `folds` and `subsample` select images, stratified and seeded. They take ``targets``, an int64 array ``(N,)`` of class indices, and return sorted indices into it.
-The result depends only on targets and seed, on every platform and with every NumPy version.
+`split_train` decides the order; `carve`, `folds` and `subsample` select images, stratified and seeded. They take
+``targets``, an int64 array ``(N,)`` of class indices, and return sorted indices into it. The result depends only on
+targets and seed, on every platform and with every NumPy version.
 """
 
 from collections.abc import Sequence
