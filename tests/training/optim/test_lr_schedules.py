@@ -54,6 +54,17 @@ def test_cosine_ends_at_its_final_factor() -> None:
     assert found[20] == pytest.approx(LR * 0.1)
 
 
+@pytest.mark.parametrize("total_steps", [1, 2, 3, 4])
+@pytest.mark.parametrize("warmup_fraction", [0.1, 0.25, 1 / 3, 0.5, 0.9])
+def test_onecycle_over_few_steps(total_steps: int, warmup_fraction: float) -> None:
+    optimizer = make_optimizer()
+    found = rates(
+        optim.onecycle(optimizer, total_steps=total_steps, warmup_fraction=warmup_fraction), optimizer, total_steps
+    )
+    assert len(found) == total_steps
+    assert all(0 < rate <= LR for rate in found)
+
+
 def test_onecycle_peaks_at_the_rate() -> None:
     optimizer = make_optimizer()
     found = rates(optim.onecycle(optimizer, total_steps=100, warmup_fraction=0.3), optimizer, 100)

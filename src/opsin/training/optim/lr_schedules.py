@@ -4,6 +4,7 @@ All schedules except `plateau` change the rate at each optimizer step. During `w
 from a hundredth of its value (Goyal et al., arXiv:1706.02677, section 2.2); fractions of an epoch are allowed.
 """
 
+import logging
 import math
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -13,6 +14,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LinearLR, OneCycleLR, ReduceLROnPlateau
 
 from opsin.runs.metric_registry import mode
+
+log = logging.getLogger(__name__)
 
 Epochs = Annotated[float, Field(ge=0)]
 WARMUP_START = 0.01
@@ -64,7 +67,13 @@ def onecycle(
     initial_divisor: Annotated[float, Field(ge=1)] = 25.0,
     final_divisor: Annotated[float, Field(ge=1)] = 1e4,
 ) -> list[dict[str, Any]]:
-    """Rise to the rate over `warmup_fraction` of all steps, then anneal (torch's OneCycleLR, arXiv:1708.07120)."""
+    """Rise to the rate over `warmup_fraction` of all steps, then anneal (torch's OneCycleLR, arXiv:1708.07120).
+
+    A run whose warm-up has at most one step starts at the peak, with a warning, because torch divides by its length.
+    """
+    if warmup_fraction * total_steps <= 1:
+        log.warning("scheduler=onecycle: %d steps are too few for a warm-up; the rate only falls", total_steps)
+        warmup_fraction = 0.0
     scheduler = _OneCycle(
         optimizer,
         max_lr=[group["lr"] for group in optimizer.param_groups],
