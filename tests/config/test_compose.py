@@ -260,7 +260,7 @@ def test_info_and_completion_know_the_folder_of_the_user(
     [
         (["--cfg", "job", "--info", "config"], "--cfg.*--info|--info.*--cfg"),
         (["--cfg", "everything"], "invalid choice"),
-        (["--resolve"], "belong to --cfg"),
+        (["--resolve"], "need --cfg"),
         (["--config-path", "x"], "--config-dir"),
         (["--config-dir", "no_such_folder"], "no_such_folder: there is no such folder"),
         (["--no-such-flag"], "no-such-flag"),

@@ -45,7 +45,7 @@ def suggest(arguments: Sequence[str], source: ConfigSource | None = None, tree: 
             chosen += [f"{group}={value.split(',')[0]}"] if not wrong else []
     try:
         keys = _keys(tree if tree is not None else OmegaConf.to_container(load(chosen, source)))
-    except Exception:  # one of the chosen files is broken, and Hydra has said so
+    except Exception:  # a chosen file is broken, and Hydra has reported it
         keys = []
     for key, value in pairs:
         owner, _, name = key.rpartition(".")
@@ -57,7 +57,7 @@ def suggest(arguments: Sequence[str], source: ConfigSource | None = None, tree: 
 
 
 def translate(key: str, value: str) -> list[str]:
-    """Return the overrides of Opsin for a key of another framework; empty if the key is not one of theirs.
+    """Return the overrides of Opsin for a key of another framework; empty if the key is unknown.
 
     Only the last component of the key counts: `trainer.gpus=2` is the same as `gpus=2`.
 
