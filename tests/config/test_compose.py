@@ -10,6 +10,7 @@ from opsin.config.search_path import expand_home
 from opsin.config.secrets import is_secret_key, is_secret_variable, reveal
 from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory
+from opsin.runs.result import RunResult
 
 
 @pytest.fixture
@@ -71,10 +72,10 @@ def test_resume_auto_asks_for_the_same_config_files(folder: Path) -> None:
     overrides = ["model=mlp", "resume=auto"]
     begun = compose(overrides, source=source)
     begun.save()
-    begun.run.write_result({"status": "interrupted"})
+    begun.run.write_result(RunResult(status="interrupted"))
     assert compose(overrides, source=source).run == begun.run
     assert not compose(overrides).resumes
-    begun.run.write_result({"status": "finished"})
+    begun.run.write_result(RunResult(status="finished"))
     assert not compose(overrides, source=source).resumes
 
 

@@ -8,7 +8,7 @@ import pytest
 from pydantic import Field
 
 from opsin.config import compose
-from opsin.config.targets import Target
+from opsin.config.target_lookup import Target
 from opsin.config.validation import ROOT, SectionSchema, check
 from opsin.errors import UserError
 from opsin.training.plan import make_plan

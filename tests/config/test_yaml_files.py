@@ -44,6 +44,35 @@ def test_a_broken_file_that_another_one_loads_is_named(configs: Path) -> None:
         refuse_broken_files(["trainer=cpu"])
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("seed: 1 # grün\n".encode("latin-1"), r"mine\.yaml: not UTF-8 text \(byte 12\); save it as UTF-8"),
+        (b"\xef\xbb\xbf# @package _global_\nseed: 1\n", r"mine\.yaml: begins with a byte order mark"),
+    ],
+)
+def test_a_file_in_another_encoding_is_named(content: bytes, message: str, configs: Path) -> None:
+    (configs / "experiment" / "mine.yaml").write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        refuse_broken_files(["experiment=mine"])
+
+
+def test_a_file_in_another_encoding_that_another_one_loads_is_named(configs: Path) -> None:
+    (configs / "trainer" / "auto.yaml").write_bytes("devices: 1 # zwölf\n".encode("latin-1"))
+    with pytest.raises(UserError, match=r"trainer/auto\.yaml: not UTF-8"):
+        refuse_broken_files(["trainer=cpu"])
+
+
+def test_valid_overrides_are_not_blamed_for_a_broken_file(configs: Path) -> None:
+    (configs / "experiment" / "mine.yaml").write_text(
+        "# @package _global_\ndefaults:\n  - override /model: none_such\n"
+    )
+    with pytest.raises(UserError) as caught:
+        compose(["experiment=mine", "report=false"])
+    assert "report" not in str(caught.value).split("\n")[0]
+    assert "none_such" in str(caught.value)
+
+
 def test_a_broken_file_that_is_not_loaded_does_no_harm(configs: Path) -> None:
     (configs / "experiment" / "mine.yaml").write_text("trainer: [\n")
     refuse_broken_files(["model=mlp,cnn_gap", "optimizer.lr=1,2", "-m"])

@@ -10,7 +10,7 @@ import numpy as np
 import yaml
 
 from opsin.runs.directory import RunDirectory
-from opsin.runs.epochs import EpochRow, write_epochs
+from opsin.runs.metrics_csv import EpochRow, write_epochs
 from opsin.runs.predictions import Predictions
 from opsin.runs.result import DataFacts, ParameterCounts, RunResult
 

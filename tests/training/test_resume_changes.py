@@ -10,7 +10,7 @@ from opsin.commands.train import train
 from opsin.config import compose, from_saved
 from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory
-from opsin.runs.epochs import read_epochs
+from opsin.runs.metrics_csv import read_epochs
 from opsin.training.resume_changes import SavedState, changed_values, nothing_to_train, refusal
 
 PARTS = {

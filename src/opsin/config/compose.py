@@ -1,4 +1,8 @@
-"""From overrides to the config of a run: every command and test composes here.
+"""From overrides and YAML files to the config of a run: every command and test composes here.
+
+The steps, in order: find the config folders (`search_path`), check the syntax of the overrides (`overrides`), let Hydra
+merge the files and overrides (`hydra_session`), resolve what depends on the process (`resolvers`) and paths, choose the
+run directory.
 
 A run, each job of a sweep, the study of the sweep, a resume, `scripts/find_lr.py`, `scripts/prepare_data.py`, the
 benchmarks and the tests give overrides and a `ConfigSource`, and get the same config or the same error. A worker
@@ -17,8 +21,8 @@ from opsin.config.hydra_keys import refuse_saved_without_effect, refuse_sweep_di
 from opsin.config.hydra_session import load
 from opsin.config.overrides import PATHS, check_overrides, find_value, key_of, task_overrides
 from opsin.config.resolvers import resolve_process_values
-from opsin.config.resume import find_unfinished, from_saved, resumed_run
 from opsin.config.run_config import ConfigOrigin, RunConfig, plain, unresolvable
+from opsin.config.saved_config import find_unfinished, from_saved, resumed_run
 from opsin.config.search_path import ConfigSource, expand_home
 from opsin.config.secrets import refuse_literal_secrets, refuse_missing_secrets, refuse_secret_paths
 from opsin.config.suggestions import config_options, suggest

@@ -45,8 +45,8 @@ def suggest(arguments: Sequence[str], source: ConfigSource | None = None, tree: 
             chosen += [f"{group}={value.split(',')[0]}"] if not wrong else []
     try:
         keys = _keys(tree if tree is not None else OmegaConf.to_container(load(chosen, source)))
-    except Exception:  # a chosen file is broken, and Hydra has reported it
-        keys = []
+    except Exception:  # a chosen file is broken: the keys are unknown, and the error of Hydra names the file
+        return "\n".join(lines)
     for key, value in pairs:
         owner, _, name = key.rpartition(".")
         if name == "mode" and (f"{owner}.metric" in keys or f"{owner}.monitor" in keys):

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from opsin.config.run_config import ConfigOrigin
 from opsin.config.signatures import item_keys, signature_model
 from opsin.config.suggestions import translation
-from opsin.config.targets import Constructors, Target
+from opsin.config.target_lookup import Constructors, Target
 from opsin.errors import UserError, did_you_mean
 
 ROOT = ""

@@ -1,5 +1,6 @@
-"""Config files that are not valid YAML: one message with the file and the line."""
+"""Config files that cannot be read: not YAML, not UTF-8, or with a byte order mark. One message names file and line."""
 
+import codecs
 from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -32,32 +33,45 @@ def refuse_broken_files(overrides: Sequence[str], source: ConfigSource | None = 
     for group, options in _chosen(overrides, source):
         for path in (folder / group / f"{option}.yaml" for folder in source.folders for option in options):
             if path in faults:
-                raise UserError(in_words(faults[path]))
+                raise UserError(faults[path])
         first.append(f"{group}={options[0]}")
     try:  # files that those load
         load(first, source)
     except yaml.YAMLError as error:
         raise UserError(in_words(error)) from None
+    except UnicodeDecodeError:  # it does not name the file
+        raise UserError("; ".join(fault for fault in faults.values() if "UTF-8" in fault)) from None
     except Exception:  # any other fault is reported by the composition
         return
 
 
-def in_words(error: yaml.YAMLError) -> str:
-    """Return the file, the line and the reason of a YAML error."""
+def in_words(error: yaml.YAMLError, file: str = "") -> str:
+    """Return the file, the line and the reason of a YAML error.
+
+    Args:
+        error: The error of the parser.
+        file: The file; empty: the one that the error names.
+    """
     mark, reason = getattr(error, "problem_mark", None), getattr(error, "problem", None)
-    place = f"{mark.name}, line {mark.line + 1}" if mark else "a config file"
+    place = f"{file or mark.name}, line {mark.line + 1}" if mark else file or "a config file"
     return f"{place}: not valid YAML, {reason or error}"
 
 
-def _fault(path: Path) -> yaml.YAMLError | None:
-    parser = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C one reads all files in a hundredth of a second
+def _fault(path: Path) -> str | None:
+    """Return why a file cannot be read, with its path; None if it can."""
+    parser = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C parser reads all files in a few milliseconds
     try:
-        with path.open(encoding="utf-8") as file:
-            deque(yaml.parse(file, parser), maxlen=0)
+        content = path.read_bytes()
+        text = content.decode("utf-8")
+        deque(yaml.parse(text, parser), maxlen=0)
     except yaml.YAMLError as error:
-        return error
-    except (OSError, UnicodeDecodeError):
+        return in_words(error, str(path))
+    except UnicodeDecodeError as error:
+        return f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8"
+    except OSError:
         return None
+    if content.startswith(codecs.BOM_UTF8):
+        return f"{path}: begins with a byte order mark, which hides its first line; save it as UTF-8 without BOM"
     return None
 
 

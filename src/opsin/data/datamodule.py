@@ -19,8 +19,9 @@ from opsin.data.options import DataOptions
 from opsin.data.preprocessing import Interpolation, Preprocess, Resize
 from opsin.data.shards.prefetch import streaming
 from opsin.data.source import Source
+from opsin.data.splitting import SplitOptions
 from opsin.data.statistics import channel_statistics
-from opsin.data.subset import SplitOptions, Subset
+from opsin.data.subset import Subset
 from opsin.data.types import Split
 from opsin.errors import UserError
 

@@ -13,7 +13,8 @@ from opsin.data.shards.prefetch import check_folds
 from opsin.data.shards.sharded_images import ShardImages
 from opsin.data.shards.sharded_store import ShardStore
 from opsin.data.source import Source
-from opsin.data.subset import SplitOptions, Subset, split_train
+from opsin.data.splitting import SplitOptions, split_train
+from opsin.data.subset import Subset
 from opsin.data.types import Split
 from opsin.errors import UserError
 

@@ -23,8 +23,8 @@ from opsin.models import Network, load_weights
 from opsin.models.weights import KINDS, UnreachableError, known_weights
 from opsin.runs.directory import RunDirectory, find_runs
 from opsin.runs.result import ImageFormat
-from opsin.training.constructors import NETWORKS
 from opsin.training.feature_extraction import Extractor, extract
+from opsin.training.permitted_targets import NETWORKS
 
 NAMED = sorted(set(KINDS["imagenet"]) - {"timm"})
 """Networks whose ImageNet weights follow from their name."""

@@ -88,7 +88,7 @@ class RunDirectory:
 
     @property
     def metrics(self) -> Path:
-        """The table of epochs, see `opsin.runs.epochs`."""
+        """The table of epochs, see `opsin.runs.metrics_csv`."""
         return self.path / "metrics.csv"
 
     def read_result(self) -> RunResult:

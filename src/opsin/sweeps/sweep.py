@@ -17,7 +17,7 @@ from opsin.config.overrides import check_overrides
 from opsin.config.run_config import plain
 from opsin.config.secrets import refuse_launcher_secrets, refuse_literal_secrets, refuse_missing_secrets
 from opsin.config.suggestions import config_options
-from opsin.config.targets import Constructors, Target
+from opsin.config.target_lookup import Constructors, Target
 from opsin.config.validation import SectionSchema, check
 from opsin.errors import Interrupted, UserError
 from opsin.runs.quoting import printed_command

@@ -16,8 +16,8 @@ from rich.table import Table
 from opsin.evaluation.comparison.run_records import REPEATS
 from opsin.runs.atomic import write_atomically
 from opsin.runs.directory import RunDirectory
-from opsin.runs.epochs import read_epochs
 from opsin.runs.metric_registry import sort_key
+from opsin.runs.metrics_csv import read_epochs
 from opsin.runs.result import RunResult
 from opsin.sweeps.runner import Running
 from opsin.sweeps.search_space import Space

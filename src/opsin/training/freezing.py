@@ -4,7 +4,8 @@ Where each fact is decided:
     `model.trainable`, `model.phases` and `model.unfreeze_every` say which stages train from which epoch on.
     `opsin.models.fine_tuning.FineTuning` turns them into a `FreezeSchedule`: the stages that train, by epoch.
     `FreezingCallback` applies the schedule: at the start of each phase it freezes and unfreezes stages (`_begin`).
-    `FreezeContract` compares frozen parameters and buffers with their digests, bit for bit.
+    `FreezeContract` compares frozen parameters and buffers with their digests, bit for bit: the SHA-256 of type,
+    shape and bytes of each tensor (`opsin.models.fingerprint`).
 A frozen stage has `requires_grad=False` and stays in evaluation mode (`opsin.models.Network.freeze`).
 """
 

@@ -13,7 +13,7 @@ from opsin.config.run_config import ConfigOrigin
 from opsin.data import ImageDataModule
 from opsin.errors import UserError
 from opsin.runs.metric_registry import check_measured, check_monitored, higher_is_better, mode, split_of
-from opsin.training.constructors import CALLBACKS
+from opsin.training.permitted_targets import CALLBACKS
 
 LIGHTNING_COUNTERS = ("epoch", "step")
 """Values that Lightning's ModelCheckpoint can monitor besides metrics; both directions make sense."""

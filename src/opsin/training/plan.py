@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from opsin.config import RunConfig
-from opsin.config.targets import Target
+from opsin.config.target_lookup import Target
 from opsin.config.validation import ROOT, SectionSchema, check
 from opsin.data import DataOptions
 from opsin.data.source import Source
@@ -20,12 +20,20 @@ from opsin.errors import UserError
 from opsin.models import Network
 from opsin.models.fine_tuning import FineTuning
 from opsin.training.callbacks import Checkpoints
-from opsin.training.constructors import AUGMENTATIONS, CALLBACKS, DATASETS, LOGGERS, NETWORKS, OPTIMIZERS, SCHEDULES
 from opsin.training.distillation import DistillationWeights
 from opsin.training.feature_cache import FeatureCache
 from opsin.training.loss import ClassificationLoss
 from opsin.training.monitored_metrics import resolve_directions
 from opsin.training.optim.parameter_groups import GroupOptions
+from opsin.training.permitted_targets import (
+    AUGMENTATIONS,
+    CALLBACKS,
+    DATASETS,
+    LOGGERS,
+    NETWORKS,
+    OPTIMIZERS,
+    SCHEDULES,
+)
 from opsin.training.trainer import TrainerOptions
 
 

@@ -19,7 +19,7 @@ from opsin.evaluation.report.pictures import index_file, read_pictures
 from opsin.evaluation.report.result_summary import summarize_result
 from opsin.evaluation.report.sections import calibration_section
 from opsin.runs.directory import RunDirectory
-from opsin.runs.epochs import read_epochs
+from opsin.runs.metrics_csv import read_epochs
 from opsin.runs.predictions import predictions_file, read_predictions
 from opsin.runs.result import DataFacts, RunResult
 from opsin.visualization.formatting import percent

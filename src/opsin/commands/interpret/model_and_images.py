@@ -17,7 +17,7 @@ from opsin.errors import UserError
 from opsin.inference.inputs import InputImages, open_images
 from opsin.inference.trained_model import NAMED, TrainedModel, load_trained_model
 from opsin.models import load_weights
-from opsin.training.constructors import NETWORKS
+from opsin.training.permitted_targets import NETWORKS
 from opsin.visualization.images import Pixels
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from opsin.commands.interpret.image_grid import prediction_rows, predictions_grid
 from opsin.commands.interpret.model_and_images import ModelAndImages, Output
-from opsin.data.stratify import subsample
+from opsin.data.splitting import subsample
 from opsin.data.subset import Subset
 from opsin.errors import UserError
 from opsin.evaluation.label_errors import find_label_issues, out_of_fold_probabilities

@@ -6,7 +6,8 @@ import numpy as np
 
 from opsin.data.loader.batch_loader import Streaming
 from opsin.data.shards.sharded_store import ShardStore
-from opsin.data.subset import SplitOptions, Subset
+from opsin.data.splitting import SplitOptions
+from opsin.data.subset import Subset
 from opsin.data.types import Indices
 from opsin.errors import UserError
 

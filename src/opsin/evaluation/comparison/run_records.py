@@ -11,7 +11,7 @@ from typing import Any
 from opsin.config import RunConfig
 from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory
-from opsin.runs.epochs import EpochRow, read_epochs
+from opsin.runs.metrics_csv import EpochRow, read_epochs
 from opsin.runs.predictions import Predictions, read_predictions
 from opsin.runs.result import RunResult
 

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from opsin.runs.epochs import EpochRow
 from opsin.runs.metric_registry import (
     MONITORED_SPLITS,
     is_logarithmic,
@@ -15,6 +14,7 @@ from opsin.runs.metric_registry import (
     metric_title,
     sort_key,
 )
+from opsin.runs.metrics_csv import EpochRow
 from opsin.runs.result import RunResult
 from opsin.visualization.charts import Series, line_chart, small_multiples
 from opsin.visualization.formatting import number, percent

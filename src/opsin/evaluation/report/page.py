@@ -21,7 +21,7 @@ from opsin.evaluation.report.sections import (
 from opsin.evaluation.templating import render
 from opsin.runs.atomic import write_atomically
 from opsin.runs.directory import RunDirectory
-from opsin.runs.epochs import read_epochs
+from opsin.runs.metrics_csv import read_epochs
 from opsin.runs.predictions import Predictions, read_predictions
 from opsin.runs.quoting import printed_command, resume_command
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import lightning as L
 from lightning.pytorch.utilities.seed import isolate_rng
 
-from opsin.config.targets import Target
+from opsin.config.target_lookup import Target
 from opsin.data import ImageDataModule
 from opsin.training import build
 from opsin.training.callbacks.base import EpochCallback

@@ -1,14 +1,18 @@
-"""Seeded, stratified splits: pure functions from targets to sorted index arrays.
+"""Train, validation and test splits: what is carved from the training images, in which order, and how.
 
-Every function takes ``targets``, an int64 array ``(N,)`` of class indices, and returns indices into it.
-The result depends only on targets and seed, on every platform and with every NumPy version.
+`split_train` decides the order; `carve`, `folds` and `subsample` select images, stratified and seeded. They take
+``targets``, an int64 array ``(N,)`` of class indices, and return sorted indices into it. The result depends only on
+targets and seed, on every platform and with every NumPy version.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from opsin.data.types import Indices
+from opsin.data.cache.image_store import Store
+from opsin.data.subset import Subset
+from opsin.data.types import Indices, Split
 from opsin.errors import UserError
 
 
@@ -97,3 +101,60 @@ def _shuffled_classes(targets: Indices, seed: int) -> list[Indices]:
     # RandomState, not default_rng: only its stream never changes (NEP 19), and a split must not change.
     random = np.random.RandomState(seed)
     return [random.permutation(np.flatnonzero(targets == value)) for value in np.unique(targets)]
+
+
+@dataclass(frozen=True)
+class SplitOptions:
+    """Options for splitting the training images.
+
+    Attributes:
+        val_fraction: Fraction of the training images carved as val, if the source has no val.
+        test_fraction: Fraction of the training images carved as test before val, if the source has no test.
+        train_fraction: Fraction of the remaining training images that is used.
+        num_folds: Number of equal folds of train and the source's val together, one of which is val. None: no folds.
+        fold: Number of the fold that is val, from 0.
+        seed: Decides which images go where.
+    """
+
+    val_fraction: float
+    test_fraction: float
+    train_fraction: float
+    num_folds: int | None
+    fold: int
+    seed: int
+
+
+def split_train(
+    train: Store, val: Store | None, *, has_test: bool, options: SplitOptions, classes: Sequence[str]
+) -> dict[Split, Subset]:
+    """Split training images into train and val, and test if the source has none.
+
+    Test is carved first, so it does not depend on folds and fractions of the other two.
+
+    Args:
+        train: The source's training images.
+        val: The source's validation images, if it has them.
+        has_test: Whether the source has test images, so that none are carved.
+        options: Options of the split.
+        classes: Class names, for messages.
+    """
+    subsets: dict[Split, Subset] = {}
+    rest = Subset.whole(train)
+    if not has_test:
+        kept, carved = carve(rest.targets, options.test_fraction, options.seed)
+        rest, subsets["test"] = rest.choose(kept, "given"), rest.choose(carved, "carved")
+    if options.num_folds is not None:
+        if val is not None:
+            rest = Subset((train, val), np.append(rest.index, len(train) + np.arange(len(val))), "given")
+        held_out = folds(rest.targets, options.num_folds, options.seed, classes)[options.fold]
+        kept = np.setdiff1d(np.arange(len(rest)), held_out)
+        rest, subsets["val"] = rest.choose(kept, "given"), rest.choose(held_out, "carved")
+    elif val is not None:
+        subsets["val"] = Subset.whole(val)
+    else:
+        kept, carved = carve(rest.targets, options.val_fraction, options.seed)
+        rest, subsets["val"] = rest.choose(kept, "given"), rest.choose(carved, "carved")
+    if options.train_fraction < 1:
+        rest = rest.choose(subsample(rest.targets, options.train_fraction, options.seed), "given")
+    subsets["train"] = rest
+    return subsets

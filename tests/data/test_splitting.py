@@ -4,7 +4,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from opsin.data.stratify import carve, folds, subsample
+from opsin.data.splitting import carve, folds, subsample
 from opsin.errors import UserError
 
 TARGETS = np.random.default_rng(0).permutation(np.repeat([0, 1, 2], [50, 23, 7]))

@@ -94,9 +94,13 @@ def test_every_other_name_of_the_libraries_is_refused_without_an_import(
 ) -> None:
     constructors = SECTIONS[section]
     accepted = set(constructors.by_name)
-    monkeypatch.setattr("opsin.config.targets.did_you_mean", lambda *_: "")  # thousands of suggestions take minutes
-    monkeypatch.setattr("opsin.config.targets._project_targets", list)  # and so do as many readings of a file
-    monkeypatch.setattr("opsin.config.targets.importlib.import_module", lambda name: pytest.fail(f"imported {name}"))
+    monkeypatch.setattr(
+        "opsin.config.target_lookup.did_you_mean", lambda *_: ""
+    )  # thousands of suggestions take minutes
+    monkeypatch.setattr("opsin.config.target_lookup._project_targets", list)  # and so do as many readings of a file
+    monkeypatch.setattr(
+        "opsin.config.target_lookup.importlib.import_module", lambda name: pytest.fail(f"imported {name}")
+    )
     loaded = set(sys.modules)
     for name in every_name - accepted:
         with pytest.raises(UserError, match="is not accepted here"):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from opsin.errors import UserError
-from opsin.runs.epochs import EpochRow, read_epochs, write_epochs
+from opsin.runs.metrics_csv import EpochRow, read_epochs, write_epochs
 
 ROWS = [EpochRow(1, 5, {"lr": 0.1, "train/loss": 1 / 3}), EpochRow(2, 10, {"lr": 1e-5, "val/acc": 0.5})]
 

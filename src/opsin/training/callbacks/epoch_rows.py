@@ -3,7 +3,7 @@
 import lightning as L
 
 from opsin.runs.directory import RunDirectory
-from opsin.runs.epochs import LEARNING_RATE, EpochRow, read_epochs, write_epochs
+from opsin.runs.metrics_csv import LEARNING_RATE, EpochRow, read_epochs, write_epochs
 from opsin.training.callbacks.base import EpochCallback, epoch_metrics
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from opsin.config.targets import Constructors, functions_or_subclasses_of, permitted_packages, subclasses_of
+from opsin.config.target_lookup import Constructors, functions_or_subclasses_of, permitted_packages, subclasses_of
 from opsin.errors import UserError
 
 OWN = Constructors({"json": subclasses_of(json.JSONEncoder)}, own=functions_or_subclasses_of(dict))

@@ -1,4 +1,8 @@
-"""The constructors that each section of a run's config accepts as `_target_`."""
+"""Permitted targets: the public constructors that each section of a config accepts as `_target_`.
+
+`opsin.config.target_lookup` checks a name against these lists and permits packages of the user. The launchers of sweeps
+are listed in `opsin.sweeps.sweep`.
+"""
 
 import inspect
 from typing import Any
@@ -9,7 +13,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from opsin.config.targets import (
+from opsin.config.target_lookup import (
     Constructors,
     functions_or_subclasses_of,
     functions_returning,
