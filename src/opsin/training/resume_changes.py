@@ -186,9 +186,9 @@ def _state(run: RunDirectory) -> SavedState | None:
         return None
     state = read_state(run.last)
     if state.best_epoch is not None and not run.best.exists():
-        same = f", or copy {run.last} there, which has the same epoch" if state.best_epoch == state.epochs else ""
+        same = f", or copy {run.last} there (it is from the same epoch)" if state.best_epoch == state.epochs else ""
         raise UserError(
-            f"{run.best}, the checkpoint of the best epoch, is missing: restore it{same}, or start a new run"
+            f"{run.best} is missing (the checkpoint of the best epoch): restore it{same}, or start a new run"
         )
     return state
 
