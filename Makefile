@@ -35,7 +35,7 @@ format: setup ## format the code and mend what lint can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-benchmark: setup ## measure Opsin beside bare PyTorch and common practice (ARGS="--write docs/benchmarks.md")
+benchmark: setup ## compare Opsin with bare PyTorch and common practice (ARGS="--write docs/benchmarks.md")
 	$(BIN)/python -m benchmarks.main $(ARGS)
 
 dashboard: setup ## open TensorBoard on outputs/

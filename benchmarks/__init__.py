@@ -1,1 +1,1 @@
-"""What `make benchmark` measures: Opsin beside bare PyTorch and beside common practice, in one session."""
+"""Measurements of `make benchmark`: Opsin, bare PyTorch and common practice, interleaved in one session."""

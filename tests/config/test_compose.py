@@ -10,6 +10,7 @@ from opsin.config.search_path import expand_home
 from opsin.config.secrets import is_secret_key, is_secret_variable, reveal
 from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory
+from opsin.runs.result import RunResult
 
 
 @pytest.fixture
@@ -71,10 +72,10 @@ def test_resume_auto_asks_for_the_same_config_files(folder: Path) -> None:
     overrides = ["model=mlp", "resume=auto"]
     begun = compose(overrides, source=source)
     begun.save()
-    begun.run.write_result({"status": "interrupted"})
+    begun.run.write_result(RunResult(status="interrupted"))
     assert compose(overrides, source=source).run == begun.run
     assert not compose(overrides).resumes
-    begun.run.write_result({"status": "finished"})
+    begun.run.write_result(RunResult(status="finished"))
     assert not compose(overrides, source=source).resumes
 
 
@@ -92,7 +93,7 @@ def test_a_run_called_auto_in_the_current_folder_is_not_what_resume_auto_means(i
         (["resume=run", "model=mlp"], "model=mlp cannot be changed on resume"),
         (["resume=run", "optimizer.lrr=1"], "did you mean optimizer.lr=1"),
         (["resume=run", "hydra.run.dir=other"], "leave out hydra.run.dir"),
-        (["resume=nothing"], "nothing is no run directory"),
+        (["resume=nothing"], "nothing is not a run directory"),
         (["launcher.jobs=2"], "needs a multirun"),
     ],
 )
@@ -260,7 +261,7 @@ def test_info_and_completion_know_the_folder_of_the_user(
     [
         (["--cfg", "job", "--info", "config"], "--cfg.*--info|--info.*--cfg"),
         (["--cfg", "everything"], "invalid choice"),
-        (["--resolve"], "belong to --cfg"),
+        (["--resolve"], "need --cfg"),
         (["--config-path", "x"], "--config-dir"),
         (["--config-dir", "no_such_folder"], "no_such_folder: there is no such folder"),
         (["--no-such-flag"], "no-such-flag"),

@@ -83,7 +83,7 @@ def test_a_resumed_run_keeps_provenance_and_drops_the_outcome() -> None:
 def test_a_damaged_result_gives_one_clear_error(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "result.json"
     file.write_bytes(content)
-    with pytest.raises(UserError, match=r"result\.json is damaged \(.+\): put an intact copy"):
+    with pytest.raises(UserError, match=r"result\.json is damaged \(.+\): replace it with an intact copy"):
         read_result(file)
 
 

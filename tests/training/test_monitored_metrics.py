@@ -61,8 +61,8 @@ def test_every_place_takes_every_metric(place: str, metric: str) -> None:
 @pytest.mark.parametrize(
     ("words", "cause"),
     [
-        (("trainer.limit_val_batches=0",), "limit_val_batches=0 switches validation off"),
-        (("trainer.limit_val_batches=0.0",), "switches validation off"),
+        (("trainer.limit_val_batches=0",), "limit_val_batches=0 turns validation off"),
+        (("trainer.limit_val_batches=0.0",), "turns validation off"),
         (("trainer.check_val_every_n_epoch=10", "trainer.max_epochs=4"), "is above trainer.max_epochs=4"),
     ],
 )

@@ -49,7 +49,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("runs", nargs="+", help="run directories, sweeps, or folders of runs such as outputs")
     parser.add_argument("--metric", default="test/acc", help="metric to rank by: test/acc, val/acc, test/loss, ...")
     parser.add_argument(
-        "--out", type=Path, metavar="FILE.html", help="the page (default: comparison.html in the common folder)"
+        "--out",
+        type=Path,
+        metavar="FILE.html",
+        help="the page to write (default: comparison.html in the common folder)",
     )
     parser.add_argument("--json", action="store_true", help="print everything as JSON; write a page only with --out")
     return parser

@@ -68,22 +68,39 @@ def _parser() -> argparse.ArgumentParser:
         "--kernel", nargs="+", default=[], help='names (blur), "all", or numbers: "1 0 -1; 2 0 -2; 1 0 -1"'
     )
     parser.add_argument(
-        "--stride", type=int, metavar="N", help="step between positions (default: 1; pools: their size)"
+        "--stride", type=int, metavar="N", help="step between positions (default: 1; pooling: the window size)"
     )
     parser.add_argument("--padding", default="valid", help="valid, same, or a number (default: valid)")
     parser.add_argument("--dilation", type=int, default=1, metavar="N", help="step between the numbers of a kernel")
     parser.add_argument(
-        "--step", type=int, nargs=2, metavar=("ROW", "COLUMN"), help="write out one sum; draw it for small images"
+        "--step",
+        type=int,
+        nargs=2,
+        metavar=("ROW", "COLUMN"),
+        help="print the sum at one output position; draw it for small images",
     )
-    parser.add_argument("--range", type=float, nargs=2, metavar=("BLACK", "WHITE"), help="values drawn black and white")
-    parser.add_argument("--gabor", nargs="+", default=[], metavar="F,THETA,SIGMA", help="such as 0.16,1.2,4.0")
+    parser.add_argument(
+        "--range", type=float, nargs=2, metavar=("BLACK", "WHITE"), help="values drawn as black and as white"
+    )
+    parser.add_argument(
+        "--gabor",
+        nargs="+",
+        default=[],
+        metavar="F,THETA,SIGMA",
+        help="filters as frequency,theta,sigma, such as 0.16,1.2,4.0",
+    )
     parser.add_argument("--bank", action="store_true", help="draw a bank of Gabor filters and the response to each")
     parser.add_argument("--pool", type=int, nargs="*", metavar="SIZE", help="max and average pooling (default: 2)")
     parser.add_argument("--colors", action="store_true", help="RGB, gray, HSV and L*a*b*, channel by channel")
     parser.add_argument(
         "--sizes", type=int, nargs="+", metavar="N", help="calculate a layer: IMAGE KERNEL [CHANNELS_IN CHANNELS_OUT]"
     )
-    parser.add_argument("--out", type=Path, default=Path("outputs/convolution"), help="default: outputs/convolution")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("outputs/convolution"),
+        help="the folder to write to (default: outputs/convolution)",
+    )
     return parser
 
 

@@ -56,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--head",
         choices=("logistic_regression", "knn"),
-        help="fit it on train, choose its hyperparameter on val, evaluate it on test",
+        help="fit this classifier on train, select its hyperparameter on val, evaluate it on test",
     )
     return parser
 

@@ -19,7 +19,7 @@ from opsin.runs.rank import is_spawned, stand_alone
 
 @command
 def main(arguments: list[str] | None = None) -> int:
-    """Do what a command line asks for, and return the exit code."""
+    """Run the train command with its arguments, and return the exit code."""
     try:
         return _main(read_command_line(sys.argv[1:] if arguments is None else arguments))
     except Interrupted as stop:

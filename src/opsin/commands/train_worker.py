@@ -1,4 +1,4 @@
-"""What a further process of a run does: what process 0 does, from the config that it saved, and without a word."""
+"""Run a process of a run other than process 0: the same work, from the saved config, without output."""
 
 import logging
 import os
@@ -17,9 +17,9 @@ from opsin.training.distributed.processes import has_reported_failure, is_lost_c
 def join() -> None:
     """Work on the run that process 0 has begun, then end this process.
 
-    What goes wrong is left where process 0 finds it, which says it once for all.
+    A failure is written to a file, and process 0 reports it once for all processes.
     """
-    warnings.simplefilter("ignore")  # process 0 warns of the same
+    warnings.simplefilter("ignore")  # process 0 shows the same warnings
     logging.getLogger().setLevel(logging.ERROR)
     code, run = 1, None
     try:

@@ -1,4 +1,4 @@
-"""The config of a run: composed from files and overrides, resumed, and explained where an override is wrong."""
+"""The config of a run: compose it from files and overrides, resume it, and explain wrong overrides."""
 
 from opsin.config.arguments import CommandLine, read_command_line, show
 from opsin.config.compose import compose, compose_raw, is_of_a_sweep

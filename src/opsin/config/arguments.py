@@ -1,4 +1,4 @@
-"""The arguments of a command: overrides, and the flags that say which config files to use or what to show."""
+"""The arguments of a command: overrides, and the flags that select config files and output."""
 
 import argparse
 import os
@@ -20,23 +20,23 @@ from opsin.config.search_path import ConfigSource, expand_home
 from opsin.errors import UserError
 
 Shown = Literal["help", "hydra_help", "version", "config", "info", "completion"]
-"""What a flag can ask to print."""
+"""Kinds of output that flags can select."""
 
 TOPICS = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
-"""What `--info` can show."""
+"""Topics of `--info`."""
 
 
 @dataclass(frozen=True)
 class CommandLine:
-    """A command line, its flags in whatever order.
+    """A parsed command line; the flags may have any order.
 
     Attributes:
         overrides: Overrides, in the order in which they were typed.
         source: Search path and primary config, from `--config-dir` and `--config-name`.
         multirun: Whether `--multirun` asks for a sweep.
-        shows: What a flag asks to print instead of a run; None: nothing.
+        shows: Output that a flag selects instead of a run; None for a run.
         part: For `config`: job, hydra or all; for `info`: the topic.
-        package: For `config`: the section to print; None: everything.
+        package: For `config`: the section to print; None for everything.
         resolve: For `config`: whether to resolve interpolations.
     """
 
@@ -58,13 +58,13 @@ def read_command_line(arguments: Sequence[str]) -> CommandLine:
     typed = vars(_parser().parse_intermixed_args(_with_topic(arguments)))
     shown: list[Shown] = [name for name in get_args(Shown) if typed[name]]
     if len(shown) > 1:
-        raise UserError(f"{', '.join(_flag(name) for name in shown)}: one at a time")
+        raise UserError(f"{', '.join(_flag(name) for name in shown)}: use one at a time")
     if (typed["package"] or typed["resolve"]) and not typed["config"]:
-        raise UserError("--package and --resolve belong to --cfg: python train.py --cfg job --package optimizer")
+        raise UserError("--package and --resolve need --cfg, such as python train.py --cfg job --package optimizer")
     if typed["config_path"]:
         raise UserError("--config-path would replace Opsin's own config files: add a folder with --config-dir")
     if typed["rerun"]:
-        raise UserError("--experimental-rerun: Opsin resumes a run with resume=RUN")
+        raise UserError("--experimental-rerun is not supported: resume a run with resume=RUN")
     return CommandLine(
         tuple(typed["overrides"]),
         ConfigSource.of(typed["config_dir"], typed["config_name"]),
@@ -82,7 +82,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    """Return the parser of Hydra's flags; several `--config-dir` add up."""
+    """Return the parser of Hydra's flags; `--config-dir` may be repeated."""
     parser = _Parser(add_help=False, allow_abbrev=False)
     parser.add_argument("overrides", nargs="*")
     parser.add_argument("--help", "-h", action="store_true")
@@ -103,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _with_topic(arguments: Sequence[str]) -> list[str]:
-    """Return the arguments with the topic `all` behind an `--info` that names none."""
+    """Return the arguments; an `--info` without a topic gets the topic `all`."""
     found = []
     for place, argument in enumerate(arguments):
         follows = arguments[place + 1] if place + 1 < len(arguments) else ""
@@ -117,7 +117,7 @@ def _flag(name: str) -> str:
 
 
 def show(line: CommandLine) -> None:
-    """Print what a flag asks for: a config, information on the composition, a page of help, or completions.
+    """Print the output that a flag selects: a config, information on the composition, a page of help, or completions.
 
     Raises:
         UserError: The overrides cannot be composed, or there is no such section.
@@ -164,7 +164,7 @@ def _shown_config(line: CommandLine) -> str:
 
 
 def _composed(line: CommandLine) -> DictConfig:
-    """Return the config of the command, with Hydra's own settings: of a resumed run, the one it goes on with."""
+    """Return the config of the command with Hydra's settings; for a resume, the config of the resumed run."""
     if find_value(line.overrides, "resume") is not None:
         composed = compose(line.overrides, source=line.source)
         if composed.resumes and composed.settings is not None:
@@ -176,7 +176,7 @@ def _composed(line: CommandLine) -> DictConfig:
 
 
 def _completed_source(source: ConfigSource) -> ConfigSource:
-    """Return the source of the command line that a shell completes, which names folders of its own."""
+    """Return the source of the command line that a shell completes; its flags may add folders."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("--config-name", "-cn", default=source.config_name)
     parser.add_argument("--config-dir", "-cd", action="append", default=[])

@@ -32,7 +32,7 @@ from opsin.runs.directory import RunDirectory, new_run_path
 from opsin.runs.quoting import printed_command
 
 OF_A_SWEEP = ("sweep", "launcher")
-"""Sections of the config that belong to a multirun; no run has them."""
+"""Sections of the config that belong to a multirun, not to its runs."""
 
 WEIGHT_NAMES = ("imagenet", "opsin", "none")
 """Values of `model.weights` that are names, even if a file or folder of that name exists."""
@@ -41,8 +41,8 @@ WEIGHT_NAMES = ("imagenet", "opsin", "none")
 def compose(overrides: Sequence[str], run: Path | None = None, source: ConfigSource | None = None) -> RunConfig:
     """Compose the config of a run: a new one, or with `resume=RUN` or `resume=auto` that of an earlier run.
 
-    Nothing is written. A resumed run keeps the config that it has saved, changed by the overrides; no config file is
-    read for it, and so the search path that it recorded is not needed.
+    Nothing is written. A resumed run keeps its saved config, changed by the overrides. No config file is read for
+    it, so its recorded search path is not needed.
 
     Args:
         overrides: Overrides, such as `model=mlp` and `optimizer.lr=0.1`.
@@ -72,7 +72,7 @@ def compose(overrides: Sequence[str], run: Path | None = None, source: ConfigSou
 
 
 def compose_raw(overrides: Sequence[str], source: ConfigSource | None = None) -> DictConfig:
-    """Return what Hydra composes of overrides: unresolved, with Hydra's own settings under `hydra`.
+    """Return the config that Hydra composes from overrides: unresolved, with Hydra's own settings under `hydra`.
 
     Raises:
         UserError: The overrides cannot be composed, hold a secret, or set a key of Hydra that has no effect.
@@ -85,14 +85,14 @@ def compose_raw(overrides: Sequence[str], source: ConfigSource | None = None) ->
         composed = load(overrides, source)
     except yaml.YAMLError as error:
         raise UserError(in_words(error)) from None
-    except Exception as error:  # Hydra's and OmegaConf's share no base class
+    except Exception as error:  # exceptions of Hydra and OmegaConf share no base class
         raise UserError(f"{suggest(overrides, source)}\n{error}".strip()) from None
     refuse_saved_without_effect(composed)
     return composed
 
 
 def is_of_a_sweep(override: str) -> bool:
-    """Return whether an override is about a multirun, and not about its runs."""
+    """Return whether an override configures the multirun and not its runs."""
     return key_of(override).split(".")[0] in OF_A_SWEEP
 
 
@@ -133,7 +133,7 @@ def _new(overrides: Sequence[str], run: Path | None, source: ConfigSource) -> Ru
 
 
 def _resolve_paths(config: DictConfig) -> None:
-    """Expand `~` in every option that holds a path, and make absolute what a later process must find."""
+    """Expand `~` in every path, and make the paths absolute that a later process must find."""
     for key in (*PATHS, "output_dir"):
         value = OmegaConf.select(config, key, throw_on_missing=False)
         if not isinstance(value, str) or (key == "model.weights" and value in WEIGHT_NAMES):

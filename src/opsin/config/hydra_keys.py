@@ -27,7 +27,7 @@ WITHOUT_EFFECT: Mapping[str, tuple[Any, str]] = {
     "sweeper": (..., "choose a sweep with --multirun sweep=search (configs/sweep)"),
     "launcher": (..., "choose a launcher with --multirun launcher=local (configs/launcher)"),
 }
-"""Keys without an effect: the default, or `...` for any value, and what to do instead."""
+"""Keys without an effect, with their default (`...` for any value) and the alternative for the user."""
 
 
 def refuse_typed_without_effect(overrides: Sequence[str]) -> None:

@@ -71,7 +71,7 @@ def configure_logging(settings: DictConfig) -> None:
 
 
 def print_help(source: ConfigSource, of_hydra: bool, overrides: Sequence[str]) -> None:
-    """Print the page of `--help`, or Hydra's own of `--hydra-help`."""
+    """Print the page of `--help`, or Hydra's own page for `--hydra-help`."""
     from hydra._internal.utils import get_args_parser
 
     parser = get_args_parser()

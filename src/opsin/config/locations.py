@@ -1,4 +1,4 @@
-"""Where the config files and `train.py` are; the one definition for every package."""
+"""Locations of the config files and of `train.py`, for every package."""
 
 from pathlib import Path
 

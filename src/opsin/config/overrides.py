@@ -72,7 +72,7 @@ def parse_override(text: str, parser: Any = None) -> Any:
 
 
 def check_overrides(arguments: Sequence[str], options: Mapping[str, Sequence[str]]) -> list[str]:
-    """Return the arguments of a command line for Hydra, or refuse what Hydra would end on with a traceback.
+    """Return the arguments of a command line for Hydra, or refuse those on which Hydra would fail with a traceback.
 
     A path that reads as a number (`datamodule.path=1e3`) comes back in quotes. So does a path that reads as `true` or
     `null`, if a file of that name exists.
@@ -123,7 +123,7 @@ def _check(argument: str, options: Mapping[str, Sequence[str]], multirun: bool) 
 
 
 def _as_text(argument: str) -> str:
-    """Return the override with a value that is text, if it is a number or the name of a file that exists."""
+    """Return the override with its value quoted as text, if it reads as a number or names an existing file."""
     prefix, _, typed = argument.partition("=")
     is_word = typed.lower() in ("true", "false", "null", "")
     return argument if is_word and not (typed and Path(typed).exists()) else override(prefix, typed)

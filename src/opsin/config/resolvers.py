@@ -1,7 +1,7 @@
 """Values that depend on the process or the time: resolved once, before a config is saved.
 
 `${oc.env:TASK}`, `${now:%Y}`, `${hydra:job.name}` and `~/photos` mean something else in another shell, so the saved
-config holds what they were. References between keys (`${optimizer.lr}`) stay, so that they follow a change on resume.
+config holds their values. References between keys (`${optimizer.lr}`) stay, so that they follow a change on resume.
 References to secrets (`${oc.env:WANDB_API_KEY}`) stay too: their values are in no file.
 """
 
@@ -38,7 +38,7 @@ def _environment(name: str, default: Any = _UNSET, *, _node_: Any = None) -> Any
 
 
 def resolve_process_values(config: DictConfig) -> None:
-    """Replace in a config all that depends on the process or the time by its value.
+    """Replace every part of a config that depends on the process or the time with its value.
 
     Args:
         config: Composed and without `hydra`; `${hydra:...}` is resolved from Hydra's current settings.

@@ -1,4 +1,4 @@
-"""A composed config: plain values, where each was set, and the run directory that goes with it."""
+"""A composed config: plain values, the place where each was set, and the run directory."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,7 +19,7 @@ from opsin.runs.directory import RunDirectory
 
 @dataclass(frozen=True)
 class ConfigOrigin:
-    """Where the values of a config were set, as far as known; for messages and for the record of a run.
+    """The places where the values of a config were set, if known; for messages and the record of a run.
 
     Attributes:
         source: Search path and primary config of the composition.
@@ -79,9 +79,9 @@ class RunConfig:
         tree: Plain values: interpolations resolved, paths absolute, secrets as references (`opsin.config.secrets`).
         text: The same as YAML. References between keys stay interpolations, so that they follow a value that is
             changed on resume; all that depends on the process or the time is resolved.
-        origin: Where the values were set.
+        origin: The places where the values were set.
         run: The run directory.
-        resumes: Whether the run continues from what the directory holds.
+        resumes: Whether the run continues from the files in the directory.
         settings: Hydra's settings of this process, under `hydra`; None for a config that was only read.
     """
 
@@ -133,9 +133,9 @@ def _read_keys(path: Path) -> dict[str, Any]:
         tree = read_yaml(path)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"{path} is damaged ({reason}): put an intact copy of it there") from None
+        raise UserError(f"{path} is damaged ({reason}): replace it with an intact copy") from None
     if not isinstance(tree, dict):
-        raise UserError(f"{path} is damaged (it holds no keys): put an intact copy of it there")
+        raise UserError(f"{path} is damaged (it holds no keys): replace it with an intact copy")
     return tree
 
 

@@ -14,14 +14,14 @@ from opsin.runs.directory import RunDirectory, find_runs
 from opsin.runs.quoting import printed_override
 
 KEPT = ("model.", "distillation.", "datamodule.image_size", "datamodule.mean", "datamodule.std", "datamodule.resize")
-"""Keys that decide what the weights of a run mean: a resume cannot change them."""
+"""Keys that determine the meaning of the weights of a run; a resume cannot change them."""
 
 
 def from_saved(run: RunDirectory, overrides: Sequence[str] = ()) -> RunConfig:
-    """Return the config that a run has saved, changed by overrides such as `trainer.max_epochs=40`.
+    """Return the saved config of a run, changed by overrides such as `trainer.max_epochs=40`.
 
     Raises:
-        UserError: An override names no key of the config, or would make another run of it (`model=mlp`).
+        UserError: An override names no key of the config, or would make it a different run (`model=mlp`).
     """
     saved = RunConfig.load(run)
     overrides = [override for override in check_overrides(overrides, {}) if key_of(override) != "resume"]

@@ -60,7 +60,7 @@ class ConfigSource:
 
     @property
     def flags(self) -> tuple[str, ...]:
-        """The arguments of a command line that give this source."""
+        """The command-line arguments that describe this source."""
         name = () if self.config_name == PRIMARY else ("--config-name", self.config_name)
         return (*name, *(argument for entry in self.search_path for argument in ("--config-dir", entry)))
 
@@ -72,7 +72,7 @@ class ConfigSource:
 def expand_home(path: str) -> str:
     """Return a path with a leading `~` replaced by the home folder; the one place that does so.
 
-    A folder that is really called `~name` stays as it is where there is no such user.
+    A path that begins with a folder named `~name` is unchanged if there is no such user.
     """
     return os.path.expanduser(path)  # noqa: PTH111 - Path.expanduser fails on an unknown user
 

@@ -1,7 +1,7 @@
 """Secrets in a config: always a reference to an environment variable, `${oc.env:WANDB_API_KEY}`, never a value.
 
-The reference is what the composed tree holds, and so what every output holds: config.yaml, result.json, the log, the
-report, TensorBoard, the journal of a sweep. `reveal` gives the value at the moment an object is built with it.
+The composed tree holds the reference, and so does every output: config.yaml, result.json, the log, the
+report, TensorBoard, the journal of a sweep. `reveal` returns the value when an object is built with it.
 """
 
 import os
@@ -24,10 +24,10 @@ VARIABLE_WORDS = WORDS | {"key", "pass", "auth", "pwd"}
 KINDS_OF_KEYS = frozenset(
     {"api", "access", "secret", "private", "account", "auth", "encryption", "signing", "ssh", "service"}
 )
-"""Words that make a secret of the word `key` behind them in the name of a key: `api_key`, but not `sort_key`."""
+"""Words before `key` that mark the name of a key as secret: `api_key`, but not `sort_key`."""
 
 COUNTS = frozenset({"num", "max", "min", "n"})
-"""Words that make a count of a name: `num_tokens`."""
+"""Words that mark a name as a count: `num_tokens`."""
 
 REFERENCE = re.compile(r"\$\{oc\.env:\s*([A-Za-z_]\w*)\s*(,\s*null\s*)?\}")
 """A reference to an environment variable; with `,null` the variable may be missing."""
@@ -43,12 +43,12 @@ URL_PASSWORD = re.compile(r"\w://[^/@\s:]*:([^/@\s]+)@")
 
 
 def is_secret_variable(name: str) -> bool:
-    """Return whether the name of an environment variable is that of a secret."""
+    """Return whether the name of an environment variable marks a secret."""
     return name != "PWD" and not VARIABLE_WORDS.isdisjoint(_words(name))
 
 
 def is_secret_key(key: str) -> bool:
-    """Return whether a dotted key is that of a secret, such as `logger.wandb.api_key` or `credentials.user`."""
+    """Return whether a dotted key names a secret, such as `logger.wandb.api_key` or `credentials.user`."""
     above, _, name = re.sub(r"\[\d+\]", "", key).rpartition(".")
     words = _words(name)
     if words[0] in COUNTS:
@@ -100,7 +100,7 @@ def refuse_missing_secrets(tree: Any) -> None:
 
 
 def refuse_secret_paths(tree: Mapping[str, Any]) -> None:
-    """Refuse a secret in a value that is used as it stands, such as `output_dir`; no object is built with it.
+    """Refuse a secret in a value that is used literally, such as `output_dir`; no object is built with it.
 
     Raises:
         UserError: Names the key.
@@ -108,8 +108,8 @@ def refuse_secret_paths(tree: Mapping[str, Any]) -> None:
     for key, value in _leaves(tree):
         if isinstance(value, str) and REFERENCE.search(value):
             raise UserError(
-                f"{key}={value}: the name of this variable is that of a secret, which {key} cannot hold. Rename the "
-                "variable if it is none"
+                f"{key}={value}: the name of this variable marks a secret, and {key} cannot hold a secret. Rename the "
+                "variable if it is not a secret"
             )
 
 

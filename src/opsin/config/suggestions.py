@@ -57,7 +57,7 @@ def suggest(arguments: Sequence[str], source: ConfigSource | None = None, tree: 
 
 
 def translate(key: str, value: str) -> list[str]:
-    """Return the overrides of Opsin for a key of another framework; empty if the key is not one of theirs.
+    """Return the overrides of Opsin for a key of another framework; empty if the key is unknown.
 
     Only the last component of the key counts: `trainer.gpus=2` is the same as `gpus=2`.
 

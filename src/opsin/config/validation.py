@@ -51,7 +51,7 @@ def check(
 
     Args:
         tree: plain, resolved values.
-        schema: what each section accepts; that of `ROOT` is for the keys in no section.
+        schema: the schema of each section; that of `ROOT` is for the keys outside all sections.
         origin: where values were set, for the message.
 
     Returns:
@@ -117,7 +117,7 @@ class _Checker:
         models: Mapping[str, type[BaseModel]],
         schema: SectionSchema,
     ) -> dict[str, Any]:
-        """Validate the keys of each owner, and make the options and the target of them."""
+        """Validate the keys of each owner, and make its options and its target."""
         fields: dict[str, Any] = {}
         for key, model in models.items():
             own = {name: value for name, value in values.items() if name in model.model_fields}
@@ -139,7 +139,7 @@ class _Checker:
             problems = error.errors(include_url=False)
             explained = {p["loc"][:-1] for p in problems if p["type"] == "value_error" and len(p["loc"]) > 1}
             for problem in problems:
-                # No YAML holds a Python object, such as a tensor. A validator of Opsin speaks for its whole union type.
+                # YAML has no Python objects, such as tensors. The message of a validator covers its whole union type.
                 if problem["type"] != "needs_python_object" and (
                     problem["type"] == "value_error" or problem["loc"][:-1] not in explained
                 ):
@@ -161,7 +161,7 @@ class _Checker:
             self._add(place, f"{place}{inside} {reason}, not {value!r}")
 
     def refuse_unknown(self, keys: set[str]) -> None:
-        """Report top-level keys that are no sections."""
+        """Report top-level keys that are not sections."""
         for key in sorted(keys):
             self._add(key, f"{key} is not known{self._nearest_key(key, list(self._schema), ROOT)}")
 

@@ -76,7 +76,7 @@ def _fault(path: Path) -> str | None:
 
 
 def _chosen(overrides: Sequence[str], source: ConfigSource) -> Iterator[tuple[str, list[str]]]:
-    """Yield the options that overrides choose of each group; several in a multirun."""
+    """Yield the options that overrides choose in each group; several in a multirun."""
     for override in overrides:
         group, _, option = override.lstrip("+").partition("=")
         if option and any((folder / group).is_dir() for folder in source.folders):

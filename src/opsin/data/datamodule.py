@@ -40,7 +40,7 @@ class ImageDataModule(L.LightningDataModule):
 
     Args:
         source: The dataset.
-        options: How the images are prepared, split and batched. None: the defaults.
+        options: Options for preparing, splitting and batching the images. None: the defaults.
         augmentation: Applied to training batches on the device: `(images in [0, 1], targets, key)` to images
             and targets. None: training images are only normalized.
         seed: Seed of the order of the batches and of the augmentation.

@@ -25,9 +25,9 @@ class ImageSplits:
     Args:
         source: The dataset.
         size: Height and width of the images, in pixels.
-        resize: How images are resized, see `fit_image`.
+        resize: Resize method, see `fit_image`.
         interpolation: Filter of the resizing.
-        options: How the training images are split.
+        options: Options for splitting the training images.
         cache_dir: Folder of all image stores.
         on_bad_image: Whether images that cannot be decoded are skipped or refused.
 

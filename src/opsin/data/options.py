@@ -18,7 +18,7 @@ Fraction = Annotated[float, Field(gt=0, lt=1)]
 
 @dataclass(frozen=True)
 class DataOptions:
-    """How the images of any dataset are prepared, split and batched.
+    """Options for preparing, splitting and batching the images of any dataset.
 
     Attributes:
         data_dir: Folder of the data; decoded images are kept in its `.opsin/stores`.
@@ -40,7 +40,7 @@ class DataOptions:
             validation subset. None: no folds.
         fold: Number of the validation fold, from 0.
         split_seed: Seed of the splits. None: the seed of the run.
-        resize: How images get their size: stretched, covered and center-cropped, or fitted on black.
+        resize: Stretch images to the size, cover it and crop the center, or fit them inside it on black.
         interpolation: Interpolation of the resize. None: that of the pretrained weights, else bilinear.
         on_bad_image: Leave out images that cannot be decoded, or refuse them. All are named in one report.
         on_device: Keep the pixels of a split on the accelerator and gather batches there. `auto` does so if they

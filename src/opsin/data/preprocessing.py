@@ -69,7 +69,7 @@ def _keep_aspect(shape: tuple[int, ...], size: tuple[int, int], *, cover: bool) 
 
 
 class Preprocess:
-    """Normalise batches of pixels on the device they are on.
+    """Normalize batches of pixels on their device.
 
     Args:
         mean: Mean per channel of pixels scaled to [0, 1], or one number for all channels.

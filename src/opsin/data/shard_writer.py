@@ -40,7 +40,7 @@ _BLOCK = 256  # images that are encoded together
 
 @dataclass(frozen=True)
 class ShardOptions:
-    """How shards are written.
+    """Options of the shards.
 
     Attributes:
         encoding: `raw` keeps the pixels of an image store; `jpeg` takes a tenth of their space, with nearly the same
@@ -62,8 +62,8 @@ def write_shards(
     Args:
         data: Decides the images, their size and the splits; its `keeps_decoded` is False.
         out: A local folder, or a bucket: `s3://`, `az://` or `gs://BUCKET/PREFIX`.
-        options: How shards are written.
-        storage_options: How a bucket is reached.
+        options: Options of the shards.
+        storage_options: Connection options of a bucket.
 
     Returns:
         The index, which is written last.

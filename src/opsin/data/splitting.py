@@ -105,7 +105,7 @@ def _shuffled_classes(targets: Indices, seed: int) -> list[Indices]:
 
 @dataclass(frozen=True)
 class SplitOptions:
-    """How the training images are split.
+    """Options for splitting the training images.
 
     Attributes:
         val_fraction: Fraction of the training images carved as val, if the source has no val.
@@ -135,7 +135,7 @@ def split_train(
         train: The source's training images.
         val: The source's validation images, if it has them.
         has_test: Whether the source has test images, so that none are carved.
-        options: What is carved, and how.
+        options: Options of the split.
         classes: Class names, for messages.
     """
     subsets: dict[Split, Subset] = {}

@@ -19,9 +19,9 @@ ChannelStatistics = tuple[tuple[float, ...], tuple[float, ...]]
 def channel_statistics(subset: Subset, folder: Path) -> ChannelStatistics:
     """Return mean and standard deviation per channel of a subset's pixels, measured once.
 
-    The result is saved beside the image stores, named by a digest of the stores and the selected images, so another
-    image, size, split or fraction is measured again. Images in memory are measured every time, because nothing of them
-    is written. If the folder cannot be written to, nothing is saved.
+    The result is saved next to the image stores, named by a digest of the stores and the selected images, so another
+    image, size, split or fraction is measured again. Images in memory are measured every time, because they
+    are not written to disk. If the folder cannot be written to, nothing is saved.
 
     Args:
         subset: The images, at least one.

@@ -1,4 +1,4 @@
-"""What a finished run says of images: one function for the command line, the report and the explorer."""
+"""Use a finished run on images: the same code for the command line, the report and the explorer."""
 
 from opsin.inference.predictor import Prediction, Predictor, open_predictor
 

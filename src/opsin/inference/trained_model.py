@@ -42,7 +42,7 @@ class TrainedModel:
         mean: Mean per channel, for pixels in [0, 1].
         std: Standard deviation per channel, for pixels in [0, 1].
         channels: Number of input channels.
-        resize: How images get their size: `squash`, `crop` or `letterbox`.
+        resize: Resize method: `squash`, `crop` or `letterbox`.
         interpolation: Interpolation of the resize.
         source_channels: Channels that files are decoded to; 1 if the model was trained on gray images.
     """

@@ -1,1 +1,1 @@
-"""What a network sees: convolutions by hand, kernels, activations, filters, and what a decision rests on."""
+"""Interpretation of networks: convolution by hand, kernels, activations, feature visualization, attribution."""

@@ -93,7 +93,7 @@ def ascend(
     if not channels:
         raise UserError(f"{network.name}: no filters of {step} are given")
     if steps < 1 or upscalings < 0 or factor < 1 or blur < 1 or blur % 2 == 0 or min(size) < 1:
-        raise UserError("gradient ascent takes steps >= 1, upscalings >= 0, factor >= 1, and an odd blur")
+        raise UserError("gradient ascent needs steps >= 1, upscalings >= 0, factor >= 1, and an odd blur")
     recipe = _Recipe(steps, upscalings, factor, blur, lr)
     noise = torch.empty(1, channels_in, *size).uniform_(*NOISE, generator=torch.Generator().manual_seed(seed))
     with eval_context(network) as model:

@@ -70,7 +70,7 @@ class FreezeSchedule:
 
 @dataclass(frozen=True)
 class FineTuning:
-    """How a pretrained network is fine-tuned.
+    """Options for fine-tuning a pretrained network.
 
     Attributes:
         weights: `none`, `imagenet`, `opsin`, a file of weights, or a run directory.

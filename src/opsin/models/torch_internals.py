@@ -21,7 +21,7 @@ def is_compiled(module: nn.Module) -> bool:
 
 @contextmanager
 def uncompiled(modules: Sequence[nn.Module]) -> Iterator[None]:
-    """Run modules without what `module.compile()` made of them, which would compile again for every shape."""
+    """Run compiled modules uncompiled, because they would compile again for every shape."""
     compiled = [module._compiled_call_impl for module in modules]
     try:
         for module in modules:

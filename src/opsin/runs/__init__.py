@@ -1,1 +1,1 @@
-"""What a run leaves on disk: directory, result, predictions, metrics per epoch."""
+"""The files of a run: directory, result, predictions, metrics per epoch."""

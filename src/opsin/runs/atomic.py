@@ -1,7 +1,7 @@
-"""Write files and folders so that a kill or a full disk leaves the old one or the new one, never a part.
+"""Write files and folders atomically: after a kill or a full disk, the old or the new version is complete.
 
-Everything is written beside its target, flushed to the disk and renamed. Each writer has a temporary name of its own,
-so that several processes may write the same file: the last one wins.
+Everything is written next to its target, flushed to the disk and renamed. Each writer has its own temporary name, so
+several processes may write the same file: the last one wins.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from typing import IO, Any, Literal
 from opsin.errors import UserError
 
 _STALE_S = 24 * 3600.0
-"""Age in seconds at which a temporary file is what a killed process left, and is deleted."""
+"""Age in seconds above which a temporary file belongs to a killed process and is deleted."""
 
 
 def check_writable(folder: Path, key: str) -> None:
@@ -54,11 +54,11 @@ def write_errors(path: Path, key: str) -> Iterator[None]:
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write text (as UTF-8) or bytes to a file; the old or the new file is whole at every moment.
+    """Write text (as UTF-8) or bytes to a file; at every moment, the old or the new file is complete.
 
     Args:
         path: The file. Its folder is created if needed.
-        content: What the file holds afterwards.
+        content: New content of the file.
     """
     with atomic_path(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
@@ -82,7 +82,7 @@ def atomic_open(path: Path, mode: Literal["w", "wb"] = "wb", newline: str | None
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a free temporary path beside `path`; the file that the block creates there then replaces `path`.
+    """Yield a free temporary path next to `path`; the file that the block creates there then replaces `path`.
 
     For writers that take a path, links and moved files. If the block raises, the temporary file is deleted and `path`
     is unchanged.
@@ -95,7 +95,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f"{_prefix(path)}{secrets.token_hex(4)}.part")
     try:
         yield temporary
-        with temporary.open("r+b") as file:  # Windows flushes only what it may write
+        with temporary.open("r+b") as file:  # Windows flushes only files that are open for writing
             os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException:
@@ -106,7 +106,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def atomic_folder(folder: Path) -> Iterator[Path]:
-    """Yield a new empty folder beside `folder`, which replaces it when the block ends.
+    """Yield a new empty folder next to `folder`, which replaces it when the block ends.
 
     The caller flushes the files it writes (see `flush`) and holds a lock, because the temporary folder has a fixed
     name, `unfinished_folder(folder)`. If the block raises, it is deleted and `folder` is unchanged.
@@ -140,7 +140,7 @@ def flush(file: IO[Any]) -> None:
 
 
 def flush_folder(folder: Path) -> None:
-    """Flush the names in a folder to the disk, on systems and filesystems that can."""
+    """Flush the names in a folder to the disk, if the system and the filesystem support it."""
     if os.name != "posix":  # a folder cannot be opened on Windows
         return
     with contextlib.suppress(OSError):
@@ -156,7 +156,7 @@ def _prefix(path: Path) -> str:
 
 
 def _delete_stale(path: Path) -> None:
-    """Delete temporary files of `path` that killed processes left, which may be large checkpoints."""
+    """Delete the temporary files of `path` that killed processes left; they may be large checkpoints."""
     with contextlib.suppress(OSError), os.scandir(path.parent) as entries:
         for entry in entries:
             temporary = entry.name.startswith(_prefix(path)) and entry.name.endswith(".part")

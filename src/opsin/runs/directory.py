@@ -108,7 +108,7 @@ class RunDirectory:
         """Lock the directory against other processes that write to it, such as the same run resumed twice.
 
         Args:
-            write: Whether this process writes; one that does not takes no lock.
+            write: Whether this process writes; otherwise it takes no lock.
             timeout: Seconds to wait for another process to end.
 
         Raises:
@@ -124,7 +124,7 @@ class RunDirectory:
                 held.enter_context(lock)
             except Timeout:
                 raise UserError(
-                    f"{self.path} is being written by another process: stop that process, or wait for its end"
+                    f"{self.path} is being written by another process: stop that process, or wait until it ends"
                 ) from None
             except NotImplementedError:  # a filesystem without locks
                 pass
@@ -132,11 +132,11 @@ class RunDirectory:
 
     @contextlib.contextmanager
     def recorded(self, write: bool) -> Iterator[RunResult]:
-        """Yield a result to fill, and write it as `result.json` however the block ends.
+        """Yield a result to fill, and write it as `result.json`, even if the block raises.
 
         The status is `interrupted` from the first moment, so that a run that is killed has this status. It becomes
-        `finished` at the end of the block, or `failed` with the error, and the traceback goes to `error.txt`. A run
-        that had finished before and fails now is put back as it was, see `opsin.runs.finished_backup`.
+        `finished` at the end of the block, or `failed` with the error, and the traceback goes to `error.txt`. If a
+        run that had finished fails now, the finished state is restored, see `opsin.runs.finished_backup`.
 
         Args:
             write: Whether this process is the one that writes.
@@ -164,7 +164,7 @@ class RunDirectory:
                 self._conclude(result, backup)
 
     def _conclude(self, result: RunResult, backup: FinishedBackup) -> None:
-        """Write how a run ended: its result, the traceback of a failure, or the finished run it was before."""
+        """Write the result and the traceback of a failure; restore the finished state if the resume failed."""
         self.write_result(result)
         if result.status == "finished":
             backup.discard()
@@ -174,7 +174,7 @@ class RunDirectory:
                 write_atomically(self.error, mask_secrets(traceback.format_exc()))
 
     def record_failure(self, reason: str) -> None:
-        """Record a failure that no exception of this process has raised, such as that of a lost process."""
+        """Record a failure that is not an exception in this process, such as the loss of another process."""
         self.write_result(replace(self.read_result(), status="failed", error=reason))
         FinishedBackup(self.path).restore()
 

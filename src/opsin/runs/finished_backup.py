@@ -16,7 +16,7 @@ KEPT = (
 """Files and folders that belong to a finished run. `result.json` is the last, so that it marks a complete backup."""
 
 ATTEMPT = "failed_resume"
-"""Folder, inside the run directory, of what a failed resume had written; it is a run directory itself."""
+"""Folder inside the run directory for the files of a failed resume; it is a run directory itself."""
 
 
 class FinishedBackup:
@@ -46,7 +46,7 @@ class FinishedBackup:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def restore(self) -> None:
-        """Put the finished run back, if there is a backup, and move what the resume wrote to `failed_resume`.
+        """Restore the finished run, if there is a backup, and move the files of the resume to `failed_resume`.
 
         The moved files can be resumed, unless the resume failed before its first checkpoint.
         """

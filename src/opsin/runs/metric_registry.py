@@ -15,7 +15,7 @@ SPLITS = ("train", "val", "test")
 """Splits in the order in which they are shown."""
 
 MONITORED_SPLITS = ("train", "val")
-"""Splits whose metrics may decide about training."""
+"""Splits whose metrics may control training."""
 
 
 @dataclass(frozen=True)
@@ -195,7 +195,7 @@ def check_measured(name: str, place: str, trainer: Mapping[str, Any]) -> None:
     every, epochs = trainer.get("check_val_every_n_epoch"), trainer.get("max_epochs")
     cause = ""
     if trainer.get("limit_val_batches") == 0:
-        cause = "trainer.limit_val_batches=0 switches validation off; raise it"
+        cause = "trainer.limit_val_batches=0 turns validation off; raise it"
     elif isinstance(every, int) and isinstance(epochs, int) and every > epochs:
         cause = f"trainer.check_val_every_n_epoch={every} is above trainer.max_epochs={epochs}; lower it"
     if cause:

@@ -10,7 +10,7 @@ from opsin.errors import UserError
 from opsin.runs.atomic import write_atomically
 
 EPOCH, STEP, LEARNING_RATE = "epoch", "step", "lr"
-"""Columns beside the metrics, which follow in alphabetical order with `lr` among them."""
+"""First columns. The metrics and `lr` follow in alphabetical order."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class EpochRow:
 
 
 def read_epochs(file: Path) -> list[EpochRow]:
-    """Return the rows in the order of the epochs, each epoch once; none if there is no file.
+    """Return the rows in the order of the epochs, each epoch once; empty if there is no file.
 
     Raises:
         UserError: The file is damaged.
@@ -51,7 +51,7 @@ def read_epochs(file: Path) -> list[EpochRow]:
 
 
 def write_epochs(file: Path, rows: Sequence[EpochRow]) -> None:
-    """Write the rows; a value that an epoch lacks is an empty cell."""
+    """Write the rows; a missing value is an empty cell."""
     names = sorted({name for row in rows for name in row.values})
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

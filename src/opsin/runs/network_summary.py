@@ -1,4 +1,4 @@
-"""The summary of a network: one row per stage, as `result.json` keeps it and as terminal and report show it."""
+"""The summary of a network: one row per stage, for `result.json`, the terminal and the report."""
 
 from dataclasses import dataclass
 

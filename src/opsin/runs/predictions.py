@@ -1,4 +1,4 @@
-"""What a network says of the images of a split, kept beside the run: for reports and comparisons, without torch."""
+"""Saved predictions of a run for the images of a split, readable without torch."""
 
 import zipfile
 from dataclasses import dataclass
@@ -15,17 +15,17 @@ from opsin.runs.quoting import printed_command
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """What the best checkpoint of a run says of the images of one split.
+    """Predictions of the best checkpoint of a run for the images of one split.
 
     Attributes:
         split: train, val or test.
-        classes: Names, in the order of the columns.
-        logits: float32 `(N, C)`, whose softmax are the probabilities; a single logit z stands as (0, z).
+        classes: Class names, in the order of the columns.
+        logits: float32 `(N, C)`, whose softmax gives the probabilities; a single logit z is stored as (0, z).
         targets: Class indices `(N,)`, int64.
-        positions: `(N,)`, int64, sorted: which images of the split these are; all, unless batches were limited.
-        paths: `(N,)`, where each image comes from.
-        images: Digest of which images these are and of their classes, whatever the size they are served at: where it
-            is the same, the predictions of two runs are about the same images, in the same order.
+        positions: Positions of the images in the split `(N,)`, int64, sorted; all of them unless batches were limited.
+        paths: Origin of each image `(N,)`.
+        images: Digest of the images and their classes, independent of their size. If it is equal, the predictions of
+            two runs are for the same images, in the same order.
     """
 
     split: str
@@ -42,25 +42,25 @@ class Predictions:
 
     @property
     def probabilities(self) -> NDArray[np.float64]:
-        """`(N, C)`, each row adds up to 1."""
+        """Class probabilities `(N, C)`; each row sums to 1."""
         return softmax(self.logits)
 
     @property
     def predicted(self) -> NDArray[np.int64]:
-        """The most probable class `(N,)`; of equally probable ones the first."""
+        """The most probable class `(N,)`; the first of equally probable ones."""
         best: NDArray[np.int64] = self.logits.argmax(axis=1)
         return best
 
     @property
     def correct(self) -> NDArray[np.bool_]:
-        """Whether each image is told rightly `(N,)`."""
+        """Whether each image is classified correctly `(N,)`."""
         right: NDArray[np.bool_] = self.predicted == self.targets
         return right
 
     def write(self, run: RunDirectory) -> None:
-        """Keep them as `predictions/<split>.npz` in a run directory; the file is whole at every moment."""
+        """Write `predictions/<split>.npz` in a run directory, atomically."""
         file = predictions_file(run, self.split)
-        # A file name need not be valid text; what is written here is.
+        # File names can hold bytes that are not valid text
         paths = [path.encode(errors="backslashreplace").decode() for path in self.paths]
         with atomic_open(file) as stream:
             np.savez(
@@ -75,15 +75,15 @@ class Predictions:
 
 
 def predictions_file(run: RunDirectory, split: str) -> Path:
-    """Where the predictions of a split lie."""
+    """Return the path of the predictions of a split."""
     return run.path / "predictions" / f"{split}.npz"
 
 
 def read_predictions(run: RunDirectory, split: str) -> Predictions:
-    """The predictions that a run has kept.
+    """Return the saved predictions of a split.
 
     Raises:
-        UserError: It has kept none of this split, or the file is damaged.
+        UserError: There are no predictions of this split, or the file is damaged.
     """
     file = predictions_file(run, split)
     command = printed_command(["python", "scripts/evaluate.py", run.path, "--split", split])
@@ -100,14 +100,14 @@ def read_predictions(run: RunDirectory, split: str) -> Predictions:
                 str(kept["images"]),
             )
     except FileNotFoundError:
-        raise UserError(f"{run.path} has kept no predictions of {split}: {way_out}") from None
+        raise UserError(f"{run.path} has no predictions of {split}: {way_out}") from None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        # Not numpy's own words, which advise to load pickles.
+        # numpy's own message advises to load pickles
         raise UserError(f"{file} is damaged: {way_out}") from None
 
 
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Probabilities `(N, C)` of logits `(N, C)`, in double precision."""
+    """Return the probabilities `(N, C)` of logits `(N, C)`, in double precision."""
     powers = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
     rows: NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
     return rows

@@ -1,8 +1,8 @@
 """Quote values as Hydra overrides, and overrides as arguments of a shell.
 
-A path or a name is data: it may hold spaces, quotes, brackets or letters with accents, all of which mean something to
-Hydra's grammar (https://hydra.cc/docs/advanced/override_grammar/basic). Every override that Opsin builds from a value
-is built here, and so is every command that a message or a file offers. Quoting needs no Hydra.
+Paths and names may contain spaces, quotes, brackets or accented letters, which have a meaning in Hydra's grammar
+(https://hydra.cc/docs/advanced/override_grammar/basic). Opsin builds all overrides from values here, and all commands
+that it prints or writes. This module does not need Hydra.
 """
 
 import re
@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 
 Value = str | PurePath | int | float | bool | None | Sequence["Value"] | Mapping[str, "Value"]
-"""What a key can be set to."""
+"""Values that a key can have."""
 
 _PLAIN = re.compile(r"[A-Za-z0-9_/.+%*@-]+")
-"""Text that Hydra reads as it stands."""
+"""Text that Hydra reads without quotes."""
 
 _TYPED = re.compile(r"[+-]?(\d[\d_]*\.?|\d*\.\d[\d_]*|\d[\d_]*\.?[eE].*|\.\d.*|inf|nan)|true|false|null", re.IGNORECASE)
 """Text that Hydra reads as a number, a boolean or null."""
@@ -25,13 +25,13 @@ def override(key: str, value: Value) -> str:
 
     Args:
         key: a dotted key, with `+` or `++` in front where the key is new.
-        value: a string or a path stays one, even `007`, `true` or `${x}`.
+        value: the value; a string or a path remains text, even `007`, `true` or `${x}`.
     """
     return f"{key}={quote(value)}"
 
 
 def quote(value: Value) -> str:
-    """Return a value as the right side of an override; Hydra and OmegaConf read back what was given."""
+    """Return a value as the right side of an override; Hydra and OmegaConf read the same value back."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -61,10 +61,10 @@ def _escape_interpolations(text: str) -> str:
 
 
 def printed_command(arguments: Sequence[str | PurePath]) -> str:
-    """Return a command as a message prints it; a shell reads exactly these arguments.
+    """Return a command as text for a message; a shell reads exactly these arguments.
 
     Args:
-        arguments: `["python", "train.py", override("resume", path)]`; a path to a file may stand alone.
+        arguments: `["python", "train.py", override("resume", path)]`; a path that is a whole argument needs no quoting.
     """
     return shlex.join(str(argument) for argument in arguments)
 
@@ -75,5 +75,5 @@ def resume_command(run: PurePath) -> str:
 
 
 def printed_override(key: str, value: Value) -> str:
-    """Return an override as a message prints it, quoted for Hydra and for a shell."""
+    """Return an override as text for a message, quoted for Hydra and for a shell."""
     return shlex.quote(override(key, value))

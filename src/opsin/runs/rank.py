@@ -1,4 +1,4 @@
-"""Which of the processes of a run this is."""
+"""The rank of this process among those of a run."""
 
 import os
 
@@ -6,20 +6,22 @@ from opsin.errors import UserError
 
 
 def is_spawned() -> bool:
-    """Whether this process is a further one of a run on several devices; only the first writes."""
-    for rank in ("RANK", "LOCAL_RANK"):  # torchrun numbers its processes, whichever of srun's tasks they are in
+    """Return whether a run has several processes and this is not the first one; only the first writes."""
+    for rank in ("RANK", "LOCAL_RANK"):  # torchrun numbers its processes, also inside tasks of srun
         if os.environ.get(rank):
             return os.environ[rank] != "0"
     return os.environ.get("SLURM_STEP_NUM_TASKS", "1") != "1" and os.environ.get("SLURM_PROCID", "0") != "0"
 
 
 def stand_alone() -> None:
-    """Be a process like any other, whoever has started it with others: those of a sweep work side by side.
+    """Ignore the rank that srun gives this process, because the processes of a sweep work independently.
 
     Raises:
-        UserError: it is torchrun, which starts the processes of one run.
+        UserError: torchrun started this process; it starts the processes of a single run.
     """
     if os.environ.get("RANK"):
-        raise UserError("torchrun starts the processes of one run, and --multirun those of many: leave torchrun out")
+        raise UserError(
+            "--multirun cannot run under torchrun, which starts the processes of a single run: leave torchrun out"
+        )
     for name in ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"):
         os.environ.pop(name, None)

@@ -13,7 +13,7 @@ from opsin.runs.network_summary import Summary
 from opsin.runs.per_class import ClassScores
 
 SCHEMA_VERSION = 1
-"""Version of the schema below; a change that older readers cannot read raises it."""
+"""Version of the schema below; increase it for a change that older readers cannot read."""
 
 Status = Literal["not started", "interrupted", "failed", "finished"]
 
@@ -27,7 +27,7 @@ class ImageFormat:
         mean: Mean of each channel, of pixels in [0, 1].
         std: Standard deviation of each channel, of pixels in [0, 1].
         channels: Number of input channels of the network.
-        resize: How images are resized: `squash`, `crop` or `letterbox`.
+        resize: Resize method: `squash`, `crop` or `letterbox`.
         interpolation: `bilinear`, `bicubic` or `nearest`.
     """
 
@@ -77,10 +77,10 @@ class PhaseCounts:
 
     Attributes:
         epoch: Number of epochs after which the phase begins.
-        stages: Trained stages, beside the head.
+        stages: Stages that train in addition to the head.
         lr_factor: Factor of all learning rates.
         trainable: Number of parameters that are trained.
-        frozen: Number of parameters that are not.
+        frozen: Number of parameters that are not trained.
     """
 
     epoch: int
@@ -102,7 +102,7 @@ class ParameterCounts:
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings that decide about speed and numerics, with every `auto` resolved."""
+    """Settings that affect speed and numerical results, with every `auto` resolved."""
 
     accelerator: str = ""
     devices: int = 1
@@ -216,7 +216,7 @@ class RunResult:
     commit: str | None = None
 
     def without_outcome(self) -> "RunResult":
-        """Return a copy without what training and testing have to produce again after a resume."""
+        """Return a copy without the fields that training and testing produce again after a resume."""
         outcome = ("error", "metrics", "best_epoch", "epochs", "stopped", "pruned", "monitor", "per_class")
         return replace(self, **{name: getattr(RunResult(), name) for name in outcome})
 
@@ -277,4 +277,4 @@ def _adapter() -> Any:
 
 
 def _damaged(file: Path, reason: str) -> UserError:
-    return UserError(f"{file} is damaged ({reason}): put an intact copy of it there")
+    return UserError(f"{file} is damaged ({reason}): replace it with an intact copy")

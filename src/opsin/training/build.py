@@ -63,7 +63,7 @@ def _expected_input(plan: RunPlan) -> dict[str, Any]:
     if weights == "none":
         return {}
     run = RunDirectory(Path(weights))
-    if weights not in KINDS and run.config.exists():  # a folder called imagenet is not what the name means
+    if weights not in KINDS and run.config.exists():  # imagenet names the weights, even if such a folder exists
         return {key: getattr(recorded_data(run), key) for key in INPUT_FACTS}
     facts: Weights | None = weights_facts(plan.model.call, weights, plan.model.arguments)
     return {key: getattr(facts, key.replace("image_", "")) for key in INPUT_FACTS} if facts else {}
@@ -85,7 +85,7 @@ def check_same_data(data: ImageDataModule, recorded: DataFacts) -> None:
     """Check that the images are still those with which a run began.
 
     Raises:
-        UserError: images or splits have changed, so that no number could be compared.
+        UserError: images or splits have changed, so results would not be comparable.
     """
     if data.facts()["fingerprint"] != recorded.fingerprint:
         raise UserError(
@@ -146,7 +146,7 @@ def classifier(
 
     def schedule(optimizer: Optimizer, total_steps: int, steps_per_epoch: int) -> list[dict[str, Any]]:
         built = plan.schedule.build(optimizer=optimizer, total_steps=total_steps, steps_per_epoch=steps_per_epoch)
-        if isinstance(built, LRScheduler):  # torch's own, which count in epochs unless they know the steps of the run
+        if isinstance(built, LRScheduler):  # torch's schedules count epochs unless they know the number of steps
             return [{"scheduler": built, "interval": "step" if plan.schedule.takes("total_steps") else "epoch"}]
         return built
 
@@ -168,7 +168,7 @@ def trainer(
     callbacks = [callback.build(run=run) for callback in plan.callbacks.values()]
     if unfreezing:
         callbacks.insert(0, unfreezing)  # before those that read learning rates
-    if not plan.loggers:  # this one has nowhere to write
+    if not plan.loggers:  # it needs a logger
         callbacks = [callback for callback in callbacks if not isinstance(callback, LearningRateMonitor)]
     loggers = [
         logger.build(run=run, save_dir=str(run.path), resume_step=resume_step) for logger in plan.loggers.values()

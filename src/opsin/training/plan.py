@@ -45,7 +45,7 @@ class RunOptions:
         data_dir: downloads and decoded images.
         output_dir: the folder of the run directories.
         seed: seed of the splits, the weights, the order of the batches and the augmentation.
-        resume: always null in a composed config: the run directory says what is resumed.
+        resume: always null in a composed config: the run directory determines which run is resumed.
         test: evaluate the best checkpoint on the test images, once, at the end.
         report: write `report.html` at the end.
     """
@@ -148,7 +148,7 @@ SCHEMA = {
     ),
     "monitor": SectionSchema({"monitor": MonitorOptions}),
 }
-"""What each section of a run's config accepts, and which fields of `RunPlan` take its values."""
+"""The keys that each section of a run's config accepts, and the fields of `RunPlan` for their values."""
 
 
 def make_plan(config: RunConfig) -> RunPlan:

@@ -1,4 +1,4 @@
-"""What a run records: provenance, resolved settings and measurements; and what it prints of them."""
+"""Record the provenance, resolved settings and measurements of a run, and print a summary."""
 
 import importlib.metadata
 import logging
@@ -43,7 +43,7 @@ from opsin.training.tensorboard import Value
 log = logging.getLogger(__name__)
 
 NO_HYPERPARAMETERS = ("callbacks", "logger", "monitor", "output_dir", "report", "resume", "test")
-"""Top-level keys that do not change what is learned."""
+"""Top-level keys that do not affect the trained network."""
 
 PACKAGES = ("opsin", "torch", "torchvision", "lightning", "torchmetrics", "hydra-core", "timm", "numpy")
 
@@ -51,10 +51,10 @@ PACKAGES = ("opsin", "torch", "torchvision", "lightning", "torchmetrics", "hydra
 class PhaseTimer:
     """Measures the seconds of each phase of a run and their total; a resumed run adds to those of earlier processes.
 
-    As a context manager it records them however its block ends.
+    As a context manager it records them even if its block raises.
 
     Args:
-        result: Where the seconds are recorded.
+        result: The result that receives the seconds.
     """
 
     def __init__(self, result: RunResult) -> None:
@@ -78,7 +78,7 @@ class PhaseTimer:
 
 
 def record_provenance(result: RunResult, composed: RunConfig, data: ImageDataModule) -> None:
-    """Record what is known before the first step."""
+    """Record the facts that are known before the first step."""
     result.choices = dict(composed.origin.choices)
     result.seed = composed.tree["seed"]
     result.data = data_facts(data)
@@ -106,7 +106,7 @@ def parameter_counts(network: Network, schedule: FreezeSchedule) -> ParameterCou
 
 
 def hyperparameters(composed: RunConfig) -> dict[str, Value]:
-    """Return what distinguishes runs: the option of each config group, and every value by its dotted key."""
+    """Return the values that distinguish runs: the option of each config group, and every value by its dotted key."""
     chosen = {name: option for name, option in composed.origin.choices.items() if option}
     kept = {key: value for key, value in composed.tree.items() if key not in NO_HYPERPARAMETERS}
     return chosen | _flat(kept)
@@ -130,7 +130,7 @@ def settings(
     feature_cache: str,
     distillation: Distillation | None,
 ) -> Settings:
-    """Return the settings that decide about speed and numerics, with every `auto` resolved."""
+    """Return the settings that affect speed and numerical results, with every `auto` resolved."""
     return Settings(
         accelerator=trainer.strategy.root_device.type,
         devices=trainer.world_size,
@@ -196,7 +196,7 @@ def record_outcome(
 
 
 def announce(result: RunResult, table: str, run: RunDirectory, resume_step: int | None) -> None:
-    """Log what is about to be trained, on which data and how; write the summary of the network to `model.txt`."""
+    """Log the data, network and settings before training, and write the network summary to `model.txt`."""
     data, settings, parameters = result.data, result.settings, result.parameters
     assert data is not None
     assert settings is not None

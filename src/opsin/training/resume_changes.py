@@ -33,22 +33,22 @@ REASONS = {
     "loss": "losses before and after the change could not be compared to find the best epoch",
     "distillation": "losses before and after the change could not be compared to find the best epoch",
     "monitor": "the best epoch so far was selected by another metric",
-    "seed": "it decides the splits, so training images could get into the test set",
-    "datamodule": "it decides the images, the splits or the batches, on which the position in the training rests",
-    "trainer": "it decides the number of steps or the validation images, so the best epoch could not be compared",
+    "seed": "it determines the splits, so training images could get into the test set",
+    "datamodule": "it determines the images, the splits or the batches, which define the saved position in the epoch",
+    "trainer": "it determines the number of steps or the validation images, so the best epoch could not be compared",
     "optimizer": "the saved state of the optimizer does not fit it",
 }
 
 
 @dataclass(frozen=True)
 class SavedState:
-    """What the last checkpoint says about the training.
+    """The state of the training in the last checkpoint.
 
     Attributes:
         step: Number of optimizer steps.
         epochs: Number of completed epochs.
         best_epoch: The best epoch so far; None if no epoch has been validated.
-        stopped: Why early stopping ended the training; None if it did not.
+        stopped: The reason of early stopping; None if it did not end the training.
         waited: Validations without improvement.
     """
 
@@ -85,10 +85,10 @@ def check_resume(composed: RunConfig) -> tuple[SavedState | None, list[str]]:
     """Check that a run can be resumed with a config, before anything is written.
 
     Returns:
-        The state of the last checkpoint, None if the run has none; and lines that say what the resume will do.
+        The state of the last checkpoint, None if the run has none; and lines that describe the resume.
 
     Raises:
-        UserError: A changed value would have no effect or does not go with the saved state, or a checkpoint is missing.
+        UserError: A changed value would have no effect or does not match the saved state, or a checkpoint is missing.
     """
     run = composed.run
     changes = changed_values(composed, RunConfig.load(run))
@@ -108,7 +108,7 @@ def check_resume(composed: RunConfig) -> tuple[SavedState | None, list[str]]:
 
 
 def changed_values(composed: RunConfig, saved: RunConfig) -> dict[str, tuple[Any, Any]]:
-    """Return the old and the new value of every changed key, by dotted key; not of keys that only follow another."""
+    """Return the old and the new value of every changed key, by dotted key; without keys that only refer to another."""
     old, new = _flat(saved.tree), _flat(composed.tree)
     text = _flat(yaml.safe_load(composed.text))
     follows = {key for key, value in text.items() if isinstance(value, str) and value.startswith("${")}
@@ -139,7 +139,7 @@ def refusal(key: str, tree: Mapping[str, Any], changes: Mapping[str, tuple[Any, 
 
 
 def nothing_to_train(tree: Mapping[str, Any], state: SavedState) -> bool:
-    """Whether a resume trains no further epoch."""
+    """Return whether a resume trains no further epoch."""
     return state.epochs >= int(tree.get("trainer", {}).get("max_epochs", 0)) or _stays_stopped(tree, state)
 
 
@@ -165,7 +165,7 @@ def _callback_refusal(key: str, changes: Mapping[str, tuple[Any, Any]]) -> str |
 def _optimizer_refusal(name: str, tree: Mapping[str, Any], change: tuple[Any, Any]) -> str | None:
     old, new = change
     if name == "weight_decay" and bool(old) != bool(new):
-        return "from or to 0 it divides the parameters into other groups than those saved"
+        return "a change from or to 0 needs other parameter groups than the saved ones"
     if name in ("momentum", "betas") and str((tree.get("scheduler") or {}).get("_target_", "")).endswith(".onecycle"):
         return "scheduler=onecycle sets it at every step"
     return None
@@ -186,25 +186,25 @@ def _state(run: RunDirectory) -> SavedState | None:
         return None
     state = read_state(run.last)
     if state.best_epoch is not None and not run.best.exists():
-        same = f", or copy {run.last} there, which is of the same epoch" if state.best_epoch == state.epochs else ""
+        same = f", or copy {run.last} there (it is from the same epoch)" if state.best_epoch == state.epochs else ""
         raise UserError(
-            f"{run.best} is missing, the checkpoint of the best epoch: restore it{same}, or start a new run"
+            f"{run.best} is missing (the checkpoint of the best epoch): restore it{same}, or start a new run"
         )
     return state
 
 
 def _plan(tree: Mapping[str, Any], state: SavedState) -> list[str]:
-    """Return one line if the resume trains no further epoch, and why."""
+    """Return one line with the reason if the resume trains no further epoch, else an empty list."""
     epochs = int(tree.get("trainer", {}).get("max_epochs", 0))
     if _stays_stopped(tree, state):
         return [
-            f"no further epoch is trained, because the run stopped early: {state.stopped}; to train on, set "
+            f"no further epoch is trained, because the run stopped early: {state.stopped}; to continue training, set "
             f"callbacks.early_stopping.patience={state.waited + 1} or more, or callbacks.early_stopping=null"
         ]
     if state.epochs >= epochs:
         return [
             f"no further epoch is trained, because {state.epochs} of trainer.max_epochs={epochs} epochs are completed; "
-            f"to train on, set trainer.max_epochs={state.epochs + 1} or more"
+            f"to continue training, set trainer.max_epochs={state.epochs + 1} or more"
         ]
     return []
 
@@ -219,7 +219,7 @@ def _stays_stopped(tree: Mapping[str, Any], state: SavedState) -> bool:
 
 
 def _needs_training(key: str, new: Any) -> bool:
-    """Whether a changed value has an effect only while epochs are trained; a callback that is removed has none."""
+    """Return whether a changed value has an effect only while epochs are trained; a removed callback has none."""
     options = key.endswith((".patience", ".min_delta", ".decay")) and new is not None
     return options or key.startswith(("optimizer.", "scheduler.", "augmentation.", "trainer.gradient_clip_norm"))
 

@@ -55,8 +55,8 @@ class TrainerOptions:
         threads: CPU threads of torch in each process; `auto` leaves the number to torch (see `use_threads`).
         channels_last: store images and kernels as NHWC; `auto` does so except on MPS, where nothing is gained.
         compile: use torch.compile; the first steps then take a minute, and the keys of the state_dict stay the same.
-        max_epochs: epochs in all, those before a resume included.
-        max_steps: optimizer steps in all; -1 sets no limit.
+        max_epochs: total number of epochs, including those before a resume.
+        max_steps: total number of optimizer steps; -1 sets no limit.
         max_time: stop after this time, "DD:HH:MM:SS".
         gradient_clip_norm: largest norm of all gradients together.
         accumulate_grad_batches: batches per optimizer step.

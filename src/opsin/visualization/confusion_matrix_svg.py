@@ -11,7 +11,7 @@ from opsin.visualization.charts import WIDTH, figure
 from opsin.visualization.formatting import shortened
 
 MOST_NUMBERED, MOST_NAMED = 12, 30
-"""Maximum numbers of classes with numbers in the cells, and with names beside rows and columns."""
+"""Maximum numbers of classes with numbers in the cells, and with names next to rows and columns."""
 
 MOST_CELLS = 6000
 """Maximum number of cells drawn, so that the chart of a thousand classes stays below 1.5 MB."""

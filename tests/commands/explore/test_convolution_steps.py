@@ -60,6 +60,6 @@ def test_an_error_replaces_the_drawing() -> None:
     assert "Traceback" not in error
     assert drawing is None
     error, drawing, _ = show("1 2\n3 4", "blur", 1, 0, 1, 1)
-    assert "has no place" in error
+    assert "does not fit into" in error
     assert drawing is None
     assert show(EDGE, "<script>alert(1)</script>", 1, 0, 1, 1)[0].count("<script") == 0

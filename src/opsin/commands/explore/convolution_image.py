@@ -20,10 +20,10 @@ from opsin.visualization.images import Pixels, colorize, grid, resize_for_displa
 MAX_SIDE = 512
 """Longer side in pixels to which uploads are reduced: the page shows no more, and more takes longer."""
 
-Grey = NDArray[np.float64]
+Gray = NDArray[np.float64]
 
 
-def read_grey(name: str | None, upload: Path | None) -> Grey:
+def read_gray(name: str | None, upload: Path | None) -> Gray:
     """Return the uploaded image, or else the named sample, in grayscale `(H, W)` in [0, 1].
 
     Raises:
@@ -35,7 +35,7 @@ def read_grey(name: str | None, upload: Path | None) -> Grey:
     return gray(resize_for_display(pixels, MAX_SIDE) if max(pixels.shape) > MAX_SIDE else pixels)
 
 
-def response(values: Grey, kernel: Grey) -> tuple[Pixels, str]:
+def response(values: Gray, kernel: Gray) -> tuple[Pixels, str]:
     """Return the response of a kernel as an image, and the values of black and white.
 
     Kernels that keep brightness are shown from 0 to 1. Others have positive and negative responses, mostly small: gray
@@ -58,7 +58,7 @@ def convolve_image(
     size: int,
 ) -> tuple[Pixels, Pixels, str]:
     """Return the image, the response of the kernel, and the computation of the output sizes."""
-    image, kernel = read_grey(name, upload), parse_kernel(text)
+    image, kernel = read_gray(name, upload), parse_kernel(text)
     stride, dilation, size = int(stride), int(dilation), int(size)
     how: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation}
     result = convolve(image, kernel, **how)
@@ -82,7 +82,7 @@ def gabor_response(
     name: str, upload: Path | None, frequency: float, theta: float, sigma: float
 ) -> tuple[Pixels, Pixels]:
     """Return the real and imaginary part of a Gabor filter, and the magnitude of its response."""
-    image, kernel = read_grey(name, upload), gabor(frequency, theta, sigma)
+    image, kernel = read_gray(name, upload), gabor(frequency, theta, sigma)
     limit = float(np.abs(kernel).max()) or 1.0
     parts = [colorize(part, "RdBu_r", -limit, limit) for part in (kernel.real, kernel.imag)]
     size = f"{kernel.shape[0]} x {kernel.shape[1]}"
@@ -93,7 +93,7 @@ def gabor_response(
 @shows_errors(None)
 def bank_responses(name: str, upload: Path | None) -> Pixels:
     """Return the responses of a bank of Gabor filters."""
-    image = read_grey(name, upload)
+    image = read_gray(name, upload)
     small = image if max(image.shape) <= 256 else np.asarray(resize_for_display(to_uint8(image, 0, 1), 256)) / 255
     found = responses(small, gabor_bank())
     pictures = [colorize(magnitudes, "viridis") for magnitudes in found.values()]

@@ -46,7 +46,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--tensorboard", action="store_true", help="also add the pictures to the run's TensorBoard")
     parser.add_argument("--count", type=int, default=8, metavar="N", help="number of images, filters or errors")
     filters = parser.add_argument_group("filters by gradient ascent")
-    filters.add_argument("--channels", type=int, nargs="+", default=(), metavar="N", help="channels (default: some)")
+    filters.add_argument(
+        "--channels", type=int, nargs="+", default=(), metavar="N", help="channels to show (default: a selection)"
+    )
     filters.add_argument("--steps", type=int, metavar="N", help="Adam steps at each size (default: 100 or 20)")
     filters.add_argument(
         "--upscalings", type=int, metavar="N", help="upscalings by 1.2 (default: up to the input size of the network)"

@@ -72,7 +72,7 @@ def interpret(
                     writer.add_image(f"interpret/{output.name}", output.picture, 0, dataformats="HWC")
     if writer:
         writer.close()
-        yield f"also in TensorBoard, tab IMAGES, as interpret/...: {writer.log_dir}"
+        yield f"also in TensorBoard, in the tab IMAGES, as interpret/...: {writer.log_dir}"
 
 
 def _outputs(

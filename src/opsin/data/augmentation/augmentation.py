@@ -63,7 +63,7 @@ class Augmentation(nn.Module):
         cutmix: Alpha of CutMix (Yun et al., 2019, https://arxiv.org/abs/1905.04899); 0 is off. With both,
             each sample gets one or the other at even odds.
         fill: Pixels outside the image: black, the nearest pixel, or the image mirrored at its edge.
-        interpolation: How pixels are resampled.
+        interpolation: Interpolation of the resampling.
         num_classes: Width of the soft targets of Mixup and CutMix; set when the run is built.
 
     Raises:

@@ -7,8 +7,8 @@ requested are holes in its file:
     done.npy      bool (N,), which rows are computed
     meta.json     the values behind the name
 
-A row counts only if `done.npy` says so, which is replaced atomically after the rows are on the disk. So several runs
-fill one store, each with the rows that are missing, and what a killed run leaves is not used.
+A row is valid only if it is marked in `done.npy`, which is replaced atomically after the rows are on the disk. So
+several runs can fill one store, each with the missing rows, and incomplete rows of a killed run are not used.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""What every cache on the disk needs: locks between processes, free space, arrays read by row, and messages."""
+"""Helpers of all caches on disk: locks between processes, free space, arrays read by row, and messages."""
 
 import errno
 import logging
@@ -90,7 +90,7 @@ def build_lock(folder: Path, work: str) -> Iterator[None]:
 
     Args:
         folder: The folder.
-        work: What another process does there, for the log: "decodes the same images".
+        work: The work of another process there, for the log: "decodes the same images".
     """
     lock = _lock(folder)
     try:

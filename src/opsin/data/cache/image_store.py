@@ -151,9 +151,9 @@ def open_store(
     builds the store and the others wait for it.
 
     Args:
-        images: What to decode.
+        images: The images to decode.
         size: Height and width of the images in the store, in pixels.
-        resize: How images are resized, see `fit_image`.
+        resize: Resize method, see `fit_image`.
         interpolation: Filter of the resizing.
         cache_dir: The folder of all stores.
         on_bad_image: `skip` leaves out images that cannot be decoded, `raise` names them all in one error.

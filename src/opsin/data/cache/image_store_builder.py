@@ -1,4 +1,4 @@
-"""Build an image store: decode in parallel, write beside the target folder, rename."""
+"""Build an image store: decode in parallel, write next to the target folder, rename."""
 
 import csv
 import json
@@ -42,8 +42,8 @@ def build(
     """Build a store in its folder, unless another process has built it meanwhile.
 
     Args:
-        images: What to decode.
-        folder: Where the store appears; its parent is created.
+        images: The images to decode.
+        folder: Folder of the finished store; its parent is created.
         facts: Plain values to record in meta.json.
         fit: Resizes the pixels ``(H, W, C)`` of one image to the size of the store.
         workers: Threads; None for one per core.

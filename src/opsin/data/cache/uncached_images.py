@@ -26,7 +26,7 @@ class UncachedStore(Store):
     Args:
         images: The images.
         size: Height and width of the images that `take` returns.
-        resize: How images are resized, see `fit_image`.
+        resize: Resize method, see `fit_image`.
         interpolation: Filter of the resizing.
         on_bad_image: `skip` leaves out images that cannot be decoded, `raise` names them all in one error.
 

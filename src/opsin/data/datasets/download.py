@@ -65,11 +65,11 @@ def _fetch(url: str) -> bytes:
 
 
 def missing_data(title: str, files: str, folders: Iterable[Path], reason: str) -> UserError:
-    """Return the error for missing data: which files to put where, and what works offline.
+    """Return the error for missing data: the files, the folders for them, and a dataset that works offline.
 
     Args:
         title: Name of the dataset, for the message.
-        files: The files that are needed, in words.
+        files: Description of the needed files.
         folders: Folders that are searched, the preferred one first.
         reason: Why the data could not be downloaded.
     """

@@ -18,7 +18,7 @@ SPLIT_NAMES: Final[dict[Split, tuple[str, ...]]] = {
     "val": ("val", "validation", "valid"),
     "test": ("test",),
 }
-# Created by systems and programs beside images. Names with a leading dot are ignored too.
+# Files that systems and programs create next to images. Names with a leading dot are ignored too.
 _CLUTTER = frozenset({"__macosx", "@eadir", "lost+found", "$recycle.bin", "system volume information"})
 # Files that are clearly not images. All others are decoded, and reported if that fails.
 _NOT_IMAGE = re.compile(

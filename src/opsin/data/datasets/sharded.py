@@ -30,7 +30,7 @@ def shards(
     Args:
         path: A local folder, or a bucket: `s3://`, `az://` or `gs://BUCKET/PREFIX`.
         data_dir: Downloaded shards are cached in its `.opsin/shards`.
-        storage_options: How a bucket is reached, where the service's own environment variables and files do not say.
+        storage_options: Connection options of a bucket that its service's own variables and files do not define.
         cache_gb: Disk space for downloaded shards, in 10^9 bytes, per process (so per device).
         window: Number of shards whose images are mixed in training. With at most that many shards, the order equals
             that of an unsharded dataset.

@@ -61,7 +61,7 @@ def batch_key(seed: int, epoch: int, step: int, rank: int) -> int:
 
 @dataclass(frozen=True)
 class Streaming:
-    """How a split whose images are in shards is read.
+    """Streaming settings of a split whose images are in shards.
 
     Attributes:
         shards: Number ``(N,)`` of the shard that holds each image.
@@ -106,7 +106,7 @@ class BatchLoader:
         world_size: Number of processes.
         position: Returns the epoch and its first step; called with the first batch of an iteration. None: each
             iteration is the next epoch from its start.
-        streaming: How the split is read if its images are in shards.
+        streaming: Streaming settings if the images of the split are in shards.
 
     Raises:
         UserError: The batch size is not a multiple of the processes, there are fewer images than processes, or

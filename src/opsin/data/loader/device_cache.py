@@ -61,7 +61,7 @@ def cached_on_device(subset: Subset, device: torch.device, on_device: OnDevice) 
 
     Args:
         subset: The split.
-        device: Where the network runs.
+        device: Device of the network.
         on_device: `auto` uploads it to an accelerator if it takes at most `MEMORY_FRACTION` of the free memory and its
             images are not in shards.
 

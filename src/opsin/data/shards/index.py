@@ -1,4 +1,4 @@
-"""What is known about shards without reading them: `opsin.json`, and `images.npz` of each split.
+"""Facts about shards that are available without reading them: `opsin.json`, and `images.npz` of each split.
 
     opsin.json          facts of the dataset; size and digest of every shard
     train/images.npz    class of every image, its number in the dataset and its row in the shards
@@ -50,7 +50,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class FitOptions:
-    """How images were resized to the size of the shards, see `fit_image`."""
+    """Resize method of the images in the shards, see `fit_image`."""
 
     resize: str
     interpolation: str
@@ -118,7 +118,7 @@ class Index:
         mean: Mean of pixels in [0, 1], per channel.
         std: Standard deviation of pixels in [0, 1], per channel.
         encoding: `raw` pixels, `jpeg` at `size`, or the `original` files.
-        fit: How the images were resized to `size`; None if they had that size or are resized when read.
+        fit: Resize method of the images; None if they had that size or are resized when read.
         splits: The shards of each split.
     """
 

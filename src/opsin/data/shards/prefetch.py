@@ -1,4 +1,4 @@
-"""How a batch loader reads a split whose images are in shards."""
+"""Streaming settings for a split whose images are in shards."""
 
 from collections.abc import Callable, Sequence
 

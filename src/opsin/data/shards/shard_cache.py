@@ -34,7 +34,7 @@ class ShardCache:
     the page cache. Shards of a bucket are downloaded into a folder of this process, which is deleted at its end.
 
     Args:
-        storage: Where the shards are stored.
+        storage: Storage of the shards.
         cache_dir: Folder that holds the folders of all processes.
         limit: Maximum size of downloaded shards, in bytes.
 

@@ -1,4 +1,4 @@
-"""The images of a split in shards, and what all splits of a sharded dataset share."""
+"""The images of a split in shards, and the sharded dataset that all splits share."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,10 +17,10 @@ from opsin.visualization.images import Pixels
 
 
 class ShardedDataset:
-    """A dataset in shards: what all its splits share.
+    """A dataset in shards, shared by all its splits.
 
     Args:
-        storage: Where the shards are stored.
+        storage: Storage of the shards.
         index: Facts of the dataset and its shards.
         cache_dir: Folder for downloaded shards.
         cache_bytes: Maximum size of downloaded shards.

@@ -23,7 +23,7 @@ class ShardStore(Store):
     Args:
         images: The images.
         size: Height and width of the images that `take` returns.
-        resize: How images are resized, unless the shards hold them at this size.
+        resize: Resize method, unless the shards hold the images at this size.
         interpolation: Filter of the resizing.
 
     Raises:

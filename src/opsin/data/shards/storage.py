@@ -1,4 +1,4 @@
-"""Where shards are stored: a local folder, or a bucket reached through fsspec."""
+"""The storage of shards: a local folder, or a bucket reached through fsspec."""
 
 import errno
 import os
@@ -22,7 +22,7 @@ _LOCAL_ERRORS = (errno.ENOSPC, errno.EROFS, getattr(errno, "EDQUOT", errno.ENOSP
 
 @dataclass(frozen=True)
 class StorageOptions:
-    """How a bucket is reached. What is None follows the service's own environment variables and files.
+    """Connection options of a bucket. The service's own environment variables and files replace None.
 
     There are no keys here: a config is saved with every run, and keys belong in the environment or a profile.
 
@@ -89,11 +89,11 @@ class LocalStorage:
 
 @dataclass(frozen=True)
 class _Service:
-    """How Opsin speaks to one kind of bucket.
+    """The service behind one kind of bucket.
 
     Attributes:
         extra: Extra of Opsin that installs the service's fsspec package.
-        keys: What to do about missing or refused keys, for messages.
+        keys: The way out if keys are missing or refused, for messages.
         options: Names of the `StorageOptions` that apply.
         arguments: Arguments of its fsspec filesystem that are always passed.
     """
@@ -140,7 +140,7 @@ class BucketStorage:
 
     Args:
         path: `s3://bucket/prefix`, `az://container/prefix`, `gs://bucket/prefix`, or `memory://bucket/prefix`.
-        options: How the bucket is reached.
+        options: Connection options.
 
     Raises:
         UserError: The path names no bucket, an option does not apply, or the service's package is not installed.
@@ -296,7 +296,7 @@ def open_storage(path: str, options: StorageOptions | None = None) -> Storage:
 
     Args:
         path: A local folder, also as `file:///FOLDER`, or a bucket: `s3://`, `az://` or `gs://BUCKET/PREFIX`.
-        options: How a bucket is reached.
+        options: Connection options of a bucket.
 
     Raises:
         UserError: The path is neither, or the package for its service is not installed.

@@ -130,9 +130,7 @@ class PairwiseResult:
         if self.p_adjusted < LEVEL:
             return "The difference is consistent over seeds, but there are too few images to confirm it."
         if self._significant_over_images():
-            return (
-                "These networks differ, but the variation between seeds is too large to conclude this of the recipes."
-            )
+            return "These networks differ, but the variation between seeds is too large to say the same of the recipes."
         return ""
 
 

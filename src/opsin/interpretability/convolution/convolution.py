@@ -48,11 +48,12 @@ def parse_kernel(text: str) -> NDArray[np.float64]:
         return KERNELS[name].copy()
     rows = [row.replace(",", " ").split() for row in text.replace("\n", ";").split(";") if row.strip(" ,\t\r")]
     if not rows or max(len(rows), *map(len, rows)) > LARGEST_KERNEL:
-        raise UserError(f"a kernel has 1 to {LARGEST_KERNEL} rows and columns; {_ways_out()}")
+        raise UserError(f"a kernel must have 1 to {LARGEST_KERNEL} rows and columns;  {_ways_out()}")
     numbers = [[_number(word) for word in row] for row in rows]
     if len({len(row) for row in numbers}) > 1:
         raise UserError(
-            f"the kernel's rows have {', '.join(str(len(row)) for row in numbers)} numbers: make them equal"
+            "all rows of the kernel must have the same length, got "
+            f"{', '.join(str(len(row)) for row in numbers)} numbers"
         )
     return np.array(numbers, np.float64)
 
@@ -111,15 +112,15 @@ def output_size(size: int, kernel: int, *, stride: int = 1, padding: Padding = "
         ("dilation", dilation),
     ):
         if value < 1:
-            raise UserError(f"{name} is {value}: it is 1 or more")
+            raise UserError(f"{name} must be at least 1, got {value}")
     known = 0 <= padding <= LARGEST_PADDING if isinstance(padding, int) else padding in ("valid", "same")
     if not known:
-        raise UserError(f"padding is {padding}: it is valid, same, or 0 to {LARGEST_PADDING} pixels")
+        raise UserError(f"padding must be valid, same or 0 to {LARGEST_PADDING} pixels, got {padding}")
     room = size + sum(paddings(size, kernel, stride=stride, padding=padding, dilation=dilation))
     if reach(kernel, dilation) > room:
         raise UserError(
-            f"a kernel that reaches over {reach(kernel, dilation)} pixels has no place in {room}: "
-            "take a smaller kernel or dilation, more padding, or a larger image"
+            f"a kernel that covers {reach(kernel, dilation)} pixels does not fit into {room}: "
+            "use a smaller kernel or dilation, more padding, or a larger image"
         )
     return (room - reach(kernel, dilation)) // stride + 1
 
@@ -149,7 +150,10 @@ def _windows(
 ) -> NDArray[np.float64]:
     """Return the windows of the kernel as a view (H', W', kernel height, kernel width)."""
     if image.ndim != 2 or len(kernel) != 2:
-        raise UserError(f"convolution by hand takes one channel (H, W) and a kernel of two sides, not {image.shape}")
+        raise UserError(
+            "convolution by hand needs an image of one channel (H, W) and a kernel (height, width), "
+            f"got an image of shape {image.shape}"
+        )
     for side, extent in zip(image.shape, kernel, strict=True):
         output_size(side, extent, stride=stride, padding=padding, dilation=dilation)
     zeros = [
@@ -200,7 +204,7 @@ def pool(
         UserError: The window is larger than the image, or the kind is unknown.
     """
     if kind not in ("max", "average"):
-        raise UserError(f"pooling {kind!r} is not known: max or average")
+        raise UserError(f"pooling must be max or average, got {kind!r}")
     windows = _windows(image, (size, size), size if stride is None else stride, "valid", 1)
     pooled: NDArray[np.float64] = windows.max(axis=(2, 3)) if kind == "max" else windows.mean(axis=(2, 3))
     return pooled
@@ -254,7 +258,9 @@ def step_at(
     windows = _windows(image, kernel.shape, stride, padding, dilation)
     height, width = windows.shape[:2]
     if not (0 <= row < height and 0 <= column < width):
-        raise UserError(f"the output has {height} rows and {width} columns from 0 on: it has no place {row}, {column}")
+        raise UserError(
+            f"row {row}, column {column} is outside the output, which has {height} rows and {width} columns"
+        )
     top, left = (
         place * stride - paddings(side, extent, stride=stride, padding=padding, dilation=dilation)[0]
         for place, side, extent in zip((row, column), image.shape, kernel.shape, strict=True)

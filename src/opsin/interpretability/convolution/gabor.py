@@ -39,7 +39,9 @@ def parse_gabor(text: str) -> Gabor:
     try:
         filter_ = Gabor(*(float(word) for word in text.replace(",", " ").split()))
     except (ValueError, TypeError):
-        raise UserError(f"a Gabor filter is frequency,theta,sigma, such as 0.16,1.2,4.0; not {text[:40]!r}") from None
+        raise UserError(
+            f"a Gabor filter must be frequency,theta,sigma, such as 0.16,1.2,4.0, got {text[:40]!r}"
+        ) from None
     _check(filter_)
     return filter_
 
@@ -47,8 +49,8 @@ def parse_gabor(text: str) -> Gabor:
 def _check(filter_: Gabor) -> None:
     if not (0 < filter_.frequency <= 1 and math.isfinite(filter_.theta) and 0.1 <= filter_.sigma <= LARGEST_SIGMA):
         raise UserError(
-            f"Gabor filter with {filter_}: the frequency is more than 0 and at most 1 waves per pixel, "
-            f"theta any angle in radians, sigma 0.1 to {LARGEST_SIGMA:.0f} pixels"
+            f"Gabor filter with {filter_}: the frequency must be above 0 and at most 1 wave per pixel, "
+            f"theta an angle in radians, sigma 0.1 to {LARGEST_SIGMA:.0f} pixels"
         )
 
 

@@ -18,7 +18,7 @@ _MATRIX, _LARGEST, _SMALLEST = 300, 48, 5
 _CROWDED = 560
 """Side in pixels of a matrix whose cells are too small for numbers."""
 _FOR_NUMBERS, _FOR_NAMES = 26, 12
-"""Smallest sides in pixels of cells with numbers, and of cells with a name beside them."""
+"""Smallest sides in pixels of cells with numbers, and of cells with a name next to them."""
 _HEAD, _NAME = 46, 120
 """Height of the two title lines and largest width of a name, in pixels."""
 

@@ -15,10 +15,10 @@ THUMBNAIL, SHEET = 64, 2048
 
 
 class EmbeddingProjector(TensorBoardCallback):
-    """Shows at the end of a run how the best checkpoint's embeddings of validation images lie to each other.
+    """Show embeddings of validation images, computed by the best checkpoint, in the projector of TensorBoard.
 
     Args:
-        count: how many images, evenly spread.
+        count: number of images, evenly spaced.
     """
 
     def __init__(self, count: Count = 500) -> None:

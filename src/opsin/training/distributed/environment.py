@@ -88,6 +88,6 @@ def receive_message(launched: Launched) -> str:
         return str(rendezvous_store(launched).get(RUN_VARIABLE).decode())
     except RuntimeError:
         raise UserError(
-            f"process {launched.rank} got no run directory from process 0: it has ended, or is not at"
+            f"process {launched.rank} received no run directory from process 0, which has ended or is not at"
             f" {os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         ) from None

@@ -144,7 +144,7 @@ def refuse(trainer: L.Trainer, module: L.LightningModule) -> None:
     averages = any(isinstance(callback, WeightAveraging) for callback in trainer.callbacks)  # type: ignore[attr-defined]
     reasons = {
         "callbacks.ema averages the whole network": averages,
-        "model.teacher trains a layer beside it": getattr(module, "distillation", None) is not None,
+        "model.teacher trains a layer outside it": getattr(module, "distillation", None) is not None,
         "trainer.compile compiles it as a whole": is_compiled(_network(module)),
         "trainer.precision=16 scales all gradients alike": getattr(trainer.precision_plugin, "scaler", None)
         is not None,

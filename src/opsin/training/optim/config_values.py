@@ -1,4 +1,4 @@
-"""Values of the config in a restored optimizer, whose state comes from the checkpoint and whose options from here."""
+"""Apply the config to a restored optimizer: its state comes from the checkpoint, its options from the config."""
 
 import math
 import warnings
@@ -28,10 +28,10 @@ def group_options(optimizer: Optimizer) -> list[dict[str, Any]]:
 
 
 def apply_config(optimizer: Optimizer, schedulers: Iterable[Any], configured: Sequence[Mapping[str, Any]]) -> None:
-    """Put the values of the config into a restored optimizer and its schedules; unchanged ones keep every bit.
+    """Put the values of the config into a restored optimizer and its schedules; unchanged ones stay bit-identical.
 
     A changed learning rate scales the rate in effect, with the schedule and the plateau reductions in it. Schedules
-    that follow from the step alone are computed anew for this step.
+    that depend only on the step are computed again for this step.
 
     Args:
         optimizer: The restored optimizer.
@@ -58,18 +58,18 @@ def apply_config(optimizer: Optimizer, schedulers: Iterable[Any], configured: Se
 
 
 def _rates(scheduler: Any) -> list[float]:
-    """Return the rates of this step by a schedule that follows from the step alone; empty for others."""
+    """Return the rates of this step by a schedule that depends only on the step; empty for others."""
     if isinstance(scheduler, LambdaLR):
         pairs = zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
         return [float(base * factor(scheduler.last_epoch)) for base, factor in pairs]
     if isinstance(scheduler, OneCycleLR):
-        with warnings.catch_warnings():  # that this is not a step
+        with warnings.catch_warnings():  # about a call without an optimizer step
             warnings.simplefilter("ignore", UserWarning)
             return [float(rate) for rate in scheduler.get_lr()]
     return []
 
 
 def _replace(group: dict[str, Any], key: str, value: float) -> None:
-    """Replace a rate unless it is the same but for rounding."""
+    """Replace a rate unless it differs only by rounding."""
     if not math.isclose(group.get(key, math.nan), value, rel_tol=1e-9):
         group[key] = value

@@ -1,4 +1,4 @@
-"""What is measured before a run: how large a batch may be, and which learning rate suits."""
+"""Measurements before a run: the batch size and the learning rate."""
 
 from opsin.training.tuning.batch_size import BatchSizeResult, resolve_batch_size
 from opsin.training.tuning.lr_curve import draw_curve

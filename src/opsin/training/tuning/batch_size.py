@@ -126,13 +126,13 @@ def find_batch_size(plan: RunPlan, data: ImageDataModule, trials: TrialSteps) ->
         tried |= rates
         best, why = smallest_within(rates), f"the smallest within {TOLERANCE:.0%} of the best throughput"
         if len(rates) < min(2, len(sizes)):  # a step takes too long or too much memory for a comparison
-            best, why = max(1, min(data.base_batch_size // devices, most)), "the base, as no other size could be tried,"
+            best, why = max(1, min(data.base_batch_size // devices, most)), "the base size, as no other could be tried,"
     batch_size, base = best * devices, data.base_batch_size
     before = plan.groups.lr
     rule, exponent = scaling_rule(plan.optimizer.call)
     lr = float(f"{before * (batch_size / base) ** exponent:.4g}")
     log.info(
-        "batch      auto: %d, %s that leaves an epoch %d steps (%.0f s of trials); "
+        "batch      auto: %d, %s with %d steps per epoch (%.0f s of trials); "
         "optimizer.lr %g for %d images becomes %g (%s rule)",
         *(batch_size, why, math.ceil(images / batch_size), time.perf_counter() - begun, before, base, lr, rule),
     )
