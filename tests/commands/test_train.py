@@ -15,7 +15,6 @@ from opsin.config import RunConfig, compose, from_saved
 from opsin.errors import Interrupted, UserError
 from opsin.runs.directory import RunDirectory
 from opsin.runs.result import ParameterCounts
-from opsin.training.callbacks import Checkpoints
 
 QUICK = (
     "datamodule.batch_size=64",
