@@ -49,7 +49,7 @@ def ray() -> Iterator[tuple[str, Mapping[str, str]]]:
 def told(folder: Path) -> list[tuple[str, ...]]:
     """The table of a sweep, without what depends on the clock."""
     return [
-        tuple(row[name] for name in ("trial", "words", "val/loss", "val/acc", "test/acc", "epochs", "state"))
+        tuple(row[name] for name in ("trial", "overrides", "val/loss", "val/acc", "test/acc", "epochs", "state"))
         for row in rows(folder)
     ]
 
@@ -68,6 +68,6 @@ def test_ray(local: Path, ray: tuple[str, Mapping[str, str]], tmp_path: Path) ->
     folder.mkdir()
     finish(folder, *WORDS, *FAULT, "launcher=ray", f"launcher.address='{address}'", code=1, variables=access)
     assert told(folder) == told(local)
-    segfaults = [row for row in rows(folder) if "segfault" in row["words"]]
+    segfaults = [row for row in rows(folder) if "segfault" in row["overrides"]]
     assert len(segfaults) == 4
     assert all("SIGSEGV" in row["reason"] for row in segfaults)

@@ -162,7 +162,7 @@ def test_jobs_finish_on_both_nodes(engine: Ray, make: Callable[..., Job]) -> Non
 @pytest.mark.slow
 def test_a_crash_is_the_jobs_alone_and_a_stop_saves(engine: Ray, make: Callable[..., Job]) -> None:
     crash = make(0, "+callbacks.crash._target_=interruptions.StopAt", "+callbacks.crash.step=3")
-    crash = Job(0, (*crash.words, "+callbacks.crash.how=SIGSEGV"), crash.run)
+    crash = Job(0, (*crash.overrides, "+callbacks.crash.how=SIGSEGV"), crash.run)
     handle = engine.start(crash)
     assert end_of(handle) == Exit(-signal.SIGSEGV)
     job = make(1, ENDLESS)
