@@ -186,7 +186,7 @@ def test_a_node_that_does_not_see_the_run_directory_is_told(engine: Ray, make: C
     job = make(0)
     job.run.path.rmdir()
     handle = engine.start(job)
-    with pytest.raises(UserError, match=r"^launcher=ray: the node \S+ has no \S+000: the directory"):
+    with pytest.raises(UserError, match=r"^launcher=ray: the node \S+ has no \S+000: the working directory"):
         end_of(handle)
     handle.kill()
 
@@ -198,7 +198,7 @@ def test_a_job_that_is_still_queued_stops_at_once(engine: Ray, make: Callable[..
     wait_until(lambda: sum(make(number).console.exists() for number in range(3)) == 2, *handles)
     (queued,) = [handle for number, handle in enumerate(handles) if not make(number).console.exists()]
     queued.stop()
-    assert queued.poll() == Exit(-signal.SIGTERM, reason="stopped before a node had room for it")
+    assert queued.poll() == Exit(-signal.SIGTERM, reason="stopped before it fitted on a node")
     for handle in handles:
         handle.kill()
 
