@@ -152,8 +152,9 @@ def test_every_image_is_measured_once_with_the_weights_that_are_saved(tmp_path: 
         kept = read_predictions(run, split)
         assert kept.positions.tolist() == list(range(count))
         again = evaluated(run, split)
-        assert again.per_class[split].confusion == result.per_class[split].confusion
-        for name, value in again.metrics.items():
+        confusion = [list(row) for row in result.per_class[split].confusion]
+        assert again["per_class"][split]["confusion"] == confusion
+        for name, value in again["metrics"].items():
             assert result.metrics[name] == pytest.approx(value, abs=1e-6), name
 
 
