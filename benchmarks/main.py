@@ -6,6 +6,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -110,7 +111,7 @@ def _extras(session: Session, selected: Sequence[str]) -> tuple[dict[str, Any], 
 
 def _environment_facts() -> dict[str, Any]:
     return {
-        "hardware": recording.hardware(),
+        "hardware": asdict(recording.hardware()),
         "versions": recording.versions(),
         "commit": recording.commit(),
         "date": f"{datetime.now(UTC):%Y-%m-%d}",

@@ -158,7 +158,7 @@ def test_a_head_is_fitted_on_train_selected_on_val_and_tested_on_test(run: str, 
     [
         ("efficientnet_lite", (), r"neither a run directory.*did you mean efficientnet_lite0\?"),
         ("RUN", ("nowhere",), "The folder .*nowhere does not exist"),
-        ("RUN", ("a", "b"), "one folder of images at a time"),
+        ("RUN", ("a", "b"), "a and b: give one folder of images"),
         ("RUN", ("datamodule=digits", "datamodule.image_size=32"), "--image-size"),
         ("RUN", ("datamodule=digit",), "did you mean datamodule=digits"),
         ("RUN", ("model=mlp",), "cannot be changed on resume"),

@@ -127,7 +127,7 @@ def test_files_are_preprocessed_as_in_training(run: str, tmp_path: Path) -> None
 
 def test_images_in_tensorboard(run: str) -> None:
     lines = list(interpret(run, what=["kernels"], tensorboard=True))
-    assert lines[-1].startswith("also in TensorBoard, tab IMAGES")
+    assert lines[-1].startswith("also in TensorBoard, in the tab IMAGES")
     events = EventAccumulator(str(Path(run) / "tensorboard")).Reload()
     assert events.Tags()["images"] == ["interpret/kernels", "interpret/kernels_own_scale"]
 

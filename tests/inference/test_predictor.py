@@ -165,7 +165,7 @@ def test_whoever_has_seen_enough_leaves_no_threads_at_work(digits_run: RunDirect
 def test_what_cannot_answer_is_refused(digits_run: RunDirectory, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is neither a run directory"):
         open_predictor(tmp_path)
-    with pytest.raises(UserError, match="--batch-size 0"):
+    with pytest.raises(UserError, match="--batch-size must be at least 1, got 0"):
         open_predictor(digits_run.path, batch_size=0)
     copied = RunDirectory(Path(shutil.copytree(digits_run.path, tmp_path / "copied")))
     content = torch.load(copied.best, weights_only=True)

@@ -114,7 +114,10 @@ def test_without_labels_nothing_is_learned_from_them(start, monkeypatch: pytest.
 
 def test_an_untrained_head_cannot_choose_the_best_epoch(start) -> None:
     words = ("distillation.labels=0", "monitor.metric=val/acc")
-    with pytest.raises(UserError, match=r"monitor.metric=val/acc is of a head that learns nothing.*val/loss"):
+    with pytest.raises(
+        UserError,
+        match=r"monitor.metric=val/acc measures the head, which does not train .* set monitor.metric=val/loss",
+    ):
         start(*words)
     start(*words, "distillation.logits=1", name="taught")
 

@@ -125,7 +125,7 @@ def test_a_head_that_does_not_fit_the_size_is_no_head(digits_run: RunDirectory, 
 @pytest.mark.parametrize("name", ["eficientnet_lite0", "efficientnet_lite1"])
 def test_a_wrong_name_is_answered_with_the_nearest(name: str, in_tmp: Path) -> None:
     with pytest.raises(UserError) as caught:
-        load_trained_model(name, place="model.teacher=")
+        load_trained_model(name, option="model.teacher=")
     message = str(caught.value)
     assert message.startswith(f"model.teacher={name} is neither a run directory")
     assert "did you mean model.teacher=efficientnet_lite0?" in message
@@ -169,6 +169,6 @@ def test_a_teacher_that_cannot_be_downloaded_is_told_in_a_teachers_words(monkeyp
 
     monkeypatch.setattr("opsin.models.weights.HubFile.fetch", unreachable)
     with pytest.raises(UserError) as caught:
-        load_trained_model("resnet18", place="model.teacher=")
+        load_trained_model("resnet18", option="model.teacher=")
     assert "model.teacher=efficientnet_lite0" in str(caught.value)
     assert "model.weights" not in str(caught.value)

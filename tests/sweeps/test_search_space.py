@@ -11,7 +11,6 @@ def test_lists_ranges_and_fixed_overrides() -> None:
         "model=mlp,cnn_gap",
         "seed=range(3)",
         "optimizer.lr=tag(log,interval(0.0001,0.1))",
-        "trainer.max_epochs=2",
     ]
     space = read_space([*overrides, "trainer.max_epochs=2", "model.hidden=int(interval(16,128))"], {})
     assert space.fixed == ("trainer.max_epochs=2",)

@@ -181,23 +181,13 @@ def test_each_key_of_a_section_has_one_owner(section: str) -> None:
         assert len(keys) == len(set(keys)), name
 
 
-LIBRARIES = ("torch.optim", "torch.optim.lr_scheduler", "lightning.pytorch.callbacks", "lightning.pytorch.loggers")
-
-
-@pytest.mark.parametrize(
-    "constructor",
-    [
-        found
-        for module in LIBRARIES
-        for found in vars(importlib.import_module(module)).values()
-        if inspect.isclass(found)
-    ],
-)
-def test_signatures_of_libraries_can_be_read(constructor: type) -> None:
+@pytest.mark.parametrize("section", SECTIONS)
+def test_the_signature_of_each_constructor_can_be_read(section: str) -> None:
     """Some have annotations that exist for a type checker only, which `typing.get_type_hints` cannot resolve."""
-    parameters = inspect.signature(constructor).parameters.values()
-    named = {p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
-    assert set(signature_model(constructor).model_fields) == named
+    for name, constructor in SECTIONS[section].by_name.items():
+        parameters = inspect.signature(constructor).parameters.values()
+        named = {p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+        assert set(signature_model(constructor).model_fields) == named, name
 
 
 @pytest.mark.parametrize(
@@ -257,15 +247,15 @@ def predict(run: RunDirectory) -> None:
 
 
 def report(run: RunDirectory) -> None:
-    from opsin.commands.report import illustrate_again
+    from opsin.commands.report_images import remake_images
 
-    illustrate_again(run)
+    remake_images(run)
 
 
 def interpret(run: RunDirectory) -> None:
-    from opsin.commands.interpret.subject import find_subject
+    from opsin.commands.interpret.model_and_images import open_model_and_images
 
-    find_subject(str(run.path))
+    open_model_and_images(str(run.path))
 
 
 def explore(run: RunDirectory) -> None:

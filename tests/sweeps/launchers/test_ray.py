@@ -228,7 +228,7 @@ def test_a_job_whose_node_dies_is_lost_and_goes_on_elsewhere(
         assert again.slot is handles[1 - lost].slot
         results = [job.run.read_result() for job in jobs]
         assert [result.status for result in results] == ["finished", "finished"]
-        assert results[0]["metrics"] == results[1]["metrics"]
+        assert results[0].metrics == results[1].metrics
         assert "resume=" in jobs[lost].console.read_text()
     finally:
         nodes.add()
