@@ -2,7 +2,7 @@
 
 import torch
 
-from opsin.runs.network_summary import Summary
+from opsin.runs.result import NetworkSummary
 
 PEAK_TFLOPS = {
     "H200": 989.0,
@@ -17,7 +17,7 @@ PEAK_TFLOPS = {
 """Dense bfloat16 with float32 accumulation in TFLOP/s, from the data sheets; the SXM version if there are several."""
 
 
-def training_flops(summary: Summary) -> int:
+def training_flops(summary: NetworkSummary) -> int:
     """Return the floating-point operations of a training step per image.
 
     A multiply-add counts as two operations, and the backward pass as twice the forward pass. Frozen stages before the
@@ -30,7 +30,7 @@ def training_flops(summary: Summary) -> int:
     return flops
 
 
-def compute_share(summary: Summary, images_per_second: float, device: str | None) -> float | None:
+def compute_share(summary: NetworkSummary, images_per_second: float, device: str | None) -> float | None:
     """Return the share of the GPU's peak that training uses; None if the GPU or its peak is unknown."""
     peak = next((peak for name, peak in PEAK_TFLOPS.items() if device and name in device), None)
     return None if peak is None else training_flops(summary) * images_per_second / (peak * 1e12)

@@ -103,7 +103,7 @@ def test_a_run_is_resumed_in_its_own_parts_and_gives_its_weights(tmp_path: Path)
     assert "resumed at step" in printed
     assert len(results(tmp_path)) == 1
     for words, reason in (
-        (["resume=outputs/latest", "model=cnn_gap"], "model=cnn_gap cannot be changed on resume"),
+        (["resume=outputs/latest", "model=cnn_gap"], "model=cnn_gap cannot be changed"),
         (["resume=outputs/latest", "hydra.run.dir=other"], "leave out hydra.run.dir"),
     ):
         refused = python(tmp_path, "train.py", *words, code=1)

@@ -236,7 +236,7 @@ def test_evaluating_what_ended_too_soon_says_so(start, tmp_path: Path, monkeypat
 
 def test_resume_refuses_another_part(start) -> None:
     run = start("model=mlp", *QUICK)
-    with pytest.raises(UserError, match="model=cnn_gap cannot be changed on resume"):
+    with pytest.raises(UserError, match="model=cnn_gap cannot be changed"):
         resume(run, "model=cnn_gap")
 
 

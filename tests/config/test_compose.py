@@ -90,7 +90,7 @@ def test_a_run_called_auto_in_the_current_folder_is_not_what_resume_auto_means(i
 @pytest.mark.parametrize(
     ("overrides", "part"),
     [
-        (["resume=run", "model=mlp"], "model=mlp cannot be changed on resume"),
+        (["resume=run", "model=mlp"], "model=mlp cannot be changed"),
         (["resume=run", "optimizer.lrr=1"], "did you mean optimizer.lr=1"),
         (["resume=run", "hydra.run.dir=other"], "leave out hydra.run.dir"),
         (["resume=nothing"], "nothing is not a run directory"),

@@ -9,9 +9,8 @@ import pytest
 import yaml
 
 from opsin.runs.directory import RunDirectory
-from opsin.runs.network_summary import StageSummary, Summary
 from opsin.runs.predictions import Predictions
-from opsin.runs.result import RunResult, Status
+from opsin.runs.result import NetworkSummary, RunResult, StageSummary, Status
 
 Write = Callable[..., RunDirectory]
 
@@ -20,7 +19,7 @@ METRICS = """epoch,step,lr,train/acc,train/loss,val/acc,val/loss
 2,20,0.05,0.8,0.5,0.85,0.4
 3,30,0.0,0.9,0.3,0.8,nan
 """
-NETWORK = Summary("tiny", (1, 8, 8), (StageSummary("low", (4, 8, 8), 40, 40, 2560, 3),))
+NETWORK = NetworkSummary("tiny", (1, 8, 8), (StageSummary("low", (4, 8, 8), 40, 40, 2560, 3),))
 
 
 def predicted(split: str, classes: tuple[str, ...], count: int, seed: int = 0) -> Predictions:

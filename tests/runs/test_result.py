@@ -6,19 +6,20 @@ from pathlib import Path
 import pytest
 
 from opsin.errors import UserError
-from opsin.runs.network_summary import StageSummary, Summary
-from opsin.runs.per_class import ClassScores
 from opsin.runs.result import (
     SCHEMA_VERSION,
+    ClassScores,
     DataFacts,
     FrozenStages,
     Hardware,
     MonitoredMetric,
+    NetworkSummary,
     ParameterCounts,
     PhaseCounts,
     RunResult,
     Settings,
     SplitScores,
+    StageSummary,
     read_result,
     write_result,
 )
@@ -41,7 +42,7 @@ WHOLE = RunResult(
     settings=Settings(accelerator="cpu", max_epochs=3),
     batch_size_auto={"batch_size": 32},
     data=DataFacts(name="pets", image_size=(8, 9), classes=("cat", "dog"), class_counts={"val": [1, 2]}),
-    network=Summary("mlp", (1, 8, 9), (StageSummary("head", (2,), 3, 2, 1, None),)),
+    network=NetworkSummary("mlp", (1, 8, 9), (StageSummary("head", (2,), 3, 2, 1, None),)),
     hardware=Hardware(cpu="a cpu", gpus=("a gpu",)),
     versions={"opsin": "1"},
     commit="abc",

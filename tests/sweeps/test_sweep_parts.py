@@ -8,12 +8,11 @@ import pytest
 from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory
 from opsin.runs.result import ParameterCounts, RunResult
-from opsin.sweeps.best_run import winners
+from opsin.sweeps.best_run import TrialRow, best_runs
 from opsin.sweeps.launchers.base import Exit, Job
 from opsin.sweeps.outcomes import directions, failure, outcome_of
 from opsin.sweeps.settings import Sweep
 from opsin.sweeps.sweep_directory import sweep_directory
-from opsin.sweeps.table import TrialRow
 from opsin.sweeps.trials import Outcome
 
 
@@ -100,9 +99,11 @@ def row(number: int, recipe: str, *values: float) -> TrialRow:
 
 def test_the_best_recipe_wins_by_its_mean_over_seeds() -> None:
     a, b = [row(0, "a", 0.99), row(1, "a", 0.1)], [row(2, "b", 0.8), row(3, "b", 0.9)]
-    assert winners([*a, *b], "val/acc") == b
-    assert winners([*a, *b], "val/loss") == a
+    assert best_runs([*a, *b], "val/acc") == b
+    assert best_runs([*a, *b], "val/loss") == a
     once = row(4, "c", 1.0)
-    assert winners([*a, *b, once], "val/acc") == b  # a recipe that was run less often does not take part
-    assert winners([once, row(5, "d", 0.5)], "val/acc") == [once]
-    assert winners([TrialRow(0, "", "", "", "failed", (), "x", RunDirectory(Path("x")), RunResult())], "val/acc") == []
+    assert best_runs([*a, *b, once], "val/acc") == b  # a recipe that was run less often does not take part
+    assert best_runs([once, row(5, "d", 0.5)], "val/acc") == [once]
+    assert (
+        best_runs([TrialRow(0, "", "", "", "failed", (), "x", RunDirectory(Path("x")), RunResult())], "val/acc") == []
+    )

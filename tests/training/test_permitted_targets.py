@@ -128,7 +128,7 @@ def test_the_lists_hold_what_they_should() -> None:
     assert {name.rpartition(".")[2] for name in SECTIONS["launcher"].by_name} == {"Local", "Ray", "Slurm"}
     models = {name.rpartition(".")[2] for name in NETWORKS.by_name}
     assert {"mlp", "cnn_gap", "resnet18", "timm"} <= models
-    assert not models & {"Network", "Summary", "load_weights", "weights_facts", "summary_text"}
+    assert not models & {"Network", "NetworkSummary", "load_weights", "weights_facts", "summary_text"}
     assert "torch.optim.Optimizer" not in SECTIONS["optimizer"].by_name
     assert {"torch.optim.Adam", "torch.optim.SGD", "torch.optim.Muon"} <= set(SECTIONS["optimizer"].by_name)
     assert "lightning.pytorch.callbacks.EMAWeightAveraging" in SECTIONS["callbacks"].by_name

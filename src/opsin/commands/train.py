@@ -25,7 +25,7 @@ from opsin.training.module import load_network
 from opsin.training.monitored_metrics import check_measurable
 from opsin.training.plan import make_plan
 from opsin.training.quiet_logging import quieten
-from opsin.training.resume_changes import check_resume
+from opsin.training.resume_check import check_resume
 from opsin.training.tensorboard import TensorBoard
 from opsin.training.tuning import resolve_batch_size
 

@@ -6,15 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from opsin.config.overrides import check_overrides, find_value, key_of, parse_override
+from opsin.config.resume_rules import refuse_other_parts
 from opsin.config.run_config import RunConfig
 from opsin.config.search_path import expand_home
 from opsin.config.suggestions import suggest
 from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory, find_runs
 from opsin.runs.quoting import printed_override
-
-KEPT = ("model.", "distillation.", "datamodule.image_size", "datamodule.mean", "datamodule.std", "datamodule.resize")
-"""Keys that determine the meaning of the weights of a run; a resume cannot change them."""
 
 
 def from_saved(run: RunDirectory, overrides: Sequence[str] = ()) -> RunConfig:
@@ -25,7 +23,7 @@ def from_saved(run: RunDirectory, overrides: Sequence[str] = ()) -> RunConfig:
     """
     saved = RunConfig.load(run)
     overrides = [override for override in check_overrides(overrides, {}) if key_of(override) != "resume"]
-    _refuse_other_parts(saved, overrides)
+    refuse_other_parts(saved, overrides)
     changes = {}
     for override in overrides:
         parsed = parse_override(override)
@@ -69,22 +67,6 @@ def find_unfinished(composed: RunConfig) -> RunDirectory | None:
         if command(RunConfig.load(run)) == command(composed):
             return RunDirectory(run.path.absolute())
     return None
-
-
-def _refuse_other_parts(saved: RunConfig, overrides: Sequence[str]) -> None:
-    for override in overrides:
-        key = key_of(override)
-        if key.startswith(KEPT):
-            weights = printed_override("model.weights", saved.run.path)
-            raise UserError(
-                f"{override} cannot be changed on resume: the weights of {saved.run.path} belong to the network and "
-                f"the images that the run was started with. To build on them, start a new run with {weights}."
-            )
-        if key in saved.origin.choices or override.startswith("~"):
-            raise UserError(
-                f"{override} cannot be changed on resume: {saved.run.path} keeps the options that it was started with, "
-                "and only values such as trainer.max_epochs=20 can change. Start a new run instead."
-            )
 
 
 def _has(tree: Any, key: str) -> bool:

@@ -34,12 +34,12 @@ from opsin.models.scratch.resnet import mini_resnet
 from opsin.models.scratch.strided_cnn import strided_cats_dogs, strided_cnn
 from opsin.models.summary.model_summary import summarize, summary_table, summary_text
 from opsin.models.weights import Weights, weights_facts
-from opsin.runs.network_summary import Summary
+from opsin.runs.result import NetworkSummary
 
 __all__ = [
     "LoadedWeights",
     "Network",
-    "Summary",
+    "NetworkSummary",
     "Trainable",
     "Weights",
     "cats_dogs_cnn",

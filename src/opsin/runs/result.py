@@ -9,8 +9,6 @@ from typing import Any, Literal
 
 from opsin.errors import UserError
 from opsin.runs.atomic import write_atomically
-from opsin.runs.network_summary import Summary
-from opsin.runs.per_class import ClassScores
 
 SCHEMA_VERSION = 1
 """Version of the schema below; increase it for a change that older readers cannot read."""
@@ -142,6 +140,27 @@ class MonitoredMetric:
 
 
 @dataclass(frozen=True)
+class ClassScores:
+    """Scores of one class.
+
+    Attributes:
+        name: Name of the class.
+        count: Number of images of this class.
+        predicted: Number of images predicted as this class.
+        precision: Share of the predicted images that belong to the class; None if no image is predicted as it.
+        recall: Share of the images of the class that are predicted as it; None if it has no images.
+        f1: Harmonic mean of precision and recall, `2 hits / (count + predicted)`; None if both counts are zero.
+    """
+
+    name: str
+    count: int
+    predicted: int
+    precision: float | None
+    recall: float | None
+    f1: float | None
+
+
+@dataclass(frozen=True)
 class SplitScores:
     """Scores of each class on a split, and the confusion matrix `(C, C)` with true classes in rows."""
 
@@ -155,6 +174,62 @@ class FrozenStages:
 
     stages: tuple[str, ...] = ()
     verified: bool = False
+
+
+@dataclass(frozen=True)
+class StageSummary:
+    """One row of the summary.
+
+    Attributes:
+        name: Name of the stage, or "head".
+        output_shape: Shape of the output for one image: `(C, H, W)`, or `(num_logits,)` for the head.
+        parameters: Number of parameters.
+        trainable: Number of parameters that are trained.
+        mult_adds: Multiply-adds for one image, including the addition of biases, as torchinfo counts them.
+        receptive_field: Width in pixels of the input region that one output unit sees; None: the whole image.
+    """
+
+    name: str
+    output_shape: tuple[int, ...]
+    parameters: int
+    trainable: int
+    mult_adds: int
+    receptive_field: int | None
+
+
+@dataclass(frozen=True)
+class NetworkSummary:
+    """The rows of a network's stages and head, and their totals.
+
+    Attributes:
+        name: Name of the network.
+        input_shape: Shape of one image, `(C, H, W)`.
+        rows: One per stage, in order; the head is the last or the one before an auxiliary head.
+    """
+
+    name: str
+    input_shape: tuple[int, int, int]
+    rows: tuple[StageSummary, ...]
+
+    @property
+    def parameters(self) -> int:
+        """Number of parameters."""
+        return sum(row.parameters for row in self.rows)
+
+    @property
+    def trainable(self) -> int:
+        """Number of parameters that are trained."""
+        return sum(row.trainable for row in self.rows)
+
+    @property
+    def frozen(self) -> int:
+        """Number of parameters that are not trained."""
+        return self.parameters - self.trainable
+
+    @property
+    def mult_adds(self) -> int:
+        """Multiply-adds for one image."""
+        return sum(row.mult_adds for row in self.rows)
 
 
 @dataclass
@@ -210,7 +285,7 @@ class RunResult:
     settings: Settings | None = None
     batch_size_auto: dict[str, Any] | None = None
     data: DataFacts | None = None
-    network: Summary | None = None
+    network: NetworkSummary | None = None
     hardware: Hardware | None = None
     versions: dict[str, str] = field(default_factory=dict)
     commit: str | None = None

@@ -1,18 +1,22 @@
-"""Results of a sweep: the best run, an experiment file that repeats it, and plots of the search."""
+"""Results of a sweep: the ranking of trials, the best run, an experiment file that repeats it, and plots."""
 
 import statistics
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from opsin.config import RunConfig
+from opsin.evaluation.comparison.run_records import REPEATS
 from opsin.runs.atomic import atomic_open, write_atomically
 from opsin.runs.directory import RunDirectory
 from opsin.runs.metric_registry import sort_key
 from opsin.runs.quoting import printed_command
-from opsin.sweeps.table import TrialRow
+from opsin.runs.result import RunResult
+from opsin.sweeps.search_space import Space
+from opsin.sweeps.trials import Trials
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -21,7 +25,56 @@ NOT_RECIPE = ("data_dir", "output_dir", "resume", "report", "test")
 """Keys that do not affect the trained network: locations of files, and steps after training."""
 
 
-def winners(rows: Sequence[TrialRow], objective: str) -> list[TrialRow]:
+@dataclass(frozen=True)
+class TrialRow:
+    """A row of the table of trials.
+
+    Attributes:
+        number: Number of the trial.
+        overrides: Overrides of the keys that vary.
+        display: The same with rounded numbers.
+        recipe: The same without the keys of `REPEATS`.
+        state: complete, pruned, failed, running or waiting.
+        values: Values of the objectives; empty unless the trial is complete.
+        reason: Reason of a failure.
+        run: Directory of the run.
+        result: Result of the run.
+    """
+
+    number: int
+    overrides: str
+    display: str
+    recipe: str
+    state: str
+    values: tuple[float, ...]
+    reason: str
+    run: RunDirectory
+    result: RunResult
+
+    def metric(self, name: str) -> str:
+        """Return the value of a metric as text; empty if the run has none."""
+        value = self.result.metrics.get(name)
+        return "" if value is None else f"{value:.4f}"
+
+
+def ranked_rows(folder: Path, objectives: Sequence[str], trials: Trials, space: Space) -> list[TrialRow]:
+    """Return the rows of all trials, sorted by the first objective, the best first."""
+    states = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
+    rows = []
+    for trial in trials.all():
+        run = RunDirectory(folder / str(trial.user_attrs.get("run", "none")))
+        state = states.get(trial.state.name, trial.state.name.lower())
+        known = len(trial.params) == len(space.dimensions)  # a process that was killed during a claim leaves some out
+        overrides = space.varied(trial.params) if known else ""
+        display = space.display(trial.params) if known else ""
+        recipe = space.varied(trial.params, without=REPEATS) if known else ""
+        values = tuple(trial.values) if state == "complete" else ()
+        reason = str(trial.user_attrs.get("reason", ""))
+        rows.append(TrialRow(trial.number, overrides, display, recipe, state, values, reason, run, run.read_result()))
+    return sorted(rows, key=lambda row: (sort_key(objectives[0], row.values[0] if row.values else None), row.number))
+
+
+def best_runs(rows: Sequence[TrialRow], objective: str) -> list[TrialRow]:
     """Return the runs of the best recipe; none if no trial is complete.
 
     Runs that differ only by seed or fold are repetitions of one recipe, which is compared by its mean. A recipe with

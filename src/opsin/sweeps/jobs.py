@@ -11,10 +11,10 @@ from opsin.config.secrets import secret_variables
 from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory
 from opsin.runs.quoting import override
+from opsin.sweeps.best_run import TrialRow
 from opsin.sweeps.launchers.base import Job
 from opsin.sweeps.search_space import Listed, Space
 from opsin.sweeps.settings import Sweep
-from opsin.sweeps.table import TrialRow
 from opsin.sweeps.trials import Trial, Trials
 
 RUN_DEFAULTS = {"test": False, "report": False}

@@ -90,7 +90,8 @@ def sweep(overrides: Sequence[str], source: ConfigSource | None = None) -> int:
                 runner.run()
                 if trials.ended() == trials.total:
                     with FileLock(folder / ".best_run.lock"):  # the next process finds the best run tested
-                        best = best_run.winners(table.read_rows(folder, objectives, trials, space), objectives[0])
+                        ranked = best_run.ranked_rows(folder, objectives, trials, space)
+                        best = best_run.best_runs(ranked, objectives[0])
                         untested = [] if space.sets("test") else [row for row in best if not row.metric("test/acc")]
                         run_all(launcher, [best_run_job(row, settings) for row in untested], runner.stop)
                         if best:
@@ -103,7 +104,7 @@ def sweep(overrides: Sequence[str], source: ConfigSource | None = None) -> int:
         raise
     finally:
         worker.leave()
-    rows = table.read_rows(folder, objectives, trials, space)
+    rows = best_run.ranked_rows(folder, objectives, trials, space)
     table.report_trials(rows, objectives, folder, console)
     _print_next_steps(console, folder, trials, rows)
     return int(any(row.state == "failed" for row in rows))
@@ -190,7 +191,7 @@ def _print_start(
     console.print("\n".join(lines), markup=False, soft_wrap=True)
 
 
-def _print_next_steps(console: Console, folder: Path, trials: Trials, rows: Sequence[table.TrialRow]) -> None:
+def _print_next_steps(console: Console, folder: Path, trials: Trials, rows: Sequence[best_run.TrialRow]) -> None:
     """Print the trials that other processes run, and the commands for the results."""
     lines = []
     if unfinished := sum(row.state in ("running", "waiting") for row in rows):

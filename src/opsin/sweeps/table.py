@@ -5,7 +5,6 @@ import io
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -13,15 +12,13 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from opsin.evaluation.comparison.run_records import REPEATS
 from opsin.runs.atomic import write_atomically
-from opsin.runs.directory import RunDirectory
 from opsin.runs.metric_registry import sort_key
 from opsin.runs.metrics_csv import read_epochs
-from opsin.runs.result import RunResult
+from opsin.sweeps.best_run import TrialRow
 from opsin.sweeps.runner import Running
 from opsin.sweeps.search_space import Space
-from opsin.sweeps.trials import Outcome, Trial, Trials
+from opsin.sweeps.trials import Outcome, Trial
 
 MAX_PRINTED_ROWS = 30
 """Maximum number of printed rows; `sweep.csv` has all rows."""
@@ -109,55 +106,6 @@ class ProgressTable:
         spent = time.monotonic() - running.since
         left = _duration(spent / len(rows) * (epochs - len(rows))) if epochs else ""
         return f"{len(rows)}/{epochs or '?'}", f"{values[-1]:.4f}", f"{best:.4f}", left
-
-
-@dataclass(frozen=True)
-class TrialRow:
-    """A row of the table of trials.
-
-    Attributes:
-        number: Number of the trial.
-        overrides: Overrides of the keys that vary.
-        display: The same with rounded numbers.
-        recipe: The same without the keys of `REPEATS`.
-        state: complete, pruned, failed, running or waiting.
-        values: Values of the objectives; empty unless the trial is complete.
-        reason: Reason of a failure.
-        run: Directory of the run.
-        result: Result of the run.
-    """
-
-    number: int
-    overrides: str
-    display: str
-    recipe: str
-    state: str
-    values: tuple[float, ...]
-    reason: str
-    run: RunDirectory
-    result: RunResult
-
-    def metric(self, name: str) -> str:
-        """Return the value of a metric as text; empty if the run has none."""
-        value = self.result.metrics.get(name)
-        return "" if value is None else f"{value:.4f}"
-
-
-def read_rows(folder: Path, objectives: Sequence[str], trials: Trials, space: Space) -> list[TrialRow]:
-    """Return the rows of all trials, sorted by the first objective, the best first."""
-    states = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
-    rows = []
-    for trial in trials.all():
-        run = RunDirectory(folder / str(trial.user_attrs.get("run", "none")))
-        state = states.get(trial.state.name, trial.state.name.lower())
-        known = len(trial.params) == len(space.dimensions)  # a process that was killed during a claim leaves some out
-        overrides = space.varied(trial.params) if known else ""
-        display = space.display(trial.params) if known else ""
-        recipe = space.varied(trial.params, without=REPEATS) if known else ""
-        values = tuple(trial.values) if state == "complete" else ()
-        reason = str(trial.user_attrs.get("reason", ""))
-        rows.append(TrialRow(trial.number, overrides, display, recipe, state, values, reason, run, run.read_result()))
-    return sorted(rows, key=lambda row: (sort_key(objectives[0], row.values[0] if row.values else None), row.number))
 
 
 def report_trials(rows: Sequence[TrialRow], objectives: Sequence[str], folder: Path, console: Console) -> None:

@@ -22,6 +22,7 @@ from opsin.evaluation.templating import render
 from opsin.runs.atomic import write_atomically
 from opsin.runs.directory import RunDirectory
 from opsin.runs.metrics_csv import read_epochs
+from opsin.runs.network_table import cells, title
 from opsin.runs.predictions import Predictions, read_predictions
 from opsin.runs.quoting import printed_command, resume_command
 
@@ -62,7 +63,7 @@ def write_report(run: RunDirectory) -> Path:
         pairs=confused_pair_rows(evaluated) if evaluated else [],
         calibration=calibration_section(predictions) if evaluated else None,
         pictures=read_pictures(run),
-        network=result.network,
+        network=(title(result.network), cells(result.network)) if result.network else None,
         command=printed_command(["python", "train.py", *(_yaml(run.overrides).get("overrides") or [])]),
         resume=resume_command(run.path),
         report=printed_command(["python", "scripts/report.py", run.path]),

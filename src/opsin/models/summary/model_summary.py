@@ -9,13 +9,14 @@ from torch import Tensor, nn
 from opsin.models.network import Network
 from opsin.models.shapes import on_meta
 from opsin.models.summary.receptive_field import ReceptiveFields
-from opsin.runs.network_summary import StageSummary, Summary
+from opsin.runs.network_table import cells, title
+from opsin.runs.result import NetworkSummary, StageSummary
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 
-def summarize(network: Network, input_shape: tuple[int, int, int]) -> Summary:
+def summarize(network: Network, input_shape: tuple[int, int, int]) -> NetworkSummary:
     """Summarize a network for images `(C, H, W)`, on the meta device and without changing it.
 
     An auxiliary head has a row without multiply-adds, because it runs only in training.
@@ -31,7 +32,7 @@ def summarize(network: Network, input_shape: tuple[int, int, int]) -> Summary:
         rows.append(_row(name, part, tuple(x.shape[1:]), mult_adds, fields.pixels(x)))
     if shadow.auxiliary is not None:
         rows.append(_row("auxiliary", shadow.auxiliary, rows[-1].output_shape, 0, None))
-    return Summary(network.name, input_shape, tuple(rows))
+    return NetworkSummary(network.name, input_shape, tuple(rows))
 
 
 def _row(
@@ -53,12 +54,12 @@ def _mult_adds(module: nn.Module, x: Tensor) -> int:
     return int(torchinfo.summary(module, input_data=x, device=x.device, verbose=0).total_mult_adds)
 
 
-def summary_table(summary: Summary) -> "Table":
+def summary_table(summary: NetworkSummary) -> "Table":
     """Return the summary as a table of rich."""
     from rich.table import Table
 
-    header, *rows, totals = summary.cells()
-    table = Table(title=summary.title, title_justify="left", show_footer=True)
+    header, *rows, totals = cells(summary)
+    table = Table(title=title(summary), title_justify="left", show_footer=True)
     for column, (name, total) in enumerate(zip(header, totals, strict=True)):
         table.add_column(name, footer=total, justify="right" if column else "left")
     for row in rows:
@@ -66,7 +67,7 @@ def summary_table(summary: Summary) -> "Table":
     return table
 
 
-def summary_text(summary: Summary) -> str:
+def summary_text(summary: NetworkSummary) -> str:
     """Return the summary as plain text."""
     from rich.console import Console
 

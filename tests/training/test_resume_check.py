@@ -8,10 +8,11 @@ import pytest
 
 from opsin.commands.train import train
 from opsin.config import compose, from_saved
+from opsin.config.resume_rules import changed_values, refusal
 from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory
 from opsin.runs.metrics_csv import read_epochs
-from opsin.training.resume_changes import SavedState, changed_values, nothing_to_train, refusal
+from opsin.training.resume_check import SavedState, nothing_to_train
 
 PARTS = {
     "optimizer": ("adam", "adamw", "sgd"),

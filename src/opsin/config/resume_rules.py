@@ -1,0 +1,132 @@
+"""Rules of a resume: the values that can change, and those that are refused by name."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from opsin.config.overrides import key_of
+from opsin.config.run_config import RunConfig
+from opsin.errors import UserError
+from opsin.runs.quoting import printed_override
+
+FIXED = ("model.", "distillation.", "datamodule.image_size", "datamodule.mean", "datamodule.std", "datamodule.resize")
+"""Keys that determine the meaning of the weights of a run; a resume cannot change them."""
+
+APPLIED = {
+    "": ("data_dir", "output_dir", "test", "report", "resume"),
+    "datamodule": ("data_dir", "path", "download", "eval_batch_size", "on_device"),
+    "optimizer": ("lr", "weight_decay", "betas", "eps", "momentum", "nesterov", "dampening"),
+    "trainer": (
+        *("accelerator", "devices", "num_nodes", "strategy", "sync_batchnorm", "precision", "threads"),
+        *("channels_last", "compile", "max_epochs", "max_steps", "max_time", "gradient_clip_norm"),
+        *("check_val_every_n_epoch", "limit_test_batches", "log_every_n_steps", "deterministic"),
+        *("detect_anomaly", "profiler"),
+    ),
+}
+"""Keys, by section, that a resumed run applies; `scheduler`, `callbacks` and others have rules of their own below."""
+
+WHOLE_SECTIONS = ("augmentation", "feature_cache", "logger", "callbacks", "scheduler")
+"""Sections whose values a resumed run takes from the config, with the exceptions that `refusal` names."""
+
+REASONS = {
+    "model": "the weights of the run belong to this network",
+    "loss": "losses before and after the change could not be compared to find the best epoch",
+    "distillation": "losses before and after the change could not be compared to find the best epoch",
+    "monitor": "the best epoch so far was selected by another metric",
+    "seed": "it determines the splits, so training images could get into the test set",
+    "datamodule": "it determines the images, the splits or the batches, which define the saved position in the epoch",
+    "trainer": "it determines the number of steps or the validation images, so the best epoch could not be compared",
+    "optimizer": "the saved state of the optimizer does not fit it",
+}
+
+
+def refuse_other_parts(saved: RunConfig, overrides: Sequence[str]) -> None:
+    """Refuse overrides that a saved run cannot have: another network, other images, or other options of a group.
+
+    Raises:
+        UserError: An override is one of them.
+    """
+    for override in overrides:
+        key = key_of(override)
+        if key.startswith(FIXED):
+            weights = printed_override("model.weights", saved.run.path)
+            raise UserError(
+                f"{override} cannot be changed: the weights of {saved.run.path} belong to the network and "
+                f"the images that the run was started with. To build on them, start a new run with {weights}."
+            )
+        if key in saved.origin.choices or override.startswith("~"):
+            raise UserError(
+                f"{override} cannot be changed: {saved.run.path} keeps the options that it was started with, "
+                "and only values such as trainer.max_epochs=20 can change. Start a new run instead."
+            )
+
+
+def changed_values(composed: RunConfig, saved: RunConfig) -> dict[str, tuple[Any, Any]]:
+    """Return the old and the new value of every changed key, by dotted key; without keys that only refer to another."""
+    old, new = flat(saved.tree), flat(composed.tree)
+    text = flat(yaml.safe_load(composed.text))
+    follows = {key for key, value in text.items() if isinstance(value, str) and value.startswith("${")}
+    keys = [key for key in dict.fromkeys([*new, *old]) if old.get(key) != new.get(key) and key not in follows]
+    return {key: (old.get(key), new.get(key)) for key in keys}
+
+
+def refusal(key: str, tree: Mapping[str, Any], changes: Mapping[str, tuple[Any, Any]]) -> str | None:
+    """Return why a changed key cannot be applied on resume; None if it is applied.
+
+    Args:
+        key: The dotted key.
+        tree: The config of the resumed run.
+        changes: All changed keys with their old and new values.
+    """
+    section, _, name = key.partition(".") if "." in key else ("", "", key)
+    if section == "scheduler":
+        return _schedule_refusal(name, tree)
+    if section == "callbacks":
+        return _callback_refusal(key, changes)
+    if name == "_target_":
+        return "the saved state belongs to another class"
+    if section in WHOLE_SECTIONS:
+        return None
+    if name.split(".")[0] not in APPLIED.get(section, ()):
+        return REASONS.get(section or key, "a resumed run does not apply it")
+    return _optimizer_refusal(name, tree, changes.get(key, (None, None))) if section == "optimizer" else None
+
+
+def _schedule_refusal(name: str, tree: Mapping[str, Any]) -> str | None:
+    target = str((tree.get("scheduler") or {}).get("_target_", ""))
+    if name == "_target_" or not target.startswith("opsin."):
+        return "the saved state belongs to another schedule"
+    if name in ("monitor", "mode"):
+        return REASONS["monitor"]
+    if name == "warmup_epochs" and target.endswith(".plateau"):
+        return "the warm-up of this schedule cannot be recomputed"
+    return None
+
+
+def _callback_refusal(key: str, changes: Mapping[str, tuple[Any, Any]]) -> str | None:
+    old, new = changes.get(".".join([*key.split(".")[:2], "_target_"]), (None, None))
+    if old or new:  # the callback is added, removed or exchanged
+        stateful = any(str(target).endswith((".EMA", ".WeightAveraging", ".Checkpoints")) for target in (old, new))
+        return "the saved state belongs to another class" if (old and new) or stateful else None
+    return REASONS["monitor"] if key.endswith((".monitor", ".mode")) else None
+
+
+def _optimizer_refusal(name: str, tree: Mapping[str, Any], change: tuple[Any, Any]) -> str | None:
+    old, new = change
+    if name == "weight_decay" and bool(old) != bool(new):
+        return "a change from or to 0 needs other parameter groups than the saved ones"
+    if name in ("momentum", "betas") and str((tree.get("scheduler") or {}).get("_target_", "")).endswith(".onecycle"):
+        return "scheduler=onecycle sets it at every step"
+    return None
+
+
+def flat(tree: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """Return the values of a tree by dotted key, without those that are None."""
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            found |= flat(value, f"{above}{key}.")
+        elif value is not None:
+            found[f"{above}{key}"] = value
+    return found
