@@ -80,7 +80,7 @@ class Predictor:
         self._dtype = next(self._network.parameters()).dtype
 
     def probabilities(self, pixels: Pixels) -> NDArray[np.float64]:
-        """Return the class probabilities `(N, C)` of images.
+        """Return the class probabilities `(N, C)` of images: the softmax of the logits divided by the temperature.
 
         Args:
             pixels: uint8 `(N, H, W, C)`, from `trained.read` or `InputImages.subset(split).read`.
@@ -98,7 +98,7 @@ class Predictor:
         logits = np.concatenate([np.empty((0, len(self.classes)), np.float32), *blocks])
         if not np.isfinite(logits).all():
             raise UserError(f"{self.trained.name} outputs NaN: its training diverged")
-        return softmax(logits)
+        return softmax(logits, self.trained.temperature)
 
     def predict(self, paths: Iterable[Path]) -> Iterator[Prediction]:
         """Yield predictions in the order of the files.
@@ -147,13 +147,16 @@ class Predictor:
         return found[: len(found) - max(0, missing)]
 
 
-def open_predictor(run: str | Path, overrides: Sequence[str] = (), batch_size: int | None = None) -> Predictor:
+def open_predictor(
+    run: str | Path, overrides: Sequence[str] = (), batch_size: int | None = None, *, raw: bool = False
+) -> Predictor:
     """Load the best checkpoint of a run for predictions; the dataset is not needed.
 
     Args:
         run: Run directory.
         overrides: Overrides of the config, such as `trainer.accelerator=cpu`.
         batch_size: Images per batch. None: chosen by image size.
+        raw: Return the softmax of the logits as they are, without the temperature of the run.
 
     Returns:
         A predictor with the precision and memory format of the run. The network is not compiled, because compilation
@@ -170,4 +173,4 @@ def open_predictor(run: str | Path, overrides: Sequence[str] = (), batch_size: i
     plan = replace(plan, trainer=replace(plan.trainer, compile=False))
     trainer = build.evaluator(plan, directory)
     build.prepare(plan, trained.network)
-    return Predictor(trained, trainer, batch_size)
+    return Predictor(replace(trained, temperature=1.0) if raw else trained, trainer, batch_size)
