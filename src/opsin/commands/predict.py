@@ -35,9 +35,6 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--batch-size", type=int, metavar="N", help="images per batch (default: up to 256)")
     options = parser.parse_intermixed_args(arguments)
-    from opsin.training.quiet_logging import quieten
-
-    quieten(True)
     count = predict_files(
         options.run,
         options.images,
