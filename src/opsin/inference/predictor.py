@@ -1,6 +1,6 @@
 """Predict class probabilities exactly as in validation: same preprocessing, weights, precision and memory format."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -119,7 +119,7 @@ class Predictor:
         images: Iterable[T],
         read: Callable[[T], Pixels],
         outputs: Callable[[Pixels], NDArray[Any]],
-    ) -> Iterator[tuple[T, NDArray[Any] | str]]:
+    ) -> Generator[tuple[T, NDArray[Any] | str], None, None]:
         """Yield each image with its output, a row of `outputs`, or with the reason why it cannot be decoded.
 
         Threads read the next batch while the network computes. At most two batches are in memory.
