@@ -30,7 +30,9 @@ SIDE = 240
 """Longer side of an overlay in pixels, if the input of the model is smaller."""
 
 
-def load(run: str | PathLike[str], overrides: Sequence[str] = (), batch_size: int | None = None) -> "Model":
+def load(
+    run: str | PathLike[str], overrides: Sequence[str] = (), *, batch_size: int | None = None, raw: bool = False
+) -> "Model":
     """Load the model of a run, with the weights of its best epoch. The images of the run are not needed.
 
     The process of the caller stays as it was: random generators, number of threads, logging and environment.
@@ -40,6 +42,7 @@ def load(run: str | PathLike[str], overrides: Sequence[str] = (), batch_size: in
         overrides: Overrides of its config, such as `trainer.accelerator=cpu`.
         batch_size: Images per batch. None: up to 256, fewer if they are large. With 1, each image of a generator is
             predicted as soon as the next one is there, and a single image takes the shortest time.
+        raw: Return the softmax of the logits as they are, without the temperature that the run fitted on val.
 
     Raises:
         UserError: The run does not exist, or has not finished its first epoch.
@@ -50,7 +53,7 @@ def load(run: str | PathLike[str], overrides: Sequence[str] = (), batch_size: in
         'cat'
     """
     with caller_state():
-        predictor = open_predictor(Path(run), overrides, batch_size)
+        predictor = open_predictor(Path(run), overrides, batch_size, raw=raw)
         return Model(predictor, TorchSettings.current())
 
 

@@ -1,4 +1,7 @@
-"""Evaluate the best checkpoint of a finished run again: python scripts/evaluate.py outputs/latest."""
+"""Evaluate the best checkpoint of a finished run again: python scripts/evaluate.py outputs/latest.
+
+Metrics are measured without the temperature that predictions apply.
+"""
 
 import argparse
 import json

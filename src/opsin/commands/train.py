@@ -113,6 +113,8 @@ def train(composed: RunConfig) -> float:
             predictions.write(run)
 
         recording.record_outcome(result, trainer, classifier, checkpoints, data)
+        if writes:
+            recording.record_calibration(result, run)
         result.frozen = FrozenStages(tuple(unfreezing.untouched), unfreezing.verified)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoard):

@@ -84,7 +84,7 @@ class Predictor:
         self._dtype = next(self._network.parameters()).dtype
 
     def probabilities(self, pixels: Pixels) -> NDArray[np.float64]:
-        """Return the class probabilities `(N, C)` of images.
+        """Return the class probabilities `(N, C)` of images: the softmax of the logits divided by the temperature.
 
         Args:
             pixels: uint8 `(N, H, W, C)`, from `trained.read` or `InputImages.subset(split).read`.
@@ -93,7 +93,7 @@ class Predictor:
             ValueError: Size or channels do not match the model.
             UserError: The network outputs NaN, because its training diverged.
         """
-        return softmax(self._outputs(pixels, self._logits))
+        return softmax(self._outputs(pixels, self._logits), self.trained.temperature)
 
     def embeddings(self, pixels: Pixels) -> NDArray[np.float32]:
         """Return the embeddings `(N, D)` of images, the input of the first trained layer of the head.
@@ -192,13 +192,16 @@ def _rows(
         yield image, found if isinstance(found, str) else next(rows)
 
 
-def open_predictor(run: str | Path, overrides: Sequence[str] = (), batch_size: int | None = None) -> Predictor:
+def open_predictor(
+    run: str | Path, overrides: Sequence[str] = (), batch_size: int | None = None, *, raw: bool = False
+) -> Predictor:
     """Load the best checkpoint of a run for predictions; the dataset is not needed.
 
     Args:
         run: Run directory.
         overrides: Overrides of the config, such as `trainer.accelerator=cpu`.
         batch_size: Images per batch. None: chosen by image size.
+        raw: Return the softmax of the logits as they are, without the temperature of the run.
 
     Returns:
         A predictor with the precision and memory format of the run. The network is not compiled, because compilation
@@ -215,4 +218,4 @@ def open_predictor(run: str | Path, overrides: Sequence[str] = (), batch_size: i
     plan = replace(plan, trainer=replace(plan.trainer, compile=False))
     trainer = build.evaluator(plan, directory)
     build.prepare(plan, trained.network)
-    return Predictor(trained, trainer, batch_size)
+    return Predictor(replace(trained, temperature=1.0) if raw else trained, trainer, batch_size)
