@@ -38,9 +38,6 @@ def main(arguments: list[str] | None = None) -> int:
         "--raw", action="store_true", help="probabilities without the temperature that the run fitted on val"
     )
     options = parser.parse_intermixed_args(arguments)
-    from opsin.training.quiet_logging import quieten
-
-    quieten(True)
     count = predict_files(
         options.run,
         options.images,
