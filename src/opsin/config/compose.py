@@ -149,8 +149,7 @@ def _run_path(composed: DictConfig, config: DictConfig, choices: Mapping[str, st
     """Return `hydra.run.dir`, or a fresh directory below `output_dir`."""
     if folder := composed.hydra.run.dir:
         return Path(expand_home(str(folder))).absolute()
-    names = [choices.get(group) or "" for group in ("datamodule", "model")]
-    return new_run_path(config.output_dir, *names).absolute()
+    return new_run_path(config.output_dir, choices).absolute()
 
 
 def _settings(composed: DictConfig, run: RunDirectory) -> DictConfig:

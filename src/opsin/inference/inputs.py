@@ -10,6 +10,7 @@ import lightning as L
 from opsin.config import RunConfig, compose
 from opsin.config.overrides import key_of
 from opsin.data import ImageDataModule
+from opsin.data.cache.files import cache_folder
 from opsin.data.cache.image_store import open_store
 from opsin.data.datasets import unlabeled_images
 from opsin.data.subset import Subset
@@ -120,11 +121,12 @@ def _folder(trained: TrainedModel, folder: str, overrides: Sequence[str]) -> Inp
         given = ["datamodule=image_folder", override("datamodule.path", place), f"datamodule.channels={channels}"]
         return _of_data(trained, compose([*given, *overrides]))
     composed = compose(overrides)
-    cache = Path(composed.tree["data_dir"]) / ".opsin"
-    store = open_store(loose, trained.size, trained.resize, trained.interpolation, cache_dir=cache / "stores")
+    data_dir = composed.tree["data_dir"]
+    stores, features = cache_folder(data_dir, "stores"), cache_folder(data_dir, "features")
+    store = open_store(loose, trained.size, trained.resize, trained.interpolation, cache_dir=stores)
     trainer = build.evaluator(make_plan(composed), composed.run)
     out = _place(trained, composed, place.name)
-    return InputImages(place.name, (), lambda _: Subset.whole(store), cache / "features", trainer, out)
+    return InputImages(place.name, (), lambda _: Subset.whole(store), features, trainer, out)
 
 
 def _place(trained: TrainedModel, composed: RunConfig, images: str) -> Path:
