@@ -6,6 +6,7 @@ from pathlib import Path
 
 from opsin.commands.command_line import command
 from opsin.errors import UserError
+from opsin.runs.directory import OUTPUT_DIR
 
 SAMPLES = "images=50,pr_curves=50"
 """Steps of each kind that TensorBoard keeps in memory. Its default of 10 leaves out most epochs."""
@@ -15,7 +16,7 @@ SAMPLES = "images=50,pr_curves=50"
 def main(arguments: list[str] | None = None) -> int:
     """Serve TensorBoard until Ctrl-C, by default on this machine only."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", nargs="?", type=Path, default=Path("outputs"), help="a run, or a folder of runs")
+    parser.add_argument("folder", nargs="?", type=Path, default=Path(OUTPUT_DIR), help="a run, or a folder of runs")
     options, others = parser.parse_known_args(arguments)
     if not options.folder.is_dir():
         raise UserError(f"{options.folder} is not a folder. Train a run first: python train.py writes to outputs")

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import lightning as L
 
@@ -14,7 +14,7 @@ from opsin.data.cache.files import cache_folder
 from opsin.data.cache.image_store import open_store
 from opsin.data.datasets import unlabeled_images
 from opsin.data.subset import Subset
-from opsin.data.types import Split
+from opsin.data.types import SPLITS
 from opsin.errors import UserError
 from opsin.inference.opened_run import open_run
 from opsin.inference.trained_model import TrainedModel
@@ -25,7 +25,6 @@ from opsin.training.plan import make_plan
 
 Which = Literal["train", "val", "test", "all"]
 
-SPLITS: tuple[Split, ...] = get_args(Split)
 OWN_INPUT = ("image_size", "mean", "std", "resize", "interpolation")
 """Keys of the datamodule that the trained model determines."""
 
