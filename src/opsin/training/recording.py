@@ -22,7 +22,7 @@ from opsin.runs.atomic import write_atomically
 from opsin.runs.directory import RunDirectory
 from opsin.runs.metric_registry import custom_metrics
 from opsin.runs.per_class import class_scores
-from opsin.runs.quoting import printed_command
+from opsin.runs.quoting import opsin_command
 from opsin.runs.result import (
     DataFacts,
     Hardware,
@@ -238,8 +238,8 @@ def closing_message(result: RunResult, run: RunDirectory) -> str:
         "",
         *([f"report      {place}/report.html"] if run.report.exists() else []),
         f"result      {place}/result.json",
-        f"test again  {printed_command(['python', 'scripts/evaluate.py', place])}",
-        "dashboard   make dashboard",
+        f"test again  {opsin_command('evaluate', place)}",
+        f"dashboard   {opsin_command('dashboard', *([] if Path('outputs') in place.parents else [place]))}",
     ]
     if settings.teacher:  # it explains the figures above
         lines.insert(3, f"teacher {settings.teacher}")

@@ -18,6 +18,7 @@ from opsin.data.shards.index import Shard
 from opsin.data.shards.reader import OpenShard
 from opsin.data.shards.storage import Storage
 from opsin.errors import UserError
+from opsin.runs.quoting import opsin_command
 
 AHEAD = 4
 """Shards that are fetched before they are needed."""
@@ -153,7 +154,7 @@ class ShardCache:
         if wrong:
             raise UserError(
                 f"{shard.file} of {self._storage} is corrupt: {wrong}. Copy it there again, or write the shards again "
-                "with python scripts/prepare_data.py DATASET --shards OUT."
+                f"with {opsin_command('prepare-data', 'DATASET', '--shards', 'OUT')}."
             )
         self._checked.add(shard)
 
