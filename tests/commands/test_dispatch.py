@@ -9,6 +9,7 @@ import pytest
 from opsin import __version__
 from opsin.commands import dispatch, interpret
 from opsin.commands.command_line import command
+from opsin.commands.completion import complete
 from opsin.commands.interpret.interpretation import KINDS
 from opsin.commands.table import COMMANDS
 from opsin.errors import UserError
@@ -27,7 +28,7 @@ def form_of(name: str, script: Path | None) -> str:
 
 
 def test_every_command_has_a_script() -> None:
-    assert {name_of(script) for script in SCRIPTS} == set(COMMANDS) - {"new"}
+    assert {name_of(script) for script in SCRIPTS} == set(COMMANDS) - {"completion", "new"}
     for script in SCRIPTS:
         lines = script.read_text(encoding="utf-8").splitlines()
         assert "    sys.exit(run_script(__file__))" in lines
@@ -104,6 +105,33 @@ def test_an_unknown_option_is_refused(name: str, capsys: pytest.CaptureFixture[s
     with pytest.raises(SystemExit) as ended:
         main(["--no-such-option"])
     assert ended.value.code == 2
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("opsin pre", ["predict ", "prepare-data "]),
+        ("opsin predict --to", ["--top "]),
+        ("opsin find-lr --st", ["--steps "]),
+        ("opsin train model=cnn_", [f"model=cnn_{name} " for name in ("batchnorm", "deep", "flatten", "gap", "plain")]),
+        ("opsin train PHOTOS optimizer=sgd optimizer.m", ["optimizer.momentum="]),
+        ("opsin train -cd conf experiment=mi", ["experiment=mine "]),
+        ("opsin predict phot", []),  # the shell completes files
+        ("opsin nothing --t", []),
+    ],
+)
+def test_completion_knows_commands_flags_and_overrides(line: str, expected: list[str], in_tmp: Path) -> None:
+    (in_tmp / "conf" / "experiment").mkdir(parents=True)
+    (in_tmp / "conf" / "experiment" / "mine.yaml").write_text("# @package _global_\nseed: 1\n")
+    assert complete(line) == expected
+
+
+def test_bash_completes_with_the_printed_script(tmp_path: Path) -> None:
+    script = f"""opsin() {{ {sys.executable} -m opsin "$@"; }}
+        eval "$(opsin completion bash)"
+        COMP_LINE='opsin train model=cnn_g --junk'; COMP_POINT=23; _opsin; printf '%s|' "${{COMPREPLY[@]}}" """
+    done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert (done.stdout, done.stderr) == ("model=cnn_gap |", "")
 
 
 @pytest.mark.parametrize(

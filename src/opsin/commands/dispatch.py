@@ -63,7 +63,7 @@ def help_page() -> str:
             "",
             *lines,
             "",
-            "  opsin COMMAND --help   arguments of a command",
+            "  opsin COMMAND --help   arguments of a command; opsin train --help lists all options of the config",
             "  opsin --version        version of Opsin",
         ]
     )

@@ -47,5 +47,8 @@ COMMANDS: Mapping[str, CommandEntry] = {
         "explore", "Open a page to try convolutions and the trained models of runs.", "--port 7860"
     ),
     "dashboard": CommandEntry("dashboard", "Open TensorBoard on runs.", "outputs --port 6006"),
+    "completion": CommandEntry(
+        "completion", 'Complete commands in a shell: eval "$(opsin completion bash)" in ~/.bashrc.', "zsh"
+    ),
 }
 """All commands, in the order in which `opsin --help` lists them."""

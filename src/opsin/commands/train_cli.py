@@ -9,6 +9,7 @@ from opsin.config import CommandLine, RunConfig, compose, read_command_line, ref
 from opsin.config.hydra_session import configure_logging, multirun
 from opsin.config.overrides import key_of
 from opsin.config.secrets import reveal
+from opsin.config.shortcut import expand_folder
 from opsin.errors import Interrupted, UserError
 from opsin.runs.atomic import check_writable
 from opsin.runs.quoting import printed_override
@@ -23,7 +24,8 @@ def main(arguments: list[str] | None = None) -> int:
     # Threads that spin while they wait make a run up to ten times slower as soon as another program wants their core.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        return _main(read_command_line(sys.argv[1:] if arguments is None else arguments))
+        line = read_command_line(sys.argv[1:] if arguments is None else arguments)
+        return _main(expand_folder(line, quiet=is_spawned()))
     except Interrupted as stop:
         return 128 + stop.signal  # the code of a process that a signal ended, in shells
 

@@ -92,7 +92,7 @@ class _Parser(argparse.ArgumentParser):
 def _parser(command: str) -> argparse.ArgumentParser:
     """Return the parser of Hydra's flags; `--config-dir` may be repeated."""
     name = opsin_command(command)
-    usage = f"{name} [GROUP=OPTION ...] [KEY=VALUE ...] [FLAG ...]"
+    usage = f"{name} [FOLDER] [GROUP=OPTION ...] [KEY=VALUE ...] [FLAG ...]"
     parser = _Parser(name, usage, add_help=False, allow_abbrev=False)
     parser.add_argument("overrides", nargs="*", help=argparse.SUPPRESS)
     flag = parser.add_argument_group("flags, in any order").add_argument

@@ -15,6 +15,7 @@ import lightning as L
 import torch
 
 from opsin.config import RunConfig
+from opsin.config.locations import IS_CLONE
 from opsin.data import ImageDataModule
 from opsin.models import Network
 from opsin.models.fine_tuning import FreezeSchedule
@@ -277,6 +278,8 @@ def versions() -> dict[str, str]:
 
 def commit() -> str | None:
     """Return the commit of Opsin's own checkout, with `-dirty` if files differ; None outside a checkout."""
+    if not IS_CLONE:  # the folder of the packages may be in a checkout of something else
+        return None
     here = Path(__file__).resolve().parent
     command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     try:
