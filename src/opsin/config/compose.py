@@ -4,7 +4,7 @@ The steps, in order: find the config folders (`search_path`), check the syntax o
 merge the files and overrides (`hydra_session`), resolve what depends on the process (`resolvers`) and paths, choose the
 run directory.
 
-A run, each job of a sweep, the study of the sweep, a resume, `scripts/find_lr.py`, `scripts/prepare_data.py`, the
+A run, each job of a sweep, the study of the sweep, a resume, `opsin find-lr`, `opsin prepare-data`, the
 benchmarks and the tests give overrides and a `ConfigSource`, and get the same config or the same error. A worker
 process composes nothing: it reads the `config.yaml` that process 0 has saved.
 """

@@ -123,7 +123,7 @@ class ShardCache:
             if not self._storage.fetch(shard.file, file):
                 raise UserError(
                     f"{shard.file} of {self._storage} is missing, but the index names it: copy it there again, or "
-                    "write the shards again with python scripts/prepare_data.py DATASET --shards OUT."
+                    f"write the shards again with {opsin_command('prepare-data', 'DATASET', '--shards', 'OUT')}."
                 )
             if shard not in self._checked or not self._storage.local:
                 self._check(shard, file)
