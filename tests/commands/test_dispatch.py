@@ -1,5 +1,6 @@
 """`opsin NAME`, `python -m opsin NAME` and `python scripts/NAME.py` start the same command and name themselves."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,9 +10,9 @@ import pytest
 from opsin import __version__
 from opsin.commands import dispatch, interpret
 from opsin.commands.command_line import command
+from opsin.commands.command_table import COMMANDS
 from opsin.commands.completion import complete
 from opsin.commands.interpret.interpretation import KINDS
-from opsin.commands.table import COMMANDS
 from opsin.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -46,7 +47,10 @@ def test_help_loads_no_heavy_library_and_shows_the_form_that_was_started(script:
         f"    with contextlib.suppress(SystemExit): {start}\n"
         f"print('heavy:', *{HEAVY} & set(sys.modules))"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    wide = {**os.environ, "COLUMNS": "300"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=wide, capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "heavy:"
     for name in names:

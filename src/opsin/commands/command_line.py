@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from opsin.commands.table import COMMANDS
+from opsin.commands.command_table import COMMANDS
 from opsin.errors import UserError
 from opsin.runs.quoting import opsin_command
 from opsin.runs.secret_values import mask_secrets

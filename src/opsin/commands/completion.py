@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from itertools import pairwise
 
 from opsin.commands.command_line import command, command_parser
-from opsin.commands.table import COMMANDS
+from opsin.commands.command_table import COMMANDS
 
 WITH_OVERRIDES = ("train", "find-lr", "prepare-data")
 """Commands whose arguments are overrides, which Hydra completes."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from opsin import __version__
 from opsin.commands.command_line import Main, command
-from opsin.commands.table import COMMANDS
+from opsin.commands.command_table import COMMANDS
 from opsin.errors import UserError, did_you_mean
 from opsin.runs.quoting import CLONE_VARIABLE, opsin_command
 
