@@ -9,6 +9,7 @@ from typing import Protocol
 
 from opsin.errors import UserError
 from opsin.runs.secret_values import mask_secrets
+from opsin.runs.text import accept_any_text
 
 
 class Main(Protocol):
@@ -27,6 +28,7 @@ def command(main: Callable[[list[str] | None], int]) -> Main:
 
     @functools.wraps(main)
     def wrapped(arguments: list[str] | None = None) -> int:
+        accept_any_text()
         try:
             return main(arguments)
         except UserError as error:

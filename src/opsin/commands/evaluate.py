@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Literal
 
@@ -17,19 +18,29 @@ def main(arguments: list[str] | None = None) -> int:
     """Print the metrics of the best checkpoint."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", help="a run directory, such as outputs/latest")
+    parser.add_argument("overrides", nargs="*", help="overrides, such as datamodule.path=PHOTOS for moved images")
     parser.add_argument("--split", choices=("test", "val"), default="test")
     parser.add_argument("--json", action="store_true", help="print everything, also per class, as JSON")
     options = parser.parse_intermixed_args(arguments)
-    found = evaluate(RunDirectory.of(options.run), options.split)
+    found = evaluate(RunDirectory.of(options.run), options.split, options.overrides)
+    from opsin.training.metrics import undefined_metrics
+
+    metrics = {**found.metrics, **dict.fromkeys(undefined_metrics(found.metrics))}
     if options.json:
-        print(json.dumps(asdict(found), indent=2))
+        print(json.dumps({**asdict(found), "metrics": metrics}, indent=2))
     else:
-        print("\n".join(f"{name:16} {value:.6f}" for name, value in sorted(found.metrics.items())))
+        for name, value in sorted(metrics.items()):
+            print(f"{name:16} {'undefined' if value is None else format(value, '.6f')}")
     return 0
 
 
-def evaluate(run: RunDirectory, split: Literal["val", "test"] = "test") -> "Measurement":
-    """Evaluate the best checkpoint of a run, given its directory, and write the predictions there.
+def evaluate(run: RunDirectory, split: Literal["val", "test"] = "test", overrides: Sequence[str] = ()) -> "Measurement":
+    """Evaluate the best checkpoint of a run and write the predictions to its directory.
+
+    Args:
+        run: The run directory.
+        split: The split to evaluate.
+        overrides: Overrides of the config of the run, such as `datamodule.path=PHOTOS`.
 
     Raises:
         UserError: The run has no best checkpoint, its files are damaged, or its images have changed.
@@ -42,7 +53,7 @@ def evaluate(run: RunDirectory, split: Literal["val", "test"] = "test") -> "Meas
     from opsin.training.hardware import use_threads
     from opsin.training.quiet_logging import quieten
 
-    opened = open_run(run)
+    opened = open_run(run, overrides)
     plan = build.for_evaluation(opened.plan)
     quieten(True)
     use_threads(plan.trainer.threads)

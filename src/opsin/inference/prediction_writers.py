@@ -13,6 +13,7 @@ import numpy as np
 from opsin.errors import UserError
 from opsin.inference.predictor import Prediction
 from opsin.runs.atomic import atomic_open, check_writable, write_errors
+from opsin.runs.text import valid_text
 
 Format = Literal["csv", "jsonl", "parquet"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -31,12 +32,12 @@ def ranked(prediction: Prediction, classes: Sequence[str], top: int) -> list[tup
 
 def printable(text: str) -> str:
     """Return a file name for display, with invalid bytes and control characters escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in valid_text(text))
 
 
 def kept(path: Path) -> str:
     """Return a file name for a file, with invalid bytes escaped."""
-    return str(path).encode(errors="backslashreplace").decode()
+    return valid_text(str(path))
 
 
 @contextlib.contextmanager

@@ -6,10 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
-from opsin.data.cache.files import progress
 from opsin.data.cache.image_store import OnBadImage, Store, check_images, decode_rows, store_key
 from opsin.data.decode import BadImage
 from opsin.data.preprocessing import Interpolation, Resize
+from opsin.data.progress import progress
 from opsin.data.source import ArrayImages, Images
 from opsin.data.types import Indices
 
@@ -43,12 +43,12 @@ class UncachedStore(Store):
         on_bad_image: OnBadImage = "skip",
     ) -> None:
         self.images = images
-        self.fingerprint = store_key(images, size, resize, interpolation)
         self._fit = (size, resize, interpolation)
         found = {} if isinstance(images, ArrayImages) else _bad_images(images)
         self.bad = [(images.locate(index), reason) for index, reason in found.items()]
         self.kept = np.setdiff1d(np.arange(len(images)), np.array(list(found), np.int64))
         self.targets = images.targets[self.kept]
+        self.fingerprint = store_key(images, size, resize, interpolation)
         check_images(self, on_bad_image)
         self.shape = (*size, images.read(int(self.kept[0])).shape[2])
 
