@@ -108,6 +108,13 @@ class ImageSplits:
         """Files that list the images that cannot be decoded."""
         return [str(store.report) for store in self._stores.values() if store.bad and store.report]
 
+    def dataset(self) -> str:
+        """Return one digest of all images of the source and their classes, whatever their size and the options."""
+        digest = hashlib.blake2b("\0".join(self._source.classes).encode(), digest_size=16)
+        for split, images in sorted(self._source.splits.items()):
+            digest.update(f"{split} {images.fingerprint}".encode())
+        return digest.hexdigest()
+
     def fingerprint(self) -> str:
         """Return one digest of the pixels of all splits, their targets, their order and how they are split."""
         digest = hashlib.blake2b("\0".join(self._source.classes).encode(), digest_size=16)

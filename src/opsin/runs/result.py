@@ -49,7 +49,8 @@ class DataFacts(ImageFormat):
         origin: Per split `given` (by the dataset) or `carved` (out of the training images).
         bad_images: Number of images that cannot be decoded and are left out.
         bad_image_reports: Files that list them.
-        fingerprint: Digest of all images and labels.
+        fingerprint: Digest of all images and labels, and of how they are resized and split.
+        dataset: Digest of all images and labels of the dataset, whatever the size and the split.
         source_channels: Number of channels that files are decoded to; 0: `channels`.
     """
 
@@ -61,6 +62,7 @@ class DataFacts(ImageFormat):
     bad_images: int = 0
     bad_image_reports: tuple[str, ...] = ()
     fingerprint: str = ""
+    dataset: str = ""
     source_channels: int = 0
 
     @property
@@ -169,6 +171,28 @@ class SplitScores:
 
 
 @dataclass(frozen=True)
+class Calibration:
+    """The temperature of a run: probabilities are softmax(logits / temperature).
+
+    Attributes:
+        temperature: Divisor of the logits, fitted on the predictions of val; 1 changes nothing.
+        reason: Why the temperature is 1; None if it was fitted.
+        images: Number of images it was fitted on.
+        nll: Cross-entropy on val in nats, without and with the temperature; empty if it was not fitted.
+    """
+
+    temperature: float = 1.0
+    reason: str | None = None
+    images: int = 0
+    nll: tuple[float, ...] = ()
+
+    def __str__(self) -> str:
+        if self.reason:
+            return f"1 ({self.reason})"
+        return f"{self.temperature:.3f} (fitted on {self.images:,} validation images)"
+
+
+@dataclass(frozen=True)
 class FrozenStages:
     """Stages that were never trained, and whether it was verified that they did not change."""
 
@@ -250,6 +274,7 @@ class RunResult:
         monitor: The metric that selected the best epoch.
         custom_metrics: Metrics that the user registered, see `opsin.runs.metric_registry`.
         per_class: Scores per split.
+        calibration: Temperature of predictions and exported files; the metrics are measured without it.
         throughput: Training images per second.
         seconds: Wall time of setup, fit, test, and total, in seconds, over all processes that resumed the run.
         parameters: Number of parameters.
@@ -278,6 +303,7 @@ class RunResult:
     monitor: MonitoredMetric | None = None
     custom_metrics: list[dict[str, Any]] = field(default_factory=list)
     per_class: dict[str, SplitScores] = field(default_factory=dict)
+    calibration: Calibration | None = None
     throughput: float | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     parameters: ParameterCounts | None = None
@@ -296,8 +322,13 @@ class RunResult:
     def without_outcome(self) -> "RunResult":
         """Return a copy without the fields that training and testing produce again after a resume."""
         measured = ("metrics", "undefined_metrics", "best_epoch", "epochs", "monitor", "per_class")
-        outcome = ("error", "stopped", "pruned", *measured)
+        outcome = ("error", "stopped", "pruned", "calibration", *measured)
         return replace(self, **{name: getattr(RunResult(), name) for name in outcome})
+
+    @property
+    def temperature(self) -> float:
+        """Divisor of the logits for the probabilities of predictions; 1 if the run has not recorded one."""
+        return self.calibration.temperature if self.calibration else 1.0
 
 
 def read_result(file: Path) -> RunResult:

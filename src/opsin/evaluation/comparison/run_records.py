@@ -25,11 +25,12 @@ _NOT_RECIPE = (
     "resume",
     "test",
     "logger.",
-    "datamodule.data_dir",
-    "datamodule.download",
-    "trainer.log_every_n_steps",
-    "trainer.profiler",
+    "tags",
+    *(f"datamodule.{name}" for name in ("data_dir", "path", "download", "on_device", "eval_batch_size")),
+    *(f"trainer.{name}" for name in ("threads", "log_every_n_steps", "profiler", "detect_anomaly")),
 )
+"""Beginnings of the keys that cannot affect the trained network. The dataset counts by its content, not by its path."""
+
 _TRAINING_CALLBACKS = ("EarlyStopping", "EMA")  # Opsin's other callbacks only report and do not change the training
 
 
