@@ -18,7 +18,7 @@ from PIL import Image
 from opsin.commands.predict import predict_files
 from opsin.data.decode import FORMATS
 from opsin.errors import UserError
-from opsin.inference.image_paths import find_images
+from opsin.inference.image_arguments import find_images
 from opsin.runs.directory import RunDirectory
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -1,4 +1,4 @@
-"""Draw convolutions, no network needed: python scripts/convolve.py --image coins --kernel sobel_vertical blur."""
+"""Draw convolutions, no network needed: `opsin convolve`."""
 
 import argparse
 from collections.abc import Iterator, Sequence
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from opsin.commands.command_line import command
+from opsin.commands.command_line import command, command_parser
 from opsin.errors import UserError
 from opsin.interpretability.convolution import figures as pictures
 from opsin.interpretability.convolution.convolution import (
@@ -25,6 +25,7 @@ from opsin.interpretability.convolution.convolution import (
 from opsin.interpretability.convolution.gabor import EXAMPLES, parse_gabor
 from opsin.interpretability.convolution.sample_images import gray, sample, sample_names
 from opsin.runs.atomic import write_atomically, write_errors
+from opsin.runs.directory import OUTPUT_DIR
 from opsin.visualization.images import Pixels, encode, fit
 
 LARGEST_SIDE = 1024
@@ -60,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, epilog="Without options, draw everything for the image.")
+    parser = command_parser("convolve", epilog="Without options, draw everything for the image.")
     parser.add_argument(
         "--image", default="cat", help="a file, or a sample: cat, astronaut, coins, brick, digit_3, ... (default: cat)"
     )
@@ -98,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--out",
         type=Path,
-        default=Path("outputs/convolution"),
+        default=Path(OUTPUT_DIR, "convolution"),
         help="the folder to write to (default: outputs/convolution)",
     )
     return parser

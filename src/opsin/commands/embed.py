@@ -1,4 +1,4 @@
-"""Write the embeddings of images: python scripts/embed.py outputs/latest [datamodule=cats_vs_dogs | FOLDER]."""
+"""Write the embeddings of images: `opsin embed`."""
 
 import argparse
 import json
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from opsin.commands.command_line import command
+from opsin.commands.command_line import command, command_parser
 from opsin.errors import UserError
 from opsin.runs.atomic import atomic_open, check_writable, write_atomically, write_errors
 
@@ -39,13 +39,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = command_parser("embed")
     parser.add_argument("run", help="a run directory, such as outputs/latest, or a network: efficientnet_lite0")
     parser.add_argument(
         "data",
         nargs="*",
-        help="empty for the images of the run; a folder of images, with or without class folders; or overrides as for "
-        "train.py, such as datamodule=cats_vs_dogs datamodule.path=PHOTOS data_dir=PATH",
+        help="empty for the images of the run; a folder of images, with or without class folders; or overrides "
+        "as for the command train, such as datamodule=cats_vs_dogs datamodule.path=PHOTOS data_dir=PATH",
     )
     parser.add_argument(
         "--out", type=Path, help="the folder to write to (default: RUN/embeddings; for other images, a folder in it)"
@@ -88,8 +88,9 @@ def embed(
     Raises:
         UserError: The network or the images do not exist, or `out` cannot be written to.
     """
+    from opsin.data.types import SPLITS
     from opsin.inference.embeddings import embeddings, joined
-    from opsin.inference.inputs import SPLITS, open_images
+    from opsin.inference.inputs import open_images
     from opsin.inference.trained_model import load_trained_model
 
     if image_size is not None and image_size < 1:
@@ -122,7 +123,7 @@ def _fit(
     extractor: "Extractor",
 ) -> list[str]:
     """Fit a head, write `head.json` (and `head.npz`), and return lines with its accuracies."""
-    from opsin.inference.inputs import SPLITS
+    from opsin.data.types import SPLITS
     from opsin.inference.linear_probe import fit_head
 
     train, val, test = ((found[split].vectors, found[split].targets) for split in SPLITS)

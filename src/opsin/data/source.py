@@ -14,9 +14,6 @@ from opsin.data.decode import BadImage, decode_image, read_content
 from opsin.data.file_contents import FileContents
 from opsin.data.types import Channels, Split
 
-DATA_DIR = "data"
-"""Default folder of downloads and decoded images."""
-
 
 class Images(Protocol):
     """The images of one split, undecoded or in memory. Reading is thread-safe, and the object can be pickled."""

@@ -8,10 +8,9 @@ from pathlib import Path
 from opsin.errors import UserError, did_you_mean
 from opsin.models.network import Network
 from opsin.models.weights import KINDS, Kind, PackagedFile, StateDict, UnreachableError, read_state_dict
+from opsin.runs.directory import RunDirectory
 
 _LOG = logging.getLogger(__name__)
-
-BEST_CHECKPOINT = Path("checkpoints", "best.ckpt")
 
 
 @dataclass(frozen=True)
@@ -111,10 +110,11 @@ def _weights_file(weights: str) -> Path:
     if path.is_file():
         return path
     if path.is_dir():
-        if (path / BEST_CHECKPOINT).is_file():
-            return path / BEST_CHECKPOINT
+        best = RunDirectory(path).best
+        if best.is_file():
+            return best
         raise UserError(
-            f"model.weights={weights} is a directory without {BEST_CHECKPOINT}: "
+            f"model.weights={weights} is a directory without {best.relative_to(path)}: "
             "give a run directory whose training saved a checkpoint, or a file of weights"
         )
     hint = did_you_mean(weights, [*KINDS, "none"]) or f" ({path.absolute()} does not exist)"

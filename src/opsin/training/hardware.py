@@ -10,12 +10,22 @@ from pydantic import Field
 from torch import nn
 
 from opsin.errors import UserError
+from opsin.runs.quoting import torchrun_command
 from opsin.training.distributed.environment import launched
 
 Accelerator = Literal["auto", "cpu", "gpu", "mps"]
 
 
 Precision = Literal["auto", "32", "bf16", "16", "bf16-true", "64", 32, 16, 64]
+LIGHTNING_PRECISION: dict[str, Any] = {
+    "32": "32-true",
+    "64": "64-true",
+    "bf16": "bf16-mixed",
+    "16": "16-mixed",
+    "bf16-true": "bf16-true",
+}
+"""Lightning's name of each precision."""
+
 Threads = Literal["auto"] | Annotated[int, Field(ge=1)]
 
 
@@ -60,10 +70,12 @@ def check_devices(accelerator: str, num_nodes: int, sync_batchnorm: bool) -> Non
         UserError: names the key.
     """
     if num_nodes > 1 and launched() is None:
+        options = (
+            f"--nnodes={num_nodes} --nproc-per-node=DEVICES --rdzv-backend=c10d --rdzv-endpoint=FIRST_MACHINE:29500"
+        )
         raise UserError(
             f"trainer.num_nodes={num_nodes}: the run was not started on {num_nodes} machines. Start it on each of "
-            f"them by torchrun --nnodes={num_nodes} --nproc-per-node=DEVICES --rdzv-backend=c10d "
-            "--rdzv-endpoint=FIRST_MACHINE:29500 train.py ..., or on all by srun"
+            f"them by {torchrun_command(options)} ..., or on all by srun"
         )
     if sync_batchnorm and accelerator != "gpu":
         raise UserError(

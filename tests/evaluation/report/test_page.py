@@ -14,11 +14,11 @@ import pytest
 
 from opsin.evaluation.calibration import fit_temperature, reliability
 from opsin.evaluation.confidence_intervals import wilson_interval
+from opsin.evaluation.report.confusion_and_calibration import calibration_section
 from opsin.evaluation.report.learning_curves import best_epoch
 from opsin.evaluation.report.page import write_report
 from opsin.evaluation.report.pictures import index_file, read_pictures
 from opsin.evaluation.report.result_summary import summarize_result
-from opsin.evaluation.report.sections import calibration_section
 from opsin.runs.directory import RunDirectory
 from opsin.runs.metrics_csv import read_epochs
 from opsin.runs.predictions import predictions_file, read_predictions
@@ -149,7 +149,7 @@ def test_every_status_has_a_page(write, status: str, said: str) -> None:
     assert said in page
     assert "There are no predictions to evaluate." in page
     split = "test" if status == "finished" else "val"  # the test images are read once, at the end of a run
-    assert f"scripts/evaluate.py {run.path} --split {split}" in page
+    assert f"opsin evaluate {run.path} --split {split}" in page
 
 
 def test_a_run_that_failed_before_its_first_epoch_has_a_page(tmp_path: Path) -> None:

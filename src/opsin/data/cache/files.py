@@ -1,4 +1,4 @@
-"""Helpers of all caches on disk: locks between processes, free space, and arrays read by row."""
+"""All caches on disk: their folders, locks between processes, free space, and arrays read by row."""
 
 import errno
 import logging
@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -24,6 +24,11 @@ _PATIENCE = 1.0  # seconds after which waiting for a lock is worth a message
 # Touched pages of a memory-mapped file count as memory of this process. Above this size each row is read with a
 # system call instead, from the same page cache: as fast for large rows, and memory use stays constant.
 _MAPPED_AT_MOST = 256 * 2**20
+
+
+def cache_folder(data_dir: str | Path, content: Literal["stores", "features", "shards"]) -> Path:
+    """Return the folder of decoded images, of cached features, or of downloaded shards: `data_dir/.opsin/CONTENT`."""
+    return Path(data_dir) / ".opsin" / content
 
 
 class ArrayFile:

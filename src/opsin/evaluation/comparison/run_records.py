@@ -18,12 +18,11 @@ from opsin.runs.result import RunResult
 REPEATS = ("seed", "datamodule.fold")
 """Keys that distinguish the repetitions of a recipe."""
 
+NOT_RECIPE = ("data_dir", "output_dir", "resume", "report", "test")
+"""Keys that do not affect the trained network: locations of files, and steps after training."""
+
 _NOT_RECIPE = (
-    "data_dir",
-    "output_dir",
-    "report",
-    "resume",
-    "test",
+    *NOT_RECIPE,
     "logger.",
     "tags",
     *(f"datamodule.{name}" for name in ("data_dir", "path", "download", "on_device", "eval_batch_size")),

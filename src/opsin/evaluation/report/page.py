@@ -1,4 +1,7 @@
-"""Write the report of a run: one self-contained page made from the run directory."""
+"""Write the report of a run: one self-contained page made from the run directory.
+
+The order of the sections is that of `templates/report.html`.
+"""
 
 from datetime import datetime
 from pathlib import Path
@@ -9,22 +12,22 @@ import yaml
 
 from opsin.errors import UserError
 from opsin.evaluation.confusion import class_table
-from opsin.evaluation.report.learning_curves import best_epoch, learning_curves
-from opsin.evaluation.report.pictures import read_pictures
-from opsin.evaluation.report.result_summary import summarize_result
-from opsin.evaluation.report.sections import (
+from opsin.evaluation.report.confusion_and_calibration import (
     calibration_section,
     confused_pair_rows,
     confusion_matrix_chart,
     recall_bars,
 )
+from opsin.evaluation.report.learning_curves import best_epoch, learning_curves
+from opsin.evaluation.report.pictures import read_pictures
+from opsin.evaluation.report.result_summary import summarize_result
 from opsin.evaluation.templating import render
 from opsin.runs.atomic import write_atomically
 from opsin.runs.directory import RunDirectory
 from opsin.runs.metrics_csv import read_epochs
 from opsin.runs.network_table import cells, title
 from opsin.runs.predictions import Predictions, read_predictions
-from opsin.runs.quoting import printed_command, resume_command
+from opsin.runs.quoting import opsin_command, resume_command
 
 
 def write_report(run: RunDirectory) -> Path:
@@ -64,9 +67,9 @@ def write_report(run: RunDirectory) -> Path:
         calibration=calibration_section(predictions, result.calibration) if evaluated else None,
         pictures=read_pictures(run),
         network=(title(result.network), cells(result.network)) if result.network else None,
-        command=printed_command(["python", "train.py", *(_yaml(run.overrides).get("overrides") or [])]),
+        command=opsin_command("train", *(_yaml(run.overrides).get("overrides") or [])),
         resume=resume_command(run.path),
-        report=printed_command(["python", "scripts/report.py", run.path]),
+        report=opsin_command("report", run.path),
         config=run.config.read_text(encoding="utf-8"),
     )
     write_atomically(run.report, page)
