@@ -179,6 +179,7 @@ class ImageDataModule(L.LightningDataModule):
             "bad_images": self.splits.bad_images,
             "bad_image_reports": self.splits.bad_image_reports,
             "fingerprint": self.splits.fingerprint(),
+            "dataset": self.splits.dataset(),
             "image_size": list(self.image_size),
             "channels": self.channels,
             "source_channels": self.source.channels,

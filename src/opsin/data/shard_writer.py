@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from opsin.data.cache.files import progress
 from opsin.data.datamodule import ImageDataModule
+from opsin.data.progress import progress
 from opsin.data.shards.index import (
     INDEX_FILE,
     TABLE_FILE,

@@ -1,5 +1,6 @@
 """Load `model.weights` into a network: weights of ImageNet, of Opsin, of a file, or of another run."""
 
+import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,8 @@ from opsin.errors import UserError, did_you_mean
 from opsin.models.network import Network
 from opsin.models.weights import KINDS, Kind, PackagedFile, StateDict, UnreachableError, read_state_dict
 from opsin.runs.directory import RunDirectory
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,8 @@ def load_weights(network: Network, weights: str) -> LoadedWeights:
     Raises:
         UserError: The weights do not exist, cannot be fetched or read, or do not fit the stages.
     """
+    if weights in (*KINDS, "none") and (place := Path(weights).absolute()).exists():
+        _LOG.info("model.weights=%s is the name of weights, not %s; write ./%s for that path", weights, place, weights)
     if weights == "none":
         return LoadedWeights("none", missing=tuple(network.state_dict()))
     if weights in KINDS:

@@ -105,8 +105,7 @@ def _write_csv(rows: Sequence[Mapping[str, object]], file: Path) -> Path:
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    # File names may contain bytes that are not valid text; they are escaped.
-    write_atomically(file, text.getvalue().encode(errors="backslashreplace").decode())
+    write_atomically(file, text.getvalue())
     return file
 
 
