@@ -1,0 +1,215 @@
+"""Write the configuration reference: one page for each config group, from the config files and the signatures.
+
+The pages are written into `docs/config` before Sphinx reads its sources. They are not part of the repository.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from signature_tables import Key, keys_of, table, value_text
+from sphinx.application import Sphinx
+
+from opsin.config.locations import CONFIGS
+from opsin.config.suggestions import config_options
+from opsin.config.validation import ROOT, SectionSchema
+from opsin.sweeps.sweep import SCHEMA as SWEEP_SCHEMA
+from opsin.training.plan import SCHEMA as RUN_SCHEMA
+
+SECTIONS = {**RUN_SCHEMA, **SWEEP_SCHEMA}
+RECIPES = ("experiment", "debug")
+"""Groups whose options change several sections."""
+
+INDEX = """# Configuration reference
+
+A run combines one option of each config group and changes single keys: `opsin train group=option key=value`. `opsin train
+--cfg job` prints the complete config of a command. A key that does not exist and a value that is not valid are refused before
+anything is loaded.
+
+{groups}
+
+Keys that belong to no group: [keys of a run](run.md).
+
+```{{toctree}}
+:hidden:
+
+run
+{pages}
+```
+"""
+
+
+def pages() -> dict[str, str]:
+    """Return the Markdown of every page of the reference, by file name."""
+    groups = config_options()
+    texts = {f"{group}.md": _group_page(group, options) for group, options in groups.items()}
+    texts["run.md"] = _run_page(set(groups))
+    return {**texts, "index.md": _index(groups)}
+
+
+def write_pages(app: Sphinx) -> None:
+    """Write the pages that changed, and remove pages of groups that no longer exist."""
+    folder = Path(app.srcdir) / "config"
+    folder.mkdir(exist_ok=True)
+    written = pages()
+    for name, text in written.items():
+        file = folder / name
+        if not file.exists() or file.read_text(encoding="utf-8") != text:
+            file.write_text(text, encoding="utf-8")
+    for file in folder.glob("*.md"):
+        if file.name not in written:
+            file.unlink()
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Write the reference when a build begins."""
+    app.connect("builder-inited", write_pages)
+    return {"parallel_read_safe": True}
+
+
+def comments_of(text: str) -> dict[str, str]:
+    """Return the comment at the end of each line of a YAML file, by dotted key."""
+    found: dict[str, str] = {}
+    above: list[tuple[int, str]] = []
+    last = ""
+    for line in text.splitlines():
+        match = re.match(r"^( *)(?:- )?([\w@/ ]+):(.*)$", line)
+        if match:
+            indent = len(match[1])
+            above = [(depth, name) for depth, name in above if depth < indent]
+            above.append((indent, match[2]))
+            last = ".".join(name for _, name in above)
+            if comment := re.search(r" # (.*)$", match[3]):
+                found[last] = comment[1]
+        elif last in found and (more := re.match(r"^ +# (.*)$", line)):
+            found[last] += f" {more[1]}"
+    return found
+
+
+def _primary() -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the values and the comments of the primary config."""
+    text = (CONFIGS / "train.yaml").read_text(encoding="utf-8")
+    return yaml.safe_load(text), comments_of(text)
+
+
+def _index(groups: Mapping[str, list[str]]) -> str:
+    tree, comments = _primary()
+    defaults = {name: value for item in tree["defaults"] if isinstance(item, dict) for name, value in item.items()}
+    rows = [
+        f"| [{group}]({group}.md) | {value_text(defaults.get(group))} | {len(options)} | {comments.get(f'defaults.{group}', '')} |"
+        for group, options in groups.items()
+    ]
+    header = ["| group | default | options | chooses |", "| --- | --- | ---: | --- |"]
+    return INDEX.format(groups="\n".join([*header, *rows]), pages="\n".join(groups))
+
+
+def _run_page(groups: set[str]) -> str:
+    """Return the page of the keys that no group chooses."""
+    tree, comments = _primary()
+    parts = ["# Keys of a run", "## Top-level keys", table([*_owned_keys(ROOT, SECTIONS[ROOT], tree, comments), *_hydra(tree, comments)])]
+    for section in SECTIONS:
+        if section and section not in groups:
+            parts += [f"## {section}", comments.get(section, ""), table(_section_keys(section))]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _hydra(tree: Mapping[str, Any], comments: Mapping[str, str]) -> list[Key]:
+    """Return the keys of Hydra that the primary config sets."""
+
+    def leaves(values: Mapping[str, Any], above: str) -> list[tuple[str, Any]]:
+        return [
+            leaf
+            for name, value in values.items()
+            for leaf in (leaves(value, f"{above}.{name}") if isinstance(value, dict) else [(f"{above}.{name}", value)])
+        ]
+
+    texts = {"hydra.run.dir": "run directory", "hydra.sweep.dir": "folder of the sweep directories", "hydra.job.name": "name of the log"}
+    found = leaves(tree["hydra"], "hydra")
+    return [Key(key, "text", value_text(value), comments.get(key, texts.get(key, ""))) for key, value in found]
+
+
+def _section_keys(section: str) -> list[Key]:
+    """Return the keys of a section that do not depend on an option."""
+    tree, comments = _primary()
+    own = {name.removeprefix(f"{section}."): text for name, text in comments.items()}
+    return _owned_keys(section, SECTIONS[section], tree.get(section) or {}, own)
+
+
+def _owned_keys(
+    section: str, schema: SectionSchema, defaults: Mapping[str, Any], comments: Mapping[str, str]
+) -> list[Key]:
+    owners = [*schema.options.values(), *([schema.call] if schema.call else [])]
+    return [
+        key
+        for owner in owners
+        for key in keys_of(owner, section, computed=schema.computed, defaults=defaults, comments=comments)
+    ]
+
+
+def _group_page(group: str, options: list[str]) -> str:
+    _, comments = _primary()
+    parts = [f"# {group}", comments.get(f"defaults.{group}", ""), comments.get(group, "")]
+    if group in SECTIONS and (keys := table(_shared_keys(group, options))):
+        parts += ["## Keys of every option", keys]
+    parts += [_option(group, name) for name in options]
+    if group in SECTIONS and (constructors := SECTIONS[group].constructors):
+        names = ", ".join(f"`{name}`" for name in sorted(constructors.by_name))
+        parts += ["## Constructors", f"`_target_` of this section accepts {names}, and [your own](../own_project.md)."]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _shared_keys(group: str, options: list[str]) -> list[Key]:
+    """Return the keys of every option; a group without keys in the primary config has the defaults of its first option."""
+    tree, _ = _primary()
+    if group in tree:
+        return _section_keys(group)
+    file = _file(group, str(next(item[group] for item in tree["defaults"] if isinstance(item, dict) and group in item)))
+    text = file.read_text(encoding="utf-8")
+    return _owned_keys(group, SECTIONS[group], yaml.safe_load(text) or {}, comments_of(text))
+
+
+def _option(group: str, name: str) -> str:
+    """Return the part of a page for one option: description, keys of its constructors, and its file."""
+    text = _file(group, name).read_text(encoding="utf-8")
+    lines = text.splitlines()
+    described = [line.removeprefix("# ") for line in lines[: _leading_comments(lines)] if not line.startswith("# @package")]
+    shown = "\n".join(lines[_leading_comments(lines) :])
+    commands = [line for line in described if line.startswith("python ")]
+    description = " ".join(line for line in described if line not in commands)
+    parts = [f"## {name}", description, *(f"```bash\n{_opsin(command)}\n```" for command in commands)]
+    if group not in RECIPES:
+        values = yaml.safe_load(text) or {}
+        parts += [table(keys) for keys in _target_keys(group, values, comments_of(text))]
+    parts.append(f"```yaml\n{shown}\n```")
+    return "\n\n".join(part for part in parts if part)
+
+
+def _target_keys(group: str, values: Mapping[str, Any], comments: Mapping[str, str]) -> list[list[Key]]:
+    """Return the keys of each constructor that an option names."""
+    schema = SECTIONS[group]
+    if schema.many:
+        items = {name: item for name, item in values.items() if isinstance(item, dict) and "_target_" in item}
+        return [_keys_of_target(f"{group}.{name}", schema, item, {}) for name, item in items.items()]
+    return [_keys_of_target(group, schema, values, comments)] if "_target_" in values else []
+
+
+def _keys_of_target(
+    section: str, schema: SectionSchema, values: Mapping[str, Any], comments: Mapping[str, str]
+) -> list[Key]:
+    assert schema.constructors is not None
+    call: Callable[..., Any] = schema.constructors.by_name[values["_target_"]]
+    return keys_of(call, section, computed=schema.computed, defaults=values, comments=comments)
+
+
+def _leading_comments(lines: list[str]) -> int:
+    return next((index for index, line in enumerate(lines) if not line.startswith("#")), len(lines))
+
+
+def _opsin(command: str) -> str:
+    return command.replace("python train.py", "opsin train", 1)
+
+
+def _file(group: str, name: str) -> Path:
+    return CONFIGS / group / f"{name}.yaml"
