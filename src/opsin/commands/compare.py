@@ -73,7 +73,5 @@ def thumbnails(run: RunDirectory, split: str, positions: NDArray[np.int64]) -> N
 def _subset(run: RunDirectory, split: str) -> "Subset":
     from opsin.inference.inputs import open_images
     from opsin.inference.trained_model import load_trained_model
-    from opsin.training.quiet_logging import quieten
 
-    quieten(True)
     return open_images(load_trained_model(str(run.path))).subset(split)

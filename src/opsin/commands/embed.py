@@ -91,9 +91,7 @@ def embed(
     from opsin.inference.embeddings import embeddings, joined
     from opsin.inference.inputs import SPLITS, open_images
     from opsin.inference.trained_model import load_trained_model
-    from opsin.training.quiet_logging import quieten
 
-    quieten(True)
     if image_size is not None and image_size < 1:
         raise UserError(f"--image-size must be at least 1, got {image_size}")
     model = load_trained_model(name, image_size)

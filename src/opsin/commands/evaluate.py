@@ -1,4 +1,7 @@
-"""Evaluate the best checkpoint of a finished run again: python scripts/evaluate.py outputs/latest."""
+"""Evaluate the best checkpoint of a finished run again: python scripts/evaluate.py outputs/latest.
+
+Metrics are measured without the temperature that predictions apply.
+"""
 
 import argparse
 import json
@@ -40,11 +43,9 @@ def evaluate(run: RunDirectory, split: Literal["val", "test"] = "test") -> "Meas
     from opsin.training import build, recording
     from opsin.training.gather import collect
     from opsin.training.hardware import use_threads
-    from opsin.training.quiet_logging import quieten
 
     opened = open_run(run)
     plan = build.for_evaluation(opened.plan)
-    quieten(True)
     use_threads(plan.trainer.threads)
     L.seed_everything(plan.run.seed, verbose=False)
     data, network = opened.data, opened.network

@@ -76,11 +76,9 @@ def measure(composed: "RunConfig", steps: int, lowest: float, highest: float) ->
 
     from opsin.training import build
     from opsin.training.plan import make_plan
-    from opsin.training.quiet_logging import quieten
     from opsin.training.tuning import TrialSteps, range_test
 
     plan = make_plan(composed)
-    quieten(True)
     L.seed_everything(plan.run.seed, verbose=False)
     data = build.data(plan)
     data.setup("fit")

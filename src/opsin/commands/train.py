@@ -24,7 +24,6 @@ from opsin.training.hardware import use_threads
 from opsin.training.module import load_network
 from opsin.training.monitored_metrics import check_measurable
 from opsin.training.plan import make_plan
-from opsin.training.quiet_logging import quieten
 from opsin.training.resume_check import check_resume
 from opsin.training.tensorboard import TensorBoard
 from opsin.training.tuning import resolve_batch_size
@@ -59,7 +58,8 @@ def train(composed: RunConfig) -> float:
             composed.save()
             predictions_file(run, "test").unlink(missing_ok=True)  # of an earlier test
             processes.send_run(composed.resumes)
-        quieten(writes)
+        if not writes:
+            logging.getLogger("opsin").setLevel(logging.WARNING)
         use_threads(plan.trainer.threads, plan.trainer.devices)
         L.seed_everything(plan.run.seed, verbose=False)
 
@@ -113,6 +113,8 @@ def train(composed: RunConfig) -> float:
             predictions.write(run)
 
         recording.record_outcome(result, trainer, classifier, checkpoints, data)
+        if writes:
+            recording.record_calibration(result, run)
         result.frozen = FrozenStages(tuple(unfreezing.untouched), unfreezing.verified)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoard):

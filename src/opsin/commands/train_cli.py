@@ -2,7 +2,9 @@
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from opsin.commands.command_line import command
 from opsin.config import CommandLine, RunConfig, compose, read_command_line, refuse_broken_files, show
@@ -35,7 +37,7 @@ def _main(line: CommandLine) -> int:
     elif line.shows:
         show(line)
     elif line.multirun and any(key_of(o) in ("hydra/sweeper", "hydra/launcher") for o in line.overrides):
-        multirun(line.source, line.overrides, lambda own, run: _run(compose(own, run, line.source)))
+        multirun(line.source, line.overrides, lambda own, run: run_config(compose(own, run, line.source)))
     elif line.multirun:
         from opsin.sweeps.sweep import sweep
 
@@ -46,12 +48,24 @@ def _main(line: CommandLine) -> int:
             from opsin.commands.train_worker import join
 
             join()
-        _run(compose(line.overrides, source=line.source))
+        run_config(compose(line.overrides, source=line.source))
     return 0
 
 
-def _run(composed: RunConfig) -> float:
-    """Train a composed config; return the best value of the monitored metric."""
+def run_config(composed: RunConfig, set_up_logging: Callable[[Any], None] = configure_logging) -> float:
+    """Train a composed config.
+
+    Args:
+        composed: The config and its run directory.
+        set_up_logging: Called with the settings of Hydra before training begins.
+
+    Returns:
+        The best value of the monitored metric.
+
+    Raises:
+        UserError: The run directory is in use or cannot be written to, or training fails by a mistake of the user.
+        Interrupted: A signal stopped the run.
+    """
     if not composed.resumes:
         if composed.run.config.exists():
             raise UserError(
@@ -66,7 +80,7 @@ def _run(composed: RunConfig) -> float:
 
     assert composed.settings is not None
     os.environ.update({key: reveal(str(value)) for key, value in composed.settings.hydra.job.env_set.items()})
-    configure_logging(composed.settings)
+    set_up_logging(composed.settings)
     try:
         return train(composed)
     except MisconfigurationException as error:

@@ -106,8 +106,8 @@ def read_predictions(run: RunDirectory, split: str) -> Predictions:
         raise UserError(f"{file} is damaged: {way_out}") from None
 
 
-def softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return the probabilities `(N, C)` of logits `(N, C)`, in double precision."""
-    powers = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+def softmax(logits: NDArray[np.floating], temperature: float = 1.0) -> NDArray[np.float64]:
+    """Return the probabilities `(N, C)` of logits `(N, C)` divided by a temperature, in double precision."""
+    powers = np.exp((logits.astype(np.float64) - logits.max(axis=1, keepdims=True)) / temperature)
     rows: NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
     return rows

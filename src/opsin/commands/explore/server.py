@@ -34,9 +34,7 @@ def serve(outputs: Path, port: int, announce: Callable[[str], None]) -> None:
                 f"the explorer needs Gradio ({error}). Install it: pip install 'opsin[app]', or make setup"
             ) from None
         from opsin.commands.explore.page import application
-        from opsin.training.quiet_logging import quieten
 
-        quieten(True)
         with _bound(port) as listener:
             app = application(outputs.resolve())
             listener.listen()  # from now on a browser waits until the server is ready

@@ -61,7 +61,7 @@ def write_report(run: RunDirectory) -> Path:
         recall_bars=recall_bars(evaluated) if evaluated else None,
         confusion_matrix=confusion_matrix_chart(evaluated) if evaluated else None,
         pairs=confused_pair_rows(evaluated) if evaluated else [],
-        calibration=calibration_section(predictions) if evaluated else None,
+        calibration=calibration_section(predictions, result.calibration) if evaluated else None,
         pictures=read_pictures(run),
         network=(title(result.network), cells(result.network)) if result.network else None,
         command=printed_command(["python", "train.py", *(_yaml(run.overrides).get("overrides") or [])]),
