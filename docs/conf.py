@@ -1,17 +1,13 @@
 """Sphinx configuration of the documentation site: `make docs` builds it."""
 
+import importlib
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE / "extensions"), str(HERE.parent / "src")]
 
-try:
-    release = version("opsin")
-except PackageNotFoundError:  # a checkout that is not installed
-    release = ""
-
+release = importlib.import_module("opsin").__version__
 project = "Opsin"
 author = "the authors of Opsin"
 project_copyright = "the authors of Opsin, Apache-2.0"

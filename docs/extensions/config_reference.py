@@ -3,13 +3,14 @@
 The pages are written into `docs/config` before Sphinx reads its sources. They are not part of the repository.
 """
 
+import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
-from signature_tables import Key, keys_of, table, value_text
+from signature_tables import Key, cell, keys_of, table, value_text
 from sphinx.application import Sphinx
 
 from opsin.config.locations import CONFIGS
@@ -24,9 +25,10 @@ RECIPES = ("experiment", "debug")
 
 INDEX = """# Configuration reference
 
-A run combines one option of each config group and changes single keys: `opsin train group=option key=value`. `opsin train
---cfg job` prints the complete config of a command. A key that does not exist and a value that is not valid are refused before
-anything is loaded.
+A run combines one option of each config group and changes single keys: `opsin train group=option key=value`.
+`opsin train --cfg job` prints the complete config of a command. A key that does not exist and a value that is not valid
+are refused before anything is loaded. A key that the file of the chosen option does not contain needs a `+`:
+`+augmentation.erasing=0.25`.
 
 {groups}
 
@@ -97,8 +99,9 @@ def _primary() -> tuple[dict[str, Any], dict[str, str]]:
 def _index(groups: Mapping[str, list[str]]) -> str:
     tree, comments = _primary()
     defaults = {name: value for item in tree["defaults"] if isinstance(item, dict) for name, value in item.items()}
+    chooses = {group: cell(comments.get(f"defaults.{group}", "")) for group in groups}
     rows = [
-        f"| [{group}]({group}.md) | {value_text(defaults.get(group))} | {len(options)} | {comments.get(f'defaults.{group}', '')} |"
+        f"| [{group}]({group}.md) | {value_text(defaults.get(group))} | {len(options)} | {chooses[group]} |"
         for group, options in groups.items()
     ]
     header = ["| group | default | options | chooses |", "| --- | --- | ---: | --- |"]
@@ -108,10 +111,14 @@ def _index(groups: Mapping[str, list[str]]) -> str:
 def _run_page(groups: set[str]) -> str:
     """Return the page of the keys that no group chooses."""
     tree, comments = _primary()
-    parts = ["# Keys of a run", "## Top-level keys", table([*_owned_keys(ROOT, SECTIONS[ROOT], tree, comments), *_hydra(tree, comments)])]
+    parts = [
+        "# Keys of a run",
+        "## Top-level keys",
+        table([*_owned_keys(ROOT, SECTIONS[ROOT], tree, comments), *_hydra(tree, comments)]),
+    ]
     for section in SECTIONS:
         if section and section not in groups:
-            parts += [f"## {section}", comments.get(section, ""), table(_section_keys(section))]
+            parts += [f"## {section}", _sentence(comments.get(section, "")), table(_section_keys(section))]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -125,7 +132,11 @@ def _hydra(tree: Mapping[str, Any], comments: Mapping[str, str]) -> list[Key]:
             for leaf in (leaves(value, f"{above}.{name}") if isinstance(value, dict) else [(f"{above}.{name}", value)])
         ]
 
-    texts = {"hydra.run.dir": "run directory", "hydra.sweep.dir": "folder of the sweep directories", "hydra.job.name": "name of the log"}
+    texts = {
+        "hydra.run.dir": "run directory",
+        "hydra.sweep.dir": "folder of the sweep directories",
+        "hydra.job.name": "name of the log",
+    }
     found = leaves(tree["hydra"], "hydra")
     return [Key(key, "text", value_text(value), comments.get(key, texts.get(key, ""))) for key, value in found]
 
@@ -140,18 +151,16 @@ def _section_keys(section: str) -> list[Key]:
 def _owned_keys(
     section: str, schema: SectionSchema, defaults: Mapping[str, Any], comments: Mapping[str, str]
 ) -> list[Key]:
-    owners = [*schema.options.values(), *([schema.call] if schema.call else [])]
-    return [
-        key
-        for owner in owners
-        for key in keys_of(owner, section, computed=schema.computed, defaults=defaults, comments=comments)
-    ]
+    """Return the keys of the dataclasses of a section, and of its constructor if it always has the same one."""
+    known = {"defaults": defaults, "comments": comments}
+    keys = [key for owner in schema.options.values() for key in keys_of(owner, section, **known)]
+    return keys + (keys_of(schema.call, section, computed=schema.computed, **known) if schema.call else [])
 
 
 def _group_page(group: str, options: list[str]) -> str:
     _, comments = _primary()
-    parts = [f"# {group}", comments.get(f"defaults.{group}", ""), comments.get(group, "")]
-    if group in SECTIONS and (keys := table(_shared_keys(group, options))):
+    parts = [f"# {group}", _sentence(comments.get(f"defaults.{group}", ""))]
+    if group in SECTIONS and (keys := table(_shared_keys(group))):
         parts += ["## Keys of every option", keys]
     parts += [_option(group, name) for name in options]
     if group in SECTIONS and (constructors := SECTIONS[group].constructors):
@@ -160,8 +169,8 @@ def _group_page(group: str, options: list[str]) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _shared_keys(group: str, options: list[str]) -> list[Key]:
-    """Return the keys of every option; a group without keys in the primary config has the defaults of its first option."""
+def _shared_keys(group: str) -> list[Key]:
+    """Return the keys of every option, with the defaults of the primary config or of the default option."""
     tree, _ = _primary()
     if group in tree:
         return _section_keys(group)
@@ -174,33 +183,39 @@ def _option(group: str, name: str) -> str:
     """Return the part of a page for one option: description, keys of its constructors, and its file."""
     text = _file(group, name).read_text(encoding="utf-8")
     lines = text.splitlines()
-    described = [line.removeprefix("# ") for line in lines[: _leading_comments(lines)] if not line.startswith("# @package")]
+    described = [
+        line.removeprefix("# ") for line in lines[: _leading_comments(lines)] if not line.startswith("# @package")
+    ]
     shown = "\n".join(lines[_leading_comments(lines) :])
     commands = [line for line in described if line.startswith("python ")]
     description = " ".join(line for line in described if line not in commands)
     parts = [f"## {name}", description, *(f"```bash\n{_opsin(command)}\n```" for command in commands)]
     if group not in RECIPES:
         values = yaml.safe_load(text) or {}
-        parts += [table(keys) for keys in _target_keys(group, values, comments_of(text))]
+        parts += _targets(group, values, comments_of(text)) if group in SECTIONS else []
     parts.append(f"```yaml\n{shown}\n```")
     return "\n\n".join(part for part in parts if part)
 
 
-def _target_keys(group: str, values: Mapping[str, Any], comments: Mapping[str, str]) -> list[list[Key]]:
-    """Return the keys of each constructor that an option names."""
+def _targets(group: str, values: Mapping[str, Any], comments: Mapping[str, str]) -> list[str]:
+    """Return Markdown for each constructor that an option names: the first line of its docstring, and its keys."""
     schema = SECTIONS[group]
-    if schema.many:
-        items = {name: item for name, item in values.items() if isinstance(item, dict) and "_target_" in item}
-        return [_keys_of_target(f"{group}.{name}", schema, item, {}) for name, item in items.items()]
-    return [_keys_of_target(group, schema, values, comments)] if "_target_" in values else []
+    if schema.constructors is None:
+        return []
+    items = values.items() if schema.many else [("", values)]
+    parts = []
+    for name, item in items:
+        if isinstance(item, dict) and "_target_" in item:
+            call = schema.constructors.by_name[item["_target_"]]
+            own = {} if name else comments
+            keys = keys_of(call, f"{group}.{name}".rstrip("."), computed=schema.computed, defaults=item, comments=own)
+            heading = [f"### {name}", (inspect.getdoc(call) or "").split("\n\n")[0]] if name else []
+            parts += [*heading, table(keys)]
+    return parts
 
 
-def _keys_of_target(
-    section: str, schema: SectionSchema, values: Mapping[str, Any], comments: Mapping[str, str]
-) -> list[Key]:
-    assert schema.constructors is not None
-    call: Callable[..., Any] = schema.constructors.by_name[values["_target_"]]
-    return keys_of(call, section, computed=schema.computed, defaults=values, comments=comments)
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:].rstrip('.')}." if text else ""
 
 
 def _leading_comments(lines: list[str]) -> int:

@@ -13,6 +13,8 @@ from pydantic import PydanticInvalidForJsonSchema, PydanticSchemaGenerationError
 from opsin.config.signatures import signature_model
 
 RANGES = (("minimum", "≥"), ("exclusiveMinimum", ">"), ("maximum", "≤"), ("exclusiveMaximum", "<"))
+SECTION = re.compile(r"^(?:Args|Attributes):\n((?:[ \t]+.*\n?|\n)+)", re.MULTILINE)
+ARGUMENT = re.compile(r"^ {4}\*{0,2}(\w+)(?: \([^)]*\))?:\s*(.*(?:\n {5,}.*)*)", re.MULTILINE)
 WORDS = {"integer": "integer", "number": "number", "string": "text", "boolean": "`true` or `false`", "null": "`null`"}
 
 
@@ -61,7 +63,7 @@ def keys_of(
 
 def table(keys: list[Key]) -> str:
     """Return the keys as a Markdown table; empty if there are none."""
-    rows = [f"| `{key.name}` | {key.values} | {key.default} | {_cell(key.description)} |" for key in keys]
+    rows = [f"| `{key.name}` | {key.values} | {key.default} | {cell(key.description)} |" for key in keys]
     return "\n".join(["| key | values | default | description |", "| --- | --- | --- | --- |", *rows]) if rows else ""
 
 
@@ -87,14 +89,18 @@ def values_text(annotation: Any) -> str:
 
 
 def argument_texts(call: Callable[..., Any]) -> dict[str, str]:
-    """Return the descriptions of parameters in a Google-style docstring, by name, each as one line."""
+    """Return the descriptions of parameters in Google-style docstrings, by name, each as one line.
+
+    A class inherits the descriptions of its base classes, unless it has its own.
+    """
+    documents = (
+        [part for kind in call.__mro__[:-1] for part in (kind.__init__, kind)] if inspect.isclass(call) else [call]
+    )
     texts: dict[str, str] = {}
-    documents = [call, call.__init__] if inspect.isclass(call) else [call]
     for document in reversed(documents):
-        text = inspect.getdoc(document) or ""
-        for section in re.findall(r"^(?:Args|Attributes):\n((?:[ \t]+.*\n?|\n)+)", text, re.MULTILINE):
-            for name, words in re.findall(r"^ {4}\*{0,2}(\w+)(?: \([^)]*\))?:\s*(.*(?:\n {5,}.*)*)", section, re.MULTILINE):
-                texts[name] = _first_sentences(words)
+        for section in SECTION.findall(inspect.cleandoc(document.__doc__ or "")):
+            found = {name: _one_line(words, document.__module__) for name, words in ARGUMENT.findall(section)}
+            texts |= {name: text for name, text in found.items() if not text.startswith("see `")}
     return texts
 
 
@@ -113,7 +119,7 @@ def _described(schema: Mapping[str, Any], shared: Mapping[str, Any]) -> str:
     if kind == "object":
         names = ", ".join(f"`{name}`" for name in schema.get("properties", {}))
         return f"mapping of {names}" if names else "mapping"
-    ranges = [f"{sign} {schema[bound]:g}" for bound, sign in RANGES if bound in schema]
+    ranges = [f"{sign} {json.dumps(schema[bound])}" for bound, sign in RANGES if bound in schema]
     return " ".join([WORDS.get(str(kind), "any value"), " and ".join(ranges)]).strip()
 
 
@@ -124,13 +130,16 @@ def _list(schema: Mapping[str, Any], shared: Mapping[str, Any]) -> str:
     return f"list of: {_described(schema.get('items', {}), shared)}"
 
 
-def _first_sentences(words: str) -> str:
-    """Return the first paragraph of a description on one line, without the markup of reStructuredText."""
+def _one_line(words: str, module: str) -> str:
+    """Return a description on one line in Markdown; of other libraries only the first sentence."""
     text = " ".join(words.split("\n\n", maxsplit=1)[0].split())
-    text = re.sub(r":\w+:`~?([^`<]+?)(?: <[^`]*>)?`", r"`\1`", text)
-    return text.replace("``", "`")
+    text = re.sub(r":\w+:`~?([^`<]+?)(?: ?<[^`]*>)?`", r"`\1`", text).replace("``", "`")
+    if module.startswith("opsin"):
+        return re.sub(r"\bNone\b(?!`)", "null", text)
+    text = re.sub(r" ?\(default: .*\)|`?([\w ]+)`_|`\*\*`", r"\1", text)
+    return re.split(r"(?<=[a-z])\. ", text, maxsplit=1)[0].strip()
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
     """Return text that stays in one cell of a Markdown table."""
     return text.replace("|", "\\|")
