@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 from document_blocks import ROOT, SOURCES, blocks, commands, indented
 from PIL import Image
-from run_commands import main_of
 
+from opsin.commands.dispatch import main_of
 from opsin.config import compose, read_command_line
+from opsin.config.shortcut import expand_folder
 from opsin.runs.directory import RunDirectory
 
 DOCS = ROOT / "docs"
@@ -96,7 +97,7 @@ def test_translations_of_other_frameworks_are_valid(folder: Path, monkeypatch: p
 
 def _check_overrides(words: list[str]) -> None:
     """Check the arguments of a train command up to the point at which a run would start."""
-    line = read_command_line(words)
+    line = expand_folder(read_command_line(words), quiet=True)
     several = line.multirun or line.shows
     if not several and line.overrides and "resume=auto" not in line.overrides:
         compose(line.overrides)

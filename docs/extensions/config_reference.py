@@ -13,6 +13,7 @@ import yaml
 from signature_tables import Key, cell, keys_of, table, value_text
 from sphinx.application import Sphinx
 
+from opsin.config.help_page import describe
 from opsin.config.locations import CONFIGS
 from opsin.config.suggestions import config_options
 from opsin.config.validation import ROOT, SectionSchema
@@ -20,9 +21,6 @@ from opsin.sweeps.sweep import SCHEMA as SWEEP_SCHEMA
 from opsin.training.plan import SCHEMA as RUN_SCHEMA
 
 SECTIONS = {**RUN_SCHEMA, **SWEEP_SCHEMA}
-RECIPES = ("experiment", "debug")
-"""Groups whose options change several sections."""
-
 INDEX = """# Configuration reference
 
 A run combines one option of each config group and changes single keys: `opsin train group=option key=value`.
@@ -180,21 +178,16 @@ def _shared_keys(group: str) -> list[Key]:
 
 
 def _option(group: str, name: str) -> str:
-    """Return the part of a page for one option: description, keys of its constructors, and its file."""
-    text = _file(group, name).read_text(encoding="utf-8")
+    """Return the part of a page for one option: description, command, keys of its constructors, and its file."""
+    file = _file(group, name)
+    text = file.read_text(encoding="utf-8")
     lines = text.splitlines()
-    described = [
-        line.removeprefix("# ") for line in lines[: _leading_comments(lines)] if not line.startswith("# @package")
-    ]
+    commands = [line.removeprefix("# python train.py") for line in lines if line.startswith("# python train.py")]
+    parts = [f"## {name}", describe(file), *(f"```bash\nopsin train{command}\n```" for command in commands)]
+    if group in SECTIONS:
+        parts += _targets(group, yaml.safe_load(text) or {}, comments_of(text))
     shown = "\n".join(lines[_leading_comments(lines) :])
-    commands = [line for line in described if line.startswith("python ")]
-    description = " ".join(line for line in described if line not in commands)
-    parts = [f"## {name}", description, *(f"```bash\n{_opsin(command)}\n```" for command in commands)]
-    if group not in RECIPES:
-        values = yaml.safe_load(text) or {}
-        parts += _targets(group, values, comments_of(text)) if group in SECTIONS else []
-    parts.append(f"```yaml\n{shown}\n```")
-    return "\n\n".join(part for part in parts if part)
+    return "\n\n".join(part for part in [*parts, f"```yaml\n{shown}\n```"] if part)
 
 
 def _targets(group: str, values: Mapping[str, Any], comments: Mapping[str, str]) -> list[str]:
@@ -220,10 +213,6 @@ def _sentence(text: str) -> str:
 
 def _leading_comments(lines: list[str]) -> int:
     return next((index for index, line in enumerate(lines) if not line.startswith("#")), len(lines))
-
-
-def _opsin(command: str) -> str:
-    return command.replace("python train.py", "opsin train", 1)
 
 
 def _file(group: str, name: str) -> Path:

@@ -1,15 +1,9 @@
 """Run `opsin` commands one after the other in one process: `python run_commands.py < COMMANDS.json`."""
 
-import importlib
 import json
 import sys
-from collections.abc import Callable
 
-
-def main_of(verb: str) -> Callable[[list[str]], int]:
-    """Return the `main` function of a command."""
-    module = {"train": "train_cli"}.get(verb, verb.replace("-", "_"))
-    return importlib.import_module(f"opsin.commands.{module}").main  # type: ignore[no-any-return]
+from opsin.commands.dispatch import main_of
 
 
 def _run(words: list[str]) -> object:
