@@ -26,6 +26,8 @@ myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 myst_fence_as_directive = ["mermaid"]
 
+default_role = "code"  # single backticks in docstrings
+nitpick_ignore_regex = [("py:.*", ".*")]  # types of other libraries; links between pages are checked
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 autodoc_member_order = "bysource"

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +21,13 @@ from opsin.commands.dispatch import main_of
 from opsin.config import compose, read_command_line
 from opsin.config.shortcut import expand_folder
 from opsin.runs.directory import RunDirectory
+from opsin.sweeps.sweep import show_first_run
+from opsin.training.plan import make_plan
 
 DOCS = ROOT / "docs"
 PLACES = (ROOT, ROOT / "src", ROOT / "src" / "opsin", DOCS)
-GONE = ("scripts/benchmark.py", "scripts/NAME.py")  # named as removed, or as a pattern
+GONE = ("scripts/benchmark.py", "scripts/NAME.py", "scripts/VERB.py")  # named as removed, or as a pattern
 FOLDERS = {path.name for place in (ROOT, ROOT / "src" / "opsin") for path in place.iterdir() if path.is_dir()}
-PATTERN = re.compile(r"\b[A-Z]{2,}\b|\.\.\.|…")
-"""Words that stand for a value of the reader."""
 
 
 def name_of(document: Path) -> str:
@@ -76,12 +77,10 @@ def test_files_named_in_documents_exist(document: Path) -> None:
 def test_commands_of_documents_are_valid(document: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     found = [*(line for block in blocks(document, "bash") for line in commands(block.text)), *indented(document)]
-    for words in found:
-        if words[0] != "opsin" or any(PATTERN.search(word) for word in words if word != "PHOTOS"):
-            continue
-        if words[1] == "train":
+    for words in [[_filled(word) for word in line] for line in found]:
+        if words[:2] == ["opsin", "train"]:
             _check_overrides(words[2:])
-        else:
+        elif words[0] == "opsin":
             _check_flags(words[1:])
 
 
@@ -91,16 +90,22 @@ def test_translations_of_other_frameworks_are_valid(folder: Path, monkeypatch: p
     spans = [span for row in rows for span in re.findall(r"`([^`]*)`", row) if "=" in span]
     assert len(spans) > 50
     for span in spans:
-        words = [word for word in commands(span)[0] if "=" in word and not PATTERN.search(word)]
+        words = [_filled(word) for word in commands(span)[0] if word not in ("opsin", "train")]
         _check_overrides([word for word in words if not word.startswith("resume=")])
+
+
+def _filled(word: str) -> str:
+    """Return a word of a command with an example for each value that the reader fills in."""
+    return re.sub(r"\b[A-Z]{2,}\b", "PHOTOS", re.sub(r"\bN\b", "1", word))
 
 
 def _check_overrides(words: list[str]) -> None:
     """Check the arguments of a train command up to the point at which a run would start."""
     line = expand_folder(read_command_line(words), quiet=True)
-    several = line.multirun or line.shows
-    if not several and line.overrides and "resume=auto" not in line.overrides:
-        compose(line.overrides)
+    if line.multirun:
+        show_first_run(replace(line, shows="config"))
+    elif not line.shows and "resume=auto" not in line.overrides:
+        make_plan(compose(line.overrides))
 
 
 def _check_flags(words: list[str]) -> None:
