@@ -13,6 +13,9 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
+LEGIBLE = 0.75
+"""Smallest scale at which a diagram is drawn; below that it scrolls."""
+
 
 class Mermaid(SphinxDirective):
     """Place a diagram in the page as SVG."""
@@ -43,7 +46,9 @@ def rendered(source: str, cache: Path) -> str:
         cache.mkdir(parents=True, exist_ok=True)
         mermaidx.render(source).save(str(file))
     svg = file.read_text(encoding="utf-8").replace("my-svg", f"diagram-{digest}")
-    return re.sub(r"<style>.*?</style>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"<style>.*?</style>", "", svg, flags=re.DOTALL)
+    width = float(re.search(r'viewBox="0 0 ([\d.]+)', svg)[1])  # type: ignore[index]
+    return svg.replace('style="max-width:', f'style="min-width: {LEGIBLE * width:.0f}px; max-width:', 1)
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

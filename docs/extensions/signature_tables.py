@@ -64,7 +64,8 @@ def keys_of(
 def table(keys: list[Key]) -> str:
     """Return the keys as a Markdown table; empty if there are none."""
     rows = [f"| `{key.name}` | {key.values} | {key.default} | {cell(key.description)} |" for key in keys]
-    return "\n".join(["| key | values | default | description |", "| --- | --- | --- | --- |", *rows]) if rows else ""
+    header = ["| key | values | default | description |", "| --- | --- | --- | --- |"]
+    return "\n".join(["```{table}", ":class: keys", "", *header, *rows, "```"]) if rows else ""
 
 
 def value_text(value: Any) -> str:
