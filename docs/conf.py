@@ -22,6 +22,8 @@ extensions = [
 ]
 exclude_patterns = ["_build", "extensions"]
 
+suppress_warnings = ["toc.empty_glob"]
+
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 myst_fence_as_directive = ["mermaid"]

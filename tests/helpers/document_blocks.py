@@ -44,8 +44,9 @@ def commands(text: str) -> list[list[str]]:
 
 
 def indented(document: Path) -> list[list[str]]:
-    """Return the commands in the indented blocks of a document that start Python."""
-    lines = re.findall(r"^ {4}(python .*(?:\\\n.*)*)", document.read_text(encoding="utf-8"), re.MULTILINE)
+    """Return the commands in the indented blocks of a document."""
+    text = document.read_text(encoding="utf-8")
+    lines = re.findall(r"^ {4}((?:opsin|python) (?:.*\\\n)*.*)", text, re.MULTILINE)
     return [command for line in lines for command in commands(line)]
 
 
