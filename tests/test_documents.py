@@ -86,6 +86,7 @@ def test_commands_of_documents_are_valid(document: Path, folder: Path, monkeypat
             _check_flags(words[1:])
 
 
+@pytest.mark.slow
 def test_translations_of_other_frameworks_are_valid(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     rows = re.findall(r"^\| .* \| (.*) \|$", (DOCS / "coming_from.md").read_text(encoding="utf-8"), re.MULTILINE)

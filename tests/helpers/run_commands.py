@@ -15,4 +15,4 @@ def _run(words: list[str]) -> object:
 
 if __name__ == "__main__":
     failed = [(words, code) for words in json.load(sys.stdin) if (code := _run(words))]
-    sys.exit("\n".join(f"{' '.join(words)}: {code}" for words, code in failed))
+    sys.exit("\n".join(f"{' '.join(words)}: {code}" for words, code in failed) or 0)
