@@ -32,7 +32,7 @@ check: setup ## formatting, lint and types
 	$(BIN)/mypy
 
 docs: setup ## build the documentation site into docs/_build/html, offline and strictly
-	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --nitpicky -d docs/_build/doctrees docs docs/_build/html
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --nitpicky --write-all -d docs/_build/doctrees docs docs/_build/html
 	@echo "open docs/_build/html/index.html"
 
 format: setup ## format the code and mend what lint can mend
