@@ -13,7 +13,7 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-LEGIBLE = 0.75
+LEGIBLE = 0.58
 """Smallest scale at which a diagram is drawn; below that it scrolls."""
 
 
