@@ -160,7 +160,7 @@ def test_many_files_take_no_more_memory(files: int, digits_run: RunDirectory, mo
         return np.zeros((*self.size, 1), np.uint8)
 
     monkeypatch.setattr(TrainedModel, "read", read)
-    monkeypatch.setattr(Predictor, "_logits", lambda self, pixels: np.zeros((len(pixels), 10), np.float32))
+    monkeypatch.setattr(Predictor, "probabilities", lambda self, pixels: np.zeros((len(pixels), 10)))
     tracemalloc.start()
     try:
         ahead = 0
