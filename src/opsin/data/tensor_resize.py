@@ -1,8 +1,10 @@
 """The resize of `fit_image` as tensor operations, bit for bit, so that an exported network contains it.
 
-Pillow resizes 8-bit images in two passes, first along the width and then along the height. Each pass is a matrix product
-with weights that are rounded to 22 binary digits, and rounds its result to 8 bits. In double precision, these products
-are exact. The weights follow from the size of the image, so one graph resizes images of any size.
+Pillow resizes 8-bit images in two passes, first along the width and then along the height. Each pass is a matrix
+product with weights that are rounded to 22 binary digits, and rounds its result to 8 bits. In double precision, these
+products are exact. The weights follow from the size of the image, so one graph resizes images of any size.
+
+Images more than 100 times as tall as wide differ by up to one level: Pillow resizes their height first.
 """
 
 from typing import Final

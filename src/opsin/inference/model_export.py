@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import importlib.util
 import io
 import json
 import logging
@@ -113,7 +114,7 @@ def export_graph(trained: TrainedModel, kind: GraphFormat, metadata: dict[str, s
     model = EndToEnd(trained).eval()
     height, width = trained.size
     example = torch.zeros(2, height + 3, width + 5, trained.source_channels, dtype=torch.uint8)
-    dynamic = {"images": {axis: torch.export.Dim.DYNAMIC for axis in (0, 1, 2)}}
+    dynamic = {"images": dict.fromkeys((0, 1, 2), torch.export.Dim.DYNAMIC)}
     if kind == "onnx":
         require_onnx()
     try:
@@ -150,12 +151,9 @@ def require_onnx() -> None:
     Raises:
         UserError: One is missing.
     """
-    try:
-        import onnx
-        import onnxruntime
-        import onnxscript  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise UserError(f"--format onnx needs {error.name}: run `pip install 'opsin[export]'`") from None
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        if importlib.util.find_spec(package) is None:
+            raise UserError(f"--format onnx needs the package {package}: run `pip install 'opsin[export]'`")
 
 
 def inference_of(content: bytes, kind: GraphFormat) -> Infer:

@@ -241,8 +241,9 @@ def for_evaluation(plan: RunPlan) -> RunPlan:
 
 
 def prepare(plan: RunPlan, network: Network) -> bool:
-    """Set the memory format of the network and compile it as the config says; return whether it is NHWC."""
+    """Set memory format, recomputation and compilation of the network as the config says; return whether it is NHWC."""
     options = plan.trainer
+    network.gradient_checkpointing = options.gradient_checkpointing
     return prepare_network(
         network,
         accelerator=options.accelerator,
