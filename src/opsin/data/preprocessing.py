@@ -31,7 +31,7 @@ def fit_image(
     Resampling is Pillow's, which antialiases when it shrinks (except with `nearest`).
 
     Args:
-        image: Pixels ``(H, W, C)``, uint8, with 1 or 3 channels.
+        image: Pixels ``(H, W, C)``, uint8.
         size: Height and width of the result, in pixels.
         resize: `squash` stretches to the size. `crop` keeps the aspect ratio, covers the size and crops the center,
             as torchvision's Resize and CenterCrop do. `letterbox` keeps the aspect ratio, fits inside the size and
@@ -43,6 +43,9 @@ def fit_image(
     """
     if image.shape[:2] == size:
         return image
+    if image.shape[2] not in (1, 3):  # Pillow would take the last of two or four channels for alpha
+        bands = [fit_image(band, size, resize, interpolation) for band in np.split(image, image.shape[2], axis=2)]
+        return np.concatenate(bands, axis=2)
     height, width = size
     pillow = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
     inner = size if resize == "squash" else _keep_aspect(image.shape[:2], size, cover=resize == "crop")

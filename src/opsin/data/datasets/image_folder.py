@@ -8,6 +8,7 @@ from typing import Final
 
 import numpy as np
 
+from opsin.data.decode import GRAY_OR_RGB
 from opsin.data.source import FileImages, Source
 from opsin.data.types import Channels, Side, Split
 from opsin.errors import UserError, did_you_mean
@@ -26,6 +27,7 @@ _NOT_IMAGE = re.compile(
     r"|py|ipynb|js|sh|npy|npz|mat|pkl|pickle|parquet|zip|tar|tgz|gz)",
     re.IGNORECASE,
 )
+_ARRAY = re.compile(r".*\.npy", re.IGNORECASE)  # images if their number of channels is neither 1 nor 3
 
 
 def image_folder(path: str, channels: Channels = 3, size: tuple[Side, Side] = (224, 224)) -> Source:
@@ -36,7 +38,7 @@ def image_folder(path: str, channels: Channels = 3, size: tuple[Side, Side] = (2
 
     Args:
         path: The folder.
-        channels: 3 reads RGB, 1 gray.
+        channels: 3 reads RGB, 1 gray; another number reads files that hold as many (multi-band TIFF, `.npy` (H, W, C)).
         size: Height and width that the images are resized to, in pixels.
 
     Raises:
@@ -52,7 +54,7 @@ def unlabeled_images(path: str, channels: Channels = 3) -> FileImages | None:
 
     Args:
         path: The folder.
-        channels: 3 reads RGB, 1 gray.
+        channels: 3 reads RGB, 1 gray; another number reads files that hold as many (multi-band TIFF, `.npy` (H, W, C)).
 
     Returns:
         The images sorted by name, or None if there are subfolders, which are classes for `image_folder`.
@@ -65,15 +67,15 @@ def unlabeled_images(path: str, channels: Channels = 3) -> FileImages | None:
         raise UserError(f"The folder {root.absolute()} does not exist.")
     if _folders(root):
         return None
-    files = image_files(root)
+    files = image_files(root, channels)
     if not files:
         raise UserError(f"{root.absolute()} has neither class folders nor images.")
     return FileImages(root, tuple(files), np.zeros(len(files), np.int64), channels)
 
 
-def image_files(root: Path) -> list[str]:
-    """Return the files below a folder that may be images, relative to it and sorted by name."""
-    return sorted(file.removeprefix("./") for file in _walk(root, ".", set()))
+def image_files(root: Path, channels: Channels = 3) -> list[str]:
+    """Return the files below a folder that may be images of `channels`, relative to it and sorted by name."""
+    return sorted(file.removeprefix("./") for file in _walk(root, ".", set(), channels))
 
 
 def folder_splits(
@@ -179,7 +181,7 @@ def _images(root: Path, class_folders: Sequence[Path], channels: Channels) -> Fi
     files: list[str] = []
     counts = []
     for folder in class_folders:
-        inside = sorted(_walk(root, folder.name, set()))
+        inside = sorted(_walk(root, folder.name, set(), channels))
         if not inside:
             raise UserError(f"The class folder {folder} has no images. Put some there, or remove the class.")
         files += inside
@@ -187,7 +189,7 @@ def _images(root: Path, class_folders: Sequence[Path], channels: Channels) -> Fi
     return FileImages(root, tuple(files), np.repeat(np.arange(len(counts)), counts), channels)
 
 
-def _walk(root: Path, folder: str, seen: set[tuple[int, int]]) -> Iterator[str]:
+def _walk(root: Path, folder: str, seen: set[tuple[int, int]], channels: Channels) -> Iterator[str]:
     """Yield the files that may be images below a folder, relative to `root`.
 
     Links are followed, but no folder is entered twice. A dangling link is returned and later reported as an image that
@@ -203,9 +205,13 @@ def _walk(root: Path, folder: str, seen: set[tuple[int, int]]) -> Iterator[str]:
             if _is_clutter(entry.name):
                 continue
             if entry.is_dir():
-                yield from _walk(root, path, seen)
-            elif not _NOT_IMAGE.fullmatch(entry.name) and (entry.is_file() or not (root / path).exists()):
+                yield from _walk(root, path, seen, channels)
+            elif _may_be_image(entry.name, channels) and (entry.is_file() or not (root / path).exists()):
                 yield path
+
+
+def _may_be_image(name: str, channels: Channels) -> bool:
+    return not _NOT_IMAGE.fullmatch(name) or (channels not in GRAY_OR_RGB and bool(_ARRAY.fullmatch(name)))
 
 
 def _folders(folder: Path) -> list[Path]:
