@@ -4,7 +4,7 @@ import glob
 from collections.abc import Sequence
 from pathlib import Path
 
-from opsin.data.datasets.image_folder import image_files
+from opsin.data.datasets.image_files import image_files
 from opsin.errors import UserError
 
 
@@ -42,6 +42,6 @@ def _files(path: Path, channels: int) -> list[Path]:
     if not path.is_dir():
         return [path]
     try:
-        return [path / name for name in image_files(path, channels)]
+        return [path / name for name in image_files(path, channels=channels)]
     except OSError as error:
         raise UserError(f"cannot read {error.filename or path}: {error.strerror or error}") from None
