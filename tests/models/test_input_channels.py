@@ -16,7 +16,10 @@ SIZE = (64, 64)
 def test_kernels_are_repeated_and_rescaled_as_in_timm(channels: int, tmp_path) -> None:
     original = timm.create_model("test_resnet", num_classes=3)
     torch.save(original.state_dict(), tmp_path / "it.pt")
-    expected = timm.create_model("test_resnet", num_classes=3, in_chans=channels, checkpoint_path=tmp_path / "it.pt")
+    given = {"file": str(tmp_path / "it.pt"), "num_classes": 3}
+    expected = timm.create_model(
+        "test_resnet", pretrained=True, num_classes=3, in_chans=channels, pretrained_cfg_overlay=given
+    )
     network = models.timm(name="test_resnet", num_logits=3, image_size=SIZE, in_channels=channels)
     assert load_weights(network, str(tmp_path / "it.pt")).head
     assert library_state(network).keys() == expected.state_dict().keys()

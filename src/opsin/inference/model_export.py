@@ -168,7 +168,7 @@ def inference_of(content: bytes, kind: GraphFormat) -> Infer:
 
     def infer(images: NDArray[np.uint8]) -> NDArray[np.floating]:
         with torch.no_grad():
-            found: NDArray[np.floating] = module(torch.from_numpy(images)).numpy()
+            found: NDArray[np.floating] = module(torch.tensor(images)).numpy()
         return found
 
     return infer
