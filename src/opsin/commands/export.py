@@ -9,6 +9,7 @@ from opsin.commands.command_line import command, command_parser
 from opsin.errors import UserError
 from opsin.runs.atomic import check_writable, write_atomically, write_errors
 from opsin.runs.directory import RunDirectory
+from opsin.runs.home import user_path
 from opsin.runs.quoting import printed_override
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("run", help="a run directory, such as outputs/latest")
     parser.add_argument("overrides", nargs="*", help="of the config of the run, such as datamodule.path=PATH")
     parser.add_argument("--format", required=True, choices=tuple(SUFFIXES), help="format of the file")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="the file to write (default: RUN/export/model.*)")
+    parser.add_argument("--out", type=user_path, metavar="FILE", help="the file to write (default: RUN/export/model.*)")
     parser.add_argument("--backbone", action="store_true", help="weights without the layers of the logits")
     parser.add_argument("--half", action="store_true", help="weights in half precision, half the size")
     options = parser.parse_intermixed_args(arguments)
