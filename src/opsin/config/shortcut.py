@@ -7,10 +7,10 @@ from pathlib import Path
 
 from opsin.config.arguments import CommandLine
 from opsin.config.overrides import find_value, is_override, key_of
-from opsin.config.search_path import expand_home
 from opsin.config.suggestions import config_options
 from opsin.errors import UserError, did_you_mean
 from opsin.runs.directory import RunDirectory
+from opsin.runs.home import expand_home
 from opsin.runs.quoting import opsin_command, override, resume_command
 
 RECIPE = ("model=efficientnet_lite0_feature_extract", "datamodule.image_size=224", "trainer.max_epochs=20")
