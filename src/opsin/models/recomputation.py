@@ -29,11 +29,12 @@ def recomputed(stage: nn.Module, x: Tensor) -> Tensor:
 @contextlib.contextmanager
 def _buffers_kept(stage: nn.Module) -> Iterator[None]:
     """Let the modules of a stage that train write into copies of their buffers."""
-    kept = [(module, dict(module._buffers)) for module in stage.modules() if module.training]
+    training = [module for module in stage.modules() if module.training]
+    kept = [(module, *found) for module in training for found in module.named_buffers(recurse=False)]
     try:
-        for module, buffers in kept:
-            module._buffers.update({name: None if value is None else value.clone() for name, value in buffers.items()})
+        for module, name, buffer in kept:
+            setattr(module, name, buffer.clone())
         yield
     finally:
-        for module, buffers in kept:
-            module._buffers.update(buffers)
+        for module, name, buffer in kept:
+            setattr(module, name, buffer)
