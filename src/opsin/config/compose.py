@@ -21,7 +21,8 @@ from opsin.config.hydra_keys import refuse_saved_without_effect, refuse_sweep_di
 from opsin.config.hydra_session import load
 from opsin.config.overrides import PATHS, check_overrides, find_value, key_of, task_overrides
 from opsin.config.resolvers import resolve_process_values
-from opsin.config.run_config import ConfigOrigin, RunConfig, plain, unresolvable
+from opsin.config.run_config import ConfigOrigin, RunConfig, option_text, plain, unresolvable
+from opsin.config.run_names import run_names
 from opsin.config.saved_config import find_unfinished, from_saved, resumed_run
 from opsin.config.search_path import ConfigSource, expand_home
 from opsin.config.secrets import refuse_literal_secrets, refuse_missing_secrets, refuse_secret_paths
@@ -110,7 +111,7 @@ def _resumed(run: RunDirectory, overrides: Sequence[str]) -> RunConfig:
 def _new(overrides: Sequence[str], run: Path | None, source: ConfigSource) -> RunConfig:
     composed = compose_raw(overrides, source)
     choices = {
-        group: option
+        group: option_text(option)
         for group, option in composed.hydra.runtime.choices.items()
         if not group.startswith("hydra/") and group not in OF_A_SWEEP
     }
@@ -121,7 +122,7 @@ def _new(overrides: Sequence[str], run: Path | None, source: ConfigSource) -> Ru
     try:
         resolve_process_values(config)
         _resolve_paths(config)
-        directory = RunDirectory(run.absolute() if run else _run_path(composed, config, choices))
+        directory = RunDirectory(run.absolute() if run else _run_path(composed, config))
         settings = _settings(composed, directory)
     except OmegaConfBaseException as error:
         raise unresolvable(error) from None
@@ -145,11 +146,11 @@ def _resolve_paths(config: DictConfig) -> None:
             OmegaConf.update(config, key, path)
 
 
-def _run_path(composed: DictConfig, config: DictConfig, choices: Mapping[str, str | None]) -> Path:
+def _run_path(composed: DictConfig, config: DictConfig) -> Path:
     """Return `hydra.run.dir`, or a fresh directory below `output_dir`."""
     if folder := composed.hydra.run.dir:
         return Path(expand_home(str(folder))).absolute()
-    names = [choices.get(group) or "" for group in ("datamodule", "model")]
+    names = run_names(composed, task_overrides(composed.hydra))
     return new_run_path(config.output_dir, *names).absolute()
 
 

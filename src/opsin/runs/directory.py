@@ -5,7 +5,7 @@ import os
 import re
 import secrets
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -190,9 +190,13 @@ class RunDirectory:
 def new_run_path(outputs: str | Path, *names: str) -> Path:
     """Return a new path `outputs/<date>/<time>_<names>_<id>`; the id separates runs that start in the same second."""
     now = datetime.now()
-    parts = [re.sub(r"[^A-Za-z0-9.-]+", "_", name) for name in names if name]
-    name = "_".join([f"{now:%H-%M-%S}", *parts, secrets.token_hex(2)])
+    name = "_".join([f"{now:%H-%M-%S}", *file_names(names), secrets.token_hex(2)])
     return Path(outputs) / f"{now:%Y-%m-%d}" / name
+
+
+def file_names(names: Sequence[str]) -> list[str]:
+    """Return names as parts of a file name, without the empty ones."""
+    return [re.sub(r"[^A-Za-z0-9.-]+", "_", name) for name in names if name]
 
 
 def find_runs(folder: Path) -> list[RunDirectory]:

@@ -19,15 +19,15 @@ class SavedState:
 
     Attributes:
         step: Number of optimizer steps.
-        epochs: Number of completed epochs.
-        best_epoch: The best epoch so far; None if no epoch has been validated.
+        epochs: Number of trained epochs; a fraction within an epoch.
+        best_epoch: Number of epochs at the best validation so far; None if there is none.
         stopped: The reason of early stopping; None if it did not end the training.
         waited: Validations without improvement.
     """
 
     step: int
-    epochs: int
-    best_epoch: int | None
+    epochs: float
+    best_epoch: float | None
     stopped: str | None
     waited: int
 
@@ -44,7 +44,7 @@ def read_state(checkpoint: Path) -> SavedState:
         best, stopping = states.get("Checkpoints", {}), states.get("EarlyStopping", {})
         return SavedState(
             int(content["global_step"]),
-            int(best.get("epochs", content["epoch"])),
+            best.get("epochs", content["epoch"]),
             best.get("epoch"),
             stopping.get("reason"),
             int(stopping.get("wait_count", 0)),

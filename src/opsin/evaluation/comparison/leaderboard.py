@@ -63,6 +63,11 @@ class LeaderboardRow:
         return _mean(run.result.seconds.get("total") for run in self.runs)
 
     @property
+    def tags(self) -> tuple[str, ...]:
+        """Tags of the runs, each once."""
+        return tuple(dict.fromkeys(tag for run in self.runs for tag in run.result.tags))
+
+    @property
     def repetitions(self) -> str:
         """Number of runs as text: `3 seeds`, `5 folds`, `1 run`."""
         seeds, folds = (len({run.repetition[i] for run in self.runs}) for i in (0, 1))
