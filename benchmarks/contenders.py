@@ -1,6 +1,7 @@
 """The contenders. Each runs in a separate process, because memory and thread settings apply to whole processes."""
 
 import contextlib
+import logging
 import multiprocessing
 import os
 import sys
@@ -30,7 +31,7 @@ from opsin.runs.quoting import override
 from opsin.training import build
 from opsin.training.hardware import keep_freed_memory, prepare_network, resolve_accelerator, resolve_precision
 from opsin.training.plan import RunPlan, make_plan
-from opsin.training.quiet_logging import quieten
+from opsin.training.quiet_logging import hide_notices
 
 TRIAL_SECONDS = 1.0
 """Duration of the trial of each number of loader workers."""
@@ -247,7 +248,8 @@ def run_contender(name: str, task: Task, connection: Connection) -> None:
         sys.stdout.flush()
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
-        quieten(False)
+        hide_notices()
+        logging.getLogger("opsin").setLevel(logging.WARNING)
         try:
             CONTENDERS[task.workload.measure][name](task, connection)
         except (KeyboardInterrupt, EOFError):

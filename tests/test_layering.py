@@ -22,6 +22,7 @@ LAYERS = [  # each package may import those above it, and itself
     {"training"},
     {"inference"},
     {"commands"},
+    {"api"},
 ]
 ROOT_FILES = {"__init__.py", "__main__.py", "errors.py", "py.typed"}
 HYDRA_HOMES = {"config", "sweeps"}

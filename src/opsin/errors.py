@@ -8,8 +8,12 @@ from collections.abc import Iterable
 class UserError(Exception):
     """An error that the user can correct. The message names the thing, the place and the way out.
 
-    Commands print the message without a traceback.
+    Commands, Jupyter and IPython print the message without a traceback.
     """
+
+    def _render_traceback_(self) -> list[str]:
+        """Return the lines that IPython shows instead of a traceback."""
+        return [f"{type(self).__name__}: {self}"]
 
 
 class Interrupted(Exception):  # noqa: N818 - a request, not an error

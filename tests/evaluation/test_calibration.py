@@ -8,6 +8,7 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 from opsin.errors import UserError
 from opsin.evaluation.calibration import (
     TEMPERATURES,
+    calibrate,
     fit_temperature,
     negative_log_likelihood,
     reliability,
@@ -73,3 +74,23 @@ def test_invalid_arguments_are_errors() -> None:
         fit_temperature(np.zeros((3, 2)), np.zeros(2, int))
     with pytest.raises(UserError, match="above 0"):
         temperature_scaled(np.zeros((1, 2)), 0)
+
+
+def test_a_temperature_is_applied_only_if_it_helps() -> None:
+    generator = np.random.default_rng(0)
+    targets = generator.integers(0, 3, 500)
+    calibrated = generator.normal(size=(500, 3)).astype(np.float32)
+    targets = np.array([generator.choice(3, p=row) for row in temperature_scaled(calibrated, 1.0)])
+    found = calibrate(calibrated * 3, targets)
+    assert found.reason is None
+    assert found.temperature == fit_temperature(calibrated * 3, targets) == pytest.approx(3, rel=0.2)
+    assert (found.images, found.nll[1] < found.nll[0]) == (500, True)
+
+    none = calibrate(np.empty((0, 3), np.float32), np.empty(0, np.int64))
+    separable = calibrate(np.eye(3, dtype=np.float32), np.arange(3))  # the best temperature is 0
+    best = calibrate(calibrated * 3 / found.temperature, targets)
+    diverged = calibrate(np.full((9, 3), np.nan, np.float32), np.arange(9) % 3)
+    cases = {"no validation images": none, "no minimum": separable, "fits": best, "not finite": diverged}
+    for words, case in cases.items():
+        assert case.temperature == 1
+        assert words in str(case), case

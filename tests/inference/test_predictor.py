@@ -15,12 +15,13 @@ from sklearn.datasets import load_digits
 from opsin.commands.train import train
 from opsin.config import RunConfig, compose
 from opsin.errors import UserError
+from opsin.evaluation.calibration import calibrate, temperature_scaled
 from opsin.inference import Predictor, open_predictor
 from opsin.inference.inputs import open_images
 from opsin.inference.trained_model import TrainedModel
 from opsin.models.network import class_logits
 from opsin.runs.directory import RunDirectory
-from opsin.runs.predictions import softmax
+from opsin.runs.predictions import read_predictions, softmax
 from opsin.training import build
 from opsin.training.module import load_network
 from opsin.training.plan import make_plan
@@ -59,7 +60,8 @@ def validated(run: RunDirectory) -> tuple[NDArray[np.float64], list[str]]:
     network.register_forward_hook(lambda *call: logits.append(class_logits(call[-1].float())))
     build.evaluator(plan, run).validate(classifier, data, verbose=False)
     part = data.subset("val")
-    return softmax(torch.cat(logits).numpy()), [part.locate(i) for i in range(len(part))]
+    temperature = run.read_result().temperature
+    return softmax(torch.cat(logits).numpy(), temperature), [part.locate(i) for i in range(len(part))]
 
 
 CASES = {
@@ -105,6 +107,22 @@ def test_pixels_give_what_validation_gave(digits_run: RunDirectory) -> None:
     assert predictor.classes == tuple("0123456789")
 
 
+def test_the_temperature_changes_probabilities_but_not_classes(digits_run: RunDirectory) -> None:
+    saved = read_predictions(digits_run, "val")
+    result = digits_run.read_result()
+    assert result.calibration == calibrate(saved.logits, saved.targets)
+    assert result.calibration is not None
+    assert result.calibration.nll[1] < result.calibration.nll[0]
+    assert result.metrics["val/loss"] == pytest.approx(result.calibration.nll[0], abs=1e-5)  # measured without it
+    scaled, raw = open_predictor(digits_run.path), open_predictor(digits_run.path, raw=True)
+    pixels = open_images(raw.trained).subset("val").read(np.arange(len(saved)))
+    np.testing.assert_array_equal(raw.probabilities(pixels), saved.probabilities)
+    found = scaled.probabilities(pixels)
+    np.testing.assert_array_equal(found, temperature_scaled(saved.logits, result.temperature))
+    np.testing.assert_array_equal(found.argmax(1), saved.predicted)
+    assert np.abs(found - saved.probabilities).max() > 0.01
+
+
 def test_pixels_of_another_kind_are_refused(digits_run: RunDirectory) -> None:
     predictor = open_predictor(digits_run.path)
     with pytest.raises(ValueError, match=r"uint8 \(2, 9, 9, 1\) instead of uint8 \(N, "):
@@ -142,7 +160,7 @@ def test_many_files_take_no_more_memory(files: int, digits_run: RunDirectory, mo
         return np.zeros((*self.size, 1), np.uint8)
 
     monkeypatch.setattr(TrainedModel, "read", read)
-    monkeypatch.setattr(Predictor, "_logits", lambda self, pixels: np.zeros((len(pixels), 10), np.float32))
+    monkeypatch.setattr(Predictor, "probabilities", lambda self, pixels: np.zeros((len(pixels), 10)))
     tracemalloc.start()
     try:
         ahead = 0

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from opsin.sweeps.outcomes import Direction, Outcome
 from opsin.sweeps.search_space import read_space
 from opsin.sweeps.settings import Sweep
-from opsin.sweeps.trials import Direction, Outcome, Trials
+from opsin.sweeps.trials import Trials
 from opsin.sweeps.workers import Worker
 
 SEARCH = ("optimizer.lr=tag(log,interval(0.0001,0.1))", "model=mlp,cnn_gap", "model.hidden=int(interval(8,64))")

@@ -35,7 +35,6 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 
 IMPOSSIBLE = {
     "torch.optim.Muon": "Muon only supports 2D parameters",
-    "lightning.pytorch.callbacks.DeviceStatsMonitor": "psutil",
     "lightning.pytorch.loggers.CometLogger": "comet",
     "lightning.pytorch.callbacks.ThroughputMonitor": "batch_size_fn",
 }

@@ -1,6 +1,5 @@
-"""Classify images: python scripts/predict.py outputs/latest photo.jpg FOLDER 'photos/**/*.png' --top 3."""
+"""Classify images: `opsin predict`."""
 
-import argparse
 import contextlib
 import sys
 import time
@@ -9,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from opsin.commands.command_line import command
+from opsin.commands.command_line import command, command_parser
 from opsin.errors import UserError
 
 if TYPE_CHECKING:
@@ -23,7 +22,7 @@ MAX_ROWS = 20
 @command
 def main(arguments: list[str] | None = None) -> int:
     """Print a table of predictions and the errors of bad images. Return 1 if all images are bad."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = command_parser("predict")
     parser.add_argument("run", help="a run directory, such as outputs/latest")
     parser.add_argument(
         "images", nargs="+", help="files, folders (with subfolders; other files, such as .txt, are skipped), globs"
@@ -34,10 +33,10 @@ def main(arguments: list[str] | None = None) -> int:
         "--format", choices=("csv", "jsonl", "parquet"), help="format of --out; without --out, print the rows"
     )
     parser.add_argument("--batch-size", type=int, metavar="N", help="images per batch (default: up to 256)")
+    parser.add_argument(
+        "--raw", action="store_true", help="probabilities without the temperature that the run fitted on val"
+    )
     options = parser.parse_intermixed_args(arguments)
-    from opsin.training.quiet_logging import quieten
-
-    quieten(True)
     count = predict_files(
         options.run,
         options.images,
@@ -45,6 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
         out=options.out,
         kind=options.format,
         batch_size=options.batch_size,
+        raw=options.raw,
     )
     return 0 if count else 1
 
@@ -57,6 +57,7 @@ def predict_files(
     out: Path | None = None,
     kind: "Format | None" = None,
     batch_size: int | None = None,
+    raw: bool = False,
 ) -> int:
     """Classify image files: print a table to stdout, and bad images and a summary to stderr.
 
@@ -67,6 +68,7 @@ def predict_files(
         out: The file to write all rows to; the table then shows the first ones.
         kind: The format of the file; without a file, rows in this format replace the table on stdout.
         batch_size: Images per batch; None for the default.
+        raw: Do not divide the logits by the temperature of the run.
 
     Returns:
         The number of images classified.
@@ -82,7 +84,7 @@ def predict_files(
     if top < 1:
         raise UserError(f"--top must be at least 1, got {top}")
     files = find_images(paths)
-    predictor = open_predictor(run, batch_size=batch_size)
+    predictor = open_predictor(run, batch_size=batch_size, raw=raw)
     classes, top = predictor.classes, min(top, len(predictor.classes))
     first: list[Prediction] = []
     counts: Counter[str] = Counter()

@@ -11,7 +11,7 @@ from opsin.inference import teacher
 from opsin.models import Network, summarize, summary_text
 from opsin.runs.directory import RunDirectory
 from opsin.runs.predictions import Predictions, predictions_file, read_predictions
-from opsin.runs.quoting import printed_command
+from opsin.runs.quoting import opsin_command
 from opsin.runs.rank import is_spawned
 from opsin.runs.result import FrozenStages
 from opsin.training import build, recording
@@ -25,7 +25,6 @@ from opsin.training.loggers.base import RunFacts, check_installed, log_outcome, 
 from opsin.training.module import load_network
 from opsin.training.monitored_metrics import check_measurable
 from opsin.training.plan import make_plan
-from opsin.training.quiet_logging import quieten
 from opsin.training.resume_check import check_resume
 from opsin.training.tuning import resolve_batch_size
 
@@ -60,7 +59,8 @@ def train(composed: RunConfig) -> float:
             composed.save()
             predictions_file(run, "test").unlink(missing_ok=True)  # of an earlier test
             processes.send_run(composed.resumes)
-        quieten(writes)
+        if not writes:
+            logging.getLogger("opsin").setLevel(logging.WARNING)
         use_threads(plan.trainer.threads, plan.trainer.devices)
         L.seed_everything(plan.run.seed, verbose=False)
 
@@ -117,6 +117,8 @@ def train(composed: RunConfig) -> float:
             predictions.write(run)
 
         recording.record_outcome(result, trainer, classifier, checkpoints, data)
+        if writes:
+            recording.record_calibration(result, run)
         result.frozen = FrozenStages(tuple(unfreezing.untouched), unfreezing.verified)
         log_outcome(trainer.loggers if writes else (), facts, result.metrics, trainer.global_step)
     if writes:
@@ -137,5 +139,5 @@ def report(run: RunDirectory, data: ImageDataModule, network: Network, predictio
         make_images(run, data, network, predictions or read_predictions(run, "val"))
         write_report(run)
     except Exception as error:
-        command = printed_command(["python", "scripts/report.py", run.path])
+        command = opsin_command("report", run.path)
         log.warning("the report failed (%s); try again with: %s", error, command)

@@ -1,14 +1,17 @@
-"""The command line of `train.py`: a run, a sweep, or a page to print."""
+"""The command line of `opsin train`: a run, a sweep, or a page to print."""
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from opsin.commands.command_line import command
 from opsin.config import CommandLine, RunConfig, compose, read_command_line, refuse_broken_files, show
 from opsin.config.hydra_session import configure_logging, multirun
 from opsin.config.overrides import key_of
 from opsin.config.secrets import reveal
+from opsin.config.shortcut import expand_folder
 from opsin.errors import Interrupted, UserError
 from opsin.runs.atomic import check_writable
 from opsin.runs.quoting import printed_override
@@ -20,8 +23,11 @@ from opsin.runs.rank import is_spawned, stand_alone
 @command
 def main(arguments: list[str] | None = None) -> int:
     """Run the train command with its arguments, and return the exit code."""
+    # Threads that spin while they wait make a run up to ten times slower as soon as another program wants their core.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        return _main(read_command_line(sys.argv[1:] if arguments is None else arguments))
+        line = read_command_line(sys.argv[1:] if arguments is None else arguments)
+        return _main(expand_folder(line, quiet=is_spawned()))
     except Interrupted as stop:
         return 128 + stop.signal  # the code of a process that a signal ended, in shells
 
@@ -35,7 +41,7 @@ def _main(line: CommandLine) -> int:
     elif line.shows:
         show(line)
     elif line.multirun and any(key_of(o) in ("hydra/sweeper", "hydra/launcher") for o in line.overrides):
-        multirun(line.source, line.overrides, lambda own, run: _run(compose(own, run, line.source)))
+        multirun(line.source, line.overrides, lambda own, run: run_config(compose(own, run, line.source)))
     elif line.multirun:
         from opsin.sweeps.sweep import sweep
 
@@ -46,12 +52,24 @@ def _main(line: CommandLine) -> int:
             from opsin.commands.train_worker import join
 
             join()
-        _run(compose(line.overrides, source=line.source))
+        run_config(compose(line.overrides, source=line.source))
     return 0
 
 
-def _run(composed: RunConfig) -> float:
-    """Train a composed config; return the best value of the monitored metric."""
+def run_config(composed: RunConfig, set_up_logging: Callable[[Any], None] = configure_logging) -> float:
+    """Train a composed config.
+
+    Args:
+        composed: The config and its run directory.
+        set_up_logging: Called with the settings of Hydra before training begins.
+
+    Returns:
+        The best value of the monitored metric.
+
+    Raises:
+        UserError: The run directory is in use or cannot be written to, or training fails by a mistake of the user.
+        Interrupted: A signal stopped the run.
+    """
     if not composed.resumes:
         if composed.run.config.exists():
             raise UserError(
@@ -66,7 +84,7 @@ def _run(composed: RunConfig) -> float:
 
     assert composed.settings is not None
     os.environ.update({key: reveal(str(value)) for key, value in composed.settings.hydra.job.env_set.items()})
-    configure_logging(composed.settings)
+    set_up_logging(composed.settings)
     try:
         return train(composed)
     except MisconfigurationException as error:

@@ -1,11 +1,13 @@
 """Hydra with Opsin's search path: the only module that uses Hydra's private names (written for Hydra 1.3)."""
 
 import logging
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from opsin.config import locations
 from opsin.config.overrides import task_overrides
@@ -70,16 +72,67 @@ def configure_logging(settings: DictConfig) -> None:
         handler.addFilter(MaskSecrets())
 
 
-def print_help(source: ConfigSource, of_hydra: bool, overrides: Sequence[str]) -> None:
-    """Print the page of `--help`, or Hydra's own page for `--hydra-help`."""
+@contextmanager
+def opsin_logging(settings: DictConfig) -> Iterator[None]:
+    """Log the messages of Opsin to stdout and to the log file of a run, and leave all other loggers as they are.
+
+    The formats and the file are those of `hydra.job_logging`. A level that the caller has set for the logger `opsin`
+    stays.
+
+    Args:
+        settings: Hydra's settings of the run, as for `configure_logging`.
+    """
+    logger = logging.getLogger("opsin")
+    level, propagate = logger.level, logger.propagate
+    with ExitStack() as closing:
+        for handler in _handlers(settings):
+            handler.addFilter(MaskSecrets())
+            logger.addHandler(handler)
+            closing.callback(handler.close)
+            closing.callback(logger.removeHandler, handler)
+        closing.callback(setattr, logger, "propagate", propagate)
+        closing.callback(logger.setLevel, level)
+        logger.setLevel(level or logging.INFO)
+        logger.propagate = False  # a handler of the caller would print each message again
+        yield
+
+
+def _handlers(settings: DictConfig) -> Iterator[logging.Handler]:
+    console = logging.StreamHandler(sys.stdout)
+    console.setFormatter(logging.Formatter("%(message)s"))
+    yield console
+    described = settings.hydra.job_logging
+    if name := OmegaConf.select(described, "handlers.file.filename"):
+        file = logging.FileHandler(name, delay=True, encoding="utf-8")
+        file.setFormatter(logging.Formatter(OmegaConf.select(described, "formatters.full.format")))
+        yield file
+
+
+@contextmanager
+def hydra_state() -> Iterator[None]:
+    """Restore the state of Hydra and OmegaConf in this process afterwards: the caller may use Hydra too."""
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.version import VersionBase
+    from omegaconf.resolvers import oc
+
+    version, session, config = VersionBase.instance(), GlobalHydra.instance(), HydraConfig.instance()
+    earlier = version.version_base, session.hydra, config.cfg
+    try:
+        yield
+    finally:
+        version.version_base, session.hydra, config.cfg = earlier
+        OmegaConf.register_new_resolver("oc.env", oc.env, replace=True)
+
+
+def print_hydra_help(source: ConfigSource, overrides: Sequence[str]) -> None:
+    """Print Hydra's own help page."""
     from hydra._internal.utils import get_args_parser
 
     parser = get_args_parser()
     arguments = parser.parse_args([])
     arguments.overrides = list(overrides)
-    session = hydra_session(source)
-    show = session.hydra_help if of_hydra else session.app_help
-    show(config_name=source.config_name, args_parser=parser, args=arguments)
+    hydra_session(source).hydra_help(config_name=source.config_name, args_parser=parser, args=arguments)
 
 
 def print_info(source: ConfigSource, topic: str, overrides: Sequence[str]) -> None:

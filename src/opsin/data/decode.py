@@ -64,7 +64,7 @@ def decode_image(data: bytes | Path, channels: Literal[1, 3]) -> NDArray[np.uint
                 raise BadImage("zero bytes")
             with Image.open(file, formats=_formats()) as image:
                 image.load()  # complete decoding: Image.verify() misses truncation
-                pixels = np.asarray(_to_mode(_upright(image), "L" if channels == 1 else "RGB"))
+                return image_pixels(image, channels)
     except (BadImage, MemoryError):
         raise
     except UnidentifiedImageError:
@@ -76,6 +76,22 @@ def decode_image(data: bytes | Path, channels: Literal[1, 3]) -> NDArray[np.uint
         # Pillow's decoders raise nearly every built-in exception for damaged bytes (OSError, SyntaxError, ValueError,
         # struct.error, EOFError ...); all of them mean that the image cannot be decoded.
         raise BadImage(f"damaged: {error or type(error).__name__}") from error
+
+
+def image_pixels(image: Image.Image, channels: Literal[1, 3]) -> NDArray[np.uint8]:
+    """Return the pixels of an opened image as `decode_image` does: upright, without alpha, in 8 bits.
+
+    Args:
+        image: Any image of Pillow.
+        channels: 1 for gray, 3 for RGB.
+
+    Returns:
+        uint8 pixels (H, W, channels), possibly read-only.
+
+    Raises:
+        BadImage: The range of the pixel values is unknown.
+    """
+    pixels = np.asarray(_to_mode(_upright(image), "L" if channels == 1 else "RGB"))
     return pixels[..., np.newaxis] if channels == 1 else pixels
 
 

@@ -7,12 +7,17 @@ from numpy.typing import NDArray
 from scipy import optimize, special
 
 from opsin.errors import UserError
+from opsin.runs.predictions import softmax
+from opsin.runs.result import Calibration
 
 Floats = NDArray[np.floating]
 Integers = NDArray[np.integer]
 
 TEMPERATURES = (0.05, 20.0)
 """Range of the search for a temperature; the result is the lower end if no image is misclassified."""
+
+LEAST_GAIN = 1e-6
+"""Smallest decrease of the cross-entropy, in nats, for which a temperature is worth applying."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,6 +109,26 @@ def fit_temperature(logits: Floats, targets: Integers) -> float:
     return float(np.exp(found.x))
 
 
+def calibrate(logits: Floats, targets: Integers) -> Calibration:
+    """Return the temperature that a run applies to its predictions, fitted on val; 1 with a reason if none helps.
+
+    Args:
+        logits: `(N, C)`; N can be 0.
+        targets: Class indices `(N,)`.
+    """
+    if not len(targets):
+        return Calibration(reason="there are no validation images to fit it on")
+    if not np.isfinite(logits).all():
+        return Calibration(reason="the logits of validation images are not finite")
+    temperature = fit_temperature(logits, targets)
+    if np.abs(np.log(temperature / np.array(TEMPERATURES))).min() < 1e-3:
+        return Calibration(reason="the fit on the validation images has no minimum")
+    nll = tuple(negative_log_likelihood(logits / value, targets) for value in (1.0, temperature))
+    if nll[0] - nll[1] < LEAST_GAIN:
+        return Calibration(reason="no temperature fits the validation images better")
+    return Calibration(temperature, None, len(targets), nll)
+
+
 def temperature_scaled(logits: Floats, temperature: float) -> NDArray[np.float64]:
     """Return the probabilities `(N, C)` of logits `(N, C)` divided by a temperature.
 
@@ -112,8 +137,7 @@ def temperature_scaled(logits: Floats, temperature: float) -> NDArray[np.float64
     """
     if not temperature > 0:
         raise UserError(f"temperature must be above 0, got {temperature}")
-    rows: NDArray[np.float64] = special.softmax(logits.astype(np.float64) / temperature, axis=1)
-    return rows
+    return softmax(logits, temperature)
 
 
 def _check(scores: Floats, targets: Integers) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO, Any, Literal, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from opsin.errors import UserError
 from opsin.inference.predictor import Prediction
@@ -23,10 +24,13 @@ _ROWS = 4096  # rows per row group of parquet, which are buffered in memory
 
 def ranked(prediction: Prediction, classes: Sequence[str], top: int) -> list[tuple[str, float]]:
     """Return the most probable classes and their probabilities, highest first; empty for a bad image."""
-    if prediction.probabilities is None:
-        return []
-    order = np.argsort(-prediction.probabilities, kind="stable")[:top]
-    return [(classes[i], float(prediction.probabilities[i])) for i in order]
+    return [] if prediction.probabilities is None else most_probable(prediction.probabilities, classes, top)
+
+
+def most_probable(probabilities: NDArray[np.float64], classes: Sequence[str], top: int) -> list[tuple[str, float]]:
+    """Return the most probable classes and their probabilities `(C,)`, highest first."""
+    order = np.argsort(-probabilities, kind="stable")[:top]
+    return [(classes[i], float(probabilities[i])) for i in order]
 
 
 def printable(text: str) -> str:

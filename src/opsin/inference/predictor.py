@@ -1,15 +1,17 @@
 """Predict class probabilities exactly as in validation: same preprocessing, weights, precision and memory format."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import Any, TypeVar
 
 import lightning as L
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from opsin.data.cache.image_store_builder import available_cores
 from opsin.data.decode import BadImage
@@ -21,6 +23,8 @@ from opsin.runs.directory import RunDirectory
 from opsin.runs.predictions import softmax
 from opsin.training import build
 from opsin.visualization.images import Pixels
+
+T = TypeVar("T")
 
 LEAST = 16
 """Smallest batch; blank images fill it and their outputs are dropped.
@@ -80,7 +84,7 @@ class Predictor:
         self._dtype = next(self._network.parameters()).dtype
 
     def probabilities(self, pixels: Pixels) -> NDArray[np.float64]:
-        """Return the class probabilities `(N, C)` of images.
+        """Return the class probabilities `(N, C)` of images: the softmax of the logits divided by the temperature.
 
         Args:
             pixels: uint8 `(N, H, W, C)`, from `trained.read` or `InputImages.subset(split).read`.
@@ -89,16 +93,15 @@ class Predictor:
             ValueError: Size or channels do not match the model.
             UserError: The network outputs NaN, because its training diverged.
         """
-        shape = (*self.trained.size, self.trained.source_channels)
-        if pixels.dtype != np.uint8 or pixels.shape[1:] != shape:
-            raise ValueError(f"{pixels.dtype} {pixels.shape} instead of uint8 (N, {', '.join(map(str, shape))})")
-        blocks = [
-            self._logits(pixels[start : start + self.batch_size]) for start in range(0, len(pixels), self.batch_size)
-        ]
-        logits = np.concatenate([np.empty((0, len(self.classes)), np.float32), *blocks])
-        if not np.isfinite(logits).all():
-            raise UserError(f"{self.trained.name} outputs NaN: its training diverged")
-        return softmax(logits)
+        return softmax(self._outputs(pixels, self._logits), self.trained.temperature)
+
+    def embeddings(self, pixels: Pixels) -> NDArray[np.float32]:
+        """Return the embeddings `(N, D)` of images, the input of the first trained layer of the head.
+
+        Args:
+            pixels: uint8 `(N, H, W, C)`, as for `probabilities`.
+        """
+        return self._outputs(pixels, self.trained.network.embed)
 
     def predict(self, paths: Iterable[Path]) -> Iterator[Prediction]:
         """Yield predictions in the order of the files.
@@ -108,52 +111,97 @@ class Predictor:
         Args:
             paths: Image files; the iterator is consumed lazily.
         """
-        names = iter(paths)
+        for path, found in self.compute(paths, self.trained.read, self.probabilities):
+            yield Prediction(path, reason=found) if isinstance(found, str) else Prediction(path, found)
+
+    def compute(
+        self,
+        images: Iterable[T],
+        read: Callable[[T], Pixels],
+        outputs: Callable[[Pixels], NDArray[Any]],
+    ) -> Generator[tuple[T, NDArray[Any] | str], None, None]:
+        """Yield each image with its output, a row of `outputs`, or with the reason why it cannot be decoded.
+
+        Threads read the next batch while the network computes. At most two batches are in memory.
+
+        Args:
+            images: Images of any kind; the iterator is consumed lazily.
+            read: Function that returns the pixels of an image `(H, W, C)`, at the size of the model. It may raise
+                `BadImage`.
+            outputs: Function of a batch of pixels, such as `probabilities`.
+        """
+        rest = iter(images)
         pool = ThreadPoolExecutor(available_cores(), thread_name_prefix="decode")
-        waiting: list[tuple[Path, Future[Pixels | str]]] = []
+        waiting: list[tuple[T, Future[Pixels | str]]] = []
         try:
-            while batch := [(path, pool.submit(self._read, path)) for path in islice(names, self.batch_size)]:
-                yield from self._predictions(waiting)
+            while batch := [(image, pool.submit(_read, read, image)) for image in islice(rest, self.batch_size)]:
+                yield from _rows(waiting, outputs)
                 waiting = batch
-            yield from self._predictions(waiting)
+            yield from _rows(waiting, outputs)
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _predictions(self, batch: Sequence[tuple[Path, Future[Pixels | str]]]) -> Iterator[Prediction]:
-        read = [(path, future.result()) for path, future in batch]
-        pixels = [image for _, image in read if not isinstance(image, str)]
-        found = iter(self.probabilities(np.stack(pixels)) if pixels else ())
-        for path, image in read:
-            yield Prediction(path, reason=image) if isinstance(image, str) else Prediction(path, next(found))
+    def _logits(self, images: Tensor) -> Tensor:
+        return class_logits(self._network(images).float())
 
-    def _read(self, path: Path) -> Pixels | str:
-        """Return the pixels of a file, or the reason why it cannot be decoded."""
-        try:
-            return self.trained.read(path)
-        except BadImage as error:
-            return str(error)
-        except MemoryError:
-            return "too large for this machine's memory"
+    def _outputs(self, pixels: Pixels, function: Callable[[Tensor], Tensor]) -> NDArray[np.float32]:
+        """Return the outputs `(N, D)` of a function of normalized images, computed in batches.
 
-    def _logits(self, pixels: Pixels) -> NDArray[np.float32]:
+        Raises:
+            ValueError: Size or channels do not match the model.
+            UserError: An output is NaN, because the training diverged.
+        """
+        shape = (*self.trained.size, self.trained.source_channels)
+        if pixels.dtype != np.uint8 or pixels.shape[1:] != shape:
+            raise ValueError(f"{pixels.dtype} {pixels.shape} instead of uint8 (N, {', '.join(map(str, shape))})")
+        starts = range(0, max(1, len(pixels)), self.batch_size)  # without images, one blank batch gives the shape
+        found = np.concatenate([self._batch(pixels[i : i + self.batch_size], function) for i in starts])
+        if not np.isfinite(found).all():
+            raise UserError(f"{self.trained.name} outputs NaN: its training diverged")
+        return found
+
+    def _batch(self, pixels: Pixels, function: Callable[[Tensor], Tensor]) -> NDArray[np.float32]:
         missing = min(LEAST, self.batch_size) - len(pixels)
         if missing > 0:
             pixels = np.concatenate([pixels, np.zeros((missing, *pixels.shape[1:]), np.uint8)])
         images = torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2).to(self._device)
         self._network.eval()
         with torch.inference_mode(), self._precision.forward_context():
-            logits = self._network(self.trained.preprocess(images).to(self._dtype))
-        found: NDArray[np.float32] = class_logits(logits.float()).cpu().numpy()
+            outputs = function(self.trained.preprocess(images).to(self._dtype))
+        found: NDArray[np.float32] = outputs.float().cpu().numpy()
         return found[: len(found) - max(0, missing)]
 
 
-def open_predictor(run: str | Path, overrides: Sequence[str] = (), batch_size: int | None = None) -> Predictor:
+def _read(read: Callable[[T], Pixels], image: T) -> Pixels | str:
+    """Return the pixels of an image, or the reason why it cannot be decoded."""
+    try:
+        return read(image)
+    except BadImage as error:
+        return str(error)
+    except MemoryError:
+        return "too large for this machine's memory"
+
+
+def _rows(
+    batch: Sequence[tuple[T, Future[Pixels | str]]], outputs: Callable[[Pixels], NDArray[Any]]
+) -> Iterator[tuple[T, NDArray[Any] | str]]:
+    read = [(image, future.result()) for image, future in batch]
+    pixels = [found for _, found in read if not isinstance(found, str)]
+    rows = iter(outputs(np.stack(pixels)) if pixels else ())
+    for image, found in read:
+        yield image, found if isinstance(found, str) else next(rows)
+
+
+def open_predictor(
+    run: str | Path, overrides: Sequence[str] = (), batch_size: int | None = None, *, raw: bool = False
+) -> Predictor:
     """Load the best checkpoint of a run for predictions; the dataset is not needed.
 
     Args:
         run: Run directory.
         overrides: Overrides of the config, such as `trainer.accelerator=cpu`.
         batch_size: Images per batch. None: chosen by image size.
+        raw: Return the softmax of the logits as they are, without the temperature of the run.
 
     Returns:
         A predictor with the precision and memory format of the run. The network is not compiled, because compilation
@@ -170,4 +218,4 @@ def open_predictor(run: str | Path, overrides: Sequence[str] = (), batch_size: i
     plan = replace(plan, trainer=replace(plan.trainer, compile=False))
     trainer = build.evaluator(plan, directory)
     build.prepare(plan, trained.network)
-    return Predictor(trained, trainer, batch_size)
+    return Predictor(replace(trained, temperature=1.0) if raw else trained, trainer, batch_size)

@@ -45,6 +45,7 @@ class TrainedModel:
         resize: Resize method: `squash`, `crop` or `letterbox`.
         interpolation: Interpolation of the resize.
         source_channels: Channels that files are decoded to; 1 if the model was trained on gray images.
+        temperature: Divisor of its logits, from which the probabilities follow.
     """
 
     name: str
@@ -57,6 +58,7 @@ class TrainedModel:
     resize: Resize
     interpolation: Interpolation
     source_channels: Channels = 3
+    temperature: float = 1.0
 
     @property
     def preprocess(self) -> Preprocess:
@@ -183,4 +185,5 @@ def _of_run(run: RunDirectory, image_size: int | None) -> TrainedModel:
         cast("Resize", facts.resize),
         cast("Interpolation", facts.interpolation),
         cast("Channels", facts.source_channels or facts.channels),
+        run.read_result().temperature,
     )

@@ -38,6 +38,70 @@ class Faithfulness:
         return torch.trapezoid(self.insertion, self.fractions)
 
 
+@dataclass(frozen=True)
+class RandomComparison:
+    """The mean areas of some maps and of random maps.
+
+    Attributes:
+        deletion: Area under the deletion curve; lower is better.
+        insertion: Area under the insertion curve; higher is better.
+        random_deletion: The same area of random maps.
+        random_insertion: The same area of random maps.
+        count: Number of maps.
+    """
+
+    deletion: float
+    insertion: float
+    random_deletion: float
+    random_insertion: float
+    count: int
+
+    @classmethod
+    def of(cls, scores: Faithfulness, baseline: Faithfulness) -> "RandomComparison":
+        """Return the comparison of the curves of maps with those of random maps."""
+        return cls(
+            float(scores.deletion_area.mean()),
+            float(scores.insertion_area.mean()),
+            float(baseline.deletion_area.mean()),
+            float(baseline.insertion_area.mean()),
+            len(scores.deletion),
+        )
+
+    @property
+    def is_better(self) -> bool:
+        """Whether the difference between insertion and deletion is larger than that of random maps."""
+        return self.insertion - self.deletion > self.random_insertion - self.random_deletion
+
+    @property
+    def statement(self) -> str:
+        """The comparison in one sentence."""
+        return (
+            f"{'better' if self.is_better else 'no better'} than random maps: "
+            f"deletion {self.deletion:.3f} (random maps {self.random_deletion:.3f}; lower is better), "
+            f"insertion {self.insertion:.3f} (random maps {self.random_insertion:.3f}; higher is better)"
+            + (f", mean of {self.count}" if self.count > 1 else "")
+        )
+
+
+def compare_with_random(
+    network: nn.Module, image: Tensor, target: int, heat: Tensor, *, steps: int = 16, maps: int = 3
+) -> RandomComparison:
+    """Compare the map of one image with several random maps.
+
+    Args:
+        network: Any module from images to logits; it does not change.
+        image: Input of the network `(C, H, W)`.
+        target: The class of the map.
+        heat: The map `(H, W)`.
+        steps: Number of steps of the curves.
+        maps: Number of random maps.
+    """
+    scores = faithfulness(network, image[None], torch.tensor([target]), heat[None], steps=steps)
+    copies = image.expand(maps, *image.shape)
+    baseline = faithfulness(network, copies, torch.full((maps,), target), random_maps(copies), steps=steps)
+    return RandomComparison.of(scores, baseline)
+
+
 def faithfulness(
     network: nn.Module,
     images: Tensor,

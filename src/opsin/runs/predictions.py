@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from opsin.errors import UserError
 from opsin.runs.atomic import atomic_open
 from opsin.runs.directory import RunDirectory
-from opsin.runs.quoting import printed_command
+from opsin.runs.quoting import opsin_command
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +86,7 @@ def read_predictions(run: RunDirectory, split: str) -> Predictions:
         UserError: There are no predictions of this split, or the file is damaged.
     """
     file = predictions_file(run, split)
-    command = printed_command(["python", "scripts/evaluate.py", run.path, "--split", split])
+    command = opsin_command("evaluate", run.path, "--split", split)
     way_out = f"create them with: {command}"
     try:
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as kept:
@@ -106,8 +106,8 @@ def read_predictions(run: RunDirectory, split: str) -> Predictions:
         raise UserError(f"{file} is damaged: {way_out}") from None
 
 
-def softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return the probabilities `(N, C)` of logits `(N, C)`, in double precision."""
-    powers = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+def softmax(logits: NDArray[np.floating], temperature: float = 1.0) -> NDArray[np.float64]:
+    """Return the probabilities `(N, C)` of logits `(N, C)` divided by a temperature, in double precision."""
+    powers = np.exp((logits.astype(np.float64) - logits.max(axis=1, keepdims=True)) / temperature)
     rows: NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
     return rows

@@ -169,6 +169,28 @@ class SplitScores:
 
 
 @dataclass(frozen=True)
+class Calibration:
+    """The temperature of a run: probabilities are softmax(logits / temperature).
+
+    Attributes:
+        temperature: Divisor of the logits, fitted on the predictions of val; 1 changes nothing.
+        reason: Why the temperature is 1; None if it was fitted.
+        images: Number of images it was fitted on.
+        nll: Cross-entropy on val in nats, without and with the temperature; empty if it was not fitted.
+    """
+
+    temperature: float = 1.0
+    reason: str | None = None
+    images: int = 0
+    nll: tuple[float, ...] = ()
+
+    def __str__(self) -> str:
+        if self.reason:
+            return f"1 ({self.reason})"
+        return f"{self.temperature:.3f} (fitted on {self.images:,} validation images)"
+
+
+@dataclass(frozen=True)
 class FrozenStages:
     """Stages that were never trained, and whether it was verified that they did not change."""
 
@@ -248,6 +270,7 @@ class RunResult:
         monitor: The metric that selected the best epoch.
         custom_metrics: Metrics that the user registered, see `opsin.runs.metric_registry`.
         per_class: Scores per split.
+        calibration: Temperature of predictions and exported files; the metrics are measured without it.
         throughput: Training images per second.
         seconds: Wall time of setup, fit, test, and total, in seconds, over all processes that resumed the run.
         parameters: Number of parameters.
@@ -276,6 +299,7 @@ class RunResult:
     monitor: MonitoredMetric | None = None
     custom_metrics: list[dict[str, Any]] = field(default_factory=list)
     per_class: dict[str, SplitScores] = field(default_factory=dict)
+    calibration: Calibration | None = None
     throughput: float | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     parameters: ParameterCounts | None = None
@@ -295,7 +319,12 @@ class RunResult:
     def without_outcome(self) -> "RunResult":
         """Return a copy without the fields that training and testing produce again after a resume."""
         outcome = ("error", "metrics", "best_epoch", "epochs", "stopped", "pruned", "monitor", "per_class")
-        return replace(self, **{name: getattr(RunResult(), name) for name in outcome})
+        return replace(self, **{name: getattr(RunResult(), name) for name in (*outcome, "calibration")})
+
+    @property
+    def temperature(self) -> float:
+        """Divisor of the logits for the probabilities of predictions; 1 if the run has not recorded one."""
+        return self.calibration.temperature if self.calibration else 1.0
 
 
 def read_result(file: Path) -> RunResult:

@@ -52,7 +52,7 @@ def _is_timm_optimizer(found: Any) -> bool:
     return of_timm and found.__name__ not in ("Lookahead", "Adahessian")
 
 
-NETWORKS = Constructors({"opsin.models": functions_returning(Network)}, own=functions_or_subclasses_of(Network))
+NETWORKS = Constructors({"opsin.models": functions_returning(Network)}, own=functions_or_subclasses_of(nn.Module))
 DATASETS = Constructors({"opsin.data.datasets": functions_returning(Source)}, own=functions_or_subclasses_of(Source))
 AUGMENTATIONS = Constructors(
     {"opsin.data.augmentation": subclasses_of(nn.Module)}, own=functions_or_subclasses_of(nn.Module)

@@ -15,6 +15,7 @@ import lightning as L
 import torch
 
 from opsin.config import RunConfig
+from opsin.config.locations import IS_CLONE
 from opsin.data import ImageDataModule
 from opsin.models import Network
 from opsin.models.fine_tuning import FreezeSchedule
@@ -22,8 +23,10 @@ from opsin.runs.atomic import write_atomically
 from opsin.runs.directory import RunDirectory
 from opsin.runs.metric_registry import custom_metrics
 from opsin.runs.per_class import class_scores
-from opsin.runs.quoting import printed_command
+from opsin.runs.predictions import predictions_file, read_predictions
+from opsin.runs.quoting import opsin_command
 from opsin.runs.result import (
+    Calibration,
     DataFacts,
     Hardware,
     MonitoredMetric,
@@ -201,6 +204,17 @@ def record_outcome(
         result.throughput = speed[0]
 
 
+def record_calibration(result: RunResult, run: RunDirectory) -> None:
+    """Fit the temperature on the predictions that the best epoch has written for val, and record it."""
+    if not predictions_file(run, "val").is_file():
+        result.calibration = Calibration(reason="there are no validation images to fit it on")
+        return
+    from opsin.evaluation.calibration import calibrate  # scipy delays the start of a run
+
+    predictions = read_predictions(run, "val")
+    result.calibration = calibrate(predictions.logits, predictions.targets)
+
+
 def announce(result: RunResult, table: str, run: RunDirectory, resume_step: int | None) -> None:
     """Log the data, network and settings before training, and write the network summary to `model.txt`."""
     data, settings, parameters = result.data, result.settings, result.parameters
@@ -241,11 +255,12 @@ def closing_message(result: RunResult, run: RunDirectory) -> str:
         f"best epoch {result.best_epoch} of {result.epochs}, by {monitor.metric} {monitor.best:.4f}; "
         f"{result.seconds['total']:.0f} s in total"
         + (f"; {result.throughput:,.0f} training images/s" if result.throughput else ""),
+        f"temperature of predictions: {result.calibration}",
         "",
         *([f"report      {place}/report.html"] if run.report.exists() else []),
         f"result      {place}/result.json",
-        f"test again  {printed_command(['python', 'scripts/evaluate.py', place])}",
-        "dashboard   make dashboard",
+        f"test again  {opsin_command('evaluate', place)}",
+        f"dashboard   {opsin_command('dashboard', *([] if Path('outputs') in place.parents else [place]))}",
     ]
     if settings.teacher:  # it explains the figures above
         lines.insert(3, f"teacher {settings.teacher}")
@@ -283,6 +298,8 @@ def versions() -> dict[str, str]:
 
 def commit() -> str | None:
     """Return the commit of Opsin's own checkout, with `-dirty` if files differ; None outside a checkout."""
+    if not IS_CLONE:  # the folder of the packages may be in a checkout of something else
+        return None
     here = Path(__file__).resolve().parent
     command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     try:

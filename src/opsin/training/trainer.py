@@ -24,6 +24,7 @@ from opsin.training.hardware import (
     use_threads,
 )
 from opsin.training.lightning_patches import AtomicCheckpointIO, NoProfiler, drop_empty_hooks
+from opsin.training.quiet_logging import hide_notices
 
 Strategy = Literal["auto", "ddp", "fsdp"]
 Limit = Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, le=1)]
@@ -128,6 +129,7 @@ def make_trainer(
     Raises:
         UserError: the accelerator is not available, or does not fit the other options.
     """
+    hide_notices()  # here, because every command that could print them makes its trainer here
     use_threads(options.threads)
     accelerator = resolve_accelerator(options.accelerator)
     check_devices(accelerator, options.num_nodes, options.sync_batchnorm)

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from opsin.evaluation.report.sections import calibration_section
 from opsin.runs.directory import RunDirectory
 from opsin.runs.metrics_csv import read_epochs
 from opsin.runs.predictions import predictions_file, read_predictions
-from opsin.runs.result import DataFacts, RunResult
+from opsin.runs.result import Calibration, DataFacts, RunResult
 from opsin.visualization.formatting import percent
 from opsin.visualization.images import encode
 
@@ -108,6 +109,17 @@ def test_the_temperature_is_fitted_on_val_and_evaluated_on_test(write) -> None:
     assert (alone.temperature, len(alone.charts)) == (None, 1)
 
 
+def test_the_recorded_temperature_takes_precedence(write) -> None:
+    run = write(calibration=Calibration(1.75, None, 400, (0.5, 0.4)))
+    page = text(read(write_report(run)))
+    assert "divides all logits by 1.75" in page
+    assert "the metrics on this page are measured without it" in page
+    run.write_result(replace(run.read_result(), calibration=Calibration(reason="no temperature fits better")))
+    page = text(read(write_report(run)))
+    assert "The temperature of this run is 1: no temperature fits better." in page
+    assert "Temperature scaling divides" not in page
+
+
 def test_the_best_epoch_is_the_recorded_one_or_that_of_the_monitored_metric(write) -> None:
     rows = read_epochs(write().metrics)
     monitor = "val/loss"
@@ -137,7 +149,7 @@ def test_every_status_has_a_page(write, status: str, said: str) -> None:
     assert said in page
     assert "There are no predictions to evaluate." in page
     split = "test" if status == "finished" else "val"  # the test images are read once, at the end of a run
-    assert f"scripts/evaluate.py {run.path} --split {split}" in page
+    assert f"opsin evaluate {run.path} --split {split}" in page
 
 
 def test_a_run_that_failed_before_its_first_epoch_has_a_page(tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ import torch
 from opsin.config import compose
 from opsin.training import build
 from opsin.training.plan import make_plan
-from opsin.training.quiet_logging import quieten
 from opsin.training.tuning.trial_steps import TrialSteps, Watch
 
 
@@ -33,7 +32,6 @@ class Kept(Watch):
 def parts(tmp_path: Path):
     words = ["model=strided_cnn", "model.trainable=[block5]", "trainer=cpu", "trainer.precision=bf16", "debug=profile"]
     composed = compose([*words, f"data_dir={tmp_path}", "augmentation=digits", "scheduler=onecycle"], tmp_path / "run")
-    quieten(True)
     plan = make_plan(composed)
     data = build.data(plan)
     data.setup("fit")

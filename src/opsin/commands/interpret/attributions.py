@@ -10,7 +10,7 @@ from torch import Tensor
 from opsin.commands.interpret.model_and_images import ImageBatch, ModelAndImages, Output
 from opsin.interpretability.attribution import attribute, channel_maps, integrated_gradients, occlusion
 from opsin.interpretability.eval_context import as_input, eval_context
-from opsin.interpretability.faithfulness import Faithfulness, faithfulness, random_maps
+from opsin.interpretability.faithfulness import Faithfulness, RandomComparison, faithfulness, random_maps
 from opsin.interpretability.sanity_check import Attribute, randomization_check
 from opsin.models.network import class_logits
 from opsin.visualization.images import grid, overlay_heat, resize_for_display
@@ -52,7 +52,7 @@ def attribution_maps(source: ModelAndImages, method: str, stage: str | None, cou
     yield Output(
         method + (f"_{stage}" if stage else ""),
         grid(pictures, columns=4, side=SIDE, captions=captions, title=title),
-        [_scores_line(scores, baseline)],
+        [RandomComparison.of(scores, baseline).statement],
     )
     if method == "gradcam":
         yield _top_channels(source, batch, images[0], int(predicted.classes[0]), stage)
@@ -73,15 +73,6 @@ def _captions(
     prediction = f"{source.label(int(predicted.classes[i]))} {predicted.probabilities[i]:.1%}"
     areas = f"del {scores.deletion_area[i]:.2f}, ins {scores.insertion_area[i]:.2f}"
     return [f"{batch.names[i]}\n{true}", f"{prediction}\n{areas}"]
-
-
-def _scores_line(scores: Faithfulness, baseline: Faithfulness) -> str:
-    deletion, insertion = float(scores.deletion_area.mean()), float(scores.insertion_area.mean())
-    random = float(baseline.deletion_area.mean()), float(baseline.insertion_area.mean())
-    return (
-        f"deletion {deletion:.3f} (random maps {random[0]:.3f}; lower is better), "
-        f"insertion {insertion:.3f} (random maps {random[1]:.3f}; higher is better), mean of {len(scores.deletion)}"
-    )
 
 
 def _top_channels(source: ModelAndImages, batch: ImageBatch, image: Tensor, target: int, stage: str | None) -> Output:

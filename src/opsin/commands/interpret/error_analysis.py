@@ -14,7 +14,7 @@ from opsin.commands.interpret.model_and_images import ModelAndImages, Output
 from opsin.commands.interpret.suspect_labels import suspect_labels, suspect_training_labels
 from opsin.data.subset import Subset
 from opsin.errors import UserError
-from opsin.evaluation.calibration import Reliability, fit_temperature, reliability, temperature_scaled
+from opsin.evaluation.calibration import Reliability, calibrate, reliability, temperature_scaled
 from opsin.evaluation.confidence_intervals import Interval
 from opsin.evaluation.confusion import class_table, confused_pairs, most_confident_errors
 from opsin.evaluation.near_duplicates import Duplicate, near_duplicates, thumbnails
@@ -114,14 +114,18 @@ def _calibration(run: RunDirectory, predictions: Predictions) -> Output:
     evaluated = predictions
     if predictions.split == "val" and predictions_file(run, "test").is_file():
         evaluated = read_predictions(run, "test")
-    fitted = predictions if predictions.split == "val" else read_predictions(run, "val")
-    temperature = fit_temperature(fitted.logits, fitted.targets)
+    calibration = run.read_result().calibration
+    if calibration is None:
+        fitted = predictions if predictions.split == "val" else read_predictions(run, "val")
+        calibration = calibrate(fitted.logits, fitted.targets)
+    temperature = calibration.temperature
     before = reliability(evaluated.probabilities, evaluated.targets)
     after = reliability(temperature_scaled(evaluated.logits, temperature), evaluated.targets)
     note = ", the same images, so it is too optimistic" if evaluated.split == "val" else ""
+    origin = f"(fitted on val{note})" if calibration.reason is None else f"({calibration.reason})"
     line = (
         f"calibration on {evaluated.split}: expected calibration error {before.ece:.2%}; {after.ece:.2%} with "
-        f"temperature {temperature:.2f} (fitted on val{note})"
+        f"temperature {temperature:.2f} {origin}"
     )
     return Output("errors_reliability", _diagrams(before, after, temperature, evaluated.split), [line])
 

@@ -14,7 +14,6 @@ from opsin.errors import UserError, did_you_mean
 from opsin.interpretability.attribution import METHODS
 from opsin.runs.atomic import check_writable, write_atomically, write_errors
 from opsin.runs.directory import RunDirectory
-from opsin.training.quiet_logging import quieten
 from opsin.visualization.images import encode
 
 KINDS: tuple[str, ...] = ("kernels", "activations", "filters", *METHODS, "errors")
@@ -58,7 +57,6 @@ def interpret(
         raise UserError(f"--what must be one of {', '.join(KINDS)}, got {unknown[0]}{did_you_mean(unknown[0], KINDS)}")
     if count < 1:
         raise UserError(f"--count must be at least 1, got {count}")
-    quieten(True)
     source = open_model_and_images(name, words, images)
     folder = out or _folder(name)
     check_writable(folder, "--out")

@@ -32,8 +32,7 @@ class Columns:
 
 def columns(board: Leaderboard, pairwise: Sequence[PairwiseResult] = ()) -> Columns:
     """Format the rows of a leaderboard as text, with the result of the paired tests if there are any."""
-    present = {name for row in board.rows for name in row.metrics}
-    metrics = [name for name in dict.fromkeys([board.metric, *STANDARD_METRICS]) if name in present]
+    metrics = standard_metrics(board)
     against_first = {result.a.letter: "first" for result in pairwise}
     against_first |= {result.b.letter: _against_first(result) for result in pairwise}
     tested = (AGAINST_FIRST,) if pairwise else ()
@@ -54,6 +53,12 @@ def columns(board: Leaderboard, pairwise: Sequence[PairwiseResult] = ()) -> Colu
         )
         rows.append((row, cells))
     return Columns(header, tuple(rows))
+
+
+def standard_metrics(board: Leaderboard) -> list[str]:
+    """Return the metrics to show: the one that ranks, then the standard ones that the rows have."""
+    present = {name for row in board.rows for name in row.metrics}
+    return [name for name in dict.fromkeys([board.metric, *STANDARD_METRICS]) if name in present]
 
 
 def metric_text(metric: str, value: Interval | None) -> str:

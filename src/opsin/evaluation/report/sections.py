@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from opsin.evaluation.calibration import fit_temperature, negative_log_likelihood, reliability, temperature_scaled
+from opsin.evaluation.calibration import calibrate, negative_log_likelihood, reliability, temperature_scaled
 from opsin.evaluation.confusion import class_table, confused_pairs, confusion_matrix
 from opsin.runs.predictions import Predictions
+from opsin.runs.result import Calibration
 from opsin.visualization.charts import Bar, horizontal_bars, reliability_bars
 from opsin.visualization.confusion_matrix_svg import confusion_chart
 from opsin.visualization.formatting import split_name
@@ -23,7 +24,8 @@ class CalibrationSection:
 
     Attributes:
         split: Split on which the calibration is evaluated.
-        temperature: Temperature fitted on val; None if there are no predictions of val, or none of test.
+        temperature: Temperature fitted on val; None if it is 1 or cannot be evaluated on test.
+        reason: Why the temperature is 1; None otherwise.
         ece: Expected calibration error without temperature scaling, then with it.
         nll: Cross-entropy in nats without temperature scaling, then with it.
         charts: Reliability diagrams without temperature scaling, then with it.
@@ -34,6 +36,7 @@ class CalibrationSection:
     ece: tuple[float, ...]
     nll: tuple[float, ...]
     charts: tuple[Markup, ...]
+    reason: str | None = None
 
     @property
     def interpretation(self) -> str:
@@ -47,15 +50,21 @@ class CalibrationSection:
         return "A temperature below 1 means that the network is underconfident."
 
 
-def calibration_section(predictions: Mapping[str, Predictions]) -> CalibrationSection:
+def calibration_section(
+    predictions: Mapping[str, Predictions], recorded: Calibration | None = None
+) -> CalibrationSection:
     """Evaluate calibration on test, before and after temperature scaling fitted on val; without test, on val only.
 
     Args:
         predictions: Predictions of val, of test or of both, by split.
+        recorded: The temperature that the run recorded; None fits it.
     """
     evaluated = predictions.get("test") or predictions["val"]
-    fitted = predictions["val"] if evaluated.split == "test" and "val" in predictions else None
-    temperature = None if fitted is None else fit_temperature(fitted.logits, fitted.targets)
+    known = recorded
+    if known is None and "val" in predictions:
+        known = calibrate(predictions["val"].logits, predictions["val"].targets)
+    shown = known is not None and known.reason is None and evaluated.split == "test"
+    temperature = known.temperature if known and shown else None
     ece, nll, charts = [], [], []
     titles = ((1.0, "Without temperature scaling"), (temperature, f"With temperature {temperature or 0:.2f}"))
     for value, title in titles:
@@ -67,7 +76,8 @@ def calibration_section(predictions: Mapping[str, Predictions]) -> CalibrationSe
         charts.append(
             reliability_bars(bins.confidence.tolist(), bins.accuracy.tolist(), bins.counts.tolist(), title=title)
         )
-    return CalibrationSection(evaluated.split, temperature, tuple(ece), tuple(nll), tuple(charts))
+    reason = known.reason if known else None
+    return CalibrationSection(evaluated.split, temperature, tuple(ece), tuple(nll), tuple(charts), reason)
 
 
 def confusion_matrix_chart(predictions: Predictions) -> Markup:

@@ -1,0 +1,1 @@
+"""The Python API: `opsin.load`, `opsin.train` and `opsin.compare`."""

@@ -1,0 +1,107 @@
+"""Leave the process of the caller as it was: a script or a notebook goes on after a training."""
+
+import logging
+import os
+import signal
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import torch
+from lightning.pytorch.utilities.seed import isolate_rng
+
+from opsin.config.hydra_session import hydra_state
+
+LOGGERS = ("lightning.pytorch", "lightning.fabric", "opsin")
+"""Loggers whose level Opsin sets."""
+
+
+@dataclass(frozen=True)
+class TorchSettings:
+    """Settings of torch that hold for the whole process and affect numerical results.
+
+    Attributes:
+        threads: Number of CPU threads.
+        matmul_precision: Precision of float32 matrix products: `highest`, `high` or `medium`.
+        deterministic: Whether operations must be deterministic.
+        warn_only: Whether an operation that is not deterministic is reported rather than refused.
+        cudnn_deterministic: The same for cuDNN.
+        cudnn_benchmark: Whether cuDNN measures its algorithms.
+    """
+
+    threads: int
+    matmul_precision: str
+    deterministic: bool
+    warn_only: bool
+    cudnn_deterministic: bool
+    cudnn_benchmark: bool
+
+    @classmethod
+    def current(cls) -> "TorchSettings":
+        """Return the settings of this process."""
+        return cls(
+            torch.get_num_threads(),
+            torch.get_float32_matmul_precision(),
+            torch.are_deterministic_algorithms_enabled(),
+            torch.is_deterministic_algorithms_warn_only_enabled(),
+            torch.backends.cudnn.deterministic,
+            torch.backends.cudnn.benchmark,
+        )
+
+    def apply(self) -> None:
+        """Make them the settings of this process."""
+        if torch.get_num_threads() != self.threads:
+            torch.set_num_threads(self.threads)
+        if torch.get_float32_matmul_precision() != self.matmul_precision:
+            torch.set_float32_matmul_precision(self.matmul_precision)
+        deterministic = torch.are_deterministic_algorithms_enabled()
+        warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+        if (deterministic, warn_only) != (self.deterministic, self.warn_only):
+            torch.use_deterministic_algorithms(self.deterministic, warn_only=self.warn_only)
+        torch.backends.cudnn.deterministic = self.cudnn_deterministic
+        torch.backends.cudnn.benchmark = self.cudnn_benchmark
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Apply them within a block."""
+        before = self.current()
+        self.apply()
+        try:
+            yield
+        finally:
+            before.apply()
+
+
+@contextmanager
+def caller_state() -> Iterator[None]:
+    """Restore the state of the process after a block.
+
+    Restored are the environment variables, the signal handlers, the levels of loggers, the filters of warnings, the
+    random generators of Python, NumPy and torch, the settings of torch, and the state of Hydra. The working directory
+    does not change at all.
+    """
+    with ExitStack() as restored:
+        restored.callback(_restore_environment, dict(os.environ))
+        if threading.current_thread() is threading.main_thread():
+            restored.callback(_restore_handlers, {n: signal.getsignal(n) for n in signal.valid_signals()})
+        for name in LOGGERS:
+            restored.callback(logging.getLogger(name).setLevel, logging.getLogger(name).level)
+        restored.enter_context(warnings.catch_warnings())
+        restored.enter_context(isolate_rng())
+        restored.callback(TorchSettings.current().apply)
+        restored.enter_context(hydra_state())
+        yield
+
+
+def _restore_environment(variables: dict[str, str]) -> None:
+    for name in os.environ.keys() - variables.keys():
+        del os.environ[name]
+    os.environ.update(variables)
+
+
+def _restore_handlers(handlers: dict[signal.Signals, object]) -> None:
+    for number, handler in handlers.items():
+        if handler is not None and signal.getsignal(number) is not handler:
+            signal.signal(number, handler)  # type: ignore[arg-type]

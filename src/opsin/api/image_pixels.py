@@ -1,0 +1,124 @@
+"""Images of any kind as the pixels that a trained model reads: files, Pillow images, arrays and tensors."""
+
+from collections.abc import Iterable
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from opsin.data.decode import image_pixels
+from opsin.data.preprocessing import fit_image
+from opsin.errors import UserError
+from opsin.inference.trained_model import TrainedModel
+from opsin.visualization.images import Pixels
+
+OneImage: TypeAlias = str | PathLike[str] | bytes | Image.Image | NDArray[Any] | torch.Tensor
+"""One image: the path of a file, its bytes, a Pillow image, an array or a tensor."""
+
+KINDS = "the path of a file, a Pillow image, an array (H, W) or (H, W, C), or a tensor (C, H, W)"
+CHANNELS = (1, 3, 4)
+"""Numbers of channels that every model accepts: gray, RGB, RGB with alpha, which is dropped."""
+
+
+def read_image(image: OneImage, trained: TrainedModel) -> Pixels:
+    """Return the pixels of an image at the size of a model, with the transform of its evaluation.
+
+    Args:
+        image: An image of any kind.
+        trained: The model, which determines size and channels.
+
+    Returns:
+        uint8 `(height, width, source_channels)`.
+
+    Raises:
+        BadImage: A file cannot be decoded.
+        UserError: An array has another shape or range of values.
+    """
+    if isinstance(image, str | PathLike | bytes):
+        return trained.read(image if isinstance(image, bytes) else Path(fspath(image)).expanduser())
+    pixels = _upright_pixels(image, trained.source_channels)
+    return fit_image(pixels, trained.size, trained.resize, trained.interpolation)
+
+
+def _upright_pixels(image: Any, channels: Any) -> Pixels:
+    if isinstance(image, Image.Image):
+        return image_pixels(image, channels)
+    pixels = _checked(image, channels)
+    if pixels.shape[2] == channels:
+        return pixels
+    return image_pixels(Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels), channels)
+
+
+def _checked(image: Any, channels: int) -> Pixels:
+    """Return an array or a tensor as uint8 `(H, W, C)`.
+
+    Raises:
+        UserError: Shape, type or range do not describe an image.
+    """
+    if isinstance(image, torch.Tensor):
+        values = image.detach().cpu()
+        values = values.float() if values.dtype == torch.bfloat16 else values  # NumPy has no bfloat16
+        return _eight_bits(_channels_last(values.numpy(), channels, is_tensor=True))
+    if isinstance(image, np.ndarray):
+        return _eight_bits(_channels_last(image, channels, is_tensor=False))
+    raise UserError(f"{type(image).__name__} is not an image: give {KINDS}")
+
+
+def _channels_last(values: NDArray[Any], channels: int, *, is_tensor: bool) -> NDArray[Any]:
+    shape = values.shape
+    known = sorted({*CHANNELS, channels})
+    axis = 0 if is_tensor else -1
+    if 0 in shape:
+        raise UserError(f"an image of shape {shape} has no pixels")
+    if len(shape) == 2:
+        return values[:, :, np.newaxis]
+    if len(shape) == 3 and shape[axis] in known:
+        return values.transpose(1, 2, 0) if is_tensor else values
+    kind, expected = ("a tensor", "(H, W) or (C, H, W)") if is_tensor else ("an array", "(H, W) or (H, W, C)")
+    hint = ""
+    if len(shape) == 3 and shape[-1 - axis if is_tensor else 0] in known:
+        other = "image.permute(2, 0, 1)" if is_tensor else "image.transpose(1, 2, 0), or torch.from_numpy(image)"
+        hint = f"; its channels seem to be {'last' if is_tensor else 'first'}: give {other}"
+    elif len(shape) in (3, 4):
+        hint = "; several images are a list: give list(images)"
+    counts = ", ".join(map(str, known))
+    raise UserError(f"{kind} of shape {shape} is not an image: it must be {expected} with C of {counts}{hint}")
+
+
+def _eight_bits(values: NDArray[Any]) -> Pixels:
+    if values.dtype == np.uint8:
+        return np.ascontiguousarray(values)
+    if values.dtype == np.bool_:
+        return np.where(values, np.uint8(255), np.uint8(0))
+    if not np.issubdtype(values.dtype, np.floating):
+        raise UserError(f"pixels of type {values.dtype}: give uint8 in 0..255, or floats in 0..1")
+    low, high = float(values.min()), float(values.max())
+    if not (low >= 0 and high <= 1):  # also true for NaN
+        advice = "divide them by 255" if low >= 0 and high <= 255 else "do not normalize them, the model does that"
+        raise UserError(f"pixels are floats from {low:.4g} to {high:.4g} instead of 0 to 1: {advice}")
+    pixels: Pixels = np.rint(values * 255).astype(np.uint8)
+    return pixels
+
+
+def image_name(image: Any, position: int | None) -> str:
+    """Return the name of an image for a message: its path, or its position in a list, from 0."""
+    if isinstance(image, str | PathLike):
+        return fspath(image)
+    return "the image" if position is None else f"image {position}"
+
+
+def is_one_image(images: Any) -> bool:
+    """Return whether an argument is one image; otherwise it is a collection or an iterator of images.
+
+    Raises:
+        UserError: It is neither.
+    """
+    if isinstance(images, str | PathLike | bytes | Image.Image | np.ndarray | torch.Tensor):
+        return True
+    if isinstance(images, Iterable):
+        return False
+    raise UserError(f"{type(images).__name__} is not an image: give {KINDS}, or a list or generator of them")

@@ -1,0 +1,45 @@
+"""Keyword arguments of Python as overrides of the config."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import PurePath
+from typing import Any
+
+from opsin.errors import UserError
+from opsin.runs.quoting import Value, override
+
+
+def keyword_overrides(sections: Mapping[str, Any]) -> list[str]:
+    """Return the overrides that keyword arguments stand for.
+
+    `datamodule={"batch_size": 64}` gives `datamodule.batch_size=64`, and `seed=3` gives `seed=3`.
+
+    Args:
+        sections: A mapping of keys to values for a section of the config, or a value for a key.
+
+    Raises:
+        UserError: A value is not one that YAML has.
+    """
+    return list(_overrides(sections))
+
+
+def _overrides(sections: Mapping[str, Any]) -> Iterator[str]:
+    for name, given in sections.items():
+        if not isinstance(given, Mapping):
+            yield override(name, _plain(given, name))
+            continue
+        for key, value in given.items():
+            yield override(f"{name}.{key}", _plain(value, f"{name}.{key}"))
+
+
+def _plain(value: Any, key: str) -> Value:
+    """Return a value as plain Python: arrays of NumPy and tensors become numbers and lists."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if value is None or isinstance(value, bool | int | float | str | PurePath):
+        return value
+    if isinstance(value, Mapping):
+        return {str(name): _plain(item, f"{key}.{name}") for name, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, bytes):
+        return [_plain(item, key) for item in value]
+    kind = getattr(value, "__name__", type(value).__name__)
+    raise UserError(f"{key}: {kind} is not a value of the config: give a number, a text, a list or a mapping")
