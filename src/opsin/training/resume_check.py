@@ -118,7 +118,7 @@ def _plan(tree: Mapping[str, Any], state: SavedState) -> list[str]:
     if state.epochs >= epochs:
         return [
             f"no further epoch is trained, because {state.epochs} of trainer.max_epochs={epochs} epochs are completed; "
-            f"to continue training, set trainer.max_epochs={state.epochs + 1} or more"
+            f"to continue training, set trainer.max_epochs={int(state.epochs) + 1} or more"
         ]
     return []
 
