@@ -19,7 +19,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from opsin.config.hydra_keys import refuse_saved_without_effect, refuse_sweep_directory, refuse_typed_without_effect
 from opsin.config.hydra_session import load
-from opsin.config.overrides import PATHS, check_overrides, find_value, key_of, task_overrides
+from opsin.config.overrides import check_overrides, find_value, key_of, task_overrides
+from opsin.config.path_values import resolve_paths
 from opsin.config.resolvers import resolve_process_values
 from opsin.config.run_config import ConfigOrigin, RunConfig, option_text, plain, unresolvable
 from opsin.config.run_names import run_names
@@ -34,9 +35,6 @@ from opsin.runs.quoting import opsin_command
 
 OF_A_SWEEP = ("sweep", "launcher")
 """Sections of the config that belong to a multirun, not to its runs."""
-
-WEIGHT_NAMES = ("imagenet", "opsin", "none")
-"""Values of `model.weights` that are names, even if a file or folder of that name exists."""
 
 
 def compose(overrides: Sequence[str], run: Path | None = None, source: ConfigSource | None = None) -> RunConfig:
@@ -121,7 +119,7 @@ def _new(overrides: Sequence[str], run: Path | None, source: ConfigSource) -> Ru
         config.resume = None
     try:
         resolve_process_values(config)
-        _resolve_paths(config)
+        resolve_paths(config)
         directory = RunDirectory(run.absolute() if run else _run_path(composed, config))
         settings = _settings(composed, directory)
     except OmegaConfBaseException as error:
@@ -131,19 +129,6 @@ def _new(overrides: Sequence[str], run: Path | None, source: ConfigSource) -> Ru
     tree = plain(config)
     refuse_secret_paths({key: value for key, value in tree.items() if not isinstance(value, Mapping)})
     return RunConfig(tree, OmegaConf.to_yaml(config), origin, directory, settings=settings)
-
-
-def _resolve_paths(config: DictConfig) -> None:
-    """Expand `~` in every path, and make the paths absolute that a later process must find."""
-    for key in (*PATHS, "output_dir"):
-        value = OmegaConf.select(config, key, throw_on_missing=False)
-        if not isinstance(value, str) or (key == "model.weights" and value in WEIGHT_NAMES):
-            continue
-        path = expand_home(value)
-        if key == "data_dir" or (key != "output_dir" and Path(path).exists()):
-            path = str(Path(path).resolve())
-        if path != value:  # otherwise a reference to another key stays one
-            OmegaConf.update(config, key, path)
 
 
 def _run_path(composed: DictConfig, config: DictConfig) -> Path:

@@ -18,6 +18,9 @@ from opsin.runs.finished_backup import FinishedBackup
 from opsin.runs.result import RunResult, read_result, write_result
 from opsin.runs.secret_values import mask_secrets
 
+OUTPUT_DIR = "outputs"
+"""Default folder of all runs; `configs/train.yaml` shows the same value."""
+
 LOCK_TIMEOUT_S = 10.0
 """Seconds to wait for the lock of a process that is being killed."""
 
@@ -41,7 +44,7 @@ class RunDirectory:
         """
         directory = cls(Path(run).expanduser().resolve())
         if not directory.config.is_file():
-            near = [str(found.path) for found in find_runs(Path("outputs"))[:3]]
+            near = [str(found.path) for found in find_runs(Path(OUTPUT_DIR))[:3]]
             hint = f"; the newest are: {', '.join(near)}" if near else ""
             raise UserError(f"{run} is not a run directory: it has no {directory.config.name}{hint}")
         return directory
