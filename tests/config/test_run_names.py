@@ -19,7 +19,6 @@ from opsin.sweeps.search_space import read_space
         (["experiment=mnist_lenet5"], "mnist_lenet5"),
         (["experiment=mnist_lenet5", "model=mlp"], "mnist_lenet5_mlp"),
         (["experiment=mnist_lenet5", "datamodule=digits"], "mnist_lenet5_digits"),
-        (["experiment=null"], "digits_cnn_gap"),
     ],
 )
 def test_a_run_is_named_by_its_experiment_or_its_data_and_network(words: list[str], name: str, in_tmp: Path) -> None:

@@ -22,7 +22,7 @@ from opsin.config.hydra_session import load
 from opsin.config.overrides import check_overrides, find_value, key_of, task_overrides
 from opsin.config.path_values import resolve_paths
 from opsin.config.resolvers import resolve_process_values
-from opsin.config.run_config import ConfigOrigin, RunConfig, option_text, plain, unresolvable
+from opsin.config.run_config import ConfigOrigin, RunConfig, plain, unresolvable
 from opsin.config.run_names import run_names
 from opsin.config.saved_config import find_unfinished, from_saved, resumed_run
 from opsin.config.search_path import ConfigSource, expand_home
@@ -109,7 +109,7 @@ def _resumed(run: RunDirectory, overrides: Sequence[str]) -> RunConfig:
 def _new(overrides: Sequence[str], run: Path | None, source: ConfigSource) -> RunConfig:
     composed = compose_raw(overrides, source)
     choices = {
-        group: option_text(option)
+        group: option
         for group, option in composed.hydra.runtime.choices.items()
         if not group.startswith("hydra/") and group not in OF_A_SWEEP
     }
@@ -125,6 +125,9 @@ def _new(overrides: Sequence[str], run: Path | None, source: ConfigSource) -> Ru
     except OmegaConfBaseException as error:
         raise unresolvable(error) from None
     source = source.extended(composed.hydra.searchpath)
+    for group in config_options(source):
+        if group not in choices and OmegaConf.is_dict(config.get(group)):  # Hydra records no list of options
+            choices[group] = f"[{','.join(map(str, config[group]))}]"
     origin = ConfigOrigin(source, choices, task_overrides(composed.hydra), source.folders)
     tree = plain(config)
     refuse_secret_paths({key: value for key, value in tree.items() if not isinstance(value, Mapping)})

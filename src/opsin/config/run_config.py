@@ -61,11 +61,6 @@ class ConfigOrigin:
         yield f"{self.source.config_name}.yaml", keys
 
 
-def option_text(option: Any) -> str | None:
-    """Return the chosen option of a config group as text; several options as they are typed, `[tensorboard,wandb]`."""
-    return f"[{','.join(map(str, option))}]" if OmegaConf.is_list(option) else option
-
-
 def _holds(file: Path, keys: Sequence[str]) -> bool:
     try:
         tree = read_yaml(file)

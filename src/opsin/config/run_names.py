@@ -21,8 +21,7 @@ def run_names(composed: DictConfig, overrides: Sequence[str]) -> list[str]:
     typed = {key_of(text): text.partition("=")[2] for text in overrides if is_override(text) and text[0] != "~"}
     chosen = {**composed.hydra.runtime.choices, **typed}
     data, model = str(chosen.get("datamodule") or ""), _model(chosen, typed, composed)
-    experiment = chosen.get("experiment")
-    if experiment in (None, "null"):
+    if (experiment := chosen.get("experiment")) is None:
         return [data, model]
     typed_data, typed_model = "datamodule" in typed, not {"model", "model.name"}.isdisjoint(typed)
     return [str(experiment), *([data] if typed_data else []), *([model] if typed_model else [])]
