@@ -109,7 +109,7 @@ def test_a_run_that_ends_anywhere_resumes_to_the_bit(
 def test_early_stopping_counts_validations_and_more_patience_completes_the_epoch(
     data_dir: Path, tmp_path: Path
 ) -> None:
-    diverging = ("optimizer.lr=0.3", "scheduler=constant", EVERY_SECOND_STEP)
+    diverging = ("optimizer.lr=0.1", EVERY_SECOND_STEP)
     patient = ("callbacks.early_stopping.patience=20", *diverging)
     words = ("callbacks.early_stopping.patience=1", *diverging)
     run = start(data_dir, tmp_path / "a", *words)
