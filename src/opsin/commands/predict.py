@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from opsin.commands.command_line import command, command_parser
 from opsin.errors import UserError
+from opsin.runs.home import user_path
 
 if TYPE_CHECKING:
     from opsin.inference.prediction_writers import Format, Write
@@ -28,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
         "images", nargs="+", help="files, folders (with subfolders; other files, such as .txt, are skipped), globs"
     )
     parser.add_argument("--top", type=int, default=1, metavar="K", help="number of classes per image (default: 1)")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write all rows to it: .csv, .jsonl or .parquet")
+    parser.add_argument("--out", type=user_path, metavar="FILE", help="write all rows to it: .csv, .jsonl or .parquet")
     parser.add_argument(
         "--format", choices=("csv", "jsonl", "parquet"), help="format of --out; without --out, print the rows"
     )
