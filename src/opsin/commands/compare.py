@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from opsin.commands.command_line import command, command_parser
 from opsin.runs.directory import RunDirectory
+from opsin.runs.home import user_path
 from opsin.runs.quoting import opsin_command
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--tag", action="append", default=[], help="only runs with this tag; may be repeated")
     parser.add_argument(
         "--out",
-        type=Path,
+        type=user_path,
         metavar="FILE.html",
         help="the page to write (default: comparison.html in the common folder)",
     )

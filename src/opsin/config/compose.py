@@ -25,12 +25,13 @@ from opsin.config.resolvers import resolve_process_values
 from opsin.config.run_config import ConfigOrigin, RunConfig, plain, unresolvable
 from opsin.config.run_names import run_names
 from opsin.config.saved_config import find_unfinished, from_saved, resumed_run
-from opsin.config.search_path import ConfigSource, expand_home
+from opsin.config.search_path import ConfigSource
 from opsin.config.secrets import refuse_literal_secrets, refuse_missing_secrets, refuse_secret_paths
 from opsin.config.suggestions import config_options, suggest
 from opsin.config.yaml_files import in_words
 from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory, new_run_path
+from opsin.runs.home import expand_home
 from opsin.runs.quoting import opsin_command
 
 OF_A_SWEEP = ("sweep", "launcher")

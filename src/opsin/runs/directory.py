@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 from opsin.errors import Interrupted, UserError
 from opsin.runs.atomic import write_atomically
 from opsin.runs.finished_backup import FinishedBackup
+from opsin.runs.home import user_path
 from opsin.runs.result import RunResult, read_result, write_result
 from opsin.runs.secret_values import mask_secrets
 
@@ -42,7 +43,7 @@ class RunDirectory:
         Raises:
             UserError: There is no run at this path; the message names the newest runs.
         """
-        directory = cls(Path(run).expanduser().resolve())
+        directory = cls(user_path(run).resolve())
         if not directory.config.is_file():
             near = [str(found.path) for found in find_runs(Path(OUTPUT_DIR))[:3]]
             hint = f"; the newest are: {', '.join(near)}" if near else ""

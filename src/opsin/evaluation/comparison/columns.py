@@ -66,8 +66,7 @@ def metric_text(metric: str, value: Interval | None) -> str:
     if value is None or math.isnan(value.estimate):
         return NONE
     factor, digits, unit = (100, 2, " %") if is_percentage(metric) else (1, 4, "")
-    half = (value.high - value.low) / 2
-    margin = "" if math.isnan(half) else f" ± {half * factor:.{digits}f}"
+    margin = "" if math.isnan(value.margin) else f" ± {value.margin * factor:.{digits}f}"
     return f"{value.estimate * factor:.{digits}f}{margin}{unit}"
 
 

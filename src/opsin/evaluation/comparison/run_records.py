@@ -11,6 +11,7 @@ from typing import Any
 from opsin.config import RunConfig
 from opsin.errors import UserError, did_you_mean
 from opsin.runs.directory import RunDirectory
+from opsin.runs.home import user_path
 from opsin.runs.metrics_csv import EpochRow, read_epochs
 from opsin.runs.predictions import Predictions, read_predictions
 from opsin.runs.result import RunResult
@@ -117,7 +118,7 @@ def collect(paths: Iterable[str | Path]) -> list[RunRecord]:
     """
     found: dict[Path, RunRecord] = {}
     for path in paths:
-        folder = Path(path).expanduser().resolve()
+        folder = user_path(path).resolve()
         if not folder.is_dir():
             raise UserError(
                 f"{path} is not a folder. Give run directories, a sweep, or a folder of runs such as outputs"
