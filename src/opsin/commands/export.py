@@ -1,11 +1,10 @@
 """Write the backbone of a run to a file for `model.weights`: `opsin export`."""
 
-from pathlib import Path
-
 from opsin.commands.command_line import command, command_parser
 from opsin.errors import UserError
 from opsin.runs.atomic import check_writable, write_errors
 from opsin.runs.directory import RunDirectory
+from opsin.runs.home import user_path
 from opsin.runs.quoting import printed_override
 
 
@@ -14,7 +13,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Write the file, and print its size and the override that uses it."""
     parser = command_parser("export")
     parser.add_argument("run", help="a run directory, such as outputs/latest")
-    parser.add_argument("file", metavar="FILE", type=Path, help="the file to write, *.safetensors")
+    parser.add_argument("file", metavar="FILE", type=user_path, help="the file to write, *.safetensors")
     parser.add_argument("--float32", action="store_true", help="full precision, twice the size")
     options = parser.parse_intermixed_args(arguments)
     run = RunDirectory.of(options.run)

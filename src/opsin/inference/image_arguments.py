@@ -6,6 +6,7 @@ from pathlib import Path
 
 from opsin.data.datasets.image_files import image_files
 from opsin.errors import UserError
+from opsin.runs.home import user_path
 
 
 def find_images(words: Sequence[str]) -> list[Path]:
@@ -22,7 +23,7 @@ def find_images(words: Sequence[str]) -> list[Path]:
 
 
 def _named(word: str) -> list[Path]:
-    path = Path(word).expanduser()
+    path = user_path(word)
     if path.exists() or path.is_symlink():
         found = _files(path)
         if not found:

@@ -22,6 +22,7 @@ from opsin.inference.opened_run import open_run
 from opsin.models import Network, load_weights
 from opsin.models.weights import KINDS, UnreachableError, known_weights
 from opsin.runs.directory import OUTPUT_DIR, RunDirectory, find_runs
+from opsin.runs.home import user_path
 from opsin.runs.result import ImageFormat
 from opsin.training.feature_extraction import Extractor, extract
 from opsin.training.permitted_targets import NETWORKS
@@ -145,7 +146,7 @@ def load_trained_model(name: str, image_size: int | None = None, option: str = "
     Raises:
         UserError: Neither exists, or the weights cannot be downloaded.
     """
-    run = RunDirectory(Path(name).expanduser().resolve())
+    run = RunDirectory(user_path(name).resolve())
     if run.config.is_file():
         return _of_run(run, image_size)
     weights = known_weights(name).get("imagenet") if name in NAMED else None

@@ -9,6 +9,7 @@ from opsin.errors import UserError, did_you_mean
 from opsin.models.network import Network
 from opsin.models.weights import KINDS, Kind, PackagedFile, StateDict, UnreachableError, read_state_dict
 from opsin.runs.directory import RunDirectory
+from opsin.runs.home import user_path
 
 _LOG = logging.getLogger(__name__)
 
@@ -106,7 +107,7 @@ def _by_order(network: Network, state: StateDict, source: str) -> StateDict:
 
 
 def _weights_file(weights: str) -> Path:
-    path = Path(weights).expanduser()
+    path = user_path(weights)
     if path.is_file():
         return path
     if path.is_dir():

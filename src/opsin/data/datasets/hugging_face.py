@@ -9,6 +9,7 @@ from opsin.data.datasets.hugging_face_columns import read_splits
 from opsin.data.source import Source
 from opsin.data.types import Channels, Side
 from opsin.errors import UserError
+from opsin.runs.home import user_path
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -41,7 +42,7 @@ def hugging_face(
     Raises:
         UserError: The dataset cannot be downloaded or read, or the choice of a column is ambiguous.
     """
-    folder = Path(path).expanduser()
+    folder = user_path(path)
     if folder.exists():
         rows = _load_local(folder, name)
     elif path.startswith((".", "/", "~")) or path.count("/") > 1 or "\\" in path:

@@ -11,6 +11,7 @@ from opsin.data.source import FileImages, Source
 from opsin.data.split_names import composed, split_named
 from opsin.data.types import Channels, Side, Split
 from opsin.errors import UserError, did_you_mean
+from opsin.runs.home import user_path
 from opsin.runs.quoting import printed_override
 
 
@@ -29,7 +30,7 @@ def image_folder(path: str, channels: Channels = 3, size: tuple[Side, Side] = (2
     Raises:
         UserError: The folder is missing or has another layout.
     """
-    root = Path(path).expanduser()
+    root = user_path(path)
     classes, splits = folder_splits(root, channels)
     return Source(composed(root.resolve().name), classes, channels, size, mean=None, std=None, splits=splits)
 
@@ -47,7 +48,7 @@ def unlabeled_images(path: str, channels: Channels = 3) -> FileImages | None:
     Raises:
         UserError: The folder does not exist or has no images.
     """
-    root = Path(path).expanduser()
+    root = user_path(path)
     if not root.is_dir():
         raise UserError(f"The folder {root.absolute()} does not exist.")
     if folders(root):
