@@ -30,6 +30,7 @@ from opsin.training.module import Classifier
 from opsin.training.optim.parameter_groups import parameter_groups
 from opsin.training.plan import RunPlan
 from opsin.training.trainer import make_trainer
+from opsin.training.validation_schedule import ValidationSchedule
 
 INPUT_FACTS = ("image_size", "mean", "std", "interpolation")
 """Facts of pretrained weights about the images that they expect."""
@@ -225,6 +226,8 @@ def trainer(
         callbacks.insert(0, unfreezing)  # before those that read learning rates
     if not plan.loggers:  # it needs a logger
         callbacks = [callback for callback in callbacks if not isinstance(callback, LearningRateMonitor)]
+    if plan.trainer.validates_within_epochs:
+        callbacks.append(ValidationSchedule(plan.trainer.val_check_interval))
     loggers = [
         logger.build(run=run, save_dir=str(run.path), resume_step=resume_step) for logger in plan.loggers.values()
     ]

@@ -58,6 +58,8 @@ class TrainerOptions:
         gradient_clip_norm: largest norm of all gradients together.
         accumulate_grad_batches: batches per optimizer step.
         check_val_every_n_epoch: epochs between validations.
+        val_check_interval: fraction of an epoch, or number of optimizer steps, between validations within an epoch; the
+            end of an epoch is a validation too.
         limit_train_batches: training batches per epoch, as a count or a fraction.
         limit_val_batches: validation batches, as a count or a fraction.
         limit_test_batches: test batches, as a count or a fraction.
@@ -86,6 +88,7 @@ class TrainerOptions:
     gradient_clip_norm: Annotated[float, Field(gt=0)] | None = None
     accumulate_grad_batches: Annotated[int, Field(ge=1)] = 1
     check_val_every_n_epoch: Annotated[int, Field(ge=1)] = 1
+    val_check_interval: PositiveLimit = 1.0
     limit_train_batches: PositiveLimit = 1.0
     limit_val_batches: Limit = 1.0
     limit_test_batches: Limit = 1.0
@@ -99,6 +102,16 @@ class TrainerOptions:
             raise UserError(
                 "trainer.gradient_checkpointing=true cannot be combined with trainer.compile=true: set one to false"
             )
+        if self.validates_within_epochs and self.limit_val_batches == 0:
+            raise UserError(
+                f"trainer.val_check_interval={self.val_check_interval} has no effect, because "
+                "trainer.limit_val_batches=0 turns validation off; leave one of them out"
+            )
+
+    @property
+    def validates_within_epochs(self) -> bool:
+        """Whether there are validations besides those at the end of epochs; `1` is a validation after every step."""
+        return isinstance(self.val_check_interval, int) or self.val_check_interval < 1
 
     def on_one_device(self) -> "TrainerOptions":
         """Return the options for a computation on one device of one machine."""
