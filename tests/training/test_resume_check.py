@@ -24,7 +24,8 @@ PARTS = {
 APPLIED = (
     *("optimizer.lr", "optimizer.weight_decay", "optimizer.nesterov", "optimizer.betas", "optimizer.momentum"),
     *("scheduler.", "augmentation.", "callbacks.", "logger.", "trainer.", "feature_cache."),
-    *("data_dir", "output_dir", "test", "report", "resume", "datamodule.data_dir", "datamodule.eval_batch_size"),
+    *("data_dir", "output_dir", "test", "report", "resume", "tags"),
+    *("datamodule.data_dir", "datamodule.eval_batch_size"),
     "datamodule.on_device",
 )
 """Keys, or beginnings of keys, that a resumed run may apply; all others are refused."""

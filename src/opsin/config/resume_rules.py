@@ -14,12 +14,20 @@ FIXED = ("model.", "distillation.", "datamodule.image_size", "datamodule.mean", 
 """Keys that determine the meaning of the weights of a run; a resume cannot change them."""
 
 APPLIED = {
-    "": ("data_dir", "output_dir", "test", "report", "resume"),
+    "": ("data_dir", "output_dir", "test", "report", "resume", "tags"),
     "datamodule": ("data_dir", "path", "download", "eval_batch_size", "on_device"),
     "optimizer": ("lr", "weight_decay", "betas", "eps", "momentum", "nesterov", "dampening"),
     "trainer": (
         *("accelerator", "devices", "num_nodes", "strategy", "sync_batchnorm", "precision", "threads"),
-        *("channels_last", "compile", "max_epochs", "max_steps", "max_time", "gradient_clip_norm"),
+        *(
+            "channels_last",
+            "gradient_checkpointing",
+            "compile",
+            "max_epochs",
+            "max_steps",
+            "max_time",
+            "gradient_clip_norm",
+        ),
         *("check_val_every_n_epoch", "limit_test_batches", "log_every_n_steps", "deterministic"),
         *("detect_anomaly", "profiler"),
     ),
@@ -38,6 +46,7 @@ REASONS = {
     "datamodule": "it determines the images, the splits or the batches, which define the saved position in the epoch",
     "trainer": "it determines the number of steps or the validation images, so the best epoch could not be compared",
     "optimizer": "the saved state of the optimizer does not fit it",
+    "trainer.val_check_interval": "it determines the validations that early stopping counts and checkpoints follow",
 }
 
 
@@ -89,7 +98,7 @@ def refusal(key: str, tree: Mapping[str, Any], changes: Mapping[str, tuple[Any, 
     if section in WHOLE_SECTIONS:
         return None
     if name.split(".")[0] not in APPLIED.get(section, ()):
-        return REASONS.get(section or key, "a resumed run does not apply it")
+        return REASONS.get(key) or REASONS.get(section, "a resumed run does not apply it")
     return _optimizer_refusal(name, tree, changes.get(key, (None, None))) if section == "optimizer" else None
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from opsin.config import locations
 from opsin.errors import UserError
+from opsin.runs.home import expand_home
 
 PRIMARY = "train"
 """The primary config: `configs/train.yaml`."""
@@ -67,14 +68,6 @@ class ConfigSource:
     def extended(self, entries: Iterable[str]) -> "ConfigSource":
         """Return the source with further entries, such as those of `hydra.searchpath`."""
         return ConfigSource(tuple(dict.fromkeys([*self.search_path, *map(_absolute, entries)])), self.config_name)
-
-
-def expand_home(path: str) -> str:
-    """Return a path with a leading `~` replaced by the home folder; the one place that does so.
-
-    A path that begins with a folder named `~name` is unchanged if there is no such user.
-    """
-    return os.path.expanduser(path)  # noqa: PTH111 - Path.expanduser fails on an unknown user
 
 
 def _absolute(entry: str) -> str:

@@ -25,6 +25,9 @@ TARGETS_VARIABLE = "OPSIN_TARGETS"
 PROJECT_FILE = "pyproject.toml"
 """File of the user's project; `targets = ["my_package"]` under `[tool.opsin]` permits packages too."""
 
+LIBRARIES = ("torch", "timm", "lightning")
+"""Packages of which configs may name constructors, besides Opsin and the packages of the user."""
+
 T = TypeVar("T")
 Accepts = Callable[[Any], bool]
 
@@ -54,10 +57,17 @@ class Target(Generic[T]):
         """Call the constructor with the arguments of the config and the computed values that it takes.
 
         References to secrets in the arguments are replaced by the secrets here and nowhere else.
+
+        Raises:
+            UserError: A constructor of a library refuses the arguments, or needs a package that is not installed.
         """
-        return self.call(
-            **reveal(self.arguments), **{name: value for name, value in computed.items() if self.takes(name)}
-        )
+        taken = {name: value for name, value in computed.items() if self.takes(name)}
+        try:
+            return self.call(**reveal(self.arguments), **taken)
+        except Exception as error:
+            if isinstance(error, UserError) or self.call.__module__.partition(".")[0] not in LIBRARIES:
+                raise  # an error in code of Opsin or of the user needs its traceback
+            raise UserError(f"{self.call.__qualname__} cannot be created: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -65,33 +75,30 @@ class Constructors:
     """The constructors that one section of the config accepts as `_target_`.
 
     Attributes:
-        packages: packages whose public names (`__all__`) are accepted, each with a test for a single object.
+        packages: packages whose public names (`__all__`, if there is one) are accepted, each with a test for a single
+            object.
         own: the test for an object from a permitted package of the user.
     """
 
     packages: Mapping[str, Accepts]
     own: Accepts
 
-    @cached_property
+    @property
     def by_name(self) -> Mapping[str, Callable[..., Any]]:
-        """The accepted constructors by their public dotted names."""
-        return {
-            f"{package}.{name}": found
-            for package, accepts in self.packages.items()
-            for name, found in _public(package)
-            if accepts(found)
-        }
+        """The accepted constructors by their public dotted names; this imports every package."""
+        return {name: found for package in self.packages for name, found in self._names_in(package).items()}
 
     def resolve(self, name: Any) -> Callable[..., Any]:
-        """Return the constructor of a dotted name.
+        """Return the constructor of a dotted name; only the package that the name lies in is imported.
 
         Raises:
             UserError: the name is not accepted here or does not exist.
         """
         if not isinstance(name, str):
             raise UserError(f"must be the dotted name of a constructor, not {name!r}")
-        if name in self.by_name:
-            return self.by_name[name]
+        listed = name.rpartition(".")[0]
+        if listed in self.packages and name in (names := self._names_in(listed)):
+            return names[name]
         if package := _permitted_package(name):
             return _import_own(name, package, self.own)
         last = name.rpartition(".")[2]
@@ -101,6 +108,16 @@ class Constructors:
             f'To use your own package, set {TARGETS_VARIABLE}=my_package, or targets = ["my_package"] under '
             f"[tool.opsin] in the {PROJECT_FILE} of your project"
         )
+
+    def _names_in(self, package: str) -> Mapping[str, Callable[..., Any]]:
+        if package not in self._by_package:
+            accepts = self.packages[package]
+            self._by_package[package] = {f"{package}.{n}": found for n, found in _public(package) if accepts(found)}
+        return self._by_package[package]
+
+    @cached_property
+    def _by_package(self) -> dict[str, dict[str, Callable[..., Any]]]:
+        return {}
 
     def _summary(self) -> str:
         return ", ".join(f"{package}.NAME" for package in self.packages)
@@ -195,6 +212,6 @@ def _import_own(name: str, package: str, accepts: Accepts) -> Callable[..., Any]
 
 def _public(package: str) -> Iterator[tuple[str, Any]]:
     module = importlib.import_module(package)
-    for name in module.__all__:
+    for name in getattr(module, "__all__", None) or dir(module):
         if not name.startswith("_"):
             yield name, getattr(module, name)

@@ -71,7 +71,7 @@ def sweep(overrides: Sequence[str], source: ConfigSource | None = None) -> int:
     worker = Worker(folder)
     try:
         seed: int = jobs.typical.seed
-        trials = Trials(folder, space, settings, directions(objectives), seed, jobs.name_options, worker)
+        trials = Trials(folder, space, settings, directions(objectives), seed, jobs.names, worker)
         launcher = engine.build()
         done = trials.ended()
         _print_start(console, folder, trials, done, launcher, worker.others())

@@ -19,15 +19,15 @@ class SavedState:
 
     Attributes:
         step: Number of optimizer steps.
-        epochs: Number of completed epochs.
-        best_epoch: The best epoch so far; None if no epoch has been validated.
+        epochs: Number of trained epochs; a fraction within an epoch.
+        best_epoch: Number of epochs at the best validation so far; None if there is none.
         stopped: The reason of early stopping; None if it did not end the training.
         waited: Validations without improvement.
     """
 
     step: int
-    epochs: int
-    best_epoch: int | None
+    epochs: float
+    best_epoch: float | None
     stopped: str | None
     waited: int
 
@@ -44,7 +44,7 @@ def read_state(checkpoint: Path) -> SavedState:
         best, stopping = states.get("Checkpoints", {}), states.get("EarlyStopping", {})
         return SavedState(
             int(content["global_step"]),
-            int(best.get("epochs", content["epoch"])),
+            best.get("epochs", content["epoch"]),
             best.get("epoch"),
             stopping.get("reason"),
             int(stopping.get("wait_count", 0)),
@@ -118,7 +118,7 @@ def _plan(tree: Mapping[str, Any], state: SavedState) -> list[str]:
     if state.epochs >= epochs:
         return [
             f"no further epoch is trained, because {state.epochs} of trainer.max_epochs={epochs} epochs are completed; "
-            f"to continue training, set trainer.max_epochs={state.epochs + 1} or more"
+            f"to continue training, set trainer.max_epochs={int(state.epochs) + 1} or more"
         ]
     return []
 
