@@ -70,7 +70,13 @@ def at_most(figure: str, value: float | None, goal: float, unit: str) -> GoalRes
     return GoalResult(figure, f"at most {goal:.4g} {unit}", value, met, "" if value is None else f"{value:.4g} {unit}")
 
 
-LETTERS = {"bare": "(a)", "bare_same": "(b)", "common": "(c)", "opsin": "(d)", "opsin_uncached": "(d) uncached"}
+LETTERS = {
+    "bare": "(a)",
+    "bare_same": "(b)",
+    "common": "(c)",
+    "opsin": "(d)",
+    "opsin_uncached": "(d) with `feature_cache=off`",
+}
 
 
 def goal_results(goals: Sequence[Goal], medians: Mapping[str, Mapping[str, float | None]]) -> list[GoalResult]:

@@ -168,5 +168,6 @@ images, each in a separate process, interleaved round by round. Ratios are ratio
 - **(d)** Opsin as `python train.py` runs it, with its default callbacks and TensorBoard.
 
 Steps are timed in steady state, without validation and checkpoints. Whole runs of ten epochs are timed from the
-decoding of the first image to the end of the test, with empty caches; their images/s count every epoch.
+decoding of the first image to the end of the test, with empty caches; their images/s are the images of all ten
+epochs divided by this time.
 """

@@ -10,10 +10,9 @@ from opsin.runs.directory import RunDirectory
 from opsin.runs.result import ParameterCounts, RunResult
 from opsin.sweeps.best_run import TrialRow, best_runs
 from opsin.sweeps.launchers.base import Exit, Job
-from opsin.sweeps.outcomes import directions, failure, outcome_of
+from opsin.sweeps.outcomes import Outcome, directions, failure, outcome_of
 from opsin.sweeps.settings import Sweep
 from opsin.sweeps.sweep_directory import sweep_directory
-from opsin.sweeps.trials import Outcome
 
 
 def test_the_directory_does_not_depend_on_the_order_of_overrides(tmp_path: Path) -> None:

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from opsin.sweeps.outcomes import Direction, Outcome
 from opsin.sweeps.search_space import read_space
 from opsin.sweeps.settings import Sweep
-from opsin.sweeps.trials import Direction, Outcome, Trials
+from opsin.sweeps.trials import Trials
 from opsin.sweeps.workers import Worker
 
 NAME_OPTIONS = {"datamodule": "digits", "model": "mlp"}

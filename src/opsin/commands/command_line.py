@@ -18,6 +18,11 @@ class Main(Protocol):
         """Run the command with these arguments, by default those of the process, and return its exit code."""
 
 
+def show_error(error: UserError) -> None:
+    """Print a user's mistake on stderr: the message alone, with secrets masked."""
+    print(mask_secrets(str(error)), file=sys.stderr)
+
+
 def command(main: Callable[[list[str] | None], int]) -> Main:
     """Wrap the `main` of a command: a UserError becomes one message on stderr and exit code 1.
 
@@ -30,7 +35,7 @@ def command(main: Callable[[list[str] | None], int]) -> Main:
         try:
             return main(arguments)
         except UserError as error:
-            print(mask_secrets(str(error)), file=sys.stderr)
+            show_error(error)
             return 1
         except KeyboardInterrupt:
             return 130

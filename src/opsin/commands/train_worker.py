@@ -7,6 +7,7 @@ import traceback
 import warnings
 from dataclasses import replace
 
+from opsin.commands.command_line import show_error
 from opsin.commands.train import train
 from opsin.config import RunConfig
 from opsin.errors import Interrupted, UserError
@@ -30,7 +31,7 @@ def join() -> None:
         code = 128 + stop.signal if launched() else 0  # process 0 ends with that code itself
     except UserError as error:
         if run is None:
-            sys.stderr.write(f"{error}\n")
+            show_error(error)
     except Exception as error:
         if not is_lost_connection(error) and not (run and has_reported_failure(run)):
             traceback.print_exc()

@@ -67,7 +67,9 @@ def refuse_sweep_directory(overrides: Sequence[str]) -> None:
         UserError: `hydra.sweep.dir` is set and `hydra.run.dir` is not.
     """
     if find_value(overrides, "hydra.sweep.dir") and not find_value(overrides, "hydra.run.dir"):
-        raise UserError("hydra.sweep.dir has no effect on a single run: name its directory with hydra.run.dir")
+        raise UserError(
+            "hydra.sweep.dir has no effect on a single run; set the directory of the run with hydra.run.dir"
+        )
 
 
 def refuse_run_directory(overrides: Sequence[str]) -> None:

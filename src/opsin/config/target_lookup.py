@@ -179,7 +179,10 @@ def _import_own(name: str, package: str, accepts: Accepts) -> Callable[..., Any]
         raise UserError(f"{name} does not exist{did_you_mean(name, public)}")
     defined_in = str(getattr(found, "__module__", None))
     if not f"{defined_in}.".startswith(f"{package}.") or inspect.ismodule(found):
-        raise UserError(f"{name} is not defined in {package}; name the constructor where it is defined")
+        raise UserError(
+            f"{name} is not defined in {package}; give the name of the module in which it is defined, "
+            "followed by its own name"
+        )
     if not accepts(found):
         raise UserError(f"{name} is not a constructor for this section")
     return found  # type: ignore[no-any-return]

@@ -183,7 +183,7 @@ class _Objective:
             height, width = noise.shape[2:]
             raise UserError(
                 f"{self._network.name}: {self._step} cannot run on {height}x{width} pixels ({error}); most heads "
-                "accept only the input size of the network (upscalings=0)"
+                "accept only the input size of the network: set upscalings=0"
             ) from None
         width = self._outputs["step"].shape[1]
         if wrong := [channel for channel in channels if not 0 <= channel < width]:

@@ -4,7 +4,7 @@ torchvision and timm are imported when a network of theirs is built, not before.
 """
 
 from opsin.models.load_weights import LoadedWeights, load_weights
-from opsin.models.network import Network, Trainable
+from opsin.models.network import Network
 from opsin.models.pretrained.timm import efficientnet_lite0, timm
 from opsin.models.pretrained.torchvision import (
     convnext_tiny,
@@ -33,6 +33,7 @@ from opsin.models.scratch.cnn import (
 from opsin.models.scratch.resnet import mini_resnet
 from opsin.models.scratch.strided_cnn import strided_cats_dogs, strided_cnn
 from opsin.models.summary.model_summary import summarize, summary_table, summary_text
+from opsin.models.trainable import Trainable
 from opsin.models.weights import Weights, weights_facts
 from opsin.runs.result import NetworkSummary
 

@@ -8,7 +8,8 @@ from pydantic import ConfigDict, Field
 
 from opsin.errors import UserError
 from opsin.models.load_weights import LoadedWeights, load_weights
-from opsin.models.network import Network, Trainable
+from opsin.models.network import Network
+from opsin.models.trainable import Trainable
 
 
 @dataclass(frozen=True)

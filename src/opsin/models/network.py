@@ -1,31 +1,16 @@
 """The base class of all networks: an ordered sequence of named stages and a head."""
 
-import re
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from opsin.errors import UserError, did_you_mean
 from opsin.models.auxiliary_head import Auxiliary
+from opsin.models.trainable import Trainable, selected_stages
 from opsin.models.weights import Kind, Weights
-
-_LAST = re.compile(r"last: *([0-9]+)")
-
-
-def _selection(trainable: str) -> str:
-    if trainable in ("all", "head") or _LAST.fullmatch(trainable):
-        return trainable
-    raise ValueError("should be `all`, `head`, `last:N` or a list of stages")
-
-
-_Last = Annotated[dict[Literal["last"], Annotated[int, Field(ge=1)]], Field(min_length=1)]
-Trainable = Annotated[str, AfterValidator(_selection)] | list[str] | _Last
-"""The values of `model.trainable`: `all`, `head` (alone), `last:N` or `{last: N}` (the last N stages and the head), or
-a list of stages (and the head)."""
 
 Rate = Annotated[float, Field(ge=0, lt=1)]
 """A dropout probability."""
@@ -125,7 +110,7 @@ class Network(nn.Module):
         first = 0 if after is None else names.index(after) + 1
         return steps[first : names.index(until or list(self.stages)[-1]) + 1]
 
-    def freeze(self, trainable: str | list[str] | Mapping[Literal["last"], int]) -> None:
+    def freeze(self, trainable: Trainable) -> None:
         """Train only the chosen stages and the head; replaces the choice of an earlier call.
 
         The parameters of a frozen stage require no gradients, and the stage stays in `eval()` after every
@@ -139,7 +124,7 @@ class Network(nn.Module):
         Raises:
             UserError: A name is not a stage of this network, or the network has fewer than N stages.
         """
-        chosen = self._trainable_stages(trainable)
+        chosen = selected_stages(trainable, list(self.stages), self.name)
         self._frozen = tuple(name for name in self.stages if name not in chosen)
         self.head.requires_grad_(True)
         for name, stage in self.stages.items():
@@ -158,7 +143,7 @@ class Network(nn.Module):
         Raises:
             UserError: A name is not a stage of this network.
         """
-        chosen = self._trainable_stages(trainable)
+        chosen = selected_stages(trainable, list(self.stages), self.name)
         return tuple(name for name in self.stages if name in chosen)
 
     def train(self, mode: bool = True) -> Self:
@@ -167,38 +152,6 @@ class Network(nn.Module):
         for name in self._frozen:
             self.stages[name].eval()
         return self
-
-    def _trainable_stages(self, trainable: str | list[str] | Mapping[Literal["last"], int]) -> set[str]:
-        if isinstance(trainable, Mapping):
-            return self._last_stages(trainable["last"])
-        if isinstance(trainable, str) and (last := _LAST.fullmatch(trainable)):
-            return self._last_stages(int(last[1]))
-        if trainable == "all":
-            return set(self.stages)
-        if trainable == "head":
-            return set()
-        if isinstance(trainable, str):
-            raise UserError(
-                f"model.trainable={trainable!r} is neither `all`, `head` nor `last:N`; "
-                f"give stages as a list, such as [{list(self.stages)[-1]}]"
-            )
-        for name in trainable:
-            if name not in self.stages and name != "head":
-                hint = did_you_mean(name, [*self.stages, "head"]) or "."
-                raise UserError(
-                    f"model.trainable: {self.name} has no stage {name!r}{hint} "
-                    f"Its stages are {', '.join(self.stages)}, then the head, which always trains."
-                )
-        return set(trainable)
-
-    def _last_stages(self, count: int) -> set[str]:
-        names = list(self.stages)
-        if not 1 <= count <= len(names):
-            raise UserError(
-                f"model.trainable=last:{count}: {self.name} has {len(names)} stages, which are {', '.join(names)}; "
-                f"use last:1 to last:{len(names)}, or `head` for no stage"
-            )
-        return set(names[-count:])
 
 
 def as_embedding(features: Tensor) -> Tensor:

@@ -1,9 +1,18 @@
-"""Outcome of a job, from its run directory and from the end of its process."""
+"""Outcome of a job: complete with values, pruned, or failed with the reason that the table of the sweep shows.
+
+The reason of a failure comes from one of three sources:
+
+- the run directory, if the run recorded its error (`outcome_of`)
+- the launcher, or the exit code and the last lines that the job printed, if the process ended without a result
+  (`failure`)
+- the number of starts, if the job was interrupted again and again (`without_progress`)
+"""
 
 import math
 import signal
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from opsin.errors import UserError
 from opsin.runs.atomic import write_atomically
@@ -11,7 +20,8 @@ from opsin.runs.directory import RunDirectory
 from opsin.runs.metric_registry import check_measured, check_monitored, higher_is_better
 from opsin.runs.result import RunResult
 from opsin.sweeps.launchers.base import Exit, Job
-from opsin.sweeps.trials import Direction, Outcome
+
+Direction = Literal["minimize", "maximize"]
 
 RUN_QUANTITIES = ("parameters", "seconds")
 """Objectives that are not metrics of a split: number of parameters, and seconds of training."""
@@ -22,6 +32,24 @@ line is reported."""
 
 CONSOLE_LINES = 60
 """Number of console lines that are saved with a failure."""
+
+MOST_STARTS = 5
+"""Maximum starts of a job that is interrupted each time without progress."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Outcome of a trial.
+
+    Attributes:
+        state: `failed` has a reason, `complete` has a value for each objective, `pruned` has neither.
+        values: Values of the objectives.
+        reason: Reason of the failure, in one line.
+    """
+
+    state: Literal["complete", "pruned", "failed"]
+    values: tuple[float, ...] = ()
+    reason: str = ""
 
 
 def directions(objectives: Sequence[str]) -> list[Direction]:
@@ -93,6 +121,11 @@ def failure(job: Job, end: Exit) -> Outcome:
     if job.run.result.exists():
         job.run.record_failure(reason)
     return Outcome("failed", reason=reason)
+
+
+def without_progress(job: Job) -> Outcome:
+    """Write the failure of a job that was interrupted `MOST_STARTS` times in a row without a new checkpoint."""
+    return failure(job, Exit(1, reason=f"interrupted {MOST_STARTS} times without progress"))
 
 
 def _reason(code: int, printed: Sequence[str]) -> str:

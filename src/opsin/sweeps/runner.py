@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from types import FrameType
 
 from opsin.errors import Interrupted
-from opsin.sweeps.launchers.base import Exit, Handle, Job, Launcher
-from opsin.sweeps.outcomes import failure, outcome_of
-from opsin.sweeps.trials import MOST_STARTS, Outcome, Trial, Trials
+from opsin.sweeps.launchers.base import Handle, Job, Launcher
+from opsin.sweeps.outcomes import MOST_STARTS, Outcome, failure, outcome_of, without_progress
+from opsin.sweeps.trials import Trial, Trials
 
 POLL_S = 0.05
 """Seconds between polls of the jobs."""
@@ -156,8 +156,7 @@ class Runner:
     def _start(self, trial: Trial, job: Job) -> None:
         progress = job.run.last.stat().st_mtime_ns if job.run.last.exists() else 0
         if self._trials.starts(trial, progress) > MOST_STARTS:
-            reason = f"interrupted {MOST_STARTS} times without progress"
-            self._record(trial, failure(job, Exit(1, reason=reason)))
+            self._record(trial, without_progress(job))
             return
         self._running.append(Running(trial, job, self._launcher.start(job), time.monotonic()))
 

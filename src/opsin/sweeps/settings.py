@@ -1,11 +1,12 @@
 """Options of the `sweep` section."""
 
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from opsin.errors import UserError
+from opsin.sweeps.study import Pruner, Sampler
 
 
 @dataclass(frozen=True)
@@ -29,9 +30,9 @@ class Sweep:
 
     name: str | None = None
     space: dict[str, Any] = field(default_factory=dict)
-    sampler: Literal["grid", "random", "tpe", "cmaes"] = "grid"
+    sampler: Sampler = "grid"
     trials: Annotated[int, Field(ge=1)] | None = None
-    pruner: Literal["none", "median", "halving"] = "none"
+    pruner: Pruner = "none"
     pruner_epochs: Annotated[int, Field(ge=1)] = 3
     objectives: list[str] | None = None
     storage: str | None = None

@@ -1,4 +1,4 @@
-"""Optuna storage, pruners and trials of a sweep.
+"""Optuna storage, samplers, pruners and trials of a sweep.
 
 The private names of Optuna that Opsin uses are here only, written for Optuna 5.0: `Study._study_id`, `Study._storage`
 and `FrozenTrial._trial_id`. `tests/sweeps/test_study.py` fails with the name that a new version of Optuna has changed.
@@ -10,10 +10,12 @@ from opsin.config.secrets import reveal
 
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner
+    from optuna.samplers import BaseSampler
     from optuna.storages import BaseStorage
     from optuna.study import Study
     from optuna.trial import FrozenTrial
 
+Sampler = Literal["grid", "random", "tpe", "cmaes"]
 Pruner = Literal["none", "median", "halving"]
 
 
@@ -28,6 +30,25 @@ def open_storage(place: str) -> "BaseStorage":
     if "://" in place:
         return RDBStorage(reveal(place))
     return JournalStorage(JournalFileBackend(place))
+
+
+def make_sampler(kind: Sampler, seed: int, number: int) -> "BaseSampler":
+    """Return the sampler that suggests the values of one trial, a function of the seed and the earlier trials.
+
+    Args:
+        kind: `tpe` (tree-structured Parzen estimator, Bergstra et al. 2011, Algorithms for Hyper-Parameter
+            Optimization), `cmaes` (Hansen, arXiv:1604.00772) or `random`; for `grid` nothing is sampled.
+        seed: Seed of the sweep.
+        number: Number of the trial.
+    """
+    from optuna import samplers
+
+    seed = (seed * 1_000_003 + number) % 2**32
+    if kind == "tpe":
+        return samplers.TPESampler(seed=seed, constant_liar=True)  # running trials count as bad
+    if kind == "cmaes":
+        return samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
+    return samplers.RandomSampler(seed=seed)
 
 
 def make_pruner(kind: Pruner, epochs: int) -> "BasePruner":

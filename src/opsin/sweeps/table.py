@@ -16,9 +16,10 @@ from opsin.runs.atomic import write_atomically
 from opsin.runs.metric_registry import sort_key
 from opsin.runs.metrics_csv import read_epochs
 from opsin.sweeps.best_run import TrialRow
+from opsin.sweeps.outcomes import Outcome
 from opsin.sweeps.runner import Running
 from opsin.sweeps.search_space import Space
-from opsin.sweeps.trials import Outcome, Trial
+from opsin.sweeps.trials import Trial
 
 MAX_PRINTED_ROWS = 30
 """Maximum number of printed rows; `sweep.csv` has all rows."""

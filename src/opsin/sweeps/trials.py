@@ -4,25 +4,20 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
+from opsin.sweeps.outcomes import Direction, Outcome
 from opsin.sweeps.search_space import Dimension, Listed, Space, Value
 from opsin.sweeps.settings import Sweep
-from opsin.sweeps.study import open_storage, quieten_optuna, running_trial, set_attribute
+from opsin.sweeps.study import make_sampler, open_storage, quieten_optuna, running_trial, set_attribute
 from opsin.sweeps.workers import Worker
 
 if TYPE_CHECKING:
     import optuna
-    from optuna.samplers import BaseSampler
     from optuna.study import Study
     from optuna.trial import FrozenTrial
-
-Direction = Literal["minimize", "maximize"]
-
-MOST_STARTS = 5
-"""Maximum starts of a trial that is interrupted each time without progress."""
 
 
 @dataclass(frozen=True)
@@ -40,21 +35,6 @@ class Trial:
     choices: Mapping[str, Value]
     overrides: tuple[str, ...]
     run: str
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """Outcome of a trial.
-
-    Attributes:
-        state: `failed` has a reason, `complete` has a value for each objective, `pruned` has neither.
-        values: Values of the objectives.
-        reason: Reason of the failure, in one line.
-    """
-
-    state: Literal["complete", "pruned", "failed"]
-    values: tuple[float, ...] = ()
-    reason: str = ""
 
 
 class Trials:
@@ -140,7 +120,7 @@ class Trials:
                     return None
                 if self._grid is not None and not waiting:
                     self.study.enqueue_trial(self._grid[begun])
-                self.study.sampler = self._sampler(len(trials))
+                self.study.sampler = make_sampler(self._settings.sampler, self._seed, len(trials))
                 live = self.study.ask()
             live.set_user_attr("worker", self._worker.name)
         choices = {dimension.key: _suggest(live, dimension) for dimension in self._space.dimensions}
@@ -185,16 +165,6 @@ class Trials:
         for trial in self.all():
             if trial.state is TrialState.FAIL:
                 self.study.enqueue_trial(trial.params, user_attrs={"retries": trial.number})
-
-    def _sampler(self, number: int) -> "BaseSampler":
-        from optuna import samplers
-
-        seed = (self._seed * 1_000_003 + number) % 2**32
-        if self._settings.sampler == "tpe":
-            return samplers.TPESampler(seed=seed, constant_liar=True)  # running trials count as bad
-        if self._settings.sampler == "cmaes":
-            return samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
-        return samplers.RandomSampler(seed=seed)
 
 
 def _suggest(trial: "optuna.trial.Trial", dimension: Dimension) -> Value:

@@ -215,8 +215,9 @@ def test_splits_inside_class_folders_are_refused(tmp_path: Path) -> None:
     layout(tmp_path, "bottle/train/1.png", "bottle/test/1.png", "cable/train/1.png")
     bottle = tmp_path / "bottle"
     assert refusal(tmp_path) == (
-        f"The class folder {bottle} contains a folder 'train'. If it is the dataset, set "
-        f"datamodule.path={bottle}; if it is a class, move its splits above it, as train/bottle."
+        f"The class folder {bottle} contains a folder 'train'. If bottle is the folder of the "
+        f"dataset, set datamodule.path={bottle}. If bottle is a class, put its training images into train/bottle, "
+        "and likewise for val and test."
     )
 
 
@@ -248,7 +249,7 @@ def test_cats_vs_dogs_refuses_two_folders_for_one_class(tmp_path: Path) -> None:
     layout(tmp_path, "cat/0.jpg", "cats/0.jpg", "dog/0.jpg")
     with pytest.raises(UserError) as raised:
         cats_vs_dogs(path=str(tmp_path))
-    assert str(raised.value) == f"{tmp_path} has 'cat' and 'cats' for the one class 'cat'."
+    assert str(raised.value) == f"{tmp_path} has two folders for the class 'cat': 'cat' and 'cats'. Merge them."
 
 
 def test_a_missing_cats_vs_dogs_names_the_options(tmp_path: Path) -> None:

@@ -24,10 +24,18 @@ _WHAT = "The decoded images"
 _BLOCK = 32  # images per task: enough that the queue costs little for small images
 
 
-class _Block(NamedTuple):
+class Block(NamedTuple):
+    """Some consecutive images after decoding.
+
+    Attributes:
+        pixels: The decoded images ``(B, H, W, C)``; None if there are none, or if they are not kept.
+        kept: Numbers of the images that can be decoded.
+        bad: Number, location and reason of each image that cannot be decoded.
+    """
+
     pixels: NDArray[np.uint8] | None
     kept: list[int]
-    bad: list[tuple[int, str, str]]  # index, location, reason
+    bad: list[tuple[int, str, str]]
 
 
 def build(
@@ -59,23 +67,34 @@ def build(
                 return
             delete_leftovers(folder.parent)
             with atomic_folder(folder) as unfinished:
-                _write(unfinished, _decode(images, fit, workers or available_cores()), images, facts)
+                _write(unfinished, decode_blocks(images, fit, workers), images, facts)
 
 
-def _decode(images: Images, fit: Fit, workers: int) -> Iterator[_Block]:
-    """Yield blocks of images in order, decoded by threads; Pillow releases the GIL while it decodes."""
+def decode_blocks(images: Images, fit: Fit | None, workers: int | None = None) -> Iterator[Block]:
+    """Yield blocks of images in order, decoded by threads; Pillow releases the GIL while it decodes.
 
-    def block(start: int) -> _Block:
+    An image that cannot be decoded is left out of the pixels and named with its reason.
+
+    Args:
+        images: The images to decode.
+        fit: Resizes the pixels ``(H, W, C)`` of one image; None only checks the images and keeps no pixels.
+        workers: Threads; None for one per core.
+    """
+    workers = workers or available_cores()
+
+    def block(start: int) -> Block:
         pixels, kept, bad = [], [], []
         for index in range(start, min(start + _BLOCK, len(images))):
             try:
-                pixels.append(fit(images.read(index)))
+                image = images.read(index)
+                if fit is not None:
+                    pixels.append(fit(image))
                 kept.append(index)
             except BadImage as error:
                 bad.append((index, images.locate(index), str(error)))
-        return _Block(np.stack(pixels) if pixels else None, kept, bad)
+        return Block(np.stack(pixels) if pixels else None, kept, bad)
 
-    waiting: deque[Future[_Block]] = deque()
+    waiting: deque[Future[Block]] = deque()
     with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
         try:
             for start in range(0, len(images), _BLOCK):
@@ -89,7 +108,7 @@ def _decode(images: Images, fit: Fit, workers: int) -> Iterator[_Block]:
                 future.cancel()
 
 
-def _write(folder: Path, blocks: Iterator[_Block], images: Images, facts: dict[str, Any]) -> None:
+def _write(folder: Path, blocks: Iterator[Block], images: Images, facts: dict[str, Any]) -> None:
     """Write all files of a store and flush them to the disk."""
     kept: list[int] = []
     bad: list[tuple[int, str, str]] = []

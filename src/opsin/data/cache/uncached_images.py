@@ -1,20 +1,18 @@
 """Store without a cache: decodes on every read. Used by the shard writer."""
 
 import logging
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
 
 from opsin.data.cache.files import progress
 from opsin.data.cache.image_store import OnBadImage, Store, check_images, decode_rows, store_key
-from opsin.data.decode import BadImage
+from opsin.data.cache.image_store_builder import decode_blocks
 from opsin.data.preprocessing import Interpolation, Resize
 from opsin.data.source import ArrayImages, Images
 from opsin.data.types import Indices
 
 _LOG = logging.getLogger(__name__)
-_BLOCK = 512  # images that are checked together
 
 
 class UncachedStore(Store):
@@ -45,9 +43,9 @@ class UncachedStore(Store):
         self.images = images
         self.fingerprint = store_key(images, size, resize, interpolation)
         self._fit = (size, resize, interpolation)
-        found = {} if isinstance(images, ArrayImages) else _bad_images(images)
-        self.bad = [(images.locate(index), reason) for index, reason in found.items()]
-        self.kept = np.setdiff1d(np.arange(len(images)), np.array(list(found), np.int64))
+        bad = [] if isinstance(images, ArrayImages) else _bad_images(images)
+        self.bad = [(location, reason) for _, location, reason in bad]
+        self.kept = np.setdiff1d(np.arange(len(images)), np.array([index for index, _, _ in bad], np.int64))
         self.targets = images.targets[self.kept]
         check_images(self, on_bad_image)
         self.shape = (*size, images.read(int(self.kept[0])).shape[2])
@@ -57,22 +55,13 @@ class UncachedStore(Store):
         return decode_rows(self, rows, *self._fit)
 
 
-def _bad_images(images: Images) -> dict[int, str]:
-    """Return the number of each image that cannot be decoded, and why."""
-
-    def reason(index: int) -> str | None:
-        try:
-            images.read(index)
-        except BadImage as error:
-            return str(error)
-        return None
-
-    bad: dict[int, str] = {}
-    with ThreadPoolExecutor(thread_name_prefix="decode") as pool, progress(len(images), "checking images") as advance:
-        for start in range(0, len(images), _BLOCK):
-            block = range(start, min(start + _BLOCK, len(images)))
-            bad |= {index: why for index, why in zip(block, pool.map(reason, block), strict=True) if why is not None}
-            advance(len(block))
-    for index, why in bad.items():
-        _LOG.warning("left out: %s: %s", images.locate(index), why)
+def _bad_images(images: Images) -> list[tuple[int, str, str]]:
+    """Return the number, location and reason of each image that cannot be decoded."""
+    bad: list[tuple[int, str, str]] = []
+    with progress(len(images), "checking images") as advance:
+        for block in decode_blocks(images, fit=None):
+            bad += block.bad
+            advance(len(block.kept) + len(block.bad))
+    for _, location, reason in bad:
+        _LOG.warning("left out: %s: %s", location, reason)
     return bad

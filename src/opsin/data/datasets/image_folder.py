@@ -154,12 +154,14 @@ def _class_folders(folder: Path, classes: Sequence[str], aliases: Mapping[str, s
         if name not in classes:
             unknown.append(f"{below.name!r} is not one of them{did_you_mean(below.name, classes) or '.'}")
         elif name in found:
-            raise UserError(f"{folder} has {found[name].name!r} and {below.name!r} for the one class {name!r}.")
+            raise UserError(
+                f"{folder} has two folders for the class {name!r}: {found[name].name!r} and {below.name!r}. Merge them."
+            )
         elif (below / "train").is_dir():
             raise UserError(
-                f"The class folder {below} contains a folder 'train'. If it is the dataset, set "
-                f"{printed_override('datamodule.path', below)}; if it is a class, move its splits above it, as "
-                f"train/{below.name}."
+                f"The class folder {below} contains a folder 'train'. If {below.name} is the folder of the dataset, "
+                f"set {printed_override('datamodule.path', below)}. If {below.name} is a class, put its training "
+                f"images into train/{below.name}, and likewise for val and test."
             )
         else:
             found[name] = below

@@ -273,7 +273,7 @@ class BucketStorage:
         text = str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
         no_account = self._scheme == "az" and isinstance(error, ValueError) and self._opened is None
         if kinds & _NO_KEYS or no_account:
-            return f"{self}: there are no keys for it ({text}). {self._service.keys}"
+            return f"{self}: no credentials were found ({text}). {self._service.keys}"
         status = next(
             (getattr(error, name) for name in ("status_code", "status", "code") if hasattr(error, name)), None
         )

@@ -227,8 +227,8 @@ def receive_run() -> tuple[RunDirectory, bool]:
         found = launched()
         if found is None:
             raise UserError(
-                "LOCAL_RANK or RANK is set, but no launcher started this process as one of several; unset it, "
-                "or start all processes with torchrun or srun"
+                "LOCAL_RANK or RANK is set, but no launcher started this process as one of several; "
+                "unset both variables, or start all processes with torchrun or srun"
             )
         text = receive_message(found)
     message = json.loads(text)

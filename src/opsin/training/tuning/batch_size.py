@@ -178,7 +178,10 @@ def _largest_on_cuda(trials: TrialSteps, most: int, device: int, tried: dict[int
     with cuda_limited_to(CUDA_SHARE, device):
         best = largest_that_fits(fits, most)
     if not best:
-        raise UserError("datamodule.batch_size=auto: not even one image fits into the memory of the accelerator")
+        raise UserError(
+            "datamodule.batch_size=auto: not even one image fits into the memory of the accelerator; "
+            "lower datamodule.image_size or choose a smaller model"
+        )
     return best
 
 
