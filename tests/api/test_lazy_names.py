@@ -58,10 +58,9 @@ def test_star_import_gives_the_names() -> None:
 @pytest.mark.slow
 def test_type_checkers_see_every_name(tmp_path: Path) -> None:
     (tmp_path / "snippet.py").write_text(SNIPPET)
-    config = Path(__file__).resolve().parents[2] / "pyproject.toml"
-    found, errors, _ = mypy.run(
-        ["--config-file", str(config), "--cache-dir", str(tmp_path), str(tmp_path / "snippet.py")]
-    )
+    root = Path(__file__).resolve().parents[2]
+    options = ["--config-file", str(root / "pyproject.toml"), "--cache-dir", str(root / ".mypy_cache")]
+    found, errors, _ = mypy.run([*options, str(tmp_path / "snippet.py")])
     assert not errors
     notes = [line for line in found.splitlines() if "Revealed type" in line]
     assert len(notes) == len(REVEALED), found

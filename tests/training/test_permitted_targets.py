@@ -291,7 +291,10 @@ def contents(folder: Path) -> dict[Path, bytes]:
 
 @pytest.mark.parametrize(
     ("command", "section"),
-    [*((command, "model") for command in COMMANDS), *((predict, section) for section in SECTIONS_OF_RUN if section != "model")],
+    [
+        *((command, "model") for command in COMMANDS),
+        *((predict, section) for section in SECTIONS_OF_RUN if section != "model"),
+    ],
 )
 def test_a_foreign_run_with_a_bad_target_writes_deletes_and_imports_nothing(
     command: Callable[[RunDirectory], None],
