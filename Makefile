@@ -14,7 +14,7 @@ setup: .venv/.installed ## create .venv and install Opsin with its tools into it
 .venv/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; ok = (3, 11) <= v < (3, 14); ok or sys.exit(f"Opsin needs Python 3.11 to 3.13, $(PYTHON) is {v[0]}.{v[1]}: make $(MAKECMDGOALS) PYTHON=/path/to/python3.13")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[app,azure,dev,pretrained,ray,slurm,streaming]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[app,azure,dev,ray,slurm,streaming]'
 	@touch $@
 
 train: setup ## train the default network on the bundled digits (ARGS="model=mlp ..." for anything else)

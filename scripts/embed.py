@@ -2,7 +2,7 @@
 
 import sys
 
-from opsin.commands.embed import main
+from opsin.commands.dispatch import run_script
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_script(__file__))

@@ -2,7 +2,7 @@
 
 import sys
 
-from opsin.commands.prepare_data import main
+from opsin.commands.dispatch import run_script
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_script(__file__))

@@ -13,6 +13,7 @@ from opsin.runs.directory import RunDirectory
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 ISOLATED = (
+    "OPSIN_CLONE",
     "OPSIN_TARGETS",
     "HYDRA_FULL_ERROR",
     "RANK",

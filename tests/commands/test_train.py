@@ -99,7 +99,7 @@ def test_a_report_that_fails_does_not_fail_the_run(start, monkeypatch, caplog: p
     run = start("model=mlp", *QUICK, "trainer.max_epochs=1")
     assert run.read_result().status == "finished"
     assert "No space left on device" in caplog.text
-    assert f"python scripts/report.py {run.path}" in caplog.text
+    assert f"opsin report {run.path}" in caplog.text
 
 
 def test_checkpoints_hold_plain_values(start) -> None:

@@ -134,5 +134,5 @@ def test_the_range_test_takes_the_same_flags(conf: Path, capsys: pytest.CaptureF
     arguments = ["experiment=mine", "--steps", "20", "--config-name=primary", *QUICK, "--config-dir", "my conf"]
     assert find_lr.main(arguments) == 0
     printed = capsys.readouterr().out
-    assert f"train.py --config-name primary --config-dir '{conf}' experiment=mine" in printed
+    assert f"opsin train --config-name primary --config-dir '{conf}' experiment=mine" in printed
     assert files_with_the_secret(conf.parent / "outputs") == []

@@ -30,7 +30,7 @@ def test_a_run_keeps_what_its_best_checkpoint_says_of_every_image(digits_run: Ru
 def test_evaluation_makes_the_same_again(digits_run: RunDirectory) -> None:
     kept = read_predictions(digits_run, "val")
     predictions_file(digits_run, "val").unlink()
-    with pytest.raises(UserError, match=r"scripts/evaluate.py .* --split val"):
+    with pytest.raises(UserError, match=r"opsin evaluate .* --split val"):
         read_predictions(digits_run, "val")
     evaluate(digits_run, "val")
     again = read_predictions(digits_run, "val")

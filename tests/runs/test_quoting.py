@@ -10,7 +10,16 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from opsin.runs.quoting import override, printed_command, printed_override, quote, resume_command
+from opsin.runs.quoting import (
+    CLONE_VARIABLE,
+    opsin_command,
+    override,
+    printed_command,
+    printed_override,
+    quote,
+    resume_command,
+    torchrun_command,
+)
 
 PIECES = [
     *"aZe017_-+./:%@!?*|&;<>^ \t\n'\"`\\()[]{}=,#~$üé猫",
@@ -72,9 +81,20 @@ def test_random_commands_survive_a_shell() -> None:
 
 @pytest.mark.parametrize("folder", ["my runs (2)", "jürgen", 'it\'s "so"', "a=b,c #1", "~x [${y}]", "back\\slash"])
 def test_a_resume_command_names_the_run(folder: str, tmp_path: Path) -> None:
-    show = f"python() {{ {sys.executable} -c 'import json, sys; print(json.dumps(sys.argv[1:]))' \"$@\"; }}"
+    show = f"opsin() {{ {sys.executable} -c 'import json, sys; print(json.dumps(sys.argv[1:]))' \"$@\"; }}"
     command = resume_command(tmp_path / folder)
     done = subprocess.run(["bash", "-c", f"{show}; {command}"], capture_output=True, text=True, check=True)
-    script, argument = json.loads(done.stdout)
-    assert script == "train.py"
+    name, argument = json.loads(done.stdout)
+    assert name == "train"
     assert through_hydra(argument) == str(tmp_path / folder)
+
+
+def test_commands_have_the_form_that_was_started(in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert opsin_command("find-lr", "a b") == "opsin find-lr 'a b'"
+    assert torchrun_command("--nnodes=2") == "torchrun --nnodes=2 -m opsin train"
+    monkeypatch.setenv(CLONE_VARIABLE, str(in_tmp))
+    assert opsin_command("find-lr", "a b") == "python scripts/find_lr.py 'a b'"
+    assert opsin_command("train", "seed=1") == "python train.py seed=1"
+    assert torchrun_command("--nnodes=2") == "torchrun --nnodes=2 train.py"
+    monkeypatch.setenv(CLONE_VARIABLE, "/my clone")  # seen from elsewhere: a command that works here
+    assert opsin_command("predict", "run") == "python '/my clone/scripts/predict.py' run"

@@ -1,13 +1,16 @@
-"""The error handling that all commands share."""
+"""The parser and the error handling that all commands share."""
 
+import argparse
 import functools
 import os
 import sys
 import traceback
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
+from opsin.commands.command_table import COMMANDS
 from opsin.errors import UserError
+from opsin.runs.quoting import opsin_command
 from opsin.runs.secret_values import mask_secrets
 
 
@@ -50,3 +53,16 @@ def command(main: Callable[[list[str] | None], int]) -> Main:
             return 1
 
     return wrapped
+
+
+def command_parser(name: str, details: str = "", **options: Any) -> argparse.ArgumentParser:
+    """Return the parser of a command, whose help shows the command in the form in which the user started it.
+
+    Args:
+        name: A name in `COMMANDS`.
+        details: Text for the help page after the summary and the example.
+        options: Further options of `argparse.ArgumentParser`.
+    """
+    form, entry = opsin_command(name), COMMANDS[name]
+    description = f"{entry.summary} Example: {form} {entry.example}"
+    return argparse.ArgumentParser(prog=form, description="\n\n".join(filter(None, [description, details])), **options)

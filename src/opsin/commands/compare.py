@@ -1,4 +1,4 @@
-"""Compare runs: python scripts/compare.py RUN RUN ... | SWEEP | outputs."""
+"""Compare runs: `opsin compare`."""
 
 import argparse
 import json
@@ -8,14 +8,14 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
-from opsin.commands.command_line import command
+from opsin.commands.command_line import command, command_parser
 from opsin.runs.directory import RunDirectory
-from opsin.runs.quoting import printed_command
+from opsin.runs.quoting import opsin_command
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from opsin.data.subset import Subset
     from opsin.evaluation.comparison.comparison import Comparison
 
@@ -39,13 +39,13 @@ def main(arguments: list[str] | None = None) -> int:
     out = options.out or (None if options.json else _default_page(comparison))
     if out is not None:
         words = sys.argv[1:] if arguments is None else arguments
-        page = write_comparison(comparison, out, thumbnails, printed_command(["python", "scripts/compare.py", *words]))
+        page = write_comparison(comparison, out, thumbnails, opsin_command("compare", *words))
         print(f"\npage  {page}", file=sys.stderr if options.json else sys.stdout)
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = command_parser("compare")
     parser.add_argument("runs", nargs="+", help="run directories, sweeps, or folders of runs such as outputs")
     parser.add_argument("--metric", default="test/acc", help="metric to rank by: test/acc, val/acc, test/loss, ...")
     parser.add_argument(
@@ -64,7 +64,7 @@ def _default_page(comparison: "Comparison") -> Path | None:
     return Path(os.path.commonpath(paths)) / "comparison.html" if paths else None
 
 
-def thumbnails(run: RunDirectory, split: str, positions: NDArray[np.int64]) -> NDArray[np.uint8]:
+def thumbnails(run: RunDirectory, split: str, positions: "NDArray[np.int64]") -> "NDArray[np.uint8]":
     """Return the pixels of some images of a run. Only this function imports torch."""
     return _subset(run, split).read(positions)
 

@@ -1,4 +1,4 @@
-"""Draw convolutions, no network needed: python scripts/convolve.py --image coins --kernel sobel_vertical blur."""
+"""Draw convolutions, no network needed: `opsin convolve`."""
 
 import argparse
 from collections.abc import Iterator, Sequence
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from opsin.commands.command_line import command
+from opsin.commands.command_line import command, command_parser
 from opsin.errors import UserError
 from opsin.interpretability.convolution import figures as pictures
 from opsin.interpretability.convolution.convolution import (
@@ -60,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, epilog="Without options, draw everything for the image.")
+    parser = command_parser("convolve", epilog="Without options, draw everything for the image.")
     parser.add_argument(
         "--image", default="cat", help="a file, or a sample: cat, astronaut, coins, brick, digit_3, ... (default: cat)"
     )

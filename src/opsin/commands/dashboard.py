@@ -1,11 +1,11 @@
-"""Open TensorBoard on runs: python scripts/dashboard.py [outputs] [--port 6006 and other options of TensorBoard]."""
+"""Open TensorBoard on runs: `opsin dashboard`."""
 
-import argparse
 import os
 from pathlib import Path
 
-from opsin.commands.command_line import command
+from opsin.commands.command_line import command, command_parser
 from opsin.errors import UserError
+from opsin.runs.quoting import opsin_command
 
 SAMPLES = "images=50,pr_curves=50"
 """Steps of each kind that TensorBoard keeps in memory. Its default of 10 leaves out most epochs."""
@@ -14,11 +14,13 @@ SAMPLES = "images=50,pr_curves=50"
 @command
 def main(arguments: list[str] | None = None) -> int:
     """Serve TensorBoard until Ctrl-C, by default on this machine only."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = command_parser("dashboard")
     parser.add_argument("folder", nargs="?", type=Path, default=Path("outputs"), help="a run, or a folder of runs")
     options, others = parser.parse_known_args(arguments)
     if not options.folder.is_dir():
-        raise UserError(f"{options.folder} is not a folder. Train a run first: python train.py writes to outputs")
+        raise UserError(
+            f"{options.folder} is not a folder. Train a run first: {opsin_command('train')} writes to outputs"
+        )
     from tensorboard import program
     from tensorboard.backend.event_processing import io_wrapper
 

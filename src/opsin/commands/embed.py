@@ -1,4 +1,4 @@
-"""Write the embeddings of images: python scripts/embed.py outputs/latest [datamodule=cats_vs_dogs | FOLDER]."""
+"""Write the embeddings of images: `opsin embed`."""
 
 import argparse
 import json
@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from opsin.commands.command_line import command
+from opsin.commands.command_line import command, command_parser
 from opsin.errors import UserError
 from opsin.runs.atomic import atomic_open, check_writable, write_atomically, write_errors
+from opsin.runs.quoting import opsin_command
 
 if TYPE_CHECKING:
     from opsin.data.types import Split
@@ -39,13 +40,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = command_parser("embed")
     parser.add_argument("run", help="a run directory, such as outputs/latest, or a network: efficientnet_lite0")
     parser.add_argument(
         "data",
         nargs="*",
-        help="empty for the images of the run; a folder of images, with or without class folders; or overrides as for "
-        "train.py, such as datamodule=cats_vs_dogs datamodule.path=PHOTOS data_dir=PATH",
+        help="empty for the images of the run; a folder of images, with or without class folders; or overrides "
+        f"as for {opsin_command('train')}, such as datamodule=cats_vs_dogs datamodule.path=PHOTOS data_dir=PATH",
     )
     parser.add_argument(
         "--out", type=Path, help="the folder to write to (default: RUN/embeddings; for other images, a folder in it)"

@@ -1,14 +1,10 @@
-"""Evaluate the best checkpoint of a finished run again: python scripts/evaluate.py outputs/latest.
+"""Evaluate the best checkpoint of a finished run again: `opsin evaluate`."""
 
-Metrics are measured without the temperature that predictions apply.
-"""
-
-import argparse
 import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Literal
 
-from opsin.commands.command_line import command
+from opsin.commands.command_line import command, command_parser
 from opsin.runs.directory import RunDirectory
 
 if TYPE_CHECKING:
@@ -18,7 +14,7 @@ if TYPE_CHECKING:
 @command
 def main(arguments: list[str] | None = None) -> int:
     """Print the metrics of the best checkpoint."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = command_parser("evaluate", "Metrics are measured without the temperature that predictions apply.")
     parser.add_argument("run", help="a run directory, such as outputs/latest")
     parser.add_argument("--split", choices=("test", "val"), default="test")
     parser.add_argument("--json", action="store_true", help="print everything, also per class, as JSON")

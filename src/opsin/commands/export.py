@@ -1,9 +1,8 @@
-"""Write the backbone of a run to a file for model.weights: python scripts/export.py outputs/latest cats.safetensors."""
+"""Write the backbone of a run to a file for `model.weights`: `opsin export`."""
 
-import argparse
 from pathlib import Path
 
-from opsin.commands.command_line import command
+from opsin.commands.command_line import command, command_parser
 from opsin.errors import UserError
 from opsin.runs.atomic import check_writable, write_errors
 from opsin.runs.directory import RunDirectory
@@ -13,7 +12,7 @@ from opsin.runs.quoting import printed_override
 @command
 def main(arguments: list[str] | None = None) -> int:
     """Write the file, and print its size and the override that uses it."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = command_parser("export")
     parser.add_argument("run", help="a run directory, such as outputs/latest")
     parser.add_argument("file", metavar="FILE", type=Path, help="the file to write, *.safetensors")
     parser.add_argument("--float32", action="store_true", help="full precision, twice the size")

@@ -1,15 +1,14 @@
-"""Find a learning rate with a range test: python scripts/find_lr.py model=cnn_gap datamodule=mnist."""
+"""Find a learning rate with a range test: `opsin find-lr`."""
 
-import argparse
 import csv
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from opsin.commands.command_line import command
+from opsin.commands.command_line import command, command_parser
 from opsin.errors import UserError
 from opsin.runs.atomic import atomic_open, check_writable, write_atomically
-from opsin.runs.quoting import printed_command
+from opsin.runs.quoting import opsin_command
 
 if TYPE_CHECKING:
     from opsin.config import CommandLine, RunConfig
@@ -19,11 +18,11 @@ if TYPE_CHECKING:
 @command
 def main(arguments: list[str] | None = None) -> int:
     """Print the suggested learning rate and the command that uses it, and write the curve."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
+    parser = command_parser(
+        "find-lr",
         usage="%(prog)s [OVERRIDE ...] [--config-dir FOLDER] [--steps N] [--lowest LR] [--highest LR]",
-        epilog="Overrides and config flags are those of train.py: model=cnn_gap optimizer=sgd datamodule.path=PATH. "
-        "The learning rate rises exponentially. No weights are saved.",
+        epilog=f"Overrides and config flags are those of {opsin_command('train')}: model=cnn_gap optimizer=sgd "
+        "datamodule.path=PATH. The learning rate rises exponentially. No weights are saved.",
         allow_abbrev=False,
     )
     parser.add_argument("--steps", type=int, default=150, help="maximum optimizer steps, 20 to 1000 (default: 150)")
@@ -34,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
         raise UserError("--steps must be 20 to 1000, and --lowest above 0 and below --highest")
     from opsin.config import read_command_line, show
 
-    line = read_command_line(rest)
+    line = read_command_line(rest, "find-lr")
     if line.shows:
         show(line)
         return 0
@@ -60,13 +59,13 @@ def find(line: "CommandLine", steps: int, lowest: float, highest: float) -> Path
     folder = new_run_path(composed.tree["output_dir"], "find_lr", *options)
     write(test, f"{options[1]} on {options[0]}, batch {test.batch_size}", folder)
     others = [override for override in line.overrides if key_of(override) != "optimizer.lr"]
-    command = ["python", "train.py", *line.source.flags, *others, f"optimizer.lr={test.valley:.2g}"]
+    command = opsin_command("train", *line.source.flags, *others, f"optimizer.lr={test.valley:.2g}")
     print(f"valley           {test.valley:.2e}   middle of the longest descent: a good first choice")
     print(f"steepest         {test.steepest:.2e}   the loss falls fastest here: an upper limit, with warm-up")
     if not test.diverged:
         print("                 the loss did not diverge: raise --highest or --steps")
     print(f"batch            {test.batch_size} images; a larger batch allows a higher learning rate")
-    print(f"use it           {printed_command(command)}")
+    print(f"use it           {command}")
     return folder
 
 

@@ -1,6 +1,5 @@
-"""Classify images: python scripts/predict.py outputs/latest photo.jpg FOLDER 'photos/**/*.png' --top 3."""
+"""Classify images: `opsin predict`."""
 
-import argparse
 import contextlib
 import sys
 import time
@@ -9,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from opsin.commands.command_line import command
+from opsin.commands.command_line import command, command_parser
 from opsin.errors import UserError
 
 if TYPE_CHECKING:
@@ -23,7 +22,7 @@ MAX_ROWS = 20
 @command
 def main(arguments: list[str] | None = None) -> int:
     """Print a table of predictions and the errors of bad images. Return 1 if all images are bad."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = command_parser("predict")
     parser.add_argument("run", help="a run directory, such as outputs/latest")
     parser.add_argument(
         "images", nargs="+", help="files, folders (with subfolders; other files, such as .txt, are skipped), globs"

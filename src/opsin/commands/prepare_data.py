@@ -1,16 +1,16 @@
-"""Prepare a dataset before training: python scripts/prepare_data.py mnist [key=value ...] [--shards OUT].
-
-The dataset is downloaded, verified and decoded into the store that training reads. With --shards, it is written as
-shards to a folder or a bucket instead, for `train.py datamodule=streaming datamodule.path=OUT`. The shards are divided
-into train, val and test as training with the same overrides would (seed=..., datamodule.val_fraction=...).
-"""
+"""Prepare a dataset before training: `opsin prepare-data`."""
 
 import argparse
 from typing import Any
 
-from opsin.commands.command_line import command
+from opsin.commands.command_line import command, command_parser
 from opsin.errors import UserError
-from opsin.runs.quoting import override, printed_command
+from opsin.runs.quoting import opsin_command, override
+
+DETAILS = """\
+The dataset is downloaded, verified and decoded into the store that training reads. With --shards, it is written as
+shards to a folder or a bucket instead, for `{train} datamodule=streaming datamodule.path=OUT`. The shards are divided
+into train, val and test as training with the same overrides would (seed=..., datamodule.val_fraction=...)."""
 
 
 @command
@@ -21,9 +21,9 @@ def main(arguments: list[str] | None = None) -> int:
     from opsin.training import build
     from opsin.training.plan import make_plan
 
-    line = read_command_line(rest)
+    line = read_command_line(rest, "prepare-data")
     if not line.overrides or "=" in (name := line.overrides[0]) or line.multirun or line.shows:
-        raise UserError("Name one dataset, then overrides: python scripts/prepare_data.py mnist data_dir=PATH")
+        raise UserError(f"Name one dataset, then overrides: {opsin_command('prepare-data', 'mnist', 'data_dir=PATH')}")
     composed = compose([override("datamodule", name), *line.overrides[1:]], source=line.source)
     data = build.data(make_plan(composed))
     lines = []
@@ -34,19 +34,21 @@ def main(arguments: list[str] | None = None) -> int:
         data.splits.keeps_decoded = False
         form = ShardOptions(options.encoding, int(options.shard_mb * 1e6), options.quality)
         written = write_shards(data, options.shards, form, StorageOptions(options.endpoint_url))
-        command = ["python", "train.py", "datamodule=streaming", override("datamodule.path", options.shards)]
-        lines = [*(f"  {line}" for line in summary_lines(written)), printed_command(command)]
+        command = opsin_command("train", "datamodule=streaming", override("datamodule.path", options.shards))
+        lines = [*(f"  {line}" for line in summary_lines(written)), command]
     data.setup()
     print("\n".join([*_summary(data.facts()), *lines]))
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
+    train = opsin_command("train")
+    parser = command_parser(
+        "prepare-data",
+        DETAILS.format(train=train),
         usage="%(prog)s NAME [OVERRIDE ...] [--config-dir FOLDER] [--shards OUT ...]",
         epilog="NAME is an option of configs/datamodule, such as mnist or image_folder. Overrides and config flags are "
-        "those of train.py: data_dir=PATH datamodule.path=PATH datamodule.image_size=128 model=...",
+        f"those of {train}: data_dir=PATH datamodule.path=PATH datamodule.image_size=128 model=...",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )

@@ -1,9 +1,8 @@
-"""Write the report of a run again, with its images: python scripts/report.py outputs/latest."""
+"""Write the report of a run again, with its images: `opsin report`."""
 
-import argparse
 import sys
 
-from opsin.commands.command_line import command
+from opsin.commands.command_line import command, command_parser
 from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory
 
@@ -11,7 +10,7 @@ from opsin.runs.directory import RunDirectory
 @command
 def main(arguments: list[str] | None = None) -> int:
     """Write the report and print its path."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = command_parser("report")
     parser.add_argument("run", help="a run directory, such as outputs/latest")
     parser.add_argument(
         "--page-only",

@@ -11,7 +11,7 @@ from opsin.inference import teacher
 from opsin.models import Network, summarize, summary_text
 from opsin.runs.directory import RunDirectory
 from opsin.runs.predictions import Predictions, predictions_file, read_predictions
-from opsin.runs.quoting import printed_command
+from opsin.runs.quoting import opsin_command
 from opsin.runs.rank import is_spawned
 from opsin.runs.result import FrozenStages
 from opsin.training import build, recording
@@ -137,5 +137,5 @@ def report(run: RunDirectory, data: ImageDataModule, network: Network, predictio
         make_images(run, data, network, predictions or read_predictions(run, "val"))
         write_report(run)
     except Exception as error:
-        command = printed_command(["python", "scripts/report.py", run.path])
+        command = opsin_command("report", run.path)
         log.warning("the report failed (%s); try again with: %s", error, command)

@@ -1,4 +1,4 @@
-"""The command line of `train.py`: a run, a sweep, or a page to print."""
+"""The command line of `opsin train`: a run, a sweep, or a page to print."""
 
 import os
 import sys
@@ -11,6 +11,7 @@ from opsin.config import CommandLine, RunConfig, compose, read_command_line, ref
 from opsin.config.hydra_session import configure_logging, multirun
 from opsin.config.overrides import key_of
 from opsin.config.secrets import reveal
+from opsin.config.shortcut import expand_folder
 from opsin.errors import Interrupted, UserError
 from opsin.runs.atomic import check_writable
 from opsin.runs.quoting import printed_override
@@ -22,8 +23,11 @@ from opsin.runs.rank import is_spawned, stand_alone
 @command
 def main(arguments: list[str] | None = None) -> int:
     """Run the train command with its arguments, and return the exit code."""
+    # Threads that spin while they wait make a run up to ten times slower as soon as another program wants their core.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        return _main(read_command_line(sys.argv[1:] if arguments is None else arguments))
+        line = read_command_line(sys.argv[1:] if arguments is None else arguments)
+        return _main(expand_folder(line, quiet=is_spawned()))
     except Interrupted as stop:
         return 128 + stop.signal  # the code of a process that a signal ended, in shells
 

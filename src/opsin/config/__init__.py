@@ -2,7 +2,7 @@
 
 from opsin.config.arguments import CommandLine, read_command_line, show
 from opsin.config.compose import compose, compose_raw, is_of_a_sweep
-from opsin.config.locations import CONFIGS, TRAIN_SCRIPT
+from opsin.config.locations import CONFIGS
 from opsin.config.run_config import ConfigOrigin, RunConfig
 from opsin.config.saved_config import from_saved
 from opsin.config.search_path import ConfigSource
@@ -10,7 +10,6 @@ from opsin.config.yaml_files import refuse_broken_files
 
 __all__ = [
     "CONFIGS",
-    "TRAIN_SCRIPT",
     "CommandLine",
     "ConfigOrigin",
     "ConfigSource",

@@ -12,12 +12,15 @@ from typing import Any, Literal, NoReturn, get_args
 from omegaconf import Container, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from opsin import __version__
 from opsin.config import hydra_session
 from opsin.config.compose import compose, compose_raw, refuse_typed_secrets
+from opsin.config.help_page import help_page
 from opsin.config.overrides import find_value
 from opsin.config.run_config import unresolvable
 from opsin.config.search_path import ConfigSource, expand_home
 from opsin.errors import UserError
+from opsin.runs.quoting import opsin_command
 
 Shown = Literal["help", "hydra_help", "version", "config", "info", "completion"]
 """Kinds of output that flags can select."""
@@ -49,18 +52,23 @@ class CommandLine:
     resolve: bool = False
 
 
-def read_command_line(arguments: Sequence[str]) -> CommandLine:
+def read_command_line(arguments: Sequence[str], command: str = "train") -> CommandLine:
     """Read the arguments of a command.
+
+    Args:
+        arguments: Overrides and flags.
+        command: Name of the command, for messages.
 
     Raises:
         UserError: A flag is unknown or contradicts another, or a folder of config files does not exist.
     """
-    typed = vars(_parser().parse_intermixed_args(_with_topic(arguments)))
+    typed = vars(_parser(command).parse_intermixed_args(_with_topic(arguments)))
     shown: list[Shown] = [name for name in get_args(Shown) if typed[name]]
     if len(shown) > 1:
         raise UserError(f"{', '.join(_flag(name) for name in shown)}: use one at a time")
     if (typed["package"] or typed["resolve"]) and not typed["config"]:
-        raise UserError("--package and --resolve need --cfg, such as python train.py --cfg job --package optimizer")
+        example = opsin_command(command, "--cfg", "job", "--package", "optimizer")
+        raise UserError(f"--package and --resolve need --cfg, such as {example}")
     if typed["config_path"]:
         raise UserError("--config-path would replace Opsin's own config files: add a folder with --config-dir")
     if typed["rerun"]:
@@ -78,27 +86,30 @@ def read_command_line(arguments: Sequence[str]) -> CommandLine:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message[:1].upper()}{message[1:]}; python train.py --help shows how to use it")
+        raise UserError(f"{message[:1].upper()}{message[1:]}; {self.prog} --help shows how to use it")
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(command: str) -> argparse.ArgumentParser:
     """Return the parser of Hydra's flags; `--config-dir` may be repeated."""
-    parser = _Parser(add_help=False, allow_abbrev=False)
-    parser.add_argument("overrides", nargs="*")
-    parser.add_argument("--help", "-h", action="store_true")
-    parser.add_argument("--hydra-help", action="store_true")
-    parser.add_argument("--version", action="store_true")
-    parser.add_argument("--cfg", "-c", choices=["job", "hydra", "all"], dest="config")
-    parser.add_argument("--resolve", action="store_true")
-    parser.add_argument("--package", "-p")
-    parser.add_argument("--run", "-r", action="store_true")
-    parser.add_argument("--multirun", "-m", action="store_true")
-    parser.add_argument("--shell-completion", "-sc", action="store_true", dest="completion")
-    parser.add_argument("--config-path", "-cp")
-    parser.add_argument("--config-name", "-cn")
-    parser.add_argument("--config-dir", "-cd", action="append", default=[])
-    parser.add_argument("--experimental-rerun", dest="rerun")
-    parser.add_argument("--info", "-i", choices=TOPICS)
+    name = opsin_command(command)
+    usage = f"{name} [FOLDER] [GROUP=OPTION ...] [KEY=VALUE ...] [FLAG ...]"
+    parser = _Parser(name, usage, add_help=False, allow_abbrev=False)
+    parser.add_argument("overrides", nargs="*", help=argparse.SUPPRESS)
+    flag = parser.add_argument_group("flags, in any order").add_argument
+    flag("--help", "-h", action="store_true", help="print this page")
+    flag("--version", action="store_true", help="print the version of Opsin")
+    flag("--multirun", "-m", action="store_true", help="run a sweep over the values listed in overrides")
+    flag("--cfg", "-c", choices=["job", "hydra", "all"], dest="config", help="print the config instead of training")
+    flag("--resolve", action="store_true", help="with --cfg: replace references by values")
+    flag("--package", "-p", metavar="SECTION", help="with --cfg: print one section, such as optimizer")
+    flag("--config-dir", "-cd", action="append", default=[], metavar="FOLDER", help="add a folder of config files")
+    flag("--config-name", "-cn", metavar="NAME", help="compose NAME.yaml instead of train.yaml")
+    flag("--info", "-i", choices=TOPICS, metavar="TOPIC", help=f"print how the config is composed: {', '.join(TOPICS)}")
+    flag("--hydra-help", action="store_true", help="print the help of Hydra")
+    flag("--shell-completion", "-sc", action="store_true", dest="completion", help=argparse.SUPPRESS)
+    flag("--run", "-r", action="store_true", help=argparse.SUPPRESS)
+    flag("--config-path", "-cp", help=argparse.SUPPRESS)
+    flag("--experimental-rerun", dest="rerun", help=argparse.SUPPRESS)
     return parser
 
 
@@ -126,9 +137,9 @@ def show(line: CommandLine) -> None:
     if line.shows == "config":
         sys.stdout.write(_shown_config(line))
     elif line.shows == "version":
-        import hydra
-
-        sys.stdout.write(f"Hydra {hydra.__version__}\n")
+        sys.stdout.write(f"opsin {__version__}\n")
+    elif line.shows == "help":
+        sys.stdout.write(help_page(_parser("train"), line.source))
     elif line.shows == "completion":
         hydra_session.complete(_completed_source(line.source), line.overrides)
     else:
@@ -136,7 +147,7 @@ def show(line: CommandLine) -> None:
         if line.shows == "info":
             hydra_session.print_info(line.source, line.part, line.overrides)
         else:
-            hydra_session.print_help(line.source, line.shows == "hydra_help", line.overrides)
+            hydra_session.print_hydra_help(line.source, line.overrides)
 
 
 def _shown_config(line: CommandLine) -> str:

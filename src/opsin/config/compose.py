@@ -4,7 +4,7 @@ The steps, in order: find the config folders (`search_path`), check the syntax o
 merge the files and overrides (`hydra_session`), resolve what depends on the process (`resolvers`) and paths, choose the
 run directory.
 
-A run, each job of a sweep, the study of the sweep, a resume, `scripts/find_lr.py`, `scripts/prepare_data.py`, the
+A run, each job of a sweep, the study of the sweep, a resume, `opsin find-lr`, `opsin prepare-data`, the
 benchmarks and the tests give overrides and a `ConfigSource`, and get the same config or the same error. A worker
 process composes nothing: it reads the `config.yaml` that process 0 has saved.
 """
@@ -29,7 +29,7 @@ from opsin.config.suggestions import config_options, suggest
 from opsin.config.yaml_files import in_words
 from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory, new_run_path
-from opsin.runs.quoting import printed_command
+from opsin.runs.quoting import opsin_command
 
 OF_A_SWEEP = ("sweep", "launcher")
 """Sections of the config that belong to a multirun, not to its runs."""
@@ -56,7 +56,7 @@ def compose(overrides: Sequence[str], run: Path | None = None, source: ConfigSou
     refuse_typed_secrets(overrides)
     for override in overrides:
         if is_of_a_sweep(override):
-            command = printed_command(["python", "train.py", "--multirun", override])
+            command = opsin_command("train", "--multirun", override)
             raise UserError(f"{override} needs a multirun: {command} ...")
     refuse_sweep_directory(overrides)
     resume = find_value(overrides, "resume")

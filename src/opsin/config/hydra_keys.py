@@ -13,7 +13,7 @@ from opsin.errors import UserError
 
 EFFECTIVE = (
     *("run.dir", "sweep.dir", "searchpath", "job.name", "job.env_set", "job_logging", "verbose"),
-    *("help", "hydra_help"),
+    "hydra_help",
 )
 """Keys below `hydra` with an effect, each with all keys below it."""
 

@@ -125,16 +125,14 @@ def hydra_state() -> Iterator[None]:
         OmegaConf.register_new_resolver("oc.env", oc.env, replace=True)
 
 
-def print_help(source: ConfigSource, of_hydra: bool, overrides: Sequence[str]) -> None:
-    """Print the page of `--help`, or Hydra's own page for `--hydra-help`."""
+def print_hydra_help(source: ConfigSource, overrides: Sequence[str]) -> None:
+    """Print Hydra's own help page."""
     from hydra._internal.utils import get_args_parser
 
     parser = get_args_parser()
     arguments = parser.parse_args([])
     arguments.overrides = list(overrides)
-    session = hydra_session(source)
-    show = session.hydra_help if of_hydra else session.app_help
-    show(config_name=source.config_name, args_parser=parser, args=arguments)
+    hydra_session(source).hydra_help(config_name=source.config_name, args_parser=parser, args=arguments)
 
 
 def print_info(source: ConfigSource, topic: str, overrides: Sequence[str]) -> None:

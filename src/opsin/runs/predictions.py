@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from opsin.errors import UserError
 from opsin.runs.atomic import atomic_open
 from opsin.runs.directory import RunDirectory
-from opsin.runs.quoting import printed_command
+from opsin.runs.quoting import opsin_command
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +86,7 @@ def read_predictions(run: RunDirectory, split: str) -> Predictions:
         UserError: There are no predictions of this split, or the file is damaged.
     """
     file = predictions_file(run, split)
-    command = printed_command(["python", "scripts/evaluate.py", run.path, "--split", split])
+    command = opsin_command("evaluate", run.path, "--split", split)
     way_out = f"create them with: {command}"
     try:
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as kept:

@@ -5,13 +5,17 @@ Paths and names may contain spaces, quotes, brackets or accented letters, which 
 that it prints or writes. This module does not need Hydra.
 """
 
+import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 Value = str | PurePath | int | float | bool | None | Sequence["Value"] | Mapping[str, "Value"]
 """Values that a key can have."""
+
+CLONE_VARIABLE = "OPSIN_CLONE"
+"""Environment variable that the scripts of the repository set to its folder; processes that they start inherit it."""
 
 _PLAIN = re.compile(r"[A-Za-z0-9_/.+%*@-]+")
 """Text that Hydra reads without quotes."""
@@ -64,16 +68,44 @@ def printed_command(arguments: Sequence[str | PurePath]) -> str:
     """Return a command as text for a message; a shell reads exactly these arguments.
 
     Args:
-        arguments: `["python", "train.py", override("resume", path)]`; a path that is a whole argument needs no quoting.
+        arguments: `["torchrun", override("resume", path)]`; a path that is a whole argument needs no quoting.
     """
     return shlex.join(str(argument) for argument in arguments)
 
 
+def opsin_command(name: str, *arguments: str | PurePath) -> str:
+    """Return a command of Opsin as text for a message, in the form in which the user started Opsin.
+
+    Args:
+        name: Name of the command, such as `train` or `find-lr`.
+        arguments: Its arguments.
+
+    Returns:
+        `opsin predict RUN`, or `python scripts/predict.py RUN` if a script of the repository was started.
+    """
+    return printed_command([*_started_form(name), *arguments])
+
+
+def torchrun_command(options: str) -> str:
+    """Return the command that starts the processes of a run with torchrun, in the form in which Opsin was started."""
+    form = _started_form("train")
+    return f"torchrun {options} {printed_command(form[1:] if form[0] == 'python' else ['-m', *form])}"
+
+
 def resume_command(run: PurePath) -> str:
     """Return the command that resumes a run."""
-    return printed_command(["python", "train.py", override("resume", run)])
+    return opsin_command("train", override("resume", run))
 
 
 def printed_override(key: str, value: Value) -> str:
     """Return an override as text for a message, quoted for Hydra and for a shell."""
     return shlex.quote(override(key, value))
+
+
+def _started_form(name: str) -> list[str]:
+    clone = os.environ.get(CLONE_VARIABLE)
+    if clone is None:
+        return ["opsin", name]
+    script = Path(clone, "train.py" if name == "train" else f"scripts/{name.replace('-', '_')}.py")
+    here = Path.cwd()
+    return ["python", str(script.relative_to(here) if script.is_relative_to(here) else script)]

@@ -13,7 +13,7 @@ from opsin.evaluation.comparison.run_records import REPEATS
 from opsin.runs.atomic import atomic_open, write_atomically
 from opsin.runs.directory import RunDirectory
 from opsin.runs.metric_registry import sort_key
-from opsin.runs.quoting import printed_command
+from opsin.runs.quoting import opsin_command
 from opsin.runs.result import RunResult
 from opsin.sweeps.search_space import Space
 from opsin.sweeps.trials import Trials
@@ -105,7 +105,7 @@ def write_best(folder: Path, run: RunDirectory) -> list[str]:
         run: The best run.
 
     Returns:
-        The arguments of `train.py` that repeat the run.
+        The arguments of the train command that repeat the run.
     """
     saved = RunConfig.load(run)
     config = OmegaConf.create(saved.text)
@@ -122,7 +122,7 @@ def write_best(folder: Path, run: RunDirectory) -> list[str]:
     text = "\n".join(
         [
             "# @package _global_",
-            f"# {printed_command(['python', 'train.py', *arguments])}",
+            f"# {opsin_command('train', *arguments)}",
             f"# Config of {run.path.name}, the best run of the sweep {folder.name}.",
             OmegaConf.to_yaml(OmegaConf.create({"defaults": [*defaults, "_self_"]})).rstrip(),
             OmegaConf.to_yaml(config),

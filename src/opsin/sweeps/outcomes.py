@@ -146,9 +146,4 @@ def _reason(code: int, printed: Sequence[str]) -> str:
 
 def _tail(job: Job) -> list[str]:
     """Return the last lines that the job printed since its last start."""
-    try:
-        lines = job.console.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return []
-    start = max((i for i, line in enumerate(lines) if line.startswith("$ python train.py")), default=-1)
-    return lines[start + 1 :][-CONSOLE_LINES:]
+    return job.last_output()[-CONSOLE_LINES:]

@@ -20,7 +20,7 @@ from opsin.config.suggestions import config_options
 from opsin.config.target_lookup import Constructors, Target
 from opsin.config.validation import SectionSchema, check
 from opsin.errors import Interrupted, UserError
-from opsin.runs.quoting import printed_command
+from opsin.runs.quoting import opsin_command, printed_command
 from opsin.sweeps import best_run, table
 from opsin.sweeps.jobs import Jobs, best_run_job
 from opsin.sweeps.launchers.base import Handle, Job, Launcher
@@ -198,8 +198,8 @@ def _print_next_steps(console: Console, folder: Path, trials: Trials, rows: Sequ
         lines.append(f"trials in other processes: {unfinished}; the process that ends last selects the best run")
     if (folder / "experiment" / "best.yaml").exists():
         lines += [
-            "repeat best " + printed_command(["python", "train.py", "--config-dir", folder, "experiment=best"]),
-            "compare     " + printed_command(["python", "scripts/compare.py", folder, "--metric", "val/acc"]),
+            "repeat best " + opsin_command("train", "--config-dir", folder, "experiment=best"),
+            "compare     " + opsin_command("compare", folder, "--metric", "val/acc"),
             f"dashboard   {printed_command(['optuna-dashboard', trials.storage])}   (pip install optuna-dashboard)",
         ]
     console.print("\n".join(lines), markup=False, soft_wrap=True)

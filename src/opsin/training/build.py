@@ -13,9 +13,11 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from opsin.data import DataOptions, ImageDataModule
+from opsin.data.source import Source
 from opsin.errors import UserError
 from opsin.models import LoadedWeights, Network, Weights, weights_facts
 from opsin.models.fine_tuning import FreezeSchedule
+from opsin.models.plain_network import as_network, first_channels
 from opsin.models.weights import KINDS
 from opsin.runs.directory import RunDirectory
 from opsin.runs.result import DataFacts, ImageFormat
@@ -46,9 +48,57 @@ def data(plan: RunPlan, image_format: ImageFormat | None = None) -> ImageDataMod
         options = replace(plan.data, **expected)
     else:
         options = with_expected_input(plan)
-        channels = None if plan.model.takes("in_channels") else 3  # gray images are repeated for RGB networks
+        channels = _input_channels(plan, source, options)
     augmentation = plan.augmentation.build(num_classes=len(source.classes))
     return ImageDataModule(source, options, augmentation=augmentation, seed=plan.run.seed, channels=channels)
+
+
+def _input_channels(plan: RunPlan, source: Source, options: DataOptions) -> int | None:
+    """Return the input channels of a network that does not take the number; None for those of the dataset.
+
+    Gray images are repeated for RGB networks. The first layer of a network of the user tells what it takes.
+    """
+    if plan.model.takes("in_channels"):
+        return None
+    if plan.model.call.__module__.startswith("opsin."):
+        return 3
+    size = source.size if options.image_size is None else options.image_size
+    size = (size, size) if isinstance(size, int) else size
+    with torch.random.fork_rng(devices=[]):
+        built = plan.model.build(**_computed(len(source.classes), 3, size))
+    found = first_channels(built, size) or 3
+    if found < source.channels:
+        raise UserError(
+            f"{plan.model.name} takes images of {found} channels, but those of {source.name} have {source.channels}: "
+            "give its constructor the parameter in_channels, which Opsin sets"
+        )
+    return found
+
+
+def _computed(num_logits: int, in_channels: int, image_size: tuple[int, int]) -> dict[str, Any]:
+    """Return the values that the constructor of a network may take."""
+    return {
+        "num_logits": num_logits,
+        "num_classes": num_logits,
+        "in_channels": in_channels,
+        "image_size": image_size,
+    }
+
+
+def new_network(plan: RunPlan, num_logits: int, in_channels: int, image_size: tuple[int, int]) -> Network:
+    """Return the network of a plan with random weights; a plain module is divided into stages and a head.
+
+    Args:
+        plan: the checked config.
+        num_logits: outputs of the head.
+        in_channels: channels of the images.
+        image_size: (height, width) of the images, in pixels.
+
+    Raises:
+        UserError: the network does not fit the data, or cannot be divided.
+    """
+    built = plan.model.build(**_computed(num_logits, in_channels, image_size))
+    return as_network(plan.model.name, built, num_logits=num_logits, in_channels=in_channels, image_size=image_size)
 
 
 def with_expected_input(plan: RunPlan) -> DataOptions:
@@ -110,7 +160,7 @@ def network(
         num_logits: outputs of the head.
         pretrained: whether to load the weights that the config names; otherwise all are random.
     """
-    built = plan.model.build(num_logits=num_logits, in_channels=data.channels, image_size=data.image_size)
+    built = new_network(plan, num_logits, data.channels, data.image_size)
     return built, plan.fine_tuning.apply(built, pretrained)
 
 

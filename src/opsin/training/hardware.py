@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import nn
 
 from opsin.errors import UserError
+from opsin.runs.quoting import torchrun_command
 from opsin.training.distributed.environment import launched
 
 Accelerator = Literal["auto", "cpu", "gpu", "mps"]
@@ -60,10 +61,12 @@ def check_devices(accelerator: str, num_nodes: int, sync_batchnorm: bool) -> Non
         UserError: names the key.
     """
     if num_nodes > 1 and launched() is None:
+        options = (
+            f"--nnodes={num_nodes} --nproc-per-node=DEVICES --rdzv-backend=c10d --rdzv-endpoint=FIRST_MACHINE:29500"
+        )
         raise UserError(
             f"trainer.num_nodes={num_nodes}: the run was not started on {num_nodes} machines. Start it on each of "
-            f"them by torchrun --nnodes={num_nodes} --nproc-per-node=DEVICES --rdzv-backend=c10d "
-            "--rdzv-endpoint=FIRST_MACHINE:29500 train.py ..., or on all by srun"
+            f"them by {torchrun_command(options)} ..., or on all by srun"
         )
     if sync_batchnorm and accelerator != "gpu":
         raise UserError(

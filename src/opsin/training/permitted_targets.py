@@ -33,7 +33,7 @@ def _is_torch_schedule(found: Any) -> bool:
     return subclasses_of(LRScheduler)(found) and found is not ReduceLROnPlateau
 
 
-NETWORKS = Constructors({"opsin.models": functions_returning(Network)}, own=functions_or_subclasses_of(Network))
+NETWORKS = Constructors({"opsin.models": functions_returning(Network)}, own=functions_or_subclasses_of(nn.Module))
 DATASETS = Constructors({"opsin.data.datasets": functions_returning(Source)}, own=functions_or_subclasses_of(Source))
 AUGMENTATIONS = Constructors(
     {"opsin.data.augmentation": subclasses_of(nn.Module)}, own=functions_or_subclasses_of(nn.Module)

@@ -17,7 +17,6 @@ from opsin.config.validation import ROOT, SectionSchema, check
 from opsin.data import DataOptions
 from opsin.data.source import Source
 from opsin.errors import UserError
-from opsin.models import Network
 from opsin.models.fine_tuning import FineTuning
 from opsin.training.callbacks import Checkpoints
 from opsin.training.distillation import DistillationWeights
@@ -95,7 +94,7 @@ class RunPlan:
     run: RunOptions
     dataset: Target[Source]
     data: DataOptions
-    model: Target[Network]
+    model: Target[nn.Module]
     fine_tuning: FineTuning
     augmentation: Target[nn.Module]
     loss: Target[ClassificationLoss]
@@ -119,7 +118,7 @@ SCHEMA = {
         {"fine_tuning": FineTuning},
         target="model",
         constructors=NETWORKS,
-        computed=frozenset({"num_logits", "in_channels", "image_size"}),
+        computed=frozenset({"num_logits", "num_classes", "in_channels", "image_size"}),
     ),
     "augmentation": SectionSchema(
         target="augmentation", constructors=AUGMENTATIONS, computed=frozenset({"num_classes"})

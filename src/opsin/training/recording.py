@@ -15,6 +15,7 @@ import lightning as L
 import torch
 
 from opsin.config import RunConfig
+from opsin.config.locations import IS_CLONE
 from opsin.data import ImageDataModule
 from opsin.models import Network
 from opsin.models.fine_tuning import FreezeSchedule
@@ -23,7 +24,7 @@ from opsin.runs.directory import RunDirectory
 from opsin.runs.metric_registry import custom_metrics
 from opsin.runs.per_class import class_scores
 from opsin.runs.predictions import predictions_file, read_predictions
-from opsin.runs.quoting import printed_command
+from opsin.runs.quoting import opsin_command
 from opsin.runs.result import (
     Calibration,
     DataFacts,
@@ -252,8 +253,8 @@ def closing_message(result: RunResult, run: RunDirectory) -> str:
         "",
         *([f"report      {place}/report.html"] if run.report.exists() else []),
         f"result      {place}/result.json",
-        f"test again  {printed_command(['python', 'scripts/evaluate.py', place])}",
-        "dashboard   make dashboard",
+        f"test again  {opsin_command('evaluate', place)}",
+        f"dashboard   {opsin_command('dashboard', *([] if Path('outputs') in place.parents else [place]))}",
     ]
     if settings.teacher:  # it explains the figures above
         lines.insert(3, f"teacher {settings.teacher}")
@@ -291,6 +292,8 @@ def versions() -> dict[str, str]:
 
 def commit() -> str | None:
     """Return the commit of Opsin's own checkout, with `-dirty` if files differ; None outside a checkout."""
+    if not IS_CLONE:  # the folder of the packages may be in a checkout of something else
+        return None
     here = Path(__file__).resolve().parent
     command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     try:

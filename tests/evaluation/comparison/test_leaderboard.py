@@ -86,7 +86,7 @@ def test_rows_without_predictions_or_metric_are_not_ranked(tmp_path: Path) -> No
     board = leaderboard([RunDirectory(tmp_path / name) for name in "abcd"])
     assert [row.rank for row in board.rows] == [1, None, None]
     unknown, lacking = board.ranking_problems()
-    assert f"Create them with: python scripts/evaluate.py {tmp_path / 'b'} --split test" in unknown
+    assert f"Create them with: opsin evaluate {tmp_path / 'b'} --split test" in unknown
     assert lacking.endswith("is not ranked: it has no test/acc.")
     assert [record.status for record in board.without_result] == ["failed"]
 

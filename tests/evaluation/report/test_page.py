@@ -149,7 +149,7 @@ def test_every_status_has_a_page(write, status: str, said: str) -> None:
     assert said in page
     assert "There are no predictions to evaluate." in page
     split = "test" if status == "finished" else "val"  # the test images are read once, at the end of a run
-    assert f"scripts/evaluate.py {run.path} --split {split}" in page
+    assert f"opsin evaluate {run.path} --split {split}" in page
 
 
 def test_a_run_that_failed_before_its_first_epoch_has_a_page(tmp_path: Path) -> None:

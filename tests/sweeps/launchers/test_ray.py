@@ -151,7 +151,7 @@ def test_jobs_finish_on_both_nodes(engine: Ray, make: Callable[..., Job]) -> Non
                 running.remove((job, handle))
                 assert end == Exit(0), job.console.read_text()
                 assert job.run.read_result().status == "finished"
-                assert job.console.read_text().startswith("$ python train.py model=mlp")
+                assert job.console.read_text().startswith("job started: opsin train model=mlp")
                 where.add(node_of(handle))
         time.sleep(0.05)
     assert len(where) == 2

@@ -99,7 +99,7 @@ def test_jobs_of_one_and_of_two_devices_run_at_once(make_job: Callable[..., Job]
         assert metrics(job)["test/acc"] > 0.5
     assert [job.run.read_result().settings.devices for job in jobs[:2]] == [1, 2]
     assert [job.run.read_result().settings.threads for job in jobs[:2]] == [1, 1]
-    assert jobs[0].console.read_text().startswith("$ python train.py model=mlp")
+    assert jobs[0].console.read_text().startswith("job started: opsin train model=mlp")
     assert "\x1b" not in jobs[0].console.read_text()  # a terminal's
     assert "model.wide=3 is not known" in jobs[2].console.read_text()
 
@@ -186,7 +186,7 @@ def test_a_sweep_takes_over_what_a_dead_one_left(make_job: Callable[..., Job], c
     until(lambda: "|Dependency" in cluster.command("squeue", "--noheader", "--format=%i|%r").stdout)
     assert end_of(handle) == Exit(0)
     assert metrics(job)["test/acc"] > 0.5
-    assert job.console.read_text().count("$ python train.py") == 1
+    assert job.console.read_text().count("job started: opsin train") == 1
     assert other.returncode == 0
 
 

@@ -140,7 +140,7 @@ def test_what_is_asked_of_slurm(commands: Path, monkeypatch: pytest.MonkeyPatch)
         assert f"#SBATCH {line}" in script
     assert script.index("module load x") < next(i for i, line in enumerate(script) if line.startswith("srun"))
     assert not any("partition" in line or "wckey" in line for line in script)
-    assert run.path.joinpath("console.txt").read_text() == f"$ python train.py {shlex.join(words)}\n"
+    assert run.path.joinpath("console.txt").read_text() == f"job started: opsin train {shlex.join(words)}\n"
     environment = (commands / "env").read_text()
     assert "SLURM_CONF=/etc/slurm.conf" in environment
     assert "SLURM_MEM_PER_NODE" not in environment

@@ -167,7 +167,7 @@ def test_a_stopped_run_goes_on_to_the_bit(alike, tmp_path: Path, strategy: str) 
     words = (*SAME, "trainer=ddp_cpu", f"trainer.strategy={strategy}", stop)
     run = train(tmp_path, "cut", *words, code=128 + number)
     printed = (tmp_path / "cut.txt").read_text()
-    assert printed.count("resume with: python train.py resume=") == 1
+    assert printed.count(f"resume with: python {ROOT}/train.py resume=") == 1
     assert run.read_result().status == "interrupted"
     finish(begin(tmp_path, f"resume={run.path}", "callbacks.stop=null"))
     assert run.read_result().metrics == whole.read_result().metrics

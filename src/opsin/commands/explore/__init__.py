@@ -1,15 +1,14 @@
-"""Open a page to try convolutions and the trained models of runs: python scripts/explore.py."""
+"""Open a page to try convolutions and the trained models of runs: `opsin explore`."""
 
-import argparse
 from pathlib import Path
 
-from opsin.commands.command_line import command
+from opsin.commands.command_line import command, command_parser
 
 
 @command
 def main(arguments: list[str] | None = None) -> int:
     """Serve the page until Ctrl-C."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = command_parser("explore")
     parser.add_argument("--outputs", type=Path, default=Path("outputs"), help="the folder of runs (default: outputs)")
     parser.add_argument("--port", type=int, default=7860, help="on 127.0.0.1 (default: 7860; 0: any free port)")
     options = parser.parse_intermixed_args(arguments)

@@ -15,6 +15,7 @@ from opsin.evaluation.comparison.columns import columns
 from opsin.evaluation.comparison.leaderboard import Leaderboard, leaderboard
 from opsin.evaluation.comparison.run_records import RunRecord, read_record
 from opsin.runs.metric_registry import metric_names
+from opsin.runs.quoting import opsin_command
 from opsin.visualization.charts import Series, line_chart
 
 CURVES = 8
@@ -44,7 +45,7 @@ def runs_html(models: RunModels, metric: str) -> tuple[str, str]:
     """
     records = {name: read_record(run) for name, run in models.runs().items()}
     if not records:
-        raise UserError(f"No runs in {models.outputs} yet. Train one: python train.py")
+        raise UserError(f"No runs in {models.outputs} yet. Train one: {opsin_command('train')}")
     board = leaderboard(records.values(), metric)
     names = {record.run.path: name for name, record in records.items()}
     table = _table(models, board, names) + _without_result(models, board, names)

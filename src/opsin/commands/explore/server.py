@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from opsin.errors import UserError
+from opsin.runs.quoting import opsin_command
 
 HOST = "127.0.0.1"
 
@@ -23,7 +24,7 @@ def serve(outputs: Path, port: int, announce: Callable[[str], None]) -> None:
         UserError: Gradio is not installed, the folder does not exist, or the port is not available.
     """
     if not outputs.is_dir():
-        raise UserError(f"--outputs {outputs}: no such folder. Train a model first: python train.py")
+        raise UserError(f"--outputs {outputs}: no such folder. Train a model first: {opsin_command('train')}")
     with tempfile.TemporaryDirectory(prefix="opsin-explorer-") as folder:
         configure_gradio(Path(folder))
         try:

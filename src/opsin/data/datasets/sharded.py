@@ -25,7 +25,7 @@ def shards(
     window: Annotated[int, Field(ge=1)] = 16,
     workers: Annotated[int, Field(ge=1)] | None = None,
 ) -> Source:
-    """Read a sharded dataset that `scripts/prepare_data.py DATASET --shards PATH` wrote.
+    """Read a sharded dataset that `opsin prepare-data DATASET --shards PATH` wrote.
 
     Args:
         path: A local folder, or a bucket: `s3://`, `az://` or `gs://BUCKET/PREFIX`.

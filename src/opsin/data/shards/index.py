@@ -22,7 +22,7 @@ import numpy as np
 from opsin.data.shards.storage import Storage
 from opsin.data.types import Channels, Indices, Split, SplitOrigin
 from opsin.errors import UserError
-from opsin.runs.quoting import printed_command
+from opsin.runs.quoting import opsin_command
 
 Encoding = Literal["raw", "jpeg", "original"]
 
@@ -152,7 +152,7 @@ def read_index(storage: Storage) -> Index:
     if content is None:
         raise UserError(
             f"{storage} has no {INDEX_FILE}: there are no shards, or writing them was interrupted. Write them with "
-            f"{printed_command(['python', 'scripts/prepare_data.py', 'DATASET', '--shards', str(storage)])}"
+            f"{opsin_command('prepare-data', 'DATASET', '--shards', str(storage))}"
         )
     try:
         facts: dict[str, Any] = json.loads(content)

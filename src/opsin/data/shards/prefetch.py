@@ -10,6 +10,7 @@ from opsin.data.splitting import SplitOptions
 from opsin.data.subset import Subset
 from opsin.data.types import Indices
 from opsin.errors import UserError
+from opsin.runs.quoting import opsin_command
 
 
 def streaming(subset: Subset) -> Streaming | None:
@@ -49,6 +50,7 @@ def check_folds(train: Subset, options: SplitOptions) -> None:
     if options.num_folds is not None and stream is not None and stream.is_windowed:
         raise UserError(
             f"datamodule.num_folds={options.num_folds}: the dataset has more shards than datamodule.window="
-            f"{stream.window}, and its splits are those written. Write the shards of one fold: scripts/prepare_data.py "
-            "DATASET --shards OUT datamodule.num_folds=... datamodule.fold=..."
+            f"{stream.window}, and its splits are those written. Write the shards of one fold: "
+            f"{opsin_command('prepare-data', 'DATASET', '--shards', 'OUT')} datamodule.num_folds=... "
+            "datamodule.fold=..."
         )

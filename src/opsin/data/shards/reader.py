@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from opsin.errors import UserError
+from opsin.runs.quoting import opsin_command
 from opsin.visualization.images import Pixels
 
 VALUES = ("label", "image")
@@ -31,7 +32,7 @@ class OpenShard:
         if np.any(starts[1:] <= starts[:-1]):
             raise UserError(
                 f"{file} is in a litdata format whose images cannot be read one at a time; write the shards again "
-                "with python scripts/prepare_data.py DATASET --shards OUT."
+                f"with {opsin_command('prepare-data', 'DATASET', '--shards', 'OUT')}."
             )
         self._starts: list[int] = starts.tolist()
 

@@ -18,6 +18,7 @@ from opsin.data.shards.index import Shard
 from opsin.data.shards.reader import OpenShard
 from opsin.data.shards.storage import Storage
 from opsin.errors import UserError
+from opsin.runs.quoting import opsin_command
 
 AHEAD = 4
 """Shards that are fetched before they are needed."""
@@ -122,7 +123,7 @@ class ShardCache:
             if not self._storage.fetch(shard.file, file):
                 raise UserError(
                     f"{shard.file} of {self._storage} is missing, but the index names it: copy it there again, or "
-                    "write the shards again with python scripts/prepare_data.py DATASET --shards OUT."
+                    f"write the shards again with {opsin_command('prepare-data', 'DATASET', '--shards', 'OUT')}."
                 )
             if shard not in self._checked or not self._storage.local:
                 self._check(shard, file)
@@ -153,7 +154,7 @@ class ShardCache:
         if wrong:
             raise UserError(
                 f"{shard.file} of {self._storage} is corrupt: {wrong}. Copy it there again, or write the shards again "
-                "with python scripts/prepare_data.py DATASET --shards OUT."
+                f"with {opsin_command('prepare-data', 'DATASET', '--shards', 'OUT')}."
             )
         self._checked.add(shard)
 

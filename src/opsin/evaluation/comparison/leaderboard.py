@@ -17,7 +17,7 @@ from opsin.runs.metric_registry import (
     split_of,
     unknown_metric,
 )
-from opsin.runs.quoting import printed_command
+from opsin.runs.quoting import opsin_command
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ class Leaderboard:
         return (
             f"{row.letter} ({row.name}) is not ranked: its {self.split} predictions were not saved, so it is unknown "
             f"which images it was measured on. Create them with: "
-            + printed_command(["python", "scripts/evaluate.py", run.run.path, "--split", self.split])
+            + opsin_command("evaluate", run.run.path, "--split", self.split)
         )
 
 

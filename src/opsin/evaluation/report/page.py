@@ -24,7 +24,7 @@ from opsin.runs.directory import RunDirectory
 from opsin.runs.metrics_csv import read_epochs
 from opsin.runs.network_table import cells, title
 from opsin.runs.predictions import Predictions, read_predictions
-from opsin.runs.quoting import printed_command, resume_command
+from opsin.runs.quoting import opsin_command, resume_command
 
 
 def write_report(run: RunDirectory) -> Path:
@@ -64,9 +64,9 @@ def write_report(run: RunDirectory) -> Path:
         calibration=calibration_section(predictions, result.calibration) if evaluated else None,
         pictures=read_pictures(run),
         network=(title(result.network), cells(result.network)) if result.network else None,
-        command=printed_command(["python", "train.py", *(_yaml(run.overrides).get("overrides") or [])]),
+        command=opsin_command("train", *(_yaml(run.overrides).get("overrides") or [])),
         resume=resume_command(run.path),
-        report=printed_command(["python", "scripts/report.py", run.path]),
+        report=opsin_command("report", run.path),
         config=run.config.read_text(encoding="utf-8"),
     )
     write_atomically(run.report, page)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from opsin.evaluation.confidence_intervals import Interval, wilson_interval
 from opsin.runs.predictions import Predictions
+from opsin.runs.quoting import opsin_command
 from opsin.runs.result import RunResult
 from opsin.visualization.formatting import percent, split_name
 
@@ -60,7 +61,8 @@ def _validity(predictions: Predictions) -> str:
     if predictions.split == "test":
         return (
             "The interval covers the random choice of these test images. It does not cover other kinds of images, nor "
-            "the variation between seeds: to measure that, train several seeds and use scripts/compare.py."
+            "the variation between seeds: to measure that, train several seeds and compare them: "
+            f"{opsin_command('compare', 'outputs')}."
         )
     return (
         "The best epoch was selected on the same images, so this accuracy is too optimistic. The best checkpoint has "

@@ -1,5 +1,6 @@
 """The model summary: one row per stage, as a table or as text."""
 
+import copy
 import io
 from typing import TYPE_CHECKING
 
@@ -17,12 +18,19 @@ if TYPE_CHECKING:
 
 
 def summarize(network: Network, input_shape: tuple[int, int, int]) -> NetworkSummary:
-    """Summarize a network for images `(C, H, W)`, on the meta device and without changing it.
+    """Summarize a network for images `(C, H, W)`, without changing it.
 
-    An auxiliary head has a row without multiply-adds, because it runs only in training.
+    It runs on the meta device, or on the CPU if its operations depend on values. An auxiliary head has a row without
+    multiply-adds, because it runs only in training.
     """
-    shadow = on_meta(network)
-    x = torch.empty(1, *input_shape, device="meta")
+    try:
+        return _summary(on_meta(network), torch.empty(1, *input_shape, device="meta"))
+    except (RuntimeError, NotImplementedError):
+        return _summary(copy.deepcopy(network).cpu().eval(), torch.zeros(1, *input_shape))
+
+
+def _summary(shadow: Network, x: Tensor) -> NetworkSummary:
+    input_shape = (int(x.shape[1]), int(x.shape[2]), int(x.shape[3]))
     fields = ReceptiveFields(x)
     rows = []
     for name, part in [*shadow.stages.items(), ("head", shadow.head)]:
@@ -32,7 +40,7 @@ def summarize(network: Network, input_shape: tuple[int, int, int]) -> NetworkSum
         rows.append(_row(name, part, tuple(x.shape[1:]), mult_adds, fields.pixels(x)))
     if shadow.auxiliary is not None:
         rows.append(_row("auxiliary", shadow.auxiliary, rows[-1].output_shape, 0, None))
-    return NetworkSummary(network.name, input_shape, tuple(rows))
+    return NetworkSummary(shadow.name, input_shape, tuple(rows))
 
 
 def _row(

@@ -5,16 +5,19 @@ from pathlib import Path
 from typing import Protocol
 
 from opsin.runs.directory import RunDirectory
-from opsin.runs.quoting import printed_command
+from opsin.runs.quoting import opsin_command
+
+START = "job started: "
+"""Beginning of the line in a console file that names the command of a job."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One run of a sweep: `python train.py OVERRIDES` in processes of its own.
+    """One run of a sweep: `opsin train OVERRIDES` in processes of its own.
 
     Attributes:
         number: Number of the trial.
-        overrides: All arguments of `train.py`; they name the run directory.
+        overrides: All arguments of the train command; they name the run directory.
         run: The run directory. It exists already, on a disk that every machine of the engine shares.
         devices: Number of devices that the run trains on.
         secrets: Names of the environment variables of the secrets that its config refers to.
@@ -34,7 +37,16 @@ class Job:
     def begin_console(self) -> None:
         """Write the command of the job to its console file."""
         with self.console.open("a", encoding="utf-8") as file:
-            file.write(f"$ {printed_command(['python', 'train.py', *self.overrides])}\n")
+            file.write(f"{START}{opsin_command('train', *self.overrides)}\n")
+
+    def last_output(self) -> list[str]:
+        """Return the lines that the job has printed since its last start."""
+        try:
+            lines = self.console.read_text(encoding="utf-8", errors="replace").splitlines()
+        except OSError:
+            return []
+        start = max((i for i, line in enumerate(lines) if line.startswith(START)), default=-1)
+        return lines[start + 1 :]
 
 
 @dataclass(frozen=True)

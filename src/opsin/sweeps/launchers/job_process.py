@@ -1,4 +1,4 @@
-"""Entry point of a forked process that runs one job, as `python train.py OVERRIDES` does in a fresh process."""
+"""Entry point of a forked process that runs one job, as `opsin train OVERRIDES` does in a fresh process."""
 
 import faulthandler
 import os
@@ -7,7 +7,6 @@ import sys
 import threading
 from collections.abc import Mapping
 
-from opsin.config.locations import TRAIN_SCRIPT
 from opsin.sweeps.launchers.base import Job
 
 
@@ -29,8 +28,8 @@ def run_job(job: Job, environment: Mapping[str, str], memory_gb: float | None) -
 
         size = int(memory_gb * 1e9)
         resource.setrlimit(resource.RLIMIT_DATA, (size, size))
-    sys.argv = [str(TRAIN_SCRIPT), *job.overrides]
-    runpy.run_path(str(TRAIN_SCRIPT), run_name="__main__")
+    sys.argv = ["opsin", "train", *job.overrides]
+    runpy.run_module("opsin", run_name="__main__", alter_sys=True)
 
 
 def _end_with_the_sweep() -> None:

@@ -3,13 +3,14 @@
 import logging
 import math
 import signal
+import sys
 import time
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from opsin.config.locations import ROOT
+from opsin import __version__
 from opsin.errors import UserError
 from opsin.sweeps.launchers.base import Exit, Job
 from opsin.sweeps.launchers.ray_actor import JobEnvironment, RayActor
@@ -241,7 +242,7 @@ class RayHandle:
         if getattr(error, "actor_init_failed", False):
             raise UserError(
                 f"launcher=ray: a node cannot run jobs of this sweep ({_first_sentence(error)}): every node needs this "
-                f"environment, with Opsin from {ROOT} installed in it"
+                f"environment ({sys.prefix}), with Opsin {__version__} installed in it"
             ) from None
         if isinstance(error, errors.OutOfMemoryError):
             way_out = "raise launcher.memory_gb, which reserves memory for each job, or lower launcher.jobs"

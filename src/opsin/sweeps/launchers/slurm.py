@@ -19,7 +19,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from opsin.config.locations import TRAIN_SCRIPT
+from opsin.config.locations import module_path, train_process
 from opsin.errors import UserError
 from opsin.sweeps.launchers.base import Exit, Job
 from opsin.sweeps.launchers.slurm_queue import Queue, end_of
@@ -159,7 +159,7 @@ class Slurm:
         tasks as there are devices, and requeues the job itself.
         """
         variables = ["SLURM_JOB_NAME=interactive", f"OMP_NUM_THREADS={self.threads}", "PYTHONUNBUFFERED=1"]
-        return ["env", *variables, sys.executable, str(TRAIN_SCRIPT), *job.overrides]
+        return ["env", *variables, f"PYTHONPATH={module_path()}", *train_process(job.overrides)]
 
     def _python(self, job: Job) -> str:
         """Return the command that starts Python in a task; the srun of submitit would add a terminal."""
@@ -253,9 +253,7 @@ class SlurmHandle:
 
     def _has_printed(self) -> bool:
         """Return whether the job has printed anything since it was started last."""
-        console = self._job.console
-        lines = console.read_text(encoding="utf-8", errors="replace").rstrip().splitlines() if console.exists() else []
-        return bool(lines) and not lines[-1].startswith("$ python train.py")
+        return any(line.strip() for line in self._job.last_output())
 
     def _log(self) -> str:
         """Return the output of SLURM and of the setup lines on the node."""

@@ -11,7 +11,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 import traceback
@@ -24,7 +23,7 @@ import lightning as L
 import torch
 from torch.distributed import Store  # type: ignore[attr-defined]
 
-from opsin.config.locations import TRAIN_SCRIPT
+from opsin.config.locations import module_path, train_process
 from opsin.errors import Interrupted, UserError
 from opsin.runs.directory import RunDirectory
 from opsin.runs.secret_values import mask_secrets
@@ -109,8 +108,8 @@ class Processes:
             set_launcher(strategy, Launcher(strategy.launcher, self._start))
 
     def _start(self, rank: int) -> None:
-        variables = {**os.environ, "LOCAL_RANK": str(rank), RUN_VARIABLE: self._message}
-        self._children.append(subprocess.Popen([sys.executable, str(TRAIN_SCRIPT)], env=variables))
+        variables = {**os.environ, "PYTHONPATH": module_path(), "LOCAL_RANK": str(rank), RUN_VARIABLE: self._message}
+        self._children.append(subprocess.Popen(train_process(), env=variables))
         if len(self._children) == 1:
             threading.Thread(target=self._watch, daemon=True, name="watch").start()
 

@@ -1,0 +1,94 @@
+"""The short form `opsin train FOLDER`, and the overrides that it stands for."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from opsin.config.arguments import CommandLine
+from opsin.config.overrides import find_value, is_override, key_of
+from opsin.config.search_path import expand_home
+from opsin.config.suggestions import config_options
+from opsin.errors import UserError, did_you_mean
+from opsin.runs.quoting import opsin_command, override
+
+RECIPE = ("model=efficientnet_lite0_feature_extract", "datamodule.image_size=224", "trainer.max_epochs=20")
+"""A new head on frozen ImageNet features, which are computed once per image. Twenty epochs also suffice for a hundred
+images, and early stopping ends a run on many images before."""
+
+
+def expand_folder(line: CommandLine, quiet: bool = False) -> CommandLine:
+    """Return the command line with a folder replaced by the overrides that it stands for, and print them to stderr.
+
+    Overrides of the user win over those of the short form.
+
+    Args:
+        line: The command line of the train command.
+        quiet: Whether to print nothing.
+
+    Raises:
+        UserError: There is no such folder, or there are several.
+    """
+    words = [argument for argument in line.overrides if _is_word(argument)]
+    if not words or line.shows not in (None, "config", "info"):
+        return line
+    if len(words) > 1:
+        raise UserError(f"{' '.join(words)}: train takes one folder of images; other arguments are KEY=VALUE")
+    others = [argument for argument in line.overrides if argument != words[0]]
+    overrides = [*stands_for(words[0], others), *others]
+    if not quiet:
+        flags = (*line.source.flags, *(["-m"] if line.multirun else []))
+        sys.stderr.write(f"{words[0]} stands for: {opsin_command('train', *flags, *overrides)}\n")
+    return replace(line, overrides=tuple(overrides))
+
+
+def stands_for(folder: str, others: Sequence[str] = ()) -> list[str]:
+    """Return the overrides that a folder of images or a saved Hugging Face dataset stands for.
+
+    Args:
+        folder: The folder.
+        others: Overrides of the user. A model, an experiment or a run to resume replaces the whole recipe.
+
+    Raises:
+        UserError: There is no such folder.
+    """
+    path = Path(expand_home(folder))
+    if not path.is_dir():
+        raise UserError(_no_folder(folder, path))
+    keys = {key_of(argument) for argument in others}
+    data = [override("datamodule.path", folder)]
+    if find_value(others, "resume") not in (None, "auto"):
+        return data
+    if "datamodule" not in keys:
+        data.insert(0, f"datamodule={'hugging_face' if _is_saved_dataset(path) else 'image_folder'}")
+    if "debug" in keys:  # sets the number of epochs
+        keys.add("trainer.max_epochs")
+    recipe = [] if keys & {"model", "experiment"} else [text for text in RECIPE if key_of(text) not in keys]
+    return data + recipe
+
+
+def _is_word(argument: str) -> bool:
+    """Return whether an argument is a folder or a plain word; a folder with `=` in its name needs a slash."""
+    is_path = "/" in argument or "\\" in argument
+    return not is_override(argument) or (is_path and Path(expand_home(argument)).is_dir())
+
+
+def _is_saved_dataset(folder: Path) -> bool:
+    """Return whether `save_to_disk` of Hugging Face datasets has written a folder."""
+    return (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()
+
+
+def _no_folder(word: str, path: Path) -> str:
+    """Return the message for a word that is not a folder."""
+    if path.exists():
+        return f"{word} is a file: train takes a folder of images with one folder per class; unpack an archive first"
+    groups = [group for group, options in config_options().items() if word in options]
+    if groups:
+        return f"{word} is not an override: did you mean {groups[0]}={word}?"
+    siblings = [entry.name for entry in path.parent.iterdir() if entry.is_dir()] if path.parent.is_dir() else []
+    near = did_you_mean(path.name, siblings, "" if path.parent == Path() else f"{path.parent}/")
+    example = opsin_command("train", "model=cnn_gap", "optimizer.lr=0.1")
+    return (
+        f"{word}: there is no such folder{near or '.'} Train takes a folder of images, or overrides KEY=VALUE, such as "
+        f"{example}"
+    )

@@ -1,0 +1,188 @@
+"""Convert any `nn.Module` that returns logits to a `Network` of named stages and a head.
+
+The forward function is traced with `torch.fx`; the modules that it calls are not looked into. The trace is cut before
+each module with weights, wherever a single tensor is passed on. Each part is a stage; the last part is the head.
+"""
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from opsin.errors import UserError
+from opsin.models.network import Network, sequential
+from opsin.models.traced_parts import Trace, named_parts, trace
+
+SQUASHING = ("softmax", "sigmoid")
+"""Names of the functions and layers that turn logits into probabilities."""
+
+
+def as_network(
+    name: str, module: nn.Module, *, num_logits: int, in_channels: int, image_size: tuple[int, int]
+) -> Network:
+    """Return a module from images to logits as a `Network`; a `Network` is returned unchanged.
+
+    Top-level modules become stages in the order in which they run, each together with the operations after it. If the
+    forward function cannot be traced, for example because it depends on values, all layers before the last linear layer
+    are one stage, `body`.
+
+    Args:
+        name: The name of the module, for messages.
+        module: The module; its layers are used, not copied. Lazy layers are initialized.
+        num_logits: Number of outputs that the loss needs.
+        in_channels: Channels of the images.
+        image_size: (height, width) of the images, in pixels.
+
+    Raises:
+        UserError: The module does not run on these images, has another number of outputs, returns probabilities, or
+            cannot be divided into stages and a head.
+    """
+    if isinstance(module, Network):
+        return module
+    if not isinstance(module, nn.Module):
+        raise UserError(f"{name} returns {type(module).__name__}, not a torch.nn.Module")
+    images = torch.randn(2, in_channels, *image_size, generator=torch.Generator().manual_seed(0))
+    if next(module.parameters(), None) is None:
+        raise UserError(f"{name} has no parameters: there is nothing to train")
+    expected = _logits(name, module.eval(), images)
+    _check_outputs(name, expected, num_logits)
+    original_key = {id(tensor): key for key, tensor in module.state_dict(keep_vars=True).items()}
+    network = _divided(name, module, images, expected) or _body_and_head(name, module, images, expected)
+    _check_channels_last(network, images)
+    tensors = network.state_dict(keep_vars=True)
+    network.original_keys = {
+        key: original_key[id(tensor)] for key, tensor in tensors.items() if id(tensor) in original_key
+    }
+    for layer in network.modules():  # in-place operations would overwrite activations recorded by hooks
+        if getattr(layer, "inplace", False):
+            layer.inplace = False  # type: ignore[assignment]
+    return network.train()
+
+
+def first_channels(module: nn.Module, image_size: tuple[int, int]) -> int | None:
+    """Return the number of input channels of the first layer; None if it cannot be determined.
+
+    Args:
+        module: Any network.
+        image_size: (height, width) of the images, in pixels.
+    """
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            return layer.in_channels or None  # 0 for a lazy layer
+        if isinstance(layer, nn.Linear):
+            channels, rest = divmod(layer.in_features, image_size[0] * image_size[1])
+            return channels if rest == 0 and channels else None
+    return None
+
+
+def _logits(name: str, module: nn.Module, images: Tensor) -> Any:
+    """Return the output for images in evaluation mode."""
+    shape = "x".join(map(str, images.shape[1:]))
+    try:
+        with torch.no_grad():
+            return module(images)
+    except Exception as error:  # the user's code runs here and may raise anything
+        raise UserError(
+            f"{name} does not run on images of shape {shape} (channels x height x width): "
+            f"{type(error).__name__}: {error}. Its constructor may have the parameters in_channels and image_size, "
+            "which Opsin sets; or set datamodule.image_size"
+        ) from error
+
+
+def _check_outputs(name: str, output: Any, num_logits: int) -> None:
+    if not isinstance(output, Tensor):
+        raise UserError(
+            f"{name} returns {type(output).__name__}, not a tensor of logits (N, C): return the logits only"
+        )
+    if output.ndim != 2 or output.shape[0] != 2:
+        raise UserError(f"{name} returns a tensor of shape {tuple(output.shape)} for two images, not logits (2, C)")
+    if output.shape[1] != num_logits:
+        two = " Two classes have one logit; for two, set loss.function=cross_entropy." if num_logits == 1 else ""
+        raise UserError(
+            f"{name} has {output.shape[1]} outputs, but the data need {num_logits}: give its constructor the parameter "
+            f"num_logits or num_classes, which Opsin sets.{two}"
+        )
+    if num_logits > 1 and bool((output >= 0).all()) and torch.allclose(output.sum(1), torch.ones(2)):
+        raise _probabilities(name, "softmax")
+
+
+def _probabilities(name: str, operation: str) -> UserError:
+    return UserError(
+        f"{name} ends in {operation}, but the loss needs logits: remove {operation} from its forward function"
+    )
+
+
+def _divided(name: str, module: nn.Module, images: Tensor, expected: Tensor) -> Network | None:
+    """Return the network with one stage for each top-level module; None if its forward function cannot be divided."""
+    traced = trace(module, images)
+    if traced is None:
+        return None
+    _refuse_probabilities(name, traced)
+    parts = named_parts(traced)
+    if parts is None:
+        return None
+    network = Network(name, *parts)
+    with torch.no_grad():
+        same = torch.allclose(network.eval()(images), expected, rtol=1e-4, atol=1e-5)
+    return network if same else None
+
+
+def _refuse_probabilities(name: str, traced: Trace) -> None:
+    last = traced.nodes[-1]
+    target = type(traced.root.get_submodule(last.target)) if last.op == "call_module" else last.target  # type: ignore[arg-type]
+    operation = getattr(target, "__name__", str(target)).lower()
+    if operation in SQUASHING:
+        raise _probabilities(name, operation)
+
+
+def _body_and_head(name: str, module: nn.Module, images: Tensor, expected: Tensor) -> Network:
+    """Return the network with everything before the last linear layer as the stage `body`."""
+    _check_training_output(name, module, images)
+    linear = [path for path, layer in module.named_modules() if isinstance(layer, nn.Linear) and path]
+    if not linear:
+        raise UserError(f"{name} has no linear layer that could be its head. {_ways_out()}")
+    parent, _, leaf = linear[-1].rpartition(".")
+    head = module.get_submodule(linear[-1])
+    setattr(module.get_submodule(parent), leaf, nn.Identity())
+    network = Network(name, {"body": module}, sequential(fc=head))
+    try:
+        with torch.no_grad():
+            same = torch.allclose(network.eval()(images), expected, rtol=1e-4, atol=1e-5)
+    except Exception:  # the layers after the linear layer do not fit its input
+        same = False
+    if not same:
+        raise UserError(
+            f"{name} cannot be divided into stages and a head: its output is not that of its last linear layer, "
+            f"{linear[-1]}. {_ways_out()}"
+        )
+    return network
+
+
+def _check_channels_last(network: Network, images: Tensor) -> None:
+    """Check that a network runs on images in channels-last format, the format of Opsin's batches."""
+    shadow = copy.deepcopy(network).eval().to(memory_format=torch.channels_last)
+    try:
+        with torch.no_grad():
+            shadow(images.contiguous(memory_format=torch.channels_last))
+    except RuntimeError as error:
+        raise UserError(
+            f"{network.name} does not run on images in channels-last format: {error} "
+            "Use reshape or flatten where its modules use view"
+        ) from error
+
+
+def _check_training_output(name: str, module: nn.Module, images: Tensor) -> None:
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        output = copy.deepcopy(module).train()(images)
+    if not isinstance(output, Tensor):
+        raise UserError(
+            f"{name} returns {type(output).__name__} in training mode, not a tensor of logits: return the logits only"
+        )
+
+
+def _ways_out() -> str:
+    return (
+        "Let its forward function call its layers one after the other and return the output of the last linear layer, "
+        "or build an opsin.models.Network from stages and a head (docs/own_project.md)"
+    )

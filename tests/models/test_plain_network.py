@@ -1,0 +1,185 @@
+"""Plain modules as networks: every kind is divided without a change of its function, or refused with the reason."""
+
+import copy
+from collections.abc import Callable
+
+import plain_networks as plain
+import pytest
+import torch
+from torch import Tensor, nn
+
+from opsin.errors import UserError
+from opsin.interpretability.activations import activations
+from opsin.interpretability.attribution import gradcam
+from opsin.models import Network, summarize
+from opsin.models.load_weights import load_weights
+from opsin.models.plain_network import as_network, first_channels
+from opsin.models.shapes import on_meta
+from opsin.training.feature_cache import cacheable_step
+
+STAGES: dict[Callable[[], nn.Module], tuple[list[str], list[str]]] = {
+    plain.layers: (["conv2d_0", "batchnorm2d_1", "conv2d_4"], ["neck", "fc"]),
+    plain.Functional: (["conv1", "conv2", "fc1"], ["fc"]),
+    plain.Wrapped: (["conv2d_0"], ["neck_0", "neck_1", "fc"]),
+    plain.Skip: (["a", "b", "scale"], ["neck", "fc"]),
+    plain.Shared: (["stem", "block"], ["neck", "fc"]),
+    plain.DependsOnValues: (["body"], ["fc"]),
+    plain.DependsOnMode: (["body"], ["fc"]),
+    plain.Stem: (["flatten"], ["fc"]),
+    plain.FullyConvolutional: (["conv1"], ["fc"]),
+}
+"""The stages and the parts of the head of each network."""
+WITH_MAPS = [make for make in STAGES if make not in (plain.Stem, plain.DependsOnValues, plain.DependsOnMode)]
+
+
+def convert(module: nn.Module, **changes: object) -> Network:
+    facts = {"num_logits": 10, "in_channels": 1, "image_size": (8, 8)}
+    return as_network(getattr(module, "name", "mine"), module, **(facts | changes))  # type: ignore[arg-type]
+
+
+def images(seed: int = 0) -> Tensor:
+    return torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("make", STAGES)
+def test_the_network_computes_what_the_module_computes(make: Callable[[], nn.Module]) -> None:
+    module = make()
+    module(images())  # lazy layers
+    original = copy.deepcopy(module)
+    network = convert(module)
+    names = [name for name, _ in network.head.named_children()]
+    assert (list(network.stages), names) == STAGES[make]
+    assert network.training
+    for mode in (False, True):
+        outputs = []
+        for found in (original, network):
+            torch.manual_seed(3)
+            outputs.append(found.train(mode)(images(1)))
+        torch.testing.assert_close(outputs[1], outputs[0])
+    mine = (
+        {id(tensor) for tensor in module.state_dict(keep_vars=True).values()} if "body" not in network.stages else None
+    )
+    if mine is not None:
+        assert {id(tensor) for tensor in network.state_dict(keep_vars=True).values()} == mine
+    assert set(network.original_keys.values()) == set(original.state_dict())
+    copy.deepcopy(network)(images())
+    on_meta(network)
+
+
+@pytest.mark.parametrize("make", STAGES)
+def test_stages_can_be_frozen_summarized_and_loaded_by_the_names_of_the_module(
+    make: Callable[[], nn.Module], tmp_path
+) -> None:
+    network = convert(make())
+    summary = summarize(network, (1, 8, 8))
+    assert [row.name for row in summary.rows] == [*network.stages, "head"]
+    assert summary.rows[-1].output_shape == (10,)
+    network.freeze("head")
+    assert {name for name, p in network.named_parameters() if p.requires_grad} == {
+        name for name, _ in network.named_parameters() if name.startswith("head.")
+    }
+    before = copy.deepcopy(network.stages.state_dict())
+    network.train()(images()).sum().backward()
+    assert all(torch.equal(value, before[key]) for key, value in network.stages.state_dict().items())
+    assert cacheable_step(network, tuple(network.stages)) == network.embedding_step
+    assert network.embed(images()).ndim == 2
+    other = make()
+    other(images())
+    torch.save(other.state_dict(), tmp_path / "weights.pt")
+    assert load_weights(network, str(tmp_path / "weights.pt")).head
+    torch.testing.assert_close(network.eval()(images()), other.eval()(images()))
+
+
+@pytest.mark.parametrize("make", WITH_MAPS)
+def test_activations_and_grad_cam_find_the_maps(make: Callable[[], nn.Module]) -> None:
+    network = convert(make())
+    assert activations(network, images())[next(iter(network.stages))].ndim == 4
+    maps = gradcam(network, images(), torch.zeros(4, dtype=torch.int64))
+    assert maps.shape == (4, 8, 8)
+
+
+def test_a_network_is_unchanged_and_a_dropout_function_becomes_a_layer() -> None:
+    network = convert(plain.Functional())
+    assert convert(network) is network
+    assert any(isinstance(layer, nn.Dropout) for layer in network.modules())
+    torch.manual_seed(0)
+    assert not torch.equal(network.train()(images()), network(images()))
+
+
+def test_the_text_of_a_stage_tells_its_operations() -> None:
+    """The feature cache knows a stage by its text and its weights."""
+    assert "relu" in repr(convert(plain.Functional()).stages["conv1"])
+
+
+class Two(plain.Stem):
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        return super().forward(x), x
+
+
+class TwoInTraining(plain.Stem):
+    def forward(self, x: Tensor) -> Tensor:
+        out = super().forward(x)
+        return (out, out) if self.training else out  # type: ignore[return-value]
+
+
+class Softmax(plain.Stem):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.softmax(super().forward(x), 1)
+
+
+class Scaled(plain.DependsOnValues):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * 2
+
+
+class Rows(plain.Stem):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(torch.flatten(x, 1)).mean(1)
+
+
+class ViewBlock(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.view(len(x), -1)
+
+
+REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
+    "outputs": (lambda: plain.layers(7), "mine has 7 outputs, but the data need 10: .* num_logits or num_classes"),
+    "size": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(100, 10)), "does not run on images of shape 1x8x8 .*100x10"),
+    "tuple": (Two, "returns tuple, not a tensor of logits"),
+    "training": (TwoInTraining, "returns tuple in training mode"),
+    "softmax": (Softmax, "ends in softmax, but the loss needs logits"),
+    "layer": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.Softmax(1)), "ends in softmax"),
+    "sigmoid": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.Sigmoid()), "ends in sigmoid"),
+    "scaled": (Scaled, "its output is not that of its last linear layer, fc. Let its forward"),
+    "vector": (Rows, r"returns a tensor of shape \(2,\)"),
+    "view": (lambda: nn.Sequential(nn.Conv2d(1, 4, 3), ViewBlock(), nn.Linear(144, 10)), "Use reshape or flatten"),
+    "empty": (lambda: nn.Sequential(nn.Flatten()), "has no parameters"),
+    "function": (lambda: lambda x: x, "returns function, not a torch.nn.Module"),  # type: ignore[dict-item,return-value]
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_module_that_cannot_be_used_is_refused_with_the_reason(case: str) -> None:
+    make, message = REFUSED[case]
+    with pytest.raises(UserError, match=message):
+        convert(make())
+
+
+def test_two_classes_need_one_logit() -> None:
+    with pytest.raises(UserError, match=r"has 2 outputs, but the data need 1: .*loss\.function=cross_entropy"):
+        convert(plain.layers(2), num_logits=1)
+
+
+@pytest.mark.parametrize(
+    ("module", "channels"),
+    [
+        (plain.layers(in_channels=3), 3),
+        (plain.Functional(), 1),
+        (nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), 1),
+        (nn.Sequential(nn.Flatten(), nn.Linear(192, 10)), 3),
+        (nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(4, 10)), None),
+        (nn.Sequential(nn.LazyConv2d(4, 3)), None),
+    ],
+)
+def test_the_first_layer_tells_the_channels(module: nn.Module, channels: int | None) -> None:
+    assert first_channels(module, (8, 8)) == channels

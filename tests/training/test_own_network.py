@@ -1,0 +1,49 @@
+"""Runs with a plain PyTorch module from a package of the user: frozen, cached, evaluated and explained."""
+
+import shutil
+from pathlib import Path
+
+import plain_networks
+import pytest
+
+from opsin.commands.evaluate import main as evaluate
+from opsin.commands.train import train
+from opsin.config import compose
+from opsin.errors import UserError
+from opsin.inference.trained_model import load_trained_model
+
+QUICK = ("datamodule.train_fraction=0.2", "trainer=cpu", "trainer.max_epochs=1", "logger=none", "callbacks=no_pictures")
+
+
+@pytest.fixture
+def package(in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A package of the user that holds the plain networks."""
+    (in_tmp / "own_nets").mkdir()
+    shutil.copy(plain_networks.__file__, in_tmp / "own_nets" / "__init__.py")
+    monkeypatch.syspath_prepend(str(in_tmp))
+    monkeypatch.setenv("OPSIN_TARGETS", "own_nets")
+    return "own_nets"
+
+
+def test_a_frozen_plain_module_is_cached_and_opened_again(package: str, capsys: pytest.CaptureFixture[str]) -> None:
+    own = ("model=mlp", f"model._target_={package}.Functional", "~model.hidden", "+model.hidden=16")
+    keys = [*own, *QUICK, "model.trainable=[fc1]", "datamodule.image_size=8"]
+    composed = compose(keys, Path("outputs/run"))
+    train(composed)
+    result = composed.run.read_result()
+    assert result.status == "finished"
+    assert result.frozen is not None
+    assert (result.frozen.stages, result.frozen.verified) == (("conv1", "conv2"), True)
+    assert result.settings.feature_cache.startswith("conv2 of ")
+    assert result.data is not None
+    assert result.data.channels == 1  # the first layer of the module takes gray images
+    assert evaluate(["outputs/run"]) == 0
+    assert f"{result.metrics['test/acc']:.4f}"[:5] in capsys.readouterr().out
+    assert load_trained_model("outputs/run").classes is not None
+
+
+def test_a_wrong_number_of_outputs_ends_the_run_before_training(package: str) -> None:
+    composed = compose([f"model._target_={package}.seven_outputs", *QUICK], Path("outputs/run"))
+    with pytest.raises(UserError, match="seven_outputs has 7 outputs, but the data need 10"):
+        train(composed)
+    assert not composed.run.last.exists()
