@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,6 +24,22 @@ def test_code_of_the_design_document_runs(in_tmp: Path) -> None:
         names: dict[str, object] = {}
         exec(block, names)
         assert names["logits"].shape == (64, 10)  # type: ignore[attr-defined]
+
+
+@pytest.mark.slow
+def test_code_of_the_python_api_runs(in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = (ROOT / "docs" / "python_api.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(blocks) >= 8
+    names: dict[str, Any] = {}
+    for block in blocks:
+        exec(block, names)
+    assert "absent.jpg: cannot be read" in capsys.readouterr().out
+    assert names["vectors"].shape == (2, 64)
+    assert names["explanation"].heatmap.shape == (28, 28)
+    assert names["logits"].shape == (2, 10)
+    assert len(names["comparison"].table) == 2
+    assert {path.name for path in in_tmp.iterdir()} >= {"outputs", "why.png", "comparison.html"}
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

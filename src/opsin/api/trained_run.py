@@ -12,8 +12,9 @@ from opsin.api.loaded_model import Model, load
 from opsin.commands.train_cli import run_config
 from opsin.config import CommandLine, RunConfig, compose, read_command_line, refuse_broken_files
 from opsin.config.hydra_session import opsin_logging
+from opsin.config.shortcut import expand_folder
 from opsin.errors import Interrupted, UserError
-from opsin.runs.quoting import override
+from opsin.runs.quoting import opsin_command, override
 from opsin.runs.secret_values import mask_secrets
 from opsin.training.distributed.environment import launched
 
@@ -35,7 +36,8 @@ def train(*overrides: str, resume: str | PathLike[str] | None = None, **sections
     random generators, number of threads, signal handlers and logging.
 
     Args:
-        *overrides: Overrides of the config, such as `"model=cnn_gap"` and `"optimizer.lr=0.01"`.
+        *overrides: Overrides of the config, such as `"model=cnn_gap"` and `"optimizer.lr=0.01"`; or a folder of images,
+            as for the command, which prints the overrides that it stands for.
         resume: A run directory to continue, or `auto` for the newest unfinished run with the same overrides.
         **sections: Overrides as Python values: a mapping for a section, such as `datamodule={"batch_size": 64}`, or a
             value, such as `seed=3`. They follow the other overrides.
@@ -85,9 +87,10 @@ def _command_line(arguments: list[str]) -> CommandLine:
             raise UserError(
                 f"{argument!r} is not an override: give text, such as 'model=cnn_gap', or keyword arguments"
             )
-    line = read_command_line(arguments)
+    line = expand_folder(read_command_line(arguments))
     if line.multirun or line.shows:
-        raise UserError("opsin.train trains one run: for a sweep or for help, use the command, such as opsin train -m")
+        example = opsin_command("train", "-m", "seed=0,1,2")
+        raise UserError(f"opsin.train trains one run: for a sweep or for help, use the command, such as {example}")
     if found := launched():
         raise UserError(
             f"{found.by} starts the processes of a run: use it with the command train, not with opsin.train"
