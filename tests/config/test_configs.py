@@ -67,7 +67,7 @@ def tiny_data(plan: RunPlan):
 def test_experiments_begin_with_the_command_that_runs_them(file: Path) -> None:
     lines = (CONFIGS / file).read_text().splitlines()
     assert lines[0] == "# @package _global_"
-    assert lines[1] == f"# python train.py {file.parts[0]}={file.stem}"
+    assert lines[1] == f"# opsin train {file.parts[0]}={file.stem}"
 
 
 @pytest.mark.parametrize(
