@@ -88,8 +88,9 @@ def embed(
     Raises:
         UserError: The network or the images do not exist, or `out` cannot be written to.
     """
+    from opsin.data.types import SPLITS
     from opsin.inference.embeddings import embeddings, joined
-    from opsin.inference.inputs import SPLITS, open_images
+    from opsin.inference.inputs import open_images
     from opsin.inference.trained_model import load_trained_model
 
     if image_size is not None and image_size < 1:
@@ -122,7 +123,7 @@ def _fit(
     extractor: "Extractor",
 ) -> list[str]:
     """Fit a head, write `head.json` (and `head.npz`), and return lines with its accuracies."""
-    from opsin.inference.inputs import SPLITS
+    from opsin.data.types import SPLITS
     from opsin.inference.linear_probe import fit_head
 
     train, val, test = ((found[split].vectors, found[split].targets) for split in SPLITS)
