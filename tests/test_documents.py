@@ -70,12 +70,9 @@ def test_code_of_the_design_document_runs(in_tmp: Path) -> None:
 
 @pytest.mark.slow
 def test_code_of_the_python_api_runs(in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    text = (ROOT / "docs" / "python_api.md").read_text(encoding="utf-8")
-    found = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert len(found) >= 8
     names: dict[str, Any] = {}
-    for block in found:
-        exec(block, names)
+    for block in blocks(DOCS / "python_api.md", "python"):
+        exec(block.text, names)
     assert "absent.jpg: cannot be read" in capsys.readouterr().out
     assert names["vectors"].shape == (2, 64)
     assert names["explanation"].heatmap.shape == (28, 28)
