@@ -33,10 +33,18 @@ def _is_torch_schedule(found: Any) -> bool:
     return subclasses_of(LRScheduler)(found) and found is not ReduceLROnPlateau
 
 
+def _is_image_transform(found: Any) -> bool:
+    """Return whether an object is a class of image transforms."""
+    from torchvision.transforms.v2 import Transform  # takes a second to import; most runs need none
+
+    return subclasses_of(Transform)(found)
+
+
 NETWORKS = Constructors({"opsin.models": functions_returning(Network)}, own=functions_or_subclasses_of(nn.Module))
 DATASETS = Constructors({"opsin.data.datasets": functions_returning(Source)}, own=functions_or_subclasses_of(Source))
 AUGMENTATIONS = Constructors(
-    {"opsin.data.augmentation": subclasses_of(nn.Module)}, own=functions_or_subclasses_of(nn.Module)
+    {"opsin.data.augmentation": subclasses_of(nn.Module), "torchvision.transforms.v2": _is_image_transform},
+    own=functions_or_subclasses_of(nn.Module),
 )
 OPTIMIZERS = Constructors({"torch.optim": subclasses_of(Optimizer)}, own=functions_or_subclasses_of(Optimizer))
 SCHEDULES = Constructors(
