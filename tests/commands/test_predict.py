@@ -18,7 +18,7 @@ from PIL import Image
 from opsin.commands.predict import predict_files
 from opsin.data.decode import FORMATS
 from opsin.errors import UserError
-from opsin.inference.image_paths import find_images
+from opsin.inference.image_arguments import find_images
 from opsin.runs.directory import RunDirectory
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -266,7 +266,7 @@ def test_the_script(digits_run: RunDirectory, tmp_path: Path, word: str, code: i
     assert "Traceback" not in done.stderr
     assert len(done.stderr.splitlines()) == 2
     if word == "good":
-        assert "skipped good/\\udcff.jpg: not an image" in done.stderr
+        assert "skipped good/\\xff.jpg: not an image" in done.stderr
         assert "good/<i>.png" in done.stdout
     else:
         assert done.stdout == ""

@@ -1,15 +1,25 @@
 """Every YAML under configs composes, passes the check, and builds what it names."""
 
 import re
+from inspect import signature
 from pathlib import Path
 
 import pytest
 
 from opsin.config import CONFIGS, compose
+from opsin.config.compose import WEIGHT_NAMES
 from opsin.data.datasets import ArrayImages, Source
+from opsin.data.options import DATA_DIR, DataOptions
 from opsin.errors import UserError
+from opsin.models.fine_tuning import FineTuning
+from opsin.models.weights import KINDS
+from opsin.runs.directory import OUTPUT_DIR
 from opsin.training import build
+from opsin.training.distillation import DistillationWeights
+from opsin.training.feature_cache import FeatureCache
+from opsin.training.loss import ClassificationLoss
 from opsin.training.plan import RunPlan, make_plan
+from opsin.training.trainer import TrainerOptions
 
 FILES = sorted(path.relative_to(CONFIGS) for path in CONFIGS.rglob("*.yaml"))
 OF_SWEEPS = [path for path in FILES if path.parts[0] in ("sweep", "launcher")]  # tests/sweeps/test_sweep_files.py
@@ -23,8 +33,33 @@ MANDATORY = {
 
 
 def test_no_file_is_overlooked() -> None:
-    assert len(FILES) == 112
+    assert len(FILES) == 111
     assert len(OPTIONS) + len(OF_SWEEPS) == len(FILES) - 2  # train.yaml, hydra/job_logging
+
+
+@pytest.mark.parametrize(
+    ("section", "options"),
+    [
+        ("datamodule", DataOptions),
+        ("model", FineTuning),
+        ("loss", ClassificationLoss),
+        ("distillation", DistillationWeights),
+        ("feature_cache", FeatureCache),
+        ("trainer", TrainerOptions),
+    ],
+)
+def test_the_default_configs_show_the_defaults_of_the_code(section: str, options: type) -> None:
+    shown = compose(["datamodule=cifar10"]).tree[section]
+    defaults = {name: parameter.default for name, parameter in signature(options).parameters.items() if name in shown}
+    for key in ("data_dir", "max_epochs"):  # absolute in a run; chosen for the digits
+        defaults.pop(key, None)
+    assert {key: shown[key] for key in defaults} == defaults
+
+
+def test_the_names_in_configs_are_those_of_the_code() -> None:
+    tree = compose([]).tree
+    assert (tree["data_dir"], tree["output_dir"]) == (str(Path(DATA_DIR).resolve()), OUTPUT_DIR)
+    assert set(WEIGHT_NAMES) == {"none", *KINDS}
 
 
 def words_for(file: Path) -> list[str]:
@@ -67,7 +102,7 @@ def tiny_data(plan: RunPlan):
 def test_experiments_begin_with_the_command_that_runs_them(file: Path) -> None:
     lines = (CONFIGS / file).read_text().splitlines()
     assert lines[0] == "# @package _global_"
-    assert lines[1] == f"# python train.py {file.parts[0]}={file.stem}"
+    assert lines[1] == f"# opsin train {file.parts[0]}={file.stem}"
 
 
 @pytest.mark.parametrize(

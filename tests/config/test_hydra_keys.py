@@ -37,11 +37,11 @@ def test_a_key_without_an_effect_in_a_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_keys_with_an_effect_are_kept(in_tmp: Path) -> None:
-    keys = ["hydra.job.name=me", "+hydra.job.env_set.A=b", "hydra.run.dir=run", "hydra.verbose=true"]
+    keys = ["+hydra.job.env_set.A=b", "hydra.run.dir=run", "hydra.verbose=true"]
     composed = compose([*keys, "hydra.job_logging.root.level=ERROR", "hydra.sweep.dir=x"])
     assert composed.settings is not None
     job = composed.settings.hydra.job
-    assert (job.name, job.env_set, composed.run.path) == ("me", {"A": "b"}, in_tmp / "run")
+    assert (job.env_set, composed.run.path) == ({"A": "b"}, in_tmp / "run")
 
 
 def test_the_directory_of_a_run_and_of_a_sweep_are_told_apart(in_tmp: Path) -> None:

@@ -185,10 +185,16 @@ def test_bad_images_are_counted_and_a_class_without_images_is_named(tmp_path):
         datamodule_of(tmp_path, source(train=owls)).setup("fit")
 
 
-def test_a_given_split_without_a_class_is_refused(tmp_path):
-    val = ArrayImages(np.zeros((4, 4, 5, 1), np.uint8), np.array([0, 0, 2, 2]), "val")
-    with pytest.raises(UserError, match="'fakes' has no val image of class 'dog'"):
-        datamodule_of(tmp_path, source(train=arrays(60), val=val)).setup("fit")
+def test_a_given_split_without_a_class_is_used_with_one_warning_per_class(tmp_path, caplog):
+    few = ArrayImages(np.zeros((4, 4, 5, 1), np.uint8), np.array([2, 2, 2, 2]), "few")
+    datamodule = datamodule_of(tmp_path, source(train=arrays(60), val=few, test=few))
+    datamodule.setup("fit")
+    datamodule.setup("test")
+    assert datamodule.facts()["class_counts"]["val"] == [0, 0, 4]
+    warned = [record.message.split(":")[0] for record in caplog.records if record.levelname == "WARNING"]
+    assert warned == [
+        f"fakes has no {split} image of class '{name}'" for split in ("val", "test") for name in CLASSES[:2]
+    ]
 
 
 def test_invalid_options_are_refused(tmp_path):

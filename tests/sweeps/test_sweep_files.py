@@ -48,7 +48,7 @@ def test_the_runs_of_a_sweep_file_have_valid_plans(name: str, tmp_path: Path) ->
 @pytest.mark.parametrize("name", SWEEPS)
 def test_a_sweep_file_begins_with_its_command(name: str) -> None:
     line = (CONFIGS / "sweep" / f"{name}.yaml").read_text().splitlines()[0]
-    assert line.startswith("# python train.py -m ")
+    assert line.startswith("# opsin train -m ")
     assert f"sweep={name}" in line or name == "grid"
 
 

@@ -25,6 +25,7 @@ from opsin.interpretability.convolution.convolution import (
 from opsin.interpretability.convolution.gabor import EXAMPLES, parse_gabor
 from opsin.interpretability.convolution.sample_images import gray, sample, sample_names
 from opsin.runs.atomic import write_atomically, write_errors
+from opsin.runs.directory import OUTPUT_DIR
 from opsin.visualization.images import Pixels, encode, fit
 
 LARGEST_SIDE = 1024
@@ -98,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--out",
         type=Path,
-        default=Path("outputs/convolution"),
+        default=Path(OUTPUT_DIR, "convolution"),
         help="the folder to write to (default: outputs/convolution)",
     )
     return parser

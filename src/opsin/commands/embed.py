@@ -11,7 +11,6 @@ import numpy as np
 from opsin.commands.command_line import command, command_parser
 from opsin.errors import UserError
 from opsin.runs.atomic import atomic_open, check_writable, write_atomically, write_errors
-from opsin.runs.quoting import opsin_command
 
 if TYPE_CHECKING:
     from opsin.data.types import Split
@@ -46,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
         "data",
         nargs="*",
         help="empty for the images of the run; a folder of images, with or without class folders; or overrides "
-        f"as for {opsin_command('train')}, such as datamodule=cats_vs_dogs datamodule.path=PHOTOS data_dir=PATH",
+        "as for the command train, such as datamodule=cats_vs_dogs datamodule.path=PHOTOS data_dir=PATH",
     )
     parser.add_argument(
         "--out", type=Path, help="the folder to write to (default: RUN/embeddings; for other images, a folder in it)"
@@ -89,8 +88,9 @@ def embed(
     Raises:
         UserError: The network or the images do not exist, or `out` cannot be written to.
     """
+    from opsin.data.types import SPLITS
     from opsin.inference.embeddings import embeddings, joined
-    from opsin.inference.inputs import SPLITS, open_images
+    from opsin.inference.inputs import open_images
     from opsin.inference.trained_model import load_trained_model
 
     if image_size is not None and image_size < 1:
@@ -123,7 +123,7 @@ def _fit(
     extractor: "Extractor",
 ) -> list[str]:
     """Fit a head, write `head.json` (and `head.npz`), and return lines with its accuracies."""
-    from opsin.inference.inputs import SPLITS
+    from opsin.data.types import SPLITS
     from opsin.inference.linear_probe import fit_head
 
     train, val, test = ((found[split].vectors, found[split].targets) for split in SPLITS)

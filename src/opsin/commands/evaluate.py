@@ -1,6 +1,7 @@
 """Evaluate the best checkpoint of a finished run again: `opsin evaluate`."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Literal
 
@@ -16,19 +17,29 @@ def main(arguments: list[str] | None = None) -> int:
     """Print the metrics of the best checkpoint."""
     parser = command_parser("evaluate", "Metrics are measured without the temperature that predictions apply.")
     parser.add_argument("run", help="a run directory, such as outputs/latest")
+    parser.add_argument("overrides", nargs="*", help="overrides, such as datamodule.path=PHOTOS for moved images")
     parser.add_argument("--split", choices=("test", "val"), default="test")
     parser.add_argument("--json", action="store_true", help="print everything, also per class, as JSON")
     options = parser.parse_intermixed_args(arguments)
-    found = evaluate(RunDirectory.of(options.run), options.split)
+    found = evaluate(RunDirectory.of(options.run), options.split, options.overrides)
+    from opsin.training.metrics import undefined_metrics
+
+    metrics = {**found.metrics, **dict.fromkeys(undefined_metrics(found.metrics))}
     if options.json:
-        print(json.dumps(asdict(found), indent=2))
+        print(json.dumps({**asdict(found), "metrics": metrics}, indent=2))
     else:
-        print("\n".join(f"{name:16} {value:.6f}" for name, value in sorted(found.metrics.items())))
+        for name, value in sorted(metrics.items()):
+            print(f"{name:16} {'undefined' if value is None else format(value, '.6f')}")
     return 0
 
 
-def evaluate(run: RunDirectory, split: Literal["val", "test"] = "test") -> "Measurement":
-    """Evaluate the best checkpoint of a run, given its directory, and write the predictions there.
+def evaluate(run: RunDirectory, split: Literal["val", "test"] = "test", overrides: Sequence[str] = ()) -> "Measurement":
+    """Evaluate the best checkpoint of a run and write the predictions to its directory.
+
+    Args:
+        run: The run directory.
+        split: The split to evaluate.
+        overrides: Overrides of the config of the run, such as `datamodule.path=PHOTOS`.
 
     Raises:
         UserError: The run has no best checkpoint, its files are damaged, or its images have changed.
@@ -40,7 +51,7 @@ def evaluate(run: RunDirectory, split: Literal["val", "test"] = "test") -> "Meas
     from opsin.training.gather import collect
     from opsin.training.hardware import use_threads
 
-    opened = open_run(run)
+    opened = open_run(run, overrides)
     plan = build.for_evaluation(opened.plan)
     use_threads(plan.trainer.threads)
     L.seed_everything(plan.run.seed, verbose=False)

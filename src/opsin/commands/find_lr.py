@@ -55,9 +55,9 @@ def find(line: "CommandLine", steps: int, lowest: float, highest: float) -> Path
         raise UserError(f"find_lr tests a new run: leave out resume, which names {composed.run.path}")
     check_writable(Path(composed.tree["output_dir"]), "output_dir")
     test = measure(composed, steps, lowest, highest)
-    options = [composed.origin.choices["datamodule"] or "", composed.origin.choices["model"] or ""]
-    folder = new_run_path(composed.tree["output_dir"], "find_lr", *options)
-    write(test, f"{options[1]} on {options[0]}, batch {test.batch_size}", folder)
+    choices = composed.origin.choices
+    folder = new_run_path(composed.tree["output_dir"], choices, command="find_lr")
+    write(test, f"{choices['model']} on {choices['datamodule']}, batch {test.batch_size}", folder)
     others = [override for override in line.overrides if key_of(override) != "optimizer.lr"]
     command = opsin_command("train", *line.source.flags, *others, f"optimizer.lr={test.valley:.2g}")
     print(f"valley           {test.valley:.2e}   middle of the longest descent: a good first choice")

@@ -76,8 +76,8 @@ def predict_files(
     Raises:
         UserError: No file matches, the run cannot predict, or the file cannot be written.
     """
-    from opsin.data.cache.files import progress
-    from opsin.inference.image_paths import find_images
+    from opsin.data.progress import progress
+    from opsin.inference.image_arguments import find_images
     from opsin.inference.prediction_writers import printable, ranked
     from opsin.inference.predictor import open_predictor
 

@@ -12,13 +12,14 @@ from torch import Tensor, nn
 from opsin.data import ImageDataModule
 from opsin.data.augmentation.augmentation import Augmentation
 from opsin.data.loader.batch_loader import batch_key
-from opsin.data.types import Split
+from opsin.data.types import Indices, Split
 from opsin.errors import UserError
 from opsin.evaluation.confusion import most_confident_errors
 from opsin.evaluation.report.pictures import index_file, pictures_folder
 from opsin.inference.opened_run import open_run
 from opsin.interpretability.attribution import gradcam
 from opsin.interpretability.eval_context import as_input, eval_context, resolve_stage
+from opsin.interpretability.faithfulness import RandomComparison, faithfulness, random_maps
 from opsin.interpretability.kernels import first_kernels, kernel_pictures
 from opsin.models import Network
 from opsin.runs.atomic import write_atomically
@@ -27,6 +28,7 @@ from opsin.runs.predictions import Predictions, read_predictions, softmax
 from opsin.visualization.images import Pixels, encode, grid, overlay_heat, resize_for_display
 
 MISCLASSIFIED, TOP_CLASSES = 12, 3
+MAPS_CHECKED, CHECK_STEPS = 4, 8  # of the deletion and insertion curves; a report must not take long
 SAMPLES, VIEWS = 6, 5
 KERNELS = 64
 SIDE = 168
@@ -71,10 +73,11 @@ def remake_images(run: RunDirectory) -> Path:
 def _misclassified(folder: Path, data: ImageDataModule, network: Network, predictions: Predictions) -> dict[str, Any]:
     rows = most_confident_errors(predictions, MISCLASSIFIED)
     if not len(rows):
-        return {"misclassified": [], "stage": None, "note": None}
+        return {"misclassified": [], "stage": None, "note": None, "check": None}
     pixels = data.subset(cast("Split", predictions.split)).read(predictions.positions[rows])
     inputs = data.preprocess(torch.from_numpy(pixels).permute(0, 3, 1, 2))
     heat, stage, note = _maps(network, inputs, torch.from_numpy(predictions.predicted[rows]))
+    check = None if heat is None else _against_random(network, inputs, predictions.predicted[rows], heat)
     probabilities, entries = softmax(predictions.logits[rows]), []
     for place, row in enumerate(rows.tolist()):
         name, image = f"misclassified_{place + 1:02}", resize_for_display(pixels[place], SIDE)
@@ -91,7 +94,18 @@ def _misclassified(folder: Path, data: ImageDataModule, network: Network, predic
                 "predictions": [[predictions.classes[i], float(probabilities[place, i])] for i in best],
             }
         )
-    return {"misclassified": entries, "stage": stage, "note": note}
+    return {"misclassified": entries, "stage": stage, "note": note, "check": check}
+
+
+def _against_random(network: Network, inputs: Tensor, classes: Indices, heat: Tensor) -> dict[str, Any]:
+    """Compare the first maps with random ones: whether they are better, and a sentence with the values."""
+    some, targets = inputs[:MAPS_CHECKED], torch.from_numpy(classes[:MAPS_CHECKED])
+    scores, baseline = (
+        faithfulness(network, some, targets, maps, steps=CHECK_STEPS)
+        for maps in (heat[:MAPS_CHECKED], random_maps(some))
+    )
+    compared = RandomComparison.of(scores, baseline)
+    return {"better": compared.is_better, "statement": compared.statement}
 
 
 def _maps(network: Network, inputs: Tensor, classes: Tensor) -> tuple[Tensor | None, str | None, str | None]:

@@ -19,7 +19,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from opsin.config.hydra_keys import refuse_saved_without_effect, refuse_sweep_directory, refuse_typed_without_effect
 from opsin.config.hydra_session import load
-from opsin.config.overrides import PATHS, check_overrides, find_value, key_of, task_overrides
+from opsin.config.overrides import check_overrides, find_value, key_of, task_overrides
+from opsin.config.path_values import resolve_paths
 from opsin.config.resolvers import resolve_process_values
 from opsin.config.run_config import ConfigOrigin, RunConfig, plain, unresolvable
 from opsin.config.saved_config import find_unfinished, from_saved, resumed_run
@@ -33,9 +34,6 @@ from opsin.runs.quoting import opsin_command
 
 OF_A_SWEEP = ("sweep", "launcher")
 """Sections of the config that belong to a multirun, not to its runs."""
-
-WEIGHT_NAMES = ("imagenet", "opsin", "none")
-"""Values of `model.weights` that are names, even if a file or folder of that name exists."""
 
 
 def compose(overrides: Sequence[str], run: Path | None = None, source: ConfigSource | None = None) -> RunConfig:
@@ -120,7 +118,7 @@ def _new(overrides: Sequence[str], run: Path | None, source: ConfigSource) -> Ru
         config.resume = None
     try:
         resolve_process_values(config)
-        _resolve_paths(config)
+        resolve_paths(config)
         directory = RunDirectory(run.absolute() if run else _run_path(composed, config, choices))
         settings = _settings(composed, directory)
     except OmegaConfBaseException as error:
@@ -132,25 +130,11 @@ def _new(overrides: Sequence[str], run: Path | None, source: ConfigSource) -> Ru
     return RunConfig(tree, OmegaConf.to_yaml(config), origin, directory, settings=settings)
 
 
-def _resolve_paths(config: DictConfig) -> None:
-    """Expand `~` in every path, and make the paths absolute that a later process must find."""
-    for key in (*PATHS, "output_dir"):
-        value = OmegaConf.select(config, key, throw_on_missing=False)
-        if not isinstance(value, str) or (key == "model.weights" and value in WEIGHT_NAMES):
-            continue
-        path = expand_home(value)
-        if key == "data_dir" or (key != "output_dir" and Path(path).exists()):
-            path = str(Path(path).resolve())
-        if path != value:  # otherwise a reference to another key stays one
-            OmegaConf.update(config, key, path)
-
-
 def _run_path(composed: DictConfig, config: DictConfig, choices: Mapping[str, str | None]) -> Path:
     """Return `hydra.run.dir`, or a fresh directory below `output_dir`."""
     if folder := composed.hydra.run.dir:
         return Path(expand_home(str(folder))).absolute()
-    names = [choices.get(group) or "" for group in ("datamodule", "model")]
-    return new_run_path(config.output_dir, *names).absolute()
+    return new_run_path(config.output_dir, choices).absolute()
 
 
 def _settings(composed: DictConfig, run: RunDirectory) -> DictConfig:

@@ -57,7 +57,7 @@ def describe(file: Path) -> str:
             if not line.startswith("#"):
                 return ""
             text = line.lstrip("#").strip()
-            if text and not text.startswith(("@package", "python ", "opsin ")):
+            if text and not text.startswith(("@package", "opsin train")):
                 return text
     return ""
 

@@ -12,12 +12,13 @@ from opsin.config.overrides import find_value, key_of
 from opsin.errors import UserError
 
 EFFECTIVE = (
-    *("run.dir", "sweep.dir", "searchpath", "job.name", "job.env_set", "job_logging", "verbose"),
+    *("run.dir", "sweep.dir", "searchpath", "job.env_set", "job_logging", "verbose"),
     "hydra_help",
 )
 """Keys below `hydra` with an effect, each with all keys below it."""
 
 WITHOUT_EFFECT: Mapping[str, tuple[Any, str]] = {
+    "job.name": ("train", "the log of a run is train.log in its directory, which hydra.run.dir names"),
     "job.chdir": (None, "the working directory never changes; name the run directory with hydra.run.dir"),
     "output_subdir": (None, "config.yaml and overrides.yaml are in the run directory"),
     "callbacks": ({}, "add a callback of Lightning: +callbacks.NAME._target_=my_package.MyCallback"),

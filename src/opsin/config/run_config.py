@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from opsin.config.overrides import key_of
+from opsin.config.path_values import resolve_paths
 from opsin.config.resolvers import register_resolvers
 from opsin.config.search_path import ConfigSource
 from opsin.errors import UserError
@@ -115,6 +116,7 @@ class RunConfig:
         assert isinstance(config, DictConfig)
         for key, value in values.items():
             OmegaConf.update(config, key, value, force_add=True)
+        resolve_paths(config)
         return replace(self, tree=plain(config), text=OmegaConf.to_yaml(config))
 
     @classmethod

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -11,11 +10,12 @@ import torch
 from torch import nn
 
 from opsin.data.cache.feature_store import FeatureSubset
+from opsin.data.cache.files import cache_folder
 from opsin.data.image_splits import ImageSplits
 from opsin.data.loader.batch_loader import Batch, BatchLoader
 from opsin.data.loader.fetcher import BatchFetcher, to_device
 from opsin.data.loader.samplers import Sampler
-from opsin.data.options import DataOptions
+from opsin.data.options import DataOptions, default_eval_batch_size
 from opsin.data.preprocessing import Interpolation, Preprocess, Resize
 from opsin.data.shards.prefetch import streaming
 from opsin.data.source import Source
@@ -26,7 +26,6 @@ from opsin.data.types import Split
 from opsin.errors import UserError
 
 _STAGE: dict[Split, str] = {"train": "fit", "val": "validate", "test": "test"}
-_EVAL_PIXELS = 2**21  # pixels of a default evaluation batch: limits the memory of activations
 
 
 class ImageDataModule(L.LightningDataModule):
@@ -67,8 +66,8 @@ class ImageDataModule(L.LightningDataModule):
         self.source = source
         self.augmentation = augmentation
         self.seed = seed
-        self.cache_dir = Path(options.data_dir) / ".opsin" / "stores"
-        self.features_dir = self.cache_dir.with_name("features")
+        self.cache_dir = cache_folder(options.data_dir, "stores")
+        self.features_dir = cache_folder(options.data_dir, "features")
         self.image_size = _pair(source.size if options.image_size is None else options.image_size)
         self.channels = source.channels if channels is None else channels
         if self.channels < source.channels:
@@ -125,8 +124,7 @@ class ImageDataModule(L.LightningDataModule):
         """Images per validation or test batch, over all devices."""
         if self._eval_batch_size is not None:
             return self._eval_batch_size
-        height, width = self.image_size
-        return max(self.batch_size, 1, min(256, _EVAL_PIXELS // (height * width)))
+        return max(self.batch_size, 1, default_eval_batch_size(self.image_size))
 
     @property
     def preprocess(self) -> Preprocess:
@@ -181,6 +179,7 @@ class ImageDataModule(L.LightningDataModule):
             "bad_images": self.splits.bad_images,
             "bad_image_reports": self.splits.bad_image_reports,
             "fingerprint": self.splits.fingerprint(),
+            "dataset": self.splits.dataset(),
             "image_size": list(self.image_size),
             "channels": self.channels,
             "source_channels": self.source.channels,

@@ -57,9 +57,9 @@ def decode_image(data: bytes | Path, channels: Literal[1, 3]) -> NDArray[np.uint
             than twice `PIL.Image.MAX_IMAGE_PIXELS` pixels (179 million unless changed), or has pixel values
             whose range is unknown.
     """
-    file = io.BytesIO(data) if isinstance(data, bytes) else _open(data)
+    content = read_content(data) if isinstance(data, Path) else data
     try:
-        with file, _pillow_warnings_ignored:
+        with _opened(content) as file, _pillow_warnings_ignored:
             if not file.read(1):
                 raise BadImage("zero bytes")
             with Image.open(file, formats=_formats()) as image:
@@ -95,19 +95,32 @@ def image_pixels(image: Image.Image, channels: Literal[1, 3]) -> NDArray[np.uint
     return pixels[..., np.newaxis] if channels == 1 else pixels
 
 
-def _open(path: Path) -> BinaryIO:
-    """Return the content of a file in memory, or a large file itself, of which Pillow first reads only the start.
+def _opened(content: bytes | Path) -> BinaryIO:
+    return io.BytesIO(content) if isinstance(content, bytes) else content.open("rb")
+
+
+def read_content(path: Path) -> bytes | Path:
+    """Return the bytes of an image file, or the path itself of a large file, of which Pillow first reads the start.
 
     A large file is often not an image, such as a film, and may be larger than the memory.
+
+    Raises:
+        BadImage: The file cannot be read.
     """
     try:
-        file = path.open("rb")
-        if os.fstat(file.fileno()).st_size > _LARGE:
-            return file
-        with file:
-            return io.BytesIO(file.read())
+        with path.open("rb") as file:
+            return path if os.fstat(file.fileno()).st_size > _LARGE else file.read()
     except OSError as error:
         raise BadImage(f"cannot be read: {error.strerror or error}") from error
+
+
+def has_image_header(path: Path) -> bool:
+    """Return whether a file begins as an image of a known format does; reads only its start."""
+    try:
+        with _pillow_warnings_ignored, Image.open(path, formats=_formats()):
+            return True
+    except Exception:  # as in `decode_image`
+        return False
 
 
 @cache

@@ -1,12 +1,13 @@
 """The splits of one dataset at one size: stores of decoded images, and the subsets drawn from them."""
 
 import hashlib
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from opsin.data.cache.image_store import OnBadImage, Store, open_store, store_key
+from opsin.data.cache.image_store import OnBadImage, Store, open_store, store_key, use_digest_cache
 from opsin.data.cache.uncached_images import UncachedStore
 from opsin.data.preprocessing import Interpolation, Resize
 from opsin.data.shards.prefetch import check_folds
@@ -15,8 +16,11 @@ from opsin.data.shards.sharded_store import ShardStore
 from opsin.data.source import Source
 from opsin.data.splitting import SplitOptions, split_train
 from opsin.data.subset import Subset
-from opsin.data.types import Split
+from opsin.data.types import Indices, Split
 from opsin.errors import UserError
+
+_LOG = logging.getLogger(__name__)
+_MOST_WARNINGS = 20  # missing classes that are named one by one
 
 
 class ImageSplits:
@@ -55,6 +59,9 @@ class ImageSplits:
         self._cache_dir = cache_dir
         self._on_bad_image: OnBadImage = on_bad_image
         self._stores: dict[Split, Store] = {}
+        self._warned: set[Split] = set()
+        for images in source.splits.values():
+            use_digest_cache(images, cache_dir)
 
     def store(self, split: Split) -> Store:
         """Return the store of a split that the source brings; its images are decoded now if needed."""
@@ -73,7 +80,7 @@ class ImageSplits:
         """Open the subsets that can be drawn from some splits of the source.
 
         Raises:
-            UserError: A split has no image of some class, or the options do not fit the dataset.
+            UserError: Train has no image of some class, or the options do not fit the dataset.
         """
         if "train" in splits and "train" not in self.subsets:
             subsets = split_train(
@@ -85,6 +92,8 @@ class ImageSplits:
             )
             for split, subset in subsets.items():
                 self._add(split, subset)
+            if "test" in self._source.splits:  # the labels are known before the images are read
+                self._warn("test", self._missing(self._source.splits["test"].targets))
             check_folds(subsets["train"], self._options)
         if "test" in splits and "test" not in self.subsets:
             self._add("test", Subset.whole(self.store("test")))
@@ -99,6 +108,13 @@ class ImageSplits:
         """Files that list the images that cannot be decoded."""
         return [str(store.report) for store in self._stores.values() if store.bad and store.report]
 
+    def dataset(self) -> str:
+        """Return one digest of all images of the source and their classes, whatever their size and the options."""
+        digest = hashlib.blake2b("\0".join(self._source.classes).encode(), digest_size=16)
+        for split, images in sorted(self._source.splits.items()):
+            digest.update(f"{split} {images.fingerprint}".encode())
+        return digest.hexdigest()
+
     def fingerprint(self) -> str:
         """Return one digest of the pixels of all splits, their targets, their order and how they are split."""
         digest = hashlib.blake2b("\0".join(self._source.classes).encode(), digest_size=16)
@@ -112,12 +128,35 @@ class ImageSplits:
         return digest.hexdigest()
 
     def _add(self, split: Split, subset: Subset) -> None:
-        """Add a split; a given one must have images of every class, a carved one may lack some."""
-        found = np.bincount(subset.targets, minlength=len(self._source.classes))
-        missing = [name for name, count in zip(self._source.classes, found, strict=True) if not count]
-        if missing and subset.origin == "given":
+        """Add a split. Train must have images of every class; the others may lack some, with a warning each."""
+        missing = self._missing(subset.targets)
+        reports = [store.report for store in subset.stores if store.report and store.bad]
+        bad = "".join(f" Some images cannot be decoded, see {report}." for report in reports)
+        if missing and split == "train":
             names = ", ".join(f"'{name}'" for name in missing)
-            reports = [store.report for store in subset.stores if store.report and store.bad]
-            bad = "".join(f" Some images cannot be decoded, see {report}." for report in reports)
             raise UserError(f"'{self._source.name}' has no {split} image of class {names}.{bad}")
+        self._warn(split, missing, bad)
         self.subsets[split] = subset
+
+    def _missing(self, targets: Indices) -> list[str]:
+        """Return the classes that do not occur."""
+        counts = np.bincount(targets, minlength=len(self._source.classes))
+        return [name for name, count in zip(self._source.classes, counts, strict=True) if not count]
+
+    def _warn(self, split: Split, missing: Sequence[str], bad: str = "") -> None:
+        """Log once per split which classes it lacks."""
+        if split in self._warned:
+            return
+        self._warned.add(split)
+        for name in missing[:_MOST_WARNINGS]:
+            _LOG.warning(
+                "%s has no %s image of class '%s': its %s recall is undefined, and means leave it out.%s",
+                self._source.name,
+                split,
+                name,
+                split,
+                bad,
+            )
+        if len(missing) > _MOST_WARNINGS:
+            more = len(missing) - _MOST_WARNINGS
+            _LOG.warning("%s has no %s image of %d more classes", self._source.name, split, more)

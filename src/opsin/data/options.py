@@ -9,9 +9,11 @@ from opsin.data.cache.image_store import OnBadImage
 from opsin.data.loader.device_cache import OnDevice
 from opsin.data.loader.samplers import Sampler
 from opsin.data.preprocessing import Interpolation, Resize
-from opsin.data.source import DATA_DIR
 from opsin.data.types import Side
 from opsin.errors import UserError
+
+DATA_DIR = "data"
+"""Default folder of downloads and decoded images; `configs/train.yaml` shows the same value."""
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 
@@ -74,3 +76,12 @@ class DataOptions:
             raise UserError(
                 f"datamodule.fold={self.fold} does not exist: datamodule.num_folds={self.num_folds} counts from 0"
             )
+
+
+def default_eval_batch_size(image_size: tuple[int, int]) -> int:
+    """Return the default images per batch without training: 256, fewer above two million pixels; 0 for huge images.
+
+    The limit of pixels bounds the memory of activations.
+    """
+    height, width = image_size
+    return min(256, 2**21 // (height * width))

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from opsin.data.cache.files import progress
 from opsin.data.datamodule import ImageDataModule
+from opsin.data.progress import progress
 from opsin.data.shards.index import (
     INDEX_FILE,
     TABLE_FILE,
@@ -29,11 +29,9 @@ from opsin.data.shards.storage import LocalStorage, Storage, StorageOptions, ope
 from opsin.data.source import ArrayImages, EncodedImages
 from opsin.data.statistics import channel_statistics
 from opsin.data.subset import Subset
-from opsin.data.types import Indices, Split
+from opsin.data.types import SPLITS, Indices, Split
 from opsin.errors import UserError
 from opsin.visualization.images import Pixels
-
-SPLITS: tuple[Split, ...] = get_args(Split)
 
 _BLOCK = 256  # images that are encoded together
 

@@ -1,7 +1,6 @@
 """The interface of a dataset: its facts, and a reader for each split it brings."""
 
 import hashlib
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,11 +10,9 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from opsin.data.decode import decode_image
+from opsin.data.decode import BadImage, decode_image, read_content
+from opsin.data.file_contents import FileContents
 from opsin.data.types import Channels, Split
-
-DATA_DIR = "data"
-"""Default folder of downloads and decoded images."""
 
 
 class Images(Protocol):
@@ -104,16 +101,24 @@ class FileImages:
         return len(self.files)
 
     @cached_property
+    def contents(self) -> FileContents:
+        """The contents of the files."""
+        return FileContents([f"{self.root}/{file}" for file in self.files])
+
+    @cached_property
     def fingerprint(self) -> str:
-        """Digest of each file's relative path, size, modification time and class; no file is opened."""
-        digest = hashlib.blake2b(f"{self.channels}\n".encode(), digest_size=16)
-        for file, target in zip(self.files, self.targets.tolist(), strict=True):
-            digest.update(f"{file}\0{_state(f'{self.root}/{file}')}\0{target}\n".encode(errors="surrogateescape"))
-        return digest.hexdigest()
+        """Digest of the content and the class of each file, in order; files whose content is unknown are read."""
+        return content_fingerprint(self.contents, self.targets, self.channels)
 
     def read(self, index: int) -> NDArray[np.uint8]:
         """Decode one file, ``(H, W, channels)``; raises `BadImage`."""
-        return decode_image(self.root / self.files[index], self.channels)
+        try:
+            content = read_content(self.root / self.files[index])
+        except BadImage:
+            self.contents.record(index, None)
+            raise
+        self.contents.record(index, content)
+        return decode_image(content, self.channels)
 
     def encoded(self, index: int) -> bytes:
         """Return the bytes of the file."""
@@ -124,12 +129,12 @@ class FileImages:
         return str(self.root / self.files[index])
 
 
-def _state(file: str) -> str:
-    try:
-        state = os.stat(file)  # noqa: PTH116 - with a million files, creating a Path costs more than the stat
-    except OSError:
-        return "unreadable"  # such as a dangling link; `read` reports the reason
-    return f"{state.st_size} {state.st_mtime_ns}"
+def content_fingerprint(contents: FileContents, targets: NDArray[np.int64], channels: Channels) -> str:
+    """Return a digest of the content and the class of each file, in order, and of the channels it is decoded to."""
+    digest = hashlib.blake2b(f"{channels}\n".encode(), digest_size=16)
+    digest.update(contents.digests().data)
+    digest.update(np.ascontiguousarray(targets, np.int64).data)
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,6 +1,6 @@
 """Types that the whole data package shares."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,9 @@ Side = Annotated[int, Field(ge=1)]
 
 Split = Literal["train", "val", "test"]
 """The subsets of a dataset."""
+
+SPLITS: tuple[Split, ...] = get_args(Split)
+"""All subsets, in the order of a run."""
 
 SplitOrigin = Literal["given", "carved"]
 """Whether a dataset brings a split, or it is carved from the training images."""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from opsin.inference.inputs import InputImages
 from opsin.inference.trained_model import TrainedModel
 from opsin.runs.atomic import atomic_open
+from opsin.runs.text import valid_text
 from opsin.training.feature_extraction import Extractor
 
 Format = Literal["npz", "parquet"]
@@ -91,7 +92,7 @@ def embeddings(trained: TrainedModel, images: InputImages, extractor: Extractor,
         part.targets if images.classes else np.full(len(part), NO_LABEL),
         images.classes,
         # File names can hold bytes that are not valid text
-        tuple(part.locate(row).encode(errors="backslashreplace").decode() for row in range(len(part))),
+        tuple(valid_text(part.locate(row)) for row in range(len(part))),
         (split,) * len(part),
     )
 

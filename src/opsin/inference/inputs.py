@@ -3,17 +3,18 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import lightning as L
 
 from opsin.config import RunConfig, compose
 from opsin.config.overrides import key_of
 from opsin.data import ImageDataModule
+from opsin.data.cache.files import cache_folder
 from opsin.data.cache.image_store import open_store
 from opsin.data.datasets import unlabeled_images
 from opsin.data.subset import Subset
-from opsin.data.types import Split
+from opsin.data.types import SPLITS
 from opsin.errors import UserError
 from opsin.inference.opened_run import open_run
 from opsin.inference.trained_model import TrainedModel
@@ -24,7 +25,6 @@ from opsin.training.plan import make_plan
 
 Which = Literal["train", "val", "test", "all"]
 
-SPLITS: tuple[Split, ...] = get_args(Split)
 OWN_INPUT = ("image_size", "mean", "std", "resize", "interpolation")
 """Keys of the datamodule that the trained model determines."""
 
@@ -120,11 +120,12 @@ def _folder(trained: TrainedModel, folder: str, overrides: Sequence[str]) -> Inp
         given = ["datamodule=image_folder", override("datamodule.path", place), f"datamodule.channels={channels}"]
         return _of_data(trained, compose([*given, *overrides]))
     composed = compose(overrides)
-    cache = Path(composed.tree["data_dir"]) / ".opsin"
-    store = open_store(loose, trained.size, trained.resize, trained.interpolation, cache_dir=cache / "stores")
+    data_dir = composed.tree["data_dir"]
+    stores, features = cache_folder(data_dir, "stores"), cache_folder(data_dir, "features")
+    store = open_store(loose, trained.size, trained.resize, trained.interpolation, cache_dir=stores)
     trainer = build.evaluator(make_plan(composed), composed.run)
     out = _place(trained, composed, place.name)
-    return InputImages(place.name, (), lambda _: Subset.whole(store), cache / "features", trainer, out)
+    return InputImages(place.name, (), lambda _: Subset.whole(store), features, trainer, out)
 
 
 def _place(trained: TrainedModel, composed: RunConfig, images: str) -> Path:

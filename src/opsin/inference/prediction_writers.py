@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from opsin.errors import UserError
 from opsin.inference.predictor import Prediction
 from opsin.runs.atomic import atomic_open, check_writable, write_errors
+from opsin.runs.text import valid_text
 
 Format = Literal["csv", "jsonl", "parquet"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -35,12 +36,12 @@ def most_probable(probabilities: NDArray[np.float64], classes: Sequence[str], to
 
 def printable(text: str) -> str:
     """Return a file name for display, with invalid bytes and control characters escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in valid_text(text))
 
 
 def kept(path: Path) -> str:
     """Return a file name for a file, with invalid bytes escaped."""
-    return str(path).encode(errors="backslashreplace").decode()
+    return valid_text(str(path))
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from opsin.data.cache.image_store_builder import available_cores
 from opsin.data.decode import BadImage
+from opsin.data.options import default_eval_batch_size
 from opsin.errors import UserError
 from opsin.inference.opened_run import open_run
 from opsin.inference.trained_model import TrainedModel, load_trained_model
@@ -32,9 +33,6 @@ LEAST = 16
 Libraries use other kernels for small batches: on a CPU the probabilities of a single image differed by 5e-7 from
 validation; from 16 images on they were bit-identical, except for 2e-8 with EfficientNet-Lite0 in some cases.
 """
-
-MOST, MOST_PIXELS = 256, 2**21
-"""Default limits of a batch: images and pixels."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,10 +72,9 @@ class Predictor:
             raise UserError(f"{trained.name} has no classes: give a run directory, such as outputs/latest")
         if batch_size is not None and batch_size < 1:
             raise UserError(f"--batch-size must be at least 1, got {batch_size}")
-        height, width = trained.size
         self.trained = trained
         self.classes = tuple(trained.classes)
-        self.batch_size = batch_size or max(LEAST, min(MOST, MOST_PIXELS // (height * width)))
+        self.batch_size = batch_size or max(LEAST, default_eval_batch_size(trained.size))
         self._device = trainer.strategy.root_device
         self._precision = trainer.strategy.precision_plugin
         self._network = self._precision.convert_module(trained.network).to(self._device)

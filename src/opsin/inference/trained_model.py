@@ -21,7 +21,7 @@ from opsin.errors import UserError, did_you_mean
 from opsin.inference.opened_run import open_run
 from opsin.models import Network, load_weights
 from opsin.models.weights import KINDS, UnreachableError, known_weights
-from opsin.runs.directory import RunDirectory, find_runs
+from opsin.runs.directory import OUTPUT_DIR, RunDirectory, find_runs
 from opsin.runs.result import ImageFormat
 from opsin.training.feature_extraction import Extractor, extract
 from opsin.training.permitted_targets import NETWORKS
@@ -151,7 +151,7 @@ def load_trained_model(name: str, image_size: int | None = None, option: str = "
     weights = known_weights(name).get("imagenet") if name in NAMED else None
     if weights is None:
         hint = did_you_mean(name, NAMED, option) or "."
-        runs = [str(found.path) for found in find_runs(Path("outputs"))[:3]]
+        runs = [str(found.path) for found in find_runs(Path(OUTPUT_DIR))[:3]]
         newest = f" The newest runs are {', '.join(runs)}." if runs else ""
         raise UserError(
             f"{option}{name} is neither a run directory (it has no {run.config.name}) nor a network with ImageNet "

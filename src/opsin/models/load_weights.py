@@ -1,5 +1,6 @@
 """Load `model.weights` into a network: weights of ImageNet, of Opsin, of a file, or of another run."""
 
+import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,8 +8,9 @@ from pathlib import Path
 from opsin.errors import UserError, did_you_mean
 from opsin.models.network import Network
 from opsin.models.weights import KINDS, Kind, PackagedFile, StateDict, UnreachableError, read_state_dict
+from opsin.runs.directory import RunDirectory
 
-BEST_CHECKPOINT = Path("checkpoints", "best.ckpt")
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,8 @@ def load_weights(network: Network, weights: str) -> LoadedWeights:
     Raises:
         UserError: The weights do not exist, cannot be fetched or read, or do not fit the stages.
     """
+    if weights in (*KINDS, "none") and (place := Path(weights).absolute()).exists():
+        _LOG.info("model.weights=%s is the name of weights, not %s; write ./%s for that path", weights, place, weights)
     if weights == "none":
         return LoadedWeights("none", missing=tuple(network.state_dict()))
     if weights in KINDS:
@@ -106,10 +110,11 @@ def _weights_file(weights: str) -> Path:
     if path.is_file():
         return path
     if path.is_dir():
-        if (path / BEST_CHECKPOINT).is_file():
-            return path / BEST_CHECKPOINT
+        best = RunDirectory(path).best
+        if best.is_file():
+            return best
         raise UserError(
-            f"model.weights={weights} is a directory without {BEST_CHECKPOINT}: "
+            f"model.weights={weights} is a directory without {best.relative_to(path)}: "
             "give a run directory whose training saved a checkpoint, or a file of weights"
         )
     hint = did_you_mean(weights, [*KINDS, "none"]) or f" ({path.absolute()} does not exist)"

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from opsin.errors import UserError
+from opsin.runs.text import valid_text
 
 _STALE_S = 24 * 3600.0
 """Age in seconds above which a temporary file belongs to a killed process and is deleted."""
@@ -54,14 +55,14 @@ def write_errors(path: Path, key: str) -> Iterator[None]:
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write text (as UTF-8) or bytes to a file; at every moment, the old or the new file is complete.
+    """Write text (as UTF-8, see `valid_text`) or bytes to a file; at every moment, the old or the new file is complete.
 
     Args:
         path: The file. Its folder is created if needed.
         content: New content of the file.
     """
     with atomic_path(path) as temporary:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        temporary.write_bytes(valid_text(content).encode() if isinstance(content, str) else content)
 
 
 @contextlib.contextmanager
@@ -75,7 +76,7 @@ def atomic_open(path: Path, mode: Literal["w", "wb"] = "wb", newline: str | None
     """
     with (
         atomic_path(path) as temporary,
-        temporary.open(mode, encoding=None if mode == "wb" else "utf-8", newline=newline) as file,
+        _open(temporary, mode, newline) as file,
     ):
         yield file
 
@@ -149,6 +150,14 @@ def flush_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def _open(path: Path, mode: Literal["w", "wb"], newline: str | None) -> IO[Any]:
+    return (
+        path.open("wb")
+        if mode == "wb"
+        else path.open(mode, encoding="utf-8", errors="backslashreplace", newline=newline)
+    )
 
 
 def _prefix(path: Path) -> str:

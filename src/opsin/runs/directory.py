@@ -5,7 +5,7 @@ import os
 import re
 import secrets
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -17,6 +17,9 @@ from opsin.runs.atomic import write_atomically
 from opsin.runs.finished_backup import FinishedBackup
 from opsin.runs.result import RunResult, read_result, write_result
 from opsin.runs.secret_values import mask_secrets
+
+OUTPUT_DIR = "outputs"
+"""Default folder of all runs; `configs/train.yaml` shows the same value."""
 
 LOCK_TIMEOUT_S = 10.0
 """Seconds to wait for the lock of a process that is being killed."""
@@ -41,7 +44,7 @@ class RunDirectory:
         """
         directory = cls(Path(run).expanduser().resolve())
         if not directory.config.is_file():
-            near = [str(found.path) for found in find_runs(Path("outputs"))[:3]]
+            near = [str(found.path) for found in find_runs(Path(OUTPUT_DIR))[:3]]
             hint = f"; the newest are: {', '.join(near)}" if near else ""
             raise UserError(f"{run} is not a run directory: it has no {directory.config.name}{hint}")
         return directory
@@ -187,12 +190,24 @@ class RunDirectory:
             new.replace(link)
 
 
-def new_run_path(outputs: str | Path, *names: str) -> Path:
-    """Return a new path `outputs/<date>/<time>_<names>_<id>`; the id separates runs that start in the same second."""
+def new_run_path(outputs: str | Path, choices: Mapping[str, str | None], command: str = "") -> Path:
+    """Return a new path `outputs/<date>/<time>_<datamodule>_<model>_<id>`.
+
+    Args:
+        outputs: The folder of all runs.
+        choices: Option of each config group.
+        command: Name to put before the options, for a command other than `train`.
+    """
     now = datetime.now()
-    parts = [re.sub(r"[^A-Za-z0-9.-]+", "_", name) for name in names if name]
-    name = "_".join([f"{now:%H-%M-%S}", *parts, secrets.token_hex(2)])
+    parts = [re.sub(r"[^A-Za-z0-9.-]+", "_", name) for name in (command, *run_name_options(choices).values()) if name]
+    identity = secrets.token_hex(2)  # separates runs that start in the same second
+    name = "_".join([f"{now:%H-%M-%S}", *parts, identity])
     return Path(outputs) / f"{now:%Y-%m-%d}" / name
+
+
+def run_name_options(choices: Mapping[str, str | None]) -> dict[str, str | None]:
+    """Return the option of each config group that is part of the name of a run directory, also in a sweep."""
+    return {group: choices.get(group) for group in ("datamodule", "model")}
 
 
 def find_runs(folder: Path) -> list[RunDirectory]:

@@ -11,6 +11,7 @@ from opsin.errors import UserError
 from opsin.runs.atomic import atomic_open
 from opsin.runs.directory import RunDirectory
 from opsin.runs.quoting import opsin_command
+from opsin.runs.text import valid_text
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +62,7 @@ class Predictions:
         """Write `predictions/<split>.npz` in a run directory, atomically."""
         file = predictions_file(run, self.split)
         # File names can hold bytes that are not valid text
-        paths = [path.encode(errors="backslashreplace").decode() for path in self.paths]
+        paths = [valid_text(path) for path in self.paths]
         with atomic_open(file) as stream:
             np.savez(
                 stream,

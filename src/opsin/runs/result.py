@@ -49,7 +49,8 @@ class DataFacts(ImageFormat):
         origin: Per split `given` (by the dataset) or `carved` (out of the training images).
         bad_images: Number of images that cannot be decoded and are left out.
         bad_image_reports: Files that list them.
-        fingerprint: Digest of all images and labels.
+        fingerprint: Digest of all images and labels, and of how they are resized and split.
+        dataset: Digest of all images and labels of the dataset, whatever the size and the split.
         source_channels: Number of channels that files are decoded to; 0: `channels`.
     """
 
@@ -61,6 +62,7 @@ class DataFacts(ImageFormat):
     bad_images: int = 0
     bad_image_reports: tuple[str, ...] = ()
     fingerprint: str = ""
+    dataset: str = ""
     source_channels: int = 0
 
     @property
@@ -263,6 +265,8 @@ class RunResult:
         status: `not started` if there is no file; `interrupted` also while the run is in progress.
         error: Type and message of the exception of a failed run.
         metrics: `<split>/<metric>`; training and validation at the best epoch, test with its checkpoint.
+        undefined_metrics: Metrics of a measured split that its images do not define, such as the area under the ROC
+            curve of images of one class; null among the metrics in the file.
         best_epoch: Counted from 1.
         epochs: Number of completed epochs.
         stopped: Why training ended before `trainer.max_epochs`; None if it did not.
@@ -291,6 +295,7 @@ class RunResult:
     status: Status = "not started"
     error: str | None = None
     metrics: dict[str, float] = field(default_factory=dict)
+    undefined_metrics: tuple[str, ...] = ()
     best_epoch: int | None = None
     epochs: int | None = None
     stopped: str | None = None
@@ -316,8 +321,9 @@ class RunResult:
 
     def without_outcome(self) -> "RunResult":
         """Return a copy without the fields that training and testing produce again after a resume."""
-        outcome = ("error", "metrics", "best_epoch", "epochs", "stopped", "pruned", "monitor", "per_class")
-        return replace(self, **{name: getattr(RunResult(), name) for name in (*outcome, "calibration")})
+        measured = ("metrics", "undefined_metrics", "best_epoch", "epochs", "monitor", "per_class")
+        outcome = ("error", "stopped", "pruned", "calibration", *measured)
+        return replace(self, **{name: getattr(RunResult(), name) for name in outcome})
 
     @property
     def temperature(self) -> float:
@@ -340,12 +346,17 @@ def read_result(file: Path) -> RunResult:
     if not isinstance(content, dict):
         raise _damaged(file, f"it holds {json.dumps(content)[:40]} instead of an object")
     _check_version(file, content)
+    if isinstance(metrics := content.get("metrics"), dict):
+        content["undefined_metrics"] = [name for name, value in metrics.items() if value is None]
+        content["metrics"] = {name: value for name, value in metrics.items() if value is not None}
     return _parsed(file, content)
 
 
 def write_result(file: Path, result: RunResult) -> None:
     """Write a `result.json`, without the fields that are still empty."""
     content = {name: value for name, value in asdict(result).items() if value is not None and value != {}}
+    if undefined := content.pop("undefined_metrics"):
+        content["metrics"] = {**result.metrics, **dict.fromkeys(undefined)}
     write_atomically(file, json.dumps(content, indent=2) + "\n")
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from opsin.config import RunConfig
-from opsin.evaluation.comparison.run_records import REPEATS
+from opsin.evaluation.comparison.run_records import NOT_RECIPE, REPEATS
 from opsin.runs.atomic import atomic_open, write_atomically
 from opsin.runs.directory import RunDirectory
 from opsin.runs.metric_registry import sort_key
@@ -20,9 +20,6 @@ from opsin.sweeps.trials import Trials
 
 if TYPE_CHECKING:
     from optuna.study import Study
-
-NOT_RECIPE = ("data_dir", "output_dir", "resume", "report", "test")
-"""Keys that do not affect the trained network: locations of files, and steps after training."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from opsin.config import ConfigSource, compose_raw
 from opsin.config.secrets import secret_variables
 from opsin.errors import UserError
-from opsin.runs.directory import RunDirectory
+from opsin.runs.directory import RunDirectory, run_name_options
 from opsin.runs.quoting import override
 from opsin.sweeps.best_run import TrialRow
 from opsin.sweeps.launchers.base import Job
@@ -50,7 +50,7 @@ class Jobs:
     @property
     def name_options(self) -> dict[str, str | None]:
         """Return the option of each config group that is part of the name of a run."""
-        return {group: self.typical.hydra.runtime.choices[group] for group in ("datamodule", "model")}
+        return run_name_options(self.typical.hydra.runtime.choices)
 
     def make_job(
         self, trial: Trial, folder: Path, settings: Sweep, objective: str, trials: Trials, threads: int

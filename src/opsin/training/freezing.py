@@ -24,11 +24,12 @@ from opsin.models import Network
 from opsin.models.fine_tuning import FreezeSchedule, Phase
 from opsin.models.fingerprint import digest
 from opsin.training.distributed.fsdp import Sharded, full_tensor, is_sharded
+from opsin.training.optim.config_values import SCHEDULE_RATES
 
 log = logging.getLogger(__name__)
 
-RATES = ("lr", "initial_lr", "max_lr", "min_lr")
-"""Keys of a parameter group that hold learning rates, those of torch's schedules included."""
+RATES = ("lr", *SCHEDULE_RATES)
+"""Keys of a parameter group that hold learning rates, those of schedules included."""
 
 
 class FreezingCallback(L.Callback):

@@ -17,6 +17,15 @@ Accelerator = Literal["auto", "cpu", "gpu", "mps"]
 
 
 Precision = Literal["auto", "32", "bf16", "16", "bf16-true", "64", 32, 16, 64]
+LIGHTNING_PRECISION: dict[str, Any] = {
+    "32": "32-true",
+    "64": "64-true",
+    "bf16": "bf16-mixed",
+    "16": "16-mixed",
+    "bf16-true": "bf16-true",
+}
+"""Lightning's name of each precision."""
+
 Threads = Literal["auto"] | Annotated[int, Field(ge=1)]
 
 

@@ -1,6 +1,7 @@
 """The metrics of a split, collected during the epoch without slowing it and computed at its end by torchmetrics."""
 
 import warnings
+from collections.abc import Collection
 from typing import Any, cast
 
 import torch
@@ -115,6 +116,12 @@ class SplitMetrics(nn.Module):
         hard = torch.cat([t.argmax(1) if t.ndim == 2 else t for t in targets])
         probabilities = class_logits(torch.cat(logits).float()).softmax(1)
         self._collection.update(probabilities, hard)
+
+
+def undefined_metrics(measured: Collection[str]) -> tuple[str, ...]:
+    """Return the metrics `<split>/<metric>` of measured splits that have no value: the AUROC of images of one class."""
+    splits = [name.removesuffix("/acc") for name in measured if name.endswith("/acc")]
+    return tuple(name for split in splits if (name := f"{split}/auroc") not in measured and split != "train")
 
 
 def from_confusion(confusion: Tensor) -> dict[str, float]:

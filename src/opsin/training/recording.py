@@ -39,6 +39,7 @@ from opsin.runs.result import (
 from opsin.training.callbacks import Checkpoints, EarlyStopping, Pruning, Throughput
 from opsin.training.callbacks.base import is_metric
 from opsin.training.distillation import Distillation
+from opsin.training.metrics import undefined_metrics
 from opsin.training.module import Classifier
 from opsin.training.plan import RunPlan
 from opsin.training.tensorboard import Value
@@ -187,6 +188,7 @@ def record_outcome(
     speed = [c.images_per_second for c in callbacks if isinstance(c, Throughput)]
     result.data = data_facts(data)  # again: the test images have been read only now
     result.metrics = checkpoints.best_metrics | {n: value for n, value in test.items() if n.startswith("test/")}
+    result.undefined_metrics = undefined_metrics(result.metrics)
     result.best_epoch = checkpoints.best_epoch
     result.epochs = checkpoints.epochs
     result.stopped = stopped[0] if stopped else None

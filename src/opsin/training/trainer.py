@@ -12,6 +12,7 @@ from pydantic import Field
 from opsin.training.distributed.environment import Environment
 from opsin.training.distributed.fsdp import Sharded
 from opsin.training.hardware import (
+    LIGHTNING_PRECISION,
     Accelerator,
     Precision,
     Threads,
@@ -29,14 +30,6 @@ Strategy = Literal["auto", "ddp", "fsdp"]
 Limit = Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, le=1)]
 PositiveLimit = Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, le=1)]
 
-
-LIGHTNING_PRECISION: dict[str, Any] = {
-    "32": "32-true",
-    "64": "64-true",
-    "bf16": "bf16-mixed",
-    "16": "16-mixed",
-    "bf16-true": "bf16-true",
-}
 
 DETERMINISTIC: dict[str, Any] = {"off": False, "warn": "warn", "strict": True}
 

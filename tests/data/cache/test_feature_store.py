@@ -159,8 +159,8 @@ def test_rows_of_a_killed_process_are_not_used(tmp_path):
 
 def test_long_work_is_logged_once_with_the_remaining_time(tmp_path, caplog, monkeypatch):
     clock = iter(range(1000))
-    monkeypatch.setattr("opsin.data.cache.files.time.monotonic", lambda: next(clock))
-    with caplog.at_level("INFO", logger="opsin.data.cache.files"):
+    monkeypatch.setattr("opsin.data.progress.time.monotonic", lambda: next(clock))
+    with caplog.at_level("INFO", logger="opsin.data.progress"):
         opened(tmp_path).compute_missing(np.arange(100), 10, numbers)
     assert [record.message for record in caplog.records] == ["computing features, once: 100 images, about 8 s more"]
 

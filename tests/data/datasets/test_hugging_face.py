@@ -1,7 +1,9 @@
 """Hugging Face datasets, written locally; no test contacts the hub."""
 
 import io
+import json
 import pickle
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -90,17 +92,17 @@ def test_parquet_files_and_split_names_are_read(tmp_path: Path, name: str) -> No
     assert source.splits["train"].read(2)[0, 0, 0] == 2
 
 
-def test_parquet_of_plain_bytes_needs_the_column_named(tmp_path: Path) -> None:
+def test_the_only_column_of_plain_bytes_holds_the_images(tmp_path: Path) -> None:
     folder = tmp_path / "birds"
     folder.mkdir()
     rows([1, 0, 1], BIRDS, image=Value("binary")).to_parquet(folder / "train.parquet")
-    with pytest.raises(UserError) as raised:
-        hugging_face(str(folder))
-    assert str(raised.value) == (
-        f"{folder}: its columns are picture (binary), label (int64). "
+    assert hugging_face(str(folder)).splits["train"].read(2)[0, 0, 0] == 2
+    mask = {"mask": ([b"", b"", b""], Value("binary"))}
+    rows([1, 0, 1], BIRDS, image=Value("binary"), **mask).to_parquet(folder / "train.parquet")
+    assert refusal(folder) == (
+        f"{folder}: its columns are picture (binary), label (int64), mask (binary). "
         "Name the column of the images: datamodule.image_column=NAME."
     )
-    assert hugging_face(str(folder), image_column="picture").splits["train"].read(2)[0, 0, 0] == 2
 
 
 def test_a_folder_of_image_files_is_read(tmp_path: Path) -> None:
@@ -116,6 +118,11 @@ def test_a_folder_of_image_files_is_read(tmp_path: Path) -> None:
     assert train.read(1)[0, 0, 0] == 1
     with pytest.raises(BadImage, match=r"^damaged: "):
         train.read(2)
+    first = train.fingerprint
+    (tmp_path / "birds").rename(tmp_path / "moved")
+    assert hugging_face(str(tmp_path / "moved")).splits["train"].fingerprint == first
+    (tmp_path / "moved" / "train" / "wren" / "1.png").write_bytes(png(9))
+    assert hugging_face(str(tmp_path / "moved")).splits["train"].fingerprint != first
 
 
 @pytest.mark.parametrize(
@@ -124,8 +131,11 @@ def test_a_folder_of_image_files_is_read(tmp_path: Path) -> None:
         (Value("string"), ["wren", "robin", "wren"], ("robin", "wren")),
         (Value("int64"), [10, 9, 10], ("9", "10")),
         (Value("bool"), [True, False, True], ("False", "True")),
+        (Value("float64"), [7.0, 2.0, 7.0], ("2", "7")),
+        (Value("string"), ["u\u0308", "a", "\u00fc"], ("a", "\u00fc")),
+        (ClassLabel(names=["n0", "n1", "n2", "n3"]), [3, 1, 3], ("n1", "n3")),
     ],
-    ids=["string", "int64", "bool"],
+    ids=["string", "int64", "bool", "float64", "two forms of Unicode", "classes without images"],
 )
 def test_plain_labels_become_sorted_classes(
     tmp_path: Path, kind: Value, values: list[Any], classes: tuple[str, ...]
@@ -167,13 +177,28 @@ def test_unusable_labels_are_refused(tmp_path: Path) -> None:
     )
     DatasetDict(train=rows(["cat", "cat"], strings)).save_to_disk(folder / "4")
     assert refusal(folder / "4") == f"{folder}/4: column 'label' has only the class 'cat'; a classifier needs two."
-    other = ClassLabel(names=["wren", "robin"])
-    for split, kind in (("train", BIRDS), ("test", other)):
-        rows([0, 1], kind).save_to_disk(folder / "5" / split)
-    (folder / "5" / "dataset_dict.json").write_text('{"splits": ["train", "test"]}')
+    save_splits(folder / "5", train=BIRDS, test=ClassLabel(names=["wren", "robbin"]))
     assert refusal(folder / "5") == (
-        f"{folder}/5 test: the classes of column 'label' are wren, robin; in train they are robin, wren."
+        f"{folder}/5 test: label 'robbin' is not a class of train: did you mean robin? The classes are robin, wren."
     )
+    DatasetDict(train=rows([0.5, 1.0], Value("float32"))).save_to_disk(folder / "6")
+    assert refusal(folder / "6") == (
+        f"{folder}/6 train: 0.5 in column 'label' is no class; a class is a whole number or a name."
+    )
+
+
+def save_splits(folder: Path, **kinds: ClassLabel) -> None:
+    """Save splits whose labels 0 and 1 name different classes, which `DatasetDict` refuses."""
+    for split, kind in kinds.items():
+        rows([0, 1], kind).save_to_disk(folder / split)
+    (folder / "dataset_dict.json").write_text(json.dumps({"splits": list(kinds)}))
+
+
+def test_labels_are_compared_by_name_if_the_splits_number_them_differently(tmp_path: Path) -> None:
+    save_splits(tmp_path, train=BIRDS, Testing=ClassLabel(names=["wren", "robin"]))
+    source = hugging_face(str(tmp_path))
+    assert source.splits["train"].targets.tolist() == [0, 1]
+    assert source.splits["test"].targets.tolist() == [1, 0]
 
 
 def test_ambiguous_columns_are_refused(tmp_path: Path) -> None:
@@ -243,6 +268,8 @@ def test_the_fingerprint_is_stable_and_depends_on_rows_labels_and_channels(tmp_p
     assert hugging_face(str(tmp_path / "1")).splits["train"].fingerprint == first
     rows([0, 1], BIRDS).save_to_disk(tmp_path / "2")
     rows([1, 0, 1], BIRDS).save_to_disk(tmp_path / "3")
+    shutil.copytree(tmp_path / "1", tmp_path / "copy", copy_function=shutil.copyfile)
+    assert hugging_face(str(tmp_path / "copy")).splits["train"].fingerprint == first
     others = [hugging_face(str(tmp_path / name)).splits["train"].fingerprint for name in "23"]
     gray = hugging_face(str(tmp_path / "1"), channels=1).splits["train"].fingerprint
     assert len({first, gray, *others}) == 4

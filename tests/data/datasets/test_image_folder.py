@@ -112,20 +112,22 @@ def test_links_are_followed_and_loops_are_ignored(tmp_path: Path) -> None:
     assert Path(source.splits["train"].locate(len(source.splits["train"]) - 1)) == root / "c" / "x.png"
 
 
-def test_the_fingerprint_depends_on_names_content_classes_order_and_channels_only(tmp_path: Path) -> None:
+def test_the_fingerprint_depends_on_content_classes_order_and_channels_only(tmp_path: Path) -> None:
     root = tmp_path / "data"
     path = layout(root, "a/1.png", "b/1.png")
     first = image_folder(path).splits["train"].fingerprint
     assert image_folder(path).splits["train"].fingerprint == first
-    moved = shutil.copytree(root, tmp_path / "moved")  # copies times too
+    moved = shutil.copytree(root, tmp_path / "moved", copy_function=shutil.copyfile)  # with new times
+    (moved / "a" / "1.png").rename(moved / "a" / "first.png")
     assert image_folder(str(moved)).splits["train"].fingerprint == first
     seen = {first, image_folder(path, channels=1).splits["train"].fingerprint}
     assert len(seen) == 2
     state = (root / "a" / "1.png").stat()
-    os.utime(root / "a" / "1.png", ns=(state.st_atime_ns, state.st_mtime_ns + 1))
+    image(root / "a" / "1.png", 7)
+    os.utime(root / "a" / "1.png", ns=(state.st_atime_ns, state.st_mtime_ns))
     seen.add(image_folder(path).splits["train"].fingerprint)
     (root / "a" / "1.png").rename(root / "b" / "2.png")
-    image(root / "a" / "1.png")
+    image(root / "a" / "1.png", 9)
     seen.add(image_folder(path).splits["train"].fingerprint)
     (root / "a").rename(root / "z")
     seen.add(image_folder(path).splits["train"].fingerprint)
@@ -171,6 +173,98 @@ def test_an_empty_class_is_refused(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("train", "other", "split"),
+    [
+        ("Training", "Testing", "test"),
+        ("training_set", "test_set", "test"),
+        ("seg_train/seg_train", "seg_test/seg_test", "test"),
+        ("TrainData", "eval-data", "val"),
+        ("train2017", "val2017", "val"),
+        ("train images", "dev images", "val"),
+        ("train", "ValidationSet", "val"),
+    ],
+)
+def test_splits_are_found_by_the_names_of_published_datasets(
+    tmp_path: Path, train: str, other: str, split: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    source = image_folder(layout(tmp_path, *(f"{part}/{name}/1.png" for part in (train, other) for name in "ab")))
+    assert source.classes == ("a", "b")
+    assert {name: len(images) for name, images in source.splits.items()} == {"train": 2, split: 2}
+    assert f"train is {train}, {split} is {other}" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("files", "classes"),
+    [
+        (["train/1.png", "dev/1.png", "bus/1.png", "test/1.png"], ("bus", "dev", "test", "train")),
+        (
+            ["test_tube/1.png", "testing_lab/1.png", "train station/1.png"],
+            ("test_tube", "testing_lab", "train station"),
+        ),
+        (["train/steam/1.png", "train/diesel/1.png", "bus/1.png", "car/1.png"], ("bus", "car", "train")),
+        (["train/steam/1.png", "dev/board/1.png", "bus/1.png"], ("bus", "dev", "train")),
+    ],
+)
+def test_classes_that_look_like_splits_stay_classes(
+    tmp_path: Path, files: list[str], classes: tuple[str, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    assert image_folder(layout(tmp_path, *files)).classes == classes
+    assert ("taken as" in caplog.text) == ("train" in classes)
+
+
+def test_a_split_may_lack_a_class_and_one_without_labels_is_not_used(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    root = layout(tmp_path, "train/cat/1.png", "train/dog/1.png", "val/dog/1.png", "test/1.png", "extra/1.png")
+    (tmp_path / "val" / "cat").mkdir()
+    source = image_folder(root)
+    assert {name: images.targets.tolist() for name, images in source.splits.items()} == {"train": [0, 1], "val": [1]}
+    assert f"{tmp_path / 'test'} is not used: no class folders, so no labels" in caplog.text
+    assert f"{tmp_path / 'extra'} is not used: not the name of a split" in caplog.text
+    shutil.rmtree(tmp_path / "val" / "dog")
+    assert list(image_folder(root).splits) == ["train"]
+    assert f"{tmp_path / 'val'} is not used: no images" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["K\u00e4fer", "\u30ac", "\u00c5ngstr\u00f6m"])
+def test_names_in_both_unicode_forms_are_one_class(tmp_path: Path, name: str) -> None:
+    import unicodedata
+
+    other = unicodedata.normalize("NFD", name)
+    assert other != name
+    source = image_folder(
+        layout(tmp_path, f"train/{other}/1.png", "train/x/1.png", f"test/{name}/1.png", "test/x/1.png")
+    )
+    assert sorted(source.classes) == sorted(("x", name))
+    assert source.splits["test"].targets.tolist() == [0, 1]
+    layout(tmp_path, f"train/{name}/1.png")
+    assert f"two folders for the class {name!r}" in refusal(tmp_path)
+    assert ascii(other) in refusal(tmp_path)
+
+
+def test_names_that_are_not_utf8_are_classes_with_escaped_names(tmp_path: Path) -> None:
+    odd = os.fsdecode(b"k\xe4fer")
+    for split in ("train", "valid"):
+        layout(tmp_path, f"{split}/{odd}/{odd}.png", f"{split}/ant/1.png")
+    source = image_folder(str(tmp_path))
+    assert source.classes == ("ant", r"k\xe4fer")
+    assert source.splits["val"].read(1).shape == (5, 7, 3)
+    assert os.fsencode(source.splits["train"].locate(1)).endswith(b"/train/k\xe4fer/k\xe4fer.png")
+
+
+def test_files_that_are_not_images_are_counted_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    root = Path(layout(tmp_path, "a/1.png", "b/1.png"))
+    for name in ("film.MP4", "clip.mp4", "model.safetensors", ".hidden.mp4"):
+        (root / "a" / name).touch()
+    assert len(image_folder(str(root)).splits["train"]) == 2
+    assert f"files left out of {root / 'a'}, because they are not images: 2 .mp4, 1 .safetensors" in caplog.text
+
+
 def test_missing_and_unknown_classes_of_a_split_are_named(tmp_path: Path) -> None:
     layout(tmp_path, "train/cat/1.png", "train/dog/1.png", "val/Dog/1.png", "val/zebra/1.png", "val/cat/1.png")
     assert refusal(tmp_path) == (
@@ -178,13 +272,6 @@ def test_missing_and_unknown_classes_of_a_split_are_named(tmp_path: Path) -> Non
         "  'dog' is missing.\n"
         "  'Dog' is not one of them: did you mean dog?\n"
         "  'zebra' is not one of them."
-    )
-
-
-def test_a_split_without_class_folders_is_refused(tmp_path: Path) -> None:
-    layout(tmp_path, "train/cat/1.png", "train/dog/1.png", "test/1.png")
-    assert refusal(tmp_path) == (
-        f"The class folders of {tmp_path / 'test'} must be cat, dog.\n  'cat', 'dog' is missing."
     )
 
 
@@ -207,7 +294,7 @@ def test_a_misspelled_split_is_refused_with_a_suggestion(tmp_path: Path) -> None
     layout(tmp_path, "train/a/1.png", "train/b/1.png", "valdation/a/1.png", "annotations/boxes/1.png")
     assert refusal(tmp_path) == (
         f"{tmp_path / 'valdation'} holds class folders, but 'valdation' is not the name of a split: did you mean "
-        "validation? Rename it to train, val (or validation, valid) or test, or move it away."
+        "validation? Rename it to train, val (or validation, valid, dev) or test, or move it away."
     )
 
 

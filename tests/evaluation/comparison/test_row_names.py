@@ -2,7 +2,7 @@ from pathlib import Path
 
 from made_runs import made_run
 
-from opsin.evaluation.comparison.row_names import letter, row_names
+from opsin.evaluation.comparison.row_names import letter, row_names, shortened_names
 from opsin.evaluation.comparison.run_records import read_record
 
 
@@ -24,3 +24,16 @@ def test_equal_overrides_are_distinguished_by_config_values(tmp_path: Path) -> N
 
 def test_letters() -> None:
     assert [letter(i) for i in (0, 25, 26, 27, 52, 701, 702)] == ["A", "Z", "AA", "AB", "BA", "ZZ", "AAA"]
+
+
+def test_shortened_names_say_what_differs() -> None:
+    same = ["cnn_gap optimizer.lr=0.1", "cnn_gap optimizer.lr=0.2", "cnn_gap"]
+    assert shortened_names(same) == ["lr=0.1", "lr=0.2", "cnn_gap"]
+    assert shortened_names(["mlp model.width=3", "cnn_gap"]) == ["mlp width=3", "cnn_gap"]
+    assert shortened_names(["cnn_gap"]) == ["cnn_gap"]
+    ambiguous = ["a trainer.max=1", "a sweep.max=1"]
+    assert shortened_names(ambiguous) == ambiguous
+    (long, _) = shortened_names([f"a model.weights=/{'x' * 200}/best.pth", "a"])
+    assert long.startswith("weights=/xxx")
+    assert long.endswith("best.pth")
+    assert len(long) <= 61

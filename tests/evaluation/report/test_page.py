@@ -14,11 +14,11 @@ import pytest
 
 from opsin.evaluation.calibration import fit_temperature, reliability
 from opsin.evaluation.confidence_intervals import wilson_interval
+from opsin.evaluation.report.confusion_and_calibration import calibration_section
 from opsin.evaluation.report.learning_curves import best_epoch
 from opsin.evaluation.report.page import write_report
 from opsin.evaluation.report.pictures import index_file, read_pictures
 from opsin.evaluation.report.result_summary import summarize_result
-from opsin.evaluation.report.sections import calibration_section
 from opsin.runs.directory import RunDirectory
 from opsin.runs.metrics_csv import read_epochs
 from opsin.runs.predictions import predictions_file, read_predictions

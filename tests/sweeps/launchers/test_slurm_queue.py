@@ -129,7 +129,7 @@ def test_what_is_asked_of_slurm(commands: Path, monkeypatch: pytest.MonkeyPatch)
     run, words = RunDirectory(commands / "run 1"), ("model=mlp", "data_dir='b c'")
     run.path.mkdir()
     launcher = Slurm(
-        gpu=True, memory_gb=8, minutes=90, qos="low", options={"constraint": "a100"}, setup=["module load x"]
+        gpus=True, memory_gb=8, minutes=90, qos="low", options={"constraint": "a100"}, setup=["module load x"]
     )
     launcher.start(Job(0, words, run, devices=2))
     script = (run.path / "slurm" / "7_submission.sh").read_text().splitlines()

@@ -3,13 +3,14 @@
 from pathlib import Path
 
 from opsin.commands.command_line import command, command_parser
+from opsin.runs.directory import OUTPUT_DIR
 
 
 @command
 def main(arguments: list[str] | None = None) -> int:
     """Serve the page until Ctrl-C."""
     parser = command_parser("explore")
-    parser.add_argument("--outputs", type=Path, default=Path("outputs"), help="the folder of runs (default: outputs)")
+    parser.add_argument("--outputs", type=Path, default=Path(OUTPUT_DIR), help="the folder of runs (default: outputs)")
     parser.add_argument("--port", type=int, default=7860, help="on 127.0.0.1 (default: 7860; 0: any free port)")
     options = parser.parse_intermixed_args(arguments)
     from opsin.commands.explore.server import serve

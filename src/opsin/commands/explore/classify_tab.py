@@ -11,7 +11,7 @@ from opsin.commands.explore.messages import error_area, shows_errors
 from opsin.commands.explore.models import OpenModel, RunModels
 from opsin.commands.explore.pickers import ONE_AT_A_TIME, ImageChoice, ModelAndImagePicker, selected_image
 from opsin.interpretability.attribution import METHODS, attribute
-from opsin.interpretability.faithfulness import faithfulness, random_maps
+from opsin.interpretability.faithfulness import compare_with_random
 from opsin.interpretability.sanity_check import Sanity, randomization_check
 from opsin.visualization.images import Pixels, overlay_heat, resize_for_display, rgb
 
@@ -47,7 +47,7 @@ def classify(
 
 
 def check_map(models: RunModels, name: str, image: ImageChoice, method: str, stage: str, chosen: str) -> str:
-    """Return deletion and insertion scores of the map, and the result of the check with randomized weights, as HTML.
+    """Return the comparison of the map with random ones, and the result of the check with randomized weights, as HTML.
 
     Raises:
         UserError: As `classify`; or the validation images of the run, which the check needs, are missing.
@@ -57,11 +57,8 @@ def check_map(models: RunModels, name: str, image: ImageChoice, method: str, sta
     targets = torch.tensor([_target(model, model.probabilities(pixels), chosen)])
     network, images, where = model.trained_model.network, model.inputs(pixels[None]), _stage(model, stage)
     heat = attribute(network, images, targets, method, where)
-    scores, baseline = (faithfulness(network, images, targets, map_) for map_ in (heat, random_maps(images)))
     lines = [
-        f"Deletion score {_score(scores.deletion_area)}, random map {_score(baseline.deletion_area)}: lower is better. "
-        f"Insertion score {_score(scores.insertion_area)}, random map {_score(baseline.insertion_area)}: higher is "
-        "better.",
+        f"This map is {compare_with_random(network, images[0], int(targets[0]), heat[0]).statement}.",
         f"Randomized weights, on {SANITY_IMAGES} validation images: {_sanity(model, method, where).summary}.",
     ]
     return "".join(f'<p class="caption">{html.escape(line)}</p>' for line in lines)
@@ -76,10 +73,6 @@ def _sanity(model: OpenModel, method: str, stage: str | None) -> Sanity:
     return randomization_check(
         model.trained_model.network, images, torch.from_numpy(part.targets[positions]), method, stage
     )
-
-
-def _score(area: torch.Tensor) -> str:
-    return f"{float(area[0]):.2f}"
 
 
 def _target(model: OpenModel, probabilities: dict[str, float], chosen: str) -> int:

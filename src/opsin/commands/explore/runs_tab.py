@@ -13,10 +13,14 @@ from opsin.commands.explore.models import RunModels
 from opsin.errors import UserError
 from opsin.evaluation.comparison.columns import columns
 from opsin.evaluation.comparison.leaderboard import Leaderboard, leaderboard
+from opsin.evaluation.comparison.row_names import shortened_names
 from opsin.evaluation.comparison.run_records import RunRecord, read_record
 from opsin.runs.metric_registry import metric_names
 from opsin.runs.quoting import opsin_command
 from opsin.visualization.charts import Series, line_chart
+
+RECIPE = 1
+"""Index of the column of the recipe."""
 
 CURVES = 8
 """Number of runs in the charts: as many as there are colors."""
@@ -61,12 +65,15 @@ def _report_styled(content: str) -> str:
 
 def _table(models: RunModels, board: Leaderboard, names: dict[Path, str]) -> str:
     found = columns(board)
-    shown = [i for i in range(len(found.header)) if i == 0 or any(cells[i] for _, cells in found.rows)]
+    metrics = range(2, found.header.index("runs"))
+    shown = [0, *metrics, RECIPE, *range(metrics.stop, len(found.header))]  # the numbers first
+    recipes = shortened_names([row.name for row in board.rows])
     head = "".join(f"<th>{html.escape(found.header[i])}</th>" for i in shown) + "<th>report</th>"
     rows = []
-    for row, cells in found.rows:
+    for (row, cells), recipe in zip(found.rows, recipes, strict=True):
         links = " ".join(_link(models, names[record.run.path], str(i + 1)) for i, record in enumerate(row.runs))
-        texts = "".join(f"<td{' class=right' * (i > 1)}>{html.escape(cells[i])}</td>" for i in shown)
+        full = f'<td class="recipe" title="{html.escape(row.name)}">{html.escape(recipe)}</td>'
+        texts = "".join(full if i == RECIPE else f"<td class=right>{html.escape(cells[i])}</td>" for i in shown)
         rows.append(f"<tr>{texts}<td>{links}</td></tr>")
     problems = "".join(f'<p class="note">{html.escape(sentence)}</p>' for sentence in board.ranking_problems())
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
@@ -93,7 +100,9 @@ def _link(models: RunModels, name: str, text: str) -> str:
 
 def _curves(board: Leaderboard) -> str:
     """Return charts of validation loss and accuracy by epoch for the first run of each row."""
-    runs = [(f"{row.letter} {row.name}", row.runs[0].history) for row in board.rows[:CURVES]]
+    rows = board.rows[:CURVES]
+    recipes = shortened_names([row.name for row in rows])
+    runs = [(f"{row.letter} {recipe}", row.runs[0].history) for row, recipe in zip(rows, recipes, strict=True)]
     charts = []
     for metric, title in (("val/loss", "Validation loss"), ("val/acc", "Validation accuracy")):
         series = [

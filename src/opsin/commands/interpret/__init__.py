@@ -4,7 +4,6 @@ import argparse
 from pathlib import Path
 
 from opsin.commands.command_line import command, command_parser
-from opsin.runs.quoting import opsin_command
 
 KINDS = "kernels, activations, filters, gradcam, cam, integrated_gradients, occlusion, errors"
 
@@ -37,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = command_parser("interpret")
     parser.add_argument("run", help="a run directory, such as outputs/latest, or a network: efficientnet_lite0")
-    parser.add_argument("data", nargs="*", help=f"other images than those of the run, as for {opsin_command('embed')}")
+    parser.add_argument("data", nargs="*", help="other images than those of the run, as for the command embed")
     parser.add_argument("--what", nargs="+", required=True, metavar="KIND", help=KINDS)
     parser.add_argument(
         "--images", nargs="+", default=(), metavar="PATH", help="files or folders (default: validation images)"

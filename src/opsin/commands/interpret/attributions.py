@@ -52,7 +52,7 @@ def attribution_maps(source: ModelAndImages, method: str, stage: str | None, cou
     yield Output(
         method + (f"_{stage}" if stage else ""),
         grid(pictures, columns=4, side=SIDE, captions=captions, title=title),
-        [RandomComparison.of(scores, baseline).statement],
+        [f"The maps of {method} are {RandomComparison.of(scores, baseline).statement}."],
     )
     if method == "gradcam":
         yield _top_channels(source, batch, images[0], int(predicted.classes[0]), stage)

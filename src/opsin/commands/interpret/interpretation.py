@@ -13,7 +13,7 @@ from opsin.commands.interpret.model_and_images import ModelAndImages, Output, op
 from opsin.errors import UserError, did_you_mean
 from opsin.interpretability.attribution import METHODS
 from opsin.runs.atomic import check_writable, write_atomically, write_errors
-from opsin.runs.directory import RunDirectory
+from opsin.runs.directory import OUTPUT_DIR, RunDirectory
 from opsin.visualization.images import encode
 
 KINDS: tuple[str, ...] = ("kernels", "activations", "filters", *METHODS, "errors")
@@ -105,14 +105,13 @@ def _write_csv(rows: Sequence[Mapping[str, object]], file: Path) -> Path:
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    # File names may contain bytes that are not valid text; they are escaped.
-    write_atomically(file, text.getvalue().encode(errors="backslashreplace").decode())
+    write_atomically(file, text.getvalue())
     return file
 
 
 def _folder(name: str) -> Path:
     run = RunDirectory(Path(name).expanduser().resolve())
-    return run.path / "interpretation" if run.config.is_file() else Path("outputs", "interpretation", name)
+    return run.path / "interpretation" if run.config.is_file() else Path(OUTPUT_DIR, "interpretation", name)
 
 
 def _writer(name: str, folder: Path) -> Any:

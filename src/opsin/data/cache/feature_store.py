@@ -21,7 +21,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from opsin.data.cache.files import ArrayFile, build_lock, check_space, delete_leftovers, gather, progress, write_errors
+from opsin.data.cache.files import ArrayFile, build_lock, check_space, delete_leftovers, gather, write_errors
+from opsin.data.progress import progress
 from opsin.data.types import Indices
 from opsin.errors import UserError
 from opsin.runs.atomic import atomic_folder, atomic_open, flush, write_atomically

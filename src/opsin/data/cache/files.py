@@ -1,16 +1,14 @@
-"""Helpers of all caches on disk: locks between processes, free space, arrays read by row, and messages."""
+"""All caches on disk: their folders, locks between processes, free space, and arrays read by row."""
 
 import errno
 import logging
 import os
 import shutil
-import sys
-import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -22,10 +20,15 @@ from opsin.runs.atomic import unfinished_folder
 
 _LOG = logging.getLogger(__name__)
 _SPARE = 64 * 2**20  # bytes to leave free on the disk
-_LONG = 1.0  # seconds after which progress is worth showing
+_PATIENCE = 1.0  # seconds after which waiting for a lock is worth a message
 # Touched pages of a memory-mapped file count as memory of this process. Above this size each row is read with a
 # system call instead, from the same page cache: as fast for large rows, and memory use stays constant.
 _MAPPED_AT_MOST = 256 * 2**20
+
+
+def cache_folder(data_dir: str | Path, content: Literal["stores", "features", "shards"]) -> Path:
+    """Return the folder of decoded images, of cached features, or of downloaded shards: `data_dir/.opsin/CONTENT`."""
+    return Path(data_dir) / ".opsin" / content
 
 
 class ArrayFile:
@@ -94,7 +97,7 @@ def build_lock(folder: Path, work: str) -> Iterator[None]:
     """
     lock = _lock(folder)
     try:
-        lock.acquire(timeout=_LONG)
+        lock.acquire(timeout=_PATIENCE)
     except Timeout:
         _LOG.info("waiting for another process that %s in %s", work, folder)
         lock.acquire()
@@ -117,45 +120,6 @@ def delete_leftovers(stores: Path) -> None:
                 shutil.rmtree(unfinished, ignore_errors=True)
         except Timeout:
             pass
-
-
-@contextmanager
-def progress(total: int, work: str) -> Iterator[Callable[[int], None]]:
-    """Show a progress bar on a terminal, or log one line elsewhere, once work takes more than a second."""
-    if not sys.stderr.isatty():
-        yield _one_line(total, work)
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    bar = Progress(*columns, console=Console(stderr=True), transient=True)
-    task = bar.add_task(work, total=total)
-    begin = time.monotonic()
-
-    def advance(images: int) -> None:
-        bar.advance(task, images)
-        if time.monotonic() - begin > _LONG:
-            bar.start()
-
-    try:
-        yield advance
-    finally:
-        bar.stop()
-
-
-def _one_line(total: int, work: str) -> Callable[[int], None]:
-    begin, done, logged = time.monotonic(), 0, False
-
-    def advance(images: int) -> None:
-        nonlocal done, logged
-        done += images
-        elapsed = time.monotonic() - begin
-        if not logged and elapsed > _LONG and (left := elapsed / done * (total - done)) > _LONG:
-            _LOG.info("%s: %s images, about %.0f s more", work, f"{total:,}", left)
-            logged = True
-
-    return advance
 
 
 class RowStore(Protocol):

@@ -1,7 +1,7 @@
 """Images decoded once into uint8 pixels on disk, memory-mapped and read in batches by row.
 
-A store is a folder whose name is a digest of everything that decides its pixels: the images, the size, the resizing
-and the version of this code. It appears whole or not at all, and never changes:
+A store is a folder whose name is a digest of everything that decides its pixels: the content of the images, the size,
+the resizing and the version of this code. It appears whole or not at all, and never changes:
 
     pixels.npy      uint8 (N, H, W, C)
     targets.npy     int64 (N,), class indices
@@ -13,7 +13,7 @@ and the version of this code. It appears whole or not at all, and never changes:
 import csv
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -24,8 +24,9 @@ from numpy.typing import NDArray
 
 from opsin.data.cache.files import ArrayFile
 from opsin.data.cache.image_store_builder import build
+from opsin.data.file_contents import HasContents
 from opsin.data.preprocessing import Interpolation, Resize, fit_image
-from opsin.data.source import ArrayImages, Images
+from opsin.data.source import ArrayImages, FileImages, Images
 from opsin.data.types import Indices, SplitOrigin
 from opsin.errors import UserError
 
@@ -120,19 +121,26 @@ class DecodedStore(Store):
 
 
 def store_key(images: Images, size: tuple[int, int], resize: Resize, interpolation: Interpolation) -> str:
-    """Return the name of the store of these images at this size, 32 hex digits; reads no image."""
+    """Return the name of the store of these images at this size, 32 hex digits; reads files of unknown content."""
     facts = json.dumps(_facts(images, size, resize, interpolation))
     return hashlib.blake2b(facts.encode(), digest_size=16).hexdigest()
 
 
-def _facts(images: Images, size: tuple[int, int], resize: Resize, interpolation: Interpolation) -> dict[str, Any]:
-    return {
-        "version": VERSION,
-        "images": images.fingerprint,
-        "size": list(size),
-        "resize": resize,
-        "interpolation": interpolation,
-    }
+def _listing_key(images: FileImages, *options: Any) -> str:
+    """Return the name of the folder in which a store is built until the content of its files is known."""
+    facts = repr((_options(*options), images.channels)).encode()
+    digest = hashlib.blake2b(facts, digest_size=16)
+    digest.update(images.contents.states.tobytes())
+    digest.update(images.targets.tobytes())
+    return digest.hexdigest()
+
+
+def _facts(images: Images, *options: Any) -> dict[str, Any]:
+    return {"images": images.fingerprint, **_options(*options)}
+
+
+def _options(size: tuple[int, int], resize: Resize, interpolation: Interpolation) -> dict[str, Any]:
+    return {"version": VERSION, "size": size, "resize": resize, "interpolation": interpolation}
 
 
 def open_store(
@@ -166,19 +174,72 @@ def open_store(
         UserError: An image cannot be decoded and `on_bad_image` is `raise`, none can be decoded, the disk is full, or
             the folder cannot be written to.
     """
-    key = store_key(images, size, resize, interpolation)
+    options = (size, resize, interpolation)
     if isinstance(images, ArrayImages) and images.pixels.shape[1:3] == size:
-        return DecodedStore(images, key)
-    folder = Path(cache_dir).resolve() / key
+        return DecodedStore(images, store_key(images, *options))
+    stores = Path(cache_dir).resolve()
+    use_digest_cache(images, stores)
+    if isinstance(images, FileImages) and _decodes_first(images, stores, *options):
+        # The name of the store depends on the content, which is known only once every file has been read.
+        _build(
+            images,
+            stores / _listing_key(images, *options),
+            options,
+            workers,
+            trusted=lambda: not _decodes_first(images, stores, *options),
+            final=lambda: stores / store_key(images, *options),
+        )
+    folder = stores / store_key(images, *options)
     store = _load(images, folder)
     if not store:  # a store without images is built again: the machine may have failed
-        facts = _facts(images, size, resize, interpolation)
-        fit = partial(fit_image, size=size, resize=resize, interpolation=interpolation)
-        build(images, folder, facts, fit, workers, trusted=lambda: bool(_load(images, folder)))
+        _build(images, folder, options, workers, lambda: bool(_load(images, folder)), lambda: folder)
         store = _load(images, folder)
         assert store is not None, f"the store just built cannot be read: {folder}"
     check_images(store, on_bad_image)
     return store
+
+
+def use_digest_cache(images: Images, stores: Path) -> None:
+    """Let images in files take and save the digests of their files next to the folder of all stores."""
+    if isinstance(images, HasContents):
+        images.contents.use_cache(stores.with_name("digests.npy"))
+
+
+def _decodes_first(images: FileImages, stores: Path, *options: Any) -> bool:
+    """Return whether files are decoded before their digests are known, so that each is read only once.
+
+    A store of as many files and bytes is probably that of a copy of them: the digests, which are faster than decoding,
+    decide.
+    """
+    use_digest_cache(images, stores)  # another process may have saved them
+    if images.contents.known:
+        return False
+    amount = {**_options(*options), "images_in_all": len(images), "bytes": images.contents.size}
+    return not any(amount.items() <= meta.items() for meta in map(_meta, stores.glob("*/meta.json")))
+
+
+def _meta(file: Path) -> dict[str, Any]:
+    try:
+        facts = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in facts.items()}
+
+
+def _build(
+    images: Images,
+    folder: Path,
+    options: tuple[tuple[int, int], Resize, Interpolation],
+    workers: int | None,
+    trusted: Callable[[], bool],
+    final: Callable[[], Path],
+) -> None:
+    def facts() -> dict[str, Any]:
+        size = {"bytes": images.contents.size} if isinstance(images, FileImages) else {}
+        return _facts(images, *options) | {"images_in_all": len(images)} | size
+
+    fit = partial(fit_image, size=options[0], resize=options[1], interpolation=options[2])
+    build(images, folder, facts, fit, workers, trusted=trusted, final=final)
 
 
 def _load(images: Images, folder: Path) -> DecodedStore | None:

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,8 +14,9 @@ import numpy as np
 import PIL
 from numpy.typing import NDArray
 
-from opsin.data.cache.files import build_lock, check_space, delete_leftovers, progress, write_errors
+from opsin.data.cache.files import build_lock, check_space, delete_leftovers, write_errors
 from opsin.data.decode import BadImage
+from opsin.data.progress import progress
 from opsin.data.source import Images
 from opsin.runs.atomic import atomic_folder, flush
 
@@ -41,21 +43,23 @@ class Block(NamedTuple):
 def build(
     images: Images,
     folder: Path,
-    facts: dict[str, Any],
+    facts: Callable[[], dict[str, Any]],
     fit: Fit,
     workers: int | None,
     *,
     trusted: Callable[[], bool],
+    final: Callable[[], Path],
 ) -> None:
-    """Build a store in its folder, unless another process has built it meanwhile.
+    """Build a store in a folder, unless another process has built it meanwhile.
 
     Args:
         images: The images to decode.
-        folder: Folder of the finished store; its parent is created.
-        facts: Plain values to record in meta.json.
+        folder: The folder; its parent is created, and its lock is held.
+        facts: Returns plain values to record in meta.json; called once every image has been read.
         fit: Resizes the pixels ``(H, W, C)`` of one image to the size of the store.
         workers: Threads; None for one per core.
-        trusted: Returns whether the folder holds a complete store; called while the lock is held.
+        trusted: Returns whether the store need not be built any more; called while the lock is held.
+        final: Returns the folder that the finished store is renamed to, or `folder`.
 
     Raises:
         UserError: The disk is full, or the folder cannot be written to.
@@ -68,6 +72,9 @@ def build(
             delete_leftovers(folder.parent)
             with atomic_folder(folder) as unfinished:
                 _write(unfinished, decode_blocks(images, fit, workers), images, facts)
+            if (target := final()) != folder:
+                shutil.rmtree(target, ignore_errors=True)
+                folder.rename(target)
 
 
 def decode_blocks(images: Images, fit: Fit | None, workers: int | None = None) -> Iterator[Block]:
@@ -108,7 +115,7 @@ def decode_blocks(images: Images, fit: Fit | None, workers: int | None = None) -
                 future.cancel()
 
 
-def _write(folder: Path, blocks: Iterator[Block], images: Images, facts: dict[str, Any]) -> None:
+def _write(folder: Path, blocks: Iterator[Block], images: Images, facts: Callable[[], dict[str, Any]]) -> None:
     """Write all files of a store and flush them to the disk."""
     kept: list[int] = []
     bad: list[tuple[int, str, str]] = []
@@ -135,7 +142,7 @@ def _write(folder: Path, blocks: Iterator[Block], images: Images, facts: dict[st
         csv.writer(text).writerows([("index", "location", "reason"), *bad])
         flush(text)
     with (folder / "meta.json").open("w", encoding="utf-8") as text:
-        json.dump(facts | {"count": len(kept), "bad": len(bad), "pillow": PIL.__version__}, text, indent=2)
+        json.dump(facts() | {"count": len(kept), "bad": len(bad), "pillow": PIL.__version__}, text, indent=2)
         flush(text)
 
 

@@ -5,10 +5,10 @@ import logging
 import numpy as np
 from numpy.typing import NDArray
 
-from opsin.data.cache.files import progress
 from opsin.data.cache.image_store import OnBadImage, Store, check_images, decode_rows, store_key
 from opsin.data.cache.image_store_builder import decode_blocks
 from opsin.data.preprocessing import Interpolation, Resize
+from opsin.data.progress import progress
 from opsin.data.source import ArrayImages, Images
 from opsin.data.types import Indices
 
@@ -41,12 +41,12 @@ class UncachedStore(Store):
         on_bad_image: OnBadImage = "skip",
     ) -> None:
         self.images = images
-        self.fingerprint = store_key(images, size, resize, interpolation)
         self._fit = (size, resize, interpolation)
         bad = [] if isinstance(images, ArrayImages) else _bad_images(images)
         self.bad = [(location, reason) for _, location, reason in bad]
         self.kept = np.setdiff1d(np.arange(len(images)), np.array([index for index, _, _ in bad], np.int64))
         self.targets = images.targets[self.kept]
+        self.fingerprint = store_key(images, size, resize, interpolation)
         check_images(self, on_bad_image)
         self.shape = (*size, images.read(int(self.kept[0])).shape[2])
 

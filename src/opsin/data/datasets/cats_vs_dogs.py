@@ -7,7 +7,8 @@ from opsin.data.datasets.download import missing_data
 from opsin.data.datasets.hugging_face import HubError, load_from_hub
 from opsin.data.datasets.hugging_face_columns import read_splits
 from opsin.data.datasets.image_folder import folder_splits
-from opsin.data.source import DATA_DIR, Source
+from opsin.data.options import DATA_DIR
+from opsin.data.source import Source
 
 _FOLDERS = {"cat": "cat", "cats": "cat", "dog": "dog", "dogs": "dog"}
 _SIZE = (150, 150)

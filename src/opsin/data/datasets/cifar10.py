@@ -12,7 +12,8 @@ import numpy as np
 
 from opsin.data.datasets.download import DownloadError, fetch, missing_data
 from opsin.data.datasets.image_folder import folder_splits
-from opsin.data.source import DATA_DIR, ArrayImages, Images, Source
+from opsin.data.options import DATA_DIR
+from opsin.data.source import ArrayImages, Images, Source
 from opsin.data.types import Split
 from opsin.errors import UserError
 from opsin.runs.atomic import write_atomically

@@ -4,14 +4,17 @@ import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from opsin.data.decode import BadImage, decode_image
-from opsin.data.source import Source
+from opsin.data.file_contents import FileContents
+from opsin.data.source import Source, content_fingerprint
+from opsin.data.split_names import composed, split_named
 from opsin.data.types import Channels, Split
 from opsin.errors import UserError, did_you_mean
 
@@ -20,17 +23,10 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 
-_SPLITS: Final[dict[str, Split]] = {
-    "train": "train",
-    "training": "train",
-    "validation": "val",
-    "valid": "val",
-    "val": "val",
-    "dev": "val",
-    "test": "test",
-    "testing": "test",
-}
-_LABEL_NAMES = ("label", "labels", "class", "target", "category")
+_LABEL_NAMES = (
+    *("label", "labels", "class", "classes", "target", "targets", "category", "species", "y"),
+    *("class_name", "class_label", "label_name"),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,14 +38,28 @@ class DatasetImages:
         targets: Class of each image (N,), int64.
         channels: Channels of the images that `read` returns: 1 (gray) or 3 (RGB).
         name: Name for messages, such as "ylecun/mnist train".
-        fingerprint: Changes with the rows, the labels or the channels.
+        files: The files that hold the images.
+        fallback: Text that identifies the rows if they are in no file.
     """
 
     rows: "Dataset"
     targets: NDArray[np.int64]
     channels: Channels
     name: str
-    fingerprint: str
+    files: tuple[str, ...]
+    fallback: str
+
+    @cached_property
+    def contents(self) -> FileContents:
+        """The contents of the files."""
+        return FileContents(self.files)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Digest of the content of the files, of the labels and of the channels."""
+        content = content_fingerprint(self.contents, self.targets, self.channels)
+        rows = f"{content} {self.rows.column_names} {len(self.targets)} {'' if self.files else self.fallback}"
+        return hashlib.blake2b(rows.encode(), digest_size=16).hexdigest()
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -87,8 +97,8 @@ def read_splits(
 ) -> Source:
     """Return a source from the splits of a dataset; see `hugging_face` for the arguments.
 
-    Labels that are not of type ClassLabel become classes in sorted order. A split whose labels are all -1 or
-    missing (hidden, as in a competition's test set) is left out.
+    Labels that are not of type ClassLabel become classes in sorted order. Classes without any image are left out,
+    and so is a split whose labels are all -1 or missing (hidden, as in a competition's test set).
 
     Raises:
         UserError: There are no training labels, a label is not in train, or a column is missing or ambiguous.
@@ -97,17 +107,16 @@ def read_splits(
     train = by_split["train"]
     image = image_column or _find_image_column(train, name)
     label = label_column or _find_label_column(train, name, image)
-    for split, split_rows in by_split.items():
+    for split_rows in by_split.values():
         _check_columns(split_rows, name, image, label)
-        _check_classes(split_rows, f"{name} {split}", label, train)
     labels = {split: _labels(by_split[split], f"{name} {split}", label) for split in by_split}
     if labels["train"] is None:
         raise UserError(f"{name}: the training labels in column {label!r} are hidden (-1 or empty).")
-    classes, encode = _classes(train, name, label, labels["train"])
+    known = {split: values for split, values in labels.items() if values is not None}
+    classes, encode = _classes(train, name, label, known)
     splits = {
         split: _images(by_split[split], f"{name} {split}", image, encode(values, f"{name} {split}"), channels)
-        for split, values in labels.items()
-        if values is not None
+        for split, values in known.items()
     }
     return Source(name, classes, channels, size, mean=None, std=None, splits=splits)
 
@@ -117,7 +126,7 @@ def _name_splits(rows: Mapping[str, "Dataset"], name: str) -> dict[Split, "Datas
     found: dict[Split, Dataset] = {}
     other = []
     for own_name, split_rows in rows.items():
-        split = _SPLITS.get(own_name.lower())
+        split = split_named(own_name)
         if split is None or split in found:
             other.append(own_name)
         else:
@@ -134,10 +143,17 @@ def _name_splits(rows: Mapping[str, "Dataset"], name: str) -> dict[Split, "Datas
 def _find_image_column(rows: "Dataset", name: str) -> str:
     from datasets import Image
 
+    images = [column for column, feature in rows.features.items() if isinstance(feature, Image)]
     return _only(
-        [column for column, feature in rows.features.items() if isinstance(feature, Image)],
+        images or [column for column, feature in rows.features.items() if _is_encoded(feature)],
         f"{name}: its columns are {_describe(rows)}. Name the column of the images: datamodule.image_column=NAME.",
     )
+
+
+def _is_encoded(feature: Any) -> bool:
+    """Return whether a column may hold image files: bytes, or bytes and path, written without the type Image."""
+    plain = getattr(feature, "dtype", None) in ("binary", "large_binary")
+    return plain or (isinstance(feature, dict) and set(feature) == {"bytes", "path"})
 
 
 def _find_label_column(rows: "Dataset", name: str, image: str) -> str:
@@ -145,7 +161,8 @@ def _find_label_column(rows: "Dataset", name: str, image: str) -> str:
 
     columns = {column: feature for column, feature in rows.features.items() if column != image}
     candidates = [column for column, feature in columns.items() if isinstance(feature, ClassLabel)]
-    candidates = candidates or [column for column, feature in columns.items() if _is_label(feature)]
+    for types in (_WORDS_AND_INTEGERS, _REALS):
+        candidates = candidates or [column for column, feature in columns.items() if _dtype(feature).startswith(types)]
     if len(candidates) > 1:
         candidates = [column for column in candidates if column.lower() in _LABEL_NAMES]
     return _only(
@@ -170,27 +187,19 @@ def _check_columns(rows: "Dataset", name: str, image: str, label: str) -> None:
                 f"{name} has no column {column!r} (datamodule.{option}){hint} The columns are {_describe(rows)}."
             )
     feature = rows.features[image]
-    # Files written without Hugging Face's types have plain bytes, or bytes and path.
-    plain = getattr(feature, "dtype", None) in ("binary", "large_binary")
-    if not (isinstance(feature, Image) or plain or (isinstance(feature, dict) and set(feature) == {"bytes", "path"})):
+    if not (isinstance(feature, Image) or _is_encoded(feature)):
         raise UserError(f"{name}: column {image!r} has no images; the columns are {_describe(rows)}.")
-    if not (isinstance(rows.features[label], ClassLabel) or _is_label(rows.features[label])):
+    kinds = _WORDS_AND_INTEGERS + _REALS
+    if not (isinstance(rows.features[label], ClassLabel) or _dtype(rows.features[label]).startswith(kinds)):
         raise UserError(f"{name}: column {label!r} has no labels; the columns are {_describe(rows)}.")
 
 
-def _check_classes(rows: "Dataset", what: str, label: str, train: "Dataset") -> None:
-    """Refuse a ClassLabel whose classes differ from those of train: its numbers would mean other classes."""
-    names, known = (getattr(part_rows.features[label], "names", None) for part_rows in (rows, train))
-    if names != known:
-        raise UserError(
-            f"{what}: the classes of column {label!r} are {', '.join(names or ['not named'])}; "
-            f"in train they are {', '.join(known or ['not named'])}."
-        )
+_WORDS_AND_INTEGERS = ("string", "large_string", "bool", "int", "uint")
+_REALS = ("float", "double")
 
 
-def _is_label(feature: Any) -> bool:
-    dtype = str(getattr(feature, "dtype", ""))
-    return dtype in ("string", "large_string", "bool") or dtype.startswith(("int", "uint"))
+def _dtype(feature: Any) -> str:
+    return str(getattr(feature, "dtype", ""))
 
 
 def _describe(rows: "Dataset") -> str:
@@ -202,9 +211,9 @@ def _describe(rows: "Dataset") -> str:
 
 
 def _labels(rows: "Dataset", what: str, column: str) -> list[Any] | None:
-    """Return the labels, or None if all are hidden."""
+    """Return the labels, or None if all are hidden; names of classes where they are known, in their composed form."""
     values: list[Any] = rows[column][:]
-    hidden = sum(value is None or (value == -1) for value in values)
+    hidden = sum(_is_hidden(value) for value in values)
     if hidden == len(values):
         _LOG.info("%s is left out: its labels are hidden", what)
         return None
@@ -212,21 +221,42 @@ def _labels(rows: "Dataset", what: str, column: str) -> list[Any] | None:
         raise UserError(
             f"{what}: {hidden} of {len(values)} labels in column {column!r} are -1 or empty. Remove those rows."
         )
-    return values
+    names = getattr(rows.features[column], "names", None)
+    if names is not None:
+        return [composed(names[value]) for value in values]
+    if fraction := next((value for value in values if isinstance(value, float) and not value.is_integer()), None):
+        raise UserError(f"{what}: {fraction} in column {column!r} is no class; a class is a whole number or a name.")
+    return [
+        composed(value) if isinstance(value, str) else int(value) if isinstance(value, float) else value
+        for value in values
+    ]
+
+
+def _is_hidden(value: Any) -> bool:
+    return value is None or value == -1 or value != value  # NaN
 
 
 Encode = Callable[[Sequence[Any], str], NDArray[np.int64]]
 
 
-def _classes(train: "Dataset", name: str, column: str, values: Sequence[Any]) -> tuple[tuple[str, ...], Encode]:
+def _classes(
+    train: "Dataset", name: str, column: str, labels: Mapping[Split, Sequence[Any]]
+) -> tuple[tuple[str, ...], Encode]:
     """Return the class names, and a function that encodes the labels of any split as class indices."""
-    from datasets import ClassLabel
-
-    feature = train.features[column]
-    if isinstance(feature, ClassLabel):
-        known = dict(zip(range(len(feature.names)), feature.names, strict=True))
+    names = getattr(train.features[column], "names", None)
+    if names is None:
+        known = {value: str(value) for value in sorted(set(labels["train"]))}
     else:
-        known = {value: str(value) for value in sorted(set(values))}
+        used = {value for values in labels.values() for value in values}
+        known = {found: found for found in map(composed, names) if found in used}
+        if len(known) < len(names):
+            _LOG.info(
+                "%s: %d of the %d classes of column %r have no images",
+                name,
+                len(names) - len(known),
+                len(names),
+                column,
+            )
     if len(known) < 2:
         raise UserError(
             f"{name}: column {column!r} has only the class {next(iter(known.values()))!r}; a classifier needs two."
@@ -249,19 +279,24 @@ def _classes(train: "Dataset", name: str, column: str, values: Sequence[Any]) ->
 def _images(rows: "Dataset", what: str, column: str, targets: NDArray[np.int64], channels: Channels) -> DatasetImages:
     from datasets import Image
 
-    digest = hashlib.blake2b(f"{column} {channels} {rows.num_rows} ".encode(), digest_size=16)
-    digest.update(_content(rows).encode())
-    digest.update(targets.data)
+    fallback = str(rows._fingerprint)
     images = rows.select_columns([column])
     if isinstance(images.features[column], Image):
         images = images.cast_column(
             column, Image(decode=False)
         )  # decoded by Opsin, so that bad images are found in every dataset
-    return DatasetImages(images, targets, channels, what, digest.hexdigest())
+    return DatasetImages(images, targets, channels, what, _files(images, column), fallback)
 
 
-def _content(rows: "Dataset") -> str:
-    """Identify the rows without reading them, by the state of their files or the library's fingerprint."""
-    files = [Path(file["filename"]) for file in rows.cache_files]
-    states = [f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files]
-    return "\n".join(states) or str(rows._fingerprint)
+def _files(images: "Dataset", column: str) -> tuple[str, ...]:
+    """Return the files that hold the images: the image files that the rows name, else the files of the table."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    values = images.data.column(column)
+    if pa.types.is_struct(values.type) and len(values):
+        without_bytes = pc.is_null(pc.struct_field(values, "bytes"))
+        if pc.all(without_bytes).as_py():
+            paths = images.with_format("arrow")[:].column(column)
+            return tuple(path or "" for path in pc.struct_field(paths, "path").to_pylist())
+    return tuple(file["filename"] for file in images.cache_files)

@@ -1,38 +1,25 @@
 """Image folders: one folder per class, with or without splits."""
 
-import os
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 
+from opsin.data.datasets.folder_layout import split_folders
+from opsin.data.datasets.image_files import folders, image_files
 from opsin.data.source import FileImages, Source
+from opsin.data.split_names import composed, split_named
 from opsin.data.types import Channels, Side, Split
 from opsin.errors import UserError, did_you_mean
 from opsin.runs.quoting import printed_override
-
-SPLIT_NAMES: Final[dict[Split, tuple[str, ...]]] = {
-    "train": ("train",),
-    "val": ("val", "validation", "valid"),
-    "test": ("test",),
-}
-# Files that systems and programs create next to images. Names with a leading dot are ignored too.
-_CLUTTER = frozenset({"__macosx", "@eadir", "lost+found", "$recycle.bin", "system volume information"})
-# Files that are clearly not images. All others are decoded, and reported if that fails.
-_NOT_IMAGE = re.compile(
-    r".*\.(txt|md|rtf|pdf|docx?|xlsx?|csv|tsv|json|jsonl|xml|ya?ml|toml|ini|cfg|html?|url|log|db|bak"
-    r"|py|ipynb|js|sh|npy|npz|mat|pkl|pickle|parquet|zip|tar|tgz|gz)",
-    re.IGNORECASE,
-)
 
 
 def image_folder(path: str, channels: Channels = 3, size: tuple[Side, Side] = (224, 224)) -> Source:
     """Your own images: a folder of class folders, or of `train/`, `val/` and `test/` that contain class folders.
 
-    `validation/` and `valid/` mean `val/`; val and test may be missing. The classes are the folders of train,
-    sorted by name, and the other splits must have the same. Folders inside a class folder are searched too.
+    Other names of splits are understood, such as `Training/`, `valid/`, `dev/`, `test_set/` or `seg_train/seg_train/`
+    (`opsin.data.split_names`). Val and test may be missing, and may lack a class. The classes are the folders of train,
+    sorted by name. Folders inside a class folder are searched too.
 
     Args:
         path: The folder.
@@ -44,7 +31,7 @@ def image_folder(path: str, channels: Channels = 3, size: tuple[Side, Side] = (2
     """
     root = Path(path).expanduser()
     classes, splits = folder_splits(root, channels)
-    return Source(root.resolve().name, classes, channels, size, mean=None, std=None, splits=splits)
+    return Source(composed(root.resolve().name), classes, channels, size, mean=None, std=None, splits=splits)
 
 
 def unlabeled_images(path: str, channels: Channels = 3) -> FileImages | None:
@@ -63,17 +50,12 @@ def unlabeled_images(path: str, channels: Channels = 3) -> FileImages | None:
     root = Path(path).expanduser()
     if not root.is_dir():
         raise UserError(f"The folder {root.absolute()} does not exist.")
-    if _folders(root):
+    if folders(root):
         return None
     files = image_files(root)
     if not files:
         raise UserError(f"{root.absolute()} has neither class folders nor images.")
     return FileImages(root, tuple(files), np.zeros(len(files), np.int64), channels)
-
-
-def image_files(root: Path) -> list[str]:
-    """Return the files below a folder that may be images, relative to it and sorted by name."""
-    return sorted(file.removeprefix("./") for file in _walk(root, ".", set()))
 
 
 def folder_splits(
@@ -90,74 +72,48 @@ def folder_splits(
     Raises:
         UserError: The folder is missing or has another layout than `image_folder` describes.
     """
-    folders = _split_folders(root)
-    if aliases is None:
-        classes = tuple(sorted(folder.name for folder in _folders(folders["train"])))
-        _check_train(folders["train"], classes)
-    else:
-        classes = tuple(dict.fromkeys(aliases.values()))
-    splits = {}
-    for split, folder in folders.items():
-        by_class = _class_folders(folder, classes, aliases)
-        splits[split] = _images(folder, [by_class[name] for name in classes], channels)
-    return classes, splits
-
-
-def _split_folders(root: Path) -> dict[Split, Path]:
-    """Return the folder of each split; without a train folder that has class folders, the root is train."""
     path = root.absolute()
     if not root.exists():
         raise UserError(f"The folder {path} does not exist. Name the folder of the images with datamodule.path=FOLDER.")
     if not root.is_dir():
         raise UserError(f"{path} is a file; datamodule.path must be the folder of the class folders.")
-    strays = _folders(root)
-    splits: dict[Split, Path] = {}
-    for split, names in SPLIT_NAMES.items():
-        found = [folder for folder in strays if folder.name.lower() in names]
-        if len(found) > 1:
-            both = " and ".join(repr(folder.name) for folder in found)
-            raise UserError(f"{path} has {both}, which mean the same split. Rename or remove one of them.")
-        if found:
-            splits[split] = found[0]
-            strays.remove(found[0])
-    if "train" not in splits or not _folders(splits["train"]):
-        if splits and not strays:
-            has = ", ".join(repr(folder.name) for folder in splits.values())
-            raise UserError(f"{path} has {has} but no 'train' with class folders, so there are no training images.")
-        return {"train": root}
-    classes = {folder.name for folder in _folders(splits["train"])}
-    for stray in strays:
-        if classes & {folder.name for folder in _folders(stray)}:
-            hint = did_you_mean(stray.name, [name for names in SPLIT_NAMES.values() for name in names]) or "."
-            raise UserError(
-                f"{stray} holds class folders, but {stray.name!r} is not the name of a split{hint} Rename it to train, "
-                "val (or validation, valid) or test, or move it away."
-            )
-    return splits
+    found = split_folders(root)
+    if aliases is None:
+        classes = tuple(dict.fromkeys(composed(folder.name) for folder in folders(found["train"])))
+        _check_train(found["train"], classes)
+    else:
+        classes = tuple(dict.fromkeys(aliases.values()))
+    splits = {}
+    for split, folder in found.items():
+        by_class = _class_folders(folder, classes, aliases)
+        if split == "train" and (missing := [name for name in classes if name not in by_class]):
+            raise _wrong_classes(folder, classes, missing, ())
+        splits[split] = _images(split, folder, [by_class.get(name) for name in classes], channels)
+    return classes, splits
 
 
 def _check_train(folder: Path, classes: Sequence[str]) -> None:
     if not classes:
         raise UserError(f"{folder} has no class folders. Put the images of each class into a folder of its own there.")
     if len(classes) == 1:
-        inside = [below.name for below in _folders(folder / classes[0])]
-        hint = f" Did you mean {printed_override('datamodule.path', folder / classes[0])}?" if len(inside) > 1 else ""
-        raise UserError(f"{folder} has only the class folder {classes[0]!r}; a classifier needs two.{hint}")
+        (only,) = folders(folder)
+        inside = folders(only)
+        hint = f" Did you mean {printed_override('datamodule.path', only)}?" if len(inside) > 1 else ""
+        raise UserError(f"{folder} has only the class folder {only.name!r}; a classifier needs two.{hint}")
 
 
 def _class_folders(folder: Path, classes: Sequence[str], aliases: Mapping[str, str] | None) -> dict[str, Path]:
-    """Return the folder of every class in a split; missing, unknown and duplicate ones are refused by name."""
+    """Return the folder of every class that a split has; unknown and duplicate ones are refused by name."""
     found: dict[str, Path] = {}
     unknown = []
-    for below in _folders(folder):
-        name = below.name if aliases is None else aliases.get(below.name.lower(), "")
+    for below in folders(folder):
+        name = composed(below.name) if aliases is None else aliases.get(below.name.lower(), "")
         if name not in classes:
             unknown.append(f"{below.name!r} is not one of them{did_you_mean(below.name, classes) or '.'}")
         elif name in found:
-            raise UserError(
-                f"{folder} has two folders for the class {name!r}: {found[name].name!r} and {below.name!r}. Merge them."
-            )
-        elif (below / "train").is_dir():
+            both = f"{_spelled(found[name].name, below.name)} and {_spelled(below.name, found[name].name)}"
+            raise UserError(f"{folder} has two folders for the class {name!r}: {both}. Merge them.")
+        elif any(split_named(inside.name) == "train" for inside in folders(below)):
             raise UserError(
                 f"The class folder {below} contains a folder 'train'. If {below.name} is the folder of the dataset, "
                 f"set {printed_override('datamodule.path', below)}. If {below.name} is a class, put its training "
@@ -165,52 +121,30 @@ def _class_folders(folder: Path, classes: Sequence[str], aliases: Mapping[str, s
             )
         else:
             found[name] = below
-    missing = [name for name in classes if name not in found]
-    if unknown or missing:
-        lacks = [f"{', '.join(map(repr, missing))} is missing."] if missing else []
-        raise UserError(
-            f"The class folders of {folder} must be {', '.join(classes)}.\n  " + "\n  ".join([*lacks, *unknown])
-        )
+    if unknown:
+        raise _wrong_classes(folder, classes, [name for name in classes if name not in found], unknown)
     return found
 
 
-def _images(root: Path, class_folders: Sequence[Path], channels: Channels) -> FileImages:
+def _spelled(name: str, other: str) -> str:
+    """Return a name in quotes, with the code points of its accents if another name looks the same."""
+    return ascii(name) if composed(name) == composed(other) else repr(name)
+
+
+def _wrong_classes(folder: Path, classes: Sequence[str], missing: Sequence[str], unknown: Sequence[str]) -> UserError:
+    lacks = [f"{', '.join(map(repr, missing))} is missing."] if missing else []
+    lines = "\n  ".join([*lacks, *unknown])
+    return UserError(f"The class folders of {folder} must be {', '.join(classes)}.\n  {lines}")
+
+
+def _images(split: Split, root: Path, class_folders: Sequence[Path | None], channels: Channels) -> FileImages:
     """Return the images of one split, by class and then by file name, in the same order on every system."""
     files: list[str] = []
     counts = []
     for folder in class_folders:
-        inside = sorted(_walk(root, folder.name, set()))
-        if not inside:
+        inside = image_files(root, folder.name) if folder else []
+        if not inside and split == "train":
             raise UserError(f"The class folder {folder} has no images. Put some there, or remove the class.")
         files += inside
         counts.append(len(inside))
     return FileImages(root, tuple(files), np.repeat(np.arange(len(counts)), counts), channels)
-
-
-def _walk(root: Path, folder: str, seen: set[tuple[int, int]]) -> Iterator[str]:
-    """Yield the files that may be images below a folder, relative to `root`.
-
-    Links are followed, but no folder is entered twice. A dangling link is returned and later reported as an image that
-    cannot be read; pipes and sockets are ignored.
-    """
-    state = (root / folder).stat()
-    if (state.st_dev, state.st_ino) in seen:
-        return
-    seen.add((state.st_dev, state.st_ino))
-    with os.scandir(root / folder) as entries:
-        for entry in entries:
-            path = f"{folder}/{entry.name}"
-            if _is_clutter(entry.name):
-                continue
-            if entry.is_dir():
-                yield from _walk(root, path, seen)
-            elif not _NOT_IMAGE.fullmatch(entry.name) and (entry.is_file() or not (root / path).exists()):
-                yield path
-
-
-def _folders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not _is_clutter(path.name))
-
-
-def _is_clutter(name: str) -> bool:
-    return name.startswith(".") or name.lower() in _CLUTTER

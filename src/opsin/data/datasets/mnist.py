@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from opsin.data.datasets.download import DownloadError, fetch, missing_data
-from opsin.data.source import DATA_DIR, ArrayImages, Source
+from opsin.data.options import DATA_DIR
+from opsin.data.source import ArrayImages, Source
 from opsin.data.types import Split
 from opsin.errors import UserError
 from opsin.runs.atomic import write_atomically

@@ -5,12 +5,14 @@ from typing import Annotated
 
 from pydantic import Field
 
+from opsin.data.cache.files import cache_folder
 from opsin.data.cache.image_store_builder import available_cores
+from opsin.data.options import DATA_DIR
 from opsin.data.shards.index import Index, read_index
 from opsin.data.shards.shard_cache import AHEAD
 from opsin.data.shards.sharded_images import ShardedDataset, ShardImages
 from opsin.data.shards.storage import Storage, StorageOptions, open_storage
-from opsin.data.source import DATA_DIR, Source
+from opsin.data.source import Source
 from opsin.errors import UserError
 
 _BESIDE = AHEAD + 4
@@ -50,7 +52,7 @@ def shards(
 
 
 def _cache_dir(data_dir: str) -> Path:
-    return (Path(data_dir) / ".opsin" / "shards").expanduser().resolve()
+    return cache_folder(data_dir, "shards").expanduser().resolve()
 
 
 def _check_room(index: Index, storage: Storage, cache_bytes: int, window: int) -> None:

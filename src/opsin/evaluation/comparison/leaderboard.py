@@ -206,13 +206,14 @@ def _check_metric(metric: str, finished: Sequence[RunRecord]) -> None:
 def _recipes(records: Sequence[RunRecord], split: str) -> tuple[list[tuple[RunRecord, ...]], list[RunRecord]]:
     """Return the runs of each config, and the runs that a newer run of the same config, seed and fold supersedes.
 
-    If the dataset comes with the split, its images must be the same too: files can change between two runs.
+    The images of the dataset must be the same too: files can change between two runs, and two folders can differ.
     """
     recipes: dict[Any, dict[tuple[Any, ...], RunRecord]] = {}
     superseded = []
     for record in sorted(records, key=lambda record: record.run.result.stat().st_mtime, reverse=True):
         images = None if _is_carved(record, split) else record.images_digest(split)
-        recipe = recipes.setdefault((frozenset(record.config.items()), images), {})
+        dataset = record.result.data.dataset if record.result.data else ""
+        recipe = recipes.setdefault((frozenset(record.config.items()), images, dataset), {})
         if recipe.setdefault(record.repetition, record) is not record:
             superseded.append(record)
     return [tuple(runs[key] for key in sorted(runs, key=_repetition_order)) for runs in recipes.values()], superseded

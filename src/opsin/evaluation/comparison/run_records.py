@@ -18,18 +18,18 @@ from opsin.runs.result import RunResult
 REPEATS = ("seed", "datamodule.fold")
 """Keys that distinguish the repetitions of a recipe."""
 
+NOT_RECIPE = ("data_dir", "output_dir", "resume", "report", "test")
+"""Keys that do not affect the trained network: locations of files, and steps after training."""
+
 _NOT_RECIPE = (
-    "data_dir",
-    "output_dir",
-    "report",
-    "resume",
-    "test",
+    *NOT_RECIPE,
     "logger.",
-    "datamodule.data_dir",
-    "datamodule.download",
-    "trainer.log_every_n_steps",
-    "trainer.profiler",
+    "tags",
+    *(f"datamodule.{name}" for name in ("data_dir", "path", "download", "on_device", "eval_batch_size")),
+    *(f"trainer.{name}" for name in ("threads", "log_every_n_steps", "profiler", "detect_anomaly")),
 )
+"""Beginnings of the keys that cannot affect the trained network. The dataset counts by its content, not by its path."""
+
 _TRAINING_CALLBACKS = ("EarlyStopping", "EMA")  # Opsin's other callbacks only report and do not change the training
 
 

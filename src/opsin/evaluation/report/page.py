@@ -1,4 +1,7 @@
-"""Write the report of a run: one self-contained page made from the run directory."""
+"""Write the report of a run: one self-contained page made from the run directory.
+
+The order of the sections is that of `templates/report.html`.
+"""
 
 from datetime import datetime
 from pathlib import Path
@@ -9,15 +12,15 @@ import yaml
 
 from opsin.errors import UserError
 from opsin.evaluation.confusion import class_table
-from opsin.evaluation.report.learning_curves import best_epoch, learning_curves
-from opsin.evaluation.report.pictures import read_pictures
-from opsin.evaluation.report.result_summary import summarize_result
-from opsin.evaluation.report.sections import (
+from opsin.evaluation.report.confusion_and_calibration import (
     calibration_section,
     confused_pair_rows,
     confusion_matrix_chart,
     recall_bars,
 )
+from opsin.evaluation.report.learning_curves import best_epoch, learning_curves
+from opsin.evaluation.report.pictures import read_pictures
+from opsin.evaluation.report.result_summary import summarize_result
 from opsin.evaluation.templating import render
 from opsin.runs.atomic import write_atomically
 from opsin.runs.directory import RunDirectory

@@ -51,6 +51,19 @@ class MisclassifiedImage:
 
 
 @dataclass(frozen=True)
+class MapCheck:
+    """The comparison of class activation maps with random maps.
+
+    Attributes:
+        better: Whether they are better.
+        statement: The result in one sentence, with its values.
+    """
+
+    better: bool
+    statement: str
+
+
+@dataclass(frozen=True)
 class Pictures:
     """The images that `RUN/pictures/pictures.json` lists.
 
@@ -59,6 +72,7 @@ class Pictures:
         misclassified: Misclassified images, highest confidence first.
         stage: Stage of the class activation maps; None if there are no maps.
         note: The reason if there are no maps, else None.
+        check: Comparison of the maps with random ones; None if there are no maps.
         augmentation: Training images, original and augmented; None if there are none.
         augmentation_text: Description of the augmentation.
         kernels: Kernels of the first layer; None if they cannot be shown.
@@ -69,6 +83,7 @@ class Pictures:
     misclassified: tuple[MisclassifiedImage, ...]
     stage: str | None
     note: str | None
+    check: MapCheck | None
     augmentation: EmbeddedImage | None
     augmentation_text: str
     kernels: EmbeddedImage | None
@@ -107,6 +122,7 @@ def _pictures(folder: Path, index: Mapping[str, Any]) -> Pictures:
         tuple(misclassified),
         index["stage"],
         index["note"],
+        MapCheck(bool(check["better"]), str(check["statement"])) if (check := index.get("check")) else None,
         _embedded(folder, index["augmentation"]),
         index["augmentation_text"],
         _embedded(folder, index["kernels"]),

@@ -55,7 +55,7 @@ class Slurm:
     Args:
         jobs: Number of devices that waiting and running jobs use together.
         threads: CPUs of each process; each device has one process.
-        gpu: Whether to request a GPU for each device.
+        gpus: Whether to request a GPU for each device.
         memory_gb: Memory of a job, GB; null: the default of the cluster.
         minutes: Time limit of a job; null: that of the partition.
         warning_s: Time before the limit at which a run gets the signal to save, s; SLURM may send it up to a minute
@@ -78,7 +78,7 @@ class Slurm:
         self,
         jobs: Annotated[int, Field(ge=1)] = 64,
         threads: Annotated[int, Field(ge=1)] = 4,
-        gpu: bool = False,
+        gpus: bool = False,
         memory_gb: Annotated[float, Field(gt=0)] | None = None,
         minutes: Annotated[int, Field(ge=1)] | None = None,
         warning_s: Annotated[int, Field(ge=1)] = 120,
@@ -97,7 +97,7 @@ class Slurm:
                 "stopped as soon as it begins. Raise launcher.minutes."
             )
         self.slots, self.threads = jobs, threads
-        self._gpu = gpu
+        self._gpus = gpus
         self._memory = None if memory_gb is None else f"{math.ceil(memory_gb * 1e9 / 2**20)}M"
         self._limits = {"time": minutes, "partition": partition, "account": account, "qos": qos}
         self._options: dict[str, Any] = {
@@ -175,7 +175,7 @@ class Slurm:
             "nodes": 1,
             "ntasks_per_node": 1,
             "cpus_per_task": self.threads * job.devices,
-            "gpus_per_node": job.devices if self._gpu else None,
+            "gpus_per_node": job.devices if self._gpus else None,
             "mem": self._memory,
             "wckey": None,
             "stderr_to_stdout": True,

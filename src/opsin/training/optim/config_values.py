@@ -14,6 +14,7 @@ CONFIGURED = "configured_lr"
 OPTIONS = ("weight_decay", "betas", "eps", "momentum", "nesterov", "dampening")
 CYCLED = ("betas", "momentum")
 SCHEDULE_RATES = ("initial_lr", "max_lr", "min_lr")
+"""Keys of a parameter group under which the schedules of torch keep learning rates."""
 
 
 def mark_configured(optimizer: Optimizer) -> None:

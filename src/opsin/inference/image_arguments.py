@@ -4,7 +4,7 @@ import glob
 from collections.abc import Sequence
 from pathlib import Path
 
-from opsin.data.datasets.image_folder import image_files
+from opsin.data.datasets.image_files import image_files
 from opsin.errors import UserError
 
 

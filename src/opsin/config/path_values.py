@@ -1,0 +1,32 @@
+"""Paths in a config: `~` is expanded, and what a later process must find becomes absolute."""
+
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from opsin.config.overrides import PATHS
+from opsin.config.search_path import expand_home
+from opsin.runs.directory import RunDirectory
+
+WEIGHT_NAMES = ("imagenet", "opsin", "none")
+"""Values of `model.weights` that are names, even if a file or folder of that name exists."""
+
+
+def resolve_paths(config: DictConfig) -> None:
+    """Expand `~` in every path, and make the paths absolute that a later process must find."""
+    for key in (*PATHS, "output_dir"):
+        value = OmegaConf.select(config, key, throw_on_missing=False)
+        if not isinstance(value, str) or _is_name(key, value):
+            continue
+        path = expand_home(value)
+        if key == "data_dir" or (key != "output_dir" and Path(path).exists()):
+            path = str(Path(path).resolve())
+        if path != value:  # otherwise a reference to another key stays one
+            OmegaConf.update(config, key, path)
+
+
+def _is_name(key: str, value: str) -> bool:
+    """Return whether a value names weights or a network although a file or folder has the same name."""
+    if key == "model.weights":
+        return value in WEIGHT_NAMES
+    return key == "model.teacher" and not RunDirectory(Path(expand_home(value))).config.is_file()

@@ -1,0 +1,93 @@
+"""Find the image files below a folder."""
+
+import logging
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path, PurePath
+
+from opsin.data.split_names import composed
+
+_LOG = logging.getLogger(__name__)
+
+# Files that systems and programs create next to images. Names with a leading dot are ignored too.
+_CLUTTER = frozenset({"__macosx", "@eadir", "lost+found", "$recycle.bin", "system volume information"})
+# Files that are clearly not images. All others are decoded, and reported if that fails.
+_NOT_IMAGE = re.compile(
+    r".*\.(txt|md|rtf|pdf|docx?|xlsx?|csv|tsv|json|jsonl|xml|ya?ml|toml|ini|cfg|html?|url|log|db|bak"
+    r"|py|ipynb|js|sh|exe|npy|npz|mat|pkl|pickle|parquet|arrow|h5|hdf5|tfrecord|ckpt|pth?|onnx|safetensors"
+    r"|zip|tar|tgz|gz|bz2|xz|7z|rar|iso|mp4|m4v|mov|avi|mkv|webm|mpe?g|wmv|mp3|wav|flac|m4a|ogg)",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+def image_files(root: Path, inside: str = ".") -> list[str]:
+    """Return the files that may be images below a folder, sorted by name in its composed form.
+
+    Other files are left out, and counted in the log by their suffix.
+
+    Args:
+        root: The folder that the paths are relative to; they have forward slashes.
+        inside: The folder in it that is searched.
+    """
+    skipped: Counter[str] = Counter()
+    found = (file.removeprefix("./") for file in _walk(root, inside, set(), skipped))
+    files = sorted(found, key=lambda file: (composed(file), file))
+    if skipped:
+        kinds = ", ".join(f"{count} {suffix}" for suffix, count in skipped.most_common())
+        _LOG.info("files left out of %s, because they are not images: %s", root / inside, kinds)
+    return files
+
+
+def has_images(folder: Path) -> bool:
+    """Return whether there may be an image anywhere below a folder."""
+    return next(_walk(folder, ".", set(), Counter()), None) is not None
+
+
+def images_directly_in(folder: Path) -> bool:
+    """Return whether there may be an image in a folder itself."""
+    with os.scandir(folder) as entries:
+        return any(
+            not is_clutter(entry.name) and not _NOT_IMAGE.fullmatch(entry.name) and _may_be_file(entry)
+            for entry in entries
+            if not entry.is_dir()
+        )
+
+
+def folders(folder: Path) -> list[Path]:
+    """Return the folders in a folder, sorted by name in its composed form, without those of systems and programs."""
+    found = [path for path in folder.iterdir() if path.is_dir() and not is_clutter(path.name)]
+    return sorted(found, key=lambda path: (composed(path.name), path.name))
+
+
+def is_clutter(name: str) -> bool:
+    """Return whether a system or a program creates files or folders of this name."""
+    return name.startswith(".") or name.lower() in _CLUTTER
+
+
+def _walk(root: Path, folder: str, seen: set[tuple[int, int]], skipped: Counter[str]) -> Iterator[str]:
+    """Yield the files that may be images below a folder, relative to `root`.
+
+    Links are followed, but no folder is entered twice. A dangling link is returned and later reported as an image that
+    cannot be read; pipes and sockets are ignored.
+    """
+    state = (root / folder).stat()
+    if (state.st_dev, state.st_ino) in seen:
+        return
+    seen.add((state.st_dev, state.st_ino))
+    with os.scandir(root / folder) as entries:
+        for entry in entries:
+            inside = f"{folder}/{entry.name}"
+            if is_clutter(entry.name):
+                continue
+            if entry.is_dir():
+                yield from _walk(root, inside, seen, skipped)
+            elif _NOT_IMAGE.fullmatch(entry.name):
+                skipped[PurePath(entry.name).suffix.lower()] += 1
+            elif _may_be_file(entry):
+                yield inside
+
+
+def _may_be_file(entry: os.DirEntry[str]) -> bool:
+    return entry.is_file() or not os.path.exists(entry.path)  # noqa: PTH110 - a Path costs more than the check
