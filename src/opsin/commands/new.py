@@ -1,13 +1,12 @@
 """Write a small project of your own: a network, a dataset, an augmentation, a callback, an experiment and a test."""
 
-import argparse
 import keyword
 import re
 import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from opsin.commands.command_line import command
+from opsin.commands.command_line import command, command_parser
 from opsin.errors import UserError
 from opsin.runs.atomic import check_writable, write_errors
 from opsin.runs.quoting import opsin_command, printed_command
@@ -22,13 +21,13 @@ PLACEHOLDER = "my_project"
 @command
 def main(arguments: list[str] | None = None) -> int:
     """Write the project, and print the next commands."""
-    parser = argparse.ArgumentParser(prog=opsin_command("new"), description=__doc__)
+    parser = command_parser("new")
     parser.add_argument("folder", type=Path, help="the folder to create; its last part is the name of the package")
     folder = parser.parse_args(arguments).folder.expanduser()
     write_project(folder)
     print(f"wrote {len(_files())} files to {folder}; next:")
     print(f"  {printed_command(['cd', folder])}")
-    print("  opsin train")
+    print(f"  {opsin_command('train')}")
     return 0
 
 
