@@ -38,9 +38,9 @@ def write_project(folder: Path) -> None:
         UserError: The folder exists or cannot be written to, or its name is not that of a new Python package.
     """
     name = folder.absolute().name
-    _check_name(name)
     if folder.exists():
         raise UserError(f"{folder} exists already: choose another name, or delete it")
+    _check_name(name)
     check_writable(folder.absolute().parent, "the folder")
     with write_errors(folder, "the folder"):
         for file in _files():
