@@ -47,6 +47,9 @@ COMMANDS: Mapping[str, CommandEntry] = {
         "explore", "Open a page to try convolutions and the trained models of runs.", "--port 7860"
     ),
     "dashboard": CommandEntry("dashboard", "Open TensorBoard on runs.", "outputs --port 6006"),
+    "new": CommandEntry(
+        "new", "Write a small project of your own, with a network, a dataset and a test.", "my_project"
+    ),
     "completion": CommandEntry(
         "completion", 'Complete commands in a shell: eval "$(opsin completion bash)" in ~/.bashrc.', "zsh"
     ),

@@ -44,9 +44,9 @@ class ConfigOrigin:
                     break  # the override chose an option of a group: its file is more exact
                 return f"on the command line ({override})"
         for file, keys in self._files(path):
-            for folder in self.folders:
-                if _holds(folder / file, keys):
-                    return f"in {folder.name}/{file}"
+            folder = next((folder for folder in self.folders if (folder / file).is_file()), None)
+            if folder and _holds(folder / file, keys):
+                return f"in {folder.name}/{file}"
         return ""
 
     def _files(self, path: str) -> Iterator[tuple[str, list[str]]]:
@@ -100,12 +100,14 @@ class RunConfig:
         The recorded overrides and search path stay those that the run was started with.
         """
         if not self.resumes:
-            record = {
+            record: dict[str, Any] = {
                 "overrides": list(self.origin.overrides),
                 "choices": dict(self.origin.choices),
                 "search_path": list(self.origin.source.search_path),
                 "config_name": self.origin.source.config_name,
             }
+            if self.origin.source.project:
+                record["project"] = self.origin.source.project
             write_atomically(self.run.overrides, yaml.safe_dump(record, sort_keys=False, allow_unicode=True))
         write_atomically(self.run.config, self.text)
 

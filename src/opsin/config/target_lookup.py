@@ -5,25 +5,20 @@ list of public constructors. A package of the user needs a permission from the e
 the command starts, never from a run directory. Nothing is imported before the permission is known.
 """
 
+import functools
 import importlib
 import inspect
 import os
-import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from opsin.config.project import PROJECT_FILE, find_project
 from opsin.config.secrets import reveal
 from opsin.errors import UserError, did_you_mean
-from opsin.runs.directory import RunDirectory
 
 TARGETS_VARIABLE = "OPSIN_TARGETS"
 """Environment variable that permits packages of the user, separated by commas."""
-
-PROJECT_FILE = "pyproject.toml"
-"""File of the user's project; `targets = ["my_package"]` under `[tool.opsin]` permits packages too."""
 
 LIBRARIES = ("torch", "timm", "lightning")
 """Packages of which configs may name constructors, besides Opsin and the packages of the user."""
@@ -85,8 +80,12 @@ class Constructors:
 
     @property
     def by_name(self) -> Mapping[str, Callable[..., Any]]:
-        """The accepted constructors by their public dotted names; this imports every package."""
-        return {name: found for package in self.packages for name, found in self._names_in(package).items()}
+        """The accepted constructors by their public dotted names."""
+        return {
+            name: found
+            for package, accepts in self.packages.items()
+            for name, found in _accepted(package, accepts).items()
+        }
 
     def resolve(self, name: Any) -> Callable[..., Any]:
         """Return the constructor of a dotted name; only the package that the name lies in is imported.
@@ -96,9 +95,9 @@ class Constructors:
         """
         if not isinstance(name, str):
             raise UserError(f"must be the dotted name of a constructor, not {name!r}")
-        listed = name.rpartition(".")[0]
-        if listed in self.packages and name in (names := self._names_in(listed)):
-            return names[name]
+        parent = name.rpartition(".")[0]
+        if parent in self.packages and name in (found := _accepted(parent, self.packages[parent])):
+            return found[name]
         if package := _permitted_package(name):
             return _import_own(name, package, self.own)
         last = name.rpartition(".")[2]
@@ -108,16 +107,6 @@ class Constructors:
             f'To use your own package, set {TARGETS_VARIABLE}=my_package, or targets = ["my_package"] under '
             f"[tool.opsin] in the {PROJECT_FILE} of your project"
         )
-
-    def _names_in(self, package: str) -> Mapping[str, Callable[..., Any]]:
-        if package not in self._by_package:
-            accepts = self.packages[package]
-            self._by_package[package] = {f"{package}.{n}": found for n, found in _public(package) if accepts(found)}
-        return self._by_package[package]
-
-    @cached_property
-    def _by_package(self) -> dict[str, dict[str, Callable[..., Any]]]:
-        return {}
 
     def _summary(self) -> str:
         return ", ".join(f"{package}.NAME" for package in self.packages)
@@ -156,28 +145,10 @@ def functions_or_subclasses_of(kind: type) -> Accepts:
 def permitted_packages() -> tuple[str, ...]:
     """Return the packages of the user that the environment and the project of the working directory permit."""
     named = os.environ.get(TARGETS_VARIABLE, "").split(",")
-    return tuple(dict.fromkeys(name for name in [*map(str.strip, named), *_project_targets()] if name))
-
-
-def _project_targets() -> list[str]:
-    """Read the permission from the nearest project file in the working directory or above it."""
-    here = Path.cwd()
-    for folder in (here, *here.parents):
-        file = folder / PROJECT_FILE
-        if file.is_file() and not RunDirectory(folder).config.exists():  # a run directory permits nothing
-            return _targets_in(file)
-    return []
-
-
-def _targets_in(file: Path) -> list[str]:
-    try:
-        settings = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {file}: {error}") from None
-    targets = settings.get("tool", {}).get("opsin", {}).get("targets", [])
-    if not isinstance(targets, list) or not all(isinstance(name, str) for name in targets):
-        raise UserError(f'{file}: targets under [tool.opsin] must be a list of package names, such as ["my_package"]')
-    return targets
+    project = find_project()
+    return tuple(
+        dict.fromkeys(name for name in [*map(str.strip, named), *(project.targets if project else ())] if name)
+    )
 
 
 def _permitted_package(name: str) -> str | None:
@@ -191,10 +162,14 @@ def _permitted_package(name: str) -> str | None:
 def _import_own(name: str, package: str, accepts: Accepts) -> Callable[..., Any]:
     """Import a constructor from a permitted package of the user."""
     module_name, _, attribute = name.rpartition(".")
+    if project := find_project():
+        project.make_importable()
     try:
         module = importlib.import_module(module_name)
     except Exception as error:  # the user's code runs here and may raise anything
         raise UserError(f"{name} cannot be imported: {type(error).__name__}: {error}") from error
+    if project:
+        project.refuse_other_copy(package)
     found = getattr(module, attribute, None)
     if found is None:
         public = {f"{module_name}.{other}" for other in dir(module) if not other.startswith("_")}
@@ -210,8 +185,12 @@ def _import_own(name: str, package: str, accepts: Accepts) -> Callable[..., Any]
     return found  # type: ignore[no-any-return]
 
 
-def _public(package: str) -> Iterator[tuple[str, Any]]:
+@functools.cache
+def _accepted(package: str, accepts: Accepts) -> Mapping[str, Callable[..., Any]]:
+    """Return the accepted constructors of a package by their dotted names; the package is imported only now."""
     module = importlib.import_module(package)
-    for name in getattr(module, "__all__", None) or dir(module):
-        if not name.startswith("_"):
-            yield name, getattr(module, name)
+    public = getattr(module, "__all__", None) or [
+        name for name, found in vars(module).items() if str(getattr(found, "__module__", "")).startswith(package)
+    ]
+    objects = {f"{package}.{name}": getattr(module, name) for name in public if not name.startswith("_")}
+    return {name: found for name, found in objects.items() if accepts(found)}

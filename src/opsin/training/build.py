@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from opsin.data import DataOptions, ImageDataModule
+from opsin.data.augmentation.image_transform import ImageTransform, as_augmentation
 from opsin.data.source import Source
 from opsin.errors import UserError
 from opsin.models import LoadedWeights, Network, Weights, weights_facts
@@ -53,8 +54,11 @@ def data(plan: RunPlan, image_format: ImageFormat | None = None) -> ImageDataMod
         if source.channels not in (1, 3):  # the weights know mean and std of gray and RGB images only
             options = replace(options, mean=plan.data.mean, std=plan.data.std)
         channels = _input_channels(plan, source, options)
-    augmentation = plan.augmentation.build(num_classes=len(source.classes))
-    return ImageDataModule(source, options, augmentation=augmentation, seed=plan.run.seed, channels=channels)
+    augmentation = as_augmentation(plan.augmentation.build(num_classes=len(source.classes)))
+    data = ImageDataModule(source, options, augmentation=augmentation, seed=plan.run.seed, channels=channels)
+    if isinstance(augmentation, ImageTransform):
+        augmentation.check(data.channels, data.image_size)
+    return data
 
 
 def _input_channels(plan: RunPlan, source: Source, options: DataOptions) -> int | None:

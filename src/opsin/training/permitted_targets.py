@@ -52,10 +52,18 @@ def _is_timm_optimizer(found: Any) -> bool:
     return of_timm and found.__name__ not in ("Lookahead", "Adahessian")
 
 
+def _is_image_transform(found: Any) -> bool:
+    """Return whether an object is a class of image transforms."""
+    from torchvision.transforms.v2 import Transform  # takes a second to import; most runs need none
+
+    return subclasses_of(Transform)(found)
+
+
 NETWORKS = Constructors({"opsin.models": functions_returning(Network)}, own=functions_or_subclasses_of(nn.Module))
 DATASETS = Constructors({"opsin.data.datasets": functions_returning(Source)}, own=functions_or_subclasses_of(Source))
 AUGMENTATIONS = Constructors(
-    {"opsin.data.augmentation": subclasses_of(nn.Module)}, own=functions_or_subclasses_of(nn.Module)
+    {"opsin.data.augmentation": subclasses_of(nn.Module), "torchvision.transforms.v2": _is_image_transform},
+    own=functions_or_subclasses_of(nn.Module),
 )
 OPTIMIZERS = Constructors(
     {"torch.optim": _is_torch_optimizer, "timm.optim": _is_timm_optimizer}, own=functions_or_subclasses_of(Optimizer)
