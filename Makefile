@@ -4,7 +4,7 @@ BIN := .venv/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-all check format benchmark dashboard explore clean
+.PHONY: help setup train test test-all check docs format benchmark dashboard explore clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -14,7 +14,7 @@ setup: .venv/.installed ## create .venv and install Opsin with its tools into it
 .venv/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; ok = (3, 11) <= v < (3, 14); ok or sys.exit(f"Opsin needs Python 3.11 to 3.13, $(PYTHON) is {v[0]}.{v[1]}: make $(MAKECMDGOALS) PYTHON=/path/to/python3.13")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[app,azure,dev,ray,slurm,streaming]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[app,azure,dev,docs,ray,slurm,streaming]'
 	@touch $@
 
 train: setup ## train the default network on the bundled digits (ARGS="model=mlp ..." for anything else)
@@ -31,6 +31,10 @@ check: setup ## formatting, lint and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+docs: setup ## build the documentation site into docs/_build/html, offline and strictly
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --nitpicky --write-all -d docs/_build/doctrees docs docs/_build/html
+	@echo "open docs/_build/html/index.html"
+
 format: setup ## format the code and mend what lint can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -45,5 +49,5 @@ explore: setup ## open a page to play with convolutions and with the networks of
 	$(BIN)/python scripts/explore.py $(ARGS)
 
 clean: ## delete caches (runs in outputs/ and data in data/ stay)
-	rm -rf .mypy_cache .pytest_cache .ruff_cache build src/*.egg-info
+	rm -rf .mypy_cache .pytest_cache .ruff_cache build docs/_build docs/config src/*.egg-info
 	find src tests scripts -name __pycache__ -type d -exec rm -rf {} +

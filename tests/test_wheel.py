@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -13,6 +14,7 @@ from zipfile import ZipFile
 import numpy as np
 import pytest
 from PIL import Image
+from sweep_commands import wait_for
 
 from opsin import __version__
 from opsin.config.locations import CONFIGS
@@ -51,12 +53,17 @@ def programs(wheel: Path) -> Path:
     return home / "bin"
 
 
+def environment(programs: Path, home: Path) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "OPSIN_CLONE")}
+    return {**kept, "PATH": f"{programs}:{os.environ['PATH']}", "HOME": str(home), "OMP_NUM_THREADS": "1"}
+
+
 def run(programs: Path, folder: Path, *words: str, program: str = "opsin") -> str:
     """Run a program in a folder; return its output, which names no script of the repository."""
-    kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "OPSIN_CLONE")}
-    environment = {**kept, "PATH": f"{programs}:{os.environ['PATH']}", "HOME": str(folder), "OMP_NUM_THREADS": "1"}
     command = [str(programs / program), *words]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=400)
+    done = subprocess.run(
+        command, cwd=folder, env=environment(programs, folder), capture_output=True, text=True, timeout=400
+    )
     printed = done.stdout + done.stderr
     assert done.returncode == 0, printed
     assert "Traceback" not in printed
@@ -97,12 +104,20 @@ def test_commands_work_in_an_empty_folder(programs: Path, tmp_path: Path) -> Non
     assert list(tmp_path.glob("outputs/**/lr_curve.json"))
 
 
-def test_a_sweep_and_a_run_of_two_processes_start_without_a_script(programs: Path, tmp_path: Path) -> None:
-    printed = run(programs, tmp_path, "train", "-m", *QUICK, "optimizer.lr=0.001,0.01")
+def test_an_interrupted_sweep_is_completed(programs: Path, tmp_path: Path) -> None:
+    words = ("train", "-m", *QUICK, "optimizer.lr=0.001,0.01", "launcher.jobs=1")
+    sweep = subprocess.Popen([str(programs / "opsin"), *words], cwd=tmp_path, env=environment(programs, tmp_path))
+    wait_for(lambda: any(tmp_path.glob("outputs/sweeps/*/*/console.txt")))
+    sweep.send_signal(signal.SIGINT)
+    assert sweep.wait(timeout=100) == 130
+    printed = run(programs, tmp_path, *words)
     assert "repeat best opsin train --config-dir" in printed
     assert len(list(tmp_path.glob("outputs/sweeps/*/*/result.json"))) == 2
     (best,) = tmp_path.glob("outputs/sweeps/*/experiment/best.yaml")
     assert best.read_text().splitlines()[1].startswith("# opsin train --config-dir")
+
+
+def test_a_run_of_two_processes_starts_without_a_script(programs: Path, tmp_path: Path) -> None:
     words = [word for word in QUICK if word != "trainer=cpu"]
     module = ("-m", "opsin", "train", *words, "trainer=ddp_cpu", "hydra.run.dir=two")
     (tmp_path / "queue.py").write_text("raise RuntimeError('a file of the user hides a module of Python')\n")

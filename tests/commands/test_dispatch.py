@@ -1,6 +1,8 @@
 """`opsin NAME`, `python -m opsin NAME` and `python scripts/NAME.py` start the same command and name themselves."""
 
+import ast
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -58,6 +60,30 @@ def test_help_loads_no_heavy_library_and_shows_the_form_that_was_started(script:
         assert COMMANDS[name].summary.rstrip(".") in done.stdout
     other = "python" if script is None else "opsin "
     assert other not in done.stdout.replace("OPSIN_", "").replace("torchrun", "")
+
+
+def texts(file: Path) -> list[str]:
+    """Return the strings of a module, without docstrings."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    documentation = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    constants = (node for node in ast.walk(tree) if isinstance(node, ast.Constant) and id(node) not in documentation)
+    return [node.value for node in constants if isinstance(node.value, str)]
+
+
+def test_messages_leave_the_form_of_commands_to_one_function() -> None:
+    """`opsin_command` writes `opsin train` or `python train.py`; no message holds one of them itself."""
+    forms = re.compile(rf"\bopsin ({'|'.join(COMMANDS)})\b|\btrain\.py\b|\bscripts/")
+    package = ROOT / "src" / "opsin"
+    own = {
+        "runs/quoting.py",
+        "config/help_page.py",
+        "commands/dispatch.py",
+        "commands/completion.py",
+        "commands/command_table.py",
+    }
+    files = [file for file in package.rglob("*.py") if file.relative_to(package).as_posix() not in own]
+    assert len(files) > 250
+    assert [(file.name, text) for file in files for text in texts(file) if forms.search(text)] == []
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])

@@ -12,8 +12,9 @@ from opsin.api.loaded_model import Model, load
 from opsin.commands.train_cli import run_config
 from opsin.config import CommandLine, RunConfig, compose, read_command_line, refuse_broken_files
 from opsin.config.hydra_session import opsin_logging
+from opsin.config.shortcut import expand_folder
 from opsin.errors import Interrupted, UserError
-from opsin.runs.quoting import override
+from opsin.runs.quoting import opsin_command, override
 from opsin.runs.secret_values import mask_secrets
 from opsin.training.distributed.environment import launched
 
@@ -85,9 +86,10 @@ def _command_line(arguments: list[str]) -> CommandLine:
             raise UserError(
                 f"{argument!r} is not an override: give text, such as 'model=cnn_gap', or keyword arguments"
             )
-    line = read_command_line(arguments)
+    line = expand_folder(read_command_line(arguments))
     if line.multirun or line.shows:
-        raise UserError("opsin.train trains one run: for a sweep or for help, use the command, such as opsin train -m")
+        command = opsin_command("train", "-m")
+        raise UserError(f"opsin.train trains one run: for a sweep or for help, use the command, such as {command}")
     if found := launched():
         raise UserError(
             f"{found.by} starts the processes of a run: use it with the command train, not with opsin.train"

@@ -11,7 +11,7 @@ from opsin.commands.explore.models import RunModels
 from opsin.commands.explore.runs_tab import report_file, runs_html
 from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory
-from opsin.runs.predictions import read_predictions
+from opsin.runs.predictions import read_predictions, softmax
 
 
 @pytest.fixture(scope="module")
@@ -50,11 +50,12 @@ def test_a_network_is_opened_once_and_one_at_a_time(
 
 def test_probabilities_are_those_of_validation(models: RunModels, digits_run: RunDirectory) -> None:
     opened = models.open("run")
-    kept = read_predictions(digits_run, "val")
+    kept, temperature = read_predictions(digits_run, "val"), digits_run.read_result().calibration.temperature
+    expected = softmax(kept.logits, temperature)
     for position in (0, 5, len(kept) - 1):
         pixels, target = opened.validation_image(position)
         assert target == kept.targets[position]
-        np.testing.assert_allclose(list(opened.probabilities(pixels).values()), kept.probabilities[position], atol=1e-6)
+        np.testing.assert_allclose(list(opened.probabilities(pixels).values()), expected[position], atol=1e-6)
 
 
 def test_an_image_is_classified_with_a_map(models: RunModels) -> None:

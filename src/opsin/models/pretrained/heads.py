@@ -10,6 +10,16 @@ from opsin.models.network import Rate, Width
 HeadKind = Literal["linear", "dense"]
 """`linear`: features to logits. `dense`: a dense layer with ReLU and dropout between them."""
 
+HEAD_ARGUMENTS = """
+Args:
+    num_logits: Number of outputs.
+    image_size: (height, width) in pixels.
+    head: `linear`: features to logits; `dense`: a dense layer with ReLU and dropout between them.
+    head_units: Units of the dense layer of `dense`.
+    head_dropout: Dropout probability after that layer.
+"""
+"""The arguments of every pretrained network, for its docstring."""
+
 
 @dataclass(frozen=True)
 class Head:

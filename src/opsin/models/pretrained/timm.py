@@ -41,9 +41,9 @@ def timm(
         num_logits: Number of outputs of the head.
         image_size: (height, width) in pixels; networks of a fixed size, such as transformers, are built for it.
         name: The name in timm, with or without the tag of the weights: `resnet26`, `resnet26.bt_in1k`.
-        head: See `Head`.
-        head_units: See `Head`.
-        head_dropout: See `Head`.
+        head: `linear`: features to logits; `dense`: a dense layer with ReLU and dropout between them.
+        head_units: Units of the dense layer of `dense`.
+        head_dropout: Dropout probability after that layer.
 
     Raises:
         UserError: timm has no network of this name, it cannot be divided, or the image size does not fit.
@@ -59,7 +59,15 @@ def efficientnet_lite0(
     head_units: Width = 256,
     head_dropout: Rate = 0.5,
 ) -> Network:
-    """EfficientNet-Lite0 of timm (Tan and Le, 2019); 3,372,289 parameters with one logit."""
+    """EfficientNet-Lite0 of timm (Tan and Le, 2019); 3,372,289 parameters with one logit.
+
+    Args:
+        num_logits: Number of outputs.
+        image_size: (height, width) in pixels.
+        head: `linear`: features to logits; `dense`: a dense layer with ReLU and dropout between them.
+        head_units: Units of the dense layer of `dense`.
+        head_dropout: Dropout probability after that layer.
+    """
     chosen = Head(head, head_units, head_dropout)
     return _network("efficientnet_lite0", "tf_efficientnet_lite0", chosen, num_logits, image_size)
 

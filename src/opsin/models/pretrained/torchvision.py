@@ -18,7 +18,7 @@ from torch import nn
 
 from opsin.models.auxiliary_head import Auxiliary
 from opsin.models.network import Network, Rate, Width, sequential
-from opsin.models.pretrained.heads import Head, HeadKind
+from opsin.models.pretrained.heads import HEAD_ARGUMENTS, Head, HeadKind
 from opsin.models.pretrained.regroup import NetworkParts, regroup, submodules
 from opsin.models.shapes import feature_shape
 from opsin.models.weights import KINDS, HubFile, OwnFile, Weights, known_weights
@@ -79,7 +79,7 @@ def _backbone(
         )
 
     function.__name__ = function.__qualname__ = name
-    function.__doc__ = description
+    function.__doc__ = f"{description}\n{HEAD_ARGUMENTS}"
     KINDS["imagenet"][name] = lambda **_: _imagenet_facts(name)
     return function
 

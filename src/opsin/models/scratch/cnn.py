@@ -13,7 +13,14 @@ from opsin.models.shapes import feature_shape
 
 
 def mlp(*, num_logits: int, in_channels: int, image_size: tuple[int, int], hidden: Width = 128) -> Network:
-    """Dense baseline: one hidden layer with ReLU; 101,770 parameters at 1x28x28 with ten logits."""
+    """Dense baseline: one hidden layer with ReLU; 101,770 parameters at 1x28x28 with ten logits.
+
+    Args:
+        num_logits: Number of outputs.
+        in_channels: Channels of the images.
+        image_size: (height, width) in pixels.
+        hidden: Units of the hidden layer.
+    """
     height, width = image_size
     stages = {
         "hidden": sequential(flatten=nn.Flatten(), fc=nn.Linear(in_channels * height * width, hidden), relu=nn.ReLU())
@@ -22,7 +29,14 @@ def mlp(*, num_logits: int, in_channels: int, image_size: tuple[int, int], hidde
 
 
 def cnn_flatten(*, num_logits: int, in_channels: int, image_size: tuple[int, int], hidden: Width = 64) -> Network:
-    """Conv 32-64-64, flattened into a dense layer; 93,322 parameters at 1x28x28 with ten logits."""
+    """Conv 32-64-64, flattened into a dense layer; 93,322 parameters at 1x28x28 with ten logits.
+
+    Args:
+        num_logits: Number of outputs.
+        in_channels: Channels of the images.
+        image_size: (height, width) in pixels.
+        hidden: Units of the dense layer.
+    """
     stages = _digit_stages(in_channels)
     features = prod(feature_shape("cnn_flatten", stages, in_channels, image_size))
     head = sequential(
@@ -58,7 +72,15 @@ def simple_cnn(
     hidden: Width = 128,
     dropout: Rate = 0.5,
 ) -> Network:
-    """Padded conv 32-64, dense 128 with dropout; 421,642 parameters at 1x28x28 with ten logits."""
+    """Padded conv 32-64, dense 128 with dropout; 421,642 parameters at 1x28x28 with ten logits.
+
+    Args:
+        num_logits: Number of outputs.
+        in_channels: Channels of the images.
+        image_size: (height, width) in pixels.
+        hidden: Units of the dense layer.
+        dropout: Dropout probability after the dense layer.
+    """
     stages = {
         "block1": _conv(in_channels, 32, padding=1, pool=nn.MaxPool2d(2)),
         "block2": _conv(32, 64, padding=1, pool=nn.MaxPool2d(2)),
@@ -142,6 +164,13 @@ def cnn_deep(
     """Three double blocks 32-64-128 with BatchNorm; 815,530 parameters at 3x32x32 with ten logits.
 
     The lecture adds an L2 penalty of 1e-4 on all weights: the `weight_decay` of the optimizer.
+
+    Args:
+        num_logits: Number of outputs.
+        in_channels: Channels of the images.
+        image_size: (height, width) in pixels.
+        dropout: Dropout probability after each block.
+        head_dropout: Dropout probability after the dense layer.
     """
     stages: dict[str, nn.Module] = {}
     channels = in_channels
@@ -176,6 +205,13 @@ def cats_dogs_cnn(
     """Conv 32-64-128-128 averaged over the image, dense 512; 307,393 parameters at 3x150x150, one logit.
 
     The regularized version of the lecture has `dropout` 0.5 before the last layer.
+
+    Args:
+        num_logits: Number of outputs.
+        in_channels: Channels of the images.
+        image_size: (height, width) in pixels.
+        hidden: Units of the dense layer.
+        dropout: Dropout probability before the last layer.
     """
     stages: dict[str, nn.Module] = {}
     channels = in_channels

@@ -24,7 +24,11 @@ def strided_cats_dogs(
 ) -> Network:
     """Eight stride-2 conv, 6 to 384 and the logits; 893,886 parameters with three channels, two logits.
 
-    `dropout` acts after the fourth block, which has 48 channels.
+    Args:
+        num_logits: Number of outputs.
+        in_channels: Channels of the images.
+        image_size: (height, width) in pixels.
+        dropout: Dropout probability after the fourth block, which has 48 channels.
     """
     widths = (6, 12, 24, 48, 96, 192, 384)
     return _strided("strided_cats_dogs", widths, {4: dropout}, num_logits, in_channels, image_size)

@@ -22,7 +22,13 @@ WARMUP_START = 0.01
 
 
 def constant(optimizer: Optimizer, *, steps_per_epoch: int, warmup_epochs: Epochs = 0.0) -> list[dict[str, Any]]:
-    """Keep the rate constant."""
+    """Keep the rate constant.
+
+    Args:
+        optimizer: The optimizer.
+        steps_per_epoch: Optimizer steps of an epoch.
+        warmup_epochs: Epochs in which the rate rises linearly; fractions are allowed.
+    """
     if warmup_epochs == 0:
         return []
     return _by_step(optimizer, lambda _: 1.0, round(warmup_epochs * steps_per_epoch))
@@ -36,7 +42,15 @@ def step(
     factor: Annotated[float, Field(gt=0, le=1)] = 0.1,
     warmup_epochs: Epochs = 0.0,
 ) -> list[dict[str, Any]]:
-    """Multiply the rate by `factor` after every `every_epochs` epochs (torch's StepLR)."""
+    """Multiply the rate by `factor` after every `every_epochs` epochs (torch's StepLR).
+
+    Args:
+        optimizer: The optimizer.
+        steps_per_epoch: Optimizer steps of an epoch.
+        every_epochs: Epochs between two reductions.
+        factor: Factor of each reduction.
+        warmup_epochs: Epochs in which the rate rises linearly; fractions are allowed.
+    """
     period = every_epochs * steps_per_epoch
     return _by_step(optimizer, lambda done: factor ** (done // period), round(warmup_epochs * steps_per_epoch))
 
@@ -49,7 +63,15 @@ def cosine(
     final_factor: Annotated[float, Field(ge=0, le=1)] = 0.0,
     warmup_epochs: Epochs = 0.0,
 ) -> list[dict[str, Any]]:
-    """Decrease along half a cosine to `final_factor` of the rate at the last step (arXiv:1608.03983, no restarts)."""
+    """Decrease along half a cosine to `final_factor` of the rate at the last step (arXiv:1608.03983, no restarts).
+
+    Args:
+        optimizer: The optimizer.
+        total_steps: Optimizer steps of the run.
+        steps_per_epoch: Optimizer steps of an epoch.
+        final_factor: Factor of the rate at the last step.
+        warmup_epochs: Epochs in which the rate rises linearly; fractions are allowed.
+    """
     warmup = round(warmup_epochs * steps_per_epoch)
 
     def factor(done: int) -> float:
@@ -70,6 +92,13 @@ def onecycle(
     """Rise to the rate over `warmup_fraction` of all steps, then anneal (torch's OneCycleLR, arXiv:1708.07120).
 
     A run whose warm-up has at most one step starts at the peak, with a warning, because torch divides by its length.
+
+    Args:
+        optimizer: The optimizer.
+        total_steps: Optimizer steps of the run.
+        warmup_fraction: Fraction of all steps in which the rate rises.
+        initial_divisor: The first rate is the highest rate divided by it.
+        final_divisor: The last rate is the first rate divided by it.
     """
     if warmup_fraction * total_steps <= 1:
         log.warning("scheduler=onecycle: %d steps are too few for a warm-up; the rate only falls", total_steps)
@@ -111,7 +140,17 @@ def plateau(
     min_lr: Annotated[float, Field(ge=0)] = 0.0,
     warmup_epochs: Epochs = 0.0,
 ) -> list[dict[str, Any]]:
-    """Multiply the rate by `factor` once `monitor` has not improved for more than `patience` epochs."""
+    """Multiply the rate by `factor` once `monitor` has not improved for more than `patience` epochs.
+
+    Args:
+        optimizer: The optimizer.
+        steps_per_epoch: Optimizer steps of an epoch.
+        monitor: Name of the metric.
+        factor: Factor of each reduction.
+        patience: Epochs without improvement before a reduction.
+        min_lr: Lowest rate.
+        warmup_epochs: Epochs in which the rate rises linearly; fractions are allowed.
+    """
     warmup = round(warmup_epochs * steps_per_epoch)
     configs: list[dict[str, Any]] = []
     if warmup:
