@@ -24,7 +24,7 @@ KNOWN = {
     },
     "models/pretrained/timm_stages.py": {"_modules", "_buffers", "_parameters"},
     "models/summary/receptive_field.py": {"_adaptive_avg_pool2d"},
-    "training/freezing.py": {"_remove_autograd_hooks"},
+    "training/callbacks/freeze_phases.py": {"_remove_autograd_hooks"},
     "training/loggers/tensorboard.py": {"_get_file_writer"},
     # torchmetrics, Optuna, Ray, datasets
     "training/metrics.py": {"_update_count"},

@@ -16,9 +16,9 @@ from opsin.runs.rank import is_spawned
 from opsin.runs.result import FrozenStages
 from opsin.training import build, recording
 from opsin.training.callbacks import Checkpoints
+from opsin.training.callbacks.freeze_phases import FreezingCallback
 from opsin.training.callbacks.latest_link import LatestLink
 from opsin.training.distributed.processes import Processes
-from opsin.training.freezing import FreezingCallback
 from opsin.training.gather import collect
 from opsin.training.hardware import use_threads
 from opsin.training.loggers.base import RunFacts, check_installed, log_outcome, log_start

@@ -23,8 +23,8 @@ from opsin.models.plain_network import as_network, first_channels
 from opsin.models.weights import KINDS
 from opsin.runs.directory import RunDirectory
 from opsin.runs.result import DataFacts, ImageFormat
+from opsin.training.callbacks.freeze_phases import FreezingCallback
 from opsin.training.distillation import Distillation
-from opsin.training.freezing import FreezingCallback
 from opsin.training.hardware import prepare_network
 from opsin.training.loss import ClassificationLoss
 from opsin.training.module import Classifier
