@@ -15,7 +15,6 @@ from PIL import Image
 from opsin.commands import evaluate, predict
 from opsin.commands.embed import embed
 from opsin.config import compose, from_saved
-from opsin.config.locations import TRAIN_SCRIPT
 from opsin.errors import UserError
 from opsin.inference.opened_run import open_run
 from opsin.runs.directory import RunDirectory
@@ -52,7 +51,12 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     words += ["datamodule.batch_size=8", "model=cnn_gap", "trainer=cpu", "trainer.max_epochs=1", "output_dir=~/outputs"]
     environment = os.environ | {"PYTHONIOENCODING": "ascii", "HOME": str(home), "PYTHONWARNINGS": "ignore"}
     done = subprocess.run(
-        [sys.executable, TRAIN_SCRIPT, *words], cwd=home, env=environment, capture_output=True, timeout=300, check=False
+        [sys.executable, "-m", "opsin", "train", *words],
+        cwd=home,
+        env=environment,
+        capture_output=True,
+        timeout=300,
+        check=False,
     )
     (home / "console.txt").write_bytes(done.stdout + done.stderr)
     assert done.returncode == 0, done.stdout + done.stderr
