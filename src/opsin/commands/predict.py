@@ -84,8 +84,8 @@ def predict_files(
 
     if top < 1:
         raise UserError(f"--top must be at least 1, got {top}")
-    files = find_images(paths)
     predictor = open_predictor(run, batch_size=batch_size, raw=raw)
+    files = find_images(paths, predictor.trained.source_channels)
     classes = predictor.classes
     first: list[Prediction] = []
     counts: Counter[str] = Counter()

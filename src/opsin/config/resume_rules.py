@@ -19,7 +19,15 @@ APPLIED = {
     "optimizer": ("lr", "weight_decay", "betas", "eps", "momentum", "nesterov", "dampening"),
     "trainer": (
         *("accelerator", "devices", "num_nodes", "strategy", "sync_batchnorm", "precision", "threads"),
-        *("channels_last", "compile", "max_epochs", "max_steps", "max_time", "gradient_clip_norm"),
+        *(
+            "channels_last",
+            "gradient_checkpointing",
+            "compile",
+            "max_epochs",
+            "max_steps",
+            "max_time",
+            "gradient_clip_norm",
+        ),
         *("check_val_every_n_epoch", "limit_test_batches", "log_every_n_steps", "deterministic"),
         *("detect_anomaly", "profiler"),
     ),

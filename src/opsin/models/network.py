@@ -4,11 +4,13 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Annotated, Self
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from opsin.models.auxiliary_head import Auxiliary
+from opsin.models.recomputation import recomputed
 from opsin.models.trainable import Trainable, selected_stages
 from opsin.models.weights import Kind, Weights
 
@@ -34,6 +36,8 @@ class Network(nn.Module):
         head: Everything after the last stage: features to logits `(N, num_logits)`.
         auxiliary: An auxiliary classifier on one of the stages, used in training; None for most networks.
         pretrained: Facts of the pretrained weights, by their name in `model.weights`.
+        gradient_checkpointing: Whether stages that train keep only their input and compute their activations again in
+            the backward pass.
         original_keys: For a network built from another library's, the key in the state dict of that library
             for each key of this network; empty for other networks.
     """
@@ -55,6 +59,7 @@ class Network(nn.Module):
         self.auxiliary = auxiliary
         self.pretrained = dict(pretrained or {})
         self.original_keys = dict(original_keys or {})
+        self.gradient_checkpointing = False
         self._frozen: tuple[str, ...] = ()
 
     @property
@@ -87,8 +92,10 @@ class Network(nn.Module):
             after: The step that computed `x`; None if `x` are images.
         """
         chosen = self.stages.items() if until is after is None else self._between(after, until)
+        recompute = self.gradient_checkpointing and self.training and torch.is_grad_enabled()
         for name, step in chosen:
-            x = step(x)
+            trains = name in self.stages and name not in self._frozen
+            x = recomputed(step, x) if recompute and trains else step(x)
             if self.auxiliary is not None and name == self.auxiliary.after:
                 self.auxiliary(x)  # keeps its logits for the loss
         return x

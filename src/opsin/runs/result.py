@@ -108,6 +108,7 @@ class Settings:
     devices: int = 1
     precision: str = ""
     channels_last: bool = False
+    gradient_checkpointing: bool = False
     compile: bool = False
     deterministic: str = "off"
     threads: int = 0

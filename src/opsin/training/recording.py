@@ -146,6 +146,7 @@ def settings(
         devices=trainer.world_size,
         precision=str(trainer.precision),
         channels_last=channels_last,
+        gradient_checkpointing=plan.trainer.gradient_checkpointing,
         compile=plan.trainer.compile,
         deterministic=plan.trainer.deterministic,
         threads=torch.get_num_threads(),

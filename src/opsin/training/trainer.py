@@ -49,6 +49,8 @@ class TrainerOptions:
         precision: `auto` takes bfloat16 autocast where the hardware gains from it: CUDA from Ampere on, AMX on CPU.
         threads: CPU threads of torch in each process; `auto` leaves the number to torch (see `use_threads`).
         channels_last: store images and kernels as NHWC; `auto` does so except on MPS, where nothing is gained.
+        gradient_checkpointing: compute the activations of the stages that train again in the backward pass instead of
+            keeping them: less memory, more time, the same gradients. Not with `compile`.
         compile: use torch.compile; the first steps then take a minute, and the keys of the state_dict stay the same.
         max_epochs: total number of epochs, including those before a resume.
         max_steps: total number of optimizer steps; -1 sets no limit.
@@ -65,6 +67,9 @@ class TrainerOptions:
         deterministic: refuse (`strict`) or report (`warn`) operations without a deterministic implementation.
         detect_anomaly: stop with a traceback at the first NaN in a backward pass; slow.
         profiler: a profiler of Lightning; its report goes to the run directory.
+
+    Raises:
+        UserError: two options exclude each other.
     """
 
     accelerator: Accelerator = "auto"
@@ -75,6 +80,7 @@ class TrainerOptions:
     precision: Precision = "auto"
     threads: Threads = "auto"
     channels_last: Literal["auto"] | bool = "auto"
+    gradient_checkpointing: bool = False
     compile: bool = False
     max_epochs: Annotated[int, Field(ge=1)] = 10
     max_steps: Annotated[int, Field(ge=-1)] = -1
@@ -92,6 +98,10 @@ class TrainerOptions:
     profiler: Literal["simple", "advanced", "pytorch"] | None = None
 
     def __post_init__(self) -> None:
+        if self.gradient_checkpointing and self.compile:
+            raise UserError(
+                "trainer.gradient_checkpointing=true cannot be combined with trainer.compile=true: set one to false"
+            )
         if self.validates_within_epochs and self.limit_val_batches == 0:
             raise UserError(
                 f"trainer.val_check_interval={self.val_check_interval} has no effect, because "
