@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import socket
+import struct
 import threading
 import warnings
 from collections.abc import Iterator
@@ -135,9 +136,8 @@ def test_wandb_continues_its_run(logged: Logged) -> None:
     assert {"train/loss_step", "lr/head", "val/acc", "trainer/global_step"} <= keys
     written = {item.key or item.nested_key[0] for summary in second["summary"] for item in summary.update}
     assert "final/test/acc" in written
-    values = {i.key or i.nested_key[0]: json.loads(i.value_json) for i in first["config"][0].update} | {
-        i.key or i.nested_key[0]: json.loads(i.value_json) for c in first["config"] for i in c.update
-    }
+    items = [item for config in first["config"] for item in config.update]
+    values = {item.key or item.nested_key[0]: json.loads(item.value_json) for item in items}
     assert values["run_dir"] == str(logged.run.path)
     assert values["optimizer.lr"] == 0.002
 
@@ -145,18 +145,30 @@ def test_wandb_continues_its_run(logged: Logged) -> None:
 def records(file: Path) -> dict[str, list[Any]]:
     """The records of a file of wandb by their kind."""
     from wandb.proto import wandb_internal_pb2
-    from wandb.sdk.internal.datastore import DataStore
 
-    store = DataStore()
-    store.open_for_scan(str(file))
     found: dict[str, list[Any]] = {name: [] for name in ("run", "history", "summary", "config")}
-    while (data := store.scan_data()) is not None:
+    for content in chunks(file.read_bytes()):
         record = wandb_internal_pb2.Record()
-        record.ParseFromString(data)
+        record.ParseFromString(content)
         kind = record.WhichOneof("record_type")
         if kind in found:
             found[kind].append(getattr(record, kind))
     return found
+
+
+def chunks(data: bytes) -> Iterator[bytes]:
+    """The records of a log of LevelDB after a header of seven bytes: blocks of 32 KiB, records split into parts."""
+    position, parts = 7, b""
+    while position + 7 <= len(data):
+        if (left := 32768 - position % 32768) < 7:
+            position += left
+            continue
+        _, length, kind = struct.unpack_from("<IHB", data, position)
+        parts += data[position + 7 : position + 7 + length]
+        position += 7 + length
+        if kind in (1, 4):  # whole, or the last part
+            yield parts
+            parts = b""
 
 
 def test_mlflow_continues_its_run(logged: Logged) -> None:
