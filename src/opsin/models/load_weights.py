@@ -151,7 +151,8 @@ def _renamed(network: Network, state: StateDict, source: str) -> StateDict:
 
 def _load(network: Network, state: StateDict, source: str) -> LoadedWeights:
     own = network.state_dict()
-    state = fit_input_channels(own, state)
+    if network.original_keys:  # networks of Opsin are not adapted: their weights belong to one dataset
+        state = fit_input_channels(own, state)
     fits = {key: key in state and state[key].shape == tensor.shape for key, tensor in own.items()}
     # Files older than PyTorch 0.4.1 lack the batch counters, which have no effect here.
     needed = [key for key in own if not key.endswith("num_batches_tracked") or key in state]
