@@ -47,8 +47,14 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("home") / "two words [x] \u00fc"
     photos(home / "my photos")
     (home / "none").mkdir()
-    words = ["datamodule=image_folder", override("datamodule.path", "~/my photos"), "datamodule.image_size=12"]
-    words += ["datamodule.batch_size=8", "model=cnn_gap", "trainer=cpu", "trainer.max_epochs=1", "output_dir=~/outputs"]
+    words = ["datamodule=image_folder", override("datamodule.path", "~/my photos"), "datamodule.image_size=20"]
+    words += [
+        "datamodule.batch_size=8",
+        "model=cnn_gap",
+        "trainer=cpu",
+        "trainer.max_epochs=1",
+        override("output_dir", "~/outputs"),
+    ]
     environment = os.environ | {"PYTHONIOENCODING": "ascii", "HOME": str(home), "PYTHONWARNINGS": "ignore"}
     done = subprocess.run(
         [sys.executable, "-m", "opsin", "train", *words],
