@@ -32,7 +32,7 @@ def image_files(root: Path, inside: str = ".") -> list[str]:
         inside: The folder in it that is searched.
     """
     skipped: Counter[str] = Counter()
-    found = (file.removeprefix("./") for file in _walk(root, inside, set(), skipped))
+    found = (file.removeprefix("./") for file in _walk(root, inside, _above(root / inside), skipped))
     files = sorted(found, key=lambda file: (composed(file), file))
     if skipped:
         kinds = ", ".join(f"{count} {suffix}" for suffix, count in skipped.most_common())
@@ -64,6 +64,11 @@ def folders(folder: Path) -> list[Path]:
 def is_clutter(name: str) -> bool:
     """Return whether a system or a program creates files or folders of this name."""
     return name.startswith(".") or name.lower() in _CLUTTER
+
+
+def _above(folder: Path) -> set[tuple[int, int]]:
+    """Return the folders that contain a folder; a link to one of them would lead to the images of other classes."""
+    return {(state.st_dev, state.st_ino) for parent in folder.resolve().parents if (state := parent.stat())}
 
 
 def _walk(root: Path, folder: str, seen: set[tuple[int, int]], skipped: Counter[str]) -> Iterator[str]:
