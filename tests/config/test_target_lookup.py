@@ -76,32 +76,6 @@ def test_the_project_of_the_working_directory_permits_a_package(
     assert OWN.resolve("mine.parts.network")() == 1
 
 
-def test_the_nearest_project_file_counts(in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (in_tmp / "pyproject.toml").write_text('[tool.opsin]\ntargets = ["outer"]\n')
-    (in_tmp / "project").mkdir()
-    (in_tmp / "project" / "pyproject.toml").write_text("[project]\n")
-    monkeypatch.chdir(in_tmp / "project")
-    assert permitted_packages() == ()
-
-
-def test_a_run_directory_permits_nothing(package: Path, in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = in_tmp / "run"
-    run.mkdir()
-    (run / "config.yaml").touch()
-    (run / "pyproject.toml").write_text('[tool.opsin]\ntargets = ["mine"]\n')
-    (run / "checkpoints").mkdir()
-    for folder in (run, run / "checkpoints"):
-        monkeypatch.chdir(folder)
-        assert permitted_packages() == ()
-
-
-@pytest.mark.parametrize("text", ["[tool.opsin\n", '[tool.opsin]\ntargets = "mine"\n', "[tool.opsin]\ntargets = [1]\n"])
-def test_a_broken_project_file_is_named(in_tmp: Path, text: str) -> None:
-    (in_tmp / "pyproject.toml").write_text(text)
-    with pytest.raises(UserError, match=r"pyproject\.toml"):
-        permitted_packages()
-
-
 @pytest.mark.parametrize(
     ("name", "reason"),
     [

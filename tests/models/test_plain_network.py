@@ -16,6 +16,7 @@ from opsin.models.load_weights import load_weights
 from opsin.models.plain_network import as_network, first_channels
 from opsin.models.shapes import on_meta
 from opsin.training.feature_cache import cacheable_step
+from opsin.training.feature_extraction import own_sources
 
 STAGES: dict[Callable[[], nn.Module], tuple[list[str], list[str]]] = {
     plain.layers: (["conv2d_0", "batchnorm2d_1", "conv2d_4"], ["neck", "fc"]),
@@ -109,6 +110,8 @@ def test_a_network_is_unchanged_and_a_dropout_function_becomes_a_layer() -> None
 def test_the_text_of_a_stage_tells_its_operations() -> None:
     """The feature cache knows a stage by its text and its weights."""
     assert "relu" in repr(convert(plain.Functional()).stages["conv1"])
+    assert own_sources(convert(plain.Functional()).stages.values()) == []
+    assert "x / 1000" in own_sources(convert(plain.DependsOnValues()).stages.values())[0]
 
 
 class Two(plain.Stem):

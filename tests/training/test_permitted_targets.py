@@ -97,7 +97,7 @@ def test_every_other_name_of_the_libraries_is_refused_without_an_import(
     monkeypatch.setattr(
         "opsin.config.target_lookup.did_you_mean", lambda *_: ""
     )  # thousands of suggestions take minutes
-    monkeypatch.setattr("opsin.config.target_lookup._project_targets", list)  # and so do as many readings of a file
+    monkeypatch.setattr("opsin.config.target_lookup.permitted_packages", tuple)  # and so do as many readings of a file
     monkeypatch.setattr(
         "opsin.config.target_lookup.importlib.import_module", lambda name: pytest.fail(f"imported {name}")
     )
@@ -112,7 +112,8 @@ def test_every_other_name_of_the_libraries_is_refused_without_an_import(
 def test_an_accepted_name_is_a_public_constructor_of_the_section(section: str) -> None:
     for name, found in SECTIONS[section].by_name.items():
         package, _, last = name.rpartition(".")
-        assert last in importlib.import_module(package).__all__
+        module = importlib.import_module(package)
+        assert last in getattr(module, "__all__", vars(module))
         assert not any(part.startswith("_") for part in name.split("."))
         assert inspect.isclass(found) or inspect.isfunction(found)
         assert not inspect.isabstract(found)
@@ -122,7 +123,13 @@ def test_the_lists_hold_what_they_should() -> None:
     assert {name.rpartition(".")[2] for name in DATASETS.by_name} == {
         *("cats_vs_dogs", "cifar10", "digits", "fashion_mnist", "hugging_face", "image_folder", "mnist", "shards")
     }
-    assert set(SECTIONS["augmentation"].by_name) == {"opsin.data.augmentation.Augmentation"}
+    augmentations = set(SECTIONS["augmentation"].by_name)
+    torchvision_classes = {name for name in augmentations if name.startswith("torchvision.transforms.v2.")}
+    assert augmentations - torchvision_classes == {"opsin.data.augmentation.Augmentation"}
+    assert {
+        "torchvision.transforms.v2.RandomHorizontalFlip",
+        "torchvision.transforms.v2.TrivialAugmentWide",
+    } <= augmentations
     own = {name.rpartition(".")[2] for name in SCHEDULES.by_name if name.startswith("opsin.")}
     assert own == {"constant", "cosine", "onecycle", "plateau", "step"}
     assert {name.rpartition(".")[2] for name in SECTIONS["launcher"].by_name} == {"Local", "Ray", "Slurm"}
@@ -146,7 +153,8 @@ def test_hostile_names_are_refused_in_every_section(section: str) -> None:
     ("section", "name", "hint"),
     [
         ("optimizer", "torch.optim.adam.Adam", "torch.optim.Adam"),
-        ("optimizer", "torch.optim.Adan", "torch.optim.Adam"),
+        ("optimizer", "torch.optim.Adom", "torch.optim.Adam"),
+        ("optimizer", "torch.optim.Adan", "timm.optim.Adan"),
         ("model", "opsin.models.scratch.cnn.cnn_gap", "opsin.models.cnn_gap"),
         ("callbacks", "opsin.training.callbacks.checkpoints.Checkpoints", "opsin.training.callbacks.Checkpoints"),
         ("callbacks", "lightning.callbacks.LearningRateMonitor", "lightning.pytorch.callbacks.LearningRateMonitor"),

@@ -16,12 +16,13 @@ from opsin import __version__
 from opsin.config import hydra_session
 from opsin.config.compose import compose, compose_raw, refuse_typed_secrets
 from opsin.config.help_page import help_page
-from opsin.config.overrides import find_value
+from opsin.config.overrides import find_value, key_of
+from opsin.config.project import find_project
 from opsin.config.run_config import unresolvable
 from opsin.config.search_path import ConfigSource
 from opsin.errors import UserError
 from opsin.runs.home import expand_home
-from opsin.runs.quoting import opsin_command
+from opsin.runs.quoting import opsin_command, override
 
 Shown = Literal["help", "hydra_help", "version", "config", "info", "completion"]
 """Kinds of output that flags can select."""
@@ -74,8 +75,9 @@ def read_command_line(arguments: Sequence[str], command: str = "train") -> Comma
         raise UserError("--config-path would replace Opsin's own config files: add a folder with --config-dir")
     if typed["rerun"]:
         raise UserError("--experimental-rerun is not supported: resume a run with resume=RUN")
+    overrides = tuple(typed["overrides"])
     return CommandLine(
-        tuple(typed["overrides"]),
+        (*overrides, *_of_project(overrides)) if shown in ([], ["config"], ["info"]) else overrides,
         ConfigSource.of(typed["config_dir"], typed["config_name"]),
         typed["multirun"],
         shown[0] if shown else None,
@@ -83,6 +85,15 @@ def read_command_line(arguments: Sequence[str], command: str = "train") -> Comma
         typed["package"],
         typed["resolve"],
     )
+
+
+def _of_project(overrides: Sequence[str]) -> list[str]:
+    """Return the override for the experiment of the project, unless the command names one or resumes a run."""
+    project = find_project()
+    names_one = any(key_of(text) == "experiment" for text in overrides)
+    if project is None or project.experiment is None or names_one:
+        return []
+    return [] if find_value(overrides, "resume") not in (None, "auto") else [override("experiment", project.experiment)]
 
 
 class _Parser(argparse.ArgumentParser):

@@ -24,15 +24,14 @@ def hydra_session(source: ConfigSource) -> "Hydra":
     from hydra import version
     from hydra._internal.hydra import Hydra
     from hydra._internal.utils import create_config_search_path
-    from hydra.core.config_search_path import SearchPathQuery
     from hydra.core.global_hydra import GlobalHydra
 
     register_resolvers()
     GlobalHydra.instance().clear()
     version.setbase("1.3")
     search_path = create_config_search_path(str(locations.CONFIGS))
-    for url in source.urls:
-        search_path.prepend("command-line", url, anchor=SearchPathQuery(provider="schema"))
+    for url in reversed(source.urls):
+        search_path.prepend("command-line", url)
     return Hydra.create_main_hydra2(task_name="train", config_search_path=search_path)
 
 

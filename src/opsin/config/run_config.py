@@ -24,7 +24,7 @@ class ConfigOrigin:
 
     Attributes:
         source: Search path and primary config of the composition.
-        choices: Option chosen per config group, such as `{"model": "cnn_gap"}`.
+        choices: Option chosen per config group, such as `{"model": "cnn_gap"}`; several are written as they are typed.
         overrides: Overrides of the command line, such as `optimizer.lr=0.1`.
         folders: Folders whose files are read to find where a value was set. Empty for a saved config: the search path
             that a run recorded is shown and compared, and no file is read because of it.
@@ -44,9 +44,9 @@ class ConfigOrigin:
                     break  # the override chose an option of a group: its file is more exact
                 return f"on the command line ({override})"
         for file, keys in self._files(path):
-            for folder in self.folders:
-                if _holds(folder / file, keys):
-                    return f"in {folder.name}/{file}"
+            folder = next((folder for folder in self.folders if (folder / file).is_file()), None)
+            if folder and _holds(folder / file, keys):
+                return f"in {folder.name}/{file}"
         return ""
 
     def _files(self, path: str) -> Iterator[tuple[str, list[str]]]:
@@ -55,8 +55,9 @@ class ConfigOrigin:
         for group in ("debug", "experiment"):
             if option := self.choices.get(group):
                 yield f"{group}/{option}.yaml", keys
-        if option := self.choices.get(keys[0]):
-            yield f"{keys[0]}/{option}.yaml", keys[1:]
+        for option in reversed((self.choices.get(keys[0]) or "").strip("[]").split(",")):
+            if option:
+                yield f"{keys[0]}/{option}.yaml", keys[1:]
         yield f"{self.source.config_name}.yaml", keys
 
 
@@ -99,12 +100,14 @@ class RunConfig:
         The recorded overrides and search path stay those that the run was started with.
         """
         if not self.resumes:
-            record = {
+            record: dict[str, Any] = {
                 "overrides": list(self.origin.overrides),
                 "choices": dict(self.origin.choices),
                 "search_path": list(self.origin.source.search_path),
                 "config_name": self.origin.source.config_name,
             }
+            if self.origin.source.project:
+                record["project"] = self.origin.source.project
             write_atomically(self.run.overrides, yaml.safe_dump(record, sort_keys=False, allow_unicode=True))
         write_atomically(self.run.config, self.text)
 

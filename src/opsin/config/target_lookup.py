@@ -5,25 +5,23 @@ list of public constructors. A package of the user needs a permission from the e
 the command starts, never from a run directory. Nothing is imported before the permission is known.
 """
 
+import functools
 import importlib
 import inspect
 import os
-import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from opsin.config.project import PROJECT_FILE, find_project
 from opsin.config.secrets import reveal
 from opsin.errors import UserError, did_you_mean
-from opsin.runs.directory import RunDirectory
 
 TARGETS_VARIABLE = "OPSIN_TARGETS"
 """Environment variable that permits packages of the user, separated by commas."""
 
-PROJECT_FILE = "pyproject.toml"
-"""File of the user's project; `targets = ["my_package"]` under `[tool.opsin]` permits packages too."""
+LIBRARIES = ("torch", "timm", "lightning")
+"""Packages of which configs may name constructors, besides Opsin and the packages of the user."""
 
 T = TypeVar("T")
 Accepts = Callable[[Any], bool]
@@ -54,10 +52,17 @@ class Target(Generic[T]):
         """Call the constructor with the arguments of the config and the computed values that it takes.
 
         References to secrets in the arguments are replaced by the secrets here and nowhere else.
+
+        Raises:
+            UserError: A constructor of a library refuses the arguments, or needs a package that is not installed.
         """
-        return self.call(
-            **reveal(self.arguments), **{name: value for name, value in computed.items() if self.takes(name)}
-        )
+        taken = {name: value for name, value in computed.items() if self.takes(name)}
+        try:
+            return self.call(**reveal(self.arguments), **taken)
+        except Exception as error:
+            if isinstance(error, UserError) or self.call.__module__.partition(".")[0] not in LIBRARIES:
+                raise  # an error in code of Opsin or of the user needs its traceback
+            raise UserError(f"{self.call.__qualname__} cannot be created: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -65,33 +70,34 @@ class Constructors:
     """The constructors that one section of the config accepts as `_target_`.
 
     Attributes:
-        packages: packages whose public names (`__all__`) are accepted, each with a test for a single object.
+        packages: packages whose public names (`__all__`, if there is one) are accepted, each with a test for a single
+            object.
         own: the test for an object from a permitted package of the user.
     """
 
     packages: Mapping[str, Accepts]
     own: Accepts
 
-    @cached_property
+    @property
     def by_name(self) -> Mapping[str, Callable[..., Any]]:
         """The accepted constructors by their public dotted names."""
         return {
-            f"{package}.{name}": found
+            name: found
             for package, accepts in self.packages.items()
-            for name, found in _public(package)
-            if accepts(found)
+            for name, found in _accepted(package, accepts).items()
         }
 
     def resolve(self, name: Any) -> Callable[..., Any]:
-        """Return the constructor of a dotted name.
+        """Return the constructor of a dotted name; only the package that the name lies in is imported.
 
         Raises:
             UserError: the name is not accepted here or does not exist.
         """
         if not isinstance(name, str):
             raise UserError(f"must be the dotted name of a constructor, not {name!r}")
-        if name in self.by_name:
-            return self.by_name[name]
+        parent = name.rpartition(".")[0]
+        if parent in self.packages and name in (found := _accepted(parent, self.packages[parent])):
+            return found[name]
         if package := _permitted_package(name):
             return _import_own(name, package, self.own)
         last = name.rpartition(".")[2]
@@ -139,28 +145,10 @@ def functions_or_subclasses_of(kind: type) -> Accepts:
 def permitted_packages() -> tuple[str, ...]:
     """Return the packages of the user that the environment and the project of the working directory permit."""
     named = os.environ.get(TARGETS_VARIABLE, "").split(",")
-    return tuple(dict.fromkeys(name for name in [*map(str.strip, named), *_project_targets()] if name))
-
-
-def _project_targets() -> list[str]:
-    """Read the permission from the nearest project file in the working directory or above it."""
-    here = Path.cwd()
-    for folder in (here, *here.parents):
-        file = folder / PROJECT_FILE
-        if file.is_file() and not RunDirectory(folder).config.exists():  # a run directory permits nothing
-            return _targets_in(file)
-    return []
-
-
-def _targets_in(file: Path) -> list[str]:
-    try:
-        settings = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {file}: {error}") from None
-    targets = settings.get("tool", {}).get("opsin", {}).get("targets", [])
-    if not isinstance(targets, list) or not all(isinstance(name, str) for name in targets):
-        raise UserError(f'{file}: targets under [tool.opsin] must be a list of package names, such as ["my_package"]')
-    return targets
+    project = find_project()
+    return tuple(
+        dict.fromkeys(name for name in [*map(str.strip, named), *(project.targets if project else ())] if name)
+    )
 
 
 def _permitted_package(name: str) -> str | None:
@@ -174,10 +162,14 @@ def _permitted_package(name: str) -> str | None:
 def _import_own(name: str, package: str, accepts: Accepts) -> Callable[..., Any]:
     """Import a constructor from a permitted package of the user."""
     module_name, _, attribute = name.rpartition(".")
+    if project := find_project():
+        project.make_importable()
     try:
         module = importlib.import_module(module_name)
     except Exception as error:  # the user's code runs here and may raise anything
         raise UserError(f"{name} cannot be imported: {type(error).__name__}: {error}") from error
+    if project:
+        project.refuse_other_copy(package)
     found = getattr(module, attribute, None)
     if found is None:
         public = {f"{module_name}.{other}" for other in dir(module) if not other.startswith("_")}
@@ -193,8 +185,12 @@ def _import_own(name: str, package: str, accepts: Accepts) -> Callable[..., Any]
     return found  # type: ignore[no-any-return]
 
 
-def _public(package: str) -> Iterator[tuple[str, Any]]:
+@functools.cache
+def _accepted(package: str, accepts: Accepts) -> Mapping[str, Callable[..., Any]]:
+    """Return the accepted constructors of a package by their dotted names; the package is imported only now."""
     module = importlib.import_module(package)
-    for name in module.__all__:
-        if not name.startswith("_"):
-            yield name, getattr(module, name)
+    public = getattr(module, "__all__", None) or [
+        name for name, found in vars(module).items() if str(getattr(found, "__module__", "")).startswith(package)
+    ]
+    objects = {f"{package}.{name}": getattr(module, name) for name in public if not name.startswith("_")}
+    return {name: found for name, found in objects.items() if accepts(found)}

@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from opsin.config.run_config import ConfigOrigin
+from opsin.config.search_path import ConfigSource
 from opsin.config.signatures import item_keys, signature_model
 from opsin.config.suggestions import translation
 from opsin.config.target_lookup import Constructors, Target
@@ -158,7 +159,11 @@ class _Checker:
             self._add(place, f"{place}{inside} is missing")
         else:
             reason = problem["msg"].removeprefix("Input ").removeprefix("Value error, ")
-            self._add(place, f"{place}{inside} {reason}, not {value!r}")
+            is_single = (
+                problem["type"] == "list_type" and len(problem["loc"]) == 1 and isinstance(value, str | int | float)
+            )
+            hint = f": write {place}{inside}=[{value}]" if is_single else ""
+            self._add(place, f"{place}{inside} {reason}, not {value!r}{hint}")
 
     def refuse_unknown(self, keys: set[str]) -> None:
         """Report top-level keys that are not sections."""
@@ -207,8 +212,15 @@ class _Checker:
         try:
             return constructors.resolve(name)
         except UserError as error:
-            self._add(f"{path}._target_", f"{path}._target_: {error}")
+            self._add(f"{path}._target_", f"{path}._target_: {error}{self._other_project()}")
             return None
+
+    def _other_project(self) -> str:
+        """Return a hint if a run was started in a project other than that of the working directory."""
+        started, here = self._origin.source.project, ConfigSource().project
+        if started in (None, here):
+            return ""
+        return f". The run was started in the project {started!r}: start the command in that folder"
 
     def _add(self, path: str, message: str) -> None:
         where = self._origin.of(path)

@@ -114,7 +114,7 @@ def _images(data: ImageDataModule, trainer: L.Trainer, out: Path) -> InputImages
 
 
 def _folder(trained: TrainedModel, folder: str, overrides: Sequence[str]) -> InputImages:
-    channels: Literal[1, 3] = 1 if trained.channels == 1 else 3
+    channels = trained.channels
     loose = unlabeled_images(folder, channels)
     place = user_path(folder).resolve()
     if loose is None:

@@ -110,8 +110,9 @@ class TrainedModel:
             UserError: The images are in color but the network takes gray images, or the cache cannot be written.
         """
         channels = subset.stores[0].shape[2]
-        if channels > self.channels:
-            raise UserError(f"{self.name} takes gray images, but these have {channels} channels")
+        if channels not in (1, self.channels):
+            kind = "gray images" if self.channels == 1 else f"images of {self.channels} channels"
+            raise UserError(f"{self.name} takes {kind}, but these have {channels} channels")
         preprocess = self.preprocess
 
         def images(store: Store, rows: Indices) -> Tensor:
@@ -185,6 +186,6 @@ def _of_run(run: RunDirectory, image_size: int | None) -> TrainedModel:
         facts.channels,
         cast("Resize", facts.resize),
         cast("Interpolation", facts.interpolation),
-        cast("Channels", facts.source_channels or facts.channels),
+        facts.source_channels or facts.channels,
         run.read_result().temperature,
     )

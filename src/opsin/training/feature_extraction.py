@@ -1,6 +1,8 @@
 """Features of a frozen network: computed once per image and cached on disk."""
 
+import contextlib
 import hashlib
+import inspect
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -26,6 +28,9 @@ VERSION = 1
 
 BLOCK = 64
 """Images per batch, always the same: the features of an image must not depend on the batch size."""
+
+LIBRARIES = ("opsin", "timm", "torch", "torchvision")
+"""Packages whose modules are identified by their text and the version of torch."""
 
 View = Callable[[Store, Indices], Tensor]
 
@@ -54,7 +59,9 @@ class Extractor:
     def facts(self) -> dict[str, Any]:
         """Everything besides the images that determines the features, as plain values."""
         taken = self._modules()
-        structure = "\n".join(f"{name}: {module!r}" for name, module in taken.items())
+        structure = "\n".join(
+            [*(f"{name}: {module!r}" for name, module in taken.items()), *own_sources(taken.values())]
+        )
         return {
             "version": VERSION,
             "network": self.network.name,
@@ -86,6 +93,17 @@ class Extractor:
         steps = self.network.steps()
         names = list(steps)
         return {name: steps[name] for name in names[: names.index(self.steps[-1]) + 1]}
+
+
+def own_sources(modules: Iterable[nn.Module]) -> list[str]:
+    """Return the source of the classes of the user among some modules, whose text omits their operations."""
+    parts = {type(part) for module in modules for part in module.modules()}
+    own = [part for part in parts if part.__module__.partition(".")[0] not in LIBRARIES]
+    sources = []
+    for part in own:
+        with contextlib.suppress(OSError, TypeError):  # a class without a file, such as one of a notebook
+            sources.append(inspect.getsource(part))
+    return sorted(sources)
 
 
 def weights_digest(modules: Iterable[nn.Module]) -> str:

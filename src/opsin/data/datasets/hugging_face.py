@@ -36,7 +36,7 @@ def hugging_face(
         image_column: None for the only column of type Image.
         label_column: None for the only column of type ClassLabel, else the only one of strings or integers.
         revision: A branch, tag or commit of the dataset on the hub.
-        channels: 3 reads RGB, 1 gray.
+        channels: 3 reads RGB, 1 gray; another number reads images that hold as many, such as multi-band TIFF.
         size: Height and width that the images are resized to, in pixels.
 
     Raises:

@@ -1,0 +1,107 @@
+"""The project of the user: the nearest folder whose `pyproject.toml` has a table `[tool.opsin]`.
+
+It is looked for where a command starts, in the working directory and above it. Its `configs/` comes before Opsin's own,
+its packages are importable, and it may permit them as targets. A run directory may come from somebody else: neither it
+nor a folder inside it is ever a project.
+"""
+
+import sys
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from opsin.errors import UserError, did_you_mean
+from opsin.runs.directory import RunDirectory
+
+PROJECT_FILE = "pyproject.toml"
+"""File of the user's project."""
+
+KEYS = ("targets", "experiment")
+"""Keys of the table `[tool.opsin]`."""
+
+
+@dataclass(frozen=True)
+class Project:
+    """A project of the user.
+
+    Attributes:
+        root: Its folder.
+        targets: Packages whose constructors a config may name as `_target_`.
+        experiment: Experiment of a train command that names none; None for Opsin's defaults.
+    """
+
+    root: Path
+    targets: tuple[str, ...] = ()
+    experiment: str | None = None
+
+    @property
+    def configs(self) -> Path | None:
+        """The folder of its config files; None if it has none."""
+        folder = self.root / "configs"
+        return folder if folder.is_dir() else None
+
+    def make_importable(self) -> None:
+        """Append the folders of its packages to the search path of modules, where they hide no installed package."""
+        sys.path += [str(folder) for folder in self._package_folders() if str(folder) not in sys.path]
+
+    def refuse_other_copy(self, package: str) -> None:
+        """Refuse an imported package of the project's name that is not the one in the project.
+
+        Raises:
+            UserError: An installed package or an earlier project has a package of this name.
+        """
+        top = package.partition(".")[0]
+        places = [folder / name for folder in self._package_folders() for name in (top, f"{top}.py")]
+        own = [place for place in places if place.is_file() or any(place.glob("*.py"))]
+        found = [str(place) for place in getattr(sys.modules.get(top), "__path__", [])]
+        found += [str(getattr(sys.modules.get(top), "__file__", None) or "")]
+        if own and not any(Path(place).resolve() in [path.resolve() for path in own] for place in found if place):
+            raise UserError(
+                f"{top} is imported from {next(filter(None, found), 'elsewhere')}, not from {own[0]}: "
+                f"uninstall that copy, or rename the package of the project"
+            )
+
+    def _package_folders(self) -> list[Path]:
+        return [folder for folder in (self.root / "src", self.root) if folder.is_dir()]
+
+
+def find_project() -> Project | None:
+    """Return the project of the working directory; None if there is none.
+
+    Raises:
+        UserError: A project file cannot be read, or its table has an unknown key or a wrong value.
+    """
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        file = folder / PROJECT_FILE
+        if file.is_file() and not _is_in_run(folder) and (table := _table(file)) is not None:
+            return _project(file, table)
+    return None
+
+
+def _is_in_run(folder: Path) -> bool:
+    return any(RunDirectory(parent).config.exists() for parent in (folder, *folder.parents))
+
+
+def _table(file: Path) -> dict[str, Any] | None:
+    try:
+        settings = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {file}: {error}") from None
+    table = settings.get("tool", {}).get("opsin")
+    if table is not None and not isinstance(table, dict):
+        raise UserError(f"{file}: [tool.opsin] must be a table")
+    return table
+
+
+def _project(file: Path, table: dict[str, Any]) -> Project:
+    for key in table:
+        if key not in KEYS:
+            raise UserError(f"{file}: {key} under [tool.opsin] is not known{did_you_mean(key, KEYS) or '.'}")
+    targets, experiment = table.get("targets", []), table.get("experiment")
+    if not isinstance(targets, list) or not all(isinstance(name, str) for name in targets):
+        raise UserError(f'{file}: targets under [tool.opsin] must be a list of package names, such as ["my_package"]')
+    if experiment is not None and not isinstance(experiment, str):
+        raise UserError(f'{file}: experiment under [tool.opsin] must be the name of an experiment, such as "first"')
+    return Project(file.parent, tuple(targets), experiment)

@@ -1,0 +1,150 @@
+"""The project of the user: where it is found, what it permits, and that a run directory is never one."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from opsin.config import ConfigSource, compose, read_command_line
+from opsin.config.project import Project, find_project
+from opsin.config.target_lookup import Constructors, functions_or_subclasses_of, permitted_packages
+from opsin.errors import UserError
+
+OWN = Constructors({}, own=functions_or_subclasses_of(dict))
+
+
+def write(folder: Path, table: str = 'targets = ["mine_here"]') -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "pyproject.toml").write_text(f"[tool.opsin]\n{table}\n")
+
+
+@pytest.fixture
+def project(in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project with a package, config files and an experiment of its own."""
+    root = in_tmp / "my project (ü)"
+    write(root, 'targets = ["mine_here"]\nexperiment = "first"')
+    (root / "src" / "mine_here").mkdir(parents=True)
+    (root / "src" / "mine_here" / "__init__.py").write_text("def network(): ...\n")
+    for file, text in {
+        "experiment/first.yaml": "# @package _global_\nseed: 7\n",
+        "experiment/quickstart.yaml": "# @package _global_\nseed: 8\n",
+        "optimizer/sgd.yaml": "_target_: torch.optim.SGD\nlr: 0.123\nmomentum: 0.9\nweight_decay: 0.0\n",
+    }.items():
+        (root / "configs" / file).parent.mkdir(parents=True, exist_ok=True)
+        (root / "configs" / file).write_text(text)
+    monkeypatch.chdir(root)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield root
+    sys.modules.pop("mine_here", None)
+
+
+def test_its_configs_come_first_and_a_folder_of_the_command_comes_before_them(project: Path, in_tmp: Path) -> None:
+    composed = compose(["optimizer=sgd", "experiment=quickstart"])
+    assert (composed.tree["optimizer"]["lr"], composed.tree["seed"]) == (0.123, 8)
+    assert composed.origin.of("optimizer.lr") == "in configs/optimizer/sgd.yaml"
+    assert compose(["model=mlp"]).tree["model"]["_target_"] == "opsin.models.mlp"  # Opsin's own are there too
+    nearer = in_tmp / "nearer" / "optimizer"
+    nearer.mkdir(parents=True)
+    (nearer / "sgd.yaml").write_text((project / "configs/optimizer/sgd.yaml").read_text().replace("0.123", "0.5"))
+    assert compose(["optimizer=sgd"], source=ConfigSource.of([str(nearer.parent)])).tree["optimizer"]["lr"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "seed"),
+    [([], 7), (["experiment=quickstart"], 8), (["~experiment"], 42), (["resume=auto"], 7), (["seed=3"], 3)],
+)
+def test_its_experiment_is_trained_unless_the_command_names_one(project: Path, arguments: list[str], seed: int) -> None:
+    line = read_command_line(arguments)
+    assert compose(line.overrides, source=line.source).tree["seed"] == seed
+    assert read_command_line(["resume=outputs/run"]).overrides == ("resume=outputs/run",)
+    assert read_command_line(["--version"]).overrides == ()
+
+
+def test_its_packages_are_importable_from_any_folder_in_it(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (project / "deep" / "er").mkdir(parents=True)
+    monkeypatch.chdir(project / "deep" / "er")
+    assert permitted_packages() == ("mine_here",)
+    assert OWN.resolve("mine_here.network").__name__ == "network"
+    assert sys.path[-2:] == [str(project / "src"), str(project)]
+    OWN.resolve("mine_here.network")
+    assert sys.path.count(str(project)) == 1
+
+
+def test_another_copy_of_the_package_is_named(project: Path, in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = in_tmp / "site" / "mine_here"
+    installed.mkdir(parents=True)
+    (installed / "__init__.py").write_text("def network(): ...\n")
+    monkeypatch.syspath_prepend(str(installed.parent))
+    with pytest.raises(UserError, match=r"mine_here is imported from .*site.*, not from .*src"):
+        OWN.resolve("mine_here.network")
+
+
+def test_the_project_is_recorded_and_named_outside_it(
+    project: Path, in_tmp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from opsin.config import from_saved
+    from opsin.training.plan import make_plan
+
+    composed = compose(["model._target_=mine_here.network"], Path("outputs/run"))
+    composed.save()
+    make_plan(from_saved(composed.run))
+    monkeypatch.chdir(in_tmp)
+    with pytest.raises(
+        UserError, match=r"mine_here\.network is not accepted here.* was started in the project '.*my project"
+    ):
+        make_plan(from_saved(composed.run))
+    monkeypatch.chdir(composed.run.path)  # inside the project
+    make_plan(from_saved(composed.run))
+
+
+def test_the_nearest_folder_with_the_table_counts(in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(in_tmp, 'targets = ["outer"]')
+    write(in_tmp / "inner", "")
+    (in_tmp / "plain").mkdir()
+    (in_tmp / "plain" / "pyproject.toml").write_text("[project]\n")
+    monkeypatch.chdir(in_tmp / "inner")
+    assert find_project() == Project(in_tmp / "inner")
+    monkeypatch.chdir(in_tmp / "plain")
+    assert permitted_packages() == ("outer",)
+
+
+@pytest.mark.parametrize("place", [".", "checkpoints", "checkpoints/deep"])
+def test_a_run_directory_is_no_project(in_tmp: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    run = in_tmp / "run"
+    write(run)
+    write(run / place)
+    (run / "configs").mkdir()
+    (run / "config.yaml").touch()
+    monkeypatch.chdir(run / place)
+    assert find_project() is None
+    assert permitted_packages() == ()
+    assert ConfigSource().folders == ConfigSource(project=None).folders
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("[tool.opsin\n", "cannot read"),
+        ('[tool.opsin]\ntargets = "mine"\n', "must be a list of package names"),
+        ("[tool.opsin]\ntargets = [1]\n", "must be a list of package names"),
+        ("[tool.opsin]\nexperiment = 1\n", "must be the name of an experiment"),
+        ('[tool.opsin]\ntarget = ["mine"]\n', "target under .* did you mean targets"),
+        ("[tool]\nopsin = 3\n", "must be a table"),
+    ],
+)
+def test_a_broken_project_file_is_named(in_tmp: Path, text: str, reason: str) -> None:
+    (in_tmp / "pyproject.toml").write_text(text)
+    with pytest.raises(UserError, match=rf"pyproject\.toml.*{reason}|{reason}.*pyproject\.toml"):
+        permitted_packages()
+
+
+def test_a_broken_project_file_ends_a_command_with_one_line(in_tmp: Path) -> None:
+    (in_tmp / "pyproject.toml").write_text("[tool.opsin\n")
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src")}
+    command = [sys.executable, "-m", "opsin", "train", "model=mlp"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("cannot read ")
+    assert len(done.stderr.splitlines()) == 1
