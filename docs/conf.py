@@ -22,8 +22,6 @@ extensions = [
 ]
 exclude_patterns = ["_build", "extensions"]
 
-suppress_warnings = [".empty_glob"]  # patterns of pages in the index that match nothing; Sphinx gives them no type
-
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 myst_fence_as_directive = ["mermaid"]

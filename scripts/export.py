@@ -1,4 +1,4 @@
-"""Write the backbone of a run to a file for model.weights: python scripts/export.py outputs/latest FILE."""
+"""Write a trained model to a file for other programs: python scripts/export.py outputs/latest --format onnx."""
 
 import sys
 

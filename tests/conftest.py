@@ -23,6 +23,9 @@ ISOLATED = (
     "SLURM_STEP_NUM_TASKS",
     "WORLD_SIZE",
     "TORCH_HOME",
+    "MLFLOW_TRACKING_URI",
+    "WANDB_API_KEY",
+    "WANDB_MODE",
 )
 
 

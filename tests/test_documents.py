@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ from opsin.training.plan import make_plan
 DOCS = ROOT / "docs"
 PLACES = (ROOT, ROOT / "src", ROOT / "src" / "opsin", DOCS)
 GONE = ("scripts/benchmark.py", "scripts/NAME.py", "scripts/VERB.py")  # named as removed, or as a pattern
-TESTED_ELSEWHERE = ("design.md", "export.md", "loggers.md", "own_project.md", "python_api.md")
+TESTED_ELSEWHERE = ("channels.md", "design.md", "export.md", "loggers.md", "own_project.md", "python_api.md")
 """Documents with tests of their own for the code that they contain."""
 FOLDERS = {path.name for place in (ROOT, ROOT / "src" / "opsin") for path in place.iterdir() if path.is_dir()}
 
@@ -65,6 +66,19 @@ def test_code_of_the_design_document_runs(in_tmp: Path) -> None:
         names: dict[str, object] = {}
         exec(block.text, names)
         assert names["logits"].shape == (64, 10)  # type: ignore[attr-defined]
+
+
+@pytest.mark.slow
+def test_code_of_the_python_api_runs(in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names: dict[str, Any] = {}
+    for block in blocks(DOCS / "python_api.md", "python"):
+        exec(block.text, names)
+    assert "absent.jpg: cannot be read" in capsys.readouterr().out
+    assert names["vectors"].shape == (2, 64)
+    assert names["explanation"].heatmap.shape == (28, 28)
+    assert names["logits"].shape == (2, 10)
+    assert len(names["comparison"].table) == 2
+    assert {path.name for path in in_tmp.iterdir()} >= {"outputs", "why.png", "comparison.html"}
 
 
 @pytest.mark.parametrize("document", SOURCES, ids=name_of)

@@ -10,8 +10,11 @@ KNOWN = {
     "config/hydra_session.py": {"hydra._internal.hydra", "hydra._internal.utils"},
     "config/resolvers.py": {"_get_full_key"},
     # Lightning
-    "training/lightning_patches.py": {"_SubprocessScriptLauncher", "_launcher", "_optimizer"},
-    "training/callbacks/early_stopping.py": {"_should_skip_check", "_evaluate_stopping_criteria"},
+    "training/lightning_patches.py": {
+        *("_SubprocessScriptLauncher", "_launcher", "_optimizer"),
+        *("_should_check_val_fx", "_should_check_val_epoch"),
+    },
+    "training/callbacks/early_stopping.py": {"_evaluate_stopping_criteria"},
     # torch
     "models/torch_internals.py": {
         "_compiled_call_impl",
@@ -21,8 +24,8 @@ KNOWN = {
     },
     "models/pretrained/timm_stages.py": {"_modules", "_buffers", "_parameters"},
     "models/summary/receptive_field.py": {"_adaptive_avg_pool2d"},
-    "training/freezing.py": {"_remove_autograd_hooks"},
-    "training/tensorboard.py": {"_get_file_writer"},
+    "training/callbacks/freeze_phases.py": {"_remove_autograd_hooks"},
+    "training/loggers/tensorboard.py": {"_get_file_writer"},
     # torchmetrics, Optuna, Ray, datasets
     "training/metrics.py": {"_update_count"},
     "sweeps/study.py": {"_study_id", "_storage", "_trial_id"},

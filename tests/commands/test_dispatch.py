@@ -110,12 +110,15 @@ def test_python_m_opsin_is_opsin(tmp_path: Path) -> None:
         (["zzz"], "opsin zzz: there is no such command; opsin --help lists the commands"),
         (["model=mlp", "seed=1"], "opsin model=mlp: the command is missing, such as opsin train model=mlp seed=1"),
         (["my photos"], "opsin my photos: the command is missing, such as opsin train 'my photos'"),
+        (["run"], "opsin run: the command is missing, such as opsin evaluate run"),
     ],
 )
 def test_an_unknown_command_names_the_nearest(
     arguments: list[str], message: str, in_tmp: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (in_tmp / "my photos").mkdir()
+    (in_tmp / "run").mkdir()
+    (in_tmp / "run" / "config.yaml").touch()
     assert dispatch.main(arguments) == 1
     assert capsys.readouterr().err == f"{message}\n"
 

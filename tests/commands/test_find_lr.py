@@ -24,7 +24,7 @@ def test_it_suggests_a_rate_and_draws_the_curve(tmp_path: Path) -> None:
     assert [float(row["lr"]) for row in rows] == curve["lr"]
     assert curve["valley"] in curve["lr"]
     assert (folder / "lr_curve.png").stat().st_size > 5000
-    used = re.search(r"python train\.py model=mlp trainer=cpu optimizer\.lr=(\S+)\n", done.stdout)
+    used = re.search(r"python \S*train\.py model=mlp trainer=cpu optimizer\.lr=(\S+)\n", done.stdout)
     assert used
     assert abs(float(used[1]) / curve["valley"] - 1) < 0.06
     assert {path.name for path in tmp_path.rglob("*.ckpt")} == set()

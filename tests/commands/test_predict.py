@@ -172,6 +172,8 @@ def test_more_classes_than_there_are(digits_run: RunDirectory, tmp_path: Path) -
     predict(digits_run, str(tmp_path / "a.png"), top=99, out=tmp_path / "found.jsonl")
     told = json.loads((tmp_path / "found.jsonl").read_text())["top"]
     assert sorted(found["class"] for found in told) == list("0123456789")
+    predict(digits_run, str(tmp_path / "a.png"), top=99, out=tmp_path / "found.csv")
+    assert (tmp_path / "found.csv").read_text().splitlines()[0].endswith("class_10,probability_10,error")
     assert sum(found["probability"] for found in told) == pytest.approx(1)
 
 

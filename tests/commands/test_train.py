@@ -154,7 +154,7 @@ def test_early_stopping_tells_its_reason_and_a_resumed_run_stays_stopped(start, 
     run = start(*words)
     result = run.read_result()
     assert result.epochs < 9
-    assert "val/loss has not improved for 1 epochs" in result.stopped
+    assert "val/loss has not improved for 1 validation" in result.stopped
     resume(run)
     assert run.read_result().epochs == result.epochs
     assert metrics(run) == result.metrics

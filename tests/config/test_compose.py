@@ -6,10 +6,10 @@ import pytest
 import yaml
 
 from opsin.config import CommandLine, ConfigSource, RunConfig, compose, compose_raw, read_command_line, show
-from opsin.config.search_path import expand_home
 from opsin.config.secrets import is_secret_key, is_secret_variable, reveal
 from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory
+from opsin.runs.home import expand_home
 from opsin.runs.result import RunResult
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from opsin.config import CONFIGS, compose
-from opsin.config.compose import WEIGHT_NAMES
+from opsin.config.path_values import WEIGHT_NAMES
 from opsin.data.datasets import ArrayImages, Source
 from opsin.data.options import DATA_DIR, DataOptions
 from opsin.errors import UserError

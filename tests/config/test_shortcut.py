@@ -87,11 +87,14 @@ def test_a_saved_hugging_face_dataset_is_recognized(in_tmp: Path) -> None:
         ),
         (["mnist"], "mnist is not an override: did you mean datamodule=mnist?"),
         (["archive.zip"], "archive.zip is a file: train takes a folder of images with one folder per class; unpack"),
+        (["run"], "run is the directory of a run: resume it with opsin train resume=run"),
         (["photos", "photos"], "photos photos: train takes one folder of images; other arguments are KEY=VALUE"),
     ],
 )
 def test_a_typo_is_explained(arguments: list[str], message: str, photos: Path) -> None:
     Path("archive.zip").touch()
+    Path("run").mkdir()
+    Path("run/config.yaml").touch()
     with pytest.raises(UserError) as raised:
         expand_folder(read_command_line(arguments))
     assert str(raised.value).startswith(message)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from opsin.errors import UserError
-from opsin.evaluation.confidence_intervals import t_interval, wilson_interval
+from opsin.evaluation.confidence_intervals import accuracy_interval, interval_over_runs, t_interval, wilson_interval
 
 
 def test_wilson_equals_the_formula() -> None:
@@ -48,3 +48,11 @@ def test_invalid_arguments_are_errors() -> None:
         t_interval([])
     with pytest.raises(UserError, match="confidence"):
         wilson_interval(1, 2, confidence=95)
+
+
+def test_shown_intervals_have_a_level_of_95_percent() -> None:
+    assert accuracy_interval(45, 50) == wilson_interval(45, 50, confidence=0.95)
+    over_runs = interval_over_runs([0.5, 0.6, 0.8])
+    assert over_runs == t_interval([0.5, 0.6, 0.8], confidence=0.95)
+    assert over_runs.margin == pytest.approx(over_runs.high - over_runs.estimate)
+    assert math.isnan(interval_over_runs([0.5]).margin)

@@ -1,12 +1,21 @@
 """Paired tests against published numbers, scikit-learn's metrics and their error rate."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from scipy import stats
 from sklearn.metrics import f1_score
 
 from opsin.errors import UserError
-from opsin.evaluation.significance import bootstrap_difference, mcnemar
+from opsin.evaluation.confidence_intervals import Interval
+from opsin.evaluation.significance import (
+    adjusted_by_holm,
+    bootstrap_difference,
+    difference_over_runs,
+    is_significant,
+    mcnemar,
+)
 
 
 def pair(both: int, only_a: int, only_b: int, neither: int) -> tuple[np.ndarray, np.ndarray]:
@@ -84,3 +93,30 @@ def test_different_numbers_of_images_are_an_error() -> None:
         mcnemar(np.ones(3, bool), np.ones(4, bool))
     with pytest.raises(UserError, match="at least one image"):
         bootstrap_difference(np.empty(0), np.empty(0))
+
+
+def test_holm_adjusts_in_the_order_of_p() -> None:
+    assert adjusted_by_holm([0.03, 0.01, 0.04, 0.5]) == pytest.approx([0.09, 0.04, 0.09, 0.5])
+    assert adjusted_by_holm([0.6, 0.7]) == [1.0, 1.0]
+    assert adjusted_by_holm([]) == []
+
+
+def test_p_is_of_mcnemar_for_one_pair_of_runs_and_of_students_t_for_several() -> None:
+    generator = np.random.default_rng(0)
+    a, b = (generator.random((4, 500)) < share for share in (0.95, 0.9))
+    tests = [mcnemar(*pair) for pair in zip(a, b, strict=True)]
+    assert difference_over_runs(tests[:1], paired=True) == (None, tests[0].p)
+    for paired, expected in ((True, stats.ttest_rel), (False, partial(stats.ttest_ind, equal_var=False))):
+        interval, p = difference_over_runs(tests, paired)
+        result = expected(a.mean(1), b.mean(1))
+        assert interval is not None
+        assert p == pytest.approx(result.pvalue)
+        assert interval[1:] == pytest.approx(tuple(result.confidence_interval()))
+
+
+def test_several_runs_need_an_interval_over_images_without_0() -> None:
+    around_0, above_0 = Interval(0.01, -0.01, 0.03), Interval(0.02, 0.01, 0.03)
+    assert is_significant(0.04, runs=1, over_images=around_0)
+    assert not is_significant(0.04, runs=3, over_images=around_0)
+    assert is_significant(0.04, runs=3, over_images=above_0)
+    assert not is_significant(0.05, runs=1, over_images=above_0)

@@ -27,7 +27,8 @@ class Case:
 
     @property
     def rgb_only(self) -> bool:
-        return "in_channels" not in inspect.signature(self.function).parameters
+        """Whether gray images are repeated to three channels for this network."""
+        return inspect.signature(self.function).parameters["in_channels"].default == 3
 
 
 def blocks(count: int, kind: str = "block") -> tuple[str, ...]:

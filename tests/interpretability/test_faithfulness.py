@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from opsin.errors import UserError
 from opsin.interpretability.attribution import METHODS, attribute
-from opsin.interpretability.faithfulness import faithfulness, random_maps
+from opsin.interpretability.faithfulness import RandomComparison, compare_with_random, faithfulness, random_maps
 from opsin.interpretability.sanity_check import randomization_check, randomize, rank_correlation, structural_similarity
 from opsin.models.network import Network
 
@@ -43,6 +43,20 @@ def test_deletion_by_hand() -> None:
     torch.testing.assert_close(scores.insertion[:, -1], left[:, 0])
     other = faithfulness(_Sum(), image, torch.tensor([0]), heat, steps=4)
     torch.testing.assert_close(other.deletion, 1 - left)
+
+
+def test_a_map_of_the_patch_is_better_than_random_maps_and_its_opposite_is_not(three: Network) -> None:
+    images, targets, _ = planted_images(4)
+    heat = attribute(three, images, targets, "occlusion")
+    found = [compare_with_random(three, *one) for one in zip(images, targets.tolist(), heat, strict=True)]
+    assert all(one.is_better for one in found)
+    assert found[0].statement.startswith("better than random maps: deletion 0.")
+    scores = faithfulness(three, images, targets, 1 - heat)
+    opposite = RandomComparison.of(scores, faithfulness(three, images, targets, random_maps(images)))
+    assert not opposite.is_better
+    assert opposite.statement.startswith("no better than random maps: ")
+    assert opposite.statement.endswith("mean of 4")
+    assert opposite.insertion == pytest.approx(float(scores.insertion_area.mean()))
 
 
 def test_curves_begin_and_end_at_the_image_and_the_baseline(three: Network) -> None:

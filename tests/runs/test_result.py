@@ -101,3 +101,12 @@ def test_a_result_of_another_version_is_refused_by_name(tmp_path: Path, content:
     file.write_text(json.dumps(content))
     with pytest.raises(UserError, match=f"was written by {writer} .* reads schema version {SCHEMA_VERSION}"):
         read_result(file)
+
+
+def test_undefined_metrics_are_null_in_the_file_and_no_values_when_it_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "result.json"
+    result = RunResult(status="finished", metrics={"val/acc": 1.0}, undefined_metrics=("val/auroc",))
+    write_result(file, result)
+    assert json.loads(file.read_text(encoding="utf-8"))["metrics"] == {"val/acc": 1.0, "val/auroc": None}
+    assert read_result(file) == result
+    assert read_result(file).without_outcome().undefined_metrics == ()

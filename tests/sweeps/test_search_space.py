@@ -60,3 +60,27 @@ def test_a_grid_of_a_range_is_refused() -> None:
 def test_glob_lists_every_matching_option() -> None:
     [models] = read_space(["model=glob(cnn_*)"], {}).dimensions
     assert models == Listed("model", ("cnn_batchnorm", "cnn_deep", "cnn_flatten", "cnn_gap", "cnn_plain"))
+
+
+def test_a_glob_selects_the_options_of_a_group() -> None:
+    space = read_space(["experiment=glob(mnist_cnn*)", "model=glob([cnn_*,mlp],exclude=cnn_d*)"], {})
+    experiments, models = space.dimensions
+    assert experiments == Listed("experiment", ("mnist_cnn_flatten", "mnist_cnn_gap"))
+    assert models == Listed("model", ("cnn_batchnorm", "cnn_flatten", "cnn_gap", "cnn_plain", "mlp"))
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        (
+            "experiment=glob(digits*)",
+            r"glob\(digits\*\): no option of experiment matches. Its options are .*quickstart",
+        ),
+        ("model=glob([a*z,b*z])", "no option of model matches"),
+        ("experimnt=glob(*)", r"experimnt is not a config group: did you mean experiment\?"),
+        ("optimizer.lr=glob(*)", "optimizer.lr is not a config group"),
+    ],
+)
+def test_a_glob_without_a_match_is_refused(override: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        read_space([override], {})

@@ -8,7 +8,7 @@ import pytest
 from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory
 from opsin.runs.result import ParameterCounts, RunResult
-from opsin.sweeps.best_run import TrialRow, best_runs
+from opsin.sweeps.best_run import TrialRow, best_runs, winner
 from opsin.sweeps.launchers.base import Exit, Job
 from opsin.sweeps.outcomes import Outcome, directions, failure, outcome_of
 from opsin.sweeps.settings import Sweep
@@ -100,6 +100,8 @@ def test_the_best_recipe_wins_by_its_mean_over_seeds() -> None:
     a, b = [row(0, "a", 0.99), row(1, "a", 0.1)], [row(2, "b", 0.8), row(3, "b", 0.9)]
     assert best_runs([*a, *b], "val/acc") == b
     assert best_runs([*a, *b], "val/loss") == a
+    assert (winner([*a, *b], "val/acc"), winner([*a, *b], "val/loss")) == (b[1], a[1])
+    assert winner([], "val/acc") is None
     once = row(4, "c", 1.0)
     assert best_runs([*a, *b, once], "val/acc") == b  # a recipe that was run less often does not take part
     assert best_runs([once, row(5, "d", 0.5)], "val/acc") == [once]

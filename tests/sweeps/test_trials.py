@@ -12,8 +12,12 @@ from opsin.sweeps.settings import Sweep
 from opsin.sweeps.trials import Trials
 from opsin.sweeps.workers import Worker
 
-NAME_OPTIONS = {"datamodule": "digits", "model": "mlp"}
 SEARCH = ("optimizer.lr=tag(log,interval(0.0001,0.1))", "model=mlp,cnn_gap", "model.hidden=int(interval(8,64))")
+
+
+def names(overrides: Sequence[str]) -> list[str]:
+    typed = dict(override.split("=", 1) for override in overrides)
+    return ["digits", typed.get("model", "mlp")]
 
 
 class Processes:
@@ -28,7 +32,8 @@ class Processes:
     ) -> Trials:
         worker = Worker(self.folder)
         self.workers.append(worker)
-        return Trials(self.folder, read_space(overrides, {}), Sweep(**settings), directions, seed, NAME_OPTIONS, worker)
+        space, sweep = read_space(overrides, {}), Sweep(**settings)
+        return Trials(self.folder, space, sweep, directions, seed, names, worker)
 
     def die(self, number: int = 0) -> None:
         self.workers.pop(number)._lock.release()  # as the system does when a process ends

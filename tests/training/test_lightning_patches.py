@@ -49,9 +49,16 @@ def test_the_optimizer_inside_the_wrapper_is_found() -> None:
     assert torch_optimizer(optimizer) is optimizer
 
 
-@pytest.mark.parametrize("name", ["_should_skip_check", "_evaluate_stopping_criteria"])
+@pytest.mark.parametrize("name", ["_run_early_stopping_check", "_evaluate_stopping_criteria"])
 def test_the_methods_that_early_stopping_extends_exist(name: str) -> None:
     assert callable(getattr(EarlyStopping, name, None)), f"{CHANGED}: no EarlyStopping.{name}"
+
+
+@pytest.mark.parametrize("name", ["_should_check_val_fx", "_should_check_val_epoch"])
+def test_the_methods_that_decide_on_a_validation_exist(name: str) -> None:
+    loop = L.pytorch.loops.training_epoch_loop._TrainingEpochLoop
+    assert callable(getattr(loop, name, None)), f"{CHANGED}: no _TrainingEpochLoop.{name}"
+    assert f"self.{name}(" in inspect.getsource(loop), f"{CHANGED}: {name} decides nothing"
 
 
 def test_the_name_of_the_hook_in_progress_is_an_attribute() -> None:

@@ -5,7 +5,7 @@ from sklearn import metrics as sk
 
 from opsin.runs.per_class import class_scores
 from opsin.training import metrics
-from opsin.training.metrics import SplitMetrics
+from opsin.training.metrics import SplitMetrics, undefined_metrics
 
 
 def feed(measure: SplitMetrics, batches: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
@@ -101,3 +101,11 @@ def test_auroc_of_very_many_scores_takes_constant_memory(monkeypatch: pytest.Mon
     exact = SplitMetrics(4, 2)
     feed(exact, batches())
     assert binned.compute()[0]["auroc"] == pytest.approx(exact.compute()[0]["auroc"], abs=0.02)
+
+
+def test_the_auroc_of_images_of_one_class_is_undefined() -> None:
+    measure = SplitMetrics(3, 4)
+    feed(measure, [(torch.eye(3)[[0, 1, 2, 2]], torch.full((4,), 2))])
+    scalars, _ = measure.compute()
+    assert undefined_metrics([f"test/{name}" for name in scalars]) == ("test/auroc",)
+    assert undefined_metrics(["train/acc", "val/acc", "val/auroc"]) == ()

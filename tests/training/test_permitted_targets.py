@@ -153,7 +153,8 @@ def test_hostile_names_are_refused_in_every_section(section: str) -> None:
     ("section", "name", "hint"),
     [
         ("optimizer", "torch.optim.adam.Adam", "torch.optim.Adam"),
-        ("optimizer", "torch.optim.Adan", "torch.optim.Adam"),
+        ("optimizer", "torch.optim.Adom", "torch.optim.Adam"),
+        ("optimizer", "torch.optim.Adan", "timm.optim.Adan"),
         ("model", "opsin.models.scratch.cnn.cnn_gap", "opsin.models.cnn_gap"),
         ("callbacks", "opsin.training.callbacks.checkpoints.Checkpoints", "opsin.training.callbacks.Checkpoints"),
         ("callbacks", "lightning.callbacks.LearningRateMonitor", "lightning.pytorch.callbacks.LearningRateMonitor"),

@@ -2,15 +2,17 @@
 
 import logging
 import os
+import random
 import signal
 import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
-from lightning.pytorch.utilities.seed import isolate_rng
 
 from opsin.config.hydra_session import hydra_state
 
@@ -89,7 +91,10 @@ def caller_state() -> Iterator[None]:
         for name in LOGGERS:
             restored.callback(logging.getLogger(name).setLevel, logging.getLogger(name).level)
         restored.enter_context(warnings.catch_warnings())
-        restored.enter_context(isolate_rng())
+        warnings.filterwarnings("ignore", message="IProgress not found")  # of tqdm, which Opsin does not show
+        restored.callback(_restore_random, random.getstate(), np.random.get_state(), torch.get_rng_state())  # noqa: NPY002
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+            restored.callback(torch.cuda.set_rng_state_all, torch.cuda.get_rng_state_all())
         restored.callback(TorchSettings.current().apply)
         restored.enter_context(hydra_state())
         yield
@@ -99,6 +104,12 @@ def _restore_environment(variables: dict[str, str]) -> None:
     for name in os.environ.keys() - variables.keys():
         del os.environ[name]
     os.environ.update(variables)
+
+
+def _restore_random(of_python: Any, of_numpy: Any, of_torch: torch.Tensor) -> None:
+    random.setstate(of_python)
+    np.random.set_state(of_numpy)  # noqa: NPY002 - libraries draw from the global generator too
+    torch.set_rng_state(of_torch)
 
 
 def _restore_handlers(handlers: dict[signal.Signals, object]) -> None:

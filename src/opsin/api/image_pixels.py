@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from os import PathLike, fspath
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -14,6 +13,7 @@ from opsin.data.decode import image_pixels
 from opsin.data.preprocessing import fit_image
 from opsin.errors import UserError
 from opsin.inference.trained_model import TrainedModel
+from opsin.runs.home import user_path
 from opsin.visualization.images import Pixels
 
 OneImage: TypeAlias = str | PathLike[str] | bytes | Image.Image | NDArray[Any] | torch.Tensor
@@ -39,7 +39,7 @@ def read_image(image: OneImage, trained: TrainedModel) -> Pixels:
         UserError: An array has another shape or range of values.
     """
     if isinstance(image, str | PathLike | bytes):
-        return trained.read(image if isinstance(image, bytes) else Path(fspath(image)).expanduser())
+        return trained.read(image if isinstance(image, bytes) else user_path(fspath(image)))
     pixels = _upright_pixels(image, trained.source_channels)
     return fit_image(pixels, trained.size, trained.resize, trained.interpolation)
 

@@ -20,6 +20,7 @@ from opsin.errors import UserError, did_you_mean
 from opsin.inference.predictor import Predictor, open_predictor
 from opsin.interpretability.attribution import Method, attribute
 from opsin.interpretability.faithfulness import compare_with_random
+from opsin.models.network import Network
 from opsin.visualization.images import Pixels, overlay_heat, resize_for_display
 
 R = TypeVar("R")
@@ -87,6 +88,26 @@ class Model:
         """The run: its metrics, its history and its report."""
         return Run(self.path)
 
+    @property
+    def network(self) -> Network:
+        """The network, a torch module from images `(N, C, H, W)`, as `to_input` returns them, to logits."""
+        return self._predictor.trained.network
+
+    def to_input(self, images: OneImage | Iterable[OneImage]) -> torch.Tensor:
+        """Return images as the input of the network: resized and normalized.
+
+        Args:
+            images: One image, a collection or an iterator of images, which is consumed.
+
+        Returns:
+            `(N, C, H, W)` on the CPU, float32; one image gives `(1, C, H, W)`.
+
+        Raises:
+            UserError: An image cannot be read; the message names it.
+        """
+        pixels = [self._read(item) for item in _items(images)]
+        return self._normalized(np.stack(pixels) if pixels else self._no_images)
+
     @overload
     def predict(self, images: OneImage) -> ClassPrediction: ...  # type: ignore[overload-overlap]
 
@@ -135,10 +156,8 @@ class Model:
             >>> model.embed(["a.jpg", "b.jpg"]).shape
             (2, 64)
         """
-        items = iter([(None, images)]) if is_one_image(images) else enumerate(images)  # type: ignore[arg-type]
-        rows = list(self._rows(items, self._predictor.embeddings))
-        blank = np.empty((0, *self._predictor.trained.size, self._predictor.trained.source_channels), np.uint8)
-        return np.stack(rows) if rows else self._predictor.embeddings(blank)
+        rows = list(self._rows(_items(images), self._predictor.embeddings))
+        return np.stack(rows) if rows else self._predictor.embeddings(self._no_images)
 
     @overload
     def explain(  # type: ignore[overload-overlap]
@@ -218,7 +237,7 @@ class Model:
         trained = self._predictor.trained
         probabilities = self._predictor.probabilities(pixels[np.newaxis])[0]
         index = int(probabilities.argmax()) if target is None else self.classes.index(target)
-        images = trained.preprocess(torch.from_numpy(pixels.copy())[None].permute(0, 3, 1, 2))
+        images = self._normalized(pixels[np.newaxis])
         targets = torch.tensor([index])
         heat = attribute(trained.network, images, targets, method, stage)
         large = resize_for_display(pixels, SIDE)
@@ -228,6 +247,14 @@ class Model:
             return Explanation(*known)
         against = compare_with_random(trained.network, images[0], index, heat[0])
         return Explanation(*known, against.is_better, against.statement)
+
+    @property
+    def _no_images(self) -> Pixels:
+        return np.empty((0, *self._predictor.trained.size, self._predictor.trained.source_channels), np.uint8)
+
+    def _normalized(self, pixels: Pixels) -> torch.Tensor:
+        """Return the input `(N, C, H, W)` of the network for pixels `(N, H, W, C)`."""
+        return self._predictor.trained.preprocess(torch.from_numpy(pixels.copy()).permute(0, 3, 1, 2))
 
     def _rows(self, items: Iterator[Position], outputs: Outputs) -> Iterator[NDArray[Any]]:
         """Yield the output of each image, computed with the settings of torch in which the model was loaded."""
@@ -269,7 +296,14 @@ class Model:
 
 def _each(images: Any, results: Callable[[Iterator[Position]], Iterator[R]]) -> R | list[R] | Iterator[R]:
     """Return one result for one image, a list for a collection, an iterator for an iterator."""
+    found = results(_items(images))
     if is_one_image(images):
-        return next(results(iter([(None, images)])))
-    found = results(iter(enumerate(images)))
+        return next(found)
     return list(found) if isinstance(images, Collection) else found
+
+
+def _items(images: Any) -> Iterator[Position]:
+    """Yield images with their positions in a collection; the position of one image is None."""
+    if is_one_image(images):
+        return iter([(None, images)])
+    return iter(enumerate(images))

@@ -36,7 +36,8 @@ def train(*overrides: str, resume: str | PathLike[str] | None = None, **sections
     random generators, number of threads, signal handlers and logging.
 
     Args:
-        *overrides: Overrides of the config, such as `"model=cnn_gap"` and `"optimizer.lr=0.01"`.
+        *overrides: Overrides of the config, such as `"model=cnn_gap"` and `"optimizer.lr=0.01"`; or a folder of images,
+            as for the command, which prints the overrides that it stands for.
         resume: A run directory to continue, or `auto` for the newest unfinished run with the same overrides.
         **sections: Overrides as Python values: a mapping for a section, such as `datamodule={"batch_size": 64}`, or a
             value, such as `seed=3`. They follow the other overrides.
@@ -88,8 +89,8 @@ def _command_line(arguments: list[str]) -> CommandLine:
             )
     line = expand_folder(read_command_line(arguments))
     if line.multirun or line.shows:
-        command = opsin_command("train", "-m")
-        raise UserError(f"opsin.train trains one run: for a sweep or for help, use the command, such as {command}")
+        example = opsin_command("train", "-m", "seed=0,1,2")
+        raise UserError(f"opsin.train trains one run: for a sweep or for help, use the command, such as {example}")
     if found := launched():
         raise UserError(
             f"{found.by} starts the processes of a run: use it with the command train, not with opsin.train"

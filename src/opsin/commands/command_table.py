@@ -35,7 +35,7 @@ COMMANDS: Mapping[str, CommandEntry] = {
         "convolve", "Draw convolutions by hand; no network is needed.", "--image coins --kernel sobel_vertical blur"
     ),
     "export": CommandEntry(
-        "export", "Write the backbone of a run to a file for model.weights.", "outputs/latest cats.safetensors"
+        "export", "Write a trained model to a file for other programs.", "outputs/latest --format onnx"
     ),
     "find-lr": CommandEntry(
         "find_lr", "Find a learning rate with a range test.", "model=cnn_gap datamodule=mnist --steps 100"

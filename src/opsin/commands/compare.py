@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from opsin.commands.command_line import command, command_parser
 from opsin.runs.directory import RunDirectory
+from opsin.runs.home import user_path
 from opsin.runs.quoting import opsin_command
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     from opsin.evaluation.comparison.console import print_comparison
     from opsin.evaluation.comparison.page import write_comparison
 
-    comparison = compare(options.runs, options.metric)
+    comparison = compare(options.runs, options.metric, options.tag)
     if options.json:
         print(json.dumps(comparison.as_dict(), indent=2))
     else:
@@ -48,9 +49,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = command_parser("compare")
     parser.add_argument("runs", nargs="+", help="run directories, sweeps, or folders of runs such as outputs")
     parser.add_argument("--metric", default="test/acc", help="metric to rank by: test/acc, val/acc, test/loss, ...")
+    parser.add_argument("--tag", action="append", default=[], help="only runs with this tag; may be repeated")
     parser.add_argument(
         "--out",
-        type=Path,
+        type=user_path,
         metavar="FILE.html",
         help="the page to write (default: comparison.html in the common folder)",
     )

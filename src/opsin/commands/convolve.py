@@ -26,6 +26,7 @@ from opsin.interpretability.convolution.gabor import EXAMPLES, parse_gabor
 from opsin.interpretability.convolution.sample_images import gray, sample, sample_names
 from opsin.runs.atomic import write_atomically, write_errors
 from opsin.runs.directory import OUTPUT_DIR
+from opsin.runs.home import user_path
 from opsin.visualization.images import Pixels, encode, fit
 
 LARGEST_SIDE = 1024
@@ -98,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--out",
-        type=Path,
+        type=user_path,
         default=Path(OUTPUT_DIR, "convolution"),
         help="the folder to write to (default: outputs/convolution)",
     )
@@ -156,7 +157,7 @@ def read_image(name: str) -> Pixels:
     """
     if name in sample_names():
         return sample(name)
-    path = Path(name).expanduser()
+    path = user_path(name)
     if not path.is_file():
         raise UserError(f"{name} is neither a file nor a sample image; the samples are {', '.join(sample_names())}")
     from opsin.data.decode import BadImage, decode_image  # imports torch, which takes seconds

@@ -6,6 +6,7 @@ from pathlib import Path
 from opsin.commands.command_line import command, command_parser
 from opsin.errors import UserError
 from opsin.runs.directory import OUTPUT_DIR
+from opsin.runs.home import user_path
 from opsin.runs.quoting import opsin_command
 
 SAMPLES = "images=50,pr_curves=50"
@@ -16,7 +17,9 @@ SAMPLES = "images=50,pr_curves=50"
 def main(arguments: list[str] | None = None) -> int:
     """Serve TensorBoard until Ctrl-C, by default on this machine only."""
     parser = command_parser("dashboard")
-    parser.add_argument("folder", nargs="?", type=Path, default=Path(OUTPUT_DIR), help="a run, or a folder of runs")
+    parser.add_argument(
+        "folder", nargs="?", type=user_path, default=Path(OUTPUT_DIR), help="a run, or a folder of runs"
+    )
     options, others = parser.parse_known_args(arguments)
     if not options.folder.is_dir():
         raise UserError(

@@ -73,6 +73,7 @@ def _unknown(words: Sequence[str]) -> str:
     """Return the message for a first argument that is not a command."""
     word = words[0]
     if "=" in word or Path(word).is_dir():
-        return f"opsin {word}: the command is missing, such as {opsin_command('train', *words)}"
+        name = "evaluate" if Path(word, "config.yaml").is_file() else "train"  # it is the directory of a run
+        return f"opsin {word}: the command is missing, such as {opsin_command(name, *words)}"
     near = did_you_mean(word, COMMANDS, "opsin ")
     return f"opsin {word}: there is no such command{near or '; opsin --help lists the commands'}"

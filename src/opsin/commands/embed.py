@@ -11,6 +11,7 @@ import numpy as np
 from opsin.commands.command_line import command, command_parser
 from opsin.errors import UserError
 from opsin.runs.atomic import atomic_open, check_writable, write_atomically, write_errors
+from opsin.runs.home import user_path
 
 if TYPE_CHECKING:
     from opsin.data.types import Split
@@ -48,7 +49,9 @@ def _parser() -> argparse.ArgumentParser:
         "as for the command train, such as datamodule=cats_vs_dogs datamodule.path=PHOTOS data_dir=PATH",
     )
     parser.add_argument(
-        "--out", type=Path, help="the folder to write to (default: RUN/embeddings; for other images, a folder in it)"
+        "--out",
+        type=user_path,
+        help="the folder to write to (default: RUN/embeddings; for other images, a folder in it)",
     )
     parser.add_argument("--image-size", type=int, metavar="N", help="side in pixels (default: as in training)")
     parser.add_argument("--split", choices=("train", "val", "test", "all"), default="all")

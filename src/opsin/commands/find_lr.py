@@ -56,7 +56,8 @@ def find(line: "CommandLine", steps: int, lowest: float, highest: float) -> Path
     check_writable(Path(composed.tree["output_dir"]), "output_dir")
     test = measure(composed, steps, lowest, highest)
     choices = composed.origin.choices
-    folder = new_run_path(composed.tree["output_dir"], choices, command="find_lr")
+    options = [choices[group] or "" for group in ("datamodule", "model")]
+    folder = new_run_path(composed.tree["output_dir"], "find_lr", *options)
     write(test, f"{choices['model']} on {choices['datamodule']}, batch {test.batch_size}", folder)
     others = [override for override in line.overrides if key_of(override) != "optimizer.lr"]
     command = opsin_command("train", *line.source.flags, *others, f"optimizer.lr={test.valley:.2g}")

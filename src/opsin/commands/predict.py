@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from opsin.commands.command_line import command, command_parser
 from opsin.errors import UserError
+from opsin.runs.home import user_path
 
 if TYPE_CHECKING:
     from opsin.inference.prediction_writers import Format, Write
@@ -28,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
         "images", nargs="+", help="files, folders (with subfolders; other files, such as .txt, are skipped), globs"
     )
     parser.add_argument("--top", type=int, default=1, metavar="K", help="number of classes per image (default: 1)")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write all rows to it: .csv, .jsonl or .parquet")
+    parser.add_argument("--out", type=user_path, metavar="FILE", help="write all rows to it: .csv, .jsonl or .parquet")
     parser.add_argument(
         "--format", choices=("csv", "jsonl", "parquet"), help="format of --out; without --out, print the rows"
     )
@@ -64,7 +65,7 @@ def predict_files(
     Args:
         run: A run directory.
         paths: Files, folders, globs.
-        top: Number of classes per image.
+        top: Number of classes per image, limited to the number of classes.
         out: The file to write all rows to; the table then shows the first ones.
         kind: The format of the file; without a file, rows in this format replace the table on stdout.
         batch_size: Images per batch; None for the default.
@@ -83,9 +84,9 @@ def predict_files(
 
     if top < 1:
         raise UserError(f"--top must be at least 1, got {top}")
-    files = find_images(paths)
     predictor = open_predictor(run, batch_size=batch_size, raw=raw)
-    classes, top = predictor.classes, min(top, len(predictor.classes))
+    files = find_images(paths, predictor.trained.source_channels)
+    classes = predictor.classes
     first: list[Prediction] = []
     counts: Counter[str] = Counter()
     bad, start = 0, time.monotonic()
@@ -114,11 +115,11 @@ def show(predictions: Sequence["Prediction"], classes: Sequence[str], top: int, 
     from rich.table import Table
     from rich.text import Text
 
-    from opsin.inference.prediction_writers import printable, ranked
+    from opsin.inference.prediction_writers import classes_per_row, printable, ranked
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("image", overflow="fold")
-    for rank in range(1, top + 1):
+    for rank in range(1, classes_per_row(classes, top) + 1):
         table.add_column("class" if rank == 1 else f"{rank}.", overflow="fold")
         table.add_column("probability" if rank == 1 else "", justify="right", no_wrap=True)
     for answer in predictions:

@@ -16,16 +16,16 @@ from opsin.runs.rank import is_spawned
 from opsin.runs.result import FrozenStages
 from opsin.training import build, recording
 from opsin.training.callbacks import Checkpoints
+from opsin.training.callbacks.freeze_phases import FreezingCallback
 from opsin.training.callbacks.latest_link import LatestLink
 from opsin.training.distributed.processes import Processes
-from opsin.training.freezing import FreezingCallback
 from opsin.training.gather import collect
 from opsin.training.hardware import use_threads
+from opsin.training.loggers.base import RunFacts, check_installed, log_outcome, log_start
 from opsin.training.module import load_network
 from opsin.training.monitored_metrics import check_measurable
 from opsin.training.plan import make_plan
 from opsin.training.resume_check import check_resume
-from opsin.training.tensorboard import TensorBoard
 from opsin.training.tuning import resolve_batch_size
 
 log = logging.getLogger(__name__)
@@ -45,6 +45,7 @@ def train(composed: RunConfig) -> float:
         Interrupted: A signal stopped the run, after everything was saved for a resume.
     """
     plan = make_plan(composed)
+    check_installed(plan.loggers)
     run, writes = composed.run, not is_spawned()
     recorded = run.read_result().data if composed.resumes else None
     state, lines = check_resume(composed) if composed.resumes else (None, [])
@@ -96,7 +97,10 @@ def train(composed: RunConfig) -> float:
         latest = LatestLink(run, Path(composed.tree["output_dir"]))
         trainer.callbacks.append(latest)  # type: ignore[attr-defined]
         if state and trainer.max_epochs is not None:  # Lightning refuses a limit below the completed epochs
-            trainer.fit_loop.max_epochs = max(trainer.max_epochs, state.epochs)
+            trainer.fit_loop.max_epochs = max(trainer.max_epochs, int(state.epochs))
+
+        facts = RunFacts(run, recording.hyperparameters(composed), result.tags)
+        log_start(trainer.loggers if writes else (), facts)
 
         timer.enter("fit")
         trainer.fit(classifier, data, ckpt_path=checkpoint, weights_only=True)
@@ -116,9 +120,7 @@ def train(composed: RunConfig) -> float:
         if writes:
             recording.record_calibration(result, run)
         result.frozen = FrozenStages(tuple(unfreezing.untouched), unfreezing.verified)
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoard):
-                logger.log_outcome(recording.hyperparameters(composed), result.metrics, trainer.global_step)
+        log_outcome(trainer.loggers if writes else (), facts, result.metrics, trainer.global_step)
     if writes:
         if plan.run.report:
             report(run, data, network, predictions)

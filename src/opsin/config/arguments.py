@@ -19,8 +19,9 @@ from opsin.config.help_page import help_page
 from opsin.config.overrides import find_value, key_of
 from opsin.config.project import find_project
 from opsin.config.run_config import unresolvable
-from opsin.config.search_path import ConfigSource, expand_home
+from opsin.config.search_path import ConfigSource
 from opsin.errors import UserError
+from opsin.runs.home import expand_home
 from opsin.runs.quoting import opsin_command, override
 
 Shown = Literal["help", "hydra_help", "version", "config", "info", "completion"]

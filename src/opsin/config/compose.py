@@ -23,13 +23,15 @@ from opsin.config.overrides import check_overrides, find_value, key_of, task_ove
 from opsin.config.path_values import resolve_paths
 from opsin.config.resolvers import resolve_process_values
 from opsin.config.run_config import ConfigOrigin, RunConfig, plain, unresolvable
+from opsin.config.run_names import run_names
 from opsin.config.saved_config import find_unfinished, from_saved, resumed_run
-from opsin.config.search_path import ConfigSource, expand_home
+from opsin.config.search_path import ConfigSource
 from opsin.config.secrets import refuse_literal_secrets, refuse_missing_secrets, refuse_secret_paths
 from opsin.config.suggestions import config_options, suggest
 from opsin.config.yaml_files import in_words
 from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory, new_run_path
+from opsin.runs.home import expand_home
 from opsin.runs.quoting import opsin_command
 
 OF_A_SWEEP = ("sweep", "launcher")
@@ -119,22 +121,26 @@ def _new(overrides: Sequence[str], run: Path | None, source: ConfigSource) -> Ru
     try:
         resolve_process_values(config)
         resolve_paths(config)
-        directory = RunDirectory(run.absolute() if run else _run_path(composed, config, choices))
+        directory = RunDirectory(run.absolute() if run else _run_path(composed, config))
         settings = _settings(composed, directory)
     except OmegaConfBaseException as error:
         raise unresolvable(error) from None
     source = source.extended(composed.hydra.searchpath)
+    for group in config_options(source):
+        if group not in choices and OmegaConf.is_dict(config.get(group)):  # Hydra records no list of options
+            choices[group] = f"[{','.join(map(str, config[group]))}]"
     origin = ConfigOrigin(source, choices, task_overrides(composed.hydra), source.folders)
     tree = plain(config)
     refuse_secret_paths({key: value for key, value in tree.items() if not isinstance(value, Mapping)})
     return RunConfig(tree, OmegaConf.to_yaml(config), origin, directory, settings=settings)
 
 
-def _run_path(composed: DictConfig, config: DictConfig, choices: Mapping[str, str | None]) -> Path:
+def _run_path(composed: DictConfig, config: DictConfig) -> Path:
     """Return `hydra.run.dir`, or a fresh directory below `output_dir`."""
     if folder := composed.hydra.run.dir:
         return Path(expand_home(str(folder))).absolute()
-    return new_run_path(config.output_dir, choices).absolute()
+    names = run_names(composed, task_overrides(composed.hydra))
+    return new_run_path(config.output_dir, *names).absolute()
 
 
 def _settings(composed: DictConfig, run: RunDirectory) -> DictConfig:

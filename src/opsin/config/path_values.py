@@ -5,8 +5,8 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from opsin.config.overrides import PATHS
-from opsin.config.search_path import expand_home
 from opsin.runs.directory import RunDirectory
+from opsin.runs.home import expand_home
 
 WEIGHT_NAMES = ("imagenet", "opsin", "none")
 """Values of `model.weights` that are names, even if a file or folder of that name exists."""

@@ -12,8 +12,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.grammar_parser import parse
 
-from opsin.config.search_path import expand_home
 from opsin.config.secrets import is_secret_key, is_secret_variable, secret_reference
+from opsin.runs.home import expand_home
 
 _UNSET = object()
 

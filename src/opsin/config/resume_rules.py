@@ -1,6 +1,11 @@
-"""Rules of a resume: the values that can change, and those that are refused by name."""
+"""Rules of a resume: the values that can change, and those that are refused by name.
+
+Some rules need only the two configs (`refuse_other_parts`, `refusal`). Others depend on the state of the last
+checkpoint (`check_steps`, `refused_by_state`). `opsin.training.resume_check` reads the checkpoint and applies them.
+"""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import yaml
@@ -14,12 +19,20 @@ FIXED = ("model.", "distillation.", "datamodule.image_size", "datamodule.mean", 
 """Keys that determine the meaning of the weights of a run; a resume cannot change them."""
 
 APPLIED = {
-    "": ("data_dir", "output_dir", "test", "report", "resume"),
+    "": ("data_dir", "output_dir", "test", "report", "resume", "tags"),
     "datamodule": ("data_dir", "path", "download", "eval_batch_size", "on_device"),
     "optimizer": ("lr", "weight_decay", "betas", "eps", "momentum", "nesterov", "dampening"),
     "trainer": (
         *("accelerator", "devices", "num_nodes", "strategy", "sync_batchnorm", "precision", "threads"),
-        *("channels_last", "compile", "max_epochs", "max_steps", "max_time", "gradient_clip_norm"),
+        *(
+            "channels_last",
+            "gradient_checkpointing",
+            "compile",
+            "max_epochs",
+            "max_steps",
+            "max_time",
+            "gradient_clip_norm",
+        ),
         *("check_val_every_n_epoch", "limit_test_batches", "log_every_n_steps", "deterministic"),
         *("detect_anomaly", "profiler"),
     ),
@@ -38,7 +51,27 @@ REASONS = {
     "datamodule": "it determines the images, the splits or the batches, which define the saved position in the epoch",
     "trainer": "it determines the number of steps or the validation images, so the best epoch could not be compared",
     "optimizer": "the saved state of the optimizer does not fit it",
+    "trainer.val_check_interval": "it determines the validations that early stopping counts and checkpoints follow",
 }
+
+
+@dataclass(frozen=True)
+class SavedState:
+    """The state of the training in the last checkpoint.
+
+    Attributes:
+        step: Number of optimizer steps.
+        epochs: Number of trained epochs; a fraction within an epoch.
+        best_epoch: Number of epochs at the best validation so far; None if there is none.
+        stopped: The reason of early stopping; None if it did not end the training.
+        waited: Validations without improvement.
+    """
+
+    step: int
+    epochs: float
+    best_epoch: float | None
+    stopped: str | None
+    waited: int
 
 
 def refuse_other_parts(saved: RunConfig, overrides: Sequence[str]) -> None:
@@ -89,8 +122,55 @@ def refusal(key: str, tree: Mapping[str, Any], changes: Mapping[str, tuple[Any, 
     if section in WHOLE_SECTIONS:
         return None
     if name.split(".")[0] not in APPLIED.get(section, ()):
-        return REASONS.get(section or key, "a resumed run does not apply it")
+        return REASONS.get(key) or REASONS.get(section, "a resumed run does not apply it")
     return _optimizer_refusal(name, tree, changes.get(key, (None, None))) if section == "optimizer" else None
+
+
+def refused_by_state(
+    changes: Mapping[str, tuple[Any, Any]], tree: Mapping[str, Any], state: SavedState
+) -> dict[str, str]:
+    """Return the reasons, by key, why changes have no effect in the saved state: they need epochs that are not trained.
+
+    Args:
+        changes: All changed keys with their old and new values.
+        tree: The config of the resumed run.
+        state: The state of the last checkpoint.
+    """
+    if not nothing_to_train(tree, state):
+        return {}
+    return {key: "no further epoch is trained" for key, (_, new) in changes.items() if _needs_training(key, new)}
+
+
+def check_steps(tree: Mapping[str, Any], state: SavedState) -> None:
+    """Check that a limit of steps is not below the number of completed steps.
+
+    Raises:
+        UserError: It is below.
+    """
+    steps = int(tree.get("trainer", {}).get("max_steps", -1))
+    if 0 <= steps < state.step:
+        raise UserError(f"trainer.max_steps={steps} cannot be changed on resume: {state.step} steps are completed")
+
+
+def nothing_to_train(tree: Mapping[str, Any], state: SavedState) -> bool:
+    """Return whether a resume trains no further epoch."""
+    return state.epochs >= int(tree.get("trainer", {}).get("max_epochs", 0)) or _stays_stopped(tree, state)
+
+
+def idle_remark(tree: Mapping[str, Any], state: SavedState) -> str:
+    """Return one line with the reason if the resume trains no further epoch, else an empty text."""
+    epochs = int(tree.get("trainer", {}).get("max_epochs", 0))
+    if _stays_stopped(tree, state):
+        return (
+            f"no further epoch is trained, because the run stopped early: {state.stopped}; to continue training, set "
+            f"callbacks.early_stopping.patience={state.waited + 1} or more, or callbacks.early_stopping=null"
+        )
+    if state.epochs >= epochs:
+        return (
+            f"no further epoch is trained, because {state.epochs} of trainer.max_epochs={epochs} epochs are completed; "
+            f"to continue training, set trainer.max_epochs={int(state.epochs) + 1} or more"
+        )
+    return ""
 
 
 def _schedule_refusal(name: str, tree: Mapping[str, Any]) -> str | None:
@@ -119,6 +199,21 @@ def _optimizer_refusal(name: str, tree: Mapping[str, Any], change: tuple[Any, An
     if name in ("momentum", "betas") and str((tree.get("scheduler") or {}).get("_target_", "")).endswith(".onecycle"):
         return "scheduler=onecycle sets it at every step"
     return None
+
+
+def _stays_stopped(tree: Mapping[str, Any], state: SavedState) -> bool:
+    stopping = [
+        section
+        for section in (tree.get("callbacks") or {}).values()
+        if section and str(section.get("_target_", "")).endswith(".EarlyStopping")
+    ]
+    return bool(state.stopped and stopping) and state.waited >= int(stopping[0].get("patience", 10))
+
+
+def _needs_training(key: str, new: Any) -> bool:
+    """Return whether a changed value has an effect only while epochs are trained; a removed callback has none."""
+    options = key.endswith((".patience", ".min_delta", ".decay")) and new is not None
+    return options or key.startswith(("optimizer.", "scheduler.", "augmentation.", "trainer.gradient_clip_norm"))
 
 
 def flat(tree: Mapping[str, Any], above: str = "") -> dict[str, Any]:

@@ -24,7 +24,7 @@ class ConfigOrigin:
 
     Attributes:
         source: Search path and primary config of the composition.
-        choices: Option chosen per config group, such as `{"model": "cnn_gap"}`.
+        choices: Option chosen per config group, such as `{"model": "cnn_gap"}`; several are written as they are typed.
         overrides: Overrides of the command line, such as `optimizer.lr=0.1`.
         folders: Folders whose files are read to find where a value was set. Empty for a saved config: the search path
             that a run recorded is shown and compared, and no file is read because of it.
@@ -55,8 +55,9 @@ class ConfigOrigin:
         for group in ("debug", "experiment"):
             if option := self.choices.get(group):
                 yield f"{group}/{option}.yaml", keys
-        if option := self.choices.get(keys[0]):
-            yield f"{keys[0]}/{option}.yaml", keys[1:]
+        for option in reversed((self.choices.get(keys[0]) or "").strip("[]").split(",")):
+            if option:
+                yield f"{keys[0]}/{option}.yaml", keys[1:]
         yield f"{self.source.config_name}.yaml", keys
 
 

@@ -8,10 +8,10 @@ from typing import Any
 from opsin.config.overrides import check_overrides, find_value, key_of, parse_override
 from opsin.config.resume_rules import refuse_other_parts
 from opsin.config.run_config import RunConfig
-from opsin.config.search_path import expand_home
 from opsin.config.suggestions import suggest
 from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory, find_runs
+from opsin.runs.home import expand_home
 from opsin.runs.quoting import printed_override
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from opsin.config import locations
 from opsin.config.project import Project, find_project
 from opsin.errors import UserError
+from opsin.runs.home import expand_home
 
 PRIMARY = "train"
 """The primary config: `configs/train.yaml`."""
@@ -81,14 +82,6 @@ class ConfigSource:
 def _project_root() -> str | None:
     project = find_project()
     return str(project.root) if project else None
-
-
-def expand_home(path: str) -> str:
-    """Return a path with a leading `~` replaced by the home folder; the one place that does so.
-
-    A path that begins with a folder named `~name` is unchanged if there is no such user.
-    """
-    return os.path.expanduser(path)  # noqa: PTH111 - Path.expanduser fails on an unknown user
 
 
 def _absolute(entry: str) -> str:

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from opsin.config.arguments import CommandLine
 from opsin.config.overrides import find_value, is_override, key_of
-from opsin.config.search_path import expand_home
 from opsin.config.suggestions import config_options
 from opsin.errors import UserError, did_you_mean
-from opsin.runs.quoting import opsin_command, override
+from opsin.runs.directory import RunDirectory
+from opsin.runs.home import expand_home
+from opsin.runs.quoting import opsin_command, override, resume_command
 
 RECIPE = ("model=efficientnet_lite0_feature_extract", "datamodule.image_size=224", "trainer.max_epochs=20")
 """A new head on frozen ImageNet features, which are computed once per image. Twenty epochs also suffice for a hundred
@@ -50,11 +51,13 @@ def stands_for(folder: str, others: Sequence[str] = ()) -> list[str]:
         others: Overrides of the user. A model, an experiment or a run to resume replaces the whole recipe.
 
     Raises:
-        UserError: There is no such folder.
+        UserError: There is no such folder, or it is the directory of a run.
     """
     path = Path(expand_home(folder))
     if not path.is_dir():
         raise UserError(_no_folder(folder, path))
+    if RunDirectory(path).config.is_file():
+        raise UserError(f"{folder} is the directory of a run: resume it with {resume_command(path)}")
     keys = {key_of(argument) for argument in others}
     data = [override("datamodule.path", folder)]
     if find_value(others, "resume") not in (None, "auto"):

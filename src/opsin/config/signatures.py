@@ -3,9 +3,9 @@
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import SimpleNamespace
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, create_model
 
@@ -22,7 +22,7 @@ def signature_model(call: Callable[..., object], computed: frozenset[str] = froz
         if name in computed or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             continue
         default = ... if parameter.default is parameter.empty else parameter.default
-        fields[name] = (hints.get(name, Any), default)
+        fields[name] = (_as_list(hints.get(name, Any)), default)
     config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, protected_namespaces=())
     return create_model(getattr(call, "__name__", "Section"), __config__=config, **fields)
 
@@ -37,6 +37,11 @@ def type_hints(function: Callable[..., object]) -> dict[str, Any]:
         except (NameError, AttributeError, TypeError):
             hints[name] = Any
     return hints
+
+
+def _as_list(annotation: Any) -> Any:
+    """Return `list[X]` for `Iterable[X]`, because pydantic's iterator of it can be read only once."""
+    return list[get_args(annotation)] if get_origin(annotation) is Iterable else annotation  # type: ignore[misc]
 
 
 def item_keys(annotation: Any) -> list[str]:

@@ -40,9 +40,11 @@ def suggest(arguments: Sequence[str], source: ConfigSource | None = None, tree: 
     lines, chosen = [], []
     for group, value in pairs:
         if group in options:
-            wrong = [option for option in value.split(",") if option not in options[group]]
+            several = [option.strip() for option in value.strip("[]").split(",")]
+            wrong = [option for option in several if option not in options[group]]
             lines += [_unknown_option(group, option, options[group]) for option in wrong]
-            chosen += [f"{group}={value.split(',')[0]}"] if not wrong else []
+            first = value if value.startswith("[") else several[0]
+            chosen += [f"{group}={first}"] if not wrong else []
     try:
         keys = _keys(tree if tree is not None else OmegaConf.to_container(load(chosen, source)))
     except Exception:  # a chosen file is broken: the keys are unknown, and the error of Hydra names the file

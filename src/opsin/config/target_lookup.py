@@ -20,6 +20,9 @@ from opsin.errors import UserError, did_you_mean
 TARGETS_VARIABLE = "OPSIN_TARGETS"
 """Environment variable that permits packages of the user, separated by commas."""
 
+LIBRARIES = ("torch", "timm", "lightning")
+"""Packages of which configs may name constructors, besides Opsin and the packages of the user."""
+
 T = TypeVar("T")
 Accepts = Callable[[Any], bool]
 
@@ -49,10 +52,17 @@ class Target(Generic[T]):
         """Call the constructor with the arguments of the config and the computed values that it takes.
 
         References to secrets in the arguments are replaced by the secrets here and nowhere else.
+
+        Raises:
+            UserError: A constructor of a library refuses the arguments, or needs a package that is not installed.
         """
-        return self.call(
-            **reveal(self.arguments), **{name: value for name, value in computed.items() if self.takes(name)}
-        )
+        taken = {name: value for name, value in computed.items() if self.takes(name)}
+        try:
+            return self.call(**reveal(self.arguments), **taken)
+        except Exception as error:
+            if isinstance(error, UserError) or self.call.__module__.partition(".")[0] not in LIBRARIES:
+                raise  # an error in code of Opsin or of the user needs its traceback
+            raise UserError(f"{self.call.__qualname__} cannot be created: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -60,7 +70,8 @@ class Constructors:
     """The constructors that one section of the config accepts as `_target_`.
 
     Attributes:
-        packages: packages whose public names (`__all__`) are accepted, each with a test for a single object.
+        packages: packages whose public names (`__all__`, if there is one) are accepted, each with a test for a single
+            object.
         own: the test for an object from a permitted package of the user.
     """
 
@@ -77,7 +88,7 @@ class Constructors:
         }
 
     def resolve(self, name: Any) -> Callable[..., Any]:
-        """Return the constructor of a dotted name.
+        """Return the constructor of a dotted name; only the package that the name lies in is imported.
 
         Raises:
             UserError: the name is not accepted here or does not exist.

@@ -159,7 +159,11 @@ class _Checker:
             self._add(place, f"{place}{inside} is missing")
         else:
             reason = problem["msg"].removeprefix("Input ").removeprefix("Value error, ")
-            self._add(place, f"{place}{inside} {reason}, not {value!r}")
+            is_single = (
+                problem["type"] == "list_type" and len(problem["loc"]) == 1 and isinstance(value, str | int | float)
+            )
+            hint = f": write {place}{inside}=[{value}]" if is_single else ""
+            self._add(place, f"{place}{inside} {reason}, not {value!r}{hint}")
 
     def refuse_unknown(self, keys: set[str]) -> None:
         """Report top-level keys that are not sections."""

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from opsin.data.augmentation.augmentation import Augmentation
 from opsin.data.cache.feature_store import FeatureSubset
 from opsin.data.cache.files import cache_folder
 from opsin.data.image_splits import ImageSplits
@@ -70,10 +71,13 @@ class ImageDataModule(L.LightningDataModule):
         self.features_dir = cache_folder(options.data_dir, "features")
         self.image_size = _pair(source.size if options.image_size is None else options.image_size)
         self.channels = source.channels if channels is None else channels
-        if self.channels < source.channels:
+        if source.channels not in (1, self.channels):
             raise UserError(
-                f"datamodule.channels={channels}: the images of '{source.name}' have {source.channels} channels."
+                f"The network takes images of {self.channels} channels, but those of '{source.name}' have "
+                f"{source.channels}."
             )
+        if isinstance(augmentation, Augmentation):
+            augmentation.check_channels(source.channels)
         self._mean = self._per_channel("mean", source.mean if options.mean is None else options.mean)
         self._std = self._per_channel("std", source.std if options.std is None else options.std)
         if self._std is not None and min(self._std) <= 0:

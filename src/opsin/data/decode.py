@@ -7,7 +7,7 @@ import threading
 import warnings
 from functools import cache
 from pathlib import Path
-from typing import BinaryIO, Literal, cast
+from typing import Any, BinaryIO, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,12 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 # Raster formats recognized by their first bytes. Pillow reads more formats, but some of those run other programs (EPS
 # calls Ghostscript) or accept almost any bytes (TGA). Camera files with several images (MPO) open as JPEG.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "JPEG2000", "AVIF")
+
+GRAY_OR_RGB = (1, 3)
+"""Numbers of channels that every image can be converted to."""
+
+_BANDS = ("LA", "RGBA", "RGBX", "CMYK")
+"""Modes of Pillow with two or four channels."""
 
 _LARGE = 2**27
 """Size in bytes above which a file is not read at once."""
@@ -35,7 +41,7 @@ class BadImage(Exception):  # noqa: N818 - names the image; it is always caught
     """An image cannot be decoded; the message is the reason in a few words."""
 
 
-def decode_image(data: bytes | Path, channels: Literal[1, 3]) -> NDArray[np.uint8]:
+def decode_image(data: bytes | Path, channels: int) -> NDArray[np.uint8]:
     """Decode an image completely and turn it upright.
 
     EXIF orientation is applied; the first frame of an animation is used; CMYK, YCbCr, Lab and palettes become
@@ -43,25 +49,31 @@ def decode_image(data: bytes | Path, channels: Literal[1, 3]) -> NDArray[np.uint
     dropped and its colors are kept, as in `torchvision.datasets.ImageFolder`, fastai and Keras: an image must
     look the same to a network wherever it is loaded. Gray from color is ITU-R 601 luma.
 
+    With another number of channels, the file must hold as many and they are returned as they are: those of a `.npy`
+    file (H, W, C), of a multi-band TIFF, or of an image with alpha or CMYK. 16-bit values and floats in [0, 1] are
+    scaled to 8 bits.
+
     Thread-safe. Pillow releases the GIL while it decodes, so threads help.
 
     Args:
         data: The bytes of an image file, or the path of one.
-        channels: 1 for gray, 3 for RGB.
+        channels: 1 for gray, 3 for RGB, or another number.
 
     Returns:
         uint8 pixels (H, W, channels), possibly read-only.
 
     Raises:
         BadImage: The file cannot be read, has zero bytes, is not an image, is truncated or damaged, has more
-            than twice `PIL.Image.MAX_IMAGE_PIXELS` pixels (179 million unless changed), or has pixel values
-            whose range is unknown.
+            than twice `PIL.Image.MAX_IMAGE_PIXELS` pixels (179 million unless changed), has pixel values whose range
+            is unknown, or has another number of channels.
     """
     content = read_content(data) if isinstance(data, Path) else data
     try:
         with _opened(content) as file, _pillow_warnings_ignored:
             if not file.read(1):
                 raise BadImage("zero bytes")
+            if channels not in GRAY_OR_RGB and (values := _array(file, channels)) is not None:
+                return _checked_bands(values, channels)
             with Image.open(file, formats=_formats()) as image:
                 image.load()  # complete decoding: Image.verify() misses truncation
                 return image_pixels(image, channels)
@@ -78,19 +90,23 @@ def decode_image(data: bytes | Path, channels: Literal[1, 3]) -> NDArray[np.uint
         raise BadImage(f"damaged: {error or type(error).__name__}") from error
 
 
-def image_pixels(image: Image.Image, channels: Literal[1, 3]) -> NDArray[np.uint8]:
-    """Return the pixels of an opened image as `decode_image` does: upright, without alpha, in 8 bits.
+def image_pixels(image: Image.Image, channels: int) -> NDArray[np.uint8]:
+    """Return the pixels of an opened image as `decode_image` does: upright, in 8 bits, gray and RGB without alpha.
 
     Args:
         image: Any image of Pillow.
-        channels: 1 for gray, 3 for RGB.
+        channels: 1 for gray, 3 for RGB, or another number.
 
     Returns:
         uint8 pixels (H, W, channels), possibly read-only.
 
     Raises:
-        BadImage: The range of the pixel values is unknown.
+        BadImage: The range of the pixel values is unknown, or the image has another number of channels.
     """
+    if channels not in GRAY_OR_RGB:
+        if image.mode not in _BANDS:
+            raise BadImage(f"has mode {image.mode} instead of {channels} channels")
+        return _checked_bands(np.asarray(_upright(image)), channels)
     pixels = np.asarray(_to_mode(_upright(image), "L" if channels == 1 else "RGB"))
     return pixels[..., np.newaxis] if channels == 1 else pixels
 
@@ -152,11 +168,59 @@ def _to_mode(image: Image.Image, mode: Literal["L", "RGB"]) -> Image.Image:
 
 def _eight_bits(image: Image.Image) -> Image.Image:
     """Scale 16-bit gray ("I;16", or "I" for 16-bit PGM) or floats in [0, 1] to 0..255."""
-    values = np.asarray(image)
-    top = 1.0 if image.mode == "F" else 65535.0
+    return Image.fromarray(_scaled(np.asarray(image), 1.0 if image.mode == "F" else 65535.0, f"mode {image.mode}"))
+
+
+def _scaled(values: NDArray[Any], top: float, kind: str) -> NDArray[np.uint8]:
     if values.size and not (values.min() >= 0 and values.max() <= top):
-        raise BadImage(f"pixel values outside 0..{top:.0f} (mode {image.mode}): their range is unknown")
-    return Image.fromarray(np.rint(values * (255.0 / top)).astype(np.uint8))
+        raise BadImage(f"pixel values outside 0..{top:.0f} ({kind}): their range is unknown")
+    scaled: NDArray[np.uint8] = np.rint(values * (255.0 / top)).astype(np.uint8)
+    return scaled
+
+
+def _array(file: BinaryIO, channels: int) -> NDArray[Any] | None:
+    """Return the array of a `.npy` file or a multi-band TIFF; None for files that Pillow reads with all channels."""
+    file.seek(0)
+    start = file.read(6)
+    file.seek(0)
+    if start == b"\x93NUMPY":
+        array: NDArray[Any] = np.load(file, allow_pickle=False)
+        return array
+    if start[:4] not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+") or _pillow_has_all(file, channels):
+        return None
+    import tifffile
+
+    file.seek(0)
+    with tifffile.TiffFile(file) as tiff:
+        series = tiff.series[0]
+        values: NDArray[Any] = series.asarray()
+    return np.moveaxis(values, 0, -1) if values.ndim == 3 and series.axes.endswith("YX") else values
+
+
+def _pillow_has_all(file: BinaryIO, channels: int) -> bool:
+    """Return whether Pillow keeps all channels of a TIFF; it drops those that its modes do not have."""
+    try:
+        with Image.open(file, formats=("TIFF",)) as image:
+            tags = getattr(image, "tag_v2", {})
+            eight = set(tags.get(ExifTags.Base.BitsPerSample, (1,))) == {8}
+            return eight and image.mode in _BANDS and tags.get(ExifTags.Base.SamplesPerPixel) == channels
+    except UnidentifiedImageError:
+        return False
+
+
+def _checked_bands(values: NDArray[Any], channels: int) -> NDArray[np.uint8]:
+    """Return an array as uint8 (H, W, channels).
+
+    Raises:
+        BadImage: It has another shape, or its values have an unknown range.
+    """
+    if values.ndim != 3 or values.shape[2] != channels or 0 in values.shape:
+        raise BadImage(f"has the shape {values.shape} instead of (H, W, {channels})")
+    if values.dtype == np.uint8:
+        return values
+    if values.dtype == np.uint16 or np.issubdtype(values.dtype, np.floating):
+        return _scaled(values, 65535.0 if values.dtype == np.uint16 else 1.0, str(values.dtype))
+    raise BadImage(f"values of type {values.dtype}: their range is unknown")
 
 
 class _PillowWarningsIgnored:

@@ -31,7 +31,7 @@ def fit_image(
     Resampling is Pillow's, which antialiases when it shrinks (except with `nearest`).
 
     Args:
-        image: Pixels ``(H, W, C)``, uint8, with 1 or 3 channels.
+        image: Pixels ``(H, W, C)``, uint8.
         size: Height and width of the result, in pixels.
         resize: `squash` stretches to the size. `crop` keeps the aspect ratio, covers the size and crops the center,
             as torchvision's Resize and CenterCrop do. `letterbox` keeps the aspect ratio, fits inside the size and
@@ -43,6 +43,9 @@ def fit_image(
     """
     if image.shape[:2] == size:
         return image
+    if image.shape[2] not in (1, 3):  # Pillow would take the last of two or four channels for alpha
+        bands = [fit_image(band, size, resize, interpolation) for band in np.split(image, image.shape[2], axis=2)]
+        return np.concatenate(bands, axis=2)
     height, width = size
     pillow = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
     inner = size if resize == "squash" else _keep_aspect(image.shape[:2], size, cover=resize == "crop")
@@ -95,6 +98,15 @@ class Preprocess:
         """Convert images in [0, 1] to the network's input, in place."""
         return self._affine(images, 1.0)
 
+    def constants(self, white: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return shift and scale per channel ``(C,)``: the network's input is pixel * scale + shift.
+
+        Args:
+            white: The largest value of a pixel.
+        """
+        mean, std = torch.tensor(self.mean, dtype=torch.float64), torch.tensor(self.std, dtype=torch.float64)
+        return (-mean / std).float(), (1 / (std * white)).float()
+
     def _float(self, images: torch.Tensor) -> torch.Tensor:
         if images.shape[1] != self.channels:
             images = images.expand(-1, self.channels, -1, -1)
@@ -110,7 +122,6 @@ class Preprocess:
     def _row(self, white: float, width: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
         # One whole row ``(1, C, 1, W)`` each, in the memory format of the images: with one constant per channel, the
         # innermost loop would run over 3 numbers, fifteen times slower on a CPU.
-        mean, std = torch.tensor(self.mean, dtype=torch.float64), torch.tensor(self.std, dtype=torch.float64)
-        pair = torch.stack([-mean / std, 1 / (std * white)]).float().view(2, -1, 1, 1).expand(2, -1, 1, width)
+        pair = torch.stack(self.constants(white)).view(2, -1, 1, 1).expand(2, -1, 1, width)
         pair = pair.contiguous(memory_format=torch.channels_last).to(device)
         return pair[:1], pair[1:]

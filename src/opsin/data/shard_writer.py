@@ -79,6 +79,8 @@ def write_shards(
         isinstance(images, EncodedImages) for images in source.splits.values()
     ):
         raise UserError(f"The images of {source.name} are arrays, not files: write them with --encoding raw.")
+    if options.encoding == "jpeg" and source.channels not in (1, 3):
+        raise UserError(f"JPEG cannot hold images of {source.channels} channels: write them with --encoding raw.")
     mean, std = source.mean, source.std
     if mean is None or std is None:
         measured = channel_statistics(subsets["train"], data.cache_dir)

@@ -88,7 +88,7 @@ class FileImages:
         root: The folder.
         files: Path of each image relative to `root`, with forward slashes.
         targets: Class of each image (N,), int64.
-        channels: Channels of the images that `read` returns: 1 (gray) or 3 (RGB).
+        channels: Channels of the images that `read` returns.
     """
 
     root: Path
@@ -144,7 +144,7 @@ class Source:
     Attributes:
         name: Name of the dataset in reports and run directories.
         classes: Class names, in the order of the targets.
-        channels: Channels that the images are read with, 1 (gray) or 3 (RGB).
+        channels: Channels that the images are read with: 1 (gray), 3 (RGB) or another number.
         size: Usual height and width of the images in training, in pixels.
         mean: Mean of pixels in [0, 1], per channel, or None to measure it on the training images.
         std: Standard deviation of pixels in [0, 1], per channel, or None to measure it.

@@ -21,5 +21,5 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 SplitOrigin = Literal["given", "carved"]
 """Whether a dataset brings a split, or it is carved from the training images."""
 
-Channels = Literal[1, 3]
-"""Channels of an image: 1 (gray) or 3 (RGB)."""
+Channels = Annotated[int, Field(ge=1)]
+"""Channels of an image: 1 (gray), 3 (RGB), or another number for files that hold as many."""

@@ -1,4 +1,14 @@
-"""Confidence intervals of a proportion (Wilson) and of a mean (Student's t)."""
+"""Confidence intervals at 95 %, and where each kind is shown.
+
+`accuracy_interval` (Wilson) covers the random choice of the images of one run: the accuracy in the report of a run
+(`evaluation/report/result_summary.py`), and precision and recall of each class (`evaluation/confusion.py`).
+
+`interval_over_runs` (Student's t) covers the variation between the runs of one recipe: each metric of the leaderboard
+(`evaluation/comparison/leaderboard.py`), shown as `98.12 ± 0.31 %` with `Interval.margin`
+(`evaluation/comparison/columns.py`). For a single run the leaderboard shows no interval.
+
+Intervals of a difference between two recipes are in `evaluation/significance.py`.
+"""
 
 import math
 from collections.abc import Sequence
@@ -9,6 +19,9 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from opsin.errors import UserError
+
+CONFIDENCE = 0.95
+"""Confidence level of all intervals that Opsin shows."""
 
 
 class Interval(NamedTuple):
@@ -24,8 +37,32 @@ class Interval(NamedTuple):
     low: float
     high: float
 
+    @property
+    def margin(self) -> float:
+        """Half of the width of the interval; NaN without an interval."""
+        return (self.high - self.low) / 2
 
-def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> Interval:
+
+def accuracy_interval(correct: int, images: int) -> Interval:
+    """Return a share of images, such as an accuracy, with its 95 % interval by Wilson's method.
+
+    Args:
+        correct: Number of images that are classified correctly.
+        images: Number of images; for 0 the estimate is NaN.
+    """
+    return wilson_interval(correct, images, CONFIDENCE)
+
+
+def interval_over_runs(values: Sequence[float]) -> Interval:
+    """Return the mean of a metric over runs, such as seeds, with its 95 % interval by Student's t.
+
+    Args:
+        values: One number per run; for a single one the ends are NaN.
+    """
+    return t_interval(values, CONFIDENCE)
+
+
+def wilson_interval(successes: int, trials: int, confidence: float = CONFIDENCE) -> Interval:
     """Return a proportion with Wilson's score interval, which is valid for few trials and for proportions of 0 and 1.
 
     Args:
@@ -47,7 +84,7 @@ def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> In
     return Interval(successes / trials, float(found.low), float(found.high))
 
 
-def t_interval(values: Sequence[float] | NDArray[np.floating], confidence: float = 0.95) -> Interval:
+def t_interval(values: Sequence[float] | NDArray[np.floating], confidence: float = CONFIDENCE) -> Interval:
     """Return a mean with its interval by Student's t, such as over the seeds of one recipe.
 
     Args:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from opsin.evaluation.confidence_intervals import Interval, wilson_interval
+from opsin.evaluation.confidence_intervals import Interval, accuracy_interval
 from opsin.runs.per_class import class_scores
 from opsin.runs.predictions import Predictions
 
@@ -83,8 +83,8 @@ def class_table(predictions: Predictions) -> list[ClassRow]:
             scores.name,
             scores.count,
             scores.predicted,
-            wilson_interval(correct, scores.predicted),
-            wilson_interval(correct, scores.count),
+            accuracy_interval(correct, scores.predicted),
+            accuracy_interval(correct, scores.count),
             math.nan if scores.f1 is None else scores.f1,
         )
         for correct, scores in zip(matrix.diagonal().tolist(), class_scores(matrix, predictions.classes), strict=True)

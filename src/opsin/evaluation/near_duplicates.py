@@ -10,7 +10,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from opsin.errors import UserError
-from opsin.visualization.images import Pixels
+from opsin.visualization.images import Pixels, rgb
 
 Floats = NDArray[np.float32]
 
@@ -92,6 +92,8 @@ def thumbnails(pixels: Pixels, side: int) -> Pixels:
     """Return images `(N, H, W, C)` or `(N, H, W)` resized to `side` x `side` by averaging over areas."""
     if pixels.shape[1:3] == (side, side):
         return pixels
+    if pixels.ndim == 4 and pixels.shape[3] not in (1, 3):
+        pixels = np.stack([rgb(image) for image in pixels])
     flat = pixels[..., 0] if pixels.ndim == 4 and pixels.shape[3] == 1 else pixels
     small = np.empty((len(pixels), side, side, *flat.shape[3:]), np.uint8)
     for k, image in enumerate(flat):

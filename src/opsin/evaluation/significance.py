@@ -1,6 +1,13 @@
-"""Paired tests of two networks on the same images."""
+"""Significance of a difference in accuracy: the paired tests, the choice of p, its adjustment, and the rule.
 
-from collections.abc import Callable
+For one run of each recipe, p is McNemar's exact test on the same images. For several runs, it is Student's t over the
+runs, paired if they have the same seeds (`difference_over_runs`). p is adjusted for the number of comparisons
+(`adjusted_by_holm`). `is_significant` compares it with `LEVEL` and, for several runs, also asks that the interval of
+the bootstrap over images (`bootstrap_difference`) excludes 0.
+"""
+
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +15,10 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from opsin.errors import UserError
-from opsin.evaluation.confidence_intervals import Interval
+from opsin.evaluation.confidence_intervals import CONFIDENCE, Interval
+
+LEVEL = 0.05
+"""Significance level: a difference is significant if its adjusted p is below."""
 
 Values = NDArray[np.generic]
 
@@ -34,6 +44,88 @@ class McNemarResult:
     neither: int
     p: float
     mid_p: float
+
+    @property
+    def images(self) -> int:
+        """Number of images."""
+        return self.both + self.only_a + self.only_b + self.neither
+
+    @property
+    def accuracy_a(self) -> float:
+        """Accuracy of A."""
+        return (self.both + self.only_a) / self.images
+
+    @property
+    def accuracy_b(self) -> float:
+        """Accuracy of B."""
+        return (self.both + self.only_b) / self.images
+
+
+def is_significant(p_adjusted: float, runs: int, over_images: Interval) -> bool:
+    """Return whether a difference is larger than chance explains.
+
+    Args:
+        p_adjusted: p, adjusted for the number of comparisons.
+        runs: Number of pairs of runs.
+        over_images: The difference with its interval over images (`bootstrap_difference`).
+    """
+    return p_adjusted < LEVEL and (runs == 1 or excludes_zero(over_images))
+
+
+def excludes_zero(interval: Interval) -> bool:
+    """Return whether 0 is outside the interval."""
+    return interval.low > 0 or interval.high < 0
+
+
+def adjusted_by_holm(p: Sequence[float]) -> list[float]:
+    """Return the values of p, adjusted for their number by Holm's step-down method.
+
+    Source: Holm 1979, Scandinavian Journal of Statistics 6, 65-70.
+    """
+    count, least = len(p), 0.0
+    adjusted = [1.0] * count
+    for rank, i in enumerate(sorted(range(count), key=p.__getitem__)):
+        least = max(least, min(1.0, (count - rank) * p[i]))
+        adjusted[i] = least
+    return adjusted
+
+
+def difference_over_runs(tests: Sequence[McNemarResult], paired: bool) -> tuple[Interval | None, float]:
+    """Return the accuracy of A minus that of B over runs with its 95 % interval, and two-sided p before adjustment.
+
+    For a single pair of runs there is no interval, and p is the one of McNemar's exact test.
+
+    Args:
+        tests: The test of each pair of runs, at least one.
+        paired: Whether the runs of a pair have the same seed.
+    """
+    if len(tests) == 1:
+        return None, tests[0].p
+    a, b = (np.array([getattr(test, name) for test in tests]) for name in ("accuracy_a", "accuracy_b"))
+    return t_test(a, b, paired, 1 / tests[0].images)
+
+
+def t_test(a: NDArray[np.float64], b: NDArray[np.float64], paired: bool, image: float) -> tuple[Interval, float]:
+    """Return the mean of a minus the mean of b with its 95 % interval, and p, by the paired or Welch's t test.
+
+    Two seeds can have exactly the same difference by chance, so the standard deviation is at least that of one image.
+
+    Args:
+        a: Accuracy of each run `(N,)`.
+        b: Accuracy of each run `(N,)`.
+        paired: Whether `a[i]` and `b[i]` have the same seed.
+        image: The accuracy that one image is worth.
+    """
+    count, mean = len(a), float(a.mean() - b.mean())
+    if paired:
+        variance, freedom = max(float((a - b).var(ddof=1)), image**2) / count, count - 1.0
+    else:
+        parts = [max(float(values.var(ddof=1)), image**2) / count for values in (a, b)]
+        variance = sum(parts)
+        freedom = variance**2 / sum(part**2 / (count - 1) for part in parts)
+    error = math.sqrt(variance)
+    margin = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) * error
+    return Interval(mean, mean - margin, mean + margin), float(2 * stats.t.sf(abs(mean) / error, freedom))
 
 
 def mcnemar(correct_a: NDArray[np.bool_], correct_b: NDArray[np.bool_]) -> McNemarResult:
@@ -65,7 +157,7 @@ def bootstrap_difference(
     metric: Callable[[Values], float] | None = None,
     *,
     resamples: int = 5_000,
-    confidence: float = 0.95,
+    confidence: float = CONFIDENCE,
     seed: int = 0,
 ) -> Interval:
     """Return the metric of B minus the metric of A on the same images, with the interval of the paired bootstrap.

@@ -6,41 +6,43 @@ from pathlib import Path
 
 from opsin.data.datasets.image_files import image_files
 from opsin.errors import UserError
+from opsin.runs.home import user_path
 
 
-def find_images(words: Sequence[str]) -> list[Path]:
+def find_images(words: Sequence[str], channels: int = 3) -> list[Path]:
     """Return the files that match the arguments, each once, in the order of the arguments and sorted by name.
 
     Args:
         words: Files; folders, searched recursively for possible images; or glob patterns such as
             `'photos/**/*.jpg'` that the shell has not expanded. The name of an existing file is never a pattern.
+        channels: Channels of the images, see `image_folder`.
 
     Raises:
         UserError: Nothing matches an argument, or a folder contains no images.
     """
-    return list(dict.fromkeys(file for word in words for file in _named(word)))
+    return list(dict.fromkeys(file for word in words for file in _named(word, channels)))
 
 
-def _named(word: str) -> list[Path]:
-    path = Path(word).expanduser()
+def _named(word: str, channels: int) -> list[Path]:
+    path = user_path(word)
     if path.exists() or path.is_symlink():
-        found = _files(path)
+        found = _files(path, channels)
         if not found:
             raise UserError(f"{word} contains no images")
         return found
     # Path.glob does not support absolute patterns.
     matches = sorted(glob.glob(str(path), recursive=True)) if glob.has_magic(word) else []  # noqa: PTH207
-    found = [file for match in matches for file in _files(Path(match))]
+    found = [file for match in matches for file in _files(Path(match), channels)]
     if not found:
         raise UserError(f"no file or folder matches {word}")
     return found
 
 
-def _files(path: Path) -> list[Path]:
+def _files(path: Path, channels: int) -> list[Path]:
     """Return a file, or the possible images in a folder."""
     if not path.is_dir():
         return [path]
     try:
-        return [path / name for name in image_files(path)]
+        return [path / name for name in image_files(path, channels=channels)]
     except OSError as error:
         raise UserError(f"cannot read {error.filename or path}: {error.strerror or error}") from None

@@ -19,6 +19,7 @@ from opsin.errors import UserError
 from opsin.inference.opened_run import open_run
 from opsin.inference.trained_model import TrainedModel
 from opsin.runs.directory import RunDirectory
+from opsin.runs.home import user_path
 from opsin.runs.quoting import override
 from opsin.training import build
 from opsin.training.plan import make_plan
@@ -113,9 +114,9 @@ def _images(data: ImageDataModule, trainer: L.Trainer, out: Path) -> InputImages
 
 
 def _folder(trained: TrainedModel, folder: str, overrides: Sequence[str]) -> InputImages:
-    channels: Literal[1, 3] = 1 if trained.channels == 1 else 3
+    channels = trained.channels
     loose = unlabeled_images(folder, channels)
-    place = Path(folder).expanduser().resolve()
+    place = user_path(folder).resolve()
     if loose is None:
         given = ["datamodule=image_folder", override("datamodule.path", place), f"datamodule.channels={channels}"]
         return _of_data(trained, compose([*given, *overrides]))

@@ -34,6 +34,11 @@ def most_probable(probabilities: NDArray[np.float64], classes: Sequence[str], to
     return [(classes[i], float(probabilities[i])) for i in order]
 
 
+def classes_per_row(classes: Sequence[str], top: int) -> int:
+    """Return the number of classes that a row shows: `top`, or the number of classes if that is smaller."""
+    return min(top, len(classes))
+
+
 def printable(text: str) -> str:
     """Return a file name for display, with invalid bytes and control characters escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in valid_text(text))
@@ -56,12 +61,12 @@ def open_table(out: Path | None, kind: Format | None, classes: Sequence[str], to
         out: The file; its folder is created if needed. None for stdout.
         kind: Format; None takes it from the suffix of the file.
         classes: Names of the classes, in the order of the probabilities.
-        top: Number of classes per row.
+        top: Number of classes per row, limited to the number of classes (`classes_per_row`).
 
     Raises:
         UserError: The format is unknown, parquet would go to stdout, or the file cannot be written.
     """
-    kind = kind or _kind(out)
+    kind, top = kind or _kind(out), classes_per_row(classes, top)
     if out is None:
         if kind == "parquet":
             raise UserError("parquet is binary and cannot go to stdout; use --out FILE.parquet")

@@ -22,6 +22,7 @@ from opsin.inference.opened_run import open_run
 from opsin.models import Network, load_weights
 from opsin.models.weights import KINDS, UnreachableError, known_weights
 from opsin.runs.directory import OUTPUT_DIR, RunDirectory, find_runs
+from opsin.runs.home import user_path
 from opsin.runs.result import ImageFormat
 from opsin.training.feature_extraction import Extractor, extract
 from opsin.training.permitted_targets import NETWORKS
@@ -109,8 +110,9 @@ class TrainedModel:
             UserError: The images are in color but the network takes gray images, or the cache cannot be written.
         """
         channels = subset.stores[0].shape[2]
-        if channels > self.channels:
-            raise UserError(f"{self.name} takes gray images, but these have {channels} channels")
+        if channels not in (1, self.channels):
+            kind = "gray images" if self.channels == 1 else f"images of {self.channels} channels"
+            raise UserError(f"{self.name} takes {kind}, but these have {channels} channels")
         preprocess = self.preprocess
 
         def images(store: Store, rows: Indices) -> Tensor:
@@ -145,7 +147,7 @@ def load_trained_model(name: str, image_size: int | None = None, option: str = "
     Raises:
         UserError: Neither exists, or the weights cannot be downloaded.
     """
-    run = RunDirectory(Path(name).expanduser().resolve())
+    run = RunDirectory(user_path(name).resolve())
     if run.config.is_file():
         return _of_run(run, image_size)
     weights = known_weights(name).get("imagenet") if name in NAMED else None
@@ -184,6 +186,6 @@ def _of_run(run: RunDirectory, image_size: int | None) -> TrainedModel:
         facts.channels,
         cast("Resize", facts.resize),
         cast("Interpolation", facts.interpolation),
-        cast("Channels", facts.source_channels or facts.channels),
+        facts.source_channels or facts.channels,
         run.read_result().temperature,
     )

@@ -1,34 +1,56 @@
-"""Export the backbone of a network as one file of weights."""
+"""Export the weights of a network under the key names of the library that it comes from."""
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from opsin.models.load_weights import is_backbone
 from opsin.models.network import Network
+from opsin.models.weights import StateDict
 from opsin.runs.atomic import write_atomically
 
+WeightsFormat = Literal["safetensors", "state_dict"]
 
-def save_backbone(network: Network, target: Path, facts: Mapping[str, str], *, half: bool = True) -> int:
-    """Write a network without the layers of its logits as a safetensors file for `model.weights`, atomically.
+
+def library_state(network: Network, *, backbone: bool = False, half: bool = False) -> StateDict:
+    """Return the tensors of a network under the keys of its library: `conv1.weight` instead of `stages.stem.conv1...`.
+
+    `load_state_dict` of torchvision and timm takes them without renaming. Tensors that the library does not have, such
+    as those of a dense head, and networks of Opsin keep the keys of Opsin.
 
     Args:
         network: The network with its weights.
-        target: The file to write. Its folder is created if needed.
-        facts: Metadata for the header of the file.
+        backbone: Leave out the layers of the logits.
         half: Store float32 tensors in half precision where they are in its range. Loading converts them to float32.
-
-    Returns:
-        The number of tensors written.
     """
-    from safetensors.torch import save
+    state = {key: tensor for key, tensor in network.state_dict().items() if not backbone or is_backbone(network, key)}
+    return {
+        network.original_keys.get(key, key): (_halved(tensor) if half else tensor).contiguous()
+        for key, tensor in state.items()
+    }
 
-    state = {key: tensor.contiguous() for key, tensor in network.state_dict().items() if is_backbone(network, key)}
-    tensors = {key: _halved(t) if half else t for key, t in state.items()}
-    write_atomically(target, save(tensors, metadata=dict(facts)))
-    return len(state)
+
+def save_weights(state: StateDict, target: Path, kind: WeightsFormat, facts: Mapping[str, str]) -> None:
+    """Write tensors to a file atomically, which `model.weights` takes as well.
+
+    Args:
+        state: The result of `library_state`.
+        target: The file to write. Its folder is created if needed.
+        kind: `safetensors`, or `state_dict` for a file that `torch.load` reads.
+        facts: Metadata for the header of a safetensors file; a state dict has none.
+    """
+    if kind == "safetensors":
+        from safetensors.torch import save
+
+        write_atomically(target, save(state, metadata=dict(facts)))
+        return
+    content = io.BytesIO()
+    torch.save(state, content)
+    write_atomically(target, content.getvalue())
 
 
 def _halved(tensor: Tensor) -> Tensor:

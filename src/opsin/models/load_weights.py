@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from opsin.errors import UserError, did_you_mean
+from opsin.models.input_channels import fit_input_channels
 from opsin.models.network import Network
 from opsin.models.weights import KINDS, Kind, PackagedFile, StateDict, UnreachableError, read_state_dict
 from opsin.runs.directory import RunDirectory
+from opsin.runs.home import user_path
 
 _LOG = logging.getLogger(__name__)
 
@@ -41,7 +43,7 @@ def load_weights(network: Network, weights: str) -> LoadedWeights:
     """Load the stages of a network, and its head if it fits.
 
     A head fits if it has the same layers and the same number of logits; a network for other classes keeps its
-    new head. All stages must fit.
+    new head. All stages must fit; a first layer for RGB images is adapted to other numbers of channels.
 
     Args:
         network: The network to load into, in place.
@@ -106,7 +108,7 @@ def _by_order(network: Network, state: StateDict, source: str) -> StateDict:
 
 
 def _weights_file(weights: str) -> Path:
-    path = Path(weights).expanduser()
+    path = user_path(weights)
     if path.is_file():
         return path
     if path.is_dir():
@@ -149,6 +151,8 @@ def _renamed(network: Network, state: StateDict, source: str) -> StateDict:
 
 def _load(network: Network, state: StateDict, source: str) -> LoadedWeights:
     own = network.state_dict()
+    if network.original_keys:  # networks of Opsin are not adapted: their weights belong to one dataset
+        state = fit_input_channels(own, state)
     fits = {key: key in state and state[key].shape == tensor.shape for key, tensor in own.items()}
     # Files older than PyTorch 0.4.1 lack the batch counters, which have no effect here.
     needed = [key for key in own if not key.endswith("num_batches_tracked") or key in state]

@@ -2,14 +2,16 @@
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Annotated, Self
+from typing import Annotated
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from opsin.models.auxiliary_head import Auxiliary
-from opsin.models.trainable import Trainable, selected_stages
+from opsin.models.freezing import FreezableStages
+from opsin.models.recomputation import recomputed
 from opsin.models.weights import Kind, Weights
 
 Rate = Annotated[float, Field(ge=0, lt=1)]
@@ -19,14 +21,12 @@ Width = Annotated[int, Field(ge=1)]
 """A number of units."""
 
 
-class Network(nn.Module):
+class Network(FreezableStages):
     """An ordered sequence of named stages, and a head that returns logits.
 
     Freezing, caching, learning rates, CAM targets and activations all refer to stages by name.
 
-    Frozen stages need no `torch.no_grad()`: autograd records nothing for them, because neither their
-    parameters nor the images require gradients. If the images do (gradient ascent, saliency), gradients
-    flow through the frozen stages.
+    Freezing is in `opsin.models.freezing`.
 
     Attributes:
         name: The name of the function that builds the network, for messages.
@@ -34,6 +34,8 @@ class Network(nn.Module):
         head: Everything after the last stage: features to logits `(N, num_logits)`.
         auxiliary: An auxiliary classifier on one of the stages, used in training; None for most networks.
         pretrained: Facts of the pretrained weights, by their name in `model.weights`.
+        gradient_checkpointing: Whether stages that train keep only their input and compute their activations again in
+            the backward pass.
         original_keys: For a network built from another library's, the key in the state dict of that library
             for each key of this network; empty for other networks.
     """
@@ -55,12 +57,7 @@ class Network(nn.Module):
         self.auxiliary = auxiliary
         self.pretrained = dict(pretrained or {})
         self.original_keys = dict(original_keys or {})
-        self._frozen: tuple[str, ...] = ()
-
-    @property
-    def frozen_stages(self) -> tuple[str, ...]:
-        """The stages that do not train, in the order they run."""
-        return self._frozen
+        self.gradient_checkpointing = False
 
     def steps(self) -> dict[str, nn.Module]:
         """Return all steps in the order in which they run: stages by name, then parts of the head as `head.<name>`."""
@@ -87,8 +84,10 @@ class Network(nn.Module):
             after: The step that computed `x`; None if `x` are images.
         """
         chosen = self.stages.items() if until is after is None else self._between(after, until)
+        recompute = self.gradient_checkpointing and self.training and torch.is_grad_enabled()
         for name, step in chosen:
-            x = step(x)
+            trains = name in self.stages and name not in self._frozen
+            x = recomputed(step, x) if recompute and trains else step(x)
             if self.auxiliary is not None and name == self.auxiliary.after:
                 self.auxiliary(x)  # keeps its logits for the loss
         return x
@@ -109,49 +108,6 @@ class Network(nn.Module):
         names = [name for name, _ in steps]
         first = 0 if after is None else names.index(after) + 1
         return steps[first : names.index(until or list(self.stages)[-1]) + 1]
-
-    def freeze(self, trainable: Trainable) -> None:
-        """Train only the chosen stages and the head; replaces the choice of an earlier call.
-
-        The parameters of a frozen stage require no gradients, and the stage stays in `eval()` after every
-        later `train()`, which also freezes BatchNorm statistics and dropout. An auxiliary head trains only if
-        a stage before it trains.
-
-        Args:
-            trainable: "all", "head", "last:N" or `{"last": N}` for the last N stages, or names of stages.
-                The head always trains; it may be listed.
-
-        Raises:
-            UserError: A name is not a stage of this network, or the network has fewer than N stages.
-        """
-        chosen = selected_stages(trainable, list(self.stages), self.name)
-        self._frozen = tuple(name for name in self.stages if name not in chosen)
-        self.head.requires_grad_(True)
-        for name, stage in self.stages.items():
-            stage.requires_grad_(name in chosen)
-            if name not in chosen:
-                stage.zero_grad(set_to_none=True)  # optimizers skip None, but not zeros
-        if self.auxiliary is not None:
-            names = list(self.stages)
-            before = names[: names.index(self.auxiliary.after) + 1]
-            self.auxiliary.requires_grad_(not chosen.isdisjoint(before))
-        self.train(self.training)
-
-    def stages_of(self, trainable: Trainable) -> tuple[str, ...]:
-        """Return the stages that `trainable` selects, in the order in which they run.
-
-        Raises:
-            UserError: A name is not a stage of this network.
-        """
-        chosen = selected_stages(trainable, list(self.stages), self.name)
-        return tuple(name for name in self.stages if name in chosen)
-
-    def train(self, mode: bool = True) -> Self:
-        """Set the training mode of the head and the stages that train; frozen ones stay in `eval()`."""
-        super().train(mode)
-        for name in self._frozen:
-            self.stages[name].eval()
-        return self
 
 
 def as_embedding(features: Tensor) -> Tensor:

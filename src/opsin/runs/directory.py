@@ -5,7 +5,7 @@ import os
 import re
 import secrets
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 from opsin.errors import Interrupted, UserError
 from opsin.runs.atomic import write_atomically
 from opsin.runs.finished_backup import FinishedBackup
+from opsin.runs.home import user_path
 from opsin.runs.result import RunResult, read_result, write_result
 from opsin.runs.secret_values import mask_secrets
 
@@ -42,7 +43,7 @@ class RunDirectory:
         Raises:
             UserError: There is no run at this path; the message names the newest runs.
         """
-        directory = cls(Path(run).expanduser().resolve())
+        directory = cls(user_path(run).resolve())
         if not directory.config.is_file():
             near = [str(found.path) for found in find_runs(Path(OUTPUT_DIR))[:3]]
             hint = f"; the newest are: {', '.join(near)}" if near else ""
@@ -190,24 +191,16 @@ class RunDirectory:
             new.replace(link)
 
 
-def new_run_path(outputs: str | Path, choices: Mapping[str, str | None], command: str = "") -> Path:
-    """Return a new path `outputs/<date>/<time>_<datamodule>_<model>_<id>`.
-
-    Args:
-        outputs: The folder of all runs.
-        choices: Option of each config group.
-        command: Name to put before the options, for a command other than `train`.
-    """
+def new_run_path(outputs: str | Path, *names: str) -> Path:
+    """Return a new path `outputs/<date>/<time>_<names>_<id>`; the id separates runs that start in the same second."""
     now = datetime.now()
-    parts = [re.sub(r"[^A-Za-z0-9.-]+", "_", name) for name in (command, *run_name_options(choices).values()) if name]
-    identity = secrets.token_hex(2)  # separates runs that start in the same second
-    name = "_".join([f"{now:%H-%M-%S}", *parts, identity])
+    name = "_".join([f"{now:%H-%M-%S}", *file_names(names), secrets.token_hex(2)])
     return Path(outputs) / f"{now:%Y-%m-%d}" / name
 
 
-def run_name_options(choices: Mapping[str, str | None]) -> dict[str, str | None]:
-    """Return the option of each config group that is part of the name of a run directory, also in a sweep."""
-    return {group: choices.get(group) for group in ("datamodule", "model")}
+def file_names(names: Sequence[str]) -> list[str]:
+    """Return names as parts of a file name, without the empty ones."""
+    return [re.sub(r"[^A-Za-z0-9.-]+", "_", name) for name in names if name]
 
 
 def find_runs(folder: Path) -> list[RunDirectory]:

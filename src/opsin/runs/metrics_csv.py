@@ -15,20 +15,20 @@ EPOCH, STEP, LEARNING_RATE = "epoch", "step", "lr"
 
 @dataclass(frozen=True)
 class EpochRow:
-    """One epoch.
+    """The metrics at the end of an epoch, or of a validation within an epoch.
 
     Attributes:
-        epoch: Counted from 1.
-        step: Number of optimizer steps at its end.
-        values: `lr` (learning rate of the head) and the metrics by name; only those measured in this epoch.
+        epoch: Number of trained epochs; a fraction within an epoch.
+        step: Number of optimizer steps.
+        values: `lr` (learning rate of the head) and the metrics by name; only those measured at this step.
     """
 
-    epoch: int
+    epoch: float
     step: int = 0
     values: Mapping[str, float] = field(default_factory=dict)
 
     def get(self, name: str) -> float | None:
-        """Return a value, or None if it was not measured in this epoch."""
+        """Return a value, or None if it was not measured at this step."""
         return self.values.get(name)
 
 
@@ -50,6 +50,12 @@ def read_epochs(file: Path) -> list[EpochRow]:
     return [by_epoch[epoch] for epoch in sorted(by_epoch)]
 
 
+def measured(rows: Sequence[EpochRow], name: str) -> tuple[list[float], list[float]]:
+    """Return the epochs of the rows that have a value of this name, and the values."""
+    found = [(row.epoch, value) for row in rows if (value := row.get(name)) is not None]
+    return [epoch for epoch, _ in found], [value for _, value in found]
+
+
 def write_epochs(file: Path, rows: Sequence[EpochRow]) -> None:
     """Write the rows; a missing value is an empty cell."""
     names = sorted({name for row in rows for name in row.values})
@@ -64,4 +70,5 @@ def write_epochs(file: Path, rows: Sequence[EpochRow]) -> None:
 
 def _row(cells: Mapping[str, str]) -> EpochRow:
     values = {name: float(cell) for name, cell in cells.items() if name not in (EPOCH, STEP, None) and cell}
-    return EpochRow(int(cells[EPOCH]), int(cells.get(STEP) or 0), values)
+    epoch = float(cells[EPOCH])
+    return EpochRow(int(epoch) if epoch.is_integer() else epoch, int(cells.get(STEP) or 0), values)

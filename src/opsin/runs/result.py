@@ -108,6 +108,7 @@ class Settings:
     devices: int = 1
     precision: str = ""
     channels_last: bool = False
+    gradient_checkpointing: bool = False
     compile: bool = False
     deterministic: str = "off"
     threads: int = 0
@@ -267,8 +268,8 @@ class RunResult:
         metrics: `<split>/<metric>`; training and validation at the best epoch, test with its checkpoint.
         undefined_metrics: Metrics of a measured split that its images do not define, such as the area under the ROC
             curve of images of one class; null among the metrics in the file.
-        best_epoch: Counted from 1.
-        epochs: Number of completed epochs.
+        best_epoch: Number of epochs after which the best checkpoint was written; a fraction within an epoch.
+        epochs: Number of trained epochs.
         stopped: Why training ended before `trainer.max_epochs`; None if it did not.
         pruned: Whether a sweep ended the run early.
         monitor: The metric that selected the best epoch.
@@ -282,6 +283,7 @@ class RunResult:
         weights: Description of the initial weights.
         choices: Chosen option of each config group.
         seed: Seed of the run.
+        tags: Words of the user to find the run by.
         settings: Settings with every `auto` resolved.
         batch_size_auto: Search result of `datamodule.batch_size=auto`.
         data: Facts about the data.
@@ -296,8 +298,8 @@ class RunResult:
     error: str | None = None
     metrics: dict[str, float] = field(default_factory=dict)
     undefined_metrics: tuple[str, ...] = ()
-    best_epoch: int | None = None
-    epochs: int | None = None
+    best_epoch: int | float | None = None
+    epochs: int | float | None = None
     stopped: str | None = None
     pruned: bool = False
     monitor: MonitoredMetric | None = None
@@ -311,6 +313,7 @@ class RunResult:
     weights: str | None = None
     choices: dict[str, str | None] = field(default_factory=dict)
     seed: int | None = None
+    tags: tuple[str, ...] = ()
     settings: Settings | None = None
     batch_size_auto: dict[str, Any] | None = None
     data: DataFacts | None = None

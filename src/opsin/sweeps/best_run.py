@@ -1,4 +1,13 @@
-"""Results of a sweep: the ranking of trials, the best run, an experiment file that repeats it, and plots."""
+"""Results of a sweep: the ranking of trials, the best run, an experiment file that repeats it, and plots.
+
+The best run is decided in three steps:
+
+1. A trial is compared by the value of the first objective at its best epoch. Failed and pruned trials and those whose
+   value is not finite are not compared (`outcome_of` in `opsin.sweeps.outcomes`).
+2. Runs that differ only in `seed` or `datamodule.fold` (`REPEATS`) are one recipe. The best recipe has the best mean
+   (`best_runs`). "Best" follows the direction of the metric (`opsin.runs.metric_registry`).
+3. The best run is the run of this recipe with the best value, the first one if several are equal (`winner`).
+"""
 
 import statistics
 from collections.abc import Callable, Sequence
@@ -30,7 +39,7 @@ class TrialRow:
         number: Number of the trial.
         overrides: Overrides of the keys that vary.
         display: The same with rounded numbers.
-        recipe: The same without the keys of `REPEATS`.
+        recipe: Overrides of the keys that vary, without `seed` and `datamodule.fold` (`REPEATS`).
         state: complete, pruned, failed, running or waiting.
         values: Values of the objectives; empty unless the trial is complete.
         reason: Reason of a failure.
@@ -90,6 +99,17 @@ def best_runs(rows: Sequence[TrialRow], objective: str) -> list[TrialRow]:
     most = max(map(len, recipes.values()))
     compared = [runs for runs in recipes.values() if len(runs) == most]
     return min(compared, key=lambda runs: sort_key(objective, statistics.fmean(row.values[0] for row in runs)))
+
+
+def winner(rows: Sequence[TrialRow], objective: str) -> TrialRow | None:
+    """Return the best run: of the runs of the best recipe, the one with the best value; None if no trial is complete.
+
+    Args:
+        rows: Rows of all trials.
+        objective: The first objective of the sweep.
+    """
+    runs = best_runs(rows, objective)
+    return min(runs, key=lambda row: (sort_key(objective, row.values[0]), row.number), default=None)
 
 
 def write_best(folder: Path, run: RunDirectory) -> list[str]:

@@ -7,9 +7,10 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from opsin.config import ConfigSource, compose_raw
+from opsin.config.run_names import run_names
 from opsin.config.secrets import secret_variables
 from opsin.errors import UserError
-from opsin.runs.directory import RunDirectory, run_name_options
+from opsin.runs.directory import RunDirectory, file_names
 from opsin.runs.quoting import override
 from opsin.sweeps.best_run import TrialRow
 from opsin.sweeps.launchers.base import Job
@@ -47,10 +48,9 @@ class Jobs:
         groups = self.typical.hydra.runtime.choices
         self._configs_vary = any(key in groups or key.startswith("trainer.") for key in keys)
 
-    @property
-    def name_options(self) -> dict[str, str | None]:
-        """Return the option of each config group that is part of the name of a run."""
-        return run_name_options(self.typical.hydra.runtime.choices)
+    def names(self, overrides: Sequence[str]) -> list[str]:
+        """Return the parts of the name of the run with these overrides."""
+        return file_names(run_names(self._config(overrides), overrides))
 
     def make_job(
         self, trial: Trial, folder: Path, settings: Sweep, objective: str, trials: Trials, threads: int

@@ -1,5 +1,9 @@
 """Outcome of a job: complete with values, pruned, or failed with the reason that the table of the sweep shows.
 
+A sweep compares the values that `outcome_of` returns: each objective at the best epoch of the run. A run without a
+finite value counts as failed, a pruned run has no value, and neither is compared. `opsin.sweeps.best_run` selects the
+best run by these values.
+
 The reason of a failure comes from one of three sources:
 
 - the run directory, if the run recorded its error (`outcome_of`)

@@ -9,7 +9,7 @@ from opsin.config import ConfigSource
 from opsin.config.hydra_session import override_parser
 from opsin.config.overrides import key_of, parse_override
 from opsin.config.suggestions import config_options
-from opsin.errors import UserError
+from opsin.errors import UserError, did_you_mean
 from opsin.runs.quoting import quote
 
 Value = str | int | float | bool | None
@@ -142,10 +142,22 @@ def read_space(overrides: Sequence[str], space: Mapping[str, Any], source: Confi
         if not parsed.is_sweep_override():
             fixed.append(override)
         elif parsed.is_discrete_sweep():
-            dimensions.append(Listed(key, tuple(dict.fromkeys(parsed.sweep_string_iterator()))))
+            values = tuple(dict.fromkeys(parsed.sweep_string_iterator()))
+            if not values:
+                raise UserError(_nothing_matches(override, options))
+            dimensions.append(Listed(key, values))
         else:
             dimensions.append(_ranged(key, parsed.value()))
     return Space(tuple(fixed), tuple(dimensions))
+
+
+def _nothing_matches(override: str, options: Mapping[str, Sequence[str]]) -> str:
+    """Return the message for a `glob(...)` without a match."""
+    group = key_of(override)
+    if group in options:
+        return f"{override}: no option of {group} matches. Its options are {', '.join(options[group])}"
+    near = did_you_mean(group, options) or f"; the groups are {', '.join(options)}"
+    return f"{override}: {group} is not a config group{near}"
 
 
 def _typed(key: str, value: Any, options: Mapping[str, Sequence[str]]) -> str:

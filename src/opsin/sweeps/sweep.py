@@ -71,7 +71,7 @@ def sweep(overrides: Sequence[str], source: ConfigSource | None = None) -> int:
     worker = Worker(folder)
     try:
         seed: int = jobs.typical.seed
-        trials = Trials(folder, space, settings, directions(objectives), seed, jobs.name_options, worker)
+        trials = Trials(folder, space, settings, directions(objectives), seed, jobs.names, worker)
         launcher = engine.build()
         done = trials.ended()
         _print_start(console, folder, trials, done, launcher, worker.others())
@@ -94,8 +94,8 @@ def sweep(overrides: Sequence[str], source: ConfigSource | None = None) -> int:
                         best = best_run.best_runs(ranked, objectives[0])
                         untested = [] if space.sets("test") else [row for row in best if not row.metric("test/acc")]
                         run_all(launcher, [best_run_job(row, settings) for row in untested], runner.stop)
-                        if best:
-                            best_run.write_best(folder, best[0].run)
+                        if winner := best_run.winner(ranked, objectives[0]):
+                            best_run.write_best(folder, winner.run)
                             best_run.draw(folder, trials.study, objectives)
             finally:
                 launcher.close()

@@ -105,8 +105,9 @@ class ProgressTable:
             return f"0/{epochs or '?'}", "", "", ""
         best = min(values, key=partial(sort_key, self._metric))
         spent = time.monotonic() - running.since
-        left = _duration(spent / len(rows) * (epochs - len(rows))) if epochs else ""
-        return f"{len(rows)}/{epochs or '?'}", f"{values[-1]:.4f}", f"{best:.4f}", left
+        done = rows[-1].epoch
+        left = _duration(spent / done * (epochs - done)) if epochs else ""
+        return f"{done:g}/{epochs or '?'}", f"{values[-1]:.4f}", f"{best:.4f}", left
 
 
 def report_trials(rows: Sequence[TrialRow], objectives: Sequence[str], folder: Path, console: Console) -> None:

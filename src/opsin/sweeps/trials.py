@@ -1,7 +1,7 @@
 """Trials of a sweep: claim the next one, and record outcomes in the Optuna study."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,8 +50,7 @@ class Trials:
         settings: Settings of the sweep.
         directions: Direction of each objective.
         seed: Seed of the sampler.
-        name_options: Option of each config group in the name of a run, such as `{"model": "mlp"}`; the option of the
-            trial replaces it if the group varies.
+        names: Returns the parts of the name of the run with some overrides, such as its model.
         worker: This process.
 
     Attributes:
@@ -68,13 +67,13 @@ class Trials:
         settings: Sweep,
         directions: Sequence[Direction],
         seed: int,
-        name_options: Mapping[str, str | None],
+        names: Callable[[Sequence[str]], Sequence[str]],
         worker: Worker,
     ) -> None:
         import optuna
 
         quieten_optuna()
-        self._space, self._settings, self._seed, self._name_options = space, settings, seed, name_options
+        self._space, self._settings, self._seed, self._names = space, settings, seed, names
         self._worker = worker
         self._lock = FileLock(folder / ".lock")
         self.storage = settings.storage or str(folder / "study.journal")
@@ -124,10 +123,10 @@ class Trials:
                 live = self.study.ask()
             live.set_user_attr("worker", self._worker.name)
         choices = {dimension.key: _suggest(live, dimension) for dimension in self._space.dimensions}
+        overrides = self._space.overrides(choices)
         if "run" not in live.user_attrs:
-            names = [f"{choices.get(group, option)}" for group, option in self._name_options.items()]
-            live.set_user_attr("run", "_".join([f"{live.number:03d}", *names]))
-        return Trial(live.number, choices, self._space.overrides(choices), live.user_attrs["run"])
+            live.set_user_attr("run", "_".join([f"{live.number:03d}", *self._names(overrides)]))
+        return Trial(live.number, choices, overrides, live.user_attrs["run"])
 
     def starts(self, trial: Trial, progress: int) -> int:
         """Count a start of a trial; return the number of starts since its last progress, over all processes.

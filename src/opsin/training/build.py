@@ -1,5 +1,6 @@
 """Build the objects of a run from its plan: the one place where data and networks meet."""
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -22,14 +23,15 @@ from opsin.models.plain_network import as_network, first_channels
 from opsin.models.weights import KINDS
 from opsin.runs.directory import RunDirectory
 from opsin.runs.result import DataFacts, ImageFormat
+from opsin.training.callbacks.freeze_phases import FreezingCallback
 from opsin.training.distillation import Distillation
-from opsin.training.freezing import FreezingCallback
 from opsin.training.hardware import prepare_network
 from opsin.training.loss import ClassificationLoss
 from opsin.training.module import Classifier
 from opsin.training.optim.parameter_groups import parameter_groups
 from opsin.training.plan import RunPlan
 from opsin.training.trainer import make_trainer
+from opsin.training.validation_schedule import ValidationSchedule
 
 INPUT_FACTS = ("image_size", "mean", "std", "interpolation")
 """Facts of pretrained weights about the images that they expect."""
@@ -49,6 +51,8 @@ def data(plan: RunPlan, image_format: ImageFormat | None = None) -> ImageDataMod
         options = replace(plan.data, **expected)
     else:
         options = with_expected_input(plan)
+        if source.channels not in (1, 3):  # the weights know mean and std of gray and RGB images only
+            options = replace(options, mean=plan.data.mean, std=plan.data.std)
         channels = _input_channels(plan, source, options)
     augmentation = as_augmentation(plan.augmentation.build(num_classes=len(source.classes)))
     data = ImageDataModule(source, options, augmentation=augmentation, seed=plan.run.seed, channels=channels)
@@ -58,13 +62,15 @@ def data(plan: RunPlan, image_format: ImageFormat | None = None) -> ImageDataMod
 
 
 def _input_channels(plan: RunPlan, source: Source, options: DataOptions) -> int | None:
-    """Return the input channels of a network that does not take the number; None for those of the dataset.
+    """Return the input channels of a network that does not take any number; None for those of the dataset.
 
     Gray images are repeated for RGB networks. The first layer of a network of the user tells what it takes.
     """
+    ours = plan.model.call.__module__.startswith("opsin.")
     if plan.model.takes("in_channels"):
-        return None
-    if plan.model.call.__module__.startswith("opsin."):
+        rgb = ours and inspect.signature(plan.model.call).parameters["in_channels"].default == 3
+        return 3 if rgb and source.channels == 1 else None
+    if ours:
         return 3
     size = source.size if options.image_size is None else options.image_size
     size = (size, size) if isinstance(size, int) else size
@@ -224,6 +230,8 @@ def trainer(
         callbacks.insert(0, unfreezing)  # before those that read learning rates
     if not plan.loggers:  # it needs a logger
         callbacks = [callback for callback in callbacks if not isinstance(callback, LearningRateMonitor)]
+    if plan.trainer.validates_within_epochs:
+        callbacks.append(ValidationSchedule(plan.trainer.val_check_interval))
     loggers = [
         logger.build(run=run, save_dir=str(run.path), resume_step=resume_step) for logger in plan.loggers.values()
     ]
@@ -245,8 +253,9 @@ def for_evaluation(plan: RunPlan) -> RunPlan:
 
 
 def prepare(plan: RunPlan, network: Network) -> bool:
-    """Set the memory format of the network and compile it as the config says; return whether it is NHWC."""
+    """Set memory format, recomputation and compilation of the network as the config says; return whether it is NHWC."""
     options = plan.trainer
+    network.gradient_checkpointing = options.gradient_checkpointing
     return prepare_network(
         network,
         accelerator=options.accelerator,

@@ -4,6 +4,7 @@
 """
 
 import contextlib
+from collections.abc import Collection
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ __all__ = [
     "drop_empty_hooks",
     "set_launcher",
     "torch_optimizer",
+    "validate_within_epoch",
 ]
 
 STEP_HOOKS = (
@@ -72,6 +74,21 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 def set_launcher(strategy: Strategy, launcher: ScriptLauncher) -> None:
     """Replace the launcher of a strategy, which Lightning makes itself."""
     strategy._launcher = launcher
+
+
+def validate_within_epoch(trainer: L.Trainer, batches: Collection[int]) -> None:
+    """Make a trainer validate after some batches of an epoch, counted from 1, besides the end of the epoch.
+
+    Lightning's `val_check_interval` takes multiples of one number, which may leave out the end of the epoch.
+    """
+    loop = trainer.fit_loop.epoch_loop
+    validates_now = loop._should_check_val_fx
+
+    def should_validate(data_fetcher: Any) -> bool:
+        within = loop._should_check_val_epoch() and loop.batch_progress.current.ready in batches
+        return within or validates_now(data_fetcher)
+
+    loop._should_check_val_fx = should_validate  # type: ignore[method-assign]
 
 
 def torch_optimizer(optimizer: Optimizer | LightningOptimizer) -> Optimizer:

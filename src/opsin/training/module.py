@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from opsin.errors import UserError
 from opsin.models.network import Network, as_embedding
 from opsin.runs.quoting import resume_command
-from opsin.training.callbacks.base import epoch_metrics
+from opsin.training.callbacks.base import current_metrics
 from opsin.training.distillation import Distillation
 from opsin.training.gather import gather_from_all_processes
 from opsin.training.loss import ClassificationLoss
@@ -72,6 +72,7 @@ class Classifier(L.LightningModule):
         self._record = dict(record or {})
         self._restored: dict[str, Any] | None = None
         self._configured: list[dict[str, Any]] = []
+        self._validated_at = -1
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set an attribute; a fast path for the name of the current hook, which Lightning sets forty times per step."""
@@ -156,7 +157,8 @@ class Classifier(L.LightningModule):
     def on_train_epoch_end(self) -> None:
         """Log the training metrics, and step the plateau schedule before the checkpoint is written."""
         self._log("train")
-        values = epoch_metrics(self.trainer)
+        validated = self._validated_at == self.trainer.global_step
+        values = current_metrics(self.trainer, ("train", "val") if validated else ("train",))
         for config in self.trainer.lr_scheduler_configs:
             if isinstance(config.scheduler, ReduceLROnPlateau) and config.monitor in values:
                 config.scheduler.step(values[config.monitor])
@@ -172,6 +174,7 @@ class Classifier(L.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Log the validation metrics."""
         self._log("val")
+        self._validated_at = self.trainer.global_step
 
     def on_test_epoch_end(self) -> None:
         """Log the test metrics."""

@@ -9,9 +9,8 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.loggers import Logger
-from torch import nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch import nn, optim
+from torch.optim import Optimizer, lr_scheduler
 
 from opsin.config.target_lookup import (
     Constructors,
@@ -29,8 +28,28 @@ def _is_schedule(found: Any) -> bool:
 
 
 def _is_torch_schedule(found: Any) -> bool:
-    """Return whether an object is a schedule of torch; `opsin.training.optim.plateau` replaces its plateau schedule."""
-    return subclasses_of(LRScheduler)(found) and found is not ReduceLROnPlateau
+    """Return whether an object is a schedule of torch that a config can describe.
+
+    Some need functions or other schedules. `opsin.training.optim.plateau` replaces the plateau schedule.
+    """
+    needs_objects = (lr_scheduler.LambdaLR, lr_scheduler.MultiplicativeLR)
+    of_schedules = (lr_scheduler.SequentialLR, lr_scheduler.ChainedScheduler)
+    excluded = (*needs_objects, *of_schedules, lr_scheduler.ReduceLROnPlateau)
+    return subclasses_of(lr_scheduler.LRScheduler)(found) and found not in excluded
+
+
+def _is_torch_optimizer(found: Any) -> bool:
+    """Return whether an object is an optimizer of torch for parameter groups and dense gradients."""
+    return subclasses_of(Optimizer)(found) and found not in (optim.LBFGS, optim.SparseAdam)
+
+
+def _is_timm_optimizer(found: Any) -> bool:
+    """Return whether an object is an optimizer of timm that a config can describe and one backward pass suffices for.
+
+    `timm.optim` also holds optimizers of torch, a wrapper of another optimizer, and a method of second order.
+    """
+    of_timm = subclasses_of(Optimizer)(found) and found.__module__.startswith("timm.")
+    return of_timm and found.__name__ not in ("Lookahead", "Adahessian")
 
 
 def _is_image_transform(found: Any) -> bool:
@@ -46,16 +65,18 @@ AUGMENTATIONS = Constructors(
     {"opsin.data.augmentation": subclasses_of(nn.Module), "torchvision.transforms.v2": _is_image_transform},
     own=functions_or_subclasses_of(nn.Module),
 )
-OPTIMIZERS = Constructors({"torch.optim": subclasses_of(Optimizer)}, own=functions_or_subclasses_of(Optimizer))
+OPTIMIZERS = Constructors(
+    {"torch.optim": _is_torch_optimizer, "timm.optim": _is_timm_optimizer}, own=functions_or_subclasses_of(Optimizer)
+)
 SCHEDULES = Constructors(
     {"opsin.training.optim": _is_schedule, "torch.optim.lr_scheduler": _is_torch_schedule},
-    own=functions_or_subclasses_of(LRScheduler),
+    own=functions_or_subclasses_of(lr_scheduler.LRScheduler),
 )
 CALLBACKS = Constructors(
     {"opsin.training.callbacks": subclasses_of(L.Callback), "lightning.pytorch.callbacks": subclasses_of(L.Callback)},
     own=subclasses_of(L.Callback),
 )
 LOGGERS = Constructors(
-    {"opsin.training.tensorboard": subclasses_of(Logger), "lightning.pytorch.loggers": subclasses_of(Logger)},
+    {"opsin.training.loggers": subclasses_of(Logger), "lightning.pytorch.loggers": subclasses_of(Logger)},
     own=subclasses_of(Logger),
 )

@@ -1,7 +1,7 @@
 """The checked plan of a run: every key of the config as a typed field, before anything is loaded."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import lightning as L
@@ -35,6 +35,9 @@ from opsin.training.permitted_targets import (
 )
 from opsin.training.trainer import TrainerOptions
 
+Tag = Annotated[str, Field(min_length=1)] | int | float
+"""A tag; a number is its text."""
+
 
 @dataclass(frozen=True)
 class RunOptions:
@@ -47,6 +50,7 @@ class RunOptions:
         resume: always null in a composed config: the run directory determines which run is resumed.
         test: evaluate the best checkpoint on the test images, once, at the end.
         report: write `report.html` at the end.
+        tags: words to find the run by, in comparisons and loggers.
     """
 
     data_dir: str
@@ -55,6 +59,7 @@ class RunOptions:
     resume: str | None = None
     test: bool = True
     report: bool = True
+    tags: list[Tag] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

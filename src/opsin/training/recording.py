@@ -39,14 +39,14 @@ from opsin.runs.result import (
 from opsin.training.callbacks import Checkpoints, EarlyStopping, Pruning, Throughput
 from opsin.training.callbacks.base import is_metric
 from opsin.training.distillation import Distillation
+from opsin.training.loggers.base import Value
 from opsin.training.metrics import undefined_metrics
 from opsin.training.module import Classifier
 from opsin.training.plan import RunPlan
-from opsin.training.tensorboard import Value
 
 log = logging.getLogger(__name__)
 
-NO_HYPERPARAMETERS = ("callbacks", "logger", "monitor", "output_dir", "report", "resume", "test")
+NO_HYPERPARAMETERS = ("callbacks", "logger", "monitor", "output_dir", "report", "resume", "tags", "test")
 """Top-level keys that do not affect the trained network."""
 
 PACKAGES = ("opsin", "torch", "torchvision", "lightning", "torchmetrics", "hydra-core", "timm", "numpy")
@@ -85,6 +85,7 @@ def record_provenance(result: RunResult, composed: RunConfig, data: ImageDataMod
     """Record the facts that are known before the first step."""
     result.choices = dict(composed.origin.choices)
     result.seed = composed.tree["seed"]
+    result.tags = run_tags(composed)
     result.data = data_facts(data)
     result.hardware = hardware()
     result.versions = versions()
@@ -107,6 +108,11 @@ def parameter_counts(network: Network, schedule: FreezeSchedule) -> ParameterCou
         frozen = sum(p.numel() for stage in schedule.frozen(phase) for p in network.stages[stage].parameters())
         phases.append(PhaseCounts(phase.epoch, tuple(phase.trainable), phase.lr_factor, total - frozen, frozen))
     return ParameterCounts(total, trainable, total - trainable, tuple(phases))
+
+
+def run_tags(composed: RunConfig) -> tuple[str, ...]:
+    """Return the tags of a run as text, each once; a tag such as 1 reads as a number."""
+    return tuple(dict.fromkeys(str(tag) for tag in composed.tree.get("tags") or ()))
 
 
 def hyperparameters(composed: RunConfig) -> dict[str, Value]:
@@ -140,6 +146,7 @@ def settings(
         devices=trainer.world_size,
         precision=str(trainer.precision),
         channels_last=channels_last,
+        gradient_checkpointing=plan.trainer.gradient_checkpointing,
         compile=plan.trainer.compile,
         deterministic=plan.trainer.deterministic,
         threads=torch.get_num_threads(),

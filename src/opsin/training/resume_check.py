@@ -1,35 +1,22 @@
-"""Check a resume before anything is written: the changed values and the last checkpoint."""
+"""Check a resume before anything is written: read the last checkpoint, and apply `opsin.config.resume_rules`."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from opsin.config import RunConfig
-from opsin.config.resume_rules import changed_values, flat, refusal
+from opsin.config.resume_rules import (
+    SavedState,
+    changed_values,
+    check_steps,
+    flat,
+    idle_remark,
+    refusal,
+    refused_by_state,
+)
 from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory
-
-
-@dataclass(frozen=True)
-class SavedState:
-    """The state of the training in the last checkpoint.
-
-    Attributes:
-        step: Number of optimizer steps.
-        epochs: Number of completed epochs.
-        best_epoch: The best epoch so far; None if no epoch has been validated.
-        stopped: The reason of early stopping; None if it did not end the training.
-        waited: Validations without improvement.
-    """
-
-    step: int
-    epochs: int
-    best_epoch: int | None
-    stopped: str | None
-    waited: int
 
 
 def read_state(checkpoint: Path) -> SavedState:
@@ -44,7 +31,7 @@ def read_state(checkpoint: Path) -> SavedState:
         best, stopping = states.get("Checkpoints", {}), states.get("EarlyStopping", {})
         return SavedState(
             int(content["global_step"]),
-            int(best.get("epochs", content["epoch"])),
+            best.get("epochs", content["epoch"]),
             best.get("epoch"),
             stopping.get("reason"),
             int(stopping.get("wait_count", 0)),
@@ -69,20 +56,11 @@ def check_resume(composed: RunConfig) -> tuple[SavedState | None, list[str]]:
     state = _state(run)
     if state is None:
         return None, []
-    lines = _plan(composed.tree, state)
-    steps = int(composed.tree.get("trainer", {}).get("max_steps", -1))
-    if 0 <= steps < state.step:
-        raise UserError(f"trainer.max_steps={steps} cannot be changed on resume: {state.step} steps are completed")
-    if nothing_to_train(composed.tree, state):
-        idle = {key: "no further epoch is trained" for key, (_, new) in changes.items() if _needs_training(key, new)}
-        _raise_refused(composed, idle, hint=lines[0])
+    check_steps(composed.tree, state)
+    remark = idle_remark(composed.tree, state)
+    _raise_refused(composed, refused_by_state(changes, composed.tree, state), hint=remark)
     applied = ", ".join(f"{key}={new}" for key, (_, new) in changes.items())
-    return state, [*([f"changed: {applied}"] if applied else []), *lines]
-
-
-def nothing_to_train(tree: Mapping[str, Any], state: SavedState) -> bool:
-    """Return whether a resume trains no further epoch."""
-    return state.epochs >= int(tree.get("trainer", {}).get("max_epochs", 0)) or _stays_stopped(tree, state)
+    return state, [line for line in (applied and f"changed: {applied}", remark) if line]
 
 
 def _state(run: RunDirectory) -> SavedState | None:
@@ -105,37 +83,6 @@ def _state(run: RunDirectory) -> SavedState | None:
             f"{run.best} is missing (the checkpoint of the best epoch): restore it{same}, or start a new run"
         )
     return state
-
-
-def _plan(tree: Mapping[str, Any], state: SavedState) -> list[str]:
-    """Return one line with the reason if the resume trains no further epoch, else an empty list."""
-    epochs = int(tree.get("trainer", {}).get("max_epochs", 0))
-    if _stays_stopped(tree, state):
-        return [
-            f"no further epoch is trained, because the run stopped early: {state.stopped}; to continue training, set "
-            f"callbacks.early_stopping.patience={state.waited + 1} or more, or callbacks.early_stopping=null"
-        ]
-    if state.epochs >= epochs:
-        return [
-            f"no further epoch is trained, because {state.epochs} of trainer.max_epochs={epochs} epochs are completed; "
-            f"to continue training, set trainer.max_epochs={state.epochs + 1} or more"
-        ]
-    return []
-
-
-def _stays_stopped(tree: Mapping[str, Any], state: SavedState) -> bool:
-    stopping = [
-        section
-        for section in (tree.get("callbacks") or {}).values()
-        if section and str(section.get("_target_", "")).endswith(".EarlyStopping")
-    ]
-    return bool(state.stopped and stopping) and state.waited >= int(stopping[0].get("patience", 10))
-
-
-def _needs_training(key: str, new: Any) -> bool:
-    """Return whether a changed value has an effect only while epochs are trained; a removed callback has none."""
-    options = key.endswith((".patience", ".min_delta", ".decay")) and new is not None
-    return options or key.startswith(("optimizer.", "scheduler.", "augmentation.", "trainer.gradient_clip_norm"))
 
 
 def _raise_refused(composed: RunConfig, refused: Mapping[str, str], hint: str = "") -> None:

@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch.loggers import Logger
 from pydantic import Field
 
+from opsin.errors import UserError
 from opsin.training.distributed.environment import Environment
 from opsin.training.distributed.fsdp import Sharded
 from opsin.training.hardware import (
@@ -48,6 +49,8 @@ class TrainerOptions:
         precision: `auto` takes bfloat16 autocast where the hardware gains from it: CUDA from Ampere on, AMX on CPU.
         threads: CPU threads of torch in each process; `auto` leaves the number to torch (see `use_threads`).
         channels_last: store images and kernels as NHWC; `auto` does so except on MPS, where nothing is gained.
+        gradient_checkpointing: compute the activations of the stages that train again in the backward pass instead of
+            keeping them: less memory, more time, the same gradients. Not with `compile`.
         compile: use torch.compile; the first steps then take a minute, and the keys of the state_dict stay the same.
         max_epochs: total number of epochs, including those before a resume.
         max_steps: total number of optimizer steps; -1 sets no limit.
@@ -55,6 +58,8 @@ class TrainerOptions:
         gradient_clip_norm: largest norm of all gradients together.
         accumulate_grad_batches: batches per optimizer step.
         check_val_every_n_epoch: epochs between validations.
+        val_check_interval: fraction of an epoch, or number of optimizer steps, between validations within an epoch; the
+            end of an epoch is a validation too.
         limit_train_batches: training batches per epoch, as a count or a fraction.
         limit_val_batches: validation batches, as a count or a fraction.
         limit_test_batches: test batches, as a count or a fraction.
@@ -62,6 +67,9 @@ class TrainerOptions:
         deterministic: refuse (`strict`) or report (`warn`) operations without a deterministic implementation.
         detect_anomaly: stop with a traceback at the first NaN in a backward pass; slow.
         profiler: a profiler of Lightning; its report goes to the run directory.
+
+    Raises:
+        UserError: two options exclude each other.
     """
 
     accelerator: Accelerator = "auto"
@@ -72,6 +80,7 @@ class TrainerOptions:
     precision: Precision = "auto"
     threads: Threads = "auto"
     channels_last: Literal["auto"] | bool = "auto"
+    gradient_checkpointing: bool = False
     compile: bool = False
     max_epochs: Annotated[int, Field(ge=1)] = 10
     max_steps: Annotated[int, Field(ge=-1)] = -1
@@ -79,6 +88,7 @@ class TrainerOptions:
     gradient_clip_norm: Annotated[float, Field(gt=0)] | None = None
     accumulate_grad_batches: Annotated[int, Field(ge=1)] = 1
     check_val_every_n_epoch: Annotated[int, Field(ge=1)] = 1
+    val_check_interval: PositiveLimit = 1.0
     limit_train_batches: PositiveLimit = 1.0
     limit_val_batches: Limit = 1.0
     limit_test_batches: Limit = 1.0
@@ -86,6 +96,22 @@ class TrainerOptions:
     deterministic: Literal["off", "warn", "strict"] = "off"
     detect_anomaly: bool = False
     profiler: Literal["simple", "advanced", "pytorch"] | None = None
+
+    def __post_init__(self) -> None:
+        if self.gradient_checkpointing and self.compile:
+            raise UserError(
+                "trainer.gradient_checkpointing=true cannot be combined with trainer.compile=true: set one to false"
+            )
+        if self.validates_within_epochs and self.limit_val_batches == 0:
+            raise UserError(
+                f"trainer.val_check_interval={self.val_check_interval} has no effect, because "
+                "trainer.limit_val_batches=0 turns validation off; leave one of them out"
+            )
+
+    @property
+    def validates_within_epochs(self) -> bool:
+        """Whether there are validations besides those at the end of epochs; `1` is a validation after every step."""
+        return isinstance(self.val_check_interval, int) or self.val_check_interval < 1
 
     def on_one_device(self) -> "TrainerOptions":
         """Return the options for a computation on one device of one machine."""

@@ -22,9 +22,11 @@ _LINE, _GAP = 16, 6
 
 
 def rgb(image: Pixels) -> Pixels:
-    """Return an image with three channels."""
+    """Return an image with three channels: the first three of more, and black in place of the third of two."""
     flat = image[..., np.newaxis] if image.ndim == 2 else image
-    return np.repeat(flat, 3, axis=2) if flat.shape[2] == 1 else flat
+    if flat.shape[2] == 1:
+        return np.repeat(flat, 3, axis=2)
+    return np.pad(flat, ((0, 0), (0, 0), (0, 1))) if flat.shape[2] == 2 else flat[..., :3]
 
 
 def to_uint8(values: Values, low: float | None = None, high: float | None = None) -> Pixels:
@@ -60,7 +62,8 @@ def colorize(values: Values, palette: str = "viridis", low: float | None = None,
 
 
 def resize(image: Pixels, size: tuple[int, int], smooth: bool = True) -> Pixels:
-    """Resize an image `(H, W, C)` or `(H, W)` to (height, width), bilinear or nearest."""
+    """Resize an image `(H, W, C)` or `(H, W)` to (height, width), bilinear or nearest; more channels become three."""
+    image = rgb(image) if image.ndim == 3 and image.shape[2] != 1 else image
     flat = image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image
     method = Image.Resampling.BILINEAR if smooth else Image.Resampling.NEAREST
     return np.asarray(Image.fromarray(flat).resize((size[1], size[0]), method)).reshape(*size, *image.shape[2:])

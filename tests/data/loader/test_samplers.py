@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from opsin.data.loader.samplers import shard_windowed, shuffled
+from opsin.data.loader.samplers import Shards, check_sampler, shard_windowed, shuffled, training_batches
+from opsin.errors import UserError
 
 SHARDS = np.random.default_rng(3).permutation(np.repeat(np.arange(40), 25))  # of 1,000 images
 
@@ -49,3 +50,26 @@ def test_the_order_is_numpys_permutation_for_seed_and_epoch():
     targets = np.arange(10) % 3
     assert shuffled(targets, "shuffle", 7, 3).tolist() == np.random.default_rng([7, 3]).permutation(10).tolist()
     assert shuffled(targets, "fixed", 7, 3).tolist() == shuffled(targets, "shuffle", 7, 0).tolist()
+
+
+@pytest.mark.parametrize("window", [None, 4, 40])
+def test_processes_share_the_batches_in_the_chosen_order(window):
+    targets, shards = np.arange(1000) % 3, None if window is None else Shards(SHARDS, window)
+    options = {"batch_size": 64, "batches": 16, "shards": shards, "world_size": 2}
+    for sampler, first in (("shuffle", 3), ("fixed", 0)):
+        batches = [training_batches(targets, sampler, 7, 3, rank=rank, **options) for rank in (0, 1)]
+        assert [[len(batch) for batch in of_rank] for of_rank in batches] == [[32] * 15 + [20]] * 2
+        if window == 4:
+            orders = [shard_windowed(SHARDS, 4, 7, first, rank, 2) for rank in (0, 1)]
+        else:  # no more shards than the window: any image can come at any time
+            order = shuffled(targets, sampler, 7, 3)
+            orders = [order[0::2], order[1::2]]
+        assert [np.concatenate(of_rank).tolist() for of_rank in batches] == [order.tolist() for order in orders]
+
+
+def test_balanced_needs_all_shards_in_the_window():
+    check_sampler("balanced", None)
+    check_sampler("balanced", Shards(SHARDS, 40))
+    check_sampler("shuffle", Shards(SHARDS, 4))
+    with pytest.raises(UserError, match=r"sampler=balanced .* more shards than datamodule.window=4"):
+        check_sampler("balanced", Shards(SHARDS, 4))

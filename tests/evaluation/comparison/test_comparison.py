@@ -199,3 +199,33 @@ def test_a_page_that_cannot_be_written_is_an_error(two: Path) -> None:
         write_comparison(compare([two]), two)
     with pytest.raises(UserError, match=r"config\.yaml is a file, not a folder; set --out"):
         write_comparison(compare([two]), two / "a" / "config.yaml" / "c.html")
+
+
+def test_tags_are_shown_and_select_runs(two: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made_run(two / "c", [True] * 100, overrides=["seed=1"], result={"tags": ("paper", "<b>x")})
+    made_run(two / "d", [True] * 100, overrides=["optimizer.lr=0.7"], result={"tags": ("paper", "draft")})
+    comparison = compare([two])
+    assert {row["name"]: row["tags"] for row in comparison.as_dict()["rows"]}["cnn_gap optimizer.lr=0.7"] == [
+        *("paper", "draft")
+    ]
+    page = write_comparison(comparison, tmp_path / "all.html").read_text()
+    assert "paper, &lt;b&gt;x" in page
+    assert main([str(two), "--tag", "paper", "--tag", "draft", "--out", str(tmp_path / "page.html")]) == 0
+    printed = capsys.readouterr().out
+    assert "paper, draft" in printed
+    assert "<b>x" not in printed
+    assert len(compare([two], tags=["paper"]).leaderboard.rows) == 2
+    for tags, said in (
+        (["papper"], r"--tag papper: .* did you mean paper\?"),
+        (["<b>x", "draft"], "all of these tags"),
+    ):
+        with pytest.raises(UserError, match=said):
+            compare([two], tags=tags)
+    with pytest.raises(UserError, match="None of these runs has tags"):
+        compare([two / "a"], tags=["paper"])
+
+
+def test_runs_without_tags_have_no_column_for_them(two: Path) -> None:
+    console = Console(file=io.StringIO(), width=200)
+    print_comparison(compare([two]), console)
+    assert "tags" not in console.file.getvalue()

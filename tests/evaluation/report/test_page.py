@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from opsin.evaluation.calibration import fit_temperature, reliability
-from opsin.evaluation.confidence_intervals import wilson_interval
+from opsin.evaluation.confidence_intervals import accuracy_interval
 from opsin.evaluation.report.confusion_and_calibration import calibration_section
 from opsin.evaluation.report.learning_curves import best_epoch
 from opsin.evaluation.report.page import write_report
@@ -66,7 +66,7 @@ def test_the_headline_states_the_accuracy_with_its_interval(write) -> None:
     run = write(data=DataFacts(name="pets", channels=1, image_size=(8, 8), **facts))
     predictions = read_predictions(run, "test")
     found = summarize_result("tiny", run.read_result(), predictions)
-    interval = wilson_interval(int(predictions.correct.sum()), 400)
+    interval = accuracy_interval(int(predictions.correct.sum()), 400)
     assert found.headline == (
         f"tiny classifies {percent(interval.estimate)} of 400 test images of pets correctly (2 classes, "
         f"95 % interval {percent(interval.low)} to {percent(interval.high)})."

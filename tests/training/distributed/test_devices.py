@@ -31,7 +31,10 @@ TWO = {
     "two": ("trainer=ddp_cpu",),
     "auto": ("trainer=cpu", "trainer.devices=2"),
     "fsdp": ("trainer=ddp_cpu", "trainer.strategy=fsdp"),
+    "ddp_recomputed": ("trainer=ddp_cpu", "trainer.gradient_checkpointing=true"),
+    "fsdp_recomputed": ("trainer=ddp_cpu", "trainer.strategy=fsdp", "trainer.gradient_checkpointing=true"),
 }
+RECOMPUTED = ("ddp_recomputed", "fsdp_recomputed")
 SLOW_S = 25
 """Within so many seconds a run whose process has died is over, on a busy machine; on an idle one it takes 6 at most."""
 
@@ -108,7 +111,10 @@ def evaluated(run: RunDirectory, split: str) -> dict:
     return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize("name", ["two", *(pytest.param(name, marks=pytest.mark.slow) for name in ("auto", "fsdp"))])
+@pytest.mark.parametrize(
+    "name",
+    ["two", *(pytest.param(name, marks=pytest.mark.slow) for name in ("auto", "fsdp", *RECOMPUTED))],
+)
 def test_two_processes_give_what_one_gives(alike, name: str) -> None:
     one, other = alike("one"), alike(name)
     assert (one.read_result().settings.devices, other.read_result().settings.devices) == (1, 2)

@@ -14,8 +14,16 @@ from opsin.runs.directory import RunDirectory
 from opsin.training import build
 from opsin.training.plan import RunPlan, make_plan
 from opsin.training.tuning import TrialSteps, batch_size
-from opsin.training.tuning.batch_size import find_batch_size, largest_that_fits, num_devices, scaling_rule, step_fits
-from opsin.training.tuning.batch_throughput import measure_throughput, powers_of_two, smallest_within
+from opsin.training.tuning.batch_size import (
+    find_batch_size,
+    largest_that_fits,
+    measure_throughput,
+    num_devices,
+    powers_of_two,
+    scaling_rule,
+    smallest_within,
+    step_fits,
+)
 
 WORDS = ("model=mlp", "trainer=cpu", "trainer.max_epochs=2", "callbacks.progress.bar=false", "augmentation=digits")
 
@@ -211,11 +219,11 @@ def test_running_out_of_memory_is_survived(composed, monkeypatch: pytest.MonkeyP
 
 
 def test_throughput_is_measured_by_real_steps(composed, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("opsin.training.tuning.batch_throughput.ENOUGH", 0.02)
+    monkeypatch.setattr("opsin.training.tuning.batch_size.ENOUGH", 0.02)
     _, _, steps = trials(composed())
     rates = measure_throughput(steps, [16, 32], seconds=30)
     assert set(rates) == {16, 32}
     assert all(rate > 0 for rate in rates.values())
     assert set(measure_throughput(steps, [16, 32], seconds=0)) == {16}  # no time for more
-    monkeypatch.setattr("opsin.training.tuning.batch_throughput.available_memory", lambda: -1.0)
+    monkeypatch.setattr("opsin.training.tuning.batch_size.available_memory", lambda: -1.0)
     assert set(measure_throughput(steps, [16, 32], seconds=30)) == {16}

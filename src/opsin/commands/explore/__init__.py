@@ -4,13 +4,16 @@ from pathlib import Path
 
 from opsin.commands.command_line import command, command_parser
 from opsin.runs.directory import OUTPUT_DIR
+from opsin.runs.home import user_path
 
 
 @command
 def main(arguments: list[str] | None = None) -> int:
     """Serve the page until Ctrl-C."""
     parser = command_parser("explore")
-    parser.add_argument("--outputs", type=Path, default=Path(OUTPUT_DIR), help="the folder of runs (default: outputs)")
+    parser.add_argument(
+        "--outputs", type=user_path, default=Path(OUTPUT_DIR), help="the folder of runs (default: outputs)"
+    )
     parser.add_argument("--port", type=int, default=7860, help="on 127.0.0.1 (default: 7860; 0: any free port)")
     options = parser.parse_intermixed_args(arguments)
     from opsin.commands.explore.server import serve

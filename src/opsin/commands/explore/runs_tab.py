@@ -16,6 +16,7 @@ from opsin.evaluation.comparison.leaderboard import Leaderboard, leaderboard
 from opsin.evaluation.comparison.row_names import shortened_names
 from opsin.evaluation.comparison.run_records import RunRecord, read_record
 from opsin.runs.metric_registry import metric_names
+from opsin.runs.metrics_csv import measured
 from opsin.runs.quoting import opsin_command
 from opsin.visualization.charts import Series, line_chart
 
@@ -105,11 +106,7 @@ def _curves(board: Leaderboard) -> str:
     runs = [(f"{row.letter} {recipe}", row.runs[0].history) for row, recipe in zip(rows, recipes, strict=True)]
     charts = []
     for metric, title in (("val/loss", "Validation loss"), ("val/acc", "Validation accuracy")):
-        series = [
-            Series(name, [row.epoch for row in history], [row.get(metric) for row in history])
-            for name, history in runs
-            if history
-        ]
+        series = [Series(name, *measured(history, metric)) for name, history in runs if measured(history, metric)[0]]
         if series:
             charts.append(line_chart(series, title=title))
     return f'<div class="multiples">{"".join(charts)}</div>'

@@ -3,7 +3,7 @@
 import os
 import warnings
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import gradio as gr
 import numpy as np
@@ -83,7 +83,7 @@ def check_upload(path: Path) -> None:
         )
 
 
-def read_upload(path: Path, channels: Literal[1, 3] = 3) -> NDArray[np.uint8]:
+def read_upload(path: Path, channels: int = 3) -> NDArray[np.uint8]:
     """Return an uploaded image as uint8 pixels `(H, W, channels)`.
 
     Raises:

@@ -1,9 +1,9 @@
 """Visualize what a network has learned: `opsin interpret`."""
 
 import argparse
-from pathlib import Path
 
 from opsin.commands.command_line import command, command_parser
+from opsin.runs.home import user_path
 
 KINDS = "kernels, activations, filters, gradcam, cam, integrated_gradients, occlusion, errors"
 
@@ -42,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
         "--images", nargs="+", default=(), metavar="PATH", help="files or folders (default: validation images)"
     )
     parser.add_argument("--stage", help="a stage, a layer in it (block1.conv), or head.fc for the filters of classes")
-    parser.add_argument("--out", type=Path, help="the folder to write to (default: RUN/interpretation)")
+    parser.add_argument("--out", type=user_path, help="the folder to write to (default: RUN/interpretation)")
     parser.add_argument("--tensorboard", action="store_true", help="also add the pictures to the run's TensorBoard")
     parser.add_argument("--count", type=int, default=8, metavar="N", help="number of images, filters or errors")
     filters = parser.add_argument_group("filters by gradient ascent")

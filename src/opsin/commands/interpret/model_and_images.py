@@ -17,6 +17,7 @@ from opsin.errors import UserError
 from opsin.inference.inputs import InputImages, open_images
 from opsin.inference.trained_model import NAMED, TrainedModel, load_trained_model
 from opsin.models import load_weights
+from opsin.runs.home import user_path
 from opsin.training.permitted_targets import NETWORKS
 from opsin.visualization.images import Pixels
 
@@ -149,7 +150,7 @@ def _with_imagenet_head(trained_model: TrainedModel) -> TrainedModel:
 
 
 def _files(image: str) -> list[Path]:
-    path = Path(image).expanduser()
+    path = user_path(image)
     if path.is_file():
         return [path]
     if not path.is_dir():

@@ -140,6 +140,19 @@ class Augmentation(nn.Module):
         """Whether images and their targets are mixed."""
         return self._any(MIXING)
 
+    def check_channels(self, channels: int) -> None:
+        """Check that all operations are defined for images of this number of channels.
+
+        Raises:
+            UserError: An operation needs colors.
+        """
+        for name in ("saturation", "grayscale"):
+            if channels not in (1, 3) and getattr(self, name):
+                raise UserError(
+                    f"augmentation.{name}={getattr(self, name)} needs RGB images, but these have {channels} channels: "
+                    f"set augmentation.{name}=0"
+                )
+
     @torch.no_grad()
     def forward(self, images: Tensor, targets: Tensor, key: int) -> tuple[Tensor, Tensor]:
         """Augment a batch as a pure function of `key`.

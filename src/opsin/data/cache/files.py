@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from opsin.data.types import Indices
 from opsin.errors import UserError
 from opsin.runs.atomic import unfinished_folder
+from opsin.runs.home import user_path
 
 _LOG = logging.getLogger(__name__)
 _SPARE = 64 * 2**20  # bytes to leave free on the disk
@@ -28,7 +29,7 @@ _MAPPED_AT_MOST = 256 * 2**20
 
 def cache_folder(data_dir: str | Path, content: Literal["stores", "features", "shards"]) -> Path:
     """Return the folder of decoded images, of cached features, or of downloaded shards: `data_dir/.opsin/CONTENT`."""
-    return Path(data_dir) / ".opsin" / content
+    return user_path(data_dir) / ".opsin" / content
 
 
 class ArrayFile:

@@ -1,7 +1,6 @@
 """Photographs of cats and dogs, from Microsoft's archive, a folder with splits, or the Hugging Face hub."""
 
 import dataclasses
-from pathlib import Path
 
 from opsin.data.datasets.download import missing_data
 from opsin.data.datasets.hugging_face import HubError, load_from_hub
@@ -9,6 +8,7 @@ from opsin.data.datasets.hugging_face_columns import read_splits
 from opsin.data.datasets.image_folder import folder_splits
 from opsin.data.options import DATA_DIR
 from opsin.data.source import Source
+from opsin.runs.home import user_path
 
 _FOLDERS = {"cat": "cat", "cats": "cat", "dog": "dog", "dogs": "dog"}
 _SIZE = (150, 150)
@@ -33,7 +33,7 @@ def cats_vs_dogs(data_dir: str = DATA_DIR, path: str | None = None, download: bo
     Raises:
         UserError: The data are missing and cannot be downloaded, or the folder has another layout.
     """
-    root = Path(data_dir if path is None else path).expanduser()
+    root = user_path(data_dir if path is None else path)
     folders = [root / "PetImages", root / "cats_vs_dogs" / "PetImages", root / "cats_vs_dogs"]
     if path is not None:
         folders = [root / "PetImages", root]

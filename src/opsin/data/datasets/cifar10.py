@@ -17,6 +17,7 @@ from opsin.data.source import ArrayImages, Images, Source
 from opsin.data.types import Split
 from opsin.errors import UserError
 from opsin.runs.atomic import write_atomically
+from opsin.runs.home import user_path
 
 # In the order of the labels in the pickles, which is alphabetical.
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -47,7 +48,7 @@ def cifar10(data_dir: str = DATA_DIR, path: str | None = None, download: bool = 
     Raises:
         UserError: The data are missing and cannot be downloaded, or are damaged.
     """
-    root = Path(data_dir if path is None else path).expanduser()
+    root = user_path(data_dir if path is None else path)
     splits = _open(root)
     if splits is None and path is None:
         splits = _open(root / "cifar10")

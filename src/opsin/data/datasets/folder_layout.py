@@ -7,7 +7,7 @@ from pathlib import Path
 
 from opsin.data.datasets.image_files import folders, has_images, images_directly_in
 from opsin.data.split_names import SPLIT_NAMES, composed, split_named
-from opsin.data.types import Split
+from opsin.data.types import Channels, Split
 from opsin.errors import UserError, did_you_mean
 
 _LOG = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ class _Candidate:
     classes: frozenset[str]
 
 
-def split_folders(root: Path) -> dict[Split, Path]:
+def split_folders(root: Path, channels: Channels = 3) -> dict[Split, Path]:
     """Return the folder of each split that contains its class folders; without splits, the root is train.
 
     Names alone do not decide. Folders are splits if the one named like train contains class folders, and another one
@@ -39,13 +39,14 @@ def split_folders(root: Path) -> dict[Split, Path]:
 
     Args:
         root: A folder that exists.
+        channels: Channels that the images are read with.
 
     Raises:
         UserError: There are splits but none is train, two folders mean the same split, or the name of a split is
             misspelled.
     """
     inside = folders(root)
-    candidates = [_candidate(folder, split) for folder in inside if (split := split_named(folder.name))]
+    candidates = [_candidate(folder, split, channels) for folder in inside if (split := split_named(folder.name))]
     others = [folder for folder in inside if split_named(folder.name) is None]
     trains = [found for found in candidates if found.split == "train" and found.classes]
     if not trains:
@@ -55,7 +56,7 @@ def split_folders(root: Path) -> dict[Split, Path]:
     train = trains[0]
     rest = [found for found in candidates if found is not train]
     sharing = [found for found in rest if found.classes & train.classes]
-    loose = [folder for folder in others if images_directly_in(folder)]
+    loose = [folder for folder in others if images_directly_in(folder, channels)]
     if not sharing and loose and (len(loose) > 1 or any(found.classes for found in rest)):
         _LOG.warning(
             "%s is taken as a class of %s, not as the training split: no other folder there has the same class "
@@ -65,12 +66,12 @@ def split_folders(root: Path) -> dict[Split, Path]:
         )
         return {"train": root}
     _refuse_misspelled(others, train.classes)
-    return {"train": train.content, **_evaluation_splits(root, train, rest, others)}
+    return {"train": train.content, **_evaluation_splits(root, train, rest, others, channels)}
 
 
-def _candidate(folder: Path, split: Split) -> _Candidate:
+def _candidate(folder: Path, split: Split, channels: Channels) -> _Candidate:
     inside = folders(folder)
-    nested = len(inside) == 1 and split_named(inside[0].name) == split and not images_directly_in(folder)
+    nested = len(inside) == 1 and split_named(inside[0].name) == split and not images_directly_in(folder, channels)
     content = inside[0] if nested else folder
     return _Candidate(folder, split, content, frozenset(composed(below.name) for below in folders(content)))
 
@@ -88,7 +89,7 @@ def _without_train(root: Path, candidates: Sequence[_Candidate], others: Sequenc
 
 
 def _evaluation_splits(
-    root: Path, train: _Candidate, rest: Sequence[_Candidate], others: Sequence[Path]
+    root: Path, train: _Candidate, rest: Sequence[_Candidate], others: Sequence[Path], channels: Channels
 ) -> dict[Split, Path]:
     """Return the folders of val and test, and log every folder and its use."""
     chosen = {"train": train}
@@ -99,10 +100,12 @@ def _evaluation_splits(
         if len(labeled) > 1:
             raise _same_split(root, labeled)
         for found in named:
-            if found in labeled and has_images(found.content):
+            if found in labeled and has_images(found.content, channels):
                 chosen[split] = found
             else:
-                unused[found.folder] = "no class folders, so no labels" if has_images(found.folder) else "no images"
+                unused[found.folder] = (
+                    "no class folders, so no labels" if has_images(found.folder, channels) else "no images"
+                )
     unused |= {found.folder: "no class folders" for found in rest if found.split == "train"}
     if any(found.content.name != split for split, found in chosen.items()):
         named_as = (f"{split} is {found.content.relative_to(root)}" for split, found in chosen.items())

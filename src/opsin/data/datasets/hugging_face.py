@@ -9,6 +9,7 @@ from opsin.data.datasets.hugging_face_columns import read_splits
 from opsin.data.source import Source
 from opsin.data.types import Channels, Side
 from opsin.errors import UserError
+from opsin.runs.home import user_path
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -35,13 +36,13 @@ def hugging_face(
         image_column: None for the only column of type Image.
         label_column: None for the only column of type ClassLabel, else the only one of strings or integers.
         revision: A branch, tag or commit of the dataset on the hub.
-        channels: 3 reads RGB, 1 gray.
+        channels: 3 reads RGB, 1 gray; another number reads images that hold as many, such as multi-band TIFF.
         size: Height and width that the images are resized to, in pixels.
 
     Raises:
         UserError: The dataset cannot be downloaded or read, or the choice of a column is ambiguous.
     """
-    folder = Path(path).expanduser()
+    folder = user_path(path)
     if folder.exists():
         rows = _load_local(folder, name)
     elif path.startswith((".", "/", "~")) or path.count("/") > 1 or "\\" in path:

@@ -7,7 +7,9 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path, PurePath
 
+from opsin.data.decode import GRAY_OR_RGB
 from opsin.data.split_names import composed
+from opsin.data.types import Channels
 
 _LOG = logging.getLogger(__name__)
 
@@ -20,9 +22,10 @@ _NOT_IMAGE = re.compile(
     r"|zip|tar|tgz|gz|bz2|xz|7z|rar|iso|mp4|m4v|mov|avi|mkv|webm|mpe?g|wmv|mp3|wav|flac|m4a|ogg)",
     re.IGNORECASE | re.DOTALL,
 )
+_ARRAY = re.compile(r".*\.npy", re.IGNORECASE | re.DOTALL)  # an image if its channels are neither gray nor RGB
 
 
-def image_files(root: Path, inside: str = ".") -> list[str]:
+def image_files(root: Path, inside: str = ".", channels: Channels = 3) -> list[str]:
     """Return the files that may be images below a folder, sorted by name in its composed form.
 
     Other files are left out, and counted in the log by their suffix.
@@ -30,9 +33,10 @@ def image_files(root: Path, inside: str = ".") -> list[str]:
     Args:
         root: The folder that the paths are relative to; they have forward slashes.
         inside: The folder in it that is searched.
+        channels: Channels that the images are read with; `.npy` files hold other numbers than 1 and 3.
     """
     skipped: Counter[str] = Counter()
-    found = (file.removeprefix("./") for file in _walk(root, inside, set(), skipped))
+    found = (file.removeprefix("./") for file in _walk(root, inside, channels, set(), skipped))
     files = sorted(found, key=lambda file: (composed(file), file))
     if skipped:
         kinds = ", ".join(f"{count} {suffix}" for suffix, count in skipped.most_common())
@@ -40,16 +44,16 @@ def image_files(root: Path, inside: str = ".") -> list[str]:
     return files
 
 
-def has_images(folder: Path) -> bool:
+def has_images(folder: Path, channels: Channels) -> bool:
     """Return whether there may be an image anywhere below a folder."""
-    return next(_walk(folder, ".", set(), Counter()), None) is not None
+    return next(_walk(folder, ".", channels, set(), Counter()), None) is not None
 
 
-def images_directly_in(folder: Path) -> bool:
+def images_directly_in(folder: Path, channels: Channels) -> bool:
     """Return whether there may be an image in a folder itself."""
     with os.scandir(folder) as entries:
         return any(
-            not is_clutter(entry.name) and not _NOT_IMAGE.fullmatch(entry.name) and _may_be_file(entry)
+            not is_clutter(entry.name) and _may_be_image(entry.name, channels) and _may_be_file(entry)
             for entry in entries
             if not entry.is_dir()
         )
@@ -66,7 +70,9 @@ def is_clutter(name: str) -> bool:
     return name.startswith(".") or name.lower() in _CLUTTER
 
 
-def _walk(root: Path, folder: str, seen: set[tuple[int, int]], skipped: Counter[str]) -> Iterator[str]:
+def _walk(
+    root: Path, folder: str, channels: Channels, seen: set[tuple[int, int]], skipped: Counter[str]
+) -> Iterator[str]:
     """Yield the files that may be images below a folder, relative to `root`.
 
     Links are followed, but no folder is entered twice. A dangling link is returned and later reported as an image that
@@ -82,11 +88,15 @@ def _walk(root: Path, folder: str, seen: set[tuple[int, int]], skipped: Counter[
             if is_clutter(entry.name):
                 continue
             if entry.is_dir():
-                yield from _walk(root, inside, seen, skipped)
-            elif _NOT_IMAGE.fullmatch(entry.name):
+                yield from _walk(root, inside, channels, seen, skipped)
+            elif not _may_be_image(entry.name, channels):
                 skipped[PurePath(entry.name).suffix.lower()] += 1
             elif _may_be_file(entry):
                 yield inside
+
+
+def _may_be_image(name: str, channels: Channels) -> bool:
+    return not _NOT_IMAGE.fullmatch(name) or (channels not in GRAY_OR_RGB and bool(_ARRAY.fullmatch(name)))
 
 
 def _may_be_file(entry: os.DirEntry[str]) -> bool:

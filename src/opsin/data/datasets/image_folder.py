@@ -11,6 +11,7 @@ from opsin.data.source import FileImages, Source
 from opsin.data.split_names import composed, split_named
 from opsin.data.types import Channels, Side, Split
 from opsin.errors import UserError, did_you_mean
+from opsin.runs.home import user_path
 from opsin.runs.quoting import printed_override
 
 
@@ -23,13 +24,13 @@ def image_folder(path: str, channels: Channels = 3, size: tuple[Side, Side] = (2
 
     Args:
         path: The folder.
-        channels: 3 reads RGB, 1 gray.
+        channels: 3 reads RGB, 1 gray; another number reads files that hold as many (multi-band TIFF, `.npy` (H, W, C)).
         size: Height and width that the images are resized to, in pixels.
 
     Raises:
         UserError: The folder is missing or has another layout.
     """
-    root = Path(path).expanduser()
+    root = user_path(path)
     classes, splits = folder_splits(root, channels)
     return Source(composed(root.resolve().name), classes, channels, size, mean=None, std=None, splits=splits)
 
@@ -39,7 +40,7 @@ def unlabeled_images(path: str, channels: Channels = 3) -> FileImages | None:
 
     Args:
         path: The folder.
-        channels: 3 reads RGB, 1 gray.
+        channels: 3 reads RGB, 1 gray; another number reads files that hold as many (multi-band TIFF, `.npy` (H, W, C)).
 
     Returns:
         The images sorted by name, or None if there are subfolders, which are classes for `image_folder`.
@@ -47,12 +48,12 @@ def unlabeled_images(path: str, channels: Channels = 3) -> FileImages | None:
     Raises:
         UserError: The folder does not exist or has no images.
     """
-    root = Path(path).expanduser()
+    root = user_path(path)
     if not root.is_dir():
         raise UserError(f"The folder {root.absolute()} does not exist.")
     if folders(root):
         return None
-    files = image_files(root)
+    files = image_files(root, channels=channels)
     if not files:
         raise UserError(f"{root.absolute()} has neither class folders nor images.")
     return FileImages(root, tuple(files), np.zeros(len(files), np.int64), channels)
@@ -77,7 +78,7 @@ def folder_splits(
         raise UserError(f"The folder {path} does not exist. Name the folder of the images with datamodule.path=FOLDER.")
     if not root.is_dir():
         raise UserError(f"{path} is a file; datamodule.path must be the folder of the class folders.")
-    found = split_folders(root)
+    found = split_folders(root, channels)
     if aliases is None:
         classes = tuple(dict.fromkeys(composed(folder.name) for folder in folders(found["train"])))
         _check_train(found["train"], classes)
@@ -142,7 +143,7 @@ def _images(split: Split, root: Path, class_folders: Sequence[Path | None], chan
     files: list[str] = []
     counts = []
     for folder in class_folders:
-        inside = image_files(root, folder.name) if folder else []
+        inside = image_files(root, folder.name, channels) if folder else []
         if not inside and split == "train":
             raise UserError(f"The class folder {folder} has no images. Put some there, or remove the class.")
         files += inside

@@ -16,6 +16,7 @@ from opsin.data.source import ArrayImages, Source
 from opsin.data.types import Split
 from opsin.errors import UserError
 from opsin.runs.atomic import write_atomically
+from opsin.runs.home import user_path
 
 _LOG = logging.getLogger(__name__)
 
@@ -126,9 +127,9 @@ def fashion_mnist(data_dir: str = DATA_DIR, path: str | None = None, download: b
 
 def _read(facts: _Facts, data_dir: str, path: str | None, may_download: bool) -> Source:
     if path is None:
-        folders = (Path(data_dir).expanduser() / facts.folder, *facts.elsewhere)
+        folders = (user_path(data_dir) / facts.folder, *facts.elsewhere)
     else:
-        root = Path(path).expanduser()
+        root = user_path(path)
         folders = (root, root / "raw", root / facts.folder)
     folder = next((folder for folder in folders if all(_find(folder, name) for name in facts.md5)), None)
     if folder is None:

@@ -52,7 +52,7 @@ def shards(
 
 
 def _cache_dir(data_dir: str) -> Path:
-    return cache_folder(data_dir, "shards").expanduser().resolve()
+    return cache_folder(data_dir, "shards").resolve()
 
 
 def _check_room(index: Index, storage: Storage, cache_bytes: int, window: int) -> None:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from opsin.data.loader.samplers import Sampler, shard_windowed, shuffled
+from opsin.data.loader.samplers import Sampler, Shards, check_sampler, training_batches
 from opsin.data.types import Indices
 from opsin.errors import UserError
 
@@ -60,27 +60,18 @@ def batch_key(seed: int, epoch: int, step: int, rank: int) -> int:
 
 
 @dataclass(frozen=True)
-class Streaming:
+class Streaming(Shards):
     """Streaming settings of a split whose images are in shards.
 
     Attributes:
-        shards: Number ``(N,)`` of the shard that holds each image.
-        window: Number of shards whose images are mixed in training.
         prefetch: Takes the positions ``(B,)`` of all batches of an iteration, and returns a function to call with the
             number of each batch before it is fetched, and with their count at the end. It loads shards before they are
             needed and drops them afterwards.
         ahead: Number of batches fetched while the trainer works on another.
     """
 
-    shards: Indices
-    window: int
     prefetch: Callable[[Sequence[Indices]], Callable[[int], None]]
     ahead: int = 2
-
-    @property
-    def is_windowed(self) -> bool:
-        """Whether there are more shards than the window, so that shards are loaded and dropped during an epoch."""
-        return len(np.unique(self.shards)) > self.window
 
 
 class BatchLoader:
@@ -136,11 +127,8 @@ class BatchLoader:
                 f"A batch of {batch_size} images cannot be shared equally among {world_size} processes: "
                 f"set datamodule.batch_size={max(batch_size // world_size, 1) * world_size}, or use other devices."
             )
-        if training and sampler == "balanced" and streaming is not None and streaming.is_windowed:
-            raise UserError(
-                "datamodule.sampler=balanced draws from all images at any time, but the dataset has more shards than "
-                f"datamodule.window={streaming.window}: use loss.class_weights=balanced instead."
-            )
+        if training:
+            check_sampler(sampler, streaming)
         self._fetch = fetch
         self._targets = targets
         self._training = training
@@ -213,17 +201,14 @@ class BatchLoader:
         if not self._training:
             share = np.array_split(np.arange(len(self._targets)), self._world_size)[self._rank]
             return np.array_split(share, len(self))
-        starts = range(0, len(self) * self.batch_size, self.batch_size)
-        if self._streaming is not None and self._streaming.is_windowed:
-            order = shard_windowed(
-                self._streaming.shards,
-                self._streaming.window,
-                self._seed,
-                0 if self._sampler == "fixed" else epoch,
-                self._rank,
-                self._world_size,
-            )
-            return [order[s // self._world_size : (s + self.batch_size) // self._world_size] for s in starts]
-        order = shuffled(self._targets, self._sampler, self._seed, epoch)
-        order = order[: len(order) - len(order) % self._world_size]
-        return [order[start + self._rank : start + self.batch_size : self._world_size] for start in starts]
+        return training_batches(
+            self._targets,
+            self._sampler,
+            self._seed,
+            epoch,
+            batch_size=self.batch_size,
+            batches=len(self),
+            shards=self._streaming,
+            rank=self._rank,
+            world_size=self._world_size,
+        )

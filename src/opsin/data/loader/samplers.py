@@ -1,12 +1,87 @@
-"""The order of images in a training epoch, as a function of (seed, epoch)."""
+"""The order of images in a training epoch, as a function of (seed, epoch).
 
+`training_batches` chooses the order: `shard_windowed` if the images are in more shards than `datamodule.window`, else
+`shuffled`. It cuts the order into the batches of each process.
+"""
+
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from opsin.data.types import Indices
+from opsin.errors import UserError
 
 Sampler = Literal["shuffle", "balanced", "fixed"]
+
+
+@dataclass(frozen=True)
+class Shards:
+    """The shards that hold the images of a split.
+
+    Attributes:
+        numbers: Number ``(N,)`` of the shard that holds each image.
+        window: Number of shards whose images are mixed in training.
+    """
+
+    numbers: Indices
+    window: int
+
+    @property
+    def is_windowed(self) -> bool:
+        """Whether there are more shards than the window, so that shards are loaded and dropped during an epoch."""
+        return len(np.unique(self.numbers)) > self.window
+
+
+def check_sampler(sampler: Sampler, shards: Shards | None) -> None:
+    """Check that a sampler can be used.
+
+    Raises:
+        UserError: `balanced` is combined with more shards than the window.
+    """
+    if sampler == "balanced" and shards is not None and shards.is_windowed:
+        raise UserError(
+            "datamodule.sampler=balanced draws from all images at any time, but the dataset has more shards than "
+            f"datamodule.window={shards.window}: use loss.class_weights=balanced instead."
+        )
+
+
+def training_batches(
+    targets: Indices,
+    sampler: Sampler,
+    seed: int,
+    epoch: int,
+    *,
+    batch_size: int,
+    batches: int,
+    shards: Shards | None = None,
+    rank: int = 0,
+    world_size: int = 1,
+) -> list[Indices]:
+    """Return the positions of each batch of one process in one epoch.
+
+    Args:
+        targets: Class indices ``(N,)``.
+        sampler: The order, see `shuffled`; in windows of shards, `fixed` repeats the first epoch's order.
+        seed: With the epoch, decides the order.
+        epoch: Counted from 0.
+        batch_size: Images per batch over all processes.
+        batches: Number of batches.
+        shards: The shards of the images; None if there are none.
+        rank: This process.
+        world_size: Number of processes.
+
+    Returns:
+        For each batch, positions ``(B // world_size,)``, int64; the last batch may be smaller.
+    """
+    starts = range(0, batches * batch_size, batch_size)
+    if shards is not None and shards.is_windowed:
+        first = 0 if sampler == "fixed" else epoch
+        order = shard_windowed(shards.numbers, shards.window, seed, first, rank, world_size)
+        return [order[start // world_size : (start + batch_size) // world_size] for start in starts]
+    order = shuffled(targets, sampler, seed, epoch)
+    order = order[: len(order) - len(order) % world_size]
+    return [order[start + rank : start + batch_size : world_size] for start in starts]
 
 
 def shuffled(targets: Indices, sampler: Sampler, seed: int, epoch: int) -> Indices:

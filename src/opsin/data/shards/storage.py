@@ -13,6 +13,7 @@ from pydantic import ConfigDict
 
 from opsin.errors import UserError
 from opsin.runs.atomic import atomic_path
+from opsin.runs.home import user_path
 
 _CONNECT_S, _READ_S = 5, 30  # seconds of a connection, and of a read without a byte
 _ATTEMPTS = 3  # of a request
@@ -303,7 +304,7 @@ def open_storage(path: str, options: StorageOptions | None = None) -> Storage:
     """
     scheme, separator, inside = path.partition("://")
     if not separator or scheme == "file":
-        return LocalStorage(Path(inside if separator else path).expanduser().resolve())
+        return LocalStorage(user_path(inside if separator else path).resolve())
     if scheme in _SERVICES:
         return BucketStorage(path, options or StorageOptions())
     raise UserError(

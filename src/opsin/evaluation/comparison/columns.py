@@ -36,12 +36,14 @@ def columns(board: Leaderboard, pairwise: Sequence[PairwiseResult] = ()) -> Colu
     against_first = {result.a.letter: "first" for result in pairwise}
     against_first |= {result.b.letter: _against_first(result) for result in pairwise}
     tested = (AGAINST_FIRST,) if pairwise else ()
-    header = ("", "recipe", *metrics, *tested, "runs", "parameters", "images/s", "time")
+    tags = ("tags",) if any(row.tags for row in board.rows) else ()
+    header = ("", "recipe", *tags, *metrics, *tested, "runs", "parameters", "images/s", "time")
     rows = []
     for row in board.rows:
         cells = (
             f"{NONE if row.rank is None else row.rank} {row.letter}",
             row.name,
+            *(", ".join(row.tags) for _ in tags),
             *(metric_text(name, row.metrics.get(name)) for name in metrics),
             *(against_first.get(row.letter, "") for _ in tested),
             row.repetitions,
@@ -64,8 +66,7 @@ def metric_text(metric: str, value: Interval | None) -> str:
     if value is None or math.isnan(value.estimate):
         return NONE
     factor, digits, unit = (100, 2, " %") if is_percentage(metric) else (1, 4, "")
-    half = (value.high - value.low) / 2
-    margin = "" if math.isnan(half) else f" ± {half * factor:.{digits}f}"
+    margin = "" if math.isnan(value.margin) else f" ± {value.margin * factor:.{digits}f}"
     return f"{value.estimate * factor:.{digits}f}{margin}{unit}"
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from opsin.evaluation.comparison.leaderboard import Leaderboard, LeaderboardRow, leaderboard
 from opsin.evaluation.comparison.paired_tests import PairwiseResult, RunPair, pairwise_results
 from opsin.evaluation.comparison.row_names import UNNAMED_GROUPS
-from opsin.evaluation.comparison.run_records import REPEATS, RunRecord, collect, flat
+from opsin.evaluation.comparison.run_records import REPEATS, RunRecord, collect, flat, with_tags
 from opsin.evaluation.confidence_intervals import Interval
 
 ENVIRONMENT = (
@@ -105,17 +105,18 @@ class Comparison:
         }
 
 
-def compare(paths: Sequence[str | Path], metric: str = "test/acc") -> Comparison:
+def compare(paths: Sequence[str | Path], metric: str = "test/acc", tags: Sequence[str] = ()) -> Comparison:
     """Compare runs.
 
     Args:
         paths: Run directories, sweeps or folders of runs.
         metric: The metric that ranks them: `test/...` or `val/...`.
+        tags: Only runs with all of these tags.
 
     Raises:
-        UserError: A path contains no run, or no run has the metric.
+        UserError: A path contains no run, or no run has the tags or the metric.
     """
-    board = leaderboard(collect(paths), metric)
+    board = leaderboard(with_tags(collect(paths), tags), metric)
     rows = board.rows
     config = _differences(rows, [_merged(row.runs, _choices_and_values) for row in rows])
     implied = {f"{difference.key}._target_" for difference in config}  # the option of the group implies the target
@@ -190,6 +191,7 @@ def _row_dict(row: LeaderboardRow) -> dict[str, Any]:
     return {
         "letter": row.letter,
         "name": row.name,
+        "tags": list(row.tags),
         "rank": row.rank,
         "group": row.group,
         "runs": [str(run.run.path) for run in row.runs],

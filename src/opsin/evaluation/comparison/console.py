@@ -46,7 +46,7 @@ def _leaderboard(comparison: Comparison, width: int) -> Table:
     fits = [name == board.metric or width >= _MINIMUM_WIDTH.get(name, 0) for name in found.header]
     table = Table(title=f"Leaderboard by {board.metric}", title_justify="left")
     for name in compress(found.header, fits):
-        is_text = name in ("", "recipe", AGAINST_FIRST, "runs")
+        is_text = name in ("", "recipe", "tags", AGAINST_FIRST, "runs")
         table.add_column(name, justify="left" if is_text else "right", overflow="fold", no_wrap=not is_text)
     last = None
     for row, cells in found.rows:

@@ -7,7 +7,7 @@ from typing import Any
 from opsin.errors import UserError
 from opsin.evaluation.comparison.row_names import letter, row_names
 from opsin.evaluation.comparison.run_records import RunRecord, read_record
-from opsin.evaluation.confidence_intervals import Interval, t_interval
+from opsin.evaluation.confidence_intervals import Interval, interval_over_runs
 from opsin.runs.directory import RunDirectory
 from opsin.runs.metric_registry import (
     higher_is_better,
@@ -61,6 +61,11 @@ class LeaderboardRow:
     def seconds(self) -> float | None:
         """Wall time of a run, averaged over the runs."""
         return _mean(run.result.seconds.get("total") for run in self.runs)
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """Tags of the runs, each once."""
+        return tuple(dict.fromkeys(tag for run in self.runs for tag in run.result.tags))
 
     @property
     def repetitions(self) -> str:
@@ -226,7 +231,7 @@ def _repetition_order(repetition: tuple[Any, ...]) -> tuple[float, ...]:
 def _metrics(runs: Sequence[RunRecord]) -> dict[str, Interval]:
     """Return the mean and interval of every metric that all runs have."""
     shared = set.intersection(*(set(run.metrics) for run in runs))
-    return {name: t_interval([run.metrics[name] for run in runs]) for name in sorted(shared)}
+    return {name: interval_over_runs([run.metrics[name] for run in runs]) for name in sorted(shared)}
 
 
 def _grouped(rows: Sequence[LeaderboardRow], metric: str) -> tuple[list[LeaderboardRow], list[ComparableGroup]]:

@@ -1,21 +1,24 @@
-"""Paired tests of recipes on the same images and over seeds, with the conclusion as text."""
+"""Pairs of runs of two recipes, tested on the same images (`opsin.evaluation.significance`), and the result as text."""
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from opsin.evaluation.comparison.leaderboard import Leaderboard, LeaderboardRow
 from opsin.evaluation.comparison.run_records import RunRecord
 from opsin.evaluation.confidence_intervals import Interval
-from opsin.evaluation.significance import McNemarResult, bootstrap_difference, mcnemar
+from opsin.evaluation.significance import (
+    LEVEL,
+    McNemarResult,
+    adjusted_by_holm,
+    bootstrap_difference,
+    difference_over_runs,
+    excludes_zero,
+    is_significant,
+    mcnemar,
+)
 from opsin.runs.predictions import Predictions
-
-LEVEL = 0.05
-"""Significance level: a difference is significant if its adjusted p is below."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ class PairwiseResult:
     @property
     def significant(self) -> bool:
         """Whether the difference is larger than chance explains."""
-        return self.p_adjusted < LEVEL and (len(self.run_pairs) == 1 or self._significant_over_images())
+        return is_significant(self.p_adjusted, len(self.run_pairs), self.difference)
 
     @property
     def better(self) -> LeaderboardRow | None:
@@ -83,9 +86,6 @@ class PairwiseResult:
     def explanation(self) -> str:
         """The numbers behind the conclusion, and its limits."""
         return " ".join(part for part in (self._accuracies(), self._test(), self._limits()) if part)
-
-    def _significant_over_images(self) -> bool:
-        return self.difference.low > 0 or self.difference.high < 0
 
     def _accuracies(self) -> str:
         a, b = self.accuracy
@@ -129,7 +129,7 @@ class PairwiseResult:
             return "So the difference holds for the recipes, not only for these networks."
         if self.p_adjusted < LEVEL:
             return "The difference is consistent over seeds, but there are too few images to confirm it."
-        if self._significant_over_images():
+        if excludes_zero(self.difference):
             return "These networks differ, but the variation between seeds is too large to say the same of the recipes."
         return ""
 
@@ -137,23 +137,17 @@ class PairwiseResult:
 def pairwise_results(board: Leaderboard) -> list[PairwiseResult]:
     """Compare the best row of each group with every other row of the group.
 
-    p is adjusted for the number of these comparisons (Holm 1979, Scandinavian Journal of Statistics 6, 65-70).
+    p is adjusted for the number of these comparisons.
     """
     found = []
     for i in range(len(board.groups)):
         rows = board.rows_in(i)
-        found.extend(_adjusted([_compared(rows[0], row, board.split) for row in rows[1:]]))
+        results = [_compared(rows[0], row, board.split) for row in rows[1:]]
+        adjusted = adjusted_by_holm([result.p for result in results])
+        found += [
+            replace(result, p_adjusted=p, comparisons=len(results)) for result, p in zip(results, adjusted, strict=True)
+        ]
     return found
-
-
-def _adjusted(results: Sequence[PairwiseResult]) -> list[PairwiseResult]:
-    """Return the results with p adjusted by Holm's step-down method."""
-    count, least = len(results), 0.0
-    adjusted = {}
-    for rank, i in enumerate(sorted(range(count), key=lambda i: results[i].p)):
-        least = max(least, min(1.0, (count - rank) * results[i].p))
-        adjusted[i] = least
-    return [replace(result, p_adjusted=adjusted[i], comparisons=count) for i, result in enumerate(results)]
 
 
 def _compared(a: LeaderboardRow, b: LeaderboardRow, split: str) -> PairwiseResult:
@@ -169,13 +163,7 @@ def _compared(a: LeaderboardRow, b: LeaderboardRow, split: str) -> PairwiseResul
         np.concatenate([np.mean([pair[side] for pair in same], axis=0) for same in correct.values()]) for side in (0, 1)
     )
     difference = bootstrap_difference(mean_b, mean_a)
-    over_seeds, p = None, run_pairs[0].test.p
-    if len(run_pairs) > 1:
-        tests = [pair.test for pair in run_pairs]
-        counts = np.array(
-            [[t.both + t.only_a, t.both + t.only_b, t.both + t.only_a + t.only_b + t.neither] for t in tests]
-        )
-        over_seeds, p = _t_test(counts[:, 0] / counts[:, 2], counts[:, 1] / counts[:, 2], paired, 1 / counts[0, 2])
+    over_seeds, p = difference_over_runs([pair.test for pair in run_pairs], paired)
     accuracy = (float(mean_a.mean()), float(mean_b.mean()))
     return PairwiseResult(a, b, split, len(mean_a), accuracy, tuple(run_pairs), difference, over_seeds, paired, p, p)
 
@@ -194,29 +182,6 @@ def _pairs(a: LeaderboardRow, b: LeaderboardRow, split: str) -> tuple[list[tuple
             left.remove(other)
             pairs.append((run, other))
     return pairs, False
-
-
-def _t_test(a: NDArray[np.float64], b: NDArray[np.float64], paired: bool, image: float) -> tuple[Interval, float]:
-    """Return the mean of a minus the mean of b with its 95 % interval, and p, by the paired or Welch's t test.
-
-    Two seeds can have exactly the same difference by chance, so the standard deviation is at least that of one image.
-
-    Args:
-        a: Accuracy of each run `(N,)`.
-        b: Accuracy of each run `(N,)`.
-        paired: Whether `a[i]` and `b[i]` have the same seed.
-        image: The accuracy that one image is worth.
-    """
-    count, mean = len(a), float(a.mean() - b.mean())
-    if paired:
-        variance, freedom = max(float((a - b).var(ddof=1)), image**2) / count, count - 1.0
-    else:
-        parts = [max(float(values.var(ddof=1)), image**2) / count for values in (a, b)]
-        variance = sum(parts)
-        freedom = variance**2 / sum(part**2 / (count - 1) for part in parts)
-    error = math.sqrt(variance)
-    margin = float(stats.t.ppf(0.975, freedom)) * error
-    return Interval(mean, mean - margin, mean + margin), float(2 * stats.t.sf(abs(mean) / error, freedom))
 
 
 def _predictions(run: RunRecord, split: str) -> Predictions:

@@ -2,15 +2,16 @@
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from opsin.config import RunConfig
-from opsin.errors import UserError
+from opsin.errors import UserError, did_you_mean
 from opsin.runs.directory import RunDirectory
+from opsin.runs.home import user_path
 from opsin.runs.metrics_csv import EpochRow, read_epochs
 from opsin.runs.predictions import Predictions, read_predictions
 from opsin.runs.result import RunResult
@@ -117,7 +118,7 @@ def collect(paths: Iterable[str | Path]) -> list[RunRecord]:
     """
     found: dict[Path, RunRecord] = {}
     for path in paths:
-        folder = Path(path).expanduser().resolve()
+        folder = user_path(path).resolve()
         if not folder.is_dir():
             raise UserError(
                 f"{path} is not a folder. Give run directories, a sweep, or a folder of runs such as outputs"
@@ -129,6 +130,23 @@ def collect(paths: Iterable[str | Path]) -> list[RunRecord]:
             if run.path not in found:
                 found[run.path] = read_record(run)
     return list(found.values())
+
+
+def with_tags(records: Sequence[RunRecord], tags: Sequence[str]) -> list[RunRecord]:
+    """Return the runs that have all of some tags.
+
+    Raises:
+        UserError: No run has one of the tags; the message names the nearest tag, or the tags that occur.
+    """
+    for tag in tags:
+        known = sorted({own for record in records for own in record.result.tags})
+        if tag not in known:
+            among = f" Tags of these runs: {', '.join(known)}." if known else " None of these runs has tags."
+            raise UserError(f"--tag {tag}: no run has this tag{did_you_mean(tag, known) or '.'}{among}")
+    found = [record for record in records if {*tags} <= {*record.result.tags}]
+    if not found:
+        raise UserError(f"--tag {' --tag '.join(tags)}: no run has all of these tags")
+    return found
 
 
 def _runs(folder: Path) -> list[RunDirectory]:

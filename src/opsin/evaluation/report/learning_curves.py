@@ -14,7 +14,7 @@ from opsin.runs.metric_registry import (
     metric_title,
     sort_key,
 )
-from opsin.runs.metrics_csv import EpochRow
+from opsin.runs.metrics_csv import EpochRow, measured
 from opsin.runs.result import RunResult
 from opsin.visualization.charts import Series, line_chart, small_multiples
 from opsin.visualization.formatting import number, percent
@@ -23,7 +23,7 @@ LOG_FROM = 20
 """The axis of the loss is logarithmic if the ratio of its largest and smallest value is above this."""
 
 
-def best_epoch(rows: Sequence[EpochRow], result: RunResult, metric: str | None) -> int | None:
+def best_epoch(rows: Sequence[EpochRow], result: RunResult, metric: str | None) -> float | None:
     """Return the epoch of the best checkpoint, as recorded, or by the monitored metric if the run has not ended."""
     if result.best_epoch:
         return result.best_epoch
@@ -33,7 +33,7 @@ def best_epoch(rows: Sequence[EpochRow], result: RunResult, metric: str | None) 
     return None if epoch is None or math.isinf(best) else epoch
 
 
-def learning_curves(rows: Sequence[EpochRow], best: int | None) -> Markup:
+def learning_curves(rows: Sequence[EpochRow], best: float | None) -> Markup:
     """Return charts of all metrics by epoch."""
     names = list(dict.fromkeys(name.split("/", 1)[1] for row in rows for name in row.values if "/" in name))
     order = [name.split("/", 1)[1] for name in metric_names()]
@@ -46,13 +46,9 @@ def learning_curves(rows: Sequence[EpochRow], best: int | None) -> Markup:
     return small_multiples(charts)
 
 
-def _chart(rows: Sequence[EpochRow], name: str, best: int | None) -> Markup:
-    epochs = [row.epoch for row in rows]
-    series = [
-        Series(split, epochs, [row.get(f"{split}/{name}") for row in rows], color=i)
-        for i, split in enumerate(MONITORED_SPLITS)
-        if any(row.get(f"{split}/{name}") is not None for row in rows)
-    ]
+def _chart(rows: Sequence[EpochRow], name: str, best: float | None) -> Markup:
+    points = {split: measured(rows, f"{split}/{name}") for split in MONITORED_SPLITS}
+    series = [Series(split, *points[split], color=i) for i, split in enumerate(MONITORED_SPLITS) if points[split][0]]
     values = [value for one in series for value in one.y if value is not None and value > 0]
     log = is_logarithmic(name) and bool(values) and max(values) > LOG_FROM * min(values)
     title = metric_title(name) + (" (logarithmic)" if log else "")

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from opsin.evaluation.confidence_intervals import Interval, wilson_interval
+from opsin.evaluation.confidence_intervals import Interval, accuracy_interval
 from opsin.runs.predictions import Predictions
 from opsin.runs.quoting import opsin_command
 from opsin.runs.result import RunResult
@@ -35,7 +35,7 @@ def summarize_result(name: str, result: RunResult, predictions: Predictions) -> 
         predictions: Predictions of test, or of val if there are none of test.
     """
     images, correct = len(predictions), int(predictions.correct.sum())
-    accuracy = wilson_interval(correct, images)
+    accuracy = accuracy_interval(correct, images)
     classes = len(predictions.classes)
     data = result.data.name if result.data else "its data"
     headline = (

@@ -14,6 +14,7 @@ HEAD_ARGUMENTS = """
 Args:
     num_logits: Number of outputs.
     image_size: (height, width) in pixels.
+    in_channels: Channels of the images.
     head: `linear`: features to logits; `dense`: a dense layer with ReLU and dropout between them.
     head_units: Units of the dense layer of `dense`.
     head_dropout: Dropout probability after that layer.

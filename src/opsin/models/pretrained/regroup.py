@@ -41,6 +41,7 @@ def regroup(
     *,
     num_logits: int,
     image_size: tuple[int, int],
+    in_channels: int = 3,
     auxiliary: Auxiliary | None = None,
     pretrained: Mapping[Kind, Weights],
 ) -> Network:
@@ -53,13 +54,14 @@ def regroup(
         head: Options of the new head.
         num_logits: Number of outputs of the head.
         image_size: (height, width) of the images, in pixels.
+        in_channels: Channels of the images, which the original takes.
         auxiliary: An auxiliary classifier made of modules of the original.
         pretrained: Facts of its pretrained weights.
 
     Raises:
         UserError: The images are smaller than the stages can take.
     """
-    features = prod(feature_shape(name, {**parts.stages, **parts.neck}, 3, image_size))
+    features = prod(feature_shape(name, {**parts.stages, **parts.neck}, in_channels, image_size))
     original_key = {id(tensor): key for key, tensor in original.state_dict(keep_vars=True).items()}
     network = Network(
         name,

@@ -26,6 +26,7 @@ def timm(
     *,
     num_logits: int,
     image_size: tuple[int, int],
+    in_channels: int = 3,
     name: str,
     head: HeadKind = "linear",
     head_units: Width = 256,
@@ -40,6 +41,7 @@ def timm(
     Args:
         num_logits: Number of outputs of the head.
         image_size: (height, width) in pixels; networks of a fixed size, such as transformers, are built for it.
+        in_channels: Channels of the images.
         name: The name in timm, with or without the tag of the weights: `resnet26`, `resnet26.bt_in1k`.
         head: `linear`: features to logits; `dense`: a dense layer with ReLU and dropout between them.
         head_units: Units of the dense layer of `dense`.
@@ -48,13 +50,14 @@ def timm(
     Raises:
         UserError: timm has no network of this name, it cannot be divided, or the image size does not fit.
     """
-    return _network("timm", name, Head(head, head_units, head_dropout), num_logits, image_size)
+    return _network("timm", name, Head(head, head_units, head_dropout), num_logits, image_size, in_channels)
 
 
 def efficientnet_lite0(
     *,
     num_logits: int,
     image_size: tuple[int, int],
+    in_channels: int = 3,
     head: HeadKind = "linear",
     head_units: Width = 256,
     head_dropout: Rate = 0.5,
@@ -64,12 +67,13 @@ def efficientnet_lite0(
     Args:
         num_logits: Number of outputs.
         image_size: (height, width) in pixels.
+        in_channels: Channels of the images.
         head: `linear`: features to logits; `dense`: a dense layer with ReLU and dropout between them.
         head_units: Units of the dense layer of `dense`.
         head_dropout: Dropout probability after that layer.
     """
     chosen = Head(head, head_units, head_dropout)
-    return _network("efficientnet_lite0", "tf_efficientnet_lite0", chosen, num_logits, image_size)
+    return _network("efficientnet_lite0", "tf_efficientnet_lite0", chosen, num_logits, image_size, in_channels)
 
 
 KINDS["imagenet"]["efficientnet_lite0"] = lambda **_: Weights(
@@ -86,13 +90,15 @@ KINDS["imagenet"]["efficientnet_lite0"] = lambda **_: Weights(
 )
 
 
-def _network(function: str, name: str, head: Head, num_logits: int, image_size: tuple[int, int]) -> Network:
+def _network(
+    function: str, name: str, head: Head, num_logits: int, image_size: tuple[int, int], in_channels: int
+) -> Network:
     import timm
 
     _check_name(name)
     options = _size_option(name, image_size)
     try:
-        original = timm.create_model(name, pretrained=False, num_classes=num_logits, **options)
+        original = timm.create_model(name, pretrained=False, num_classes=num_logits, in_chans=in_channels, **options)
     except (AssertionError, ValueError) as error:  # windows or patches of a transformer do not fit
         height, width = image_size
         raise UserError(f"{name} of timm cannot be built for images of {height}x{width} pixels: {error}") from error
@@ -100,10 +106,11 @@ def _network(function: str, name: str, head: Head, num_logits: int, image_size: 
     return regroup(
         label,
         original,
-        timm_parts(label, original, image_size),
+        timm_parts(label, original, image_size, in_channels),
         head,
         num_logits=num_logits,
         image_size=image_size,
+        in_channels=in_channels,
         pretrained=known_weights(function, name=name, image_size=image_size),
     )
 

@@ -20,20 +20,21 @@ _STAGE = re.compile(r"(layer|stage|s)(\d+)")
 _CONTAINERS = {"stages": "stage", "layers": "layer", "blocks": "block"}
 
 
-def timm_parts(name: str, original: nn.Module, image_size: tuple[int, int]) -> NetworkParts:
+def timm_parts(name: str, original: nn.Module, image_size: tuple[int, int], in_channels: int = 3) -> NetworkParts:
     """Return the parts of a network of timm; they share all tensors with the original, which remains usable.
 
     Args:
         name: The name of the network, for messages.
         original: The network, with a dense layer for its logits.
         image_size: (height, width) of the images, in pixels.
+        in_channels: Channels of the images.
 
     Raises:
         UserError: The network is not a sequence of stem, stages, pooling and a dense layer, or the images are too
             small.
     """
     parts = _split(name, original)
-    _check(name, original, parts, image_size)
+    _check(name, original, parts, (in_channels, *image_size))
     return parts
 
 
@@ -91,17 +92,17 @@ def _stages(key: str, part: nn.Module) -> dict[str, nn.Module]:
     return {f"{noun}{number}": member for number, member in enumerate(members, start=1)}
 
 
-def _check(name: str, original: nn.Module, parts: NetworkParts, image_size: tuple[int, int]) -> None:
+def _check(name: str, original: nn.Module, parts: NetworkParts, shape: tuple[int, int, int]) -> None:
     """Check that the parts return the features of the original for one image of noise.
 
     Raises:
         UserError: The features differ, or the images are too small.
     """
-    image = torch.randn(1, 3, *image_size, generator=torch.Generator().manual_seed(0))
+    image = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0))
     steps = {**parts.stages, **parts.neck}
     original.eval()
     try:
-        feature_shape(name, steps, 3, image_size)
+        feature_shape(name, steps, shape[0], shape[1:])
         with torch.no_grad():
             features: Any = image
             for part in steps.values():

@@ -1,8 +1,8 @@
 """Networks of torchvision as named stages, with ImageNet weights to load.
 
 Each network is one declaration: its division into stages and its description. All are RGB networks: gray images
-are repeated to three channels before. The dropout that some have before their last layer is an option of
-`head: dense`.
+are repeated to three channels before; for other numbers of channels, the first layer is adapted. The dropout that some
+have before their last layer is an option of `head: dense`.
 
 The weights are the first version in torchvision (IMAGENET1K_V1). The second version of ResNet and MobileNetV2 has a
 higher ImageNet accuracy, but is trained with label smoothing, Mixup and CutMix, and features from such losses
@@ -17,6 +17,7 @@ from pydantic import Field
 from torch import nn
 
 from opsin.models.auxiliary_head import Auxiliary
+from opsin.models.input_channels import take_channels
 from opsin.models.network import Network, Rate, Width, sequential
 from opsin.models.pretrained.heads import HEAD_ARGUMENTS, Head, HeadKind
 from opsin.models.pretrained.regroup import NetworkParts, regroup, submodules
@@ -36,6 +37,7 @@ class Backbone(Protocol):
         *,
         num_logits: int,
         image_size: tuple[int, int],
+        in_channels: int = 3,
         head: HeadKind = "linear",
         head_units: Width = 256,
         head_dropout: Rate = 0.5,
@@ -60,6 +62,7 @@ def _backbone(
         *,
         num_logits: int,
         image_size: tuple[int, int],
+        in_channels: int = 3,
         head: HeadKind = "linear",
         head_units: Width = 256,
         head_dropout: Rate = 0.5,
@@ -67,6 +70,7 @@ def _backbone(
         from torchvision.models import get_model
 
         original = build() if build else get_model(name, weights=None, num_classes=num_logits)
+        take_channels(original, in_channels)
         chosen = Head(head, head_units, head_dropout)
         return regroup(
             name,
@@ -75,6 +79,7 @@ def _backbone(
             chosen,
             num_logits=num_logits,
             image_size=image_size,
+            in_channels=in_channels,
             pretrained=known_weights(name),
         )
 
@@ -214,6 +219,7 @@ def inception_v3(
     *,
     num_logits: int,
     image_size: tuple[int, int],
+    in_channels: int = 3,
     head: HeadKind = "linear",
     head_units: Width = 256,
     head_dropout: Rate = 0.5,
@@ -228,6 +234,7 @@ def inception_v3(
     Args:
         num_logits: Number of outputs of the head and the auxiliary head.
         image_size: (height, width) in pixels: 75 or more, with an auxiliary head 299 or more.
+        in_channels: Channels of the images.
         head: See `Head`.
         head_units: See `Head`.
         head_dropout: See `Head`.
@@ -242,6 +249,7 @@ def inception_v3(
     original: Any = build(
         weights=None, num_classes=num_logits, aux_logits=auxiliary, transform_input=False, init_weights=True
     )
+    take_channels(original, in_channels)
     names = [name for name, _ in original.named_children()]
     first, pool = names.index("Mixed_5b"), names.index("avgpool")
     mixed = [name for name in names[first:pool] if name != "AuxLogits"]
@@ -258,13 +266,16 @@ def inception_v3(
         chosen,
         num_logits=num_logits,
         image_size=image_size,
+        in_channels=in_channels,
         auxiliary=second,
         pretrained=known_weights("inception_v3"),
     )
     if second is not None:
         until = list(stages)[: list(stages).index(second.after) + 1]
         named = "inception_v3 with an auxiliary head (model.auxiliary=false removes it)"
-        feature_shape(named, {**{name: stages[name] for name in until}, "auxiliary": second.head}, 3, image_size)
+        feature_shape(
+            named, {**{name: stages[name] for name in until}, "auxiliary": second.head}, in_channels, image_size
+        )
     return network
 
 

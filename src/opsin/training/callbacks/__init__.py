@@ -14,6 +14,7 @@ from opsin.training.callbacks.graph import Graph
 from opsin.training.callbacks.pr_curves import PRCurves
 from opsin.training.callbacks.progress_bar import ProgressBar
 from opsin.training.callbacks.pruning import Pruning
+from opsin.training.callbacks.step_curves import StepCurves
 from opsin.training.callbacks.throughput import Throughput
 
 __all__ = [
@@ -31,5 +32,6 @@ __all__ = [
     "PRCurves",
     "ProgressBar",
     "Pruning",
+    "StepCurves",
     "Throughput",
 ]

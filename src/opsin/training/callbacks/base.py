@@ -1,4 +1,4 @@
-"""Base class and metrics of the callbacks."""
+"""Base classes and metrics of the callbacks."""
 
 import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
@@ -6,7 +6,47 @@ from lightning.pytorch.callbacks import Checkpoint
 from opsin.runs.metric_registry import split_of
 
 
-class EpochCallback(Checkpoint):
+class MeasuredHook(L.Callback):
+    """A callback with one hook for every moment at which the metrics of a run are known.
+
+    These are the end of each epoch, and each validation within an epoch. If training stops at a validation within an
+    epoch, the epoch is not complete and its end is no such moment.
+    """
+
+    _validated_at = -1
+
+    def on_measured(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, epoch: float, metrics: dict[str, float]
+    ) -> None:
+        """Use the metrics.
+
+        Args:
+            trainer: The trainer.
+            pl_module: The module.
+            epoch: Number of trained epochs; a fraction within an epoch.
+            metrics: Metrics of this moment: of the validation within an epoch, or of the epoch and its validation.
+        """
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Note the step, and use the metrics of a validation within an epoch."""
+        if trainer.state.fn != "fit":
+            return
+        self._validated_at = trainer.global_step
+        if is_within_epoch(trainer):
+            done = trainer.fit_loop.epoch_loop.batch_progress.current.ready / trainer.num_training_batches
+            epoch = round(trainer.current_epoch + done, 4)
+            self.on_measured(trainer, pl_module, epoch, current_metrics(trainer, ("val",)))
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Use the metrics of the epoch."""
+        validated = self._validated_at == trainer.global_step
+        if validated and is_within_epoch(trainer):
+            return
+        splits = ("train", "val") if validated else ("train",)
+        self.on_measured(trainer, pl_module, trainer.current_epoch + 1, current_metrics(trainer, splits))
+
+
+class EpochCallback(MeasuredHook, Checkpoint):
     """A callback whose `on_train_epoch_end` sees the epoch's training metrics.
 
     Lightning calls this hook of callbacks before the hook of the module, which logs those metrics. Only for subclasses
@@ -19,12 +59,11 @@ def is_metric(name: str) -> bool:
     return split_of(name) != ""
 
 
-def epoch_metrics(trainer: L.Trainer) -> dict[str, float]:
-    """Return the metrics of the epoch that ends, without those of earlier validations, which Lightning keeps."""
-    every = trainer.check_val_every_n_epoch
-    validated = every is None or (trainer.current_epoch + 1) % every == 0
-    return {
-        name: float(value)
-        for name, value in trainer.callback_metrics.items()
-        if split_of(name) == "train" or (validated and split_of(name) == "val")
-    }
+def is_within_epoch(trainer: L.Trainer) -> bool:
+    """Return whether the current batch is not the last one of its epoch."""
+    return not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+
+
+def current_metrics(trainer: L.Trainer, splits: tuple[str, ...]) -> dict[str, float]:
+    """Return the metrics of some splits; Lightning keeps those of earlier epochs and validations too."""
+    return {name: float(value) for name, value in trainer.callback_metrics.items() if split_of(name) in splits}

@@ -17,8 +17,9 @@ from opsin.runs.atomic import atomic_path
 from opsin.runs.directory import RunDirectory
 from opsin.runs.metric_registry import sort_key, split_of
 from opsin.runs.quoting import resume_command
-from opsin.training.callbacks.base import EpochCallback, epoch_metrics
+from opsin.training.callbacks.base import EpochCallback, is_within_epoch
 from opsin.training.gather import collect
+from opsin.training.validation_schedule import schedule_of
 
 log = logging.getLogger(__name__)
 
@@ -26,9 +27,9 @@ log = logging.getLogger(__name__)
 class Checkpoints(EpochCallback):
     """Write `best.ckpt`, its predictions on val and `last.ckpt`, and stop cleanly on a signal.
 
-    `last.ckpt` is written at the end of every epoch, after everything that the epoch changes, so that a resumed run
-    takes the same steps as an uninterrupted one. The first SIGINT (Ctrl-C) or SIGTERM writes it after the current step
-    and raises `Interrupted`; a second one stops at once.
+    `last.ckpt` is written at the end of every epoch, after everything that the epoch changes, and after each validation
+    within an epoch, so that a resumed run takes the same steps as an uninterrupted one. The first SIGINT (Ctrl-C) or
+    SIGTERM writes it after the current step and raises `Interrupted`; a second one stops at once.
 
     Args:
         monitor: metric that selects the best epoch.
@@ -36,10 +37,10 @@ class Checkpoints(EpochCallback):
 
     Attributes:
         best_value: best value of `monitor` so far; None before the first epoch.
-        best_epoch: epoch of the best value, counted from 1.
-        best_metrics: all metrics of that epoch.
+        best_epoch: number of epochs after which the best value was measured; a fraction within an epoch.
+        best_metrics: all metrics measured with it.
         best_confusion: confusion matrices `(C, C)` of that epoch, by split, if the module has them.
-        epochs: number of finished epochs.
+        epochs: number of epochs at the last checkpoint.
     """
 
     def __init__(self, monitor: str, *, run: RunDirectory) -> None:
@@ -49,10 +50,10 @@ class Checkpoints(EpochCallback):
         self.last_path = run.last
         self._run = run
         self.best_value: float | None = None
-        self.best_epoch: int | None = None
+        self.best_epoch: float | None = None
         self.best_metrics: dict[str, float] = {}
         self.best_confusion: dict[str, Tensor] = {}
-        self.epochs = 0
+        self.epochs: float = 0
         self._asked: int | None = None
         self._handlers: dict[int, Any] = {}
 
@@ -82,7 +83,9 @@ class Checkpoints(EpochCallback):
         for number in self._handlers:
             signal.signal(number, self._on_signal)
         steps = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
-        first_validation = steps * (trainer.check_val_every_n_epoch or 1)
+        schedule = schedule_of(trainer)
+        within = schedule.steps[0] if schedule else steps
+        first_validation = steps * ((trainer.check_val_every_n_epoch or 1) - 1) + within
         if split_of(self.monitor) == "val" and self.best_value is None and 0 < trainer.max_steps < first_validation:
             raise UserError(
                 f"{self.monitor} is never measured: trainer.max_steps={trainer.max_steps} ends training before the "
@@ -92,15 +95,19 @@ class Checkpoints(EpochCallback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Stop after a signal, unless gradients are being accumulated or the epoch is about to be validated."""
+        """Stop after a signal, unless gradients are being accumulated or a validation follows."""
+        if self._asked is None and trainer.world_size == 1:
+            return
         accumulating = (batch_idx + 1) % trainer.accumulate_grad_batches != 0
-        if not accumulating and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+        schedule = schedule_of(trainer)
+        if not accumulating and is_within_epoch(trainer) and not (schedule and schedule.is_due(trainer)):
             self._stop_if_asked(trainer)
 
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Write the checkpoints of the epoch, then stop after a signal."""
-        metrics = epoch_metrics(trainer)
-        self.epochs = trainer.current_epoch + 1
+    def on_measured(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, epoch: float, metrics: dict[str, float]
+    ) -> None:
+        """Write the checkpoints, then stop after a signal."""
+        self.epochs = epoch
         value = metrics.get(self.monitor)
         improved = sort_key(self.monitor, value) < sort_key(self.monitor, self.best_value)
         if improved:

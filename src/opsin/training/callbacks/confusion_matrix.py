@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from opsin.training.callbacks.tensorboard_base import EpochPicture
-from opsin.training.tensorboard import TensorBoard
+from opsin.training.loggers.tensorboard import TensorBoard
 from opsin.visualization.images import INK, PAPER, Pixels, colorize, fit_text, font
 
 TAG = "pictures/confusion"

@@ -9,17 +9,17 @@ from lightning.pytorch.callbacks import EarlyStopping as LightningEarlyStopping
 from pydantic import Field
 from torch import Tensor
 
-from opsin.runs.metric_registry import mode
-from opsin.training.callbacks.base import epoch_metrics
+from opsin.runs.metric_registry import mode, split_of
+from opsin.training.callbacks.base import MeasuredHook
 
 log = logging.getLogger(__name__)
 
 
-class EarlyStopping(LightningEarlyStopping):
+class EarlyStopping(MeasuredHook, LightningEarlyStopping):
     """Stop once `monitor` has not improved for `patience` validations, and log the reason.
 
     It differs from Lightning's callback in two ways: the patience of the config applies after a resume, and a run that
-    stopped early does not start another epoch when it is resumed.
+    stopped early does not start another epoch when it is resumed. Validations within an epoch count for metrics of val.
 
     Args:
         monitor: name of the metric.
@@ -59,14 +59,20 @@ class EarlyStopping(LightningEarlyStopping):
         if self.reason and trainer.is_global_zero:
             log.info("stopped early: %s", self.reason)
 
-    def _should_skip_check(self, trainer: L.Trainer) -> bool:
-        return super()._should_skip_check(trainer) or self.monitor not in epoch_metrics(trainer)
+    def on_measured(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, epoch: float, metrics: dict[str, float]
+    ) -> None:
+        """Count a validation, or an epoch for a metric of train."""
+        if self.monitor in metrics:
+            self._run_early_stopping_check(trainer)
 
     def _evaluate_stopping_criteria(self, current: Tensor) -> tuple[bool, str | None]:
         should_stop, reason = super()._evaluate_stopping_criteria(current)
         if should_stop and not torch.isfinite(current):
             self.reason = f"{self.monitor} is {float(current)} (best {float(self.best_score):.4f}): training diverged"
         elif should_stop:
-            waited = f"{self.monitor} has not improved for {self.wait_count} epochs"
+            unit = "validation" if split_of(self.monitor) == "val" else "epoch"
+            plural = "s" if self.wait_count > 1 else ""
+            waited = f"{self.monitor} has not improved for {self.wait_count} {unit}{plural}"
             self.reason = f"{waited} (best {float(self.best_score):.4f})"
         return should_stop, reason

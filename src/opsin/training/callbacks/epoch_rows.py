@@ -4,13 +4,14 @@ import lightning as L
 
 from opsin.runs.directory import RunDirectory
 from opsin.runs.metrics_csv import LEARNING_RATE, EpochRow, read_epochs, write_epochs
-from opsin.training.callbacks.base import EpochCallback, epoch_metrics
+from opsin.training.callbacks.base import EpochCallback
 
 
 class MetricsCSV(EpochCallback):
     """Write one row per epoch to `metrics.csv`: epoch, step, all metrics, and the learning rate of the head.
 
-    A resumed run first drops the rows of the epochs that it trains again.
+    A validation within an epoch has a row of its own, with a fraction as its epoch and without training metrics. A
+    resumed run first drops the rows of the steps that it takes again.
 
     Args:
         run: The run directory.
@@ -22,14 +23,16 @@ class MetricsCSV(EpochCallback):
         self._rows: list[EpochRow] = []
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Read the rows of the completed epochs."""
+        """Read the rows of the completed steps."""
         if trainer.is_global_zero:
-            self._rows = [row for row in read_epochs(self._file) if row.epoch <= trainer.current_epoch]
+            self._rows = [row for row in read_epochs(self._file) if row.step <= trainer.global_step]
 
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Add the epoch's row, unless Lightning repeats the end of an epoch that was saved just before it ended."""
-        if not trainer.is_global_zero or "train/loss" not in trainer.callback_metrics:
+    def on_measured(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, epoch: float, metrics: dict[str, float]
+    ) -> None:
+        """Add a row, unless Lightning repeats the end of an epoch that was saved just before it ended."""
+        if not trainer.is_global_zero or not metrics:
             return
-        values = {LEARNING_RATE: float(trainer.optimizers[0].param_groups[-1]["lr"]), **epoch_metrics(trainer)}
-        self._rows.append(EpochRow(trainer.current_epoch + 1, trainer.global_step, values))
+        values = {LEARNING_RATE: float(trainer.optimizers[0].param_groups[-1]["lr"]), **metrics}
+        self._rows.append(EpochRow(epoch, trainer.global_step, values))
         write_epochs(self._file, self._rows)

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from opsin.training.callbacks.tensorboard_base import EpochPicture
-from opsin.training.tensorboard import TensorBoard
+from opsin.training.loggers.tensorboard import TensorBoard
 from opsin.visualization.images import Pixels, to_uint8
 
 TAG = "pictures/first_kernels"

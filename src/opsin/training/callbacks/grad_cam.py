@@ -11,7 +11,7 @@ from opsin.interpretability.eval_context import eval_context
 from opsin.models import Network
 from opsin.models.network import class_logits
 from opsin.training.callbacks.tensorboard_base import Count, EpochPicture, Every, Share, side_of, spread
-from opsin.training.tensorboard import TensorBoard
+from opsin.training.loggers.tensorboard import TensorBoard
 from opsin.visualization.images import grid, overlay_heat
 
 log = logging.getLogger(__name__)

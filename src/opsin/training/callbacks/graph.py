@@ -11,7 +11,7 @@ from torch import Tensor
 from opsin.models import Network
 from opsin.models.torch_internals import TracerWarning
 from opsin.training.callbacks.tensorboard_base import TensorBoardCallback
-from opsin.training.tensorboard import TensorBoard
+from opsin.training.loggers.tensorboard import TensorBoard
 
 log = logging.getLogger(__name__)
 

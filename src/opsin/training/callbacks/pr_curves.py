@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from opsin.models.network import class_logits
 from opsin.training.callbacks.tensorboard_base import Count, EpochPicture, Every, Share
-from opsin.training.tensorboard import TensorBoard
+from opsin.training.loggers.tensorboard import TensorBoard
 
 THRESHOLDS = 127
 """Number of thresholds; the same as in TensorBoard's own summaries."""

@@ -7,7 +7,8 @@ import lightning as L
 from rich import get_console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from opsin.training.callbacks.base import EpochCallback, epoch_metrics
+from opsin.training.callbacks.base import EpochCallback, is_within_epoch
+from opsin.training.callbacks.throughput import IMAGES_PER_SECOND
 
 log = logging.getLogger(__name__)
 
@@ -15,7 +16,7 @@ SHOWN = ("train/loss", "train/acc", "val/loss", "val/acc")
 
 
 class ProgressBar(EpochCallback):
-    """Log one line per epoch, and draw a progress bar of the current epoch on a terminal.
+    """Log one line per epoch and validation, and draw a progress bar of the current epoch on a terminal.
 
     Args:
         bar: draw the bar if the console is a terminal.
@@ -49,14 +50,19 @@ class ProgressBar(EpochCallback):
             self._progress.update(self._task, completed=batch_idx + 1)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Log the line of the epoch."""
+        """Remove the bar, and log the line of the epoch."""
         self._stop()
-        metrics = epoch_metrics(trainer)
-        if trainer.is_global_zero and "train/loss" in metrics:
+        super().on_train_epoch_end(trainer, pl_module)
+
+    def on_measured(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, epoch: float, metrics: dict[str, float]
+    ) -> None:
+        """Log a line, unless Lightning repeats the end of an epoch that was saved just before it ended."""
+        if trainer.is_global_zero and metrics:
             shown = "  ".join(f"{name} {float(metrics[name]):.4f}" for name in SHOWN if name in metrics)
-            speed = trainer.callback_metrics.get("throughput/images_per_second")
+            speed = None if is_within_epoch(trainer) else trainer.callback_metrics.get(IMAGES_PER_SECOND)
             tail = f"  {float(speed):,.0f} images/s" if speed is not None else ""
-            log.info("epoch %d/%s  %s%s", trainer.current_epoch + 1, trainer.max_epochs, shown, tail)
+            log.info("epoch %g/%s  %s%s", epoch, trainer.max_epochs, shown, tail)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Remove the bar."""

@@ -7,7 +7,7 @@ import lightning as L
 from pydantic import Field
 
 from opsin.sweeps.study import has_report, make_pruner, trial_at
-from opsin.training.callbacks.base import EpochCallback, epoch_metrics
+from opsin.training.callbacks.base import EpochCallback
 
 log = logging.getLogger(__name__)
 
@@ -47,19 +47,20 @@ class Pruning(EpochCallback):
         if trainer.is_global_zero:
             self._trial = trial_at(*self._place)
 
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Report the epoch, and stop the run if it is pruned."""
-        value = epoch_metrics(trainer).get(self.monitor)
-        if value is None:
+    def on_measured(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, epoch: float, metrics: dict[str, float]
+    ) -> None:
+        """Report an epoch, and stop the run if it is pruned; validations within an epoch do not count."""
+        value = metrics.get(self.monitor)
+        if value is None or not isinstance(epoch, int):
             return
         pruned = False
         if self._trial is not None:
-            epoch = trainer.current_epoch + 1
             if not has_report(self._trial, epoch):
                 self._trial.report(value, epoch)  # a resumed run repeats some epochs
             pruned = epoch != trainer.max_epochs and self._trial.should_prune()  # the last epoch saves no time
         if trainer.strategy.reduce_boolean_decision(pruned, all=False):
-            self.reason = f"pruned: {self.monitor} {value:.4f} after {trainer.current_epoch + 1} epochs"
+            self.reason = f"pruned: {self.monitor} {value:.4f} after {epoch} epochs"
             trainer.should_stop = True
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

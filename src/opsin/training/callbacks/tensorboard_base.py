@@ -14,7 +14,7 @@ from torch import Tensor
 from opsin.data import ImageDataModule
 from opsin.data.preprocessing import Preprocess
 from opsin.training.distributed.fsdp import is_sharded
-from opsin.training.tensorboard import TensorBoard
+from opsin.training.loggers.tensorboard import TensorBoard
 from opsin.visualization.images import Pixels
 
 Every = Annotated[int, Field(ge=1)] | None

@@ -76,6 +76,7 @@ class TrialSteps:
             limit_train_batches=1.0,
             limit_val_batches=0,
             check_val_every_n_epoch=1,
+            val_check_interval=1.0,
         )
         return make_trainer(options, callbacks=[watch], loggers=[], folder=self._folder)
 

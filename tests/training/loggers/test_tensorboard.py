@@ -18,7 +18,7 @@ from opsin.config import compose, from_saved
 from opsin.errors import Interrupted
 from opsin.runs.directory import RunDirectory
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 WORDS = ("model=cnn_gap", "datamodule.train_fraction=0.2", "trainer.accelerator=cpu", "callbacks.progress.bar=false")
 
 
@@ -27,7 +27,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two finished runs, the second of which was stopped in the middle of its second epoch and resumed."""
     folder = tmp_path_factory.mktemp("tensorboard")
     words = [*WORDS, f"data_dir={folder / 'data'}", "trainer.max_epochs=3", "datamodule.batch_size=64"]
-    words.append(f"output_dir={folder / 'outputs'}")
+    words += [f"output_dir={folder / 'outputs'}", "tags=[baseline]", "trainer.log_every_n_steps=2"]
     for name, lr in (("slow", 0.0005), ("fast", 0.01)):
         run = folder / "outputs" / name
         run.mkdir(parents=True)
@@ -52,6 +52,17 @@ def test_a_resumed_run_is_one_curve(outputs: Path) -> None:
     assert [point.step for point in points] == [4, 9, 14]
 
 
+def test_loss_and_rates_have_points_by_step_and_throughput_by_epoch(outputs: Path) -> None:
+    """The second run was interrupted after eight steps, without a gap and without a repeated step."""
+    for name in ("slow", "fast"):
+        found = events(outputs / name)
+        for curve in ("train/loss_step", "lr/head", "lr/backbone"):
+            assert [point.step for point in found.Scalars(curve)] == [1, 3, 5, 7, 9, 11, 13]
+        rates = [point.value for point in found.Scalars("lr/head")]
+        assert rates == sorted(rates, reverse=True)
+    assert [point.step for point in events(outputs / "slow").Scalars("throughput/images_per_second")] == [4, 9, 14]
+
+
 def test_scalars_and_final_metrics_are_there(outputs: Path) -> None:
     accumulator = events(outputs / "slow")
     tags = accumulator.Tags()["scalars"]
@@ -66,7 +77,9 @@ def test_pictures_curves_text_and_embeddings_are_there(outputs: Path) -> None:
     found = events(outputs / "slow").Tags()
     names = ("train_batch", "confusion", "first_kernels", "gradcam")
     assert set(found["images"]) == {f"pictures/{name}" for name in names}
-    assert {"config/text_summary", "model/text_summary", "pr/all classes", "pr/7"} <= set(found["tensors"])
+    assert {"config/text_summary", "model/text_summary", "tags/text_summary", "pr/all classes", "pr/7"} <= set(
+        found["tensors"]
+    )
     assert found["graph"]
     folder = outputs / "slow" / "tensorboard"
     assert "val/metadata.tsv" in (folder / "projector_config.pbtxt").read_text()

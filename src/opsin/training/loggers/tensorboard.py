@@ -13,14 +13,12 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard.summary import hparams
 
 from opsin.runs.directory import RunDirectory
+from opsin.training.loggers.base import RunFacts, RunLogger
 
 __all__ = ["TensorBoard"]
 
-Value = bool | int | float | str
-"""Types of values in the HPARAMS tab."""
 
-
-class TensorBoard(TensorBoardLogger):
+class TensorBoard(TensorBoardLogger, RunLogger):
     """Events in the run's `tensorboard` folder; a resumed run continues the curve.
 
     Args:
@@ -31,14 +29,19 @@ class TensorBoard(TensorBoardLogger):
     def __init__(self, run: RunDirectory, resume_step: int | None = None) -> None:
         super().__init__(run.path, name="tensorboard", version="", default_hp_metric=False, purge_step=resume_step)
 
-    def log_outcome(self, hyperparameters: Mapping[str, Value], metrics: Mapping[str, float], step: int) -> None:
-        """Fill the HPARAMS tab: hyperparameters, and final metrics as `final/<metric>`.
+    def log_start(self, facts: RunFacts) -> None:
+        """Write the tags to the TEXT tab; the config follows with the outcome."""
+        if facts.tags:
+            self.experiment.add_text("tags", ", ".join(facts.tags))
+
+    def log_outcome(self, facts: RunFacts, metrics: Mapping[str, float], step: int) -> None:
+        """Fill the HPARAMS tab: config and tags, and final metrics as `final/<metric>`.
 
         Lightning's own method would add the final values to each curve as step 0.
         """
         final = {f"final/{name}": value for name, value in metrics.items()}
         self.log_metrics(final, step)
-        for summary in hparams(dict(hyperparameters), final):  # type: ignore[no-untyped-call]
+        for summary in hparams(facts.values, final):  # type: ignore[no-untyped-call]
             self._write(summary)
         self.save()
 

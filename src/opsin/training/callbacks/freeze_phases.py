@@ -1,12 +1,6 @@
-"""Freezing: when each stage of a network trains, and the check that frozen stages never change.
+"""Apply the phases of a run: freeze and unfreeze stages by epoch, scale the learning rates, and check frozen stages.
 
-Where each fact is decided:
-    `model.trainable`, `model.phases` and `model.unfreeze_every` say which stages train from which epoch on.
-    `opsin.models.fine_tuning.FineTuning` turns them into a `FreezeSchedule`: the stages that train, by epoch.
-    `FreezingCallback` applies the schedule: at the start of each phase it freezes and unfreezes stages (`_begin`).
-    `FreezeContract` compares frozen parameters and buffers with their digests, bit for bit: the SHA-256 of type,
-    shape and bytes of each tensor (`opsin.models.fingerprint`).
-A frozen stage has `requires_grad=False` and stays in evaluation mode (`opsin.models.Network.freeze`).
+`opsin.models.freezing` says how a stage is kept unchanged and how this is checked.
 """
 
 import logging
@@ -15,14 +9,13 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
-from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from opsin.errors import UserError
 from opsin.models import Network
 from opsin.models.fine_tuning import FreezeSchedule, Phase
-from opsin.models.fingerprint import digest
+from opsin.models.freezing import FreezeContract, change_message
 from opsin.training.distributed.fsdp import Sharded, full_tensor, is_sharded
 from opsin.training.optim.config_values import SCHEDULE_RATES
 
@@ -52,7 +45,7 @@ class FreezingCallback(L.Callback):
         self.schedule = schedule
         self.verified = False
         self.untouched: tuple[str, ...] = ()
-        self._contract = FreezeContract()
+        self._contract = FreezeContract(full_tensor)
         self._phase: Phase | None = None
 
     @property
@@ -145,32 +138,6 @@ class FreezingCallback(L.Callback):
             log.info("%s", announcement(network, phase, before))
 
 
-class FreezeContract:
-    """Digests of the parameters and buffers of frozen stages, by their names in the network.
-
-    Attributes:
-        digests: digests of the frozen tensors; plain strings, so that a checkpoint can hold them.
-    """
-
-    def __init__(self) -> None:
-        self.digests: dict[str, str] = {}
-
-    def hold(self, network: Network) -> None:
-        """Add digests of newly frozen stages, keep those of stages that stay frozen, and drop the rest."""
-        frozen = _tensors(network, network.frozen_stages)
-        self.digests = {name: self.digests.get(name) or digest(full_tensor(tensor)) for name, tensor in frozen.items()}
-
-    def changed(self, network: Network, stages: Collection[str] | None = None) -> list[str]:
-        """Return the names of the tensors that changed, in the given stages or in all frozen ones."""
-        now = _tensors(network, network.stages if stages is None else stages)
-        held = {name: value for name, value in self.digests.items() if stages is None or name.split(".")[1] in stages}
-        return [name for name, value in held.items() if name not in now or digest(full_tensor(now[name])) != value]
-
-    def covers(self, network: Network, stages: Collection[str]) -> bool:
-        """Return whether there is a digest of every tensor of these stages."""
-        return _tensors(network, stages).keys() <= self.digests.keys()
-
-
 def scale_rates(optimizer: Optimizer, schedulers: Iterable[Any], factor: float) -> None:
     """Multiply all learning rates by `factor`, relative to their values without a factor.
 
@@ -214,26 +181,6 @@ def announcement(network: Network, phase: Phase, before: Collection[str]) -> str
     count = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
     rates = f"; learning rates x {phase.lr_factor:g}" if phase.lr_factor != 1 else ""
     return f"after {phase.epoch} epochs: {'; '.join(changes) or 'the same stages train'}; {count:,} parameters{rates}"
-
-
-def change_message(changed: Collection[str]) -> str:
-    """Return the message about frozen tensors that have changed."""
-    names = list(changed) or ["a tensor in another process"]
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return (
-        f"Frozen parameters or buffers have changed since they were frozen: {', '.join(names[:3])}{more}. "
-        "A callback, a hook or a layer of your own writes to them: remove it, or let the stage train (model.trainable)"
-    )
-
-
-def _tensors(network: Network, stages: Iterable[str]) -> dict[str, Tensor]:
-    """Return the parameters and buffers of some stages, non-persistent buffers included."""
-    return {
-        f"stages.{stage}.{name}": tensor
-        for stage in stages
-        for kind in (network.stages[stage].named_parameters(), network.stages[stage].named_buffers())
-        for name, tensor in kind
-    }
 
 
 def _network(module: L.LightningModule) -> Network:

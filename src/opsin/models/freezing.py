@@ -1,0 +1,141 @@
+"""Freezing: how stages are kept unchanged, and the check that they are.
+
+Where each fact is decided:
+    `model.trainable`, `model.phases` and `model.unfreeze_every` say which stages train from which epoch on.
+    `opsin.models.fine_tuning.FineTuning` turns them into a `FreezeSchedule`: the stages that train, by epoch.
+    `FreezableStages` keeps a frozen stage unchanged: `requires_grad=False` and evaluation mode.
+    `FreezeContract` compares frozen parameters and buffers with their digests, bit for bit: the SHA-256 of type,
+    shape and bytes of each tensor (`opsin.models.fingerprint`).
+    `opsin.training.callbacks.freeze_phases.FreezingCallback` applies the schedule and the contract during training.
+"""
+
+from collections.abc import Callable, Collection, Iterable
+from typing import Self
+
+from torch import Tensor, nn
+
+from opsin.models.auxiliary_head import Auxiliary
+from opsin.models.fingerprint import digest
+from opsin.models.trainable import Trainable, selected_stages
+
+
+class FreezableStages(nn.Module):
+    """The part of a network that freezes its stages.
+
+    Frozen stages need no `torch.no_grad()`: autograd records nothing for them, because neither their
+    parameters nor the images require gradients. If the images do (gradient ascent, saliency), gradients
+    flow through the frozen stages.
+
+    Attributes:
+        name: The name of the network, for messages.
+        stages: The stages by name, in the order in which they run.
+        head: Everything after the last stage.
+        auxiliary: An auxiliary classifier on one of the stages, or None.
+    """
+
+    name: str
+    stages: nn.ModuleDict
+    head: nn.Module
+    auxiliary: Auxiliary | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._frozen: tuple[str, ...] = ()
+
+    @property
+    def frozen_stages(self) -> tuple[str, ...]:
+        """The stages that do not train, in the order they run."""
+        return self._frozen
+
+    def freeze(self, trainable: Trainable) -> None:
+        """Train only the chosen stages and the head; replaces the choice of an earlier call.
+
+        The parameters of a frozen stage require no gradients, and the stage stays in `eval()` after every
+        later `train()`, which also freezes BatchNorm statistics and dropout. An auxiliary head trains only if
+        a stage before it trains.
+
+        Args:
+            trainable: "all", "head", "last:N" or `{"last": N}` for the last N stages, or names of stages.
+                The head always trains; it may be listed.
+
+        Raises:
+            UserError: A name is not a stage of this network, or the network has fewer than N stages.
+        """
+        chosen = selected_stages(trainable, list(self.stages), self.name)
+        self._frozen = tuple(name for name in self.stages if name not in chosen)
+        self.head.requires_grad_(True)
+        for name, stage in self.stages.items():
+            stage.requires_grad_(name in chosen)
+            if name not in chosen:
+                stage.zero_grad(set_to_none=True)  # optimizers skip None, but not zeros
+        if self.auxiliary is not None:
+            names = list(self.stages)
+            before = names[: names.index(self.auxiliary.after) + 1]
+            self.auxiliary.requires_grad_(not chosen.isdisjoint(before))
+        self.train(self.training)
+
+    def stages_of(self, trainable: Trainable) -> tuple[str, ...]:
+        """Return the stages that `trainable` selects, in the order in which they run.
+
+        Raises:
+            UserError: A name is not a stage of this network.
+        """
+        chosen = selected_stages(trainable, list(self.stages), self.name)
+        return tuple(name for name in self.stages if name in chosen)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the training mode of the head and the stages that train; frozen ones stay in `eval()`."""
+        super().train(mode)
+        for name in self._frozen:
+            self.stages[name].eval()
+        return self
+
+
+class FreezeContract:
+    """Digests of the parameters and buffers of frozen stages, by their names in the network.
+
+    Args:
+        whole: Returns a tensor whole if it is divided among processes; None if no tensor is.
+
+    Attributes:
+        digests: digests of the frozen tensors; plain strings, so that a checkpoint can hold them.
+    """
+
+    def __init__(self, whole: Callable[[Tensor], Tensor] | None = None) -> None:
+        self.digests: dict[str, str] = {}
+        self._whole = whole or (lambda tensor: tensor)
+
+    def hold(self, network: FreezableStages) -> None:
+        """Add digests of newly frozen stages, keep those of stages that stay frozen, and drop the rest."""
+        frozen = _tensors(network, network.frozen_stages)
+        self.digests = {name: self.digests.get(name) or digest(self._whole(tensor)) for name, tensor in frozen.items()}
+
+    def changed(self, network: FreezableStages, stages: Collection[str] | None = None) -> list[str]:
+        """Return the names of the tensors that changed, in the given stages or in all frozen ones."""
+        now = _tensors(network, network.stages if stages is None else stages)
+        held = {name: value for name, value in self.digests.items() if stages is None or name.split(".")[1] in stages}
+        return [name for name, value in held.items() if name not in now or digest(self._whole(now[name])) != value]
+
+    def covers(self, network: FreezableStages, stages: Collection[str]) -> bool:
+        """Return whether there is a digest of every tensor of these stages."""
+        return _tensors(network, stages).keys() <= self.digests.keys()
+
+
+def change_message(changed: Collection[str]) -> str:
+    """Return the message about frozen tensors that have changed."""
+    names = list(changed) or ["a tensor in another process"]
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return (
+        f"Frozen parameters or buffers have changed since they were frozen: {', '.join(names[:3])}{more}. "
+        "A callback, a hook or a layer of your own writes to them: remove it, or let the stage train (model.trainable)"
+    )
+
+
+def _tensors(network: FreezableStages, stages: Iterable[str]) -> dict[str, Tensor]:
+    """Return the parameters and buffers of some stages, non-persistent buffers included."""
+    return {
+        f"stages.{stage}.{name}": tensor
+        for stage in stages
+        for kind in (network.stages[stage].named_parameters(), network.stages[stage].named_buffers())
+        for name, tensor in kind
+    }

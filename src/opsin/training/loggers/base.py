@@ -1,0 +1,161 @@
+"""The common part of all loggers: the facts of a run, its start and its outcome."""
+
+import importlib.util
+import json
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from lightning.pytorch.loggers import CometLogger, Logger, MLFlowLogger, WandbLogger
+
+from opsin.config.target_lookup import Target
+from opsin.errors import UserError
+from opsin.runs.atomic import write_atomically
+from opsin.runs.directory import RunDirectory
+from opsin.runs.rank import is_spawned
+
+log = logging.getLogger(__name__)
+
+Value = bool | int | float | str
+"""Types of values in the config of a run."""
+
+LIBRARIES = {WandbLogger: "wandb", MLFlowLogger: "mlflow", CometLogger: "comet_ml"}
+"""Libraries that loggers of Lightning need, as they are imported."""
+
+EXTRAS = {"wandb": "opsin[wandb]", "mlflow": "opsin[mlflow]", "trackio": "opsin[trackio]", "comet_ml": "comet-ml"}
+"""Packages that pip installs for each library."""
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """Facts of a run that a logger records at its start.
+
+    Attributes:
+        run: The run directory.
+        config: The chosen options and every value that affects training, by dotted key; secrets are references.
+        tags: Tags of the run.
+    """
+
+    run: RunDirectory
+    config: Mapping[str, Value]
+    tags: tuple[str, ...] = ()
+
+    @property
+    def values(self) -> dict[str, Value]:
+        """The config, the tags and the path of the run directory, for a logger that has one table of values."""
+        tags = {"tags": ", ".join(self.tags)} if self.tags else {}
+        return {**self.config, **tags, "run_dir": str(self.run.path)}
+
+
+class RunLogger(Logger):
+    """A logger that records a whole run: its start, its metrics and its outcome."""
+
+    library: ClassVar[str] = ""
+    """Library that the logger needs; empty if Opsin always installs it."""
+
+    advice: ClassVar[str] = ""
+    """What to do if the logger cannot start, for the message."""
+
+    def log_start(self, facts: RunFacts) -> None:
+        """Record the facts of the run before the first step."""
+        self.log_hyperparams(facts.values)
+
+    def log_outcome(self, facts: RunFacts, metrics: Mapping[str, float], step: int) -> None:
+        """Record the final metrics as `final/<metric>`, and close the logger.
+
+        Args:
+            facts: Facts of the run.
+            metrics: Metrics of the best epoch and of the test.
+            step: Number of optimizer steps.
+        """
+        self.log_metrics({f"final/{name}": value for name, value in metrics.items()}, step)
+        self.save()
+
+
+def check_installed(loggers: Mapping[str, Target[Logger]]) -> None:
+    """Check that the libraries of all loggers are installed; none is imported.
+
+    Raises:
+        UserError: A library is missing; the message has the command that installs it.
+    """
+    for name, target in loggers.items():
+        kind: Any = target.call
+        of_lightning = (library for base, library in LIBRARIES.items() if kind is base)
+        library = getattr(kind, "library", "") or next(of_lightning, "")
+        if library and importlib.util.find_spec(library) is None:
+            raise UserError(
+                f"logger.{name} needs {library}, which is not installed: pip install '{EXTRAS[library]}', or use "
+                "logger=tensorboard"
+            )
+
+
+def log_start(loggers: Iterable[Logger], facts: RunFacts) -> None:
+    """Start every logger of a run.
+
+    Raises:
+        UserError: A logger cannot start, for example because its server cannot be reached.
+    """
+    for logger in loggers:
+        try:
+            if isinstance(logger, RunLogger):
+                logger.log_start(facts)
+            else:
+                logger.log_hyperparams(facts.values)
+        except Exception as error:  # libraries raise errors of their own kinds
+            advice = logger.advice if isinstance(logger, RunLogger) else ""
+            reason = " ".join(str(error).split())
+            raise UserError(f"the logger {type(logger).__name__} cannot start: {reason}. {advice}".strip()) from error
+
+
+def log_outcome(loggers: Iterable[Logger], facts: RunFacts, metrics: Mapping[str, float], step: int) -> None:
+    """Record the outcome of a run in every logger; a failure does not fail the run, which has finished."""
+    for logger in loggers:
+        try:
+            if isinstance(logger, RunLogger):
+                logger.log_outcome(facts, metrics, step)
+            else:
+                logger.log_metrics({f"final/{name}": value for name, value in metrics.items()}, step)
+                logger.save()
+        except Exception as error:
+            log.warning("the logger %s could not record the outcome: %s", type(logger).__name__, error)
+
+
+def recorded_id(run: RunDirectory, logger: str, new: str) -> tuple[str, bool]:
+    """Return the identifier that a logger gave to a run, and whether the run had it before.
+
+    Args:
+        run: The run directory, whose `loggers.json` holds the identifiers.
+        logger: Name of the logger and of the place to which it writes.
+        new: Identifier of a run that has none; it is recorded.
+    """
+    file = run.path / "loggers.json"
+    recorded = _read(file)
+    if logger in recorded:
+        return recorded[logger], True
+    if new and not is_spawned():
+        record_id(run, logger, new)
+    return new, False
+
+
+def record_id(run: RunDirectory, logger: str, identifier: str) -> None:
+    """Record the identifier of a run in `loggers.json`."""
+    file = run.path / "loggers.json"
+    write_atomically(file, json.dumps({**_read(file), logger: identifier}, indent=2) + "\n")
+
+
+def run_name(run: RunDirectory) -> str:
+    """Return the name of a run among other runs: that of its directory, after the name of its sweep if it has one."""
+    sweep = run.path.parent
+    return f"{sweep.name}/{run.path.name}" if (sweep / "sweep.yaml").is_file() else run.path.name
+
+
+def _read(file: Path) -> dict[str, str]:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise UserError(f"{file} is damaged ({error}): delete it to start new runs in the loggers") from None
+    return {str(key): str(value) for key, value in found.items()}

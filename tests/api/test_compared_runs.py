@@ -1,0 +1,53 @@
+"""The comparison of runs as a table."""
+
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from made_runs import made_run
+
+import opsin
+
+RNG = np.random.default_rng(0)
+
+
+def test_the_table_ranks_recipes(tmp_path: Path) -> None:
+    good = [made_run(tmp_path / f"good{seed}", RNG.random(300) < 0.95, config={"seed": seed}) for seed in (0, 1)]
+    bad = made_run(tmp_path / "bad", RNG.random(300) < 0.6, overrides=["optimizer.lr=0.5"])
+    found = opsin.compare([good[0].path, SimpleNamespace(path=good[1].path), str(bad.path)])
+    table = found.table
+    assert list(table.index) == ["A", "B"]
+    assert list(table["rank"]) == [1, 2]
+    assert list(table["runs"]) == [2, 1]
+    accuracies = [run.read_result().metrics["test/acc"] for run in (*good, bad)]
+    assert table["test/acc"]["A"] == pytest.approx(sum(accuracies[:2]) / 2)
+    assert table["test/acc"]["B"] == accuracies[2]
+    assert {"recipe", "val/acc", "test/loss", "parameters", "images_per_second", "seconds"} < set(table.columns)
+    assert table["paths"]["B"] == [bad.path]
+    assert any("A is better than B" in sentence or "better" in sentence for sentence in found.conclusions)
+    html = found._repr_html_()
+    assert all(text in html for text in ("<table>", "optimizer.lr=0.5", f"{accuracies[2]:.2%}".replace("%", " %")))
+    page = found.write(tmp_path / "page.html")
+    assert "optimizer.lr=0.5" in page.read_text(encoding="utf-8")
+    by_loss = opsin.compare(tmp_path, metric="test/loss")  # a folder of runs
+    assert by_loss.table.columns[2] == "test/loss"
+    assert by_loss.table["test/loss"].is_monotonic_increasing
+
+
+def test_mistakes(tmp_path: Path) -> None:
+    for runs in ([], [tmp_path / "nowhere"], tmp_path):
+        with pytest.raises(opsin.UserError):
+            opsin.compare(runs)
+    run = made_run(tmp_path / "run", [True, False])
+    with pytest.raises(opsin.UserError, match="test/acc"):
+        opsin.compare(run.path, metric="test/accuracy")
+
+
+def test_a_comparison_loads_no_torch(tmp_path: Path) -> None:
+    made_run(tmp_path / "run", [True, False])
+    code = f"import opsin, sys; opsin.compare({str(tmp_path)!r}).table; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

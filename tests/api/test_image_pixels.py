@@ -1,0 +1,108 @@
+"""Every kind of image gives the pixels that its file gives, and everything else is refused with the way out."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from opsin.api.image_pixels import read_image
+from opsin.data.decode import BadImage
+from opsin.errors import UserError
+from opsin.inference.trained_model import TrainedModel
+from opsin.models import mlp
+
+RNG = np.random.default_rng(0)
+COLOR = RNG.integers(0, 256, (20, 30, 3), dtype=np.uint8)
+GRAY = RNG.integers(0, 256, (20, 30), dtype=np.uint8)
+ALPHA = np.concatenate([COLOR, RNG.integers(0, 256, (20, 30, 1), dtype=np.uint8)], axis=2)
+
+
+def model(channels: Any) -> TrainedModel:
+    network = mlp(num_logits=2, in_channels=channels, image_size=(16, 16))
+    return TrainedModel("made", network, ("a", "b"), (16, 16), (0.5,), (0.5,), channels, "squash", "bilinear", channels)
+
+
+def png(pixels: Any) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG")
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("pixels", [COLOR, GRAY, ALPHA], ids=["color", "gray", "alpha"])
+def test_every_kind_of_image_equals_its_file(pixels: Any, channels: int, tmp_path: Path) -> None:
+    trained = model(channels)
+    file = tmp_path / "image.png"
+    file.write_bytes(png(pixels))
+    expected = trained.read(file)
+    first = pixels[np.newaxis] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+    kinds = [
+        file,
+        str(file),
+        png(pixels),
+        Image.open(file),
+        pixels,
+        np.asfortranarray(pixels),
+        pixels / 255,
+        (pixels / 255).astype(np.float32),
+        torch.from_numpy(first.copy()),
+        torch.from_numpy(first / 255),
+        (torch.from_numpy(first.copy()).float() / 255).requires_grad_(),
+    ]
+    if pixels.ndim == 2:
+        kinds += [pixels[:, :, np.newaxis], torch.from_numpy(pixels)]
+    for kind in kinds:
+        found = read_image(kind, trained)
+        assert found.dtype == np.uint8
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_booleans_and_half_precision_are_pixels() -> None:
+    trained, mask = model(1), GRAY > 127
+    expected = read_image(np.where(mask, 255, 0).astype(np.uint8), trained)
+    for kind in (mask, torch.from_numpy(mask), torch.from_numpy(mask).bfloat16(), mask.astype(np.float16)):
+        np.testing.assert_array_equal(read_image(kind, trained), expected)
+
+
+def test_an_image_with_orientation_is_turned_as_its_file(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(COLOR).save(tmp_path / "turned.png", exif=exif)
+    expected = read_image(tmp_path / "turned.png", model(3))
+    np.testing.assert_array_equal(read_image(Image.open(tmp_path / "turned.png"), model(3)), expected)
+    assert (expected != read_image(COLOR, model(3))).any()
+
+
+REFUSED = {
+    "channels first": (COLOR.transpose(2, 0, 1), "image.transpose(1, 2, 0)"),
+    "tensor, channels last": (torch.from_numpy(COLOR), "image.permute(2, 0, 1)"),
+    "stack of gray images": (np.zeros((9, 20, 30), np.uint8), "give list(images)"),
+    "batch of an array": (np.zeros((2, 20, 30, 3), np.uint8), "give list(images)"),
+    "batch of a tensor": (torch.zeros(2, 3, 20, 30), "give list(images)"),
+    "one dimension": (np.zeros(12), "must be (H, W) or (H, W, C)"),
+    "no pixels": (np.zeros((0, 20, 3)), "has no pixels"),
+    "0 to 255 in floats": (COLOR.astype(float), "divide them by 255"),
+    "normalized": (COLOR / 127.5 - 1, "do not normalize them"),
+    "NaN": (np.full((20, 30), np.nan), "instead of 0 to 1"),
+    "whole numbers": (COLOR.astype(np.int64), "uint8 in 0..255"),
+    "another object": (3.5, "float is not an image"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_is_no_image_is_refused_with_the_way_out(case: str) -> None:
+    image, way_out = REFUSED[case]
+    with pytest.raises(UserError) as error:
+        read_image(image, model(3))
+    assert way_out in str(error.value)
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "text.png").write_text("no image")
+    for bad in (tmp_path, tmp_path / "absent.png", tmp_path / "text.png", b"", b"no image"):
+        with pytest.raises(BadImage):
+            read_image(bad, model(3))

@@ -1,0 +1,77 @@
+"""Every key of every shipped config is applied on resume, or refused by name."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from opsin.config import compose
+from opsin.config.resume_rules import SavedState, check_steps, nothing_to_train, refusal, refused_by_state
+from opsin.errors import UserError
+
+PARTS = {
+    "optimizer": ("adam", "adamw", "sgd"),
+    "scheduler": ("constant", "cosine", "onecycle", "plateau", "step"),
+    "callbacks": ("default", "ema", "no_early_stopping"),
+    "augmentation": ("none", "digits", "mixup_cutmix"),
+    "trainer": ("cpu", "auto"),
+}
+APPLIED = (
+    *("optimizer.lr", "optimizer.weight_decay", "optimizer.nesterov", "optimizer.betas", "optimizer.momentum"),
+    *("scheduler.", "augmentation.", "callbacks.", "logger.", "trainer.", "feature_cache."),
+    *("data_dir", "output_dir", "test", "report", "resume", "tags"),
+    *("datamodule.data_dir", "datamodule.eval_batch_size", "datamodule.on_device"),
+)
+"""Keys, or beginnings of keys, that a resumed run may apply; all others are refused."""
+
+
+def keys(tree: Mapping[str, Any], above: str = "") -> list[str]:
+    found = []
+    for key, value in tree.items():
+        found += keys(value, f"{above}{key}.") if isinstance(value, Mapping) else [f"{above}{key}"]
+    return found
+
+
+@pytest.mark.parametrize(("group", "option"), [(group, option) for group in PARTS for option in PARTS[group]])
+def test_every_key_of_the_shipped_configs_has_a_rule(group: str, option: str) -> None:
+    tree = compose([f"{group}={option}"]).tree
+    for key in keys(tree):
+        reason = refusal(key, tree, {key: ("an old value", "a new value")})
+        assert reason is None or len(reason) > 10, key
+        if not key.startswith(APPLIED):
+            assert reason, key
+        if key.endswith("_target_") and not key.startswith("logger."):  # loggers have no saved state
+            assert reason, key
+    for key in ("seed", "model.weights", "loss.label_smoothing", "distillation.labels", "monitor.metric"):
+        assert refusal(key, tree, {key: (1, 2)}), key
+    for key in ("datamodule.batch_size", "datamodule.fold", "trainer.accumulate_grad_batches"):
+        assert refusal(key, tree, {key: (1, 2)}), key
+    for key in ("optimizer.lr", "trainer.max_epochs", "callbacks.early_stopping.patience"):
+        assert refusal(key, tree, {key: (1, 2)}) is None, key
+
+
+def test_a_run_that_stopped_early_trains_on_with_more_patience() -> None:
+    state = SavedState(step=10, epochs=3, best_epoch=1, stopped="no improvement", waited=2)
+    tree = compose(["trainer.max_epochs=8", "callbacks.early_stopping.patience=2"]).tree
+    assert nothing_to_train(tree, state)
+    tree["callbacks"]["early_stopping"]["patience"] = 3
+    assert not nothing_to_train(tree, state)
+    tree["trainer"]["max_epochs"] = 3
+    assert nothing_to_train(tree, state)
+
+
+def test_changes_that_need_training_are_refused_if_nothing_is_trained() -> None:
+    state = SavedState(step=10, epochs=3, best_epoch=1, stopped=None, waited=0)
+    changes = {"optimizer.lr": (0.1, 0.2), "trainer.precision": ("16-mixed", "32")}
+    done, more = (compose([f"trainer.max_epochs={epochs}"]).tree for epochs in (3, 4))
+    assert list(refused_by_state(changes, done, state)) == ["optimizer.lr"]
+    assert refused_by_state(changes, more, state) == {}
+
+
+def test_the_limit_of_steps_is_not_below_the_completed_steps() -> None:
+    state = SavedState(step=10, epochs=3, best_epoch=1, stopped=None, waited=0)
+    tree = compose(["trainer.max_steps=10"]).tree
+    check_steps(tree, state)
+    with pytest.raises(UserError, match=r"trainer.max_steps=10 cannot be changed on resume: 11 steps are completed"):
+        check_steps(tree, replace(state, step=11))

@@ -1,0 +1,119 @@
+"""Exported models: every network as ONNX, exact resizing inside the graph, and the check against PyTorch."""
+
+import itertools
+import json
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from backbone_cases import BACKBONES
+from network_cases import CASES, build
+
+import opsin.models as models
+from opsin.data.preprocessing import fit_image
+from opsin.data.tensor_resize import TensorResize
+from opsin.errors import UserError
+from opsin.inference.model_export import Agreement, export_graph, graph_facts, inference_of
+from opsin.inference.trained_model import TrainedModel
+from opsin.models import Network
+from opsin.models.network import class_logits
+from opsin.runs.result import RunResult
+
+RESIZES = [
+    (resize, kind)
+    for resize, kind in itertools.product(("squash", "crop", "letterbox"), ("bilinear", "bicubic", "nearest"))
+    if kind != "nearest" or resize == "squash"
+]
+
+
+def trained_model(network: Network, side: int, channels: int = 3, **more) -> TrainedModel:
+    classes = ("cat", "dog", "café")
+    facts = {"resize": "squash", "interpolation": "bilinear", "source_channels": channels, "temperature": 1.7}
+    mean, std = (0.5, 0.4, 0.3, 0.2)[:channels], (0.2, 0.3, 0.25, 0.2)[:channels]
+    if "mean" not in more and channels == 1 and more.get("source_channels") is None:
+        mean, std = (0.5,), (0.2,)
+    return TrainedModel("run", network.eval(), classes, (side, side), mean, std, channels, **{**facts, **more})
+
+
+def expected(trained: TrainedModel, images: np.ndarray) -> np.ndarray:
+    """The probabilities of PyTorch for images resized by Pillow."""
+    fitted = [fit_image(image, trained.size, trained.resize, trained.interpolation) for image in images]
+    with torch.no_grad():
+        logits = trained.network(trained.preprocess(torch.from_numpy(np.stack(fitted)).permute(0, 3, 1, 2)))
+    return torch.softmax(class_logits(logits) / trained.temperature, 1).numpy()
+
+
+def noise(*shape: int) -> np.ndarray:
+    return np.random.default_rng(sum(shape)).integers(0, 256, shape, dtype=np.uint8)
+
+
+@pytest.mark.parametrize(("resize", "interpolation"), RESIZES)
+def test_the_resize_of_the_graph_is_that_of_pillow_bit_for_bit(resize: str, interpolation: str) -> None:
+    rng = np.random.default_rng(0)
+    sizes = [(1, 1, 7, 9), (9, 7, 9, 7), (60, 90, 20, 30), (33, 300, 64, 64)]
+    sizes += [tuple(rng.integers((8, 8, 4, 4), (300, 300, 150, 150)).tolist()) for _ in range(25)]
+    for height, width, *size in sizes:
+        image = noise(height, width, 3)
+        module = TensorResize(tuple(size), resize, interpolation)
+        found = module(torch.from_numpy(image).permute(2, 0, 1)[None].double())[0].permute(1, 2, 0).numpy()
+        np.testing.assert_array_equal(found, fit_image(image, tuple(size), resize, interpolation), f"{image.shape}")
+
+
+def test_a_resize_that_cannot_be_expressed_is_refused() -> None:
+    with pytest.raises(UserError, match=r"nearest with datamodule.resize=crop cannot be exported"):
+        TensorResize((8, 8), "crop", "nearest")
+
+
+def check(trained: TrainedModel, kind: str = "onnx") -> bytes:
+    """Export, and compare with PyTorch on batches and images of several sizes; return the file."""
+    content = export_graph(trained, kind, graph_facts(trained, RunResult(seed=3)))
+    infer = inference_of(content, kind)
+    side = trained.size[0]
+    for shape in ((1, side + 9, side + 31), (3, side * 2, side - 7), (4, side, side)):
+        images = noise(*shape, trained.source_channels)
+        np.testing.assert_allclose(infer(images), expected(trained, images), atol=1e-5)
+    return content
+
+
+EXPORTED = [
+    *(pytest.param(case, id=case.name, marks=pytest.mark.slow) for case in CASES if not case.rgb_only),
+    *(pytest.param(case, id=case.name, marks=pytest.mark.slow) for case in BACKBONES),
+]
+
+
+@pytest.mark.parametrize("case", EXPORTED)
+def test_every_network_is_exported_as_onnx(case) -> None:
+    torch.manual_seed(0)
+    if hasattr(case, "stages") and hasattr(case, "rgb_only"):
+        network, channels = build(case, num_logits=3, image_size=(case.trial,) * 2), case.in_channels
+    else:
+        network, channels = case.build(num_logits=3), 3
+    check(trained_model(network, case.trial, channels))
+
+
+@pytest.mark.parametrize("kind", ["onnx", "torch_export"])
+def test_a_file_holds_its_preprocessing_and_facts(kind: str) -> None:
+    torch.manual_seed(0)
+    network = models.cnn_batchnorm(num_logits=1, in_channels=3, image_size=(32, 32))
+    trained = trained_model(network, 32, 3, source_channels=1, resize="crop", interpolation="bicubic")
+    trained = TrainedModel(**{**vars(trained), "classes": ("cat", "café")})  # one logit, gray images for RGB
+    content = check(trained, kind)
+    if kind == "onnx":
+        facts = onnxruntime.InferenceSession(content).get_modelmeta().custom_metadata_map
+        assert json.loads(facts["classes"]) == ["cat", "café"]
+        assert json.loads(facts["temperature"]) == 1.7
+        assert json.loads(facts["image_size"]) == [32, 32]
+        assert facts["input"].startswith("images: uint8 (N, height, width, 1), upright gray images of any size")
+    else:
+        files = {"metadata.json": ""}
+        import io
+
+        torch.export.load(io.BytesIO(content), extra_files=files)
+        assert json.loads(json.loads(files["metadata.json"])["classes"]) == ["cat", "café"]
+
+
+def test_the_comparison_demands_equal_classes_and_close_probabilities() -> None:
+    assert Agreement(10, 10, 1e-5).sufficient
+    assert not Agreement(10, 9, 1e-5).sufficient
+    assert not Agreement(10, 10, 2e-4).sufficient

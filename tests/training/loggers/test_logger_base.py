@@ -1,0 +1,146 @@
+"""The common part of the loggers, without their libraries."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers.logger import DummyLogger
+
+from opsin.commands.train import train
+from opsin.config import compose
+from opsin.errors import UserError
+from opsin.runs.directory import RunDirectory
+from opsin.training.loggers.base import (
+    RunFacts,
+    check_installed,
+    log_outcome,
+    log_start,
+    record_id,
+    recorded_id,
+    run_name,
+)
+from opsin.training.plan import make_plan
+
+
+@pytest.fixture
+def facts(tmp_path: Path) -> RunFacts:
+    return RunFacts(RunDirectory(tmp_path), {"model": "mlp", "optimizer.lr": 0.1}, ("a", "b"))
+
+
+@pytest.mark.parametrize("name", ["wandb", "mlflow", "trackio"])
+def test_a_missing_library_is_named_before_a_file_is_written(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda module, *a: None if module == name else find(module, *a))
+    composed = compose([f"logger=[tensorboard,{name}]", f"output_dir={tmp_path}"], tmp_path / "run")
+    with pytest.raises(UserError, match=rf"logger\.{name} needs {name}, .*: pip install 'opsin\[{name}\]'"):
+        train(composed)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_library_of_lightnings_own_logger_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    composed = compose([])
+    section = {"mine": {"_target_": "lightning.pytorch.loggers.CometLogger"}}
+    plan = make_plan(replace(composed, tree={**composed.tree, "logger": section}))
+    with pytest.raises(UserError, match=r"logger.mine needs comet_ml, which is not installed: pip install 'comet-ml'"):
+        check_installed(plan.loggers)
+
+
+def test_default_runs_import_no_library_of_a_logger() -> None:
+    code = (
+        "import sys\nfrom opsin.config import compose\nfrom opsin.training.plan import make_plan\n"
+        "from opsin.training.loggers.base import check_installed\ncheck_installed(make_plan(compose([])).loggers)\n"
+        "print([name for name in ('wandb', 'mlflow', 'trackio', 'timm', 'pandas') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_any_logger_of_lightning_gets_config_and_outcome(facts: RunFacts, tmp_path: Path) -> None:
+    logger = CSVLogger(tmp_path, name="", version="")
+    log_start([logger], facts)
+    log_outcome([logger], facts, {"test/acc": 0.5}, 10)
+    assert "final/test/acc,step\n0.5,10" in (tmp_path / "metrics.csv").read_text().replace("\r", "")
+    logger.save()
+    text = (tmp_path / "hparams.yaml").read_text()
+    assert "model: mlp" in text
+    assert "tags: a, b" in text
+
+
+class Broken(DummyLogger):
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        raise RuntimeError("no\n server")
+
+    def log_metrics(self, *args: Any, **kwargs: Any) -> None:
+        raise RuntimeError("the server is gone")
+
+
+def test_a_logger_that_cannot_start_is_named_and_one_that_cannot_end_is_a_warning(
+    facts: RunFacts, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(UserError, match=r"the logger Broken cannot start: no server\."):
+        log_start([Broken()], facts)
+    log_outcome([Broken()], facts, {"test/acc": 0.5}, 10)
+    assert "Broken could not record the outcome: the server is gone" in caplog.text
+
+
+def test_the_id_of_a_run_is_kept_and_a_damaged_file_is_named(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    assert recorded_id(run, "wandb opsin", "one") == ("one", False)
+    assert recorded_id(run, "wandb opsin", "two") == ("one", True)
+    assert recorded_id(run, "wandb other", "two") == ("two", False)
+    record_id(run, "mlflow x", "three")
+    assert len(json.loads((tmp_path / "loggers.json").read_text())) == 3
+    (tmp_path / "loggers.json").write_text("{")
+    with pytest.raises(UserError, match=r"loggers\.json is damaged .*: delete it"):
+        recorded_id(run, "wandb opsin", "one")
+
+
+def test_a_run_of_a_sweep_is_named_after_its_sweep(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path / "grid_1" / "003_digits_mlp")
+    run.path.mkdir(parents=True)
+    assert run_name(run) == "003_digits_mlp"
+    (run.path.parent / "sweep.yaml").touch()
+    assert run_name(run) == "grid_1/003_digits_mlp"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["logger=wandbb"], "did you mean logger=wandb?"),
+        (["logger=[tensorboard,mlfow]"], "did you mean logger=mlflow?"),
+        (["logger=wandb", "logger.wandb.mod=offline"], "did you mean logger.wandb.mode=offline?"),
+        (["trainer.val_check_intervall=0.5"], "did you mean trainer.val_check_interval=0.5?"),
+        (["tag=[a]"], "did you mean 'tags=[a]'?"),
+    ],
+)
+def test_a_typo_is_refused_with_the_right_name(words: list[str], said: str) -> None:
+    with pytest.raises(UserError) as error:
+        compose(words)
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["logger=wandb", "logger.wandb.mode=offlin"], "logger.wandb.mode should be 'online' or 'offline'"),
+        (["tags=a"], r"tags=\[a\]"),
+        (["tags=['']"], "tags"),
+        (["trainer.val_check_interval=0"], "trainer.val_check_interval"),
+        (["trainer.val_check_interval=1.5"], "trainer.val_check_interval"),
+        (
+            ["trainer.val_check_interval=0.5", "trainer.limit_val_batches=0", "monitor.metric=train/loss"],
+            "has no effect",
+        ),
+    ],
+)
+def test_a_wrong_value_is_refused_by_name(words: list[str], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        make_plan(compose(words))

@@ -1,0 +1,142 @@
+"""Validation within an epoch: its steps, best checkpoint, early stopping, and an exact resume."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from opsin.commands.train import train
+from opsin.config import compose, from_saved
+from opsin.errors import Interrupted, UserError
+from opsin.runs.directory import RunDirectory
+from opsin.runs.metrics_csv import read_epochs
+from opsin.training.validation_schedule import validation_steps
+
+WORDS = (
+    *("model=simple_cnn", "augmentation=digits", "scheduler=plateau", "scheduler.patience=0", "trainer=cpu"),
+    *("datamodule.batch_size=64", "datamodule.train_fraction=0.2", "trainer.max_epochs=3"),  # five steps per epoch
+    *("callbacks=no_pictures", "callbacks.progress.bar=false", "logger=none", "report=false"),
+)
+EVERY_SECOND_STEP = "trainer.val_check_interval=2"
+EPOCHS = [0.4, 0.8, 1, 1.4, 1.8, 2, 2.4, 2.8, 3]
+STEPS = [2, 4, 5, 7, 9, 10, 12, 14, 15]
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="module")
+def whole(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
+    """An uninterrupted run."""
+    return start(data_dir, tmp_path_factory.mktemp("whole"), EVERY_SECOND_STEP)
+
+
+def start(data_dir: Path, folder: Path, *words: str) -> RunDirectory:
+    run = folder / "outputs" / "run"
+    run.mkdir(parents=True)
+    train(compose([*WORDS, f"data_dir={data_dir}", f"output_dir={folder / 'outputs'}", *words], run))
+    return RunDirectory(run)
+
+
+def weights(checkpoint: Path) -> dict[str, Any]:
+    return torch.load(checkpoint, weights_only=True)["state_dict"]
+
+
+@pytest.mark.parametrize(
+    ("interval", "steps", "expected"),
+    [
+        (0.5, 10, [5, 10]),
+        (0.25, 18, [4, 9, 14, 18]),
+        (0.3, 10, [3, 6, 9, 10]),
+        (1 / 3, 9, [3, 6, 9]),
+        (0.01, 3, [1, 2, 3]),
+        (1.0, 7, [7]),
+        (3, 7, [3, 6, 7]),
+        (7, 7, [7]),
+        (1, 3, [1, 2, 3]),
+    ],
+)
+def test_the_steps_of_an_interval(interval: int | float, steps: int, expected: list[int]) -> None:
+    assert validation_steps(interval, steps) == expected
+
+
+def test_each_validation_has_a_row_and_the_best_of_all_is_tested(whole: RunDirectory) -> None:
+    rows, result = read_epochs(whole.metrics), whole.read_result()
+    assert [row.epoch for row in rows] == EPOCHS
+    assert [row.step for row in rows] == STEPS
+    for row in rows:
+        assert (row.get("train/loss") is not None) == isinstance(row.epoch, int)
+        assert row.get("val/loss") is not None
+    best = min(rows, key=lambda row: row.values["val/loss"])
+    assert (result.best_epoch, result.monitor.best) == (best.epoch, best.get("val/loss"))
+    assert result.metrics["val/loss"] == best.get("val/loss")
+    assert result.epochs == 3
+    assert torch.load(whole.best, weights_only=True)["global_step"] == best.step
+
+
+def test_validating_more_often_does_not_change_the_training(
+    whole: RunDirectory, data_dir: Path, tmp_path: Path
+) -> None:
+    by_epoch = start(data_dir, tmp_path)
+    ends = [row for row in read_epochs(whole.metrics) if isinstance(row.epoch, int)]
+    assert read_epochs(by_epoch.metrics) == ends
+    last, other = weights(whole.last), weights(by_epoch.last)
+    assert all(torch.equal(last[key], other[key]) for key in last)
+
+
+@pytest.mark.parametrize(("step", "how"), [(4, "SIGINT"), (5, "SIGTERM"), (6, "SIGINT"), (8, "error"), (10, "error")])
+def test_a_run_that_ends_anywhere_resumes_to_the_bit(
+    step: int, how: str, whole: RunDirectory, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPSIN_TARGETS", "interruptions")
+    stop = f"+callbacks.stop={{_target_: interruptions.StopAt, step: {step}, how: {how}}}"
+    with pytest.raises((Interrupted, RuntimeError)):
+        start(data_dir, tmp_path, EVERY_SECOND_STEP, stop)
+    run = RunDirectory(tmp_path / "outputs" / "run")
+    reached = torch.load(run.last, weights_only=True)["global_step"]
+    assert reached == {4: 4, 5: 5, 6: 6, 8: 7, 10: 9}[step]
+    train(from_saved(run, ["callbacks.stop=null"]))
+    assert run.metrics.read_text() == whole.metrics.read_text()
+    assert run.read_result().metrics == whole.read_result().metrics
+    for file in ("best", "last"):
+        one, other = weights(getattr(run, file)), weights(getattr(whole, file))
+        assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_early_stopping_counts_validations_and_more_patience_completes_the_epoch(
+    data_dir: Path, tmp_path: Path
+) -> None:
+    diverging = ("optimizer.lr=0.1", EVERY_SECOND_STEP)
+    patient = ("callbacks.early_stopping.patience=20", *diverging)
+    words = ("callbacks.early_stopping.patience=1", *diverging)
+    run = start(data_dir, tmp_path / "a", *words)
+    result, rows = run.read_result(), read_epochs(run.metrics)
+    assert "has not improved for 1 validation" in result.stopped
+    values = [row.values["val/loss"] for row in rows]
+    assert values[-1] >= min(values[:-1])
+    assert values[:-1] == sorted(values[:-1], reverse=True)
+    assert result.epochs == rows[-1].epoch
+    train(from_saved(run, ["callbacks.early_stopping.patience=20"]))
+    other = start(data_dir, tmp_path / "b", *patient)
+    assert run.metrics.read_text() == other.metrics.read_text()
+
+
+def test_accumulated_steps_are_whole(data_dir: Path, tmp_path: Path) -> None:
+    run = start(data_dir, tmp_path, "trainer.accumulate_grad_batches=2", "trainer.val_check_interval=0.3")
+    assert [row.step for row in read_epochs(run.metrics)] == [1, 2, 3, 4, 5, 6, 7, 8, 9]
+
+
+def test_what_cannot_work_is_refused_before_the_first_step(data_dir: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"val_check_interval=6 is above the 5 steps of an epoch"):
+        start(data_dir, tmp_path / "a", "trainer.val_check_interval=6")
+    assert not (tmp_path / "a" / "outputs" / "run" / "checkpoints").exists()
+    with pytest.raises(UserError, match=r"max_steps=1 ends training before the first validation, at step 2"):
+        start(data_dir, tmp_path / "b", "trainer.max_steps=1", EVERY_SECOND_STEP)
+
+
+def test_another_interval_is_refused_on_resume(whole: RunDirectory) -> None:
+    with pytest.raises(UserError, match=r"val_check_interval=0.5 cannot be changed on resume: .*validations"):
+        train(from_saved(whole, ["trainer.val_check_interval=0.5", "trainer.max_epochs=4"]))
