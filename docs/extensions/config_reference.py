@@ -163,7 +163,7 @@ def _group_page(group: str, options: list[str]) -> str:
     parts += [_option(group, name) for name in options]
     if group in SECTIONS and (constructors := SECTIONS[group].constructors):
         names = ", ".join(f"`{name}`" for name in sorted(constructors.by_name))
-        parts += ["## Constructors", f"`_target_` of this section accepts {names}, and your own."]
+        parts += ["## Constructors", f"`_target_` of this section accepts {names}, and [your own](../own_project.md)."]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
