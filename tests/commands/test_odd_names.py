@@ -13,10 +13,7 @@ import pytest
 from PIL import Image
 
 from opsin.commands import evaluate, predict
-from opsin.commands.embed import embed
-from opsin.config import compose, from_saved
 from opsin.errors import UserError
-from opsin.inference.opened_run import open_run
 from opsin.runs.directory import RunDirectory
 from opsin.runs.predictions import read_predictions
 from opsin.runs.quoting import override
@@ -36,7 +33,7 @@ def photos(root: Path) -> Path:
             for number in range(0 if (split, name) == ("test_set", CAT) else count):
                 pixels = (random.integers(0, 60, (12, 12, 3)) + 90 * shade).clip(0, 255).astype(np.uint8)
                 Image.fromarray(pixels).save(folder / f"{name} {number}.png")
-    (root / "Training" / CAT / "circle").symlink_to(root, target_is_directory=True)
+    (root / "Training" / CAT / "circle").symlink_to("../..", target_is_directory=True)
     os.truncate(os.open(root / "Training" / CAT / "film.mp4", os.O_CREAT | os.O_WRONLY), 6 * 10**9)
     return root
 
@@ -47,8 +44,14 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("home") / "two words [x] \u00fc"
     photos(home / "my photos")
     (home / "none").mkdir()
-    words = ["datamodule=image_folder", override("datamodule.path", "~/my photos"), "datamodule.image_size=12"]
-    words += ["datamodule.batch_size=8", "model=cnn_gap", "trainer=cpu", "trainer.max_epochs=1", "output_dir=~/outputs"]
+    words = ["datamodule=image_folder", override("datamodule.path", "~/my photos"), "datamodule.image_size=20"]
+    words += [
+        "datamodule.batch_size=8",
+        "model=cnn_gap",
+        "trainer=cpu",
+        "trainer.max_epochs=1",
+        override("output_dir", "~/outputs"),
+    ]
     environment = os.environ | {"PYTHONIOENCODING": "ascii", "HOME": str(home), "PYTHONWARNINGS": "ignore"}
     done = subprocess.run(
         [sys.executable, "-m", "opsin", "train", *words],
@@ -76,7 +79,6 @@ def test_a_console_without_the_characters_shows_them_escaped(home: Path, run: Ru
     assert r"train is Training, val is dev, test is test_set" in console
     assert r"my photos has no test image of class '\u732b [1]'" in console
     assert console.index("has no test image") < console.index("epoch 1/1")
-    assert "model.weights=none is the name of weights" in console
     log = next(run.path.glob("*.log")).read_text(encoding="utf-8")
     assert CAT in log
 
@@ -110,18 +112,8 @@ def test_moved_images_are_found_with_their_new_path(
         assert evaluate.main([str(run.path), place, "--json"]) == 0
         again = json.loads(capsys.readouterr().out)["metrics"]
         assert again["test/acc"] == run.read_result().metrics["test/acc"]
-        lines = embed(str(run.path), [place], out=home / "embeddings", formats=["npz"])
-        assert "27 train, 9 val, 6 test" in lines[0]
-        monkeypatch.chdir(new.parent)
-        resumed = compose([override("resume", run.path), "datamodule.path=photos"])
-        assert resumed.tree["datamodule"]["path"] == str(new)  # absolute: another process resumes elsewhere
-        (new / "dev" / CAT / "new.png").write_bytes((new / "dev" / CAT / f"{CAT} 0.png").read_bytes())
-        with pytest.raises(UserError, match="have changed since the run began"):
-            assert open_run(run, [place]).data
     finally:
-        (new / "dev" / CAT / "new.png").unlink(missing_ok=True)
         new.rename(home / "my photos")
-    assert from_saved(run).tree["datamodule"]["path"] == str(home / "my photos")
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])

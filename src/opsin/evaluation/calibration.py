@@ -120,6 +120,8 @@ def calibrate(logits: Floats, targets: Integers) -> Calibration:
         return Calibration(reason="there are no validation images to fit it on")
     if not np.isfinite(logits).all():
         return Calibration(reason="the logits of validation images are not finite")
+    if (logits.argmax(axis=1) == targets).all():  # the cross-entropy falls with the temperature down to 0
+        return Calibration(reason="all validation images are classified correctly, so the fit has no minimum")
     temperature = fit_temperature(logits, targets)
     if np.abs(np.log(temperature / np.array(TEMPERATURES))).min() < 1e-3:
         return Calibration(reason="the fit on the validation images has no minimum")

@@ -36,7 +36,7 @@ def image_files(root: Path, inside: str = ".", channels: Channels = 3) -> list[s
         channels: Channels that the images are read with; `.npy` files hold other numbers than 1 and 3.
     """
     skipped: Counter[str] = Counter()
-    found = (file.removeprefix("./") for file in _walk(root, inside, channels, set(), skipped))
+    found = (file.removeprefix("./") for file in _walk(root, inside, channels, _above(root / inside), skipped))
     files = sorted(found, key=lambda file: (composed(file), file))
     if skipped:
         kinds = ", ".join(f"{count} {suffix}" for suffix, count in skipped.most_common())
@@ -68,6 +68,11 @@ def folders(folder: Path) -> list[Path]:
 def is_clutter(name: str) -> bool:
     """Return whether a system or a program creates files or folders of this name."""
     return name.startswith(".") or name.lower() in _CLUTTER
+
+
+def _above(folder: Path) -> set[tuple[int, int]]:
+    """Return the folders that contain a folder; a link to one of them would lead to the images of other classes."""
+    return {(state.st_dev, state.st_ino) for parent in folder.resolve().parents if (state := parent.stat())}
 
 
 def _walk(
