@@ -73,8 +73,8 @@ class ImageDataModule(L.LightningDataModule):
         self.channels = source.channels if channels is None else channels
         if source.channels not in (1, self.channels):
             raise UserError(
-                f"The network takes images of {self.channels} channels, but those of '{source.name}' have "
-                f"{source.channels}."
+                f"Number of channels: the images of '{source.name}' have {source.channels}, the network takes "
+                f"{self.channels}. Choose another network, or set datamodule.channels={self.channels}."
             )
         if isinstance(augmentation, Augmentation):
             augmentation.check_channels(source.channels)
