@@ -60,7 +60,7 @@ def test_its_test_passes_and_the_other_commands_work(project: Path) -> None:
     assert "1 passed" in opsin(project, "pytest", "-q", "-p", "no:cacheprovider")
     opsin(project, "opsin", "interpret", "outputs/latest", "--what", "gradcam", "--out", "figures")
     assert list((project / "figures").rglob("*.png"))
-    opsin(project, "opsin", "export", "outputs/latest", "net.safetensors")
+    opsin(project, "opsin", "export", "outputs/latest", "--format", "safetensors", "--out", "net.safetensors")
     from PIL import Image
 
     Image.new("L", (20, 20), 90).save(project / "gray.png")
