@@ -48,6 +48,7 @@ def process_state() -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 def test_two_runs_in_a_process_that_stays_as_it_was(
     data_dir: Path, in_tmp: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -76,6 +77,7 @@ def test_two_runs_in_a_process_that_stays_as_it_was(
     assert first.model.classes == tuple("0123456789")
 
 
+@pytest.mark.slow
 def test_the_result_equals_that_of_the_command(data_dir: Path, in_tmp: Path) -> None:
     words = ["model=mlp", f"data_dir={data_dir}", "datamodule.train_fraction=0.2", "trainer=cpu", "report=false"]
     words += ["trainer.max_epochs=1", "logger=none", "trainer.threads=1"]

@@ -63,6 +63,7 @@ def test_config_and_info(tmp_path: Path) -> None:
     assert not (tmp_path / "outputs").exists()
 
 
+@pytest.mark.slow
 def test_a_run_and_its_evaluation(tmp_path: Path) -> None:
     printed = python(tmp_path, "train.py", *QUICK)
     assert re.search(r"test accuracy \d\d\.\d\d%", printed)
@@ -77,6 +78,7 @@ def test_a_run_and_its_evaluation(tmp_path: Path) -> None:
     assert measured == {name: value for name, value in result["metrics"].items() if name.startswith("test/")}
 
 
+@pytest.mark.slow
 def test_a_typo_ends_in_one_message_and_leaves_nothing(tmp_path: Path) -> None:
     printed = python(tmp_path, "train.py", "+trainer.max_epoch=3", code=1)
     assert "did you mean trainer.max_epochs?" in printed
@@ -85,6 +87,7 @@ def test_a_typo_ends_in_one_message_and_leaves_nothing(tmp_path: Path) -> None:
     assert [path for path in tmp_path.glob("outputs/2*/*") if path.is_dir()] == []
 
 
+@pytest.mark.slow
 def test_resuming_what_is_no_run_names_the_runs_that_are(tmp_path: Path) -> None:
     python(tmp_path, "train.py", *QUICK)
     printed = python(tmp_path, "train.py", "resume=outputs/nothing", code=1)
@@ -94,6 +97,7 @@ def test_resuming_what_is_no_run_names_the_runs_that_are(tmp_path: Path) -> None
     assert len(results(tmp_path)) == 1
 
 
+@pytest.mark.slow
 def test_a_directory_of_ones_own_is_never_taken_away(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "__init__.py").touch()
@@ -101,6 +105,7 @@ def test_a_directory_of_ones_own_is_never_taken_away(tmp_path: Path) -> None:
     assert (tmp_path / "mine" / "__init__.py").exists()
 
 
+@pytest.mark.slow
 def test_a_run_is_resumed_in_its_own_parts_and_gives_its_weights(tmp_path: Path) -> None:
     python(tmp_path, "train.py", *QUICK, "optimizer=sgd")
     printed = python(tmp_path, "train.py", "resume=outputs/latest", "trainer.max_epochs=3", "optimizer.momentum=0.5")
@@ -117,6 +122,7 @@ def test_a_run_is_resumed_in_its_own_parts_and_gives_its_weights(tmp_path: Path)
     assert len(results(tmp_path)) == 2
 
 
+@pytest.mark.slow
 def test_missing_weights_end_in_one_message(tmp_path: Path) -> None:
     printed = python(tmp_path, "train.py", "model=resnet18_partial", code=1)
     for part in ("resnet18-f37072fd.pth", "model.weights=none", "model=efficientnet_lite0_feature_extract"):
@@ -125,6 +131,7 @@ def test_missing_weights_end_in_one_message(tmp_path: Path) -> None:
     assert results(tmp_path)[0]["status"] == "failed"
 
 
+@pytest.mark.slow
 def test_multirun_gives_a_directory_each_and_a_table(tmp_path: Path) -> None:
     words = [word for word in QUICK if not word.startswith("model")]
     printed = python(tmp_path, "train.py", "-m", "model=mlp,cnn_gap", "optimizer.lr=0.001,0.01", *words)
@@ -138,6 +145,7 @@ def test_multirun_gives_a_directory_each_and_a_table(tmp_path: Path) -> None:
     assert losses == sorted(losses)
 
 
+@pytest.mark.slow
 def test_a_failed_job_is_a_row_of_the_table(tmp_path: Path) -> None:
     printed = python(tmp_path, "train.py", "-m", "model=mlp,resnet18_full", *QUICK[1:], code=1)
     assert "failed: 001_digits_resnet18_full: " in printed
@@ -147,6 +155,7 @@ def test_a_failed_job_is_a_row_of_the_table(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("outputs/sweeps/*/*/error.txt"))) == 1
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
     words = ("model=mlp", "trainer.max_epochs=500", "callbacks=no_early_stopping")
     process = subprocess.Popen(

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -15,6 +17,7 @@ def find_lr(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
 
 
+@pytest.mark.slow
 def test_it_suggests_a_rate_and_draws_the_curve(tmp_path: Path) -> None:
     done = find_lr(tmp_path, "model=mlp", "trainer=cpu", "--steps", "60", "optimizer.lr=0.5")
     assert done.returncode == 0, done.stderr

@@ -49,6 +49,7 @@ def test_the_project_is_small_and_trains_its_own_parts(project: Path) -> None:
     assert f"project: {project}" in (run / "overrides.yaml").read_text()
 
 
+@pytest.mark.slow
 def test_commands_open_its_runs(project: Path) -> None:
     opsin(project, "opsin", "train", "resume=outputs/latest", "trainer.max_epochs=2")
     assert "test/acc" in opsin(project, "opsin", "evaluate", "outputs/latest")

@@ -249,6 +249,7 @@ def test_a_failure_leaves_the_old_file(
 
 
 @pytest.mark.parametrize(("word", "code", "says"), [("good", 0, "2 images"), ("bad", 1, "0 images, 1 bad and skipped")])
+@pytest.mark.slow
 def test_the_script(digits_run: RunDirectory, tmp_path: Path, word: str, code: int, says: str) -> None:
     for name in ("good/a b.png", "good/<i>.png", "bad/x.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)

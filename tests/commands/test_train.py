@@ -109,6 +109,7 @@ def test_checkpoints_hold_plain_values(start) -> None:
     assert all(key.startswith("network.") for key in content["state_dict"])
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_metrics_and_another_does_not(start) -> None:
     first, second = start(*NOISY, name="a"), start(*NOISY, name="b")
     assert metrics(first) == metrics(second)
@@ -127,6 +128,7 @@ def test_evaluating_again_gives_the_same_numbers(start) -> None:
 
 
 @pytest.mark.parametrize(("step", "how"), [*((step, "SIGINT") for step in (1, 4, 5, 6, 15)), (8, "SIGTERM")])
+@pytest.mark.slow
 def test_a_run_that_was_stopped_goes_on_as_if_nothing_had_been(start, step: int, how: str, monkeypatch) -> None:
     monkeypatch.setenv("OPSIN_TARGETS", "interruptions")
     whole = start(*NOISY, name="whole")
@@ -181,6 +183,7 @@ def test_values_changed_on_resume_reach_all_that_refer_to_them(start) -> None:
     assert {tree["callbacks"][name]["monitor"] for name in ("checkpoints", "early_stopping")} == {"val/acc"}
 
 
+@pytest.mark.slow
 def test_stopping_waits_for_accumulated_gradients(start, monkeypatch) -> None:
     monkeypatch.setenv("OPSIN_TARGETS", "interruptions")
     words = (*NOISY, "trainer.accumulate_grad_batches=2")
@@ -318,6 +321,7 @@ def test_composed_survives_its_run_directory(start) -> None:
     assert "optimizer.lr=0.003" in loaded.origin.overrides
 
 
+@pytest.mark.slow
 def test_a_network_of_another_library_trains_from_a_file_and_from_a_run(start, tmp_path: Path) -> None:
     from torchvision.models import resnet18
 

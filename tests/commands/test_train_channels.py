@@ -50,6 +50,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
+@pytest.mark.slow
 def test_a_run_uses_all_channels(case: str, tmp_path: Path, capsys) -> None:
     channels, kind, words = CASES[case]
     images = bands(tmp_path, channels, kind)

@@ -106,6 +106,7 @@ def test_a_run_that_ends_anywhere_resumes_to_the_bit(
         assert all(torch.equal(one[key], other[key]) for key in one)
 
 
+@pytest.mark.slow
 def test_early_stopping_counts_validations_and_more_patience_completes_the_epoch(
     data_dir: Path, tmp_path: Path
 ) -> None:

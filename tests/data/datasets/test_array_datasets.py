@@ -338,6 +338,7 @@ def test_cifar10_facts_equal_torchvisions() -> None:
     assert [name for name, _ in known.train_list] == list(cifar10_module._BATCHES["train"])
 
 
+@pytest.mark.slow
 def test_sources_import_large_libraries_only_when_called() -> None:
     # `opsin.data` imports torch; libraries that only some sources need are imported when those are called.
     program = (

@@ -168,6 +168,7 @@ def command(*overrides: str, code: int = 0) -> None:
     assert done.returncode == code, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_missing_shards_give_one_message(tmp_path) -> None:
     done = subprocess.run(
         [sys.executable, ROOT / "train.py", "datamodule=streaming", f"datamodule.path={tmp_path}"],

@@ -195,6 +195,7 @@ def test_azure_batches_equal_those_of_the_store(azurite, tmp_path, monkeypatch):
         shards("az://pictures/batches")
 
 
+@pytest.mark.slow
 def test_azure_without_an_account_or_a_server_is_named(monkeypatch):
     pytest.importorskip("adlfs")
     with pytest.raises(UserError, match=r"no credentials were found .*AZURE_STORAGE_CONNECTION_STRING"):
@@ -365,6 +366,7 @@ def test_a_forked_process_can_read_the_bucket(path, tmp_path):
     assert storage.read("opsin.json") == content
 
 
+@pytest.mark.slow
 def test_all_storages_share_one_thread(path):
     storages = [open_storage(path) for _ in range(20)]
     assert all(storage.read("opsin.json") for storage in storages)

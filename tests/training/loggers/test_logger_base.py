@@ -53,6 +53,7 @@ def test_a_missing_library_of_lightnings_own_logger_is_named(monkeypatch: pytest
         check_installed(plan.loggers)
 
 
+@pytest.mark.slow
 def test_default_runs_import_no_library_of_a_logger() -> None:
     code = (
         "import sys\nfrom opsin.config import compose\nfrom opsin.training.plan import make_plan\n"

@@ -145,6 +145,7 @@ def test_an_epoch_keeps_its_steps_and_devices_share_a_batch(composed, thirty_two
     assert (found.batch_size, thirty_two) == (64, [16])
 
 
+@pytest.mark.slow
 def test_the_run_is_the_one_with_these_numbers_set_by_hand(composed, thirty_two) -> None:
     train(composed("datamodule.batch_size=auto", name="auto"))
     assert thirty_two
@@ -202,6 +203,7 @@ def test_nothing_happens_to_a_number(composed) -> None:
     assert data.batch_size == 48
 
 
+@pytest.mark.slow
 def test_running_out_of_memory_is_survived(composed, monkeypatch: pytest.MonkeyPatch) -> None:
     from opsin.models import Network
 
