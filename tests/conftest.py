@@ -2,9 +2,12 @@
 
 import os
 import subprocess
+import tempfile
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Trackio reads it when it is imported.
+os.environ["TRACKIO_DIR"] = str(Path(tempfile.gettempdir(), f"opsin-trackio-{os.getpid()}"))
 
 import pytest
 from filelock import FileLock

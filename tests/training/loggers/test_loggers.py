@@ -9,7 +9,6 @@ import threading
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +54,8 @@ class Logged:
 
 @pytest.fixture(scope="module")
 def logged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Logged]:
-    missing = [library for library in ("wandb", "mlflow", "trackio") if find_spec(library) is None]
-    if missing:  # without an import: Trackio reads TRACKIO_DIR when it is imported
-        pytest.skip(f"not installed: {', '.join(missing)}")
+    for library in ("wandb", "mlflow", "trackio"):
+        pytest.importorskip(library)
     folder = tmp_path_factory.mktemp("loggers")
     network = Network()
     proxy = f"http://127.0.0.1:{network.listen()}"
@@ -80,7 +78,12 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Logged]:
             "report=false",
         ),
         *("callbacks=no_pictures", "callbacks.progress.bar=false", "trainer.log_every_n_steps=2"),
-        *("logger=[tensorboard,csv,wandb,mlflow,trackio]", "logger.wandb.mode=offline", f"tags=[{','.join(TAGS)}]"),
+        *(
+            "logger=[tensorboard,csv,wandb,mlflow,trackio]",
+            "logger.wandb.mode=offline",
+            "logger.trackio.project=resumed",
+            f"tags=[{','.join(TAGS)}]",
+        ),
         *(f"data_dir={folder / 'data'}", f"output_dir={folder / 'outputs'}"),
     )
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
@@ -91,7 +94,6 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Logged]:
         patch.setenv("NO_PROXY", "127.0.0.1,localhost")
         patch.setenv("WANDB_API_KEY", SECRET)
         patch.setenv("HOME", str(folder / "home"))
-        patch.setenv("TRACKIO_DIR", str(folder / "trackio"))
         patch.setenv("OPSIN_TARGETS", "interruptions")
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         patch.chdir(folder)
@@ -115,7 +117,7 @@ def test_secrets_are_written_nowhere(logged: Logged) -> None:
 
 
 def test_nothing_lies_outside_the_folders_of_outputs(logged: Logged) -> None:
-    assert {file.name for file in logged.folder.iterdir()} <= {"outputs", "data", "trackio", "home"}
+    assert {file.name for file in logged.folder.iterdir()} <= {"outputs", "data", "home"}
     assert {file.name for file in (logged.folder / "outputs").iterdir()} == {"run", "latest", "mlflow.db"}
 
 
@@ -200,11 +202,11 @@ def test_mlflow_continues_its_run(logged: Logged) -> None:
 def test_trackio_continues_its_run(logged: Logged) -> None:
     from trackio.sqlite_storage import SQLiteStorage
 
-    assert SQLiteStorage.get_runs("opsin") == ["run"]
-    logs = SQLiteStorage.get_logs("opsin", "run")
+    assert SQLiteStorage.get_runs("resumed") == ["run"]
+    logs = SQLiteStorage.get_logs("resumed", "run")
     assert [entry["step"] for entry in logs if "train/loss_step" in entry] == list(range(1, 20, 2))
     assert [entry["step"] for entry in logs if "val/loss" in entry] == [4, 9, 14, 19]
     assert logs[-1]["final/test/acc"] == pytest.approx(logged.run.read_result().metrics["test/acc"])
-    config = SQLiteStorage.get_run_config("opsin", "run")
+    config = SQLiteStorage.get_run_config("resumed", "run")
     assert config["run_dir"] == str(logged.run.path)
     assert config["tags"] == "baseline, 7"
