@@ -22,7 +22,7 @@ words = ["model=mlp", "datamodule.train_fraction=0.2", "trainer=cpu", "report=fa
 opsin.train(*words, trainer={"max_epochs": 100_000}, callbacks={"early_stopping": None})
 """,
     """
-[run] = Path("outputs").glob("*/*")
+run = Path("outputs", "latest")
 epochs = len(opsin.load(run).run.history)
 opsin.train(resume=run, trainer={"max_epochs": epochs + 1})
 """,
