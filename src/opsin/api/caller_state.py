@@ -1,4 +1,4 @@
-"""Leave the process of the caller as it was: a script or a notebook goes on after a training."""
+"""Leave the process of the caller as it was: a script or a notebook continues after training."""
 
 import logging
 import os

@@ -57,7 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
 def complete(line: str) -> list[str]:
     """Return the possible values of the last word of a line; none means the name of a file.
 
-    A complete word ends with a space; one that ends with `=` or `.` goes on.
+    A complete word ends with a space; after `=` or `.` no space follows.
 
     Args:
         line: The line up to the cursor, such as `opsin train model=cnn`.

@@ -13,6 +13,7 @@ import yaml
 from opsin.config.overrides import key_of
 from opsin.config.run_config import RunConfig
 from opsin.errors import UserError
+from opsin.runs.flat_keys import flat
 from opsin.runs.quoting import printed_override
 
 FIXED = ("model.", "distillation.", "datamodule.image_size", "datamodule.mean", "datamodule.std", "datamodule.resize")
@@ -214,14 +215,3 @@ def _needs_training(key: str, new: Any) -> bool:
     """Return whether a changed value has an effect only while epochs are trained; a removed callback has none."""
     options = key.endswith((".patience", ".min_delta", ".decay")) and new is not None
     return options or key.startswith(("optimizer.", "scheduler.", "augmentation.", "trainer.gradient_clip_norm"))
-
-
-def flat(tree: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    """Return the values of a tree by dotted key, without those that are None."""
-    found: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            found |= flat(value, f"{above}{key}.")
-        elif value is not None:
-            found[f"{above}{key}"] = value
-    return found

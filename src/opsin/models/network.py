@@ -110,6 +110,22 @@ class Network(FreezableStages):
         return steps[first : names.index(until or list(self.stages)[-1]) + 1]
 
 
+def adopt_modules(network: Network, original_key: Mapping[int, str]) -> None:
+    """Prepare a network that is made of the modules of another one: record keys, and forbid in-place operations.
+
+    Args:
+        network: The network.
+        original_key: The key of each tensor in the other network, by the `id` of the tensor.
+    """
+    tensors = network.state_dict(keep_vars=True)
+    network.original_keys = {
+        key: original_key[id(tensor)] for key, tensor in tensors.items() if id(tensor) in original_key
+    }
+    for module in network.modules():  # in-place operations would overwrite activations recorded by hooks
+        if getattr(module, "inplace", False):
+            module.inplace = False  # type: ignore[assignment]
+
+
 def as_embedding(features: Tensor) -> Tensor:
     """Return features as vectors `(N, D)`: maps `(N, D, H, W)` are averaged over their area."""
     return features.mean(dim=(2, 3)) if features.ndim == 4 else features.flatten(1)

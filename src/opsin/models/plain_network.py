@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from opsin.errors import UserError
-from opsin.models.network import Network, sequential
+from opsin.models.network import Network, adopt_modules, sequential
 from opsin.models.traced_parts import Trace, named_parts, trace
 
 SQUASHING = ("softmax", "sigmoid")
@@ -50,13 +50,7 @@ def as_network(
     original_key = {id(tensor): key for key, tensor in module.state_dict(keep_vars=True).items()}
     network = _divided(name, module, images, expected) or _body_and_head(name, module, images, expected)
     _check_channels_last(network, images)
-    tensors = network.state_dict(keep_vars=True)
-    network.original_keys = {
-        key: original_key[id(tensor)] for key, tensor in tensors.items() if id(tensor) in original_key
-    }
-    for layer in network.modules():  # in-place operations would overwrite activations recorded by hooks
-        if getattr(layer, "inplace", False):
-            layer.inplace = False  # type: ignore[assignment]
+    adopt_modules(network, original_key)
     return network.train()
 
 

@@ -64,7 +64,7 @@ def data(plan: RunPlan, image_format: ImageFormat | None = None) -> ImageDataMod
 def _input_channels(plan: RunPlan, source: Source, options: DataOptions) -> int | None:
     """Return the input channels of a network that does not take any number; None for those of the dataset.
 
-    Gray images are repeated for RGB networks. The first layer of a network of the user tells what it takes.
+    Gray images are repeated for RGB networks. The first layer of a user's network determines its number of channels.
     """
     ours = plan.model.call.__module__.startswith("opsin.")
     if plan.model.takes("in_channels"):

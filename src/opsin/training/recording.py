@@ -21,6 +21,7 @@ from opsin.models import Network
 from opsin.models.fine_tuning import FreezeSchedule
 from opsin.runs.atomic import write_atomically
 from opsin.runs.directory import RunDirectory
+from opsin.runs.flat_keys import flat_scalars
 from opsin.runs.metric_registry import custom_metrics
 from opsin.runs.per_class import class_scores
 from opsin.runs.predictions import predictions_file, read_predictions
@@ -48,6 +49,9 @@ log = logging.getLogger(__name__)
 
 NO_HYPERPARAMETERS = ("callbacks", "logger", "monitor", "output_dir", "report", "resume", "tags", "test")
 """Top-level keys that do not affect the trained network."""
+
+UNLOGGED = ("_target_", "data_dir")
+"""Keys of any section that are no hyperparameters."""
 
 PACKAGES = ("opsin", "torch", "torchvision", "lightning", "torchmetrics", "hydra-core", "timm", "numpy")
 
@@ -119,17 +123,8 @@ def hyperparameters(composed: RunConfig) -> dict[str, Value]:
     """Return the values that distinguish runs: the option of each config group, and every value by its dotted key."""
     chosen = {name: option for name, option in composed.origin.choices.items() if option}
     kept = {key: value for key, value in composed.tree.items() if key not in NO_HYPERPARAMETERS}
-    return chosen | _flat(kept)
-
-
-def _flat(tree: Mapping[str, Any], above: str = "") -> dict[str, Value]:
-    found: dict[str, Value] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            found |= _flat(value, f"{above}{key}.")
-        elif value is not None and key not in ("_target_", "data_dir"):
-            found[f"{above}{key}"] = value if isinstance(value, (bool, int, float, str)) else str(value)
-    return found
+    values = flat_scalars(kept)
+    return chosen | {key: value for key, value in values.items() if key.rpartition(".")[2] not in UNLOGGED}
 
 
 def settings(

@@ -10,13 +10,13 @@ from opsin.config.resume_rules import (
     SavedState,
     changed_values,
     check_steps,
-    flat,
     idle_remark,
     refusal,
     refused_by_state,
 )
 from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory
+from opsin.runs.flat_keys import flat
 
 
 def read_state(checkpoint: Path) -> SavedState:

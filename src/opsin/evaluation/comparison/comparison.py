@@ -11,8 +11,9 @@ import numpy as np
 from opsin.evaluation.comparison.leaderboard import Leaderboard, LeaderboardRow, leaderboard
 from opsin.evaluation.comparison.paired_tests import PairwiseResult, RunPair, pairwise_results
 from opsin.evaluation.comparison.row_names import UNNAMED_GROUPS
-from opsin.evaluation.comparison.run_records import REPEATS, RunRecord, collect, flat, with_tags
+from opsin.evaluation.comparison.run_records import REPEATS, RunRecord, collect, with_tags
 from opsin.evaluation.confidence_intervals import Interval
+from opsin.runs.flat_keys import flat_scalars
 
 ENVIRONMENT = (
     *(f"settings.{name}" for name in ("accelerator", "devices", "precision", "channels_last", "compile", "threads")),
@@ -121,7 +122,7 @@ def compare(paths: Sequence[str | Path], metric: str = "test/acc", tags: Sequenc
     config = _differences(rows, [_merged(row.runs, _choices_and_values) for row in rows])
     implied = {f"{difference.key}._target_" for difference in config}  # the option of the group implies the target
     config = tuple(difference for difference in config if difference.key not in implied)
-    environment = [_merged(row.runs, lambda run: _environment(flat(asdict(run.result)))) for row in rows]
+    environment = [_merged(row.runs, lambda run: _environment(flat_scalars(asdict(run.result)))) for row in rows]
     return Comparison(board, tuple(pairwise_results(board)), config, _differences(rows, environment))
 
 

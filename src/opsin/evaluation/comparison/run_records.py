@@ -11,6 +11,7 @@ from typing import Any
 from opsin.config import RunConfig
 from opsin.errors import UserError, did_you_mean
 from opsin.runs.directory import RunDirectory
+from opsin.runs.flat_keys import flat_scalars
 from opsin.runs.home import user_path
 from opsin.runs.metrics_csv import EpochRow, read_epochs
 from opsin.runs.predictions import Predictions, read_predictions
@@ -177,7 +178,7 @@ def read_record(run: RunDirectory) -> RunRecord:
         return _without(run, "unreadable", str(error))
     except Exception as error:  # damaged files raise anything; one bad run must not hide the others
         return _without(run, "unreadable", f"{type(error).__name__}: {error}")
-    values = flat(tree)
+    values = flat_scalars(tree)
     return RunRecord(
         run,
         result.status,
@@ -200,17 +201,6 @@ def _no_result(run: RunDirectory, missing: Path) -> tuple[str, str]:
 
 def _without(run: RunDirectory, status: str, reason: str) -> RunRecord:
     return RunRecord(run, status, " ".join(reason.split()), RunResult(), {}, (), {}, ())
-
-
-def flat(tree: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    """Return the values of nested sections by dotted key, with lists as text and without nulls."""
-    found: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            found |= flat(value, f"{above}{key}.")
-        elif value is not None:
-            found[f"{above}{key}"] = value if isinstance(value, (bool, int, float, str)) else str(value)
-    return found
 
 
 def _is_recipe(key: str, values: Mapping[str, Any]) -> bool:

@@ -7,7 +7,7 @@ from math import prod
 from torch import nn
 
 from opsin.models.auxiliary_head import Auxiliary
-from opsin.models.network import Network, sequential
+from opsin.models.network import Network, adopt_modules, sequential
 from opsin.models.pretrained.heads import Head
 from opsin.models.shapes import feature_shape
 from opsin.models.weights import Kind, Weights
@@ -70,11 +70,5 @@ def regroup(
         auxiliary=auxiliary,
         pretrained=pretrained,
     )
-    tensors = network.state_dict(keep_vars=True)
-    network.original_keys = {
-        key: original_key[id(tensor)] for key, tensor in tensors.items() if id(tensor) in original_key
-    }
-    for module in network.modules():  # in-place operations would overwrite activations recorded by hooks
-        if getattr(module, "inplace", False):
-            module.inplace = False  # type: ignore[assignment]
+    adopt_modules(network, original_key)
     return network
