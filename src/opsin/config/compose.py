@@ -22,13 +22,13 @@ from opsin.config.hydra_session import load
 from opsin.config.overrides import check_overrides, find_value, key_of, task_overrides
 from opsin.config.path_values import resolve_paths
 from opsin.config.resolvers import resolve_process_values
-from opsin.config.run_config import ConfigOrigin, RunConfig, plain, unresolvable
+from opsin.config.run_config import ConfigOrigin, RunConfig, plain, unresolvable, yaml_text
 from opsin.config.run_names import run_names
 from opsin.config.saved_config import find_unfinished, from_saved, resumed_run
 from opsin.config.search_path import ConfigSource
 from opsin.config.secrets import refuse_literal_secrets, refuse_missing_secrets, refuse_secret_paths
 from opsin.config.suggestions import config_options, suggest
-from opsin.config.yaml_files import in_words
+from opsin.config.yaml_files import in_words, refuse_broken_files
 from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory, new_run_path
 from opsin.runs.home import expand_home
@@ -80,15 +80,27 @@ def compose_raw(overrides: Sequence[str], source: ConfigSource | None = None) ->
     source = source or ConfigSource()
     refuse_typed_secrets(overrides)
     refuse_typed_without_effect(overrides)
+    refuse_broken_files(overrides, source)
     overrides = check_overrides(overrides, config_options(source))
     try:
         composed = load(overrides, source)
     except yaml.YAMLError as error:
         raise UserError(in_words(error)) from None
+    except RecursionError:
+        raise UserError("The config cannot be composed: config files include each other in a circle") from None
     except Exception as error:  # exceptions of Hydra and OmegaConf share no base class
-        raise UserError(f"{suggest(overrides, source)}\n{error}".strip()) from None
+        reason = str(error) or f"Hydra fails with {type(error).__name__}: a section or a key has the wrong type"
+        raise UserError(f"{suggest(overrides, source)}\n{reason}".strip()) from None
+    _refuse_odd_keys(composed)
     refuse_saved_without_effect(composed)
     return composed
+
+
+def _refuse_odd_keys(composed: DictConfig) -> None:
+    """Refuse keys of the root that no override can name, such as the number of `1: 2`."""
+    for key in composed:
+        if not isinstance(key, str) or not key:
+            raise UserError(f"The config has the key {key!r}: a key is a name, such as seed")
 
 
 def is_of_a_sweep(override: str) -> bool:
@@ -131,8 +143,9 @@ def _new(overrides: Sequence[str], run: Path | None, source: ConfigSource) -> Ru
             choices[group] = f"[{','.join(map(str, config[group]))}]"
     origin = ConfigOrigin(source, choices, task_overrides(composed.hydra), source.folders)
     tree = plain(config)
+    text = yaml_text(config)
     refuse_secret_paths({key: value for key, value in tree.items() if not isinstance(value, Mapping)})
-    return RunConfig(tree, OmegaConf.to_yaml(config), origin, directory, settings=settings)
+    return RunConfig(tree, text, origin, directory, settings=settings)
 
 
 def _run_path(composed: DictConfig, config: DictConfig) -> Path:

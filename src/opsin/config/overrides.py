@@ -7,6 +7,7 @@ overrides from values.
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,9 @@ PATHS = ("data_dir", "datamodule.path", "model.weights", "model.teacher")
 
 TEXTS = (*PATHS, "output_dir", "resume", "hydra.run.dir", "hydra.sweep.dir", "sweep.name", "sweep.storage")
 """Keys whose value is text, even if it reads as a number."""
+
+MAX_LENGTH, MAX_DEPTH = 10_000, 50
+"""Maximum number of characters in an override, and of brackets within brackets."""
 
 _FLAGS_WITH_VALUE = {
     *("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--package", "-p"),
@@ -65,10 +69,19 @@ def parse_override(text: str, parser: Any = None) -> Any:
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
+    if len(text) > MAX_LENGTH or _depth(text) > MAX_DEPTH:
+        raise UserError(
+            f"{text[:40]}... has {len(text):,} characters in {_depth(text):,} levels of brackets; an override has at "
+            f"most {MAX_LENGTH:,} in {MAX_DEPTH}: write the value in a config file"
+        )
     try:
-        return (parser or OverridesParser.create()).parse_overrides([text])[0]
+        parsed = (parser or OverridesParser.create()).parse_overrides([text])[0]
+        repr(parsed.value())  # Python neither reads nor writes integers of thousands of digits
     except HydraException:
         raise UserError(_refusal(text)) from None
+    except ValueError as error:
+        raise UserError(f"{text[:40]}... cannot be read: {str(error).partition(';')[0]}") from None
+    return parsed
 
 
 def check_overrides(arguments: Sequence[str], options: Mapping[str, Sequence[str]]) -> list[str]:
@@ -150,6 +163,12 @@ def _refusal(text: str) -> str:
     if _has_open_brackets(value):
         advice += "; anything else needs its closing bracket"
     return f"{text} cannot be read: {advice}"
+
+
+def _depth(text: str) -> int:
+    """Return how many brackets are open at once at most."""
+    depths = accumulate((char in "([{") - (char in ")]}") for char in text)
+    return max(depths, default=0)
 
 
 def _has_open_brackets(value: str) -> bool:

@@ -13,6 +13,7 @@ from opsin.config.overrides import key_of
 from opsin.config.path_values import resolve_paths
 from opsin.config.resolvers import register_resolvers
 from opsin.config.search_path import ConfigSource
+from opsin.config.yaml_limits import check_yaml
 from opsin.errors import UserError
 from opsin.runs.atomic import write_atomically
 from opsin.runs.directory import RunDirectory
@@ -118,7 +119,7 @@ class RunConfig:
         for key, value in values.items():
             OmegaConf.update(config, key, value, force_add=True)
         resolve_paths(config)
-        return replace(self, tree=plain(config), text=OmegaConf.to_yaml(config))
+        return replace(self, tree=plain(config), text=yaml_text(config))
 
     @classmethod
     def load(cls, run: RunDirectory) -> "RunConfig":
@@ -130,7 +131,7 @@ class RunConfig:
         config = OmegaConf.create(_read_keys(run.config))
         record = _read_keys(run.overrides) if run.overrides.exists() else {}
         origin = ConfigOrigin(ConfigSource.recorded(record), record.get("choices", {}), record.get("overrides", []))
-        return cls(plain(config), OmegaConf.to_yaml(config), origin, run, resumes=True)
+        return cls(plain(config), yaml_text(config), origin, run, resumes=True)
 
 
 def _read_keys(path: Path) -> dict[str, Any]:
@@ -161,6 +162,18 @@ def plain(config: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in tree.items()}
 
 
+def yaml_text(config: DictConfig) -> str:
+    """Return a config as YAML, with its interpolations.
+
+    Raises:
+        UserError: An integer has more digits than Python writes.
+    """
+    try:
+        return OmegaConf.to_yaml(config)
+    except ValueError as error:
+        raise UserError(f"The config cannot be saved: {str(error).partition(';')[0]}") from None
+
+
 def unresolvable(error: OmegaConfBaseException) -> UserError:
     """Return the message for an interpolation that cannot be resolved."""
     place = f" (at {error.full_key})" if error.full_key else ""
@@ -168,5 +181,10 @@ def unresolvable(error: OmegaConfBaseException) -> UserError:
 
 
 def read_yaml(path: Path) -> Any:
-    """Return the plain values of a YAML file."""
+    """Return the plain values of a YAML file.
+
+    Raises:
+        yaml.YAMLError: The syntax is wrong, or the file expands to too many values.
+    """
+    check_yaml(path.read_text(encoding="utf-8"))
     return OmegaConf.to_container(OmegaConf.load(path))

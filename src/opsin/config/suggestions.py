@@ -17,7 +17,7 @@ def config_options(source: ConfigSource | None = None) -> dict[str, list[str]]:
     """Return the options of each config group, from all folders of config files."""
     options: dict[str, set[str]] = {}
     for place in (source or ConfigSource()).folders:
-        for folder in place.iterdir():
+        for folder in place.iterdir() if place.is_dir() else ():
             if folder.is_dir() and folder.name != "hydra":
                 options.setdefault(folder.name, set()).update(file.stem for file in folder.glob("*.yaml"))
     return {group: sorted(names) for group, names in sorted(options.items()) if names}

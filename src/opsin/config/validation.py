@@ -237,8 +237,8 @@ def _descend(value: Any, steps: Sequence[int | str]) -> tuple[str, Any]:
     """Return the place of a problem inside a nested value (`[0].epoch`), and the value there."""
     inside = ""
     for step in steps:
-        if isinstance(step, int) and isinstance(value, list):
-            inside, value = f"{inside}[{step}]", value[step]
+        if isinstance(step, int) and isinstance(value, list):  # an item that is missing has no value
+            inside, value = f"{inside}[{step}]", value[step] if step < len(value) else None
         elif isinstance(value, Mapping):
             inside, value = f"{inside}.{step}", value.get(step)
         else:  # the name of a member of a union type

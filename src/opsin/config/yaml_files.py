@@ -1,21 +1,23 @@
 """Config files that cannot be read: not YAML, not UTF-8, or with a byte order mark. One message names file and line."""
 
 import codecs
-from collections import deque
+import functools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from stat import S_ISREG
 
 import yaml
 
 from opsin.config.hydra_session import load
 from opsin.config.search_path import ConfigSource
+from opsin.config.yaml_limits import ExcessiveYAML, check_yaml
 from opsin.errors import UserError
 
 
 def refuse_broken_files(overrides: Sequence[str], source: ConfigSource | None = None) -> None:
     """Check that every config file which the overrides load is YAML; Hydra would end in a traceback.
 
-    A broken file that is not loaded does no harm.
+    A broken file that is not loaded does no harm, unless it is nested too deeply or expands to too many values.
 
     Args:
         overrides: Overrides of the command line, also those of a multirun.
@@ -27,6 +29,9 @@ def refuse_broken_files(overrides: Sequence[str], source: ConfigSource | None = 
     source = source or ConfigSource()
     files = [path for folder in source.folders for path in sorted(folder.rglob("*.yaml"))]
     faults = {path: fault for path in files if (fault := _fault(path))}
+    for fault in faults.values():
+        if isinstance(fault, _Excessive):  # to find out whether it is loaded would take too long
+            raise UserError(fault)
     if not faults:
         return
     first = []
@@ -54,22 +59,35 @@ def in_words(error: yaml.YAMLError, file: str = "") -> str:
     """
     mark, reason = getattr(error, "problem_mark", None), getattr(error, "problem", None)
     place = f"{file or mark.name}, line {mark.line + 1}" if mark else file or "a config file"
+    if reason == "found unhashable key":  # PyYAML names the fault by its cause in Python
+        reason = "a key is a list or a section"
     return f"{place}: not valid YAML, {reason or error}"
+
+
+class _Excessive(str):
+    """A fault that makes a file too expensive to load."""
 
 
 def _fault(path: Path) -> str | None:
     """Return why a file cannot be read, with its path; None if it can."""
-    parser = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C parser reads all files in a few milliseconds
+    try:
+        state = path.stat()
+        return _fault_of(path, state.st_size, state.st_mtime_ns) if S_ISREG(state.st_mode) else None
+    except OSError:
+        return None
+
+
+@functools.lru_cache(maxsize=4096)
+def _fault_of(path: Path, size: int, mtime_ns: int) -> str | None:
     try:
         content = path.read_bytes()
-        text = content.decode("utf-8")
-        deque(yaml.parse(text, parser), maxlen=0)
+        check_yaml(content.decode("utf-8"))
+    except ExcessiveYAML as error:
+        return _Excessive(in_words(error, str(path)))
     except yaml.YAMLError as error:
         return in_words(error, str(path))
     except UnicodeDecodeError as error:
         return f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8"
-    except OSError:
-        return None
     if content.startswith(codecs.BOM_UTF8):
         return f"{path}: begins with a byte order mark, which hides its first line; save it as UTF-8 without BOM"
     return None

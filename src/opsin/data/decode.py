@@ -1,8 +1,11 @@
 """Decode an image file, or its bytes, to uint8 pixels, or refuse it with a short reason."""
 
 import io
+import logging
+import math
 import os
 import re
+import stat
 import threading
 import warnings
 from functools import cache
@@ -22,6 +25,8 @@ GRAY_OR_RGB = (1, 3)
 
 _BANDS = ("LA", "RGBA", "RGBX", "CMYK")
 """Modes of Pillow with two or four channels."""
+
+logging.getLogger("PIL.TiffImagePlugin").setLevel(logging.CRITICAL)  # its errors are raised too, with the file's name
 
 _LARGE = 2**27
 """Size in bytes above which a file is not read at once."""
@@ -82,8 +87,7 @@ def decode_image(data: bytes | Path, channels: int) -> NDArray[np.uint8]:
     except UnidentifiedImageError:
         raise BadImage("not an image of a known format, or damaged at its start") from None
     except Image.DecompressionBombError:
-        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
-        raise BadImage(f"more than {limit:,} pixels: a decompression bomb?") from None
+        raise _too_large() from None
     except Exception as error:
         # Pillow's decoders raise nearly every built-in exception for damaged bytes (OSError, SyntaxError, ValueError,
         # struct.error, EOFError ...); all of them mean that the image cannot be decoded.
@@ -118,16 +122,19 @@ def _opened(content: bytes | Path) -> BinaryIO:
 def read_content(path: Path) -> bytes | Path:
     """Return the bytes of an image file, or the path itself of a large file, of which Pillow first reads the start.
 
-    A large file is often not an image, such as a film, and may be larger than the memory.
+    A large file is often not an image, such as a film, and may be larger than the memory. Pipes and devices are not
+    opened: reading them may not end.
 
     Raises:
-        BadImage: The file cannot be read.
+        BadImage: The file cannot be read, or is not a regular file.
     """
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise BadImage("not a regular file")
         with path.open("rb") as file:
             return path if os.fstat(file.fileno()).st_size > _LARGE else file.read()
-    except OSError as error:
-        raise BadImage(f"cannot be read: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:  # a zero byte in the name
+        raise BadImage(f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
 def has_image_header(path: Path) -> bool:
@@ -184,17 +191,46 @@ def _array(file: BinaryIO, channels: int) -> NDArray[Any] | None:
     start = file.read(6)
     file.seek(0)
     if start == b"\x93NUMPY":
-        array: NDArray[Any] = np.load(file, allow_pickle=False)
-        return array
+        return _numpy_array(file)
     if start[:4] not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+") or _pillow_has_all(file, channels):
         return None
     import tifffile
 
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # as for Pillow
     file.seek(0)
     with tifffile.TiffFile(file) as tiff:
         series = tiff.series[0]
+        _check_size(series.shape)
         values: NDArray[Any] = series.asarray()
     return np.moveaxis(values, 0, -1) if values.ndim == 3 and series.axes.endswith("YX") else values
+
+
+def _numpy_array(file: BinaryIO) -> NDArray[Any]:
+    """Return the array of a `.npy` file, whose header may be wrong.
+
+    Raises:
+        BadImage: The header is damaged or promises more pixels than an image may have, or values are missing.
+    """
+    try:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape = read(file)[0]
+    except Exception:  # the header is parsed as Python literals, which fail with any exception
+        raise BadImage("damaged: no valid header of a NumPy array") from None
+    _check_size(shape)
+    file.seek(0)
+    array: NDArray[Any] = np.load(file, allow_pickle=False)
+    return array
+
+
+def _check_size(shape: tuple[int, ...]) -> None:
+    """Refuse an array with more values per channel than an image may have pixels, before memory is allocated."""
+    if math.prod(sorted(shape)[-2:]) > 2 * (Image.MAX_IMAGE_PIXELS or math.inf):
+        raise _too_large()
+
+
+def _too_large() -> BadImage:
+    return BadImage(f"more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels: a decompression bomb?")
 
 
 def _pillow_has_all(file: BinaryIO, channels: int) -> bool:
@@ -218,8 +254,9 @@ def _checked_bands(values: NDArray[Any], channels: int) -> NDArray[np.uint8]:
         raise BadImage(f"has the shape {values.shape} instead of (H, W, {channels})")
     if values.dtype == np.uint8:
         return values
-    if values.dtype == np.uint16 or np.issubdtype(values.dtype, np.floating):
-        return _scaled(values, 65535.0 if values.dtype == np.uint16 else 1.0, str(values.dtype))
+    is_16_bit = values.dtype.kind == "u" and values.dtype.itemsize == 2  # in either byte order
+    if is_16_bit or np.issubdtype(values.dtype, np.floating):
+        return _scaled(values, 65535.0 if is_16_bit else 1.0, str(values.dtype))
     raise BadImage(f"values of type {values.dtype}: their range is unknown")
 
 

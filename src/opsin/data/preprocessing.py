@@ -10,6 +10,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from opsin.data.decode import BadImage
+
 Resize = Literal["squash", "crop", "letterbox"]
 Interpolation = Literal["nearest", "bilinear", "bicubic"]
 
@@ -18,6 +20,9 @@ _RESAMPLING: dict[Interpolation, Image.Resampling] = {
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
 }
+
+_MAX_COVERING = 2**26
+"""Maximum number of pixels to which `resize=crop` enlarges an image before it crops it."""
 
 
 def fit_image(
@@ -40,6 +45,9 @@ def fit_image(
 
     Returns:
         Pixels ``(height, width, C)``, uint8.
+
+    Raises:
+        BadImage: `crop` would enlarge an extremely long image to more than 67 million pixels.
     """
     if image.shape[:2] == size:
         return image
@@ -49,6 +57,8 @@ def fit_image(
     height, width = size
     pillow = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
     inner = size if resize == "squash" else _keep_aspect(image.shape[:2], size, cover=resize == "crop")
+    if inner[0] * inner[1] > max(_MAX_COVERING, 4 * height * width):
+        raise BadImage(f"{image.shape[1]} x {image.shape[0]} pixels are too long and narrow for resize=crop")
     fitted = np.asarray(pillow.resize((inner[1], inner[0]), _RESAMPLING[interpolation]))
     fitted = fitted.reshape(*inner, image.shape[2])
     if inner == size:

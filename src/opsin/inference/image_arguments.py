@@ -1,6 +1,7 @@
 """Find image files from command-line arguments: files, folders and glob patterns."""
 
 import glob
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,7 +26,7 @@ def find_images(words: Sequence[str], channels: int = 3) -> list[Path]:
 
 def _named(word: str, channels: int) -> list[Path]:
     path = user_path(word)
-    if path.exists() or path.is_symlink():
+    if os.path.lexists(path):  # False for a name that is too long
         found = _files(path, channels)
         if not found:
             raise UserError(f"{word} contains no images")

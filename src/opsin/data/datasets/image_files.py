@@ -55,7 +55,7 @@ def images_directly_in(folder: Path, channels: Channels) -> bool:
         return any(
             not is_clutter(entry.name) and _may_be_image(entry.name, channels) and _may_be_file(entry)
             for entry in entries
-            if not entry.is_dir()
+            if not _is_folder(entry)
         )
 
 
@@ -80,7 +80,7 @@ def _walk(
 ) -> Iterator[str]:
     """Yield the files that may be images below a folder, relative to `root`.
 
-    Links are followed, but no folder is entered twice. A dangling link is returned and later reported as an image that
+    Links are followed, but no folder is entered twice. A link without a target is returned and later reported as an image that
     cannot be read; pipes and sockets are ignored.
     """
     state = (root / folder).stat()
@@ -92,7 +92,7 @@ def _walk(
             inside = f"{folder}/{entry.name}"
             if is_clutter(entry.name):
                 continue
-            if entry.is_dir():
+            if _is_folder(entry):
                 yield from _walk(root, inside, channels, seen, skipped)
             elif not _may_be_image(entry.name, channels):
                 skipped[PurePath(entry.name).suffix.lower()] += 1
@@ -104,5 +104,16 @@ def _may_be_image(name: str, channels: Channels) -> bool:
     return not _NOT_IMAGE.fullmatch(name) or (channels not in GRAY_OR_RGB and bool(_ARRAY.fullmatch(name)))
 
 
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself
+        return False
+
+
 def _may_be_file(entry: os.DirEntry[str]) -> bool:
-    return entry.is_file() or not os.path.exists(entry.path)  # noqa: PTH110 - a Path costs more than the check
+    """Return whether an entry is a file or a link without a target, which is reported when it is read."""
+    try:
+        return entry.is_file() or not os.path.exists(entry.path)  # noqa: PTH110 - a Path costs more than the check
+    except OSError:
+        return True
