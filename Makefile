@@ -2,9 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
+MINUTES ?= 10
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-all check docs format benchmark dashboard explore clean
+.PHONY: help setup train test test-all check docs format benchmark chaos fuzz dashboard explore clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +42,12 @@ format: setup ## format the code and mend what lint can mend
 
 benchmark: setup ## compare Opsin with bare PyTorch and common practice (ARGS="--write docs/benchmarks.md")
 	$(BIN)/python -m benchmarks.main $(ARGS)
+
+chaos: setup ## inject real faults into runs and print a table (ARGS="kill-digits full-disk --kills 5")
+	$(BIN)/python -m tests.chaos $(ARGS)
+
+fuzz: setup ## try random overrides, images, run files and checkpoints (MINUTES=10)
+	OPSIN_FUZZ_MINUTES=$(MINUTES) $(BIN)/python -m pytest tests/test_fuzzing.py $(ARGS)
 
 dashboard: setup ## open TensorBoard on outputs/
 	$(BIN)/python scripts/dashboard.py $(ARGS)

@@ -3,19 +3,21 @@
 The corpus is made by the scripts in `tests/corpus`. A sample of it runs with the fast tests.
 """
 
+import os
 import tempfile
 import zlib
 from collections import Counter
 from pathlib import Path
 
 import pytest
+
 from corpus.case import Case, command, fault_of, fault_of_message
 from corpus.image_formats import format_cases
 from corpus.odd_configs import odd_config_cases
 from corpus.odd_folders import made_shards, odd_folder_cases, odd_shard_cases
 from corpus.odd_images import odd_image_cases
 from corpus.odd_runs import odd_run_cases
-
+from opsin.data.decode import decode_image
 from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory
 
@@ -56,6 +58,18 @@ def test_a_sample_of_the_corpus(corpus: list[Case], tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_whole_corpus(corpus: list[Case], tmp_path: Path) -> None:
     assert faults(corpus, tmp_path) == []
+
+
+@pytest.mark.slow
+def test_a_folder_of_odd_images(tmp_path: Path) -> None:
+    """By hand: all images below `OPSIN_ODD_IMAGES`, such as those of Pillow's source archive."""
+    root = os.environ.get("OPSIN_ODD_IMAGES")
+    if not root:
+        pytest.skip("OPSIN_ODD_IMAGES names no folder")
+    files = sorted(path for path in Path(root).rglob("*") if path.is_file())
+    assert len(files) > 100
+    cases = [Case(str(file), lambda _, file=file, n=n: decode_image(file, n)) for file in files for n in (1, 3, 4)]
+    assert faults(cases, tmp_path) == []
 
 
 def test_the_checks_find_wrong_endings(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ class Case:
     ends: Ending = "either"
 
 
-class TimeLimit(BaseException):  # noqa: N818 - nothing but this module catches it
+class TimeLimit(BaseException):
     """A case took too long."""
 
 
@@ -77,7 +77,9 @@ def fault_of(case: Case, folder: Path) -> str | None:
         if isinstance(error, KeyboardInterrupt):
             raise
         place = traceback.extract_tb(error.__traceback__)[-1]
-        inside = next((f for f in reversed(traceback.extract_tb(error.__traceback__)) if "/opsin/" in f.filename), place)
+        inside = next(
+            (f for f in reversed(traceback.extract_tb(error.__traceback__)) if "/opsin/" in f.filename), place
+        )
         text = f"{type(error).__name__}: {str(error)[:200]}"
         fault = f"{case.name}: {text} [{Path(inside.filename).name}:{inside.lineno}]"
     used = peak() - start

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-from corpus.case import Case
 from PIL import Image
 
+from corpus.case import Case
 from opsin.data.decode import FORMATS, decode_image
 
 LOSSY = {"JPEG", "JPEG2000", "WEBP", "AVIF", "MPO"}
@@ -70,7 +70,9 @@ def format_cases() -> Iterator[Case]:
     for kind, content in formats.items():
         known = kind in FORMATS or kind == "MPO"
         yield Case(f"image/{kind}/intact", _decodes(kind, content), "answer" if known else "refusal")
-        yield Case(f"image/{kind}/named .txt.jpg", _decodes(kind, content, "odd.txt.jpg"), "answer" if known else "refusal")
+        yield Case(
+            f"image/{kind}/named .txt.jpg", _decodes(kind, content, "odd.txt.jpg"), "answer" if known else "refusal"
+        )
         for damage, change in DAMAGES.items():
             keeps = known and damage in ("doubled", "garbage appended") and kind not in ("TIFF", "AVIF", "JPEG2000")
             yield Case(

@@ -8,20 +8,58 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-from corpus.case import Case, Ending, command
-from corpus.odd_runs import ANY_FILE, TEXT_FILE, Damage
 from datamodules import image_data
 from PIL import Image
 from sharded import source, streamed, written
 
+from corpus.case import Case, Ending, command
+from corpus.odd_runs import ANY_FILE, TEXT_FILE, Damage
 from opsin.data.datasets import image_folder
 from opsin.runs.directory import RunDirectory
 
 NAMES = (
-    "two words", "new\nline", "tab\t", "\u732b", "a=b", "a,b", "[x]", "{x}", "(x)", "$HOME", "~", "'quoted'", '"quoted"', "-rf", "--help",
-    "x" * 200, "\u202etxt", "\x1b[31mred", "caf\u00e9", "cafe\u0301", "CON", "a:b", "*", "?", "%s", "{0}", "\\", "a;b", "a&b", "<b>", "#x", "!x",
-    os.fsdecode(b"k\xe4fer"), "train", "val", "test", "nan", "null", "1e3", "true", "0",
-)  # fmt: skip
+    "two words",
+    "new\nline",
+    "tab\t",
+    "\u732b",
+    "a=b",
+    "a,b",
+    "[x]",
+    "{x}",
+    "(x)",
+    "$HOME",
+    "~",
+    "'quoted'",
+    '"quoted"',
+    "-rf",
+    "--help",
+    "x" * 200,
+    "\u202etxt",
+    "\x1b[31mred",
+    "caf\u00e9",
+    "cafe\u0301",
+    "CON",
+    "a:b",
+    "*",
+    "?",
+    "%s",
+    "{0}",
+    "\\",
+    "a;b",
+    "a&b",
+    "<b>",
+    "#x",
+    "!x",
+    os.fsdecode(b"k\xe4fer"),
+    "train",
+    "val",
+    "test",
+    "nan",
+    "null",
+    "1e3",
+    "true",
+    "0",
+)
 """Names of class folders and image files."""
 
 
@@ -46,7 +84,7 @@ def odd_shard_cases(shards: Path) -> Iterator[Case]:
         for name, damage in damages.items():
             yield Case(f"shards/{file}/{name}", _streamed(shards, file, damage))
     for field in ("version", "name", "classes", "channels", "size", "mean", "std", "encoding", "fit", "splits"):
-        for value in (None, 5, -1, "words", [], {}, [1, 2, 3], {"train": 5}):
+        for value in (None, 5, -1, "words", [], {}, [1, 2, 3], ["a"], {"train": 5}):
             yield Case(f"shards/opsin.json/{field}={value}", _streamed(shards, "opsin.json", _json_value(field, value)))
     yield Case("shards/opsin.json/a file outside", _streamed(shards, "opsin.json", _outside))
 
@@ -129,7 +167,10 @@ def _contents() -> dict[str, tuple[Callable[[Path], object], Ending]]:
         "socket": (with_plain(lambda cat: _socket(cat / "s.png")), "answer"),
         "folder named like an image": (with_plain(lambda cat: (cat / "folder.png").mkdir()), "answer"),
         "bad images": (with_plain(bad_images), "answer"),
-        "only bad images": (lambda root: [_text_file(root / n / f"{i}.png") for n in "ab" for i in range(4)], "refusal"),
+        "only bad images": (
+            lambda root: [_text_file(root / n / f"{i}.png") for n in "ab" for i in range(4)],
+            "refusal",
+        ),
         "deep": (with_plain(lambda cat: _image(cat.joinpath(*["d"] * 200, "a.png"))), "either"),
         "many folders": (with_plain(lambda cat: [(cat / f"{i}").mkdir() for i in range(2000)]), "answer"),
         "sparse file of 1 TB": (with_plain(lambda cat: _sparse(cat / "film.png", 2**40)), "answer"),
@@ -192,7 +233,20 @@ def _strangers() -> dict[str, Callable[[Path], str]]:
 
         return place
 
-    fixed = ("/dev/zero", "/dev/urandom", "/dev/null", "/dev/full", "/proc/self/mem", "/proc/self/environ", "/nowhere", "", "[", "**", "\x00", "-")
+    fixed = (
+        "/dev/zero",
+        "/dev/urandom",
+        "/dev/null",
+        "/dev/full",
+        "/proc/self/mem",
+        "/proc/self/environ",
+        "/nowhere",
+        "",
+        "[",
+        "**",
+        "\x00",
+        "-",
+    )
     return {
         **{f"of {word!r}": (lambda folder, word=word: word) for word in fixed},
         "of a pipe": made(os.mkfifo),

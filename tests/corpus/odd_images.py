@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from corpus.case import Case, Ending
-from corpus.image_formats import picture, saved
 from PIL import Image
 
+from corpus.case import Case, Ending
+from corpus.image_formats import picture, saved
 from opsin.data.decode import BadImage, decode_image
 from opsin.data.preprocessing import fit_image
 
@@ -104,7 +104,14 @@ def _tiffs() -> Found:
     found["tiff whose directory is outside"] = (plain[:4] + struct.pack("<I", 10**9) + plain[8:], "refusal")
     found["tiff whose directory is the header"] = (plain[:4] + struct.pack("<I", 0) + plain[8:], "either")
     found["big tiff"] = (saved(picture(), "TIFF", big_tiff=True), "answer")
-    for tag, name in ((256, "width"), (257, "height"), (277, "samples"), (258, "bits"), (273, "offsets"), (279, "sizes")):
+    for tag, name in (
+        (256, "width"),
+        (257, "height"),
+        (277, "samples"),
+        (258, "bits"),
+        (273, "offsets"),
+        (279, "sizes"),
+    ):
         for value in (0, 1, 2**31 - 1, 2**32 - 1):
             found[f"tiff {name} {value}"] = (_with_tag(plain, tag, value), "either")
     return found
@@ -145,7 +152,10 @@ def _pngs() -> Found:
         "png without end": (_png(header, rows)[:-12], "either"),
         "png header twice": (_png(header, rows, _chunk(b"IHDR", header)), "either"),
         "png checksum of header": (_png(header, rows).replace(_chunk(b"IHDR", header)[-4:], b"abcd", 1), "either"),
-        "png checksum of pixels": (_png(header, rows).replace(_chunk(b"IDAT", zlib.compress(rows))[-4:], b"abcd"), "either"),
+        "png checksum of pixels": (
+            _png(header, rows).replace(_chunk(b"IDAT", zlib.compress(rows))[-4:], b"abcd"),
+            "either",
+        ),
         "png palette missing": (_png(struct.pack(">IIBBBBB", 4, 3, 8, 3, 0, 0, 0), (b"\0" + b"\7" * 4) * 3), "either"),
         "png palette too short": (
             _png(struct.pack(">IIBBBBB", 4, 3, 8, 3, 0, 0, 0), (b"\0" + b"\7" * 4) * 3, _chunk(b"PLTE", b"abc")),
@@ -339,8 +349,16 @@ def _arrays() -> dict[str, tuple[Content, int, Ending]]:
         "npy no pixels": (_npy(bands[:0]), 5, "refusal"),
         "npy scalar": (_npy(np.uint8(3)), 5, "refusal"),
         "npy cut": (_npy(bands)[:-40], 5, "refusal"),
-        "npy of 10^15 bytes": (_npy_header("{'descr': '|u1', 'fortran_order': False, 'shape': (99999999, 9999999, 5)}"), 5, "refusal"),
-        "npy of negative size": (_npy_header("{'descr': '|u1', 'fortran_order': False, 'shape': (-4, -4, 5)}"), 5, "refusal"),
+        "npy of 10^15 bytes": (
+            _npy_header("{'descr': '|u1', 'fortran_order': False, 'shape': (99999999, 9999999, 5)}"),
+            5,
+            "refusal",
+        ),
+        "npy of negative size": (
+            _npy_header("{'descr': '|u1', 'fortran_order': False, 'shape': (-4, -4, 5)}"),
+            5,
+            "refusal",
+        ),
         "npy header with a call": (_npy_header("__import__('os').system('false')"), 5, "refusal"),
         "npy header without keys": (_npy_header("{}"), 5, "refusal"),
         "npy header deeply nested": (_npy_header("(" * 100), 5, "refusal"),
@@ -356,7 +374,14 @@ def _arrays() -> dict[str, tuple[Content, int, Ending]]:
     }
     for share in (8, 20, 60, 90):
         found[f"tiff cut to {share} %"] = (content[: len(content) * share // 100], 5, "either")
-    for tag, name in ((256, "width"), (257, "height"), (277, "samples"), (258, "bits"), (273, "offsets"), (279, "sizes")):
+    for tag, name in (
+        (256, "width"),
+        (257, "height"),
+        (277, "samples"),
+        (258, "bits"),
+        (273, "offsets"),
+        (279, "sizes"),
+    ):
         for value in (0, 2**16, 2**31 - 1):
             found[f"tiff {name} {value}"] = (_with_tag(content, tag, value), 5, "either")
     return found

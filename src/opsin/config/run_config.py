@@ -17,6 +17,7 @@ from opsin.config.yaml_limits import check_yaml
 from opsin.errors import UserError
 from opsin.runs.atomic import write_atomically
 from opsin.runs.directory import RunDirectory
+from opsin.runs.regular_file import read_text
 
 
 @dataclass(frozen=True)
@@ -116,9 +117,12 @@ class RunConfig:
         """Return the config with other values for some dotted keys."""
         config = OmegaConf.create(self.text)
         assert isinstance(config, DictConfig)
-        for key, value in values.items():
-            OmegaConf.update(config, key, value, force_add=True)
-        resolve_paths(config)
+        try:
+            for key, value in values.items():
+                OmegaConf.update(config, key, value, force_add=True)
+            resolve_paths(config)
+        except OmegaConfBaseException as error:  # a section is no section
+            raise unresolvable(error) from None
         return replace(self, tree=plain(config), text=yaml_text(config))
 
     @classmethod
@@ -130,6 +134,9 @@ class RunConfig:
         """
         config = OmegaConf.create(_read_keys(run.config))
         record = _read_keys(run.overrides) if run.overrides.exists() else {}
+        for key, kind in (("choices", dict), ("overrides", list), ("search_path", list), ("config_name", str)):
+            if not isinstance(record.get(key, kind()), kind):
+                raise _damaged(run.overrides, f"{key} is {record[key]!r:.40}")
         origin = ConfigOrigin(ConfigSource.recorded(record), record.get("choices", {}), record.get("overrides", []))
         return cls(plain(config), yaml_text(config), origin, run, resumes=True)
 
@@ -137,12 +144,18 @@ class RunConfig:
 def _read_keys(path: Path) -> dict[str, Any]:
     try:
         tree = read_yaml(path)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except FileNotFoundError:
+        raise
+    except (yaml.YAMLError, ValueError, OSError, RecursionError, OmegaConfBaseException) as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"{path} is damaged ({reason}): replace it with an intact copy") from None
+        raise _damaged(path, reason) from None
     if not isinstance(tree, dict):
-        raise UserError(f"{path} is damaged (it holds no keys): replace it with an intact copy")
+        raise _damaged(path, "it holds no keys")
     return tree
+
+
+def _damaged(path: Path, reason: str) -> UserError:
+    return UserError(f"{path} is damaged ({reason}): replace it with an intact copy")
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
@@ -185,6 +198,7 @@ def read_yaml(path: Path) -> Any:
 
     Raises:
         yaml.YAMLError: The syntax is wrong, or the file expands to too many values.
+        ValueError: It is not a regular file, or not UTF-8.
     """
-    check_yaml(path.read_text(encoding="utf-8"))
+    check_yaml(read_text(path))
     return OmegaConf.to_container(OmegaConf.load(path))

@@ -78,7 +78,7 @@ def _fault(path: Path) -> str | None:
 
 
 @functools.lru_cache(maxsize=4096)
-def _fault_of(path: Path, size: int, mtime_ns: int) -> str | None:
+def _fault_of(path: Path, *state: int) -> str | None:  # noqa: ARG001 - a file with another state is read again
     try:
         content = path.read_bytes()
         check_yaml(content.decode("utf-8"))

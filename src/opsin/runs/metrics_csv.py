@@ -21,6 +21,7 @@ from pathlib import Path
 
 from opsin.errors import UserError
 from opsin.runs.atomic import write_atomically
+from opsin.runs.regular_file import read_text
 
 EPOCH, STEP, LEARNING_RATE = "epoch", "step", "lr"
 """Names of the columns that are not metrics. `epoch` and `step` come first, `lr` is sorted among the metrics."""
@@ -52,7 +53,7 @@ def read_epochs(file: Path) -> list[EpochRow]:
         UserError: The file is damaged.
     """
     try:
-        text = file.read_text(encoding="utf-8")
+        text = read_text(file)
         rows = [_row(cells) for cells in csv.DictReader(io.StringIO(text))]
     except FileNotFoundError:
         return []

@@ -11,6 +11,7 @@ from opsin.errors import UserError
 from opsin.runs.atomic import atomic_open
 from opsin.runs.directory import RunDirectory
 from opsin.runs.quoting import opsin_command
+from opsin.runs.regular_file import check_regular
 from opsin.runs.text import valid_text
 
 
@@ -93,6 +94,7 @@ def read_predictions(run: RunDirectory, split: str) -> Predictions:
     command = opsin_command("evaluate", run.path, "--split", split)
     way_out = f"create them with: {command}"
     try:
+        check_regular(file)
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as kept:
             return Predictions(
                 split,

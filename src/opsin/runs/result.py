@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from opsin.errors import UserError
 from opsin.runs.atomic import write_atomically
+from opsin.runs.regular_file import read_text
 
 SCHEMA_VERSION = 1
 """Version of the schema below; increase it for a change that older readers cannot read."""
@@ -341,9 +342,11 @@ def read_result(file: Path) -> RunResult:
         UserError: The file is damaged, or another version of the schema wrote it.
     """
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(read_text(file))
     except FileNotFoundError:
         return RunResult()
+    except RecursionError:
+        raise _damaged(file, "its values are nested too deeply") from None
     except ValueError as error:  # UnicodeDecodeError is one too
         raise _damaged(file, str(error)) from None
     if not isinstance(content, dict):

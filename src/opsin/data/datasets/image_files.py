@@ -80,8 +80,8 @@ def _walk(
 ) -> Iterator[str]:
     """Yield the files that may be images below a folder, relative to `root`.
 
-    Links are followed, but no folder is entered twice. A link without a target is returned and later reported as an image that
-    cannot be read; pipes and sockets are ignored.
+    Links are followed, but no folder is entered twice. A link without a target is returned and later reported as an
+    image that cannot be read; pipes and sockets are ignored.
     """
     state = (root / folder).stat()
     if (state.st_dev, state.st_ino) in seen:

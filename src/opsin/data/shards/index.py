@@ -15,12 +15,13 @@ import json
 import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from pydantic import Field, FiniteFloat, TypeAdapter, ValidationError
 
 from opsin.data.shards.storage import Storage
-from opsin.data.types import Channels, Indices, Split, SplitOrigin
+from opsin.data.types import Channels, Indices, Side, Split, SplitOrigin
 from opsin.errors import UserError
 from opsin.runs.quoting import opsin_command
 
@@ -42,9 +43,9 @@ class Shard:
         digest: BLAKE2b of its bytes, 32 hex digits.
     """
 
-    file: str
-    bytes: int
-    images: int
+    file: Annotated[str, Field(pattern=r"^\w+/[\w-][\w.-]*$")]
+    bytes: Annotated[int, Field(ge=1)]
+    images: Annotated[int, Field(ge=1)]
     digest: str
 
 
@@ -123,11 +124,11 @@ class Index:
     """
 
     name: str
-    classes: tuple[str, ...]
+    classes: Annotated[tuple[str, ...], Field(min_length=1)]
     channels: Channels
-    size: tuple[int, int]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    size: tuple[Side, Side]
+    mean: tuple[FiniteFloat, ...]
+    std: tuple[FiniteFloat, ...]
     encoding: Encoding
     fit: FitOptions | None
     splits: Mapping[Split, ShardedSplit]
@@ -155,18 +156,23 @@ def read_index(storage: Storage) -> Index:
             f"{opsin_command('prepare-data', 'DATASET', '--shards', str(storage))}"
         )
     try:
-        facts: dict[str, Any] = json.loads(content)
-        if facts.pop("version") != _VERSION:
-            raise UserError(f"{storage}/{INDEX_FILE} was written by another version of Opsin; write the shards again.")
-        splits = {
-            split: ShardedSplit(**{**of_split, "shards": tuple(Shard(**shard) for shard in of_split["shards"])})
-            for split, of_split in facts.pop("splits").items()
-        }
-        fit = facts.pop("fit")
-        facts |= {name: tuple(facts[name]) for name in ("classes", "size", "mean", "std")}
-        return Index(**facts, fit=None if fit is None else FitOptions(**fit), splits=splits)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise UserError(f"{storage}/{INDEX_FILE} is damaged ({error}); write the shards again.") from error
+        facts: Any = json.loads(content)
+    except (ValueError, RecursionError):
+        raise _damaged(storage, "it is not JSON") from None
+    if not isinstance(facts, dict):
+        raise _damaged(storage, "it holds no facts")
+    if facts.pop("version", None) != _VERSION:
+        raise UserError(f"{storage}/{INDEX_FILE} was written by another version of Opsin; write the shards again.")
+    try:
+        index: Index = TypeAdapter(Index).validate_python(facts)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise _damaged(storage, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    if "train" not in index.splits:
+        raise _damaged(storage, "it has no training split")
+    if not len(index.mean) == len(index.std) == index.channels:
+        raise _damaged(storage, f"mean and std must have {index.channels} values")
+    return index
 
 
 def read_table(storage: Storage, split: Split, facts: ShardedSplit) -> SplitTable:
@@ -184,6 +190,10 @@ def read_table(storage: Storage, split: Split, facts: ShardedSplit) -> SplitTabl
         return SplitTable.from_bytes(content)
     except (ValueError, KeyError, zipfile.BadZipFile) as error:
         raise UserError(f"{name} of {storage} is damaged ({error}); write the shards again.") from error
+
+
+def _damaged(storage: Storage, reason: str) -> UserError:
+    return UserError(f"{storage}/{INDEX_FILE} is damaged ({reason}); write the shards again.")
 
 
 def digest(content: bytes) -> str:

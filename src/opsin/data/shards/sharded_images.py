@@ -13,6 +13,7 @@ from opsin.data.shards.reader import OpenShard
 from opsin.data.shards.shard_cache import ShardCache
 from opsin.data.shards.storage import Storage
 from opsin.data.types import Indices, Split
+from opsin.errors import UserError
 from opsin.visualization.images import Pixels
 
 
@@ -63,6 +64,11 @@ class ShardImages:
         self.split: Split = split
         self.facts = dataset.index.splits[split]
         self.table: SplitTable = read_table(dataset.storage, split, self.facts)
+        if len(self) and self.table.targets.max() >= len(dataset.index.classes):
+            raise UserError(
+                f"{dataset.storage} names {len(dataset.index.classes)} classes, but its images have more; "
+                "write the shards again."
+            )
         self._starts = np.cumsum([0, *(shard.images for shard in self.facts.shards)])
 
     def __len__(self) -> int:

@@ -14,6 +14,7 @@ from pydantic import ConfigDict
 from opsin.errors import UserError
 from opsin.runs.atomic import atomic_path
 from opsin.runs.home import user_path
+from opsin.runs.regular_file import NotRegularError, check_regular
 
 _CONNECT_S, _READ_S = 5, 30  # seconds of a connection, and of a read without a byte
 _ATTEMPTS = 3  # of a request
@@ -72,9 +73,12 @@ class LocalStorage:
     def read(self, name: str) -> bytes | None:
         """Return the content of a file, or None if it does not exist."""
         try:
+            check_regular(self.root / name)
             return (self.root / name).read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             return None
+        except NotRegularError as error:
+            raise UserError(f"{self.root / name} cannot be read: {error}.") from None
         except OSError as error:
             raise UserError(f"{self.root / name} cannot be read: {error.strerror}.") from error
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from opsin.config.yaml_limits import check_yaml
 from opsin.errors import UserError
 from opsin.evaluation.confusion import class_table
 from opsin.evaluation.report.confusion_and_calibration import (
@@ -28,6 +29,7 @@ from opsin.runs.metrics_csv import read_epochs
 from opsin.runs.network_table import cells, title
 from opsin.runs.predictions import Predictions, read_predictions
 from opsin.runs.quoting import opsin_command, resume_command
+from opsin.runs.regular_file import read_text
 
 
 def write_report(run: RunDirectory) -> Path:
@@ -42,7 +44,8 @@ def write_report(run: RunDirectory) -> Path:
     result = run.read_result()
     config = _yaml(run.config)
     rows = read_epochs(run.metrics)
-    best = best_epoch(rows, result, (config.get("monitor") or {}).get("metric"))
+    monitor = config.get("monitor")
+    best = best_epoch(rows, result, monitor.get("metric") if isinstance(monitor, dict) else None)
     predictions, missing = _predictions(run)
     expected = "test" if result.status == "finished" else "val"  # the test images are read once, at the end
     evaluated = predictions.get("test", predictions.get("val"))
@@ -67,10 +70,10 @@ def write_report(run: RunDirectory) -> Path:
         calibration=calibration_section(predictions, result.calibration) if evaluated else None,
         pictures=read_pictures(run),
         network=(title(result.network), cells(result.network)) if result.network else None,
-        command=opsin_command("train", *(_yaml(run.overrides).get("overrides") or [])),
+        command=opsin_command("train", *_overrides(run)),
         resume=resume_command(run.path),
         report=opsin_command("report", run.path),
-        config=run.config.read_text(encoding="utf-8"),
+        config=_text(run.config),
     )
     write_atomically(run.report, page)
     return run.report
@@ -92,9 +95,24 @@ def _predictions(run: RunDirectory) -> tuple[dict[str, Predictions], dict[str, s
     return found, missing
 
 
+def _overrides(run: RunDirectory) -> list[str]:
+    found = _yaml(run.overrides).get("overrides")
+    return [str(override) for override in found] if isinstance(found, list) else []
+
+
 def _yaml(file: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (FileNotFoundError, yaml.YAMLError):
+        text = _text(file)
+        check_yaml(text)
+        content = yaml.safe_load(text)
+    except (ValueError, yaml.YAMLError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def _text(file: Path) -> str:
+    """Return the text of a file of the run; empty if it is missing or damaged."""
+    try:
+        return read_text(file)
+    except (FileNotFoundError, ValueError):
+        return ""
