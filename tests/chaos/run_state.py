@@ -37,10 +37,8 @@ def differences(run: Path, whole: Path) -> list[str]:
         states = [torch.load(file, weights_only=True, map_location="cpu") for file in files]
         found += [f"{checkpoint}: {key}" for key in ("state_dict", "optimizer_states", "lr_schedulers")
                   if not _same(states[0].get(key), states[1].get(key))]  # fmt: skip
-    for name in ("metrics.csv",):
-        texts = [(each / name).read_text() if (each / name).is_file() else "" for each in (run, whole)]
-        if texts[0] != texts[1]:
-            found.append(name)
+    texts = [each.metrics.read_text() if each.metrics.is_file() else "" for each in (one, other)]
+    found += ["metrics.csv"] if texts[0] != texts[1] else []
     for split in ("val", "test"):
         if not _same(*(_predictions(each / "predictions" / f"{split}.npz") for each in (run, whole))):
             found.append(f"predictions of {split}")
@@ -93,7 +91,7 @@ def _curve_differences(run: Path, whole: Path) -> list[str]:
 
 
 def log_differences(run: Path, whole: Path) -> list[str]:
-    """Return the lines of epochs and of the test that train.log has too often or not at all."""
+    """Return the lines of epochs that train.log has too often or not at all."""
     one, other = (_log_lines(each) for each in (run, whole))
     return [
         f"train.log: {line} {one[line]} times" for line in sorted(one.keys() | other.keys()) if one[line] != other[line]
@@ -102,4 +100,4 @@ def log_differences(run: Path, whole: Path) -> list[str]:
 
 def _log_lines(run: Path) -> Counter[str]:
     text = (run / "train.log").read_text() if (run / "train.log").is_file() else ""
-    return Counter(re.findall(r"epoch +\d+/\d+|test accuracy", text))
+    return Counter(re.findall(r"epoch +[\d.]+/\d+", text))
