@@ -6,9 +6,11 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Literal
 
 from opsin.commands.command_line import command, command_parser
+from opsin.runs.digests import is_as_recorded, record_evaluation
 from opsin.runs.directory import RunDirectory
 
 if TYPE_CHECKING:
+    from opsin.runs.predictions import Predictions
     from opsin.training.recording import Measurement
 
 
@@ -34,12 +36,32 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def evaluate(run: RunDirectory, split: Literal["val", "test"] = "test", overrides: Sequence[str] = ()) -> "Measurement":
-    """Evaluate the best checkpoint of a run and write the predictions to its directory.
+    """Evaluate the best checkpoint of a run, see `measure`, and write the predictions to its directory.
+
+    The predictions that a finished run has recorded stay as they are, because they belong to its result.
+    """
+    from opsin.runs.predictions import predictions_file
+
+    found, predictions = measure(run, split, overrides)
+    file = predictions_file(run, split)
+    if not is_as_recorded(run.path, file):
+        predictions.write(run)
+        record_evaluation(run.path, split, file)
+    return found
+
+
+def measure(
+    run: RunDirectory, split: Literal["val", "test"] = "test", overrides: Sequence[str] = ()
+) -> "tuple[Measurement, Predictions]":
+    """Evaluate the best checkpoint of a run; nothing is written.
 
     Args:
         run: The run directory.
         split: The split to evaluate.
         overrides: Overrides of the config of the run, such as `datamodule.path=PHOTOS`.
+
+    Returns:
+        The metrics, and the predictions for each image.
 
     Raises:
         UserError: The run has no best checkpoint, its files are damaged, or its images have changed.
@@ -59,7 +81,6 @@ def evaluate(run: RunDirectory, split: Literal["val", "test"] = "test", override
     build.prepare(plan, network)
     classifier = build.classifier(plan, data, network, build.loss(plan, data), record={})
     trainer = build.evaluator(plan, run)
-    measure = trainer.test if split == "test" else trainer.validate
-    measure(classifier, data, verbose=False)
-    collect(classifier.outputs[split], data, split).write(run)
-    return recording.measured(trainer, classifier, data)
+    loop = trainer.test if split == "test" else trainer.validate
+    loop(classifier, data, verbose=False)
+    return recording.measured(trainer, classifier, data), collect(classifier.outputs[split], data, split)

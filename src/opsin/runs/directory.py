@@ -14,9 +14,10 @@ from filelock import FileLock, Timeout
 
 from opsin.errors import Interrupted, UserError
 from opsin.runs.atomic import write_atomically
+from opsin.runs.digests import DIGESTS, record_digests
 from opsin.runs.finished_backup import FinishedBackup
 from opsin.runs.home import user_path
-from opsin.runs.result import RunResult, read_result, write_result
+from opsin.runs.result import RunResult, read_result, result_text, write_result
 from opsin.runs.secret_values import mask_secrets
 
 OUTPUT_DIR = "outputs"
@@ -84,6 +85,11 @@ class RunDirectory:
     def last(self) -> Path:
         """The checkpoint from which the run resumes."""
         return self.checkpoints / "last.ckpt"
+
+    @property
+    def replay_points(self) -> Path:
+        """The folder of the checkpoints that `verify_checkpoints` keeps, named by their step."""
+        return self.checkpoints / "replay"
 
     @property
     def error(self) -> Path:
@@ -155,6 +161,7 @@ class RunDirectory:
             self.error.unlink(missing_ok=True)
             if earlier.status == "finished":
                 backup.make()
+            (self.path / DIGESTS).unlink(missing_ok=True)
             self.write_result(result)
         try:
             yield result
@@ -169,6 +176,8 @@ class RunDirectory:
 
     def _conclude(self, result: RunResult, backup: FinishedBackup) -> None:
         """Write the result and the traceback of a failure; restore the finished state if the resume failed."""
+        if result.status == "finished":
+            record_digests(self.path, {self.result.name: result_text(result).encode()})
         self.write_result(result)
         if result.status == "finished":
             backup.discard()
