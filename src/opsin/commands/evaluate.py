@@ -6,8 +6,10 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Literal
 
 from opsin.commands.command_line import command, command_parser
+from opsin.runs.atomic import write_errors
 from opsin.runs.digests import is_as_recorded, record_evaluation
 from opsin.runs.directory import RunDirectory
+from opsin.runs.home import user_path
 
 if TYPE_CHECKING:
     from opsin.runs.predictions import Predictions
@@ -22,8 +24,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("overrides", nargs="*", help="overrides, such as datamodule.path=PHOTOS for moved images")
     parser.add_argument("--split", choices=("test", "val"), default="test")
     parser.add_argument("--json", action="store_true", help="print everything, also per class, as JSON")
+    parser.add_argument(
+        "--out", type=user_path, metavar="FOLDER", help="write predictions/SPLIT.npz there (default: RUN)"
+    )
     options = parser.parse_intermixed_args(arguments)
-    found = evaluate(RunDirectory.of(options.run), options.split, options.overrides)
+    run = RunDirectory.of(options.run, options.out)
+    found, predictions = measure(run, options.split, options.overrides)
     from opsin.training.metrics import undefined_metrics
 
     metrics = {**found.metrics, **dict.fromkeys(undefined_metrics(found.metrics))}
@@ -31,23 +37,29 @@ def main(arguments: list[str] | None = None) -> int:
         print(json.dumps({**asdict(found), "metrics": metrics}, indent=2))
     else:
         for name, value in sorted(metrics.items()):
-            print(f"{name:16} {'undefined' if value is None else format(value, '.6f')}")
+            print(f"{name:16} {'undefined' if value is None else format(value, '.6f')}", flush=True)
+    with write_errors(run.out, "--out"):
+        write_predictions(run, predictions)
     return 0
 
 
 def evaluate(run: RunDirectory, split: Literal["val", "test"] = "test", overrides: Sequence[str] = ()) -> "Measurement":
-    """Evaluate the best checkpoint of a run, see `measure`, and write the predictions to its directory.
+    """Evaluate the best checkpoint of a run and write the predictions; see `measure` and `write_predictions`."""
+    found, predictions = measure(run, split, overrides)
+    write_predictions(run, predictions)
+    return found
 
-    The predictions that a finished run has recorded stay as they are, because they belong to its result.
-    """
+
+def write_predictions(run: RunDirectory, predictions: "Predictions") -> None:
+    """Write predictions, unless the run has recorded those of this split: they belong to its result."""
     from opsin.runs.predictions import predictions_file
 
-    found, predictions = measure(run, split, overrides)
-    file = predictions_file(run, split)
-    if not is_as_recorded(run.path, file):
+    file = predictions_file(run, predictions.split)
+    if run.out != run.path:
         predictions.write(run)
-        record_evaluation(run.path, split, file)
-    return found
+    elif not is_as_recorded(run.path, file):
+        predictions.write(run)
+        record_evaluation(run.path, predictions.split, file)
 
 
 def measure(
