@@ -23,7 +23,8 @@ def as_network(
 ) -> Network:
     """Return a module from images to logits as a `Network`; a `Network` is returned unchanged.
 
-    Top-level modules become stages in the order in which they run, each together with the operations after it. If the
+    Top-level modules become stages in the order in which they run, each together with the operations after it.
+    Operations after the last map of a stage, such as global pooling, belong to the next stage or the head. If the
     forward function cannot be traced, for example because it depends on values, all layers before the last linear layer
     are one stage, `body`.
 
