@@ -58,7 +58,7 @@ def train(composed: RunConfig) -> float:
     ):
         if writes:
             composed.save()
-            predictions_file(run, "test").unlink(missing_ok=True)  # of an earlier test
+            predictions_file(run, "test").unlink(missing_ok=True)  # predictions of an earlier test
             processes.send_run(composed.resumes)
         if not writes:
             logging.getLogger("opsin").setLevel(logging.WARNING)

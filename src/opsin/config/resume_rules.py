@@ -62,7 +62,7 @@ class SavedState:
 
     Attributes:
         step: Number of optimizer steps.
-        epochs: Number of trained epochs; a fraction within an epoch.
+        epochs: Number of trained epochs; not a whole number within an epoch.
         best_epoch: Number of epochs at the best validation so far; None if there is none.
         stopped: The reason of early stopping; None if it did not end the training.
         waited: Validations without improvement.
