@@ -19,6 +19,15 @@ from opsin.runs.atomic import write_atomically
 from opsin.runs.directory import RunDirectory
 from opsin.runs.regular_file import read_text
 
+SECTIONS_OF_MANY = ("callbacks", "logger")
+"""Sections of the config that hold named sections, each of which may be null."""
+
+SECTIONS = (
+    *("datamodule", "model", "loss", "distillation", "augmentation", "optimizer", "scheduler", "trainer", "monitor"),
+    *("feature_cache", *SECTIONS_OF_MANY),
+)
+"""Sections of the config of a run."""
+
 
 @dataclass(frozen=True)
 class ConfigOrigin:
@@ -125,6 +134,12 @@ class RunConfig:
             raise unresolvable(error) from None
         return replace(self, tree=plain(config), text=yaml_text(config))
 
+    def with_text(self, text: str) -> "RunConfig":
+        """Return the same run with another config, given as the text that `save` writes."""
+        config = OmegaConf.create(text)
+        assert isinstance(config, DictConfig)
+        return replace(self, tree=plain(config), text=text)
+
     @classmethod
     def load(cls, run: RunDirectory) -> "RunConfig":
         """Return the config that `save` wrote.
@@ -138,7 +153,9 @@ class RunConfig:
             if not isinstance(record.get(key, kind()), kind):
                 raise _damaged(run.overrides, f"{key} is {record[key]!r:.40}")
         origin = ConfigOrigin(ConfigSource.recorded(record), record.get("choices", {}), record.get("overrides", []))
-        return cls(plain(config), yaml_text(config), origin, run, resumes=True)
+        tree = plain(config)
+        _check_sections(run.config, tree)
+        return cls(tree, yaml_text(config), origin, run, resumes=True)
 
 
 def _read_keys(path: Path) -> dict[str, Any]:
@@ -152,6 +169,25 @@ def _read_keys(path: Path) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise _damaged(path, "it holds no keys")
     return tree
+
+
+def _check_sections(file: Path, tree: dict[str, Any]) -> None:
+    """Check the kinds of values on which others rely before the whole config is checked.
+
+    Raises:
+        UserError: A section holds no keys, or the seed is no integer.
+    """
+    for key in SECTIONS:
+        value = tree.get(key, {})
+        of_sections = value if isinstance(value, dict) and key in SECTIONS_OF_MANY else {}
+        empty = value is None and key in SECTIONS_OF_MANY
+        if not isinstance(value, dict) and not empty:
+            raise _damaged(file, f"{key} is {value!r:.40} instead of a section")
+        for name, inner in of_sections.items():
+            if not isinstance(inner, dict) and inner is not None:
+                raise _damaged(file, f"{key}.{name} is {inner!r:.40} instead of a section")
+    if not isinstance(tree.get("seed", 0), int):
+        raise _damaged(file, f"seed is {tree['seed']!r:.40} instead of an integer")
 
 
 def _damaged(path: Path, reason: str) -> UserError:

@@ -19,7 +19,7 @@ from opsin.errors import UserError
 from opsin.inference.opened_run import open_run
 from opsin.inference.trained_model import TrainedModel
 from opsin.runs.directory import RunDirectory
-from opsin.runs.home import user_path
+from opsin.runs.home import real_path
 from opsin.runs.quoting import override
 from opsin.training import build
 from opsin.training.plan import make_plan
@@ -60,7 +60,7 @@ class InputImages:
             return SPLITS if which == "all" else (which,)
         if which == "all":
             return ("all",)
-        raise UserError(f"{self.name} has no class folders, and so neither labels nor splits; use --split all")
+        raise UserError(f"{self.name} has no class folders, so it has neither labels nor splits; use --split all")
 
 
 def open_images(trained: TrainedModel, overrides: Sequence[str] = ()) -> InputImages:
@@ -116,7 +116,7 @@ def _images(data: ImageDataModule, trainer: L.Trainer, out: Path) -> InputImages
 def _folder(trained: TrainedModel, folder: str, overrides: Sequence[str]) -> InputImages:
     channels = trained.channels
     loose = unlabeled_images(folder, channels)
-    place = user_path(folder).resolve()
+    place = real_path(folder)
     if loose is None:
         given = ["datamodule=image_folder", override("datamodule.path", place), f"datamodule.channels={channels}"]
         return _of_data(trained, compose([*given, *overrides]))

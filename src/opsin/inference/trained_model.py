@@ -22,7 +22,7 @@ from opsin.inference.opened_run import open_run
 from opsin.models import Network, load_weights
 from opsin.models.weights import KINDS, UnreachableError, known_weights
 from opsin.runs.directory import OUTPUT_DIR, RunDirectory, find_runs
-from opsin.runs.home import user_path
+from opsin.runs.home import real_path
 from opsin.runs.result import ImageFormat
 from opsin.training.feature_extraction import Extractor, extract
 from opsin.training.permitted_targets import NETWORKS
@@ -99,7 +99,7 @@ class TrainedModel:
     def outputs(self, subset: Subset, extractor: Extractor, cache_dir: Path) -> FeatureSubset:
         """Return the outputs `(N, D)` for the images of a subset; compute those that are missing in the cache.
 
-        Images pass the evaluation transform at the input size of this model, whatever the size of the subset.
+        Images pass the evaluation transform at the input size of this model, for any size of the subset.
 
         Args:
             subset: The images.
@@ -147,7 +147,7 @@ def load_trained_model(name: str, image_size: int | None = None, option: str = "
     Raises:
         UserError: Neither exists, or the weights cannot be downloaded.
     """
-    run = RunDirectory(user_path(name).resolve())
+    run = RunDirectory(real_path(name))
     if run.config.is_file():
         return _of_run(run, image_size)
     weights = known_weights(name).get("imagenet") if name in NAMED else None

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from opsin.errors import UserError
+from opsin.runs.regular_file import check_regular
 
 StateDict = dict[str, Tensor]
 
@@ -193,6 +194,7 @@ def read_state_dict(path: Path) -> StateDict:
         UserError: The file is damaged, holds other objects, or holds no state dict.
     """
     try:
+        check_regular(path)
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
@@ -212,7 +214,10 @@ def read_state_dict(path: Path) -> StateDict:
             content = content[wrapper]
     if not isinstance(content, dict) or not any(isinstance(value, Tensor) for value in content.values()):
         raise UserError(f"{path} does not hold a state dict (tensors by name)")
-    return {key: value for key, value in content.items() if isinstance(value, Tensor)}
+    state = {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)}
+    if odd := next((key for key, value in state.items() if value.layout != torch.strided), None):
+        raise UserError(f"{path}: {odd} is a sparse tensor; save it with .to_dense()")
+    return state
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""`~` in paths that a user gives."""
+"""Paths that a user gives: `~` in them, and links."""
 
 import os
 from pathlib import Path
@@ -15,3 +15,8 @@ def expand_home(path: str) -> str:
 def user_path(path: str | Path) -> Path:
     """Return a path that a user gives, with `~` expanded; the `type` of options that take a path."""
     return Path(expand_home(str(path)))
+
+
+def real_path(path: str | Path) -> Path:
+    """Return the absolute path that a user gives, with links followed; a circle of links stays as it is."""
+    return Path(os.path.realpath(user_path(path)))  # Path.resolve fails on a circle

@@ -17,6 +17,7 @@ from opsin.config.resume_rules import (
 from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory
 from opsin.runs.flat_keys import flat
+from opsin.runs.regular_file import check_regular
 
 
 def read_state(checkpoint: Path) -> SavedState:
@@ -26,6 +27,7 @@ def read_state(checkpoint: Path) -> SavedState:
         UserError: The checkpoint is damaged.
     """
     try:
+        check_regular(checkpoint)
         content = torch.load(checkpoint, weights_only=True, mmap=True, map_location="cpu")
         states = {key.split("{")[0]: state for key, state in content["callbacks"].items()}
         best, stopping = states.get("Checkpoints", {}), states.get("EarlyStopping", {})
@@ -37,7 +39,8 @@ def read_state(checkpoint: Path) -> SavedState:
             int(stopping.get("wait_count", 0)),
         )
     except Exception as error:  # a damaged file raises anything
-        reason = " ".join(str(error).split())[:200]
+        is_internal = isinstance(error, KeyError | TypeError | AttributeError)  # a file of another kind
+        reason = "it holds no state of a run" if is_internal else " ".join(str(error).split())[:200]
         raise UserError(f"{checkpoint} is damaged ({reason}): restore it from a backup, or start a new run") from None
 
 

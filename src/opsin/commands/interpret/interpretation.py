@@ -14,7 +14,7 @@ from opsin.errors import UserError, did_you_mean
 from opsin.interpretability.attribution import METHODS
 from opsin.runs.atomic import check_writable, write_atomically, write_errors
 from opsin.runs.directory import OUTPUT_DIR, RunDirectory
-from opsin.runs.home import user_path
+from opsin.runs.home import real_path
 from opsin.visualization.images import encode
 
 KINDS: tuple[str, ...] = ("kernels", "activations", "filters", *METHODS, "errors")
@@ -111,13 +111,13 @@ def _write_csv(rows: Sequence[Mapping[str, object]], file: Path) -> Path:
 
 
 def _folder(name: str) -> Path:
-    run = RunDirectory(user_path(name).resolve())
+    run = RunDirectory(real_path(name))
     return run.path / "interpretation" if run.config.is_file() else Path(OUTPUT_DIR, "interpretation", name)
 
 
 def _writer(name: str, folder: Path) -> Any:
     from torch.utils.tensorboard import SummaryWriter
 
-    run = RunDirectory(user_path(name).resolve())
+    run = RunDirectory(real_path(name))
     place = run.path / "tensorboard" if run.config.is_file() else folder
     return SummaryWriter(str(place))

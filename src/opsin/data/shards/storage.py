@@ -13,12 +13,12 @@ from pydantic import ConfigDict
 
 from opsin.errors import UserError
 from opsin.runs.atomic import atomic_path
-from opsin.runs.home import user_path
+from opsin.runs.home import real_path
 from opsin.runs.regular_file import NotRegularError, check_regular
 
-_CONNECT_S, _READ_S = 5, 30  # seconds of a connection, and of a read without a byte
-_ATTEMPTS = 3  # of a request
-_SMALL_FILE_S = 20.0  # seconds for all attempts at a small file: a wrong server is reported soon, whatever the service
+_CONNECT_S, _READ_S = 5, 30  # seconds for a connection, and for a read without a byte
+_ATTEMPTS = 3  # attempts per request
+_SMALL_FILE_S = 20.0  # seconds for all attempts at a small file, so that a wrong server is reported soon
 _LOCAL_ERRORS = (errno.ENOSPC, errno.EROFS, getattr(errno, "EDQUOT", errno.ENOSPC))
 
 
@@ -98,7 +98,7 @@ class _Service:
 
     Attributes:
         extra: Extra of Opsin that installs the service's fsspec package.
-        keys: The way out if keys are missing or refused, for messages.
+        keys: What to do if keys are missing or refused, for messages.
         options: Names of the `StorageOptions` that apply.
         arguments: Arguments of its fsspec filesystem that are always passed.
     """
@@ -263,7 +263,7 @@ class BucketStorage:
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        """Turn the exceptions of the service's package into one message with a way out."""
+        """Turn the exceptions of the service's package into one message that says what to do about it."""
         try:
             yield
         except (UserError, MemoryError):
@@ -308,7 +308,7 @@ def open_storage(path: str, options: StorageOptions | None = None) -> Storage:
     """
     scheme, separator, inside = path.partition("://")
     if not separator or scheme == "file":
-        return LocalStorage(user_path(inside if separator else path).resolve())
+        return LocalStorage(real_path(inside if separator else path))
     if scheme in _SERVICES:
         return BucketStorage(path, options or StorageOptions())
     raise UserError(

@@ -13,7 +13,7 @@ from opsin.errors import UserError, did_you_mean
 from opsin.evaluation.comparison.recipes import recipe_values, repetition
 from opsin.runs.directory import RunDirectory
 from opsin.runs.flat_keys import flat_scalars
-from opsin.runs.home import user_path
+from opsin.runs.home import real_path
 from opsin.runs.metrics_csv import EpochRow, read_epochs
 from opsin.runs.predictions import Predictions, read_predictions
 from opsin.runs.result import RunResult
@@ -103,14 +103,14 @@ def collect(paths: Iterable[str | Path]) -> list[RunRecord]:
     """
     found: dict[Path, RunRecord] = {}
     for path in paths:
-        folder = user_path(path).resolve()
+        folder = real_path(path)
         if not folder.is_dir():
             raise UserError(
                 f"{path} is not a folder. Give run directories, a sweep, or a folder of runs such as outputs"
             )
         runs = _runs(folder)
         if not runs:
-            raise UserError(f"{path} contains no run: no folder in it has a config.yaml and a result.json")
+            raise UserError(f"{path} contains no run: no folder in it has a config.yaml, result.json or error.txt")
         for run in runs:
             if run.path not in found:
                 found[run.path] = read_record(run)

@@ -1,0 +1,36 @@
+"""Only regular files are read."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from opsin.runs.home import real_path
+from opsin.runs.regular_file import NotRegularError, check_regular, read_text
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (os.mkfifo, "pipe or device"),
+        (Path.mkdir, "folder"),
+        (lambda path: path.symlink_to("/dev/zero"), "pipe or device"),
+        (lambda path: path.symlink_to(path.name), "symbolic links"),
+    ],
+)
+def test_other_things_are_refused(tmp_path: Path, make: Callable[[Path], object], reason: str) -> None:
+    make(tmp_path / "x")
+    with pytest.raises(NotRegularError, match=reason):
+        check_regular(tmp_path / "x")
+    with pytest.raises(NotRegularError):
+        read_text(tmp_path / "x")
+    assert real_path(tmp_path / "x").is_absolute()
+
+
+def test_files_and_links_to_files_are_read(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("\u00e4")
+    (tmp_path / "link").symlink_to("file")
+    assert read_text(tmp_path / "file") == read_text(tmp_path / "link") == "\u00e4"
+    with pytest.raises(FileNotFoundError):
+        read_text(tmp_path / "nowhere")
