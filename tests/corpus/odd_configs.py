@@ -265,8 +265,8 @@ def odd_config_cases() -> Iterator[Case]:
             yield Case(f"config/value/{key}={value[:12]}", _composes(f"{text}{'  ' * len(sections)}{last}: {value}\n"))
     for target in TARGETS:
         yield Case(f"config/target/{target[:20]}", _composes(f"model:\n  _target_: {target}\n"), "refusal")
-    for override in OVERRIDES:
-        yield Case(f"config/override/{override[:30]!r}", lambda folder, override=override: _plan([override]))
+    for number, override in enumerate(OVERRIDES):
+        yield Case(f"config/override/{number} {override[:30]!r}", lambda folder, override=override: _plan([override]))
 
 
 def _composes(content: str | bytes) -> Callable[[Path], None]:

@@ -12,6 +12,7 @@ from PIL import Image
 from corpus.case import Case, command
 from opsin.commands.evaluate import evaluate
 from opsin.config import from_saved
+from opsin.evaluation.comparison.run_records import read_record
 from opsin.evaluation.report.page import write_report
 from opsin.inference.opened_run import open_run
 from opsin.inference.predictor import open_predictor
@@ -97,7 +98,7 @@ def odd_run_cases(run: RunDirectory) -> Iterator[Case]:
             yield Case(f"run/{file}/{name}", _opened_by_all(run, file, damage))
     for file in ("predictions/test.npz", "predictions/val.npz"):
         for name, damage in ANY_FILE.items():
-            yield Case(f"run/{file}/{name}", _opened_by_all(run, file, damage, network=False))
+            yield Case(f"run/{file}/{name}", _opened_by_all(run, file, damage))
     for file in ("checkpoints/best.ckpt", "checkpoints/last.ckpt"):
         for name, damage in (ANY_FILE | _checkpoint_damages()).items():
             yield Case(f"run/{file}/{name}", _network_used(run, file, damage, exact=name in ANY_FILE))
@@ -137,7 +138,7 @@ def _each(*actions: Callable[[], object]) -> None:
         raise refusal
 
 
-def _opened_by_all(run: RunDirectory, file: str, damage: Damage, network: bool = True) -> Callable[[Path], None]:
+def _opened_by_all(run: RunDirectory, file: str, damage: Damage) -> Callable[[Path], None]:
     """Return an action that damages a file, and gives the run to the commands that read it."""
 
     def act(folder: Path) -> None:
@@ -146,9 +147,8 @@ def _opened_by_all(run: RunDirectory, file: str, damage: Damage, network: bool =
         _each(
             lambda: open_run(RunDirectory.of(copy.path)),
             lambda: check_resume(from_saved(RunDirectory.of(copy.path))),
-            lambda: command("compare", str(copy.path), "--out", str(folder / "comparison")),
+            lambda: read_record(copy),
             lambda: write_report(RunDirectory.of(copy.path)),
-            *([lambda: open_predictor(copy.path)] if network else []),
         )
 
     return act

@@ -129,7 +129,8 @@ def read_content(path: Path) -> bytes | Path:
         BadImage: The file cannot be read, or is not a regular file.
     """
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
             raise BadImage("not a regular file")
         with path.open("rb") as file:
             return path if os.fstat(file.fileno()).st_size > _LARGE else file.read()
