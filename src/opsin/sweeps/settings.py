@@ -25,7 +25,8 @@ class Sweep:
         objectives: Metrics of train or val, `parameters` or `seconds`; null: the monitored metric. With several
             objectives no single run is the best, and the table shows the runs that no other run beats in all of them.
         storage: URL of a database for the Optuna study; null: a journal in the directory of the sweep.
-        retry_failed: Run failed trials once more when the command is given again.
+        retry_failed: Run failed trials once more when the command is given again. Trials whose job was killed from
+            outside are resumed in any case.
     """
 
     name: str | None = None
