@@ -1,8 +1,11 @@
 """Memory that this process may still use."""
 
 import contextlib
+import math
 import os
 from pathlib import Path
+
+from opsin.errors import UserError
 
 CGROUP = Path("/sys/fs/cgroup")
 
@@ -22,3 +25,22 @@ def available_memory() -> float:
         if limit < float("inf"):
             machine = min(machine, max(0.0, limit - used))
     return machine
+
+
+def check_batch_memory(images: int, shape: tuple[int, int, int]) -> None:
+    """Check that a batch fits into the memory, as pixels and as float32.
+
+    Args:
+        images: Number of images of the batch.
+        shape: Channels, height and width of an image.
+
+    Raises:
+        UserError: It does not.
+    """
+    needed, free = 5 * images * math.prod(shape), available_memory()
+    if needed > free:
+        raise UserError(
+            f"A batch of {images} images of {'x'.join(map(str, shape))} needs {needed / 1e9:,.0f} GB of memory, and "
+            f"{free / 1e9:,.1f} GB are available: lower datamodule.image_size or datamodule.batch_size (and "
+            "eval_batch_size)."
+        )

@@ -11,13 +11,14 @@ import torch
 from torch import nn
 
 from opsin.data.augmentation.augmentation import Augmentation
-from opsin.data.available_memory import available_memory
+from opsin.data.available_memory import check_batch_memory
 from opsin.data.cache.feature_store import FeatureSubset
 from opsin.data.cache.files import cache_folder
 from opsin.data.image_splits import ImageSplits
 from opsin.data.loader.batch_loader import Batch, BatchLoader
 from opsin.data.loader.fetcher import BatchFetcher, to_device
 from opsin.data.loader.samplers import Sampler
+from opsin.data.normalization import ExpectedInput, choose_image_size, choose_interpolation, choose_mean_std
 from opsin.data.options import DataOptions, default_eval_batch_size
 from opsin.data.preprocessing import Interpolation, Preprocess, Resize
 from opsin.data.shards.prefetch import streaming
@@ -44,6 +45,7 @@ class ImageDataModule(L.LightningDataModule):
     Args:
         source: The dataset.
         options: Options for preparing, splitting and batching the images. None: the defaults.
+        expected_input: Input that pretrained weights expect, for options that are None. None: there are no weights.
         augmentation: Applied to training batches on the device: `(images in [0, 1], targets, key)` to images
             and targets. None: training images are only normalized.
         seed: Seed of the order of the batches and of the augmentation.
@@ -61,6 +63,7 @@ class ImageDataModule(L.LightningDataModule):
         source: Source,
         options: DataOptions | None = None,
         *,
+        expected_input: ExpectedInput | None = None,
         augmentation: nn.Module | None = None,
         seed: int = 0,
         channels: int | None = None,
@@ -72,19 +75,17 @@ class ImageDataModule(L.LightningDataModule):
         self.seed = seed
         self.cache_dir = cache_folder(options.data_dir, "stores")
         self.features_dir = cache_folder(options.data_dir, "features")
-        self.image_size = _pair(source.size if options.image_size is None else options.image_size)
+        expected = expected_input or ExpectedInput()
+        self.image_size = choose_image_size(options, expected, source)
         self.channels = source.channels if channels is None else channels
         if source.channels not in (1, self.channels):
             raise UserError(
-                f"Number of channels: the images of '{source.name}' have {source.channels}, the network takes "
+                f"The images of '{source.name}' have {source.channels} channels, but the network takes "
                 f"{self.channels}. Choose another network, or set datamodule.channels={self.channels}."
             )
         if isinstance(augmentation, Augmentation):
             augmentation.check_channels(source.channels)
-        self._mean = self._per_channel("mean", source.mean if options.mean is None else options.mean)
-        self._std = self._per_channel("std", source.std if options.std is None else options.std)
-        if self._std is not None and min(self._std) <= 0:
-            raise UserError(f"datamodule.std={options.std}: a standard deviation must be above 0.")
+        self._mean_std = choose_mean_std(options, expected, source, self.channels)
         self.base_batch_size = options.base_batch_size
         self.batch_size = options.base_batch_size if options.batch_size == "auto" else options.batch_size
         self._eval_batch_size = options.eval_batch_size
@@ -98,7 +99,7 @@ class ImageDataModule(L.LightningDataModule):
             seed=seed if options.split_seed is None else options.split_seed,
         )
         self.resize: Resize = options.resize
-        self.interpolation: Interpolation = options.interpolation or "bilinear"
+        self.interpolation: Interpolation = choose_interpolation(options, expected)
         self.splits = ImageSplits(
             source,
             self.image_size,
@@ -130,7 +131,7 @@ class ImageDataModule(L.LightningDataModule):
             UserError: The decoded images do not fit on the disk, or a batch of them does not fit into the memory.
         """
         if not self.splits.subsets:
-            self._check_memory()
+            check_batch_memory(max(self.batch_size, self.eval_batch_size), (self.channels, *self.image_size))
         self.splits.open(self._needed(stage))
 
     @property
@@ -144,10 +145,7 @@ class ImageDataModule(L.LightningDataModule):
     def preprocess(self) -> Preprocess:
         """Turns uint8 pixels ``(B, C, H, W)`` into the network's input: the same for val, test and prediction."""
         if self._preprocess is None:
-            mean, std = self._mean, self._std
-            if mean is None or std is None:
-                measured_mean, measured_std = channel_statistics(self.subset("train"), self.cache_dir)
-                mean, std = mean or measured_mean, std or measured_std
+            mean, std = self._mean_std.measured(lambda: channel_statistics(self.subset("train"), self.cache_dir))
             self._preprocess = Preprocess(mean, std, self.channels)
         return self._preprocess
 
@@ -288,7 +286,7 @@ class ImageDataModule(L.LightningDataModule):
 
     def _needed(self, stage: str | None) -> list[Split]:
         """Return the splits of the dataset that must be open for a stage."""
-        measured = self._mean is None or self._std is None
+        measured = not self._mean_std.is_known
         carved = "test" not in self.source.splits
         splits: list[Split] = []
         if stage in (None, "fit", "validate") or measured or (carved and stage == "test"):
@@ -296,26 +294,3 @@ class ImageDataModule(L.LightningDataModule):
         if stage in (None, "test"):
             splits += ["test"]
         return [split for split in splits if split in self.source.splits]
-
-    def _check_memory(self) -> None:
-        """Check that one batch fits into the memory, as pixels and as float32."""
-        images, (height, width) = max(self.batch_size, self.eval_batch_size), self.image_size
-        needed, free = 5 * images * self.channels * height * width, available_memory()
-        if needed > free:
-            raise UserError(
-                f"A batch of {images} images of {self.channels}x{height}x{width} needs {needed / 1e9:,.0f} GB of "
-                f"memory, and {free / 1e9:,.1f} GB are available: lower datamodule.image_size or "
-                "datamodule.batch_size (and eval_batch_size)."
-            )
-
-    def _per_channel(self, name: str, values: float | tuple[float, ...] | None) -> tuple[float, ...] | None:
-        if values is None:
-            return None
-        values = (values,) if isinstance(values, float | int) else tuple(values)
-        if len(values) not in (1, self.channels):
-            raise UserError(f"datamodule.{name}={list(values)}: give one number, or one per channel ({self.channels}).")
-        return values
-
-
-def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
-    return (size, size) if isinstance(size, int) else (size[0], size[1])

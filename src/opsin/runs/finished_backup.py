@@ -12,6 +12,7 @@ KEPT = (
     "predictions",
     "per_class",
     "pictures",
+    "digests.json",
     "result.json",
 )
 """Files and folders that belong to a finished run. `result.json` is the last, so that it marks a complete backup."""

@@ -27,9 +27,9 @@ class ClassScores:
     Attributes:
         name: Name of the class.
         count: Number of images of this class.
-        predicted: Number of images predicted as this class.
-        precision: Share of the predicted images that belong to the class; None if no image is predicted as it.
-        recall: Share of the images of the class that are predicted as it; None if it has no images.
+        predicted: Number of images predicted to be in this class.
+        precision: Share of the predicted images that belong to the class; None if no image is predicted to be in it.
+        recall: Share of the images of the class that are predicted to be in it; None if it has no images.
         f1: Harmonic mean of precision and recall, `2 hits / (count + predicted)`; None if both counts are zero.
     """
 
