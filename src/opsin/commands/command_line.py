@@ -12,7 +12,7 @@ from opsin.commands.command_table import COMMANDS
 from opsin.errors import UserError
 from opsin.runs.quoting import opsin_command
 from opsin.runs.secret_values import mask_secrets
-from opsin.runs.text import accept_any_text
+from opsin.runs.text import escape_output
 
 
 class Main(Protocol):
@@ -36,7 +36,7 @@ def command(main: Callable[[list[str] | None], int]) -> Main:
 
     @functools.wraps(main)
     def wrapped(arguments: list[str] | None = None) -> int:
-        accept_any_text()
+        escape_output()
         try:
             return main(arguments)
         except UserError as error:

@@ -107,8 +107,8 @@ class DecodedStore(Store):
         else:
             self._rows = ArrayFile(folder / "pixels.npy")
             self.pixels = self._rows.array
-            self.targets = np.load(folder / "targets.npy")
-            self.kept = np.load(folder / "kept.npy")
+            self.targets = np.load(folder / "targets.npy", allow_pickle=False)
+            self.kept = np.load(folder / "kept.npy", allow_pickle=False)
             self.report = folder / "bad_images.csv"
             with self.report.open(newline="", encoding="utf-8") as file:
                 self.bad = [(images.locate(int(row["index"])), row["reason"]) for row in csv.DictReader(file)]
