@@ -247,7 +247,7 @@ WORDS = ("_args_", "_partial_", "_convert_", "_recursive_", "_mode_", "_self_", 
 def test_words_with_which_hydra_builds_objects_are_keys_like_any_other(section: str) -> None:
     tree = {**compose([]).tree, "sweep": {}, "launcher": {"_target_": "opsin.sweeps.launchers.Local"}}
     values = next(iter(tree[section].values())) if SCHEMA[section].many else tree[section]
-    values |= dict.fromkeys(WORDS, ["touch victim"])
+    values |= {key: ["touch victim"] for key in WORDS}
     with pytest.raises(UserError) as error:
         check(tree, SCHEMA)
     assert all(f"{word} is not known" in str(error.value) for word in WORDS)
