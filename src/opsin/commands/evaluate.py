@@ -6,9 +6,12 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Literal
 
 from opsin.commands.command_line import command, command_parser
+from opsin.runs.atomic import write_errors
 from opsin.runs.directory import RunDirectory
+from opsin.runs.home import user_path
 
 if TYPE_CHECKING:
+    from opsin.runs.predictions import Predictions
     from opsin.training.recording import Measurement
 
 
@@ -20,8 +23,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("overrides", nargs="*", help="overrides, such as datamodule.path=PHOTOS for moved images")
     parser.add_argument("--split", choices=("test", "val"), default="test")
     parser.add_argument("--json", action="store_true", help="print everything, also per class, as JSON")
+    parser.add_argument(
+        "--out", type=user_path, metavar="FOLDER", help="write predictions/SPLIT.npz there (default: RUN)"
+    )
     options = parser.parse_intermixed_args(arguments)
-    found = evaluate(RunDirectory.of(options.run), options.split, options.overrides)
+    run = RunDirectory.of(options.run, options.out)
+    found, predictions = measure(run, options.split, options.overrides)
     from opsin.training.metrics import undefined_metrics
 
     metrics = {**found.metrics, **dict.fromkeys(undefined_metrics(found.metrics))}
@@ -29,17 +36,31 @@ def main(arguments: list[str] | None = None) -> int:
         print(json.dumps({**asdict(found), "metrics": metrics}, indent=2))
     else:
         for name, value in sorted(metrics.items()):
-            print(f"{name:16} {'undefined' if value is None else format(value, '.6f')}")
+            print(f"{name:16} {'undefined' if value is None else format(value, '.6f')}", flush=True)
+    with write_errors(run.out, "--out"):
+        predictions.write(run)
     return 0
 
 
 def evaluate(run: RunDirectory, split: Literal["val", "test"] = "test", overrides: Sequence[str] = ()) -> "Measurement":
-    """Evaluate the best checkpoint of a run and write the predictions to its directory.
+    """Evaluate the best checkpoint of a run and write the predictions to its directory; see `measure`."""
+    found, predictions = measure(run, split, overrides)
+    predictions.write(run)
+    return found
+
+
+def measure(
+    run: RunDirectory, split: Literal["val", "test"] = "test", overrides: Sequence[str] = ()
+) -> "tuple[Measurement, Predictions]":
+    """Evaluate the best checkpoint of a run; nothing is written.
 
     Args:
         run: The run directory.
         split: The split to evaluate.
         overrides: Overrides of the config of the run, such as `datamodule.path=PHOTOS`.
+
+    Returns:
+        The metrics, and the predictions for each image.
 
     Raises:
         UserError: The run has no best checkpoint, its files are damaged, or its images have changed.
@@ -59,7 +80,6 @@ def evaluate(run: RunDirectory, split: Literal["val", "test"] = "test", override
     build.prepare(plan, network)
     classifier = build.classifier(plan, data, network, build.loss(plan, data), record={})
     trainer = build.evaluator(plan, run)
-    measure = trainer.test if split == "test" else trainer.validate
-    measure(classifier, data, verbose=False)
-    collect(classifier.outputs[split], data, split).write(run)
-    return recording.measured(trainer, classifier, data)
+    loop = trainer.test if split == "test" else trainer.validate
+    loop(classifier, data, verbose=False)
+    return recording.measured(trainer, classifier, data), collect(classifier.outputs[split], data, split)

@@ -60,7 +60,7 @@ def find(line: "CommandLine", steps: int, lowest: float, highest: float) -> Path
     folder = new_run_path(composed.tree["output_dir"], "find_lr", *options)
     write(test, f"{choices['model']} on {choices['datamodule']}, batch {test.batch_size}", folder)
     others = [override for override in line.overrides if key_of(override) != "optimizer.lr"]
-    command = opsin_command("train", *line.source.flags, *others, f"optimizer.lr={test.valley:.2g}")
+    command = opsin_command("train", *line.source.flags, *others, f"optimizer.lr={test.suggested:.2g}")
     print(f"valley           {test.valley:.2e}   middle of the longest descent: a good first choice")
     print(f"steepest         {test.steepest:.2e}   the loss falls fastest here: an upper limit, with warm-up")
     if not test.diverged:

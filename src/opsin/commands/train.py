@@ -10,6 +10,7 @@ from opsin.data import ImageDataModule
 from opsin.inference import teacher
 from opsin.models import Network, summarize, summary_text
 from opsin.runs.directory import RunDirectory
+from opsin.runs.disk_errors import explained_disk_errors
 from opsin.runs.predictions import Predictions, predictions_file, read_predictions
 from opsin.runs.quoting import opsin_command
 from opsin.runs.rank import is_spawned
@@ -122,9 +123,10 @@ def train(composed: RunConfig) -> float:
         result.frozen = FrozenStages(tuple(unfreezing.untouched), unfreezing.verified)
         log_outcome(trainer.loggers if writes else (), facts, result.metrics, trainer.global_step)
     if writes:
-        if plan.run.report:
-            report(run, data, network, predictions)
-        log.info(recording.closing_message(result, run))
+        with explained_disk_errors(f"make the report with: {opsin_command('report', run.path)}", run.path):
+            if plan.run.report:
+                report(run, data, network, predictions)
+            log.info(recording.closing_message(result, run))
     assert checkpoints.best_value is not None
     return checkpoints.best_value
 

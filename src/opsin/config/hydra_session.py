@@ -101,7 +101,12 @@ def configure_logging(settings: DictConfig) -> None:
     configure_log(checked_logging(settings), settings.hydra.verbose)
     for handler in logging.getLogger().handlers:
         handler.addFilter(MaskSecrets())
+<<<<<<< HEAD
         handler.addFilter(EscapeControls())
+=======
+        if isinstance(handler, logging.FileHandler):
+            raise_disk_errors(handler)
+>>>>>>> next
 
 
 @contextmanager
@@ -138,7 +143,25 @@ def _handlers(settings: DictConfig) -> Iterator[logging.Handler]:
     if name := OmegaConf.select(described, "handlers.file.filename"):
         file = logging.FileHandler(name, delay=True, encoding="utf-8")
         file.setFormatter(logging.Formatter(OmegaConf.select(described, "formatters.full.format")))
+        raise_disk_errors(file)
         yield file
+
+
+def raise_disk_errors(handler: logging.FileHandler) -> None:
+    """Let a log file that cannot be written end the run, because no line may be missing after a resume.
+
+    By default, `logging` prints a traceback for each line and goes on.
+    """
+    default = handler.handleError
+
+    def raise_error(record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if isinstance(error, OSError):
+            error.filename = error.filename or handler.baseFilename
+            raise error
+        default(record)
+
+    handler.handleError = raise_error  # type: ignore[method-assign]
 
 
 @contextmanager

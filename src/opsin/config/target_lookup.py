@@ -1,4 +1,6 @@
-"""Targets: the constructors that a config may name as `_target_`, and the permission for packages of the user.
+"""Targets: the lookup of a constructor that a config names as `_target_`, and the permission for packages of the user.
+
+`opsin.training.permitted_targets` states which names are permitted.
 
 A config is data, and a run directory may come from somebody else. A section therefore accepts only names on its own
 list of public constructors. A package of the user needs a permission from the environment or from the project in which

@@ -105,15 +105,17 @@ def _shuffled_classes(targets: Indices, seed: int) -> list[Indices]:
 
 @dataclass(frozen=True)
 class SplitOptions:
-    """Options for splitting the training images.
+    """Options for splitting the training images: keys of `datamodule`, with the defaults of `opsin.data.options`.
 
     Attributes:
-        val_fraction: Fraction of the training images carved as val, if the source has no val.
-        test_fraction: Fraction of the training images carved as test before val, if the source has no test.
-        train_fraction: Fraction of the remaining training images that is used.
-        num_folds: Number of equal folds of train and the source's val together, one of which is val. None: no folds.
-        fold: Number of the fold that is val, from 0.
-        seed: Decides which images go where.
+        val_fraction: Fraction of the training images carved as val, if the source has no val. Default: 0.1.
+        test_fraction: Fraction of the training images carved as test before val, if the source has no test. Default:
+            0.2.
+        train_fraction: Fraction of the remaining training images that is used. Default: 1.
+        num_folds: Number of equal folds of train and the source's val together, one of which is val. None, the default:
+            no folds.
+        fold: Number of the fold that is val, from 0. Default: 0.
+        seed: Decides which images go where: `split_seed` if it is set, else the seed of the run.
     """
 
     val_fraction: float

@@ -160,7 +160,7 @@ def bootstrap_difference(
     confidence: float = CONFIDENCE,
     seed: int = 0,
 ) -> Interval:
-    """Return the metric of B minus the metric of A on the same images, with the interval of the paired bootstrap.
+    """Return the metric of A minus the metric of B on the same images, with the interval of the paired bootstrap.
 
     Images are resampled with replacement, the same ones for both networks, so the difficulty of an image cancels out.
 
@@ -174,7 +174,7 @@ def bootstrap_difference(
         seed: Seed of the resampling.
 
     Returns:
-        Metric of B minus metric of A on all images, and the interval.
+        Metric of A minus metric of B on all images, and the interval.
 
     Raises:
         UserError: The numbers of images differ or are 0, `resamples` is below 1, or `confidence` is not in (0, 1).
@@ -189,12 +189,12 @@ def bootstrap_difference(
         )
     generator = np.random.default_rng(seed)
     if metric is None:
-        differences = np.asarray(b, np.float64) - np.asarray(a, np.float64)
+        differences = np.asarray(a, np.float64) - np.asarray(b, np.float64)
         estimate, resampled = float(differences.mean()), _resampled_means(differences, resamples, generator)
     else:
-        estimate = metric(b) - metric(a)
+        estimate = metric(a) - metric(b)
         rows = (generator.integers(len(a), size=len(a)) for _ in range(resamples))
-        resampled = np.array([metric(b[chosen]) - metric(a[chosen]) for chosen in rows])
+        resampled = np.array([metric(a[chosen]) - metric(b[chosen]) for chosen in rows])
     low, high = np.quantile(resampled, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(estimate, float(low), float(high))
 

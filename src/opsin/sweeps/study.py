@@ -27,11 +27,12 @@ def open_storage(place: str) -> "BaseStorage":
     Any number of processes may have it open, on any machine that reaches it.
     """
     from optuna.storages import JournalStorage, RDBStorage
-    from optuna.storages.journal import JournalFileBackend
+
+    from opsin.sweeps.journal import Journal
 
     if "://" in place:
         return RDBStorage(reveal(place))
-    return JournalStorage(JournalFileBackend(place))
+    return JournalStorage(Journal(place))
 
 
 def make_sampler(kind: Sampler, seed: int, number: int) -> "BaseSampler":

@@ -162,7 +162,7 @@ def _compared(a: LeaderboardRow, b: LeaderboardRow, split: str) -> PairwiseResul
     mean_a, mean_b = (
         np.concatenate([np.mean([pair[side] for pair in same], axis=0) for same in correct.values()]) for side in (0, 1)
     )
-    difference = bootstrap_difference(mean_b, mean_a)
+    difference = bootstrap_difference(mean_a, mean_b)
     over_seeds, p = difference_over_runs([pair.test for pair in run_pairs], paired)
     accuracy = (float(mean_a.mean()), float(mean_b.mean()))
     return PairwiseResult(a, b, split, len(mean_a), accuracy, tuple(run_pairs), difference, over_seeds, paired, p, p)

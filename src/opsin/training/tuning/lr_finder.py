@@ -49,6 +49,11 @@ class RangeTest:
         object.__setattr__(self, "smooth", smoothed(self.losses))
 
     @property
+    def suggested(self) -> float:
+        """Return the rate that `opsin find-lr` suggests: `valley`. The steepest is an upper limit."""
+        return self.valley
+
+    @property
     def steepest(self) -> float:
         """Return the rate at which the loss falls fastest per decade of the rate, before its lowest point."""
         return self.rates[steepest(self.rates, self.smooth)]
