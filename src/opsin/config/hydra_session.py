@@ -101,12 +101,9 @@ def configure_logging(settings: DictConfig) -> None:
     configure_log(checked_logging(settings), settings.hydra.verbose)
     for handler in logging.getLogger().handlers:
         handler.addFilter(MaskSecrets())
-<<<<<<< HEAD
         handler.addFilter(EscapeControls())
-=======
         if isinstance(handler, logging.FileHandler):
             raise_disk_errors(handler)
->>>>>>> next
 
 
 @contextmanager
