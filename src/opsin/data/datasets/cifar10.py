@@ -133,7 +133,7 @@ class _PlainArray:
     """
 
     def __init__(self, *_: Any) -> None:
-        self.pixels = b""
+        self.pixels: Any = b""
 
     def __setstate__(self, state: Any) -> None:
         _, _, _, by_columns, self.pixels = state
