@@ -1,11 +1,11 @@
 """The dashboard answers the requests of its own page on this machine only, and serves its own folder."""
 
+import importlib
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from tensorboard import program
 from tensorboard.plugins.projector import projector_plugin
 from werkzeug.test import Client
 
@@ -19,6 +19,7 @@ LOCAL = "127.0.0.1:6006"
 @pytest.fixture
 def served(monkeypatch: pytest.MonkeyPatch) -> Any:
     """A function that returns the application which the server gets for some flags."""
+    program = importlib.import_module("tensorboard.program")  # tensorboard.program is a lazy copy of it
     monkeypatch.setattr(program, "create_port_scanning_werkzeug_server", lambda app, flags: app)
 
     def tensorboard(environ: dict[str, Any], start_response: Any) -> list[bytes]:

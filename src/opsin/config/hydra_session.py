@@ -12,7 +12,7 @@ from opsin.config import locations
 from opsin.config.logging_settings import checked_logging
 from opsin.config.resolvers import register_resolvers
 from opsin.config.search_path import PACKAGE, ConfigSource
-from opsin.config.target_lookup import is_permitted, permission_hint
+from opsin.config.target_lookup import TARGETS_VARIABLE, is_permitted
 from opsin.errors import UserError
 from opsin.runs.secret_values import MaskSecrets
 from opsin.runs.text import EscapeControls
@@ -51,7 +51,7 @@ def _refuse_modules() -> None:
         def __init__(self, provider: str, path: str) -> None:
             name = path.removeprefix(PACKAGE).replace("/", ".").strip(".")
             if not (f"{name}.".startswith(("hydra.conf.", "opsin.")) or is_permitted(name)):
-                raise UserError(f"hydra.searchpath: {path} is not accepted. {permission_hint(name)}")
+                raise UserError(f"hydra.searchpath: {path} is not accepted: permit it with {TARGETS_VARIABLE}={name}")
             super().__init__(provider, path)
 
     class StructuredConfigSource(structured_config_source.StructuredConfigSource):  # Hydra compares the name

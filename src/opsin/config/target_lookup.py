@@ -105,7 +105,9 @@ class Constructors:
         last = name.rpartition(".")[2]
         near = did_you_mean(name, [known for known in self.by_name if known.endswith(f".{last}")] or self.by_name)
         raise UserError(
-            f"{name} is not accepted here{near or f'; accepted are {self._summary()}.'} {permission_hint('my_package')}"
+            f"{name} is not accepted here{near or f'; accepted are {self._summary()}.'} "
+            f'To use your own package, set {TARGETS_VARIABLE}=my_package, or targets = ["my_package"] under '
+            f"[tool.opsin] in the {PROJECT_FILE} of your project"
         )
 
     def _summary(self) -> str:
@@ -154,14 +156,6 @@ def permitted_packages() -> tuple[str, ...]:
 def is_permitted(name: str) -> bool:
     """Return whether a package or module is permitted as a package of the user, or lies in one that is."""
     return _permitted_package(f"{name}.any") is not None
-
-
-def permission_hint(package: str) -> str:
-    """Return the sentence on how to permit a package."""
-    return (
-        f'To use your own package, set {TARGETS_VARIABLE}={package}, or targets = ["{package}"] under [tool.opsin] in '
-        f"the {PROJECT_FILE} of your project"
-    )
 
 
 def _permitted_package(name: str) -> str | None:
