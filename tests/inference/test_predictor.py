@@ -28,7 +28,7 @@ from opsin.training.plan import make_plan
 
 
 def photographs(folder: Path, classes: int) -> None:
-    """Digits in colour, of odd sizes, as JPEG and PNG, in one folder per class."""
+    """Digits in color, of odd sizes, as JPEG and PNG, in one folder per class."""
     digits = load_digits(n_class=classes)
     generator = np.random.default_rng(0)
     for i in range(300):

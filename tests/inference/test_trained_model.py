@@ -103,7 +103,7 @@ def test_other_weights_are_not_served_what_the_old_ones_made(copied: RunDirector
     assert len([folder for folder in data.features_dir.iterdir() if folder.is_dir()]) == 2
 
 
-def test_a_grey_network_refuses_colours(digits_run: RunDirectory, tmp_path: Path, trainer) -> None:
+def test_a_gray_network_refuses_colors(digits_run: RunDirectory, tmp_path: Path, trainer) -> None:
     pixels = np.random.default_rng(0).integers(0, 255, (40, 28, 28, 3), dtype=np.uint8)
     source = Source(
         "c", ("a", "b"), 3, (28, 28), (0.5,), (0.5,), {"train": ArrayImages(pixels, np.arange(40) % 2, "c")}
@@ -158,7 +158,7 @@ def test_imagenet_weights_tell_what_images_they_want(tmp_path: Path, trainer) ->
     assert found.mean == pytest.approx((127 / 255,) * 3)
     small = load_trained_model("efficientnet_lite0", 32)
     data = image_data(digits(), train_fraction=0.1, data_dir=str(tmp_path))
-    vectors = made(small, data, trainer)  # grey images are repeated
+    vectors = made(small, data, trainer)  # gray images are repeated
     assert vectors.shape == (len(data.subset("val")), 1280)
     assert vectors.std() > 0.01
 
