@@ -24,7 +24,8 @@ class DataOptions:
 
     Attributes:
         data_dir: Folder of the data; decoded images are kept in its `.opsin/stores`.
-        image_size: Side, or height and width, in pixels. None: that of the pretrained weights, else the dataset's.
+        image_size: Side, or height and width, in pixels. None: that of the pretrained weights, else the dataset's
+            (`opsin.data.normalization`; the same holds for `mean`, `std` and `interpolation`).
         mean: Mean of pixels in [0, 1], per channel or for all. None: that of the pretrained weights, else the
             dataset's, else measured on the training subset.
         std: Standard deviation of pixels in [0, 1], with the same rules as `mean`.

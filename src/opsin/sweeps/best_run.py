@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from opsin.config import RunConfig
-from opsin.evaluation.comparison.run_records import NOT_RECIPE, REPEATS
+from opsin.evaluation.comparison.recipes import NOT_RECIPE, REPEATS
 from opsin.runs.atomic import atomic_open, write_atomically
 from opsin.runs.directory import RunDirectory
 from opsin.runs.metric_registry import sort_key
