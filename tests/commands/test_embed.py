@@ -106,6 +106,7 @@ def test_a_folder_of_class_folders(run: str, photos: Path, tmp_path: Path) -> No
     assert len(set(found["paths"].tolist())) == 20
 
 
+@pytest.mark.slow
 def test_a_folder_without_classes_has_no_labels(run: str, photos: Path, tmp_path: Path) -> None:
     words = [str(photos / "dark"), f"data_dir={tmp_path}"]
     lines = embed(run, words, out=tmp_path / "out")

@@ -71,6 +71,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_files_give_what_validation_gave(case: str, tmp_path: Path) -> None:
     classes, *words = CASES[case]

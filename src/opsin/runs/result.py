@@ -358,11 +358,16 @@ def read_result(file: Path) -> RunResult:
 
 
 def write_result(file: Path, result: RunResult) -> None:
-    """Write a `result.json`, without the fields that are still empty."""
+    """Write a `result.json`."""
+    write_atomically(file, result_text(result))
+
+
+def result_text(result: RunResult) -> str:
+    """Return the content of a `result.json`, without the fields that are still empty."""
     content = {name: value for name, value in asdict(result).items() if value is not None and value != {}}
     if undefined := content.pop("undefined_metrics"):
         content["metrics"] = {**result.metrics, **dict.fromkeys(undefined)}
-    write_atomically(file, json.dumps(content, indent=2) + "\n")
+    return json.dumps(content, indent=2) + "\n"
 
 
 def _check_version(file: Path, content: dict[str, Any]) -> None:

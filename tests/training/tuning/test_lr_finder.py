@@ -72,6 +72,7 @@ def test_on_digits_it_finds_what_trains(tested) -> None:
     assert test.batch_size == 64
 
 
+@pytest.mark.slow
 def test_accumulated_batches_are_one_step(tested) -> None:
     one, two = (
         tested("datamodule.batch_size=64"),
