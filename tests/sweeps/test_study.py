@@ -9,9 +9,9 @@ from opsin.sweeps.study import (
     has_report,
     make_pruner,
     open_storage,
-    silence_optuna,
     running_trial,
     set_attribute,
+    silence_optuna,
     trial_at,
 )
 
