@@ -99,7 +99,7 @@ def randomization_check(
         images: Input of the network `(N, C, H, W)`.
         targets: The true classes `(N,)`.
         method: One of `opsin.interpretability.attribution.METHODS`, or a function that returns maps.
-        stage: The stage for Grad-CAM; None for the last with maps.
+        stage: The stage for Grad-CAM; None for the last stage whose output is a map.
         cascade: Compute maps after every step; otherwise only after the last, which decides the result, to save time.
         seed: Seed of the random weights.
     """
@@ -125,7 +125,10 @@ def randomization_check(
 
 @torch.no_grad()
 def randomize(module: nn.Module, draws: torch.Generator) -> None:
-    """Randomize the weights of a module in place: He initialization of matrices and kernels, the rest neutral."""
+    """Randomize the weights of a module in place.
+
+    Matrices and kernels get He initialization; all other parameters and the running statistics get neutral values.
+    """
     for part in module.modules():
         for name, parameter in part.named_parameters(recurse=False):
             if parameter.ndim > 1:

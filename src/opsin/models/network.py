@@ -36,7 +36,7 @@ class Network(FreezableStages):
         pretrained: Facts of the pretrained weights, by their name in `model.weights`.
         gradient_checkpointing: Whether stages that train keep only their input and compute their activations again in
             the backward pass.
-        original_keys: For a network built from another library's, the key in the state dict of that library
+        original_keys: For a network built from one of another library, the key in the state dict of that library
             for each key of this network; empty for other networks.
     """
 
@@ -66,7 +66,10 @@ class Network(FreezableStages):
 
     @property
     def embedding_step(self) -> str:
-        """The step whose output is the embedding: the last before a parameter of the head (or its dropout)."""
+        """The step whose output is the embedding.
+
+        It is the last step before the first part of the head that has parameters or dropout.
+        """
         last = list(self.stages)[-1]
         for name, step in self.steps().items():
             if name not in self.stages:

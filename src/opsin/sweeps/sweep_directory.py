@@ -1,4 +1,4 @@
-"""Directory of a sweep: the same for the same command, so that the command given again resumes the sweep."""
+"""Directory of a sweep. The same command always uses the same directory, so repeating the command resumes the sweep."""
 
 import hashlib
 import json
@@ -29,7 +29,7 @@ def sweep_directory(
         option: Option of the config group `sweep`, which begins the name.
         settings: Settings of the sweep.
         overrides: Overrides of the runs, fixed and varying.
-        source: Search path and primary config of the runs; None: Opsin's own.
+        source: Search path and primary config of the runs; None for those of Opsin.
 
     Raises:
         UserError: The directory holds another sweep, or cannot be written.

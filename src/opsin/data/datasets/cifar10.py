@@ -151,7 +151,7 @@ class _BatchUnpickler(pickle.Unpickler):
     _ALLOWED: Final[dict[str, Any]] = {"_reconstruct": _PlainArray, "ndarray": object(), "dtype": _PlainType}
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return a stand-in for one of the three names that an array needs, whatever NumPy version wrote it."""
+        """Return a stand-in for one of the three names that an array needs, for any version of NumPy that wrote it."""
         if module.split(".")[0] != "numpy" or name not in self._ALLOWED:
             raise pickle.UnpicklingError(f"it names {module}.{name}, which CIFAR-10 files never do")
         return self._ALLOWED[name]
