@@ -27,18 +27,17 @@ if TYPE_CHECKING:
 def main(arguments: list[str] | None = None) -> int:
     """Print a leaderboard with paired tests, and write comparison.html; exit code 1 if a named run is not ranked."""
     options = _parser().parse_intermixed_args(arguments)
-    from rich.console import Console
-
     from opsin.evaluation.comparison.comparison import compare
     from opsin.evaluation.comparison.console import print_comparison
     from opsin.evaluation.comparison.page import write_comparison
+    from opsin.runs.rich_console import TerminalConsole
 
     comparison = compare(options.runs, options.metric, options.tag)
     if options.json:
         print(json.dumps(comparison.as_dict(), indent=2))
     else:
-        console = Console()
-        print_comparison(comparison, console if console.is_terminal else Console(width=160))
+        console = TerminalConsole()
+        print_comparison(comparison, console if console.is_terminal else TerminalConsole(width=160))
     out = options.out or (None if options.json else _default_page(comparison))
     if out is not None:
         words = sys.argv[1:] if arguments is None else arguments

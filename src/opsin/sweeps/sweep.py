@@ -3,9 +3,10 @@
 import contextlib
 import inspect
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 from omegaconf import DictConfig, OmegaConf
@@ -13,7 +14,7 @@ from rich.console import Console
 
 from opsin.config import CommandLine, ConfigOrigin, ConfigSource, RunConfig, compose_raw, is_of_a_sweep, show
 from opsin.config.hydra_keys import refuse_run_directory
-from opsin.config.overrides import check_overrides
+from opsin.config.overrides import check_overrides, key_of
 from opsin.config.run_config import plain
 from opsin.config.secrets import refuse_launcher_secrets, refuse_literal_secrets, refuse_missing_secrets
 from opsin.config.suggestions import config_options
@@ -40,13 +41,16 @@ SCHEMA = {
 }
 """Sections of the config that describe the multirun and not its runs."""
 
+RUN_COMMANDS = {"setup": "holds commands", "address": "names a server that can run commands here"}
+"""Keys of launchers that run code, with the effect."""
+
 
 def sweep(overrides: Sequence[str], source: ConfigSource | None = None) -> int:
     """Run or resume a sweep, select its best run, and print the table of trials.
 
     Args:
         overrides: Overrides of the command line, for the sweep and for its runs.
-        source: Search path and primary config; None: Opsin's own.
+        source: Search path and primary config; None for those of Opsin.
 
     Returns:
         The exit code: 1 if a run failed, there is no best run, or it could not be tested; else 0.
@@ -158,9 +162,30 @@ def _checked(overrides: Sequence[str], source: ConfigSource) -> tuple[Sweep, Tar
     tree = plain(OmegaConf.masked_copy(config, list(SCHEMA)))
     refuse_literal_secrets(tree)
     refuse_launcher_secrets(tree["launcher"])
+    _refuse_foreign_commands(tree["launcher"], overrides, source.extended(config.hydra.searchpath))
     choices = {key: value for key, value in config.hydra.runtime.choices.items() if key in SCHEMA}
     fields = check(tree, SCHEMA, ConfigOrigin(source, choices, list(overrides), source.folders))
     return fields["settings"], fields["launcher"], choices["sweep"]
+
+
+def _refuse_foreign_commands(launcher: Mapping[str, Any], overrides: Sequence[str], source: ConfigSource) -> None:
+    """Refuse commands of a launcher that a config file outside the project may have set.
+
+    Args:
+        launcher: The section `launcher`.
+        overrides: Overrides of the command line, which may set any command.
+        source: All config folders. Those of Opsin and of the project are trusted.
+
+    Raises:
+        UserError: Names the key and the way out.
+    """
+    typed = {key_of(override) for override in overrides}
+    for key, effect in RUN_COMMANDS.items():
+        if launcher.get(key) not in (None, [], "auto") and source.search_path and f"launcher.{key}" not in typed:
+            raise UserError(
+                f"launcher.{key} {effect}, and config files from {', '.join(source.search_path)} take part: set it on "
+                "the command line, or in configs/ of your project and leave out other folders"
+            )
 
 
 def run_all(launcher: Launcher, jobs: Sequence[Job], stop: Stop) -> None:

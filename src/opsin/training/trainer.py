@@ -167,7 +167,7 @@ def make_trainer(
         deterministic=DETERMINISTIC[options.deterministic],
         detect_anomaly=options.detect_anomaly,
         profiler=_profiler(options.profiler, folder) if options.profiler else NoProfiler(),
-        plugins=[AtomicCheckpointIO(), Environment()],
+        plugins=[AtomicCheckpointIO(folder), Environment()],
         callbacks=callbacks,
         logger=loggers,
         default_root_dir=folder,
