@@ -88,7 +88,7 @@ def train(composed: RunConfig) -> float:
         feature_cache = plan.feature_cache.serve(data, network, unfreezing.never_trained, trainer)
         classifier = build.classifier(plan, data, network, loss, {"data": data.facts()}, distillation)
         result.settings = recording.settings(plan, trainer, channels_last, data, feature_cache, distillation)
-        result.batch_size_auto = found.facts() if found else result.batch_size_auto
+        result.batch_size_auto = found or result.batch_size_auto
         result.network = summarize(network, (data.channels, *data.image_size))
         if writes:
             run.write_result(result)
