@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """An error that the user can correct. The message names the thing, the place and the way out.
+    """An error that the user can correct. The message names the thing, the place and what to do about it.
 
     Commands, Jupyter and IPython print the message without a traceback.
     """

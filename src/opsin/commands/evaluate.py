@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Literal
 
 from opsin.commands.command_line import command, command_parser
 from opsin.runs.atomic import write_errors
+from opsin.runs.digests import is_as_recorded, record_evaluation
 from opsin.runs.directory import RunDirectory
 from opsin.runs.home import user_path
 
 if TYPE_CHECKING:
+    from opsin.inference.opened_run import OpenedRun
     from opsin.runs.predictions import Predictions
     from opsin.training.recording import Measurement
 
@@ -38,15 +40,27 @@ def main(arguments: list[str] | None = None) -> int:
         for name, value in sorted(metrics.items()):
             print(f"{name:16} {'undefined' if value is None else format(value, '.6f')}", flush=True)
     with write_errors(run.out, "--out"):
-        predictions.write(run)
+        write_predictions(run, predictions)
     return 0
 
 
 def evaluate(run: RunDirectory, split: Literal["val", "test"] = "test", overrides: Sequence[str] = ()) -> "Measurement":
-    """Evaluate the best checkpoint of a run and write the predictions to its directory; see `measure`."""
+    """Evaluate the best checkpoint of a run and write the predictions; see `measure` and `write_predictions`."""
     found, predictions = measure(run, split, overrides)
-    predictions.write(run)
+    write_predictions(run, predictions)
     return found
+
+
+def write_predictions(run: RunDirectory, predictions: "Predictions") -> None:
+    """Write predictions, unless the run has recorded those of this split: they belong to its result."""
+    from opsin.runs.predictions import predictions_file
+
+    file = predictions_file(run, predictions.split)
+    if run.out != run.path:
+        predictions.write(run)
+    elif not is_as_recorded(run.path, file):
+        predictions.write(run)
+        record_evaluation(run.path, predictions.split, file)
 
 
 def measure(
@@ -65,21 +79,26 @@ def measure(
     Raises:
         UserError: The run has no best checkpoint, its files are damaged, or its images have changed.
     """
+    from opsin.inference.opened_run import open_run
+
+    return measure_opened(open_run(run, overrides), split)
+
+
+def measure_opened(opened: "OpenedRun", split: Literal["val", "test"]) -> "tuple[Measurement, Predictions]":
+    """Evaluate the best checkpoint of an opened run, see `measure`."""
     import lightning as L
 
-    from opsin.inference.opened_run import open_run
     from opsin.training import build, recording
     from opsin.training.gather import collect
     from opsin.training.hardware import use_threads
 
-    opened = open_run(run, overrides)
     plan = build.for_evaluation(opened.plan)
     use_threads(plan.trainer.threads)
     L.seed_everything(plan.run.seed, verbose=False)
     data, network = opened.data, opened.network
     build.prepare(plan, network)
     classifier = build.classifier(plan, data, network, build.loss(plan, data), record={})
-    trainer = build.evaluator(plan, run)
+    trainer = build.evaluator(plan, opened.directory)
     loop = trainer.test if split == "test" else trainer.validate
     loop(classifier, data, verbose=False)
     return recording.measured(trainer, classifier, data), collect(classifier.outputs[split], data, split)

@@ -105,7 +105,7 @@ class Constructors:
         last = name.rpartition(".")[2]
         near = did_you_mean(name, [known for known in self.by_name if known.endswith(f".{last}")] or self.by_name)
         raise UserError(
-            f"{name} is not accepted here{near or f'; accepted are {self._summary()}.'} "
+            f"{name} is not accepted here{near or f'; accepted: {self._summary()}.'} "
             f'To use your own package, set {TARGETS_VARIABLE}=my_package, or targets = ["my_package"] under '
             f"[tool.opsin] in the {PROJECT_FILE} of your project"
         )

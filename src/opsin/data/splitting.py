@@ -1,4 +1,4 @@
-"""Train, validation and test splits: what is carved from the training images, in which order, and how.
+"""Train, validation and test splits: the images carved from the training images, the order of carving, and the method.
 
 `split_train` decides the order; `carve`, `folds` and `subsample` select images, stratified and seeded. They take
 ``targets``, an int64 array ``(N,)`` of class indices, and return sorted indices into it. The result depends only on
@@ -19,8 +19,8 @@ from opsin.errors import UserError
 def carve(targets: Indices, fraction: float, seed: int) -> tuple[Indices, Indices]:
     """Split a set in two, every class in the same proportion.
 
-    The carved subset has ``round(fraction * N)`` images (at least one), allotted to the classes by the largest
-    remainder method; every class keeps at least one image in the rest.
+    The carved subset has ``round(fraction * N)`` images (at least one), or fewer if a class would keep no image. They
+    are allotted to the classes by the largest remainder method; every class keeps at least one image in the rest.
 
     Args:
         targets: Class indices ``(N,)``.
@@ -74,7 +74,8 @@ def folds(targets: Indices, num_folds: int, seed: int, classes: Sequence[str]) -
                 f"Class '{classes[int(targets[group[0]])]}' has {len(group)} image(s), too few for "
                 f"num_folds={num_folds}: every fold needs one. Lower num_folds or add images."
             )
-    # Dealt like cards, class after class, continuing where the last class ended, so that the sizes are equal.
+    # Images go to the folds in turn. The next class continues at the fold after the last one, so that the sizes are
+    # equal.
     order = np.concatenate(groups)
     return [np.sort(order[fold::num_folds]) for fold in range(num_folds)]
 

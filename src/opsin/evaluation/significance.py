@@ -114,7 +114,7 @@ def t_test(a: NDArray[np.float64], b: NDArray[np.float64], paired: bool, image: 
         a: Accuracy of each run `(N,)`.
         b: Accuracy of each run `(N,)`.
         paired: Whether `a[i]` and `b[i]` have the same seed.
-        image: The accuracy that one image is worth.
+        image: Change of the accuracy by one image: 1 / number of images.
     """
     count, mean = len(a), float(a.mean() - b.mean())
     if paired:
@@ -170,7 +170,8 @@ def bootstrap_difference(
         b: Values of B for the same images in the same order.
         metric: Function of the resampled rows; None takes their mean.
         resamples: Number of resamples.
-        confidence: Share of the resampled differences within the interval; both tails are equal.
+        confidence: Share of the resampled differences within the interval; both tails have the same
+            probability.
         seed: Seed of the resampling.
 
     Returns:

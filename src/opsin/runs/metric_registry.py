@@ -113,7 +113,7 @@ def metric_names(splits: Sequence[str] = SPLITS) -> list[str]:
 
 
 def split_of(name: str) -> str:
-    """Return the split of a full metric name; empty if the name has none, as `lr`."""
+    """Return the split of a full metric name; empty if the name has none, such as `lr`."""
     split, slash, _ = name.partition("/")
     return split if slash and split in SPLITS else ""
 

@@ -37,6 +37,7 @@ from opsin.runs.result import (
     Settings,
     SplitScores,
 )
+from opsin.runs.training_record import TrainingRecord
 from opsin.training.callbacks import Checkpoints, EarlyStopping, Pruning, Throughput
 from opsin.training.callbacks.base import is_metric
 from opsin.training.distillation import Distillation
@@ -47,7 +48,17 @@ from opsin.training.plan import RunPlan
 
 log = logging.getLogger(__name__)
 
-NO_HYPERPARAMETERS = ("callbacks", "logger", "monitor", "output_dir", "report", "resume", "tags", "test")
+NO_HYPERPARAMETERS = (
+    "callbacks",
+    "logger",
+    "monitor",
+    "output_dir",
+    "report",
+    "resume",
+    "tags",
+    "test",
+    "verify_checkpoints",
+)
 """Top-level keys that do not affect the trained network."""
 
 UNLOGGED = ("_target_", "data_dir")
@@ -94,6 +105,22 @@ def record_provenance(result: RunResult, composed: RunConfig, data: ImageDataMod
     result.hardware = hardware()
     result.versions = versions()
     result.commit = commit()
+
+
+def training_record(result: RunResult, composed: RunConfig, resume_step: int | None) -> TrainingRecord:
+    """Return how this process trains, with which `opsin verify` repeats it.
+
+    Args:
+        result: The result with its settings, hardware and versions.
+        composed: The config of this process; that of the run can change on resume.
+        resume_step: The step from which this process resumes; None for a new run.
+    """
+    settings, machine = result.settings, result.hardware
+    assert settings is not None
+    assert machine is not None
+    return TrainingRecord(
+        composed.text, resume_step or 0, settings, machine.cpu, machine.gpus, result.versions["torch"]
+    )
 
 
 def data_facts(data: ImageDataModule) -> DataFacts:

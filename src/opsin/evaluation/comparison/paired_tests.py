@@ -46,7 +46,7 @@ class PairwiseResult:
         difference_over_seeds: The same difference, with the 95 % interval of Student's t over seeds. It holds for the
             recipes. None if there are fewer than two run pairs.
         paired: Whether the run pairs have the same seeds.
-        p: Two-sided p: of McNemar's exact test for a single run pair, of Student's t over seeds for several.
+        p: Two-sided p, from McNemar's exact test for one run pair, and from Student's t test over seeds for several.
         p_adjusted: p adjusted by Holm's method for all comparisons within this group.
         comparisons: Number of these comparisons.
     """

@@ -40,7 +40,8 @@ class Checkpoints(EpochCallback):
 
     Attributes:
         best_value: best value of `monitor` so far; None before the first epoch.
-        best_epoch: number of epochs after which the best value was measured; a fraction within an epoch.
+        best_epoch: number of epochs after which the best value was measured; not a whole number if it was
+            measured within an epoch.
         best_metrics: all metrics measured with it.
         best_confusion: confusion matrices `(C, C)` of that epoch, by split, if the module has them.
         epochs: number of epochs at the last checkpoint.

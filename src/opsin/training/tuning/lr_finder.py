@@ -126,7 +126,7 @@ class _Raise(Watch):
 
 
 def smoothed(losses: Sequence[float]) -> list[float]:
-    """Return exponentially smoothed losses, without the initial bias towards 0 (as in Adam)."""
+    """Return exponentially smoothed losses, without the initial bias toward 0 (as in Adam)."""
     mean, result = 0.0, []
     for count, loss in enumerate(losses, 1):
         mean = SMOOTHING * mean + (1 - SMOOTHING) * loss
