@@ -23,7 +23,7 @@ train: setup ## train the default network on the bundled digits (ARGS="model=mlp
 test: setup ## run the tests, without the slow ones
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 -m 'not slow' $(ARGS)
 
-test-all: setup ## run every test
+test-all: setup ## run every test, those of several processes, SLURM and Ray too
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 $(ARGS)
 
 check: setup ## formatting, lint and types

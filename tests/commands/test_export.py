@@ -52,6 +52,7 @@ def example() -> str:
     return found
 
 
+@pytest.mark.slow
 def test_an_onnx_file_gives_the_probabilities_of_predict(photo_run: RunDirectory, tmp_path: Path, capsys) -> None:
     out = tmp_path / "new folder" / "model.onnx"
     assert main([str(photo_run.path), "--format", "onnx", "--out", str(out)]) == 0
@@ -72,6 +73,7 @@ def test_an_onnx_file_gives_the_probabilities_of_predict(photo_run: RunDirectory
     assert done.stdout == f"{('cat', 'dog')[expected.argmax()]} {expected.max():.4f}\n"
 
 
+@pytest.mark.slow
 def test_torch_export_writes_into_the_run_by_default(photo_run: RunDirectory, capsys) -> None:
     assert main([str(photo_run.path), "--format", "torch_export"]) == 0
     file = photo_run.path / "export" / "model.pt2"
@@ -80,6 +82,7 @@ def test_torch_export_writes_into_the_run_by_default(photo_run: RunDirectory, ca
     assert torch.export.load(file).module()(images).sum(1).tolist() == pytest.approx([1, 1, 1])
 
 
+@pytest.mark.slow
 def test_a_file_that_differs_from_pytorch_is_not_written(
     photo_run: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:

@@ -71,6 +71,7 @@ def run(home: Path) -> RunDirectory:
     return RunDirectory((home / "outputs" / "latest").resolve())
 
 
+@pytest.mark.slow
 def test_a_console_without_the_characters_shows_them_escaped(home: Path, run: RunDirectory) -> None:
     console = (home / "console.txt").read_bytes().decode("ascii")
     assert "Traceback" not in console

@@ -81,6 +81,7 @@ def test_another_copy_of_the_package_is_named(project: Path, in_tmp: Path, monke
         OWN.resolve("mine_here.network")
 
 
+@pytest.mark.slow
 def test_the_project_is_recorded_and_named_outside_it(
     project: Path, in_tmp: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -29,6 +29,7 @@ def read(*overrides: str) -> tuple[Sweep, Space, Jobs]:
     return settings, space, Jobs(space)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SWEEPS)
 def test_the_runs_of_a_sweep_file_have_valid_plans(name: str, tmp_path: Path) -> None:
     settings, space, jobs = read(f"sweep={name}", *OVERRIDES.get(name, []))
@@ -93,6 +94,7 @@ def test_incompatible_settings_are_refused(settings: dict[str, Any], message: st
         Sweep(**settings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [

@@ -88,6 +88,7 @@ def every_name() -> set[str]:
     return names
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("section", SECTIONS)
 def test_every_other_name_of_the_libraries_is_refused_without_an_import(
     section: str, every_name: set[str], monkeypatch: pytest.MonkeyPatch
@@ -297,6 +298,7 @@ def contents(folder: Path) -> dict[Path, bytes]:
     return {file: file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "section"),
     [

@@ -47,7 +47,7 @@ def compose(overrides: Sequence[str], run: Path | None = None, source: ConfigSou
     Args:
         overrides: Overrides, such as `model=mlp` and `optimizer.lr=0.1`.
         run: Directory of a new run; None: `hydra.run.dir`, by default a fresh directory below `output_dir`.
-        source: Search path and primary config; None: Opsin's own.
+        source: Search path and primary config; None for those of Opsin.
 
     Raises:
         UserError: The overrides cannot be composed, a secret is missing or written out, or there is no run to resume.

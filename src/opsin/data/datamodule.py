@@ -35,7 +35,7 @@ class ImageDataModule(L.LightningDataModule):
 
     If the dataset has no val or test, they are carved from its training images, seeded and stratified: test first,
     then val. Validation and test images are only resized and normalized, never augmented. A test split that the
-    dataset brings is not read before the stage `test`.
+    dataset provides is not read before the stage `test`.
 
     Images are decoded once, into a store on the disk; images in shards are read as a stream.
 
@@ -46,7 +46,7 @@ class ImageDataModule(L.LightningDataModule):
         augmentation: Applied to training batches on the device: `(images in [0, 1], targets, key)` to images
             and targets. None: training images are only normalized.
         seed: Seed of the order of the batches and of the augmentation.
-        channels: Channels of the network's input; 3 repeats the channel of gray images. None: the dataset's.
+        channels: Channels of the network's input; 3 repeats the channel of gray images. None: as in the dataset.
 
     Attributes:
         splits: The splits of the dataset.

@@ -64,7 +64,7 @@ class ImageSplits:
             use_digest_cache(images, cache_dir)
 
     def store(self, split: Split) -> Store:
-        """Return the store of a split that the source brings; its images are decoded now if needed."""
+        """Return the store of a split that the source provides; its images are decoded now if needed."""
         if split not in self._stores:
             images = self._source.splits[split]
             if isinstance(images, ShardImages):

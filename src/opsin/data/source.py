@@ -1,4 +1,4 @@
-"""The interface of a dataset: its facts, and a reader for each split it brings."""
+"""The interface of a dataset: its facts, and a reader for each of its splits."""
 
 import hashlib
 from collections.abc import Mapping

@@ -162,7 +162,7 @@ def draw(folder: Path, study: "Study", objectives: Sequence[str]) -> list[Path]:
 
     Returns:
         The files: history, importance of the keys and parallel coordinates for each objective; for two objectives also
-        the Pareto front. None with fewer than two complete trials.
+        the Pareto front. Empty with fewer than two complete trials.
     """
     import warnings
 

@@ -46,7 +46,7 @@ def sweep(overrides: Sequence[str], source: ConfigSource | None = None) -> int:
 
     Args:
         overrides: Overrides of the command line, for the sweep and for its runs.
-        source: Search path and primary config; None: Opsin's own.
+        source: Search path and primary config; None for those of Opsin.
 
     Returns:
         The exit code: 1 if a run failed, else 0.

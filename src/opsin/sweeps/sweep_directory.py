@@ -28,7 +28,7 @@ def sweep_directory(
         option: Option of the config group `sweep`, which begins the name.
         settings: Settings of the sweep.
         overrides: Overrides of the runs, fixed and varying.
-        source: Search path and primary config of the runs; None: Opsin's own.
+        source: Search path and primary config of the runs; None for those of Opsin.
 
     Raises:
         UserError: The directory holds another sweep, or cannot be written.

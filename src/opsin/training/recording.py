@@ -62,7 +62,7 @@ NO_HYPERPARAMETERS = (
 """Top-level keys that do not affect the trained network."""
 
 UNLOGGED = ("_target_", "data_dir")
-"""Keys of any section that are no hyperparameters."""
+"""Keys of any section that are not hyperparameters."""
 
 PACKAGES = ("opsin", "torch", "torchvision", "lightning", "torchmetrics", "hydra-core", "timm", "numpy")
 

@@ -304,7 +304,7 @@ def test_splits_inside_class_folders_are_refused(tmp_path: Path) -> None:
     assert refusal(tmp_path) == (
         f"The class folder {bottle} contains a folder 'train'. If bottle is the folder of the "
         f"dataset, set datamodule.path={bottle}. If bottle is a class, put its training images into train/bottle, "
-        "and likewise for val and test."
+        "and do the same for val and test."
     )
 
 

@@ -89,6 +89,7 @@ def assert_same_state(one: dict[str, torch.Tensor], other: dict[str, torch.Tenso
         assert torch.equal(tensor, other[name]), name
 
 
+@pytest.mark.slow
 def test_a_run_on_shards_equals_one_on_the_store_exactly(home, start) -> None:
     overrides = ("trainer=cpu", "augmentation=digits")
     store, stream = start("store", *overrides), start("stream", *overrides, *on_shards(home, 16))
@@ -113,6 +114,7 @@ def test_features_of_shards_equal_those_of_the_store(home, start) -> None:
     assert_same_state(state(store), state(stream))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [30, 81, 100])  # an epoch has 81 steps
 def test_a_run_stopped_within_an_epoch_resumes_exactly(home, start, step) -> None:
     overrides = ("trainer=cpu", "augmentation=digits", *on_shards(home, 2))
@@ -142,6 +144,7 @@ def test_a_resume_with_other_shards_is_refused(home, start, tmp_path) -> None:
         train(compose_again(RunDirectory(tmp_path / "outputs" / "cut")))
 
 
+@pytest.mark.cluster
 @pytest.mark.slow
 def test_two_processes_divide_the_shards_and_resume_exactly(home, tmp_path) -> None:
     runs = {name: RunDirectory(tmp_path / "outputs" / name) for name in ("whole", "cut")}

@@ -274,6 +274,7 @@ def test_shards_can_be_pickled_to_another_process(folder, tmp_path):
     assert np.array_equal(images.read(3), data.subset("val").read(np.array([3]))[0])
 
 
+@pytest.mark.slow
 def test_only_files_of_the_window_stay_open(folder, tmp_path, monkeypatch):
     from opsin.data.shards import shard_cache
 

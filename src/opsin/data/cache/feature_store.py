@@ -53,7 +53,7 @@ class FeatureStore:
         return self._rows.array.shape[1:]
 
     def missing(self, rows: Indices) -> Indices:
-        """Return those of some rows that are not computed yet."""
+        """Return the rows among the given ones that are not computed yet."""
         missing: Indices = rows[~self._done[rows]]
         return missing
 
@@ -63,7 +63,7 @@ class FeatureStore:
         return self._rows.take(rows)
 
     def compute_missing(self, rows: Indices, block: int, compute: Callable[[Indices], NDArray[Any]]) -> int:
-        """Compute those of some rows that are missing, unless another process has computed them meanwhile.
+        """Compute the given rows that are missing, unless another process has computed them meanwhile.
 
         Args:
             rows: The rows ``(B,)``.

@@ -45,7 +45,7 @@ class Store:
         targets: Class indices ``(N,)``, int64.
         kept: Position ``(N,)`` of each image in `images`.
         shape: Shape of one image, ``(H, W, C)``.
-        origin: Whether the dataset brings these images as a split, or they were carved when shards were written.
+        origin: Whether the dataset provides these images as a split, or they were carved when shards were written.
         random_access: Whether every image is equally cheap to read, in any order.
         bad: Location and reason of each image that could not be decoded.
         report: The file that lists the bad images, or None.
@@ -208,8 +208,8 @@ def use_digest_cache(images: Images, stores: Path) -> None:
 def _decodes_first(images: FileImages, stores: Path, *options: Any) -> bool:
     """Return whether files are decoded before their digests are known, so that each is read only once.
 
-    A store of as many files and bytes is probably that of a copy of them: the digests, which are faster than decoding,
-    decide.
+    A store with the same number of files and bytes is probably the store of a copy of these files. Then the digests
+    decide, because computing them is faster than decoding.
     """
     use_digest_cache(images, stores)  # another process may have saved them
     if images.contents.known:

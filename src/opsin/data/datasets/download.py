@@ -13,7 +13,7 @@ from rich.progress import wrap_file
 from opsin.errors import UserError
 
 _LOG = logging.getLogger(__name__)
-_ROUNDS = 2  # through all mirrors
+_ROUNDS = 2  # attempts with each mirror
 _TIMEOUT = 15.0  # seconds without a byte
 
 
@@ -30,7 +30,7 @@ def fetch(mirrors: Sequence[str], name: str, md5: str) -> bytes:
         md5: The file's MD5 checksum, in hexadecimal.
 
     Raises:
-        DownloadError: No mirror has it.
+        DownloadError: No mirror has the file.
     """
     reasons: dict[str, None] = {}  # in order, each once
     for mirror in [*mirrors] * _ROUNDS:

@@ -125,7 +125,7 @@ class Slurm:
         """Do nothing."""
 
     def submit(self, job: Job) -> str | None:
-        """Submit a job; return its number, or None if SLURM rejects it for now."""
+        """Submit a job; return its number, or None if SLURM rejects it, to be tried again."""
         import submitit
 
         folder = job.run.path / "slurm"
