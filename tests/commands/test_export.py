@@ -11,6 +11,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from lock_file import locked
 from PIL import Image
 from safetensors import safe_open
 
@@ -141,7 +142,8 @@ def test_the_example_needs_onnxruntime_numpy_and_pillow_alone(photo_run: RunDire
     assert main([str(photo_run.path), "--format", "onnx", "--out", str(out)]) == 0
     venv.create(tmp_path / "env", with_pip=True)
     python = tmp_path / "env" / ("Scripts" if sys.platform == "win32" else "bin") / "python"
-    install = [python, "-m", "pip", "install", "-q", "-c", ROOT / "constraints.txt", "onnxruntime", "numpy", "pillow"]
+    pins = [f"{name}=={locked()[name][0].version}" for name in ("onnxruntime", "numpy", "pillow")]
+    install = [python, "-m", "pip", "install", "-q", *pins]
     subprocess.run(install, check=True, capture_output=True)
     missing = (
         "import importlib.util as u; print([n for n in ('torch', 'torchvision', 'opsin', 'onnx') if u.find_spec(n)])"

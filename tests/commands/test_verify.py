@@ -110,7 +110,7 @@ def test_a_training_image_is_found_by_the_replay_of_all_stretches(copy: Copy) ->
     assert [name for name, status in statuses(found).items() if status == "differs"] == ["replay"], found.table()
 
 
-QUICK_KINDS = ("interrupted twice, two phases, EMA", "evaluated again, images moved")
+QUICK_KINDS = ("interrupted twice, two phases, EMA",)
 
 
 @pytest.mark.parametrize(

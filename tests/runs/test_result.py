@@ -9,7 +9,6 @@ from opsin.errors import UserError
 from opsin.runs.result import (
     SCHEMA_VERSION,
     BatchSizeResult,
-    ClassScores,
     DataFacts,
     FrozenStages,
     Hardware,
@@ -19,7 +18,6 @@ from opsin.runs.result import (
     PhaseCounts,
     RunResult,
     Settings,
-    SplitScores,
     StageSummary,
     read_result,
     write_result,
@@ -32,7 +30,7 @@ WHOLE = RunResult(
     epochs=3,
     stopped="why",
     monitor=MonitoredMetric("val/loss", 0.1),
-    per_class={"val": SplitScores((ClassScores("cat", 2, 0, None, 0.0, 0.0),), ((0, 2), (1, 3)))},
+    warnings=["a class has no images"],
     throughput=12.5,
     seconds={"total": 1.0},
     parameters=ParameterCounts(3, 2, 1, (PhaseCounts(0, ("stem",), 0.1, 2, 1),)),
@@ -71,8 +69,9 @@ def test_without_a_file_the_run_has_not_begun(tmp_path: Path) -> None:
 
 def test_a_resumed_run_keeps_provenance_and_drops_the_outcome() -> None:
     left = WHOLE.without_outcome()
-    assert (left.metrics, left.best_epoch, left.stopped, left.monitor, left.per_class) == ({}, None, None, None, {})
-    assert (left.data, left.weights, left.seconds) == (WHOLE.data, WHOLE.weights, WHOLE.seconds)
+    assert (left.metrics, left.best_epoch, left.stopped, left.monitor) == ({}, None, None, None)
+    kept = ("data", "weights", "seconds", "warnings")
+    assert all(getattr(left, name) == getattr(WHOLE, name) for name in kept)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +86,7 @@ def test_a_resumed_run_keeps_provenance_and_drops_the_outcome() -> None:
         b'{"schema_version": 1, "status": "done"}',
         b'{"schema_version": 1, "metrics": null}',
         b'{"schema_version": 1, "data": [1]}',
-        b'{"schema_version": 1, "per_class": {"val": {"classes": [{"name": 3}]}}}',
+        b'{"schema_version": 1, "frozen": {"stages": [3]}}',
     ],
 )
 def test_a_damaged_result_gives_one_clear_error(tmp_path: Path, content: bytes) -> None:

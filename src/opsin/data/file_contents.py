@@ -175,7 +175,7 @@ def _lookup(cache: Path, states: NDArray[Any]) -> dict[int, bytes]:
 def _read(cache: Path) -> NDArray[Any]:
     """Return the records of a cache file; none if there is no file or it is damaged."""
     try:
-        records: NDArray[Any] = np.load(cache)
+        records: NDArray[Any] = np.load(cache, allow_pickle=False)
     except (OSError, ValueError, EOFError):
         return np.empty(0, _RECORD)
     return records if records.dtype == _RECORD else np.empty(0, _RECORD)

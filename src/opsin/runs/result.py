@@ -164,36 +164,6 @@ class MonitoredMetric:
 
 
 @dataclass(frozen=True)
-class ClassScores:
-    """Scores of one class.
-
-    Attributes:
-        name: Name of the class.
-        count: Number of images of this class.
-        predicted: Number of images predicted to be in this class.
-        precision: Share of the predicted images that belong to the class; None if no image is predicted to
-            be in it.
-        recall: Share of the images of the class that are predicted to be in it; None if it has no images.
-        f1: Harmonic mean of precision and recall, `2 hits / (count + predicted)`; None if both counts are zero.
-    """
-
-    name: str
-    count: int
-    predicted: int
-    precision: float | None
-    recall: float | None
-    f1: float | None
-
-
-@dataclass(frozen=True)
-class SplitScores:
-    """Scores of each class on a split, and the confusion matrix `(C, C)` with true classes in rows."""
-
-    classes: tuple[ClassScores, ...] = ()
-    confusion: tuple[tuple[int, ...], ...] = ()
-
-
-@dataclass(frozen=True)
 class Calibration:
     """The temperature of a run: probabilities are softmax(logits / temperature).
 
@@ -283,6 +253,8 @@ class NetworkSummary:
 class RunResult:
     """The content of `result.json`. A run fills it step by step, so every field has a default.
 
+    Tables that grow with the square of the number of classes are in files of their own, see `opsin.runs.per_class`.
+
     Attributes:
         schema_version: Version of this schema.
         status: `not started` if there is no file; `interrupted` also while the run is in progress.
@@ -297,7 +269,7 @@ class RunResult:
         pruned: Whether a sweep ended the run early.
         monitor: The metric that selected the best epoch.
         custom_metrics: Metrics that the user registered, see `opsin.runs.metric_registry`.
-        per_class: Scores per split.
+        warnings: Warnings that were logged, each once, in the order of their first appearance.
         calibration: Temperature of predictions and exported files; the metrics are measured without it.
         throughput: Training images per second.
         seconds: Wall time of setup, fit, test, and total, in seconds, over all processes that resumed the run.
@@ -327,7 +299,7 @@ class RunResult:
     pruned: bool = False
     monitor: MonitoredMetric | None = None
     custom_metrics: list[dict[str, Any]] = field(default_factory=list)
-    per_class: dict[str, SplitScores] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
     calibration: Calibration | None = None
     throughput: float | None = None
     seconds: dict[str, float] = field(default_factory=dict)
@@ -347,7 +319,7 @@ class RunResult:
 
     def without_outcome(self) -> "RunResult":
         """Return a copy without the fields that training and testing produce again after a resume."""
-        measured = ("metrics", "undefined_metrics", "best_epoch", "epochs", "monitor", "per_class")
+        measured = ("metrics", "undefined_metrics", "best_epoch", "epochs", "monitor")
         outcome = ("error", "stopped", "pruned", "calibration", *measured)
         return replace(self, **{name: getattr(RunResult(), name) for name in outcome})
 

@@ -39,7 +39,7 @@ class FeatureStore:
     def __init__(self, folder: Path, count: int) -> None:
         self._folder = folder
         self._rows = ArrayFile(folder / "features.npy")
-        self._done = np.load(folder / "done.npy")
+        self._done = np.load(folder / "done.npy", allow_pickle=False)
         if not len(self._rows.array) == len(self._done) == count:
             raise ValueError(f"{folder} was made for other images")
 
@@ -80,7 +80,7 @@ class FeatureStore:
         if not len(self.missing(rows)):
             return 0
         with write_errors(self._folder, _WHAT), build_lock(self._folder, "computes the same features"):
-            self._done = np.load(self._folder / "done.npy")
+            self._done = np.load(self._folder / "done.npy", allow_pickle=False)
             missing = self.missing(rows)
             check_space(self._folder, len(missing) * self._rows.array[:1].nbytes, _WHAT)
             with (

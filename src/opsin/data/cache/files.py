@@ -42,7 +42,7 @@ class ArrayFile:
 
     def __init__(self, file: Path) -> None:
         self._path = file
-        mapped = np.load(file, mmap_mode="r")
+        mapped = np.load(file, mmap_mode="r", allow_pickle=False)
         self.array: NDArray[Any] = np.asarray(mapped)
         self._file: int | None = None
         if self.array.nbytes > _MAPPED_AT_MOST and hasattr(os, "preadv"):

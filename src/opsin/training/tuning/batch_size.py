@@ -20,13 +20,14 @@ import torch
 
 from opsin.config import RunConfig
 from opsin.data import ImageDataModule
+from opsin.data.available_memory import available_memory
 from opsin.errors import UserError
 from opsin.runs.rank import is_spawned
 from opsin.runs.result import BatchSizeResult
 from opsin.training.hardware import num_devices, resolve_accelerator
 from opsin.training.loss import ClassificationLoss
 from opsin.training.plan import RunPlan, make_plan
-from opsin.training.tuning.memory import available_memory, cuda_limited_to, used_memory
+from opsin.training.tuning.memory import cuda_limited_to, used_memory
 from opsin.training.tuning.trial_steps import TrialSteps, Watch, first_device
 
 log = logging.getLogger(__name__)
