@@ -4,6 +4,7 @@
 """
 
 import json
+import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ from opsin.commands.verify import verify
 from opsin.commands.verify.checks import Verification
 from opsin.commands.verify.recomputed import check_data
 from opsin.commands.verify.recorded import check_digests
+from opsin.commands.verify.stretches import Point, choose, stretches
 from opsin.inference.opened_run import open_run
 from opsin.runs.digests import DIGESTS, read_digests
 from opsin.runs.directory import RunDirectory
@@ -84,13 +86,13 @@ def test_an_edit_is_found_by_the_digests(copy: Copy, kind: str) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "found_by"),
-    {
-        "weights": "replay",
-        "metrics": "predictions: test",
-        "predictions": "predictions: test",
-        "config": "replay",
-        "data": "predictions: test",
-    }.items(),
+    [
+        ("weights", "replay"),
+        ("metrics", "predictions: test"),
+        pytest.param("predictions", "predictions: test", marks=pytest.mark.slow),
+        pytest.param("config", "replay", marks=pytest.mark.slow),
+        pytest.param("data", "predictions: test", marks=pytest.mark.slow),
+    ],
 )
 def test_an_edit_with_recomputed_digests_is_found_by_recomputation(copy: Copy, kind: str, found_by: str) -> None:
     run, images = copy()
@@ -108,12 +110,8 @@ def test_a_training_image_is_found_by_the_replay_of_all_stretches(copy: Copy) ->
     assert [name for name, status in statuses(found).items() if status == "differs"] == ["replay"], found.table()
 
 
-QUICK_KINDS = ("interrupted twice, two phases, EMA", "evaluated again, images moved")
-
-
-@pytest.mark.parametrize(
-    "kind", [kind if kind in QUICK_KINDS else pytest.param(kind, marks=pytest.mark.slow) for kind in HONEST]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", HONEST)
 def test_honest_runs_raise_no_false_alarm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     monkeypatch.setenv("OPSIN_TARGETS", "interruptions")
     run, words = honest_run(tmp_path, colored_folder(tmp_path / "images"), kind)
@@ -142,6 +140,17 @@ def test_missing_parts_are_never_verified(copy: Copy, capsys: pytest.CaptureFixt
     assert "is not a run directory" in capsys.readouterr().err
 
 
+def test_the_choice_of_stretches_keeps_to_a_tenth_of_training_and_includes_the_best_checkpoint() -> None:
+    best = Path("best.ckpt")
+    for count, chosen in ((20, 2), (50, 5), (4, 2), (1, 1)):
+        ends = [Point(10 * number, (best,) if number == 1 else ()) for number in range(count + 1)]
+        every = stretches(ends)
+        draws = [choose(every, best, 10 * count, random.Random(seed)) for seed in range(20)]
+        assert {len(draw) for draw in draws} == {chosen}
+        assert all(every[0] in draw for draw in draws)
+        assert count == 1 or len({stretch.end.step for draw in draws for stretch in draw}) > 2
+
+
 def test_removed_replay_points_are_never_verified(copy: Copy) -> None:
     run, images = copy()
     shutil.rmtree(run.replay_points)
@@ -151,6 +160,7 @@ def test_removed_replay_points_are_never_verified(copy: Copy) -> None:
     assert statuses(found)["replay"] == "not verified"
 
 
+@pytest.mark.slow
 def test_a_callback_that_is_not_repeated_cannot_be_blamed_on_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,6 +12,7 @@
 import hashlib
 import io
 import json
+import re
 import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -43,7 +44,7 @@ class Shard:
         digest: BLAKE2b of its bytes, 32 hex digits.
     """
 
-    file: Annotated[str, Field(pattern=r"^\w+/[\w-][\w.-]*$")]
+    file: str
     bytes: Annotated[int, Field(ge=1)]
     images: Annotated[int, Field(ge=1)]
     digest: str
@@ -62,7 +63,7 @@ class ShardedSplit:
     """The shards of one split.
 
     Attributes:
-        origin: Whether the dataset brought this split, or it was carved when the shards were written.
+        origin: Whether the dataset provided this split, or it was carved when the shards were written.
         source_fingerprint: Fingerprint of the dataset's images that `SplitTable.source_rows` counts.
         table_digest: Digest of `images.npz`.
         shards: The files, in the order of `SplitTable.shard_rows`.
@@ -103,7 +104,7 @@ class SplitTable:
     @classmethod
     def from_bytes(cls, content: bytes) -> "SplitTable":
         """Return the table of `to_bytes`."""
-        with np.load(io.BytesIO(content)) as arrays:
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             return cls(*(arrays[name].astype(np.int64) for name in ("targets", "source_rows", "shard_rows")))
 
 
@@ -172,7 +173,15 @@ def read_index(storage: Storage) -> Index:
         raise _damaged(storage, "it has no training split")
     if not len(index.mean) == len(index.std) == index.channels:
         raise _damaged(storage, f"mean and std must have {index.channels} values")
+    if foreign := _foreign_name(index.splits):
+        raise _damaged(storage, f"{foreign!r} is not the name of a shard")
     return index
+
+
+def _foreign_name(splits: Mapping[Split, ShardedSplit]) -> str | None:
+    """Return a name of a file that lies outside the folder of the shards; None if there is none."""
+    names = ((split, shard.file) for split, facts in splits.items() for shard in facts.shards)
+    return next((file for split, file in names if not re.fullmatch(rf"{split}/[\w-][\w.-]*", file)), None)
 
 
 def read_table(storage: Storage, split: Split, facts: ShardedSplit) -> SplitTable:
