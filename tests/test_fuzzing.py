@@ -40,7 +40,7 @@ FUZZERS = 5
 
 profile = settings(
     derandomize=not MINUTES,
-    max_examples=10**6 if MINUTES else 25,
+    max_examples=10**6 if MINUTES else 10,
     deadline=None,
     database=None,
     suppress_health_check=list(HealthCheck),

@@ -21,7 +21,7 @@ from opsin.data.decode import decode_image
 from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory
 
-SAMPLE = 20
+SAMPLE = 60
 """One case of so many runs with the fast tests."""
 
 
