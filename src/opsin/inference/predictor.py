@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from opsin.data.cache.image_store_builder import available_cores
+from opsin.data.cpu_cores import available_cores
 from opsin.data.decode import BadImage
 from opsin.data.options import default_eval_batch_size
 from opsin.errors import UserError

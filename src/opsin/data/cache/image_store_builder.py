@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import shutil
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -14,13 +13,18 @@ import numpy as np
 import PIL
 from numpy.typing import NDArray
 
+from opsin.data.cache.checksums import digests
 from opsin.data.cache.files import build_lock, check_space, delete_leftovers, write_errors
+from opsin.data.cpu_cores import available_cores
 from opsin.data.decode import BadImage
 from opsin.data.progress import progress
 from opsin.data.source import Images
 from opsin.runs.atomic import atomic_folder, flush
 
 Fit = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
+
+CHECKED = ("pixels.npy", "targets.npy", "kept.npy", "bad_images.csv")
+"""Files whose digests are in `meta.json`."""
 
 _WHAT = "The decoded images"
 _BLOCK = 32  # images per task: enough that the queue costs little for small images
@@ -141,16 +145,12 @@ def _write(folder: Path, blocks: Iterator[Block], images: Images, facts: Callabl
     with (folder / "bad_images.csv").open("w", newline="", encoding="utf-8", errors="backslashreplace") as text:
         csv.writer(text).writerows([("index", "location", "reason"), *bad])
         flush(text)
+    counts = {"count": len(kept), "bad": len(bad), "pillow": PIL.__version__}
     with (folder / "meta.json").open("w", encoding="utf-8") as text:
-        json.dump(facts() | {"count": len(kept), "bad": len(bad), "pillow": PIL.__version__}, text, indent=2)
+        json.dump(facts() | counts | {"digests": digests(folder, CHECKED)}, text, indent=2)
         flush(text)
 
 
 def _write_header(file: IO[bytes], shape: tuple[int, ...]) -> None:
     header = {"descr": "|u1", "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(file, header)
-
-
-def available_cores() -> int:
-    """Return the number of cores this process may use, which a container or a scheduler may limit."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
