@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from opsin.commands.command_line import command, command_parser
 from opsin.runs.atomic import write_errors
+from opsin.runs.digests import is_as_recorded, record_evaluation
 from opsin.runs.directory import RunDirectory
 from opsin.runs.home import user_path
 
@@ -38,15 +39,27 @@ def main(arguments: list[str] | None = None) -> int:
         for name, value in sorted(metrics.items()):
             print(f"{name:16} {'undefined' if value is None else format(value, '.6f')}", flush=True)
     with write_errors(run.out, "--out"):
-        predictions.write(run)
+        write_predictions(run, predictions)
     return 0
 
 
 def evaluate(run: RunDirectory, split: Literal["val", "test"] = "test", overrides: Sequence[str] = ()) -> "Measurement":
-    """Evaluate the best checkpoint of a run and write the predictions to its directory; see `measure`."""
+    """Evaluate the best checkpoint of a run and write the predictions; see `measure` and `write_predictions`."""
     found, predictions = measure(run, split, overrides)
-    predictions.write(run)
+    write_predictions(run, predictions)
     return found
+
+
+def write_predictions(run: RunDirectory, predictions: "Predictions") -> None:
+    """Write predictions, unless the run has recorded those of this split: they belong to its result."""
+    from opsin.runs.predictions import predictions_file
+
+    file = predictions_file(run, predictions.split)
+    if run.out != run.path:
+        predictions.write(run)
+    elif not is_as_recorded(run.path, file):
+        predictions.write(run)
+        record_evaluation(run.path, predictions.split, file)
 
 
 def measure(

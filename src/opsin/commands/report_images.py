@@ -28,7 +28,7 @@ from opsin.runs.predictions import Predictions, read_predictions, softmax
 from opsin.visualization.images import Pixels, encode, grid, overlay_heat, resize_for_display
 
 MISCLASSIFIED, TOP_CLASSES = 12, 3
-MAPS_CHECKED, CHECK_STEPS = 4, 8  # of the deletion and insertion curves; a report must not take long
+MAPS_CHECKED, CHECK_STEPS = 4, 8  # few maps, and few steps of their curves: a report must not take long
 SAMPLES, VIEWS = 6, 5
 KERNELS = 64
 SIDE = 168

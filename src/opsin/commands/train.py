@@ -58,7 +58,7 @@ def train(composed: RunConfig) -> float:
     ):
         if writes:
             composed.save()
-            predictions_file(run, "test").unlink(missing_ok=True)  # of an earlier test
+            predictions_file(run, "test").unlink(missing_ok=True)  # predictions of an earlier test
             processes.send_run(composed.resumes)
         if not writes:
             logging.getLogger("opsin").setLevel(logging.WARNING)
@@ -86,8 +86,9 @@ def train(composed: RunConfig) -> float:
         processes.launch_for(trainer)
         distillation = teacher.distillation(plan, data, network, trainer)
         feature_cache = plan.feature_cache.serve(data, network, unfreezing.never_trained, trainer)
-        classifier = build.classifier(plan, data, network, loss, {"data": data.facts()}, distillation)
         result.settings = recording.settings(plan, trainer, channels_last, data, feature_cache, distillation)
+        record = {"data": data.facts(), "training": recording.training_record(result, composed, step)}
+        classifier = build.classifier(plan, data, network, loss, record, distillation)
         result.batch_size_auto = found.facts() if found else result.batch_size_auto
         result.network = summarize(network, (data.channels, *data.image_size))
         if writes:

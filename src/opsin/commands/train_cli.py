@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
         line = read_command_line(sys.argv[1:] if arguments is None else arguments)
         return _main(expand_folder(line, quiet=is_spawned()))
     except Interrupted as stop:
-        return 128 + stop.signal  # the code of a process that a signal ended, in shells
+        return 128 + stop.signal  # the exit code that shells give to a process ended by a signal
 
 
 def _main(line: CommandLine) -> int:

@@ -77,7 +77,7 @@ class ImageDataModule(L.LightningDataModule):
         self.channels = source.channels if channels is None else channels
         if source.channels not in (1, self.channels):
             raise UserError(
-                f"Number of channels: the images of '{source.name}' have {source.channels}, the network takes "
+                f"The images of '{source.name}' have {source.channels} channels, but the network takes "
                 f"{self.channels}. Choose another network, or set datamodule.channels={self.channels}."
             )
         if isinstance(augmentation, Augmentation):

@@ -24,7 +24,10 @@ SQUASHING = ("softmax", "sigmoid")
 
 
 class _Part(fx.GraphModule):
-    """Operations of a forward function as a module; its text contains them, so that it identifies the part."""
+    """A module that runs some operations of a forward function.
+
+    Its `repr` lists the operations and so identifies the part.
+    """
 
     def extra_repr(self) -> str:
         """Return the operations as Python."""

@@ -90,8 +90,8 @@ def atomic_open(path: Path, mode: Literal["w", "wb"] = "wb", newline: str | None
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a free temporary path next to `path`; the file that the block creates there then replaces `path`.
 
-    For writers that take a path, links and moved files. If the block raises, the temporary file is deleted and `path`
-    is unchanged.
+    Use it for functions that take a path, for links, and for files that are moved. If the block raises, the
+    temporary file is deleted and `path` is unchanged.
 
     Args:
         path: The file. Its folder is created if needed.

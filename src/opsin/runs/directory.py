@@ -14,11 +14,12 @@ from filelock import FileLock, Timeout
 
 from opsin.errors import Interrupted, UserError
 from opsin.runs.atomic import write_atomically
+from opsin.runs.digests import DIGESTS, record_digests
 from opsin.runs.disk_errors import START_AGAIN, explanation
 from opsin.runs.finished_backup import FinishedBackup
 from opsin.runs.home import user_path
 from opsin.runs.quoting import resume_command
-from opsin.runs.result import RunResult, read_result, write_result
+from opsin.runs.result import RunResult, read_result, result_text, write_result
 from opsin.runs.secret_values import mask_secrets
 
 OUTPUT_DIR = "outputs"
@@ -108,6 +109,11 @@ class RunDirectory:
         return self.checkpoints / "last.ckpt"
 
     @property
+    def replay_points(self) -> Path:
+        """The folder of the checkpoints that `verify_checkpoints` keeps, named by their step."""
+        return self.checkpoints / "replay"
+
+    @property
     def error(self) -> Path:
         """The traceback of a failed run."""
         return self.path / "error.txt"
@@ -178,6 +184,7 @@ class RunDirectory:
             self.error.unlink(missing_ok=True)
             if earlier.status == "finished":
                 backup.make()
+            (self.path / DIGESTS).unlink(missing_ok=True)
             self.write_result(result)
         try:
             with self._disk_errors():
@@ -213,6 +220,8 @@ class RunDirectory:
         A failure that cannot be recorded, because the disk is full, leaves the status `interrupted`.
         """
         with contextlib.suppress(OSError) if result.status == "failed" else contextlib.nullcontext():
+            if result.status == "finished":
+                record_digests(self.path, {self.result.name: result_text(result).encode()})
             self.write_result(result)
             if result.status == "finished":
                 backup.discard()

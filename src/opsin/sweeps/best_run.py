@@ -4,8 +4,9 @@ The best run is decided in three steps:
 
 1. A trial is compared by the value of the first objective at its best epoch. Failed and pruned trials and those whose
    value is not finite are not compared (`outcome_of` in `opsin.sweeps.outcomes`).
-2. Runs that differ only in `seed` or `datamodule.fold` (`REPEATS`) are one recipe. The best recipe has the best mean
-   (`best_runs`). "Best" follows the direction of the metric (`opsin.runs.metric_registry`).
+2. Runs that differ only in `seed` or `datamodule.fold` (`REPEATS`) are one recipe. A recipe with fewer complete
+   repetitions than another is not compared. The best recipe has the best mean (`best_runs`). "Best" follows the
+   direction of the metric (`opsin.runs.metric_registry`).
 3. The best run is the run of this recipe with the best value, the first one if several are equal (`winner`).
 """
 

@@ -26,6 +26,7 @@ from opsin.models.weights import KINDS
 from opsin.runs.directory import RunDirectory
 from opsin.runs.result import DataFacts, ImageFormat
 from opsin.training.callbacks.freeze_phases import FreezingCallback
+from opsin.training.callbacks.replay_points import ReplayPoints
 from opsin.training.distillation import Distillation
 from opsin.training.hardware import prepare_network
 from opsin.training.loss import ClassificationLoss
@@ -230,6 +231,8 @@ def trainer(
         callbacks = [callback for callback in callbacks if not isinstance(callback, LearningRateMonitor)]
     if plan.trainer.validates_within_epochs:
         callbacks.append(ValidationSchedule(plan.trainer.val_check_interval))
+    if plan.run.verify_checkpoints:
+        callbacks.append(ReplayPoints(run, plan.run.verify_checkpoints))
     loggers = [
         logger.build(run=run, save_dir=str(run.path), resume_step=resume_step) for logger in plan.loggers.values()
     ]

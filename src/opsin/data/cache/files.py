@@ -81,7 +81,7 @@ def check_space(folder: Path, needed: int, what: str) -> None:
 
 @contextmanager
 def write_errors(folder: Path, what: str) -> Iterator[None]:
-    """Turn an error of writing `what` to a folder into a message that names the folder and the way out."""
+    """Turn an error of writing `what` to a folder into a message that names the folder and what to do about it."""
     try:
         yield
     except OSError as error:

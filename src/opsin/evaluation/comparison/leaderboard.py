@@ -138,7 +138,7 @@ class Leaderboard:
         return [row for row in self.rows if row.group == group]
 
     def ranking_problems(self) -> list[str]:
-        """Return one sentence for each reason why the rows do not form a single ranking, with the way out."""
+        """Return one sentence for each reason why the rows do not form a single ranking, and how to fix it."""
         different = [self._different_images()] if len(self.groups) > 1 else []
         return different + [self._unranked(row) for row in self.rows if row.rank is None]
 

@@ -110,7 +110,7 @@ def collect(paths: Iterable[str | Path]) -> list[RunRecord]:
             )
         runs = _runs(folder)
         if not runs:
-            raise UserError(f"{path} contains no run: no folder in it has a config.yaml and a result.json")
+            raise UserError(f"{path} contains no run: no folder in it has a config.yaml, result.json or error.txt")
         for run in runs:
             if run.path not in found:
                 found[run.path] = read_record(run)
