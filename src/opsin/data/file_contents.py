@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from opsin.data.decode import BadImage, has_image_header, read_content
 from opsin.data.progress import progress
 from opsin.data.types import Indices
+from opsin.errors import UserError
 from opsin.runs.atomic import atomic_open
 
 _LOG = logging.getLogger(__name__)
@@ -91,10 +92,18 @@ class FileContents:
         Args:
             index: Number of the file.
             content: Its bytes; its path if it is too large to be read at once; None if it cannot be read.
+
+        Raises:
+            UserError: The file has been removed or changed since it was listed.
         """
+        path = self._paths[index]
+        if content is None and not os.path.lexists(path):
+            raise _not_as_listed(path, "removed")
         if not self._known[index]:
             self.record_digest(index, _digest(content))
             self._unsaved[index] = content is not None
+        elif _state(path) != self.states[index].item() and _digest(content) != self._digests[index].tobytes():
+            raise _not_as_listed(path, "changed")
 
     def record_digest(self, index: int, digest: bytes) -> None:
         """Record the digest of a file that the caller has computed in its own way, 16 bytes."""
@@ -147,6 +156,12 @@ class FileContents:
                     file.write(records + _digest(records))
         except OSError as error:
             _LOG.debug("digests are not saved to %s: %s", cache, error)
+
+
+def _not_as_listed(path: str, change: str) -> UserError:
+    return UserError(
+        f"{path} was {change} while it was in use. Restore it and start the command again, or start a new run"
+    )
 
 
 def _state(path: str) -> tuple[int, int, int, int, int]:

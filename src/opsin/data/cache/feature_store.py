@@ -173,6 +173,15 @@ class FeatureSubset:
         self._views = views
         self._index = index
 
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self._index)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the features of one image."""
+        return self._views[0][0].shape
+
     def mean(self) -> torch.Tensor:
         """Return the mean ``(D,)`` of the features of all images in the first view, float32."""
         chunks = np.array_split(self._index, max(1, len(self._index) // 4096))

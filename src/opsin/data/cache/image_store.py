@@ -29,6 +29,7 @@ from opsin.data.cache.checksums import damaged_file
 from opsin.data.cache.files import ArrayFile, digest_cache
 from opsin.data.cache.image_store_builder import CHECKED, build
 from opsin.data.file_contents import HasContents
+from opsin.data.image_memory import image_memory
 from opsin.data.preprocessing import Interpolation, Resize, fit_image
 from opsin.data.source import ArrayImages, FileImages, Images
 from opsin.data.types import Indices, SplitOrigin
@@ -303,7 +304,8 @@ def decode_rows(
     images = store.images
 
     def fitted(row: int) -> NDArray[np.uint8]:
-        return fit_image(images.read(int(store.kept[row])), size, resize, interpolation)
+        with image_memory.scope():
+            return fit_image(images.read(int(store.kept[row])), size, resize, interpolation)
 
     with ThreadPoolExecutor(thread_name_prefix="decode") as pool:
         return np.stack(list(pool.map(fitted, rows.tolist())))
