@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 from opsin.data import decode
 from opsin.data.decode import BadImage, decode_image
@@ -37,7 +37,8 @@ RGB = Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 400, 3), d
         (encoded(RGB, "JPEG", progressive=True), 3),
         (encoded(RGB.convert("1")), 3),
         (encoded(RGB.convert("P"), "GIF"), 3),
-        (encoded(RGB.convert("RGBA"), "WEBP"), 4),
+        (encoded(RGB, "WEBP"), 3),
+        (encoded(RGB.convert("RGBA")), 4),
         (encoded(Image.fromarray(np.zeros((300, 400), np.uint16))), 3),
         (npy(np.zeros((300, 400, 5), np.uint8)), 5),
         (npy(np.zeros((300, 400, 5))), 5),
@@ -49,7 +50,7 @@ def test_an_image_that_needs_too_much_memory_is_refused_before_it_is_decoded(
     whole = decode_image(content, channels)
     assert whole.shape == (300, 400, channels)
     monkeypatch.setattr(decode, "LIMIT", 2 * 300 * 400)
-    monkeypatch.setattr(Image.Image, "load", lambda _: pytest.fail("the image was decoded"))
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda _: pytest.fail("the image was decoded"))
     with pytest.raises(BadImage, match=r"need about .* GB of memory to decode, .*: use a smaller copy of it"):
         decode_image(content, channels)
 

@@ -84,6 +84,8 @@ def decoding_bytes(image: Image.Image, channels: int) -> int:
 
 
 def _is_turned(image: Image.Image) -> bool:
+    if image.format == "PNG" and "exif" not in image.info:  # Pillow would decode the image to look behind it
+        return False
     try:
         return bool(image.getexif().get(ExifTags.Base.Orientation, 1) != 1)
     except Exception:  # damaged EXIF

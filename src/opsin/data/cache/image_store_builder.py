@@ -30,7 +30,7 @@ CHECKED = ("pixels.npy", "targets.npy", "kept.npy", "bad_images.csv")
 _WHAT = "The decoded images"
 _BLOCK = 32  # images per task: enough that the queue costs little for small images
 _BLOCK_BYTES = 4 * 2**20  # of decoded images per task
-_QUEUE_BYTES = 192 * 2**20  # of decoded images that wait to be written
+_QUEUE_BYTES = 128 * 2**20  # of decoded images that wait to be written
 
 
 class Block(NamedTuple):
