@@ -12,6 +12,7 @@ from opsin.runs.directory import RunDirectory
 from opsin.runs.home import user_path
 
 if TYPE_CHECKING:
+    from opsin.inference.opened_run import OpenedRun
     from opsin.runs.predictions import Predictions
     from opsin.training.recording import Measurement
 
@@ -34,7 +35,11 @@ def main(arguments: list[str] | None = None) -> int:
 
     metrics = {**found.metrics, **dict.fromkeys(undefined_metrics(found.metrics))}
     if options.json:
-        print(json.dumps({**asdict(found), "metrics": metrics}, indent=2))
+        tables = {
+            name: {"classes": [asdict(row) for row in scores.classes], "confusion": scores.confusion.tolist()}
+            for name, scores in found.per_class.items()
+        }
+        print(json.dumps({"metrics": metrics, "per_class": tables}, indent=2))
     else:
         for name, value in sorted(metrics.items()):
             print(f"{name:16} {'undefined' if value is None else format(value, '.6f')}", flush=True)
@@ -78,21 +83,26 @@ def measure(
     Raises:
         UserError: The run has no best checkpoint, its files are damaged, or its images have changed.
     """
+    from opsin.inference.opened_run import open_run
+
+    return measure_opened(open_run(run, overrides), split)
+
+
+def measure_opened(opened: "OpenedRun", split: Literal["val", "test"]) -> "tuple[Measurement, Predictions]":
+    """Evaluate the best checkpoint of an opened run, see `measure`."""
     import lightning as L
 
-    from opsin.inference.opened_run import open_run
     from opsin.training import build, recording
     from opsin.training.gather import collect
     from opsin.training.hardware import use_threads
 
-    opened = open_run(run, overrides)
     plan = build.for_evaluation(opened.plan)
     use_threads(plan.trainer.threads)
     L.seed_everything(plan.run.seed, verbose=False)
     data, network = opened.data, opened.network
     build.prepare(plan, network)
     classifier = build.classifier(plan, data, network, build.loss(plan, data), record={})
-    trainer = build.evaluator(plan, run)
+    trainer = build.evaluator(plan, opened.directory)
     loop = trainer.test if split == "test" else trainer.validate
     loop(classifier, data, verbose=False)
     return recording.measured(trainer, classifier, data), collect(classifier.outputs[split], data, split)

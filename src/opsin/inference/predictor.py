@@ -199,7 +199,7 @@ def open_predictor(
         run: Run directory.
         overrides: Overrides of the config, such as `trainer.accelerator=cpu`.
         batch_size: Images per batch. None: chosen by image size.
-        raw: Return the softmax of the logits as they are, without the temperature of the run.
+        raw: Return the softmax of the logits without the temperature of the run.
 
     Returns:
         A predictor with the precision and memory format of the run. The network is not compiled, because compilation

@@ -68,7 +68,7 @@ class FeatureStore:
         return self._rows.array.shape[1:]
 
     def missing(self, rows: Indices) -> Indices:
-        """Return those of some rows that are not computed yet."""
+        """Return the rows among the given ones that are not computed yet."""
         missing: Indices = rows[self._done[rows] == 0]
         return missing
 
@@ -78,7 +78,7 @@ class FeatureStore:
         return self._rows.take(rows)
 
     def compute_missing(self, rows: Indices, block: int, compute: Callable[[Indices], NDArray[Any]]) -> int:
-        """Compute those of some rows that are missing, unless another process has computed them meanwhile.
+        """Compute the given rows that are missing, unless another process has computed them meanwhile.
 
         Args:
             rows: The rows ``(B,)``.
@@ -152,7 +152,7 @@ class FeatureStore:
         return np.array(damaged, np.int64)
 
     def _read_done(self) -> NDArray[np.uint64]:
-        done: NDArray[np.uint64] = np.load(self._folder / "done.npy")
+        done: NDArray[np.uint64] = np.load(self._folder / "done.npy", allow_pickle=False)
         return done
 
     def _save_done(self) -> None:
