@@ -11,12 +11,12 @@ from PIL import Image
 from opsin.runs.directory import RunDirectory
 
 GB = 10**9
-COUNT = 40
+COUNT = 24
 
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Forty photographs of 24 megapixels, and a bilevel scan that would take 1.2 GB as RGB."""
+    """Photographs of 24 megapixels, and a bilevel scan that would take 1.2 GB as RGB."""
     folder = tmp_path_factory.mktemp("photos")
     first = folder / "00.jpg"
     Image.linear_gradient("L").resize((6000, 4000)).convert("RGB").save(first, quality=70)

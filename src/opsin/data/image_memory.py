@@ -1,13 +1,20 @@
 """Memory for decoding images: estimated from the header of an image, and limited over all threads."""
 
+import ctypes
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from PIL import ExifTags, Image
 
 LIMIT = 768 * 10**6
-"""Bytes for all images that are decoded and resized at the same moment; an image that alone needs more is refused."""
+"""Bytes that one image may take while it is decoded and resized; an image that needs more is refused."""
+
+SHARED_LIMIT = 512 * 10**6
+"""Bytes for all images that are decoded at the same moment, unless one of them needs more and is decoded alone."""
+
+_LARGE = 32 * 2**20
+"""Bytes of an image after which freed memory is returned to the system."""
 
 _PILLOW_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}
 """Bytes per pixel of the modes of Pillow; 4 for all others."""
@@ -45,7 +52,7 @@ class MemoryLimit:
                 self._release()
 
     def reserve(self, count: int) -> None:
-        """Wait until a number of bytes, at most the limit, is free; they replace the reservation of this thread.
+        """Wait until a number of bytes is free, or all if it is above the limit; replaces what this thread holds.
 
         A thread that waits holds nothing, so threads never wait for each other.
         """
@@ -56,13 +63,31 @@ class MemoryLimit:
         self._own.held = min(count, self._limit)
 
     def _release(self) -> None:
+        held = getattr(self._own, "held", 0)
+        if held >= _LARGE:
+            _return_freed_memory()
         with self._changed:
-            self._used -= getattr(self._own, "held", 0)
+            self._used -= held
             self._own.held = 0
             self._changed.notify_all()
 
 
-image_memory = MemoryLimit(LIMIT)
+def _return_freed_memory() -> None:
+    """Return freed memory to the system: the GNU C library keeps some for each thread, in all more than was used."""
+    if _malloc_trim is not None:
+        _malloc_trim(0)
+
+
+def _find_malloc_trim() -> Callable[[int], int] | None:
+    try:
+        return getattr(ctypes.CDLL(None), "malloc_trim", None)
+    except (OSError, TypeError):  # Windows
+        return None
+
+
+_malloc_trim = _find_malloc_trim()
+
+image_memory = MemoryLimit(SHARED_LIMIT)
 """The memory of all images that are being decoded in this process."""
 
 

@@ -103,10 +103,11 @@ def decode_blocks(images: Images, fit: Fit | None, workers: int | None = None) -
         pixels, kept, bad = [], [], []
         for index in numbers:
             try:
-                with image_memory.scope():
-                    image = images.read(index)
-                    if fit is not None:
-                        pixels.append(fit(image))
+                with image_memory.scope():  # no variable may hold the image beyond the scope
+                    if fit is None:
+                        images.read(index)
+                    else:
+                        pixels.append(fit(images.read(index)))
                 kept.append(index)
             except BadImage as error:
                 bad.append((index, images.locate(index), str(error)))
