@@ -57,6 +57,16 @@ def command(main: Callable[[list[str] | None], int]) -> Main:
     return wrapped
 
 
+def add_checkpoint_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--checkpoint` to the parser of a command that loads the weights of a run."""
+    parser.add_argument(
+        "--checkpoint",
+        default="best",
+        metavar="best|last|PATH",
+        help="the weights of the best epoch (default), of the last one, or of a file",
+    )
+
+
 def command_parser(name: str, details: str = "", **options: Any) -> argparse.ArgumentParser:
     """Return the parser of a command, whose help shows the command in the form in which the user started it.
 

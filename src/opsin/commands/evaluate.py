@@ -1,11 +1,11 @@
-"""Evaluate the best checkpoint of a finished run again: `opsin evaluate`."""
+"""Evaluate a checkpoint of a run again: `opsin evaluate`."""
 
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Literal
 
-from opsin.commands.command_line import command, command_parser
+from opsin.commands.command_line import add_checkpoint_option, command, command_parser
 from opsin.runs.directory import RunDirectory
 
 if TYPE_CHECKING:
@@ -14,14 +14,15 @@ if TYPE_CHECKING:
 
 @command
 def main(arguments: list[str] | None = None) -> int:
-    """Print the metrics of the best checkpoint."""
+    """Print the metrics of the checkpoint."""
     parser = command_parser("evaluate", "Metrics are measured without the temperature that predictions apply.")
     parser.add_argument("run", help="a run directory, such as outputs/latest")
     parser.add_argument("overrides", nargs="*", help="overrides, such as datamodule.path=PHOTOS for moved images")
     parser.add_argument("--split", choices=("test", "val"), default="test")
     parser.add_argument("--json", action="store_true", help="print everything, also per class, as JSON")
+    add_checkpoint_option(parser)
     options = parser.parse_intermixed_args(arguments)
-    found = evaluate(RunDirectory.of(options.run), options.split, options.overrides)
+    found = evaluate(RunDirectory.of(options.run), options.split, options.overrides, options.checkpoint)
     from opsin.training.metrics import undefined_metrics
 
     metrics = {**found.metrics, **dict.fromkeys(undefined_metrics(found.metrics))}
@@ -33,16 +34,22 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def evaluate(run: RunDirectory, split: Literal["val", "test"] = "test", overrides: Sequence[str] = ()) -> "Measurement":
-    """Evaluate the best checkpoint of a run and write the predictions to its directory.
+def evaluate(
+    run: RunDirectory,
+    split: Literal["val", "test"] = "test",
+    overrides: Sequence[str] = (),
+    checkpoint: str = "best",
+) -> "Measurement":
+    """Evaluate a checkpoint of a run, and write the predictions of the best one to its directory.
 
     Args:
         run: The run directory.
         split: The split to evaluate.
         overrides: Overrides of the config of the run, such as `datamodule.path=PHOTOS`.
+        checkpoint: `best`, `last`, or the path of a checkpoint.
 
     Raises:
-        UserError: The run has no best checkpoint, its files are damaged, or its images have changed.
+        UserError: The checkpoint is missing or damaged, its files are damaged, or its images have changed.
     """
     import lightning as L
 
@@ -51,7 +58,7 @@ def evaluate(run: RunDirectory, split: Literal["val", "test"] = "test", override
     from opsin.training.gather import collect
     from opsin.training.hardware import use_threads
 
-    opened = open_run(run, overrides)
+    opened = open_run(run, overrides, checkpoint)
     plan = build.for_evaluation(opened.plan)
     use_threads(plan.trainer.threads)
     L.seed_everything(plan.run.seed, verbose=False)
@@ -61,5 +68,7 @@ def evaluate(run: RunDirectory, split: Literal["val", "test"] = "test", override
     trainer = build.evaluator(plan, run)
     measure = trainer.test if split == "test" else trainer.validate
     measure(classifier, data, verbose=False)
-    collect(classifier.outputs[split], data, split).write(run)
+    predictions = collect(classifier.outputs[split], data, split)
+    if checkpoint == "best":
+        predictions.write(run)
     return recording.measured(trainer, classifier, data)

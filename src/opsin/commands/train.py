@@ -14,6 +14,7 @@ from opsin.runs.predictions import Predictions, predictions_file, read_predictio
 from opsin.runs.quoting import opsin_command
 from opsin.runs.rank import is_spawned
 from opsin.runs.result import FrozenStages
+from opsin.runs.train_log import drop_epochs_after
 from opsin.training import build, recording
 from opsin.training.callbacks import Checkpoints
 from opsin.training.callbacks.freeze_phases import FreezingCallback
@@ -48,7 +49,7 @@ def train(composed: RunConfig) -> float:
     check_installed(plan.loggers)
     run, writes = composed.run, not is_spawned()
     recorded = run.read_result().data if composed.resumes else None
-    state, lines = check_resume(composed) if composed.resumes else (None, [])
+    point, lines = check_resume(composed) if composed.resumes else (None, [])
     with (
         run.locked(writes),
         run.recorded(writes) as result,
@@ -57,6 +58,10 @@ def train(composed: RunConfig) -> float:
     ):
         if writes:
             composed.save()
+            if composed.resumes:
+                drop_epochs_after(run.log, point.state.epochs if point else 0)
+            if point:
+                point.restore(run)
             predictions_file(run, "test").unlink(missing_ok=True)  # of an earlier test
             processes.send_run(composed.resumes)
         if not writes:
@@ -71,7 +76,7 @@ def train(composed: RunConfig) -> float:
         check_measurable(composed.tree, data)
         loss = build.loss(plan, data)
         composed, plan, found = resolve_batch_size(composed, plan, data, loss)
-        checkpoint, step = (run.last, state.step) if state else (None, None)
+        checkpoint, step = (run.last, point.state.step) if point else (None, None)
         network, loaded = build.network(plan, data, loss.num_logits, pretrained=checkpoint is None)
         if checkpoint:
             load_network(network, checkpoint)  # features are cached with the weights of the checkpoint
@@ -96,8 +101,8 @@ def train(composed: RunConfig) -> float:
             log.info("resume     %s", line)
         latest = LatestLink(run, Path(composed.tree["output_dir"]))
         trainer.callbacks.append(latest)  # type: ignore[attr-defined]
-        if state and trainer.max_epochs is not None:  # Lightning refuses a limit below the completed epochs
-            trainer.fit_loop.max_epochs = max(trainer.max_epochs, int(state.epochs))
+        if point and trainer.max_epochs is not None:  # Lightning refuses a limit below the completed epochs
+            trainer.fit_loop.max_epochs = max(trainer.max_epochs, int(point.state.epochs))
 
         facts = RunFacts(run, recording.hyperparameters(composed), result.tags)
         log_start(trainer.loggers if writes else (), facts)

@@ -62,6 +62,7 @@ class SavedState:
 
     Attributes:
         step: Number of optimizer steps.
+        best_step: Number of optimizer steps at the best validation so far; None if there is none.
         epochs: Number of trained epochs; a fraction within an epoch.
         best_epoch: Number of epochs at the best validation so far; None if there is none.
         stopped: The reason of early stopping; None if it did not end the training.
@@ -69,6 +70,7 @@ class SavedState:
     """
 
     step: int
+    best_step: int | None
     epochs: float
     best_epoch: float | None
     stopped: str | None

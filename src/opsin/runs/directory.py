@@ -72,7 +72,7 @@ class RunDirectory:
 
     @property
     def checkpoints(self) -> Path:
-        """The folder of `best.ckpt` and `last.ckpt`."""
+        """The folder of `best.ckpt`, `last.ckpt` and `step.ckpt`."""
         return self.path / "checkpoints"
 
     @property
@@ -82,13 +82,23 @@ class RunDirectory:
 
     @property
     def last(self) -> Path:
-        """The checkpoint from which the run resumes."""
+        """The checkpoint of the last epoch, of the last validation within an epoch, or of an interrupted run."""
         return self.checkpoints / "last.ckpt"
+
+    @property
+    def step(self) -> Path:
+        """The newest checkpoint between them, see `callbacks.checkpoints.every_n_steps`."""
+        return self.checkpoints / "step.ckpt"
 
     @property
     def error(self) -> Path:
         """The traceback of a failed run."""
         return self.path / "error.txt"
+
+    @property
+    def log(self) -> Path:
+        """The messages of the run, with their times."""
+        return self.path / "train.log"
 
     @property
     def metrics(self) -> Path:

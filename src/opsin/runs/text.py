@@ -6,6 +6,30 @@ show such bytes escaped: `k\xe4fer`.
 
 import io
 import sys
+from pathlib import Path
+
+from opsin.errors import UserError
+
+
+def read_text(file: Path, way_out: str) -> str:
+    """Return the text of a file that Opsin has written, in UTF-8.
+
+    Args:
+        file: The file.
+        way_out: Advice for a damaged file, the end of the message.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        UserError: The file is not UTF-8 text, or cannot be read.
+    """
+    try:
+        return file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file} is damaged (byte {error.start} is not UTF-8 text): {way_out}") from None
+    except OSError as error:
+        raise UserError(f"{file} cannot be read ({error.strerror or error}): {way_out}") from None
 
 
 def valid_text(text: str) -> str:

@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from opsin.errors import UserError
 from opsin.models.network import Network, as_embedding
+from opsin.runs.checkpoint_files import fault_of
 from opsin.runs.quoting import resume_command
 from opsin.training.callbacks.base import current_metrics
 from opsin.training.distillation import Distillation
@@ -214,13 +215,10 @@ def load_network(network: Network, checkpoint: Path) -> None:
     """Load all weights of a checkpoint into the network of a run.
 
     Raises:
-        UserError: the checkpoint does not exist.
+        UserError: the checkpoint is missing or damaged.
     """
-    if not checkpoint.exists():
-        raise UserError(
-            f"{checkpoint} does not exist: the run has not finished its first epoch; "
-            f"resume it with: {resume_command(checkpoint.parent.parent)}"
-        )
+    if fault := fault_of(checkpoint):
+        raise UserError(f"{checkpoint} {fault}; resume the run with: {resume_command(checkpoint.parent.parent)}")
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
     prefix = "network."
     weights = {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
