@@ -130,7 +130,7 @@ def test_damaged_metrics_and_predictions_are_named(run: RunDirectory, capsys: py
     from opsin.runs.predictions import predictions_file, read_predictions
 
     good = run.metrics.read_bytes()
-    for content in (b"\xff\xfe", b"null", b"[]\n1\n", b"a,epoch\n1\n", b"epoch,step\nx,1\n", bytes(300)):
+    for content in (b"", b"\xff\xfe", b"null", b"[]\n1\n", b"a,epoch\n1\n", b"epoch,step\nx,1\n", bytes(300)):
         run.metrics.write_bytes(content)
         with pytest.raises(UserError, match=r"metrics\.csv is damaged \(.*\): restore it from a backup, or delete it"):
             read_epochs(run.metrics)

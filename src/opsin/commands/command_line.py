@@ -9,10 +9,16 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from opsin.commands.command_table import COMMANDS
-from opsin.errors import UserError
+from opsin.errors import UserError, is_out_of_memory
 from opsin.runs.quoting import opsin_command
 from opsin.runs.secret_values import mask_secrets
 from opsin.runs.text import accept_any_text
+
+FEWER = (
+    "use smaller batches (--batch-size of predict, datamodule.eval_batch_size or datamodule.batch_size of the others), "
+    "smaller images, or trainer.accelerator=cpu if the GPU is full"
+)
+"""Advice for a command that needs too much memory."""
 
 
 class Main(Protocol):
@@ -47,7 +53,10 @@ def command(main: Callable[[list[str] | None], int]) -> Main:
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes stdout once more at exit
             return 0
-        except Exception:
+        except Exception as error:
+            if is_out_of_memory(error):
+                show_error(UserError(f"out of memory ({' '.join(str(error).split())[:200] or 'no details'}): {FEWER}"))
+                return 1
             text = traceback.format_exc()
             if (masked := mask_secrets(text)) == text:
                 raise

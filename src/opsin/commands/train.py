@@ -25,8 +25,10 @@ from opsin.training.hardware import use_threads
 from opsin.training.loggers.base import RunFacts, check_installed, log_outcome, log_start
 from opsin.training.module import load_network
 from opsin.training.monitored_metrics import check_measurable
+from opsin.training.out_of_memory import memory_errors
 from opsin.training.plan import make_plan
 from opsin.training.resume_check import check_resume
+from opsin.training.same_numerics import resume_warnings, resumed_threads
 from opsin.training.tuning import resolve_batch_size
 
 log = logging.getLogger(__name__)
@@ -44,11 +46,13 @@ def train(composed: RunConfig) -> float:
     Raises:
         UserError: A mistake of the user, such as an unknown key, a wrong path or a missing download.
         Interrupted: A signal stopped the run, after everything was saved for a resume.
+        RestartTraining: The run must be resumed with smaller batches, which its saved config has.
     """
     plan = make_plan(composed)
     check_installed(plan.loggers)
     run, writes = composed.run, not is_spawned()
-    recorded = run.read_result().data if composed.resumes else None
+    earlier = run.read_result() if composed.resumes else None
+    recorded = earlier.data if earlier else None
     point, lines = check_resume(composed) if composed.resumes else (None, [])
     with (
         run.locked(writes),
@@ -66,7 +70,7 @@ def train(composed: RunConfig) -> float:
             processes.send_run(composed.resumes)
         if not writes:
             logging.getLogger("opsin").setLevel(logging.WARNING)
-        use_threads(plan.trainer.threads, plan.trainer.devices)
+        use_threads(resumed_threads(plan.trainer, earlier.settings if earlier else None), plan.trainer.devices)
         L.seed_everything(plan.run.seed, verbose=False)
 
         data = build.data(plan, image_format=recorded.image_format if recorded else None)
@@ -99,6 +103,8 @@ def train(composed: RunConfig) -> float:
         recording.announce(result, summary_text(result.network), run, step)
         for line in lines:
             log.info("resume     %s", line)
+        for line in resume_warnings(earlier, result) if earlier and point else ():
+            log.warning("resume     %s", line)
         latest = LatestLink(run, Path(composed.tree["output_dir"]))
         trainer.callbacks.append(latest)  # type: ignore[attr-defined]
         if point and trainer.max_epochs is not None:  # Lightning refuses a limit below the completed epochs
@@ -108,7 +114,8 @@ def train(composed: RunConfig) -> float:
         log_start(trainer.loggers if writes else (), facts)
 
         timer.enter("fit")
-        trainer.fit(classifier, data, ckpt_path=checkpoint, weights_only=True)
+        with memory_errors(composed, plan, data, trainer, result):
+            trainer.fit(classifier, data, ckpt_path=checkpoint, weights_only=True)
 
         checkpoints = next(c for c in trainer.callbacks if isinstance(c, Checkpoints))  # type: ignore[attr-defined]
         timer.enter("test")

@@ -35,7 +35,7 @@ APPLIED = {
             "gradient_clip_norm",
         ),
         *("check_val_every_n_epoch", "limit_test_batches", "log_every_n_steps", "deterministic"),
-        *("detect_anomaly", "profiler"),
+        *("detect_anomaly", "profiler", "on_oom"),
     ),
 }
 """Keys, by section, that a resumed run applies; `scheduler`, `callbacks` and others have rules of their own below."""

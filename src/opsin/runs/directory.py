@@ -12,7 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from opsin.errors import Interrupted, UserError
+from opsin.errors import Interrupted, RestartTraining, UserError
 from opsin.runs.atomic import write_atomically
 from opsin.runs.finished_backup import FinishedBackup
 from opsin.runs.home import user_path
@@ -170,7 +170,7 @@ class RunDirectory:
             yield result
             result.status = "finished"
         except Exception as error:
-            if not isinstance(error, Interrupted):
+            if not isinstance(error, Interrupted | RestartTraining):
                 result.status, result.error = "failed", mask_secrets(f"{type(error).__name__}: {error}")
             raise
         finally:
@@ -197,15 +197,24 @@ class RunDirectory:
         outputs.mkdir(parents=True, exist_ok=True)
         link, new = outputs / "latest", outputs / f".latest.{secrets.token_hex(4)}"
         with contextlib.suppress(OSError):
+            self._date_after(RunDirectory(link.resolve()))
             new.symlink_to(os.path.relpath(self.path, outputs), target_is_directory=True)
             new.replace(link)
+
+    def _date_after(self, earlier: "RunDirectory") -> None:
+        """Date the config after that of the run before, so that the newest run is found even if the clock went back."""
+        if earlier.path != self.path.resolve() and earlier.config.is_file():
+            time_ns = max(self.config.stat().st_mtime_ns, earlier.config.stat().st_mtime_ns + 1000)
+            os.utime(self.config, ns=(time_ns, time_ns))
 
 
 def new_run_path(outputs: str | Path, *names: str) -> Path:
     """Return a new path `outputs/<date>/<time>_<names>_<id>`; the id separates runs that start in the same second."""
     now = datetime.now()
-    name = "_".join([f"{now:%H-%M-%S}", *file_names(names), secrets.token_hex(2)])
-    return Path(outputs) / f"{now:%Y-%m-%d}" / name
+    folder, start = Path(outputs) / f"{now:%Y-%m-%d}", "_".join([f"{now:%H-%M-%S}", *file_names(names)])
+    while (path := folder / f"{start}_{secrets.token_hex(2)}").exists():
+        pass
+    return path
 
 
 def file_names(names: Sequence[str]) -> list[str]:

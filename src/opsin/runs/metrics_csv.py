@@ -43,7 +43,10 @@ def read_epochs(file: Path) -> list[EpochRow]:
     """
     try:
         text = read_text(file, WAY_OUT)
-        rows = [_row(cells) for cells in csv.DictReader(io.StringIO(text))]
+        reader = csv.DictReader(io.StringIO(text))
+        if EPOCH not in (reader.fieldnames or ()):
+            raise KeyError(EPOCH)
+        rows = [_row(cells) for cells in reader]
     except FileNotFoundError:
         return []
     except (ValueError, KeyError, TypeError, csv.Error) as error:

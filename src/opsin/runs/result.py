@@ -290,6 +290,7 @@ class RunResult:
         tags: Words of the user to find the run by.
         settings: Settings with every `auto` resolved.
         batch_size_auto: Search result of `datamodule.batch_size=auto`.
+        out_of_memory: The step and the changed values of each time that `trainer.on_oom=halve` made batches smaller.
         data: Facts about the data.
         network: Summary of the network.
         hardware: The machine.
@@ -320,6 +321,7 @@ class RunResult:
     tags: tuple[str, ...] = ()
     settings: Settings | None = None
     batch_size_auto: dict[str, Any] | None = None
+    out_of_memory: tuple[dict[str, Any], ...] = ()
     data: DataFacts | None = None
     network: NetworkSummary | None = None
     hardware: Hardware | None = None

@@ -23,6 +23,7 @@ from opsin.models.plain_network import as_network, first_channels
 from opsin.models.weights import KINDS
 from opsin.runs.directory import RunDirectory
 from opsin.runs.result import DataFacts, ImageFormat
+from opsin.training.callbacks.finite_loss import FiniteLoss
 from opsin.training.callbacks.freeze_phases import FreezingCallback
 from opsin.training.distillation import Distillation
 from opsin.training.hardware import prepare_network
@@ -216,7 +217,7 @@ def classifier(
         num_images=data.facts()["counts"],
         optimizer=optimizer,
         schedule=schedule,
-        record=record,
+        record={**record, "batch_size": data.batch_size},
         distillation=distillation,
     )
 
@@ -230,6 +231,7 @@ def trainer(
         callbacks.insert(0, unfreezing)  # before those that read learning rates
     if not plan.loggers:  # it needs a logger
         callbacks = [callback for callback in callbacks if not isinstance(callback, LearningRateMonitor)]
+    callbacks.append(FiniteLoss(run))
     if plan.trainer.validates_within_epochs:
         callbacks.append(ValidationSchedule(plan.trainer.val_check_interval))
     loggers = [

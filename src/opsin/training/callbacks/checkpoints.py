@@ -10,6 +10,7 @@ from types import FrameType
 from typing import Annotated, Any
 
 import lightning as L
+import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -20,6 +21,7 @@ from opsin.runs.directory import RunDirectory
 from opsin.runs.metric_registry import sort_key, split_of
 from opsin.runs.quoting import resume_command
 from opsin.training.callbacks.base import EpochCallback, is_within_epoch
+from opsin.training.callbacks.finite_loss import ADVICE
 from opsin.training.gather import collect
 from opsin.training.validation_schedule import schedule_of
 
@@ -158,7 +160,7 @@ class Checkpoints(EpochCallback):
                     "set monitor.metric to a measured metric, or validate (trainer.limit_val_batches, "
                     "trainer.check_val_every_n_epoch)"
                     if last is None
-                    else "training diverged; try a smaller optimizer.lr, or trainer.gradient_clip_norm=1"
+                    else f"training diverged; {ADVICE}"
                 )
             )
         if trainer.is_global_zero:
@@ -196,6 +198,22 @@ class Checkpoints(EpochCallback):
         return trainer.strategy.reduce_boolean_decision(due, all=False) if trainer.world_size > 1 else due
 
     def _save(self, trainer: L.Trainer, file: Path) -> None:
+        """Write a checkpoint, unless its weights are of no use.
+
+        Raises:
+            UserError: A weight is not finite.
+        """
+        weights = (
+            getattr(value, "to_local", lambda value=value: value)() for value in trainer.lightning_module.parameters()
+        )
+        finite = all(bool(torch.isfinite(value).all()) for value in weights)
+        if trainer.world_size > 1:  # with fsdp each process has its own part
+            finite = trainer.strategy.reduce_boolean_decision(finite, all=True)
+        if not finite:
+            raise UserError(
+                f"the weights are not finite after step {trainer.global_step}: training diverged; {ADVICE}. {file} is "
+                "not written, so the checkpoint before it stays"
+            )
         trainer.save_checkpoint(file)
         self._saved_at = time.monotonic()
 
