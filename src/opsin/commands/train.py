@@ -1,5 +1,6 @@
 """Train: check, build, fit on train, select on val, test the best checkpoint once, record."""
 
+import contextlib
 import logging
 from pathlib import Path
 
@@ -53,9 +54,10 @@ def train(composed: RunConfig) -> float:
     run, writes = composed.run, not is_spawned()
     earlier = run.read_result() if composed.resumes else None
     recorded = earlier.data if earlier else None
-    point, lines = check_resume(composed) if composed.resumes else (None, [])
     with (
         run.locked(writes),
+        # Under the lock, because another process may have resumed the run until now.
+        contextlib.nullcontext(check_resume(composed) if composed.resumes else (None, [])) as (point, lines),
         run.recorded(writes) as result,
         recording.PhaseTimer(result) as timer,
         Processes(run) as processes,

@@ -44,6 +44,11 @@ class RunDirectory:
             UserError: There is no run at this path; the message names the newest runs.
         """
         directory = cls(user_path(run).resolve())
+        if not directory.config.is_file() and directory.result.is_file():
+            raise UserError(
+                f"{run} was stopped before its config was saved, so there is nothing to resume: start it again with "
+                "the same command"
+            )
         if not directory.config.is_file():
             near = [str(found.path) for found in find_runs(Path(OUTPUT_DIR))[:3]]
             hint = f"; the newest are: {', '.join(near)}" if near else ""

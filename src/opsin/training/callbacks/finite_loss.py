@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +91,7 @@ class FiniteLoss(L.Callback):
 
     def _read(self, trainer: L.Trainer) -> None:
         bad = next((taken for taken in self._taken if not math.isfinite(taken.loss)), None)
+        bad = bad and replace(bad, loss=bad.loss.cpu())  # other processes may lack the device
         self._taken = []
         found = [taken for taken in gather_from_all_processes(bad) if taken]
         if not found:
