@@ -7,7 +7,7 @@ from typing import Any
 
 
 class UserError(Exception):
-    """An error that the user can correct. The message names the thing, the place and the way out.
+    """An error that the user can correct. The message names the thing, the place and what to do about it.
 
     Commands, Jupyter and IPython print the message without a traceback.
     """
@@ -65,7 +65,15 @@ def did_you_mean(word: str, known: Iterable[str], prefix: str = "", count: int =
     return f": did you mean {' or '.join(prefix + name for name in near)}?" if near else ""
 
 
-def nearest(word: str, known: Iterable[str], count: int = 1, cutoff: float = 0.5) -> list[str]:
-    """Return the known names most similar to a word, the most similar first; upper and lower case count as equal."""
+CUTOFF = 0.5
+"""Smallest similarity of a suggested name, unless the caller asks for more."""
+
+
+def nearest(word: str, known: Iterable[str], count: int = 1, cutoff: float = CUTOFF) -> list[str]:
+    """Return the known names most similar to a word, the most similar first; upper and lower case count as equal.
+
+    Similarity is the ratio of `difflib.SequenceMatcher`: twice the number of matching characters, divided by the sum
+    of both lengths.
+    """
     names = {name.lower(): name for name in known}
     return [names[name] for name in difflib.get_close_matches(word.lower(), names, n=count, cutoff=cutoff)]

@@ -1,4 +1,4 @@
-"""Every kind of image gives the pixels that its file gives, and everything else is refused with the way out."""
+"""Every kind of image gives the pixels that its file gives, and everything else is refused with a way to fix it."""
 
 import io
 from pathlib import Path

@@ -121,7 +121,9 @@ def test_a_folder_without_classes_has_no_labels(run: str, photos: Path, tmp_path
     other = read(tmp_path / "labelled")
     rows = [other["paths"].tolist().index(path) for path in found["paths"].tolist()]
     np.testing.assert_allclose(found["embeddings"], other["embeddings"][rows], rtol=2**-9, atol=1e-5)
-    with pytest.raises(UserError, match="dark has no class folders, and so neither labels nor splits; use --split all"):
+    with pytest.raises(
+        UserError, match="dark has no class folders, so it has neither labels nor splits; use --split all"
+    ):
         embed(run, words, split="val")
     with pytest.raises(UserError, match="dark has no class folders, but --head knn needs labels"):
         embed(run, words, head="knn")

@@ -94,7 +94,7 @@ def tiny_data(plan: RunPlan):
     pixels = np.random.default_rng(0).integers(0, 255, (40, 150, 150, 1), dtype=np.uint8)
     images = ArrayImages(pixels, np.arange(40) % 2, "tiny")
     source = Source("tiny", ("a", "b"), 1, (150, 150), None, None, {"train": images})
-    options = DataOptions(image_size=build.with_expected_input(plan).image_size)
+    options = DataOptions(image_size=plan.data.image_size or build.expected_input(plan).image_size)
     return ImageDataModule(source, options, channels=None if plan.model.takes("in_channels") else 3)
 
 
@@ -150,7 +150,7 @@ def test_images_are_what_the_named_weights_expect(words: list[str], side: int, m
     plan = make_plan(compose(["datamodule=digits", *words], Path("run")))
     data = build.data(plan)
     assert data.image_size == (side, side)
-    expected = build.with_expected_input(plan).mean
+    expected = build.expected_input(plan).mean
     assert (expected[0] if expected else None) == mean
 
 

@@ -1,9 +1,8 @@
-"""Calibration against an example by hand, torchmetrics, and a known temperature."""
+"""Calibration against an example by hand, the metric of a run, and a known temperature."""
 
 import numpy as np
 import pytest
 import torch
-from torchmetrics.functional.classification import multiclass_calibration_error
 
 from opsin.errors import UserError
 from opsin.evaluation.calibration import (
@@ -14,6 +13,8 @@ from opsin.evaluation.calibration import (
     reliability,
     temperature_scaled,
 )
+from opsin.runs.metric_registry import ECE_BINS
+from opsin.training.metrics import SplitMetrics
 
 
 def test_error_equals_an_example_by_hand() -> None:
@@ -28,12 +29,15 @@ def test_error_equals_an_example_by_hand() -> None:
 
 
 @pytest.mark.parametrize("classes", [2, 10])
-def test_error_equals_torchmetrics(classes: int) -> None:
+def test_error_equals_the_metric_of_a_run(classes: int) -> None:
     logits = np.random.default_rng(classes).normal(0, 2, (2000, classes)).astype(np.float32)
     targets = np.random.default_rng(1).integers(classes, size=2000)
-    probabilities = torch.from_numpy(logits).softmax(1)
-    theirs = multiclass_calibration_error(probabilities, torch.from_numpy(targets), classes, n_bins=15)
-    assert reliability(probabilities.numpy(), targets).ece == pytest.approx(float(theirs), abs=1e-6)
+    measure = SplitMetrics(classes, len(targets))
+    measure.update(torch.from_numpy(logits), torch.from_numpy(targets), torch.tensor(0.0))
+    measured, _ = measure.compute()
+    found = reliability(temperature_scaled(logits, 1), targets)
+    assert found.ece == pytest.approx(measured["ece"], abs=1e-6)
+    assert len(found.counts) == ECE_BINS
 
 
 def test_a_probability_of_one_counts_in_the_last_bin() -> None:

@@ -154,7 +154,7 @@ def test_a_folder_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:
 
 
 def test_a_failed_write_names_the_option_and_the_reason(tmp_path: Path) -> None:
-    message = r"cannot write .*out \(No space left\); set --out to another path"
+    message = r"cannot write .*out \(the disk .* has too little free space .*\); set --out to another path"
     with pytest.raises(UserError, match=message), write_errors(tmp_path / "out", "--out"):
         raise OSError(28, "No space left")
     with pytest.raises(ValueError, match="not a failed write"), write_errors(tmp_path, "--out"):

@@ -88,6 +88,8 @@ def test_names_that_cannot_be_registered(name: str) -> None:
 def test_splits_that_do_not_exist_cannot_be_registered() -> None:
     with pytest.raises(UserError, match=r"splits of top5 must be some of train, val, test, got \['valid'\]"):
         register_metric("top5", higher_is_better=True, splits=("val", "valid"))
+    with pytest.raises(UserError, match=r"splits of top5 must be some of train, val, test, got \[\]"):
+        register_metric("top5", higher_is_better=True, splits=())
 
 
 def test_a_recorded_metric_keeps_its_direction_in_another_process(monkeypatch: pytest.MonkeyPatch) -> None:

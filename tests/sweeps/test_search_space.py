@@ -53,7 +53,7 @@ def test_an_invalid_override_is_named(override: str, message: str) -> None:
 
 
 def test_a_grid_of_a_range_is_refused() -> None:
-    with pytest.raises(UserError, match=r"optimizer.lr has a range.*sweep.sampler=tpe"):
+    with pytest.raises(UserError, match=r"optimizer.lr has a range, but a grid needs a list.*sweep.sampler to tpe"):
         list(read_space(["optimizer.lr=interval(0,1)"], {}).grid())
 
 

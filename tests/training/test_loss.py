@@ -12,7 +12,7 @@ def test_two_classes_take_one_logit_unless_asked() -> None:
     assert ClassificationLoss([5, 5]).num_logits == 1
     assert ClassificationLoss([5, 5], function="cross_entropy").num_logits == 2
     assert ClassificationLoss([5, 5, 5]).num_logits == 3
-    with pytest.raises(UserError, match="needs two classes, the dataset has 3"):
+    with pytest.raises(UserError, match="needs two classes, but the dataset has 3"):
         ClassificationLoss([5, 5, 5], function="binary_cross_entropy")
 
 

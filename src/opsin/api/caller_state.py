@@ -91,7 +91,7 @@ def caller_state() -> Iterator[None]:
         for name in LOGGERS:
             restored.callback(logging.getLogger(name).setLevel, logging.getLogger(name).level)
         restored.enter_context(warnings.catch_warnings())
-        warnings.filterwarnings("ignore", message="IProgress not found")  # of tqdm, which Opsin does not show
+        warnings.filterwarnings("ignore", message="IProgress not found")  # from tqdm, which Opsin hides
         restored.callback(_restore_random, random.getstate(), np.random.get_state(), torch.get_rng_state())  # noqa: NPY002
         if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
             restored.callback(torch.cuda.set_rng_state_all, torch.cuda.get_rng_state_all())

@@ -35,7 +35,7 @@ class Run:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """The metrics by name, such as `test/acc`: of the best epoch, and of its checkpoint on the test set."""
+        """The metrics by name, such as `test/acc`: measured at the best epoch; on the test set, with its checkpoint."""
         return self.result.metrics
 
     @property

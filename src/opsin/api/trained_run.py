@@ -65,7 +65,7 @@ def train(*overrides: str, resume: str | PathLike[str] | None = None, **sections
                 run_config(composed, set_up_logging=lambda _: None)
     except Interrupted as stop:
         _interrupt(stop, composed)
-    except SystemExit:  # of Lightning, at the second Ctrl-C
+    except SystemExit:  # Lightning raises it at the second Ctrl-C
         raise KeyboardInterrupt(f"stopped at once; {_way_on(composed)}") from None
     except UserError as error:
         raise UserError(mask_secrets(str(error))) from None

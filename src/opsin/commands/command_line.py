@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from opsin.commands.command_table import COMMANDS
 from opsin.errors import UserError, is_out_of_memory
+from opsin.runs.disk_errors import explained_disk_errors
 from opsin.runs.quoting import opsin_command
 from opsin.runs.secret_values import mask_secrets
 from opsin.runs.text import accept_any_text
@@ -34,7 +35,7 @@ def show_error(error: UserError) -> None:
 
 
 def command(main: Callable[[list[str] | None], int]) -> Main:
-    """Wrap the `main` of a command: a UserError becomes one message on stderr and exit code 1.
+    """Wrap the `main` of a command: a UserError, or the failure of a disk, becomes one message and exit code 1.
 
     Ctrl-C ends the command with exit code 130. A reader that closes the pipe early, such as `head`, ends it with 0.
     The traceback of any other exception is printed by Python, or here if secrets must be masked in it.
@@ -44,7 +45,8 @@ def command(main: Callable[[list[str] | None], int]) -> Main:
     def wrapped(arguments: list[str] | None = None) -> int:
         accept_any_text()
         try:
-            return main(arguments)
+            with explained_disk_errors():
+                return main(arguments)
         except UserError as error:
             show_error(error)
             return 1

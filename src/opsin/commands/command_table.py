@@ -29,6 +29,9 @@ COMMANDS: Mapping[str, CommandEntry] = {
         "interpret", "Visualize what a network has learned.", "outputs/latest --what gradcam --images PHOTOS"
     ),
     "compare": CommandEntry("compare", "Rank runs and test the differences.", "outputs"),
+    "verify": CommandEntry(
+        "verify", "Verify a finished run: its files, its predictions and, if possible, its training.", "outputs/latest"
+    ),
     "report": CommandEntry("report", "Write the report of a run again, with its images.", "outputs/latest"),
     "embed": CommandEntry("embed", "Write the embeddings of images.", "outputs/latest FOLDER"),
     "convolve": CommandEntry(

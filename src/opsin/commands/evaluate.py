@@ -6,9 +6,13 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Literal
 
 from opsin.commands.command_line import add_checkpoint_option, command, command_parser
+from opsin.runs.atomic import write_errors
+from opsin.runs.digests import is_as_recorded, record_evaluation
 from opsin.runs.directory import RunDirectory
+from opsin.runs.home import user_path
 
 if TYPE_CHECKING:
+    from opsin.runs.predictions import Predictions
     from opsin.training.recording import Measurement
 
 
@@ -21,8 +25,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--split", choices=("test", "val"), default="test")
     parser.add_argument("--json", action="store_true", help="print everything, also per class, as JSON")
     add_checkpoint_option(parser)
+    parser.add_argument(
+        "--out", type=user_path, metavar="FOLDER", help="write predictions/SPLIT.npz there (default: RUN)"
+    )
     options = parser.parse_intermixed_args(arguments)
-    found = evaluate(RunDirectory.of(options.run), options.split, options.overrides, options.checkpoint)
+    run = RunDirectory.of(options.run, options.out)
+    found, predictions = measure(run, options.split, options.overrides, options.checkpoint)
     from opsin.training.metrics import undefined_metrics
 
     metrics = {**found.metrics, **dict.fromkeys(undefined_metrics(found.metrics))}
@@ -30,23 +38,48 @@ def main(arguments: list[str] | None = None) -> int:
         print(json.dumps({**asdict(found), "metrics": metrics}, indent=2))
     else:
         for name, value in sorted(metrics.items()):
-            print(f"{name:16} {'undefined' if value is None else format(value, '.6f')}")
+            print(f"{name:16} {'undefined' if value is None else format(value, '.6f')}", flush=True)
+    if options.checkpoint == "best" or options.out:  # the predictions of a run are those of its best checkpoint
+        with write_errors(run.out, "--out"):
+            write_predictions(run, predictions)
     return 0
 
 
-def evaluate(
+def evaluate(run: RunDirectory, split: Literal["val", "test"] = "test", overrides: Sequence[str] = ()) -> "Measurement":
+    """Evaluate the best checkpoint of a run and write the predictions; see `measure` and `write_predictions`."""
+    found, predictions = measure(run, split, overrides)
+    write_predictions(run, predictions)
+    return found
+
+
+def write_predictions(run: RunDirectory, predictions: "Predictions") -> None:
+    """Write predictions, unless the run has recorded those of this split: they belong to its result."""
+    from opsin.runs.predictions import predictions_file
+
+    file = predictions_file(run, predictions.split)
+    if run.out != run.path:
+        predictions.write(run)
+    elif not is_as_recorded(run.path, file):
+        predictions.write(run)
+        record_evaluation(run.path, predictions.split, file)
+
+
+def measure(
     run: RunDirectory,
     split: Literal["val", "test"] = "test",
     overrides: Sequence[str] = (),
     checkpoint: str = "best",
-) -> "Measurement":
-    """Evaluate a checkpoint of a run, and write the predictions of the best one to its directory.
+) -> "tuple[Measurement, Predictions]":
+    """Evaluate a checkpoint of a run; nothing is written.
 
     Args:
         run: The run directory.
         split: The split to evaluate.
         overrides: Overrides of the config of the run, such as `datamodule.path=PHOTOS`.
         checkpoint: `best`, `last`, or the path of a checkpoint.
+
+    Returns:
+        The metrics, and the predictions for each image.
 
     Raises:
         UserError: The checkpoint is missing or damaged, its files are damaged, or its images have changed.
@@ -66,9 +99,6 @@ def evaluate(
     build.prepare(plan, network)
     classifier = build.classifier(plan, data, network, build.loss(plan, data), record={})
     trainer = build.evaluator(plan, run)
-    measure = trainer.test if split == "test" else trainer.validate
-    measure(classifier, data, verbose=False)
-    predictions = collect(classifier.outputs[split], data, split)
-    if checkpoint == "best":
-        predictions.write(run)
-    return recording.measured(trainer, classifier, data)
+    loop = trainer.test if split == "test" else trainer.validate
+    loop(classifier, data, verbose=False)
+    return recording.measured(trainer, classifier, data), collect(classifier.outputs[split], data, split)

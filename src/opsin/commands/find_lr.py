@@ -49,10 +49,10 @@ def find(line: "CommandLine", steps: int, lowest: float, highest: float) -> Path
     from opsin.runs.directory import new_run_path
 
     if line.multirun:
-        raise UserError("find_lr tests one config: leave out --multirun")
+        raise UserError("find-lr tests one config: leave out --multirun")
     composed = compose(line.overrides, source=line.source)
     if composed.resumes:
-        raise UserError(f"find_lr tests a new run: leave out resume, which names {composed.run.path}")
+        raise UserError(f"find-lr tests a new run: leave out resume, which names {composed.run.path}")
     check_writable(Path(composed.tree["output_dir"]), "output_dir")
     test = measure(composed, steps, lowest, highest)
     choices = composed.origin.choices
@@ -60,7 +60,7 @@ def find(line: "CommandLine", steps: int, lowest: float, highest: float) -> Path
     folder = new_run_path(composed.tree["output_dir"], "find_lr", *options)
     write(test, f"{choices['model']} on {choices['datamodule']}, batch {test.batch_size}", folder)
     others = [override for override in line.overrides if key_of(override) != "optimizer.lr"]
-    command = opsin_command("train", *line.source.flags, *others, f"optimizer.lr={test.valley:.2g}")
+    command = opsin_command("train", *line.source.flags, *others, f"optimizer.lr={test.suggested:.2g}")
     print(f"valley           {test.valley:.2e}   middle of the longest descent: a good first choice")
     print(f"steepest         {test.steepest:.2e}   the loss falls fastest here: an upper limit, with warm-up")
     if not test.diverged:
@@ -83,7 +83,7 @@ def measure(composed: "RunConfig", steps: int, lowest: float, highest: float) ->
     data = build.data(plan)
     data.setup("fit")
     if plan.fine_tuning.teacher:
-        raise UserError("model.teacher: find_lr measures the loss on labels alone; set model.teacher=null")
+        raise UserError("model.teacher: find-lr measures the loss on labels alone; set model.teacher=null")
     trials = TrialSteps(plan, data, build.loss(plan, data), composed.run.path)
     return range_test(plan, data, trials, steps=steps, lowest=lowest, highest=highest)
 

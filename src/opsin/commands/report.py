@@ -4,7 +4,9 @@ import sys
 
 from opsin.commands.command_line import command, command_parser
 from opsin.errors import UserError
+from opsin.runs.atomic import check_writable
 from opsin.runs.directory import RunDirectory
+from opsin.runs.home import user_path
 
 
 @command
@@ -17,10 +19,17 @@ def main(arguments: list[str] | None = None) -> int:
         action="store_true",
         help="write the page only from the run directory, without the data and the network",
     )
+    parser.add_argument(
+        "--out",
+        type=user_path,
+        metavar="FOLDER",
+        help="write the page and its images there, for a run directory that cannot be written to (default: RUN)",
+    )
     options = parser.parse_intermixed_args(arguments)
     from opsin.evaluation.report.page import write_report
 
-    run = RunDirectory.of(options.run)
+    run = RunDirectory.of(options.run, options.out)
+    check_writable(run.out, "--out")
     if run.best.is_file() and not options.page_only:
         _make_images(run)
     print(write_report(run))

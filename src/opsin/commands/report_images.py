@@ -15,7 +15,7 @@ from opsin.data.loader.batch_loader import batch_key
 from opsin.data.types import Indices, Split
 from opsin.errors import UserError
 from opsin.evaluation.confusion import most_confident_errors
-from opsin.evaluation.report.pictures import index_file, pictures_folder
+from opsin.evaluation.report.pictures import INDEX_FILE, pictures_folder
 from opsin.inference.opened_run import open_run
 from opsin.interpretability.attribution import gradcam
 from opsin.interpretability.eval_context import as_input, eval_context, resolve_stage
@@ -28,7 +28,7 @@ from opsin.runs.predictions import Predictions, read_predictions, softmax
 from opsin.visualization.images import Pixels, encode, grid, overlay_heat, resize_for_display
 
 MISCLASSIFIED, TOP_CLASSES = 12, 3
-MAPS_CHECKED, CHECK_STEPS = 4, 8  # of the deletion and insertion curves; a report must not take long
+MAPS_CHECKED, CHECK_STEPS = 4, 8  # few maps, and few steps of their curves: a report must not take long
 SAMPLES, VIEWS = 6, 5
 KERNELS = 64
 SIDE = 168
@@ -52,8 +52,9 @@ def make_images(run: RunDirectory, data: ImageDataModule, network: Network, pred
     index |= _misclassified(folder, data, network, predictions)
     index |= _augmentation(folder, data)
     index |= _kernels(folder, network)
-    write_atomically(index_file(run), json.dumps(index, indent=2) + "\n")
-    return index_file(run)
+    index_path = folder / INDEX_FILE
+    write_atomically(index_path, json.dumps(index, indent=2) + "\n")
+    return index_path
 
 
 def remake_images(run: RunDirectory) -> Path:

@@ -11,6 +11,7 @@ from opsin.data import ImageDataModule
 from opsin.inference import teacher
 from opsin.models import Network, summarize, summary_text
 from opsin.runs.directory import RunDirectory
+from opsin.runs.disk_errors import explained_disk_errors
 from opsin.runs.predictions import Predictions, predictions_file, read_predictions
 from opsin.runs.quoting import opsin_command
 from opsin.runs.rank import is_spawned
@@ -68,7 +69,7 @@ def train(composed: RunConfig) -> float:
                 drop_epochs_after(run.log, point.state.epochs if point else 0)
             if point:
                 point.restore(run)
-            predictions_file(run, "test").unlink(missing_ok=True)  # of an earlier test
+            predictions_file(run, "test").unlink(missing_ok=True)  # predictions of an earlier test
             processes.send_run(composed.resumes)
         if not writes:
             logging.getLogger("opsin").setLevel(logging.WARNING)
@@ -96,8 +97,9 @@ def train(composed: RunConfig) -> float:
         processes.launch_for(trainer)
         distillation = teacher.distillation(plan, data, network, trainer)
         feature_cache = plan.feature_cache.serve(data, network, unfreezing.never_trained, trainer)
-        classifier = build.classifier(plan, data, network, loss, {"data": data.facts()}, distillation)
         result.settings = recording.settings(plan, trainer, channels_last, data, feature_cache, distillation)
+        record = {"data": data.facts(), "training": recording.training_record(result, composed, step)}
+        classifier = build.classifier(plan, data, network, loss, record, distillation)
         result.batch_size_auto = found.facts() if found else result.batch_size_auto
         result.network = summarize(network, (data.channels, *data.image_size))
         if writes:
@@ -136,9 +138,10 @@ def train(composed: RunConfig) -> float:
         result.frozen = FrozenStages(tuple(unfreezing.untouched), unfreezing.verified)
         log_outcome(trainer.loggers if writes else (), facts, result.metrics, trainer.global_step)
     if writes:
-        if plan.run.report:
-            report(run, data, network, predictions)
-        log.info(recording.closing_message(result, run))
+        with explained_disk_errors(f"make the report with: {opsin_command('report', run.path)}", run.path):
+            if plan.run.report:
+                report(run, data, network, predictions)
+            log.info(recording.closing_message(result, run))
     assert checkpoints.best_value is not None
     return checkpoints.best_value
 

@@ -15,6 +15,7 @@ from opsin.config.secrets import reveal
 from opsin.config.shortcut import expand_folder
 from opsin.errors import Interrupted, RestartTraining, UserError
 from opsin.runs.atomic import check_writable
+from opsin.runs.disk_errors import START_AGAIN, explained_disk_errors
 from opsin.runs.quoting import printed_override
 from opsin.runs.rank import is_spawned, stand_alone
 
@@ -30,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
         line = read_command_line(sys.argv[1:] if arguments is None else arguments)
         return _main(expand_folder(line, quiet=is_spawned()))
     except Interrupted as stop:
-        return 128 + stop.signal  # the code of a process that a signal ended, in shells
+        return 128 + stop.signal  # the exit code that shells give to a process ended by a signal
 
 
 def _main(line: CommandLine) -> int:
@@ -47,7 +48,8 @@ def _main(line: CommandLine) -> int:
         from opsin.sweeps.sweep import sweep
 
         stand_alone()
-        return sweep(line.overrides, line.source)
+        with explained_disk_errors(f"{START_AGAIN}: it resumes the sweep"):
+            return sweep(line.overrides, line.source)
     else:
         if is_spawned():
             from opsin.commands.train_worker import join
@@ -78,7 +80,7 @@ def run_config(composed: RunConfig, set_up_logging: Callable[[Any], None] = conf
                 f"{printed_override('resume', composed.run.path)}, or name another directory"
             )
         check_writable(Path(composed.tree["output_dir"]), "output_dir")
-    check_writable(composed.run.path, "hydra.run.dir")
+    check_writable(composed.run.path, "resume" if composed.resumes else "hydra.run.dir")
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
     from opsin.commands.train import train

@@ -35,7 +35,7 @@ def refuse_typed_without_effect(overrides: Sequence[str]) -> None:
     """Refuse overrides that set a key of Hydra and would change nothing.
 
     Raises:
-        UserError: Names the override and the way out.
+        UserError: Names the override and what to do about it.
     """
     for override in overrides:
         root, _, key = key_of(override).replace("/", ".").partition(".")
@@ -50,7 +50,7 @@ def refuse_saved_without_effect(composed: DictConfig) -> None:
         composed: A config with Hydra's settings under `hydra`.
 
     Raises:
-        UserError: Names the key and the way out.
+        UserError: Names the key and what to do about it.
     """
     settings = OmegaConf.to_container(composed.hydra, resolve=False)
     for key, (default, _) in WITHOUT_EFFECT.items():

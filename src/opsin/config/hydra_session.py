@@ -69,6 +69,8 @@ def configure_logging(settings: DictConfig) -> None:
     configure_log(settings.hydra.job_logging, settings.hydra.verbose)
     for handler in logging.getLogger().handlers:
         handler.addFilter(MaskSecrets())
+        if isinstance(handler, logging.FileHandler):
+            raise_disk_errors(handler)
 
 
 @contextmanager
@@ -104,7 +106,25 @@ def _handlers(settings: DictConfig) -> Iterator[logging.Handler]:
     if name := OmegaConf.select(described, "handlers.file.filename"):
         file = logging.FileHandler(name, delay=True, encoding="utf-8")
         file.setFormatter(logging.Formatter(OmegaConf.select(described, "formatters.full.format")))
+        raise_disk_errors(file)
         yield file
+
+
+def raise_disk_errors(handler: logging.FileHandler) -> None:
+    """Let a log file that cannot be written end the run, because no line may be missing after a resume.
+
+    By default, `logging` prints a traceback for each line and goes on.
+    """
+    default = handler.handleError
+
+    def raise_error(record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if isinstance(error, OSError):
+            error.filename = error.filename or handler.baseFilename
+            raise error
+        default(record)
+
+    handler.handleError = raise_error  # type: ignore[method-assign]
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Paths in a config: `~` is expanded, and what a later process must find becomes absolute."""
+"""Paths in a config: expand `~`, and make the paths absolute that a later process must find."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ def resolve_paths(config: DictConfig) -> None:
         path = expand_home(value)
         if key == "data_dir" or (key != "output_dir" and Path(path).exists()):
             path = str(Path(path).resolve())
-        if path != value:  # otherwise a reference to another key stays one
+        if path != value:  # an unchanged value is not written, so a reference to another key stays a reference
             OmegaConf.update(config, key, path)
 
 

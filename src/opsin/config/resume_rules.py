@@ -20,7 +20,7 @@ FIXED = ("model.", "distillation.", "datamodule.image_size", "datamodule.mean", 
 """Keys that determine the meaning of the weights of a run; a resume cannot change them."""
 
 APPLIED = {
-    "": ("data_dir", "output_dir", "test", "report", "resume", "tags"),
+    "": ("data_dir", "output_dir", "test", "report", "resume", "tags", "verify_checkpoints"),
     "datamodule": ("data_dir", "path", "download", "eval_batch_size", "on_device"),
     "optimizer": ("lr", "weight_decay", "betas", "eps", "momentum", "nesterov", "dampening"),
     "trainer": (
@@ -63,7 +63,7 @@ class SavedState:
     Attributes:
         step: Number of optimizer steps.
         best_step: Number of optimizer steps at the best validation so far; None if there is none.
-        epochs: Number of trained epochs; a fraction within an epoch.
+        epochs: Number of trained epochs; not a whole number within an epoch.
         best_epoch: Number of epochs at the best validation so far; None if there is none.
         stopped: The reason of early stopping; None if it did not end the training.
         waited: Validations without improvement.
@@ -142,6 +142,18 @@ def refused_by_state(
     if not nothing_to_train(tree, state):
         return {}
     return {key: "no further epoch is trained" for key, (_, new) in changes.items() if _needs_training(key, new)}
+
+
+def changes_without_training(key: str, new: Any, tree: Mapping[str, Any], changes: Mapping[str, Any]) -> bool:
+    """Return whether a resume that trains no further epoch applies a new value, such as `test=true` after a sweep.
+
+    Args:
+        key: The dotted key.
+        new: Its new value.
+        tree: The config with the new value.
+        changes: All changed keys with their old and new values.
+    """
+    return refusal(key, tree, changes) is None and not _needs_training(key, new)
 
 
 def check_steps(tree: Mapping[str, Any], state: SavedState) -> None:

@@ -124,6 +124,12 @@ class RunConfig:
         resolve_paths(config)
         return replace(self, tree=plain(config), text=OmegaConf.to_yaml(config))
 
+    def with_text(self, text: str) -> "RunConfig":
+        """Return the same run with another config, given as the text that `save` writes."""
+        config = OmegaConf.create(text)
+        assert isinstance(config, DictConfig)
+        return replace(self, tree=plain(config), text=text)
+
     @classmethod
     def load(cls, run: RunDirectory) -> "RunConfig":
         """Return the config that `save` wrote.

@@ -1,4 +1,22 @@
-"""Suggest the right override for one that names no option or key, also for the names that other frameworks use."""
+"""Suggest the right override for one that names no option or key, also for the names that other frameworks use.
+
+Names are compared by `opsin.errors.nearest`: the ratio of difflib, in which upper and lower case count as equal.
+
+An option of a group (`model=resnet`) is matched in this order (`_nearest_option`):
+
+1. The most similar option, from `OPTION_CUTOFF` on.
+2. The first option that begins with the given name and an underscore.
+3. The most similar option, from `opsin.errors.CUTOFF` on.
+4. Otherwise all options are listed.
+
+A key (`optimizer.learning_rate=0.1`) is matched in this order (`_unknown_key`):
+
+1. The translation of its last component, if another framework uses this name (`TRANSLATIONS`).
+2. Up to three keys with the same last component.
+3. The most similar key, from `KEY_CUTOFF` on.
+4. The key with the most similar last component, from `LAST_CUTOFF` on.
+5. Otherwise there is no suggestion.
+"""
 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
@@ -11,6 +29,15 @@ from opsin.config.overrides import is_override, key_of
 from opsin.config.search_path import ConfigSource
 from opsin.errors import nearest
 from opsin.runs.quoting import quote
+
+OPTION_CUTOFF = 0.75
+"""Similarity from which an option is suggested before those that begin with the given name."""
+
+KEY_CUTOFF = 0.6
+"""Similarity from which a whole key is suggested."""
+
+LAST_CUTOFF = 0.75
+"""Similarity from which a key is suggested for its last component."""
 
 
 def config_options(source: ConfigSource | None = None) -> dict[str, list[str]]:
@@ -172,7 +199,7 @@ def _unknown_option(group: str, option: str, known: Sequence[str]) -> str:
 def _nearest_option(option: str, known: Sequence[str]) -> str | None:
     """Return the option of nearly the same name, else the first that begins with it (`resnet18`)."""
     begins = [name for name in known if option and name.startswith(f"{option}_")]
-    near = nearest(option, known, cutoff=0.75) or begins or nearest(option, known)
+    near = nearest(option, known, cutoff=OPTION_CUTOFF) or begins or nearest(option, known)
     return near[0] if near else None
 
 
@@ -182,14 +209,14 @@ def _unknown_key(key: str, value: str, known: Sequence[str]) -> str:
         return f"{line}: did you mean {shlex.join(translated)}?"
     last = key.rsplit(".", 1)[-1]
     same = [name for name in known if name.rsplit(".", 1)[-1] == last]
-    near = same[:3] or nearest(key, known, cutoff=0.6) or _nearest_last(last, known)
+    near = same[:3] or nearest(key, known, cutoff=KEY_CUTOFF) or _nearest_last(last, known)
     return f"{line}: did you mean {' or '.join(shlex.quote(f'{name}={value}') for name in near)}?" if near else line
 
 
 def _nearest_last(last: str, known: Sequence[str]) -> list[str]:
     """Return the key whose last component is nearest to `last`."""
     by_last = {name.rsplit(".", 1)[-1]: name for name in reversed(known)}
-    return [by_last[name] for name in nearest(last, by_last, cutoff=0.75)]
+    return [by_last[name] for name in nearest(last, by_last, cutoff=LAST_CUTOFF)]
 
 
 def _keys(tree: Any, above: str = "") -> list[str]:

@@ -1,4 +1,6 @@
-"""Targets: the constructors that a config may name as `_target_`, and the permission for packages of the user.
+"""Targets: the lookup of a constructor that a config names as `_target_`, and the permission for packages of the user.
+
+`opsin.training.permitted_targets` states which names are permitted.
 
 A config is data, and a run directory may come from somebody else. A section therefore accepts only names on its own
 list of public constructors. A package of the user needs a permission from the environment or from the project in which
@@ -103,7 +105,7 @@ class Constructors:
         last = name.rpartition(".")[2]
         near = did_you_mean(name, [known for known in self.by_name if known.endswith(f".{last}")] or self.by_name)
         raise UserError(
-            f"{name} is not accepted here{near or f'; accepted are {self._summary()}.'} "
+            f"{name} is not accepted here{near or f'; accepted: {self._summary()}.'} "
             f'To use your own package, set {TARGETS_VARIABLE}=my_package, or targets = ["my_package"] under '
             f"[tool.opsin] in the {PROJECT_FILE} of your project"
         )

@@ -16,6 +16,7 @@ from opsin.data.image_splits import ImageSplits
 from opsin.data.loader.batch_loader import Batch, BatchLoader
 from opsin.data.loader.fetcher import BatchFetcher, to_device
 from opsin.data.loader.samplers import Sampler
+from opsin.data.normalization import ExpectedInput, choose_image_size, choose_interpolation, choose_mean_std
 from opsin.data.options import DataOptions, default_eval_batch_size
 from opsin.data.preprocessing import Interpolation, Preprocess, Resize
 from opsin.data.shards.prefetch import streaming
@@ -41,6 +42,7 @@ class ImageDataModule(L.LightningDataModule):
     Args:
         source: The dataset.
         options: Options for preparing, splitting and batching the images. None: the defaults.
+        expected_input: Input that pretrained weights expect, for options that are None. None: there are no weights.
         augmentation: Applied to training batches on the device: `(images in [0, 1], targets, key)` to images
             and targets. None: training images are only normalized.
         seed: Seed of the order of the batches and of the augmentation.
@@ -58,6 +60,7 @@ class ImageDataModule(L.LightningDataModule):
         source: Source,
         options: DataOptions | None = None,
         *,
+        expected_input: ExpectedInput | None = None,
         augmentation: nn.Module | None = None,
         seed: int = 0,
         channels: int | None = None,
@@ -69,19 +72,17 @@ class ImageDataModule(L.LightningDataModule):
         self.seed = seed
         self.cache_dir = cache_folder(options.data_dir, "stores")
         self.features_dir = cache_folder(options.data_dir, "features")
-        self.image_size = _pair(source.size if options.image_size is None else options.image_size)
+        expected = expected_input or ExpectedInput()
+        self.image_size = choose_image_size(options, expected, source)
         self.channels = source.channels if channels is None else channels
         if source.channels not in (1, self.channels):
             raise UserError(
-                f"Number of channels: the images of '{source.name}' have {source.channels}, the network takes "
+                f"The images of '{source.name}' have {source.channels} channels, but the network takes "
                 f"{self.channels}. Choose another network, or set datamodule.channels={self.channels}."
             )
         if isinstance(augmentation, Augmentation):
             augmentation.check_channels(source.channels)
-        self._mean = self._per_channel("mean", source.mean if options.mean is None else options.mean)
-        self._std = self._per_channel("std", source.std if options.std is None else options.std)
-        if self._std is not None and min(self._std) <= 0:
-            raise UserError(f"datamodule.std={options.std}: a standard deviation must be above 0.")
+        self._mean_std = choose_mean_std(options, expected, source, self.channels)
         self.base_batch_size = options.base_batch_size
         self.batch_size = options.base_batch_size if options.batch_size == "auto" else options.batch_size
         self._eval_batch_size = options.eval_batch_size
@@ -95,7 +96,7 @@ class ImageDataModule(L.LightningDataModule):
             seed=seed if options.split_seed is None else options.split_seed,
         )
         self.resize: Resize = options.resize
-        self.interpolation: Interpolation = options.interpolation or "bilinear"
+        self.interpolation: Interpolation = choose_interpolation(options, expected)
         self.splits = ImageSplits(
             source,
             self.image_size,
@@ -134,10 +135,7 @@ class ImageDataModule(L.LightningDataModule):
     def preprocess(self) -> Preprocess:
         """Turns uint8 pixels ``(B, C, H, W)`` into the network's input: the same for val, test and prediction."""
         if self._preprocess is None:
-            mean, std = self._mean, self._std
-            if mean is None or std is None:
-                measured_mean, measured_std = channel_statistics(self.subset("train"), self.cache_dir)
-                mean, std = mean or measured_mean, std or measured_std
+            mean, std = self._mean_std.measured(lambda: channel_statistics(self.subset("train"), self.cache_dir))
             self._preprocess = Preprocess(mean, std, self.channels)
         return self._preprocess
 
@@ -259,7 +257,7 @@ class ImageDataModule(L.LightningDataModule):
 
     def _needed(self, stage: str | None) -> list[Split]:
         """Return the splits of the dataset that must be open for a stage."""
-        measured = self._mean is None or self._std is None
+        measured = not self._mean_std.is_known
         carved = "test" not in self.source.splits
         splits: list[Split] = []
         if stage in (None, "fit", "validate") or measured or (carved and stage == "test"):
@@ -267,15 +265,3 @@ class ImageDataModule(L.LightningDataModule):
         if stage in (None, "test"):
             splits += ["test"]
         return [split for split in splits if split in self.source.splits]
-
-    def _per_channel(self, name: str, values: float | tuple[float, ...] | None) -> tuple[float, ...] | None:
-        if values is None:
-            return None
-        values = (values,) if isinstance(values, float | int) else tuple(values)
-        if len(values) not in (1, self.channels):
-            raise UserError(f"datamodule.{name}={list(values)}: give one number, or one per channel ({self.channels}).")
-        return values
-
-
-def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
-    return (size, size) if isinstance(size, int) else (size[0], size[1])

@@ -49,14 +49,14 @@ def decode_image(data: bytes | Path, channels: int) -> NDArray[np.uint8]:
     dropped and its colors are kept, as in `torchvision.datasets.ImageFolder`, fastai and Keras: an image must
     look the same to a network wherever it is loaded. Gray from color is ITU-R 601 luma.
 
-    With another number of channels, the file must hold as many and they are returned as they are: those of a `.npy`
-    file (H, W, C), of a multi-band TIFF, or of an image with alpha or CMYK. 16-bit values and floats in [0, 1] are
-    scaled to 8 bits.
+    With another number of channels, the file must have exactly that number of channels, and they are returned
+    unchanged. This works for a `.npy` file (H, W, C), a multi-band TIFF, and an image with alpha or CMYK. 16-bit values
+    and floats in [0, 1] are scaled to 8 bits.
 
     Thread-safe. Pillow releases the GIL while it decodes, so threads help.
 
     Args:
-        data: The bytes of an image file, or the path of one.
+        data: The bytes of an image file, or the path of an image file.
         channels: 1 for gray, 3 for RGB, or another number.
 
     Returns:
@@ -116,9 +116,10 @@ def _opened(content: bytes | Path) -> BinaryIO:
 
 
 def read_content(path: Path) -> bytes | Path:
-    """Return the bytes of an image file, or the path itself of a large file, of which Pillow first reads the start.
+    """Return the bytes of an image file, or the path of a large one.
 
-    A large file is often not an image, such as a film, and may be larger than the memory.
+    From a path, Pillow reads only the start at first. A large file is often not an image, such as a video, and may be
+    larger than the memory.
 
     Raises:
         BadImage: The file cannot be read.

@@ -109,7 +109,7 @@ class ImageSplits:
         return [str(store.report) for store in self._stores.values() if store.bad and store.report]
 
     def dataset(self) -> str:
-        """Return one digest of all images of the source and their classes, whatever their size and the options."""
+        """Return one digest of all images of the source and their classes, independent of size and options."""
         digest = hashlib.blake2b("\0".join(self._source.classes).encode(), digest_size=16)
         for split, images in sorted(self._source.splits.items()):
             digest.update(f"{split} {images.fingerprint}".encode())

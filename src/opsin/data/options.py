@@ -24,7 +24,8 @@ class DataOptions:
 
     Attributes:
         data_dir: Folder of the data; decoded images are kept in its `.opsin/stores`.
-        image_size: Side, or height and width, in pixels. None: that of the pretrained weights, else the dataset's.
+        image_size: Side, or height and width, in pixels. None: that of the pretrained weights, else the dataset's
+            (`opsin.data.normalization`; the same holds for `mean`, `std` and `interpolation`).
         mean: Mean of pixels in [0, 1], per channel or for all. None: that of the pretrained weights, else the
             dataset's, else measured on the training subset.
         std: Standard deviation of pixels in [0, 1], with the same rules as `mean`.
@@ -79,9 +80,9 @@ class DataOptions:
 
 
 def default_eval_batch_size(image_size: tuple[int, int]) -> int:
-    """Return the default images per batch without training: 256, fewer above two million pixels; 0 for huge images.
+    """Return the default number of images per batch without training; 0 if one image has more than 2**21 pixels.
 
-    The limit of pixels bounds the memory of activations.
+    It is 256, or fewer so that the batch has at most 2**21 pixels, which bounds the memory of activations.
     """
     height, width = image_size
     return min(256, 2**21 // (height * width))

@@ -1,4 +1,4 @@
-"""Train, validation and test splits: what is carved from the training images, in which order, and how.
+"""Train, validation and test splits: the images carved from the training images, the order of carving, and the method.
 
 `split_train` decides the order; `carve`, `folds` and `subsample` select images, stratified and seeded. They take
 ``targets``, an int64 array ``(N,)`` of class indices, and return sorted indices into it. The result depends only on
@@ -19,8 +19,8 @@ from opsin.errors import UserError
 def carve(targets: Indices, fraction: float, seed: int) -> tuple[Indices, Indices]:
     """Split a set in two, every class in the same proportion.
 
-    The carved subset has ``round(fraction * N)`` images (at least one), allotted to the classes by the largest
-    remainder method; every class keeps at least one image in the rest.
+    The carved subset has ``round(fraction * N)`` images (at least one), or fewer if a class would keep no image. They
+    are allotted to the classes by the largest remainder method; every class keeps at least one image in the rest.
 
     Args:
         targets: Class indices ``(N,)``.
@@ -74,7 +74,8 @@ def folds(targets: Indices, num_folds: int, seed: int, classes: Sequence[str]) -
                 f"Class '{classes[int(targets[group[0]])]}' has {len(group)} image(s), too few for "
                 f"num_folds={num_folds}: every fold needs one. Lower num_folds or add images."
             )
-    # Dealt like cards, class after class, continuing where the last class ended, so that the sizes are equal.
+    # Images go to the folds in turn. The next class continues at the fold after the last one, so that the sizes are
+    # equal.
     order = np.concatenate(groups)
     return [np.sort(order[fold::num_folds]) for fold in range(num_folds)]
 
@@ -105,15 +106,17 @@ def _shuffled_classes(targets: Indices, seed: int) -> list[Indices]:
 
 @dataclass(frozen=True)
 class SplitOptions:
-    """Options for splitting the training images.
+    """Options for splitting the training images: keys of `datamodule`, with the defaults of `opsin.data.options`.
 
     Attributes:
-        val_fraction: Fraction of the training images carved as val, if the source has no val.
-        test_fraction: Fraction of the training images carved as test before val, if the source has no test.
-        train_fraction: Fraction of the remaining training images that is used.
-        num_folds: Number of equal folds of train and the source's val together, one of which is val. None: no folds.
-        fold: Number of the fold that is val, from 0.
-        seed: Decides which images go where.
+        val_fraction: Fraction of the training images carved as val, if the source has no val. Default: 0.1.
+        test_fraction: Fraction of the training images carved as test before val, if the source has no test. Default:
+            0.2.
+        train_fraction: Fraction of the remaining training images that is used. Default: 1.
+        num_folds: Number of equal folds of train and the source's val together, one of which is val. None, the default:
+            no folds.
+        fold: Number of the fold that is val, from 0. Default: 0.
+        seed: Decides which images go where: `split_seed` if it is set, else the seed of the run.
     """
 
     val_fraction: float

@@ -68,7 +68,7 @@ class Subset:
 
     @property
     def identity(self) -> str:
-        """A hex digest of the images, their classes and their order, whatever their size."""
+        """A hex digest of the images, their classes and their order, independent of their size."""
         digest = hashlib.blake2b(digest_size=16)
         for store, rows in self.by_store():
             digest.update(store.identify(rows))

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from scipy import optimize, special
 
 from opsin.errors import UserError
+from opsin.runs.metric_registry import ECE_BINS
 from opsin.runs.predictions import softmax
 from opsin.runs.result import Calibration
 
@@ -40,11 +41,12 @@ class Reliability:
     ece: float
 
 
-def reliability(probabilities: Floats, targets: Integers, bins: int = 15) -> Reliability:
+def reliability(probabilities: Floats, targets: Integers, bins: int = ECE_BINS) -> Reliability:
     """Bin images by the probability of their predicted class.
 
-    The error equals torchmetrics' `MulticlassCalibrationError` (norm l1), except for images whose probability is
-    exactly 1: torchmetrics puts them in a separate bin, this function in the last bin.
+    The metric `ece` of a run is computed by torchmetrics in `opsin.training.metrics`; this function gives the same
+    value for saved predictions (`MulticlassCalibrationError`, norm l1). Only images whose probability is exactly 1
+    differ: torchmetrics puts them in a separate bin, this function in the last bin.
 
     Args:
         probabilities: `(N, C)`; each row sums to 1.
@@ -58,7 +60,7 @@ def reliability(probabilities: Floats, targets: Integers, bins: int = 15) -> Rel
     """
     _check(probabilities, targets)
     if bins < 1:
-        raise UserError(f"bins must be at least 1, got {bins}; 15 is common")
+        raise UserError(f"bins must be at least 1, got {bins}; {ECE_BINS} is common")
     confidences = probabilities.max(axis=1).astype(np.float64)
     correct = probabilities.argmax(axis=1) == targets
     edges = np.linspace(0, 1, bins + 1)

@@ -78,7 +78,7 @@ def out_of_fold_probabilities(
         `(N, C)`, where C is the largest label plus one; a class without images has probability 0.
 
     Raises:
-        UserError: A class has fewer images than there are folds.
+        UserError: There is only one class, or a class has fewer images than there are folds.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
@@ -86,11 +86,10 @@ def out_of_fold_probabilities(
     from sklearn.preprocessing import StandardScaler
 
     occurring, counts = np.unique(targets, return_counts=True)
-    if len(occurring) < 2 or counts.min() < folds:
-        raise UserError(
-            f"folds={folds} needs at least two classes with at least one image per fold, but the smallest of "
-            f"{len(occurring)} classes has {counts.min() if len(counts) else 0} images"
-        )
+    if len(occurring) < 2:
+        raise UserError("label errors need images of at least two classes")
+    if counts.min() < folds:
+        raise UserError(f"the smallest class has {counts.min()} images, fewer than folds={folds}")
     splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
     regression = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000))
     found = cross_val_predict(regression, embeddings, targets, cv=splitter, method="predict_proba")

@@ -114,7 +114,7 @@ def t_test(a: NDArray[np.float64], b: NDArray[np.float64], paired: bool, image: 
         a: Accuracy of each run `(N,)`.
         b: Accuracy of each run `(N,)`.
         paired: Whether `a[i]` and `b[i]` have the same seed.
-        image: The accuracy that one image is worth.
+        image: Change of the accuracy by one image: 1 / number of images.
     """
     count, mean = len(a), float(a.mean() - b.mean())
     if paired:
@@ -160,7 +160,7 @@ def bootstrap_difference(
     confidence: float = CONFIDENCE,
     seed: int = 0,
 ) -> Interval:
-    """Return the metric of B minus the metric of A on the same images, with the interval of the paired bootstrap.
+    """Return the metric of A minus the metric of B on the same images, with the interval of the paired bootstrap.
 
     Images are resampled with replacement, the same ones for both networks, so the difficulty of an image cancels out.
 
@@ -170,11 +170,12 @@ def bootstrap_difference(
         b: Values of B for the same images in the same order.
         metric: Function of the resampled rows; None takes their mean.
         resamples: Number of resamples.
-        confidence: Share of the resampled differences within the interval; both tails are equal.
+        confidence: Share of the resampled differences within the interval; both tails have the same
+            probability.
         seed: Seed of the resampling.
 
     Returns:
-        Metric of B minus metric of A on all images, and the interval.
+        Metric of A minus metric of B on all images, and the interval.
 
     Raises:
         UserError: The numbers of images differ or are 0, `resamples` is below 1, or `confidence` is not in (0, 1).
@@ -189,12 +190,12 @@ def bootstrap_difference(
         )
     generator = np.random.default_rng(seed)
     if metric is None:
-        differences = np.asarray(b, np.float64) - np.asarray(a, np.float64)
+        differences = np.asarray(a, np.float64) - np.asarray(b, np.float64)
         estimate, resampled = float(differences.mean()), _resampled_means(differences, resamples, generator)
     else:
-        estimate = metric(b) - metric(a)
+        estimate = metric(a) - metric(b)
         rows = (generator.integers(len(a), size=len(a)) for _ in range(resamples))
-        resampled = np.array([metric(b[chosen]) - metric(a[chosen]) for chosen in rows])
+        resampled = np.array([metric(a[chosen]) - metric(b[chosen]) for chosen in rows])
     low, high = np.quantile(resampled, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(estimate, float(low), float(high))
 

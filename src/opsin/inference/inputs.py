@@ -60,7 +60,7 @@ class InputImages:
             return SPLITS if which == "all" else (which,)
         if which == "all":
             return ("all",)
-        raise UserError(f"{self.name} has no class folders, and so neither labels nor splits; use --split all")
+        raise UserError(f"{self.name} has no class folders, so it has neither labels nor splits; use --split all")
 
 
 def open_images(trained: TrainedModel, overrides: Sequence[str] = ()) -> InputImages:

@@ -44,8 +44,8 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in valid_text(text))
 
 
-def kept(path: Path) -> str:
-    """Return a file name for a file, with invalid bytes escaped."""
+def path_text(path: Path) -> str:
+    """Return a path as text for the cells of a table file, with invalid bytes escaped."""
     return valid_text(str(path))
 
 
@@ -98,7 +98,7 @@ def _columns(top: int) -> list[str]:
 
 def _row(prediction: Prediction, classes: Sequence[str], top: int) -> list[Any]:
     cells: list[Any] = [cell for pair in ranked(prediction, classes, top) for cell in pair] or [None] * (2 * top)
-    return [kept(prediction.path), *cells, prediction.reason]
+    return [path_text(prediction.path), *cells, prediction.reason]
 
 
 @contextlib.contextmanager
@@ -111,7 +111,7 @@ def _csv(stream: IO[str], classes: Sequence[str], top: int) -> Iterator[Write]:
 @contextlib.contextmanager
 def _jsonl(stream: IO[str], classes: Sequence[str], top: int) -> Iterator[Write]:
     def write(prediction: Prediction) -> None:
-        record: dict[str, Any] = {"path": kept(prediction.path)}
+        record: dict[str, Any] = {"path": path_text(prediction.path)}
         if found := ranked(prediction, classes, top):
             record |= {"class": found[0][0], "probability": found[0][1]}
             record["top"] = [{"class": name, "probability": probability} for name, probability in found]

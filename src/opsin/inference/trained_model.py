@@ -100,7 +100,7 @@ class TrainedModel:
     def outputs(self, subset: Subset, extractor: Extractor, cache_dir: Path) -> FeatureSubset:
         """Return the outputs `(N, D)` for the images of a subset; compute those that are missing in the cache.
 
-        Images pass the evaluation transform at the input size of this model, whatever the size of the subset.
+        Images pass the evaluation transform at the input size of this model, for any size of the subset.
 
         Args:
             subset: The images.

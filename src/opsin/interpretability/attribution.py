@@ -41,7 +41,7 @@ def attribute(network: nn.Module, images: Tensor, targets: Tensor, method: str, 
         images: Input of the network `(N, C, H, W)`.
         targets: The classes to explain, `(N,)`.
         method: One of `METHODS`.
-        stage: The stage for Grad-CAM; None for the last with maps.
+        stage: The stage for Grad-CAM; None for the last stage whose output is a map.
 
     Raises:
         UserError: The method or stage does not exist, or does not fit the network.
@@ -70,7 +70,7 @@ def gradcam(
         network: A `Network`.
         images: Input of the network `(N, C, H, W)`.
         targets: The classes to explain, `(N,)`.
-        stage: The stage; None for the last with maps of more than one position.
+        stage: The stage; None for the last stage whose output is a map (more than one position).
         block: Images per batch.
 
     Returns:
@@ -96,7 +96,7 @@ def channel_maps(
         network: A `Network`.
         image: Input of the network `(C, H, W)`.
         target: The class to explain.
-        stage: The stage; None for the last with maps.
+        stage: The stage; None for the last stage whose output is a map.
         top: Maximum number of channels.
 
     Raises:

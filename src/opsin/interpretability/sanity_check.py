@@ -125,7 +125,10 @@ def randomization_check(
 
 @torch.no_grad()
 def randomize(module: nn.Module, draws: torch.Generator) -> None:
-    """Randomize the weights of a module in place: He initialization of matrices and kernels, the rest neutral."""
+    """Randomize the weights of a module in place.
+
+    Matrices and kernels get He initialization; all other parameters and the running statistics get neutral values.
+    """
     for part in module.modules():
         for name, parameter in part.named_parameters(recurse=False):
             if parameter.ndim > 1:

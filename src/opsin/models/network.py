@@ -66,7 +66,10 @@ class Network(FreezableStages):
 
     @property
     def embedding_step(self) -> str:
-        """The step whose output is the embedding: the last before a parameter of the head (or its dropout)."""
+        """The step whose output is the embedding.
+
+        It is the last step before the first part of the head that has parameters or dropout.
+        """
         last = list(self.stages)[-1]
         for name, step in self.steps().items():
             if name not in self.stages:

@@ -1,21 +1,37 @@
 """Convert any `nn.Module` that returns logits to a `Network` of named stages and a head.
 
-The forward function is traced with `torch.fx`; the modules that it calls are not looked into. The trace is cut before
-each module with weights, wherever a single tensor is passed on. Each part is a stage; the last part is the head.
+The forward function is traced (`opsin.models.forward_trace`); the modules that it calls are not looked into. The trace
+is cut before each operation with weights, wherever a single tensor is passed on. Pooling and flattening after the last
+map of a part belong to the next part. Each part is a stage with the name of its first module with weights; the last
+part is the head. Without a trace, or if the parts compute something else, all layers before the last linear layer are
+one stage, `body`, and that layer is the head.
 """
 
 import copy
+import itertools
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from opsin.errors import UserError
+from opsin.models.forward_trace import Trace, inputs, trace
 from opsin.models.network import Network, adopt_modules, sequential
-from opsin.models.traced_parts import Trace, named_parts, trace
 
 SQUASHING = ("softmax", "sigmoid")
 """Names of the functions and layers that turn logits into probabilities."""
+
+
+class _Part(fx.GraphModule):
+    """A module that runs some operations of a forward function.
+
+    Its `repr` lists the operations and so identifies the part.
+    """
+
+    def extra_repr(self) -> str:
+        """Return the operations as Python."""
+        return str(self.code).strip()
 
 
 def as_network(
@@ -23,9 +39,7 @@ def as_network(
 ) -> Network:
     """Return a module from images to logits as a `Network`; a `Network` is returned unchanged.
 
-    Top-level modules become stages in the order in which they run, each together with the operations after it. If the
-    forward function cannot be traced, for example because it depends on values, all layers before the last linear layer
-    are one stage, `body`.
+    The stages and the head follow the rules of the module docstring.
 
     Args:
         name: The name of the module, for messages.
@@ -113,13 +127,95 @@ def _divided(name: str, module: nn.Module, images: Tensor, expected: Tensor) -> 
     if traced is None:
         return None
     _refuse_probabilities(name, traced)
-    parts = named_parts(traced)
+    parts = _named_parts(traced)
     if parts is None:
         return None
     network = Network(name, *parts)
     with torch.no_grad():
         same = torch.allclose(network.eval()(images), expected, rtol=1e-4, atol=1e-5)
     return network if same else None
+
+
+def _named_parts(traced: Trace) -> tuple[dict[str, nn.Module], nn.Module] | None:
+    """Return the stages by name and the head; None if no place can be cut.
+
+    A part begins with an operation that has weights, or earlier: what follows the last map of a part (pooling,
+    flattening) belongs to the next part, so that the part returns a map if it has one.
+    """
+    starts = [index for index, node in enumerate(traced.nodes) if traced.tensors(node)]
+    cuts = [start for start in starts if start and _ends_part(traced, start - 1)]
+    if len(starts) > 1 and cuts in ([], starts[:1]):
+        return None
+    earlier = [_after_last_map(traced, max((s for s in starts if s < cut), default=0), cut) for cut in cuts]
+    head, neck = (cuts[-1], earlier[-1]) if cuts else (0, 0)
+    inner = [early for cut, early in zip(cuts[:-1], earlier, strict=False) if cut != starts[0]]
+    names: dict[str, None] = {}
+    stages = {
+        _name(traced, span, names): _module(traced, *span) for span in itertools.pairwise(sorted({0, *inner, neck}))
+    }
+    before = {"neck": _module(traced, neck, head)} if neck < head else {}
+    return stages or {"input": nn.Identity()}, _head(before, _module(traced, head, len(traced.nodes)))
+
+
+def _ends_part(traced: Trace, index: int) -> bool:
+    """Return whether the trace can be cut after an operation: only its output, a tensor, is used later.
+
+    Operations that share a parameter stay in one part.
+    """
+    node, later = traced.nodes[index], set(traced.nodes[index + 1 :])
+    passed_on = {known for known in (*traced.nodes[: index + 1], *inputs(node.graph)) if later & set(known.users)}
+    before = {tensor for known in traced.nodes[: index + 1] for tensor in traced.tensors(known)}
+    after = {tensor for known in later for tensor in traced.tensors(known)}
+    return passed_on == {node} and isinstance(traced.outputs[node], Tensor) and not before & after
+
+
+def _head(before: Mapping[str, nn.Module], final: nn.Module) -> nn.Module:
+    """Return the head: operations without weights by name, then `fc`, so that the input of `fc` is the embedding."""
+    layers = list(final.named_children()) if isinstance(final, nn.Sequential) else []
+    first = next((index for index, (_, layer) in enumerate(layers) if layer.state_dict()), 0)
+    neck = {f"neck_{name}": layer for name, layer in layers[:first]}
+    rest = [layer for _, layer in layers[first:]] if neck else [final]
+    return sequential(**before, **neck, fc=rest[0] if len(rest) == 1 else nn.Sequential(*rest))
+
+
+def _after_last_map(traced: Trace, first: int, end: int) -> int:
+    """Return the index after the last map among some operations; the index of their end if there is none."""
+    for index in reversed(range(first, end)):
+        output = traced.outputs[traced.nodes[index]]
+        is_map = isinstance(output, Tensor) and output.ndim == 4 and output.shape[2] * output.shape[3] > 1
+        if is_map and _ends_part(traced, index):
+            return index + 1
+    return end
+
+
+def _name(traced: Trace, span: tuple[int, int], names: dict[str, None]) -> str:
+    """Return a new name for a stage: that of its first module with weights, such as `conv1`, or `conv2d_0`."""
+    nodes = traced.nodes[span[0] : span[1]]
+    node = next((node for node in nodes if traced.tensors(node)), nodes[0])
+    name = str(node.target).replace(".", "_") if node.op in ("call_module", "get_attr") else node.name
+    if name.isdecimal():
+        name = f"{type(traced.root.get_submodule(name)).__name__.lower()}_{name}"
+    while name in names or name == "head" or hasattr(nn.ModuleDict, name):
+        name += "_"
+    names[name] = None
+    return name
+
+
+def _module(traced: Trace, start: int, end: int) -> nn.Module:
+    """Return some operations as a module: the one that they call, several in a row, or the operations as code."""
+    nodes = traced.nodes[start:end]
+    called = [str(node.target) for node in nodes if node.op == "call_module" and len(node.all_input_nodes) == 1]
+    plain = all(len(node.args) == 1 and not node.kwargs for node in nodes)
+    if len(called) == len(nodes) == len(set(called)) and plain:
+        layers = {target.replace(".", "_"): traced.root.get_submodule(target) for target in called}
+        return next(iter(layers.values())) if len(layers) == 1 else sequential(**layers)
+    graph = fx.Graph()
+    before = traced.nodes[start - 1] if start else next(inputs(nodes[0].graph))
+    copies = {before: graph.placeholder("x")}
+    for node in nodes:
+        copies[node] = graph.node_copy(node, copies.__getitem__)
+    graph.output(copies[nodes[-1]])
+    return _Part(traced.root, graph)
 
 
 def _refuse_probabilities(name: str, traced: Trace) -> None:

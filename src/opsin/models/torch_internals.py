@@ -1,6 +1,6 @@
 """Private names of torch that Opsin uses, written for torch 2.14.
 
-`tests/models/test_torch_internals.py` fails with the name of whatever a new version of torch has changed.
+`tests/models/test_torch_internals.py` fails and names the part that a new version of torch has changed.
 """
 
 from collections.abc import Iterator, Sequence

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from opsin.errors import UserError
+from opsin.runs.disk_errors import disk_failure, existing, mount_point, named
 from opsin.runs.text import valid_text
 
 _STALE_S = 24 * 3600.0
@@ -30,11 +31,14 @@ def check_writable(folder: Path, key: str) -> None:
     Raises:
         UserError: It cannot be written to.
     """
-    there = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    there = existing(folder)
     if not there.is_dir():
         raise UserError(f"{key}={folder}: {there} is a file, not a folder; set {key} to a path in a folder")
     if not os.access(there, os.W_OK | os.X_OK):
-        raise UserError(f"{key}={folder}: {there} cannot be written to; set {key} to a path that you may write to")
+        reason = f": the disk {mount_point(there)} is read-only" if _is_read_only(there) else ""
+        raise UserError(
+            f"{key}={folder}: {there} cannot be written to{reason}; set {key} to a path that you may write to"
+        )
 
 
 @contextlib.contextmanager
@@ -51,7 +55,8 @@ def write_errors(path: Path, key: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(f"cannot write {path} ({error.strerror or error}); set {key} to another path") from None
+        reason = disk_failure(error, path) or error.strerror or error
+        raise UserError(f"cannot write {path} ({reason}); set {key} to another path") from None
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -85,8 +90,8 @@ def atomic_open(path: Path, mode: Literal["w", "wb"] = "wb", newline: str | None
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a free temporary path next to `path`; the file that the block creates there then replaces `path`.
 
-    For writers that take a path, links and moved files. If the block raises, the temporary file is deleted and `path`
-    is unchanged.
+    Use it for functions that take a path, for links, and for files that are moved. If the block raises, the
+    temporary file is deleted and `path` is unchanged.
 
     Args:
         path: The file. Its folder is created if needed.
@@ -99,9 +104,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
         with temporary.open("r+b") as file:  # Windows flushes only files that are open for writing
             os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if (found := named(error, path)) is error:
+            raise
+        raise found from None
     flush_folder(path.parent)
 
 
@@ -159,6 +167,10 @@ def flush_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def _is_read_only(path: Path) -> bool:
+    return hasattr(os, "statvfs") and bool(os.statvfs(path).f_flag & os.ST_RDONLY)
 
 
 def _open(path: Path, mode: Literal["w", "wb"], newline: str | None) -> IO[Any]:

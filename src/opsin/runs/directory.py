@@ -14,9 +14,12 @@ from filelock import FileLock, Timeout
 
 from opsin.errors import Interrupted, RestartTraining, UserError
 from opsin.runs.atomic import write_atomically
+from opsin.runs.digests import DIGESTS, record_digests
+from opsin.runs.disk_errors import START_AGAIN, explanation
 from opsin.runs.finished_backup import FinishedBackup
 from opsin.runs.home import user_path
-from opsin.runs.result import RunResult, read_result, write_result
+from opsin.runs.quoting import resume_command
+from opsin.runs.result import RunResult, read_result, result_text, write_result
 from opsin.runs.secret_values import mask_secrets
 
 OUTPUT_DIR = "outputs"
@@ -32,18 +35,25 @@ class RunDirectory:
 
     Attributes:
         path: Path of the directory.
+        derived: Folder for files that can be made again (the report, its images, predictions), for a run directory
+            that cannot be written to; None for the run directory. A file that is not there is read from the run.
     """
 
     path: Path
+    derived: Path | None = None
 
     @classmethod
-    def of(cls, run: str | Path) -> "RunDirectory":
+    def of(cls, run: str | Path, derived: Path | None = None) -> "RunDirectory":
         """Return the directory of an existing run.
+
+        Args:
+            run: The run directory.
+            derived: Another folder for files that can be made again.
 
         Raises:
             UserError: There is no run at this path; the message names the newest runs.
         """
-        directory = cls(user_path(run).resolve())
+        directory = cls(user_path(run).resolve(), derived)
         if not directory.config.is_file() and directory.result.is_file():
             raise UserError(
                 f"{run} was stopped before its config was saved, so there is nothing to resume: start it again with "
@@ -54,6 +64,19 @@ class RunDirectory:
             hint = f"; the newest are: {', '.join(near)}" if near else ""
             raise UserError(f"{run} is not a run directory: it has no {directory.config.name}{hint}")
         return directory
+
+    @property
+    def out(self) -> Path:
+        """The folder to write files to that can be made again."""
+        return self.derived or self.path
+
+    def find(self, name: str) -> Path:
+        """Return the path of a file that can be made again: in `out`, or else in the run directory.
+
+        Args:
+            name: Its path in the run directory.
+        """
+        return self.out / name if (self.out / name).exists() else self.path / name
 
     @property
     def config(self) -> Path:
@@ -73,7 +96,7 @@ class RunDirectory:
     @property
     def report(self) -> Path:
         """The report, a self-contained page."""
-        return self.path / "report.html"
+        return self.out / "report.html"
 
     @property
     def checkpoints(self) -> Path:
@@ -94,6 +117,11 @@ class RunDirectory:
     def step(self) -> Path:
         """The newest checkpoint between them, see `callbacks.checkpoints.every_n_steps`."""
         return self.checkpoints / "step.ckpt"
+
+    @property
+    def replay_points(self) -> Path:
+        """The folder of the checkpoints that `verify_checkpoints` keeps, named by their step."""
+        return self.checkpoints / "replay"
 
     @property
     def error(self) -> Path:
@@ -161,7 +189,8 @@ class RunDirectory:
             write: Whether this process is the one that writes.
 
         Raises:
-            UserError: The existing result is damaged, or another version of Opsin wrote it.
+            UserError: The existing result is damaged, or another version of Opsin wrote it; or a disk has failed in
+                the block, and the message says how to resume.
         """
         earlier = self.read_result()
         result = replace(earlier.without_outcome(), status="interrupted")
@@ -170,9 +199,11 @@ class RunDirectory:
             self.error.unlink(missing_ok=True)
             if earlier.status == "finished":
                 backup.make()
+            (self.path / DIGESTS).unlink(missing_ok=True)
             self.write_result(result)
         try:
-            yield result
+            with self._disk_errors():
+                yield result
             result.status = "finished"
         except Exception as error:
             if not isinstance(error, Interrupted | RestartTraining):
@@ -180,17 +211,39 @@ class RunDirectory:
             raise
         finally:
             if write:
-                self._conclude(result, backup)
+                with self._disk_errors():
+                    self._conclude(result, backup)
+
+    @contextlib.contextmanager
+    def _disk_errors(self) -> Iterator[None]:
+        """Turn the failure of a disk into a message that says how to resume; a run without a config is started again.
+
+        Raises:
+            UserError: The block raised an OSError of a disk.
+        """
+        try:
+            yield
+        except OSError as error:
+            way_out = f"resume with: {resume_command(self.path)}" if self.config.is_file() else START_AGAIN
+            if (message := explanation(error, way_out, self.path)) is None:
+                raise
+            raise UserError(message) from error
 
     def _conclude(self, result: RunResult, backup: FinishedBackup) -> None:
-        """Write the result and the traceback of a failure; restore the finished state if the resume failed."""
-        self.write_result(result)
-        if result.status == "finished":
-            backup.discard()
-        if result.status == "failed":
-            backup.restore()
-            if not self.error.exists():  # another process of the run may have failed first
-                write_atomically(self.error, mask_secrets(traceback.format_exc()))
+        """Write the result and the traceback of a failure; restore the finished state if the resume failed.
+
+        A failure that cannot be recorded, because the disk is full, leaves the status `interrupted`.
+        """
+        with contextlib.suppress(OSError) if result.status == "failed" else contextlib.nullcontext():
+            if result.status == "finished":
+                record_digests(self.path, {self.result.name: result_text(result).encode()})
+            self.write_result(result)
+            if result.status == "finished":
+                backup.discard()
+            if result.status == "failed":
+                backup.restore()
+                if not self.error.exists():  # another process of the run may have failed first
+                    write_atomically(self.error, mask_secrets(traceback.format_exc()))
 
     def record_failure(self, reason: str) -> None:
         """Record a failure that is not an exception in this process, such as the loss of another process."""

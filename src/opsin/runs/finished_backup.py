@@ -11,6 +11,7 @@ KEPT = (
     "checkpoints",
     "predictions",
     "pictures",
+    "digests.json",
     "result.json",
 )
 """Files and folders that belong to a finished run. `result.json` is the last, so that it marks a complete backup."""

@@ -51,6 +51,13 @@ _BUILT_IN = (
 
 _TABLE = {metric.name: metric for metric in _BUILT_IN}
 
+ECE_BINS = 15
+"""Number of bins of the expected calibration error, `ece`: of equal width, over the probability of the predicted class.
+
+During training torchmetrics computes it (`opsin.training.metrics`), for saved predictions
+`opsin.evaluation.calibration.reliability`.
+"""
+
 
 def register_metric(
     name: str,
@@ -76,8 +83,9 @@ def register_metric(
     """
     if not name or "/" in name:
         raise UserError(f"register_metric: {name!r} must be a name without the split, such as 'top5'")
-    if not splits or (wrong := [split for split in splits if split not in SPLITS]):
-        raise UserError(f"register_metric: splits of {name} must be some of {', '.join(SPLITS)}, got {wrong or '[]'}")
+    wrong = [split for split in splits if split not in SPLITS]
+    if wrong or not splits:
+        raise UserError(f"register_metric: splits of {name} must be some of {', '.join(SPLITS)}, got {wrong}")
     metric = Metric(name, title or name, higher_is_better, tuple(splits), percent)
     if _TABLE.setdefault(name, metric) != metric:
         raise UserError(f"register_metric: {name} is registered already, as {_TABLE[name]}; choose another name")
@@ -105,7 +113,7 @@ def metric_names(splits: Sequence[str] = SPLITS) -> list[str]:
 
 
 def split_of(name: str) -> str:
-    """Return the split of a full metric name; empty if the name has none, as `lr`."""
+    """Return the split of a full metric name; empty if the name has none, such as `lr`."""
     split, slash, _ = name.partition("/")
     return split if slash and split in SPLITS else ""
 

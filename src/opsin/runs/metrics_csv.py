@@ -1,4 +1,17 @@
-"""The table of epochs, `metrics.csv`: its columns, its only writer and its only reader."""
+"""The table of epochs, `metrics.csv`: its columns, its only writer and its only reader.
+
+`opsin.training.callbacks.metrics_csv_writer.MetricsCSV` writes it after each epoch and after each validation within an
+epoch. The columns are:
+
+- `epoch`: number of trained epochs; a fraction such as 1.5 within an epoch.
+- `step`: number of optimizer steps.
+- `lr` and the metrics `<split>/<name>`, in alphabetical order. `lr` is the learning rate of the head. The metrics are
+  those that were measured, of `train` and `val`: the names in `opsin.runs.metric_registry`, and those that callbacks
+  of the user log.
+
+A row after an epoch has the metrics of train, and of val if the epoch ended with a validation. A row of a validation
+within an epoch has those of val only. A value that was not measured is an empty cell.
+"""
 
 import csv
 import io
@@ -13,7 +26,7 @@ from opsin.runs.text import read_text
 WAY_OUT = "restore it from a backup, or delete it"
 
 EPOCH, STEP, LEARNING_RATE = "epoch", "step", "lr"
-"""First columns. The metrics and `lr` follow in alphabetical order."""
+"""Names of the columns that are not metrics. `epoch` and `step` come first, `lr` is sorted among the metrics."""
 
 
 @dataclass(frozen=True)

@@ -69,11 +69,10 @@ class Predictions:
             raise ValueError(f"{shapes} for {count} images and {len(self.classes)} classes")
 
     def write(self, run: RunDirectory) -> None:
-        """Write `predictions/<split>.npz` in a run directory, atomically."""
-        file = predictions_file(run, self.split)
+        """Write `predictions/<split>.npz` in a run directory, or in its folder for derived files, atomically."""
         # File names can hold bytes that are not valid text
         paths = [valid_text(path) for path in self.paths]
-        with atomic_open(file) as stream:
+        with atomic_open(run.out / _name(self.split)) as stream:
             np.savez(
                 stream,
                 classes=np.array(self.classes, np.str_),
@@ -87,7 +86,11 @@ class Predictions:
 
 def predictions_file(run: RunDirectory, split: str) -> Path:
     """Return the path of the predictions of a split."""
-    return run.path / "predictions" / f"{split}.npz"
+    return run.find(_name(split))
+
+
+def _name(split: str) -> str:
+    return f"predictions/{split}.npz"
 
 
 def read_predictions(run: RunDirectory, split: str) -> Predictions:

@@ -54,7 +54,7 @@ class DataFacts(ImageFormat):
         bad_images: Number of images that cannot be decoded and are left out.
         bad_image_reports: Files that list them.
         fingerprint: Digest of all images and labels, and of how they are resized and split.
-        dataset: Digest of all images and labels of the dataset, whatever the size and the split.
+        dataset: Digest of all images and labels of the dataset, independent of size and split.
         source_channels: Number of channels that files are decoded to; 0: `channels`.
     """
 
@@ -153,9 +153,10 @@ class ClassScores:
     Attributes:
         name: Name of the class.
         count: Number of images of this class.
-        predicted: Number of images predicted as this class.
-        precision: Share of the predicted images that belong to the class; None if no image is predicted as it.
-        recall: Share of the images of the class that are predicted as it; None if it has no images.
+        predicted: Number of images predicted to be in this class.
+        precision: Share of the predicted images that belong to the class; None if no image is predicted to
+            be in it.
+        recall: Share of the images of the class that are predicted to be in it; None if it has no images.
         f1: Harmonic mean of precision and recall, `2 hits / (count + predicted)`; None if both counts are zero.
     """
 
@@ -272,7 +273,8 @@ class RunResult:
         metrics: `<split>/<metric>`; training and validation at the best epoch, test with its checkpoint.
         undefined_metrics: Metrics of a measured split that its images do not define, such as the area under the ROC
             curve of images of one class; null among the metrics in the file.
-        best_epoch: Number of epochs after which the best checkpoint was written; a fraction within an epoch.
+        best_epoch: Number of epochs after which the best checkpoint was written; not a whole number if it was
+            written within an epoch.
         epochs: Number of trained epochs.
         stopped: Why training ended before `trainer.max_epochs`; None if it did not.
         pruned: Whether a sweep ended the run early.
@@ -287,7 +289,7 @@ class RunResult:
         weights: Description of the initial weights.
         choices: Chosen option of each config group.
         seed: Seed of the run.
-        tags: Words of the user to find the run by.
+        tags: Words that the user gave the run, to find it later.
         settings: Settings with every `auto` resolved.
         batch_size_auto: Search result of `datamodule.batch_size=auto`.
         out_of_memory: The step and the changed values of each time that `trainer.on_oom=halve` made batches smaller.
@@ -362,11 +364,16 @@ def read_result(file: Path) -> RunResult:
 
 
 def write_result(file: Path, result: RunResult) -> None:
-    """Write a `result.json`, without the fields that are still empty."""
+    """Write a `result.json`."""
+    write_atomically(file, result_text(result))
+
+
+def result_text(result: RunResult) -> str:
+    """Return the content of a `result.json`, without the fields that are still empty."""
     content = {name: value for name, value in asdict(result).items() if value is not None and value != {}}
     if undefined := content.pop("undefined_metrics"):
         content["metrics"] = {**result.metrics, **dict.fromkeys(undefined)}
-    write_atomically(file, json.dumps(content, indent=2) + "\n")
+    return json.dumps(content, indent=2) + "\n"
 
 
 def _check_version(file: Path, content: dict[str, Any]) -> None:

@@ -36,7 +36,7 @@ def valid_text(text: str) -> str:
     r"""Return text that can be encoded as UTF-8; bytes of file names that are not UTF-8 are escaped as `\xe4`."""
     try:
         return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
-    except UnicodeEncodeError:  # a surrogate that is no byte of a file name
+    except UnicodeEncodeError:  # a surrogate that does not stand for a byte of a file name
         return text.encode(errors="backslashreplace").decode()
 
 

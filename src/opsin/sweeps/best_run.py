@@ -4,8 +4,9 @@ The best run is decided in three steps:
 
 1. A trial is compared by the value of the first objective at its best epoch. Failed and pruned trials and those whose
    value is not finite are not compared (`outcome_of` in `opsin.sweeps.outcomes`).
-2. Runs that differ only in `seed` or `datamodule.fold` (`REPEATS`) are one recipe. The best recipe has the best mean
-   (`best_runs`). "Best" follows the direction of the metric (`opsin.runs.metric_registry`).
+2. Runs that differ only in `seed` or `datamodule.fold` (`REPEATS`) are one recipe. A recipe with fewer complete
+   repetitions than another is not compared. The best recipe has the best mean (`best_runs`). "Best" follows the
+   direction of the metric (`opsin.runs.metric_registry`).
 3. The best run is the run of this recipe with the best value, the first one if several are equal (`winner`).
 """
 
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from opsin.config import RunConfig
-from opsin.evaluation.comparison.run_records import NOT_RECIPE, REPEATS
+from opsin.evaluation.comparison.recipes import NOT_RECIPE, REPEATS
 from opsin.runs.atomic import atomic_open, write_atomically
 from opsin.runs.directory import RunDirectory
 from opsin.runs.metric_registry import sort_key

@@ -9,7 +9,7 @@ The reason of a failure comes from one of three sources:
 - the run directory, if the run recorded its error (`outcome_of`)
 - the launcher, or the exit code and the last lines that the job printed, if the process ended without a result
   (`failure`)
-- the number of starts, if the job was interrupted again and again (`without_progress`)
+- the number of starts, if the job was interrupted repeatedly (`without_progress`)
 """
 
 import math

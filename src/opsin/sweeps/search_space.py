@@ -108,8 +108,8 @@ class Space:
         for dimension in self.dimensions:
             if isinstance(dimension, Ranged):
                 raise UserError(
-                    f"{dimension.key} has a range, and a grid needs a list: {dimension.key}=a,b,c; or search it with "
-                    "sweep.sampler=tpe (random, cmaes) and sweep.trials=N"
+                    f"{dimension.key} has a range, but a grid needs a list: {dimension.key}=a,b,c; or set "
+                    "sweep.sampler to tpe, random or cmaes, and sweep.trials=N"
                 )
         keys = [dimension.key for dimension in self.dimensions]
         lists = [dimension.values for dimension in self.dimensions if isinstance(dimension, Listed)]

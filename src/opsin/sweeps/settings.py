@@ -19,11 +19,11 @@ class Sweep:
         space: Values by key, as on the command line (`model: mlp,cnn_gap`) or as lists; typed overrides replace them.
         sampler: `grid` runs every combination; `tpe`, `cmaes` and `random` are samplers of Optuna.
         trials: Total number of runs, which a search needs; null: the whole grid.
-        pruner: Ends runs that do worse than others at the same epoch: `median` below their median, `halving` outside
-            the best third after pruner_epochs, three times as many, nine times, ... (successive halving).
+        pruner: Ends runs that do worse than others at the same epoch: `median` below their median, `halving` not
+            in the best third at epoch n, 3n, 9n, ... with n = `pruner_epochs` (successive halving).
         pruner_epochs: First epoch after which a run may be pruned.
-        objectives: Metrics of train or val, `parameters` or `seconds`; null: the monitored metric. With several
-            objectives no single run is the best, and the table shows the runs that no other run beats in all of them.
+        objectives: Metrics of train or val, `parameters` or `seconds`; null: the monitored metric. The first
+            objective ranks the table and selects the best run; for two objectives, `pareto.png` shows the Pareto front.
         storage: URL of a database for the Optuna study; null: a journal in the directory of the sweep.
         retry_failed: Run failed trials once more when the command is given again.
     """

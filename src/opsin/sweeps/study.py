@@ -25,11 +25,12 @@ def open_storage(place: str) -> "BaseStorage":
     Any number of processes may have it open, on any machine that reaches it.
     """
     from optuna.storages import JournalStorage, RDBStorage
-    from optuna.storages.journal import JournalFileBackend
+
+    from opsin.sweeps.journal import Journal
 
     if "://" in place:
         return RDBStorage(reveal(place))
-    return JournalStorage(JournalFileBackend(place))
+    return JournalStorage(Journal(place))
 
 
 def make_sampler(kind: Sampler, seed: int, number: int) -> "BaseSampler":
@@ -56,9 +57,9 @@ def make_pruner(kind: Pruner, epochs: int) -> "BasePruner":
 
     Args:
         kind: `median`: below the median of the others at the same epoch (Golovin et al. 2017, Google Vizier, 3.2);
-            `halving`: outside the best third at one of a series of epochs, each three times the one before (Li et al.
-            2020, A System for Massively Parallel Hyperparameter Tuning, algorithm 2).
-        epochs: First epoch after which a trial may be pruned; for `halving`, the first of the series.
+            `halving`: stopped after epoch n, 3n, 9n, ... if it is not in the best third of the trials at that epoch
+            (Li et al. 2020, A System for Massively Parallel Hyperparameter Tuning, algorithm 2).
+        epochs: First epoch n after which a trial may be pruned.
     """
     from optuna import pruners
 
@@ -69,7 +70,7 @@ def make_pruner(kind: Pruner, epochs: int) -> "BasePruner":
     return pruners.NopPruner()
 
 
-def quieten_optuna() -> None:
+def silence_optuna() -> None:
     """Silence the messages of Optuna, because Opsin reports the trials."""
     import optuna
 
@@ -87,7 +88,7 @@ def trial_at(place: str, name: str, number: int, pruner: "BasePruner") -> Any:
     """
     import optuna
 
-    quieten_optuna()
+    silence_optuna()
     storage = open_storage(place)
     # A sampler that reads no other trials, because nothing is sampled here.
     study = optuna.load_study(study_name=name, storage=storage, sampler=optuna.samplers.RandomSampler(), pruner=pruner)

@@ -1,4 +1,4 @@
-"""Directory of a sweep: the same for the same command, so that the command given again resumes the sweep."""
+"""Directory of a sweep. The same command always uses the same directory, so repeating the command resumes the sweep."""
 
 import hashlib
 import json

@@ -11,7 +11,7 @@ from filelock import FileLock
 from opsin.sweeps.outcomes import Direction, Outcome
 from opsin.sweeps.search_space import Dimension, Listed, Space, Value
 from opsin.sweeps.settings import Sweep
-from opsin.sweeps.study import make_sampler, open_storage, quieten_optuna, running_trial, set_attribute
+from opsin.sweeps.study import make_sampler, open_storage, running_trial, set_attribute, silence_optuna
 from opsin.sweeps.workers import Worker
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class Trials:
     ) -> None:
         import optuna
 
-        quieten_optuna()
+        silence_optuna()
         self._space, self._settings, self._seed, self._names = space, settings, seed, names
         self._worker = worker
         self._lock = FileLock(folder / ".lock")

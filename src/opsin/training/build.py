@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import torch
@@ -13,8 +13,10 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from opsin.data import DataOptions, ImageDataModule
+from opsin.data import ImageDataModule
 from opsin.data.augmentation.image_transform import ImageTransform, as_augmentation
+from opsin.data.normalization import ExpectedInput, choose_image_size
+from opsin.data.preprocessing import Interpolation
 from opsin.data.source import Source
 from opsin.errors import UserError
 from opsin.models import LoadedWeights, Network, Weights, weights_facts
@@ -25,6 +27,7 @@ from opsin.runs.directory import RunDirectory
 from opsin.runs.result import DataFacts, ImageFormat
 from opsin.training.callbacks.finite_loss import FiniteLoss
 from opsin.training.callbacks.freeze_phases import FreezingCallback
+from opsin.training.callbacks.replay_points import ReplayPoints
 from opsin.training.distillation import Distillation
 from opsin.training.hardware import prepare_network
 from opsin.training.loss import ClassificationLoss
@@ -33,9 +36,6 @@ from opsin.training.optim.parameter_groups import parameter_groups
 from opsin.training.plan import RunPlan
 from opsin.training.trainer import make_trainer
 from opsin.training.validation_schedule import ValidationSchedule
-
-INPUT_FACTS = ("image_size", "mean", "std", "interpolation")
-"""Facts of pretrained weights about the images that they expect."""
 
 
 def data(plan: RunPlan, image_format: ImageFormat | None = None) -> ImageDataModule:
@@ -46,23 +46,28 @@ def data(plan: RunPlan, image_format: ImageFormat | None = None) -> ImageDataMod
         image_format: the images that a trained network expects; it takes precedence over the config.
     """
     source = plan.dataset.build(data_dir=plan.data.data_dir)
+    options, expected = plan.data, ExpectedInput()
     if image_format:
-        expected = asdict(image_format)
-        channels = expected.pop("channels")
-        options = replace(plan.data, **expected)
+        recorded = asdict(image_format)
+        channels = recorded.pop("channels")
+        options = replace(options, **recorded)
     else:
-        options = with_expected_input(plan)
-        if source.channels not in (1, 3):  # the weights know mean and std of gray and RGB images only
-            options = replace(options, mean=plan.data.mean, std=plan.data.std)
-        channels = _input_channels(plan, source, options)
-    augmentation = as_augmentation(plan.augmentation.build(num_classes=len(source.classes)))
-    data = ImageDataModule(source, options, augmentation=augmentation, seed=plan.run.seed, channels=channels)
-    if isinstance(augmentation, ImageTransform):
-        augmentation.check(data.channels, data.image_size)
+        expected = expected_input(plan)
+        channels = _input_channels(plan, source, choose_image_size(options, expected, source))
+    data = ImageDataModule(
+        source,
+        options,
+        expected_input=expected,
+        augmentation=as_augmentation(plan.augmentation.build(num_classes=len(source.classes))),
+        seed=plan.run.seed,
+        channels=channels,
+    )
+    if isinstance(data.augmentation, ImageTransform):
+        data.augmentation.check(data.channels, data.image_size)
     return data
 
 
-def _input_channels(plan: RunPlan, source: Source, options: DataOptions) -> int | None:
+def _input_channels(plan: RunPlan, source: Source, size: tuple[int, int]) -> int | None:
     """Return the input channels of a network that does not take any number; None for those of the dataset.
 
     Gray images are repeated for RGB networks. The first layer of a user's network determines its number of channels.
@@ -73,8 +78,6 @@ def _input_channels(plan: RunPlan, source: Source, options: DataOptions) -> int 
         return 3 if rgb and source.channels == 1 else None
     if ours:
         return 3
-    size = source.size if options.image_size is None else options.image_size
-    size = (size, size) if isinstance(size, int) else size
     with torch.random.fork_rng(devices=[]):
         built = plan.model.build(**_computed(len(source.classes), 3, size))
     found = first_channels(built, size) or 3
@@ -112,22 +115,18 @@ def new_network(plan: RunPlan, num_logits: int, in_channels: int, image_size: tu
     return as_network(plan.model.name, built, num_logits=num_logits, in_channels=in_channels, image_size=image_size)
 
 
-def with_expected_input(plan: RunPlan) -> DataOptions:
-    """Return the data options; the input of the pretrained weights takes the place of keys that are null."""
-    expected = _expected_input(plan)
-    return replace(plan.data, **{key: value for key, value in expected.items() if getattr(plan.data, key) is None})
-
-
-def _expected_input(plan: RunPlan) -> dict[str, Any]:
-    """Return the input with which a model's pretrained weights were trained; empty without weights."""
+def expected_input(plan: RunPlan) -> ExpectedInput:
+    """Return the input with which a model's pretrained weights were trained, from a run or from their library."""
     weights = plan.fine_tuning.weights
     if weights == "none":
-        return {}
+        return ExpectedInput()
     run = RunDirectory(Path(weights))
     if weights not in KINDS and run.config.exists():  # imagenet names the weights, even if such a folder exists
-        return {key: getattr(recorded_data(run), key) for key in INPUT_FACTS}
+        recorded = recorded_data(run)
+        interpolation = cast("Interpolation", recorded.interpolation)
+        return ExpectedInput(recorded.image_size, recorded.mean, recorded.std, interpolation)
     facts: Weights | None = weights_facts(plan.model.call, weights, plan.model.arguments)
-    return {key: getattr(facts, key.replace("image_", "")) for key in INPUT_FACTS} if facts else {}
+    return ExpectedInput(facts.size, facts.mean, facts.std, facts.interpolation) if facts else ExpectedInput()
 
 
 def recorded_data(run: RunDirectory) -> DataFacts:
@@ -234,6 +233,8 @@ def trainer(
     callbacks.append(FiniteLoss(run))
     if plan.trainer.validates_within_epochs:
         callbacks.append(ValidationSchedule(plan.trainer.val_check_interval))
+    if plan.run.verify_checkpoints:
+        callbacks.append(ReplayPoints(run, plan.run.verify_checkpoints))
     loggers = [
         logger.build(run=run, save_dir=str(run.path), resume_step=resume_step) for logger in plan.loggers.values()
     ]

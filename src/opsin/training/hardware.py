@@ -30,7 +30,8 @@ Threads = Literal["auto"] | Annotated[int, Field(ge=1)]
 
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
-"""Parameters of mallopt(3): when freed memory goes back to the system, and whether large blocks come from there."""
+"""Parameters of mallopt(3): they control when freed memory is returned to the system, and whether large blocks are
+requested directly from the system."""
 
 
 def use_threads(threads: Literal["auto"] | int, devices: Any = 1) -> None:
@@ -58,7 +59,7 @@ def resolve_accelerator(accelerator: Accelerator) -> Literal["cpu", "gpu", "mps"
     if not available[accelerator]:
         usable = ", ".join(f"trainer={name}" for name, ok in available.items() if ok)
         raise UserError(
-            f"trainer.accelerator={accelerator}: not available on this machine; available are {usable}, trainer=auto"
+            f"trainer.accelerator={accelerator}: not available on this machine; available: {usable}, trainer=auto"
         )
     return accelerator
 
@@ -75,7 +76,7 @@ def check_devices(accelerator: str, num_nodes: int, sync_batchnorm: bool) -> Non
         )
         raise UserError(
             f"trainer.num_nodes={num_nodes}: the run was not started on {num_nodes} machines. Start it on each of "
-            f"them by {torchrun_command(options)} ..., or on all by srun"
+            f"them with {torchrun_command(options)} ..., or on all of them with srun"
         )
     if sync_batchnorm and accelerator != "gpu":
         raise UserError(
@@ -85,7 +86,11 @@ def check_devices(accelerator: str, num_nodes: int, sync_batchnorm: bool) -> Non
 
 
 def resolve_precision(precision: Precision, accelerator: str) -> str:
-    """Return the precision that `auto` stands for: bfloat16 autocast with matrix units for it, else float32."""
+    """Return the precision that `auto` stands for.
+
+    It is bfloat16 autocast if the device has matrix units for bfloat16 (CUDA capability 8.0 and later, Intel AMX), else
+    float32.
+    """
     if precision != "auto":
         return str(precision)
     if accelerator == "gpu":
@@ -110,11 +115,12 @@ def keep_freed_memory() -> None:
             mallopt(parameter, value)
 
 
-def look_for_no_gpu() -> None:
+def prevent_cuda_search() -> None:
     """Prevent a search for CUDA in every optimizer step on a machine without CUDA.
 
-    torch's optimizers ask in each step whether a GPU is being captured; a build with CUDA then tries to load the
-    driver's library, which takes as long as a step of Adam on a small network. Without a visible device it does not.
+    torch's optimizers ask in each step whether a CUDA graph is being captured; a build with CUDA then tries to load the
+    driver's library, which takes as long as a step of Adam on a small network. If no device is visible, torch does not
+    load the driver.
     """
     if not torch.cuda.is_available():
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")

@@ -1,6 +1,7 @@
 """Private names and undocumented behavior of Lightning that Opsin uses, written for Lightning 2.6.
 
-`tests/training/test_lightning_patches.py` fails with the name of whatever a new version of Lightning has changed.
+`tests/training/test_lightning_patches.py` fails and names the part that a new version of Lightning
+has changed.
 """
 
 import contextlib

@@ -39,7 +39,7 @@ class ClassificationLoss(nn.Module):
         num_classes = len(class_counts)
         if function == "binary_cross_entropy" and num_classes != 2:
             raise UserError(
-                f"loss.function=binary_cross_entropy needs two classes, the dataset has {num_classes}; "
+                f"loss.function=binary_cross_entropy needs two classes, but the dataset has {num_classes}; "
                 "use loss.function=auto"
             )
         self.num_classes = num_classes

@@ -10,6 +10,7 @@ from torchmetrics import Metric, MetricCollection, SumMetric
 from torchmetrics.classification import MulticlassAUROC, MulticlassCalibrationError, MulticlassConfusionMatrix
 
 from opsin.models.network import class_logits
+from opsin.runs.metric_registry import ECE_BINS
 from opsin.runs.per_class import class_scores
 
 FLUSH_AFTER = 8192
@@ -40,7 +41,7 @@ class SplitMetrics(nn.Module):
             {
                 "confusion": MulticlassConfusionMatrix(num_classes, validate_args=False),
                 "auroc": MulticlassAUROC(num_classes, average=None, thresholds=thresholds, validate_args=False),
-                "ece": MulticlassCalibrationError(num_classes, n_bins=15, validate_args=False),
+                "ece": MulticlassCalibrationError(num_classes, n_bins=ECE_BINS, validate_args=False),
             },
             compute_groups=False,
         )

@@ -1,7 +1,15 @@
 """Permitted targets: the public constructors that each section of a config accepts as `_target_`.
 
-`opsin.config.target_lookup` checks a name against these lists and permits packages of the user. The launchers of sweeps
-are listed in `opsin.sweeps.sweep`.
+A name is permitted in these three cases and in no other (`opsin.config.target_lookup` looks it up):
+
+1. It is a public name of a package on the list of its section below, and the object passes the test next to the
+   package. Public names are those in `__all__`; without one, those that the package defines. None begins with `_`.
+2. In the section `launcher`, it is a class of `opsin.sweeps.launchers` (the list is in `opsin.sweeps.sweep`).
+3. It is the public name of a class, or of a function, that a permitted package of the user defines. A class must be of
+   the kind of the section, such as `nn.Module` for a network; the test is `own` below. Callbacks, loggers and launchers
+   are classes only. A package is permitted by the environment variable `OPSIN_TARGETS=my_package`, or by
+   `targets = ["my_package"]` under `[tool.opsin]` in the `pyproject.toml` of the project in which the command starts,
+   never by a run directory.
 """
 
 import inspect

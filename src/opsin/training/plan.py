@@ -51,6 +51,7 @@ class RunOptions:
         test: evaluate the best checkpoint on the test images, once, at the end.
         report: write `report.html` at the end.
         tags: words to find the run by, in comparisons and loggers.
+        verify_checkpoints: number of stretches of training that `opsin verify` can repeat; 0 keeps no checkpoints.
     """
 
     data_dir: str
@@ -60,6 +61,7 @@ class RunOptions:
     test: bool = True
     report: bool = True
     tags: list[Tag] = field(default_factory=list)
+    verify_checkpoints: Annotated[int, Field(ge=0)] = 0
 
 
 @dataclass(frozen=True)

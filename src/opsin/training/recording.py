@@ -47,7 +47,17 @@ from opsin.training.plan import RunPlan
 
 log = logging.getLogger(__name__)
 
-NO_HYPERPARAMETERS = ("callbacks", "logger", "monitor", "output_dir", "report", "resume", "tags", "test")
+NO_HYPERPARAMETERS = (
+    "callbacks",
+    "logger",
+    "monitor",
+    "output_dir",
+    "report",
+    "resume",
+    "tags",
+    "test",
+    "verify_checkpoints",
+)
 """Top-level keys that do not affect the trained network."""
 
 UNLOGGED = ("_target_", "data_dir")
@@ -94,6 +104,27 @@ def record_provenance(result: RunResult, composed: RunConfig, data: ImageDataMod
     result.hardware = hardware()
     result.versions = versions()
     result.commit = commit()
+
+
+def training_record(result: RunResult, composed: RunConfig, resume_step: int | None) -> dict[str, Any]:
+    """Return the facts with which `opsin verify` repeats the training of this process; checkpoints hold them.
+
+    Args:
+        result: The result with its settings, hardware and versions.
+        composed: The config of this process; that of the run can change on resume.
+        resume_step: The step from which this process resumes; None for a new run.
+    """
+    settings, machine = result.settings, result.hardware
+    assert settings is not None
+    assert machine is not None
+    return {
+        "config": composed.text,
+        "start": resume_step or 0,
+        "settings": settings.known(),
+        "cpu": machine.cpu,
+        "gpus": list(machine.gpus),
+        "torch": result.versions["torch"],
+    }
 
 
 def data_facts(data: ImageDataModule) -> DataFacts:

@@ -1,6 +1,6 @@
 """Check a resume before anything is written: find the newest good checkpoint, and apply `opsin.config.resume_rules`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,7 +95,8 @@ def check_resume(composed: RunConfig) -> tuple[ResumePoint | None, list[str]]:
 def find_resume_point(run: RunDirectory) -> tuple[ResumePoint | None, list[str]]:
     """Return the newest good checkpoint, and lines that name each damaged one beside it.
 
-    A checkpoint is good if it is intact and the weights of its best epoch are, too: in `best.ckpt` or in itself.
+    A checkpoint is good if it is intact and the weights of its best epoch are, too: in `best.ckpt` or in itself. The
+    points of `verify_checkpoints` are read only if no other checkpoint is good.
 
     Returns:
         None for the checkpoint if the run has not written any.
@@ -104,19 +105,18 @@ def find_resume_point(run: RunDirectory) -> tuple[ResumePoint | None, list[str]]
         UserError: The run has written checkpoints, and none is good.
     """
     files = [file for file in (run.last, run.step, run.best) if file.exists()]
-    if not files and not _has_saved(run):
+    points = sorted(run.replay_points.glob("*.ckpt"), reverse=True)
+    if not files and not points and not _has_saved(run):
         return None, ["no checkpoint was written before the run ended: training begins at the first step"]
     faults: dict[Path, str] = {file: "is missing" for file in (run.last, run.best) if file not in files}
-    states: dict[Path, SavedState] = {}
-    for file in files:
-        if fault := fault_of(file):
-            faults[file] = fault
-        else:
-            states[file] = read_state(file)
-    for file in sorted(states, key=lambda file: states[file].step, reverse=True):  # stable: last comes before step
-        state = states[file]
+    states = _intact(files, faults)
+    best = states.get(run.best)
+    newest_first = sorted(states, key=lambda file: states[file].step, reverse=True)  # stable: last comes before step
+    for file in (*newest_first, *points):
+        state = states.get(file) or _intact([file], faults).get(file)
+        if state is None:
+            continue
         is_best = state.best_step == state.step
-        best = states.get(run.best)
         if state.best_step is None or is_best or (best and best.step == state.best_step):
             point = ResumePoint(file, state, is_best and best is None)
             return point, _fallback_lines(run, point, faults)
@@ -126,6 +126,17 @@ def find_resume_point(run: RunDirectory) -> tuple[ResumePoint | None, list[str]]
         f"{run.path} has no good checkpoint to resume from: {listed}. Restore the file from a backup, or start the run "
         f"again with the same command: {start_command(run)}"
     )
+
+
+def _intact(files: Sequence[Path], faults: dict[Path, str]) -> dict[Path, SavedState]:
+    """Return the states of the intact checkpoints among some files, and add the faults of the others to `faults`."""
+    found = {}
+    for file in files:
+        if fault := fault_of(file):
+            faults[file] = fault
+        else:
+            found[file] = read_state(file)
+    return found
 
 
 def _has_saved(run: RunDirectory) -> bool:

@@ -19,7 +19,7 @@ from opsin.training.hardware import (
     Threads,
     check_devices,
     keep_freed_memory,
-    look_for_no_gpu,
+    prevent_cuda_search,
     resolve_accelerator,
     resolve_precision,
     use_threads,
@@ -41,9 +41,9 @@ class TrainerOptions:
 
     Attributes:
         accelerator: `auto` takes CUDA, then MPS, then the CPU.
-        devices: their number on each machine, their indices, or `auto` for all (of CPUs there is one); each has its own
-            process.
-        num_nodes: machines; torchrun or srun has to start the processes of more than one.
+        devices: number of devices on each machine, or their indices, or `auto` for all devices, where all CPUs count as
+            one device. Each device has its own process.
+        num_nodes: number of machines. With more than one, torchrun or srun must start the processes.
         strategy: `ddp` keeps the whole network on each device, `fsdp` a part of it; `auto` is ddp.
         sync_batchnorm: compute the statistics of BatchNorm over the batch of all devices while training; on GPUs.
         precision: `auto` takes bfloat16 autocast where the hardware gains from it: CUDA from Ampere on, AMX on CPU.
@@ -143,7 +143,7 @@ def make_trainer(
         torch.set_float32_matmul_precision("high")  # TF32 where an operation stays in float32
     if accelerator == "cpu":
         keep_freed_memory()
-        look_for_no_gpu()
+        prevent_cuda_search()
     drop_empty_hooks(callbacks)
     return L.Trainer(
         accelerator=accelerator,

@@ -11,8 +11,8 @@ from opsin.training.lightning_patches import validate_within_epoch
 class ValidationSchedule(L.Callback):
     """Validate at regular steps of an epoch and at its end.
 
-    The end of every epoch is a validation whatever the interval, so that each epoch has all of its metrics. The steps
-    are a function of the interval and the length of the epoch, so a resumed run validates at the same steps.
+    Every epoch ends with a validation, for any interval, so that each epoch has all of its metrics. The steps are a
+    function of the interval and the length of the epoch, so a resumed run validates at the same steps.
 
     Args:
         interval: Fraction of an epoch, or number of optimizer steps.

@@ -189,7 +189,10 @@ def test_classify_and_bad_uploads(page: Any, tmp_path: Path) -> None:
     def drop(name: str) -> None:
         page.locator("input[type=file]:not([webkitdirectory])").first.set_input_files(tmp_path / name)
 
-    for name, reason in (("text.png", "not an image of a known format"), ("huge.png", "more than 64 million pixels")):
+    for name, reason in (
+        ("text.png", "not an image of a known format"),
+        ("huge.png", "exceeds the limit of 64 million pixels"),
+    ):
         drop(name)
         page.get_by_role("alert").get_by_text(reason).wait_for()
         assert page.get_by_text("validation image 0").count() == 0

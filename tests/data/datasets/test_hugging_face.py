@@ -183,7 +183,7 @@ def test_unusable_labels_are_refused(tmp_path: Path) -> None:
     )
     DatasetDict(train=rows([0.5, 1.0], Value("float32"))).save_to_disk(folder / "6")
     assert refusal(folder / "6") == (
-        f"{folder}/6 train: 0.5 in column 'label' is no class; a class is a whole number or a name."
+        f"{folder}/6 train: 0.5 in column 'label' is not a class; a class is a whole number or a name."
     )
 
 

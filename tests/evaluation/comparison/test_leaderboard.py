@@ -1,4 +1,3 @@
-import os
 from pathlib import Path
 
 import numpy as np
@@ -31,31 +30,6 @@ def test_seeds_are_one_row_with_their_mean_and_t_interval(tmp_path: Path) -> Non
     assert np.isnan(board.rows[0].metrics["test/acc"].low)
     assert board.ranking_problems() == []
     assert (board.rows[1].parameters, board.rows[1].images_per_second, board.rows[1].seconds) == (1000, 50.0, 12.5)
-
-
-def test_settings_that_do_not_change_the_recipe_do_not_split_its_seeds(tmp_path: Path) -> None:
-    for seed in range(3):
-        environment = {
-            "trainer.threads": seed + 1,
-            "datamodule.path": f"/disk{seed}/photos",
-            "logger.csv": {"_target_": "lightning.pytorch.loggers.CSVLogger", "save_dir": str(seed)},
-            "output_dir": f"/runs/{seed}",
-            "tags": [str(seed)],
-        }
-        logger = {"logger": ("csv", "none", "tensorboard")[seed]}
-        made_run(tmp_path / str(seed), right(90), overrides=[f"seed={seed}"], config=environment, choices=logger)
-    facts = DataFacts(name="digits", counts={"test": 100}, origin={"test": "given"}, dataset="another folder")
-    made_run(tmp_path / "other", right(80), overrides=["seed=4"], result={"data": facts})
-    board = leaderboard([RunDirectory(folder) for folder in tmp_path.iterdir()])
-    assert [row.repetitions for row in board.rows] == ["3 seeds", "1 run"]
-
-
-def test_a_repeated_seed_counts_once(tmp_path: Path) -> None:
-    old, new = (made_run(tmp_path / name, right(n)) for name, n in (("old", 80), ("new", 90)))
-    os.utime(old.result, (1, 1))
-    board = leaderboard([new, old])
-    assert [row.runs[0].run.path.name for row in board.rows] == ["new"]
-    assert [record.run.path.name for record in board.superseded] == ["old"]
 
 
 def test_lower_loss_is_better_and_equal_rows_share_a_rank(tmp_path: Path) -> None:

@@ -54,17 +54,6 @@ def test_runs_without_a_result_have_a_status(tmp_path: Path) -> None:
     assert [name for name, record in found.items() if record.metrics] == ["ok"]
 
 
-def test_only_values_that_affect_training_are_compared(tmp_path: Path) -> None:
-    other_values = {"seed": 3, "data_dir": "/elsewhere", "callbacks.progress.bar": False, "logger.tensorboard.flush": 2}
-    plain, moved, patient = (
-        read_record(made_run(tmp_path / str(i), [True], config=config))
-        for i, config in enumerate(({}, other_values, {"callbacks.early_stopping.patience": 2}))
-    )
-    assert plain.config == moved.config
-    assert plain.repetition != moved.repetition
-    assert plain.config != patient.config
-
-
 def test_the_digest_depends_on_the_positions(tmp_path: Path) -> None:
     runs = [made_run(tmp_path / name, [True] * length) for name, length in (("all", 9), ("again", 9), ("some", 4))]
     digests = [read_record(run).images_digest("test") for run in runs]

@@ -134,7 +134,7 @@ def test_whoever_ends_a_job_is_told_apart(make_job: Callable[..., Job], cluster:
     assert not processes_of(stopped)
     assert not processes_of(killed)
     assert not ends[2].lost
-    assert "cancelled in SLURM" in ends[2].reason
+    assert "canceled in SLURM" in ends[2].reason
     waiting = launcher.start(make_job(3, "trainer=cpu", devices=99))  # more than there is
     waiting.stop()
     assert end_of(waiting).code == 143

@@ -45,7 +45,7 @@ def say(folder: Path, name: str, text: str, code: int = 0) -> None:
         ("FAILED", 143, Exit(143, lost=True, reason="SLURM job 7 received a signal to save and end")),
         ("TIMEOUT", 0, Exit(-signal.SIGKILL, lost=True, reason="SLURM job 7: its time limit was reached")),
         ("PREEMPTED", 0, Exit(-signal.SIGKILL, lost=True, reason="SLURM job 7: it was preempted by another job")),
-        ("CANCELLED", 0, Exit(-signal.SIGKILL, reason="SLURM job 7: cancelled in SLURM (scancel)")),
+        ("CANCELLED", 0, Exit(-signal.SIGKILL, reason="SLURM job 7: canceled in SLURM (scancel)")),
     ],
 )
 def test_how_a_job_ended_is_what_it_means_for_the_run(state: str, code: int, end: Exit) -> None:

@@ -48,7 +48,7 @@ def test_smoothing_starts_without_bias() -> None:
 def test_short_curves_have_an_answer() -> None:
     test = RangeTest([1e-3, 1e-2, 1e-1], [3.0, 2.0, 4.0], 8, True)
     assert test.steepest in test.rates
-    assert test.valley in test.rates
+    assert test.suggested == test.valley in test.rates
 
 
 @pytest.fixture

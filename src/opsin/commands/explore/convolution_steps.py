@@ -65,9 +65,7 @@ def read_matrix(text: str, what: str) -> Numbers:
     try:
         values = np.array([[float(value) for value in row] for row in rows], np.float64)
     except ValueError:
-        raise UserError(
-            f"{what} must have rows with the same number of numbers, such as 1 0 -1 on each of three lines"
-        ) from None
+        raise UserError(f"{what} must have rows of equal length, such as 1 0 -1 on each of three lines") from None
     if values.ndim != 2 or not np.isfinite(values).all():
         raise UserError(f"{what} must have at least one row of finite numbers")
     if max(values.shape) > MAX_CELLS:

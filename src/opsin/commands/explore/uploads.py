@@ -78,7 +78,7 @@ def check_upload(path: Path) -> None:
         return  # decoding reports the problem
     if width * height > MAX_PIXELS:
         raise UserError(
-            f"{path.name} has more than {MAX_PIXELS // 10**6} million pixels, the limit. Reduce the image: the "
+            f"{path.name} exceeds the limit of {MAX_PIXELS // 10**6} million pixels. Reduce the image: the "
             "network uses far fewer pixels"
         )
 

@@ -50,15 +50,16 @@ class Augmentation(nn.Module):
         vertical_flip: Probability of mirroring top and bottom.
         crop_padding: Pixels added on every side before a crop of the original size at a random position.
         resized_crop_scale: Lowest and highest area of a random crop that is stretched over the whole image,
-            as a fraction of the image. torchvision takes a fraction above 1, but such a crop never fits and is
-            drawn again, so that its 0.8 to 1.2 means 0.8 to 1; here it is refused. To shrink images, set `scale`.
+            as a fraction of the image. torchvision accepts a fraction above 1, but draws such a crop again because it
+            does not fit, so 0.8 to 1.2 has the effect of 0.8 to 1. Opsin refuses a fraction above 1. To shrink images,
+            set `scale`.
         resized_crop_ratio: Lowest and highest width / height of that crop.
         brightness: Factor in [max(0, 1 - brightness), 1 + brightness].
         contrast: Factor in the same kind of range, around the mean gray value of the image.
         saturation: Factor in the same kind of range; no effect on images of one channel.
         grayscale: Probability of removing all color.
         erasing: Probability of making a random box black (Zhong et al., 2020,
-        https://arxiv.org/abs/1708.04896).
+            https://arxiv.org/abs/1708.04896).
         mixup: Alpha of Mixup (Zhang et al., 2018, https://arxiv.org/abs/1710.09412); 0 is off.
         cutmix: Alpha of CutMix (Yun et al., 2019, https://arxiv.org/abs/1905.04899); 0 is off. With both,
             each sample gets one or the other at even odds.

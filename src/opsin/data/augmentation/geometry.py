@@ -117,7 +117,7 @@ def sampling_matrices(
     """
     extent = np.array([size[1], size[0]], dtype=np.float64)
     cos, sin, tan = np.cos(np.radians(angle)), np.sin(np.radians(angle)), np.tan(np.radians(shear))
-    inverse = np.array([[cos - tan * sin, sin + tan * cos], [-sin, cos]]) / scale  # of the affine map, (2, 2, B)
+    inverse = np.array([[cos - tan * sin, sin + tan * cos], [-sin, cos]]) / scale  # inverse map, (2, 2, B)
     inverse = inverse.transpose(2, 0, 1)
 
     corner, box = crop[:, [1, 0]], crop[:, [3, 2]]

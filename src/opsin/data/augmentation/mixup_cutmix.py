@@ -1,4 +1,14 @@
-"""Mixup and CutMix: samples of a batch and their targets are combined in pairs."""
+"""Mixup and CutMix: samples of a batch and their targets are combined in pairs.
+
+`opsin.data.augmentation.augmentation` calls these functions for training batches only, in this order:
+
+1. `draw_partners` draws the partner of each sample, its blend and its patch, after the parameters of all other
+   operations.
+2. `own_share` returns the share that each sample keeps, also of its own class.
+3. `mix_images` and `mix_targets` apply them, after all other operations.
+
+Mixup: Zhang et al., arXiv:1710.09412. CutMix: Yun et al., arXiv:1905.04899.
+"""
 
 import numpy as np
 import numpy.typing as npt

@@ -109,10 +109,11 @@ class FeatureStore:
 
 
 class FeatureSubset:
-    """The cached features of the images of a split; every read draws one of several augmented views of each.
+    """The cached features of a split; every read selects one of several augmented views of each image.
 
     Args:
-        views: For each view the feature stores of the split's image stores; rows are counted through all of them.
+        views: For each view the feature stores of the split's image stores. Row numbers run through all stores of a
+            view, one after the other.
         index: The rows ``(N,)`` of the split, in its order.
     """
 
@@ -127,7 +128,7 @@ class FeatureSubset:
         return torch.from_numpy(np.asarray(total / len(self._index), np.float32))
 
     def read(self, positions: Indices, key: int) -> Features:
-        """Return the features ``(B, ...)`` at some positions ``(B,)``, a new array; the batch's key draws the views."""
+        """Return the features ``(B, ...)`` at some positions ``(B,)``, a new array; `key` selects the views."""
         index = self._index[positions]
         if len(self._views) == 1:
             return gather(self._views[0], index)

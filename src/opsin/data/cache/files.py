@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from opsin.data.types import Indices
 from opsin.errors import UserError
 from opsin.runs.atomic import unfinished_folder
+from opsin.runs.disk_errors import FORBIDDEN, FULL, QUOTA, READ_ONLY, disk_failure
 from opsin.runs.home import user_path
 
 _LOG = logging.getLogger(__name__)
@@ -75,17 +76,18 @@ def check_space(folder: Path, needed: int, what: str) -> None:
 
 @contextmanager
 def write_errors(folder: Path, what: str) -> Iterator[None]:
-    """Turn an error of writing `what` to a folder into a message that names the folder and the way out."""
+    """Turn an error of writing `what` to a folder into a message that names the folder and what to do about it."""
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None)):
+        reason = disk_failure(error, folder)
+        if error.errno in (*FULL, *QUOTA):
             way_out = "free some space, set data_dir to a larger disk, or lower datamodule.image_size"
-        elif error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
+        elif error.errno in (*READ_ONLY, *FORBIDDEN, errno.ENOTDIR, errno.EEXIST):
             way_out = "set data_dir to a folder that you may write to; datamodule.path can name another folder"
         else:
             raise
-        raise UserError(f"{what} cannot be written to {folder} ({error.strerror}): {way_out}.") from error
+        raise UserError(f"{what} cannot be written to {folder} ({reason or error.strerror}): {way_out}.") from error
 
 
 @contextmanager

@@ -74,7 +74,7 @@ class Store:
         return self.images.locate(int(self.kept[row]))
 
     def identify(self, rows: Indices) -> bytes:
-        """Return bytes that identify some images and their order, whatever their size."""
+        """Return bytes that identify some images and their order, independent of their size."""
         return self.images.fingerprint.encode() + self.kept[rows].tobytes()
 
     def in_reading_order(self, rows: Indices) -> Indices:

@@ -12,7 +12,7 @@ from opsin.runs.home import user_path
 
 _FOLDERS = {"cat": "cat", "cats": "cat", "dog": "dog", "dogs": "dog"}
 _SIZE = (150, 150)
-_MEAN, _STD = (0.492, 0.456, 0.418), (0.258, 0.251, 0.253)  # of 4,800 training photographs at this size
+_MEAN, _STD = (0.492, 0.456, 0.418), (0.258, 0.251, 0.253)  # from 4,800 training photographs at _SIZE
 _HUB_ID = "microsoft/cats_vs_dogs"
 _WANTED = (
     "the folder PetImages with Cat/ and Dog/ (from https://www.microsoft.com/download/details.aspx?id=54765), "

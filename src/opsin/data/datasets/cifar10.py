@@ -125,7 +125,7 @@ class _BatchUnpickler(pickle.Unpickler):
     }
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return one of the three names that an array needs, whatever NumPy version wrote it."""
+        """Return one of the three names that an array needs, for any version of NumPy that wrote it."""
         if module.split(".")[0] != "numpy" or name not in self._ALLOWED:
             raise pickle.UnpicklingError(f"it names {module}.{name}, which CIFAR-10 files never do")
         return self._ALLOWED[name]

@@ -225,7 +225,7 @@ def _labels(rows: "Dataset", what: str, column: str) -> list[Any] | None:
     if names is not None:
         return [composed(names[value]) for value in values]
     if fraction := next((value for value in values if isinstance(value, float) and not value.is_integer()), None):
-        raise UserError(f"{what}: {fraction} in column {column!r} is no class; a class is a whole number or a name.")
+        raise UserError(f"{what}: {fraction} in column {column!r} is not a class; a class is a whole number or a name.")
     return [
         composed(value) if isinstance(value, str) else int(value) if isinstance(value, float) else value
         for value in values

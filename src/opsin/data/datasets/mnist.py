@@ -34,9 +34,9 @@ class _Facts:
     title: str
     folder: str  # torchvision's, under the data directory
     mirrors: tuple[str, ...]
-    md5: dict[str, str]  # of each .gz file, as in torchvision.datasets
+    md5: dict[str, str]  # MD5 of each .gz file, as in torchvision.datasets
     classes: tuple[str, ...]
-    mean: float  # of the training images, scaled to [0, 1]
+    mean: float  # mean of the training images, scaled to [0, 1]
     std: float
     elsewhere: tuple[Path, ...] = ()
 

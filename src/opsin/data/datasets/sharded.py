@@ -61,6 +61,6 @@ def _check_room(index: Index, storage: Storage, cache_bytes: int, window: int) -
     needed = sum(sizes[-(window + _BESIDE) :])
     if needed > cache_bytes:
         raise UserError(
-            f"datamodule.cache_gb={cache_bytes / 1e9:g} is too small for datamodule.window={window} shards of "
-            f"{storage} and {_BESIDE} more: set cache_gb={needed / 1e9 + 0.001:.3f} or more, or a smaller window."
+            f"datamodule.cache_gb={cache_bytes / 1e9:g} is too small: the cache must hold datamodule.window={window} "
+            f"+ {_BESIDE} shards of {storage}. Set cache_gb={needed / 1e9 + 0.001:.3f} or more, or a smaller window."
         )

@@ -41,7 +41,7 @@ def check_sampler(sampler: Sampler, shards: Shards | None) -> None:
     """
     if sampler == "balanced" and shards is not None and shards.is_windowed:
         raise UserError(
-            "datamodule.sampler=balanced draws from all images at any time, but the dataset has more shards than "
+            "datamodule.sampler=balanced needs access to all images at once, but the dataset has more shards than "
             f"datamodule.window={shards.window}: use loss.class_weights=balanced instead."
         )
 
@@ -108,10 +108,10 @@ def shuffled(targets: Indices, sampler: Sampler, seed: int, epoch: int) -> Indic
 
 
 def shard_windowed(shards: Indices, window: int, seed: int, epoch: int, rank: int = 0, world_size: int = 1) -> Indices:
-    """Return the positions of one process in an order that needs few shards at a time, each once.
+    """Return each position of one process once, in an order that needs few shards at a time.
 
     The shards are shuffled every epoch and divided among the processes. Each image of the j-th shard gets a sort key
-    drawn uniformly from [j, j + window): so images of about `window` shards are mixed at any time, and shards are
+    drawn uniformly from [j, j + window). So the images of about `window` shards are mixed at any time, and shards are
     loaded and dropped one by one.
 
     Args:
@@ -127,7 +127,7 @@ def shard_windowed(shards: Indices, window: int, seed: int, epoch: int, rank: in
     """
     random = np.random.default_rng([seed, epoch])
     numbers, inverse = np.unique(shards, return_inverse=True)
-    rank_of_shard = random.permutation(len(numbers))[inverse]  # of each image's shard in this epoch
+    rank_of_shard = random.permutation(len(numbers))[inverse]  # rank, in this epoch, of the shard of each image
     by_shard = np.argsort(rank_of_shard, kind="stable")
     share = np.array_split(by_shard, world_size)[rank]
     keys = rank_of_shard[share] + window * random.random(len(shards))[share]

@@ -50,7 +50,7 @@ def check_folds(train: Subset, options: SplitOptions) -> None:
     if options.num_folds is not None and stream is not None and stream.is_windowed:
         raise UserError(
             f"datamodule.num_folds={options.num_folds}: the dataset has more shards than datamodule.window="
-            f"{stream.window}, and its splits are those written. Write the shards of one fold: "
+            f"{stream.window}, so its splits are fixed when the shards are written. Write the shards of one fold: "
             f"{opsin_command('prepare-data', 'DATASET', '--shards', 'OUT')} datamodule.num_folds=... "
             "datamodule.fold=..."
         )

@@ -69,13 +69,14 @@ class ShardCache:
                 future = self._start(shard)
             try:
                 return future.result()
-            except CancelledError:  # by the reader that expected it and stopped before it was fetched
+            except CancelledError:  # the reader that expected it stopped before it was fetched
                 continue
 
     def expect(self, reader: Hashable, shards: Sequence[Shard]) -> None:
         """Prefetch the shards one reader needs next, in this order, and keep them until the next call drops them.
 
-        A dropped shard whose download has not started is not fetched, so that a stopping run waits for nothing.
+        A dropped shard whose download has not started is not fetched, so that a run that stops does not wait for
+        downloads.
         """
         with self._lock:
             before = self._expected.get(reader, frozenset())

@@ -15,9 +15,9 @@ from opsin.errors import UserError
 from opsin.runs.atomic import atomic_path
 from opsin.runs.home import user_path
 
-_CONNECT_S, _READ_S = 5, 30  # seconds of a connection, and of a read without a byte
-_ATTEMPTS = 3  # of a request
-_SMALL_FILE_S = 20.0  # seconds for all attempts at a small file: a wrong server is reported soon, whatever the service
+_CONNECT_S, _READ_S = 5, 30  # seconds for a connection, and for a read without a byte
+_ATTEMPTS = 3  # attempts per request
+_SMALL_FILE_S = 20.0  # seconds for all attempts at a small file, so that a wrong server is reported soon
 _LOCAL_ERRORS = (errno.ENOSPC, errno.EROFS, getattr(errno, "EDQUOT", errno.ENOSPC))
 
 
@@ -94,7 +94,7 @@ class _Service:
 
     Attributes:
         extra: Extra of Opsin that installs the service's fsspec package.
-        keys: The way out if keys are missing or refused, for messages.
+        keys: What to do if keys are missing or refused, for messages.
         options: Names of the `StorageOptions` that apply.
         arguments: Arguments of its fsspec filesystem that are always passed.
     """
@@ -259,7 +259,7 @@ class BucketStorage:
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        """Turn the exceptions of the service's package into one message with a way out."""
+        """Turn the exceptions of the service's package into one message that says what to do about it."""
         try:
             yield
         except (UserError, MemoryError):

@@ -10,8 +10,9 @@ import numpy as np
 
 from opsin.evaluation.comparison.leaderboard import Leaderboard, LeaderboardRow, leaderboard
 from opsin.evaluation.comparison.paired_tests import PairwiseResult, RunPair, pairwise_results
+from opsin.evaluation.comparison.recipes import REPEATS
 from opsin.evaluation.comparison.row_names import UNNAMED_GROUPS
-from opsin.evaluation.comparison.run_records import REPEATS, RunRecord, collect, with_tags
+from opsin.evaluation.comparison.run_records import RunRecord, collect, with_tags
 from opsin.evaluation.confidence_intervals import Interval
 from opsin.runs.flat_keys import flat_scalars
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from opsin.errors import UserError
+from opsin.evaluation.comparison.recipes import is_carved, recipes
 from opsin.evaluation.comparison.row_names import letter, row_names
 from opsin.evaluation.comparison.run_records import RunRecord, read_record
 from opsin.evaluation.confidence_intervals import Interval, interval_over_runs
@@ -137,7 +138,7 @@ class Leaderboard:
         return [row for row in self.rows if row.group == group]
 
     def ranking_problems(self) -> list[str]:
-        """Return one sentence for each reason why the rows do not form a single ranking, with the way out."""
+        """Return one sentence for each reason why the rows do not form a single ranking, and how to fix it."""
         different = [self._different_images()] if len(self.groups) > 1 else []
         return different + [self._unranked(row) for row in self.rows if row.rank is None]
 
@@ -181,8 +182,8 @@ def leaderboard(runs: Iterable[RunDirectory | RunRecord], metric: str = "test/ac
     finished = [record for record in records if record.metrics]
     without_result = tuple(record for record in records if not record.metrics)
     _check_metric(metric, finished)
-    recipes, superseded = _recipes(finished, split_of(metric))
-    rows, groups = _grouped([LeaderboardRow("", "", recipe, _metrics(recipe)) for recipe in recipes], metric)
+    found, superseded = recipes(finished, split_of(metric))
+    rows, groups = _grouped([LeaderboardRow("", "", runs, _metrics(runs)) for runs in found], metric)
 
     def order(row: LeaderboardRow) -> tuple[float, float, str]:
         group = len(groups) if row.group is None else row.group
@@ -206,26 +207,6 @@ def _check_metric(metric: str, finished: Sequence[RunRecord]) -> None:
     if finished and not any(metric in run.metrics for run in finished):
         available = sorted({name for run in finished for name in run.metrics} & set(known))
         raise UserError(f"--metric {metric}: no finished run has this metric. Available: {', '.join(available)}")
-
-
-def _recipes(records: Sequence[RunRecord], split: str) -> tuple[list[tuple[RunRecord, ...]], list[RunRecord]]:
-    """Return the runs of each config, and the runs that a newer run of the same config, seed and fold supersedes.
-
-    The images of the dataset must be the same too: files can change between two runs, and two folders can differ.
-    """
-    recipes: dict[Any, dict[tuple[Any, ...], RunRecord]] = {}
-    superseded = []
-    for record in sorted(records, key=lambda record: record.run.result.stat().st_mtime, reverse=True):
-        images = None if _is_carved(record, split) else record.images_digest(split)
-        dataset = record.result.data.dataset if record.result.data else ""
-        recipe = recipes.setdefault((frozenset(record.config.items()), images, dataset), {})
-        if recipe.setdefault(record.repetition, record) is not record:
-            superseded.append(record)
-    return [tuple(runs[key] for key in sorted(runs, key=_repetition_order)) for runs in recipes.values()], superseded
-
-
-def _repetition_order(repetition: tuple[Any, ...]) -> tuple[float, ...]:
-    return tuple(-1.0 if value is None else float(value) for value in repetition)
 
 
 def _metrics(runs: Sequence[RunRecord]) -> dict[str, Interval]:
@@ -269,12 +250,7 @@ def _named(rows: Sequence[LeaderboardRow]) -> list[LeaderboardRow]:
 
 def _split_seeds(row: LeaderboardRow, split: str) -> tuple[Any, ...]:
     seeds = {run.config.get("datamodule.split_seed", run.repetition[0]) for run in row.runs}
-    return tuple(sorted(seeds, key=str)) if _is_carved(row.runs[0], split) else ()
-
-
-def _is_carved(run: RunRecord, split: str) -> bool:
-    """Whether the images were split off the training images, rather than given by the dataset."""
-    return run.result.data is not None and run.result.data.origin.get(split) == "carved"
+    return tuple(sorted(seeds, key=str)) if is_carved(row.runs[0], split) else ()
 
 
 def _mean(values: Iterable[Any]) -> float | None:

@@ -46,7 +46,7 @@ class PairwiseResult:
         difference_over_seeds: The same difference, with the 95 % interval of Student's t over seeds. It holds for the
             recipes. None if there are fewer than two run pairs.
         paired: Whether the run pairs have the same seeds.
-        p: Two-sided p: of McNemar's exact test for a single run pair, of Student's t over seeds for several.
+        p: Two-sided p, from McNemar's exact test for one run pair, and from Student's t test over seeds for several.
         p_adjusted: p adjusted by Holm's method for all comparisons within this group.
         comparisons: Number of these comparisons.
     """
@@ -162,7 +162,7 @@ def _compared(a: LeaderboardRow, b: LeaderboardRow, split: str) -> PairwiseResul
     mean_a, mean_b = (
         np.concatenate([np.mean([pair[side] for pair in same], axis=0) for same in correct.values()]) for side in (0, 1)
     )
-    difference = bootstrap_difference(mean_b, mean_a)
+    difference = bootstrap_difference(mean_a, mean_b)
     over_seeds, p = difference_over_runs([pair.test for pair in run_pairs], paired)
     accuracy = (float(mean_a.mean()), float(mean_b.mean()))
     return PairwiseResult(a, b, split, len(mean_a), accuracy, tuple(run_pairs), difference, over_seeds, paired, p, p)

@@ -10,29 +10,13 @@ from typing import Any
 
 from opsin.config import RunConfig
 from opsin.errors import UserError, did_you_mean
+from opsin.evaluation.comparison.recipes import recipe_values, repetition
 from opsin.runs.directory import RunDirectory
 from opsin.runs.flat_keys import flat_scalars
 from opsin.runs.home import user_path
 from opsin.runs.metrics_csv import EpochRow, read_epochs
 from opsin.runs.predictions import Predictions, read_predictions
 from opsin.runs.result import RunResult
-
-REPEATS = ("seed", "datamodule.fold")
-"""Keys that distinguish the repetitions of a recipe."""
-
-NOT_RECIPE = ("data_dir", "output_dir", "resume", "report", "test")
-"""Keys that do not affect the trained network: locations of files, and steps after training."""
-
-_NOT_RECIPE = (
-    *NOT_RECIPE,
-    "logger.",
-    "tags",
-    *(f"datamodule.{name}" for name in ("data_dir", "path", "download", "on_device", "eval_batch_size")),
-    *(f"trainer.{name}" for name in ("threads", "log_every_n_steps", "profiler", "detect_anomaly")),
-)
-"""Beginnings of the keys that cannot affect the trained network. The dataset counts by its content, not by its path."""
-
-_TRAINING_CALLBACKS = ("EarlyStopping", "EMA")  # Opsin's other callbacks only report and do not change the training
 
 
 @dataclass(frozen=True)
@@ -46,8 +30,8 @@ class RunRecord:
         result: `result.json`; empty if there is none.
         choices: Option of each config group, such as `{"model": "cnn_gap"}`.
         overrides: The overrides of the command line.
-        config: Every value that affects the trained network, by dotted key; without nulls and without REPEATS.
-        repetition: Values of REPEATS.
+        config: Every value that affects the trained network, by dotted key; without nulls (`recipes.recipe_values`).
+        repetition: Values of `recipes.REPEATS`.
     """
 
     run: RunDirectory
@@ -126,7 +110,7 @@ def collect(paths: Iterable[str | Path]) -> list[RunRecord]:
             )
         runs = _runs(folder)
         if not runs:
-            raise UserError(f"{path} contains no run: no folder in it has a config.yaml and a result.json")
+            raise UserError(f"{path} contains no run: no folder in it has a config.yaml, result.json or error.txt")
         for run in runs:
             if run.path not in found:
                 found[run.path] = read_record(run)
@@ -186,8 +170,8 @@ def read_record(run: RunDirectory) -> RunRecord:
         result,
         {name: option for name, option in origin.choices.items() if option},
         tuple(origin.overrides),
-        {key: value for key, value in values.items() if key not in REPEATS and _is_recipe(key, values)},
-        tuple(values.get(key) for key in REPEATS),
+        recipe_values(values),
+        repetition(values),
     )
 
 
@@ -201,12 +185,3 @@ def _no_result(run: RunDirectory, missing: Path) -> tuple[str, str]:
 
 def _without(run: RunDirectory, status: str, reason: str) -> RunRecord:
     return RunRecord(run, status, " ".join(reason.split()), RunResult(), {}, (), {}, ())
-
-
-def _is_recipe(key: str, values: Mapping[str, Any]) -> bool:
-    """Whether a key can affect the trained network; paths and reports cannot."""
-    if key.startswith("callbacks."):
-        target = str(values.get(".".join(key.split(".")[:2]) + "._target_", ""))
-        reports = target.startswith("opsin.") and not target.endswith(_TRAINING_CALLBACKS)
-        return not reports and not target.endswith("Monitor")
-    return not key.startswith(_NOT_RECIPE)

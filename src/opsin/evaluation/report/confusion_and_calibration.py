@@ -8,6 +8,7 @@ from markupsafe import Markup
 
 from opsin.evaluation.calibration import calibrate, negative_log_likelihood, reliability, temperature_scaled
 from opsin.evaluation.confusion import class_table, confused_pairs, confusion_matrix
+from opsin.runs.metric_registry import ECE_BINS
 from opsin.runs.predictions import Predictions
 from opsin.runs.result import Calibration
 from opsin.visualization.charts import Bar, horizontal_bars, reliability_bars
@@ -29,6 +30,7 @@ class CalibrationSection:
         ece: Expected calibration error without temperature scaling, then with it.
         nll: Cross-entropy in nats without temperature scaling, then with it.
         charts: Reliability diagrams without temperature scaling, then with it.
+        bins: Number of bins of the ECE and of the diagrams.
     """
 
     split: str
@@ -37,6 +39,7 @@ class CalibrationSection:
     nll: tuple[float, ...]
     charts: tuple[Markup, ...]
     reason: str | None = None
+    bins: int = ECE_BINS
 
     @property
     def interpretation(self) -> str:

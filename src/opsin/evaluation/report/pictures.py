@@ -15,6 +15,9 @@ from opsin.visualization import images
 MAX_PNG = 12_000
 """Size in bytes above which an image, probably a photograph, is embedded as WebP instead of PNG."""
 
+INDEX_FILE = "pictures.json"
+"""Name of the file that lists the images."""
+
 
 @dataclass(frozen=True)
 class EmbeddedImage:
@@ -91,20 +94,20 @@ class Pictures:
 
 
 def pictures_folder(run: RunDirectory) -> Path:
-    """Return the folder of a run's images."""
-    return run.path / "pictures"
+    """Return the folder to which the images of a run are written."""
+    return run.out / "pictures"
 
 
 def index_file(run: RunDirectory) -> Path:
-    """Return the path of the file that lists the images."""
-    return pictures_folder(run) / "pictures.json"
+    """Return the path of the file that lists the images, next to them."""
+    return run.find(f"pictures/{INDEX_FILE}")
 
 
 def read_pictures(run: RunDirectory) -> Pictures | None:
     """Read the images of a run, without missing or damaged ones; None if no images were made or the list is damaged."""
     try:
         index: dict[str, Any] = json.loads(index_file(run).read_text(encoding="utf-8"))
-        return _pictures(pictures_folder(run), index)
+        return _pictures(index_file(run).parent, index)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 

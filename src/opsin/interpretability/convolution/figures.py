@@ -135,7 +135,7 @@ def kernel_picture(
 
 
 def gabor_picture(image: Values, filters: Sequence[Gabor], side: int = 300) -> Pixels:
-    """Draw the image, and each filter: its real and imaginary part and the magnitude of its response."""
+    """Draw the image, and for each filter its real part, its imaginary part, and the magnitude of its response."""
     bank = {filter_: gabor(*filter_) for filter_ in filters}
     first = fit(to_uint8(image, 0, 1), side)
     pictures, captions = [first], [f"the image, {_size(image)}"]

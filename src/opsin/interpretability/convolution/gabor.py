@@ -85,7 +85,8 @@ def gabor_bank(
     Args:
         frequencies: Waves per pixel.
         directions: Number of directions from 0 to pi.
-        sigma: Pixels; None for a bandwidth of one octave, with the same number of waves in each kernel.
+        sigma: Standard deviation of the Gaussian in pixels; None for a bandwidth of one octave, with the same number of
+            waves in each kernel.
     """
     octave = math.sqrt(math.log(2) / 2) / math.pi * 3  # sigma times frequency: Petkov and Kruizinga 1997
     filters = [

@@ -34,7 +34,7 @@ LOST = {
 """States after which the run is resumed, because it did not cause them; with the reason."""
 
 FINAL = {
-    "CANCELLED": "cancelled in SLURM (scancel)",
+    "CANCELLED": "canceled in SLURM (scancel)",
     "DEADLINE": "it could not have ended before its deadline",
     "OUT_OF_MEMORY": "it used more memory than SLURM allows: raise launcher.memory_gb",
 }

@@ -7,10 +7,10 @@ from opsin.training.callbacks.confusion_matrix import ConfusionMatrix
 from opsin.training.callbacks.early_stopping import EarlyStopping
 from opsin.training.callbacks.ema import EMA
 from opsin.training.callbacks.embedding_projector import EmbeddingProjector
-from opsin.training.callbacks.epoch_rows import MetricsCSV
 from opsin.training.callbacks.first_kernels import FirstKernels
 from opsin.training.callbacks.grad_cam import GradCAM
 from opsin.training.callbacks.graph import Graph
+from opsin.training.callbacks.metrics_csv_writer import MetricsCSV
 from opsin.training.callbacks.pr_curves import PRCurves
 from opsin.training.callbacks.progress_bar import ProgressBar
 from opsin.training.callbacks.pruning import Pruning

@@ -31,6 +31,9 @@ log = logging.getLogger(__name__)
 class Checkpoints(EpochCallback):
     """Write `best.ckpt`, its predictions on val and `last.ckpt`, and stop cleanly on a signal.
 
+    `best.ckpt` is written when `monitor` is better than ever before, in the direction of the metric: at the end of an
+    epoch, and after a validation within an epoch for a metric of val. An equal or non-finite value does not replace it.
+
     `last.ckpt` is written at the end of every epoch, after everything that the epoch changes, and after each validation
     within an epoch, so that a resumed run takes the same steps as an uninterrupted one. The first SIGINT (Ctrl-C) or
     SIGTERM writes it after the current step and raises `Interrupted`; a second one stops at once. Between them
@@ -44,7 +47,8 @@ class Checkpoints(EpochCallback):
 
     Attributes:
         best_value: best value of `monitor` so far; None before the first epoch.
-        best_epoch: number of epochs after which the best value was measured; a fraction within an epoch.
+        best_epoch: number of epochs after which the best value was measured; not a whole number if it was
+            measured within an epoch.
         best_step: number of optimizer steps at that moment.
         best_metrics: all metrics measured with it.
         best_confusion: confusion matrices `(C, C)` of that epoch, by split, if the module has them.

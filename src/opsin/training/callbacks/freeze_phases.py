@@ -69,8 +69,8 @@ class FreezingCallback(L.Callback):
         """
         if len(self.schedule.phases) > 1 and (is_sharded(trainer) or not _is_known(trainer)):
             raise UserError(
-                f"trainer.strategy={type(trainer.strategy).__name__} cannot unfreeze stages later; use auto or ddp, "
-                "or set model.phases and model.unfreeze_every to null"
+                f"the strategy {type(trainer.strategy).__name__} cannot unfreeze stages later; use "
+                "trainer.strategy=auto or ddp, or set model.phases and model.unfreeze_every to null"
             )
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

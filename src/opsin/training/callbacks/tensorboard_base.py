@@ -55,7 +55,7 @@ class EpochPicture(TensorBoardCallback):
     seconds draws a few, a run of hours draws all. The expected time of an image is that of the last one.
 
     Args:
-        every_n_epochs: draw after every n epochs, whatever the time; None to use `share`.
+        every_n_epochs: draw after every n epochs, for any drawing time; None to use `share`.
         share: largest fraction of the time since training began.
     """
 

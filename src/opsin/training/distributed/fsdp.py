@@ -139,7 +139,7 @@ def refuse(trainer: L.Trainer, module: L.LightningModule) -> None:
     """Check that no part of the run needs the unsharded network during training.
 
     Raises:
-        UserError: names the part and the way out.
+        UserError: names the part and what to do about it.
     """
     averages = any(isinstance(callback, WeightAveraging) for callback in trainer.callbacks)  # type: ignore[attr-defined]
     reasons = {

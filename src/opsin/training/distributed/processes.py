@@ -79,7 +79,7 @@ class Processes:
 
     def __enter__(self) -> Self:
         if self._rank == 0:
-            self._failure_file.unlink(missing_ok=True)  # from an earlier attempt of a resumed run
+            self._failure_file.unlink(missing_ok=True)  # left by an earlier attempt of a resumed run
         if self._launched:
             threading.Thread(target=self._watch, daemon=True, name="watch").start()
         return self

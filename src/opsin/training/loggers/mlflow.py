@@ -40,7 +40,7 @@ class MLflow(MLFlowLogger, RunLogger):
         tracking_uri: str | None = None,
     ) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # MLflow reads it when it is imported
-        _quieten()
+        _silence()
         place = Path(folder).absolute()
         address = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
         if not address:
@@ -101,7 +101,7 @@ class MLflow(MLFlowLogger, RunLogger):
             self.experiment.set_terminated(self.run_id, "KILLED")
 
 
-def _quieten() -> None:
+def _silence() -> None:
     """Hide messages about the database, and warnings about SQLAlchemy that only MLflow can act on."""
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -1,6 +1,7 @@
 """TensorBoard logger with one curve per run."""
 
 import io
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -48,6 +49,9 @@ class TensorBoard(TensorBoardLogger, RunLogger):
         if resume_step is not None and not is_spawned():
             keep_order(run.path / "tensorboard")
         super().__init__(run.path, name="tensorboard", version="", default_hp_metric=False, purge_step=resume_step)
+        if threading.excepthook is not _hide_reported:
+            _excepthook.append(threading.excepthook)
+            threading.excepthook = _hide_reported
 
     def log_start(self, facts: RunFacts) -> None:
         """Write the tags to the TEXT tab; the config follows with the outcome."""
@@ -81,3 +85,16 @@ class TensorBoard(TensorBoardLogger, RunLogger):
     @rank_zero_only
     def _write(self, summary: Any, step: int | None = None) -> None:
         self.experiment._get_file_writer().add_summary(summary, step)
+
+
+_excepthook: list[Any] = [threading.__excepthook__]
+"""The hooks before `_hide_reported` took their place."""
+
+
+def _hide_reported(arguments: threading.ExceptHookArgs) -> None:
+    """Print the traceback of a thread, unless the thread of TensorBoard keeps its error for the next event.
+
+    A full disk then ends the run with one message.
+    """
+    if arguments.exc_value is None or getattr(arguments.thread, "exception", None) is not arguments.exc_value:
+        _excepthook[-1](arguments)

@@ -1,7 +1,7 @@
 """Learning-rate schedules: each function takes an optimizer and returns scheduler configs of Lightning.
 
-All schedules except `plateau` change the rate at each optimizer step. During `warmup_epochs` the rate rises linearly
-from a hundredth of its value (Goyal et al., arXiv:1706.02677, section 2.2); fractions of an epoch are allowed.
+All schedules except `plateau` are functions of the number of optimizer steps. During `warmup_epochs` the rate rises
+linearly from a hundredth of its value (Goyal et al., arXiv:1706.02677, section 2.2); fractions of an epoch are allowed.
 """
 
 import logging
@@ -63,13 +63,15 @@ def cosine(
     final_factor: Annotated[float, Field(ge=0, le=1)] = 0.0,
     warmup_epochs: Epochs = 0.0,
 ) -> list[dict[str, Any]]:
-    """Decrease along half a cosine to `final_factor` of the rate at the last step (arXiv:1608.03983, no restarts).
+    """Decrease along half a cosine toward `final_factor` of the rate (arXiv:1608.03983, no restarts).
+
+    The rate of the last step is slightly higher: the end of the curve lies after it.
 
     Args:
         optimizer: The optimizer.
         total_steps: Optimizer steps of the run.
         steps_per_epoch: Optimizer steps of an epoch.
-        final_factor: Factor of the rate at the last step.
+        final_factor: Factor of the rate at the end of the curve.
         warmup_epochs: Epochs in which the rate rises linearly; fractions are allowed.
     """
     warmup = round(warmup_epochs * steps_per_epoch)
@@ -91,7 +93,8 @@ def onecycle(
 ) -> list[dict[str, Any]]:
     """Rise to the rate over `warmup_fraction` of all steps, then anneal (torch's OneCycleLR, arXiv:1708.07120).
 
-    A run whose warm-up has at most one step starts at the peak, with a warning, because torch divides by its length.
+    A run whose warm-up has at most one step starts at the peak, with a warning, because torch divides by the length
+    of the warm-up.
 
     Args:
         optimizer: The optimizer.

@@ -1,9 +1,9 @@
 """`datamodule.batch_size=auto`: find the batch size for this machine, and scale the learning rate to it.
 
-On CUDA it is the largest batch whose training step fits into 90 % of the free memory. On a CPU it is the smallest batch
-within 5 % of the highest throughput, because the system kills a process that uses too much memory and larger batches
-are not faster beyond some size. In both cases an epoch has at least 32 steps: large batches lose accuracy because of
-fewer updates (Hoffer et al., arXiv:1705.08741).
+On CUDA it is the largest batch whose training step fits into 90 % of the free memory. On a CPU and on MPS it is the
+smallest batch within 5 % of the highest throughput, because the system kills a process that uses too much memory and
+larger batches are not faster beyond some size. In both cases an epoch has at least 32 steps, or the batch has at most
+16 images: large batches lose accuracy because of fewer updates (Hoffer et al., arXiv:1705.08741).
 
 The learning rate is scaled with the batch size: linearly for SGD (Goyal et al., arXiv:1706.02677), with the square root
 for Adam and other optimizers that normalize the gradient (Malladi et al., arXiv:2205.10287).
@@ -201,7 +201,7 @@ def measure_throughput(trials: TrialSteps, sizes: Sequence[int], seconds: float 
         if rates:
             too_large = growth * size / 2 > MEMORY_SHARE * available_memory()
             too_long = 2 * step * (WARM_UP + TIMED) > end - time.perf_counter()
-            if too_large or too_long or _levelled(list(rates.values())):
+            if too_large or too_long or _no_gain_left(list(rates.values())):
                 break
         rates[size] = _rate(trials, size)
         step = size / rates[size]
@@ -213,7 +213,7 @@ def measure_throughput(trials: TrialSteps, sizes: Sequence[int], seconds: float 
     return rates
 
 
-def _levelled(rates: Sequence[float]) -> bool:
+def _no_gain_left(rates: Sequence[float]) -> bool:
     """Return whether the last two doublings brought no gain."""
     return len(rates) > 2 and max(rates[-2:]) < 1.02 * max(rates[:-2])
 

@@ -23,7 +23,7 @@ def draw_curve(test: RangeTest, title: str, path: Path) -> None:
     axes = figure.add_subplot(title=title, xlabel="learning rate", ylabel="training loss", xscale="log")
     axes.plot(test.rates, test.losses, color=RAW, label="per step")
     axes.plot(test.rates, test.smooth, color=SMOOTH, linewidth=2, label="smoothed")
-    for name, rate, color in (("valley (suggested)", test.valley, VALLEY), ("steepest", test.steepest, STEEPEST)):
+    for name, rate, color in (("valley (suggested)", test.suggested, VALLEY), ("steepest", test.steepest, STEEPEST)):
         loss = test.smooth[test.rates.index(rate)]
         axes.axvline(rate, color=color, linestyle="--", linewidth=1)
         axes.plot(rate, loss, "o", color=color, markersize=9, label=f"{name}: {rate:.2e}")

@@ -49,6 +49,11 @@ class RangeTest:
         object.__setattr__(self, "smooth", smoothed(self.losses))
 
     @property
+    def suggested(self) -> float:
+        """Return the rate that `opsin find-lr` suggests: `valley`. The steepest is an upper limit."""
+        return self.valley
+
+    @property
     def steepest(self) -> float:
         """Return the rate at which the loss falls fastest per decade of the rate, before its lowest point."""
         return self.rates[steepest(self.rates, self.smooth)]
@@ -121,7 +126,7 @@ class _Raise(Watch):
 
 
 def smoothed(losses: Sequence[float]) -> list[float]:
-    """Return exponentially smoothed losses, without the initial bias towards 0 (as in Adam)."""
+    """Return exponentially smoothed losses, without the initial bias toward 0 (as in Adam)."""
     mean, result = 0.0, []
     for count, loss in enumerate(losses, 1):
         mean = SMOOTHING * mean + (1 - SMOOTHING) * loss

@@ -51,7 +51,8 @@ class TrialSteps:
             batch_size: number of images per batch.
             steps: largest number of optimizer steps, over several epochs if needed.
             pretrained: whether to load the weights that the config names.
-            heaviest: whether all stages train that train in any phase of the run, not only those of the first phase.
+            heaviest: whether to train every stage that trains in some phase, instead of only the stages of the first
+                phase.
         """
         with isolate_rng():
             data = copy.copy(self._data)

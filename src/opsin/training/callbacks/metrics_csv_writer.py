@@ -1,4 +1,4 @@
-"""The table of epochs."""
+"""The callback that writes `metrics.csv`; `opsin.runs.metrics_csv` defines its columns."""
 
 import lightning as L
 

@@ -1,7 +1,9 @@
-"""Trace the forward function of a module, and cut the trace into the parts of a network."""
+"""Trace of the forward function of a module: its operations in order, with the output of each for two images.
+
+`opsin.models.plain_network` cuts the trace into the stages and the head of a network.
+"""
 
 import inspect
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,8 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
-
-from opsin.models.network import sequential
 
 DROPOUTS = {
     F.dropout: nn.Dropout,
@@ -46,31 +46,12 @@ class Trace:
             }
         return {id(_attribute(self.root, str(node.target)))} if node.op == "get_attr" else set()
 
-    def ends_part(self, index: int) -> bool:
-        """Return whether the trace can be cut after an operation: only its output, a tensor, is used later.
-
-        Operations that share a parameter stay in one part.
-        """
-        node, later = self.nodes[index], set(self.nodes[index + 1 :])
-        passed_on = {known for known in (*self.nodes[: index + 1], *_inputs(node.graph)) if later & set(known.users)}
-        before = {tensor for known in self.nodes[: index + 1] for tensor in self.tensors(known)}
-        after = {tensor for known in later for tensor in self.tensors(known)}
-        return passed_on == {node} and isinstance(self.outputs[node], Tensor) and not before & after
-
 
 class _Tracer(fx.Tracer):
     """Tracer that does not look into the modules that a forward function calls."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return True
-
-
-class _Part(fx.GraphModule):
-    """Operations of a forward function as a module; its text contains them, so that it identifies the part."""
-
-    def extra_repr(self) -> str:
-        """Return the operations as Python."""
-        return str(self.code).strip()
 
 
 class _Recorder(fx.Interpreter):
@@ -121,76 +102,6 @@ def trace(module: nn.Module, images: Tensor) -> Trace | None:
     return Trace(root, nodes, recorder.outputs)
 
 
-def named_parts(traced: Trace) -> tuple[dict[str, nn.Module], nn.Module] | None:
-    """Return the stages by name and the head; None if no place can be cut.
-
-    A part begins with an operation that has weights, or earlier: what follows the last map of a part (pooling,
-    flattening) belongs to the next part, so that the part returns a map if it has one.
-    """
-    starts = [index for index, node in enumerate(traced.nodes) if traced.tensors(node)]
-    cuts = [start for start in starts if start and traced.ends_part(start - 1)]
-    if len(starts) > 1 and cuts in ([], starts[:1]):
-        return None
-    earlier = [_after_last_map(traced, max((s for s in starts if s < cut), default=0), cut) for cut in cuts]
-    head, neck = (cuts[-1], earlier[-1]) if cuts else (0, 0)
-    inner = [early for cut, early in zip(cuts[:-1], earlier, strict=False) if cut != starts[0]]
-    names: dict[str, None] = {}
-    stages = {
-        _name(traced, span, names): _module(traced, *span) for span in itertools.pairwise(sorted({0, *inner, neck}))
-    }
-    before = {"neck": _module(traced, neck, head)} if neck < head else {}
-    return stages or {"input": nn.Identity()}, _head(before, _module(traced, head, len(traced.nodes)))
-
-
-def _head(before: Mapping[str, nn.Module], final: nn.Module) -> nn.Module:
-    """Return the head: operations without weights by name, then `fc`, so that the input of `fc` is the embedding."""
-    layers = list(final.named_children()) if isinstance(final, nn.Sequential) else []
-    first = next((index for index, (_, layer) in enumerate(layers) if layer.state_dict()), 0)
-    neck = {f"neck_{name}": layer for name, layer in layers[:first]}
-    rest = [layer for _, layer in layers[first:]] if neck else [final]
-    return sequential(**before, **neck, fc=rest[0] if len(rest) == 1 else nn.Sequential(*rest))
-
-
-def _after_last_map(traced: Trace, first: int, end: int) -> int:
-    """Return the index after the last map among some operations; the index of their end if there is none."""
-    for index in reversed(range(first, end)):
-        output = traced.outputs[traced.nodes[index]]
-        is_map = isinstance(output, Tensor) and output.ndim == 4 and output.shape[2] * output.shape[3] > 1
-        if is_map and traced.ends_part(index):
-            return index + 1
-    return end
-
-
-def _name(traced: Trace, span: tuple[int, int], names: dict[str, None]) -> str:
-    """Return a new name for a stage: that of its first module with weights, such as `conv1`, or `conv2d_0`."""
-    nodes = traced.nodes[span[0] : span[1]]
-    node = next((node for node in nodes if traced.tensors(node)), nodes[0])
-    name = str(node.target).replace(".", "_") if node.op in ("call_module", "get_attr") else node.name
-    if name.isdecimal():
-        name = f"{type(traced.root.get_submodule(name)).__name__.lower()}_{name}"
-    while name in names or name == "head" or hasattr(nn.ModuleDict, name):
-        name += "_"
-    names[name] = None
-    return name
-
-
-def _module(traced: Trace, start: int, end: int) -> nn.Module:
-    """Return some operations as a module: the one that they call, several in a row, or the operations as code."""
-    nodes = traced.nodes[start:end]
-    called = [str(node.target) for node in nodes if node.op == "call_module" and len(node.all_input_nodes) == 1]
-    plain = all(len(node.args) == 1 and not node.kwargs for node in nodes)
-    if len(called) == len(nodes) == len(set(called)) and plain:
-        layers = {target.replace(".", "_"): traced.root.get_submodule(target) for target in called}
-        return next(iter(layers.values())) if len(layers) == 1 else sequential(**layers)
-    graph = fx.Graph()
-    before = traced.nodes[start - 1] if start else next(_inputs(nodes[0].graph))
-    copies = {before: graph.placeholder("x")}
-    for node in nodes:
-        copies[node] = graph.node_copy(node, copies.__getitem__)
-    graph.output(copies[nodes[-1]])
-    return _Part(traced.root, graph)
-
-
 def _graph(module: nn.Module, *, training: bool) -> fx.Graph:
     """Return the trace in one mode; the mode is restored."""
     modes = {part: part.training for part in module.modules()}
@@ -222,7 +133,8 @@ def _use_reshape(*graphs: fx.Graph) -> None:
             node.target = "reshape"
 
 
-def _inputs(graph: fx.Graph) -> Iterator[fx.Node]:
+def inputs(graph: fx.Graph) -> Iterator[fx.Node]:
+    """Return the inputs of the operations of a graph."""
     return (node for node in graph.nodes if node.op == "placeholder")
 
 

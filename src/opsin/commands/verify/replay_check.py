@@ -1,0 +1,112 @@
+"""The check that repeats stretches of training."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from opsin.commands.verify.checkpoint_contents import differences, read_checkpoint
+from opsin.commands.verify.checks import Check, compared, missing, shortened
+from opsin.commands.verify.recomputed import other_machine
+from opsin.commands.verify.replay import foreign_callbacks, replay
+from opsin.commands.verify.stretches import Point, Stretch, choose, points, stretches
+from opsin.errors import UserError
+from opsin.inference.opened_run import OpenedRun
+
+APART = 0.1
+"""Largest distance of weights that another machine trains from the recorded ones, as a share of their movement."""
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What the repetition of a stretch has shown: `different` or `unclear` text, or neither."""
+
+    different: str = ""
+    unclear: str = ""
+    exact: bool = True
+
+
+def check_replay(opened: OpenedRun, full: bool, chance: random.Random) -> Check:
+    """Repeat stretches of training: all with `full`, else the one before the best checkpoint and others at random.
+
+    Args:
+        opened: The run.
+        full: Whether to repeat all stretches, also of a run without replay points.
+        chance: Source of random numbers.
+    """
+    run = opened.directory
+    kept, wanted = any(run.replay_points.glob("*.ckpt")), opened.plan.run.verify_checkpoints
+    if not kept and not full:
+        if wanted:
+            return missing("replay", f"there are no replay points, although verify_checkpoints is {wanted}")
+        return Check("replay", "none", "training is not repeated: the run was trained without verify_checkpoints")
+    try:
+        found = points(run)
+    except FileNotFoundError as error:
+        return missing("replay", f"{error.filename} is missing")
+    except UserError as error:
+        return missing("replay", error)
+    except Exception as error:  # a damaged file raises anything
+        return Check("replay", "differs", f"a checkpoint is damaged ({type(error).__name__})")
+    if unequal := _unequal_files(found):
+        return compared("replay", unequal, "")
+    every = stretches(found)
+    whole = [stretch for stretch in every if stretch.is_whole]
+    chosen = whole if full else choose(whole, run.best, found[-1].step, chance)
+    outcomes = [_outcome(stretch, opened) for stretch in chosen]
+    return _summary(every, chosen, outcomes)
+
+
+def _unequal_files(found: Sequence[Point]) -> list[str]:
+    """Compare the checkpoints of the same step, such as best.ckpt and a replay point."""
+    return [
+        f"{text} from {point.files[0].name} of the same step"
+        for point in found
+        for other in point.files[1:]
+        if not other.samefile(point.files[0])
+        for text in differences(read_checkpoint(other), read_checkpoint(point.files[0]), other.name)
+    ]
+
+
+def _outcome(stretch: Stretch, opened: OpenedRun) -> _Outcome:
+    assert stretch.end.record is not None
+    record, settings = stretch.end.record, stretch.end.record["settings"]
+    if settings["devices"] > 1:
+        return _Outcome(unclear=f"{stretch}: trained by {settings['devices']} processes, which one cannot repeat")
+    try:
+        replayed = replay(stretch, opened)
+    except (UserError, OSError) as error:
+        return _Outcome(unclear=f"{stretch}: {error}")
+    except RuntimeError as error:
+        if "state_dict" in str(error):
+            return _Outcome(different=f"{stretch}: a checkpoint does not fit the network")
+        raise
+    if not replayed.differences:
+        return _Outcome()
+    if foreign := foreign_callbacks(stretch, opened):
+        names = ", ".join(foreign)
+        return _Outcome(unclear=f"{stretch}: the weights differ, perhaps by callbacks that are not repeated: {names}")
+    reason = other_machine(record["cpu"], record["torch"])
+    if settings["accelerator"] != "cpu" or settings["compile"]:
+        reason = reason or "the device rounds differently from run to run"
+    if reason is None:
+        return _Outcome(different=f"{stretch}: {replayed.differences[0]}")
+    if replayed.apart <= APART:
+        return _Outcome(exact=False)
+    apart = f"the weights are apart by {replayed.apart:.0%} of their movement, above {APART:.0%}"
+    return _Outcome(unclear=f"{stretch}: {apart} ({reason})")
+
+
+def _summary(every: Sequence[Stretch], chosen: Sequence[Stretch], outcomes: Sequence[_Outcome]) -> Check:
+    probability = len(chosen) / len(every)
+    facts = {"stretches": len(every), "repeated": len(chosen), "probability": round(probability, 4)}
+    if different := [outcome.different for outcome in outcomes if outcome.different]:
+        return compared("replay", different, "", **facts)
+    unclear = [outcome.unclear for outcome in outcomes if outcome.unclear]
+    unclear += [f"{stretch}: the run was resumed in between" for stretch in every if not stretch.is_whole]
+    if unclear:
+        return Check("replay", "not verified", shortened(unclear), facts)
+    how = "bit for bit" if all(outcome.exact for outcome in outcomes) else f"within {APART:.0%} of their movement"
+    detail = f"{len(chosen)} of {len(every)} stretches repeated: the same weights {how}"
+    if len(chosen) < len(every):
+        detail += f"; a change in one stretch is found with probability {probability:.0%} (--full: 100%)"
+    return Check("replay", "verified", detail, facts)

@@ -1,0 +1,104 @@
+"""Normalization and size of the input of a network: the order in which config, weights and dataset decide.
+
+Each value comes from the first of these that states it:
+
+1. The config: `datamodule.mean`, `std`, `image_size` and `interpolation`. For the trained network of a run, these are
+   the values that the run recorded.
+2. The pretrained weights. Their mean and std count only for images of 1 or 3 channels.
+3. The dataset. It states no interpolation: bilinear.
+4. For mean and std, a measurement on the training subset (`opsin.data.statistics`).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from opsin.data.options import DataOptions
+from opsin.data.preprocessing import Interpolation
+from opsin.data.source import Source
+from opsin.data.statistics import ChannelStatistics
+from opsin.errors import UserError
+
+
+@dataclass(frozen=True)
+class ExpectedInput:
+    """The input that pretrained weights expect; None for what they do not state, all None without weights.
+
+    Attributes:
+        image_size: (height, width) of the images that they were trained on, in pixels.
+        mean: Mean of each channel, of pixels in [0, 1].
+        std: Standard deviation of each channel, of pixels in [0, 1].
+        interpolation: Interpolation of the resize.
+    """
+
+    image_size: tuple[int, int] | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    interpolation: Interpolation | None = None
+
+
+@dataclass(frozen=True)
+class MeanStd:
+    """Mean and standard deviation of pixels in [0, 1], per channel or one for all; None: to be measured."""
+
+    mean: tuple[float, ...] | None
+    std: tuple[float, ...] | None
+
+    @property
+    def is_known(self) -> bool:
+        """Whether neither must be measured."""
+        return self.mean is not None and self.std is not None
+
+    def measured(self, measure: Callable[[], ChannelStatistics]) -> ChannelStatistics:
+        """Return mean and std.
+
+        Args:
+            measure: Returns both, measured on the training subset; called only if one is missing.
+        """
+        if self.mean is not None and self.std is not None:
+            return self.mean, self.std
+        mean, std = measure()
+        return self.mean or mean, self.std or std
+
+
+def choose_mean_std(config: DataOptions, weights: ExpectedInput, dataset: Source, channels: int) -> MeanStd:
+    """Return mean and std by the order of the module docstring, each for itself.
+
+    Args:
+        config: The options of the data.
+        weights: The input that the pretrained weights expect.
+        dataset: The dataset.
+        channels: Channels of the network's input.
+
+    Raises:
+        UserError: The number of values does not fit the channels, or a standard deviation is not above 0.
+    """
+    if dataset.channels not in (1, 3):  # published weights state mean and std of gray and RGB images only
+        weights = ExpectedInput()
+    mean, std = (
+        next((value for value in values if value is not None), None)
+        for values in ((config.mean, weights.mean, dataset.mean), (config.std, weights.std, dataset.std))
+    )
+    chosen = MeanStd(_per_channel("mean", mean, channels), _per_channel("std", std, channels))
+    if chosen.std is not None and min(chosen.std) <= 0:
+        raise UserError(f"datamodule.std={std}: a standard deviation must be above 0.")
+    return chosen
+
+
+def choose_image_size(config: DataOptions, weights: ExpectedInput, dataset: Source) -> tuple[int, int]:
+    """Return height and width of the network's input, in pixels."""
+    size = config.image_size or weights.image_size or dataset.size
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+
+def choose_interpolation(config: DataOptions, weights: ExpectedInput) -> Interpolation:
+    """Return the interpolation with which images are resized."""
+    return config.interpolation or weights.interpolation or "bilinear"
+
+
+def _per_channel(name: str, values: float | tuple[float, ...] | None, channels: int) -> tuple[float, ...] | None:
+    if values is None:
+        return None
+    values = (values,) if isinstance(values, float | int) else tuple(values)
+    if len(values) not in (1, channels):
+        raise UserError(f"datamodule.{name}={list(values)}: give one number, or one per channel ({channels}).")
+    return values

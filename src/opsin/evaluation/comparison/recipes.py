@@ -1,0 +1,82 @@
+"""Recipes: the runs that a comparison treats as repetitions of one config.
+
+Two runs are repetitions of one recipe if all of this holds:
+
+1. Their configs have the same values, apart from `REPEATS` and from the keys that cannot affect the trained network
+   (`_NOT_RECIPE`): locations of files, loggers, tags, and callbacks of Opsin that only report.
+2. Their datasets have the same content.
+3. They are measured on the same images, unless these were split off the training images: then each seed has its own.
+
+Of several runs with the same values of `REPEATS`, only the newest counts.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from opsin.evaluation.comparison.run_records import RunRecord
+
+REPEATS = ("seed", "datamodule.fold")
+"""Keys that distinguish the repetitions of a recipe."""
+
+NOT_RECIPE = ("data_dir", "output_dir", "resume", "report", "test")
+"""Keys that do not affect the trained network: locations of files, and steps after training."""
+
+_NOT_RECIPE = (
+    *NOT_RECIPE,
+    "logger.",
+    "tags",
+    *(f"datamodule.{name}" for name in ("data_dir", "path", "download", "on_device", "eval_batch_size")),
+    *(f"trainer.{name}" for name in ("threads", "log_every_n_steps", "profiler", "detect_anomaly")),
+)
+"""Beginnings of the keys that cannot affect the trained network. The dataset counts by its content, not by its path."""
+
+_TRAINING_CALLBACKS = ("EarlyStopping", "EMA")  # Opsin's other callbacks only report and do not change the training
+
+
+def recipe_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of a config that define its recipe, of all its values, both by dotted key."""
+    return {key: value for key, value in values.items() if key not in REPEATS and _is_recipe_key(key, values)}
+
+
+def repetition(values: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return the values of `REPEATS`; None for a key that the config does not have."""
+    return tuple(values.get(key) for key in REPEATS)
+
+
+def recipes(records: Sequence["RunRecord"], split: str) -> tuple[list[tuple["RunRecord", ...]], list["RunRecord"]]:
+    """Return the runs of each recipe, and the runs that a newer run of the same recipe, seed and fold supersedes.
+
+    The images of the dataset must be the same too: files can change between two runs, and two folders can differ.
+
+    Args:
+        records: Finished runs.
+        split: Split on which the runs are compared: test or val.
+    """
+    found: dict[Any, dict[tuple[Any, ...], RunRecord]] = {}
+    superseded = []
+    for record in sorted(records, key=lambda record: record.run.result.stat().st_mtime, reverse=True):
+        images = None if is_carved(record, split) else record.images_digest(split)
+        dataset = record.result.data.dataset if record.result.data else ""
+        runs = found.setdefault((frozenset(record.config.items()), images, dataset), {})
+        if runs.setdefault(record.repetition, record) is not record:
+            superseded.append(record)
+    return [tuple(runs[key] for key in sorted(runs, key=_repetition_order)) for runs in found.values()], superseded
+
+
+def is_carved(run: "RunRecord", split: str) -> bool:
+    """Return whether the images of a split were split off the training images, rather than given by the dataset."""
+    return run.result.data is not None and run.result.data.origin.get(split) == "carved"
+
+
+def _repetition_order(repetition: tuple[Any, ...]) -> tuple[float, ...]:
+    return tuple(-1.0 if value is None else float(value) for value in repetition)
+
+
+def _is_recipe_key(key: str, values: Mapping[str, Any]) -> bool:
+    """Return whether a key can affect the trained network; paths and reports cannot."""
+    if key.startswith("callbacks."):
+        target = str(values.get(".".join(key.split(".")[:2]) + "._target_", ""))
+        reports = target.startswith("opsin.") and not target.endswith(_TRAINING_CALLBACKS)
+        return not reports and not target.endswith("Monitor")
+    return not key.startswith(_NOT_RECIPE)

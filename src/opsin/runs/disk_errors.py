@@ -1,0 +1,139 @@
+"""Clear messages for failures of a disk: full, over its quota, read-only, forbidden or defective.
+
+Code that writes raises plain `OSError`s. `explained_disk_errors` turns those that leave a command or a run into one
+message with the file, the disk and the way out.
+"""
+
+import contextlib
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from opsin.errors import UserError
+
+FULL = (errno.ENOSPC, errno.EFBIG)
+QUOTA = (getattr(errno, "EDQUOT", -1),)
+READ_ONLY = (errno.EROFS,)
+FORBIDDEN = (errno.EACCES, errno.EPERM)
+DEFECTIVE = (errno.EIO, errno.ENXIO, errno.ENODEV, getattr(errno, "ESTALE", -1))
+
+START_AGAIN = "start the same command again"
+"""The way out of a command that can be repeated."""
+
+
+@contextlib.contextmanager
+def explained_disk_errors(way_out: str = START_AGAIN, folder: Path | None = None) -> Iterator[None]:
+    """Turn the failure of a disk in the block into one message; all other exceptions pass.
+
+    Args:
+        way_out: What to do once the disk can be written to again, as an imperative sentence without its end.
+        folder: Folder that the block writes to, for errors that do not name a file.
+
+    Raises:
+        UserError: The block raised an OSError of a disk.
+    """
+    try:
+        yield
+    except OSError as error:
+        if (message := explanation(error, way_out, folder)) is None:
+            raise
+        raise UserError(message) from error
+
+
+def explanation(error: OSError, way_out: str = START_AGAIN, folder: Path | None = None) -> str | None:
+    """Return a message for the failure of a disk; None for other errors, such as a missing file.
+
+    Args:
+        error: The error.
+        way_out: As for `explained_disk_errors`.
+        folder: As for `explained_disk_errors`.
+    """
+    if error.filename is None and error.errno in FORBIDDEN:  # of a process or a socket
+        return None
+    path = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else _suspect(error, folder)
+    if (reason := disk_failure(error, path)) is None:
+        return None
+    if error.errno in FORBIDDEN and path.exists() and not os.access(path, os.R_OK):
+        return f"cannot read {path}: {reason}. Ask its owner for the permission, then {way_out}"
+    if error.errno in DEFECTIVE:
+        return f"cannot read or write {path}: {reason}. Check the disk, then {way_out}"
+    if error.errno in (*READ_ONLY, *FORBIDDEN):
+        return (
+            f"cannot write {path}: {reason}. Write to another folder (--out, output_dir, data_dir or TMPDIR), or make "
+            f"this one writable, then {way_out}"
+        )
+    return f"cannot write {path}: {reason}. Free some space there, then {way_out}"
+
+
+def disk_failure(error: OSError, path: Path) -> str | None:
+    """Return the reason of a failure to write to a path, with the disk and its free space; None for other errors."""
+    disk = f"the disk {mount_point(path)}"
+    if error.errno in FULL:
+        return f"{disk} has too little free space ({_free(path)})"
+    if error.errno in QUOTA:
+        return f"your quota on {disk} is used up"
+    if error.errno in READ_ONLY:
+        return f"{disk} is read-only"
+    if error.errno in FORBIDDEN:
+        return "permission denied"
+    if error.errno in DEFECTIVE:
+        return f"{disk} has failed ({error.strerror})"
+    return None
+
+
+def mount_point(path: Path) -> Path:
+    """Return the mount point of the disk that holds a path, or would hold it."""
+    there = existing(path)
+    while not os.path.ismount(there) and there.parent != there:
+        there = there.parent
+    return there
+
+
+def existing(path: Path) -> Path:
+    """Return a path with its links resolved if it exists, otherwise its nearest folder that does."""
+    return next(parent for parent in (path, *path.absolute().parents) if parent.exists()).resolve()
+
+
+def named(error: BaseException, path: Path) -> BaseException:
+    """Return an error of writing a file with the path of this file.
+
+    `write` and `flush` raise errors without a path, and a library may raise its own error while it handles one.
+
+    Args:
+        error: Any exception of a block that writes.
+        path: The file that the block writes.
+
+    Returns:
+        The OSError of a disk with its path, if one is the exception or its cause; otherwise the exception itself.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and disk_failure(cause, path):
+            if cause.filename is None or Path(os.fsdecode(cause.filename)).parent == path.parent:  # or a temporary name
+                cause.filename = str(path)
+            return cause
+        cause = cause.__cause__ or cause.__context__
+    return error
+
+
+def _suspect(error: OSError, folder: Path | None) -> Path:
+    """Return the folder that an error without a path is probably about: the first one on a disk in that state."""
+    folders = [folder or Path.cwd(), Path.cwd(), Path(tempfile.gettempdir())]
+    for candidate in folders if hasattr(os, "statvfs") else ():
+        state = os.statvfs(existing(candidate))
+        full = state.f_bavail * state.f_frsize < 2**20 or (state.f_files > 0 and state.f_favail == 0)
+        if (error.errno in FULL and full) or (error.errno in READ_ONLY and state.f_flag & os.ST_RDONLY):
+            return candidate
+    return folders[0]
+
+
+def _free(path: Path) -> str:
+    usage = shutil.disk_usage(existing(path))
+    if hasattr(os, "statvfs"):
+        state = os.statvfs(existing(path))
+        if state.f_files and not state.f_favail:
+            return "none for another file"
+    return f"{usage.free / 1e6:,.1f} of {usage.total / 1e6:,.1f} MB"

@@ -1,0 +1,163 @@
+"""`opsin verify`: forgeries are found, honest runs are verified, and a run with missing parts is neither.
+
+`tests/engines/forgeries.py` verifies 50 forgeries and 20 honest runs by hand.
+"""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from colored_folders import colored_folder
+from forging import FORGERIES, edit_result, recompute_digests
+from honest_runs import HONEST, honest_run, start
+
+from opsin.commands import verify as command
+from opsin.commands.verify import verify
+from opsin.commands.verify.checks import Verification
+from opsin.commands.verify.recomputed import check_data
+from opsin.commands.verify.recorded import check_digests
+from opsin.inference.opened_run import open_run
+from opsin.runs.digests import DIGESTS, read_digests
+from opsin.runs.directory import RunDirectory
+
+Copy = Callable[[], tuple[RunDirectory, Path]]
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
+    """A finished run with replay points; not to be changed."""
+    folder = tmp_path_factory.mktemp("original")
+    return start(folder, colored_folder(folder / "images"), ["augmentation=flip"])
+
+
+@pytest.fixture
+def copy(original: RunDirectory, tmp_path: Path) -> Copy:
+    """Function that copies the run and its images."""
+
+    def copy() -> tuple[RunDirectory, Path]:
+        run = RunDirectory(tmp_path / "run")
+        shutil.copytree(original.path, run.path)
+        images = shutil.copytree(original.path.parents[1] / "images", tmp_path / "images")
+        return run, images
+
+    return copy
+
+
+def statuses(found: Verification) -> dict[str, str]:
+    return {check.name: check.status for check in found.checks}
+
+
+def content(run: RunDirectory) -> dict[str, bytes]:
+    return {str(path.relative_to(run.path)): path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+
+
+def test_an_honest_run_is_verified_and_stays_as_it_is(
+    original: RunDirectory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = content(original)
+    assert command.main([str(original.path), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["status"] == "verified"
+    replayed = found["checks"][-1]
+    assert (replayed["check"], replayed["stretches"], replayed["repeated"]) == ("replay", 6, 2)
+    assert replayed["probability"] == pytest.approx(2 / 6, abs=1e-4)
+    assert command.main([str(original.path), "--full"]) == 0
+    assert "6 of 6 stretches repeated: the same weights bit for bit" in capsys.readouterr().out
+    assert content(original) == before
+    digests = read_digests(original.path)
+    assert digests is not None
+    assert {"config.yaml", "result.json", "checkpoints/best.ckpt", "predictions/test.npz"} <= set(digests.files)
+
+
+@pytest.mark.parametrize("kind", FORGERIES)
+def test_an_edit_is_found_by_the_digests(copy: Copy, kind: str) -> None:
+    run, images = copy()
+    FORGERIES[kind][0](run, images, 0)
+    checks = {check.name: check.status for check in check_digests(run)}
+    if kind == "data":
+        checks["data"] = check_data(open_run(run, [f"datamodule.path={images}"])).status
+    differ = {"weights": "digests: checkpoints", "metrics": "digests: result"}.get(kind, f"digests: {kind}")
+    assert [name for name, status in checks.items() if status == "differs"] == [differ if kind != "data" else "data"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "found_by"),
+    {
+        "weights": "replay",
+        "metrics": "predictions: test",
+        "predictions": "predictions: test",
+        "config": "replay",
+        "data": "predictions: test",
+    }.items(),
+)
+def test_an_edit_with_recomputed_digests_is_found_by_recomputation(copy: Copy, kind: str, found_by: str) -> None:
+    run, images = copy()
+    FORGERIES[kind][1](run, images, 0)
+    found = verify(run, overrides=[f"datamodule.path={images}"])
+    assert found.exit_code == 1, found.table()
+    assert [name for name, status in statuses(found).items() if status == "differs"] == [found_by], found.table()
+
+
+@pytest.mark.slow
+def test_a_training_image_is_found_by_the_replay_of_all_stretches(copy: Copy) -> None:
+    run, images = copy()
+    FORGERIES["data"][True](run, images, 2)
+    found = verify(run, full=True, overrides=[f"datamodule.path={images}"])
+    assert [name for name, status in statuses(found).items() if status == "differs"] == ["replay"], found.table()
+
+
+QUICK_KINDS = ("interrupted twice, two phases, EMA", "evaluated again, images moved")
+
+
+@pytest.mark.parametrize(
+    "kind", [kind if kind in QUICK_KINDS else pytest.param(kind, marks=pytest.mark.slow) for kind in HONEST]
+)
+def test_honest_runs_raise_no_false_alarm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    monkeypatch.setenv("OPSIN_TARGETS", "interruptions")
+    run, words = honest_run(tmp_path, colored_folder(tmp_path / "images"), kind)
+    found = verify(run, full=True, overrides=words)
+    assert found.status == "verified", found.table()
+
+
+def test_missing_parts_are_never_verified(copy: Copy, capsys: pytest.CaptureFixture[str]) -> None:
+    run, images = copy()
+    words = [str(run.path), f"datamodule.path={images}"]
+    (run.path / "predictions" / "val.npz").unlink()
+    assert command.main(words) == 3
+    assert "predictions/val.npz is missing" in capsys.readouterr().out
+    shutil.rmtree(images)
+    assert command.main(words) == 3
+    printed = capsys.readouterr().out
+    assert "predictions: test     not verified" in printed
+    assert "run: not verified" in printed
+    (run.path / DIGESTS).unlink()
+    assert command.main(words) == 3
+    assert "the run has no digests.json" in capsys.readouterr().out
+    edit_result(run, status="interrupted")
+    assert command.main(words) == 3
+    assert "its status is interrupted" in capsys.readouterr().out
+    assert command.main([str(images)]) == 3
+    assert "is not a run directory" in capsys.readouterr().err
+
+
+def test_removed_replay_points_are_never_verified(copy: Copy) -> None:
+    run, images = copy()
+    shutil.rmtree(run.replay_points)
+    recompute_digests(run)
+    found = verify(run, overrides=[f"datamodule.path={images}"])
+    assert found.exit_code == 3
+    assert statuses(found)["replay"] == "not verified"
+
+
+def test_a_callback_that_is_not_repeated_cannot_be_blamed_on_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPSIN_TARGETS", "weight_noise")
+    noise = "+callbacks.noise={_target_: weight_noise.WeightNoise}"
+    run = start(tmp_path, colored_folder(tmp_path / "images"), [noise, "trainer.max_epochs=2"])
+    monkeypatch.setattr("weight_noise.WeightNoise.__init__", None)  # a replay must not build it
+    found = verify(run, full=True)
+    assert found.exit_code == 3, found.table()
+    assert "perhaps by callbacks that are not repeated: noise" in found.checks[-1].detail

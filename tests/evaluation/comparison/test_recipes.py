@@ -1,0 +1,64 @@
+"""Recipes: the keys that distinguish them, the images, and the newest of equal runs."""
+
+import os
+from pathlib import Path
+
+from made_runs import made_run
+
+from opsin.evaluation.comparison.leaderboard import leaderboard
+from opsin.evaluation.comparison.recipes import recipes
+from opsin.evaluation.comparison.run_records import RunRecord, read_record
+from opsin.runs.directory import RunDirectory
+from opsin.runs.result import DataFacts
+
+
+def names(runs: tuple[RunRecord, ...]) -> list[str]:
+    return [record.run.path.name for record in runs]
+
+
+def grouped(folder: Path, split: str = "test") -> tuple[list[list[str]], list[str]]:
+    """The names of the runs of each recipe, and of the superseded runs."""
+    found, superseded = recipes([read_record(RunDirectory(path)) for path in sorted(folder.iterdir())], split)
+    return sorted(map(names, found)), names(tuple(superseded))
+
+
+def test_only_values_that_affect_training_are_compared(tmp_path: Path) -> None:
+    other_values = {"seed": 3, "data_dir": "/elsewhere", "callbacks.progress.bar": False, "logger.tensorboard.flush": 2}
+    plain, moved, patient = (
+        read_record(made_run(tmp_path / str(i), [True], config=config))
+        for i, config in enumerate(({}, other_values, {"callbacks.early_stopping.patience": 2}))
+    )
+    assert plain.config == moved.config
+    assert plain.repetition != moved.repetition
+    assert plain.config != patient.config
+
+
+def test_settings_that_do_not_change_the_recipe_do_not_split_its_seeds(tmp_path: Path) -> None:
+    for seed in range(3):
+        environment = {
+            "trainer.threads": seed + 1,
+            "datamodule.path": f"/disk{seed}/photos",
+            "logger.csv": {"_target_": "lightning.pytorch.loggers.CSVLogger", "save_dir": str(seed)},
+            "output_dir": f"/runs/{seed}",
+            "tags": [str(seed)],
+        }
+        logger = {"logger": ("csv", "none", "tensorboard")[seed]}
+        made_run(tmp_path / str(seed), [True], overrides=[f"seed={seed}"], config=environment, choices=logger)
+    facts = DataFacts(name="digits", counts={"test": 1}, origin={"test": "given"}, dataset="another folder")
+    made_run(tmp_path / "other", [True], overrides=["seed=4"], result={"data": facts})
+    assert grouped(tmp_path) == ([["0", "1", "2"], ["other"]], [])
+
+
+def test_given_images_must_be_the_same_and_carved_ones_may_depend_on_the_seed(tmp_path: Path) -> None:
+    for origin, expected in (("given", [["0"], ["1"]]), ("carved", [["0", "1"]])):
+        for seed in (0, 1):
+            words = [f"seed={seed}"]
+            made_run(tmp_path / origin / str(seed), [True], overrides=words, images=f"images {seed}", origin=origin)
+        assert grouped(tmp_path / origin) == (expected, [])
+
+
+def test_a_newer_run_of_the_same_seed_supersedes(tmp_path: Path) -> None:
+    old, new = (made_run(tmp_path / name, [True]) for name in ("old", "new"))
+    os.utime(old.result, (1, 1))
+    assert grouped(tmp_path) == ([["new"]], ["old"])
+    assert names(leaderboard([new, old]).superseded) == ["old"]

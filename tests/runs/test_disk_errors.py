@@ -1,0 +1,86 @@
+"""Full, read-only and forbidden disks: one message with the file, the disk and the way out."""
+
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from disks import Disk, mounted
+
+from opsin.errors import UserError
+from opsin.runs.atomic import atomic_folder, atomic_open, check_writable, write_atomically, write_errors
+from opsin.runs.disk_errors import explained_disk_errors, explanation, mount_point
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Disk]:
+    with mounted(tmp_path / "disk", megabytes=1) as disk:
+        yield disk
+
+
+def _save_as_torch(file: Path) -> None:
+    """Write a file as `torch.save` does, which raises an error of its own while it handles that of the disk."""
+    with atomic_open(file) as stream:
+        try:
+            stream.write(bytes(2_000_000))
+        finally:
+            raise RuntimeError("unexpected pos 704 vs 598")
+
+
+def test_a_full_disk_is_named_and_no_partial_file_is_left(disk: Disk) -> None:
+    file = disk.path / "table.csv"
+    write_atomically(file, "old")
+    disk.fill()
+    message = rf"cannot write {file}: the disk {disk.path} has too little free space \(0\.0 of 1\.0 MB\)\. .*, then eat"
+    with pytest.raises(UserError, match=message), explained_disk_errors("eat"):
+        write_atomically(file, "new" * 10_000)
+    with pytest.raises(UserError, match=f"cannot write {file}"), explained_disk_errors():
+        _save_as_torch(file)
+    with pytest.raises(UserError, match=r"cannot write .* free space .* set --out"), write_errors(file, "--out"):
+        write_atomically(file, "new" * 10_000)
+    with pytest.raises(OSError, match="No space"), atomic_folder(disk.path / "store") as folder:
+        (folder / "pixels").write_bytes(bytes(2_000_000))
+    assert sorted(path.name for path in disk.path.iterdir()) == ["filler", "table.csv"]
+    assert file.read_text() == "old"
+    disk.free()
+    write_atomically(file, "new")
+    assert file.read_text() == "new"
+
+
+def test_an_error_without_a_path_is_about_the_disk_in_that_state(disk: Disk, tmp_path: Path) -> None:
+    unnamed = OSError(errno.ENOSPC, "No space left on device")
+    disk.fill()
+    assert f"cannot write {disk.path / 'run'}: the disk {disk.path} " in str(
+        explanation(unnamed, "", disk.path / "run")
+    )
+    disk.free()
+    disk.protect()
+    unnamed = OSError(errno.EROFS, "Read-only file system")
+    assert f"cannot write {disk.path}: the disk {disk.path} is read-only" in str(explanation(unnamed, "", disk.path))
+    with pytest.raises(UserError, match=f"--out=.*new: {disk.path} cannot be written to: the disk {disk.path} is read"):
+        check_writable(disk.path / "new", "--out")
+    assert mount_point(disk.path / "a" / "b") == disk.path
+
+
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [
+        (errno.EACCES, r"cannot write .*file: permission denied\. Write to another folder"),
+        (errno.EDQUOT, r"cannot write .*file: your quota on the disk / is used up\. Free some space there"),
+        (errno.EIO, r"cannot read or write .*file: the disk / has failed \(.*error\)\. Check the disk"),
+        (errno.ESTALE, r"cannot read or write .*file: the disk / has failed"),
+    ],
+)
+def test_other_failures_of_a_disk(number: int, message: str) -> None:
+    with pytest.raises(UserError, match=message), explained_disk_errors():
+        raise OSError(number, os.strerror(number), "/none/file")
+
+
+def test_other_errors_pass(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), explained_disk_errors():
+        (tmp_path / "none").read_text()
+    with pytest.raises(BrokenPipeError), explained_disk_errors():
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+    with pytest.raises(PermissionError), explained_disk_errors():  # of a process, not of a file
+        raise PermissionError(errno.EPERM, "Operation not permitted")
