@@ -14,6 +14,7 @@ from opsin.data import ImageDataModule
 from opsin.errors import RestartTraining, UserError, is_out_of_memory
 from opsin.runs.quoting import opsin_command, override
 from opsin.runs.result import RunResult
+from opsin.training.lightning_patches import drop_empty_hooks
 from opsin.training.plan import RunPlan
 
 log = logging.getLogger(__name__)
@@ -56,6 +57,7 @@ def memory_errors(
         UserError: The run stops, or the batch cannot be divided.
     """
     failed = FailedStep()
+    drop_empty_hooks([failed])
     trainer.callbacks.append(failed)  # type: ignore[attr-defined]
     if plan.trainer.on_oom == "halve" and trainer.world_size > 1:
         raise UserError("trainer.on_oom=halve works on one device only; set trainer.on_oom=stop")
