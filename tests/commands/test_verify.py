@@ -4,6 +4,7 @@
 """
 
 import json
+import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ from opsin.commands.verify import verify
 from opsin.commands.verify.checks import Verification
 from opsin.commands.verify.recomputed import check_data
 from opsin.commands.verify.recorded import check_digests
+from opsin.commands.verify.stretches import Point, choose, stretches
 from opsin.inference.opened_run import open_run
 from opsin.runs.digests import DIGESTS, read_digests
 from opsin.runs.directory import RunDirectory
@@ -140,6 +142,17 @@ def test_missing_parts_are_never_verified(copy: Copy, capsys: pytest.CaptureFixt
     assert "its status is interrupted" in capsys.readouterr().out
     assert command.main([str(images)]) == 3
     assert "is not a run directory" in capsys.readouterr().err
+
+
+def test_the_choice_of_stretches_keeps_to_a_tenth_of_training_and_includes_the_best_checkpoint() -> None:
+    best = Path("best.ckpt")
+    for count, chosen in ((20, 2), (50, 5), (4, 2), (1, 1)):
+        ends = [Point(10 * number, (best,) if number == 1 else ()) for number in range(count + 1)]
+        every = stretches(ends)
+        draws = [choose(every, best, 10 * count, random.Random(seed)) for seed in range(20)]
+        assert {len(draw) for draw in draws} == {chosen}
+        assert all(every[0] in draw for draw in draws)
+        assert count == 1 or len({stretch.end.step for draw in draws for stretch in draw}) > 2
 
 
 def test_removed_replay_points_are_never_verified(copy: Copy) -> None:

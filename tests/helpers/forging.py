@@ -82,7 +82,7 @@ def write_predictions(run: RunDirectory, predictions: Predictions) -> None:
 
 
 def weights(run: RunDirectory, images: Path, variant: int) -> None:
-    """Change one tensor of the best checkpoint, and of its hard links."""
+    """Change one tensor of the best checkpoint, and of the checkpoints that are the same."""
 
     def edit(content: dict[str, Any]) -> None:
         state = content["state_dict"]
@@ -90,7 +90,8 @@ def weights(run: RunDirectory, images: Path, variant: int) -> None:
         tensor = state[names[-1 - variant]]
         tensor.add_(torch.full_like(tensor, 0.05 * (variant + 1)))
 
-    same = [file for file in run.checkpoints.rglob("*.ckpt") if file.samefile(run.best)]
+    best = run.best.read_bytes()
+    same = [file for file in run.checkpoints.rglob("*.ckpt") if file.read_bytes() == best]
     edit_checkpoints(run, edit, *(str(file.relative_to(run.checkpoints)) for file in same))
 
 

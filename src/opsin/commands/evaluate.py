@@ -12,6 +12,7 @@ from opsin.runs.directory import RunDirectory
 from opsin.runs.home import user_path
 
 if TYPE_CHECKING:
+    from opsin.inference.opened_run import OpenedRun
     from opsin.runs.predictions import Predictions
     from opsin.training.recording import Measurement
 
@@ -84,21 +85,26 @@ def measure(
     Raises:
         UserError: The checkpoint is missing or damaged, its files are damaged, or its images have changed.
     """
+    from opsin.inference.opened_run import open_run
+
+    return measure_opened(open_run(run, overrides, checkpoint), split)
+
+
+def measure_opened(opened: "OpenedRun", split: Literal["val", "test"]) -> "tuple[Measurement, Predictions]":
+    """Evaluate the checkpoint of an opened run, see `measure`."""
     import lightning as L
 
-    from opsin.inference.opened_run import open_run
     from opsin.training import build, recording
     from opsin.training.gather import collect
     from opsin.training.hardware import use_threads
 
-    opened = open_run(run, overrides, checkpoint)
     plan = build.for_evaluation(opened.plan)
     use_threads(plan.trainer.threads)
     L.seed_everything(plan.run.seed, verbose=False)
     data, network = opened.data, opened.network
     build.prepare(plan, network)
     classifier = build.classifier(plan, data, network, build.loss(plan, data), record={})
-    trainer = build.evaluator(plan, run)
+    trainer = build.evaluator(plan, opened.directory)
     loop = trainer.test if split == "test" else trainer.validate
     loop(classifier, data, verbose=False)
     return recording.measured(trainer, classifier, data), collect(classifier.outputs[split], data, split)

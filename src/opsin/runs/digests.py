@@ -71,6 +71,8 @@ def read_digests(run: Path) -> RunDigests | None:
     try:
         content: Any = json.loads(file.read_text(encoding="utf-8"))
         files = {str(name): str(digest) for name, digest in content["files"].items()}
+        if strange := [name for name in files if name.split("/")[0] not in COVERED or ".." in name.split("/")]:
+            raise ValueError(strange[0])
         return RunDigests(files, tuple(map(str, content["evaluated"])))
     except FileNotFoundError:
         return None
@@ -82,11 +84,10 @@ def changed_files(run: Path, digests: RunDigests) -> dict[str, str]:
     """Return the recorded files that are `missing` or `changed`, by path."""
     found = {}
     for name, digest in digests.files.items():
-        try:
-            if digest_of(run / name) != digest:
-                found[name] = "changed"
-        except OSError:
+        if not (run / name).is_file():
             found[name] = "missing"
+        elif digest_of(run / name) != digest:
+            found[name] = "changed"
     return found
 
 

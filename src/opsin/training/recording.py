@@ -37,6 +37,7 @@ from opsin.runs.result import (
     Settings,
     SplitScores,
 )
+from opsin.runs.training_record import TrainingRecord
 from opsin.training.callbacks import Checkpoints, EarlyStopping, Pruning, Throughput
 from opsin.training.callbacks.base import is_metric
 from opsin.training.distillation import Distillation
@@ -106,8 +107,8 @@ def record_provenance(result: RunResult, composed: RunConfig, data: ImageDataMod
     result.commit = commit()
 
 
-def training_record(result: RunResult, composed: RunConfig, resume_step: int | None) -> dict[str, Any]:
-    """Return the facts with which `opsin verify` repeats the training of this process; checkpoints hold them.
+def training_record(result: RunResult, composed: RunConfig, resume_step: int | None) -> TrainingRecord:
+    """Return how this process trains, with which `opsin verify` repeats it.
 
     Args:
         result: The result with its settings, hardware and versions.
@@ -117,14 +118,9 @@ def training_record(result: RunResult, composed: RunConfig, resume_step: int | N
     settings, machine = result.settings, result.hardware
     assert settings is not None
     assert machine is not None
-    return {
-        "config": composed.text,
-        "start": resume_step or 0,
-        "settings": settings.known(),
-        "cpu": machine.cpu,
-        "gpus": list(machine.gpus),
-        "torch": result.versions["torch"],
-    }
+    return TrainingRecord(
+        composed.text, resume_step or 0, settings, machine.cpu, machine.gpus, result.versions["torch"]
+    )
 
 
 def data_facts(data: ImageDataModule) -> DataFacts:

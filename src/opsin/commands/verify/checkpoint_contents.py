@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from opsin.errors import UserError
+from opsin.runs.training_record import TrainingRecord
 
 COMPARED = ("state_dict", "current_model_state", "averaging_state", "optimizer_states")
 """Parts that two checkpoints of one step share: weights, their averages and the optimizer."""
@@ -19,16 +19,13 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
     return content
 
 
-def training_record(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the facts that `opsin.training.recording.training_record` has put into a checkpoint.
+def training_record(checkpoint: Mapping[str, Any]) -> TrainingRecord:
+    """Return the record of how the steps before a checkpoint were trained.
 
     Raises:
-        UserError: There are none.
+        UserError: There is none, or it is damaged.
     """
-    record = checkpoint.get("opsin", {}).get("training")
-    if not isinstance(record, dict):
-        raise UserError("a checkpoint does not record how it was trained: another version of Opsin wrote it")
-    return record
+    return TrainingRecord.parse(checkpoint.get("opsin", {}).get("training"))
 
 
 def callback_state(checkpoint: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -1,13 +1,13 @@
 """Checks that compute metrics and predictions again."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from opsin.commands.evaluate import measure
+from opsin.commands.evaluate import measure_opened
 from opsin.commands.verify.checks import Check, compared, missing
 from opsin.errors import UserError
 from opsin.evaluation.calibration import calibrate
@@ -15,6 +15,8 @@ from opsin.inference.opened_run import OpenedRun
 from opsin.runs.digests import read_digests
 from opsin.runs.predictions import Predictions, predictions_file, read_predictions
 from opsin.runs.result import RunResult, Settings
+from opsin.runs.training_record import check_threads
+from opsin.training import build
 from opsin.training.metrics import SplitMetrics
 from opsin.training.recording import hardware, versions
 
@@ -36,8 +38,6 @@ OTHER_MACHINE_TOLERANCE = 0.02
 
 def check_data(opened: OpenedRun) -> Check:
     """Compare all images and labels, and how they are split, with their fingerprint in result.json."""
-    from opsin.training import build
-
     try:
         data = build.data(opened.plan, image_format=opened.data_facts.image_format)
         data.setup("fit")
@@ -61,7 +61,10 @@ def check_metrics(opened: OpenedRun, result: RunResult, split: Split) -> Check:
         predictions = read_predictions(run, split)
     except UserError as error:
         return missing(name, error)
-    computed, confusion = _metrics(opened, predictions)
+    try:
+        computed, confusion = _metrics(opened, predictions)
+    except (IndexError, RuntimeError, ValueError) as error:
+        return Check(name, "differs", f"the predictions do not fit the classes ({error})")
     left_out = [n for n in recorded if n not in computed]
     differences = [
         f"{n} is {recorded.get(n)} in result.json and {computed.get(n)} from the predictions"
@@ -106,7 +109,7 @@ def _differences_of_calibration(result: RunResult, predictions: Predictions) -> 
     return [f"the temperature is {recorded.temperature} in result.json and {fitted.temperature} from the predictions"]
 
 
-def check_predictions(opened: OpenedRun, result: RunResult, split: Split, overrides: Sequence[str]) -> Check:
+def check_predictions(opened: OpenedRun, result: RunResult, split: Split) -> Check:
     """Compute the predictions of a split from best.ckpt and the images, and compare them with the saved ones.
 
     On the same kind of machine they are the same bit for bit, elsewhere within `LOGIT_TOLERANCE`.
@@ -117,7 +120,8 @@ def check_predictions(opened: OpenedRun, result: RunResult, split: Split, overri
     settings = result.settings or Settings()
     try:
         saved = read_predictions(run, split)
-        found, computed = measure(run, split, [*overrides, f"trainer.threads={settings.threads}"])
+        check_threads(settings)
+        found, computed = measure_opened(opened, split)
     except UserError as error:
         return missing(name, error)
     reason = _inexact(result, split)

@@ -1,6 +1,6 @@
 """Checks that compare the files of a run with its digests and with each other; they need no images."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from opsin.commands.verify.checkpoint_contents import callback_state, read_checkpoint, training_record
@@ -60,18 +60,25 @@ def check_records(opened: OpenedRun, result: RunResult) -> Check:
             return missing("records", f"{file.name} is missing")
         except Exception as error:  # a damaged file raises anything
             return Check("records", "differs", f"{file.name} is damaged ({type(error).__name__})")
-    differences = []
+    try:
+        differences = list(_differences(opened, result, states))
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        return Check("records", "differs", f"a checkpoint is damaged ({type(error).__name__}: {error})")
+    return compared("records", differences, "result.json, config.yaml and metrics.csv agree with the checkpoints")
+
+
+def _differences(opened: OpenedRun, result: RunResult, states: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Yield all differences, given the checkpoints by name."""
     try:
         opened.network  # noqa: B018 - built from the config, and filled from best.ckpt
+        yield from _differences_of_config(opened.config, states["last.ckpt"])
     except UserError as error:
-        differences.append(str(error))
+        yield str(error)
     for name, state in states.items():
-        differences += _differences_of_data(name, state, result)
-        differences += _differences_of_best(name, state, result)
-    differences += _differences_of_config(opened.config, states["last.ckpt"])
-    differences += _differences_of_settings(opened, result)
-    differences += _differences_of_epochs(run, result)
-    return compared("records", differences, "result.json, config.yaml and metrics.csv agree with the checkpoints")
+        yield from _differences_of_data(name, state, result)
+        yield from _differences_of_best(name, state, result)
+    yield from _differences_of_settings(opened, result)
+    yield from _differences_of_epochs(opened.directory, result)
 
 
 def _differences_of_data(name: str, state: Mapping[str, Any], result: RunResult) -> list[str]:
@@ -103,7 +110,7 @@ def _differences_of_best(name: str, state: Mapping[str, Any], result: RunResult)
 def _differences_of_config(config: RunConfig, state: Mapping[str, Any]) -> list[str]:
     """Compare config.yaml with the config of the last training step; some values may change afterwards."""
     record = training_record(state)
-    trained = config.with_text(record["config"])
+    trained = config.with_text(record.config)
     changes = changed_values(config, trained)
     wrong = [key for key, (_, new) in changes.items() if not changes_without_training(key, new, config.tree, changes)]
     return [f"{key} is {changes[key][1]} in config.yaml and was {changes[key][0]} in training" for key in wrong]
@@ -117,7 +124,6 @@ def _differences_of_settings(opened: OpenedRun, result: RunResult) -> list[str]:
     precision = str(options.precision)
     pairs = {
         "precision": (LIGHTNING_PRECISION.get(precision, f"{precision}-mixed"), settings.precision),
-        "threads": (options.threads, settings.threads),
         "max_epochs": (options.max_epochs, settings.max_epochs),
         "compile": (options.compile, settings.compile),
         "deterministic": (options.deterministic, settings.deterministic),

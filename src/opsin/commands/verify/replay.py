@@ -21,6 +21,7 @@ from opsin.commands.verify.stretches import Stretch
 from opsin.config import RunConfig
 from opsin.inference import teacher
 from opsin.inference.opened_run import OpenedRun
+from opsin.runs.result import Settings
 from opsin.training import build
 from opsin.training.callbacks import EMA
 from opsin.training.callbacks.base import EpochCallback, is_within_epoch
@@ -104,8 +105,7 @@ def replay(stretch: Stretch, opened: OpenedRun) -> Replayed:
     Raises:
         UserError: The images or the teacher are missing, or the config is damaged.
     """
-    assert stretch.end.record is not None
-    settings: Mapping[str, Any] = stretch.end.record["settings"]
+    settings = stretch.record.settings
     plan = _plan(stretch, opened.config, settings)
     with tempfile.TemporaryDirectory(prefix="opsin-verify-") as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about callbacks that are left out
@@ -119,16 +119,14 @@ def replay(stretch: Stretch, opened: OpenedRun) -> Replayed:
         return Replayed(tuple(found), distance(first, raw_weights(ends[0][1]), raw_weights(again)) if found else 0.0)
 
 
-def _train(
-    stretch: Stretch, plan: RunPlan, opened: OpenedRun, settings: Mapping[str, Any], file: Path
-) -> dict[str, Tensor]:
+def _train(stretch: Stretch, plan: RunPlan, opened: OpenedRun, settings: Settings, file: Path) -> dict[str, Tensor]:
     """Train a stretch, save a checkpoint at its end, and return the weights at its start.
 
     The order is that of `opsin.commands.train.train`: weights and the projector of a teacher draw random numbers.
     """
     start = stretch.start.files[0] if stretch.start.files else None
     threads = torch.get_num_threads()
-    use_threads(settings["threads"])
+    use_threads(settings.threads)
     L.seed_everything(plan.run.seed, verbose=False)
     data = build.data(plan, image_format=opened.data_facts.image_format)
     data.setup("fit")
@@ -155,7 +153,7 @@ def _train(
     return saving.first
 
 
-def _plan(stretch: Stretch, config: RunConfig, settings: Mapping[str, Any]) -> RunPlan:
+def _plan(stretch: Stretch, config: RunConfig, settings: Settings) -> RunPlan:
     """Return the plan of a stretch: its config without what a replay leaves out, and with every `auto` resolved.
 
     Validations are left out too, unless the plateau schedule needs them: they do not change the weights.
@@ -167,20 +165,19 @@ def _plan(stretch: Stretch, config: RunConfig, settings: Mapping[str, Any]) -> R
     plan = make_plan(replace(trained, tree={**trained.tree, "callbacks": kept, "logger": {}}))
     options = replace(
         plan.trainer.on_one_device(),
-        threads=settings["threads"],
-        precision=_precision(settings["precision"]),
+        threads=settings.threads,
+        precision=_precision(settings.precision),
         max_time=None,
         limit_val_batches=plan.trainer.limit_val_batches if plan.schedule.call is plateau else 0,
         val_check_interval=plan.trainer.val_check_interval if plan.schedule.call is plateau else 1.0,
     )
-    cache = FeatureCache("off") if str(settings["feature_cache"]).startswith("off") else plan.feature_cache
+    cache = FeatureCache("off") if settings.feature_cache.startswith("off") else plan.feature_cache
     return build.for_evaluation(replace(plan, trainer=options, feature_cache=cache))
 
 
 def _config_of(stretch: Stretch, config: RunConfig) -> RunConfig:
     """Return the config with which a stretch was trained, with the present places of the images."""
-    assert stretch.end.record is not None
-    trained = config.with_text(stretch.end.record["config"])
+    trained = config.with_text(stretch.record.config)
     places = {key: value for key in PLACES if (value := _value(config.tree, key)) is not None}
     return trained.changed(places)
 

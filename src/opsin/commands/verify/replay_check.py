@@ -68,25 +68,24 @@ def _unequal_files(found: Sequence[Point]) -> list[str]:
 
 
 def _outcome(stretch: Stretch, opened: OpenedRun) -> _Outcome:
-    assert stretch.end.record is not None
-    record, settings = stretch.end.record, stretch.end.record["settings"]
-    if settings["devices"] > 1:
-        return _Outcome(unclear=f"{stretch}: trained by {settings['devices']} processes, which one cannot repeat")
+    record, settings = stretch.record, stretch.record.settings
+    if settings.devices > 1:
+        return _Outcome(unclear=f"{stretch}: trained by {settings.devices} processes, which one cannot repeat")
     try:
         replayed = replay(stretch, opened)
-    except (UserError, OSError) as error:
+    except UserError as error:
         return _Outcome(unclear=f"{stretch}: {error}")
-    except RuntimeError as error:
+    except Exception as error:  # a checkpoint that does not fit raises anything
         if "state_dict" in str(error):
             return _Outcome(different=f"{stretch}: a checkpoint does not fit the network")
-        raise
+        return _Outcome(unclear=f"{stretch}: {type(error).__name__}: {error}")
     if not replayed.differences:
         return _Outcome()
     if foreign := foreign_callbacks(stretch, opened):
         names = ", ".join(foreign)
         return _Outcome(unclear=f"{stretch}: the weights differ, perhaps by callbacks that are not repeated: {names}")
-    reason = other_machine(record["cpu"], record["torch"])
-    if settings["accelerator"] != "cpu" or settings["compile"]:
+    reason = other_machine(record.cpu, record.torch)
+    if settings.accelerator != "cpu" or settings.compile:
         reason = reason or "the device rounds differently from run to run"
     if reason is None:
         return _Outcome(different=f"{stretch}: {replayed.differences[0]}")

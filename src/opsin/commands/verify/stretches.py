@@ -2,13 +2,13 @@
 
 import itertools
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from opsin.commands.verify.checkpoint_contents import read_checkpoint, training_record
 from opsin.runs.directory import RunDirectory
+from opsin.runs.training_record import TrainingRecord
 
 SHARE = 0.1
 """Share of training that the default repeats at most, unless two stretches are longer."""
@@ -21,12 +21,12 @@ class Point:
     Attributes:
         step: Number of optimizer steps.
         files: Checkpoints of this step; none at the start of training, which follows from config and seed.
-        record: How the steps before were trained, see `opsin.training.recording.training_record`.
+        record: How the steps before were trained; None at the start of training.
     """
 
     step: int
     files: tuple[Path, ...] = ()
-    record: Mapping[str, Any] | None = None
+    record: TrainingRecord | None = None
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,13 @@ class Stretch:
     @property
     def is_whole(self) -> bool:
         """Whether one process trained it; otherwise the config may have changed at an unknown step."""
+        return self.record.start <= self.start.step
+
+    @property
+    def record(self) -> TrainingRecord:
+        """How its steps were trained."""
         assert self.end.record is not None
-        return int(self.end.record["start"]) <= self.start.step
+        return self.end.record
 
     def __str__(self) -> str:
         return f"steps {self.start.step} to {self.end.step}"
@@ -58,7 +63,7 @@ def points(run: RunDirectory) -> list[Point]:
         UserError: A checkpoint does not record how it was trained.
         Exception: A checkpoint is damaged.
     """
-    by_step: dict[int, list[tuple[Path, Mapping[str, Any]]]] = {}
+    by_step: dict[int, list[tuple[Path, TrainingRecord]]] = {}
     for file in (*sorted(run.replay_points.glob("*.ckpt")), run.best, run.last):
         content = read_checkpoint(file)
         by_step.setdefault(int(content["global_step"]), []).append((file, training_record(content)))
