@@ -63,6 +63,7 @@ def memory_errors(
         raise UserError("trainer.on_oom=halve works on one device only; set trainer.on_oom=stop")
     try:
         yield
+        return
     except Exception as error:
         if not is_out_of_memory(error):
             raise
