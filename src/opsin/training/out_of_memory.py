@@ -90,7 +90,7 @@ def smaller_batches(plan: RunPlan, data: ImageDataModule, in_validation: bool) -
         in_validation: Whether the validation batches are too large, not the training batches.
     """
     if in_validation:
-        size = int(data.eval_batch_size)
+        size = min(int(data.eval_batch_size), len(data.subset("val")))
         return {"datamodule.eval_batch_size": size // 2} if size > 1 else {}
     size, options = int(data.batch_size), plan.trainer
     factor = next((factor for factor in range(2, size) if size % factor == 0), None)

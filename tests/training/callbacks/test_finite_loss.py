@@ -59,7 +59,7 @@ def test_the_step_is_kept_and_replayed(tmp_path: Path, monkeypatch: pytest.Monke
     assert all(torch.isfinite(value).all() for value in state["state_dict"].values())
 
     folder = run.path / "diverged" / "step_8"
-    rows = list(csv.DictReader((folder / "batch.csv").open(encoding="utf-8")))
+    rows = list(csv.DictReader((folder / "batch.csv").read_text(encoding="utf-8").splitlines()))
     part = images_of(run).subset("train")
     positions = training_batches(part.targets, "shuffle", 42, 1, batch_size=64, batches=5)[2]
     assert [int(row["position"]) for row in rows] == positions.tolist()
