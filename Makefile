@@ -2,20 +2,38 @@
 PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
+EXTRAS := app,azure,dev,docs,ray,slurm,streaming
+LOCK := requirements.lock
+comma := ,
+PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-all check docs format benchmark dashboard explore clean
+.PHONY: help setup lock train test test-all check docs format benchmark dashboard explore clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: .venv/.installed ## create .venv and install Opsin with its tools into it
 
-.venv/.installed: pyproject.toml constraints.txt
+.venv/.installed: pyproject.toml $(LOCK)
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; ok = (3, 11) <= v < (3, 14); ok or sys.exit(f"Opsin needs Python 3.11 to 3.13, $(PYTHON) is {v[0]}.{v[1]}: make $(MAKECMDGOALS) PYTHON=/path/to/python3.13")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[app,azure,dev,docs,ray,slurm,streaming]'
+ifeq ($(shell uname -s),Linux) # exact versions, whose hashes pip checks; setuptools first, with which pip builds one of them
+	awk '/^[a-z]/{on=/^setuptools==/} on' $(LOCK) > .venv/setuptools.lock
+	$(PIP) --require-hashes -r .venv/setuptools.lock
+	$(PIP) --require-hashes --no-build-isolation -r $(LOCK)
+	$(PIP) --no-deps --no-build-isolation -e .
+else # the newest versions that pyproject.toml accepts, without hashes
+	$(PIP) -e '.[$(EXTRAS)]'
+endif
 	@touch $@
+
+lock: ## write requirements.lock anew from pyproject.toml (ARGS=--upgrade: with the newest versions)
+	test -x .venv/uv/bin/uv || $(PYTHON) -m venv .venv/uv
+	.venv/uv/bin/python -m pip install --quiet --disable-pip-version-check uv
+	.venv/uv/bin/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-annotate \
+		--no-emit-index-url --custom-compile-command "make lock" $(foreach extra,$(subst $(comma), ,$(EXTRAS)),--extra $(extra)) \
+		--output-file $(LOCK) --quiet $(ARGS)
 
 train: setup ## train the default network on the bundled digits (ARGS="model=mlp ..." for anything else)
 	$(BIN)/python train.py $(ARGS)
@@ -23,7 +41,7 @@ train: setup ## train the default network on the bundled digits (ARGS="model=mlp
 test: setup ## run the tests, without the slow ones
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 -m 'not slow' $(ARGS)
 
-test-all: setup ## run every test
+test-all: setup ## run every test, those of several processes, SLURM and Ray too
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 $(ARGS)
 
 check: setup ## formatting, lint and types

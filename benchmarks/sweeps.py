@@ -26,9 +26,7 @@ def sweeps(session: Session) -> tuple[dict[str, Any], list[GoalResult]]:
     seeds = range(1 if session.quick else 10)
     contenders: dict[str, Callable[[Path], None]] = {
         "opsin": lambda folder: _run("-m", *_varied(seeds), *COMMON, override("output_dir", folder)),
-        "basic": lambda folder: _run(
-            "-m", "hydra/sweeper=basic", *_varied(seeds), *COMMON, override("output_dir", folder)
-        ),
+        "basic": lambda folder: _basic(*_varied(seeds), *COMMON, override("output_dir", folder)),
         "by hand": lambda folder: _by_hand(seeds, folder),
     }
     count = 2 * len(seeds)
@@ -58,8 +56,16 @@ def _varied(seeds: range) -> tuple[str, ...]:
     return "model=mlp,cnn_gap", f"seed=range({len(seeds)})"
 
 
+def _basic(*overrides: str) -> None:
+    _start("-m", "benchmarks.basic_sweeper", *overrides)
+
+
 def _run(*overrides: str) -> None:
-    command = [sys.executable, str(ROOT / "train.py"), *overrides]
+    _start(str(ROOT / "train.py"), *overrides)
+
+
+def _start(*arguments: str) -> None:
+    command = [sys.executable, *arguments]
     subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment(), check=True)
 
 

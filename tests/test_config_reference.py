@@ -27,6 +27,7 @@ def pages() -> dict[str, str]:
     return found
 
 
+@pytest.mark.slow
 def test_every_key_of_every_config_file_is_in_the_reference(pages: dict[str, str]) -> None:
     rows = [row for text in pages.values() for row in re.findall(r"^\| `([\w.]+)` \|", text, re.MULTILINE)]
     known, groups = set(rows), {name.removesuffix(".md") for name in pages}

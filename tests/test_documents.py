@@ -89,6 +89,7 @@ def test_files_named_in_documents_exist(document: Path) -> None:
     assert [name for name in sorted(ours) if not any((place / name).exists() for place in PLACES)] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("document", SOURCES, ids=name_of)
 def test_commands_of_documents_are_valid(document: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
@@ -175,6 +176,7 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
 
 
+@pytest.mark.slow
 def test_messages_of_the_error_page_are_in_the_code() -> None:
     shown = [_fixed(block.text.strip()) for block in blocks(DOCS / "errors.md", "text")]
     assert len(shown) >= 25

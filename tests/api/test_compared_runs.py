@@ -46,6 +46,7 @@ def test_mistakes(tmp_path: Path) -> None:
         opsin.compare(run.path, metric="test/accuracy")
 
 
+@pytest.mark.slow
 def test_a_comparison_loads_no_torch(tmp_path: Path) -> None:
     made_run(tmp_path / "run", [True, False])
     code = f"import opsin, sys; opsin.compare({str(tmp_path)!r}).table; print('torch' in sys.modules)"

@@ -31,6 +31,7 @@ def pixels(digits_run: RunDirectory) -> np.ndarray:
     return open_images(load_trained_model(str(digits_run.path))).subset("val").read(np.arange(40))[..., 0]
 
 
+@pytest.mark.slow
 def test_probabilities_are_those_of_the_run(model: Model, digits_run: RunDirectory, pixels: np.ndarray) -> None:
     recorded = read_predictions(digits_run, "val")
     raw = opsin.load(str(digits_run.path), raw=True).predict(list(pixels))

@@ -57,6 +57,7 @@ def test_help_is_a_page_and_comes_at_once(tmp_path: Path, monkeypatch: pytest.Mo
     assert page.count(f"  python {ROOT}/train.py") == 6
 
 
+@pytest.mark.slow
 def test_config_and_info(tmp_path: Path) -> None:
     assert "max_epochs:" in python(tmp_path, "train.py", "--cfg", "job")
     assert "Defaults List" in python(tmp_path, "train.py", "--info", "defaults")

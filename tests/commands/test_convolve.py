@@ -17,6 +17,7 @@ from opsin.interpretability.convolution.sample_images import gray, sample
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "convolve.py"
 
 
+@pytest.mark.slow
 def test_without_a_selection_all_images_are_drawn(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, str(SCRIPT)], cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr

@@ -70,6 +70,7 @@ def texts(file: Path) -> list[str]:
     return [node.value for node in constants if isinstance(node.value, str)]
 
 
+@pytest.mark.slow
 def test_messages_leave_the_form_of_commands_to_one_function() -> None:
     """`opsin_command` writes `opsin train` or `python train.py`; no message holds one of them itself."""
     forms = re.compile(rf"\bopsin ({'|'.join(COMMANDS)})\b|\btrain\.py\b|\bscripts/")

@@ -30,7 +30,7 @@ def run(digits_run: RunDirectory, tmp_path: Path) -> str:
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """Ten grey images of each of two classes."""
+    """Ten gray images of each of two classes."""
     random = np.random.default_rng(0)
     for name, low in (("dark", 0), ("light", 128)):
         (tmp_path / "photos, mine" / name).mkdir(parents=True)
@@ -106,6 +106,7 @@ def test_a_folder_of_class_folders(run: str, photos: Path, tmp_path: Path) -> No
     assert len(set(found["paths"].tolist())) == 20
 
 
+@pytest.mark.slow
 def test_a_folder_without_classes_has_no_labels(run: str, photos: Path, tmp_path: Path) -> None:
     words = [str(photos / "dark"), f"data_dir={tmp_path}"]
     lines = embed(run, words, out=tmp_path / "out")
@@ -116,9 +117,9 @@ def test_a_folder_without_classes_has_no_labels(run: str, photos: Path, tmp_path
     assert found["paths"].tolist() == [str(photos / "dark" / f"{n}.png") for n in range(10)]
     table = pyarrow.parquet.read_table(tmp_path / "out" / "embeddings.parquet")
     assert table["label"].to_pylist() == [None] * 10
-    labelled = embed(run, [str(photos), f"data_dir={tmp_path}"], out=tmp_path / "labelled")
-    assert labelled
-    other = read(tmp_path / "labelled")
+    labeled = embed(run, [str(photos), f"data_dir={tmp_path}"], out=tmp_path / "labeled")
+    assert labeled
+    other = read(tmp_path / "labeled")
     rows = [other["paths"].tolist().index(path) for path in found["paths"].tolist()]
     np.testing.assert_allclose(found["embeddings"], other["embeddings"][rows], rtol=2**-9, atol=1e-5)
     with pytest.raises(

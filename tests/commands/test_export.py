@@ -11,6 +11,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from lock_file import locked
 from PIL import Image
 from safetensors import safe_open
 
@@ -52,6 +53,7 @@ def example() -> str:
     return found
 
 
+@pytest.mark.slow
 def test_an_onnx_file_gives_the_probabilities_of_predict(photo_run: RunDirectory, tmp_path: Path, capsys) -> None:
     out = tmp_path / "new folder" / "model.onnx"
     assert main([str(photo_run.path), "--format", "onnx", "--out", str(out)]) == 0
@@ -72,6 +74,7 @@ def test_an_onnx_file_gives_the_probabilities_of_predict(photo_run: RunDirectory
     assert done.stdout == f"{('cat', 'dog')[expected.argmax()]} {expected.max():.4f}\n"
 
 
+@pytest.mark.slow
 def test_torch_export_writes_into_the_run_by_default(photo_run: RunDirectory, capsys) -> None:
     assert main([str(photo_run.path), "--format", "torch_export"]) == 0
     file = photo_run.path / "export" / "model.pt2"
@@ -80,6 +83,7 @@ def test_torch_export_writes_into_the_run_by_default(photo_run: RunDirectory, ca
     assert torch.export.load(file).module()(images).sum(1).tolist() == pytest.approx([1, 1, 1])
 
 
+@pytest.mark.slow
 def test_a_file_that_differs_from_pytorch_is_not_written(
     photo_run: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
@@ -138,7 +142,8 @@ def test_the_example_needs_onnxruntime_numpy_and_pillow_alone(photo_run: RunDire
     assert main([str(photo_run.path), "--format", "onnx", "--out", str(out)]) == 0
     venv.create(tmp_path / "env", with_pip=True)
     python = tmp_path / "env" / ("Scripts" if sys.platform == "win32" else "bin") / "python"
-    install = [python, "-m", "pip", "install", "-q", "-c", ROOT / "constraints.txt", "onnxruntime", "numpy", "pillow"]
+    pins = [f"{name}=={locked()[name][0].version}" for name in ("onnxruntime", "numpy", "pillow")]
+    install = [python, "-m", "pip", "install", "-q", *pins]
     subprocess.run(install, check=True, capture_output=True)
     missing = (
         "import importlib.util as u; print([n for n in ('torch', 'torchvision', 'opsin', 'onnx') if u.find_spec(n)])"

@@ -34,6 +34,7 @@ def test_it_suggests_a_rate_and_draws_the_curve(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} <= {"outputs", "data"}
 
 
+@pytest.mark.slow
 def test_what_is_wrong_is_said_in_one_message(tmp_path: Path) -> None:
     for words, part in (
         (["model=mlp", "optimizer.lrr=1"], "optimizer.lrr=1 is not known: did you mean optimizer.lr=1?"),

@@ -87,6 +87,7 @@ def test_kernels_activations_and_filters(run: str) -> None:
     assert any(re.match(r"block2: the activation of [0-4] of 4 filters more than doubled", line) for line in lines)
 
 
+@pytest.mark.slow
 def test_maps_have_scores_and_a_sanity_check(run: str) -> None:
     lines = list(interpret(run, what=["gradcam", "cam"], count=3))
     assert pictures(lines) == {"gradcam", "gradcam_channels", "cam"}
@@ -193,6 +194,7 @@ def test_wrong_labels_of_training_images_are_found(mislabeled: tuple[str, set[st
     assert any(line.startswith("A suspicious label is not necessarily wrong") and "memorized" in line for line in lines)
 
 
+@pytest.mark.slow
 def test_the_number_of_checked_training_labels_is_bounded(predicted: str) -> None:
     def lines_for(most: int) -> list[str]:
         return list(interpret(predicted, what=["errors"], count=2, errors={"train_images": most}))
@@ -259,6 +261,7 @@ def test_a_damaged_run_is_named(run: str, name: str, content: str) -> None:
         list(interpret(run, what=["kernels"]))
 
 
+@pytest.mark.slow
 def test_imagenet_classes_have_names() -> None:
     source = open_model_and_images("efficientnet_lite0")
     assert len(source.trained_model.classes or ()) == 1000
@@ -267,6 +270,7 @@ def test_imagenet_classes_have_names() -> None:
         source.selected_images(1)
 
 
+@pytest.mark.slow
 def test_filters_of_the_head_and_of_a_stage_named_head(run: str, tmp_path: Path) -> None:
     brief = {"steps": 1, "upscalings": 0}
     lines = list(interpret(run, what=["filters"], stage="head.fc", count=10, ascent=brief))

@@ -35,6 +35,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_project_is_small_and_trains_its_own_parts(project: Path) -> None:
     lines = [line for file in new.TEMPLATE.rglob("*.template") for line in file.read_text().splitlines()]
     assert len(lines) < 60

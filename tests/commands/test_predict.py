@@ -81,6 +81,7 @@ def predict(run: RunDirectory, *words: str, **options: object) -> int:
     return predict_files(str(run.path), list(words), **options)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_a_folder_of_odd_and_broken_images(
     digits_run: RunDirectory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -90,6 +90,7 @@ def test_making_pictures_changes_nothing_else(run: RunDirectory) -> None:
     assert random.getstate() == states[1]
 
 
+@pytest.mark.slow
 def test_the_augmentation_sample_shows_the_same_images_plain_and_augmented(run: RunDirectory) -> None:
     network = tiny(num_logits=10, in_channels=1, image_size=(28, 28))
     predictions = read_predictions(run, "test")

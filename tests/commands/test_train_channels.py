@@ -69,6 +69,7 @@ def test_a_run_uses_all_channels(case: str, tmp_path: Path, capsys) -> None:
     assert "have the class that PyTorch predicts" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_bad_files_and_impossible_options_are_named(tmp_path: Path) -> None:
     images = bands(tmp_path, 4, "npy")
     np.save(images / "dry" / "first.npy", np.zeros((4, 20, 24), np.uint8))
@@ -98,6 +99,7 @@ def test_sixteen_bits_are_scaled(tmp_path: Path) -> None:
     np.testing.assert_array_equal(decode_image(tmp_path / "float.npy", 4), np.rint(values / 257).astype(np.uint8))
 
 
+@pytest.mark.slow
 def test_a_gray_run_of_an_rgb_network_still_repeats_its_channel(tmp_path: Path) -> None:
     folder = tmp_path / "gray"
     for number in range(40):

@@ -50,6 +50,7 @@ def files_with_the_secret(folder: Path) -> list[Path]:
     return [path for path in files if any(form in path.read_bytes() for form in forms)]
 
 
+@pytest.mark.slow
 def test_a_run_and_its_resume_write_no_secret(
     conf: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -87,6 +87,7 @@ def test_a_run_called_auto_in_the_current_folder_is_not_what_resume_auto_means(i
     assert named.run.path.resolve() == in_tmp / "auto"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "part"),
     [
@@ -103,6 +104,7 @@ def test_wrong_overrides_end_in_one_message(overrides: list[str], part: str, in_
         compose(overrides)
 
 
+@pytest.mark.slow
 def test_values_of_the_process_are_resolved_and_references_stay(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TASK", "7")
     composed = compose(
@@ -131,6 +133,7 @@ def test_a_missing_variable_is_named(in_tmp: Path) -> None:
         compose(["seed=${oc.env:OPSIN_NOT_SET}"])
 
 
+@pytest.mark.slow
 def test_the_home_folder_is_expanded_in_every_path(folder: Path) -> None:
     home = folder.parent / "home"
     (home / "photos").mkdir(parents=True)
@@ -238,6 +241,7 @@ def test_cfg_prints_a_section_in_any_order(
     assert yaml.safe_load(printed)["lr"] == 0.0031
 
 
+@pytest.mark.slow
 def test_cfg_of_a_resumed_run_prints_its_config(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     compose(["experiment=mine"], Path("run"), ConfigSource.of([str(folder)])).save()
     for arguments in (["resume=run", "seed=5", "--cfg", "job"], ["--cfg", "job", "seed=5", "resume=run"]):
@@ -246,6 +250,7 @@ def test_cfg_of_a_resumed_run_prints_its_config(folder: Path, capsys: pytest.Cap
         assert (printed["optimizer"]["lr"], printed["seed"], "hydra" in printed) == (0.0031, 5, False)
 
 
+@pytest.mark.slow
 def test_info_and_completion_know_the_folder_of_the_user(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

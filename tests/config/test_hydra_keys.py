@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from opsin.commands.train_cli import main
 from opsin.config import ConfigSource, compose, compose_raw
 from opsin.errors import UserError
 from opsin.sweeps.sweep import sweep
@@ -50,3 +51,29 @@ def test_the_directory_of_a_run_and_of_a_sweep_are_told_apart(in_tmp: Path) -> N
     with pytest.raises(UserError, match=r"hydra\.run\.dir has no effect on a sweep.*sweep\.name"):
         sweep(["seed=1,2", "hydra.run.dir=x"])
     assert list(in_tmp.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "name", ["OPSIN_TARGETS", "LD_PRELOAD", "PYTHONPATH", "PATH", "HTTPS_PROXY", "GIT_SSH_COMMAND"]
+)
+def test_a_config_file_sets_no_variable_that_can_load_code(name: str, in_tmp: Path) -> None:
+    text = f"hydra:\n  job:\n    env_set: {{OMP_NUM_THREADS: 1, {name}: evil}}\n"
+    (in_tmp / "mine.yaml").write_text(f"defaults: [train, _self_]\n{text}")
+    (in_tmp / "experiment").mkdir()
+    (in_tmp / "experiment" / "theirs.yaml").write_text(f"# @package _global_\n{text}")
+    for overrides, config in (([], "mine"), (["experiment=theirs"], "train")):
+        with pytest.raises(UserError, match=rf"hydra\.job\.env_set\.{name} in a config file is not accepted"):
+            compose(overrides, source=ConfigSource.of([str(in_tmp)], config))
+    typed = compose([f"+hydra.job.env_set.{name}=mine"]).settings
+    assert typed is not None
+    assert typed.hydra.job.env_set == {name: "mine"}
+
+
+@pytest.mark.parametrize("key", ["hydra/sweeper=basic", "hydra/launcher=basic"])
+def test_no_sweeper_or_launcher_of_hydra_runs(key: str, in_tmp: Path) -> None:
+    """Hydra would build them, and every `_target_` inside them."""
+    evil = "+hydra.sweeper.params.x={_target_: os.system, command: touch victim}"
+    with pytest.raises(UserError, match="has no effect in Opsin"):
+        sweep([key, evil, "seed=1,2"])
+    assert main(["-m", key, evil, "seed=1,2"]) == 1
+    assert not (in_tmp / "victim").exists()

@@ -121,6 +121,7 @@ def test_values_are_found_in_any_form() -> None:
     assert [key_of(text) for text in ("a.b=c=d", "++a=1", "~a", "~a=1", "g@p.q=x")] == ["a.b", "a", "a", "a", "g"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["my runs (2)", "jürgen", "it's", "2024", "a=b"])
 def test_a_run_in_any_folder_is_resumed(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

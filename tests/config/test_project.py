@@ -81,6 +81,7 @@ def test_another_copy_of_the_package_is_named(project: Path, in_tmp: Path, monke
         OWN.resolve("mine_here.network")
 
 
+@pytest.mark.slow
 def test_the_project_is_recorded_and_named_outside_it(
     project: Path, in_tmp: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,6 +122,28 @@ def test_a_run_directory_is_no_project(in_tmp: Path, monkeypatch: pytest.MonkeyP
     assert find_project() is None
     assert permitted_packages() == ()
     assert ConfigSource().folders == ConfigSource(project=None).folders
+
+
+@pytest.mark.parametrize("place", [".", "first_run", "first_run/checkpoints"])
+def test_a_sweep_directory_is_no_project(in_tmp: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    write(in_tmp / "sweep")
+    (in_tmp / "sweep" / "sweep.yaml").touch()
+    (in_tmp / "sweep" / place).mkdir(parents=True, exist_ok=True)
+    monkeypatch.chdir(in_tmp / "sweep" / place)
+    assert find_project() is None
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="this system has no owners")
+def test_a_project_of_another_user_counts_in_its_own_folder_only(in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everybody can write a project file into a folder such as /tmp, above the folders of other users."""
+    write(in_tmp)
+    (in_tmp / "mine").mkdir()
+    monkeypatch.setattr(os, "getuid", lambda: (in_tmp / "pyproject.toml").stat().st_uid + 1)
+    monkeypatch.setattr("opsin.config.project.ROOT_USER", -1)
+    monkeypatch.chdir(in_tmp / "mine")
+    assert find_project() is None
+    monkeypatch.chdir(in_tmp)
+    assert find_project() is not None
 
 
 @pytest.mark.parametrize(

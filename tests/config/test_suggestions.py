@@ -61,6 +61,7 @@ def test_an_unknown_key_gets_the_override_to_type(typed: str, right: str) -> Non
     assert "\n" not in line
 
 
+@pytest.mark.slow
 def test_options_and_keys_of_chosen_options() -> None:
     assert suggest(["model=mlp,cnn_gpa"]) == "model=cnn_gpa is not known: did you mean model=cnn_gap?"
     assert suggest(["model=xyzzy", "trainer=xyzzy"]).endswith(
@@ -75,6 +76,7 @@ def test_known_names_get_no_suggestion() -> None:
     assert suggest(["model=mlp", "optimizer.lr=1", "hydra.run.dir=x", "-m", "+a.b=1", "~logger.tensorboard"]) == ""
 
 
+@pytest.mark.slow
 def test_every_translation_names_options_and_keys_that_exist() -> None:
     options, keys = config_options(), set(compose(["resume=null"]).tree) | _keys_of_default_options()
     for name in TRANSLATIONS:

@@ -93,6 +93,7 @@ def test_folders_that_cannot_be_written_to_are_refused(tmp_path: Path, monkeypat
         check_writable(tmp_path / "outputs", "output_dir")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("word", ["output_dir=file", "hydra.run.dir=file/run"])
 def test_the_command_line_says_so_in_one_line(word: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()

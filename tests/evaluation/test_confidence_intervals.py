@@ -28,6 +28,7 @@ def test_wilson_at_proportions_of_0_and_1() -> None:
     assert nothing[1:] == (0, 1)
 
 
+@pytest.mark.slow
 def test_t_interval_has_the_stated_coverage() -> None:
     generator = np.random.default_rng(0)
     held = sum(low <= 3 <= high for _, low, high in (t_interval(generator.normal(3, 2, 3)) for _ in range(2000)))

@@ -5,13 +5,13 @@ import pytest
 
 from opsin.inference.linear_probe import HEADS, NEIGHBORS, STRENGTHS, HeadName, fit_head
 
-CENTRES = np.array([[4.0, 0, 0, 0], [0, 4.0, 0, 0], [0, 0, 4.0, 0]])
+CENTERS = np.array([[4.0, 0, 0, 0], [0, 4.0, 0, 0], [0, 0, 4.0, 0]])
 
 
 def points(count: int, seed: int, noise: float = 1.0, classes: int = 3):
     random = np.random.default_rng(seed)
     targets = np.arange(count) % classes
-    vectors = CENTRES[targets] + random.normal(size=(count, 4)) * noise
+    vectors = CENTERS[targets] + random.normal(size=(count, 4)) * noise
     return (vectors * [1, 100, 0.01, 1] + [0, 50, 0, -3]).astype(np.float32), targets  # scales far apart
 
 
@@ -44,7 +44,7 @@ def test_the_coefficients_are_for_raw_embeddings(classes: int) -> None:
     np.testing.assert_array_equal(said, head.model.predict(vectors))
 
 
-def test_neighbours_look_at_directions_and_never_outnumber_the_images() -> None:
+def test_neighbors_look_at_directions_and_never_outnumber_the_images() -> None:
     vectors, targets = np.array([[1, 0.1], [0.1, 1], [1, 0.2]], np.float32), np.array([0, 1, 0])
     head = fit_head("knn", (vectors, targets), (vectors * 100, targets))
     assert list(head.tried) == ["k=1"]

@@ -91,6 +91,7 @@ def test_networks_of_each_kind_are_exported_as_onnx(case) -> None:
     check(trained_model(network, case.trial, channels))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["onnx", "torch_export"])
 def test_a_file_holds_its_preprocessing_and_facts(kind: str) -> None:
     torch.manual_seed(0)

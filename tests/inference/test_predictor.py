@@ -28,7 +28,7 @@ from opsin.training.plan import make_plan
 
 
 def photographs(folder: Path, classes: int) -> None:
-    """Digits in colour, of odd sizes, as JPEG and PNG, in one folder per class."""
+    """Digits in color, of odd sizes, as JPEG and PNG, in one folder per class."""
     digits = load_digits(n_class=classes)
     generator = np.random.default_rng(0)
     for i in range(300):
@@ -71,6 +71,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_files_give_what_validation_gave(case: str, tmp_path: Path) -> None:
     classes, *words = CASES[case]

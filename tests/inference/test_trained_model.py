@@ -42,6 +42,7 @@ def assert_half_equal(half: NDArray[np.float16], exact: NDArray[np.float32]) -> 
     np.testing.assert_allclose(half, exact, rtol=2**-10, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_run_brings_its_network_and_the_images_it_wants(digits_run: RunDirectory, tmp_path: Path, trainer) -> None:
     found = load_trained_model(str(digits_run.path))
     recorded = digits_run.read_result().data
@@ -59,6 +60,7 @@ def test_a_run_brings_its_network_and_the_images_it_wants(digits_run: RunDirecto
     assert_half_equal(made(found, data, trainer, logits=True), torch.cat([embeddings, logits], dim=1).numpy())
 
 
+@pytest.mark.slow
 def test_runs_that_see_the_images_at_other_sizes_share_what_is_made_of_them(
     digits_run: RunDirectory, tmp_path: Path, trainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -83,6 +85,7 @@ def test_runs_that_see_the_images_at_other_sizes_share_what_is_made_of_them(
     assert len(seen) > 2
 
 
+@pytest.mark.slow
 def test_images_are_decoded_at_the_size_it_wants_and_not_at_the_served_one(
     digits_run: RunDirectory, tmp_path: Path, trainer
 ) -> None:
@@ -92,6 +95,7 @@ def test_images_are_decoded_at_the_size_it_wants_and_not_at_the_served_one(
     np.testing.assert_array_equal(served_small, served_alike)
 
 
+@pytest.mark.slow
 def test_other_weights_are_not_served_what_the_old_ones_made(copied: RunDirectory, tmp_path: Path, trainer) -> None:
     data = image_data(digits(), data_dir=str(tmp_path))
     before = made(load_trained_model(str(copied.path)), data, trainer)
@@ -103,7 +107,7 @@ def test_other_weights_are_not_served_what_the_old_ones_made(copied: RunDirector
     assert len([folder for folder in data.features_dir.iterdir() if folder.is_dir()]) == 2
 
 
-def test_a_grey_network_refuses_colours(digits_run: RunDirectory, tmp_path: Path, trainer) -> None:
+def test_a_gray_network_refuses_colors(digits_run: RunDirectory, tmp_path: Path, trainer) -> None:
     pixels = np.random.default_rng(0).integers(0, 255, (40, 28, 28, 3), dtype=np.uint8)
     source = Source(
         "c", ("a", "b"), 3, (28, 28), (0.5,), (0.5,), {"train": ArrayImages(pixels, np.arange(40) % 2, "c")}
@@ -159,7 +163,7 @@ def test_imagenet_weights_tell_what_images_they_want(tmp_path: Path, trainer) ->
     assert found.mean == pytest.approx((127 / 255,) * 3)
     small = load_trained_model("efficientnet_lite0", 32)
     data = image_data(digits(), train_fraction=0.1, data_dir=str(tmp_path))
-    vectors = made(small, data, trainer)  # grey images are repeated
+    vectors = made(small, data, trainer)  # gray images are repeated
     assert vectors.shape == (len(data.subset("val")), 1280)
     assert vectors.std() > 0.01
 

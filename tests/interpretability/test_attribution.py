@@ -56,6 +56,7 @@ def test_cam_equals_gradcam_up_to_scale_on_a_head_that_averages(num_logits: int)
     torch.testing.assert_close(maps, gradcam(network, images, targets), atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_cam_adds_up_to_the_logit(three: Network) -> None:
     """Zhou et al., equation 2: the mean of the map before it is cut and scaled, plus the bias, is the logit."""
     from opsin.interpretability.attribution import _cam
@@ -81,6 +82,7 @@ def test_cam_refuses_a_head_for_which_it_would_not_be_exact(kind: str) -> None:
         cam(network, images, targets)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("classes", [2, 3])
 def test_maps_find_the_square_that_sets_the_class(method: str, classes: int, request: pytest.FixtureRequest) -> None:
@@ -229,6 +231,7 @@ def test_an_auxiliary_head_does_not_change_the_maps(three: Network) -> None:
     assert network.auxiliary.take_logits() is not None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", [*METHODS, "channels", "faithfulness", "randomisation"])
 def test_the_network_is_unchanged(what: str) -> None:
     network = tiny(num_logits=3, in_channels=3, image_size=(24, 24)).train()

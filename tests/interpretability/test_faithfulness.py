@@ -110,6 +110,7 @@ def test_maps_of_another_size_are_refused(three: Network) -> None:
         faithfulness(three, images, targets, torch.zeros(2, 12, 12))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_a_trained_network_passes(method: str, three: Network) -> None:
     images, targets, _ = planted_images(18, seed=4)

@@ -33,6 +33,7 @@ def check(network: Network, original: nn.Module, images: torch.Tensor, path) -> 
         torch.testing.assert_close(original.eval()(images), network(images), rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FROM_TORCHVISION)
 def test_torchvision_loads_the_file_strictly(name: str, tmp_path) -> None:
     network = randomized(getattr(models, name)(num_logits=3, image_size=(64, 64)))
@@ -104,6 +105,7 @@ def test_a_failed_export_keeps_the_old_file(tmp_path, monkeypatch) -> None:
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("it.safetensors", "old")]
 
 
+@pytest.mark.slow
 def test_the_neck_is_exported_and_values_beyond_half_precision_stay_float32(tmp_path) -> None:
     taught, pupil = (convnext_tiny(num_logits=logits, image_size=SIZE) for logits in (3, 5))
     with torch.no_grad():

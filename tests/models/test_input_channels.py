@@ -27,6 +27,7 @@ def test_kernels_are_repeated_and_rescaled_as_in_timm(channels: int, tmp_path) -
         assert torch.equal(tensor, expected.state_dict()[key]), key
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "convnext_tiny"])
 def test_networks_of_torchvision_take_any_number_of_channels(name: str, tmp_path) -> None:
     original = torchvision.models.get_model(name, num_classes=3)

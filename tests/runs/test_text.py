@@ -1,15 +1,21 @@
 """Text that every file and console can take, and `~` in paths."""
 
+import ast
 import io
+import logging
 import os
+import re
 import sys
 from pathlib import Path
 
 import pytest
+from rich.table import Table
+from rich.text import Text
 
 from opsin.runs.atomic import atomic_open, write_atomically
 from opsin.runs.home import user_path
-from opsin.runs.text import accept_any_text, valid_text
+from opsin.runs.rich_console import TerminalConsole
+from opsin.runs.text import EscapeControls, escape_output, valid_text
 
 
 @pytest.mark.parametrize(
@@ -34,7 +40,7 @@ def test_text_can_be_encoded(text: str, shown: str, tmp_path: Path) -> None:
 def test_a_console_takes_any_text(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
     console = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
     monkeypatch.setattr(sys, "stdout", console)
-    accept_any_text()
+    escape_output()
     print("\u732b \u2502 \udce4")  # noqa: T201 - the console is the subject
     console.flush()
     assert "\\udce4" in console.buffer.getvalue().decode(encoding)
@@ -44,3 +50,103 @@ def test_a_home_folder_is_expanded_and_an_unknown_user_is_not(monkeypatch: pytes
     monkeypatch.setenv("HOME", str(tmp_path))
     assert user_path("~/photos") == tmp_path / "photos"
     assert user_path(Path("~no such user/photos")) == Path("~no such user/photos")
+
+
+HOSTILE = (
+    "a\x1b[31mred",
+    "\x1b]0;title\x07",
+    "\x1b[2J",
+    "back\x08space",
+    "over\rwritten",
+    "\x9b31m",
+    "\x7f",
+    "gpj.\u202eexe",
+    "\u2066hidden\u2069",
+    "next\u2028line",
+)
+"""Names that would change a terminal or hide other text."""
+
+
+class Terminal(io.TextIOWrapper):
+    """A terminal in memory."""
+
+    def __init__(self) -> None:
+        super().__init__(io.BytesIO(), encoding="utf-8", write_through=True)
+
+    def isatty(self) -> bool:
+        return True
+
+    @property
+    def shown(self) -> str:
+        return self.buffer.getvalue().decode()
+
+
+def open_terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    """Replace stdout and stderr; in a fixture, pytest would replace them again before the test."""
+    found = Terminal()
+    monkeypatch.setattr(sys, "stdout", found)
+    monkeypatch.setattr(sys, "stderr", found)
+    monkeypatch.setenv("TERM", "xterm")
+    return found
+
+
+@pytest.mark.parametrize("name", HOSTILE, ids=ascii)
+def test_control_characters_are_escaped_in_each_output(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    terminal = open_terminal(monkeypatch)
+    escape_output()
+    escape_output()  # a command may start another one
+    print(f"class {name}")  # noqa: T201 - the console is the subject
+    sys.stderr.write(f"class {name}\n")
+    log = logging.getLogger("opsin.test_text")
+    log.propagate = False
+    for handler in (logging.StreamHandler(sys.stdout), logging.FileHandler(tmp_path / "x.log", encoding="utf-8")):
+        handler.addFilter(EscapeControls())
+        log.addHandler(handler)
+    try:
+        raise ValueError(name)
+    except ValueError:
+        log.exception("class %s", name)
+    for handler in list(log.handlers):
+        handler.close()
+        log.removeHandler(handler)
+    for text in (terminal.shown, (tmp_path / "x.log").read_text(encoding="utf-8")):
+        assert text.replace("\n", "").replace("\r\n", "").isprintable()
+    assert len(terminal.shown.splitlines()) > 5  # line feeds stay
+    assert "class " + name.encode("unicode_escape").decode() in terminal.shown
+
+
+@pytest.mark.parametrize("name", HOSTILE, ids=ascii)
+def test_a_console_of_rich_escapes_names_and_keeps_its_own_colors(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = open_terminal(monkeypatch)
+    escape_output()
+    table = Table(name, title=name)
+    table.add_row(Text(name))
+    console = TerminalConsole(width=200, color_system="standard")
+    console.print(table)
+    console.print(name, style="bold red", markup=False)
+    written = terminal.shown
+    assert "\x1b[1;31m" in written
+    plain = re.sub(r"\x1b\[[\d;]*m", "", written)
+    assert plain.replace("\n", "").isprintable()
+    assert name.replace("\r", "").replace("\x08", "").replace("\x07", "").encode("unicode_escape").decode() in plain
+
+
+def test_progress_bars_of_libraries_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tqdm import tqdm
+
+    terminal = open_terminal(monkeypatch)
+    escape_output()
+    with tqdm(total=2) as outer, tqdm(total=1, position=1) as inner:
+        inner.update()
+        outer.update()
+    assert "\\" not in terminal.shown
+    assert "\r" in terminal.shown
+
+
+def test_every_console_of_rich_is_an_escaping_one() -> None:
+    for file in (Path(__file__).parents[2] / "src" / "opsin").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            name = getattr(node.func, "attr", getattr(node.func, "id", "")) if isinstance(node, ast.Call) else ""
+            assert name not in ("Console", "get_console"), f"{file}:{node.lineno}: use TerminalConsole"

@@ -9,16 +9,16 @@ from opsin.sweeps.study import (
     has_report,
     make_pruner,
     open_storage,
-    quieten_optuna,
     running_trial,
     set_attribute,
+    silence_optuna,
     trial_at,
 )
 
 
 @pytest.mark.parametrize(("kind", "expected"), [("median", 2), ("halving", 2), ("none", None)])
 def test_a_worse_trial_is_pruned_at_the_first_permitted_epoch(tmp_path: Path, kind: str, expected: int | None) -> None:
-    quieten_optuna()
+    silence_optuna()
     place = str(tmp_path / "journal")
     study = optuna.create_study(storage=open_storage(place), study_name="s", direction="minimize")
     pruner = make_pruner(kind, 2)  # type: ignore[arg-type]

@@ -8,6 +8,7 @@ import pytest
 from opsin.config import CONFIGS, ConfigSource, compose, is_of_a_sweep
 from opsin.errors import UserError
 from opsin.sweeps.jobs import Jobs
+from opsin.sweeps.launchers import Slurm
 from opsin.sweeps.search_space import Listed, Space, read_space
 from opsin.sweeps.settings import Sweep
 from opsin.sweeps.sweep import _checked, sweep
@@ -29,6 +30,7 @@ def read(*overrides: str) -> tuple[Sweep, Space, Jobs]:
     return settings, space, Jobs(space)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SWEEPS)
 def test_the_runs_of_a_sweep_file_have_valid_plans(name: str, tmp_path: Path) -> None:
     settings, space, jobs = read(f"sweep={name}", *OVERRIDES.get(name, []))
@@ -93,6 +95,7 @@ def test_incompatible_settings_are_refused(settings: dict[str, Any], message: st
         Sweep(**settings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -120,6 +123,29 @@ def test_a_pruner_compares_the_objective_and_not_the_monitored_metric(tmp_path: 
     trial = Trial(0, {}, ("model=mlp",), "run")
     job = jobs.make_job(trial, tmp_path, settings, "val/acc", Study(), threads=1)  # type: ignore[arg-type]
     assert "+callbacks.pruning.monitor=val/acc" in job.overrides
+
+
+@pytest.mark.parametrize("text", ["setup: [touch victim]", "address: ray://evil.example:10001"])
+def test_a_config_file_outside_the_project_sets_no_command_of_a_launcher(text: str, in_tmp: Path) -> None:
+    option, key = ("slurm", "setup") if text.startswith("setup") else ("ray", "address")
+    (in_tmp / "theirs" / "launcher").mkdir(parents=True)
+    target = {"slurm": "Slurm", "ray": "Ray"}[option]
+    (in_tmp / "theirs" / "launcher" / "x.yaml").write_text(f"_target_: opsin.sweeps.launchers.{target}\n{text}\n")
+    source = ConfigSource.of([str(in_tmp / "theirs")])
+    with pytest.raises(UserError, match=rf"launcher\.{key} .*config files from {in_tmp}/theirs take part"):
+        sweep(["launcher=x", "seed=1,2"], source)
+    assert not (in_tmp / "victim").exists()
+
+
+@pytest.mark.parametrize(
+    "options", [{"partition": "a\ntouch victim"}, {"options": {"comment": "a\nid"}}, {"options": {"a\nid": "b"}}]
+)
+def test_an_option_of_sbatch_adds_no_line_to_the_script(
+    options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("opsin.sweeps.launchers.slurm._check_installed", lambda: None)
+    with pytest.raises(UserError, match="must be one line of plain text"):
+        Slurm(**options)
 
 
 def test_a_single_run_refuses_overrides_of_a_sweep(tmp_path: Path) -> None:

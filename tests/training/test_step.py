@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 
 from opsin.data.loader.batch_loader import Batch
 from opsin.training.callbacks import Throughput
-from opsin.training.hardware import look_for_no_gpu
+from opsin.training.hardware import prevent_cuda_search
 from opsin.training.lightning_patches import STEP_HOOKS, NoProfiler, drop_empty_hooks
 from opsin.training.loss import ClassificationLoss
 from opsin.training.module import Classifier
@@ -109,8 +109,8 @@ def test_no_gpu_is_looked_for_where_there_is_none(monkeypatch):
 
     for there in (True, False):
         monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
-        look_for_no_gpu()
+        prevent_cuda_search()
         assert os.environ.get("CUDA_VISIBLE_DEVICES") == (None if there else "")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
-    look_for_no_gpu()
+    prevent_cuda_search()
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "1"

@@ -87,6 +87,7 @@ def test_validating_more_often_does_not_change_the_training(
     assert all(torch.equal(last[key], other[key]) for key in last)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("step", "how"), [(4, "SIGINT"), (5, "SIGTERM"), (6, "SIGINT"), (8, "error"), (10, "error")])
 def test_a_run_that_ends_anywhere_resumes_to_the_bit(
     step: int, how: str, whole: RunDirectory, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -125,6 +126,7 @@ def test_early_stopping_counts_validations_and_more_patience_completes_the_epoch
     assert run.metrics.read_text() == other.metrics.read_text()
 
 
+@pytest.mark.slow
 def test_accumulated_steps_are_whole(data_dir: Path, tmp_path: Path) -> None:
     run = start(data_dir, tmp_path, "trainer.accumulate_grad_batches=2", "trainer.val_check_interval=0.3")
     assert [row.step for row in read_epochs(run.metrics)] == [1, 2, 3, 4, 5, 6, 7, 8, 9]

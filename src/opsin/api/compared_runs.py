@@ -66,7 +66,7 @@ class RunComparison:
 
     @property
     def conclusions(self) -> list[str]:
-        """The results of the paired tests of the best recipe against each other one, and reasons not to rank."""
+        """The results of the paired tests of the best recipe against every other one, and reasons not to rank."""
         tests = [f"{result.conclusion}. {result.explanation}" for result in self.comparison.pairwise]
         return [*self.comparison.leaderboard.ranking_problems(), *tests]
 
@@ -90,7 +90,7 @@ def compare(
     """Compare runs by a metric, with paired tests on the images that they share.
 
     Args:
-        runs: Run directories, sweeps, folders of runs, or what `opsin.train` and `opsin.load` return; one or several.
+        runs: Run directories, sweeps, folders of runs, or results of `opsin.train` and `opsin.load`; one or several.
         metric: The metric that ranks them: `test/...` or `val/...`.
 
     Raises:

@@ -17,7 +17,7 @@ def keyword_overrides(sections: Mapping[str, Any]) -> list[str]:
         sections: A mapping of keys to values for a section of the config, or a value for a key.
 
     Raises:
-        UserError: A value is not one that YAML has.
+        UserError: A value has a type that YAML does not have.
     """
     return list(_overrides(sections))
 

@@ -47,8 +47,8 @@ def load(
         run: A run directory, such as `outputs/latest`.
         overrides: Overrides of its config, such as `trainer.accelerator=cpu`.
         batch_size: Images per batch. None: up to 256, fewer if they are large. With 1, each image of a generator is
-            predicted as soon as the next one is there, and a single image takes the shortest time.
-        raw: Return the softmax of the logits as they are, without the temperature that the run fitted on val.
+            predicted as soon as the next one arrives, and a single image takes the shortest time.
+        raw: Return the softmax of the logits without the temperature that the run fitted on val.
         checkpoint: `best`, `last`, or the path of a checkpoint.
 
     Raises:

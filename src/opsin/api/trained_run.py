@@ -66,7 +66,7 @@ def train(*overrides: str, resume: str | PathLike[str] | None = None, **sections
     except Interrupted as stop:
         _interrupt(stop, composed)
     except SystemExit:  # Lightning raises it at the second Ctrl-C
-        raise KeyboardInterrupt(f"stopped at once; {_way_on(composed)}") from None
+        raise KeyboardInterrupt(f"stopped at once; {_resume_hint(composed)}") from None
     except UserError as error:
         raise UserError(mask_secrets(str(error))) from None
     return TrainedRun(composed.run.path)
@@ -104,8 +104,8 @@ def _interrupt(stop: Interrupted, composed: RunConfig) -> NoReturn:
     if stop.signal != signal.SIGINT:
         signal.raise_signal(stop.signal)
         raise stop
-    raise KeyboardInterrupt(f"stopped; {_way_on(composed)}") from None
+    raise KeyboardInterrupt(f"stopped; {_resume_hint(composed)}") from None
 
 
-def _way_on(composed: RunConfig) -> str:
+def _resume_hint(composed: RunConfig) -> str:
     return f"resume with opsin.train(resume={str(composed.run.path)!r})"

@@ -13,7 +13,7 @@ from opsin.errors import UserError, is_out_of_memory
 from opsin.runs.disk_errors import explained_disk_errors
 from opsin.runs.quoting import opsin_command
 from opsin.runs.secret_values import mask_secrets
-from opsin.runs.text import accept_any_text
+from opsin.runs.text import escape_output
 
 FEWER = (
     "use smaller batches (--batch-size of predict, datamodule.eval_batch_size or datamodule.batch_size of the others), "
@@ -43,7 +43,7 @@ def command(main: Callable[[list[str] | None], int]) -> Main:
 
     @functools.wraps(main)
     def wrapped(arguments: list[str] | None = None) -> int:
-        accept_any_text()
+        escape_output()
         try:
             with explained_disk_errors():
                 return main(arguments)

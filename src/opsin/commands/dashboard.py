@@ -2,8 +2,10 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 from opsin.commands.command_line import command, command_parser
+from opsin.commands.explore.security import LOOPBACK, foreign_request
 from opsin.errors import UserError
 from opsin.runs.directory import OUTPUT_DIR
 from opsin.runs.home import user_path
@@ -11,6 +13,28 @@ from opsin.runs.quoting import opsin_command
 
 SAMPLES = "images=50,pr_curves=50"
 """Steps of each kind that TensorBoard keeps in memory. Its default of 10 leaves out most epochs."""
+
+
+def guarded_server(app: Any, flags: Any) -> Any:
+    """Return the server of TensorBoard; on loopback it answers the requests of its own page only.
+
+    TensorBoard checks neither Host nor Origin: any web site could read runs through a domain name that resolves to
+    127.0.0.1. With `--bind_all` or another `--host` the user serves other machines, whose names are not known.
+
+    Args:
+        app: The WSGI application of TensorBoard.
+        flags: The flags of its command line.
+    """
+    from tensorboard.program import create_port_scanning_werkzeug_server
+
+    def guarded(environ: dict[str, Any], start_response: Any) -> Any:
+        if reason := foreign_request(environ.get("HTTP_HOST", ""), environ.get("HTTP_ORIGIN")):
+            start_response("403 Forbidden", [("Content-Type", "text/plain; charset=utf-8")])
+            return [reason.encode()]
+        return app(environ, start_response)
+
+    on_loopback = not flags.bind_all and flags.host in (None, *LOOPBACK)
+    return create_port_scanning_werkzeug_server(guarded if on_loopback else app, flags)
 
 
 @command
@@ -34,7 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     # load_fast=false: the data server in Rust does not use this function
     io_wrapper.GetLogdirSubdirectories = folders_with_events
-    server = program.TensorBoard()
+    server = program.TensorBoard(server_class=guarded_server)
     own = ["--logdir", str(options.folder), "--load_fast", "false", "--samples_per_plugin", SAMPLES]
     server.configure(["dashboard", *own, *others])
     code: int = server.main()

@@ -115,11 +115,11 @@ def predict_files(
 def show(predictions: Sequence["Prediction"], classes: Sequence[str], top: int, more: int, hint: str | None) -> None:
     """Print predictions as a table, and the number of rows left out."""
     from rich import box
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     from opsin.inference.prediction_writers import classes_per_row, printable, ranked
+    from opsin.runs.rich_console import TerminalConsole
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("image", overflow="fold")
@@ -130,7 +130,7 @@ def show(predictions: Sequence["Prediction"], classes: Sequence[str], top: int, 
         cells = [(Text(printable(name)), f"{p:.4f}") for name, p in ranked(answer, classes, top)]
         table.add_row(Text(printable(str(answer.path))), *(cell for pair in cells for cell in pair))
     # Outside a terminal, rich assumes 80 columns and would wrap file names.
-    console = Console() if sys.stdout.isatty() else Console(width=10_000)
+    console = TerminalConsole() if sys.stdout.isatty() else TerminalConsole(width=10_000)
     console.print(table)
     if more:
         console.print(f"... and {more:,} more{f': {hint}' if hint else ''}", markup=False, highlight=False)

@@ -9,8 +9,7 @@ from typing import Any
 
 from opsin.commands.command_line import command
 from opsin.config import CommandLine, RunConfig, compose, read_command_line, refuse_broken_files, show
-from opsin.config.hydra_session import configure_logging, multirun
-from opsin.config.overrides import key_of
+from opsin.config.hydra_session import configure_logging
 from opsin.config.secrets import reveal
 from opsin.config.shortcut import expand_folder
 from opsin.errors import Interrupted, RestartTraining, UserError
@@ -42,8 +41,6 @@ def _main(line: CommandLine) -> int:
         show_first_run(line)
     elif line.shows:
         show(line)
-    elif line.multirun and any(key_of(o) in ("hydra/sweeper", "hydra/launcher") for o in line.overrides):
-        multirun(line.source, line.overrides, lambda own, run: run_config(compose(own, run, line.source)))
     elif line.multirun:
         from opsin.sweeps.sweep import sweep
 

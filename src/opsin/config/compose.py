@@ -9,7 +9,7 @@ benchmarks and the tests give overrides and a `ConfigSource`, and get the same c
 process composes nothing: it reads the `config.yaml` that process 0 has saved.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +17,12 @@ import yaml
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from opsin.config.hydra_keys import refuse_saved_without_effect, refuse_sweep_directory, refuse_typed_without_effect
+from opsin.config.hydra_keys import (
+    refuse_saved_without_effect,
+    refuse_sweep_directory,
+    refuse_typed_without_effect,
+    refuse_variables_in_files,
+)
 from opsin.config.hydra_session import load
 from opsin.config.overrides import check_overrides, find_value, key_of, task_overrides
 from opsin.config.path_values import resolve_paths
@@ -26,7 +31,7 @@ from opsin.config.run_config import ConfigOrigin, RunConfig, plain, unresolvable
 from opsin.config.run_names import run_names
 from opsin.config.saved_config import find_unfinished, from_saved, resumed_run
 from opsin.config.search_path import ConfigSource
-from opsin.config.secrets import refuse_literal_secrets, refuse_missing_secrets, refuse_secret_paths
+from opsin.config.secrets import refuse_literal_secrets, refuse_misplaced_secrets, refuse_missing_secrets
 from opsin.config.suggestions import config_options, suggest
 from opsin.config.yaml_files import in_words
 from opsin.errors import UserError
@@ -47,7 +52,7 @@ def compose(overrides: Sequence[str], run: Path | None = None, source: ConfigSou
     Args:
         overrides: Overrides, such as `model=mlp` and `optimizer.lr=0.1`.
         run: Directory of a new run; None: `hydra.run.dir`, by default a fresh directory below `output_dir`.
-        source: Search path and primary config; None: Opsin's own.
+        source: Search path and primary config; None for those of Opsin.
 
     Raises:
         UserError: The overrides cannot be composed, a secret is missing or written out, or there is no run to resume.
@@ -85,9 +90,12 @@ def compose_raw(overrides: Sequence[str], source: ConfigSource | None = None) ->
         composed = load(overrides, source)
     except yaml.YAMLError as error:
         raise UserError(in_words(error)) from None
+    except UserError:  # a module on the search path that is not permitted
+        raise
     except Exception as error:  # exceptions of Hydra and OmegaConf share no base class
         raise UserError(f"{suggest(overrides, source)}\n{error}".strip()) from None
     refuse_saved_without_effect(composed)
+    refuse_variables_in_files(composed, overrides)
     return composed
 
 
@@ -131,7 +139,7 @@ def _new(overrides: Sequence[str], run: Path | None, source: ConfigSource) -> Ru
             choices[group] = f"[{','.join(map(str, config[group]))}]"
     origin = ConfigOrigin(source, choices, task_overrides(composed.hydra), source.folders)
     tree = plain(config)
-    refuse_secret_paths({key: value for key, value in tree.items() if not isinstance(value, Mapping)})
+    refuse_misplaced_secrets(tree)
     return RunConfig(tree, OmegaConf.to_yaml(config), origin, directory, settings=settings)
 
 

@@ -30,6 +30,13 @@ WITHOUT_EFFECT: Mapping[str, tuple[Any, str]] = {
 }
 """Keys without an effect, with their default (`...` for any value) and the alternative for the user."""
 
+HARMLESS_VARIABLES = (
+    *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "CUBLAS_WORKSPACE_CONFIG"),
+    *("NCCL_DEBUG", "NCCL_P2P_DISABLE", "NCCL_IB_DISABLE", "NCCL_SOCKET_IFNAME", "PYTORCH_ALLOC_CONF"),
+    *("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "WANDB_MODE", "TOKENIZERS_PARALLELISM"),
+)
+"""Environment variables that a config file may set. Others can load code (`LD_PRELOAD`) or permit it."""
+
 
 def refuse_typed_without_effect(overrides: Sequence[str]) -> None:
     """Refuse overrides that set a key of Hydra and would change nothing.
@@ -59,6 +66,26 @@ def refuse_saved_without_effect(composed: DictConfig) -> None:
             node = node.get(name) if isinstance(node, dict) else None
         if default is not ... and node != default and not (key == "job.chdir" and node is False):
             raise UserError(_refusal(f"hydra.{key} in a config file", key))
+
+
+def refuse_variables_in_files(composed: DictConfig, overrides: Sequence[str]) -> None:
+    """Refuse environment variables that a config file sets, except those that can do no harm.
+
+    Args:
+        composed: A config with Hydra's settings under `hydra`.
+        overrides: Overrides of the command line, which may set any variable.
+
+    Raises:
+        UserError: Names the variable and the way out.
+    """
+    typed = {key_of(override).replace("/", ".") for override in overrides}
+    for name in composed.hydra.job.env_set:
+        is_typed = not typed.isdisjoint(("hydra.job.env_set", f"hydra.job.env_set.{name}"))
+        if name not in HARMLESS_VARIABLES and not is_typed:
+            raise UserError(
+                f"hydra.job.env_set.{name} in a config file is not accepted, because a variable can load code: set "
+                f"{name} in the shell, or on the command line with +hydra.job.env_set.{name}=VALUE"
+            )
 
 
 def refuse_sweep_directory(overrides: Sequence[str]) -> None:

@@ -2,18 +2,20 @@
 
 import logging
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from opsin.config import locations
-from opsin.config.overrides import task_overrides
+from opsin.config.logging_settings import checked_logging
 from opsin.config.resolvers import register_resolvers
-from opsin.config.search_path import ConfigSource
+from opsin.config.search_path import PACKAGE, ConfigSource
+from opsin.config.target_lookup import TARGETS_VARIABLE, is_permitted
+from opsin.errors import UserError
 from opsin.runs.secret_values import MaskSecrets
+from opsin.runs.text import EscapeControls
 
 if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra
@@ -29,10 +31,40 @@ def hydra_session(source: ConfigSource) -> "Hydra":
     register_resolvers()
     GlobalHydra.instance().clear()
     version.setbase("1.3")
+    _refuse_modules()
     search_path = create_config_search_path(str(locations.CONFIGS))
     for url in reversed(source.urls):
         search_path.prepend("command-line", url)
     return Hydra.create_main_hydra2(task_name="train", config_search_path=search_path)
+
+
+def _refuse_modules() -> None:
+    """Let entries of the search path import no module that the user has not permitted.
+
+    Hydra imports the module of `pkg://MODULE` and `structured://MODULE`, and a config file may name such entries.
+    """
+    from hydra._internal.core_plugins import importlib_resources_config_source, structured_config_source
+    from hydra._internal.sources_registry import SourcesRegistry
+    from hydra.core.plugins import Plugins
+
+    class ImportlibResourcesConfigSource(importlib_resources_config_source.ImportlibResourcesConfigSource):
+        def __init__(self, provider: str, path: str) -> None:
+            name = path.removeprefix(PACKAGE).replace("/", ".").strip(".")
+            if not (f"{name}.".startswith(("hydra.conf.", "opsin.")) or is_permitted(name)):
+                raise UserError(f"hydra.searchpath: {path} is not accepted: permit it with {TARGETS_VARIABLE}={name}")
+            super().__init__(provider, path)
+
+    class StructuredConfigSource(structured_config_source.StructuredConfigSource):  # Hydra compares the name
+        def __init__(self, provider: str, path: str) -> None:
+            if path.removeprefix("structured://"):
+                raise UserError(f"hydra.searchpath: {path} is not accepted: name a folder, or pkg://PACKAGE")
+            super().__init__(provider, path)
+
+    Plugins.instance()  # registers Hydra's own sources, which these replace
+    SourcesRegistry.instance().types |= {
+        "pkg": ImportlibResourcesConfigSource,
+        "structured": StructuredConfigSource,
+    }
 
 
 def load(overrides: Sequence[str], source: ConfigSource | None = None) -> DictConfig:
@@ -66,9 +98,10 @@ def configure_logging(settings: DictConfig) -> None:
     """
     from hydra.core.utils import configure_log
 
-    configure_log(settings.hydra.job_logging, settings.hydra.verbose)
+    configure_log(checked_logging(settings), settings.hydra.verbose)
     for handler in logging.getLogger().handlers:
         handler.addFilter(MaskSecrets())
+        handler.addFilter(EscapeControls())
         if isinstance(handler, logging.FileHandler):
             raise_disk_errors(handler)
 
@@ -88,6 +121,7 @@ def opsin_logging(settings: DictConfig) -> Iterator[None]:
     with ExitStack() as closing:
         for handler in _handlers(settings):
             handler.addFilter(MaskSecrets())
+            handler.addFilter(EscapeControls())
             logger.addHandler(handler)
             closing.callback(handler.close)
             closing.callback(logger.removeHandler, handler)
@@ -102,7 +136,7 @@ def _handlers(settings: DictConfig) -> Iterator[logging.Handler]:
     console = logging.StreamHandler(sys.stdout)
     console.setFormatter(logging.Formatter("%(message)s"))
     yield console
-    described = settings.hydra.job_logging
+    described = checked_logging(settings)
     if name := OmegaConf.select(described, "handlers.file.filename"):
         file = logging.FileHandler(name, delay=True, encoding="utf-8")
         file.setFormatter(logging.Formatter(OmegaConf.select(described, "formatters.full.format")))
@@ -130,6 +164,7 @@ def raise_disk_errors(handler: logging.FileHandler) -> None:
 @contextmanager
 def hydra_state() -> Iterator[None]:
     """Restore the state of Hydra and OmegaConf in this process afterwards: the caller may use Hydra too."""
+    from hydra._internal.sources_registry import SourcesRegistry
     from hydra.core.global_hydra import GlobalHydra
     from hydra.core.hydra_config import HydraConfig
     from hydra.version import VersionBase
@@ -137,10 +172,12 @@ def hydra_state() -> Iterator[None]:
 
     version, session, config = VersionBase.instance(), GlobalHydra.instance(), HydraConfig.instance()
     earlier = version.version_base, session.hydra, config.cfg
+    sources = dict(SourcesRegistry.instance().types)
     try:
         yield
     finally:
         version.version_base, session.hydra, config.cfg = earlier
+        SourcesRegistry.instance().types = sources
         OmegaConf.register_new_resolver("oc.env", oc.env, replace=True)
 
 
@@ -163,20 +200,3 @@ def print_info(source: ConfigSource, topic: str, overrides: Sequence[str]) -> No
 def complete(source: ConfigSource, overrides: Sequence[str]) -> None:
     """Answer `--shell-completion`: install=SHELL, uninstall=SHELL or query=SHELL."""
     hydra_session(source).shell_completion(source.config_name, list(overrides))
-
-
-def multirun(source: ConfigSource, overrides: Sequence[str], task: Callable[[list[str], Path], float]) -> None:
-    """Let a sweeper of Hydra's own (`hydra/sweeper=basic`) run its jobs.
-
-    Args:
-        source: Search path and primary config.
-        overrides: Overrides of the command line.
-        task: Runs one job, given its overrides and its run directory.
-    """
-    from hydra.core.hydra_config import HydraConfig
-
-    def job(_: DictConfig) -> float:
-        settings = HydraConfig.get()
-        return task(task_overrides(settings), Path(settings.runtime.output_dir))
-
-    hydra_session(source).multirun(source.config_name, job, list(overrides))

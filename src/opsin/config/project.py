@@ -5,6 +5,7 @@ its packages are importable, and it may permit them as targets. A run directory 
 nor a folder inside it is ever a project.
 """
 
+import os
 import sys
 import tomllib
 from dataclasses import dataclass
@@ -12,10 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from opsin.errors import UserError, did_you_mean
-from opsin.runs.directory import RunDirectory
+from opsin.runs.directory import SWEEP_FILE, RunDirectory
 
 PROJECT_FILE = "pyproject.toml"
 """File of the user's project."""
+
+ROOT_USER = 0
+"""Number of the user that administers the machine."""
 
 KEYS = ("targets", "experiment")
 """Keys of the table `[tool.opsin]`."""
@@ -75,13 +79,23 @@ def find_project() -> Project | None:
     here = Path.cwd()
     for folder in (here, *here.parents):
         file = folder / PROJECT_FILE
-        if file.is_file() and not _is_in_run(folder) and (table := _table(file)) is not None:
+        if file.is_file() and not _is_foreign(folder, here) and (table := _table(file)) is not None:
             return _project(file, table)
     return None
 
 
-def _is_in_run(folder: Path) -> bool:
-    return any(RunDirectory(parent).config.exists() for parent in (folder, *folder.parents))
+def _is_foreign(folder: Path, here: Path) -> bool:
+    """Return whether a folder is part of a run or a sweep, or one above the working directory with another owner.
+
+    Runs and sweeps may come from somebody else. Above the working directory, a folder such as `/tmp` is open to all
+    users of the machine.
+    """
+    if any(
+        RunDirectory(parent).config.exists() or (parent / SWEEP_FILE).exists() for parent in (folder, *folder.parents)
+    ):
+        return True
+    owners = (ROOT_USER, os.getuid()) if hasattr(os, "getuid") else ()
+    return folder != here and bool(owners) and (folder / PROJECT_FILE).stat().st_uid not in owners
 
 
 def _table(file: Path) -> dict[str, Any] | None:

@@ -99,13 +99,18 @@ def refuse_missing_secrets(tree: Any) -> None:
         raise UserError(f"Not set in the environment: {named}. Set it first: export {next(iter(missing))}=...")
 
 
-def refuse_secret_paths(tree: Mapping[str, Any]) -> None:
-    """Refuse a secret in a value that is used literally, such as `output_dir`; no object is built with it.
+def refuse_misplaced_secrets(tree: Mapping[str, Any]) -> None:
+    """Refuse a reference to a secret in a value that is no secret, such as `output_dir` or the address of a bucket.
+
+    A config of somebody else could otherwise send any secret of this machine to a server. Loggers may have a password
+    inside an address, and are chosen by the user with `logger`.
 
     Raises:
         UserError: Names the key.
     """
     for key, value in _leaves(tree):
+        if key.startswith("logger.") or is_secret_key(key):
+            continue
         if isinstance(value, str) and REFERENCE.search(value):
             raise UserError(
                 f"{key}={value}: the name of this variable marks a secret, and {key} cannot hold a secret. Rename the "

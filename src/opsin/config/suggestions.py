@@ -55,7 +55,7 @@ def suggest(arguments: Sequence[str], source: ConfigSource | None = None, tree: 
 
     Args:
         arguments: Arguments of the command line.
-        source: Search path and primary config; None: Opsin's own.
+        source: Search path and primary config; None for those of Opsin.
         tree: Config that the overrides change; None: the one that they compose.
     """
     options = config_options(source)

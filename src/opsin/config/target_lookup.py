@@ -153,6 +153,11 @@ def permitted_packages() -> tuple[str, ...]:
     )
 
 
+def is_permitted(name: str) -> bool:
+    """Return whether a package or module is permitted as a package of the user, or lies in one that is."""
+    return _permitted_package(f"{name}.any") is not None
+
+
 def _permitted_package(name: str) -> str | None:
     """Return the permitted package that a public dotted name lies in, if there is one."""
     parts = name.split(".")

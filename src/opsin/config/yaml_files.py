@@ -19,7 +19,7 @@ def refuse_broken_files(overrides: Sequence[str], source: ConfigSource | None = 
 
     Args:
         overrides: Overrides of the command line, also those of a multirun.
-        source: Search path and primary config; None: Opsin's own.
+        source: Search path and primary config; None for those of Opsin.
 
     Raises:
         UserError: Names the file, the line and the fault.

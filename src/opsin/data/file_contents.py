@@ -1,6 +1,6 @@
 """Digests of file contents. Each is saved with the state of its file, so an unchanged file is read only once.
 
-The content decides whether two datasets are the same: copied, moved and unpacked files are, a changed one is not.
+Two datasets are the same if their contents are equal: copying, moving and unpacking files makes no difference.
 """
 
 import hashlib
@@ -148,7 +148,7 @@ def _state(path: str) -> tuple[int, int, int, int, int]:
 
 
 def _digest(content: bytes | Path | None) -> bytes:
-    """Return the digest of a content. A large file that is no image is not read, and counts by its size."""
+    """Return the digest of a content. A large file that is not an image is not read, and counts by its size."""
     digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
     if isinstance(content, Path):
         if has_image_header(content):
@@ -175,7 +175,7 @@ def _lookup(cache: Path, states: NDArray[Any]) -> dict[int, bytes]:
 def _read(cache: Path) -> NDArray[Any]:
     """Return the records of a cache file; none if there is no file or it is damaged."""
     try:
-        records: NDArray[Any] = np.load(cache)
+        records: NDArray[Any] = np.load(cache, allow_pickle=False)
     except (OSError, ValueError, EOFError):
         return np.empty(0, _RECORD)
     return records if records.dtype == _RECORD else np.empty(0, _RECORD)

@@ -24,10 +24,10 @@ class DataOptions:
 
     Attributes:
         data_dir: Folder of the data; decoded images are kept in its `.opsin/stores`.
-        image_size: Side, or height and width, in pixels. None: that of the pretrained weights, else the dataset's
-            (`opsin.data.normalization`; the same holds for `mean`, `std` and `interpolation`).
-        mean: Mean of pixels in [0, 1], per channel or for all. None: that of the pretrained weights, else the
-            dataset's, else measured on the training subset.
+        image_size: Side, or height and width, in pixels. None: that of the pretrained weights, else that of the
+            dataset (`opsin.data.normalization`; the same holds for `mean`, `std` and `interpolation`).
+        mean: Mean of pixels in [0, 1], per channel or for all. None: that of the pretrained weights, else that
+            of the dataset, else measured on the training subset.
         std: Standard deviation of pixels in [0, 1], with the same rules as `mean`.
         batch_size: Training images per step, over all devices together. `auto`: measured by `opsin.training.tuning`.
         base_batch_size: The batch size for which the learning rate was chosen.
@@ -47,7 +47,7 @@ class DataOptions:
         interpolation: Interpolation of the resize. None: that of the pretrained weights, else bilinear.
         on_bad_image: Leave out images that cannot be decoded, or refuse them. All are named in one report.
         on_device: Keep the pixels of a split on the accelerator and gather batches there. `auto` does so if they
-            take at most a quarter of its free memory and are no stream; the batches are the same.
+            take at most a quarter of its free memory and are not a stream; the batches are the same.
 
     Raises:
         UserError: The fold does not exist.

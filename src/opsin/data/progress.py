@@ -16,11 +16,12 @@ def progress(total: int, work: str) -> Iterator[Callable[[int], None]]:
     if not sys.stderr.isatty():
         yield _one_line(total, work)
         return
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from opsin.runs.rich_console import TerminalConsole
+
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    bar = Progress(*columns, console=Console(stderr=True), transient=True)
+    bar = Progress(*columns, console=TerminalConsole(stderr=True), transient=True)
     task = bar.add_task(work, total=total)
     begin = time.monotonic()
 

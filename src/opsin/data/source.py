@@ -1,4 +1,4 @@
-"""The interface of a dataset: its facts, and a reader for each split it brings."""
+"""The interface of a dataset: its facts, and a reader for each of its splits."""
 
 import hashlib
 from collections.abc import Mapping
@@ -25,6 +25,10 @@ class Images(Protocol):
     @property
     def fingerprint(self) -> str:
         """A hex digest that changes with the content, the classes or the order of the images."""
+
+    @property
+    def channels(self) -> Channels:
+        """Channels of the images that `read` returns."""
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -61,6 +65,11 @@ class ArrayImages:
     def __len__(self) -> int:
         """Return the number of images."""
         return len(self.targets)
+
+    @property
+    def channels(self) -> Channels:
+        """Channels of the images."""
+        return int(self.pixels.shape[3])
 
     @cached_property
     def fingerprint(self) -> str:

@@ -5,7 +5,7 @@ import unicodedata
 from typing import Final
 
 from opsin.data.types import Split
-from opsin.runs.text import valid_text
+from opsin.runs.text import escape_controls, valid_text
 
 SPLIT_NAMES: Final[dict[Split, tuple[str, ...]]] = {
     "train": ("train", "training"),
@@ -37,6 +37,6 @@ def composed(name: str) -> str:
     """Return a name in Unicode's composed form (NFC), in which the same letters are the same text.
 
     macOS and archives made there write names decomposed (NFD): an umlaut as a letter and a combining mark. Bytes of
-    file names that are not UTF-8 are escaped.
+    file names that are not UTF-8 are escaped, and so are line breaks and other control characters except tabs.
     """
-    return unicodedata.normalize("NFC", valid_text(name))
+    return escape_controls(unicodedata.normalize("NFC", valid_text(name))).replace("\n", r"\n")

@@ -28,7 +28,7 @@ def channel_statistics(subset: Subset, folder: Path) -> ChannelStatistics:
         folder: Folder of all image stores.
 
     Returns:
-        As `pixel_statistics`.
+        The result of `pixel_statistics`.
     """
     if any(store.report is None for store in subset.stores):
         return pixel_statistics(subset.read, len(subset))

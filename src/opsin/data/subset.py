@@ -13,12 +13,12 @@ from opsin.data.types import Indices, SplitOrigin
 
 @dataclass(frozen=True)
 class Subset:
-    """The images of one split: a selection from one store, or from two counted one after the other.
+    """The images of one split: a selection from one store, or from two whose rows are numbered one after the other.
 
     Attributes:
         stores: One store, or two if folds are drawn from train and val.
         index: The selected rows ``(N,)``, sorted, int64.
-        origin: Whether the source brings this split, or it is carved from its training images.
+        origin: Whether the source provides this split, or it is carved from its training images.
     """
 
     stores: tuple[Store, ...]

@@ -59,7 +59,7 @@ def near_duplicates(
     above 0.8 was not a copy, and 4 of 23 below: white frames around different images.
 
     Args:
-        splits: uint8 `(N, H, W, C)` or `(N, H, W)` of each split, as is or as `thumbnails`; may be memory-mapped.
+        splits: uint8 `(N, H, W, C)` or `(N, H, W)` of each split, or their `thumbnails`; may be memory-mapped.
         threshold: Minimum correlation of the details, in (0, 1).
         count: Maximum number of pairs; None returns all.
 

@@ -18,7 +18,7 @@ from opsin.errors import UserError
 from opsin.evaluation.confidence_intervals import CONFIDENCE, Interval
 
 LEVEL = 0.05
-"""Significance level: a difference is significant if its adjusted p is below."""
+"""Significance level: a difference is significant if its adjusted p is below this level."""
 
 Values = NDArray[np.generic]
 

@@ -1,4 +1,4 @@
-"""Open the images that a command names: of a run, a dataset or a folder, in the format a trained model expects."""
+"""Open the images of a run, a dataset or a folder, in the format that a trained model expects."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ class InputImages:
     Attributes:
         name: Name of the dataset or the folder.
         classes: Class names; empty if unknown.
-        subset: Return the images of a split, or of "all" if there are no splits.
+        subset: Function that returns the images of a split, or of "all" if there are no splits.
         cache_dir: Folder of all feature stores.
         trainer: Determines device and precision.
         out: Default folder for the embeddings.

@@ -203,7 +203,7 @@ def open_predictor(
         run: Run directory.
         overrides: Overrides of the config, such as `trainer.accelerator=cpu`.
         batch_size: Images per batch. None: chosen by image size.
-        raw: Return the softmax of the logits as they are, without the temperature of the run.
+        raw: Return the softmax of the logits without the temperature of the run.
         checkpoint: `best`, `last`, or the path of a checkpoint.
 
     Returns:

@@ -114,8 +114,8 @@ def channel_maps(
 def cam(network: nn.Module, images: Tensor, targets: Tensor, *, block: int = BLOCK) -> Tensor:
     """Return class activation maps (Zhou et al., arXiv:1512.04150, section 2).
 
-    Exact if the head averages the maps of the last stage and applies one linear layer: a logit is then the mean of its
-    map plus the bias. This is verified numerically on the images.
+    The maps are exact if the head averages the maps of the last stage and applies one linear layer: a logit is then
+    the mean of its map plus the bias. This is verified numerically on the images.
 
     Args:
         network: A `Network` with such a head.

@@ -45,8 +45,8 @@ class RandomComparison:
     Attributes:
         deletion: Area under the deletion curve; lower is better.
         insertion: Area under the insertion curve; higher is better.
-        random_deletion: The same area of random maps.
-        random_insertion: The same area of random maps.
+        random_deletion: Area under the deletion curve of random maps.
+        random_insertion: Area under the insertion curve of random maps.
         count: Number of maps.
     """
 

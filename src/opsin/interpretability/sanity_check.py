@@ -99,7 +99,7 @@ def randomization_check(
         images: Input of the network `(N, C, H, W)`.
         targets: The true classes `(N,)`.
         method: One of `opsin.interpretability.attribution.METHODS`, or a function that returns maps.
-        stage: The stage for Grad-CAM; None for the last with maps.
+        stage: The stage for Grad-CAM; None for the last stage whose output is a map.
         cascade: Compute maps after every step; otherwise only after the last, which decides the result, to save time.
         seed: Seed of the random weights.
     """

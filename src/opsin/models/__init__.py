@@ -1,4 +1,4 @@
-"""Networks as named stages and a head: the lectures' from scratch, and pretrained ones.
+"""Networks as named stages and a head: those of the lectures, trained from scratch, and pretrained ones.
 
 torchvision and timm are imported when a network of theirs is built, not before.
 """

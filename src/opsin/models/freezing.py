@@ -4,9 +4,12 @@ Where each fact is decided:
     `model.trainable`, `model.phases` and `model.unfreeze_every` say which stages train from which epoch on.
     `opsin.models.fine_tuning.FineTuning` turns them into a `FreezeSchedule`: the stages that train, by epoch.
     `FreezableStages` keeps a frozen stage unchanged: `requires_grad=False` and evaluation mode.
-    `FreezeContract` compares frozen parameters and buffers with their digests, bit for bit: the SHA-256 of type,
-    shape and bytes of each tensor (`opsin.models.fingerprint`).
-    `opsin.training.callbacks.freeze_phases.FreezingCallback` applies the schedule and the contract during training.
+    `FreezeContract` compares frozen parameters and buffers with their digests: 128 bits of the SHA-256 of type, shape
+    and bytes of each tensor (`opsin.models.fingerprint`).
+    `opsin.training.callbacks.freeze_phases.FreezingCallback` applies the schedule and the contract during training. It
+    takes the digests when a stage is first frozen, and compares when a run resumes, when a phase begins, when training
+    ends, and in the best checkpoint before the test. A difference names the tensors and fails the run. With a strategy
+    other than one device, DDP or Opsin's FSDP nothing is compared, and `frozen.verified` in result.json is false.
 """
 
 from collections.abc import Callable, Collection, Iterable
@@ -95,7 +98,8 @@ class FreezeContract:
     """Digests of the parameters and buffers of frozen stages, by their names in the network.
 
     Args:
-        whole: Returns a tensor whole if it is divided among processes; None if no tensor is.
+        whole: Function that returns the complete tensor of one that is divided among processes; None if no tensor is
+            divided.
 
     Attributes:
         digests: digests of the frozen tensors; plain strings, so that a checkpoint can hold them.

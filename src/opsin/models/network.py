@@ -36,7 +36,7 @@ class Network(FreezableStages):
         pretrained: Facts of the pretrained weights, by their name in `model.weights`.
         gradient_checkpointing: Whether stages that train keep only their input and compute their activations again in
             the backward pass.
-        original_keys: For a network built from another library's, the key in the state dict of that library
+        original_keys: For a network built from one of another library, the key in the state dict of that library
             for each key of this network; empty for other networks.
     """
 

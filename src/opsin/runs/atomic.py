@@ -1,4 +1,6 @@
-"""Write files and folders atomically: after a kill or a full disk, the old or the new version is complete.
+"""Write files and folders atomically: after a kill or a full disk, a file is the complete old or new version.
+
+A folder is complete too, or it is missing if the process is killed between two renames.
 
 Everything is written next to its target, flushed to the disk and renamed. Each writer has its own temporary name, so
 several processes may write the same file: the last one wins.
@@ -19,6 +21,9 @@ from opsin.runs.text import valid_text
 
 _STALE_S = 24 * 3600.0
 """Age in seconds above which a temporary file belongs to a killed process and is deleted."""
+
+OLD = ".old"
+"""Name of the replaced version in the folder that replaces it, for the moment between rename and deletion."""
 
 
 def check_writable(folder: Path, key: str) -> None:
@@ -138,8 +143,10 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
         unfinished.mkdir()
         yield unfinished
         flush_folder(unfinished)
-        shutil.rmtree(folder, ignore_errors=True)
+        if folder.exists():
+            folder.rename(unfinished / OLD)
         unfinished.rename(folder)
+        shutil.rmtree(folder / OLD, ignore_errors=True)
     except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise

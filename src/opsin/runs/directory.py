@@ -25,6 +25,9 @@ from opsin.runs.secret_values import mask_secrets
 OUTPUT_DIR = "outputs"
 """Default folder of all runs; `configs/train.yaml` shows the same value."""
 
+SWEEP_FILE = "sweep.yaml"
+"""File that marks the directory of a sweep."""
+
 LOCK_TIMEOUT_S = 10.0
 """Seconds to wait for the lock of a process that is being killed."""
 

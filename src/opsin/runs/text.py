@@ -2,13 +2,32 @@ r"""Text from file names that any file, page or console can take.
 
 Python reads a byte that is not UTF-8 in a file name as a lone surrogate, which cannot be encoded. Names for outputs
 show such bytes escaped: `k\xe4fer`.
+
+A name may also hold control characters, with which it could change a terminal or hide other output. They are escaped
+where text leaves the process: in the streams of a command (`escape_output`), in log records (`EscapeControls`) and in
+the consoles of rich (`opsin.runs.rich_console`).
 """
 
 import io
+import logging
+import os
+import re
 import sys
 from pathlib import Path
+from typing import Any
 
 from opsin.errors import UserError
+
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+"""Control characters except tabs and line feeds, and the marks that change the direction of text."""
+
+_BAR = re.compile(r"(\n|\x1b\[A)*")
+"""A whole write of tqdm that moves to the line of a progress bar."""
+
+
+def escape_controls(text: str) -> str:
+    r"""Return text with control characters escaped, such as `\x1b`; tabs and line feeds stay."""
+    return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def read_text(file: Path, way_out: str) -> str:
@@ -40,8 +59,59 @@ def valid_text(text: str) -> str:
         return text.encode(errors="backslashreplace").decode()
 
 
-def accept_any_text() -> None:
-    r"""Let stdout and stderr print all text: characters that their encoding lacks are escaped, such as `\u732b`."""
-    for stream in (sys.stdout, sys.stderr):
+class EscapeControls(logging.Filter):
+    """Filter of a log handler that escapes control characters in messages and tracebacks."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Escape the record in place; every record passes."""
+        record.msg, record.args = escape_controls(record.getMessage()), None
+        if record.exc_info:  # a formatter uses this text if it is there
+            text = record.exc_text or logging.Formatter().formatException(record.exc_info)
+            record.exc_text = escape_controls(text)
+        return True
+
+
+class EscapedStream:
+    """A text stream that escapes control characters; everything else is that of the stream below.
+
+    A carriage return at the start of a write stays, because the progress bars of libraries need it.
+
+    Args:
+        plain: The stream below.
+
+    Attributes:
+        plain: The stream below.
+    """
+
+    def __init__(self, plain: io.TextIOWrapper) -> None:
+        self.plain = plain
+
+    def write(self, text: str) -> int:
+        """Write text, and return its length."""
+        if _CONTROLS.search(text) and not _BAR.fullmatch(text):
+            start = text[:1] if text.startswith("\r") else ""
+            self.plain.write(start + escape_controls(text.removeprefix(start)))
+        else:
+            self.plain.write(text)
+        return len(text)
+
+    def writelines(self, lines: Any) -> None:
+        """Write several texts."""
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.plain, name)
+
+
+def escape_output() -> None:
+    r"""Let stdout and stderr print all text.
+
+    Control characters are escaped, and so are characters that the encoding of the stream lacks, such as `\u732b`.
+    """
+    os.environ.setdefault("PYTHON_COLORS", "0")  # Python 3.13 colors tracebacks
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+            setattr(sys, name, EscapedStream(stream))

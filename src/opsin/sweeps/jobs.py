@@ -27,7 +27,7 @@ class Jobs:
 
     Args:
         space: Search space of the sweep.
-        source: Search path and primary config of all runs; None: Opsin's own.
+        source: Search path and primary config of all runs; None for those of Opsin.
 
     Attributes:
         typical: Config of the first run of the grid; of the last run if the first cannot be composed.

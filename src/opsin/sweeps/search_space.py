@@ -124,7 +124,7 @@ def read_space(overrides: Sequence[str], space: Mapping[str, Any], source: Confi
         overrides: Overrides of the command line, such as `model=mlp,cnn_gap`, `seed=range(3)`,
             `optimizer.lr=tag(log,interval(1e-4,0.1))`, `model.hidden=int(interval(16,128))`, `trainer.max_epochs=5`.
         space: Values by key, from a sweep file; overrides of the command line replace its keys.
-        source: Search path and primary config; None: Opsin's own.
+        source: Search path and primary config; None for those of Opsin.
 
     Raises:
         UserError: An override cannot be read, or a range is empty.

@@ -4,9 +4,11 @@ The private names of Optuna that Opsin uses are here only, written for Optuna 5.
 and `FrozenTrial._trial_id`. `tests/sweeps/test_study.py` fails with the name that a new version of Optuna has changed.
 """
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from opsin.config.secrets import reveal
+from opsin.errors import UserError
 
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner
@@ -88,6 +90,8 @@ def trial_at(place: str, name: str, number: int, pruner: "BasePruner") -> Any:
     """
     import optuna
 
+    if "://" not in place and not Path(place).is_file():
+        raise UserError(f"{place} is not the journal of a sweep: callbacks.Pruning works in the runs of a sweep only")
     silence_optuna()
     storage = open_storage(place)
     # A sampler that reads no other trials, because nothing is sampled here.

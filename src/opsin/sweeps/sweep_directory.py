@@ -12,6 +12,7 @@ import yaml
 from opsin.config import ConfigSource
 from opsin.errors import UserError
 from opsin.runs.atomic import check_writable, write_atomically
+from opsin.runs.directory import SWEEP_FILE
 from opsin.sweeps.settings import Sweep
 
 CHANGEABLE = ("name", "trials", "retry_failed")
@@ -28,7 +29,7 @@ def sweep_directory(
         option: Option of the config group `sweep`, which begins the name.
         settings: Settings of the sweep.
         overrides: Overrides of the runs, fixed and varying.
-        source: Search path and primary config of the runs; None: Opsin's own.
+        source: Search path and primary config of the runs; None for those of Opsin.
 
     Raises:
         UserError: The directory holds another sweep, or cannot be written.
@@ -37,7 +38,7 @@ def sweep_directory(
     digest = hashlib.blake2b(json.dumps(identity, sort_keys=True).encode(), digest_size=4).hexdigest()
     folder = (sweeps / (settings.name or f"{option}_{digest}")).absolute()
     check_writable(folder, "output_dir")
-    file = folder / "sweep.yaml"
+    file = folder / SWEEP_FILE
     if file.exists():
         if (before := _read(file)) != identity:
             raise UserError(

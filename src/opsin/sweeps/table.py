@@ -15,6 +15,7 @@ from rich.table import Table
 from opsin.runs.atomic import write_atomically
 from opsin.runs.metric_registry import sort_key
 from opsin.runs.metrics_csv import read_epochs
+from opsin.runs.rich_console import TerminalConsole
 from opsin.sweeps.best_run import TrialRow
 from opsin.sweeps.outcomes import Outcome
 from opsin.sweeps.runner import Running
@@ -30,8 +31,8 @@ PLAIN_WIDTH = 160
 
 def console() -> Console:
     """Return the console of a sweep, of a fixed width if the output is not a terminal."""
-    found = Console(highlight=False)
-    return found if found.is_terminal else Console(width=PLAIN_WIDTH, highlight=False)
+    found = TerminalConsole(highlight=False)
+    return found if found.is_terminal else TerminalConsole(width=PLAIN_WIDTH, highlight=False)
 
 
 class ProgressTable:

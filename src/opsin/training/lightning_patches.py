@@ -19,6 +19,7 @@ from lightning.pytorch.strategies import Strategy
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher as ScriptLauncher
 from torch.optim import Optimizer
 
+from opsin.errors import UserError
 from opsin.runs.atomic import atomic_open
 
 __all__ = [
@@ -64,7 +65,23 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes checkpoints atomically: after a kill, either the old or the new file is complete.
 
     Lightning's own class writes into the folder for temporary files, which may be on another disk, and does not flush.
+
+    Args:
+        folder: The run directory.
     """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def remove_checkpoint(self, path: Any) -> None:
+        """Delete a checkpoint of the run; a damaged or foreign checkpoint can name any file as its predecessor.
+
+        Raises:
+            UserError: The path lies outside the run directory.
+        """
+        if not Path(path).resolve().is_relative_to(self._folder.resolve()):
+            raise UserError(f"{path} is not deleted, because it is no checkpoint of the run {self._folder}")
+        super().remove_checkpoint(path)
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         """Write `checkpoint` to `path`."""

@@ -1,7 +1,7 @@
 """The checked plan of a run: every key of the config as a typed field, before anything is loaded."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
 import lightning as L
@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from opsin.config import RunConfig
+from opsin.config.secrets import refuse_misplaced_secrets
 from opsin.config.target_lookup import Target
 from opsin.config.validation import ROOT, SectionSchema, check
 from opsin.data import DataOptions
@@ -21,6 +22,7 @@ from opsin.models.fine_tuning import FineTuning
 from opsin.training.callbacks import Checkpoints
 from opsin.training.distillation import DistillationWeights
 from opsin.training.feature_cache import FeatureCache
+from opsin.training.file_arguments import inside_run
 from opsin.training.loss import ClassificationLoss
 from opsin.training.monitored_metrics import resolve_directions
 from opsin.training.optim.parameter_groups import GroupOptions
@@ -163,10 +165,16 @@ def make_plan(config: RunConfig) -> RunPlan:
     Raises:
         UserError: names every key that is wrong.
     """
+    refuse_misplaced_secrets(config.tree)
     plan = RunPlan(**check(resolve_directions(config.tree, config.origin), SCHEMA, config.origin))
+    plan = replace(
+        plan,
+        callbacks=inside_run("callbacks", plan.callbacks, config.run),
+        loggers=inside_run("logger", plan.loggers, config.run),
+    )
     if not any(callback.call is Checkpoints for callback in plan.callbacks.values()):
         raise UserError(
             "callbacks must include opsin.training.callbacks.Checkpoints: the test uses the best checkpoint"
         )
-    plan.fine_tuning.check_length(plan.trainer.max_epochs)
+    plan.fine_tuning.check_length(plan.trainer.max_epochs, f"trainer.max_epochs={plan.trainer.max_epochs}")
     return plan

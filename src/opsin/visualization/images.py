@@ -22,7 +22,7 @@ _LINE, _GAP = 16, 6
 
 
 def rgb(image: Pixels) -> Pixels:
-    """Return an image with three channels: the first three of more, and black in place of the third of two."""
+    """Return an image with three channels: the first three if it has more; the third is black if it has two."""
     flat = image[..., np.newaxis] if image.ndim == 2 else image
     if flat.shape[2] == 1:
         return np.repeat(flat, 3, axis=2)

@@ -30,6 +30,7 @@ def test_nothing_but_runs_is_opened(models: RunModels, name: str | None) -> None
         models.open(name)
 
 
+@pytest.mark.slow
 def test_a_network_is_opened_once_and_one_at_a_time(
     digits_run: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -336,6 +336,7 @@ def test_mixing_weights_are_beta_distributed(alpha):
     assert blend.var() == pytest.approx(1 / (4 * (2 * alpha + 1)), rel=0.05)
 
 
+@pytest.mark.slow
 def test_patches_are_distributed_as_in_the_paper():
     n, height, width = 20_000, 64, 48
     patch = Augmentation(cutmix=1.0, num_classes=2).draw(n, (height, width), KEY).patch

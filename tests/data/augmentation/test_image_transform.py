@@ -112,6 +112,7 @@ def test_a_module_of_the_native_form_is_unchanged_and_other_objects_are_refused(
         as_augmentation("flip")
 
 
+@pytest.mark.slow
 def test_a_resumed_run_equals_an_undisturbed_one(in_tmp: Path) -> None:
     from opsin.commands.train import train
     from opsin.config import compose, from_saved

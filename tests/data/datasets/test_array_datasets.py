@@ -260,6 +260,20 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
+def test_a_pickle_gets_no_object_of_numpy(tmp_path: Path) -> None:
+    """NumPy's own types accept a state that turns bytes into the addresses of objects."""
+    batch = {"data": np.zeros((3, 3072), np.uint8), "labels": [0, 1, 2]}
+    loaded = cifar10_module._BatchUnpickler(io.BytesIO(pickle.dumps(batch)), encoding="latin1").load()
+    assert not isinstance(loaded["data"], np.ndarray)
+    assert np.array_equal(np.asarray(loaded["data"]).reshape(3, 3072), batch["data"])
+    write_cifar(tmp_path, python2=False)
+    odd = (np.array([["x"] * 3072], object), np.asfortranarray(np.zeros((3, 3072), np.uint8)), np.zeros((3, 3072)))
+    for data in odd:
+        (tmp_path / "test_batch").write_bytes(pickle.dumps({**batch, "data": data}))
+        with pytest.raises(UserError, match=r"/test_batch is damaged"):
+            cifar10(path=str(tmp_path))
+
+
 @pytest.mark.parametrize(
     "content",
     [b"", b"no pickle", pickle.dumps([1]), pickle.dumps({"data": np.zeros((2, 3072), np.uint8), "labels": [1]})],

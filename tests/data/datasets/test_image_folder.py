@@ -246,6 +246,17 @@ def test_names_in_both_unicode_forms_are_one_class(tmp_path: Path, name: str) ->
     assert ascii(other) in refusal(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("odd", "shown"),
+    [("k\x1b[31mfer", r"k\x1b[31mfer"), ("k\ntest accuracy 1", r"k\ntest accuracy 1"), ("k\tb", "k\tb")],
+)
+def test_control_characters_are_escaped_in_the_names_of_classes(tmp_path: Path, odd: str, shown: str) -> None:
+    layout(tmp_path, f"{odd}/1.png", "ant/1.png")
+    source = image_folder(str(tmp_path))
+    assert source.classes == ("ant", shown)
+    assert source.splits["train"].read(1).shape == (5, 7, 3)
+
+
 def test_names_that_are_not_utf8_are_classes_with_escaped_names(tmp_path: Path) -> None:
     odd = os.fsdecode(b"k\xe4fer")
     for split in ("train", "valid"):
@@ -304,7 +315,7 @@ def test_splits_inside_class_folders_are_refused(tmp_path: Path) -> None:
     assert refusal(tmp_path) == (
         f"The class folder {bottle} contains a folder 'train'. If bottle is the folder of the "
         f"dataset, set datamodule.path={bottle}. If bottle is a class, put its training images into train/bottle, "
-        "and likewise for val and test."
+        "and do the same for val and test."
     )
 
 

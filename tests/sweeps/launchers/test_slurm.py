@@ -21,7 +21,7 @@ QUICK = ("model=mlp", "trainer.max_epochs=2", "datamodule.train_fraction=0.2", "
 SLOW = ("+callbacks.slow._target_=engines.slowness.Slow", "+callbacks.slow.seconds=2")
 PATIENCE_S = 240.0
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.cluster]
 
 
 @pytest.fixture(scope="module")
@@ -120,14 +120,14 @@ def test_a_run_that_needs_longer_than_its_job_goes_on_to_the_same_numbers(make_j
 def test_whoever_ends_a_job_is_told_apart(make_job: Callable[..., Job], cluster: engine.Slurm) -> None:
     launcher = Slurm(threads=1)
     stopped = make_job(0, "trainer=ddp_cpu", *SLOW, devices=2)  # both of its processes are told
-    killed, cancelled = make_job(1, "trainer=cpu", *SLOW), make_job(2, "trainer=cpu", *SLOW)
-    jobs = [stopped, killed, cancelled]
+    killed, canceled = make_job(1, "trainer=cpu", *SLOW), make_job(2, "trainer=cpu", *SLOW)
+    jobs = [stopped, killed, canceled]
     handles = [launcher.start(job) for job in jobs]
     for job in jobs:
         trains(job)
     handles[0].stop()
     handles[1].kill()
-    cluster.command("scancel", f"--name={name_of(cancelled)}")
+    cluster.command("scancel", f"--name={name_of(canceled)}")
     ends = [end_of(handle) for handle in handles]
     assert ends[0].code == 143
     assert stopped.run.last.exists()

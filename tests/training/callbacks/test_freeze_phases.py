@@ -94,6 +94,7 @@ def test_two_phases(start) -> None:
     assert result.frozen == FrozenStages(("low", "middle"), True)
 
 
+@pytest.mark.slow
 def test_gradual_unfreezing_with_a_rate_for_each_stage(start) -> None:
     words = ("model.unfreeze_every=1", "model.layer_decay=0.5", "model.backbone_lr_factor=0.1", "optimizer.lr=1")
     run = start(*TINY, *words, "scheduler=constant", "optimizer=sgd")
@@ -106,11 +107,13 @@ def test_gradual_unfreezing_with_a_rate_for_each_stage(start) -> None:
 
 
 def test_a_run_that_ends_early_is_held_to_what_it_came_to(start, caplog) -> None:
-    run = start(*TWO_PHASES, "trainer.max_steps=5", "trainer.max_epochs=3")
+    stopping = ("callbacks.early_stopping.patience=1", "callbacks.early_stopping.min_delta=100")
+    run = start(*TWO_PHASES, *stopping, "trainer.max_epochs=3")
     assert run.read_result().frozen == FrozenStages(("low", "middle", "high"), True)
     assert "training ended before the phase after epoch 2 began" in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("step", "words"),
     [
@@ -147,6 +150,7 @@ def same(one: Any, other: Any, place: str) -> None:
         assert one == other, place
 
 
+@pytest.mark.slow
 def test_a_run_killed_in_a_phase_begins_its_epoch_again(start, tmp_path: Path) -> None:
     whole = start(*TWO_PHASES, name="whole")
     with pytest.raises(RuntimeError):
@@ -173,6 +177,7 @@ def test_a_stage_is_compared_when_it_is_unfrozen(start, tmp_path: Path) -> None:
     assert state["epoch"] == 1  # no epoch of the second phase was begun
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_held_to_its_very_start(start, tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
         start(*TWO_PHASES, meddle(3), stop(8))
@@ -180,11 +185,13 @@ def test_a_resumed_run_is_held_to_its_very_start(start, tmp_path: Path) -> None:
         train(from_saved(RunDirectory(tmp_path / "outputs" / "run"), ["callbacks.stop=null", "callbacks.meddle=null"]))
 
 
+@pytest.mark.slow
 def test_what_does_not_train_may_move(start) -> None:
     run = start(*TWO_PHASES, meddle(18, "stages.high.norm.running_mean"))
     assert run.read_result().frozen.verified
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words", [["optimizer=sgd", "optimizer.momentum=0.9"], ["optimizer=adam"], ["optimizer=adamw"]]
 )
@@ -198,6 +205,7 @@ def test_a_stage_that_is_frozen_again_is_left_alone_by_momentum_and_decay(start,
     assert {name.split(".")[1] for name in held} == {"low", "high"}
 
 
+@pytest.mark.slow
 def test_a_moving_average_leaves_frozen_stages_as_they_are(start) -> None:
     words = (*TWO_PHASES, "callbacks=ema", "callbacks.ema.decay=0.9")
     run = start(*words)

@@ -62,7 +62,7 @@ def test_the_end_is_drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert epochs(monkeypatch, 0, 1.0) == [], "without a validation there is nothing to draw"
 
 
-def test_normalised_images_are_shown_as_they_were() -> None:
+def test_normalized_images_are_shown_as_they_were() -> None:
     pixels = torch.randint(0, 256, (4, 3, 7, 5), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     preprocess = Preprocess((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 3)
     np.testing.assert_array_equal(as_pixels(preprocess(pixels), preprocess), pixels.permute(0, 2, 3, 1).numpy())

@@ -32,7 +32,7 @@ def test_the_confusion_matrix_shades_by_the_share_of_the_true_class(number: int)
     picture = confusion_picture(confusion, [f"class {i}" for i in range(number)]).astype(int)
     assert max(picture.shape[:2]) < 800
     cell = min(64, 560 // number)
-    nothing = np.argwhere((picture == (247, 251, 255)).all(2))  # the colour of no images, as in the first cell
+    nothing = np.argwhere((picture == (247, 251, 255)).all(2))  # the color of no images, as in the first cell
     blue = picture[nothing[:, 0].min() :, nothing[:, 1].min() :, 0]  # the more, the less red
     edge = [[blue[row * cell + 1, column * cell + 1] for column in range(2)] for row in range(2)]
     assert edge[0][1] < 20
@@ -52,7 +52,7 @@ def test_kernels_stand_in_their_order_on_one_scale() -> None:
     picture = kernel_picture(weights, side=48)
     assert picture.shape == (2 * 50, 8 * 50, 1)
     assert picture[24, 24, 0] == 255
-    assert picture[4, 4, 0] == 128  # zero is grey
+    assert picture[4, 4, 0] == 128  # zero is gray
     assert picture[50 + 4, 50 + 44, 0] == 0  # the tenth is the second of the second row
     assert kernel_picture(np.ones((4, 3, 5, 5), np.float32)).shape[2] == 3
     assert kernel_picture(np.ones((4, 7, 5, 5), np.float32)).shape[2] == 1

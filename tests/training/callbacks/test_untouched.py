@@ -66,6 +66,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", CASES.values(), ids=CASES)
 def test_the_same_is_learned_with_and_without(start, words: tuple[str, ...]) -> None:
     shown, bare = start(*words, *QUICK, *ALWAYS, name="a"), start(*words, *QUICK, *NONE, name="b")
@@ -82,6 +83,7 @@ def test_the_same_is_learned_with_and_without(start, words: tuple[str, ...]) -> 
         assert {"pictures/gradcam", "pictures/first_kernels"} <= set(tags["images"])
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_shows_each_picture_once(start) -> None:
     words = (*TINY, *QUICK, *ALWAYS, "trainer.max_epochs=4")
     whole = start(*words, name="whole")
@@ -96,6 +98,7 @@ def test_a_run_that_goes_on_shows_each_picture_once(start) -> None:
     assert [e.step for e in events(cut).Tensors(curve)] == [e.step for e in events(whole).Tensors(curve)]
 
 
+@pytest.mark.slow
 def test_frozen_networks_are_shown_too(start) -> None:
     run = start(*TINY, *QUICK, *ALWAYS, "model.trainable=[high]", "feature_cache=off", "trainer.max_epochs=1")
     assert steps(run, "pictures/first_kernels") == [0], "what does not train is shown once"
@@ -119,6 +122,7 @@ def test_pr_curves_end_at_the_share_of_each_class(start) -> None:
         assert counts[:4].sum(0).tolist() == [data.counts["val"]] * counts.shape[1]
 
 
+@pytest.mark.slow
 def test_a_compiled_network_is_shown_without_compiling_it_for_that(start, monkeypatch: pytest.MonkeyPatch) -> None:
     compiled: list[torch.Size] = []
 

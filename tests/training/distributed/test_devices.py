@@ -17,6 +17,7 @@ import torch
 
 from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory
+from opsin.runs.per_class import read_scores
 from opsin.runs.predictions import read_predictions
 from opsin.training.distributed.environment import launched, set_torchrun_variables
 from opsin.training.distributed.processes import Processes, is_lost_connection
@@ -121,12 +122,14 @@ def test_two_processes_give_what_one_gives(alike, name: str) -> None:
     assert_alike(one, other)
 
 
+@pytest.mark.cluster
 @pytest.mark.slow
 def test_both_processes_hold_the_same_weights(alike) -> None:
     states = [torch.load(alike("two").path / "watch" / f"{rank}.pt")["state"] for rank in (0, 1)]
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
+@pytest.mark.cluster
 @pytest.mark.slow
 def test_one_process_writes_and_speaks(alike) -> None:
     one, two = alike("one"), alike("two")
@@ -147,6 +150,7 @@ def test_one_process_writes_and_speaks(alike) -> None:
     assert len((two.path / "metrics.csv").read_text().splitlines()) == 3
 
 
+@pytest.mark.cluster
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_every_image_is_measured_once_with_the_weights_that_are_saved(tmp_path: Path, strategy: str) -> None:
@@ -158,12 +162,13 @@ def test_every_image_is_measured_once_with_the_weights_that_are_saved(tmp_path: 
         kept = read_predictions(run, split)
         assert kept.positions.tolist() == list(range(count))
         again = evaluated(run, split)
-        confusion = [list(row) for row in result.per_class[split].confusion]
+        confusion = read_scores(run, split).confusion.tolist()
         assert again["per_class"][split]["confusion"] == confusion
         for name, value in again["metrics"].items():
             assert result.metrics[name] == pytest.approx(value, abs=1e-6), name
 
 
+@pytest.mark.cluster
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_a_stopped_run_goes_on_to_the_bit(alike, tmp_path: Path, strategy: str) -> None:
@@ -180,6 +185,7 @@ def test_a_stopped_run_goes_on_to_the_bit(alike, tmp_path: Path, strategy: str) 
     assert all(torch.equal(weight, weights(run)[name]) for name, weight in weights(whole).items())
 
 
+@pytest.mark.cluster
 @pytest.mark.slow
 def test_a_divided_run_goes_on_in_one_process(alike, tmp_path: Path) -> None:
     stop = "+callbacks.stop={_target_: dying_rank.Die, how: SIGTERM, step: 11}"
@@ -190,6 +196,7 @@ def test_a_divided_run_goes_on_in_one_process(alike, tmp_path: Path) -> None:
     assert_alike(one, fsdp, splits=("val", "test"))  # of the epoch that was cut, train saw the rest only
 
 
+@pytest.mark.cluster
 @pytest.mark.slow
 def test_frozen_stages_stand_still_where_the_network_is_divided(tmp_path: Path) -> None:
     words = ("model=cnn_gap", "model.trainable=last:1", "feature_cache=off", *SHORT)
@@ -213,6 +220,7 @@ def free_port() -> int:
         return int(found.getsockname()[1])
 
 
+@pytest.mark.cluster
 @pytest.mark.slow
 def test_torchrun_gives_the_same_in_one_directory(alike, tmp_path: Path) -> None:
     words = (*SAME, "trainer=ddp_cpu")
@@ -223,6 +231,7 @@ def test_torchrun_gives_the_same_in_one_directory(alike, tmp_path: Path) -> None
     assert not list(place.glob("train_ddp*"))
 
 
+@pytest.mark.cluster
 @pytest.mark.slow
 def test_two_machines_work_on_one_run_and_go_on_with_it(alike, tmp_path: Path) -> None:
     stop = "+callbacks.stop={_target_: dying_rank.Die, how: SIGTERM, step: 11}"
@@ -242,6 +251,7 @@ def test_two_machines_work_on_one_run_and_go_on_with_it(alike, tmp_path: Path) -
     assert RunDirectory(place).read_result().metrics == alike("two").read_result().metrics
 
 
+@pytest.mark.cluster
 @pytest.mark.slow
 def test_srun_gives_the_same_in_one_directory(alike, tmp_path: Path) -> None:
     job = {"SLURM_JOB_ID": str(free_port() - 15000), "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "2"}
@@ -254,6 +264,7 @@ def test_srun_gives_the_same_in_one_directory(alike, tmp_path: Path) -> None:
     assert RunDirectory(place).read_result().metrics == alike("two").read_result().metrics
 
 
+@pytest.mark.cluster
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("how", "reason"),
@@ -280,6 +291,7 @@ def test_a_process_that_dies_ends_the_run_and_is_named(tmp_path: Path, how: str,
     assert not alive(tmp_path / "pid1")
 
 
+@pytest.mark.cluster
 @pytest.mark.slow
 def test_no_process_outlives_the_first(tmp_path: Path) -> None:
     words = (*SAME, "trainer=ddp_cpu", f"hydra.run.dir={tmp_path / 'run'}")
@@ -289,6 +301,7 @@ def test_no_process_outlives_the_first(tmp_path: Path) -> None:
     assert not alive(tmp_path / "pid1")
 
 
+@pytest.mark.cluster
 @pytest.mark.slow
 def test_a_process_that_dies_under_torchrun_is_named(tmp_path: Path) -> None:
     die = f"+callbacks.die={{_target_: dying_rank.Die, how: error, note: {tmp_path / 'died'}}}"

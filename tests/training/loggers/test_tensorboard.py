@@ -47,6 +47,7 @@ def events(run: Path) -> EventAccumulator:
     return accumulator
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_one_curve(outputs: Path) -> None:
     points = events(outputs / "fast").Scalars("val/loss")
     assert [point.step for point in points] == [4, 9, 14]
@@ -108,6 +109,7 @@ def server(outputs: Path) -> Iterator[str]:
     process.wait()
 
 
+@pytest.mark.slow
 def test_the_newest_run_is_no_run_twice(server: str, outputs: Path) -> None:
     assert (outputs / "latest").is_symlink()
     with urllib.request.urlopen(f"{server}/data/runs", timeout=10) as answer:
@@ -139,6 +141,7 @@ def browser() -> Iterator[object]:
         browser.close()
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 @pytest.mark.parametrize("tab", SHOWN)
 def test_each_tab_shows_what_it_should(server: str, browser, tab: str) -> None:

@@ -72,6 +72,7 @@ def test_on_digits_it_finds_what_trains(tested) -> None:
     assert test.batch_size == 64
 
 
+@pytest.mark.slow
 def test_accumulated_batches_are_one_step(tested) -> None:
     one, two = (
         tested("datamodule.batch_size=64"),
@@ -110,5 +111,5 @@ def test_the_picture_shows_curve_and_suggestions(tmp_path: Path) -> None:
     draw_curve(test, "a title", tmp_path / "curve.png")
     picture = np.asarray(Image.open(tmp_path / "curve.png").convert("RGB")).astype(int)
     assert picture.shape == (560, 960, 3)
-    for colour in ((0x1F, 0x5F, 0xBF), (0x1B, 0x7F, 0x3B), (0xC4, 0x50, 0x1B)):
-        assert (np.abs(picture - colour).sum(2) < 60).sum() > 30
+    for color in ((0x1F, 0x5F, 0xBF), (0x1B, 0x7F, 0x3B), (0xC4, 0x50, 0x1B)):
+        assert (np.abs(picture - color).sum(2) < 60).sum() > 30

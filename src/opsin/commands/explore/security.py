@@ -66,12 +66,26 @@ class LoopbackOnly:
         await self.app(scope, receive, send_with_headers)
 
 
+def foreign_request(host: str, origin: str | None) -> str:
+    """Return why a request does not come from the own page in a browser on this machine; empty if it does.
+
+    Args:
+        host: The Host header. A web site whose domain name resolves to 127.0.0.1 sends its own name.
+        origin: The Origin header, which browsers send with posts and with requests of other pages.
+    """
+    try:
+        name = urlsplit(f"//{host}").hostname
+    except ValueError:
+        name = None
+    if name not in LOOPBACK:
+        return "This page is available on 127.0.0.1 only."
+    return "" if origin in (None, f"http://{host}") else "This page accepts requests of its own only."
+
+
 def _refusal(path: str, host: str, origin: str | None) -> tuple[int, str] | None:
     """Return the status and text of a refused request, None for an allowed one; `path` is percent-decoded."""
-    if urlsplit(f"//{host}").hostname not in LOOPBACK:
-        return 403, "The explorer is available on 127.0.0.1 only."
-    if origin is not None and origin != f"http://{host}":
-        return 403, "The explorer accepts requests from its own page only."
+    if reason := foreign_request(host, origin):
+        return 403, reason
     below = path.partition("/file=")[2]
     if not ALLOWED_PATHS.fullmatch(path) or ".." in path.split("/") or "\\" in path or "://" in below:
         return 404, "Not found."

@@ -40,7 +40,7 @@ def serve(outputs: Path, port: int, announce: Callable[[str], None]) -> None:
             app = application(outputs.resolve())
             listener.listen()  # from now on a browser waits until the server is ready
             announce(f"http://{HOST}:{listener.getsockname()[1]}")
-            config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)
+            config = uvicorn.Config(app, log_level="warning", use_colors=False, timeout_graceful_shutdown=1)
             uvicorn.Server(config).run(sockets=[listener])
 
 

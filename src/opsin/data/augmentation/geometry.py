@@ -38,7 +38,7 @@ def draw_boxes(
         rng: Source of the random numbers.
         count: Number of boxes B.
         size: Height and width of the image, in pixels.
-        area: Lowest and highest area, as a fraction of the image's.
+        area: Lowest and highest area, as a fraction of the area of the image.
         ratio: Lowest and highest width / height.
 
     Returns:
@@ -113,7 +113,7 @@ def sampling_matrices(
         flip: `(B, 2)` along x and y: -1 where the sample is flipped, else 1.
 
     Returns:
-        `(B, 2, 3)`, from normalized output to normalized input positions, as `affine_grid` takes them.
+        Matrices `(B, 2, 3)` from normalized output to normalized input positions, as for `affine_grid`.
     """
     extent = np.array([size[1], size[0]], dtype=np.float64)
     cos, sin, tan = np.cos(np.radians(angle)), np.sin(np.radians(angle)), np.tan(np.radians(shear))
@@ -134,7 +134,7 @@ def resample(images: Tensor, matrices: Tensor, interpolation: ResampleMode, fill
     With `nearest`, matrices that flip and shift by whole pixels move pixels without changing a value.
     """
     height, width = images.shape[-2:]
-    # The sum of a row and a column, in planes of x and y: on a CPU ten times quicker than `affine_grid`,
+    # The sum of a row and a column, in planes of x and y: on a CPU ten times faster than `affine_grid`,
     # which multiplies a matrix for every pixel.
     x = (2 * torch.arange(width, device=images.device) + 1) / width - 1
     y = (2 * torch.arange(height, device=images.device) + 1) / height - 1

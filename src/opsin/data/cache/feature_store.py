@@ -39,7 +39,7 @@ class FeatureStore:
     def __init__(self, folder: Path, count: int) -> None:
         self._folder = folder
         self._rows = ArrayFile(folder / "features.npy")
-        self._done = np.load(folder / "done.npy")
+        self._done = np.load(folder / "done.npy", allow_pickle=False)
         if not len(self._rows.array) == len(self._done) == count:
             raise ValueError(f"{folder} was made for other images")
 
@@ -53,7 +53,7 @@ class FeatureStore:
         return self._rows.array.shape[1:]
 
     def missing(self, rows: Indices) -> Indices:
-        """Return those of some rows that are not computed yet."""
+        """Return the rows among the given ones that are not computed yet."""
         missing: Indices = rows[~self._done[rows]]
         return missing
 
@@ -63,7 +63,7 @@ class FeatureStore:
         return self._rows.take(rows)
 
     def compute_missing(self, rows: Indices, block: int, compute: Callable[[Indices], NDArray[Any]]) -> int:
-        """Compute those of some rows that are missing, unless another process has computed them meanwhile.
+        """Compute the given rows that are missing, unless another process has computed them meanwhile.
 
         Args:
             rows: The rows ``(B,)``.
@@ -80,7 +80,7 @@ class FeatureStore:
         if not len(self.missing(rows)):
             return 0
         with write_errors(self._folder, _WHAT), build_lock(self._folder, "computes the same features"):
-            self._done = np.load(self._folder / "done.npy")
+            self._done = np.load(self._folder / "done.npy", allow_pickle=False)
             missing = self.missing(rows)
             check_space(self._folder, len(missing) * self._rows.array[:1].nbytes, _WHAT)
             with (

@@ -42,7 +42,7 @@ class ArrayFile:
 
     def __init__(self, file: Path) -> None:
         self._path = file
-        mapped = np.load(file, mmap_mode="r")
+        mapped = np.load(file, mmap_mode="r", allow_pickle=False)
         self.array: NDArray[Any] = np.asarray(mapped)
         self._file: int | None = None
         if self.array.nbytes > _MAPPED_AT_MOST and hasattr(os, "preadv"):
@@ -64,7 +64,7 @@ def check_space(folder: Path, needed: int, what: str) -> None:
     """Check that the disk has room for `needed` bytes of `what`.
 
     Raises:
-        UserError: It does not.
+        UserError: The disk has less room.
     """
     free = shutil.disk_usage(folder).free
     if free < needed + _SPARE:
@@ -136,7 +136,7 @@ class RowStore(Protocol):
 
 
 def gather(stores: Sequence[RowStore], index: Indices) -> NDArray[Any]:
-    """Return a new array of some rows ``(B, ...)`` of one store, or of two stores counted one after the other."""
+    """Return a new array of some rows ``(B, ...)`` of one store, or of two stores that are numbered in sequence."""
     if len(stores) == 1:
         return stores[0].take(index)
     first, second = stores

@@ -18,8 +18,8 @@ _LOG = logging.getLogger(__name__)
 class UncachedStore(Store):
     """The images of one `Images` at a size, decoded on every read.
 
-    All images are decoded once at the start, to find those that cannot be: they are left out, as in a store on the
-    disk, so that both are split alike.
+    All images are decoded once at the start, to find those that cannot be decoded. They are left out, as in a store on
+    the disk, so that both are split in the same way.
 
     Args:
         images: The images.

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from opsin.data.datasets.download import DownloadError, fetch, missing_data
 from opsin.data.datasets.image_folder import folder_splits
@@ -115,17 +116,46 @@ def _batches(folder: Path, split: Split) -> ArrayImages:
     return ArrayImages(np.concatenate(pixels), np.concatenate(labels), f"cifar10 {split}")
 
 
-class _BatchUnpickler(pickle.Unpickler):
-    """Reads NumPy arrays and plain values, and refuses anything else that a pickle may call."""
+class _PlainType:
+    """Stands for the data type of NumPy in a pickle; pixels are bytes, so that it is never looked at."""
 
-    _ALLOWED: Final[dict[str, Any]] = {
-        "_reconstruct": np.empty(0).__reduce__()[0],  # its module differs between NumPy 1 and 2
-        "ndarray": np.ndarray,
-        "dtype": np.dtype,
-    }
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+class _PlainArray:
+    """Stands for the array of NumPy in a pickle, and takes nothing but its bytes.
+
+    NumPy itself would accept a data type that turns bytes into the addresses of objects.
+    """
+
+    def __init__(self, *_: Any) -> None:
+        self.pixels: Any = b""
+
+    def __setstate__(self, state: Any) -> None:
+        _, _, _, by_columns, self.pixels = state
+        if by_columns:
+            raise pickle.UnpicklingError("its array is stored by columns, which CIFAR-10 files never are")
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> NDArray[np.uint8]:
+        content = self.pixels.encode("latin1") if isinstance(self.pixels, str) else self.pixels
+        return np.frombuffer(content, np.uint8)
+
+
+class _BatchUnpickler(pickle.Unpickler):
+    """Reads an array of bytes and plain values, and refuses anything else that a pickle may call."""
+
+    _ALLOWED: Final[dict[str, Any]] = {"_reconstruct": _PlainArray, "ndarray": object(), "dtype": _PlainType}
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return one of the three names that an array needs, for any version of NumPy that wrote it."""
+        """Return a stand-in for one of the three names that an array needs, for any version of NumPy that wrote it."""
         if module.split(".")[0] != "numpy" or name not in self._ALLOWED:
             raise pickle.UnpicklingError(f"it names {module}.{name}, which CIFAR-10 files never do")
         return self._ALLOWED[name]
+
+    def persistent_load(self, pid: Any) -> Any:
+        """Refuse references to objects outside the file."""
+        raise pickle.UnpicklingError("it refers to objects outside the file, which CIFAR-10 files never do")

@@ -7,13 +7,13 @@ import urllib.request
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from rich.console import Console
 from rich.progress import wrap_file
 
 from opsin.errors import UserError
+from opsin.runs.rich_console import TerminalConsole
 
 _LOG = logging.getLogger(__name__)
-_ROUNDS = 2  # through all mirrors
+_ROUNDS = 2  # attempts with each mirror
 _TIMEOUT = 15.0  # seconds without a byte
 
 
@@ -30,7 +30,7 @@ def fetch(mirrors: Sequence[str], name: str, md5: str) -> bytes:
         md5: The file's MD5 checksum, in hexadecimal.
 
     Raises:
-        DownloadError: No mirror has it.
+        DownloadError: No mirror has the file.
     """
     reasons: dict[str, None] = {}  # in order, each once
     for mirror in [*mirrors] * _ROUNDS:
@@ -52,7 +52,7 @@ def _fetch(url: str) -> bytes:
     request = urllib.request.Request(url, headers={"User-Agent": "opsin"})
     with urllib.request.urlopen(request, timeout=_TIMEOUT) as response:
         total = int(response.headers.get("Content-Length") or 0)
-        console = Console(stderr=True)
+        console = TerminalConsole(stderr=True)
         with wrap_file(
             response,
             total,

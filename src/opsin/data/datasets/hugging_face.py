@@ -36,7 +36,8 @@ def hugging_face(
         image_column: None for the only column of type Image.
         label_column: None for the only column of type ClassLabel, else the only one of strings or integers.
         revision: A branch, tag or commit of the dataset on the hub.
-        channels: 3 reads RGB, 1 gray; another number reads images that hold as many, such as multi-band TIFF.
+        channels: 3 reads RGB, 1 gray; another number reads images with exactly that number of
+            channels, such as multi-band TIFF.
         size: Height and width that the images are resized to, in pixels.
 
     Raises:
@@ -69,7 +70,7 @@ def load_from_hub(path: str, name: str | None = None, revision: str | None = Non
     """Load the splits of a dataset on the hub, from the cache if it is current or the hub cannot be reached.
 
     Raises:
-        HubError: It is not on the hub, or neither the hub nor the cache has it.
+        HubError: The dataset is not on the hub, or the hub cannot be reached and the cache does not have it.
     """
     import datasets
 

@@ -24,7 +24,8 @@ def image_folder(path: str, channels: Channels = 3, size: tuple[Side, Side] = (2
 
     Args:
         path: The folder.
-        channels: 3 reads RGB, 1 gray; another number reads files that hold as many (multi-band TIFF, `.npy` (H, W, C)).
+        channels: 3 reads RGB, 1 gray; another number reads files with exactly that number of channels
+            (multi-band TIFF, `.npy` (H, W, C)).
         size: Height and width that the images are resized to, in pixels.
 
     Raises:
@@ -40,7 +41,8 @@ def unlabeled_images(path: str, channels: Channels = 3) -> FileImages | None:
 
     Args:
         path: The folder.
-        channels: 3 reads RGB, 1 gray; another number reads files that hold as many (multi-band TIFF, `.npy` (H, W, C)).
+        channels: 3 reads RGB, 1 gray; another number reads files with exactly that number of channels
+            (multi-band TIFF, `.npy` (H, W, C)).
 
     Returns:
         The images sorted by name, or None if there are subfolders, which are classes for `image_folder`.
@@ -118,7 +120,7 @@ def _class_folders(folder: Path, classes: Sequence[str], aliases: Mapping[str, s
             raise UserError(
                 f"The class folder {below} contains a folder 'train'. If {below.name} is the folder of the dataset, "
                 f"set {printed_override('datamodule.path', below)}. If {below.name} is a class, put its training "
-                f"images into train/{below.name}, and likewise for val and test."
+                f"images into train/{below.name}, and do the same for val and test."
             )
         else:
             found[name] = below

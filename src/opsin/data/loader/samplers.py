@@ -68,7 +68,7 @@ def training_batches(
         batch_size: Images per batch over all processes.
         batches: Number of batches.
         shards: The shards of the images; None if there are none.
-        rank: This process.
+        rank: Rank of this process.
         world_size: Number of processes.
 
     Returns:
@@ -119,7 +119,7 @@ def shard_windowed(shards: Indices, window: int, seed: int, epoch: int, rank: in
         window: Number of shards whose images are mixed.
         seed: With the epoch, decides the order.
         epoch: Counted from 0.
-        rank: This process.
+        rank: Rank of this process.
         world_size: Number of processes.
 
     Returns:

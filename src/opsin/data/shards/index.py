@@ -12,10 +12,11 @@
 import hashlib
 import io
 import json
+import re
 import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -61,7 +62,7 @@ class ShardedSplit:
     """The shards of one split.
 
     Attributes:
-        origin: Whether the dataset brought this split, or it was carved when the shards were written.
+        origin: Whether the dataset provided this split, or it was carved when the shards were written.
         source_fingerprint: Fingerprint of the dataset's images that `SplitTable.source_rows` counts.
         table_digest: Digest of `images.npz`.
         shards: The files, in the order of `SplitTable.shard_rows`.
@@ -102,7 +103,7 @@ class SplitTable:
     @classmethod
     def from_bytes(cls, content: bytes) -> "SplitTable":
         """Return the table of `to_bytes`."""
-        with np.load(io.BytesIO(content)) as arrays:
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             return cls(*(arrays[name].astype(np.int64) for name in ("targets", "source_rows", "shard_rows")))
 
 
@@ -162,11 +163,26 @@ def read_index(storage: Storage) -> Index:
             split: ShardedSplit(**{**of_split, "shards": tuple(Shard(**shard) for shard in of_split["shards"])})
             for split, of_split in facts.pop("splits").items()
         }
+        _refuse_foreign_names(splits)
         fit = facts.pop("fit")
         facts |= {name: tuple(facts[name]) for name in ("classes", "size", "mean", "std")}
         return Index(**facts, fit=None if fit is None else FitOptions(**fit), splits=splits)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"{storage}/{INDEX_FILE} is damaged ({error}); write the shards again.") from error
+
+
+def _refuse_foreign_names(splits: Mapping[Split, ShardedSplit]) -> None:
+    """Refuse names of files that lie outside the folder of the shards.
+
+    Raises:
+        ValueError: Names the file.
+    """
+    for split, facts in splits.items():
+        if split not in get_args(Split):
+            raise ValueError(f"{split!r} is not a split")
+        for shard in facts.shards:
+            if not re.fullmatch(rf"{split}/[\w-][\w.-]*", shard.file):
+                raise ValueError(f"{shard.file!r} is not the name of a shard")
 
 
 def read_table(storage: Storage, split: Split, facts: ShardedSplit) -> SplitTable:

@@ -62,7 +62,7 @@ def standard_metrics(board: Leaderboard) -> list[str]:
 
 
 def metric_text(metric: str, value: Interval | None) -> str:
-    """Format a metric as `98.12 %`, or `98.12 ± 0.31 %` with half of its interval over several runs; a loss as is."""
+    """Format a metric as `98.12 %`, or `98.12 ± 0.31 %` with half of its interval over runs; a loss without a unit."""
     if value is None or math.isnan(value.estimate):
         return NONE
     factor, digits, unit = (100, 2, " %") if is_percentage(metric) else (1, 4, "")

@@ -58,7 +58,7 @@ class MapCheck:
     """The comparison of class activation maps with random maps.
 
     Attributes:
-        better: Whether they are better.
+        better: Whether the maps are better than random maps.
         statement: The result in one sentence, with its values.
     """
 

@@ -1,7 +1,7 @@
 """Networks of torchvision as named stages, with ImageNet weights to load.
 
 Each network is one declaration: its division into stages and its description. All are RGB networks: gray images
-are repeated to three channels before; for other numbers of channels, the first layer is adapted. The dropout that some
+are repeated to three channels first; for other numbers of channels, the first layer is adapted. The dropout that some
 have before their last layer is an option of `head: dense`.
 
 The weights are the first version in torchvision (IMAGENET1K_V1). The second version of ResNet and MobileNetV2 has a

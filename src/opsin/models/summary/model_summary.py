@@ -77,8 +77,8 @@ def summary_table(summary: NetworkSummary) -> "Table":
 
 def summary_text(summary: NetworkSummary) -> str:
     """Return the summary as plain text."""
-    from rich.console import Console
+    from opsin.runs.rich_console import TerminalConsole
 
     file = io.StringIO()
-    Console(file=file, width=100, color_system=None, legacy_windows=False).print(summary_table(summary))
+    TerminalConsole(file=file, width=100, color_system=None, legacy_windows=False).print(summary_table(summary))
     return "".join(f"{line.rstrip()}\n" for line in file.getvalue().splitlines())

@@ -33,8 +33,7 @@ def connect(address: str | None) -> Any:
         ray: Any = importlib.import_module("ray")
     except ModuleNotFoundError:
         raise UserError(
-            "launcher=ray needs Ray, which is not installed: pip install -c constraints.txt -e '.[ray]', or use "
-            "launcher=local"
+            "launcher=ray needs Ray, which is not installed: pip install 'opsin[ray]', or use launcher=local"
         ) from None
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     if address == "auto":

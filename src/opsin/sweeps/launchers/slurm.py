@@ -91,6 +91,7 @@ class Slurm:
         _check_installed()
         if own := sorted(OWN_OPTIONS & set(options or {})):
             raise UserError(f"launcher.options.{own[0]} is computed by Opsin and cannot be set")
+        _refuse_line_breaks({**(options or {}), "partition": partition, "account": account, "qos": qos})
         if minutes is not None and warning_s >= 60 * minutes:
             raise UserError(
                 f"launcher.warning_s={warning_s} is not shorter than launcher.minutes={minutes}: a run would be "
@@ -125,7 +126,7 @@ class Slurm:
         """Do nothing."""
 
     def submit(self, job: Job) -> str | None:
-        """Submit a job; return its number, or None if SLURM rejects it for now."""
+        """Submit a job; return its number, or None if SLURM rejects it, to be tried again."""
         import submitit
 
         folder = job.run.path / "slurm"
@@ -204,6 +205,11 @@ class SlurmHandle:
             self._exit = self._end(self._number, state)
         return self._exit
 
+    @property
+    def suspended(self) -> str:
+        """The command that continues a job that SLURM has suspended; empty if it is not."""
+        return f"scontrol resume {self._number}" if self._queue.is_suspended(self._number or "") else ""
+
     def stop(self) -> None:
         """Ask the job to save and end; a waiting job is removed from the queue."""
         self._stopped = True
@@ -271,6 +277,13 @@ def name_of(job: Job) -> str:
     """Return the name of a job in SLURM; each run directory has a name of its own."""
     path = str(job.run.path.resolve())
     return f"{re.sub(r'[^A-Za-z0-9_.-]', '_', Path(path).name)}-{hashlib.sha256(path.encode()).hexdigest()[:8]}"
+
+
+def _refuse_line_breaks(options: Mapping[str, Any]) -> None:
+    """Refuse options of sbatch that would add lines of their own to the script of a job."""
+    for name, value in options.items():
+        if not f"{name}{value}".isprintable():
+            raise UserError(f"launcher: the option {name!r} with the value {value!r} must be one line of plain text")
 
 
 def _check_installed() -> None:

@@ -10,7 +10,7 @@ class MeasuredHook(L.Callback):
     """A callback with one hook for every moment at which the metrics of a run are known.
 
     These are the end of each epoch, and each validation within an epoch. If training stops at a validation within an
-    epoch, the epoch is not complete and its end is no such moment.
+    epoch, the epoch is not complete and its end is not such a moment.
     """
 
     _validated_at = -1

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 class EarlyStopping(MeasuredHook, LightningEarlyStopping):
     """Stop once `monitor` has not improved for `patience` validations, or is not finite, and log the reason.
 
-    A value of `monitor` that is NaN or infinite ends the training at once, whatever the patience: it has diverged
+    A value of `monitor` that is NaN or infinite ends the training at once, for any patience: it has diverged
     (`check_finite` of Lightning's callback, which is always on).
 
     It differs from Lightning's callback in two ways: the patience of the config applies after a resume, and a run that

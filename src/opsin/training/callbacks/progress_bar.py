@@ -4,9 +4,9 @@ import logging
 from typing import Any
 
 import lightning as L
-from rich import get_console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from opsin.runs.rich_console import TerminalConsole
 from opsin.training.callbacks.base import EpochCallback, is_within_epoch
 from opsin.training.callbacks.throughput import IMAGES_PER_SECOND
 
@@ -30,14 +30,14 @@ class ProgressBar(EpochCallback):
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Draw an empty bar."""
-        if self._wanted and trainer.is_global_zero and get_console().is_terminal:
+        if self._wanted and trainer.is_global_zero and (console := TerminalConsole()).is_terminal:
             columns = (
                 TextColumn("{task.description}"),
                 BarColumn(),
                 MofNCompleteColumn(),
                 TimeRemainingColumn(),
             )
-            self._progress = Progress(*columns, console=get_console(), transient=True)
+            self._progress = Progress(*columns, console=console, transient=True)
             title = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
             self._task = self._progress.add_task(title, total=trainer.num_training_batches)
             self._progress.start()

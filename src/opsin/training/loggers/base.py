@@ -13,7 +13,7 @@ from lightning.pytorch.loggers import CometLogger, Logger, MLFlowLogger, WandbLo
 from opsin.config.target_lookup import Target
 from opsin.errors import UserError
 from opsin.runs.atomic import write_atomically
-from opsin.runs.directory import RunDirectory
+from opsin.runs.directory import SWEEP_FILE, RunDirectory
 from opsin.runs.rank import is_spawned
 from opsin.runs.text import read_text
 
@@ -149,7 +149,7 @@ def record_id(run: RunDirectory, logger: str, identifier: str) -> None:
 def run_name(run: RunDirectory) -> str:
     """Return the name of a run among other runs: that of its directory, after the name of its sweep if it has one."""
     sweep = run.path.parent
-    return f"{sweep.name}/{run.path.name}" if (sweep / "sweep.yaml").is_file() else run.path.name
+    return f"{sweep.name}/{run.path.name}" if (sweep / SWEEP_FILE).is_file() else run.path.name
 
 
 def _read(file: Path) -> dict[str, str]:

@@ -1,0 +1,89 @@
+"""The logging settings of Hydra, `hydra.job_logging`, reduced to what needs no code: console and log file.
+
+Python's logging calls any callable that its settings name, and writes to any file. A config is data, so that only
+two classes of handlers, two streams, and log files in the run directory are accepted.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from opsin.errors import UserError
+from opsin.runs.home import expand_home
+
+_HANDLER = ("class", "formatter", "level", "stream", "filename", "mode", "encoding", "delay", "errors")
+_CLASSES = ("logging.StreamHandler", "logging.FileHandler")
+_STREAMS = ("ext://sys.stdout", "ext://sys.stderr")
+_LOGGER = ("level", "handlers", "propagate")
+
+_KEYS: Mapping[str, tuple[str, ...]] = {
+    "formatters": ("format", "datefmt"),
+    "handlers": _HANDLER,
+    "loggers": _LOGGER,
+}
+"""Accepted keys of each named entry of a section."""
+
+_PLAIN = ("version", "disable_existing_loggers", "root")
+
+
+def checked_logging(settings: DictConfig) -> DictConfig:
+    """Return `hydra.job_logging` of a run.
+
+    Args:
+        settings: Hydra's settings of the run, with `hydra.runtime.output_dir`, under `hydra`.
+
+    Raises:
+        UserError: A setting names a callable, another class, or a file outside the run directory.
+    """
+    described: DictConfig = settings.hydra.job_logging
+    values = OmegaConf.to_container(described, resolve=True) if described is not None else {}
+    assert isinstance(values, dict)
+    run = Path(expand_home(settings.hydra.runtime.output_dir))
+    for problem in _problems(values, run):
+        raise UserError(
+            f"hydra.job_logging.{problem}; accepted are handlers of the classes {' and '.join(_CLASSES)}, formats as "
+            "text, and files in the run directory whose names end in .log"
+        )
+    return described
+
+
+def _problems(values: Mapping[Any, Any], run: Path) -> Iterator[str]:
+    """Yield the keys that are not accepted, with the reason."""
+    for section, entries in values.items():
+        if section not in (*_KEYS, *_PLAIN):
+            yield f"{section} is not accepted"
+        named = {f"{section}.{name}": entry for name, entry in (entries or {}).items()} if section in _KEYS else {}
+        if section == "root":
+            named = {"root": entries}
+        for place, entry in named.items():
+            accepted = _KEYS.get(section, _LOGGER)
+            yield from (f"{place}.{key} is not accepted" for key in entry or {} if key not in accepted)
+            if section == "handlers":
+                yield from _of_handler(place, entry or {}, run)
+    yield from (f"{key}={text} is not accepted" for key, text in _references(values) if text not in _STREAMS)
+
+
+def _of_handler(place: str, handler: Mapping[str, Any], run: Path) -> Iterator[str]:
+    if handler.get("class") not in _CLASSES:
+        yield f"{place}.class={handler.get('class')} is not accepted"
+    if handler.get("stream", _STREAMS[0]) not in _STREAMS:
+        yield f"{place}.stream={handler['stream']} is not accepted"
+    file = handler.get("filename")
+    if file is not None:
+        path = Path(str(file)).absolute()
+        if path.suffix != ".log" or not path.resolve().is_relative_to(run.resolve()):
+            yield f"{place}.filename={file} is not a log file in the run directory"
+
+
+def _references(value: Any, place: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the texts anywhere inside a value that Python's logging would resolve to objects."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _references(item, f"{place}.{key}".lstrip("."))
+    elif isinstance(value, list):
+        for item in value:
+            yield from _references(item, place)
+    elif isinstance(value, str) and value.startswith(("ext://", "cfg://")):
+        yield place, value

@@ -1,0 +1,64 @@
+"""The dashboard answers the requests of its own page on this machine only, and serves its own folder."""
+
+import importlib
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from tensorboard.plugins.projector import projector_plugin
+from werkzeug.test import Client
+
+from opsin.commands.dashboard import guarded_server
+
+pytestmark = pytest.mark.filterwarnings("ignore:html5lib's sanitizer is deprecated:DeprecationWarning")
+
+LOCAL = "127.0.0.1:6006"
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A function that returns the application which the server gets for some flags."""
+    program = importlib.import_module("tensorboard.program")  # tensorboard.program is a lazy copy of it
+    monkeypatch.setattr(program, "create_port_scanning_werkzeug_server", lambda app, flags: app)
+
+    def tensorboard(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        start_response("200 OK", [])
+        return [b"runs"]
+
+    return lambda host=None, bind_all=False: Client(
+        guarded_server(tensorboard, SimpleNamespace(host=host, bind_all=bind_all))
+    )
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "localhost.evil.example:6006", "192.168.1.7:6006", "", "[::1", "0.0.0.0"]
+)
+def test_a_web_site_whose_name_resolves_to_this_machine_reads_nothing(served: Any, host: str) -> None:
+    answer = served().get("/data/runs", headers={"Host": host})
+    assert answer.status_code == 403
+    assert b"runs" not in answer.data
+    for own in (LOCAL, "localhost:6006", "[::1]:6006"):
+        assert served("localhost").get("/data/runs", headers={"Host": own}).data == b"runs"
+
+
+@pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1:9"])
+def test_other_pages_cannot_post(served: Any, origin: str) -> None:
+    headers = {"Host": LOCAL, "Origin": origin}
+    assert served().post("/", headers=headers).status_code == 403
+    assert served().post("/", headers={**headers, "Origin": f"http://{LOCAL}"}).status_code == 200
+
+
+def test_a_user_may_serve_other_machines(served: Any) -> None:
+    for client in (served(bind_all=True), served("0.0.0.0")):
+        assert client.get("/", headers={"Host": "workstation:6006"}).status_code == 200
+
+
+@pytest.mark.parametrize("place", ["/etc/passwd", "../../secret", "~/.ssh/id_rsa", "link"])
+def test_projector_settings_of_a_run_name_no_file_elsewhere(place: str, tmp_path: Path) -> None:
+    run = tmp_path / "run" / "tensorboard"
+    run.mkdir(parents=True)
+    (tmp_path / "secret").touch()
+    (run / "link").symlink_to(tmp_path / "secret")
+    with pytest.raises(ValueError, match="outside the config directory"):
+        projector_plugin._rel_to_abs_asset_path(place, str(run / "projector_config.pbtxt"))

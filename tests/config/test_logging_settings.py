@@ -1,0 +1,67 @@
+"""Logging settings: no callable is called, and no file outside the run directory is written."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from opsin.config import ConfigSource, compose
+from opsin.config.hydra_session import configure_logging, opsin_logging
+from opsin.config.logging_settings import checked_logging
+from opsin.errors import UserError
+
+HOSTILE: dict[str, dict[str, Any]] = {
+    "a factory of a handler": {"handlers": {"x": {"()": "subprocess.getoutput", "cmd": "touch victim"}}},
+    "a factory of a formatter": {"formatters": {"x": {"()": "subprocess.getoutput", "cmd": "touch victim"}}},
+    "a factory of a filter": {"filters": {"x": {"()": "subprocess.getoutput", "cmd": "touch victim"}}},
+    "a class of a formatter": {"formatters": {"x": {"class": "subprocess.getoutput", "format": "touch victim"}}},
+    "properties of a handler": {"handlers": {"x": {"class": "logging.StreamHandler", ".": {"emit": "os.system"}}}},
+    "a handler that sends": {"handlers": {"x": {"class": "logging.handlers.HTTPHandler", "host": "h", "url": "/"}}},
+    "a handler that deletes": {"handlers": {"x": {"class": "logging.handlers.RotatingFileHandler", "filename": "v"}}},
+    "a module as stream": {"handlers": {"x": {"class": "logging.StreamHandler", "stream": "ext://antigravity.x"}}},
+    "a module in a format": {"formatters": {"x": {"format": "ext://antigravity.webbrowser"}}},
+    "a reference to a setting": {"handlers": {"console": {"level": "cfg://handlers.file"}}},
+    "a file elsewhere": {"handlers": {"file": {"filename": "/tmp/opsin-hostile.log"}}},
+    "a file above": {"handlers": {"file": {"filename": "run/../victim.log"}}},
+    "a file of a shell": {"handlers": {"file": {"filename": "run/.bashrc"}}},
+    "a braces format": {"formatters": {"full": {"style": "{", "format": "{record.__class__}"}}},
+}
+
+
+@pytest.mark.parametrize("change", HOSTILE.values(), ids=HOSTILE)
+def test_settings_that_need_code_or_other_files_are_refused(change: dict[str, Any], in_tmp: Path) -> None:
+    settings = compose(["hydra.run.dir=run"]).settings
+    assert settings is not None
+    OmegaConf.set_struct(settings, False)
+    OmegaConf.set_readonly(settings.hydra, False)
+    settings.hydra.job_logging = OmegaConf.merge(settings.hydra.job_logging, change)
+    for use in (configure_logging, lambda found: opsin_logging(found).__enter__()):
+        with pytest.raises(UserError, match=r"hydra\.job_logging\.\S+ is not a"):
+            use(settings)
+    assert not list(in_tmp.iterdir())
+
+
+def test_a_config_file_cannot_name_a_callable(in_tmp: Path) -> None:
+    text = "hydra:\n  job_logging:\n    handlers:\n      x: {'()': subprocess.getoutput, cmd: touch victim}\n"
+    (in_tmp / "mine.yaml").write_text(f"defaults: [train, _self_]\n{text}")
+    settings = compose([], source=ConfigSource.of([str(in_tmp)], "mine")).settings
+    assert settings is not None
+    with pytest.raises(UserError, match=r"handlers\.x\.\(\) is not accepted"):
+        configure_logging(settings)
+
+
+def test_a_log_that_is_a_link_out_of_the_run_is_refused(in_tmp: Path) -> None:
+    (in_tmp / "run").mkdir()
+    (in_tmp / "run" / "train.log").symlink_to(in_tmp / ".bashrc")
+    settings = compose(["hydra.run.dir=run"]).settings
+    assert settings is not None
+    with pytest.raises(UserError, match="is not a log file in the run directory"):
+        checked_logging(settings)
+
+
+@pytest.mark.parametrize("override", ["hydra/job_logging=default", "hydra/job_logging=disabled", "hydra.verbose=true"])
+def test_the_settings_of_hydra_are_accepted(override: str, in_tmp: Path) -> None:
+    settings = compose([override, "hydra.run.dir=run"]).settings
+    assert settings is not None
+    checked_logging(settings)

@@ -1,0 +1,189 @@
+"""Files of a run, of weights, of a dataset and of shards that hold a pickle or a script: no code of them runs."""
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import pickle
+import shutil
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+
+from opsin.commands.export import SUFFIXES, main
+from opsin.config import from_saved
+from opsin.data.cache.image_store import DecodedStore
+from opsin.data.datasets import hugging_face
+from opsin.data.decode import BadImage, decode_image
+from opsin.data.file_contents import _read
+from opsin.data.shards.index import ShardedSplit, read_table
+from opsin.data.shards.storage import LocalStorage
+from opsin.data.source import ArrayImages
+from opsin.errors import UserError
+from opsin.inference.opened_run import open_run
+from opsin.models.weights import read_state_dict
+from opsin.runs.directory import RunDirectory
+from opsin.runs.predictions import read_predictions
+from opsin.training.resume_check import check_resume
+
+RAN = "code ran"
+
+
+class Evil:
+    """An object whose pickle makes a file when it is loaded."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (RAN,)
+
+
+def saved(value: object) -> bytes:
+    file = io.BytesIO()
+    torch.save(value, file)
+    return file.getvalue()
+
+
+def array() -> bytes:
+    file = io.BytesIO()
+    np.save(file, np.array([Evil()], object), allow_pickle=True)
+    return file.getvalue()
+
+
+def weights(folder: Path, run: RunDirectory) -> None:
+    for suffix in (".pt", ".pth", ".ckpt", ".bin"):
+        (folder / f"evil{suffix}").write_bytes(saved({"state_dict": {"a": torch.ones(1)}, "extra": Evil()}))
+        with pytest.raises(UserError, match="not loaded, because they can run code"):
+            read_state_dict(folder / f"evil{suffix}")
+
+
+def best_checkpoint(folder: Path, run: RunDirectory) -> None:
+    run.best.write_bytes(saved({**torch.load(run.best, weights_only=True), "extra": Evil()}))
+    with pytest.raises(UserError):
+        _ = open_run(run).network
+
+
+def last_checkpoint(folder: Path, run: RunDirectory) -> None:
+    run.last.unlink()
+    run.last.write_bytes(saved({**torch.load(run.best, weights_only=True), "extra": Evil()}))
+    with pytest.raises(UserError):
+        check_resume(from_saved(run, ["trainer.max_epochs=2"]))
+
+
+def predictions(folder: Path, run: RunDirectory) -> None:
+    file = run.path / "predictions" / "val.npz"
+    np.savez(file, logits=np.array([Evil()], object), allow_pickle=True)
+    with pytest.raises(UserError):
+        read_predictions(run, "val")
+
+
+def image(folder: Path, run: RunDirectory) -> None:
+    with pytest.raises(BadImage):
+        decode_image(array(), 5)
+
+
+def store(folder: Path, run: RunDirectory) -> None:
+    images = ArrayImages(np.zeros((1, 4, 4, 3), np.uint8), np.zeros(1, np.int64), "one")
+    for name in ("pixels", "targets", "kept"):
+        for file, content in (("pixels", images.pixels), ("targets", images.targets), ("kept", images.targets)):
+            np.save(folder / f"{file}.npy", content)
+        (folder / f"{name}.npy").write_bytes(array())
+        with pytest.raises(ValueError, match=r"[Oo]bject"):
+            DecodedStore(images, "key", folder)
+
+
+def digests(folder: Path, run: RunDirectory) -> None:
+    (folder / "digests.npy").write_bytes(array())
+    assert len(_read(folder / "digests.npy")) == 0
+
+
+def shards(folder: Path, run: RunDirectory) -> None:
+    file = io.BytesIO()
+    np.savez(file, targets=np.array([Evil()], object), source_rows=[0], shard_rows=[0])
+    (folder / "train").mkdir()
+    (folder / "train" / "images.npz").write_bytes(file.getvalue())
+    digest = hashlib.blake2b(file.getvalue(), digest_size=16).hexdigest()
+    with pytest.raises(UserError, match="is damaged"):
+        read_table(LocalStorage(folder), "train", ShardedSplit("own", "", digest, ()))
+
+
+def dataset_script(folder: Path, run: RunDirectory) -> None:
+    place = folder / "photos"
+    place.mkdir()
+    (place / "photos.py").write_text(f"import os\nos.mkdir({str(folder / RAN)!r})\n")
+    with pytest.raises(UserError):
+        hugging_face(str(place))
+
+
+def pickled_dataset(folder: Path, run: RunDirectory) -> None:
+    place = folder / "photos"
+    place.mkdir()
+    for name in ("train.pkl", "train.pickle", "train.pt"):
+        (place / name).write_bytes(saved(Evil()))
+    with pytest.raises(UserError):
+        hugging_face(str(place))
+
+
+def arrow_type(folder: Path, run: RunDirectory) -> None:
+    """Versions of Arrow before 14.0.1 unpickled the type of a column: CVE-2023-47248."""
+    kept = {b"ARROW:extension:name": b"arrow.py_extension_type", b"ARROW:extension:metadata": pickle.dumps(Evil())}
+    png = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(png, "PNG")
+    image_field = pa.field("image", pa.binary(), metadata=kept)
+    table = pa.table([[png.getvalue()], ["cat"]], schema=pa.schema([image_field, pa.field("label", pa.string())]))
+    place = folder / "photos"
+    place.mkdir()
+    pq.write_table(table, place / "train.parquet")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with contextlib.suppress(UserError):
+            hugging_face(str(place))
+
+
+CASES = (
+    *(weights, best_checkpoint, last_checkpoint, predictions, image, store, digests, shards),
+    *(dataset_script, pickled_dataset, arrow_type),
+)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_no_code_of_a_file_runs(
+    case: Callable[[Path, RunDirectory], None],
+    digits_run: RunDirectory,
+    in_tmp: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HF_HOME", str(in_tmp / "hub"))
+    run = RunDirectory(in_tmp / "run")
+    if case in (best_checkpoint, last_checkpoint, predictions):
+        shutil.copytree(digits_run.path, run.path)
+    (in_tmp / "work").mkdir()
+    case(in_tmp / "work", run)
+    assert not list(in_tmp.rglob(RAN))
+
+
+def test_the_hostile_object_of_these_tests_would_run(in_tmp: Path) -> None:
+    torch.load(io.BytesIO(saved(Evil())), weights_only=False)
+    assert (in_tmp / RAN).is_dir()
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "state_dict"])
+def test_what_travels_holds_tensors_only(kind: str, digits_run: RunDirectory, in_tmp: Path) -> None:
+    """Exported weights and checkpoints load without any object."""
+    out = in_tmp / f"weights{SUFFIXES[kind]}"
+    assert main([str(digits_run.path), "--format", kind, "--out", str(out)]) == 0
+    content = out.read_bytes()
+    if kind == "safetensors":
+        length = int.from_bytes(content[:8], "little")
+        assert json.loads(content[8 : 8 + length])
+    else:
+        torch.load(out, weights_only=True)
+    for file in digits_run.path.rglob("*.ckpt"):
+        torch.load(file, weights_only=True)
