@@ -8,6 +8,7 @@ import pytest
 from opsin.errors import UserError
 from opsin.runs.result import (
     SCHEMA_VERSION,
+    BatchSizeResult,
     DataFacts,
     FrozenStages,
     Hardware,
@@ -38,7 +39,7 @@ WHOLE = RunResult(
     choices={"model": "mlp", "debug": None},
     seed=0,
     settings=Settings(accelerator="cpu", max_epochs=3),
-    batch_size_auto={"batch_size": 32},
+    batch_size_auto=BatchSizeResult(32, 64, 0.1, 0.05, "linear", {16: 100.5, 32: True}),
     data=DataFacts(name="pets", image_size=(8, 9), classes=("cat", "dog"), class_counts={"val": [1, 2]}),
     network=NetworkSummary("mlp", (1, 8, 9), (StageSummary("head", (2,), 3, 2, 1, None),)),
     hardware=Hardware(cpu="a cpu", gpus=("a gpu",)),
@@ -52,6 +53,14 @@ def test_a_result_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     write_result(file, WHOLE)
     assert str(read_result(file)) == str(WHOLE)  # nan is not equal to itself
     assert json.loads(file.read_text())["schema_version"] == SCHEMA_VERSION
+
+
+def test_empty_fields_are_not_written(tmp_path: Path) -> None:
+    file = tmp_path / "result.json"
+    write_result(file, RunResult(seed=0, monitor=MonitoredMetric("val/loss")))
+    written = json.loads(file.read_text())
+    assert sorted(written) == ["monitor", "pruned", "schema_version", "seed", "status"]
+    assert read_result(file) == RunResult(seed=0, monitor=MonitoredMetric("val/loss"))
 
 
 def test_without_a_file_the_run_has_not_begun(tmp_path: Path) -> None:

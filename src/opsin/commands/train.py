@@ -97,7 +97,7 @@ def train(composed: RunConfig) -> float:
         result.settings = recording.settings(plan, trainer, channels_last, data, feature_cache, distillation)
         record = {"data": data.facts(), "training": recording.training_record(result, composed, step).as_dict()}
         classifier = build.classifier(plan, data, network, loss, record, distillation)
-        result.batch_size_auto = found.facts() if found else result.batch_size_auto
+        result.batch_size_auto = found or result.batch_size_auto
         result.network = summarize(network, (data.channels, *data.image_size))
         if writes:
             run.write_result(result)

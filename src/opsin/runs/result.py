@@ -124,6 +124,27 @@ class Settings:
 
 
 @dataclass(frozen=True)
+class BatchSizeResult:
+    """The result of the search of `datamodule.batch_size=auto`.
+
+    Attributes:
+        batch_size: Number of images per step, over all devices.
+        base_batch_size: Batch size for which the configured learning rate was chosen.
+        lr_before: Configured learning rate.
+        lr: Learning rate scaled to the batch size.
+        rule: Rule of the scaling: `linear` or `square root`.
+        tried: Images per second (CPU) or whether a step fits into memory (GPU), by batch size on one device.
+    """
+
+    batch_size: int
+    base_batch_size: int
+    lr_before: float
+    lr: float
+    rule: str
+    tried: dict[int, float | bool] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Hardware:
     """The machine that a run was trained on; memory in GiB."""
 
@@ -289,7 +310,7 @@ class RunResult:
     seed: int | None = None
     tags: tuple[str, ...] = ()
     settings: Settings | None = None
-    batch_size_auto: dict[str, Any] | None = None
+    batch_size_auto: BatchSizeResult | None = None
     data: DataFacts | None = None
     network: NetworkSummary | None = None
     hardware: Hardware | None = None
@@ -335,9 +356,9 @@ def write_result(file: Path, result: RunResult) -> None:
 
 
 def result_text(result: RunResult) -> str:
-    """Return the content of a `result.json`, without the fields that are still empty."""
-    content = {name: value for name, value in asdict(result).items() if value is not None and value != {}}
-    if undefined := content.pop("undefined_metrics"):
+    """Return the content of a `result.json`, without the fields of `RunResult` that are None or an empty collection."""
+    content = {name: value for name, value in asdict(result).items() if value not in (None, {}, [], ())}
+    if undefined := content.pop("undefined_metrics", None):
         content["metrics"] = {**result.metrics, **dict.fromkeys(undefined)}
     return json.dumps(content, indent=2) + "\n"
 
