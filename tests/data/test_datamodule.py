@@ -4,6 +4,7 @@ from collections import Counter
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace as Namespace
 
 import lightning as L
 import numpy as np
@@ -200,7 +201,7 @@ def test_a_given_split_without_a_class_is_used_with_one_warning_per_class(tmp_pa
 def test_invalid_options_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"fold=3 does not exist: datamodule\.num_folds=3"):
         datamodule_of(tmp_path, num_folds=3, fold=3)
-    with pytest.raises(UserError, match="the images of 'fakes' have 3, the network takes 1"):
+    with pytest.raises(UserError, match="images of 'fakes' have 3 channels, but the network takes 1"):
         datamodule_of(tmp_path, source(channels=3), channels=1)
     with pytest.raises(UserError, match=r"mean=\[0.1, 0.2\]"):
         datamodule_of(tmp_path, mean=(0.1, 0.2))
@@ -416,6 +417,55 @@ def test_the_test_loop_reads_every_test_image_once(tmp_path):
     trainer(tmp_path).test(network, datamodule, verbose=False)
     assert sum((positions for _, positions, _, _ in network.seen["test"]), ()) == tuple(range(24))
     assert not augmentation.calls
+
+
+def test_limited_batches_of_val_and_test_are_a_stratified_sample_and_it_is_said(tmp_path, caplog):
+    targets = np.repeat([0, 1, 2], 30)  # in the order of the classes, as a folder has them
+    pixels = np.zeros((90, 4, 5, 1), np.uint8)
+    splits = {split: ArrayImages(pixels, targets, split) for split in ("train", "val", "test")}
+    for limit, images in ((2, 12), (0.5, 42)):
+        network = Classifier()
+        datamodule = datamodule_of(tmp_path, source(**splits), eval_batch_size=6)
+        limits = {"limit_val_batches": limit, "limit_test_batches": limit}
+        trainer(tmp_path, **limits).validate(network, datamodule, verbose=False)
+        trainer(tmp_path, **limits).test(network, datamodule, verbose=False)
+        for split in ("val", "test"):
+            seen = sum((positions for _, positions, _, _ in network.seen[split]), ())
+            assert np.bincount(targets[list(seen)]).tolist() == [images // 3] * 3
+            key = f"trainer.limit_{split}_batches={limit}"
+            assert (
+                f"{split} metrics are measured on a stratified sample of {images} of 90 images ({key})" in caplog.text
+            )
+
+
+def test_images_that_fit_neither_the_disk_nor_the_memory_are_refused_before_one_is_read(tmp_path, monkeypatch):
+    images = BadAt(arrays(30), bad=())
+    monkeypatch.setattr("opsin.data.cache.files.shutil.disk_usage", lambda _: Namespace(free=2**30))
+    with pytest.raises(UserError, match=r"need 1,271 MB, and .* has 1,024 MB free: .* lower datamodule.image_size"):
+        datamodule_of(tmp_path, source(train=images), image_size=20_000 // 3, eval_batch_size=1, batch_size=1).setup()
+    part = {"train": BadAt(arrays(15), ()), "test": BadAt(arrays(15), ())}  # each of them alone would fit
+    with pytest.raises(UserError, match=r"need 1,271 MB"):
+        datamodule_of(tmp_path, source(**part), image_size=20_000 // 3, batch_size=1).setup("fit")
+    monkeypatch.setattr("opsin.data.available_memory.available_memory", lambda: 1e9)
+    with pytest.raises(UserError, match=r"A batch of 64 images of 1x2000x2000 needs 1 GB of memory, and 1.0 GB are"):
+        datamodule_of(tmp_path, source(train=images), image_size=2000).setup()
+    assert not images.reads
+
+
+def test_classes_with_few_images_are_named_once(tmp_path, caplog):
+    def split(*counts):
+        targets = np.repeat([0, 1, 2], counts)
+        return ArrayImages(np.zeros((len(targets), 4, 5, 1), np.uint8), targets, "made")
+
+    data = datamodule_of(tmp_path, source(train=split(9, 9, 2), val=split(3, 2, 9), test=split(9, 0, 1)))
+    data.setup()
+    data.setup()
+    assert [record.getMessage().split(":")[0] for record in caplog.records] == [
+        "fakes has only 2 val image of class 'dog'",
+        "fakes has only 2 train image of class 'owl'",
+        "fakes has no test image of class 'dog'",
+        "fakes has only 1 test image of class 'owl'",
+    ]
 
 
 def test_batches_of_other_types_are_unchanged(tmp_path):

@@ -4,7 +4,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from opsin.data.splitting import carve, folds, subsample
+from opsin.data.splitting import carve, folds, stratified_sample, subsample
 from opsin.errors import UserError
 
 TARGETS = np.random.default_rng(0).permutation(np.repeat([0, 1, 2], [50, 23, 7]))
@@ -95,3 +95,21 @@ def test_carve_accepts_gaps_in_the_class_indices():
     rest, carved = carve(targets, 0.2, seed=0)
     assert sorted(targets[carved].tolist()) == [5, 5, 9, 9]
     assert len(rest) == 16
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"), [(80, [50, 23, 7]), (40, [25, 12, 3]), (16, [10, 5, 1]), (3, [1, 1, 1])]
+)
+def test_a_sample_holds_every_class_in_its_proportion(count, expected):
+    chosen = stratified_sample(TARGETS, count, seed=3)
+    assert counts(TARGETS, chosen).tolist() == expected
+    assert (np.diff(chosen) > 0).all()
+    assert np.array_equal(chosen, stratified_sample(TARGETS, count, seed=3))
+    assert count == len(TARGETS) or not np.array_equal(chosen, stratified_sample(TARGETS, count, seed=4))
+
+
+def test_a_sample_of_fewer_images_than_classes_does_not_prefer_the_first_ones():
+    targets = np.repeat(np.arange(1000), 3)
+    chosen = [targets[stratified_sample(targets, 100, seed)] for seed in (0, 1)]
+    assert all(len(np.unique(classes)) == 100 and 300 < classes.mean() < 700 for classes in chosen)
+    assert not np.array_equal(*chosen)

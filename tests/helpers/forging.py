@@ -20,8 +20,9 @@ from opsin.inference.opened_run import open_run
 from opsin.runs.digests import record_digests
 from opsin.runs.directory import RunDirectory
 from opsin.runs.metrics_csv import read_epochs, write_epochs
+from opsin.runs.per_class import SplitScores
 from opsin.runs.predictions import Predictions, read_predictions
-from opsin.runs.result import SplitScores, result_text
+from opsin.runs.result import result_text
 from opsin.training import build
 from opsin.training.recording import data_facts
 
@@ -65,12 +66,12 @@ def write_predictions(run: RunDirectory, predictions: Predictions) -> None:
     predictions.write(run)
     result = run.read_result()
     metrics, confusion = _metrics(open_run(run), predictions)
-    scores = {**result.per_class, predictions.split: SplitScores((), tuple(map(tuple, confusion.tolist())))}
+    SplitScores.of(confusion.numpy(), predictions.classes).write(run, predictions.split)
     calibration = calibrate(predictions.logits, predictions.targets) if predictions.split == "val" else None
     metrics = {name: float(np.float32(value)) for name, value in metrics.items()}  # as Lightning logs them
     metrics = {**result.metrics, **metrics}
     monitor = replace(result.monitor, best=metrics[result.monitor.metric])
-    edit_result(run, metrics=metrics, monitor=monitor, per_class=scores, calibration=calibration or result.calibration)
+    edit_result(run, metrics=metrics, monitor=monitor, calibration=calibration or result.calibration)
     if predictions.split == "val":
         best = {name: value for name, value in metrics.items() if not name.startswith("test/")}
         rows = [

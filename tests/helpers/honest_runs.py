@@ -42,11 +42,13 @@ class HonestRun:
         words: Overrides beside `QUICK`.
         resumes: Overrides of each resume; `callbacks.stop=null` is among those of the first.
         after: What happens after the run: `evaluate` writes missing predictions, `move` moves its images.
+        before: Name of another run that is trained before.
     """
 
     words: tuple[str, ...] = ()
     resumes: tuple[tuple[str, ...], ...] = ()
     after: tuple[str, ...] = field(default=())
+    before: str = ""
 
 
 GO_ON = ("callbacks.stop=null",)
@@ -57,14 +59,21 @@ HONEST: dict[str, HonestRun] = {
     "plateau, validation within epochs": HonestRun(
         ("scheduler=plateau", "scheduler.patience=0", "trainer.val_check_interval=0.5", "augmentation=flip")
     ),
-    "accumulation, clipping": HonestRun(("trainer.accumulate_grad_batches=3", "trainer.gradient_clip_norm=0.5")),
+    "accumulation, clipping, limited batches": HonestRun(
+        (
+            "trainer.accumulate_grad_batches=3",
+            "trainer.gradient_clip_norm=0.5",
+            "trainer.limit_train_batches=7",
+            "trainer.limit_test_batches=1",
+        )
+    ),
     "SGD, one cycle, label smoothing": HonestRun(("optimizer=sgd", "scheduler=onecycle", "loss.label_smoothing=0.1")),
     "class weights, balanced sampler": HonestRun(("loss.class_weights=balanced", "datamodule.sampler=balanced")),
     "two phases": HonestRun(("model.trainable=head", PHASES)),
     "feature cache": HonestRun(("model.trainable=head",)),
     "early stopping": HonestRun(("callbacks.early_stopping.patience=1", "optimizer.lr=0.1", "trainer.max_epochs=9")),
     "dropout, bfloat16": HonestRun(("model=simple_cnn", "trainer.precision=bf16")),
-    "limited batches": HonestRun(("trainer.limit_train_batches=5", "trainer.limit_test_batches=1")),
+    "distillation from another run": HonestRun(("model.teacher={folder}/outputs/teacher",), before="teacher"),
     "interrupted within an epoch": HonestRun((stop(13),), (GO_ON,)),
     "stopped by an error": HonestRun((stop(18, "error"), "augmentation=flip"), (GO_ON,)),
     "interrupted twice, two phases, EMA": HonestRun(
@@ -92,7 +101,9 @@ def start(folder: Path, images: Path, words: Sequence[str], name: str = "run") -
 def honest_run(folder: Path, images: Path, kind: str) -> tuple[RunDirectory, tuple[str, ...]]:
     """Make a run of a kind and return it with the overrides of its verification; OPSIN_TARGETS=interruptions is set."""
     made = HONEST[kind]
-    run = start(folder, images, made.words)
+    if made.before:
+        start(folder, images, ["trainer.max_epochs=1"], made.before)
+    run = start(folder, images, [word.replace("{folder}", str(folder)) for word in made.words])
     for words in made.resumes:
         with suppress(Interrupted):
             train(from_saved(run, words))

@@ -80,3 +80,16 @@ def processes_of(folder: Path) -> list[str]:
 def ends(run: Path) -> int:
     """Return how often the training of a run has ended."""
     return (run / "console.txt").read_text().count("no test images were read")
+
+
+def processes_that_write(file: Path) -> list[str]:
+    """Return the numbers of the processes that have a file open and lead their process group."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            is_open = any(Path(link).readlink() == file.resolve() for link in (path / "fd").iterdir())
+            if is_open and os.getpgid(int(path.name)) == int(path.name):
+                found.append(path.name)
+        except OSError:
+            continue
+    return found

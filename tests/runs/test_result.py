@@ -8,7 +8,7 @@ import pytest
 from opsin.errors import UserError
 from opsin.runs.result import (
     SCHEMA_VERSION,
-    ClassScores,
+    BatchSizeResult,
     DataFacts,
     FrozenStages,
     Hardware,
@@ -18,7 +18,6 @@ from opsin.runs.result import (
     PhaseCounts,
     RunResult,
     Settings,
-    SplitScores,
     StageSummary,
     read_result,
     write_result,
@@ -31,7 +30,7 @@ WHOLE = RunResult(
     epochs=3,
     stopped="why",
     monitor=MonitoredMetric("val/loss", 0.1),
-    per_class={"val": SplitScores((ClassScores("cat", 2, 0, None, 0.0, 0.0),), ((0, 2), (1, 3)))},
+    warnings=["a class has no images"],
     throughput=12.5,
     seconds={"total": 1.0},
     parameters=ParameterCounts(3, 2, 1, (PhaseCounts(0, ("stem",), 0.1, 2, 1),)),
@@ -40,7 +39,7 @@ WHOLE = RunResult(
     choices={"model": "mlp", "debug": None},
     seed=0,
     settings=Settings(accelerator="cpu", max_epochs=3),
-    batch_size_auto={"batch_size": 32},
+    batch_size_auto=BatchSizeResult(32, 64, 0.1, 0.05, "linear", {16: 100.5, 32: True}),
     data=DataFacts(name="pets", image_size=(8, 9), classes=("cat", "dog"), class_counts={"val": [1, 2]}),
     network=NetworkSummary("mlp", (1, 8, 9), (StageSummary("head", (2,), 3, 2, 1, None),)),
     hardware=Hardware(cpu="a cpu", gpus=("a gpu",)),
@@ -56,14 +55,23 @@ def test_a_result_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     assert json.loads(file.read_text())["schema_version"] == SCHEMA_VERSION
 
 
+def test_empty_fields_are_not_written(tmp_path: Path) -> None:
+    file = tmp_path / "result.json"
+    write_result(file, RunResult(seed=0, monitor=MonitoredMetric("val/loss")))
+    written = json.loads(file.read_text())
+    assert sorted(written) == ["monitor", "pruned", "schema_version", "seed", "status"]
+    assert read_result(file) == RunResult(seed=0, monitor=MonitoredMetric("val/loss"))
+
+
 def test_without_a_file_the_run_has_not_begun(tmp_path: Path) -> None:
     assert read_result(tmp_path / "result.json") == RunResult(status="not started")
 
 
 def test_a_resumed_run_keeps_provenance_and_drops_the_outcome() -> None:
     left = WHOLE.without_outcome()
-    assert (left.metrics, left.best_epoch, left.stopped, left.monitor, left.per_class) == ({}, None, None, None, {})
-    assert (left.data, left.weights, left.seconds) == (WHOLE.data, WHOLE.weights, WHOLE.seconds)
+    assert (left.metrics, left.best_epoch, left.stopped, left.monitor) == ({}, None, None, None)
+    kept = ("data", "weights", "seconds", "warnings")
+    assert all(getattr(left, name) == getattr(WHOLE, name) for name in kept)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +86,7 @@ def test_a_resumed_run_keeps_provenance_and_drops_the_outcome() -> None:
         b'{"schema_version": 1, "status": "done"}',
         b'{"schema_version": 1, "metrics": null}',
         b'{"schema_version": 1, "data": [1]}',
-        b'{"schema_version": 1, "per_class": {"val": {"classes": [{"name": 3}]}}}',
+        b'{"schema_version": 1, "frozen": {"stages": [3]}}',
     ],
 )
 def test_a_damaged_result_gives_one_clear_error(tmp_path: Path, content: bytes) -> None:

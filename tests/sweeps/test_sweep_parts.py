@@ -1,17 +1,21 @@
 """Directory of a sweep, outcomes of runs, and the selection of the best recipe."""
 
+import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from opsin.config import ConfigSource, compose
 from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory
 from opsin.runs.result import ParameterCounts, RunResult
-from opsin.sweeps.best_run import TrialRow, best_runs, winner
+from opsin.sweeps.best_run import TrialRow, best_runs, repeat_arguments, winner, write_best
 from opsin.sweeps.launchers.base import Exit, Job
 from opsin.sweeps.outcomes import Outcome, directions, failure, outcome_of
 from opsin.sweeps.settings import Sweep
+from opsin.sweeps.sweep import _problems
 from opsin.sweeps.sweep_directory import sweep_directory
 
 
@@ -69,7 +73,7 @@ def test_the_outcome_of_a_trial_follows_from_its_result(tmp_path: Path) -> None:
     ("end", "printed", "message"),
     [
         (Exit(-11), "", "SIGSEGV"),
-        (Exit(-9), "", "out of memory"),
+        (Exit(-6), "", "SIGABRT"),
         (Exit(1), "", "exit code 1 and printed nothing"),
         (Exit(1), "The config cannot be used:\n  - a\n\nSet HYDRA_FULL_ERROR=1\n", "The config cannot be used: - a"),
         (Exit(1), "Traceback (most recent call last):\n  File x\nKeyError: 'a'\n", "KeyError: 'a'"),
@@ -108,3 +112,44 @@ def test_the_best_recipe_wins_by_its_mean_over_seeds() -> None:
     assert (
         best_runs([TrialRow(0, "", "", "", "failed", (), "x", RunDirectory(Path("x")), RunResult())], "val/acc") == []
     )
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP, signal.SIGINT, signal.SIGUSR1])
+def test_a_run_that_was_killed_from_outside_stays_interrupted(tmp_path: Path, number: signal.Signals) -> None:
+    run = write_run(tmp_path / "run", status="interrupted")
+    outcome = failure(Job(0, ("model=a",), run), Exit(-number))
+    assert (outcome.state, outcome.killed) == ("failed", True)
+    assert number.name in outcome.reason
+    assert "the same command resumes it" in outcome.reason
+    assert run.read_result().status == "interrupted"
+    engine = failure(Job(0, ("model=a",), run), Exit(-number, reason="SLURM job 3: cancelled in SLURM (scancel)"))
+    assert not engine.killed
+
+
+def test_the_best_recipe_without_a_test_is_a_problem(tmp_path: Path) -> None:
+    tested, run = RunResult(metrics={"test/acc": 0.5}), RunDirectory(tmp_path)
+    rows = [replace(row(0, "a", 0.9), result=tested), replace(row(1, "a", 0.8), run=run), row(2, "b", 0.1)]
+    assert _problems([rows[0], rows[2]], "val/acc", tests=True) == []
+    assert _problems(rows, "val/acc", tests=False) == []
+    run.error.write_text("Traceback ...\nOSError: the images are gone\n\n")
+    [problem] = _problems(rows, "val/acc", tests=True)
+    assert problem.startswith(f"not tested: {tmp_path.name}: OSError: the images are gone; the same command")
+    assert _problems([replace(rows[0], values=(), state="pruned")], "val/acc", tests=True) == [
+        "no trial is complete, so there is no best run"
+    ]
+
+
+def test_the_experiment_of_the_best_run_is_its_whole_config(tmp_path: Path) -> None:
+    places = (f"data_dir={tmp_path / 'images'}", f"output_dir={tmp_path / 'runs'}")
+    best = compose(
+        ["model=mlp", "optimizer.lr=0.0123", "test=false", "report=false", *places], tmp_path / "grid" / "000"
+    )
+    best.run.path.mkdir(parents=True)
+    best.save()
+    write_best(tmp_path / "grid", best.run)
+    arguments = repeat_arguments(tmp_path / "grid", best)
+    assert arguments == ["--config-dir", str(tmp_path / "grid"), "experiment=best"]
+    again = compose(["experiment=best"], tmp_path / "again", ConfigSource.of([str(tmp_path / "grid")]))
+    assert again.tree == {**best.tree, "test": True, "report": True}
+    other = compose(["experiment=best", "data_dir=/elsewhere"], None, ConfigSource.of([str(tmp_path / "grid")]))
+    assert other.tree["data_dir"] == "/elsewhere"

@@ -10,7 +10,18 @@ import time
 from pathlib import Path
 
 import pytest
-from sweep_commands import ROOT, ends, finish, printed, processes_of, rows, runs, start, wait_for
+from sweep_commands import (
+    ROOT,
+    ends,
+    finish,
+    printed,
+    processes_of,
+    processes_that_write,
+    rows,
+    runs,
+    start,
+    wait_for,
+)
 
 
 @pytest.mark.slow
@@ -145,3 +156,39 @@ def test_two_processes_share_a_sweep(tmp_path: Path) -> None:
     assert all(console.count("no test images were read") == 1 for console in consoles)
     assert all(console.count("test accuracy") == 1 for console in consoles)
     assert [row["state"] for row in rows(tmp_path)] == ["complete"] * 6
+
+
+@pytest.mark.slow
+def test_a_job_that_is_killed_is_resumed_by_the_same_command(tmp_path: Path) -> None:
+    overrides = ("seed=0,1", "trainer.max_epochs=30", "datamodule.train_fraction=1", "launcher.jobs=2")
+    process = start(tmp_path, *overrides)
+    wait_for(lambda: len(list(tmp_path.glob("outputs/sweeps/*/*/metrics.csv"))) == 2)
+    victim = runs(tmp_path)[0]
+    [group] = {int(pid) for pid in processes_that_write(victim / "console.txt")}
+    os.killpg(group, signal.SIGKILL)
+    assert process.wait(timeout=200) == 1, printed(tmp_path)
+    assert "killed (SIGKILL)" in printed(tmp_path)
+    assert json.loads((victim / "result.json").read_text())["status"] == "interrupted"
+    output = finish(tmp_path, *overrides)
+    assert [row["state"] for row in rows(tmp_path)] == ["complete"] * 2
+    assert runs(tmp_path)[0] == victim
+    assert "resumed at step" in (victim / "train.log").read_text()
+    assert "repeat best" in output
+
+
+@pytest.mark.slow
+def test_a_suspended_job_is_named_and_two_ctrl_c_end_the_sweep(tmp_path: Path) -> None:
+    overrides = ("seed=0,1", "trainer.max_epochs=300", "datamodule.train_fraction=1", "launcher.jobs=1")
+    process = start(tmp_path, *overrides)
+    wait_for(lambda: len(list(tmp_path.glob("outputs/sweeps/*/*/metrics.csv"))) == 1)
+    [group] = {int(pid) for pid in processes_that_write(runs(tmp_path)[0] / "console.txt")}
+    os.killpg(group, signal.SIGSTOP)
+    wait_for(lambda: f"trial 0 is suspended; continue it with: kill -CONT -{group}" in printed(tmp_path), seconds=30)
+    for _ in range(2):
+        os.killpg(process.pid, signal.SIGINT)
+        time.sleep(0.3)
+    began = time.monotonic()
+    assert process.wait(timeout=100) == 130, printed(tmp_path)
+    assert time.monotonic() - began < 50  # not the grace period of a job that does not answer
+    assert json.loads((runs(tmp_path)[0] / "result.json").read_text())["status"] == "interrupted"
+    wait_for(lambda: not processes_of(tmp_path), seconds=20)

@@ -172,3 +172,25 @@ def test_a_process_of_another_machine_is_dead_without_heartbeat(
     remote.leave()
     local.leave()
     assert list((tmp_path / "workers").iterdir()) == []
+
+
+def test_a_trial_that_was_killed_from_outside_is_queued_again_in_its_run_directory(processes: Processes) -> None:
+    one = processes.join("seed=range(3)")
+    killed, failed, third = (one.claim() for _ in range(3))
+    assert killed is not None
+    assert failed is not None
+    assert third is not None
+    one.record(killed, Outcome("failed", reason="killed", killed=True))
+    one.record(failed, Outcome("failed", reason="diverged"))
+    one.record(third, Outcome("complete", (0.5,)))
+    assert one.claim() is None
+    processes.die()
+    two = processes.join("seed=range(3)")
+    assert (two.total, two.ended()) == (3, 2)
+    again = two.claim()
+    assert again is not None
+    assert (again.choices, again.run) == (killed.choices, killed.run)
+    assert two.claim() is None
+    two.record(again, Outcome("complete", (0.4,)))
+    assert [trial.state.name for trial in two.all()] == ["FAIL", "COMPLETE", "COMPLETE"]
+    assert processes.join("seed=range(3)").claim() is None

@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,11 +20,12 @@ if TYPE_CHECKING:
 
     from opsin.data.subset import Subset
     from opsin.evaluation.comparison.comparison import Comparison
+    from opsin.evaluation.comparison.leaderboard import Leaderboard
 
 
 @command
 def main(arguments: list[str] | None = None) -> int:
-    """Print a leaderboard with paired tests, and write comparison.html."""
+    """Print a leaderboard with paired tests, and write comparison.html; exit code 1 if a named run is not ranked."""
     options = _parser().parse_intermixed_args(arguments)
     from opsin.evaluation.comparison.comparison import compare
     from opsin.evaluation.comparison.console import print_comparison
@@ -41,7 +43,30 @@ def main(arguments: list[str] | None = None) -> int:
         words = sys.argv[1:] if arguments is None else arguments
         page = write_comparison(comparison, out, thumbnails, opsin_command("compare", *words))
         print(f"\npage  {page}", file=sys.stderr if options.json else sys.stdout)
-    return 0
+    problems = _problems(comparison.leaderboard, [user_path(run).resolve() for run in options.runs])
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    return int(bool(problems))
+
+
+def _problems(board: "Leaderboard", named: Sequence[Path]) -> list[str]:
+    """Return one line for each run of the command line that could not be ranked with the others.
+
+    Args:
+        board: The leaderboard.
+        named: The paths of the command line; of a folder of runs, some may have failed.
+    """
+    if not board.rows:
+        return ["no run has finished, so there is nothing to compare"]
+    lines = [
+        f"not compared: {record.run.path} ({record.status}{f': {record.reason}' if record.reason else ''})"
+        for record in board.without_result
+        if record.run.path in named
+    ]
+    rows = [row for row in board.rows if any(run.run.path in named for run in row.runs)]
+    lines += [f"not ranked: {row.letter} ({row.name})" for row in rows if row.rank is None]
+    groups = {row.group for row in rows if row.rank is not None}
+    return lines + ["the named runs are not ranked together: their images differ"] * (len(groups) > 1)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -35,7 +35,11 @@ def main(arguments: list[str] | None = None) -> int:
 
     metrics = {**found.metrics, **dict.fromkeys(undefined_metrics(found.metrics))}
     if options.json:
-        print(json.dumps({**asdict(found), "metrics": metrics}, indent=2))
+        tables = {
+            name: {"classes": [asdict(row) for row in scores.classes], "confusion": scores.confusion.tolist()}
+            for name, scores in found.per_class.items()
+        }
+        print(json.dumps({"metrics": metrics, "per_class": tables}, indent=2))
     else:
         for name, value in sorted(metrics.items()):
             print(f"{name:16} {'undefined' if value is None else format(value, '.6f')}", flush=True)

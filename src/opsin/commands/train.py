@@ -11,6 +11,7 @@ from opsin.inference import teacher
 from opsin.models import Network, summarize, summary_text
 from opsin.runs.directory import RunDirectory
 from opsin.runs.disk_errors import explained_disk_errors
+from opsin.runs.per_class import delete_scores
 from opsin.runs.predictions import Predictions, predictions_file, read_predictions
 from opsin.runs.quoting import opsin_command
 from opsin.runs.rank import is_spawned
@@ -24,9 +25,11 @@ from opsin.training.gather import collect
 from opsin.training.hardware import use_threads
 from opsin.training.loggers.base import RunFacts, check_installed, log_outcome, log_start
 from opsin.training.module import load_network
-from opsin.training.monitored_metrics import check_measurable
+from opsin.training.monitored_metrics import check_measurable, monitored
 from opsin.training.plan import make_plan
 from opsin.training.resume_check import check_resume
+from opsin.training.run_length import check_run_length, warn_unreached
+from opsin.training.run_warnings import collect_warnings
 from opsin.training.tuning import resolve_batch_size
 
 log = logging.getLogger(__name__)
@@ -54,11 +57,13 @@ def train(composed: RunConfig) -> float:
         run.locked(writes),
         run.recorded(writes) as result,
         recording.PhaseTimer(result) as timer,
+        collect_warnings(result),
         Processes(run) as processes,
     ):
         if writes:
             composed.save()
             predictions_file(run, "test").unlink(missing_ok=True)  # predictions of an earlier test
+            delete_scores(run, "test")
             processes.send_run(composed.resumes)
         if not writes:
             logging.getLogger("opsin").setLevel(logging.WARNING)
@@ -72,12 +77,15 @@ def train(composed: RunConfig) -> float:
         check_measurable(composed.tree, data)
         loss = build.loss(plan, data)
         composed, plan, found = resolve_batch_size(composed, plan, data, loss)
+        if not state:
+            check_run_length(plan, data, monitored(composed.tree))
         checkpoint, step = (run.last, state.step) if state else (None, None)
         network, loaded = build.network(plan, data, loss.num_logits, pretrained=checkpoint is None)
         if checkpoint:
             load_network(network, checkpoint)  # features are cached with the weights of the checkpoint
         channels_last = build.prepare(plan, network)
         unfreezing = FreezingCallback(build.freeze_schedule(plan, network))
+        warn_unreached(plan, unfreezing.schedule)
         recording.record_provenance(result, composed, data)
         if checkpoint is None:
             result.weights = str(loaded or "random")
@@ -89,7 +97,7 @@ def train(composed: RunConfig) -> float:
         result.settings = recording.settings(plan, trainer, channels_last, data, feature_cache, distillation)
         record = {"data": data.facts(), "training": recording.training_record(result, composed, step).as_dict()}
         classifier = build.classifier(plan, data, network, loss, record, distillation)
-        result.batch_size_auto = found.facts() if found else result.batch_size_auto
+        result.batch_size_auto = found or result.batch_size_auto
         result.network = summarize(network, (data.channels, *data.image_size))
         if writes:
             run.write_result(result)
@@ -121,6 +129,7 @@ def train(composed: RunConfig) -> float:
         recording.record_outcome(result, trainer, classifier, checkpoints, data)
         if writes:
             recording.record_calibration(result, run)
+            recording.write_scores(run, classifier, checkpoints, data.source.classes)
         result.frozen = FrozenStages(tuple(unfreezing.untouched), unfreezing.verified)
         log_outcome(trainer.loggers if writes else (), facts, result.metrics, trainer.global_step)
     if writes:

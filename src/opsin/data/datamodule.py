@@ -1,5 +1,6 @@
 """The one datamodule: any dataset of labeled images, split, decoded once, and loaded in batches."""
 
+import logging
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 from opsin.data.augmentation.augmentation import Augmentation
+from opsin.data.available_memory import check_batch_memory
 from opsin.data.cache.feature_store import FeatureSubset
 from opsin.data.cache.files import cache_folder
 from opsin.data.image_splits import ImageSplits
@@ -27,6 +29,7 @@ from opsin.data.subset import Subset
 from opsin.data.types import Split
 from opsin.errors import UserError
 
+_LOG = logging.getLogger(__name__)
 _STAGE: dict[Split, str] = {"train": "fit", "val": "validate", "test": "test"}
 
 
@@ -108,6 +111,7 @@ class ImageDataModule(L.LightningDataModule):
         )
         self._fetcher = BatchFetcher(options.on_device)
         self._preprocess: Preprocess | None = None
+        self._sampled: set[Split] = set()
 
     def __str__(self) -> str:
         """Return one line; Lightning's own would need the length of each loader's dataset."""
@@ -121,7 +125,13 @@ class ImageDataModule(L.LightningDataModule):
             self.splits.store(split)
 
     def setup(self, stage: str | None = None) -> None:
-        """Open the splits of a stage; `None` is every stage."""
+        """Open the splits of a stage; `None` is every stage.
+
+        Raises:
+            UserError: The decoded images do not fit on the disk, or a batch of them does not fit into the memory.
+        """
+        if not self.splits.subsets:
+            check_batch_memory(max(self.batch_size, self.eval_batch_size), (self.channels, *self.image_size))
         self.splits.open(self._needed(stage))
 
     @property
@@ -232,17 +242,36 @@ class ImageDataModule(L.LightningDataModule):
     def _loader(self, split: Split) -> BatchLoader:
         subset, trainer, training = self.subset(split), self.trainer, split == "train"
         targets = subset.targets
-        return BatchLoader(
+        loader = BatchLoader(
             partial(self._fetcher.fetch, split, subset, targets, self._device),
             targets,
             self.batch_size if training else self.eval_batch_size,
             training=training,
             sampler=self.sampler,
-            seed=self.seed,
+            seed=self.seed if training else self.split_options.seed,
             rank=trainer.global_rank if trainer is not None else 0,
             world_size=trainer.world_size if trainer is not None else 1,
             position=self._progress if trainer is not None and trainer.training else None,
             streaming=streaming(subset),
+        )
+        if trainer is not None:
+            self._limit(loader, split, trainer)
+        return loader
+
+    def _limit(self, loader: BatchLoader, split: Split, trainer: L.Trainer) -> None:
+        """Limit the batches as the trainer says; warn once if metrics are then measured on a sample."""
+        limit = getattr(trainer, f"limit_{split}_batches")
+        batches = loader.limit(limit, f"trainer.limit_{split}_batches")
+        if split == "train" or batches == len(loader) or split in self._sampled or not trainer.is_global_zero:
+            return
+        self._sampled.add(split)
+        _LOG.warning(
+            "%s metrics are measured on a stratified sample of %d of %d images (trainer.limit_%s_batches=%g)",
+            split,
+            batches * loader.batch_size,
+            len(self.subset(split)),
+            split,
+            limit,
         )
 
     def _device(self) -> torch.device:

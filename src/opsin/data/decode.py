@@ -45,9 +45,13 @@ def decode_image(data: bytes | Path, channels: int) -> NDArray[np.uint8]:
     """Decode an image completely and turn it upright.
 
     EXIF orientation is applied; the first frame of an animation is used; CMYK, YCbCr, Lab and palettes become
-    RGB; 16-bit gray is scaled to 8 bits; bytes after the end of the image are ignored. An alpha channel is
-    dropped and its colors are kept, as in `torchvision.datasets.ImageFolder`, fastai and Keras: an image must
-    look the same to a network wherever it is loaded. Gray from color is ITU-R 601 luma.
+    RGB; bytes after the end of the image are ignored. Gray from color is ITU-R 601 luma.
+
+    Transparency (an alpha channel, or transparent colors of a palette) is dropped and its colors are kept, as in
+    `torchvision.datasets.ImageFolder`, fastai and Keras: an image must look the same to a network wherever it is
+    loaded. Values of 16 bits are divided by 257 and floats in [0, 1] are multiplied by 255, whatever part of the range
+    an image uses: brightness must mean the same in all images. `opsin.data.contrast` warns of datasets that lose their
+    contrast by these rules.
 
     With another number of channels, the file must have exactly that number of channels, and they are returned
     unchanged. This works for a `.npy` file (H, W, C), a multi-band TIFF, and an image with alpha or CMYK. 16-bit values
@@ -72,7 +76,7 @@ def decode_image(data: bytes | Path, channels: int) -> NDArray[np.uint8]:
         with _opened(content) as file, _pillow_warnings_ignored:
             if not file.read(1):
                 raise BadImage("zero bytes")
-            if channels not in GRAY_OR_RGB and (values := _array(file, channels)) is not None:
+            if channels not in GRAY_OR_RGB and (values := band_array(file, channels)) is not None:
                 return _checked_bands(values, channels)
             with Image.open(file, formats=_formats()) as image:
                 image.load()  # complete decoding: Image.verify() misses truncation
@@ -179,7 +183,7 @@ def _scaled(values: NDArray[Any], top: float, kind: str) -> NDArray[np.uint8]:
     return scaled
 
 
-def _array(file: BinaryIO, channels: int) -> NDArray[Any] | None:
+def band_array(file: BinaryIO, channels: int) -> NDArray[Any] | None:
     """Return the array of a `.npy` file or a multi-band TIFF; None for files that Pillow reads with all channels."""
     file.seek(0)
     start = file.read(6)

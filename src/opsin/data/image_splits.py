@@ -2,13 +2,21 @@
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from opsin.data.cache.image_store import OnBadImage, Store, open_store, store_key, use_digest_cache
+from opsin.data.cache.image_store import (
+    OnBadImage,
+    Store,
+    bytes_to_write,
+    open_store,
+    store_key,
+    use_digest_cache,
+)
 from opsin.data.cache.uncached_images import UncachedStore
+from opsin.data.contrast import warn_lost_contrast
 from opsin.data.preprocessing import Interpolation, Resize
 from opsin.data.shards.prefetch import check_folds
 from opsin.data.shards.sharded_images import ShardImages
@@ -20,7 +28,8 @@ from opsin.data.types import Indices, Split
 from opsin.errors import UserError
 
 _LOG = logging.getLogger(__name__)
-_MOST_WARNINGS = 20  # missing classes that are named one by one
+_MOST_WARNINGS = 20  # classes of a split that are named one by one
+_FEW = 3  # images of a class in a split below which a warning is worth its line
 
 
 class ImageSplits:
@@ -70,11 +79,22 @@ class ImageSplits:
             if isinstance(images, ShardImages):
                 store: Store = ShardStore(images, *self._fit)
             elif self.keeps_decoded:
-                store = open_store(images, *self._fit, cache_dir=self._cache_dir, on_bad_image=self._on_bad_image)
+                store = open_store(
+                    images,
+                    *self._fit,
+                    cache_dir=self._cache_dir,
+                    on_bad_image=self._on_bad_image,
+                    reserved=self._bytes_to_write(split),
+                )
             else:
                 store = UncachedStore(images, *self._fit, on_bad_image=self._on_bad_image)
             self._stores[split] = store
         return self._stores[split]
+
+    def _bytes_to_write(self, opened: Split) -> int:
+        """Return the bytes of the stores that are still to be built after that of a split, such as that of test."""
+        later = [split for split in self._source.splits if split not in self._stores and split != opened]
+        return sum(bytes_to_write(self._source.splits[split], *self._fit, self._cache_dir) for split in later)
 
     def open(self, splits: Sequence[Split]) -> None:
         """Open the subsets that can be drawn from some splits of the source.
@@ -93,8 +113,9 @@ class ImageSplits:
             for split, subset in subsets.items():
                 self._add(split, subset)
             if "test" in self._source.splits:  # the labels are known before the images are read
-                self._warn("test", self._missing(self._source.splits["test"].targets))
+                self._warn("test", self._counts(self._source.splits["test"].targets))
             check_folds(subsets["train"], self._options)
+            warn_lost_contrast(self._source.name, subsets["train"])
         if "test" in splits and "test" not in self.subsets:
             self._add("test", Subset.whole(self.store("test")))
 
@@ -129,34 +150,33 @@ class ImageSplits:
 
     def _add(self, split: Split, subset: Subset) -> None:
         """Add a split. Train must have images of every class; the others may lack some, with a warning each."""
-        missing = self._missing(subset.targets)
+        counts = self._counts(subset.targets)
+        missing = [name for name, count in counts.items() if not count]
         reports = [store.report for store in subset.stores if store.report and store.bad]
         bad = "".join(f" Some images cannot be decoded, see {report}." for report in reports)
         if missing and split == "train":
             names = ", ".join(f"'{name}'" for name in missing)
             raise UserError(f"'{self._source.name}' has no {split} image of class {names}.{bad}")
-        self._warn(split, missing, bad)
+        self._warn(split, counts, bad)
         self.subsets[split] = subset
 
-    def _missing(self, targets: Indices) -> list[str]:
-        """Return the classes that do not occur."""
+    def _counts(self, targets: Indices) -> dict[str, int]:
+        """Return the number of images of each class."""
         counts = np.bincount(targets, minlength=len(self._source.classes))
-        return [name for name, count in zip(self._source.classes, counts, strict=True) if not count]
+        return dict(zip(self._source.classes, counts.tolist(), strict=True))
 
-    def _warn(self, split: Split, missing: Sequence[str], bad: str = "") -> None:
-        """Log once per split which classes it lacks."""
+    def _warn(self, split: Split, counts: Mapping[str, int], bad: str = "") -> None:
+        """Log once per split which classes it lacks, and of which it has too few images to measure them."""
         if split in self._warned:
             return
         self._warned.add(split)
-        for name in missing[:_MOST_WARNINGS]:
-            _LOG.warning(
-                "%s has no %s image of class '%s': its %s recall is undefined, and means leave it out.%s",
-                self._source.name,
-                split,
-                name,
-                split,
-                bad,
-            )
-        if len(missing) > _MOST_WARNINGS:
-            more = len(missing) - _MOST_WARNINGS
-            _LOG.warning("%s has no %s image of %d more classes", self._source.name, split, more)
+        few = sorted(((name, count) for name, count in counts.items() if count < _FEW), key=lambda pair: pair[1])
+        for name, count in few[:_MOST_WARNINGS]:
+            effect = f"its {split} recall is undefined, and means leave it out"
+            if count:
+                effect = "too few to learn it" if split == "train" else f"its {split} recall says little"
+            number = "no" if not count else f"only {count}"
+            _LOG.warning("%s has %s %s image of class '%s': %s.%s", self._source.name, number, split, name, effect, bad)
+        if len(few) > _MOST_WARNINGS:
+            more = len(few) - _MOST_WARNINGS
+            _LOG.warning("%s has no or few %s images of %d more classes", self._source.name, split, more)

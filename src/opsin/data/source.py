@@ -26,6 +26,10 @@ class Images(Protocol):
     def fingerprint(self) -> str:
         """A hex digest that changes with the content, the classes or the order of the images."""
 
+    @property
+    def channels(self) -> Channels:
+        """Channels of the images that `read` returns."""
+
     def __len__(self) -> int:
         """Return the number of images."""
 
@@ -61,6 +65,11 @@ class ArrayImages:
     def __len__(self) -> int:
         """Return the number of images."""
         return len(self.targets)
+
+    @property
+    def channels(self) -> Channels:
+        """Channels of the images."""
+        return int(self.pixels.shape[3])
 
     @cached_property
     def fingerprint(self) -> str:

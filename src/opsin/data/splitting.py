@@ -1,8 +1,8 @@
 """Train, validation and test splits: the images carved from the training images, the order of carving, and the method.
 
-`split_train` decides the order; `carve`, `folds` and `subsample` select images, stratified and seeded. They take
-``targets``, an int64 array ``(N,)`` of class indices, and return sorted indices into it. The result depends only on
-targets and seed, on every platform and with every NumPy version.
+`split_train` decides the order; `carve`, `folds`, `subsample` and `stratified_sample` select images, stratified and
+seeded. They take ``targets``, an int64 array ``(N,)`` of class indices, and return sorted indices into it. The result
+depends only on targets and seed, on every platform and with every NumPy version.
 """
 
 from collections.abc import Sequence
@@ -95,6 +95,30 @@ def subsample(targets: Indices, fraction: float, seed: int) -> Indices:
     """
     groups = _shuffled_classes(targets, seed)
     return np.sort(np.concatenate([group[: max(1, round(fraction * len(group)))] for group in groups]))
+
+
+def stratified_sample(targets: Indices, count: int, seed: int) -> Indices:
+    """Draw a sample in which every class has its share of the images, allotted by the Sainte-Laguë method.
+
+    If the sample has room for all classes, each has at least one image.
+
+    Args:
+        targets: Class indices ``(N,)``.
+        count: Number of images to draw, at most N.
+        seed: Decides which images; at least 0 and below 2**32.
+
+    Returns:
+        The drawn indices, sorted.
+    """
+    groups = _shuffled_classes(targets, seed)
+    if count < len(groups):  # which classes are left out must not depend on their names
+        groups = [groups[number] for number in np.random.RandomState(seed).permutation(len(groups))]
+    turns = [(np.arange(len(group)) + 0.5) / len(group) for group in groups]
+    if count >= len(groups):
+        for turn in turns:
+            turn[0] = 0.0
+    first = np.argsort(np.concatenate(turns), kind="stable")[:count]
+    return np.sort(np.concatenate(groups)[first])
 
 
 def _shuffled_classes(targets: Indices, seed: int) -> list[Indices]:

@@ -105,8 +105,12 @@ class FineTuning:
         if any(later <= earlier for earlier, later in itertools.pairwise(epochs)):
             raise UserError(f"the epochs of model.phases must increase, got {epochs}")
 
-    def check_length(self, max_epochs: int) -> None:
-        """Check that all phases begin within the run.
+    def check_length(self, epochs: int, reason: str) -> None:
+        """Check that the phases, or the first unfrozen stage, begin within the run.
+
+        Args:
+            epochs: Number of epochs that the run begins.
+            reason: The setting that limits them, for the message.
 
         Raises:
             UserError: A phase never begins.
@@ -114,10 +118,10 @@ class FineTuning:
         key, first = "model.unfreeze_every", self.unfreeze_every or 0
         if self.phases:
             key, first = "model.phases", self.phases[-1].epoch
-        if first >= max_epochs:
+        if first >= epochs:
             raise UserError(
-                f"{key}: the phase at epoch {first} never starts, because trainer.max_epochs={max_epochs}. "
-                f"Raise trainer.max_epochs, lower the epoch, or set {key}=null"
+                f"{key}: the phase at epoch {first} never starts, because {reason}. "
+                f"Train longer, lower the epoch, or set {key}=null"
             )
 
     def freeze_schedule(self, network: Network, max_epochs: int | None = None) -> FreezeSchedule:

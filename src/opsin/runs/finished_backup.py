@@ -10,6 +10,7 @@ KEPT = (
     "model.txt",
     "checkpoints",
     "predictions",
+    "per_class",
     "pictures",
     "digests.json",
     "result.json",

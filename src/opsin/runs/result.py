@@ -124,6 +124,27 @@ class Settings:
 
 
 @dataclass(frozen=True)
+class BatchSizeResult:
+    """The result of the search of `datamodule.batch_size=auto`.
+
+    Attributes:
+        batch_size: Number of images per step, over all devices.
+        base_batch_size: Batch size for which the configured learning rate was chosen.
+        lr_before: Configured learning rate.
+        lr: Learning rate scaled to the batch size.
+        rule: Rule of the scaling: `linear` or `square root`.
+        tried: Images per second (CPU) or whether a step fits into memory (GPU), by batch size on one device.
+    """
+
+    batch_size: int
+    base_batch_size: int
+    lr_before: float
+    lr: float
+    rule: str
+    tried: dict[int, float | bool] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Hardware:
     """The machine that a run was trained on; memory in GiB."""
 
@@ -140,36 +161,6 @@ class MonitoredMetric:
 
     metric: str
     best: float | None = None
-
-
-@dataclass(frozen=True)
-class ClassScores:
-    """Scores of one class.
-
-    Attributes:
-        name: Name of the class.
-        count: Number of images of this class.
-        predicted: Number of images predicted to be in this class.
-        precision: Share of the predicted images that belong to the class; None if no image is predicted to
-            be in it.
-        recall: Share of the images of the class that are predicted to be in it; None if it has no images.
-        f1: Harmonic mean of precision and recall, `2 hits / (count + predicted)`; None if both counts are zero.
-    """
-
-    name: str
-    count: int
-    predicted: int
-    precision: float | None
-    recall: float | None
-    f1: float | None
-
-
-@dataclass(frozen=True)
-class SplitScores:
-    """Scores of each class on a split, and the confusion matrix `(C, C)` with true classes in rows."""
-
-    classes: tuple[ClassScores, ...] = ()
-    confusion: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -262,6 +253,8 @@ class NetworkSummary:
 class RunResult:
     """The content of `result.json`. A run fills it step by step, so every field has a default.
 
+    Tables that grow with the square of the number of classes are in files of their own, see `opsin.runs.per_class`.
+
     Attributes:
         schema_version: Version of this schema.
         status: `not started` if there is no file; `interrupted` also while the run is in progress.
@@ -276,7 +269,7 @@ class RunResult:
         pruned: Whether a sweep ended the run early.
         monitor: The metric that selected the best epoch.
         custom_metrics: Metrics that the user registered, see `opsin.runs.metric_registry`.
-        per_class: Scores per split.
+        warnings: Warnings that were logged, each once, in the order of their first appearance.
         calibration: Temperature of predictions and exported files; the metrics are measured without it.
         throughput: Training images per second.
         seconds: Wall time of setup, fit, test, and total, in seconds, over all processes that resumed the run.
@@ -306,7 +299,7 @@ class RunResult:
     pruned: bool = False
     monitor: MonitoredMetric | None = None
     custom_metrics: list[dict[str, Any]] = field(default_factory=list)
-    per_class: dict[str, SplitScores] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
     calibration: Calibration | None = None
     throughput: float | None = None
     seconds: dict[str, float] = field(default_factory=dict)
@@ -317,7 +310,7 @@ class RunResult:
     seed: int | None = None
     tags: tuple[str, ...] = ()
     settings: Settings | None = None
-    batch_size_auto: dict[str, Any] | None = None
+    batch_size_auto: BatchSizeResult | None = None
     data: DataFacts | None = None
     network: NetworkSummary | None = None
     hardware: Hardware | None = None
@@ -326,7 +319,7 @@ class RunResult:
 
     def without_outcome(self) -> "RunResult":
         """Return a copy without the fields that training and testing produce again after a resume."""
-        measured = ("metrics", "undefined_metrics", "best_epoch", "epochs", "monitor", "per_class")
+        measured = ("metrics", "undefined_metrics", "best_epoch", "epochs", "monitor")
         outcome = ("error", "stopped", "pruned", "calibration", *measured)
         return replace(self, **{name: getattr(RunResult(), name) for name in outcome})
 
@@ -363,9 +356,9 @@ def write_result(file: Path, result: RunResult) -> None:
 
 
 def result_text(result: RunResult) -> str:
-    """Return the content of a `result.json`, without the fields that are still empty."""
-    content = {name: value for name, value in asdict(result).items() if value is not None and value != {}}
-    if undefined := content.pop("undefined_metrics"):
+    """Return the content of a `result.json`, without the fields of `RunResult` that are None or an empty collection."""
+    content = {name: value for name, value in asdict(result).items() if value not in (None, {}, [], ())}
+    if undefined := content.pop("undefined_metrics", None):
         content["metrics"] = {**result.metrics, **dict.fromkeys(undefined)}
     return json.dumps(content, indent=2) + "\n"
 

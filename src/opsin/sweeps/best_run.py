@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from opsin.config import RunConfig
-from opsin.evaluation.comparison.recipes import NOT_RECIPE, REPEATS
+from opsin.evaluation.comparison.recipes import REPEATS
 from opsin.runs.atomic import atomic_open, write_atomically
 from opsin.runs.directory import RunDirectory
 from opsin.runs.metric_registry import sort_key
@@ -30,6 +30,9 @@ from opsin.sweeps.trials import Trials
 
 if TYPE_CHECKING:
     from optuna.study import Study
+
+NOT_REPEATED = ("resume", "report", "test")
+"""Keys of a run that the sweep has set, so that an experiment that repeats the run has the defaults."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,7 @@ def winner(rows: Sequence[TrialRow], objective: str) -> TrialRow | None:
     return min(runs, key=lambda row: (sort_key(objective, row.values[0]), row.number), default=None)
 
 
-def write_best(folder: Path, run: RunDirectory) -> list[str]:
+def write_best(folder: Path, run: RunDirectory) -> None:
     """Write `experiment/best.yaml`, an experiment that repeats a run.
 
     The file holds the whole config of the run, so later changes of other files do not affect it.
@@ -121,26 +124,20 @@ def write_best(folder: Path, run: RunDirectory) -> list[str]:
     Args:
         folder: Directory of the sweep.
         run: The best run.
-
-    Returns:
-        The arguments of the train command that repeat the run.
     """
     saved = RunConfig.load(run)
     config = OmegaConf.create(saved.text)
     assert isinstance(config, DictConfig)
-    for key in NOT_RECIPE:
+    for key in NOT_REPEATED:
         config.pop(key, None)
     if config.get("callbacks"):
         config.callbacks.pop("pruning", None)  # reports to the study of this sweep
-    source = saved.origin.source.extended([str(folder)])
     options = {group: option for group, option in saved.origin.choices.items() if group not in ("experiment", "debug")}
     defaults = [{f"override /{group}": option} for group, option in options.items()]
-    deletions = (override for override in saved.origin.overrides if override.startswith("~"))
-    arguments = [*source.flags, "experiment=best", *deletions]
     text = "\n".join(
         [
             "# @package _global_",
-            f"# {opsin_command('train', *arguments)}",
+            f"# {opsin_command('train', *repeat_arguments(folder, saved))}",
             f"# Config of {run.path.name}, the best run of the sweep {folder.name}.",
             OmegaConf.to_yaml(OmegaConf.create({"defaults": [*defaults, "_self_"]})).rstrip(),
             OmegaConf.to_yaml(config),
@@ -149,7 +146,23 @@ def write_best(folder: Path, run: RunDirectory) -> list[str]:
     file = folder / "experiment" / "best.yaml"
     file.parent.mkdir(exist_ok=True)
     write_atomically(file, text)
-    return arguments
+
+
+def repeat_arguments(folder: Path, saved: RunConfig) -> list[str]:
+    """Return the arguments of the train command that repeat the best run, with the search path of the sweep.
+
+    Args:
+        folder: Directory of the sweep.
+        saved: The config of the best run.
+    """
+    source = saved.origin.source.extended([str(folder)])
+    deletions = (override for override in saved.origin.overrides if override.startswith("~"))
+    return [*source.flags, "experiment=best", *deletions]
+
+
+def untested_runs(rows: Sequence[TrialRow], objective: str) -> list[TrialRow]:
+    """Return the runs of the best recipe that have no metrics of the test images."""
+    return [row for row in best_runs(rows, objective) if not row.metric("test/acc")]
 
 
 def draw(folder: Path, study: "Study", objectives: Sequence[str]) -> list[Path]:

@@ -37,6 +37,13 @@ line is reported."""
 CONSOLE_LINES = 60
 """Number of console lines that are saved with a failure."""
 
+CRASHES = {
+    getattr(signal, name)
+    for name in ("SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGSEGV", "SIGSYS", "SIGTRAP")
+    if hasattr(signal, name)
+}
+"""Signals by which a process ends itself because of an error; all others come from outside."""
+
 MOST_STARTS = 5
 """Maximum starts of a job that is interrupted each time without progress."""
 
@@ -49,11 +56,13 @@ class Outcome:
         state: `failed` has a reason, `complete` has a value for each objective, `pruned` has neither.
         values: Values of the objectives.
         reason: Reason of the failure, in one line.
+        killed: Whether a signal from outside ended the process of the run, which can be resumed.
     """
 
     state: Literal["complete", "pruned", "failed"]
     values: tuple[float, ...] = ()
     reason: str = ""
+    killed: bool = False
 
 
 def directions(objectives: Sequence[str]) -> list[Direction]:
@@ -114,17 +123,20 @@ def _value(result: RunResult, objective: str) -> float:
 def failure(job: Job, end: Exit) -> Outcome:
     """Write the failure of a job that ended without a result into its run directory, and return it.
 
+    The run of a job that was killed from outside stays interrupted, so that it can be resumed.
+
     Args:
         job: The job.
         end: The end of the job.
     """
     printed = _tail(job)
+    killed = end.code < 0 and -end.code not in CRASHES and not end.reason
     reason = end.reason or _reason(end.code, printed)
     if not job.run.error.exists():
         write_atomically(job.run.error, "\n".join([*printed, "", reason]) + "\n")
-    if job.run.result.exists():
+    if job.run.result.exists() and not killed:
         job.run.record_failure(reason)
-    return Outcome("failed", reason=reason)
+    return Outcome("failed", reason=reason, killed=killed)
 
 
 def without_progress(job: Job) -> Outcome:
@@ -142,10 +154,15 @@ def _reason(code: int, printed: Sequence[str]) -> str:
     number = -code
     name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
     if number == signal.SIGKILL:
-        return f"killed ({name}), probably because the system ran out of memory; lower launcher.jobs"
+        return (
+            f"killed ({name}), probably because the system ran out of memory; the same command resumes it "
+            "(with less memory at once if you lower launcher.jobs)"
+        )
     if number == signal.SIGSEGV:
         return f"crashed ({name}: invalid memory access in native code)"
-    return f"ended by {name}"
+    if number in CRASHES:
+        return f"crashed ({name})"
+    return f"killed ({name}) from outside; the same command resumes it"
 
 
 def _tail(job: Job) -> list[str]:

@@ -18,6 +18,9 @@ POLL_S = 0.05
 CLAIM_AGAIN_S = 5.0
 """Seconds to wait before another attempt to claim a trial, if none was left."""
 
+SUSPENDED_S = 2.0
+"""Seconds between checks whether jobs are suspended."""
+
 GRACE_PERIOD_S = 60.0
 """Seconds for a job to save and end, when the sweep is stopped."""
 
@@ -30,6 +33,7 @@ class Running:
     job: Job
     handle: Handle
     since: float
+    suspended: bool = False
 
 
 class Stop:
@@ -101,6 +105,7 @@ class Runner:
         self._running: list[Running] = []
         self._next: tuple[Trial, Job] | None = None
         self._next_claim = 0.0
+        self._next_check = 0.0
         self.stop = Stop()
 
     def run(self) -> None:
@@ -114,6 +119,7 @@ class Runner:
             try:
                 while self._start_jobs() or self._running:
                     self._poll()
+                    self._report_suspended()
                     self._on_poll(self._running)
                     self._heartbeat()
                     time.sleep(POLL_S)
@@ -176,6 +182,18 @@ class Runner:
                     self._start(running.trial, self._make_job(running.trial))
             else:
                 self._record(running.trial, failure(running.job, end))
+
+    def _report_suspended(self) -> None:
+        """Report each job that was suspended or continued since the last check."""
+        if time.monotonic() < self._next_check:
+            return
+        self._next_check = time.monotonic() + SUSPENDED_S
+        for running in self._running:
+            way_out = running.handle.suspended
+            if bool(way_out) != running.suspended:
+                running.suspended = bool(way_out)
+                state = f"is suspended; continue it with: {way_out}" if way_out else "continues"
+                self._report(f"trial {running.trial.number} {state}")
 
     def _record(self, trial: Trial, outcome: Outcome) -> None:
         self._trials.record(trial, outcome)

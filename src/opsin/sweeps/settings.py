@@ -25,7 +25,8 @@ class Sweep:
         objectives: Metrics of train or val, `parameters` or `seconds`; null: the monitored metric. The first
             objective ranks the table and selects the best run; for two objectives, `pareto.png` shows the Pareto front.
         storage: URL of a database for the Optuna study; null: a journal in the directory of the sweep.
-        retry_failed: Run failed trials once more when the command is given again.
+        retry_failed: Run failed trials once more when the command is given again. Trials whose job was killed from
+            outside are resumed in any case.
     """
 
     name: str | None = None

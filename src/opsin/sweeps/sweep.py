@@ -12,7 +12,7 @@ from filelock import FileLock
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from opsin.config import CommandLine, ConfigOrigin, ConfigSource, compose_raw, is_of_a_sweep, show
+from opsin.config import CommandLine, ConfigOrigin, ConfigSource, RunConfig, compose_raw, is_of_a_sweep, show
 from opsin.config.hydra_keys import refuse_run_directory
 from opsin.config.overrides import check_overrides, key_of
 from opsin.config.run_config import plain
@@ -53,7 +53,7 @@ def sweep(overrides: Sequence[str], source: ConfigSource | None = None) -> int:
         source: Search path and primary config; None for those of Opsin.
 
     Returns:
-        The exit code: 1 if a run failed, else 0.
+        The exit code: 1 if a run failed, there is no best run, or it could not be tested; else 0.
 
     Raises:
         UserError: An override or a setting is wrong, or the directory holds another sweep or cannot be written.
@@ -72,6 +72,7 @@ def sweep(overrides: Sequence[str], source: ConfigSource | None = None) -> int:
     check_objectives(objectives, key, settings.pruner, jobs.typical.trainer)
     folder = sweep_directory(Path(jobs.typical.hydra.sweep.dir), option, settings, of_runs, source)
     console = table.console()
+    tests = not space.sets("test") and jobs.typical.trainer.limit_test_batches != 0
     worker = Worker(folder)
     try:
         seed: int = jobs.typical.seed
@@ -95,8 +96,7 @@ def sweep(overrides: Sequence[str], source: ConfigSource | None = None) -> int:
                 if trials.ended() == trials.total:
                     with FileLock(folder / ".best_run.lock"):  # the next process finds the best run tested
                         ranked = best_run.ranked_rows(folder, objectives, trials, space)
-                        best = best_run.best_runs(ranked, objectives[0])
-                        untested = [] if space.sets("test") else [row for row in best if not row.metric("test/acc")]
+                        untested = best_run.untested_runs(ranked, objectives[0]) if tests else []
                         run_all(launcher, [best_run_job(row, settings) for row in untested], runner.stop)
                         if winner := best_run.winner(ranked, objectives[0]):
                             best_run.write_best(folder, winner.run)
@@ -110,8 +110,12 @@ def sweep(overrides: Sequence[str], source: ConfigSource | None = None) -> int:
         worker.leave()
     rows = best_run.ranked_rows(folder, objectives, trials, space)
     table.report_trials(rows, objectives, folder, console)
-    _print_next_steps(console, folder, trials, rows)
-    return int(any(row.state == "failed" for row in rows))
+    ended = all(row.state not in ("running", "waiting") for row in rows)
+    problems = _problems(rows, objectives[0], tests) if ended else []
+    for problem in problems:
+        console.print(problem, markup=False, soft_wrap=True)
+    _print_next_steps(console, folder, trials, rows, objectives[0])
+    return int(bool(problems) or any(row.state == "failed" for row in rows))
 
 
 def show_first_run(line: CommandLine) -> None:
@@ -204,6 +208,30 @@ def run_all(launcher: Launcher, jobs: Sequence[Job], stop: Stop) -> None:
                 raise Interrupted(stop.signal)
 
 
+def _problems(rows: Sequence[best_run.TrialRow], objective: str, tests: bool) -> list[str]:
+    """Return one line for each result that the sweep could not produce: a best run, and its test.
+
+    Args:
+        rows: Rows of all trials, none of which is left to run.
+        objective: The first objective.
+        tests: Whether the best run is tested.
+    """
+    if not best_run.best_runs(rows, objective):
+        return ["no trial is complete, so there is no best run"]
+    lines = []
+    for row in best_run.untested_runs(rows, objective) if tests else []:
+        reason = next((line for line in reversed(_lines(row.run.error)) if line.strip()), "its process ended")
+        lines.append(f"not tested: {row.run.path.name}: {reason.strip()}; the same command tries it again")
+    return lines
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        return file.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+
+
 def _print_start(
     console: Console, folder: Path, trials: Trials, done: int, launcher: Launcher, others: Sequence[str]
 ) -> None:
@@ -216,15 +244,21 @@ def _print_start(
     console.print("\n".join(lines), markup=False, soft_wrap=True)
 
 
-def _print_next_steps(console: Console, folder: Path, trials: Trials, rows: Sequence[best_run.TrialRow]) -> None:
+def _print_next_steps(
+    console: Console, folder: Path, trials: Trials, rows: Sequence[best_run.TrialRow], objective: str
+) -> None:
     """Print the trials that other processes run, and the commands for the results."""
     lines = []
     if unfinished := sum(row.state in ("running", "waiting") for row in rows):
         lines.append(f"trials in other processes: {unfinished}; the process that ends last selects the best run")
-    if (folder / "experiment" / "best.yaml").exists():
+    winner = best_run.winner(rows, objective)
+    if winner and (folder / "experiment" / "best.yaml").exists():
+        arguments = best_run.repeat_arguments(folder, RunConfig.load(winner.run))
+        lines.append("repeat best " + opsin_command("train", *arguments))
+        ranks = [name for name in (objective, "val/acc", "test/acc") if not name.startswith("train/")]
+        if metric := next((name for name in ranks if name in winner.result.metrics), None):
+            lines.append("compare     " + opsin_command("compare", folder, "--metric", metric))
         lines += [
-            "repeat best " + opsin_command("train", "--config-dir", folder, "experiment=best"),
-            "compare     " + opsin_command("compare", folder, "--metric", "val/acc"),
             f"dashboard   {printed_command(['optuna-dashboard', trials.storage])}   (pip install optuna-dashboard)",
         ]
     console.print("\n".join(lines), markup=False, soft_wrap=True)

@@ -41,7 +41,8 @@ class Trials:
     """The Optuna study of a sweep; any number of processes may share it.
 
     A trial belongs to the process that claimed it while that process lives. A trial of a dead process is claimed again,
-    with its number, choices and run directory, before a new one begins. The choices of a new trial are a function of
+    with its number, choices and run directory, before a new one begins. A trial whose job was killed from outside is
+    queued again by the next process, with its choices and run directory. The choices of a new trial are a function of
     the seed, the number of the trial, and the outcomes of the trials before it.
 
     Args:
@@ -88,8 +89,7 @@ class Trials:
                 directions=list(directions),
                 load_if_exists=True,
             )
-            if settings.retry_failed:
-                self._retry_failed()
+            self._retry_failed()
 
     def all(self) -> list["FrozenTrial"]:
         """Return all trials in their order, except those that were retried."""
@@ -147,6 +147,8 @@ class Trials:
 
         if outcome.reason:
             set_attribute(self.study, self._frozen(trial), "reason", outcome.reason)
+        if outcome.killed:
+            set_attribute(self.study, self._frozen(trial), "killed", True)
         states = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
         values = outcome.values if outcome.state == "complete" else None
         self.study.tell(trial.number, values, states[outcome.state])
@@ -159,11 +161,14 @@ class Trials:
         return worker is not None and self._worker.is_alive(worker)
 
     def _retry_failed(self) -> None:
+        """Queue trials again: those that were killed from outside, in their run directories, and all if asked to."""
         from optuna.trial import TrialState
 
         for trial in self.all():
-            if trial.state is TrialState.FAIL:
-                self.study.enqueue_trial(trial.params, user_attrs={"retries": trial.number})
+            killed = trial.user_attrs.get("killed", False)
+            if trial.state is TrialState.FAIL and (killed or self._settings.retry_failed):
+                run = {"run": trial.user_attrs["run"]} if killed else {}
+                self.study.enqueue_trial(trial.params, user_attrs={"retries": trial.number, **run})
 
 
 def _suggest(trial: "optuna.trial.Trial", dimension: Dimension) -> Value:

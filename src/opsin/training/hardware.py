@@ -64,6 +64,22 @@ def resolve_accelerator(accelerator: Accelerator) -> Literal["cpu", "gpu", "mps"
     return accelerator
 
 
+def num_devices(accelerator: Accelerator, devices: Literal["auto"] | int | list[int], num_nodes: int) -> int:
+    """Return the number of devices that share a batch, on all machines.
+
+    Args:
+        accelerator: the accelerator of the run.
+        devices: their number on each machine, or their indices; `auto` is all GPUs, or one device otherwise.
+        num_nodes: number of machines.
+
+    Raises:
+        UserError: the machine lacks the accelerator.
+    """
+    if devices == "auto":
+        devices = torch.cuda.device_count() if resolve_accelerator(accelerator) == "gpu" else 1
+    return (len(devices) if isinstance(devices, list) else devices) * num_nodes
+
+
 def check_devices(accelerator: str, num_nodes: int, sync_batchnorm: bool) -> None:
     """Refuse settings that would hang or fail only after several processes have started.
 

@@ -176,5 +176,5 @@ def make_plan(config: RunConfig) -> RunPlan:
         raise UserError(
             "callbacks must include opsin.training.callbacks.Checkpoints: the test uses the best checkpoint"
         )
-    plan.fine_tuning.check_length(plan.trainer.max_epochs)
+    plan.fine_tuning.check_length(plan.trainer.max_epochs, f"trainer.max_epochs={plan.trainer.max_epochs}")
     return plan

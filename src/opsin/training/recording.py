@@ -23,7 +23,7 @@ from opsin.runs.atomic import write_atomically
 from opsin.runs.directory import RunDirectory
 from opsin.runs.flat_keys import flat_scalars
 from opsin.runs.metric_registry import custom_metrics
-from opsin.runs.per_class import class_scores
+from opsin.runs.per_class import SplitScores
 from opsin.runs.predictions import predictions_file, read_predictions
 from opsin.runs.quoting import opsin_command
 from opsin.runs.result import (
@@ -35,7 +35,6 @@ from opsin.runs.result import (
     PhaseCounts,
     RunResult,
     Settings,
-    SplitScores,
 )
 from opsin.runs.training_record import TrainingRecord
 from opsin.training.callbacks import Checkpoints, EarlyStopping, Pruning, Throughput
@@ -45,6 +44,7 @@ from opsin.training.loggers.base import Value
 from opsin.training.metrics import undefined_metrics
 from opsin.training.module import Classifier
 from opsin.training.plan import RunPlan
+from opsin.training.run_warnings import warning_lines
 
 log = logging.getLogger(__name__)
 
@@ -186,7 +186,7 @@ class Measurement:
 
     Attributes:
         metrics: Scalars by name, `<split>/<metric>`.
-        per_class: Scores of each class and confusion matrix, by split.
+        per_class: Scores of the classes, by split.
     """
 
     metrics: dict[str, float]
@@ -200,10 +200,14 @@ def measured(trainer: L.Trainer, classifier: Classifier, data: ImageDataModule) 
 
 
 def _split_scores(confusion: Mapping[str, torch.Tensor], classes: Sequence[str]) -> dict[str, SplitScores]:
-    return {
-        split: SplitScores(tuple(class_scores(matrix.numpy(), classes)), tuple(map(tuple, matrix.tolist())))
-        for split, matrix in confusion.items()
-    }
+    return {split: SplitScores.of(matrix.numpy(), classes) for split, matrix in confusion.items()}
+
+
+def write_scores(run: RunDirectory, classifier: Classifier, checkpoints: Checkpoints, classes: Sequence[str]) -> None:
+    """Write the scores of the classes on train and val at the best epoch, and on test with its checkpoint."""
+    confusion = checkpoints.best_confusion | {k: v for k, v in classifier.confusion.items() if k == "test"}
+    for split, scores in _split_scores(confusion, classes).items():
+        scores.write(run, split)
 
 
 def record_outcome(
@@ -211,7 +215,6 @@ def record_outcome(
 ) -> None:
     """Record training and validation metrics of the best epoch, and test metrics of its checkpoint."""
     test = measured(trainer, classifier, data).metrics
-    confusion = checkpoints.best_confusion | {k: v for k, v in classifier.confusion.items() if k == "test"}
     callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
     stopped = [c.reason for c in callbacks if isinstance(c, (EarlyStopping, Pruning)) and c.reason]
     speed = [c.images_per_second for c in callbacks if isinstance(c, Throughput)]
@@ -224,7 +227,6 @@ def record_outcome(
     result.pruned = any(isinstance(c, Pruning) and c.reason for c in callbacks)
     result.monitor = MonitoredMetric(checkpoints.monitor, checkpoints.best_value)
     result.custom_metrics = custom_metrics()
-    result.per_class = _split_scores(confusion, data.source.classes)
     if speed and speed[0] is not None:  # None if no epoch was trained
         result.throughput = speed[0]
 
@@ -281,6 +283,7 @@ def closing_message(result: RunResult, run: RunDirectory) -> str:
         f"{result.seconds['total']:.0f} s in total"
         + (f"; {result.throughput:,.0f} training images/s" if result.throughput else ""),
         f"temperature of predictions: {result.calibration}",
+        *warning_lines(result.warnings),
         "",
         *([f"report      {place}/report.html"] if run.report.exists() else []),
         f"result      {place}/result.json",

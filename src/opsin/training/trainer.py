@@ -61,8 +61,9 @@ class TrainerOptions:
         val_check_interval: fraction of an epoch, or number of optimizer steps, between validations within an epoch; the
             end of an epoch is a validation too.
         limit_train_batches: training batches per epoch, as a count or a fraction.
-        limit_val_batches: validation batches, as a count or a fraction.
-        limit_test_batches: test batches, as a count or a fraction.
+        limit_val_batches: validation batches, as a count or a fraction; fewer than all are a stratified sample of the
+            images, a function of the seed.
+        limit_test_batches: test batches, with the same sampling.
         log_every_n_steps: steps between the values that are logged by step, such as the learning rate.
         deterministic: refuse (`strict`) or report (`warn`) operations without a deterministic implementation.
         detect_anomaly: stop with a traceback at the first NaN in a backward pass; slow.
@@ -107,6 +108,10 @@ class TrainerOptions:
                 f"trainer.val_check_interval={self.val_check_interval} has no effect, because "
                 "trainer.limit_val_batches=0 turns validation off; leave one of them out"
             )
+        if self.max_steps == 0:
+            raise UserError("trainer.max_steps=0 trains nothing: set it to at least 1, or to -1 for no limit")
+        if self.max_time is not None and not self.max_time.strip("0:"):
+            raise UserError(f"trainer.max_time={self.max_time} trains nothing: raise it, or set it to null")
 
     @property
     def validates_within_epochs(self) -> bool:

@@ -26,6 +26,7 @@ class FakeImages:
     log: Path | None = None
     delay: float = 0.0
     fingerprint: str = "fake"
+    channels: int = 3
     targets: np.ndarray = field(init=False)
 
     def __post_init__(self):

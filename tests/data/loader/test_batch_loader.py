@@ -1,4 +1,5 @@
 import itertools
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -172,3 +173,29 @@ def test_batch_key_is_splitmix64():
 def test_keys_differ_between_steps_and_processes():
     keys = {batch.key for rank in (0, 1) for batch in loader(24, 4, rank=rank, world_size=2)}
     assert len(keys) == 12
+
+
+def test_a_limited_evaluation_takes_a_stratified_sample_whatever_the_number_of_processes():
+    targets = np.repeat([0, 1], [30, 10])
+
+    def limited(limit, **options):
+        batches = loader(targets=targets, n=40, batch_size=8, training=False, **options)
+        return batches.limit(limit, "limit"), positions(batches)
+
+    number, whole = limited(2)
+    assert number == len(whole) == 2
+    assert [len(batch) for batch in whole] == [8, 8]
+    sample = sorted(chain(*whole))
+    assert np.bincount(targets[sample]).tolist() == [12, 4]
+    ranks = [list(chain(*limited(2, rank=rank, world_size=4)[1])) for rank in range(4)]
+    assert [len(rank) for rank in ranks] == [4] * 4
+    assert sorted(chain(*ranks)) == sample
+    assert limited(0.4) == (2, whole)
+    assert limited(2, seed=1)[1] != whole
+    for everything in (5, 99, 1.0):
+        assert list(chain(*limited(everything)[1])) == list(range(40))
+
+
+def test_a_limit_below_one_batch_is_refused_by_name():
+    with pytest.raises(UserError, match=r"trainer\.limit_val_batches=0\.1 is less than one of the 6 batch"):
+        loader(training=False).limit(0.1, "trainer.limit_val_batches")

@@ -107,7 +107,8 @@ def test_gradual_unfreezing_with_a_rate_for_each_stage(start) -> None:
 
 
 def test_a_run_that_ends_early_is_held_to_what_it_came_to(start, caplog) -> None:
-    run = start(*TWO_PHASES, "trainer.max_steps=5", "trainer.max_epochs=3")
+    stopping = ("callbacks.early_stopping.patience=1", "callbacks.early_stopping.min_delta=100")
+    run = start(*TWO_PHASES, *stopping, "trainer.max_epochs=3")
     assert run.read_result().frozen == FrozenStages(("low", "middle", "high"), True)
     assert "training ended before the phase after epoch 2 began" in caplog.text
 

@@ -17,6 +17,7 @@ import torch
 
 from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory
+from opsin.runs.per_class import read_scores
 from opsin.runs.predictions import read_predictions
 from opsin.training.distributed.environment import launched, set_torchrun_variables
 from opsin.training.distributed.processes import Processes, is_lost_connection
@@ -161,7 +162,7 @@ def test_every_image_is_measured_once_with_the_weights_that_are_saved(tmp_path: 
         kept = read_predictions(run, split)
         assert kept.positions.tolist() == list(range(count))
         again = evaluated(run, split)
-        confusion = [list(row) for row in result.per_class[split].confusion]
+        confusion = read_scores(run, split).confusion.tolist()
         assert again["per_class"][split]["confusion"] == confusion
         for name, value in again["metrics"].items():
             assert result.metrics[name] == pytest.approx(value, abs=1e-6), name

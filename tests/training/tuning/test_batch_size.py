@@ -18,7 +18,6 @@ from opsin.training.tuning.batch_size import (
     find_batch_size,
     largest_that_fits,
     measure_throughput,
-    num_devices,
     powers_of_two,
     scaling_rule,
     smallest_within,
@@ -103,19 +102,6 @@ def test_how_the_learning_rate_grows() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "expected"),
-    [
-        ([], 1),
-        (["trainer=ddp_cpu"], 2),
-        (["trainer.devices=[0,1,3]"], 3),
-        (["trainer=ddp_cpu", "trainer.num_nodes=4"], 8),
-    ],
-)
-def test_devices_are_counted(words: list[str], expected: int, composed) -> None:
-    assert num_devices(make_plan(composed(*words))) == expected
-
-
-@pytest.mark.parametrize(
     ("words", "lr", "expected"),
     [
         ([], 0.002, 0.002828),
@@ -153,12 +139,7 @@ def test_the_run_is_the_one_with_these_numbers_set_by_hand(composed, thirty_two)
     result = auto.read_result()
     assert result.settings.batch_size == 32
     facts = result.batch_size_auto
-    assert (facts["base_batch_size"], facts["lr_before"], facts["lr"], facts["rule"]) == (
-        16,
-        0.002,
-        0.002828,
-        "square root",
-    )
+    assert (facts.base_batch_size, facts.lr_before, facts.lr, facts.rule) == (16, 0.002, 0.002828, "square root")
     train(composed("datamodule.batch_size=32", "optimizer.lr=0.002828", name="by-hand"))
     by_hand = RunDirectory(auto.path.parent / "by-hand")
     assert by_hand.read_result().metrics == result.metrics

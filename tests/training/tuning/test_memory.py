@@ -1,9 +1,6 @@
 """What memory there is."""
 
 import mmap
-from pathlib import Path
-
-import pytest
 
 from opsin.training.tuning import memory
 
@@ -14,14 +11,3 @@ def test_what_is_used_grows_with_what_is_allocated() -> None:
         for start in range(0, len(block), mmap.PAGESIZE):
             block[start] = 1
         assert memory.used_memory() - before > 0.5 * len(block)
-
-
-def test_a_container_bounds_what_is_available(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "CGROUP", tmp_path)
-    whole = memory.available_memory()
-    assert whole > 2**20
-    (tmp_path / "memory.max").write_text("3000\n")
-    (tmp_path / "memory.current").write_text("1000\n")
-    assert memory.available_memory() == 2000
-    (tmp_path / "memory.max").write_text("max\n")
-    assert memory.available_memory() > 2**20

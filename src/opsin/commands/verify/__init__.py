@@ -52,11 +52,12 @@ def verify(
         result = run.read_result()
         if result.status != "finished":
             return Verification(str(run.path), (missing("run", f"its status is {result.status}, not finished"),))
+        saved = open_run(run)
         threads = [f"trainer.threads={result.settings.threads}"] if result.settings else []
         opened = open_run(run, [*overrides, *threads])
     except UserError as error:
         return Verification(str(run.path), (*checks, missing("run", error)))
-    checks.append(check_records(opened, result))
+    checks.append(check_records(saved, result))
     checks += [check_metrics(opened, result, split) for split in SPLITS]
     checks.append(check_data(opened))
     checks += [check_predictions(opened, result, split) for split in SPLITS]

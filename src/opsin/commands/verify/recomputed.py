@@ -13,6 +13,7 @@ from opsin.errors import UserError
 from opsin.evaluation.calibration import calibrate
 from opsin.inference.opened_run import OpenedRun
 from opsin.runs.digests import read_digests
+from opsin.runs.per_class import read_scores
 from opsin.runs.predictions import Predictions, predictions_file, read_predictions
 from opsin.runs.result import RunResult, Settings
 from opsin.runs.training_record import check_threads
@@ -58,7 +59,7 @@ def check_metrics(opened: OpenedRun, result: RunResult, split: Split) -> Check:
     if not recorded and not file.is_file():
         return Check(name, "none", f"the run has no metrics of {split}")
     try:
-        predictions = read_predictions(run, split)
+        predictions, scores = read_predictions(run, split), read_scores(run, split)
     except UserError as error:
         return missing(name, error)
     try:
@@ -71,8 +72,7 @@ def check_metrics(opened: OpenedRun, result: RunResult, split: Split) -> Check:
         for n in sorted({*recorded, *computed} - set(left_out))
         if not _close(recorded.get(n), computed.get(n), COUNT_TOLERANCE if n.endswith(COUNTED) else METRIC_TOLERANCE)
     ]
-    scores = result.per_class.get(split)
-    if scores is not None and [list(row) for row in scores.confusion] != confusion.tolist():
+    if scores is not None and not np.array_equal(scores.confusion, confusion.numpy()):
         differences.append("the confusion matrix differs from the predictions")
     if split == "val":
         differences += _differences_of_calibration(result, predictions)

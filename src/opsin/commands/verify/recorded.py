@@ -62,8 +62,8 @@ def check_records(opened: OpenedRun, result: RunResult) -> Check:
             return Check("records", "differs", f"{file.name} is damaged ({type(error).__name__})")
     try:
         differences = list(_differences(opened, result, states))
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
-        return Check("records", "differs", f"a checkpoint is damaged ({type(error).__name__}: {error})")
+    except (UserError, LookupError, TypeError, ValueError, AttributeError) as error:
+        return Check("records", "differs", f"a file is damaged ({type(error).__name__}: {error})")
     return compared("records", differences, "result.json, config.yaml and metrics.csv agree with the checkpoints")
 
 
@@ -123,7 +123,8 @@ def _differences_of_settings(opened: OpenedRun, result: RunResult) -> list[str]:
         return ["result.json has no settings"]
     precision = str(options.precision)
     pairs = {
-        "precision": (LIGHTNING_PRECISION.get(precision, f"{precision}-mixed"), settings.precision),
+        "precision": (LIGHTNING_PRECISION.get(precision, precision), settings.precision),
+        "threads": (options.threads, settings.threads),
         "max_epochs": (options.max_epochs, settings.max_epochs),
         "compile": (options.compile, settings.compile),
         "deterministic": (options.deterministic, settings.deterministic),

@@ -13,6 +13,7 @@ the resizing and the version of this code. It appears whole or not at all, and n
 import csv
 import hashlib
 import json
+import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -152,6 +153,7 @@ def open_store(
     cache_dir: Path | str,
     on_bad_image: OnBadImage = "skip",
     workers: int | None = None,
+    reserved: int = 0,
 ) -> Store:
     """Open the store of some images at a size, and build it if needed.
 
@@ -166,6 +168,7 @@ def open_store(
         cache_dir: The folder of all stores.
         on_bad_image: `skip` leaves out images that cannot be decoded, `raise` names them all in one error.
         workers: Decoding threads; None for one per core. The pixels do not depend on it.
+        reserved: Bytes that the disk must have besides, for stores that are built later.
 
     Returns:
         The store, with at least one image.
@@ -186,17 +189,35 @@ def open_store(
             stores / _listing_key(images, *options),
             options,
             workers,
+            reserved,
             trusted=lambda: not _decodes_first(images, stores, *options),
             final=lambda: stores / store_key(images, *options),
         )
     folder = stores / store_key(images, *options)
     store = _load(images, folder)
     if not store:  # a store without images is built again: the machine may have failed
-        _build(images, folder, options, workers, lambda: bool(_load(images, folder)), lambda: folder)
+        _build(images, folder, options, workers, reserved, lambda: bool(_load(images, folder)), lambda: folder)
         store = _load(images, folder)
         assert store is not None, f"the store just built cannot be read: {folder}"
     check_images(store, on_bad_image)
     return store
+
+
+def bytes_to_write(
+    images: Images, size: tuple[int, int], resize: Resize, interpolation: Interpolation, cache_dir: Path
+) -> int:
+    """Return the bytes that `open_store` would write; 0 if the store exists, or if nothing is written."""
+    if isinstance(images, ArrayImages) and images.pixels.shape[1:3] == size:
+        return 0
+    if isinstance(images, HasContents) and not images.contents.known:  # its name would need all files to be read
+        return _size(images, size)
+    exists = (cache_dir / store_key(images, size, resize, interpolation) / "meta.json").exists()
+    return 0 if exists else _size(images, size)
+
+
+def _size(images: Images, size: tuple[int, int]) -> int:
+    """Return the bytes of the pixels of all images at a size."""
+    return len(images) * images.channels * math.prod(size)
 
 
 def use_digest_cache(images: Images, stores: Path) -> None:
@@ -231,6 +252,7 @@ def _build(
     folder: Path,
     options: tuple[tuple[int, int], Resize, Interpolation],
     workers: int | None,
+    reserved: int,
     trusted: Callable[[], bool],
     final: Callable[[], Path],
 ) -> None:
@@ -239,7 +261,8 @@ def _build(
         return _facts(images, *options) | {"images_in_all": len(images)} | size
 
     fit = partial(fit_image, size=options[0], resize=options[1], interpolation=options[2])
-    build(images, folder, facts, fit, workers, trusted=trusted, final=final)
+    needed = _size(images, options[0]) + reserved
+    build(images, folder, facts, fit, workers, needed=needed, trusted=trusted, final=final)
 
 
 def _load(images: Images, folder: Path) -> DecodedStore | None:

@@ -47,6 +47,7 @@ def build(
     fit: Fit,
     workers: int | None,
     *,
+    needed: int,
     trusted: Callable[[], bool],
     final: Callable[[], Path],
 ) -> None:
@@ -58,11 +59,12 @@ def build(
         facts: Returns plain values to record in meta.json; called once every image has been read.
         fit: Resizes the pixels ``(H, W, C)`` of one image to the size of the store.
         workers: Threads; None for one per core.
+        needed: Size of the store in bytes.
         trusted: Returns whether the store need not be built any more; called while the lock is held.
         final: Returns the folder that the finished store is renamed to, or `folder`.
 
     Raises:
-        UserError: The disk is full, or the folder cannot be written to.
+        UserError: The disk is too small or full, or the folder cannot be written to.
     """
     with write_errors(folder.parent, _WHAT):
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -71,6 +73,7 @@ def build(
                 return
             delete_leftovers(folder.parent)
             with atomic_folder(folder) as unfinished:
+                check_space(unfinished, needed, _WHAT)
                 _write(unfinished, decode_blocks(images, fit, workers), images, facts)
             if (target := final()) != folder:
                 shutil.rmtree(target, ignore_errors=True)
@@ -125,7 +128,6 @@ def _write(folder: Path, blocks: Iterator[Block], images: Images, facts: Callabl
             if block.pixels is not None:
                 if not kept:
                     shape = block.pixels.shape
-                    check_space(folder, len(images) * block.pixels[0].nbytes, _WHAT)
                     _write_header(file, (len(images), *shape[1:]))
                 file.write(block.pixels.data)
             kept += block.kept

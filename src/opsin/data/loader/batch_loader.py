@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from opsin.data.loader.samplers import Sampler, Shards, check_sampler, training_batches
+from opsin.data.splitting import stratified_sample
 from opsin.data.types import Indices
 from opsin.errors import UserError
 
@@ -80,7 +81,8 @@ class BatchLoader:
     In training, each epoch has its own order, cut into global batches that the processes share. The last batch may be
     smaller: it is cut to a multiple of the processes, and dropped if it has a single image per process, which
     BatchNorm cannot normalize. In evaluation every image comes exactly once over all processes, in order, and every
-    process has the same number of batches, of nearly equal size.
+    process has the same number of batches, of nearly equal size. Limited to fewer batches, evaluation takes a
+    stratified sample of the images, the same in every epoch and for any number of processes.
 
     A stream of more shards than its window has another order in training, and its processes share the shards instead
     of the batches. In evaluation each process reads consecutive images in either case.
@@ -92,7 +94,8 @@ class BatchLoader:
         training: Whether these are training batches.
         sampler: Order in training: `shuffle` visits every image once an epoch; `balanced` draws N images with
             replacement, each class equally likely; `fixed` repeats the first epoch's shuffled order.
-        seed: With the epoch, decides the order; with epoch, step and rank, the key.
+        seed: With the epoch, decides the order; with epoch, step and rank, the key; alone, the sample of a limited
+            evaluation.
         rank: Rank of this process.
         world_size: Number of processes.
         position: Returns the epoch and its first step; called with the first batch of an iteration. None: each
@@ -140,9 +143,27 @@ class BatchLoader:
         self._position = position or self._count_epochs
         self._streaming = streaming
         self.batch_size = batch_size
+        self._batches = len(self)
+
+    def limit(self, limit: int | float, key: str) -> int:
+        """Limit the batches of an epoch as Lightning does, which stops after them; return their number.
+
+        Args:
+            limit: A number of batches, or a fraction, rounded down.
+            key: The config key that sets it, for the message.
+
+        Raises:
+            UserError: The fraction is less than one batch.
+        """
+        self._batches = min(limit, len(self)) if isinstance(limit, int) else int(limit * len(self))
+        if self._batches == 0 and limit > 0:
+            raise UserError(
+                f"{key}={limit:g} is less than one of the {len(self)} batch(es): raise it, or give a number of batches"
+            )
+        return self._batches
 
     def __len__(self) -> int:
-        """Return the number of batches per epoch, the same for every process."""
+        """Return the number of batches per epoch without a limit, the same for every process."""
         if not self._training:
             # Limited by the smallest share, so that no process gets an empty batch.
             share = -(-len(self._targets) // self._world_size)
@@ -199,8 +220,11 @@ class BatchLoader:
     def _plan(self, epoch: int) -> list[Indices]:
         """Return the positions of each batch of this process."""
         if not self._training:
-            share = np.array_split(np.arange(len(self._targets)), self._world_size)[self._rank]
-            return np.array_split(share, len(self))
+            images = np.arange(len(self._targets))
+            if self._batches < len(self):
+                images = stratified_sample(self._targets, self._batches * self.batch_size, self._seed)
+            share = np.array_split(images, self._world_size)[self._rank]
+            return np.array_split(share, self._batches)
         return training_batches(
             self._targets,
             self._sampler,

@@ -12,7 +12,7 @@ from opsin.data.shards.index import Index, Shard, SplitTable, read_table
 from opsin.data.shards.reader import OpenShard
 from opsin.data.shards.shard_cache import ShardCache
 from opsin.data.shards.storage import Storage
-from opsin.data.types import Indices, Split
+from opsin.data.types import Channels, Indices, Split
 from opsin.visualization.images import Pixels
 
 
@@ -76,6 +76,11 @@ class ShardImages:
     def targets(self) -> Indices:
         """Class indices ``(N,)``, int64."""
         return self.table.targets
+
+    @property
+    def channels(self) -> Channels:
+        """Channels of the images."""
+        return self.dataset.index.channels
 
     @property
     def fingerprint(self) -> str:

@@ -65,7 +65,14 @@ class Exit:
 
 
 class Handle(Protocol):
-    """Handle of a job that was started."""
+    """Handle of a job that was started.
+
+    Attributes:
+        suspended: How to continue the job if it is suspended, for example by SIGSTOP; empty if it is not.
+    """
+
+    @property
+    def suspended(self) -> str: ...  # noqa: D102
 
     def poll(self) -> Exit | None:
         """Return the end of the job; None while it waits or runs."""

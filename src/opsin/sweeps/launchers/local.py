@@ -8,6 +8,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -85,10 +86,22 @@ class LocalHandle:
             self._give_back()
         return self._exit
 
+    @property
+    def suspended(self) -> str:
+        """The command that continues a job that a signal such as SIGSTOP has stopped; empty if it runs."""
+        try:
+            state = Path(f"/proc/{self._process.pid}/stat").read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return ""
+        return f"kill -CONT -{self._process.pid}" if state.rpartition(")")[2].split()[0] == "T" else ""
+
     def stop(self) -> None:
-        """Ask the job to save and end."""
+        """Ask the job to save and end; a suspended job is continued for that."""
         if self.poll() is None:
             self._process.terminate()
+            if hasattr(signal, "SIGCONT") and self._process.pid:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(self._process.pid, signal.SIGCONT)
 
     def kill(self) -> None:
         """End the job and the processes that it started."""

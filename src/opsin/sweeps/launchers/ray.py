@@ -178,6 +178,11 @@ class RayHandle:
         self._killed = False
 
     @property
+    def suspended(self) -> str:
+        """Always empty: Ray does not report it."""
+        return ""
+
+    @property
     def is_queued(self) -> bool:
         """Return whether the job waits for an actor."""
         return self._end is None and self._exit is None and not self._killed

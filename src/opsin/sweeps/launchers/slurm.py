@@ -205,6 +205,11 @@ class SlurmHandle:
             self._exit = self._end(self._number, state)
         return self._exit
 
+    @property
+    def suspended(self) -> str:
+        """The command that continues a job that SLURM has suspended; empty if it is not."""
+        return f"scontrol resume {self._number}" if self._queue.is_suspended(self._number or "") else ""
+
     def stop(self) -> None:
         """Ask the job to save and end; a waiting job is removed from the queue."""
         self._stopped = True

@@ -81,6 +81,11 @@ class Queue:
             log.warning("SLURM job %s is waiting: %s (squeue --me)", number, job.reason)
         return state if state in ENDED else None
 
+    def is_suspended(self, number: str) -> bool:
+        """Return whether SLURM has suspended a job, as of the last call of squeue."""
+        job = self._jobs.get(number)
+        return job is not None and job.state == "SUSPENDED"
+
     def named(self, name: str) -> dict[str, str] | None:
         """Return the current state of each unfinished job of this name; None if SLURM does not answer."""
         if not self._refresh():

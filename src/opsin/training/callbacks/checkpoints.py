@@ -1,7 +1,6 @@
 """The best and the last checkpoint, and the checkpoint of an interrupted run."""
 
 import logging
-import math
 import shutil
 import signal
 import threading
@@ -15,7 +14,7 @@ from opsin.data import ImageDataModule
 from opsin.errors import Interrupted, UserError
 from opsin.runs.atomic import atomic_path
 from opsin.runs.directory import RunDirectory
-from opsin.runs.metric_registry import sort_key, split_of
+from opsin.runs.metric_registry import sort_key
 from opsin.runs.quoting import resume_command
 from opsin.training.callbacks.base import EpochCallback, is_within_epoch
 from opsin.training.gather import collect
@@ -79,22 +78,9 @@ class Checkpoints(EpochCallback):
                 self._handlers[number] = signal.signal(number, self._on_signal)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Install them again, in place of a handler of Lightning that waits for other processes.
-
-        Raises:
-            UserError: training ends before the monitored metric is measured.
-        """
+        """Install them again, in place of a handler of Lightning that waits for other processes."""
         for number in self._handlers:
             signal.signal(number, self._on_signal)
-        steps = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
-        schedule = schedule_of(trainer)
-        within = schedule.steps[0] if schedule else steps
-        first_validation = steps * ((trainer.check_val_every_n_epoch or 1) - 1) + within
-        if split_of(self.monitor) == "val" and self.best_value is None and 0 < trainer.max_steps < first_validation:
-            raise UserError(
-                f"{self.monitor} is never measured: trainer.max_steps={trainer.max_steps} ends training before the "
-                f"first validation, at step {first_validation}. Raise max_steps, or monitor a metric of train/"
-            )
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int

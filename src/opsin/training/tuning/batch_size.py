@@ -14,19 +14,20 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 
 from opsin.config import RunConfig
 from opsin.data import ImageDataModule
+from opsin.data.available_memory import available_memory
 from opsin.errors import UserError
 from opsin.runs.rank import is_spawned
-from opsin.training.hardware import resolve_accelerator
+from opsin.runs.result import BatchSizeResult
+from opsin.training.hardware import num_devices, resolve_accelerator
 from opsin.training.loss import ClassificationLoss
 from opsin.training.plan import RunPlan, make_plan
-from opsin.training.tuning.memory import available_memory, cuda_limited_to, used_memory
+from opsin.training.tuning.memory import cuda_limited_to, used_memory
 from opsin.training.tuning.trial_steps import TrialSteps, Watch, first_device
 
 log = logging.getLogger(__name__)
@@ -47,31 +48,6 @@ PATIENCE = 1800.0
 """Seconds that other processes of a run wait for the result of process 0."""
 
 
-@dataclass(frozen=True)
-class BatchSizeResult:
-    """The result of the search.
-
-    Attributes:
-        batch_size: number of images per step, over all devices.
-        base_batch_size: batch size of the configured learning rate.
-        lr_before: configured learning rate.
-        lr: scaled learning rate.
-        rule: `linear` or `square root`.
-        tried: images per second, or whether the batch fits, by batch size on one device.
-    """
-
-    batch_size: int
-    base_batch_size: int
-    lr_before: float
-    lr: float
-    rule: str
-    tried: dict[int, float | bool]
-
-    def facts(self) -> dict[str, Any]:
-        """Return plain values for the result."""
-        return asdict(self)
-
-
 def resolve_batch_size(
     composed: RunConfig, plan: RunPlan, data: ImageDataModule, loss: ClassificationLoss
 ) -> tuple[RunConfig, RunPlan, BatchSizeResult | None]:
@@ -90,12 +66,10 @@ def resolve_batch_size(
         Config and plan with the numbers, and the result of the search; None if there was no search.
 
     Raises:
-        UserError: not even one image fits, or a resumed run sets `auto`.
+        UserError: not even one image fits.
     """
     if plan.data.batch_size != "auto":
         return composed, plan, None
-    if composed.run.last.exists():
-        raise UserError("datamodule.batch_size=auto cannot be used on resume: the run keeps its batch size")
     if is_spawned():
         resolved, found = composed.changed(_wait_for(composed)), None
     else:
@@ -119,7 +93,8 @@ def find_batch_size(plan: RunPlan, data: ImageDataModule, trials: TrialSteps) ->
     Raises:
         UserError: not even one image fits.
     """
-    devices, accelerator = num_devices(plan), resolve_accelerator(plan.trainer.accelerator)
+    accelerator = resolve_accelerator(plan.trainer.accelerator)
+    devices = num_devices(plan.trainer.accelerator, plan.trainer.devices, plan.trainer.num_nodes)
     images = len(data.subset("train"))
     most = max(images // MIN_STEPS_PER_EPOCH, min(SMALLEST, images)) // devices
     begun = time.perf_counter()
@@ -155,15 +130,6 @@ def scaling_rule(optimizer: Callable[..., Any]) -> tuple[str, float]:
     """
     plain = isinstance(optimizer, type) and issubclass(optimizer, (torch.optim.SGD, torch.optim.ASGD))
     return ("linear", 1.0) if plain else ("square root", 0.5)
-
-
-def num_devices(plan: RunPlan) -> int:
-    """Return the number of devices that share a batch, on all machines."""
-    devices = plan.trainer.devices
-    if devices == "auto":
-        cuda = resolve_accelerator(plan.trainer.accelerator) == "gpu"
-        devices = torch.cuda.device_count() if cuda else 1
-    return (len(devices) if isinstance(devices, list) else devices) * plan.trainer.num_nodes
 
 
 def largest_that_fits(fits: Callable[[int], bool], most: int) -> int:

@@ -1,0 +1,87 @@
+"""Runs that would not train, not validate or not reach a phase are refused before they train."""
+
+from pathlib import Path
+
+import pytest
+
+from opsin.config import compose
+from opsin.data import ImageDataModule
+from opsin.errors import UserError
+from opsin.training import build
+from opsin.training.monitored_metrics import monitored
+from opsin.training.plan import RunPlan, make_plan
+from opsin.training.run_length import check_run_length, steps_per_epoch, warn_unreached
+
+WORDS = ("trainer=cpu", "datamodule.batch_size=64", "datamodule.train_fraction=0.2")  # five steps per epoch
+PHASES = "model.phases=[{epoch: 2, trainable: all}]"
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("data")
+
+
+def checked(data_dir: Path, *words: str) -> tuple[RunPlan, ImageDataModule]:
+    config = compose(["model=simple_cnn", *WORDS, f"data_dir={data_dir}", *words])
+    plan = make_plan(config)
+    data = build.data(plan)
+    data.setup("fit")
+    check_run_length(plan, data, monitored(config.tree))
+    return plan, data
+
+
+def test_the_steps_of_an_epoch(data_dir: Path) -> None:
+    for words, steps in (
+        ((), 5),
+        (("trainer.accumulate_grad_batches=2",), 3),
+        (("trainer.limit_train_batches=0.5",), 2),
+    ):
+        assert steps_per_epoch(*checked(data_dir, *words)) == steps
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("trainer.limit_train_batches=0.1",), r"trainer\.limit_train_batches=0\.1 is less than one of the 5 batch"),
+        (("trainer.max_steps=0",), r"trainer\.max_steps=0 trains nothing"),
+        (("trainer.max_time='00:00:00:00'",), r"trainer\.max_time=00:00:00:00 trains nothing"),
+        (("trainer.max_steps=4",), r"monitor\.metric=val/loss is never measured: .*first validation, at step 5"),
+        (("trainer.max_steps=9", "trainer.check_val_every_n_epoch=2"), "first validation, at step 10"),
+        (
+            ("monitor.metric=train/loss", "trainer.max_steps=4", "scheduler=plateau", "scheduler.monitor=val/acc"),
+            r"scheduler\.monitor=val/acc is never measured",
+        ),
+        (
+            ("trainer.max_steps=9", PHASES),
+            r"the phase at epoch 2 never starts, because trainer\.max_steps=9 is 2 epochs of 5 steps",
+        ),
+        (("trainer.max_steps=15", "model.unfreeze_every=3"), "the phase at epoch 3 never starts"),
+    ],
+)
+def test_a_run_that_cannot_do_what_it_says_is_refused(data_dir: Path, words: tuple[str, ...], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        checked(data_dir, *words)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("trainer.max_steps=5",),
+        ("trainer.max_steps=11", PHASES),
+        ("trainer.max_steps=4", "trainer.val_check_interval=2"),
+    ],
+)
+def test_a_run_that_just_reaches_it_is_accepted(data_dir: Path, words: tuple[str, ...]) -> None:
+    checked(data_dir, *words)
+
+
+def test_stages_and_rates_that_are_never_reached_are_named(data_dir: Path, caplog: pytest.LogCaptureFixture) -> None:
+    words = ("trainer.max_epochs=3", "model.unfreeze_every=2", "scheduler=cosine", "scheduler.warmup_epochs=3")
+    plan, data = checked(data_dir, *words)
+    network, _ = build.network(plan, data, 10, pretrained=False)
+    schedule = build.freeze_schedule(plan, network)
+    warn_unreached(plan, schedule)
+    missing = [stage for stage in network.stages if stage not in schedule.at(2).trainable]
+    assert missing
+    assert f"ends training before the phase at epoch 4: {', '.join(missing)} never train" in caplog.text
+    assert "scheduler.warmup_epochs=3 is not below trainer.max_epochs=3" in caplog.text
