@@ -162,12 +162,14 @@ class RunDirectory:
             timeout: Seconds to wait for another process to end.
 
         Raises:
-            UserError: Another process holds the lock and does not end within the timeout.
+            UserError: Another process holds the lock and does not end within the timeout, or the lock is a link.
         """
         if not write:
             yield
             return
         lock = FileLock(self.path / ".lock", timeout=timeout)
+        if Path(lock.lock_file).is_symlink():
+            raise UserError(f"{lock.lock_file} is a link, and a lock never is one: delete the link")
         self.path.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as held:
             try:
