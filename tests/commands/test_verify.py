@@ -86,13 +86,13 @@ def test_an_edit_is_found_by_the_digests(copy: Copy, kind: str) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "found_by"),
-    {
-        "weights": "replay",
-        "metrics": "predictions: test",
-        "predictions": "predictions: test",
-        "config": "replay",
-        "data": "predictions: test",
-    }.items(),
+    [
+        ("weights", "replay"),
+        ("metrics", "predictions: test"),
+        pytest.param("predictions", "predictions: test", marks=pytest.mark.slow),
+        pytest.param("config", "replay", marks=pytest.mark.slow),
+        pytest.param("data", "predictions: test", marks=pytest.mark.slow),
+    ],
 )
 def test_an_edit_with_recomputed_digests_is_found_by_recomputation(copy: Copy, kind: str, found_by: str) -> None:
     run, images = copy()
@@ -110,12 +110,8 @@ def test_a_training_image_is_found_by_the_replay_of_all_stretches(copy: Copy) ->
     assert [name for name, status in statuses(found).items() if status == "differs"] == ["replay"], found.table()
 
 
-QUICK_KINDS = ("interrupted twice, two phases, EMA",)
-
-
-@pytest.mark.parametrize(
-    "kind", [kind if kind in QUICK_KINDS else pytest.param(kind, marks=pytest.mark.slow) for kind in HONEST]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", HONEST)
 def test_honest_runs_raise_no_false_alarm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     monkeypatch.setenv("OPSIN_TARGETS", "interruptions")
     run, words = honest_run(tmp_path, colored_folder(tmp_path / "images"), kind)
@@ -164,6 +160,7 @@ def test_removed_replay_points_are_never_verified(copy: Copy) -> None:
     assert statuses(found)["replay"] == "not verified"
 
 
+@pytest.mark.slow
 def test_a_callback_that_is_not_repeated_cannot_be_blamed_on_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

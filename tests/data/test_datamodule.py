@@ -201,7 +201,7 @@ def test_a_given_split_without_a_class_is_used_with_one_warning_per_class(tmp_pa
 def test_invalid_options_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"fold=3 does not exist: datamodule\.num_folds=3"):
         datamodule_of(tmp_path, num_folds=3, fold=3)
-    with pytest.raises(UserError, match="the images of 'fakes' have 3, the network takes 1"):
+    with pytest.raises(UserError, match="images of 'fakes' have 3 channels, but the network takes 1"):
         datamodule_of(tmp_path, source(channels=3), channels=1)
     with pytest.raises(UserError, match=r"mean=\[0.1, 0.2\]"):
         datamodule_of(tmp_path, mean=(0.1, 0.2))

@@ -1,7 +1,9 @@
 """A composed config: plain values, the place where each was set, and the run directory."""
 
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ from opsin.config.search_path import ConfigSource
 from opsin.errors import UserError
 from opsin.runs.atomic import write_atomically
 from opsin.runs.directory import RunDirectory
+from opsin.runs.result import WAY_OUT
+from opsin.runs.text import read_text
 
 
 @dataclass(frozen=True)
@@ -133,21 +137,44 @@ class RunConfig:
         Raises:
             UserError: A file is damaged.
         """
-        config = OmegaConf.create(_read_keys(run.config))
-        record = _read_keys(run.overrides) if run.overrides.exists() else {}
-        origin = ConfigOrigin(ConfigSource.recorded(record), record.get("choices", {}), record.get("overrides", []))
-        return cls(plain(config), OmegaConf.to_yaml(config), origin, run, resumes=True)
+        tree = _read_keys(run.config, WAY_OUT)
+        try:
+            config = OmegaConf.create(tree)
+            return cls(plain(config), OmegaConf.to_yaml(config), read_origin(run), run, resumes=True)
+        except (OmegaConfBaseException, RecursionError) as error:
+            raise UserError(f"{run.config} is damaged ({str(error).splitlines()[0]}): {WAY_OUT}") from None
 
 
-def _read_keys(path: Path) -> dict[str, Any]:
+def read_origin(run: RunDirectory) -> ConfigOrigin:
+    """Return the overrides and options that `overrides.yaml` records; empty if there is no such file.
+
+    Raises:
+        UserError: The file is damaged.
+    """
+    way_out = "replace it with an intact copy, or delete it"
+    record = _read_keys(run.overrides, way_out) if run.overrides.exists() else {}
+    kinds: dict[str, type] = {"overrides": list, "choices": dict, "search_path": list, "config_name": str}
+    for key, kind in kinds.items():
+        if not isinstance(record.get(key, kind()), kind):
+            raise UserError(f"{run.overrides} is damaged ({key} is not a {kind.__name__}): {way_out}")
+    overrides = [str(override) for override in record.get("overrides", [])]
+    return ConfigOrigin(ConfigSource.recorded(record), record.get("choices", {}), overrides)
+
+
+def _read_keys(path: Path, way_out: str) -> dict[str, Any]:
     try:
-        tree = read_yaml(path)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path} is damaged ({reason}): replace it with an intact copy") from None
-    if not isinstance(tree, dict):
-        raise UserError(f"{path} is damaged (it holds no keys): replace it with an intact copy")
-    return tree
+        text = read_text(path, way_out)
+        root = next(islice(yaml.parse(text, yaml.SafeLoader), 2, None), None)
+        # OmegaConf turns a text into a key, and raises an OSError for a number.
+        has_keys = isinstance(root, yaml.MappingStartEvent)
+        tree = OmegaConf.to_container(OmegaConf.load(io.StringIO(text))) if has_keys else None
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: {way_out}") from None
+    except (yaml.YAMLError, OmegaConfBaseException, ValueError, TypeError, RecursionError) as error:
+        raise UserError(f"{path} is damaged ({' '.join(str(error).split())}): {way_out}") from None
+    if not isinstance(tree, dict) or not tree:
+        raise UserError(f"{path} is damaged (it holds no keys): {way_out}")
+    return {str(key): value for key, value in tree.items()}
 
 
 def plain(config: DictConfig) -> dict[str, Any]:

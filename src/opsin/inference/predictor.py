@@ -191,15 +191,21 @@ def _rows(
 
 
 def open_predictor(
-    run: str | Path, overrides: Sequence[str] = (), batch_size: int | None = None, *, raw: bool = False
+    run: str | Path,
+    overrides: Sequence[str] = (),
+    batch_size: int | None = None,
+    *,
+    raw: bool = False,
+    checkpoint: str = "best",
 ) -> Predictor:
-    """Load the best checkpoint of a run for predictions; the dataset is not needed.
+    """Load a checkpoint of a run for predictions; the dataset is not needed.
 
     Args:
         run: Run directory.
         overrides: Overrides of the config, such as `trainer.accelerator=cpu`.
         batch_size: Images per batch. None: chosen by image size.
         raw: Return the softmax of the logits without the temperature of the run.
+        checkpoint: `best`, `last`, or the path of a checkpoint.
 
     Returns:
         A predictor with the precision and memory format of the run. The network is not compiled, because compilation
@@ -208,7 +214,7 @@ def open_predictor(
     Raises:
         UserError: The run does not exist, has no checkpoint, or has no classes.
     """
-    trained = load_trained_model(str(run))
+    trained = load_trained_model(str(run), checkpoint=checkpoint)
     directory = RunDirectory(Path(trained.name))
     if not directory.config.is_file():
         raise UserError(f"{run} has no classes: give a run directory, such as outputs/latest")

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from opsin.errors import UserError
+from opsin.runs.checkpoint_files import fault_of
 
 StateDict = dict[str, Tensor]
 
@@ -192,6 +193,8 @@ def read_state_dict(path: Path) -> StateDict:
     Raises:
         UserError: The file is damaged, holds other objects, or holds no state dict.
     """
+    if path.suffix != ".safetensors" and _is_archive(path) and (fault := fault_of(path)):
+        raise UserError(f"{path} {fault}: replace it with an intact copy")
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -213,6 +216,15 @@ def read_state_dict(path: Path) -> StateDict:
     if not isinstance(content, dict) or not any(isinstance(value, Tensor) for value in content.values()):
         raise UserError(f"{path} does not hold a state dict (tensors by name)")
     return {key: value for key, value in content.items() if isinstance(value, Tensor)}
+
+
+def _is_archive(path: Path) -> bool:
+    """Return whether a file begins as a zip archive; those of `torch.save` before PyTorch 1.6 do not."""
+    try:
+        with path.open("rb") as file:
+            return file.read(2) == b"PK"
+    except OSError:
+        return False
 
 
 @contextmanager

@@ -9,9 +9,13 @@ from typing import Any, Literal
 
 from opsin.errors import UserError
 from opsin.runs.atomic import write_atomically
+from opsin.runs.text import read_text
 
 SCHEMA_VERSION = 1
 """Version of the schema below; increase it for a change that older readers cannot read."""
+
+WAY_OUT = "replace it with an intact copy, or train the run again"
+"""Advice for a damaged file without which a run cannot be read."""
 
 Status = Literal["not started", "interrupted", "failed", "finished"]
 
@@ -281,6 +285,7 @@ class RunResult:
         tags: Words that the user gave the run, to find it later.
         settings: Settings with every `auto` resolved.
         batch_size_auto: Search result of `datamodule.batch_size=auto`.
+        out_of_memory: The step and the changed values of each time that `trainer.on_oom=halve` made batches smaller.
         data: Facts about the data.
         network: Summary of the network.
         hardware: The machine.
@@ -311,6 +316,7 @@ class RunResult:
     tags: tuple[str, ...] = ()
     settings: Settings | None = None
     batch_size_auto: BatchSizeResult | None = None
+    out_of_memory: tuple[dict[str, Any], ...] = ()
     data: DataFacts | None = None
     network: NetworkSummary | None = None
     hardware: Hardware | None = None
@@ -336,10 +342,10 @@ def read_result(file: Path) -> RunResult:
         UserError: The file is damaged, or another version of the schema wrote it.
     """
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(read_text(file, WAY_OUT))
     except FileNotFoundError:
         return RunResult()
-    except ValueError as error:  # UnicodeDecodeError is a ValueError too
+    except (ValueError, RecursionError) as error:
         raise _damaged(file, str(error)) from None
     if not isinstance(content, dict):
         raise _damaged(file, f"it holds {json.dumps(content)[:40]} instead of an object")
@@ -395,4 +401,4 @@ def _adapter() -> Any:
 
 
 def _damaged(file: Path, reason: str) -> UserError:
-    return UserError(f"{file} is damaged ({reason}): replace it with an intact copy")
+    return UserError(f"{file} is damaged ({reason}): {WAY_OUT}")

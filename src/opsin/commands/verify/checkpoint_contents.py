@@ -1,5 +1,7 @@
 """The content of checkpoints: reading it, and comparing two of them."""
 
+import errno
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,14 @@ COMPARED = ("state_dict", "current_model_state", "averaging_state", "optimizer_s
 
 
 def read_checkpoint(file: Path) -> dict[str, Any]:
-    """Return the content of a checkpoint; its tensors stay on the disk until they are used."""
+    """Return the content of a checkpoint; its tensors stay on the disk until they are used.
+
+    Raises:
+        FileNotFoundError: There is no regular file of this path.
+        Exception: The file is damaged.
+    """
+    if not file.is_file():  # such as a named pipe, which would wait for a writer
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(file))
     content: dict[str, Any] = torch.load(file, weights_only=True, mmap=True, map_location="cpu")
     return content
 

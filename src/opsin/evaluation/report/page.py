@@ -5,11 +5,10 @@ The order of the sections is that of `templates/report.html`.
 
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import yaml
 
+from opsin.config import RunConfig
 from opsin.errors import UserError
 from opsin.evaluation.confusion import class_table
 from opsin.evaluation.report.confusion_and_calibration import (
@@ -28,6 +27,8 @@ from opsin.runs.metrics_csv import read_epochs
 from opsin.runs.network_table import cells, title
 from opsin.runs.predictions import Predictions, read_predictions
 from opsin.runs.quoting import opsin_command, resume_command
+from opsin.runs.result import WAY_OUT
+from opsin.runs.text import read_text
 
 
 def write_report(run: RunDirectory) -> Path:
@@ -38,11 +39,14 @@ def write_report(run: RunDirectory) -> Path:
 
     Returns:
         The path of the report.
+
+    Raises:
+        UserError: Config, result or metrics are damaged.
     """
     result = run.read_result()
-    config = _yaml(run.config)
+    config = RunConfig.load(run)
     rows = read_epochs(run.metrics)
-    best = best_epoch(rows, result, (config.get("monitor") or {}).get("metric"))
+    best = best_epoch(rows, result, (config.tree.get("monitor") or {}).get("metric"))
     predictions, missing = _predictions(run)
     expected = "test" if result.status == "finished" else "val"  # the test images are read once, at the end
     evaluated = predictions.get("test", predictions.get("val"))
@@ -67,10 +71,10 @@ def write_report(run: RunDirectory) -> Path:
         calibration=calibration_section(predictions, result.calibration) if evaluated else None,
         pictures=read_pictures(run),
         network=(title(result.network), cells(result.network)) if result.network else None,
-        command=opsin_command("train", *(_yaml(run.overrides).get("overrides") or [])),
+        command=opsin_command("train", *config.origin.overrides),
         resume=resume_command(run.path),
         report=opsin_command("report", run.path),
-        config=run.config.read_text(encoding="utf-8"),
+        config=read_text(run.config, WAY_OUT),
     )
     write_atomically(run.report, page)
     return run.report
@@ -90,11 +94,3 @@ def _predictions(run: RunDirectory) -> tuple[dict[str, Predictions], dict[str, s
             elif len(predictions):
                 found[split] = predictions
     return found, missing
-
-
-def _yaml(file: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (FileNotFoundError, yaml.YAMLError):
-        return {}
-    return content if isinstance(content, dict) else {}
