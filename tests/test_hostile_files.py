@@ -174,6 +174,15 @@ def test_the_hostile_object_of_these_tests_would_run(in_tmp: Path) -> None:
     assert (in_tmp / RAN).is_dir()
 
 
+def test_a_lock_that_is_a_link_changes_no_other_file(in_tmp: Path) -> None:
+    (in_tmp / "run").mkdir()
+    (in_tmp / "victim").write_text("mine")
+    (in_tmp / "run" / ".lock").symlink_to(in_tmp / "victim")
+    with pytest.raises(UserError, match="is a link"), RunDirectory(in_tmp / "run").locked(True, timeout=0.1):
+        pass
+    assert (in_tmp / "victim").read_text() == "mine"
+
+
 @pytest.mark.parametrize("kind", ["safetensors", "state_dict"])
 def test_what_travels_holds_tensors_only(kind: str, digits_run: RunDirectory, in_tmp: Path) -> None:
     """Exported weights and checkpoints load without any object."""

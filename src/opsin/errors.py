@@ -3,6 +3,7 @@
 import difflib
 import signal
 from collections.abc import Iterable
+from typing import Any
 
 
 class UserError(Exception):
@@ -26,6 +27,26 @@ class Interrupted(Exception):  # noqa: N818 - a request, not an error
     def __init__(self, number: int) -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}")
         self.signal = number
+
+
+class RestartTraining(Exception):  # noqa: N818 - a request, not an error
+    """Training must begin again in this process, from the last checkpoint and with another config.
+
+    Attributes:
+        config: The config, a `opsin.config.RunConfig`.
+    """
+
+    def __init__(self, config: Any) -> None:
+        super().__init__("training begins again with another config")
+        self.config = config
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that memory does not suffice, on the machine or on its accelerator."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    signs = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
 
 
 def did_you_mean(word: str, known: Iterable[str], prefix: str = "", count: int = 1) -> str:

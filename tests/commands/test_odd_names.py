@@ -81,6 +81,8 @@ def test_a_console_without_the_characters_shows_them_escaped(home: Path, run: Ru
     assert r"train is Training, val is dev, test is test_set" in console
     assert r"my photos has no test image of class '\u732b [1]'" in console
     assert console.index("has no test image") < console.index("epoch 1/1")
+    summary = console[console.index("test accuracy") :]
+    assert r"warning     my photos has no test image of class '\u732b [1]'" in summary
     log = next(run.path.glob("*.log")).read_text(encoding="utf-8")
     assert CAT in log
 
@@ -90,6 +92,7 @@ def test_every_file_of_the_run_holds_the_names(run: RunDirectory) -> None:
     assert result.data is not None
     assert result.data.classes == CLASSES
     assert result.data.class_counts["test"] == [3, 3, 0]
+    assert any(line.startswith(f"my photos has no test image of class '{CAT}'") for line in result.warnings)
     with (run.path / "per_class" / "test.csv").open(newline="", encoding="utf-8") as file:
         table = list(csv.DictReader(file))
     assert [(row["name"], row["recall"] == "") for row in table] == [(name, name == CLASSES[2]) for name in CLASSES]

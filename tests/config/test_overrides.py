@@ -63,6 +63,12 @@ def test_several_values_need_a_multirun() -> None:
     assert check_overrides(arguments, OPTIONS) == arguments
 
 
+@pytest.mark.parametrize("key", ["optimizer.lr", "seed", "callbacks.checkpoints.monitor", "output_dir"])
+def test_an_interpolation_that_names_nothing_is_one_message(key: str) -> None:
+    with pytest.raises(UserError, match=r"nothing\.here"):
+        compose([f"{key}=${{nothing.here}}"])
+
+
 @pytest.mark.parametrize(
     "argument", ["debug=null", "logger=null", "optimizer=", "model=1", "model=true", "model={a:1}"]
 )

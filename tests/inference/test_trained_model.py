@@ -148,6 +148,7 @@ def test_what_has_not_learned_is_named_beside_what_has(
 
 def test_a_run_that_has_not_learned_says_how_to_go_on(copied: RunDirectory) -> None:
     copied.best.unlink()
+    copied.last.unlink()
     with pytest.raises(UserError, match=r"finished its first epoch; resume it with: opsin train resume="):
         load_trained_model(str(copied.path))
     copied.result.unlink()

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from opsin.errors import UserError
 from opsin.runs.home import real_path
-from opsin.runs.regular_file import NotRegularError, check_regular, read_text
+from opsin.runs.regular_file import NotRegularError, check_regular
+from opsin.runs.text import read_text
 
 
 @pytest.mark.parametrize(
@@ -23,14 +25,14 @@ def test_other_things_are_refused(tmp_path: Path, make: Callable[[Path], object]
     make(tmp_path / "x")
     with pytest.raises(NotRegularError, match=reason):
         check_regular(tmp_path / "x")
-    with pytest.raises(NotRegularError):
-        read_text(tmp_path / "x")
+    with pytest.raises(UserError, match="x cannot be read"):
+        read_text(tmp_path / "x", "restore it")
     assert real_path(tmp_path / "x").is_absolute()
 
 
 def test_files_and_links_to_files_are_read(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("\u00e4")
     (tmp_path / "link").symlink_to("file")
-    assert read_text(tmp_path / "file") == read_text(tmp_path / "link") == "\u00e4"
+    assert read_text(tmp_path / "file", "") == read_text(tmp_path / "link", "") == "\u00e4"
     with pytest.raises(FileNotFoundError):
-        read_text(tmp_path / "nowhere")
+        read_text(tmp_path / "nowhere", "")

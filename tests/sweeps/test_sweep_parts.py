@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
+from opsin.config import ConfigSource, compose
 from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory
 from opsin.runs.result import ParameterCounts, RunResult
-from opsin.sweeps.best_run import TrialRow, best_runs, winner
+from opsin.sweeps.best_run import TrialRow, best_runs, repeat_arguments, winner, write_best
 from opsin.sweeps.launchers.base import Exit, Job
 from opsin.sweeps.outcomes import Outcome, directions, failure, outcome_of
 from opsin.sweeps.settings import Sweep
@@ -136,3 +137,19 @@ def test_the_best_recipe_without_a_test_is_a_problem(tmp_path: Path) -> None:
     assert _problems([replace(rows[0], values=(), state="pruned")], "val/acc", tests=True) == [
         "no trial is complete, so there is no best run"
     ]
+
+
+def test_the_experiment_of_the_best_run_is_its_whole_config(tmp_path: Path) -> None:
+    places = (f"data_dir={tmp_path / 'images'}", f"output_dir={tmp_path / 'runs'}")
+    best = compose(
+        ["model=mlp", "optimizer.lr=0.0123", "test=false", "report=false", *places], tmp_path / "grid" / "000"
+    )
+    best.run.path.mkdir(parents=True)
+    best.save()
+    write_best(tmp_path / "grid", best.run)
+    arguments = repeat_arguments(tmp_path / "grid", best)
+    assert arguments == ["--config-dir", str(tmp_path / "grid"), "experiment=best"]
+    again = compose(["experiment=best"], tmp_path / "again", ConfigSource.of([str(tmp_path / "grid")]))
+    assert again.tree == {**best.tree, "test": True, "report": True}
+    other = compose(["experiment=best", "data_dir=/elsewhere"], None, ConfigSource.of([str(tmp_path / "grid")]))
+    assert other.tree["data_dir"] == "/elsewhere"

@@ -1,15 +1,21 @@
 """A resume applies changed values, or is refused before anything is written."""
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from damage import DAMAGE, copy_of, flip_bit
 
 from opsin.commands.train import train
 from opsin.config import compose, from_saved
 from opsin.config.resume_rules import changed_values
 from opsin.errors import UserError
+from opsin.runs.checkpoint_files import fault_of
 from opsin.runs.directory import RunDirectory
-from opsin.runs.metrics_csv import read_epochs
+from opsin.runs.metrics_csv import EpochRow, read_epochs, write_epochs
+from opsin.training.resume_check import find_resume_point
 
 QUICK = (
     "model=mlp",
@@ -33,8 +39,6 @@ def run(tmp_path: Path) -> RunDirectory:
 
 
 def test_changed_values_reach_the_optimizer(run: RunDirectory) -> None:
-    import torch
-
     train(from_saved(run, ["trainer.max_epochs=3", "optimizer.lr=0.00001", "optimizer.weight_decay=0.5"]))
     groups = torch.load(run.last, weights_only=True)["optimizer_states"][0]["param_groups"]
     assert {group["lr"] for group in groups} == {1e-5}
@@ -75,13 +79,101 @@ def test_a_resume_that_fails_leaves_the_finished_run_alone(run: RunDirectory, mo
     assert RunDirectory(run.path / "failed_resume").read_result().status == "failed"
 
 
-@pytest.mark.parametrize(("gone", "said"), [("last", "last.ckpt is missing"), ("best", "best.ckpt is missing")])
-def test_a_missing_checkpoint_is_named_before_anything_is_written(run: RunDirectory, gone: str, said: str) -> None:
-    getattr(run, gone).unlink()
-    before = content(run)
-    with pytest.raises(UserError, match=said):
-        train(from_saved(run, ["trainer.max_epochs=3"]))
-    assert content(run) == before
+def copied(run: RunDirectory, target: Path) -> RunDirectory:
+    return RunDirectory(copy_of(run.path, target))
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_a_damaged_last_checkpoint_is_replaced_by_the_best(digits_run: RunDirectory, tmp_path: Path, kind: str) -> None:
+    run = copied(digits_run, tmp_path / "run")
+    DAMAGE[kind](run.last)
+    point, lines = find_resume_point(run)
+    assert point
+    assert point.file == run.best
+    assert len(lines) == 1
+    assert f"{run.last} {fault_of(run.last)}: resuming from {run.best}, after step 17 (epoch 1)" in lines[0]
+    point.restore(run)
+    assert run.last.samefile(run.best)
+
+
+def test_resuming_from_the_best_checkpoint_changes_nothing_else(
+    digits_run: RunDirectory, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole, damaged = (copied(digits_run, tmp_path / name) for name in ("whole", "damaged"))
+    flip_bit(damaged.last, "/data/3", 40)
+    with caplog.at_level("INFO"):
+        for run in (whole, damaged):
+            train(from_saved(run, ["trainer.max_epochs=2", "report=false"]))
+    assert f"{damaged.last} is damaged" in caplog.text
+    assert damaged.metrics.read_text() == whole.metrics.read_text()
+    states = [torch.load(run.last, weights_only=True)["state_dict"] for run in (whole, damaged)]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_a_lost_best_checkpoint_is_replaced_by_the_last_of_the_same_epoch(
+    digits_run: RunDirectory, tmp_path: Path
+) -> None:
+    run = copied(digits_run, tmp_path / "run")
+    flip_bit(run.best)
+    point, lines = find_resume_point(run)
+    assert point
+    assert f"{run.best} {fault_of(run.best)}: replaced by {run.last}" in lines[0]
+    point.restore(run)
+    assert run.best.read_bytes() == digits_run.best.read_bytes()
+
+
+def test_without_a_good_checkpoint_nothing_is_written_and_the_command_is_printed(
+    digits_run: RunDirectory, tmp_path: Path
+) -> None:
+    run = copied(digits_run, tmp_path / "run")
+    flip_bit(run.best)
+    for damage in (flip_bit, Path.unlink):
+        damage(run.last)
+        before = content(run)
+        with pytest.raises(
+            UserError, match=r"last\.ckpt is .*best\.ckpt is damaged|best\.ckpt is .*last\.ckpt is"
+        ) as raised:
+            train(from_saved(run, ["trainer.max_epochs=3"]))
+        assert "start the run again with the same command: opsin train model=cnn_gap trainer=cpu" in str(raised.value)
+        assert content(run) == before
+
+
+def test_the_best_checkpoint_of_another_epoch_is_needed(
+    digits_run: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = copied(digits_run, tmp_path / "run")
+    monkeypatch.setattr("opsin.training.callbacks.checkpoints.sort_key", lambda name, value: 0.0)  # no epoch is better
+    train(from_saved(run, ["trainer.max_epochs=2", "report=false"]))
+    best, last = run.best.read_bytes(), run.last.read_bytes()
+    run.best.write_bytes(last)  # of another epoch
+    with pytest.raises(UserError, match=r"best\.ckpt is not of the best epoch, 1"):
+        find_resume_point(run)
+    run.best.unlink()
+    with pytest.raises(UserError, match=r"best\.ckpt is missing"):
+        find_resume_point(run)
+    run.best.write_bytes(best)
+    run.step.write_bytes(last[:-100])
+    run.last.unlink()
+    point, lines = find_resume_point(run)
+    assert point
+    assert (point.file, point.state.step) == (run.best, 17)
+    assert len(lines) == 2  # one per damaged file
+    run.step.write_bytes(last)
+    assert find_resume_point(run)[0].file == run.step  # the newest good one
+
+
+def test_a_run_without_checkpoints_begins_again_only_if_it_never_had_any(
+    digits_run: RunDirectory, tmp_path: Path
+) -> None:
+    run = copied(digits_run, tmp_path / "run")
+    shutil.rmtree(run.checkpoints)
+    with pytest.raises(UserError, match="has no good checkpoint"):
+        find_resume_point(run)
+    run.write_result(replace(run.read_result(), status="interrupted"))
+    assert find_resume_point(run)[0] is None  # killed before the first checkpoint: the row is written before it
+    write_epochs(run.metrics, [EpochRow(1, 17, {"val/loss": 1.0}), EpochRow(2, 34, {"val/loss": 0.9})])
+    with pytest.raises(UserError, match="has no good checkpoint"):
+        find_resume_point(run)
 
 
 def test_changes_that_only_follow_another_are_not_named(run: RunDirectory) -> None:

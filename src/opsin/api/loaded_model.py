@@ -32,9 +32,14 @@ SIDE = 240
 
 
 def load(
-    run: str | PathLike[str], overrides: Sequence[str] = (), *, batch_size: int | None = None, raw: bool = False
+    run: str | PathLike[str],
+    overrides: Sequence[str] = (),
+    *,
+    batch_size: int | None = None,
+    raw: bool = False,
+    checkpoint: str = "best",
 ) -> "Model":
-    """Load the model of a run, with the weights of its best epoch. The images of the run are not needed.
+    """Load the model of a run, by default with the weights of its best epoch. The images of the run are not needed.
 
     The process of the caller stays as it was: random generators, number of threads, logging and environment.
 
@@ -44,9 +49,10 @@ def load(
         batch_size: Images per batch. None: up to 256, fewer if they are large. With 1, each image of a generator is
             predicted as soon as the next one arrives, and a single image takes the shortest time.
         raw: Return the softmax of the logits without the temperature that the run fitted on val.
+        checkpoint: `best`, `last`, or the path of a checkpoint.
 
     Raises:
-        UserError: The run does not exist, or has not finished its first epoch.
+        UserError: The run does not exist, or the checkpoint is missing or damaged.
 
     Example:
         >>> model = opsin.load("outputs/latest")
@@ -54,7 +60,7 @@ def load(
         'cat'
     """
     with caller_state():
-        predictor = open_predictor(Path(run), overrides, batch_size, raw=raw)
+        predictor = open_predictor(Path(run), overrides, batch_size, raw=raw, checkpoint=checkpoint)
         return Model(predictor, TorchSettings.current())
 
 

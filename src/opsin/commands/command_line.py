@@ -9,11 +9,17 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from opsin.commands.command_table import COMMANDS
-from opsin.errors import UserError
+from opsin.errors import UserError, is_out_of_memory
 from opsin.runs.disk_errors import explained_disk_errors
 from opsin.runs.quoting import opsin_command
 from opsin.runs.secret_values import mask_secrets
 from opsin.runs.text import escape_output
+
+FEWER = (
+    "use smaller batches (--batch-size of predict, datamodule.eval_batch_size or datamodule.batch_size of the others), "
+    "smaller images, or trainer.accelerator=cpu if the GPU is full"
+)
+"""Advice for a command that needs too much memory."""
 
 
 class Main(Protocol):
@@ -49,7 +55,10 @@ def command(main: Callable[[list[str] | None], int]) -> Main:
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes stdout once more at exit
             return 0
-        except Exception:
+        except Exception as error:
+            if is_out_of_memory(error):
+                show_error(UserError(f"out of memory ({' '.join(str(error).split())[:200] or 'no details'}): {FEWER}"))
+                return 1
             text = traceback.format_exc()
             if (masked := mask_secrets(text)) == text:
                 raise
@@ -57,6 +66,16 @@ def command(main: Callable[[list[str] | None], int]) -> Main:
             return 1
 
     return wrapped
+
+
+def add_checkpoint_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--checkpoint` to the parser of a command that loads the weights of a run."""
+    parser.add_argument(
+        "--checkpoint",
+        default="best",
+        metavar="best|last|PATH",
+        help="the weights of the best epoch (default), of the last one, or of a file",
+    )
 
 
 def command_parser(name: str, details: str = "", **options: Any) -> argparse.ArgumentParser:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from opsin.commands.command_line import command, command_parser
+from opsin.commands.command_line import add_checkpoint_option, command, command_parser
 from opsin.errors import UserError
 from opsin.runs.atomic import atomic_open, check_writable, write_atomically, write_errors
 from opsin.runs.home import user_path
@@ -34,6 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
         out=options.out,
         formats=options.format,
         head=options.head,
+        checkpoint=options.checkpoint,
     )
     print("\n".join(lines))
     return 0
@@ -61,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
         choices=("logistic_regression", "knn"),
         help="fit this classifier on train, select its hyperparameter on val, evaluate it on test",
     )
+    add_checkpoint_option(parser)
     return parser
 
 
@@ -73,6 +75,7 @@ def embed(
     out: Path | None = None,
     formats: Sequence["Format"] = ("npz", "parquet"),
     head: "HeadName | None" = None,
+    checkpoint: str = "best",
 ) -> list[str]:
     """Write the embeddings of some images, and fit a classifier on them on request.
 
@@ -84,6 +87,7 @@ def embed(
         out: The folder to write to; None for `embeddings` in the run directory, or in `outputs`.
         formats: The formats to write.
         head: Classifier to fit on train, tune on val and evaluate once on test, independent of `split`.
+        checkpoint: `best`, `last`, or the path of a checkpoint of the run.
 
     Returns:
         Lines to print: the files written and the accuracies.
@@ -98,7 +102,7 @@ def embed(
 
     if image_size is not None and image_size < 1:
         raise UserError(f"--image-size must be at least 1, got {image_size}")
-    model = load_trained_model(name, image_size)
+    model = load_trained_model(name, image_size, checkpoint=checkpoint)
     images = open_images(model, data)
     extractor = model.extractor(images.trainer)
     out = out or images.out
@@ -108,8 +112,8 @@ def embed(
     found = {which: embeddings(model, images, extractor, which) for which in images.splits(split)}
     with write_errors(out, "--out"):
         files = joined(list(found.values())).write(out, formats)
-    counts = ", ".join(f"{len(part.vectors):,} {which}" for which, part in found.items())
-    size = next(iter(found.values())).vectors.shape[1]
+    counts = ", ".join(f"{len(part):,} {which}" for which, part in found.items())
+    size = next(iter(found.values())).dimension
     lines = [f"{images.name}: {counts}; {size} features each", *map(str, files)]
     if head:
         every = {which: found.get(which) or embeddings(model, images, extractor, which) for which in SPLITS}
@@ -137,7 +141,7 @@ def _fit(
         "parameters": head.parameters,
         "tried": head.tried,
         "metrics": metrics,
-        "counts": {split: len(part.vectors) for split, part in found.items()},
+        "counts": {split: len(part) for split, part in found.items()},
         "network": model.name,
         "weights_digest": extractor.facts["weights"],
         "precision": extractor.precision,

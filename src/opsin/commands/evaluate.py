@@ -1,11 +1,11 @@
-"""Evaluate the best checkpoint of a finished run again: `opsin evaluate`."""
+"""Evaluate a checkpoint of a run again: `opsin evaluate`."""
 
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Literal
 
-from opsin.commands.command_line import command, command_parser
+from opsin.commands.command_line import add_checkpoint_option, command, command_parser
 from opsin.runs.atomic import write_errors
 from opsin.runs.digests import is_as_recorded, record_evaluation
 from opsin.runs.directory import RunDirectory
@@ -19,18 +19,19 @@ if TYPE_CHECKING:
 
 @command
 def main(arguments: list[str] | None = None) -> int:
-    """Print the metrics of the best checkpoint."""
+    """Print the metrics of the checkpoint."""
     parser = command_parser("evaluate", "Metrics are measured without the temperature that predictions apply.")
     parser.add_argument("run", help="a run directory, such as outputs/latest")
     parser.add_argument("overrides", nargs="*", help="overrides, such as datamodule.path=PHOTOS for moved images")
     parser.add_argument("--split", choices=("test", "val"), default="test")
     parser.add_argument("--json", action="store_true", help="print everything, also per class, as JSON")
+    add_checkpoint_option(parser)
     parser.add_argument(
         "--out", type=user_path, metavar="FOLDER", help="write predictions/SPLIT.npz there (default: RUN)"
     )
     options = parser.parse_intermixed_args(arguments)
     run = RunDirectory.of(options.run, options.out)
-    found, predictions = measure(run, options.split, options.overrides)
+    found, predictions = measure(run, options.split, options.overrides, options.checkpoint)
     from opsin.training.metrics import undefined_metrics
 
     metrics = {**found.metrics, **dict.fromkeys(undefined_metrics(found.metrics))}
@@ -43,8 +44,9 @@ def main(arguments: list[str] | None = None) -> int:
     else:
         for name, value in sorted(metrics.items()):
             print(f"{name:16} {'undefined' if value is None else format(value, '.6f')}", flush=True)
-    with write_errors(run.out, "--out"):
-        write_predictions(run, predictions)
+    if options.checkpoint == "best" or options.out:  # the predictions of a run are those of its best checkpoint
+        with write_errors(run.out, "--out"):
+            write_predictions(run, predictions)
     return 0
 
 
@@ -68,28 +70,32 @@ def write_predictions(run: RunDirectory, predictions: "Predictions") -> None:
 
 
 def measure(
-    run: RunDirectory, split: Literal["val", "test"] = "test", overrides: Sequence[str] = ()
+    run: RunDirectory,
+    split: Literal["val", "test"] = "test",
+    overrides: Sequence[str] = (),
+    checkpoint: str = "best",
 ) -> "tuple[Measurement, Predictions]":
-    """Evaluate the best checkpoint of a run; nothing is written.
+    """Evaluate a checkpoint of a run; nothing is written.
 
     Args:
         run: The run directory.
         split: The split to evaluate.
         overrides: Overrides of the config of the run, such as `datamodule.path=PHOTOS`.
+        checkpoint: `best`, `last`, or the path of a checkpoint.
 
     Returns:
         The metrics, and the predictions for each image.
 
     Raises:
-        UserError: The run has no best checkpoint, its files are damaged, or its images have changed.
+        UserError: The checkpoint is missing or damaged, its files are damaged, or its images have changed.
     """
     from opsin.inference.opened_run import open_run
 
-    return measure_opened(open_run(run, overrides), split)
+    return measure_opened(open_run(run, overrides, checkpoint), split)
 
 
 def measure_opened(opened: "OpenedRun", split: Literal["val", "test"]) -> "tuple[Measurement, Predictions]":
-    """Evaluate the best checkpoint of an opened run, see `measure`."""
+    """Evaluate the checkpoint of an opened run, see `measure`."""
     import lightning as L
 
     from opsin.training import build, recording

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from opsin.commands.command_line import command, command_parser
+from opsin.commands.command_line import add_checkpoint_option, command, command_parser
 from opsin.errors import UserError
 from opsin.runs.atomic import check_writable, write_atomically, write_errors
 from opsin.runs.directory import RunDirectory
@@ -35,13 +35,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=user_path, metavar="FILE", help="the file to write (default: RUN/export/model.*)")
     parser.add_argument("--backbone", action="store_true", help="weights without the layers of the logits")
     parser.add_argument("--half", action="store_true", help="weights in half precision, half the size")
+    add_checkpoint_option(parser)
     options = parser.parse_intermixed_args(arguments)
     run = RunDirectory.of(options.run)
     out = _checked_out(options, run)
     if options.format in ("safetensors", "state_dict"):
-        text = export_weights(run, options.format, out, backbone=options.backbone, half=options.half)
+        chosen = {"backbone": options.backbone, "half": options.half, "checkpoint": options.checkpoint}
+        text = export_weights(run, options.format, out, **chosen)
     else:
-        text = export_model(run, options.format, out, options.overrides)
+        text = export_model(run, options.format, out, options.overrides, options.checkpoint)
     print(f"{out}: {out.stat().st_size / 1e6:.1f} MB, {text}")
     return 0
 
@@ -66,7 +68,13 @@ def _checked_out(options: argparse.Namespace, run: RunDirectory) -> Path:
 
 
 def export_weights(
-    run: RunDirectory, kind: "WeightsFormat", out: Path, *, backbone: bool = False, half: bool = False
+    run: RunDirectory,
+    kind: "WeightsFormat",
+    out: Path,
+    *,
+    backbone: bool = False,
+    half: bool = False,
+    checkpoint: str = "best",
 ) -> str:
     """Write the weights of a run under the key names of its network's library, and return a line about them.
 
@@ -76,22 +84,25 @@ def export_weights(
         out: The file.
         backbone: Leave out the layers of the logits.
         half: Store float32 tensors in half precision.
+        checkpoint: `best`, `last`, or the path of a checkpoint.
 
     Raises:
-        UserError: The run has no checkpoint, or the file cannot be written.
+        UserError: The checkpoint is missing or damaged, or the file cannot be written.
     """
     from opsin.inference.model_export import facts
     from opsin.inference.trained_model import load_trained_model
     from opsin.models.export_weights import library_state, save_weights
 
-    trained = load_trained_model(str(run.path))
+    trained = load_trained_model(str(run.path), checkpoint=checkpoint)
     state = library_state(trained.network, backbone=backbone, half=half)
     with write_errors(out, "--out"):
         save_weights(state, out, kind, facts(trained, run.read_result()))
     return f"{len(state)} tensors; in Opsin: {printed_override('model.weights', out)}"
 
 
-def export_model(run: RunDirectory, kind: "GraphFormat", out: Path, overrides: Sequence[str] = ()) -> str:
+def export_model(
+    run: RunDirectory, kind: "GraphFormat", out: Path, overrides: Sequence[str] = (), checkpoint: str = "best"
+) -> str:
     """Write the whole model of a run after it was compared with PyTorch, and return a line about the comparison.
 
     Args:
@@ -99,17 +110,18 @@ def export_model(run: RunDirectory, kind: "GraphFormat", out: Path, overrides: S
         kind: The format.
         out: The file; it is not touched if the comparison fails.
         overrides: Overrides of the config of the run.
+        checkpoint: `best`, `last`, or the path of a checkpoint.
 
     Raises:
-        UserError: The network cannot be exported, its predictions differ from those of PyTorch, the images are missing,
-            or the file cannot be written.
+        UserError: The checkpoint is missing or damaged, the network cannot be exported, its predictions differ from
+            those of PyTorch, the images are missing, or the file cannot be written.
     """
     from opsin.inference.model_export import compare, export_graph, graph_facts, inference_of
     from opsin.inference.opened_run import open_run
     from opsin.inference.predictor import open_predictor
 
     on_cpu = [*overrides, "trainer.accelerator=cpu", "trainer.precision=32"]
-    predictor = open_predictor(run.path, on_cpu)
+    predictor = open_predictor(run.path, on_cpu, checkpoint=checkpoint)
     images = open_run(run, on_cpu).data.subset("val")
     trained = predictor.trained
     content = export_graph(trained, kind, graph_facts(trained, run.read_result()))

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from opsin.commands.command_line import command, command_parser
+from opsin.commands.command_line import add_checkpoint_option, command, command_parser
 from opsin.errors import UserError
 from opsin.runs.home import user_path
 
@@ -37,6 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--raw", action="store_true", help="probabilities without the temperature that the run fitted on val"
     )
+    add_checkpoint_option(parser)
     options = parser.parse_intermixed_args(arguments)
     count = predict_files(
         options.run,
@@ -46,6 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
         kind=options.format,
         batch_size=options.batch_size,
         raw=options.raw,
+        checkpoint=options.checkpoint,
     )
     return 0 if count else 1
 
@@ -59,6 +61,7 @@ def predict_files(
     kind: "Format | None" = None,
     batch_size: int | None = None,
     raw: bool = False,
+    checkpoint: str = "best",
 ) -> int:
     """Classify image files: print a table to stdout, and bad images and a summary to stderr.
 
@@ -70,6 +73,7 @@ def predict_files(
         kind: The format of the file; without a file, rows in this format replace the table on stdout.
         batch_size: Images per batch; None for the default.
         raw: Do not divide the logits by the temperature of the run.
+        checkpoint: `best`, `last`, or the path of a checkpoint.
 
     Returns:
         The number of images classified.
@@ -84,7 +88,7 @@ def predict_files(
 
     if top < 1:
         raise UserError(f"--top must be at least 1, got {top}")
-    predictor = open_predictor(run, batch_size=batch_size, raw=raw)
+    predictor = open_predictor(run, batch_size=batch_size, raw=raw, checkpoint=checkpoint)
     files = find_images(paths, predictor.trained.source_channels)
     classes = predictor.classes
     first: list[Prediction] = []

@@ -1,5 +1,6 @@
 """Train: check, build, fit on train, select on val, test the best checkpoint once, record."""
 
+import contextlib
 import logging
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from opsin.runs.predictions import Predictions, predictions_file, read_predictio
 from opsin.runs.quoting import opsin_command
 from opsin.runs.rank import is_spawned
 from opsin.runs.result import FrozenStages
+from opsin.runs.train_log import drop_epochs_after
 from opsin.training import build, recording
 from opsin.training.callbacks import Checkpoints
 from opsin.training.callbacks.freeze_phases import FreezingCallback
@@ -26,10 +28,12 @@ from opsin.training.hardware import use_threads
 from opsin.training.loggers.base import RunFacts, check_installed, log_outcome, log_start
 from opsin.training.module import load_network
 from opsin.training.monitored_metrics import check_measurable, monitored
+from opsin.training.out_of_memory import memory_errors
 from opsin.training.plan import make_plan
 from opsin.training.resume_check import check_resume
 from opsin.training.run_length import check_run_length, warn_unreached
 from opsin.training.run_warnings import collect_warnings
+from opsin.training.same_numerics import resume_warnings, resumed_threads
 from opsin.training.tuning import resolve_batch_size
 
 log = logging.getLogger(__name__)
@@ -47,14 +51,17 @@ def train(composed: RunConfig) -> float:
     Raises:
         UserError: A mistake of the user, such as an unknown key, a wrong path or a missing download.
         Interrupted: A signal stopped the run, after everything was saved for a resume.
+        RestartTraining: The run must be resumed with smaller batches, which its saved config has.
     """
     plan = make_plan(composed)
     check_installed(plan.loggers)
     run, writes = composed.run, not is_spawned()
-    recorded = run.read_result().data if composed.resumes else None
-    state, lines = check_resume(composed) if composed.resumes else (None, [])
+    earlier = run.read_result() if composed.resumes else None
+    recorded = earlier.data if earlier else None
     with (
         run.locked(writes),
+        # Under the lock, because another process may have resumed the run until now.
+        contextlib.nullcontext(check_resume(composed) if composed.resumes else (None, [])) as (point, lines),
         run.recorded(writes) as result,
         recording.PhaseTimer(result) as timer,
         collect_warnings(result),
@@ -62,12 +69,16 @@ def train(composed: RunConfig) -> float:
     ):
         if writes:
             composed.save()
+            if composed.resumes:
+                drop_epochs_after(run.log, point.state.epochs if point else 0)
+            if point:
+                point.restore(run)
             predictions_file(run, "test").unlink(missing_ok=True)  # predictions of an earlier test
             delete_scores(run, "test")
             processes.send_run(composed.resumes)
         if not writes:
             logging.getLogger("opsin").setLevel(logging.WARNING)
-        use_threads(plan.trainer.threads, plan.trainer.devices)
+        use_threads(resumed_threads(plan.trainer, earlier.settings if earlier else None), plan.trainer.devices)
         L.seed_everything(plan.run.seed, verbose=False)
 
         data = build.data(plan, image_format=recorded.image_format if recorded else None)
@@ -77,9 +88,9 @@ def train(composed: RunConfig) -> float:
         check_measurable(composed.tree, data)
         loss = build.loss(plan, data)
         composed, plan, found = resolve_batch_size(composed, plan, data, loss)
-        if not state:
+        if not point:
             check_run_length(plan, data, monitored(composed.tree))
-        checkpoint, step = (run.last, state.step) if state else (None, None)
+        checkpoint, step = (run.last, point.state.step) if point else (None, None)
         network, loaded = build.network(plan, data, loss.num_logits, pretrained=checkpoint is None)
         if checkpoint:
             load_network(network, checkpoint)  # features are cached with the weights of the checkpoint
@@ -104,16 +115,19 @@ def train(composed: RunConfig) -> float:
         recording.announce(result, summary_text(result.network), run, step)
         for line in lines:
             log.info("resume     %s", line)
+        for line in resume_warnings(earlier, result) if earlier and point else ():
+            log.warning("resume     %s", line)
         latest = LatestLink(run, Path(composed.tree["output_dir"]))
         trainer.callbacks.append(latest)  # type: ignore[attr-defined]
-        if state and trainer.max_epochs is not None:  # Lightning refuses a limit below the completed epochs
-            trainer.fit_loop.max_epochs = max(trainer.max_epochs, int(state.epochs))
+        if point and trainer.max_epochs is not None:  # Lightning refuses a limit below the completed epochs
+            trainer.fit_loop.max_epochs = max(trainer.max_epochs, int(point.state.epochs))
 
         facts = RunFacts(run, recording.hyperparameters(composed), result.tags)
         log_start(trainer.loggers if writes else (), facts)
 
         timer.enter("fit")
-        trainer.fit(classifier, data, ckpt_path=checkpoint, weights_only=True)
+        with memory_errors(composed, plan, data, trainer, result):
+            trainer.fit(classifier, data, ckpt_path=checkpoint, weights_only=True)
 
         checkpoints = next(c for c in trainer.callbacks if isinstance(c, Checkpoints))  # type: ignore[attr-defined]
         timer.enter("test")

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from opsin.config import CommandLine, RunConfig, compose, read_command_line, ref
 from opsin.config.hydra_session import configure_logging
 from opsin.config.secrets import reveal
 from opsin.config.shortcut import expand_folder
-from opsin.errors import Interrupted, UserError
+from opsin.errors import Interrupted, RestartTraining, UserError
 from opsin.runs.atomic import check_writable
 from opsin.runs.disk_errors import START_AGAIN, explained_disk_errors
 from opsin.runs.quoting import printed_override
@@ -80,11 +81,17 @@ def run_config(composed: RunConfig, set_up_logging: Callable[[Any], None] = conf
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
     from opsin.commands.train import train
+    from opsin.training.out_of_memory import free_memory
 
     assert composed.settings is not None
     os.environ.update({key: reveal(str(value)) for key, value in composed.settings.hydra.job.env_set.items()})
     set_up_logging(composed.settings)
     try:
-        return train(composed)
+        while True:
+            try:
+                return train(composed)
+            except RestartTraining as request:
+                composed = replace(request.config, resumes=True)
+            free_memory()
     except MisconfigurationException as error:
         raise UserError(str(error)) from None

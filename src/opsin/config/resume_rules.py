@@ -35,7 +35,7 @@ APPLIED = {
             "gradient_clip_norm",
         ),
         *("check_val_every_n_epoch", "limit_test_batches", "log_every_n_steps", "deterministic"),
-        *("detect_anomaly", "profiler"),
+        *("detect_anomaly", "profiler", "on_oom"),
     ),
 }
 """Keys, by section, that a resumed run applies; `scheduler`, `callbacks` and others have rules of their own below."""
@@ -62,6 +62,7 @@ class SavedState:
 
     Attributes:
         step: Number of optimizer steps.
+        best_step: Number of optimizer steps at the best validation so far; None if there is none.
         epochs: Number of trained epochs; not a whole number within an epoch.
         best_epoch: Number of epochs at the best validation so far; None if there is none.
         stopped: The reason of early stopping; None if it did not end the training.
@@ -69,6 +70,7 @@ class SavedState:
     """
 
     step: int
+    best_step: int | None
     epochs: float
     best_epoch: float | None
     stopped: str | None

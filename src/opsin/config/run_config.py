@@ -1,7 +1,9 @@
 """A composed config: plain values, the place where each was set, and the run directory."""
 
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,8 @@ from opsin.config.yaml_limits import check_yaml
 from opsin.errors import UserError
 from opsin.runs.atomic import write_atomically
 from opsin.runs.directory import RunDirectory
-from opsin.runs.regular_file import read_text
+from opsin.runs.result import WAY_OUT
+from opsin.runs.text import read_text
 
 SECTIONS_OF_MANY = ("callbacks", "logger")
 """Sections of the config that hold named sections, each of which may be null."""
@@ -147,28 +150,47 @@ class RunConfig:
         Raises:
             UserError: A file is damaged.
         """
-        config = OmegaConf.create(_read_keys(run.config))
-        record = _read_keys(run.overrides) if run.overrides.exists() else {}
-        for key, kind in (("choices", dict), ("overrides", list), ("search_path", list), ("config_name", str)):
-            if not isinstance(record.get(key, kind()), kind):
-                raise _damaged(run.overrides, f"{key} is {record[key]!r:.40}")
-        origin = ConfigOrigin(ConfigSource.recorded(record), record.get("choices", {}), record.get("overrides", []))
-        tree = plain(config)
-        _check_sections(run.config, tree)
-        return cls(tree, yaml_text(config), origin, run, resumes=True)
+        tree = _read_keys(run.config, WAY_OUT)
+        try:
+            config = OmegaConf.create(tree)
+            values = plain(config)
+            _check_sections(run.config, values)
+            return cls(values, yaml_text(config), read_origin(run), run, resumes=True)
+        except (OmegaConfBaseException, RecursionError) as error:
+            raise UserError(f"{run.config} is damaged ({str(error).splitlines()[0]}): {WAY_OUT}") from None
 
 
-def _read_keys(path: Path) -> dict[str, Any]:
+def read_origin(run: RunDirectory) -> ConfigOrigin:
+    """Return the overrides and options that `overrides.yaml` records; empty if there is no such file.
+
+    Raises:
+        UserError: The file is damaged.
+    """
+    way_out = "replace it with an intact copy, or delete it"
+    record = _read_keys(run.overrides, way_out) if run.overrides.exists() else {}
+    kinds: dict[str, type] = {"overrides": list, "choices": dict, "search_path": list, "config_name": str}
+    for key, kind in kinds.items():
+        if not isinstance(record.get(key, kind()), kind):
+            raise UserError(f"{run.overrides} is damaged ({key} is not a {kind.__name__}): {way_out}")
+    overrides = [str(override) for override in record.get("overrides", [])]
+    return ConfigOrigin(ConfigSource.recorded(record), record.get("choices", {}), overrides)
+
+
+def _read_keys(path: Path, way_out: str) -> dict[str, Any]:
     try:
-        tree = read_yaml(path)
+        text = read_text(path, way_out)
+        check_yaml(text)
+        root = next(islice(yaml.parse(text, yaml.SafeLoader), 2, None), None)
+        # OmegaConf turns a text into a key, and raises an OSError for a number.
+        has_keys = isinstance(root, yaml.MappingStartEvent)
+        tree = OmegaConf.to_container(OmegaConf.load(io.StringIO(text))) if has_keys else None
     except FileNotFoundError:
-        raise
-    except (yaml.YAMLError, ValueError, OSError, RecursionError, OmegaConfBaseException) as error:
-        reason = " ".join(str(error).split())
-        raise _damaged(path, reason) from None
-    if not isinstance(tree, dict):
-        raise _damaged(path, "it holds no keys")
-    return tree
+        raise UserError(f"{path} is missing: {way_out}") from None
+    except (yaml.YAMLError, OmegaConfBaseException, ValueError, TypeError, RecursionError) as error:
+        raise UserError(f"{path} is damaged ({' '.join(str(error).split())}): {way_out}") from None
+    if not isinstance(tree, dict) or not tree:
+        raise UserError(f"{path} is damaged (it holds no keys): {way_out}")
+    return {str(key): value for key, value in tree.items()}
 
 
 def _check_sections(file: Path, tree: dict[str, Any]) -> None:
@@ -191,7 +213,7 @@ def _check_sections(file: Path, tree: dict[str, Any]) -> None:
 
 
 def _damaged(path: Path, reason: str) -> UserError:
-    return UserError(f"{path} is damaged ({reason}): replace it with an intact copy")
+    return UserError(f"{path} is damaged ({reason}): {WAY_OUT}")
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
@@ -234,7 +256,8 @@ def read_yaml(path: Path) -> Any:
 
     Raises:
         yaml.YAMLError: The syntax is wrong, or the file expands to too many values.
-        ValueError: It is not a regular file, or not UTF-8.
+        ValueError: It is not UTF-8.
     """
-    check_yaml(read_text(path))
-    return OmegaConf.to_container(OmegaConf.load(path))
+    text = path.read_text(encoding="utf-8")
+    check_yaml(text)
+    return OmegaConf.to_container(OmegaConf.load(io.StringIO(text)))

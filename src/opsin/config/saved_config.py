@@ -7,12 +7,12 @@ from typing import Any
 
 from opsin.config.overrides import check_overrides, find_value, key_of, parse_override
 from opsin.config.resume_rules import refuse_other_parts
-from opsin.config.run_config import RunConfig
+from opsin.config.run_config import RunConfig, read_origin
 from opsin.config.suggestions import suggest
 from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory, find_runs
 from opsin.runs.home import expand_home
-from opsin.runs.quoting import printed_override
+from opsin.runs.quoting import opsin_command, printed_override
 
 
 def from_saved(run: RunDirectory, overrides: Sequence[str] = ()) -> RunConfig:
@@ -32,6 +32,15 @@ def from_saved(run: RunDirectory, overrides: Sequence[str] = ()) -> RunConfig:
         changes[parsed.key_or_group] = parsed.value()
     origin = replace(saved.origin, overrides=[*saved.origin.overrides, *overrides])
     return replace(saved.changed(changes), origin=origin)
+
+
+def start_command(run: RunDirectory) -> str:
+    """Return the command that started a run; without its overrides if they are not readable."""
+    try:
+        origin = read_origin(run)
+    except UserError:
+        return opsin_command("train")
+    return opsin_command("train", *origin.source.flags, *origin.overrides)
 
 
 def resumed_run(place: str, overrides: Sequence[str]) -> RunDirectory:

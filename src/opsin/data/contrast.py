@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from opsin.data.cache.image_store import Store
-from opsin.data.decode import GRAY_OR_RGB, BadImage, band_array, decode_image
+from opsin.data.decode import FORMATS, GRAY_OR_RGB, BadImage, band_array, decode_image
 from opsin.data.source import EncodedImages
 from opsin.data.splitting import stratified_sample
 from opsin.data.subset import Subset
@@ -93,7 +93,7 @@ def lost_contrast(data: bytes, channels: int) -> Loss | None:
     if channels not in GRAY_OR_RGB:
         values = band_array(io.BytesIO(data), channels)
         return "depth" if values is not None and _has_more_levels(values, pixels) else None
-    with Image.open(io.BytesIO(data)) as image:
+    with Image.open(io.BytesIO(data), formats=[name for name in FORMATS if name in Image.OPEN]) as image:
         if image.mode.startswith("I") or image.mode == "F":
             return "depth" if _has_more_levels(np.asarray(image), pixels) else None
         if image.has_transparency_data and np.ptp(np.asarray(image.convert("RGBA"))[..., 3]) >= FLAT:

@@ -8,8 +8,8 @@ from opsin.config import RunConfig, from_saved
 from opsin.data import ImageDataModule
 from opsin.errors import UserError
 from opsin.models import Network, load_weights
+from opsin.runs.checkpoint_files import choose_checkpoint
 from opsin.runs.directory import RunDirectory
-from opsin.runs.quoting import resume_command
 from opsin.runs.result import DataFacts
 from opsin.training import build
 from opsin.training.plan import RunPlan, make_plan
@@ -24,12 +24,14 @@ class OpenedRun:
         config: The saved config, with overrides applied.
         plan: The checked config.
         data_facts: Facts that the run recorded about its data.
+        checkpoint: `best`, `last`, or the path of a checkpoint.
     """
 
     directory: RunDirectory
     config: RunConfig
     plan: RunPlan
     data_facts: DataFacts
+    checkpoint: str = "best"
 
     @cached_property
     def data(self) -> ImageDataModule:
@@ -44,10 +46,10 @@ class OpenedRun:
 
     @cached_property
     def network(self) -> Network:
-        """The network with the weights of the best checkpoint.
+        """The network with the weights of the checkpoint.
 
         Raises:
-            UserError: There is no best checkpoint, or it is damaged.
+            UserError: The checkpoint is missing or damaged.
         """
         return self.network_for(self.data_facts.image_size)[0]
 
@@ -60,13 +62,11 @@ class OpenedRun:
             image_size: (height, width) in pixels.
 
         Raises:
-            UserError: There is no best checkpoint, or it is damaged.
+            UserError: The checkpoint is missing or damaged.
         """
-        run = self.directory
-        if not run.best.is_file():
-            raise UserError(f"{run.path} has not finished its first epoch; resume it with: {resume_command(run.path)}")
+        file = choose_checkpoint(self.directory, self.checkpoint)
         network = self._new_network(image_size)
-        return network, load_weights(network, str(run.path)).head
+        return network, load_weights(network, str(file)).head
 
     def _new_network(self, image_size: tuple[int, int]) -> Network:
         facts = self.data_facts
@@ -74,12 +74,13 @@ class OpenedRun:
         return build.new_network(self.plan, loss.num_logits, facts.channels, image_size)
 
 
-def open_run(run: RunDirectory, overrides: Sequence[str] = ()) -> OpenedRun:
+def open_run(run: RunDirectory, overrides: Sequence[str] = (), checkpoint: str = "best") -> OpenedRun:
     """Open a run from its directory.
 
     Args:
         run: The run directory.
         overrides: Overrides of its config, such as `trainer.accelerator=cpu`.
+        checkpoint: The weights to load: `best`, `last`, or the path of a checkpoint.
 
     Raises:
         UserError: There is no such run, its files are damaged, another version of Opsin wrote it, or it ended before
@@ -89,4 +90,4 @@ def open_run(run: RunDirectory, overrides: Sequence[str] = ()) -> OpenedRun:
         raise UserError(f"{run.path} is not a run directory: it has no {run.config.name}")
     facts = build.recorded_data(run)  # first: a run of another version is refused before its config is read
     config = from_saved(run, overrides)
-    return OpenedRun(run, config, make_plan(config), facts)
+    return OpenedRun(run, config, make_plan(config), facts, checkpoint)

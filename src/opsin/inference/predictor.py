@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from opsin.data.cache.image_store_builder import available_cores
+from opsin.data.cpu_cores import available_cores
 from opsin.data.decode import BadImage
 from opsin.data.options import default_eval_batch_size
 from opsin.errors import UserError
@@ -74,8 +74,9 @@ class Predictor:
             raise UserError(f"--batch-size must be at least 1, got {batch_size}")
         self.trained = trained
         self.classes = tuple(trained.classes)
-        self.batch_size = batch_size or max(LEAST, default_eval_batch_size(trained.size))
         self._device = trainer.strategy.root_device
+        on_cpu = self._device.type == "cpu"  # activations are in the memory of the process
+        self.batch_size = batch_size or max(LEAST, default_eval_batch_size(trained.size) // (2 if on_cpu else 1))
         self._precision = trainer.strategy.precision_plugin
         self._network = self._precision.convert_module(trained.network).to(self._device)
         self._dtype = next(self._network.parameters()).dtype
@@ -190,15 +191,21 @@ def _rows(
 
 
 def open_predictor(
-    run: str | Path, overrides: Sequence[str] = (), batch_size: int | None = None, *, raw: bool = False
+    run: str | Path,
+    overrides: Sequence[str] = (),
+    batch_size: int | None = None,
+    *,
+    raw: bool = False,
+    checkpoint: str = "best",
 ) -> Predictor:
-    """Load the best checkpoint of a run for predictions; the dataset is not needed.
+    """Load a checkpoint of a run for predictions; the dataset is not needed.
 
     Args:
         run: Run directory.
         overrides: Overrides of the config, such as `trainer.accelerator=cpu`.
         batch_size: Images per batch. None: chosen by image size.
         raw: Return the softmax of the logits without the temperature of the run.
+        checkpoint: `best`, `last`, or the path of a checkpoint.
 
     Returns:
         A predictor with the precision and memory format of the run. The network is not compiled, because compilation
@@ -207,7 +214,7 @@ def open_predictor(
     Raises:
         UserError: The run does not exist, has no checkpoint, or has no classes.
     """
-    trained = load_trained_model(str(run))
+    trained = load_trained_model(str(run), checkpoint=checkpoint)
     directory = RunDirectory(Path(trained.name))
     if not directory.config.is_file():
         raise UserError(f"{run} has no classes: give a run directory, such as outputs/latest")

@@ -1,7 +1,7 @@
 """Load a trained model by name, and compute its outputs for teachers and embeddings."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -14,6 +14,7 @@ from torch import Tensor
 from opsin.data.cache.feature_store import FeatureSubset
 from opsin.data.cache.image_store import Store, decode_rows, store_key
 from opsin.data.decode import decode_image
+from opsin.data.image_memory import image_memory
 from opsin.data.preprocessing import Interpolation, Preprocess, Resize, fit_image
 from opsin.data.subset import Subset
 from opsin.data.types import Channels, Indices
@@ -21,6 +22,7 @@ from opsin.errors import UserError, did_you_mean
 from opsin.inference.opened_run import open_run
 from opsin.models import Network, load_weights
 from opsin.models.weights import KINDS, UnreachableError, known_weights
+from opsin.runs.checkpoint_files import choose_checkpoint
 from opsin.runs.directory import OUTPUT_DIR, RunDirectory, find_runs
 from opsin.runs.home import real_path
 from opsin.runs.result import ImageFormat
@@ -72,7 +74,8 @@ class TrainedModel:
         Raises:
             BadImage: The image cannot be decoded.
         """
-        return fit_image(decode_image(image, self.source_channels), self.size, self.resize, self.interpolation)
+        with image_memory.scope():
+            return fit_image(decode_image(image, self.source_channels), self.size, self.resize, self.interpolation)
 
     @property
     def image_format(self) -> ImageFormat:
@@ -136,20 +139,25 @@ class TrainedModel:
         return store_key(store.images, self.size, self.resize, self.interpolation)
 
 
-def load_trained_model(name: str, image_size: int | None = None, option: str = "") -> TrainedModel:
+def load_trained_model(
+    name: str, image_size: int | None = None, option: str = "", checkpoint: str = "best"
+) -> TrainedModel:
     """Load a trained model: a run directory, or a network with ImageNet weights.
 
     Args:
         name: The run directory, or the name of the network.
         image_size: Side of the input in pixels. None: the size used in training.
         option: The option that gave the name, such as `model.teacher=`, for the message.
+        checkpoint: The weights of a run: `best`, `last`, or the path of a checkpoint.
 
     Raises:
-        UserError: Neither exists, or the weights cannot be downloaded.
+        UserError: Neither exists, the checkpoint is damaged, or the weights cannot be downloaded.
     """
     run = RunDirectory(real_path(name))
     if run.config.is_file():
-        return _of_run(run, image_size)
+        return _of_run(run, image_size, checkpoint, "" if option else "add --checkpoint {name}")
+    if checkpoint != "best":
+        raise UserError(f"--checkpoint {checkpoint}: {name} is not a run directory, so it has no checkpoints")
     weights = known_weights(name).get("imagenet") if name in NAMED else None
     if weights is None:
         hint = did_you_mean(name, NAMED, option) or "."
@@ -171,8 +179,9 @@ def load_trained_model(name: str, image_size: int | None = None, option: str = "
     return TrainedModel(name, network, None, size, weights.mean, weights.std, 3, "squash", weights.interpolation)
 
 
-def _of_run(run: RunDirectory, image_size: int | None) -> TrainedModel:
-    opened = open_run(run)
+def _of_run(run: RunDirectory, image_size: int | None, checkpoint: str, advice: str) -> TrainedModel:
+    opened = open_run(run)  # first: a run of another version is refused before its files are read
+    opened = replace(opened, checkpoint=str(choose_checkpoint(run, checkpoint, advice)))
     facts = opened.data_facts
     size = (image_size, image_size) if image_size else facts.image_size
     network, has_head = opened.network_for(size)

@@ -9,6 +9,7 @@ from opsin.errors import UserError, did_you_mean
 from opsin.models.input_channels import fit_input_channels
 from opsin.models.network import Network
 from opsin.models.weights import KINDS, Kind, PackagedFile, StateDict, UnreachableError, read_state_dict
+from opsin.runs.checkpoint_files import choose_checkpoint
 from opsin.runs.directory import RunDirectory
 from opsin.runs.home import user_path
 
@@ -112,11 +113,11 @@ def _weights_file(weights: str) -> Path:
     if path.is_file():
         return path
     if path.is_dir():
-        best = RunDirectory(path).best
-        if best.is_file():
-            return best
+        run = RunDirectory(path)
+        if run.checkpoints.is_dir():
+            return choose_checkpoint(run, advice="set model.weights={file}")
         raise UserError(
-            f"model.weights={weights} is a directory without {best.relative_to(path)}: "
+            f"model.weights={weights} is a directory without {run.best.relative_to(path)}: "
             "give a run directory whose training saved a checkpoint, or a file of weights"
         )
     hint = did_you_mean(weights, [*KINDS, "none"]) or f" ({path.absolute()} does not exist)"

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from opsin.errors import UserError
+from opsin.runs.checkpoint_files import fault_of
 from opsin.runs.regular_file import check_regular
 
 StateDict = dict[str, Tensor]
@@ -193,6 +194,8 @@ def read_state_dict(path: Path) -> StateDict:
     Raises:
         UserError: The file is damaged, holds other objects, or holds no state dict.
     """
+    if path.suffix != ".safetensors" and _is_archive(path) and (fault := fault_of(path)):
+        raise UserError(f"{path} {fault}: replace it with an intact copy")
     try:
         check_regular(path)
         if path.suffix == ".safetensors":
@@ -218,6 +221,15 @@ def read_state_dict(path: Path) -> StateDict:
     if odd := next((key for key, value in state.items() if value.layout != torch.strided), None):
         raise UserError(f"{path}: {odd} is a sparse tensor; save it with .to_dense()")
     return state
+
+
+def _is_archive(path: Path) -> bool:
+    """Return whether a file begins as a zip archive; those of `torch.save` before PyTorch 1.6 do not."""
+    try:
+        with path.open("rb") as file:
+            return file.read(2) == b"PK"
+    except OSError:
+        return False
 
 
 @contextmanager

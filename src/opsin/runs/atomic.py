@@ -118,6 +118,15 @@ def atomic_path(path: Path) -> Iterator[Path]:
     flush_folder(path.parent)
 
 
+def link_atomically(source: Path, target: Path) -> None:
+    """Make `target` the same file as `source` by a hard link, or a copy on a filesystem without hard links."""
+    with atomic_path(target) as temporary:
+        try:
+            temporary.hardlink_to(source)
+        except OSError:
+            shutil.copyfile(source, temporary)
+
+
 @contextlib.contextmanager
 def atomic_folder(folder: Path) -> Iterator[Path]:
     """Yield a new empty folder next to `folder`, which replaces it when the block ends.

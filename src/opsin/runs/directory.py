@@ -12,7 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from opsin.errors import Interrupted, UserError
+from opsin.errors import Interrupted, RestartTraining, UserError
 from opsin.runs.atomic import write_atomically
 from opsin.runs.digests import DIGESTS, record_digests
 from opsin.runs.disk_errors import START_AGAIN, explanation
@@ -57,6 +57,11 @@ class RunDirectory:
             UserError: There is no run at this path; the message names the newest runs.
         """
         directory = cls(real_path(run), derived)
+        if not directory.config.is_file() and directory.result.is_file():
+            raise UserError(
+                f"{run} was stopped before its config was saved, so there is nothing to resume: start it again with "
+                "the same command"
+            )
         if not directory.config.is_file():
             near = [str(found.path) for found in find_runs(Path(OUTPUT_DIR))[:3]]
             hint = f"; the newest are: {', '.join(near)}" if near else ""
@@ -98,7 +103,7 @@ class RunDirectory:
 
     @property
     def checkpoints(self) -> Path:
-        """The folder of `best.ckpt` and `last.ckpt`."""
+        """The folder of `best.ckpt`, `last.ckpt` and `step.ckpt`."""
         return self.path / "checkpoints"
 
     @property
@@ -108,8 +113,13 @@ class RunDirectory:
 
     @property
     def last(self) -> Path:
-        """The checkpoint from which the run resumes."""
+        """The checkpoint of the last epoch, of the last validation within an epoch, or of an interrupted run."""
         return self.checkpoints / "last.ckpt"
+
+    @property
+    def step(self) -> Path:
+        """The newest checkpoint between them, see `callbacks.checkpoints.every_n_steps`."""
+        return self.checkpoints / "step.ckpt"
 
     @property
     def replay_points(self) -> Path:
@@ -120,6 +130,11 @@ class RunDirectory:
     def error(self) -> Path:
         """The traceback of a failed run."""
         return self.path / "error.txt"
+
+    @property
+    def log(self) -> Path:
+        """The messages of the run, with their times."""
+        return self.path / "train.log"
 
     @property
     def metrics(self) -> Path:
@@ -147,12 +162,14 @@ class RunDirectory:
             timeout: Seconds to wait for another process to end.
 
         Raises:
-            UserError: Another process holds the lock and does not end within the timeout.
+            UserError: Another process holds the lock and does not end within the timeout, or the lock is a link.
         """
         if not write:
             yield
             return
         lock = FileLock(self.path / ".lock", timeout=timeout)
+        if Path(lock.lock_file).is_symlink():
+            raise UserError(f"{lock.lock_file} is a link, and a lock never is one: delete the link")
         self.path.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as held:
             try:
@@ -194,7 +211,7 @@ class RunDirectory:
                 yield result
             result.status = "finished"
         except Exception as error:
-            if not isinstance(error, Interrupted):
+            if not isinstance(error, Interrupted | RestartTraining):
                 result.status, result.error = "failed", mask_secrets(f"{type(error).__name__}: {error}")
             raise
         finally:
@@ -243,15 +260,24 @@ class RunDirectory:
         outputs.mkdir(parents=True, exist_ok=True)
         link, new = outputs / "latest", outputs / f".latest.{secrets.token_hex(4)}"
         with contextlib.suppress(OSError):
+            self._date_after(RunDirectory(link.resolve()))
             new.symlink_to(os.path.relpath(self.path, outputs), target_is_directory=True)
             new.replace(link)
+
+    def _date_after(self, earlier: "RunDirectory") -> None:
+        """Date the config after that of the run before, so that the newest run is found even if the clock went back."""
+        if earlier.path != self.path.resolve() and earlier.config.is_file():
+            time_ns = max(self.config.stat().st_mtime_ns, earlier.config.stat().st_mtime_ns + 1000)
+            os.utime(self.config, ns=(time_ns, time_ns))
 
 
 def new_run_path(outputs: str | Path, *names: str) -> Path:
     """Return a new path `outputs/<date>/<time>_<names>_<id>`; the id separates runs that start in the same second."""
     now = datetime.now()
-    name = "_".join([f"{now:%H-%M-%S}", *file_names(names), secrets.token_hex(2)])
-    return Path(outputs) / f"{now:%Y-%m-%d}" / name
+    folder, start = Path(outputs) / f"{now:%Y-%m-%d}", "_".join([f"{now:%H-%M-%S}", *file_names(names)])
+    while (path := folder / f"{start}_{secrets.token_hex(2)}").exists():
+        pass
+    return path
 
 
 def file_names(names: Sequence[str]) -> list[str]:

@@ -47,6 +47,10 @@ class FinishedBackup:
         """Remove the backup, because the run has finished again."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
+    def place_of_failure(self) -> Path:
+        """Return the run directory in which the files of this process are if it fails."""
+        return self._run / ATTEMPT if (self._folder / "result.json").exists() else self._run
+
     def restore(self) -> None:
         """Restore the finished run, if there is a backup, and move the files of the resume to `failed_resume`.
 

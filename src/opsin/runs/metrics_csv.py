@@ -21,7 +21,9 @@ from pathlib import Path
 
 from opsin.errors import UserError
 from opsin.runs.atomic import write_atomically
-from opsin.runs.regular_file import read_text
+from opsin.runs.text import read_text
+
+WAY_OUT = "restore it from a backup, or delete it"
 
 EPOCH, STEP, LEARNING_RATE = "epoch", "step", "lr"
 """Names of the columns that are not metrics. `epoch` and `step` come first, `lr` is sorted among the metrics."""
@@ -53,13 +55,16 @@ def read_epochs(file: Path) -> list[EpochRow]:
         UserError: The file is damaged.
     """
     try:
-        text = read_text(file)
-        rows = [_row(cells) for cells in csv.DictReader(io.StringIO(text))]
+        text = read_text(file, WAY_OUT)
+        reader = csv.DictReader(io.StringIO(text))
+        if EPOCH not in (reader.fieldnames or ()):
+            raise KeyError(EPOCH)
+        rows = [_row(cells) for cells in reader]
     except FileNotFoundError:
         return []
-    except (ValueError, KeyError, csv.Error) as error:
+    except (ValueError, KeyError, TypeError, csv.Error) as error:
         reason = f"no column {error}" if isinstance(error, KeyError) else error
-        raise UserError(f"{file} is damaged ({reason}): restore it from a backup, or delete it") from None
+        raise UserError(f"{file} is damaged ({reason}): {WAY_OUT}") from None
     by_epoch = {row.epoch: row for row in rows}
     return [by_epoch[epoch] for epoch in sorted(by_epoch)]
 

@@ -1,6 +1,5 @@
 """Saved predictions of a run for the images of a split, readable without torch."""
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,6 +58,17 @@ class Predictions:
         right: NDArray[np.bool_] = self.predicted == self.targets
         return right
 
+    def check_shapes(self) -> None:
+        """Check that all arrays are of the same images.
+
+        Raises:
+            ValueError: They are not.
+        """
+        count = len(self.paths)
+        shapes = (self.logits.shape, self.targets.shape, self.positions.shape)
+        if shapes != ((count, len(self.classes)), (count,), (count,)):
+            raise ValueError(f"{shapes} for {count} images and {len(self.classes)} classes")
+
     def write(self, run: RunDirectory) -> None:
         """Write `predictions/<split>.npz` in a run directory, or in its folder for derived files, atomically."""
         # File names can hold bytes that are not valid text
@@ -96,7 +106,7 @@ def read_predictions(run: RunDirectory, split: str) -> Predictions:
     try:
         check_regular(file)
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as kept:
-            return Predictions(
+            found = Predictions(
                 split,
                 tuple(kept["classes"].tolist()),
                 kept["logits"],
@@ -105,11 +115,12 @@ def read_predictions(run: RunDirectory, split: str) -> Predictions:
                 tuple(kept["paths"].tolist()),
                 str(kept["images"]),
             )
+            found.check_shapes()
     except FileNotFoundError:
         raise UserError(f"{run.path} has no predictions of {split}: {way_out}") from None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        # numpy's own message advises to load pickles
+    except Exception:  # a damaged file raises anything, and numpy's own message advises to load pickles
         raise UserError(f"{file} is damaged: {way_out}") from None
+    return found
 
 
 def softmax(logits: NDArray[np.floating], temperature: float = 1.0) -> NDArray[np.float64]:

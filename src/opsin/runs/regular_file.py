@@ -23,14 +23,3 @@ def check_regular(path: Path) -> None:
         raise NotRegularError(error.strerror or str(error)) from None
     if not stat.S_ISREG(mode):
         raise NotRegularError(f"it is a {'folder' if stat.S_ISDIR(mode) else 'pipe or device'}, not a file")
-
-
-def read_text(path: Path) -> str:
-    """Return the text of a regular file.
-
-    Raises:
-        FileNotFoundError: There is nothing at the path.
-        ValueError: It is not a regular file, or not UTF-8.
-    """
-    check_regular(path)
-    return path.read_text(encoding="utf-8")

@@ -9,10 +9,13 @@ from typing import Any, Literal
 
 from opsin.errors import UserError
 from opsin.runs.atomic import write_atomically
-from opsin.runs.regular_file import read_text
+from opsin.runs.text import read_text
 
 SCHEMA_VERSION = 1
 """Version of the schema below; increase it for a change that older readers cannot read."""
+
+WAY_OUT = "replace it with an intact copy, or train the run again"
+"""Advice for a damaged file without which a run cannot be read."""
 
 Status = Literal["not started", "interrupted", "failed", "finished"]
 
@@ -282,6 +285,7 @@ class RunResult:
         tags: Words that the user gave the run, to find it later.
         settings: Settings with every `auto` resolved.
         batch_size_auto: Search result of `datamodule.batch_size=auto`.
+        out_of_memory: The step and the changed values of each time that `trainer.on_oom=halve` made batches smaller.
         data: Facts about the data.
         network: Summary of the network.
         hardware: The machine.
@@ -312,6 +316,7 @@ class RunResult:
     tags: tuple[str, ...] = ()
     settings: Settings | None = None
     batch_size_auto: BatchSizeResult | None = None
+    out_of_memory: tuple[dict[str, Any], ...] = ()
     data: DataFacts | None = None
     network: NetworkSummary | None = None
     hardware: Hardware | None = None
@@ -337,12 +342,12 @@ def read_result(file: Path) -> RunResult:
         UserError: The file is damaged, or another version of the schema wrote it.
     """
     try:
-        content = json.loads(read_text(file))
+        content = json.loads(read_text(file, WAY_OUT))
     except FileNotFoundError:
         return RunResult()
     except RecursionError:
         raise _damaged(file, "its values are nested too deeply") from None
-    except ValueError as error:  # UnicodeDecodeError is a ValueError too
+    except ValueError as error:
         raise _damaged(file, str(error)) from None
     if not isinstance(content, dict):
         raise _damaged(file, f"it holds {json.dumps(content)[:40]} instead of an object")
@@ -398,4 +403,4 @@ def _adapter() -> Any:
 
 
 def _damaged(file: Path, reason: str) -> UserError:
-    return UserError(f"{file} is damaged ({reason}): replace it with an intact copy")
+    return UserError(f"{file} is damaged ({reason}): {WAY_OUT}")

@@ -160,7 +160,7 @@ class Runner:
         return self._launcher.slots - sum(running.job.devices for running in self._running)
 
     def _start(self, trial: Trial, job: Job) -> None:
-        progress = job.run.last.stat().st_mtime_ns if job.run.last.exists() else 0
+        progress = sum(file.stat().st_mtime_ns for file in (job.run.last, job.run.step) if file.exists())
         if self._trials.starts(trial, progress) > MOST_STARTS:
             self._record(trial, without_progress(job))
             return

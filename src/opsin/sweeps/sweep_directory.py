@@ -65,7 +65,7 @@ def _read(file: Path) -> dict[str, Any]:
     """
     try:
         recorded = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError):
+    except (yaml.YAMLError, ValueError, OSError):
         recorded = None
     if not isinstance(recorded, dict) or not isinstance(recorded.get("overrides"), list):
         raise UserError(

@@ -25,6 +25,7 @@ from opsin.models.plain_network import as_network, first_channels
 from opsin.models.weights import KINDS
 from opsin.runs.directory import RunDirectory
 from opsin.runs.result import DataFacts, ImageFormat
+from opsin.training.callbacks.finite_loss import FiniteLoss
 from opsin.training.callbacks.freeze_phases import FreezingCallback
 from opsin.training.callbacks.replay_points import ReplayPoints
 from opsin.training.distillation import Distillation
@@ -215,7 +216,7 @@ def classifier(
         num_images=data.facts()["counts"],
         optimizer=optimizer,
         schedule=schedule,
-        record=record,
+        record={**record, "batch_size": data.batch_size},
         distillation=distillation,
     )
 
@@ -229,6 +230,7 @@ def trainer(
         callbacks.insert(0, unfreezing)  # before those that read learning rates
     if not plan.loggers:  # it needs a logger
         callbacks = [callback for callback in callbacks if not isinstance(callback, LearningRateMonitor)]
+    callbacks.append(FiniteLoss(run))
     if plan.trainer.validates_within_epochs:
         callbacks.append(ValidationSchedule(plan.trainer.val_check_interval))
     if plan.run.verify_checkpoints:

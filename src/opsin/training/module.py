@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from opsin.errors import UserError
 from opsin.models.network import Network, as_embedding
+from opsin.runs.checkpoint_files import fault_of
 from opsin.runs.quoting import resume_command
 from opsin.training.callbacks.base import current_metrics
 from opsin.training.distillation import Distillation
@@ -44,6 +45,7 @@ class Classifier(L.LightningModule):
 
     Attributes:
         confusion: confusion matrix `(C, C)` of each evaluated split, true classes in rows.
+        share: weight of the last batch in its optimizer step, times the number of batches of a step.
         outputs: positions `(B,)` and logits `(B, L)` of each batch of the last evaluation of val and test.
     """
 
@@ -67,6 +69,8 @@ class Classifier(L.LightningModule):
             self.add_module(f"{split}_metrics", measure)
         self.confusion: dict[str, Tensor] = {}
         self.outputs: dict[str, list[tuple[Tensor, Tensor]]] = {"val": [], "test": []}
+        self.share = 1.0
+        self._num_train = num_images.get("train", 0)
         self._make_optimizer = optimizer
         self._make_schedule = schedule
         self._record = dict(record or {})
@@ -106,8 +110,26 @@ class Classifier(L.LightningModule):
             torch.mps.manual_seed(batch.key)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """Return the loss of one batch."""
-        return self._step("train", batch)
+        """Return the loss of one batch, weighted by its share in the images of its optimizer step.
+
+        Lightning divides the loss by `accumulate_grad_batches`, also if the step at the end of an epoch has fewer or
+        smaller batches. With the weight, accumulated batches have the gradient of one large batch.
+        """
+        loss, self.share = self._step("train", batch), 1.0
+        if (accumulated := self.trainer.accumulate_grad_batches) == 1:
+            return loss
+        self.share = accumulated * self._share(batch_idx, accumulated)
+        return loss * self.share
+
+    def _share(self, batch_idx: int, accumulated: int) -> float:
+        """Return the share of a batch in the images of its optimizer step."""
+        size, images = int(self._record.get("batch_size", 0)), self._num_train
+        if not (size and images):
+            return 1 / accumulated
+        first = batch_idx - batch_idx % accumulated
+        end = min(first + accumulated, int(self.trainer.num_training_batches))
+        whole = min(end * size, images) - first * size
+        return (min((batch_idx + 1) * size, images) - batch_idx * size) / whole
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Update the metrics with one validation batch."""
@@ -192,7 +214,13 @@ class Classifier(L.LightningModule):
         checkpoint["train_metrics"] = gather_from_all_processes(progress)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the metrics of the current epoch until training starts and the device is known."""
+        """Keep the metrics of the current epoch until training starts and the device is known.
+
+        If batches have become smaller (`trainer.on_oom`), the position within the epoch is that of more batches.
+        """
+        before, now = checkpoint.get("opsin", {}).get("batch_size"), self._record.get("batch_size")
+        if before and now and before != now:
+            rescale_position(checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"], before // now)
         kept = checkpoint.get("train_metrics")
         # One entry per rank; with a different number of processes the metrics of the epoch start again.
         if isinstance(kept, list) and len(kept) == self.trainer.world_size:
@@ -210,17 +238,26 @@ class Classifier(L.LightningModule):
             self.log_dict({f"{split}/{name}": value for name, value in scalars.items()}, rank_zero_only=False)
 
 
+def rescale_position(progress: dict[str, Any], factor: int) -> None:
+    """Change the progress of Lightning's loop within an epoch to batches that are smaller by a factor.
+
+    The end of an epoch stays: it is marked as such.
+    """
+    if progress["is_last_batch"]:
+        return
+    for counts in (progress["total"], progress["current"]):
+        more = counts["ready"] * (factor - 1)
+        counts.update({name: value + more for name, value in counts.items()})
+
+
 def load_network(network: Network, checkpoint: Path) -> None:
     """Load all weights of a checkpoint into the network of a run.
 
     Raises:
-        UserError: the checkpoint does not exist.
+        UserError: the checkpoint is missing or damaged.
     """
-    if not checkpoint.exists():
-        raise UserError(
-            f"{checkpoint} does not exist: the run has not finished its first epoch; "
-            f"resume it with: {resume_command(checkpoint.parent.parent)}"
-        )
+    if fault := fault_of(checkpoint):
+        raise UserError(f"{checkpoint} {fault}; resume the run with: {resume_command(checkpoint.parent.parent)}")
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
     prefix = "network."
     weights = {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}

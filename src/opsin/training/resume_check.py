@@ -1,6 +1,7 @@
-"""Check a resume before anything is written: read the last checkpoint, and apply `opsin.config.resume_rules`."""
+"""Check a resume before anything is written: find the newest good checkpoint, and apply `opsin.config.resume_rules`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -14,10 +15,36 @@ from opsin.config.resume_rules import (
     refusal,
     refused_by_state,
 )
+from opsin.config.saved_config import start_command
 from opsin.errors import UserError
+from opsin.runs.atomic import link_atomically
+from opsin.runs.checkpoint_files import fault_of
 from opsin.runs.directory import RunDirectory
 from opsin.runs.flat_keys import flat
-from opsin.runs.regular_file import check_regular
+from opsin.runs.metrics_csv import read_epochs
+
+
+@dataclass(frozen=True)
+class ResumePoint:
+    """The checkpoint from which a run resumes.
+
+    Attributes:
+        file: The checkpoint.
+        state: Its state.
+        is_best: Whether it also takes the place of a missing or damaged `best.ckpt`, with whose weights it was written.
+    """
+
+    file: Path
+    state: SavedState
+    is_best: bool
+
+    def restore(self, run: RunDirectory) -> None:
+        """Make the checkpoint the `last.ckpt` of the run, and its `best.ckpt` if that is needed."""
+        for target in (run.last, *([run.best] if self.is_best else [])):
+            if target.is_dir():  # no file can replace it
+                target.rename(target.with_name(f"{target.name}.damaged"))
+            if not (target.exists() and target.samefile(self.file)):
+                link_atomically(self.file, target)
 
 
 def read_state(checkpoint: Path) -> SavedState:
@@ -27,65 +54,108 @@ def read_state(checkpoint: Path) -> SavedState:
         UserError: The checkpoint is damaged.
     """
     try:
-        check_regular(checkpoint)
         content = torch.load(checkpoint, weights_only=True, mmap=True, map_location="cpu")
         states = {key.split("{")[0]: state for key, state in content["callbacks"].items()}
-        best, stopping = states.get("Checkpoints", {}), states.get("EarlyStopping", {})
+        best, stopping = states["Checkpoints"], states.get("EarlyStopping", {})
         return SavedState(
             int(content["global_step"]),
-            best.get("epochs", content["epoch"]),
-            best.get("epoch"),
+            best["step"],
+            best["epochs"],
+            best["epoch"],
             stopping.get("reason"),
             int(stopping.get("wait_count", 0)),
         )
     except Exception as error:  # a damaged file raises anything
         is_internal = isinstance(error, KeyError | TypeError | AttributeError)  # a file of another kind
         reason = "it holds no state of a run" if is_internal else " ".join(str(error).split())[:200]
-        raise UserError(f"{checkpoint} is damaged ({reason}): restore it from a backup, or start a new run") from None
+        raise UserError(f"{checkpoint} is damaged ({reason})") from None
 
 
-def check_resume(composed: RunConfig) -> tuple[SavedState | None, list[str]]:
+def check_resume(composed: RunConfig) -> tuple[ResumePoint | None, list[str]]:
     """Check that a run can be resumed with a config, before anything is written.
 
     Returns:
-        The state of the last checkpoint, None if the run has none; and lines that describe the resume.
+        The checkpoint to resume from, None if the run has not written any; and lines that describe the resume.
 
     Raises:
-        UserError: A changed value would have no effect or does not match the saved state, or a checkpoint is missing.
+        UserError: A changed value would have no effect or does not match the saved state, or no checkpoint is good.
     """
     run = composed.run
     changes = changed_values(composed, RunConfig.load(run))
     _raise_refused(composed, {key: reason for key in changes if (reason := refusal(key, composed.tree, changes))})
-    state = _state(run)
-    if state is None:
-        return None, []
-    check_steps(composed.tree, state)
-    remark = idle_remark(composed.tree, state)
-    _raise_refused(composed, refused_by_state(changes, composed.tree, state), hint=remark)
+    point, lines = find_resume_point(run)
+    if point is None:
+        return None, lines
+    check_steps(composed.tree, point.state)
+    remark = idle_remark(composed.tree, point.state)
+    _raise_refused(composed, refused_by_state(changes, composed.tree, point.state), hint=remark)
     applied = ", ".join(f"{key}={new}" for key, (_, new) in changes.items())
-    return state, [line for line in (applied and f"changed: {applied}", remark) if line]
+    return point, [*lines, *(line for line in (applied and f"changed: {applied}", remark) if line)]
 
 
-def _state(run: RunDirectory) -> SavedState | None:
-    """Return the state of the last checkpoint; None if no epoch is completed.
+def find_resume_point(run: RunDirectory) -> tuple[ResumePoint | None, list[str]]:
+    """Return the newest good checkpoint, and lines that name each damaged one beside it.
+
+    A checkpoint is good if it is intact and the weights of its best epoch are, too: in `best.ckpt` or in itself. The
+    points of `verify_checkpoints` are read only if no other checkpoint is good.
+
+    Returns:
+        None for the checkpoint if the run has not written any.
 
     Raises:
-        UserError: One of the two checkpoints is missing.
+        UserError: The run has written checkpoints, and none is good.
     """
-    if not run.last.exists():
-        if run.best.exists():
-            raise UserError(
-                f"{run.last} is missing, so the run cannot be resumed where it ended: restore it, or copy {run.best} "
-                "there to train again from the best epoch on"
+    files = [file for file in (run.last, run.step, run.best) if file.exists()]
+    points = sorted(run.replay_points.glob("*.ckpt"), reverse=True)
+    if not files and not points and not _has_saved(run):
+        return None, ["no checkpoint was written before the run ended: training begins at the first step"]
+    faults: dict[Path, str] = {file: "is missing" for file in (run.last, run.best) if file not in files}
+    states = _intact(files, faults)
+    best = states.get(run.best)
+    newest_first = sorted(states, key=lambda file: states[file].step, reverse=True)  # stable: last comes before step
+    for file in (*newest_first, *points):
+        state = states.get(file) or _intact([file], faults).get(file)
+        if state is None:
+            continue
+        is_best = state.best_step == state.step
+        if state.best_step is None or is_best or (best and best.step == state.best_step):
+            point = ResumePoint(file, state, is_best and best is None)
+            return point, _fallback_lines(run, point, faults)
+        faults.setdefault(run.best, f"is not of the best epoch, {state.best_epoch}")
+    listed = "; ".join(f"{file.name} {fault}" for file, fault in faults.items())
+    raise UserError(
+        f"{run.path} has no good checkpoint to resume from: {listed}. Restore the file from a backup, or start the run "
+        f"again with the same command: {start_command(run)}"
+    )
+
+
+def _intact(files: Sequence[Path], faults: dict[Path, str]) -> dict[Path, SavedState]:
+    """Return the states of the intact checkpoints among some files, and add the faults of the others to `faults`."""
+    found = {}
+    for file in files:
+        if fault := fault_of(file):
+            faults[file] = fault
+        else:
+            found[file] = read_state(file)
+    return found
+
+
+def _has_saved(run: RunDirectory) -> bool:
+    """Return whether a run without checkpoints has had some: the row of the first epoch is written just before one."""
+    return run.read_result().status == "finished" or len(read_epochs(run.metrics)) > 1
+
+
+def _fallback_lines(run: RunDirectory, point: ResumePoint, faults: Mapping[Path, str]) -> list[str]:
+    lines = []
+    for file, fault in faults.items():
+        if file == run.best and point.is_best:
+            lines.append(f"{file} {fault}: replaced by {point.file}, which has the weights of the best epoch")
+        elif not (file == run.best and point.state.best_step is None):  # there is none before the first validation
+            lines.append(
+                f"{file} {fault}: resuming from {point.file}, after step {point.state.step} (epoch "
+                f"{point.state.epochs:g})"
             )
-        return None
-    state = read_state(run.last)
-    if state.best_epoch is not None and not run.best.exists():
-        same = f", or copy {run.last} there (it is from the same epoch)" if state.best_epoch == state.epochs else ""
-        raise UserError(
-            f"{run.best} is missing (the checkpoint of the best epoch): restore it{same}, or start a new run"
-        )
-    return state
+    return lines
 
 
 def _raise_refused(composed: RunConfig, refused: Mapping[str, str], hint: str = "") -> None:

@@ -66,6 +66,8 @@ class TrainerOptions:
         limit_test_batches: test batches, with the same sampling.
         log_every_n_steps: steps between the values that are logged by step, such as the learning rate.
         deterministic: refuse (`strict`) or report (`warn`) operations without a deterministic implementation.
+        on_oom: out of memory, `stop` with an error, or `halve` the batch, double the accumulation and continue from the
+            last checkpoint.
         detect_anomaly: stop with a traceback at the first NaN in a backward pass; slow.
         profiler: a profiler of Lightning; its report goes to the run directory.
 
@@ -95,6 +97,7 @@ class TrainerOptions:
     limit_test_batches: Limit = 1.0
     log_every_n_steps: Annotated[int, Field(ge=1)] = 50
     deterministic: Literal["off", "warn", "strict"] = "off"
+    on_oom: Literal["stop", "halve"] = "stop"
     detect_anomaly: bool = False
     profiler: Literal["simple", "advanced", "pytorch"] | None = None
 

@@ -2,7 +2,7 @@
 
 import argparse
 
-from opsin.commands.command_line import command, command_parser
+from opsin.commands.command_line import add_checkpoint_option, command, command_parser
 from opsin.runs.home import user_path
 
 KINDS = "kernels, activations, filters, gradcam, cam, integrated_gradients, occlusion, errors"
@@ -25,6 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
         out=options.out,
         tensorboard=options.tensorboard,
         count=options.count,
+        checkpoint=options.checkpoint,
         ascent=ascent,
         errors={name: value for name, value in errors.items() if value is not None},
     )
@@ -45,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=user_path, help="the folder to write to (default: RUN/interpretation)")
     parser.add_argument("--tensorboard", action="store_true", help="also add the pictures to the run's TensorBoard")
     parser.add_argument("--count", type=int, default=8, metavar="N", help="number of images, filters or errors")
+    add_checkpoint_option(parser)
     filters = parser.add_argument_group("filters by gradient ascent")
     filters.add_argument(
         "--channels", type=int, nargs="+", default=(), metavar="N", help="channels to show (default: a selection)"

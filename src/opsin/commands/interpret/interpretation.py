@@ -31,6 +31,7 @@ def interpret(
     out: Path | None = None,
     tensorboard: bool = False,
     count: int = 8,
+    checkpoint: str = "best",
     **options: Any,
 ) -> Iterator[str]:
     """Make images that explain a trained network, and describe them.
@@ -45,6 +46,7 @@ def interpret(
         out: The folder to write to; None takes `interpretation` in the run directory, or in `outputs`.
         tensorboard: Whether to write the images to the run's TensorBoard too.
         count: Number of images, errors or filters to show.
+        checkpoint: `best`, `last`, or the path of a checkpoint of the run.
         options: Options of `filter_pictures` and `error_analysis`.
 
     Yields:
@@ -58,7 +60,7 @@ def interpret(
         raise UserError(f"--what must be one of {', '.join(KINDS)}, got {unknown[0]}{did_you_mean(unknown[0], KINDS)}")
     if count < 1:
         raise UserError(f"--count must be at least 1, got {count}")
-    source = open_model_and_images(name, words, images)
+    source = open_model_and_images(name, words, images, checkpoint)
     folder = out or _folder(name)
     check_writable(folder, "--out")
     writer = _writer(name, folder) if tensorboard else None

@@ -118,18 +118,21 @@ class ModelAndImages:
         return batch.names[i] if batch.targets is None else self.label(int(batch.targets[i]))
 
 
-def open_model_and_images(name: str, words: Sequence[str] = (), images: Sequence[str] = ()) -> ModelAndImages:
+def open_model_and_images(
+    name: str, words: Sequence[str] = (), images: Sequence[str] = (), checkpoint: str = "best"
+) -> ModelAndImages:
     """Open a trained model by name, on the GPU if there is one.
 
     Args:
         name: As for `load_trained_model`; a network with ImageNet weights has ImageNet's classes.
         words: Arguments that select the images, as for `open_images`.
         images: Image files, or folders of images, to use instead.
+        checkpoint: `best`, `last`, or the path of a checkpoint of the run.
 
     Raises:
         UserError: There is no such model, or no such file.
     """
-    trained_model = load_trained_model(name)
+    trained_model = load_trained_model(name, checkpoint=checkpoint)
     if trained_model.classes is None and name in NAMED:
         trained_model = _with_imagenet_head(trained_model)
     trained_model.network.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))

@@ -5,12 +5,10 @@ The order of the sections is that of `templates/report.html`.
 
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import yaml
 
-from opsin.config.yaml_limits import check_yaml
+from opsin.config import RunConfig
 from opsin.errors import UserError
 from opsin.evaluation.confusion import class_table
 from opsin.evaluation.report.confusion_and_calibration import (
@@ -29,7 +27,8 @@ from opsin.runs.metrics_csv import read_epochs
 from opsin.runs.network_table import cells, title
 from opsin.runs.predictions import Predictions, read_predictions
 from opsin.runs.quoting import opsin_command, resume_command
-from opsin.runs.regular_file import read_text
+from opsin.runs.result import WAY_OUT
+from opsin.runs.text import read_text
 
 
 def write_report(run: RunDirectory) -> Path:
@@ -40,12 +39,14 @@ def write_report(run: RunDirectory) -> Path:
 
     Returns:
         The path of the report.
+
+    Raises:
+        UserError: Config, result or metrics are damaged.
     """
     result = run.read_result()
-    config = _yaml(run.config)
+    config = RunConfig.load(run)
     rows = read_epochs(run.metrics)
-    monitor = config.get("monitor")
-    best = best_epoch(rows, result, monitor.get("metric") if isinstance(monitor, dict) else None)
+    best = best_epoch(rows, result, (config.tree.get("monitor") or {}).get("metric"))
     predictions, missing = _predictions(run)
     expected = "test" if result.status == "finished" else "val"  # the test images are read once, at the end
     evaluated = predictions.get("test", predictions.get("val"))
@@ -70,10 +71,10 @@ def write_report(run: RunDirectory) -> Path:
         calibration=calibration_section(predictions, result.calibration) if evaluated else None,
         pictures=read_pictures(run),
         network=(title(result.network), cells(result.network)) if result.network else None,
-        command=opsin_command("train", *_overrides(run)),
+        command=opsin_command("train", *config.origin.overrides),
         resume=resume_command(run.path),
         report=opsin_command("report", run.path),
-        config=_text(run.config),
+        config=read_text(run.config, WAY_OUT),
     )
     write_atomically(run.report, page)
     return run.report
@@ -93,26 +94,3 @@ def _predictions(run: RunDirectory) -> tuple[dict[str, Predictions], dict[str, s
             elif len(predictions):
                 found[split] = predictions
     return found, missing
-
-
-def _overrides(run: RunDirectory) -> list[str]:
-    found = _yaml(run.overrides).get("overrides")
-    return [str(override) for override in found] if isinstance(found, list) else []
-
-
-def _yaml(file: Path) -> dict[str, Any]:
-    try:
-        text = _text(file)
-        check_yaml(text)
-        content = yaml.safe_load(text)
-    except (ValueError, yaml.YAMLError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def _text(file: Path) -> str:
-    """Return the text of a file of the run; empty if it is missing or damaged."""
-    try:
-        return read_text(file)
-    except (FileNotFoundError, ValueError):
-        return ""

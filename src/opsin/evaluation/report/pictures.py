@@ -108,7 +108,7 @@ def read_pictures(run: RunDirectory) -> Pictures | None:
     try:
         index: dict[str, Any] = json.loads(index_file(run).read_text(encoding="utf-8"))
         return _pictures(index_file(run).parent, index)
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 

@@ -1,22 +1,26 @@
 """The best and the last checkpoint, and the checkpoint of an interrupted run."""
 
 import logging
-import shutil
 import signal
 import threading
+import time
+from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Annotated, Any
 
 import lightning as L
+import torch
+from pydantic import Field
 from torch import Tensor
 
 from opsin.data import ImageDataModule
 from opsin.errors import Interrupted, UserError
-from opsin.runs.atomic import atomic_path
+from opsin.runs.atomic import link_atomically
 from opsin.runs.directory import RunDirectory
 from opsin.runs.metric_registry import sort_key
 from opsin.runs.quoting import resume_command
 from opsin.training.callbacks.base import EpochCallback, is_within_epoch
+from opsin.training.callbacks.finite_loss import ADVICE
 from opsin.training.gather import collect
 from opsin.training.validation_schedule import schedule_of
 
@@ -31,43 +35,56 @@ class Checkpoints(EpochCallback):
 
     `last.ckpt` is written at the end of every epoch, after everything that the epoch changes, and after each validation
     within an epoch, so that a resumed run takes the same steps as an uninterrupted one. The first SIGINT (Ctrl-C) or
-    SIGTERM writes it after the current step and raises `Interrupted`; a second one stops at once.
+    SIGTERM writes it after the current step and raises `Interrupted`; a second one stops at once. Between them
+    `step.ckpt` is written on request; a killed run resumes from the newest.
 
     Args:
         monitor: metric that selects the best epoch.
+        every_n_steps: optimizer steps between checkpoints within an epoch; null writes none.
+        every_minutes: minutes between checkpoints within an epoch; null writes none.
         run: the run directory.
 
     Attributes:
         best_value: best value of `monitor` so far; None before the first epoch.
         best_epoch: number of epochs after which the best value was measured; not a whole number if it was
             measured within an epoch.
+        best_step: number of optimizer steps at that moment.
         best_metrics: all metrics measured with it.
         best_confusion: confusion matrices `(C, C)` of that epoch, by split, if the module has them.
         epochs: number of epochs at the last checkpoint.
     """
 
-    def __init__(self, monitor: str, *, run: RunDirectory) -> None:
+    def __init__(
+        self,
+        monitor: str,
+        every_n_steps: Annotated[int, Field(ge=1)] | None = None,
+        every_minutes: Annotated[float, Field(gt=0)] | None = None,
+        *,
+        run: RunDirectory,
+    ) -> None:
         super().__init__()
         self.monitor = monitor
-        self.best_path = run.best
-        self.last_path = run.last
+        self._every_n_steps = every_n_steps
+        self._every_minutes = every_minutes
         self._run = run
         self.best_value: float | None = None
         self.best_epoch: float | None = None
+        self.best_step: int | None = None
         self.best_metrics: dict[str, float] = {}
         self.best_confusion: dict[str, Tensor] = {}
         self.epochs: float = 0
+        self._saved_at = time.monotonic()
         self._asked: int | None = None
         self._handlers: dict[int, Any] = {}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the best epoch and the number of epochs."""
-        best = {"value": self.best_value, "epoch": self.best_epoch, "metrics": self.best_metrics}
-        return {**best, "confusion": self.best_confusion, "epochs": self.epochs}
+        best = {"value": self.best_value, "epoch": self.best_epoch, "step": self.best_step}
+        return {**best, "metrics": self.best_metrics, "confusion": self.best_confusion, "epochs": self.epochs}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the best epoch and the number of epochs."""
-        self.best_value, self.best_epoch = state_dict["value"], state_dict["epoch"]
+        self.best_value, self.best_epoch, self.best_step = (state_dict[key] for key in ("value", "epoch", "step"))
         self.best_metrics, self.best_confusion = state_dict["metrics"], state_dict["confusion"]
         self.epochs = state_dict["epochs"]
 
@@ -78,19 +95,25 @@ class Checkpoints(EpochCallback):
                 self._handlers[number] = signal.signal(number, self._on_signal)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Install them again, in place of a handler of Lightning that waits for other processes."""
+        """Install them again, in place of a handler of Lightning that waits for other processes; start the clock."""
         for number in self._handlers:
             signal.signal(number, self._on_signal)
+        self._saved_at = time.monotonic()
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Stop after a signal, unless gradients are being accumulated or a validation follows."""
-        if self._asked is None and trainer.world_size == 1:
+        """Write `step.ckpt` if it is due, and stop after a signal; not while gradients are accumulated.
+
+        Nor before a validation, which writes checkpoints itself.
+        """
+        if self._asked is None and trainer.world_size == 1 and not (self._every_n_steps or self._every_minutes):
             return
         accumulating = (batch_idx + 1) % trainer.accumulate_grad_batches != 0
         schedule = schedule_of(trainer)
         if not accumulating and is_within_epoch(trainer) and not (schedule and schedule.is_due(trainer)):
+            if self._is_due(trainer):
+                self._save(trainer, self._run.step)
             self._stop_if_asked(trainer)
 
     def on_measured(
@@ -101,19 +124,19 @@ class Checkpoints(EpochCallback):
         value = metrics.get(self.monitor)
         improved = sort_key(self.monitor, value) < sort_key(self.monitor, self.best_value)
         if improved:
-            self.best_value, self.best_epoch = value, self.epochs
+            self.best_value, self.best_epoch, self.best_step = value, self.epochs, trainer.global_step
             self.best_metrics = metrics
             self.best_confusion = dict(getattr(pl_module, "confusion", {}))
             self._write_predictions(trainer, pl_module)
-            trainer.save_checkpoint(self.best_path)
-        if improved and self.best_path.is_file():
+            self._save(trainer, self._run.best)
+        if improved and self._run.best.is_file():
             self._link_last_to_best(trainer)
         else:
-            trainer.save_checkpoint(self.last_path)
+            self._save(trainer, self._run.last)
         self._stop_if_asked(trainer, save=False)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Check that there is a best checkpoint to test.
+        """Check that there is a best checkpoint to test, and delete `step.ckpt`: `last.ckpt` is newer.
 
         Raises:
             UserError: the monitored metric was never finite, or never measured.
@@ -127,9 +150,11 @@ class Checkpoints(EpochCallback):
                     "set monitor.metric to a measured metric, or validate (trainer.limit_val_batches, "
                     "trainer.check_val_every_n_epoch)"
                     if last is None
-                    else "training diverged; try a smaller optimizer.lr, or trainer.gradient_clip_norm=1"
+                    else f"training diverged; {ADVICE}"
                 )
             )
+        if trainer.is_global_zero:
+            self._run.step.unlink(missing_ok=True)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Restore the signal handlers."""
@@ -150,12 +175,37 @@ class Checkpoints(EpochCallback):
     def _link_last_to_best(self, trainer: L.Trainer) -> None:
         """Link `last.ckpt` to the `best.ckpt` just written; files are replaced, never changed."""
         if trainer.is_global_zero:
-            with atomic_path(self.last_path) as temporary:
-                try:
-                    temporary.hardlink_to(self.best_path)
-                except OSError:  # not every filesystem has hard links
-                    shutil.copyfile(self.best_path, temporary)
+            link_atomically(self._run.best, self._run.last)
         trainer.strategy.barrier()
+
+    def _is_due(self, trainer: L.Trainer) -> bool:
+        """Return whether a checkpoint within the epoch is due, the same in all processes."""
+        if self._every_n_steps and trainer.global_step % self._every_n_steps == 0:
+            return True
+        if not self._every_minutes:
+            return False
+        due = time.monotonic() - self._saved_at >= 60 * self._every_minutes
+        return trainer.strategy.reduce_boolean_decision(due, all=False) if trainer.world_size > 1 else due
+
+    def _save(self, trainer: L.Trainer, file: Path) -> None:
+        """Write a checkpoint, unless its weights are of no use.
+
+        Raises:
+            UserError: A weight is not finite.
+        """
+        weights = (
+            getattr(value, "to_local", lambda value=value: value)() for value in trainer.lightning_module.parameters()
+        )
+        finite = all(bool(torch.isfinite(value).all()) for value in weights)
+        if trainer.world_size > 1:  # with fsdp each process has its own part
+            finite = trainer.strategy.reduce_boolean_decision(finite, all=True)
+        if not finite:
+            raise UserError(
+                f"the weights are not finite after step {trainer.global_step}: training diverged; {ADVICE}. {file} is "
+                "not written, so the checkpoint before it stays"
+            )
+        trainer.save_checkpoint(file)
+        self._saved_at = time.monotonic()
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._asked is not None or not self._handlers:  # Lightning restores this handler once more after an error
@@ -169,7 +219,7 @@ class Checkpoints(EpochCallback):
             asked = trainer.strategy.reduce_boolean_decision(asked, all=False)
         if asked:
             if save:
-                trainer.save_checkpoint(self.last_path)
+                self._save(trainer, self._run.last)
             log.info("saved; resume with: %s", resume_command(self._run.path))
             raise Interrupted(self._asked or signal.SIGTERM)
 

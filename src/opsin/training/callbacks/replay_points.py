@@ -1,13 +1,12 @@
 """Checkpoints from which `opsin verify` repeats stretches of training: the option `verify_checkpoints`."""
 
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 
-from opsin.runs.atomic import atomic_path
+from opsin.runs.atomic import link_atomically
 from opsin.runs.directory import RunDirectory
 from opsin.training.callbacks.base import EpochCallback, is_within_epoch
 from opsin.training.validation_schedule import schedule_of
@@ -42,7 +41,7 @@ class ReplayPoints(EpochCallback):
             if step_of(point) > step:
                 point.unlink()
         if step and trainer.ckpt_path:
-            link(Path(trainer.ckpt_path), point_file(self._run, step))
+            link_atomically(Path(trainer.ckpt_path), point_file(self._run, step))
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -61,7 +60,7 @@ class ReplayPoints(EpochCallback):
     ) -> None:
         """Keep a point at the end of an epoch, or after a validation within it: `last.ckpt` has been written."""
         if self._take_due(trainer) and trainer.is_global_zero:
-            link(self._run.last, point_file(self._run, trainer.global_step))
+            link_atomically(self._run.last, point_file(self._run, trainer.global_step))
 
     def _take_due(self, trainer: L.Trainer) -> bool:
         """Remove the steps that have been reached from the list, and return whether there were any."""
@@ -78,12 +77,3 @@ def point_file(run: RunDirectory, step: int) -> Path:
 def step_of(point: Path) -> int:
     """Return the step of a point from its file name; -1 for another file."""
     return int(point.stem) if re.fullmatch(r"\d+", point.stem) else -1
-
-
-def link(source: Path, target: Path) -> None:
-    """Make `target` a hard link of a checkpoint, or a copy; checkpoints are replaced, never changed."""
-    with atomic_path(target) as temporary:
-        try:
-            temporary.hardlink_to(source)
-        except OSError:  # not every filesystem has hard links
-            shutil.copyfile(source, temporary)

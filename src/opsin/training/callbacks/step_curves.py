@@ -33,7 +33,7 @@ class StepCurves(L.Callback):
     ) -> None:
         """Log a step, unless its gradients are still being accumulated."""
         if self._rates and trainer.global_step % self._every == 0:
-            loss = float(outputs["loss"]) * trainer.accumulate_grad_batches
+            loss = float(outputs["loss"]) * trainer.accumulate_grad_batches / getattr(pl_module, "share", 1.0)
             for logger in trainer.loggers:
                 logger.log_metrics({"train/loss_step": loss, **self._rates}, trainer.global_step - 1)
                 logger.save()

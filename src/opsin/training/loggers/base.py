@@ -15,6 +15,7 @@ from opsin.errors import UserError
 from opsin.runs.atomic import write_atomically
 from opsin.runs.directory import SWEEP_FILE, RunDirectory
 from opsin.runs.rank import is_spawned
+from opsin.runs.text import read_text
 
 log = logging.getLogger(__name__)
 
@@ -152,10 +153,13 @@ def run_name(run: RunDirectory) -> str:
 
 
 def _read(file: Path) -> dict[str, str]:
+    way_out = "delete it to start new runs in the loggers"
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = json.loads(read_text(file, way_out))
     except FileNotFoundError:
         return {}
-    except ValueError as error:
-        raise UserError(f"{file} is damaged ({error}): delete it to start new runs in the loggers") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{file} is damaged ({error}): {way_out}") from None
+    if not isinstance(found, dict):
+        raise UserError(f"{file} is damaged (it holds no names of loggers): {way_out}")
     return {str(key): str(value) for key, value in found.items()}

@@ -2,7 +2,9 @@
 
 import io
 import threading
+import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,9 +16,25 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard.summary import hparams
 
 from opsin.runs.directory import RunDirectory
+from opsin.runs.rank import is_spawned
 from opsin.training.loggers.base import RunFacts, RunLogger
 
 __all__ = ["TensorBoard"]
+
+EVENTS = "events.out.tfevents."
+"""Begin of the name of an event file; the time in seconds follows."""
+
+
+def keep_order(folder: Path) -> None:
+    """Rename the event files of earlier processes if their time is not before now.
+
+    TensorBoard reads the files in the order of their names, which begin with their time. After a resume in the same
+    second, or with a clock that went back, it would read the new events first and show steps twice.
+    """
+    files = sorted(folder.glob(f"{EVENTS}*.*"))
+    if files and files[-1].name >= f"{EVENTS}{int(time.time()):010d}":
+        for number, file in enumerate(files):
+            file.rename(file.with_name(f"{EVENTS}{number:010d}.{file.name.removeprefix(EVENTS).partition('.')[2]}"))
 
 
 class TensorBoard(TensorBoardLogger, RunLogger):
@@ -28,6 +46,8 @@ class TensorBoard(TensorBoardLogger, RunLogger):
     """
 
     def __init__(self, run: RunDirectory, resume_step: int | None = None) -> None:
+        if resume_step is not None and not is_spawned():
+            keep_order(run.path / "tensorboard")
         super().__init__(run.path, name="tensorboard", version="", default_hp_metric=False, purge_step=resume_step)
         if threading.excepthook is not _hide_reported:
             _excepthook.append(threading.excepthook)

@@ -1,0 +1,133 @@
+"""Memory that does not suffice for training: one clear error, or a smaller batch (`trainer.on_oom`)."""
+
+import contextlib
+import gc
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import lightning as L
+import torch
+
+from opsin.config import RunConfig
+from opsin.data import ImageDataModule
+from opsin.errors import RestartTraining, UserError, is_out_of_memory
+from opsin.runs.quoting import opsin_command, override
+from opsin.runs.result import RunResult
+from opsin.training.lightning_patches import drop_empty_hooks
+from opsin.training.plan import RunPlan
+
+log = logging.getLogger(__name__)
+
+
+class FailedStep(L.Callback):
+    """Keeps where training failed.
+
+    Attributes:
+        step: Number of completed optimizer steps.
+        in_validation: Whether a validation failed.
+    """
+
+    step = 0
+    in_validation = False
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Keep the step and the stage, which Lightning forgets."""
+        self.step, self.in_validation = trainer.global_step, trainer.validating
+
+
+@contextlib.contextmanager
+def memory_errors(
+    composed: RunConfig, plan: RunPlan, data: ImageDataModule, trainer: L.Trainer, result: RunResult
+) -> Iterator[None]:
+    """Handle an error of the block that memory does not suffice, as `trainer.on_oom` says.
+
+    With `halve` the batch size is halved and the accumulation doubled; an odd batch size is divided by its smallest
+    divisor. In a validation, `datamodule.eval_batch_size` is halved. The new config is saved and recorded.
+
+    Args:
+        composed: The config of the run.
+        plan: The plan of the run.
+        data: The datamodule.
+        trainer: The trainer that runs in the block.
+        result: The result of the run.
+
+    Raises:
+        RestartTraining: Training must begin again from the last checkpoint, with the new config.
+        UserError: The run stops, or the batch cannot be divided.
+    """
+    failed = FailedStep()
+    drop_empty_hooks([failed])
+    trainer.callbacks.append(failed)  # type: ignore[attr-defined]
+    if plan.trainer.on_oom == "halve" and trainer.world_size > 1:
+        raise UserError("trainer.on_oom=halve works on one device only; set trainer.on_oom=stop")
+    try:
+        yield
+        return
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        values = smaller_batches(plan, data, failed.in_validation) if plan.trainer.on_oom == "halve" else {}
+        if not values:
+            raise UserError(_stopped(composed, plan, data, failed, error)) from None
+        reason = _reason(error)
+    smaller = composed.changed(values)
+    smaller.save()
+    result.out_of_memory = (*result.out_of_memory, {"step": failed.step, **values})
+    told = ", ".join(f"{key}={value}" for key, value in values.items())
+    log.warning(
+        "out of memory after step %d (%s): continuing from the last checkpoint with %s", failed.step, reason, told
+    )
+    raise RestartTraining(smaller)
+
+
+def smaller_batches(plan: RunPlan, data: ImageDataModule, in_validation: bool) -> dict[str, Any]:
+    """Return the values of a config with smaller batches and the same effective batch; empty if there is none.
+
+    Args:
+        plan: The plan of the run.
+        data: The datamodule.
+        in_validation: Whether the validation batches are too large, not the training batches.
+    """
+    if in_validation:
+        size = min(int(data.eval_batch_size), len(data.subset("val")))
+        return {"datamodule.eval_batch_size": size // 2} if size > 1 else {}
+    size, options = int(data.batch_size), plan.trainer
+    factor = next((factor for factor in range(2, size) if size % factor == 0), None)
+    if factor is None:  # a batch of one image cannot be normalized
+        return {}
+    values: dict[str, Any] = {
+        "datamodule.batch_size": size // factor,
+        "trainer.accumulate_grad_batches": options.accumulate_grad_batches * factor,
+    }
+    if isinstance(options.limit_train_batches, int):
+        values["trainer.limit_train_batches"] = options.limit_train_batches * factor
+    return values
+
+
+def free_memory() -> None:
+    """Release the memory of a failed training, which the next one needs."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _reason(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def _stopped(
+    composed: RunConfig, plan: RunPlan, data: ImageDataModule, failed: FailedStep, error: BaseException
+) -> str:
+    ways = ["trainer.gradient_checkpointing=true"] if not plan.trainer.gradient_checkpointing else []
+    if failed.in_validation:
+        ways = [f"datamodule.eval_batch_size={max(1, int(data.eval_batch_size) // 2)}"]
+    elif plan.trainer.on_oom == "stop":
+        ways.insert(0, "trainer.on_oom=halve")
+    resume = opsin_command("train", override("resume", composed.run.path), *ways[:1])
+    size = f"datamodule.batch_size={data.batch_size}" if not failed.in_validation else "the validation"
+    more = f", or with {ways[1]}" if ways[1:] else ""
+    return (
+        f"out of memory after step {failed.step} with {size} ({_reason(error)}). Resume with: {resume}{more}; a new "
+        "run can have smaller images (datamodule.image_size) or batches (datamodule.batch_size)"
+    )

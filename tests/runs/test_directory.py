@@ -1,0 +1,74 @@
+"""Run directories: two processes, and a clock that goes backwards."""
+
+import os
+import signal
+import subprocess
+import sys
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from opsin.errors import UserError
+from opsin.runs import directory
+from opsin.runs.directory import RunDirectory, find_runs, new_run_path
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from opsin.runs.directory import RunDirectory
+with RunDirectory(Path(sys.argv[1])).locked(True):
+    print("locked", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_directory_has_one_writer_and_a_kill_releases_it(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path / "run")
+    words = [sys.executable, "-c", HOLD, str(run.path)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "locked\n"
+        with pytest.raises(UserError, match="is being written by another process"), run.locked(True, timeout=0.1):
+            pass
+        with run.locked(False, timeout=0.1):
+            pass  # a reader
+        process.send_signal(signal.SIGKILL)
+    with run.locked(True, timeout=0.1):
+        assert run.path.is_dir()
+
+
+def test_a_run_that_was_killed_at_once_says_to_start_it_again(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path / "run")
+    with pytest.raises(RuntimeError), run.recorded(True):  # the result is the first file of a run
+        raise RuntimeError("killed before the config is written")
+    with pytest.raises(UserError, match="start it again with the same command"):
+        RunDirectory.of(run.path)
+
+
+def test_runs_of_the_same_second_have_paths_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return cls(2026, 1, 1, 12, 0, 0)
+
+    identifiers = iter(["aaaa", "aaaa", "bbbb"])
+    monkeypatch.setattr(directory, "datetime", Clock)
+    monkeypatch.setattr(directory.secrets, "token_hex", lambda size: next(identifiers))
+    first = new_run_path(tmp_path, "digits")
+    first.mkdir(parents=True)
+    assert new_run_path(tmp_path, "digits").name == "12-00-00_digits_bbbb"
+
+
+def test_the_newest_run_is_found_after_the_clock_went_back(tmp_path: Path) -> None:
+    runs = [RunDirectory(tmp_path / name) for name in ("c", "a", "b")]
+    for day, run in zip((30, 20, 10), runs, strict=True):  # each starts ten days before the one that it follows
+        run.path.mkdir()
+        for file in (run.config, run.result):
+            file.write_text("{}")
+            os.utime(file, (day * 86400, day * 86400))
+        run.become_latest(tmp_path)
+        assert (tmp_path / "latest").resolve() == run.path.resolve()
+    assert [run.path.name for run in find_runs(tmp_path)] == ["b", "a", "c"]
+    runs[0].become_latest(tmp_path)  # resumed
+    assert [run.path.name for run in find_runs(tmp_path)] == ["c", "b", "a"]

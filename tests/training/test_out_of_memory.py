@@ -1,0 +1,119 @@
+"""Memory that does not suffice: one error, or a smaller batch with the same effective batch."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from opsin.commands.command_line import command
+from opsin.commands.train import train
+from opsin.commands.train_cli import run_config
+from opsin.config import RunConfig, compose, from_saved
+from opsin.errors import RestartTraining, UserError, is_out_of_memory
+from opsin.runs.directory import RunDirectory
+from opsin.runs.metrics_csv import read_epochs
+from opsin.training import build
+from opsin.training.out_of_memory import smaller_batches
+from opsin.training.plan import make_plan
+
+WORDS = (
+    "model=mlp",
+    "optimizer=sgd",
+    "datamodule.batch_size=64",
+    "datamodule.train_fraction=0.2",  # 259 images: the last batch of an epoch has three
+    "trainer.max_epochs=3",
+    "callbacks=no_pictures",
+    "callbacks.progress.bar=false",
+    "logger=none",
+    "report=false",
+    "trainer=cpu",
+)
+
+
+@pytest.fixture
+def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("OPSIN_TARGETS", "faults")
+
+    def start(name: str, *words: str) -> RunDirectory:
+        run = RunDirectory(tmp_path / "outputs" / name)
+        places = (f"data_dir={tmp_path / 'data'}", f"output_dir={tmp_path / 'outputs'}")
+        run_config(compose([*WORDS, *places, *words], run.path), set_up_logging=lambda _: None)
+        return run
+
+    return start
+
+
+def test_halved_batches_keep_the_effective_batch(start) -> None:
+    whole = start("whole")
+    fault = "+callbacks.fault={_target_: faults.LittleMemory, most: 20, step: 8}"
+    run = start("halved", fault, "trainer.on_oom=halve", "callbacks.checkpoints.every_n_steps=3")
+    result = run.read_result()
+    assert (result.status, result.settings.batch_size) == ("finished", 16)
+    halved = {"step": 8, "datamodule.batch_size": 32, "trainer.accumulate_grad_batches": 2}
+    assert result.out_of_memory[0] == halved
+    assert result.out_of_memory[1]["trainer.accumulate_grad_batches"] == 4
+    tree = RunConfig.load(run).tree
+    assert (tree["datamodule"]["batch_size"], tree["trainer"]["accumulate_grad_batches"]) == (16, 4)
+    assert [row.step for row in read_epochs(run.metrics)] == [5, 10, 15]
+    states = [torch.load(place.last, weights_only=True)["state_dict"] for place in (run, whole)]
+    for name, value in states[0].items():
+        torch.testing.assert_close(value, states[1][name], rtol=1e-4, atol=1e-6)
+    assert result.metrics["val/loss"] == pytest.approx(whole.read_result().metrics["val/loss"], rel=1e-4)
+
+
+def test_validation_batches_are_halved_alone(start) -> None:
+    run = start(
+        "val", "+callbacks.fault={_target_: faults.LittleMemory, most: 100, split: val}", "trainer.on_oom=halve"
+    )
+    tree = RunConfig.load(run).tree
+    assert tree["datamodule"]["eval_batch_size"] <= 100
+    assert tree["trainer"]["accumulate_grad_batches"] == 1
+    assert read_epochs(run.metrics)[-1].step == 15
+
+
+def test_without_halving_one_error_shows_the_way_out(start, tmp_path: Path) -> None:
+    with pytest.raises(UserError) as raised:
+        start("stopped", "+callbacks.fault={_target_: faults.LittleMemory, most: 20, step: 8}")
+    run = RunDirectory(tmp_path / "outputs" / "stopped")
+    said = str(raised.value)
+    assert "\n" not in said
+    assert "out of memory after step 8 with datamodule.batch_size=64 (CUDA out of memory. Tried to allocate" in said
+    assert f"Resume with: opsin train resume={run.path} trainer.on_oom=halve" in said
+    assert run.read_result().status == "failed"
+    with pytest.raises(RestartTraining):
+        train(from_saved(run, ["trainer.on_oom=halve"]))
+    assert run.read_result().status == "interrupted"
+    assert RunConfig.load(run).tree["datamodule"]["batch_size"] == 32
+
+
+@pytest.mark.parametrize(("size", "expected"), [(65, (13, 5)), (6, (3, 2)), (7, None), (2, None)])
+def test_a_batch_is_divided_by_its_smallest_divisor(
+    digits_run: RunDirectory, size: int, expected: tuple[int, int] | None
+) -> None:
+    plan = make_plan(from_saved(digits_run, ["trainer.limit_train_batches=10"]))
+    data = build.data(plan)
+    data.batch_size = size
+    values = smaller_batches(plan, data, in_validation=False)
+    assert (tuple(values.values())[:2] or None) == expected
+    assert values.get("trainer.limit_train_batches") == (10 * expected[1] if expected else None)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        MemoryError(),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:132] DefaultCPUAllocator: can't allocate memory: you tried"),
+        RuntimeError("MPS backend out of memory"),
+    ],
+)
+def test_every_command_ends_in_one_line(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
+    def main(arguments: list[str] | None) -> int:
+        raise error
+
+    assert is_out_of_memory(error)
+    assert command(main)([]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("out of memory (")
+    assert said.count("\n") == 1
+    assert not is_out_of_memory(RuntimeError("shapes do not match"))
