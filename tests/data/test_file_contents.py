@@ -95,7 +95,7 @@ def test_a_changed_image_is_another_dataset_even_with_the_old_size_and_time(tmp_
 
 def test_fresh_digests_are_used_but_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(file_contents, "_SETTLED_NS", 10**12)
-    root, cache = photos(tmp_path / "photos"), tmp_path / "digests.npy"
+    root, cache = photos(tmp_path / "photos"), tmp_path / "digests.bin"
     images = train_of(root)
     images.contents.use_cache(cache)
     assert images.fingerprint
@@ -105,7 +105,7 @@ def test_fresh_digests_are_used_but_not_saved(tmp_path: Path, monkeypatch: pytes
 
 
 def test_the_digest_cache_keeps_other_files_and_survives_damage(tmp_path: Path) -> None:
-    cache = tmp_path / "digests.npy"
+    cache = tmp_path / "digests.bin"
     for name in ("one", "two", "one"):
         images = train_of(photos(tmp_path / name))
         images.contents.use_cache(cache)

@@ -77,6 +77,12 @@ def test_other_failures_of_a_disk(number: int, message: str) -> None:
         raise OSError(number, os.strerror(number), "/none/file")
 
 
+def test_folders_for_temporary_files_are_explained() -> None:
+    unusable = FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/full']")
+    assert "found in ['/full']: set TMPDIR to a folder that can be" in str(explanation(unusable))
+    assert "is too long for the name of a socket" in str(explanation(OSError("AF_UNIX path too long")))
+
+
 def test_other_errors_pass(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), explained_disk_errors():
         (tmp_path / "none").read_text()

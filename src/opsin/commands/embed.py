@@ -112,8 +112,8 @@ def embed(
     found = {which: embeddings(model, images, extractor, which) for which in images.splits(split)}
     with write_errors(out, "--out"):
         files = joined(list(found.values())).write(out, formats)
-    counts = ", ".join(f"{len(part.vectors):,} {which}" for which, part in found.items())
-    size = next(iter(found.values())).vectors.shape[1]
+    counts = ", ".join(f"{len(part):,} {which}" for which, part in found.items())
+    size = next(iter(found.values())).dimension
     lines = [f"{images.name}: {counts}; {size} features each", *map(str, files)]
     if head:
         every = {which: found.get(which) or embeddings(model, images, extractor, which) for which in SPLITS}
@@ -141,7 +141,7 @@ def _fit(
         "parameters": head.parameters,
         "tried": head.tried,
         "metrics": metrics,
-        "counts": {split: len(part.vectors) for split, part in found.items()},
+        "counts": {split: len(part) for split, part in found.items()},
         "network": model.name,
         "weights_digest": extractor.facts["weights"],
         "precision": extractor.precision,

@@ -1,6 +1,7 @@
 """Decode an image file, or its bytes, to uint8 pixels, or refuse it with a short reason."""
 
 import io
+import math
 import os
 import re
 import threading
@@ -13,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from opsin.data.image_memory import LIMIT, decoding_bytes, image_memory
+
 # Raster formats recognized by their first bytes. Pillow reads more formats, but some of those run other programs (EPS
 # calls Ghostscript) or accept almost any bytes (TGA). Camera files with several images (MPO) open as JPEG.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "JPEG2000", "AVIF")
@@ -23,8 +26,11 @@ GRAY_OR_RGB = (1, 3)
 _BANDS = ("LA", "RGBA", "RGBX", "CMYK")
 """Modes of Pillow with two or four channels."""
 
-_LARGE = 2**27
+_LARGE = 2**24
 """Size in bytes above which a file is not read at once."""
+
+_STRIP = 2**22
+"""Pixels that are copied at once from an image to an array."""
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -68,17 +74,19 @@ def decode_image(data: bytes | Path, channels: int) -> NDArray[np.uint8]:
 
     Raises:
         BadImage: The file cannot be read, has zero bytes, is not an image, is truncated or damaged, has more
-            than twice `PIL.Image.MAX_IMAGE_PIXELS` pixels (179 million unless changed), has pixel values whose range
-            is unknown, or has another number of channels.
+            than twice `PIL.Image.MAX_IMAGE_PIXELS` pixels (179 million unless changed), needs more memory than
+            `opsin.data.image_memory.LIMIT`, has pixel values whose range is unknown, or has another number of
+            channels. Size and memory are checked before the image is decoded.
     """
     content = read_content(data) if isinstance(data, Path) else data
     try:
-        with _opened(content) as file, _pillow_warnings_ignored:
+        with _opened(content) as file, _pillow_warnings_ignored, image_memory.scope():
             if not file.read(1):
                 raise BadImage("zero bytes")
             if channels not in GRAY_OR_RGB and (values := band_array(file, channels)) is not None:
                 return _checked_bands(values, channels)
             with Image.open(file, formats=_formats()) as image:
+                _reserve(decoding_bytes(image, channels) + _size(content), image.size)
                 image.load()  # complete decoding: Image.verify() misses truncation
                 return image_pixels(image, channels)
     except (BadImage, MemoryError):
@@ -87,7 +95,7 @@ def decode_image(data: bytes | Path, channels: int) -> NDArray[np.uint8]:
         raise BadImage("not an image of a known format, or damaged at its start") from None
     except Image.DecompressionBombError:
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
-        raise BadImage(f"more than {limit:,} pixels: a decompression bomb?") from None
+        raise BadImage(f"more than {limit:,} pixels: use a smaller copy of it") from None
     except Exception as error:
         # Pillow's decoders raise nearly every built-in exception for damaged bytes (OSError, SyntaxError, ValueError,
         # struct.error, EOFError ...); all of them mean that the image cannot be decoded.
@@ -110,9 +118,42 @@ def image_pixels(image: Image.Image, channels: int) -> NDArray[np.uint8]:
     if channels not in GRAY_OR_RGB:
         if image.mode not in _BANDS:
             raise BadImage(f"has mode {image.mode} instead of {channels} channels")
-        return _checked_bands(np.asarray(_upright(image)), channels)
-    pixels = np.asarray(_to_mode(_upright(image), "L" if channels == 1 else "RGB"))
+        return _checked_bands(_as_array(_upright(image)), channels)
+    pixels = _as_array(_to_mode(_upright(image), "L" if channels == 1 else "RGB"))
     return pixels[..., np.newaxis] if channels == 1 else pixels
+
+
+def _as_array(image: Image.Image) -> NDArray[Any]:
+    """Return the pixels of an image; `np.asarray` would hold those of a large image twice at its peak."""
+    width, height = image.size
+    if width * height <= _STRIP:
+        return np.asarray(image)
+    rows = max(1, _STRIP // width)
+    first = np.asarray(image.crop((0, 0, width, 1)))
+    pixels = np.empty((height, *first.shape[1:]), first.dtype)
+    for top in range(0, height, rows):
+        pixels[top : top + rows] = image.crop((0, top, width, min(top + rows, height)))
+    return pixels
+
+
+def _reserve(count: int, shape: tuple[int, ...]) -> None:
+    """Reserve the memory of decoding an image.
+
+    Raises:
+        BadImage: The image needs more than all images may take together.
+    """
+    if count > LIMIT:
+        size = " x ".join(f"{side:,}" for side in shape)
+        raise BadImage(
+            f"{size} values need about {count / 1e9:.1f} GB of memory to decode, more than the limit of "
+            f"{LIMIT / 1e9:.1f} GB: use a smaller copy of it"
+        )
+    image_memory.reserve(count)
+
+
+def _size(content: bytes | Path) -> int:
+    """Return the bytes of a file that are in memory."""
+    return len(content) if isinstance(content, bytes) else 0
 
 
 def _opened(content: bytes | Path) -> BinaryIO:
@@ -173,13 +214,16 @@ def _to_mode(image: Image.Image, mode: Literal["L", "RGB"]) -> Image.Image:
 
 def _eight_bits(image: Image.Image) -> Image.Image:
     """Scale 16-bit gray ("I;16", or "I" for 16-bit PGM) or floats in [0, 1] to 0..255."""
-    return Image.fromarray(_scaled(np.asarray(image), 1.0 if image.mode == "F" else 65535.0, f"mode {image.mode}"))
+    return Image.fromarray(_scaled(_as_array(image), 1.0 if image.mode == "F" else 65535.0, f"mode {image.mode}"))
 
 
 def _scaled(values: NDArray[Any], top: float, kind: str) -> NDArray[np.uint8]:
     if values.size and not (values.min() >= 0 and values.max() <= top):
         raise BadImage(f"pixel values outside 0..{top:.0f} ({kind}): their range is unknown")
-    scaled: NDArray[np.uint8] = np.rint(values * (255.0 / top)).astype(np.uint8)
+    scaled = np.empty(values.shape, np.uint8)
+    rows = max(1, _STRIP * len(values) // max(1, values.size))
+    for start in range(0, len(values), rows):  # in double precision, which takes eight times the memory
+        scaled[start : start + rows] = np.rint(values[start : start + rows] * (255.0 / top))
     return scaled
 
 
@@ -189,6 +233,7 @@ def band_array(file: BinaryIO, channels: int) -> NDArray[Any] | None:
     start = file.read(6)
     file.seek(0)
     if start == b"\x93NUMPY":
+        _reserve_npy(file)
         array: NDArray[Any] = np.load(file, allow_pickle=False)
         return array
     if start[:4] not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+") or _pillow_has_all(file, channels):
@@ -198,8 +243,19 @@ def band_array(file: BinaryIO, channels: int) -> NDArray[Any] | None:
     file.seek(0)
     with tifffile.TiffFile(file) as tiff:
         series = tiff.series[0]
+        _reserve(2 * series.size * series.dtype.itemsize + series.size, series.shape)
         values: NDArray[Any] = series.asarray()
     return np.moveaxis(values, 0, -1) if values.ndim == 3 and series.axes.endswith("YX") else values
+
+
+def _reserve_npy(file: BinaryIO) -> None:
+    """Reserve the memory of a `.npy` file by the shape in its header."""
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(file)
+    count = math.prod(shape)
+    _reserve(2 * count * dtype.itemsize + count, shape)
+    file.seek(0)
 
 
 def _pillow_has_all(file: BinaryIO, channels: int) -> bool:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from opsin.data.decode import BadImage, has_image_header, read_content
 from opsin.data.progress import progress
 from opsin.data.types import Indices
+from opsin.errors import UserError
 from opsin.runs.atomic import atomic_open
 
 _LOG = logging.getLogger(__name__)
@@ -91,11 +92,27 @@ class FileContents:
         Args:
             index: Number of the file.
             content: Its bytes; its path if it is too large to be read at once; None if it cannot be read.
+
+        Raises:
+            UserError: The file has been removed or changed since it was listed.
         """
+        path = self._paths[index]
+        if content is None and not os.path.lexists(path):
+            raise _not_as_listed(path, "removed")
         if not self._known[index]:
-            self._digests[index] = np.frombuffer(_digest(content), np.uint8)
-            self._known[index] = True
+            self.record_digest(index, _digest(content))
             self._unsaved[index] = content is not None
+        elif _state(path) != self.states[index].item() and _digest(content) != self._digests[index].tobytes():
+            raise _not_as_listed(path, "changed")
+
+    def record_digest(self, index: int, digest: bytes) -> None:
+        """Record the digest of a file that the caller has computed in its own way, 16 bytes."""
+        self._digests[index] = np.frombuffer(digest, np.uint8)
+        self._known[index] = self._unsaved[index] = True
+
+    def unknown(self) -> list[int]:
+        """Return the numbers of the files whose digests are not known."""
+        return np.flatnonzero(~self._known).tolist()
 
     def digests(self) -> NDArray[np.uint8]:
         """Return the digest of every file ``(N, 16)``; files that have not been read are read now."""
@@ -107,6 +124,7 @@ class FileContents:
 
     def _hash(self, rows: Indices) -> None:
         """Read and hash some files, by several threads."""
+        assert len(self.states)  # noted before the files are read
 
         def read(row: int) -> None:
             try:
@@ -134,10 +152,17 @@ class FileContents:
             with FileLock(cache.with_name(cache.name + ".lock")):
                 old = _read(cache)
                 kept = old[~np.isin(old["inode"], new["inode"])]
+                records = np.concatenate([kept, new]).tobytes()
                 with atomic_open(cache) as file:
-                    np.save(file, np.concatenate([kept, new]))
+                    file.write(records + _digest(records))
         except OSError as error:
             _LOG.debug("digests are not saved to %s: %s", cache, error)
+
+
+def _not_as_listed(path: str, change: str) -> UserError:
+    return UserError(
+        f"{path} was {change} while it was in use. Restore it and start the command again, or start a new run"
+    )
 
 
 def _state(path: str) -> tuple[int, int, int, int, int]:
@@ -173,9 +198,12 @@ def _lookup(cache: Path, states: NDArray[Any]) -> dict[int, bytes]:
 
 
 def _read(cache: Path) -> NDArray[Any]:
-    """Return the records of a cache file; none if there is no file or it is damaged."""
+    """Return the records of a cache file, which ends with their digest; none if there is no file or it is damaged."""
     try:
-        records: NDArray[Any] = np.load(cache, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+        content = cache.read_bytes()
+    except OSError:
         return np.empty(0, _RECORD)
-    return records if records.dtype == _RECORD else np.empty(0, _RECORD)
+    records, digest = content[:-_DIGEST_BYTES], content[-_DIGEST_BYTES:]
+    if len(records) % _RECORD.itemsize or _digest(records) != digest:
+        return np.empty(0, _RECORD)
+    return np.frombuffer(records, _RECORD)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from opsin.data.decode import BadImage, decode_image, read_content
 from opsin.data.file_contents import FileContents
 from opsin.data.types import Channels, Split
+from opsin.errors import UserError
 
 
 class Images(Protocol):
@@ -130,8 +131,15 @@ class FileImages:
         return decode_image(content, self.channels)
 
     def encoded(self, index: int) -> bytes:
-        """Return the bytes of the file."""
-        return (self.root / self.files[index]).read_bytes()
+        """Return the bytes of the file.
+
+        Raises:
+            UserError: It cannot be read any more.
+        """
+        try:
+            return (self.root / self.files[index]).read_bytes()
+        except OSError as error:
+            raise UserError(f"{self.locate(index)} cannot be read any more: {error.strerror}") from None
 
     def locate(self, index: int) -> str:
         """Return the path of the file."""

@@ -1,6 +1,7 @@
 """Embeddings of images: computed by a trained model, written as NumPy and parquet files."""
 
-from collections.abc import Sequence
+import zipfile
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -8,6 +9,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from opsin.data.cache.feature_store import FeatureSubset
 from opsin.inference.inputs import InputImages
 from opsin.inference.trained_model import TrainedModel
 from opsin.runs.atomic import atomic_open
@@ -17,27 +19,48 @@ from opsin.training.feature_extraction import Extractor
 Format = Literal["npz", "parquet"]
 
 FORMATS: tuple[Format, ...] = get_args(Format)
+_BLOCK = 4096  # vectors that are in memory together
 NO_LABEL = -1
 """Target of an image without a known class."""
 
 
 @dataclass(frozen=True)
 class Embeddings:
-    """Embeddings of some images.
+    """Embeddings of some images; their vectors are on the disk and are read in blocks.
 
     Attributes:
-        vectors: float32 `(N, D)`.
+        parts: The vectors of each split.
         targets: Class indices `(N,)`, int64; -1 if unknown.
         classes: Names of the classes; empty if unknown.
         paths: `(N,)`, the source of each image.
         splits: `(N,)`, the split of each image; "all" without splits.
     """
 
-    vectors: NDArray[np.float32]
+    parts: tuple[FeatureSubset, ...]
     targets: NDArray[np.int64]
     classes: tuple[str, ...]
     paths: tuple[str, ...]
     splits: tuple[str, ...]
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.targets)
+
+    @property
+    def dimension(self) -> int:
+        """The number of features of each image."""
+        return self.parts[0].shape[0]
+
+    @property
+    def vectors(self) -> NDArray[np.float32]:
+        """All vectors, float32 `(N, D)`, in memory."""
+        return np.concatenate(list(self.blocks()))
+
+    def blocks(self) -> Iterator[NDArray[np.float32]]:
+        """Yield the vectors in their order, float32 `(B, D)`."""
+        for part in self.parts:
+            for start in range(0, len(part), _BLOCK):
+                yield part.read(np.arange(start, min(start + _BLOCK, len(part))), 0).astype(np.float32)
 
     def write(self, folder: Path, formats: Sequence[Format] = FORMATS) -> list[Path]:
         """Write `embeddings.npz` and `embeddings.parquet` atomically.
@@ -59,36 +82,43 @@ class Embeddings:
         return files
 
     def _write_npz(self, stream: Any) -> None:
-        np.savez(
-            stream,
-            embeddings=self.vectors,
-            targets=self.targets,
-            classes=np.array(self.classes, np.str_),
-            paths=np.array(self.paths, np.str_),
-            split=np.array(self.splits, np.str_),
-        )
+        """Write what `np.savez` writes, which would hold all vectors in memory."""
+        others = {"targets": self.targets, "classes": self.classes, "paths": self.paths, "split": self.splits}
+        with zipfile.ZipFile(stream, "w") as archive:
+            with archive.open("embeddings.npy", "w", force_zip64=True) as member:
+                header = {"descr": "<f4", "fortran_order": False, "shape": (len(self), self.dimension)}
+                np.lib.format.write_array_header_1_0(member, header)
+                for block in self.blocks():
+                    member.write(block.data)
+            for name, values in others.items():
+                array = values if isinstance(values, np.ndarray) else np.array(values, np.str_)
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                    np.lib.format.write_array(member, array, allow_pickle=False)
 
     def _write_parquet(self, stream: Any) -> None:
         import pyarrow as pa
         import pyarrow.parquet
 
-        flat = pa.array(self.vectors.reshape(-1))
-        columns = {
-            "embedding": pa.FixedSizeListArray.from_arrays(flat, self.vectors.shape[1]),
-            "target": self.targets,
-            "label": pa.array([self.classes[t] if t >= 0 else None for t in self.targets.tolist()], pa.string()),
-            "path": pa.array(self.paths, pa.string()),
-            "split": pa.array(self.splits, pa.string()),
-        }
-        pa.parquet.write_table(pa.table(columns), stream)
+        embedding = pa.list_(pa.float32(), self.dimension)
+        texts = [(name, pa.string()) for name in ("label", "path", "split")]
+        schema = pa.schema([("embedding", embedding), ("target", pa.int64()), *texts])
+        with pa.parquet.ParquetWriter(stream, schema) as table:
+            start = 0
+            for block in self.blocks():
+                rows = slice(start, start + len(block))
+                targets = self.targets[rows]
+                labels = [self.classes[target] if target >= 0 else None for target in targets.tolist()]
+                vectors = pa.FixedSizeListArray.from_arrays(pa.array(block.reshape(-1)), self.dimension)
+                columns = [vectors, pa.array(targets), labels, self.paths[rows], self.splits[rows]]
+                table.write_table(pa.table(columns, schema=schema))
+                start += len(block)
 
 
 def embeddings(trained: TrainedModel, images: InputImages, extractor: Extractor, split: str) -> Embeddings:
     """Return the embeddings of a split: `Network.embed` after the evaluation transform, rounded to half precision."""
     part = images.subset(split)
-    vectors = trained.outputs(part, extractor, images.cache_dir).read(np.arange(len(part)), 0).astype(np.float32)
     return Embeddings(
-        vectors,
+        (trained.outputs(part, extractor, images.cache_dir),),
         part.targets if images.classes else np.full(len(part), NO_LABEL),
         images.classes,
         # File names can hold bytes that are not valid text
@@ -100,7 +130,7 @@ def embeddings(trained: TrainedModel, images: InputImages, extractor: Extractor,
 def joined(parts: Sequence[Embeddings]) -> Embeddings:
     """Concatenate the embeddings of several splits."""
     return Embeddings(
-        np.concatenate([part.vectors for part in parts]),
+        sum((part.parts for part in parts), ()),
         np.concatenate([part.targets for part in parts]),
         parts[0].classes,
         sum((part.paths for part in parts), ()),

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from opsin.data.cache.image_store_builder import available_cores
+from opsin.data.cpu_cores import available_cores
 from opsin.data.decode import BadImage
 from opsin.data.options import default_eval_batch_size
 from opsin.errors import UserError
@@ -74,8 +74,9 @@ class Predictor:
             raise UserError(f"--batch-size must be at least 1, got {batch_size}")
         self.trained = trained
         self.classes = tuple(trained.classes)
-        self.batch_size = batch_size or max(LEAST, default_eval_batch_size(trained.size))
         self._device = trainer.strategy.root_device
+        on_cpu = self._device.type == "cpu"  # activations are in the memory of the process
+        self.batch_size = batch_size or max(LEAST, default_eval_batch_size(trained.size) // (2 if on_cpu else 1))
         self._precision = trainer.strategy.precision_plugin
         self._network = self._precision.convert_module(trained.network).to(self._device)
         self._dtype = next(self._network.parameters()).dtype

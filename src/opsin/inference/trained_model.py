@@ -14,6 +14,7 @@ from torch import Tensor
 from opsin.data.cache.feature_store import FeatureSubset
 from opsin.data.cache.image_store import Store, decode_rows, store_key
 from opsin.data.decode import decode_image
+from opsin.data.image_memory import image_memory
 from opsin.data.preprocessing import Interpolation, Preprocess, Resize, fit_image
 from opsin.data.subset import Subset
 from opsin.data.types import Channels, Indices
@@ -73,7 +74,8 @@ class TrainedModel:
         Raises:
             BadImage: The image cannot be decoded.
         """
-        return fit_image(decode_image(image, self.source_channels), self.size, self.resize, self.interpolation)
+        with image_memory.scope():
+            return fit_image(decode_image(image, self.source_channels), self.size, self.resize, self.interpolation)
 
     @property
     def image_format(self) -> ImageFormat:

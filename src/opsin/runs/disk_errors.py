@@ -8,7 +8,6 @@ import contextlib
 import errno
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -51,6 +50,11 @@ def explanation(error: OSError, way_out: str = START_AGAIN, folder: Path | None 
         way_out: As for `explained_disk_errors`.
         folder: As for `explained_disk_errors`.
     """
+    if error.errno == errno.ENOENT and "temporary directory" in str(error.strerror):  # of `tempfile`
+        return f"{error.strerror}: set TMPDIR to a folder that can be written to, then {way_out}"
+    if "AF_UNIX path too long" in str(error):  # of `multiprocessing`
+        temporary = os.environ.get("TMPDIR", "/tmp")
+        return f"TMPDIR={temporary} is too long for the name of a socket: set TMPDIR to a shorter path, then {way_out}"
     if error.filename is None and error.errno in FORBIDDEN:  # of a process or a socket
         return None
     path = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else _suspect(error, folder)
@@ -121,7 +125,7 @@ def named(error: BaseException, path: Path) -> BaseException:
 
 def _suspect(error: OSError, folder: Path | None) -> Path:
     """Return the folder that an error without a path is probably about: the first one on a disk in that state."""
-    folders = [folder or Path.cwd(), Path.cwd(), Path(tempfile.gettempdir())]
+    folders = [folder or Path.cwd(), Path.cwd(), Path(os.environ.get("TMPDIR", "/tmp"))]
     for candidate in folders if hasattr(os, "statvfs") else ():
         state = os.statvfs(existing(candidate))
         full = state.f_bavail * state.f_frsize < 2**20 or (state.f_files > 0 and state.f_favail == 0)

@@ -23,11 +23,12 @@ from opsin.models import Network
 from opsin.models.fingerprint import digest
 from opsin.models.network import as_embedding
 
-VERSION = 1
+VERSION = 2
 """Version in the name of each feature store; raise it if the features of a network change."""
 
-BLOCK = 64
-"""Images per batch, always the same: the features of an image must not depend on the batch size."""
+BLOCK, BLOCK_ON_CPU = 64, 32
+"""Images per batch, always the same: the features of an image must not depend on the batch size. On a CPU, activations
+take the memory of the process."""
 
 LIBRARIES = ("opsin", "timm", "torch", "torchvision")
 """Packages whose modules are identified by their text and the version of torch."""
@@ -135,13 +136,14 @@ def extract(
         UserError: The features cannot be written, or exceed the range of half precision.
     """
     decided, found = extractor.facts, []
+    block = BLOCK_ON_CPU if extractor.device.type == "cpu" else BLOCK
     shape = extractor(views[0](part.stores[0], np.zeros(1, np.int64))).shape[1:]
     for view, of_view in zip(views, facts, strict=True):
         stores: list[FeatureStore] = []
         for store, rows in part.by_store():
             images = hashlib.blake2b(fingerprint(store).encode() + store.kept.tobytes(), digest_size=16).hexdigest()
             features = open_features(cache_dir, {**decided, **of_view, "images": images}, len(store), shape)
-            features.compute_missing(store.in_reading_order(rows), BLOCK, partial(_compute, extractor, view, store))
+            features.compute_missing(store.in_reading_order(rows), block, partial(_compute, extractor, view, store))
             stores.append(features)
         found.append(stores)
     return FeatureSubset(found, part.index)

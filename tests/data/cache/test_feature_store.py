@@ -81,6 +81,41 @@ def test_a_damaged_store_is_computed_again(tmp_path, damage):
     assert len(opened(tmp_path).missing(np.arange(3))) == 3
 
 
+@pytest.mark.parametrize("damage", [b"", b"\x93NUMPY\x01\x00", "bool"])
+def test_damaged_marks_are_computed_again_and_named(tmp_path, caplog, damage):
+    opened(tmp_path).compute_missing(np.arange(3), 3, numbers)
+    file = next(tmp_path.glob("*/done.npy"))
+    if damage == "bool":  # of an earlier version
+        np.save(file, np.ones(100, bool))
+    else:
+        file.write_bytes(damage)
+    assert len(opened(tmp_path).missing(np.arange(3))) == 3
+    assert f"the cached features in {file.parent} are damaged" in caplog.text
+
+
+@pytest.mark.parametrize("settled_ns", [0, 10**18])
+def test_damaged_rows_are_computed_again(tmp_path, caplog, monkeypatch, settled_ns):
+    monkeypatch.setattr("opsin.data.file_contents._SETTLED_NS", settled_ns)
+    stores = tmp_path / "features"
+    opened(stores).compute_missing(np.arange(50), 8, numbers)
+    assert len(opened(stores).missing(np.arange(50))) == 0
+    file = next(stores.glob("*/features.npy"))
+    content, row = bytearray(file.read_bytes()), numbers(np.arange(1)).astype(np.float16).nbytes
+    start = len(content) - 100 * row
+    content[start + 7 * row + 1] ^= 1
+    content[start + 20 * row : start + 22 * row] = bytes(2 * row)
+    file.write_bytes(content)
+    store = opened(stores)
+    assert store.missing(np.arange(50)).tolist() == [7, 20, 21]
+    assert "3 of the cached features" in caplog.text
+    store.compute_missing(np.arange(50), 8, numbers)
+    assert np.array_equal(opened(stores).take(np.arange(50)), numbers(np.arange(50)))
+    read = []
+    monkeypatch.setattr("opsin.data.cache.feature_store._mark", lambda value: read.append(value) or 0)
+    opened(stores)
+    assert bool(read) == (settled_ns > 0)  # an unchanged file is read once
+
+
 def test_rows_count_only_after_they_are_marked_as_done(tmp_path):
     def fails(rows):
         if 40 in rows:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from opsin.data.cache import checksums
 from opsin.data.cache.image_store import open_store, store_key
 from opsin.data.decode import BadImage
 from opsin.data.preprocessing import fit_image
@@ -187,6 +188,55 @@ def test_a_damaged_store_is_built_again(tmp_path, damage):
         (folder / "targets.npy").unlink()
     assert len(open_fake(FakeImages(), tmp_path)) == 100
     assert np.load(folder / "pixels.npy").shape == (100, 6, 7, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("pixels.npy", lambda content: content[:-50] + bytes(50)),
+        ("pixels.npy", lambda content: content[:200] + bytes([content[200] ^ 4]) + content[201:]),
+        ("targets.npy", lambda content: b""),
+        ("targets.npy", lambda content: content[:-8] + content[-16:-8]),
+        ("kept.npy", lambda content: content[:-1] + b"\1"),
+        ("bad_images.csv", lambda content: content.replace(b"3", b"4")),
+        ("meta.json", lambda content: b"[]"),
+        ("meta.json", lambda content: b"null"),
+        ("meta.json", lambda content: b"{}"),
+        ("meta.json", lambda content: content.replace(b'"digests"', b'"others!"')),
+    ],
+)
+def test_a_store_with_damaged_bytes_is_built_again_and_named(tmp_path, caplog, name, damage):
+    images = FakeImages(bad=frozenset([3]))
+    cache = tmp_path / "stores"
+    store = open_fake(images, cache)
+    pixels, folder = store.take(np.arange(99)), store.report.parent
+    file = folder / name
+    file.write_bytes(damage(file.read_bytes()))
+    again = open_fake(images, cache)
+    assert np.array_equal(again.take(np.arange(99)), pixels)
+    assert np.array_equal(again.targets, images.targets[again.kept])
+    assert [record.getMessage() for record in caplog.records] == [
+        f"the decoded images in {folder} are damaged: decoding them again"
+    ]
+
+
+def test_an_unchanged_store_is_checked_once(tmp_path, monkeypatch):
+    monkeypatch.setattr("opsin.data.file_contents._SETTLED_NS", 0)
+    checked, digest = [], checksums._digest
+    monkeypatch.setattr(checksums, "_digest", lambda file: checked.append(file.name) or digest(file))
+    cache = tmp_path / "stores"
+    file = open_fake(FakeImages(), cache).report.with_name("pixels.npy")
+    checked.clear()
+    for _ in range(3):
+        open_fake(FakeImages(), cache)
+    assert sorted(checked) == ["bad_images.csv", "kept.npy", "pixels.npy", "targets.npy"]
+    checked.clear()
+    content, times = file.read_bytes(), file.stat()
+    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))  # the size and the time of modification are the same
+    assert np.array_equal(open_fake(FakeImages(), cache).pixels, np.load(file))
+    assert "pixels.npy" in checked
+    assert file.read_bytes() == content
 
 
 def open_in_a_process(cache, log, start):

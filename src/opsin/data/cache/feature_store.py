@@ -4,15 +4,18 @@ A feature store is a folder whose name is a digest of everything that decides it
 requested are holes in its file:
 
     features.npy  float16 (N, ...), maps with their channels last
-    done.npy      bool (N,), which rows are computed
+    done.npy      uint64 (N,), 0 for a row that is not computed, else 2**32 + CRC-32 of its bytes
     meta.json     the values behind the name
 
 A row is valid only if it is marked in `done.npy`, which is replaced atomically after the rows are on the disk. So
-several runs can fill one store, each with the missing rows, and incomplete rows of a killed run are not used.
+several runs can fill one store, each with the missing rows, and incomplete rows of a killed run are not used. The rows
+are compared with their checksums once per state of the file; damaged rows are computed again.
 """
 
 import hashlib
 import json
+import logging
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +24,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from opsin.data.cache.files import ArrayFile, build_lock, check_space, delete_leftovers, gather, write_errors
+from opsin.data.cache.files import (
+    ArrayFile,
+    build_lock,
+    check_space,
+    delete_leftovers,
+    digest_cache,
+    gather,
+    write_errors,
+)
+from opsin.data.file_contents import FileContents
 from opsin.data.progress import progress
 from opsin.data.types import Indices
 from opsin.errors import UserError
@@ -29,6 +41,9 @@ from opsin.runs.atomic import atomic_folder, atomic_open, flush, write_atomicall
 
 Features = NDArray[np.float16]
 
+_LOG = logging.getLogger(__name__)
+_DONE = 1 << 32
+_CHECKED_BYTES = 2**24  # rows that are read together to check them
 _WHAT = "Cached features"
 _BLOCKS_PER_SAVE = 16  # blocks between two updates of `done.npy`, which a kill can lose
 
@@ -39,8 +54,8 @@ class FeatureStore:
     def __init__(self, folder: Path, count: int) -> None:
         self._folder = folder
         self._rows = ArrayFile(folder / "features.npy")
-        self._done = np.load(folder / "done.npy", allow_pickle=False)
-        if not len(self._rows.array) == len(self._done) == count:
+        self._done = self._read_done()
+        if not len(self._rows.array) == len(self._done) == count or self._done.dtype != np.uint64:
             raise ValueError(f"{folder} was made for other images")
 
     def __len__(self) -> int:
@@ -54,7 +69,7 @@ class FeatureStore:
 
     def missing(self, rows: Indices) -> Indices:
         """Return the rows among the given ones that are not computed yet."""
-        missing: Indices = rows[~self._done[rows]]
+        missing: Indices = rows[self._done[rows] == 0]
         return missing
 
     def take(self, rows: Indices) -> Features:
@@ -80,7 +95,7 @@ class FeatureStore:
         if not len(self.missing(rows)):
             return 0
         with write_errors(self._folder, _WHAT), build_lock(self._folder, "computes the same features"):
-            self._done = np.load(self._folder / "done.npy", allow_pickle=False)
+            self._done = self._read_done()
             missing = self.missing(rows)
             check_space(self._folder, len(missing) * self._rows.array[:1].nbytes, _WHAT)
             with (
@@ -94,7 +109,7 @@ class FeatureStore:
                     for row, value in zip(here.tolist(), values, strict=True):
                         file.seek(start + row * value.nbytes)
                         file.write(value.data)
-                    self._done[here] = True
+                        self._done[row] = _mark(value)
                     advance(len(here))
                     if number % _BLOCKS_PER_SAVE == 0:
                         flush(file)
@@ -102,6 +117,43 @@ class FeatureStore:
                 flush(file)
                 self._save_done()
         return len(missing)
+
+    def recompute_damaged(self) -> None:
+        """Mark rows with damaged bytes as missing; reads the rows only if the file has changed since their last check.
+
+        Raises:
+            UserError: There are damaged rows, and the folder cannot be written to.
+        """
+        contents = FileContents([str(self._folder / "features.npy")])
+        contents.use_cache(digest_cache(self._folder.parent))
+        checked = hashlib.blake2b(self._done.tobytes(), digest_size=16).digest()
+        if contents.known and contents.digests().tobytes() == checked:
+            return
+        damaged = self._damaged()
+        if not len(damaged):  # the marks stand for the content of the rows
+            contents.record_digest(0, checked)
+            contents.digests()
+            return
+        _LOG.warning("%d of the cached features in %s are damaged: computing them again", len(damaged), self._folder)
+        with write_errors(self._folder, _WHAT), build_lock(self._folder, "computes the same features"):
+            self._done = self._read_done()
+            self._done[self._damaged()] = 0
+            self._save_done()
+
+    def _damaged(self) -> Indices:
+        """Return the rows whose bytes do not have their checksum."""
+        rows = np.flatnonzero(self._done)
+        chunk = max(1, _CHECKED_BYTES // max(1, self._rows.array[:1].nbytes))
+        damaged: list[int] = []
+        for start in range(0, len(rows), chunk):
+            some = rows[start : start + chunk]
+            values = zip(some.tolist(), self._rows.take(some), strict=True)
+            damaged += [row for row, value in values if self._done[row] != _mark(value)]
+        return np.array(damaged, np.int64)
+
+    def _read_done(self) -> NDArray[np.uint64]:
+        done: NDArray[np.uint64] = np.load(self._folder / "done.npy", allow_pickle=False)
+        return done
 
     def _save_done(self) -> None:
         with atomic_open(self._folder / "done.npy") as file:
@@ -120,6 +172,15 @@ class FeatureSubset:
     def __init__(self, views: Sequence[Sequence[FeatureStore]], index: Indices) -> None:
         self._views = views
         self._index = index
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self._index)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the features of one image."""
+        return self._views[0][0].shape
 
     def mean(self) -> torch.Tensor:
         """Return the mean ``(D,)`` of the features of all images in the first view, float32."""
@@ -155,6 +216,8 @@ def open_features(cache_dir: Path | str, facts: Mapping[str, Any], count: int, s
     folder = Path(cache_dir).resolve() / name
     store = _load(folder, count)
     if store is None:
+        if folder.exists():
+            _LOG.warning("the cached features in %s are damaged: computing them again", folder)
         with write_errors(folder.parent, _WHAT):
             folder.parent.mkdir(parents=True, exist_ok=True)
             with build_lock(folder, "creates the same features"):
@@ -162,13 +225,14 @@ def open_features(cache_dir: Path | str, facts: Mapping[str, Any], count: int, s
                     _create(folder, facts, (count, *shape))
         store = _load(folder, count)
         assert store is not None, f"the features just created cannot be read: {folder}"
+    store.recompute_damaged()
     return store
 
 
 def _load(folder: Path, count: int) -> FeatureStore | None:
     try:
         return FeatureStore(folder, count)
-    except (OSError, ValueError, EOFError):
+    except (OSError, ValueError, TypeError, EOFError):
         return None
 
 
@@ -181,9 +245,14 @@ def _create(folder: Path, facts: Mapping[str, Any], shape: tuple[int, ...]) -> N
             file.truncate(file.tell() + int(np.prod(shape)) * 2)  # a hole: no block is allocated before it is written
             flush(file)
         with (unfinished / "done.npy").open("wb") as file:
-            np.save(file, np.zeros(shape[0], bool))
+            np.save(file, np.zeros(shape[0], np.uint64))
             flush(file)
         write_atomically(unfinished / "meta.json", json.dumps(facts, indent=2))
+
+
+def _mark(row: Features) -> int:
+    """Return the mark of a computed row: its checksum, and a bit that tells it from a missing row."""
+    return _DONE | zlib.crc32(np.ascontiguousarray(row).data)
 
 
 def _half(values: NDArray[Any]) -> Features:

@@ -33,6 +33,11 @@ def cache_folder(data_dir: str | Path, content: Literal["stores", "features", "s
     return user_path(data_dir) / ".opsin" / content
 
 
+def digest_cache(caches: Path) -> Path:
+    """Return the file of the digests of files, next to the folder of all stores or of all features."""
+    return caches.with_name("digests.bin")
+
+
 class ArrayFile:
     """An array in a `.npy` file, read by row without holding the array in memory.
 

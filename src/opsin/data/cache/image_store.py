@@ -7,12 +7,15 @@ the resizing and the version of this code. It appears whole or not at all, and n
     targets.npy     int64 (N,), class indices
     kept.npy        int64 (N,), numbers of these images in the source
     bad_images.csv  images that cannot be decoded, and why
-    meta.json       the values behind the name
+    meta.json       the values behind the name, and the digests of the other files
+
+The digests are checked once per state of the files (`opsin.data.cache.checksums`); a damaged store is built again.
 """
 
 import csv
 import hashlib
 import json
+import logging
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,13 +26,17 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from opsin.data.cache.files import ArrayFile
-from opsin.data.cache.image_store_builder import build
+from opsin.data.cache.checksums import damaged_file
+from opsin.data.cache.files import ArrayFile, digest_cache
+from opsin.data.cache.image_store_builder import CHECKED, build
 from opsin.data.file_contents import HasContents
+from opsin.data.image_memory import image_memory
 from opsin.data.preprocessing import Interpolation, Resize, fit_image
 from opsin.data.source import ArrayImages, FileImages, Images
 from opsin.data.types import Indices, SplitOrigin
 from opsin.errors import UserError
+
+_LOG = logging.getLogger(__name__)
 
 OnBadImage = Literal["skip", "raise"]
 
@@ -196,8 +203,10 @@ def open_store(
     folder = stores / store_key(images, *options)
     store = _load(images, folder)
     if not store:  # a store without images is built again: the machine may have failed
+        if folder.exists():
+            _LOG.warning("the decoded images in %s are damaged: decoding them again", folder)
         _build(images, folder, options, workers, reserved, lambda: bool(_load(images, folder)), lambda: folder)
-        store = _load(images, folder)
+        store = _load(images, folder, check=False)
         assert store is not None, f"the store just built cannot be read: {folder}"
     check_images(store, on_bad_image)
     return store
@@ -223,7 +232,7 @@ def _size(images: Images, size: tuple[int, int]) -> int:
 def use_digest_cache(images: Images, stores: Path) -> None:
     """Let images in files take and save the digests of their files next to the folder of all stores."""
     if isinstance(images, HasContents):
-        images.contents.use_cache(stores.with_name("digests.npy"))
+        images.contents.use_cache(digest_cache(stores))
 
 
 def _decodes_first(images: FileImages, stores: Path, *options: Any) -> bool:
@@ -240,9 +249,12 @@ def _decodes_first(images: FileImages, stores: Path, *options: Any) -> bool:
 
 
 def _meta(file: Path) -> dict[str, Any]:
+    """Return the content of a `meta.json`, with tuples for lists; empty if it is missing or damaged."""
     try:
         facts = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
+        return {}
+    if not isinstance(facts, dict):
         return {}
     return {key: tuple(value) if isinstance(value, list) else value for key, value in facts.items()}
 
@@ -265,15 +277,23 @@ def _build(
     build(images, folder, facts, fit, workers, needed=needed, trusted=trusted, final=final)
 
 
-def _load(images: Images, folder: Path) -> DecodedStore | None:
-    """Return the store in a folder, or None if there is none or it is damaged."""
-    try:
-        count = json.loads((folder / "meta.json").read_text(encoding="utf-8"))["count"]
-        store = DecodedStore(images, folder.name, folder)
-    except (OSError, ValueError, KeyError):
+def _load(images: Images, folder: Path, check: bool = True) -> DecodedStore | None:
+    """Return the store in a folder, or None if there is none or it is damaged.
+
+    Args:
+        images: The images of the store.
+        folder: The folder.
+        check: Whether the digests of its files are compared.
+    """
+    meta = _meta(folder / "meta.json")
+    if not meta or (check and damaged_file(folder, CHECKED, meta.get("digests"), digest_cache(folder.parent))):
         return None
-    sound = len(store.pixels) == len(store.targets) == len(store.kept) == count
-    return store if sound and count + len(store.bad) == len(images) else None
+    try:
+        store = DecodedStore(images, folder.name, folder)
+    except (OSError, ValueError, KeyError, EOFError):
+        return None
+    sound = len(store.pixels) == len(store.targets) == len(store.kept) == meta.get("count")
+    return store if sound and len(store) + len(store.bad) == len(images) else None
 
 
 def check_images(store: Store, on_bad_image: OnBadImage) -> None:
@@ -307,7 +327,8 @@ def decode_rows(
     images = store.images
 
     def fitted(row: int) -> NDArray[np.uint8]:
-        return fit_image(images.read(int(store.kept[row])), size, resize, interpolation)
+        with image_memory.scope():
+            return fit_image(images.read(int(store.kept[row])), size, resize, interpolation)
 
     with ThreadPoolExecutor(thread_name_prefix="decode") as pool:
         return np.stack(list(pool.map(fitted, rows.tolist())))

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import shutil
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -14,16 +13,24 @@ import numpy as np
 import PIL
 from numpy.typing import NDArray
 
+from opsin.data.cache.checksums import digests
 from opsin.data.cache.files import build_lock, check_space, delete_leftovers, write_errors
+from opsin.data.cpu_cores import available_cores
 from opsin.data.decode import BadImage
+from opsin.data.image_memory import image_memory
 from opsin.data.progress import progress
 from opsin.data.source import Images
 from opsin.runs.atomic import atomic_folder, flush
 
 Fit = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
 
+CHECKED = ("pixels.npy", "targets.npy", "kept.npy", "bad_images.csv")
+"""Files whose digests are in `meta.json`."""
+
 _WHAT = "The decoded images"
 _BLOCK = 32  # images per task: enough that the queue costs little for small images
+_BLOCK_BYTES = 4 * 2**20  # of decoded images per task
+_QUEUE_BYTES = 128 * 2**20  # of decoded images that wait to be written
 
 
 class Block(NamedTuple):
@@ -92,24 +99,34 @@ def decode_blocks(images: Images, fit: Fit | None, workers: int | None = None) -
     """
     workers = workers or available_cores()
 
-    def block(start: int) -> Block:
+    def block(numbers: range) -> Block:
         pixels, kept, bad = [], [], []
-        for index in range(start, min(start + _BLOCK, len(images))):
+        for index in numbers:
             try:
-                image = images.read(index)
-                if fit is not None:
-                    pixels.append(fit(image))
+                with image_memory.scope():  # no variable may hold the image beyond the scope
+                    if fit is None:
+                        images.read(index)
+                    else:
+                        pixels.append(fit(images.read(index)))
                 kept.append(index)
             except BadImage as error:
                 bad.append((index, images.locate(index), str(error)))
         return Block(np.stack(pixels) if pixels else None, kept, bad)
 
+    start, first = 0, Block(None, [], [])
+    while start < len(images) and not first.kept:  # the first image shows the size of all
+        first = block(range(start, start + 1))
+        start += 1
+        yield first
+    image_bytes = 1 if first.pixels is None else first.pixels.nbytes
+    step = min(_BLOCK, max(1, _BLOCK_BYTES // image_bytes))
+    most_waiting = min(4 * workers, _QUEUE_BYTES // (step * image_bytes))
     waiting: deque[Future[Block]] = deque()
     with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
         try:
-            for start in range(0, len(images), _BLOCK):
-                waiting.append(pool.submit(block, start))
-                if len(waiting) > 4 * workers:  # limits memory if the disk is slower
+            for begin in range(start, len(images), step):
+                waiting.append(pool.submit(block, range(begin, min(begin + step, len(images)))))
+                if len(waiting) > most_waiting:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
@@ -143,16 +160,12 @@ def _write(folder: Path, blocks: Iterator[Block], images: Images, facts: Callabl
     with (folder / "bad_images.csv").open("w", newline="", encoding="utf-8", errors="backslashreplace") as text:
         csv.writer(text).writerows([("index", "location", "reason"), *bad])
         flush(text)
+    counts = {"count": len(kept), "bad": len(bad), "pillow": PIL.__version__}
     with (folder / "meta.json").open("w", encoding="utf-8") as text:
-        json.dump(facts() | {"count": len(kept), "bad": len(bad), "pillow": PIL.__version__}, text, indent=2)
+        json.dump(facts() | counts | {"digests": digests(folder, CHECKED)}, text, indent=2)
         flush(text)
 
 
 def _write_header(file: IO[bytes], shape: tuple[int, ...]) -> None:
     header = {"descr": "|u1", "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(file, header)
-
-
-def available_cores() -> int:
-    """Return the number of cores this process may use, which a container or a scheduler may limit."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

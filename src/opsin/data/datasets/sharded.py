@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import Field
 
 from opsin.data.cache.files import cache_folder
-from opsin.data.cache.image_store_builder import available_cores
+from opsin.data.cpu_cores import available_cores
 from opsin.data.options import DATA_DIR
 from opsin.data.shards.index import Index, read_index
 from opsin.data.shards.shard_cache import AHEAD
