@@ -20,7 +20,7 @@ PARTS = {
 APPLIED = (
     *("optimizer.lr", "optimizer.weight_decay", "optimizer.nesterov", "optimizer.betas", "optimizer.momentum"),
     *("scheduler.", "augmentation.", "callbacks.", "logger.", "trainer.", "feature_cache."),
-    *("data_dir", "output_dir", "test", "report", "resume", "tags"),
+    *("data_dir", "output_dir", "test", "report", "resume", "tags", "verify_checkpoints"),
     *("datamodule.data_dir", "datamodule.eval_batch_size", "datamodule.on_device"),
 )
 """Keys, or beginnings of keys, that a resumed run may apply; all others are refused."""
@@ -52,7 +52,7 @@ def test_every_key_of_the_shipped_configs_has_a_rule(group: str, option: str) ->
 
 
 def test_a_run_that_stopped_early_trains_on_with_more_patience() -> None:
-    state = SavedState(step=10, epochs=3, best_epoch=1, stopped="no improvement", waited=2)
+    state = SavedState(step=10, best_step=4, epochs=3, best_epoch=1, stopped="no improvement", waited=2)
     tree = compose(["trainer.max_epochs=8", "callbacks.early_stopping.patience=2"]).tree
     assert nothing_to_train(tree, state)
     tree["callbacks"]["early_stopping"]["patience"] = 3
@@ -62,7 +62,7 @@ def test_a_run_that_stopped_early_trains_on_with_more_patience() -> None:
 
 
 def test_changes_that_need_training_are_refused_if_nothing_is_trained() -> None:
-    state = SavedState(step=10, epochs=3, best_epoch=1, stopped=None, waited=0)
+    state = SavedState(step=10, best_step=4, epochs=3, best_epoch=1, stopped=None, waited=0)
     changes = {"optimizer.lr": (0.1, 0.2), "trainer.precision": ("16-mixed", "32")}
     done, more = (compose([f"trainer.max_epochs={epochs}"]).tree for epochs in (3, 4))
     assert list(refused_by_state(changes, done, state)) == ["optimizer.lr"]
@@ -70,7 +70,7 @@ def test_changes_that_need_training_are_refused_if_nothing_is_trained() -> None:
 
 
 def test_the_limit_of_steps_is_not_below_the_completed_steps() -> None:
-    state = SavedState(step=10, epochs=3, best_epoch=1, stopped=None, waited=0)
+    state = SavedState(step=10, best_step=4, epochs=3, best_epoch=1, stopped=None, waited=0)
     tree = compose(["trainer.max_steps=10"]).tree
     check_steps(tree, state)
     with pytest.raises(UserError, match=r"trainer.max_steps=10 cannot be changed on resume: 11 steps are completed"):
