@@ -9,7 +9,7 @@ MAX_DEPTH = 100
 """Maximum depth of sections within sections."""
 
 
-class ExcessiveYAML(yaml.MarkedYAMLError):  # type: ignore[misc] - PyYAML has no types
+class ExcessiveYAML(yaml.MarkedYAMLError):  # type: ignore[misc]
     """YAML text exceeds a limit."""
 
 
