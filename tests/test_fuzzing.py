@@ -112,6 +112,7 @@ def check(name: str, act: Any, folder: Path) -> None:
     assert (fault := fault_of(Case(name, act), folder)) is None, fault
 
 
+@pytest.mark.slow
 @profile
 @given(st.lists(OVERRIDE, max_size=3))
 def test_overrides(tmp_path: Path, budget: Budget, overrides: list[str]) -> None:

@@ -8,8 +8,8 @@ PACKAGE = Path(__file__).resolve().parents[1] / "src" / "opsin"
 KNOWN = {
     # Hydra and OmegaConf
     "config/hydra_session.py": {
-        *("hydra._internal.hydra", "hydra._internal.utils"),
-        *("hydra._internal.core_plugins", "hydra._internal.sources_registry"),
+        *("hydra._internal.core_plugins", "hydra._internal.hydra"),
+        *("hydra._internal.sources_registry", "hydra._internal.utils"),
     },
     "config/resolvers.py": {"_get_full_key"},
     # Lightning

@@ -59,6 +59,7 @@ def run_on(disk: Disk, tmp_path: Path, *words: str) -> RunDirectory:
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "time", "epochs"), [("best.ckpt", 2, 1), ("metrics.csv", 2, 1), ("val.npz", 1, 0), ("test.npz", 1, 2)]
 )

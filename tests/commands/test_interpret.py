@@ -257,7 +257,9 @@ def test_a_broken_file_is_named_in_one_line(run: str, tmp_path: Path, capsys: py
 @pytest.mark.parametrize(("name", "content"), [("config.yaml", "a: ["), ("result.json", '{"status": ')])
 def test_a_damaged_run_is_named(run: str, name: str, content: str) -> None:
     (Path(run) / name).write_text(content)
-    with pytest.raises(UserError, match=rf"{name} is damaged \(.*\): replace it with an intact copy$"):
+    with pytest.raises(
+        UserError, match=rf"{name} is damaged \(.*\): replace it with an intact copy, or train the run again$"
+    ):
         list(interpret(run, what=["kernels"]))
 
 

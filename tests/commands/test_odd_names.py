@@ -87,6 +87,7 @@ def test_a_console_without_the_characters_shows_them_escaped(home: Path, run: Ru
     assert CAT in log
 
 
+@pytest.mark.slow
 def test_every_file_of_the_run_holds_the_names(run: RunDirectory) -> None:
     result = run.read_result()
     assert result.data is not None

@@ -26,6 +26,7 @@ def opsin(*words: object) -> int:
     return dispatch.main([str(word) for word in words])
 
 
+@pytest.mark.slow
 def test_a_read_only_run_is_used_with_out(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     for words in (["report"], ["embed"], ["interpret", "--what", "kernels"], ["evaluate", "--split", "val"]):

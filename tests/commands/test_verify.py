@@ -55,6 +55,7 @@ def content(run: RunDirectory) -> dict[str, bytes]:
     return {str(path.relative_to(run.path)): path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_an_honest_run_is_verified_and_stays_as_it_is(
     original: RunDirectory, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -84,6 +85,7 @@ def test_an_edit_is_found_by_the_digests(copy: Copy, kind: str) -> None:
     assert [name for name, status in checks.items() if status == "differs"] == [differ if kind != "data" else "data"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "found_by"),
     [

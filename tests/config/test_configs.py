@@ -66,6 +66,7 @@ def words_for(file: Path) -> list[str]:
     return [f"{file.parts[0]}={file.stem}", *MANDATORY.get(file.stem, [])]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", OPTIONS, ids=str)
 def test_config(file: Path, tmp_path: Path) -> None:
     group = file.parts[0]

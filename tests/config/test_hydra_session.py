@@ -52,3 +52,15 @@ def test_hydra_of_the_caller_keeps_its_own_sources() -> None:
     with hydra_state():
         load(["model=mlp"])
     assert SourcesRegistry.instance().types == before
+
+
+def test_a_process_composes_again_after_its_first_state_was_restored(monkeypatch: pytest.MonkeyPatch) -> None:
+    from hydra._internal.sources_registry import SourcesRegistry
+    from hydra.core.plugins import Plugins
+    from hydra.core.singleton import Singleton
+
+    fresh = {key: value for key, value in Singleton._instances.items() if key not in (Plugins, SourcesRegistry)}
+    monkeypatch.setattr(Singleton, "_instances", fresh)
+    for _ in range(2):
+        with hydra_state():
+            assert load(["model=mlp"]).model._target_ == "opsin.models.mlp"

@@ -98,6 +98,7 @@ def test_files_give_what_validation_gave(case: str, tmp_path: Path) -> None:
         np.testing.assert_allclose(np.stack([answer.probabilities for answer in again]), expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_pixels_give_what_validation_gave(digits_run: RunDirectory) -> None:
     expected, _ = validated(digits_run)
     predictor = open_predictor(digits_run.path, ["trainer.accelerator=cpu"])

@@ -45,6 +45,7 @@ def test_stages_run_in_order_and_the_head_returns_the_logits(case: Case) -> None
     assert set(dict(network.named_children())) == {"stages", "head"}
 
 
+@pytest.mark.slow
 @every_network
 @pytest.mark.parametrize("num_logits", [1, 2, 10])
 def test_adapts_to_channels_and_classes(case: Case, num_logits: int) -> None:
@@ -53,6 +54,7 @@ def test_adapts_to_channels_and_classes(case: Case, num_logits: int) -> None:
         assert network(torch.zeros(2, channels, case.trial, case.trial + 5)).shape == (2, num_logits)
 
 
+@pytest.mark.slow
 @every_network
 @pytest.mark.parametrize("trainable", ["head", "last stage", "first stage", "all"])
 def test_frozen_stages_stay_bit_equal_through_training(case: Case, trainable: str) -> None:

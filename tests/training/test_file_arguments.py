@@ -51,6 +51,7 @@ def plan_with(composed: RunConfig, section: str, values: dict[str, Any]) -> RunP
     return make_plan(replace(composed, tree={**composed.tree, section: {**kept, "mine": values}}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", ["/etc", "..", "a/../../b", "~/../../../x", "../run2"])
 @pytest.mark.parametrize(
     ("section", "target", "key"),

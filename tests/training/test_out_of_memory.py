@@ -43,6 +43,7 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     return start
 
 
+@pytest.mark.slow
 def test_halved_batches_keep_the_effective_batch(start) -> None:
     whole = start("whole")
     fault = "+callbacks.fault={_target_: faults.LittleMemory, most: 20, step: 8}"

@@ -167,8 +167,11 @@ def hydra_state() -> Iterator[None]:
     from hydra._internal.sources_registry import SourcesRegistry
     from hydra.core.global_hydra import GlobalHydra
     from hydra.core.hydra_config import HydraConfig
+    from hydra.core.plugins import Plugins
     from hydra.version import VersionBase
     from omegaconf.resolvers import oc
+
+    Plugins.instance()  # registers Hydra's own sources once per process, so they must be among the restored ones
 
     version, session, config = VersionBase.instance(), GlobalHydra.instance(), HydraConfig.instance()
     earlier = version.version_base, session.hydra, config.cfg

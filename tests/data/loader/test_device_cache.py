@@ -86,8 +86,9 @@ def test_images_and_targets_move_to_the_device_and_positions_stay():
 
 def test_the_trainer_determines_the_device():
     data = module(True)
+    strategy = SimpleNamespace(root_device=torch.device("meta"))
     data.trainer = SimpleNamespace(  # type: ignore[assignment]
-        strategy=SimpleNamespace(root_device=torch.device("meta")), global_rank=0, world_size=1, training=False
+        strategy=strategy, global_rank=0, world_size=1, training=False, limit_val_batches=1.0
     )
     assert next(iter(data.val_dataloader())).images.device.type == "meta"
 

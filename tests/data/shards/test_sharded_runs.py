@@ -106,6 +106,7 @@ def test_a_run_on_shards_equals_one_on_the_store_exactly(home, start) -> None:
     assert evaluate(stream).metrics["test/loss"] == other.metrics["test/loss"]
 
 
+@pytest.mark.slow
 def test_features_of_shards_equal_those_of_the_store(home, start) -> None:
     frozen = ("trainer=cpu", "model.trainable=head")
     store, stream = start("store", *frozen), start("stream", *frozen, *on_shards(home, 16))

@@ -253,7 +253,9 @@ def test_files_of_a_killed_process_are_deleted(path, tmp_path):
 
 
 def test_too_small_a_cache_is_refused(path, tmp_path):
-    with pytest.raises(UserError, match=r"too small for datamodule.window=4 shards of s3://pictures/made .* or more"):
+    with pytest.raises(
+        UserError, match=r"too small: the cache must hold datamodule.window=4 .* shards of s3://pictures/made"
+    ):
         streamed(path, tmp_path, window=4, cache_gb=1e-6)
 
 
@@ -325,6 +327,7 @@ def test_a_public_bucket_needs_no_keys(bucket, path, tmp_path, server, monkeypat
     assert images.read(0).shape == (6, 5, 3)
 
 
+@pytest.mark.slow
 def test_an_unreachable_server_is_reported_within_seconds(monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{_free_port()}")
     begin = time.monotonic()

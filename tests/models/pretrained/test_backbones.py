@@ -96,6 +96,7 @@ def test_original_weights_give_the_original_features_and_logits(case: Backbone) 
         assert torch.equal(dense.forward_features(images), network.forward_features(images))
 
 
+@pytest.mark.slow
 @every_backbone
 def test_frozen_stages_do_not_change_and_others_do(case: Backbone) -> None:
     torch.manual_seed(0)

@@ -54,6 +54,7 @@ def weights(run: RunDirectory) -> dict[str, Any]:
     return torch.load(run.last, weights_only=True)["state_dict"]
 
 
+@pytest.mark.slow
 def test_a_run_resumes_from_a_checkpoint_within_an_epoch(start, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = start("whole")
     stop = "+callbacks.stop={_target_: interruptions.StopAt, step: 14, how: error}"

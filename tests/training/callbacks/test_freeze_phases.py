@@ -214,6 +214,7 @@ def test_a_moving_average_leaves_frozen_stages_as_they_are(start) -> None:
         start(*words, "callbacks.ema._target_=lightning.pytorch.callbacks.EMAWeightAveraging", name="lightning")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "model",
     [

@@ -112,10 +112,9 @@ def evaluated(run: RunDirectory, split: str) -> dict:
     return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["two", *(pytest.param(name, marks=pytest.mark.slow) for name in ("auto", "fsdp", *RECOMPUTED))],
-)
+@pytest.mark.cluster
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["two", "auto", "fsdp", *RECOMPUTED])
 def test_two_processes_give_what_one_gives(alike, name: str) -> None:
     one, other = alike("one"), alike(name)
     assert (one.read_result().settings.devices, other.read_result().settings.devices) == (1, 2)

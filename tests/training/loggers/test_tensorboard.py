@@ -53,6 +53,7 @@ def test_a_resumed_run_is_one_curve(outputs: Path) -> None:
     assert [point.step for point in points] == [4, 9, 14]
 
 
+@pytest.mark.slow
 def test_loss_and_rates_have_points_by_step_and_throughput_by_epoch(outputs: Path) -> None:
     """The second run was interrupted after eight steps, without a gap and without a repeated step."""
     for name in ("slow", "fast"):

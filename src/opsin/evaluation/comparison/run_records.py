@@ -150,14 +150,12 @@ def _runs(folder: Path) -> list[RunDirectory]:
 
 def read_record(run: RunDirectory) -> RunRecord:
     """Read a run directory in any state."""
+    if missing := next((file for file in (run.config, run.result) if not file.exists()), None):
+        return _without(run, *_no_result(run, missing))
     try:
         result = run.read_result()
         composed = RunConfig.load(run)
         tree, origin = composed.tree, composed.origin
-        if result.status == "not started":
-            return _without(run, *_no_result(run, run.result))
-    except FileNotFoundError as error:
-        return _without(run, *_no_result(run, Path(error.filename)))
     except UserError as error:
         return _without(run, "unreadable", str(error))
     except Exception as error:  # damaged files raise anything; one bad run must not hide the others
