@@ -50,6 +50,9 @@ def project(in_tmp: Path) -> Path:
     for number in range(60):
         pixels = rng.integers(0, 255, (15, 15), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / "photos" / f"{('cat', 'dog')[number % 2]}_{number:03}.png")
+        photo = in_tmp / "PHOTOS" / ("cat", "dog")[number % 2] / f"{number}.png"
+        photo.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(photo)
     Image.fromarray(pixels).save(folder / "FILE.png")
     return folder
 
@@ -66,7 +69,7 @@ def test_the_commands_of_the_page_run(project: Path) -> None:
     """All in one process, which saves the start of torch; each train command for one epoch."""
     lines = [line[1:] for block in blocks(PAGE, "sh") for line in commands(block.text) if line[0] == "opsin"]
     lines = [[*line, *QUICK] if line[0] == "train" else line for line in lines]
-    assert len(lines) == 10
+    assert len(lines) == 11
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-P", "-c", RUNNER],
@@ -79,7 +82,7 @@ def test_the_commands_of_the_page_run(project: Path) -> None:
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
     results = [json.loads(file.read_text()) for file in (project / "outputs").rglob("result.json")]
-    assert [result["status"] for result in results] == ["finished"] * 8
+    assert [result["status"] for result in results] == ["finished"] * 9
     frozen = [tuple(result["frozen"]["stages"]) for result in results if result["frozen"]]
     assert ("conv1",) in frozen
     assert any("val/weight_norm" in result["metrics"] for result in results)

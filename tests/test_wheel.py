@@ -87,6 +87,7 @@ def test_commands_work_in_an_empty_folder(programs: Path, tmp_path: Path) -> Non
     assert run(programs, tmp_path, "--version") == f"opsin {__version__}\n"
     printed = run(programs, tmp_path, "train", *QUICK)
     assert "test again  opsin evaluate outputs/" in printed
+    assert "predict     opsin predict outputs/latest FILE" in printed
     record = json.loads((tmp_path / "outputs" / "latest" / "result.json").read_text())
     assert (record["status"], record.get("commit")) == ("finished", None)
     assert f"test/acc         {record['metrics']['test/acc']:.6f}" in run(

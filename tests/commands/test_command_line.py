@@ -73,6 +73,8 @@ def test_a_run_and_its_evaluation(tmp_path: Path) -> None:
     assert result["status"] == "finished"
     log = (tmp_path / "outputs" / "latest" / "train.log").read_text()
     assert "epoch 2/2" in log
+    assert f"predict     python {ROOT}/scripts/predict.py outputs/latest FILE" in log
+    assert re.search(r"digits: .* train, .* val, .* test \(split at random, seed 42\); 10 classes", log)
     assert "test accuracy" in log
     again = python(tmp_path, "scripts/evaluate.py", "outputs/latest", "--json")
     measured = json.loads(again)["metrics"]

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import warnings
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from opsin.commands.predict import predict_files
+from opsin.commands.predict import _summary, predict_files
 from opsin.data.decode import FORMATS
 from opsin.errors import UserError
 from opsin.inference.image_arguments import find_images
@@ -283,3 +284,9 @@ def test_a_folder_as_output_file_is_an_error(digits_run: RunDirectory, tmp_path:
     with pytest.raises(UserError, match=r"answers is a folder; give a file, such as .*predictions\.csv"):
         predict_files(str(digits_run.path), [str(tmp_path / "a.png")], out=folder, kind="csv")
     assert list(folder.iterdir()) == []
+
+
+def test_the_summary_has_no_rate_of_zero() -> None:
+    assert _summary(Counter(cat=1), 0, 2.0, None) == "1 image; cat: 1"
+    assert _summary(Counter(cat=3), 1, 20.0, None) == "3 images, 1 bad and skipped; cat: 3"
+    assert _summary(Counter(cat=3), 1, 2.0, None) == "3 images, 1 bad and skipped; cat: 3; 2 images/s"

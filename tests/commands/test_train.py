@@ -291,6 +291,7 @@ def test_ema_weights_are_what_is_tested(start) -> None:
 def test_debug_options_run(start, debug: str) -> None:
     run = start("model=mlp", f"debug={debug}")
     assert run.read_result().status == "finished"
+    assert not (run.path.parent / "latest").is_symlink()  # which names the last useful model
     if debug == "profile":
         assert list(run.path.glob("*profile*.txt"))
 

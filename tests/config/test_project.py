@@ -9,8 +9,10 @@ import pytest
 
 from opsin.config import ConfigSource, compose, read_command_line
 from opsin.config.project import Project, find_project
+from opsin.config.shortcut import expand_folder, stands_for
 from opsin.config.target_lookup import Constructors, functions_or_subclasses_of, permitted_packages
 from opsin.errors import UserError
+from opsin.runs.quoting import opsin_command
 
 OWN = Constructors({}, own=functions_or_subclasses_of(dict))
 
@@ -60,6 +62,28 @@ def test_its_experiment_is_trained_unless_the_command_names_one(project: Path, a
     assert compose(line.overrides, source=line.source).tree["seed"] == seed
     assert read_command_line(["resume=outputs/run"]).overrides == ("resume=outputs/run",)
     assert read_command_line(["--version"]).overrides == ()
+
+
+def test_the_command_says_that_it_uses_the_experiment_and_a_folder_leaves_it_out(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (project / "photos" / "cats").mkdir(parents=True)
+
+    def expanded(*arguments: str) -> tuple[tuple[str, ...], str]:
+        line = expand_folder(read_command_line(arguments))
+        return line.overrides, capsys.readouterr().err
+
+    said = "experiment first (pyproject.toml); ~experiment leaves it out\n"
+    assert expanded("seed=3") == (("seed=3", "experiment=first"), said)
+    for arguments in (["~experiment"], ["experiment=quickstart"], ["resume=outputs/run"]):
+        assert expanded(*arguments) == (tuple(arguments), "")
+    overrides, printed = expanded("photos", "seed=3")
+    assert overrides == (*stands_for("photos"), "seed=3", "~experiment")
+    assert printed == f"photos stands for: {opsin_command('train', *overrides)}\n"
+    assert compose(overrides).tree["trainer"]["max_epochs"] == 20
+    overrides, _ = expanded("photos", "experiment=first")
+    assert overrides[-1] == "experiment=first"
+    assert compose(overrides).tree["seed"] == 7
 
 
 def test_its_packages_are_importable_from_any_folder_in_it(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

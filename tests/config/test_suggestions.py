@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from opsin.config import CONFIGS, compose
+from opsin.config import CONFIGS, ConfigSource, compose, read_command_line, show
 from opsin.config.suggestions import TRANSLATIONS, config_options, suggest, translate
 from opsin.errors import UserError
 from opsin.training.plan import make_plan
@@ -45,6 +45,8 @@ VALUES = {"arch": "resnet18", "data": "mnist", "device": "cpu", "pretrained": "t
         ("data=photos", "datamodule=image_folder datamodule.path=photos"),
         ("datamodule.path=photos", "datamodule=image_folder datamodule.path=photos"),
         ('path="my photos"', "datamodule=image_folder 'datamodule.path=\"my photos\"'"),
+        ("model=resnet18", "model=resnet18_feature_extract, model=resnet18_full or model=resnet18_partial?"),
+        ("model=resnet99", "model=mini_resnet, "),
         ("arch=resnet34", "model=resnet34_feature_extract"),
         ("optim=adam", "optimizer=adam"),
         ("optimiser=sgd", "optimizer=sgd"),
@@ -64,9 +66,10 @@ def test_an_unknown_key_gets_the_override_to_type(typed: str, right: str) -> Non
 @pytest.mark.slow
 def test_options_and_keys_of_chosen_options() -> None:
     assert suggest(["model=mlp,cnn_gpa"]) == "model=cnn_gpa is not known: did you mean model=cnn_gap?"
-    assert suggest(["model=xyzzy", "trainer=xyzzy"]).endswith(
-        "trainer=xyzzy is not known: trainer is one of auto, cpu, ddp, ddp_cpu, fsdp, gpu, mps"
-    )
+    assert suggest(["model=xyzzy", "trainer=xyzzy"]).splitlines() == [
+        f"model=xyzzy is not known: model has {len(config_options()['model'])} options",
+        "trainer=xyzzy is not known: trainer is one of auto, cpu, ddp, ddp_cpu, fsdp, gpu, mps",
+    ]
     assert suggest(["datamodule=image_folder", "model=mlp", "model.hiden=3"]) == (
         "model.hiden=3 is not known: did you mean model.hidden=3?"
     )
@@ -131,15 +134,49 @@ def test_the_suggestion_is_the_first_line_that_is_printed(command: str, tmp_path
     assert not list(tmp_path.rglob("*.json"))
 
 
+LISTING = "opsin train --help lists all options, opsin train --cfg job all keys"
+
+
 @pytest.mark.slow
-def test_the_options_of_hydra_come_below_the_suggestion(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "train.py"), "model=cnn_gpa"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    lines = done.stderr.splitlines()
-    assert lines[0] == "model=cnn_gpa is not known: did you mean model=cnn_gap?"
-    assert any("vgg16_partial" in line for line in lines[1:])
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        ("model=cnn_gpa", f"model=cnn_gpa is not known: did you mean model=cnn_gap?\n{LISTING}"),
+        ("trainer.max_epoch=2", f"trainer.max_epoch=2 is not known: did you mean trainer.max_epochs=2?\n{LISTING}"),
+        (
+            "+experiment=quick",
+            f"In 'train': experiment=quick is not known: did you mean experiment=quickstart?\n{LISTING}",
+        ),
+    ],
+)
+def test_the_lists_of_hydra_are_left_out(typed: str, message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        compose([typed])
+    assert str(caught.value) == message
+
+
+def test_a_primary_config_that_does_not_exist_is_named_without_the_search_path() -> None:
+    with pytest.raises(UserError) as caught:
+        compose([], source=ConfigSource.of([], "absent"))
+    assert str(caught.value) == "Cannot find primary config 'absent'. Check that it's in your config search path."
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        ("--epochs 2", "--epochs 2 is not a flag: did you mean trainer.max_epochs=2?"),
+        ("--learning-rate=0.1", "--learning-rate=0.1 is not a flag: did you mean optimizer.lr=0.1?"),
+        ("--seed 3 model=mlp", "--seed 3 is not a flag: did you mean seed=3?"),
+        ("model=mlp --epochs", "--epochs is not a flag: did you mean trainer.max_epochs=VALUE?"),
+        ("--xyzzy 3", "Unrecognized arguments: --xyzzy; opsin"),
+    ],
+)
+def test_a_flag_of_another_framework_gets_the_override_to_type(typed: str, message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        read_command_line(typed.split())
+    assert str(caught.value).startswith(message)
+
+
+def test_a_printed_config_has_no_unknown_section() -> None:
+    with pytest.raises(UserError, match=r"epochs=2 is not known: did you mean trainer\.max_epochs=2"):
+        show(read_command_line(["--cfg", "job", "+epochs=2"]))

@@ -12,6 +12,7 @@ import pytest
 from opsin.errors import UserError
 from opsin.runs import directory
 from opsin.runs.directory import RunDirectory, find_runs, new_run_path
+from opsin.runs.result import RunResult
 
 HOLD = """
 import sys, time
@@ -72,3 +73,17 @@ def test_the_newest_run_is_found_after_the_clock_went_back(tmp_path: Path) -> No
     assert [run.path.name for run in find_runs(tmp_path)] == ["b", "a", "c"]
     runs[0].become_latest(tmp_path)  # resumed
     assert [run.path.name for run in find_runs(tmp_path)] == ["c", "b", "a"]
+
+
+def test_a_wrong_run_is_answered_with_those_that_have_a_model(in_tmp: Path) -> None:
+    for number, status in enumerate(("finished", "failed", "interrupted", "finished")):
+        run = RunDirectory(in_tmp / "outputs" / "day" / f"run{number}")
+        run.checkpoints.mkdir(parents=True)
+        run.config.touch()
+        run.write_result(RunResult(status=status))
+        if status != "interrupted":
+            run.best.touch()
+    RunDirectory(in_tmp / "outputs" / "day" / "run0").become_latest(Path("outputs"))
+    with pytest.raises(UserError) as raised:
+        RunDirectory.of("outputs/lates")
+    assert str(raised.value).endswith("; the newest runs with a model are: outputs/latest, outputs/day/run3")

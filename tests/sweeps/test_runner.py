@@ -61,12 +61,15 @@ def test_a_suspended_job_is_reported_once_and_a_killed_one_is_marked(
 ) -> None:
     monkeypatch.setattr(module, "SUSPENDED_S", 0.0)
     run, study, lines = RunDirectory(tmp_path / "run"), Study(), list[str]()
-    run.path.mkdir()
+    run.checkpoints.mkdir(parents=True)
+    run.last.touch()  # of an earlier process
     launched: Any = Launched(run, Exit(code))
     nothing: Any = lambda *_: None  # noqa: E731
     trials: Any = study
     job = Job(0, ("model=a",), run)
     Runner(launched, trials, lambda _: job, ["seconds"], nothing, nothing, nothing, lines.append).run()
+    resumed, *lines = lines
+    assert resumed == "trial 0 resumes"
     assert lines == ["trial 0 is suspended; continue it with: kill -CONT -77", "trial 0 continues"]
     [outcome] = study.outcomes
     assert (outcome.state, outcome.killed) == (("failed", True) if code else ("complete", False))

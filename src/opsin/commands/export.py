@@ -1,6 +1,7 @@
 """Write a trained model to a file for other programs: `opsin export`."""
 
 import argparse
+import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 SUFFIXES = {"onnx": ".onnx", "torch_export": ".pt2", "safetensors": ".safetensors", "state_dict": ".pt"}
 """File name suffix of each format."""
+
+PACKAGES = {"onnx": ("onnx", "onnxscript", "onnxruntime")}
+"""Packages of the extra `export` that a format needs."""
 
 
 @command
@@ -37,6 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--half", action="store_true", help="weights in half precision, half the size")
     add_checkpoint_option(parser)
     options = parser.parse_intermixed_args(arguments)
+    require_packages(options.format)
     run = RunDirectory.of(options.run)
     out = _checked_out(options, run)
     if options.format in ("safetensors", "state_dict"):
@@ -46,6 +51,17 @@ def main(arguments: list[str] | None = None) -> int:
         text = export_model(run, options.format, out, options.overrides, options.checkpoint)
     print(f"{out}: {out.stat().st_size / 1e6:.1f} MB, {text}")
     return 0
+
+
+def require_packages(kind: str) -> None:
+    """Check that the packages of a format are installed, without an import of torch.
+
+    Raises:
+        UserError: One is missing.
+    """
+    for package in PACKAGES.get(kind, ()):
+        if importlib.util.find_spec(package) is None:
+            raise UserError(f"--format {kind} needs the package {package}: run `pip install 'opsin[export]'`")
 
 
 def _checked_out(options: argparse.Namespace, run: RunDirectory) -> Path:

@@ -156,5 +156,6 @@ def _summary(counts: Counter[str], bad: int, seconds: float, out: Path | None) -
     by_class = ", ".join(f"{printable(name)}: {count:,}" for name, count in most)
     others = done - sum(count for _, count in most)
     by_class += f", others: {others:,}" if others else ""
-    pace = f"{(done + bad) / seconds:,.0f} images/s" if seconds > 0 else ""
+    rate = (done + bad) / seconds if seconds > 0 else 0.0
+    pace = f"{rate:,.0f} images/s" if rate >= 1 and done + bad > 1 else ""
     return "; ".join(part for part in (images, by_class, pace, f"written to {out}" if out else "") if part)

@@ -107,10 +107,12 @@ def train(composed: RunConfig) -> float:
         result.network = summarize(network, (data.channels, *data.image_size))
         if writes:
             run.write_result(result)
-        recording.announce(result, summary_text(result.network), run, step)
+        split_seed = plan.run.seed if plan.data.split_seed is None else plan.data.split_seed
+        recording.announce(result, summary_text(result.network), run, step, split_seed)
         _announce_resume(lines, resume_warnings(earlier, result) if earlier and point else ())
-        latest = LatestLink(run, Path(composed.tree["output_dir"]))
-        trainer.callbacks.append(latest)  # type: ignore[attr-defined]
+        if not composed.origin.choices.get("debug"):  # its model is of no use for predict or export
+            latest = LatestLink(run, Path(composed.tree["output_dir"]))
+            trainer.callbacks.append(latest)  # type: ignore[attr-defined]
         if point and trainer.max_epochs is not None:  # Lightning refuses a limit below the completed epochs
             trainer.fit_loop.max_epochs = max(trainer.max_epochs, int(point.state.epochs))
 

@@ -15,8 +15,12 @@ from opsin.config.shortcut import expand_folder
 from opsin.errors import Interrupted, RestartTraining, UserError
 from opsin.runs.atomic import check_writable
 from opsin.runs.disk_errors import START_AGAIN, explained_disk_errors
+from opsin.runs.image_root import check_image_root
 from opsin.runs.quoting import printed_override
 from opsin.runs.rank import is_spawned, stand_alone
+
+IMAGE_FOLDER = "opsin.data.datasets.image_folder"
+"""Target of `datamodule=image_folder`."""
 
 # torch, Lightning and Optuna take seconds to import: `--help` and a typo do without.
 
@@ -70,6 +74,9 @@ def run_config(composed: RunConfig, set_up_logging: Callable[[Any], None] = conf
         UserError: The run directory is in use or cannot be written to, or training fails by a mistake of the user.
         Interrupted: A signal stopped the run.
     """
+    data = composed.tree["datamodule"]
+    if data.get("_target_") == IMAGE_FOLDER:
+        check_image_root(str(data["path"]))  # here, so that a wrong path leaves no failed run
     if not composed.resumes:
         if composed.run.config.exists():
             raise UserError(

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -14,12 +15,13 @@ from omegaconf.errors import OmegaConfBaseException
 
 from opsin import __version__
 from opsin.config import hydra_session
-from opsin.config.compose import compose, compose_raw, refuse_typed_secrets
+from opsin.config.compose import OF_A_SWEEP, compose, compose_raw, refuse_typed_secrets
 from opsin.config.help_page import help_page
-from opsin.config.overrides import find_value, key_of
+from opsin.config.overrides import find_value, is_override, is_word, key_of
 from opsin.config.project import find_project
-from opsin.config.run_config import unresolvable
+from opsin.config.run_config import SECTIONS, unresolvable
 from opsin.config.search_path import ConfigSource
+from opsin.config.suggestions import config_options, suggest, with_listing
 from opsin.errors import UserError
 from opsin.runs.home import expand_home
 from opsin.runs.quoting import opsin_command, override
@@ -43,6 +45,7 @@ class CommandLine:
         part: For `config`: job, hydra or all; for `info`: the topic.
         package: For `config`: the section to print; None for everything.
         resolve: For `config`: whether to resolve interpolations.
+        by_default: Experiment of the project that takes part although the command names none; None without one.
     """
 
     overrides: tuple[str, ...]
@@ -52,6 +55,7 @@ class CommandLine:
     part: str = ""
     package: str | None = None
     resolve: bool = False
+    by_default: str | None = None
 
 
 def read_command_line(arguments: Sequence[str], command: str = "train") -> CommandLine:
@@ -64,7 +68,13 @@ def read_command_line(arguments: Sequence[str], command: str = "train") -> Comma
     Raises:
         UserError: A flag is unknown or contradicts another, or a folder of config files does not exist.
     """
-    typed = vars(_parser(command).parse_intermixed_args(_with_topic(arguments)))
+    parser = _parser(command)
+    known, flags = parser.parse_known_intermixed_args(_with_topic(arguments))
+    if flags and (advice := _explain_flag(flags[0], arguments)):
+        raise UserError(advice)
+    if flags:
+        parser.error(f"unrecognized arguments: {' '.join(flags)}")
+    typed = vars(known)
     shown: list[Shown] = [name for name in get_args(Shown) if typed[name]]
     if len(shown) > 1:
         raise UserError(f"{', '.join(_flag(name) for name in shown)}: use one at a time")
@@ -76,24 +86,28 @@ def read_command_line(arguments: Sequence[str], command: str = "train") -> Comma
     if typed["rerun"]:
         raise UserError("--experimental-rerun is not supported: resume a run with resume=RUN")
     overrides = tuple(typed["overrides"])
+    experiment = _of_project(overrides) if shown in ([], ["config"], ["info"]) else None
+    by_default = None if any(map(is_word, overrides)) else experiment
+    added = [] if experiment is None else [override("experiment", experiment) if by_default else "~experiment"]
     return CommandLine(
-        (*overrides, *_of_project(overrides)) if shown in ([], ["config"], ["info"]) else overrides,
+        (*overrides, *added),
         ConfigSource.of(typed["config_dir"], typed["config_name"]),
         typed["multirun"],
         shown[0] if shown else None,
         typed["config"] or typed["info"] or "",
         typed["package"],
         typed["resolve"],
+        by_default,
     )
 
 
-def _of_project(overrides: Sequence[str]) -> list[str]:
-    """Return the override for the experiment of the project, unless the command names one or resumes a run."""
+def _of_project(overrides: Sequence[str]) -> str | None:
+    """Return the experiment of the project; None if there is none, or if the command names one or resumes a run."""
     project = find_project()
     names_one = any(key_of(text) == "experiment" for text in overrides)
     if project is None or project.experiment is None or names_one:
-        return []
-    return [] if find_value(overrides, "resume") not in (None, "auto") else [override("experiment", project.experiment)]
+        return None
+    return None if find_value(overrides, "resume") not in (None, "auto") else project.experiment
 
 
 class _Parser(argparse.ArgumentParser):
@@ -123,6 +137,18 @@ def _parser(command: str) -> argparse.ArgumentParser:
     flag("--config-path", "-cp", help=argparse.SUPPRESS)
     flag("--experimental-rerun", dest="rerun", help=argparse.SUPPRESS)
     return parser
+
+
+def _explain_flag(flag: str, arguments: Sequence[str]) -> str:
+    """Return a message with the override that a flag stands for, such as `--epochs 2`; empty if there is none."""
+    name, equals, value = flag.lstrip("-").partition("=")
+    follows = next(iter(arguments[arguments.index(flag) + 1 :]), "-") if flag in arguments else "-"
+    shown = flag if equals or follows.startswith("-") or is_override(follows) else f"{flag} {follows}"
+    value = value if equals else shown.removeprefix(flag).strip() or "VALUE"
+    typed = f"{name.replace('-', '_')}={value}"
+    advice = suggest([typed])
+    advice = advice[len(typed) :].removeprefix(" is not known") if advice else f": did you mean {shlex.quote(typed)}?"
+    return f"{shown} is not a flag{advice}" if "did you mean" in advice else ""
 
 
 def _with_topic(arguments: Sequence[str]) -> list[str]:
@@ -164,6 +190,7 @@ def show(line: CommandLine) -> None:
 
 def _shown_config(line: CommandLine) -> str:
     """Return the config as YAML; secrets stay references, even if it is resolved."""
+    _refuse_new_sections(line)
     config: Any = _composed(line)
     try:
         if line.resolve:  # Hydra's settings hold values that only a job has
@@ -184,6 +211,15 @@ def _shown_config(line: CommandLine) -> str:
     if config is None:
         raise UserError(f"--package {line.package}: the config has no such section")
     return header + OmegaConf.to_yaml(config) if isinstance(config, Container) else f"{config}\n"
+
+
+def _refuse_new_sections(line: CommandLine) -> None:
+    """Refuse `+KEY=VALUE` for a key outside of all sections, which Hydra accepts and a run refuses."""
+    sections = {*SECTIONS, *OF_A_SWEEP, *config_options(line.source), "hydra"}
+    added = [text.lstrip("+") for text in line.overrides if text.startswith("+")]
+    unknown = [text for text in added if re.split(r"[./]", key_of(text))[0] not in sections]
+    if advice := suggest(unknown, line.source) if unknown else "":
+        raise UserError(with_listing(advice))
 
 
 def _composed(line: CommandLine) -> DictConfig:

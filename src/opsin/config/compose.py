@@ -9,6 +9,7 @@ benchmarks and the tests give overrides and a `ConfigSource`, and get the same c
 process composes nothing: it reads the `config.yaml` that process 0 has saved.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -32,7 +33,7 @@ from opsin.config.run_names import run_names
 from opsin.config.saved_config import find_unfinished, from_saved, resumed_run
 from opsin.config.search_path import ConfigSource
 from opsin.config.secrets import refuse_literal_secrets, refuse_misplaced_secrets, refuse_missing_secrets
-from opsin.config.suggestions import config_options, suggest
+from opsin.config.suggestions import config_options, explain_unknown_option, suggest, with_listing
 from opsin.config.yaml_files import in_words, refuse_broken_files
 from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory, new_run_path
@@ -97,11 +98,20 @@ def compose_raw(overrides: Sequence[str], source: ConfigSource | None = None) ->
         raise UserError("The config cannot be composed: config files include each other in a circle") from None
     except Exception as error:  # exceptions of Hydra and OmegaConf share no base class
         reason = str(error) or f"Hydra fails with {type(error).__name__}: a section or a key has the wrong type"
-        raise UserError(f"{suggest(overrides, source)}\n{reason}".strip()) from None
+        raise UserError(with_listing(suggest(overrides, source)) or _in_short(reason, source)) from None
     _refuse_odd_keys(composed)
     refuse_saved_without_effect(composed)
     refuse_variables_in_files(composed, overrides)
     return composed
+
+
+def _in_short(reason: str, source: ConfigSource) -> str:
+    """Return a message of Hydra without its lists of all options and folders."""
+    short = re.split(r"\n+(?:Available options in|Config search path:)", reason)[0]
+    if found := re.search(r"Could not find '(\w+)/([^'\n]+)'", short):
+        known = config_options(source).get(found[1], [])
+        short = with_listing(short[: found.start()] + explain_unknown_option(found[1], found[2], known))
+    return short
 
 
 def _refuse_odd_keys(composed: DictConfig) -> None:

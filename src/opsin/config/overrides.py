@@ -14,6 +14,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from opsin.errors import UserError
+from opsin.runs.home import expand_home
 from opsin.runs.quoting import override, quote_text
 
 PATHS = ("data_dir", "datamodule.path", "model.weights", "model.teacher")
@@ -35,6 +36,12 @@ _FLAGS_WITH_VALUE = {
 def is_override(argument: str) -> bool:
     """Return whether an argument is an override; otherwise it is a flag or a plain word."""
     return ("=" in argument[1:] and not argument.startswith("-")) or argument.startswith("~")
+
+
+def is_word(argument: str) -> bool:
+    """Return whether an argument is a folder or a plain word; a folder with `=` in its name needs a slash."""
+    is_path = "/" in argument or "\\" in argument
+    return not is_override(argument) or (is_path and Path(expand_home(argument)).is_dir())
 
 
 def key_of(text: str) -> str:

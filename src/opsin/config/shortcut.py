@@ -6,11 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from opsin.config.arguments import CommandLine
-from opsin.config.overrides import find_value, is_override, key_of
+from opsin.config.overrides import find_value, is_word, key_of
+from opsin.config.project import PROJECT_FILE
 from opsin.config.suggestions import config_options
-from opsin.errors import UserError, did_you_mean
+from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory
 from opsin.runs.home import expand_home
+from opsin.runs.image_root import suggested_folder
 from opsin.runs.quoting import opsin_command, override, resume_command
 
 RECIPE = ("model=efficientnet_lite0_feature_extract", "datamodule.image_size=224", "trainer.max_epochs=20")
@@ -21,7 +23,8 @@ images, and early stopping ends a run on many images before."""
 def expand_folder(line: CommandLine, quiet: bool = False) -> CommandLine:
     """Return the command line with a folder replaced by the overrides that it stands for, and print them to stderr.
 
-    Overrides of the user win over those of the short form.
+    Overrides of the user win over those of the short form. The experiment of a project takes part only if the command
+    names no folder; a line on stderr says so.
 
     Args:
         line: The command line of the train command.
@@ -30,7 +33,9 @@ def expand_folder(line: CommandLine, quiet: bool = False) -> CommandLine:
     Raises:
         UserError: There is no such folder, or there are several.
     """
-    words = [argument for argument in line.overrides if _is_word(argument)]
+    if line.by_default and not quiet:
+        sys.stderr.write(f"experiment {line.by_default} ({PROJECT_FILE}); ~experiment leaves it out\n")
+    words = [argument for argument in line.overrides if is_word(argument)]
     if not words or line.shows not in (None, "config", "info"):
         return line
     if len(words) > 1:
@@ -58,7 +63,7 @@ def stands_for(folder: str, others: Sequence[str] = ()) -> list[str]:
         raise UserError(_no_folder(folder, path))
     if RunDirectory(path).config.is_file():
         raise UserError(f"{folder} is the directory of a run: resume it with {resume_command(path)}")
-    keys = {key_of(argument) for argument in others}
+    keys = {key_of(argument) for argument in others if not argument.startswith("~")}
     data = [override("datamodule.path", folder)]
     if find_value(others, "resume") not in (None, "auto"):
         return data
@@ -68,12 +73,6 @@ def stands_for(folder: str, others: Sequence[str] = ()) -> list[str]:
         keys.add("trainer.max_epochs")
     recipe = [] if keys & {"model", "experiment"} else [text for text in RECIPE if key_of(text) not in keys]
     return data + recipe
-
-
-def _is_word(argument: str) -> bool:
-    """Return whether an argument is a folder or a plain word; a folder with `=` in its name needs a slash."""
-    is_path = "/" in argument or "\\" in argument
-    return not is_override(argument) or (is_path and Path(expand_home(argument)).is_dir())
 
 
 def _is_saved_dataset(folder: Path) -> bool:
@@ -88,10 +87,8 @@ def _no_folder(word: str, path: Path) -> str:
     groups = [group for group, options in config_options().items() if word in options]
     if groups:
         return f"{word} is not an override: did you mean {groups[0]}={word}?"
-    siblings = [entry.name for entry in path.parent.iterdir() if entry.is_dir()] if path.parent.is_dir() else []
-    near = did_you_mean(path.name, siblings, "" if path.parent == Path() else f"{path.parent}/")
     example = opsin_command("train", "model=cnn_gap", "optimizer.lr=0.1")
     return (
-        f"{word}: there is no such folder{near or '.'} Train takes a folder of images, or overrides KEY=VALUE, such as "
-        f"{example}"
+        f"{word}: there is no such folder{suggested_folder(path)} Train takes a folder of images, or overrides "
+        f"KEY=VALUE, such as {example}"
     )

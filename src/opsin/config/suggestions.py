@@ -2,12 +2,11 @@
 
 Names are compared by `opsin.errors.nearest`: the ratio of difflib, in which upper and lower case count as equal.
 
-An option of a group (`model=resnet`) is matched in this order (`_nearest_option`):
+An option of a group (`model=resnet18`) is matched in this order (`_nearest_options`):
 
-1. The most similar option, from `OPTION_CUTOFF` on.
-2. The first option that begins with the given name and an underscore.
-3. The most similar option, from `opsin.errors.CUTOFF` on.
-4. Otherwise all options are listed.
+1. All options that begin with the given name and an underscore.
+2. Up to three similar options, from `opsin.errors.CUTOFF` on; only the first if its similarity is `OPTION_CUTOFF`.
+3. Otherwise all options are listed, if there are fewer than `MAX_LISTED`.
 
 A key (`optimizer.learning_rate=0.1`) is matched in this order (`_unknown_key`):
 
@@ -28,10 +27,13 @@ from opsin.config.hydra_session import load
 from opsin.config.overrides import is_override, key_of
 from opsin.config.search_path import ConfigSource
 from opsin.errors import nearest
-from opsin.runs.quoting import quote
+from opsin.runs.quoting import opsin_command, quote
 
 OPTION_CUTOFF = 0.75
-"""Similarity from which an option is suggested before those that begin with the given name."""
+"""Similarity from which an option is suggested alone."""
+
+MAX_LISTED = 10
+"""Number of options from which a group is not listed in a message."""
 
 KEY_CUTOFF = 0.6
 """Similarity from which a whole key is suggested."""
@@ -69,7 +71,7 @@ def suggest(arguments: Sequence[str], source: ConfigSource | None = None, tree: 
         if group in options:
             several = [option.strip() for option in value.strip("[]").split(",")]
             wrong = [option for option in several if option not in options[group]]
-            lines += [_unknown_option(group, option, options[group]) for option in wrong]
+            lines += [explain_unknown_option(group, option, options[group]) for option in wrong]
             first = value if value.startswith("[") else several[0]
             chosen += [f"{group}={first}"] if not wrong else []
     try:
@@ -83,6 +85,12 @@ def suggest(arguments: Sequence[str], source: ConfigSource | None = None, tree: 
         elif key not in keys and key not in options and key.split(".")[0] != "hydra":
             lines.append(_unknown_key(key, value, [*keys, *options]))
     return "\n".join(lines)
+
+
+def with_listing(advice: str) -> str:
+    """Return advice on unknown names with the commands that list all of them; empty advice stays empty."""
+    options, keys = opsin_command("train", "--help"), opsin_command("train", "--cfg", "job")
+    return f"{advice}\n{options} lists all options, {keys} all keys" if advice else ""
 
 
 def translate(key: str, value: str) -> list[str]:
@@ -101,7 +109,7 @@ def translate(key: str, value: str) -> list[str]:
         return found(value)
     known = config_options().get(found, [value])
     if value not in known:
-        value = _nearest_option(value, known) or "OPTION"
+        value = next(iter(_nearest_options(value, known)), "OPTION")
     return [f"{found}={value}"]
 
 
@@ -189,18 +197,22 @@ TRANSLATIONS = {
 """Overrides of Opsin by the names of other frameworks (timm, Ultralytics, fastai, lightning-hydra-template)."""
 
 
-def _unknown_option(group: str, option: str, known: Sequence[str]) -> str:
-    near = _nearest_option(option, known)
-    return f"{group}={option} is not known: " + (
-        f"did you mean {group}={near}?" if near else f"{group} is one of {', '.join(known)}"
-    )
+def explain_unknown_option(group: str, option: str, known: Sequence[str]) -> str:
+    """Return a line for an option that its group does not have, with the options that could be meant."""
+    near = [f"{group}={name}" for name in _nearest_options(option, known)]
+    if near:
+        advice = f"did you mean {', '.join(near[:-1])}{' or ' if near[1:] else ''}{near[-1]}?"
+    elif len(known) < MAX_LISTED:
+        advice = f"{group} is one of {', '.join(known)}"
+    else:
+        advice = f"{group} has {len(known)} options"
+    return f"{group}={option} is not known: {advice}"
 
 
-def _nearest_option(option: str, known: Sequence[str]) -> str | None:
-    """Return the option of nearly the same name, else the first that begins with it (`resnet18`)."""
+def _nearest_options(option: str, known: Sequence[str]) -> list[str]:
+    """Return the options that begin with a name (`resnet18`), else those of nearly the same name, the nearest first."""
     begins = [name for name in known if option and name.startswith(f"{option}_")]
-    near = nearest(option, known, cutoff=OPTION_CUTOFF) or begins or nearest(option, known)
-    return near[0] if near else None
+    return begins or nearest(option, known, cutoff=OPTION_CUTOFF) or nearest(option, known, count=3)
 
 
 def _unknown_key(key: str, value: str, known: Sequence[str]) -> str:

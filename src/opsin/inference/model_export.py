@@ -2,7 +2,6 @@
 
 import contextlib
 import copy
-import importlib.util
 import io
 import json
 import logging
@@ -109,14 +108,12 @@ def export_graph(trained: TrainedModel, kind: GraphFormat, metadata: dict[str, s
         metadata: Text by name, saved in the file.
 
     Raises:
-        UserError: A package for the format is missing, or the network cannot be exported.
+        UserError: The network cannot be exported.
     """
     model = EndToEnd(trained).eval()
     height, width = trained.size
     example = torch.zeros(2, height + 3, width + 5, trained.source_channels, dtype=torch.uint8)
     dynamic = {"images": dict.fromkeys((0, 1, 2), torch.export.Dim.DYNAMIC)}
-    if kind == "onnx":
-        require_onnx()
     try:
         with _quiet(), torch.no_grad():
             program = torch.export.export(model, (example,), dynamic_shapes=dynamic)
@@ -143,17 +140,6 @@ def _torch_export(program: torch.export.ExportedProgram, metadata: dict[str, str
     content = io.BytesIO()
     torch.export.save(program, content, extra_files={"metadata.json": json.dumps(metadata)})
     return content.getvalue()
-
-
-def require_onnx() -> None:
-    """Check that the packages of the extra `export` are installed.
-
-    Raises:
-        UserError: One is missing.
-    """
-    for package in ("onnx", "onnxscript", "onnxruntime"):
-        if importlib.util.find_spec(package) is None:
-            raise UserError(f"--format onnx needs the package {package}: run `pip install 'opsin[export]'`")
 
 
 def inference_of(content: bytes, kind: GraphFormat) -> Infer:

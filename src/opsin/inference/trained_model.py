@@ -23,7 +23,7 @@ from opsin.inference.opened_run import open_run
 from opsin.models import Network, load_weights
 from opsin.models.weights import KINDS, UnreachableError, known_weights
 from opsin.runs.checkpoint_files import choose_checkpoint
-from opsin.runs.directory import OUTPUT_DIR, RunDirectory, find_runs
+from opsin.runs.directory import RunDirectory, newest_usable
 from opsin.runs.home import real_path
 from opsin.runs.result import ImageFormat
 from opsin.training.feature_extraction import Extractor, extract
@@ -161,8 +161,8 @@ def load_trained_model(
     weights = known_weights(name).get("imagenet") if name in NAMED else None
     if weights is None:
         hint = did_you_mean(name, NAMED, option) or "."
-        runs = [str(found.path) for found in find_runs(Path(OUTPUT_DIR))[:3]]
-        newest = f" The newest runs are {', '.join(runs)}." if runs else ""
+        runs = newest_usable()
+        newest = f" The newest runs with a model are {', '.join(runs)}." if runs else ""
         raise UserError(
             f"{option}{name} is neither a run directory (it has no {run.config.name}) nor a network with ImageNet "
             f"weights{hint} Such networks are {', '.join(NAMED)}.{newest}"

@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -54,7 +55,7 @@ class RunDirectory:
             derived: Another folder for files that can be made again.
 
         Raises:
-            UserError: There is no run at this path; the message names the newest runs.
+            UserError: There is no run at this path; the message names the newest runs with a model.
         """
         directory = cls(real_path(run), derived)
         if not directory.config.is_file() and directory.result.is_file():
@@ -63,8 +64,8 @@ class RunDirectory:
                 "the same command"
             )
         if not directory.config.is_file():
-            near = [str(found.path) for found in find_runs(Path(OUTPUT_DIR))[:3]]
-            hint = f"; the newest are: {', '.join(near)}" if near else ""
+            near = newest_usable()
+            hint = f"; the newest runs with a model are: {', '.join(near)}" if near else ""
             raise UserError(f"{run} is not a run directory: it has no {directory.config.name}{hint}")
         return directory
 
@@ -294,3 +295,19 @@ def find_runs(folder: Path) -> list[RunDirectory]:
             if "result.json" in files:
                 found.append(RunDirectory(Path(root)))
     return sorted(found, key=lambda run: run.config.stat().st_mtime, reverse=True)
+
+
+def newest_usable(count: int = 3) -> list[str]:
+    """Return the newest runs with a model below the default folder; the first is the link to the latest one."""
+    latest = Path(OUTPUT_DIR, "latest")
+    linked = RunDirectory(latest.resolve())
+    usable = (run for run in find_runs(Path(OUTPUT_DIR)) if run.path.resolve() != linked.path and _has_model(run))
+    return [str(latest)] * _has_model(linked) + [str(run.path) for run in islice(usable, count - 1)]
+
+
+def _has_model(run: RunDirectory) -> bool:
+    """Return whether a run has a checkpoint and has not failed."""
+    try:
+        return (run.best.is_file() or run.last.is_file()) and run.read_result().status != "failed"
+    except UserError:  # its files are damaged, or another version wrote them
+        return False

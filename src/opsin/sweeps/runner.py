@@ -152,6 +152,8 @@ class Runner:
             if outcome := outcome_of(job.run, self._objectives):  # it had ended before the sweep was killed
                 self._record(trial, outcome)
             else:
+                if _checkpoint_time(job):
+                    self._report(f"trial {trial.number} resumes")
                 self._start(trial, job)
         return self._next is not None and not self.stop.asked
 
@@ -160,8 +162,7 @@ class Runner:
         return self._launcher.slots - sum(running.job.devices for running in self._running)
 
     def _start(self, trial: Trial, job: Job) -> None:
-        progress = sum(file.stat().st_mtime_ns for file in (job.run.last, job.run.step) if file.exists())
-        if self._trials.starts(trial, progress) > MOST_STARTS:
+        if self._trials.starts(trial, _checkpoint_time(job)) > MOST_STARTS:
             self._record(trial, without_progress(job))
             return
         self._running.append(Running(trial, job, self._launcher.start(job), time.monotonic()))
@@ -211,3 +212,8 @@ class Runner:
         for running in self._running:
             running.handle.kill()
         self._running.clear()
+
+
+def _checkpoint_time(job: Job) -> int:
+    """Return a number that changes with each new checkpoint of a job; 0 without checkpoints."""
+    return sum(file.stat().st_mtime_ns for file in (job.run.last, job.run.step) if file.exists())

@@ -80,7 +80,7 @@ def sweep(overrides: Sequence[str], source: ConfigSource | None = None) -> int:
         launcher = engine.build()
         done = trials.ended()
         _print_start(console, folder, trials, done, launcher, worker.others())
-        with table.ProgressTable(console, space, metric, trials.total, done, launcher.slots) as progress:
+        with table.ProgressTable(console, space, metric, objectives, trials.total, done, launcher.slots) as progress:
             runner = Runner(
                 launcher,
                 trials,

@@ -42,13 +42,23 @@ class ProgressTable:
         console: Console to print on.
         space: Search space of the sweep.
         metric: The monitored metric.
+        objectives: Names of the values of an outcome.
         total: Number of trials.
         done: Number of trials that ended before this process started.
         slots: Number of devices that the jobs use at the same time.
     """
 
-    def __init__(self, console: Console, space: Space, metric: str, total: int, done: int, slots: int) -> None:
-        self._console, self._space, self._metric = console, space, metric
+    def __init__(
+        self,
+        console: Console,
+        space: Space,
+        metric: str,
+        objectives: Sequence[str],
+        total: int,
+        done: int,
+        slots: int,
+    ) -> None:
+        self._console, self._space, self._metric, self._objectives = console, space, metric, objectives
         self._total, self._done, self._slots = total, done, slots
         self._started: dict[int, float] = {}
         self._durations: list[float] = []
@@ -69,7 +79,8 @@ class ProgressTable:
         self._done += 1
         if trial.number in self._started:
             self._durations.append(time.monotonic() - self._started.pop(trial.number))
-        result = outcome.reason or " ".join(f"{value:.6g}" for value in outcome.values)
+        values = zip(self._objectives, outcome.values, strict=False)  # a failed or pruned trial has no values
+        result = outcome.reason or " ".join(f"{name} {value:.6g}" for name, value in values)
         line = f"{self._done}/{self._total}  trial {trial.number} {outcome.state}  {result}"
         self.print_line(f"{line}  {self._space.display(trial.choices)}{self._time_left()}")
 

@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from opsin.data import ImageDataModule
 from opsin.models import Network
 from opsin.models.fine_tuning import FreezeSchedule
 from opsin.runs.atomic import write_atomically
-from opsin.runs.directory import RunDirectory
+from opsin.runs.directory import OUTPUT_DIR, RunDirectory
 from opsin.runs.flat_keys import flat_scalars
 from opsin.runs.metric_registry import custom_metrics
 from opsin.runs.per_class import SplitScores
@@ -242,14 +243,14 @@ def record_calibration(result: RunResult, run: RunDirectory) -> None:
     result.calibration = calibrate(predictions.logits, predictions.targets)
 
 
-def announce(result: RunResult, table: str, run: RunDirectory, resume_step: int | None) -> None:
+def announce(result: RunResult, table: str, run: RunDirectory, resume_step: int | None, split_seed: int) -> None:
     """Log the data, network and settings before training, and write the network summary to `model.txt`."""
     data, settings, parameters = result.data, result.settings, result.parameters
     assert data is not None
     assert settings is not None
     assert parameters is not None
     height, width = data.image_size
-    counts = ", ".join(f"{n:,} {split} ({data.origin[split]})" for split, n in data.counts.items())
+    counts = _split_counts(data, split_seed)
     lines = [
         f"data       {data.name}: {counts}; {len(data.classes)} classes, {data.channels}x{height}x{width}",
         f"network    {result.choices.get('model')}: {parameters.total:,} parameters, "
@@ -268,12 +269,27 @@ def announce(result: RunResult, table: str, run: RunDirectory, resume_step: int 
     write_atomically(run.path / "model.txt", table + "\n")
 
 
+def _split_counts(data: DataFacts, seed: int) -> str:
+    """Return the number of images of each split and the way in which they were split."""
+    carved = "carved" in data.origin.values()
+
+    def is_random(split: str) -> bool:
+        return data.origin[split] == "carved" or (split == "train" and carved)
+
+    groups = []
+    for random, splits in groupby(data.counts, is_random):
+        counts = ", ".join(f"{data.counts[split]:,} {split}" for split in splits)
+        groups.append(f"{counts} ({f'split at random, seed {seed}' if random else 'given'})")
+    return ", ".join(groups)
+
+
 def closing_message(result: RunResult, run: RunDirectory) -> str:
     """Return the last message of a run: its result and the next commands."""
     monitor, settings = result.monitor, result.settings
     assert monitor is not None
     assert settings is not None
     place = run.path.relative_to(Path.cwd()) if run.path.is_relative_to(Path.cwd()) else run.path
+    latest = Path(OUTPUT_DIR, "latest")
     test = {name.removeprefix("test/"): value for name, value in result.metrics.items() if name.startswith("test/")}
     others = ", ".join(f"{name} {value:.4f}" for name, value in test.items() if name != "acc")
     lines = [
@@ -288,6 +304,7 @@ def closing_message(result: RunResult, run: RunDirectory) -> str:
         *([f"report      {place}/report.html"] if run.report.exists() else []),
         f"result      {place}/result.json",
         f"test again  {opsin_command('evaluate', place)}",
+        f"predict     {opsin_command('predict', latest if latest.resolve() == run.path.resolve() else place, 'FILE')}",
         f"dashboard   {opsin_command('dashboard', *([] if Path('outputs') in place.parents else [place]))}",
     ]
     if settings.teacher:  # it explains the figures above

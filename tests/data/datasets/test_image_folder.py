@@ -151,8 +151,12 @@ def test_a_missing_folder_a_file_and_an_empty_folder_are_refused(tmp_path: Path)
     )
     file = image(tmp_path / "photo.png")
     assert refusal(file) == f"{file} is a file; datamodule.path must be the folder of the class folders."
-    assert refusal(tmp_path) == (
-        f"{tmp_path} has no class folders. Put the images of each class into a folder of its own there."
+    layout(tmp_path, "photos/1.png")
+    message = f"{tmp_path}/photos has no class folders. Put the images of each class into a folder of its own there."
+    assert refusal(tmp_path / "photos") == message
+    layout(tmp_path, "dogs/1.png")
+    assert refusal(tmp_path / "photos") == (
+        f"{message} If photos is itself a class, give the folder above it: datamodule.path={tmp_path}"
     )
 
 

@@ -12,6 +12,7 @@ from opsin.data.split_names import composed, split_named
 from opsin.data.types import Channels, Side, Split
 from opsin.errors import UserError, did_you_mean
 from opsin.runs.home import user_path
+from opsin.runs.image_root import check_image_root, no_class_folders
 from opsin.runs.quoting import printed_override
 
 
@@ -75,11 +76,7 @@ def folder_splits(
     Raises:
         UserError: The folder is missing or has another layout than `image_folder` describes.
     """
-    path = root.absolute()
-    if not root.exists():
-        raise UserError(f"The folder {path} does not exist. Name the folder of the images with datamodule.path=FOLDER.")
-    if not root.is_dir():
-        raise UserError(f"{path} is a file; datamodule.path must be the folder of the class folders.")
+    check_image_root(root)
     found = split_folders(root, channels)
     if aliases is None:
         classes = tuple(dict.fromkeys(composed(folder.name) for folder in folders(found["train"])))
@@ -97,7 +94,7 @@ def folder_splits(
 
 def _check_train(folder: Path, classes: Sequence[str]) -> None:
     if not classes:
-        raise UserError(f"{folder} has no class folders. Put the images of each class into a folder of its own there.")
+        raise no_class_folders(folder)
     if len(classes) == 1:
         (only,) = folders(folder)
         inside = folders(only)
