@@ -4,6 +4,7 @@ import copy
 import io
 import pickle
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -208,6 +209,7 @@ def test_the_auxiliary_head_adds_its_loss_in_training_only(inception: Network) -
     batch = Batch()
     batch.images, batch.targets, batch.features_of = images, targets, None  # type: ignore[attr-defined]
     batch.positions = torch.arange(2)  # type: ignore[attr-defined]
+    classifier._trainer = SimpleNamespace(accumulate_grad_batches=1)  # type: ignore[assignment]
     seen: list[Tensor] = []
     network.auxiliary.head.register_forward_hook(lambda module, inputs, output: seen.append(output))
     network.head.register_forward_hook(lambda module, inputs, output: seen.append(output))
