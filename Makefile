@@ -42,7 +42,7 @@ train: setup ## train the default network on the bundled digits (ARGS="model=mlp
 test: setup ## run the tests, without the slow ones
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 -m 'not slow' $(ARGS)
 
-test-all: setup ## run every test, those of several processes, SLURM and Ray too
+test-all: setup ## run every test, for half an hour and more
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 $(ARGS)
 
 check: setup ## formatting, lint and types

@@ -52,7 +52,9 @@ def test_changes_that_round_differently_are_named(monkeypatch: pytest.MonkeyPatc
     assert resume_warnings(BEFORE, BEFORE) == []
     other = replace(BEFORE, settings=replace(BEFORE.settings, threads=4, batch_size=7), versions={"torch": "2.11"})
     said = "trainer.threads was 2, and now it is 4; torch was 2.10, and now it is 2.11"
-    assert resume_warnings(BEFORE, other) == [f"the result is not bit-identical to that of an undisturbed run: {said}"]
+    assert resume_warnings(BEFORE, other) == [
+        f"the result is not bit-identical to that of an uninterrupted run: {said}"
+    ]
     gpu = replace(BEFORE, settings=replace(BEFORE.settings, accelerator="cuda"), hardware=Hardware(gpus=("H100",)))
     assert "trainer.accelerator was cpu, and now it is cuda; the GPU was None, and now it is H100" in str(
         resume_warnings(BEFORE, gpu)

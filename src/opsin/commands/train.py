@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import lightning as L
@@ -30,7 +31,7 @@ from opsin.training.module import load_network
 from opsin.training.monitored_metrics import check_measurable, monitored
 from opsin.training.out_of_memory import memory_errors
 from opsin.training.plan import make_plan
-from opsin.training.resume_check import check_resume
+from opsin.training.resume_check import ResumePoint, check_resume
 from opsin.training.run_length import check_run_length, warn_unreached
 from opsin.training.run_warnings import collect_warnings
 from opsin.training.same_numerics import resume_warnings, resumed_threads
@@ -68,15 +69,9 @@ def train(composed: RunConfig) -> float:
         Processes(run) as processes,
     ):
         if writes:
-            composed.save()
-            if composed.resumes:
-                drop_epochs_after(run.log, point.state.epochs if point else 0)
-            if point:
-                point.restore(run)
-            predictions_file(run, "test").unlink(missing_ok=True)  # predictions of an earlier test
-            delete_scores(run, "test")
+            _prepare_directory(composed, point)
             processes.send_run(composed.resumes)
-        if not writes:
+        else:
             logging.getLogger("opsin").setLevel(logging.WARNING)
         use_threads(resumed_threads(plan.trainer, earlier.settings if earlier else None), plan.trainer.devices)
         L.seed_everything(plan.run.seed, verbose=False)
@@ -114,10 +109,7 @@ def train(composed: RunConfig) -> float:
             run.write_result(result)
         split_seed = plan.run.seed if plan.data.split_seed is None else plan.data.split_seed
         recording.announce(result, summary_text(result.network), run, step, split_seed)
-        for line in lines:
-            log.info("resume     %s", line)
-        for line in resume_warnings(earlier, result) if earlier and point else ():
-            log.warning("resume     %s", line)
+        _announce_resume(lines, resume_warnings(earlier, result) if earlier and point else ())
         if not composed.origin.choices.get("debug"):  # its model is of no use for predict or export
             latest = LatestLink(run, Path(composed.tree["output_dir"]))
             trainer.callbacks.append(latest)  # type: ignore[attr-defined]
@@ -155,6 +147,25 @@ def train(composed: RunConfig) -> float:
             log.info(recording.closing_message(result, run))
     assert checkpoints.best_value is not None
     return checkpoints.best_value
+
+
+def _prepare_directory(composed: RunConfig, point: ResumePoint | None) -> None:
+    """Save the config, and take back what the run directory records after the point of the resume."""
+    run = composed.run
+    composed.save()
+    if composed.resumes:
+        drop_epochs_after(run.log, point.state.epochs if point else 0)
+    if point:
+        point.restore(run)
+    predictions_file(run, "test").unlink(missing_ok=True)  # predictions of an earlier test
+    delete_scores(run, "test")
+
+
+def _announce_resume(lines: Sequence[str], warnings: Sequence[str]) -> None:
+    for line in lines:
+        log.info("resume     %s", line)
+    for line in warnings:
+        log.warning("resume     %s", line)
 
 
 def report(run: RunDirectory, data: ImageDataModule, network: Network, predictions: Predictions | None) -> None:

@@ -24,7 +24,7 @@ def resumed_threads(options: TrainerOptions, earlier: Settings | None) -> Thread
 
 
 def resume_warnings(earlier: RunResult, now: RunResult) -> list[str]:
-    """Return lines about a resume that is not bit-identical to an undisturbed run, or that this machine slows down.
+    """Return lines about a resume that is not bit-identical to an uninterrupted run, or that this machine slows down.
 
     Args:
         earlier: The result of the earlier processes.
@@ -38,7 +38,7 @@ def resume_warnings(earlier: RunResult, now: RunResult) -> list[str]:
     ]
     lines = []
     if changed:
-        lines.append(f"the result is not bit-identical to that of an undisturbed run: {'; '.join(changed)}")
+        lines.append(f"the result is not bit-identical to that of an uninterrupted run: {'; '.join(changed)}")
     cores = os.cpu_count() or 1
     if now.settings and now.settings.accelerator == "cpu" and now.settings.threads > cores:
         lines.append(

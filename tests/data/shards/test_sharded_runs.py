@@ -145,7 +145,6 @@ def test_a_resume_with_other_shards_is_refused(home, start, tmp_path) -> None:
         train(compose_again(RunDirectory(tmp_path / "outputs" / "cut")))
 
 
-@pytest.mark.cluster
 @pytest.mark.slow
 def test_two_processes_divide_the_shards_and_resume_exactly(home, tmp_path) -> None:
     runs = {name: RunDirectory(tmp_path / "outputs" / name) for name in ("whole", "cut")}

@@ -14,7 +14,7 @@ from engines.slurm import HOME, Slurm
 WORDS = ("model=mlp,cnn_gap", "seed=0,1", "trainer.max_epochs=2", "launcher.threads=1")
 FAULT = ("+callbacks.fault._target_=faults.Fault", "+callbacks.fault.kind=none,segfault")
 
-pytestmark = [pytest.mark.slow, pytest.mark.cluster]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

@@ -135,7 +135,6 @@ def test_a_cluster_that_is_not_there_is_told_at_once(address: str, message: str)
 
 
 @needs_ray
-@pytest.mark.cluster
 @pytest.mark.slow
 def test_jobs_finish_on_both_nodes(engine: Ray, make: Callable[..., Job]) -> None:
     assert engine.slots == 2
@@ -160,7 +159,6 @@ def test_jobs_finish_on_both_nodes(engine: Ray, make: Callable[..., Job]) -> Non
 
 
 @needs_ray
-@pytest.mark.cluster
 @pytest.mark.slow
 def test_a_crash_is_the_jobs_alone_and_a_stop_saves(engine: Ray, make: Callable[..., Job]) -> None:
     crash = make(0, "+callbacks.crash._target_=interruptions.StopAt", "+callbacks.crash.step=3")
@@ -183,7 +181,6 @@ def test_a_crash_is_the_jobs_alone_and_a_stop_saves(engine: Ray, make: Callable[
 
 
 @needs_ray
-@pytest.mark.cluster
 @pytest.mark.slow
 def test_a_node_that_does_not_see_the_run_directory_is_told(engine: Ray, make: Callable[..., Job]) -> None:
     job = make(0)
@@ -195,7 +192,6 @@ def test_a_node_that_does_not_see_the_run_directory_is_told(engine: Ray, make: C
 
 
 @needs_ray
-@pytest.mark.cluster
 @pytest.mark.slow
 def test_a_job_that_is_still_queued_stops_at_once(engine: Ray, make: Callable[..., Job]) -> None:
     handles = [engine.start(make(number, ENDLESS)) for number in range(3)]
@@ -208,7 +204,6 @@ def test_a_job_that_is_still_queued_stops_at_once(engine: Ray, make: Callable[..
 
 
 @needs_ray
-@pytest.mark.cluster
 @pytest.mark.slow
 def test_a_job_whose_node_dies_is_lost_and_goes_on_elsewhere(
     nodes: RayNodes, engine: Ray, make: Callable[..., Job]
@@ -255,7 +250,6 @@ while True:
 
 
 @needs_ray
-@pytest.mark.cluster
 @pytest.mark.slow
 def test_a_sweep_that_is_killed_leaves_no_job_behind(nodes: RayNodes, make: Callable[..., Job]) -> None:
     job = make(0, ENDLESS)

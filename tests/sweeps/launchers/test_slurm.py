@@ -21,7 +21,7 @@ QUICK = ("model=mlp", "trainer.max_epochs=2", "datamodule.train_fraction=0.2", "
 SLOW = ("+callbacks.slow._target_=engines.slowness.Slow", "+callbacks.slow.seconds=2")
 PATIENCE_S = 240.0
 
-pytestmark = [pytest.mark.slow, pytest.mark.cluster]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

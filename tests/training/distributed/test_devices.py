@@ -112,7 +112,6 @@ def evaluated(run: RunDirectory, split: str) -> dict:
     return json.loads(done.stdout)
 
 
-@pytest.mark.cluster
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["two", "auto", "fsdp", *RECOMPUTED])
 def test_two_processes_give_what_one_gives(alike, name: str) -> None:
@@ -121,14 +120,12 @@ def test_two_processes_give_what_one_gives(alike, name: str) -> None:
     assert_alike(one, other)
 
 
-@pytest.mark.cluster
 @pytest.mark.slow
 def test_both_processes_hold_the_same_weights(alike) -> None:
     states = [torch.load(alike("two").path / "watch" / f"{rank}.pt")["state"] for rank in (0, 1)]
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
-@pytest.mark.cluster
 @pytest.mark.slow
 def test_one_process_writes_and_speaks(alike) -> None:
     one, two = alike("one"), alike("two")
@@ -149,7 +146,6 @@ def test_one_process_writes_and_speaks(alike) -> None:
     assert len((two.path / "metrics.csv").read_text().splitlines()) == 3
 
 
-@pytest.mark.cluster
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_every_image_is_measured_once_with_the_weights_that_are_saved(tmp_path: Path, strategy: str) -> None:
@@ -167,7 +163,6 @@ def test_every_image_is_measured_once_with_the_weights_that_are_saved(tmp_path: 
             assert result.metrics[name] == pytest.approx(value, abs=1e-6), name
 
 
-@pytest.mark.cluster
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_a_stopped_run_goes_on_to_the_bit(alike, tmp_path: Path, strategy: str) -> None:
@@ -184,7 +179,6 @@ def test_a_stopped_run_goes_on_to_the_bit(alike, tmp_path: Path, strategy: str) 
     assert all(torch.equal(weight, weights(run)[name]) for name, weight in weights(whole).items())
 
 
-@pytest.mark.cluster
 @pytest.mark.slow
 def test_a_divided_run_goes_on_in_one_process(alike, tmp_path: Path) -> None:
     stop = "+callbacks.stop={_target_: dying_rank.Die, how: SIGTERM, step: 11}"
@@ -195,7 +189,6 @@ def test_a_divided_run_goes_on_in_one_process(alike, tmp_path: Path) -> None:
     assert_alike(one, fsdp, splits=("val", "test"))  # of the epoch that was cut, train saw the rest only
 
 
-@pytest.mark.cluster
 @pytest.mark.slow
 def test_frozen_stages_stand_still_where_the_network_is_divided(tmp_path: Path) -> None:
     words = ("model=cnn_gap", "model.trainable=last:1", "feature_cache=off", *SHORT)
@@ -219,7 +212,6 @@ def free_port() -> int:
         return int(found.getsockname()[1])
 
 
-@pytest.mark.cluster
 @pytest.mark.slow
 def test_torchrun_gives_the_same_in_one_directory(alike, tmp_path: Path) -> None:
     words = (*SAME, "trainer=ddp_cpu")
@@ -230,7 +222,6 @@ def test_torchrun_gives_the_same_in_one_directory(alike, tmp_path: Path) -> None
     assert not list(place.glob("train_ddp*"))
 
 
-@pytest.mark.cluster
 @pytest.mark.slow
 def test_two_machines_work_on_one_run_and_go_on_with_it(alike, tmp_path: Path) -> None:
     stop = "+callbacks.stop={_target_: dying_rank.Die, how: SIGTERM, step: 11}"
@@ -250,7 +241,6 @@ def test_two_machines_work_on_one_run_and_go_on_with_it(alike, tmp_path: Path) -
     assert RunDirectory(place).read_result().metrics == alike("two").read_result().metrics
 
 
-@pytest.mark.cluster
 @pytest.mark.slow
 def test_srun_gives_the_same_in_one_directory(alike, tmp_path: Path) -> None:
     job = {"SLURM_JOB_ID": str(free_port() - 15000), "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "2"}
@@ -263,7 +253,6 @@ def test_srun_gives_the_same_in_one_directory(alike, tmp_path: Path) -> None:
     assert RunDirectory(place).read_result().metrics == alike("two").read_result().metrics
 
 
-@pytest.mark.cluster
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("how", "reason"),
@@ -290,7 +279,6 @@ def test_a_process_that_dies_ends_the_run_and_is_named(tmp_path: Path, how: str,
     assert not alive(tmp_path / "pid1")
 
 
-@pytest.mark.cluster
 @pytest.mark.slow
 def test_no_process_outlives_the_first(tmp_path: Path) -> None:
     words = (*SAME, "trainer=ddp_cpu", f"hydra.run.dir={tmp_path / 'run'}")
@@ -300,7 +288,6 @@ def test_no_process_outlives_the_first(tmp_path: Path) -> None:
     assert not alive(tmp_path / "pid1")
 
 
-@pytest.mark.cluster
 @pytest.mark.slow
 def test_a_process_that_dies_under_torchrun_is_named(tmp_path: Path) -> None:
     die = f"+callbacks.die={{_target_: dying_rank.Die, how: error, note: {tmp_path / 'died'}}}"
