@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from opsin.errors import UserError
+from opsin.evaluation import calibration
 from opsin.evaluation.calibration import (
     TEMPERATURES,
     calibrate,
@@ -15,6 +16,10 @@ from opsin.evaluation.calibration import (
 )
 from opsin.runs.metric_registry import ECE_BINS
 from opsin.training.metrics import SplitMetrics
+
+
+def test_results_have_the_number_of_bins_that_the_documentation_names() -> None:
+    assert f"over {ECE_BINS} bins of equal width" in str(calibration.__doc__)
 
 
 def test_error_equals_an_example_by_hand() -> None:

@@ -143,7 +143,7 @@ def test_what_has_not_learned_is_named_beside_what_has(
     monkeypatch.chdir(digits_run.path.parents[1])
     with pytest.raises(UserError, match=r"is neither a run directory .*efficientnet_lite0") as caught:
         load_trained_model(name)
-    assert str(Path("outputs", "run")) in str(caught.value)
+    assert str(Path("outputs", "latest")) in str(caught.value)
 
 
 def test_a_run_that_has_not_learned_says_how_to_go_on(copied: RunDirectory) -> None:

@@ -7,7 +7,16 @@ import pytest
 
 from opsin.errors import UserError
 from opsin.runs import digests
-from opsin.runs.digests import DIGESTS, changed_files, is_as_recorded, read_digests, record_digests, record_evaluation
+from opsin.runs.digests import (
+    COVERED,
+    DIGESTS,
+    changed_files,
+    is_as_recorded,
+    read_digests,
+    record_digests,
+    record_evaluation,
+)
+from opsin.runs.finished_backup import KEPT
 
 
 @pytest.fixture
@@ -19,6 +28,10 @@ def run(tmp_path: Path) -> Path:
     (tmp_path / "config.yaml").write_text("seed: 1\n")
     (tmp_path / "report.html").write_text("page")
     return tmp_path
+
+
+def test_all_files_of_a_finished_run_are_covered_unless_commands_write_them_again() -> None:
+    assert set(COVERED) == set(KEPT) - {"report.html", "pictures", DIGESTS} | {"overrides.yaml"}
 
 
 def test_edited_and_missing_files_are_named(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

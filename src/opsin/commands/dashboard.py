@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from opsin.commands.command_line import command, command_parser
-from opsin.commands.explore.security import LOOPBACK, foreign_request
+from opsin.commands.loopback import LOOPBACK, foreign_request
 from opsin.errors import UserError
 from opsin.runs.directory import OUTPUT_DIR
 from opsin.runs.home import user_path

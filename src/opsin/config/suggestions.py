@@ -5,7 +5,8 @@ Names are compared by `opsin.errors.nearest`: the ratio of difflib, in which upp
 An option of a group (`model=resnet18`) is matched in this order (`_nearest_options`):
 
 1. All options that begin with the given name and an underscore.
-2. Up to three similar options, from `opsin.errors.CUTOFF` on; only the first if its similarity is `OPTION_CUTOFF`.
+2. Up to three similar options, from a similarity of 0.5 on (`opsin.errors.CUTOFF`); only the first if its similarity is
+   at least `OPTION_CUTOFF`.
 3. Otherwise all options are listed, if there are fewer than `MAX_LISTED`.
 
 A key (`optimizer.learning_rate=0.1`) is matched in this order (`_unknown_key`):

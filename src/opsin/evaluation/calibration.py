@@ -1,4 +1,7 @@
-"""Calibration of probabilities: reliability diagram, expected calibration error, temperature scaling."""
+"""Calibration of probabilities: reliability diagram, expected calibration error, temperature scaling.
+
+`ece` is the mean |confidence - accuracy| over 15 bins of equal width, weighted by the number of images.
+"""
 
 from dataclasses import dataclass
 
@@ -51,7 +54,7 @@ def reliability(probabilities: Floats, targets: Integers, bins: int = ECE_BINS) 
     Args:
         probabilities: `(N, C)`; each row sums to 1.
         targets: Class indices `(N,)`.
-        bins: Number of bins B.
+        bins: Number of bins B, of equal width; 15 in all results of Opsin (`ECE_BINS`).
 
     Raises:
         UserError: There are no images, the shapes do not match, or `bins` is below 1.

@@ -1,4 +1,8 @@
-"""The checkpoint files of a run: which of them are intact, and which one a command uses."""
+"""The checkpoint files of a run: which of them are intact, and which one a command uses.
+
+A resume takes the newest of `last.ckpt`, `step.ckpt` and `best.ckpt` that is intact and whose best epoch is intact too,
+then the replay points (`opsin.training.resume_check.find_resume_point`).
+"""
 
 import functools
 import zipfile

@@ -9,16 +9,21 @@ from typing import Any
 
 from opsin.errors import UserError
 from opsin.runs.atomic import write_atomically
-from opsin.runs.finished_backup import KEPT
 
 DIGESTS = "digests.json"
 """Name of the file in a run directory."""
 
-REPEATABLE = ("report.html", "pictures", DIGESTS)
-"""Files of a finished run that commands may write again, and the digests themselves."""
-
-COVERED = (*(name for name in KEPT if name not in REPEATABLE), "overrides.yaml")
-"""Files and folders of a run whose content is recorded."""
+COVERED = (
+    "config.yaml",
+    "overrides.yaml",
+    "metrics.csv",
+    "model.txt",
+    "checkpoints",
+    "predictions",
+    "per_class",
+    "result.json",
+)
+"""Files and folders of a run whose content is recorded. Commands may write `report.html` and `pictures` again."""
 
 
 @dataclass(frozen=True)

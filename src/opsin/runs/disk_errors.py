@@ -1,7 +1,12 @@
 """Clear messages for failures of a disk: full, over its quota, read-only, forbidden or defective.
 
 Code that writes raises plain `OSError`s. `explained_disk_errors` turns those that leave a command or a run into one
-message with the file, the disk and the way out.
+message with the file, the disk and the way out. Three places write such a message, all with the reason that
+`disk_failure` gives:
+
+- `explanation`, here: every command and run, if the error reaches it; advice by the kind of failure.
+- `opsin.runs.atomic.write_errors`: a path that an option sets, such as `--out`; advice to set it to another path.
+- `opsin.data.cache.files.write_errors`: decoded images, features and shards; advice about `data_dir`.
 """
 
 import contextlib

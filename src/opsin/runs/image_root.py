@@ -26,8 +26,9 @@ def check_image_root(path: str | Path) -> None:
         )
     if not root.is_dir():
         raise UserError(f"{root} is a file; datamodule.path must be the folder of the class folders.")
-    if not any(entry.is_dir() for entry in root.iterdir()):
-        raise no_class_folders(root)
+    with contextlib.suppress(OSError), os.scandir(root) as entries:  # a folder that cannot be read is explained later
+        if not any(entry.is_dir() for entry in entries):
+            raise no_class_folders(root)
 
 
 def no_class_folders(folder: Path) -> UserError:

@@ -1,4 +1,7 @@
-"""Memory that does not suffice for training: one clear error, or a smaller batch (`trainer.on_oom`)."""
+"""Memory that does not suffice for training: one clear error, or a smaller batch.
+
+`trainer.on_oom` chooses: `stop` is the default, `halve` continues with smaller batches.
+"""
 
 import contextlib
 import gc

@@ -1,4 +1,7 @@
-"""Validation within an epoch, by `trainer.val_check_interval`."""
+"""When to validate within an epoch, by `trainer.val_check_interval`.
+
+`opsin.data.loader.samplers` decides which images a validation reads.
+"""
 
 import math
 

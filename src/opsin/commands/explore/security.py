@@ -3,14 +3,14 @@
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
-from urllib.parse import urlsplit
+
+from opsin.commands.loopback import foreign_request
 
 Message = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
 Receive = Callable[[], Awaitable[Message]]
 Application = Callable[[Message, Receive, Send], Awaitable[None]]
 
-LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 ALLOWED_PATHS = re.compile(
     r"/|/(config|theme\.css|favicon\.ico|manifest\.json|robots\.txt)/?|/(assets|static|svelte|report)/.+"
     r"|/gradio_api/(info|app_id|startup-events|queue/join|queue/data|upload|upload_progress|cancel|reset|theme\.css)/?"
@@ -64,22 +64,6 @@ class LoopbackOnly:
             await send(message)
 
         await self.app(scope, receive, send_with_headers)
-
-
-def foreign_request(host: str, origin: str | None) -> str:
-    """Return why a request does not come from the own page in a browser on this machine; empty if it does.
-
-    Args:
-        host: The Host header. A web site whose domain name resolves to 127.0.0.1 sends its own name.
-        origin: The Origin header, which browsers send with posts and with requests of other pages.
-    """
-    try:
-        name = urlsplit(f"//{host}").hostname
-    except ValueError:
-        name = None
-    if name not in LOOPBACK:
-        return "This page is available on 127.0.0.1 only."
-    return "" if origin in (None, f"http://{host}") else "This page accepts requests of its own only."
 
 
 def _refusal(path: str, host: str, origin: str | None) -> tuple[int, str] | None:

@@ -10,11 +10,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 
-from opsin.data.loader.samplers import Sampler, Shards, check_sampler, training_batches
-from opsin.data.splitting import stratified_sample
+from opsin.data.loader.samplers import Sampler, Shards, check_sampler, evaluation_batches, training_batches
 from opsin.data.types import Indices
 from opsin.errors import UserError
 
@@ -220,11 +218,15 @@ class BatchLoader:
     def _plan(self, epoch: int) -> list[Indices]:
         """Return the positions of each batch of this process."""
         if not self._training:
-            images = np.arange(len(self._targets))
-            if self._batches < len(self):
-                images = stratified_sample(self._targets, self._batches * self.batch_size, self._seed)
-            share = np.array_split(images, self._world_size)[self._rank]
-            return np.array_split(share, self._batches)
+            return evaluation_batches(
+                self._targets,
+                self._seed,
+                batch_size=self.batch_size,
+                batches=self._batches,
+                limited=self._batches < len(self),
+                rank=self._rank,
+                world_size=self._world_size,
+            )
         return training_batches(
             self._targets,
             self._sampler,

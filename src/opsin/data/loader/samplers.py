@@ -1,7 +1,11 @@
-"""The order of images in a training epoch, as a function of (seed, epoch).
+"""Which images an epoch reads, in training and in evaluation, and in which order.
 
-`training_batches` chooses the order: `shard_windowed` if the images are in more shards than `datamodule.window`, else
-`shuffled`. It cuts the order into the batches of each process.
+Training (`training_batches`): the order is a function of (seed, epoch). It is `shard_windowed` if the images are in
+more shards than `datamodule.window`, else `shuffled`. It is cut into the batches of each process.
+
+Evaluation (`evaluation_batches`): every image once over all processes, in the order of the split. With a limit of B
+batches of N images, it reads a stratified sample of B * N images: each class has about its share, and the sample is a
+function of the seed alone, so it is the same in every epoch and for any number of processes.
 """
 
 from dataclasses import dataclass
@@ -9,6 +13,7 @@ from typing import Literal
 
 import numpy as np
 
+from opsin.data.splitting import stratified_sample
 from opsin.data.types import Indices
 from opsin.errors import UserError
 
@@ -82,6 +87,34 @@ def training_batches(
     order = shuffled(targets, sampler, seed, epoch)
     order = order[: len(order) - len(order) % world_size]
     return [order[start + rank : start + batch_size : world_size] for start in starts]
+
+
+def evaluation_batches(
+    targets: Indices,
+    seed: int,
+    *,
+    batch_size: int,
+    batches: int,
+    limited: bool,
+    rank: int = 0,
+    world_size: int = 1,
+) -> list[Indices]:
+    """Return the positions of each batch of one process in an evaluation.
+
+    Args:
+        targets: Class indices ``(N,)``.
+        seed: Decides the sample of a limited evaluation.
+        batch_size: Images per batch over all processes.
+        batches: Number of batches.
+        limited: Whether these are fewer batches than all images need; then the images are a stratified sample.
+        rank: Rank of this process.
+        world_size: Number of processes.
+
+    Returns:
+        For each batch, positions ``(B // world_size,)`` or fewer, int64; all batches are of nearly equal size.
+    """
+    images = stratified_sample(targets, batches * batch_size, seed) if limited else np.arange(len(targets))
+    return np.array_split(np.array_split(images, world_size)[rank], batches)
 
 
 def shuffled(targets: Indices, sampler: Sampler, seed: int, epoch: int) -> Indices:
