@@ -135,8 +135,11 @@ def _intact(files: Sequence[Path], faults: dict[Path, str]) -> dict[Path, SavedS
     for file in files:
         if fault := fault_of(file):
             faults[file] = fault
-        else:
+            continue
+        try:
             found[file] = read_state(file)
+        except UserError as error:  # a complete archive of something else
+            faults[file] = str(error).removeprefix(f"{file} ")
     return found
 
 
