@@ -52,7 +52,7 @@ def _is_torch_optimizer(found: Any) -> bool:
 
 
 def _is_timm_optimizer(found: Any) -> bool:
-    """Return whether an object is an optimizer of timm that a config can describe and one backward pass suffices for.
+    """Return whether an object is a timm optimizer that a config can describe and that needs only one backward pass.
 
     `timm.optim` also holds optimizers of torch, a wrapper of another optimizer, and a method of second order.
     """
