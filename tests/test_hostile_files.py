@@ -1,4 +1,4 @@
-"""Files of a run, of weights, of a dataset and of shards that hold a pickle or a script: no code of them runs."""
+"""Files of a run, of weights, of a dataset and of shards that hold a pickle or a script: no code from them runs."""
 
 import contextlib
 import hashlib

@@ -45,7 +45,7 @@ def faults(cases: list[Case], root: Path) -> list[str]:
 def test_the_corpus_is_large_and_has_no_case_twice(corpus: list[Case]) -> None:
     kinds = Counter(case.name.split("/")[0] for case in corpus)
     assert set(kinds) == {"image", "config", "run", "folder", "shards"}
-    assert kinds.total() >= 300
+    assert kinds.total() > 1000
     assert max(Counter(case.name for case in corpus).values()) == 1
 
 

@@ -42,7 +42,7 @@ class RestartTraining(Exception):  # noqa: N818 - a request, not an error
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error says that memory does not suffice, on the machine or on its accelerator."""
+    """Return whether an error is an out-of-memory error, of the machine or of its accelerator."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     signs = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")

@@ -3,6 +3,7 @@
 `tests/engines/forgeries.py` verifies 50 forgeries and 20 honest runs by hand.
 """
 
+import errno
 import json
 import random
 import shutil
@@ -140,6 +141,19 @@ def test_missing_parts_are_never_verified(copy: Copy, capsys: pytest.CaptureFixt
     assert "its status is interrupted" in capsys.readouterr().out
     assert command.main([str(images)]) == 3
     assert "is not a run directory" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "full"), MemoryError("no memory"), RuntimeError("a bug")])
+def test_an_error_is_no_difference(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception
+) -> None:
+    def fails(_: str) -> RunDirectory:
+        raise error
+
+    monkeypatch.setattr(RunDirectory, "of", fails)
+    assert command.main([str(tmp_path)]) == 3
+    said = {OSError: "too little free space", MemoryError: "out of memory", RuntimeError: "RuntimeError: a bug"}
+    assert said[type(error)] in capsys.readouterr().err
 
 
 def test_the_choice_of_stretches_keeps_to_a_tenth_of_training_and_includes_the_best_checkpoint() -> None:

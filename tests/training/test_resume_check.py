@@ -96,6 +96,18 @@ def test_a_damaged_last_checkpoint_is_replaced_by_the_best(digits_run: RunDirect
     assert run.last.samefile(run.best)
 
 
+def test_a_checkpoint_without_the_state_of_a_run_is_replaced_by_the_best(
+    digits_run: RunDirectory, tmp_path: Path
+) -> None:
+    run = copied(digits_run, tmp_path / "run")
+    run.last.unlink()
+    torch.save({"weight": torch.zeros(2)}, run.last)
+    point, lines = find_resume_point(run)
+    assert point
+    assert point.file == run.best
+    assert f"{run.last} is damaged (it holds no state of a run): resuming from {run.best}" in lines[0]
+
+
 def test_resuming_from_the_best_checkpoint_changes_nothing_else(
     digits_run: RunDirectory, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -34,11 +34,16 @@ def show_error(error: UserError) -> None:
     print(mask_secrets(str(error)), file=sys.stderr)
 
 
-def command(main: Callable[[list[str] | None], int]) -> Main:
-    """Wrap the `main` of a command: a UserError, or the failure of a disk, becomes one message and exit code 1.
+def command(main: Callable[[list[str] | None], int], failure: int = 1) -> Main:
+    """Wrap the `main` of a command: a UserError, the failure of a disk, or too little memory becomes one message.
 
     Ctrl-C ends the command with exit code 130. A reader that closes the pipe early, such as `head`, ends it with 0.
-    The traceback of any other exception is printed by Python, or here if secrets must be masked in it.
+    The traceback of any other exception is printed by Python, or here if secrets must be masked in it or Python's exit
+    code, 1, is not that of a failure.
+
+    Args:
+        main: The function.
+        failure: Exit code after an error.
     """
 
     @functools.wraps(main)
@@ -49,7 +54,7 @@ def command(main: Callable[[list[str] | None], int]) -> Main:
                 return main(arguments)
         except UserError as error:
             show_error(error)
-            return 1
+            return failure
         except KeyboardInterrupt:
             return 130
         except BrokenPipeError:
@@ -58,12 +63,12 @@ def command(main: Callable[[list[str] | None], int]) -> Main:
         except Exception as error:
             if is_out_of_memory(error):
                 show_error(UserError(f"out of memory ({' '.join(str(error).split())[:200] or 'no details'}): {FEWER}"))
-                return 1
+                return failure
             text = traceback.format_exc()
-            if (masked := mask_secrets(text)) == text:
+            if (masked := mask_secrets(text)) == text and failure == 1:
                 raise
             print(masked, file=sys.stderr)
-            return 1
+            return failure
 
     return wrapped
 

@@ -115,7 +115,7 @@ def _in_short(reason: str, source: ConfigSource) -> str:
 
 
 def _refuse_odd_keys(composed: DictConfig) -> None:
-    """Refuse keys of the root that no override can name, such as the number of `1: 2`."""
+    """Refuse top-level keys that no override can name, such as the number 1 in `1: 2`."""
     for key in composed:
         if not isinstance(key, str) or not key:
             raise UserError(f"The config has the key {key!r}: a key is a name, such as seed")

@@ -145,7 +145,7 @@ def _handlers(settings: DictConfig) -> Iterator[logging.Handler]:
 
 
 def raise_disk_errors(handler: logging.FileHandler) -> None:
-    """Let a log file that cannot be written end the run, because no line may be missing after a resume.
+    """End the run if its log file cannot be written: after a resume, no line may be missing.
 
     By default, `logging` prints a traceback for each line and goes on.
     """

@@ -1,6 +1,6 @@
 """The logging settings of Hydra, `hydra.job_logging`, reduced to what needs no code: console and log file.
 
-Python's logging calls any callable that its settings name, and writes to any file. A config is data, so that only
+Python's logging calls any callable that its settings name, and writes to any file. A config is data, so only
 two classes of handlers, two streams, and log files in the run directory are accepted.
 """
 

@@ -173,7 +173,7 @@ def _refusal(text: str) -> str:
 
 
 def _depth(text: str) -> int:
-    """Return how many brackets are open at once at most."""
+    """Return the maximum depth of nested brackets."""
     depths = accumulate((char in "([{") - (char in ")]}") for char in text)
     return max(depths, default=0)
 

@@ -1,4 +1,4 @@
-"""Limits of YAML text: aliases that expand exponentially and deep nesting would take all time and memory."""
+"""Limits of YAML text: aliases that expand exponentially and deep nesting could use up all time and memory."""
 
 import yaml
 

@@ -11,7 +11,10 @@ CGROUP = Path("/sys/fs/cgroup")
 
 
 def available_memory() -> float:
-    """Return the available bytes of RAM without swapping, within the limit of a container or scheduler."""
+    """Return the available bytes of RAM without swapping, within the limit of a container or scheduler.
+
+    Without `/proc/meminfo` it is half of the physical memory, or infinity if that is unknown.
+    """
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         machine = next(float(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))

@@ -59,9 +59,9 @@ def decode_image(data: bytes | Path, channels: int) -> NDArray[np.uint8]:
 
     Transparency (an alpha channel, or transparent colors of a palette) is dropped and its colors are kept, as in
     `torchvision.datasets.ImageFolder`, fastai and Keras: an image must look the same to a network wherever it is
-    loaded. Values of 16 bits are divided by 257 and floats in [0, 1] are multiplied by 255, whatever part of the range
-    an image uses: brightness must mean the same in all images. `opsin.data.contrast` warns of datasets that lose their
-    contrast by these rules.
+    loaded. 16-bit gray is divided by 257; of 16-bit color, the upper 8 bits are kept. Floats in [0, 1] are multiplied
+    by 255. The range that an image uses does not matter: brightness must mean the same in all images.
+    `opsin.data.contrast` warns of datasets that lose their contrast by these rules.
 
     With another number of channels, the file must have exactly that number of channels, and they are returned
     unchanged. This works for a `.npy` file (H, W, C), a multi-band TIFF, and an image with alpha or CMYK. 16-bit values

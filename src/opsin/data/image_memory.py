@@ -41,7 +41,7 @@ class MemoryLimit:
 
     @contextmanager
     def scope(self) -> Iterator[None]:
-        """Keep what this thread reserves until the outermost of its scopes ends, such as while an image is resized."""
+        """Hold this thread's reservation until its outermost scope ends, so that it also covers the resize."""
         depth = getattr(self._own, "depth", 0)
         self._own.depth = depth + 1
         try:
@@ -52,7 +52,7 @@ class MemoryLimit:
                 self._release()
 
     def reserve(self, count: int) -> None:
-        """Wait until a number of bytes is free, or all if it is above the limit; replaces what this thread holds.
+        """Release what this thread holds, wait until `count` bytes are free (at most the limit), and reserve them.
 
         A thread that waits holds nothing, so threads never wait for each other.
         """

@@ -45,7 +45,7 @@ class MeanStd:
 
     @property
     def is_known(self) -> bool:
-        """Whether neither must be measured."""
+        """Whether both are known."""
         return self.mean is not None and self.std is not None
 
     def measured(self, measure: Callable[[], ChannelStatistics]) -> ChannelStatistics:
@@ -61,7 +61,7 @@ class MeanStd:
 
 
 def choose_mean_std(config: DataOptions, weights: ExpectedInput, dataset: Source, channels: int) -> MeanStd:
-    """Return mean and std by the order of the module docstring, each for itself.
+    """Return mean and std by the order of the module docstring, each chosen separately.
 
     Args:
         config: The options of the data.

@@ -139,7 +139,7 @@ def inputs(graph: fx.Graph) -> Iterator[fx.Node]:
 
 
 def _is_layer(module: nn.Module) -> bool:
-    """Return whether a module is a layer of torch, which has no parts, and no container."""
+    """Return whether a module has no submodules."""
     return next(module.children(), None) is None
 
 

@@ -122,7 +122,7 @@ def _probabilities(name: str, operation: str) -> UserError:
 
 
 def _divided(name: str, module: nn.Module, images: Tensor, expected: Tensor) -> Network | None:
-    """Return the network with one stage for each top-level module; None if its forward function cannot be divided."""
+    """Return the network divided as the module docstring says; None if its forward function cannot be divided so."""
     traced = trace(module, images)
     if traced is None:
         return None

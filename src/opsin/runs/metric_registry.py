@@ -67,7 +67,7 @@ def register_metric(
     splits: Sequence[str] = ("val", "test"),
     percent: bool = False,
 ) -> None:
-    """Add a metric that a callback of yours logs; call it where the module of the callback is imported.
+    """Add a metric that your own callback logs. Call this in the module that defines the callback.
 
     The callback then logs it under its full name, for example `pl_module.log("val/top5", value)`.
 

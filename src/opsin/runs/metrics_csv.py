@@ -1,7 +1,7 @@
-"""The table of epochs, `metrics.csv`: its columns, its only writer and its only reader.
+"""The table of epochs, `metrics.csv`: its columns, and the functions that write and read it.
 
-`opsin.training.callbacks.metrics_csv_writer.MetricsCSV` writes it after each epoch and after each validation within an
-epoch. The columns are:
+Only the callback `opsin.training.callbacks.metrics_csv_writer.MetricsCSV` calls `write_epochs`: after each epoch and
+after each validation within an epoch. The columns are:
 
 - `epoch`: number of trained epochs; a fraction such as 1.5 within an epoch.
 - `step`: number of optimizer steps.

@@ -28,7 +28,7 @@ class ClassScores:
         name: Name of the class.
         count: Number of images of this class.
         predicted: Number of images predicted to be in this class.
-        precision: Share of the predicted images that belong to the class; None if no image is predicted to be in it.
+        precision: Share of the images predicted to be in the class that do belong to it; None if no image is.
         recall: Share of the images of the class that are predicted to be in it; None if it has no images.
         f1: Harmonic mean of precision and recall, `2 hits / (count + predicted)`; None if both counts are zero.
     """

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 _EPOCH = re.compile(rb"\] epoch ([\d.]+)/")
-"""Begin of the message of an epoch or of a validation within one, after the time and the source."""
+"""Start of the message of an epoch or of a validation within one, after the time and the source."""
 
 
 def drop_epochs_after(file: Path, epochs: float) -> None:

@@ -8,7 +8,7 @@ from opsin.errors import UserError
 from opsin.runs.result import Settings
 
 MOST_THREADS = 1024
-"""Largest number of threads in a record that is believed."""
+"""Largest recorded number of threads that is accepted."""
 
 
 @dataclass(frozen=True)

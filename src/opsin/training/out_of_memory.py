@@ -1,4 +1,4 @@
-"""Memory that does not suffice for training: one clear error, or a smaller batch.
+"""Out-of-memory errors in training: one clear message, or a smaller batch.
 
 `trainer.on_oom` chooses: `stop` is the default, `halve` continues with smaller batches.
 """
@@ -43,7 +43,7 @@ class FailedStep(L.Callback):
 def memory_errors(
     composed: RunConfig, plan: RunPlan, data: ImageDataModule, trainer: L.Trainer, result: RunResult
 ) -> Iterator[None]:
-    """Handle an error of the block that memory does not suffice, as `trainer.on_oom` says.
+    """Handle an out-of-memory error raised in the block, as `trainer.on_oom` says.
 
     With `halve` the batch size is halved and the accumulation doubled; an odd batch size is divided by its smallest
     divisor. In a validation, `datamodule.eval_batch_size` is halved. The new config is saved and recorded.

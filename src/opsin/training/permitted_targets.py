@@ -6,10 +6,10 @@ A name is permitted in these three cases and in no other (`opsin.config.target_l
    package. Public names are those in `__all__`; without one, those that the package defines. None begins with `_`.
 2. In the section `launcher`, it is a class of `opsin.sweeps.launchers` (the list is in `opsin.sweeps.sweep`).
 3. It is the public name of a class, or of a function, that a permitted package of the user defines. A class must be of
-   the kind of the section, such as `nn.Module` for a network; the test is `own` below. Callbacks, loggers and launchers
-   are classes only. A package is permitted by the environment variable `OPSIN_TARGETS=my_package`, or by
-   `targets = ["my_package"]` under `[tool.opsin]` in the `pyproject.toml` of the project in which the command starts,
-   never by a run directory.
+   the kind of the section, such as `nn.Module` for a network; the test is `own` below. Callbacks and loggers are
+   classes only. A launcher is any class, because `Launcher` is a protocol. A package is permitted by the environment
+   variable `OPSIN_TARGETS=my_package`, or by `targets = ["my_package"]` under `[tool.opsin]` in the `pyproject.toml` of
+   the project in which the command starts, never by a run directory.
 """
 
 import inspect
@@ -52,7 +52,7 @@ def _is_torch_optimizer(found: Any) -> bool:
 
 
 def _is_timm_optimizer(found: Any) -> bool:
-    """Return whether an object is an optimizer of timm that a config can describe and one backward pass suffices for.
+    """Return whether an object is a timm optimizer that a config can describe and that needs only one backward pass.
 
     `timm.optim` also holds optimizers of torch, a wrapper of another optimizer, and a method of second order.
     """

@@ -31,7 +31,7 @@ class ResumePoint:
     Attributes:
         file: The checkpoint.
         state: Its state.
-        is_best: Whether it also takes the place of a missing or damaged `best.ckpt`, with whose weights it was written.
+        is_best: Whether it also replaces a missing or damaged `best.ckpt`; it holds the same weights.
     """
 
     file: Path
@@ -135,13 +135,19 @@ def _intact(files: Sequence[Path], faults: dict[Path, str]) -> dict[Path, SavedS
     for file in files:
         if fault := fault_of(file):
             faults[file] = fault
-        else:
+            continue
+        try:
             found[file] = read_state(file)
+        except UserError as error:  # a complete archive of something else
+            faults[file] = str(error).removeprefix(f"{file} ")
     return found
 
 
 def _has_saved(run: RunDirectory) -> bool:
-    """Return whether a run without checkpoints has had some: the row of the first epoch is written just before one."""
+    """Return whether a run that has no checkpoints now once had some.
+
+    A row is written just before its checkpoint, so two rows prove one.
+    """
     return run.read_result().status == "finished" or len(read_epochs(run.metrics)) > 1
 
 

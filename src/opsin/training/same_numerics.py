@@ -12,7 +12,7 @@ ROUNDING = ("accelerator", "devices", "precision", "channels_last", "compile", "
 
 
 def resumed_threads(options: TrainerOptions, earlier: Settings | None) -> Threads:
-    """Return the CPU threads of a run: with `auto`, a resume on as many devices keeps the recorded number.
+    """Return the CPU threads of a run: with `auto`, a resume on the same number of devices keeps the recorded number.
 
     Args:
         options: The keys of the `trainer` section.

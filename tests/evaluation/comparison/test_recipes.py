@@ -6,7 +6,7 @@ from pathlib import Path
 from made_runs import made_run
 
 from opsin.evaluation.comparison.leaderboard import leaderboard
-from opsin.evaluation.comparison.recipes import recipes
+from opsin.evaluation.comparison.recipes import recipe_values, recipes
 from opsin.evaluation.comparison.run_records import RunRecord, read_record
 from opsin.runs.directory import RunDirectory
 from opsin.runs.result import DataFacts
@@ -31,6 +31,12 @@ def test_only_values_that_affect_training_are_compared(tmp_path: Path) -> None:
     assert plain.config == moved.config
     assert plain.repetition != moved.repetition
     assert plain.config != patient.config
+
+
+def test_monitors_of_lightning_do_not_change_the_recipe_but_those_of_other_packages_can() -> None:
+    for target, counts in (("lightning.pytorch.callbacks.LearningRateMonitor", False), ("my_package.Monitor", True)):
+        key = "callbacks.mine._target_"
+        assert (key in recipe_values({key: target})) is counts
 
 
 def test_settings_that_do_not_change_the_recipe_do_not_split_its_seeds(tmp_path: Path) -> None:

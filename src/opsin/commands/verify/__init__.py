@@ -1,19 +1,20 @@
 """Verify a finished run: compare its record with what its files, its data and its training give: `opsin verify`."""
 
+import functools
 import json
 import random
 from collections.abc import Sequence
 
-from opsin.commands.command_line import command, command_parser, show_error
+from opsin.commands.command_line import command, command_parser
 from opsin.commands.verify.checks import EXIT_CODES, Verification, missing
 from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory
 
-DETAILS = """Exit codes: 0 verified, 1 a difference was found, 3 not verified because something is missing. Nothing is
-written in the run directory."""
+DETAILS = """Exit codes: 0 verified, 1 a difference was found, 3 not verified because something is missing or an
+error stopped the verification. Nothing is written in the run directory."""
 
 
-@command
+@functools.partial(command, failure=EXIT_CODES["not verified"])
 def main(arguments: list[str] | None = None) -> int:
     """Print a table of the checks, and return the exit code of their result."""
     parser = command_parser("verify", DETAILS)
@@ -22,11 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--full", action="store_true", help="repeat all stretches of training, not only some at random")
     parser.add_argument("--json", action="store_true", help="print the checks as JSON")
     options = parser.parse_intermixed_args(arguments)
-    try:
-        found = verify(RunDirectory.of(options.run), options.full, options.overrides)
-    except UserError as error:
-        show_error(error)
-        return EXIT_CODES["not verified"]
+    found = verify(RunDirectory.of(options.run), options.full, options.overrides)
     print(json.dumps(found.as_dict(), indent=2) if options.json else found.table())
     return found.exit_code
 

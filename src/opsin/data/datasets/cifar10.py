@@ -117,7 +117,7 @@ def _batches(folder: Path, split: Split) -> ArrayImages:
 
 
 class _PlainType:
-    """Stands for the data type of NumPy in a pickle; pixels are bytes, so that it is never looked at."""
+    """Stands for the data type of NumPy in a pickle; pixels are bytes, so it is never used."""
 
     def __init__(self, *_: Any) -> None:
         pass

@@ -3,7 +3,8 @@
 Two runs are repetitions of one recipe if all of this holds:
 
 1. Their configs have the same values, apart from `REPEATS` and from the keys that cannot affect the trained network
-   (`_NOT_RECIPE`): locations of files, loggers, tags, and callbacks of Opsin that only report.
+   (`_NOT_RECIPE`): locations of files, loggers, tags, callbacks of Opsin that only report, and monitors of
+   Lightning.
 2. Their datasets have the same content.
 3. They are measured on the same images, unless these were split off the training images: then each seed has its own.
 
@@ -19,13 +20,8 @@ if TYPE_CHECKING:
 REPEATS = ("seed", "datamodule.fold")
 """Keys that distinguish the repetitions of a recipe."""
 
-NOT_RECIPE = ("data_dir", "output_dir", "resume", "report", "test")
-"""Keys that do not affect the trained network: locations of files, and steps after training."""
-
 _NOT_RECIPE = (
-    *NOT_RECIPE,
-    "logger.",
-    "tags",
+    *("data_dir", "output_dir", "resume", "report", "test", "logger.", "tags"),
     *(f"datamodule.{name}" for name in ("data_dir", "path", "download", "on_device", "eval_batch_size")),
     *(f"trainer.{name}" for name in ("threads", "log_every_n_steps", "profiler", "detect_anomaly")),
 )
@@ -78,5 +74,6 @@ def _is_recipe_key(key: str, values: Mapping[str, Any]) -> bool:
     if key.startswith("callbacks."):
         target = str(values.get(".".join(key.split(".")[:2]) + "._target_", ""))
         reports = target.startswith("opsin.") and not target.endswith(_TRAINING_CALLBACKS)
-        return not reports and not target.endswith("Monitor")
+        is_monitor = target.startswith("lightning.") and target.endswith("Monitor")
+        return not (reports or is_monitor)
     return not key.startswith(_NOT_RECIPE)

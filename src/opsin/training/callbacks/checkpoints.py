@@ -35,7 +35,7 @@ class Checkpoints(EpochCallback):
 
     `last.ckpt` is written at the end of every epoch, after everything that the epoch changes, and after each validation
     within an epoch, so that a resumed run takes the same steps as an uninterrupted one. The first SIGINT (Ctrl-C) or
-    SIGTERM writes it after the current step and raises `Interrupted`; a second one stops at once. Between them
+    SIGTERM writes it after the current step and raises `Interrupted`; a second one stops at once. Within an epoch,
     `step.ckpt` is written on request; a killed run resumes from the newest.
 
     Args:
@@ -95,7 +95,10 @@ class Checkpoints(EpochCallback):
                 self._handlers[number] = signal.signal(number, self._on_signal)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Install them again, in place of a handler of Lightning that waits for other processes; start the clock."""
+        """Install the signal handlers again, and start the clock.
+
+        They take the place of a handler of Lightning that waits for other processes.
+        """
         for number in self._handlers:
             signal.signal(number, self._on_signal)
         self._saved_at = time.monotonic()
@@ -103,9 +106,9 @@ class Checkpoints(EpochCallback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Write `step.ckpt` if it is due, and stop after a signal; not while gradients are accumulated.
+        """Write `step.ckpt` if it is due, and stop after a signal.
 
-        Nor before a validation, which writes checkpoints itself.
+        But not while gradients accumulate, and not before a validation, which writes checkpoints itself.
         """
         if self._asked is None and trainer.world_size == 1 and not (self._every_n_steps or self._every_minutes):
             return
@@ -188,7 +191,7 @@ class Checkpoints(EpochCallback):
         return trainer.strategy.reduce_boolean_decision(due, all=False) if trainer.world_size > 1 else due
 
     def _save(self, trainer: L.Trainer, file: Path) -> None:
-        """Write a checkpoint, unless its weights are of no use.
+        """Write a checkpoint; refuse weights that are not finite.
 
         Raises:
             UserError: A weight is not finite.

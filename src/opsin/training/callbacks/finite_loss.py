@@ -49,7 +49,7 @@ class TakenStep:
 
 
 class FiniteLoss(L.Callback):
-    """Stop at the first training loss that is infinite or NaN, and write its images to `diverged/step_N`.
+    """Stop at the first training loss that is infinite or NaN, and write the images of that step to `diverged/step_N`.
 
     The loss is read after every step on a CPU. On an accelerator or with several processes it is read every 50 batches
     and before each validation, and the first bad step is found among them. With `trainer.precision=16` nothing is read,

@@ -65,7 +65,7 @@ class FreezingCallback(L.Callback):
         """Check that the strategy supports phases.
 
         Raises:
-            UserError: the strategy shards parameters among processes.
+            UserError: the strategy shards parameters among processes, or is unknown.
         """
         if len(self.schedule.phases) > 1 and (is_sharded(trainer) or not _is_known(trainer)):
             raise UserError(

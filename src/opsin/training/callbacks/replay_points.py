@@ -17,7 +17,7 @@ class ReplayPoints(EpochCallback):
 
     The steps are a function of the length of the run, so a resumed run keeps the same ones. The checkpoint from which a
     run resumes is a point too, because the config may change there. At the end of an epoch the point is a hard link of
-    `last.ckpt`, which takes no time. It must come after `Checkpoints`.
+    `last.ckpt`, which takes no time. This callback must come after `Checkpoints`.
 
     Args:
         run: The run directory.
