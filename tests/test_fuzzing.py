@@ -140,6 +140,7 @@ def test_bytes_of_run_files(digits_run: RunDirectory, tmp_path: Path, budget: Bu
         check(file, lambda folder: _use(_changed(digits_run, folder, file, content)), tmp_path)
 
 
+@pytest.mark.slow
 @profile
 @given(st.sampled_from(["config.yaml", "overrides.yaml", "result.json"]), st.floats(0, 1), VALUES)
 def test_values_of_run_files(

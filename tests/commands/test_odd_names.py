@@ -106,6 +106,7 @@ def test_every_file_of_the_run_holds_the_names(run: RunDirectory) -> None:
     )
 
 
+@pytest.mark.slow
 def test_moved_images_are_found_with_their_new_path(
     home: Path, run: RunDirectory, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,6 +124,7 @@ def test_moved_images_are_found_with_their_new_path(
         new.rename(home / "my photos")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
 @pytest.mark.parametrize("form", [[], ["--format", "csv"], ["--format", "jsonl"]])
 def test_predictions_are_printed_on_any_console(

@@ -122,6 +122,7 @@ def test_honest_runs_raise_no_false_alarm(tmp_path: Path, monkeypatch: pytest.Mo
     assert found.status == "verified", found.table()
 
 
+@pytest.mark.slow
 def test_missing_parts_are_never_verified(copy: Copy, capsys: pytest.CaptureFixture[str]) -> None:
     run, images = copy()
     words = [str(run.path), f"datamodule.path={images}"]

@@ -63,6 +63,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_changed_dataset_is_refused(original: Path, tmp_path: Path, change: str) -> None:
     root = shutil.copytree(original / "photos", tmp_path / "photos")

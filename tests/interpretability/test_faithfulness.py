@@ -122,6 +122,7 @@ def test_a_trained_network_passes(method: str, three: Network) -> None:
     assert sanity.summary.startswith("passed: the maps depend on")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(5))
 def test_a_network_of_random_weights_fails(seed: int) -> None:
     images, targets, _ = planted_images(24, seed=4)

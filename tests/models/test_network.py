@@ -181,6 +181,7 @@ def test_the_backbone_parameter_count() -> None:
     assert sum(parameter.numel() for parameter in network.stages.parameters()) == 55_744
 
 
+@pytest.mark.slow
 @every_network
 def test_the_smallest_images_work_and_smaller_ones_are_refused(case: Case) -> None:
     network = build(case, image_size=(case.smallest, case.smallest))

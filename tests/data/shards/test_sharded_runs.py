@@ -134,6 +134,7 @@ def compose_again(run: RunDirectory) -> RunConfig:
     return from_saved(run, ["callbacks.stop=null"])
 
 
+@pytest.mark.slow
 def test_a_resume_with_other_shards_is_refused(home, start, tmp_path) -> None:
     copied = shutil.copytree(home / "shards", tmp_path / "copied")
     overrides = ("trainer=cpu", *on_shards(home, 16), f"datamodule.path={copied}")

@@ -230,6 +230,7 @@ def test_trainable_counts_of_resnet18() -> None:
     assert counts == [513, 8_394_241, 11_177_025]
 
 
+@pytest.mark.slow
 def test_trainable_counts_of_efficientnet_lite0() -> None:
     original = timm.create_model("tf_efficientnet_lite0", num_classes=1)
     head = sum(p.numel() for p in original.get_classifier().parameters())

@@ -65,6 +65,7 @@ def test_loss_and_rates_have_points_by_step_and_throughput_by_epoch(outputs: Pat
     assert [point.step for point in events(outputs / "slow").Scalars("throughput/images_per_second")] == [4, 9, 14]
 
 
+@pytest.mark.slow
 def test_scalars_and_final_metrics_are_there(outputs: Path) -> None:
     accumulator = events(outputs / "slow")
     tags = accumulator.Tags()["scalars"]
@@ -75,6 +76,7 @@ def test_scalars_and_final_metrics_are_there(outputs: Path) -> None:
     assert "_hparams_/session_start_info" in str(accumulator.summary_metadata)
 
 
+@pytest.mark.slow
 def test_pictures_curves_text_and_embeddings_are_there(outputs: Path) -> None:
     found = events(outputs / "slow").Tags()
     names = ("train_batch", "confusion", "first_kernels", "gradcam")
