@@ -74,7 +74,8 @@ def last_checkpoint(folder: Path, run: RunDirectory) -> None:
     run.last.unlink()
     run.last.write_bytes(saved({**torch.load(run.best, weights_only=True), "extra": Evil()}))
     point, lines = check_resume(from_saved(run, ["trainer.max_epochs=2"]))
-    assert point is not None and point.file == run.best
+    assert point is not None
+    assert point.file == run.best
     assert any("last.ckpt" in line for line in lines)
 
 
