@@ -102,7 +102,7 @@ def read_command_line(arguments: Sequence[str], command: str = "train") -> Comma
 
 
 def _of_project(overrides: Sequence[str]) -> str | None:
-    """Return the experiment of the project; None if there is none, or if the command names one or resumes a run."""
+    """Return the project's default experiment, or None, also if the command names one or resumes a run."""
     project = find_project()
     names_one = any(key_of(text) == "experiment" for text in overrides)
     if project is None or project.experiment is None or names_one:
@@ -140,7 +140,7 @@ def _parser(command: str) -> argparse.ArgumentParser:
 
 
 def _explain_flag(flag: str, arguments: Sequence[str]) -> str:
-    """Return a message with the override that a flag stands for, such as `--epochs 2`; empty if there is none."""
+    """Return a message with the override that a flag stands for, such as `--epochs 2`, or an empty text."""
     name, equals, value = flag.lstrip("-").partition("=")
     follows = next(iter(arguments[arguments.index(flag) + 1 :]), "-") if flag in arguments else "-"
     shown = flag if equals or follows.startswith("-") or is_override(follows) else f"{flag} {follows}"

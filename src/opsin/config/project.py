@@ -71,7 +71,7 @@ class Project:
 
 
 def find_project() -> Project | None:
-    """Return the project of the working directory; None if there is none.
+    """Return the project of the working directory; None outside a project.
 
     Raises:
         UserError: A project file cannot be read, or its table has an unknown key or a wrong value.

@@ -62,9 +62,9 @@ class SavedState:
 
     Attributes:
         step: Number of optimizer steps.
-        best_step: Number of optimizer steps at the best validation so far; None if there is none.
+        best_step: Number of optimizer steps at the best validation so far; None before the first one.
         epochs: Number of trained epochs; not a whole number within an epoch.
-        best_epoch: Number of epochs at the best validation so far; None if there is none.
+        best_epoch: Number of epochs at the best validation so far; None before the first one.
         stopped: The reason of early stopping; None if it did not end the training.
         waited: Validations without improvement.
     """

@@ -198,7 +198,7 @@ def _lookup(cache: Path, states: NDArray[Any]) -> dict[int, bytes]:
 
 
 def _read(cache: Path) -> NDArray[Any]:
-    """Return the records of a cache file, which ends with their digest; none if there is no file or it is damaged."""
+    """Return the records of a cache file, which ends with their digest; empty if the file is missing or damaged."""
     try:
         content = cache.read_bytes()
     except OSError:

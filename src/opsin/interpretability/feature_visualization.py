@@ -222,7 +222,7 @@ def _channel_means(output: Tensor, channels: Tensor) -> Tensor:
 
 
 def _last_rectifier(step: nn.Module) -> nn.Module | None:
-    """Return the rectifier at the end of a step, ignoring pooling and dropout; None if there is none."""
+    """Return the rectifier at the end of a step, ignoring pooling and dropout, or None."""
     last = None
     for module in step.modules():
         if next(module.children(), None) is not None:

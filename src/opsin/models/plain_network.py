@@ -179,7 +179,7 @@ def _head(before: Mapping[str, nn.Module], final: nn.Module) -> nn.Module:
 
 
 def _after_last_map(traced: Trace, first: int, end: int) -> int:
-    """Return the index after the last map among some operations; the index of their end if there is none."""
+    """Return the index after the last map among some operations; their number if no operation returns a map."""
     for index in reversed(range(first, end)):
         output = traced.outputs[traced.nodes[index]]
         is_map = isinstance(output, Tensor) and output.ndim == 4 and output.shape[2] * output.shape[3] > 1

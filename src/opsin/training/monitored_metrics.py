@@ -79,7 +79,7 @@ def monitored(tree: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _metric_of(path: str, section: Mapping[str, Any]) -> tuple[str, str | None]:
-    """Return the key that names a metric in a section, and the metric; None if there is none."""
+    """Return the key that names a metric in a section, and the metric; None if no key does."""
     key = "metric" if path == "monitor" else "monitor"
     name = section.get(key)
     return f"{path}.{key}", name if isinstance(name, str) else None

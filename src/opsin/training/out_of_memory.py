@@ -85,7 +85,7 @@ def memory_errors(
 
 
 def smaller_batches(plan: RunPlan, data: ImageDataModule, in_validation: bool) -> dict[str, Any]:
-    """Return the values of a config with smaller batches and the same effective batch; empty if there is none.
+    """Return the values of a config with smaller batches and the same effective batch; empty if none is possible.
 
     Args:
         plan: The plan of the run.

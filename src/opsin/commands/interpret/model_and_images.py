@@ -29,7 +29,7 @@ class Output(NamedTuple):
         name: File name without suffix.
         picture: The image; None if there are only lines.
         lines: Lines to print.
-        rows: Rows of a CSV file next to the image; empty if there is none.
+        rows: Rows of the CSV file next to the image; empty without such a file.
     """
 
     name: str

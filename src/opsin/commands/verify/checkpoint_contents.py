@@ -38,7 +38,7 @@ def training_record(checkpoint: Mapping[str, Any]) -> TrainingRecord:
 
 
 def callback_state(checkpoint: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """Return the state of a callback in a checkpoint, by the name of its class; empty if there is none."""
+    """Return the state of a callback in a checkpoint, by the name of its class; empty for an unknown name."""
     found: Mapping[str, Any] = next((s for key, s in checkpoint["callbacks"].items() if key.split("{")[0] == name), {})
     return found
 

@@ -278,7 +278,7 @@ def _build(
 
 
 def _load(images: Images, folder: Path, check: bool = True) -> DecodedStore | None:
-    """Return the store in a folder, or None if there is none or it is damaged.
+    """Return the store in a folder; None if it is missing or damaged.
 
     Args:
         images: The images of the store.

@@ -179,7 +179,7 @@ def read_index(storage: Storage) -> Index:
 
 
 def _foreign_name(splits: Mapping[Split, ShardedSplit]) -> str | None:
-    """Return a name of a file that lies outside the folder of the shards; None if there is none."""
+    """Return a name of a file that lies outside the folder of the shards, or None."""
     names = ((split, shard.file) for split, facts in splits.items() for shard in facts.shards)
     return next((file for split, file in names if not re.fullmatch(rf"{split}/[\w-][\w.-]*", file)), None)
 

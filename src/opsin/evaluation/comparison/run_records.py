@@ -27,7 +27,7 @@ class RunRecord:
         run: The directory.
         status: finished, failed, interrupted (also while the run is in progress), no result, or unreadable.
         reason: The reason for a failure in one line, else empty.
-        result: `result.json`; empty if there is none.
+        result: Content of `result.json`; empty without the file.
         choices: Option of each config group, such as `{"model": "cnn_gap"}`.
         overrides: The overrides of the command line.
         config: Every value that affects the trained network, by dotted key; without nulls (`recipes.recipe_values`).

@@ -40,7 +40,7 @@ class MisclassifiedImage:
 
     Attributes:
         image: The image as the network sees it.
-        cam: The image with the class activation map of the predicted class as an overlay; None if there is none.
+        cam: The image with the class activation map of the predicted class as an overlay, or None.
         path: Origin of the image.
         true: Name of its class.
         predictions: The most probable classes with their probabilities, the predicted class first.

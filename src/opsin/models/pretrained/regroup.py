@@ -20,7 +20,7 @@ class NetworkParts:
     Attributes:
         stages: The stages by name, in order.
         neck: Modules, by name, from the output of the last stage to features `(N, D)`: pooling, flattening, norms.
-        linear: The layer from these features to the original logits; None if there is none.
+        linear: The layer from these features to the original logits, or None.
     """
 
     stages: Mapping[str, nn.Module]
