@@ -28,6 +28,7 @@ def inside(context: Any) -> tuple[Any, ...]:
         return (*autocast, torch.get_default_dtype())
 
 
+@pytest.mark.filterwarnings("ignore:You passed `Trainer.accelerator='cpu', precision='16-mixed'")
 @pytest.mark.parametrize("precision", ["auto", "32", "64", "bf16", "16", "bf16-true"])
 def test_device_and_precision_are_those_of_lightning(precision: Any, tmp_path: Path) -> None:
     options = TrainerOptions(accelerator="cpu", precision=precision)

@@ -61,7 +61,10 @@ def compute_device(options: TrainerOptions) -> ComputeDevice:
         torch.use_deterministic_algorithms(True, warn_only=options.deterministic == "warn")
         os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
     device = {"gpu": torch.device("cuda", 0), "mps": torch.device("mps", 0)}.get(accelerator, torch.device("cpu"))
-    return ComputeDevice(device, LIGHTNING_PRECISION[resolve_precision(options.precision, accelerator)])
+    precision = LIGHTNING_PRECISION[resolve_precision(options.precision, accelerator)]
+    if accelerator == "cpu" and precision == "16-mixed":  # Lightning takes bfloat16, because a CPU has no float16
+        precision = "bf16-mixed"
+    return ComputeDevice(device, precision)
 
 
 @contextlib.contextmanager

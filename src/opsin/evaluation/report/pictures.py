@@ -138,9 +138,11 @@ def _embedded(folder: Path, name: str | None) -> EmbeddedImage | None:
         return None
     file = folder / Path(name).name  # the file name only, so that the index cannot point outside the folder
     try:
-        with Image.open(file) as opened:
-            pixels = np.asarray(opened.convert("RGB"))
+        content = file.read_bytes()
+        with Image.open(io.BytesIO(content)) as opened:
+            kind, pixels = opened.format, np.asarray(opened.convert("RGB"))
     except (OSError, UnidentifiedImageError):
         return None
-    kind: Any = "PNG" if file.stat().st_size <= MAX_PNG else "WEBP"
-    return EmbeddedImage(images.data_uri(pixels, kind), pixels.shape[1], pixels.shape[0])
+    small = len(content) <= MAX_PNG
+    uri = images.png_uri(content) if small and kind == "PNG" else images.data_uri(pixels, "PNG" if small else "WEBP")
+    return EmbeddedImage(uri, pixels.shape[1], pixels.shape[0])
