@@ -1,5 +1,6 @@
 """Read the images of a report, which `opsin.commands.report_images` writes to `RUN/pictures`, to embed them."""
 
+import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -144,5 +145,8 @@ def _embedded(folder: Path, name: str | None) -> EmbeddedImage | None:
     except (OSError, UnidentifiedImageError):
         return None
     small = len(content) <= MAX_PNG
-    uri = images.png_uri(content) if small and kind == "PNG" else images.data_uri(pixels, "PNG" if small else "WEBP")
+    if small and kind == "PNG":  # as `report_images` wrote it
+        uri = images.file_uri(content, kind)
+    else:
+        uri = images.data_uri(pixels, "PNG" if small else "WEBP")
     return EmbeddedImage(uri, pixels.shape[1], pixels.shape[0])
