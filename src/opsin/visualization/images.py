@@ -172,6 +172,6 @@ def data_uri(image: Pixels, kind: Literal["PNG", "JPEG", "WEBP"] = "PNG", qualit
     return file_uri(encode(image, kind, quality), kind)
 
 
-def file_uri(content: bytes, kind: Literal["PNG", "JPEG", "WEBP"]) -> str:
+def file_uri(content: bytes, kind: str) -> str:
     """Return the bytes of an image file as a data URI."""
     return f"data:image/{kind.lower()};base64,{base64.b64encode(content).decode()}"
