@@ -89,8 +89,13 @@ class Record:
         return np.unpackbits(packed, count=self.counts["test"]).astype(bool)
 
     def is_of(self, config: Mapping[str, Scalar]) -> bool:
-        """Return whether the run had a config; keys that only one of the two has are new or gone and do not count."""
-        return all(config[key] == value for key, value in self.config.items() if key in config)
+        """Return whether the run had a config."""
+        return agree(self.config, config)
+
+
+def agree(config: Mapping[str, Scalar], other: Mapping[str, Scalar]) -> bool:
+    """Return whether two configs agree; a key that only one of them has is new or gone, and does not count."""
+    return all(other[key] == value for key, value in config.items() if key in other)
 
 
 def pack(correct: NDArray[np.bool_]) -> str:

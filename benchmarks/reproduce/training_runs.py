@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from benchmarks.reproduce.records import load_average, read_seed, record_of, write_record
+from benchmarks.reproduce.records import agree, load_average, read_seed, record_of, write_record
 from benchmarks.reproduce.rows import OWN_CONFIGS, ROOT, Row
 from opsin.config import ConfigSource, RunConfig, compose
 from opsin.config.target_lookup import TARGETS_VARIABLE
@@ -71,8 +71,9 @@ def run_seed(session: Session, row: Row, seed: int) -> Outcome:
     if row.downloads and not session.downloads:
         session.log(f"{name}: needs a download (--downloads)")
         return "needs a download"
-    run, load = session.run_directory(row, seed), load_average()
+    run, load = session.run_directory(row, seed), None
     if not _is_finished(run, now):
+        load = load_average()
         session.log(f"{name}: {'resumes' if run.path.exists() else 'starts'}")
         if code := _train(session, row, seed, run):
             session.log(f"{name}: failed with exit code {code}, see {_log_of(run)}")
@@ -102,7 +103,7 @@ def _is_finished(run: RunDirectory, now: Mapping[str, Scalar]) -> bool:
         saved, status = recipe_of(RunConfig.load(run)), run.read_result().status
     except UserError:
         saved, status = {}, "failed"
-    if saved != now or status == "failed":
+    if not agree(saved, now) or status == "failed":
         shutil.rmtree(run.path)
         return False
     return status == "finished"
