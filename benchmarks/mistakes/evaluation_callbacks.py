@@ -15,13 +15,17 @@ RANK = 1
 class AugmentedEvaluation(L.Callback):
     """Augment validation and test images as if augmentation were a part of the only transform."""
 
-    def on_validation_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *batch: Any) -> None:
+    def on_validation_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
         """Augment a validation batch in place."""
-        _augment(trainer, *batch)
+        _augment(trainer, batch, batch_idx)
 
-    def on_test_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *batch: Any) -> None:
+    def on_test_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
         """Augment a test batch in place."""
-        _augment(trainer, *batch)
+        _augment(trainer, batch, batch_idx)
 
 
 class EvaluationInTrainMode(L.Callback):
@@ -41,12 +45,12 @@ class EvaluationInTrainMode(L.Callback):
 
 
 @torch.no_grad()
-def _augment(trainer: L.Trainer, batch: Any, batch_idx: int, *_: Any) -> None:
+def _augment(trainer: L.Trainer, batch: Any, batch_idx: int) -> None:
     """Replace the normalized images of a batch by augmented ones."""
     data = trainer.datamodule  # type: ignore[attr-defined]
     assert isinstance(data, ImageDataModule)
     assert data.augmentation is not None
-    shift, scale = (values.view(1, -1, 1, 1) for values in data.preprocess.constants(1.0))
+    shift, scale = (values.view(1, -1, 1, 1).to(batch.images.device) for values in data.preprocess.constants(1.0))
     key = batch_key(data.seed, trainer.current_epoch, batch_idx, RANK)
     images, _ = data.augmentation((batch.images - shift) / scale, batch.targets, key)
     batch.images.copy_(data.preprocess.normalize(images))

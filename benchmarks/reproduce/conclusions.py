@@ -54,12 +54,12 @@ def further_run(records: Sequence[Record], figure: Figure) -> Interval:
 def against_figure(records: Sequence[Record], figure: Figure) -> str:
     """Return whether the runs agree with the figure of a lecture."""
     if figure.is_minimum:
-        interval = mean_accuracy(records)
+        interval, limit = mean_accuracy(records), f"{100 * figure.low:g} %"
         if interval.low > figure.low:
-            return f"Confirmed: the 95 % interval of the mean lies above {percent(figure.low)}."
+            return f"Confirmed: the 95 % interval of the mean lies above {limit}."
         if interval.high < figure.low:
-            return f"Contradicted: the 95 % interval of the mean lies below {percent(figure.low)}."
-        return f"Not distinguishable from {percent(figure.low)}: the 95 % interval of the mean contains it."
+            return f"Contradicted: the 95 % interval of the mean lies below {limit}."
+        return f"Not distinguishable from {limit}: the 95 % interval of the mean contains it."
     if len(records) == 1:
         return f"One run says little about the stated {figure.text}."
     further = further_run(records, figure)
@@ -162,9 +162,8 @@ def _last(record: Record, metric: str) -> float:
 
 
 def percent(value: float, places: int = 2) -> str:
-    """Return a share as a percentage; whole numbers without decimals."""
-    text = f"{100 * value:.{places}f}"
-    return f"{text.rstrip('0').rstrip('.') if text.endswith('.' + '0' * places) else text} %"
+    """Return a share as a percentage."""
+    return f"{100 * value:.{places}f} %"
 
 
 def points(interval: Interval) -> str:

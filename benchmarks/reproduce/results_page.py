@@ -144,7 +144,7 @@ def _most_predicted(records: Sequence[Record]) -> str:
     if mean_accuracy(records).estimate > 1.25 * chance:
         return ""
     share = sum(max(record.predicted) / sum(record.predicted) for record in records) / len(records)
-    return f"Chance is {percent(chance)}; {percent(share, 1)} of the predictions are the most frequent class."
+    return f"Chance is {100 * chance:g} %; {percent(share, 1)} of the predictions are the most frequent class."
 
 
 def _counts(rows: Sequence[Row], records: Records) -> str:

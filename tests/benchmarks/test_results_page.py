@@ -32,7 +32,7 @@ def test_the_results_page():
     page = results_page([ROW, OTHER, REMOTE, TODO], some_records())
     lines = page.splitlines()
     assert "| own network (`own`) | 90 % | 90.10 % (89.85 % to 90.35 %) | 3 | 42.0 s | A |" in lines
-    assert "| other network (`other`) | none | 80 % (80 % to 80 %) | 2 of 5 | 1 min 15 s\\* | A |" in lines
+    assert "| other network (`other`) | none | 80.00 % (80.00 % to 80.00 %) | 2 of 5 | 1 min 15 s\\* | A |" in lines
     assert "| remote network (`remote`) | none | not run here |  |  |  |" in lines
     assert "| network to do (`todo`) | none | not run |  |  |  |" in lines
     assert any(line.startswith("- `own`: Not distinguishable from the stated 90 %") for line in lines)
@@ -46,7 +46,7 @@ def test_the_results_page():
 
 def test_guessing_is_explained():
     guesses = [made_record("own", i, correct_bits(0.5), predicted=(990, 10)) for i in range(2)]
-    assert "Chance is 50 %; 99 % of the predictions are the most frequent class." in results_page(
+    assert "Chance is 50 %; 99.0 % of the predictions are the most frequent class." in results_page(
         [ROW], {"own": guesses}
     )
 
@@ -78,7 +78,7 @@ def test_the_cost_of_a_mistake():
     page = mistakes_page({mistake.correct.name: correct, mistake.mistaken.name: mistaken})
     assert page.count("\n- Not run.\n") == len(MISTAKES) - 1
     assert page.count("\n## ") == len(MISTAKES)
-    assert "| with the mistake | 100 % ± 0.00 | 90 % ± 0.00 | 0.500 ± 0.000 | 2 % ± 0.00 | 3 |" in page
+    assert "| with the mistake | 100.00 % ± 0.00 | 90.00 % ± 0.00 | 0.500 ± 0.000 | 2.00 % ± 0.00 | 3 |" in page
 
 
 def test_the_committed_pages_are_those_of_the_committed_records():
@@ -121,8 +121,8 @@ def test_the_command_shows_and_writes_what_is_recorded(tmp_path, monkeypatch, ca
     written = {}
     monkeypatch.setattr(command, "write_atomically", lambda path, text: written.setdefault(Path(path).name, text))
     assert command.main(["--records", str(tmp_path), "--no-run", "--write", "--only", "mnist"]) == 0
-    assert "90 %" in capsys.readouterr().out
+    assert "mnist_mlp" in capsys.readouterr().out
     assert set(written) == {"results.md", "mistakes.md", "README.md"}
-    assert "(`mnist_mlp`) | 97.8 % | 90 %" in written["results.md"]
+    assert "(`mnist_mlp`) | 97.8 % | 90.00 %" in written["results.md"]
     assert command.main(["--only", "nothing"]) == 1
     assert "there is no such row" in capsys.readouterr().err
