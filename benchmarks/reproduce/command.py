@@ -30,8 +30,10 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the selected rows, show all results, and write the pages if they are wanted."""
     options = parser().parse_args(arguments)
     rows = select(ROWS, options.only)
-    folders = [folder.absolute() for folder in (options.records, options.data_dir, options.work_dir)]
-    session = Session(*folders, downloads=options.downloads)
+    records_dir, data_dir, work_dir = (
+        folder.absolute() for folder in (options.records, options.data_dir, options.work_dir)
+    )
+    session = Session(records_dir, data_dir, work_dir, options.downloads)
     outcomes = {} if options.no_run else run_all(session, rows, options.seeds)
     records = {row.name: read_row(session.records, row) for row in ROWS}
     Console().print(summary(rows, records))

@@ -71,7 +71,8 @@ def run_seed(session: Session, row: Row, seed: int) -> Outcome:
     if row.downloads and not session.downloads:
         session.log(f"{name}: needs a download (--downloads)")
         return "needs a download"
-    run, load = session.run_directory(row, seed), None
+    run = session.run_directory(row, seed)
+    load: float | None = None
     if not _is_finished(run, now):
         load = load_average()
         session.log(f"{name}: {'resumes' if run.path.exists() else 'starts'}")
