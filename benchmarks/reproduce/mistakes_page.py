@@ -10,7 +10,6 @@ from benchmarks.reproduce.results_page import GENERATED, NOT_RUN, Records
 from benchmarks.reproduce.rows import OWN_CONFIGS, DataName, Row
 from benchmarks.tables import markdown_table
 from opsin.evaluation.confidence_intervals import Interval, interval_over_runs
-from opsin.visualization.formatting import decimal
 
 GROUP = "mistakes"
 METRICS = ("val/acc", "test/acc", "test/loss", "test/ece")
@@ -176,7 +175,7 @@ def _value(records: Sequence[Record], metric: str) -> str:
         return NOT_RUN
     interval = interval_over_runs(values)
     if metric.endswith("loss"):
-        margin = f" ± {decimal(interval.margin, 3)}" if len(values) > 1 else ""
-        return f"{decimal(interval.estimate, 3)}{margin}"
+        margin = f" ± {interval.margin:.3f}" if len(values) > 1 else ""
+        return f"{interval.estimate:.3f}{margin}"
     margin = f" ± {100 * interval.margin:.2f}" if len(values) > 1 else ""
     return f"{percent(interval.estimate)}{margin}"
