@@ -14,9 +14,9 @@ from opsin.interpretability.convolution.sample_images import sample
 
 
 def test_a_pixel_with_its_neighbors_and_channels() -> None:
-    picture, text, channels, size = inspect(None, "coffee", None, 10, 20)
+    picture, text, channels, sizes = inspect(None, "coffee", None, 10, 20)
     coffee = sample("coffee")
-    assert size == coffee.shape[:2]
+    assert sizes == (400, 600, 299, 448)
     assert "shape (400, 600, 3), uint8, 720,000 values" in text
     assert re.findall(r"<figcaption>(.*?)</figcaption>", text) == ["red", "green", "blue"]
     numbers = [int(number) for number in re.findall(r">(\d+)</text>", text)]
@@ -52,8 +52,8 @@ def test_files_are_not_opened_by_name(tmp_path: Path) -> None:
 
 
 def test_a_click_is_a_pixel() -> None:
-    assert pixel_at([0, 0], (28, 28)) == (0, 0)
-    assert pixel_at([447, 440], (28, 28)) == (27, 27)
-    assert pixel_at([16, 33], (28, 28)) == (2, 1)
-    assert pixel_at([447, 0], (300, 451)) == (0, 449)
-    assert pixel_at([9999, -5], (28, 28)) == (0, 27)
+    assert pixel_at([0, 0], (28, 28, 448, 448)) == (0, 0)
+    assert pixel_at([447, 440], (28, 28, 448, 448)) == (27, 27)
+    assert pixel_at([16, 33], (28, 28, 448, 448)) == (2, 1)
+    assert pixel_at([447, 0], (300, 451, 298, 448)) == (0, 449)
+    assert pixel_at([9999, -5], (28, 28, 448, 448)) == (0, 27)

@@ -33,8 +33,8 @@ REACH = 2
 
 def inspect(
     data_dir: str | None, name: str, upload: Path | None, row: int | None, column: int | None
-) -> tuple[Pixels, str, Pixels, tuple[int, int]]:
-    """Return an image with a box around a pixel, the numbers as HTML, the channels as an image, and the image's size.
+) -> tuple[Pixels, str, Pixels, tuple[int, ...]]:
+    """Return an image with a box around a pixel, the numbers as HTML, the channels as an image, and sizes for `pixel_at`.
 
     Args:
         data_dir: The folder of the datasets; None for the default.
@@ -56,7 +56,8 @@ def inspect(
         f"{_table(table)}"
     )
     channels = color_picture(fit(colors, SIDE) if max(colors.shape) > SIDE else colors)
-    return _marked(colors, *pixel), text, channels, colors.shape[:2]
+    picture = _marked(colors, *pixel)
+    return picture, text, channels, (*colors.shape[:2], *picture.shape[:2])
 
 
 def _opened(name: str, upload: Path | None, data_dir: str | None) -> InspectedImage:
@@ -99,16 +100,16 @@ def _marked(colors: NDArray[np.uint8], row: int, column: int) -> Pixels:
     return np.asarray(shown)
 
 
-def pixel_at(index: Any, size: tuple[int, int]) -> tuple[int, int]:
+def pixel_at(position: Any, sizes: tuple[int, int, int, int]) -> tuple[int, int]:
     """Return row and column of the pixel at a position of the displayed image.
 
     Args:
-        index: x and y in the displayed image, as the browser sends them.
-        size: Height and width of the image.
+        position: x and y in the displayed image, as the browser sends them.
+        sizes: Height and width of the image, then those of the displayed image.
     """
-    height, width = resize_for_display(np.zeros(size, np.uint8), SIDE).shape
-    x, y = (int(value) for value in index)
-    return min(max(y * size[0] // height, 0), size[0] - 1), min(max(x * size[1] // width, 0), size[1] - 1)
+    height, width, shown_height, shown_width = sizes
+    x, y = (int(value) for value in position)
+    return min(max(y * height // shown_height, 0), height - 1), min(max(x * width // shown_width, 0), width - 1)
 
 
 def build(data_dir: str | None) -> None:
@@ -126,18 +127,18 @@ def build(data_dir: str | None) -> None:
         with gr.Column(scale=2, min_width=280):
             error = error_area()
             picture = gr.Image(
-                label="Click a pixel", format="png", buttons=[], interactive=False, elem_classes="picture pixelated"
+                label="Click a pixel", format="png", buttons=[], interactive=False, elem_classes="picture"
             )
             text = gr.HTML(js_on_load=None)
             channels = gr.Image(label="Channels", format="png", buttons=["fullscreen"], elem_classes="picture")
-    size = gr.State((1, 1))
+    sizes = gr.State((1, 1, 1, 1))
 
     @shows_errors(None, None, None, gr.skip())
     def handler(*values: Any) -> tuple[Any, ...]:
         return inspect(data_dir, *values)
 
-    def click(shape: tuple[int, int], event: gr.SelectData) -> tuple[int, int]:
-        return pixel_at(event.index, shape)
+    def click(shapes: tuple[int, int, int, int], event: gr.SelectData) -> tuple[int, int]:
+        return pixel_at(event.index, shapes)
 
-    connect(handler, zone, [name, upload, row, column], [error, picture, text, channels, size])
-    picture.select(click, size, [row, column], show_progress="hidden", api_visibility="private")
+    connect(handler, zone, [name, upload, row, column], [error, picture, text, channels, sizes])
+    picture.select(click, sizes, [row, column], show_progress="hidden", api_visibility="private")
