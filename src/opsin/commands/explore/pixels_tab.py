@@ -34,7 +34,7 @@ REACH = 2
 def inspect(
     data_dir: str | None, name: str, upload: Path | None, row: int | None, column: int | None
 ) -> tuple[Pixels, str, Pixels, tuple[int, ...]]:
-    """Return an image with a box around a pixel, the numbers as HTML, the channels as an image, and sizes for `pixel_at`.
+    """Return an image with a box around a pixel, its numbers, its channels, and the sizes for `pixel_at`.
 
     Args:
         data_dir: The folder of the datasets; None for the default.
