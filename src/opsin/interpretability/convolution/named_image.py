@@ -20,7 +20,7 @@ LARGEST_TYPED = 64
 """Largest number of rows and columns of an image typed as numbers."""
 
 _NUMBERED = re.compile(r"(\w+):(\d{1,9})")
-_NUMBERS = re.compile(r"[\d\s.,;/eE+-]*\d[\d\s.,;/eE+-]*")
+_NUMBERS = re.compile(r"[\d\s.,;/eE+-]+")
 
 
 def named_image(name: str, data_dir: str | None) -> NDArray[Any]:
@@ -44,7 +44,7 @@ def named_image(name: str, data_dir: str | None) -> NDArray[Any]:
 
         with _named_errors(path):
             return decode_image(path, 3)
-    if _NUMBERS.fullmatch(name):
+    if _NUMBERS.fullmatch(name) and any(letter.isdigit() for letter in name):
         return parse_matrix(name, "the image", LARGEST_TYPED)
     raise UserError(
         f"{name} is neither a file nor a sample image; the samples are {', '.join(sample_names())}. Training images of "
