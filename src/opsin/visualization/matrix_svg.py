@@ -76,7 +76,8 @@ def matrix(
         f'aria-label="{html.escape(title)}">{"".join(parts)}</svg>'
     )
     share = f"flex: {columns} 1 0; max-width: {columns * CELL + 4}px"
-    return f'<figure class="{name}" style="{share}">{picture}<figcaption>{html.escape(title)}</figcaption></figure>'
+    kind = name if written else f"{name} large"
+    return f'<figure class="{kind}" style="{share}">{picture}<figcaption>{html.escape(title)}</figcaption></figure>'
 
 
 def has_numbers(shape: tuple[int, ...]) -> bool:

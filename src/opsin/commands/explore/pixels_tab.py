@@ -52,7 +52,7 @@ def inspect(
     colors = image.colors
     assert colors is not None  # only typed numbers have none
     text = (
-        f'<p class="caption">{html.escape(summary(image))}</p><div class="drawings">{_neighbors(image, *pixel)}</div>'
+        f'<p class="caption">{html.escape(summary(image))}</p><div class="drawings neighbors">{_neighbors(image, *pixel)}</div>'
         f"{_table(table)}"
     )
     channels = color_picture(fit(colors, SIDE) if max(colors.shape) > SIDE else colors)
