@@ -52,8 +52,8 @@ def inspect(
     colors = image.colors
     assert colors is not None  # only typed numbers have none
     text = (
-        f'<p class="caption">{html.escape(summary(image))}</p><div class="drawings neighbors">{_neighbors(image, *pixel)}</div>'
-        f"{_table(table)}"
+        f'<p class="caption">{html.escape(summary(image))}</p>'
+        f'<div class="drawings neighbors">{_neighbors(image, *pixel)}</div>{_table(table)}'
     )
     channels = color_picture(fit(colors, SIDE) if max(colors.shape) > SIDE else colors)
     picture = _marked(colors, *pixel)
