@@ -1,4 +1,7 @@
-"""The networks of the lectures trained from scratch: dense, LeNet and plain convolutional networks.
+"""Networks that are trained from scratch: dense, LeNet and plain convolutional networks.
+
+"Conv 32-64" means convolutions of 32 and then 64 channels, each of 3x3 pixels and followed by ReLU. They are not padded
+unless this is stated.
 
 Every function takes `num_logits`, `in_channels` and `image_size` ((height, width) in pixels), and raises
 `UserError` for images that are too small for its layers. Layers have the default initialization of PyTorch.
@@ -31,6 +34,8 @@ def mlp(*, num_logits: int, in_channels: int, image_size: tuple[int, int], hidde
 def cnn_flatten(*, num_logits: int, in_channels: int, image_size: tuple[int, int], hidden: Width = 64) -> Network:
     """Conv 32-64-64, flattened into a dense layer; 93,322 parameters at 1x28x28 with ten logits.
 
+    The kernels have 3x3 pixels, with ReLU. Max-pooling of 2x2 follows each of the first two convolutions.
+
     Args:
         num_logits: Number of outputs.
         in_channels: Channels of the images.
@@ -49,7 +54,10 @@ def cnn_flatten(*, num_logits: int, in_channels: int, image_size: tuple[int, int
 
 
 def cnn_gap(*, num_logits: int, in_channels: int, image_size: tuple[int, int]) -> Network:
-    """Conv 32-64-64, averaged over the image; 56,394 parameters with one channel and ten logits."""
+    """Conv 32-64-64, averaged over the image; 56,394 parameters with one channel and ten logits.
+
+    The kernels have 3x3 pixels, with ReLU. Max-pooling of 2x2 follows each of the first two convolutions.
+    """
     stages = _digit_stages(in_channels)
     channels = feature_shape("cnn_gap", stages, in_channels, image_size)[0]
     head = sequential(pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten(), fc=nn.Linear(channels, num_logits))
@@ -73,6 +81,8 @@ def simple_cnn(
     dropout: Rate = 0.5,
 ) -> Network:
     """Padded conv 32-64, dense 128 with dropout; 421,642 parameters at 1x28x28 with ten logits.
+
+    The kernels have 3x3 pixels, with ReLU. Max-pooling of 2x2 follows each convolution.
 
     Args:
         num_logits: Number of outputs.
@@ -99,6 +109,9 @@ def simple_cnn(
 def lenet5(*, num_logits: int, in_channels: int, image_size: tuple[int, int]) -> Network:
     """The network of LeCun et al. (1998) with tanh and average pooling; 61,706 parameters at 1x32x32 with ten logits.
 
+    Two unpadded convolutions of 6 and 16 channels with kernels of 5x5 pixels, each followed by 2x2 pooling, and dense
+    layers of 120 and 84 units.
+
     "Gradient-based learning applied to document recognition", with all connections in the second
     convolution and a dense layer instead of radial basis functions, as is usual today.
     """
@@ -106,7 +119,7 @@ def lenet5(*, num_logits: int, in_channels: int, image_size: tuple[int, int]) ->
 
 
 def lenet_relu(*, num_logits: int, in_channels: int, image_size: tuple[int, int]) -> Network:
-    """LeNet-5 with ReLU and max-pooling; 61,706 parameters at 1x32x32 with ten logits."""
+    """LeNet-5 with ReLU and 2x2 max-pooling; 61,706 parameters at 1x32x32 with ten logits."""
     return _lenet("lenet_relu", nn.ReLU, nn.MaxPool2d, num_logits, in_channels, image_size)
 
 
@@ -135,7 +148,10 @@ def _lenet(
 
 
 def cnn_plain(*, num_logits: int, in_channels: int, image_size: tuple[int, int]) -> Network:
-    """Padded conv 32-64 and a dense layer; 60,362 parameters at 3x32x32 with ten logits."""
+    """Padded conv 32-64 and a dense layer; 60,362 parameters at 3x32x32 with ten logits.
+
+    The kernels have 3x3 pixels, with ReLU. Max-pooling of 2x2 follows each convolution.
+    """
     return _two_blocks("cnn_plain", False, num_logits, in_channels, image_size)
 
 
@@ -163,7 +179,9 @@ def cnn_deep(
 ) -> Network:
     """Three double blocks 32-64-128 with BatchNorm; 815,530 parameters at 3x32x32 with ten logits.
 
-    The lecture adds an L2 penalty of 1e-4 on all weights: the `weight_decay` of the optimizer.
+    Each block has two padded convolutions with kernels of 3x3 pixels, BatchNorm and ReLU, then 2x2 max-pooling and
+    dropout. The head has a dense layer of 256 units. The original exercise adds an L2 penalty of 1e-4 on all weights:
+    the `weight_decay` of the optimizer.
 
     Args:
         num_logits: Number of outputs.
@@ -204,7 +222,8 @@ def cats_dogs_cnn(
 ) -> Network:
     """Conv 32-64-128-128 averaged over the image, dense 512; 307,393 parameters at 3x150x150, one logit.
 
-    The regularized version of the lecture has `dropout` 0.5 before the last layer.
+    The kernels have 3x3 pixels, with ReLU. Max-pooling of 2x2 follows each convolution. The original exercise adds
+    `dropout` 0.5 before the last layer in its regularized version.
 
     Args:
         num_logits: Number of outputs.
