@@ -150,7 +150,7 @@ def train(composed: RunConfig) -> float:
 
 
 def _prepare_directory(composed: RunConfig, point: ResumePoint | None) -> None:
-    """Save the config, and take back what the run directory records after the point of the resume."""
+    """Save the config, and remove the records that are later than the point of the resume."""
     run = composed.run
     composed.save()
     if composed.resumes:

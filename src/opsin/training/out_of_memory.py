@@ -137,11 +137,11 @@ def _stopped(
     elif plan.trainer.on_oom == "stop":
         ways.insert(0, "trainer.on_oom=halve")
     resume = opsin_command("train", override("resume", composed.run.path), *ways[:1])
-    place, size = (
-        (" in the validation", "") if failed.in_validation else ("", f" with datamodule.batch_size={data.batch_size}")
-    )
+    event = f"out of memory after step {failed.step} with datamodule.batch_size={data.batch_size}"
+    if failed.in_validation:
+        event = f"out of memory in the validation after step {failed.step}"
     more = f", or with {ways[1]}" if ways[1:] else ""
     return (
-        f"out of memory{place} after step {failed.step}{size} ({_reason(error)}). Resume with: {resume}{more}; a new "
+        f"{event} ({_reason(error)}). Resume with: {resume}{more}; a new "
         "run can have smaller images (datamodule.image_size) or batches (datamodule.batch_size)"
     )
