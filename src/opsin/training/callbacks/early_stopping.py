@@ -30,7 +30,7 @@ class EarlyStopping(MeasuredHook, LightningEarlyStopping):
     Args:
         monitor: name of the metric.
         patience: number of validations without improvement before the run stops.
-        min_delta: A value counts as an improvement only if it is better than the best value by more than this.
+        min_delta: a value counts as an improvement only if it is better than the best value by more than this.
 
     Attributes:
         reason: why the run stopped; None if it did not.
