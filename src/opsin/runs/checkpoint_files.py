@@ -4,7 +4,8 @@
 (`opsin.training.resume_check.find_resume_point`):
 
 1. A checkpoint is good if it is intact, holds the state of a run, and the weights of its best epoch are intact too: in
-   `best.ckpt` or in the checkpoint itself. A complete archive without the state of a run counts as damaged.
+   `best.ckpt` or in the checkpoint itself, or there is no best epoch yet. A complete archive without the state of a run
+   counts as damaged.
 2. The newest is the one with the highest `global_step` of `last.ckpt`, `step.ckpt` and `best.ckpt`. If steps are equal,
    `last.ckpt` comes before `step.ckpt`, and `step.ckpt` before `best.ckpt`. If none is good, the newest good replay
    point is taken.

@@ -86,9 +86,9 @@ def memory_errors(
     smaller = composed.changed(values)
     smaller.save()
     result.out_of_memory = (*result.out_of_memory, {"step": failed.step, **values})
-    told = ", ".join(f"{key}={value}" for key, value in values.items())
+    changes = ", ".join(f"{key}={value}" for key, value in values.items())
     log.warning(
-        "out of memory after step %d (%s): continuing from the last checkpoint with %s", failed.step, reason, told
+        "out of memory after step %d (%s): continuing from the last checkpoint with %s", failed.step, reason, changes
     )
     raise RestartTraining(smaller)
 
