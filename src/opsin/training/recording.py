@@ -20,6 +20,7 @@ from opsin.config.locations import IS_CLONE
 from opsin.data import ImageDataModule
 from opsin.models import Network
 from opsin.models.fine_tuning import FreezeSchedule
+from opsin.runs import neutral_keys
 from opsin.runs.atomic import write_atomically
 from opsin.runs.directory import OUTPUT_DIR, RunDirectory
 from opsin.runs.flat_keys import flat_scalars
@@ -49,17 +50,7 @@ from opsin.training.run_warnings import warning_lines
 
 log = logging.getLogger(__name__)
 
-NO_HYPERPARAMETERS = (
-    "callbacks",
-    "logger",
-    "monitor",
-    "output_dir",
-    "report",
-    "resume",
-    "tags",
-    "test",
-    "verify_checkpoints",
-)
+NO_HYPERPARAMETERS = (*neutral_keys.TOP_LEVEL, "callbacks", "logger", "monitor")
 """Top-level keys that do not affect the trained network."""
 
 UNLOGGED = ("_target_", "data_dir")

@@ -16,6 +16,8 @@ Of several runs with the same values of `REPEATS`, only the newest counts.
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from opsin.runs import neutral_keys
+
 if TYPE_CHECKING:
     from opsin.evaluation.comparison.run_records import RunRecord
 
@@ -23,9 +25,10 @@ REPEATS = ("seed", "datamodule.fold")
 """Keys that distinguish the repetitions of a recipe."""
 
 _NOT_RECIPE = (
-    *("data_dir", "output_dir", "resume", "report", "test", "logger.", "tags"),
-    *(f"datamodule.{name}" for name in ("data_dir", "path", "download", "on_device", "eval_batch_size")),
-    *(f"trainer.{name}" for name in ("threads", "log_every_n_steps", "profiler", "detect_anomaly")),
+    "logger.",
+    *neutral_keys.TOP_LEVEL,
+    *(f"datamodule.{name}" for name in neutral_keys.DATAMODULE),
+    *(f"trainer.{name}" for name in neutral_keys.TRAINER),
 )
 """Beginnings of the keys that define no recipe. The dataset counts by its content, not by its path."""
 
