@@ -131,7 +131,7 @@ def test_an_unknown_option_is_refused(name: str, capsys: pytest.CaptureFixture[s
         assert main(["nowhere"]) == 1
         assert "nowhere is not a folder" in capsys.readouterr().err
         return
-    if name in ("train", "find-lr", "prepare-data"):  # overrides and the flags of train
+    if name in ("train", "find-lr", "summary", "prepare-data"):  # overrides and the flags of train
         assert main(["--no-such-option"]) == 1
         error = capsys.readouterr().err
         assert error == f"Unrecognized arguments: --no-such-option; opsin {name} --help shows how to use it\n"

@@ -1,0 +1,265 @@
+"""Divide a network of timm into stages and a head, and check that they compute what the network computes.
+
+Four divisions are tried, from fine to coarse:
+
+1. stem, stages, pooling and the dense layer, by the names of the modules;
+2. the same stages, and `forward_head` of the network as pooling;
+3. `forward_features` as the only stage, `body`, and `forward_head` as pooling;
+4. both as the stage `body`, for networks whose features are not one tensor.
+
+The first one that returns exactly the pooled features of the network for an image of noise is used. The last layer of
+the network becomes the last layer of the head if it returns exactly the logits; if not, the head has a new layer.
+"""
+
+import copy
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from opsin.errors import UserError
+from opsin.models.network import sequential
+from opsin.models.pretrained.regroup import NetworkParts
+from opsin.models.pretrained.timm_stages import by_children, timm_stages
+from opsin.models.shapes import feature_shape
+
+
+@dataclass(frozen=True)
+class _Reference:
+    """The output of a network for an image, and the names of the children that run.
+
+    Attributes:
+        image: The image `(1, C, H, W)`.
+        pooled: The pooled features `(1, D)`.
+        logits: The logits `(1, num_logits)`.
+        in_features: Children that run in `forward_features`.
+        in_head: Children that run in `forward_head` alone.
+    """
+
+    image: Tensor
+    pooled: Tensor
+    logits: Tensor
+    in_features: frozenset[str]
+    in_head: frozenset[str]
+
+
+def timm_parts(name: str, original: nn.Module, image_size: tuple[int, int], in_channels: int = 3) -> NetworkParts:
+    """Return the parts of a network of timm; they share all tensors with the original, which remains usable.
+
+    Args:
+        name: The name of the network, for messages.
+        original: The network.
+        image_size: (height, width) of the images, in pixels.
+        in_channels: Channels of the images.
+
+    Raises:
+        UserError: The network has no vector of features per image, or the images are too small.
+    """
+    original.eval()
+    try:
+        expected = _reference(original, (in_channels, *image_size))
+    except Exception as error:  # the code of timm may raise anything
+        feature_shape(name, {"network": original}, in_channels, image_size)  # raises if the images are too small
+        raise _refusal(name, f"{type(error).__name__}: {error}") from error
+    if not isinstance(expected.pooled, Tensor) or expected.pooled.ndim != 2:
+        raise _refusal(name, "its features are not one vector for each image")
+    try:
+        for divide in (_by_children, _stages_and_pooling, _body_and_pooling, _pooled_body):
+            parts = divide(original, expected)
+            if parts is not None and _is_exact(parts, expected):
+                return parts if _has_logits(parts, expected) else replace(parts, linear=None)
+    finally:
+        original.train()
+    raise _refusal(name, "its features cannot be computed by a part of its modules")
+
+
+def _refusal(name: str, reason: str) -> UserError:
+    return UserError(
+        f"model.name: {name} of timm cannot be used, because {reason}. Opsin needs networks that return one vector "
+        "of features for each image, which a dense layer turns into logits; use another model, such as resnet26, "
+        "regnety_002, mobilenetv3_small_050, convnext_atto or vit_tiny_patch16_224"
+    )
+
+
+def _reference(original: Any, shape: tuple[int, int, int]) -> _Reference:
+    image = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        with _names_called(original) as in_features:
+            features = original.forward_features(image)
+        with _names_called(original) as in_head:
+            pooled = original.forward_head(features, pre_logits=True)
+        logits = original(image)
+    return _Reference(image, pooled, logits, frozenset(in_features), frozenset(in_head - in_features))
+
+
+@contextmanager
+def _names_called(original: nn.Module) -> Iterator[set[str]]:
+    """Collect the names of the children of a network that run, or of which a submodule runs."""
+    called: set[str] = set()
+    handles = [
+        module.register_forward_pre_hook(lambda *_, name=name: called.add(name))
+        for name, child in original.named_children()
+        for module in child.modules()
+    ]
+    try:
+        yield called
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _is_exact(parts: NetworkParts, expected: _Reference) -> bool:
+    """Return whether the stages and the neck return the pooled features of the network."""
+    x: Any = expected.image
+    steps = (*parts.stages.values(), *parts.neck.values())
+    try:
+        for step in steps:
+            x = _evaluated(step, x)
+    except Exception:  # modules called outside their network raise various errors
+        return False
+    finally:
+        for step in steps:
+            step.train()
+    return isinstance(x, Tensor) and torch.equal(x, expected.pooled)
+
+
+def _has_logits(parts: NetworkParts, expected: _Reference) -> bool:
+    """Return whether the last layer of the parts returns the logits of the network."""
+    try:
+        return parts.linear is not None and torch.equal(_evaluated(parts.linear, expected.pooled), expected.logits)
+    except Exception:  # it needs more than the pooled features
+        return False
+
+
+def _evaluated(step: nn.Module, x: Tensor) -> Any:
+    with torch.no_grad():
+        return step.eval()(x)
+
+
+def _by_children(original: nn.Module, _: _Reference) -> NetworkParts | None:
+    return by_children(original)
+
+
+def _stages_and_pooling(original: nn.Module, expected: _Reference) -> NetworkParts | None:
+    found = timm_stages(original)
+    if found is None:
+        return None
+    stages, after = found
+    if extra := {key: part for key, part in after if key in expected.in_features}:
+        stages["norm" if set(extra) == {"norm"} else "head_conv"] = sequential(**extra)
+    return NetworkParts(stages, {"pool": Pooling(original, expected.in_head)}, _last_layer(original))
+
+
+def _body_and_pooling(original: nn.Module, expected: _Reference) -> NetworkParts:
+    body, pool = Body(original, expected.in_features), Pooling(original, expected.in_head)
+    return NetworkParts({"body": body}, {"pool": pool}, _last_layer(original))
+
+
+def _pooled_body(original: nn.Module, expected: _Reference) -> NetworkParts:
+    body = PooledBody(original, expected.in_features | expected.in_head)
+    return NetworkParts({"body": body}, {}, _last_layer(original))
+
+
+def _classifiers(original: nn.Module) -> list[nn.Module]:
+    """Return the layers of the logits: one, or two that were trained with and without a teacher."""
+    found = original.get_classifier()  # type: ignore[operator]
+    return list(found) if isinstance(found, tuple | list | nn.ModuleList) else [found]
+
+
+def _last_layer(original: nn.Module) -> nn.Module:
+    """Return the layer from pooled features to logits."""
+    layers = _classifiers(original)
+    if len(layers) > 1:
+        return MeanLogits(layers)
+    return PointwiseClassifier(layers[0]) if isinstance(layers[0], nn.Conv2d) else layers[0]
+
+
+class MeanLogits(nn.Module):
+    """The mean of the logits of several layers, as in networks trained by distillation."""
+
+    def __init__(self, layers: Collection[nn.Module]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the mean logits `(N, num_logits)` for features `(N, D)`."""
+        total: Tensor = sum(layer(x) for layer in self.layers)
+        return total / len(self.layers)
+
+
+class PointwiseClassifier(nn.Module):
+    """A 1x1 convolution on features without height and width, `(N, D)` to `(N, num_logits)`."""
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits."""
+        logits: Tensor = self.conv(x[:, :, None, None])
+        return logits.flatten(1)
+
+
+class _Rest(nn.Module):
+    """Some children of a network, and its methods.
+
+    Args:
+        original: The network; it does not change, and its tensors are shared.
+        children: The names of the children.
+        parameters: Whether to keep parameters of the network itself, such as positions.
+    """
+
+    def __init__(self, original: nn.Module, children: Collection[str], *, parameters: bool = True) -> None:
+        super().__init__()
+        rest: Any = _without(original, {id(layer) for layer in _classifiers(original)})
+        rest._modules = {name: part if name in children else None for name, part in rest._modules.items()}
+        if not parameters:
+            rest._parameters = dict.fromkeys(rest._parameters)
+        self.rest = rest
+
+
+class Body(_Rest):
+    """The `forward_features` of a network of timm: images to features, mostly maps `(N, C, H, W)`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the features of images."""
+        features: Tensor = self.rest.forward_features(x)
+        return features
+
+
+class Pooling(_Rest):
+    """The `forward_head` of a network of timm without its last layer: features to `(N, D)`."""
+
+    def __init__(self, original: nn.Module, children: Collection[str]) -> None:
+        super().__init__(original, children, parameters=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the pooled features."""
+        pooled: Tensor = self.rest.forward_head(x, pre_logits=True)
+        return pooled
+
+
+class PooledBody(_Rest):
+    """A whole network of timm without its last layer: images to `(N, D)`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the pooled features of images."""
+        pooled: Tensor = self.rest.forward_head(self.rest.forward_features(x), pre_logits=True)
+        return pooled
+
+
+def _without(module: nn.Module, removed: Collection[int]) -> nn.Module:
+    """Return a copy of a module that shares its tensors, with an identity in the place of some submodules."""
+    rest = copy.copy(module)
+    rest._parameters, rest._buffers = dict(module._parameters), dict(module._buffers)
+    rest._modules = {name: _replaced(part, removed) for name, part in module._modules.items()}
+    return rest
+
+
+def _replaced(part: nn.Module | None, removed: Collection[int]) -> nn.Module | None:
+    if part is None or not any(id(inner) in removed for inner in part.modules()):
+        return part
+    return nn.Identity() if id(part) in removed else _without(part, removed)
