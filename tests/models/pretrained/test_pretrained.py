@@ -215,7 +215,7 @@ def test_a_network_without_opsin_weights_is_refused(own_file: Path) -> None:
         load_weights(models.resnet18(num_logits=1, image_size=(64, 64)), "opsin")
 
 
-@pytest.mark.parametrize(("name", "side"), zip(LITE, (224, 240, 260), strict=True))
+@pytest.mark.parametrize(("name", "side"), list(zip(LITE, (224, 240, 260), strict=True)))
 def test_efficientnet_lite_subtracts_127_and_divides_by_128(name: str, side: int) -> None:
     facts = weights_facts(getattr(models, name), "imagenet", {})
     assert facts is not None

@@ -37,6 +37,7 @@ class _Reference:
         logits: The logits `(1, num_logits)`.
         in_features: Children that run in `forward_features`.
         in_head: Children that run in `forward_head` alone.
+        idle: Children that do not run as modules; their methods may be called.
     """
 
     image: Tensor
@@ -44,6 +45,7 @@ class _Reference:
     logits: Tensor
     in_features: frozenset[str]
     in_head: frozenset[str]
+    idle: frozenset[str]
 
 
 def timm_parts(name: str, original: nn.Module, image_size: tuple[int, int], in_channels: int = 3) -> NetworkParts:
@@ -62,18 +64,48 @@ def timm_parts(name: str, original: nn.Module, image_size: tuple[int, int], in_c
     try:
         expected = _reference(original, (in_channels, *image_size))
     except Exception as error:  # the code of timm may raise anything
-        feature_shape(name, {"network": original}, in_channels, image_size)  # raises if the images are too small
-        raise _refusal(name, f"{type(error).__name__}: {error}") from error
+        raise _does_not_run(name, original, image_size, in_channels, error) from error
     if not isinstance(expected.pooled, Tensor) or expected.pooled.ndim != 2:
         raise _refusal(name, "its features are not one vector for each image")
     try:
-        for divide in (_by_children, _stages_and_pooling, _body_and_pooling, _pooled_body):
-            parts = divide(original, expected)
-            if parts is not None and _is_exact(parts, expected):
+        for parts in _divisions(original, expected):
+            if _is_exact(parts, expected):
                 return parts if _has_logits(parts, expected) else replace(parts, linear=None)
     finally:
         original.train()
     raise _refusal(name, "its features cannot be computed by a part of its modules")
+
+
+def _divisions(original: nn.Module, expected: _Reference) -> Iterator[NetworkParts]:
+    """Return the divisions to try, from fine to coarse."""
+    if found := by_children(original):
+        yield found
+    if found := _stages_and_pooling(original, expected):
+        yield found
+    everything = replace(expected, in_features=expected.in_features | expected.idle)  # parts without a forward call
+    for reference in (expected, everything):
+        yield _body_and_pooling(original, reference)
+    for reference in (expected, everything):
+        yield _pooled_body(original, reference)
+
+
+def _does_not_run(
+    name: str, original: nn.Module, image_size: tuple[int, int], in_channels: int, error: Exception
+) -> UserError:
+    """Return the error for images that the network does not take."""
+    try:
+        feature_shape(name, {"network": original}, in_channels, image_size)
+    except UserError as too_small:
+        return too_small
+    except Exception:  # not only the size is wrong
+        pass
+    size = "x".join(map(str, image_size))
+    side = original.pretrained_cfg["input_size"][-1]  # type: ignore[index]
+    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    return UserError(
+        f"{name} of timm does not run on images of {size} pixels ({reason}): set datamodule.image_size={side}, "
+        "the size of the images for which it was made"
+    )
 
 
 def _refusal(name: str, reason: str) -> UserError:
@@ -91,8 +123,16 @@ def _reference(original: Any, shape: tuple[int, int, int]) -> _Reference:
             features = original.forward_features(image)
         with _names_called(original) as in_head:
             pooled = original.forward_head(features, pre_logits=True)
-        logits = original(image)
-    return _Reference(image, pooled, logits, frozenset(in_features), frozenset(in_head - in_features))
+        with _names_called(original) as in_all:
+            logits = original(image)
+    return _Reference(
+        image,
+        pooled,
+        logits,
+        frozenset(in_features),
+        frozenset(in_head - in_features),
+        frozenset({name for name, _ in original.named_children()} - in_features - in_head - in_all),
+    )
 
 
 @contextmanager
@@ -139,10 +179,6 @@ def _evaluated(step: nn.Module, x: Tensor) -> Any:
         return step.eval()(x)
 
 
-def _by_children(original: nn.Module, _: _Reference) -> NetworkParts | None:
-    return by_children(original)
-
-
 def _stages_and_pooling(original: nn.Module, expected: _Reference) -> NetworkParts | None:
     found = timm_stages(original)
     if found is None:
@@ -150,12 +186,18 @@ def _stages_and_pooling(original: nn.Module, expected: _Reference) -> NetworkPar
     stages, after = found
     if extra := {key: part for key, part in after if key in expected.in_features}:
         stages["norm" if set(extra) == {"norm"} else "head_conv"] = sequential(**extra)
-    return NetworkParts(stages, {"pool": Pooling(original, expected.in_head)}, _last_layer(original))
+    return _with_pooling(stages, original, expected)
 
 
 def _body_and_pooling(original: nn.Module, expected: _Reference) -> NetworkParts:
-    body, pool = Body(original, expected.in_features), Pooling(original, expected.in_head)
-    return NetworkParts({"body": body}, {"pool": pool}, _last_layer(original))
+    return _with_pooling({"body": Body(original, expected.in_features)}, original, expected)
+
+
+def _with_pooling(stages: dict[str, nn.Module], original: nn.Module, expected: _Reference) -> NetworkParts:
+    """Return stages and `forward_head` as pooling; pooling with parameters is the last stage, so it can be frozen."""
+    pool = {"pool": Pooling(original, expected.in_head)}
+    neck = {} if pool["pool"].state_dict() else pool
+    return NetworkParts(stages | (pool if not neck else {}), neck, _last_layer(original))
 
 
 def _pooled_body(original: nn.Module, expected: _Reference) -> NetworkParts:
@@ -209,15 +251,15 @@ class _Rest(nn.Module):
     Args:
         original: The network; it does not change, and its tensors are shared.
         children: The names of the children.
-        parameters: Whether to keep parameters of the network itself, such as positions.
+        tensors: Whether to keep parameters and buffers of the network itself, such as positions.
     """
 
-    def __init__(self, original: nn.Module, children: Collection[str], *, parameters: bool = True) -> None:
+    def __init__(self, original: nn.Module, children: Collection[str], *, tensors: bool = True) -> None:
         super().__init__()
-        rest: Any = _without(original, {id(layer) for layer in _classifiers(original)})
+        rest: Any = _without(original, {id(layer) for layer in [*_classifiers(original), *_idle_dropouts(original)]})
         rest._modules = {name: part if name in children else None for name, part in rest._modules.items()}
-        if not parameters:
-            rest._parameters = dict.fromkeys(rest._parameters)
+        if not tensors:
+            rest._parameters, rest._buffers = dict.fromkeys(rest._parameters), dict.fromkeys(rest._buffers)
         self.rest = rest
 
 
@@ -234,7 +276,7 @@ class Pooling(_Rest):
     """The `forward_head` of a network of timm without its last layer: features to `(N, D)`."""
 
     def __init__(self, original: nn.Module, children: Collection[str]) -> None:
-        super().__init__(original, children, parameters=False)
+        super().__init__(original, children, tensors=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the pooled features."""
@@ -249,6 +291,11 @@ class PooledBody(_Rest):
         """Return the pooled features of images."""
         pooled: Tensor = self.rest.forward_head(self.rest.forward_features(x), pre_logits=True)
         return pooled
+
+
+def _idle_dropouts(original: nn.Module) -> list[nn.Module]:
+    """Return the dropout layers with probability zero; a head with dropout cannot be cached."""
+    return [layer for layer in original.modules() if isinstance(layer, nn.Dropout) and layer.p == 0]
 
 
 def _without(module: nn.Module, removed: Collection[int]) -> nn.Module:

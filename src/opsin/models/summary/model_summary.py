@@ -51,6 +51,7 @@ def _summary(shadow: Network, x: Tensor) -> tuple[NetworkSummary, tuple[LayerSum
         rows.append(_row(name, part, tuple(x.shape[1:]), mult_adds, fields.pixels(x)))
     if shadow.auxiliary is not None:
         rows.append(_row("auxiliary", shadow.auxiliary, rows[-1].output_shape, 0, None))
+        layers.append(LayerSummary("auxiliary", "in training only", None, (), rows[-1].parameters, 0))
     return NetworkSummary(shadow.name, input_shape, tuple(rows)), tuple(layers)
 
 
