@@ -114,10 +114,23 @@ def _print_classic(options: argparse.Namespace, rest: list[str]) -> int:
         raise UserError("--classic prints a fixed table: it takes no other argument than --out")
     from opsin.models.summary.classic_networks import classic_page
 
-    page = classic_page()
+    page = classic_page(experiments_by_network())
     if options.out:
         write_atomically(Path(options.out), page)
         print(options.out)
     else:
         print(page)
     return 0
+
+
+def experiments_by_network() -> dict[str, list[str]]:
+    """Return the names of the experiments of Opsin that train a network, by the name of its function."""
+    from opsin.config.locations import CONFIGS
+
+    found: dict[str, list[str]] = {}
+    for file in sorted((CONFIGS / "experiment").glob("*.yaml")):
+        if model := re.search(r"override /model: (\w+)", file.read_text(encoding="utf-8")):
+            config = (CONFIGS / "model" / f"{model[1]}.yaml").read_text(encoding="utf-8")
+            network = config.partition("_target_: opsin.models.")[2].partition("\n")[0]
+            found.setdefault(network, []).append(file.stem)
+    return found

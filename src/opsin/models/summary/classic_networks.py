@@ -1,7 +1,7 @@
 """The table of classic networks: parameters, multiply-adds and memory, counted here, and published accuracies."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,32 +99,39 @@ your classes.
 
 An accuracy without a source is that of the weights `IMAGENET1K_V1` of
 [torchvision](https://docs.pytorch.org/vision/stable/models.html), which `model.weights=imagenet` loads. [](results.md)
-has the accuracies that were measured here.
+has the accuracies of the experiments that were run here.
 
 `opsin summary --classic --out docs/networks.md` writes this page. `opsin summary model=vgg16_full` prints the layers of
 a network.
 """
 
 
-def classic_page() -> str:
-    """Return the page of the table, as Markdown."""
-    header = (
-        "network",
-        "`model=`",
-        "input",
-        "parameters",
-        "multiply-adds",
-        "parameters MB",
-        "activations MB",
-        "published",
-    )
-    rows = [header, ("---",) * len(header), *map(classic_row, CLASSIC)]
-    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+HEADER = (
+    "network",
+    "`model=`",
+    "input",
+    "parameters",
+    "multiply-adds",
+    "parameters MB",
+    "activations MB",
+    "published accuracy",
+    "`experiment=`",
+)
+
+
+def classic_page(experiments: Mapping[str, Sequence[str]]) -> str:
+    """Return the page of the table, as Markdown.
+
+    Args:
+        experiments: Names of the experiments that train a network, by the name of its function.
+    """
+    rows = [classic_row(entry, experiments.get(entry.build.__name__, ())) for entry in CLASSIC]
+    table = "\n".join(f"| {' | '.join(row)} |" for row in [HEADER, ("---",) * len(HEADER), *rows])
     return PAGE.format(table=table)
 
 
-def classic_row(entry: ClassicNetwork) -> tuple[str, ...]:
-    """Return the row of a network as Markdown: name, config, input, parameters, multiply-adds, memory and accuracy."""
+def classic_row(entry: ClassicNetwork, experiments: Sequence[str]) -> tuple[str, ...]:
+    """Return the row of a network as Markdown, with the names of the experiments that train it."""
     summary, layers = summarize_layers(built(entry), entry.input_shape)
     memory = memory_of(layers, entry.input_shape)
     return (
@@ -136,6 +143,7 @@ def classic_row(entry: ClassicNetwork) -> tuple[str, ...]:
         f"{memory.parameters:,.2f}",
         f"{memory.activations:,.2f}",
         entry.accuracy or f"{_torchvision_accuracy(entry.build.__name__):.1f} %",
+        ", ".join(f"`{name}`" for name in experiments),
     )
 
 
