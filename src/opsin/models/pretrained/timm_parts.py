@@ -252,11 +252,19 @@ class _Rest(nn.Module):
         original: The network; it does not change, and its tensors are shared.
         children: The names of the children.
         tensors: Whether to keep parameters and buffers of the network itself, such as positions.
+        without: Layers to leave out, besides that of the logits.
     """
 
-    def __init__(self, original: nn.Module, children: Collection[str], *, tensors: bool = True) -> None:
+    def __init__(
+        self,
+        original: nn.Module,
+        children: Collection[str],
+        *,
+        tensors: bool = True,
+        without: Collection[nn.Module] = (),
+    ) -> None:
         super().__init__()
-        rest: Any = _without(original, {id(layer) for layer in [*_classifiers(original), *_idle_dropouts(original)]})
+        rest: Any = _without(original, {id(layer) for layer in [*_classifiers(original), *without]})
         rest._modules = {name: part if name in children else None for name, part in rest._modules.items()}
         if not tensors:
             rest._parameters, rest._buffers = dict.fromkeys(rest._parameters), dict.fromkeys(rest._buffers)
@@ -276,7 +284,7 @@ class Pooling(_Rest):
     """The `forward_head` of a network of timm without its last layer: features to `(N, D)`."""
 
     def __init__(self, original: nn.Module, children: Collection[str]) -> None:
-        super().__init__(original, children, tensors=False)
+        super().__init__(original, children, tensors=False, without=_idle_dropouts(original))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the pooled features."""
