@@ -9,8 +9,6 @@ transfer worse (Kornblith et al., "Why do better loss functions lead to less tra
 arXiv:2010.16402). The facts are read from torchvision when a network is built, not at import.
 """
 
-import itertools
-from collections import Counter
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -22,10 +20,17 @@ from opsin.models.input_channels import take_channels
 from opsin.models.network import Network, Rate, Width, sequential
 from opsin.models.pretrained.heads import HEAD_ARGUMENTS, Backbone, Head, HeadKind
 from opsin.models.pretrained.regroup import NetworkParts, regroup, submodules
+from opsin.models.pretrained.torchvision_parts import (
+    ToParts,
+    densenet_parts,
+    googlenet_parts,
+    plain_parts,
+    resnet_parts,
+    sequence_parts,
+)
 from opsin.models.shapes import feature_shape
 from opsin.models.weights import KINDS, HubFile, OwnFile, Weights, known_weights
 
-ToParts = Callable[[Any, Head], NetworkParts]
 Build = Callable[[Head, int], nn.Module]
 """Build a network of torchvision for a head and a number of logits."""
 
@@ -92,63 +97,6 @@ def _imagenet_facts(name: str, **other: Any) -> Weights:
     return Weights(**(facts | other))
 
 
-def _resnet(original: Any, _: Head) -> NetworkParts:
-    layers = ("layer1", "layer2", "layer3", "layer4")
-    stages = {"stem": submodules(original, "conv1", "bn1", "relu", "maxpool")}
-    stages |= {name: original.get_submodule(name) for name in layers}
-    return NetworkParts(stages, {"pool": original.avgpool, "flatten": nn.Flatten()}, original.fc)
-
-
-def _densenet(original: Any, _: Head) -> NetworkParts:
-    """Divide before each dense block; a stage after the first block begins with the transition that halves the map."""
-    layers = dict(original.features.named_children())
-    names = list(layers)
-    blocks = [name for name in names if name.startswith("denseblock")]
-    begins = [names.index(blocks[0]), *(names.index(name) - 1 for name in blocks[1:])]
-    stages = {
-        stage: sequential(**{name: layers[name] for name in names[begin:end]})
-        for stage, begin, end in zip(["stem", *blocks], [0, *begins], [*begins, len(names)], strict=True)
-    }
-    stages[blocks[-1]].add_module("relu", nn.ReLU())  # a function in torchvision
-    return NetworkParts(stages, {"pool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten()}, original.classifier)
-
-
-def _plain(kind: str, *begins: int) -> ToParts:
-    """Return a function that splits the convolutions of AlexNet or VGG before the layers with these indices.
-
-    The dense head reads all pixels of the last stage, as in the lectures.
-
-    Args:
-        kind: Name of the stages, which are numbered.
-        *begins: The first layer of each stage after the first.
-    """
-
-    def to_parts(original: Any, head: Head) -> NetworkParts:
-        stages = {
-            f"{kind}{number}": original.features[begin:end]
-            for number, (begin, end) in enumerate(itertools.pairwise([0, *begins, len(original.features)]), start=1)
-        }
-        if head.kind != "original":
-            pool = {} if head.kind == "dense" else {"pool": nn.AdaptiveAvgPool2d(1)}
-            return NetworkParts(stages, {**pool, "flatten": nn.Flatten()})
-        neck = {"pool": original.avgpool, "flatten": nn.Flatten()}
-        return NetworkParts(stages, neck, original.classifier[-1], _dense_layers(original.classifier[:-1]))
-
-    return to_parts
-
-
-def _dense_layers(layers: nn.Sequential) -> dict[str, nn.Module]:
-    """Return the dense layers of AlexNet or VGG by name: fc1, relu1, dropout1, fc2, ..."""
-    nouns = {nn.Linear: "fc", nn.ReLU: "relu", nn.Dropout: "dropout"}
-    counts = Counter[str]()
-    named: dict[str, nn.Module] = {}
-    for layer in layers:
-        noun = nouns[type(layer)]
-        counts[noun] += 1
-        named[f"{noun}{counts[noun]}"] = layer
-    return named
-
-
 def _vgg(name: str, layers: str) -> Build:
     """Return a function that builds VGG with the dense layers of 4,096 units only if the head needs them.
 
@@ -171,19 +119,6 @@ def _vgg(name: str, layers: str) -> Build:
     return build
 
 
-def _googlenet(original: Any, _: Head) -> NetworkParts:
-    """Divide before each Inception module; the pooling layers belong to the stage that follows."""
-    names = [name for name, _ in original.named_children()]
-    names = names[: names.index("avgpool")]
-    begins = [index for index, name in enumerate(names) if name.startswith("inception")]
-    begins = [index - (names[index - 1].startswith("maxpool") and index != begins[0]) for index in begins]
-    stages = {}
-    for begin, end in itertools.pairwise([0, *begins, len(names)]):
-        stages[names[end - 1] if begin else "stem"] = submodules(original, *names[begin:end])
-    neck = {"pool": original.avgpool, "flatten": nn.Flatten()}
-    return NetworkParts(stages, neck, original.fc, {"dropout": original.dropout})
-
-
 def _build_googlenet(_: Head, num_logits: int) -> nn.Module:
     """Build GoogLeNet without its auxiliary heads, which train the early stages in the paper."""
     from torchvision.models import googlenet
@@ -194,39 +129,21 @@ def _build_googlenet(_: Head, num_logits: int) -> nn.Module:
     return original
 
 
-def _features(*begins: int, head_conv: bool = True) -> ToParts:
-    """Return a function that splits a single sequence of layers before the layers with these indices."""
-
-    def to_parts(original: Any, _: Head) -> NetworkParts:
-        ends = [*begins, len(original.features)]
-        names = ["stem", *(f"stage{number}" for number in range(1, len(ends)))]
-        if head_conv:
-            names[-1] = "head_conv"
-        begin_of = [0, *begins]
-        stages = {name: original.features[a:b] for name, a, b in zip(names, begin_of, ends, strict=True)}
-        *norm, linear = [layer for layer in original.classifier if not isinstance(layer, nn.Dropout | nn.Flatten)]
-        neck = {"pool": nn.AdaptiveAvgPool2d(1)} | ({"norm": norm[0]} if norm else {}) | {"flatten": nn.Flatten()}
-        dropouts = [layer for layer in original.classifier if isinstance(layer, nn.Dropout)]
-        return NetworkParts(stages, neck, linear, {"dropout": dropouts[0]} if dropouts else {})
-
-    return to_parts
-
-
 resnet18 = _backbone(
-    "resnet18", _resnet, "ResNet18 (He et al., arXiv:1512.03385); 11,176,512 parameters in its stages."
+    "resnet18", resnet_parts, "ResNet18 (He et al., arXiv:1512.03385); 11,176,512 parameters in its stages."
 )
 resnet34 = _backbone(
-    "resnet34", _resnet, "ResNet34 (He et al., arXiv:1512.03385); 21,284,672 parameters in its stages."
+    "resnet34", resnet_parts, "ResNet34 (He et al., arXiv:1512.03385); 21,284,672 parameters in its stages."
 )
 resnet50 = _backbone(
-    "resnet50", _resnet, "ResNet50 (He et al., arXiv:1512.03385); 23,508,032 parameters in its stages."
+    "resnet50", resnet_parts, "ResNet50 (He et al., arXiv:1512.03385); 23,508,032 parameters in its stages."
 )
 resnet101 = _backbone(
-    "resnet101", _resnet, "ResNet101 (He et al., arXiv:1512.03385); 42,500,160 parameters in its stages."
+    "resnet101", resnet_parts, "ResNet101 (He et al., arXiv:1512.03385); 42,500,160 parameters in its stages."
 )
 alexnet = _backbone(
     "alexnet",
-    _plain("conv", 3, 6, 8, 10),
+    plain_parts("conv", 3, 6, 8, 10),
     """AlexNet (Krizhevsky et al., 2012; one path as in arXiv:1404.5997); 2,469,696 parameters in its stages.
 
     `head: original` has two dense layers of 4,096 units on 256x6x6 features: 58,631,144 parameters with 1,000 logits.
@@ -235,7 +152,7 @@ alexnet = _backbone(
 )
 vgg16 = _backbone(
     "vgg16",
-    _plain("block", 5, 10, 17, 24),
+    plain_parts("block", 5, 10, 17, 24),
     """VGG16 (Simonyan and Zisserman, arXiv:1409.1556); 14,714,688 parameters in its stages.
 
     `head: linear` averages the last block over the image (513 parameters with one logit). `head: dense` flattens it:
@@ -246,13 +163,13 @@ vgg16 = _backbone(
 )
 vgg19 = _backbone(
     "vgg19",
-    _plain("block", 5, 10, 19, 28),
+    plain_parts("block", 5, 10, 19, 28),
     "VGG19 (arXiv:1409.1556) with the heads of `vgg16`; 20,024,384 parameters in its stages.",
     _vgg("vgg19", "E"),
 )
 densenet121 = _backbone(
     "densenet121",
-    _densenet,
+    densenet_parts,
     """DenseNet121 (Huang et al., arXiv:1608.06993); 6,953,856 parameters in its stages.
 
     A stage after the first dense block begins with the transition that halves the map.
@@ -260,7 +177,7 @@ densenet121 = _backbone(
 )
 googlenet = _backbone(
     "googlenet",
-    _googlenet,
+    googlenet_parts,
     "GoogLeNet (Szegedy et al., arXiv:1409.4842) with BatchNorm and without auxiliary heads; 5,599,904 parameters "
     "in its stages.",
     _build_googlenet,
@@ -269,17 +186,17 @@ googlenet = _backbone(
 )
 mobilenet_v2 = _backbone(
     "mobilenet_v2",
-    _features(1, 2, 4, 7, 11, 14, 17, 18),
+    sequence_parts(1, 2, 4, 7, 11, 14, 17, 18),
     "MobileNetV2 (Sandler et al., arXiv:1801.04381); 2,223,872 parameters in its stages, one for each width.",
 )
 efficientnet_b0 = _backbone(
     "efficientnet_b0",
-    _features(1, 2, 3, 4, 5, 6, 7, 8),
+    sequence_parts(1, 2, 3, 4, 5, 6, 7, 8),
     "EfficientNet-B0 (Tan and Le, arXiv:1905.11946); 4,007,548 parameters in its stages.",
 )
 convnext_tiny = _backbone(
     "convnext_tiny",
-    _features(1, 2, 4, 6, head_conv=False),
+    sequence_parts(1, 2, 4, 6, head_conv=False),
     """ConvNeXt-T (Liu et al., arXiv:2201.03545); 27,818,592 parameters in its stages.
 
     Each stage after the first begins with its downsampling. The norm of 1,536 parameters between pooling and logits
