@@ -12,9 +12,9 @@ import pytest
 
 from opsin.data.cache import checksums
 from opsin.data.cache.image_store import open_store, store_key
-from opsin.data.decode import BadImage
-from opsin.data.preprocessing import fit_image
+from opsin.data.fit import fit_image
 from opsin.data.source import ArrayImages
+from opsin.data.types import BadImage
 from opsin.errors import UserError
 
 
@@ -36,14 +36,15 @@ class FakeImages:
     def __len__(self):
         return self.count
 
-    def read(self, index):
+    def read(self, index, fit=None):
         if self.log is not None:
             with self.log.open("a") as file:
                 file.write("x")
         time.sleep(self.delay)
         if index in self.bad:
             raise BadImage("it is, on purpose")
-        return np.random.default_rng(index).integers(0, 256, (8 + index % 5, 9 + index % 7, 3), dtype=np.uint8)
+        image = np.random.default_rng(index).integers(0, 256, (8 + index % 5, 9 + index % 7, 3), dtype=np.uint8)
+        return fit_image(image, *fit) if fit else image
 
     def locate(self, index):
         return f"folder/{index}.jpg"
@@ -113,7 +114,7 @@ def test_the_key_of_a_store_includes_everything_that_changes_pixels():
 
 def test_a_new_format_version_builds_the_store_again(tmp_path, monkeypatch):
     old = open_fake(FakeImages(), tmp_path).fingerprint
-    monkeypatch.setattr("opsin.data.cache.image_store.VERSION", 10_000)
+    monkeypatch.setattr("opsin.data.cache.image_store.DECODING_VERSION", 10_000)
     assert open_fake(FakeImages(), tmp_path).fingerprint != old
 
 
