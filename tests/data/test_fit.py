@@ -135,9 +135,9 @@ def test_a_reduced_photograph_is_not_moved_by_its_orientation(photograph: Image.
     smooth = Image.fromarray((127 + 60 * waves).astype(np.uint8))  # no scale divides the sides
     fit = Fit((50, 50), resize)
     for orientation in range(1, 9):
-        assert difference(jpeg(photograph, orientation), fit) < 0.5
+        assert difference(jpeg(photograph, orientation), fit) < 0.6
         data = jpeg(smooth, orientation, quality=100)
-        assert np.abs(decode_image(data, 1, fit).astype(int) - whole(data, 1, fit)).max() <= 2
+        assert np.abs(decode_image(data, 1, fit).astype(int) - whole(data, 1, fit)).max() <= 3  # 8 if it is stretched
 
 
 def test_other_images_are_resized_from_all_their_pixels(photograph: Image.Image) -> None:

@@ -172,7 +172,7 @@ def test_a_store_without_good_images_is_an_error(tmp_path):
 
 def test_another_error_while_decoding_leaves_no_files(tmp_path):
     images = FakeImages()
-    images.read = lambda index: 1 // 0
+    images.read = lambda index, fit: 1 // 0
     with pytest.raises(ZeroDivisionError):
         open_fake(images, tmp_path)
     assert [path.suffix for path in tmp_path.iterdir() if path.is_dir()] == []
