@@ -3,6 +3,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -91,6 +92,13 @@ def test_pixels_do_not_depend_on_workers(tmp_path):
             [(store.report.parent / name).read_bytes() for name in ("pixels.npy", "kept.npy", "bad_images.csv")]
         )
     assert files[0] == files[1] == files[2]
+
+
+def test_few_images_are_decoded_by_all_threads_at_once(tmp_path):
+    images, together = FakeImages(8), threading.Barrier(4, timeout=20)
+    read = images.read
+    images.read = lambda index, fit: (together.wait(), read(index, fit))[1]
+    assert len(open_fake(images, tmp_path, workers=4)) == 8
 
 
 def test_a_store_is_built_once(tmp_path):
