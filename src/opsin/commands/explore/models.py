@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from opsin.commands.explore.uploads import check_upload
-from opsin.data.decode import BadImage
 from opsin.data.subset import Subset
+from opsin.data.types import BadImage
 from opsin.errors import UserError
 from opsin.inference import Predictor, open_predictor
 from opsin.inference.inputs import open_images
