@@ -152,7 +152,10 @@ def test_an_unknown_option_is_refused(name: str, capsys: pytest.CaptureFixture[s
         ("opsin pre", ["predict ", "prepare-data "]),
         ("opsin predict --to", ["--top "]),
         ("opsin find-lr --st", ["--steps "]),
-        ("opsin train model=cnn_", [f"model=cnn_{name} " for name in ("batchnorm", "deep", "flatten", "gap", "plain")]),
+        (
+            "opsin train model=cnn_",
+            [f"model=cnn_{name} " for name in ("batchnorm", "deep", "flatten", "gap", "kernels", "plain")],
+        ),
         ("opsin train PHOTOS optimizer=sgd optimizer.m", ["optimizer.momentum="]),
         ("opsin train -cd conf experiment=mi", ["experiment=mine "]),
         ("opsin predict phot", []),  # the shell completes files

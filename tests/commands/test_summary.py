@@ -10,14 +10,14 @@ ONE = ("model.widths=[1]", "model.bias=false", "--logits", "1")
 
 
 def test_layers_and_a_comparison_are_printed(in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["model=cnn_gap", "model.kernels=[3]", *ONE, "--against", "model.kernels=[[1,3],[3,1]]"]) == 0
+    assert main(["model=cnn_kernels", "model.kernels=[3]", *ONE, "--against", "model.kernels=[[1,3],[3,1]]"]) == 0
     out = capsys.readouterr().out
     assert "layers of cnn_gap for images 1x28x28" in out
     assert "block1: parameters 9 against 6 (-33.3%)" in out
     assert "1x3" in out
     assert "float32 memory for one image: input 0.00 MB" in out
     assert list(in_tmp.iterdir()) == []
-    assert main(["model=cnn_gap", "model.kernels=[7]", *ONE, "--against", "model.kernels=[3,3,3]"]) == 0
+    assert main(["model=cnn_kernels", "model.kernels=[7]", *ONE, "--against", "model.kernels=[3,3,3]"]) == 0
     assert "block1: parameters 49 against 27 (-44.9%)" in capsys.readouterr().out
 
 
@@ -40,9 +40,9 @@ def test_weights_give_the_size_and_the_config_the_trainable_stages(
         (["--classic", "model=mlp"], "--classic prints a fixed table"),
         (["-m", "model=cnn_gap"], "summary describes one config: leave out --multirun"),
         (["model=cnn_gap", "--image", "1x8x8"], "cnn_gap needs images of at least 18x18 pixels"),
-        (["model=cnn_gap", "model.kernels=[]"], "model.kernels"),
-        (["model=cnn_gap", "model.kernels=[[3]]"], "model.kernels"),
-        (["model=cnn_gap", "model.widths=[0]"], "model.widths"),
+        (["model=cnn_kernels", "model.kernels=[]"], "model.kernels"),
+        (["model=cnn_kernels", "model.kernels=[[3]]"], "model.kernels"),
+        (["model=cnn_kernels", "model.widths=[0]"], "model.widths"),
     ],
 )
 def test_mistakes_are_told(

@@ -269,7 +269,7 @@ def test_every_network_has_a_config() -> None:
             "vgg16_partial", "inception_v3_full", "mobilenet_v2_feature_extract", "efficientnet_b0_feature_extract",
             "efficientnet_lite0_two_phase", "efficientnet_lite0_gradual", "efficientnet_lite1_feature_extract",
             "efficientnet_lite2_feature_extract", "alexnet_full", "vgg16_full", "vgg19_partial",
-            "densenet121_feature_extract", "googlenet_feature_extract", "timm")  # fmt: skip
+            "densenet121_feature_extract", "googlenet_feature_extract", "cnn_kernels", "timm")  # fmt: skip
     assert {path.stem for path in CONFIGS.glob("*.yaml")} == {*scratch, *variants, *more}
 
 

@@ -108,9 +108,18 @@ def test_every_module_of_timm_is_tested() -> None:
     assert all(name in timm.list_models(module=module) for module, name in SMALLEST.items())
 
 
-def test_images_that_a_network_does_not_take_are_refused_with_the_size_that_it_takes() -> None:
-    with pytest.raises(UserError, match=r"test_mambaout needs images of at least|does not run on images of 1x1 pixels"):
-        models.timm(num_logits=1, image_size=(1, 1), name="test_mambaout")
+def test_images_that_a_network_does_not_take_are_refused_with_the_size_that_it_takes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from timm.models.resnet import ResNet
+
+    def fail(self: nn.Module, x: Tensor) -> Tensor:
+        raise AssertionError("blocks of 8 pixels do not fit")
+
+    monkeypatch.setattr(ResNet, "forward_features", fail)
+    reason = r"test_resnet of timm does not run on images of 64x64 pixels \(blocks .*set datamodule.image_size=160, the"
+    with pytest.raises(UserError, match=reason):
+        models.timm(num_logits=1, image_size=(64, 64), name="test_resnet")
 
 
 def test_a_network_without_a_vector_of_features_is_refused_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
