@@ -72,7 +72,8 @@ def _print_network(line: "CommandLine", overrides: Sequence[str], options: argpa
     """Print the stages and the layers of the network that the overrides describe."""
     from opsin.config import compose
     from opsin.models import layers_text, summarize_layers, summary_text
-    from opsin.training import build
+    from opsin.training.build import expected_input
+    from opsin.training.network_building import new_network
     from opsin.training.plan import make_plan
 
     if line.multirun:
@@ -81,9 +82,9 @@ def _print_network(line: "CommandLine", overrides: Sequence[str], options: argpa
     if composed.resumes:
         raise UserError(f"summary describes a new network; that of {composed.run.path} is in its model.txt")
     plan = make_plan(composed)
-    size = build.expected_input(plan).image_size
+    size = expected_input(plan).image_size
     shape = options.image or ((3, *size) if size else DIGITS)
-    network = build.new_network(plan, options.logits, shape[0], shape[1:])
+    network = new_network(plan, options.logits, shape[0], shape[1:])
     network.freeze(plan.fine_tuning.freeze_schedule(network).at(0).trainable)
     summary, layers = summarize_layers(network, shape)
     print(summary_text(summary))
