@@ -13,9 +13,9 @@ import torch
 from datamodules import image_data
 from torch import nn
 
-from opsin.data.decode import BadImage
 from opsin.data.loader.batch_loader import Batch, batch_key
 from opsin.data.source import ArrayImages, Source
+from opsin.data.types import BadImage
 from opsin.errors import UserError
 
 # Lightning 2.6 causes this warning of torch 2.14 for every loader.
@@ -44,11 +44,11 @@ class BadAt(ArrayImages):
         object.__setattr__(self, "bad", bad)
         object.__setattr__(self, "reads", [])
 
-    def read(self, index):
+    def read(self, index, fit=None):
         self.reads.append(index)
         if index in self.bad:
             raise BadImage("bad for the test")
-        return super().read(index)
+        return super().read(index, fit)
 
 
 def numbers(datamodule, split):

@@ -140,7 +140,7 @@ def test_paths_without_weights_are_named(tmp_path: Path) -> None:
     assert f"({tmp_path}/absent.pth does not exist)" in message(small(), tmp_path / "absent.pth")
     assert "is a directory without checkpoints/best.ckpt" in message(small(), tmp_path)
     text = message(small(), "imagenet")
-    assert "cnn_batchnorm has no ImageNet weights (convnext_tiny, efficientnet_b0, " in text
+    assert "cnn_batchnorm has no ImageNet weights (alexnet, convnext_tiny, densenet121, efficientnet_b0, " in text
     assert "vgg16 and vgg19 have)" in text
     assert "model.weights=none" in text
 

@@ -10,7 +10,7 @@ from itertools import pairwise
 from opsin.commands.command_line import command, command_parser
 from opsin.commands.command_table import COMMANDS
 
-WITH_OVERRIDES = ("train", "find-lr", "prepare-data")
+WITH_OVERRIDES = ("train", "find-lr", "summary", "prepare-data")
 """Commands whose arguments are overrides, which Hydra completes."""
 
 SCRIPTS: Mapping[str, str] = {

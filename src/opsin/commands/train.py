@@ -10,7 +10,7 @@ import lightning as L
 from opsin.config import RunConfig
 from opsin.data import ImageDataModule
 from opsin.inference import teacher
-from opsin.models import Network, summarize, summary_text
+from opsin.models import Network, layers_text, summarize_layers, summary_text
 from opsin.runs.directory import RunDirectory
 from opsin.runs.disk_errors import explained_disk_errors
 from opsin.runs.per_class import delete_scores
@@ -29,6 +29,7 @@ from opsin.training.hardware import use_threads
 from opsin.training.loggers.base import RunFacts, check_installed, log_outcome, log_start
 from opsin.training.module import load_network
 from opsin.training.monitored_metrics import check_measurable, monitored
+from opsin.training.network_building import prepare
 from opsin.training.out_of_memory import memory_errors
 from opsin.training.plan import make_plan
 from opsin.training.resume_check import ResumePoint, check_resume
@@ -89,7 +90,7 @@ def train(composed: RunConfig) -> float:
         network, loaded = build.network(plan, data, loss.num_logits, pretrained=checkpoint is None)
         if checkpoint:
             load_network(network, checkpoint)  # features are cached with the weights of the checkpoint
-        channels_last = build.prepare(plan, network)
+        channels_last = prepare(plan, network)
         unfreezing = FreezingCallback(build.freeze_schedule(plan, network))
         warn_unreached(plan, unfreezing.schedule)
         recording.record_provenance(result, composed, data)
@@ -104,11 +105,12 @@ def train(composed: RunConfig) -> float:
         record = {"data": data.facts(), "training": recording.training_record(result, composed, step).as_dict()}
         classifier = build.classifier(plan, data, network, loss, record, distillation)
         result.batch_size_auto = found or result.batch_size_auto
-        result.network = summarize(network, (data.channels, *data.image_size))
+        result.network, layers = summarize_layers(network, (data.channels, *data.image_size))
         if writes:
             run.write_result(result)
         split_seed = plan.run.seed if plan.data.split_seed is None else plan.data.split_seed
-        recording.announce(result, summary_text(result.network), run, step, split_seed)
+        tables = summary_text(result.network), layers_text(result.network, layers)
+        recording.announce(result, tables, run, step, split_seed)
         _announce_resume(lines, resume_warnings(earlier, result) if earlier and point else ())
         if not composed.origin.choices.get("debug"):  # its model is of no use for predict or export
             latest = LatestLink(run, Path(composed.tree["output_dir"]))

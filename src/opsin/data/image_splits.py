@@ -17,7 +17,7 @@ from opsin.data.cache.image_store import (
 )
 from opsin.data.cache.uncached_images import UncachedStore
 from opsin.data.contrast import warn_lost_contrast
-from opsin.data.preprocessing import Interpolation, Resize
+from opsin.data.fit import Interpolation, Resize
 from opsin.data.shards.prefetch import check_folds
 from opsin.data.shards.sharded_images import ShardImages
 from opsin.data.shards.sharded_store import ShardStore
@@ -38,7 +38,7 @@ class ImageSplits:
     Args:
         source: The dataset.
         size: Height and width of the images, in pixels.
-        resize: Resize method, see `fit_image`.
+        resize: Resize method, see `Fit`.
         interpolation: Filter of the resizing.
         options: Options for splitting the training images.
         cache_dir: Folder of all image stores.

@@ -23,3 +23,7 @@ SplitOrigin = Literal["given", "carved"]
 
 Channels = Annotated[int, Field(ge=1)]
 """Channels of an image: 1 (gray), 3 (RGB), or another number for files that hold as many."""
+
+
+class BadImage(Exception):  # noqa: N818 - names the image; it is always caught
+    """An image cannot be decoded; the message is the reason in a few words."""

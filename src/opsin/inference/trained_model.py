@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
-import lightning as L
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -14,12 +13,12 @@ from torch import Tensor
 from opsin.data.cache.feature_store import FeatureSubset
 from opsin.data.cache.image_store import Store, decode_rows, store_key
 from opsin.data.decode import decode_image
-from opsin.data.image_memory import image_memory
-from opsin.data.preprocessing import Interpolation, Preprocess, Resize, fit_image
+from opsin.data.fit import Fit, Interpolation, Resize
+from opsin.data.preprocessing import Preprocess
 from opsin.data.subset import Subset
 from opsin.data.types import Channels, Indices
 from opsin.errors import UserError, did_you_mean
-from opsin.inference.opened_run import open_run
+from opsin.inference.opened_network import open_network
 from opsin.models import Network, load_weights
 from opsin.models.weights import KINDS, UnreachableError, known_weights
 from opsin.runs.checkpoint_files import choose_checkpoint
@@ -28,6 +27,9 @@ from opsin.runs.home import real_path
 from opsin.runs.result import ImageFormat
 from opsin.training.feature_extraction import Extractor, extract
 from opsin.training.permitted_targets import NETWORKS
+
+if TYPE_CHECKING:
+    import lightning as L
 
 NAMED = sorted(set(KINDS["imagenet"]) - {"timm"})
 """Networks whose ImageNet weights follow from their name."""
@@ -64,6 +66,11 @@ class TrainedModel:
     temperature: float = 1.0
 
     @property
+    def fit(self) -> Fit:
+        """The size of its input, and how images are brought to it."""
+        return Fit(self.size, self.resize, self.interpolation)
+
+    @property
     def preprocess(self) -> Preprocess:
         """The preprocessing of uint8 pixels `(N, C, H, W)`."""
         return Preprocess(self.mean, self.std, self.channels)
@@ -74,15 +81,14 @@ class TrainedModel:
         Raises:
             BadImage: The image cannot be decoded.
         """
-        with image_memory.scope():
-            return fit_image(decode_image(image, self.source_channels), self.size, self.resize, self.interpolation)
+        return decode_image(image, self.source_channels, self.fit)
 
     @property
     def image_format(self) -> ImageFormat:
         """The images that the network expects."""
         return ImageFormat(self.size, self.mean, self.std, self.channels, self.resize, self.interpolation)
 
-    def extractor(self, trainer: L.Trainer, *, logits: bool = False) -> Extractor:
+    def extractor(self, trainer: "L.Trainer", *, logits: bool = False) -> Extractor:
         """Return an extractor of embeddings on the device and in the precision of a trainer.
 
         Args:
@@ -119,10 +125,8 @@ class TrainedModel:
         preprocess = self.preprocess
 
         def images(store: Store, rows: Indices) -> Tensor:
-            if store.fingerprint == self._key(store):
-                pixels = store.take(rows)
-            else:
-                pixels = decode_rows(store, rows, self.size, self.resize, self.interpolation)
+            is_same = store.fingerprint == self._key(store)
+            pixels = store.take(rows) if is_same else decode_rows(store, rows, self.fit)
             return preprocess(torch.from_numpy(pixels).permute(0, 3, 1, 2).to(extractor.device))
 
         # The key covers the images at the size of this model, so runs with other image sizes share the outputs.
@@ -136,7 +140,7 @@ class TrainedModel:
         )
 
     def _key(self, store: Store) -> str:
-        return store_key(store.images, self.size, self.resize, self.interpolation)
+        return store_key(store.images, *self.fit)
 
 
 def load_trained_model(
@@ -180,7 +184,7 @@ def load_trained_model(
 
 
 def _of_run(run: RunDirectory, image_size: int | None, checkpoint: str, advice: str) -> TrainedModel:
-    opened = open_run(run)  # first: a run of another version is refused before its files are read
+    opened = open_network(run)  # first: a run of another version is refused before its files are read
     opened = replace(opened, checkpoint=str(choose_checkpoint(run, checkpoint, advice)))
     facts = opened.data_facts
     size = (image_size, image_size) if image_size else facts.image_size

@@ -234,8 +234,18 @@ def record_calibration(result: RunResult, run: RunDirectory) -> None:
     result.calibration = calibrate(predictions.logits, predictions.targets)
 
 
-def announce(result: RunResult, table: str, run: RunDirectory, resume_step: int | None, split_seed: int) -> None:
-    """Log the data, network and settings before training, and write the network summary to `model.txt`."""
+def announce(
+    result: RunResult, tables: tuple[str, str], run: RunDirectory, resume_step: int | None, split_seed: int
+) -> None:
+    """Log the data, network and settings before training, and write the tables of the network to `model.txt`.
+
+    Args:
+        result: The result, with data, settings and parameters.
+        tables: The stages of the network, which are also logged, and its layers.
+        run: The run directory.
+        resume_step: The step at which the run resumes; None for a new run.
+        split_seed: Seed of the split.
+    """
     data, settings, parameters = result.data, result.settings, result.parameters
     assert data is not None
     assert settings is not None
@@ -256,8 +266,8 @@ def announce(result: RunResult, table: str, run: RunDirectory, resume_step: int 
     if data.bad_images:
         reports = ", ".join(data.bad_image_reports)
         lines.insert(1, f"           {data.bad_images} images cannot be read and are left out: {reports}")
-    log.info("%s\n%s", "\n".join(lines), table)
-    write_atomically(run.path / "model.txt", table + "\n")
+    log.info("%s\n%s", "\n".join(lines), tables[0])
+    write_atomically(run.path / "model.txt", "\n".join(tables))
 
 
 def _split_counts(data: DataFacts, seed: int) -> str:

@@ -21,6 +21,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field, FiniteFloat, TypeAdapter, ValidationError
 
+from opsin.data.decode import DECODING_VERSION
 from opsin.data.shards.storage import Storage
 from opsin.data.types import Channels, Indices, Side, Split, SplitOrigin
 from opsin.errors import UserError
@@ -30,7 +31,8 @@ Encoding = Literal["raw", "jpeg", "original"]
 
 INDEX_FILE = "opsin.json"
 TABLE_FILE = "images.npz"
-_VERSION = 2
+_VERSION = f"2.{DECODING_VERSION}"
+"""Version of the format and of the pixels in it."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class FitOptions:
-    """Resize method of the images in the shards, see `fit_image`."""
+    """Resize method of the images in the shards, see `Fit`."""
 
     resize: str
     interpolation: str

@@ -8,11 +8,22 @@ Every function takes `num_logits`, `in_channels` and `image_size` ((height, widt
 """
 
 from math import prod
+from typing import Annotated
 
+from pydantic import Field
 from torch import nn
 
 from opsin.models.network import Network, Rate, Width, sequential
 from opsin.models.shapes import feature_shape
+
+Widths = Annotated[tuple[Width, ...], Field(min_length=1)]
+"""Numbers of channels."""
+
+Kernel = Width | tuple[Width, Width]
+"""Side of a square kernel, or its (height, width)."""
+
+Kernels = Annotated[tuple[Kernel, ...], Field(min_length=1)]
+"""Kernels of consecutive convolutions."""
 
 
 def mlp(*, num_logits: int, in_channels: int, image_size: tuple[int, int], hidden: Width = 128) -> Network:
@@ -53,23 +64,53 @@ def cnn_flatten(*, num_logits: int, in_channels: int, image_size: tuple[int, int
     return Network("cnn_flatten", stages, head)
 
 
-def cnn_gap(*, num_logits: int, in_channels: int, image_size: tuple[int, int]) -> Network:
+def cnn_gap(
+    *,
+    num_logits: int,
+    in_channels: int,
+    image_size: tuple[int, int],
+    widths: Widths = (32, 64, 64),
+    kernels: Kernels = (3,),
+    bias: bool = True,
+) -> Network:
     """Conv 32-64-64, averaged over the image; 56,394 parameters with one channel and ten logits.
 
-    The kernels have 3x3 pixels, with ReLU. Max-pooling of 2x2 follows each of the first two convolutions.
+    The kernels have 3x3 pixels, with ReLU. Max-pooling of 2x2 follows each block but the last.
+
+    Several kernels can take the place of one: three of 3x3 see as much as one of 7x7 with 27 weights instead of 49, and
+    1x3 with 3x1 as much as 3x3 with 6 instead of 9 (Szegedy et al., arXiv:1512.00567).
+
+    Args:
+        num_logits: Number of outputs.
+        in_channels: Channels of the images.
+        image_size: (height, width) in pixels.
+        widths: Channels of each block; max-pooling follows each block but the last.
+        kernels: The convolutions of each block in order, by their kernel: the side of a square, or [height, width].
+        bias: Whether convolutions have a bias.
     """
-    stages = _digit_stages(in_channels)
+    stages = _digit_stages(in_channels, widths, kernels, bias)
     channels = feature_shape("cnn_gap", stages, in_channels, image_size)[0]
     head = sequential(pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten(), fc=nn.Linear(channels, num_logits))
     return Network("cnn_gap", stages, head)
 
 
-def _digit_stages(in_channels: int) -> dict[str, nn.Module]:
-    return {
-        "block1": _conv(in_channels, 32, pool=nn.MaxPool2d(2)),
-        "block2": _conv(32, 64, pool=nn.MaxPool2d(2)),
-        "block3": _conv(64, 64),
-    }
+def _digit_stages(
+    in_channels: int, widths: Widths = (32, 64, 64), kernels: Kernels = (3,), bias: bool = True
+) -> dict[str, nn.Module]:
+    """Return blocks of convolutions with ReLU, with max-pooling at the end of each block but the last."""
+    stages: dict[str, nn.Module] = {}
+    sizes = [(kernel, kernel) if isinstance(kernel, int) else (kernel[0], kernel[1]) for kernel in kernels]
+    channels = in_channels
+    for number, width in enumerate(widths, start=1):
+        layers: dict[str, nn.Module] = {}
+        for index, size in enumerate(sizes, start=1):
+            suffix = str(index) if len(sizes) > 1 else ""
+            layers |= {f"conv{suffix}": nn.Conv2d(channels, width, size, bias=bias), f"relu{suffix}": nn.ReLU()}
+            channels = width
+        if number < len(widths):
+            layers["pool"] = nn.MaxPool2d(2)
+        stages[f"block{number}"] = sequential(**layers)
+    return stages
 
 
 def simple_cnn(
