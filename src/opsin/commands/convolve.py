@@ -1,4 +1,4 @@
-"""Draw convolutions, no network needed: `opsin convolve`."""
+"""Draw convolutions without a network: `opsin convolve`."""
 
 import argparse
 from collections.abc import Sequence
