@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 from opsin.commands.explore.image_picker import connect, image_picker
 from opsin.commands.explore.messages import error_area, shows_errors
 from opsin.commands.explore.uploads import check_upload
-from opsin.data.decode import BadImage
+from opsin.data.types import BadImage
 from opsin.errors import UserError
 from opsin.interpretability.convolution.figures import BOX, color_picture
 from opsin.interpretability.convolution.inspection import (

@@ -43,9 +43,9 @@ def dataset_image(dataset: str, number: int, data_dir: str | None) -> DatasetIma
     Raises:
         UserError: The dataset or the image does not exist, or the images are not in the folder.
     """
-    from opsin.data.decode import BadImage  # imports torch, which takes seconds
+    from opsin.data.fit import fit_image  # imports torch, which takes seconds
     from opsin.data.options import DATA_DIR
-    from opsin.data.preprocessing import fit_image
+    from opsin.data.types import BadImage
 
     if dataset not in DATASETS:
         raise UserError(f"{dataset!r} has no numbered images; use one of {', '.join(DATASETS)}")

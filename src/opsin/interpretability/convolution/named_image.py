@@ -84,7 +84,7 @@ def named_file(name: str) -> Path | None:
 
 @contextmanager
 def _named_errors(path: Path) -> Iterator[None]:
-    from opsin.data.decode import BadImage
+    from opsin.data.types import BadImage
 
     try:
         yield
