@@ -1,7 +1,9 @@
 """The benchmark command from end to end, with tiny workloads."""
 
 import json
+import runpy
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -37,6 +39,12 @@ def test_a_failed_contender_is_reported_and_does_not_stop_others(tmp_path):
         assert "error" in contender.ask(1.0)
     finally:
         contender.stop()
+
+
+def test_the_command_of_the_page_runs_main(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["benchmarks/main.py", "--only", "nothing"])
+    with pytest.raises(SystemExit):
+        runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "main.py"), run_name="__main__")
 
 
 def test_a_session_needs_no_real_images(tmp_path):
