@@ -41,6 +41,7 @@ def test_a_failed_contender_is_reported_and_does_not_stop_others(tmp_path):
 
 
 def test_the_module_is_a_command(monkeypatch, capsys):
+    monkeypatch.delitem(sys.modules, "benchmarks.main")
     monkeypatch.setattr(sys, "argv", ["benchmarks/main.py", "--help"])
     with pytest.raises(SystemExit):
         runpy.run_module("benchmarks.main", run_name="__main__")
