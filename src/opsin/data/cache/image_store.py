@@ -50,7 +50,7 @@ class Store:
         targets: Class indices ``(N,)``, int64.
         kept: Position ``(N,)`` of each image in `images`.
         shape: Shape of one image, ``(H, W, C)``.
-        origin: Whether the dataset provides these images as a split, or they were carved when shards were written.
+        origin: Whether the dataset provides these images as a split, or they were split off when shards were written.
         random_access: Whether every image is equally cheap to read, in any order.
         bad: Location and reason of each image that could not be decoded.
         report: The file that lists the bad images, or None.
