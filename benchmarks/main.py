@@ -119,3 +119,7 @@ def _environment_facts() -> dict[str, Any]:
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "precision": resolve_precision("auto", resolve_accelerator("auto")),
     }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
