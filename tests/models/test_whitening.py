@@ -21,7 +21,7 @@ def test_outputs_of_the_stem_are_uncorrelated_with_variance_one() -> None:
     whiten_stem(network, images)
     conv = network.stages["stem"].conv
     assert torch.equal(conv.weight[:12], -conv.weight[12:])  # both signs of all directions of 2x2 patches
-    outputs = conv(images).transpose(0, 1).flatten(1)[:12]
+    outputs = conv(images).detach().transpose(0, 1).flatten(1)[:12]
     moments = outputs @ outputs.T / outputs.shape[1]
     assert moments[0, 0] == pytest.approx(1, abs=1e-3)
     assert (moments - torch.diag(moments.diag())).abs().max() < 1e-3
