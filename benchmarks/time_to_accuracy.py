@@ -71,20 +71,20 @@ def time_to_accuracy(session: Session, name: str) -> tuple[dict[str, Any], list[
     bare = ContenderProcess("bare_same", task, session.threads)
     try:
         if "error" in (reply := bare.receive()):
-            return reply, _goals(recipe, [], real)
+            return reply, goals_of(recipe, [], real)
         found: list[Trained] = []
         for seed in range(seeds):
             session.log(f"{name}: seed {seed}")
             speed = bare.ask(session.seconds)
             done = _train(task, seed)
             if error := speed.get("error") or done.get("error"):
-                return {"error": error}, _goals(recipe, [], real)
+                return {"error": error}, goals_of(recipe, [], real)
             passes = done["images"] * task.plan.trainer.max_epochs
             found.append(Trained(done["accuracy"], done["fit"], passes * speed["seconds"] / speed["images"]))
     finally:
         bare.stop()
     figures = {"real_images": real, "runs": [vars(run) for run in found]}
-    return figures, _goals(recipe, found, real)
+    return figures, goals_of(recipe, found, real)
 
 
 def _task(recipe: Recipe, images: Path, folder: Path) -> Task:
@@ -124,7 +124,7 @@ def _train(task: Task, seed: int) -> dict[str, Any]:
     return {"accuracy": result["metrics"]["test/acc"], "fit": result["seconds"]["fit"], "images": counts["train"]}
 
 
-def _goals(recipe: Recipe, found: list[Trained], real: bool) -> list[GoalResult]:
+def goals_of(recipe: Recipe, found: list[Trained], real: bool) -> list[GoalResult]:
     """Compare means with the goals of a recipe; synthetic images have no goal of accuracy."""
     reached = interval_over_runs([run.accuracy for run in found]) if found and real else None
     spent = interval_over_runs([run.fit for run in found]) if found else None
