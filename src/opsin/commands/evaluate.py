@@ -101,12 +101,13 @@ def measure_opened(opened: "OpenedRun", split: Literal["val", "test"]) -> "tuple
     from opsin.training import build, recording
     from opsin.training.gather import collect
     from opsin.training.hardware import use_threads
+    from opsin.training.network_building import for_evaluation, prepare
 
-    plan = build.for_evaluation(opened.plan)
+    plan = for_evaluation(opened.plan)
     use_threads(plan.trainer.threads)
     L.seed_everything(plan.run.seed, verbose=False)
     data, network = opened.data, opened.network
-    build.prepare(plan, network)
+    prepare(plan, network)
     classifier = build.classifier(plan, data, network, build.loss(plan, data), record={})
     trainer = build.evaluator(plan, opened.directory)
     loop = trainer.test if split == "test" else trainer.validate

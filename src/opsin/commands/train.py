@@ -29,6 +29,7 @@ from opsin.training.hardware import use_threads
 from opsin.training.loggers.base import RunFacts, check_installed, log_outcome, log_start
 from opsin.training.module import load_network
 from opsin.training.monitored_metrics import check_measurable, monitored
+from opsin.training.network_building import prepare
 from opsin.training.out_of_memory import memory_errors
 from opsin.training.plan import make_plan
 from opsin.training.resume_check import ResumePoint, check_resume
@@ -89,7 +90,7 @@ def train(composed: RunConfig) -> float:
         network, loaded = build.network(plan, data, loss.num_logits, pretrained=checkpoint is None)
         if checkpoint:
             load_network(network, checkpoint)  # features are cached with the weights of the checkpoint
-        channels_last = build.prepare(plan, network)
+        channels_last = prepare(plan, network)
         unfreezing = FreezingCallback(build.freeze_schedule(plan, network))
         warn_unreached(plan, unfreezing.schedule)
         recording.record_provenance(result, composed, data)

@@ -12,6 +12,7 @@ from opsin.data import ImageDataModule
 from opsin.training import build
 from opsin.training.callbacks.base import EpochCallback
 from opsin.training.loss import ClassificationLoss
+from opsin.training.network_building import prepare
 from opsin.training.optim.lr_schedules import constant
 from opsin.training.plan import RunPlan
 from opsin.training.trainer import TrainerOptions, make_trainer
@@ -62,7 +63,7 @@ class TrialSteps:
             network, _ = build.network(self._plan, data, loss.num_logits, pretrained=pretrained)
             if heaviest:
                 network.freeze(list(build.freeze_schedule(self._plan, network).ever_trained))
-            build.prepare(self._plan, network)
+            prepare(self._plan, network)
             classifier = build.classifier(self._plan, data, network, loss, record={})
             self._trainer(watch, steps).fit(classifier, data)
 
