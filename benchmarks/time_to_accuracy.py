@@ -6,7 +6,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from benchmarks.contenders import Task
 from benchmarks.datasets import Kind, prepare
@@ -153,8 +153,8 @@ def _seconds(spent: Interval, found: list[Trained]) -> str:
     )
 
 
-def _median(found: list[Trained], name: str) -> float:
-    return statistics.median(getattr(run, name) for run in found)
+def _median(found: list[Trained], name: Literal["accuracy", "fit", "bare"]) -> float:
+    return float(statistics.median(getattr(run, name) for run in found))
 
 
 def _text(interval: Interval, factor: float) -> str:
