@@ -16,6 +16,7 @@ from rich.console import Console
 
 from benchmarks import startup_memory_scaling, tables
 from benchmarks.contenders import Task
+from benchmarks.decoding import decoding
 from benchmarks.feature_caching import feature_cache
 from benchmarks.goals import GoalResult, goal_results
 from benchmarks.mfu import compute_share
@@ -104,6 +105,7 @@ def _extras(session: Session, selected: Sequence[str]) -> tuple[dict[str, Any], 
         "startup": startup_memory_scaling.startup,
         "memory": startup_memory_scaling.memory,
         "growth": startup_memory_scaling.growth,
+        "decoding": decoding,
         "sweep": sweep_throughput,
         **{name: partial(time_to_accuracy, name=name) for name in RECIPES},
         "feature_cache": feature_cache,
@@ -124,3 +126,7 @@ def _environment_facts() -> dict[str, Any]:
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "precision": resolve_precision("auto", resolve_accelerator("auto")),
     }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
