@@ -1,7 +1,7 @@
 """Open a run: its config, its plan, its data facts, its images and its network with the best weights."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from opsin.config import RunConfig, from_saved
@@ -13,6 +13,7 @@ from opsin.runs.directory import RunDirectory
 from opsin.runs.result import DataFacts
 from opsin.training import build
 from opsin.training.plan import RunPlan, make_plan
+from opsin.training.same_numerics import evaluation_options
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class OpenedRun:
     Attributes:
         directory: The run directory.
         config: The saved config, with overrides applied.
-        plan: The checked config.
+        plan: The checked config, with the recorded threads and precision in the place of `auto`.
         data_facts: Facts that the run recorded about its data.
         checkpoint: `best`, `last`, or the path of a checkpoint.
     """
@@ -90,4 +91,6 @@ def open_run(run: RunDirectory, overrides: Sequence[str] = (), checkpoint: str =
         raise UserError(f"{run.path} is not a run directory: it has no {run.config.name}")
     facts = build.recorded_data(run)  # first: a run of another version is refused before its config is read
     config = from_saved(run, overrides)
-    return OpenedRun(run, config, make_plan(config), facts, checkpoint)
+    plan = make_plan(config)
+    options = evaluation_options(plan.trainer, run.read_result().settings)
+    return OpenedRun(run, config, replace(plan, trainer=options), facts, checkpoint)

@@ -13,13 +13,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from opsin.data.cpu_cores import available_cores
 from opsin.data.decode import BadImage
 from opsin.data.options import default_eval_batch_size
 from opsin.errors import UserError
 from opsin.inference.opened_run import open_run
 from opsin.inference.trained_model import TrainedModel, load_trained_model
 from opsin.models.network import class_logits
+from opsin.runs.cpu_cores import available_cores
 from opsin.runs.directory import RunDirectory
 from opsin.runs.predictions import softmax
 from opsin.training import build

@@ -106,7 +106,10 @@ class ParameterCounts:
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings that affect speed and numerical results, with every `auto` resolved."""
+    """Settings that affect speed and numerical results, with every `auto` resolved.
+
+    `wait_policy` is OMP_WAIT_POLICY, which determines how threads wait for each other; it affects speed only.
+    """
 
     accelerator: str = ""
     devices: int = 1
@@ -116,6 +119,7 @@ class Settings:
     compile: bool = False
     deterministic: str = "off"
     threads: int = 0
+    wait_policy: str | None = None
     batch_size: int = 0
     max_epochs: int | None = None
     augmentation: str = ""
@@ -146,6 +150,21 @@ class BatchSizeResult:
     lr: float
     rule: str
     tried: dict[int, float | bool] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PrecisionResult:
+    """The decision of `trainer.precision=auto`.
+
+    Attributes:
+        precision: The precision, as a value of `trainer.precision`.
+        reason: Why it was chosen.
+        speedup: Measured speed in bfloat16 as a multiple of that in float32; None without a measurement.
+    """
+
+    precision: str
+    reason: str
+    speedup: float | None = None
 
 
 @dataclass(frozen=True)
@@ -285,6 +304,7 @@ class RunResult:
         tags: Words that the user gave the run, to find it later.
         settings: Settings with every `auto` resolved.
         batch_size_auto: Search result of `datamodule.batch_size=auto`.
+        precision_auto: Decision of `trainer.precision=auto`; a resume keeps it.
         out_of_memory: The step and the changed values of each time that `trainer.on_oom=halve` made batches smaller.
         data: Facts about the data.
         network: Summary of the network.
@@ -316,6 +336,7 @@ class RunResult:
     tags: tuple[str, ...] = ()
     settings: Settings | None = None
     batch_size_auto: BatchSizeResult | None = None
+    precision_auto: PrecisionResult | None = None
     out_of_memory: tuple[dict[str, Any], ...] = ()
     data: DataFacts | None = None
     network: NetworkSummary | None = None

@@ -25,11 +25,12 @@ from opsin.models.plain_network import as_network, first_channels
 from opsin.models.weights import KINDS
 from opsin.runs.directory import RunDirectory
 from opsin.runs.result import DataFacts, ImageFormat
+from opsin.training.callbacks.busy_machine import BusyMachine
 from opsin.training.callbacks.finite_loss import FiniteLoss
 from opsin.training.callbacks.freeze_phases import FreezingCallback
 from opsin.training.callbacks.replay_points import ReplayPoints
 from opsin.training.distillation import Distillation
-from opsin.training.hardware import prepare_network
+from opsin.training.hardware import prepare_network, usable_accelerator
 from opsin.training.loss import ClassificationLoss
 from opsin.training.module import Classifier
 from opsin.training.optim.parameter_groups import parameter_groups
@@ -230,7 +231,7 @@ def trainer(
         callbacks.insert(0, unfreezing)  # before those that read learning rates
     if not plan.loggers:  # it needs a logger
         callbacks = [callback for callback in callbacks if not isinstance(callback, LearningRateMonitor)]
-    callbacks.append(FiniteLoss(run))
+    callbacks += [FiniteLoss(run), BusyMachine()]
     if plan.trainer.validates_within_epochs:
         callbacks.append(ValidationSchedule(plan.trainer.val_check_interval))
     if plan.run.verify_checkpoints:
@@ -249,10 +250,7 @@ def evaluator(plan: RunPlan, run: RunDirectory) -> L.Trainer:
 def for_evaluation(plan: RunPlan) -> RunPlan:
     """Return the plan for one device of this machine, which may lack the accelerator that the run was trained on."""
     options = plan.trainer.on_one_device()
-    available = {"gpu": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not available.get(options.accelerator, True):
-        options = replace(options, accelerator="auto")
-    return replace(plan, trainer=options)
+    return replace(plan, trainer=replace(options, accelerator=usable_accelerator(options.accelerator)))
 
 
 def prepare(plan: RunPlan, network: Network) -> bool:

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 from opsin.data.cache.checksums import digests
 from opsin.data.cache.files import build_lock, check_space, delete_leftovers, write_errors
-from opsin.data.cpu_cores import available_cores
 from opsin.data.decode import BadImage
 from opsin.data.image_memory import image_memory
 from opsin.data.progress import progress
 from opsin.data.source import Images
 from opsin.runs.atomic import atomic_folder, flush
+from opsin.runs.cpu_cores import available_cores
 
 Fit = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
 

@@ -14,6 +14,7 @@ from opsin.training.callbacks.base import EpochCallback
 from opsin.training.loss import ClassificationLoss
 from opsin.training.optim.lr_schedules import constant
 from opsin.training.plan import RunPlan
+from opsin.training.precision_timing import decide_precision
 from opsin.training.trainer import TrainerOptions, make_trainer
 
 
@@ -62,6 +63,10 @@ class TrialSteps:
             network, _ = build.network(self._plan, data, loss.num_logits, pretrained=pretrained)
             if heaviest:
                 network.freeze(list(build.freeze_schedule(self._plan, network).ever_trained))
+            options, _ = decide_precision(
+                self._plan.trainer, network, (data.channels, *data.image_size), data.base_batch_size
+            )
+            self._plan = replace(self._plan, trainer=options)
             build.prepare(self._plan, network)
             classifier = build.classifier(self._plan, data, network, loss, record={})
             self._trainer(watch, steps).fit(classifier, data)
