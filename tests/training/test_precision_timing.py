@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 from tiny import tiny
+from torch import nn
 
+from opsin.models import strided_cnn
+from opsin.models.plain_network import as_network
 from opsin.training.precision import LEAST_GAIN
 from opsin.training.precision_timing import SLOW_STEP, Step, decide_precision, measure_gain
 from opsin.training.trainer import TrainerOptions
@@ -112,6 +115,20 @@ def test_what_is_measured_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         *given, processor = case
         assert decide_precision(*given, capabilities=processor)[0].precision == "bf16"  # type: ignore[arg-type]
     assert len(list((tmp_path / "opsin" / "machine").glob("*.json"))) == len(cases)
+
+
+def test_a_network_with_wrong_bfloat16_gradients_stays_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("opsin.training.precision_timing.bfloat16_gain", lambda *_, **__: 3.0)
+    halved = nn.Sequential(*(nn.Conv2d(3, 3, 3, stride=2, padding=1) for _ in range(3)), nn.Flatten())
+    network = as_network("halved", halved, num_logits=3, in_channels=3, image_size=(4, 4))
+    options = TrainerOptions(accelerator="cpu")
+    for side, trains, precision in ((4, True, "32"), (8, True, "bf16"), (4, False, "bf16")):
+        found, decided = decide_precision(options, network, (3, side, side), 4, trains=trains, capabilities=AVX512)
+        assert found.precision == precision
+        assert decided is not None
+        assert ("wrong bfloat16 gradients" in decided.reason) == (precision == "32")
+    ours = strided_cnn(num_logits=3, in_channels=3, image_size=(8, 8))  # it takes stride 1 there
+    assert decide_precision(options, ours, (3, 8, 8), 4, capabilities=AVX512)[0].precision == "bf16"
 
 
 def test_processes_of_one_run_decide_alike_without_a_measurement() -> None:

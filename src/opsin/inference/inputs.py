@@ -22,9 +22,8 @@ from opsin.runs.directory import RunDirectory
 from opsin.runs.home import real_path
 from opsin.runs.quoting import override
 from opsin.training import build
-from opsin.training.feature_extraction import BLOCK_ON_CPU
 from opsin.training.plan import RunPlan, make_plan
-from opsin.training.precision_timing import decide_precision
+from opsin.training.precision_timing import evaluation_precision
 from opsin.training.same_numerics import evaluation_options
 
 Which = Literal["train", "val", "test", "all"]
@@ -115,8 +114,7 @@ def _of_data(trained: TrainedModel, composed: RunConfig) -> InputImages:
 def _evaluator(trained: TrainedModel, plan: RunPlan, run: RunDirectory) -> L.Trainer:
     """Return a trainer with the recorded precision of a model, or the one that is the fastest for it here."""
     plan = build.for_evaluation(replace(plan, trainer=evaluation_options(plan.trainer, trained.settings)))
-    shape, batch_size = (trained.channels, *trained.size), BLOCK_ON_CPU
-    options, _ = decide_precision(plan.trainer, trained.network, shape, batch_size, trains=False)
+    options = evaluation_precision(plan.trainer, trained.network, (trained.channels, *trained.size))
     return build.evaluator(replace(plan, trainer=options), run)
 
 

@@ -1,5 +1,6 @@
 """Open a run: its config, its plan, its data facts, its images and its network with the best weights."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,7 +14,9 @@ from opsin.runs.directory import RunDirectory
 from opsin.runs.result import DataFacts
 from opsin.training import build
 from opsin.training.plan import RunPlan, make_plan
-from opsin.training.same_numerics import evaluation_options
+from opsin.training.same_numerics import EMULATED, evaluation_options, is_emulated
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,11 @@ class OpenedRun:
     plan: RunPlan
     data_facts: DataFacts
     checkpoint: str = "best"
+
+    def warn_if_emulated(self) -> None:
+        """Warn if `auto` stands for bfloat16, and this processor has no instructions for it."""
+        if self.config.tree["trainer"]["precision"] == "auto" and is_emulated(self.plan.trainer):
+            log.warning("%s", EMULATED)
 
     @cached_property
     def data(self) -> ImageDataModule:

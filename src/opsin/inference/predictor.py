@@ -23,6 +23,7 @@ from opsin.runs.cpu_cores import available_cores
 from opsin.runs.directory import RunDirectory
 from opsin.runs.predictions import softmax
 from opsin.training import build
+from opsin.training.precision_timing import evaluation_precision
 from opsin.visualization.images import Pixels
 
 T = TypeVar("T")
@@ -218,8 +219,12 @@ def open_predictor(
     directory = RunDirectory(Path(trained.name))
     if not directory.config.is_file():
         raise UserError(f"{run} has no classes: give a run directory, such as outputs/latest")
-    plan = build.for_evaluation(open_run(directory, overrides).plan)
-    plan = replace(plan, trainer=replace(plan.trainer, compile=False))
+    opened = open_run(directory, overrides)
+    opened.warn_if_emulated()
+    plan = build.for_evaluation(opened.plan)
+    shape = (trained.channels, *trained.size)
+    options = evaluation_precision(replace(plan.trainer, compile=False), trained.network, shape)
+    plan = replace(plan, trainer=options)
     trainer = build.evaluator(plan, directory)
     build.prepare(plan, trained.network)
     return Predictor(replace(trained, temperature=1.0) if raw else trained, trainer, batch_size)

@@ -18,10 +18,11 @@ from typing import Any, cast
 import torch
 
 from opsin.models import Network
+from opsin.models.shapes import strides_over_one_pixel
 from opsin.runs.machine_cache import measured_once
 from opsin.runs.rank import is_spawned
 from opsin.runs.result import PrecisionResult
-from opsin.training.feature_extraction import structure_digest
+from opsin.training.feature_extraction import BLOCK_ON_CPU, structure_digest
 from opsin.training.hardware import cpu_name, num_devices, prepare_network, resolve_accelerator
 from opsin.training.precision import Capabilities, Precision, bfloat16_instructions, resolve_precision
 from opsin.training.trainer import TrainerOptions
@@ -34,6 +35,12 @@ SLOW_STEP = 0.2
 
 MOST_VALUES = 2**20
 """Values of a batch of images: larger batches take longer to measure, and the ratio is the same."""
+
+WRONG_GRADIENTS = (
+    "torch computes wrong bfloat16 gradients of convolutions with a stride over a single pixel, which this "
+    "network has at this image size"
+)
+"""Reason for float32: in torch 2.14 with oneDNN 3.12, the gradient of the weights is partly uninitialized memory."""
 
 Step = Callable[[bool], None]
 """A step in bfloat16 (True) or float32 (False)."""
@@ -66,11 +73,25 @@ def decide_precision(
     if options.precision != "auto":
         return options, None
     accelerator = resolve_accelerator(options.accelerator)
+    on_cpu = accelerator == "cpu" and bfloat16_instructions(capabilities)
+    if on_cpu and trains and strides_over_one_pixel(network, shape):
+        return replace(options, precision="32"), PrecisionResult("32", WRONG_GRADIENTS)
     alone = num_devices(options.accelerator, options.devices, options.num_nodes) == 1 and not is_spawned()
     gain = partial(bfloat16_gain, network, shape, batch_size, options=options, trains=trains)
     measure = partial(gain, capabilities=capabilities) if alone else None
     found = resolve_precision("auto", accelerator, measure=measure, capabilities=capabilities)
     return replace(options, precision=cast("Precision", found.precision)), found
+
+
+def evaluation_precision(options: TrainerOptions, network: Network, shape: tuple[int, int, int]) -> TrainerOptions:
+    """Return the options for forward passes of a network, with `trainer.precision=auto` resolved.
+
+    Args:
+        options: The keys of the `trainer` section.
+        network: The network; not changed.
+        shape: (channels, height, width) of an image.
+    """
+    return decide_precision(options, network, shape, BLOCK_ON_CPU, trains=False)[0]
 
 
 def bfloat16_gain(

@@ -264,6 +264,8 @@ def announce(result: RunResult, table: str, run: RunDirectory, resume_step: int 
         rates = f", learning rates x {phase.lr_factor:g}" if phase.lr_factor != 1 else ""
         names = ", ".join([*phase.stages, "head"])
         lines.insert(2, f"           after {phase.epoch} epochs: {names} train, {phase.trainable:,}{rates}")
+    if (decided := result.precision_auto) and decided.speedup is not None:
+        lines.insert(-1, f"precision  auto: {decided.precision}, because {decided.reason}")
     if data.bad_images:
         reports = ", ".join(data.bad_image_reports)
         lines.insert(1, f"           {data.bad_images} images cannot be read and are left out: {reports}")

@@ -89,20 +89,21 @@ def resume_warnings(earlier: RunResult, now: RunResult, capabilities: Capabiliti
             f"the run keeps its {now.settings.threads} CPU threads, and this machine has {cores} cores: "
             f"trainer.threads={cores} is faster, but not bit-identical"
         )
-    if on_cpu and is_emulated(now, capabilities):
+    decided = now.precision_auto
+    if on_cpu and decided and decided.precision == "bf16" and not bfloat16_instructions(capabilities):
         lines.append(EMULATED)
     return lines
 
 
-def is_emulated(result: RunResult, capabilities: Capabilities | None = None) -> bool:
-    """Return whether a run chose bfloat16 on another processor, and this one has no instructions for it.
+def is_emulated(options: TrainerOptions, capabilities: Capabilities | None = None) -> bool:
+    """Return whether a processor without instructions for bfloat16 computes in it, which is slow.
 
     Args:
-        result: The result of the run.
+        options: The keys of the `trainer` section, with the precision resolved.
         capabilities: Capabilities of the processor by torch's name; None for those of this machine.
     """
-    decided = result.precision_auto
-    return decided is not None and decided.precision == "bf16" and not bfloat16_instructions(capabilities)
+    on_cpu = usable_accelerator(options.accelerator) == "cpu"
+    return on_cpu and options.precision == "bf16" and not bfloat16_instructions(capabilities)
 
 
 def _facts(result: RunResult) -> dict[str, Any]:
