@@ -16,8 +16,7 @@ from opsin.training.precision import resolve_precision
 
 def main() -> None:
     """Train for the seconds of each line; print images, seconds and the CPU seconds of this process."""
-    batch_size, threads = int(sys.argv[1]), int(sys.argv[2])
-    torch.set_num_threads(threads)
+    batch_size = int(sys.argv[1])
     torch.manual_seed(0)
     bfloat16 = resolve_precision("auto", "cpu").precision == "bf16"
     network = cnn_gap(num_logits=10, in_channels=1, image_size=(28, 28)).to(memory_format=torch.channels_last)

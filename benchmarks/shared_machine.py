@@ -21,7 +21,8 @@ from opsin.commands.train_cli import WAIT_POLICY
 from opsin.runs.cpu_cores import available_cores
 
 BATCH_SIZES = (64, 256)
-ROUND_SECONDS = 0.6
+VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "OMP_NUM_THREADS")
+ROUND_SECONDS = 0.4
 ROUNDS = 7
 """Rounds of each contender in each surrounding; the number of rounds of the session counts only if it is larger."""
 
@@ -32,21 +33,32 @@ class Contender:
 
     Attributes:
         policy: Value of OMP_WAIT_POLICY; None leaves the variable unset.
+        spins: Value of GOMP_SPINCOUNT; None leaves the variable unset.
         threads: Number of OpenMP threads; None takes all cores.
     """
 
-    policy: str | None
+    policy: str | None = None
+    spins: int | None = None
     threads: int | None = None
 
+    @property
+    def variables(self) -> dict[str, str]:
+        """The environment variables of the contender."""
+        count = str(self.threads or available_cores())
+        chosen = {"OMP_WAIT_POLICY": self.policy, "GOMP_SPINCOUNT": self.spins, "OMP_NUM_THREADS": count}
+        return {name: str(value) for name, value in chosen.items() if value is not None}
+
+
+OURS = "passive"
+"""The contender with the wait policy that Opsin sets."""
 
 CONTENDERS = {
-    "passive": Contender("PASSIVE"),
-    "unset": Contender(None),
+    OURS: Contender(WAIT_POLICY),
+    "1,000 spins": Contender(spins=1000),
+    "unset": Contender(),
     "active": Contender("ACTIVE"),
-    "one thread": Contender(WAIT_POLICY, 1),
+    "one thread": Contender(WAIT_POLICY, threads=1),
 }
-OURS = {"PASSIVE": "passive", "ACTIVE": "active"}.get(str(WAIT_POLICY), "unset")
-"""The contender with the wait policy that Opsin sets."""
 
 SURROUNDINGS = ("alone", "busy thread", "second run")
 
@@ -55,17 +67,14 @@ class Trainer:
     """A process of `benchmarks.bare_steps`, stopped unless it is measured."""
 
     def __init__(self, contender: Contender, batch_size: int) -> None:
-        variables = {key: value for key, value in environment().items() if key != "OMP_WAIT_POLICY"}
-        if contender.policy:
-            variables["OMP_WAIT_POLICY"] = contender.policy
-        threads = str(contender.threads or available_cores())
+        inherited = {name: value for name, value in environment().items() if name not in VARIABLES}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.bare_steps", str(batch_size), threads],
+            [sys.executable, "-m", "benchmarks.bare_steps", str(batch_size)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             cwd=ROOT,
-            env={**variables, "OMP_NUM_THREADS": threads},
+            env={**inherited, **contender.variables},
         )
 
     def warm_up(self) -> None:

@@ -58,7 +58,8 @@ def evaluation_options(options: TrainerOptions, recorded: Settings | None) -> Tr
 
 
 def _with_recorded_precision(options: TrainerOptions, recorded: Settings) -> TrainerOptions:
-    kind = {"gpu": "cuda"}.get(accelerator := usable_accelerator(options.accelerator), accelerator)
+    accelerator = usable_accelerator(options.accelerator)
+    kind = "cuda" if accelerator == "gpu" else accelerator
     known = BY_LIGHTNING_NAME.get(recorded.precision)
     if options.precision != "auto" or kind != recorded.accelerator or known is None:
         return options
