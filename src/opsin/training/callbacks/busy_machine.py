@@ -96,7 +96,8 @@ class BusyMachine(L.Callback):
             self._best = max(self._best, speed)
         if not collapsed and len(self._windows) > 1:
             return
-        others = others_cores(recent[0][1], self._sample)
+        slow = recent[-(SUSTAINED // 2 + 1) :]  # as many windows make a median slow
+        others = others_cores(slow[0][1], self._sample)
         found = "" if others is None else busy_message(others, available_cores(), torch.get_num_threads())
         if found:
             slower = f"training has slowed down to {speed / self._best:.0%} of its speed: " if collapsed else ""
