@@ -103,7 +103,9 @@ def test_a_step_on_a_gpu_does_not_wait(on_device: str, tmp_path: Path, monkeypat
             torch.cuda.set_sync_debug_mode("default")
 
     try:
-        run = fit(tmp_path, monkeypatch, after_step, "trainer=gpu", f"datamodule.on_device={on_device}")
+        run = fit(
+            tmp_path, monkeypatch, after_step, "trainer=gpu", "callbacks=ema", f"datamodule.on_device={on_device}"
+        )
     finally:
         torch.cuda.set_sync_debug_mode("default")
     settings = run.read_result().settings
