@@ -31,7 +31,7 @@ def main() -> None:
             with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
                 loss = nn.functional.cross_entropy(network(images[index]), targets[index])
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             steps += 1
         print(steps * batch_size, seconds, time.process_time() - used, flush=True)

@@ -63,12 +63,13 @@ def strides_over_one_pixel(network: nn.Module, shape: tuple[int, int, int]) -> b
         network: The network; not changed.
         shape: (channels, height, width) of an image.
     """
-    with torch.no_grad(), _StridedPixels() as found:
+    found = _StridedPixels()
+    with torch.no_grad(), found:
         on_meta(network)(torch.empty(1, *shape, device="meta"))
     return found.any
 
 
-class _StridedPixels(TorchDispatchMode):
+class _StridedPixels(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Look for convolutions with a stride over a single pixel.
 
     Attributes:
@@ -76,13 +77,13 @@ class _StridedPixels(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.any = False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.ops.aten.convolution.default:
             maps, stride = args[0], args[3]
-            self.any |= maps.shape[2:].numel() == 1 and max(stride) > 1
+            self.any |= bool(maps.shape[2:].numel() == 1 and max(stride) > 1)
         return func(*args, **(kwargs or {}))
 
 

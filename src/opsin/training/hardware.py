@@ -37,13 +37,14 @@ def use_threads(threads: Threads, devices: Any = 1) -> None:
         threads: the number, or `auto`.
         devices: the devices of the run on this machine; only a number gives the number of processes.
     """
-    if threads == "auto":
-        if own_threads() is not None:
-            return
+    count = torch.get_num_threads()
+    if threads != "auto":
+        count = threads
+    elif own_threads() is None:
         processes = devices if isinstance(devices, int) else 1
-        threads = min(torch.get_num_threads(), max(1, available_cores() // processes))
-    if threads != torch.get_num_threads():
-        torch.set_num_threads(threads)
+        count = min(count, max(1, available_cores() // processes))
+    if count != torch.get_num_threads():
+        torch.set_num_threads(count)
 
 
 def resolve_accelerator(accelerator: Accelerator) -> Literal["cpu", "gpu", "mps"]:

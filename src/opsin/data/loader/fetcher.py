@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Mapping
-from typing import Self
+from typing import Any, Self
 
 import torch
 
@@ -77,7 +77,7 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
     """Move pixels (as bytes), targets and teacher outputs to a device; `positions` stay on the CPU."""
     if device.type == "cpu":
         return batch
-    moved = {}
+    moved: dict[str, Any] = {}
     for name in ("images", "targets", "teacher_outputs"):
         tensor = getattr(batch, name)
         if tensor is not None and tensor.device != device:
