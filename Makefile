@@ -9,7 +9,7 @@ comma := ,
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock train test test-all check docs format benchmark chaos fuzz dashboard explore clean
+.PHONY: help setup lock train test test-all check docs format benchmark reproduce chaos fuzz dashboard explore clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +60,9 @@ format: setup ## format the code and mend what lint can mend
 
 benchmark: setup ## compare Opsin with bare PyTorch and common practice (ARGS="--write docs/benchmarks.md")
 	$(BIN)/python -m benchmarks.main $(ARGS)
+
+reproduce: setup ## run what docs/results.md and docs/mistakes.md lack (ARGS="--only mnist --data-dir DATA", --write)
+	$(BIN)/python scripts/reproduce.py $(ARGS)
 
 chaos: setup ## inject real faults into runs and print a table (ARGS="kill-digits full-disk --kills 5")
 	$(BIN)/python -m tests.chaos $(ARGS)

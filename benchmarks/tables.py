@@ -117,11 +117,11 @@ def as_markdown(results: Sequence[WorkloadResult], goal_results: Sequence[GoalRe
         f"{', about ' + str(about['seconds']) + ' s each' if about.get('seconds') else ''}.",
         f"Command: `{about['command']}`; {about['minutes']:.1f} minutes in total.",
         "",
-        *_markdown_table(
+        *markdown_table(
             ("figure", "goal", "measured", "result"), [_cells(goal_result) for goal_result in goal_results]
         ),
         "",
-        *_markdown_table(COLUMNS, rows(results)),
+        *markdown_table(COLUMNS, rows(results)),
         "",
     ]
     return "\n".join(lines)
@@ -131,7 +131,8 @@ def _cells(goal_result: GoalResult) -> tuple[str, ...]:
     return goal_result.figure, goal_result.goal, goal_result.text, goal_result.status
 
 
-def _markdown_table(header: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
+def markdown_table(header: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
+    """Return the lines of a Markdown table."""
     lines = [header, ["---"] * len(header), *body]
     return ["| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in line) + " |" for line in lines]
 
@@ -145,15 +146,18 @@ def _machine(about: dict[str, Any]) -> str:
 def write_page(path: Path, section: str, about: dict[str, Any]) -> None:
     """Replace a machine's section of a page, or append it; all other text stays."""
     name = re.sub(r"[^A-Za-z0-9]+", "-", _machine(about)).strip("-").lower()
-    begin, end = f"<!-- measured: {name} -->", f"<!-- /measured: {name} -->"
-    block = f"{begin}\n{section}{end}\n"
     text = path.read_text(encoding="utf-8") if path.exists() else HEAD
+    write_atomically(path, with_section(text, f"measured: {name}", section))
+
+
+def with_section(text: str, name: str, section: str) -> str:
+    """Return a page with a section between its markers: in the place of the former one, or at the end."""
+    begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    block = f"{begin}\n{section}{end}\n"
     if begin in text and end in text:
         before, rest = text.split(begin, 1)
-        text = before + block + rest.split(end, 1)[1].lstrip("\n")
-    else:
-        text = f"{text.rstrip()}\n\n{block}"
-    write_atomically(path, text)
+        return before + block + rest.split(end, 1)[1].removeprefix("\n")
+    return f"{text.rstrip()}\n\n{block}"
 
 
 HEAD = """# Benchmarks

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+import opsin.data
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "opsin"
 
@@ -27,6 +29,7 @@ LAYERS = [  # each package may import those above it, and itself
 ROOT_FILES = {"__init__.py", "__main__.py", "errors.py", "py.typed"}
 HYDRA_HOMES = {"config", "sweeps"}
 WITHOUT_TORCH = ("errors", "runs", "config", "visualization", "evaluation")
+HEAVY = {"lightning", "torchmetrics", "torchvision", "timm", "scipy", "sklearn", "matplotlib", "tensorboard", "pandas"}
 MAY_OCCUR_TWICE = {"__init__", "base", "page"}
 
 
@@ -138,6 +141,54 @@ def test_light_packages_load_neither_torch_nor_lightning(package: str) -> None:
     )
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not set(loaded) & {"torch", "lightning", "torchvision", "torchmetrics"}
+
+
+def imports_on_load(file: Path) -> Iterator[str]:
+    """The dotted modules that importing a file imports: not those inside functions or under TYPE_CHECKING."""
+    waiting: list[ast.AST] = [ast.parse(file.read_text(encoding="utf-8"))]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            continue
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            waiting += node.orelse
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.module
+            homes = opsin.data._HOMES if node.module == "opsin.data" else {}
+            names = [homes.get(alias.name, f"{node.module}.{alias.name}") for alias in node.names]
+            yield from (name for name in names if is_module(name))
+            yield node.module
+        else:
+            waiting += ast.iter_child_nodes(node)
+
+
+def chains(start: str) -> dict[str, tuple[str, ...]]:
+    """Every module of Opsin or of a library that importing a module loads, with the chain of imports from it."""
+    found: dict[str, tuple[str, ...]] = {start: (start,)}
+    waiting = [start]
+    while waiting:
+        name = waiting.pop()
+        path = PACKAGE.parent.joinpath(*name.split("."))
+        file = next((f for f in (path.with_suffix(".py"), path / "__init__.py") if f.is_file()), None)
+        parents = [name.rpartition(".")[0]] if "." in name else []
+        for other in [*parents, *(imports_on_load(file) if file else ())]:
+            if other not in found:
+                found[other] = (*found[name], other)
+                if other.startswith("opsin"):
+                    waiting.append(other)
+    return found
+
+
+def test_a_prediction_loads_neither_lightning_nor_large_libraries() -> None:
+    """`opsin predict` takes little more than `import torch`; `tests/commands/test_loaded_modules.py` starts it."""
+    for start in ("inference.predictor", "inference.image_arguments", "inference.prediction_writers", "data.progress"):
+        loaded = chains(f"opsin.{start}")
+        assert len(loaded) > 3
+        for name, chain in loaded.items():
+            assert name.split(".")[0] not in HEAVY, " -> ".join(chain)
+    assert "lightning" in chains("opsin.training.build")
 
 
 def test_importing_opsin_is_lazy() -> None:

@@ -18,7 +18,12 @@ from opsin.commands.interpret.interpretation import KINDS
 from opsin.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
-SCRIPTS = [ROOT / "train.py", *sorted((ROOT / "scripts").glob("*.py"))]
+OF_THE_CLONE = ("reproduce",)
+"""Scripts without a command: their code is beside the package."""
+SCRIPTS = [
+    ROOT / "train.py",
+    *sorted(script for script in (ROOT / "scripts").glob("*.py") if script.stem not in OF_THE_CLONE),
+]
 HEAVY = {"torch", "lightning", "torchvision", "gradio", "sklearn", "tensorboard", "hydra"}
 
 

@@ -18,6 +18,7 @@ from opsin.inference.trained_model import load_trained_model
 from opsin.runs.directory import RunDirectory
 from opsin.training import build
 from opsin.training.feature_extraction import Extractor
+from opsin.training.network_building import recorded_data
 from opsin.training.plan import make_plan
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,7 +51,7 @@ def test_the_images_of_a_run_keep_their_splits(run: str) -> None:
     assert lines[0] == "digits: 259 train, 144 val, 359 test; 64 features each"
     assert lines[1:] == [f"{run}/embeddings/embeddings.{kind}" for kind in ("npz", "parquet")]
     found = read(f"{run}/embeddings")
-    plan, recorded = make_plan(RunConfig.load(RunDirectory(Path(run)))), build.recorded_data(RunDirectory(Path(run)))
+    plan, recorded = make_plan(RunConfig.load(RunDirectory(Path(run)))), recorded_data(RunDirectory(Path(run)))
     data = build.data(plan, image_format=recorded.image_format)
     assert found["embeddings"].dtype == np.float32
     assert found["classes"].tolist() == list("0123456789")

@@ -23,6 +23,7 @@ from opsin.models import mlp
 from opsin.runs.directory import RunDirectory
 from opsin.runs.predictions import read_predictions
 from opsin.training import build
+from opsin.training.network_building import recorded_data
 from opsin.training.plan import make_plan
 from opsin.visualization.images import resize_for_display
 
@@ -37,7 +38,7 @@ def run(digits_run: RunDirectory, tmp_path: Path) -> RunDirectory:
 
 
 def data_of(run: RunDirectory, **changes: Any) -> ImageDataModule:
-    data = build.data(make_plan(RunConfig.load(run)), image_format=build.recorded_data(run).image_format)
+    data = build.data(make_plan(RunConfig.load(run)), image_format=recorded_data(run).image_format)
     for name, value in changes.items():
         setattr(data, name, value)
     return data

@@ -24,6 +24,7 @@ from opsin.runs.directory import RunDirectory
 from opsin.runs.predictions import read_predictions, softmax
 from opsin.training import build
 from opsin.training.module import load_network
+from opsin.training.network_building import prepare, recorded_data
 from opsin.training.plan import make_plan
 
 
@@ -50,10 +51,10 @@ def trained(folder: Path, *words: str) -> RunDirectory:
 def validated(run: RunDirectory) -> tuple[NDArray[np.float64], list[str]]:
     """The probabilities that Lightning's own validation gives, and the files that it reads."""
     plan = make_plan(RunConfig.load(run))
-    data = build.data(plan, image_format=build.recorded_data(run).image_format)
+    data = build.data(plan, image_format=recorded_data(run).image_format)
     loss = build.loss(plan, data)
     network, _ = build.network(plan, data, loss.num_logits, pretrained=False)
-    build.prepare(plan, network)
+    prepare(plan, network)
     classifier = build.classifier(plan, data, network, loss, record={})
     load_network(network, run.best)
     logits: list[torch.Tensor] = []

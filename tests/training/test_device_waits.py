@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import lightning
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -15,7 +16,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from opsin.commands.train import train
 from opsin.config import compose
 from opsin.runs.directory import RunDirectory
-from opsin.training import trainer as trainer_module
 from opsin.training.callbacks import finite_loss
 from opsin.training.callbacks.busy_machine import BusyMachine
 from opsin.training.trainer import TrainerOptions, make_trainer
@@ -84,7 +84,7 @@ def test_cudnn_chooses_the_fastest_algorithms_unless_results_must_repeat(
     made: list[dict[str, Any]] = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
-    monkeypatch.setattr(trainer_module.L, "Trainer", lambda **options: made.append(options) or SimpleNamespace())
+    monkeypatch.setattr(lightning, "Trainer", lambda **options: made.append(options) or SimpleNamespace())
     before = torch.get_float32_matmul_precision()
     try:
         make_trainer(TrainerOptions(deterministic=deterministic), callbacks=[], loggers=[], folder=tmp_path)

@@ -67,7 +67,7 @@ def test_an_evaluation_repeats_the_recorded_numbers(digits_run: RunDirectory, tm
     options = open_run(run).plan.trainer
     assert (options.precision, options.threads) == ("bf16", 1)
     assert open_run(run, ["trainer.precision=32"]).plan.trainer.precision == 32
-    assert str(open_predictor(run.path)._precision.precision) == "bf16-mixed"
+    assert open_predictor(run.path)._device.precision == "bf16-mixed"
     trained = load_trained_model(str(run.path))
     assert str(open_images(trained, ["datamodule=digits"]).trainer.precision) == "bf16-mixed"
 

@@ -101,15 +101,16 @@ def measure_opened(opened: "OpenedRun", split: Literal["val", "test"]) -> "tuple
     from opsin.training import build, recording
     from opsin.training.gather import collect
     from opsin.training.hardware import use_threads
+    from opsin.training.network_building import for_evaluation, prepare
     from opsin.training.precision_timing import evaluation_precision
 
     opened.warn_if_emulated()
-    plan = build.for_evaluation(opened.plan)
+    plan = for_evaluation(opened.plan)
     use_threads(plan.trainer.threads)
     L.seed_everything(plan.run.seed, verbose=False)
     data, network = opened.data, opened.network
     plan = replace(plan, trainer=evaluation_precision(plan.trainer, network, (data.channels, *data.image_size)))
-    build.prepare(plan, network)
+    prepare(plan, network)
     classifier = build.classifier(plan, data, network, build.loss(plan, data), record={})
     trainer = build.evaluator(plan, opened.directory)
     loop = trainer.test if split == "test" else trainer.validate

@@ -30,6 +30,7 @@ from opsin.training.hardware import use_threads
 from opsin.training.loggers.base import RunFacts, check_installed, log_outcome, log_start
 from opsin.training.module import load_network
 from opsin.training.monitored_metrics import check_measurable, monitored
+from opsin.training.network_building import prepare
 from opsin.training.out_of_memory import memory_errors
 from opsin.training.plan import make_plan
 from opsin.training.precision_timing import decide_precision
@@ -97,7 +98,7 @@ def train(composed: RunConfig) -> float:
         options, decided = decide_precision(plan.trainer, network, image_shape, data.base_batch_size)
         plan = replace(plan, trainer=options)
         result.precision_auto = (decided or result.precision_auto) if is_auto else None
-        channels_last = build.prepare(plan, network)
+        channels_last = prepare(plan, network)
         unfreezing = FreezingCallback(build.freeze_schedule(plan, network))
         warn_unreached(plan, unfreezing.schedule)
         recording.record_provenance(result, composed, data)

@@ -61,6 +61,63 @@ class McNemarResult:
         return (self.both + self.only_b) / self.images
 
 
+@dataclass(frozen=True)
+class CorrectPair:
+    """Whether two networks classify the same images correctly.
+
+    Attributes:
+        images: Digest of the images; equal for pairs of the same images.
+        a: Whether A classifies each image correctly, `(N,)`.
+        b: The same for B, in the same order.
+    """
+
+    images: str
+    a: NDArray[np.bool_]
+    b: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class AccuracyDifference:
+    """Accuracy of recipe A minus accuracy of recipe B, measured with one pair of runs or several.
+
+    Attributes:
+        images: Number of images; images of different splits count separately.
+        accuracy: Accuracy of A and of B, averaged over the pairs.
+        tests: McNemar's test of each pair.
+        over_images: The difference with its interval by the paired bootstrap over images. It holds for these networks.
+        over_runs: The difference with its interval by Student's t over runs. It holds for the recipes. None for one
+            pair.
+        p: Two-sided p before adjustment (`difference_over_runs`).
+    """
+
+    images: int
+    accuracy: tuple[float, float]
+    tests: tuple[McNemarResult, ...]
+    over_images: Interval
+    over_runs: Interval | None
+    p: float
+
+
+def accuracy_difference(pairs: Sequence[CorrectPair], paired: bool) -> AccuracyDifference:
+    """Compare two recipes by pairs of runs.
+
+    An image that several runs classify is one observation, the mean over the runs, not one observation per run.
+
+    Args:
+        pairs: One run of each recipe, on the same images; at least one pair.
+        paired: Whether the runs of a pair have the same seed.
+    """
+    tests = tuple(mcnemar(pair.a, pair.b) for pair in pairs)
+    same: dict[str, list[CorrectPair]] = {}
+    for pair in pairs:
+        same.setdefault(pair.images, []).append(pair)
+    a = np.concatenate([np.mean([pair.a for pair in group], axis=0) for group in same.values()])
+    b = np.concatenate([np.mean([pair.b for pair in group], axis=0) for group in same.values()])
+    over_runs, p = difference_over_runs(tests, paired)
+    accuracy = (float(a.mean()), float(b.mean()))
+    return AccuracyDifference(len(a), accuracy, tests, bootstrap_difference(a, b), over_runs, p)
+
+
 def is_significant(p_adjusted: float, runs: int, over_images: Interval) -> bool:
     """Return whether a difference is larger than chance explains.
 

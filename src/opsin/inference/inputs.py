@@ -22,6 +22,7 @@ from opsin.runs.directory import RunDirectory
 from opsin.runs.home import real_path
 from opsin.runs.quoting import override
 from opsin.training import build
+from opsin.training.network_building import for_evaluation
 from opsin.training.plan import RunPlan, make_plan
 from opsin.training.precision_timing import evaluation_precision
 from opsin.training.same_numerics import evaluation_options
@@ -113,7 +114,7 @@ def _of_data(trained: TrainedModel, composed: RunConfig) -> InputImages:
 
 def _evaluator(trained: TrainedModel, plan: RunPlan, run: RunDirectory) -> L.Trainer:
     """Return a trainer with the recorded precision of a model, or the one that is the fastest for it here."""
-    plan = build.for_evaluation(replace(plan, trainer=evaluation_options(plan.trainer, trained.settings)))
+    plan = for_evaluation(replace(plan, trainer=evaluation_options(plan.trainer, trained.settings)))
     options = evaluation_precision(plan.trainer, trained.network, (trained.channels, *trained.size))
     return build.evaluator(replace(plan, trainer=options), run)
 

@@ -7,7 +7,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
-import lightning as L
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -16,13 +15,14 @@ from torch import Tensor
 from opsin.data.decode import BadImage
 from opsin.data.options import default_eval_batch_size
 from opsin.errors import UserError
-from opsin.inference.opened_run import open_run
+from opsin.inference.compute_device import ComputeDevice, compute_device
+from opsin.inference.opened_network import open_network
 from opsin.inference.trained_model import TrainedModel, load_trained_model
 from opsin.models.network import class_logits
 from opsin.runs.cpu_cores import available_cores
 from opsin.runs.directory import RunDirectory
 from opsin.runs.predictions import softmax
-from opsin.training import build
+from opsin.training.network_building import for_evaluation, prepare
 from opsin.training.precision_timing import evaluation_precision
 from opsin.visualization.images import Pixels
 
@@ -56,7 +56,7 @@ class Predictor:
 
     Args:
         trained: The trained model; it must have classes.
-        trainer: Determines device and precision.
+        device: Device and precision.
         batch_size: Images per batch. None: up to 256, fewer if they are large.
 
     Attributes:
@@ -68,18 +68,17 @@ class Predictor:
         UserError: The model has no classes, or the batch size is below 1.
     """
 
-    def __init__(self, trained: TrainedModel, trainer: L.Trainer, batch_size: int | None = None) -> None:
+    def __init__(self, trained: TrainedModel, device: ComputeDevice, batch_size: int | None = None) -> None:
         if trained.classes is None:
             raise UserError(f"{trained.name} has no classes: give a run directory, such as outputs/latest")
         if batch_size is not None and batch_size < 1:
             raise UserError(f"--batch-size must be at least 1, got {batch_size}")
         self.trained = trained
         self.classes = tuple(trained.classes)
-        self._device = trainer.strategy.root_device
-        on_cpu = self._device.type == "cpu"  # activations are in the memory of the process
+        self._device = device
+        on_cpu = device.device.type == "cpu"  # activations are in the memory of the process
         self.batch_size = batch_size or max(LEAST, default_eval_batch_size(trained.size) // (2 if on_cpu else 1))
-        self._precision = trainer.strategy.precision_plugin
-        self._network = self._precision.convert_module(trained.network).to(self._device)
+        self._network = device.convert(trained.network)
         self._dtype = next(self._network.parameters()).dtype
 
     def probabilities(self, pixels: Pixels) -> NDArray[np.float64]:
@@ -163,9 +162,9 @@ class Predictor:
         missing = min(LEAST, self.batch_size) - len(pixels)
         if missing > 0:
             pixels = np.concatenate([pixels, np.zeros((missing, *pixels.shape[1:]), np.uint8)])
-        images = torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2).to(self._device)
+        images = torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2).to(self._device.device)
         self._network.eval()
-        with torch.inference_mode(), self._precision.forward_context():
+        with torch.inference_mode(), self._device.forward_context():
             outputs = function(self.trained.preprocess(images).to(self._dtype))
         found: NDArray[np.float32] = outputs.float().cpu().numpy()
         return found[: len(found) - max(0, missing)]
@@ -219,12 +218,12 @@ def open_predictor(
     directory = RunDirectory(Path(trained.name))
     if not directory.config.is_file():
         raise UserError(f"{run} has no classes: give a run directory, such as outputs/latest")
-    opened = open_run(directory, overrides)
+    opened = open_network(directory, overrides)
     opened.warn_if_emulated()
-    plan = build.for_evaluation(opened.plan)
+    plan = for_evaluation(opened.plan)
     shape = (trained.channels, *trained.size)
     options = evaluation_precision(replace(plan.trainer, compile=False), trained.network, shape)
     plan = replace(plan, trainer=options)
-    trainer = build.evaluator(plan, directory)
-    build.prepare(plan, trained.network)
-    return Predictor(replace(trained, temperature=1.0) if raw else trained, trainer, batch_size)
+    device = compute_device(plan.trainer)
+    prepare(plan, trained.network)
+    return Predictor(replace(trained, temperature=1.0) if raw else trained, device, batch_size)

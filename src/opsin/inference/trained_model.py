@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
-import lightning as L
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -19,7 +18,7 @@ from opsin.data.preprocessing import Interpolation, Preprocess, Resize, fit_imag
 from opsin.data.subset import Subset
 from opsin.data.types import Channels, Indices
 from opsin.errors import UserError, did_you_mean
-from opsin.inference.opened_run import open_run
+from opsin.inference.opened_network import open_network
 from opsin.models import Network, load_weights
 from opsin.models.weights import KINDS, UnreachableError, known_weights
 from opsin.runs.checkpoint_files import choose_checkpoint
@@ -28,6 +27,9 @@ from opsin.runs.home import real_path
 from opsin.runs.result import ImageFormat, Settings
 from opsin.training.feature_extraction import Extractor, extract
 from opsin.training.permitted_targets import NETWORKS
+
+if TYPE_CHECKING:
+    import lightning as L
 
 NAMED = sorted(set(KINDS["imagenet"]) - {"timm"})
 """Networks whose ImageNet weights follow from their name."""
@@ -84,7 +86,7 @@ class TrainedModel:
         """The images that the network expects."""
         return ImageFormat(self.size, self.mean, self.std, self.channels, self.resize, self.interpolation)
 
-    def extractor(self, trainer: L.Trainer, *, logits: bool = False) -> Extractor:
+    def extractor(self, trainer: "L.Trainer", *, logits: bool = False) -> Extractor:
         """Return an extractor of embeddings on the device and in the precision of a trainer.
 
         Args:
@@ -182,7 +184,7 @@ def load_trained_model(
 
 
 def _of_run(run: RunDirectory, image_size: int | None, checkpoint: str, advice: str) -> TrainedModel:
-    opened = open_run(run)  # first: a run of another version is refused before its files are read
+    opened = open_network(run)  # first: a run of another version is refused before its files are read
     opened = replace(opened, checkpoint=str(choose_checkpoint(run, checkpoint, advice)))
     facts = opened.data_facts
     size = (image_size, image_size) if image_size else facts.image_size

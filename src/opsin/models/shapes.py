@@ -1,7 +1,9 @@
-"""Output shapes, computed on the meta device of PyTorch: without data, computation or side effects."""
+"""Output shapes of a network, computed without its data and without side effects."""
 
 import bisect
 import copy
+import math
+import sys
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -12,6 +14,13 @@ from opsin.errors import UserError
 from opsin.models.torch_internals import TorchDispatchMode
 
 M = TypeVar("M", bound=nn.Module)
+
+SMALL = 256 * 256
+"""Pixels of an image up to which it is computed to get the shape of its features, which takes milliseconds.
+
+The meta device of PyTorch needs no memory, but its first use imports PyTorch's compiler, which takes seconds. A process
+that has it uses the meta device for all sizes.
+"""
 
 
 def on_meta(module: M) -> M:
@@ -42,10 +51,12 @@ def feature_shape(
     Raises:
         UserError: The images are too small for the stages. The message gives the smallest square size.
     """
-    body = on_meta(nn.Sequential(*stages.values()))
+    body = nn.Sequential(*stages.values())
+    is_small = math.prod(image_size) <= SMALL and "torch._dynamo" not in sys.modules
     try:
-        return _run(body, in_channels, *image_size)
+        return _run(copy.deepcopy(body).eval() if is_small else on_meta(body), in_channels, *image_size)
     except RuntimeError:
+        body = on_meta(body)
         side = _smallest_side(body, in_channels)
         if side is None or side <= min(image_size):
             raise  # not caused by the size
@@ -88,8 +99,9 @@ class _StridedPixels(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _run(body: nn.Module, channels: int, height: int, width: int) -> tuple[int, ...]:
+    device = next((tensor.device for tensor in body.parameters()), None)
     with torch.no_grad():
-        return tuple(body(torch.empty(1, channels, height, width, device="meta")).shape[1:])
+        return tuple(body(torch.zeros(1, channels, height, width, device=device)).shape[1:])
 
 
 def _smallest_side(body: nn.Module, channels: int) -> int | None:

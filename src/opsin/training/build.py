@@ -21,7 +21,7 @@ from opsin.data.source import Source
 from opsin.errors import UserError
 from opsin.models import LoadedWeights, Network, Weights, weights_facts
 from opsin.models.fine_tuning import FreezeSchedule
-from opsin.models.plain_network import as_network, first_channels
+from opsin.models.plain_network import first_channels
 from opsin.models.weights import KINDS
 from opsin.runs.directory import RunDirectory
 from opsin.runs.result import DataFacts, ImageFormat
@@ -30,9 +30,9 @@ from opsin.training.callbacks.finite_loss import FiniteLoss
 from opsin.training.callbacks.freeze_phases import FreezingCallback
 from opsin.training.callbacks.replay_points import ReplayPoints
 from opsin.training.distillation import Distillation
-from opsin.training.hardware import prepare_network, usable_accelerator
 from opsin.training.loss import ClassificationLoss
 from opsin.training.module import Classifier
+from opsin.training.network_building import computed_arguments, for_evaluation, new_network, recorded_data
 from opsin.training.optim.parameter_groups import parameter_groups
 from opsin.training.plan import RunPlan
 from opsin.training.trainer import make_trainer
@@ -80,7 +80,7 @@ def _input_channels(plan: RunPlan, source: Source, size: tuple[int, int]) -> int
     if ours:
         return 3
     with torch.random.fork_rng(devices=[]):
-        built = plan.model.build(**_computed(len(source.classes), 3, size))
+        built = plan.model.build(**computed_arguments(len(source.classes), 3, size))
     found = first_channels(built, size) or 3
     if found < source.channels:
         raise UserError(
@@ -88,32 +88,6 @@ def _input_channels(plan: RunPlan, source: Source, size: tuple[int, int]) -> int
             "give its constructor the parameter in_channels, which Opsin sets"
         )
     return found
-
-
-def _computed(num_logits: int, in_channels: int, image_size: tuple[int, int]) -> dict[str, Any]:
-    """Return the values that the constructor of a network may take."""
-    return {
-        "num_logits": num_logits,
-        "num_classes": num_logits,
-        "in_channels": in_channels,
-        "image_size": image_size,
-    }
-
-
-def new_network(plan: RunPlan, num_logits: int, in_channels: int, image_size: tuple[int, int]) -> Network:
-    """Return the network of a plan with random weights; a plain module is divided into stages and a head.
-
-    Args:
-        plan: the checked config.
-        num_logits: outputs of the head.
-        in_channels: channels of the images.
-        image_size: (height, width) of the images, in pixels.
-
-    Raises:
-        UserError: the network does not fit the data, or cannot be divided.
-    """
-    built = plan.model.build(**_computed(num_logits, in_channels, image_size))
-    return as_network(plan.model.name, built, num_logits=num_logits, in_channels=in_channels, image_size=image_size)
 
 
 def expected_input(plan: RunPlan) -> ExpectedInput:
@@ -128,18 +102,6 @@ def expected_input(plan: RunPlan) -> ExpectedInput:
         return ExpectedInput(recorded.image_size, recorded.mean, recorded.std, interpolation)
     facts: Weights | None = weights_facts(plan.model.call, weights, plan.model.arguments)
     return ExpectedInput(facts.size, facts.mean, facts.std, facts.interpolation) if facts else ExpectedInput()
-
-
-def recorded_data(run: RunDirectory) -> DataFacts:
-    """Return the data facts in the result of a run.
-
-    Raises:
-        UserError: the run ended before its data were ready, its result is damaged, or another version wrote it.
-    """
-    facts = run.read_result().data
-    if facts is None:
-        raise UserError(f"{run.path} ended before its data were ready: there is nothing to resume or to evaluate")
-    return facts
 
 
 def check_same_data(data: ImageDataModule, recorded: DataFacts) -> None:
@@ -245,21 +207,3 @@ def trainer(
 def evaluator(plan: RunPlan, run: RunDirectory) -> L.Trainer:
     """Build a trainer for evaluation: one device, no callbacks, no loggers; everything else as in the run."""
     return make_trainer(for_evaluation(plan).trainer, callbacks=[], loggers=[], folder=run.path)
-
-
-def for_evaluation(plan: RunPlan) -> RunPlan:
-    """Return the plan for one device of this machine, which may lack the accelerator that the run was trained on."""
-    options = plan.trainer.on_one_device()
-    return replace(plan, trainer=replace(options, accelerator=usable_accelerator(options.accelerator)))
-
-
-def prepare(plan: RunPlan, network: Network) -> bool:
-    """Set memory format, recomputation and compilation of the network as the config says; return whether it is NHWC."""
-    options = plan.trainer
-    network.gradient_checkpointing = options.gradient_checkpointing
-    return prepare_network(
-        network,
-        accelerator=options.accelerator,
-        channels_last=options.channels_last,
-        compile_network=options.compile,
-    )

@@ -4,15 +4,14 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import lightning as L
 import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from opsin.data import Augmentation, ImageDataModule
+from opsin.data.augmentation.augmentation import Augmentation
 from opsin.data.cache.feature_store import FeatureSubset
 from opsin.data.cache.image_store import Store
 from opsin.data.loader.batch_loader import batch_key
@@ -21,6 +20,11 @@ from opsin.data.types import Indices, Split
 from opsin.errors import UserError
 from opsin.models import Network
 from opsin.training.feature_extraction import Extractor, View, extract
+
+if TYPE_CHECKING:
+    import lightning as L
+
+    from opsin.data import ImageDataModule
 
 EXACT = ("32-true", "bf16-mixed", "16-mixed")
 """Precisions with float32 weights, for which the network can be used before the trainer sets it up."""
@@ -43,7 +47,9 @@ class FeatureCache:
     mode: Literal["auto", "off"] = "auto"
     views: Annotated[int, Field(ge=1)] | None = None
 
-    def serve(self, data: ImageDataModule, network: Network, never_trained: Sequence[str], trainer: L.Trainer) -> str:
+    def serve(
+        self, data: "ImageDataModule", network: Network, never_trained: Sequence[str], trainer: "L.Trainer"
+    ) -> str:
         """Replace training and validation images in the datamodule by features, if possible.
 
         The test images are not cached; they go through the whole network.
@@ -85,7 +91,7 @@ class FeatureCache:
         text = f"{step} of {images:,} images, {size / 1e6:,.1f} MB"
         return text + (f", {views} augmented views for training" if views else "")
 
-    def _reason(self, data: ImageDataModule, network: Network, step: str | None, trainer: L.Trainer) -> str | None:
+    def _reason(self, data: "ImageDataModule", network: Network, step: str | None, trainer: "L.Trainer") -> str | None:
         if self.mode == "off":
             return "feature_cache=off"
         if step is None:
@@ -104,7 +110,7 @@ class FeatureCache:
         return None
 
 
-def _augments(data: ImageDataModule) -> bool:
+def _augments(data: "ImageDataModule") -> bool:
     augmentation = data.augmentation
     return augmentation.active if isinstance(augmentation, Augmentation) else augmentation is not None
 
@@ -122,7 +128,7 @@ def cacheable_step(network: Network, never_trained: Sequence[str]) -> str | None
     return network.embedding_step
 
 
-def _extract(data: ImageDataModule, extractor: Extractor, part: Subset, views: int) -> FeatureSubset:
+def _extract(data: "ImageDataModule", extractor: Extractor, part: Subset, views: int) -> FeatureSubset:
     """Return the features of a split: of the images, or of augmented views of each image."""
     facts: dict[str, Any] = {
         "mean": list(data.preprocess.mean),
@@ -142,11 +148,11 @@ def _extract(data: ImageDataModule, extractor: Extractor, part: Subset, views: i
     )
 
 
-def _plain(data: ImageDataModule, extractor: Extractor) -> View:
+def _plain(data: "ImageDataModule", extractor: Extractor) -> View:
     return lambda store, rows: data.preprocess(_pixels(store, rows, extractor))
 
 
-def _augmented(data: ImageDataModule, extractor: Extractor, view: int) -> View:
+def _augmented(data: "ImageDataModule", extractor: Extractor, view: int) -> View:
     @torch.no_grad()
     def images(store: Store, rows: Indices) -> Tensor:
         assert data.augmentation is not None

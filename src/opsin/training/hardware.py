@@ -13,7 +13,6 @@ from torch import nn
 from opsin.errors import UserError
 from opsin.runs.cpu_cores import available_cores, own_threads
 from opsin.runs.quoting import torchrun_command
-from opsin.training.distributed.environment import launched
 
 Accelerator = Literal["auto", "cpu", "gpu", "mps"]
 
@@ -92,7 +91,7 @@ def check_devices(accelerator: str, num_nodes: int, sync_batchnorm: bool) -> Non
     Raises:
         UserError: names the key.
     """
-    if num_nodes > 1 and launched() is None:
+    if num_nodes > 1 and not _is_launched():
         options = (
             f"--nnodes={num_nodes} --nproc-per-node=DEVICES --rdzv-backend=c10d --rdzv-endpoint=FIRST_MACHINE:29500"
         )
@@ -105,6 +104,12 @@ def check_devices(accelerator: str, num_nodes: int, sync_batchnorm: bool) -> Non
             f"trainer.sync_batchnorm=true: torch supports this on CUDA devices only, not on {accelerator}; "
             "without it, each process normalizes its own share of the batch"
         )
+
+
+def _is_launched() -> bool:
+    from opsin.training.distributed.environment import launched  # loads Lightning, which predictions do not need
+
+    return launched() is not None
 
 
 def cpu_name() -> str:

@@ -7,13 +7,15 @@ Whether lower or higher is better follows from the metric (`opsin.runs.metric_re
 import contextlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from opsin.config.run_config import ConfigOrigin
-from opsin.data import ImageDataModule
 from opsin.errors import UserError
 from opsin.runs.metric_registry import check_measured, check_monitored, higher_is_better, mode, split_of
 from opsin.training.permitted_targets import CALLBACKS
+
+if TYPE_CHECKING:
+    from opsin.data import ImageDataModule
 
 LIGHTNING_COUNTERS = ("epoch", "step")
 """Values that Lightning's ModelCheckpoint can monitor besides metrics; both directions make sense."""
@@ -52,7 +54,7 @@ def resolve_directions(tree: Mapping[str, Any], origin: ConfigOrigin) -> dict[st
     return {**tree, "callbacks": callbacks}
 
 
-def check_measurable(tree: Mapping[str, Any], data: ImageDataModule) -> None:
+def check_measurable(tree: Mapping[str, Any], data: "ImageDataModule") -> None:
     """Check that the data allow every monitored metric to be measured.
 
     Args:

@@ -15,8 +15,6 @@ A name is permitted in these three cases and in no other (`opsin.config.target_l
 import inspect
 from typing import Any
 
-import lightning as L
-from lightning.pytorch.loggers import Logger
 from torch import nn, optim
 from torch.optim import Optimizer, lr_scheduler
 
@@ -67,6 +65,20 @@ def _is_image_transform(found: Any) -> bool:
     return subclasses_of(Transform)(found)
 
 
+def _is_callback(found: Any) -> bool:
+    """Return whether an object is a concrete class of callbacks."""
+    from lightning.pytorch.callbacks import Callback  # takes seconds to import; predictions need none
+
+    return subclasses_of(Callback)(found)
+
+
+def _is_logger(found: Any) -> bool:
+    """Return whether an object is a concrete class of loggers."""
+    from lightning.pytorch.loggers import Logger  # takes seconds to import; predictions need none
+
+    return subclasses_of(Logger)(found)
+
+
 NETWORKS = Constructors({"opsin.models": functions_returning(Network)}, own=functions_or_subclasses_of(nn.Module))
 DATASETS = Constructors({"opsin.data.datasets": functions_returning(Source)}, own=functions_or_subclasses_of(Source))
 AUGMENTATIONS = Constructors(
@@ -81,10 +93,6 @@ SCHEDULES = Constructors(
     own=functions_or_subclasses_of(lr_scheduler.LRScheduler),
 )
 CALLBACKS = Constructors(
-    {"opsin.training.callbacks": subclasses_of(L.Callback), "lightning.pytorch.callbacks": subclasses_of(L.Callback)},
-    own=subclasses_of(L.Callback),
+    {"opsin.training.callbacks": _is_callback, "lightning.pytorch.callbacks": _is_callback}, own=_is_callback
 )
-LOGGERS = Constructors(
-    {"opsin.training.loggers": subclasses_of(Logger), "lightning.pytorch.loggers": subclasses_of(Logger)},
-    own=subclasses_of(Logger),
-)
+LOGGERS = Constructors({"opsin.training.loggers": _is_logger, "lightning.pytorch.loggers": _is_logger}, own=_is_logger)

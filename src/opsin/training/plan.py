@@ -2,10 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import lightning as L
-from lightning.pytorch.loggers import Logger
 from pydantic import Field
 from torch import nn
 from torch.optim import Optimizer
@@ -15,11 +13,10 @@ from opsin.config import RunConfig
 from opsin.config.secrets import refuse_misplaced_secrets
 from opsin.config.target_lookup import Target
 from opsin.config.validation import ROOT, SectionSchema, check
-from opsin.data import DataOptions
+from opsin.data.options import DataOptions
 from opsin.data.source import Source
 from opsin.errors import UserError
 from opsin.models.fine_tuning import FineTuning
-from opsin.training.callbacks import Checkpoints
 from opsin.training.distillation import DistillationWeights
 from opsin.training.feature_cache import FeatureCache
 from opsin.training.file_arguments import inside_run
@@ -36,6 +33,10 @@ from opsin.training.permitted_targets import (
     SCHEDULES,
 )
 from opsin.training.trainer import TrainerOptions
+
+if TYPE_CHECKING:
+    import lightning as L
+    from lightning.pytorch.loggers import Logger
 
 Tag = Annotated[str, Field(min_length=1)] | int | float
 """A tag; a number is its text."""
@@ -78,23 +79,36 @@ class MonitorOptions:
 
 
 @dataclass(frozen=True)
-class RunPlan:
+class NetworkPlan:
+    """The part of a checked config that a trained network needs: a prediction needs neither callbacks nor data.
+
+    Attributes:
+        model: the `model` section: the network and its own keys.
+        fine_tuning: the `model` section: weights, trainable stages, teacher.
+        loss: the `loss` section.
+        trainer: the `trainer` section.
+    """
+
+    model: Target[nn.Module]
+    fine_tuning: FineTuning
+    loss: Target[ClassificationLoss]
+    trainer: TrainerOptions
+
+
+@dataclass(frozen=True)
+class RunPlan(NetworkPlan):
     """The checked config of a run: options with their defaults, and targets to build.
 
     Attributes:
         run: the keys in no section.
         dataset: the `datamodule` section: the dataset and its own keys.
         data: the `datamodule` section: the keys of every dataset.
-        model: the `model` section: the network and its own keys.
-        fine_tuning: the `model` section: weights, trainable stages, teacher.
         augmentation: the `augmentation` section.
-        loss: the `loss` section.
         distillation: the `distillation` section.
         feature_cache: the `feature_cache` section.
         optimizer: the `optimizer` section: the optimizer and its own keys.
         groups: the `optimizer` section: learning rate and weight decay.
         schedule: the `scheduler` section.
-        trainer: the `trainer` section.
         callbacks: the `callbacks` section, by name.
         loggers: the `logger` section, by name.
         monitor: the `monitor` section.
@@ -103,18 +117,14 @@ class RunPlan:
     run: RunOptions
     dataset: Target[Source]
     data: DataOptions
-    model: Target[nn.Module]
-    fine_tuning: FineTuning
     augmentation: Target[nn.Module]
-    loss: Target[ClassificationLoss]
     distillation: DistillationWeights
     feature_cache: FeatureCache
     optimizer: Target[Optimizer]
     groups: GroupOptions
     schedule: Target[LRScheduler | list[dict[str, Any]]]
-    trainer: TrainerOptions
-    callbacks: Mapping[str, Target[L.Callback]]
-    loggers: Mapping[str, Target[Logger]]
+    callbacks: "Mapping[str, Target[L.Callback]]"
+    loggers: "Mapping[str, Target[Logger]]"
     monitor: MonitorOptions
 
 
@@ -159,12 +169,29 @@ SCHEMA = {
 """The keys that each section of a run's config accepts, and the fields of `RunPlan` for their values."""
 
 
+NETWORK_SECTIONS = ("model", "loss", "trainer")
+"""The sections that `NetworkPlan` is made of."""
+
+
+def make_network_plan(config: RunConfig) -> NetworkPlan:
+    """Check the sections of a config that a trained network needs, without loading Lightning.
+
+    Raises:
+        UserError: names every key that is wrong.
+    """
+    refuse_misplaced_secrets(config.tree)
+    tree = {name: config.tree.get(name) for name in NETWORK_SECTIONS}
+    return NetworkPlan(**check(tree, {name: SCHEMA[name] for name in NETWORK_SECTIONS}, config.origin))
+
+
 def make_plan(config: RunConfig) -> RunPlan:
     """Check a composed config as a whole, before anything is loaded.
 
     Raises:
         UserError: names every key that is wrong.
     """
+    from opsin.training.callbacks.checkpoints import Checkpoints  # loads Lightning, which a network plan does not need
+
     refuse_misplaced_secrets(config.tree)
     plan = RunPlan(**check(resolve_directions(config.tree, config.origin), SCHEMA, config.origin))
     plan = replace(

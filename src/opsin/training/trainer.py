@@ -2,16 +2,12 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import lightning as L
 import torch
-from lightning.pytorch.loggers import Logger
 from pydantic import Field
 
 from opsin.errors import UserError
-from opsin.training.distributed.environment import Environment
-from opsin.training.distributed.fsdp import Sharded
 from opsin.training.hardware import (
     Accelerator,
     Threads,
@@ -21,9 +17,11 @@ from opsin.training.hardware import (
     resolve_accelerator,
     use_threads,
 )
-from opsin.training.lightning_patches import AtomicCheckpointIO, NoProfiler, drop_empty_hooks
 from opsin.training.precision import LIGHTNING_PRECISION, Precision, resolve_precision
-from opsin.training.quiet_logging import hide_notices
+
+if TYPE_CHECKING:
+    import lightning as L
+    from lightning.pytorch.loggers import Logger
 
 Strategy = Literal["auto", "ddp", "fsdp"]
 Limit = Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, le=1)]
@@ -125,9 +123,26 @@ class TrainerOptions:
         return replace(self, devices=1, num_nodes=1, strategy="auto", profiler=None)
 
 
+def apply_hardware_settings(options: TrainerOptions) -> Literal["cpu", "gpu", "mps"]:
+    """Set threads, memory allocation and the precision of matrix products in this process; return the accelerator.
+
+    Raises:
+        UserError: the accelerator is not available, or does not fit the other options.
+    """
+    use_threads(options.threads)
+    accelerator = resolve_accelerator(options.accelerator)
+    check_devices(accelerator, options.num_nodes, options.sync_batchnorm)
+    if accelerator == "gpu":
+        torch.set_float32_matmul_precision("high")  # TF32 where an operation stays in float32
+    if accelerator == "cpu":
+        keep_freed_memory()
+        prevent_cuda_search()
+    return accelerator
+
+
 def make_trainer(
-    options: TrainerOptions, *, callbacks: list[L.Callback], loggers: list[Logger], folder: Path
-) -> L.Trainer:
+    options: TrainerOptions, *, callbacks: "list[L.Callback]", loggers: "list[Logger]", folder: Path
+) -> "L.Trainer":
     """Make the trainer.
 
     Args:
@@ -139,15 +154,16 @@ def make_trainer(
     Raises:
         UserError: the accelerator is not available, or does not fit the other options.
     """
+    # Imported here: the options above are all that a prediction needs, and Lightning takes seconds.
+    import lightning as L
+
+    from opsin.training.distributed.environment import Environment
+    from opsin.training.distributed.fsdp import Sharded
+    from opsin.training.lightning_patches import AtomicCheckpointIO, NoProfiler, drop_empty_hooks
+    from opsin.training.quiet_logging import hide_notices
+
     hide_notices()  # here, because every command that could print them makes its trainer here
-    use_threads(options.threads)
-    accelerator = resolve_accelerator(options.accelerator)
-    check_devices(accelerator, options.num_nodes, options.sync_batchnorm)
-    if accelerator == "gpu":
-        torch.set_float32_matmul_precision("high")  # TF32 where an operation stays in float32
-    if accelerator == "cpu":
-        keep_freed_memory()
-        prevent_cuda_search()
+    accelerator = apply_hardware_settings(options)
     drop_empty_hooks(callbacks)
     return L.Trainer(
         accelerator=accelerator,

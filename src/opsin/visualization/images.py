@@ -169,4 +169,9 @@ def encode(image: Pixels, kind: Literal["PNG", "JPEG", "WEBP"] = "PNG", quality:
 
 def data_uri(image: Pixels, kind: Literal["PNG", "JPEG", "WEBP"] = "PNG", quality: int = 85) -> str:
     """Return an image as a data URI for the `src` of an HTML image."""
-    return f"data:image/{kind.lower()};base64,{base64.b64encode(encode(image, kind, quality)).decode()}"
+    return file_uri(encode(image, kind, quality), kind)
+
+
+def file_uri(content: bytes, kind: str) -> str:
+    """Return the bytes of an image file as a data URI."""
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(content).decode()}"

@@ -15,6 +15,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.datasets import load_digits
 
 from opsin.data.datasets import ArrayImages, cifar10, digits, fashion_mnist, mnist
 from opsin.errors import UserError
@@ -63,6 +64,21 @@ def test_digits_have_one_split_of_8x8_images_resized_to_28() -> None:
     assert first[0, :, 0].tolist() == [0, 0, 80, 207, 143, 16, 0, 0]
     assert max(int(train.read(index).max()) for index in range(50)) == 255
     assert train.locate(3) == "digits, image 3"
+
+
+@pytest.mark.parametrize("is_found", [True, False])
+def test_digits_are_those_of_scikit_learn(is_found: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file is read directly; a version of scikit-learn that keeps it elsewhere reads it itself."""
+    expected = load_digits()
+    read_by_sklearn: list[int] = []
+    monkeypatch.setattr("sklearn.datasets.load_digits", lambda: read_by_sklearn.append(1) or expected)
+    if not is_found:
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    train = digits().splits["train"]
+    assert len(read_by_sklearn) == (not is_found)
+    assert train.targets.tolist() == expected.target.tolist()
+    pixels = np.stack([train.read(index) for index in range(len(train))])[..., 0]
+    np.testing.assert_array_equal(pixels, np.rint(expected.images * 255 / 16))
 
 
 @pytest.mark.parametrize("packed", [False, True])

@@ -1,5 +1,6 @@
 """The report of a run: its content, that it is one valid self-contained file, and the reports of failed runs."""
 
+import base64
 import json
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ from typing import Any
 import html5lib
 import numpy as np
 import pytest
+from PIL import Image
 
 from opsin.evaluation.calibration import fit_temperature, reliability
 from opsin.evaluation.confidence_intervals import accuracy_interval
@@ -24,7 +26,7 @@ from opsin.runs.metrics_csv import read_epochs
 from opsin.runs.predictions import predictions_file, read_predictions
 from opsin.runs.result import Calibration, DataFacts, RunResult
 from opsin.visualization.formatting import percent
-from opsin.visualization.images import encode
+from opsin.visualization.images import encode, file_uri
 
 HTML = "{http://www.w3.org/1999/xhtml}"
 
@@ -189,9 +191,11 @@ def test_images_are_embedded_and_the_index_cannot_point_outside(write, tmp_path:
     secret = write_png(np.zeros((9, 9, 3), np.uint8), tmp_path / "secret.png")
     photograph = np.random.default_rng(0).integers(0, 256, (128, 128, 3), np.uint8)
     write_png(photograph, run.path / "pictures" / "photo.png")
+    small = write_png(np.zeros((9, 7, 3), np.uint8), run.path / "pictures" / "small.png")
+    Image.new("RGB", (5, 5)).save(run.path / "pictures" / "other.png", "BMP")
     entries = [
         {"image": name, "cam": None, "path": "p", "true": "cat", "predictions": [["dog", 0.9], ["cat", 0.1]]}
-        for name in ("photo.png", str(secret), "../../secret.png", "gone.png")
+        for name in ("photo.png", "small.png", "other.png", str(secret), "../../secret.png", "gone.png")
     ]
     index = {"split": "test", "misclassified": entries, "stage": None, "note": None, "augmentation": "gone.png"}
     index_file(run).write_text(
@@ -199,11 +203,16 @@ def test_images_are_embedded_and_the_index_cannot_point_outside(write, tmp_path:
     )
     found = read_pictures(run)
     assert found is not None
-    assert [(mistake.image.width, mistake.image.source[:16]) for mistake in found.misclassified] == [
-        (128, "data:image/webp;")
+    shown = [mistake.image for mistake in found.misclassified]
+    assert [(image.width, image.source[:16]) for image in shown] == [
+        (128, "data:image/webp;"),
+        (7, "data:image/png;b"),
+        (5, "data:image/png;b"),
     ]
+    assert shown[1].source == file_uri(small.read_bytes(), "PNG")  # not encoded again
+    assert base64.b64decode(shown[2].source.partition(",")[2]).startswith(b"\x89PNG")
     assert found.augmentation is None
-    assert text(read(write_report(run))).count("labeled cat") == 1
+    assert text(read(write_report(run))).count("labeled cat") == 3
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"split": "test"}', '{"misclassified": [{"image": 3}]}'])

@@ -29,6 +29,7 @@ from opsin.training.callbacks.freeze_phases import FreezingCallback
 from opsin.training.feature_cache import FeatureCache
 from opsin.training.hardware import use_threads
 from opsin.training.module import load_network
+from opsin.training.network_building import for_evaluation, prepare
 from opsin.training.optim import plateau
 from opsin.training.plan import RunPlan, make_plan
 from opsin.training.precision import BY_LIGHTNING_NAME
@@ -136,7 +137,7 @@ def _train(stretch: Stretch, plan: RunPlan, opened: OpenedRun, settings: Setting
     network, _ = build.network(plan, data, loss.num_logits, pretrained=start is None)
     if start:
         load_network(network, start)
-    build.prepare(plan, network)
+    prepare(plan, network)
     freezing = FreezingCallback(build.freeze_schedule(plan, network))
     callbacks = [freezing, *(callback.build() for callback in plan.callbacks.values() if callback.call is EMA)]
     if plan.trainer.limit_val_batches and plan.trainer.validates_within_epochs:
@@ -173,7 +174,7 @@ def _plan(stretch: Stretch, config: RunConfig, settings: Settings) -> RunPlan:
         val_check_interval=plan.trainer.val_check_interval if plan.schedule.call is plateau else 1.0,
     )
     cache = FeatureCache("off") if settings.feature_cache.startswith("off") else plan.feature_cache
-    return build.for_evaluation(replace(plan, trainer=options, feature_cache=cache))
+    return for_evaluation(replace(plan, trainer=options, feature_cache=cache))
 
 
 def _config_of(stretch: Stretch, config: RunConfig) -> RunConfig:

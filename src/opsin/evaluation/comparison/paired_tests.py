@@ -2,21 +2,17 @@
 
 from dataclasses import dataclass, replace
 
-import numpy as np
-from numpy.typing import NDArray
-
 from opsin.evaluation.comparison.leaderboard import Leaderboard, LeaderboardRow
 from opsin.evaluation.comparison.run_records import RunRecord
 from opsin.evaluation.confidence_intervals import Interval
 from opsin.evaluation.significance import (
     LEVEL,
+    CorrectPair,
     McNemarResult,
+    accuracy_difference,
     adjusted_by_holm,
-    bootstrap_difference,
-    difference_over_runs,
     excludes_zero,
     is_significant,
-    mcnemar,
 )
 from opsin.runs.predictions import Predictions
 
@@ -103,19 +99,19 @@ class PairwiseResult:
     def _test(self) -> str:
         adjusted = ""
         if self.comparisons > 1:
-            adjusted = f" ({_p(self.p_adjusted)} adjusted for {self.comparisons} comparisons by Holm's method)"
+            adjusted = f" ({p_text(self.p_adjusted)} adjusted for {self.comparisons} comparisons by Holm's method)"
         if len(self.run_pairs) == 1:
             test = self.run_pairs[0].test
             return (
                 f"Only {self.a.letter} classifies {_images(test.only_a)} correctly, only {self.b.letter} "
-                f"{_images(test.only_b)}: {_p(self.p)}{adjusted} by McNemar's exact test."
+                f"{_images(test.only_b)}: {p_text(self.p)}{adjusted} by McNemar's exact test."
             )
         assert self.difference_over_seeds is not None
         kind = "paired" if self.paired else "Welch's"
         return (
             f"Over {len(self.run_pairs)} {'seeds' if self.paired else 'runs each'}, {self.a.letter} minus "
             f"{self.b.letter} is {100 * self.difference_over_seeds.estimate:+.2f} points, "
-            f"{_points(self.difference_over_seeds)}, {_p(self.p)}{adjusted} by the {kind} t test."
+            f"{_points(self.difference_over_seeds)}, {p_text(self.p)}{adjusted} by the {kind} t test."
         )
 
     def _limits(self) -> str:
@@ -152,20 +148,18 @@ def pairwise_results(board: Leaderboard) -> list[PairwiseResult]:
 
 def _compared(a: LeaderboardRow, b: LeaderboardRow, split: str) -> PairwiseResult:
     pairs, paired = _pairs(a, b, split)
-    correct: dict[str, list[tuple[NDArray[np.bool_], NDArray[np.bool_]]]] = {}
-    run_pairs = []
-    for run_a, run_b in pairs:
-        in_a, in_b = _predictions(run_a, split).correct, _predictions(run_b, split).correct
-        correct.setdefault(str(run_a.images_digest(split)), []).append((in_a, in_b))
-        run_pairs.append(RunPair(run_a, run_b, mcnemar(in_a, in_b)))
-    # An image that several seeds classify is one observation: the mean over the seeds, not one image per seed.
-    mean_a, mean_b = (
-        np.concatenate([np.mean([pair[side] for pair in same], axis=0) for same in correct.values()]) for side in (0, 1)
+    correct = [
+        CorrectPair(
+            str(run_a.images_digest(split)), _predictions(run_a, split).correct, _predictions(run_b, split).correct
+        )
+        for run_a, run_b in pairs
+    ]
+    found = accuracy_difference(correct, paired)
+    run_pairs = tuple(RunPair(*pair, test) for pair, test in zip(pairs, found.tests, strict=True))
+    over_images, over_runs = found.over_images, found.over_runs
+    return PairwiseResult(
+        a, b, split, found.images, found.accuracy, run_pairs, over_images, over_runs, paired, found.p, found.p
     )
-    difference = bootstrap_difference(mean_a, mean_b)
-    over_seeds, p = difference_over_runs([pair.test for pair in run_pairs], paired)
-    accuracy = (float(mean_a.mean()), float(mean_b.mean()))
-    return PairwiseResult(a, b, split, len(mean_a), accuracy, tuple(run_pairs), difference, over_seeds, paired, p, p)
 
 
 def _pairs(a: LeaderboardRow, b: LeaderboardRow, split: str) -> tuple[list[tuple[RunRecord, RunRecord]], bool]:
@@ -202,5 +196,6 @@ def _points(interval: Interval) -> str:
     return f"95 % interval {100 * interval.low:+.2f} to {100 * interval.high:+.2f}"
 
 
-def _p(value: float) -> str:
+def p_text(value: float) -> str:
+    """Return p as text."""
     return "p < 0.0001" if value < 0.0001 else f"p = {value:.4f}" if value < 0.1 else f"p = {value:.2f}"

@@ -1,5 +1,6 @@
 """Read the images of a report, which `opsin.commands.report_images` writes to `RUN/pictures`, to embed them."""
 
+import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -138,9 +139,14 @@ def _embedded(folder: Path, name: str | None) -> EmbeddedImage | None:
         return None
     file = folder / Path(name).name  # the file name only, so that the index cannot point outside the folder
     try:
-        with Image.open(file) as opened:
-            pixels = np.asarray(opened.convert("RGB"))
+        content = file.read_bytes()
+        with Image.open(io.BytesIO(content)) as opened:
+            kind, pixels = opened.format, np.asarray(opened.convert("RGB"))
     except (OSError, UnidentifiedImageError):
         return None
-    kind: Any = "PNG" if file.stat().st_size <= MAX_PNG else "WEBP"
-    return EmbeddedImage(images.data_uri(pixels, kind), pixels.shape[1], pixels.shape[0])
+    small = len(content) <= MAX_PNG
+    if small and kind == "PNG":  # as `report_images` wrote it
+        uri = images.file_uri(content, kind)
+    else:
+        uri = images.data_uri(pixels, "PNG" if small else "WEBP")
+    return EmbeddedImage(uri, pixels.shape[1], pixels.shape[0])

@@ -53,6 +53,14 @@ class TensorBoard(TensorBoardLogger, RunLogger):
             _excepthook.append(threading.excepthook)
             threading.excepthook = _hide_reported
 
+    @rank_zero_only
+    def save(self) -> None:
+        """Write the events that wait in memory.
+
+        Lightning's own method also writes a file of hyperparameters, for which it imports the libraries of all clouds.
+        """
+        self.experiment.flush()
+
     def log_start(self, facts: RunFacts) -> None:
         """Write the tags to the TEXT tab; the config follows with the outcome."""
         if facts.tags:

@@ -12,6 +12,7 @@ from opsin.data import ImageDataModule
 from opsin.training import build
 from opsin.training.callbacks.base import EpochCallback
 from opsin.training.loss import ClassificationLoss
+from opsin.training.network_building import prepare
 from opsin.training.optim.lr_schedules import constant
 from opsin.training.plan import RunPlan
 from opsin.training.precision_timing import decide_precision
@@ -67,7 +68,7 @@ class TrialSteps:
                 self._plan.trainer, network, (data.channels, *data.image_size), data.base_batch_size
             )
             self._plan = replace(self._plan, trainer=options)
-            build.prepare(self._plan, network)
+            prepare(self._plan, network)
             classifier = build.classifier(self._plan, data, network, loss, record={})
             self._trainer(watch, steps).fit(classifier, data)
 

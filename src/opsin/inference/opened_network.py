@@ -1,0 +1,107 @@
+"""Open the network of a run with trained weights: its images are not needed, and Lightning is not loaded."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TypeVar
+
+from opsin.config import RunConfig, from_saved
+from opsin.errors import UserError
+from opsin.models import Network, load_weights
+from opsin.runs.checkpoint_files import choose_checkpoint
+from opsin.runs.directory import RunDirectory
+from opsin.runs.result import DataFacts
+from opsin.training.network_building import new_network, recorded_data
+from opsin.training.plan import NetworkPlan, make_network_plan
+from opsin.training.same_numerics import EMULATED, evaluation_options, is_emulated
+
+P = TypeVar("P", bound=NetworkPlan)
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class OpenedNetwork:
+    """The network of a run that has recorded its data. It is loaded when it is first used.
+
+    Attributes:
+        directory: The run directory.
+        config: The saved config, with overrides applied.
+        plan: The checked config, with the recorded threads and precision in the place of `auto`.
+        data_facts: Facts that the run recorded about its data.
+        checkpoint: `best`, `last`, or the path of a checkpoint.
+    """
+
+    directory: RunDirectory
+    config: RunConfig
+    plan: NetworkPlan
+    data_facts: DataFacts
+    checkpoint: str = "best"
+
+    def warn_if_emulated(self) -> None:
+        """Warn if `auto` stands for bfloat16, and this processor has no instructions for it."""
+        if self.config.tree["trainer"]["precision"] == "auto" and is_emulated(self.plan.trainer):
+            log.warning("%s", EMULATED)
+
+    @cached_property
+    def network(self) -> Network:
+        """The network with the weights of the checkpoint.
+
+        Raises:
+            UserError: The checkpoint is missing or damaged.
+        """
+        return self.network_for(self.data_facts.image_size)[0]
+
+    def network_for(self, image_size: tuple[int, int]) -> tuple[Network, bool]:
+        """Return the network for images of another size, and whether its head has the weights of the run.
+
+        A head that flattens its input fits one image size only.
+
+        Args:
+            image_size: (height, width) in pixels.
+
+        Raises:
+            UserError: The checkpoint is missing or damaged.
+        """
+        file = choose_checkpoint(self.directory, self.checkpoint)
+        network = self._new_network(image_size)
+        return network, load_weights(network, str(file)).head
+
+    def _new_network(self, image_size: tuple[int, int]) -> Network:
+        facts = self.data_facts
+        loss = self.plan.loss.build(class_counts=facts.class_counts["train"])
+        return new_network(self.plan, loss.num_logits, facts.channels, image_size)
+
+
+def open_network(run: RunDirectory, overrides: Sequence[str] = (), checkpoint: str = "best") -> OpenedNetwork:
+    """Open the network of a run; the other sections of its config are not checked.
+
+    Args:
+        run: The run directory.
+        overrides: Overrides of its config, such as `trainer.accelerator=cpu`.
+        checkpoint: The weights to load: `best`, `last`, or the path of a checkpoint.
+
+    Raises:
+        UserError: There is no such run, its files are damaged, another version of Opsin wrote it, or it ended before
+            its data were ready.
+    """
+    facts, config = read_run(run, overrides)
+    return OpenedNetwork(run, config, with_recorded_numerics(run, make_network_plan(config)), facts, checkpoint)
+
+
+def with_recorded_numerics(run: RunDirectory, plan: P) -> P:
+    """Return a plan with the recorded threads and precision of its run in the place of `auto`."""
+    return replace(plan, trainer=evaluation_options(plan.trainer, run.read_result().settings))
+
+
+def read_run(run: RunDirectory, overrides: Sequence[str] = ()) -> tuple[DataFacts, RunConfig]:
+    """Return the recorded data facts and the saved config of a run.
+
+    Raises:
+        UserError: There is no such run, or its files cannot be used.
+    """
+    if not run.config.is_file():
+        raise UserError(f"{run.path} is not a run directory: it has no {run.config.name}")
+    facts = recorded_data(run)  # first: a run of another version is refused before its config is read
+    return facts, from_saved(run, overrides)
