@@ -70,13 +70,18 @@ def feature_shape(
 def strides_over_one_pixel(network: nn.Module, shape: tuple[int, int, int]) -> bool:
     """Return whether a convolution of a network moves by more than one pixel over a map of a single pixel.
 
+    The network runs on the meta device, or on the CPU if its operations depend on values.
+
     Args:
         network: The network; not changed.
         shape: (channels, height, width) of an image.
     """
     found = _StridedPixels()
     with torch.no_grad(), found:
-        on_meta(network)(torch.empty(1, *shape, device="meta"))
+        try:
+            on_meta(network)(torch.empty(1, *shape, device="meta"))
+        except (RuntimeError, NotImplementedError):
+            copy.deepcopy(network).cpu().eval()(torch.zeros(1, *shape))
     return found.any
 
 
