@@ -43,6 +43,11 @@ COMMANDS: Mapping[str, CommandEntry] = {
     "find-lr": CommandEntry(
         "find_lr", "Find a learning rate with a range test.", "model=cnn_gap datamodule=mnist --steps 100"
     ),
+    "summary": CommandEntry(
+        "summary",
+        "Print the layers of a network: parameters, multiply-adds, memory; or the table of classic networks.",
+        "model=resnet18_partial",
+    ),
     "prepare-data": CommandEntry(
         "prepare_data", "Download, verify and decode a dataset before training.", "mnist data_dir=PATH"
     ),

@@ -1,4 +1,4 @@
-"""Draw convolutions, no network needed: `opsin convolve`."""
+"""Draw convolutions without a network: `opsin convolve`."""
 
 import argparse
 from collections.abc import Iterator, Sequence
@@ -160,7 +160,8 @@ def read_image(name: str) -> Pixels:
     path = user_path(name)
     if not path.is_file():
         raise UserError(f"{name} is neither a file nor a sample image; the samples are {', '.join(sample_names())}")
-    from opsin.data.decode import BadImage, decode_image  # imports torch, which takes seconds
+    from opsin.data.decode import decode_image  # imports torch, which takes seconds
+    from opsin.data.types import BadImage
 
     try:
         pixels = decode_image(path, 3)
