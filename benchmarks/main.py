@@ -125,3 +125,7 @@ def _environment_facts() -> dict[str, Any]:
         "precision": resolve_precision("auto", resolve_accelerator("auto")).precision,
         "bfloat16": ", ".join(bfloat16_instructions()) or "none",
     }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
