@@ -86,7 +86,7 @@ def train(composed: RunConfig) -> float:
         composed, plan, found = resolve_batch_size(composed, plan, data, loss)
         if not point:
             check_run_length(plan, data, monitored(composed.tree))
-        checkpoint, step = (run.last, point.state.step) if point else (None, None)
+        checkpoint, step = (run.last, point.state.step) if point else (None, 0 if composed.resumes else None)
         network, loaded = build.network(plan, data, loss.num_logits, pretrained=checkpoint is None)
         if checkpoint:
             load_network(network, checkpoint)  # features are cached with the weights of the checkpoint

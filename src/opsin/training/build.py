@@ -29,6 +29,7 @@ from opsin.training.callbacks.finite_loss import FiniteLoss
 from opsin.training.callbacks.freeze_phases import FreezingCallback
 from opsin.training.callbacks.replay_points import ReplayPoints
 from opsin.training.distillation import Distillation
+from opsin.training.lightning_patches import drop_empty_hooks
 from opsin.training.loss import ClassificationLoss
 from opsin.training.module import Classifier
 from opsin.training.network_building import computed_arguments, for_evaluation, new_network, recorded_data
@@ -172,7 +173,7 @@ def classifier(
             return [{"scheduler": built, "interval": "step" if plan.schedule.takes("total_steps") else "epoch"}]
         return built
 
-    return Classifier(
+    built = Classifier(
         network,
         loss,
         num_images=data.facts()["counts"],
@@ -181,6 +182,8 @@ def classifier(
         record={**record, "batch_size": data.batch_size},
         distillation=distillation,
     )
+    drop_empty_hooks([built])
+    return built
 
 
 def trainer(

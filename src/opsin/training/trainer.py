@@ -160,13 +160,13 @@ def make_trainer(
 
     from opsin.training.distributed.environment import Environment
     from opsin.training.distributed.fsdp import Sharded
-    from opsin.training.lightning_patches import AtomicCheckpointIO, NoProfiler, drop_empty_hooks
+    from opsin.training.lightning_patches import AtomicCheckpointIO, NoProfiler, drop_empty_hooks, pass_step_arguments
     from opsin.training.quiet_logging import hide_notices
 
     hide_notices()  # here, because every command that could print them makes its trainer here
     accelerator = apply_hardware_settings(options)
     drop_empty_hooks(callbacks)
-    return L.Trainer(
+    trainer = L.Trainer(
         accelerator=accelerator,
         devices=options.devices,
         num_nodes=options.num_nodes,
@@ -195,6 +195,8 @@ def make_trainer(
         enable_model_summary=False,  # opsin.models has one
         use_distributed_sampler=False,  # the batches are divided among processes by opsin.data
     )
+    pass_step_arguments(trainer)
+    return trainer
 
 
 def _profiler(name: str, folder: Path) -> Any:
