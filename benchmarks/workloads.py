@@ -96,7 +96,10 @@ WORKLOADS = (
 EXTRAS = ("startup", "memory", "growth", "decoding")
 """Further measurements, in `benchmarks.startup_memory_scaling` and `benchmarks.decoding`."""
 
-ON_REQUEST = ("sweep", "mnist_fast", "cifar10_fast", "feature_cache")
+ON_REQUEST = (
+    *("sweep", "shared_machine", "mnist_fast", "cifar10_fast", "feature_cache"),
+    *("precision_digits", "precision_mnist", "precision_cifar10", "precision_cats_vs_dogs"),
+)
 """Measurements that run only with `--only`, because they take several minutes."""
 
 
