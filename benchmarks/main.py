@@ -18,14 +18,17 @@ from benchmarks.contenders import Task
 from benchmarks.decoding import decoding
 from benchmarks.goals import GoalResult, goal_results
 from benchmarks.mfu import compute_share
+from benchmarks.precision_accuracy import COMPARISONS, comparison
 from benchmarks.session import Session
+from benchmarks.shared_machine import shared_machine
 from benchmarks.sweeps import sweeps as sweep_throughput
 from benchmarks.tables import WorkloadResult
 from benchmarks.workloads import EXTRAS, GOALS, ON_REQUEST, WORKLOADS, Workload
 from opsin.models import summarize
 from opsin.runs.atomic import write_atomically
 from opsin.training import recording
-from opsin.training.hardware import resolve_accelerator, resolve_precision
+from opsin.training.hardware import resolve_accelerator
+from opsin.training.precision import bfloat16_instructions, resolve_precision
 
 Extra = Callable[[Session], tuple[dict[str, Any], list[GoalResult]]]
 
@@ -102,6 +105,8 @@ def _extras(session: Session, selected: Sequence[str]) -> tuple[dict[str, Any], 
         "growth": startup_memory_scaling.growth,
         "decoding": decoding,
         "sweep": sweep_throughput,
+        "shared_machine": shared_machine,
+        **{name: comparison(name) for name in COMPARISONS},
     }
     figures, found = {}, []
     for name, job in jobs.items():
@@ -117,5 +122,10 @@ def _environment_facts() -> dict[str, Any]:
         "versions": recording.versions(),
         "commit": recording.commit(),
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
-        "precision": resolve_precision("auto", resolve_accelerator("auto")),
+        "precision": resolve_precision("auto", resolve_accelerator("auto")).precision,
+        "bfloat16": ", ".join(bfloat16_instructions()) or "none",
     }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

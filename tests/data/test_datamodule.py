@@ -461,8 +461,8 @@ def test_classes_with_few_images_are_named_once(tmp_path, caplog):
     data.setup()
     data.setup()
     assert [record.getMessage().split(":")[0] for record in caplog.records] == [
-        "fakes has only 2 val image of class 'dog'",
-        "fakes has only 2 train image of class 'owl'",
+        "fakes has only 2 val images of class 'dog'",
+        "fakes has only 2 train images of class 'owl'",
         "fakes has no test image of class 'dog'",
         "fakes has only 1 test image of class 'owl'",
     ]

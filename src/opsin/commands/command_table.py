@@ -35,7 +35,7 @@ COMMANDS: Mapping[str, CommandEntry] = {
     "report": CommandEntry("report", "Write the report of a run again, with its images.", "outputs/latest"),
     "embed": CommandEntry("embed", "Write the embeddings of images.", "outputs/latest FOLDER"),
     "convolve": CommandEntry(
-        "convolve", "Draw convolutions by hand; no network is needed.", "--image coins --kernel sobel_vertical blur"
+        "convolve", "Draw convolutions by hand; no network is needed.", "--image coins --kernel vertical blur"
     ),
     "export": CommandEntry(
         "export", "Write a trained model to a file for other programs.", "outputs/latest --format onnx"

@@ -14,7 +14,7 @@ WITH_OVERRIDES = ("train", "find-lr", "summary", "prepare-data")
 """Commands whose arguments are overrides, which Hydra completes."""
 
 SCRIPTS: Mapping[str, str] = {
-    # bash divides words at `=` unless told otherwise; the completion of an override is the whole `key=value`.
+    # By default bash divides words at `=`; the completion of an override is the whole `key=value`.
     "bash": """\
 _opsin() {
     local IFS=$'\\n'

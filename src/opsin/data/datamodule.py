@@ -37,7 +37,7 @@ _STAGE: dict[Split, str] = {"train": "fit", "val": "validate", "test": "test"}
 class ImageDataModule(L.LightningDataModule):
     """Load the images of a dataset for a trainer, or for a notebook without one.
 
-    If the dataset has no val or test, they are carved from its training images, seeded and stratified: test first,
+    If the dataset has no val or test, they are split off its training images, seeded and stratified: test first,
     then val. Validation and test images are only resized and normalized, never augmented. A test split that the
     dataset provides is not read before the stage `test`.
 

@@ -34,10 +34,10 @@ _BANDS = ("LA", "RGBA", "RGBX", "CMYK")
 logging.getLogger("PIL.TiffImagePlugin").setLevel(logging.CRITICAL)  # its errors are raised too, with the file's name
 
 _LARGE = 2**24
-"""Size in bytes above which a file is not read at once."""
+"""Size in bytes above which a file is not read in one call."""
 
 _STRIP = 2**22
-"""Pixels that are copied at once from an image to an array."""
+"""Number of pixels that are copied in one step from an image to an array."""
 
 DECODING_VERSION = 2
 """Part of the name of every store and of the index of shards: raise it when decoding or resizing changes a pixel."""
@@ -56,7 +56,7 @@ def decode_image(data: bytes | Path, channels: int, fit: Fit | None = None) -> N
     `torchvision.datasets.ImageFolder`, fastai and Keras: an image must look the same to a network wherever it is
     loaded. 16-bit gray is divided by 257; of 16-bit color, the upper 8 bits are kept. Floats in [0, 1] are multiplied
     by 255. The range that an image uses does not matter: brightness must mean the same in all images.
-    `opsin.data.contrast` warns of datasets that lose their contrast by these rules.
+    `opsin.data.contrast` warns about datasets that lose their contrast by these rules.
 
     With another number of channels, the file must have exactly that number of channels, and they are returned
     unchanged. This works for a `.npy` file (H, W, C), a multi-band TIFF, and an image with alpha or CMYK. 16-bit values
@@ -140,7 +140,7 @@ def _gray_or_rgb(image: Image.Image, channels: int) -> Image.Image:
 
 
 def _as_array(image: Image.Image) -> NDArray[Any]:
-    """Return the pixels of an image; `np.asarray` would hold those of a large image twice at its peak."""
+    """Return the pixels of an image; `np.asarray` would need twice the memory for a large image."""
     width, height = image.size
     if width * height <= _STRIP:
         return np.asarray(image)
@@ -191,7 +191,7 @@ def read_content(path: Path) -> bytes | Path:
             raise BadImage("not a regular file")
         with path.open("rb") as file:
             return path if os.fstat(file.fileno()).st_size > _LARGE else file.read()
-    except (OSError, ValueError) as error:  # a zero byte in the name
+    except (OSError, ValueError) as error:  # ValueError: the name contains a zero byte
         raise BadImage(f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
@@ -273,7 +273,7 @@ def _reserve_npy(file: BinaryIO) -> None:
 
 
 def _pillow_has_all(file: BinaryIO, channels: int) -> bool:
-    """Return whether Pillow keeps all channels of a TIFF; it drops those that its modes do not have."""
+    """Return whether Pillow keeps all channels of a TIFF; it drops channels that none of its modes has."""
     try:
         with Image.open(file, formats=("TIFF",)) as image:
             tags = getattr(image, "tag_v2", {})

@@ -175,8 +175,8 @@ class ImageSplits:
             effect = f"its {split} recall is undefined, and means leave it out"
             if count:
                 effect = "too few to learn it" if split == "train" else f"its {split} recall says little"
-            number = "no" if not count else f"only {count}"
-            _LOG.warning("%s has %s %s image of class '%s': %s.%s", self._source.name, number, split, name, effect, bad)
+            number = f"only {count} {split} image{'s' * (count > 1)}" if count else f"no {split} image"
+            _LOG.warning("%s has %s of class '%s': %s.%s", self._source.name, number, name, effect, bad)
         if len(few) > _MOST_WARNINGS:
             more = len(few) - _MOST_WARNINGS
             _LOG.warning("%s has no or few %s images of %d more classes", self._source.name, split, more)

@@ -171,7 +171,7 @@ class Source:
         size: Usual height and width of the images in training, in pixels.
         mean: Mean of pixels in [0, 1], per channel, or None to measure it on the training images.
         std: Standard deviation of pixels in [0, 1], per channel, or None to measure it.
-        splits: The images of each split. "train" is always there; a missing val or test is carved from it.
+        splits: The images of each split. "train" is always there; a missing val or test is split off from it.
     """
 
     name: str

@@ -25,10 +25,12 @@ from opsin.models.plain_network import first_channels
 from opsin.models.weights import KINDS
 from opsin.runs.directory import RunDirectory
 from opsin.runs.result import DataFacts, ImageFormat
+from opsin.training.callbacks.busy_machine import BusyMachine
 from opsin.training.callbacks.finite_loss import FiniteLoss
 from opsin.training.callbacks.freeze_phases import FreezingCallback
 from opsin.training.callbacks.replay_points import ReplayPoints
 from opsin.training.distillation import Distillation
+from opsin.training.lightning_patches import drop_empty_hooks
 from opsin.training.loss import ClassificationLoss
 from opsin.training.module import Classifier
 from opsin.training.network_building import computed_arguments, for_evaluation, new_network, recorded_data
@@ -172,7 +174,7 @@ def classifier(
             return [{"scheduler": built, "interval": "step" if plan.schedule.takes("total_steps") else "epoch"}]
         return built
 
-    return Classifier(
+    built = Classifier(
         network,
         loss,
         num_images=data.facts()["counts"],
@@ -181,6 +183,8 @@ def classifier(
         record={**record, "batch_size": data.batch_size},
         distillation=distillation,
     )
+    drop_empty_hooks([built])
+    return built
 
 
 def trainer(
@@ -192,7 +196,7 @@ def trainer(
         callbacks.insert(0, unfreezing)  # before those that read learning rates
     if not plan.loggers:  # it needs a logger
         callbacks = [callback for callback in callbacks if not isinstance(callback, LearningRateMonitor)]
-    callbacks.append(FiniteLoss(run))
+    callbacks += [FiniteLoss(run), BusyMachine()]
     if plan.trainer.validates_within_epochs:
         callbacks.append(ValidationSchedule(plan.trainer.val_check_interval))
     if plan.run.verify_checkpoints:

@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -60,14 +60,11 @@ class Extractor:
     def facts(self) -> dict[str, Any]:
         """Everything besides the images that determines the features, as plain values."""
         taken = self._modules()
-        structure = "\n".join(
-            [*(f"{name}: {module!r}" for name, module in taken.items()), *own_sources(taken.values())]
-        )
         return {
             "version": VERSION,
             "network": self.network.name,
             "steps": list(self.steps),
-            "structure": hashlib.blake2b(structure.encode(), digest_size=16).hexdigest(),
+            "structure": structure_digest(taken),
             "weights": weights_digest(taken.values()),
             "vectors": self.vectors,
             "precision": self.precision,
@@ -94,6 +91,12 @@ class Extractor:
         steps = self.network.steps()
         names = list(steps)
         return {name: steps[name] for name in names[: names.index(self.steps[-1]) + 1]}
+
+
+def structure_digest(modules: Mapping[str, nn.Module]) -> str:
+    """Return a digest of the layers of some modules by name, and of the source of those that the user wrote."""
+    texts = [*(f"{name}: {module!r}" for name, module in modules.items()), *own_sources(modules.values())]
+    return hashlib.blake2b("\n".join(texts).encode(), digest_size=16).hexdigest()
 
 
 def own_sources(modules: Iterable[nn.Module]) -> list[str]:

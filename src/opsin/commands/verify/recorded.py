@@ -13,7 +13,7 @@ from opsin.runs.digests import DIGESTS, changed_files, read_digests
 from opsin.runs.directory import RunDirectory
 from opsin.runs.metrics_csv import read_epochs
 from opsin.runs.result import RunResult
-from opsin.training.hardware import LIGHTNING_PRECISION
+from opsin.training.precision import LIGHTNING_PRECISION
 
 DATA_FACTS = ("fingerprint", "dataset", "classes", "image_size", "mean", "std", "channels")
 """Facts of the data that checkpoints and result.json share and that do not change during a run."""
@@ -91,7 +91,7 @@ def _differences_of_data(name: str, state: Mapping[str, Any], result: RunResult)
 
 
 def _differences_of_best(name: str, state: Mapping[str, Any], result: RunResult) -> list[str]:
-    """Compare the best epoch: each checkpoint knows the best one up to it."""
+    """Compare the best epoch: each checkpoint records the best one until then."""
     best = callback_state(state, "Checkpoints")
     recorded = {n: value for n, value in result.metrics.items() if not n.startswith("test/")}
     monitor = result.monitor

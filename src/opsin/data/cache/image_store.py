@@ -28,13 +28,13 @@ from numpy.typing import NDArray
 from opsin.data.cache.checksums import damaged_file
 from opsin.data.cache.files import ArrayFile, digest_cache
 from opsin.data.cache.image_store_builder import CHECKED, build
-from opsin.data.cpu_cores import available_cores
 from opsin.data.decode import DECODING_VERSION
 from opsin.data.file_contents import HasContents
 from opsin.data.fit import Fit, Interpolation, Resize
 from opsin.data.source import ArrayImages, FileImages, Images
 from opsin.data.types import Indices, SplitOrigin
 from opsin.errors import UserError
+from opsin.runs.cpu_cores import available_cores
 
 _LOG = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class Store:
         targets: Class indices ``(N,)``, int64.
         kept: Position ``(N,)`` of each image in `images`.
         shape: Shape of one image, ``(H, W, C)``.
-        origin: Whether the dataset provides these images as a split, or they were carved when shards were written.
+        origin: Whether the dataset provides these images as a split, or they were split off when shards were written.
         random_access: Whether every image is equally cheap to read, in any order.
         bad: Location and reason of each image that could not be decoded.
         report: The file that lists the bad images, or None.

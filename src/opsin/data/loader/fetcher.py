@@ -2,11 +2,12 @@
 
 import copy
 from collections.abc import Callable, Mapping
-from typing import Self
+from typing import Any, Self
 
 import torch
 
 from opsin.data.cache.feature_store import FeatureSubset
+from opsin.data.device_copy import copy_to_device
 from opsin.data.loader.batch_loader import Batch
 from opsin.data.loader.device_cache import DeviceSubset, OnDevice, cached_on_device
 from opsin.data.subset import Subset
@@ -76,10 +77,9 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
     """Move pixels (as bytes), targets and teacher outputs to a device; `positions` stay on the CPU."""
     if device.type == "cpu":
         return batch
-    moved = {}
+    moved: dict[str, Any] = {}
     for name in ("images", "targets", "teacher_outputs"):
         tensor = getattr(batch, name)
         if tensor is not None and tensor.device != device:
-            cuda = device.type == "cuda"  # a copy from pinned memory does not wait for the previous step
-            moved[name] = (tensor.pin_memory() if cuda else tensor).to(device, non_blocking=cuda)
+            moved[name] = copy_to_device(tensor, device)
     return batch._replace(**moved)

@@ -65,7 +65,7 @@ class ShardedSplit:
     """The shards of one split.
 
     Attributes:
-        origin: Whether the dataset provided this split, or it was carved when the shards were written.
+        origin: Whether the dataset provided this split, or it was split off when the shards were written.
         source_fingerprint: Fingerprint of the dataset's images that `SplitTable.source_rows` counts.
         table_digest: Digest of `images.npz`.
         shards: The files, in the order of `SplitTable.shard_rows`.

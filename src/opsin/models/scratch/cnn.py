@@ -1,4 +1,7 @@
-"""The networks of the lectures trained from scratch: dense, LeNet and plain convolutional networks.
+"""Networks that are trained from scratch: dense, LeNet and plain convolutional networks.
+
+"Conv 32-64" means convolutions of 32 and then 64 channels, each of 3x3 pixels and followed by ReLU. They are not padded
+unless this is stated.
 
 Every function takes `num_logits`, `in_channels` and `image_size` ((height, width) in pixels), and raises
 `UserError` for images that are too small for its layers. Layers have the default initialization of PyTorch.
@@ -42,6 +45,8 @@ def mlp(*, num_logits: int, in_channels: int, image_size: tuple[int, int], hidde
 def cnn_flatten(*, num_logits: int, in_channels: int, image_size: tuple[int, int], hidden: Width = 64) -> Network:
     """Conv 32-64-64, flattened into a dense layer; 93,322 parameters at 1x28x28 with ten logits.
 
+    The kernels have 3x3 pixels, with ReLU. Max-pooling of 2x2 follows each of the first two convolutions.
+
     Args:
         num_logits: Number of outputs.
         in_channels: Channels of the images.
@@ -69,6 +74,8 @@ def cnn_gap(
     bias: bool = True,
 ) -> Network:
     """Conv 32-64-64, averaged over the image; 56,394 parameters with one channel and ten logits.
+
+    The kernels have 3x3 pixels, with ReLU. Max-pooling of 2x2 follows each block but the last.
 
     Several kernels can take the place of one: three of 3x3 see as much as one of 7x7 with 27 weights instead of 49, and
     1x3 with 3x1 as much as 3x3 with 6 instead of 9 (Szegedy et al., arXiv:1512.00567).
@@ -116,6 +123,8 @@ def simple_cnn(
 ) -> Network:
     """Padded conv 32-64, dense 128 with dropout; 421,642 parameters at 1x28x28 with ten logits.
 
+    The kernels have 3x3 pixels, with ReLU. Max-pooling of 2x2 follows each convolution.
+
     Args:
         num_logits: Number of outputs.
         in_channels: Channels of the images.
@@ -141,6 +150,9 @@ def simple_cnn(
 def lenet5(*, num_logits: int, in_channels: int, image_size: tuple[int, int]) -> Network:
     """The network of LeCun et al. (1998) with tanh and average pooling; 61,706 parameters at 1x32x32 with ten logits.
 
+    Two unpadded convolutions of 6 and 16 channels with kernels of 5x5 pixels, each followed by 2x2 pooling, and dense
+    layers of 120 and 84 units.
+
     "Gradient-based learning applied to document recognition", with all connections in the second
     convolution and a dense layer instead of radial basis functions, as is usual today.
     """
@@ -148,7 +160,7 @@ def lenet5(*, num_logits: int, in_channels: int, image_size: tuple[int, int]) ->
 
 
 def lenet_relu(*, num_logits: int, in_channels: int, image_size: tuple[int, int]) -> Network:
-    """LeNet-5 with ReLU and max-pooling; 61,706 parameters at 1x32x32 with ten logits."""
+    """LeNet-5 with ReLU and 2x2 max-pooling; 61,706 parameters at 1x32x32 with ten logits."""
     return _lenet("lenet_relu", nn.ReLU, nn.MaxPool2d, num_logits, in_channels, image_size)
 
 
@@ -177,7 +189,10 @@ def _lenet(
 
 
 def cnn_plain(*, num_logits: int, in_channels: int, image_size: tuple[int, int]) -> Network:
-    """Padded conv 32-64 and a dense layer; 60,362 parameters at 3x32x32 with ten logits."""
+    """Padded conv 32-64 and a dense layer; 60,362 parameters at 3x32x32 with ten logits.
+
+    The kernels have 3x3 pixels, with ReLU. Max-pooling of 2x2 follows each convolution.
+    """
     return _two_blocks("cnn_plain", False, num_logits, in_channels, image_size)
 
 
@@ -205,7 +220,9 @@ def cnn_deep(
 ) -> Network:
     """Three double blocks 32-64-128 with BatchNorm; 815,530 parameters at 3x32x32 with ten logits.
 
-    The lecture adds an L2 penalty of 1e-4 on all weights: the `weight_decay` of the optimizer.
+    Each block has two padded convolutions with kernels of 3x3 pixels, BatchNorm and ReLU, then 2x2 max-pooling and
+    dropout. The head has a dense layer of 256 units. The original exercise adds an L2 penalty of 1e-4 on all weights:
+    the `weight_decay` of the optimizer.
 
     Args:
         num_logits: Number of outputs.
@@ -246,7 +263,8 @@ def cats_dogs_cnn(
 ) -> Network:
     """Conv 32-64-128-128 averaged over the image, dense 512; 307,393 parameters at 3x150x150, one logit.
 
-    The regularized version of the lecture has `dropout` 0.5 before the last layer.
+    The kernels have 3x3 pixels, with ReLU. Max-pooling of 2x2 follows each convolution. The original exercise adds
+    `dropout` 0.5 before the last layer in its regularized version.
 
     Args:
         num_logits: Number of outputs.
