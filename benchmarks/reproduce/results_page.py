@@ -144,7 +144,9 @@ def _most_predicted(records: Sequence[Record]) -> str:
     if mean_accuracy(records).estimate > 1.25 * chance:
         return ""
     share = sum(max(record.predicted) / sum(record.predicted) for record in records) / len(records)
-    return f"Chance is {100 * chance:g} %; {percent(share, 1)} of the predictions are the most frequent class."
+    areas = [record.metrics["test/auroc"] for record in records if "test/auroc" in record.metrics]
+    area = f"; the area under the ROC curve is {sum(areas) / len(areas):.3f}" if areas else ""
+    return f"Chance is {100 * chance:g} %; {percent(share, 1)} of the predictions are the most frequent class{area}."
 
 
 def _counts(rows: Sequence[Row], records: Records) -> str:
