@@ -54,7 +54,8 @@ NOTES = {
     "All 468 images are one batch, so 20 epochs are 20 steps. The running statistics of BatchNorm lag behind the "
     "weights then. In evaluation mode the strided network normalizes by them. The lecture never calls `eval()`: "
     "BatchNorm normalizes each test batch by its own statistics, so the prediction for an image depends on the other "
-    "images of its batch. The two rows of the strided network show the difference.",
+    "images of its batch. In the second row all test images are one batch, with as many cats as dogs; from a batch of "
+    "one class BatchNorm would remove the class.",
     "Cats and dogs, fine-tuned": "ImageNet weights of torchvision cannot be downloaded here. EfficientNet-Lite0, whose "
     "ImageNet weights are installed by pip, stands in for these networks.",
 }
