@@ -78,6 +78,36 @@ def many_photos(folder: Path, count: int, size: int, distinct: int = 200) -> Pat
     return folder / "train"
 
 
+def large_photos(data_dir: Path, folder: Path, count: int, shape: tuple[int, int]) -> tuple[Path, bool]:
+    """Make `count` large JPEGs in one folder, as links to a quarter of them: real photographs enlarged, or synthetic.
+
+    Noise as of a camera is added, because the time to decode a JPEG depends on its bytes.
+
+    Args:
+        data_dir: Folder of real images.
+        folder: Folder for the images.
+        count: Number of images.
+        shape: Height and width of the images.
+
+    Returns:
+        The folder, and whether the photographs are real.
+    """
+    random, height, width = np.random.default_rng(5), *shape
+    real = sorted((data_dir / "cats_vs_dogs_original" / "train").glob("*/*.jpg"))
+    distinct = max(1, count // 4)
+    noise = random.normal(0, 4, (height, width, 1)).astype(np.float32)
+    made, originals = _structured(random, 375, 500), folder.with_name(f"{folder.name}_originals")
+    for place in (folder, originals):
+        place.mkdir(parents=True, exist_ok=True)
+    for i in range(distinct):
+        image = Image.open(real[i * len(real) // distinct]) if real else Image.fromarray(next(made))
+        pixels = np.asarray(image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC)) + noise
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(originals / f"{i}.jpg", quality=90)
+    for i in range(count):
+        (folder / f"{i:02}.jpg").symlink_to((originals / f"{i % distinct}.jpg").resolve())
+    return folder, bool(real)
+
+
 def _structured(random: np.random.Generator, height: int, width: int) -> Iterator[NDArray[np.uint8]]:
     """Yield images `(H, W, 3)` with coarse and fine detail that compress about as well as photographs."""
     while True:

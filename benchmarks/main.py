@@ -15,6 +15,7 @@ from rich.console import Console
 
 from benchmarks import startup_memory_scaling, tables
 from benchmarks.contenders import Task
+from benchmarks.decoding import decoding
 from benchmarks.goals import GoalResult, goal_results
 from benchmarks.mfu import compute_share
 from benchmarks.session import Session
@@ -99,6 +100,7 @@ def _extras(session: Session, selected: Sequence[str]) -> tuple[dict[str, Any], 
         "startup": startup_memory_scaling.startup,
         "memory": startup_memory_scaling.memory,
         "growth": startup_memory_scaling.growth,
+        "decoding": decoding,
         "sweep": sweep_throughput,
     }
     figures, found = {}, []

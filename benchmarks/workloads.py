@@ -89,8 +89,8 @@ WORKLOADS = (
     _transfer("efficientnet_lite0_feature_extract", ("common", "opsin"), (96, 12, 12)),
 )
 
-EXTRAS = ("startup", "memory", "growth")
-"""Further measurements, in `benchmarks.startup_memory_scaling`."""
+EXTRAS = ("startup", "memory", "growth", "decoding")
+"""Further measurements, in `benchmarks.startup_memory_scaling` and `benchmarks.decoding`."""
 
 ON_REQUEST = ("sweep",)
 """Measurements that run only with `--only`, because they take several minutes."""

@@ -1,29 +1,22 @@
 """The documents: their code runs, their commands are valid, and the files and messages that they name exist."""
 
 import ast
-import contextlib
-import io
 import json
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from document_blocks import ROOT, SOURCES, blocks, commands, indented
+from document_commands import check_flags, check_overrides, filled
 from PIL import Image
 
-from opsin.commands.dispatch import main_of
-from opsin.config import compose, read_command_line
-from opsin.config.shortcut import expand_folder
 from opsin.runs.directory import RunDirectory
-from opsin.sweeps.sweep import show_first_run
-from opsin.training.plan import make_plan
 
 DOCS = ROOT / "docs"
 PLACES = (ROOT, ROOT / "src", ROOT / "src" / "opsin", DOCS)
@@ -94,11 +87,11 @@ def test_files_named_in_documents_exist(document: Path) -> None:
 def test_commands_of_documents_are_valid(document: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     found = [*(line for block in blocks(document, "bash") for line in commands(block.text)), *indented(document)]
-    for words in [[_filled(word) for word in line if not word.endswith("...")] for line in found]:
+    for words in [[filled(word) for word in line if not word.endswith("...")] for line in found]:
         if words[:2] == ["opsin", "train"]:
-            _check_overrides(words[2:])
+            check_overrides(words[2:])
         elif words[0] == "opsin":
-            _check_flags(words[1:])
+            check_flags(words[1:])
 
 
 @pytest.mark.slow
@@ -108,31 +101,8 @@ def test_translations_of_other_frameworks_are_valid(folder: Path, monkeypatch: p
     spans = [span for row in rows for span in re.findall(r"`([^`]*)`", row) if "=" in span]
     assert len(spans) > 50
     for span in spans:
-        words = [_filled(word) for word in commands(span)[0] if word not in ("opsin", "train")]
-        _check_overrides([word for word in words if not word.startswith("resume=")])
-
-
-def _filled(word: str) -> str:
-    """Return a word of a command with an example for each value that the reader fills in."""
-    return re.sub(r"\b[A-Z]{2,}\b", "PHOTOS", re.sub(r"\bN\b", "1", word))
-
-
-def _check_overrides(words: list[str]) -> None:
-    """Check the arguments of a train command up to the point at which a run would start."""
-    line = expand_folder(read_command_line(words), quiet=True)
-    if line.multirun:
-        show_first_run(replace(line, shows="config"))
-    elif not line.shows and "resume=auto" not in line.overrides:
-        make_plan(compose(line.overrides))
-
-
-def _check_flags(words: list[str]) -> None:
-    """Check that a command has the flags of a call."""
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed), pytest.raises(SystemExit):
-        main_of(words[0])(["--help"])
-    flags = [word.split("=")[0] for word in words[1:] if word.startswith("--")]
-    assert [flag for flag in flags if flag not in printed.getvalue()] == []
+        words = [filled(word) for word in commands(span)[0] if word not in ("opsin", "train")]
+        check_overrides([word for word in words if not word.startswith("resume=")])
 
 
 @pytest.mark.slow

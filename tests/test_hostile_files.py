@@ -23,11 +23,12 @@ from opsin.commands.export import SUFFIXES, main
 from opsin.config import from_saved
 from opsin.data.cache.image_store import DecodedStore
 from opsin.data.datasets import hugging_face
-from opsin.data.decode import BadImage, decode_image
+from opsin.data.decode import decode_image
 from opsin.data.file_contents import _read
 from opsin.data.shards.index import ShardedSplit, read_table
 from opsin.data.shards.storage import LocalStorage
 from opsin.data.source import ArrayImages
+from opsin.data.types import BadImage
 from opsin.errors import UserError
 from opsin.inference.opened_run import open_run
 from opsin.models.weights import read_state_dict

@@ -2,9 +2,11 @@
 
 import ast
 import re
+from functools import cache
 
 import pytest
 from lock_file import ROOT
+from security_guards import GUARDS, Guard
 
 PAGE = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
 ROWS = [line for line in PAGE.splitlines() if line.startswith("| ") and not line.startswith(("| promise", "| ---"))]
@@ -18,12 +20,24 @@ def test_each_promise_has_tests_that_exist(row: str) -> None:
     assert named
     assert re.sub(r"`[^`]+`|, ", "", tests) == ""
     for file, name in named:
-        functions = {
-            node.name for node in ast.parse((ROOT / file).read_text(encoding="utf-8")).body if hasattr(node, "name")
-        }
-        assert name in functions, f"{file} has no test {name}"
+        assert name in _functions(file), f"{file} has no test {name}"
+
+
+@cache
+def _functions(file: str) -> set[str]:
+    """Return the names of the functions of a file of tests."""
+    tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
+    return {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
 
 
 def test_the_page_is_in_the_site_and_has_all_parts() -> None:
     assert "\nsecurity\n" in (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
     assert len(ROWS) > 20
+
+
+@pytest.mark.parametrize("guard", GUARDS, ids=lambda guard: f"{guard.file}-{guard.code.strip()[:40]}")
+def test_each_guard_can_be_removed_and_has_tests_that_exist(guard: Guard) -> None:
+    assert (ROOT / "src" / "opsin" / guard.file).read_text(encoding="utf-8").count(guard.code) == 1
+    for test in guard.tests.split():
+        file, _, name = test.partition("::")
+        assert name in {"", *_functions(f"tests/{file}")}

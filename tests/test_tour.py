@@ -26,6 +26,15 @@ def test_the_tour_runs_in_two_minutes(in_tmp: Path, monkeypatch: pytest.MonkeyPa
     assert printed.count("epoch 8/8") == 2
     assert "epoch 5/5" in printed
     assert "random maps" in printed
+    for answer in (
+        "(28 - 5 + 2·0) / 1 + 1 = 24",
+        "parameters: (3·3·32 + 1)·64 = 18,496",
+        "(32 - 3 + 2·0) / 1 + 1 = 30",
+        "shape (480, 640, 3), uint8, 921,600 values",
+        "block1: parameters 49 against 27",
+        "score: 0 of 5",
+    ):
+        assert answer in printed
     assert "\x1b" not in printed
     tables = [o.data["text/html"] for c in book.cells for o in c.get("outputs", []) if "text/html" in o.get("data", {})]
     assert any("test/acc" in table for table in tables)

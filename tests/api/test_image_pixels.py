@@ -10,9 +10,13 @@ import torch
 from PIL import Image
 
 from opsin.api.image_pixels import read_image
-from opsin.data.decode import BadImage
+from opsin.data.cache.image_store import decode_rows, open_store
+from opsin.data.cache.uncached_images import UncachedStore
+from opsin.data.datasets import unlabeled_images
+from opsin.data.types import BadImage
 from opsin.errors import UserError
 from opsin.inference.trained_model import TrainedModel
+from opsin.interpretability.convolution.sample_images import sample
 from opsin.models import mlp
 
 RNG = np.random.default_rng(0)
@@ -75,6 +79,32 @@ def test_an_image_with_orientation_is_turned_as_its_file(tmp_path: Path) -> None
     expected = read_image(tmp_path / "turned.png", model(3))
     np.testing.assert_array_equal(read_image(Image.open(tmp_path / "turned.png"), model(3)), expected)
     assert (expected != read_image(COLOR, model(3))).any()
+
+
+def test_a_large_photograph_has_the_same_pixels_everywhere(tmp_path: Path) -> None:
+    trained, exif, file = model(3), Image.Exif(), tmp_path / "photos" / "large.jpg"
+    exif[0x0112] = 6
+    file.parent.mkdir()
+    Image.fromarray(sample("coffee")).save(file, exif=exif)
+    expected = trained.read(file)
+    opened = Image.open(file)
+    for kind in (str(file), file.read_bytes(), opened):
+        np.testing.assert_array_equal(read_image(kind, trained), expected)
+    images = unlabeled_images(str(file.parent), 3)
+    assert images is not None
+    store = open_store(images, *trained.fit, cache_dir=tmp_path / "stores")
+    uncached = UncachedStore(images, *trained.fit)
+    for pixels in (
+        store.take(np.array([0])),
+        uncached.take(np.array([0])),
+        decode_rows(store, np.array([0]), trained.fit),
+    ):
+        np.testing.assert_array_equal(pixels[0], expected)
+    opened.load()  # Pillow decodes it at full scale
+    assert opened.size == (600, 400)
+    off = np.abs(read_image(opened, trained).astype(int) - expected)
+    assert off.any()
+    assert off.mean() < 1
 
 
 REFUSED = {

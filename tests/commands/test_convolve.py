@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from opsin.commands.convolve import LARGEST_SIDE, ConvolveOptions, draw, main, read_image, sizes
+from opsin.commands.convolve import main, sizes
+from opsin.commands.convolve_image import LARGEST_SIDE, ConvolveOptions, draw
 from opsin.errors import UserError
 from opsin.interpretability.convolution import figures as pictures
 from opsin.interpretability.convolution.convolution import KERNELS, convolve
@@ -38,7 +39,7 @@ def test_kernels_strides_and_a_step(
     assert main([*words, "--step", "1", "2", "--out", str(tmp_path)]) == 0
     said = capsys.readouterr().out
     assert "(8 - 3 + 2·1) / 2 + 1 = 3.5 + 1, rounded down: 4" in said
-    expected = convolve(gray(sample("digit_3")), KERNELS["vertical"], stride=2, padding=1)[1, 2]
+    expected = convolve(gray(sample("digit_3")), KERNELS["prewitt_vertical"], stride=2, padding=1)[1, 2]
     (line,) = [line for line in said.splitlines() if "row 1, column 2" in line]
     assert float(line.rpartition("=")[2]) == pytest.approx(expected, rel=1e-3)
     assert {path.name for path in tmp_path.iterdir()} == {"kernels.png", "step.png"}
@@ -59,7 +60,7 @@ def test_output_sizes_are_computed(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     ("words", "said"),
     [
         (["--image", "nothing.png"], "is neither a file nor a sample image"),
-        (["--kernel", "sobol"], "'sobol' is neither"),
+        (["--kernel", "sobel"], "'sobel' is not a name"),
         (["--kernel", "blur", "--stride", "0"], "stride must be at least 1, got 0"),
         (["--kernel", "blur", "--padding", "-2"], "got -2"),
         (["--kernel", "blur", "--padding", "wide"], "--padding must be valid, same or a number of pixels, got wide"),
@@ -70,6 +71,15 @@ def test_output_sizes_are_computed(monkeypatch: pytest.MonkeyPatch, capsys: pyte
         (["--step", "999", "0"], "row 999, column 0 is outside"),
         (["--sizes", "3", "5"], "does not fit into 3"),
         (["--kernel", "blur", "--range", "1", "1"], "--range"),
+        (["--image", "1 2; 3"], "all rows of the image must have the same length, got 2, 1 numbers"),
+        (
+            ["--image", "1 2; 3 4", "--colors"],
+            "an image typed as numbers has --kernel, --pool, --step and --inspect only",
+        ),
+        (["--image", "1 2; 3 4"], "an image typed as numbers has --kernel, --pool, --step and --inspect only"),
+        (["--inspect", "1"], "--inspect takes nothing, or ROW COLUMN of one pixel, got 1 numbers"),
+        (["--image", "digit_1", "--inspect", "8", "0"], "row 8, column 0 is outside the image"),
+        (["--image", "imagenet:7", "--pool"], "'imagenet' has no numbered images; use one of digits, mnist"),
     ],
 )
 def test_a_mistake_is_one_message(
@@ -82,16 +92,44 @@ def test_a_mistake_is_one_message(
     assert not (tmp_path / "out").exists()
 
 
-def test_files_are_read_and_large_ones_reduced(tmp_path: Path) -> None:
-    wide = tmp_path / "wide photo.png"
-    Image.new("RGB", (4096, 10), (10, 20, 30)).save(wide)
-    assert read_image(str(wide)).shape == (2, LARGEST_SIDE, 3)
-    broken = tmp_path / "broken.png"
-    broken.write_bytes(wide.read_bytes()[:60])
-    with pytest.raises(UserError, match=r"broken\.png: .*. Use another file"):
-        read_image(str(broken))
-    with pytest.raises(UserError, match="is neither a file nor a sample image; the samples are cat"):
-        read_image(str(tmp_path))
+def test_large_images_are_reduced(tmp_path: Path) -> None:
+    lines = draw(np.full((10, 4096, 3), 9, np.uint8), ConvolveOptions(pools=[2]), tmp_path)
+    assert next(lines) == f"the image: 2 x {LARGEST_SIDE} pixels"
+
+
+def test_numbers_are_convolved_and_pooled(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Examples of the lectures, typed as numbers."""
+
+    def output(*words: str) -> str:
+        assert main([*words, "--out", str(tmp_path)]) == 0
+        return capsys.readouterr().out
+
+    pooled = output("--image", "1 3 2 4; 5 6 1 2; 3 2 8 1; 4 7 3 9", "--pool", "2")
+    assert "max of 2 x 2:\n  6 4\n  7 9\n" in pooled
+    assert "average of 2 x 2:\n  3.75 2.25\n     4 5.25\n" in pooled
+    assert "vertical:\n  8 8\n  8 8\n" in output(
+        "--image", "1 2 3 4; 5 6 7 8; 9 10 11 12; 13 14 15 16", "--kernel", "vertical"
+    )
+    edge = ";".join(["255 255 255 0 0 0"] * 6)
+    assert "    0 765 765   0\n" * 4 in output("--image", edge, "--kernel", "1 0 -1; 1 0 -1; 1 0 -1")
+    assert "1·255 + 0·255 - 1·0" in output("--image", edge, "--kernel", "1 0 -1", "--step", "0", "1")
+    assert {path.name for path in tmp_path.iterdir()} == {"kernels.png", "pooling.png", "step.png"}
+
+
+def test_an_image_is_inspected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pixels = np.zeros((3, 5, 3), np.uint8)
+    pixels[1, 2] = 255, 128, 0
+    Image.fromarray(pixels).save(tmp_path / "orange.png")
+    assert main(["--image", str(tmp_path / "orange.png"), "--inspect", "1", "2", "--out", str(tmp_path / "out")]) == 0
+    head, columns, *rows = capsys.readouterr().out.splitlines()
+    assert head == "PNG, mode RGB: shape (3, 5, 3), uint8, 45 values"
+    assert columns.split("  ")[0] == "space"
+    assert columns.endswith("row 1, column 2")
+    assert rows[0].split() == ["stored", "red", "uint8", "0", "255", "17", "63.608", "255"]
+    assert rows[6].split()[:2] + rows[6].split()[-1:] == ["ITU-R", "601", "0.594"]
+    assert rows[7].split()[:2] + rows[7].split()[-1:] == ["HSV", "hue", "0.084"]
+    assert len(rows) == 3 + 10
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
@@ -103,15 +141,15 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 def test_values_of_black_and_white() -> None:
     digit, cat = gray(sample("digit_3")), gray(sample("cat"))
     for name, image, expected in (
-        ("sobel_vertical", digit, (-4, 4)),
+        ("vertical", digit, (-4, 4)),
         ("diagonal", digit, (-4, 4)),
         ("blur", digit, (0, 1)),
         ("blur", cat, (0, 1)),
         ("diagonal", cat, (0, 3)),
     ):
         assert pictures.limits(image, KERNELS[name], convolve(image, KERNELS[name])) == expected
-    response = convolve(cat, KERNELS["sobel_vertical"])
-    low, high = pictures.limits(cat, KERNELS["sobel_vertical"], response)
+    response = convolve(cat, KERNELS["vertical"])
+    low, high = pictures.limits(cat, KERNELS["vertical"], response)
     assert low == -high
     assert 0.97 < (np.abs(response) < high).mean() < 0.99
 

@@ -136,7 +136,7 @@ def test_an_unknown_option_is_refused(name: str, capsys: pytest.CaptureFixture[s
         assert main(["nowhere"]) == 1
         assert "nowhere is not a folder" in capsys.readouterr().err
         return
-    if name in ("train", "find-lr", "prepare-data"):  # overrides and the flags of train
+    if name in ("train", "find-lr", "summary", "prepare-data"):  # overrides and the flags of train
         assert main(["--no-such-option"]) == 1
         error = capsys.readouterr().err
         assert error == f"Unrecognized arguments: --no-such-option; opsin {name} --help shows how to use it\n"
@@ -152,7 +152,10 @@ def test_an_unknown_option_is_refused(name: str, capsys: pytest.CaptureFixture[s
         ("opsin pre", ["predict ", "prepare-data "]),
         ("opsin predict --to", ["--top "]),
         ("opsin find-lr --st", ["--steps "]),
-        ("opsin train model=cnn_", [f"model=cnn_{name} " for name in ("batchnorm", "deep", "flatten", "gap", "plain")]),
+        (
+            "opsin train model=cnn_",
+            [f"model=cnn_{name} " for name in ("batchnorm", "deep", "flatten", "gap", "kernels", "plain")],
+        ),
         ("opsin train PHOTOS optimizer=sgd optimizer.m", ["optimizer.momentum="]),
         ("opsin train -cd conf experiment=mi", ["experiment=mine "]),
         ("opsin predict phot", []),  # the shell completes files

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from opsin.commands.dispatch import main_of
-from opsin.data.decode import BadImage
+from opsin.data.types import BadImage
 from opsin.errors import UserError
 from opsin.inference.prediction_writers import printable
 

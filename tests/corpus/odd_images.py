@@ -12,8 +12,9 @@ from PIL import Image
 
 from corpus.case import Case, Ending
 from corpus.image_formats import picture, saved
-from opsin.data.decode import BadImage, decode_image
-from opsin.data.preprocessing import fit_image
+from opsin.data.decode import decode_image
+from opsin.data.fit import fit_image
+from opsin.data.types import BadImage
 
 GRAY = np.arange(18 * 24, dtype=np.uint16).reshape(18, 24) * 150
 

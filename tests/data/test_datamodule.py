@@ -13,9 +13,9 @@ import torch
 from datamodules import image_data
 from torch import nn
 
-from opsin.data.decode import BadImage
 from opsin.data.loader.batch_loader import Batch, batch_key
 from opsin.data.source import ArrayImages, Source
+from opsin.data.types import BadImage
 from opsin.errors import UserError
 
 # Lightning 2.6 causes this warning of torch 2.14 for every loader.
@@ -44,11 +44,11 @@ class BadAt(ArrayImages):
         object.__setattr__(self, "bad", bad)
         object.__setattr__(self, "reads", [])
 
-    def read(self, index):
+    def read(self, index, fit=None):
         self.reads.append(index)
         if index in self.bad:
             raise BadImage("bad for the test")
-        return super().read(index)
+        return super().read(index, fit)
 
 
 def numbers(datamodule, split):
@@ -461,8 +461,8 @@ def test_classes_with_few_images_are_named_once(tmp_path, caplog):
     data.setup()
     data.setup()
     assert [record.getMessage().split(":")[0] for record in caplog.records] == [
-        "fakes has only 2 val image of class 'dog'",
-        "fakes has only 2 train image of class 'owl'",
+        "fakes has only 2 val images of class 'dog'",
+        "fakes has only 2 train images of class 'owl'",
         "fakes has no test image of class 'dog'",
         "fakes has only 1 test image of class 'owl'",
     ]

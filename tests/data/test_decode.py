@@ -14,7 +14,8 @@ import pytest
 from PIL import Image, ImageCms, PngImagePlugin
 
 from opsin.data import decode
-from opsin.data.decode import BadImage, decode_image
+from opsin.data.decode import decode_image
+from opsin.data.types import BadImage
 
 RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, (8, 10, 3), dtype=np.uint8)

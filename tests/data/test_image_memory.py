@@ -10,8 +10,9 @@ import pytest
 from PIL import Image, ImageFile
 
 from opsin.data import decode
-from opsin.data.decode import BadImage, decode_image
+from opsin.data.decode import decode_image
 from opsin.data.image_memory import MemoryLimit
+from opsin.data.types import BadImage
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
@@ -75,9 +76,8 @@ def test_threads_share_the_limit_and_never_wait_for_each_other() -> None:
     def work(count: int) -> None:
         nonlocal used, peak
         with memory.scope():
-            with memory.scope():
-                memory.reserve(count // 2)
-                memory.reserve(count)
+            memory.reserve(count // 2)
+            memory.reserve(count)
             with lock:
                 used += count
                 peak = max(peak, used)

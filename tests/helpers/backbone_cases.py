@@ -41,21 +41,33 @@ class Backbone:
     def in_timm(self) -> bool:
         return "name" in self.options
 
+    @property
+    def has_dense_layers(self) -> bool:
+        """Whether the network has dense layers in its library that `head=linear` does not keep."""
+        return self.name in ("alexnet", "vgg16", "vgg19")
+
     def original(self, num_logits: int) -> nn.Module:
         """Return the network of the library, as the library initializes it."""
         if self.in_timm:
             size = {"img_size": self.trial} if timm.get_pretrained_cfg(self.name).fixed_input_size else {}
             return timm.create_model(self.name, num_classes=num_logits, **size)
+        if self.name.startswith("efficientnet_lite"):
+            return timm.create_model(f"tf_{self.name}", num_classes=num_logits)
+        if self.name == "alexnet":
+            return nn.Sequential(OrderedDict(features=torchvision.models.alexnet().features))
         if self.name.startswith("vgg"):  # without the 119 million parameters of its dense layers
             layers = torchvision.models.vgg.cfgs[{"vgg16": "D", "vgg19": "E"}[self.name]]
             return nn.Sequential(OrderedDict(features=torchvision.models.vgg.make_layers(layers)))
-        more: dict[str, Any] = {"init_weights": True} if self.name == "inception_v3" else {}
+        more: dict[str, Any] = {"init_weights": True} if self.name in ("inception_v3", "googlenet") else {}
+        if self.name == "googlenet":
+            more["aux_logits"] = False
         return torchvision.models.get_model(self.name, weights=None, num_classes=num_logits, **more)
 
 
 RESNET = ("stem", *blocks(4, "layer"))
 MOBILE = ("stem", *blocks(7, "stage"), "head_conv")
 MIXED = tuple(f"mixed_{name}" for name in ("5b", "5c", "5d", "6a", "6b", "6c", "6d", "6e", "7a", "7b", "7c"))
+INCEPTIONS = tuple(f"inception{name}" for name in ("3a", "3b", "4a", "4b", "4c", "4d", "4e", "5a", "5b"))
 
 
 def of_timm(name: str, stages: tuple[str, ...], features: int, **more: Any) -> Backbone:
@@ -72,8 +84,13 @@ BACKBONES = [
     Backbone(
         "inception_v3", 21_785_568, ("stem", *MIXED), 2048, side=299, trial=75, options={"auxiliary": False}, slow=True
     ),
+    Backbone("alexnet", 2_469_696, blocks(5, "conv"), 256, slow=True),
+    Backbone("densenet121", 6_953_856, ("stem", *blocks(4, "denseblock")), 1024, slow=True),
+    Backbone("googlenet", 5_599_904, ("stem", *INCEPTIONS), 1024, slow=True),
     Backbone("mobilenet_v2", 2_223_872, MOBILE, 1280),
     Backbone("efficientnet_b0", 4_007_548, MOBILE, 1280),
+    Backbone("efficientnet_lite1", 4_135_680, MOBILE, 1280, slow=True),
+    Backbone("efficientnet_lite2", 4_811_072, MOBILE, 1280, slow=True),
     Backbone("convnext_tiny", 27_818_592, ("stem", *blocks(4, "stage")), 768, neck=1536, slow=True),
     of_timm("test_resnet", RESNET, 96),
     of_timm("test_convnext", ("stem", *blocks(4, "stage")), 64, neck=128),

@@ -2,6 +2,8 @@
 
 import itertools
 import json
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnxruntime
@@ -9,15 +11,21 @@ import pytest
 import torch
 from backbone_cases import BACKBONES
 from network_cases import CASES, build
+from PIL import Image
 
 import opsin.models as models
-from opsin.data.preprocessing import fit_image
+from opsin.data.cache.image_store import open_store
+from opsin.data.datasets import unlabeled_images
+from opsin.data.fit import fit_image
+from opsin.data.subset import Subset
 from opsin.data.tensor_resize import TensorResize
 from opsin.errors import UserError
-from opsin.inference.model_export import Agreement, export_graph, graph_facts, inference_of
+from opsin.inference.model_export import Agreement, compare, export_graph, graph_facts, inference_of
 from opsin.inference.trained_model import TrainedModel
+from opsin.interpretability.convolution.sample_images import sample
 from opsin.models import Network
 from opsin.models.network import class_logits
+from opsin.runs.predictions import softmax
 from opsin.runs.result import RunResult
 
 RESIZES = [
@@ -111,6 +119,30 @@ def test_a_file_holds_its_preprocessing_and_facts(kind: str) -> None:
 
         torch.export.load(io.BytesIO(content), extra_files=files)
         assert json.loads(json.loads(files["metadata.json"])["classes"]) == ["cat", "café"]
+
+
+def test_the_comparison_states_the_difference_to_reduced_photographs(tmp_path: Path) -> None:
+    trained = trained_model(models.mlp(num_logits=3, in_channels=3, image_size=(16, 16)), 16)
+    (tmp_path / "photos").mkdir()
+    for name, size in (("large", (600, 400)), ("small", (30, 20)), ("exact", (16, 16))):
+        Image.fromarray(sample("coffee")).resize(size).save(tmp_path / "photos" / f"{name}.jpg")
+    files = unlabeled_images(str(tmp_path / "photos"), 3)
+    assert files is not None
+    subset = Subset.whole(open_store(files, *trained.fit, cache_dir=tmp_path / "stores"))
+
+    def probabilities(pixels: np.ndarray) -> np.ndarray:
+        return softmax(pixels.mean(axis=(1, 2)) / 10)
+
+    predictor = SimpleNamespace(trained=trained, probabilities=probabilities)
+    found = compare(
+        lambda images: probabilities(np.stack([fit_image(i, *trained.fit) for i in images])), predictor, subset
+    )
+    assert found.sufficient
+    assert (found.images, found.difference) == (3, 0)
+    assert found.reduced is not None
+    assert (found.reduced.images, found.reduced.same_class) == (1, 1)
+    assert 0 < found.reduced.difference < 0.1
+    assert ". 1 are large JPEGs, which predict decodes at a reduced scale: 1 have the same class there" in str(found)
 
 
 def test_the_comparison_demands_equal_classes_and_close_probabilities() -> None:

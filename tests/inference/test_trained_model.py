@@ -126,7 +126,7 @@ def test_a_head_that_does_not_fit_the_size_is_no_head(digits_run: RunDirectory, 
     assert load_trained_model(str(copied.path), 40).classes is None
 
 
-@pytest.mark.parametrize("name", ["eficientnet_lite0", "efficientnet_lite1"])
+@pytest.mark.parametrize("name", ["eficientnet_lite0", "efficientnet_lite00"])
 def test_a_wrong_name_is_answered_with_the_nearest(name: str, in_tmp: Path) -> None:
     with pytest.raises(UserError) as caught:
         load_trained_model(name, option="model.teacher=")

@@ -124,13 +124,23 @@ def test_weights_of_another_backbone_are_refused(tmp_path: Path) -> None:
     assert "stages.block1.conv.weight has the shape (32, 3, 3, 3) where (32, 1, 3, 3) is needed" in text
 
 
+@pytest.mark.parametrize("key", ["stages.block1.conv.weight", "head.fc.weight"])
+@pytest.mark.filterwarnings("ignore:Validating s")
+def test_tensors_that_are_not_dense_and_real_are_refused(tmp_path: Path, key: str) -> None:
+    state = small(seed=1).state_dict()
+    torch.save(state | {key: state[key].to(torch.complex64)}, tmp_path / "complex.pt")
+    torch.save(state | {key: state[key].to_sparse()}, tmp_path / "sparse.pt")
+    assert f"{key} has complex numbers" in message(small(), tmp_path / "complex.pt")
+    assert f"{key} is a sparse tensor" in message(small(), tmp_path / "sparse.pt")
+
+
 def test_paths_without_weights_are_named(tmp_path: Path) -> None:
     assert "model.weights=imagenett is neither" in message(small(), "imagenett")
     assert "did you mean imagenet?" in message(small(), "imagenett")
     assert f"({tmp_path}/absent.pth does not exist)" in message(small(), tmp_path / "absent.pth")
     assert "is a directory without checkpoints/best.ckpt" in message(small(), tmp_path)
     text = message(small(), "imagenet")
-    assert "cnn_batchnorm has no ImageNet weights (convnext_tiny, efficientnet_b0, " in text
+    assert "cnn_batchnorm has no ImageNet weights (alexnet, convnext_tiny, densenet121, efficientnet_b0, " in text
     assert "vgg16 and vgg19 have)" in text
     assert "model.weights=none" in text
 

@@ -27,7 +27,8 @@ def trial(case: Case, **options: object) -> tuple[Network, Tensor]:
 
 def test_the_cases_are_all_network_functions() -> None:
     functions = {name for name in models.__all__ if name.islower() and hasattr(models, name)}
-    functions -= {"load_weights", "summarize", "summary_table", "summary_text", "weights_facts"}
+    functions -= {"load_weights", "summarize", "summarize_layers", "summary_table", "summary_text", "layers_text"}
+    functions -= {"weights_facts"}
     backbones = {"timm" if case.in_timm else case.name for case in BACKBONES}
     assert functions == {case.name for case in CASES} | backbones
 

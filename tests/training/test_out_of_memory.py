@@ -1,6 +1,7 @@
 """Memory that does not suffice: one error, or a smaller batch with the same effective batch."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,8 +13,9 @@ from opsin.config import RunConfig, compose, from_saved
 from opsin.errors import RestartTraining, UserError, is_out_of_memory
 from opsin.runs.directory import RunDirectory
 from opsin.runs.metrics_csv import read_epochs
+from opsin.runs.result import RunResult
 from opsin.training import build
-from opsin.training.out_of_memory import smaller_batches
+from opsin.training.out_of_memory import memory_errors, smaller_batches
 from opsin.training.plan import make_plan
 
 WORDS = (
@@ -85,6 +87,23 @@ def test_without_halving_one_error_shows_the_way_out(start, tmp_path: Path) -> N
         train(from_saved(run, ["trainer.on_oom=halve"]))
     assert run.read_result().status == "interrupted"
     assert RunConfig.load(run).tree["datamodule"]["batch_size"] == 32
+
+
+def test_the_error_names_the_validation_in_which_memory_ran_out(digits_run: RunDirectory) -> None:
+    composed = from_saved(digits_run, ["datamodule.eval_batch_size=100"])
+    plan = make_plan(composed)
+    trainer = SimpleNamespace(callbacks=[], world_size=1, global_step=5, validating=True)
+
+    def run_out() -> None:
+        with memory_errors(composed, plan, build.data(plan), trainer, RunResult()):
+            trainer.callbacks[0].on_exception(trainer, None, MemoryError())
+            raise MemoryError
+
+    with pytest.raises(
+        UserError, match=r"^out of memory in the validation after step 5 \(MemoryError\)\. Resume"
+    ) as raised:
+        run_out()
+    assert "datamodule.eval_batch_size=50; a new run" in str(raised.value)
 
 
 @pytest.mark.parametrize(("size", "expected"), [(65, (13, 5)), (6, (3, 2)), (7, None), (2, None)])

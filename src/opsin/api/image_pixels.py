@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 
 from opsin.data.decode import image_pixels
-from opsin.data.preprocessing import fit_image
+from opsin.data.fit import fit_image
 from opsin.errors import UserError
 from opsin.inference.trained_model import TrainedModel
 from opsin.runs.home import user_path
@@ -40,8 +41,25 @@ def read_image(image: OneImage, trained: TrainedModel) -> Pixels:
     """
     if isinstance(image, str | PathLike | bytes):
         return trained.read(image if isinstance(image, bytes) else user_path(fspath(image)))
-    pixels = _upright_pixels(image, trained.source_channels)
-    return fit_image(pixels, trained.size, trained.resize, trained.interpolation)
+    if (content := _undecoded_jpeg(image)) is not None:
+        return trained.read(content)
+    return fit_image(_upright_pixels(image, trained.source_channels), *trained.fit)
+
+
+def _undecoded_jpeg(image: Any) -> bytes | None:
+    """Return the bytes of a JPEG that Pillow has opened but not decoded, so that its pixels are those of its file.
+
+    None for everything else, and for a JPEG with a scale or frame that the caller has chosen.
+    """
+    if not isinstance(image, JpegImageFile) or not image.tile or image.decoderconfig or image.tell():
+        return None
+    if image.fp is None:
+        return None
+    position = image.fp.tell()
+    image.fp.seek(0)
+    content = image.fp.read()
+    image.fp.seek(position)
+    return content
 
 
 def _upright_pixels(image: Any, channels: Any) -> Pixels:

@@ -15,7 +15,7 @@ from opsin.api.caller_state import TorchSettings, caller_state
 from opsin.api.finished_run import Run
 from opsin.api.image_pixels import OneImage, image_name, is_one_image, read_image
 from opsin.api.results import ClassPrediction, Explanation
-from opsin.data.decode import BadImage
+from opsin.data.types import BadImage
 from opsin.errors import UserError, did_you_mean
 from opsin.inference.predictor import Predictor, open_predictor
 from opsin.interpretability.attribution import Method, attribute

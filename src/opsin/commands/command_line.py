@@ -38,8 +38,8 @@ def command(main: Callable[[list[str] | None], int], failure: int = 1) -> Main:
     """Wrap the `main` of a command: a UserError, the failure of a disk, or too little memory becomes one message.
 
     Ctrl-C ends the command with exit code 130. A reader that closes the pipe early, such as `head`, ends it with 0.
-    The traceback of any other exception is printed by Python, or here if secrets must be masked in it or Python's exit
-    code, 1, is not that of a failure.
+    Python prints the traceback of any other exception. This function prints it instead if it must mask secrets, or if
+    `failure` is not 1, the exit code of Python.
 
     Args:
         main: The function.

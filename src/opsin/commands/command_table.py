@@ -35,13 +35,18 @@ COMMANDS: Mapping[str, CommandEntry] = {
     "report": CommandEntry("report", "Write the report of a run again, with its images.", "outputs/latest"),
     "embed": CommandEntry("embed", "Write the embeddings of images.", "outputs/latest FOLDER"),
     "convolve": CommandEntry(
-        "convolve", "Draw convolutions by hand; no network is needed.", "--image coins --kernel sobel_vertical blur"
+        "convolve", "Draw convolutions by hand; no network is needed.", "--image coins --kernel vertical blur"
     ),
     "export": CommandEntry(
         "export", "Write a trained model to a file for other programs.", "outputs/latest --format onnx"
     ),
     "find-lr": CommandEntry(
         "find_lr", "Find a learning rate with a range test.", "model=cnn_gap datamodule=mnist --steps 100"
+    ),
+    "summary": CommandEntry(
+        "summary",
+        "Print the layers of a network: parameters, multiply-adds, memory; or the table of classic networks.",
+        "model=resnet18_partial",
     ),
     "prepare-data": CommandEntry(
         "prepare_data", "Download, verify and decode a dataset before training.", "mnist data_dir=PATH"

@@ -10,11 +10,11 @@ from itertools import pairwise
 from opsin.commands.command_line import command, command_parser
 from opsin.commands.command_table import COMMANDS
 
-WITH_OVERRIDES = ("train", "find-lr", "prepare-data")
+WITH_OVERRIDES = ("train", "find-lr", "summary", "prepare-data")
 """Commands whose arguments are overrides, which Hydra completes."""
 
 SCRIPTS: Mapping[str, str] = {
-    # bash divides words at `=` unless told otherwise; the completion of an override is the whole `key=value`.
+    # By default bash divides words at `=`; the completion of an override is the whole `key=value`.
     "bash": """\
 _opsin() {
     local IFS=$'\\n'

@@ -100,7 +100,8 @@ def predict_files(
             advance(1)
             if answer.reason is not None:
                 bad += 1
-                sys.stderr.write(f"skipped {printable(str(answer.path))}: {printable(answer.reason)}\n")
+                if bad <= MAX_ROWS:
+                    sys.stderr.write(f"skipped {printable(str(answer.path))}: {printable(answer.reason)}\n")
                 continue
             counts[ranked(answer, classes, 1)[0][0]] += 1
             if len(first) < MAX_ROWS:
@@ -108,6 +109,9 @@ def predict_files(
     if first and (out or not kind):
         show(first, classes, top, counts.total() - len(first), None if out else "use --out FILE.csv to write all")
     sys.stdout.flush()
+    if bad > MAX_ROWS:
+        more = "" if out or kind else ": use --out FILE.csv to write all"
+        sys.stderr.write(f"... and {bad - MAX_ROWS:,} more images skipped{more}\n")
     sys.stderr.write(_summary(counts, bad, time.monotonic() - start, out) + "\n")
     return counts.total()
 

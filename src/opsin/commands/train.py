@@ -10,7 +10,7 @@ import lightning as L
 from opsin.config import RunConfig
 from opsin.data import ImageDataModule
 from opsin.inference import teacher
-from opsin.models import Network, summarize, summary_text
+from opsin.models import Network, layers_text, summarize_layers, summary_text
 from opsin.runs.directory import RunDirectory
 from opsin.runs.disk_errors import explained_disk_errors
 from opsin.runs.per_class import delete_scores
@@ -105,11 +105,12 @@ def train(composed: RunConfig) -> float:
         record = {"data": data.facts(), "training": recording.training_record(result, composed, step).as_dict()}
         classifier = build.classifier(plan, data, network, loss, record, distillation)
         result.batch_size_auto = found or result.batch_size_auto
-        result.network = summarize(network, (data.channels, *data.image_size))
+        result.network, layers = summarize_layers(network, (data.channels, *data.image_size))
         if writes:
             run.write_result(result)
         split_seed = plan.run.seed if plan.data.split_seed is None else plan.data.split_seed
-        recording.announce(result, summary_text(result.network), run, step, split_seed)
+        tables = summary_text(result.network), layers_text(result.network, layers)
+        recording.announce(result, tables, run, step, split_seed)
         _announce_resume(lines, resume_warnings(earlier, result) if earlier and point else ())
         if not composed.origin.choices.get("debug"):  # its model is of no use for predict or export
             latest = LatestLink(run, Path(composed.tree["output_dir"]))
@@ -151,7 +152,7 @@ def train(composed: RunConfig) -> float:
 
 
 def _prepare_directory(composed: RunConfig, point: ResumePoint | None) -> None:
-    """Save the config, and take back what the run directory records after the point of the resume."""
+    """Save the config, and remove the records that are later than the point of the resume."""
     run = composed.run
     composed.save()
     if composed.resumes:

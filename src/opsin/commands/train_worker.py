@@ -1,4 +1,4 @@
-"""Run a process of a run other than process 0: the same work, from the saved config, without output."""
+"""Run the other processes of a run: they do the same work as process 0, from the saved config, without output."""
 
 import logging
 import os

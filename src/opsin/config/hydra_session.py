@@ -147,7 +147,7 @@ def _handlers(settings: DictConfig) -> Iterator[logging.Handler]:
 def raise_disk_errors(handler: logging.FileHandler) -> None:
     """End the run if its log file cannot be written: after a resume, no line may be missing.
 
-    By default, `logging` prints a traceback for each line and goes on.
+    By default, `logging` prints a traceback for each line and continues.
     """
     default = handler.handleError
 

@@ -13,6 +13,7 @@ import yaml
 from opsin.config.overrides import key_of
 from opsin.config.run_config import RunConfig
 from opsin.errors import UserError
+from opsin.runs import neutral_keys
 from opsin.runs.flat_keys import flat
 from opsin.runs.quoting import printed_override
 
@@ -20,22 +21,14 @@ FIXED = ("model.", "distillation.", "datamodule.image_size", "datamodule.mean", 
 """Keys that determine the meaning of the weights of a run; a resume cannot change them."""
 
 APPLIED = {
-    "": ("data_dir", "output_dir", "test", "report", "resume", "tags", "verify_checkpoints"),
-    "datamodule": ("data_dir", "path", "download", "eval_batch_size", "on_device"),
+    "": neutral_keys.TOP_LEVEL,
+    "datamodule": neutral_keys.DATAMODULE,
     "optimizer": ("lr", "weight_decay", "betas", "eps", "momentum", "nesterov", "dampening"),
     "trainer": (
-        *("accelerator", "devices", "num_nodes", "strategy", "sync_batchnorm", "precision", "threads"),
-        *(
-            "channels_last",
-            "gradient_checkpointing",
-            "compile",
-            "max_epochs",
-            "max_steps",
-            "max_time",
-            "gradient_clip_norm",
-        ),
-        *("check_val_every_n_epoch", "limit_test_batches", "log_every_n_steps", "deterministic"),
-        *("detect_anomaly", "profiler", "on_oom"),
+        *neutral_keys.TRAINER,
+        *("accelerator", "devices", "num_nodes", "strategy", "sync_batchnorm", "precision", "deterministic"),
+        *("channels_last", "gradient_checkpointing", "compile", "gradient_clip_norm", "on_oom"),
+        *("max_epochs", "max_steps", "max_time", "check_val_every_n_epoch", "limit_test_batches"),
     ),
 }
 """Keys, by section, that a resumed run applies; `scheduler`, `callbacks` and others have rules of their own below."""

@@ -24,7 +24,7 @@ def expand_folder(line: CommandLine, quiet: bool = False) -> CommandLine:
     """Return the command line with a folder replaced by the overrides that it stands for, and print them to stderr.
 
     Overrides of the user win over those of the short form. The experiment of a project takes part only if the command
-    names no folder; a line on stderr says so.
+    names no folder; a line on stderr reports this.
 
     Args:
         line: The command line of the train command.

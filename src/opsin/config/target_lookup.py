@@ -23,7 +23,7 @@ TARGETS_VARIABLE = "OPSIN_TARGETS"
 """Environment variable that permits packages of the user, separated by commas."""
 
 LIBRARIES = ("torch", "timm", "lightning")
-"""Packages of which configs may name constructors, besides Opsin and the packages of the user."""
+"""Packages whose constructors a config may name, besides Opsin and the packages of the user."""
 
 T = TypeVar("T")
 Accepts = Callable[[Any], bool]

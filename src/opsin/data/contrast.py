@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from opsin.data.cache.image_store import Store
-from opsin.data.decode import FORMATS, GRAY_OR_RGB, BadImage, band_array, decode_image
+from opsin.data.decode import FORMATS, GRAY_OR_RGB, band_array, decode_image
 from opsin.data.source import EncodedImages
 from opsin.data.splitting import stratified_sample
 from opsin.data.subset import Subset
+from opsin.data.types import BadImage
 
 _LOG = logging.getLogger(__name__)
 

@@ -14,13 +14,14 @@ from opsin.data.augmentation.augmentation import Augmentation
 from opsin.data.available_memory import check_batch_memory
 from opsin.data.cache.feature_store import FeatureSubset
 from opsin.data.cache.files import cache_folder
+from opsin.data.fit import Interpolation, Resize
 from opsin.data.image_splits import ImageSplits
 from opsin.data.loader.batch_loader import Batch, BatchLoader
 from opsin.data.loader.fetcher import BatchFetcher, to_device
 from opsin.data.loader.samplers import Sampler
 from opsin.data.normalization import ExpectedInput, choose_image_size, choose_interpolation, choose_mean_std
 from opsin.data.options import DataOptions, default_eval_batch_size
-from opsin.data.preprocessing import Interpolation, Preprocess, Resize
+from opsin.data.preprocessing import Preprocess
 from opsin.data.shards.prefetch import streaming
 from opsin.data.source import Source
 from opsin.data.splitting import SplitOptions
@@ -36,7 +37,7 @@ _STAGE: dict[Split, str] = {"train": "fit", "val": "validate", "test": "test"}
 class ImageDataModule(L.LightningDataModule):
     """Load the images of a dataset for a trainer, or for a notebook without one.
 
-    If the dataset has no val or test, they are carved from its training images, seeded and stratified: test first,
+    If the dataset has no val or test, they are split off its training images, seeded and stratified: test first,
     then val. Validation and test images are only resized and normalized, never augmented. A test split that the
     dataset provides is not read before the stage `test`.
 

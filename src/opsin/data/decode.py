@@ -16,7 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from opsin.data.fit import Fit, fit_image, fit_pillow, reduce_jpeg
 from opsin.data.image_memory import LIMIT, decoding_bytes, image_memory
+from opsin.data.orientation import upright
+from opsin.data.types import BadImage
 
 # Raster formats recognized by their first bytes. Pillow reads more formats, but some of those run other programs (EPS
 # calls Ghostscript) or accept almost any bytes (TGA). Camera files with several images (MPO) open as JPEG.
@@ -31,28 +34,20 @@ _BANDS = ("LA", "RGBA", "RGBX", "CMYK")
 logging.getLogger("PIL.TiffImagePlugin").setLevel(logging.CRITICAL)  # its errors are raised too, with the file's name
 
 _LARGE = 2**24
-"""Size in bytes above which a file is not read at once."""
+"""Size in bytes above which a file is not read in one call."""
 
 _STRIP = 2**22
-"""Pixels that are copied at once from an image to an array."""
+"""Number of pixels that are copied in one step from an image to an array."""
 
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+DECODING_VERSION = 2
+"""Part of the name of every store and of the index of shards: raise it when decoding or resizing changes a pixel."""
 
 
-class BadImage(Exception):  # noqa: N818 - names the image; it is always caught
-    """An image cannot be decoded; the message is the reason in a few words."""
+def decode_image(data: bytes | Path, channels: int, fit: Fit | None = None) -> NDArray[np.uint8]:
+    """Decode an image completely, turn it upright, and bring it to the size of a network.
 
-
-def decode_image(data: bytes | Path, channels: int) -> NDArray[np.uint8]:
-    """Decode an image completely and turn it upright.
+    Everything that shows images to a network calls this function: stores, shards, predictions, embeddings, the Python
+    API. A JPEG that is much larger than `fit` is decoded at a reduced scale, see `opsin.data.fit.reduce_jpeg`.
 
     EXIF orientation is applied; the first frame of an animation is used; CMYK, YCbCr, Lab and palettes become
     RGB; bytes after the end of the image are ignored. Gray from color is ITU-R 601 luma.
@@ -61,7 +56,7 @@ def decode_image(data: bytes | Path, channels: int) -> NDArray[np.uint8]:
     `torchvision.datasets.ImageFolder`, fastai and Keras: an image must look the same to a network wherever it is
     loaded. 16-bit gray is divided by 257; of 16-bit color, the upper 8 bits are kept. Floats in [0, 1] are multiplied
     by 255. The range that an image uses does not matter: brightness must mean the same in all images.
-    `opsin.data.contrast` warns of datasets that lose their contrast by these rules.
+    `opsin.data.contrast` warns about datasets that lose their contrast by these rules.
 
     With another number of channels, the file must have exactly that number of channels, and they are returned
     unchanged. This works for a `.npy` file (H, W, C), a multi-band TIFF, and an image with alpha or CMYK. 16-bit values
@@ -72,6 +67,7 @@ def decode_image(data: bytes | Path, channels: int) -> NDArray[np.uint8]:
     Args:
         data: The bytes of an image file, or the path of an image file.
         channels: 1 for gray, 3 for RGB, or another number.
+        fit: The size, and how the image is brought to it. None: the size of the file.
 
     Returns:
         uint8 pixels (H, W, channels), possibly read-only.
@@ -79,20 +75,13 @@ def decode_image(data: bytes | Path, channels: int) -> NDArray[np.uint8]:
     Raises:
         BadImage: The file cannot be read, has zero bytes, is not an image, is truncated or damaged, has more
             than twice `PIL.Image.MAX_IMAGE_PIXELS` pixels (179 million unless changed), needs more memory than
-            `opsin.data.image_memory.LIMIT`, has pixel values whose range is unknown, or has another number of
-            channels. Size and memory are checked before the image is decoded.
+            `opsin.data.image_memory.LIMIT`, has pixel values whose range is unknown, has another number of channels,
+            or is too long and narrow for `fit`. Size and memory are checked before the image is decoded.
     """
     content = read_content(data) if isinstance(data, Path) else data
     try:
-        with _opened(content) as file, _pillow_warnings_ignored, image_memory.scope():
-            if not file.read(1):
-                raise BadImage("zero bytes")
-            if channels not in GRAY_OR_RGB and (values := band_array(file, channels)) is not None:
-                return _checked_bands(values, channels)
-            with Image.open(file, formats=_formats()) as image:
-                _reserve(decoding_bytes(image, channels) + _size(content), image.size)
-                image.load()  # complete decoding: Image.verify() misses truncation
-                return image_pixels(image, channels)
+        with image_memory.scope():  # no variable of this function may hold the image beyond the scope
+            return _decoded(content, channels, fit)
     except (BadImage, MemoryError):
         raise
     except UnidentifiedImageError:
@@ -104,6 +93,24 @@ def decode_image(data: bytes | Path, channels: int) -> NDArray[np.uint8]:
         # Pillow's decoders raise nearly every built-in exception for damaged bytes (OSError, SyntaxError, ValueError,
         # struct.error, EOFError ...); all of them mean that the image cannot be decoded.
         raise BadImage(f"damaged: {error or type(error).__name__}") from error
+
+
+def _decoded(content: bytes | Path, channels: int, fit: Fit | None) -> NDArray[np.uint8]:
+    with _opened(content) as file, _pillow_warnings_ignored:
+        if not file.read(1):
+            raise BadImage("zero bytes")
+        if channels not in GRAY_OR_RGB and (values := band_array(file, channels)) is not None:
+            pixels = _checked_bands(values, channels)
+            return fit_image(pixels, *fit) if fit else pixels
+        with Image.open(file, formats=_formats()) as image:
+            size = image.size
+            reduction = reduce_jpeg(image, fit) if fit and channels in GRAY_OR_RGB else None
+            _reserve(decoding_bytes(image, channels, size) + _size(content), size)
+            image.load()  # complete decoding: Image.verify() misses truncation
+            if fit and channels in GRAY_OR_RGB:
+                return fit_pillow(_gray_or_rgb(image, channels), fit, reduction)
+            pixels = image_pixels(image, channels)
+            return fit_image(pixels, *fit) if fit else pixels
 
 
 def image_pixels(image: Image.Image, channels: int) -> NDArray[np.uint8]:
@@ -122,13 +129,18 @@ def image_pixels(image: Image.Image, channels: int) -> NDArray[np.uint8]:
     if channels not in GRAY_OR_RGB:
         if image.mode not in _BANDS:
             raise BadImage(f"has mode {image.mode} instead of {channels} channels")
-        return _checked_bands(_as_array(_upright(image)), channels)
-    pixels = _as_array(_to_mode(_upright(image), "L" if channels == 1 else "RGB"))
+        return _checked_bands(_as_array(upright(image)), channels)
+    pixels = _as_array(_gray_or_rgb(image, channels))
     return pixels[..., np.newaxis] if channels == 1 else pixels
 
 
+def _gray_or_rgb(image: Image.Image, channels: int) -> Image.Image:
+    """Return an opened image upright, with mode L or RGB."""
+    return _to_mode(upright(image), "L" if channels == 1 else "RGB")
+
+
 def _as_array(image: Image.Image) -> NDArray[Any]:
-    """Return the pixels of an image; `np.asarray` would hold those of a large image twice at its peak."""
+    """Return the pixels of an image; `np.asarray` would need twice the memory for a large image."""
     width, height = image.size
     if width * height <= _STRIP:
         return np.asarray(image)
@@ -179,7 +191,7 @@ def read_content(path: Path) -> bytes | Path:
             raise BadImage("not a regular file")
         with path.open("rb") as file:
             return path if os.fstat(file.fileno()).st_size > _LARGE else file.read()
-    except (OSError, ValueError) as error:  # a zero byte in the name
+    except (OSError, ValueError) as error:  # ValueError: the name contains a zero byte
         raise BadImage(f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
@@ -197,15 +209,6 @@ def _formats() -> tuple[str, ...]:
     """Return those of `FORMATS` that this build of Pillow supports."""
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation)
-    except Exception:
-        return image  # damaged EXIF but intact pixels: keep the stored orientation, as viewers do
-    method = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
-    return image if method is None else image.transpose(method)
 
 
 def _to_mode(image: Image.Image, mode: Literal["L", "RGB"]) -> Image.Image:
@@ -270,7 +273,7 @@ def _reserve_npy(file: BinaryIO) -> None:
 
 
 def _pillow_has_all(file: BinaryIO, channels: int) -> bool:
-    """Return whether Pillow keeps all channels of a TIFF; it drops those that its modes do not have."""
+    """Return whether Pillow keeps all channels of a TIFF; it drops channels that none of its modes has."""
     try:
         with Image.open(file, formats=("TIFF",)) as image:
             tags = getattr(image, "tag_v2", {})

@@ -18,9 +18,9 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from opsin.data.decode import BadImage, has_image_header, read_content
+from opsin.data.decode import has_image_header, read_content
 from opsin.data.progress import progress
-from opsin.data.types import Indices
+from opsin.data.types import BadImage, Indices
 from opsin.errors import UserError
 from opsin.runs.atomic import atomic_open
 

@@ -1,17 +1,26 @@
 """Memory for decoding images: estimated from the header of an image, and limited over all threads."""
 
 import ctypes
+import math
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from PIL import ExifTags, Image
+from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
+
+from opsin.data.orientation import turn_of
 
 LIMIT = 768 * 10**6
 """Bytes that one image may take while it is decoded and resized; an image that needs more is refused."""
 
 SHARED_LIMIT = 512 * 10**6
 """Bytes for all images that are decoded at the same moment, unless one of them needs more and is decoded alone."""
+
+_START_OF_SCAN = b"\xda"
+_WITHOUT_LENGTH = {b"", b"\x00", b"\x01", *(bytes([marker]) for marker in range(0xD0, 0xDA))}
+"""Markers of a JPEG that no length follows."""
 
 _LARGE = 32 * 2**20
 """Bytes of an image after which freed memory is returned to the system."""
@@ -22,8 +31,8 @@ _PILLOW_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;1
 _DECODER_BYTES = {"WEBP": 8, "AVIF": 8, "JPEG2000": 24, "TIFF": 4, "GIF": 4}
 """Bytes per pixel that the decoder of a format needs in addition; 0 for formats that are decoded row by row."""
 
-_PROGRESSIVE_BYTES = 6
-"""Bytes per pixel of the coefficients of a progressive JPEG, which the decoder keeps until the end."""
+_COEFFICIENT_BYTES = 2
+"""Bytes per value of the coefficients of a JPEG with several scans, which the decoder keeps until the end."""
 
 
 class MemoryLimit:
@@ -41,15 +50,11 @@ class MemoryLimit:
 
     @contextmanager
     def scope(self) -> Iterator[None]:
-        """Hold this thread's reservation until its outermost scope ends, so that it also covers the resize."""
-        depth = getattr(self._own, "depth", 0)
-        self._own.depth = depth + 1
+        """Hold this thread's reservation until the end, so that it also covers the resize."""
         try:
             yield
         finally:
-            self._own.depth = depth
-            if not depth:
-                self._release()
+            self._release()
 
     def reserve(self, count: int) -> None:
         """Release what this thread holds, wait until `count` bytes are free (at most the limit), and reserve them.
@@ -91,27 +96,47 @@ image_memory = MemoryLimit(SHARED_LIMIT)
 """The memory of all images that are being decoded in this process."""
 
 
-def decoding_bytes(image: Image.Image, channels: int) -> int:
+def decoding_bytes(image: Image.Image, channels: int, size: tuple[int, int]) -> int:
     """Estimate the peak of memory of decoding and resizing an opened image, from its header.
 
     Args:
-        image: The image, of which only the header has been read.
+        image: The image, of which only the header has been read; a JPEG may be set to a reduced scale.
         channels: Channels of the pixels that are returned.
+        size: Width and height of the image at full scale.
     """
     stored = _PILLOW_BYTES.get(image.mode, 4)
     converted = 1 if channels == 1 else 4
     decoder = _DECODER_BYTES.get(image.format or "", 0)
-    if image.info.get("progressive") or image.info.get("progression"):
-        decoder = _PROGRESSIVE_BYTES
+    if isinstance(image, JpegImageFile) and _has_several_scans(image):
+        decoder = _COEFFICIENT_BYTES * len(image.getbands())
     is_converted = image.mode != ("L" if channels == 1 else "RGB")
     copies = is_converted + _is_turned(image) + (stored == 2 or image.mode in ("I", "F"))  # the last is an array
-    return image.width * image.height * max(stored + decoder, copies * stored + converted + channels)
+    pixels = image.width * image.height
+    decoding = pixels * stored + math.prod(size) * decoder
+    return max(decoding, pixels * (copies * stored + converted + channels))
+
+
+def _has_several_scans(image: JpegImageFile) -> bool:
+    """Return whether the first scan of a JPEG does not complete it: it is progressive, or lacks some components."""
+    if image.info.get("progressive"):
+        return True
+    assert image.fp is not None
+    image.fp.seek(0)
+    while byte := image.fp.read(1):
+        if byte != b"\xff":
+            continue
+        while (marker := image.fp.read(1)) == b"\xff":
+            pass
+        if marker in _WITHOUT_LENGTH:
+            continue
+        length = int.from_bytes(image.fp.read(2), "big")
+        if marker == _START_OF_SCAN:
+            return image.fp.read(1) < bytes([len(image.getbands())])
+        image.fp.seek(max(0, length - 2), os.SEEK_CUR)
+    return True
 
 
 def _is_turned(image: Image.Image) -> bool:
     if image.format == "PNG" and "exif" not in image.info:  # Pillow would decode the image to look behind it
         return False
-    try:
-        return bool(image.getexif().get(ExifTags.Base.Orientation, 1) != 1)
-    except Exception:  # damaged EXIF
-        return False
+    return turn_of(image) is not None

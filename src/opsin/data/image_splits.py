@@ -17,7 +17,7 @@ from opsin.data.cache.image_store import (
 )
 from opsin.data.cache.uncached_images import UncachedStore
 from opsin.data.contrast import warn_lost_contrast
-from opsin.data.preprocessing import Interpolation, Resize
+from opsin.data.fit import Interpolation, Resize
 from opsin.data.shards.prefetch import check_folds
 from opsin.data.shards.sharded_images import ShardImages
 from opsin.data.shards.sharded_store import ShardStore
@@ -38,7 +38,7 @@ class ImageSplits:
     Args:
         source: The dataset.
         size: Height and width of the images, in pixels.
-        resize: Resize method, see `fit_image`.
+        resize: Resize method, see `Fit`.
         interpolation: Filter of the resizing.
         options: Options for splitting the training images.
         cache_dir: Folder of all image stores.
@@ -175,8 +175,8 @@ class ImageSplits:
             effect = f"its {split} recall is undefined, and means leave it out"
             if count:
                 effect = "too few to learn it" if split == "train" else f"its {split} recall says little"
-            number = "no" if not count else f"only {count}"
-            _LOG.warning("%s has %s %s image of class '%s': %s.%s", self._source.name, number, split, name, effect, bad)
+            number = f"only {count} {split} image{'s' * (count > 1)}" if count else f"no {split} image"
+            _LOG.warning("%s has %s of class '%s': %s.%s", self._source.name, number, name, effect, bad)
         if len(few) > _MOST_WARNINGS:
             more = len(few) - _MOST_WARNINGS
             _LOG.warning("%s has no or few %s images of %d more classes", self._source.name, split, more)

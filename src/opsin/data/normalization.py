@@ -12,8 +12,8 @@ Each value comes from the first of these that states it:
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from opsin.data.fit import Interpolation
 from opsin.data.options import DataOptions
-from opsin.data.preprocessing import Interpolation
 from opsin.data.source import Source
 from opsin.data.statistics import ChannelStatistics
 from opsin.errors import UserError

@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from opsin.data.cache.image_store import OnBadImage
+from opsin.data.fit import Interpolation, Resize
 from opsin.data.loader.device_cache import OnDevice
 from opsin.data.loader.samplers import Sampler
-from opsin.data.preprocessing import Interpolation, Resize
 from opsin.data.types import Side
 from opsin.errors import UserError
 

@@ -1,84 +1,10 @@
-"""The one evaluation transform, in two steps: resized on the CPU, normalized in batches on the device.
+"""Normalize images on the device, in whole batches: the second step of the one evaluation transform.
 
-Validation, test and prediction use these two steps and no other.
+`opsin.data.decode` and `opsin.data.fit` are the first: they decode images and resize them on the CPU. Validation, test
+and prediction use these two steps and no other.
 """
 
-from typing import Literal
-
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image
-
-from opsin.data.decode import BadImage
-
-Resize = Literal["squash", "crop", "letterbox"]
-Interpolation = Literal["nearest", "bilinear", "bicubic"]
-
-_RESAMPLING: dict[Interpolation, Image.Resampling] = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-}
-
-_MAX_COVERING = 2**26
-"""Maximum number of pixels to which `resize=crop` enlarges an image before it crops it."""
-
-
-def fit_image(
-    image: NDArray[np.uint8],
-    size: tuple[int, int],
-    resize: Resize = "squash",
-    interpolation: Interpolation = "bilinear",
-) -> NDArray[np.uint8]:
-    """Resize one image; an image that has the size is returned unchanged.
-
-    Resampling is Pillow's, which antialiases when it shrinks (except with `nearest`).
-
-    Args:
-        image: Pixels ``(H, W, C)``, uint8.
-        size: Height and width of the result, in pixels.
-        resize: `squash` stretches to the size. `crop` keeps the aspect ratio, covers the size and crops the center,
-            as torchvision's Resize and CenterCrop do. `letterbox` keeps the aspect ratio, fits inside the size and
-            is centered on black.
-        interpolation: Pillow's filter.
-
-    Returns:
-        Pixels ``(height, width, C)``, uint8.
-
-    Raises:
-        BadImage: `crop` would enlarge an extremely long image to more than 67 million pixels.
-    """
-    if image.shape[:2] == size:
-        return image
-    if image.shape[2] not in (1, 3):  # Pillow would take the last of two or four channels for alpha
-        bands = [fit_image(band, size, resize, interpolation) for band in np.split(image, image.shape[2], axis=2)]
-        return np.concatenate(bands, axis=2)
-    height, width = size
-    pillow = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
-    inner = size if resize == "squash" else _keep_aspect(image.shape[:2], size, cover=resize == "crop")
-    if inner[0] * inner[1] > max(_MAX_COVERING, 4 * height * width):
-        raise BadImage(f"{image.shape[1]} x {image.shape[0]} pixels are too long and narrow for resize=crop")
-    fitted = np.asarray(pillow.resize((inner[1], inner[0]), _RESAMPLING[interpolation]))
-    fitted = fitted.reshape(*inner, image.shape[2])
-    if inner == size:
-        return fitted
-    # Rounded like torchvision's CenterCrop; negative if there is a border to fill.
-    top, left = round((inner[0] - height) / 2.0), round((inner[1] - width) / 2.0)
-    if resize == "crop":
-        return fitted[top : top + height, left : left + width]
-    boxed = np.zeros((height, width, image.shape[2]), np.uint8)
-    boxed[-top : inner[0] - top, -left : inner[1] - left] = fitted
-    return boxed
-
-
-def _keep_aspect(shape: tuple[int, ...], size: tuple[int, int], *, cover: bool) -> tuple[int, int]:
-    """Return the size that covers `size`, or fits inside it, with the aspect ratio of `shape`."""
-    full_height = max(1, shape[0] * size[1] // shape[1])  # at the full width
-    full_width = max(1, shape[1] * size[0] // shape[0])  # at the full height
-    if (full_height >= size[0]) == cover:
-        return full_height, size[1]
-    return size[0], full_width
 
 
 class Preprocess:

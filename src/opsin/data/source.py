@@ -10,9 +10,10 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from opsin.data.decode import BadImage, decode_image, read_content
+from opsin.data.decode import decode_image, read_content
 from opsin.data.file_contents import FileContents
-from opsin.data.types import Channels, Split
+from opsin.data.fit import Fit, fit_image
+from opsin.data.types import BadImage, Channels, Split
 from opsin.errors import UserError
 
 
@@ -34,8 +35,13 @@ class Images(Protocol):
     def __len__(self) -> int:
         """Return the number of images."""
 
-    def read(self, index: int) -> NDArray[np.uint8]:
-        """Return one image, uint8 ``(H, W, C)`` with the channels of the source; raises `BadImage`."""
+    def read(self, index: int, fit: Fit | None = None) -> NDArray[np.uint8]:
+        """Return one image, uint8 ``(H, W, C)`` with the channels of the source; raises `BadImage`.
+
+        Args:
+            index: Number of the image.
+            fit: The size, and how the image is brought to it. None: its own size.
+        """
 
     def locate(self, index: int) -> str:
         """Return where a user finds the image: its path, or the split and its number there."""
@@ -80,10 +86,10 @@ class ArrayImages:
         digest.update(np.ascontiguousarray(self.targets).data)
         return digest.hexdigest()
 
-    def read(self, index: int) -> NDArray[np.uint8]:
-        """Return a view of one image, ``(H, W, C)``."""
+    def read(self, index: int, fit: Fit | None = None) -> NDArray[np.uint8]:
+        """Return one image, ``(H, W, C)``; a view if it has the size."""
         image: NDArray[np.uint8] = self.pixels[index]
-        return image
+        return fit_image(image, *fit) if fit else image
 
     def locate(self, index: int) -> str:
         """Return the name and the number of an image, from 0."""
@@ -120,7 +126,7 @@ class FileImages:
         """Digest of the content and the class of each file, in order; files whose content is unknown are read."""
         return content_fingerprint(self.contents, self.targets, self.channels)
 
-    def read(self, index: int) -> NDArray[np.uint8]:
+    def read(self, index: int, fit: Fit | None = None) -> NDArray[np.uint8]:
         """Decode one file, ``(H, W, channels)``; raises `BadImage`."""
         try:
             content = read_content(self.root / self.files[index])
@@ -128,7 +134,7 @@ class FileImages:
             self.contents.record(index, None)
             raise
         self.contents.record(index, content)
-        return decode_image(content, self.channels)
+        return decode_image(content, self.channels, fit)
 
     def encoded(self, index: int) -> bytes:
         """Return the bytes of the file.
@@ -165,7 +171,7 @@ class Source:
         size: Usual height and width of the images in training, in pixels.
         mean: Mean of pixels in [0, 1], per channel, or None to measure it on the training images.
         std: Standard deviation of pixels in [0, 1], per channel, or None to measure it.
-        splits: The images of each split. "train" is always there; a missing val or test is carved from it.
+        splits: The images of each split. "train" is always there; a missing val or test is split off from it.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Train, validation and test splits: the images carved from the training images, the order of carving, and the method.
+"""Train, validation and test splits: images that are split off the training images, in which order and by which method.
 
 `split_train` decides the order; `carve`, `folds`, `subsample` and `stratified_sample` select images, stratified and
 seeded. They take ``targets``, an int64 array ``(N,)`` of class indices, and return sorted indices into it. The result
@@ -19,16 +19,17 @@ from opsin.errors import UserError
 def carve(targets: Indices, fraction: float, seed: int) -> tuple[Indices, Indices]:
     """Split a set in two, every class in the same proportion.
 
-    The carved subset has ``round(fraction * N)`` images (at least one), or fewer if a class would keep no image. They
-    are allotted to the classes by the largest remainder method; every class keeps at least one image in the rest.
+    The subset that is split off has ``round(fraction * N)`` images (at least one), or fewer if a class would keep no
+    image. They are allotted to the classes by the largest remainder method; every class keeps at least one image in the
+    rest.
 
     Args:
         targets: Class indices ``(N,)``.
-        fraction: Fraction to carve, above 0 and below 1.
+        fraction: Fraction to split off, above 0 and below 1.
         seed: Decides which images; at least 0 and below 2**32.
 
     Returns:
-        The rest and the carved subset, each sorted; disjoint, and together every index once.
+        The rest and the subset that is split off, each sorted; disjoint, and together every index once.
 
     Raises:
         UserError: No class has a second image.
@@ -42,7 +43,7 @@ def carve(targets: Indices, fraction: float, seed: int) -> tuple[Indices, Indice
     quota = np.minimum(quota, counts - 1)
     if not quota.any():
         raise UserError(
-            f"{len(targets)} images of {len(groups)} classes are too few to carve a fraction of {fraction:g}: "
+            f"{len(targets)} images of {len(groups)} classes are too few to split off a fraction of {fraction:g}: "
             "a class needs at least two images."
         )
     carved = [group[:size] for group, size in zip(groups, quota, strict=True)]
@@ -133,9 +134,9 @@ class SplitOptions:
     """Options for splitting the training images: keys of `datamodule`, with the defaults of `opsin.data.options`.
 
     Attributes:
-        val_fraction: Fraction of the training images carved as val, if the source has no val. Default: 0.1.
-        test_fraction: Fraction of the training images carved as test before val, if the source has no test. Default:
-            0.2.
+        val_fraction: Fraction of the training images split off as val, if the source has no val. Default: 0.1.
+        test_fraction: Fraction of the training images split off as test before val, if the source has no test.
+            Default: 0.2.
         train_fraction: Fraction of the remaining training images that is used. Default: 1.
         num_folds: Number of equal folds of train and the source's val together, one of which is val. None, the default:
             no folds.
@@ -156,12 +157,12 @@ def split_train(
 ) -> dict[Split, Subset]:
     """Split training images into train and val, and test if the source has none.
 
-    Test is carved first, so it does not depend on folds and fractions of the other two.
+    Test is split off first, so it does not depend on folds and fractions of the other two.
 
     Args:
         train: The source's training images.
         val: The source's validation images, if it has them.
-        has_test: Whether the source has test images, so that none are carved.
+        has_test: Whether the source has test images, so that none are split off.
         options: Options of the split.
         classes: Class names, for messages.
     """

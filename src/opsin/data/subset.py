@@ -18,7 +18,7 @@ class Subset:
     Attributes:
         stores: One store, or two if folds are drawn from train and val.
         index: The selected rows ``(N,)``, sorted, int64.
-        origin: Whether the source provides this split, or it is carved from its training images.
+        origin: Whether the source provides this split, or it is split off the training images.
     """
 
     stores: tuple[Store, ...]

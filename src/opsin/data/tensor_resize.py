@@ -12,7 +12,7 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from opsin.data.preprocessing import Interpolation, Resize
+from opsin.data.fit import Interpolation, Resize
 from opsin.errors import UserError
 
 _ONE: Final = float(2**22)  # Pillow's fixed-point 1.0
@@ -24,7 +24,7 @@ class TensorResize(nn.Module):
 
     Args:
         size: Height and width of the result, in pixels.
-        resize: See `fit_image`.
+        resize: See `Fit`.
         interpolation: Pillow's filter.
 
     Raises:

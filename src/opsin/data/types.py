@@ -19,7 +19,11 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 """All subsets, in the order of a run."""
 
 SplitOrigin = Literal["given", "carved"]
-"""Whether a dataset provides a split, or it is carved from the training images."""
+"""Whether a dataset provides a split (`given`), or it is split off the training images (`carved`)."""
 
 Channels = Annotated[int, Field(ge=1)]
 """Channels of an image: 1 (gray), 3 (RGB), or another number for files that hold as many."""
+
+
+class BadImage(Exception):  # noqa: N818 - names the image; it is always caught
+    """An image cannot be decoded; the message is the reason in a few words."""

@@ -87,7 +87,7 @@ def fit_temperature(logits: Floats, targets: Integers) -> float:
     """Return the temperature T that minimizes the cross-entropy of softmax(logits / T).
 
     T above 1 means that the network is overconfident, T below 1 that it is underconfident. The predicted classes do
-    not change. Fit T on val and evaluate it on test: on the images it was fitted on, the result is too good.
+    not change. Fit T on val and evaluate it on test: on the images it was fitted on, the result is too optimistic.
 
     Args:
         logits: `(N, C)`.

@@ -1,10 +1,11 @@
 """Confidence intervals at 95 %, and where each kind is shown.
 
-`accuracy_interval` (Wilson) covers the random choice of the images of one run: the accuracy in the report of a run
-(`evaluation/report/result_summary.py`), and precision and recall of each class (`evaluation/confusion.py`).
+`accuracy_interval` (Wilson) measures the uncertainty that comes from the random choice of images. It is shown for the
+accuracy in the report of a run (`evaluation/report/result_summary.py`), and for precision and recall of each class
+(`evaluation/confusion.py`).
 
-`interval_over_runs` (Student's t) covers the variation between the runs of one recipe: each metric of the leaderboard
-(`evaluation/comparison/leaderboard.py`), shown as `98.12 ± 0.31 %` with `Interval.margin`
+`interval_over_runs` (Student's t) measures the variation between the runs of one recipe. It is shown for each metric of
+the leaderboard (`evaluation/comparison/leaderboard.py`) as `98.12 ± 0.31 %` with `Interval.margin`
 (`evaluation/comparison/columns.py`). For a single run the leaderboard shows no interval.
 
 Intervals of a difference between two recipes are in `evaluation/significance.py`.

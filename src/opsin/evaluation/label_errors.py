@@ -35,7 +35,8 @@ def find_label_issues(probabilities: Floats, targets: Integers) -> LabelIssues:
 
     Args:
         probabilities: `(N, C)`, from a network that was not trained on these images: on val or test, or from
-            `out_of_fold_probabilities`. For its training images, a network repeats wrong labels.
+            `out_of_fold_probabilities`. On its training images, a network reproduces the wrong labels that it has
+            learned.
         targets: Given labels `(N,)`.
 
     Raises:

@@ -82,7 +82,7 @@ class Embeddings:
         return files
 
     def _write_npz(self, stream: Any) -> None:
-        """Write what `np.savez` writes, which would hold all vectors in memory."""
+        """Write the same file as `np.savez`, but without holding all vectors in memory."""
         others = {"targets": self.targets, "classes": self.classes, "paths": self.paths, "split": self.splits}
         with zipfile.ZipFile(stream, "w") as archive:
             with archive.open("embeddings.npy", "w", force_zip64=True) as member:

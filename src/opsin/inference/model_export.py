@@ -7,7 +7,7 @@ import json
 import logging
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from opsin.data.preprocessing import fit_image
+from opsin.data.fit import fit_image
 from opsin.data.subset import Subset
 from opsin.data.tensor_resize import TensorResize
 from opsin.errors import UserError
@@ -168,11 +168,14 @@ class Agreement:
         images: Number of images.
         same_class: Number of images with the same predicted class.
         difference: Largest difference of a probability.
+        reduced: Comparison of predictions for large JPEGs, decoded at full scale as for the file, with those of
+            `opsin predict`, which decodes them at a reduced scale; None if there are none.
     """
 
     images: int
     same_class: int
     difference: float
+    reduced: "Agreement | None" = None
 
     @property
     def sufficient(self) -> bool:
@@ -180,14 +183,23 @@ class Agreement:
         return self.same_class == self.images and self.difference <= TOLERANCE
 
     def __str__(self) -> str:
-        return (
+        text = (
             f"{self.same_class} of {self.images} validation images have the class that PyTorch predicts; "
             f"probabilities differ by at most {self.difference:.1e}"
+        )
+        if self.reduced is None:
+            return text
+        return (
+            f"{text}. {self.reduced.images} are large JPEGs, which predict decodes at a reduced scale: "
+            f"{self.reduced.same_class} have the same class there; probabilities differ by at most "
+            f"{self.reduced.difference:.1e}"
         )
 
 
 def compare(infer: Infer, predictor: Predictor, subset: Subset) -> Agreement:
     """Compare an exported file with PyTorch on images of a split: one by one in their own size, and as one batch.
+
+    The file receives images at full scale, because other programs decode them so.
 
     Args:
         infer: The function of the file.
@@ -196,17 +208,27 @@ def compare(infer: Infer, predictor: Predictor, subset: Subset) -> Agreement:
     """
     trained = predictor.trained
     positions = np.unique(np.linspace(0, len(subset) - 1, MAX_CHECKED).astype(np.int64))
-    fitted, found = [], []
+    fitted, predicted, found = [], [], []
     for position in positions.tolist():
         store, row = subset.find(position)
         image = store.images.read(int(store.kept[row]))
-        fitted.append(fit_image(image, trained.size, trained.resize, trained.interpolation))
+        fitted.append(fit_image(image, *trained.fit))
+        predicted.append(store.images.read(int(store.kept[row]), trained.fit))
         found.append(infer(np.ascontiguousarray(image)[np.newaxis])[0])
     expected = predictor.probabilities(np.stack(fitted))
-    together = infer(np.stack(fitted))
-    same = np.logical_and(np.stack(found).argmax(1) == expected.argmax(1), together.argmax(1) == expected.argmax(1))
-    difference = max(float(np.abs(values - expected).max()) for values in (np.stack(found), together))
-    return Agreement(len(positions), int(same.sum()), difference)
+    agreement = _agreement(expected, np.stack(found), infer(np.stack(fitted)))
+    reduced = [at for at, pixels in enumerate(predicted) if not np.array_equal(pixels, fitted[at])]
+    if not reduced:
+        return agreement
+    others = predictor.probabilities(np.stack([predicted[at] for at in reduced]))
+    return replace(agreement, reduced=_agreement(expected[reduced], others))
+
+
+def _agreement(expected: NDArray[np.floating], *found: NDArray[np.floating]) -> Agreement:
+    """Compare probabilities `(N, classes)`, which may be computed in several ways."""
+    same = np.logical_and.reduce([values.argmax(1) == expected.argmax(1) for values in found])
+    difference = max(float(np.abs(values - expected).max()) for values in found)
+    return Agreement(len(expected), int(same.sum()), difference)
 
 
 @contextlib.contextmanager

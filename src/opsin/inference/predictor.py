@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from opsin.data.cpu_cores import available_cores
-from opsin.data.decode import BadImage
 from opsin.data.options import default_eval_batch_size
+from opsin.data.types import BadImage
 from opsin.errors import UserError
 from opsin.inference.compute_device import ComputeDevice, compute_device
 from opsin.inference.opened_network import open_network

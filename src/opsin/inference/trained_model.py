@@ -13,8 +13,8 @@ from torch import Tensor
 from opsin.data.cache.feature_store import FeatureSubset
 from opsin.data.cache.image_store import Store, decode_rows, store_key
 from opsin.data.decode import decode_image
-from opsin.data.image_memory import image_memory
-from opsin.data.preprocessing import Interpolation, Preprocess, Resize, fit_image
+from opsin.data.fit import Fit, Interpolation, Resize
+from opsin.data.preprocessing import Preprocess
 from opsin.data.subset import Subset
 from opsin.data.types import Channels, Indices
 from opsin.errors import UserError, did_you_mean
@@ -50,7 +50,7 @@ class TrainedModel:
         resize: Resize method: `squash`, `crop` or `letterbox`.
         interpolation: Interpolation of the resize.
         source_channels: Channels that files are decoded to; 1 if the model was trained on gray images.
-        temperature: Divisor of its logits, from which the probabilities follow.
+        temperature: Divisor of its logits before the softmax.
     """
 
     name: str
@@ -66,6 +66,11 @@ class TrainedModel:
     temperature: float = 1.0
 
     @property
+    def fit(self) -> Fit:
+        """The size of its input, and how images are brought to it."""
+        return Fit(self.size, self.resize, self.interpolation)
+
+    @property
     def preprocess(self) -> Preprocess:
         """The preprocessing of uint8 pixels `(N, C, H, W)`."""
         return Preprocess(self.mean, self.std, self.channels)
@@ -76,8 +81,7 @@ class TrainedModel:
         Raises:
             BadImage: The image cannot be decoded.
         """
-        with image_memory.scope():
-            return fit_image(decode_image(image, self.source_channels), self.size, self.resize, self.interpolation)
+        return decode_image(image, self.source_channels, self.fit)
 
     @property
     def image_format(self) -> ImageFormat:
@@ -121,10 +125,8 @@ class TrainedModel:
         preprocess = self.preprocess
 
         def images(store: Store, rows: Indices) -> Tensor:
-            if store.fingerprint == self._key(store):
-                pixels = store.take(rows)
-            else:
-                pixels = decode_rows(store, rows, self.size, self.resize, self.interpolation)
+            is_same = store.fingerprint == self._key(store)
+            pixels = store.take(rows) if is_same else decode_rows(store, rows, self.fit)
             return preprocess(torch.from_numpy(pixels).permute(0, 3, 1, 2).to(extractor.device))
 
         # The key covers the images at the size of this model, so runs with other image sizes share the outputs.
@@ -138,7 +140,7 @@ class TrainedModel:
         )
 
     def _key(self, store: Store) -> str:
-        return store_key(store.images, self.size, self.resize, self.interpolation)
+        return store_key(store.images, *self.fit)
 
 
 def load_trained_model(

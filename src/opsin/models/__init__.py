@@ -5,10 +5,18 @@ torchvision and timm are imported when a network of theirs is built, not before.
 
 from opsin.models.load_weights import LoadedWeights, load_weights
 from opsin.models.network import Network
-from opsin.models.pretrained.timm import efficientnet_lite0, timm
+from opsin.models.pretrained.timm import (
+    efficientnet_lite0,
+    efficientnet_lite1,
+    efficientnet_lite2,
+    timm,
+)
 from opsin.models.pretrained.torchvision import (
+    alexnet,
     convnext_tiny,
+    densenet121,
     efficientnet_b0,
+    googlenet,
     inception_v3,
     mobilenet_v2,
     resnet18,
@@ -32,7 +40,13 @@ from opsin.models.scratch.cnn import (
 )
 from opsin.models.scratch.resnet import mini_resnet
 from opsin.models.scratch.strided_cnn import strided_cats_dogs, strided_cnn
-from opsin.models.summary.model_summary import summarize, summary_table, summary_text
+from opsin.models.summary.model_summary import (
+    layers_text,
+    summarize,
+    summarize_layers,
+    summary_table,
+    summary_text,
+)
 from opsin.models.trainable import Trainable
 from opsin.models.weights import Weights, weights_facts
 from opsin.runs.result import NetworkSummary
@@ -43,6 +57,7 @@ __all__ = [
     "NetworkSummary",
     "Trainable",
     "Weights",
+    "alexnet",
     "cats_dogs_cnn",
     "cnn_batchnorm",
     "cnn_deep",
@@ -50,9 +65,14 @@ __all__ = [
     "cnn_gap",
     "cnn_plain",
     "convnext_tiny",
+    "densenet121",
     "efficientnet_b0",
     "efficientnet_lite0",
+    "efficientnet_lite1",
+    "efficientnet_lite2",
+    "googlenet",
     "inception_v3",
+    "layers_text",
     "lenet5",
     "lenet_relu",
     "load_weights",
@@ -67,6 +87,7 @@ __all__ = [
     "strided_cats_dogs",
     "strided_cnn",
     "summarize",
+    "summarize_layers",
     "summary_table",
     "summary_text",
     "timm",

@@ -30,7 +30,7 @@ class Auxiliary(nn.Module):
         self._logits = self.head(features) if self.training else None
 
     def take_logits(self) -> Tensor | None:
-        """Return the logits of the last batch and forget them; None if there are none."""
+        """Return the logits of the last batch and release them; None if there are none."""
         logits, self._logits = self._logits, None
         return logits
 

@@ -98,8 +98,7 @@ class FreezeContract:
     """Digests of the parameters and buffers of frozen stages, by their names in the network.
 
     Args:
-        whole: Function that returns the complete tensor of one that is divided among processes; None if no tensor is
-            divided.
+        whole: Function that gathers a complete tensor from the parts in all processes; None if no tensor is divided.
 
     Attributes:
         digests: digests of the frozen tensors; plain strings, so that a checkpoint can hold them.

@@ -14,6 +14,8 @@ from opsin.runs.directory import RunDirectory
 from opsin.runs.home import user_path
 
 _LOG = logging.getLogger(__name__)
+_OLD_DENSENET = re.compile(r"(\bdenselayer\d+\.(?:norm|conv))\.(\d\.)")
+"""Keys of the DenseNet files of torchvision, which were written when a module could have a dot in its name."""
 
 
 @dataclass(frozen=True)
@@ -142,6 +144,7 @@ def _renamed(network: Network, state: StateDict, source: str) -> StateDict:
     else:
         ours = {original: key for key, original in network.original_keys.items()}
         backbone = {original.split(".")[0] for original, key in ours.items() if key.startswith("stages.")}
+        state = {key if key in ours else _OLD_DENSENET.sub(r"\1\2", key): tensor for key, tensor in state.items()}
         state = {ours.get(key, key): tensor for key, tensor in state.items()}
     known = network.state_dict().keys()
     foreign = [key for key in state if key not in known and key.split(".")[0] in backbone]

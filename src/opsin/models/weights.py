@@ -220,6 +220,8 @@ def read_state_dict(path: Path) -> StateDict:
     state = {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)}
     if odd := next((key for key, value in state.items() if value.layout != torch.strided), None):
         raise UserError(f"{path}: {odd} is a sparse tensor; save it with .to_dense()")
+    if odd := next((key for key, value in state.items() if value.is_complex()), None):
+        raise UserError(f"{path}: {odd} has complex numbers, and the weights of a network are real numbers")
     return state
 
 

@@ -3,7 +3,7 @@
 A folder is complete too, or it is missing if the process is killed between two renames.
 
 Everything is written next to its target, flushed to the disk and renamed. Each writer has its own temporary name, so
-several processes may write the same file: the last one wins.
+several processes may write the same file: the version that is written last remains.
 """
 
 import contextlib
@@ -65,7 +65,9 @@ def write_errors(path: Path, key: str) -> Iterator[None]:
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write text (as UTF-8, see `valid_text`) or bytes to a file; at every moment, the old or the new file is complete.
+    """Write text (as UTF-8, see `valid_text`) or bytes to a file.
+
+    `path` always holds either the complete old content or the complete new content.
 
     Args:
         path: The file. Its folder is created if needed.

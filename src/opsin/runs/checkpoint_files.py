@@ -1,7 +1,16 @@
-"""The checkpoint files of a run: which of them are intact, and which one a command uses.
+"""Check whether the checkpoint files of a run are intact, and choose the one that a command reads.
 
-A resume takes the newest of `last.ckpt`, `step.ckpt` and `best.ckpt` that is intact and whose best epoch is intact too,
-then the replay points (`opsin.training.resume_check.find_resume_point`).
+`choose_checkpoint` serves the commands that read a finished run. A resume takes the newest good checkpoint
+(`opsin.training.resume_check.find_resume_point`):
+
+1. A checkpoint is good if it is intact, holds the state of a run, and the weights of its best epoch are intact too: in
+   `best.ckpt` or in the checkpoint itself, or there is no best epoch yet. A complete archive without the state of a run
+   counts as damaged.
+2. The newest is the one with the highest `global_step` of `last.ckpt`, `step.ckpt` and `best.ckpt`. If steps are equal,
+   `last.ckpt` comes before `step.ckpt`, and `step.ckpt` before `best.ckpt`. If none is good, the newest good replay
+   point is taken.
+3. If there is none either, an error lists the faults and gives the command that starts the run again. Nothing is
+   changed.
 """
 
 import functools
@@ -15,10 +24,10 @@ from opsin.runs.quoting import resume_command
 
 
 def fault_of(file: Path) -> str | None:
-    """Return why a checkpoint cannot be used, as the rest of a sentence; None if it is intact.
+    """Return the fault of a checkpoint as the end of a sentence, such as `is missing`; None if it is intact.
 
-    A checkpoint is a zip archive with a CRC-32 of every entry. `torch.load` does not compare them: a flipped bit would
-    change a weight without notice. The comparison reads the file once, at about a gigabyte per second.
+    A checkpoint is a zip archive with a CRC-32 of every entry. `torch.load` does not check them, so a flipped bit would
+    change a weight without notice. This function reads the whole file once, at about a gigabyte per second.
     """
     try:
         state = file.stat()
@@ -31,7 +40,7 @@ def fault_of(file: Path) -> str | None:
 
 @functools.lru_cache(maxsize=8)
 def _fault(file: Path, _state: tuple[int, int, int]) -> str | None:
-    """Return the fault of a file in a state, which several functions of a command ask for."""
+    """Return the fault of a file; the result is cached until inode, size or time of the file change."""
     try:
         with zipfile.ZipFile(file) as archive:
             damaged = archive.testzip()
@@ -43,13 +52,13 @@ def _fault(file: Path, _state: tuple[int, int, int]) -> str | None:
 
 
 def choose_checkpoint(run: RunDirectory, wanted: str = "best", advice: str = "add --checkpoint {name}") -> Path:
-    """Return an intact checkpoint of a run: the only place that reads the words `best` and `last`.
+    """Return the checkpoint of a run that `--checkpoint` names, if it is intact.
 
     Args:
         run: The run directory.
         wanted: `best`, `last`, or the path of a checkpoint.
-        advice: How the caller's user names the other checkpoint if this one is damaged; `{name}` is its name, `{file}`
-            its path. Empty: the user cannot.
+        advice: Advice for the case that this checkpoint is damaged and the other one of `best` and `last` is intact;
+            `{name}` is replaced by its name, `{file}` by its path. Empty if the user cannot choose a checkpoint.
 
     Raises:
         UserError: The checkpoint is missing or damaged.

@@ -1,7 +1,7 @@
 """All metrics in one table: names, direction (higher or lower is better), splits and display names.
 
-Everything that compares values of a metric asks this table: best checkpoint, early stopping, plateau schedule, pruning,
-sweep objectives, leaderboard and reports. A metric is named `SPLIT/NAME`, such as `val/acc`.
+All code that compares metric values reads the direction from this table: best checkpoint, early stopping, plateau
+schedule, pruning, sweep objectives, leaderboard and reports. A metric is named `SPLIT/NAME`, such as `val/acc`.
 """
 
 import math
@@ -156,7 +156,7 @@ def higher_is_better(name: str) -> bool:
 
 
 def mode(name: str) -> Literal["min", "max"]:
-    """Return the direction as Lightning and torch name it."""
+    """Return `max` if higher is better, else `min` (the names that Lightning and torch use)."""
     return "max" if higher_is_better(name) else "min"
 
 

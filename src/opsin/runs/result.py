@@ -50,12 +50,12 @@ class DataFacts(ImageFormat):
         classes: Names of the classes.
         counts: Number of images per split.
         class_counts: Number of images per split and class.
-        origin: Per split `given` (by the dataset) or `carved` (out of the training images).
+        origin: Per split `given` (by the dataset) or `carved` (split off the training images).
         bad_images: Number of images that cannot be decoded and are left out.
         bad_image_reports: Files that list them.
         fingerprint: Digest of all images and labels, and of how they are resized and split.
         dataset: Digest of all images and labels of the dataset, independent of size and split.
-        source_channels: Number of channels that files are decoded to; 0: `channels`.
+        source_channels: Number of channels that files are decoded to; 0 means the same as `channels`.
     """
 
     name: str = ""
@@ -77,7 +77,7 @@ class DataFacts(ImageFormat):
 
 @dataclass(frozen=True)
 class PhaseCounts:
-    """Parameters that are trained from an epoch on.
+    """Number of trained and frozen parameters in one phase, which begins at an epoch.
 
     Attributes:
         epoch: Number of epochs after which the phase begins.
@@ -106,7 +106,23 @@ class ParameterCounts:
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings that affect speed and numerical results, with every `auto` resolved."""
+    """Settings that affect speed and numerical results, with every `auto` resolved.
+
+    Attributes:
+        accelerator: Type of the device: `cpu`, `cuda` or `mps`.
+        devices: Number of devices, each with one process, over all machines.
+        precision: Precision of Lightning, such as `32-true` or `bf16-mixed`.
+        channels_last: Whether images and weights are in the memory format `torch.channels_last`.
+        gradient_checkpointing: Whether activations are computed again in the backward pass to save memory.
+        compile: Whether the network is compiled by `torch.compile`.
+        deterministic: Value of `trainer.deterministic`.
+        threads: Number of CPU threads of each process.
+        batch_size: Number of images per batch, over all devices.
+        max_epochs: Value of `trainer.max_epochs`.
+        augmentation: The active operations with their settings, or `none`.
+        feature_cache: The decision for or against the feature cache, and its reason.
+        teacher: The teacher and the weights of its losses; None if there is no teacher.
+    """
 
     accelerator: str = ""
     devices: int = 1
@@ -150,7 +166,15 @@ class BatchSizeResult:
 
 @dataclass(frozen=True)
 class Hardware:
-    """The machine that a run was trained on; memory in GiB."""
+    """The machine that a run was trained on.
+
+    Attributes:
+        cpu: Name of the CPU.
+        cores: Number of logical CPU cores; None if it is not known.
+        memory_gib: Size of the main memory in GiB; None if it is not known.
+        gpus: Name of each GPU.
+        platform: Operating system, its version and the architecture.
+    """
 
     cpu: str = ""
     cores: int | None = None
@@ -257,13 +281,14 @@ class NetworkSummary:
 class RunResult:
     """The content of `result.json`. A run fills it step by step, so every field has a default.
 
-    Tables that grow with the square of the number of classes are in files of their own, see `opsin.runs.per_class`.
+    Tables that grow with the square of the number of classes are in separate files, see `opsin.runs.per_class`.
 
     Attributes:
         schema_version: Version of this schema.
         status: `not started` if there is no file; `interrupted` also while the run is in progress.
         error: Type and message of the exception of a failed run.
-        metrics: `<split>/<metric>`; training and validation at the best epoch, test with its checkpoint.
+        metrics: Values by `<split>/<metric>`. Train and val metrics are those of the best epoch; test metrics are
+            measured with the checkpoint of that epoch.
         undefined_metrics: Metrics of a measured split that its images do not define, such as the area under the ROC
             curve of images of one class; null among the metrics in the file.
         best_epoch: Number of epochs after which the best checkpoint was written; not a whole number if it was
@@ -282,7 +307,7 @@ class RunResult:
         weights: Description of the initial weights.
         choices: Chosen option of each config group.
         seed: Seed of the run.
-        tags: Words that the user gave the run, to find it later.
+        tags: Tags that the user assigned to the run.
         settings: Settings with every `auto` resolved.
         batch_size_auto: Search result of `datamodule.batch_size=auto`.
         out_of_memory: The step and the changed values of each time that `trainer.on_oom=halve` made batches smaller.

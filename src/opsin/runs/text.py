@@ -1,11 +1,12 @@
-r"""Text from file names that any file, page or console can take.
+r"""Make text safe for files, pages and consoles: invalid UTF-8 and control characters are escaped.
 
-Python reads a byte that is not UTF-8 in a file name as a lone surrogate, which cannot be encoded. Names for outputs
-show such bytes escaped: `k\xe4fer`.
+The name of a file, and so a class name, may hold any byte. Python reads a byte that is not UTF-8 in a file name as a
+lone surrogate, which cannot be encoded. `valid_text` escapes such bytes: `k\xe4fer`.
 
 A name may also hold control characters, with which it could change a terminal or hide other output. They are escaped
 where text leaves the process: in the streams of a command (`escape_output`), in log records (`EscapeControls`) and in
-the consoles of rich (`opsin.runs.rich_console`).
+the consoles of rich (`opsin.runs.rich_console`). Class names are also escaped when a dataset is read, line breaks
+included (`opsin.data.split_names.composed`).
 """
 
 import io
@@ -23,7 +24,7 @@ _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u
 """Control characters except tabs and line feeds, and the marks that change the direction of text."""
 
 _BAR = re.compile(r"(\n|\x1b\[A)*")
-"""A whole write of tqdm that moves to the line of a progress bar."""
+"""Text that tqdm writes to move the cursor to a progress bar."""
 
 
 def escape_controls(text: str) -> str:
@@ -76,15 +77,15 @@ class EscapeControls(logging.Filter):
 
 
 class EscapedStream:
-    """A text stream that escapes control characters; everything else is that of the stream below.
+    """A text stream that escapes control characters; all other attributes are those of the wrapped stream.
 
     A carriage return at the start of a write stays, because the progress bars of libraries need it.
 
     Args:
-        plain: The stream below.
+        plain: The wrapped stream.
 
     Attributes:
-        plain: The stream below.
+        plain: The wrapped stream.
     """
 
     def __init__(self, plain: io.TextIOWrapper) -> None:
@@ -109,9 +110,9 @@ class EscapedStream:
 
 
 def escape_output() -> None:
-    r"""Let stdout and stderr print all text.
+    r"""Make stdout and stderr escape text that they cannot print safely.
 
-    Control characters are escaped, and so are characters that the encoding of the stream lacks, such as `\u732b`.
+    This is a control character, or a character that the encoding of the stream lacks, such as `\u732b`.
     """
     os.environ.setdefault("PYTHON_COLORS", "0")  # Python 3.13 colors tracebacks
     for name in ("stdout", "stderr"):

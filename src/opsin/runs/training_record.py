@@ -13,7 +13,7 @@ MOST_THREADS = 1024
 
 @dataclass(frozen=True)
 class TrainingRecord:
-    """How one process of a run trained; a resume is another process, perhaps with another config.
+    """Record of the training by one process of a run; a resume is another process, perhaps with another config.
 
     Attributes:
         config: The text of config.yaml.

@@ -5,8 +5,9 @@ The best run is decided in three steps:
 1. A trial is compared by the value of the first objective at its best epoch. Failed and pruned trials and those whose
    value is not finite are not compared (`outcome_of` in `opsin.sweeps.outcomes`).
 2. Runs that differ only in `seed` or `datamodule.fold` (`REPEATS`) are one recipe. A recipe with fewer complete
-   repetitions than another is not compared. The best recipe has the best mean (`best_runs`). "Best" follows the
-   direction of the metric (`opsin.runs.metric_registry`).
+   repetitions than another is not compared. The best recipe has the best mean (`best_runs`). If the means are equal,
+   the first recipe of the ranking wins: the one whose best run is better, and then the one with the lower trial number.
+   "Best" follows the direction of the metric (`opsin.runs.metric_registry`).
 3. The best run is the run of this recipe with the best value, the first one if several are equal (`winner`).
 """
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from optuna.study import Study
 
 NOT_REPEATED = ("resume", "report", "test")
-"""Keys of a run that the sweep has set, so that an experiment that repeats the run has the defaults."""
+"""Keys that the sweep sets for each run. They are left out of `best.yaml`, so that a repeated run uses the defaults."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,8 @@ def ranked_rows(folder: Path, objectives: Sequence[str], trials: Trials, space: 
     for trial in trials.all():
         run = RunDirectory(folder / str(trial.user_attrs.get("run", "none")))
         state = states.get(trial.state.name, trial.state.name.lower())
-        known = len(trial.params) == len(space.dimensions)  # a process that was killed during a claim leaves some out
+        # Parameters are missing if a process was killed while it claimed the trial.
+        known = len(trial.params) == len(space.dimensions)
         overrides = space.varied(trial.params) if known else ""
         display = space.display(trial.params) if known else ""
         recipe = space.varied(trial.params, without=REPEATS) if known else ""
@@ -88,10 +90,10 @@ def best_runs(rows: Sequence[TrialRow], objective: str) -> list[TrialRow]:
     """Return the runs of the best recipe; none if no trial is complete.
 
     Runs that differ only by seed or fold are repetitions of one recipe, which is compared by its mean. A recipe with
-    fewer complete repetitions than another is not compared.
+    fewer complete repetitions than another is not compared. If the means are equal, the first recipe in `rows` wins.
 
     Args:
-        rows: Rows of all trials.
+        rows: Rows of all trials, as `ranked_rows` sorts them.
         objective: The first objective of the sweep.
     """
     recipes: dict[str, list[TrialRow]] = {}

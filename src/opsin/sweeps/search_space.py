@@ -44,7 +44,8 @@ class Ranged:
         low: Lowest value.
         high: Highest value.
         log: Whether values are sampled uniformly on a logarithmic scale.
-        whole: Whether only whole numbers are sampled.
+        whole: Whether only whole numbers are sampled. True only for `int(interval(LOW,HIGH))`, because Hydra reads the
+            ends of a plain interval as floats.
     """
 
     key: str

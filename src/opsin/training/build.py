@@ -15,8 +15,8 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from opsin.data import ImageDataModule
 from opsin.data.augmentation.image_transform import ImageTransform, as_augmentation
+from opsin.data.fit import Interpolation
 from opsin.data.normalization import ExpectedInput, choose_image_size
-from opsin.data.preprocessing import Interpolation
 from opsin.data.source import Source
 from opsin.errors import UserError
 from opsin.models import LoadedWeights, Network, Weights, weights_facts

@@ -1,6 +1,13 @@
 """Out-of-memory errors in training: one clear message, or a smaller batch.
 
 `trainer.on_oom` chooses: `stop` is the default, `halve` continues with smaller batches.
+
+These errors count (`opsin.errors.is_out_of_memory`): `MemoryError`, any exception of the name `OutOfMemoryError` (such
+as `torch.OutOfMemoryError`), and a `RuntimeError` whose text has "out of memory", "can't allocate memory" or
+"CUBLAS_STATUS_ALLOC_FAILED". They are handled while a run trains and validates, not while it tests.
+
+With `halve`, `memory_errors` saves the new config and raises `RestartTraining`. The loop that catches it and trains
+again in the same process, from the last checkpoint, is at the end of `opsin.commands.train_cli`.
 """
 
 import contextlib
@@ -24,7 +31,7 @@ log = logging.getLogger(__name__)
 
 
 class FailedStep(L.Callback):
-    """Keeps where training failed.
+    """Record the step and the stage in which training failed.
 
     Attributes:
         step: Number of completed optimizer steps.
@@ -35,7 +42,7 @@ class FailedStep(L.Callback):
     in_validation = False
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Keep the step and the stage, which Lightning forgets."""
+        """Record the step and the stage, because Lightning resets them."""
         self.step, self.in_validation = trainer.global_step, trainer.validating
 
 
@@ -43,7 +50,7 @@ class FailedStep(L.Callback):
 def memory_errors(
     composed: RunConfig, plan: RunPlan, data: ImageDataModule, trainer: L.Trainer, result: RunResult
 ) -> Iterator[None]:
-    """Handle an out-of-memory error raised in the block, as `trainer.on_oom` says.
+    """Handle an out-of-memory error raised in the block according to `trainer.on_oom`; other errors are not changed.
 
     With `halve` the batch size is halved and the accumulation doubled; an odd batch size is divided by its smallest
     divisor. In a validation, `datamodule.eval_batch_size` is halved. The new config is saved and recorded.
@@ -56,8 +63,10 @@ def memory_errors(
         result: The result of the run.
 
     Raises:
-        RestartTraining: Training must begin again from the last checkpoint, with the new config.
-        UserError: The run stops, or the batch cannot be divided.
+        RestartTraining: Memory ran out with `halve`: training must begin again from the last checkpoint, with the new
+            config.
+        UserError: Memory ran out with `stop`, or with `halve` and a batch that cannot be divided; or, before the
+            block, `halve` is set for several processes.
     """
     failed = FailedStep()
     drop_empty_hooks([failed])
@@ -77,9 +86,9 @@ def memory_errors(
     smaller = composed.changed(values)
     smaller.save()
     result.out_of_memory = (*result.out_of_memory, {"step": failed.step, **values})
-    told = ", ".join(f"{key}={value}" for key, value in values.items())
+    changes = ", ".join(f"{key}={value}" for key, value in values.items())
     log.warning(
-        "out of memory after step %d (%s): continuing from the last checkpoint with %s", failed.step, reason, told
+        "out of memory after step %d (%s): continuing from the last checkpoint with %s", failed.step, reason, changes
     )
     raise RestartTraining(smaller)
 
@@ -97,7 +106,7 @@ def smaller_batches(plan: RunPlan, data: ImageDataModule, in_validation: bool) -
         return {"datamodule.eval_batch_size": size // 2} if size > 1 else {}
     size, options = int(data.batch_size), plan.trainer
     factor = next((factor for factor in range(2, size) if size % factor == 0), None)
-    if factor is None:  # a batch of one image cannot be normalized
+    if factor is None:  # only batches of one image would be left, which BatchNorm cannot normalize
         return {}
     values: dict[str, Any] = {
         "datamodule.batch_size": size // factor,
@@ -128,9 +137,11 @@ def _stopped(
     elif plan.trainer.on_oom == "stop":
         ways.insert(0, "trainer.on_oom=halve")
     resume = opsin_command("train", override("resume", composed.run.path), *ways[:1])
-    size = f"datamodule.batch_size={data.batch_size}" if not failed.in_validation else "the validation"
+    event = f"out of memory after step {failed.step} with datamodule.batch_size={data.batch_size}"
+    if failed.in_validation:
+        event = f"out of memory in the validation after step {failed.step}"
     more = f", or with {ways[1]}" if ways[1:] else ""
     return (
-        f"out of memory after step {failed.step} with {size} ({_reason(error)}). Resume with: {resume}{more}; a new "
+        f"{event} ({_reason(error)}). Resume with: {resume}{more}; a new "
         "run can have smaller images (datamodule.image_size) or batches (datamodule.batch_size)"
     )

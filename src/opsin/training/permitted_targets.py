@@ -1,9 +1,15 @@
 """Permitted targets: the public constructors that each section of a config accepts as `_target_`.
 
+The sections and their lists are `model` (`NETWORKS`), `datamodule` (`DATASETS`), `augmentation` (`AUGMENTATIONS`),
+`optimizer` (`OPTIMIZERS`), `scheduler` (`SCHEDULES`), `callbacks` (`CALLBACKS`, one `_target_` for each callback) and
+`logger` (`LOGGERS`, one for each logger). Only these sections and `launcher` accept `_target_`. In every other section,
+and inside the value of a key of any section, `_target_` is refused (`opsin.config.validation`).
+
 A name is permitted in these three cases and in no other (`opsin.config.target_lookup` looks it up):
 
-1. It is a public name of a package on the list of its section below, and the object passes the test next to the
-   package. Public names are those in `__all__`; without one, those that the package defines. None begins with `_`.
+1. It is a public name of a package on the list of its section below, and the object passes the test that is listed with
+   the package. Public names are the names in `__all__`. If there is no `__all__`, they are the names that the package
+   defines. Names that begin with `_` are never public.
 2. In the section `launcher`, it is a class of `opsin.sweeps.launchers` (the list is in `opsin.sweeps.sweep`).
 3. It is the public name of a class, or of a function, that a permitted package of the user defines. A class must be of
    the kind of the section, such as `nn.Module` for a network; the test is `own` below. Callbacks and loggers are
@@ -36,7 +42,8 @@ def _is_schedule(found: Any) -> bool:
 def _is_torch_schedule(found: Any) -> bool:
     """Return whether an object is a schedule of torch that a config can describe.
 
-    Some need functions or other schedules. `opsin.training.optim.plateau` replaces the plateau schedule.
+    Schedules that take functions or other schedules as arguments are excluded. `opsin.training.optim.plateau` replaces
+    the plateau schedule.
     """
     needs_objects = (lr_scheduler.LambdaLR, lr_scheduler.MultiplicativeLR)
     of_schedules = (lr_scheduler.SequentialLR, lr_scheduler.ChainedScheduler)
@@ -52,7 +59,7 @@ def _is_torch_optimizer(found: Any) -> bool:
 def _is_timm_optimizer(found: Any) -> bool:
     """Return whether an object is a timm optimizer that a config can describe and that needs only one backward pass.
 
-    `timm.optim` also holds optimizers of torch, a wrapper of another optimizer, and a method of second order.
+    `timm.optim` also holds optimizers of torch, a wrapper of another optimizer, and a second-order optimizer.
     """
     of_timm = subclasses_of(Optimizer)(found) and found.__module__.startswith("timm.")
     return of_timm and found.__name__ not in ("Lookahead", "Adahessian")

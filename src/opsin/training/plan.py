@@ -53,7 +53,7 @@ class RunOptions:
         resume: always null in a composed config: the run directory determines which run is resumed.
         test: evaluate the best checkpoint on the test images, once, at the end.
         report: write `report.html` at the end.
-        tags: words to find the run by, in comparisons and loggers.
+        tags: tags that are assigned to the run, for comparisons and loggers.
         verify_checkpoints: number of stretches of training that `opsin verify` can repeat; 0 keeps no checkpoints.
     """
 

@@ -20,6 +20,7 @@ from opsin.config.locations import IS_CLONE
 from opsin.data import ImageDataModule
 from opsin.models import Network
 from opsin.models.fine_tuning import FreezeSchedule
+from opsin.runs import neutral_keys
 from opsin.runs.atomic import write_atomically
 from opsin.runs.directory import OUTPUT_DIR, RunDirectory
 from opsin.runs.flat_keys import flat_scalars
@@ -49,17 +50,7 @@ from opsin.training.run_warnings import warning_lines
 
 log = logging.getLogger(__name__)
 
-NO_HYPERPARAMETERS = (
-    "callbacks",
-    "logger",
-    "monitor",
-    "output_dir",
-    "report",
-    "resume",
-    "tags",
-    "test",
-    "verify_checkpoints",
-)
+NO_HYPERPARAMETERS = (*neutral_keys.TOP_LEVEL, "callbacks", "logger", "monitor")
 """Top-level keys that do not affect the trained network."""
 
 UNLOGGED = ("_target_", "data_dir")
@@ -243,8 +234,18 @@ def record_calibration(result: RunResult, run: RunDirectory) -> None:
     result.calibration = calibrate(predictions.logits, predictions.targets)
 
 
-def announce(result: RunResult, table: str, run: RunDirectory, resume_step: int | None, split_seed: int) -> None:
-    """Log the data, network and settings before training, and write the network summary to `model.txt`."""
+def announce(
+    result: RunResult, tables: tuple[str, str], run: RunDirectory, resume_step: int | None, split_seed: int
+) -> None:
+    """Log the data, network and settings before training, and write the tables of the network to `model.txt`.
+
+    Args:
+        result: The result, with data, settings and parameters.
+        tables: The stages of the network, which are also logged, and its layers.
+        run: The run directory.
+        resume_step: The step at which the run resumes; None for a new run.
+        split_seed: Seed of the split.
+    """
     data, settings, parameters = result.data, result.settings, result.parameters
     assert data is not None
     assert settings is not None
@@ -265,8 +266,8 @@ def announce(result: RunResult, table: str, run: RunDirectory, resume_step: int 
     if data.bad_images:
         reports = ", ".join(data.bad_image_reports)
         lines.insert(1, f"           {data.bad_images} images cannot be read and are left out: {reports}")
-    log.info("%s\n%s", "\n".join(lines), table)
-    write_atomically(run.path / "model.txt", table + "\n")
+    log.info("%s\n%s", "\n".join(lines), tables[0])
+    write_atomically(run.path / "model.txt", "\n".join(tables))
 
 
 def _split_counts(data: DataFacts, seed: int) -> str:

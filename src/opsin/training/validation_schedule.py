@@ -1,6 +1,6 @@
-"""When to validate within an epoch, by `trainer.val_check_interval`.
+"""Steps of an epoch after which a validation runs, by `trainer.val_check_interval`.
 
-`opsin.data.loader.samplers` decides which images a validation reads.
+The images that a validation reads are chosen in `opsin.data.loader.evaluation_batches`.
 """
 
 import math

@@ -1,16 +1,22 @@
-"""Small matrices as SVG with numbers in the cells: the input and output of a convolution."""
+"""Matrices as SVG, small ones with numbers in the cells: the input and output of a convolution."""
 
+import base64
 import html
-from collections.abc import Callable
+import io
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from matplotlib import colormaps
 from numpy.typing import NDArray
+from PIL import Image
 
 from opsin.visualization.formatting import decimal
+from opsin.visualization.images import Pixels, colorize
 
 CELL = 44
+MOST_WITH_NUMBERS = 14
+"""Largest number of rows and columns of a matrix that is drawn with its numbers."""
+
 _FOCUS = "#d9480f"
 
 Numbers = NDArray[np.float64]
@@ -33,7 +39,7 @@ def matrix(
     values: Numbers,
     title: str,
     *,
-    colors: str = "Greys_r",
+    colors: str = "gray",
     limits: tuple[float, float] = (0, 1),
     border: int = 0,
     window: Window | None = None,
@@ -53,24 +59,12 @@ def matrix(
         name: CSS class of the figure.
     """
     rows, columns = values.shape
-    paint = _painter(colors, limits)
-    written = max(rows, columns) <= 14
+    written = has_numbers(values.shape)
+    known = values.size if known is None else known
+    table = colorize(values, colors, *limits)
     noted = set(window.cells) if window and window.notes else set()
     parts = [_HATCH]
-    for row in range(rows):
-        for column in range(columns):
-            x, y = column * CELL, row * CELL
-            if known is not None and row * columns + column >= known:
-                parts.append(f'<rect x="{x}" y="{y}" width="{CELL}" height="{CELL}" class="unknown"/>')
-                continue
-            value = float(values[row, column])
-            padded = border and not (border <= row < rows - border and border <= column < columns - border)
-            fill, ink = ("url(#hatch)", "currentColor") if padded else paint(value)
-            parts.append(f'<rect x="{x}" y="{y}" width="{CELL}" height="{CELL}" fill="{fill}" class="cell"/>')
-            if written:
-                parts.append(
-                    _text(x + CELL / 2, y + CELL / 2 + (12 if (row, column) in noted else 5), decimal(value), ink, 14)
-                )
+    parts += _cells(values, table, border, known, noted) if written else _raster(table, border, known)
     for i, (row, column) in enumerate(window.cells if window else ()):
         x, y = column * CELL, row * CELL
         parts.append(f'<rect x="{x + 2}" y="{y + 2}" width="{CELL - 4}" height="{CELL - 4}" class="focus"/>')
@@ -82,7 +76,50 @@ def matrix(
         f'aria-label="{html.escape(title)}">{"".join(parts)}</svg>'
     )
     share = f"flex: {columns} 1 0; max-width: {columns * CELL + 4}px"
-    return f'<figure class="{name}" style="{share}">{picture}<figcaption>{html.escape(title)}</figcaption></figure>'
+    kind = name if written else f"{name} large"
+    return f'<figure class="{kind}" style="{share}">{picture}<figcaption>{html.escape(title)}</figcaption></figure>'
+
+
+def has_numbers(shape: tuple[int, ...]) -> bool:
+    """Return whether a matrix of this shape is drawn with its numbers."""
+    return max(shape) <= MOST_WITH_NUMBERS
+
+
+def _cells(
+    values: Numbers, table: Pixels, border: int, known: int, noted: Collection[tuple[int, int]]
+) -> Iterator[str]:
+    """Yield one square with a number for each cell; the number is lower in cells with a note."""
+    rows, columns = values.shape
+    for row, column in np.ndindex(values.shape):
+        x, y = column * CELL, row * CELL
+        if row * columns + column >= known:
+            yield f'<rect x="{x}" y="{y}" width="{CELL}" height="{CELL}" class="unknown"/>'
+            continue
+        padded = border and not (border <= row < rows - border and border <= column < columns - border)
+        fill, ink = ("url(#hatch)", "currentColor") if padded else _paint(table[row, column])
+        yield f'<rect x="{x}" y="{y}" width="{CELL}" height="{CELL}" fill="{fill}" class="cell"/>'
+        middle = y + CELL / 2 + (12 if (row, column) in noted else 5)
+        yield _text(x + CELL / 2, middle, decimal(float(values[row, column])), ink, 14)
+
+
+def _raster(table: Pixels, border: int, known: int) -> Iterator[str]:
+    """Yield one image with a pixel for each cell, transparent where nothing is known yet and on padding."""
+    rows, columns = table.shape[:2]
+    opaque = (np.arange(rows * columns) < known).reshape(rows, columns)
+    if border:
+        inside = np.zeros_like(opaque)
+        inside[border:-border, border:-border] = True
+        opaque &= inside
+        yield f'<rect width="{columns * CELL}" height="{rows * CELL}" fill="url(#hatch)"/>'
+    picture = np.dstack([table, opaque.astype(np.uint8) * 255])
+    stream = io.BytesIO()
+    Image.fromarray(picture).save(stream, "PNG")
+    data = base64.b64encode(stream.getvalue()).decode()
+    yield (
+        f'<image width="{columns * CELL}" height="{rows * CELL}" preserveAspectRatio="none" class="pixels" '
+        f'href="data:image/png;base64,{data}"/>'
+    )
+    yield f'<rect width="{columns * CELL}" height="{rows * CELL}" class="unknown"/>'
 
 
 _HATCH = (
@@ -91,18 +128,10 @@ _HATCH = (
 )
 
 
-def _painter(palette: str, limits: tuple[float, float]) -> Callable[[float], tuple[str, str]]:
-    """Return a function from a value to its color and a readable text color."""
-    low, high = limits
-    table = colormaps[palette]
-
-    def paint(value: float) -> tuple[str, str]:
-        red, green, blue, _ = table(min(1.0, max(0.0, (value - low) / (high - low))))
-        light = 0.299 * red + 0.587 * green + 0.114 * blue
-        fill = f"#{round(red * 255):02x}{round(green * 255):02x}{round(blue * 255):02x}"
-        return fill, "#111" if light > 0.55 else "#fff"
-
-    return paint
+def _paint(color: Pixels) -> tuple[str, str]:
+    """Return a color `(3,)` and a readable text color as CSS."""
+    red, green, blue = color.tolist()
+    return f"#{red:02x}{green:02x}{blue:02x}", "#111" if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else "#fff"
 
 
 def _text(x: float, y: float, text: str, fill: str, size: int) -> str:

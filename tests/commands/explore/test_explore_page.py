@@ -145,6 +145,14 @@ def shoot(page: Any, name: str) -> None:
     page.set_viewport_size({"width": 1300, "height": 950})
 
 
+def choose(page: Any, label: str, option: str) -> None:
+    """Choose an option of the first visible dropdown with a label."""
+    field = page.get_by_label(label, exact=True).first
+    field.click()
+    field.fill(option)
+    page.get_by_role("option", name=option).first.click()
+
+
 @pytest.mark.browser
 @pytest.mark.slow
 def test_convolution(page: Any) -> None:
@@ -161,6 +169,18 @@ def test_convolution(page: Any) -> None:
     page.get_by_text("(8 - 2 + 2·0) / 1 + 1 = 7").wait_for()
     assert page.get_by_role("alert").count() == 0
     shoot(page, "steps")
+    choose(page, "Input", "dataset: digits")
+    page.get_by_text("input 28 x 28").wait_for()
+    page.get_by_label("Image 0 to 1796").fill("3")
+    page.get_by_text("this one is of class 3").wait_for()
+    page.locator("input[type=range]:visible").first.fill("300")
+    page.get_by_text("row 12, column ").wait_for()  # 27 outputs per row
+    shoot(page, "dataset")
+    page.get_by_label("max pooling").check()
+    page.get_by_text("output 14 x 14").wait_for()
+    choose(page, "Input", "4 x 4 for pooling")
+    page.get_by_text("max(8, 1, 3, 9) = 9").wait_for()
+    shoot(page, "pooling")
     page.get_by_role("tab", name="On an image").click()
     page.get_by_text("columns (451 - 3 + 2·0) / 1 + 1 = 449").wait_for()
     page.get_by_label("max", exact=True).check()
@@ -170,6 +190,11 @@ def test_convolution(page: Any) -> None:
     page.get_by_role("button", name="Show a filter bank").click()
     page.locator(".picture img:visible").nth(2).wait_for()
     shoot(page, "gabor")
+    page.get_by_role("tab", name="Pixels").click()
+    page.get_by_text("shape (300, 451, 3), uint8, 405,900 values").wait_for()
+    page.get_by_alt_text("").locator("visible=true").first.click()
+    page.get_by_role("cell", name="row 149, column 225").wait_for()
+    shoot(page, "pixels")
 
 
 @pytest.mark.browser

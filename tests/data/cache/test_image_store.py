@@ -3,6 +3,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,9 +13,9 @@ import pytest
 
 from opsin.data.cache import checksums
 from opsin.data.cache.image_store import open_store, store_key
-from opsin.data.decode import BadImage
-from opsin.data.preprocessing import fit_image
+from opsin.data.fit import fit_image
 from opsin.data.source import ArrayImages
+from opsin.data.types import BadImage
 from opsin.errors import UserError
 
 
@@ -36,14 +37,15 @@ class FakeImages:
     def __len__(self):
         return self.count
 
-    def read(self, index):
+    def read(self, index, fit=None):
         if self.log is not None:
             with self.log.open("a") as file:
                 file.write("x")
         time.sleep(self.delay)
         if index in self.bad:
             raise BadImage("it is, on purpose")
-        return np.random.default_rng(index).integers(0, 256, (8 + index % 5, 9 + index % 7, 3), dtype=np.uint8)
+        image = np.random.default_rng(index).integers(0, 256, (8 + index % 5, 9 + index % 7, 3), dtype=np.uint8)
+        return fit_image(image, *fit) if fit else image
 
     def locate(self, index):
         return f"folder/{index}.jpg"
@@ -92,6 +94,13 @@ def test_pixels_do_not_depend_on_workers(tmp_path):
     assert files[0] == files[1] == files[2]
 
 
+def test_few_images_are_decoded_by_all_threads_at_once(tmp_path):
+    images, together = FakeImages(8), threading.Barrier(4, timeout=20)
+    read = images.read
+    images.read = lambda index, fit: (together.wait(), read(index, fit))[1]
+    assert len(open_fake(images, tmp_path, workers=4)) == 8
+
+
 def test_a_store_is_built_once(tmp_path):
     log = tmp_path / "log"
     for _ in range(3):
@@ -113,7 +122,7 @@ def test_the_key_of_a_store_includes_everything_that_changes_pixels():
 
 def test_a_new_format_version_builds_the_store_again(tmp_path, monkeypatch):
     old = open_fake(FakeImages(), tmp_path).fingerprint
-    monkeypatch.setattr("opsin.data.cache.image_store.VERSION", 10_000)
+    monkeypatch.setattr("opsin.data.cache.image_store.DECODING_VERSION", 10_000)
     assert open_fake(FakeImages(), tmp_path).fingerprint != old
 
 
@@ -171,7 +180,7 @@ def test_a_store_without_good_images_is_an_error(tmp_path):
 
 def test_another_error_while_decoding_leaves_no_files(tmp_path):
     images = FakeImages()
-    images.read = lambda index: 1 // 0
+    images.read = lambda index, fit: 1 // 0
     with pytest.raises(ZeroDivisionError):
         open_fake(images, tmp_path)
     assert [path.suffix for path in tmp_path.iterdir() if path.is_dir()] == []

@@ -19,7 +19,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value
 from PIL import Image as PILImage
 
 from opsin.data.datasets import cats_vs_dogs, hugging_face
-from opsin.data.decode import BadImage
+from opsin.data.types import BadImage
 from opsin.errors import UserError
 
 hugging_face_module = sys.modules["opsin.data.datasets.hugging_face"]  # not the function

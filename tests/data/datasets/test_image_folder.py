@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from opsin.data.datasets import cats_vs_dogs, image_folder, unlabeled_images
-from opsin.data.decode import BadImage
+from opsin.data.types import BadImage
 from opsin.errors import UserError
 
 

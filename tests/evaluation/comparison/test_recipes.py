@@ -47,6 +47,7 @@ def test_settings_that_do_not_change_the_recipe_do_not_split_its_seeds(tmp_path:
             "logger.csv": {"_target_": "lightning.pytorch.loggers.CSVLogger", "save_dir": str(seed)},
             "output_dir": f"/runs/{seed}",
             "tags": [str(seed)],
+            "verify_checkpoints": seed,
         }
         logger = {"logger": ("csv", "none", "tensorboard")[seed]}
         made_run(tmp_path / str(seed), [True], overrides=[f"seed={seed}"], config=environment, choices=logger)

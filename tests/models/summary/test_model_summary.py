@@ -9,7 +9,8 @@ from network_cases import CASES, Case, build
 from torch import Tensor, nn
 
 import opsin.models as models
-from opsin.models import Network, summarize, summary_table, summary_text
+from opsin.models import Network, layers_text, summarize, summarize_layers, summary_table, summary_text
+from opsin.models.summary.layers import memory_of
 
 
 def case_of(name: str) -> Case:
@@ -71,6 +72,49 @@ def test_table_and_text() -> None:
     assert "\x1b" not in text
     assert not any(line.endswith(" ") for line in text.splitlines())
     assert summary_table(summary).row_count == 6
+
+
+def test_layers_and_memory_match_the_lectures_and_torchinfo() -> None:
+    """The lectures state 0.24 MB of activations with gradients, 0.22 MB of parameters and 0.47 MB in all."""
+    network = models.cnn_gap(num_logits=10, in_channels=1, image_size=(28, 28))
+    summary, layers = summarize_layers(network, (1, 28, 28))
+    body = [layer for layer in layers if layer.name.startswith("block")]
+    memory = memory_of(body, (1, 28, 28))
+    found = (2 * memory.activations, memory.parameters, memory.training)
+    assert [f"{size:.2f}" for size in found] == ["0.24", "0.22", "0.47"]
+    assert sum(layer.parameters for layer in layers) == summary.parameters
+    assert sum(layer.mult_adds for layer in layers) == summary.mult_adds
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in layers_text(summary, layers).splitlines()]
+    assert ["block2.conv", "Conv2d", "3x3", "64x11x11", "18,496", "0.074", "2,238,016", "0.031"] in rows
+    assert ["block1.pool", "MaxPool2d", "2x2", "32x13x13", "", "", "", "0.022"] in rows
+    assert "parameters 0.23 MB" in layers_text(summary, layers)
+    case = case_of("cats_dogs_cnn")
+    memory = memory_of(summarize_layers(build(case), (3, 150, 150))[1], (3, 150, 150))
+    assert f"{memory.training:.2f}" == "11.18"
+
+
+def test_parameters_of_no_layer_are_listed_too() -> None:
+    network = models.timm(num_logits=3, image_size=(32, 32), name="test_vit")
+    summary, layers = summarize_layers(network, (3, 32, 32))
+    others = [layer for layer in layers if layer.kind == "parameters"]
+    assert [layer.name for layer in others] == ["stem (other)"]  # class token and positions
+    assert sum(layer.parameters for layer in layers) == summary.parameters
+
+
+@pytest.mark.parametrize(
+    ("kernels", "weights", "extent"), [((7,), 49, 7), ((3, 3, 3), 27, 7), ((3,), 9, 3), (((1, 3), (3, 1)), 6, 3)]
+)
+def test_small_and_rectangular_kernels_see_as_much_with_fewer_parameters(
+    kernels: tuple[int | tuple[int, int], ...], weights: int, extent: int
+) -> None:
+    network = models.cnn_gap(num_logits=1, in_channels=1, image_size=(28, 28), widths=(1,), kernels=kernels, bias=False)
+    summary, layers = summarize_layers(network, (1, 28, 28))
+    block = summary.rows[0]
+    assert (block.name, block.parameters, block.receptive_field) == ("block1", weights, extent)
+    assert block.output_shape == (1, 29 - extent, 29 - extent)
+    assert [layer.kernel for layer in layers if layer.kind == "Conv2d"] == [
+        (size, size) if isinstance(size, int) else size for size in kernels
+    ]
 
 
 def widest_gradient(body: nn.Module, images: Tensor) -> int:

@@ -15,6 +15,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--outputs", type=user_path, default=Path(OUTPUT_DIR), help="the folder of runs (default: outputs)"
     )
     parser.add_argument("--port", type=int, default=7860, help="on 127.0.0.1 (default: 7860; 0: any free port)")
+    parser.add_argument("--data-dir", metavar="FOLDER", help="the folder of the datasets (default: data)")
     options = parser.parse_intermixed_args(arguments)
     from opsin.commands.explore.server import serve
 
@@ -22,5 +23,6 @@ def main(arguments: list[str] | None = None) -> int:
         options.outputs,
         options.port,
         announce=lambda address: print(f"The explorer: {address} (Ctrl-C ends it)", flush=True),
+        data_dir=options.data_dir,
     )
     return 0

@@ -1,7 +1,6 @@
 """Convolve an image with a kernel or a Gabor filter: stride, padding, dilation, pooling, and output sizes."""
 
 import html
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,12 +8,15 @@ import gradio as gr
 import numpy as np
 from numpy.typing import NDArray
 
-from opsin.commands.explore.convolution_steps import CUSTOM, matrix_text
+from opsin.commands.explore.convolution_steps import CUSTOM
+from opsin.commands.explore.image_picker import connect, image_picker
 from opsin.commands.explore.messages import error_area, shows_errors
-from opsin.commands.explore.uploads import drop_zone, on_upload, read_upload
+from opsin.commands.explore.uploads import read_upload
 from opsin.interpretability.convolution.convolution import KERNELS, convolve, parse_kernel, pool, worked_size
 from opsin.interpretability.convolution.gabor import gabor, gabor_bank, magnitude, responses
-from opsin.interpretability.convolution.sample_images import gray, sample, sample_names
+from opsin.interpretability.convolution.matrix_text import matrix_text
+from opsin.interpretability.convolution.named_image import named_picture
+from opsin.interpretability.convolution.sample_images import gray
 from opsin.visualization.images import Pixels, colorize, grid, resize_for_display, to_uint8
 
 MAX_SIDE = 512
@@ -23,14 +25,19 @@ MAX_SIDE = 512
 Gray = NDArray[np.float64]
 
 
-def read_gray(name: str | None, upload: Path | None) -> Gray:
-    """Return the uploaded image, or else the named sample, in grayscale `(H, W)` in [0, 1].
+def read_gray(data_dir: str | None, name: str | None, upload: Path | None) -> Gray:
+    """Return the uploaded image, or else the named picture, in grayscale `(H, W)` in [0, 1].
+
+    Args:
+        data_dir: The folder of the datasets; None for the default.
+        name: Name of a sample or of an image of a dataset, see `named_picture`.
+        upload: An uploaded file.
 
     Raises:
         UserError: The file is not an image, or no image is chosen.
     """
     if upload is None:
-        return gray(sample(name or ""))
+        return gray(named_picture(name or "", data_dir))
     pixels = read_upload(upload, channels=1)
     return gray(resize_for_display(pixels, MAX_SIDE) if max(pixels.shape) > MAX_SIDE else pixels)
 
@@ -48,6 +55,7 @@ def response(values: Gray, kernel: Gray) -> tuple[Pixels, str]:
 
 @shows_errors(None, None, None)
 def convolve_image(
+    data_dir: str | None,
     name: str,
     upload: Path | None,
     text: str,
@@ -58,7 +66,7 @@ def convolve_image(
     size: int,
 ) -> tuple[Pixels, Pixels, str]:
     """Return the image, the response of the kernel, and the computation of the output sizes."""
-    image, kernel = read_gray(name, upload), parse_kernel(text)
+    image, kernel = read_gray(data_dir, name, upload), parse_kernel(text)
     stride, dilation, size = int(stride), int(dilation), int(size)
     how: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation}
     result = convolve(image, kernel, **how)
@@ -79,10 +87,10 @@ def _size_text(what: str, size: tuple[int, ...], kernel: tuple[int, ...], **how:
 
 @shows_errors(None, None)
 def gabor_response(
-    name: str, upload: Path | None, frequency: float, theta: float, sigma: float
+    data_dir: str | None, name: str, upload: Path | None, frequency: float, theta: float, sigma: float
 ) -> tuple[Pixels, Pixels]:
     """Return the real and imaginary part of a Gabor filter, and the magnitude of its response."""
-    image, kernel = read_gray(name, upload), gabor(frequency, theta, sigma)
+    image, kernel = read_gray(data_dir, name, upload), gabor(frequency, theta, sigma)
     limit = float(np.abs(kernel).max()) or 1.0
     parts = [colorize(part, "RdBu_r", -limit, limit) for part in (kernel.real, kernel.imag)]
     size = f"{kernel.shape[0]} x {kernel.shape[1]}"
@@ -91,9 +99,9 @@ def gabor_response(
 
 
 @shows_errors(None)
-def bank_responses(name: str, upload: Path | None) -> Pixels:
+def bank_responses(data_dir: str | None, name: str, upload: Path | None) -> Pixels:
     """Return the responses of a bank of Gabor filters."""
-    image = read_gray(name, upload)
+    image = read_gray(data_dir, name, upload)
     small = image if max(image.shape) <= 256 else np.asarray(resize_for_display(to_uint8(image, 0, 1), 256)) / 255
     found = responses(small, gabor_bank())
     pictures = [colorize(magnitudes, "viridis") for magnitudes in found.values()]
@@ -102,16 +110,15 @@ def bank_responses(name: str, upload: Path | None) -> Pixels:
     )
 
 
-def _image_picker() -> tuple[gr.Dropdown, gr.Image, gr.State]:
-    names = list(sample_names())
-    return gr.Dropdown(names, value=names[0], label="Image"), *drop_zone("or your own image")
+def build_kernels(data_dir: str | None) -> None:
+    """Build the tab that convolves an image with a kernel.
 
-
-def build_kernels() -> None:
-    """Build the tab that convolves an image with a kernel."""
+    Args:
+        data_dir: The folder of the datasets; None for the default.
+    """
     with gr.Row():
         with gr.Column(scale=1, min_width=260):
-            name, zone, upload = _image_picker()
+            name, zone, upload = image_picker()
             kernels = [*KERNELS, CUSTOM]
             named = gr.Dropdown(kernels, value=kernels[0], label="Kernel")
             weights = gr.Textbox(
@@ -143,14 +150,18 @@ def build_kernels() -> None:
         api_visibility="private",
     )
     weights.input(lambda: CUSTOM, None, named, show_progress="hidden", api_visibility="private")
-    _connect(convolve_image, zone, inputs, [error, before, result, sizes])
+    connect(lambda *values: convolve_image(data_dir, *values), zone, inputs, [error, before, result, sizes])
 
 
-def build_gabor() -> None:
-    """Build the tab that filters an image with Gabor filters."""
+def build_gabor(data_dir: str | None) -> None:
+    """Build the tab that filters an image with Gabor filters.
+
+    Args:
+        data_dir: The folder of the datasets; None for the default.
+    """
     with gr.Row():
         with gr.Column(scale=1, min_width=260):
-            name, zone, upload = _image_picker()
+            name, zone, upload = image_picker()
             frequency = gr.Slider(0.01, 1, 0.16, step=0.01, label="Frequency (cycles per pixel)", buttons=[])
             theta = gr.Slider(0, 3.14, 1.2, step=0.01, label="Orientation theta (radians)", buttons=[])
             sigma = gr.Slider(0.1, 5, 4.0, step=0.1, label="Width sigma (pixels)", buttons=[])
@@ -164,18 +175,12 @@ def build_gabor() -> None:
             bank = gr.Image(
                 label="Responses of a filter bank", format="png", buttons=["fullscreen"], elem_classes="picture"
             )
-    _connect(gabor_response, zone, [name, upload, frequency, theta, sigma], [error, filter_, magnitudes])
-    show_bank.click(bank_responses, [name, upload], [error, bank], api_visibility="private")
-
-
-def _connect(handler: Callable[..., Any], zone: gr.Image, inputs: list[Any], outputs: list[Any]) -> None:
-    """Call the handler on every change of an input, and when the tab is opened."""
-    name, upload, *others = inputs
-    for event in on_upload(zone, upload):
-        event.then(handler, inputs, outputs, api_visibility="private")
-    for component in (name, *others):
-        component.change(handler, inputs, outputs, trigger_mode="always_last", api_visibility="private")
-    tab = gr.context.Context.block
-    while not isinstance(tab, gr.Tab):
-        tab = tab.parent
-    tab.select(handler, inputs, outputs, api_visibility="private")
+    connect(
+        lambda *values: gabor_response(data_dir, *values),
+        zone,
+        [name, upload, frequency, theta, sigma],
+        [error, filter_, magnitudes],
+    )
+    show_bank.click(
+        lambda *values: bank_responses(data_dir, *values), [name, upload], [error, bank], api_visibility="private"
+    )

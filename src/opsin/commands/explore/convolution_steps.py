@@ -1,24 +1,21 @@
-"""Convolution step by step: a window moves over a small input, and the sum at each position is written out."""
+"""Convolution and pooling step by step: a window moves over an input, and the calculation at each position is shown."""
 
-import html
 from collections.abc import Callable
-from fractions import Fraction
 from typing import Any
 
 import gradio as gr
 import numpy as np
 
 from opsin.commands.explore.messages import error_area, shows_errors
-from opsin.errors import UserError
-from opsin.interpretability.convolution.convolution import KERNELS, convolve, parse_kernel, step_at, worked_size
+from opsin.commands.explore.step_drawing import OPERATIONS, Layer, Operation, draw
+from opsin.interpretability.convolution.convolution import KERNELS
+from opsin.interpretability.convolution.dataset_images import DATASETS, dataset_image
+from opsin.interpretability.convolution.matrix_text import matrix_text
 from opsin.interpretability.convolution.sample_images import gray, sample
-from opsin.visualization.formatting import decimal
-from opsin.visualization.matrix_svg import Numbers, Window, matrix
-
-MAX_CELLS = 16
-"""Maximum number of rows and columns of the input: more numbers would be too small to read."""
+from opsin.visualization.matrix_svg import Numbers
 
 CUSTOM = "custom"
+QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
 
 def _edge() -> Numbers:
@@ -39,179 +36,60 @@ INPUTS: dict[str, Callable[[], Numbers]] = {
     "an edge": _edge,
     "a cross": _cross,
     "a gradient": lambda: np.round(np.add.outer(np.arange(8), np.arange(8)) / 14, 1),
+    "4 x 4 for pooling": lambda: np.array([[1.0, 3, 2, 4], [5, 6, 1, 2], [3, 2, 8, 1], [4, 7, 3, 9]]),
     "a digit: 2": lambda: _digit(2),
     "a digit: 4": lambda: _digit(4),
 }
+DATASET_INPUTS = {f"dataset: {name}": name for name in DATASETS}
 
 
-def matrix_text(values: Numbers) -> str:
-    """Return a matrix as text: one line per row, with repeating decimals as fractions."""
-    return "\n".join(
-        " ".join(
-            decimal(value) if abs(value - round(value, 2)) < 1e-9 else str(Fraction(value).limit_denominator(999))
-            for value in row
-        )
-        for row in values
-    )
-
-
-def read_matrix(text: str, what: str) -> Numbers:
-    """Parse a matrix from text, with rows on separate lines or separated by semicolons.
-
-    Raises:
-        UserError: The text is not a matrix, or the matrix is too large.
-    """
-    rows = [row.replace(",", " ").split() for row in text.replace("\n", ";").split(";") if row.strip()]
-    try:
-        values = np.array([[float(value) for value in row] for row in rows], np.float64)
-    except ValueError:
-        raise UserError(f"{what} must have rows of equal length, such as 1 0 -1 on each of three lines") from None
-    if values.ndim != 2 or not np.isfinite(values).all():
-        raise UserError(f"{what} must have at least one row of finite numbers")
-    if max(values.shape) > MAX_CELLS:
-        raise UserError(f"{what} is {values.shape[0]}x{values.shape[1]}; the limit is {MAX_CELLS}x{MAX_CELLS}")
-    return values
-
-
-def draw(image: str, kernel: str, stride: int, padding: int, dilation: int, position: int) -> tuple[str, int, int]:
-    """Draw one step of a convolution with its sum and the computation of the output size.
+@shows_errors(gr.skip(), gr.skip())
+def choose_input(name: str, number: int | None, data_dir: str | None) -> tuple[Any, Any]:
+    """Return the text of an input, and the field with the number of an image of a dataset, hidden for other inputs.
 
     Args:
-        image: Input as text.
-        kernel: Kernel as text, or the name of a kernel.
-        stride: Stride in cells.
-        padding: Rows and columns of zeros on each side.
-        dilation: Dilation in cells; 1 for none.
-        position: Index of the output cell, row by row.
+        name: A key of `INPUTS` or `DATASET_INPUTS`, or `CUSTOM`.
+        number: Number of the image.
+        data_dir: The folder of the datasets.
+    """
+    if name in DATASET_INPUTS:
+        image = dataset_image(DATASET_INPUTS[name], int(number or 0), data_dir)
+        label = f"Image 0 to {image.count - 1}; this one is of class {image.label}"
+        return matrix_text(gray(image.pixels)), gr.Number(visible=True, label=label)
+    return matrix_text(INPUTS[name]()) if name in INPUTS else gr.skip(), gr.Number(visible=False)
+
+
+def choose_operation(operation: Operation) -> tuple[Any, ...]:
+    """Return the fields of the operation, visible if it has them, and the usual stride.
 
     Returns:
-        HTML, the number of positions, and the position clipped to their range.
-
-    Raises:
-        UserError: A text cannot be parsed, or the kernel does not fit the input.
+        Kernel, its weights, padding, dilation, window, stride.
     """
-    values, weights = read_matrix(image, "the input"), parse_kernel(kernel)
-    how = {"stride": stride, "padding": padding, "dilation": dilation}
-    output = convolve(values, weights, **how)
-    positions = output.size
-    position = min(max(position, 0), positions - 1)
-    row, column = divmod(position, output.shape[1])
-    step = step_at(values, weights, row, column, **how)
-    cells = tuple(
-        (row * stride + i * dilation, column * stride + j * dilation)
-        for i in range(weights.shape[0])
-        for j in range(weights.shape[1])
-    )
-    notes = tuple(f"·{decimal(weight)}" for weight in weights.ravel())
-    padded = np.pad(values, padding)
-    largest = float(np.abs(weights).max()) or 1.0
-    limit = max(float(np.abs(output).max()), 1e-9)
-    shown = [
-        matrix(
-            padded,
-            _name("input", values) + (f", padded to {padded.shape[0]} x {padded.shape[1]}" if padding else ""),
-            limits=(min(0.0, float(values.min())), max(1.0, float(values.max()))),
-            border=padding,
-            window=Window(cells, notes),
-            name="input",
-        ),
-        matrix(weights, _name("kernel", weights), colors="RdBu_r", limits=(-largest, largest), name="kernel"),
-        matrix(
-            output,
-            _name("output", output),
-            colors="RdBu_r",
-            limits=(-limit, limit),
-            window=Window(((row, column),)),
-            known=position + 1,
-            name="output",
-        ),
-    ]
-    sizes = _sizes(values, weights, **how)
-    drawing = (
-        f'<div class="drawings">{"".join(shown)}</div>'
-        f'<p class="equation" aria-live="polite">row {row + 1}, column {column + 1}: {html.escape(step.text)}</p>'
-        f'<p class="caption">{html.escape(sizes)}</p>'
-    )
-    return drawing, positions, position
+    convolves = OPERATIONS[operation] is None
+    shown = [gr.update(visible=convolves)] * 4
+    return (*shown, gr.update(visible=not convolves), 1 if convolves else 2)
 
 
-def _name(what: str, values: Numbers) -> str:
-    return f"{what} {values.shape[0]} x {values.shape[1]}"
-
-
-def _sizes(values: Numbers, weights: Numbers, **how: int) -> str:
-    height = worked_size(values.shape[0], weights.shape[0], **how)
-    if values.shape[0] == values.shape[1] and weights.shape[0] == weights.shape[1]:
-        return f"rows and columns: {height}"
-    return f"rows: {height}; columns: {worked_size(values.shape[1], weights.shape[1], **how)}"
+def _layer(image: str, kernel: str, stride: int, padding: int, dilation: int, operation: Any, size: int) -> Layer:
+    """Return the layer of the fields of the page, in which a number is None while it is edited."""
+    return Layer(image, kernel, stride or 1, padding or 0, dilation or 1, operation, size or 1)
 
 
 @shows_errors(None, gr.skip())
-def show(image: str, kernel: str, stride: int, padding: int, dilation: int, position: int) -> tuple[str, Any]:
+def show(*settings: Any) -> tuple[str, Any]:
     """Return the drawing at a position, and the slider of positions."""
-    drawing, positions, position = draw(image, kernel, stride or 1, padding or 0, dilation or 1, position - 1)
+    *fields, position = settings
+    drawing, positions, position = draw(_layer(*fields), position - 1)
     return drawing, gr.Slider(minimum=1, maximum=max(positions, 2), value=position + 1)
 
 
 @shows_errors(None, gr.skip(), gr.Timer(active=False))
 def move(by: int, *settings: Any) -> tuple[str, Any, Any]:
     """Return the drawing after a number of positions, the slider, and the timer, active until the last position."""
-    image, kernel, stride, padding, dilation, position = settings
-    drawing, positions, position = draw(image, kernel, stride or 1, padding or 0, dilation or 1, position - 1 + by)
+    *fields, position = settings
+    drawing, positions, position = draw(_layer(*fields), position - 1 + by)
     slider = gr.Slider(maximum=max(positions, 2), value=position + 1)
     return drawing, slider, gr.Timer(active=position + 1 < positions)
-
-
-def build() -> None:
-    """Build the tab and connect its components."""
-    with gr.Row():
-        with gr.Column(scale=1, min_width=240):
-            chosen = gr.Dropdown([*INPUTS, CUSTOM], value="an edge", label="Input")
-            with gr.Accordion("Edit the input", open=False):
-                image = gr.Textbox(
-                    matrix_text(_edge()), label="Input, one row per line", lines=8, max_lines=16, elem_classes="numbers"
-                )
-        with gr.Column(scale=1, min_width=240):
-            named = gr.Dropdown([*KERNELS, CUSTOM], value="sobel_vertical", label="Kernel")
-            kernel = gr.Textbox(
-                matrix_text(KERNELS["sobel_vertical"]),
-                label="Kernel weights, one row per line",
-                lines=3,
-                elem_classes="numbers",
-            )
-            with gr.Row():
-                stride = gr.Number(1, label="Stride", minimum=1, maximum=4, precision=0, min_width=70)
-                padding = gr.Number(0, label="Padding", minimum=0, maximum=3, precision=0, min_width=70)
-                dilation = gr.Number(1, label="Dilation", minimum=1, maximum=3, precision=0, min_width=70)
-    error = error_area()
-    with gr.Row():
-        play = gr.Button("Play", variant="primary", min_width=60)
-        pause = gr.Button("Pause", min_width=60)
-        back = gr.Button("Back", min_width=60)
-        forward = gr.Button("Step", min_width=60)
-    position = gr.Slider(1, 36, 1, step=1, label="Output position, row by row", buttons=[])
-    drawing = gr.HTML(draw(image.value, kernel.value, 1, 0, 1, 0)[0], js_on_load=None)
-    timer = gr.Timer(0.4, active=False)
-
-    settings = [image, kernel, stride, padding, dilation]
-    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-    inputs = [*settings, position]
-    redraw: dict[str, Any] = {"fn": show, "inputs": inputs, "outputs": [error, drawing, position], **quiet}
-    for component in settings:
-        component.change(**redraw, trigger_mode="always_last")
-    position.input(**redraw, trigger_mode="always_last")
-    chosen.input(lambda name: matrix_text(INPUTS[name]()) if name in INPUTS else gr.skip(), chosen, image, **quiet)
-    named.input(lambda name: matrix_text(KERNELS[name]) if name in KERNELS else gr.skip(), named, kernel, **quiet)
-    image.input(lambda: CUSTOM, None, chosen, **quiet)
-    kernel.input(lambda: CUSTOM, None, named, **quiet)
-
-    outputs = [error, drawing, position, timer]
-    tick = timer.tick(lambda *values: move(1, *values), inputs, outputs, **quiet)
-    stop = {**quiet, "cancels": [tick]}  # a pending tick would otherwise finish after the animation stops
-    pause.click(lambda: gr.Timer(active=False), None, timer, **stop)
-    for button, by in ((back, -1), (forward, 1)):
-        button.click(lambda *values, by=by: (*move(by, *values)[:3], gr.Timer(active=False)), inputs, outputs, **stop)
-    play.click(_start, inputs, outputs, **quiet)
 
 
 def _start(*settings: Any) -> tuple[Any, ...]:
@@ -220,3 +98,71 @@ def _start(*settings: Any) -> tuple[Any, ...]:
     if not error and not timer.active:
         error, drawing, slider, timer = move(0, *settings[:-1], 1)
     return error, drawing, slider, gr.Timer(active=not error)
+
+
+def build(data_dir: str | None) -> None:
+    """Build the tab and connect its components.
+
+    Args:
+        data_dir: The folder of the datasets; None for the default.
+    """
+    with gr.Row():
+        with gr.Column(scale=1, min_width=240):
+            chosen = gr.Dropdown([*INPUTS, *DATASET_INPUTS, CUSTOM], value="an edge", label="Input")
+            number = gr.Number(0, label="Image", minimum=0, precision=0, visible=False)
+            with gr.Accordion("Edit the input", open=False):
+                image = gr.Textbox(
+                    matrix_text(_edge()), label="Input, one row per line", lines=8, max_lines=16, elem_classes="numbers"
+                )
+        with gr.Column(scale=1, min_width=240):
+            operation = gr.Radio(list(OPERATIONS), value="convolution", label="Operation")
+            named = gr.Dropdown([*KERNELS, CUSTOM], value="vertical", label="Kernel")
+            kernel = gr.Textbox(
+                matrix_text(KERNELS["vertical"]),
+                label="Kernel weights, one row per line",
+                lines=3,
+                elem_classes="numbers",
+            )
+            with gr.Row():
+                size = gr.Number(2, label="Window", minimum=1, precision=0, min_width=70, visible=False)
+                stride = gr.Number(1, label="Stride", minimum=1, precision=0, min_width=70)
+                padding = gr.Number(0, label="Padding", minimum=0, maximum=3, precision=0, min_width=70)
+                dilation = gr.Number(1, label="Dilation", minimum=1, maximum=3, precision=0, min_width=70)
+    error = error_area()
+    with gr.Row():
+        play = gr.Button("Play", variant="primary", min_width=60)
+        buttons = [play, *(gr.Button(text, min_width=60) for text in ("Pause", "Back", "Step"))]
+    position = gr.Slider(1, 36, 1, step=1, label="Output position, row by row", buttons=[])
+    drawing = gr.HTML(draw(Layer(image.value, kernel.value), 0)[0], js_on_load=None)
+    timer = gr.Timer(0.4, active=False)
+
+    settings = [image, kernel, stride, padding, dilation, operation, size]
+    inputs = [*settings, position]
+    redraw: dict[str, Any] = {"fn": show, "inputs": inputs, "outputs": [error, drawing, position], **QUIET}
+    for component in settings:
+        component.change(**redraw, trigger_mode="always_last")
+    position.input(**redraw, trigger_mode="always_last")
+    for component in (chosen, number):
+        component.input(
+            lambda name, index: choose_input(name, index, data_dir),
+            [chosen, number],
+            [error, image, number],
+            **QUIET,
+            trigger_mode="always_last",
+        )
+    operation.input(choose_operation, operation, [named, kernel, padding, dilation, size, stride], **QUIET)
+    named.input(lambda name: matrix_text(KERNELS[name]) if name in KERNELS else gr.skip(), named, kernel, **QUIET)
+    image.input(lambda: (CUSTOM, gr.Number(visible=False)), None, [chosen, number], **QUIET)
+    kernel.input(lambda: CUSTOM, None, named, **QUIET)
+    _connect_player(buttons, timer, inputs, [error, drawing, position, timer])
+
+
+def _connect_player(buttons: list[gr.Button], timer: gr.Timer, inputs: list[Any], outputs: list[Any]) -> None:
+    """Connect the buttons Play, Pause, Back and Step."""
+    play, pause, back, forward = buttons
+    tick = timer.tick(lambda *values: move(1, *values), inputs, outputs, **QUIET)
+    stop = {**QUIET, "cancels": [tick]}  # a pending tick would otherwise finish after the animation stops
+    pause.click(lambda: gr.Timer(active=False), None, timer, **stop)
+    for button, by in ((back, -1), (forward, 1)):
+        button.click(lambda *values, by=by: (*move(by, *values)[:3], gr.Timer(active=False)), inputs, outputs, **stop)
+    play.click(_start, inputs, outputs, **QUIET)

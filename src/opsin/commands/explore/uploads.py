@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from opsin.data.decode import FORMATS, BadImage, decode_image
+from opsin.data.decode import FORMATS, decode_image
+from opsin.data.types import BadImage
 from opsin.errors import UserError
 
 MAX_BYTES = 32 * 2**20

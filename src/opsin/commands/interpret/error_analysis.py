@@ -27,7 +27,7 @@ THUMBNAIL = 32
 """Side in pixels of the thumbnails compared in the search for duplicates."""
 
 BLOCK = 512
-"""Number of images read at once."""
+"""Number of images that are read in one step."""
 
 EXAMPLES = 4
 """Number of images shown for each pair of confused classes."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from opsin.data.datasets import unlabeled_images
-from opsin.data.decode import BadImage
+from opsin.data.types import BadImage
 from opsin.errors import UserError
 from opsin.inference.inputs import InputImages, open_images
 from opsin.inference.trained_model import NAMED, TrainedModel, load_trained_model

@@ -53,8 +53,8 @@ def suspect_labels(source: ModelAndImages, predictions: Predictions, count: int)
 def suspect_training_labels(source: ModelAndImages, count: int, most: int) -> Iterator[Output]:
     """Show the training images with suspicious labels.
 
-    The network repeats the labels it was trained on, wrong ones too. Therefore a cross-validated logistic regression
-    on the network's embeddings predicts each image.
+    On its training images, the network reproduces the labels that it has learned, wrong ones included. Therefore a
+    cross-validated logistic regression on the network's embeddings predicts each image.
 
     Args:
         source: A run.

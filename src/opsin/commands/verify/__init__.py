@@ -1,4 +1,4 @@
-"""Verify a finished run: compare its record with what its files, its data and its training give: `opsin verify`."""
+"""Verify a finished run: compute its record again from its files, its data and its training: `opsin verify`."""
 
 import functools
 import json

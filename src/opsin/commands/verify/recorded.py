@@ -91,7 +91,7 @@ def _differences_of_data(name: str, state: Mapping[str, Any], result: RunResult)
 
 
 def _differences_of_best(name: str, state: Mapping[str, Any], result: RunResult) -> list[str]:
-    """Compare the best epoch: each checkpoint knows the best one up to it."""
+    """Compare the best epoch: each checkpoint records the best one until then."""
     best = callback_state(state, "Checkpoints")
     recorded = {n: value for n, value in result.metrics.items() if not n.startswith("test/")}
     monitor = result.monitor

@@ -18,7 +18,13 @@ APART = 0.1
 
 @dataclass(frozen=True)
 class _Outcome:
-    """What the repetition of a stretch has shown: `different` or `unclear` text, or neither."""
+    """The outcome of a repeated stretch.
+
+    Attributes:
+        different: Description of a difference; empty if there is none.
+        unclear: Reason why the stretch is not verified; empty if it is.
+        exact: Whether the weights are the same bit for bit.
+    """
 
     different: str = ""
     unclear: str = ""

@@ -21,7 +21,7 @@ class Point:
     Attributes:
         step: Number of optimizer steps.
         files: Checkpoints of this step; none at the start of training, which follows from config and seed.
-        record: How the steps before were trained; None at the start of training.
+        record: Record of the training before this step; None at the start of training.
     """
 
     step: int
@@ -48,7 +48,7 @@ class Stretch:
 
     @property
     def record(self) -> TrainingRecord:
-        """How its steps were trained."""
+        """Record of the training of its steps."""
         assert self.end.record is not None
         return self.end.record
 

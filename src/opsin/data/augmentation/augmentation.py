@@ -62,7 +62,7 @@ class Augmentation(nn.Module):
             https://arxiv.org/abs/1708.04896).
         mixup: Alpha of Mixup (Zhang et al., 2018, https://arxiv.org/abs/1710.09412); 0 is off.
         cutmix: Alpha of CutMix (Yun et al., 2019, https://arxiv.org/abs/1905.04899); 0 is off. With both,
-            each sample gets one or the other at even odds.
+            each sample gets one of the two, each with probability 0.5.
         fill: Pixels outside the image: black, the nearest pixel, or the image mirrored at its edge.
         interpolation: Interpolation of the resampling.
         num_classes: Width of the soft targets of Mixup and CutMix; set when the run is built.

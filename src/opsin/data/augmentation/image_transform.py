@@ -17,7 +17,7 @@ TRIALS = 8
 
 
 class ImageTransform(nn.Module):
-    """Apply a transform to each image of a batch by itself, with random numbers of its own.
+    """Apply a transform to each image of a batch separately, with its own random numbers.
 
     A transform of torchvision draws its parameters once per call, so a call for the whole batch would treat all images
     alike. The random numbers depend on the key of the batch only. In `eval()` mode nothing changes.

@@ -1,10 +1,11 @@
 """Mixup and CutMix: samples of a batch and their targets are combined in pairs.
 
-`opsin.data.augmentation.augmentation` calls these functions for training batches only, in this order:
+`Augmentation` uses these functions for training batches only, in this order:
 
 1. `draw_partners` draws the partner of each sample, its blend and its patch, after the parameters of all other
    operations.
-2. `own_share` returns the share that each sample keeps, also of its own class.
+2. `own_share` returns the share of its own pixels, and of its own class, that each sample keeps
+   (`AugmentationParams.to`).
 3. `mix_images` and `mix_targets` apply them, after all other operations.
 
 Mixup: Zhang et al., arXiv:1710.09412. CutMix: Yun et al., arXiv:1905.04899.
@@ -23,7 +24,7 @@ def draw_partners(
 ) -> tuple[npt.NDArray[np.int64], Array, Array]:
     """Draw the partner of each of B samples, and how the two are mixed.
 
-    An alpha of 0 disables a method. With both enabled, a sample gets one or the other at even odds.
+    An alpha of 0 disables a method. With both enabled, a sample gets each of them with probability 0.5.
 
     Returns:
         Partner `(B,)`, the position of the other sample in the batch; blend `(B,)`, the sample's own share of

@@ -19,7 +19,6 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,9 +28,10 @@ from numpy.typing import NDArray
 from opsin.data.cache.checksums import damaged_file
 from opsin.data.cache.files import ArrayFile, digest_cache
 from opsin.data.cache.image_store_builder import CHECKED, build
+from opsin.data.cpu_cores import available_cores
+from opsin.data.decode import DECODING_VERSION
 from opsin.data.file_contents import HasContents
-from opsin.data.image_memory import image_memory
-from opsin.data.preprocessing import Interpolation, Resize, fit_image
+from opsin.data.fit import Fit, Interpolation, Resize
 from opsin.data.source import ArrayImages, FileImages, Images
 from opsin.data.types import Indices, SplitOrigin
 from opsin.errors import UserError
@@ -39,9 +39,6 @@ from opsin.errors import UserError
 _LOG = logging.getLogger(__name__)
 
 OnBadImage = Literal["skip", "raise"]
-
-# Part of every store's name: raise it when decoding or fitting to size changes a single pixel.
-VERSION = 1
 
 
 class Store:
@@ -53,7 +50,7 @@ class Store:
         targets: Class indices ``(N,)``, int64.
         kept: Position ``(N,)`` of each image in `images`.
         shape: Shape of one image, ``(H, W, C)``.
-        origin: Whether the dataset provides these images as a split, or they were carved when shards were written.
+        origin: Whether the dataset provides these images as a split, or they were split off when shards were written.
         random_access: Whether every image is equally cheap to read, in any order.
         bad: Location and reason of each image that could not be decoded.
         report: The file that lists the bad images, or None.
@@ -148,7 +145,7 @@ def _facts(images: Images, *options: Any) -> dict[str, Any]:
 
 
 def _options(size: tuple[int, int], resize: Resize, interpolation: Interpolation) -> dict[str, Any]:
-    return {"version": VERSION, "size": size, "resize": resize, "interpolation": interpolation}
+    return {"version": DECODING_VERSION, "size": size, "resize": resize, "interpolation": interpolation}
 
 
 def open_store(
@@ -170,7 +167,7 @@ def open_store(
     Args:
         images: The images to decode.
         size: Height and width of the images in the store, in pixels.
-        resize: Resize method, see `fit_image`.
+        resize: Resize method, see `Fit`.
         interpolation: Filter of the resizing.
         cache_dir: The folder of all stores.
         on_bad_image: `skip` leaves out images that cannot be decoded, `raise` names them all in one error.
@@ -272,9 +269,8 @@ def _build(
         size = {"bytes": images.contents.size} if isinstance(images, FileImages) else {}
         return _facts(images, *options) | {"images_in_all": len(images)} | size
 
-    fit = partial(fit_image, size=options[0], resize=options[1], interpolation=options[2])
     needed = _size(images, options[0]) + reserved
-    build(images, folder, facts, fit, workers, needed=needed, trusted=trusted, final=final)
+    build(images, folder, facts, Fit(*options), workers, needed=needed, trusted=trusted, final=final)
 
 
 def _load(images: Images, folder: Path, check: bool = True) -> DecodedStore | None:
@@ -320,15 +316,9 @@ def check_images(store: Store, on_bad_image: OnBadImage) -> None:
     )
 
 
-def decode_rows(
-    store: Store, rows: Indices, size: tuple[int, int], resize: Resize, interpolation: Interpolation
-) -> NDArray[np.uint8]:
+def decode_rows(store: Store, rows: Indices, fit: Fit) -> NDArray[np.uint8]:
     """Decode some rows of a store at another size from their source: ``(B, *size, C)``; nothing is written."""
     images = store.images
 
-    def fitted(row: int) -> NDArray[np.uint8]:
-        with image_memory.scope():
-            return fit_image(images.read(int(store.kept[row])), size, resize, interpolation)
-
-    with ThreadPoolExecutor(thread_name_prefix="decode") as pool:
-        return np.stack(list(pool.map(fitted, rows.tolist())))
+    with ThreadPoolExecutor(available_cores(), thread_name_prefix="decode") as pool:
+        return np.stack(list(pool.map(lambda row: images.read(int(store.kept[row]), fit), rows.tolist())))

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import shutil
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -16,19 +17,18 @@ from numpy.typing import NDArray
 from opsin.data.cache.checksums import digests
 from opsin.data.cache.files import build_lock, check_space, delete_leftovers, write_errors
 from opsin.data.cpu_cores import available_cores
-from opsin.data.decode import BadImage
-from opsin.data.image_memory import image_memory
+from opsin.data.fit import Fit
 from opsin.data.progress import progress
 from opsin.data.source import Images
+from opsin.data.types import BadImage
 from opsin.runs.atomic import atomic_folder, flush
-
-Fit = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
 
 CHECKED = ("pixels.npy", "targets.npy", "kept.npy", "bad_images.csv")
 """Files whose digests are in `meta.json`."""
 
 _WHAT = "The decoded images"
 _BLOCK = 32  # images per task: enough that the queue costs little for small images
+_TASKS = 8  # per thread, at least, so that all threads end at about the same time
 _BLOCK_BYTES = 4 * 2**20  # of decoded images per task
 _QUEUE_BYTES = 128 * 2**20  # of decoded images that wait to be written
 
@@ -37,7 +37,7 @@ class Block(NamedTuple):
     """Some consecutive images after decoding.
 
     Attributes:
-        pixels: The decoded images ``(B, H, W, C)``; None if there are none, or if they are not kept.
+        pixels: The decoded images ``(B, H, W, C)``; None if there are none.
         kept: Numbers of the images that can be decoded.
         bad: Number, location and reason of each image that cannot be decoded.
     """
@@ -64,7 +64,7 @@ def build(
         images: The images to decode.
         folder: The folder; its parent is created, and its lock is held.
         facts: Returns plain values to record in meta.json; called once every image has been read.
-        fit: Resizes the pixels ``(H, W, C)`` of one image to the size of the store.
+        fit: The size of the store, and how the images are brought to it.
         workers: Threads; None for one per core.
         needed: Size of the store in bytes.
         trusted: Returns whether the store need not be built any more; called while the lock is held.
@@ -87,14 +87,14 @@ def build(
                 folder.rename(target)
 
 
-def decode_blocks(images: Images, fit: Fit | None, workers: int | None = None) -> Iterator[Block]:
+def decode_blocks(images: Images, fit: Fit, workers: int | None = None) -> Iterator[Block]:
     """Yield blocks of images in order, decoded by threads; Pillow releases the GIL while it decodes.
 
     An image that cannot be decoded is left out of the pixels and named with its reason.
 
     Args:
         images: The images to decode.
-        fit: Resizes the pixels ``(H, W, C)`` of one image; None only checks the images and keeps no pixels.
+        fit: The size, and how the images are brought to it.
         workers: Threads; None for one per core.
     """
     workers = workers or available_cores()
@@ -103,28 +103,19 @@ def decode_blocks(images: Images, fit: Fit | None, workers: int | None = None) -
         pixels, kept, bad = [], [], []
         for index in numbers:
             try:
-                with image_memory.scope():  # no variable may hold the image beyond the scope
-                    if fit is None:
-                        images.read(index)
-                    else:
-                        pixels.append(fit(images.read(index)))
+                pixels.append(images.read(index, fit))
                 kept.append(index)
             except BadImage as error:
                 bad.append((index, images.locate(index), str(error)))
         return Block(np.stack(pixels) if pixels else None, kept, bad)
 
-    start, first = 0, Block(None, [], [])
-    while start < len(images) and not first.kept:  # the first image shows the size of all
-        first = block(range(start, start + 1))
-        start += 1
-        yield first
-    image_bytes = 1 if first.pixels is None else first.pixels.nbytes
-    step = min(_BLOCK, max(1, _BLOCK_BYTES // image_bytes))
+    image_bytes = math.prod(fit.size) * images.channels
+    step = max(1, min(_BLOCK, _BLOCK_BYTES // image_bytes, len(images) // (_TASKS * workers)))
     most_waiting = min(4 * workers, _QUEUE_BYTES // (step * image_bytes))
     waiting: deque[Future[Block]] = deque()
     with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
         try:
-            for begin in range(start, len(images), step):
+            for begin in range(0, len(images), step):
                 waiting.append(pool.submit(block, range(begin, min(begin + step, len(images)))))
                 if len(waiting) > most_waiting:
                     yield waiting.popleft().result()

@@ -17,6 +17,10 @@ _ROUNDS = 2  # attempts with each mirror
 _TIMEOUT = 15.0  # seconds without a byte
 
 
+class MissingData(UserError):  # noqa: N818 - names the state of a dataset
+    """The images of a dataset are not on this machine."""
+
+
 class DownloadError(Exception):
     """No mirror has a file; the message has one line per address and reason."""
 
@@ -64,7 +68,7 @@ def _fetch(url: str) -> bytes:
             return body.read()
 
 
-def missing_data(title: str, files: str, folders: Iterable[Path], reason: str) -> UserError:
+def missing_data(title: str, files: str, folders: Iterable[Path], reason: str) -> MissingData:
     """Return the error for missing data: the files, the folders for them, and a dataset that works offline.
 
     Args:
@@ -75,7 +79,7 @@ def missing_data(title: str, files: str, folders: Iterable[Path], reason: str) -
     """
     best, *others = [str(folder.absolute()) for folder in folders]
     also = "".join(f"\n  (or {other})" for other in others)
-    return UserError(
+    return MissingData(
         f"{title} was not found: {reason}\n"
         f"Put {files} into\n  {best}{also}\n"
         "or name their folder with datamodule.path=FOLDER.\n"

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from opsin.data.decode import BadImage, decode_image
+from opsin.data.decode import decode_image
 from opsin.data.file_contents import FileContents
+from opsin.data.fit import Fit
 from opsin.data.source import Source, content_fingerprint
 from opsin.data.split_names import composed, split_named
-from opsin.data.types import Channels, Split
+from opsin.data.types import BadImage, Channels, Split
 from opsin.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
@@ -65,9 +66,9 @@ class DatasetImages:
         """Return the number of images."""
         return len(self.targets)
 
-    def read(self, index: int) -> NDArray[np.uint8]:
+    def read(self, index: int, fit: Fit | None = None) -> NDArray[np.uint8]:
         """Decode the image of a row, ``(H, W, channels)``; raises `BadImage`."""
-        return decode_image(self._value(index), self.channels)
+        return decode_image(self._value(index), self.channels, fit)
 
     def encoded(self, index: int) -> bytes:
         """Return the encoded image of a row."""

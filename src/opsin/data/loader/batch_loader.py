@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from opsin.data.loader.samplers import Sampler, Shards, check_sampler, evaluation_batches, training_batches
+from opsin.data.loader.evaluation_batches import evaluation_batches
+from opsin.data.loader.samplers import Sampler, Shards, check_sampler, training_batches
 from opsin.data.types import Indices
 from opsin.errors import UserError
 

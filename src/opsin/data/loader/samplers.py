@@ -1,11 +1,7 @@
-"""Which images an epoch reads, in training and in evaluation, and in which order.
+"""Choice and order of the images of an epoch in training; those of an evaluation are in `evaluation_batches`.
 
-Training (`training_batches`): the order is a function of (seed, epoch). It is `shard_windowed` if the images are in
-more shards than `datamodule.window`, else `shuffled`. It is cut into the batches of each process.
-
-Evaluation (`evaluation_batches`): every image once over all processes, in the order of the split. With a limit of B
-batches of N images, it reads a stratified sample of B * N images: each class has about its share, and the sample is a
-function of the seed alone, so it is the same in every epoch and for any number of processes.
+The order is a function of (seed, epoch). It is `shard_windowed` if the images are in more shards than
+`datamodule.window`, else `shuffled`. `training_batches` cuts it into the batches of each process.
 """
 
 from dataclasses import dataclass
@@ -13,7 +9,6 @@ from typing import Literal
 
 import numpy as np
 
-from opsin.data.splitting import stratified_sample
 from opsin.data.types import Indices
 from opsin.errors import UserError
 
@@ -65,6 +60,9 @@ def training_batches(
 ) -> list[Indices]:
     """Return the positions of each batch of one process in one epoch.
 
+    All processes have the same number of images. With several processes, up to `world_size - 1` images of the order are
+    therefore left out of an epoch.
+
     Args:
         targets: Class indices ``(N,)``.
         sampler: The order, see `shuffled`; in windows of shards, `fixed` repeats the first epoch's order.
@@ -87,34 +85,6 @@ def training_batches(
     order = shuffled(targets, sampler, seed, epoch)
     order = order[: len(order) - len(order) % world_size]
     return [order[start + rank : start + batch_size : world_size] for start in starts]
-
-
-def evaluation_batches(
-    targets: Indices,
-    seed: int,
-    *,
-    batch_size: int,
-    batches: int,
-    limited: bool,
-    rank: int = 0,
-    world_size: int = 1,
-) -> list[Indices]:
-    """Return the positions of each batch of one process in an evaluation.
-
-    Args:
-        targets: Class indices ``(N,)``.
-        seed: Decides the sample of a limited evaluation.
-        batch_size: Images per batch over all processes.
-        batches: Number of batches.
-        limited: Whether these are fewer batches than all images need; then the images are a stratified sample.
-        rank: Rank of this process.
-        world_size: Number of processes.
-
-    Returns:
-        For each batch, positions ``(B // world_size,)`` or fewer, int64; all batches are of nearly equal size.
-    """
-    images = stratified_sample(targets, batches * batch_size, seed) if limited else np.arange(len(targets))
-    return np.array_split(np.array_split(images, world_size)[rank], batches)
 
 
 def shuffled(targets: Indices, sampler: Sampler, seed: int, epoch: int) -> Indices:

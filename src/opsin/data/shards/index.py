@@ -21,6 +21,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field, FiniteFloat, TypeAdapter, ValidationError
 
+from opsin.data.decode import DECODING_VERSION
 from opsin.data.shards.storage import Storage
 from opsin.data.types import Channels, Indices, Side, Split, SplitOrigin
 from opsin.errors import UserError
@@ -30,7 +31,8 @@ Encoding = Literal["raw", "jpeg", "original"]
 
 INDEX_FILE = "opsin.json"
 TABLE_FILE = "images.npz"
-_VERSION = 2
+_VERSION = f"2.{DECODING_VERSION}"
+"""Version of the format and of the pixels in it."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class FitOptions:
-    """Resize method of the images in the shards, see `fit_image`."""
+    """Resize method of the images in the shards, see `Fit`."""
 
     resize: str
     interpolation: str
@@ -63,7 +65,7 @@ class ShardedSplit:
     """The shards of one split.
 
     Attributes:
-        origin: Whether the dataset provided this split, or it was carved when the shards were written.
+        origin: Whether the dataset provided this split, or it was split off when the shards were written.
         source_fingerprint: Fingerprint of the dataset's images that `SplitTable.source_rows` counts.
         table_digest: Digest of `images.npz`.
         shards: The files, in the order of `SplitTable.shard_rows`.

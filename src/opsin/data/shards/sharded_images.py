@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from opsin.data.decode import decode_image
+from opsin.data.fit import Fit, fit_image
 from opsin.data.shards.index import Index, Shard, SplitTable, read_table
 from opsin.data.shards.reader import OpenShard
 from opsin.data.shards.shard_cache import ShardCache
@@ -107,10 +108,10 @@ class ShardImages:
         shard, row = self._find(index)
         return f"{self.dataset.storage}/{shard.file}, image {row}"
 
-    def read(self, index: int) -> Pixels:
+    def read(self, index: int, fit: Fit | None = None) -> Pixels:
         """Return one image, ``(H, W, C)``; raises `BadImage`."""
         shard, row = self._find(index)
-        return self.decode(self.dataset.cache.take(shard), row)
+        return self.decode(self.dataset.cache.take(shard), row, fit)
 
     def for_each(self, rows: Indices, do: Callable[[int, OpenShard, int], None]) -> None:
         """Call `do(place in rows, shard, row in the shard)` for some rows ``(B,)``, shard after shard."""
@@ -123,14 +124,14 @@ class ShardImages:
                 shard = self.dataset.cache.take(self.shards[last])
             do(at, shard, shard_rows[at])
 
-    def decode(self, shard: OpenShard, row: int) -> Pixels:
+    def decode(self, shard: OpenShard, row: int, fit: Fit | None) -> Pixels:
         """Return one image of an open shard, ``(H, W, C)``; raises `BadImage`."""
         index = self.dataset.index
         if index.encoding == "raw":
             pixels = np.empty((*index.size, index.channels), np.uint8)
             shard.pixels(row, pixels)
-            return pixels
-        return decode_image(shard.image(row), index.channels)
+            return fit_image(pixels, *fit) if fit else pixels
+        return decode_image(shard.image(row), index.channels, fit)
 
     def _find(self, index: int) -> tuple[Shard, int]:
         number = int(self.shard_of(np.array([index]))[0])

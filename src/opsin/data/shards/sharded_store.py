@@ -6,13 +6,12 @@ from typing import Any
 import numpy as np
 
 from opsin.data.cache.image_store import Store, store_key
-from opsin.data.decode import BadImage
-from opsin.data.preprocessing import Interpolation, Resize, fit_image
+from opsin.data.fit import Fit, Interpolation, Resize
 from opsin.data.shards.index import FitOptions
 from opsin.data.shards.reader import OpenShard
 from opsin.data.shards.shard_cache import AHEAD
 from opsin.data.shards.sharded_images import ShardImages, shard_schedule
-from opsin.data.types import Indices
+from opsin.data.types import BadImage, Indices
 from opsin.errors import UserError
 from opsin.visualization.images import Pixels
 
@@ -50,7 +49,7 @@ class ShardStore(Store):
         self.kept = np.arange(len(images))
         self.shape = (*size, index.channels)
         self.origin = images.facts.origin
-        self._fit = (size, resize, interpolation)
+        self._fit = Fit(size, resize, interpolation)
         self._raw = index.encoding == "raw" and index.size == size
 
     def take(self, rows: Indices) -> Pixels:
@@ -66,7 +65,7 @@ class ShardStore(Store):
         waiting: list[Any] = []
 
         def decode(at: int, shard: OpenShard, row: int) -> None:
-            taken[at] = fit_image(self.images.decode(shard, row), *self._fit)
+            taken[at] = self.images.decode(shard, row, self._fit)
 
         pool = self.images.dataset.decoders
         self.images.for_each(rows, lambda *found: waiting.append((found[0], pool.submit(decode, *found))))

@@ -2,17 +2,21 @@
 
 Two runs are repetitions of one recipe if all of this holds:
 
-1. Their configs have the same values, apart from `REPEATS` and from the keys that cannot affect the trained network
-   (`_NOT_RECIPE`): locations of files, loggers, tags, callbacks of Opsin that only report, and monitors of
-   Lightning.
+1. Their configs have the same values, apart from `REPEATS` and from the keys that are taken not to affect the trained
+   network. These are file locations, loggers, tags, and settings for resuming, testing, reporting, speed and debugging
+   (`_NOT_RECIPE`); and the callbacks of Opsin, except `_TRAINING_CALLBACKS`, and the monitors of Lightning, which do
+   not change the weights.
 2. Their datasets have the same content.
-3. They are measured on the same images, unless these were split off the training images: then each seed has its own.
+3. They are measured on the same images. This is not required if the images were split off the training images, because
+   each seed then has different images.
 
 Of several runs with the same values of `REPEATS`, only the newest counts.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+from opsin.runs import neutral_keys
 
 if TYPE_CHECKING:
     from opsin.evaluation.comparison.run_records import RunRecord
@@ -21,17 +25,20 @@ REPEATS = ("seed", "datamodule.fold")
 """Keys that distinguish the repetitions of a recipe."""
 
 _NOT_RECIPE = (
-    *("data_dir", "output_dir", "resume", "report", "test", "logger.", "tags"),
-    *(f"datamodule.{name}" for name in ("data_dir", "path", "download", "on_device", "eval_batch_size")),
-    *(f"trainer.{name}" for name in ("threads", "log_every_n_steps", "profiler", "detect_anomaly")),
+    "logger.",
+    *neutral_keys.TOP_LEVEL,
+    *(f"datamodule.{name}" for name in neutral_keys.DATAMODULE),
+    *(f"trainer.{name}" for name in neutral_keys.TRAINER),
 )
-"""Beginnings of the keys that cannot affect the trained network. The dataset counts by its content, not by its path."""
+"""Beginnings of the keys that define no recipe. The dataset counts by its content, not by its path."""
 
-_TRAINING_CALLBACKS = ("EarlyStopping", "EMA")  # Opsin's other callbacks only report and do not change the training
+_TRAINING_CALLBACKS = ("EarlyStopping", "EMA")
+"""Callbacks of Opsin whose keys define a recipe. The others do not change the weights. `Pruning` can end a run early,
+but its keys are ignored too, because they name the trial of each run."""
 
 
 def recipe_values(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of a config that define its recipe, of all its values, both by dotted key."""
+    """Return only the config values that define the recipe. Input and output use dotted keys."""
     return {key: value for key, value in values.items() if key not in REPEATS and _is_recipe_key(key, values)}
 
 
@@ -70,7 +77,7 @@ def _repetition_order(repetition: tuple[Any, ...]) -> tuple[float, ...]:
 
 
 def _is_recipe_key(key: str, values: Mapping[str, Any]) -> bool:
-    """Return whether a key can affect the trained network; paths and reports cannot."""
+    """Return whether a key defines the recipe."""
     if key.startswith("callbacks."):
         target = str(values.get(".".join(key.split(".")[:2]) + "._target_", ""))
         reports = target.startswith("opsin.") and not target.endswith(_TRAINING_CALLBACKS)

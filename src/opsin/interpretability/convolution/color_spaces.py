@@ -8,19 +8,16 @@ from numpy.typing import NDArray
 from opsin.interpretability.convolution.sample_images import gray
 from opsin.visualization.images import Pixels, colorize, rgb, to_uint8
 
-RANGES: dict[str, tuple[float, float]] = {
-    "red": (0, 1),
-    "green": (0, 1),
-    "blue": (0, 1),
-    "gray": (0, 1),
-    "hue": (0, 1),
-    "saturation": (0, 1),
-    "value": (0, 1),
-    "L": (0, 100),
-    "a": (-100, 100),
-    "b": (-100, 100),
+SPACES: dict[str, dict[str, tuple[float, float]]] = {
+    "RGB": {"red": (0, 1), "green": (0, 1), "blue": (0, 1)},
+    "ITU-R 601": {"gray": (0, 1)},
+    "HSV": {"hue": (0, 1), "saturation": (0, 1), "value": (0, 1)},
+    "L*a*b*": {"L": (0, 100), "a": (-100, 100), "b": (-100, 100)},
 }
-"""Channels of RGB, gray, HSV and CIE L*a*b*, in this order, with the displayed range of each."""
+"""The channels of each color space, with the displayed range of each; the gray is that of gray networks."""
+
+RANGES = {channel: limits for channels in SPACES.values() for channel, limits in channels.items()}
+"""The channels of all color spaces, in the order of `SPACES`, with the displayed range of each."""
 
 _LIGHTNESS, _VIVID = 65.0, 70.0  # lightness at which a and b are displayed, and their maximum
 

@@ -1,28 +1,32 @@
-"""Convolution with NumPy: named kernels, single steps, and output sizes with their calculation."""
+"""Convolution and pooling with NumPy: named kernels, and output sizes with their calculation."""
 
-import math
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from opsin.errors import UserError
+from opsin.errors import UserError, did_you_mean
+from opsin.interpretability.convolution.matrix_text import parse_matrix
+
+Pooling = Literal["max", "average"]
+
+POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
+"""All kinds of pooling."""
 
 Padding = int | Literal["valid", "same"]
 """Zeros around an image: a number per side, none (`valid`), or those that keep the size at stride 1 (`same`)."""
 
-LARGEST_KERNEL, LARGEST_PADDING, LARGEST_NUMBER = 31, 512, 1e9
+LARGEST_KERNEL, LARGEST_PADDING = 31, 512
 
 KERNELS: dict[str, NDArray[np.float64]] = {
     name: np.array(rows, np.float64)
     for name, rows in {
-        "sobel_horizontal": [[1, 2, 1], [0, 0, 0], [-1, -2, -1]],
-        "sobel_vertical": [[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]],
-        "horizontal": [[1, 1, 1], [0, 0, 0], [-1, -1, -1]],
-        "vertical": [[-1, 0, 1], [-1, 0, 1], [-1, 0, 1]],
+        "horizontal": [[1, 2, 1], [0, 0, 0], [-1, -2, -1]],
+        "vertical": [[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]],
         "diagonal": [[1, 0, 0], [0, 1, 0], [0, 0, 1]],
         "edge_detect": [[-1, -1, -1], [-1, 8, -1], [-1, -1, -1]],
+        "prewitt_horizontal": [[1, 1, 1], [0, 0, 0], [-1, -1, -1]],
+        "prewitt_vertical": [[-1, 0, 1], [-1, 0, 1], [-1, 0, 1]],
         "laplace": [[0, 1, 0], [1, -4, 1], [0, 1, 0]],
         "sharpen": [[0, -1, 0], [-1, 5, -1], [0, -1, 0]],
         "emboss": [[-2, -1, 0], [-1, 1, 1], [0, 1, 2]],
@@ -30,12 +34,15 @@ KERNELS: dict[str, NDArray[np.float64]] = {
         "gaussian_blur": [[1 / 16, 2 / 16, 1 / 16], [2 / 16, 4 / 16, 2 / 16], [1 / 16, 2 / 16, 1 / 16]],
     }.items()
 }
-"""Kernels by name, each (3, 3). Not flipped, as in networks: the response of `sobel_horizontal` is positive where the
-image is brighter above. The Sobel kernels are those of scikit-image (Sobel and Feldman 1968) times four."""
+"""Kernels by name, each (3, 3), the first four with the names of the lectures.
+
+They are not flipped, as in networks: the response of `horizontal` is positive where the image is brighter above.
+`horizontal` and `vertical` are the Sobel kernels of scikit-image times four (Sobel and Feldman 1968), and the Prewitt
+kernels are those of scikit-image times three."""
 
 
 def parse_kernel(text: str) -> NDArray[np.float64]:
-    """Return a kernel by name, or from numbers such as `"1 0 -1; 2 0 -2; 1 0 -1"`; fractions like `1/9` are allowed.
+    """Return a kernel by name, or from numbers as `parse_matrix` reads them.
 
     Returns:
         A copy (rows, columns).
@@ -46,33 +53,13 @@ def parse_kernel(text: str) -> NDArray[np.float64]:
     name = text.strip().lower().replace(" ", "_").replace("-", "_")
     if name in KERNELS:
         return KERNELS[name].copy()
-    rows = [row.replace(",", " ").split() for row in text.replace("\n", ";").split(";") if row.strip(" ,\t\r")]
-    if not rows or max(len(rows), *map(len, rows)) > LARGEST_KERNEL:
-        raise UserError(f"a kernel must have 1 to {LARGEST_KERNEL} rows and columns;  {_ways_out()}")
-    numbers = [[_number(word) for word in row] for row in rows]
-    if len({len(row) for row in numbers}) > 1:
+    if text.strip() and not any(letter.isdigit() for letter in text):
         raise UserError(
-            "all rows of the kernel must have the same length, got "
-            f"{', '.join(str(len(row)) for row in numbers)} numbers"
+            f"the kernel: {text.strip()[:40]!r} is not a name{did_you_mean(name, KERNELS) or '.'} Use one of "
+            f"{', '.join(KERNELS)} (horizontal and vertical are the Sobel kernels), or numbers: "
+            '"1 0 -1; 2 0 -2; 1 0 -1"'
         )
-    return np.array(numbers, np.float64)
-
-
-def _number(word: str) -> float:
-    above, _, below = word.partition("/")
-    try:
-        value = float(above) / float(below or 1)
-    except (ValueError, ZeroDivisionError):
-        value = math.nan
-    if not abs(value) <= LARGEST_NUMBER:  # also true for NaN
-        raise UserError(
-            f"kernel: {word[:40]!r} is neither a number up to {LARGEST_NUMBER:g} nor a kernel's name; {_ways_out()}"
-        )
-    return value
-
-
-def _ways_out() -> str:
-    return f'type numbers, "1 0 -1; 2 0 -2; 1 0 -1", or one of {", ".join(KERNELS)}'
+    return parse_matrix(text, "the kernel", LARGEST_KERNEL)
 
 
 def reach(kernel: int, dilation: int = 1) -> int:
@@ -145,7 +132,7 @@ def parameter_count(kernel: int, channels_in: int, channels_out: int) -> int:
     return (kernel * kernel * channels_in + 1) * channels_out
 
 
-def _windows(
+def sliding_windows(
     image: NDArray[Any], kernel: tuple[int, int], stride: int, padding: Padding, dilation: int
 ) -> NDArray[np.float64]:
     """Return the windows of the kernel as a view (H', W', kernel height, kernel width)."""
@@ -162,8 +149,8 @@ def _windows(
     ]
     padded = np.pad(np.asarray(image, np.float64), zeros)
     covered = reach(kernel[0], dilation), reach(kernel[1], dilation)
-    windows: NDArray[np.float64] = np.lib.stride_tricks.sliding_window_view(padded, covered)
-    return windows[::stride, ::stride, ::dilation, ::dilation]
+    every: NDArray[np.float64] = np.lib.stride_tricks.sliding_window_view(padded, covered)
+    return every[::stride, ::stride, ::dilation, ::dilation]
 
 
 def convolve(
@@ -184,14 +171,12 @@ def convolve(
     Raises:
         UserError: The image has channels, or the kernel is larger than the padded image.
     """
-    windows = _windows(image, kernel.shape, stride, padding, dilation)
+    windows = sliding_windows(image, kernel.shape, stride, padding, dilation)
     answer: NDArray[np.float64] = np.einsum("ijkl,kl->ij", windows, kernel)
     return answer
 
 
-def pool(
-    image: NDArray[Any], size: int = 2, stride: int | None = None, kind: Literal["max", "average"] = "max"
-) -> NDArray[np.float64]:
+def pool(image: NDArray[Any], size: int = 2, stride: int | None = None, kind: Pooling = "max") -> NDArray[np.float64]:
     """Return the maximum or average of each window; incomplete windows are dropped, as in torch.
 
     Args:
@@ -203,78 +188,8 @@ def pool(
     Raises:
         UserError: The window is larger than the image, or the kind is unknown.
     """
-    if kind not in ("max", "average"):
+    if kind not in POOLINGS:
         raise UserError(f"pooling must be max or average, got {kind!r}")
-    windows = _windows(image, (size, size), size if stride is None else stride, "valid", 1)
+    windows = sliding_windows(image, (size, size), size if stride is None else stride, "valid", 1)
     pooled: NDArray[np.float64] = windows.max(axis=(2, 3)) if kind == "max" else windows.mean(axis=(2, 3))
     return pooled
-
-
-@dataclass(frozen=True)
-class Step:
-    """One position of a kernel.
-
-    Attributes:
-        window: The values under the kernel, (kernel height, kernel width), with zeros for padding.
-        products: Window times kernel, elementwise.
-        total: Their sum, the value of the output.
-        text: The sum written out, kernel first: `1·0.2 + 0·0.5 - 2·0.1 = 0`, rounded to three digits.
-        top: Row of the image under the first row of the kernel; negative on padding.
-        left: Column of the image under the first column of the kernel; negative on padding.
-    """
-
-    window: NDArray[np.float64]
-    products: NDArray[np.float64]
-    total: float
-    text: str
-    top: int
-    left: int
-
-
-def step_at(
-    image: NDArray[Any],
-    kernel: NDArray[Any],
-    row: int,
-    column: int,
-    *,
-    stride: int = 1,
-    padding: Padding = "valid",
-    dilation: int = 1,
-) -> Step:
-    """Return the calculation of one output value of `convolve`.
-
-    Args:
-        image: (H, W).
-        kernel: (kernel height, kernel width).
-        row: Row of the output, from 0.
-        column: Column of the output, from 0.
-        stride: As for `convolve`.
-        padding: As for `convolve`.
-        dilation: As for `convolve`.
-
-    Raises:
-        UserError: The position is outside the output; or as `convolve`.
-    """
-    windows = _windows(image, kernel.shape, stride, padding, dilation)
-    height, width = windows.shape[:2]
-    if not (0 <= row < height and 0 <= column < width):
-        raise UserError(
-            f"row {row}, column {column} is outside the output, which has {height} rows and {width} columns"
-        )
-    top, left = (
-        place * stride - paddings(side, extent, stride=stride, padding=padding, dilation=dilation)[0]
-        for place, side, extent in zip((row, column), image.shape, kernel.shape, strict=True)
-    )
-    window = windows[row, column].copy()
-    products = window * kernel
-    total = float(products.sum())
-    return Step(window, products, total, _written_out(window, kernel, total), top, left)
-
-
-def _written_out(window: NDArray[np.float64], kernel: NDArray[Any], total: float) -> str:
-    text = ""
-    for weight, value in zip(kernel.ravel(), window.ravel(), strict=True):
-        sign = (" - " if text else "-") if weight < 0 else (" + " if text else "")
-        number = f"{value:.3g}" if value >= 0 else f"({value:.3g})"
-        text += f"{sign}{abs(weight):.3g}·{number}"
-    return f"{text} = {total:.4g}"

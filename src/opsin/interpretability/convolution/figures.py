@@ -7,9 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from opsin.interpretability.convolution.color_spaces import color_pictures
-from opsin.interpretability.convolution.convolution import Padding, convolve, paddings, pool, step_at
+from opsin.interpretability.convolution.color_spaces import SPACES, color_pictures
+from opsin.interpretability.convolution.convolution import POOLINGS, Padding, convolve, paddings, pool
 from opsin.interpretability.convolution.gabor import Gabor, gabor, gabor_bank, responses
+from opsin.interpretability.convolution.single_step import step_at
 from opsin.visualization.formatting import decimal
 from opsin.visualization.images import Pixels, Values, colorize, fit, font, grid, rgb, to_uint8
 
@@ -134,6 +135,23 @@ def kernel_picture(
     return grid(pictures, columns=3, side=None, captions=captions)
 
 
+def numbers_picture(matrices: Mapping[str, Values], image: str, columns: int) -> Pixels:
+    """Draw small arrays as colored squares with numbers, one caption each.
+
+    Args:
+        matrices: Arrays (H, W) by caption.
+        image: Caption of the array that is drawn in gray.
+        columns: Number of arrays per row.
+    """
+    pictures = []
+    for name, values in matrices.items():
+        cell = max(16, min(40, 640 // max(values.shape)))
+        shades: dict[str, Any] = {"palette": "gray", "low": min(0.0, float(values.min()))} if name == image else {}
+        pictures.append(numbered(values, cell=cell, **shades))
+    captions = [f"{name}, {_size(values)}" for name, values in matrices.items()]
+    return grid(pictures, columns=columns, side=None, captions=captions)
+
+
 def gabor_picture(image: Values, filters: Sequence[Gabor], side: int = 300) -> Pixels:
     """Draw the image, and for each filter its real part, its imaginary part, and the magnitude of its response."""
     bank = {filter_: gabor(*filter_) for filter_ in filters}
@@ -179,8 +197,8 @@ def pool_picture(image: Values, sizes: Sequence[int], stride: int | None = None,
     """Draw the image, then max and average pooling for each window size."""
     pictures, captions = [to_uint8(image, 0, 1)], [f"the image\n{_size(image)}"]
     for size in sizes:
-        for kind in ("max", "average"):
-            values = pool(image, size, stride, "max" if kind == "max" else "average")
+        for kind in POOLINGS:
+            values = pool(image, size, stride, kind)
             pictures.append(to_uint8(values, 0, 1))
             captions.append(f"{kind} of {size} x {size}\n{_size(values)}")
     columns = 1 + 2 * len(sizes) if len(sizes) < 3 else 5
@@ -190,8 +208,7 @@ def pool_picture(image: Values, sizes: Sequence[int], stride: int | None = None,
 def color_picture(image: Pixels, side: int = 260) -> Pixels:
     """Draw the image, then its channels in RGB, gray, HSV and L*a*b*."""
     pictures = {"the image": rgb(image), **color_pictures(image)}
-    spaces = ["", "RGB", "RGB", "RGB", "ITU-R 601", "HSV", "HSV", "HSV", "L*a*b*", "L*a*b*", "L*a*b*"]
-    captions = [f"{name}, {space}" if space else name for name, space in zip(pictures, spaces, strict=True)]
+    captions = ["the image", *(f"{name}, {space}" for space, names in SPACES.items() for name in names)]
     fitted = [fit(picture, side) for picture in pictures.values()]
     return grid(fitted, columns=4, side=side, captions=captions)
 
@@ -209,7 +226,7 @@ def step_picture(
 ) -> Pixels:
     """Draw the image with the window outlined, the kernel, and the output with its value outlined.
 
-    For images of up to 16 pixels per side, whose numbers are readable; raises as `step_at`.
+    For images of up to 32 pixels per side, whose numbers are readable; raises as `step_at`.
     """
     words: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation}
     step = step_at(image, kernel, row, column, **words)

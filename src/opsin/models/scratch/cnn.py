@@ -1,15 +1,29 @@
-"""The networks of the lectures trained from scratch: dense, LeNet and plain convolutional networks.
+"""Networks that are trained from scratch: dense, LeNet and plain convolutional networks.
+
+"Conv 32-64" means convolutions of 32 and then 64 channels, each of 3x3 pixels and followed by ReLU. They are not padded
+unless this is stated.
 
 Every function takes `num_logits`, `in_channels` and `image_size` ((height, width) in pixels), and raises
 `UserError` for images that are too small for its layers. Layers have the default initialization of PyTorch.
 """
 
 from math import prod
+from typing import Annotated
 
+from pydantic import Field
 from torch import nn
 
 from opsin.models.network import Network, Rate, Width, sequential
 from opsin.models.shapes import feature_shape
+
+Widths = Annotated[tuple[Width, ...], Field(min_length=1)]
+"""Numbers of channels."""
+
+Kernel = Width | tuple[Width, Width]
+"""Side of a square kernel, or its (height, width)."""
+
+Kernels = Annotated[tuple[Kernel, ...], Field(min_length=1)]
+"""Kernels of consecutive convolutions."""
 
 
 def mlp(*, num_logits: int, in_channels: int, image_size: tuple[int, int], hidden: Width = 128) -> Network:
@@ -31,6 +45,8 @@ def mlp(*, num_logits: int, in_channels: int, image_size: tuple[int, int], hidde
 def cnn_flatten(*, num_logits: int, in_channels: int, image_size: tuple[int, int], hidden: Width = 64) -> Network:
     """Conv 32-64-64, flattened into a dense layer; 93,322 parameters at 1x28x28 with ten logits.
 
+    The kernels have 3x3 pixels, with ReLU. Max-pooling of 2x2 follows each of the first two convolutions.
+
     Args:
         num_logits: Number of outputs.
         in_channels: Channels of the images.
@@ -48,20 +64,53 @@ def cnn_flatten(*, num_logits: int, in_channels: int, image_size: tuple[int, int
     return Network("cnn_flatten", stages, head)
 
 
-def cnn_gap(*, num_logits: int, in_channels: int, image_size: tuple[int, int]) -> Network:
-    """Conv 32-64-64, averaged over the image; 56,394 parameters with one channel and ten logits."""
-    stages = _digit_stages(in_channels)
+def cnn_gap(
+    *,
+    num_logits: int,
+    in_channels: int,
+    image_size: tuple[int, int],
+    widths: Widths = (32, 64, 64),
+    kernels: Kernels = (3,),
+    bias: bool = True,
+) -> Network:
+    """Conv 32-64-64, averaged over the image; 56,394 parameters with one channel and ten logits.
+
+    The kernels have 3x3 pixels, with ReLU. Max-pooling of 2x2 follows each block but the last.
+
+    Several kernels can take the place of one: three of 3x3 see as much as one of 7x7 with 27 weights instead of 49, and
+    1x3 with 3x1 as much as 3x3 with 6 instead of 9 (Szegedy et al., arXiv:1512.00567).
+
+    Args:
+        num_logits: Number of outputs.
+        in_channels: Channels of the images.
+        image_size: (height, width) in pixels.
+        widths: Channels of each block; max-pooling follows each block but the last.
+        kernels: The convolutions of each block in order, by their kernel: the side of a square, or [height, width].
+        bias: Whether convolutions have a bias.
+    """
+    stages = _digit_stages(in_channels, widths, kernels, bias)
     channels = feature_shape("cnn_gap", stages, in_channels, image_size)[0]
     head = sequential(pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten(), fc=nn.Linear(channels, num_logits))
     return Network("cnn_gap", stages, head)
 
 
-def _digit_stages(in_channels: int) -> dict[str, nn.Module]:
-    return {
-        "block1": _conv(in_channels, 32, pool=nn.MaxPool2d(2)),
-        "block2": _conv(32, 64, pool=nn.MaxPool2d(2)),
-        "block3": _conv(64, 64),
-    }
+def _digit_stages(
+    in_channels: int, widths: Widths = (32, 64, 64), kernels: Kernels = (3,), bias: bool = True
+) -> dict[str, nn.Module]:
+    """Return blocks of convolutions with ReLU, with max-pooling at the end of each block but the last."""
+    stages: dict[str, nn.Module] = {}
+    sizes = [(kernel, kernel) if isinstance(kernel, int) else (kernel[0], kernel[1]) for kernel in kernels]
+    channels = in_channels
+    for number, width in enumerate(widths, start=1):
+        layers: dict[str, nn.Module] = {}
+        for index, size in enumerate(sizes, start=1):
+            suffix = str(index) if len(sizes) > 1 else ""
+            layers |= {f"conv{suffix}": nn.Conv2d(channels, width, size, bias=bias), f"relu{suffix}": nn.ReLU()}
+            channels = width
+        if number < len(widths):
+            layers["pool"] = nn.MaxPool2d(2)
+        stages[f"block{number}"] = sequential(**layers)
+    return stages
 
 
 def simple_cnn(
@@ -73,6 +122,8 @@ def simple_cnn(
     dropout: Rate = 0.5,
 ) -> Network:
     """Padded conv 32-64, dense 128 with dropout; 421,642 parameters at 1x28x28 with ten logits.
+
+    The kernels have 3x3 pixels, with ReLU. Max-pooling of 2x2 follows each convolution.
 
     Args:
         num_logits: Number of outputs.
@@ -99,6 +150,9 @@ def simple_cnn(
 def lenet5(*, num_logits: int, in_channels: int, image_size: tuple[int, int]) -> Network:
     """The network of LeCun et al. (1998) with tanh and average pooling; 61,706 parameters at 1x32x32 with ten logits.
 
+    Two unpadded convolutions of 6 and 16 channels with kernels of 5x5 pixels, each followed by 2x2 pooling, and dense
+    layers of 120 and 84 units.
+
     "Gradient-based learning applied to document recognition", with all connections in the second
     convolution and a dense layer instead of radial basis functions, as is usual today.
     """
@@ -106,7 +160,7 @@ def lenet5(*, num_logits: int, in_channels: int, image_size: tuple[int, int]) ->
 
 
 def lenet_relu(*, num_logits: int, in_channels: int, image_size: tuple[int, int]) -> Network:
-    """LeNet-5 with ReLU and max-pooling; 61,706 parameters at 1x32x32 with ten logits."""
+    """LeNet-5 with ReLU and 2x2 max-pooling; 61,706 parameters at 1x32x32 with ten logits."""
     return _lenet("lenet_relu", nn.ReLU, nn.MaxPool2d, num_logits, in_channels, image_size)
 
 
@@ -135,7 +189,10 @@ def _lenet(
 
 
 def cnn_plain(*, num_logits: int, in_channels: int, image_size: tuple[int, int]) -> Network:
-    """Padded conv 32-64 and a dense layer; 60,362 parameters at 3x32x32 with ten logits."""
+    """Padded conv 32-64 and a dense layer; 60,362 parameters at 3x32x32 with ten logits.
+
+    The kernels have 3x3 pixels, with ReLU. Max-pooling of 2x2 follows each convolution.
+    """
     return _two_blocks("cnn_plain", False, num_logits, in_channels, image_size)
 
 
@@ -163,7 +220,9 @@ def cnn_deep(
 ) -> Network:
     """Three double blocks 32-64-128 with BatchNorm; 815,530 parameters at 3x32x32 with ten logits.
 
-    The lecture adds an L2 penalty of 1e-4 on all weights: the `weight_decay` of the optimizer.
+    Each block has two padded convolutions with kernels of 3x3 pixels, BatchNorm and ReLU, then 2x2 max-pooling and
+    dropout. The head has a dense layer of 256 units. The original exercise adds an L2 penalty of 1e-4 on all weights:
+    the `weight_decay` of the optimizer.
 
     Args:
         num_logits: Number of outputs.
@@ -204,7 +263,8 @@ def cats_dogs_cnn(
 ) -> Network:
     """Conv 32-64-128-128 averaged over the image, dense 512; 307,393 parameters at 3x150x150, one logit.
 
-    The regularized version of the lecture has `dropout` 0.5 before the last layer.
+    The kernels have 3x3 pixels, with ReLU. Max-pooling of 2x2 follows each convolution. The original exercise adds
+    `dropout` 0.5 before the last layer in its regularized version.
 
     Args:
         num_logits: Number of outputs.

@@ -1,4 +1,4 @@
-"""Lightning callbacks of Opsin's own."""
+"""Lightning callbacks that belong to Opsin."""
 
 from opsin.training.callbacks.batch_images import BatchImages
 from opsin.training.callbacks.checkpoints import Checkpoints

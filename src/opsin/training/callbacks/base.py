@@ -47,10 +47,10 @@ class MeasuredHook(L.Callback):
 
 
 class EpochCallback(MeasuredHook, Checkpoint):
-    """A callback whose `on_train_epoch_end` sees the epoch's training metrics.
+    """A callback whose `on_train_epoch_end` can read the training metrics of the epoch.
 
     Lightning calls this hook of callbacks before the hook of the module, which logs those metrics. Only for subclasses
-    of `Checkpoint` and `EarlyStopping` it does so afterwards, in the order of the callbacks.
+    of `Checkpoint` and `EarlyStopping` it calls the hook afterwards, in the order of the callbacks.
     """
 
 

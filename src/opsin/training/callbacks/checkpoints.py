@@ -108,7 +108,7 @@ class Checkpoints(EpochCallback):
     ) -> None:
         """Write `step.ckpt` if it is due, and stop after a signal.
 
-        But not while gradients accumulate, and not before a validation, which writes checkpoints itself.
+        It does neither while gradients accumulate, nor before a validation, which writes checkpoints itself.
         """
         if self._asked is None and trainer.world_size == 1 and not (self._every_n_steps or self._every_minutes):
             return

@@ -21,13 +21,16 @@ class EarlyStopping(MeasuredHook, LightningEarlyStopping):
     A value of `monitor` that is NaN or infinite ends the training at once, for any patience: it has diverged
     (`check_finite` of Lightning's callback, which is always on).
 
-    It differs from Lightning's callback in two ways: the patience of the config applies after a resume, and a run that
-    stopped early does not start another epoch when it is resumed. Validations within an epoch count for metrics of val.
+    It differs from Lightning's callback in two ways. The patience of the config applies after a resume. A run that
+    stopped because of its patience does not start another epoch when it is resumed with the same patience; a run that
+    stopped because the value was not finite does.
+
+    Validations within an epoch count for metrics of val.
 
     Args:
         monitor: name of the metric.
         patience: number of validations without improvement before the run stops.
-        min_delta: smallest change that counts as an improvement.
+        min_delta: a value counts as an improvement only if it is better than the best value by more than this.
 
     Attributes:
         reason: why the run stopped; None if it did not.
@@ -53,7 +56,7 @@ class EarlyStopping(MeasuredHook, LightningEarlyStopping):
         self.reason = state_dict["reason"] if self.wait_count >= self.patience else None
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Stop at once if the resumed run had stopped early."""
+        """Stop at once if the resumed run had stopped because of its patience."""
         if self.reason:
             trainer.should_stop = True
 

@@ -1,4 +1,4 @@
-"""The end of a run whose training loss becomes infinite or NaN, with everything that is needed to find the cause."""
+"""Stop a run whose training loss becomes infinite or NaN, and write the images of that step."""
 
 import csv
 import io
@@ -24,7 +24,7 @@ from opsin.training.gather import gather_from_all_processes
 from opsin.visualization.images import Pixels, encode
 
 READ_EVERY = 50
-"""Batches between looks at the losses on an accelerator, because a look waits for the device."""
+"""Number of batches after which the losses are read on an accelerator, because a read waits for the device."""
 
 ADVICE = "try a smaller optimizer.lr, or trainer.gradient_clip_norm=1"
 
@@ -66,7 +66,7 @@ class FiniteLoss(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Keep the loss, and read the losses if it is time.
+        """Keep the loss, and read the losses if this is due.
 
         Raises:
             UserError: A loss is not finite.
@@ -124,7 +124,7 @@ class FiniteLoss(L.Callback):
 
 
 def reads_every_step(trainer: L.Trainer, loss: Tensor) -> bool:
-    """Return whether reading a loss costs nothing: no device and no other process has to be waited for."""
+    """Return whether a loss can be read without waiting for a device or another process."""
     return trainer.world_size == 1 and loss.device.type == "cpu"
 
 

@@ -1,6 +1,6 @@
 """Apply the phases of a run: freeze and unfreeze stages by epoch, scale the learning rates, and check frozen stages.
 
-`opsin.models.freezing` says how a stage is kept unchanged and how this is checked.
+`opsin.models.freezing` keeps a frozen stage unchanged and checks it.
 """
 
 import logging
@@ -29,8 +29,9 @@ class FreezingCallback(L.Callback):
     """Freeze and unfreeze stages by epoch, and check that frozen stages do not change.
 
     The trainable stages and the factor of the learning rates depend on the epoch alone. Digests of frozen stages are
-    saved in the checkpoints and compared when a run is resumed, when a phase begins and when training ends. The
-    callback must come before callbacks that read learning rates. The module must have a `network`.
+    saved in the checkpoints and compared when a run is resumed, when a phase begins and when training ends. Stages that
+    never trained are also compared in the best checkpoint before the test (`verify_tested`). The callback must come
+    before callbacks that read learning rates. The module must have a `network`.
 
     Args:
         schedule: the stages that train, by epoch.
@@ -50,7 +51,7 @@ class FreezingCallback(L.Callback):
 
     @property
     def never_trained(self) -> tuple[str, ...]:
-        """Return the stages that train in no epoch of the run."""
+        """The stages that train in no epoch of the run."""
         return self.schedule.never_trained
 
     def state_dict(self) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from opsin.runs.directory import RunDirectory
 
 
 class LatestLink(L.Callback):
-    """Points `outputs/latest` at the run when its training begins; a run that fails before leaves the link alone.
+    """Point `outputs/latest` at the run when its training begins; a run that fails earlier does not change the link.
 
     Args:
         run: The run directory.

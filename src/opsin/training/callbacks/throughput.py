@@ -38,7 +38,7 @@ class Throughput(Callback):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Start the clock again after a validation within the epoch, and after what follows it."""
+        """Start the clock again after a validation within the epoch and the work that follows it."""
         if self._paused:
             self._paused, self._since = False, time.perf_counter()
 

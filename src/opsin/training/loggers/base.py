@@ -57,7 +57,7 @@ class RunLogger(Logger):
     """Library that the logger needs; empty if Opsin always installs it."""
 
     advice: ClassVar[str] = ""
-    """What to do if the logger cannot start, for the message."""
+    """Advice for the message if the logger cannot start."""
 
     def log_start(self, facts: RunFacts) -> None:
         """Record the facts of the run before the first step."""

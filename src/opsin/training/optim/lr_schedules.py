@@ -126,7 +126,7 @@ class _OneCycle(OneCycleLR):
 
 
 class _Plateau(ReduceLROnPlateau):
-    """Keeps the options of the config when the state of a checkpoint is restored."""
+    """A plateau schedule that keeps the options of the config when the state of a checkpoint is restored."""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         options = {key: getattr(self, key) for key in ("factor", "patience", "min_lrs")}

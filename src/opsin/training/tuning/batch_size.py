@@ -1,9 +1,14 @@
 """`datamodule.batch_size=auto`: find the batch size for this machine, and scale the learning rate to it.
 
-On CUDA it is the largest batch whose training step fits into 90 % of the free memory. On a CPU and on MPS it is the
-smallest batch within 5 % of the highest throughput, because the system kills a process that uses too much memory and
-larger batches are not faster beyond some size. In both cases an epoch has at least 32 steps, or the batch has at most
-16 images: large batches lose accuracy because of fewer updates (Hoffer et al., arXiv:1705.08741).
+On CUDA it is the largest batch whose training step fits into 90 % of the free memory. Only 2^k and 3 * 2^k images per
+device are tried; if the limit below is less than 16 images, multiples of its halves are tried instead.
+
+On a CPU and on MPS it is the smallest batch within 5 % of the highest throughput, because the system kills a process
+that uses too much memory and larger batches are not faster beyond some size. The sizes 16, 32, ... up to 512 per device
+are tried.
+
+In both cases there is a limit: an epoch has at least 32 steps, or the batch has at most 16 images over all devices.
+Large batches lose accuracy because of fewer updates (Hoffer et al., arXiv:1705.08741).
 
 The learning rate is scaled with the batch size: linearly for SGD (Goyal et al., arXiv:1706.02677), with the square root
 for Adam and other optimizers that normalize the gradient (Malladi et al., arXiv:2205.10287).
@@ -33,7 +38,11 @@ from opsin.training.tuning.trial_steps import TrialSteps, Watch, first_device
 log = logging.getLogger(__name__)
 
 MIN_STEPS_PER_EPOCH = 32
-SMALLEST, LARGEST_ON_CPU = 16, 512
+"""Smallest number of steps of an epoch, unless the batch has at most `SMALLEST` images."""
+SMALLEST = 16
+"""First batch size per device to try."""
+LARGEST_ON_CPU = 512
+"""Largest batch size per device to try on a CPU and on MPS; CUDA has no such limit."""
 CUDA_SHARE = 0.9
 """Fraction of the free memory to use; fragmentation and the last validation batch need the rest."""
 TOLERANCE = 0.05
@@ -42,8 +51,12 @@ MEMORY_SHARE = 0.5
 """Fraction of the available RAM to use; validation, checkpoints and other programs need the rest."""
 SECONDS = 60.0
 """Approximate time for all measurements."""
-WARM_UP, TIMED, ENOUGH = 2, 2, 0.5
-"""Steps of warm-up, smallest number of timed steps, and seconds after which timing ends."""
+WARM_UP = 2
+"""Number of steps before the timed ones."""
+TIMED = 2
+"""Smallest number of timed steps."""
+ENOUGH = 0.5
+"""Seconds of timed steps after which timing ends."""
 PATIENCE = 1800.0
 """Seconds that other processes of a run wait for the result of process 0."""
 
@@ -108,13 +121,14 @@ def find_batch_size(plan: RunPlan, data: ImageDataModule, trials: TrialSteps) ->
         tried |= rates
         best, why = smallest_within(rates), f"the smallest within {TOLERANCE:.0%} of the best throughput"
         if len(rates) < min(2, len(sizes)):  # a step takes too long or too much memory for a comparison
-            best, why = max(1, min(data.base_batch_size // devices, most)), "the base size, as no other could be tried,"
+            best = max(1, min(data.base_batch_size // devices, most))
+            why = "the base size, because no other size could be tried"
     batch_size, base = best * devices, data.base_batch_size
     before = plan.groups.lr
     rule, exponent = scaling_rule(plan.optimizer.call)
     lr = float(f"{before * (batch_size / base) ** exponent:.4g}")
     log.info(
-        "batch      auto: %d, %s with %d steps per epoch (%.0f s of trials); "
+        "batch      auto: %d, %s; %d steps per epoch (%.0f s of trials); "
         "optimizer.lr %g for %d images becomes %g (%s rule)",
         *(batch_size, why, math.ceil(images / batch_size), time.perf_counter() - begun, before, base, lr, rule),
     )
@@ -157,8 +171,8 @@ def measure_throughput(trials: TrialSteps, sizes: Sequence[int], seconds: float 
     """Return training images per second by batch size, data loading and Lightning included.
 
     Each size is measured in two rounds, and the higher value counts, because other programs can only slow it down. The
-    first round ends before a size that would need more than half of the available RAM, estimated from the growth of
-    the process so far, or more time than is left, and after two doublings without a gain.
+    first round ends early in three cases: the next size would need more than half of the available RAM, estimated from
+    the growth of the process so far; it would need more time than is left; or two doublings brought no gain.
     """
     rates: dict[int, float] = {}
     end = time.perf_counter() + seconds
@@ -239,7 +253,7 @@ def step_fits(trials: TrialSteps, size: int) -> bool:
 
 
 def _wait_for(composed: RunConfig) -> dict[str, Any]:
-    """Wait for the result of process 0; processes that Lightning starts find it at once."""
+    """Wait for the result of process 0; processes that Lightning starts find it immediately."""
     end = time.monotonic() + PATIENCE
     while time.monotonic() < end:
         if composed.run.config.exists():

@@ -1,0 +1,196 @@
+"""Guards of the source that docs/security.md promises, each with the tests that fail without it."""
+
+from typing import NamedTuple
+
+
+class Guard(NamedTuple):
+    """One guard, and the tests that fail without it.
+
+    Attributes:
+        file: The file below `src/opsin`.
+        code: The text of the guard, once in the file.
+        without: The text in its place when the guard is removed.
+        tests: Arguments for pytest, below `tests`.
+    """
+
+    file: str
+    code: str
+    without: str
+    tests: str
+
+
+_TARGETS = "training/test_permitted_targets.py::"
+_FILES = "test_hostile_files.py"
+_PICKLE, _UNSAFE_PICKLE = "allow_pickle=False", "allow_pickle=True"
+
+GUARDS = (
+    Guard("config/logging_settings.py", "in _problems(values, run):", "in ():", "config/test_logging_settings.py"),
+    Guard("config/hydra_session.py", "    _refuse_modules()\n", "", "config/test_hydra_session.py"),
+    Guard(
+        "config/hydra_session.py",
+        "        SourcesRegistry.instance().types = sources\n",
+        "",
+        "config/test_hydra_session.py::test_hydra_of_the_caller_keeps_its_own_sources",
+    ),
+    Guard(
+        "config/compose.py",
+        "    refuse_variables_in_files(composed, overrides)\n",
+        "",
+        "config/test_hydra_keys.py::test_a_config_file_sets_no_variable_that_can_load_code",
+    ),
+    Guard(
+        "config/compose.py",
+        "    refuse_literal_secrets(composed.tree)\n",
+        "",
+        "config/test_compose.py::test_a_literal_secret_in_a_file_is_refused",
+    ),
+    Guard(
+        "config/project.py",
+        " or (parent / SWEEP_FILE).exists()",
+        "",
+        "config/test_project.py::test_a_sweep_directory_is_no_project",
+    ),
+    Guard(
+        "config/project.py",
+        "    return folder != here and bool(owners)",
+        "    return False and bool(owners)",
+        "config/test_project.py::test_a_project_of_another_user_counts_in_its_own_folder_only",
+    ),
+    Guard(
+        "config/validation.py",
+        'if key in known or key == "_target_":',
+        'if key in known or key.startswith(("_", "(")):',
+        f"{_TARGETS}test_words_with_which_hydra_builds_objects_are_keys_like_any_other",
+    ),
+    Guard(
+        "config/run_config.py",
+        "OmegaConf.to_container(OmegaConf.load(io.StringIO(text))) if has_keys",
+        "yaml.unsafe_load(text) if has_keys",
+        f"{_TARGETS}test_a_tag_of_yaml_makes_no_object",
+    ),
+    Guard(
+        "sweeps/sweep.py",
+        '    _refuse_foreign_commands(tree["launcher"]',
+        '    (lambda *_: None)(tree["launcher"]',
+        "sweeps/test_sweep_files.py::test_a_config_file_outside_the_project_sets_no_command_of_a_launcher",
+    ),
+    Guard(
+        "sweeps/launchers/slurm.py",
+        "        _refuse_line_breaks({",
+        "        dict({",
+        "sweeps/test_sweep_files.py::test_an_option_of_sbatch_adds_no_line_to_the_script",
+    ),
+    Guard(
+        "training/plan.py",
+        '        callbacks=inside_run("callbacks", plan.callbacks, config.run),\n'
+        '        loggers=inside_run("logger", plan.loggers, config.run),\n',
+        "",
+        "training/test_file_arguments.py",
+    ),
+    Guard(
+        "training/plan.py",
+        "    refuse_misplaced_secrets(config.tree)\n",
+        "",
+        f"{_TARGETS}test_a_foreign_run_sends_no_secret",
+    ),
+    Guard(
+        "training/lightning_patches.py",
+        "if not Path(path).resolve().is_relative_to(self._folder.resolve()):",
+        "if False:",
+        "training/test_file_arguments.py"
+        "::test_a_checkpoint_that_names_a_foreign_file_as_its_predecessor_deletes_nothing",
+    ),
+    Guard("training/resume_check.py", "weights_only=True", "weights_only=False", _FILES),
+    Guard(
+        "models/pretrained/timm.py",
+        "    if name in known:\n        return",
+        "    return",
+        f"{_TARGETS}test_timm_loads_networks_of_its_own_list_only",
+    ),
+    Guard("models/weights.py", "weights_only=True", "weights_only=False", _FILES),
+    Guard("runs/predictions.py", _PICKLE, _UNSAFE_PICKLE, _FILES),
+    Guard("data/decode.py", _PICKLE, _UNSAFE_PICKLE, _FILES),
+    Guard("data/cache/files.py", _PICKLE, _UNSAFE_PICKLE, _FILES),
+    Guard("data/shards/index.py", _PICKLE, _UNSAFE_PICKLE, _FILES),
+    Guard(
+        "data/cache/image_store.py",
+        'np.load(folder / "targets.npy", allow_pickle=False)',
+        'np.load(folder / "targets.npy", allow_pickle=True)',
+        _FILES,
+    ),
+    Guard(
+        "data/shards/index.py",
+        "if foreign := _foreign_name(index.splits):",
+        "if foreign := None:",
+        "data/shards/test_shards.py::test_an_index_names_no_file_outside_the_shards",
+    ),
+    Guard(
+        "data/datasets/cifar10.py",
+        '"_reconstruct": _PlainArray, "ndarray": object(), "dtype": _PlainType',
+        '"_reconstruct": np.empty(0).__reduce__()[0], "ndarray": np.ndarray, "dtype": np.dtype',
+        "data/datasets/test_array_datasets.py::test_a_pickle_gets_no_object_of_numpy",
+    ),
+    Guard(
+        "data/datasets/download.py",
+        "if digest == md5:",
+        "if digest:",
+        "data/datasets/test_download.py data/datasets/test_array_datasets.py"
+        "::test_the_archive_is_unpacked_only_if_its_checksum_matches",
+    ),
+    Guard(
+        "data/decode.py",
+        "    except Image.DecompressionBombError:\n",
+        "    except ZeroDivisionError:\n",
+        "data/test_decode.py::test_decompression_bomb_is_refused_with_the_limit",
+    ),
+    Guard(
+        "runs/directory.py",
+        "if Path(lock.lock_file).is_symlink():",
+        "if False:",
+        f"{_FILES}::test_a_lock_that_is_a_link_changes_no_other_file",
+    ),
+    Guard("runs/text.py", "    return _CONTROLS.sub(", "    return text or _CONTROLS.sub(", "runs/test_text.py"),
+    Guard(
+        "runs/rich_console.py",
+        "    def render(self",
+        "    def rendered(self",
+        "runs/test_text.py::test_a_console_of_rich_escapes_names_and_keeps_its_own_colors",
+    ),
+    Guard("commands/dashboard.py", "guarded if on_loopback else app", "app", "commands/test_dashboard.py"),
+    Guard(
+        "commands/loopback.py",
+        "    if name not in LOOPBACK:",
+        "    if False:",
+        "commands/test_dashboard.py commands/explore/test_security.py::test_other_host_names_are_refused",
+    ),
+    Guard(
+        "commands/loopback.py",
+        'if origin in (None, f"http://{host}") else',
+        "if origin else",
+        "commands/explore/test_security.py::test_other_pages_cannot_post",
+    ),
+    Guard(
+        "commands/explore/security.py",
+        "not ALLOWED_PATHS.fullmatch(path) or",
+        "",
+        "commands/explore/test_security.py::test_other_paths_are_not_found",
+    ),
+    Guard(
+        "commands/explore/security.py",
+        'REPORT_POLICY if scope["path"].startswith("/report/") else POLICY',
+        "POLICY",
+        "commands/explore/test_security.py::test_a_report_runs_no_script_and_sends_no_request",
+    ),
+    Guard(
+        "commands/explore/uploads.py",
+        "    if width * height > MAX_PIXELS:",
+        "    if False:",
+        "commands/explore/test_uploads.py::test_too_many_pixels_are_refused_before_they_are_decoded",
+    ),
+    Guard(
+        "evaluation/templating.py",
+        "autoescape=True",
+        "autoescape=False",
+        "evaluation/report/test_page.py::test_all_values_are_escaped",
+    ),
+)
