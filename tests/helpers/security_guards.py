@@ -89,9 +89,15 @@ GUARDS = (
     ),
     Guard(
         "training/plan.py",
-        "    refuse_misplaced_secrets(config.tree)\n",
-        "",
+        "    refuse_misplaced_secrets(config.tree)\n    plan = ",
+        "    plan = ",
         f"{_TARGETS}test_a_foreign_run_sends_no_secret",
+    ),
+    Guard(
+        "training/plan.py",
+        "    refuse_misplaced_secrets(config.tree)\n    tree = ",
+        "    tree = ",
+        f"{_TARGETS}test_a_network_of_a_foreign_run_gets_no_secret",
     ),
     Guard(
         "training/lightning_patches.py",
