@@ -123,9 +123,10 @@ def extract(
     facts: Sequence[dict[str, Any]],
     *,
     cache_dir: Path,
+    every_view: bool = False,
     fingerprint: Callable[[Store], str] = lambda store: store.fingerprint,
 ) -> FeatureSubset:
-    """Return the features of a split; missing ones are computed.
+    """Return the features of a split. Missing ones of the first view are computed now, others when they are read.
 
     Args:
         part: The split.
@@ -133,23 +134,28 @@ def extract(
         views: For each view, a function that returns the input `(B, C, H, W)` for some images of a store.
         facts: For each view, everything besides the fingerprint of the images that determines the input.
         cache_dir: The folder of all feature stores.
+        every_view: Whether to compute all views now.
         fingerprint: Function that returns the fingerprint of the images of a store.
 
     Raises:
         UserError: The features cannot be written, or exceed the range of half precision.
     """
-    decided, found = extractor.facts, []
+    decided = extractor.facts
     block = BLOCK_ON_CPU if extractor.device.type == "cpu" else BLOCK
     shape = extractor(views[0](part.stores[0], np.zeros(1, np.int64))).shape[1:]
-    for view, of_view in zip(views, facts, strict=True):
-        stores: list[FeatureStore] = []
+
+    def computed(view: View, of_view: dict[str, Any]) -> list[FeatureStore]:
+        stores = []
         for store, rows in part.by_store():
             images = hashlib.blake2b(fingerprint(store).encode() + store.kept.tobytes(), digest_size=16).hexdigest()
             features = open_features(cache_dir, {**decided, **of_view, "images": images}, len(store), shape)
             features.compute_missing(store.in_reading_order(rows), block, partial(_compute, extractor, view, store))
             stores.append(features)
-        found.append(stores)
-    return FeatureSubset(found, part.index)
+        return stores
+
+    subset = FeatureSubset([partial(computed, *pair) for pair in zip(views, facts, strict=True)], part.index)
+    subset.compute(len(views) if every_view else 1)
+    return subset
 
 
 def _compute(extractor: Extractor, view: View, store: Store, rows: Indices) -> NDArray[np.float32]:

@@ -47,6 +47,7 @@ class BatchFetcher:
         device: Callable[[], torch.device],
         positions: Indices,
         key: int,
+        epoch: int,
     ) -> Batch:
         """Return the batch at some positions of a split: pixels or cached features, and teacher outputs.
 
@@ -57,11 +58,12 @@ class BatchFetcher:
             device: Returns the device of the network; called with the first batch.
             positions: Positions ``(B,)`` of the images.
             key: Key of the batch.
+            epoch: Number of the epoch, which selects the view of cached features.
         """
         features, outputs = self.features.get(split), self.teacher_outputs.get(split)
         if features is None and split not in self._device_cache:
             self._device_cache[split] = cached_on_device(subset, device(), self._on_device)
-        rows = self._device_cache[split].read(positions) if features is None else features.read(positions, key)
+        rows = self._device_cache[split].read(positions) if features is None else features.read(positions, epoch)
         images = torch.as_tensor(rows)
         return Batch(
             images.permute(0, 3, 1, 2) if images.ndim == 4 else images,
@@ -69,7 +71,7 @@ class BatchFetcher:
             torch.from_numpy(positions),
             key,
             features_of=None if features is None else self.features_of,
-            teacher_outputs=None if outputs is None else torch.from_numpy(outputs.read(positions, key)),
+            teacher_outputs=None if outputs is None else torch.from_numpy(outputs.read(positions, epoch)),
         )
 
 
