@@ -15,7 +15,7 @@ KNOWN = {
     # Lightning
     "training/lightning_patches.py": {
         *("_SubprocessScriptLauncher", "_launcher", "_optimizer"),
-        *("_should_check_val_fx", "_should_check_val_epoch"),
+        *("_should_check_val_fx", "_should_check_val_epoch", "_build_kwargs"),
     },
     "training/callbacks/early_stopping.py": {"_evaluate_stopping_criteria"},
     # torch
@@ -25,6 +25,7 @@ KNOWN = {
         "torch.utils._python_dispatch",
         "torch.utils._pytree",
     },
+    "models/pretrained/timm_modules.py": {"_modules", "_buffers", "_parameters"},
     "models/pretrained/timm_stages.py": {"_modules", "_buffers", "_parameters"},
     "models/summary/receptive_field.py": {"_adaptive_avg_pool2d"},
     "training/callbacks/freeze_phases.py": {"_remove_autograd_hooks"},

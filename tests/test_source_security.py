@@ -42,6 +42,7 @@ MAY_IMPORT_BY_NAME = {
     "src/opsin/config/target_lookup.py",  # packages on the list of a section, or permitted by the user
     "src/opsin/models/weights.py",  # the package of the published weights
     "src/opsin/__init__.py",  # its own names
+    "src/opsin/data/__init__.py",  # its own names
     "src/opsin/commands/dispatch.py",  # its own commands
 }
 
