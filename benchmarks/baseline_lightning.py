@@ -4,7 +4,6 @@ A torchvision dataset, transforms of one Pillow image at a time, a DataLoader wi
 with torchmetrics that logs every step's values, default Trainer.
 """
 
-import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from torchvision import datasets, transforms
 
 from benchmarks.datasets import CIFAR_FOLDER
 from benchmarks.workloads import Workload
+from opsin.runs.cpu_cores import available_cores
 
 
 class CommonModule(L.LightningModule):
@@ -149,5 +149,5 @@ def trainer(folder: Path, epochs: int, callbacks: list[Callback], validates: boo
 
 def worker_counts() -> list[int]:
     """Return the numbers of loader workers to try: 0, powers of two, and the number of cores."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = available_cores()
     return sorted({0, cores, *(2**i for i in range(cores.bit_length()) if 2**i <= cores)})

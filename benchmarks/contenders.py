@@ -29,8 +29,9 @@ from opsin.models import Network
 from opsin.runs.directory import RunDirectory
 from opsin.runs.quoting import override
 from opsin.training import build
-from opsin.training.hardware import keep_freed_memory, prepare_network, resolve_accelerator, resolve_precision
+from opsin.training.hardware import keep_freed_memory, prepare_network, resolve_accelerator
 from opsin.training.plan import RunPlan, make_plan
+from opsin.training.precision_timing import decide_precision
 from opsin.training.quiet_logging import hide_notices
 
 TRIAL_SECONDS = 1.0
@@ -77,8 +78,9 @@ def bare(task: Task, connection: Connection, same_settings: bool = False) -> Non
     precision = "32"
     if same_settings:
         keep_freed_memory()
-        precision = resolve_precision("auto", accelerator)
-        options = task.plan.trainer
+        shape = (data.channels, *data.image_size)
+        options, _ = decide_precision(task.plan.trainer, network, shape, data.base_batch_size)
+        precision = str(options.precision)
         if prepare_network(
             network,
             accelerator=accelerator,

@@ -14,8 +14,8 @@ from benchmarks.datasets import large_photos
 from benchmarks.goals import GoalResult, at_least, at_most, spread
 from benchmarks.session import Session
 from opsin.data.cache.image_store import open_store
-from opsin.data.cpu_cores import available_cores
 from opsin.data.datasets import unlabeled_images
+from opsin.runs.cpu_cores import available_cores
 
 SIZE = (224, 224)
 FIGURE = "Pillow's decode and resize / Opsin's image store, {} JPEGs of {:.0f} megapixels"

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,21 @@ from rich.console import Console
 from benchmarks import startup_memory_scaling, tables
 from benchmarks.contenders import Task
 from benchmarks.decoding import decoding
+from benchmarks.feature_caching import feature_cache
 from benchmarks.goals import GoalResult, goal_results
 from benchmarks.mfu import compute_share
+from benchmarks.precision_accuracy import COMPARISONS, comparison
 from benchmarks.session import Session
+from benchmarks.shared_machine import shared_machine
 from benchmarks.sweeps import sweeps as sweep_throughput
 from benchmarks.tables import WorkloadResult
+from benchmarks.time_to_accuracy import RECIPES, time_to_accuracy
 from benchmarks.workloads import EXTRAS, GOALS, ON_REQUEST, WORKLOADS, Workload
 from opsin.models import summarize
 from opsin.runs.atomic import write_atomically
 from opsin.training import recording
-from opsin.training.hardware import resolve_accelerator, resolve_precision
+from opsin.training.hardware import resolve_accelerator
+from opsin.training.precision import bfloat16_instructions, resolve_precision
 
 Extra = Callable[[Session], tuple[dict[str, Any], list[GoalResult]]]
 
@@ -39,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", nargs="+", choices=available, metavar="WORK", help=f"of {', '.join(available)}")
     parser.add_argument("--rounds", type=int, default=3, help="measured rounds per contender")
     parser.add_argument("--runs", type=int, default=2, help="measured whole runs per contender")
+    parser.add_argument("--seeds", type=int, help="seeds of mnist_fast and cifar10_fast (default: 20 and 3)")
     parser.add_argument("--seconds", type=float, default=2.0, help="duration of a round of training steps")
     parser.add_argument("--quick", action="store_true", help="tiny workloads, to check that everything runs")
     parser.add_argument("--threads", type=int, help="threads per contender (default: all cores)")
@@ -54,7 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         seconds = min(options.seconds, 0.3) if options.quick else options.seconds
         log = lambda text: print(f"{time.perf_counter() - start:4.0f} s  {text}", file=sys.stderr, flush=True)  # noqa: E731
         runs = 1 if options.quick else options.runs
-        session = Session(options.data_dir, Path(folder), rounds, seconds, runs, options.quick, options.threads, log)
+        settings = (rounds, seconds, runs, options.quick, options.threads, log, options.seeds)
+        session = Session(options.data_dir, Path(folder), *settings)
         results = [measure(session, workload) for workload in WORKLOADS if workload.name in selected]
         others, found = _extras(session, selected)
     medians = {found.workload.name: found.medians() for found in results}
@@ -102,6 +110,10 @@ def _extras(session: Session, selected: Sequence[str]) -> tuple[dict[str, Any], 
         "growth": startup_memory_scaling.growth,
         "decoding": decoding,
         "sweep": sweep_throughput,
+        "shared_machine": shared_machine,
+        **{name: comparison(name) for name in COMPARISONS},
+        **{name: partial(time_to_accuracy, name=name) for name in RECIPES},
+        "feature_cache": feature_cache,
     }
     figures, found = {}, []
     for name, job in jobs.items():
@@ -117,5 +129,10 @@ def _environment_facts() -> dict[str, Any]:
         "versions": recording.versions(),
         "commit": recording.commit(),
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
-        "precision": resolve_precision("auto", resolve_accelerator("auto")),
+        "precision": resolve_precision("auto", resolve_accelerator("auto")).precision,
+        "bfloat16": ", ".join(bfloat16_instructions()) or "none",
     }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

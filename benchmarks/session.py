@@ -149,6 +149,7 @@ class Session:
         quick: Whether to run tiny workloads, to check that everything runs.
         threads: OpenMP threads per contender; None takes all cores.
         log: Function that prints progress.
+        seeds: Number of seeds of each recipe; None takes the number that the recipe states.
     """
 
     data_dir: Path
@@ -159,6 +160,7 @@ class Session:
     quick: bool = False
     threads: int | None = None
     log: Log = print
+    seeds: int | None = None
 
     def measure(self, workload: Workload) -> tuple[dict[str, Measurement], bool]:
         """Measure all contenders of a workload interleaved; return this and whether the images are real."""

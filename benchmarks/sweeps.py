@@ -42,7 +42,7 @@ def sweeps(session: Session) -> tuple[dict[str, Any], list[GoalResult]]:
             minutes[name].append((time.perf_counter() - start) / 60)
     speeds = {name: spread([count / spent for spent in values]) for name, values in minutes.items()}
     ours = speeds["opsin"]
-    found = []
+    found = [at_least(f"sweep of {count} runs, runs per minute", ours.median, 40.0)]
     titles = {"basic": "Hydra's basic sweeper", "by hand": f"{AT_ONCE} processes started by hand"}
     for name, title in titles.items():
         ratio = at_least(

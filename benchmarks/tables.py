@@ -109,7 +109,8 @@ def as_markdown(results: Sequence[WorkloadResult], goal_results: Sequence[GoalRe
         f"## {_machine(about)}",
         "",
         f"{hardware['cpu']}, {hardware['cores']} cores, {hardware['memory_gib']} GiB, {accelerators}; "
-        f"Opsin's precision: {about['precision']}. {about['date']}, commit {about['commit']}; "
+        f"Opsin's precision: {about['precision']} (instructions for bfloat16: {about['bfloat16']}). "
+        f"{about['date']}, commit {about['commit']}; "
         + ", ".join(f"{name} {version}" for name, version in versions.items())
         + ".",
         f"Real images: {', '.join(real) or 'none'}; other images are synthetic. Rounds of all contenders interleaved"

@@ -1,11 +1,15 @@
 """What all tests share: isolation from the machine, one thread, and the real images where they are."""
 
+import logging
 import os
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Without instructions for bfloat16, so that no measurement decides the precision and all machines test the same.
+os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE")
 # Trackio reads it when it is imported.
 os.environ["TRACKIO_DIR"] = str(Path(tempfile.gettempdir(), f"opsin-trackio-{os.getpid()}"))
 
@@ -37,6 +41,15 @@ def _isolated(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ISOLATED:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(autouse=True)
+def _no_handlers_left() -> Iterator[None]:
+    """Remove the log handlers that a test installed: they hold its captured streams, which are closed at its end."""
+    before = {logger: list(logger.handlers) for logger in (logging.getLogger(), logging.getLogger("opsin"))}
+    yield
+    for logger, handlers in before.items():
+        logger.handlers = [handler for handler in logger.handlers if handler in handlers]
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from benchmarks.reproduce.conclusions import mean_accuracy, percent
 from benchmarks.reproduce.lecture_rows import RESULTS
@@ -68,7 +68,14 @@ def parser() -> argparse.ArgumentParser:
 
 def summary(rows: Sequence[Row], records: Records) -> Table:
     """Return the table for the terminal."""
-    table = Table("row", "lecture", "test accuracy (95 % interval)", "n", title="Results", title_justify="left")
+    table = Table(
+        Column("row", overflow="fold"),
+        "lecture",
+        "test accuracy (95 % interval)",
+        "n",
+        title="Results",
+        title_justify="left",
+    )
     for row in rows:
         found = records[row.name]
         accuracy = NOT_HERE if row.downloads else NOT_RUN

@@ -122,6 +122,14 @@ FEW_ROWS = (
         figure=RESNET_468,
         against=("cats_vs_dogs_resnet18_opsin_468",),
     ),
+    _few(
+        "cats_vs_dogs_efficientnet_lite2_468",
+        "EfficientNet-Lite2, ImageNet weights",
+        experiment=f"{LITE0}_468",
+        overrides=("model=efficientnet_lite2_feature_extract",),
+        figure=RESNET_468,
+        against=(f"{LITE0}_468",),
+    ),
 )
 TUNED_ROWS = (
     _tuned(
@@ -144,6 +152,14 @@ TUNED_ROWS = (
         figure=HEAD_ONLY,
         against=("cats_vs_dogs_resnet18_opsin_feature_extract",),
         in_readme=True,
+    ),
+    _tuned(
+        "cats_vs_dogs_efficientnet_lite2_feature_extract",
+        "EfficientNet-Lite2, head only",
+        experiment=LITE0_HEAD,
+        overrides=("model=efficientnet_lite2_feature_extract",),
+        figure=HEAD_ONLY,
+        against=(LITE0_HEAD,),
     ),
     _tuned(
         "cats_vs_dogs_resnet18_partial",

@@ -46,8 +46,8 @@ SMALL, HEAD_ROW = _own("small_mnist"), _own("pretrained_head", "cats_vs_dogs", 3
 MISTAKES = (
     Mistake(
         "Validation on the training images",
-        "The validation loader reads the training set. Validation accuracy then measures memory, and the epoch is "
-        "selected by it. Opsin takes validation images out of the training images.",
+        "The validation loader reads the training set. Validation accuracy then measures memorization, and the epoch "
+        "is selected by it. Opsin takes validation images out of the training images.",
         SMALL,
         _own("validation_on_train"),
     ),

@@ -54,7 +54,8 @@ NOTES = {
     "All 468 images are one batch, so 20 epochs are 20 steps. The running statistics of BatchNorm lag behind the "
     "weights then. In evaluation mode the strided network normalizes by them. The lecture never calls `eval()`: "
     "BatchNorm normalizes each test batch by its own statistics, so the prediction for an image depends on the other "
-    "images of its batch. The two rows of the strided network show the difference.",
+    "images of its batch. In the second row all test images are one batch, with as many cats as dogs; from a batch of "
+    "one class BatchNorm would remove the class.",
     "Cats and dogs, fine-tuned": "ImageNet weights of torchvision cannot be downloaded here. EfficientNet-Lite0, whose "
     "ImageNet weights are installed by pip, stands in for these networks.",
 }
@@ -144,7 +145,9 @@ def _most_predicted(records: Sequence[Record]) -> str:
     if mean_accuracy(records).estimate > 1.25 * chance:
         return ""
     share = sum(max(record.predicted) / sum(record.predicted) for record in records) / len(records)
-    return f"Chance is {100 * chance:g} %; {percent(share, 1)} of the predictions are the most frequent class."
+    areas = [record.metrics["test/auroc"] for record in records if "test/auroc" in record.metrics]
+    area = f"; the area under the ROC curve is {sum(areas) / len(areas):.3f}" if areas else ""
+    return f"Chance is {100 * chance:g} %; {percent(share, 1)} of the predictions are the most frequent class{area}."
 
 
 def _counts(rows: Sequence[Row], records: Records) -> str:

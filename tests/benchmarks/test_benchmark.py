@@ -1,6 +1,7 @@
 """The benchmark command from end to end, with tiny workloads."""
 
 import json
+import runpy
 import sys
 
 import pytest
@@ -37,6 +38,14 @@ def test_a_failed_contender_is_reported_and_does_not_stop_others(tmp_path):
         assert "error" in contender.ask(1.0)
     finally:
         contender.stop()
+
+
+def test_the_module_is_a_command(monkeypatch, capsys):
+    monkeypatch.delitem(sys.modules, "benchmarks.main")
+    monkeypatch.setattr(sys, "argv", ["benchmarks/main.py", "--help"])
+    with pytest.raises(SystemExit):
+        runpy.run_module("benchmarks.main", run_name="__main__")
+    assert "--only WORK" in capsys.readouterr().out
 
 
 def test_a_session_needs_no_real_images(tmp_path):

@@ -45,10 +45,12 @@ def test_the_results_page():
 
 
 def test_guessing_is_explained():
-    guesses = [made_record("own", i, correct_bits(0.5), predicted=(990, 10)) for i in range(2)]
-    assert "Chance is 50 %; 99.0 % of the predictions are the most frequent class." in results_page(
-        [ROW], {"own": guesses}
+    metrics = {"test/acc": 0.5, "test/auroc": 0.57}
+    guesses = [made_record("own", i, correct_bits(0.5), predicted=(990, 10), metrics=metrics) for i in range(2)]
+    expected = (
+        "Chance is 50 %; 99.0 % of the predictions are the most frequent class; the area under the ROC curve is 0.570."
     )
+    assert expected in results_page([ROW], {"own": guesses})
 
 
 def test_the_table_of_the_readme():

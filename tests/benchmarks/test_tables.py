@@ -18,6 +18,7 @@ ABOUT = {
     "commit": "abc",
     "date": "2026-11-22",
     "precision": "32",
+    "bfloat16": "none",
     "seconds": 3.0,
     "rounds": 5,
     "minutes": 12.3,

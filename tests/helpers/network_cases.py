@@ -46,6 +46,8 @@ CASES = [
     Case(models.cnn_plain, 60_362, 10, 3, 32, blocks(2), smallest=4),
     Case(models.cnn_batchnorm, 60_554, 10, 3, 32, blocks(2), smallest=4),
     Case(models.cnn_deep, 815_530, 10, 3, 32, blocks(3), smallest=8),
+    Case(models.cnn_strided_stem, 64_282, 10, 1, 28, ("stem", *blocks(2)), smallest=19),
+    Case(models.cnn_whitened, 1_972_778, 10, 3, 32, ("stem", *blocks(3)), smallest=9),
     Case(models.mini_resnet, 2_787_594, 10, 3, 224, ("stem", *blocks(3, "layer")), smallest=1),
     Case(models.cats_dogs_cnn, 307_393, 1, 3, 150, blocks(4), smallest=46, trial=48),
     Case(models.strided_cats_dogs, 893_886, 2, 3, 128, blocks(7), smallest=1),

@@ -202,6 +202,13 @@ def test_views_augment_training_images_only(start, tmp_path) -> None:
     assert evaluate(run, "val").metrics["val/loss"] == pytest.approx(metrics["val/loss"], abs=2e-3)
 
 
+@pytest.mark.slow
+def test_only_the_views_that_a_run_reaches_are_computed(start, tmp_path) -> None:
+    run = start(*FROZEN, *VIEWS, "trainer.max_steps=8")  # two of three epochs
+    assert told(run).endswith(", 3 augmented views for training")
+    assert sorted(stores(tmp_path).values()) == [129, 129, 144]
+
+
 @pytest.mark.parametrize("words", [FROZEN, (*FROZEN, *VIEWS)])
 @pytest.mark.slow
 def test_a_run_that_was_stopped_goes_on_to_the_bit(start, words, monkeypatch) -> None:

@@ -1,6 +1,7 @@
 """Private names and undocumented behavior of Lightning: a new version that changes one fails here, with its name."""
 
 import inspect
+from collections import OrderedDict
 
 import lightning
 import lightning as L
@@ -11,19 +12,42 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.trainer import call
 
-from opsin.training.lightning_patches import STEP_HOOKS, ScriptLauncher, set_launcher, torch_optimizer
+from opsin.training.lightning_patches import (
+    STEP_HOOKS,
+    ScriptLauncher,
+    pass_step_arguments,
+    set_launcher,
+    torch_optimizer,
+)
 
 CHANGED = f"Lightning {lightning.__version__} has changed: see opsin.training.lightning_patches"
 
 
+@pytest.mark.parametrize("owner", [L.Callback, L.LightningModule])
 @pytest.mark.parametrize("name", STEP_HOOKS)
-def test_the_hooks_of_a_step_exist(name: str) -> None:
-    assert callable(getattr(L.Callback, name, None)), f"{CHANGED}: no hook {name}"
+def test_the_hooks_of_a_step_exist(name: str, owner: type) -> None:
+    assert callable(getattr(owner, name, None)), f"{CHANGED}: no hook {name} of {owner.__name__}"
 
 
-def test_a_hook_that_is_not_callable_is_skipped() -> None:
-    source = inspect.getsource(call._call_callback_hooks)
-    assert "if callable(fn)" in source, f"{CHANGED}: a hook that is not callable is not skipped"
+@pytest.mark.parametrize("function", ["_call_callback_hooks", "_call_lightning_module_hook"])
+def test_a_hook_that_is_not_callable_is_skipped(function: str) -> None:
+    source = inspect.getsource(getattr(call, function))
+    assert "callable(fn)" in source, f"{CHANGED}: a hook that is not callable is not skipped"
+
+
+def test_the_arguments_of_a_training_step_are_batch_and_index() -> None:
+    trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    loop = trainer.fit_loop.epoch_loop
+    assert "self._build_kwargs(OrderedDict(), batch, batch_idx)" in inspect.getsource(type(loop)), CHANGED
+
+    class Module(L.LightningModule):
+        def training_step(self, batch: str, batch_idx: int) -> None: ...
+
+    trainer.strategy._lightning_module = Module()
+    expected = loop._build_kwargs(OrderedDict(), "a batch", 3)
+    pass_step_arguments(trainer)
+    found = loop._build_kwargs(OrderedDict(), "a batch", 3)
+    assert list(found.items()) == list(expected.items()) == [("batch", "a batch"), ("batch_idx", 3)], CHANGED
 
 
 def test_checkpoint_callbacks_run_after_the_module() -> None:

@@ -1,17 +1,26 @@
-"""A resume keeps the recorded number of threads, or says that the result is not bit-identical."""
+"""A resume and an evaluation keep the recorded threads and precision; a message names what is not bit-identical."""
 
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from damage import copy_of
 
+from opsin.commands.evaluate import measure
 from opsin.commands.train import train
-from opsin.config import from_saved
+from opsin.config import compose, from_saved
+from opsin.errors import Interrupted
+from opsin.inference.inputs import open_images
+from opsin.inference.opened_run import open_run
+from opsin.inference.predictor import open_predictor
+from opsin.inference.trained_model import load_trained_model
 from opsin.runs.directory import RunDirectory
-from opsin.runs.result import Hardware, RunResult, Settings
-from opsin.training.same_numerics import resume_warnings, resumed_threads
+from opsin.runs.predictions import read_predictions
+from opsin.runs.result import Hardware, PrecisionResult, RunResult, Settings
+from opsin.training.precision import ISA_VARIABLE
+from opsin.training.same_numerics import evaluation_options, resume_warnings, resumed_options
 from opsin.training.trainer import TrainerOptions
 
 BEFORE = RunResult(
@@ -35,16 +44,70 @@ def test_a_resume_uses_the_recorded_threads(digits_run: RunDirectory, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("options", "threads"),
+    ("options", "threads", "precision"),
     [
-        (TrainerOptions(), 2),
-        (TrainerOptions(threads=1), 1),  # chosen by the user
-        (TrainerOptions(devices=2), "auto"),
+        (TrainerOptions(accelerator="cpu"), 2, "bf16"),
+        (TrainerOptions(accelerator="cpu", threads=1), 1, "bf16"),  # chosen by the user
+        (TrainerOptions(accelerator="cpu", precision="32"), 2, "32"),
+        (TrainerOptions(accelerator="cpu", devices=2), "auto", "bf16"),
     ],
 )
-def test_threads_of_a_resume(options: TrainerOptions, threads: object) -> None:
-    assert resumed_threads(options, BEFORE.settings) == threads
-    assert resumed_threads(options, None) == options.threads
+def test_a_resume_keeps_what_auto_stood_for(options: TrainerOptions, threads: object, precision: str) -> None:
+    kept = resumed_options(options, replace(BEFORE.settings, precision="bf16-mixed"))
+    assert (kept.threads, kept.precision) == (threads, precision)
+    assert resumed_options(options, None) == options
+    elsewhere = resumed_options(options, replace(BEFORE.settings, accelerator="cuda"))
+    assert elsewhere.precision == options.precision
+
+
+def test_an_evaluation_repeats_the_recorded_numbers(digits_run: RunDirectory, tmp_path: Path) -> None:
+    run = RunDirectory(copy_of(digits_run.path, tmp_path / "run"))
+    result = run.read_result()
+    run.write_result(replace(result, settings=replace(result.settings, precision="bf16-mixed", threads=1)))
+    options = open_run(run).plan.trainer
+    assert (options.precision, options.threads) == ("bf16", 1)
+    assert open_run(run, ["trainer.precision=32"]).plan.trainer.precision == 32
+    assert open_predictor(run.path)._device.precision == "bf16-mixed"
+    trained = load_trained_model(str(run.path))
+    assert str(open_images(trained, ["datamodule=digits"]).trainer.precision) == "bf16-mixed"
+
+    recorded = replace(result.settings, accelerator="cuda", threads=10**4)  # another machine
+    assert evaluation_options(TrainerOptions(accelerator="cpu"), recorded) == TrainerOptions(accelerator="cpu")
+    assert evaluation_options(TrainerOptions(), None) == TrainerOptions()
+
+
+@pytest.mark.slow
+def test_bfloat16_is_measured_once_and_a_resume_is_exact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One run is undisturbed, another one stops within an epoch; both use the bfloat16 that a measurement chose."""
+    monkeypatch.setenv("OPSIN_TARGETS", "interruptions")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv(ISA_VARIABLE, raising=False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    measured: list[float] = []
+    monkeypatch.setattr("opsin.training.precision_timing.measure_gain", lambda *_: measured.append(1.7) or 1.7)
+    words = ("model=simple_cnn", "augmentation=digits", "trainer=cpu", "datamodule.train_fraction=0.2")
+    quiet = ("callbacks=no_pictures", "callbacks.progress.bar=false", "logger=none", "report=false")
+    places = (f"data_dir={tmp_path / 'data'}", f"output_dir={tmp_path}", "trainer.max_epochs=2")
+    whole, again, stopped = (RunDirectory(tmp_path / name) for name in ("whole", "again", "stopped"))
+    for run in (whole, again):
+        train(compose([*words, *quiet, *places], run.path))
+    stop = "+callbacks.stop={_target_: interruptions.StopAt, step: 3, how: SIGINT}"
+    with pytest.raises(Interrupted):
+        train(compose([*words, *quiet, *places, stop], stopped.path))
+    train(from_saved(stopped, ["callbacks.stop=null"]))
+    assert measured == [1.7]
+
+    first = torch.load(whole.last, weights_only=True)["state_dict"]
+    for run in (whole, again, stopped):
+        result = run.read_result()
+        assert result.settings.precision == "bf16-mixed"
+        assert result.precision_auto.speedup == 1.7
+        assert "AVX512_BF16" in result.precision_auto.reason
+        assert result.metrics == whole.read_result().metrics
+        state = torch.load(run.last, weights_only=True)["state_dict"]
+        assert all(torch.equal(first[name], state[name]) for name in first)
+    _, predictions = measure(stopped)
+    assert np.array_equal(predictions.logits, read_predictions(whole, "test").logits)
 
 
 def test_changes_that_round_differently_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,6 +122,9 @@ def test_changes_that_round_differently_are_named(monkeypatch: pytest.MonkeyPatc
     assert "trainer.accelerator was cpu, and now it is cuda; the GPU was None, and now it is H100" in str(
         resume_warnings(BEFORE, gpu)
     )
+    chose = replace(BEFORE, precision_auto=PrecisionResult("bf16", "measured", 2.0))
+    assert resume_warnings(chose, chose, {"amx_bf16": True}) == []
+    assert "no instructions: trainer.precision=32 is faster" in str(resume_warnings(chose, chose, {"avx2": True}))
     many = replace(BEFORE, settings=replace(BEFORE.settings, threads=64))
     assert resume_warnings(many, many) == [
         "the run keeps its 64 CPU threads, and this machine has 8 cores: trainer.threads=8 is faster, but not "

@@ -64,6 +64,9 @@ def test_only_empty_hooks_are_dropped(tmp_path):
     assert callable(throughput.on_train_batch_end)
     assert throughput.on_before_backward is None
     assert callable(mine.on_train_epoch_end)  # only those of a step
+    module = classifier()
+    drop_empty_hooks([module])
+    assert [name for name in STEP_HOOKS if getattr(module, name) is not None] == ["on_train_batch_start"]
 
 
 def test_dropped_hooks_and_no_profiler_leave_training_as_it_is(tmp_path):

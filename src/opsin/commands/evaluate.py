@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Literal
 
 from opsin.commands.command_line import add_checkpoint_option, command, command_parser
@@ -102,11 +102,14 @@ def measure_opened(opened: "OpenedRun", split: Literal["val", "test"]) -> "tuple
     from opsin.training.gather import collect
     from opsin.training.hardware import use_threads
     from opsin.training.network_building import for_evaluation, prepare
+    from opsin.training.precision_timing import evaluation_precision
 
+    opened.warn_if_emulated()
     plan = for_evaluation(opened.plan)
     use_threads(plan.trainer.threads)
     L.seed_everything(plan.run.seed, verbose=False)
     data, network = opened.data, opened.network
+    plan = replace(plan, trainer=evaluation_precision(plan.trainer, network, (data.channels, *data.image_size)))
     prepare(plan, network)
     classifier = build.classifier(plan, data, network, build.loss(plan, data), record={})
     trainer = build.evaluator(plan, opened.directory)

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import lightning as L
@@ -32,10 +33,11 @@ from opsin.training.monitored_metrics import check_measurable, monitored
 from opsin.training.network_building import prepare
 from opsin.training.out_of_memory import memory_errors
 from opsin.training.plan import make_plan
+from opsin.training.precision_timing import decide_precision
 from opsin.training.resume_check import ResumePoint, check_resume
 from opsin.training.run_length import check_run_length, warn_unreached
 from opsin.training.run_warnings import collect_warnings
-from opsin.training.same_numerics import resume_warnings, resumed_threads
+from opsin.training.same_numerics import resume_warnings, resumed_options
 from opsin.training.tuning import resolve_batch_size
 
 log = logging.getLogger(__name__)
@@ -74,7 +76,9 @@ def train(composed: RunConfig) -> float:
             processes.send_run(composed.resumes)
         else:
             logging.getLogger("opsin").setLevel(logging.WARNING)
-        use_threads(resumed_threads(plan.trainer, earlier.settings if earlier else None), plan.trainer.devices)
+        is_auto = plan.trainer.precision == "auto"
+        plan = replace(plan, trainer=resumed_options(plan.trainer, earlier.settings if earlier else None))
+        use_threads(plan.trainer.threads, plan.trainer.devices)
         L.seed_everything(plan.run.seed, verbose=False)
 
         data = build.data(plan, image_format=recorded.image_format if recorded else None)
@@ -86,10 +90,14 @@ def train(composed: RunConfig) -> float:
         composed, plan, found = resolve_batch_size(composed, plan, data, loss)
         if not point:
             check_run_length(plan, data, monitored(composed.tree))
-        checkpoint, step = (run.last, point.state.step) if point else (None, None)
+        checkpoint, step = (run.last, point.state.step) if point else (None, 0 if composed.resumes else None)
         network, loaded = build.network(plan, data, loss.num_logits, pretrained=checkpoint is None)
         if checkpoint:
             load_network(network, checkpoint)  # features are cached with the weights of the checkpoint
+        image_shape = (data.channels, *data.image_size)
+        options, decided = decide_precision(plan.trainer, network, image_shape, data.base_batch_size)
+        plan = replace(plan, trainer=options)
+        result.precision_auto = (decided or result.precision_auto) if is_auto else None
         channels_last = prepare(plan, network)
         unfreezing = FreezingCallback(build.freeze_schedule(plan, network))
         warn_unreached(plan, unfreezing.schedule)
@@ -105,7 +113,7 @@ def train(composed: RunConfig) -> float:
         record = {"data": data.facts(), "training": recording.training_record(result, composed, step).as_dict()}
         classifier = build.classifier(plan, data, network, loss, record, distillation)
         result.batch_size_auto = found or result.batch_size_auto
-        result.network, layers = summarize_layers(network, (data.channels, *data.image_size))
+        result.network, layers = summarize_layers(network, image_shape)
         if writes:
             run.write_result(result)
         split_seed = plan.run.seed if plan.data.split_seed is None else plan.data.split_seed

@@ -1,7 +1,7 @@
 """Open the images of a run, a dataset or a folder, in the format that a trained model expects."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +22,10 @@ from opsin.runs.directory import RunDirectory
 from opsin.runs.home import real_path
 from opsin.runs.quoting import override
 from opsin.training import build
-from opsin.training.plan import make_plan
+from opsin.training.network_building import for_evaluation
+from opsin.training.plan import RunPlan, make_plan
+from opsin.training.precision_timing import evaluation_precision
+from opsin.training.same_numerics import evaluation_options
 
 Which = Literal["train", "val", "test", "all"]
 
@@ -106,7 +109,14 @@ def _own(run: RunDirectory, overrides: Sequence[str]) -> InputImages:
 def _of_data(trained: TrainedModel, composed: RunConfig) -> InputImages:
     plan = make_plan(composed)
     data = build.data(plan, image_format=trained.image_format)
-    return _images(data, build.evaluator(plan, composed.run), _place(trained, composed, data.source.name))
+    return _images(data, _evaluator(trained, plan, composed.run), _place(trained, composed, data.source.name))
+
+
+def _evaluator(trained: TrainedModel, plan: RunPlan, run: RunDirectory) -> L.Trainer:
+    """Return a trainer with the recorded precision of a model, or the one that is the fastest for it here."""
+    plan = for_evaluation(replace(plan, trainer=evaluation_options(plan.trainer, trained.settings)))
+    options = evaluation_precision(plan.trainer, trained.network, (trained.channels, *trained.size))
+    return build.evaluator(replace(plan, trainer=options), run)
 
 
 def _images(data: ImageDataModule, trainer: L.Trainer, out: Path) -> InputImages:
@@ -124,7 +134,7 @@ def _folder(trained: TrainedModel, folder: str, overrides: Sequence[str]) -> Inp
     data_dir = composed.tree["data_dir"]
     stores, features = cache_folder(data_dir, "stores"), cache_folder(data_dir, "features")
     store = open_store(loose, trained.size, trained.resize, trained.interpolation, cache_dir=stores)
-    trainer = build.evaluator(make_plan(composed), composed.run)
+    trainer = _evaluator(trained, make_plan(composed), composed.run)
     out = _place(trained, composed, place.name)
     return InputImages(place.name, (), lambda _: Subset.whole(store), features, trainer, out)
 

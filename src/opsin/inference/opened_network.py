@@ -1,8 +1,10 @@
 """Open the network of a run with trained weights: its images are not needed, and Lightning is not loaded."""
 
+import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TypeVar
 
 from opsin.config import RunConfig, from_saved
 from opsin.errors import UserError
@@ -12,6 +14,11 @@ from opsin.runs.directory import RunDirectory
 from opsin.runs.result import DataFacts
 from opsin.training.network_building import new_network, recorded_data
 from opsin.training.plan import NetworkPlan, make_network_plan
+from opsin.training.same_numerics import EMULATED, evaluation_options, is_emulated
+
+P = TypeVar("P", bound=NetworkPlan)
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -21,7 +28,7 @@ class OpenedNetwork:
     Attributes:
         directory: The run directory.
         config: The saved config, with overrides applied.
-        plan: The checked config.
+        plan: The checked config, with the recorded threads and precision in the place of `auto`.
         data_facts: Facts that the run recorded about its data.
         checkpoint: `best`, `last`, or the path of a checkpoint.
     """
@@ -31,6 +38,11 @@ class OpenedNetwork:
     plan: NetworkPlan
     data_facts: DataFacts
     checkpoint: str = "best"
+
+    def warn_if_emulated(self) -> None:
+        """Warn if `auto` stands for bfloat16, and this processor has no instructions for it."""
+        if self.config.tree["trainer"]["precision"] == "auto" and is_emulated(self.plan.trainer):
+            log.warning("%s", EMULATED)
 
     @cached_property
     def network(self) -> Network:
@@ -75,7 +87,12 @@ def open_network(run: RunDirectory, overrides: Sequence[str] = (), checkpoint: s
             its data were ready.
     """
     facts, config = read_run(run, overrides)
-    return OpenedNetwork(run, config, make_network_plan(config), facts, checkpoint)
+    return OpenedNetwork(run, config, with_recorded_numerics(run, make_network_plan(config)), facts, checkpoint)
+
+
+def with_recorded_numerics(run: RunDirectory, plan: P) -> P:
+    """Return a plan with the recorded threads and precision of its run in the place of `auto`."""
+    return replace(plan, trainer=evaluation_options(plan.trainer, run.read_result().settings))
 
 
 def read_run(run: RunDirectory, overrides: Sequence[str] = ()) -> tuple[DataFacts, RunConfig]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from opsin.data import ImageDataModule
-from opsin.inference.opened_network import OpenedNetwork, read_run
+from opsin.inference.opened_network import OpenedNetwork, read_run, with_recorded_numerics
 from opsin.runs.directory import RunDirectory
 from opsin.training import build
 from opsin.training.plan import RunPlan, make_plan
@@ -16,7 +16,7 @@ class OpenedRun(OpenedNetwork):
     """A run that has recorded its data. Images and network are loaded when they are first used.
 
     Attributes:
-        plan: The checked config, with all its sections.
+        plan: The checked config, with all its sections; `auto` threads and precision are replaced by the recorded ones.
     """
 
     plan: RunPlan
@@ -46,4 +46,4 @@ def open_run(run: RunDirectory, overrides: Sequence[str] = (), checkpoint: str =
             its data were ready.
     """
     facts, config = read_run(run, overrides)
-    return OpenedRun(run, config, make_plan(config), facts, checkpoint)
+    return OpenedRun(run, config, with_recorded_numerics(run, make_plan(config)), facts, checkpoint)

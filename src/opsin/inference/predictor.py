@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from opsin.data.cpu_cores import available_cores
 from opsin.data.options import default_eval_batch_size
 from opsin.data.types import BadImage
 from opsin.errors import UserError
@@ -20,9 +19,11 @@ from opsin.inference.compute_device import ComputeDevice, compute_device
 from opsin.inference.opened_network import open_network
 from opsin.inference.trained_model import TrainedModel, load_trained_model
 from opsin.models.network import class_logits
+from opsin.runs.cpu_cores import available_cores
 from opsin.runs.directory import RunDirectory
 from opsin.runs.predictions import softmax
 from opsin.training.network_building import for_evaluation, prepare
+from opsin.training.precision_timing import evaluation_precision
 from opsin.visualization.images import Pixels
 
 T = TypeVar("T")
@@ -217,8 +218,12 @@ def open_predictor(
     directory = RunDirectory(Path(trained.name))
     if not directory.config.is_file():
         raise UserError(f"{run} has no classes: give a run directory, such as outputs/latest")
-    plan = for_evaluation(open_network(directory, overrides).plan)
-    plan = replace(plan, trainer=replace(plan.trainer, compile=False))
+    opened = open_network(directory, overrides)
+    opened.warn_if_emulated()
+    plan = for_evaluation(opened.plan)
+    shape = (trained.channels, *trained.size)
+    options = evaluation_precision(replace(plan.trainer, compile=False), trained.network, shape)
+    plan = replace(plan, trainer=options)
     device = compute_device(plan.trainer)
     prepare(plan, trained.network)
     return Predictor(replace(trained, temperature=1.0) if raw else trained, device, batch_size)

@@ -24,7 +24,7 @@ from opsin.models.weights import KINDS, UnreachableError, known_weights
 from opsin.runs.checkpoint_files import choose_checkpoint
 from opsin.runs.directory import RunDirectory, newest_usable
 from opsin.runs.home import real_path
-from opsin.runs.result import ImageFormat
+from opsin.runs.result import ImageFormat, Settings
 from opsin.training.feature_extraction import Extractor, extract
 from opsin.training.permitted_targets import NETWORKS
 
@@ -51,6 +51,7 @@ class TrainedModel:
         interpolation: Interpolation of the resize.
         source_channels: Channels that files are decoded to; 1 if the model was trained on gray images.
         temperature: Divisor of its logits before the softmax.
+        settings: Recorded settings of its run; None if it has no run.
     """
 
     name: str
@@ -64,6 +65,7 @@ class TrainedModel:
     interpolation: Interpolation
     source_channels: Channels = 3
     temperature: float = 1.0
+    settings: Settings | None = None
 
     @property
     def fit(self) -> Fit:
@@ -189,6 +191,7 @@ def _of_run(run: RunDirectory, image_size: int | None, checkpoint: str, advice: 
     facts = opened.data_facts
     size = (image_size, image_size) if image_size else facts.image_size
     network, has_head = opened.network_for(size)
+    result = run.read_result()
     return TrainedModel(
         str(run.path),
         network,
@@ -200,5 +203,6 @@ def _of_run(run: RunDirectory, image_size: int | None, checkpoint: str, advice: 
         cast("Resize", facts.resize),
         cast("Interpolation", facts.interpolation),
         facts.source_channels or facts.channels,
-        run.read_result().temperature,
+        result.temperature,
+        result.settings,
     )

@@ -38,6 +38,7 @@ from opsin.models.scratch.cnn import (
     mlp,
     simple_cnn,
 )
+from opsin.models.scratch.fast_cnn import cnn_strided_stem, cnn_whitened
 from opsin.models.scratch.resnet import mini_resnet
 from opsin.models.scratch.strided_cnn import strided_cats_dogs, strided_cnn
 from opsin.models.summary.model_summary import (
@@ -64,6 +65,8 @@ __all__ = [
     "cnn_flatten",
     "cnn_gap",
     "cnn_plain",
+    "cnn_strided_stem",
+    "cnn_whitened",
     "convnext_tiny",
     "densenet121",
     "efficientnet_b0",

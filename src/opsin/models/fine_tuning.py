@@ -84,10 +84,13 @@ class FineTuning:
         backbone_lr_factor: Learning rate of the stages as a multiple of `optimizer.lr`.
         layer_decay: Learning rate of each stage as a multiple of that of the next stage, or of the head for the last
             stage (see `opsin.training.optim.parameter_groups`).
+        whitened_stem: Set the filters of the first convolution by whitening patches of the training images (see
+            `opsin.models.whitening`); `trainable` decides whether they train.
         teacher: A run directory, or a network with ImageNet weights, whose outputs are also trained on.
 
     Raises:
-        UserError: `phases` are not in order, or are given together with `unfreeze_every`.
+        UserError: `phases` are not in order, or are given together with `unfreeze_every`; or `whitened_stem` would
+            replace pretrained weights.
     """
 
     weights: str = "none"
@@ -96,11 +99,16 @@ class FineTuning:
     unfreeze_every: Annotated[int, Field(ge=1)] | None = None
     backbone_lr_factor: Annotated[float, Field(gt=0)] = 1.0
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    whitened_stem: bool = False
     teacher: str | None = None
 
     def __post_init__(self) -> None:
         if self.phases and self.unfreeze_every:
             raise UserError("model.phases and model.unfreeze_every exclude each other: set one of them to null")
+        if self.whitened_stem and self.weights != "none":
+            raise UserError(
+                f"model.whitened_stem=true would replace filters of model.weights={self.weights}: set it to false"
+            )
         epochs = [phase.epoch for phase in self.phases or []]
         if any(later <= earlier for earlier, later in itertools.pairwise(epochs)):
             raise UserError(f"the epochs of model.phases must increase, got {epochs}")

@@ -113,17 +113,19 @@ class Network(FreezableStages):
         return steps[first : names.index(until or list(self.stages)[-1]) + 1]
 
 
-def adopt_modules(network: Network, original_key: Mapping[int, str]) -> None:
+def adopt_modules(network: Network, original: Mapping[str, Tensor]) -> None:
     """Prepare a network that is made of the modules of another one: record keys, and forbid in-place operations.
 
     Args:
         network: The network.
-        original_key: The key of each tensor in the other network, by the `id` of the tensor.
+        original: The state dict of the other network with its own tensors (`keep_vars`).
     """
-    tensors = network.state_dict(keep_vars=True)
-    network.original_keys = {
-        key: original_key[id(tensor)] for key, tensor in tensors.items() if id(tensor) in original_key
-    }
+    keys: dict[int, list[str]] = {}
+    for key, tensor in original.items():  # several keys for a tensor that modules share
+        keys.setdefault(id(tensor), []).append(key)
+    for key, tensor in network.state_dict(keep_vars=True).items():
+        if names := keys.get(id(tensor)):
+            network.original_keys[key] = names.pop(0) if len(names) > 1 else names[0]
     for module in network.modules():  # in-place operations would overwrite activations recorded by hooks
         if getattr(module, "inplace", False):
             module.inplace = False  # type: ignore[assignment]

@@ -61,10 +61,10 @@ def as_network(
         raise UserError(f"{name} has no parameters: there is nothing to train")
     expected = _logits(name, module.eval(), images)
     _check_outputs(name, expected, num_logits)
-    original_key = {id(tensor): key for key, tensor in module.state_dict(keep_vars=True).items()}
+    state = module.state_dict(keep_vars=True)
     network = _divided(name, module, images, expected) or _body_and_head(name, module, images, expected)
     _check_channels_last(network, images)
-    adopt_modules(network, original_key)
+    adopt_modules(network, state)
     return network.train()
 
 

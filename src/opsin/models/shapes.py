@@ -5,12 +5,13 @@ import copy
 import math
 import sys
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
 from opsin.errors import UserError
+from opsin.models.torch_internals import TorchDispatchMode
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -64,6 +65,42 @@ def feature_shape(
         f"{name} needs images of at least {side}x{side} pixels, got {height}x{width}: "
         f"set datamodule.image_size={side} or more"
     )
+
+
+def strides_over_one_pixel(network: nn.Module, shape: tuple[int, int, int]) -> bool:
+    """Return whether a convolution of a network moves by more than one pixel over a map of a single pixel.
+
+    The network runs on the meta device, or on the CPU if its operations depend on values.
+
+    Args:
+        network: The network; not changed.
+        shape: (channels, height, width) of an image.
+    """
+    found = _StridedPixels()
+    with torch.no_grad(), found:
+        try:
+            on_meta(network)(torch.empty(1, *shape, device="meta"))
+        except (RuntimeError, NotImplementedError):
+            copy.deepcopy(network).cpu().eval()(torch.zeros(1, *shape))
+    return found.any
+
+
+class _StridedPixels(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Look for convolutions with a stride over a single pixel.
+
+    Attributes:
+        any: Whether there was one.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.any = False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten.convolution.default:
+            maps, stride = args[0], args[3]
+            self.any |= bool(maps.shape[2:].numel() == 1 and max(stride) > 1)
+        return func(*args, **(kwargs or {}))
 
 
 def _run(body: nn.Module, channels: int, height: int, width: int) -> tuple[int, ...]:

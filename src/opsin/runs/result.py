@@ -117,6 +117,7 @@ class Settings:
         compile: Whether the network is compiled by `torch.compile`.
         deterministic: Value of `trainer.deterministic`.
         threads: Number of CPU threads of each process.
+        wait_policy: OMP_WAIT_POLICY, which determines how threads wait for each other; it affects speed only.
         batch_size: Number of images per batch, over all devices.
         max_epochs: Value of `trainer.max_epochs`.
         augmentation: The active operations with their settings, or `none`.
@@ -132,6 +133,7 @@ class Settings:
     compile: bool = False
     deterministic: str = "off"
     threads: int = 0
+    wait_policy: str | None = None
     batch_size: int = 0
     max_epochs: int | None = None
     augmentation: str = ""
@@ -162,6 +164,21 @@ class BatchSizeResult:
     lr: float
     rule: str
     tried: dict[int, float | bool] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PrecisionResult:
+    """The decision of `trainer.precision=auto`.
+
+    Attributes:
+        precision: The precision, as a value of `trainer.precision`.
+        reason: Why it was chosen.
+        speedup: Measured speed in bfloat16 as a multiple of that in float32; None without a measurement.
+    """
+
+    precision: str
+    reason: str
+    speedup: float | None = None
 
 
 @dataclass(frozen=True)
@@ -310,6 +327,7 @@ class RunResult:
         tags: Tags that the user assigned to the run.
         settings: Settings with every `auto` resolved.
         batch_size_auto: Search result of `datamodule.batch_size=auto`.
+        precision_auto: Decision of `trainer.precision=auto`; a resume keeps it.
         out_of_memory: The step and the changed values of each time that `trainer.on_oom=halve` made batches smaller.
         data: Facts about the data.
         network: Summary of the network.
@@ -341,6 +359,7 @@ class RunResult:
     tags: tuple[str, ...] = ()
     settings: Settings | None = None
     batch_size_auto: BatchSizeResult | None = None
+    precision_auto: PrecisionResult | None = None
     out_of_memory: tuple[dict[str, Any], ...] = ()
     data: DataFacts | None = None
     network: NetworkSummary | None = None

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import lightning as L
+import numpy as np
 import torch
 from lightning.pytorch.callbacks import LearningRateMonitor
 from torch import nn
@@ -23,12 +24,15 @@ from opsin.models import LoadedWeights, Network, Weights, weights_facts
 from opsin.models.fine_tuning import FreezeSchedule
 from opsin.models.plain_network import first_channels
 from opsin.models.weights import KINDS
+from opsin.models.whitening import whiten_stem
 from opsin.runs.directory import RunDirectory
 from opsin.runs.result import DataFacts, ImageFormat
+from opsin.training.callbacks.busy_machine import BusyMachine
 from opsin.training.callbacks.finite_loss import FiniteLoss
 from opsin.training.callbacks.freeze_phases import FreezingCallback
 from opsin.training.callbacks.replay_points import ReplayPoints
 from opsin.training.distillation import Distillation
+from opsin.training.lightning_patches import drop_empty_hooks
 from opsin.training.loss import ClassificationLoss
 from opsin.training.module import Classifier
 from opsin.training.network_building import computed_arguments, for_evaluation, new_network, recorded_data
@@ -36,6 +40,9 @@ from opsin.training.optim.parameter_groups import parameter_groups
 from opsin.training.plan import RunPlan
 from opsin.training.trainer import make_trainer
 from opsin.training.validation_schedule import ValidationSchedule
+
+SAMPLED_PIXELS = 2**19
+"""Number of pixels whose patches whiten the stem of a network."""
 
 
 def data(plan: RunPlan, image_format: ImageFormat | None = None) -> ImageDataModule:
@@ -124,16 +131,26 @@ def loss(plan: RunPlan, data: ImageDataModule) -> ClassificationLoss:
 def network(
     plan: RunPlan, data: ImageDataModule, num_logits: int, pretrained: bool = True
 ) -> tuple[Network, LoadedWeights | None]:
-    """Build the network for these data, load its pretrained weights and freeze its frozen stages.
+    """Build the network for these data, load its pretrained weights, whiten its stem and freeze its frozen stages.
 
     Args:
         plan: the checked config.
         data: the images, for their channels and their size.
         num_logits: outputs of the head.
-        pretrained: whether to load the weights that the config names; otherwise all are random.
+        pretrained: whether to set the weights that the config names or whitens; otherwise all are random.
     """
     built = new_network(plan, num_logits, data.channels, data.image_size)
+    if plan.fine_tuning.whitened_stem and pretrained:
+        whiten_stem(built, _sample(data))
     return built, plan.fine_tuning.apply(built, pretrained)
+
+
+def _sample(data: ImageDataModule) -> torch.Tensor:
+    """Return about half a million pixels of evenly spaced training images, normalized `(N, C, H, W)`."""
+    part, (height, width) = data.subset("train"), data.image_size
+    count = max(1, min(len(part), SAMPLED_PIXELS // (height * width)))
+    pixels = part.read(np.linspace(0, len(part) - 1, count).astype(np.int64))
+    return data.preprocess(torch.from_numpy(pixels).permute(0, 3, 1, 2))
 
 
 def freeze_schedule(plan: RunPlan, network: Network) -> FreezeSchedule:
@@ -172,7 +189,7 @@ def classifier(
             return [{"scheduler": built, "interval": "step" if plan.schedule.takes("total_steps") else "epoch"}]
         return built
 
-    return Classifier(
+    built = Classifier(
         network,
         loss,
         num_images=data.facts()["counts"],
@@ -181,6 +198,8 @@ def classifier(
         record={**record, "batch_size": data.batch_size},
         distillation=distillation,
     )
+    drop_empty_hooks([built])
+    return built
 
 
 def trainer(
@@ -192,7 +211,7 @@ def trainer(
         callbacks.insert(0, unfreezing)  # before those that read learning rates
     if not plan.loggers:  # it needs a logger
         callbacks = [callback for callback in callbacks if not isinstance(callback, LearningRateMonitor)]
-    callbacks.append(FiniteLoss(run))
+    callbacks += [FiniteLoss(run), BusyMachine()]
     if plan.trainer.validates_within_epochs:
         callbacks.append(ValidationSchedule(plan.trainer.val_check_interval))
     if plan.run.verify_checkpoints:

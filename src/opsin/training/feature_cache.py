@@ -40,8 +40,8 @@ class FeatureCache:
 
     Attributes:
         mode: `auto` caches if the first stages never train, and reports the reason if it does not; `off`.
-        views: Number of augmented views of each training image to cache; every epoch uses one. null: no cache if there
-            is augmentation.
+        views: Number of augmented views of each training image to cache; every epoch uses one, in turn. A view is
+            computed in the first epoch that uses it. null: no cache if there is augmentation.
     """
 
     mode: Literal["auto", "off"] = "auto"
@@ -75,6 +75,7 @@ class FeatureCache:
             str(trainer.precision),
         )
         views = self.views or 0 if _augments(data) else 0
+        several = trainer.world_size > 1  # the network of such a run is divided or wrapped once training begins
         images, store = len(data.subset("train")) + len(data.subset("val")), data.subset("train").stores[0]
         one = extractor(_plain(data, extractor)(store, np.zeros(1, np.int64))).astype(np.float16).nbytes
         size, times = one * (images + len(data.subset("train")) * max(0, views - 1)), one / math.prod(store.shape)
@@ -82,7 +83,7 @@ class FeatureCache:
             return f"off: {step} of these images takes {size / 1e9:.1f} GB, {times:.0f} times their pixels"
         try:
             parts: dict[Split, FeatureSubset] = {
-                "train": _extract(data, extractor, data.subset("train"), views),
+                "train": _extract(data, extractor, data.subset("train"), views, several),
                 "val": _extract(data, extractor, data.subset("val"), 0),
             }
         except UserError as error:
@@ -128,7 +129,9 @@ def cacheable_step(network: Network, never_trained: Sequence[str]) -> str | None
     return network.embedding_step
 
 
-def _extract(data: "ImageDataModule", extractor: Extractor, part: Subset, views: int) -> FeatureSubset:
+def _extract(
+    data: "ImageDataModule", extractor: Extractor, part: Subset, views: int, every_view: bool = False
+) -> FeatureSubset:
     """Return the features of a split: of the images, or of augmented views of each image."""
     facts: dict[str, Any] = {
         "mean": list(data.preprocess.mean),
@@ -145,6 +148,7 @@ def _extract(data: "ImageDataModule", extractor: Extractor, part: Subset, views:
         [_augmented(data, extractor, view) for view in range(views)] or [_plain(data, extractor)],
         [facts | {"view": view} for view in range(views)] or [facts],
         cache_dir=data.features_dir,
+        every_view=every_view,
     )
 
 

@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -60,14 +60,11 @@ class Extractor:
     def facts(self) -> dict[str, Any]:
         """Everything besides the images that determines the features, as plain values."""
         taken = self._modules()
-        structure = "\n".join(
-            [*(f"{name}: {module!r}" for name, module in taken.items()), *own_sources(taken.values())]
-        )
         return {
             "version": VERSION,
             "network": self.network.name,
             "steps": list(self.steps),
-            "structure": hashlib.blake2b(structure.encode(), digest_size=16).hexdigest(),
+            "structure": structure_digest(taken),
             "weights": weights_digest(taken.values()),
             "vectors": self.vectors,
             "precision": self.precision,
@@ -96,6 +93,12 @@ class Extractor:
         return {name: steps[name] for name in names[: names.index(self.steps[-1]) + 1]}
 
 
+def structure_digest(modules: Mapping[str, nn.Module]) -> str:
+    """Return a digest of the layers of some modules by name, and of the source of those that the user wrote."""
+    texts = [*(f"{name}: {module!r}" for name, module in modules.items()), *own_sources(modules.values())]
+    return hashlib.blake2b("\n".join(texts).encode(), digest_size=16).hexdigest()
+
+
 def own_sources(modules: Iterable[nn.Module]) -> list[str]:
     """Return the source of the classes of the user among some modules, whose text omits their operations."""
     parts = {type(part) for module in modules for part in module.modules()}
@@ -120,9 +123,10 @@ def extract(
     facts: Sequence[dict[str, Any]],
     *,
     cache_dir: Path,
+    every_view: bool = False,
     fingerprint: Callable[[Store], str] = lambda store: store.fingerprint,
 ) -> FeatureSubset:
-    """Return the features of a split; missing ones are computed.
+    """Return the features of a split. Missing ones of the first view are computed now, others when they are read.
 
     Args:
         part: The split.
@@ -130,23 +134,28 @@ def extract(
         views: For each view, a function that returns the input `(B, C, H, W)` for some images of a store.
         facts: For each view, everything besides the fingerprint of the images that determines the input.
         cache_dir: The folder of all feature stores.
+        every_view: Whether to compute all views now.
         fingerprint: Function that returns the fingerprint of the images of a store.
 
     Raises:
         UserError: The features cannot be written, or exceed the range of half precision.
     """
-    decided, found = extractor.facts, []
+    decided = extractor.facts
     block = BLOCK_ON_CPU if extractor.device.type == "cpu" else BLOCK
     shape = extractor(views[0](part.stores[0], np.zeros(1, np.int64))).shape[1:]
-    for view, of_view in zip(views, facts, strict=True):
-        stores: list[FeatureStore] = []
+
+    def computed(view: View, of_view: dict[str, Any]) -> list[FeatureStore]:
+        stores = []
         for store, rows in part.by_store():
             images = hashlib.blake2b(fingerprint(store).encode() + store.kept.tobytes(), digest_size=16).hexdigest()
             features = open_features(cache_dir, {**decided, **of_view, "images": images}, len(store), shape)
             features.compute_missing(store.in_reading_order(rows), block, partial(_compute, extractor, view, store))
             stores.append(features)
-        found.append(stores)
-    return FeatureSubset(found, part.index)
+        return stores
+
+    subset = FeatureSubset([partial(computed, *pair) for pair in zip(views, facts, strict=True)], part.index)
+    subset.compute(len(views) if every_view else 1)
+    return subset
 
 
 def _compute(extractor: Extractor, view: View, store: Store, rows: Indices) -> NDArray[np.float32]:

@@ -1,8 +1,9 @@
-"""Choices that depend on the hardware: accelerator, precision, threads, memory format."""
+"""Choices that depend on the hardware: accelerator, threads, memory format."""
 
 import ctypes
 import os
 import platform
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
@@ -10,20 +11,11 @@ from pydantic import Field
 from torch import nn
 
 from opsin.errors import UserError
+from opsin.runs.cpu_cores import available_cores, own_threads
 from opsin.runs.quoting import torchrun_command
 
 Accelerator = Literal["auto", "cpu", "gpu", "mps"]
 
-
-Precision = Literal["auto", "32", "bf16", "16", "bf16-true", "64", 32, 16, 64]
-LIGHTNING_PRECISION: dict[str, Any] = {
-    "32": "32-true",
-    "64": "64-true",
-    "bf16": "bf16-mixed",
-    "16": "16-mixed",
-    "bf16-true": "bf16-true",
-}
-"""Lightning's name of each precision."""
 
 Threads = Literal["auto"] | Annotated[int, Field(ge=1)]
 
@@ -33,17 +25,25 @@ M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
 requested directly from the system."""
 
 
-def use_threads(threads: Literal["auto"] | int, devices: Any = 1) -> None:
+def use_threads(threads: Threads, devices: Any = 1) -> None:
     """Set the number of CPU threads of torch in this process; the number affects how sums are rounded.
 
+    With `auto` it is OMP_NUM_THREADS if it is set. Otherwise it is torch's choice, one per physical core, within the
+    cores that a container or a scheduler grants, divided among the processes of a run on several devices. It never
+    depends on the load of the machine, so a seed gives the same result on a busy machine.
+
     Args:
-        threads: the number; `auto` is torch's choice, divided among the processes of a run on several devices.
+        threads: the number, or `auto`.
         devices: the devices of the run on this machine; only a number gives the number of processes.
     """
+    count = torch.get_num_threads()
     if threads != "auto":
-        torch.set_num_threads(threads)
-    elif isinstance(devices, int) and devices > 1 and "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // devices))
+        count = threads
+    elif own_threads() is None:
+        processes = devices if isinstance(devices, int) else 1
+        count = min(count, max(1, available_cores() // processes))
+    if count != torch.get_num_threads():
+        torch.set_num_threads(count)
 
 
 def resolve_accelerator(accelerator: Accelerator) -> Literal["cpu", "gpu", "mps"]:
@@ -61,6 +61,12 @@ def resolve_accelerator(accelerator: Accelerator) -> Literal["cpu", "gpu", "mps"
             f"trainer.accelerator={accelerator}: not available on this machine; available: {usable}, trainer=auto"
         )
     return accelerator
+
+
+def usable_accelerator(accelerator: Accelerator) -> Literal["cpu", "gpu", "mps"]:
+    """Return the accelerator for an evaluation: the given one, or that of `auto` if this machine lacks it."""
+    available = {"gpu": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    return resolve_accelerator(accelerator if available.get(accelerator, True) else "auto")
 
 
 def num_devices(accelerator: Accelerator, devices: Literal["auto"] | int | list[int], num_nodes: int) -> int:
@@ -106,22 +112,14 @@ def _is_launched() -> bool:
     return launched() is not None
 
 
-def resolve_precision(precision: Precision, accelerator: str) -> str:
-    """Return the precision that `auto` stands for.
-
-    It is bfloat16 autocast if the device has matrix units for bfloat16 (CUDA capability 8.0 and later, Intel AMX), else
-    float32.
-    """
-    if precision != "auto":
-        return str(precision)
-    if accelerator == "gpu":
-        return "bf16" if torch.cuda.get_device_capability() >= (8, 0) else "32"
-    return "bf16" if accelerator == "cpu" and has_amx() else "32"
-
-
-def has_amx() -> bool:
-    """Return whether this processor multiplies bfloat16 matrices in tiles (Intel AMX, Sapphire Rapids and later)."""
-    return bool(torch.cpu.get_capabilities().get("amx_bf16", False))
+def cpu_name() -> str:
+    """Return the name of the processor."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
 
 
 def keep_freed_memory() -> None:

@@ -5,7 +5,8 @@ has changed.
 """
 
 import contextlib
-from collections.abc import Collection
+from collections import OrderedDict
+from collections.abc import Collection, Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ __all__ = [
     "NoProfiler",
     "ScriptLauncher",
     "drop_empty_hooks",
+    "pass_step_arguments",
     "set_launcher",
     "torch_optimizer",
     "validate_within_epoch",
@@ -43,12 +45,23 @@ STEP_HOOKS = (
 )
 
 
-def drop_empty_hooks(callbacks: list[L.Callback]) -> None:
-    """Remove the step hooks that callbacks do not override: Lightning skips a hook that is not callable."""
-    for callback in callbacks:
+def drop_empty_hooks(owners: Iterable[L.Callback | L.LightningModule]) -> None:
+    """Remove the step hooks that callbacks and modules do not override: Lightning skips a hook that is not callable."""
+    for owner in owners:
+        base = L.Callback if isinstance(owner, L.Callback) else L.LightningModule
         for name in STEP_HOOKS:
-            if getattr(type(callback), name) is getattr(L.Callback, name):
-                setattr(callback, name, None)
+            if getattr(type(owner), name) is getattr(base, name):
+                setattr(owner, name, None)
+
+
+def pass_step_arguments(trainer: L.Trainer) -> None:
+    """Pass batch and batch index to every training step; Lightning would inspect the signature before each one."""
+
+    def arguments(kwargs: OrderedDict[str, Any], batch: Any, batch_idx: int) -> OrderedDict[str, Any]:
+        kwargs["batch"], kwargs["batch_idx"] = batch, batch_idx
+        return kwargs
+
+    trainer.fit_loop.epoch_loop._build_kwargs = arguments  # type: ignore[method-assign]
 
 
 class NoProfiler(PassThroughProfiler):

@@ -3,14 +3,12 @@
 from dataclasses import replace
 from typing import Any, TypeVar
 
-import torch
-
 from opsin.errors import UserError
 from opsin.models import Network
 from opsin.models.plain_network import as_network
 from opsin.runs.directory import RunDirectory
 from opsin.runs.result import DataFacts
-from opsin.training.hardware import prepare_network
+from opsin.training.hardware import prepare_network, usable_accelerator
 from opsin.training.plan import NetworkPlan
 
 P = TypeVar("P", bound=NetworkPlan)
@@ -57,10 +55,7 @@ def new_network(plan: NetworkPlan, num_logits: int, in_channels: int, image_size
 def for_evaluation(plan: P) -> P:
     """Return the plan for one device of this machine, which may lack the accelerator that the run was trained on."""
     options = plan.trainer.on_one_device()
-    available = {"gpu": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not available.get(options.accelerator, True):
-        options = replace(options, accelerator="auto")
-    return replace(plan, trainer=options)
+    return replace(plan, trainer=replace(options, accelerator=usable_accelerator(options.accelerator)))
 
 
 def prepare(plan: NetworkPlan, network: Network) -> bool:

@@ -42,6 +42,7 @@ from opsin.runs.training_record import TrainingRecord
 from opsin.training.callbacks import Checkpoints, EarlyStopping, Pruning, Throughput
 from opsin.training.callbacks.base import is_metric
 from opsin.training.distillation import Distillation
+from opsin.training.hardware import cpu_name
 from opsin.training.loggers.base import Value
 from opsin.training.metrics import undefined_metrics
 from opsin.training.module import Classifier
@@ -164,6 +165,7 @@ def settings(
         compile=plan.trainer.compile,
         deterministic=plan.trainer.deterministic,
         threads=torch.get_num_threads(),
+        wait_policy=os.environ.get("OMP_WAIT_POLICY"),
         batch_size=int(data.batch_size),
         max_epochs=trainer.max_epochs,
         augmentation=str(data.augmentation),
@@ -263,6 +265,8 @@ def announce(
         rates = f", learning rates x {phase.lr_factor:g}" if phase.lr_factor != 1 else ""
         names = ", ".join([*phase.stages, "head"])
         lines.insert(2, f"           after {phase.epoch} epochs: {names} train, {phase.trainable:,}{rates}")
+    if (decided := result.precision_auto) and decided.speedup is not None:
+        lines.insert(-1, f"precision  auto: {decided.precision}, because {decided.reason}")
     if data.bad_images:
         reports = ", ".join(data.bad_image_reports)
         lines.insert(1, f"           {data.bad_images} images cannot be read and are left out: {reports}")
@@ -317,21 +321,12 @@ def hardware() -> Hardware:
     """Return processor, cores, memory and accelerators of this machine."""
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 0
     return Hardware(
-        cpu=_cpu_name(),
+        cpu=cpu_name(),
         cores=os.cpu_count(),
         memory_gib=round(pages / 2**30, 1) if pages else None,
         gpus=tuple(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())),
         platform=platform.platform(),
     )
-
-
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 def versions() -> dict[str, str]:

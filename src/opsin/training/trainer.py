@@ -9,17 +9,15 @@ from pydantic import Field
 
 from opsin.errors import UserError
 from opsin.training.hardware import (
-    LIGHTNING_PRECISION,
     Accelerator,
-    Precision,
     Threads,
     check_devices,
     keep_freed_memory,
     prevent_cuda_search,
     resolve_accelerator,
-    resolve_precision,
     use_threads,
 )
+from opsin.training.precision import LIGHTNING_PRECISION, Precision, resolve_precision
 
 if TYPE_CHECKING:
     import lightning as L
@@ -44,8 +42,9 @@ class TrainerOptions:
         num_nodes: number of machines. With more than one, torchrun or srun must start the processes.
         strategy: `ddp` keeps the whole network on each device, `fsdp` a part of it; `auto` is ddp.
         sync_batchnorm: compute the statistics of BatchNorm over the batch of all devices while training; on GPUs.
-        precision: `auto` takes bfloat16 autocast where the hardware gains from it: CUDA from Ampere on, AMX on CPU.
-        threads: CPU threads of torch in each process; `auto` leaves the number to torch (see `use_threads`).
+        precision: `auto` takes bfloat16 autocast where the hardware gains from it: on CUDA from Ampere on, and on CPUs
+            with instructions for bfloat16 if a measurement of the network shows a gain.
+        threads: CPU threads of torch in each process; `auto` is OMP_NUM_THREADS if it is set, else one per core.
         channels_last: store images and kernels as NHWC; `auto` does so except on MPS, where nothing is gained.
         gradient_checkpointing: compute the activations of the stages that train again in the backward pass instead of
             keeping them: less memory, more time, the same gradients. Not with `compile`.
@@ -160,19 +159,19 @@ def make_trainer(
 
     from opsin.training.distributed.environment import Environment
     from opsin.training.distributed.fsdp import Sharded
-    from opsin.training.lightning_patches import AtomicCheckpointIO, NoProfiler, drop_empty_hooks
+    from opsin.training.lightning_patches import AtomicCheckpointIO, NoProfiler, drop_empty_hooks, pass_step_arguments
     from opsin.training.quiet_logging import hide_notices
 
     hide_notices()  # here, because every command that could print them makes its trainer here
     accelerator = apply_hardware_settings(options)
     drop_empty_hooks(callbacks)
-    return L.Trainer(
+    trainer = L.Trainer(
         accelerator=accelerator,
         devices=options.devices,
         num_nodes=options.num_nodes,
         strategy=Sharded() if options.strategy == "fsdp" else options.strategy,
         sync_batchnorm=options.sync_batchnorm,
-        precision=LIGHTNING_PRECISION[resolve_precision(options.precision, accelerator)],
+        precision=LIGHTNING_PRECISION[resolve_precision(options.precision, accelerator).precision],
         max_epochs=options.max_epochs,
         max_steps=options.max_steps,
         max_time=options.max_time,
@@ -184,6 +183,7 @@ def make_trainer(
         limit_test_batches=options.limit_test_batches,
         log_every_n_steps=options.log_every_n_steps,
         deterministic=DETERMINISTIC[options.deterministic],
+        benchmark=accelerator == "gpu" and options.deterministic == "off",  # the images of a run have one size
         detect_anomaly=options.detect_anomaly,
         profiler=_profiler(options.profiler, folder) if options.profiler else NoProfiler(),
         plugins=[AtomicCheckpointIO(folder), Environment()],
@@ -195,6 +195,8 @@ def make_trainer(
         enable_model_summary=False,  # opsin.models has one
         use_distributed_sampler=False,  # the batches are divided among processes by opsin.data
     )
+    pass_step_arguments(trainer)
+    return trainer
 
 
 def _profiler(name: str, folder: Path) -> Any:

@@ -1,5 +1,6 @@
 import multiprocessing
 import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -207,15 +208,20 @@ def filled(cache, offset, count=10):
 
 
 def test_a_subset_reads_from_two_concatenated_stores(tmp_path):
-    subset = FeatureSubset([[filled(tmp_path, 0), filled(tmp_path, 100)]], np.array([2, 9, 10, 19]))
-    assert subset.read(np.array([3, 0, 2]), key=1)[:, 0].tolist() == [109, 2, 100]
+    subset = FeatureSubset([lambda: [filled(tmp_path, 0), filled(tmp_path, 100)]], np.array([2, 9, 10, 19]))
+    assert subset.read(np.array([3, 0, 2]), epoch=1)[:, 0].tolist() == [109, 2, 100]
     assert subset.mean().tolist() == [(2 + 9 + 100 + 109) / 4] * 3
 
 
-def test_views_are_selected_by_the_key_of_the_batch(tmp_path):
-    subset = FeatureSubset([[filled(tmp_path, view * 100)] for view in range(4)], np.arange(10))
-    drawn = np.stack([subset.read(np.arange(10), key)[:, 0] for key in range(200)])
-    assert np.array_equal(drawn % 100, np.tile(np.arange(10), (200, 1)))
-    assert np.array_equal(subset.read(np.arange(10), 7)[:, 0], drawn[7])
-    counts = np.bincount((drawn // 100).astype(int).ravel(), minlength=4)
-    assert counts.min() > 400  # of 2000, each of four views: 500 expected
+def test_each_epoch_reads_the_next_view_which_is_computed_when_it_is_first_read(tmp_path):
+    computed = []
+
+    def view(number):
+        computed.append(number)
+        return [filled(tmp_path, number * 100)]
+
+    subset = FeatureSubset([partial(view, number) for number in range(3)], np.arange(10))
+    subset.compute(1)
+    assert computed == [0]
+    assert [subset.read(np.array([4]), epoch)[0, 0] for epoch in range(5)] == [4, 104, 204, 4, 104]
+    assert computed == [0, 1, 2]

@@ -10,7 +10,7 @@ from opsin.errors import UserError
 
 
 def fetch(pixels, targets):
-    def batch(index, key):
+    def batch(index, key, epoch):
         images = torch.from_numpy(pixels[index]).permute(0, 3, 1, 2)
         return Batch(images, torch.from_numpy(targets[index]), torch.from_numpy(index), key)
 

@@ -6,7 +6,15 @@ import pytest
 from torchvision.models import get_model_weights
 
 from opsin.commands.summary import experiments_by_network
-from opsin.models.summary.classic_networks import CLASSIC, ClassicNetwork, built, classic_page, classic_row
+from opsin.models.summary.classic_networks import (
+    CLASSIC,
+    KERNELS,
+    ClassicNetwork,
+    built,
+    classic_page,
+    classic_row,
+    kernel_row,
+)
 from opsin.models.summary.model_summary import summarize
 
 PAGE = Path(__file__).parents[3] / "docs" / "networks.md"
@@ -17,6 +25,17 @@ QUICK = [entry for entry in CLASSIC if entry.model in ("lenet5", "alexnet_full",
 def test_rows_of_the_page_are_current(entry: ClassicNetwork) -> None:
     row = f"| {' | '.join(classic_row(entry, experiments_by_network().get(entry.build.__name__, [])))} |"
     assert row in PAGE.read_text(encoding="utf-8").splitlines()
+
+
+def test_the_kernels_of_the_page_save_what_the_lectures_state() -> None:
+    rows = [kernel_row(*entry) for entry in KERNELS]
+    assert [row[1:] for row in rows] == [
+        ("49", "27", "45 %", "7, 7"),
+        ("25", "18", "28 %", "5, 5"),
+        ("9", "6", "33 %", "3, 3"),
+    ]
+    lines = PAGE.read_text(encoding="utf-8").splitlines()
+    assert all(f"| {' | '.join(row)} |" in lines for row in rows)
 
 
 @pytest.mark.slow

@@ -53,6 +53,21 @@ def test_a_resumed_run_is_one_curve(outputs: Path) -> None:
     assert [point.step for point in points] == [4, 9, 14]
 
 
+def test_a_run_that_ended_before_its_first_checkpoint_begins_its_curves_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("model=mlp", "datamodule.train_fraction=0.2", "trainer=cpu", "trainer.max_epochs=1", "report=false")
+    run = RunDirectory(tmp_path / "outputs" / "run")
+    run.path.mkdir(parents=True)
+    with monkeypatch.context() as patch:
+        patch.setattr("opsin.training.callbacks.checkpoints.Checkpoints._save", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            train(compose([*words, "callbacks=no_pictures", f"data_dir={tmp_path / 'data'}"], run.path))
+    before = len(events(run.path).Scalars("val/loss"))
+    train(from_saved(run, []))
+    assert before == len(events(run.path).Scalars("val/loss")) == 1
+
+
 @pytest.mark.slow
 def test_loss_and_rates_have_points_by_step_and_throughput_by_epoch(outputs: Path) -> None:
     """The second run was interrupted after eight steps, without a gap and without a repeated step."""

@@ -13,7 +13,7 @@ from opsin.runs.digests import DIGESTS, changed_files, read_digests
 from opsin.runs.directory import RunDirectory
 from opsin.runs.metrics_csv import read_epochs
 from opsin.runs.result import RunResult
-from opsin.training.hardware import LIGHTNING_PRECISION
+from opsin.training.precision import LIGHTNING_PRECISION
 
 DATA_FACTS = ("fingerprint", "dataset", "classes", "image_size", "mean", "std", "channels")
 """Facts of the data that checkpoints and result.json share and that do not change during a run."""

@@ -27,11 +27,12 @@ from opsin.training.callbacks import EMA
 from opsin.training.callbacks.base import EpochCallback, is_within_epoch
 from opsin.training.callbacks.freeze_phases import FreezingCallback
 from opsin.training.feature_cache import FeatureCache
-from opsin.training.hardware import LIGHTNING_PRECISION, use_threads
+from opsin.training.hardware import use_threads
 from opsin.training.module import load_network
 from opsin.training.network_building import for_evaluation, prepare
 from opsin.training.optim import plateau
 from opsin.training.plan import RunPlan, make_plan
+from opsin.training.precision import BY_LIGHTNING_NAME
 from opsin.training.trainer import make_trainer
 from opsin.training.validation_schedule import ValidationSchedule
 
@@ -167,7 +168,7 @@ def _plan(stretch: Stretch, config: RunConfig, settings: Settings) -> RunPlan:
     options = replace(
         plan.trainer.on_one_device(),
         threads=settings.threads,
-        precision=_precision(settings.precision),
+        precision=BY_LIGHTNING_NAME.get(settings.precision, "32"),
         max_time=None,
         limit_val_batches=plan.trainer.limit_val_batches if plan.schedule.call is plateau else 0,
         val_check_interval=plan.trainer.val_check_interval if plan.schedule.call is plateau else 1.0,
@@ -181,10 +182,6 @@ def _config_of(stretch: Stretch, config: RunConfig) -> RunConfig:
     trained = config.with_text(stretch.record.config)
     places = {key: value for key in PLACES if (value := _value(config.tree, key)) is not None}
     return trained.changed(places)
-
-
-def _precision(name: str) -> Any:
-    return next((ours for ours, lightning in LIGHTNING_PRECISION.items() if lightning == name), "32")
 
 
 def _target(section: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from torch import Tensor
 from opsin.data.augmentation.color import color_matrices
 from opsin.data.augmentation.geometry import Array, sampling_matrices
 from opsin.data.augmentation.mixup_cutmix import own_share
+from opsin.data.device_copy import copy_to_device
 
 
 class DeviceParams(NamedTuple):
@@ -66,8 +67,7 @@ class AugmentationParams:
         rows = [part.reshape(len(self.angle), -1) for part in parts]
 
         packed = torch.from_numpy(np.concatenate(rows, axis=1, dtype=np.float32))
-        # Does not wait for work queued on a CUDA device; on other devices an asynchronous copy is not safe.
-        moved = packed.to(device, non_blocking=device.type == "cuda")
+        moved = copy_to_device(packed, device)
         columns = torch.split(moved, [row.shape[1] for row in rows], dim=1)
         tensors = [column.view(part.shape) for column, part in zip(columns, parts, strict=True)]
         params = DeviceParams(*tensors)

@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from opsin.data.cpu_cores import available_cores
 from opsin.data.file_contents import FileContents
+from opsin.runs.cpu_cores import available_cores
 
 _BLOCK = 16 * 2**20
 _DIGEST_BYTES = 16

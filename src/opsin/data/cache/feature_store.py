@@ -17,6 +17,7 @@ import json
 import logging
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -161,16 +162,18 @@ class FeatureStore:
 
 
 class FeatureSubset:
-    """The cached features of a split; every read selects one of several augmented views of each image.
+    """The cached features of a split, of one or several augmented views of each image.
+
+    Epoch `e` reads view `e` modulo the number of views. A view is computed when it is first read.
 
     Args:
-        views: For each view the feature stores of the split's image stores. Row numbers run through all stores of a
-            view, one after the other.
+        views: For each view, a function that returns the feature stores of the split's image stores, with all rows of
+            the split computed. Row numbers run through all stores of a view, one after the other.
         index: The rows ``(N,)`` of the split, in its order.
     """
 
-    def __init__(self, views: Sequence[Sequence[FeatureStore]], index: Indices) -> None:
-        self._views = views
+    def __init__(self, views: Sequence[Callable[[], Sequence[FeatureStore]]], index: Indices) -> None:
+        self._views = [cache(view) for view in views]
         self._index = index
 
     def __len__(self) -> int:
@@ -180,24 +183,30 @@ class FeatureSubset:
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape of the features of one image."""
-        return self._views[0][0].shape
+        return self._views[0]()[0].shape
+
+    def compute(self, views: int) -> None:
+        """Compute the first views now.
+
+        Raises:
+            UserError: They cannot be written, or exceed the range of half precision.
+        """
+        for view in self._views[:views]:
+            view()
 
     def mean(self) -> torch.Tensor:
         """Return the mean ``(D,)`` of the features of all images in the first view, float32."""
         chunks = np.array_split(self._index, max(1, len(self._index) // 4096))
-        total = sum(gather(self._views[0], chunk).sum(axis=0, dtype=np.float64) for chunk in chunks)
+        total = sum(gather(self._views[0](), chunk).sum(axis=0, dtype=np.float64) for chunk in chunks)
         return torch.from_numpy(np.asarray(total / len(self._index), np.float32))
 
-    def read(self, positions: Indices, key: int) -> Features:
-        """Return the features ``(B, ...)`` at some positions ``(B,)``, a new array; `key` selects the views."""
-        index = self._index[positions]
-        if len(self._views) == 1:
-            return gather(self._views[0], index)
-        drawn = np.random.default_rng(key).integers(len(self._views), size=len(index))
-        features = np.empty((len(index), *self._views[0][0].shape), np.float16)
-        for number, stores in enumerate(self._views):
-            features[drawn == number] = gather(stores, index[drawn == number])
-        return features
+    def read(self, positions: Indices, epoch: int) -> Features:
+        """Return the features ``(B, ...)`` at some positions ``(B,)`` in an epoch, a new array.
+
+        Raises:
+            UserError: The view of this epoch is computed now, and cannot be written.
+        """
+        return gather(self._views[epoch % len(self._views)](), self._index[positions])
 
 
 def open_features(cache_dir: Path | str, facts: Mapping[str, Any], count: int, shape: tuple[int, ...]) -> FeatureStore:

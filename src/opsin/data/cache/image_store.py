@@ -28,13 +28,13 @@ from numpy.typing import NDArray
 from opsin.data.cache.checksums import damaged_file
 from opsin.data.cache.files import ArrayFile, digest_cache
 from opsin.data.cache.image_store_builder import CHECKED, build
-from opsin.data.cpu_cores import available_cores
 from opsin.data.decode import DECODING_VERSION
 from opsin.data.file_contents import HasContents
 from opsin.data.fit import Fit, Interpolation, Resize
 from opsin.data.source import ArrayImages, FileImages, Images
 from opsin.data.types import Indices, SplitOrigin
 from opsin.errors import UserError
+from opsin.runs.cpu_cores import available_cores
 
 _LOG = logging.getLogger(__name__)
 

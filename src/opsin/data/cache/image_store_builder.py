@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 from opsin.data.cache.checksums import digests
 from opsin.data.cache.files import build_lock, check_space, delete_leftovers, write_errors
-from opsin.data.cpu_cores import available_cores
 from opsin.data.fit import Fit
 from opsin.data.progress import progress
 from opsin.data.source import Images
 from opsin.data.types import BadImage
 from opsin.runs.atomic import atomic_folder, flush
+from opsin.runs.cpu_cores import available_cores
 
 CHECKED = ("pixels.npy", "targets.npy", "kept.npy", "bad_images.csv")
 """Files whose digests are in `meta.json`."""

@@ -6,7 +6,6 @@ from typing import Annotated
 from pydantic import Field
 
 from opsin.data.cache.files import cache_folder
-from opsin.data.cpu_cores import available_cores
 from opsin.data.options import DATA_DIR
 from opsin.data.shards.index import Index, read_index
 from opsin.data.shards.shard_cache import AHEAD
@@ -14,6 +13,7 @@ from opsin.data.shards.sharded_images import ShardedDataset, ShardImages
 from opsin.data.shards.storage import Storage, StorageOptions, open_storage
 from opsin.data.source import Source
 from opsin.errors import UserError
+from opsin.runs.cpu_cores import available_cores
 
 _BESIDE = AHEAD + 4
 """Shards cached besides the window: prefetched ones, two of a batch across shards, and two of evaluation."""

@@ -4,6 +4,7 @@ There are no worker processes: a batch is one gather from an array or from shard
 an epoch gets exactly the remaining batches, and augmentation seeded by a batch's ``key`` draws the same parameters.
 """
 
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -87,7 +88,7 @@ class BatchLoader:
     of the batches. In evaluation each process reads consecutive images in either case.
 
     Args:
-        fetch: Returns the batch at some positions ``(B,)`` of the split, given the batch's key.
+        fetch: Returns the batch at some positions ``(B,)`` of the split, given the batch's key and its epoch.
         targets: Class indices of the split ``(N,)``, int64.
         batch_size: Images per batch over all processes.
         training: Whether these are training batches.
@@ -108,7 +109,7 @@ class BatchLoader:
 
     def __init__(
         self,
-        fetch: Callable[[Indices, int], Batch],
+        fetch: Callable[[Indices, int, int], Batch],
         targets: Indices,
         batch_size: int,
         *,
@@ -178,17 +179,19 @@ class BatchLoader:
         plan = self._plan(epoch)[first:]
         keys = [batch_key(self._seed, epoch, first + step, self._rank) for step in range(len(plan))]
         if self._streaming is None:
-            yield from map(self._fetch, plan, keys)
+            yield from map(self._fetch, plan, keys, itertools.repeat(epoch))
         else:
-            yield from self._read_ahead(plan, keys, self._streaming)
+            yield from self._read_ahead(plan, keys, epoch, self._streaming)
 
-    def _read_ahead(self, plan: Sequence[Indices], keys: Sequence[int], streaming: Streaming) -> Iterator[Batch]:
+    def _read_ahead(
+        self, plan: Sequence[Indices], keys: Sequence[int], epoch: int, streaming: Streaming
+    ) -> Iterator[Batch]:
         """Yield the batches of a stream, fetched by a thread while the trainer works on earlier ones."""
         before_batch = streaming.prefetch(plan)
 
         def fetch(step: int) -> Batch:
             before_batch(step)
-            return self._fetch(plan[step], keys[step])
+            return self._fetch(plan[step], keys[step], epoch)
 
         waiting: deque[Future[Batch]] = deque()
         with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:

@@ -6,6 +6,7 @@ from typing import Literal
 import numpy as np
 import torch
 
+from opsin.data.device_copy import copy_to_device
 from opsin.data.subset import Subset
 from opsin.data.types import Indices
 from opsin.errors import UserError
@@ -48,12 +49,7 @@ class DeviceSubset:
 
     def read(self, positions: Indices) -> torch.Tensor:
         """Return a new tensor ``(B, H, W, C)`` on the device, the pixels at some positions ``(B,)`` of the split."""
-        index = torch.from_numpy(positions)
-        if self.pixels.device.type == "cuda":  # a copy from pinned memory does not block
-            index = index.pin_memory().to(self.pixels.device, non_blocking=True)
-        else:
-            index = index.to(self.pixels.device)
-        return self.pixels.index_select(0, index)
+        return self.pixels.index_select(0, copy_to_device(torch.from_numpy(positions), self.pixels.device))
 
 
 def cached_on_device(subset: Subset, device: torch.device, on_device: OnDevice) -> Subset | DeviceSubset:

@@ -2,11 +2,12 @@
 
 import copy
 from collections.abc import Callable, Mapping
-from typing import Self
+from typing import Any, Self
 
 import torch
 
 from opsin.data.cache.feature_store import FeatureSubset
+from opsin.data.device_copy import copy_to_device
 from opsin.data.loader.batch_loader import Batch
 from opsin.data.loader.device_cache import DeviceSubset, OnDevice, cached_on_device
 from opsin.data.subset import Subset
@@ -46,6 +47,7 @@ class BatchFetcher:
         device: Callable[[], torch.device],
         positions: Indices,
         key: int,
+        epoch: int,
     ) -> Batch:
         """Return the batch at some positions of a split: pixels or cached features, and teacher outputs.
 
@@ -56,11 +58,12 @@ class BatchFetcher:
             device: Returns the device of the network; called with the first batch.
             positions: Positions ``(B,)`` of the images.
             key: Key of the batch.
+            epoch: Number of the epoch, which selects the view of cached features.
         """
         features, outputs = self.features.get(split), self.teacher_outputs.get(split)
         if features is None and split not in self._device_cache:
             self._device_cache[split] = cached_on_device(subset, device(), self._on_device)
-        rows = self._device_cache[split].read(positions) if features is None else features.read(positions, key)
+        rows = self._device_cache[split].read(positions) if features is None else features.read(positions, epoch)
         images = torch.as_tensor(rows)
         return Batch(
             images.permute(0, 3, 1, 2) if images.ndim == 4 else images,
@@ -68,7 +71,7 @@ class BatchFetcher:
             torch.from_numpy(positions),
             key,
             features_of=None if features is None else self.features_of,
-            teacher_outputs=None if outputs is None else torch.from_numpy(outputs.read(positions, key)),
+            teacher_outputs=None if outputs is None else torch.from_numpy(outputs.read(positions, epoch)),
         )
 
 
@@ -76,10 +79,9 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
     """Move pixels (as bytes), targets and teacher outputs to a device; `positions` stay on the CPU."""
     if device.type == "cpu":
         return batch
-    moved = {}
+    moved: dict[str, Any] = {}
     for name in ("images", "targets", "teacher_outputs"):
         tensor = getattr(batch, name)
         if tensor is not None and tensor.device != device:
-            cuda = device.type == "cuda"  # a copy from pinned memory does not wait for the previous step
-            moved[name] = (tensor.pin_memory() if cuda else tensor).to(device, non_blocking=cuda)
+            moved[name] = copy_to_device(tensor, device)
     return batch._replace(**moved)

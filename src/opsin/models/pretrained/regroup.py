@@ -64,7 +64,7 @@ def regroup(
         UserError: The images are smaller than the stages can take.
     """
     features = prod(feature_shape(name, {**parts.stages, **parts.neck}, in_channels, image_size))
-    original_key = {id(tensor): key for key, tensor in original.state_dict(keep_vars=True).items()}
+    state = original.state_dict(keep_vars=True)
     network = Network(
         name,
         parts.stages,
@@ -72,5 +72,5 @@ def regroup(
         auxiliary=auxiliary,
         pretrained=pretrained,
     )
-    adopt_modules(network, original_key)
+    adopt_modules(network, state)
     return network

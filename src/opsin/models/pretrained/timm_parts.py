@@ -70,7 +70,9 @@ def timm_parts(name: str, original: nn.Module, image_size: tuple[int, int], in_c
     try:
         for parts in _divisions(original, expected):
             if _is_exact(parts, expected):
-                return parts if _has_logits(parts, expected) else replace(parts, linear=None)
+                layers = (parts.linear, *_last_layers(original))
+                fitting = (layer for layer in layers if _returns_logits(layer, expected))
+                return replace(parts, linear=next(fitting, None))
     finally:
         original.train()
     raise _refusal(name, "its features cannot be computed by a part of its modules")
@@ -166,10 +168,10 @@ def _is_exact(parts: NetworkParts, expected: _Reference) -> bool:
     return isinstance(x, Tensor) and torch.equal(x, expected.pooled)
 
 
-def _has_logits(parts: NetworkParts, expected: _Reference) -> bool:
-    """Return whether the last layer of the parts returns the logits of the network."""
+def _returns_logits(layer: nn.Module | None, expected: _Reference) -> bool:
+    """Return whether a layer returns the logits of the network for its pooled features."""
     try:
-        return parts.linear is not None and torch.equal(_evaluated(parts.linear, expected.pooled), expected.logits)
+        return layer is not None and torch.equal(_evaluated(layer, expected.pooled), expected.logits)
     except Exception:  # it needs more than the pooled features
         return False
 
@@ -197,17 +199,21 @@ def _with_pooling(stages: dict[str, nn.Module], original: nn.Module, expected: _
     """Return stages and `forward_head` as pooling; pooling with parameters is the last stage, so it can be frozen."""
     pool = {"pool": Pooling(original, expected.in_head)}
     neck = {} if pool["pool"].state_dict() else pool
-    return NetworkParts(stages | (pool if not neck else {}), neck, _last_layer(original))
+    return NetworkParts(stages | (pool if not neck else {}), neck)
 
 
 def _pooled_body(original: nn.Module, expected: _Reference) -> NetworkParts:
     body = PooledBody(original, expected.in_features | expected.in_head)
-    return NetworkParts({"body": body}, {}, _last_layer(original))
+    return NetworkParts({"body": body}, {})
 
 
-def _last_layer(original: nn.Module) -> nn.Module:
-    """Return the layer from pooled features to logits."""
+def _last_layers(original: nn.Module) -> Iterator[nn.Module]:
+    """Return modules that may be the layer from pooled features to logits."""
     layers = classifiers(original)
     if len(layers) > 1:
-        return MeanLogits(layers)
-    return PointwiseClassifier(layers[0]) if isinstance(layers[0], nn.Conv2d) else layers[0]
+        yield MeanLogits(layers)
+        return
+    yield PointwiseClassifier(layers[0]) if isinstance(layers[0], nn.Conv2d) else layers[0]
+    path = next((name for name, part in original.named_modules() if part is layers[0]), "")
+    while path := path.rpartition(".")[0]:  # a norm and a dense layer, as in EfficientViT
+        yield original.get_submodule(path)

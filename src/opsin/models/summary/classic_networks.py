@@ -1,7 +1,7 @@
 """The table of classic networks: parameters, multiply-adds and memory, counted here, and published accuracies."""
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,9 +9,10 @@ import torch
 
 from opsin.models.network import Network
 from opsin.models.pretrained import timm, torchvision
-from opsin.models.scratch.cnn import lenet5
+from opsin.models.scratch.cnn import Kernels, cnn_gap, lenet5
 from opsin.models.summary.layers import memory_of
-from opsin.models.summary.model_summary import summarize_layers
+from opsin.models.summary.model_summary import summarize, summarize_layers
+from opsin.runs.result import StageSummary
 
 LECUN = "99.05 % of MNIST ([LeCun et al. 1998](https://doi.org/10.1109/5.726791), without distortions)"
 LITE = "([authors](https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite))"
@@ -101,9 +102,26 @@ An accuracy without a source is that of the weights `IMAGENET1K_V1` of
 [torchvision](https://docs.pytorch.org/vision/stable/models.html), which `model.weights=imagenet` loads. [](results.md)
 has the accuracies of the experiments that were run here.
 
+## Kernels
+
+Several small kernels take the place of a large one: they see as many pixels with fewer weights, and have a ReLU between
+them. Weights of one input and one output channel, without bias:
+
+{kernels}
+
+`opsin summary model=cnn_kernels 'model.kernels=[7]' --against 'model.kernels=[3,3,3]'` compares the layers;
+`opsin train model=cnn_kernels 'model.kernels=[[1,3],[3,1]]'` trains such a network.
+
 `opsin summary --classic --out docs/networks.md` writes this page. `opsin summary model=vgg16_full` prints the layers of
 a network.
 """
+
+KERNELS: tuple[tuple[str, Kernels, Kernels], ...] = (
+    ("three 3x3 for one 7x7", (7,), (3, 3, 3)),
+    ("two 3x3 for one 5x5", (5,), (3, 3)),
+    ("1x3 and 3x1 for one 3x3", (3,), ((1, 3), (3, 1))),
+)
+"""Kernels that take the place of a larger one, which is first."""
 
 
 HEADER = (
@@ -119,6 +137,9 @@ HEADER = (
 )
 
 
+KERNEL_HEADER = ("kernels", "weights of the large kernel", "of the small ones", "saved", "receptive fields (px)")
+
+
 def classic_page(experiments: Mapping[str, Sequence[str]]) -> str:
     """Return the page of the table, as Markdown.
 
@@ -126,8 +147,25 @@ def classic_page(experiments: Mapping[str, Sequence[str]]) -> str:
         experiments: Names of the experiments that train a network, by the name of its function.
     """
     rows = [classic_row(entry, experiments.get(entry.build.__name__, ())) for entry in CLASSIC]
-    table = "\n".join(f"| {' | '.join(row)} |" for row in [HEADER, ("---",) * len(HEADER), *rows])
-    return PAGE.format(table=table)
+    kernels = [kernel_row(*entry) for entry in KERNELS]
+    return PAGE.format(table=_markdown(HEADER, rows), kernels=_markdown(KERNEL_HEADER, kernels))
+
+
+def kernel_row(title: str, large: Kernels, small: Kernels) -> tuple[str, ...]:
+    """Return the row of kernels that take the place of a larger one, as Markdown."""
+    before, after = (_block(kernels) for kernels in (large, small))
+    saved = 1 - after.parameters / before.parameters
+    pixels = f"{before.receptive_field}, {after.receptive_field}"
+    return (title, str(before.parameters), str(after.parameters), f"{saved:.0%}".replace("%", " %"), pixels)
+
+
+def _block(kernels: Kernels) -> StageSummary:
+    network = cnn_gap(num_logits=1, in_channels=1, image_size=(28, 28), widths=(1,), kernels=kernels, bias=False)
+    return summarize(network, (1, 28, 28)).rows[0]
+
+
+def _markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(row)} |" for row in [header, ("---",) * len(header), *rows])
 
 
 def classic_row(entry: ClassicNetwork, experiments: Sequence[str]) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from opsin.runs.cpu_cores import THREADS_VARIABLE, available_cores, own_threads
 from opsin.sweeps.launchers import job_process
 from opsin.sweeps.launchers.base import Exit, Job
 
@@ -27,8 +28,8 @@ class Local:
     a second. On Windows, which cannot fork, each job imports them itself.
 
     Args:
-        jobs: Number of jobs at the same time; `auto`: `jobs_per_gpu` on each GPU, or one on each core.
-        threads: Threads of each process; `auto`: the cores divided by `jobs`.
+        jobs: Number of jobs at the same time; `auto`: `jobs_per_gpu` on each GPU, or as many as the cores take.
+        threads: Threads of each process; `auto`: OMP_NUM_THREADS if it is set, else the cores divided by `jobs`.
         jobs_per_gpu: Number of jobs that share one GPU.
         memory_gb: Memory that a job may use before it fails, GB; null: no limit.
 
@@ -45,9 +46,10 @@ class Local:
         memory_gb: Annotated[float, Field(gt=0)] | None = None,
     ) -> None:
         self._free = [gpu for _ in range(jobs_per_gpu) for gpu in visible_gpus()]
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        self.slots: int = (len(self._free) or cores) if jobs == "auto" else jobs
-        self.threads: int = max(1, cores // self.slots) if threads == "auto" else threads
+        own = own_threads() if threads == "auto" else threads
+        cores = available_cores()
+        self.slots: int = (len(self._free) or max(1, cores // (own or 1))) if jobs == "auto" else jobs
+        self.threads: int = own or max(1, cores // self.slots)
         self._memory_gb = memory_gb
         method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
         self._context: Any = multiprocessing.get_context(method)
@@ -57,9 +59,7 @@ class Local:
     def start(self, job: Job) -> "LocalHandle":
         """Start a job in a process of its own, on GPUs that no other job uses if there are enough."""
         gpus = [self._free.pop(0) for _ in range(min(job.devices, len(self._free)))]
-        environment = {"OMP_NUM_THREADS": str(self.threads)} | (
-            {"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else {}
-        )
+        environment = {THREADS_VARIABLE: str(self.threads)} | ({"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else {})
         process = self._context.Process(
             target=job_process.run_job, args=(job, environment, self._memory_gb), name=f"job {job.number}"
         )

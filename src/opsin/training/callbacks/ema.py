@@ -1,11 +1,13 @@
 """An exponential moving average of the weights, with a warning if the run is too short for the decay."""
 
 import logging
-from typing import Annotated
+from collections.abc import Iterable
+from typing import Annotated, Any
 
 import lightning as L
 from lightning.pytorch.callbacks import WeightAveraging
 from pydantic import Field
+from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 log = logging.getLogger(__name__)
@@ -33,17 +35,43 @@ class EMA(WeightAveraging):
         decay: Annotated[float, Field(ge=0, lt=1)] = 0.999,
         update_every_n_steps: Annotated[int, Field(ge=1)] = 1,
     ) -> None:
-        average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
-        super().__init__(use_buffers=False, multi_avg_fn=average)
+        self._average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+        super().__init__(use_buffers=False, multi_avg_fn=self._average)
         self.decay = decay
         self.update_every_n_steps = update_every_n_steps
+        self._begun = False
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Make the average on the device of the run: the module is still on the CPU at this moment."""
+        self._device = trainer.strategy.root_device
+        super().setup(trainer, pl_module, stage)
 
     def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
         """Return whether to update after the optimizer step of this index."""
         return step_idx is not None and step_idx % self.update_every_n_steps == 0
 
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Update the average after an optimizer step; unlike torch's own update, it does not wait for the device."""
+        step = trainer.global_step
+        if step <= self._latest_update_step or not self.should_update(step_idx=step - 1):
+            return
+        model = self._average_model
+        assert model is not None
+        averages = [parameter.detach() for parameter in model.module.parameters()]
+        weights = [parameter.detach() for parameter in pl_module.parameters()]
+        if self._begun:
+            self._average(averages, weights, None)
+        else:
+            _copy(averages, weights)
+        _copy(model.module.buffers(), pl_module.buffers())
+        model.n_averaged += 1
+        self._begun, self._latest_update_step = True, step
+
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Warn if the run is too short for the decay, and suggest a suitable one."""
+        self._begun = self._average_model is not None and bool(self._average_model.n_averaged)  # a resumed run
         steps = trainer.estimated_stepping_batches
         updates = int(steps / self.update_every_n_steps) if steps != float("inf") else 0
         if trainer.is_global_zero and updates and (share := self.decay**updates) > INITIAL_SHARE:
@@ -52,6 +80,11 @@ class EMA(WeightAveraging):
                 "%.0f%% of the average at its end. callbacks.ema.decay=%.4g would fit",
                 *(self.decay, updates, 100 * share, fitting_decay(updates)),
             )
+
+
+def _copy(targets: Iterable[Tensor], sources: Iterable[Tensor]) -> None:
+    for target, source in zip(targets, sources, strict=True):
+        target.detach().copy_(source)
 
 
 def fitting_decay(updates: int) -> float:

@@ -10,6 +10,7 @@ from typing import Any
 
 import lightning as L
 import numpy as np
+import torch
 from torch import Tensor
 
 from opsin.data import ImageDataModule
@@ -90,7 +91,8 @@ class FiniteLoss(L.Callback):
             self._read(trainer)
 
     def _read(self, trainer: L.Trainer) -> None:
-        bad = next((taken for taken in self._taken if not math.isfinite(taken.loss)), None)
+        losses = torch.stack([taken.loss for taken in self._taken]).tolist()  # waits for the device once
+        bad = next((taken for taken, loss in zip(self._taken, losses, strict=True) if not math.isfinite(loss)), None)
         bad = bad and replace(bad, loss=bad.loss.cpu())  # other processes may lack the device
         self._taken = []
         found = [taken for taken in gather_from_all_processes(bad) if taken]

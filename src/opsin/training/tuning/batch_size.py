@@ -19,6 +19,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -89,7 +90,7 @@ def resolve_batch_size(
         found = find_batch_size(plan, data, TrialSteps(plan, data, loss, composed.run.path))
         resolved = composed.changed({"datamodule.batch_size": found.batch_size, "optimizer.lr": found.lr})
         resolved.save()
-    plan = make_plan(resolved)
+    plan = replace(make_plan(resolved), trainer=plan.trainer)  # whose `auto` values may be resolved
     assert plan.data.batch_size != "auto"
     data.batch_size = plan.data.batch_size
     return resolved, plan, found

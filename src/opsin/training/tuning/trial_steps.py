@@ -15,6 +15,7 @@ from opsin.training.loss import ClassificationLoss
 from opsin.training.network_building import prepare
 from opsin.training.optim.lr_schedules import constant
 from opsin.training.plan import RunPlan
+from opsin.training.precision_timing import decide_precision
 from opsin.training.trainer import TrainerOptions, make_trainer
 
 
@@ -63,6 +64,10 @@ class TrialSteps:
             network, _ = build.network(self._plan, data, loss.num_logits, pretrained=pretrained)
             if heaviest:
                 network.freeze(list(build.freeze_schedule(self._plan, network).ever_trained))
+            options, _ = decide_precision(
+                self._plan.trainer, network, (data.channels, *data.image_size), data.base_batch_size
+            )
+            self._plan = replace(self._plan, trainer=options)
             prepare(self._plan, network)
             classifier = build.classifier(self._plan, data, network, loss, record={})
             self._trainer(watch, steps).fit(classifier, data)
