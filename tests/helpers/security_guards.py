@@ -89,9 +89,15 @@ GUARDS = (
     ),
     Guard(
         "training/plan.py",
-        "    refuse_misplaced_secrets(config.tree)\n",
-        "",
+        "    refuse_misplaced_secrets(config.tree)\n    plan = ",
+        "    plan = ",
         f"{_TARGETS}test_a_foreign_run_sends_no_secret",
+    ),
+    Guard(
+        "training/plan.py",
+        "    refuse_misplaced_secrets(config.tree)\n    tree = ",
+        "    tree = ",
+        f"{_TARGETS}test_a_network_of_a_foreign_run_gets_no_secret",
     ),
     Guard(
         "training/lightning_patches.py",
@@ -109,6 +115,7 @@ GUARDS = (
     ),
     Guard("models/weights.py", "weights_only=True", "weights_only=False", _FILES),
     Guard("runs/predictions.py", _PICKLE, _UNSAFE_PICKLE, _FILES),
+    Guard("runs/per_class.py", _PICKLE, _UNSAFE_PICKLE, _FILES),
     Guard("data/decode.py", _PICKLE, _UNSAFE_PICKLE, _FILES),
     Guard("data/cache/files.py", _PICKLE, _UNSAFE_PICKLE, _FILES),
     Guard("data/shards/index.py", _PICKLE, _UNSAFE_PICKLE, _FILES),

@@ -22,6 +22,7 @@ from opsin.config.run_config import plain
 from opsin.config.signatures import signature_model
 from opsin.config.validation import check
 from opsin.errors import UserError
+from opsin.inference.predictor import open_predictor
 from opsin.models.weights import known_weights
 from opsin.runs.directory import RunDirectory
 from opsin.sweeps.sweep import SCHEMA as SWEEP_SCHEMA
@@ -323,6 +324,18 @@ def test_a_foreign_run_sends_no_secret(digits_run: RunDirectory, in_tmp: Path, m
         run.config.write_text(yaml.safe_dump({**tree, section: values}))
         with pytest.raises(UserError, match=rf"{section}\S+: the name of this variable marks a secret"):
             evaluate(run)
+
+
+def test_a_network_of_a_foreign_run_gets_no_secret(
+    digits_run: RunDirectory, in_tmp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GITHUB_TOKEN", "a very secret value")
+    run = RunDirectory(in_tmp / "run")
+    shutil.copytree(digits_run.path, run.path)
+    tree = yaml.safe_load(run.config.read_text())
+    run.config.write_text(yaml.safe_dump({**tree, "model": {**tree["model"], "weights": "${oc.env:GITHUB_TOKEN}"}}))
+    with pytest.raises(UserError, match=r"model\S+: the name of this variable marks a secret"):
+        open_predictor(str(run.path))
 
 
 def resume(run: RunDirectory) -> None:

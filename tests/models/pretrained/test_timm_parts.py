@@ -16,8 +16,8 @@ from opsin.interpretability.attribution import gradcam
 from opsin.models import Network
 from opsin.models.export_weights import library_state
 
-NEW_LOGITS = {"crossvit_tiny_240"}
-"""Networks whose logits are not those of one layer on the pooled features."""
+NEW_LOGITS = {"crossvit_tiny_240", "efficientvim_m1"}
+"""Networks whose logits are a mean over several features, not those of one layer on all of them."""
 FAST = {
     "test_resnet": ["stem", "layer1", "layer2", "layer3", "layer4"],
     "test_mambaout": ["stem", "stage1", "stage2", "stage3", "stage4", "pool"],
