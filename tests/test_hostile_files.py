@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import io
+import itertools
 import json
 import os
 import pickle
@@ -33,6 +34,7 @@ from opsin.errors import UserError
 from opsin.inference.opened_run import open_run
 from opsin.models.weights import read_state_dict
 from opsin.runs.directory import RunDirectory
+from opsin.runs.per_class import read_scores
 from opsin.runs.predictions import read_predictions
 from opsin.training.resume_check import check_resume
 
@@ -55,6 +57,13 @@ def saved(value: object) -> bytes:
 def array() -> bytes:
     file = io.BytesIO()
     np.save(file, np.array([Evil()], object), allow_pickle=True)
+    return file.getvalue()
+
+
+def arrays(*names: str) -> bytes:
+    """Return the bytes of an `.npz` file with hostile arrays."""
+    file = io.BytesIO()
+    np.savez(file, **{name: np.array([Evil()], object) for name in names})
     return file.getvalue()
 
 
@@ -81,10 +90,18 @@ def last_checkpoint(folder: Path, run: RunDirectory) -> None:
 
 
 def predictions(folder: Path, run: RunDirectory) -> None:
-    file = run.path / "predictions" / "val.npz"
-    np.savez(file, logits=np.array([Evil()], object), allow_pickle=True)
-    with pytest.raises(UserError):
-        read_predictions(run, "val")
+    names = ("classes", "logits", "targets", "positions", "paths", "images")
+    for content in (arrays(*names), array(), pickle.dumps(Evil())):
+        (run.path / "predictions" / "val.npz").write_bytes(content)
+        with pytest.raises(UserError):
+            read_predictions(run, "val")
+
+
+def scores(folder: Path, run: RunDirectory) -> None:
+    for content in (arrays("confusion", "classes"), array(), pickle.dumps(Evil())):
+        (run.path / "per_class" / "val.npz").write_bytes(content)
+        with pytest.raises(UserError):
+            read_scores(run, "val")
 
 
 def image(folder: Path, run: RunDirectory) -> None:
@@ -94,11 +111,11 @@ def image(folder: Path, run: RunDirectory) -> None:
 
 def store(folder: Path, run: RunDirectory) -> None:
     images = ArrayImages(np.zeros((1, 4, 4, 3), np.uint8), np.zeros(1, np.int64), "one")
-    for name in ("pixels", "targets", "kept"):
+    for name, hostile in itertools.product(("pixels", "targets", "kept"), (array(), pickle.dumps(Evil()))):
         for file, content in (("pixels", images.pixels), ("targets", images.targets), ("kept", images.targets)):
             np.save(folder / f"{file}.npy", content)
-        (folder / f"{name}.npy").write_bytes(array())
-        with pytest.raises(ValueError, match=r"[Oo]bject"):
+        (folder / f"{name}.npy").write_bytes(hostile)
+        with pytest.raises(ValueError, match=r"[Oo]bject|pickle"):
             DecodedStore(images, "key", folder)
 
 
@@ -108,13 +125,12 @@ def digests(folder: Path, run: RunDirectory) -> None:
 
 
 def shards(folder: Path, run: RunDirectory) -> None:
-    file = io.BytesIO()
-    np.savez(file, targets=np.array([Evil()], object), source_rows=[0], shard_rows=[0])
     (folder / "train").mkdir()
-    (folder / "train" / "images.npz").write_bytes(file.getvalue())
-    digest = hashlib.blake2b(file.getvalue(), digest_size=16).hexdigest()
-    with pytest.raises(UserError, match="is damaged"):
-        read_table(LocalStorage(folder), "train", ShardedSplit("own", "", digest, ()))
+    for content in (arrays("targets", "source_rows", "shard_rows"), array(), pickle.dumps(Evil())):
+        (folder / "train" / "images.npz").write_bytes(content)
+        digest = hashlib.blake2b(content, digest_size=16).hexdigest()
+        with pytest.raises(UserError, match="is damaged"):
+            read_table(LocalStorage(folder), "train", ShardedSplit("own", "", digest, ()))
 
 
 def dataset_script(folder: Path, run: RunDirectory) -> None:
@@ -151,7 +167,7 @@ def arrow_type(folder: Path, run: RunDirectory) -> None:
 
 
 CASES = (
-    *(weights, best_checkpoint, last_checkpoint, predictions, image, store, digests, shards),
+    *(weights, best_checkpoint, last_checkpoint, predictions, scores, image, store, digests, shards),
     *(dataset_script, pickled_dataset, arrow_type),
 )
 
@@ -165,7 +181,7 @@ def test_no_code_of_a_file_runs(
 ) -> None:
     monkeypatch.setenv("HF_HOME", str(in_tmp / "hub"))
     run = RunDirectory(in_tmp / "run")
-    if case in (best_checkpoint, last_checkpoint, predictions):
+    if case in (best_checkpoint, last_checkpoint, predictions, scores):
         shutil.copytree(digits_run.path, run.path)
     (in_tmp / "work").mkdir()
     case(in_tmp / "work", run)

@@ -115,6 +115,7 @@ GUARDS = (
     ),
     Guard("models/weights.py", "weights_only=True", "weights_only=False", _FILES),
     Guard("runs/predictions.py", _PICKLE, _UNSAFE_PICKLE, _FILES),
+    Guard("runs/per_class.py", _PICKLE, _UNSAFE_PICKLE, _FILES),
     Guard("data/decode.py", _PICKLE, _UNSAFE_PICKLE, _FILES),
     Guard("data/cache/files.py", _PICKLE, _UNSAFE_PICKLE, _FILES),
     Guard("data/shards/index.py", _PICKLE, _UNSAFE_PICKLE, _FILES),

@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from opsin.commands.train import train
 from opsin.config import compose
 from opsin.runs.directory import RunDirectory
+from opsin.training import lightning_patches
 from opsin.training.callbacks import finite_loss
 from opsin.training.callbacks.busy_machine import BusyMachine
 from opsin.training.trainer import TrainerOptions, make_trainer
@@ -85,6 +86,7 @@ def test_cudnn_chooses_the_fastest_algorithms_unless_results_must_repeat(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
     monkeypatch.setattr(lightning, "Trainer", lambda **options: made.append(options) or SimpleNamespace())
+    monkeypatch.setattr(lightning_patches, "pass_step_arguments", lambda trainer: None)
     before = torch.get_float32_matmul_precision()
     try:
         make_trainer(TrainerOptions(deterministic=deterministic), callbacks=[], loggers=[], folder=tmp_path)

@@ -33,6 +33,12 @@ EXACT = ("32-true", "bf16-mixed", "16-mixed")
 LARGE, ROOMY = 4, 2**31
 """Ratio of features to pixels, and total bytes, above which reading features is slower than computing them."""
 
+AUTO_VIEWS = 8
+"""Views of each image with `views: auto`. The comparison with fresh views in every epoch is in docs/benchmarks.md."""
+
+AUTO_EPOCHS = 2 * AUTO_VIEWS
+"""Shortest run for which `views: auto` stores views: shorter ones would save less than half of the time."""
+
 
 @dataclass(frozen=True)
 class FeatureCache:
@@ -41,11 +47,12 @@ class FeatureCache:
     Attributes:
         mode: `auto` caches if the first stages never train, and reports the reason if it does not; `off`.
         views: Number of augmented views of each training image to cache; every epoch uses one, in turn. A view is
-            computed in the first epoch that uses it. null: no cache if there is augmentation.
+            computed in the first epoch that uses it. `auto`: `AUTO_VIEWS` if only the head trains, for `AUTO_EPOCHS` or
+            more; otherwise no cache with augmentation.
     """
 
     mode: Literal["auto", "off"] = "auto"
-    views: Annotated[int, Field(ge=1)] | None = None
+    views: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
 
     def serve(
         self, data: "ImageDataModule", network: Network, never_trained: Sequence[str], trainer: "L.Trainer"
@@ -74,7 +81,7 @@ class FeatureCache:
             trainer.strategy.precision_plugin.forward_context,
             str(trainer.precision),
         )
-        views = self.views or 0 if _augments(data) else 0
+        views = 0 if not _augments(data) else AUTO_VIEWS if self.views == "auto" else self.views
         several = trainer.world_size > 1  # the network of such a run is divided or wrapped once training begins
         images, store = len(data.subset("train")) + len(data.subset("val")), data.subset("train").stores[0]
         one = extractor(_plain(data, extractor)(store, np.zeros(1, np.int64))).astype(np.float16).nbytes
@@ -102,13 +109,25 @@ class FeatureCache:
         if trainer.limit_train_batches != 1.0 or isinstance(trainer.limit_train_batches, int):
             return "trainer.limit_train_batches uses only some of the images"
         if _augments(data):
-            if self.views is None:
-                return "images are augmented in every epoch; feature_cache.views=8 would cache 8 views of each image"
             if not isinstance(data.augmentation, Augmentation):
                 return f"{type(data.augmentation).__name__} is not of Opsin, so its parameters are unknown"
             if data.augmentation.mixes:
                 return "the augmentation mixes images with their targets"
+            if self.views == "auto":
+                return _why_no_views(network, step, trainer.max_epochs)
         return None
+
+
+def _why_no_views(network: Network, step: str, epochs: int | None) -> str | None:
+    """Return why `views: auto` stores no views of augmented images, or None."""
+    reason = "images are augmented in every epoch"
+    if step in network.stages:
+        reason += ", and stages train on them"
+    elif epochs is None or epochs < AUTO_EPOCHS:
+        reason += f", and stored views pay off from {AUTO_EPOCHS} epochs on"
+    else:
+        return None
+    return f"{reason}; feature_cache.views={AUTO_VIEWS} would store {AUTO_VIEWS} views of each image"
 
 
 def _augments(data: "ImageDataModule") -> bool:
