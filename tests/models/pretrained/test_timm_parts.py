@@ -16,7 +16,7 @@ from opsin.interpretability.attribution import gradcam
 from opsin.models import Network
 from opsin.models.export_weights import library_state
 
-NEW_LOGITS = {"crossvit_tiny_240", "efficientvim_m1"}
+NEW_LOGITS = {"crossvit_tiny_240", "efficientvim_m1", "volo_d1_224"}
 """Networks whose logits are a mean over several features, not those of one layer on all of them."""
 FAST = {
     "test_resnet": ["stem", "layer1", "layer2", "layer3", "layer4"],
