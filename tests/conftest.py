@@ -49,7 +49,9 @@ def _no_handlers_left() -> Iterator[None]:
     before = {logger: list(logger.handlers) for logger in (logging.getLogger(), logging.getLogger("opsin"))}
     yield
     for logger, handlers in before.items():
-        logger.handlers = [handler for handler in logger.handlers if handler in handlers]
+        for handler in [handler for handler in logger.handlers if handler not in handlers]:
+            logger.removeHandler(handler)
+            handler.close()
 
 
 @pytest.fixture(autouse=True, scope="session")

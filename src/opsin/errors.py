@@ -72,8 +72,15 @@ CUTOFF = 0.5
 def nearest(word: str, known: Iterable[str], count: int = 1, cutoff: float = CUTOFF) -> list[str]:
     """Return the known names most similar to a word, the most similar first; upper and lower case count as equal.
 
-    Similarity is the ratio of `difflib.SequenceMatcher`: twice the number of matching characters, divided by the sum
-    of both lengths.
+    Of equally similar names the first in alphabetical order comes first. Similarity is the ratio of
+    `difflib.SequenceMatcher`: twice the number of matching characters, divided by the sum of both lengths.
     """
     names = {name.lower(): name for name in known}
-    return [names[name] for name in difflib.get_close_matches(word.lower(), names, n=count, cutoff=cutoff)]
+    matcher = difflib.SequenceMatcher(b=word.lower())
+
+    def similarity(name: str) -> float:
+        matcher.set_seq1(name)
+        return matcher.ratio()
+
+    ranked = sorted((-similarity(name), name) for name in names)
+    return [names[name] for negative, name in ranked if -negative >= cutoff][:count]

@@ -154,7 +154,10 @@ def test_an_unknown_option_is_refused(name: str, capsys: pytest.CaptureFixture[s
         ("opsin find-lr --st", ["--steps "]),
         (
             "opsin train model=cnn_",
-            [f"model=cnn_{name} " for name in ("batchnorm", "deep", "flatten", "gap", "kernels", "plain")],
+            [
+                f"model=cnn_{name} "
+                for name in ("batchnorm", "deep", "flatten", "gap", "kernels", "plain", "strided_stem", "whitened")
+            ],
         ),
         ("opsin train PHOTOS optimizer=sgd optimizer.m", ["optimizer.momentum="]),
         ("opsin train -cd conf experiment=mi", ["experiment=mine "]),

@@ -264,7 +264,7 @@ def test_every_network_has_a_config() -> None:
                 for kind in ("feature_extract", "partial", "full")]  # fmt: skip
     scratch = [case.name for case in CASES if not case.rgb_only]
     assert {path.stem for path in CONFIGS.glob("*.yaml")} >= {*scratch, *variants}
-    assert len(scratch + variants) == 19
+    assert len(scratch + variants) == 21
     more = ("resnet34_feature_extract", "resnet50_feature_extract", "resnet50_two_phase", "resnet101_feature_extract",
             "vgg16_partial", "inception_v3_full", "mobilenet_v2_feature_extract", "efficientnet_b0_feature_extract",
             "efficientnet_lite0_two_phase", "efficientnet_lite0_gradual", "efficientnet_lite1_feature_extract",
