@@ -164,7 +164,7 @@ def test_convolution(page: Any) -> None:
     page.get_by_text("row 2, column ").wait_for()  # there long enough for a machine that is busy
     page.get_by_role("button", name="Pause").click()
     page.get_by_label("Kernel weights, one row per line").first.fill("1 0 x")
-    page.get_by_role("alert").get_by_text("'x' is neither a number").wait_for()
+    page.get_by_role("alert").get_by_text("'x' is not a number").wait_for()
     page.get_by_label("Kernel weights, one row per line").first.fill("1 2\n3 4")
     page.get_by_text("kernel 2 x 2").wait_for()
     page.get_by_text("(8 - 2 + 2·0) / 1 + 1 = 7").wait_for()

@@ -320,7 +320,7 @@ def test_the_first_line_of_each_config_has_the_correct_counts(case: Case) -> Non
         del keys["_target_"]
         assert keys.pop("weights", "none") == ("imagenet" if case.rgb_only else "none")
         trainable = keys.pop("trainable", "all")  # train.yaml says so
-        for later in ("backbone_lr_factor", "layer_decay", "phases", "unfreeze_every"):
+        for later in ("backbone_lr_factor", "layer_decay", "phases", "unfreeze_every", "whitened_stem"):
             keys.pop(later, None)
         network = build(case, **keys)
         network.freeze(trainable)
