@@ -109,7 +109,7 @@ them. Weights of one input and one output channel, without bias:
 
 {kernels}
 
-`opsin summary model=cnn_kernels 'model.kernels=[7]' --image 1x64x64 --against 'model.kernels=[3,3,3]'` compares the layers;
+`opsin summary model=cnn_kernels 'model.kernels=[7]' --image 1x64x64 --against 'model.kernels=[3,3,3]'` compares them;
 `opsin train model=cnn_kernels 'model.kernels=[[1,3],[3,1]]'` trains such a network.
 
 `opsin summary --classic --out docs/networks.md` writes this page. `opsin summary model=vgg16_full` prints the layers of
