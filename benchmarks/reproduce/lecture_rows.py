@@ -38,7 +38,7 @@ MNIST_ROWS = (
         against=("mnist_cnn_flatten",),
     ),
     _mnist("mnist_sgd_mlp", "dense network, SGD", figure=Figure("95.2 %", 0.9515, 0.9525)),
-    _mnist("mnist_strided_cnn", "strided network, SGD", figure=STRIDED, against=("mnist_sgd_mlp",)),
+    _mnist("mnist_strided_cnn", "strided network, SGD", figure=STRIDED, against=("mnist_sgd_mlp",), in_readme=True),
     _mnist(
         "mnist_strided_cnn_train_mode",
         "the same, evaluated in train mode",

@@ -74,11 +74,11 @@ def results_page(rows: Sequence[Row], records: Records) -> str:
 
 
 def readme_table(rows: Sequence[Row], records: Records) -> str:
-    """Return the table of README.md."""
+    """Return the table of README.md: chosen rows that have records."""
     body = [
         (f"{row.group}: {row.title}", row.figure.text if row.figure else "", *_accuracy(row, records))
         for row in rows
-        if row.in_readme
+        if row.in_readme and records.get(row.name)
     ]
     return "\n".join(markdown_table(("experiment", "lecture", "Opsin, test accuracy", "n"), body)) + "\n"
 

@@ -61,7 +61,7 @@ class Row:
         gap: Whether the gap between training and validation is tested.
         downloads: Whether its weights must be downloaded.
         counterpart: Name of the row that stands in for it where nothing can be downloaded.
-        in_readme: Whether it is in the table of README.md.
+        in_readme: Whether it is in the table of README.md, once it has a record.
     """
 
     name: str

@@ -58,7 +58,6 @@ def test_the_table_of_the_readme():
         "| experiment | lecture | Opsin, test accuracy | n |",
         "| --- | --- | --- | --- |",
         "| CIFAR-10: own network | 90 % | 90.10 % (89.85 % to 90.35 %) | 3 |",
-        "| CIFAR-10: network to do |  | not run |  |",
     ]
 
 
