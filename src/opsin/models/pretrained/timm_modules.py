@@ -7,12 +7,13 @@ import copy
 from collections.abc import Collection
 from typing import Any
 
-from timm.layers import ClassifierHead
 from torch import Tensor, nn
 
 
 def classifiers(original: nn.Module) -> list[nn.Module]:
     """Return the layers of the logits: one, or two that were trained with and without a teacher."""
+    from timm.layers import ClassifierHead  # seconds, which networks of other libraries save
+
     found = original.get_classifier()  # type: ignore[operator]
     if isinstance(found, ClassifierHead):  # some networks return the whole head, which pools too
         found = found.fc
