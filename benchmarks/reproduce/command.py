@@ -61,7 +61,7 @@ def parser() -> argparse.ArgumentParser:
     )
     found.add_argument("--work-dir", type=Path, default=Path("outputs/reproduce"), help="folder of the run directories")
     found.add_argument("--downloads", action="store_true", help="also run rows whose weights must be downloaded")
-    found.add_argument("--no-run", action="store_true", help="run nothing, only show or write what is recorded")
+    found.add_argument("--no-run", action="store_true", help="show or write the records without a run")
     found.add_argument("--write", action="store_true", help="write docs/results.md, docs/mistakes.md and README.md")
     return found
 

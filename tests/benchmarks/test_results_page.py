@@ -18,7 +18,7 @@ from opsin.training.plan import make_plan
 ROW = Row("own", "own network", "CIFAR-10", "cifar10", figure=Figure("90 %", 0.895, 0.905), gap=True, in_readme=True)
 OTHER = Row("other", "other network", "CIFAR-10", "cifar10", against=("own",), seeds=5)
 REMOTE = Row("remote", "remote network", "CIFAR-10", "cifar10", downloads=True, counterpart="own")
-TODO = Row("todo", "network to do", "CIFAR-10", "cifar10", in_readme=True)
+PENDING = Row("todo", "network to do", "CIFAR-10", "cifar10", in_readme=True)
 
 
 def some_records():
@@ -29,7 +29,7 @@ def some_records():
 
 
 def test_the_results_page():
-    page = results_page([ROW, OTHER, REMOTE, TODO], some_records())
+    page = results_page([ROW, OTHER, REMOTE, PENDING], some_records())
     lines = page.splitlines()
     assert "| own network (`own`) | 90 % | 90.10 % (89.85 % to 90.35 %) | 3 | 42.0 s | A |" in lines
     assert "| other network (`other`) | none | 80.00 % (80.00 % to 80.00 %) | 2 of 5 | 1 min 15 s\\* | A |" in lines
@@ -54,7 +54,7 @@ def test_guessing_is_explained():
 
 
 def test_the_table_of_the_readme():
-    assert readme_table([ROW, OTHER, TODO], some_records()).splitlines() == [
+    assert readme_table([ROW, OTHER, PENDING], some_records()).splitlines() == [
         "| experiment | lecture | Opsin, test accuracy | n |",
         "| --- | --- | --- | --- |",
         "| CIFAR-10: own network | 90 % | 90.10 % (89.85 % to 90.35 %) | 3 |",

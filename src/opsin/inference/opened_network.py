@@ -28,7 +28,7 @@ class OpenedNetwork:
     Attributes:
         directory: The run directory.
         config: The saved config, with overrides applied.
-        plan: The checked config, with the recorded threads and precision in the place of `auto`.
+        plan: The checked config. Recorded threads and precision replace `auto`.
         data_facts: Facts that the run recorded about its data.
         checkpoint: `best`, `last`, or the path of a checkpoint.
     """
@@ -91,7 +91,7 @@ def open_network(run: RunDirectory, overrides: Sequence[str] = (), checkpoint: s
 
 
 def with_recorded_numerics(run: RunDirectory, plan: P) -> P:
-    """Return a plan with the recorded threads and precision of its run in the place of `auto`."""
+    """Return a plan in which the recorded threads and precision of its run replace `auto`."""
     return replace(plan, trainer=evaluation_options(plan.trainer, run.read_result().settings))
 
 

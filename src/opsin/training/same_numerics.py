@@ -25,7 +25,7 @@ ROUNDING = ("accelerator", "devices", "precision", "channels_last", "compile", "
 
 
 def resumed_options(options: TrainerOptions, earlier: Settings | None) -> TrainerOptions:
-    """Return the options of a run that is resumed, with the recorded numbers and precisions in the place of `auto`.
+    """Return the options of a resumed run: the recorded number of threads and precision replace `auto`.
 
     The number of threads is kept on the same number of devices, the precision on the same kind of accelerator.
 

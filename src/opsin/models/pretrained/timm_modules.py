@@ -108,7 +108,7 @@ def _idle_dropouts(original: nn.Module) -> list[nn.Module]:
 
 
 def _without(module: nn.Module, removed: Collection[int]) -> nn.Module:
-    """Return a copy of a module that shares its tensors, with an identity in the place of some submodules."""
+    """Return a copy of a module that shares its tensors; an identity replaces some submodules."""
     rest = copy.copy(module)
     rest._parameters, rest._buffers = dict(module._parameters), dict(module._buffers)
     rest._modules = {name: _replaced(part, removed) for name, part in module._modules.items()}
