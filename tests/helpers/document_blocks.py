@@ -38,7 +38,7 @@ def blocks(document: Path, language: str) -> list[Block]:
 
 
 def commands(text: str) -> list[list[str]]:
-    """Return the commands of a shell block as words, with `opsin VERB` for the scripts of a clone."""
+    """Return the commands of a shell block as words, with `opsin NAME` for the scripts of a clone."""
     words = [shlex.split(line, comments=True) for line in text.replace("\\\n", " ").splitlines()]
     return [_as_opsin(line) for line in words if line]
 
