@@ -94,5 +94,5 @@ def test_a_dataset_is_named_if_a_class_or_many_images_lose_their_contrast(
         lines = [record.getMessage() for record in caplog.records if "contrast" in record.getMessage()]
         assert len(lines) == (1 if warned else 0)
         if warned:
-            assert "training images looked at lose their contrast when they are decoded" in lines[0]
+            assert "sampled training images lose their contrast when they are decoded" in lines[0]
             assert "datamodule.channels=4" in lines[0]

@@ -21,7 +21,7 @@ from opsin.data.types import BadImage
 
 _LOG = logging.getLogger(__name__)
 
-_SAMPLE = 64  # images that are looked at
+_SAMPLE = 64  # images that are checked
 _SAMPLE_BYTES = 2**26  # of their decoded pixels
 _PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -42,7 +42,7 @@ def warn_lost_contrast(name: str, subset: Subset) -> None:
     """Log a warning if many images of a dataset, or of one class, lose their contrast when they are decoded.
 
     Looks at the decoded pixels of a few images, and reads the files of those that are flat. Images in shards are not
-    read: they were looked at when the shards were written.
+    read: they were checked when the shards were written.
 
     Args:
         name: Name of the dataset.
@@ -57,7 +57,7 @@ def warn_lost_contrast(name: str, subset: Subset) -> None:
         lost = np.array([found == loss for found in losses])
         if _is_frequent(lost, subset.targets[chosen]):
             _LOG.warning(
-                "%s: %d of %d training images looked at lose their contrast when they are decoded: %s",
+                "%s: %d of %d sampled training images lose their contrast when they are decoded: %s",
                 name,
                 lost.sum(),
                 count,
