@@ -61,7 +61,7 @@ def against_figure(records: Sequence[Record], figure: Figure) -> str:
             return f"Contradicted: the 95 % interval of the mean lies below {limit}."
         return f"Not distinguishable from {limit}: the 95 % interval of the mean contains it."
     if len(records) == 1:
-        return f"One run says little about the stated {figure.text}."
+        return f"One run is not enough to test the stated {figure.text}."
     further = further_run(records, figure)
     expected = f"a further run is expected between {percent(further.low)} and {percent(further.high)}"
     if further.low > figure.high:

@@ -47,7 +47,7 @@ MISTAKES = (
     Mistake(
         "Validation on the training images",
         "The validation loader reads the training set. Validation accuracy then measures memorization, and the epoch "
-        "is selected by it. Opsin takes validation images out of the training images.",
+        "is selected by it. Opsin splits validation images off the training images.",
         SMALL,
         _own("validation_on_train"),
     ),
@@ -61,30 +61,30 @@ MISTAKES = (
     ),
     Mistake(
         "Augmented validation and test images",
-        "Augmentation is a part of the only transform, so validation and test images are augmented too. Opsin augments "
-        "training batches only.",
+        "One transform with augmentation prepares all splits, so validation and test images are augmented too. Opsin "
+        "augments only training batches.",
         _own("augmented_training"),
         _own("augmented_validation"),
     ),
     Mistake(
         "Missing normalization",
-        "A pretrained network gets pixels in [0, 1] without the mean and standard deviation of its weights. Opsin "
-        "takes them from the weights.",
+        "A pretrained network gets pixels in [0, 1] that are not normalized by the mean and standard deviation of its "
+        "weights. Opsin normalizes by them.",
         HEAD_ROW,
         _own("missing_normalization", "cats_vs_dogs", 3),
     ),
     Mistake(
         "Frozen network in train mode",
         "The weights of the backbone are frozen, but the network stays in train mode: BatchNorm normalizes by the "
-        "batch, and its running statistics move with every batch. In Opsin a frozen stage stays in evaluation "
-        "mode and is compared bit for bit.",
+        "batch, and its running statistics change with every batch. In Opsin a frozen stage stays in evaluation mode, "
+        "and Opsin checks bit for bit that it has not changed.",
         HEAD_ROW,
         _own("frozen_batchnorm_in_train_mode", "cats_vs_dogs", 3),
     ),
     Mistake(
         "Normalized logits",
-        "BatchNorm is the last layer, so it normalizes the logits and limits how certain the network can become. Opsin "
-        "has the network of the lecture as it is; the correct row leaves out the last layer.",
+        "BatchNorm is the last layer, so it normalizes the logits and limits the confidence of the network. "
+        "`model=strided_cnn` has this layer, as in the lecture; the network of the correct row does not have it.",
         _own("plain_logits"),
         _of_results("mnist_strided_cnn"),
     ),
@@ -97,8 +97,8 @@ MISTAKES = (
     ),
     Mistake(
         "Evaluation in train mode, 468 cats and dogs",
-        "The same with few steps, in which the running statistics lag behind, and with dropout. See also "
-        "[the results](results.md).",
+        "The same mistake in a training of only 20 steps, after which the running statistics lag behind, and with "
+        "dropout. See also [the results](results.md).",
         _of_results("cats_vs_dogs_strided_468"),
         _of_results("cats_vs_dogs_strided_468_train_mode"),
     ),

@@ -29,16 +29,16 @@ HEAD = f"""# Results
 
 {GENERATED}
 
-Figures of five lectures on convolutional networks, and what Opsin reaches with the same recipes. `make reproduce` runs
-the experiments and writes this page; [the mistakes of the lectures' code](mistakes.md) have a page of their own.
+Figures of five lectures on convolutional networks, and the results of Opsin with the same recipes. `make reproduce`
+runs the experiments and writes this page; [the mistakes of the lectures' code](mistakes.md) have a page of their own.
 
 - **test accuracy** is the mean over n seeds with its 95 % interval by Student's t; for one run the interval is
   Wilson's, over its images. The epoch is selected on validation images, and the test images are read once.
-- **Against a stated figure** counts the 95 % prediction interval of one further run, because a lecture states one run.
-  It covers the choice of the test images too if the lecture has others.
-- **Between two rows** a difference counts if the paired t test over seeds finds it (p < 0.05) and the paired bootstrap
-  over the same images excludes 0; for one run each, McNemar's exact test decides. p is not adjusted for the number of
-  comparisons: each is one question that was asked before the runs.
+- **Against a stated figure**: a figure of a lecture is compared with the 95 % prediction interval of one further run,
+  because a lecture states one run. If the lecture has other test images, the interval covers their choice too.
+- **Between two rows**: a difference is significant if the paired t test over seeds gives p < 0.05 and the paired
+  bootstrap over the same images excludes 0. For one run each, McNemar's exact test decides. p is not adjusted for the
+  number of comparisons, because each comparison was planned before the runs.
 - **time** is the median wall time of a run. An asterisk means that the machine did other work at the same time.
 - `DATA` is the folder of the images. `make reproduce ARGS="--only NAME --data-dir DATA"` runs all seeds of a row, and
   `--records FOLDER` keeps your records apart from those of this page.
@@ -48,16 +48,16 @@ NOTES = {
     "CIFAR-10": "The images are a copy of CIFAR-10 as JPEG files. JPEG is lossy, so accuracies can be a little lower "
     "than on the original images.",
     "Cats and dogs from scratch": "The photographs were resized to 180x180 pixels beforehand. There are fewer than in "
-    "the lecture; the test images are taken out of the training images.",
+    "the lecture, and the test images are split off the training images.",
     "Cats and dogs, 468 training images": "The lecture swaps training and test images by mistake, which leaves 468 for "
-    "training and 18,728 for the test. Those 18,728 images are not available here; fewer others are the test.\n\n"
-    "All 468 images are one batch, so 20 epochs are 20 steps. The running statistics of BatchNorm lag behind the "
-    "weights then. In evaluation mode the strided network normalizes by them. The lecture never calls `eval()`: "
-    "BatchNorm normalizes each test batch by its own statistics, so the prediction for an image depends on the other "
-    "images of its batch. In the second row all test images are one batch, with as many cats as dogs; from a batch of "
-    "one class BatchNorm would remove the class.",
+    "training and 18,728 for the test. Those 18,728 images are not available here, so the test set is smaller.\n\n"
+    "All 468 images are one batch, so 20 epochs are 20 steps. After so few steps, the running statistics of BatchNorm "
+    "lag behind the weights, and the strided network normalizes by them in evaluation mode. The lecture never calls "
+    "`eval()`: BatchNorm normalizes each test batch by its own statistics, so the prediction for an image depends on "
+    "the other images of its batch. In the second row all test images are one batch, with as many cats as dogs. In a "
+    "batch of one class, BatchNorm would remove the difference between the classes.",
     "Cats and dogs, fine-tuned": "ImageNet weights of torchvision cannot be downloaded here. EfficientNet-Lite0, whose "
-    "ImageNet weights are installed by pip, stands in for these networks.",
+    "ImageNet weights are installed by pip, replaces these networks.",
 }
 """Text above the table of a group."""
 
@@ -125,7 +125,7 @@ def conclusions(row: Row, records: Records) -> list[str]:
     """Return the sentences about a row."""
     found = records.get(row.name, ())
     if not found and row.downloads:
-        return [f"Not run here, because its weights must be downloaded; `{row.counterpart}` stands in for it."]
+        return [f"Not run here, because its weights must be downloaded; `{row.counterpart}` replaces it."]
     if not found:
         return ["Not run."]
     sentences = [against_figure(found, row.figure)] if row.figure else []

@@ -60,7 +60,7 @@ class Row:
         against: Names of the rows with which its test predictions are compared, image by image.
         gap: Whether the gap between training and validation is tested.
         downloads: Whether its weights must be downloaded.
-        counterpart: Name of the row that stands in for it where nothing can be downloaded.
+        counterpart: Name of the row that replaces it where nothing can be downloaded.
         in_readme: Whether it is in the table of README.md, once it has a record.
     """
 

@@ -45,7 +45,7 @@ def test_a_stated_figure_inside_the_prediction_interval_is_not_distinguishable()
     assert against_figure(records(0.975, 0.978, 0.981), STATED).startswith("Not distinguishable from the stated 97.8 %")
     assert against_figure(records(0.990, 0.991, 0.992), STATED).startswith("Higher than the stated 97.8 %")
     assert against_figure(records(0.950, 0.951, 0.952), STATED).startswith("Lower than the stated 97.8 %")
-    assert against_figure(records(0.99), STATED) == "One run says little about the stated 97.8 %."
+    assert against_figure(records(0.99), STATED) == "One run is not enough to test the stated 97.8 %."
 
 
 def test_other_test_images_make_the_interval_wider():

@@ -37,7 +37,7 @@ def test_the_results_page():
     assert "| network to do (`todo`) | none | not run |  |  |  |" in lines
     assert any(line.startswith("- `own`: Not distinguishable from the stated 90 %") for line in lines)
     assert any("Worse than `own`" in line and "experiment=other data_dir=DATA" in line for line in lines)
-    assert any("`own` stands in for it" in line for line in lines)
+    assert any("`own` replaces it" in line for line in lines)
     assert any(line.startswith("- `todo`: Not run. Command: `python train.py experiment=todo") for line in lines)
     assert "Images: 500 train, 200 val, 1,000 test." in lines
     assert "| 3 | 99.0 % | 0.100 | 79.0 % | 0.700 |" in lines

@@ -90,7 +90,7 @@ CLASSIC = (
 
 PAGE = """# Classic networks
 
-The networks of lectures and papers, as published, with the head for their classes: 1,000 of ImageNet, 10 of MNIST.
+The networks of lectures and papers, as published, with a head for the classes of ImageNet (1,000) or MNIST (10).
 Parameters and multiply-adds are counted in the networks that Opsin builds; a multiply-add is one multiplication and one
 addition in a convolution or dense layer. Memory is that of float32 values: the parameters, and the activations of one
 image, which are the outputs of the layers with parameters. `opsin train model=...` trains the network with a head for
@@ -104,8 +104,8 @@ has the accuracies of the experiments that were run here.
 
 ## Kernels
 
-Several small kernels take the place of a large one: they see as many pixels with fewer weights, and have a ReLU between
-them. Weights of one input and one output channel, without bias:
+Several small kernels replace a large one: they have the same receptive field and fewer weights, with a ReLU between
+them. The table counts the weights of one input and one output channel, without bias:
 
 {kernels}
 
