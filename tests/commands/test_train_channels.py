@@ -75,7 +75,7 @@ def test_bad_files_and_impossible_options_are_named(tmp_path: Path) -> None:
     np.save(images / "dry" / "first.npy", np.zeros((4, 20, 24), np.uint8))
     np.save(images / "dry" / "wide.npy", np.full((20, 24, 4), 70_000, np.int64))
     Image.fromarray(np.zeros((20, 24, 3), np.uint8)).save(images / "dry" / "rgb.png")
-    with pytest.raises(UserError, match=r"augmentation.saturation=0.2 needs RGB images, but these have 4 channels"):
+    with pytest.raises(UserError, match=r"augmentation.saturation=0.2 needs RGB images, not images of 4 channels"):
         run_on(tmp_path, images, 4, "model=cnn_batchnorm", "augmentation=flip", "+augmentation.saturation=0.2")
     (tmp_path / "run").rename(tmp_path / "refused")
     with pytest.raises(UserError) as error:

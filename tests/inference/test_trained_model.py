@@ -112,7 +112,7 @@ def test_a_gray_network_refuses_colors(digits_run: RunDirectory, tmp_path: Path,
     source = Source(
         "c", ("a", "b"), 3, (28, 28), (0.5,), (0.5,), {"train": ArrayImages(pixels, np.arange(40) % 2, "c")}
     )
-    with pytest.raises(UserError, match="takes gray images, but these have 3 channels"):
+    with pytest.raises(UserError, match="takes gray images, but the given images have 3 channels"):
         made(load_trained_model(str(digits_run.path)), image_data(source, data_dir=str(tmp_path)), trainer)
 
 

@@ -274,7 +274,7 @@ def test_unsupported_networks_and_targets_are_refused(three: Network) -> None:
         match=r"unknown attribution method 'saliency': use one of gradcam, cam, integrated_gradients, occlusion",
     ):
         attribute(three, images, targets, "saliency")
-    with pytest.raises(UserError, match=r"planted has no stage 'layer4'; those with maps are low, high"):
+    with pytest.raises(UserError, match=r"planted has no stage 'layer4'; the stages with maps are low, high"):
         gradcam(three, images, targets, "layer4")
     with pytest.raises(UserError, match=r"cam does not accept a stage \(got low\)"):
         attribute(three, images, targets, "cam", "low")
@@ -289,7 +289,7 @@ def test_unsupported_networks_and_targets_are_refused(three: Network) -> None:
     assert integrated_gradients(dense, images, targets).amax() == 1
     mixed = Network("mixed", {"low": nn.Conv2d(3, 2, 3), "flat": nn.Flatten()}, nn.Linear(2 * 22 * 22, 3))
     assert gradcam(mixed, images, targets).amax() > 0
-    with pytest.raises(UserError, match=r"stage 'flat' of mixed has no maps .*; those with maps are low"):
+    with pytest.raises(UserError, match=r"stage 'flat' of mixed has no maps .*; the stages with maps are low"):
         gradcam(mixed, images, targets, "flat")
 
 

@@ -174,7 +174,7 @@ class ImageSplits:
         for name, count in few[:_MOST_WARNINGS]:
             effect = f"its {split} recall is undefined, and means leave it out"
             if count:
-                effect = "too few to learn it" if split == "train" else f"its {split} recall says little"
+                effect = "too few to learn it" if split == "train" else f"its {split} recall is not reliable"
             number = f"only {count} {split} image{'s' * (count > 1)}" if count else f"no {split} image"
             _LOG.warning("%s has %s of class '%s': %s.%s", self._source.name, number, name, effect, bad)
         if len(few) > _MOST_WARNINGS:

@@ -75,7 +75,8 @@ class DataOptions:
     def __post_init__(self) -> None:
         if self.num_folds is not None and self.fold >= self.num_folds:
             raise UserError(
-                f"datamodule.fold={self.fold} does not exist: datamodule.num_folds={self.num_folds} counts from 0"
+                f"datamodule.fold={self.fold} does not exist: datamodule.num_folds={self.num_folds} has the folds 0 to "
+                f"{self.num_folds - 1}"
             )
 
 

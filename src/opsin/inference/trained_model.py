@@ -123,7 +123,7 @@ class TrainedModel:
         channels = subset.stores[0].shape[2]
         if channels not in (1, self.channels):
             kind = "gray images" if self.channels == 1 else f"images of {self.channels} channels"
-            raise UserError(f"{self.name} takes {kind}, but these have {channels} channels")
+            raise UserError(f"{self.name} takes {kind}, but the given images have {channels} channels")
         preprocess = self.preprocess
 
         def images(store: Store, rows: Indices) -> Tensor:

@@ -102,7 +102,7 @@ def resolve_stage(network: Network, images: Tensor, stage: str | None) -> str:
             "use integrated_gradients or occlusion"
         )
     if stage is not None and stage not in network.stages:
-        raise UserError(f"{network.name} has no stage {stage!r}; those with maps are {names}")
+        raise UserError(f"{network.name} has no stage {stage!r}; the stages with maps are {names}")
     if stage is not None and stage not in found:
-        raise UserError(f"stage {stage!r} of {network.name} has no maps (N, C, h, w); those with maps are {names}")
+        raise UserError(f"stage {stage!r} of {network.name} has no maps (N, C, h, w); the stages with maps are {names}")
     return stage or list(found)[-1]

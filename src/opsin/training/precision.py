@@ -65,7 +65,7 @@ def resolve_precision(
             return PrecisionResult("bf16", "the GPU has matrix units for bfloat16")
         return PrecisionResult("32", "the GPU has no matrix units for bfloat16")
     if accelerator != "cpu":
-        return PrecisionResult("32", "bfloat16 is no gain on MPS")
+        return PrecisionResult("32", "bfloat16 is not faster on MPS")
     return _on_cpu(measure, capabilities)
 
 

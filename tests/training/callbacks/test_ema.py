@@ -20,7 +20,7 @@ def said(caplog: pytest.LogCaptureFixture, steps: float, **options: float) -> st
 def test_a_short_run_is_told(caplog: pytest.LogCaptureFixture) -> None:
     text = said(caplog, 50)
     assert "95%" in text
-    assert "callbacks.ema.decay=0.8 would fit" in text
+    assert "A suitable value is callbacks.ema.decay=0.8" in text
     assert "decay=0.9955" in said(caplog, 2222)
 
 

@@ -150,7 +150,7 @@ class Augmentation(nn.Module):
         for name in ("saturation", "grayscale"):
             if channels not in (1, 3) and getattr(self, name):
                 raise UserError(
-                    f"augmentation.{name}={getattr(self, name)} needs RGB images, but these have {channels} channels: "
+                    f"augmentation.{name}={getattr(self, name)} needs RGB images, not images of {channels} channels: "
                     f"set augmentation.{name}=0"
                 )
 

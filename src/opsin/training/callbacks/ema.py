@@ -76,8 +76,8 @@ class EMA(WeightAveraging):
         updates = int(steps / self.update_every_n_steps) if steps != float("inf") else 0
         if trainer.is_global_zero and updates and (share := self.decay**updates) > INITIAL_SHARE:
             log.warning(
-                "callbacks.ema.decay=%g is slow for the %d updates of this run: the first step's weights still make up "
-                "%.0f%% of the average at its end. callbacks.ema.decay=%.4g would fit",
+                "callbacks.ema.decay=%g is too large for the %d updates of this run: the weights of the first step "
+                "still make up %.0f%% of the average at its end. A suitable value is callbacks.ema.decay=%.4g",
                 *(self.decay, updates, 100 * share, fitting_decay(updates)),
             )
 

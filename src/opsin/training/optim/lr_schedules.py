@@ -104,7 +104,7 @@ def onecycle(
         final_divisor: The last rate is the first rate divided by it.
     """
     if warmup_fraction * total_steps <= 1:
-        log.warning("scheduler=onecycle: %d steps are too few for a warm-up; the rate only falls", total_steps)
+        log.warning("scheduler=onecycle: %d steps are too few for a warm-up: the learning rate only falls", total_steps)
         warmup_fraction = 0.0
     scheduler = _OneCycle(
         optimizer,
