@@ -141,7 +141,7 @@ def test_a_changed_image_is_computed_anew(start, tmp_path) -> None:
     ("words", "reason"),
     [
         (("model=cnn_gap", *QUICK), "block1 is the first stage, and it trains"),
-        ((*FROZEN, "augmentation=digits"), "stored views save time only from 16 epochs on; feature_cache.views=8 would"),
+        ((*FROZEN, "augmentation=digits"), "stored views save time from 16 epochs on; feature_cache.views=8 would"),
         ((*PARTIAL, "augmentation=digits"), "stages train on them; feature_cache.views=8 would"),
         ((*FROZEN, "augmentation=mixup_cutmix", "feature_cache.views=2"), "mixes images"),
         ((*FROZEN, "trainer.precision=bf16-true"), "trainer.precision=bf16-true"),

@@ -124,7 +124,7 @@ def _why_no_views(network: Network, step: str, epochs: int | None) -> str | None
     if step in network.stages:
         reason += ", and stages train on them"
     elif epochs is None or epochs < AUTO_EPOCHS:
-        reason += f", and stored views save time only from {AUTO_EPOCHS} epochs on"
+        reason += f", and stored views save time from {AUTO_EPOCHS} epochs on"
     else:
         return None
     return f"{reason}; feature_cache.views={AUTO_VIEWS} would store {AUTO_VIEWS} views of each image"

@@ -125,7 +125,7 @@ def test_without_ray_the_way_out_is_told(monkeypatch: pytest.MonkeyPatch) -> Non
 @needs_ray
 @pytest.mark.parametrize(
     ("address", "message"),
-    [("127.0.0.1:1", "no cluster answers at .*ray start --head"), ("somewhere", "must be auto, HOST:PORT")],
+    [("127.0.0.1:1", "no Ray cluster at .*ray start --head"), ("somewhere", "must be auto, HOST:PORT")],
 )
 def test_a_cluster_that_is_not_there_is_told_at_once(address: str, message: str) -> None:
     begun = time.monotonic()

@@ -74,7 +74,7 @@ def _check_answers(address: str, way_out: str) -> None:
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT_S).close()
     except OSError as error:
-        raise UserError(f"launcher=ray: no cluster answers at launcher.address={address} ({error}): {way_out}") from None
+        raise UserError(f"launcher=ray: no Ray cluster at launcher.address={address} ({error}): {way_out}") from None
 
 
 def jobs_that_fit(node: Mapping[str, float], needs: Mapping[str, float]) -> int:
