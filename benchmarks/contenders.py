@@ -29,7 +29,8 @@ from opsin.models import Network
 from opsin.runs.directory import RunDirectory
 from opsin.runs.quoting import override
 from opsin.training import build
-from opsin.training.hardware import keep_freed_memory, prepare_network, resolve_accelerator
+from opsin.training.accelerator import resolve_accelerator
+from opsin.training.hardware import keep_freed_memory, prepare_network
 from opsin.training.plan import RunPlan, make_plan
 from opsin.training.precision_timing import decide_precision
 from opsin.training.quiet_logging import hide_notices

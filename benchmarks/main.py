@@ -30,7 +30,7 @@ from benchmarks.workloads import EXTRAS, GOALS, ON_REQUEST, WORKLOADS, Workload
 from opsin.models import summarize
 from opsin.runs.atomic import write_atomically
 from opsin.training import recording
-from opsin.training.hardware import resolve_accelerator
+from opsin.training.accelerator import resolve_accelerator
 from opsin.training.precision import bfloat16_instructions, resolve_precision
 
 Extra = Callable[[Session], tuple[dict[str, Any], list[GoalResult]]]

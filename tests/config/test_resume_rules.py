@@ -1,14 +1,17 @@
 """Every key of every shipped config is applied on resume, or refused by name."""
 
+import inspect
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from opsin.config import compose
+from opsin.config import compose, resume_rules
 from opsin.config.resume_rules import SavedState, check_steps, nothing_to_train, refusal, refused_by_state
 from opsin.errors import UserError
+from opsin.runs import neutral_keys
 
 PARTS = {
     "optimizer": ("adam", "adamw", "sgd"),
@@ -75,3 +78,17 @@ def test_the_limit_of_steps_is_not_below_the_completed_steps() -> None:
     check_steps(tree, state)
     with pytest.raises(UserError, match=r"trainer.max_steps=10 cannot be changed on resume: 11 steps are completed"):
         check_steps(tree, replace(state, step=11))
+
+
+def test_the_neutral_keys_that_the_module_lists_are_those_that_it_applies() -> None:
+    lines = inspect.getsource(resume_rules).splitlines()
+    listed = {
+        line.split(":")[0].strip("- `"): re.findall(r"`(\w+)`", line.split(":")[1])
+        for line in lines
+        if line[:2] == "- "
+    }
+    assert {name: tuple(keys) for name, keys in listed.items()} == {
+        "top level": neutral_keys.TOP_LEVEL,
+        "datamodule": neutral_keys.DATAMODULE,
+        "trainer": neutral_keys.TRAINER,
+    }

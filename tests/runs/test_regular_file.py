@@ -8,8 +8,7 @@ import pytest
 
 from opsin.errors import UserError
 from opsin.runs.home import real_path
-from opsin.runs.regular_file import NotRegularError, check_regular
-from opsin.runs.text import read_text
+from opsin.runs.regular_file import NotRegularError, check_regular, read_text
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ from typing import Any, Protocol
 from opsin.commands.command_table import COMMANDS
 from opsin.errors import UserError, is_out_of_memory
 from opsin.runs.disk_errors import explained_disk_errors
+from opsin.runs.escaping import escape_output
 from opsin.runs.quoting import opsin_command
 from opsin.runs.secret_values import mask_secrets
-from opsin.runs.text import escape_output
 
 FEWER = (
     "use smaller batches (--batch-size of predict, datamodule.eval_batch_size or datamodule.batch_size of the others), "

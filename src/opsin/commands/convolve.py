@@ -94,6 +94,7 @@ def _parser() -> argparse.ArgumentParser:
         "--out",
         type=user_path,
         default=Path(OUTPUT_DIR, "convolution"),
+        metavar="FOLDER",
         help="the folder to write to (default: outputs/convolution)",
     )
     return parser

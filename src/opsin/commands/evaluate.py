@@ -100,9 +100,9 @@ def measure_opened(opened: "OpenedRun", split: Literal["val", "test"]) -> "tuple
 
     from opsin.training import build, recording
     from opsin.training.gather import collect
-    from opsin.training.hardware import use_threads
     from opsin.training.network_building import for_evaluation, prepare
     from opsin.training.precision_timing import evaluation_precision
+    from opsin.training.threads import use_threads
 
     opened.warn_if_emulated()
     plan = for_evaluation(opened.plan)

@@ -26,7 +26,6 @@ from opsin.training.callbacks.freeze_phases import FreezingCallback
 from opsin.training.callbacks.latest_link import LatestLink
 from opsin.training.distributed.processes import Processes
 from opsin.training.gather import collect
-from opsin.training.hardware import use_threads
 from opsin.training.loggers.base import RunFacts, check_installed, log_outcome, log_start
 from opsin.training.module import load_network
 from opsin.training.monitored_metrics import check_measurable, monitored
@@ -38,6 +37,7 @@ from opsin.training.resume_check import ResumePoint, check_resume
 from opsin.training.run_length import check_run_length, warn_unreached
 from opsin.training.run_warnings import collect_warnings
 from opsin.training.same_numerics import resume_warnings, resumed_options
+from opsin.training.threads import use_threads
 from opsin.training.tuning import resolve_batch_size
 
 log = logging.getLogger(__name__)

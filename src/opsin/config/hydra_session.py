@@ -14,8 +14,8 @@ from opsin.config.resolvers import register_resolvers
 from opsin.config.search_path import PACKAGE, ConfigSource
 from opsin.config.target_lookup import TARGETS_VARIABLE, is_permitted
 from opsin.errors import UserError
+from opsin.runs.escaping import EscapeControls
 from opsin.runs.secret_values import MaskSecrets
-from opsin.runs.text import EscapeControls
 
 if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra

@@ -31,7 +31,13 @@ APPLIED = {
         *("max_epochs", "max_steps", "max_time", "check_val_every_n_epoch", "limit_test_batches"),
     ),
 }
-"""Keys, by section, that a resumed run applies; `scheduler`, `callbacks` and others have rules of their own below."""
+"""Keys, by section, that a resumed run applies. They include these keys, which do not affect the trained network:
+
+- top level: `data_dir`, `output_dir`, `resume`, `report`, `test`, `tags`, `verify_checkpoints`;
+- `datamodule`: `data_dir`, `path`, `download`, `eval_batch_size`, `on_device`;
+- `trainer`: `threads`, `log_every_n_steps`, `profiler`, `detect_anomaly`.
+
+`scheduler`, `callbacks` and the other sections of `WHOLE_SECTIONS` have rules in `refusal`."""
 
 WHOLE_SECTIONS = ("augmentation", "feature_cache", "logger", "callbacks", "scheduler")
 """Sections whose values a resumed run takes from the config, with the exceptions that `refusal` names."""
@@ -92,7 +98,7 @@ def refuse_other_parts(saved: RunConfig, overrides: Sequence[str]) -> None:
 
 
 def changed_values(composed: RunConfig, saved: RunConfig) -> dict[str, tuple[Any, Any]]:
-    """Return the old and the new value of every changed key, by dotted key; without keys that only refer to another."""
+    """Return the old and the new value of every changed key, by dotted key, without values that are references."""
     old, new = flat(saved.tree), flat(composed.tree)
     text = flat(yaml.safe_load(composed.text))
     follows = {key for key, value in text.items() if isinstance(value, str) and value.startswith("${")}
@@ -101,7 +107,7 @@ def changed_values(composed: RunConfig, saved: RunConfig) -> dict[str, tuple[Any
 
 
 def refusal(key: str, tree: Mapping[str, Any], changes: Mapping[str, tuple[Any, Any]]) -> str | None:
-    """Return why a changed key cannot be applied on resume; None if it is applied.
+    """Return the reason to refuse a changed key on resume; None if the run applies it.
 
     Args:
         key: The dotted key.
@@ -125,7 +131,7 @@ def refusal(key: str, tree: Mapping[str, Any], changes: Mapping[str, tuple[Any, 
 def refused_by_state(
     changes: Mapping[str, tuple[Any, Any]], tree: Mapping[str, Any], state: SavedState
 ) -> dict[str, str]:
-    """Return the reasons, by key, why changes have no effect in the saved state: they need epochs that are not trained.
+    """Return, by key, the reason why a change has no effect: no further epoch is trained.
 
     Args:
         changes: All changed keys with their old and new values.

@@ -19,8 +19,8 @@ from opsin.config.yaml_limits import check_yaml
 from opsin.errors import UserError
 from opsin.runs.atomic import write_atomically
 from opsin.runs.directory import RunDirectory
+from opsin.runs.regular_file import read_text
 from opsin.runs.result import WAY_OUT
-from opsin.runs.text import read_text
 
 SECTIONS_OF_MANY = ("callbacks", "logger")
 """Sections of the config that hold named sections, each of which may be null."""

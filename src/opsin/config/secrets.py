@@ -16,7 +16,7 @@ WORDS = frozenset(
     {"token", "secret", "password", "passwd", "passphrase", "credential", "credentials"}
     | {"apikey", "accesskey", "secretkey", "privatekey"}
 )
-"""Words that mark a secret, in the name of a key and in that of an environment variable."""
+"""Words that mark a secret in the name of a key or of an environment variable."""
 
 VARIABLE_WORDS = WORDS | {"key", "pass", "auth", "pwd"}
 """Words that mark a secret in the name of an environment variable."""
@@ -27,7 +27,7 @@ KINDS_OF_KEYS = frozenset(
 """Words before `key` that mark the name of a key as secret: `api_key`, but not `sort_key`."""
 
 COUNTS = frozenset({"num", "max", "min", "n"})
-"""Words that mark a name as a count: `num_tokens`."""
+"""First words of a key that mark it as a count, not a secret: `num_tokens`."""
 
 REFERENCE = re.compile(r"\$\{oc\.env:\s*([A-Za-z_]\w*)\s*(,\s*null\s*)?\}")
 """A reference to an environment variable; with `,null` the variable may be missing."""
@@ -70,7 +70,7 @@ def refuse_literal_secrets(tree: Any) -> None:
         tree: Plain values, resolved or not.
 
     Raises:
-        UserError: Names the keys, without their values, and the form to use.
+        UserError: A value is a secret. The message names the keys, without their values, and the form to use.
     """
     keys = [key for key, value in _leaves(tree) if _is_literal_secret(key, value)]
     if keys:
@@ -85,7 +85,7 @@ def refuse_missing_secrets(tree: Any) -> None:
     """Refuse references to secrets that are not set in the environment.
 
     Raises:
-        UserError: Names all of them at once, with their keys.
+        UserError: A secret is not set. The message names all of them, with their keys.
     """
     missing = {
         name: key
@@ -106,7 +106,7 @@ def refuse_misplaced_secrets(tree: Mapping[str, Any]) -> None:
     inside an address, and are chosen by the user with `logger`.
 
     Raises:
-        UserError: Names the key.
+        UserError: A value refers to a secret. The message names the key.
     """
     for key, value in _leaves(tree):
         if key.startswith("logger.") or is_secret_key(key):
@@ -122,7 +122,7 @@ def refuse_launcher_secrets(launcher: Any) -> None:
     """Refuse a secret in the settings of a launcher, which writes them into the script of a job.
 
     Raises:
-        UserError: Names the key and the way to give a secret to a job.
+        UserError: A setting refers to a secret. The message names the key and the way to give a secret to a job.
     """
     for key, value in _leaves(launcher, "launcher"):
         if not isinstance(value, str):

@@ -16,15 +16,15 @@ from opsin.runs.image_root import suggested_folder
 from opsin.runs.quoting import opsin_command, override, resume_command
 
 RECIPE = ("model=efficientnet_lite0_feature_extract", "datamodule.image_size=224", "trainer.max_epochs=20")
-"""A new head on frozen ImageNet features, which are computed once per image. Twenty epochs also suffice for a hundred
-images, and early stopping ends a run on many images before."""
+"""A new head on frozen ImageNet features, which are computed once per image. Twenty epochs are enough for a hundred
+images. With many images, early stopping ends the run earlier."""
 
 
 def expand_folder(line: CommandLine, quiet: bool = False) -> CommandLine:
     """Return the command line with a folder replaced by the overrides that it stands for, and print them to stderr.
 
-    Overrides of the user win over those of the short form. The experiment of a project takes part only if the command
-    names no folder; a line on stderr reports this.
+    Overrides of the user win over those of the short form. The default experiment of a project applies only if the
+    command names no folder. If it does not apply, a line on stderr names it.
 
     Args:
         line: The command line of the train command.

@@ -46,21 +46,21 @@ DECODING_VERSION = 2
 def decode_image(data: bytes | Path, channels: int, fit: Fit | None = None) -> NDArray[np.uint8]:
     """Decode an image completely, turn it upright, and bring it to the size of a network.
 
-    Everything that shows images to a network calls this function: stores, shards, predictions, embeddings, the Python
-    API. A JPEG that is much larger than `fit` is decoded at a reduced scale, see `opsin.data.fit.reduce_jpeg`.
+    All readers of image files call this function: stores, shards, predictions, embeddings and the Python API. A JPEG
+    that is much larger than `fit` is decoded at a reduced scale, see `opsin.data.fit.reduce_jpeg`.
 
     EXIF orientation is applied; the first frame of an animation is used; CMYK, YCbCr, Lab and palettes become
     RGB; bytes after the end of the image are ignored. Gray from color is ITU-R 601 luma.
 
     Transparency (an alpha channel, or transparent colors of a palette) is dropped and its colors are kept, as in
-    `torchvision.datasets.ImageFolder`, fastai and Keras: an image must look the same to a network wherever it is
-    loaded. 16-bit gray is divided by 257; of 16-bit color, the upper 8 bits are kept. Floats in [0, 1] are multiplied
-    by 255. The range that an image uses does not matter: brightness must mean the same in all images.
+    `torchvision.datasets.ImageFolder`, fastai and Keras, so a network gets the same pixels from every program. 16-bit
+    gray is divided by 257; of 16-bit color, the upper 8 bits are kept. Floats in [0, 1] are multiplied by 255. Pixels
+    are not stretched to the range of an image, so equal values mean equal brightness in all images.
     `opsin.data.contrast` warns about datasets that lose their contrast by these rules.
 
-    With another number of channels, the file must have exactly that number of channels, and they are returned
-    unchanged. This works for a `.npy` file (H, W, C), a multi-band TIFF, and an image with alpha or CMYK. 16-bit values
-    and floats in [0, 1] are scaled to 8 bits.
+    For another number of channels, the file must have exactly that number. No channel is converted or dropped. This
+    works for a `.npy` file (H, W, C), a multi-band TIFF, and an image with alpha or CMYK. 16-bit values and floats in
+    [0, 1] are scaled to 8 bits. `.npy` files and TIFFs that tifffile reads are not turned upright.
 
     Thread-safe. Pillow releases the GIL while it decodes, so threads help.
 
@@ -232,7 +232,7 @@ def _scaled(values: NDArray[Any], top: float, kind: str) -> NDArray[np.uint8]:
         raise BadImage(f"pixel values outside 0..{top:.0f} ({kind}): their range is unknown")
     scaled = np.empty(values.shape, np.uint8)
     rows = max(1, _STRIP * len(values) // max(1, values.size))
-    for start in range(0, len(values), rows):  # in double precision, which takes eight times the memory
+    for start in range(0, len(values), rows):  # in strips, because double precision needs eight times the memory
         scaled[start : start + rows] = np.rint(values[start : start + rows] * (255.0 / top))
     return scaled
 

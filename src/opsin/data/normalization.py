@@ -21,7 +21,7 @@ from opsin.errors import UserError
 
 @dataclass(frozen=True)
 class ExpectedInput:
-    """The input that pretrained weights expect; None for what they do not state, all None without weights.
+    """The input that pretrained weights expect. A fact that the weights do not state is None; without weights, all are.
 
     Attributes:
         image_size: (height, width) of the images that they were trained on, in pixels.

@@ -5,7 +5,7 @@ import unicodedata
 from typing import Final
 
 from opsin.data.types import Split
-from opsin.runs.text import escape_controls, valid_text
+from opsin.runs.escaping import escape_controls, valid_text
 
 SPLIT_NAMES: Final[dict[Split, tuple[str, ...]]] = {
     "train": ("train", "training"),

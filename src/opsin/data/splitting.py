@@ -1,4 +1,4 @@
-"""Train, validation and test splits: images that are split off the training images, in which order and by which method.
+"""Train, validation and test splits: the order and the methods of splitting images off the training images.
 
 `split_train` decides the order; `carve`, `folds`, `subsample` and `stratified_sample` select images, stratified and
 seeded. They take ``targets``, an int64 array ``(N,)`` of class indices, and return sorted indices into it. The result
@@ -26,7 +26,7 @@ def carve(targets: Indices, fraction: float, seed: int) -> tuple[Indices, Indice
     Args:
         targets: Class indices ``(N,)``.
         fraction: Fraction to split off, above 0 and below 1.
-        seed: Decides which images; at least 0 and below 2**32.
+        seed: Seed of the selection, at least 0 and below 2**32.
 
     Returns:
         The rest and the subset that is split off, each sorted; disjoint, and together every index once.
@@ -59,7 +59,7 @@ def folds(targets: Indices, num_folds: int, seed: int, classes: Sequence[str]) -
     Args:
         targets: Class indices ``(N,)``.
         num_folds: Number of folds, at least 2.
-        seed: Decides which images; at least 0 and below 2**32.
+        seed: Seed of the selection, at least 0 and below 2**32.
         classes: Class names, for the message.
 
     Returns:
@@ -89,7 +89,7 @@ def subsample(targets: Indices, fraction: float, seed: int) -> Indices:
     Args:
         targets: Class indices ``(N,)``.
         fraction: Fraction to keep, above 0 and at most 1.
-        seed: Decides which images; at least 0 and below 2**32.
+        seed: Seed of the selection, at least 0 and below 2**32.
 
     Returns:
         The kept indices, sorted.
@@ -106,7 +106,7 @@ def stratified_sample(targets: Indices, count: int, seed: int) -> Indices:
     Args:
         targets: Class indices ``(N,)``.
         count: Number of images to draw, at most N.
-        seed: Decides which images; at least 0 and below 2**32.
+        seed: Seed of the selection, at least 0 and below 2**32.
 
     Returns:
         The drawn indices, sorted.
@@ -134,12 +134,13 @@ class SplitOptions:
     """Options for splitting the training images: keys of `datamodule`, with the defaults of `opsin.data.options`.
 
     Attributes:
-        val_fraction: Fraction of the training images split off as val, if the source has no val. Default: 0.1.
+        val_fraction: Fraction that is split off as val, of the training images that remain after test, if the source
+            has no val. Default: 0.1.
         test_fraction: Fraction of the training images split off as test before val, if the source has no test.
             Default: 0.2.
         train_fraction: Fraction of the remaining training images that is used. Default: 1.
-        num_folds: Number of equal folds of train and the source's val together, one of which is val. None, the default:
-            no folds.
+        num_folds: Number of equal folds. Train and val of the source are joined and divided, and fold number `fold` is
+            val. Default: None, no folds.
         fold: Number of the fold that is val, from 0. Default: 0.
         seed: Decides which images go where: `split_seed` if it is set, else the seed of the run.
     """
@@ -155,9 +156,10 @@ class SplitOptions:
 def split_train(
     train: Store, val: Store | None, *, has_test: bool, options: SplitOptions, classes: Sequence[str]
 ) -> dict[Split, Subset]:
-    """Split training images into train and val, and test if the source has none.
+    """Return train, val and, if the source has no test images, test.
 
-    Test is split off first, so it does not depend on folds and fractions of the other two.
+    Val and test are split off the training images if the source has none. Test is split off first, so it does not
+    depend on folds and fractions of the other two.
 
     Args:
         train: The source's training images.

@@ -29,8 +29,8 @@ class LabelIssues(NamedTuple):
 def find_label_issues(probabilities: Floats, targets: Integers) -> LabelIssues:
     """Find labels that are probably wrong, by confident learning.
 
-    A class counts as confident for an image if its probability reaches the class's threshold: the mean probability of
-    the class over the images labeled with it. The threshold per class corrects for over- and underconfidence. A label
+    Each class has a threshold: its mean probability over the images with this label. A class is confident for an image
+    if its probability is at least the threshold. A threshold per class corrects for over- and underconfidence. A label
     is suspicious if the most probable of the confident classes is another class.
 
     Args:

@@ -24,7 +24,7 @@ WEIGHTS = {"bf16-true": torch.bfloat16, "64-true": torch.float64}
 
 @dataclass(frozen=True)
 class ComputeDevice:
-    """One device and a precision, as Lightning's trainer would choose them.
+    """One device and one precision, by the same rules as in training.
 
     Attributes:
         device: The device.
@@ -49,6 +49,8 @@ class ComputeDevice:
 
 def compute_device(options: TrainerOptions) -> ComputeDevice:
     """Return the device and the precision of an evaluation, and set the options of this process that it needs.
+
+    `opsin.training.accelerator` and `opsin.training.precision` choose them for `auto`.
 
     Args:
         options: The keys of the `trainer` section, for one device.

@@ -13,7 +13,7 @@ from opsin.data.cache.feature_store import FeatureSubset
 from opsin.inference.inputs import InputImages
 from opsin.inference.trained_model import TrainedModel
 from opsin.runs.atomic import atomic_open
-from opsin.runs.text import valid_text
+from opsin.runs.escaping import valid_text
 from opsin.training.feature_extraction import Extractor
 
 Format = Literal["npz", "parquet"]

@@ -30,10 +30,10 @@ Infer = Callable[[NDArray[np.uint8]], NDArray[np.floating]]
 """A function from images uint8 `(N, H, W, C)` to probabilities `(N, classes)`."""
 
 TOLERANCE = 1e-4
-"""Largest difference of a probability from PyTorch."""
+"""Largest permitted difference between a probability of the file and the same probability of PyTorch."""
 
 MAX_CHECKED = 100
-"""Number of validation images that an exported file is checked on, evenly spaced."""
+"""Maximum number of validation images, evenly spaced, for the check of an exported file."""
 
 INPUT, OUTPUT = "images", "probabilities"
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from opsin.errors import UserError
 from opsin.inference.predictor import Prediction
 from opsin.runs.atomic import atomic_open, check_writable, write_errors
-from opsin.runs.text import valid_text
+from opsin.runs.escaping import valid_text
 
 Format = Literal["csv", "jsonl", "parquet"]
 FORMATS: tuple[Format, ...] = get_args(Format)

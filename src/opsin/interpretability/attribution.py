@@ -41,7 +41,7 @@ def attribute(network: nn.Module, images: Tensor, targets: Tensor, method: str, 
         images: Input of the network `(N, C, H, W)`.
         targets: The classes to explain, `(N,)`.
         method: One of `METHODS`.
-        stage: The stage for Grad-CAM; None for the last stage whose output is a map.
+        stage: The stage for Grad-CAM; None for the last stage with maps (see `stages_with_maps`).
 
     Raises:
         UserError: The method or stage does not exist, or does not fit the network.
@@ -70,7 +70,7 @@ def gradcam(
         network: A `Network`.
         images: Input of the network `(N, C, H, W)`.
         targets: The classes to explain, `(N,)`.
-        stage: The stage; None for the last stage whose output is a map (more than one position).
+        stage: The stage; None for the last stage with maps (see `stages_with_maps`).
         block: Images per batch.
 
     Returns:
@@ -96,7 +96,7 @@ def channel_maps(
         network: A `Network`.
         image: Input of the network `(C, H, W)`.
         target: The class to explain.
-        stage: The stage; None for the last stage whose output is a map.
+        stage: The stage; None for the last stage with maps (see `stages_with_maps`).
         top: Maximum number of channels.
 
     Raises:
@@ -195,10 +195,10 @@ def occlusion(
     stride: int | None = None,
     block: int = BLOCK,
 ) -> Tensor:
-    """Return the decrease of the class score if a square is covered (Zeiler and Fergus, arXiv:1311.2901, section 4.2).
+    """Return occlusion maps: the decrease of the class score if a square is covered, at least 0, scaled to at most 1.
 
     The square is filled with zeros, the mean color of the data if images are normalized. A pixel gets the mean over the
-    squares that cover it.
+    squares that cover it (Zeiler and Fergus, arXiv:1311.2901, section 4.2).
 
     Args:
         network: Any module from images to logits.

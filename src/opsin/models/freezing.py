@@ -1,15 +1,16 @@
 """Freezing: how stages are kept unchanged, and the check that they are.
 
-Where each fact is decided:
-    `model.trainable`, `model.phases` and `model.unfreeze_every` say which stages train from which epoch on.
-    `opsin.models.fine_tuning.FineTuning` turns them into a `FreezeSchedule`: the stages that train, by epoch.
+Each fact is decided in one place:
+    `model.trainable`, `model.phases` and `model.unfreeze_every` set the stages that train, by epoch.
+    `opsin.models.fine_tuning.FineTuning` turns them into a `FreezeSchedule`.
     `FreezableStages` keeps a frozen stage unchanged: `requires_grad=False` and evaluation mode.
     `FreezeContract` compares frozen parameters and buffers with their digests: 128 bits of the SHA-256 of type, shape
     and bytes of each tensor (`opsin.models.fingerprint`).
     `opsin.training.callbacks.freeze_phases.FreezingCallback` applies the schedule and the contract during training. It
     takes the digests when a stage is first frozen, and compares when a run resumes, when a phase begins, when training
-    ends, and in the best checkpoint before the test. A difference names the tensors and fails the run. With a strategy
-    other than one device, DDP or Opsin's FSDP nothing is compared, and `frozen.verified` in result.json is false.
+    ends, and, for stages that never trained, in the best checkpoint before the test. If a tensor differs, the run
+    fails, and the error names up to three of them. With a strategy other than one device, DDP or Opsin's FSDP nothing
+    is compared, and `frozen.verified` in result.json is false.
 """
 
 from collections.abc import Callable, Collection, Iterable

@@ -137,10 +137,10 @@ def _divided(name: str, module: nn.Module, images: Tensor, expected: Tensor) -> 
 
 
 def _named_parts(traced: Trace) -> tuple[dict[str, nn.Module], nn.Module] | None:
-    """Return the stages by name and the head; None if no place can be cut.
+    """Return the stages by name and the head; None if the network cannot be cut, or only before its first weights.
 
-    A part begins with an operation that has weights, or earlier: what follows the last map of a part (pooling,
-    flattening) belongs to the next part, so that the part returns a map if it has one.
+    A part begins with an operation that has weights, or earlier: pooling and flattening after the last map of a part
+    belong to the next part. So a part with a map returns it.
     """
     starts = [index for index, node in enumerate(traced.nodes) if traced.tensors(node)]
     cuts = [start for start in starts if start and _ends_part(traced, start - 1)]
@@ -179,7 +179,7 @@ def _head(before: Mapping[str, nn.Module], final: nn.Module) -> nn.Module:
 
 
 def _after_last_map(traced: Trace, first: int, end: int) -> int:
-    """Return the index after the last map among some operations; their number if no operation returns a map."""
+    """Return the index after the last map among some operations; `end` if none returns a map."""
     for index in reversed(range(first, end)):
         output = traced.outputs[traced.nodes[index]]
         is_map = isinstance(output, Tensor) and output.ndim == 4 and output.shape[2] * output.shape[3] > 1

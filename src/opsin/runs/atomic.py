@@ -17,7 +17,7 @@ from typing import IO, Any, Literal
 
 from opsin.errors import UserError
 from opsin.runs.disk_errors import disk_failure, existing, mount_point, named
-from opsin.runs.text import valid_text
+from opsin.runs.escaping import valid_text
 
 _STALE_S = 24 * 3600.0
 """Age in seconds above which a temporary file belongs to a killed process and is deleted."""

@@ -10,7 +10,7 @@
    `last.ckpt` comes before `step.ckpt`, and `step.ckpt` before `best.ckpt`. If none is good, the newest good replay
    point is taken.
 3. If there is none either, an error lists the faults and gives the command that starts the run again. Nothing is
-   changed.
+   changed. A run that has written no checkpoint begins at its first step.
 """
 
 import functools

@@ -15,7 +15,8 @@ THREADS_VARIABLE = "OMP_NUM_THREADS"
 def available_cores() -> int:
     """Return the number of cores this process may use, which a container or a scheduler may limit.
 
-    It does not depend on the load of the machine, so neither does the number of threads that follows from it.
+    The load of the machine does not change it, so a run on a busy machine has as many threads as on an idle one
+    (`opsin.training.threads`).
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(cores, cgroup_cores() or cores)

@@ -23,7 +23,8 @@ COVERED = (
     "per_class",
     "result.json",
 )
-"""Files and folders of a run whose content is recorded. Commands may write `report.html` and `pictures` again."""
+"""Files and folders of a run whose content is recorded. `report.html` and `pictures` are not, because commands may
+write them again."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,8 @@ def record_digests(run: Path, unwritten: Mapping[str, bytes] | None = None) -> N
 
     Args:
         run: The run directory.
-        unwritten: Contents of files that are written next, by path; so a run never has a result without digests.
+        unwritten: Contents, by path, of files that the caller writes after `digests.json`. `result.json` is one, so no
+            run has a result without digests.
     """
     by_inode: dict[tuple[int, int], str] = {}
     files = {}

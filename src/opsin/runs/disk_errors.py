@@ -1,11 +1,13 @@
 """Clear messages for failures of a disk: full, over its quota, read-only, forbidden or defective.
 
-Code that writes raises plain `OSError`s. `explained_disk_errors` turns those that leave a command or a run into one
+Code that writes raises plain `OSError`s. `explained_disk_errors` turns an error that a command does not handle into one
 message with the file, the disk and the way out. Three places write such a message, all with the reason that
 `disk_failure` gives:
 
-- `explanation`, here: every command and run, if the error reaches it; advice by the kind of failure.
-- `opsin.runs.atomic.write_errors`: a path that an option sets, such as `--out`; advice to set it to another path.
+- `explanation`, here: every command and run, if the error reaches it. The advice depends on the kind of failure, such
+  as "Free some space there". It ends with "start the same command again"; for a run that can be resumed, with
+  "resume with:" and the command.
+- `opsin.runs.atomic.write_errors`: a path that an option sets, such as `--out`: "set --out to another path".
 - `opsin.data.cache.files.write_errors`: decoded images, features and shards; advice about `data_dir`.
 """
 
@@ -129,7 +131,7 @@ def named(error: BaseException, path: Path) -> BaseException:
 
 
 def _suspect(error: OSError, folder: Path | None) -> Path:
-    """Return the folder that an error without a path is probably about: the first one on a disk in that state."""
+    """Return the probable folder of an error without a path: the first candidate on a full or read-only disk."""
     folders = [folder or Path.cwd(), Path.cwd(), Path(os.environ.get("TMPDIR", "/tmp"))]
     for candidate in folders if hasattr(os, "statvfs") else ():
         state = os.statvfs(existing(candidate))

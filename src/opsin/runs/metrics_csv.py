@@ -21,7 +21,7 @@ from pathlib import Path
 
 from opsin.errors import UserError
 from opsin.runs.atomic import write_atomically
-from opsin.runs.text import read_text
+from opsin.runs.regular_file import read_text
 
 WAY_OUT = "restore it from a backup, or delete it"
 

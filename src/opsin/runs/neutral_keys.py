@@ -1,4 +1,6 @@
-"""Config keys that do not affect the trained network: where files lie, what is reported, and how fast a run is.
+"""Config keys that are taken not to affect the trained network: places of files, reports, and speed.
+
+`trainer.threads` changes the rounding of sums and nothing else.
 
 Runs that differ only in these keys have the same recipe (`opsin.evaluation.comparison.recipes`), a resumed run applies
 a change of them (`opsin.config.resume_rules`), and the top-level ones are not logged as hyperparameters
@@ -13,3 +15,11 @@ DATAMODULE = ("data_dir", "path", "download", "eval_batch_size", "on_device")
 
 TRAINER = ("threads", "log_every_n_steps", "profiler", "detect_anomaly")
 """Keys of `trainer`."""
+
+SECTIONS = ("logger",)
+"""Sections whose keys are all neutral."""
+
+TRAINING_CALLBACKS = ("EarlyStopping", "EMA")
+"""Callbacks of Opsin whose keys are not neutral. Its other callbacks and the monitors of Lightning do not change the
+weights, so their keys are neutral. `Pruning` can end a run early, but its keys are neutral too, because they name the
+trial of each run."""

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from opsin.errors import UserError
 from opsin.runs.atomic import atomic_open, write_atomically
 from opsin.runs.directory import RunDirectory
-from opsin.runs.text import valid_text
+from opsin.runs.escaping import valid_text
 
 
 @dataclass(frozen=True)

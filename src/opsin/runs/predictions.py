@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from opsin.errors import UserError
 from opsin.runs.atomic import atomic_open
 from opsin.runs.directory import RunDirectory
+from opsin.runs.escaping import valid_text
 from opsin.runs.quoting import opsin_command
 from opsin.runs.regular_file import check_regular
-from opsin.runs.text import valid_text
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,7 +2,7 @@
 
 Paths and names may contain spaces, quotes, brackets or accented letters, which have a meaning in Hydra's grammar
 (https://hydra.cc/docs/advanced/override_grammar/basic). Opsin builds all overrides from values here, and all commands
-that it prints or writes. This module does not need Hydra.
+that it prints or writes. This module does not need Hydra. `opsin.runs.escaping` escapes control characters.
 """
 
 import os

@@ -3,6 +3,8 @@
 import stat
 from pathlib import Path
 
+from opsin.errors import UserError
+
 
 class NotRegularError(ValueError):
     """A path leads to a folder, pipe, device or circle of links where a file is expected."""
@@ -23,3 +25,27 @@ def check_regular(path: Path) -> None:
         raise NotRegularError(error.strerror or str(error)) from None
     if not stat.S_ISREG(mode):
         raise NotRegularError(f"it is a {'folder' if stat.S_ISDIR(mode) else 'pipe or device'}, not a file")
+
+
+def read_text(file: Path, way_out: str) -> str:
+    """Return the text of a file that Opsin has written, in UTF-8.
+
+    Args:
+        file: The file.
+        way_out: Advice for a damaged file, the end of the message.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        UserError: The file is not UTF-8 text, or cannot be read.
+    """
+    try:
+        check_regular(file)
+        return file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise
+    except NotRegularError as error:
+        raise UserError(f"{file} cannot be read ({error}): {way_out}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file} is damaged (byte {error.start} is not UTF-8 text): {way_out}") from None
+    except OSError as error:
+        raise UserError(f"{file} cannot be read ({error.strerror or error}): {way_out}") from None

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from opsin.errors import UserError
 from opsin.runs.atomic import write_atomically
-from opsin.runs.text import read_text
+from opsin.runs.regular_file import read_text
 
 SCHEMA_VERSION = 1
 """Version of the schema below; increase it for a change that older readers cannot read."""

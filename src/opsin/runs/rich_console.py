@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
-from opsin.runs.text import escape_controls
+from opsin.runs.escaping import escape_controls
 
 
 class TerminalConsole(Console):

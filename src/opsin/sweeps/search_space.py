@@ -162,7 +162,7 @@ def _nothing_matches(override: str, options: Mapping[str, Sequence[str]]) -> str
 
 
 def _typed(key: str, value: Any, options: Mapping[str, Sequence[str]]) -> str:
-    """Return the override for a key of a sweep file: a YAML list is a list of choices, and text reads as if typed."""
+    """Return the override for a key of a sweep file: a YAML list is a list of choices, and text is used as typed."""
     if isinstance(value, str):
         return f"{key}={value}"
     choices = value if isinstance(value, list) else [value]

@@ -19,8 +19,9 @@ class Sweep:
         space: Values by key, as on the command line (`model: mlp,cnn_gap`) or as lists; typed overrides replace them.
         sampler: `grid` runs every combination; `tpe`, `cmaes` and `random` are samplers of Optuna.
         trials: Total number of runs, which a search needs; null: the whole grid.
-        pruner: Ends runs that do worse than others at the same epoch: `median` below their median, `halving` not
-            in the best third at epoch n, 3n, 9n, ... with n = `pruner_epochs` (successive halving).
+        pruner: Ends runs that do worse than others at the same epoch: `median` if the best value so far is worse than
+            their median, `halving` if not in the best third at epoch n, 3n, 9n, ... with n = `pruner_epochs`
+            (successive halving).
         pruner_epochs: First epoch after which a run may be pruned.
         objectives: Metrics of train or val, `parameters` or `seconds`; null: the monitored metric. The first
             objective ranks the table and selects the best run; for two objectives, `pareto.png` shows the Pareto front.

@@ -1,4 +1,4 @@
-"""Optuna storage, samplers, pruners and trials of a sweep.
+"""Optuna storage, samplers and trials of a sweep.
 
 The private names of Optuna that Opsin uses are here only, written for Optuna 5.0: `Study._study_id`, `Study._storage`
 and `FrozenTrial._trial_id`. `tests/sweeps/test_study.py` fails with the name that a new version of Optuna has changed.
@@ -52,24 +52,6 @@ def make_sampler(kind: Sampler, seed: int, number: int) -> "BaseSampler":
     if kind == "cmaes":
         return samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
     return samplers.RandomSampler(seed=seed)
-
-
-def make_pruner(kind: Pruner, epochs: int) -> "BasePruner":
-    """Return the pruner that ends trials which do worse than earlier ones.
-
-    Args:
-        kind: `median`: below the median of the others at the same epoch (Golovin et al. 2017, Google Vizier, 3.2);
-            `halving`: stopped after epoch n, 3n, 9n, ... if it is not in the best third of the trials at that epoch
-            (Li et al. 2020, A System for Massively Parallel Hyperparameter Tuning, algorithm 2).
-        epochs: First epoch n after which a trial may be pruned.
-    """
-    from optuna import pruners
-
-    if kind == "median":
-        return pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=epochs)
-    if kind == "halving":
-        return pruners.SuccessiveHalvingPruner(min_resource=epochs, reduction_factor=3)
-    return pruners.NopPruner()
 
 
 def silence_optuna() -> None:

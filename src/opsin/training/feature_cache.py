@@ -31,7 +31,8 @@ EXACT = ("32-true", "bf16-mixed", "16-mixed")
 
 
 LARGE, ROOMY = 4, 2**31
-"""Ratio of features to pixels, and total bytes, above which reading features is slower than computing them."""
+"""Largest ratio of feature bytes to pixel bytes, and largest total in bytes. If both are exceeded, nothing is cached,
+because reading features would be slower than computing them."""
 
 AUTO_VIEWS = 8
 """Views of each image with `views: auto`. The comparison with fresh views in every epoch is in docs/benchmarks.md."""
@@ -45,7 +46,8 @@ class FeatureCache:
     """Options of the feature cache.
 
     Attributes:
-        mode: `auto` caches if the first stages never train, and reports the reason if it does not; `off`.
+        mode: `auto` caches the outputs of the first stages if they never train and no other reason prevents it;
+            otherwise it reports the reason. `off` never caches.
         views: Number of augmented views of each training image to cache; every epoch uses one, in turn. A view is
             computed in the first epoch that uses it. `auto`: `AUTO_VIEWS` if only the head trains, for `AUTO_EPOCHS` or
             more; otherwise no cache with augmentation.
@@ -110,7 +112,8 @@ class FeatureCache:
             return "trainer.limit_train_batches uses only some of the images"
         if _augments(data):
             if not isinstance(data.augmentation, Augmentation):
-                return f"{type(data.augmentation).__name__} is not of Opsin, so its parameters are unknown"
+                name = type(data.augmentation).__name__
+                return f"{name} is not an augmentation of Opsin, so its parameters are unknown"
             if data.augmentation.mixes:
                 return "the augmentation mixes images with their targets"
             if self.views == "auto":

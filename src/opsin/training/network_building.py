@@ -8,7 +8,8 @@ from opsin.models import Network
 from opsin.models.plain_network import as_network
 from opsin.runs.directory import RunDirectory
 from opsin.runs.result import DataFacts
-from opsin.training.hardware import prepare_network, usable_accelerator
+from opsin.training.accelerator import usable_accelerator
+from opsin.training.hardware import prepare_network
 from opsin.training.plan import NetworkPlan
 
 P = TypeVar("P", bound=NetworkPlan)

@@ -3,7 +3,7 @@
 The sections and their lists are `model` (`NETWORKS`), `datamodule` (`DATASETS`), `augmentation` (`AUGMENTATIONS`),
 `optimizer` (`OPTIMIZERS`), `scheduler` (`SCHEDULES`), `callbacks` (`CALLBACKS`, one `_target_` for each callback) and
 `logger` (`LOGGERS`, one for each logger). Only these sections and `launcher` accept `_target_`. In every other section,
-and inside the value of a key of any section, `_target_` is refused (`opsin.config.validation`).
+and at any deeper level of these sections, `_target_` is refused (`opsin.config.validation`).
 
 A name is permitted in these three cases and in no other (`opsin.config.target_lookup` looks it up):
 
@@ -14,8 +14,8 @@ A name is permitted in these three cases and in no other (`opsin.config.target_l
 3. It is the public name of a class, or of a function, that a permitted package of the user defines. A class must be of
    the kind of the section, such as `nn.Module` for a network; the test is `own` below. Callbacks and loggers are
    classes only. A launcher is any class, because `Launcher` is a protocol. A package is permitted by the environment
-   variable `OPSIN_TARGETS=my_package`, or by `targets = ["my_package"]` under `[tool.opsin]` in the `pyproject.toml` of
-   the project in which the command starts, never by a run directory.
+   variable `OPSIN_TARGETS=package_a,package_b`, or by `targets = ["package_a"]` under `[tool.opsin]` in the
+   `pyproject.toml` of the project in which the command starts. A run directory never permits a package.
 """
 
 import inspect

@@ -30,7 +30,7 @@ POSSIBLE_INSTRUCTIONS = {"sve_bf16": "SVE BF16", "bf16": "NEON BF16 (asimdbf16)"
 without a measurement, float32 is taken. Apple's processors from M2 on have them too."""
 
 LEAST_GAIN = 1.1
-"""Ratio of speeds from which bfloat16 is taken; below it, the more exact float32 is."""
+"""Ratio of speeds from which bfloat16 is taken. Below it, float32 is taken, because it is more exact."""
 
 ISA_VARIABLE = "ONEDNN_MAX_CPU_ISA"
 """Environment variable that limits the instructions of oneDNN, which computes the layers of networks on x86."""
@@ -49,7 +49,9 @@ def resolve_precision(
 
     An explicit value is taken. `auto` is bfloat16 autocast on CUDA from Ampere on, and float32 on MPS. On a CPU with
     instructions for bfloat16 a measurement decides; without a measurement it is bfloat16 on x86 processors and float32
-    on ARM processors. On a CPU without such instructions it is float32.
+    on ARM processors. On a CPU without such instructions it is float32. The measurement is in
+    `opsin.training.precision_timing`: it chooses float32 for a network whose gradients torch computes wrongly in
+    bfloat16, and it does not measure a run of several processes.
 
     Args:
         precision: The key `trainer.precision`.

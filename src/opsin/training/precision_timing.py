@@ -22,8 +22,9 @@ from opsin.models.shapes import strides_over_one_pixel
 from opsin.runs.machine_cache import measured_once
 from opsin.runs.rank import is_spawned
 from opsin.runs.result import PrecisionResult
+from opsin.training.accelerator import num_devices, resolve_accelerator
 from opsin.training.feature_extraction import BLOCK_ON_CPU, structure_digest
-from opsin.training.hardware import cpu_name, num_devices, prepare_network, resolve_accelerator
+from opsin.training.hardware import cpu_name, prepare_network
 from opsin.training.precision import Capabilities, Precision, bfloat16_instructions, resolve_precision
 from opsin.training.trainer import TrainerOptions
 

@@ -52,7 +52,7 @@ from opsin.training.run_warnings import warning_lines
 log = logging.getLogger(__name__)
 
 NO_HYPERPARAMETERS = (*neutral_keys.TOP_LEVEL, "callbacks", "logger", "monitor")
-"""Top-level keys that do not affect the trained network."""
+"""Top-level keys that are not logged as hyperparameters."""
 
 UNLOGGED = ("_target_", "data_dir")
 """Keys of any section that are not hyperparameters."""

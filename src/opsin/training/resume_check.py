@@ -94,10 +94,10 @@ def check_resume(composed: RunConfig) -> tuple[ResumePoint | None, list[str]]:
 
 
 def find_resume_point(run: RunDirectory) -> tuple[ResumePoint | None, list[str]]:
-    """Return the newest good checkpoint, and lines that name each damaged one beside it.
+    """Return the newest good checkpoint, and lines about files that are damaged, missing or not of the best epoch.
 
-    A checkpoint is good if it is intact and the weights of its best epoch are, too: in `best.ckpt` or in itself. The
-    points of `verify_checkpoints` are read only if no other checkpoint is good.
+    A checkpoint is good by the rules of `opsin.runs.checkpoint_files`. The points of `verify_checkpoints` are read only
+    if no other checkpoint is good.
 
     Returns:
         None for the checkpoint if the run has not written any.

@@ -10,7 +10,7 @@ from typing import Any
 
 from opsin.runs.cpu_cores import available_cores
 from opsin.runs.result import RunResult, Settings
-from opsin.training.hardware import usable_accelerator
+from opsin.training.accelerator import usable_accelerator
 from opsin.training.precision import BY_LIGHTNING_NAME, Capabilities, bfloat16_instructions
 from opsin.training.trainer import TrainerOptions
 

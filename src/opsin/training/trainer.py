@@ -8,16 +8,10 @@ import torch
 from pydantic import Field
 
 from opsin.errors import UserError
-from opsin.training.hardware import (
-    Accelerator,
-    Threads,
-    check_devices,
-    keep_freed_memory,
-    prevent_cuda_search,
-    resolve_accelerator,
-    use_threads,
-)
+from opsin.training.accelerator import Accelerator, check_devices, resolve_accelerator
+from opsin.training.hardware import keep_freed_memory, prevent_cuda_search
 from opsin.training.precision import LIGHTNING_PRECISION, Precision, resolve_precision
+from opsin.training.threads import Threads, use_threads
 
 if TYPE_CHECKING:
     import lightning as L
@@ -43,11 +37,12 @@ class TrainerOptions:
         strategy: `ddp` keeps the whole network on each device, `fsdp` a part of it; `auto` is ddp.
         sync_batchnorm: compute the statistics of BatchNorm over the batch of all devices while training; on GPUs.
         precision: `auto` takes bfloat16 autocast where the hardware gains from it: on CUDA from Ampere on, and on CPUs
-            with instructions for bfloat16 if a measurement of the network shows a gain.
-        threads: CPU threads of torch in each process; `auto` is OMP_NUM_THREADS if it is set, else one per core.
+            with instructions for bfloat16 by a measurement (`opsin.training.precision.resolve_precision`).
+        threads: CPU threads of torch in each process; `auto` is OMP_NUM_THREADS if it is set, else one per
+            physical core.
         channels_last: store images and kernels as NHWC; `auto` does so except on MPS, where nothing is gained.
-        gradient_checkpointing: compute the activations of the stages that train again in the backward pass instead of
-            keeping them: less memory, more time, the same gradients. Not with `compile`.
+        gradient_checkpointing: do not keep the activations of trainable stages; compute them a second time in the
+            backward pass. It takes less memory and more time, and the gradients are the same. Not with `compile`.
         compile: use torch.compile; the first steps then take a minute, and the keys of the state_dict stay the same.
         max_epochs: total number of epochs, including those before a resume.
         max_steps: total number of optimizer steps; -1 sets no limit.

@@ -19,9 +19,9 @@ from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory
 from opsin.runs.per_class import read_scores
 from opsin.runs.predictions import read_predictions
+from opsin.training.accelerator import check_devices
 from opsin.training.distributed.environment import launched, set_torchrun_variables
 from opsin.training.distributed.processes import Processes, is_lost_connection
-from opsin.training.hardware import check_devices
 
 ROOT = Path(__file__).resolve().parents[3]
 SHORT = ("datamodule.train_fraction=0.2", "trainer.max_epochs=2", "trainer.precision=32", "report=false")

@@ -43,7 +43,9 @@ def _parser() -> argparse.ArgumentParser:
         "--images", nargs="+", default=(), metavar="PATH", help="files or folders (default: validation images)"
     )
     parser.add_argument("--stage", help="a stage, a layer in it (block1.conv), or head.fc for the filters of classes")
-    parser.add_argument("--out", type=user_path, help="the folder to write to (default: RUN/interpretation)")
+    parser.add_argument(
+        "--out", type=user_path, metavar="FOLDER", help="the folder to write to (default: RUN/interpretation)"
+    )
     parser.add_argument("--tensorboard", action="store_true", help="also add the pictures to the run's TensorBoard")
     parser.add_argument("--count", type=int, default=8, metavar="N", help="number of images, filters or errors")
     add_checkpoint_option(parser)

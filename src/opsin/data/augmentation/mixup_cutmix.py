@@ -6,7 +6,7 @@
    operations.
 2. `own_share` returns the share of its own pixels, and of its own class, that each sample keeps
    (`AugmentationParams.to`).
-3. `mix_images` and `mix_targets` apply them, after all other operations.
+3. `mix_images` applies blend and patch, and `mix_targets` applies the share, after all other operations.
 
 Mixup: Zhang et al., arXiv:1710.09412. CutMix: Yun et al., arXiv:1905.04899.
 """

@@ -3,10 +3,11 @@
 Without a limit, every image is read once over all processes, in the order of the split.
 
 `trainer.limit_val_batches` and `trainer.limit_test_batches` limit an evaluation to B batches (a count, or a fraction of
-all batches, see `BatchLoader.limit`). If B is below the number of all batches, a stratified sample of B times the batch
-size is read: each class has about its share of the images, and at least one image if there is room for all classes
-(`opsin.data.splitting.stratified_sample`). The sample is a function of the labels, its size and `datamodule.split_seed`
-alone, so it is the same in every epoch, after a resume, and for any number of processes.
+all batches, see `BatchLoader.limit`). If B is below the number of all batches, a stratified sample of B *
+`eval_batch_size` images is read: each class has about its share of the images, and at least one image if there is room
+for all classes (`opsin.data.splitting.stratified_sample`). The sample depends only on the labels, its size and
+`datamodule.split_seed` (`seed` if that is null), so it is the same in every epoch, after a resume, and for any number
+of processes.
 
 The images are divided among the processes in consecutive blocks, and each block into batches of nearly equal size.
 """

@@ -1,7 +1,7 @@
 """Choice and order of the images of an epoch in training; those of an evaluation are in `evaluation_batches`.
 
-The order is a function of (seed, epoch). It is `shard_windowed` if the images are in more shards than
-`datamodule.window`, else `shuffled`. `training_batches` cuts it into the batches of each process.
+The seed and the epoch decide the order; `fixed` repeats epoch 0. `shard_windowed` returns it if there are more shards
+than `datamodule.window`; otherwise `shuffled` does. `training_batches` cuts it into the batches of each process.
 """
 
 from dataclasses import dataclass

@@ -4,8 +4,7 @@ Two runs are repetitions of one recipe if all of this holds:
 
 1. Their configs have the same values, apart from `REPEATS` and from the keys that are taken not to affect the trained
    network. These are file locations, loggers, tags, and settings for resuming, testing, reporting, speed and debugging
-   (`_NOT_RECIPE`); and the callbacks of Opsin, except `_TRAINING_CALLBACKS`, and the monitors of Lightning, which do
-   not change the weights.
+   (`opsin.runs.neutral_keys`), and callbacks that do not change the weights.
 2. Their datasets have the same content.
 3. They are measured on the same images. This is not required if the images were split off the training images, because
    each seed then has different images.
@@ -25,16 +24,12 @@ REPEATS = ("seed", "datamodule.fold")
 """Keys that distinguish the repetitions of a recipe."""
 
 _NOT_RECIPE = (
-    "logger.",
+    *(f"{name}." for name in neutral_keys.SECTIONS),
     *neutral_keys.TOP_LEVEL,
     *(f"datamodule.{name}" for name in neutral_keys.DATAMODULE),
     *(f"trainer.{name}" for name in neutral_keys.TRAINER),
 )
 """Beginnings of the keys that define no recipe. The dataset counts by its content, not by its path."""
-
-_TRAINING_CALLBACKS = ("EarlyStopping", "EMA")
-"""Callbacks of Opsin whose keys define a recipe. The others do not change the weights. `Pruning` can end a run early,
-but its keys are ignored too, because they name the trial of each run."""
 
 
 def recipe_values(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -80,7 +75,7 @@ def _is_recipe_key(key: str, values: Mapping[str, Any]) -> bool:
     """Return whether a key defines the recipe."""
     if key.startswith("callbacks."):
         target = str(values.get(".".join(key.split(".")[:2]) + "._target_", ""))
-        reports = target.startswith("opsin.") and not target.endswith(_TRAINING_CALLBACKS)
+        reports = target.startswith("opsin.") and not target.endswith(neutral_keys.TRAINING_CALLBACKS)
         is_monitor = target.startswith("lightning.") and target.endswith("Monitor")
         return not (reports or is_monitor)
     return not key.startswith(_NOT_RECIPE)

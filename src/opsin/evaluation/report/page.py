@@ -27,8 +27,8 @@ from opsin.runs.metrics_csv import read_epochs
 from opsin.runs.network_table import cells, title
 from opsin.runs.predictions import Predictions, read_predictions
 from opsin.runs.quoting import opsin_command, resume_command
+from opsin.runs.regular_file import read_text
 from opsin.runs.result import WAY_OUT
-from opsin.runs.text import read_text
 
 
 def write_report(run: RunDirectory) -> Path:

@@ -34,9 +34,9 @@ KERNELS: dict[str, NDArray[np.float64]] = {
         "gaussian_blur": [[1 / 16, 2 / 16, 1 / 16], [2 / 16, 4 / 16, 2 / 16], [1 / 16, 2 / 16, 1 / 16]],
     }.items()
 }
-"""Kernels by name, each (3, 3), the first four with the names of the lectures.
+"""Kernels by name, each of shape (3, 3). The first four have the names that the lectures use.
 
-They are not flipped, as in networks: the response of `horizontal` is positive where the image is brighter above.
+As in networks, kernels are not flipped: the response of `horizontal` is positive where the image is brighter above.
 `horizontal` and `vertical` are the Sobel kernels of scikit-image times four (Sobel and Feldman 1968), and the Prewitt
 kernels are those of scikit-image times three."""
 

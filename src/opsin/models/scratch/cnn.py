@@ -77,8 +77,8 @@ def cnn_gap(
 
     The kernels have 3x3 pixels, with ReLU. Max-pooling of 2x2 follows each block but the last.
 
-    Several kernels can take the place of one: three of 3x3 see as much as one of 7x7 with 27 weights instead of 49, and
-    1x3 with 3x1 as much as 3x3 with 6 instead of 9 (Szegedy et al., arXiv:1512.00567).
+    Several kernels can take the place of one: three of 3x3 cover the area of one of 7x7, with 27 weights instead of 49,
+    and 1x3 with 3x1 cover the area of 3x3, with 6 instead of 9 (Szegedy et al., arXiv:1512.00567).
 
     Args:
         num_logits: Number of outputs.

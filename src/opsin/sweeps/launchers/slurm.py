@@ -39,7 +39,7 @@ PREAMBLE = [
     "export SUBMITIT_LOG_LEVEL=CRITICAL",
     f'[ "${{SLURM_RESTART_COUNT:-0}}" = 0 ] || exit {128 + signal.SIGTERM}',
 ]
-"""Lines of bash. A job that was requeued by force ends, because its overrides may begin a new run."""
+"""Lines of bash. They end a job that SLURM has restarted, because its overrides may begin a new run."""
 
 
 class Slurm:
@@ -60,9 +60,9 @@ class Slurm:
         minutes: Time limit of a job; null: that of the partition.
         warning_s: Time before the limit at which a run gets the signal to save, s; SLURM may send it up to a minute
             earlier.
-        partition: Partition; null: the default of the cluster, as for the next two.
-        account: Account to charge.
-        qos: Quality of service.
+        partition: Partition; null: the default of the cluster.
+        account: Account to charge; null: the default of the cluster.
+        qos: Quality of service; null: the default of the cluster.
         options: More options of sbatch, such as `{constraint: a100}`.
         setup: Lines of bash to run on the node first, such as `module load cuda`.
 
@@ -246,7 +246,7 @@ class SlurmHandle:
             log.info("trial %d is in the queue of SLURM already: job %s", self._job.number, self._number)
 
     def _end(self, number: str, state: str) -> Exit | None:
-        list(self._job.run.path.iterdir())  # makes a network disk show what the node has written
+        list(self._job.run.path.iterdir())  # a listing makes the files of the node visible on a network disk
         if state == "CANCELLED" and self._stopped:
             return Exit(128 + signal.SIGTERM)
         code = self._queue.exit_code(number) if state == "FAILED" else 0
@@ -298,7 +298,7 @@ def _check_installed() -> None:
 
 @contextlib.contextmanager
 def _outside_slurm() -> Iterator[None]:
-    """Hide inside this context that this process is a SLURM job itself: sbatch would inherit its limits."""
+    """Remove the SLURM variables of this process in the block; otherwise sbatch inherits the limits of its job."""
     inherited: Mapping[str, str] = {}
     if "SLURM_JOB_ID" in os.environ:
         inherited = {name: value for name, value in os.environ.items() if re.match("SLURMD?_(?!CONF$)", name)}

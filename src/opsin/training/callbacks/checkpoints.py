@@ -33,10 +33,14 @@ class Checkpoints(EpochCallback):
     `best.ckpt` is written when `monitor` is better than ever before, in the direction of the metric: at the end of an
     epoch, and after a validation within an epoch for a metric of val. An equal or non-finite value does not replace it.
 
-    `last.ckpt` is written at the end of every epoch, after everything that the epoch changes, and after each validation
-    within an epoch, so that a resumed run takes the same steps as an uninterrupted one. The first SIGINT (Ctrl-C) or
-    SIGTERM writes it after the current step and raises `Interrupted`; a second one stops at once. Within an epoch,
-    `step.ckpt` is written on request; a killed run resumes from the newest.
+    `last.ckpt` is written at the end of every epoch and after each validation within an epoch. It contains all changes
+    of the epoch, so a resumed run takes the same steps as an uninterrupted one. The first SIGINT (Ctrl-C) or SIGTERM
+    writes it after the current step and raises `Interrupted`; a second one stops at once. `every_n_steps` and
+    `every_minutes` write `step.ckpt` within an epoch, and the end of training deletes it. A killed run resumes from its
+    newest checkpoint.
+
+    With `verify_checkpoints=N`, `opsin.training.callbacks.replay_points` also keeps `checkpoints/replay/STEP.ckpt`
+    after each of N equal parts of training.
 
     Args:
         monitor: metric that selects the best epoch.

@@ -21,15 +21,15 @@ class EarlyStopping(MeasuredHook, LightningEarlyStopping):
     A value of `monitor` that is NaN or infinite ends the training at once, for any patience: it has diverged
     (`check_finite` of Lightning's callback, which is always on).
 
-    It differs from Lightning's callback in two ways. The patience of the config applies after a resume. A run that
-    stopped because of its patience does not start another epoch when it is resumed with the same patience; a run that
-    stopped because the value was not finite does.
+    It differs from Lightning's callback in two ways. The patience of the config applies after a resume. After a stop
+    because of patience, a resumed run trains no epoch unless the patience is larger. After a stop because of a
+    non-finite value, it trains on.
 
     Validations within an epoch count for metrics of val.
 
     Args:
         monitor: name of the metric.
-        patience: number of validations without improvement before the run stops.
+        patience: number of validations (for a metric of train: epochs) without improvement after which the run stops.
         min_delta: a value counts as an improvement only if it is better than the best value by more than this.
 
     Attributes:

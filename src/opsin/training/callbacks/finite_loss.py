@@ -17,9 +17,9 @@ from opsin.data import ImageDataModule
 from opsin.errors import UserError
 from opsin.runs.atomic import atomic_open, write_atomically
 from opsin.runs.directory import RunDirectory
+from opsin.runs.escaping import valid_text
 from opsin.runs.finished_backup import FinishedBackup
 from opsin.runs.quoting import opsin_command, override
-from opsin.runs.text import valid_text
 from opsin.training.callbacks.base import is_within_epoch
 from opsin.training.gather import gather_from_all_processes
 from opsin.visualization.images import Pixels, encode

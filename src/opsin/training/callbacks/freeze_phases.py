@@ -1,6 +1,7 @@
 """Apply the phases of a run: freeze and unfreeze stages by epoch, scale the learning rates, and check frozen stages.
 
-`opsin.models.freezing` keeps a frozen stage unchanged and checks it.
+`opsin.models.freezing` keeps a frozen stage unchanged and checks it. The optimizer is the same in all phases: it has
+groups for the stages of all phases from the start (`opsin.training.optim.parameter_groups`).
 """
 
 import logging
@@ -140,7 +141,7 @@ class FreezingCallback(L.Callback):
 
 
 def scale_rates(optimizer: Optimizer, schedulers: Iterable[Any], factor: float) -> None:
-    """Multiply all learning rates by `factor`, relative to their values without a factor.
+    """Set each learning rate to `factor` times its value without a factor.
 
     Each parameter group stores the current factor as `phase_factor`, which checkpoints keep; a repeated call has no
     effect. The base rates of schedules (`base_lrs`) are scaled too, so that schedules continue unchanged.
@@ -156,7 +157,7 @@ def scale_rates(optimizer: Optimizer, schedulers: Iterable[Any], factor: float) 
 
 
 def wrap_again(trainer: L.Trainer) -> None:
-    """Wrap the module again: DistributedDataParallel reads which parameters need gradients only when it is created.
+    """Wrap the module again, because DistributedDataParallel lists the parameters with gradients only at its creation.
 
     `find_unused_parameters` would make this unnecessary but costs time in every step.
     """
@@ -191,5 +192,5 @@ def _network(module: L.LightningModule) -> Network:
 
 
 def _is_known(trainer: L.Trainer) -> bool:
-    """Return whether every process can read every parameter; subclasses of these strategies may differ."""
+    """Return whether every process is known to have every parameter. Subclasses of these strategies do not count."""
     return type(trainer.strategy) in (SingleDeviceStrategy, DDPStrategy, Sharded)

@@ -1,15 +1,37 @@
-"""Prune a run that does worse than the other runs of its sweep."""
+"""Prune a run that does worse than the other runs of its sweep: `make_pruner` decides when."""
 
 import logging
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import lightning as L
 from pydantic import Field
 
-from opsin.sweeps.study import has_report, make_pruner, trial_at
+from opsin.sweeps.study import Pruner, has_report, trial_at
 from opsin.training.callbacks.base import EpochCallback
 
+if TYPE_CHECKING:
+    from optuna.pruners import BasePruner
+
 log = logging.getLogger(__name__)
+
+
+def make_pruner(kind: Pruner, epochs: int) -> "BasePruner":
+    """Return the pruner that ends trials which do worse than earlier ones.
+
+    Args:
+        kind: `median`: a trial is pruned if its best value so far is worse than the median of the complete trials at
+            the same epoch; no trial is pruned before 4 are complete (Golovin et al. 2017, Google Vizier, 3.2).
+            `halving`: a trial is pruned after epoch n, 3n, 9n, ... if it is not in the best third of the trials at that
+            epoch (Li et al. 2020, A System for Massively Parallel Hyperparameter Tuning, algorithm 2).
+        epochs: First epoch n after which a trial may be pruned.
+    """
+    from optuna import pruners
+
+    if kind == "median":
+        return pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=epochs)
+    if kind == "halving":
+        return pruners.SuccessiveHalvingPruner(min_resource=epochs, reduction_factor=3)
+    return pruners.NopPruner()
 
 
 class Pruning(EpochCallback):
@@ -21,7 +43,7 @@ class Pruning(EpochCallback):
         study: name of the study.
         trial: number of this run's trial.
         pruner: `median` or `halving`.
-        epochs: number of epochs before a run may be pruned.
+        epochs: first epoch after which a run may be pruned.
 
     Attributes:
         reason: why the run was pruned; None if it was not.
@@ -56,9 +78,10 @@ class Pruning(EpochCallback):
             return
         pruned = False
         if self._trial is not None:
-            if not has_report(self._trial, epoch):
-                self._trial.report(value, epoch)  # a resumed run repeats some epochs
-            pruned = epoch != trainer.max_epochs and self._trial.should_prune()  # the last epoch saves no time
+            if not has_report(self._trial, epoch):  # a resumed run repeats epochs that are already reported
+                self._trial.report(value, epoch)
+            # A stop after the last epoch saves no time.
+            pruned = epoch != trainer.max_epochs and self._trial.should_prune()
         if trainer.strategy.reduce_boolean_decision(pruned, all=False):
             self.reason = f"pruned: {self.monitor} {value:.4f} after {epoch} epochs"
             trainer.should_stop = True

@@ -15,7 +15,7 @@ from opsin.errors import UserError
 from opsin.runs.atomic import write_atomically
 from opsin.runs.directory import SWEEP_FILE, RunDirectory
 from opsin.runs.rank import is_spawned
-from opsin.runs.text import read_text
+from opsin.runs.regular_file import read_text
 
 log = logging.getLogger(__name__)
 

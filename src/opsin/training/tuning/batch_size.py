@@ -1,7 +1,8 @@
 """`datamodule.batch_size=auto`: find the batch size for this machine, and scale the learning rate to it.
 
 On CUDA it is the largest batch whose training step fits into 90 % of the free memory. Only 2^k and 3 * 2^k images per
-device are tried; if the limit below is less than 16 images, multiples of its halves are tried instead.
+device are tried; if the limit M (see below) is less than 16 images, M, M/2, M/4, ... are tried, and then 2 and 1.5
+times the size that fits.
 
 On a CPU and on MPS it is the smallest batch within 5 % of the highest throughput, because the system kills a process
 that uses too much memory and larger batches are not faster beyond some size. The sizes 16, 32, ... up to 512 per device
@@ -30,7 +31,7 @@ from opsin.data.available_memory import available_memory
 from opsin.errors import UserError
 from opsin.runs.rank import is_spawned
 from opsin.runs.result import BatchSizeResult
-from opsin.training.hardware import num_devices, resolve_accelerator
+from opsin.training.accelerator import num_devices, resolve_accelerator
 from opsin.training.loss import ClassificationLoss
 from opsin.training.plan import RunPlan, make_plan
 from opsin.training.tuning.memory import cuda_limited_to, used_memory
@@ -90,7 +91,7 @@ def resolve_batch_size(
         found = find_batch_size(plan, data, TrialSteps(plan, data, loss, composed.run.path))
         resolved = composed.changed({"datamodule.batch_size": found.batch_size, "optimizer.lr": found.lr})
         resolved.save()
-    plan = replace(make_plan(resolved), trainer=plan.trainer)  # whose `auto` values may be resolved
+    plan = replace(make_plan(resolved), trainer=plan.trainer)  # its `auto` values may be resolved already
     assert plan.data.batch_size != "auto"
     data.batch_size = plan.data.batch_size
     return resolved, plan, found
@@ -148,7 +149,10 @@ def scaling_rule(optimizer: Callable[..., Any]) -> tuple[str, float]:
 
 
 def largest_that_fits(fits: Callable[[int], bool], most: int) -> int:
-    """Return the largest batch size 2^k or 3 * 2^k up to `most` that fits; 0 if none fits."""
+    """Return the largest tried batch size that fits, at most `most`; 0 if none fits.
+
+    The sizes are 2^k and 3 * 2^k, or fractions of `most` if it is below 16.
+    """
     size = min(SMALLEST, most)
     while size and not fits(size):
         size //= 2

@@ -1,4 +1,4 @@
-"""A learning-rate range test: train while the rate rises, and record where the loss falls and where it diverges.
+"""A learning-rate range test: train while the rate rises, record the loss of each step, and suggest a rate.
 
 Smith, "Cyclical learning rates", arXiv:1506.01186, section 3.3; exponential steps and the bounds of the search as in
 fastai.
@@ -50,7 +50,7 @@ class RangeTest:
 
     @property
     def suggested(self) -> float:
-        """Return the rate that `opsin find-lr` suggests: `valley`. The steepest is an upper limit."""
+        """Return the rate that `opsin find-lr` suggests: `valley`. `steepest` is an upper limit."""
         return self.valley
 
     @property
@@ -60,7 +60,7 @@ class RangeTest:
 
     @property
     def valley(self) -> float:
-        """Return the rate in the middle of the longest descent, which noisy steps affect less than the steepest."""
+        """Return the rate in the middle of the longest descent. Noisy steps affect it less than `steepest`."""
         return self.rates[valley(self.smooth)]
 
 
@@ -81,7 +81,7 @@ def range_test(
         highest: learning rate of the last step; most tests diverge earlier.
 
     Raises:
-        UserError: the loss is not finite from the start.
+        UserError: the loss is not finite in one of the first steps.
     """
     watch = _Raise(np.geomspace(lowest, highest, steps).tolist(), plan.groups.lr)
     trials.run(watch, batch_size=data.batch_size, steps=steps, pretrained=True)
@@ -143,10 +143,10 @@ def steepest(rates: Sequence[float], losses: Sequence[float]) -> int:
 
 
 def valley(losses: Sequence[float]) -> int:
-    """Return the index of the middle of the longest descent, the longest decreasing subsequence.
+    """Return the index in the middle of the longest descent, the longest decreasing subsequence of the losses.
 
-    As in fastai's `valley`, the descent is the number of steps of that subsequence, counted back from its end. Small
-    bumps do not end it, and the flat part at low rates has little weight.
+    As in fastai's `valley`, it is the last index of the subsequence minus half the number of its losses. Small bumps do
+    not end it, and the flat part at low rates has little weight.
     """
     length = [1] * len(losses)
     for i in range(1, len(losses)):

@@ -1,21 +1,9 @@
-"""Choices that depend on the hardware."""
+"""The number of CPU threads."""
 
 import pytest
 import torch
 
-from opsin.training.hardware import Accelerator, num_devices, use_threads
-
-
-@pytest.mark.parametrize(
-    ("accelerator", "devices", "num_nodes", "expected"),
-    [("cpu", 1, 1, 1), ("cpu", 2, 4, 8), ("gpu", [0, 1, 3], 1, 3), ("cpu", "auto", 2, 2), ("gpu", "auto", 2, 6)],
-)
-def test_devices_are_counted(
-    accelerator: Accelerator, devices: object, num_nodes: int, expected: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
-    assert num_devices(accelerator, devices, num_nodes) == expected  # type: ignore[arg-type]
+from opsin.training.threads import use_threads
 
 
 @pytest.mark.parametrize(
@@ -37,7 +25,7 @@ def test_the_number_of_threads_follows_from_the_cores(
     state = {"threads": 8}
     monkeypatch.setattr(torch, "get_num_threads", lambda: state["threads"])
     monkeypatch.setattr(torch, "set_num_threads", lambda count: state.update(threads=count))
-    monkeypatch.setattr("opsin.training.hardware.available_cores", lambda: cores)
+    monkeypatch.setattr("opsin.training.threads.available_cores", lambda: cores)
     if own is None:
         monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     else:

@@ -14,11 +14,7 @@ import logging
 import os
 import re
 import sys
-from pathlib import Path
 from typing import Any
-
-from opsin.errors import UserError
-from opsin.runs.regular_file import NotRegularError, check_regular
 
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 """Control characters except tabs and line feeds, and the marks that change the direction of text."""
@@ -30,30 +26,6 @@ _BAR = re.compile(r"(\n|\x1b\[A)*")
 def escape_controls(text: str) -> str:
     r"""Return text with control characters escaped, such as `\x1b`; tabs and line feeds stay."""
     return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
-
-
-def read_text(file: Path, way_out: str) -> str:
-    """Return the text of a file that Opsin has written, in UTF-8.
-
-    Args:
-        file: The file.
-        way_out: Advice for a damaged file, the end of the message.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        UserError: The file is not UTF-8 text, or cannot be read.
-    """
-    try:
-        check_regular(file)
-        return file.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise
-    except NotRegularError as error:
-        raise UserError(f"{file} cannot be read ({error}): {way_out}") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{file} is damaged (byte {error.start} is not UTF-8 text): {way_out}") from None
-    except OSError as error:
-        raise UserError(f"{file} cannot be read ({error.strerror or error}): {way_out}") from None
 
 
 def valid_text(text: str) -> str:
@@ -112,7 +84,7 @@ class EscapedStream:
 def escape_output() -> None:
     r"""Make stdout and stderr escape text that they cannot print safely.
 
-    This is a control character, or a character that the encoding of the stream lacks, such as `\u732b`.
+    Control characters are escaped, and characters that the encoding of the stream lacks, such as `\u732b`.
     """
     os.environ.setdefault("PYTHON_COLORS", "0")  # Python 3.13 colors tracebacks
     for name in ("stdout", "stderr"):

@@ -27,7 +27,7 @@ def draw_curve(test: RangeTest, title: str, path: Path) -> None:
         loss = test.smooth[test.rates.index(rate)]
         axes.axvline(rate, color=color, linestyle="--", linewidth=1)
         axes.plot(rate, loss, "o", color=color, markersize=9, label=f"{name}: {rate:.2e}")
-    # The explosion at the end would flatten the rest, so the axis ends a little above the first loss.
+    # The axis ends a little above the first loss, because the high losses at the end would make the rest look flat.
     first, lowest = test.smooth[0], min(test.smooth)
     fall = max(first - lowest, 0.05 * abs(first), 1e-6)
     axes.set_ylim(lowest - 0.25 * fall, first + 1.2 * fall)

@@ -13,9 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from opsin.runs.atomic import atomic_open, write_atomically
+from opsin.runs.escaping import EscapeControls, escape_output, valid_text
 from opsin.runs.home import user_path
 from opsin.runs.rich_console import TerminalConsole
-from opsin.runs.text import EscapeControls, escape_output, valid_text
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,79 @@
+"""Accelerator and number of devices: `trainer.accelerator`, `trainer.devices` and `trainer.num_nodes`.
+
+`auto` is CUDA if it is available, else MPS, else the CPU.
+"""
+
+from typing import Literal
+
+import torch
+
+from opsin.errors import UserError
+from opsin.runs.quoting import torchrun_command
+
+Accelerator = Literal["auto", "cpu", "gpu", "mps"]
+
+
+def resolve_accelerator(accelerator: Accelerator) -> Literal["cpu", "gpu", "mps"]:
+    """Return the accelerator that `auto` stands for on this machine.
+
+    Raises:
+        UserError: the machine lacks the given accelerator.
+    """
+    available = {"gpu": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if accelerator == "auto":
+        return "gpu" if available["gpu"] else "mps" if available["mps"] else "cpu"
+    if not available[accelerator]:
+        usable = ", ".join(f"trainer={name}" for name, ok in available.items() if ok)
+        raise UserError(
+            f"trainer.accelerator={accelerator}: not available on this machine; available: {usable}, trainer=auto"
+        )
+    return accelerator
+
+
+def usable_accelerator(accelerator: Accelerator) -> Literal["cpu", "gpu", "mps"]:
+    """Return the accelerator for an evaluation: the given one, or that of `auto` if this machine lacks it."""
+    available = {"gpu": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    return resolve_accelerator(accelerator if available.get(accelerator, True) else "auto")
+
+
+def num_devices(accelerator: Accelerator, devices: Literal["auto"] | int | list[int], num_nodes: int) -> int:
+    """Return the number of devices that share a batch, on all machines.
+
+    Args:
+        accelerator: the accelerator of the run.
+        devices: their number on each machine, or their indices; `auto` is all GPUs, or one device otherwise.
+        num_nodes: number of machines.
+
+    Raises:
+        UserError: the machine lacks the accelerator.
+    """
+    if devices == "auto":
+        devices = torch.cuda.device_count() if resolve_accelerator(accelerator) == "gpu" else 1
+    return (len(devices) if isinstance(devices, list) else devices) * num_nodes
+
+
+def check_devices(accelerator: str, num_nodes: int, sync_batchnorm: bool) -> None:
+    """Refuse settings that would hang or fail only after several processes have started.
+
+    Raises:
+        UserError: names the key.
+    """
+    if num_nodes > 1 and not _is_launched():
+        options = (
+            f"--nnodes={num_nodes} --nproc-per-node=DEVICES --rdzv-backend=c10d --rdzv-endpoint=FIRST_MACHINE:29500"
+        )
+        raise UserError(
+            f"trainer.num_nodes={num_nodes}: the run was not started on {num_nodes} machines. Start it on each of "
+            f"them with {torchrun_command(options)} ..., or on all of them with srun"
+        )
+    if sync_batchnorm and accelerator != "gpu":
+        raise UserError(
+            f"trainer.sync_batchnorm=true: torch supports this on CUDA devices only, not on {accelerator}; "
+            "without it, each process normalizes its own share of the batch"
+        )
+
+
+def _is_launched() -> bool:
+    from opsin.training.distributed.environment import launched  # loads Lightning, which predictions do not need
+
+    return launched() is not None
