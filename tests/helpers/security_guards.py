@@ -156,12 +156,17 @@ GUARDS = (
         "if False:",
         f"{_FILES}::test_a_lock_that_is_a_link_changes_no_other_file",
     ),
-    Guard("runs/text.py", "    return _CONTROLS.sub(", "    return text or _CONTROLS.sub(", "runs/test_text.py"),
+    Guard(
+        "runs/escaping.py",
+        "    return _CONTROLS.sub(",
+        "    return text or _CONTROLS.sub(",
+        "runs/test_escaping.py",
+    ),
     Guard(
         "runs/rich_console.py",
         "    def render(self",
         "    def rendered(self",
-        "runs/test_text.py::test_a_console_of_rich_escapes_names_and_keeps_its_own_colors",
+        "runs/test_escaping.py::test_a_console_of_rich_escapes_names_and_keeps_its_own_colors",
     ),
     Guard("commands/dashboard.py", "guarded if on_loopback else app", "app", "commands/test_dashboard.py"),
     Guard(
