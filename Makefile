@@ -54,7 +54,7 @@ docs: setup ## build the documentation site into docs/_build/html, offline and s
 	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --nitpicky --write-all -d docs/_build/doctrees docs docs/_build/html
 	@echo "open docs/_build/html/index.html"
 
-format: setup ## format the code and mend what lint can mend
+format: setup ## format the code and correct lint errors where ruff can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
@@ -73,7 +73,7 @@ fuzz: setup ## try random overrides, images, run files and checkpoints (MINUTES=
 dashboard: setup ## open TensorBoard on outputs/
 	$(BIN)/python scripts/dashboard.py $(ARGS)
 
-explore: setup ## open a page to play with convolutions and with the networks of your runs
+explore: setup ## open a page with convolutions step by step and the networks of your runs
 	$(BIN)/python scripts/explore.py $(ARGS)
 
 clean: ## delete caches (runs in outputs/ and data in data/ stay)

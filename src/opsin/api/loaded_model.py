@@ -41,7 +41,7 @@ def load(
 ) -> "Model":
     """Load the model of a run, by default with the weights of its best epoch. The images of the run are not needed.
 
-    The process of the caller stays as it was: random generators, number of threads, logging and environment.
+    The process of the caller does not change: random generators, number of threads, logging and environment.
 
     Args:
         run: A run directory, such as `outputs/latest`.

@@ -32,7 +32,7 @@ def train(*overrides: str, resume: str | PathLike[str] | None = None, **sections
     """Train, test and record a run, as the command `train` does with the same overrides.
 
     The progress is printed, one line per epoch. Relative paths, the configs and the targets of a project follow the
-    current folder, as for the command. The process of the caller stays as it was: working directory, environment,
+    current folder, as for the command. The process of the caller does not change: working directory, environment,
     random generators, number of threads, signal handlers and logging.
 
     Args:

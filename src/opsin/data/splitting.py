@@ -72,7 +72,7 @@ def folds(targets: Indices, num_folds: int, seed: int, classes: Sequence[str]) -
     for group in groups:
         if len(group) < num_folds:
             raise UserError(
-                f"Class '{classes[int(targets[group[0]])]}' has {len(group)} image(s), too few for "
+                f"Class '{classes[int(targets[group[0]])]}' has too few images ({len(group)}) for "
                 f"num_folds={num_folds}: every fold needs one. Lower num_folds or add images."
             )
     # Images go to the folds in turn. The next class continues at the fold after the last one, so that the sizes are

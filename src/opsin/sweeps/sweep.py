@@ -183,8 +183,8 @@ def _refuse_foreign_commands(launcher: Mapping[str, Any], overrides: Sequence[st
     for key, effect in RUN_COMMANDS.items():
         if launcher.get(key) not in (None, [], "auto") and source.search_path and f"launcher.{key}" not in typed:
             raise UserError(
-                f"launcher.{key} {effect}, and config files from {', '.join(source.search_path)} take part: set it on "
-                "the command line, or in configs/ of your project and leave out other folders"
+                f"launcher.{key} {effect}, so it cannot come from the config files of {', '.join(source.search_path)}. "
+                "Set it on the command line, or in configs/ of your project without --config-dir"
             )
 
 

@@ -122,9 +122,7 @@ class BatchLoader:
         streaming: Streaming | None = None,
     ) -> None:
         if len(targets) < world_size:
-            raise UserError(
-                f"{len(targets)} image(s) cannot be shared among {world_size} processes: use fewer devices."
-            )
+            raise UserError(f"too few images ({len(targets)}) for {world_size} processes: use fewer devices.")
         if batch_size % world_size:
             raise UserError(
                 f"A batch of {batch_size} images cannot be shared equally among {world_size} processes: "

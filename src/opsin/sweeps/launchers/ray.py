@@ -191,7 +191,7 @@ class RayHandle:
         """Return the end of the job; None while it waits or runs.
 
         Raises:
-            UserError: The node cannot run jobs of this sweep, or the cluster is gone.
+            UserError: The node cannot run jobs of this sweep, or the cluster does not answer.
         """
         self._engine.release_idle()
         try:
@@ -201,7 +201,7 @@ class RayHandle:
                     self._end = self.slot.actor.run.remote(self._job, JobEnvironment.here(self._job.secrets))
         except ConnectionError as error:
             raise UserError(
-                f"the Ray cluster is gone ({error}): start it again, then resume with the same command"
+                f"the Ray cluster does not answer ({error}): start it again, then resume with the same command"
             ) from None
         return self._exit
 
