@@ -74,7 +74,7 @@ def test_folds_are_a_stratified_partition(num_folds):
 
 
 def test_folds_refuse_a_class_that_is_too_small():
-    with pytest.raises(UserError, match=r"Class 'owl' has 7 image\(s\), too few for num_folds=8"):
+    with pytest.raises(UserError, match=r"Class 'owl' has too few images \(7\) for num_folds=8"):
         folds(TARGETS, 8, 0, ["cat", "dog", "owl"])
 
 

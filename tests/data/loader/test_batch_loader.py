@@ -141,7 +141,7 @@ def test_the_balanced_sampler_draws_every_class_equally():
 
 
 def test_too_few_images_and_uneven_batches_are_refused():
-    with pytest.raises(UserError, match=r"3 image\(s\) cannot be shared among 4 processes"):
+    with pytest.raises(UserError, match=r"too few images \(3\) for 4 processes"):
         loader(3, 4, world_size=4)
     with pytest.raises(UserError, match=r"A batch of 64 images .* 3 processes: set datamodule.batch_size=63"):
         loader(100, 64, world_size=3)
