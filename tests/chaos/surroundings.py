@@ -81,7 +81,11 @@ def read_only(setting: Setting) -> Outcome:
         )
         outcome.add(one_message(Child(words, setting.folder), str(disk.path)), "train")
         out = setting.folder / "out"
-        for command in (("evaluate", "--out", str(out)), ("report", "--out", str(out)), ("compare", "--out", str(out))):
+        for command in (
+            ("evaluate", "--out", str(out)),
+            ("report", "--out", str(out)),
+            ("compare", "--out", str(out / "comparison.html")),
+        ):
             child = Child((command[0], str(run), *command[1:]), setting.folder)
             code = child.wait()
             outcome.add([f"exit code {code}: {child.printed()[-150:]!r}"] if code else [], command[0])

@@ -29,6 +29,7 @@ __all__ = [
     "NoProfiler",
     "ScriptLauncher",
     "drop_empty_hooks",
+    "log_epoch",
     "pass_step_arguments",
     "set_launcher",
     "torch_optimizer",
@@ -120,6 +121,18 @@ def validate_within_epoch(trainer: L.Trainer, batches: Collection[int]) -> None:
         return within or validates_now(data_fetcher)
 
     loop._should_check_val_fx = should_validate  # type: ignore[method-assign]
+
+
+def log_epoch(trainer: L.Trainer) -> None:
+    """Write the metrics of the epoch to the loggers at once.
+
+    Lightning does so at the very end of the epoch, after the checkpoints. A process that is killed in between would
+    leave a gap in the curves, because a resumed run does not repeat the epoch.
+    """
+    loop = trainer.fit_loop.epoch_loop
+    loop._batches_that_stepped -= 1  # as Lightning does: the step of the last batch
+    trainer._logger_connector.update_train_epoch_metrics()
+    loop._batches_that_stepped += 1
 
 
 def torch_optimizer(optimizer: Optimizer | LightningOptimizer) -> Optimizer:

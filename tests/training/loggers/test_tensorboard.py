@@ -9,6 +9,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -17,6 +18,7 @@ from opsin.commands.train import train
 from opsin.config import compose, from_saved
 from opsin.errors import Interrupted
 from opsin.runs.directory import RunDirectory
+from opsin.training.callbacks import Checkpoints
 
 ROOT = Path(__file__).resolve().parents[3]
 WORDS = ("model=cnn_gap", "datamodule.train_fraction=0.2", "trainer.accelerator=cpu", "callbacks.progress.bar=false")
@@ -66,6 +68,31 @@ def test_a_run_that_ended_before_its_first_checkpoint_begins_its_curves_again(
     before = len(events(run.path).Scalars("val/loss"))
     train(from_saved(run, []))
     assert before == len(events(run.path).Scalars("val/loss")) == 1
+
+
+def test_the_curves_of_an_epoch_are_written_before_its_checkpoints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that is killed after the checkpoint leaves no gap, and a process writes one file in order."""
+    words = ("model=mlp", "datamodule.train_fraction=0.2", "trainer=cpu", "trainer.max_epochs=2", "report=false")
+    run = RunDirectory(tmp_path / "outputs" / "run")
+    run.path.mkdir(parents=True)
+    written = []
+    save = Checkpoints._save
+
+    def recorded(self: Checkpoints, trainer: Any, file: Path) -> None:
+        found = events(run.path)
+        written.append(
+            [len(found.Scalars(curve)) for curve in ("val/acc", "train/acc", "throughput/images_per_second")]
+        )
+        save(self, trainer, file)
+
+    monkeypatch.setattr(Checkpoints, "_save", recorded)
+    train(compose([*words, "callbacks=no_pictures", f"data_dir={tmp_path / 'data'}"], run.path))
+    assert written[0] == [1, 1, 1]
+    assert written[-1] == [2, 2, 2]
+    assert [len(events(run.path).Scalars(curve)) for curve in ("val/acc", "train/acc", "train/loss")] == [2, 2, 2]
+    assert len(list((run.path / "tensorboard").iterdir())) == 1
 
 
 @pytest.mark.slow

@@ -22,6 +22,7 @@ from opsin.runs.quoting import resume_command
 from opsin.training.callbacks.base import EpochCallback, is_within_epoch
 from opsin.training.callbacks.finite_loss import ADVICE
 from opsin.training.gather import collect
+from opsin.training.lightning_patches import log_epoch
 from opsin.training.validation_schedule import schedule_of
 
 log = logging.getLogger(__name__)
@@ -33,14 +34,15 @@ class Checkpoints(EpochCallback):
     `best.ckpt` is written when `monitor` is better than ever before, in the direction of the metric: at the end of an
     epoch, and after a validation within an epoch for a metric of val. An equal or non-finite value does not replace it.
 
-    `last.ckpt` is written at the end of every epoch and after each validation within an epoch. It contains all changes
-    of the epoch, so a resumed run takes the same steps as an uninterrupted one. The first SIGINT (Ctrl-C) or SIGTERM
+    `last.ckpt` is written at the end of every epoch and after each validation within an epoch. A run that
+    resumes from it takes the same steps as an uninterrupted run. The first SIGINT (Ctrl-C) or SIGTERM
     writes it after the current step and raises `Interrupted`; a second one stops at once. `every_n_steps` and
     `every_minutes` write `step.ckpt` within an epoch, and the end of training deletes it. A killed run resumes from its
     newest checkpoint.
 
-    With `verify_checkpoints=N`, `opsin.training.callbacks.replay_points` also keeps `checkpoints/replay/STEP.ckpt`
-    after each of N equal parts of training.
+    With `verify_checkpoints=N`, `opsin.training.callbacks.replay_points` keeps `checkpoints/replay/STEP.ckpt` after each
+    of N equal parts of training, except the last part, which ends with `last.ckpt`. It also keeps the checkpoint from
+    which a run resumes.
 
     Args:
         monitor: metric that selects the best epoch.
@@ -112,7 +114,8 @@ class Checkpoints(EpochCallback):
     ) -> None:
         """Write `step.ckpt` if it is due, and stop after a signal.
 
-        It does neither while gradients accumulate, nor before a validation, which writes checkpoints itself.
+        While gradients accumulate, this hook does nothing. Before a validation it does nothing either, because
+        `on_measured` writes the checkpoints after it.
         """
         if self._asked is None and trainer.world_size == 1 and not (self._every_n_steps or self._every_minutes):
             return
@@ -126,7 +129,9 @@ class Checkpoints(EpochCallback):
     def on_measured(
         self, trainer: L.Trainer, pl_module: L.LightningModule, epoch: float, metrics: dict[str, float]
     ) -> None:
-        """Write the checkpoints, then stop after a signal."""
+        """Write the metrics of an epoch to the loggers, then the checkpoints, and stop after a signal."""
+        if isinstance(epoch, int):
+            log_epoch(trainer)
         self.epochs = epoch
         value = metrics.get(self.monitor)
         improved = sort_key(self.monitor, value) < sort_key(self.monitor, self.best_value)

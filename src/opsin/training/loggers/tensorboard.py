@@ -61,6 +61,15 @@ class TensorBoard(TensorBoardLogger, RunLogger):
         """
         self.experiment.flush()
 
+    def finalize(self, status: str) -> None:
+        """Write the events that wait in memory, at the end of training and of the test.
+
+        Lightning's own method also closes the file. Later events would be in a second file, which TensorBoard reads
+        first if the clock went back. `log_outcome` closes it.
+        """
+        if self._experiment is not None:
+            self.save()
+
     def log_start(self, facts: RunFacts) -> None:
         """Write the tags to the TEXT tab; the config follows with the outcome."""
         if facts.tags:
@@ -75,7 +84,7 @@ class TensorBoard(TensorBoardLogger, RunLogger):
         self.log_metrics(final, step)
         for summary in hparams(facts.values, final):  # type: ignore[no-untyped-call]
             self._write(summary)
-        self.save()
+        self.experiment.close()
 
     def log_picture(self, tag: str, picture: NDArray[np.uint8], step: int) -> None:
         """Show an image, uint8 `(H, W, 3)` or `(H, W)`, in the IMAGES tab.
