@@ -54,7 +54,7 @@ GUARDS = (
         "config/project.py",
         "    return folder != here and bool(owners)",
         "    return False and bool(owners)",
-        "config/test_project.py::test_a_project_of_another_user_counts_in_its_own_folder_only",
+        "config/test_project.py::test_a_project_of_another_user_is_found_in_its_own_folder_only",
     ),
     Guard(
         "config/validation.py",
