@@ -68,7 +68,9 @@ def test_a_busy_machine_is_named_once_at_the_start(
     assert "trainer.threads=1" in caplog.text
 
 
-def test_a_collapse_is_named_when_it_lasts(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_lasting_slowdown_gives_one_warning(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     run = Run(monkeypatch)
     assert run.train([QUIET] * 6 + [BUSY] + [QUIET] * 6 + [BUSY] * 2) == ""  # short moments
     assert run.train([BUSY] * 10).startswith("training has slowed down to 15% of its speed: other programs use 1.0")
@@ -76,11 +78,13 @@ def test_a_collapse_is_named_when_it_lasts(monkeypatch: pytest.MonkeyPatch, capl
 
 
 @pytest.mark.parametrize("windows", [[QUIET] * 20, [QUIET] * 10 + [SLOW] * 10, [QUIET, *[(900.0, 1.0)] * 20]])
-def test_nothing_is_said_without_a_reason(windows: list[tuple[float, float]], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_warning_without_a_slowdown_by_other_programs(
+    windows: list[tuple[float, float]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert Run(monkeypatch).train(windows) == ""
 
 
-def test_validations_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_time_in_validation_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Run(monkeypatch).train([QUIET] * 20, pause=True) == ""
 
 
