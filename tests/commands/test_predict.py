@@ -169,7 +169,7 @@ def test_all_formats_have_the_same_rows(
     assert capsys.readouterr().out == (tmp_path / "found.csv").read_text()
 
 
-def test_more_classes_than_there_are(digits_run: RunDirectory, tmp_path: Path) -> None:
+def test_top_is_limited_to_the_number_of_classes(digits_run: RunDirectory, tmp_path: Path) -> None:
     noise().save(tmp_path / "a.png")
     predict(digits_run, str(tmp_path / "a.png"), top=99, out=tmp_path / "found.jsonl")
     told = json.loads((tmp_path / "found.jsonl").read_text())["top"]
