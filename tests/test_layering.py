@@ -68,7 +68,7 @@ def node_of(parts: tuple[str, ...]) -> str:
     return parts[1].removesuffix(".py") if len(parts) > 1 else "__init__"
 
 
-def test_root_is_as_required() -> None:
+def test_the_package_root_holds_only_the_permitted_files_and_folders() -> None:
     entries = [path for path in PACKAGE.iterdir() if path.name != "__pycache__"]
     folders = {path.name for path in entries if path.is_dir()}
     assert len(folders) <= 14

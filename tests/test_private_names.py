@@ -58,6 +58,6 @@ def private_names(file: Path) -> set[str]:
     return found
 
 
-def test_private_names_stand_in_known_files_only() -> None:
+def test_private_names_occur_in_known_files_only() -> None:
     found = {str(file.relative_to(PACKAGE)): names for file in PACKAGE.rglob("*.py") if (names := private_names(file))}
     assert found == KNOWN

@@ -76,7 +76,7 @@ def test_a_changed_dataset_is_refused(original: Path, tmp_path: Path, change: st
     assert {file: file.read_bytes() for file in run.checkpoints.iterdir()} == before
 
 
-def test_new_times_alone_are_no_change(original: Path, tmp_path: Path) -> None:
+def test_new_modification_times_are_not_a_change(original: Path, tmp_path: Path) -> None:
     run = RunDirectory(original / "run")
     first, _ = measure(run)
     for file in (original / "photos").rglob("*.bmp"):

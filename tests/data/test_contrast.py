@@ -71,7 +71,7 @@ MULTIBAND = np.dstack([deep(4095)] * 5)
         (npy(MULTIBAND * 16), 5, None),
     ],
 )
-def test_an_image_that_loses_its_contrast(data: bytes, channels: int, loss: str | None) -> None:
+def test_the_cause_of_lost_contrast_is_found(data: bytes, channels: int, loss: str | None) -> None:
     assert lost_contrast(data, channels) == loss
 
 

@@ -8,7 +8,7 @@ from opsin.data.orientation import turn_of, turned_box, turned_size, upright
 
 
 @pytest.mark.parametrize("orientation", [*range(10), "6", None])
-def test_a_part_is_found_after_the_turn(orientation: object) -> None:
+def test_a_box_is_mapped_to_the_upright_image(orientation: object) -> None:
     values = np.zeros((7, 10), np.uint8)
     values[:4, :6] = 255
     image = Image.fromarray(values)

@@ -54,7 +54,7 @@ def told(folder: Path) -> list[tuple[str, ...]]:
     ]
 
 
-def test_slurm(local: Path, slurm: Mapping[str, str], tmp_path: Path) -> None:
+def test_a_sweep_on_slurm_equals_a_local_sweep(local: Path, slurm: Mapping[str, str], tmp_path: Path) -> None:
     folder = tmp_path / "sweep"
     folder.mkdir()
     finish(folder, *WORDS, *FAULT, "launcher=slurm", code=1, variables=slurm)
@@ -62,7 +62,7 @@ def test_slurm(local: Path, slurm: Mapping[str, str], tmp_path: Path) -> None:
     assert all((run / "slurm").is_dir() for run in runs(folder))
 
 
-def test_ray(local: Path, ray: tuple[str, Mapping[str, str]], tmp_path: Path) -> None:
+def test_a_sweep_on_ray_equals_a_local_sweep(local: Path, ray: tuple[str, Mapping[str, str]], tmp_path: Path) -> None:
     address, access = ray
     folder = tmp_path / "sweep"
     folder.mkdir()
