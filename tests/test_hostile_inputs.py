@@ -68,7 +68,7 @@ def test_the_whole_corpus_has_permitted_endings(corpus: list[Case], kind: str, t
 
 @pytest.mark.slow
 def test_a_folder_of_odd_images_has_permitted_endings(tmp_path: Path) -> None:
-    """By hand: all images below `OPSIN_ODD_IMAGES`, such as those of Pillow's source archive."""
+    """Manual use: all images below `OPSIN_ODD_IMAGES`, such as those of Pillow's source archive."""
     root = os.environ.get("OPSIN_ODD_IMAGES")
     if not root:
         pytest.skip("OPSIN_ODD_IMAGES names no folder")

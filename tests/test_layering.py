@@ -182,7 +182,7 @@ def chains(start: str) -> dict[str, tuple[str, ...]]:
 
 
 def test_a_prediction_loads_neither_lightning_nor_large_libraries() -> None:
-    """`opsin predict` takes little more than `import torch`; `tests/commands/test_loaded_modules.py` starts it."""
+    """`opsin predict` starts about as fast as `import torch`; `tests/commands/test_loaded_modules.py` starts it."""
     for start in ("inference.predictor", "inference.image_arguments", "inference.prediction_writers", "data.progress"):
         loaded = chains(f"opsin.{start}")
         assert len(loaded) > 3

@@ -1,4 +1,4 @@
-"""Private names of libraries stand in known files only, where a new version of a library can be checked."""
+"""Private names of libraries occur in known files only, which are checked against each new version of a library."""
 
 import ast
 from pathlib import Path

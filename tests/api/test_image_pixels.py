@@ -1,4 +1,4 @@
-"""Every kind of image gives the pixels that its file gives, and everything else is refused with a way to fix it."""
+"""Every kind of image gives the same pixels as its file, and everything else is refused with a correction."""
 
 import io
 from pathlib import Path

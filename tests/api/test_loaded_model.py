@@ -1,4 +1,4 @@
-"""A loaded model predicts as validation did, for one image, a list and a generator."""
+"""A loaded model predicts the same as validation, for one image, a list and a generator."""
 
 import itertools
 import logging

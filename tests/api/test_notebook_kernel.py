@@ -1,4 +1,4 @@
-"""Training in a Jupyter kernel: plain lines of progress, errors of one line, and a stop button that loses nothing."""
+"""Training in a Jupyter kernel: plain lines of progress, errors of one line, and a stop button that saves the run."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Training from Python: the same run as by the command, in a process that stays as it was."""
+"""Training from Python: the run equals that of the command, and the state of the process does not change."""
 
 import logging
 import os

@@ -16,7 +16,7 @@ FACTS = {"metrics": {"test/acc": 0.5}, "seconds": {"total": 1.0}}
 
 
 class Trainings:
-    """Stands in for the processes that train: writes run directories, and counts."""
+    """Replaces the processes that train: writes run directories and counts the starts."""
 
     def __init__(self, folder, exit_code=0):
         self.started, self.exit_code = [], exit_code

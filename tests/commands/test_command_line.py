@@ -1,4 +1,4 @@
-"""The command line, as a person types it: each test starts a process."""
+"""The command line as a user types it: each test starts a process."""
 
 import json
 import os
@@ -32,7 +32,7 @@ def command(script: str, *words: str) -> list[str]:
 
 
 def python(folder: Path, script: str, *words: str, code: int = 0) -> str:
-    """Run a script in a folder of its own; everything that it printed."""
+    """Run a script in a folder; return everything that it prints."""
     done = subprocess.run(
         command(script, *words), cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=300
     )
@@ -140,7 +140,7 @@ def test_a_multirun_writes_one_directory_per_run_and_prints_a_table(tmp_path: Pa
     printed = python(tmp_path, "train.py", "-m", "model=mlp,cnn_gap", "optimizer.lr=0.001,0.01", *words)
     found = [json.loads(path.read_text()) for path in tmp_path.glob("outputs/sweeps/*/*/result.json")]
     assert [result["status"] for result in found] == ["finished"] * 4
-    assert sum("test/acc" in result["metrics"] for result in found) == 1  # the winner alone
+    assert sum("test/acc" in result["metrics"] for result in found) == 1  # only the best run is tested
     table = printed[printed.rindex("sweep by val/loss") :]
     assert table.count("optimizer.lr=") == 4
     losses = [float(match) for match in re.findall(r"│ (\d\.\d+) +│ +\d\.\d{4} +│", table)]

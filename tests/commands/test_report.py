@@ -1,4 +1,4 @@
-"""The pictures of a run: that they show what they say, and that making them changes nothing else."""
+"""The pictures of a run: they match their captions, and making them changes nothing else."""
 
 import json
 import random
@@ -100,7 +100,7 @@ def test_the_augmentation_sample_shows_the_same_images_plain_and_augmented(run: 
     assert "rotation 90" in index["augmentation_text"]
     views = pixels(run.path / "pictures" / "augmentation.png")
     make_images(run, data, network, predictions)
-    assert np.array_equal(pixels(run.path / "pictures" / "augmentation.png"), views)  # drawn anew, the same
+    assert np.array_equal(pixels(run.path / "pictures" / "augmentation.png"), views)  # drawn again and equal
     index = json.loads(make_images(run, data_of(run, augmentation=None), network, predictions).read_text())
     assert index["augmentation_text"] == "none"
     plain = pixels(run.path / "pictures" / "augmentation.png")

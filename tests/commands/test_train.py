@@ -173,7 +173,7 @@ def test_a_finished_run_can_be_extended(start) -> None:
 @pytest.mark.slow
 def test_a_onecycle_run_can_be_extended_and_resumed_with_fewer_epochs(start) -> None:
     run = start("model=mlp", "scheduler=onecycle", *QUICK, "trainer.max_epochs=1")
-    for epochs in (3, 2):  # the second is fewer than are done: nothing more to train
+    for epochs in (3, 2):  # the second is below the completed epochs, so nothing is trained
         resume(run, f"trainer.max_epochs={epochs}")
         assert RunConfig.load(run).tree["trainer"]["max_epochs"] == epochs
     assert run.read_result().epochs == 3
@@ -291,7 +291,7 @@ def test_the_test_uses_the_ema_weights(start) -> None:
 def test_debug_options_run(start, debug: str) -> None:
     run = start("model=mlp", f"debug={debug}")
     assert run.read_result().status == "finished"
-    assert not (run.path.parent / "latest").is_symlink()  # which names the last useful model
+    assert not (run.path.parent / "latest").is_symlink()  # `latest` names the last useful model
     if debug == "profile":
         assert list(run.path.glob("*profile*.txt"))
 

@@ -182,7 +182,7 @@ def test_a_difference_that_a_skipped_callback_may_cause_is_not_a_forgery(
     monkeypatch.setenv("OPSIN_TARGETS", "weight_noise")
     noise = "+callbacks.noise={_target_: weight_noise.WeightNoise}"
     run = start(tmp_path, colored_folder(tmp_path / "images"), [noise, "trainer.max_epochs=2"])
-    monkeypatch.setattr("weight_noise.WeightNoise.__init__", None)  # a replay must not build it
+    monkeypatch.setattr("weight_noise.WeightNoise.__init__", None)  # a replay must not construct it
     found = verify(run, full=True)
     assert found.exit_code == 3, found.table()
     assert "perhaps by callbacks that are not repeated: noise" in found.checks[-1].detail

@@ -15,7 +15,7 @@ from opsin.runs.result import RunResult
 
 @pytest.fixture
 def folder(in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of the user's config files, in a folder whose name Hydra's grammar does not take."""
+    """A folder of the user's config files, inside a folder whose name Hydra's grammar does not accept."""
     conf = in_tmp / "my configs (ü)"
     (conf / "experiment").mkdir(parents=True)
     (conf / "experiment" / "mine.yaml").write_text("# @package _global_\noptimizer:\n  lr: 0.0031\n")
@@ -184,7 +184,7 @@ def test_a_secret_is_stored_as_a_reference_and_resolved_on_demand_only(
     )
     monkeypatch.delenv("TRACKER_TOKEN")
     monkeypatch.delenv("TRACKER")
-    assert RunConfig.load(RunDirectory(Path("run"))).tree == composed.tree  # reading needs no secret
+    assert RunConfig.load(RunDirectory(Path("run"))).tree == composed.tree  # the variable is not needed for reading
     with pytest.raises(UserError, match=r"TRACKER_TOKEN \(for .*TRACKER \(for"):
         compose(["resume=run"])
 

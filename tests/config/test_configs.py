@@ -1,4 +1,4 @@
-"""Every YAML under configs composes, passes the check, and builds what it names."""
+"""Every YAML under configs composes, passes the check, and builds its objects."""
 
 import re
 from inspect import signature
@@ -72,7 +72,7 @@ def test_each_config_file_makes_a_valid_plan(file: Path, tmp_path: Path) -> None
     group = file.parts[0]
     plan = make_plan(compose(words_for(file), tmp_path / "run"))
     if group == "datamodule" and file.stem != "digits":
-        return  # their data are not at hand here: tests/data builds each source from small files
+        return  # their images are not available here: tests/data builds each source from small files
     if group in ("model", "experiment", "debug", "datamodule"):
         network, _ = build.network(plan, tiny_data(plan), num_logits=1, pretrained=False)
         assert network.frozen_stages == () or plan.fine_tuning.trainable != "all"
@@ -115,7 +115,7 @@ def test_option_files_begin_with_a_description(file: Path) -> None:
 
 @pytest.mark.parametrize("file", OPTIONS, ids=str)
 def test_recipes_do_not_set_batch_size(file: Path) -> None:
-    """`batch_size` follows; where it stood, `batch_size=auto` would scale the rate from another batch."""
+    """`batch_size` follows `base_batch_size`; `batch_size=auto` scales the learning rate from `base_batch_size`."""
     assert not re.search(r"^\s*batch_size:", (CONFIGS / file).read_text(), re.MULTILINE)
 
 
@@ -130,7 +130,7 @@ def test_batch_size_equals_base_batch_size_unless_it_is_overridden() -> None:
 
 
 def test_the_monitored_metric_is_stated_once() -> None:
-    """Changing it in one place changes it for checkpoints, early stopping and the plateau schedule."""
+    """One override of the metric changes it for checkpoints, early stopping and the plateau schedule."""
     tree = compose(["monitor.metric=val/acc", "scheduler=plateau"]).tree
     for part in (tree["callbacks"]["checkpoints"], tree["callbacks"]["early_stopping"], tree["scheduler"]):
         assert part["monitor"] == "val/acc"

@@ -71,7 +71,7 @@ def test_a_config_file_sets_no_variable_that_can_load_code(name: str, in_tmp: Pa
 
 @pytest.mark.parametrize("key", ["hydra/sweeper=basic", "hydra/launcher=basic"])
 def test_no_sweeper_or_launcher_of_hydra_runs(key: str, in_tmp: Path) -> None:
-    """Hydra would build them, and every `_target_` inside them."""
+    """Hydra would instantiate the sweeper, the launcher, and every `_target_` inside them."""
     evil = "+hydra.sweeper.params.x={_target_: os.system, command: touch victim}"
     with pytest.raises(UserError, match="has no effect in Opsin"):
         sweep([key, evil, "seed=1,2"])

@@ -1,4 +1,4 @@
-"""Overrides are read with Hydra's grammar, and what it refuses ends in one message with the quoted form."""
+"""Overrides are read with Hydra's grammar, and invalid values give one message with the quoted form."""
 
 import shlex
 import subprocess

@@ -1,4 +1,4 @@
-"""The project of the user: where it is found, what it permits, and that a run directory is never one."""
+"""The project of the user: its folder, the packages it permits, and that a run directory is never a project."""
 
 import os
 import subprocess
@@ -46,7 +46,7 @@ def test_a_config_dir_precedes_project_configs_and_these_precede_those_of_opsin(
     composed = compose(["optimizer=sgd", "experiment=quickstart"])
     assert (composed.tree["optimizer"]["lr"], composed.tree["seed"]) == (0.123, 8)
     assert composed.origin.of("optimizer.lr") == "in configs/optimizer/sgd.yaml"
-    assert compose(["model=mlp"]).tree["model"]["_target_"] == "opsin.models.mlp"  # Opsin's own are there too
+    assert compose(["model=mlp"]).tree["model"]["_target_"] == "opsin.models.mlp"  # a config of Opsin
     nearer = in_tmp / "nearer" / "optimizer"
     nearer.mkdir(parents=True)
     (nearer / "sgd.yaml").write_text((project / "configs/optimizer/sgd.yaml").read_text().replace("0.123", "0.5"))

@@ -1,4 +1,4 @@
-"""Names of run directories: they say what differs between runs."""
+"""Names of run directories state the differences between runs."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Permission for packages of the user: who gives it, what it covers, and that nothing is imported before."""
+"""Permission for packages of the user: its sources, its scope, and that no package is imported without it."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""Config files that are no YAML, and folders that cannot be written to, end in one message."""
+"""Config files with invalid YAML and folders that cannot be written to give one message."""
 
 import os
 import shutil

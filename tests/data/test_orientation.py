@@ -1,4 +1,4 @@
-"""A part of an image is found again after the image was turned upright."""
+"""The coordinates of a part of an image are mapped to the upright image."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Classifiers on embeddings: chosen on val, and what is written of them is what they say."""
+"""Classifiers on embeddings: the parameter is chosen on val, and written coefficients give the same predictions."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ def points(count: int, seed: int, noise: float = 1.0, classes: int = 3):
     random = np.random.default_rng(seed)
     targets = np.arange(count) % classes
     vectors = CENTERS[targets] + random.normal(size=(count, 4)) * noise
-    return (vectors * [1, 100, 0.01, 1] + [0, 50, 0, -3]).astype(np.float32), targets  # scales far apart
+    return (vectors * [1, 100, 0.01, 1] + [0, 50, 0, -3]).astype(np.float32), targets  # very different scales
 
 
 @pytest.mark.parametrize("name", HEADS)

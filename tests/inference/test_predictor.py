@@ -1,4 +1,4 @@
-"""Predictions equal what validation gave, whatever the batch, and memory stays flat."""
+"""Predictions equal those of validation with any batch size, and memory does not grow with the number of files."""
 
 import shutil
 import tracemalloc
@@ -85,7 +85,7 @@ def test_predictions_of_files_equal_those_of_validation(case: str, tmp_path: Pat
         *words,
     )
     expected, paths = validated(run)
-    shutil.rmtree(tmp_path / "data")  # what the run itself has kept of its images is not needed
+    shutil.rmtree(tmp_path / "data")  # the predictions that the run saved are not needed
     predictor = open_predictor(run.path)
     predictions = list(predictor.predict(map(Path, paths)))
     assert len(predictions) >= 16

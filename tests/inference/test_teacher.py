@@ -88,7 +88,7 @@ def test_a_run_learns_embeddings_and_logits_and_can_be_evaluated_and_transferred
 def test_longer_training_reduces_the_distance_to_the_teachers_embeddings(start) -> None:
     short, long = start("distillation.labels=0"), start("distillation.labels=0", "trainer.max_epochs=6", name="long")
     losses = [run.read_result().metrics["val/loss"] for run in (short, long)]
-    assert losses[1] < 0.8 * losses[0] < 0.8 * 1.2  # one minus a cosine; about 1 for what is not alike
+    assert losses[1] < 0.8 * losses[0] < 0.8 * 1.2  # one minus a cosine; about 1 for unrelated embeddings
 
 
 @pytest.mark.slow
@@ -114,7 +114,7 @@ def test_labels_do_not_affect_training_if_their_weight_is_zero(start, monkeypatc
     assert same(right, wrong)
     assert (read_scores(right, "val").confusion != read_scores(wrong, "val").confusion).any()
     assert "accuracies are meaningless" in right.read_result().settings.teacher
-    assert not same(start(*source, name="a"), start(*shuffled, name="b"))  # with labels it shows
+    assert not same(start(*source, name="a"), start(*shuffled, name="b"))  # labels with a weight
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""What has learned is found by its name, and makes of images what its network makes of them."""
+"""A trained model is found by its name, and its outputs equal those of its network."""
 
 import shutil
 from pathlib import Path
@@ -77,7 +77,7 @@ def test_runs_with_other_image_sizes_share_the_stored_features(
     small = image_data(digits(), image_size=20, data_dir=str(tmp_path))
     again = made(found, small, trainer)
     np.testing.assert_array_equal(again, first)
-    assert seen == [1]  # one image tells the shape
+    assert seen == [1]  # the shape is read from one image
     assert len([folder for folder in small.features_dir.iterdir() if folder.is_dir()]) == 1
     larger = load_trained_model(str(digits_run.path), 36)
     assert larger.size == (36, 36)

@@ -1,4 +1,4 @@
-"""Gradient checkpointing: the same gradients and statistics to the bit, from fewer kept activations."""
+"""Gradient checkpointing: bit-identical gradients and statistics, with fewer stored activations."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Atomic writes: the old or the new file is whole, whatever fails and whoever else writes."""
+"""Atomic writes: the old or the new file is complete after any failure and with concurrent writers."""
 
 import os
 import stat

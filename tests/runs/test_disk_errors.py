@@ -1,4 +1,4 @@
-"""Full, read-only and forbidden disks: one message with the file, the disk and the way out."""
+"""Full, read-only and forbidden disks: one message with the file, the disk and a correction."""
 
 import errno
 import os

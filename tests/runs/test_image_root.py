@@ -1,4 +1,4 @@
-"""A wrong folder of images is refused with the right one, before anything is loaded or written."""
+"""A wrong folder of images is refused with the correct one, before a library is loaded or a file is written."""
 
 import subprocess
 import sys

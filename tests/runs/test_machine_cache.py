@@ -1,4 +1,4 @@
-"""Measurements of a machine are made once, whatever happens to their files."""
+"""Measurements of a machine are made once, and damaged or unwritable cache files cause no error."""
 
 import json
 import threading

@@ -1,4 +1,4 @@
-"""What a run keeps of val and test: every image, rightly, and known again."""
+"""Saved predictions of val and test: complete, correct, and assigned to identified images."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""`result.json`: what is written is read back, and whatever else lies there gives one clear error."""
+"""`result.json` is read back as it was written, and any other content gives one clear error."""
 
 import json
 from pathlib import Path

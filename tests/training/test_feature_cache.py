@@ -89,7 +89,7 @@ def test_the_same_seed_gives_the_same_result_whatever_was_cached_before(start, w
 
 
 def stores(tmp_path: Path) -> dict[str, int]:
-    """How many rows each feature store holds."""
+    """Number of rows of each feature store."""
     return {str(file): np.count_nonzero(np.load(file)) for file in tmp_path.glob("data/.opsin/features/*/done.npy")}
 
 
@@ -101,10 +101,10 @@ def test_stored_features_are_reused_unless_a_change_affects_them(start, tmp_path
     start(*FROZEN, "optimizer.lr=0.1", "datamodule.batch_size=16", name="second")
     start(*FROZEN, "datamodule.train_fraction=0.05", name="fewer")
     assert stores(tmp_path) == first
-    seeded = start(*FROZEN, "seed=1", name="weights")  # random weights are of the seed
+    seeded = start(*FROZEN, "seed=1", name="weights")  # random weights depend on the seed
     assert len(stores(tmp_path)) == 2
     start(*FROZEN, "seed=1", f"model.weights={seeded.path}", name="transferred")
-    assert len(stores(tmp_path)) == 2  # the very weights, by another way
+    assert len(stores(tmp_path)) == 2  # the same weights, loaded from the run
     start(*FROZEN, "datamodule.mean=0.35", name="mean")
     start(*FROZEN, "datamodule.image_size=24", name="size")
     start(*PARTIAL, name="step")
@@ -170,7 +170,7 @@ def test_a_resumed_run_computes_its_features_with_its_own_weights(start, monkeyp
     whole = start(*words, name="whole")
     with pytest.raises(Interrupted):
         start(*words, "+callbacks.stop={_target_: interruptions.StopAt, step: 7}", name="cut")
-    torch.save({"state_dict": {}}, other.best)  # what the run was begun with is there no more
+    torch.save({"state_dict": {}}, other.best)  # the weights of the first start no longer exist
     cut = RunDirectory(whole.path.with_name("cut"))
     train(from_saved(cut, ["callbacks.stop=null"]))
     assert cut.read_result().metrics == whole.read_result().metrics
@@ -231,7 +231,7 @@ SIZE = {"image_size": (32, 32)}
     ("build", "never", "step"),
     [
         (lambda: resnet18(num_logits=2, **SIZE), [], None),
-        (lambda: resnet18(num_logits=2, **SIZE), ["layer1"], None),  # what comes before it trains
+        (lambda: resnet18(num_logits=2, **SIZE), ["layer1"], None),  # the stage before it trains
         (lambda: resnet18(num_logits=2, **SIZE), ["stem", "layer1", "layer3"], "layer1"),
         (lambda: resnet18(num_logits=2, **SIZE), ["stem", "layer1", "layer2", "layer3", "layer4"], "head.flatten"),
         (lambda: cnn_gap(num_logits=2, in_channels=1, **SIZE), ["block1", "block2", "block3"], "head.flatten"),

@@ -1,4 +1,4 @@
-"""A resume and an evaluation keep the recorded threads and precision; a message names what is not bit-identical."""
+"""A resume and an evaluation keep the recorded threads and precision; a message names changes that affect rounding."""
 
 from dataclasses import replace
 from pathlib import Path

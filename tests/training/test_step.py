@@ -1,4 +1,4 @@
-"""What a training step does not do besides training."""
+"""A training step does no unnecessary work."""
 
 import lightning as L
 import pytest
@@ -49,7 +49,7 @@ def test_lightning_can_read_the_name_of_the_current_hook():
     module = classifier()
     module._current_fx_name = "training_step"
     assert module._current_fx_name == "training_step"
-    module.weight = nn.Parameter(torch.ones(1))  # all else goes the usual way
+    module.weight = nn.Parameter(torch.ones(1))  # other attributes are set as usual
     assert "weight" in dict(module.named_parameters())
 
 
@@ -63,7 +63,7 @@ def test_only_empty_hooks_are_dropped(tmp_path):
     assert [name for name in STEP_HOOKS if getattr(mine, name) is not None] == ["on_after_backward"]
     assert callable(throughput.on_train_batch_end)
     assert throughput.on_before_backward is None
-    assert callable(mine.on_train_epoch_end)  # only those of a step
+    assert callable(mine.on_train_epoch_end)  # only the hooks of a step
     module = classifier()
     drop_empty_hooks([module])
     assert [name for name in STEP_HOOKS if getattr(module, name) is not None] == ["on_train_batch_start"]
@@ -94,7 +94,7 @@ def test_training_is_unchanged_without_empty_hooks_and_profiler(tmp_path):
         TrainerOptions(accelerator="cpu", max_epochs=1), callbacks=[Mine(), Throughput()], loggers=[], folder=tmp_path
     )
     assert isinstance(trainer.profiler, NoProfiler)
-    trainer.callbacks = [c for c in trainer.callbacks if not isinstance(c, Throughput)]  # it wants batches of ours
+    trainer.callbacks = [c for c in trainer.callbacks if not isinstance(c, Throughput)]  # it requires batches of Opsin
     module = Module()
     before = module.layer.weight.clone()
     import warnings

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The sweep on this machine, to compare with."""
+    """The same sweep on this machine, for comparison."""
     folder = tmp_path_factory.mktemp("local")
     finish(folder, *WORDS, *FAULT, code=1)
     return folder
@@ -27,7 +27,7 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def slurm(tmp_path: Path) -> Iterator[Mapping[str, str]]:
-    """Variables that lead to a SLURM of one node."""
+    """Environment variables of a SLURM cluster of one node."""
     if importlib.util.find_spec("submitit") is None or not HOME.exists() or os.geteuid() != 0:
         pytest.skip("no SLURM to start: python tests/engines/slurm.py install (Debian, as root)")
     cluster = Slurm(tmp_path / "slurm")
@@ -38,7 +38,7 @@ def slurm(tmp_path: Path) -> Iterator[Mapping[str, str]]:
 
 @pytest.fixture
 def ray() -> Iterator[tuple[str, Mapping[str, str]]]:
-    """Address of a Ray of two nodes, and the variables that open it."""
+    """Address of a Ray cluster of two nodes, and the environment variables for access."""
     if importlib.util.find_spec("ray") is None:
         pytest.skip("Ray is not installed: pip install ray")
     nodes = RayNodes()
@@ -47,7 +47,7 @@ def ray() -> Iterator[tuple[str, Mapping[str, str]]]:
 
 
 def told(folder: Path) -> list[tuple[str, ...]]:
-    """The table of a sweep, without what depends on the clock."""
+    """The table of a sweep without values that depend on time."""
     return [
         tuple(row[name] for name in ("trial", "overrides", "val/loss", "val/acc", "test/acc", "epochs", "state"))
         for row in rows(folder)

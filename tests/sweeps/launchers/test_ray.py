@@ -84,7 +84,7 @@ def end_of(handle: Handle) -> Exit:
 
 
 def wait_until(happened: Callable[[], Any], *handles: Handle, seconds: float = 180) -> None:
-    """Wait as a sweep does, which looks at its jobs all the time."""
+    """Wait like a sweep, which polls its jobs continuously."""
     deadline = time.monotonic() + seconds
     while not happened():
         assert time.monotonic() < deadline

@@ -45,7 +45,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[engine.Slurm]:
 
 @pytest.fixture
 def make_job(cluster: engine.Slurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Job]:
-    """A job of a run directory, which begins the run or goes on with it, as a sweep makes it."""
+    """A job of a sweep that starts or resumes the run in a directory."""
     monkeypatch.setenv("OPSIN_TARGETS", "engines")
 
     def make(number: int, *words: str, devices: int = 1) -> Job:
@@ -75,7 +75,7 @@ def end_of(handle: Handle) -> Exit:
 
 
 def trains(job: Job) -> None:
-    """Wait until a slow run trains, and will save when it is told to end."""
+    """Wait until a slow run trains and will save after a stop signal."""
     until(lambda: "slowly" in job.console.read_text(), job)
 
 
@@ -121,7 +121,7 @@ def test_stopped_killed_and_canceled_jobs_are_distinguished(
     make_job: Callable[..., Job], cluster: engine.Slurm
 ) -> None:
     launcher = Slurm(threads=1)
-    stopped = make_job(0, "trainer=ddp_cpu", *SLOW, devices=2)  # both of its processes are told
+    stopped = make_job(0, "trainer=ddp_cpu", *SLOW, devices=2)  # both of its processes get the signal
     killed, canceled = make_job(1, "trainer=cpu", *SLOW), make_job(2, "trainer=cpu", *SLOW)
     jobs = [stopped, killed, canceled]
     handles = [launcher.start(job) for job in jobs]
@@ -157,7 +157,7 @@ def test_requeued_preempted_and_failed_jobs_are_lost_and_resumed(
     for job in (requeued, failing):
         trains(job)
     number = cluster.command("squeue", "--noheader", "--format=%i", f"--name={name_of(requeued)}").stdout.strip()
-    assert "disabled" in cluster.command("scontrol", "requeue", number).stderr  # nobody but the sweep starts it again
+    assert "disabled" in cluster.command("scontrol", "requeue", number).stderr  # only the sweep restarts it
     cluster.command("scontrol", "update", f"JobId={number}", "Requeue=1")
     assert cluster.command("scontrol", "requeue", number).returncode == 0
     assert end_of(handles[0]).lost

@@ -18,7 +18,7 @@ from opsin.sweeps.launchers.slurm_queue import Queue, end_of
 
 @pytest.fixture
 def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of commands that come before those of the machine."""
+    """A folder of commands that precedes those of the machine on PATH."""
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setattr(slurm_queue, "REFRESH_S", -1.0)
     for name in ("sbatch", "squeue", "scancel", "scontrol", "srun"):
@@ -27,7 +27,7 @@ def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def say(folder: Path, name: str, text: str, code: int = 0) -> None:
-    """Let a command print a text."""
+    """Make a command print a text."""
     (folder / f"{name}.txt").write_text(text)
     (folder / name).write_text(f"#!/bin/sh\necho call >> {folder}/{name}.calls\ncat {folder}/{name}.txt\nexit {code}\n")
     (folder / name).chmod(stat.S_IRWXU)

@@ -1,4 +1,4 @@
-"""The warning about other programs: when it appears, and what it says."""
+"""The warning about other programs: its conditions and its text."""
 
 import logging
 from collections.abc import Sequence
@@ -20,8 +20,8 @@ from opsin.training.callbacks.busy_machine import WINDOW_S, BusyMachine, busy_me
         (1.9, 2, 2, 1),
         (3.0, 8, 8, 5),
         (0.3, 2, 2, None),  # not enough to matter
-        (1.0, 2, 1, None),  # one thread waits for nobody
-        (2.0, 8, 4, None),  # there is room
+        (1.0, 2, 1, None),  # one thread waits for no other thread
+        (2.0, 8, 4, None),  # enough cores are free
     ],
 )
 def test_the_message_names_threads_that_fit(others: float, cores: int, threads: int, fitting: int | None) -> None:

@@ -1,4 +1,4 @@
-"""A run too short for its moving average is told which decay would fit."""
+"""A run too short for its moving average gets a warning with a suitable decay."""
 
 import logging
 from types import SimpleNamespace

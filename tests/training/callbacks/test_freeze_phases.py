@@ -210,7 +210,7 @@ def test_a_moving_average_does_not_change_frozen_stages(start) -> None:
     words = (*TWO_PHASES, "callbacks=ema", "callbacks.ema.decay=0.9")
     run = start(*words)
     assert run.read_result().frozen == FrozenStages(("low", "middle"), True)
-    with pytest.raises(UserError, match="have changed since they were frozen"):  # it rounds
+    with pytest.raises(UserError, match="have changed since they were frozen"):  # rounding differs
         start(*words, "callbacks.ema._target_=lightning.pytorch.callbacks.EMAWeightAveraging", name="lightning")
 
 
@@ -294,7 +294,7 @@ def test_factors_are_relative_to_the_schedule_itself(name: str) -> None:
 
 
 def command(folder: Path, data_dir: Path, *words: str, code: int = 0) -> str:
-    """Run `train.py` as a person would; what it printed."""
+    """Run `train.py` in a process; return its output."""
     line = [sys.executable, str(ROOT / "train.py"), f"data_dir={data_dir}", *words]
     done = subprocess.run(line, cwd=folder, capture_output=True, text=True, timeout=300)
     assert done.returncode == code, done.stdout + done.stderr

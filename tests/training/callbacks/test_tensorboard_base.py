@@ -1,4 +1,4 @@
-"""What TensorBoard's callbacks share: how seldom they draw, and how images are shown."""
+"""Common part of the TensorBoard callbacks: how often pictures are drawn, and how images are shown."""
 
 from types import SimpleNamespace
 

@@ -1,4 +1,4 @@
-"""What TensorBoard shows changes nothing of what is learned: whole runs with all of it, and with none."""
+"""TensorBoard pictures do not change training: complete runs with all pictures and with none."""
 
 import subprocess
 import sys

@@ -79,7 +79,7 @@ def train(folder: Path, name: str, *words: str, by: list[str] = ALONE, code: int
 
 @pytest.fixture(scope="session")
 def alike(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], RunDirectory]:
-    """Runs of one recipe, which differ in nothing but the processes; each is made when it is first asked for."""
+    """Runs of one recipe that differ only in their processes; each is trained at its first use."""
     folder = tmp_path_factory.mktemp("alike")
 
     def run(name: str) -> RunDirectory:
@@ -149,7 +149,7 @@ def test_only_one_process_writes_files_and_prints(alike) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_every_image_is_measured_once_with_the_weights_that_are_saved(tmp_path: Path, strategy: str) -> None:
-    # 144 images of val in batches of 50, 359 of test: neither the last batch nor the shares come out even
+    # 144 images of val in batches of 50, 359 of test: the last batch and the shares of the processes have unequal sizes
     words = ("model=cnn_batchnorm", "datamodule.eval_batch_size=50", *SHORT)
     run = train(tmp_path, "run", *words, "trainer=ddp_cpu", f"trainer.strategy={strategy}")
     result = run.read_result()
@@ -186,7 +186,8 @@ def test_a_sharded_run_resumes_in_one_process(alike, tmp_path: Path) -> None:
     fsdp = train(tmp_path, "fsdp", *words, "trainer=ddp_cpu", "trainer.strategy=fsdp", stop, code=143)
     finish(begin(tmp_path, f"resume={fsdp.path}", "callbacks.stop=null", "trainer.strategy=auto", "trainer.devices=1"))
     one = train(tmp_path, "one", *words, "trainer=cpu")
-    assert_alike(one, fsdp, splits=("val", "test"))  # of the epoch that was cut, train saw the rest only
+    # Train metrics of the interrupted epoch cover its remaining batches only.
+    assert_alike(one, fsdp, splits=("val", "test"))
 
 
 @pytest.mark.slow
@@ -311,7 +312,7 @@ def test_the_launcher_of_a_process_is_detected() -> None:
     assert found is not None
     assert (found.by, found.rank, found.world_size) == ("torchrun", 3, 4)
     task = {"SLURM_PROCID": "0", "SLURM_STEP_ID": "0", "SLURM_NTASKS": "8"}
-    assert launched(task | {"SLURM_STEP_NUM_TASKS": "1"}) is None  # one task of srun: a process like any other
+    assert launched(task | {"SLURM_STEP_NUM_TASKS": "1"}) is None  # one task of srun is an ordinary process
     assert launched(task) is None  # a batch script, which has not called srun
     found = launched(task | {"SLURM_STEP_NUM_TASKS": "2"})
     assert found is not None

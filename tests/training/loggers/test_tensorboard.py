@@ -134,7 +134,7 @@ def test_the_link_latest_is_not_listed_as_a_run(server: str, outputs: Path) -> N
         assert sorted(json.load(answer)) == ["fast/tensorboard", "slow/tensorboard"]
 
 
-SHOWN = {  # what stands on the page of each tab
+SHOWN = {  # text on the page of each tab
     "timeseries": "val/loss",
     "images": "pictures/gradcam",
     "pr_curves": "pr/all classes",
@@ -171,7 +171,7 @@ def test_each_tab_shows_its_data_without_errors(server: str, browser, tab: str) 
     inside = (server, "data:", "blob:")
     page.on("request", lambda request: None if request.url.startswith(inside) else outside.append(request.url))
     page.goto(f"{server}/#{tab}")
-    if tab == "timeseries":  # cards out of sight are not there yet
+    if tab == "timeseries":  # cards below the visible part are not rendered yet
         page.get_by_role("combobox", name="Filter tags (regex)").fill("^val/loss$", timeout=120_000)
     place = page
     if tab == "projector":

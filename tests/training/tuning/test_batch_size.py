@@ -1,4 +1,4 @@
-"""`datamodule.batch_size=auto`: the rules, and that a run with it is the run with the number it found."""
+"""`datamodule.batch_size=auto`: the rules, and that a run with it equals a run with the value that it found."""
 
 from pathlib import Path
 from typing import Any
@@ -51,12 +51,12 @@ def trials(composed: RunConfig) -> tuple[RunPlan, Any, TrialSteps]:
 
 @pytest.fixture
 def thirty_two(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Let 32 be the fastest; the sizes that were asked for, afterwards."""
+    """Make 32 the fastest size; yield the list of measured sizes."""
     asked: list[int] = []
 
     def measure(trials: TrialSteps, sizes: list[int]) -> dict[int, float]:
         asked.extend(sizes)
-        trials.run(batch_size_watch(), batch_size=sizes[0], steps=2)  # real steps, whose traces must not show
+        trials.run(batch_size_watch(), batch_size=sizes[0], steps=2)  # real steps, which must have no side effects
         return {16: 100.0, 32: 1000.0}
 
     monkeypatch.setattr(batch_size, "measure_throughput", measure)
@@ -207,6 +207,6 @@ def test_throughput_is_measured_by_real_steps(composed, monkeypatch: pytest.Monk
     rates = measure_throughput(steps, [16, 32], seconds=30)
     assert set(rates) == {16, 32}
     assert all(rate > 0 for rate in rates.values())
-    assert set(measure_throughput(steps, [16, 32], seconds=0)) == {16}  # no time for more
+    assert set(measure_throughput(steps, [16, 32], seconds=0)) == {16}  # the time limit permits no more
     monkeypatch.setattr("opsin.training.tuning.batch_size.available_memory", lambda: -1.0)
     assert set(measure_throughput(steps, [16, 32], seconds=30)) == {16}

@@ -1,4 +1,4 @@
-"""The range test, on curves whose answer is known and on the bundled digits."""
+"""The range test, on curves with known results and on the bundled digits."""
 
 from pathlib import Path
 

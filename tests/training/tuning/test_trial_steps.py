@@ -1,4 +1,4 @@
-"""Trial steps are real ones, and leave no trace."""
+"""Trial steps are real training steps without side effects."""
 
 import random
 from pathlib import Path
