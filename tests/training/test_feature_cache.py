@@ -46,7 +46,7 @@ def network(run: RunDirectory) -> dict[str, torch.Tensor]:
     return {key: value for key, value in state.items() if key.startswith("network.")}
 
 
-def told(run: RunDirectory) -> str:
+def cache_setting(run: RunDirectory) -> str:
     words = run.read_result().settings.feature_cache
     assert isinstance(words, str)
     return words
@@ -56,8 +56,8 @@ def told(run: RunDirectory) -> str:
 @pytest.mark.slow
 def test_cached_and_uncached_training_give_similar_weights_and_metrics(start, words, step) -> None:
     cached, whole = start(*words, name="a"), start(*words, "feature_cache=off", name="b")
-    assert told(cached).startswith(f"{step} of 273 images, ")
-    assert told(whole) == "off: feature_cache=off"
+    assert cache_setting(cached).startswith(f"{step} of 273 images, ")
+    assert cache_setting(whole) == "off: feature_cache=off"
     mine, its = network(cached), network(whole)
     assert mine.keys() == its.keys()  # the checkpoint is the whole network
     for key, tensor in mine.items():
@@ -151,15 +151,15 @@ def test_features_of_a_changed_image_are_computed_again(start, tmp_path) -> None
 @pytest.mark.slow
 def test_the_feature_cache_is_skipped_with_a_reason(start, words, reason) -> None:
     run = start(*words, "trainer.max_epochs=1")
-    assert told(run).startswith("off: ")
-    assert reason in told(run)
+    assert cache_setting(run).startswith("off: ")
+    assert reason in cache_setting(run)
 
 
 @pytest.mark.slow
 def test_features_much_larger_than_their_images_are_not_cached(start, monkeypatch) -> None:
     monkeypatch.setattr("opsin.training.feature_cache.ROOMY", 0)
     run = start("model=cnn_gap", "model.trainable=[block2,block3]", *QUICK, "trainer.max_epochs=1")
-    assert told(run) == "off: block1 of these images takes 0.0 GB, 14 times their pixels"
+    assert cache_setting(run) == "off: block1 of these images takes 0.0 GB, 14 times their pixels"
 
 
 @pytest.mark.slow
@@ -191,13 +191,13 @@ def test_the_feature_cache_is_skipped_if_the_disk_is_too_small(start, monkeypatc
         raise UserError("Cached features need room")
 
     monkeypatch.setattr("opsin.data.cache.feature_store.check_space", full)
-    assert told(start(*FROZEN, "trainer.max_epochs=1")) == "off: Cached features need room"
+    assert cache_setting(start(*FROZEN, "trainer.max_epochs=1")) == "off: Cached features need room"
 
 
 @pytest.mark.slow
 def test_views_augment_training_images_only(start, tmp_path) -> None:
     run = start(*FROZEN, *VIEWS)
-    assert told(run) == "head.flatten of 273 images, 0.1 MB, 3 augmented views for training"
+    assert cache_setting(run) == "head.flatten of 273 images, 0.1 MB, 3 augmented views for training"
     assert sorted(stores(tmp_path).values()) == [129, 129, 129, 144]
     metrics = run.read_result().metrics
     assert evaluate(run, "val").metrics["val/loss"] == pytest.approx(metrics["val/loss"], abs=2e-3)
@@ -206,7 +206,7 @@ def test_views_augment_training_images_only(start, tmp_path) -> None:
 @pytest.mark.slow
 def test_a_run_with_augmentation_stores_only_the_views_that_it_reads(start, tmp_path) -> None:
     run = start(*FROZEN, "augmentation=digits", "trainer.max_epochs=16", "trainer.max_steps=8")  # two epochs
-    assert told(run).endswith(", 8 augmented views for training")
+    assert cache_setting(run).endswith(", 8 augmented views for training")
     assert sorted(stores(tmp_path).values()) == [129, 129, 144]
 
 

@@ -46,7 +46,7 @@ def ray() -> Iterator[tuple[str, Mapping[str, str]]]:
     nodes.close()
 
 
-def told(folder: Path) -> list[tuple[str, ...]]:
+def comparable_rows(folder: Path) -> list[tuple[str, ...]]:
     """The table of a sweep without values that depend on time."""
     return [
         tuple(row[name] for name in ("trial", "overrides", "val/loss", "val/acc", "test/acc", "epochs", "state"))
@@ -58,7 +58,7 @@ def test_a_sweep_on_slurm_equals_a_local_sweep(local: Path, slurm: Mapping[str, 
     folder = tmp_path / "sweep"
     folder.mkdir()
     finish(folder, *WORDS, *FAULT, "launcher=slurm", code=1, variables=slurm)
-    assert told(folder) == told(local)
+    assert comparable_rows(folder) == comparable_rows(local)
     assert all((run / "slurm").is_dir() for run in runs(folder))
 
 
@@ -67,7 +67,7 @@ def test_a_sweep_on_ray_equals_a_local_sweep(local: Path, ray: tuple[str, Mappin
     folder = tmp_path / "sweep"
     folder.mkdir()
     finish(folder, *WORDS, *FAULT, "launcher=ray", f"launcher.address='{address}'", code=1, variables=access)
-    assert told(folder) == told(local)
+    assert comparable_rows(folder) == comparable_rows(local)
     segfaults = [row for row in rows(folder) if "segfault" in row["overrides"]]
     assert len(segfaults) == 4
     assert all("SIGSEGV" in row["reason"] for row in segfaults)
