@@ -1,4 +1,4 @@
-"""What all tests share: isolation from the machine, one thread, and the real images where they are."""
+"""Fixtures of all tests: isolation from the machine, one thread, and the real images if they are present."""
 
 import logging
 import os

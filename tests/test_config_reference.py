@@ -1,4 +1,4 @@
-"""The configuration reference: every key of every config file is in it, with a description."""
+"""The configuration reference: it describes every key of every config file."""
 
 import re
 import sys

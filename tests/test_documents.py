@@ -20,7 +20,7 @@ from opsin.runs.directory import RunDirectory
 
 DOCS = ROOT / "docs"
 PLACES = (ROOT, ROOT / "src", ROOT / "src" / "opsin", DOCS)
-GONE = ("scripts/benchmark.py", "scripts/NAME.py")  # named as removed, or as a pattern
+GONE = ("scripts/benchmark.py", "scripts/NAME.py")  # removed files and patterns
 TESTED_ELSEWHERE = ("channels.md", "design.md", "export.md", "loggers.md", "own_project.md", "python_api.md")
 """Documents with tests of their own for the code that they contain."""
 FOLDERS = {path.name for place in (ROOT, ROOT / "src" / "opsin") for path in place.iterdir() if path.is_dir()}

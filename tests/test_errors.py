@@ -19,7 +19,7 @@ def test_the_nearest_name_is_suggested(word: str, known: list[str], hint: str) -
     assert did_you_mean(word, known) == hint
 
 
-def test_several_names_and_their_prefix() -> None:
+def test_several_nearest_names_are_suggested_with_their_prefix() -> None:
     assert did_you_mean("resnet27", ["mlp", "resnet26", "resnet17"], "model.", 2) in (
         ": did you mean model.resnet26 or model.resnet17?",
         ": did you mean model.resnet17 or model.resnet26?",

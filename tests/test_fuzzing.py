@@ -1,4 +1,4 @@
-"""Random overrides, image bytes, checkpoints and run directories: a right answer or one clear error.
+"""Random overrides, image bytes, checkpoints and run directories: a correct answer or one clear error.
 
 The fast tests run a few examples, always the same. `make fuzz MINUTES=10` runs new ones for ten minutes in all.
 """

@@ -188,7 +188,7 @@ def test_no_code_of_a_file_runs(
     assert not list(in_tmp.rglob(RAN))
 
 
-def test_the_hostile_object_of_these_tests_would_run(in_tmp: Path) -> None:
+def test_the_hostile_object_runs_if_it_is_loaded_without_protection(in_tmp: Path) -> None:
     torch.load(io.BytesIO(saved(Evil())), weights_only=False)
     assert (in_tmp / RAN).is_dir()
 
@@ -203,7 +203,7 @@ def test_a_lock_that_is_a_link_changes_no_other_file(in_tmp: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["safetensors", "state_dict"])
-def test_what_travels_holds_tensors_only(kind: str, digits_run: RunDirectory, in_tmp: Path) -> None:
+def test_exported_weights_and_checkpoints_hold_tensors_only(kind: str, digits_run: RunDirectory, in_tmp: Path) -> None:
     """Exported weights and checkpoints load without any object."""
     out = in_tmp / f"weights{SUFFIXES[kind]}"
     assert main([str(digits_run.path), "--format", kind, "--out", str(out)]) == 0

@@ -52,7 +52,7 @@ def test_the_corpus_is_large_and_has_no_case_twice(corpus: list[Case]) -> None:
     assert max(Counter(case.name for case in corpus).values()) == 1
 
 
-def test_a_sample_of_the_corpus(corpus: list[Case], tmp_path: Path) -> None:
+def test_a_sample_of_the_corpus_has_permitted_endings(corpus: list[Case], tmp_path: Path) -> None:
     sample = [case for case in corpus if zlib.crc32(case.name.encode()) % SAMPLE == 0]
     assert len(sample) > len(corpus) // (2 * SAMPLE)
     found = faults(sample, tmp_path)
@@ -61,14 +61,14 @@ def test_a_sample_of_the_corpus(corpus: list[Case], tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_whole_corpus(corpus: list[Case], kind: str, tmp_path: Path) -> None:
+def test_the_whole_corpus_has_permitted_endings(corpus: list[Case], kind: str, tmp_path: Path) -> None:
     found = faults([case for case in corpus if case.name.startswith(f"{kind}/")], tmp_path)
     assert not found, "\n".join(found)
 
 
 @pytest.mark.slow
-def test_a_folder_of_odd_images(tmp_path: Path) -> None:
-    """By hand: all images below `OPSIN_ODD_IMAGES`, such as those of Pillow's source archive."""
+def test_a_folder_of_odd_images_has_permitted_endings(tmp_path: Path) -> None:
+    """Manual use: all images below `OPSIN_ODD_IMAGES`, such as those of Pillow's source archive."""
     root = os.environ.get("OPSIN_ODD_IMAGES")
     if not root:
         pytest.skip("OPSIN_ODD_IMAGES names no folder")

@@ -68,7 +68,7 @@ def node_of(parts: tuple[str, ...]) -> str:
     return parts[1].removesuffix(".py") if len(parts) > 1 else "__init__"
 
 
-def test_root_is_as_required() -> None:
+def test_the_package_root_holds_only_the_permitted_files_and_folders() -> None:
     entries = [path for path in PACKAGE.iterdir() if path.name != "__pycache__"]
     folders = {path.name for path in entries if path.is_dir()}
     assert len(folders) <= 14
@@ -182,7 +182,7 @@ def chains(start: str) -> dict[str, tuple[str, ...]]:
 
 
 def test_a_prediction_loads_neither_lightning_nor_large_libraries() -> None:
-    """`opsin predict` takes little more than `import torch`; `tests/commands/test_loaded_modules.py` starts it."""
+    """`opsin predict` starts about as fast as `import torch`; `tests/commands/test_loaded_modules.py` starts it."""
     for start in ("inference.predictor", "inference.image_arguments", "inference.prediction_writers", "data.progress"):
         loaded = chains(f"opsin.{start}")
         assert len(loaded) > 3

@@ -40,7 +40,7 @@ def rows() -> list[Row]:
 
 
 def trainings() -> list[tuple[str, ...]]:
-    """Return the overrides of all commands that take some, each once."""
+    """Return the overrides of all commands with overrides, each once."""
     lines = {
         words for row in rows() for words in row.commands if words[:2] in (("opsin", "train"), ("opsin", "summary"))
     }

@@ -35,7 +35,7 @@ for words in json.load(sys.stdin):
 
 @pytest.fixture
 def project(in_tmp: Path) -> Path:
-    """A new project with the files of the page, and the images that it speaks of."""
+    """A new project with the files of the page, and the images that the page mentions."""
     folder = in_tmp / "my_project"
     write_project(folder)
     written = [block for language in ("python", "yaml") for block in blocks(PAGE, language)]
@@ -66,7 +66,7 @@ def test_the_settings_and_the_size_are_those_of_the_template() -> None:
 
 @pytest.mark.slow
 def test_the_commands_of_the_page_run(project: Path) -> None:
-    """All in one process, which saves the start of torch; each train command for one epoch."""
+    """All commands run in one process, so torch is imported once; each train command runs one epoch."""
     lines = [line[1:] for block in blocks(PAGE, "sh") for line in commands(block.text) if line[0] == "opsin"]
     lines = [[*line, *QUICK] if line[0] == "train" else line for line in lines]
     assert len(lines) == 11

@@ -1,4 +1,4 @@
-"""Private names of libraries stand in known files only, where a new version of a library can be checked."""
+"""Private names of libraries occur in known files only, which are checked against each new version of a library."""
 
 import ast
 from pathlib import Path
@@ -58,6 +58,6 @@ def private_names(file: Path) -> set[str]:
     return found
 
 
-def test_private_names_stand_in_known_files_only() -> None:
+def test_private_names_occur_in_known_files_only() -> None:
     found = {str(file.relative_to(PACKAGE)): names for file in PACKAGE.rglob("*.py") if (names := private_names(file))}
     assert found == KNOWN

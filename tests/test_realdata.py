@@ -47,7 +47,7 @@ def test_transfer_from_real_imagenet_weights(real_data: Path, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("kind", ["cats_vs_dogs_180", "cifar10_jpeg"])
-def test_other_archives_train(real_data: Path, tmp_path: Path, kind: str) -> None:
+def test_other_archives_train_above_chance(real_data: Path, tmp_path: Path, kind: str) -> None:
     name, classes = ("cifar10", 10) if kind == "cifar10_jpeg" else ("cats_vs_dogs", 2)
     words = (f"datamodule={name}", f"datamodule.path={real_data / kind}", "datamodule.image_size=32")
     found = metrics(tmp_path, *words, "model=cnn_batchnorm", "datamodule.train_fraction=0.5", "trainer.max_epochs=1")

@@ -1,4 +1,4 @@
-"""The tour notebook runs in a kernel of its own, and shows no escape codes."""
+"""The tour notebook runs in a kernel of its own, and its output has no escape codes."""
 
 import time
 from pathlib import Path

@@ -37,7 +37,7 @@ def test_the_table_ranks_recipes(tmp_path: Path) -> None:
     assert by_loss.table["test/loss"].is_monotonic_increasing
 
 
-def test_mistakes(tmp_path: Path) -> None:
+def test_invalid_runs_and_metrics_are_refused(tmp_path: Path) -> None:
     for runs in ([], [tmp_path / "nowhere"], tmp_path):
         with pytest.raises(opsin.UserError):
             opsin.compare(runs)

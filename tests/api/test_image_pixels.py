@@ -1,4 +1,4 @@
-"""Every kind of image gives the pixels that its file gives, and everything else is refused with a way to fix it."""
+"""Every kind of image gives the same pixels as its file, and everything else is refused with a correction."""
 
 import io
 from pathlib import Path
@@ -124,14 +124,14 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_is_no_image_is_refused_with_the_way_out(case: str) -> None:
+def test_values_that_are_not_images_are_refused_with_a_correction(case: str) -> None:
     image, way_out = REFUSED[case]
     with pytest.raises(UserError) as error:
         read_image(image, model(3))
     assert way_out in str(error.value)
 
 
-def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+def test_unreadable_files_are_bad_images(tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("no image")
     for bad in (tmp_path, tmp_path / "absent.png", tmp_path / "text.png", b"", b"no image"):
         with pytest.raises(BadImage):

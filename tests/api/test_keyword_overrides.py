@@ -11,7 +11,7 @@ from opsin.config import compose
 from opsin.errors import UserError
 
 
-def test_sections_and_values() -> None:
+def test_sections_and_values_become_overrides() -> None:
     sections = {
         "model": "mlp",
         "seed": np.int64(3),
@@ -34,7 +34,7 @@ def test_sections_and_values() -> None:
     ]
 
 
-def test_every_value_arrives(tmp_path: Path) -> None:
+def test_values_are_unchanged_in_the_config(tmp_path: Path) -> None:
     phases = [{"epoch": 1, "trainable": ["block3"], "lr_factor": 0.1}]
     sections = {"model": {"phases": phases}, "callbacks": {"progress": {"bar": False}}, "output_dir": tmp_path / "a, b"}
     tree = compose(keyword_overrides(sections)).tree

@@ -1,4 +1,4 @@
-"""A loaded model predicts as validation did, for one image, a list and a generator."""
+"""A loaded model predicts the same as validation, for one image, a list and a generator."""
 
 import itertools
 import logging
@@ -43,7 +43,7 @@ def test_probabilities_are_those_of_the_run(model: Model, digits_run: RunDirecto
     np.testing.assert_allclose(calibrated, powers / powers.sum(1, keepdims=True), atol=1e-6)
 
 
-def test_one_a_list_and_a_generator(model: Model, pixels: np.ndarray) -> None:
+def test_predict_accepts_one_image_a_list_and_a_generator(model: Model, pixels: np.ndarray) -> None:
     one = model.predict(pixels[3])
     assert list(one.probabilities) == list(model.classes)
     assert sum(one.probabilities.values()) == pytest.approx(1)
@@ -99,7 +99,7 @@ def test_embeddings_are_the_input_of_the_head(model: Model, digits_run: RunDirec
     np.testing.assert_array_equal(model.embed(iter(pixels)), found)
 
 
-def test_explanations(model: Model, pixels: np.ndarray) -> None:
+def test_an_explanation_has_a_heatmap_and_a_statement(model: Model, pixels: np.ndarray) -> None:
     found = model.explain(pixels[0])
     predicted = model.predict(pixels[0])
     assert (found.label, found.probability) == (predicted.label, predicted.probability)
@@ -119,7 +119,7 @@ def test_explanations(model: Model, pixels: np.ndarray) -> None:
         model.explain(pixels[0], stage="block9")
 
 
-def test_loading_and_predicting_leave_the_process_as_it_was(digits_run: RunDirectory, pixels: np.ndarray) -> None:
+def test_loading_and_predicting_do_not_change_the_process_state(digits_run: RunDirectory, pixels: np.ndarray) -> None:
     logger, before = logging.getLogger("lightning.pytorch"), torch.get_num_threads()
     logger.setLevel(logging.INFO)
     torch.manual_seed(3)
@@ -135,7 +135,9 @@ def test_loading_and_predicting_leave_the_process_as_it_was(digits_run: RunDirec
     assert logger.level == logging.INFO
 
 
-def test_description_and_mistakes(model: Model, digits_run: RunDirectory, in_tmp: Path) -> None:
+def test_the_description_names_the_run_and_wrong_paths_are_refused(
+    model: Model, digits_run: RunDirectory, in_tmp: Path
+) -> None:
     assert str(digits_run.path) in repr(model)
     assert all(text in model._repr_html_() for text in (str(digits_run.path), "cnn_gap", "1 x 28 x 28"))
     assert model.run.metrics == digits_run.read_result().metrics

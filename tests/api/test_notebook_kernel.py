@@ -1,4 +1,4 @@
-"""Training in a Jupyter kernel: plain lines of progress, errors of one line, and a stop button that loses nothing."""
+"""Training in a Jupyter kernel: plain lines of progress, errors of one line, and a stop button that saves the run."""
 
 from pathlib import Path
 
@@ -32,7 +32,9 @@ opsin.train(resume=run, trainer={"max_epochs": epochs + 1})
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of Jupyter's own packages
-def test_training_in_a_kernel(in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_in_a_kernel_prints_plain_lines_and_can_be_stopped_and_resumed(
+    in_tmp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in CELLS])
     NotebookClient(book, timeout=300, allow_errors=True).execute(cwd=str(in_tmp))

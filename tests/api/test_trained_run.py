@@ -1,4 +1,4 @@
-"""Training from Python: the same run as by the command, in a process that stays as it was."""
+"""Training from Python: the run equals that of the command, and the state of the process does not change."""
 
 import logging
 import os
@@ -49,7 +49,7 @@ def process_state() -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_two_runs_in_a_process_that_stays_as_it_was(
+def test_two_runs_do_not_change_the_process_state(
     data_dir: Path, in_tmp: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     opsin.train  # noqa: B018 - the first use imports torch, which sets variables and warnings of its own
@@ -157,7 +157,7 @@ MISTAKES: dict[str, tuple[tuple[Any, ...], dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_mistakes_give_the_error_of_the_command(mistake: str, in_tmp: Path) -> None:
+def test_invalid_arguments_give_the_error_of_the_command(mistake: str, in_tmp: Path) -> None:
     overrides, sections, message = MISTAKES[mistake]
     with pytest.raises(opsin.UserError, match=message.replace("(", r"\(")) as error:
         opsin.train(*overrides, **sections)

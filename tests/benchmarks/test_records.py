@@ -66,7 +66,7 @@ def test_a_record_of_a_finished_run(tmp_path):
         record_of(ROW, 4, made_run(tmp_path / "without"), load=None)
 
 
-def test_bits_of_any_number_are_kept():
+def test_any_number_of_bits_is_read_back():
     for count in (1, 7, 8, 9, 1_000):
         bits = np.random.default_rng(count).random(count) < 0.5
         assert (made_record(ROW, 0, bits).test_correct == bits).all()

@@ -44,7 +44,7 @@ def test_the_results_page():
     assert "- **A**: Some CPU, 2 cores (avx2), 24.0 GiB, no GPU; precision 32-true; python 3.11.2, torch 2.14.1" in page
 
 
-def test_guessing_is_explained():
+def test_results_at_chance_level_are_explained():
     metrics = {"test/acc": 0.5, "test/auroc": 0.57}
     guesses = [made_record("own", i, correct_bits(0.5), predicted=(990, 10), metrics=metrics) for i in range(2)]
     expected = (
@@ -61,7 +61,7 @@ def test_the_table_of_the_readme():
     ]
 
 
-def test_a_section_of_a_page_is_replaced_and_all_else_stays():
+def test_a_section_of_a_page_is_replaced_and_other_text_is_kept():
     page = "a\n<!-- results -->\nold\n<!-- /results -->\n\nb\n"
     assert with_section(page, "results", "new\n") == page.replace("old", "new")
     assert with_section("a\n", "results", "new\n") == "a\n\n<!-- results -->\nnew\n<!-- /results -->\n"
@@ -117,7 +117,7 @@ def test_every_experiment_of_a_mistake_is_a_row():
         assert lines[2].startswith(("# Correct: ", "# Mistake: "))
 
 
-def test_the_command_shows_and_writes_what_is_recorded(tmp_path, monkeypatch, capsys):
+def test_the_command_prints_and_writes_the_records(tmp_path, monkeypatch, capsys):
     write_record(tmp_path, made_record("mnist_mlp", 0, correct_bits(0.9)))
     written = {}
     monkeypatch.setattr(command, "write_atomically", lambda path, text: written.setdefault(Path(path).name, text))

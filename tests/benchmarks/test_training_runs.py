@@ -16,7 +16,7 @@ FACTS = {"metrics": {"test/acc": 0.5}, "seconds": {"total": 1.0}}
 
 
 class Trainings:
-    """Stands in for the processes that train: writes run directories, and counts."""
+    """Replaces the processes that train: writes run directories and counts the starts."""
 
     def __init__(self, folder, exit_code=0):
         self.started, self.exit_code = [], exit_code
@@ -75,14 +75,14 @@ def test_a_stopped_run_is_resumed(trainings, session, tmp_path):
     assert trainings.started == [("some", 0, True)]
 
 
-def test_a_failed_run_leaves_no_record_and_the_others_go_on(trainings, session):
+def test_a_failed_run_leaves_no_record_and_the_others_continue(trainings, session):
     trainings.exit_code = 1
     assert set(run_all(session, [ROW]).values()) == {"failed"}
     assert len(trainings.started) == 2
     assert not session.records.exists()
 
 
-def test_downloads_are_asked_for(trainings, session):
+def test_downloads_need_permission(trainings, session):
     row = Row("some", "title", "group", "cats_vs_dogs", downloads=True, seeds=1)
     assert run_all(session, [row]) == {("some", 0): "needs a download"}
     allowed = Session(session.records, session.data_dir, session.work_dir, downloads=True, log=session.log)

@@ -1,4 +1,4 @@
-"""Callbacks that let training fail."""
+"""Callbacks that make training fail."""
 
 import math
 from typing import Any
@@ -27,7 +27,7 @@ class NaNAt(L.Callback):
 
 
 class MemoryFor(L.Callback):
-    """Let training steps on more than a number of images fail like a GPU without free memory.
+    """Make training steps on more than a number of images fail like a GPU without free memory.
 
     Args:
         images: Largest batch that fits.

@@ -70,7 +70,7 @@ class Child:
         return self.code is None
 
     def wait(self, seconds: float = 300) -> int:
-        """Wait for the end and return the exit code; kill the process when the time is over."""
+        """Wait for the end and return the exit code; kill the process after a time limit."""
         deadline = time.monotonic() + seconds
         while self.running():
             if time.monotonic() > deadline:
@@ -93,7 +93,7 @@ class Child:
 
 
 def die() -> None:
-    """Kill this process at once, as a machine without power does."""
+    """Kill this process at once, as a power failure does."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -123,7 +123,7 @@ def kill_on(event: str, pattern: str, time_: int = 1, delay: float = 0.0) -> Hoo
     Args:
         event: Audit event of Python: `open`, `os.rename` or `os.link`.
         pattern: Pattern of the path.
-        time_: The first of such events counts as 1.
+        time_: Number of the event, counted from 1.
         delay: Seconds from the event to the kill, to hit the middle of a write.
     """
     count = 0

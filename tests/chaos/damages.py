@@ -77,7 +77,7 @@ def data_deleted(setting: Setting) -> Outcome:
 
 
 def _swap(source: Path) -> None:
-    """Exchange an image of each class."""
+    """Exchange one image of each class with another."""
     for a, b, c in (("dark/0.png", "light/0.png", "third.png"),):
         (source / a).rename(source.parent / c)
         (source / b).rename(source / a)
@@ -149,7 +149,7 @@ def _evaluate_damaged(folder: Path, where: str, file: str, damage: str, whole: P
 
 @fault("damaged-store", "Decoded images whose bytes changed, at the right size")
 def damaged_store(setting: Setting) -> Outcome:
-    """Change bytes of a store; a new run finds it and builds the store again, or names it."""
+    """Change bytes of a store; a new run detects this and builds the store again, or names it."""
     photos(setting.folder / "photos", 40)
     words = (*folder_words(setting.folder, 20), *PHOTOS)
     whole = completed(words, setting.folder, "whole")
@@ -173,7 +173,7 @@ def damaged_store(setting: Setting) -> Outcome:
 
 @fault("nan", "NaN in training")
 def nan(setting: Setting) -> Outcome:
-    """Let a loss diverge: one message, and the last good checkpoint stays."""
+    """Make a loss diverge: one message is printed, and the last good checkpoint is kept."""
     outcome = Outcome(compared="one message with the step; last.ckpt is finite")
     words = (*SHORT, "+callbacks.fault={_target_: tests.chaos.callbacks.NaNAt, step: 30}")
     variables = {"OPSIN_TARGETS": "tests"}
@@ -188,7 +188,7 @@ def nan(setting: Setting) -> Outcome:
 
 @fault("out-of-memory", "Out of memory in training, with trainer.on_oom=halve")
 def out_of_memory(setting: Setting) -> Outcome:
-    """Let batches above a size fail; the run continues with smaller ones and the same effective batch."""
+    """Make batches above a size fail; the run continues with smaller ones and the same effective batch."""
     outcome = Outcome(compared="the run finishes with as many optimizer steps")
     whole = completed(SHORT, setting.folder, "whole")
     words = (*SHORT, "trainer.on_oom=halve", "+callbacks.fault={_target_: tests.chaos.callbacks.MemoryFor, images: 8}")
@@ -206,7 +206,7 @@ def out_of_memory(setting: Setting) -> Outcome:
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """Return the environment of a run in several processes, which start again from the command line."""
+    """Return the environment of a run in several processes, each of which starts from the command line."""
     paths = f"{ROOT / 'src'}:{ROOT / 'tests' / 'helpers'}:{ROOT}"
     return {
         **os.environ,

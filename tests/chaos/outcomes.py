@@ -10,7 +10,7 @@ import pytest
 
 @dataclass
 class Outcome:
-    """What happened after a fault, over all injections.
+    """What happened after a fault, over all injections of the fault.
 
     Attributes:
         injected: Number of injections.

@@ -1,4 +1,4 @@
-"""The command line, as a person types it: each test starts a process."""
+"""The command line as a user types it: each test starts a process."""
 
 import json
 import os
@@ -32,7 +32,7 @@ def command(script: str, *words: str) -> list[str]:
 
 
 def python(folder: Path, script: str, *words: str, code: int = 0) -> str:
-    """Run a script in a folder of its own; everything that it printed."""
+    """Run a script in a folder; return everything that it prints."""
     done = subprocess.run(
         command(script, *words), cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=300
     )
@@ -45,7 +45,7 @@ def results(folder: Path) -> list[dict]:
     return [json.loads(path.read_text()) for path in sorted(folder.glob("outputs/2*/**/result.json"))]
 
 
-def test_help_is_a_page_and_comes_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_help_lists_all_options_without_slow_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPROFILEIMPORTTIME", "1")
     page = python(tmp_path, "train.py", "--help")
     assert re.search(r"\| +omegaconf$", page, re.MULTILINE)
@@ -58,7 +58,7 @@ def test_help_is_a_page_and_comes_at_once(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.slow
-def test_config_and_info(tmp_path: Path) -> None:
+def test_cfg_and_info_are_printed_without_a_run(tmp_path: Path) -> None:
     assert "max_epochs:" in python(tmp_path, "train.py", "--cfg", "job")
     assert "Defaults List" in python(tmp_path, "train.py", "--info", "defaults")
     assert not (tmp_path / "outputs").exists()
@@ -82,7 +82,7 @@ def test_a_run_and_its_evaluation(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_typo_ends_in_one_message_and_leaves_nothing(tmp_path: Path) -> None:
+def test_a_typo_gives_one_message_and_no_run_directory(tmp_path: Path) -> None:
     printed = python(tmp_path, "train.py", "+trainer.max_epoch=3", code=1)
     assert "did you mean trainer.max_epochs?" in printed
     assert "Traceback" not in printed
@@ -91,7 +91,7 @@ def test_a_typo_ends_in_one_message_and_leaves_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_resuming_what_is_no_run_names_the_runs_that_are(tmp_path: Path) -> None:
+def test_resuming_a_path_without_a_run_names_the_newest_runs(tmp_path: Path) -> None:
     python(tmp_path, "train.py", *QUICK)
     printed = python(tmp_path, "train.py", "resume=outputs/nothing", code=1)
     assert "outputs/nothing is not a run directory" in printed
@@ -101,7 +101,7 @@ def test_resuming_what_is_no_run_names_the_runs_that_are(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-def test_a_directory_of_ones_own_is_never_taken_away(tmp_path: Path) -> None:
+def test_a_directory_of_the_user_is_not_deleted(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "__init__.py").touch()
     python(tmp_path, "train.py", "hydra.run.dir=mine", "+trainer.max_epoch=3", code=1)
@@ -109,7 +109,7 @@ def test_a_directory_of_ones_own_is_never_taken_away(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_is_resumed_in_its_own_parts_and_gives_its_weights(tmp_path: Path) -> None:
+def test_a_resume_keeps_the_network_and_directory_and_its_weights_can_be_loaded(tmp_path: Path) -> None:
     python(tmp_path, "train.py", *QUICK, "optimizer=sgd")
     printed = python(tmp_path, "train.py", "resume=outputs/latest", "trainer.max_epochs=3", "optimizer.momentum=0.5")
     assert "resumed at step" in printed
@@ -135,12 +135,12 @@ def test_missing_weights_end_in_one_message(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_multirun_gives_a_directory_each_and_a_table(tmp_path: Path) -> None:
+def test_a_multirun_writes_one_directory_per_run_and_prints_a_table(tmp_path: Path) -> None:
     words = [word for word in QUICK if not word.startswith("model")]
     printed = python(tmp_path, "train.py", "-m", "model=mlp,cnn_gap", "optimizer.lr=0.001,0.01", *words)
     found = [json.loads(path.read_text()) for path in tmp_path.glob("outputs/sweeps/*/*/result.json")]
     assert [result["status"] for result in found] == ["finished"] * 4
-    assert sum("test/acc" in result["metrics"] for result in found) == 1  # the winner alone
+    assert sum("test/acc" in result["metrics"] for result in found) == 1  # only the best run is tested
     table = printed[printed.rindex("sweep by val/loss") :]
     assert table.count("optimizer.lr=") == 4
     losses = [float(match) for match in re.findall(r"│ (\d\.\d+) +│ +\d\.\d{4} +│", table)]
@@ -159,7 +159,7 @@ def test_a_failed_job_is_a_row_of_the_table(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
+def test_ctrl_c_saves_the_run_and_prints_the_command_to_resume(tmp_path: Path) -> None:
     words = ("model=mlp", "trainer.max_epochs=500", "callbacks=no_early_stopping")
     process = subprocess.Popen(
         command("train.py", *words), cwd=tmp_path, env=environment(tmp_path), stdout=subprocess.PIPE, text=True
@@ -182,7 +182,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_runs_killed_at_random_moments_end_as_if_they_had_not_been(tmp_path: Path) -> None:
+def test_runs_killed_at_random_moments_resume_with_identical_metrics(tmp_path: Path) -> None:
     words = ("model=strided_cnn", "augmentation=digits", "scheduler=cosine", "trainer.max_epochs=6", "trainer=cpu")
     begun = time.perf_counter()
     python(tmp_path, "train.py", *words, "hydra.run.dir=outputs/2-whole")

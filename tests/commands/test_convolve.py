@@ -175,6 +175,6 @@ def test_a_dilated_window_leaves_pixels_out() -> None:
     assert marked[1].sum() == 9 * (40 * 40 - 32 * 32)  # nine squares, each outlined four pixels wide
 
 
-def test_numbers_are_short() -> None:
+def test_numbers_are_shown_with_few_digits() -> None:
     texts = [pictures._short(value) for value in (0.0, -1.0, 0.111, 0.5, 2.26, 12.6, -0.0, -0.001)]
     assert texts == ["0", "-1", "0.11", "0.5", "2.3", "13", "0", "0"]

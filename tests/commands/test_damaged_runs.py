@@ -35,7 +35,7 @@ def run(digits_run: RunDirectory, in_tmp: Path) -> RunDirectory:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_a_damaged_checkpoint_offers_the_last_one(
+def test_the_message_about_a_damaged_best_checkpoint_suggests_the_last_one(
     run: RunDirectory, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flip_bit(run.best, "/data/2", 30)

@@ -34,7 +34,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> Any:
 @pytest.mark.parametrize(
     "host", ["evil.example", "localhost.evil.example:6006", "192.168.1.7:6006", "", "[::1", "0.0.0.0"]
 )
-def test_a_web_site_whose_name_resolves_to_this_machine_reads_nothing(served: Any, host: str) -> None:
+def test_requests_with_the_host_name_of_another_site_are_refused(served: Any, host: str) -> None:
     answer = served().get("/data/runs", headers={"Host": host})
     assert answer.status_code == 403
     assert b"runs" not in answer.data

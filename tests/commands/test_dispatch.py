@@ -1,4 +1,4 @@
-"""`opsin NAME`, `python -m opsin NAME` and `python scripts/NAME.py` start the same command and name themselves."""
+"""`opsin NAME`, `python -m opsin NAME` and `python scripts/NAME.py` start the same command; messages use that form."""
 
 import ast
 import os
@@ -45,7 +45,7 @@ def test_every_command_has_a_script() -> None:
 
 @pytest.mark.parametrize("script", [None, *SCRIPTS], ids=lambda path: path.stem if path else "opsin")
 def test_help_loads_no_heavy_library_and_shows_the_form_that_was_started(script: Path | None, tmp_path: Path) -> None:
-    """One process asks for the help of all commands, as `opsin` or as a script."""
+    """One process prints the help of all commands, as `opsin` or as a script."""
     names = list(COMMANDS) if script is None else [name_of(script)]
     start = "opsin.main_of(name)(['--help'])" if script is None else f"opsin.run_script({str(script)!r})"
     code = (
@@ -77,7 +77,7 @@ def texts(file: Path) -> list[str]:
 
 @pytest.mark.slow
 def test_messages_leave_the_form_of_commands_to_one_function() -> None:
-    """`opsin_command` writes `opsin train` or `python train.py`; no message holds one of them itself."""
+    """`opsin_command` writes `opsin train` or `python train.py`; no other message contains either form."""
     forms = re.compile(rf"\bopsin ({'|'.join(COMMANDS)})\b|\btrain\.py\b|\bscripts/")
     package = ROOT / "src" / "opsin"
     own = {

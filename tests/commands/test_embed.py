@@ -90,7 +90,7 @@ def test_a_second_call_computes_nothing(run: str, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(Extractor, "__call__", counted)
     embed(run, [f"data_dir={tmp_path}"], split="test", formats=["npz"])
-    assert seen == [1]  # one image tells the shape
+    assert seen == [1]  # the shape is read from one image
     np.testing.assert_array_equal(read(f"{run}/embeddings")["embeddings"], before["embeddings"])
     embed(run, [f"data_dir={tmp_path}"], split="test", formats=["npz"], image_size=20)
     assert len(seen) > 2

@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="module")
 def photo_run(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
-    """A run on color photographs of odd sizes; its best checkpoint is that of one epoch."""
+    """A run of one epoch on color photographs of different sizes."""
     folder = tmp_path_factory.mktemp("photos")
     rng = np.random.default_rng(0)
     for number in range(60):

@@ -18,7 +18,7 @@ def find_lr(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-def test_it_suggests_a_rate_and_draws_the_curve(tmp_path: Path) -> None:
+def test_the_range_test_suggests_a_rate_and_draws_the_curve(tmp_path: Path) -> None:
     done = find_lr(tmp_path, "model=mlp", "trainer=cpu", "--steps", "60", "optimizer.lr=0.5")
     assert done.returncode == 0, done.stderr
     (folder,) = tmp_path.glob("outputs/*/*_find_lr_digits_mlp_*")
@@ -35,7 +35,7 @@ def test_it_suggests_a_rate_and_draws_the_curve(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_what_is_wrong_is_said_in_one_message(tmp_path: Path) -> None:
+def test_invalid_arguments_give_one_message(tmp_path: Path) -> None:
     for words, part in (
         (["model=mlp", "optimizer.lrr=1"], "optimizer.lrr=1 is not known: did you mean optimizer.lr=1?"),
         (["--steps", "3"], "--steps must be 20 to 1000"),

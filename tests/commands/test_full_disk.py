@@ -1,4 +1,4 @@
-"""Runs and sweeps on a real disk that fills up: one message, nothing saved is lost, and the way out works."""
+"""Runs and sweeps on a real disk that fills up: one message, no loss of saved data, and a suggestion that works."""
 
 import contextlib
 import logging
@@ -33,7 +33,7 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
 
 @pytest.fixture
 def fill_before(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, int], None]:
-    """Return a function that lets the disk be full when a file of a name is written for the n-th time."""
+    """Return a function that fills the disk when a file of a name is written for the n-th time."""
 
     def fill_before(name: str, time: int = 1) -> None:
         original, count = atomic.atomic_path, 0
@@ -86,7 +86,7 @@ def test_a_run_on_a_full_disk_is_resumed_once_there_is_room(
 
 @pytest.mark.slow
 def test_tensorboard_on_a_full_disk_ends_the_run_with_one_message(disk: Disk, tmp_path: Path) -> None:
-    """In a process of its own, whose threads print their tracebacks."""
+    """The run has its own process, because its threads print tracebacks."""
     program = (
         "import sys; from disks import Disk; from pathlib import Path; from opsin.commands.train_cli import main\n"
         "from opsin.training.loggers.tensorboard import TensorBoard\n"

@@ -157,7 +157,7 @@ def test_errors_of_a_run(predicted: str) -> None:
 
 @pytest.fixture(scope="module")
 def mislabeled(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, set[str]]:
-    """A run trained on digits of which one in twenty has a wrong label, and the names of these."""
+    """A run trained on digits of which one in twenty has a wrong label, and the names of the mislabeled images."""
     folder = tmp_path_factory.mktemp("mislabeled")
     digits, generator = load_digits(), np.random.default_rng(0)
     wrong = set(generator.choice(1000, 50, replace=False).tolist())

@@ -1,4 +1,4 @@
-"""Commands import only what they use: each library here would delay every start by 0.1 to 2 seconds."""
+"""Commands import only what they use: each library in this list would delay every start by 0.1 to 2 seconds."""
 
 import os
 import subprocess

@@ -51,14 +51,14 @@ def test_the_project_is_small_and_trains_its_own_parts(project: Path) -> None:
 
 
 @pytest.mark.slow
-def test_commands_open_its_runs(project: Path) -> None:
+def test_commands_open_the_runs_of_the_project(project: Path) -> None:
     opsin(project, "opsin", "train", "resume=outputs/latest", "trainer.max_epochs=2")
     assert "test/acc" in opsin(project, "opsin", "evaluate", "outputs/latest")
     opsin(project / "outputs" / "latest", "opsin", "evaluate", ".")  # a folder inside the project
 
 
 @pytest.mark.slow
-def test_its_test_passes_and_the_other_commands_work(project: Path) -> None:
+def test_the_test_of_the_project_passes_and_other_commands_work(project: Path) -> None:
     assert "1 passed" in opsin(project, "pytest", "-q", "-p", "no:cacheprovider")
     opsin(project, "opsin", "interpret", "outputs/latest", "--what", "gradcam", "--out", "figures")
     assert list((project / "figures").rglob("*.png"))

@@ -1,4 +1,4 @@
-"""Any folder, file name and console: one run of images with odd names, from training to prediction."""
+"""One run on images with unusual names, from training to prediction, with any folder, file name and console."""
 
 import csv
 import io
@@ -24,7 +24,7 @@ CLASSES = (BEETLE, r"k\xe4tzchen", CAT)
 
 
 def photos(root: Path) -> Path:
-    """Make a folder whose test split lacks a class, with a link in a circle and a film of 6 GB."""
+    """Make a folder whose test split lacks a class, with a circular link and a video file of 6 GB."""
     random = np.random.default_rng(0)
     for split, count in (("Training", 9), ("dev", 3), ("test_set", 3)):
         form = "NFD" if split == "Training" else "NFC"

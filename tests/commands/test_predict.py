@@ -1,4 +1,4 @@
-"""A folder of odd and broken images: the good are told, the bad are named, and nobody sees a traceback."""
+"""A folder of unusual and broken images: good ones are classified, bad ones are named, and no traceback is printed."""
 
 import csv
 import io
@@ -51,21 +51,22 @@ def every_format(folder: Path) -> set[str]:
         for kind, mode in itertools.product(sorted(Image.SAVE), MODES):
             name = f"{kind}-{mode.replace(';', '')}.picture"
             try:
-                warnings.simplefilter("ignore")  # Pillow will write some of these no longer
+                warnings.simplefilter("ignore")  # newer versions of Pillow do not write some of these
                 image = noise().convert("L" if mode in ("I", "F", "I;16", "PA") else "RGB").convert(mode)
                 image.save(folder / name, kind)
                 with Image.open(folder / name) as again:
                     again.load()
             except (OSError, ValueError, KeyError, AttributeError, SystemError):
-                (folder / name).unlink(missing_ok=True)  # not written so, or (TIFF in YCbCr) not read again
+                # Pillow does not write this combination, or (TIFF in YCbCr) cannot read it.
+                (folder / name).unlink(missing_ok=True)
                 continue
-            if kind in FORMATS and mode not in ("I", "F"):  # of those the range is unknown
+            if kind in FORMATS and mode not in ("I", "F"):  # their range of values is unknown
                 readable.add(name)
     return readable
 
 
 def broken(folder: Path) -> set[str]:
-    """Files that are no images, or no longer."""
+    """Files that are not images, and damaged images."""
     stream = io.BytesIO()
     noise(64).save(stream, "JPEG")
     (folder / "empty.jpg").write_bytes(b"")
@@ -169,7 +170,7 @@ def test_all_formats_have_the_same_rows(
     assert capsys.readouterr().out == (tmp_path / "found.csv").read_text()
 
 
-def test_more_classes_than_there_are(digits_run: RunDirectory, tmp_path: Path) -> None:
+def test_top_is_limited_to_the_number_of_classes(digits_run: RunDirectory, tmp_path: Path) -> None:
     noise().save(tmp_path / "a.png")
     predict(digits_run, str(tmp_path / "a.png"), top=99, out=tmp_path / "found.jsonl")
     told = json.loads((tmp_path / "found.jsonl").read_text())["top"]

@@ -1,4 +1,4 @@
-"""The pictures of a run: that they show what they say, and that making them changes nothing else."""
+"""The pictures of a run: they match their captions, and making them changes nothing else."""
 
 import json
 import random
@@ -73,7 +73,7 @@ def test_misclassified_images_have_maps(run: RunDirectory) -> None:
     assert found.kernels is not None
 
 
-def test_making_pictures_changes_nothing_else(run: RunDirectory) -> None:
+def test_making_pictures_does_not_change_the_network_or_generators(run: RunDirectory) -> None:
     data = data_of(run, augmentation=Augmentation(rotation=30, brightness=0.4).eval())
     network = tiny(num_logits=10, in_channels=1, image_size=(28, 28)).train()
     network.freeze(["high"])
@@ -100,7 +100,7 @@ def test_the_augmentation_sample_shows_the_same_images_plain_and_augmented(run: 
     assert "rotation 90" in index["augmentation_text"]
     views = pixels(run.path / "pictures" / "augmentation.png")
     make_images(run, data, network, predictions)
-    assert np.array_equal(pixels(run.path / "pictures" / "augmentation.png"), views)  # drawn anew, the same
+    assert np.array_equal(pixels(run.path / "pictures" / "augmentation.png"), views)  # drawn again and equal
     index = json.loads(make_images(run, data_of(run, augmentation=None), network, predictions).read_text())
     assert index["augmentation_text"] == "none"
     plain = pixels(run.path / "pictures" / "augmentation.png")
@@ -133,7 +133,9 @@ def test_a_network_without_errors_has_no_misclassified_images(run: RunDirectory)
     assert json.loads(make_images(run, data_of(run), network, perfect).read_text())["misclassified"] == []
 
 
-def test_the_command_makes_what_is_missing(run: RunDirectory, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_makes_missing_predictions_and_pictures(
+    run: RunDirectory, capsys: pytest.CaptureFixture[str]
+) -> None:
     for folder in ("predictions", "pictures"):
         shutil.rmtree(run.path / folder)
     assert main([str(run.path), "--page-only"]) == 0
@@ -146,13 +148,15 @@ def test_the_command_makes_what_is_missing(run: RunDirectory, capsys: pytest.Cap
     assert capsys.readouterr().out.splitlines()[-1] == str(page)
 
 
-def test_the_command_does_with_what_there_is(run: RunDirectory, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_writes_a_report_without_new_images_if_the_checkpoint_is_damaged(
+    run: RunDirectory, capsys: pytest.CaptureFixture[str]
+) -> None:
     run.best.write_bytes(b"damaged")
     assert main([str(run.path)]) == 0
     assert "without new images" in capsys.readouterr().err
     assert "correctly" in (run.path / "report.html").read_text()
 
 
-def test_the_command_names_what_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_refuses_a_path_without_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tmp_path)]) == 1
     assert "is not a run directory" in capsys.readouterr().err

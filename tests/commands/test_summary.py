@@ -45,14 +45,14 @@ def test_weights_give_the_size_and_the_config_the_trainable_stages(
         (["model=cnn_kernels", "model.widths=[0]"], "model.widths"),
     ],
 )
-def test_mistakes_are_told(
+def test_invalid_arguments_are_reported(
     arguments: list[str], message: str, in_tmp: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(arguments) == 1
     assert message in capsys.readouterr().err
 
 
-def test_a_wrong_shape_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wrong_shape_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["model=cnn_gap", "--image", "28"])
     assert "28 is not a shape such as 3x224x224" in capsys.readouterr().err

@@ -52,7 +52,7 @@ def metrics(run: RunDirectory) -> dict[str, Any]:
     return run.read_result().metrics
 
 
-def test_a_run_leaves_everything_in_its_directory(start) -> None:
+def test_a_run_writes_all_results_into_its_directory(start) -> None:
     run = start("model=mlp", *QUICK)
     result = run.read_result()
     assert result.status == "finished"
@@ -81,7 +81,7 @@ def test_a_run_leaves_everything_in_its_directory(start) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_ends_with_a_report_unless_told_otherwise(start, monkeypatch) -> None:
+def test_a_run_writes_a_report_unless_it_is_disabled(start, monkeypatch) -> None:
     run = start("model=cnn_gap", *QUICK, "trainer.max_epochs=1")
     page = (run.path / "report.html").read_text(encoding="utf-8")
     assert f"{run.read_result().metrics['test/acc']:.1%}".replace("%", "") in page
@@ -118,7 +118,7 @@ def test_the_same_seed_gives_the_same_metrics_and_another_does_not(start) -> Non
     assert other.read_result().seed == 0
 
 
-def test_evaluating_again_gives_the_same_numbers(start) -> None:
+def test_repeated_evaluation_gives_the_same_metrics(start) -> None:
     run = start(*NOISY)
     found = metrics(run)
     again = evaluate(run).metrics
@@ -129,7 +129,7 @@ def test_evaluating_again_gives_the_same_numbers(start) -> None:
 
 @pytest.mark.parametrize(("step", "how"), [*((step, "SIGINT") for step in (1, 4, 5, 6, 15)), (8, "SIGTERM")])
 @pytest.mark.slow
-def test_a_run_that_was_stopped_goes_on_as_if_nothing_had_been(start, step: int, how: str, monkeypatch) -> None:
+def test_a_resumed_run_is_bit_identical(start, step: int, how: str, monkeypatch) -> None:
     monkeypatch.setenv("OPSIN_TARGETS", "interruptions")
     whole = start(*NOISY, name="whole")
     stop = f"+callbacks.stop={{_target_: interruptions.StopAt, step: {step}, how: {how}}}"
@@ -144,7 +144,7 @@ def test_a_run_that_was_stopped_goes_on_as_if_nothing_had_been(start, step: int,
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[1])
 
 
-def test_early_stopping_tells_its_reason_and_a_resumed_run_stays_stopped(start, data_dir: Path) -> None:
+def test_early_stopping_records_its_reason_and_a_resumed_run_stays_stopped(start, data_dir: Path) -> None:
     words = (
         "model=mlp",
         "scheduler=constant",
@@ -163,7 +163,7 @@ def test_early_stopping_tells_its_reason_and_a_resumed_run_stays_stopped(start, 
 
 
 @pytest.mark.slow
-def test_a_finished_run_can_be_taken_further(start) -> None:
+def test_a_finished_run_can_be_extended(start) -> None:
     words = ("model=mlp", "scheduler=constant", *QUICK)
     run, longer = start(*words), start(*words, "trainer.max_epochs=5", name="longer")
     resume(run, "trainer.max_epochs=5")
@@ -171,16 +171,16 @@ def test_a_finished_run_can_be_taken_further(start) -> None:
 
 
 @pytest.mark.slow
-def test_a_longer_plan_of_onecycle_and_words_given_twice(start) -> None:
+def test_a_onecycle_run_can_be_extended_and_resumed_with_fewer_epochs(start) -> None:
     run = start("model=mlp", "scheduler=onecycle", *QUICK, "trainer.max_epochs=1")
-    for epochs in (3, 2):  # the second is fewer than are done: nothing more to train
+    for epochs in (3, 2):  # the second is below the completed epochs, so nothing is trained
         resume(run, f"trainer.max_epochs={epochs}")
         assert RunConfig.load(run).tree["trainer"]["max_epochs"] == epochs
     assert run.read_result().epochs == 3
 
 
 @pytest.mark.slow
-def test_values_changed_on_resume_reach_all_that_refer_to_them(start) -> None:
+def test_values_changed_on_resume_apply_to_all_references(start) -> None:
     run = start("model=mlp", *QUICK)
     tree = from_saved(run, ["monitor.metric=val/acc"]).tree
     assert {tree["callbacks"][name]["monitor"] for name in ("checkpoints", "early_stopping")} == {"val/acc"}
@@ -199,7 +199,7 @@ def test_stopping_waits_for_accumulated_gradients(start, monkeypatch) -> None:
 
 
 @pytest.mark.slow
-def test_epochs_without_validation_do_not_repeat_the_last_one(start) -> None:
+def test_epochs_without_validation_have_no_validation_metrics(start) -> None:
     run = start("model=mlp", *QUICK, "trainer.max_epochs=5", "trainer.check_val_every_n_epoch=2")
     with run.metrics.open() as file:
         values = [row["val/loss"] for row in csv.DictReader(file)]
@@ -207,7 +207,7 @@ def test_epochs_without_validation_do_not_repeat_the_last_one(start) -> None:
     assert run.read_result().best_epoch in (2, 4)
 
 
-def test_steps_of_an_epoch_are_counted_whatever_max_steps_says(start) -> None:
+def test_schedules_count_the_steps_of_an_epoch_with_any_max_steps(start) -> None:
     run = start("model=mlp", *QUICK, "scheduler=step", "scheduler.every_epochs=2", "trainer.max_steps=12")
     with run.metrics.open() as file:
         rates = [float(row["lr"]) for row in csv.DictReader(file)]
@@ -215,7 +215,7 @@ def test_steps_of_an_epoch_are_counted_whatever_max_steps_says(start) -> None:
 
 
 @pytest.mark.slow
-def test_images_that_changed_since_are_refused(start, tmp_path: Path) -> None:
+def test_images_that_changed_since_training_are_refused(start, tmp_path: Path) -> None:
     import numpy as np
     from PIL import Image
 
@@ -234,7 +234,7 @@ def test_images_that_changed_since_are_refused(start, tmp_path: Path) -> None:
             again()
 
 
-def test_evaluating_what_ended_too_soon_says_so(start, tmp_path: Path, monkeypatch) -> None:
+def test_evaluating_a_run_without_a_finished_epoch_is_refused(start, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("OPSIN_TARGETS", "interruptions")
     with pytest.raises(RuntimeError):
         start("model=mlp", *QUICK, "+callbacks.stop={_target_: interruptions.StopAt, step: 2, how: error}")
@@ -242,7 +242,7 @@ def test_evaluating_what_ended_too_soon_says_so(start, tmp_path: Path, monkeypat
         evaluate(RunDirectory(tmp_path / "outputs" / "run"))
 
 
-def test_resume_refuses_another_part(start) -> None:
+def test_resume_refuses_another_model(start) -> None:
     run = start("model=mlp", *QUICK)
     with pytest.raises(UserError, match="model=cnn_gap cannot be changed"):
         resume(run, "model=cnn_gap")
@@ -257,12 +257,12 @@ def test_a_failure_is_recorded(start, tmp_path: Path, monkeypatch) -> None:
     assert result.error == "RuntimeError: error of the test"
 
 
-def test_divergence_is_said_in_words(start) -> None:
+def test_divergence_gives_a_message_with_advice(start) -> None:
     with pytest.raises(UserError, match=r"not finite.*smaller optimizer\.lr"):
         start("model=mlp", "optimizer=sgd", "optimizer.lr=1e30", *QUICK)
 
 
-def test_frozen_means_weights_and_buffers_unchanged(start) -> None:
+def test_weights_and_buffers_of_frozen_stages_do_not_change(start) -> None:
     run = start("model=strided_cnn", "model.trainable=[block4,block5]", *QUICK)
     counts = run.read_result().parameters
     assert counts.frozen > 0
@@ -278,7 +278,7 @@ def test_frozen_means_weights_and_buffers_unchanged(start) -> None:
 
 
 @pytest.mark.slow
-def test_ema_weights_are_what_is_tested(start) -> None:
+def test_the_test_uses_the_ema_weights(start) -> None:
     run = start("model=mlp", "callbacks=ema", "callbacks.ema.decay=0.9", *QUICK)
     test = {name: value for name, value in metrics(run).items() if name.startswith("test/")}
     assert evaluate(run).metrics == test
@@ -291,7 +291,7 @@ def test_ema_weights_are_what_is_tested(start) -> None:
 def test_debug_options_run(start, debug: str) -> None:
     run = start("model=mlp", f"debug={debug}")
     assert run.read_result().status == "finished"
-    assert not (run.path.parent / "latest").is_symlink()  # which names the last useful model
+    assert not (run.path.parent / "latest").is_symlink()  # `latest` names the last useful model
     if debug == "profile":
         assert list(run.path.glob("*profile*.txt"))
 
@@ -324,7 +324,7 @@ def test_options_run(start, options: tuple[str, ...]) -> None:
 
 
 @pytest.mark.slow
-def test_composed_survives_its_run_directory(start) -> None:
+def test_a_config_is_read_back_from_its_run_directory(start) -> None:
     run = start("model=mlp", *QUICK, "optimizer.lr=0.003")
     loaded = RunConfig.load(run)
     assert loaded.tree["optimizer"]["lr"] == 0.003

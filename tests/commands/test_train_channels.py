@@ -58,9 +58,9 @@ def test_a_run_uses_all_channels(case: str, tmp_path: Path, capsys) -> None:
     result = run.read_result()
     assert (result.data.channels, result.data.source_channels, result.data.bad_images) == (channels, channels, 0)
     assert len(result.data.mean) == len(result.data.std) == channels
-    assert result.data.mean[-1] == pytest.approx((29.5 + 90) / 255, abs=0.03)  # measured, not that of the weights
+    assert result.data.mean[-1] == pytest.approx((29.5 + 90) / 255, abs=0.03)  # not the mean of the weights
     if "report=false" not in words:
-        assert result.metrics["test/acc"] > 0.8  # the last channel alone tells
+        assert result.metrics["test/acc"] > 0.8  # only the last channel distinguishes the classes
         assert run.report.is_file()
         assert list((run.path / "pictures").glob("*.png"))
     assert predict_files(str(run.path), [str(images)]) == 48

@@ -124,7 +124,7 @@ def test_a_sweep_writes_no_secret_and_its_best_needs_the_same_config_files(conf:
         ["-cn", "primary", "--cfg", "job", "experiment=mine", "seed=1", "--config-dir=CONF"],
     ],
 )
-def test_flags_stand_in_any_order(arguments: list[str], conf: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_flags_are_accepted_in_any_order(arguments: list[str], conf: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train_cli.main([argument.replace("CONF", str(conf)) for argument in arguments]) == 0
     printed = yaml.safe_load(capsys.readouterr().out)
     assert (printed["seed"], printed["optimizer"]["lr"]) == (1, 0.0031)

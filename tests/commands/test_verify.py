@@ -57,9 +57,7 @@ def content(run: RunDirectory) -> dict[str, bytes]:
 
 
 @pytest.mark.slow
-def test_an_honest_run_is_verified_and_stays_as_it_is(
-    original: RunDirectory, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_honest_run_is_verified_and_not_changed(original: RunDirectory, capsys: pytest.CaptureFixture[str]) -> None:
     before = content(original)
     assert command.main([str(original.path), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -106,7 +104,7 @@ def test_an_edit_with_recomputed_digests_is_found_by_recomputation(copy: Copy, k
 
 
 @pytest.mark.slow
-def test_a_training_image_is_found_by_the_replay_of_all_stretches(copy: Copy) -> None:
+def test_a_changed_training_image_is_found_by_the_replay_of_all_stretches(copy: Copy) -> None:
     run, images = copy()
     FORGERIES["data"][True](run, images, 2)
     found = verify(run, full=True, overrides=[f"datamodule.path={images}"])
@@ -145,7 +143,7 @@ def test_missing_parts_are_never_verified(copy: Copy, capsys: pytest.CaptureFixt
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "full"), MemoryError("no memory"), RuntimeError("a bug")])
-def test_an_error_is_no_difference(
+def test_an_error_is_not_reported_as_a_difference(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception
 ) -> None:
     def fails(_: str) -> RunDirectory:
@@ -157,7 +155,7 @@ def test_an_error_is_no_difference(
     assert said[type(error)] in capsys.readouterr().err
 
 
-def test_the_choice_of_stretches_keeps_to_a_tenth_of_training_and_includes_the_best_checkpoint() -> None:
+def test_chosen_stretches_cover_a_tenth_of_training_and_include_the_best_checkpoint() -> None:
     best = Path("best.ckpt")
     for count, chosen in ((20, 2), (50, 5), (4, 2), (1, 1)):
         ends = [Point(10 * number, (best,) if number == 1 else ()) for number in range(count + 1)]
@@ -178,13 +176,13 @@ def test_removed_replay_points_are_never_verified(copy: Copy) -> None:
 
 
 @pytest.mark.slow
-def test_a_callback_that_is_not_repeated_cannot_be_blamed_on_the_run(
+def test_a_difference_that_a_skipped_callback_may_cause_is_not_a_forgery(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPSIN_TARGETS", "weight_noise")
     noise = "+callbacks.noise={_target_: weight_noise.WeightNoise}"
     run = start(tmp_path, colored_folder(tmp_path / "images"), [noise, "trainer.max_epochs=2"])
-    monkeypatch.setattr("weight_noise.WeightNoise.__init__", None)  # a replay must not build it
+    monkeypatch.setattr("weight_noise.WeightNoise.__init__", None)  # a replay must not construct it
     found = verify(run, full=True)
     assert found.exit_code == 3, found.table()
     assert "perhaps by callbacks that are not repeated: noise" in found.checks[-1].detail

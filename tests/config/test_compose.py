@@ -15,7 +15,7 @@ from opsin.runs.result import RunResult
 
 @pytest.fixture
 def folder(in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of the user's config files, in a folder whose name Hydra's grammar does not take."""
+    """A folder of the user's config files, inside a folder whose name Hydra's grammar does not accept."""
     conf = in_tmp / "my configs (ü)"
     (conf / "experiment").mkdir(parents=True)
     (conf / "experiment" / "mine.yaml").write_text("# @package _global_\noptimizer:\n  lr: 0.0031\n")
@@ -26,7 +26,7 @@ def folder(in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("flag", ["--config-dir", "-cd"])
 @pytest.mark.parametrize("place", [0, 1, 2])
-def test_the_folder_of_the_user_is_found_wherever_the_flag_stands(flag: str, place: int, folder: Path) -> None:
+def test_the_config_dir_flag_is_accepted_at_any_position(flag: str, place: int, folder: Path) -> None:
     arguments = ["experiment=mine", "model=mlp"]
     arguments[place:place] = [flag, folder.name]
     line = read_command_line(arguments)
@@ -51,7 +51,7 @@ def test_a_search_path_in_an_override_is_recorded_too(folder: Path) -> None:
     assert composed.origin.source.search_path == (str(folder.with_name("conf")),)
 
 
-def test_the_search_path_is_recorded_and_a_resume_does_without_it(folder: Path) -> None:
+def test_the_search_path_is_recorded_and_not_needed_for_a_resume(folder: Path) -> None:
     composed = compose(["experiment=mine"], Path("run"), ConfigSource.of([str(folder)]))
     composed.save()
     record = yaml.safe_load(composed.run.overrides.read_text())
@@ -67,7 +67,7 @@ def test_the_search_path_is_recorded_and_a_resume_does_without_it(folder: Path) 
     assert resumed.origin.folders == ()
 
 
-def test_resume_auto_asks_for_the_same_config_files(folder: Path) -> None:
+def test_resume_auto_requires_the_same_config_files(folder: Path) -> None:
     source = ConfigSource.of([str(folder)])
     overrides = ["model=mlp", "resume=auto"]
     begun = compose(overrides, source=source)
@@ -79,7 +79,7 @@ def test_resume_auto_asks_for_the_same_config_files(folder: Path) -> None:
     assert not compose(overrides, source=source).resumes
 
 
-def test_a_run_called_auto_in_the_current_folder_is_not_what_resume_auto_means(in_tmp: Path) -> None:
+def test_resume_auto_does_not_mean_a_run_directory_named_auto(in_tmp: Path) -> None:
     compose([], in_tmp / "auto").save()
     assert not compose(["resume=auto"]).resumes
     named = compose(["resume=./auto"])
@@ -105,7 +105,9 @@ def test_wrong_overrides_end_in_one_message(overrides: list[str], part: str, in_
 
 
 @pytest.mark.slow
-def test_values_of_the_process_are_resolved_and_references_stay(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_values_of_the_process_are_resolved_and_references_to_keys_are_kept(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TASK", "7")
     composed = compose(
         [
@@ -159,7 +161,7 @@ def test_the_home_folder_is_expanded_in_every_path(folder: Path) -> None:
     assert expand_home("~no_such_user/x") == "~no_such_user/x"
 
 
-def test_a_secret_stays_a_reference_and_is_revealed_only_on_demand(
+def test_a_secret_is_stored_as_a_reference_and_resolved_on_demand_only(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("TRACKER_TOKEN", "s3cret-value")
@@ -182,7 +184,7 @@ def test_a_secret_stays_a_reference_and_is_revealed_only_on_demand(
     )
     monkeypatch.delenv("TRACKER_TOKEN")
     monkeypatch.delenv("TRACKER")
-    assert RunConfig.load(RunDirectory(Path("run"))).tree == composed.tree  # reading needs no secret
+    assert RunConfig.load(RunDirectory(Path("run"))).tree == composed.tree  # the variable is not needed for reading
     with pytest.raises(UserError, match=r"TRACKER_TOKEN \(for .*TRACKER \(for"):
         compose(["resume=run"])
 
@@ -213,7 +215,7 @@ def test_a_literal_secret_in_a_file_is_refused(folder: Path) -> None:
     assert "hunter2" not in str(error.value)
 
 
-def test_names_of_secrets() -> None:
+def test_variables_and_keys_of_secrets_are_recognized_by_name() -> None:
     for name in ("WANDB_API_KEY", "HF_TOKEN", "DB_PASSWORD", "AWS_SECRET_ACCESS_KEY", "githubToken", "DB_PASS"):
         assert is_secret_variable(name), name
     for name in ("PWD", "HOME", "MONKEY", "SLURM_ARRAY_TASK_ID", "KEYBOARD"):
@@ -251,7 +253,7 @@ def test_cfg_of_a_resumed_run_prints_its_config(folder: Path, capsys: pytest.Cap
 
 
 @pytest.mark.slow
-def test_info_and_completion_know_the_folder_of_the_user(
+def test_info_and_completion_include_the_config_dir_of_the_user(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     show(read_command_line(["experiment=mine", "--info", "-cd", str(folder)]))

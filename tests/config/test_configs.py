@@ -1,4 +1,4 @@
-"""Every YAML under configs composes, passes the check, and builds what it names."""
+"""Every YAML under configs composes, passes the check, and builds its objects."""
 
 import re
 from inspect import signature
@@ -32,7 +32,7 @@ MANDATORY = {
 }
 
 
-def test_no_file_is_overlooked() -> None:
+def test_every_config_file_is_found() -> None:
     assert len(FILES) == 138
     assert len(OPTIONS) + len(OF_SWEEPS) == len(FILES) - 2  # train.yaml, hydra/job_logging
 
@@ -68,11 +68,11 @@ def words_for(file: Path) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("file", OPTIONS, ids=str)
-def test_config(file: Path, tmp_path: Path) -> None:
+def test_each_config_file_makes_a_valid_plan(file: Path, tmp_path: Path) -> None:
     group = file.parts[0]
     plan = make_plan(compose(words_for(file), tmp_path / "run"))
     if group == "datamodule" and file.stem != "digits":
-        return  # their data are not at hand here: tests/data builds each source from small files
+        return  # their images are not available here: tests/data builds each source from small files
     if group in ("model", "experiment", "debug", "datamodule"):
         network, _ = build.network(plan, tiny_data(plan), num_logits=1, pretrained=False)
         assert network.frozen_stages == () or plan.fine_tuning.trainable != "all"
@@ -109,17 +109,17 @@ def test_experiments_begin_with_the_command_that_runs_them(file: Path) -> None:
 @pytest.mark.parametrize(
     "file", [f for f in [*OPTIONS, *OF_SWEEPS] if f.parts[0] not in ("experiment", "debug")], ids=str
 )
-def test_options_begin_with_what_they_are(file: Path) -> None:
+def test_option_files_begin_with_a_description(file: Path) -> None:
     assert re.match(r"# \S.*[.:]?\S*\n", (CONFIGS / file).read_text())
 
 
 @pytest.mark.parametrize("file", OPTIONS, ids=str)
-def test_recipes_say_which_batch_their_learning_rate_is_for(file: Path) -> None:
-    """`batch_size` follows; where it stood, `batch_size=auto` would scale the rate from another batch."""
+def test_recipes_do_not_set_batch_size(file: Path) -> None:
+    """`batch_size` follows `base_batch_size`; `batch_size=auto` scales the learning rate from `base_batch_size`."""
     assert not re.search(r"^\s*batch_size:", (CONFIGS / file).read_text(), re.MULTILINE)
 
 
-def test_the_batch_follows_the_base_until_it_is_typed() -> None:
+def test_batch_size_equals_base_batch_size_unless_it_is_overridden() -> None:
     def sizes(*words: str) -> tuple[int, int]:
         tree = compose(["experiment=mnist_sgd_mlp", *words]).tree["datamodule"]
         return tree["base_batch_size"], tree["batch_size"]
@@ -130,7 +130,7 @@ def test_the_batch_follows_the_base_until_it_is_typed() -> None:
 
 
 def test_the_monitored_metric_is_stated_once() -> None:
-    """Changing it in one place changes it for checkpoints, early stopping and the plateau schedule."""
+    """One override of the metric changes it for checkpoints, early stopping and the plateau schedule."""
     tree = compose(["monitor.metric=val/acc", "scheduler=plateau"]).tree
     for part in (tree["callbacks"]["checkpoints"], tree["callbacks"]["early_stopping"], tree["scheduler"]):
         assert part["monitor"] == "val/acc"
@@ -147,7 +147,7 @@ def test_the_monitored_metric_is_stated_once() -> None:
         (["model=resnet18_partial", "model.weights=none"], 28, None),
     ],
 )
-def test_images_are_what_the_named_weights_expect(words: list[str], side: int, mean: float | None) -> None:
+def test_image_size_and_mean_are_those_of_the_named_weights(words: list[str], side: int, mean: float | None) -> None:
     plan = make_plan(compose(["datamodule=digits", *words], Path("run")))
     data = build.data(plan)
     assert data.image_size == (side, side)
@@ -158,12 +158,12 @@ def test_images_are_what_the_named_weights_expect(words: list[str], side: int, m
 @pytest.mark.parametrize(
     ("words", "chosen"), [("last:2", "last:2"), ("{last: 2}", {"last": 2}), ("[layer4]", ["layer4"])]
 )
-def test_the_stages_that_train_can_be_counted_on_the_command_line(words: str, chosen: object) -> None:
+def test_trainable_accepts_a_count_or_names_on_the_command_line(words: str, chosen: object) -> None:
     plan = make_plan(compose(["model=resnet18_full", f"model.trainable={words}"], Path("run")))
     assert plan.fine_tuning.trainable == chosen
 
 
 @pytest.mark.parametrize("words", ["last", "layer4", "{last: 0}", "{first: 2}"])
-def test_what_names_no_stages_is_refused(words: str) -> None:
+def test_values_of_trainable_without_stages_are_refused(words: str) -> None:
     with pytest.raises(UserError, match=r"model\.trainable"):
         make_plan(compose(["model=resnet18_full", f"model.trainable={words}"], Path("run")))

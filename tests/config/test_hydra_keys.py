@@ -45,7 +45,7 @@ def test_keys_with_an_effect_are_kept(in_tmp: Path) -> None:
     assert (job.env_set, composed.run.path) == ({"A": "b"}, in_tmp / "run")
 
 
-def test_the_directory_of_a_run_and_of_a_sweep_are_told_apart(in_tmp: Path) -> None:
+def test_hydra_sweep_dir_is_refused_in_a_run_and_hydra_run_dir_in_a_sweep(in_tmp: Path) -> None:
     with pytest.raises(UserError, match=r"hydra\.sweep\.dir has no effect on a single run; .*hydra\.run\.dir"):
         compose(["hydra.sweep.dir=x"])
     with pytest.raises(UserError, match=r"hydra\.run\.dir has no effect on a sweep.*sweep\.name"):
@@ -71,7 +71,7 @@ def test_a_config_file_sets_no_variable_that_can_load_code(name: str, in_tmp: Pa
 
 @pytest.mark.parametrize("key", ["hydra/sweeper=basic", "hydra/launcher=basic"])
 def test_no_sweeper_or_launcher_of_hydra_runs(key: str, in_tmp: Path) -> None:
-    """Hydra would build them, and every `_target_` inside them."""
+    """Hydra would instantiate the sweeper, the launcher, and every `_target_` inside them."""
     evil = "+hydra.sweeper.params.x={_target_: os.system, command: touch victim}"
     with pytest.raises(UserError, match="has no effect in Opsin"):
         sweep([key, evil, "seed=1,2"])

@@ -1,4 +1,4 @@
-"""Overrides are read with Hydra's grammar, and what it refuses ends in one message with the quoted form."""
+"""Overrides are read with Hydra's grammar, and invalid values give one message with the quoted form."""
 
 import shlex
 import subprocess
@@ -64,7 +64,7 @@ def test_several_values_need_a_multirun() -> None:
 
 
 @pytest.mark.parametrize("key", ["optimizer.lr", "seed", "callbacks.checkpoints.monitor", "output_dir"])
-def test_an_interpolation_that_names_nothing_is_one_message(key: str) -> None:
+def test_an_interpolation_of_an_unknown_key_is_refused(key: str) -> None:
     with pytest.raises(UserError, match=r"nothing\.here"):
         compose([f"{key}=${{nothing.here}}"])
 
@@ -76,12 +76,12 @@ def test_a_group_takes_the_name_of_an_option(argument: str) -> None:
     assert "takes the name of an option" in refusal(argument)
 
 
-def test_words_and_keys_that_are_none() -> None:
+def test_invalid_overrides_and_keys_are_refused() -> None:
     assert "write KEY=VALUE" in refusal("mnist")
     assert "is not a key" in refusal("my key=1")
 
 
-def test_flags_and_their_values_pass_unread() -> None:
+def test_flags_and_their_values_are_not_parsed_as_overrides() -> None:
     arguments = [
         "--config-dir",
         "my configs (1)=",
@@ -117,7 +117,7 @@ def test_a_folder_called_true_or_null_is_that_folder(tmp_path: Path, monkeypatch
         assert found.tree["datamodule"]["path"] == str(tmp_path / name)
 
 
-def test_values_are_found_in_any_form() -> None:
+def test_values_are_found_with_any_quotes_and_prefixes() -> None:
     for text in ("resume=my/run", "resume='my/run'", 'resume="my/run"', "+resume=my/run", "++resume='my/run'"):
         assert find_value(["model=mlp", text, "seed=1"], "resume") == "my/run"
     assert find_value(["resume=a", "resume='b c'"], "resume") == "b c"

@@ -1,4 +1,4 @@
-"""The project of the user: where it is found, what it permits, and that a run directory is never one."""
+"""The project of the user: its folder, the packages it permits, and that a run directory is never a project."""
 
 import os
 import subprocess
@@ -42,11 +42,11 @@ def project(in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     sys.modules.pop("mine_here", None)
 
 
-def test_its_configs_come_first_and_a_folder_of_the_command_comes_before_them(project: Path, in_tmp: Path) -> None:
+def test_a_config_dir_precedes_project_configs_and_these_precede_those_of_opsin(project: Path, in_tmp: Path) -> None:
     composed = compose(["optimizer=sgd", "experiment=quickstart"])
     assert (composed.tree["optimizer"]["lr"], composed.tree["seed"]) == (0.123, 8)
     assert composed.origin.of("optimizer.lr") == "in configs/optimizer/sgd.yaml"
-    assert compose(["model=mlp"]).tree["model"]["_target_"] == "opsin.models.mlp"  # Opsin's own are there too
+    assert compose(["model=mlp"]).tree["model"]["_target_"] == "opsin.models.mlp"  # a config of Opsin
     nearer = in_tmp / "nearer" / "optimizer"
     nearer.mkdir(parents=True)
     (nearer / "sgd.yaml").write_text((project / "configs/optimizer/sgd.yaml").read_text().replace("0.123", "0.5"))
@@ -57,14 +57,16 @@ def test_its_configs_come_first_and_a_folder_of_the_command_comes_before_them(pr
     ("arguments", "seed"),
     [([], 7), (["experiment=quickstart"], 8), (["~experiment"], 42), (["resume=auto"], 7), (["seed=3"], 3)],
 )
-def test_its_experiment_is_trained_unless_the_command_names_one(project: Path, arguments: list[str], seed: int) -> None:
+def test_the_project_experiment_is_used_unless_the_command_names_one(
+    project: Path, arguments: list[str], seed: int
+) -> None:
     line = read_command_line(arguments)
     assert compose(line.overrides, source=line.source).tree["seed"] == seed
     assert read_command_line(["resume=outputs/run"]).overrides == ("resume=outputs/run",)
     assert read_command_line(["--version"]).overrides == ()
 
 
-def test_the_command_says_that_it_uses_the_experiment_and_a_folder_leaves_it_out(
+def test_the_use_of_the_project_experiment_is_printed_and_a_folder_disables_it(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (project / "photos" / "cats").mkdir(parents=True)
@@ -86,7 +88,9 @@ def test_the_command_says_that_it_uses_the_experiment_and_a_folder_leaves_it_out
     assert compose(overrides).tree["seed"] == 7
 
 
-def test_its_packages_are_importable_from_any_folder_in_it(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_project_packages_are_importable_from_any_folder_of_the_project(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (project / "deep" / "er").mkdir(parents=True)
     monkeypatch.chdir(project / "deep" / "er")
     assert permitted_packages() == ("mine_here",)
@@ -96,7 +100,9 @@ def test_its_packages_are_importable_from_any_folder_in_it(project: Path, monkey
     assert sys.path.count(str(project)) == 1
 
 
-def test_another_copy_of_the_package_is_named(project: Path, in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_project_package_imported_from_another_folder_is_refused(
+    project: Path, in_tmp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     installed = in_tmp / "site" / "mine_here"
     installed.mkdir(parents=True)
     (installed / "__init__.py").write_text("def network(): ...\n")
@@ -124,7 +130,7 @@ def test_the_project_is_recorded_and_named_outside_it(
     make_plan(from_saved(composed.run))
 
 
-def test_the_nearest_folder_with_the_table_counts(in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_project_is_the_nearest_folder_with_the_table(in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(in_tmp, 'targets = ["outer"]')
     write(in_tmp / "inner", "")
     (in_tmp / "plain").mkdir()
@@ -158,7 +164,9 @@ def test_a_sweep_directory_is_no_project(in_tmp: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.skipif(not hasattr(os, "getuid"), reason="this system has no owners")
-def test_a_project_of_another_user_counts_in_its_own_folder_only(in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_project_of_another_user_is_found_in_its_own_folder_only(
+    in_tmp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Everybody can write a project file into a folder such as /tmp, above the folders of other users."""
     write(in_tmp)
     (in_tmp / "mine").mkdir()

@@ -54,7 +54,7 @@ def test_every_key_of_the_shipped_configs_has_a_rule(group: str, option: str) ->
         assert refusal(key, tree, {key: (1, 2)}) is None, key
 
 
-def test_a_run_that_stopped_early_trains_on_with_more_patience() -> None:
+def test_a_run_stopped_early_continues_with_more_patience() -> None:
     state = SavedState(step=10, best_step=4, epochs=3, best_epoch=1, stopped="no improvement", waited=2)
     tree = compose(["trainer.max_epochs=8", "callbacks.early_stopping.patience=2"]).tree
     assert nothing_to_train(tree, state)
@@ -80,7 +80,7 @@ def test_the_limit_of_steps_is_not_below_the_completed_steps() -> None:
         check_steps(tree, replace(state, step=11))
 
 
-def test_the_neutral_keys_that_the_module_lists_are_those_that_it_applies() -> None:
+def test_the_docstring_lists_exactly_the_neutral_keys() -> None:
     lines = inspect.getsource(resume_rules).splitlines()
     listed = {
         line.split(":")[0].strip("- `"): re.findall(r"`(\w+)`", line.split(":")[1])

@@ -1,4 +1,4 @@
-"""Names of run directories: they say what differs between runs."""
+"""Names of run directories state the differences between runs."""
 
 import re
 from pathlib import Path
@@ -37,7 +37,7 @@ def test_a_run_is_named_by_its_experiment_or_its_data_and_network(words: list[st
         (["experiment=mnist_mlp", "model=mlp,cnn_gap"], [["mnist_mlp", "mlp"], ["mnist_mlp", "cnn_gap"]]),
     ],
 )
-def test_the_runs_of_a_sweep_are_named_by_what_varies(overrides: list[str], names: list[list[str]]) -> None:
+def test_the_runs_of_a_sweep_are_named_by_their_varying_overrides(overrides: list[str], names: list[list[str]]) -> None:
     space = read_space(overrides, {})
     jobs = Jobs(space)
     assert [jobs.names(space.overrides(choices)) for choices in space.grid()] == names

@@ -60,7 +60,7 @@ def test_a_command_line_without_a_folder_is_unchanged(photos: Path, capsys: pyte
 
 
 @pytest.mark.parametrize("name", ["my photos (1)", "a=b", "~x", "2024", "null", "jürgen"])
-def test_any_folder_name_is_that_folder(name: str, in_tmp: Path) -> None:
+def test_a_folder_of_any_name_becomes_the_dataset_path(name: str, in_tmp: Path) -> None:
     (in_tmp / name).mkdir()
     line = expand_folder(read_command_line([f"./{name}"]), quiet=True)
     assert compose(line.overrides).tree["datamodule"]["path"] == str(in_tmp / name)

@@ -64,7 +64,7 @@ def test_an_unknown_key_gets_the_override_to_type(typed: str, right: str) -> Non
 
 
 @pytest.mark.slow
-def test_options_and_keys_of_chosen_options() -> None:
+def test_unknown_options_and_keys_of_chosen_options_get_suggestions() -> None:
     assert suggest(["model=mlp,cnn_gpa"]) == "model=cnn_gpa is not known: did you mean model=cnn_gap?"
     assert suggest(["model=xyzzy", "trainer=xyzzy"]).splitlines() == [
         f"model=xyzzy is not known: model has {len(config_options()['model'])} options",
@@ -149,7 +149,7 @@ LISTING = "opsin train --help lists all options, opsin train --cfg job all keys"
         ),
     ],
 )
-def test_the_lists_of_hydra_are_left_out(typed: str, message: str) -> None:
+def test_messages_omit_the_option_lists_of_hydra(typed: str, message: str) -> None:
     with pytest.raises(UserError) as caught:
         compose([typed])
     assert str(caught.value) == message

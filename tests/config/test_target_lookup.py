@@ -1,4 +1,4 @@
-"""Permission for packages of the user: who gives it, what it covers, and that nothing is imported before."""
+"""Permission for packages of the user: its sources, its scope, and that no package is imported without it."""
 
 import json
 import sys
@@ -116,6 +116,6 @@ def test_a_module_of_the_user_that_fails_is_named(package: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize("name", [None, 3, ["json"], ""])
-def test_what_is_not_a_name_is_refused(name: object) -> None:
+def test_values_that_are_not_names_are_refused(name: object) -> None:
     with pytest.raises(UserError):
         OWN.resolve(name)

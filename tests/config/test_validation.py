@@ -49,13 +49,13 @@ def refusal(*words: str) -> str:
         ("model._target_=opsin.modles.mlp", ["opsin.modles.mlp is not accepted here: did you mean opsin.models.mlp?"]),
     ],
 )
-def test_command_line(word: str, parts: list[str]) -> None:
+def test_wrong_overrides_are_refused_by_name(word: str, parts: list[str]) -> None:
     message = refusal(word)
     for part in parts:
         assert part in message
 
 
-def test_all_problems_are_told_at_once() -> None:
+def test_all_problems_are_reported_at_once() -> None:
     message = refusal("+optimizer.lrr=1", "seed=-1", "+trainer.max_epoch=2")
     assert message.count("\n  - ") == 3
 
@@ -71,9 +71,7 @@ def test_an_unknown_option_names_the_nearest() -> None:
 
 
 @pytest.mark.parametrize("text", ["defaults:\n  - override /model: mpl\n", "trainer: [\n"])
-def test_a_broken_file_of_ones_own_ends_in_a_message(
-    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_broken_experiment_file_is_refused(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import shutil
 
     from opsin import config

@@ -1,4 +1,4 @@
-"""Config files that are no YAML, and folders that cannot be written to, end in one message."""
+"""Config files with invalid YAML and folders that cannot be written to give one message."""
 
 import os
 import shutil
@@ -22,7 +22,7 @@ def configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "configs"
 
 
-def test_no_file_of_ours_is_broken() -> None:
+def test_shipped_config_files_are_accepted() -> None:
     refuse_broken_files(["model=mlp"])
 
 
@@ -63,7 +63,7 @@ def test_a_file_in_another_encoding_that_another_one_loads_is_named(configs: Pat
         refuse_broken_files(["trainer=cpu"])
 
 
-def test_valid_overrides_are_not_blamed_for_a_broken_file(configs: Path) -> None:
+def test_the_message_about_a_broken_file_names_no_valid_override(configs: Path) -> None:
     (configs / "experiment" / "mine.yaml").write_text(
         "# @package _global_\ndefaults:\n  - override /model: none_such\n"
     )
@@ -73,13 +73,13 @@ def test_valid_overrides_are_not_blamed_for_a_broken_file(configs: Path) -> None
     assert "none_such" in str(caught.value)
 
 
-def test_a_broken_file_that_is_not_loaded_does_no_harm(configs: Path) -> None:
+def test_a_broken_file_that_is_not_loaded_is_ignored(configs: Path) -> None:
     (configs / "experiment" / "mine.yaml").write_text("trainer: [\n")
     refuse_broken_files(["model=mlp,cnn_gap", "optimizer.lr=1,2", "-m"])
     refuse_broken_files(["model=no_such_model"])
 
 
-def test_folders_that_can_be_made_are_accepted_and_not_made(tmp_path: Path) -> None:
+def test_missing_writable_folders_are_accepted_and_not_created(tmp_path: Path) -> None:
     check_writable(tmp_path / "a" / "b", "output_dir")
     assert list(tmp_path.iterdir()) == []
 
@@ -95,7 +95,7 @@ def test_folders_that_cannot_be_written_to_are_refused(tmp_path: Path, monkeypat
 
 @pytest.mark.slow
 @pytest.mark.parametrize("word", ["output_dir=file", "hydra.run.dir=file/run"])
-def test_the_command_line_says_so_in_one_line(word: str, tmp_path: Path) -> None:
+def test_the_command_line_reports_an_unwritable_folder_in_one_line(word: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     command = [sys.executable, str(ROOT / "train.py"), word]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)

@@ -40,7 +40,7 @@ def test_ordinary_text_passes(text: str) -> None:
         ),
     ],
 )
-def test_excess_is_refused_with_its_line(text: str, problem: str) -> None:
+def test_text_beyond_a_limit_is_refused_with_its_line(text: str, problem: str) -> None:
     with pytest.raises(ExcessiveYAML, match=problem) as caught:
         check_yaml(text)
     assert caught.value.problem_mark is not None

@@ -53,7 +53,7 @@ class Case:
 
 
 class TimeLimit(BaseException):
-    """A case took too long."""
+    """A case exceeded its time limit."""
 
 
 def fault_of(case: Case, folder: Path) -> str | None:
@@ -155,7 +155,7 @@ def peak() -> int:
 
 
 def reset_peak() -> None:
-    """Let the system measure the peak of resident memory anew."""
+    """Reset the system's measurement of peak resident memory."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5")

@@ -40,7 +40,7 @@ def written_formats() -> dict[str, bytes]:
             try:
                 found[kind] = saved(picture().convert(mode), kind)
                 break
-            except (OSError, ValueError, KeyError, AttributeError):  # the format has other modes
+            except (OSError, ValueError, KeyError, AttributeError):  # the format supports other modes
                 continue
     return found
 

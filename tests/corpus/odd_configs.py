@@ -1,4 +1,4 @@
-"""Config files and overrides that are wrong, odd or made to harm."""
+"""Config files and overrides that are wrong, unusual or malicious."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path

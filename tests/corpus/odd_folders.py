@@ -1,4 +1,4 @@
-"""Folders of images and shards that are odd, damaged, or full of other things than images."""
+"""Folders of images and shards that are unusual, damaged, or contain other files than images."""
 
 import json
 import os
@@ -224,7 +224,7 @@ def _other_test_class(root: Path) -> None:
 
 
 def _strangers() -> dict[str, Callable[[Path], str]]:
-    """Return makers of paths for `opsin predict` that are no ordinary images."""
+    """Return functions that make paths for `opsin predict` that are not ordinary images."""
 
     def made(make: Callable[[Path], object], name: str = "image.png") -> Callable[[Path], str]:
         def place(folder: Path) -> str:
@@ -294,7 +294,7 @@ def _json_value(field: str, value: object) -> Damage:
 
 
 def _outside(file: Path) -> None:
-    """Let the index name a shard outside of its folder."""
+    """Make the index name a shard outside its folder."""
     content = json.loads(file.read_text())
     for split in content["splits"].values():
         for shard in split["shards"]:

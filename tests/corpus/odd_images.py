@@ -1,4 +1,4 @@
-"""Images that are legal but odd, and images whose bytes lie: sizes, EXIF, ICC, frames, chunks and arrays."""
+"""Valid but unusual images, and images with false metadata: sizes, EXIF, ICC, frames, chunks and arrays."""
 
 import io
 import struct
@@ -197,7 +197,7 @@ def _sizes() -> Found:
 
 
 def _lies() -> Found:
-    """Return headers that promise more pixels than the file holds, or than a machine can hold."""
+    """Return headers that state more pixels than the file contains or than fit into memory."""
     big = struct.pack(">IIBBBBB", 2**31 - 1, 2**31 - 1, 8, 2, 0, 0, 0)
     jpeg = saved(picture(), "JPEG")
     frame = jpeg.index(b"\xff\xc0") + 5

@@ -186,7 +186,7 @@ def _network_used(run: RunDirectory, file: str, damage: Damage, exact: bool) -> 
 
 
 def _checkpoint_damages() -> dict[str, Damage]:
-    """Return contents that torch loads, and that are no checkpoint of the run; and pickles that run code."""
+    """Return contents that torch loads but that are not checkpoints of the run, and pickles that run code."""
 
     def saved(content: object) -> Damage:
         return lambda file: torch.save(content, file)

@@ -7,7 +7,7 @@ import pytest
 from opsin.data import available_memory as module
 
 
-def test_a_container_bounds_what_is_available(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_limit_of_a_container_bounds_available_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CGROUP", tmp_path)
     whole = module.available_memory()
     assert whole > 2**20

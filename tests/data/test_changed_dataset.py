@@ -76,7 +76,7 @@ def test_a_changed_dataset_is_refused(original: Path, tmp_path: Path, change: st
     assert {file: file.read_bytes() for file in run.checkpoints.iterdir()} == before
 
 
-def test_new_times_alone_are_no_change(original: Path, tmp_path: Path) -> None:
+def test_new_modification_times_are_not_a_change(original: Path, tmp_path: Path) -> None:
     run = RunDirectory(original / "run")
     first, _ = measure(run)
     for file in (original / "photos").rglob("*.bmp"):
@@ -96,7 +96,7 @@ def test_images_that_vanish_or_change_while_they_are_used_are_named(tmp_path: Pa
         open_store(images, SIZE, cache_dir=tmp_path / "stores")
     removed.write_bytes(content)
     images = image_folder(str(root)).splits["test"]
-    assert images.fingerprint  # known from here on
+    assert images.fingerprint  # recorded from this point
     blacken(root / "test" / "dog" / "01.bmp")
     with pytest.raises(UserError, match=r"01\.bmp was changed while it was in use"):
         open_store(images, SIZE, cache_dir=tmp_path / "stores")

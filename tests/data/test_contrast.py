@@ -56,14 +56,14 @@ MULTIBAND = np.dstack([deep(4095)] * 5)
         (palette(0), 1, "transparency"),
         (encoded(WHITE_ON_NOTHING), 4, None),  # alpha is read as a channel
         (encoded(PAINTED), 3, None),
-        (encoded(np.zeros((16, 16), np.uint8)), 3, None),  # flat in the file too
+        (encoded(np.zeros((16, 16), np.uint8)), 3, None),  # the file has no contrast either
         (encoded(np.dstack([np.zeros((16, 16, 3), np.uint8), np.full((16, 16), 255, np.uint8)])), 3, None),
         (encoded(deep(255)), 1, "depth"),
         (encoded(deep(1023)), 3, "depth"),
         (encoded(deep(4095), "TIFF"), 1, "depth"),
         (encoded(deep(65535)), 1, None),
         (encoded(deep(16383)), 1, None),
-        (encoded(deep(65535) // 65535 * 9), 1, None),  # a few levels in the file too
+        (encoded(deep(65535) // 65535 * 9), 1, None),  # the file has only a few levels either
         (encoded((NOISE / 50).astype(np.float32), "TIFF"), 1, "depth"),
         (encoded(NOISE.astype(np.float32), "TIFF"), 1, None),
         (png16(np.dstack([deep(255)] * 3), 2), 3, "depth"),
@@ -71,7 +71,7 @@ MULTIBAND = np.dstack([deep(4095)] * 5)
         (npy(MULTIBAND * 16), 5, None),
     ],
 )
-def test_an_image_that_loses_its_contrast(data: bytes, channels: int, loss: str | None) -> None:
+def test_the_cause_of_lost_contrast_is_found(data: bytes, channels: int, loss: str | None) -> None:
     assert lost_contrast(data, channels) == loss
 
 

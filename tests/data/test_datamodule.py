@@ -69,7 +69,7 @@ def test_the_datamodule_works_without_a_trainer(tmp_path):
     assert datamodule.finish(batch, augment=True).images.dtype == torch.float32
 
 
-def test_a_source_without_splits_is_carved_into_three(tmp_path):
+def test_a_source_without_splits_is_divided_into_three(tmp_path):
     datamodule = datamodule_of(tmp_path)
     datamodule.setup()
     found = {split: numbers(datamodule, split) for split in ("train", "val", "test")}
@@ -419,7 +419,7 @@ def test_the_test_loop_reads_every_test_image_once(tmp_path):
     assert not augmentation.calls
 
 
-def test_limited_batches_of_val_and_test_are_a_stratified_sample_and_it_is_said(tmp_path, caplog):
+def test_limited_batches_of_val_and_test_are_a_stratified_sample_and_this_is_logged(tmp_path, caplog):
     targets = np.repeat([0, 1, 2], 30)  # in the order of the classes, as a folder has them
     pixels = np.zeros((90, 4, 5, 1), np.uint8)
     splits = {split: ArrayImages(pixels, targets, split) for split in ("train", "val", "test")}

@@ -1,4 +1,4 @@
-"""Datasets are the same if their contents are, and unchanged files are read once."""
+"""Datasets with equal contents are equal, and unchanged files are read once."""
 
 import os
 import shutil
@@ -145,7 +145,7 @@ def test_a_large_file_that_is_no_image_is_not_read(tmp_path: Path, monkeypatch: 
     os.truncate(film, 6 * 10**9)
     Image.fromarray(np.zeros((100, 100, 3), np.uint8)).save(picture)
     before = FileContents([str(film), str(picture)]).digests().copy()
-    with film.open("r+b") as file:  # the content of a film does not count
+    with film.open("r+b") as file:  # the content of a video is not hashed
         file.seek(10**9)
         file.write(b"x")
     with picture.open("r+b") as file:

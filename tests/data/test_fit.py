@@ -116,7 +116,9 @@ def test_the_scale_is_the_smallest_with_twice_the_size() -> None:
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}], ids=str)
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
-def test_a_reduced_photograph_looks_the_same(photograph: Image.Image, mode: str, options: dict[str, object]) -> None:
+def test_a_reduced_photograph_has_nearly_the_same_pixels(
+    photograph: Image.Image, mode: str, options: dict[str, object]
+) -> None:
     data = jpeg(photograph.convert(mode), **options)
     assert difference(data, Fit((64, 64))) < 0.5
     assert difference(data, Fit((90, 90), "crop", "bicubic")) < 0.5

@@ -89,4 +89,4 @@ def test_threads_share_the_limit_and_never_wait_for_each_other() -> None:
         list(pool.map(work, [10, 60, 90, 30, 100] * 20))
     assert 90 <= peak <= 100
     with memory.scope():
-        memory.reserve(100)  # everything was given back
+        memory.reserve(100)  # all reserved memory was released

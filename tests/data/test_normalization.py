@@ -39,7 +39,7 @@ def test_mean_and_std_of_weights_count_for_gray_and_rgb_images_only(channels: in
     assert choose_mean_std(DataOptions(std=1.0), replace(WEIGHTS, mean=(0.3,)), dataset, 4).mean == (expected,)
 
 
-def test_only_what_nothing_states_is_measured() -> None:
+def test_only_values_that_no_source_states_are_measured() -> None:
     unknown = replace(DATASET, mean=None, std=None)
     half = choose_mean_std(DataOptions(std=0.7), NONE, unknown, 3)
     assert (half, half.is_known) == (MeanStd(None, (0.7,)), False)

@@ -1,4 +1,4 @@
-"""A part of an image is found again after the image was turned upright."""
+"""The coordinates of a part of an image are mapped to the upright image."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from opsin.data.orientation import turn_of, turned_box, turned_size, upright
 
 
 @pytest.mark.parametrize("orientation", [*range(10), "6", None])
-def test_a_part_is_found_after_the_turn(orientation: object) -> None:
+def test_a_box_is_mapped_to_the_upright_image(orientation: object) -> None:
     values = np.zeros((7, 10), np.uint8)
     values[:4, :6] = 255
     image = Image.fromarray(values)

@@ -28,7 +28,7 @@ WORDS = ("augmentation=flip",)
 
 
 def forgeries(folder: Path) -> Iterator[tuple[str, bool, str]]:
-    """Yield each forgery, whether it is found, and the checks that found it."""
+    """Yield each forgery, whether it was found, and the checks that found it."""
     original = start(folder, colored_folder(folder / "images"), WORDS)
     for kind, pair in FORGERIES.items():
         for consistent, forge in enumerate(pair):

@@ -1,4 +1,4 @@
-"""Remove one guard of the source after the other, and run its tests: `python tests/engines/guards.py [PART]`.
+"""Remove the guards of the source one at a time, and run their tests: `python tests/engines/guards.py [PART]`.
 
 It takes about ten minutes. PART selects the guards whose file or tests contain this text. Each guard is removed in a
 copy of `src`. The exit code is 0 if a test fails without each guard.

@@ -1,6 +1,6 @@
 """Ray on this machine as a cluster of several nodes, each with processes of its own, as `ray start` makes them.
 
-By hand: `python tests/engines/ray_nodes.py` starts two nodes, says how to use them, and stops them at Ctrl-C.
+Manual use: `python tests/engines/ray_nodes.py` starts two nodes, prints their address, and stops them at Ctrl-C.
 """
 
 import os
@@ -22,18 +22,18 @@ ACCESS = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 
 
 class RayNodes:
-    """A cluster of nodes on this machine; none is stopped that someone else started.
+    """A cluster of nodes on this machine; it stops only the nodes that it started.
 
     Args:
-        nodes: how many.
-        cores: that each node believes to have.
+        nodes: Number of nodes.
+        cores: Number of cores that each node reports.
 
     Attributes:
         address: `host:port` of the head.
     """
 
     def __init__(self, nodes: int = 2, cores: int = 1) -> None:
-        self._folder = tempfile.mkdtemp(prefix="ray")  # short: sockets lie in it, whose names have 107 letters at most
+        self._folder = tempfile.mkdtemp(prefix="ray")  # short: paths of sockets have at most 107 characters
         self._cores = cores
         self._sessions: list[int] = []
         self.address = f"127.0.0.1:{_free_port()}"
@@ -51,7 +51,7 @@ class RayNodes:
         self._start(f"--address={self.address}")
 
     def kill_last(self) -> None:
-        """Kill all of Ray's processes on the node that was added last, as if it had lost its power."""
+        """Kill all of Ray's processes on the node that was added last, like a power failure."""
         _kill_session(self._sessions.pop())
 
     def close(self) -> None:

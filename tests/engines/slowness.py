@@ -1,4 +1,4 @@
-"""A callback that makes a run last, for whoever wants to disturb it."""
+"""A callback that slows a run, so that a test can interrupt it."""
 
 import sys
 import time

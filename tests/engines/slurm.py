@@ -55,7 +55,7 @@ PartitionName=urgent Nodes=ALL PriorityTier=2 PreemptMode=OFF
 
 
 def install() -> None:
-    """Unpack what is missing into this Python environment; needs apt and the network."""
+    """Unpack missing packages into this Python environment; needs apt and the network."""
     if (HOME / "usr/bin/sbatch").exists():
         return
     with tempfile.TemporaryDirectory() as folder:
@@ -71,14 +71,14 @@ def install() -> None:
 
 
 class Slurm:
-    """A controller and a node of four CPUs, whatever the machine has.
+    """A controller and a node of four CPUs on any machine.
 
     Args:
-        folder: for all that they write.
+        folder: Folder for all files of both.
 
     Attributes:
-        environment: variables that whoever talks to it needs.
-        node: name of the node.
+        environment: Environment variables that clients need.
+        node: Name of the node.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -92,7 +92,7 @@ class Slurm:
         }
 
     def start(self) -> None:
-        """Start it, unless it runs."""
+        """Start the controller and the node, unless they run."""
         if (self.folder / "slurm.conf").exists() and "is UP" in self.command("scontrol", "ping").stdout:
             return
         for name in ("state", "spool"):
@@ -111,7 +111,7 @@ class Slurm:
             time.sleep(0.2)
 
     def stop(self) -> None:
-        """End it and every job of it."""
+        """Stop the controller, the node and all jobs."""
         self.command("scancel", "--signal=KILL", "--user=root")
         self.command("scancel", "--user=root")
         deadline = time.monotonic() + 20
@@ -129,7 +129,7 @@ class Slurm:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on."""
+    """Return free ports."""
     sockets = [socket.socket() for _ in range(count)]
     try:
         for each in sockets:

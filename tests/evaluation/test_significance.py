@@ -101,7 +101,7 @@ def test_holm_adjusts_in_the_order_of_p() -> None:
     assert adjusted_by_holm([]) == []
 
 
-def test_p_is_of_mcnemar_for_one_pair_of_runs_and_of_students_t_for_several() -> None:
+def test_p_comes_from_mcnemar_for_one_pair_of_runs_and_from_students_t_for_several() -> None:
     generator = np.random.default_rng(0)
     a, b = (generator.random((4, 500)) < share for share in (0.95, 0.9))
     tests = [mcnemar(*pair) for pair in zip(a, b, strict=True)]

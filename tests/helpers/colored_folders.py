@@ -1,4 +1,4 @@
-"""A small folder of images that a network learns only in part: noise with a tint by class."""
+"""A small folder of images that a network classifies only partly correctly: noise with a tint for each class."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Damage files of a run in the ways in which disks and copies do."""
+"""Damage files of a run like defective disks and interrupted copies."""
 
 import shutil
 import zipfile

@@ -6,7 +6,7 @@ from opsin.data.datasets import ArrayImages, Source, digits
 
 
 def digit_splits(shuffled: bool = False, classes: str = "0123456789") -> Source:
-    """Return 200 digits for train, 50 for val and 50 for test; shuffling changes the labels only."""
+    """Return 200 digits for train, 50 for val and 50 for test; shuffling changes only the labels."""
     whole = digits()
     images = whole.splits["train"]
     assert isinstance(images, ArrayImages)

@@ -1,4 +1,4 @@
-"""Callbacks for tests, which fail in the ways in which real runs do."""
+"""Callbacks for tests, which fail like real runs."""
 
 import ctypes
 import logging

@@ -1,4 +1,4 @@
-"""Honest runs of many kinds, for tests of `opsin verify`: none of them may raise a false alarm."""
+"""Honest runs of many kinds, for tests of `opsin verify`: none of them may be reported as forged."""
 
 import shutil
 from collections.abc import Sequence

@@ -10,7 +10,7 @@ from opsin.models import Network
 
 @dataclass(frozen=True)
 class Case:
-    """Sizes and counts from the lectures or computed by hand, never by the code under test."""
+    """Sizes and counts from the lectures or computed by hand, never computed by the code under test."""
 
     function: Callable[..., Network]
     parameters: int

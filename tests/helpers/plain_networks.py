@@ -1,4 +1,4 @@
-"""Networks as a user of plain PyTorch writes them, without anything of Opsin."""
+"""Networks written in plain PyTorch, without code of Opsin."""
 
 import torch
 import torch.nn.functional as F

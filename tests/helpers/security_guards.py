@@ -54,19 +54,19 @@ GUARDS = (
         "config/project.py",
         "    return folder != here and bool(owners)",
         "    return False and bool(owners)",
-        "config/test_project.py::test_a_project_of_another_user_counts_in_its_own_folder_only",
+        "config/test_project.py::test_a_project_of_another_user_is_found_in_its_own_folder_only",
     ),
     Guard(
         "config/validation.py",
         'if key in known or key == "_target_":',
         'if key in known or key.startswith(("_", "(")):',
-        f"{_TARGETS}test_words_with_which_hydra_builds_objects_are_keys_like_any_other",
+        f"{_TARGETS}test_instantiation_keywords_of_hydra_are_refused_as_unknown_keys",
     ),
     Guard(
         "config/run_config.py",
         "OmegaConf.to_container(OmegaConf.load(io.StringIO(text))) if has_keys",
         "yaml.unsafe_load(text) if has_keys",
-        f"{_TARGETS}test_a_tag_of_yaml_makes_no_object",
+        f"{_TARGETS}test_a_yaml_tag_creates_no_object",
     ),
     Guard(
         "sweeps/sweep.py",

@@ -1,4 +1,4 @@
-"""Classifiers on embeddings: chosen on val, and what is written of them is what they say."""
+"""Classifiers on embeddings: the parameter is chosen on val, and written coefficients give the same predictions."""
 
 import numpy as np
 import pytest
@@ -12,11 +12,11 @@ def points(count: int, seed: int, noise: float = 1.0, classes: int = 3):
     random = np.random.default_rng(seed)
     targets = np.arange(count) % classes
     vectors = CENTERS[targets] + random.normal(size=(count, 4)) * noise
-    return (vectors * [1, 100, 0.01, 1] + [0, 50, 0, -3]).astype(np.float32), targets  # scales far apart
+    return (vectors * [1, 100, 0.01, 1] + [0, 50, 0, -3]).astype(np.float32), targets  # very different scales
 
 
 @pytest.mark.parametrize("name", HEADS)
-def test_the_parameter_is_the_first_of_the_best_on_val(name: HeadName) -> None:
+def test_the_first_parameter_with_the_best_val_accuracy_is_chosen(name: HeadName) -> None:
     train, val = points(90, 0, noise=2.5), points(60, 1, noise=2.5)
     head = fit_head(name, train, val)
     values = STRENGTHS if name == "logistic_regression" else NEIGHBORS
@@ -28,7 +28,7 @@ def test_the_parameter_is_the_first_of_the_best_on_val(name: HeadName) -> None:
     assert head.parameters == {key: next(v for v in values if head.tried[f"{key}={v:g}"] == best)}
 
 
-def test_logistic_regression_does_not_mind_the_scale_of_a_dimension() -> None:
+def test_logistic_regression_does_not_depend_on_the_scale_of_a_dimension() -> None:
     assert fit_head("logistic_regression", points(90, 0), points(60, 1)).accuracy(*points(60, 2)) > 0.95
 
 
@@ -44,7 +44,7 @@ def test_the_coefficients_are_for_raw_embeddings(classes: int) -> None:
     np.testing.assert_array_equal(said, head.model.predict(vectors))
 
 
-def test_neighbors_look_at_directions_and_never_outnumber_the_images() -> None:
+def test_neighbors_are_compared_by_direction_and_k_is_at_most_the_number_of_images() -> None:
     vectors, targets = np.array([[1, 0.1], [0.1, 1], [1, 0.2]], np.float32), np.array([0, 1, 0])
     head = fit_head("knn", (vectors, targets), (vectors * 100, targets))
     assert list(head.tried) == ["k=1"]

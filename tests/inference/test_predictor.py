@@ -1,4 +1,4 @@
-"""Predictions equal what validation gave, whatever the batch, and memory stays flat."""
+"""Predictions equal those of validation with any batch size, and memory does not grow with the number of files."""
 
 import shutil
 import tracemalloc
@@ -74,7 +74,7 @@ CASES = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
-def test_files_give_what_validation_gave(case: str, tmp_path: Path) -> None:
+def test_predictions_of_files_equal_those_of_validation(case: str, tmp_path: Path) -> None:
     classes, *words = CASES[case]
     photographs(tmp_path / "photos", classes)
     run = trained(
@@ -85,7 +85,7 @@ def test_files_give_what_validation_gave(case: str, tmp_path: Path) -> None:
         *words,
     )
     expected, paths = validated(run)
-    shutil.rmtree(tmp_path / "data")  # what the run itself has kept of its images is not needed
+    shutil.rmtree(tmp_path / "data")  # the predictions that the run saved are not needed
     predictor = open_predictor(run.path)
     predictions = list(predictor.predict(map(Path, paths)))
     assert len(predictions) >= 16
@@ -100,7 +100,7 @@ def test_files_give_what_validation_gave(case: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_pixels_give_what_validation_gave(digits_run: RunDirectory) -> None:
+def test_predictions_of_pixels_equal_those_of_validation(digits_run: RunDirectory) -> None:
     expected, _ = validated(digits_run)
     predictor = open_predictor(digits_run.path, ["trainer.accelerator=cpu"])
     pixels = open_images(predictor.trained).subset("val").read(np.arange(len(expected)))
@@ -134,7 +134,7 @@ def test_pixels_of_another_kind_are_refused(digits_run: RunDirectory) -> None:
         predictor.probabilities(np.zeros((2, *predictor.trained.size, 1)))
 
 
-def test_bad_files_stand_among_the_good_ones_in_order(digits_run: RunDirectory, tmp_path: Path) -> None:
+def test_results_keep_the_order_of_good_and_bad_files(digits_run: RunDirectory, tmp_path: Path) -> None:
     for i in range(40):
         if i % 3:
             Image.fromarray(np.full((9, 9), i * 6, np.uint8)).save(tmp_path / f"{i}.png")
@@ -149,7 +149,9 @@ def test_bad_files_stand_among_the_good_ones_in_order(digits_run: RunDirectory, 
 
 
 @pytest.mark.parametrize("files", [5_000, pytest.param(100_000, marks=pytest.mark.slow)])
-def test_many_files_take_no_more_memory(files: int, digits_run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_does_not_grow_with_the_number_of_files(
+    files: int, digits_run: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     predictor = open_predictor(digits_run.path)
     taken = 0
 
@@ -177,13 +179,13 @@ def test_many_files_take_no_more_memory(files: int, digits_run: RunDirectory, mo
     assert peak < 2.5e6  # 5,000 images of 28 x 28 alone would take 3.9 MB
 
 
-def test_whoever_has_seen_enough_leaves_no_threads_at_work(digits_run: RunDirectory, tmp_path: Path) -> None:
+def test_predictions_can_be_closed_before_the_last_file(digits_run: RunDirectory, tmp_path: Path) -> None:
     predictions = open_predictor(digits_run.path).predict(tmp_path / f"{i}" for i in range(10_000))
     assert next(predictions).reason is not None
     predictions.close()
 
 
-def test_what_cannot_answer_is_refused(digits_run: RunDirectory, tmp_path: Path) -> None:
+def test_unusable_runs_and_batch_sizes_are_refused(digits_run: RunDirectory, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is neither a run directory"):
         open_predictor(tmp_path)
     with pytest.raises(UserError, match="--batch-size must be at least 1, got 0"):

@@ -55,7 +55,7 @@ def same(first: RunDirectory, second: RunDirectory) -> bool:
 
 
 @pytest.mark.slow
-def test_a_run_learns_embeddings_and_logits_and_can_be_measured_and_transferred(
+def test_a_run_learns_embeddings_and_logits_and_can_be_evaluated_and_transferred(
     start, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, logger="opsin"):
@@ -85,15 +85,15 @@ def test_a_run_learns_embeddings_and_logits_and_can_be_measured_and_transferred(
 
 
 @pytest.mark.slow
-def test_the_embeddings_come_nearer_to_the_teachers(start) -> None:
+def test_longer_training_reduces_the_distance_to_the_teachers_embeddings(start) -> None:
     short, long = start("distillation.labels=0"), start("distillation.labels=0", "trainer.max_epochs=6", name="long")
     losses = [run.read_result().metrics["val/loss"] for run in (short, long)]
-    assert losses[1] < 0.8 * losses[0] < 0.8 * 1.2  # one minus a cosine; about 1 for what is not alike
+    assert losses[1] < 0.8 * losses[0] < 0.8 * 1.2  # one minus a cosine; about 1 for unrelated embeddings
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("step", [3, 5])
-def test_a_run_that_was_stopped_goes_on_to_the_bit(start, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_resumed_run_is_bit_identical(start, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPSIN_TARGETS", "interruptions")
     words = ("augmentation=digits", "scheduler=plateau", *BOTH)
     whole = start(*words, name="whole")
@@ -106,7 +106,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_bit(start, step: int, monkeypatch
 
 
 @pytest.mark.slow
-def test_without_labels_nothing_is_learned_from_them(start, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_labels_do_not_affect_training_if_their_weight_is_zero(start, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPSIN_TARGETS", "digit_splits")
     source = ("datamodule._target_=digit_splits.digit_splits", "datamodule.train_fraction=1", "trainer.max_epochs=1")
     shuffled = (*source, "+datamodule.shuffled=true")
@@ -114,7 +114,7 @@ def test_without_labels_nothing_is_learned_from_them(start, monkeypatch: pytest.
     assert same(right, wrong)
     assert (read_scores(right, "val").confusion != read_scores(wrong, "val").confusion).any()
     assert "accuracies are meaningless" in right.read_result().settings.teacher
-    assert not same(start(*source, name="a"), start(*shuffled, name="b"))  # with labels it shows
+    assert not same(start(*source, name="a"), start(*shuffled, name="b"))  # labels with a weight
 
 
 @pytest.mark.slow
@@ -129,7 +129,7 @@ def test_an_untrained_head_cannot_choose_the_best_epoch(start) -> None:
 
 
 @pytest.mark.slow
-def test_a_teacher_of_other_classes_has_embeddings_only(start, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_teacher_of_other_classes_gives_embeddings_only(start, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPSIN_TARGETS", "digit_splits")
     others = "+datamodule.classes=abcdefghij"
     words = ("datamodule._target_=digit_splits.digit_splits", others, "trainer.max_epochs=1")
@@ -150,7 +150,7 @@ def test_a_wrong_name_is_refused_with_the_nearest(start) -> None:
 
 
 @pytest.mark.slow
-def test_frozen_features_and_a_teacher_go_together(start) -> None:
+def test_frozen_features_are_cached_in_a_run_with_a_teacher(start) -> None:
     words = ("model.trainable=[block3]", *BOTH)
     cached, plain = start(*words), start(*words, "feature_cache=off", name="plain")
     assert cached.read_result().settings.feature_cache.startswith("block2 of")

@@ -1,4 +1,4 @@
-"""What has learned is found by its name, and makes of images what its network makes of them."""
+"""A trained model is found by its name, and its outputs equal those of its network."""
 
 import shutil
 from pathlib import Path
@@ -43,7 +43,7 @@ def assert_half_equal(half: NDArray[np.float16], exact: NDArray[np.float32]) -> 
 
 
 @pytest.mark.slow
-def test_a_run_brings_its_network_and_the_images_it_wants(digits_run: RunDirectory, tmp_path: Path, trainer) -> None:
+def test_a_run_is_loaded_with_its_network_and_input_format(digits_run: RunDirectory, tmp_path: Path, trainer) -> None:
     found = load_trained_model(str(digits_run.path))
     recorded = digits_run.read_result().data
     assert found.classes == recorded.classes
@@ -61,7 +61,7 @@ def test_a_run_brings_its_network_and_the_images_it_wants(digits_run: RunDirecto
 
 
 @pytest.mark.slow
-def test_runs_that_see_the_images_at_other_sizes_share_what_is_made_of_them(
+def test_runs_with_other_image_sizes_share_the_stored_features(
     digits_run: RunDirectory, tmp_path: Path, trainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = load_trained_model(str(digits_run.path))
@@ -77,7 +77,7 @@ def test_runs_that_see_the_images_at_other_sizes_share_what_is_made_of_them(
     small = image_data(digits(), image_size=20, data_dir=str(tmp_path))
     again = made(found, small, trainer)
     np.testing.assert_array_equal(again, first)
-    assert seen == [1]  # one image tells the shape
+    assert seen == [1]  # the shape is read from one image
     assert len([folder for folder in small.features_dir.iterdir() if folder.is_dir()]) == 1
     larger = load_trained_model(str(digits_run.path), 36)
     assert larger.size == (36, 36)
@@ -86,7 +86,7 @@ def test_runs_that_see_the_images_at_other_sizes_share_what_is_made_of_them(
 
 
 @pytest.mark.slow
-def test_images_are_decoded_at_the_size_it_wants_and_not_at_the_served_one(
+def test_images_are_decoded_at_the_image_size_of_the_trained_model(
     digits_run: RunDirectory, tmp_path: Path, trainer
 ) -> None:
     found = load_trained_model(str(digits_run.path))
@@ -96,7 +96,7 @@ def test_images_are_decoded_at_the_size_it_wants_and_not_at_the_served_one(
 
 
 @pytest.mark.slow
-def test_other_weights_are_not_served_what_the_old_ones_made(copied: RunDirectory, tmp_path: Path, trainer) -> None:
+def test_changed_weights_do_not_reuse_stored_features(copied: RunDirectory, tmp_path: Path, trainer) -> None:
     data = image_data(digits(), data_dir=str(tmp_path))
     before = made(load_trained_model(str(copied.path)), data, trainer)
     content = torch.load(copied.best, weights_only=True)
@@ -116,7 +116,7 @@ def test_a_gray_network_refuses_colors(digits_run: RunDirectory, tmp_path: Path,
         made(load_trained_model(str(digits_run.path)), image_data(source, data_dir=str(tmp_path)), trainer)
 
 
-def test_a_head_that_does_not_fit_the_size_is_no_head(digits_run: RunDirectory, copied: RunDirectory) -> None:
+def test_a_head_that_does_not_fit_the_image_size_is_ignored(digits_run: RunDirectory, copied: RunDirectory) -> None:
     assert load_trained_model(str(digits_run.path), 40).classes  # averaged over the image
     tree = RunConfig.load(copied).text.replace("opsin.models.cnn_gap", "opsin.models.cnn_flatten")
     copied.config.write_text(tree)
@@ -137,7 +137,7 @@ def test_a_wrong_name_is_answered_with_the_nearest(name: str, in_tmp: Path) -> N
 
 
 @pytest.mark.parametrize("name", ["cnn_gap", "load_weights", "./nothing/there", "opsin", ""])
-def test_what_has_not_learned_is_named_beside_what_has(
+def test_a_name_without_a_trained_model_is_refused_with_valid_names(
     name: str, digits_run: RunDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(digits_run.path.parents[1])
@@ -146,7 +146,7 @@ def test_what_has_not_learned_is_named_beside_what_has(
     assert str(Path("outputs", "latest")) in str(caught.value)
 
 
-def test_a_run_that_has_not_learned_says_how_to_go_on(copied: RunDirectory) -> None:
+def test_a_run_without_checkpoints_is_refused_with_advice(copied: RunDirectory) -> None:
     copied.best.unlink()
     copied.last.unlink()
     with pytest.raises(UserError, match=r"finished its first epoch; resume it with: opsin train resume="):
@@ -157,7 +157,7 @@ def test_a_run_that_has_not_learned_says_how_to_go_on(copied: RunDirectory) -> N
 
 
 @pytest.mark.slow
-def test_imagenet_weights_tell_what_images_they_want(tmp_path: Path, trainer) -> None:
+def test_imagenet_weights_determine_the_input_format(tmp_path: Path, trainer) -> None:
     found = load_trained_model("efficientnet_lite0")
     assert (found.size, found.interpolation, found.classes) == ((224, 224), "bicubic", None)
     assert found.mean == pytest.approx((127 / 255,) * 3)
@@ -168,7 +168,7 @@ def test_imagenet_weights_tell_what_images_they_want(tmp_path: Path, trainer) ->
     assert vectors.std() > 0.01
 
 
-def test_a_teacher_that_cannot_be_downloaded_is_told_in_a_teachers_words(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_message_about_a_failed_download_of_a_teacher_names_model_teacher(monkeypatch: pytest.MonkeyPatch) -> None:
     def unreachable(*_: object) -> None:
         raise UnreachableError("The ImageNet weights cannot be downloaded from somewhere (no route).")
 

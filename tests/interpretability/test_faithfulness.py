@@ -32,7 +32,7 @@ class _Sum(nn.Module):
 
 
 def test_deletion_by_hand() -> None:
-    """Pixels go in the order of the map, and the curve is the probability of what is left."""
+    """Pixels are deleted in the order of the map; the curve is the probability for the remaining pixels."""
     image, heat = torch.ones(1, 1, 2, 2), torch.tensor([[[0.2, 0.9], [0.0, 0.5]]])
     scores = faithfulness(_Sum(), image, torch.tensor([1]), heat, steps=4)
     left = torch.sigmoid(torch.tensor([[7.0, 5.0, 1.0, 0.0, 0.0]]))  # without 2, then 4, then 1, then 0
@@ -81,7 +81,7 @@ def test_a_correct_map_scores_above_a_random_one(method: str, three: Network) ->
 
 
 def test_ties_are_ordered_at_random_with_a_seed(three: Network) -> None:
-    """Otherwise an empty map would be scored as one that marks the image from its top to its bottom."""
+    """Otherwise an empty map would have the score of a map that ranks pixels from top to bottom."""
     from opsin.interpretability.faithfulness import _places
 
     places = _places(torch.zeros(24, 24), torch.Generator().manual_seed(0)).flatten()

@@ -16,7 +16,7 @@ MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 
 @pytest.fixture
 def network() -> Network:
-    """With kernels that see contrasts and no brightness, as learned ones mostly do."""
+    """A network whose kernels respond to contrast and not to brightness, like most learned kernels."""
     torch.manual_seed(0)
     network = tiny(num_logits=3, in_channels=3, image_size=(24, 24), norm=False)
     with torch.no_grad():
@@ -50,7 +50,7 @@ def test_the_activation_rises_and_is_that_of_the_image(network: Network) -> None
 
 
 def test_the_image_of_an_edge_filter_has_edges() -> None:
-    """Dark above, light below is all that a Sobel kernel looks for: rows differ, and columns hardly do."""
+    """A Sobel kernel responds to a dark area above a light one: rows differ, and columns hardly differ."""
     conv = nn.Conv2d(1, 1, 3, bias=False)
     with torch.no_grad():
         conv.weight.copy_(torch.tensor([[-1.0, -2, -1], [0, 0, 0], [1, 2, 1]]))

@@ -7,7 +7,7 @@ from opsin.models.fingerprint import digest
 from opsin.models.freezing import FreezeContract
 
 
-def test_digests_see_every_bit_but_not_the_layout() -> None:
+def test_digests_depend_on_every_bit_and_not_on_the_layout() -> None:
     tensor = torch.randn(2, 3, 4, 4)
     assert digest(tensor) == digest(tensor.clone().to(memory_format=torch.channels_last))
     assert digest(torch.tensor(0.0)) != digest(torch.tensor(-0.0))
@@ -19,7 +19,7 @@ def test_digests_see_every_bit_but_not_the_layout() -> None:
     assert digest(tensor) != digest(other)
 
 
-def test_buffers_that_are_not_saved_are_held_too() -> None:
+def test_the_freeze_contract_includes_buffers_that_are_not_saved() -> None:
     network = tiny(num_logits=2, in_channels=1, image_size=(8, 8))
     network.stages["low"].register_buffer("scratch", torch.zeros(1), persistent=False)
     network.freeze(["high"])

@@ -176,7 +176,7 @@ def test_files_without_weights_are_named(tmp_path: Path) -> None:
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty PyTorch hub; returns where it keeps its files."""
+    """An empty PyTorch hub; returns its folder."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     return tmp_path / "torch" / "hub" / "checkpoints"
 
@@ -213,7 +213,7 @@ def test_unreachable_weights_fail_early_with_alternatives(
     place: str, tmp_path: Path, hub: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(weights_module, "CONNECT_SECONDS", 0.2)
-    with socket.create_server(("127.0.0.1", 0)) as server:  # takes connections, and never answers
+    with socket.create_server(("127.0.0.1", 0)) as server:  # accepts connections and never answers
         (tmp_path / "resnet18-f37072fd.pth").write_bytes(b"a page of a captive portal")
         port = {"refused": 1, "silent": server.getsockname()[1]}.get(place)
         host = tmp_path.as_uri() if port is None else f"http://127.0.0.1:{port}"

@@ -43,7 +43,7 @@ def images(seed: int = 0) -> Tensor:
 
 
 @pytest.mark.parametrize("make", STAGES)
-def test_the_network_computes_what_the_module_computes(make: Callable[[], nn.Module]) -> None:
+def test_the_network_and_the_module_compute_equal_outputs(make: Callable[[], nn.Module]) -> None:
     module = make()
     module(images())  # lazy layers
     original = copy.deepcopy(module)
@@ -92,7 +92,7 @@ def test_stages_can_be_frozen_summarized_and_loaded_by_the_names_of_the_module(
 
 
 @pytest.mark.parametrize("make", WITH_MAPS)
-def test_activations_and_grad_cam_find_the_maps(make: Callable[[], nn.Module]) -> None:
+def test_activations_and_grad_cam_work_on_plain_modules(make: Callable[[], nn.Module]) -> None:
     network = convert(make())
     assert activations(network, images())[next(iter(network.stages))].ndim == 4
     maps = gradcam(network, images(), torch.zeros(4, dtype=torch.int64))
@@ -107,7 +107,7 @@ def test_a_network_is_unchanged_and_a_dropout_function_becomes_a_layer() -> None
     assert not torch.equal(network.train()(images()), network(images()))
 
 
-def test_the_text_of_a_stage_tells_its_operations() -> None:
+def test_the_text_of_a_stage_contains_its_operations() -> None:
     """The feature cache knows a stage by its text and its weights."""
     assert "relu" in repr(convert(plain.Functional()).stages["conv1"])
     assert own_sources(convert(plain.Functional()).stages.values()) == []
@@ -184,5 +184,5 @@ def test_two_classes_need_one_logit() -> None:
         (nn.Sequential(nn.LazyConv2d(4, 3)), None),
     ],
 )
-def test_the_first_layer_tells_the_channels(module: nn.Module, channels: int | None) -> None:
+def test_the_number_of_channels_is_read_from_the_first_layer(module: nn.Module, channels: int | None) -> None:
     assert first_channels(module, (8, 8)) == channels

@@ -1,4 +1,4 @@
-"""Gradient checkpointing: the same gradients and statistics to the bit, from fewer kept activations."""
+"""Gradient checkpointing: bit-identical gradients and statistics, with fewer stored activations."""
 
 from pathlib import Path
 
@@ -68,7 +68,7 @@ def steps(network: Network, recompute: bool, frozen: list[str] | None = None) ->
 @pytest.mark.slow
 @pytest.mark.parametrize("make", [with_dropout, small_resnet])
 @pytest.mark.parametrize("trainable", [None, 2])
-def test_gradients_and_statistics_are_equal_to_the_bit(make, trainable: int | None) -> None:
+def test_gradients_and_statistics_are_bit_identical(make, trainable: int | None) -> None:
     stages = None if trainable is None else list(make().stages)[-trainable:]
     (plain, much), (again, little) = (steps(make(), recompute, stages) for recompute in (False, True))
     assert plain.keys() == again.keys()
@@ -110,6 +110,6 @@ def test_a_run_with_gradient_checkpointing_has_the_same_result(tmp_path: Path) -
     assert [result.settings.gradient_checkpointing for result in results] == [True, False]
 
 
-def test_compilation_excludes_it() -> None:
+def test_gradient_checkpointing_with_compilation_is_refused() -> None:
     with pytest.raises(UserError, match=r"gradient_checkpointing=true cannot be combined with trainer.compile=true"):
         TrainerOptions(gradient_checkpointing=True, compile=True)

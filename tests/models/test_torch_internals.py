@@ -1,4 +1,4 @@
-"""Private names of torch: a new version that changes one fails here, with its name."""
+"""Private names of torch: if a new version changes one, a test fails and names it."""
 
 import importlib
 

@@ -1,4 +1,4 @@
-"""Atomic writes: the old or the new file is whole, whatever fails and whoever else writes."""
+"""Atomic writes: the old or the new file is complete after any failure and with concurrent writers."""
 
 import os
 import stat
@@ -93,7 +93,7 @@ def test_processes_that_write_one_file_do_not_mix(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_a_killed_writer_keeps_the_old_file_and_its_rest_is_deleted_later(tmp_path: Path) -> None:
+def test_a_killed_writer_keeps_the_old_file_and_its_partial_file_is_deleted_later(tmp_path: Path) -> None:
     file = tmp_path / "best.ckpt"
     file.write_text("old")
     program = (
@@ -124,7 +124,7 @@ def test_a_new_file_has_the_permissions_of_the_umask(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o640
 
 
-def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_a_folder_appears_complete_or_not_at_all(tmp_path: Path) -> None:
     folder = tmp_path / "store"
 
     def fail() -> None:

@@ -44,7 +44,7 @@ def test_there_is_at_least_one_core(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("text", "threads"), [("", None), ("3", 3), ("4,2", 4), (" 2 ", 2)])
-def test_the_threads_of_the_user(text: str, threads: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_thread_count_of_the_user_is_read(text: str, threads: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", text)
     assert own_threads() == threads
 

@@ -28,7 +28,9 @@ def test_busy_time_is_summed_over_the_cores_of_the_process() -> None:
         (None, 10.0, 0.5, 0.0),
     ],
 )
-def test_others_are_the_rest(busy: float | None, own: float, load: float | None, others: float | None) -> None:
+def test_cores_of_other_programs_are_the_remaining_busy_time(
+    busy: float | None, own: float, load: float | None, others: float | None
+) -> None:
     before = CpuSample(100.0, None if busy is None else 500.0, 50.0)
     after = CpuSample(110.0, None if busy is None else 500.0 + busy, 50.0 + own)
     assert others_cores(before, after, load) == (None if others is None else pytest.approx(others))

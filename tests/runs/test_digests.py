@@ -1,4 +1,4 @@
-"""Digests of a run's files: edits and missing files are told apart, and no file outside the run is read."""
+"""Digests of a run's files: edits and missing files are distinguished, and no file outside the run is read."""
 
 import json
 from pathlib import Path

@@ -39,7 +39,7 @@ def test_a_directory_has_one_writer_and_a_kill_releases_it(tmp_path: Path) -> No
         assert run.path.is_dir()
 
 
-def test_a_run_that_was_killed_at_once_says_to_start_it_again(tmp_path: Path) -> None:
+def test_a_run_killed_before_its_config_is_refused_with_advice(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path / "run")
     with pytest.raises(RuntimeError), run.recorded(True):  # the result is the first file of a run
         raise RuntimeError("killed before the config is written")

@@ -1,4 +1,4 @@
-"""Full, read-only and forbidden disks: one message with the file, the disk and the way out."""
+"""Full, read-only and forbidden disks: one message with the file, the disk and a correction."""
 
 import errno
 import os
@@ -48,7 +48,7 @@ def test_a_full_disk_is_named_and_no_partial_file_is_left(disk: Disk) -> None:
     assert file.read_text() == "new"
 
 
-def test_an_error_without_a_path_is_about_the_disk_in_that_state(disk: Disk, tmp_path: Path) -> None:
+def test_an_error_without_a_path_names_the_full_or_read_only_disk(disk: Disk, tmp_path: Path) -> None:
     unnamed = OSError(errno.ENOSPC, "No space left on device")
     disk.fill()
     assert f"cannot write {disk.path / 'run'}: the disk {disk.path} " in str(
@@ -72,7 +72,7 @@ def test_an_error_without_a_path_is_about_the_disk_in_that_state(disk: Disk, tmp
         (errno.ESTALE, r"cannot read or write .*file: the disk / has failed"),
     ],
 )
-def test_other_failures_of_a_disk(number: int, message: str) -> None:
+def test_other_disk_errors_are_explained(number: int, message: str) -> None:
     with pytest.raises(UserError, match=message), explained_disk_errors():
         raise OSError(number, os.strerror(number), "/none/file")
 
@@ -83,7 +83,7 @@ def test_folders_for_temporary_files_are_explained() -> None:
     assert "is too long for the name of a socket" in str(explanation(OSError("AF_UNIX path too long")))
 
 
-def test_other_errors_pass(tmp_path: Path) -> None:
+def test_errors_unrelated_to_the_disk_are_not_changed(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), explained_disk_errors():
         (tmp_path / "none").read_text()
     with pytest.raises(BrokenPipeError), explained_disk_errors():

@@ -1,4 +1,4 @@
-"""Text that every file and console can take, and `~` in paths."""
+"""Text that every file and console can encode, and `~` in paths."""
 
 import ast
 import io

@@ -1,4 +1,4 @@
-"""A wrong folder of images is refused with the right one, before anything is loaded or written."""
+"""A wrong folder of images is refused with the correct one, before a library is loaded or a file is written."""
 
 import subprocess
 import sys
@@ -39,13 +39,13 @@ def pictures(in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("no/such/place", "."),
     ],
 )
-def test_a_missing_folder_gets_the_nearest_one(pictures: Path, path: str, suggestion: str) -> None:
+def test_a_missing_folder_is_refused_with_the_nearest_one(pictures: Path, path: str, suggestion: str) -> None:
     with pytest.raises(UserError) as raised:
         check_image_root(path)
     assert f"does not exist{suggestion} Name the folder" in str(raised.value)
 
 
-def test_a_class_folder_gets_the_folder_above(pictures: Path) -> None:
+def test_a_class_folder_is_refused_with_the_folder_above(pictures: Path) -> None:
     check_image_root(pictures)
     with pytest.raises(UserError, match="If cats is itself a class, give the folder above it: datamodule"):
         check_image_root(pictures / "cats")

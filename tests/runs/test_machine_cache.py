@@ -1,4 +1,4 @@
-"""Measurements of a machine are made once, whatever happens to their files."""
+"""Measurements of a machine are made once, and damaged or unwritable cache files cause no error."""
 
 import json
 import threading
@@ -38,7 +38,7 @@ def test_a_damaged_file_is_measured_again(text: str) -> None:
     assert json.loads(file.read_text()) == {"value": 9.0, "facts": FACTS}
 
 
-def test_a_value_that_cannot_be_is_not_kept() -> None:
+def test_a_value_that_is_not_finite_is_not_saved() -> None:
     assert measured_once("speed", FACTS, lambda: float("inf")) == float("inf")
     assert measured_once("speed", FACTS, other) == 9.0
 
@@ -49,7 +49,7 @@ def test_a_folder_that_cannot_be_written_to_is_no_error(tmp_path: Path, monkeypa
     assert measured_once("speed", FACTS, other) == 9.0
 
 
-def test_only_one_of_several_measures() -> None:
+def test_only_one_of_several_threads_measures() -> None:
     calls, ready = [], threading.Barrier(4)
 
     def measure() -> float:

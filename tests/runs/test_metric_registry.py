@@ -37,7 +37,7 @@ def test_the_table_lists_exactly_the_metrics_that_training_measures() -> None:
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])
 @pytest.mark.parametrize(("name", "higher"), [("loss", 0), ("ece", 0), ("acc", 1), ("f1_macro", 1), ("auroc", 1)])
-def test_direction(split: str, name: str, higher: int) -> None:
+def test_each_metric_has_a_direction_and_a_sort_order(split: str, name: str, higher: int) -> None:
     full = f"{split}/{name}"
     assert higher_is_better(full) == bool(higher)
     assert mode(full) == ("max" if higher else "min")

@@ -1,4 +1,4 @@
-"""`metrics.csv`: one reader, one writer."""
+"""`metrics.csv` is read back as it was written."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What a run keeps of val and test: every image, rightly, and known again."""
+"""Saved predictions of val and test: complete, correct, and assigned to identified images."""
 
 from pathlib import Path
 
@@ -15,7 +15,9 @@ from opsin.runs.predictions import Predictions, predictions_file, read_predictio
 
 
 @pytest.mark.parametrize("split", ["val", "test"])
-def test_a_run_keeps_what_its_best_checkpoint_says_of_every_image(digits_run: RunDirectory, split: str) -> None:
+def test_a_run_saves_the_predictions_of_its_best_checkpoint_for_every_image(
+    digits_run: RunDirectory, split: str
+) -> None:
     result, kept = digits_run.read_result(), read_predictions(digits_run, split)
     assert kept.classes == tuple(result.data.classes)
     assert kept.positions.tolist() == list(range(result.data.counts[split]))
@@ -28,7 +30,7 @@ def test_a_run_keeps_what_its_best_checkpoint_says_of_every_image(digits_run: Ru
     assert kept.paths[3].startswith("digits")
 
 
-def test_evaluation_makes_the_same_again(digits_run: RunDirectory) -> None:
+def test_evaluation_writes_the_same_predictions_again(digits_run: RunDirectory) -> None:
     kept = read_predictions(digits_run, "val")
     predictions_file(digits_run, "val").unlink()
     with pytest.raises(UserError, match=r"opsin evaluate .* --split val"):
@@ -40,7 +42,7 @@ def test_evaluation_makes_the_same_again(digits_run: RunDirectory) -> None:
     np.testing.assert_allclose(again.logits, kept.logits, atol=1e-5)
 
 
-def test_the_identity_of_images_does_not_depend_on_their_size_but_on_which_they_are(tmp_path: Path) -> None:
+def test_the_identity_of_images_depends_on_their_selection_and_not_on_their_size(tmp_path: Path) -> None:
     def identity(**options: object) -> str:
         data = image_data(digits(), data_dir=str(tmp_path), **options)  # type: ignore[arg-type]
         return data.subset("val").identity

@@ -1,4 +1,4 @@
-"""`result.json`: what is written is read back, and whatever else lies there gives one clear error."""
+"""`result.json` is read back as it was written, and any other content gives one clear error."""
 
 import json
 from pathlib import Path
@@ -63,7 +63,7 @@ def test_empty_fields_are_not_written(tmp_path: Path) -> None:
     assert read_result(file) == RunResult(seed=0, monitor=MonitoredMetric("val/loss"))
 
 
-def test_without_a_file_the_run_has_not_begun(tmp_path: Path) -> None:
+def test_without_a_result_file_the_status_is_not_started(tmp_path: Path) -> None:
     assert read_result(tmp_path / "result.json") == RunResult(status="not started")
 
 
@@ -111,7 +111,7 @@ def test_a_result_of_another_version_is_refused_by_name(tmp_path: Path, content:
         read_result(file)
 
 
-def test_undefined_metrics_are_null_in_the_file_and_no_values_when_it_is_read(tmp_path: Path) -> None:
+def test_undefined_metrics_are_null_in_the_file_and_absent_after_reading(tmp_path: Path) -> None:
     file = tmp_path / "result.json"
     result = RunResult(status="finished", metrics={"val/acc": 1.0}, undefined_metrics=("val/auroc",))
     write_result(file, result)

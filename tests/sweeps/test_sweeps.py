@@ -90,7 +90,7 @@ def test_a_search_killed_twice_runs_every_trial_once(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("times", [1, 2])
-def test_ctrl_c(tmp_path: Path, times: int) -> None:
+def test_ctrl_c_ends_a_sweep_that_the_same_command_resumes(tmp_path: Path, times: int) -> None:
     overrides = ("seed=range(4)", "trainer.max_epochs=30", "datamodule.train_fraction=1", "launcher.jobs=2")
     process = start(tmp_path, *overrides)
     wait_for(lambda: len(list(tmp_path.glob("outputs/sweeps/*/*/metrics.csv"))) == 2)
@@ -122,7 +122,7 @@ def test_a_worse_run_is_pruned(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_objectives_and_two_processes_in_each_run(tmp_path: Path) -> None:
+def test_a_sweep_with_two_objectives_and_two_processes_per_run_completes(tmp_path: Path) -> None:
     overrides = (
         "model.hidden=8,64",
         "trainer=ddp_cpu",

@@ -27,7 +27,7 @@ def test_the_embedding_term_is_one_minus_the_cosine_to_the_centered_teacher() ->
     assert found.item() == pytest.approx(2.0 * ((1 - 1) + (1 - 0) + (1 + 1)) / 3, abs=1e-6)
 
 
-def test_the_weights_of_the_terms_add_up() -> None:
+def test_the_loss_is_the_weighted_sum_of_the_terms() -> None:
     loss = identity(DistillationWeights(embedding=0.5, labels=3.0), torch.zeros(2))
     found = loss(torch.tensor([[1.0, 0.0]]), torch.zeros(1, 2), torch.tensor([[0.0, 4.0]]), torch.tensor(0.25))
     assert found.item() == pytest.approx(0.5 * 1 + 3.0 * 0.25, abs=1e-6)
@@ -51,14 +51,14 @@ def test_the_logits_term_is_the_divergence_times_the_square_of_the_temperature()
     assert found.item() == pytest.approx(0.7 * mean, rel=1e-5)
 
 
-def test_one_logit_stands_for_two_classes() -> None:
+def test_one_logit_equals_two_classes_of_which_one_has_logit_zero() -> None:
     weights = DistillationWeights(embedding=0.0, logits=1.0, labels=0.0, temperature=2.0)
     taught = torch.tensor([[1.0, 1.0, 3.0]])  # the last is the teacher's logit
     found = identity(weights, torch.zeros(2))(torch.ones(1, 2), torch.tensor([[-1.0]]), taught, torch.tensor(0.0))
     assert found.item() == pytest.approx(divergence([0.0, 3.0], [0.0, -1.0], 2.0), rel=1e-5)
 
 
-def test_half_precision_of_the_cache_and_of_autocast_is_enough() -> None:
+def test_half_precision_changes_the_loss_by_at_most_two_percent() -> None:
     torch.manual_seed(0)
     loss = Distillation(DistillationWeights(logits=1.0), 8, torch.randn(6))
     students, logits, taught = torch.randn(4, 8), torch.randn(4, 3), torch.randn(4, 9)
@@ -82,7 +82,7 @@ def test_gradients_reach_the_projector_and_the_student_and_not_the_teacher() -> 
     assert [name for name, _ in loss.named_parameters()] == ["projector.weight", "projector.bias"]
 
 
-def test_the_words_say_what_the_figures_mean() -> None:
+def test_the_description_states_the_meaning_of_each_loss() -> None:
     assert str(DistillationWeights(labels=0.5)) == (
         "train/loss and val/loss are 1 x embedding + 0.5 x labels, test/loss is the loss on the labels"
     )

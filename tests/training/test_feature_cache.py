@@ -46,7 +46,7 @@ def network(run: RunDirectory) -> dict[str, torch.Tensor]:
     return {key: value for key, value in state.items() if key.startswith("network.")}
 
 
-def told(run: RunDirectory) -> str:
+def cache_setting(run: RunDirectory) -> str:
     words = run.read_result().settings.feature_cache
     assert isinstance(words, str)
     return words
@@ -54,10 +54,10 @@ def told(run: RunDirectory) -> str:
 
 @pytest.mark.parametrize(("words", "step"), [(FROZEN, "head.flatten"), (PARTIAL, "block2")])
 @pytest.mark.slow
-def test_cached_and_uncached_training_end_alike(start, words, step) -> None:
+def test_cached_and_uncached_training_give_similar_weights_and_metrics(start, words, step) -> None:
     cached, whole = start(*words, name="a"), start(*words, "feature_cache=off", name="b")
-    assert told(cached).startswith(f"{step} of 273 images, ")
-    assert told(whole) == "off: feature_cache=off"
+    assert cache_setting(cached).startswith(f"{step} of 273 images, ")
+    assert cache_setting(whole) == "off: feature_cache=off"
     mine, its = network(cached), network(whole)
     assert mine.keys() == its.keys()  # the checkpoint is the whole network
     for key, tensor in mine.items():
@@ -68,7 +68,7 @@ def test_cached_and_uncached_training_end_alike(start, words, step) -> None:
 
 
 @pytest.mark.slow
-def test_the_test_images_go_through_the_whole_network(start) -> None:
+def test_evaluation_of_test_images_uses_the_whole_network(start) -> None:
     run = start(*FROZEN)
     metrics = run.read_result().metrics
     again = evaluate(run).metrics
@@ -89,22 +89,22 @@ def test_the_same_seed_gives_the_same_result_whatever_was_cached_before(start, w
 
 
 def stores(tmp_path: Path) -> dict[str, int]:
-    """How many rows each feature store holds."""
+    """Number of rows of each feature store."""
     return {str(file): np.count_nonzero(np.load(file)) for file in tmp_path.glob("data/.opsin/features/*/done.npy")}
 
 
 @pytest.mark.slow
-def test_what_changes_the_features_makes_others_and_what_does_not_reuses_them(start, tmp_path) -> None:
+def test_stored_features_are_reused_unless_a_change_affects_them(start, tmp_path) -> None:
     start(*FROZEN, name="first")
     first = stores(tmp_path)
     assert list(first.values()) == [273]  # train and val are carved from one store
     start(*FROZEN, "optimizer.lr=0.1", "datamodule.batch_size=16", name="second")
     start(*FROZEN, "datamodule.train_fraction=0.05", name="fewer")
     assert stores(tmp_path) == first
-    seeded = start(*FROZEN, "seed=1", name="weights")  # random weights are of the seed
+    seeded = start(*FROZEN, "seed=1", name="weights")  # random weights depend on the seed
     assert len(stores(tmp_path)) == 2
     start(*FROZEN, "seed=1", f"model.weights={seeded.path}", name="transferred")
-    assert len(stores(tmp_path)) == 2  # the very weights, by another way
+    assert len(stores(tmp_path)) == 2  # the same weights, loaded from the run
     start(*FROZEN, "datamodule.mean=0.35", name="mean")
     start(*FROZEN, "datamodule.image_size=24", name="size")
     start(*PARTIAL, name="step")
@@ -112,7 +112,7 @@ def test_what_changes_the_features_makes_others_and_what_does_not_reuses_them(st
 
 
 @pytest.mark.slow
-def test_a_changed_image_is_computed_anew(start, tmp_path) -> None:
+def test_features_of_a_changed_image_are_computed_again(start, tmp_path) -> None:
     from PIL import Image
 
     random = np.random.default_rng(0)
@@ -149,17 +149,17 @@ def test_a_changed_image_is_computed_anew(start, tmp_path) -> None:
     ],
 )
 @pytest.mark.slow
-def test_it_steps_aside_and_says_why(start, words, reason) -> None:
+def test_the_feature_cache_is_skipped_with_a_reason(start, words, reason) -> None:
     run = start(*words, "trainer.max_epochs=1")
-    assert told(run).startswith("off: ")
-    assert reason in told(run)
+    assert cache_setting(run).startswith("off: ")
+    assert reason in cache_setting(run)
 
 
 @pytest.mark.slow
-def test_features_much_larger_than_their_images_are_computed_again(start, monkeypatch) -> None:
+def test_features_much_larger_than_their_images_are_not_cached(start, monkeypatch) -> None:
     monkeypatch.setattr("opsin.training.feature_cache.ROOMY", 0)
     run = start("model=cnn_gap", "model.trainable=[block2,block3]", *QUICK, "trainer.max_epochs=1")
-    assert told(run) == "off: block1 of these images takes 0.0 GB, 14 times their pixels"
+    assert cache_setting(run) == "off: block1 of these images takes 0.0 GB, 14 times their pixels"
 
 
 @pytest.mark.slow
@@ -170,7 +170,7 @@ def test_a_resumed_run_computes_its_features_with_its_own_weights(start, monkeyp
     whole = start(*words, name="whole")
     with pytest.raises(Interrupted):
         start(*words, "+callbacks.stop={_target_: interruptions.StopAt, step: 7}", name="cut")
-    torch.save({"state_dict": {}}, other.best)  # what the run was begun with is there no more
+    torch.save({"state_dict": {}}, other.best)  # the weights of the first start no longer exist
     cut = RunDirectory(whole.path.with_name("cut"))
     train(from_saved(cut, ["callbacks.stop=null"]))
     assert cut.read_result().metrics == whole.read_result().metrics
@@ -178,7 +178,7 @@ def test_a_resumed_run_computes_its_features_with_its_own_weights(start, monkeyp
 
 
 @pytest.mark.slow
-def test_what_decides_the_features_cannot_be_changed_on_the_way(start) -> None:
+def test_settings_that_affect_features_are_refused_on_resume(start) -> None:
     run = start(*FROZEN, "trainer.max_epochs=1")
     for word in ("model.trainable=all", "model.weights=none", "datamodule.image_size=20"):
         with pytest.raises(UserError, match=f"{word} cannot be changed"):
@@ -186,33 +186,33 @@ def test_what_decides_the_features_cannot_be_changed_on_the_way(start) -> None:
 
 
 @pytest.mark.slow
-def test_too_little_room_leaves_the_run_alone(start, monkeypatch) -> None:
+def test_the_feature_cache_is_skipped_if_the_disk_is_too_small(start, monkeypatch) -> None:
     def full(*_):
         raise UserError("Cached features need room")
 
     monkeypatch.setattr("opsin.data.cache.feature_store.check_space", full)
-    assert told(start(*FROZEN, "trainer.max_epochs=1")) == "off: Cached features need room"
+    assert cache_setting(start(*FROZEN, "trainer.max_epochs=1")) == "off: Cached features need room"
 
 
 @pytest.mark.slow
 def test_views_augment_training_images_only(start, tmp_path) -> None:
     run = start(*FROZEN, *VIEWS)
-    assert told(run) == "head.flatten of 273 images, 0.1 MB, 3 augmented views for training"
+    assert cache_setting(run) == "head.flatten of 273 images, 0.1 MB, 3 augmented views for training"
     assert sorted(stores(tmp_path).values()) == [129, 129, 129, 144]
     metrics = run.read_result().metrics
     assert evaluate(run, "val").metrics["val/loss"] == pytest.approx(metrics["val/loss"], abs=2e-3)
 
 
 @pytest.mark.slow
-def test_a_long_run_with_augmentation_stores_the_views_that_it_reaches(start, tmp_path) -> None:
+def test_a_run_with_augmentation_stores_only_the_views_that_it_reads(start, tmp_path) -> None:
     run = start(*FROZEN, "augmentation=digits", "trainer.max_epochs=16", "trainer.max_steps=8")  # two epochs
-    assert told(run).endswith(", 8 augmented views for training")
+    assert cache_setting(run).endswith(", 8 augmented views for training")
     assert sorted(stores(tmp_path).values()) == [129, 129, 144]
 
 
 @pytest.mark.parametrize("words", [FROZEN, (*FROZEN, *VIEWS)])
 @pytest.mark.slow
-def test_a_run_that_was_stopped_goes_on_to_the_bit(start, words, monkeypatch) -> None:
+def test_a_resumed_run_is_bit_identical(start, words, monkeypatch) -> None:
     monkeypatch.setenv("OPSIN_TARGETS", "interruptions")
     whole = start(*words, name="whole")
     with pytest.raises(Interrupted):
@@ -231,19 +231,19 @@ SIZE = {"image_size": (32, 32)}
     ("build", "never", "step"),
     [
         (lambda: resnet18(num_logits=2, **SIZE), [], None),
-        (lambda: resnet18(num_logits=2, **SIZE), ["layer1"], None),  # what comes before it trains
+        (lambda: resnet18(num_logits=2, **SIZE), ["layer1"], None),  # the stage before it trains
         (lambda: resnet18(num_logits=2, **SIZE), ["stem", "layer1", "layer3"], "layer1"),
         (lambda: resnet18(num_logits=2, **SIZE), ["stem", "layer1", "layer2", "layer3", "layer4"], "head.flatten"),
         (lambda: cnn_gap(num_logits=2, in_channels=1, **SIZE), ["block1", "block2", "block3"], "head.flatten"),
         (lambda: cnn_flatten(num_logits=2, in_channels=1, **SIZE), ["block1", "block2", "block3"], "head.flatten"),
     ],
 )
-def test_the_longest_run_of_steps_that_stand_still(build, never, step) -> None:
+def test_the_cacheable_step_is_the_last_before_the_first_stage_that_trains(build, never, step) -> None:
     network: Network = build()
     assert cacheable_step(network, never) == step
 
 
-def test_what_follows_a_step_gives_the_same_logits() -> None:
+def test_steps_after_cached_features_give_the_same_logits() -> None:
     network = resnet18(num_logits=3, **SIZE).eval()
     images = torch.randn(4, 3, 32, 32)
     with torch.no_grad():

@@ -66,7 +66,7 @@ def plan_with(composed: RunConfig, section: str, values: dict[str, Any]) -> RunP
         ("logger", "loggers.WandbLogger", "dir"),
     ],
 )
-def test_a_place_outside_the_run_is_refused(
+def test_a_path_outside_the_run_directory_is_refused(
     section: str, target: str, key: str, value: str, composed: RunConfig
 ) -> None:
     with pytest.raises(UserError, match=rf"{section}\.mine\.{key}=\S+ lies outside the run directory"):
@@ -75,12 +75,12 @@ def test_a_place_outside_the_run_is_refused(
 
 @pytest.mark.parametrize("key", sorted(ADDRESSES))
 @pytest.mark.parametrize("value", ["/home/victim", "file:///home/victim", "mlruns"])
-def test_a_local_folder_is_no_address(key: str, value: str, composed: RunConfig) -> None:
+def test_a_local_folder_as_server_address_is_refused(key: str, value: str, composed: RunConfig) -> None:
     with pytest.raises(UserError, match=rf"logger\.mine\.{key}=\S+ names a local folder"):
         plan_with(composed, "logger", {"_target_": f"{LIGHTNING}.loggers.MLFlowLogger", key: value})
 
 
-def test_a_relative_folder_lies_in_the_run(composed: RunConfig, in_tmp: Path) -> None:
+def test_a_relative_folder_is_inside_the_run_directory(composed: RunConfig, in_tmp: Path) -> None:
     values = {"_target_": f"{LIGHTNING}.callbacks.ModelCheckpoint", "dirpath": "more", "filename": "{epoch}-{val/loss}"}
     built: Any = plan_with(composed, "callbacks", values).callbacks["mine"].build()
     assert Path(built.dirpath) == in_tmp / "run" / "more"

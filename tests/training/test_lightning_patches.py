@@ -1,4 +1,4 @@
-"""Private names and undocumented behavior of Lightning: a new version that changes one fails here, with its name."""
+"""Private names and undocumented behavior of Lightning: if a new version changes one, a test fails and names it."""
 
 import inspect
 from collections import OrderedDict

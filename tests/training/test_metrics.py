@@ -66,13 +66,13 @@ def test_soft_targets_count_as_their_largest_class() -> None:
     assert measure.compute()[0]["acc"] == 0.5
 
 
-def test_nothing_measured_is_nothing_reported_and_no_warning() -> None:
+def test_without_images_there_are_no_metrics_and_no_warning() -> None:
     scalars, confusion = SplitMetrics(3, 0).compute()
     assert scalars == {}
     assert confusion.sum() == 0
 
 
-def test_flushing_early_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_early_flushing_does_not_change_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
     late, early = SplitMetrics(4, 47), SplitMetrics(4, 47)
     feed(late, batches())
     monkeypatch.setattr(metrics, "FLUSH_AFTER", 1)
@@ -82,7 +82,7 @@ def test_flushing_early_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.parametrize("flush", [1, 30, 8192])
-def test_going_on_from_saved_progress_is_exact(flush: int, monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+def test_metrics_continued_from_saved_progress_are_exact(flush: int, monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
     monkeypatch.setattr(metrics, "FLUSH_AFTER", flush)
     whole, first, second = SplitMetrics(4, 47), SplitMetrics(4, 47), SplitMetrics(4, 47)
     data = batches()

@@ -55,7 +55,7 @@ def test_test_metrics_are_refused(place: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("metric", ["val/acc", "val/ece", "val/f1_macro", "val/auroc", "train/loss"])
-def test_every_place_takes_every_metric(place: str, metric: str) -> None:
+def test_every_monitor_key_accepts_every_metric(place: str, metric: str) -> None:
     make_plan(compose([*PLACES[place], f"{place}={metric}"]))
 
 
@@ -79,7 +79,7 @@ def test_training_metrics_do_not_need_validation() -> None:
     make_plan(compose(["monitor.metric=train/loss", "trainer.limit_val_batches=0"]))
 
 
-def test_without_training_batches_there_is_no_run() -> None:
+def test_a_run_without_training_batches_is_refused() -> None:
     assert "trainer.limit_train_batches" in refusal("trainer.limit_train_batches=0")
 
 
@@ -109,7 +109,9 @@ def callbacks(*words: str) -> Mapping[str, Any]:
     ("metric", "right", "wrong"),
     [("val/acc", "max", "min"), ("val/ece", "min", "max"), ("val/auroc", "max", "min"), ("train/loss", "min", "max")],
 )
-def test_the_direction_of_lightning_callbacks(callback: str, metric: str, right: str, wrong: str) -> None:
+def test_the_mode_of_lightning_callbacks_follows_from_the_metric(
+    callback: str, metric: str, right: str, wrong: str
+) -> None:
     words = (f"+callbacks.x._target_={LIGHTNING}.{callback}", f"+callbacks.x.monitor={metric}")
     assert callbacks(*words)["x"].arguments["mode"] == right
     assert callbacks(*words, f"+callbacks.x.mode={right}")["x"].arguments["mode"] == right
@@ -160,5 +162,5 @@ def test_a_metric_of_a_users_callback_selects_the_best_epoch_and_ranks_runs(in_t
     assert not leaderboard([run.run], "val/regret").higher_is_better
 
 
-def test_a_metric_of_a_callback_that_is_not_registered_is_refused_with_the_way_out() -> None:
+def test_an_unregistered_metric_of_a_callback_is_refused_with_a_correction() -> None:
     assert "needs opsin.runs.metric_registry.register_metric" in refusal("monitor.metric=val/regret")

@@ -64,7 +64,7 @@ def test_halved_batches_keep_the_effective_batch(start) -> None:
     assert result.metrics["val/loss"] == pytest.approx(whole.read_result().metrics["val/loss"], rel=1e-4)
 
 
-def test_validation_batches_are_halved_alone(start) -> None:
+def test_validation_batches_are_halved_without_changing_training_batches(start) -> None:
     run = start(
         "val", "+callbacks.fault={_target_: faults.LittleMemory, most: 100, split: val}", "trainer.on_oom=halve"
     )
@@ -74,7 +74,7 @@ def test_validation_batches_are_halved_alone(start) -> None:
     assert read_epochs(run.metrics)[-1].step == 15
 
 
-def test_without_halving_one_error_shows_the_way_out(start, tmp_path: Path) -> None:
+def test_without_halving_one_error_names_the_command_to_resume(start, tmp_path: Path) -> None:
     with pytest.raises(UserError) as raised:
         start("stopped", "+callbacks.fault={_target_: faults.LittleMemory, most: 20, step: 8}")
     run = RunDirectory(tmp_path / "outputs" / "stopped")

@@ -125,7 +125,7 @@ def test_an_accepted_name_is_a_public_constructor_of_the_section(section: str) -
         assert not inspect.isabstract(found)
 
 
-def test_the_lists_hold_what_they_should() -> None:
+def test_the_lists_contain_the_expected_targets() -> None:
     assert {name.rpartition(".")[2] for name in DATASETS.by_name} == {
         *("cats_vs_dogs", "cifar10", "digits", "fashion_mnist", "hugging_face", "image_folder", "mnist", "shards")
     }
@@ -246,7 +246,7 @@ WORDS = ("_args_", "_partial_", "_convert_", "_recursive_", "_mode_", "_self_", 
 
 
 @pytest.mark.parametrize("section", [*SECTIONS, "trainer", "loss", "feature_cache"])
-def test_words_with_which_hydra_builds_objects_are_keys_like_any_other(section: str) -> None:
+def test_instantiation_keywords_of_hydra_are_refused_as_unknown_keys(section: str) -> None:
     tree = {**compose([]).tree, "sweep": {}, "launcher": {"_target_": "opsin.sweeps.launchers.Local"}}
     values = next(iter(tree[section].values())) if SCHEMA[section].many else tree[section]
     values |= {key: ["touch victim"] for key in WORDS}
@@ -286,7 +286,7 @@ TAGS = (
 
 
 @pytest.mark.parametrize("tag", TAGS)
-def test_a_tag_of_yaml_makes_no_object(tag: str, in_tmp: Path, digits_run: RunDirectory) -> None:
+def test_a_yaml_tag_creates_no_object(tag: str, in_tmp: Path, digits_run: RunDirectory) -> None:
     (in_tmp / "experiment").mkdir()
     (in_tmp / "experiment" / "theirs.yaml").write_text(f"# @package _global_\ntags: {tag}\n")
     with pytest.raises(UserError, match="could not determine a constructor"):

@@ -37,7 +37,7 @@ def never() -> float:
         ({}, never, "32", "no instructions"),
     ],
 )
-def test_a_cpu_takes_bfloat16_if_it_gains(
+def test_auto_precision_on_a_cpu_is_bfloat16_if_it_is_faster(
     processor: Mapping[str, object], measure: Callable[[], float] | None, precision: str, reason: str
 ) -> None:
     found = resolve_precision("auto", "cpu", measure=measure, capabilities=processor)
@@ -47,7 +47,7 @@ def test_a_cpu_takes_bfloat16_if_it_gains(
 
 
 @pytest.mark.parametrize("precision", ["32", 32, "bf16", "16", "bf16-true", "64"])
-def test_the_value_of_the_user_wins(precision: object) -> None:
+def test_a_precision_set_by_the_user_is_kept(precision: object) -> None:
     for processor in (OLD, AMX):
         found = resolve_precision(precision, "cpu", measure=never, capabilities=processor)  # type: ignore[arg-type]
         assert (found.precision, found.speedup) == (str(precision), None)
@@ -71,7 +71,7 @@ def test_accelerators_need_no_measurement(monkeypatch: pytest.MonkeyPatch) -> No
         ("AVX2", ()),
     ],
 )
-def test_a_limit_of_the_instructions_is_respected(
+def test_a_limit_on_cpu_instructions_is_applied(
     limit: str | None, names: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: AMX)

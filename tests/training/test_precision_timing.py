@@ -53,7 +53,7 @@ def test_the_median_ratio_is_found_within_the_time(gain: float) -> None:
     assert set(machine.sizes) == {64}
 
 
-def test_a_busy_moment_does_not_decide() -> None:
+def test_one_slow_measurement_does_not_change_the_ratio() -> None:
     machine = Machine(0.001, 2.0, iter([1.0] * 9 + [8.0] + [1.0] * 100))
     assert measure_gain(machine.step_of, 8, clock=machine.clock) == pytest.approx(2.0)
 
@@ -96,7 +96,7 @@ def test_a_network_is_measured_once_and_not_changed(
     assert again.speedup == 7.0
 
 
-def test_what_is_measured_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_setting_has_a_measurement_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr("opsin.training.precision_timing.measure_gain", lambda *_: 2.0)
     network, options = tiny(num_logits=3, in_channels=3, image_size=(8, 8)), TrainerOptions(accelerator="cpu")
@@ -131,7 +131,7 @@ def test_a_network_with_wrong_bfloat16_gradients_stays_in_float32(monkeypatch: p
     assert decide_precision(options, ours, (3, 8, 8), 4, capabilities=AVX512)[0].precision == "bf16"
 
 
-def test_processes_of_one_run_decide_alike_without_a_measurement() -> None:
+def test_processes_of_one_run_choose_the_same_precision_without_a_measurement() -> None:
     network = tiny(num_logits=3, in_channels=3, image_size=(8, 8))
     options, found = decide_precision(
         TrainerOptions(accelerator="cpu", devices=2), network, SHAPE, 4, capabilities=AVX512

@@ -8,7 +8,7 @@ from opsin.runs.result import RunResult
 from opsin.training.recording import PhaseTimer
 
 
-def test_seconds_add_up_over_processes() -> None:
+def test_seconds_are_summed_over_processes() -> None:
     result = RunResult(seconds={"setup": 1.0, "fit": 10.0, "test": 0.5, "total": 11.5})
     with PhaseTimer(result) as timer:
         time.sleep(0.02)

@@ -61,14 +61,14 @@ def content(run: RunDirectory) -> dict[str, bytes]:
         ("optimizer.lr=0.1", "optimizer.lr=0.1 cannot be changed on resume: no further epoch is trained"),
     ],
 )
-def test_a_refused_resume_leaves_the_finished_run_alone(run: RunDirectory, override: str, said: str) -> None:
+def test_a_refused_resume_does_not_change_the_finished_run(run: RunDirectory, override: str, said: str) -> None:
     before = content(run)
     with pytest.raises(UserError, match=said):
         train(from_saved(run, [override]))
     assert content(run) == before
 
 
-def test_a_resume_that_fails_leaves_the_finished_run_alone(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_resume_does_not_change_the_finished_run(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPSIN_TARGETS", "interruptions")
     names = ("result.json", "config.yaml", "metrics.csv", "checkpoints/best.ckpt", "predictions/test.npz")
     before = {name: (run.path / name).read_bytes() for name in names}
@@ -150,7 +150,7 @@ def test_without_a_good_checkpoint_nothing_is_written_and_the_command_is_printed
         assert content(run) == before
 
 
-def test_the_best_checkpoint_of_another_epoch_is_needed(
+def test_the_last_checkpoint_of_another_epoch_does_not_replace_the_best(
     digits_run: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = copied(digits_run, tmp_path / "run")
@@ -174,7 +174,7 @@ def test_the_best_checkpoint_of_another_epoch_is_needed(
     assert find_resume_point(run)[0].file == run.step  # the newest good one
 
 
-def test_a_run_without_checkpoints_begins_again_only_if_it_never_had_any(
+def test_a_run_without_checkpoints_restarts_only_if_it_never_wrote_one(
     digits_run: RunDirectory, tmp_path: Path
 ) -> None:
     run = copied(digits_run, tmp_path / "run")
@@ -188,7 +188,7 @@ def test_a_run_without_checkpoints_begins_again_only_if_it_never_had_any(
         find_resume_point(run)
 
 
-def test_changes_that_only_follow_another_are_not_named(run: RunDirectory) -> None:
+def test_changes_derived_from_another_change_are_not_named(run: RunDirectory) -> None:
     saved = from_saved(run, [])
     changed = changed_values(from_saved(run, ["datamodule.base_batch_size=32"]), saved)
     assert list(changed) == ["datamodule.base_batch_size"]

@@ -30,7 +30,7 @@ def checked(data_dir: Path, *words: str) -> tuple[RunPlan, ImageDataModule]:
     return plan, data
 
 
-def test_the_steps_of_an_epoch(data_dir: Path) -> None:
+def test_steps_per_epoch_depend_on_accumulation_and_limits(data_dir: Path) -> None:
     for words, steps in (
         ((), 5),
         (("trainer.accumulate_grad_batches=2",), 3),
@@ -58,7 +58,7 @@ def test_the_steps_of_an_epoch(data_dir: Path) -> None:
         (("trainer.max_steps=15", "model.unfreeze_every=3"), "the phase at epoch 3 never starts"),
     ],
 )
-def test_a_run_that_cannot_do_what_it_says_is_refused(data_dir: Path, words: tuple[str, ...], message: str) -> None:
+def test_a_run_too_short_for_its_settings_is_refused(data_dir: Path, words: tuple[str, ...], message: str) -> None:
     with pytest.raises(UserError, match=message):
         checked(data_dir, *words)
 
@@ -71,7 +71,7 @@ def test_a_run_that_cannot_do_what_it_says_is_refused(data_dir: Path, words: tup
         ("trainer.max_steps=4", "trainer.val_check_interval=2"),
     ],
 )
-def test_a_run_that_just_reaches_it_is_accepted(data_dir: Path, words: tuple[str, ...]) -> None:
+def test_a_run_of_the_minimum_length_is_accepted(data_dir: Path, words: tuple[str, ...]) -> None:
     checked(data_dir, *words)
 
 

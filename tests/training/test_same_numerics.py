@@ -1,4 +1,4 @@
-"""A resume and an evaluation keep the recorded threads and precision; a message names what is not bit-identical."""
+"""A resume and an evaluation keep the recorded threads and precision; a message names changes that affect rounding."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -52,7 +52,9 @@ def test_a_resume_uses_the_recorded_threads(digits_run: RunDirectory, tmp_path: 
         (TrainerOptions(accelerator="cpu", devices=2), "auto", "bf16"),
     ],
 )
-def test_a_resume_keeps_what_auto_stood_for(options: TrainerOptions, threads: object, precision: str) -> None:
+def test_a_resume_keeps_the_values_that_auto_resolved_to(
+    options: TrainerOptions, threads: object, precision: str
+) -> None:
     kept = resumed_options(options, replace(BEFORE.settings, precision="bf16-mixed"))
     assert (kept.threads, kept.precision) == (threads, precision)
     assert resumed_options(options, None) == options
@@ -110,7 +112,7 @@ def test_bfloat16_is_measured_once_and_a_resume_is_exact(tmp_path: Path, monkeyp
     assert np.array_equal(predictions.logits, read_predictions(whole, "test").logits)
 
 
-def test_changes_that_round_differently_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_changes_that_affect_rounding_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 8)
     assert resume_warnings(BEFORE, BEFORE) == []
     other = replace(BEFORE, settings=replace(BEFORE.settings, threads=4, batch_size=7), versions={"torch": "2.11"})

@@ -1,4 +1,4 @@
-"""What a training step does not do besides training."""
+"""A training step does no unnecessary work."""
 
 import lightning as L
 import pytest
@@ -25,7 +25,7 @@ def batch(key):
     return Batch(torch.ones(8, 1, 2, 2), torch.zeros(8, dtype=torch.long), torch.arange(8), key)
 
 
-def test_the_key_decides_what_dropout_draws_as_manual_seed_would():
+def test_the_batch_key_seeds_dropout_like_manual_seed():
     module = classifier()
     drawn = []
     for key in (3, 2**62, 3):
@@ -38,18 +38,18 @@ def test_the_key_decides_what_dropout_draws_as_manual_seed_would():
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="calls wait for CUDA only where it is not in use")
-def test_no_call_is_queued_for_a_gpu_that_is_never_used():
+def test_seeding_queues_no_call_for_an_unused_gpu():
     module, before = classifier(), len(torch.cuda._queued_calls)
     for key in range(5):
         module.on_train_batch_start(batch(key), 0)
     assert len(torch.cuda._queued_calls) == before
 
 
-def test_lightnings_bookkeeping_still_sees_the_hook_under_way():
+def test_lightning_can_read_the_name_of_the_current_hook():
     module = classifier()
     module._current_fx_name = "training_step"
     assert module._current_fx_name == "training_step"
-    module.weight = nn.Parameter(torch.ones(1))  # all else goes the usual way
+    module.weight = nn.Parameter(torch.ones(1))  # other attributes are set as usual
     assert "weight" in dict(module.named_parameters())
 
 
@@ -63,13 +63,13 @@ def test_only_empty_hooks_are_dropped(tmp_path):
     assert [name for name in STEP_HOOKS if getattr(mine, name) is not None] == ["on_after_backward"]
     assert callable(throughput.on_train_batch_end)
     assert throughput.on_before_backward is None
-    assert callable(mine.on_train_epoch_end)  # only those of a step
+    assert callable(mine.on_train_epoch_end)  # only the hooks of a step
     module = classifier()
     drop_empty_hooks([module])
     assert [name for name in STEP_HOOKS if getattr(module, name) is not None] == ["on_train_batch_start"]
 
 
-def test_dropped_hooks_and_no_profiler_leave_training_as_it_is(tmp_path):
+def test_training_is_unchanged_without_empty_hooks_and_profiler(tmp_path):
     seen = []
 
     class Mine(Callback):
@@ -94,7 +94,7 @@ def test_dropped_hooks_and_no_profiler_leave_training_as_it_is(tmp_path):
         TrainerOptions(accelerator="cpu", max_epochs=1), callbacks=[Mine(), Throughput()], loggers=[], folder=tmp_path
     )
     assert isinstance(trainer.profiler, NoProfiler)
-    trainer.callbacks = [c for c in trainer.callbacks if not isinstance(c, Throughput)]  # it wants batches of ours
+    trainer.callbacks = [c for c in trainer.callbacks if not isinstance(c, Throughput)]  # it requires batches of Opsin
     module = Module()
     before = module.layer.weight.clone()
     import warnings
@@ -106,7 +106,7 @@ def test_dropped_hooks_and_no_profiler_leave_training_as_it_is(tmp_path):
     assert not torch.equal(module.layer.weight, before)
 
 
-def test_no_gpu_is_looked_for_where_there_is_none(monkeypatch):
+def test_the_search_for_cuda_devices_is_disabled_without_a_gpu(monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     import os
 

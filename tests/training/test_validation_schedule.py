@@ -59,7 +59,7 @@ def weights(checkpoint: Path) -> dict[str, Any]:
         (1, 3, [1, 2, 3]),
     ],
 )
-def test_the_steps_of_an_interval(interval: int | float, steps: int, expected: list[int]) -> None:
+def test_validation_steps_follow_from_the_interval(interval: int | float, steps: int, expected: list[int]) -> None:
     assert validation_steps(interval, steps) == expected
 
 
@@ -89,7 +89,7 @@ def test_validating_more_often_does_not_change_the_training(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("step", "how"), [(4, "SIGINT"), (5, "SIGTERM"), (6, "SIGINT"), (8, "error"), (10, "error")])
-def test_a_run_that_ends_anywhere_resumes_to_the_bit(
+def test_a_run_resumed_from_any_step_is_bit_identical(
     step: int, how: str, whole: RunDirectory, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPSIN_TARGETS", "interruptions")
@@ -127,12 +127,12 @@ def test_early_stopping_counts_validations_and_more_patience_completes_the_epoch
 
 
 @pytest.mark.slow
-def test_accumulated_steps_are_whole(data_dir: Path, tmp_path: Path) -> None:
+def test_validations_follow_complete_optimizer_steps(data_dir: Path, tmp_path: Path) -> None:
     run = start(data_dir, tmp_path, "trainer.accumulate_grad_batches=2", "trainer.val_check_interval=0.3")
     assert [row.step for row in read_epochs(run.metrics)] == [1, 2, 3, 4, 5, 6, 7, 8, 9]
 
 
-def test_what_cannot_work_is_refused_before_the_first_step(data_dir: Path, tmp_path: Path) -> None:
+def test_impossible_intervals_are_refused_before_the_first_step(data_dir: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"val_check_interval=6 is above the 5 steps of an epoch"):
         start(data_dir, tmp_path / "a", "trainer.val_check_interval=6")
     assert not (tmp_path / "a" / "outputs" / "run" / "checkpoints").exists()

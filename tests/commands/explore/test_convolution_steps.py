@@ -69,7 +69,7 @@ def test_text_that_is_not_a_matrix_is_an_error(text: str) -> None:
 
 
 def test_a_step_over_an_image_of_a_dataset() -> None:
-    """The whole 28 x 28 image is an image with a pixel per value; the window under the kernel has numbers."""
+    """The whole 28 x 28 image is drawn with one pixel per value; the window under the kernel is shown as numbers."""
     error, text, number = choose_input("dataset: digits", 3, None)
     assert error == ""
     assert (number.visible, number.label) == (True, "Image 0 to 1796; this one is of class 3")

@@ -136,7 +136,7 @@ def page(address: str, outputs: Path) -> Iterator[Any]:
 
 
 def shoot(page: Any, name: str) -> None:
-    """Keep a picture of the page, wide and narrow, where OPSIN_SCREENSHOTS names a folder."""
+    """Save a screenshot of the page, wide and narrow, if OPSIN_SCREENSHOTS names a folder."""
     folder = os.environ.get("OPSIN_SCREENSHOTS")
     for kind, width in (("wide", 1300), ("narrow", 360)) if folder else ():
         page.set_viewport_size({"width": width, "height": 900})
@@ -161,7 +161,7 @@ def test_convolution(page: Any) -> None:
     page.get_by_role("button", name="Step", exact=True).click()
     page.get_by_text("row 1, column 2: -1·1").wait_for()
     page.get_by_role("button", name="Play").click()
-    page.get_by_text("row 2, column ").wait_for()  # there long enough for a machine that is busy
+    page.get_by_text("row 2, column ").wait_for()  # visible for longer than a step takes on a busy machine
     page.get_by_role("button", name="Pause").click()
     page.get_by_label("Kernel weights, one row per line").first.fill("1 0 x")
     page.get_by_role("alert").get_by_text("'x' is not a number").wait_for()
@@ -248,7 +248,7 @@ def test_runs(page: Any) -> None:
     page.get_by_role("tab", name="Runs").click()
     page.get_by_text("Validation loss").wait_for()
     style = page.get_by_role("link", name="1", exact=True).evaluate("a => getComputedStyle(a).textDecorationLine")
-    assert style == "underline"  # links are visible as links
+    assert style == "underline"  # links look different from text
     page.get_by_role("cell", name="cnn_gap").wait_for()
     shoot(page, "runs")
     with page.context.expect_page() as opened:

@@ -39,7 +39,7 @@ def test_too_many_bytes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         read_upload(tmp_path / "big.png")
 
 
-def test_only_what_was_uploaded_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_uploaded_files_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own = tmp_path / "own"
     own.mkdir()
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(own))

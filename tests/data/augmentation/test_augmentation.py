@@ -78,7 +78,7 @@ def test_nearest_interpolation_gives_only_values_of_the_image():
     images = photos(smooth=False)
     result, draw = augmented(Augmentation(rotation=40.0, interpolation="nearest"), images)
     expected = each(images, lambda image, i: torchvision_affine(image, draw, i, T.InterpolationMode.NEAREST))
-    assert (result == expected).float().mean() > 0.99  # ties at half a pixel may go either way
+    assert (result == expected).float().mean() > 0.99  # values at exactly half a pixel may round up or down
     assert torch.isin(result[result > 0], images).all()
 
 
@@ -255,7 +255,7 @@ def test_mixup_and_cutmix_each_get_half_of_the_samples():
     draw = augmentation.draw(4000, (32, 32), KEY)
     patched, blended = draw.patch[:, 2] > 0, draw.blend < 1
     assert not (patched & blended).any()
-    assert 0.45 < patched.mean() < 0.52  # a patch may round to nothing
+    assert 0.45 < patched.mean() < 0.52  # a patch may round to zero pixels
     assert (augmentation.draw(4000, (32, 32), KEY + 1).partner != draw.partner).any()
     _, soft = augmentation(photos(64), labels(64), KEY)
     assert soft.dtype == torch.float32

@@ -71,7 +71,7 @@ def test_other_random_generators_are_seeded_too(function: Callable[[Tensor], Ten
         lambda image: image,
     ],
 )
-def test_images_stay_images_in_the_unit_range(transform: Callable[[Tensor], Any]) -> None:
+def test_transformed_images_keep_type_shape_and_unit_range(transform: Callable[[Tensor], Any]) -> None:
     augmentation = as_augmentation(transform)
     assert isinstance(augmentation, ImageTransform)
     augmentation.check(3, (12, 12))
@@ -98,7 +98,9 @@ def test_images_stay_images_in_the_unit_range(transform: Callable[[Tensor], Any]
         (v2.Grayscale(), "changes the shape of an image from 3x12x12 to 1x12x12"),
     ],
 )
-def test_what_cannot_be_adapted_is_explained(transform: Callable[[Tensor], Any], reason: str) -> None:
+def test_transforms_that_cannot_be_adapted_are_refused_with_the_reason(
+    transform: Callable[[Tensor], Any], reason: str
+) -> None:
     augmentation = as_augmentation(transform)
     assert isinstance(augmentation, ImageTransform)
     with pytest.raises(UserError, match=reason):

@@ -68,7 +68,7 @@ def test_digits_have_one_split_of_8x8_images_resized_to_28() -> None:
 
 @pytest.mark.parametrize("is_found", [True, False])
 def test_digits_are_those_of_scikit_learn(is_found: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The file is read directly; a version of scikit-learn that keeps it elsewhere reads it itself."""
+    """The file is read directly; if scikit-learn stores it elsewhere, scikit-learn reads it."""
     expected = load_digits()
     read_by_sklearn: list[int] = []
     monkeypatch.setattr("sklearn.datasets.load_digits", lambda: read_by_sklearn.append(1) or expected)
@@ -194,7 +194,7 @@ def test_array_images_have_a_fingerprint_and_can_be_pickled() -> None:
 
 
 class Python2Pickler(pickle._Pickler):
-    """Writes as Python 2: byte strings for text and for the content of arrays, old module names of NumPy."""
+    """Writes pickles like Python 2: byte strings for text and for the content of arrays, old module names of NumPy."""
 
     dispatch: ClassVar = dict(pickle._Pickler.dispatch)
 

@@ -1,4 +1,4 @@
-"""Hugging Face datasets, written locally; no test contacts the hub."""
+"""Hugging Face datasets, written locally; no test connects to the hub."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""Folders of class folders: every layout, and the whole text of every refusal."""
+"""Folders of class folders: every layout, and the complete text of every error."""
 
 import os
 import pickle

@@ -175,7 +175,7 @@ def test_keys_differ_between_steps_and_processes():
     assert len(keys) == 12
 
 
-def test_a_limited_evaluation_takes_a_stratified_sample_whatever_the_number_of_processes():
+def test_a_limited_evaluation_reads_the_same_stratified_sample_in_any_number_of_processes():
     targets = np.repeat([0, 1], [30, 10])
 
     def limited(limit, **options):

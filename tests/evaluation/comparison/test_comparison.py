@@ -103,7 +103,7 @@ def test_the_page_is_valid_and_loads_nothing_from_the_network(two: Path, tmp_pat
         (3, "B, C and D classify more images correctly."),
     ],
 )
-def test_the_summary_agrees_in_number(tmp_path: Path, better: int, sentence: str) -> None:
+def test_the_summary_uses_singular_and_plural_verbs(tmp_path: Path, better: int, sentence: str) -> None:
     for i in range(better + 1):  # the first by loss is the least accurate
         correct = [j < 60 + 30 * (i > 0) for j in range(100)]
         made_run(tmp_path / str(i), correct, config={"model.of": i}, result={"metrics": {"test/loss": 0.1 * (i + 1)}})
@@ -111,7 +111,7 @@ def test_the_summary_agrees_in_number(tmp_path: Path, better: int, sentence: str
     assert sentence in page
 
 
-def test_the_page_says_why_images_cannot_be_shown(two: Path, tmp_path: Path) -> None:
+def test_the_page_states_the_reason_for_missing_images(two: Path, tmp_path: Path) -> None:
     def thumbnails(run: RunDirectory, split: str, positions: NDArray[np.int64]) -> NDArray[np.uint8]:
         raise UserError("the photographs are gone")
 

@@ -55,7 +55,7 @@ def test_identical_predictions_do_not_differ(tmp_path: Path) -> None:
     assert (result.p, result.better, result.difference) == (1.0, None, (0.0, 0.0, 0.0))
 
 
-def test_the_more_accurate_row_is_better_whatever_metric_ranks(tmp_path: Path) -> None:
+def test_the_more_accurate_row_is_better_with_any_ranking_metric(tmp_path: Path) -> None:
     first, second = pattern(800, 80, 20, 100)
     runs = [
         made_run(tmp_path / "worse", second, config={"a": 1}, result={"metrics": {"test/loss": 0.1}}),

@@ -56,7 +56,7 @@ def test_settings_that_do_not_change_the_recipe_do_not_split_its_seeds(tmp_path:
     assert grouped(tmp_path) == ([["0", "1", "2"], ["other"]], [])
 
 
-def test_given_images_must_be_the_same_and_carved_ones_may_depend_on_the_seed(tmp_path: Path) -> None:
+def test_seeds_of_a_recipe_share_given_images_and_may_split_off_different_ones(tmp_path: Path) -> None:
     for origin, expected in (("given", [["0"], ["1"]]), ("carved", [["0", "1"]])):
         for seed in (0, 1):
             words = [f"seed={seed}"]
@@ -64,7 +64,7 @@ def test_given_images_must_be_the_same_and_carved_ones_may_depend_on_the_seed(tm
         assert grouped(tmp_path / origin) == (expected, [])
 
 
-def test_a_newer_run_of_the_same_seed_supersedes(tmp_path: Path) -> None:
+def test_a_newer_run_of_the_same_seed_replaces_the_older_one(tmp_path: Path) -> None:
     old, new = (made_run(tmp_path / name, [True]) for name in ("old", "new"))
     os.utime(old.result, (1, 1))
     assert grouped(tmp_path) == ([["new"]], ["old"])

@@ -22,11 +22,11 @@ def test_equal_overrides_are_distinguished_by_config_values(tmp_path: Path) -> N
     assert row_names([read_record(run) for run in runs]) == ["cnn_gap optimizer.lr=0.1", "cnn_gap optimizer.lr=0.2"]
 
 
-def test_letters() -> None:
+def test_letters_after_z_are_pairs() -> None:
     assert [letter(i) for i in (0, 25, 26, 27, 52, 701, 702)] == ["A", "Z", "AA", "AB", "BA", "ZZ", "AAA"]
 
 
-def test_shortened_names_say_what_differs() -> None:
+def test_shortened_names_keep_the_differing_overrides() -> None:
     same = ["cnn_gap optimizer.lr=0.1", "cnn_gap optimizer.lr=0.2", "cnn_gap"]
     assert shortened_names(same) == ["lr=0.1", "lr=0.2", "cnn_gap"]
     assert shortened_names(["mlp model.width=3", "cnn_gap"]) == ["mlp width=3", "cnn_gap"]

@@ -1,4 +1,4 @@
-"""Convolution compared with torch, scipy, scikit-image and sums done on paper."""
+"""Convolution compared with torch, scipy, scikit-image and sums computed by hand."""
 
 import numpy as np
 import pytest

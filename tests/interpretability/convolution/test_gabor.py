@@ -67,7 +67,7 @@ def test_a_bank_has_every_frequency_in_every_direction() -> None:
     assert [(f.frequency, round(f.theta, 3)) for f in bank] == [
         (frequency, angle) for frequency in (0.1, 0.2) for angle in (0, 1.047, 2.094)
     ]
-    # One octave of bandwidth, as scikit-image has it.
+    # One octave of bandwidth, the default of scikit-image.
     for filter_, kernel in bank.items():
         np.testing.assert_allclose(kernel, gabor_kernel(filter_.frequency, filter_.theta, bandwidth=1), atol=1e-15)
     assert {f.sigma for f in gabor_bank((0.1, 0.2), 3, sigma=2)} == {2}

@@ -265,7 +265,7 @@ def test_the_auxiliary_head_adds_its_loss_in_training_only(inception: Network) -
     total.backward()
     assert network.auxiliary.head.fc.weight.grad.abs().sum() > 0  # type: ignore[union-attr]
     assert network.auxiliary.take_logits() is None
-    network(images)  # whose auxiliary logits nobody takes
+    network(images)  # its auxiliary logits are not used
     copy.deepcopy(network)
     seen.clear()
     classifier.eval()
@@ -336,7 +336,7 @@ def test_unknown_timm_networks_are_refused(name: str, reason: str) -> None:
 
 
 def test_parts_with_other_features_than_the_original_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    """timm could change what runs between the parts; that must not go unseen."""
+    """A change of timm in the operations between the parts must be detected."""
     from timm.models.resnet import ResNet
 
     forward = ResNet.forward_features

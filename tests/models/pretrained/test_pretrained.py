@@ -165,7 +165,7 @@ def test_timm_weights_without_internet_fail_at_once_with_alternatives(
 
 @pytest.fixture
 def own_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A place for the weights that Opsin brings, empty as yet."""
+    """An empty folder for the weights that Opsin packages."""
     monkeypatch.setattr(weights_module, "OWN_FOLDER", tmp_path)
     return tmp_path / "resnet18.safetensors"
 
@@ -300,7 +300,8 @@ def test_the_first_line_of_each_backbone_config_has_the_correct_counts(name: str
         keys.pop(key, None)
     function = getattr(models, keys.pop("_target_").removeprefix("opsin.models."))
     trainable = keys.pop("trainable", "all")
-    with contextlib.nullcontext() if "lite" in name else torch.device("meta"):  # 138 million numbers take seconds
+    # Initializing 138 million parameters takes seconds.
+    with contextlib.nullcontext() if "lite" in name else torch.device("meta"):
         network = function(num_logits=1, image_size=(side, side), **keys)
     network.freeze(trainable)
     line = text.splitlines()[0]

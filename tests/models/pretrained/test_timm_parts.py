@@ -83,7 +83,7 @@ def check(network: Network, original: Any, images: Tensor) -> None:
 
 
 @pytest.mark.parametrize("name", FAST)
-def test_networks_of_each_kind_compute_what_timm_computes(name: str, build: Build) -> None:
+def test_networks_of_each_kind_compute_the_same_as_timm(name: str, build: Build) -> None:
     network, original, images = build(name)
     assert list(network.stages) == FAST[name]
     check(network, original, images)
@@ -98,7 +98,7 @@ def test_networks_of_each_kind_compute_what_timm_computes(name: str, build: Buil
 
 @pytest.mark.slow
 @pytest.mark.parametrize("module", sorted(SMALLEST))
-def test_the_smallest_network_of_every_module_computes_what_timm_computes(module: str, build: Build) -> None:
+def test_the_smallest_network_of_every_module_computes_the_same_as_timm(module: str, build: Build) -> None:
     check(*build(SMALLEST[module]))
 
 

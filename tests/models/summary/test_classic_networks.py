@@ -27,7 +27,7 @@ def test_rows_of_the_page_are_current(entry: ClassicNetwork) -> None:
     assert row in PAGE.read_text(encoding="utf-8").splitlines()
 
 
-def test_the_kernels_of_the_page_save_what_the_lectures_state() -> None:
+def test_the_parameter_savings_of_the_page_equal_those_of_the_lectures() -> None:
     rows = [kernel_row(*entry) for entry in KERNELS]
     assert [row[1:] for row in rows] == [
         ("49", "27", "45 %", "7, 7"),

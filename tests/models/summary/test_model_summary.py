@@ -104,7 +104,7 @@ def test_parameters_of_no_layer_are_listed_too() -> None:
 @pytest.mark.parametrize(
     ("kernels", "weights", "extent"), [((7,), 49, 7), ((3, 3, 3), 27, 7), ((3,), 9, 3), (((1, 3), (3, 1)), 6, 3)]
 )
-def test_small_and_rectangular_kernels_see_as_much_with_fewer_parameters(
+def test_small_and_rectangular_kernels_have_an_equal_receptive_field_with_fewer_parameters(
     kernels: tuple[int | tuple[int, int], ...], weights: int, extent: int
 ) -> None:
     network = models.cnn_gap(num_logits=1, in_channels=1, image_size=(28, 28), widths=(1,), kernels=kernels, bias=False)

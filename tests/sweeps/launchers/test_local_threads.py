@@ -19,7 +19,7 @@ from opsin.sweeps.launchers.local import Local
         ("16", {}, 1, 16),
     ],
 )
-def test_the_number_of_the_user_is_respected(
+def test_the_thread_count_of_the_user_is_kept(
     own: str | None, options: dict[str, int], slots: int, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(local, "available_cores", lambda: 8)

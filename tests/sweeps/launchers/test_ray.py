@@ -84,7 +84,7 @@ def end_of(handle: Handle) -> Exit:
 
 
 def wait_until(happened: Callable[[], Any], *handles: Handle, seconds: float = 180) -> None:
-    """Wait as a sweep does, which looks at its jobs all the time."""
+    """Wait like a sweep, which polls its jobs continuously."""
     deadline = time.monotonic() + seconds
     while not happened():
         assert time.monotonic() < deadline
@@ -106,7 +106,7 @@ def test_every_key_of_the_file_is_a_parameter() -> None:
         check({"launcher": tree["launcher"] | {"adress": 1}}, {"launcher": SCHEMA["launcher"]})
 
 
-def test_room_is_what_the_scarcest_thing_leaves() -> None:
+def test_the_scarcest_resource_limits_the_number_of_jobs() -> None:
     node = {"CPU": 8.0, "GPU": 1.0, "memory": 16e9}
     assert jobs_that_fit(node, {"CPU": 1, "GPU": 0, "memory": 0}) == 8
     assert jobs_that_fit(node, {"CPU": 1, "GPU": 0.3333, "memory": 0}) == 3
@@ -116,7 +116,7 @@ def test_room_is_what_the_scarcest_thing_leaves() -> None:
     assert format_needs(needs) == "2 CPU, 0.5 GPU, 1 special, 6 GB of memory"
 
 
-def test_without_ray_the_way_out_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_ray_the_message_names_the_install_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match="pip install"):
         Ray()
@@ -127,7 +127,7 @@ def test_without_ray_the_way_out_is_told(monkeypatch: pytest.MonkeyPatch) -> Non
     ("address", "message"),
     [("127.0.0.1:1", "no Ray cluster at .*ray start --head"), ("somewhere", "must be auto, HOST:PORT")],
 )
-def test_a_cluster_that_is_not_there_is_told_at_once(address: str, message: str) -> None:
+def test_an_unreachable_cluster_is_refused_within_seconds(address: str, message: str) -> None:
     begun = time.monotonic()
     with pytest.raises(UserError, match=message):
         Ray(address)
@@ -160,7 +160,7 @@ def test_jobs_finish_on_both_nodes(engine: Ray, make: Callable[..., Job]) -> Non
 
 @needs_ray
 @pytest.mark.slow
-def test_a_crash_is_the_jobs_alone_and_a_stop_saves(engine: Ray, make: Callable[..., Job]) -> None:
+def test_a_crash_ends_one_job_only_and_a_stopped_job_saves(engine: Ray, make: Callable[..., Job]) -> None:
     crash = make(0, "+callbacks.crash._target_=interruptions.StopAt", "+callbacks.crash.step=3")
     crash = Job(0, (*crash.overrides, "+callbacks.crash.how=SIGSEGV"), crash.run)
     handle = engine.start(crash)
@@ -182,7 +182,7 @@ def test_a_crash_is_the_jobs_alone_and_a_stop_saves(engine: Ray, make: Callable[
 
 @needs_ray
 @pytest.mark.slow
-def test_a_node_that_does_not_see_the_run_directory_is_told(engine: Ray, make: Callable[..., Job]) -> None:
+def test_a_node_without_the_run_directory_is_named(engine: Ray, make: Callable[..., Job]) -> None:
     job = make(0)
     job.run.path.rmdir()
     handle = engine.start(job)
@@ -205,7 +205,7 @@ def test_a_job_that_is_still_queued_stops_at_once(engine: Ray, make: Callable[..
 
 @needs_ray
 @pytest.mark.slow
-def test_a_job_whose_node_dies_is_lost_and_goes_on_elsewhere(
+def test_a_job_of_a_killed_node_is_lost_and_resumes_on_another_node(
     nodes: RayNodes, engine: Ray, make: Callable[..., Job]
 ) -> None:
     import ray

@@ -45,7 +45,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[engine.Slurm]:
 
 @pytest.fixture
 def make_job(cluster: engine.Slurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Job]:
-    """A job of a run directory, which begins the run or goes on with it, as a sweep makes it."""
+    """A job of a sweep that starts or resumes the run in a directory."""
     monkeypatch.setenv("OPSIN_TARGETS", "engines")
 
     def make(number: int, *words: str, devices: int = 1) -> Job:
@@ -75,7 +75,7 @@ def end_of(handle: Handle) -> Exit:
 
 
 def trains(job: Job) -> None:
-    """Wait until a slow run trains, and will save when it is told to end."""
+    """Wait until a slow run trains and will save after a stop signal."""
     until(lambda: "slowly" in job.console.read_text(), job)
 
 
@@ -104,7 +104,7 @@ def test_jobs_of_one_and_of_two_devices_run_at_once(make_job: Callable[..., Job]
     assert "model.wide=3 is not known" in jobs[2].console.read_text()
 
 
-def test_a_run_that_needs_longer_than_its_job_goes_on_to_the_same_numbers(make_job: Callable[..., Job]) -> None:
+def test_a_run_longer_than_its_job_resumes_with_the_same_metrics(make_job: Callable[..., Job]) -> None:
     launcher = Slurm(threads=1, minutes=2, warning_s=30)  # SLURM then warns 60 to 90 s after the beginning
     undisturbed, job = make_job(0, "trainer=cpu"), make_job(1, "trainer=cpu", *SLOW, "callbacks.slow.seconds=6")
     handles = [launcher.start(undisturbed), launcher.start(job)]
@@ -117,9 +117,11 @@ def test_a_run_that_needs_longer_than_its_job_goes_on_to_the_same_numbers(make_j
     assert metrics(job) == metrics(undisturbed)
 
 
-def test_whoever_ends_a_job_is_told_apart(make_job: Callable[..., Job], cluster: engine.Slurm) -> None:
+def test_stopped_killed_and_canceled_jobs_are_distinguished(
+    make_job: Callable[..., Job], cluster: engine.Slurm
+) -> None:
     launcher = Slurm(threads=1)
-    stopped = make_job(0, "trainer=ddp_cpu", *SLOW, devices=2)  # both of its processes are told
+    stopped = make_job(0, "trainer=ddp_cpu", *SLOW, devices=2)  # both of its processes get the signal
     killed, canceled = make_job(1, "trainer=cpu", *SLOW), make_job(2, "trainer=cpu", *SLOW)
     jobs = [stopped, killed, canceled]
     handles = [launcher.start(job) for job in jobs]
@@ -142,7 +144,7 @@ def test_whoever_ends_a_job_is_told_apart(make_job: Callable[..., Job], cluster:
     assert metrics(stopped)["test/acc"] > 0.5
 
 
-def test_what_slurm_takes_away_is_lost_and_goes_on(
+def test_requeued_preempted_and_failed_jobs_are_lost_and_resumed(
     make_job: Callable[..., Job], cluster: engine.Slurm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(slurm_queue, "FORGET_S", 10.0)  # longer than KillWait of the cluster
@@ -155,7 +157,7 @@ def test_what_slurm_takes_away_is_lost_and_goes_on(
     for job in (requeued, failing):
         trains(job)
     number = cluster.command("squeue", "--noheader", "--format=%i", f"--name={name_of(requeued)}").stdout.strip()
-    assert "disabled" in cluster.command("scontrol", "requeue", number).stderr  # nobody but the sweep starts it again
+    assert "disabled" in cluster.command("scontrol", "requeue", number).stderr  # only the sweep restarts it
     cluster.command("scontrol", "update", f"JobId={number}", "Requeue=1")
     assert cluster.command("scontrol", "requeue", number).returncode == 0
     assert end_of(handles[0]).lost
@@ -175,7 +177,7 @@ def test_what_slurm_takes_away_is_lost_and_goes_on(
         assert metrics(job) == metrics(undisturbed)
 
 
-def test_a_sweep_takes_over_what_a_dead_one_left(make_job: Callable[..., Job], cluster: engine.Slurm) -> None:
+def test_a_sweep_adopts_the_job_of_a_dead_sweep(make_job: Callable[..., Job], cluster: engine.Slurm) -> None:
     job = make_job(0, "trainer=cpu")
     Slurm(threads=1).start(job)
     handle = Slurm(threads=1).start(job)
@@ -190,20 +192,20 @@ def test_a_sweep_takes_over_what_a_dead_one_left(make_job: Callable[..., Job], c
     assert other.returncode == 0
 
 
-def test_what_slurm_refuses_is_told_and_leaves_nothing(make_job: Callable[..., Job]) -> None:
+def test_a_job_that_slurm_rejects_is_named_and_leaves_no_files(make_job: Callable[..., Job]) -> None:
     job = make_job(0, "trainer=cpu")
     with pytest.raises(UserError, match=r"sbatch rejected the job: .*[Ii]nvalid partition"):
         Slurm(partition="gpus").start(job)
     assert list((job.run.path / "slurm").iterdir()) == []
 
 
-def test_a_node_that_cannot_begin_says_why(make_job: Callable[..., Job]) -> None:
+def test_a_failed_setup_reports_its_last_line_of_output(make_job: Callable[..., Job]) -> None:
     end = end_of(Slurm(threads=1, setup=["echo no such module >&2", "exit 3"]).start(make_job(0, "trainer=cpu")))
     assert end.code == 3
     assert "last line of its output: no such module" in end.reason
 
 
-def test_what_is_refused_for_a_while_is_tried_again(
+def test_a_temporarily_rejected_job_is_submitted_again(
     make_job: Callable[..., Job], cluster: engine.Slurm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("opsin.sweeps.launchers.slurm.RETRY_S", 0.5)

@@ -18,7 +18,7 @@ from opsin.sweeps.launchers.slurm_queue import Queue, end_of
 
 @pytest.fixture
 def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of commands that come before those of the machine."""
+    """A folder of commands that precedes those of the machine on PATH."""
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setattr(slurm_queue, "REFRESH_S", -1.0)
     for name in ("sbatch", "squeue", "scancel", "scontrol", "srun"):
@@ -27,7 +27,7 @@ def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def say(folder: Path, name: str, text: str, code: int = 0) -> None:
-    """Let a command print a text."""
+    """Make a command print a text."""
     (folder / f"{name}.txt").write_text(text)
     (folder / name).write_text(f"#!/bin/sh\necho call >> {folder}/{name}.calls\ncat {folder}/{name}.txt\nexit {code}\n")
     (folder / name).chmod(stat.S_IRWXU)
@@ -48,17 +48,17 @@ def say(folder: Path, name: str, text: str, code: int = 0) -> None:
         ("CANCELLED", 0, Exit(-signal.SIGKILL, reason="SLURM job 7: canceled in SLURM (scancel)")),
     ],
 )
-def test_how_a_job_ended_is_what_it_means_for_the_run(state: str, code: int, end: Exit) -> None:
+def test_the_state_of_a_job_determines_its_exit(state: str, code: int, end: Exit) -> None:
     assert end_of("7", state, code) == end
 
 
-def test_memory_that_ran_out_names_the_way_out() -> None:
+def test_a_job_out_of_memory_names_the_setting_to_raise() -> None:
     end = end_of("7", "OUT_OF_MEMORY")
     assert not end.lost
     assert "launcher.memory_gb" in end.reason
 
 
-def test_one_look_serves_all_jobs(commands: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_call_of_squeue_serves_all_jobs(commands: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slurm_queue, "REFRESH_S", 60.0)
     say(
         commands,
@@ -82,7 +82,9 @@ def test_a_controller_that_does_not_answer_ends_no_job(commands: Path, caplog: p
     assert caplog.text.count("SLURM does not answer") == 1
 
 
-def test_a_job_out_of_sight_is_given_up_after_a_while(commands: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_missing_from_the_queue_is_lost_after_a_time_limit(
+    commands: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     queue = Queue()
     say(commands, "squeue", "1|NODE_FAIL|None|a\n")
     assert (queue.ended("1"), queue.ended("2")) == (None, None)
@@ -91,7 +93,7 @@ def test_a_job_out_of_sight_is_given_up_after_a_while(commands: Path, monkeypatc
     assert end_of("2", "FORGOTTEN").lost
 
 
-def test_why_a_job_waits_is_told_once(commands: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_reason_of_a_waiting_job_is_logged_once(commands: Path, caplog: pytest.LogCaptureFixture) -> None:
     queue = Queue()
     say(commands, "squeue", "1|PENDING|Priority|a\n2|PENDING|PartitionTimeLimit|b\n")
     for number in ("1", "2", "1", "2"):
@@ -99,19 +101,21 @@ def test_why_a_job_waits_is_told_once(commands: Path, caplog: pytest.LogCaptureF
     assert caplog.messages == ["SLURM job 2 is waiting: PartitionTimeLimit (squeue --me)"]
 
 
-def test_where_slurm_is_not_the_way_out_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_slurm_the_message_suggests_a_login_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match=r"sbatch is not installed on this machine.*login node"):
         Slurm()
 
 
-def test_where_submitit_is_not_the_way_out_is_named(commands: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_submitit_the_message_names_the_install_command(
+    commands: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(slurm.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install 'opsin\[slurm\]'"):
         Slurm()
 
 
-def test_options_that_are_worked_out_are_refused(commands: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_computed_options_are_refused(commands: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slurm.importlib.util, "find_spec", lambda name: name)
     with pytest.raises(UserError, match=r"launcher\.options\.signal is computed by Opsin"):
         Slurm(options={"signal": "USR1@10"})
@@ -119,7 +123,7 @@ def test_options_that_are_worked_out_are_refused(commands: Path, monkeypatch: py
         Slurm(minutes=2)
 
 
-def test_what_is_asked_of_slurm(commands: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_sbatch_script_requests_the_resources_of_the_job(commands: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("submitit", reason="submitit is not installed: pip install 'opsin[slurm]'")
     say(commands, "sbatch", "Submitted batch job 7\n")
     (commands / "sbatch").write_text((commands / "sbatch").read_text().replace("cat", f"env > {commands}/env; cat"))

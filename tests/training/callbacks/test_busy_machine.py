@@ -1,4 +1,4 @@
-"""The warning about other programs: when it appears, and what it says."""
+"""The warning about other programs: its conditions and its text."""
 
 import logging
 from collections.abc import Sequence
@@ -20,8 +20,8 @@ from opsin.training.callbacks.busy_machine import WINDOW_S, BusyMachine, busy_me
         (1.9, 2, 2, 1),
         (3.0, 8, 8, 5),
         (0.3, 2, 2, None),  # not enough to matter
-        (1.0, 2, 1, None),  # one thread waits for nobody
-        (2.0, 8, 4, None),  # there is room
+        (1.0, 2, 1, None),  # one thread waits for no other thread
+        (2.0, 8, 4, None),  # enough cores are free
     ],
 )
 def test_the_message_names_threads_that_fit(others: float, cores: int, threads: int, fitting: int | None) -> None:
@@ -68,7 +68,9 @@ def test_a_busy_machine_is_named_once_at_the_start(
     assert "trainer.threads=1" in caplog.text
 
 
-def test_a_collapse_is_named_when_it_lasts(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_lasting_slowdown_gives_one_warning(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     run = Run(monkeypatch)
     assert run.train([QUIET] * 6 + [BUSY] + [QUIET] * 6 + [BUSY] * 2) == ""  # short moments
     assert run.train([BUSY] * 10).startswith("training has slowed down to 15% of its speed: other programs use 1.0")
@@ -76,11 +78,13 @@ def test_a_collapse_is_named_when_it_lasts(monkeypatch: pytest.MonkeyPatch, capl
 
 
 @pytest.mark.parametrize("windows", [[QUIET] * 20, [QUIET] * 10 + [SLOW] * 10, [QUIET, *[(900.0, 1.0)] * 20]])
-def test_nothing_is_said_without_a_reason(windows: list[tuple[float, float]], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_warning_without_a_slowdown_by_other_programs(
+    windows: list[tuple[float, float]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert Run(monkeypatch).train(windows) == ""
 
 
-def test_validations_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_time_in_validation_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Run(monkeypatch).train([QUIET] * 20, pause=True) == ""
 
 

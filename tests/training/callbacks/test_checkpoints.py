@@ -1,4 +1,4 @@
-"""Checkpoints within an epoch: a killed run resumes from them to the bit, and no curve repeats or lacks a step."""
+"""Checkpoints within an epoch: a run resumed from them is bit-identical, and no curve repeats or lacks a step."""
 
 import contextlib
 from pathlib import Path

@@ -50,7 +50,7 @@ def images_of(run: RunDirectory) -> ImageDataModule:
     return data
 
 
-def test_the_step_is_kept_and_replayed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_diverged_step_is_saved_and_replayed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run, said = diverging(tmp_path, monkeypatch, "{_target_: faults.Poison, step: 7}")
     assert "the training loss is not finite (nan) at step 8, in epoch 2: training diverged" in said
     assert f"The last good checkpoint is {run.last}" in said
@@ -82,7 +82,7 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path, monkeypatch: 
     assert torch.load(run.last, weights_only=True)["global_step"] == 5
 
 
-def test_losses_that_are_read_late_name_the_first_bad_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_bad_step_is_named_if_losses_are_read_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("opsin.training.callbacks.finite_loss.reads_every_step", lambda trainer, loss: False)
     run, said = diverging(tmp_path, monkeypatch, "{_target_: faults.Poison, step: 7}")
     assert "at step 8, in epoch 2" in said

@@ -74,7 +74,7 @@ def stages_with_gradients(step: dict[str, Any]) -> set[str]:
     return {name.split(".")[1] for name in step["gradients"] if name.startswith("stages.")}
 
 
-def test_two_phases(start) -> None:
+def test_each_phase_trains_its_stages_at_their_rates(start) -> None:
     run = start(*TWO_PHASES, "scheduler=constant", "optimizer.weight_decay=0.1")
     steps = watched(run)["steps"]
     assert len(steps) == 20
@@ -106,7 +106,7 @@ def test_gradual_unfreezing_with_a_rate_for_each_stage(start) -> None:
     assert run.read_result().frozen == FrozenStages((), True)
 
 
-def test_a_run_that_ends_early_is_held_to_what_it_came_to(start, caplog) -> None:
+def test_a_run_that_ends_in_its_first_phase_is_verified_for_that_phase(start, caplog) -> None:
     stopping = ("callbacks.early_stopping.patience=1", "callbacks.early_stopping.min_delta=100")
     run = start(*TWO_PHASES, *stopping, "trainer.max_epochs=3")
     assert run.read_result().frozen == FrozenStages(("low", "middle", "high"), True)
@@ -125,7 +125,7 @@ def test_a_run_that_ends_early_is_held_to_what_it_came_to(start, caplog) -> None
         (17, ["scheduler=constant", "optimizer=sgd", "optimizer.momentum=0.9"]),
     ],
 )
-def test_a_run_goes_on_in_any_phase_as_if_nothing_had_been(start, step: int, words: list[str]) -> None:
+def test_a_run_resumed_in_any_phase_is_bit_identical(start, step: int, words: list[str]) -> None:
     whole = start(*TWO_PHASES, *words, name="whole")
     with pytest.raises(Interrupted):
         start(*TWO_PHASES, *words, stop(step), name="cut")
@@ -151,7 +151,7 @@ def same(one: Any, other: Any, place: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_killed_in_a_phase_begins_its_epoch_again(start, tmp_path: Path) -> None:
+def test_a_run_killed_in_a_phase_repeats_its_epoch(start, tmp_path: Path) -> None:
     whole = start(*TWO_PHASES, name="whole")
     with pytest.raises(RuntimeError):
         start(*TWO_PHASES, stop(18)[:-1] + ", how: error}", name="cut")
@@ -161,7 +161,7 @@ def test_a_run_killed_in_a_phase_begins_its_epoch_again(start, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("tensor", [STATISTICS, "stages.low.norm.num_batches_tracked", "stages.middle.conv.weight"])
-def test_a_frozen_tensor_that_moves_fails_the_run(start, tmp_path: Path, tensor: str) -> None:
+def test_a_changed_frozen_tensor_fails_the_run(start, tmp_path: Path, tensor: str) -> None:
     with pytest.raises(UserError, match=rf"have changed since they were frozen: {tensor}\."):
         start(*TWO_PHASES, meddle(18, tensor))
     result = RunDirectory(tmp_path / "outputs" / "run").read_result()
@@ -170,7 +170,7 @@ def test_a_frozen_tensor_that_moves_fails_the_run(start, tmp_path: Path, tensor:
     assert "test/acc" not in result.metrics
 
 
-def test_a_stage_is_compared_when_it_is_unfrozen(start, tmp_path: Path) -> None:
+def test_a_stage_is_verified_when_it_is_unfrozen(start, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"have changed since they were frozen: stages\.high\.norm\.running_var\."):
         start(*TWO_PHASES, meddle(3, "stages.high.norm.running_var"))
     state = torch.load(RunDirectory(tmp_path / "outputs" / "run").last, weights_only=True)
@@ -178,7 +178,7 @@ def test_a_stage_is_compared_when_it_is_unfrozen(start, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_resumed_run_is_held_to_its_very_start(start, tmp_path: Path) -> None:
+def test_a_resumed_run_is_verified_from_its_first_step(start, tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
         start(*TWO_PHASES, meddle(3), stop(8))
     with pytest.raises(UserError, match=STATISTICS):
@@ -186,7 +186,7 @@ def test_a_resumed_run_is_held_to_its_very_start(start, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_what_does_not_train_may_move(start) -> None:
+def test_tensors_of_trained_stages_may_change(start) -> None:
     run = start(*TWO_PHASES, meddle(18, "stages.high.norm.running_mean"))
     assert run.read_result().frozen.verified
 
@@ -195,7 +195,7 @@ def test_what_does_not_train_may_move(start) -> None:
 @pytest.mark.parametrize(
     "words", [["optimizer=sgd", "optimizer.momentum=0.9"], ["optimizer=adam"], ["optimizer=adamw"]]
 )
-def test_a_stage_that_is_frozen_again_is_left_alone_by_momentum_and_decay(start, words: list[str]) -> None:
+def test_a_stage_frozen_again_is_not_changed_by_momentum_and_weight_decay(start, words: list[str]) -> None:
     run = start(*TINY, "model.phases=[{epoch: 1, trainable: [middle]}]", "optimizer.weight_decay=0.1", *words)
     steps = watched(run)["steps"]
     assert [stages_with_gradients(step) for step in steps[4:6]] == [{"low", "middle", "high"}, {"middle"}]
@@ -206,11 +206,11 @@ def test_a_stage_that_is_frozen_again_is_left_alone_by_momentum_and_decay(start,
 
 
 @pytest.mark.slow
-def test_a_moving_average_leaves_frozen_stages_as_they_are(start) -> None:
+def test_a_moving_average_does_not_change_frozen_stages(start) -> None:
     words = (*TWO_PHASES, "callbacks=ema", "callbacks.ema.decay=0.9")
     run = start(*words)
     assert run.read_result().frozen == FrozenStages(("low", "middle"), True)
-    with pytest.raises(UserError, match="have changed since they were frozen"):  # it rounds
+    with pytest.raises(UserError, match="have changed since they were frozen"):  # rounding differs
         start(*words, "callbacks.ema._target_=lightning.pytorch.callbacks.EMAWeightAveraging", name="lightning")
 
 
@@ -232,7 +232,7 @@ def test_a_moving_average_leaves_frozen_stages_as_they_are(start) -> None:
         ),
     ],
 )
-def test_real_networks_keep_the_contract(start, model: str) -> None:
+def test_large_networks_keep_the_freeze_contract(start, model: str) -> None:
     words = (f"model={model}", "model.weights=none", "model.unfreeze_every=1", "datamodule.image_size=32")
     limits = ("datamodule.batch_size=16", "trainer.limit_train_batches=2", "trainer.limit_val_batches=1")
     run = start(*TINY[3:], *words, *limits, "trainer.max_epochs=3", "trainer.limit_test_batches=1")
@@ -294,7 +294,7 @@ def test_factors_are_relative_to_the_schedule_itself(name: str) -> None:
 
 
 def command(folder: Path, data_dir: Path, *words: str, code: int = 0) -> str:
-    """Run `train.py` as a person would; what it printed."""
+    """Run `train.py` in a process; return its output."""
     line = [sys.executable, str(ROOT / "train.py"), f"data_dir={data_dir}", *words]
     done = subprocess.run(line, cwd=folder, capture_output=True, text=True, timeout=300)
     assert done.returncode == code, done.stdout + done.stderr
@@ -302,7 +302,7 @@ def command(folder: Path, data_dir: Path, *words: str, code: int = 0) -> str:
 
 
 @pytest.mark.slow
-def test_two_processes_train_what_one_trains_through_both_phases(start, tmp_path: Path, data_dir, monkeypatch) -> None:
+def test_two_processes_equal_one_process_in_both_phases(start, tmp_path: Path, data_dir, monkeypatch) -> None:
     monkeypatch.setenv("PYTHONPATH", f"{ROOT / 'src'}:{ROOT / 'tests' / 'helpers'}")
     words = (*TWO_PHASES, "optimizer=sgd", "optimizer.lr=0.5", "trainer.limit_train_batches=4", "+model.norm=false")
     runs = {"one": start(*words), **{name: RunDirectory(tmp_path / name) for name in ("two", "cut")}}

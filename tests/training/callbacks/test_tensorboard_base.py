@@ -1,4 +1,4 @@
-"""What TensorBoard's callbacks share: how seldom they draw, and how images are shown."""
+"""Common part of the TensorBoard callbacks: how often pictures are drawn, and how images are shown."""
 
 from types import SimpleNamespace
 
@@ -50,24 +50,24 @@ def epochs(monkeypatch: pytest.MonkeyPatch, count: int, seconds: float, **option
     return callback.drawn
 
 
-def test_pictures_take_no_more_than_their_share(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pictures_take_at_most_the_given_share_of_time(monkeypatch: pytest.MonkeyPatch) -> None:
     assert epochs(monkeypatch, 10, 100.0, share=0.01) == list(range(1, 11))
     assert epochs(monkeypatch, 10, 40.0, share=0.01) == [3, 5, 8, 10]
     assert epochs(monkeypatch, 10, 1.0, share=0.01) == [10], "the end is drawn whatever it costs"
 
 
-def test_the_end_is_drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_last_epoch_is_drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert epochs(monkeypatch, 6, 1.0, every_n_epochs=3) == [3, 6]
     assert epochs(monkeypatch, 5, 1.0, every_n_epochs=3) == [3, 5]
     assert epochs(monkeypatch, 0, 1.0) == [], "without a validation there is nothing to draw"
 
 
-def test_normalized_images_are_shown_as_they_were() -> None:
+def test_as_pixels_inverts_the_normalization() -> None:
     pixels = torch.randint(0, 256, (4, 3, 7, 5), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     preprocess = Preprocess((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 3)
     np.testing.assert_array_equal(as_pixels(preprocess(pixels), preprocess), pixels.permute(0, 2, 3, 1).numpy())
 
 
-def test_spread_reaches_from_end_to_end() -> None:
+def test_spread_includes_the_first_and_the_last_index() -> None:
     assert spread(101, 5).tolist() == [0, 25, 50, 75, 100]
     assert spread(3, 8).tolist() == [0, 1, 2]

@@ -10,7 +10,7 @@ from opsin.training.callbacks.first_kernels import kernel_picture
 from opsin.training.callbacks.pr_curves import THRESHOLDS, threshold_counts
 
 
-def test_counts_at_every_threshold_are_those_by_hand() -> None:
+def test_threshold_counts_equal_direct_counts() -> None:
     random = torch.Generator().manual_seed(1)
     probabilities = torch.rand(200, 3, generator=random).mul(3).softmax(1)
     probabilities[0] = torch.tensor([1.0, 0.0, 0.0])
@@ -41,12 +41,12 @@ def test_the_confusion_matrix_shades_by_the_share_of_the_true_class(number: int)
     assert edge[1][0] > 240
 
 
-def test_a_class_without_images_and_long_names_do_not_matter() -> None:
+def test_a_confusion_picture_with_empty_classes_and_long_names_stays_small() -> None:
     picture = confusion_picture(np.zeros((3, 3), np.int64), ["a" * 300, "", "<b>"])
     assert picture.shape[1] < 400
 
 
-def test_kernels_stand_in_their_order_on_one_scale() -> None:
+def test_kernels_are_drawn_in_order_with_a_common_scale() -> None:
     weights = np.zeros((10, 1, 3, 3), np.float32)
     weights[0, 0, 1, 1], weights[9, 0, 0, 2] = 2.0, -2.0
     picture = kernel_picture(weights, side=48)

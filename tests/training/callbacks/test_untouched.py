@@ -1,4 +1,4 @@
-"""What TensorBoard shows changes nothing of what is learned: whole runs with all of it, and with none."""
+"""TensorBoard pictures do not change training: complete runs with all pictures and with none."""
 
 import subprocess
 import sys
@@ -68,7 +68,7 @@ CASES = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("words", CASES.values(), ids=CASES)
-def test_the_same_is_learned_with_and_without(start, words: tuple[str, ...]) -> None:
+def test_training_is_bit_identical_with_and_without_tensorboard(start, words: tuple[str, ...]) -> None:
     shown, bare = start(*words, *QUICK, *ALWAYS, name="a"), start(*words, *QUICK, *NONE, name="b")
     assert shown.metrics.read_bytes() == bare.metrics.read_bytes()
     mine, its = learned(shown), learned(bare)
@@ -84,7 +84,7 @@ def test_the_same_is_learned_with_and_without(start, words: tuple[str, ...]) -> 
 
 
 @pytest.mark.slow
-def test_a_run_that_goes_on_shows_each_picture_once(start) -> None:
+def test_a_resumed_run_logs_each_picture_once(start) -> None:
     words = (*TINY, *QUICK, *ALWAYS, "trainer.max_epochs=4")
     whole = start(*words, name="whole")
     with pytest.raises(Interrupted):
@@ -99,13 +99,13 @@ def test_a_run_that_goes_on_shows_each_picture_once(start) -> None:
 
 
 @pytest.mark.slow
-def test_frozen_networks_are_shown_too(start) -> None:
+def test_pictures_of_frozen_networks_are_logged(start) -> None:
     run = start(*TINY, *QUICK, *ALWAYS, "model.trainable=[high]", "feature_cache=off", "trainer.max_epochs=1")
     assert steps(run, "pictures/first_kernels") == [0], "what does not train is shown once"
     assert steps(run, "pictures/gradcam") == [3]
 
 
-def test_without_tensorboard_they_step_aside(start) -> None:
+def test_picture_callbacks_do_nothing_without_tensorboard(start) -> None:
     run = start("model=mlp", *QUICK, *ALWAYS, "logger=none")
     assert not (run.path / "tensorboard").exists()
 
@@ -123,7 +123,7 @@ def test_pr_curves_end_at_the_share_of_each_class(start) -> None:
 
 
 @pytest.mark.slow
-def test_a_compiled_network_is_shown_without_compiling_it_for_that(start, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pictures_of_a_compiled_network_cause_no_further_compilation(start, monkeypatch: pytest.MonkeyPatch) -> None:
     compiled: list[torch.Size] = []
 
     def backend(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> object:

@@ -79,7 +79,7 @@ def train(folder: Path, name: str, *words: str, by: list[str] = ALONE, code: int
 
 @pytest.fixture(scope="session")
 def alike(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], RunDirectory]:
-    """Runs of one recipe, which differ in nothing but the processes; each is made when it is first asked for."""
+    """Runs of one recipe that differ only in their processes; each is trained at its first use."""
     folder = tmp_path_factory.mktemp("alike")
 
     def run(name: str) -> RunDirectory:
@@ -114,7 +114,7 @@ def evaluated(run: RunDirectory, split: str) -> dict:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["two", "auto", "fsdp", *RECOMPUTED])
-def test_two_processes_give_what_one_gives(alike, name: str) -> None:
+def test_two_processes_give_the_results_of_one_process(alike, name: str) -> None:
     one, other = alike("one"), alike(name)
     assert (one.read_result().settings.devices, other.read_result().settings.devices) == (1, 2)
     assert_alike(one, other)
@@ -127,7 +127,7 @@ def test_both_processes_hold_the_same_weights(alike) -> None:
 
 
 @pytest.mark.slow
-def test_one_process_writes_and_speaks(alike) -> None:
+def test_only_one_process_writes_files_and_prints(alike) -> None:
     one, two = alike("one"), alike("two")
 
     def files(run: RunDirectory) -> list[str]:
@@ -149,7 +149,7 @@ def test_one_process_writes_and_speaks(alike) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_every_image_is_measured_once_with_the_weights_that_are_saved(tmp_path: Path, strategy: str) -> None:
-    # 144 images of val in batches of 50, 359 of test: neither the last batch nor the shares come out even
+    # 144 images of val in batches of 50, 359 of test: the last batch and the shares of the processes have unequal sizes
     words = ("model=cnn_batchnorm", "datamodule.eval_batch_size=50", *SHORT)
     run = train(tmp_path, "run", *words, "trainer=ddp_cpu", f"trainer.strategy={strategy}")
     result = run.read_result()
@@ -165,7 +165,7 @@ def test_every_image_is_measured_once_with_the_weights_that_are_saved(tmp_path: 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-def test_a_stopped_run_goes_on_to_the_bit(alike, tmp_path: Path, strategy: str) -> None:
+def test_a_resumed_run_is_bit_identical(alike, tmp_path: Path, strategy: str) -> None:
     whole = alike("two" if strategy == "ddp" else "fsdp")
     number = {"ddp": signal.SIGTERM, "fsdp": signal.SIGINT}[strategy]
     stop = f"+callbacks.stop={{_target_: dying_rank.Die, how: {number.name}, rank: 0, step: 11}}"
@@ -180,17 +180,18 @@ def test_a_stopped_run_goes_on_to_the_bit(alike, tmp_path: Path, strategy: str) 
 
 
 @pytest.mark.slow
-def test_a_divided_run_goes_on_in_one_process(alike, tmp_path: Path) -> None:
+def test_a_sharded_run_resumes_in_one_process(alike, tmp_path: Path) -> None:
     stop = "+callbacks.stop={_target_: dying_rank.Die, how: SIGTERM, step: 11}"
     words = ("model=mlp", "trainer.limit_train_batches=8", *SHORT)  # Adam, which has a state
     fsdp = train(tmp_path, "fsdp", *words, "trainer=ddp_cpu", "trainer.strategy=fsdp", stop, code=143)
     finish(begin(tmp_path, f"resume={fsdp.path}", "callbacks.stop=null", "trainer.strategy=auto", "trainer.devices=1"))
     one = train(tmp_path, "one", *words, "trainer=cpu")
-    assert_alike(one, fsdp, splits=("val", "test"))  # of the epoch that was cut, train saw the rest only
+    # Train metrics of the interrupted epoch cover its remaining batches only.
+    assert_alike(one, fsdp, splits=("val", "test"))
 
 
 @pytest.mark.slow
-def test_frozen_stages_stand_still_where_the_network_is_divided(tmp_path: Path) -> None:
+def test_frozen_stages_of_a_sharded_network_do_not_change(tmp_path: Path) -> None:
     words = ("model=cnn_gap", "model.trainable=last:1", "feature_cache=off", *SHORT)
     run = train(tmp_path, "run", *words, "trainer=ddp_cpu", "trainer.strategy=fsdp")
     assert run.read_result().frozen.verified
@@ -213,7 +214,7 @@ def free_port() -> int:
 
 
 @pytest.mark.slow
-def test_torchrun_gives_the_same_in_one_directory(alike, tmp_path: Path) -> None:
+def test_torchrun_gives_equal_metrics_in_one_directory(alike, tmp_path: Path) -> None:
     words = (*SAME, "trainer=ddp_cpu")
     finish(begin(tmp_path, *words, by=torchrun("--nproc-per-node=2", f"--master-port={free_port()}")))
     (place,) = tmp_path.glob("outputs/2*/*")
@@ -223,7 +224,7 @@ def test_torchrun_gives_the_same_in_one_directory(alike, tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-def test_two_machines_work_on_one_run_and_go_on_with_it(alike, tmp_path: Path) -> None:
+def test_two_machines_train_and_resume_one_run(alike, tmp_path: Path) -> None:
     stop = "+callbacks.stop={_target_: dying_rank.Die, how: SIGTERM, step: 11}"
     words = (*SAME, "trainer=cpu", "trainer.num_nodes=2", "resume=auto")
     port = free_port()
@@ -242,7 +243,7 @@ def test_two_machines_work_on_one_run_and_go_on_with_it(alike, tmp_path: Path) -
 
 
 @pytest.mark.slow
-def test_srun_gives_the_same_in_one_directory(alike, tmp_path: Path) -> None:
+def test_srun_gives_equal_metrics_in_one_directory(alike, tmp_path: Path) -> None:
     job = {"SLURM_JOB_ID": str(free_port() - 15000), "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "2"}
     job |= {"SLURM_NODEID": "0", "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2", "SLURM_JOB_NAME": "train"}
     words = (*SAME, "trainer=ddp_cpu")
@@ -280,7 +281,7 @@ def test_a_process_that_dies_ends_the_run_and_is_named(tmp_path: Path, how: str,
 
 
 @pytest.mark.slow
-def test_no_process_outlives_the_first(tmp_path: Path) -> None:
+def test_all_processes_end_if_the_first_is_killed(tmp_path: Path) -> None:
     words = (*SAME, "trainer=ddp_cpu", f"hydra.run.dir={tmp_path / 'run'}")
     kill = f"+callbacks.die={{_target_: dying_rank.Die, how: kill, rank: 0, freeze: true, note: {tmp_path / 'died'}}}"
     finish(begin(tmp_path, *words, kill), -signal.SIGKILL)  # read to its end: the others have the pipe too
@@ -305,20 +306,20 @@ def alive(note: Path) -> bool:
     return stat.exists() and stat.read_text().split()[2] != "Z"
 
 
-def test_who_has_started_this_process() -> None:
+def test_the_launcher_of_a_process_is_detected() -> None:
     assert launched({}) is None
     found = launched({"RANK": "3", "WORLD_SIZE": "4", "MASTER_ADDR": "a"})
     assert found is not None
     assert (found.by, found.rank, found.world_size) == ("torchrun", 3, 4)
     task = {"SLURM_PROCID": "0", "SLURM_STEP_ID": "0", "SLURM_NTASKS": "8"}
-    assert launched(task | {"SLURM_STEP_NUM_TASKS": "1"}) is None  # one task of srun: a process like any other
+    assert launched(task | {"SLURM_STEP_NUM_TASKS": "1"}) is None  # one task of srun is an ordinary process
     assert launched(task) is None  # a batch script, which has not called srun
     found = launched(task | {"SLURM_STEP_NUM_TASKS": "2"})
     assert found is not None
     assert (found.by, found.rank, found.world_size) == ("srun", 0, 2)
 
 
-def test_srun_is_put_into_the_words_of_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_srun_variables_are_translated_to_torchrun_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     told = {"SLURM_JOB_ID": "123456", "SLURM_STEP_ID": "1", "SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "3"}
     told |= {"SLURM_LOCALID": "1", "SLURM_NODEID": "1", "SLURM_STEP_NODELIST": "node[07-08]"}
     monkeypatch.setattr(os, "environ", dict(told))
@@ -328,7 +329,7 @@ def test_srun_is_put_into_the_words_of_torchrun(monkeypatch: pytest.MonkeyPatch)
     assert os.environ == told | made
 
 
-def test_what_would_hang_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_that_would_hang_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="the run was not started on 2 machines"):
         check_devices("cpu", 2, False)
     with pytest.raises(UserError, match="sync_batchnorm=true: torch supports this on CUDA devices only"):
@@ -341,7 +342,7 @@ def test_what_would_hang_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         Processes(RunDirectory(tmp_path)).launch_for(alone)
 
 
-def test_an_error_of_the_connection_is_told_from_others() -> None:
+def test_connection_errors_are_distinguished_from_other_errors() -> None:
     gloo = "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.1.1]:4242"
     assert is_lost_connection(RuntimeError(gloo))
     assert is_lost_connection(torch.distributed.DistBackendError("watchdog"))

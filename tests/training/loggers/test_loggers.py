@@ -116,7 +116,7 @@ def test_secrets_are_written_nowhere(logged: Logged) -> None:
     assert [str(file) for file in files if SECRET.encode() in file.read_bytes()] == []
 
 
-def test_nothing_lies_outside_the_folders_of_outputs(logged: Logged) -> None:
+def test_no_file_is_written_outside_the_output_folders(logged: Logged) -> None:
     assert {file.name for file in logged.folder.iterdir()} <= {"outputs", "data", "home"}
     assert {file.name for file in (logged.folder / "outputs").iterdir()} == {"run", "latest", "mlflow.db"}
 
@@ -177,7 +177,7 @@ def chunks(data: bytes) -> Iterator[bytes]:
         _, length, kind = struct.unpack_from("<IHB", data, position)
         parts += data[position + 7 : position + 7 + length]
         position += 7 + length
-        if kind in (1, 4):  # whole, or the last part
+        if kind in (1, 4):  # a complete record or its last part
             yield parts
             parts = b""
 

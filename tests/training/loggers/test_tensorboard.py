@@ -50,12 +50,12 @@ def events(run: Path) -> EventAccumulator:
 
 
 @pytest.mark.slow
-def test_a_resumed_run_is_one_curve(outputs: Path) -> None:
+def test_a_resumed_run_has_one_curve_without_gaps(outputs: Path) -> None:
     points = events(outputs / "fast").Scalars("val/loss")
     assert [point.step for point in points] == [4, 9, 14]
 
 
-def test_a_run_that_ended_before_its_first_checkpoint_begins_its_curves_again(
+def test_a_run_that_ended_before_its_first_checkpoint_restarts_its_curves(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = ("model=mlp", "datamodule.train_fraction=0.2", "trainer=cpu", "trainer.max_epochs=1", "report=false")
@@ -108,7 +108,7 @@ def test_loss_and_rates_have_points_by_step_and_throughput_by_epoch(outputs: Pat
 
 
 @pytest.mark.slow
-def test_scalars_and_final_metrics_are_there(outputs: Path) -> None:
+def test_scalars_and_final_metrics_are_logged(outputs: Path) -> None:
     accumulator = events(outputs / "slow")
     tags = accumulator.Tags()["scalars"]
     assert {"train/loss", "train/acc", "val/loss", "val/f1_macro", "test/acc"} <= set(tags)
@@ -119,7 +119,7 @@ def test_scalars_and_final_metrics_are_there(outputs: Path) -> None:
 
 
 @pytest.mark.slow
-def test_pictures_curves_text_and_embeddings_are_there(outputs: Path) -> None:
+def test_pictures_curves_text_and_embeddings_are_logged(outputs: Path) -> None:
     found = events(outputs / "slow").Tags()
     names = ("train_batch", "confusion", "first_kernels", "gradcam")
     assert set(found["images"]) == {f"pictures/{name}" for name in names}
@@ -155,13 +155,13 @@ def server(outputs: Path) -> Iterator[str]:
 
 
 @pytest.mark.slow
-def test_the_newest_run_is_no_run_twice(server: str, outputs: Path) -> None:
+def test_the_link_latest_is_not_listed_as_a_run(server: str, outputs: Path) -> None:
     assert (outputs / "latest").is_symlink()
     with urllib.request.urlopen(f"{server}/data/runs", timeout=10) as answer:
         assert sorted(json.load(answer)) == ["fast/tensorboard", "slow/tensorboard"]
 
 
-SHOWN = {  # what stands on the page of each tab
+SHOWN = {  # text on the page of each tab
     "timeseries": "val/loss",
     "images": "pictures/gradcam",
     "pr_curves": "pr/all classes",
@@ -189,7 +189,7 @@ def browser() -> Iterator[object]:
 @pytest.mark.slow
 @pytest.mark.browser
 @pytest.mark.parametrize("tab", SHOWN)
-def test_each_tab_shows_what_it_should(server: str, browser, tab: str) -> None:
+def test_each_tab_shows_its_data_without_errors(server: str, browser, tab: str) -> None:
     page = browser.new_page(viewport={"width": 1400, "height": 900})
     errors: list[str] = []
     outside: list[str] = []
@@ -198,7 +198,7 @@ def test_each_tab_shows_what_it_should(server: str, browser, tab: str) -> None:
     inside = (server, "data:", "blob:")
     page.on("request", lambda request: None if request.url.startswith(inside) else outside.append(request.url))
     page.goto(f"{server}/#{tab}")
-    if tab == "timeseries":  # cards out of sight are not there yet
+    if tab == "timeseries":  # cards below the visible part are not rendered yet
         page.get_by_role("combobox", name="Filter tags (regex)").fill("^val/loss$", timeout=120_000)
     place = page
     if tab == "projector":

@@ -56,7 +56,9 @@ def test_cosine_ends_at_its_final_factor() -> None:
 
 @pytest.mark.parametrize("total_steps", [1, 2, 3, 4])
 @pytest.mark.parametrize("warmup_fraction", [0.1, 0.25, 1 / 3, 0.5, 0.9])
-def test_onecycle_over_few_steps(total_steps: int, warmup_fraction: float) -> None:
+def test_onecycle_rates_over_few_steps_are_positive_and_at_most_the_peak(
+    total_steps: int, warmup_fraction: float
+) -> None:
     optimizer = make_optimizer()
     found = rates(
         optim.onecycle(optimizer, total_steps=total_steps, warmup_fraction=warmup_fraction), optimizer, total_steps

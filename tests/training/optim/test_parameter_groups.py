@@ -31,12 +31,12 @@ def test_norms_and_biases_do_not_decay_unless_asked() -> None:
     assert set(everything) == {"backbone/decay", "head/decay"}
 
 
-def test_backbone_learns_at_its_own_rate() -> None:
+def test_the_backbone_has_a_learning_rate_of_its_own() -> None:
     groups = parameter_groups(network(), GroupOptions(lr=0.1), FineTuning(backbone_lr_factor=0.1))
     assert {group["name"].split("/")[0]: group["lr"] for group in groups} == {"backbone": 0.1 * 0.1, "head": 0.1}
 
 
-def test_frozen_parameters_are_left_out_and_each_other_is_in_one_group() -> None:
+def test_frozen_parameters_are_in_no_group_and_all_others_in_exactly_one() -> None:
     model = network()
     model.stages[0].requires_grad_(False)
     grouped = [
@@ -47,7 +47,7 @@ def test_frozen_parameters_are_left_out_and_each_other_is_in_one_group() -> None
     assert {id(p) for p in grouped} == {id(p) for p in trained}
 
 
-def test_groups_go_into_torch_optimizers() -> None:
+def test_torch_optimizers_accept_the_groups() -> None:
     optimizer = torch.optim.AdamW(
         parameter_groups(network(), GroupOptions(lr=0.5, weight_decay=0.1), FineTuning()), lr=0.5
     )

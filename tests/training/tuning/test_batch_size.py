@@ -1,4 +1,4 @@
-"""`datamodule.batch_size=auto`: the rules, and that a run with it is the run with the number it found."""
+"""`datamodule.batch_size=auto`: the rules, and that a run with it equals a run with the value that it found."""
 
 from pathlib import Path
 from typing import Any
@@ -51,12 +51,12 @@ def trials(composed: RunConfig) -> tuple[RunPlan, Any, TrialSteps]:
 
 @pytest.fixture
 def thirty_two(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Let 32 be the fastest; the sizes that were asked for, afterwards."""
+    """Make 32 the fastest size; yield the list of measured sizes."""
     asked: list[int] = []
 
     def measure(trials: TrialSteps, sizes: list[int]) -> dict[int, float]:
         asked.extend(sizes)
-        trials.run(batch_size_watch(), batch_size=sizes[0], steps=2)  # real steps, whose traces must not show
+        trials.run(batch_size_watch(), batch_size=sizes[0], steps=2)  # real steps, which must have no side effects
         return {16: 100.0, 32: 1000.0}
 
     monkeypatch.setattr(batch_size, "measure_throughput", measure)
@@ -90,13 +90,13 @@ def test_the_smallest_batch_that_is_fast_enough() -> None:
     assert smallest_within({16: 10.0, 32: 94.9, 64: 100.0}) == 64
 
 
-def test_batches_to_try() -> None:
+def test_tried_batch_sizes_are_powers_of_two() -> None:
     assert powers_of_two(16, 512) == [16, 32, 64, 128, 256, 512]
     assert powers_of_two(16, 100) == [16, 32, 64]
     assert powers_of_two(16, 5) == [5]
 
 
-def test_how_the_learning_rate_grows() -> None:
+def test_the_scaling_rule_is_linear_for_sgd_and_square_root_for_adam() -> None:
     assert scaling_rule(torch.optim.SGD) == ("linear", 1.0)
     assert {scaling_rule(kind) for kind in (torch.optim.Adam, torch.optim.AdamW)} == {("square root", 0.5)}
 
@@ -110,20 +110,20 @@ def test_how_the_learning_rate_grows() -> None:
         (["optimizer.lr=0.1", "datamodule.base_batch_size=32"], 0.1, 0.1),
     ],
 )
-def test_the_rate_is_scaled_from_the_batch_that_it_was_written_for(
+def test_the_learning_rate_is_scaled_from_base_batch_size(
     words: list[str], lr: float, expected: float, composed, thirty_two
 ) -> None:
     found = find_batch_size(*trials(composed("datamodule.batch_size=auto", *words)))
     assert (found.batch_size, found.lr_before, found.lr) == (32, lr, pytest.approx(expected, rel=1e-3))
 
 
-def test_without_a_comparison_the_base_stays(composed, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_base_batch_size_is_kept_if_only_one_size_was_measured(composed, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batch_size, "measure_throughput", lambda *_: {16: 1.0})
     found = find_batch_size(*trials(composed("datamodule.batch_size=auto", "datamodule.base_batch_size=24")))
     assert (found.batch_size, found.lr, found.tried) == (24, 0.002, {16: 1.0})
 
 
-def test_an_epoch_keeps_its_steps_and_devices_share_a_batch(composed, thirty_two) -> None:
+def test_tried_sizes_depend_on_the_number_of_images_and_of_devices(composed, thirty_two) -> None:
     find_batch_size(*trials(composed("datamodule.batch_size=auto")))
     assert thirty_two == [16, 32]  # of 1,294 images
     thirty_two.clear()
@@ -132,7 +132,7 @@ def test_an_epoch_keeps_its_steps_and_devices_share_a_batch(composed, thirty_two
 
 
 @pytest.mark.slow
-def test_the_run_is_the_one_with_these_numbers_set_by_hand(composed, thirty_two) -> None:
+def test_an_auto_run_equals_a_run_with_the_found_values(composed, thirty_two) -> None:
     train(composed("datamodule.batch_size=auto", name="auto"))
     assert thirty_two
     auto = composed(name="auto").run
@@ -158,7 +158,7 @@ def test_the_run_is_the_one_with_these_numbers_set_by_hand(composed, thirty_two)
     assert thirty_two == []
 
 
-def test_further_processes_take_what_the_first_one_found(composed, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_processes_use_the_values_of_the_first_process(composed, monkeypatch: pytest.MonkeyPatch) -> None:
     config = composed("datamodule.batch_size=auto")
     config.changed({"datamodule.batch_size": 48, "optimizer.lr": 0.5}).save()
     plan, data, _ = trials(config)
@@ -168,7 +168,7 @@ def test_further_processes_take_what_the_first_one_found(composed, monkeypatch: 
     assert (data.batch_size, plan.groups.lr) == (48, 0.5)
 
 
-def test_waiting_for_the_first_process_ends(composed, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_for_the_first_process_has_a_time_limit(composed, monkeypatch: pytest.MonkeyPatch) -> None:
     config = composed("datamodule.batch_size=auto")
     plan, data, _ = trials(config)
     monkeypatch.setenv("LOCAL_RANK", "1")
@@ -177,7 +177,7 @@ def test_waiting_for_the_first_process_ends(composed, monkeypatch: pytest.Monkey
         batch_size.resolve_batch_size(config, plan, data, build.loss(plan, data))
 
 
-def test_nothing_happens_to_a_number(composed) -> None:
+def test_a_given_batch_size_is_not_changed(composed) -> None:
     config = composed("datamodule.batch_size=48")
     plan, data, _ = trials(config)
     assert batch_size.resolve_batch_size(config, plan, data, build.loss(plan, data)) == (config, plan, None)
@@ -185,7 +185,7 @@ def test_nothing_happens_to_a_number(composed) -> None:
 
 
 @pytest.mark.slow
-def test_running_out_of_memory_is_survived(composed, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batch_sizes_that_run_out_of_memory_do_not_fit(composed, monkeypatch: pytest.MonkeyPatch) -> None:
     from opsin.models import Network
 
     forward = Network.forward
@@ -207,6 +207,6 @@ def test_throughput_is_measured_by_real_steps(composed, monkeypatch: pytest.Monk
     rates = measure_throughput(steps, [16, 32], seconds=30)
     assert set(rates) == {16, 32}
     assert all(rate > 0 for rate in rates.values())
-    assert set(measure_throughput(steps, [16, 32], seconds=0)) == {16}  # no time for more
+    assert set(measure_throughput(steps, [16, 32], seconds=0)) == {16}  # the time limit permits no more
     monkeypatch.setattr("opsin.training.tuning.batch_size.available_memory", lambda: -1.0)
     assert set(measure_throughput(steps, [16, 32], seconds=30)) == {16}

@@ -1,4 +1,4 @@
-"""The range test, on curves whose answer is known and on the bundled digits."""
+"""The range test, on curves with known results and on the bundled digits."""
 
 from pathlib import Path
 
@@ -45,7 +45,7 @@ def test_smoothing_starts_without_bias() -> None:
     assert smoothed([0.0] * 50 + [1.0])[-1] == pytest.approx(0.1, rel=0.01)
 
 
-def test_short_curves_have_an_answer() -> None:
+def test_short_curves_give_a_suggestion() -> None:
     test = RangeTest([1e-3, 1e-2, 1e-1], [3.0, 2.0, 4.0], 8, True)
     assert test.steepest in test.rates
     assert test.suggested == test.valley in test.rates
@@ -64,7 +64,7 @@ def tested(tmp_path: Path):
     return tested
 
 
-def test_on_digits_it_finds_what_trains(tested) -> None:
+def test_the_range_test_on_digits_suggests_a_plausible_rate(tested) -> None:
     test = tested()
     assert 1e-5 < test.valley < 0.1
     assert test.rates[0] == pytest.approx(1e-7)
@@ -82,7 +82,7 @@ def test_accumulated_batches_are_one_step(tested) -> None:
     assert len(two.losses) > 20
 
 
-def test_rates_keep_their_ratio(tested, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parameter_groups_keep_the_ratio_of_their_rates(tested, monkeypatch: pytest.MonkeyPatch) -> None:
     from opsin.training.tuning import lr_finder
 
     seen = []
@@ -100,7 +100,7 @@ def test_rates_keep_their_ratio(tested, monkeypatch: pytest.MonkeyPatch) -> None
         assert rates["backbone"] == pytest.approx(0.1 * expected)
 
 
-def test_a_loss_that_is_no_number_from_the_start_is_refused(tested) -> None:
+def test_a_loss_that_is_not_finite_from_the_start_is_refused(tested) -> None:
     with pytest.raises(UserError, match="lower --lowest"):
         tested("optimizer=sgd", lowest=1e30, highest=1e31)
 

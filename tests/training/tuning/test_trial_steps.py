@@ -1,4 +1,4 @@
-"""Trial steps are real ones, and leave no trace."""
+"""Trial steps are real training steps without side effects."""
 
 import random
 from pathlib import Path
@@ -38,7 +38,7 @@ def parts(tmp_path: Path):
     return plan, data, build.loss(plan, data), tmp_path / "run"
 
 
-def test_steps_are_those_of_the_config(parts) -> None:
+def test_trial_steps_use_the_settings_of_the_config(parts) -> None:
     watch = Kept()
     TrialSteps(*parts).run(watch, batch_size=500, steps=4)  # more than an epoch of 1,294 images
     assert watch.steps == 4
@@ -54,7 +54,7 @@ def generators() -> list:
     return [random.getstate(), legacy, torch.get_rng_state().tolist()]
 
 
-def test_no_trace_is_left(parts, tmp_path: Path) -> None:
+def test_trial_steps_do_not_change_generators_data_or_files(parts, tmp_path: Path) -> None:
     plan, data, loss, folder = parts
     before = generators()
     told, files = (data.batch_size, data.trainer, data.eval_batch_size), set(tmp_path.rglob("*"))
