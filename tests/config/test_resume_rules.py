@@ -11,6 +11,7 @@ import pytest
 from opsin.config import compose, resume_rules
 from opsin.config.resume_rules import SavedState, check_steps, nothing_to_train, refusal, refused_by_state
 from opsin.errors import UserError
+from opsin.evaluation.comparison import recipes
 from opsin.runs import neutral_keys
 
 PARTS = {
@@ -80,15 +81,9 @@ def test_the_limit_of_steps_is_not_below_the_completed_steps() -> None:
         check_steps(tree, replace(state, step=11))
 
 
-def test_the_docstring_lists_exactly_the_neutral_keys() -> None:
-    lines = inspect.getsource(resume_rules).splitlines()
-    listed = {
-        line.split(":")[0].strip("- `"): re.findall(r"`(\w+)`", line.split(":")[1])
-        for line in lines
-        if line[:2] == "- "
-    }
-    assert {name: tuple(keys) for name, keys in listed.items()} == {
-        "top level": neutral_keys.TOP_LEVEL,
-        "datamodule": neutral_keys.DATAMODULE,
-        "trainer": neutral_keys.TRAINER,
-    }
+def test_the_docstrings_list_exactly_the_neutral_keys() -> None:
+    keys = (neutral_keys.TOP_LEVEL, neutral_keys.DATAMODULE, neutral_keys.TRAINER)
+    for module in (resume_rules, recipes):
+        lines = [line.strip() for line in inspect.getsource(module).splitlines() if line.strip().startswith("- ")]
+        listed = [tuple(re.findall(r"`(\w+)`", line.partition(": ")[2])) for line in lines]
+        assert listed[:3] == list(keys), module.__name__

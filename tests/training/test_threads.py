@@ -7,7 +7,7 @@ from opsin.training.threads import use_threads
 
 
 @pytest.mark.parametrize(
-    ("own", "cores", "threads", "devices", "expected"),
+    ("own", "cores", "threads", "processes", "expected"),
     [
         (None, 4, "auto", 1, 4),
         (None, 3, "auto", 1, 3),  # a container grants fewer cores than the machine has
@@ -20,7 +20,7 @@ from opsin.training.threads import use_threads
     ],
 )
 def test_the_number_of_threads_follows_from_the_cores(
-    own: str | None, cores: int, threads: object, devices: int, expected: int, monkeypatch: pytest.MonkeyPatch
+    own: str | None, cores: int, threads: object, processes: int, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     state = {"threads": 8}
     monkeypatch.setattr(torch, "get_num_threads", lambda: state["threads"])
@@ -31,5 +31,5 @@ def test_the_number_of_threads_follows_from_the_cores(
     else:
         monkeypatch.setenv("OMP_NUM_THREADS", own)
     for _ in range(2):
-        use_threads(threads, devices)  # type: ignore[arg-type]
+        use_threads(threads, processes)  # type: ignore[arg-type]
         assert state["threads"] == expected

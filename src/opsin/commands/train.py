@@ -21,6 +21,7 @@ from opsin.runs.rank import is_spawned
 from opsin.runs.result import FrozenStages
 from opsin.runs.train_log import drop_epochs_after
 from opsin.training import build, recording
+from opsin.training.accelerator import num_devices
 from opsin.training.callbacks import Checkpoints
 from opsin.training.callbacks.freeze_phases import FreezingCallback
 from opsin.training.callbacks.latest_link import LatestLink
@@ -78,7 +79,7 @@ def train(composed: RunConfig) -> float:
             logging.getLogger("opsin").setLevel(logging.WARNING)
         is_auto = plan.trainer.precision == "auto"
         plan = replace(plan, trainer=resumed_options(plan.trainer, earlier.settings if earlier else None))
-        use_threads(plan.trainer.threads, plan.trainer.devices)
+        use_threads(plan.trainer.threads, num_devices(plan.trainer.accelerator, plan.trainer.devices, 1))
         L.seed_everything(plan.run.seed, verbose=False)
 
         data = build.data(plan, image_format=recorded.image_format if recorded else None)

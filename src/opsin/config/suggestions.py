@@ -34,13 +34,13 @@ OPTION_CUTOFF = 0.75
 """Similarity from which an option is suggested alone."""
 
 MAX_LISTED = 10
-"""Number of options from which a group is not listed in a message."""
+"""A group with this number of options or more is not listed in a message."""
 
 KEY_CUTOFF = 0.6
-"""Similarity from which a whole key is suggested."""
+"""Smallest similarity of a suggested key."""
 
 LAST_CUTOFF = 0.75
-"""Similarity from which a key is suggested for its last component."""
+"""Smallest similarity of the last component of a suggested key."""
 
 
 def config_options(source: ConfigSource | None = None) -> dict[str, list[str]]:

@@ -158,8 +158,9 @@ def split_train(
 ) -> dict[Split, Subset]:
     """Return train, val and, if the source has no test images, test.
 
-    Val and test are split off the training images if the source has none. Test is split off first, so it does not
-    depend on folds and fractions of the other two.
+    If the source has no test images, test is split off the training images; if it has no validation images, val is
+    split off too. With `num_folds`, val is always a fold. Test is split off first, so it does not depend on folds and
+    fractions of the other two.
 
     Args:
         train: The source's training images.

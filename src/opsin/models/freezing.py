@@ -1,4 +1,4 @@
-"""Freezing: how stages are kept unchanged, and the check that they are.
+"""Freezing: keep stages unchanged, and check that they have not changed.
 
 Each fact is decided in one place:
     `model.trainable`, `model.phases` and `model.unfreeze_every` set the stages that train, by epoch.

@@ -119,7 +119,7 @@ class RunDirectory:
 
     @property
     def step(self) -> Path:
-        """The newest checkpoint between them, see `callbacks.checkpoints.every_n_steps`."""
+        """The newest checkpoint within an epoch, see `callbacks.checkpoints.every_n_steps` and `every_minutes`."""
         return self.checkpoints / "step.ckpt"
 
     @property

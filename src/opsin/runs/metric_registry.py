@@ -54,8 +54,8 @@ _TABLE = {metric.name: metric for metric in _BUILT_IN}
 ECE_BINS = 15
 """Number of bins of the expected calibration error, `ece`: of equal width, over the probability of the predicted class.
 
-During training torchmetrics computes it (`opsin.training.metrics`), for saved predictions
-`opsin.evaluation.calibration.reliability`.
+torchmetrics computes it during training (`opsin.training.metrics`), and `opsin.evaluation.calibration.reliability` for
+saved predictions.
 """
 
 

@@ -1,6 +1,7 @@
-"""Config keys that are taken not to affect the trained network: places of files, reports, and speed.
+"""Neutral config keys: a change of them does not make another recipe.
 
-`trainer.threads` changes the rounding of sums and nothing else.
+They set places of files, reports and speed. `trainer.threads` changes the rounding of sums, so weights can differ in
+their last bits.
 
 Runs that differ only in these keys have the same recipe (`opsin.evaluation.comparison.recipes`), a resumed run applies
 a change of them (`opsin.config.resume_rules`), and the top-level ones are not logged as hyperparameters

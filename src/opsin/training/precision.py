@@ -26,8 +26,8 @@ FAST_INSTRUCTIONS = {"amx_bf16": "AMX_BF16", "avx512_bf16": "AVX512_BF16"}
 """Instructions of x86 processors with which torch multiplies bfloat16 faster than float32, by torch's name."""
 
 POSSIBLE_INSTRUCTIONS = {"sve_bf16": "SVE BF16", "bf16": "NEON BF16 (asimdbf16)"}
-"""Instructions of ARM processors, by torch's name. torch uses them for some operations only, so the gain is measured:
-without a measurement, float32 is taken. Apple's processors from M2 on have them too."""
+"""Instructions of ARM processors, by torch's name. torch uses them for some operations only. Without a measurement, the
+precision is therefore float32. Apple's processors from M2 on have them too."""
 
 LEAST_GAIN = 1.1
 """Ratio of speeds from which bfloat16 is taken. Below it, float32 is taken, because it is more exact."""
@@ -46,6 +46,9 @@ def resolve_precision(
     capabilities: Capabilities | None = None,
 ) -> PrecisionResult:
     """Return the precision of a run, an evaluation, a prediction or a feature extraction, and the reason.
+
+    A resume and an evaluation of a run keep the precision that the run recorded, on the same kind of accelerator
+    (`opsin.training.same_numerics`).
 
     An explicit value is taken. `auto` is bfloat16 autocast on CUDA from Ampere on, and float32 on MPS. On a CPU with
     instructions for bfloat16 a measurement decides; without a measurement it is bfloat16 on x86 processors and float32

@@ -43,7 +43,8 @@ def resumed_options(options: TrainerOptions, earlier: Settings | None) -> Traine
 def evaluation_options(options: TrainerOptions, recorded: Settings | None) -> TrainerOptions:
     """Return the options for an evaluation of a run, which repeats the recorded predictions on the same machine.
 
-    The precision is kept on the same kind of accelerator, the number of threads on a CPU that has as many cores.
+    The precision is kept on the same kind of accelerator. The number of threads is kept on a CPU if the run had one
+    device and the machine has at least as many cores.
 
     Args:
         options: The keys of the `trainer` section.

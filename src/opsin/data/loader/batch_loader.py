@@ -84,8 +84,8 @@ class BatchLoader:
     process has the same number of batches, of nearly equal size. Limited to fewer batches, evaluation takes a
     stratified sample of the images, the same in every epoch and for any number of processes.
 
-    A stream of more shards than its window has another order in training, and its processes share the shards instead
-    of the batches. In evaluation each process reads consecutive images in either case.
+    A stream of more shards than its window has another order in training: its processes divide the images in the order
+    of the shards, not each batch. In evaluation each process reads consecutive images in either case.
 
     Args:
         fetch: Returns the batch at some positions ``(B,)`` of the split, given the batch's key and its epoch.
@@ -94,8 +94,8 @@ class BatchLoader:
         training: Whether these are training batches.
         sampler: Order in training: `shuffle` visits every image once an epoch; `balanced` draws N images with
             replacement, each class equally likely; `fixed` repeats the first epoch's shuffled order.
-        seed: With the epoch, decides the order; with epoch, step and rank, the key; alone, the sample of a limited
-            evaluation.
+        seed: Seed of the order (with the epoch), of the keys (with epoch, step and rank), and of the sample of a
+            limited evaluation.
         rank: Rank of this process.
         world_size: Number of processes.
         position: Returns the epoch and its first step; called with the first batch of an iteration. None: each

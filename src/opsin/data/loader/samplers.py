@@ -113,9 +113,9 @@ def shuffled(targets: Indices, sampler: Sampler, seed: int, epoch: int) -> Indic
 def shard_windowed(shards: Indices, window: int, seed: int, epoch: int, rank: int = 0, world_size: int = 1) -> Indices:
     """Return each position of one process once, in an order that needs few shards at a time.
 
-    The shards are shuffled every epoch and divided among the processes. Each image of the j-th shard gets a sort key
-    drawn uniformly from [j, j + window). So the images of about `window` shards are mixed at any time, and shards are
-    loaded and dropped one by one.
+    The shards are shuffled every epoch. Their images, in this order, are divided among the processes, so two processes
+    can share a shard. Each image of the j-th shard gets a sort key drawn uniformly from [j, j + window). So the images
+    of about `window` shards are mixed at any time, and shards are loaded and dropped one by one.
 
     Args:
         shards: Number ``(N,)`` of the shard that holds each image.

@@ -2,9 +2,17 @@
 
 Two runs are repetitions of one recipe if all of this holds:
 
-1. Their configs have the same values, apart from `REPEATS` and from the keys that are taken not to affect the trained
-   network. These are file locations, loggers, tags, and settings for resuming, testing, reporting, speed and debugging
-   (`opsin.runs.neutral_keys`), and callbacks that do not change the weights.
+1. Their configs have the same values, apart from `REPEATS` and from these neutral keys
+   (`opsin.runs.neutral_keys`):
+
+   - of the top level: `data_dir`, `output_dir`, `resume`, `report`, `test`, `tags`, `verify_checkpoints`;
+   - of `datamodule`: `data_dir`, `path`, `download`, `eval_batch_size`, `on_device`;
+   - of `trainer`: `threads`, `log_every_n_steps`, `profiler`, `detect_anomaly`;
+   - all keys of `logger`;
+   - the keys of Opsin's callbacks except `EarlyStopping` and `EMA`, and of the monitors of Lightning.
+
+   Precision, accelerator and `trainer.compile` do count.
+
 2. Their datasets have the same content.
 3. They are measured on the same images. This is not required if the images were split off the training images, because
    each seed then has different images.

@@ -45,7 +45,8 @@ def mlp(*, num_logits: int, in_channels: int, image_size: tuple[int, int], hidde
 def cnn_flatten(*, num_logits: int, in_channels: int, image_size: tuple[int, int], hidden: Width = 64) -> Network:
     """Conv 32-64-64, flattened into a dense layer; 93,322 parameters at 1x28x28 with ten logits.
 
-    The kernels have 3x3 pixels, with ReLU. Max-pooling of 2x2 follows each of the first two convolutions.
+    Each convolution has kernels of 3x3 pixels and is followed by ReLU. Max-pooling of 2x2 follows each of the first two
+    convolutions.
 
     Args:
         num_logits: Number of outputs.
@@ -75,7 +76,8 @@ def cnn_gap(
 ) -> Network:
     """Conv 32-64-64, averaged over the image; 56,394 parameters with one channel and ten logits.
 
-    The kernels have 3x3 pixels, with ReLU. Max-pooling of 2x2 follows each block but the last.
+    Each convolution has kernels of 3x3 pixels and is followed by ReLU. Max-pooling of 2x2 follows each block but the
+    last.
 
     Several kernels can take the place of one: three of 3x3 cover the area of one of 7x7, with 27 weights instead of 49,
     and 1x3 with 3x1 cover the area of 3x3, with 6 instead of 9 (Szegedy et al., arXiv:1512.00567).
@@ -123,7 +125,7 @@ def simple_cnn(
 ) -> Network:
     """Padded conv 32-64, dense 128 with dropout; 421,642 parameters at 1x28x28 with ten logits.
 
-    The kernels have 3x3 pixels, with ReLU. Max-pooling of 2x2 follows each convolution.
+    Each convolution has kernels of 3x3 pixels and is followed by ReLU. Max-pooling of 2x2 follows each convolution.
 
     Args:
         num_logits: Number of outputs.
@@ -153,8 +155,8 @@ def lenet5(*, num_logits: int, in_channels: int, image_size: tuple[int, int]) ->
     Two unpadded convolutions of 6 and 16 channels with kernels of 5x5 pixels, each followed by 2x2 pooling, and dense
     layers of 120 and 84 units.
 
-    "Gradient-based learning applied to document recognition", with all connections in the second
-    convolution and a dense layer instead of radial basis functions, as is usual today.
+    LeCun et al. 1998, "Gradient-based learning applied to document recognition". Differences: the second convolution
+    has all connections, and a dense layer replaces the radial basis functions.
     """
     return _lenet("lenet5", nn.Tanh, nn.AvgPool2d, num_logits, in_channels, image_size)
 
@@ -191,7 +193,7 @@ def _lenet(
 def cnn_plain(*, num_logits: int, in_channels: int, image_size: tuple[int, int]) -> Network:
     """Padded conv 32-64 and a dense layer; 60,362 parameters at 3x32x32 with ten logits.
 
-    The kernels have 3x3 pixels, with ReLU. Max-pooling of 2x2 follows each convolution.
+    Each convolution has kernels of 3x3 pixels and is followed by ReLU. Max-pooling of 2x2 follows each convolution.
     """
     return _two_blocks("cnn_plain", False, num_logits, in_channels, image_size)
 
@@ -263,8 +265,8 @@ def cats_dogs_cnn(
 ) -> Network:
     """Conv 32-64-128-128 averaged over the image, dense 512; 307,393 parameters at 3x150x150, one logit.
 
-    The kernels have 3x3 pixels, with ReLU. Max-pooling of 2x2 follows each convolution. The original exercise adds
-    `dropout` 0.5 before the last layer in its regularized version.
+    Each convolution has kernels of 3x3 pixels and is followed by ReLU. Max-pooling of 2x2 follows each convolution. The
+    original exercise adds `dropout` 0.5 before the last layer in its regularized version.
 
     Args:
         num_logits: Number of outputs.

@@ -40,8 +40,8 @@ class Checkpoints(EpochCallback):
     `every_minutes` write `step.ckpt` within an epoch, and the end of training deletes it. A killed run resumes from its
     newest checkpoint.
 
-    With `verify_checkpoints=N`, `opsin.training.callbacks.replay_points` keeps `checkpoints/replay/STEP.ckpt` after each
-    of N equal parts of training, except the last part, which ends with `last.ckpt`. It also keeps the checkpoint from
+    With `verify_checkpoints=N`, `opsin.training.callbacks.replay_points` keeps `checkpoints/replay/STEP.ckpt` after
+    each of N equal parts of training, except the last part, which ends with `last.ckpt`. It also keeps the checkpoint from
     which a run resumes.
 
     Args:

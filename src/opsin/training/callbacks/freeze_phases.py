@@ -192,5 +192,5 @@ def _network(module: L.LightningModule) -> Network:
 
 
 def _is_known(trainer: L.Trainer) -> bool:
-    """Return whether every process is known to have every parameter. Subclasses of these strategies do not count."""
+    """Return whether frozen stages can be compared: with one device, DDP or FSDP, but not with their subclasses."""
     return type(trainer.strategy) in (SingleDeviceStrategy, DDPStrategy, Sharded)
