@@ -41,8 +41,8 @@ class Checkpoints(EpochCallback):
     newest checkpoint.
 
     With `verify_checkpoints=N`, `opsin.training.callbacks.replay_points` keeps `checkpoints/replay/STEP.ckpt` after
-    each of N equal parts of training, except the last part, which ends with `last.ckpt`. It also keeps the checkpoint from
-    which a run resumes.
+    each of N equal parts of training, except the last part, which ends with `last.ckpt`. It also keeps the checkpoint
+    from which a run resumes.
 
     Args:
         monitor: metric that selects the best epoch.
