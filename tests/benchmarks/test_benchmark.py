@@ -34,7 +34,7 @@ def test_a_failed_contender_is_reported_and_does_not_stop_others(tmp_path):
     contender = ContenderProcess("opsin", Task(work, tmp_path / "missing", tmp_path / "task"), threads=1)
     try:
         assert contender.receive() == {"ready": True}
-        assert "UserError" in contender.receive()["error"]
+        assert "MissingData: MNIST was not found" in contender.receive()["error"]
         assert "error" in contender.ask(1.0)
     finally:
         contender.stop()

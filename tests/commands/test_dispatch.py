@@ -86,6 +86,7 @@ def test_messages_leave_the_form_of_commands_to_one_function() -> None:
         "commands/dispatch.py",
         "commands/completion.py",
         "commands/command_table.py",
+        "models/summary/classic_networks.py",  # a page of the documentation
     }
     files = [file for file in package.rglob("*.py") if file.relative_to(package).as_posix() not in own]
     assert len(files) > 250
