@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from opsin.config import compose, resume_rules
-from opsin.config.resume_rules import SavedState, check_steps, nothing_to_train, refusal, refused_by_state
+from opsin.config.resume_rules import SavedState, check_steps, idle_remark, nothing_to_train, refusal, refused_by_state
 from opsin.errors import UserError
 from opsin.evaluation.comparison import recipes
 from opsin.runs import neutral_keys
@@ -77,6 +77,9 @@ def test_the_limit_of_steps_is_not_below_the_completed_steps() -> None:
     state = SavedState(step=10, best_step=4, epochs=3, best_epoch=1, stopped=None, waited=0)
     tree = compose(["trainer.max_steps=10"]).tree
     check_steps(tree, state)
+    assert nothing_to_train(tree, state)
+    assert "10 of trainer.max_steps=10 steps are completed" in idle_remark(tree, state)
+    assert not nothing_to_train(compose(["trainer.max_steps=11"]).tree, state)
     with pytest.raises(UserError, match=r"trainer.max_steps=10 cannot be changed on resume: 11 steps are completed"):
         check_steps(tree, replace(state, step=11))
 

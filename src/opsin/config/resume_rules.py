@@ -31,7 +31,7 @@ APPLIED = {
         *("max_epochs", "max_steps", "max_time", "check_val_every_n_epoch", "limit_test_batches"),
     ),
 }
-"""Keys, by section, that a resumed run applies. They include these keys, which do not affect the trained network:
+"""Keys, by section, that a resumed run applies. They include the neutral keys (`opsin.runs.neutral_keys`):
 
 - top level: `data_dir`, `output_dir`, `resume`, `report`, `test`, `tags`, `verify_checkpoints`;
 - `datamodule`: `data_dir`, `path`, `download`, `eval_batch_size`, `on_device`;
@@ -161,19 +161,20 @@ def check_steps(tree: Mapping[str, Any], state: SavedState) -> None:
     Raises:
         UserError: It is below.
     """
-    steps = int(tree.get("trainer", {}).get("max_steps", -1))
+    steps = _limits(tree)[1]
     if 0 <= steps < state.step:
         raise UserError(f"trainer.max_steps={steps} cannot be changed on resume: {state.step} steps are completed")
 
 
 def nothing_to_train(tree: Mapping[str, Any], state: SavedState) -> bool:
-    """Return whether a resume trains no further epoch."""
-    return state.epochs >= int(tree.get("trainer", {}).get("max_epochs", 0)) or _stays_stopped(tree, state)
+    """Return whether a resume takes no further step."""
+    epochs, steps = _limits(tree)
+    return state.epochs >= epochs or 0 <= steps <= state.step or _stays_stopped(tree, state)
 
 
 def idle_remark(tree: Mapping[str, Any], state: SavedState) -> str:
     """Return one line with the reason if the resume trains no further epoch, else an empty text."""
-    epochs = int(tree.get("trainer", {}).get("max_epochs", 0))
+    epochs, steps = _limits(tree)
     if _stays_stopped(tree, state):
         return (
             f"no further epoch is trained, because the run stopped early: {state.stopped}; to continue training, set "
@@ -184,7 +185,18 @@ def idle_remark(tree: Mapping[str, Any], state: SavedState) -> str:
             f"no further epoch is trained, because {state.epochs} of trainer.max_epochs={epochs} epochs are completed; "
             f"to continue training, set trainer.max_epochs={int(state.epochs) + 1} or more"
         )
+    if 0 <= steps <= state.step:
+        return (
+            f"no further epoch is trained, because {state.step} of trainer.max_steps={steps} steps are completed; "
+            f"to continue training, set trainer.max_steps={state.step + 1} or more, or -1 for no limit"
+        )
     return ""
+
+
+def _limits(tree: Mapping[str, Any]) -> tuple[int, int]:
+    """Return the limits of epochs and of steps; the latter is -1 without a limit."""
+    trainer = tree.get("trainer", {})
+    return int(trainer.get("max_epochs", 0)), int(trainer.get("max_steps", -1))
 
 
 def _schedule_refusal(name: str, tree: Mapping[str, Any]) -> str | None:

@@ -74,9 +74,9 @@ def decode_image(data: bytes | Path, channels: int, fit: Fit | None = None) -> N
 
     Raises:
         BadImage: The file cannot be read, has zero bytes, is not an image, is truncated or damaged, has more
-            than twice `PIL.Image.MAX_IMAGE_PIXELS` pixels (179 million unless changed), needs more memory than
-            `opsin.data.image_memory.LIMIT`, has pixel values whose range is unknown, has another number of channels,
-            or is too long and narrow for `fit`. Size and memory are checked before the image is decoded.
+            pixels than the limit (twice `PIL.Image.MAX_IMAGE_PIXELS`: 179 million by default), needs more memory than
+            `opsin.data.image_memory.LIMIT`, has pixel values of an unknown range, has another number of channels, or is
+            too long and narrow for `fit`. Size and memory are checked before the image is decoded.
     """
     content = read_content(data) if isinstance(data, Path) else data
     try:

@@ -195,7 +195,11 @@ def occlusion(
     stride: int | None = None,
     block: int = BLOCK,
 ) -> Tensor:
-    """Return occlusion maps: the decrease of the class score if a square is covered, at least 0, scaled to at most 1.
+    """Return occlusion maps: the decrease of the class score for each covered square.
+
+    Negative values become 0, and a map is divided by its maximum. The score of a class is its logit; for a single logit
+    z, the scores are -z and z (`opsin.interpretability.eval_context.class_scores`).
+
 
     The square is filled with zeros, the mean color of the data if images are normalized. A pixel gets the mean over the
     squares that cover it (Zeiler and Fergus, arXiv:1311.2901, section 4.2).

@@ -1,10 +1,12 @@
 """Convert any `nn.Module` that returns logits to a `Network` of named stages and a head.
 
-The forward function is traced (`opsin.models.forward_trace`); the modules that it calls are not looked into. The trace
-is cut before each operation with weights, wherever a single tensor is passed on. Pooling and flattening after the last
-map of a part belong to the next part. Each part is a stage with the name of its first module with weights; the last
-part is the head. Without a trace, or if the parts compute something else, all layers before the last linear layer are
-one stage, `body`, and that layer is the head.
+The forward function is traced (`opsin.models.forward_trace`). Each module that it calls is one operation. If it only
+calls one container, the function of the container is traced instead. There is no trace if the function depends on
+values or on the mode (except for dropout), takes more than the images, or makes its own tensors. The trace is cut
+before each operation with weights, wherever a single tensor is passed on. Pooling and flattening after the last map of
+a part belong to the next part. Each part is a stage with the name of its first module with weights; the last part is
+the head. All layers before the last linear layer are one stage, `body`, and that layer is the head, in three cases:
+there is no trace, the trace cannot be cut after its first weights, or the parts compute another result.
 """
 
 import copy

@@ -2,8 +2,9 @@
 
 A folder is complete too, or it is missing if the process is killed between two renames.
 
-Everything is written next to its target, flushed to the disk and renamed. Each writer has its own temporary name, so
-several processes may write the same file: the version that is written last remains.
+Files and folders are written next to their target, flushed to the disk and renamed. Each writer of a file has its own
+temporary name, so several processes may write the same file: the version that is written last remains. A temporary
+folder has a fixed name, so its writer holds a lock.
 """
 
 import contextlib

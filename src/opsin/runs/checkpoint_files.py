@@ -3,13 +3,13 @@
 `choose_checkpoint` serves the commands that read a finished run. A resume takes the newest good checkpoint
 (`opsin.training.resume_check.find_resume_point`):
 
-1. A checkpoint is good if it is intact, holds the state of a run, and the weights of its best epoch are intact too: in
-   `best.ckpt` or in the checkpoint itself, or there is no best epoch yet. A complete archive without the state of a run
-   counts as damaged.
+1. A good checkpoint is intact and holds the state of a run. If the run has a best epoch, the weights of that epoch are
+   intact too, in `best.ckpt` or in the checkpoint itself. A complete archive without the state of a run counts as
+   damaged.
 2. The newest is the one with the highest `global_step` of `last.ckpt`, `step.ckpt` and `best.ckpt`. If steps are equal,
    `last.ckpt` comes before `step.ckpt`, and `step.ckpt` before `best.ckpt`. If none is good, the newest good replay
    point is taken.
-3. If there is none either, an error lists the faults and gives the command that starts the run again. Nothing is
+3. If no replay point is good, an error lists the faults and gives the command that starts the run again. Nothing is
    changed. A run that has written no checkpoint begins at its first step.
 """
 
@@ -57,8 +57,8 @@ def choose_checkpoint(run: RunDirectory, wanted: str = "best", advice: str = "ad
     Args:
         run: The run directory.
         wanted: `best`, `last`, or the path of a checkpoint.
-        advice: Advice for the case that this checkpoint is damaged and the other one of `best` and `last` is intact;
-            `{name}` is replaced by its name, `{file}` by its path. Empty if the user cannot choose a checkpoint.
+        advice: Advice for a missing or damaged checkpoint if `last` can replace `best`, or the reverse. `{name}` and
+            `{file}` are the name and the path of the replacement. Empty if the user cannot choose a checkpoint.
 
     Raises:
         UserError: The checkpoint is missing or damaged.

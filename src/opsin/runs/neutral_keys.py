@@ -22,5 +22,5 @@ SECTIONS = ("logger",)
 
 TRAINING_CALLBACKS = ("EarlyStopping", "EMA")
 """Callbacks of Opsin whose keys are not neutral. Its other callbacks and the monitors of Lightning do not change the
-weights, so their keys are neutral. `Pruning` can end a run early, but its keys are neutral too, because they name the
-trial of each run."""
+training steps, so their keys are neutral, except `monitor` of `Checkpoints`, which selects the tested epoch. `Pruning`
+can end a run early, but its keys are neutral, because they name the trial of each run."""

@@ -31,7 +31,7 @@ def resolve_accelerator(accelerator: Accelerator) -> Literal["cpu", "gpu", "mps"
 
 
 def usable_accelerator(accelerator: Accelerator) -> Literal["cpu", "gpu", "mps"]:
-    """Return the accelerator for an evaluation: the given one, or that of `auto` if this machine lacks it."""
+    """Return the accelerator for an evaluation: the given one, or the choice of `auto` if it is missing here."""
     available = {"gpu": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     return resolve_accelerator(accelerator if available.get(accelerator, True) else "auto")
 

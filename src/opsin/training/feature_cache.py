@@ -84,7 +84,7 @@ class FeatureCache:
             str(trainer.precision),
         )
         views = 0 if not _augments(data) else AUTO_VIEWS if self.views == "auto" else self.views
-        several = trainer.world_size > 1  # the network of such a run is divided or wrapped once training begins
+        several = trainer.world_size > 1  # then all views are computed now, before training wraps the network
         images, store = len(data.subset("train")) + len(data.subset("val")), data.subset("train").stores[0]
         one = extractor(_plain(data, extractor)(store, np.zeros(1, np.int64))).astype(np.float16).nbytes
         size, times = one * (images + len(data.subset("train")) * max(0, views - 1)), one / math.prod(store.shape)
@@ -141,7 +141,7 @@ def _augments(data: "ImageDataModule") -> bool:
 def cacheable_step(network: Network, never_trained: Sequence[str]) -> str | None:
     """Return the last step before the first stage that trains; None if the first stage trains.
 
-    If no stage trains, it is the last step of the head before its first parameter.
+    If no stage trains, it is the last step before the first part of the head with parameters or dropout.
     """
     step = None
     for name in network.stages:

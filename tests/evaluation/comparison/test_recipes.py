@@ -39,6 +39,12 @@ def test_monitors_of_lightning_do_not_change_the_recipe_but_those_of_other_packa
         assert (key in recipe_values({key: target})) is counts
 
 
+def test_the_metric_that_selects_the_tested_epoch_changes_the_recipe() -> None:
+    config = {"callbacks.checkpoints._target_": "opsin.training.callbacks.Checkpoints"}
+    config |= {"callbacks.checkpoints.monitor": "val/acc", "callbacks.checkpoints.every_n_steps": 5}
+    assert recipe_values(config) == {"callbacks.checkpoints.monitor": "val/acc"}
+
+
 def test_settings_that_do_not_change_the_recipe_do_not_split_its_seeds(tmp_path: Path) -> None:
     for seed in range(3):
         environment = {

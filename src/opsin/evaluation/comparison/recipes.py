@@ -9,7 +9,8 @@ Two runs are repetitions of one recipe if all of this holds:
    - of `datamodule`: `data_dir`, `path`, `download`, `eval_batch_size`, `on_device`;
    - of `trainer`: `threads`, `log_every_n_steps`, `profiler`, `detect_anomaly`;
    - all keys of `logger`;
-   - the keys of Opsin's callbacks except `EarlyStopping` and `EMA`, and of the monitors of Lightning.
+   - the keys of Opsin's callbacks except `EarlyStopping`, `EMA` and `monitor` of `Checkpoints`;
+   - the keys of the monitors of Lightning.
 
    Precision, accelerator and `trainer.compile` do count.
 
@@ -83,7 +84,8 @@ def _is_recipe_key(key: str, values: Mapping[str, Any]) -> bool:
     """Return whether a key defines the recipe."""
     if key.startswith("callbacks."):
         target = str(values.get(".".join(key.split(".")[:2]) + "._target_", ""))
-        reports = target.startswith("opsin.") and not target.endswith(neutral_keys.TRAINING_CALLBACKS)
+        selects = target.endswith("Checkpoints") and key.endswith(".monitor")
+        reports = target.startswith("opsin.") and not (selects or target.endswith(neutral_keys.TRAINING_CALLBACKS))
         is_monitor = target.startswith("lightning.") and target.endswith("Monitor")
         return not (reports or is_monitor)
     return not key.startswith(_NOT_RECIPE)

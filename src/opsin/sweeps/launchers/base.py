@@ -88,7 +88,7 @@ class Launcher(Protocol):
     """An engine that runs jobs: this machine, or a cluster.
 
     Attributes:
-        slots: Number of devices that the jobs use at the same time.
+        slots: Largest number of devices that all jobs use at the same time.
         threads: Number of threads of each process of a job.
     """
 

@@ -33,13 +33,14 @@ OWN_OPTIONS = {
     *("job-name", "output", "error", "open-mode", "signal", "requeue", "no-requeue", "dependency"),
     *("nodes", "ntasks", "ntasks-per-node", "cpus-per-task", "array"),
 }
-"""Options of sbatch that Opsin sets."""
+"""Options of sbatch that a user cannot set, because Opsin or submitit controls them."""
 
 PREAMBLE = [
     "export SUBMITIT_LOG_LEVEL=CRITICAL",
     f'[ "${{SLURM_RESTART_COUNT:-0}}" = 0 ] || exit {128 + signal.SIGTERM}',
 ]
-"""Lines of bash. They end a job that SLURM has restarted, because its overrides may begin a new run."""
+"""Lines of bash at the start of a job. The first one silences submitit. The second one ends a job that SLURM has
+restarted, because its overrides may begin a new run."""
 
 
 class Slurm:
@@ -53,7 +54,7 @@ class Slurm:
     and SLURM never runs two jobs of one name at the same time (`--dependency=singleton`).
 
     Args:
-        jobs: Number of devices that waiting and running jobs use together.
+        jobs: Largest number of devices of all waiting and running jobs together.
         threads: CPUs of each process; each device has one process.
         gpus: Whether to request a GPU for each device.
         memory_gb: Memory of a job, GB; null: the default of the cluster.
@@ -67,7 +68,7 @@ class Slurm:
         setup: Lines of bash to run on the node first, such as `module load cuda`.
 
     Attributes:
-        slots: Number of devices that the jobs use at the same time.
+        slots: Largest number of devices of all waiting and running jobs together.
         threads: Threads of each process of a job.
 
     Raises:

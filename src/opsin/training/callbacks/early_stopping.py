@@ -21,9 +21,9 @@ class EarlyStopping(MeasuredHook, LightningEarlyStopping):
     A value of `monitor` that is NaN or infinite ends the training at once, for any patience: it has diverged
     (`check_finite` of Lightning's callback, which is always on).
 
-    It differs from Lightning's callback in two ways. The patience of the config applies after a resume. After a stop
-    because of patience, a resumed run trains no epoch unless the patience is larger. After a stop because of a
-    non-finite value, it trains on.
+    It differs from Lightning's callback after a resume. First, the patience of the config applies: a run that stopped
+    because of its patience trains no epoch unless the new patience is larger. Second, a run that stopped because of a
+    non-finite value continues.
 
     Validations within an epoch count for metrics of val.
 

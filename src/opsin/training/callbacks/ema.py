@@ -13,7 +13,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 log = logging.getLogger(__name__)
 
 INITIAL_SHARE = 0.05
-"""Largest share of the initial weights in the average at the end of a run without a warning."""
+"""Largest share of the weights of the first step in the final average. A larger share gives a warning."""
 WINDOWS = 10
 """Number of windows of 1 / (1 - decay) updates in a run with a suitable decay."""
 
@@ -21,9 +21,9 @@ WINDOWS = 10
 class EMA(WeightAveraging):
     """An exponential moving average of the weights; the average is validated, saved and tested.
 
-    Buffers, such as BatchNorm statistics, are those of the last step. Lightning's `EMAWeightAveraging` computes
-    `decay * average + (1 - decay) * weight`, which rounds even if both are equal, so that frozen weights drift. This
-    class adds a fraction of the difference, which keeps frozen weights bit for bit.
+    Buffers, such as BatchNorm statistics, are copied from the network at each update. Lightning's `EMAWeightAveraging`
+    computes `decay * average + (1 - decay) * weight`, which rounds even if both are equal, so that frozen weights
+    drift. This class adds a fraction of the difference, which keeps frozen weights bit for bit.
 
     Args:
         decay: fraction of the average that every update keeps; the window is about 1 / (1 - decay) updates.

@@ -38,7 +38,7 @@ class FreezingCallback(L.Callback):
         schedule: the stages that train, by epoch.
 
     Attributes:
-        schedule: the same.
+        schedule: the stages that train, by epoch.
         verified: whether the frozen stages were compared at the end of training and are unchanged.
         untouched: the stages that trained in no epoch; known when training ends.
     """
@@ -89,7 +89,9 @@ class FreezingCallback(L.Callback):
             self._begin(trainer, pl_module, phase)
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Compare frozen stages with their digests, after all other callbacks of the end of training.
+        """Compare frozen stages with their digests, and warn about a phase that never began.
+
+        This hook runs after `on_train_end` of all callbacks.
 
         Raises:
             UserError: a frozen stage has changed.
@@ -159,7 +161,7 @@ def scale_rates(optimizer: Optimizer, schedulers: Iterable[Any], factor: float) 
 def wrap_again(trainer: L.Trainer) -> None:
     """Wrap the module again, because DistributedDataParallel lists the parameters with gradients only at its creation.
 
-    `find_unused_parameters` would make this unnecessary but costs time in every step.
+    The other way, to wrap before stages are frozen and set `find_unused_parameters`, costs time in every step.
     """
     strategy = trainer.strategy
     if isinstance(strategy, DDPStrategy):
