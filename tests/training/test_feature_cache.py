@@ -204,6 +204,15 @@ def test_views_augment_training_images_only(start, tmp_path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("change", ["resized_crop_ratio=[0.5,2]", "interpolation=nearest", "fill=border"])
+def test_every_setting_of_the_augmentation_has_features_of_its_own(start, tmp_path, change) -> None:
+    words = (*FROZEN, "feature_cache.views=1", "+augmentation.resized_crop_scale=[0.3,1]", "+augmentation.rotation=20")
+    start(*words, name="first")
+    start(*words, f"+augmentation.{change}", name="second")
+    assert sorted(stores(tmp_path).values()) == [129, 129, 144]  # train twice, val once without augmentation
+
+
+@pytest.mark.slow
 def test_a_run_with_augmentation_stores_only_the_views_that_it_reads(start, tmp_path) -> None:
     run = start(*FROZEN, "augmentation=digits", "trainer.max_epochs=16", "trainer.max_steps=8")  # two epochs
     assert cache_setting(run).endswith(", 8 augmented views for training")

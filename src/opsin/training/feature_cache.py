@@ -163,7 +163,8 @@ def _extract(
     if views:
         # The augmentation of an image depends on its batch, so these features are valid for this split only.
         split = hashlib.blake2b(part.index.tobytes(), digest_size=16).hexdigest()
-        facts |= {"augmentation": str(data.augmentation), "seed": data.seed, "split": split}
+        assert isinstance(data.augmentation, Augmentation)
+        facts |= {"augmentation": data.augmentation.settings(), "seed": data.seed, "split": split}
     return extract(
         part,
         extractor,

@@ -427,6 +427,13 @@ def test_a_batch_of_one_image_is_augmented():
     assert soft.tolist() == [[1.0] + [0.0] * 9]  # mixed with itself
 
 
+def test_the_settings_contain_every_argument():
+    changed = {"resized_crop_ratio": (0.5, 2.0), "interpolation": "nearest", "fill": "border", "rotation": 3.0}
+    plain = Augmentation().settings()
+    for name, value in changed.items():
+        assert Augmentation(**{name: value}).settings() == plain | {name: value}
+
+
 def test_the_description_lists_the_operations():
     assert Augmentation().describe() == "none"
     wide = Augmentation(rotation=40.0, resized_crop_scale=[0.8, 1.0], horizontal_flip=0.5, fill="border")

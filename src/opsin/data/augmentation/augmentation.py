@@ -5,7 +5,8 @@ for every device and do not change any global random state. `Augmentation.transf
 all geometry in one resampling, all color in one matrix per sample, Mixup and CutMix in one blend.
 """
 
-from typing import Annotated
+import inspect
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -126,6 +127,10 @@ class Augmentation(nn.Module):
         if self._any(SHOWS_OUTSIDE) and self.fill != "zeros":
             shown.append("fill")
         return ", ".join(f"{name} {_compact(getattr(self, name))}" for name in shown) or "none"
+
+    def settings(self) -> dict[str, Any]:
+        """Return the arguments of this augmentation by name, which determine its views."""
+        return {name: getattr(self, name) for name in inspect.signature(Augmentation).parameters}
 
     def extra_repr(self) -> str:
         """Return the text between the parentheses of `repr`."""
