@@ -248,6 +248,41 @@ def test_image_size_and_evaluation_batch_size(tmp_path):
     assert datamodule_of(tmp_path, eval_batch_size=7).val_dataloader().batch_size == 7
 
 
+@pytest.mark.parametrize(
+    ("processes", "options", "expected"),
+    [
+        (2, {"image_size": 96}, 226),
+        (2, {"image_size": 112}, 166),
+        (2, {"image_size": 160}, 80),
+        (2, {"image_size": 224, "batch_size": 32}, 40),
+        (3, {"image_size": 64}, 255),
+        (8, {"image_size": 700, "batch_size": 2}, 8),
+        (4, {"image_size": 8, "batch_size": 301}, 300),
+    ],
+)
+def test_the_default_evaluation_batch_is_shared_equally(tmp_path, processes, options, expected):
+    datamodule = datamodule_of(tmp_path, **options)
+    datamodule.trainer = Namespace(world_size=processes)
+    assert datamodule.eval_batch_size == expected
+
+
+@pytest.mark.parametrize(("processes", "size", "advice"), [(2, 227, 226), (3, 256, 255), (4, 3, 4)])
+@pytest.mark.parametrize("key", ["batch_size", "eval_batch_size"])
+def test_a_batch_that_the_processes_cannot_share_is_refused_by_its_key(tmp_path, processes, size, advice, key):
+    def loader(size):
+        datamodule = datamodule_of(tmp_path, **{key: size})
+        datamodule.setup("fit")
+        limits = {"limit_train_batches": 1.0, "limit_val_batches": 1.0}
+        datamodule.trainer = Namespace(
+            world_size=processes, global_rank=0, training=False, is_global_zero=True, **limits
+        )
+        return datamodule.val_dataloader() if key == "eval_batch_size" else datamodule.train_dataloader()
+
+    with pytest.raises(UserError, match=rf"batch of {size} .* set datamodule\.{key}={advice}, or use other devices"):
+        loader(size)
+    assert loader(advice).batch_size == advice
+
+
 class Brighten(nn.Module):
     """Adds one and records its arguments."""
 

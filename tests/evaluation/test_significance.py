@@ -40,7 +40,22 @@ def test_mcnemar_is_symmetric() -> None:
 
 def test_networks_that_agree_do_not_differ() -> None:
     assert mcnemar(*pair(9, 0, 0, 1)).p == 1
-    assert mcnemar(*pair(9, 4, 4, 1)).p == mcnemar(*pair(9, 4, 4, 1)).mid_p == 1
+    assert mcnemar(*pair(9, 4, 4, 1)).p == 1
+
+
+@pytest.mark.parametrize(
+    ("only_a", "only_b", "expected"),
+    [(0, 0, 0.5), (1, 1, 0.75), (2, 2, 0.8125), (0, 1, 0.5), (1, 2, 0.625), (7, 5, None)],
+)
+def test_the_mid_p_has_half_the_probability_of_the_observed_split(
+    only_a: int, only_b: int, expected: float | None
+) -> None:
+    # Fagerland, Lydersen and Laake 2013: 2 * (P(X < n) + P(X = n) / 2), and 1 - P(X = n) / 2 for equal counts.
+    smaller, law = min(only_a, only_b), stats.binom(only_a + only_b, 0.5)
+    formula = 2 * law.cdf(smaller - 1) + law.pmf(smaller) if only_a != only_b else 1 - law.pmf(smaller) / 2
+    found = mcnemar(*pair(3, only_a, only_b, 2)).mid_p
+    assert found == mcnemar(*pair(3, only_b, only_a, 2)).mid_p == pytest.approx(formula)
+    assert expected is None or found == pytest.approx(expected)
 
 
 def test_the_test_keeps_its_level() -> None:

@@ -14,13 +14,13 @@ from network_cases import CASES, build
 from PIL import Image
 
 import opsin.models as models
-from opsin.data.cache.image_store import open_store
+from opsin.data.cache.image_store import decode_rows, open_store
 from opsin.data.datasets import unlabeled_images
-from opsin.data.fit import fit_image
+from opsin.data.fit import Fit, fit_image
 from opsin.data.subset import Subset
 from opsin.data.tensor_resize import TensorResize
 from opsin.errors import UserError
-from opsin.inference.model_export import Agreement, compare, export_graph, graph_facts, inference_of
+from opsin.inference.model_export import Agreement, _agreement, compare, export_graph, graph_facts, inference_of
 from opsin.inference.trained_model import TrainedModel
 from opsin.interpretability.convolution.sample_images import sample
 from opsin.models import Network
@@ -143,6 +143,48 @@ def test_the_comparison_states_the_difference_to_reduced_photographs(tmp_path: P
     assert (found.reduced.images, found.reduced.same_class) == (1, 1)
     assert 0 < found.reduced.difference < 0.1
     assert ". 1 are large JPEGs, which predict decodes at a reduced scale: 1 have the same class there" in str(found)
+
+
+@pytest.mark.parametrize("broken", [0, 1])
+def test_a_file_that_computes_nan_is_not_sufficient(broken: int) -> None:
+    expected = softmax(np.array([[3.0, 0.0, 0.0], [4.0, 0.0, 0.0]]))
+    found = [expected.copy(), expected.copy()]
+    found[broken][:, 0] = np.nan  # also the position of the predicted class
+    assert not _agreement(expected, *found).sufficient
+    assert not _agreement(expected, *found[::-1]).sufficient
+
+
+@pytest.mark.parametrize("damage", ["removed", "truncated"])
+def test_an_image_that_changed_since_it_was_decoded_is_named(tmp_path: Path, damage: str) -> None:
+    trained = trained_model(models.mlp(num_logits=3, in_channels=3, image_size=(16, 16)), 16)
+    file = tmp_path / "photos" / "one.png"
+    file.parent.mkdir()
+    Image.fromarray(sample("coffee")).resize((40, 30)).save(file)
+    files = unlabeled_images(str(file.parent), 3)
+    assert files is not None
+    store = open_store(files, *trained.fit, cache_dir=tmp_path / "stores")
+    content = file.read_bytes()
+    file.unlink()
+    if damage == "truncated":
+        file.write_bytes(content[:200])
+    read = [
+        lambda: compare(lambda images: images, SimpleNamespace(trained=trained), Subset.whole(store)),
+        lambda: decode_rows(store, np.array([0]), trained.fit),
+    ]
+    for reader in read:
+        with pytest.raises(UserError, match=r"one\.png "):
+            reader()
+
+
+def test_an_image_that_another_size_or_resize_cannot_have_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "photos" / "line.png"
+    file.parent.mkdir()
+    Image.new("RGB", (30_000, 1)).save(file)
+    files = unlabeled_images(str(file.parent), 3)
+    assert files is not None
+    store = open_store(files, (16, 16), "squash", "bilinear", cache_dir=tmp_path / "stores")
+    with pytest.raises(UserError, match=r"line\.png cannot be decoded at 64 x 64 pixels: .* too long and narrow"):
+        decode_rows(store, np.array([0]), Fit((64, 64), "crop", "bilinear"))
 
 
 def test_the_comparison_demands_equal_classes_and_close_probabilities() -> None:

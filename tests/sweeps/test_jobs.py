@@ -1,19 +1,31 @@
-"""Secrets of the jobs of a sweep: passed on by environment, refused in the settings of a launcher."""
+"""Jobs of a sweep: their devices, the trial that a resumed one reports to, and their secrets."""
 
 import logging
+from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from opsin.config import compose
+from opsin.config.overrides import key_of
+from opsin.config.saved_config import from_saved
 from opsin.errors import UserError
+from opsin.runs.directory import RunDirectory
 from opsin.runs.secret_values import MaskSecrets, mask_secrets, register_secret
-from opsin.sweeps.jobs import Jobs
+from opsin.sweeps.best_run import TrialRow
+from opsin.sweeps.jobs import Jobs, best_run_job
+from opsin.sweeps.launchers.base import Job
 from opsin.sweeps.launchers.ray_actor import JobEnvironment
-from opsin.sweeps.search_space import read_space
+from opsin.sweeps.outcomes import Outcome
+from opsin.sweeps.search_space import Space, read_space
 from opsin.sweeps.settings import Sweep
 from opsin.sweeps.sweep import sweep
-from opsin.sweeps.trials import Trial
+from opsin.sweeps.trials import Trial, Trials
+from opsin.sweeps.workers import Worker
+from opsin.training.callbacks import Pruning
+from opsin.training.resume_check import check_resume
 
 
 @pytest.mark.parametrize(
@@ -72,3 +84,114 @@ def test_registered_secrets_are_masked_in_every_form() -> None:
     text = logging.Formatter().format(record)
     assert text.startswith("with ${oc.env:A}\n")
     assert "wörd" not in text
+
+
+@pytest.mark.parametrize(("devices", "count"), [("2", 2), ("[0, 3, 5]", 3), ("auto", 1), ("1", 1)])
+def test_the_job_of_the_best_run_has_the_devices_of_its_config(tmp_path: Path, devices: str, count: int) -> None:
+    run = RunDirectory(tmp_path / "000")
+    run.path.mkdir()
+    run.config.write_text(f"trainer: {{devices: {devices}}}")
+    row = TrialRow(0, "", "", "", "complete", (0.5,), "", run, run.read_result())
+    assert best_run_job(row, Sweep()).devices == count
+
+
+@cache
+def seeds() -> tuple[Space, Jobs]:
+    space = read_space(["seed=1,2", "model=mlp", "trainer=cpu"], {})
+    return space, Jobs(space)
+
+
+class Sweeping:
+    """A sweep of two runs, without processes: the same command is given again and again."""
+
+    def __init__(self, folder: Path, **settings: Any) -> None:
+        self.folder, self.settings = folder, Sweep(**settings)
+        self.space, self.jobs = seeds()
+
+    def command(self) -> Trials:
+        worker = Worker(self.folder)
+        worker._lock.release()  # as the system does when the process ends
+        return Trials(self.folder, self.space, self.settings, ["minimize"], 0, self.jobs.names, worker)
+
+    def job(self, trials: Trials, trial: Trial) -> Job:
+        return self.jobs.make_job(trial, self.folder, self.settings, "val/loss", trials, 1)
+
+
+def claimed(trials: Trials) -> Trial:
+    trial = trials.claim()
+    assert trial is not None
+    return trial
+
+
+def report(section: dict[str, Any], values: dict[int, float]) -> None:
+    """Train epochs with the pruning callback of a config."""
+    callback: Any = Pruning(**{key: value for key, value in section.items() if key != "_target_"})
+    reduce = SimpleNamespace(reduce_boolean_decision=lambda decision, **_: decision)
+    trainer: Any = SimpleNamespace(is_global_zero=True, max_epochs=9, strategy=reduce)
+    callback.on_fit_start(trainer, None)
+    for epoch, value in values.items():
+        callback.on_measured(trainer, None, epoch, {"val/loss": value})
+
+
+@pytest.mark.parametrize(("pruner", "storage"), [("median", None), ("halving", "journal")])
+def test_a_run_that_was_killed_reports_to_its_new_trial(tmp_path: Path, pruner: str, storage: str | None) -> None:
+    place = storage and str(tmp_path / storage)
+    sweeping = Sweeping(tmp_path, pruner=pruner, storage=place)
+    trials = sweeping.command()
+    trial = claimed(trials)
+    run = RunDirectory(tmp_path / trial.run)
+    words = [word for word in sweeping.job(trials, trial).overrides if key_of(word) != "hydra.run.dir"]
+    begun = compose(words, run.path)
+    begun.save()
+    report(begun.tree["callbacks"]["pruning"], {1: 0.5, 2: 0.4})
+    for number in (1, 2):  # killed twice
+        trials.record(trial, Outcome("failed", reason="killed", killed=True))
+        trials = sweeping.command()
+        trial = claimed(trials)
+        assert (trial.number, trial.run) == (number, run.path.name)
+        resumed = from_saved(run, sweeping.job(trials, trial).overrides)
+        check_resume(resumed)
+        resumed.save()
+        section = resumed.tree["callbacks"]["pruning"]
+        assert section == {**begun.tree["callbacks"]["pruning"], "trial": number}
+        report(section, {number + 1: 0.4, number + 2: 0.3})
+    values = trials.study.get_trials()[2].intermediate_values
+    assert values == {1: 0.5, 2: 0.4, 3: 0.3, 4: 0.3}
+
+
+def test_a_run_that_diverged_gives_no_reports_to_its_retry(tmp_path: Path) -> None:
+    sweeping = Sweeping(tmp_path, pruner="median", retry_failed=True)
+    trials = sweeping.command()
+    trial = claimed(trials)
+    report(
+        {"monitor": "val/loss", "storage": trials.storage, "study": trials.name, "trial": 0, "pruner": "median"},
+        {1: 9.0},
+    )
+    trials.record(trial, Outcome("failed", reason="diverged"))
+    for _ in range(2):  # its process ends, and another one claims it
+        trials = sweeping.command()
+        assert claimed(trials).number == 1
+    assert trials.study.get_trials()[1].intermediate_values == {}
+
+
+def test_a_resumed_run_of_a_moved_sweep_reports_to_the_study_there(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    sweeping = Sweeping(tmp_path / "there", pruner="median")
+    trials = sweeping.command()
+    trial = claimed(trials)
+    run = tmp_path / "there" / trial.run
+    run.mkdir()
+    (run / "config.yaml").write_text("{}")
+    words = sweeping.job(trials, trial).overrides
+    assert f"callbacks.pruning.storage={tmp_path / 'there' / 'study.journal'}" in words
+    assert "callbacks.pruning.study=there" in words
+
+
+def test_without_a_pruner_a_resumed_run_keeps_its_config(tmp_path: Path) -> None:
+    sweeping = Sweeping(tmp_path)
+    trials = sweeping.command()
+    trial = claimed(trials)
+    run = tmp_path / trial.run
+    run.mkdir()
+    (run / "config.yaml").write_text("{}")
+    assert [key_of(word) for word in sweeping.job(trials, trial).overrides] == ["resume"]

@@ -40,6 +40,9 @@ class Launched:
     def __init__(self, run: RunDirectory, end: Exit) -> None:
         self.run, self.end, self.polls = run, end, 0
 
+    def has_room(self, job: Job) -> bool:
+        return True
+
     def start(self, job: Job) -> "Launched":
         return self
 

@@ -132,7 +132,7 @@ def test_a_config_file_outside_the_project_sets_no_command_of_a_launcher(text: s
     target = {"slurm": "Slurm", "ray": "Ray"}[option]
     (in_tmp / "theirs" / "launcher" / "x.yaml").write_text(f"_target_: opsin.sweeps.launchers.{target}\n{text}\n")
     source = ConfigSource.of([str(in_tmp / "theirs")])
-    with pytest.raises(UserError, match=rf"launcher\.{key} .*config files from {in_tmp}/theirs take part"):
+    with pytest.raises(UserError, match=rf"launcher\.{key} .*cannot come from the config files of {in_tmp}/theirs"):
         sweep(["launcher=x", "seed=1,2"], source)
     assert not (in_tmp / "victim").exists()
 

@@ -85,5 +85,13 @@ def test_the_methods_that_decide_on_a_validation_exist(name: str) -> None:
     assert f"self.{name}(" in inspect.getsource(loop), f"{CHANGED}: {name} decides nothing"
 
 
+def test_an_epoch_writes_its_metrics_with_the_step_of_its_last_batch() -> None:
+    loop, connector = L.Trainer(logger=False).fit_loop.epoch_loop, L.Trainer(logger=False)._logger_connector
+    assert isinstance(getattr(loop, "_batches_that_stepped", None), int), f"{CHANGED}: no _batches_that_stepped"
+    log = getattr(connector, "update_train_epoch_metrics", None)
+    assert callable(log), f"{CHANGED}: no update_train_epoch_metrics"
+    assert "reset_results" in inspect.getsource(log), f"{CHANGED}: the metrics of an epoch would be written twice"
+
+
 def test_the_name_of_the_hook_in_progress_is_an_attribute() -> None:
     assert "_current_fx_name" in vars(L.LightningModule()), f"{CHANGED}: no LightningModule._current_fx_name"

@@ -89,10 +89,13 @@ def test_without_halving_one_error_names_the_command_to_resume(start, tmp_path: 
     assert RunConfig.load(run).tree["datamodule"]["batch_size"] == 32
 
 
-def test_the_error_names_the_validation_in_which_memory_ran_out(digits_run: RunDirectory) -> None:
+@pytest.mark.parametrize(("processes", "expected"), [(1, 50), (2, 50), (3, 48), (4, 48), (64, 64)])
+def test_the_error_names_the_validation_in_which_memory_ran_out(
+    digits_run: RunDirectory, processes: int, expected: int
+) -> None:
     composed = from_saved(digits_run, ["datamodule.eval_batch_size=100"])
     plan = make_plan(composed)
-    trainer = SimpleNamespace(callbacks=[], world_size=1, global_step=5, validating=True)
+    trainer = SimpleNamespace(callbacks=[], world_size=processes, global_step=5, validating=True)
 
     def run_out() -> None:
         with memory_errors(composed, plan, build.data(plan), trainer, RunResult()):
@@ -103,7 +106,7 @@ def test_the_error_names_the_validation_in_which_memory_ran_out(digits_run: RunD
         UserError, match=r"^out of memory in the validation after step 5 \(MemoryError\)\. Resume"
     ) as raised:
         run_out()
-    assert "datamodule.eval_batch_size=50; a new run" in str(raised.value)
+    assert f"datamodule.eval_batch_size={expected}; a new run" in str(raised.value)
 
 
 @pytest.mark.parametrize(("size", "expected"), [(65, (13, 5)), (6, (3, 2)), (7, None), (2, None)])

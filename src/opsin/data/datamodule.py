@@ -137,10 +137,11 @@ class ImageDataModule(L.LightningDataModule):
 
     @property
     def eval_batch_size(self) -> int:
-        """Images per validation or test batch, over all devices."""
+        """Images per validation or test batch, over all devices; the default is a multiple of the processes."""
         if self._eval_batch_size is not None:
             return self._eval_batch_size
-        return max(self.batch_size, 1, default_eval_batch_size(self.image_size))
+        processes = self._processes
+        return max(max(self.batch_size, default_eval_batch_size(self.image_size)) // processes, 1) * processes
 
     @property
     def preprocess(self) -> Preprocess:
@@ -251,7 +252,7 @@ class ImageDataModule(L.LightningDataModule):
             sampler=self.sampler,
             seed=self.seed if training else self.split_options.seed,
             rank=trainer.global_rank if trainer is not None else 0,
-            world_size=trainer.world_size if trainer is not None else 1,
+            world_size=self._processes,
             position=self._progress if trainer is not None and trainer.training else None,
             streaming=streaming(subset),
         )
@@ -274,6 +275,11 @@ class ImageDataModule(L.LightningDataModule):
             split,
             limit,
         )
+
+    @property
+    def _processes(self) -> int:
+        """Number of processes that share each batch."""
+        return self.trainer.world_size if self.trainer is not None else 1
 
     def _device(self) -> torch.device:
         """Return the device of the network."""

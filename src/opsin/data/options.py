@@ -33,7 +33,7 @@ class DataOptions:
         base_batch_size: The batch size for which the learning rate was chosen.
         eval_batch_size: Images per validation or test batch, over all devices together. None: the larger of
             `batch_size` and 256, the latter lowered for images above 90 pixels so that a batch has no more than two
-            million pixels.
+            million pixels; rounded down to a multiple of the processes, at least one image each.
         sampler: `shuffle` visits every image once per epoch; `balanced` draws with replacement, each class equally
             likely; `fixed` repeats the order of the first epoch (to overfit a few batches).
         val_fraction: Fraction of the training images for validation, for datasets without a validation split.

@@ -204,7 +204,8 @@ def mcnemar(correct_a: NDArray[np.bool_], correct_b: NDArray[np.bool_]) -> McNem
     smaller, discordant = min(only_a, only_b), only_a + only_b
     tail = float(stats.binom.cdf(smaller, discordant, 0.5))
     observed = float(stats.binom.pmf(smaller, discordant, 0.5))
-    p, mid_p = min(1.0, 2 * tail), min(1.0, 2 * tail - observed)
+    p = min(1.0, 2 * tail)
+    mid_p = p - (observed if only_a != only_b else observed / 2)  # a tie is in both tails and counts once in p
     return McNemarResult(int((a & b).sum()), only_a, only_b, int((~a & ~b).sum()), p, mid_p)
 
 

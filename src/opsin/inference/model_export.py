@@ -205,15 +205,18 @@ def compare(infer: Infer, predictor: Predictor, subset: Subset) -> Agreement:
         infer: The function of the file.
         predictor: The run in float32 on the CPU.
         subset: The images.
+
+    Raises:
+        UserError: An image cannot be decoded at full scale.
     """
     trained = predictor.trained
     positions = np.unique(np.linspace(0, len(subset) - 1, MAX_CHECKED).astype(np.int64))
     fitted, predicted, found = [], [], []
     for position in positions.tolist():
         store, row = subset.find(position)
-        image = store.images.read(int(store.kept[row]))
+        image = store.read_source(row)
         fitted.append(fit_image(image, *trained.fit))
-        predicted.append(store.images.read(int(store.kept[row]), trained.fit))
+        predicted.append(store.read_source(row, trained.fit))
         found.append(infer(np.ascontiguousarray(image)[np.newaxis])[0])
     expected = predictor.probabilities(np.stack(fitted))
     agreement = _agreement(expected, np.stack(found), infer(np.stack(fitted)))
@@ -227,7 +230,7 @@ def compare(infer: Infer, predictor: Predictor, subset: Subset) -> Agreement:
 def _agreement(expected: NDArray[np.floating], *found: NDArray[np.floating]) -> Agreement:
     """Compare probabilities `(N, classes)`, which may be computed in several ways."""
     same = np.logical_and.reduce([values.argmax(1) == expected.argmax(1) for values in found])
-    difference = max(float(np.abs(values - expected).max()) for values in found)
+    difference = float(np.max([np.abs(values - expected).max() for values in found]))  # NaN if any value is NaN
     return Agreement(len(expected), int(same.sum()), difference)
 
 

@@ -1,6 +1,6 @@
 """Jobs of trials: the overrides, the run directory, the devices and the secrets of each run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,15 +67,15 @@ class Jobs:
         """
         run = RunDirectory(folder / trial.run)
         run.path.mkdir(exist_ok=True)
-        config = self._config(trial.overrides)
-        devices, secrets = _count(config.trainer.devices), _secrets(config, settings)
+        config, place = self._config(trial.overrides), _place(settings, trials, trial.number)
         if run.config.exists():
-            return Job(trial.number, (override("resume", run.path),), run, devices, secrets)
+            overrides = [override("resume", run.path), *(override(key, value) for key, value in place.items())]
+            return _job(trial.number, overrides, run, config, settings)
         defaults = {**RUN_DEFAULTS, "trainer.threads": threads}
         added = [override(key, value) for key, value in defaults.items() if not self._space.sets(key)]
-        added += _pruning(settings, trials, trial.number, objective)
-        overrides = (*self._source.flags, *trial.overrides, *added, override("hydra.run.dir", run.path))
-        return Job(trial.number, overrides, run, devices, secrets)
+        added += [override(f"+{key}", value) for key, value in {**_pruning(settings, objective), **place}.items()]
+        overrides = [*self._source.flags, *trial.overrides, *added, override("hydra.run.dir", run.path)]
+        return _job(trial.number, overrides, run, config, settings)
 
     def _config(self, overrides: Sequence[str]) -> DictConfig:
         """Return the config of a run, or the typical one if it has the same devices and secrets."""
@@ -89,8 +89,13 @@ class Jobs:
 
 def best_run_job(row: TrialRow, settings: Sweep) -> Job:
     """Return the job that reads the test images for a finished run and writes its report."""
-    overrides = (override("resume", row.run.path), "test=true", "report=true")
-    return Job(row.number, overrides, row.run, secrets=_secrets(OmegaConf.load(row.run.config), settings))
+    overrides = [override("resume", row.run.path), "test=true", "report=true"]
+    return _job(row.number, overrides, row.run, OmegaConf.load(row.run.config), settings)
+
+
+def _job(number: int, overrides: Sequence[str], run: RunDirectory, config: Any, settings: Sweep) -> Job:
+    """Return the job of a run with a config."""
+    return Job(number, tuple(overrides), run, _count(config.trainer.devices), _secrets(config, settings))
 
 
 def _secrets(config: Any, settings: Sweep) -> tuple[str, ...]:
@@ -99,20 +104,27 @@ def _secrets(config: Any, settings: Sweep) -> tuple[str, ...]:
     return tuple(sorted(secret_variables(tree) | secret_variables({"storage": settings.storage})))
 
 
-def _pruning(settings: Sweep, trials: Trials, number: int, metric: str) -> list[str]:
-    """Return the overrides that add the pruning callback; none without a pruner."""
+def _pruning(settings: Sweep, metric: str) -> dict[str, Any]:
+    """Return the values of the pruning callback that every start of a run has; none without a pruner."""
     if settings.pruner == "none":
-        return []
-    values: Mapping[str, Any] = {
-        "_target_": "opsin.training.callbacks.Pruning",
-        "monitor": metric,
-        "storage": trials.storage,
-        "study": trials.name,
-        "trial": number,
-        "pruner": settings.pruner,
-        "epochs": settings.pruner_epochs,
+        return {}
+    return {
+        "callbacks.pruning._target_": "opsin.training.callbacks.Pruning",
+        "callbacks.pruning.monitor": metric,
+        "callbacks.pruning.pruner": settings.pruner,
+        "callbacks.pruning.epochs": settings.pruner_epochs,
     }
-    return [override(f"+callbacks.pruning.{key}", value) for key, value in values.items()]
+
+
+def _place(settings: Sweep, trials: Trials, number: int) -> dict[str, Any]:
+    """Return the values of the pruning callback that differ after a retry or a move of the sweep: its trial."""
+    if settings.pruner == "none":
+        return {}
+    return {
+        "callbacks.pruning.storage": trials.storage,
+        "callbacks.pruning.study": trials.name,
+        "callbacks.pruning.trial": number,
+    }
 
 
 def _count(devices: Any) -> int:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import FrameType
 
 from opsin.errors import Interrupted
-from opsin.sweeps.launchers.base import Handle, Job, Launcher
+from opsin.sweeps.launchers.base import Handle, Job, Launcher, can_start
 from opsin.sweeps.outcomes import MOST_STARTS, Outcome, failure, outcome_of, without_progress
 from opsin.sweeps.trials import Trial, Trials
 
@@ -146,8 +146,8 @@ class Runner:
                     return False
                 self._next = (trial, self._make_job(trial))
             trial, job = self._next
-            if self._running and job.devices > self._free_slots():
-                break  # until enough slots are free, or no other job runs
+            if not can_start(self._launcher, job, [running.job for running in self._running]):
+                break
             self._next = None
             if outcome := outcome_of(job.run, self._objectives):  # it had ended before the sweep was killed
                 self._record(trial, outcome)

@@ -24,7 +24,7 @@ from opsin.errors import Interrupted, UserError
 from opsin.runs.quoting import opsin_command, printed_command
 from opsin.sweeps import best_run, table
 from opsin.sweeps.jobs import Jobs, best_run_job
-from opsin.sweeps.launchers.base import Handle, Job, Launcher
+from opsin.sweeps.launchers.base import Handle, Job, Launcher, can_start
 from opsin.sweeps.outcomes import check_objectives, directions
 from opsin.sweeps.runner import POLL_S, Runner, Stop
 from opsin.sweeps.search_space import read_space
@@ -189,21 +189,22 @@ def _refuse_foreign_commands(launcher: Mapping[str, Any], overrides: Sequence[st
 
 
 def run_all(launcher: Launcher, jobs: Sequence[Job], stop: Stop) -> None:
-    """Run jobs, at most one per slot of the launcher at the same time.
+    """Run jobs, at the same time as far as the launcher has slots for their devices.
 
     Raises:
         Interrupted: A signal asked to stop.
     """
     waiting = list(jobs)
-    running: list[Handle] = []
+    running: list[tuple[Job, Handle]] = []
     with stop.listening():
         while waiting or running:
-            while waiting and len(running) < launcher.slots:
-                running.append(launcher.start(waiting.pop(0)))
+            while waiting and can_start(launcher, waiting[0], [job for job, _ in running]):
+                job = waiting.pop(0)
+                running.append((job, launcher.start(job)))
             time.sleep(POLL_S)
-            running = [handle for handle in running if handle.poll() is None]
+            running = [(job, handle) for job, handle in running if handle.poll() is None]
             if stop.asked:
-                for handle in running:
+                for _, handle in running:
                     handle.kill()
                 raise Interrupted(stop.signal)
 

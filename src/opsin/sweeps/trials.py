@@ -11,7 +11,7 @@ from filelock import FileLock
 from opsin.sweeps.outcomes import Direction, Outcome
 from opsin.sweeps.search_space import Dimension, Listed, Space, Value
 from opsin.sweeps.settings import Sweep
-from opsin.sweeps.study import make_sampler, open_storage, running_trial, set_attribute, silence_optuna
+from opsin.sweeps.study import has_report, make_sampler, open_storage, running_trial, set_attribute, silence_optuna
 from opsin.sweeps.workers import Worker
 
 if TYPE_CHECKING:
@@ -42,8 +42,8 @@ class Trials:
 
     A trial belongs to the process that claimed it while that process lives. A trial of a dead process is claimed again,
     with its number, choices and run directory, before a new one begins. A trial whose job was killed from outside is
-    queued again by the next process, with its choices and run directory. The choices of a new trial are a function of
-    the seed, the number of the trial, and the outcomes of the trials before it.
+    queued again by the next process, with its choices, run directory and reports. The choices of a new trial are a
+    function of the seed, the number of the trial, and the outcomes of the trials before it.
 
     Args:
         folder: Directory of the sweep.
@@ -122,6 +122,7 @@ class Trials:
                 self.study.sampler = make_sampler(self._settings.sampler, self._seed, len(trials))
                 live = self.study.ask()
             live.set_user_attr("worker", self._worker.name)
+            _repeat_reports(live, trials)
         choices = {dimension.key: _suggest(live, dimension) for dimension in self._space.dimensions}
         overrides = self._space.overrides(choices)
         if "run" not in live.user_attrs:
@@ -169,6 +170,16 @@ class Trials:
             if trial.state is TrialState.FAIL and (killed or self._settings.retry_failed):
                 run = {"run": trial.user_attrs["run"]} if killed else {}
                 self.study.enqueue_trial(trial.params, user_attrs={"retries": trial.number, **run})
+
+
+def _repeat_reports(live: "optuna.trial.Trial", trials: Sequence["FrozenTrial"]) -> None:
+    """Report the values of a killed trial to the one that continues its run, which a pruner compares with others."""
+    killed = trials[live.user_attrs["retries"]] if "retries" in live.user_attrs else None
+    if killed is None or not killed.user_attrs.get("killed", False):
+        return
+    for step, value in killed.intermediate_values.items():
+        if not has_report(live, step):  # this process continues a claim that another one began
+            live.report(value, step)
 
 
 def _suggest(trial: "optuna.trial.Trial", dimension: Dimension) -> Value:

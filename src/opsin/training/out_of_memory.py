@@ -81,7 +81,7 @@ def memory_errors(
             raise
         values = smaller_batches(plan, data, failed.in_validation) if plan.trainer.on_oom == "halve" else {}
         if not values:
-            raise UserError(_stopped(composed, plan, data, failed, error)) from None
+            raise UserError(_stopped(composed, plan, data, failed, trainer.world_size, error)) from None
         reason = _reason(error)
     smaller = composed.changed(values)
     smaller.save()
@@ -129,11 +129,17 @@ def _reason(error: BaseException) -> str:
 
 
 def _stopped(
-    composed: RunConfig, plan: RunPlan, data: ImageDataModule, failed: FailedStep, error: BaseException
+    composed: RunConfig,
+    plan: RunPlan,
+    data: ImageDataModule,
+    failed: FailedStep,
+    processes: int,
+    error: BaseException,
 ) -> str:
     ways = ["trainer.gradient_checkpointing=true"] if not plan.trainer.gradient_checkpointing else []
     if failed.in_validation:
-        ways = [f"datamodule.eval_batch_size={max(1, int(data.eval_batch_size) // 2)}"]
+        half = max(int(data.eval_batch_size) // 2 // processes, 1) * processes  # the processes share it equally
+        ways = [f"datamodule.eval_batch_size={half}"]
     elif plan.trainer.on_oom == "stop":
         ways.insert(0, "trainer.on_oom=halve")
     resume = opsin_command("train", override("resume", composed.run.path), *ways[:1])

@@ -32,7 +32,7 @@ from opsin.data.decode import DECODING_VERSION
 from opsin.data.file_contents import HasContents
 from opsin.data.fit import Fit, Interpolation, Resize
 from opsin.data.source import ArrayImages, FileImages, Images
-from opsin.data.types import Indices, SplitOrigin
+from opsin.data.types import BadImage, Indices, SplitOrigin
 from opsin.errors import UserError
 from opsin.runs.cpu_cores import available_cores
 
@@ -73,6 +73,20 @@ class Store:
     def take(self, rows: Indices) -> NDArray[np.uint8]:
         """Return a new array ``(B, H, W, C)`` of the pixels of some images ``(B,)``."""
         raise NotImplementedError
+
+    def read_source(self, row: int, fit: Fit | None = None) -> NDArray[np.uint8]:
+        """Return one image from its source, ``(H, W, C)``, at the size of `fit`; None: at its own size.
+
+        Raises:
+            UserError: It cannot be decoded so: its file has changed, or is too large or too narrow for this size.
+        """
+        try:
+            return self.images.read(int(self.kept[row]), fit)
+        except BadImage as error:
+            size = f"at {fit.size[1]} x {fit.size[0]} pixels" if fit else "at its own size"
+            raise UserError(
+                f"{self.locate(row)} cannot be decoded {size}: {error}. Repair or replace the file."
+            ) from error
 
     def locate(self, row: int) -> str:
         """Return where an image comes from: its path, or the name of its split and its number there."""
@@ -317,8 +331,10 @@ def check_images(store: Store, on_bad_image: OnBadImage) -> None:
 
 
 def decode_rows(store: Store, rows: Indices, fit: Fit) -> NDArray[np.uint8]:
-    """Decode some rows of a store at another size from their source: ``(B, *size, C)``; nothing is written."""
-    images = store.images
+    """Decode some rows of a store at another size from their source: ``(B, *size, C)``; nothing is written.
 
+    Raises:
+        UserError: An image cannot be decoded at this size.
+    """
     with ThreadPoolExecutor(available_cores(), thread_name_prefix="decode") as pool:
-        return np.stack(list(pool.map(lambda row: images.read(int(store.kept[row]), fit), rows.tolist())))
+        return np.stack(list(pool.map(lambda row: store.read_source(row, fit), rows.tolist())))

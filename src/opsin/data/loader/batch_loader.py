@@ -124,9 +124,10 @@ class BatchLoader:
         if len(targets) < world_size:
             raise UserError(f"too few images ({len(targets)}) for {world_size} processes: use fewer devices.")
         if batch_size % world_size:
+            key = "datamodule.batch_size" if training else "datamodule.eval_batch_size"
             raise UserError(
                 f"A batch of {batch_size} images cannot be shared equally among {world_size} processes: "
-                f"set datamodule.batch_size={max(batch_size // world_size, 1) * world_size}, or use other devices."
+                f"set {key}={max(batch_size // world_size, 1) * world_size}, or use other devices."
             )
         if training:
             check_sampler(sampler, streaming)

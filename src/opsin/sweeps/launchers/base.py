@@ -1,5 +1,6 @@
 """Interface of the engines that run the jobs of a sweep."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -95,8 +96,17 @@ class Launcher(Protocol):
     slots: int
     threads: int
 
+    def has_room(self, job: Job) -> bool:
+        """Return whether the launcher has devices for a job, if as many slots are free."""
+
     def start(self, job: Job) -> Handle:
         """Start a job, or queue it."""
 
     def close(self) -> None:
         """Release the engine; no job runs any more."""
+
+
+def can_start(launcher: Launcher, job: Job, running: Sequence[Job]) -> bool:
+    """Return whether a job can start beside others; without others it can, whatever it needs."""
+    slots = launcher.slots - sum(other.devices for other in running)
+    return not running or (job.devices <= slots and launcher.has_room(job))

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -45,10 +46,12 @@ class Local:
         jobs_per_gpu: Annotated[int, Field(ge=1)] = 1,
         memory_gb: Annotated[float, Field(gt=0)] | None = None,
     ) -> None:
-        self._free = [gpu for _ in range(jobs_per_gpu) for gpu in visible_gpus()]
+        self._jobs_of = Counter(dict.fromkeys(visible_gpus(), 0))
+        places = jobs_per_gpu * len(self._jobs_of)
         own = own_threads() if threads == "auto" else threads
         cores = available_cores()
-        self.slots: int = (len(self._free) or max(1, cores // (own or 1))) if jobs == "auto" else jobs
+        self.slots: int = (places or max(1, cores // (own or 1))) if jobs == "auto" else jobs
+        self._most_jobs = jobs_per_gpu if self.slots <= places else self.slots  # more jobs than places share them
         self.threads: int = own or max(1, cores // self.slots)
         self._memory_gb = memory_gb
         method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
@@ -56,16 +59,22 @@ class Local:
         if method == "forkserver":
             self._context.set_forkserver_preload(PRELOADED)
 
+    def has_room(self, job: Job) -> bool:
+        """Return whether enough GPUs take one more job."""
+        free = sum(jobs < self._most_jobs for jobs in self._jobs_of.values())
+        return free >= min(job.devices, len(self._jobs_of))
+
     def start(self, job: Job) -> "LocalHandle":
-        """Start a job in a process of its own, on GPUs that no other job uses if there are enough."""
-        gpus = [self._free.pop(0) for _ in range(min(job.devices, len(self._free)))]
+        """Start a job in a process of its own, on the GPUs with the fewest jobs."""
+        gpus = sorted(self._jobs_of, key=self._jobs_of.__getitem__)[: job.devices]
+        self._jobs_of.update(gpus)
         environment = {THREADS_VARIABLE: str(self.threads)} | ({"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else {})
         process = self._context.Process(
             target=job_process.run_job, args=(job, environment, self._memory_gb), name=f"job {job.number}"
         )
         with _environment_set(environment), _sigint_blocked():  # the first job starts the server, which inherits both
             process.start()
-        return LocalHandle(process, lambda: self._free.extend(gpus))
+        return LocalHandle(process, lambda: self._jobs_of.subtract(gpus))
 
     def close(self) -> None:
         """Do nothing: the server ends with this process."""

@@ -76,6 +76,10 @@ class Ray:
                 "nodes on demand"
             )
 
+    def has_room(self, job: Job) -> bool:
+        """Return True: Ray queues a job until its devices are free."""
+        return True
+
     def start(self, job: Job) -> "RayHandle":
         """Start a job on an idle actor, or on a new one, which Ray queues until it fits on a node."""
         slot = next((slot for slot in self._idle if slot.devices == job.devices), None)

@@ -113,6 +113,10 @@ class Slurm:
         self._accepted_once = False
         self._rejection = ""
 
+    def has_room(self, job: Job) -> bool:
+        """Return True: SLURM queues a job until its devices are free."""
+        return True
+
     def start(self, job: Job) -> "SlurmHandle":
         """Queue a job, or take over the queued job of its run directory.
 
