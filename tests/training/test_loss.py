@@ -42,3 +42,36 @@ def test_balanced_weights_are_those_of_scikit_learn() -> None:
 def test_softmax_of_class_logits_is_the_sigmoid() -> None:
     logit = torch.tensor([[0.3], [-2.0]])
     torch.testing.assert_close(class_logits(logit).softmax(1)[:, 1:], logit.sigmoid())
+
+
+@pytest.mark.parametrize(
+    ("counts", "function"), [([90, 10], "auto"), ([90, 10], "cross_entropy"), ([5, 30, 65], "auto")]
+)
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("soft", [False, True])
+def test_the_mean_over_parts_of_a_batch_is_that_of_the_batch(
+    counts: list[int], function: str, smoothing: float, soft: bool
+) -> None:
+    """So accumulated batches and several processes have the gradient of one batch, whatever classes each part has."""
+    torch.manual_seed(0)
+    loss = ClassificationLoss(counts, function=function, label_smoothing=smoothing, class_weights="balanced")
+    targets = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    aim = F.one_hot(targets, len(counts)) * 0.8 + 0.2 / len(counts) if soft else targets
+    logits = torch.randn(100, loss.num_logits, requires_grad=True)
+    parts = [
+        loss(piece, goal) * len(piece) / 100
+        for piece, goal in zip(logits.split([50, 37, 12, 1]), aim.split([50, 37, 12, 1]), strict=True)
+    ]
+    whole = loss(logits, aim)
+    torch.testing.assert_close(sum(parts), whole)
+    gradients = [torch.autograd.grad(value, logits)[0] for value in (sum(parts), whole)]
+    torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize("counts", [[90, 10], [5, 30, 65]])
+def test_soft_targets_of_one_class_are_hard_targets(counts: list[int]) -> None:
+    torch.manual_seed(0)
+    loss = ClassificationLoss(counts, class_weights="balanced", label_smoothing=0.1)
+    targets = torch.arange(8) % len(counts)
+    logits = torch.randn(8, loss.num_logits)
+    torch.testing.assert_close(loss(logits, targets), loss(logits, F.one_hot(targets, len(counts)).float()))

@@ -3,14 +3,25 @@ import pytest
 import torch
 from sklearn import metrics as sk
 
+from opsin.models.network import class_logits
 from opsin.runs.per_class import class_scores
 from opsin.training import metrics
+from opsin.training.loss import ClassificationLoss
 from opsin.training.metrics import SplitMetrics, undefined_metrics
 
 
 def feed(measure: SplitMetrics, batches: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
     for logits, targets in batches:
         measure.update(logits, targets, torch.nn.functional.cross_entropy(logits, targets))
+
+
+def cut(counts: list[int], size: int, logits: torch.Tensor, loss: ClassificationLoss) -> SplitMetrics:
+    """Return the metrics of images in the order of their classes, measured in batches of a size."""
+    targets = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    measure = SplitMetrics(len(counts), len(targets), loss.weight)
+    for piece, goal in zip(logits.split(size), targets.split(size), strict=True):
+        measure.update(piece, goal, loss(piece, goal))
+    return measure
 
 
 def batches(seed: int = 0, classes: int = 4) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -109,3 +120,39 @@ def test_the_auroc_of_images_of_one_class_is_undefined() -> None:
     scalars, _ = measure.compute()
     assert undefined_metrics([f"test/{name}" for name in scalars]) == ("test/auroc",)
     assert undefined_metrics(["train/acc", "val/acc", "val/auroc"]) == ()
+
+
+@pytest.mark.parametrize(
+    ("counts", "function"), [([90, 10], "auto"), ([90, 10], "cross_entropy"), ([5, 30, 65], "auto")]
+)
+@pytest.mark.parametrize("weights", ["none", "balanced"])
+def test_the_loss_of_a_split_does_not_depend_on_its_batches(counts: list[int], function: str, weights: str) -> None:
+    """Images of a folder are read class by class, so a batch may have images of one class only."""
+    trained_on = counts[::-1]  # val may have other shares of the classes than train
+    loss = ClassificationLoss(trained_on, function=function, class_weights=weights)
+    logits = torch.randn(100, loss.num_logits, generator=torch.Generator().manual_seed(0))
+    labels = np.repeat(np.arange(len(counts)), counts)
+    each = 100 / (len(counts) * np.array(trained_on)) if weights == "balanced" else np.ones(len(counts))
+    scores = class_logits(logits).double().softmax(1).numpy()
+    expected = sk.log_loss(labels, scores, sample_weight=each[labels])
+    for size in (100, 50, 10, 7, 1):
+        assert cut(counts, size, logits, loss).compute()[0]["loss"] == pytest.approx(expected, rel=1e-5), size
+
+
+def test_a_class_without_images_does_not_change_the_weighted_loss() -> None:
+    logits = torch.randn(10, 3, generator=torch.Generator().manual_seed(0))
+    loss = ClassificationLoss([6, 4, 0], class_weights="balanced")
+    assert np.isfinite(cut([6, 4, 0], 5, logits, loss).compute()[0]["loss"])
+
+
+def test_the_weighted_loss_of_processes_is_that_of_all_images() -> None:
+    """Process 0 has the images of one class, process 1 the others: only sums may be reduced, not means."""
+    loss = ClassificationLoss([90, 10], class_weights="balanced")
+    logits = torch.randn(100, 1, generator=torch.Generator().manual_seed(0))
+    whole = cut([90, 10], 100, logits, loss).compute()[0]["loss"]
+    first, second = cut([90, 0], 30, logits[:90], loss), cut([0, 10], 30, logits[90:], loss)
+    first._flush()
+    second._flush()
+    for (_, metric), (_, other) in zip(first._metrics(), second._metrics(), strict=True):
+        metric.merge_state(other)
+    assert first.compute()[0]["loss"] == pytest.approx(whole)

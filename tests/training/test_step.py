@@ -1,14 +1,20 @@
 """A training step does no unnecessary work."""
 
+import warnings
+from types import SimpleNamespace
+
 import lightning as L
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers.logger import Logger
 from torch import nn
 from torch.utils.data import DataLoader
 
 from opsin.data.loader.batch_loader import Batch
-from opsin.training.callbacks import Throughput
+from opsin.models.network import Network, sequential
+from opsin.training.callbacks import StepCurves, Throughput
+from opsin.training.distillation import Distillation, DistillationWeights
 from opsin.training.hardware import prevent_cuda_search
 from opsin.training.lightning_patches import STEP_HOOKS, NoProfiler, drop_empty_hooks
 from opsin.training.loss import ClassificationLoss
@@ -43,6 +49,95 @@ def test_seeding_queues_no_call_for_an_unused_gpu():
     for key in range(5):
         module.on_train_batch_start(batch(key), 0)
     assert len(torch.cuda._queued_calls) == before
+
+
+def graded(module: Classifier, sizes: list[int], targets: torch.Tensor) -> torch.Tensor:
+    """Return the gradient of one step over batches of some sizes, as Lightning accumulates it."""
+    module.zero_grad()
+    module._trainer = SimpleNamespace(accumulate_grad_batches=len(sizes), num_training_batches=len(sizes))
+    module._record = {"batch_size": sizes[0]}
+    images = torch.arange(len(targets) * 4.0).sin().reshape(-1, 1, 2, 2)
+    places = torch.arange(len(targets))
+    for i, rows in enumerate(places.split(sizes)):
+        loss = module.training_step(Batch(images[rows], targets[rows], rows, 0), i) / len(sizes)
+        loss.backward()
+    return torch.cat([p.grad.flatten() for p in module.parameters()])
+
+
+@pytest.mark.parametrize("weights", ["none", "balanced"])
+@pytest.mark.parametrize("counts", [[8, 2], [1, 6, 3]])
+def test_accumulated_batches_have_the_gradient_of_one(weights: str, counts: list[int]) -> None:
+    loss = ClassificationLoss(counts, class_weights=weights)
+    network = Network("line", {}, sequential(flatten=nn.Flatten(), fc=nn.Linear(4, loss.num_logits)))
+    module = Classifier(network, loss, num_images={"train": 10}, optimizer=None, schedule=None)
+    targets = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    whole = graded(module, [10], targets).clone()
+    torch.testing.assert_close(graded(module, [4, 4, 2], targets), whole)
+
+
+@pytest.mark.parametrize(("teacher", "same"), [(False, True), (True, False)])
+def test_the_classes_weigh_in_the_loss_on_labels_only(teacher: bool, same: bool) -> None:
+    """With a teacher, val/loss is the minimized sum, a mean over images; test/loss is always the loss on labels."""
+    loss = ClassificationLoss([8, 2], class_weights="balanced")
+    given = Distillation(DistillationWeights(), 4, torch.zeros(3)) if teacher else None
+    module = Classifier(nn.Identity(), loss, num_images={}, optimizer=None, schedule=None, distillation=given)
+    logits, targets = torch.tensor([[1.0], [2.0]]), torch.tensor([1, 1])
+    found = {}
+    for split in ("val", "test"):
+        module._measure(split).update(logits, targets, loss(logits, targets))
+        found[split] = module._measure(split).compute()[0]["loss"]
+    assert found["test"] == pytest.approx(float(torch.nn.functional.softplus(-logits).mean()))
+    assert (found["val"] == found["test"]) is same
+
+
+class Points(Logger):
+    name, version = "points", 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[tuple[int, float]] = []
+
+    def log_metrics(self, metrics, step=None):
+        if "train/loss_step" in metrics:
+            self.found.append((step, round(metrics["train/loss_step"], 3)))
+
+    def log_hyperparams(self, *args, **kwargs):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("accumulated", "every", "expected"),
+    [
+        (1, 1, [(0, 0.0), (1, 1.0), (2, 2.0), (3, 3.0), (4, 4.0), (5, 0.0), (6, 1.0), (7, 2.0), (8, 3.0), (9, 4.0)]),
+        (2, 1, [(0, 1.0), (1, 3.0), (2, 4.0), (3, 1.0), (4, 3.0), (5, 4.0)]),
+        (2, 2, [(1, 3.0), (3, 1.0), (5, 4.0)]),
+        (3, 1, [(0, 2.0), (1, 4.0), (2, 2.0), (3, 4.0)]),
+        (5, 1, [(0, 4.0), (1, 4.0)]),
+    ],
+)
+def test_the_loss_curve_has_one_point_per_step(accumulated, every, expected, tmp_path):
+    class Module(L.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(1))
+
+        def training_step(self, batch, batch_idx):
+            return (batch + self.weight).mean()
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=0.0)
+
+        def train_dataloader(self):
+            return DataLoader(torch.arange(5.0))
+
+    points = Points()
+    options = TrainerOptions(
+        accelerator="cpu", max_epochs=2, accumulate_grad_batches=accumulated, log_every_n_steps=every
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        make_trainer(options, callbacks=[StepCurves()], loggers=[points], folder=tmp_path).fit(Module())
+    assert points.found == expected
 
 
 def test_lightning_can_read_the_name_of_the_current_hook():
@@ -97,8 +192,6 @@ def test_training_is_unchanged_without_empty_hooks_and_profiler(tmp_path):
     trainer.callbacks = [c for c in trainer.callbacks if not isinstance(c, Throughput)]  # it requires batches of Opsin
     module = Module()
     before = module.layer.weight.clone()
-    import warnings
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         trainer.fit(module)

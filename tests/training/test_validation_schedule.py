@@ -143,3 +143,34 @@ def test_impossible_intervals_are_refused_before_the_first_step(data_dir: Path, 
 def test_another_interval_is_refused_on_resume(whole: RunDirectory) -> None:
     with pytest.raises(UserError, match=r"val_check_interval=0.5 cannot be changed on resume: .*validations"):
         train(from_saved(whole, ["trainer.val_check_interval=0.5", "trainer.max_epochs=4"]))
+
+
+def written(run: RunDirectory) -> set[str]:
+    """Return the splits with scores of each class, and those with predictions."""
+    folders = {"per_class": "scores", "predictions": "predictions"}
+    return {f"{folders[name]} of {file.stem}" for name in folders for file in (run.path / name).glob("*.npz")}
+
+
+def test_predictions_and_scores_belong_to_the_best_epoch(data_dir: Path, tmp_path: Path) -> None:
+    """An epoch without validation becomes the best after one with validation, in a run that is resumed."""
+    words = ("monitor.metric=train/loss", "trainer.check_val_every_n_epoch=2", "trainer.max_epochs=2")
+    run = start(data_dir, tmp_path, *words)
+    assert run.read_result().best_epoch == 2
+    test = {"scores of test", "predictions of test"}
+    assert written(run) == {"scores of train", "scores of val", "predictions of val"} | test
+    train(from_saved(run, ["trainer.max_epochs=3"]))
+    result = run.read_result()
+    assert result.best_epoch == 3
+    assert not [name for name in result.metrics if name.startswith("val/")]
+    assert written(run) == {"scores of train"} | test
+    assert result.calibration.reason == "val was not measured at the best epoch, so there is nothing to fit it on"
+    assert result.calibration.temperature == 1
+
+
+def test_a_best_epoch_within_an_epoch_has_no_scores_of_train(data_dir: Path, tmp_path: Path) -> None:
+    """The training metrics of the epoch before it are those of other weights."""
+    run = start(data_dir, tmp_path, EVERY_SECOND_STEP, "trainer.max_steps=7")
+    result = run.read_result()
+    assert result.best_epoch == 1.4
+    assert {name.split("/")[0] for name in result.metrics} == {"val", "test"}
+    assert {name for name in written(run) if name.startswith("scores")} == {"scores of val", "scores of test"}

@@ -14,6 +14,10 @@ from opsin.errors import UserError
 class ClassificationLoss(nn.Module):
     """Mean loss of a batch, for class indices or class probabilities.
 
+    With class weights, the weighted losses are divided by the number of images, not by the weights of the batch. The
+    weights of all training images have the mean 1. So the weight of an image does not depend on the other images of its
+    batch, and the mean over parts of a batch, such as accumulated batches or processes, is that of the whole batch.
+
     Args:
         class_counts: number of training images of each class.
         function: `auto` is binary cross-entropy on one logit for two classes, and cross-entropy otherwise.
@@ -51,7 +55,7 @@ class ClassificationLoss(nn.Module):
         self.weight: Tensor | None
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Return the mean loss.
+        """Return the mean loss over the images.
 
         Args:
             logits: `(N, num_logits)`.
@@ -59,14 +63,15 @@ class ClassificationLoss(nn.Module):
         """
         logits = logits.float()
         if self.num_logits == self.num_classes:
-            return F.cross_entropy(logits, targets, weight=self.weight, label_smoothing=self.label_smoothing)
+            smoothing = self.label_smoothing
+            if self.weight is None:
+                return F.cross_entropy(logits, targets, label_smoothing=smoothing)
+            total = F.cross_entropy(logits, targets, self.weight, reduction="sum", label_smoothing=smoothing)
+            return total / len(targets)
         positive = targets[:, 1] if targets.ndim == 2 else targets.to(logits.dtype)
         z, smooth = logits.squeeze(1), positive * (1 - self.label_smoothing) + self.label_smoothing / 2
         if self.weight is None:
             return F.binary_cross_entropy_with_logits(z, smooth)
         negative_weight, positive_weight = self.weight
         losses: Tensor = positive_weight * smooth * F.softplus(-z) + negative_weight * (1 - smooth) * F.softplus(z)
-        if targets.ndim == 2:
-            return losses.mean()  # as torch's cross_entropy does for class probabilities
-        total: Tensor = losses.sum() / torch.where(positive > 0.5, positive_weight, negative_weight).sum()
-        return total
+        return losses.mean()

@@ -30,11 +30,14 @@ class SplitMetrics(nn.Module):
     Args:
         num_classes: number of classes C.
         num_images: number of images of the split, which decides whether AUROC is exact.
+        class_weights: weights `(C,)` of the classes in the losses of the batches. The loss of the split is divided by
+            the sum of the weights of its images; without weights by their number.
     """
 
-    def __init__(self, num_classes: int, num_images: int) -> None:
+    def __init__(self, num_classes: int, num_images: int, class_weights: Tensor | None = None) -> None:
         super().__init__()
         self._num_classes = num_classes
+        self._class_weights = class_weights
         thresholds = None if num_images * num_classes <= EXACT_AUROC_VALUES else 500
         self._loss = SumMetric(nan_strategy="disable")  # NaN must show that a run diverged
         self._collection = MetricCollection(
@@ -49,7 +52,7 @@ class SplitMetrics(nn.Module):
         self._num_pending = 0
 
     def update(self, logits: Tensor, targets: Tensor, loss: Tensor) -> None:
-        """Add one batch: logits `(N, L)`, targets `(N,)` or soft `(N, C)`, and the batch's mean loss."""
+        """Add one batch: logits `(N, L)`, targets `(N,)` or soft `(N, C)`, and the mean loss over its images."""
         self._pending.append((logits.detach(), targets, loss.detach()))
         self._num_pending += len(targets)
         if self._num_pending >= FLUSH_AFTER:
@@ -64,7 +67,7 @@ class SplitMetrics(nn.Module):
         if not self._metric("confusion").update_called:
             return {}, torch.zeros(self._num_classes, self._num_classes, dtype=torch.long)
         confusion = cast("Tensor", self._metric("confusion").compute()).cpu()
-        scalars = {"loss": float(self._loss.compute() / confusion.sum()), **from_confusion(confusion)}
+        scalars = {"loss": float(self._loss.compute() / self._total_weight(confusion)), **from_confusion(confusion)}
         scalars["ece"] = float(self._metric("ece").compute())
         if (defined := (confusion.sum(1) > 0) & (confusion.sum(1) < confusion.sum())).any():
             scalars["auroc"] = float(self._auroc().cpu()[defined].mean())
@@ -95,6 +98,14 @@ class SplitMetrics(nn.Module):
                 moved = [v.to(device) for v in value] if isinstance(value, list) else value.to(device)
                 setattr(metric, key, moved)
             metric._update_count = progress["updates"][name]  # torchmetrics warns about a metric without updates
+
+    def _total_weight(self, confusion: Tensor) -> Tensor:
+        """Return the sum of the weights of all images: the confusion matrix has the number of images of each class."""
+        if self._class_weights is None:
+            return confusion.sum()
+        counts = confusion.sum(1)
+        found = counts > 0  # the weight of a class without training images is infinite
+        return (counts[found] * self._class_weights.cpu()[found]).sum()
 
     def _auroc(self) -> Tensor:
         with warnings.catch_warnings():  # about absent classes, which the mean leaves out

@@ -64,8 +64,10 @@ class Classifier(L.LightningModule):
         self.network = network
         self.loss = loss
         self.distillation = distillation
+        # The minimized loss, train/loss, and val/loss with a teacher are means over images.
+        weights = {"val": None if distillation else loss.weight, "test": loss.weight}
         for split in ("train", "val", "test"):
-            measure = SplitMetrics(loss.num_classes, num_images.get(split, 0))
+            measure = SplitMetrics(loss.num_classes, num_images.get(split, 0), weights.get(split))
             self.add_module(f"{split}_metrics", measure)
         self.confusion: dict[str, Tensor] = {}
         self.outputs: dict[str, list[tuple[Tensor, Tensor]]] = {"val": [], "test": []}

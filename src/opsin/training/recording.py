@@ -24,8 +24,8 @@ from opsin.runs import neutral_keys
 from opsin.runs.atomic import write_atomically
 from opsin.runs.directory import OUTPUT_DIR, RunDirectory
 from opsin.runs.flat_keys import flat_scalars
-from opsin.runs.metric_registry import custom_metrics
-from opsin.runs.per_class import SplitScores
+from opsin.runs.metric_registry import SPLITS, custom_metrics
+from opsin.runs.per_class import SplitScores, delete_scores
 from opsin.runs.predictions import predictions_file, read_predictions
 from opsin.runs.quoting import opsin_command
 from opsin.runs.result import (
@@ -198,10 +198,17 @@ def _split_scores(confusion: Mapping[str, torch.Tensor], classes: Sequence[str])
 
 
 def write_scores(run: RunDirectory, classifier: Classifier, checkpoints: Checkpoints, classes: Sequence[str]) -> None:
-    """Write the scores of the classes on train and val at the best epoch, and on test with its checkpoint."""
+    """Write the scores of the classes on train and val at the best epoch, and on test with its checkpoint.
+
+    The scores of a split without measurement, which an earlier end of the run has written, are deleted.
+    """
     confusion = checkpoints.best_confusion | {k: v for k, v in classifier.confusion.items() if k == "test"}
-    for split, scores in _split_scores(confusion, classes).items():
-        scores.write(run, split)
+    measured = _split_scores(confusion, classes)
+    for split in SPLITS:
+        if split in measured:
+            measured[split].write(run, split)
+        else:
+            delete_scores(run, split)
 
 
 def record_outcome(
@@ -226,9 +233,11 @@ def record_outcome(
 
 
 def record_calibration(result: RunResult, run: RunDirectory) -> None:
-    """Fit the temperature on the predictions that the best epoch has written for val, and record it."""
+    """Fit the temperature on the predictions on val at the best epoch, if they were measured, and record it."""
     if not predictions_file(run, "val").is_file():
-        result.calibration = Calibration(reason="there are no validation images to fit it on")
+        result.calibration = Calibration(
+            reason="val was not measured at the best epoch, so there is nothing to fit it on"
+        )
         return
     from opsin.evaluation.calibration import calibrate  # scipy delays the start of a run
 

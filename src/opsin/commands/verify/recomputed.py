@@ -86,18 +86,16 @@ def check_metrics(opened: OpenedRun, result: RunResult, split: Split) -> Check:
 def _metrics(opened: OpenedRun, predictions: Predictions) -> tuple[dict[str, float], torch.Tensor]:
     """Return the metrics of predictions, by name, and their confusion matrix.
 
-    The loss is left out if it does not follow from the predictions: with a teacher, or with class weights, whose mean
-    depends on the batches.
+    With a teacher the loss of val is left out, because it does not follow from the predictions.
     """
     loss = opened.plan.loss.build(class_counts=opened.data_facts.class_counts["train"])
     logits = torch.from_numpy(predictions.logits)
     logits = logits[:, 1:] - logits[:, :1] if loss.num_logits == 1 else logits
     targets = torch.from_numpy(predictions.targets)
-    metrics = SplitMetrics(len(predictions.classes), opened.data_facts.counts[predictions.split])
+    metrics = SplitMetrics(len(predictions.classes), opened.data_facts.counts[predictions.split], loss.weight)
     metrics.update(logits, targets, loss(logits, targets))
     scalars, confusion = metrics.compute()
-    by_teacher = predictions.split == "val" and opened.plan.fine_tuning.teacher is not None
-    if by_teacher or loss.weight is not None:
+    if predictions.split == "val" and opened.plan.fine_tuning.teacher is not None:
         scalars.pop("loss")
     return {f"{predictions.split}/{name}": value for name, value in scalars.items()}, confusion
 

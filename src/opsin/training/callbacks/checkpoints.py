@@ -17,7 +17,8 @@ from opsin.data import ImageDataModule
 from opsin.errors import Interrupted, UserError
 from opsin.runs.atomic import link_atomically
 from opsin.runs.directory import RunDirectory
-from opsin.runs.metric_registry import sort_key
+from opsin.runs.metric_registry import sort_key, split_of
+from opsin.runs.predictions import predictions_file
 from opsin.runs.quoting import resume_command
 from opsin.training.callbacks.base import EpochCallback, is_within_epoch
 from opsin.training.callbacks.finite_loss import ADVICE
@@ -29,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 class Checkpoints(EpochCallback):
-    """Write `best.ckpt`, its predictions on val and `last.ckpt`, and stop cleanly on a signal.
+    """Write `best.ckpt`, its predictions on val if they were measured, and `last.ckpt`; stop cleanly on a signal.
 
     `best.ckpt` is written when `monitor` is better than ever before, in the direction of the metric: at the end of an
     epoch, and after a validation within an epoch for a metric of val. An equal or non-finite value does not replace it.
@@ -56,7 +57,7 @@ class Checkpoints(EpochCallback):
             measured within an epoch.
         best_step: number of optimizer steps at that moment.
         best_metrics: all metrics measured with it.
-        best_confusion: confusion matrices `(C, C)` of that epoch, by split, if the module has them.
+        best_confusion: confusion matrices `(C, C)` of the splits measured at that moment, if the module has them.
         epochs: number of epochs at the last checkpoint.
     """
 
@@ -138,8 +139,10 @@ class Checkpoints(EpochCallback):
         if improved:
             self.best_value, self.best_epoch, self.best_step = value, self.epochs, trainer.global_step
             self.best_metrics = metrics
-            self.best_confusion = dict(getattr(pl_module, "confusion", {}))
-            self._write_predictions(trainer, pl_module)
+            splits = {split_of(name) for name in metrics}
+            known = getattr(pl_module, "confusion", {})  # of every split as it was last measured
+            self.best_confusion = {split: matrix for split, matrix in known.items() if split in splits}
+            self._replace_predictions(trainer, pl_module, "val" in splits)
             self._save(trainer, self._run.best)
         if improved and self._run.best.is_file():
             self._link_last_to_best(trainer)
@@ -176,13 +179,18 @@ class Checkpoints(EpochCallback):
         """Restore the signal handlers."""
         self._release()
 
-    def _write_predictions(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Write the predictions on val; a run that is killed before the checkpoint is written repeats this epoch."""
+    def _replace_predictions(self, trainer: L.Trainer, pl_module: L.LightningModule, measured: bool) -> None:
+        """Write the predictions on val; if val was not measured at this moment, delete those of an earlier best epoch.
+
+        A run that is killed before the checkpoint is written repeats this epoch.
+        """
         data, outputs = getattr(trainer, "datamodule", None), getattr(pl_module, "outputs", {}).get("val")
-        if outputs and isinstance(data, ImageDataModule):
+        if measured and outputs and isinstance(data, ImageDataModule):
             predictions = collect(outputs, data, "val")
             if trainer.is_global_zero:
                 predictions.write(self._run)
+        elif trainer.is_global_zero:
+            predictions_file(self._run, "val").unlink(missing_ok=True)
 
     def _link_last_to_best(self, trainer: L.Trainer) -> None:
         """Link `last.ckpt` to the `best.ckpt` just written; files are replaced, never changed."""

@@ -15,6 +15,7 @@ class StepCurves(L.Callback):
     def __init__(self) -> None:
         self._rates: dict[str, float] = {}
         self._every = 1
+        self._step = 0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Read the number of steps between points."""
@@ -23,7 +24,8 @@ class StepCurves(L.Callback):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Read the learning rates before a step that is logged."""
+        """Note the step, and read the learning rates before a step that is logged."""
+        self._step = trainer.global_step
         if (trainer.global_step + 1) % self._every == 0 and trainer.loggers and trainer.is_global_zero:
             groups = trainer.optimizers[0].param_groups
             self._rates = {f"lr/{group.get('name', 'all').partition('/')[0]}": group["lr"] for group in groups}
@@ -32,9 +34,9 @@ class StepCurves(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Log a step, unless its gradients are still being accumulated."""
-        if self._rates and trainer.global_step % self._every == 0:
+        if self._rates and trainer.global_step > self._step:
             loss = float(outputs["loss"]) * trainer.accumulate_grad_batches / getattr(pl_module, "share", 1.0)
             for logger in trainer.loggers:
-                logger.log_metrics({"train/loss_step": loss, **self._rates}, trainer.global_step - 1)
+                logger.log_metrics({"train/loss_step": loss, **self._rates}, self._step)
                 logger.save()
             self._rates = {}
