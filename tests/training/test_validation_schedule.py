@@ -143,3 +143,15 @@ def test_impossible_intervals_are_refused_before_the_first_step(data_dir: Path, 
 def test_another_interval_is_refused_on_resume(whole: RunDirectory) -> None:
     with pytest.raises(UserError, match=r"val_check_interval=0.5 cannot be changed on resume: .*validations"):
         train(from_saved(whole, ["trainer.val_check_interval=0.5", "trainer.max_epochs=4"]))
+
+
+def test_a_plateau_schedule_counts_the_validated_epochs_only(data_dir: Path, tmp_path: Path) -> None:
+    words = (*("model=mlp", "augmentation=none", "trainer.check_val_every_n_epoch=2"), "trainer.max_epochs=4")
+    whole = start(data_dir, tmp_path / "whole", *words)
+    resumed = start(data_dir, tmp_path / "resumed", *words, "trainer.max_epochs=3")  # its last epoch has no validation
+    seen = [torch.load(run.last, weights_only=True)["lr_schedulers"][0]["last_epoch"] for run in (whole, resumed)]
+    assert seen == [2, 1]
+    train(from_saved(resumed, ["trainer.max_epochs=4"]))
+    states = [torch.load(run.last, weights_only=True) for run in (whole, resumed)]
+    assert states[0]["lr_schedulers"] == states[1]["lr_schedulers"]
+    assert all(torch.equal(value, states[1]["state_dict"][key]) for key, value in states[0]["state_dict"].items())

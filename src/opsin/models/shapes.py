@@ -67,9 +67,7 @@ def feature_shape(
     )
 
 
-def strides_over_one_pixel(
-    network: nn.Module, shape: tuple[int, int, int], without: Collection[str] = ()
-) -> bool:
+def strides_over_one_pixel(network: nn.Module, shape: tuple[int, int, int], without: Collection[str] = ()) -> bool:
     """Return whether a convolution of a network moves by more than one pixel over a map of a single pixel.
 
     The network runs on the meta device, or on the CPU if its operations depend on values.
@@ -83,7 +81,8 @@ def strides_over_one_pixel(
 
     def finds(copied: nn.Module, device: str) -> bool:
         weights = {id(weight) for name, weight in copied.named_parameters() if name.startswith(left_out)}
-        with torch.no_grad(), _StridedPixels(weights) as found:
+        found = _StridedPixels(weights)
+        with torch.no_grad(), found:
             copied(torch.zeros(1, *shape, device=device))
         return found.any
 

@@ -56,7 +56,8 @@ def memory_errors(
     """Handle an out-of-memory error raised in the block according to `trainer.on_oom`; other errors are not changed.
 
     With `halve` the batch size is halved and the accumulation doubled; an odd batch size is divided by its smallest
-    divisor above 1. In a validation, `datamodule.eval_batch_size` becomes smaller. The new config is saved and recorded.
+    divisor above 1. In a validation, `datamodule.eval_batch_size` becomes smaller. The new config is saved and
+    recorded.
 
     Args:
         composed: The config of the run.

@@ -114,9 +114,7 @@ class FreezingCallback(L.Callback):
         if missed and trainer.is_global_zero:
             log.warning("training ended before the phase after epoch %d began", missed[0])
 
-    def verify(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, stages: Collection[str] | None = None
-    ) -> None:
+    def verify(self, trainer: L.Trainer, pl_module: L.LightningModule, stages: Collection[str] | None = None) -> None:
         """Compare frozen stages with their digests; all processes raise if one finds a difference.
 
         Args:
