@@ -21,10 +21,25 @@ class ChangeTensor(L.Callback):
         self.rank = rank
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: object, index: int) -> None:
+        self.count(trainer, pl_module)
+
+    def count(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.left -= 1
         if self.left == 0 and self.rank in (None, trainer.global_rank):
             with torch.no_grad():
                 pl_module.network.state_dict()[self.tensor].add_(1)
+
+
+class ChangeInValidation(ChangeTensor):
+    """Add 1 to a tensor of the network before a validation batch; `step` counts these batches."""
+
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: object, index: int) -> None:
+        """Leave the training as it is."""
+
+    def on_validation_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: object, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        self.count(trainer, pl_module)
 
 
 class Watch(L.Callback):

@@ -121,6 +121,66 @@ def test_a_batch_is_divided_by_its_smallest_divisor(
     assert values.get("trainer.limit_train_batches") == (10 * expected[1] if expected else None)
 
 
+@pytest.mark.parametrize(("fraction", "batches"), [(0.5, 4), (0.9, 8), (0.2, 2), (0.99, 8), (1.0, None)])
+def test_a_fraction_of_the_training_batches_becomes_their_number(
+    digits_run: RunDirectory, fraction: float, batches: int | None
+) -> None:
+    plan = make_plan(from_saved(digits_run, [f"trainer.limit_train_batches={fraction}"]))
+    data = build.data(plan)
+    data.setup("fit")
+    data.batch_size = 52  # five batches of 259 images
+    assert smaller_batches(plan, data, in_validation=False).get("trainer.limit_train_batches") == batches
+
+
+@pytest.mark.parametrize(
+    ("size", "limits", "expected"),
+    [
+        (40, {"val": 2}, {"size": 20, "val": 4}),
+        (45, {"val": 0.5}, {"size": 15, "val": 6}),  # two of the five batches
+        (7, {"val": 3, "test": 2}, {"size": 1, "val": 21, "test": 14}),
+        (40, {"test": 0.5}, {"size": 20}),
+        (1024, {"test": 1}, {"size": 128, "test": 8}),  # 256 images would still be one batch of val
+        (41, {}, {"size": 20}),
+        (1, {"val": 3}, {}),
+    ],
+)
+def test_smaller_validation_batches_keep_the_images_of_limited_evaluations(
+    digits_run: RunDirectory, size: int, limits: dict[str, float], expected: dict[str, int]
+) -> None:
+    words = [f"trainer.limit_{split}_batches={limit}" for split, limit in limits.items()]
+    plan = make_plan(from_saved(digits_run, [*words, f"datamodule.eval_batch_size={size}"]))
+    data = build.data(plan)
+    data.setup("fit")
+    keys = {
+        "size": "datamodule.eval_batch_size",
+        "val": "trainer.limit_val_batches",
+        "test": "trainer.limit_test_batches",
+    }
+    values = smaller_batches(plan, data, in_validation=True)
+    assert values == {keys[name]: value for name, value in expected.items()}
+
+
+def test_a_limited_validation_keeps_its_batches_when_training_batches_become_smaller(digits_run: RunDirectory) -> None:
+    plan = make_plan(from_saved(digits_run, ["trainer.limit_val_batches=1", "datamodule.batch_size=512"]))
+    data = build.data(plan)
+    assert data.eval_batch_size == 512
+    assert smaller_batches(plan, data, in_validation=False)["datamodule.eval_batch_size"] == 512
+
+
+@pytest.mark.slow
+def test_halved_batches_of_a_limited_epoch_take_the_same_steps(start) -> None:
+    limits = ("trainer.limit_train_batches=0.5", "trainer.limit_val_batches=0.5", "datamodule.eval_batch_size=50")
+    fault = "+callbacks.fault={_target_: faults.LittleMemory, most: 40, step: 3}"  # within the second epoch
+    whole = start("whole", *limits)
+    run = start("halved", *limits, fault, "trainer.on_oom=halve", "callbacks.checkpoints.every_n_steps=1")
+    assert run.read_result().out_of_memory[0]["step"] == 3
+    rows, expected = read_epochs(run.metrics), read_epochs(whole.metrics)
+    assert [row.step for row in rows] == [row.step for row in expected] == [2, 4, 6]
+    for row, same in zip(rows, expected, strict=True):
+        assert row.get("train/loss") == pytest.approx(same.get("train/loss"), rel=1e-4)
+        assert row.get("val/loss") == pytest.approx(same.get("val/loss"), rel=1e-4)
+
+
 @pytest.mark.parametrize(
     "error",
     [

@@ -8,13 +8,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import tiny
+from tiny import halving, tiny
 from torch import nn
 
-from opsin.models import strided_cnn
+from opsin.commands.train import train
+from opsin.config import compose, from_saved
+from opsin.errors import UserError
+from opsin.models import Network, strided_cnn
 from opsin.models.plain_network import as_network
+from opsin.runs.directory import RunDirectory
 from opsin.training.precision import LEAST_GAIN
-from opsin.training.precision_timing import SLOW_STEP, Step, decide_precision, measure_gain
+from opsin.training.precision_timing import SLOW_STEP, Step, decide_precision, gradient_fault, measure_gain
 from opsin.training.trainer import TrainerOptions
 
 AVX512 = {"avx512_bf16": True}
@@ -140,3 +144,42 @@ def test_processes_of_one_run_choose_the_same_precision_without_a_measurement() 
     assert (options.precision, found.speedup) == ("bf16", None)
     chosen = TrainerOptions(accelerator="cpu", precision="32")
     assert decide_precision(chosen, network, SHAPE, 4, capabilities=AVX512) == (chosen, None)
+
+
+def halves(side: int) -> Network:
+    return halving(num_logits=3, in_channels=3, image_size=(side, side))
+
+
+@pytest.mark.parametrize("precision", ["bf16", "bf16-true"])
+def test_wrong_bfloat16_gradients_are_named_for_layers_that_train(precision: str) -> None:
+    options = TrainerOptions(accelerator="cpu", precision=precision)  # type: ignore[arg-type]
+    fault = gradient_fault(options, halves(4), (3, 4, 4), frozen=())
+    assert fault is not None
+    assert fault.startswith(f"trainer.precision={precision}: torch computes wrong bfloat16 gradients")
+    assert fault.endswith("Set trainer.precision=32")
+    assert gradient_fault(options, halves(4), (3, 4, 4), frozen=("first", "second"))
+    assert gradient_fault(options, halves(4), (3, 4, 4), frozen=("last",)) is None
+    assert gradient_fault(options, halves(8), (3, 8, 8), frozen=()) is None
+
+
+@pytest.mark.parametrize("precision", ["32", "16", "64"])
+def test_other_precisions_have_no_wrong_gradients(precision: str) -> None:
+    options = TrainerOptions(accelerator="cpu", precision=precision)  # type: ignore[arg-type]
+    assert gradient_fault(options, halves(4), (3, 4, 4), frozen=()) is None
+
+
+def test_a_new_run_with_wrong_gradients_is_refused_and_a_resumed_one_warns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("OPSIN_TARGETS", "tiny")
+    words = ("model._target_=tiny.halving", "datamodule.image_size=4", "augmentation=none")
+    quick = ("trainer=cpu", "trainer.max_epochs=1", "callbacks=no_pictures", "logger=none", "report=false")
+    places = (f"data_dir={tmp_path / 'data'}", f"output_dir={tmp_path}", "datamodule.train_fraction=0.2")
+    run = RunDirectory(tmp_path / "run")
+    with pytest.raises(UserError, match=r"trainer\.precision=bf16: .* Set trainer\.precision=32"):
+        train(compose([*words, *quick, *places, "trainer.precision=bf16"], run.path))
+    assert not run.last.exists()
+    run = RunDirectory(tmp_path / "other")
+    train(compose([*words, *quick, *places], run.path))
+    train(from_saved(run, ["trainer.precision=bf16", "trainer.max_epochs=2"]))
+    assert "wrong bfloat16 gradients" in caplog.text

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -60,6 +61,34 @@ def test_a_resume_keeps_the_values_that_auto_resolved_to(
     assert resumed_options(options, None) == options
     elsewhere = resumed_options(options, replace(BEFORE.settings, accelerator="cuda"))
     assert elsewhere.precision == options.precision
+
+
+@pytest.mark.parametrize(
+    ("recorded", "devices", "num_nodes", "threads"),
+    [
+        (1, "auto", 1, 2),  # a CPU is one device
+        (2, [0, 1], 1, 2),
+        (1, [3], 1, 2),
+        (4, 2, 2, 2),
+        (4, [0, 1], 2, 2),
+        (2, 2, 2, "auto"),  # it was on one machine before
+        (1, [0, 1], 1, "auto"),
+        (2, "auto", 1, "auto"),
+    ],
+)
+def test_the_recorded_threads_are_kept_on_the_same_number_of_devices(
+    recorded: int, devices: Any, num_nodes: int, threads: object
+) -> None:
+    options = TrainerOptions(accelerator="cpu", devices=devices, num_nodes=num_nodes)
+    assert resumed_options(options, replace(BEFORE.settings, devices=recorded)).threads == threads
+
+
+def test_all_gpus_count_as_devices_of_a_resume(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
+    options = TrainerOptions(accelerator="gpu", devices="auto")
+    kept = [resumed_options(options, replace(BEFORE.settings, devices=count)).threads for count in (4, 1)]
+    assert kept == [2, "auto"]
 
 
 def test_an_evaluation_repeats_the_recorded_numbers(digits_run: RunDirectory, tmp_path: Path) -> None:

@@ -174,3 +174,15 @@ def test_a_best_epoch_within_an_epoch_has_no_scores_of_train(data_dir: Path, tmp
     assert result.best_epoch == 1.4
     assert {name.split("/")[0] for name in result.metrics} == {"val", "test"}
     assert {name for name in written(run) if name.startswith("scores")} == {"scores of val", "scores of test"}
+
+
+def test_a_plateau_schedule_counts_the_validated_epochs_only(data_dir: Path, tmp_path: Path) -> None:
+    words = (*("model=mlp", "augmentation=none", "trainer.check_val_every_n_epoch=2"), "trainer.max_epochs=4")
+    whole = start(data_dir, tmp_path / "whole", *words)
+    resumed = start(data_dir, tmp_path / "resumed", *words, "trainer.max_epochs=3")  # its last epoch has no validation
+    seen = [torch.load(run.last, weights_only=True)["lr_schedulers"][0]["last_epoch"] for run in (whole, resumed)]
+    assert seen == [2, 1]
+    train(from_saved(resumed, ["trainer.max_epochs=4"]))
+    states = [torch.load(run.last, weights_only=True) for run in (whole, resumed)]
+    assert states[0]["lr_schedulers"] == states[1]["lr_schedulers"]
+    assert all(torch.equal(value, states[1]["state_dict"][key]) for key, value in states[0]["state_dict"].items())

@@ -10,6 +10,7 @@ import lightning as L
 
 from opsin.config import RunConfig
 from opsin.data import ImageDataModule
+from opsin.errors import UserError
 from opsin.inference import teacher
 from opsin.models import Network, layers_text, summarize_layers, summary_text
 from opsin.runs.directory import RunDirectory
@@ -33,7 +34,7 @@ from opsin.training.monitored_metrics import check_measurable, monitored
 from opsin.training.network_building import prepare
 from opsin.training.out_of_memory import memory_errors
 from opsin.training.plan import make_plan
-from opsin.training.precision_timing import decide_precision
+from opsin.training.precision_timing import decide_precision, gradient_fault
 from opsin.training.resume_check import ResumePoint, check_resume
 from opsin.training.run_length import check_run_length, warn_unreached
 from opsin.training.run_warnings import collect_warnings
@@ -101,6 +102,9 @@ def train(composed: RunConfig) -> float:
         result.precision_auto = (decided or result.precision_auto) if is_auto else None
         channels_last = prepare(plan, network)
         unfreezing = FreezingCallback(build.freeze_schedule(plan, network))
+        fault = gradient_fault(options, network, image_shape, unfreezing.never_trained)
+        if fault and not point:
+            raise UserError(fault)
         warn_unreached(plan, unfreezing.schedule)
         recording.record_provenance(result, composed, data)
         if checkpoint is None:
@@ -120,7 +124,8 @@ def train(composed: RunConfig) -> float:
         split_seed = plan.run.seed if plan.data.split_seed is None else plan.data.split_seed
         tables = summary_text(result.network), layers_text(result.network, layers)
         recording.announce(result, tables, run, step, split_seed)
-        _announce_resume(lines, resume_warnings(earlier, result) if earlier and point else ())
+        warnings = resume_warnings(earlier, result) if earlier and point else []
+        _announce_resume(lines, [*warnings, fault] if fault else warnings)
         if not composed.origin.choices.get("debug"):  # its model is of no use for predict or export
             latest = LatestLink(run, Path(composed.tree["output_dir"]))
             trainer.callbacks.append(latest)  # type: ignore[attr-defined]

@@ -4,7 +4,7 @@ import bisect
 import copy
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
 
 import torch
@@ -67,7 +67,7 @@ def feature_shape(
     )
 
 
-def strides_over_one_pixel(network: nn.Module, shape: tuple[int, int, int]) -> bool:
+def strides_over_one_pixel(network: nn.Module, shape: tuple[int, int, int], without: Collection[str] = ()) -> bool:
     """Return whether a convolution of a network moves by more than one pixel over a map of a single pixel.
 
     The network runs on the meta device, or on the CPU if its operations depend on values.
@@ -75,31 +75,43 @@ def strides_over_one_pixel(network: nn.Module, shape: tuple[int, int, int]) -> b
     Args:
         network: The network; not changed.
         shape: (channels, height, width) of an image.
+        without: Names of stages whose convolutions do not count.
     """
-    found = _StridedPixels()
-    with torch.no_grad(), found:
-        try:
-            on_meta(network)(torch.empty(1, *shape, device="meta"))
-        except (RuntimeError, NotImplementedError):
-            copy.deepcopy(network).cpu().eval()(torch.zeros(1, *shape))
-    return found.any
+    left_out = tuple(f"stages.{stage}." for stage in without)
+
+    def finds(copied: nn.Module, device: str) -> bool:
+        weights = {id(weight) for name, weight in copied.named_parameters() if name.startswith(left_out)}
+        found = _StridedPixels(weights)
+        with torch.no_grad(), found:
+            copied(torch.zeros(1, *shape, device=device))
+        return found.any
+
+    try:
+        return finds(on_meta(network), "meta")
+    except (RuntimeError, NotImplementedError):
+        return finds(copy.deepcopy(network).cpu().eval(), "cpu")
 
 
 class _StridedPixels(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Look for convolutions with a stride over a single pixel.
 
+    Args:
+        left_out: Identities of the weights whose convolutions do not count.
+
     Attributes:
         any: Whether there was one.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, left_out: Collection[int]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.any = False
+        self._left_out = left_out
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.ops.aten.convolution.default:
-            maps, stride = args[0], args[3]
-            self.any |= bool(maps.shape[2:].numel() == 1 and max(stride) > 1)
+            maps, weight, stride = args[0], args[1], args[3]
+            counts = id(weight) not in self._left_out
+            self.any |= bool(counts and maps.shape[2:].numel() == 1 and max(stride) > 1)
         return func(*args, **(kwargs or {}))
 
 

@@ -98,6 +98,9 @@ class Classifier(L.LightningModule):
         total = int(self.trainer.estimated_stepping_batches)
         per_epoch = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
         schedules = self._make_schedule(optimizer, total, max(1, per_epoch))
+        for config in schedules:
+            if isinstance(config["scheduler"], ReduceLROnPlateau) and "monitor" in config:
+                config["reduce_on_plateau"] = False  # otherwise Lightning fails after an epoch without the metric
         self._configured = group_options(optimizer)
         return [optimizer], schedules
 

@@ -13,7 +13,7 @@ again in the same process, from the last checkpoint, is at the end of `opsin.com
 import contextlib
 import gc
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import lightning as L
@@ -26,8 +26,11 @@ from opsin.runs.quoting import opsin_command, override
 from opsin.runs.result import RunResult
 from opsin.training.lightning_patches import drop_empty_hooks
 from opsin.training.plan import RunPlan
+from opsin.training.trainer import TrainerOptions
 
 log = logging.getLogger(__name__)
+
+VAL_LIMIT = "trainer.limit_val_batches"
 
 
 class FailedStep(L.Callback):
@@ -53,7 +56,8 @@ def memory_errors(
     """Handle an out-of-memory error raised in the block according to `trainer.on_oom`; other errors are not changed.
 
     With `halve` the batch size is halved and the accumulation doubled; an odd batch size is divided by its smallest
-    divisor above 1. In a validation, `datamodule.eval_batch_size` is halved. The new config is saved and recorded.
+    divisor above 1. In a validation, `datamodule.eval_batch_size` becomes smaller. The new config is saved and
+    recorded.
 
     Args:
         composed: The config of the run.
@@ -96,15 +100,17 @@ def memory_errors(
 def smaller_batches(plan: RunPlan, data: ImageDataModule, in_validation: bool) -> dict[str, Any]:
     """Return the values of a config with smaller batches and the same effective batch; empty if none is possible.
 
+    The limits of batches are converted, so that they limit the same images.
+
     Args:
         plan: The plan of the run.
-        data: The datamodule.
+        data: The datamodule after `setup("fit")`.
         in_validation: Whether the validation batches are too large, not the training batches.
     """
+    options, limits = plan.trainer, _evaluation_limits(plan.trainer)
     if in_validation:
-        size = min(int(data.eval_batch_size), len(data.subset("val")))
-        return {"datamodule.eval_batch_size": size // 2} if size > 1 else {}
-    size, options = int(data.batch_size), plan.trainer
+        return _smaller_evaluation(data, limits)
+    size = int(data.batch_size)
     factor = next((factor for factor in range(2, size) if size % factor == 0), None)
     if factor is None:  # only batches of one image would be left, which BatchNorm cannot normalize
         return {}
@@ -112,9 +118,42 @@ def smaller_batches(plan: RunPlan, data: ImageDataModule, in_validation: bool) -
         "datamodule.batch_size": size // factor,
         "trainer.accumulate_grad_batches": options.accumulate_grad_batches * factor,
     }
-    if isinstance(options.limit_train_batches, int):
-        values["trainer.limit_train_batches"] = options.limit_train_batches * factor
+    if _limits(limit := options.limit_train_batches):
+        key = "trainer.limit_train_batches"
+        count = limit if isinstance(limit, int) else data.train_dataloader().limit(limit, key)
+        values[key] = count * factor
+    if limits and data.eval_batch_size == size:  # its default follows the batch size
+        values["datamodule.eval_batch_size"] = size
     return values
+
+
+def _smaller_evaluation(data: ImageDataModule, limits: Mapping[str, int | float]) -> dict[str, Any]:
+    """Return the values of a config with smaller validation batches; limited evaluations keep their images."""
+    key, size, images = "datamodule.eval_batch_size", int(data.eval_batch_size), len(data.subset("val"))
+    if not limits:
+        size = min(size, images)
+        return {key: size // 2} if size > 1 else {}
+    factor = next((factor for factor in range(2, size + 1) if size % factor == 0 and size // factor < images), None)
+    if factor is None:
+        return {}
+    values: dict[str, Any] = {key: size // factor}
+    for name, limit in limits.items():
+        if isinstance(limit, int):
+            values[name] = limit * factor
+        elif name == VAL_LIMIT:  # of test, which is measured once, the same fraction is read
+            values[name] = data.val_dataloader().limit(limit, name) * factor
+    return values
+
+
+def _evaluation_limits(options: TrainerOptions) -> dict[str, int | float]:
+    """Return the limits of validation and test batches that are set, by config key."""
+    limits = {VAL_LIMIT: options.limit_val_batches, "trainer.limit_test_batches": options.limit_test_batches}
+    return {key: limit for key, limit in limits.items() if _limits(limit)}
+
+
+def _limits(limit: int | float) -> bool:
+    """Return whether a limit of batches is a number or a fraction below 1."""
+    return isinstance(limit, int) or limit < 1
 
 
 def free_memory() -> None:

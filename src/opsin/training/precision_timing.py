@@ -10,7 +10,7 @@ import hashlib
 import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from functools import partial
 from typing import Any, cast
@@ -41,7 +41,11 @@ WRONG_GRADIENTS = (
     "torch computes wrong bfloat16 gradients of convolutions with a stride over a single pixel, which this "
     "network has at this image size"
 )
-"""Reason for float32: in torch 2.14 with oneDNN 3.12, the gradient of the weights is partly uninitialized memory."""
+"""Reason for float32: in torch 2.11 to 2.14, the gradient of the weights is partly uninitialized memory.
+
+It happens on processors with AVX-512, also without instructions for bfloat16. The gradient of the maps is correct, so
+frozen weights do no harm.
+"""
 
 Step = Callable[[bool], None]
 """A step in bfloat16 (True) or float32 (False)."""
@@ -82,6 +86,26 @@ def decide_precision(
     measure = partial(gain, capabilities=capabilities) if alone else None
     found = resolve_precision("auto", accelerator, measure=measure, capabilities=capabilities)
     return replace(options, precision=cast("Precision", found.precision)), found
+
+
+def gradient_fault(
+    options: TrainerOptions, network: Network, shape: tuple[int, int, int], frozen: Collection[str]
+) -> str | None:
+    """Return one line if a run trains on the CPU with gradients that torch computes wrongly in bfloat16, or None.
+
+    The answer is the same for every processor, because a run may be resumed on another one.
+
+    Args:
+        options: The keys of the `trainer` section, with the precision resolved.
+        network: The network; not changed.
+        shape: (channels, height, width) of an image.
+        frozen: The stages that never train.
+    """
+    if options.precision not in ("bf16", "bf16-true") or resolve_accelerator(options.accelerator) != "cpu":
+        return None
+    if not strides_over_one_pixel(network, shape, without=frozen):
+        return None
+    return f"trainer.precision={options.precision}: {WRONG_GRADIENTS}. Set trainer.precision=32"
 
 
 def evaluation_precision(options: TrainerOptions, network: Network, shape: tuple[int, int, int]) -> TrainerOptions:

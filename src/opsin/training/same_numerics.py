@@ -10,7 +10,7 @@ from typing import Any
 
 from opsin.runs.cpu_cores import available_cores
 from opsin.runs.result import RunResult, Settings
-from opsin.training.accelerator import usable_accelerator
+from opsin.training.accelerator import num_devices, usable_accelerator
 from opsin.training.precision import BY_LIGHTNING_NAME, Capabilities, bfloat16_instructions
 from opsin.training.trainer import TrainerOptions
 
@@ -35,7 +35,8 @@ def resumed_options(options: TrainerOptions, earlier: Settings | None) -> Traine
     """
     if earlier is None:
         return options
-    if options.threads == "auto" and earlier.devices == options.devices:
+    devices = num_devices(options.accelerator, options.devices, options.num_nodes)
+    if options.threads == "auto" and earlier.devices == devices:
         options = replace(options, threads=earlier.threads)
     return _with_recorded_precision(options, earlier)
 

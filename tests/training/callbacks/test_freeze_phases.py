@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from interruptions import StopAt
-from observers import ChangeTensor, Watch
+from observers import ChangeInValidation, ChangeTensor, Watch
 from tiny import tiny
 from torch import nn
 
@@ -347,3 +347,28 @@ def test_a_change_in_one_process_fails_both(tmp_path: Path, data_dir: Path, monk
     printed = command(tmp_path, data_dir, *words, meddle(9, "stages.low.conv.weight")[:-1] + ", rank: 1}", code=1)
     assert "Frozen parameters or buffers have changed since they were frozen" in printed
     assert RunDirectory(tmp_path / "run").read_result().status == "failed"
+
+
+QUICK = (*TINY, "callbacks=ema", "callbacks.ema.decay=0.9", "trainer.max_epochs=2", "logger=none", "report=false")
+FROZEN_AGAIN = (*QUICK, "model.phases=[{epoch: 1, trainable: head}]")
+
+
+def test_a_moving_average_of_a_stage_frozen_again_is_no_change(start) -> None:
+    run = start(*FROZEN_AGAIN)
+    assert run.read_result().frozen == FrozenStages((), True)
+    train(from_saved(run, ["tags=[again]"]))  # no further epoch: the weights are not the average
+    assert run.read_result().status == "finished"
+    train(from_saved(run, ["trainer.max_epochs=3"]))  # the weights of the checkpoint are compared
+    assert run.read_result().epochs == 3
+
+
+@pytest.mark.parametrize("tensor", ["stages.middle.conv.weight", STATISTICS])
+def test_a_change_of_a_stage_frozen_again_is_found_with_a_moving_average(start, tensor: str) -> None:
+    with pytest.raises(UserError, match=rf"have changed since they were frozen: {tensor}\."):
+        start(*FROZEN_AGAIN, meddle(8, tensor))
+
+
+def test_a_change_during_the_validation_of_a_moving_average_is_found(start) -> None:
+    change = f"+callbacks.meddle={{_target_: observers.{ChangeInValidation.__name__}, step: 2, tensor: {STATISTICS}}}"
+    with pytest.raises(UserError, match=rf"have changed since they were frozen: {STATISTICS}\."):
+        start(*QUICK, "model.trainable=head", change)

@@ -88,31 +88,46 @@ class FreezingCallback(L.Callback):
         if phase is not self._phase:
             self._begin(trainer, pl_module, phase)
 
-    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Compare frozen stages with their digests, and warn about a phase that never began.
-
-        This hook runs after `on_train_end` of all callbacks.
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Compare all frozen stages before another callback replaces the weights by their average.
 
         Raises:
             UserError: a frozen stage has changed.
         """
         self.verify(trainer, pl_module)
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Compare frozen stages once more, and warn about a phase that never began.
+
+        This hook runs after `on_train_end` of all callbacks. The weights may then be an average, which differs in a
+        stage that trained before it was frozen, and is equal in a stage that never trained. If no epoch was trained,
+        `on_train_end` did not run, and all frozen stages are compared.
+
+        Raises:
+            UserError: a frozen stage has changed.
+        """
         self.untouched = self.schedule.untouched(max(0, trainer.current_epoch - 1))
+        self.verify(trainer, pl_module, None if self._phase is None else self.untouched)
         self.verified = _is_known(trainer) and self._contract.covers(_network(pl_module), self.untouched)
         planned = [phase.epoch for phase in self.schedule.phases if phase.epoch < (trainer.max_epochs or 0)]
         missed = [epoch for epoch in planned if epoch > 0 and epoch >= trainer.current_epoch]
         if missed and trainer.is_global_zero:
             log.warning("training ended before the phase after epoch %d began", missed[0])
 
-    def verify(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def verify(self, trainer: L.Trainer, pl_module: L.LightningModule, stages: Collection[str] | None = None) -> None:
         """Compare frozen stages with their digests; all processes raise if one finds a difference.
+
+        Args:
+            trainer: the trainer.
+            pl_module: the module.
+            stages: the stages to compare; None for all frozen ones.
 
         Raises:
             UserError: a frozen stage has changed.
         """
         if not _is_known(trainer):
             return
-        changed = self._contract.changed(_network(pl_module))
+        changed = self._contract.changed(_network(pl_module), stages)
         if trainer.strategy.reduce_boolean_decision(bool(changed), all=False):
             raise UserError(change_message(changed))
 

@@ -9,13 +9,14 @@ from lightning.pytorch.utilities.seed import isolate_rng
 
 from opsin.config.target_lookup import Target
 from opsin.data import ImageDataModule
+from opsin.errors import UserError
 from opsin.training import build
 from opsin.training.callbacks.base import EpochCallback
 from opsin.training.loss import ClassificationLoss
 from opsin.training.network_building import prepare
 from opsin.training.optim.lr_schedules import constant
 from opsin.training.plan import RunPlan
-from opsin.training.precision_timing import decide_precision
+from opsin.training.precision_timing import decide_precision, gradient_fault
 from opsin.training.trainer import TrainerOptions, make_trainer
 
 
@@ -64,9 +65,10 @@ class TrialSteps:
             network, _ = build.network(self._plan, data, loss.num_logits, pretrained=pretrained)
             if heaviest:
                 network.freeze(list(build.freeze_schedule(self._plan, network).ever_trained))
-            options, _ = decide_precision(
-                self._plan.trainer, network, (data.channels, *data.image_size), data.base_batch_size
-            )
+            shape = (data.channels, *data.image_size)
+            options, _ = decide_precision(self._plan.trainer, network, shape, data.base_batch_size)
+            if fault := gradient_fault(options, network, shape, network.frozen_stages):
+                raise UserError(fault)
             self._plan = replace(self._plan, trainer=options)
             prepare(self._plan, network)
             classifier = build.classifier(self._plan, data, network, loss, record={})
