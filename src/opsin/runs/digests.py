@@ -9,6 +9,7 @@ from typing import Any
 
 from opsin.errors import UserError
 from opsin.runs.atomic import write_atomically
+from opsin.runs.regular_file import check_regular
 
 DIGESTS = "digests.json"
 """Name of the file in a run directory."""
@@ -76,6 +77,7 @@ def read_digests(run: Path) -> RunDigests | None:
     """
     file = run / DIGESTS
     try:
+        check_regular(file)
         content: Any = json.loads(file.read_text(encoding="utf-8"))
         files = {str(name): str(digest) for name, digest in content["files"].items()}
         if strange := [name for name in files if name.split("/")[0] not in COVERED or ".." in name.split("/")]:
