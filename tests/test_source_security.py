@@ -90,6 +90,8 @@ def _of_call(node: ast.Call, file: str) -> Iterator[str]:
         yield f"{name} loads a checkpoint without weights_only=True"
     if "trust_remote_code" in constants:
         yield "runs code of a hub"
+    if name in ("Image.open", "PIL.Image.open") and "formats" not in constants and file.startswith("src/"):
+        yield "opens images of every format of Pillow, and Pillow starts Ghostscript for EPS"
     if constants.get("shell"):
         yield "starts a shell"
     if last == "import_module" and not isinstance(node.args[0], ast.Constant) and file not in MAY_IMPORT_BY_NAME:
@@ -128,6 +130,7 @@ def test_no_source_file_runs_code_of_a_file() -> None:
         "exec(text)",
         "subprocess.run(command, shell=True)",
         "os.system(command)",
+        "Image.open(path)",
         "datasets.load_dataset(path, trust_remote_code=True)",
         "archive.extractall(folder)",
         "shutil.unpack_archive(path)",

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,9 @@ from PIL import Image
 from opsin.commands.embed import embed, main
 from opsin.config import RunConfig
 from opsin.errors import UserError
-from opsin.inference.trained_model import load_trained_model
+from opsin.inference.inputs import open_images
+from opsin.inference.trained_model import TrainedModel, load_trained_model
+from opsin.models import cnn_gap
 from opsin.runs.directory import RunDirectory
 from opsin.training import build
 from opsin.training.feature_extraction import Extractor
@@ -44,6 +47,17 @@ def photos(tmp_path: Path) -> Path:
 def read(folder: Path | str):
     with np.load(Path(folder) / "embeddings.npz") as content:
         return {name: content[name] for name in content.files}
+
+
+def named(build_data, name: str):
+    """Return a function that builds a data module whose dataset has another name."""
+
+    def built(*arguments, **options):
+        data = build_data(*arguments, **options)
+        data.source = replace(data.source, name=name)
+        return data
+
+    return built
 
 
 def test_the_images_of_a_run_keep_their_splits(run: str) -> None:
@@ -134,6 +148,72 @@ def test_a_folder_without_classes_has_no_labels(run: str, photos: Path, tmp_path
 def test_another_dataset(run: str, tmp_path: Path) -> None:
     embed(run, ["datamodule=digits", "datamodule.train_fraction=0.1", f"data_dir={tmp_path}"], split="train")
     assert len(read(f"{run}/embeddings/digits")["embeddings"]) < 259
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"seed": 7},
+        {"datamodule.split_seed": 3},
+        {"datamodule.val_fraction": 0.3},
+        {"datamodule.num_folds": 3, "datamodule.fold": 1},
+    ],
+)
+def test_another_dataset_with_the_images_of_the_run_has_its_splits(run: str, tmp_path: Path, changes) -> None:
+    RunConfig.load(RunDirectory(Path(run))).changed(changes).save()
+    own = build.data(make_plan(RunConfig.load(RunDirectory(Path(run)))))
+    found = open_images(load_trained_model(run), ["datamodule=digits", f"data_dir={tmp_path}"])
+    for split in ("val", "test"):
+        np.testing.assert_array_equal(found.subset(split).index, own.subset(split).index)
+    assert set(own.subset("train").index) <= set(found.subset("train").index)
+
+
+@pytest.mark.parametrize("word", ["seed=1", "datamodule.fold=1", "datamodule.val_fraction=0.3"])
+def test_other_splits_of_the_images_of_the_run_are_refused(run: str, word: str, tmp_path: Path) -> None:
+    words = ["datamodule=digits", "datamodule.num_folds=3", f"data_dir={tmp_path}"]
+    with pytest.raises(UserError, match=f"{word}.* digits has the images of .*run.*Leave out"):
+        open_images(load_trained_model(run), [word, *words])
+
+
+def test_the_images_of_another_dataset_may_have_any_splits(run: str, photos: Path, tmp_path: Path) -> None:
+    found = open_images(load_trained_model(run), [str(photos), "datamodule.val_fraction=0.5", f"data_dir={tmp_path}"])
+    assert len(found.subset("val")) == 8
+
+
+@pytest.fixture
+def rgb_network_for_gray_images() -> TrainedModel:
+    network = cnn_gap(num_logits=2, in_channels=3, image_size=(20, 24))
+    third = (0.5, 0.5, 0.5)
+    return TrainedModel("made", network, None, (20, 24), third, third, 3, "squash", "bilinear", source_channels=1)
+
+
+@pytest.mark.parametrize("words", [["FOLDER"], ["FOLDER/a"], ["datamodule=image_folder", "datamodule.path=FOLDER"]])
+def test_the_input_is_that_of_a_prediction(
+    rgb_network_for_gray_images: TrainedModel, words: list[str], in_tmp: Path
+) -> None:
+    for name in ("a", "b"):
+        (in_tmp / "colors" / name).mkdir(parents=True)
+        for number in range(5):
+            pixels = np.random.default_rng(number).integers(0, 256, (20, 24, 3), np.uint8)
+            Image.fromarray(pixels).save(in_tmp / "colors" / name / f"{number}.png")
+    given = [word.replace("FOLDER", str(in_tmp / "colors")) for word in words]
+    images = open_images(rgb_network_for_gray_images, [*given, "trainer=cpu"])
+    part = images.subset("train" if images.classes else "all")
+    expected = [rgb_network_for_gray_images.read(Path(part.locate(i))) for i in range(len(part))]
+    np.testing.assert_array_equal(part.read(np.arange(len(part))), expected)
+    with pytest.raises(UserError, match=r"datamodule\.channels=3: made determines the format"):
+        open_images(rgb_network_for_gray_images, [*given, "datamodule.channels=3"])
+
+
+@pytest.mark.parametrize("name", ["../../up", "/absolute", "..", ".", "", "owner/photos", "a\\b", "a\0b", "a\nb"])
+def test_the_name_of_a_dataset_is_one_folder_in_the_run(run: str, name: str, monkeypatch, tmp_path: Path) -> None:
+    name = name.replace("/absolute", str(tmp_path / "elsewhere"))
+    monkeypatch.setattr(build, "data", named(build.data, name))
+    images = open_images(load_trained_model(run), ["datamodule=digits", f"data_dir={tmp_path}"])
+    assert images.name == name
+    assert images.out.parent == Path(run) / "embeddings"
+    assert images.out.name not in ("", ".", "..")
+    assert images.out.resolve().parent == (Path(run) / "embeddings").resolve()
 
 
 @pytest.mark.parametrize("head", ["logistic_regression", "knn"])

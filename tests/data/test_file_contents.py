@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from inodes import report_no_inodes
 from PIL import Image
 
 from opsin.data import file_contents
@@ -91,6 +92,18 @@ def test_a_changed_image_is_another_dataset_even_with_the_old_size_and_time(tmp_
     os.utime(file, ns=(state.st_atime_ns, state.st_mtime_ns))
     assert file.stat().st_size == state.st_size
     assert open_store(train_of(root), (8, 8), cache_dir=stores).fingerprint != first.fingerprint
+
+
+def test_without_inodes_files_have_their_own_digests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root, cache = photos(tmp_path / "photos"), tmp_path / "digests.bin"
+    (root / "a" / "dangling.png").symlink_to(root / "nowhere")
+    expected = train_of(root).contents.digests().tolist()
+    report_no_inodes(monkeypatch)
+    for _ in range(2):
+        images = train_of(root)
+        images.contents.use_cache(cache)
+        assert images.contents.digests().tolist() == expected
+    assert len({tuple(digest) for digest in expected}) == 7
 
 
 def test_fresh_digests_are_used_but_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

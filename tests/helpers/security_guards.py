@@ -151,10 +151,28 @@ GUARDS = (
         "data/test_decode.py::test_decompression_bomb_is_refused_with_the_limit",
     ),
     Guard(
+        "evaluation/report/pictures.py",
+        ", formats=FORMATS)",
+        ")",
+        "evaluation/report/test_page.py::test_only_small_png_and_webp_files_of_a_run_are_decoded",
+    ),
+    Guard(
+        "evaluation/report/pictures.py",
+        ", Image.DecompressionBombError)",
+        ")",
+        "evaluation/report/test_page.py::test_only_small_png_and_webp_files_of_a_run_are_decoded",
+    ),
+    Guard(
         "runs/directory.py",
         "if Path(lock.lock_file).is_symlink():",
         "if False:",
         f"{_FILES}::test_a_lock_that_is_a_link_changes_no_other_file",
+    ),
+    Guard(
+        "runs/directory.py",
+        '"_", name).lstrip(".") or "_"',
+        '"_", "") or name',
+        "commands/test_embed.py::test_the_name_of_a_dataset_is_one_folder_in_the_run",
     ),
     Guard(
         "runs/escaping.py",

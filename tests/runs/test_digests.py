@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from inodes import report_no_inodes
 
 from opsin.errors import UserError
 from opsin.runs import digests
@@ -50,6 +51,15 @@ def test_edited_and_missing_files_are_named(run: Path, monkeypatch: pytest.Monke
     (run / "checkpoints" / "best.ckpt").unlink()
     (run / "report.html").write_text("another page")
     assert changed_files(run, recorded) == {"config.yaml": "changed", "checkpoints/best.ckpt": "missing"}
+
+
+def test_without_inodes_files_have_their_own_digests(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    report_no_inodes(monkeypatch)
+    record_digests(run)
+    (run / "config.yaml").write_text("seed: 2\n")
+    recorded = read_digests(run)
+    assert recorded is not None
+    assert changed_files(run, recorded) == {"config.yaml": "changed"}
 
 
 def test_a_later_evaluation_is_recorded(run: Path) -> None:

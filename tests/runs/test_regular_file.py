@@ -7,7 +7,11 @@ from pathlib import Path
 import pytest
 
 from opsin.errors import UserError
+from opsin.evaluation.comparison.run_records import read_record
+from opsin.runs.digests import read_digests
+from opsin.runs.directory import RunDirectory
 from opsin.runs.home import real_path
+from opsin.runs.per_class import read_scores
 from opsin.runs.regular_file import NotRegularError, check_regular, read_text
 
 
@@ -35,3 +39,15 @@ def test_files_and_links_to_files_are_read(tmp_path: Path) -> None:
     assert read_text(tmp_path / "file", "") == read_text(tmp_path / "link", "") == "\u00e4"
     with pytest.raises(FileNotFoundError):
         read_text(tmp_path / "nowhere", "")
+
+
+def test_pipes_in_a_run_are_not_read(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    (tmp_path / "per_class").mkdir()
+    for name in ("error.txt", "digests.json", "per_class/val.npz"):
+        os.mkfifo(tmp_path / name)
+    assert read_record(run).status == "no result"
+    with pytest.raises(UserError, match=r"digests\.json is damaged"):
+        read_digests(tmp_path)
+    with pytest.raises(UserError, match=r"val\.npz is damaged"):
+        read_scores(run, "val")

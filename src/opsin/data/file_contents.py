@@ -78,7 +78,8 @@ class FileContents:
         self._cache = file
         if self.known:
             return
-        for row in np.flatnonzero(self.states["inode"] == 0).tolist():
+        unreadable = self.states == np.zeros((), _STATE)
+        for row in np.flatnonzero(unreadable).tolist():
             self.record(row, None)
         found = _lookup(file, self.states)
         if found:
@@ -139,7 +140,10 @@ class FileContents:
                 advance(len(block))
 
     def _save(self, cache: Path) -> None:
-        """Add the new digests to the cache file; a cache that cannot be written only costs time."""
+        """Add the new digests to the cache file; a cache that cannot be written only costs time.
+
+        On a filesystem without inodes, a state does not identify a file, so its digests are not saved.
+        """
         settled = np.maximum(self.states["mtime_ns"], self.states["ctime_ns"]) < time.time_ns() - _SETTLED_NS
         rows = np.flatnonzero(self._unsaved & settled & (self.states["inode"] > 0))
         new = np.empty(len(rows), _RECORD)

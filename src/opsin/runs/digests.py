@@ -9,6 +9,8 @@ from typing import Any
 
 from opsin.errors import UserError
 from opsin.runs.atomic import write_atomically
+from opsin.runs.file_identity import file_identity
+from opsin.runs.regular_file import check_regular
 
 DIGESTS = "digests.json"
 """Name of the file in a run directory."""
@@ -56,14 +58,13 @@ def record_digests(run: Path, unwritten: Mapping[str, bytes] | None = None) -> N
         unwritten: Contents, by path, of files that the caller writes after `digests.json`. `result.json` is one, so no
             run has a result without digests.
     """
-    by_inode: dict[tuple[int, int], str] = {}
+    known: dict[tuple[int, int] | Path, str] = {}
     files = {}
     for file in _covered_files(run):
-        state = file.stat()
-        inode = (state.st_dev, state.st_ino)
-        if inode not in by_inode:
-            by_inode[inode] = digest_of(file)
-        files[file.relative_to(run).as_posix()] = by_inode[inode]
+        identity = file_identity(file)
+        if identity not in known:
+            known[identity] = digest_of(file)
+        files[file.relative_to(run).as_posix()] = known[identity]
     files |= {name: digest_of(content) for name, content in (unwritten or {}).items()}
     _write(run, RunDigests(files))
 
@@ -76,6 +77,7 @@ def read_digests(run: Path) -> RunDigests | None:
     """
     file = run / DIGESTS
     try:
+        check_regular(file)
         content: Any = json.loads(file.read_text(encoding="utf-8"))
         files = {str(name): str(digest) for name, digest in content["files"].items()}
         if strange := [name for name in files if name.split("/")[0] not in COVERED or ".." in name.split("/")]:

@@ -286,6 +286,11 @@ def file_names(names: Sequence[str]) -> list[str]:
     return [re.sub(r"[^A-Za-z0-9.-]+", "_", name) for name in names if name]
 
 
+def folder_name(name: str) -> str:
+    """Return a name, such as `owner/photos` or one from a foreign file, as the name of one folder inside another."""
+    return re.sub(r"[/\\:\x00-\x1f\x7f]+", "_", name).lstrip(".") or "_"
+
+
 def find_runs(folder: Path) -> list[RunDirectory]:
     """Return all runs below a folder, the newest first; links are not followed, and runs are not searched."""
     found = []

@@ -18,6 +18,7 @@ from opsin.errors import UserError
 from opsin.runs.atomic import atomic_open, write_atomically
 from opsin.runs.directory import RunDirectory
 from opsin.runs.escaping import valid_text
+from opsin.runs.regular_file import check_regular
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ def read_scores(run: RunDirectory, split: str) -> SplitScores | None:
     """
     file = _file(run, split, "npz")
     try:
+        check_regular(file)
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as kept:
             return SplitScores.of(kept["confusion"], kept["classes"].tolist())
     except FileNotFoundError:

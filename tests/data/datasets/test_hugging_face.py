@@ -64,7 +64,7 @@ def test_saved_splits_with_a_class_label(tmp_path: Path) -> None:
     splits = {"train": rows([1, 0, 1], BIRDS), "validation": rows([0, 1], BIRDS), "test": rows([1], BIRDS)}
     DatasetDict(splits).save_to_disk(tmp_path / "birds")
     source = hugging_face(str(tmp_path / "birds"))
-    assert source.classes == ("robin", "wren")
+    assert (source.name, source.classes) == ("birds", ("robin", "wren"))
     assert (source.channels, source.size, source.mean) == (3, (224, 224), None)
     targets = {split: images.targets.tolist() for split, images in source.splits.items()}
     assert targets == {"train": [1, 0, 1], "val": [0, 1], "test": [1]}

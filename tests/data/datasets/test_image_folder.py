@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from inodes import report_no_inodes
 from PIL import Image
 
 from opsin.data.datasets import cats_vs_dogs, image_folder, unlabeled_images
@@ -101,7 +102,12 @@ def test_clutter_is_ignored_and_other_files_are_reported_as_bad_images(tmp_path:
     assert train.fingerprint
 
 
-def test_links_are_followed_and_loops_are_ignored(tmp_path: Path) -> None:
+@pytest.mark.parametrize("inodes", [True, False])
+def test_links_are_followed_and_loops_are_ignored(
+    tmp_path: Path, inodes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not inodes:
+        report_no_inodes(monkeypatch)
     elsewhere = image(tmp_path / "elsewhere" / "x.png").parent
     root = Path(layout(tmp_path / "data", "a/1.png", "b/1.png"))
     (root / "a" / "loop").symlink_to(root / "a", target_is_directory=True)

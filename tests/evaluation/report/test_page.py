@@ -2,9 +2,12 @@
 
 import base64
 import json
+import os
 import shutil
+import struct
 import subprocess
 import sys
+import zlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +15,7 @@ from typing import Any
 import html5lib
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import EpsImagePlugin, Image, PngImagePlugin
 
 from opsin.evaluation.calibration import fit_temperature, reliability
 from opsin.evaluation.confidence_intervals import accuracy_interval
@@ -192,7 +195,7 @@ def test_images_are_embedded_and_the_index_cannot_point_outside(write, tmp_path:
     photograph = np.random.default_rng(0).integers(0, 256, (128, 128, 3), np.uint8)
     write_png(photograph, run.path / "pictures" / "photo.png")
     small = write_png(np.zeros((9, 7, 3), np.uint8), run.path / "pictures" / "small.png")
-    Image.new("RGB", (5, 5)).save(run.path / "pictures" / "other.png", "BMP")
+    Image.new("RGB", (5, 5)).save(run.path / "pictures" / "other.png", "WEBP")
     entries = [
         {"image": name, "cam": None, "path": "p", "true": "cat", "predictions": [["dog", 0.9], ["cat", 0.1]]}
         for name in ("photo.png", "small.png", "other.png", str(secret), "../../secret.png", "gone.png")
@@ -215,7 +218,52 @@ def test_images_are_embedded_and_the_index_cannot_point_outside(write, tmp_path:
     assert text(read(write_report(run))).count("labeled cat") == 3
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"split": "test"}', '{"misclassified": [{"image": 3}]}'])
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\n%%EndComments\n(code) print\n%%EOF\n"
+
+
+def png_header(width: int, height: int) -> bytes:
+    """Return the start of a PNG file, to the end of its first data block."""
+    chunks = ((b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)), (b"IDAT", zlib.compress(b"\0")))
+    parts = (
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+@pytest.mark.parametrize("kind", ["EPS", "bomb", "text bomb", "pipe", "folder", "BMP"])
+def test_only_small_png_and_webp_files_of_a_run_are_decoded(write, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[object] = []
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *arguments: started.append(arguments))
+    run = write()
+    file = run.path / "pictures" / "evil.png"
+    file.parent.mkdir()
+    if kind == "pipe":
+        os.mkfifo(file)
+    elif kind == "folder":
+        file.mkdir()
+    elif kind == "BMP":
+        Image.new("RGB", (5, 5)).save(file, "BMP")
+    elif kind == "text bomb":
+        text_chunk = PngImagePlugin.PngInfo()
+        text_chunk.add_text("text", "0" * (PngImagePlugin.MAX_TEXT_CHUNK + 1), zip=True)
+        Image.new("RGB", (5, 5)).save(file, "PNG", pnginfo=text_chunk)
+    else:
+        file.write_bytes(EPS if kind == "EPS" else png_header(30_000, 30_000))
+    write_png(np.zeros((9, 7, 3), np.uint8), run.path / "pictures" / "good.png")
+    index = {"split": "test", "misclassified": [], "stage": None, "note": None, "augmentation": "evil.png"}
+    index_file(run).write_text(
+        json.dumps({**index, "augmentation_text": "none", "kernels": "good.png", "kernels_layer": "conv"})
+    )
+    found = read_pictures(run)
+    assert found is not None
+    assert found.augmentation is None
+    assert found.kernels is not None
+    assert not started
+
+
+@pytest.mark.parametrize(
+    "content", ["[" * 100_000, "{", "[]", '{"split": "test"}', '{"misclassified": [{"image": 3}]}']
+)
 def test_a_damaged_list_of_images_is_left_out(write, content: str) -> None:
     run = write()
     index_file(run).parent.mkdir()

@@ -149,7 +149,7 @@ def _diagrams(before: Reliability, after: Reliability, temperature: float, split
     axes[0].legend(loc="upper left", frameon=False)
     stream = io.BytesIO()
     figure.savefig(stream, format="png")
-    return np.asarray(Image.open(stream).convert("RGB"))
+    return np.asarray(Image.open(stream, formats=("PNG",)).convert("RGB"))
 
 
 def _duplicates(source: ModelAndImages, count: int, similarity: float) -> Iterator[Output]:

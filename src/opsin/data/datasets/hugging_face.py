@@ -2,11 +2,13 @@
 
 import contextlib
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from opsin.data.datasets.hugging_face_columns import read_splits
 from opsin.data.source import Source
+from opsin.data.split_names import composed
 from opsin.data.types import Channels, Side
 from opsin.errors import UserError
 from opsin.runs.home import user_path
@@ -45,20 +47,20 @@ def hugging_face(
     """
     folder = user_path(path)
     if folder.exists():
-        rows = _load_local(folder, name)
-    elif path.startswith((".", "/", "~")) or path.count("/") > 1 or "\\" in path:
+        source = read_splits(_load_local(folder, name), path, image_column, label_column, channels, size)
+        return replace(source, name=composed(folder.resolve().name))
+    if path.startswith((".", "/", "~")) or path.count("/") > 1 or "\\" in path:
         raise UserError(f"There is no folder {folder.absolute()}, and {path!r} is not an id like 'ylecun/mnist'.")
-    else:
-        try:
-            rows = load_from_hub(path, name, revision)
-        except HubError as error:
-            raise UserError(
-                f"The Hugging Face dataset {path!r} could not be downloaded.\n  {error}\n"
-                f"Download it on a machine with internet access and copy Hugging Face's cache ({_cache()}) here, or "
-                "save it to a folder with datasets.load_dataset(...).save_to_disk(FOLDER) and set "
-                "datamodule.path=FOLDER.\n"
-                "Without internet access, use datamodule=digits: its images are part of scikit-learn."
-            ) from error
+    try:
+        rows = load_from_hub(path, name, revision)
+    except HubError as error:
+        raise UserError(
+            f"The Hugging Face dataset {path!r} could not be downloaded.\n  {error}\n"
+            f"Download it on a machine with internet access and copy Hugging Face's cache ({_cache()}) here, or "
+            "save it to a folder with datasets.load_dataset(...).save_to_disk(FOLDER) and set "
+            "datamodule.path=FOLDER.\n"
+            "Without internet access, use datamodule=digits: its images are part of scikit-learn."
+        ) from error
     return read_splits(rows, path, image_column, label_column, channels, size)
 
 

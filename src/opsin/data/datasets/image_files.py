@@ -10,6 +10,7 @@ from pathlib import Path, PurePath
 from opsin.data.decode import GRAY_OR_RGB
 from opsin.data.split_names import composed
 from opsin.data.types import Channels
+from opsin.runs.file_identity import file_identity
 
 _LOG = logging.getLogger(__name__)
 
@@ -70,23 +71,23 @@ def is_clutter(name: str) -> bool:
     return name.startswith(".") or name.lower() in _CLUTTER
 
 
-def _above(folder: Path) -> set[tuple[int, int]]:
+def _above(folder: Path) -> set[tuple[int, int] | Path]:
     """Return the folders that contain a folder; a link to one of them would lead to the images of other classes."""
-    return {(state.st_dev, state.st_ino) for parent in folder.resolve().parents if (state := parent.stat())}
+    return {file_identity(parent) for parent in folder.resolve().parents}
 
 
 def _walk(
-    root: Path, folder: str, channels: Channels, seen: set[tuple[int, int]], skipped: Counter[str]
+    root: Path, folder: str, channels: Channels, seen: set[tuple[int, int] | Path], skipped: Counter[str]
 ) -> Iterator[str]:
     """Yield the files that may be images below a folder, relative to `root`.
 
     Links are followed, but no folder is entered twice. A link without a target is returned and later reported as an
     image that cannot be read; pipes and sockets are ignored.
     """
-    state = (root / folder).stat()
-    if (state.st_dev, state.st_ino) in seen:
+    identity = file_identity(root / folder)
+    if identity in seen:
         return
-    seen.add((state.st_dev, state.st_ino))
+    seen.add(identity)
     with os.scandir(root / folder) as entries:
         for entry in entries:
             inside = f"{folder}/{entry.name}"

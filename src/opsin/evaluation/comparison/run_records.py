@@ -16,6 +16,7 @@ from opsin.runs.flat_keys import flat_scalars
 from opsin.runs.home import real_path
 from opsin.runs.metrics_csv import EpochRow, read_epochs
 from opsin.runs.predictions import Predictions, read_predictions
+from opsin.runs.regular_file import NotRegularError, check_regular
 from opsin.runs.result import RunResult
 
 
@@ -175,8 +176,9 @@ def read_record(run: RunDirectory) -> RunRecord:
 
 def _no_result(run: RunDirectory, missing: Path) -> tuple[str, str]:
     try:
+        check_regular(run.error)
         lines = run.error.read_text(encoding="utf-8", errors="replace").split("\n")
-    except OSError:
+    except (OSError, NotRegularError):
         return "no result", f"{missing.name} is missing"
     return "failed", next((line.strip() for line in reversed(lines) if line.strip()), "")
 

@@ -8,13 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from opsin.runs.directory import RunDirectory
+from opsin.runs.regular_file import check_regular
 from opsin.visualization import images
 
 MAX_PNG = 12_000
 """Size in bytes above which an image, probably a photograph, is embedded as WebP instead of PNG."""
+
+FORMATS = ("PNG", "WEBP")
+"""Formats of the images in a run. Pillow has more: for EPS it starts Ghostscript, which runs the file as a program."""
 
 INDEX_FILE = "pictures.json"
 """Name of the file that lists the images."""
@@ -106,10 +110,12 @@ def index_file(run: RunDirectory) -> Path:
 
 def read_pictures(run: RunDirectory) -> Pictures | None:
     """Read the images of a run, without missing or damaged ones; None if no images were made or the list is damaged."""
+    file = index_file(run)
     try:
-        index: dict[str, Any] = json.loads(index_file(run).read_text(encoding="utf-8"))
-        return _pictures(index_file(run).parent, index)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        check_regular(file)
+        index: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        return _pictures(file.parent, index)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 
@@ -139,10 +145,11 @@ def _embedded(folder: Path, name: str | None) -> EmbeddedImage | None:
         return None
     file = folder / Path(name).name  # the file name only, so that the index cannot point outside the folder
     try:
+        check_regular(file)
         content = file.read_bytes()
-        with Image.open(io.BytesIO(content)) as opened:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as opened:
             kind, pixels = opened.format, np.asarray(opened.convert("RGB"))
-    except (OSError, UnidentifiedImageError):
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # Pillow's errors for damaged files
         return None
     small = len(content) <= MAX_PNG
     if small and kind == "PNG":  # as `report_images` wrote it
