@@ -65,7 +65,7 @@ def load_weights(network: Network, weights: str) -> LoadedWeights:
         source, state = _pretrained(network, weights)
     else:
         path = _weights_file(weights)
-        source, state = str(path), without_wrappers(read_state_dict(path))
+        source, state = str(path), _unwrapped(network, read_state_dict(path))
     return _load(network, _renamed(network, state, source), source)
 
 
@@ -127,8 +127,16 @@ def _weights_file(weights: str) -> Path:
     raise UserError(f"model.weights={weights} is neither {names}, nor an existing run directory or file{hint}")
 
 
-def without_wrappers(state: StateDict) -> StateDict:
-    """Return the tensors of the network in a checkpoint of Opsin, DDP or a compiled module."""
+def _unwrapped(network: Network, state: StateDict) -> StateDict:
+    """Return the tensors of the network in a checkpoint of Opsin, DDP or a compiled module.
+
+    The keys of a user's network can begin like those of a wrapper; they are kept if they fit the network better.
+    """
+    known = {*network.state_dict(), *network.original_keys.values()}
+    return max(_without_wrappers(state), state, key=lambda candidate: len(known & candidate.keys()))
+
+
+def _without_wrappers(state: StateDict) -> StateDict:
     state = {key.replace("_orig_mod.", ""): tensor for key, tensor in state.items()}
     if any(key.startswith("network.") for key in state):  # the rest belongs to losses and metrics
         return {key.removeprefix("network."): t for key, t in state.items() if key.startswith("network.")}
