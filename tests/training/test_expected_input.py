@@ -56,9 +56,7 @@ def test_files_that_state_their_images_are_read_like_the_run(name: str, model: s
 
 @pytest.mark.parametrize("stated", [{}, {"format": "pt"}, {**STATED, "std": None} | {"resize": None}])
 @pytest.mark.parametrize("suffix", [".ckpt", ".safetensors"])
-def test_other_files_have_the_facts_of_published_weights(
-    suffix: str, stated: dict[str, object], in_tmp: Path
-) -> None:
+def test_other_files_have_the_facts_of_published_weights(suffix: str, stated: dict[str, object], in_tmp: Path) -> None:
     stated = {key: value for key, value in stated.items() if value is not None}
     expected, _ = expected_from(weights_file(in_tmp / f"weights{suffix}", stated), "model=resnet18_partial")
     assert (expected.image_size, expected.mean) == ((224, 224), (0.485, 0.456, 0.406))
