@@ -11,6 +11,7 @@ from torch import nn
 import opsin.models as models
 from opsin.models import Network, convnext_tiny, load_weights, resnet18
 from opsin.models.export_weights import library_state, save_weights
+from opsin.models.plain_network import as_network
 
 SIZE = (32, 32)
 FROM_TORCHVISION = ["resnet18", "mobilenet_v2", "efficientnet_b0", "convnext_tiny"]
@@ -113,3 +114,41 @@ def test_the_neck_is_exported_and_values_beyond_half_precision_stay_float32(tmp_
     save_weights(library_state(taught, backbone=True, half=True), tmp_path / "it.safetensors", "safetensors", {})
     load_weights(pupil, str(tmp_path / "it.safetensors"))
     assert torch.equal(pupil.head.norm.weight, taught.head.norm.weight)
+
+
+class Wrapping(nn.Module):
+    """A user's network with all its layers under one name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        body = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 6, 3), nn.ReLU())
+        self.name = name
+        self.add_module(name, nn.ModuleDict({"first": body, "last": nn.Linear(6, 3)}))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        layers = getattr(self, self.name)
+        return layers["last"](layers["first"](images).mean((2, 3)))
+
+
+def wrapping(name: str, seed: int) -> Network:
+    torch.manual_seed(seed)
+    return as_network("mine", Wrapping(name), num_logits=3, in_channels=1, image_size=(16, 16))
+
+
+FORMS = {
+    "exported": lambda network: library_state(network),
+    "checkpoint": lambda network: {f"network.{key}": tensor for key, tensor in network.state_dict().items()},
+    "compiled": lambda network: {f"network._orig_mod.{key}": tensor for key, tensor in network.state_dict().items()},
+    "DDP": lambda network: {f"module.{key}": tensor for key, tensor in library_state(network).items()},
+    "Lightning": lambda network: {f"network.{key}": tensor for key, tensor in library_state(network).items()},
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", ["network", "module", "_orig_mod", "stages", "head", "body"])
+def test_names_in_a_users_network_may_be_those_of_wrappers(name: str, form: str, tmp_path) -> None:
+    taught, new = wrapping(name, 1), wrapping(name, 2)
+    save_weights(FORMS[form](taught), tmp_path / "it.pt", "state_dict", {})
+    loaded = load_weights(new, str(tmp_path / "it.pt"))
+    assert (loaded.head, loaded.missing, loaded.unexpected) == (True, (), ())
+    assert all(torch.equal(tensor, taught.state_dict()[key]) for key, tensor in new.state_dict().items())

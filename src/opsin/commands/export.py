@@ -15,6 +15,7 @@ from opsin.runs.quoting import printed_override
 
 if TYPE_CHECKING:
     from opsin.inference.model_export import GraphFormat
+    from opsin.inference.trained_model import TrainedModel
     from opsin.models.export_weights import WeightsFormat
 
 SUFFIXES = {"onnx": ".onnx", "torch_export": ".pt2", "safetensors": ".safetensors", "state_dict": ".pt"}
@@ -113,7 +114,22 @@ def export_weights(
     state = library_state(trained.network, backbone=backbone, half=half)
     with write_errors(out, "--out"):
         save_weights(state, out, kind, facts(trained, run.read_result()))
-    return f"{len(state)} tensors; in Opsin: {printed_override('model.weights', out)}"
+    return f"{len(state)} tensors; in Opsin: {' '.join(_overrides_for(out, kind, trained))}"
+
+
+def _overrides_for(out: Path, kind: "WeightsFormat", trained: "TrainedModel") -> list[str]:
+    """Return the overrides with which Opsin trains from a file of weights; a state dict does not state its images."""
+    images = {
+        "image_size": trained.size,
+        "mean": trained.mean,
+        "std": trained.std,
+        "interpolation": trained.interpolation,
+    }
+    stated = kind == "safetensors"
+    return [
+        printed_override("model.weights", out),
+        *(printed_override(f"datamodule.{key}", value) for key, value in images.items() if not stated),
+    ]
 
 
 def export_model(

@@ -65,7 +65,7 @@ def load_weights(network: Network, weights: str) -> LoadedWeights:
         source, state = _pretrained(network, weights)
     else:
         path = _weights_file(weights)
-        source, state = str(path), without_wrappers(read_state_dict(path))
+        source, state = str(path), _unwrapped(network, read_state_dict(path))
     return _load(network, _renamed(network, state, source), source)
 
 
@@ -127,9 +127,18 @@ def _weights_file(weights: str) -> Path:
     raise UserError(f"model.weights={weights} is neither {names}, nor an existing run directory or file{hint}")
 
 
-def without_wrappers(state: StateDict) -> StateDict:
-    """Return the tensors of the network in a checkpoint of Opsin, DDP or a compiled module."""
-    state = {key.replace("_orig_mod.", ""): tensor for key, tensor in state.items()}
+def _unwrapped(network: Network, state: StateDict) -> StateDict:
+    """Return the tensors of the network in a checkpoint of Opsin, DDP or a compiled module.
+
+    The keys of a user's network can begin like those of a wrapper; they are kept if they fit the network better.
+    """
+    known = {*network.state_dict(), *network.original_keys.values()}
+    compiled = {key.replace("_orig_mod.", ""): tensor for key, tensor in state.items()}
+    candidates = [_without_prefix(compiled), compiled, _without_prefix(state), state]
+    return max(candidates, key=lambda candidate: len(known & candidate.keys()))  # of equal ones, the first
+
+
+def _without_prefix(state: StateDict) -> StateDict:
     if any(key.startswith("network.") for key in state):  # the rest belongs to losses and metrics
         return {key.removeprefix("network."): t for key, t in state.items() if key.startswith("network.")}
     if all(key.startswith("module.") for key in state):
@@ -139,14 +148,15 @@ def without_wrappers(state: StateDict) -> StateDict:
 
 def _renamed(network: Network, state: StateDict, source: str) -> StateDict:
     """Return the state under the keys of this network; refuse tensors of a larger backbone."""
-    if any(re.match(r"stages\.\D", key) for key in state):  # timm numbers its stages, Opsin names them
+    ours = {original: key for key, original in network.original_keys.items()}
+    known = network.state_dict().keys()
+    named = any(re.match(r"stages\.\D", key) for key in state)  # timm numbers its stages, Opsin names them
+    if named and len(known & state.keys()) >= len(ours.keys() & state.keys()):
         backbone = {"stages"}
     else:
-        ours = {original: key for key, original in network.original_keys.items()}
         backbone = {original.split(".")[0] for original, key in ours.items() if key.startswith("stages.")}
         state = {key if key in ours else _OLD_DENSENET.sub(r"\1\2", key): tensor for key, tensor in state.items()}
         state = {ours.get(key, key): tensor for key, tensor in state.items()}
-    known = network.state_dict().keys()
     foreign = [key for key in state if key not in known and key.split(".")[0] in backbone]
     if foreign:
         raise UserError(f"model.weights: {source} belongs to another backbone: {network.name} has no {_first(foreign)}")

@@ -4,11 +4,12 @@ import hashlib
 import http.client
 import importlib
 import importlib.resources
+import json
 import pickle
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -18,6 +19,7 @@ from torch import Tensor
 from opsin.errors import UserError
 from opsin.runs.checkpoint_files import fault_of
 from opsin.runs.regular_file import check_regular
+from opsin.runs.result import ImageFormat
 
 StateDict = dict[str, Tensor]
 
@@ -171,8 +173,8 @@ def weights_facts(function: Callable[..., Any], weights: str, arguments: Mapping
 
     Args:
         function: The network function.
-        weights: The value of `model.weights`. For a file, the facts are those of the ImageNet weights, because
-            published files of these networks were trained on ImageNet.
+        weights: The value of `model.weights`. For a file that does not state its facts (`recorded_format`), they are
+            those of the ImageNet weights, because published files of these networks were trained on ImageNet.
         arguments: The known arguments of the function.
     """
     kind: Kind = "opsin" if weights == "opsin" else "imagenet"
@@ -185,6 +187,58 @@ def known_weights(network: str, **arguments: Any) -> dict[Kind, Weights]:
     return {kind: weights for kind, weights in found.items() if weights is not None}
 
 
+def recorded_format(path: Path) -> ImageFormat | None:
+    """Return the images that the weights in a file were trained on; None if the file does not state them.
+
+    Checkpoints of Opsin and safetensors files of `opsin export` state them.
+
+    Raises:
+        UserError: The file or its statement is damaged.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    stated = _metadata(path) if path.suffix == ".safetensors" else _checkpoint_record(path)
+    names = [field.name for field in fields(ImageFormat)]
+    if any(name not in stated for name in names):
+        return None
+    try:
+        return TypeAdapter(ImageFormat).validate_python({name: stated[name] for name in names})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise UserError(
+            f"{path} does not state correctly which images its weights were trained on ({place}: {first['msg']}): "
+            "replace it with an intact copy"
+        ) from None
+
+
+def _checkpoint_record(path: Path) -> Mapping[str, Any]:
+    content = _read(path)
+    for name in ("opsin", "data"):
+        content = content.get(name) if isinstance(content, dict) else None
+    return content if isinstance(content, dict) else {}
+
+
+def _metadata(path: Path) -> Mapping[str, Any]:
+    """Return the metadata in the header of a safetensors file; values that are JSON are decoded."""
+    from safetensors import safe_open
+
+    try:
+        check_regular(path)
+        with safe_open(path, "pt") as file:
+            texts: dict[str, str] = file.metadata() or {}
+    except Exception as error:  # errors of the file and of its header share no base class
+        raise _unreadable(path, error) from error
+    return {name: _decoded(text) for name, text in texts.items()}
+
+
+def _decoded(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
 def read_state_dict(path: Path) -> StateDict:
     """Return the tensors of a `.pt`, `.pth`, `.ckpt` or `.safetensors` file, on the CPU.
 
@@ -194,24 +248,7 @@ def read_state_dict(path: Path) -> StateDict:
     Raises:
         UserError: The file is damaged, holds other objects, or holds no state dict.
     """
-    if path.suffix != ".safetensors" and _is_archive(path) and (fault := fault_of(path)):
-        raise UserError(f"{path} {fault}: replace it with an intact copy")
-    try:
-        check_regular(path)
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            content: Any = load_file(path)
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise UserError(
-            f"{path} is not a file of weights, or it holds objects other than tensors and plain values. "
-            "Such objects are not loaded, because they can run code. "
-            "Save the file with torch.save(model.state_dict(), path)"
-        ) from error
-    except Exception as error:  # zip, safetensors and EOF errors share no base class
-        raise UserError(f"{path} cannot be read as a file of weights: {error}") from error
+    content = _read(path)
     for wrapper in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]
@@ -223,6 +260,31 @@ def read_state_dict(path: Path) -> StateDict:
     if odd := next((key for key, value in state.items() if value.is_complex()), None):
         raise UserError(f"{path}: {odd} has complex numbers, and the weights of a network are real numbers")
     return state
+
+
+def _read(path: Path) -> Any:
+    """Return the content of a file of weights: tensors and plain values."""
+    if path.suffix != ".safetensors" and _is_archive(path) and (fault := fault_of(path)):
+        raise UserError(f"{path} {fault}: replace it with an intact copy")
+    try:
+        check_regular(path)
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{path} is not a file of weights, or it holds objects other than tensors and plain values. "
+            "Such objects are not loaded, because they can run code. "
+            "Save the file with torch.save(model.state_dict(), path)"
+        ) from error
+    except Exception as error:  # zip, safetensors and EOF errors share no base class
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> UserError:
+    return UserError(f"{path} cannot be read as a file of weights: {error}")
 
 
 def _is_archive(path: Path) -> bool:

@@ -3,7 +3,6 @@
 import inspect
 from collections.abc import Mapping
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any, cast
 
 import lightning as L
@@ -23,9 +22,10 @@ from opsin.errors import UserError
 from opsin.models import LoadedWeights, Network, Weights, weights_facts
 from opsin.models.fine_tuning import FreezeSchedule
 from opsin.models.plain_network import first_channels
-from opsin.models.weights import KINDS
+from opsin.models.weights import KINDS, recorded_format
 from opsin.models.whitening import whiten_stem
 from opsin.runs.directory import RunDirectory
+from opsin.runs.home import user_path
 from opsin.runs.result import DataFacts, ImageFormat
 from opsin.training.callbacks.busy_machine import BusyMachine
 from opsin.training.callbacks.finite_loss import FiniteLoss
@@ -97,17 +97,26 @@ def _input_channels(plan: RunPlan, source: Source, size: tuple[int, int]) -> int
 
 
 def expected_input(plan: RunPlan) -> ExpectedInput:
-    """Return the input with which a model's pretrained weights were trained, from a run or from their library."""
+    """Return the input with which a model's pretrained weights were trained, from a run, a file or their library."""
     weights = plan.fine_tuning.weights
     if weights == "none":
         return ExpectedInput()
-    run = RunDirectory(Path(weights))
-    if weights not in KINDS and run.config.exists():  # imagenet names the weights, even if such a folder exists
-        recorded = recorded_data(run)
+    if recorded := _recorded_format(weights):
         interpolation = cast("Interpolation", recorded.interpolation)
         return ExpectedInput(recorded.image_size, recorded.mean, recorded.std, interpolation)
     facts: Weights | None = weights_facts(plan.model.call, weights, plan.model.arguments)
     return ExpectedInput(facts.size, facts.mean, facts.std, facts.interpolation) if facts else ExpectedInput()
+
+
+def _recorded_format(weights: str) -> ImageFormat | None:
+    """Return the images that the weights of a run or of a file were trained on; None if they are not recorded."""
+    if weights in KINDS:  # the name of weights, even if such a folder exists
+        return None
+    path = user_path(weights)
+    run = RunDirectory(path)
+    if run.config.exists():
+        return recorded_data(run)
+    return recorded_format(path) if path.is_file() else None
 
 
 def check_same_data(data: ImageDataModule, recorded: DataFacts) -> None:

@@ -15,8 +15,10 @@ from typing import Any
 import html5lib
 import numpy as np
 import pytest
+import yaml
 from PIL import EpsImagePlugin, Image, PngImagePlugin
 
+from opsin.config.saved_config import start_command
 from opsin.evaluation.calibration import fit_temperature, reliability
 from opsin.evaluation.confidence_intervals import accuracy_interval
 from opsin.evaluation.report.confusion_and_calibration import calibration_section
@@ -132,6 +134,42 @@ def test_the_best_epoch_is_the_recorded_one_or_that_of_the_monitored_metric(writ
     assert best_epoch(rows, RunResult(), monitor) == 2  # the third is not a number
     assert best_epoch(rows, RunResult(), "train/acc") == 3
     assert best_epoch([], RunResult(), monitor) is None
+
+
+@pytest.mark.parametrize(
+    ("recorded", "trained", "said"),
+    [
+        ({"best_epoch": 1.75, "epochs": 2}, (0.25, 0.5, 0.75, 1, 1.25, 1.5, 1.75, 2), "1.75 of 2 best epoch"),
+        ({"best_epoch": 2, "epochs": 3}, (1, 2), "2 of 3 best epoch"),
+        ({}, (0.5, 1, 1.5), "1 of 1.5 best epoch"),  # it is still running
+    ],
+)
+def test_the_best_epoch_is_one_of_the_trained_epochs(
+    recorded: dict[str, Any], trained: tuple[float, ...], said: str, write
+) -> None:
+    run = write(**recorded)
+    rows = [f"{epoch},{step},{abs(epoch - 1)}" for step, epoch in enumerate(trained)]
+    run.metrics.write_text("\n".join(["epoch,step,val/loss", *rows, ""]))
+    assert said in text(read(write_report(run)))
+
+
+def test_the_command_of_the_page_is_that_of_the_run(write) -> None:
+    run = write()
+    record = {"overrides": ["model=mine", "tags=[a b]"], "search_path": ["/my configs"], "config_name": "other"}
+    run.overrides.write_text(yaml.safe_dump(record))
+    command = start_command(run)
+    assert "'/my configs'" in command
+    assert "--config-name" in command
+    assert command in text(read(write_report(run)))
+
+
+def test_the_start_of_a_run_is_that_of_its_log(write) -> None:
+    run = write()
+    assert ", started" not in text(read(write_report(run)))
+    run.log.write_text("a format of the user\n")
+    assert ", started" not in text(read(write_report(run)))
+    run.log.write_text("[2025-03-04 05:06:07,891][opsin][INFO] a\n[2026-01-01 00:00:00,000][opsin][INFO] resumed\n")
+    assert "run, started 04 March 2025, 05:06" in text(read(write_report(run)))
 
 
 def test_the_page_shows_the_summary_of_the_network(write) -> None:

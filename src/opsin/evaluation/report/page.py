@@ -3,12 +3,12 @@
 The order of the sections is that of `templates/report.html`.
 """
 
-from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 
 from opsin.config import RunConfig
+from opsin.config.saved_config import start_command
 from opsin.errors import UserError
 from opsin.evaluation.confusion import class_table
 from opsin.evaluation.report.confusion_and_calibration import (
@@ -29,6 +29,7 @@ from opsin.runs.predictions import Predictions, read_predictions
 from opsin.runs.quoting import opsin_command, resume_command
 from opsin.runs.regular_file import read_text
 from opsin.runs.result import WAY_OUT
+from opsin.runs.train_log import first_time
 
 
 def write_report(run: RunDirectory) -> Path:
@@ -55,11 +56,12 @@ def write_report(run: RunDirectory) -> Path:
         "report.html",
         run=run,
         name=name,
-        started=datetime.fromtimestamp(run.config.stat().st_mtime).strftime("%d %B %Y, %H:%M"),
+        started=first_time(run.log),
         result=result,
         status=result.status,
         rows=rows,
         best=best,
+        epochs=result.epochs or (rows[-1].epoch if rows else None),
         curves=learning_curves(rows, best) if rows else None,
         summary=summarize_result(name, result, evaluated) if evaluated else None,
         missing=missing.get(expected),
@@ -71,7 +73,7 @@ def write_report(run: RunDirectory) -> Path:
         calibration=calibration_section(predictions, result.calibration) if evaluated else None,
         pictures=read_pictures(run),
         network=(title(result.network), cells(result.network)) if result.network else None,
-        command=opsin_command("train", *config.origin.overrides),
+        command=start_command(run),
         resume=resume_command(run.path),
         report=opsin_command("report", run.path),
         config=read_text(run.config, WAY_OUT),

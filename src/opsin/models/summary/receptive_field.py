@@ -1,11 +1,12 @@
 """The receptive field of each stage, computed from the operations that run."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from opsin.models.summary.positions import Positions, tensors_in
 from opsin.models.torch_internals import TorchDispatchMode
 
 aten = torch.ops.aten
@@ -27,14 +28,16 @@ class ReceptiveFields(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Context that tracks the receptive field of every tensor computed from the images of one batch.
 
     Convolutions and pooling widen the field; where paths join (residual additions, concatenations), the largest
-    counts; global pooling and dense layers see the whole image. The field depends on the layers alone, as in
-    "Computing Receptive Fields of Convolutional Neural Networks" (Araujo et al., 2019): padding is
+    counts; global pooling, dense layers over one row per image, attention and products that add over positions
+    (`opsin.models.summary.positions`) see the whole image. The field depends on the layers alone, as in "Computing
+    Receptive Fields of Convolutional Neural Networks" (Araujo et al., 2019): padding is
     included, so the field can be larger than the image.
     """
 
     def __init__(self, images: Tensor) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._fields: dict[int, tuple[Field, Field]] = {id(images): (Field(), Field())}
+        self._positions = Positions(images)
         self._alive = [images]  # an id is unique only while its tensor exists
 
     def pixels(self, features: Tensor) -> int | None:
@@ -51,11 +54,14 @@ class ReceptiveFields(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         """Run one operation, and record the fields of its outputs."""
         output = func(*args, **(kwargs or {}))
-        known = [self._fields[id(t)] for t in _tensors(args) if id(t) in self._fields]
+        known = [self._fields[id(t)] for t in tensors_in(args) if id(t) in self._fields]
         if known:
             height, width = (_merge(axis) for axis in zip(*known, strict=True))
-            after = _after(getattr(func, "overloadpacket", func), args, output, (height, width))
-            for tensor in _tensors([output]):
+            operation = getattr(func, "overloadpacket", func)
+            mixed = self._positions.are_mixed(operation, args)
+            after = _whole(height, width) if mixed else _after(operation, args, output, (height, width))
+            self._positions.follow(func, args, output)
+            for tensor in tensors_in([output]):
                 self._fields[id(tensor)] = after
                 self._alive.append(tensor)
         return output
@@ -74,7 +80,11 @@ def _after(operation: Any, args: Sequence[Any], output: Any, fields: tuple[Field
         pooled = output.shape[2:] != args[0].shape[2:]  # a mean over one pixel changes nothing
     else:  # a dense layer over one row per image; over one row per pixel, it is a 1x1 convolution
         pooled = operation in (aten.addmm, aten.mm) and output.shape[0] == 1
-    return (fields[0]._replace(whole=True), fields[1]._replace(whole=True)) if pooled else fields
+    return _whole(*fields) if pooled else fields
+
+
+def _whole(height: Field, width: Field) -> tuple[Field, Field]:
+    return height._replace(whole=True), width._replace(whole=True)
 
 
 def _window(
@@ -90,11 +100,3 @@ def _window(
 def _merge(fields: Iterable[Field]) -> Field:
     extents, jumps, wholes = zip(*fields, strict=True)
     return Field(max(extents), max(jumps), any(wholes))
-
-
-def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
-    for value in values:
-        if isinstance(value, Tensor):
-            yield value
-        elif isinstance(value, (list, tuple)):
-            yield from _tensors(value)
