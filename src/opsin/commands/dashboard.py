@@ -2,6 +2,8 @@
 
 import os
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from opsin.commands.command_line import command, command_parser
@@ -61,7 +63,9 @@ def main(arguments: list[str] | None = None) -> int:
         usage="%(prog)s [-h] [folder] [--port PORT] [--host HOST] [FLAG ...]",
     )
     parser.add_argument("folder", nargs="?", help=f"a run, or a folder of runs (default: {OUTPUT_DIR})")
-    parser.parse_known_args(given)  # prints the help without an import of TensorBoard
+    typed, flags = parser.parse_known_args(given)  # the help and a wrong folder need no import of TensorBoard
+    if not flags:
+        _existing(typed.folder)
     server = tensorboard_server()
     for loader in server.plugin_loaders:  # a parser that knows the flags tells their values from the folder
         loader.define_flags(parser)
@@ -70,13 +74,26 @@ def main(arguments: list[str] | None = None) -> int:
         raise UserError(f"--logdir: name the folder without the flag: {opsin_command('dashboard', typed.logdir)}")
     if typed.folder is not None:
         given.remove(typed.folder)
-    folder = user_path(typed.folder or OUTPUT_DIR)
-    if not folder.is_dir():
-        reason = f"{folder} is not a folder. "
-        if unknown:
-            raise UserError(f"{reason}If it is the value of a flag, write {unknown[0]}={folder}")
-        raise UserError(f"{reason}Train a run first: {opsin_command('train')} writes to {OUTPUT_DIR}")
+    folder = _existing(typed.folder, unknown)
     own = ["--logdir", str(folder), "--load_fast", "false", "--samples_per_plugin", SAMPLES]
     server.configure(["dashboard", *own, *given])
     code: int = server.main()
     return code
+
+
+def _existing(typed: str | None, unknown: Sequence[str] = ()) -> Path:
+    """Return the folder of runs.
+
+    Args:
+        typed: The folder of the command line; None for the default folder.
+        unknown: Arguments that TensorBoard does not know.
+
+    Raises:
+        UserError: There is no such folder.
+    """
+    folder = user_path(typed or OUTPUT_DIR)
+    if folder.is_dir():
+        return folder
+    if flag := next((text for text in unknown if text.startswith("-")), None):
+        raise UserError(f"{folder} is not a folder. If it is the value of a flag, write {flag}={folder}")
+    raise UserError(f"{folder} is not a folder. Train a run first: {opsin_command('train')} writes to {OUTPUT_DIR}")
