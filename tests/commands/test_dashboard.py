@@ -6,10 +6,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from tensorboard import program
 from tensorboard.plugins.projector import projector_plugin
 from werkzeug.test import Client
 
-from opsin.commands.dashboard import guarded_server
+from opsin.commands.dashboard import guarded_server, main
 
 pytestmark = pytest.mark.filterwarnings("ignore:html5lib's sanitizer is deprecated:DeprecationWarning")
 
@@ -62,3 +63,54 @@ def test_projector_settings_of_a_run_name_no_file_elsewhere(place: str, tmp_path
     (run / "link").symlink_to(tmp_path / "secret")
     with pytest.raises(ValueError, match="outside the config directory"):
         projector_plugin._rel_to_abs_asset_path(place, str(run / "projector_config.pbtxt"))
+
+
+@pytest.fixture
+def flags(in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The flags of each TensorBoard that is started, in a folder with two folders of runs."""
+    started: list[Any] = []
+    (in_tmp / "outputs").mkdir()
+    (in_tmp / "6006").mkdir()
+    monkeypatch.setattr(program.TensorBoard, "main", lambda self: started.append(self.flags) or 0)
+    return started
+
+
+@pytest.mark.parametrize(
+    ("arguments", "folder", "expected"),
+    [
+        ("--port 6007", "outputs", {"port": 6007, "host": None}),
+        ("outputs --port 6007", "outputs", {"port": 6007}),
+        ("--port 6007 outputs --reload_interval 9", "outputs", {"port": 6007, "reload_interval": 9}),
+        ("--port 6006 6006", "6006", {"port": 6006}),
+        ("--bind_all --path_prefix /tb 6006 --port=0", "6006", {"bind_all": True, "path_prefix": "/tb", "port": 0}),
+        ("--max_reload_threads 2 --host localhost", "outputs", {"max_reload_threads": 2, "host": "localhost"}),
+        ("", "outputs", {"port": None}),
+    ],
+)
+def test_flags_of_tensorboard_stand_before_and_after_the_folder(
+    arguments: str, folder: str, expected: dict[str, Any], flags: list[Any]
+) -> None:
+    assert main(arguments.split()) == 0
+    assert vars(flags[0]) | expected | {"logdir": folder} == vars(flags[0])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("runs", "runs is not a folder. Train a run first: opsin train writes to outputs"),
+        ("--pages 5", "5 is not a folder. If it is the value of a flag, write --pages=5"),
+        ("--logdir 6006", "--logdir: name the folder without the flag: opsin dashboard 6006"),
+    ],
+)
+def test_a_wrong_folder_is_explained(
+    arguments: str, message: str, flags: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments.split()) == 1
+    assert capsys.readouterr().err.strip() == message
+    assert flags == []
+
+
+def test_an_unknown_flag_is_left_to_tensorboard(flags: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--pages=5"])
+    assert "unrecognized arguments: --pages=5" in capsys.readouterr().err

@@ -1,12 +1,18 @@
 """One composition for every caller: search path, values of the process, home folder, secrets, resume, flags."""
 
+import os
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
+from opsin.commands.dispatch import main as dispatch
+from opsin.commands.dispatch import main_of
 from opsin.config import CommandLine, ConfigSource, RunConfig, compose, compose_raw, read_command_line, show
-from opsin.config.secrets import is_secret_key, is_secret_variable, reveal
+from opsin.config.saved_config import find_unfinished, from_saved
+from opsin.config.secrets import is_secret_key, is_secret_variable, refuse_typed_secrets, reveal
 from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory
 from opsin.runs.home import expand_home
@@ -22,6 +28,19 @@ def folder(in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (conf / "mine.yaml").write_text("defaults:\n  - train\n  - _self_\nseed: 17\n")
     monkeypatch.setenv("HOME", str(in_tmp / "home"))
     return conf
+
+
+@pytest.fixture(scope="module")
+def composed_once() -> RunConfig:
+    return compose(["model=mlp"])
+
+
+@pytest.fixture
+def saved(composed_once: RunConfig, in_tmp: Path) -> RunConfig:
+    """The config of a run that can be saved below `outputs` of the working directory."""
+    outputs = in_tmp / "outputs"
+    tree = {**composed_once.tree, "output_dir": str(outputs)}
+    return replace(composed_once, tree=tree, run=RunDirectory(outputs / "new"))
 
 
 @pytest.mark.parametrize("flag", ["--config-dir", "-cd"])
@@ -77,6 +96,56 @@ def test_resume_auto_requires_the_same_config_files(folder: Path) -> None:
     assert not compose(overrides).resumes
     begun.run.write_result(RunResult(status="finished"))
     assert not compose(overrides, source=source).resumes
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("result.json", '{"schema_version": 999}'),
+        ("result.json", "{"),
+        ("config.yaml", "model: [\n"),
+        ("config.yaml", "model: cnn_gap\n"),
+        ("overrides.yaml", "overrides: {a: 1}\n"),
+        ("overrides.yaml", None),
+    ],
+)
+def test_resume_auto_skips_a_run_that_cannot_be_read(
+    file: str, text: str | None, in_tmp: Path, caplog: pytest.LogCaptureFixture, saved: RunConfig
+) -> None:
+    older, damaged = (replace(saved, run=RunDirectory(in_tmp / "outputs" / name)) for name in ("older", "damaged"))
+    for begun in (older, damaged):
+        begun.save()
+        begun.run.write_result(RunResult(status="interrupted"))
+    (damaged.run.path / file).unlink()
+    if text is None:
+        (damaged.run.path / file).mkdir()
+    else:
+        (damaged.run.path / file).write_text(text)
+    os.utime(older.run.config, (1, 1))
+    assert find_unfinished(saved) == older.run
+    assert [record.getMessage().split(":")[0] for record in caplog.records] == [f"resume=auto skips {damaged.run.path}"]
+    shutil.rmtree(older.run.path)
+    assert find_unfinished(saved) is None
+
+
+def test_each_resume_applies_the_settings_of_hydra(in_tmp: Path) -> None:
+    overrides = ["model=mlp", "resume=auto"]
+    begun = compose(overrides)
+    begun.save()
+    begun.run.write_result(RunResult(status="interrupted"))
+    settings = ["+hydra.job.env_set.OMP_NUM_THREADS=1", "hydra.verbose=true", "hydra/job_logging=none"]
+    for resume in (overrides, [f"resume={begun.run.path}"]):
+        resumed = compose([*resume, *settings])
+        assert resumed.run.path == begun.run.path
+        assert resumed.settings is not None
+        hydra = resumed.settings.hydra
+        assert (dict(hydra.job.env_set), hydra.verbose) == ({"OMP_NUM_THREADS": "1"}, True)
+        assert hydra.runtime.choices["hydra/job_logging"] == "none"
+        assert hydra.runtime.output_dir == str(begun.run.path)
+    named = compose([*overrides, f"hydra.run.dir={begun.run.path}", "hydra.verbose=true"])
+    assert named.resumes
+    assert named.settings is not None
+    assert named.settings.hydra.verbose
 
 
 def test_resume_auto_does_not_mean_a_run_directory_named_auto(in_tmp: Path) -> None:
@@ -206,6 +275,56 @@ def test_a_literal_secret_is_refused_and_not_repeated(override: str, in_tmp: Pat
     with pytest.raises(UserError, match=r"\$\{oc\.env:") as error:
         compose([override])
     assert "hunter2" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["photos", "logger=wandb", "logger.wandb.api_key=hunter2"],
+        ["photos", "+logger.x={url: null, token: hunter2}"],
+        ["photos", "+logger=[{token: hunter2}]"],
+        ["photos", "launcher.setup=[export HF_TOKEN=hunter2]"],
+        ["photos", "+hydra.job.env_set={HF_TOKEN: hunter2}"],
+        ["-m", "photos", "sweep.storage=postgresql://me:hunter2@host/x"],
+        ["+logger.x={token: hunter2("],
+        ["logger.x.token=a{hunter2"],
+        ["--logger.x.api_key=hunter2"],
+        ["--api-key", "hunter2"],
+        ["resume=run", "logger.wandbb.api_key=hunter2"],
+        ["--cfg", "job", "logger.x.token=hunter2"],
+    ],
+)
+def test_no_command_repeats_a_typed_secret(
+    arguments: list[str], in_tmp: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (in_tmp / "photos" / "cats").mkdir(parents=True)
+    for name in ("train", "find-lr"):
+        assert main_of(name)(arguments) == 1
+        printed = "".join(capsys.readouterr())
+        assert "a secret must not be written" in printed
+        assert "hunter2" not in printed
+
+
+def test_a_typed_secret_is_not_repeated_where_the_command_or_the_key_is_wrong(
+    in_tmp: Path, capsys: pytest.CaptureFixture[str], saved: RunConfig
+) -> None:
+    assert dispatch(["logger.wandb.api_key=hunter2"]) == 1
+    assert "hunter2" not in "".join(capsys.readouterr())
+    saved.save()
+    with pytest.raises(UserError, match="a secret must not be written") as error:
+        from_saved(saved.run, ["logger.wandbb.api_key=hunter2"])
+    assert "hunter2" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        *("+logger.x={api_key: ${oc.env:WANDB_API_KEY}}", "logger.x.api_key=${oc.env:K}", "model={a: 1"),
+        *("photos/a=b", "launcher.setup=[module load cuda]", "trainer.max_epochs=3", "--config-dir"),
+    ],
+)
+def test_other_arguments_are_no_secrets(argument: str) -> None:
+    refuse_typed_secrets([argument, "photos"])
 
 
 def test_a_literal_secret_in_a_file_is_refused(folder: Path) -> None:

@@ -141,23 +141,68 @@ def test_the_project_is_the_nearest_folder_with_the_table(in_tmp: Path, monkeypa
     assert permitted_packages() == ("outer",)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "model: {_target_: mine_here.network}\n", "? !!str 'logger'\n: null\n", '"\\x6coss": ${other}\n'),
+        *("other: &other {model: {}}\n<<: *other\n", "- a list\n", "seed: [\n", "seed: 1\n"),
+    ],
+)
 @pytest.mark.parametrize("place", [".", "checkpoints", "checkpoints/deep"])
-def test_a_run_directory_is_no_project(in_tmp: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+def test_a_run_directory_is_no_project(
+    in_tmp: Path, monkeypatch: pytest.MonkeyPatch, place: str, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = in_tmp / "run"
     write(run)
     write(run / place)
     (run / "configs").mkdir()
-    (run / "config.yaml").touch()
+    (run / "config.yaml").write_text(text)
+    if text == "seed: 1\n":
+        (run / "overrides.yaml").touch()
     monkeypatch.chdir(run / place)
     assert find_project() is None
+    assert capsys.readouterr().err.startswith(
+        f"{run / place / 'pyproject.toml'} is ignored, because {run / 'config.yaml'} marks a run or a sweep"
+    )
     assert permitted_packages() == ()
     assert ConfigSource().folders == ConfigSource(project=None).folders
+    assert capsys.readouterr().err == ""  # once is enough
 
 
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("config.yaml", "site_name: docs\n"),
+        ("config.yaml", "1: one\nenvironment: prod\n"),
+        ("sweep.yaml", "program: train.py\nmethod: bayes\nparameters: {lr: {min: 0.1}}\n"),
+    ],
+)
+@pytest.mark.parametrize("above", [".", ".."])
+def test_a_project_may_have_other_files_with_the_names_of_a_run(
+    in_tmp: Path, monkeypatch: pytest.MonkeyPatch, file: str, text: str, above: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(in_tmp / "project")
+    (in_tmp / "project" / above / file).write_text(text)
+    monkeypatch.chdir(in_tmp / "project")
+    assert find_project() == Project(in_tmp / "project", ("mine_here",))
+    assert capsys.readouterr().err == ""
+
+
+def test_a_project_file_without_the_table_is_ignored_in_silence(
+    in_tmp: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (in_tmp / "config.yaml").touch()
+    for text in ("[project]\n", "[tool.opsin\n"):
+        (in_tmp / "pyproject.toml").write_text(text)
+        assert find_project() is None
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("text", ["", "overrides: [seed=1]\nsampler: grid\n", "overrides: {\n"])
 @pytest.mark.parametrize("place", [".", "first_run", "first_run/checkpoints"])
-def test_a_sweep_directory_is_no_project(in_tmp: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+def test_a_sweep_directory_is_no_project(in_tmp: Path, monkeypatch: pytest.MonkeyPatch, place: str, text: str) -> None:
     write(in_tmp / "sweep")
-    (in_tmp / "sweep" / "sweep.yaml").touch()
+    (in_tmp / "sweep" / "sweep.yaml").write_text(text)
     (in_tmp / "sweep" / place).mkdir(parents=True, exist_ok=True)
     monkeypatch.chdir(in_tmp / "sweep" / place)
     assert find_project() is None

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from opsin.config import ConfigSource, compose_raw
-from opsin.config.run_config import SECTIONS, SECTIONS_OF_MANY
+from opsin.config.sections import SECTIONS, SECTIONS_OF_MANY
 from opsin.config.validation import ROOT
 from opsin.config.yaml_limits import MAX_DEPTH, MAX_VALUES, ExcessiveYAML, check_yaml
 from opsin.errors import UserError

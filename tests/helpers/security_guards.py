@@ -46,9 +46,15 @@ GUARDS = (
     ),
     Guard(
         "config/project.py",
-        " or (parent / SWEEP_FILE).exists()",
-        "",
+        "return sweep if sweep.exists()",
+        "return None if sweep.exists()",
         "config/test_project.py::test_a_sweep_directory_is_no_project",
+    ),
+    Guard(
+        "config/project.py",
+        " or _may_hold(run.config, SECTIONS)",
+        "",
+        "config/test_project.py::test_a_run_directory_is_no_project",
     ),
     Guard(
         "config/project.py",

@@ -75,6 +75,30 @@ def test_the_newest_run_is_found_after_the_clock_went_back(tmp_path: Path) -> No
     assert [run.path.name for run in find_runs(tmp_path)] == ["c", "b", "a"]
 
 
+@pytest.mark.parametrize("kind", ["empty folder", "copy of a run", "link", "file"])
+def test_what_stands_in_place_of_the_link_is_replaced_or_named(
+    kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run, latest = RunDirectory(tmp_path / "run"), tmp_path / "latest"
+    run.path.mkdir()
+    run.config.touch()
+    if kind == "link":
+        latest.symlink_to("gone")
+    elif kind == "file":
+        latest.write_text("run0")
+    else:
+        latest.mkdir()
+    if kind == "copy of a run":
+        (latest / "config.yaml").touch()
+    run.become_latest(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", "run"]
+    stays = kind in ("empty folder", "copy of a run")
+    assert [record.getMessage() for record in caplog.records] == stays * [
+        f"{latest} is a folder, not a link to the newest run: move it away to have the link again"
+    ]
+    assert (latest.resolve() == run.path.resolve()) is not stays
+
+
 def test_a_wrong_run_is_answered_with_those_that_have_a_model(in_tmp: Path) -> None:
     for number, status in enumerate(("finished", "failed", "interrupted", "finished")):
         run = RunDirectory(in_tmp / "outputs" / "day" / f"run{number}")

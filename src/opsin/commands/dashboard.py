@@ -1,6 +1,8 @@
 """Open TensorBoard on runs: `opsin dashboard`."""
 
 import os
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,18 +39,8 @@ def guarded_server(app: Any, flags: Any) -> Any:
     return create_port_scanning_werkzeug_server(guarded if on_loopback else app, flags)
 
 
-@command
-def main(arguments: list[str] | None = None) -> int:
-    """Serve TensorBoard until Ctrl-C, by default on this machine only."""
-    parser = command_parser("dashboard")
-    parser.add_argument(
-        "folder", nargs="?", type=user_path, default=Path(OUTPUT_DIR), help="a run, or a folder of runs"
-    )
-    options, others = parser.parse_known_args(arguments)
-    if not options.folder.is_dir():
-        raise UserError(
-            f"{options.folder} is not a folder. Train a run first: {opsin_command('train')} writes to outputs"
-        )
+def tensorboard_server() -> Any:
+    """Return TensorBoard with the guarded server, before it is configured."""
     from tensorboard import program
     from tensorboard.backend.event_processing import io_wrapper
 
@@ -58,8 +50,50 @@ def main(arguments: list[str] | None = None) -> int:
 
     # load_fast=false: the data server in Rust does not use this function
     io_wrapper.GetLogdirSubdirectories = folders_with_events
-    server = program.TensorBoard(server_class=guarded_server)
-    own = ["--logdir", str(options.folder), "--load_fast", "false", "--samples_per_plugin", SAMPLES]
-    server.configure(["dashboard", *own, *others])
+    return program.TensorBoard(server_class=guarded_server)
+
+
+@command
+def main(arguments: list[str] | None = None) -> int:
+    """Serve TensorBoard until Ctrl-C, by default on this machine only."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    parser = command_parser(
+        "dashboard",
+        "Other flags are those of TensorBoard, such as --port and --host.",
+        usage="%(prog)s [-h] [folder] [--port PORT] [--host HOST] [FLAG ...]",
+    )
+    parser.add_argument("folder", nargs="?", help=f"a run, or a folder of runs (default: {OUTPUT_DIR})")
+    typed, flags = parser.parse_known_args(given)  # the help and a wrong folder need no import of TensorBoard
+    if not flags:
+        _existing(typed.folder)
+    server = tensorboard_server()
+    for loader in server.plugin_loaders:  # a parser that knows the flags tells their values from the folder
+        loader.define_flags(parser)
+    typed, unknown = parser.parse_known_intermixed_args(given)
+    if typed.logdir:
+        raise UserError(f"--logdir: name the folder without the flag: {opsin_command('dashboard', typed.logdir)}")
+    if typed.folder is not None:
+        given.remove(typed.folder)
+    folder = _existing(typed.folder, unknown)
+    own = ["--logdir", str(folder), "--load_fast", "false", "--samples_per_plugin", SAMPLES]
+    server.configure(["dashboard", *own, *given])
     code: int = server.main()
     return code
+
+
+def _existing(typed: str | None, unknown: Sequence[str] = ()) -> Path:
+    """Return the folder of runs.
+
+    Args:
+        typed: The folder of the command line; None for the default folder.
+        unknown: Arguments that TensorBoard does not know.
+
+    Raises:
+        UserError: There is no such folder.
+    """
+    folder = user_path(typed or OUTPUT_DIR)
+    if folder.is_dir():
+        return folder
+    if flag := next((text for text in unknown if text.startswith("-")), None):
+        raise UserError(f"{folder} is not a folder. If it is the value of a flag, write {flag}={folder}")
+    raise UserError(f"{folder} is not a folder. Train a run first: {opsin_command('train')} writes to {OUTPUT_DIR}")

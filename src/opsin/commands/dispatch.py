@@ -72,6 +72,9 @@ def help_page() -> str:
 def _unknown(words: Sequence[str]) -> str:
     """Return the message for a first argument that is not a command."""
     word = words[0]
+    from opsin.config.secrets import refuse_typed_secrets
+
+    refuse_typed_secrets(words)
     if "=" in word or Path(word).is_dir():
         name = "evaluate" if Path(word, "config.yaml").is_file() else "train"  # it is the directory of a run
         return f"opsin {word}: the command is missing, such as {opsin_command(name, *words)}"

@@ -15,12 +15,14 @@ from omegaconf.errors import OmegaConfBaseException
 
 from opsin import __version__
 from opsin.config import hydra_session
-from opsin.config.compose import OF_A_SWEEP, compose, compose_raw, refuse_typed_secrets
+from opsin.config.compose import OF_A_SWEEP, compose, compose_raw
 from opsin.config.help_page import help_page
 from opsin.config.overrides import find_value, is_override, is_word, key_of
 from opsin.config.project import find_project
-from opsin.config.run_config import SECTIONS, unresolvable
+from opsin.config.run_config import unresolvable
 from opsin.config.search_path import ConfigSource
+from opsin.config.secrets import refuse_typed_secrets
+from opsin.config.sections import SECTIONS
 from opsin.config.suggestions import config_options, suggest, with_listing
 from opsin.errors import UserError
 from opsin.runs.home import expand_home
@@ -66,8 +68,10 @@ def read_command_line(arguments: Sequence[str], command: str = "train") -> Comma
         command: Name of the command, for messages.
 
     Raises:
-        UserError: A flag is unknown or contradicts another, or a folder of config files does not exist.
+        UserError: A flag is unknown or contradicts another, an argument holds a secret, or a folder of config files
+            does not exist.
     """
+    refuse_typed_secrets(arguments)
     parser = _parser(command)
     known, flags = parser.parse_known_intermixed_args(_with_topic(arguments))
     if flags and (advice := _explain_flag(flags[0], arguments)):
@@ -171,7 +175,6 @@ def show(line: CommandLine) -> None:
     Raises:
         UserError: The overrides cannot be composed, or there is no such section.
     """
-    refuse_typed_secrets(line.overrides)
     if line.shows == "config":
         sys.stdout.write(_shown_config(line))
     elif line.shows == "version":

@@ -32,7 +32,12 @@ from opsin.config.run_config import ConfigOrigin, RunConfig, plain, unresolvable
 from opsin.config.run_names import run_names
 from opsin.config.saved_config import find_unfinished, from_saved, resumed_run
 from opsin.config.search_path import ConfigSource
-from opsin.config.secrets import refuse_literal_secrets, refuse_misplaced_secrets, refuse_missing_secrets
+from opsin.config.secrets import (
+    refuse_literal_secrets,
+    refuse_misplaced_secrets,
+    refuse_missing_secrets,
+    refuse_typed_secrets,
+)
 from opsin.config.suggestions import config_options, explain_unknown_option, suggest, with_listing
 from opsin.config.yaml_files import in_words, refuse_broken_files
 from opsin.errors import UserError
@@ -71,7 +76,7 @@ def compose(overrides: Sequence[str], run: Path | None = None, source: ConfigSou
     else:
         composed = _new(overrides, run, source)
         if resume and (found := find_unfinished(composed)):
-            composed = _resumed(found, [])
+            composed = _resumed(found, [text for text in _of_hydra(overrides) if key_of(text) != "hydra.run.dir"])
     refuse_literal_secrets(composed.tree)
     refuse_missing_secrets(composed.tree)
     return composed
@@ -126,13 +131,13 @@ def is_of_a_sweep(override: str) -> bool:
     return key_of(override).split(".")[0] in OF_A_SWEEP
 
 
-def refuse_typed_secrets(overrides: Sequence[str]) -> None:
-    """Refuse overrides that hold a secret, before a message can repeat them."""
-    refuse_literal_secrets({key_of(override): override.partition("=")[2] for override in overrides})
+def _of_hydra(overrides: Sequence[str]) -> list[str]:
+    """Return the overrides of Hydra's own settings, such as `hydra.verbose=true` and `hydra/job_logging=disabled`."""
+    return [override for override in overrides if re.split(r"[./]", key_of(override))[0] == "hydra"]
 
 
 def _resumed(run: RunDirectory, overrides: Sequence[str]) -> RunConfig:
-    of_hydra = [override for override in overrides if key_of(override).split(".")[0] == "hydra"]
+    of_hydra = _of_hydra(overrides)
     saved = from_saved(run, [override for override in overrides if override not in of_hydra])
     return replace(saved, settings=_settings(compose_raw(of_hydra), run))
 

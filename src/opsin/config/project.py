@@ -5,15 +5,26 @@ its packages are importable, and it may permit them as targets. A run directory 
 nor a folder inside it is ever a project.
 """
 
+import contextlib
+import functools
+import io
 import os
 import sys
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+
+from opsin.config.sections import SECTIONS
+from opsin.config.yaml_limits import check_yaml
 from opsin.errors import UserError, did_you_mean
 from opsin.runs.directory import SWEEP_FILE, RunDirectory
+from opsin.runs.rank import is_spawned
+from opsin.runs.regular_file import read_text
+from opsin.runs.result import WAY_OUT
 
 PROJECT_FILE = "pyproject.toml"
 """File of the user's project."""
@@ -23,6 +34,9 @@ ROOT_USER = 0
 
 KEYS = ("targets", "experiment")
 """Keys of the table `[tool.opsin]`."""
+
+SWEEP_KEYS = ("overrides",)
+"""Keys that every `sweep.yaml` of Opsin has."""
 
 
 @dataclass(frozen=True)
@@ -79,21 +93,53 @@ def find_project() -> Project | None:
     here = Path.cwd()
     for folder in (here, *here.parents):
         file = folder / PROJECT_FILE
-        if file.is_file() and not _is_foreign(folder, here) and (table := _table(file)) is not None:
+        if not file.is_file() or _is_of_others(folder, here):
+            continue
+        if mark := next(filter(None, map(_mark, (folder, *folder.parents))), None):
+            _announce_ignored(file, mark)
+        elif (table := _table(file)) is not None:
             return _project(file, table)
     return None
 
 
-def _is_foreign(folder: Path, here: Path) -> bool:
-    """Return whether a folder is part of a run or a sweep, or one above the working directory with another owner.
+def _mark(folder: Path) -> Path | None:
+    """Return the file that marks a folder as a run or a sweep; None if it is neither.
 
-    Runs and sweeps may come from somebody else. Above the working directory, a folder such as `/tmp` is open to all
-    users of the machine.
+    Runs and sweeps may come from somebody else. A file of the same name in a project of the user has other keys.
     """
-    if any(
-        RunDirectory(parent).config.exists() or (parent / SWEEP_FILE).exists() for parent in (folder, *folder.parents)
-    ):
+    run, sweep = RunDirectory(folder), folder / SWEEP_FILE
+    if run.config.exists() and (run.result.exists() or run.overrides.exists() or _may_hold(run.config, SECTIONS)):
+        return run.config
+    return sweep if sweep.exists() and _may_hold(sweep, SWEEP_KEYS) else None
+
+
+def _may_hold(file: Path, keys: Sequence[str]) -> bool:
+    """Return whether a YAML file holds one of some keys at its top level, or cannot be read as keys."""
+    try:
+        text = read_text(file, WAY_OUT)
+        check_yaml(text)
+        tree = OmegaConf.to_container(OmegaConf.load(io.StringIO(text)))  # reads keys as a command does
+    except Exception:  # damaged files raise anything
         return True
+    return not isinstance(tree, dict) or not tree or not {*map(str, tree)}.isdisjoint(keys)
+
+
+@functools.cache
+def _announce_ignored(file: Path, mark: Path) -> None:
+    """Print once that a project file gives no permission, if it has the table."""
+    with contextlib.suppress(UserError):
+        if _table(file) is not None and not is_spawned():
+            sys.stderr.write(
+                f"{file} is ignored, because {mark} marks a run or a sweep, which may come from somebody else. If it "
+                f"is neither, rename {mark.name} or move it to another folder\n"
+            )
+
+
+def _is_of_others(folder: Path, here: Path) -> bool:
+    """Return whether a folder above the working directory has a project file of another user.
+
+    A folder such as `/tmp` is open to all users of the machine.
+    """
     owners = (ROOT_USER, os.getuid()) if hasattr(os, "getuid") else ()
     return folder != here and bool(owners) and (folder / PROJECT_FILE).stat().st_uid not in owners
 

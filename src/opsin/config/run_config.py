@@ -15,21 +15,13 @@ from opsin.config.overrides import key_of
 from opsin.config.path_values import resolve_paths
 from opsin.config.resolvers import register_resolvers
 from opsin.config.search_path import ConfigSource
+from opsin.config.sections import SECTIONS, SECTIONS_OF_MANY
 from opsin.config.yaml_limits import check_yaml
 from opsin.errors import UserError
 from opsin.runs.atomic import write_atomically
 from opsin.runs.directory import RunDirectory
 from opsin.runs.regular_file import read_text
 from opsin.runs.result import WAY_OUT
-
-SECTIONS_OF_MANY = ("callbacks", "logger")
-"""Sections of the config that hold named sections, each of which may be null."""
-
-SECTIONS = (
-    *("datamodule", "model", "loss", "distillation", "augmentation", "optimizer", "scheduler", "trainer", "monitor"),
-    *("feature_cache", *SECTIONS_OF_MANY),
-)
-"""Sections of the config of a run."""
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Resume a run: its own config with new values, in its own directory."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,19 +9,24 @@ from typing import Any
 from opsin.config.overrides import check_overrides, find_value, key_of, parse_override
 from opsin.config.resume_rules import refuse_other_parts
 from opsin.config.run_config import RunConfig, read_origin
+from opsin.config.secrets import refuse_typed_secrets
 from opsin.config.suggestions import suggest
 from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory, find_runs
 from opsin.runs.home import expand_home
 from opsin.runs.quoting import opsin_command, printed_override
 
+log = logging.getLogger(__name__)
+
 
 def from_saved(run: RunDirectory, overrides: Sequence[str] = ()) -> RunConfig:
     """Return the saved config of a run, changed by overrides such as `trainer.max_epochs=40`.
 
     Raises:
-        UserError: An override names no key of the config, or would make it a different run (`model=mlp`).
+        UserError: An override holds a secret, names no key of the config, or would make it a different run
+            (`model=mlp`).
     """
+    refuse_typed_secrets(overrides)
     saved = RunConfig.load(run)
     overrides = [override for override in check_overrides(overrides, {}) if key_of(override) != "resume"]
     refuse_other_parts(saved, overrides)
@@ -60,22 +66,33 @@ def resumed_run(place: str, overrides: Sequence[str]) -> RunDirectory:
 def find_unfinished(composed: RunConfig) -> RunDirectory | None:
     """Return the run that `resume=auto` continues: the one in `hydra.run.dir`, else the newest unfinished one.
 
+    A run that cannot be read, such as a damaged one, is skipped with a warning.
+
     Args:
         composed: The config that the command composes: a run of the same overrides and the same config files matches.
     """
-
-    def command(config: RunConfig) -> Any:
-        overrides = [override for override in config.origin.overrides if key_of(override) != "resume"]
-        return overrides, config.origin.source
-
     if composed.run.config.exists():  # `hydra.run.dir` names it
         return composed.run
     for run in find_runs(Path(composed.tree["output_dir"])):
-        if not run.overrides.exists() or run.read_result().status == "finished":
+        try:
+            found = _is_unfinished(run) and _command(RunConfig.load(run)) == _command(composed)
+        except Exception as error:  # damaged files raise anything; one bad run must not stop the others
+            reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+            log.warning("resume=auto skips %s: %s", run.path, " ".join(reason.split()))
             continue
-        if command(RunConfig.load(run)) == command(composed):
+        if found:
             return RunDirectory(run.path.absolute())
     return None
+
+
+def _is_unfinished(run: RunDirectory) -> bool:
+    return run.overrides.exists() and run.read_result().status != "finished"
+
+
+def _command(config: RunConfig) -> Any:
+    """Return what identifies the command of a run: its overrides without `resume`, and its config files."""
+    overrides = [override for override in config.origin.overrides if key_of(override) != "resume"]
+    return overrides, config.origin.source
 
 
 def _has(tree: Any, key: str) -> bool:

@@ -7,8 +7,10 @@ report, TensorBoard, the journal of a sweep. `reveal` returns the value when an 
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
+from opsin.config.overrides import key_of, parse_override
 from opsin.errors import UserError
 from opsin.runs.secret_values import register_secret
 
@@ -37,6 +39,9 @@ DEFAULT = re.compile(r"\$\{oc\.env:\s*([A-Za-z_]\w*)\s*,\s*([^}]*?)\s*\}")
 
 ASSIGNMENT = re.compile(r"""(?:^|[\s;,\["'])([A-Za-z_]\w*)=["']?(?!["'$\s]|$)""")
 """An assignment in a line of shell with a literal value: `export HF_TOKEN=abc`, but not `export HF_TOKEN=$HF_TOKEN`."""
+
+INNER_KEY = re.compile(r"([\w.]+)[\"']?\s*:")
+"""A key inside the value of an override, such as `api_key` in `{api_key: abc}`."""
 
 URL_PASSWORD = re.compile(r"\w://[^/@\s:]*:([^/@\s]+)@")
 """The password of a URL such as `postgresql://user:password@host/database`."""
@@ -79,6 +84,37 @@ def refuse_literal_secrets(tree: Any) -> None:
             f"{', '.join(keys)}: a secret must not be written into a config or a command, because both are saved with "
             f"the run. Set an environment variable and refer to it: '{keys[0]}={secret_reference(name)}'"
         )
+
+
+def refuse_typed_secrets(arguments: Sequence[str]) -> None:
+    """Refuse arguments that hold a secret, before a message can repeat them.
+
+    Args:
+        arguments: Overrides, flags and words of a command line; only `KEY=VALUE` and `--KEY VALUE` can hold a secret.
+
+    Raises:
+        UserError: An argument holds a secret. The message names its key.
+    """
+    typed: dict[str, Any] = {}
+    for argument, follows in pairwise([*arguments, "-"]):
+        name, equals, value = argument.partition("=")
+        key = key_of(name.lstrip("-"))
+        if equals:
+            typed |= {**dict(_leaves(_inner(argument), key)), key: value}
+        elif name.startswith("-") and "=" not in follows and not follows.startswith("-"):
+            typed[key] = follows
+    refuse_literal_secrets(typed)
+    refuse_launcher_secrets({key.partition(".")[2]: typed[key] for key in typed if key.split(".")[0] == "launcher"})
+
+
+def _inner(override: str) -> Any:
+    """Return the values inside an override such as `logger.x={url: abc}`; all are its text if it cannot be read."""
+    text = override.partition("=")[2]
+    keys = INNER_KEY.findall(text) if "{" in text else ()
+    try:
+        return parse_override(override.lstrip("-")).value() if keys else {}
+    except UserError:
+        return dict.fromkeys(keys, text)
 
 
 def refuse_missing_secrets(tree: Any) -> None:

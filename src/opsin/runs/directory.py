@@ -1,6 +1,7 @@
 """A run directory: the paths of its files, its lock, and the status that its result records."""
 
 import contextlib
+import logging
 import os
 import re
 import secrets
@@ -22,6 +23,8 @@ from opsin.runs.home import real_path
 from opsin.runs.quoting import resume_command
 from opsin.runs.result import RunResult, read_result, result_text, write_result
 from opsin.runs.secret_values import mask_secrets
+
+log = logging.getLogger(__name__)
 
 OUTPUT_DIR = "outputs"
 """Default folder of all runs; `configs/train.yaml` shows the same value."""
@@ -257,13 +260,21 @@ class RunDirectory:
         FinishedBackup(self.path).restore()
 
     def become_latest(self, outputs: Path) -> None:
-        """Point `outputs/latest` at this run, unless the filesystem has no links."""
+        """Point `outputs/latest` at this run, unless the filesystem has no links.
+
+        A folder of this name, such as a copy of the run that it pointed to, stays, and a warning names it.
+        """
         outputs.mkdir(parents=True, exist_ok=True)
         link, new = outputs / "latest", outputs / f".latest.{secrets.token_hex(4)}"
-        with contextlib.suppress(OSError):
+        try:
             self._date_after(RunDirectory(link.resolve()))
             new.symlink_to(os.path.relpath(self.path, outputs), target_is_directory=True)
             new.replace(link)
+        except OSError:
+            with contextlib.suppress(OSError):
+                new.unlink(missing_ok=True)
+            if link.is_dir() and not link.is_symlink():
+                log.warning("%s is a folder, not a link to the newest run: move it away to have the link again", link)
 
     def _date_after(self, earlier: "RunDirectory") -> None:
         """Date the config after that of the run before, so that the newest run is found even if the clock went back."""
