@@ -28,6 +28,7 @@ KNOWN = {
     },
     "models/pretrained/timm_modules.py": {"_modules", "_buffers", "_parameters"},
     "models/pretrained/timm_stages.py": {"_modules", "_buffers", "_parameters"},
+    "models/summary/positions.py": {"_unsafe_view"},
     "models/summary/receptive_field.py": {"_adaptive_avg_pool2d"},
     "training/callbacks/freeze_phases.py": {"_remove_autograd_hooks"},
     "training/loggers/tensorboard.py": {"_get_file_writer"},
