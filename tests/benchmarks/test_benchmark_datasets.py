@@ -69,6 +69,7 @@ def test_many_photos_are_links_to_few_files(tmp_path):
     assert len({file.resolve() for file in files}) == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workload", WORKLOADS, ids=lambda workload: workload.name)
 def test_every_workload_is_a_valid_config(workload, tmp_path):
     plan = make_plan(compose(workload.command(tmp_path), tmp_path / "run"))

@@ -34,6 +34,7 @@ def run(digits_run: RunDirectory, in_tmp: Path) -> RunDirectory:
     return RunDirectory(copy_of(digits_run.path, in_tmp / "run"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_message_about_a_damaged_best_checkpoint_suggests_the_last_one(
     run: RunDirectory, name: str, capsys: pytest.CaptureFixture[str]

@@ -43,6 +43,7 @@ def test_every_command_has_a_script() -> None:
         assert len(lines) <= 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", [None, *SCRIPTS], ids=lambda path: path.stem if path else "opsin")
 def test_help_loads_no_heavy_library_and_shows_the_form_that_was_started(script: Path | None, tmp_path: Path) -> None:
     """One process prints the help of all commands, as `opsin` or as a script."""

@@ -150,6 +150,7 @@ def test_another_dataset(run: str, tmp_path: Path) -> None:
     assert len(read(f"{run}/embeddings/digits")["embeddings"]) < 259
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
@@ -205,6 +206,7 @@ def test_the_input_is_that_of_a_prediction(
         open_images(rgb_network_for_gray_images, [*given, "datamodule.channels=3"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["../../up", "/absolute", "..", ".", "", "owner/photos", "a\\b", "a\0b", "a\nb"])
 def test_the_name_of_a_dataset_is_one_folder_in_the_run(run: str, name: str, monkeypatch, tmp_path: Path) -> None:
     name = name.replace("/absolute", str(tmp_path / "elsewhere"))

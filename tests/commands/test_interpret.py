@@ -133,6 +133,7 @@ def test_images_in_tensorboard(run: str) -> None:
     assert events.Tags()["images"] == ["interpret/kernels", "interpret/kernels_own_scale"]
 
 
+@pytest.mark.slow
 def test_errors_of_a_run(predicted: str) -> None:
     lines = list(interpret(predicted, what=["errors"], count=3))
     assert {"errors_misclassified", "errors_confused", "errors_reliability"} <= pictures(lines)
@@ -207,6 +208,7 @@ def test_the_number_of_checked_training_labels_is_bounded(predicted: str) -> Non
         lines_for(-1)
 
 
+@pytest.mark.slow
 def test_a_duplicate_across_splits_is_found(predicted: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from opsin.data.subset import Subset
 

@@ -43,6 +43,7 @@ def saved(composed_once: RunConfig, in_tmp: Path) -> RunConfig:
     return replace(composed_once, tree=tree, run=RunDirectory(outputs / "new"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flag", ["--config-dir", "-cd"])
 @pytest.mark.parametrize("place", [0, 1, 2])
 def test_the_config_dir_flag_is_accepted_at_any_position(flag: str, place: int, folder: Path) -> None:
@@ -86,6 +87,7 @@ def test_the_search_path_is_recorded_and_not_needed_for_a_resume(folder: Path) -
     assert resumed.origin.folders == ()
 
 
+@pytest.mark.slow
 def test_resume_auto_requires_the_same_config_files(folder: Path) -> None:
     source = ConfigSource.of([str(folder)])
     overrides = ["model=mlp", "resume=auto"]
@@ -128,6 +130,7 @@ def test_resume_auto_skips_a_run_that_cannot_be_read(
     assert find_unfinished(saved) is None
 
 
+@pytest.mark.slow
 def test_each_resume_applies_the_settings_of_hydra(in_tmp: Path) -> None:
     overrides = ["model=mlp", "resume=auto"]
     begun = compose(overrides)

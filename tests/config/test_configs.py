@@ -37,6 +37,7 @@ def test_every_config_file_is_found() -> None:
     assert len(OPTIONS) + len(OF_SWEEPS) == len(FILES) - 2  # train.yaml, hydra/job_logging
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("section", "options"),
     [
@@ -136,6 +137,7 @@ def test_the_monitored_metric_is_stated_once() -> None:
         assert part["monitor"] == "val/acc"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "side", "mean"),
     [

@@ -53,6 +53,7 @@ def test_hydra_sweep_dir_is_refused_in_a_run_and_hydra_run_dir_in_a_sweep(in_tmp
     assert list(in_tmp.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["OPSIN_TARGETS", "LD_PRELOAD", "PYTHONPATH", "PATH", "HTTPS_PROXY", "GIT_SSH_COMMAND"]
 )

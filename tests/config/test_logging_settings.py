@@ -29,6 +29,7 @@ HOSTILE: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", HOSTILE.values(), ids=HOSTILE)
 def test_settings_that_need_code_or_other_files_are_refused(change: dict[str, Any], in_tmp: Path) -> None:
     settings = compose(["hydra.run.dir=run"]).settings

@@ -25,6 +25,7 @@ def test_a_run_is_named_by_its_experiment_or_its_data_and_network(words: list[st
     assert re.fullmatch(rf"\d\d-\d\d-\d\d_{name}_[0-9a-f]{{4}}", compose(words).run.path.name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "names"),
     [

@@ -59,6 +59,7 @@ def test_a_command_line_without_a_folder_is_unchanged(photos: Path, capsys: pyte
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["my photos (1)", "a=b", "~x", "2024", "null", "jürgen"])
 def test_a_folder_of_any_name_becomes_the_dataset_path(name: str, in_tmp: Path) -> None:
     (in_tmp / name).mkdir()

@@ -178,6 +178,7 @@ def test_maps_do_not_depend_on_the_state_of_the_network(method: str, state: str,
     torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["in place", "around", "a stage"])
 def test_a_compiled_network_has_the_same_maps(place: str, three: Network) -> None:
     network = copy.deepcopy(three)

@@ -144,6 +144,7 @@ FORMS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", ["network", "module", "_orig_mod", "stages", "head", "body"])
 def test_names_in_a_users_network_may_be_those_of_wrappers(name: str, form: str, tmp_path) -> None:

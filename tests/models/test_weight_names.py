@@ -14,6 +14,7 @@ def test_the_config_accepts_every_name_of_weights() -> None:
     assert set(WEIGHT_NAMES) == {*KINDS, "none"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WEIGHT_NAMES)
 @pytest.mark.parametrize("kind", ["folder", "file"])
 def test_names_of_weights_take_precedence_over_files_and_folders(in_tmp: Path, name: str, kind: str) -> None:

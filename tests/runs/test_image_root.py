@@ -51,6 +51,7 @@ def test_a_class_folder_is_refused_with_the_folder_above(pictures: Path) -> None
         check_image_root(pictures / "cats")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words", [["datamodule=image_folder", "datamodule.path=../my_picture"], ["../my_pictures/cats"]]
 )

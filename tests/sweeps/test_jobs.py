@@ -133,6 +133,7 @@ def report(section: dict[str, Any], values: dict[int, float]) -> None:
         callback.on_measured(trainer, None, epoch, {"val/loss": value})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("pruner", "storage"), [("median", None), ("halving", "journal")])
 def test_a_run_that_was_killed_reports_to_its_new_trial(tmp_path: Path, pruner: str, storage: str | None) -> None:
     place = storage and str(tmp_path / storage)

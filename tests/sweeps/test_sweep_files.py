@@ -115,6 +115,7 @@ def test_an_invalid_objective_is_refused_before_the_sweep_starts(
     assert not (in_tmp / "outputs").exists()
 
 
+@pytest.mark.slow
 def test_a_pruner_compares_the_objective_and_not_the_monitored_metric(tmp_path: Path) -> None:
     class Study:
         storage, name = "journal", "study"

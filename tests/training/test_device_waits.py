@@ -62,6 +62,7 @@ def fit(folder: Path, monkeypatch: pytest.MonkeyPatch, after_step: Callable[[int
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [("trainer.accumulate_grad_batches=2",), ("augmentation=mixup_cutmix", "callbacks=ema", "scheduler=onecycle")],

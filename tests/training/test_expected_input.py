@@ -70,6 +70,7 @@ def test_a_file_that_states_its_images_wrongly_is_refused(suffix: str, in_tmp: P
     assert "replace it with an intact copy" in str(error.value)
 
 
+@pytest.mark.slow
 def test_checkpoints_and_exported_weights_of_a_run_are_read_like_the_run(
     digits_run: RunDirectory, in_tmp: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

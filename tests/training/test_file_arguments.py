@@ -73,6 +73,7 @@ def test_a_path_outside_the_run_directory_is_refused(
         plan_with(composed, section, {"_target_": f"{LIGHTNING}.{target}", key: value})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", sorted(ADDRESSES))
 @pytest.mark.parametrize("value", ["/home/victim", "file:///home/victim", "mlruns"])
 def test_a_local_folder_as_server_address_is_refused(key: str, value: str, composed: RunConfig) -> None:

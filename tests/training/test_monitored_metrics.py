@@ -47,6 +47,7 @@ def test_a_metric_that_does_not_exist_is_refused_at_the_start(place: str, wrong:
     assert "[set " in message
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", PLACES)
 def test_test_metrics_are_refused(place: str) -> None:
     assert "the test images are read once" in refusal(*PLACES[place], f"{place}=test/acc")
@@ -83,6 +84,7 @@ def test_a_run_without_training_batches_is_refused() -> None:
     assert "trainer.limit_train_batches" in refusal("trainer.limit_train_batches=0")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("section", "words"),
     [

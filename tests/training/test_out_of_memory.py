@@ -64,6 +64,7 @@ def test_halved_batches_keep_the_effective_batch(start) -> None:
     assert result.metrics["val/loss"] == pytest.approx(whole.read_result().metrics["val/loss"], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_validation_batches_are_halved_without_changing_training_batches(start) -> None:
     run = start(
         "val", "+callbacks.fault={_target_: faults.LittleMemory, most: 100, split: val}", "trainer.on_oom=halve"

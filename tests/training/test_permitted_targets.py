@@ -217,6 +217,7 @@ def test_classes_with_unresolvable_annotations_can_be_configured(section: str, v
     make_plan(replace(config, tree={**config.tree, section: values}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "value"),
     [
@@ -245,6 +246,7 @@ def test_a_target_inside_a_value_is_refused(path: str, value: object) -> None:
 WORDS = ("_args_", "_partial_", "_convert_", "_recursive_", "_mode_", "_self_", "()")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("section", [*SECTIONS, "trainer", "loss", "feature_cache"])
 def test_instantiation_keywords_of_hydra_are_refused_as_unknown_keys(section: str) -> None:
     tree = {**compose([]).tree, "sweep": {}, "launcher": {"_target_": "opsin.sweeps.launchers.Local"}}

@@ -39,6 +39,7 @@ def test_steps_per_epoch_depend_on_accumulation_and_limits(data_dir: Path) -> No
         assert steps_per_epoch(*checked(data_dir, *words)) == steps
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "message"),
     [

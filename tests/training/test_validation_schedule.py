@@ -151,6 +151,7 @@ def written(run: RunDirectory) -> set[str]:
     return {f"{folders[name]} of {file.stem}" for name in folders for file in (run.path / name).glob("*.npz")}
 
 
+@pytest.mark.slow
 def test_predictions_and_scores_belong_to_the_best_epoch(data_dir: Path, tmp_path: Path) -> None:
     """An epoch without validation becomes the best after one with validation, in a run that is resumed."""
     words = ("monitor.metric=train/loss", "trainer.check_val_every_n_epoch=2", "trainer.max_epochs=2")
@@ -176,6 +177,7 @@ def test_a_best_epoch_within_an_epoch_has_no_scores_of_train(data_dir: Path, tmp
     assert {name for name in written(run) if name.startswith("scores")} == {"scores of val", "scores of test"}
 
 
+@pytest.mark.slow
 def test_a_plateau_schedule_counts_the_validated_epochs_only(data_dir: Path, tmp_path: Path) -> None:
     words = (*("model=mlp", "augmentation=none", "trainer.check_val_every_n_epoch=2"), "trainer.max_epochs=4")
     whole = start(data_dir, tmp_path / "whole", *words)

@@ -160,6 +160,7 @@ def check_datamodule(path: str, tmp_path: Path) -> None:
         written(path, source(200), tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["s3://pictures/contract", "memory://pictures/contract"])
 def test_files_are_written_read_and_downloaded(bucket, path, tmp_path):
     check_storage(path, tmp_path)
@@ -240,6 +241,7 @@ def test_each_shard_is_downloaded_once_per_epoch(path, tmp_path):
         assert cache.fetched <= epoch * count
 
 
+@pytest.mark.slow
 def test_files_of_a_killed_process_are_deleted(path, tmp_path):
     left = tmp_path / ".opsin" / "shards" / "tmpkilled"
     left.mkdir(parents=True)
@@ -336,6 +338,7 @@ def test_an_unreachable_server_is_reported_within_seconds(monkeypatch):
     assert time.monotonic() - begin < 15
 
 
+@pytest.mark.slow
 def test_a_silent_server_is_reported_within_seconds(monkeypatch):
     monkeypatch.setattr("opsin.data.shards.storage._SMALL_FILE_S", 2.0)
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -358,6 +361,7 @@ def test_a_missing_package_is_one_message(monkeypatch, module, path, extra):
         open_storage(path)
 
 
+@pytest.mark.slow
 def test_a_forked_process_can_read_the_bucket(path, tmp_path):
     storage = open_storage(path)
     content = storage.read("opsin.json")

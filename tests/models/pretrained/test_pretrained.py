@@ -273,6 +273,7 @@ def test_every_network_has_a_config() -> None:
     assert {path.stem for path in CONFIGS.glob("*.yaml")} == {*scratch, *variants, *more}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "side"),
     [

@@ -82,6 +82,7 @@ def check(network: Network, original: Any, images: Tensor) -> None:
     assert not any(parameter.requires_grad for parameter in network.stages.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAST)
 def test_networks_of_each_kind_compute_the_same_as_timm(name: str, build: Build) -> None:
     network, original, images = build(name)

@@ -353,6 +353,7 @@ QUICK = (*TINY, "callbacks=ema", "callbacks.ema.decay=0.9", "trainer.max_epochs=
 FROZEN_AGAIN = (*QUICK, "model.phases=[{epoch: 1, trainable: head}]")
 
 
+@pytest.mark.slow
 def test_a_moving_average_of_a_stage_frozen_again_is_no_change(start) -> None:
     run = start(*FROZEN_AGAIN)
     assert run.read_result().frozen == FrozenStages((), True)

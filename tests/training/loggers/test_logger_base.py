@@ -115,6 +115,7 @@ def test_a_typo_is_refused_with_the_right_name(words: list[str], said: str) -> N
     assert said in str(error.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "said"),
     [
