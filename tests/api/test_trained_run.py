@@ -88,6 +88,7 @@ def test_the_result_equals_that_of_the_command(data_dir: Path, in_tmp: Path) -> 
     assert RunDirectory(in_tmp / "run").read_result().metrics == by_python.metrics
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_is_resumed(data_dir: Path, in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPSIN_TARGETS", "interruptions")
     stop = "+callbacks.stop={_target_:interruptions.StopAt,step:7,how:SIGINT}"  # five steps per epoch

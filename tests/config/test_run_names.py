@@ -10,6 +10,7 @@ from opsin.sweeps.jobs import Jobs
 from opsin.sweeps.search_space import read_space
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "name"),
     [

@@ -141,6 +141,7 @@ def test_the_block_size_does_not_change_the_maps(method: str, three: Network) ->
     assert attribute(three, images[:0], targets[:0], method).shape == (0, 24, 24)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize(
     "state", ["frozen", "inference", "made in inference", "autocast", "channels_last", "training", "no_grad", "float64"]

@@ -117,6 +117,7 @@ def test_a_failed_trial_is_retried_with_retry_failed(processes: Processes) -> No
     assert again.ended() == again.total == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["tpe", "random", "cmaes"])
 def test_choices_are_a_function_of_the_seed_and_earlier_outcomes(
     tmp_path: Path, sampler: str, processes: Processes

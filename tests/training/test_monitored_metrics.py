@@ -60,6 +60,7 @@ def test_every_monitor_key_accepts_every_metric(place: str, metric: str) -> None
     make_plan(compose([*PLACES[place], f"{place}={metric}"]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "cause"),
     [

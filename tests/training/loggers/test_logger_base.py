@@ -99,6 +99,7 @@ def test_a_run_of_a_sweep_is_named_after_its_sweep(tmp_path: Path) -> None:
     assert run_name(run) == "grid_1/003_digits_mlp"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "said"),
     [
