@@ -67,7 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
     if not flags:
         _existing(typed.folder)
     server = tensorboard_server()
-    for loader in server.plugin_loaders:  # a parser that knows the flags tells their values from the folder
+    for loader in server.plugin_loaders:  # then the parser does not take the value of a flag for the folder
         loader.define_flags(parser)
     typed, unknown = parser.parse_known_intermixed_args(given)
     if typed.logdir:

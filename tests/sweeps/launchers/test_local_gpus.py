@@ -17,7 +17,7 @@ from opsin.sweeps.sweep import run_all
 
 
 class Process:
-    """A process that only exists in memory, and ends when it is told to."""
+    """A fake process. The test ends it."""
 
     def __init__(self, target: Any, args: tuple[Job, dict[str, str], float | None], name: str) -> None:
         self.gpus = args[1].get("CUDA_VISIBLE_DEVICES", "").split(",")

@@ -24,7 +24,7 @@ class Positions:
     """The position of every value of every tensor that was computed from the images of one batch.
 
     A position is the number of a unit of the last map, such as a patch; tokens keep the position of their patch in any
-    order of the axes. So a product that adds over channels can be told from one that adds over tokens.
+    order of the axes. So a product that adds over channels differs from one that adds over tokens.
     """
 
     def __init__(self, images: Tensor) -> None:
