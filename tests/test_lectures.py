@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import yaml
 from document_blocks import ROOT, commands
 from document_commands import check_flags, check_overrides
 
@@ -16,6 +17,113 @@ from opsin.config.locations import CONFIGS
 PAGE = ROOT / "docs" / "lectures.md"
 LIST = ROOT.parent / "shared" / "lectures.md"
 ELEMENTS = 93
+
+RECIPES = {
+    "experiment/mnist_sgd_mlp": {
+        "optimizer": "sgd",
+        "optimizer.lr": 0.06,
+        "optimizer.momentum": 0,
+        "datamodule.base_batch_size": 512,
+        "trainer.max_epochs": 10,
+    },
+    "experiment/mnist_strided_cnn": {
+        "model": "strided_cnn",
+        "optimizer": "sgd",
+        "optimizer.lr": 0.06,
+        "optimizer.momentum": 0,
+        "datamodule.base_batch_size": 512,
+        "trainer.max_epochs": 10,
+    },
+    "experiment/cifar10_cnn_batchnorm": {
+        "model": "cnn_batchnorm",
+        "augmentation": "cifar10_exercise",
+        "datamodule.base_batch_size": 32,
+        "trainer.max_epochs": 10,
+    },
+    # L2 1e-4 of Keras adds 1e-4 w^2 to the loss: its gradient is 2e-4 w, the weight decay of torch.
+    "experiment/cifar10_cnn_deep": {"model": "cnn_deep", "optimizer": "adam", "optimizer.weight_decay": 0.0002},
+    "experiment/cats_vs_dogs_cnn": {
+        "model": "cats_dogs_cnn",
+        "optimizer": "adam",
+        "optimizer.lr": 0.001,
+        "datamodule.base_batch_size": 20,
+        "datamodule.mean": 0,
+        "datamodule.std": 1,
+        "trainer.max_epochs": 20,
+        "seed": 42,
+    },
+    "experiment/cats_vs_dogs_cnn_augmented": {
+        "augmentation": "cats_dogs",
+        "datamodule.mean": 0.5,
+        "datamodule.std": 0.5,
+        "model.dropout": 0.5,
+        "optimizer.weight_decay": 0.0001,
+        "trainer.max_epochs": 30,
+    },
+    "experiment/cats_vs_dogs_strided_468": {
+        "model": "strided_cats_dogs",
+        "augmentation": "strided_cats_dogs",
+        "datamodule.channels": 1,
+        "datamodule.image_size": 128,
+        "datamodule.base_batch_size": 512,
+        "optimizer": "sgd",
+        "optimizer.lr": 0.06,
+        "trainer.max_epochs": 20,
+    },
+    "experiment/cats_vs_dogs_resnet18_468": {
+        "datamodule.channels": 1,
+        "loss.function": "cross_entropy",
+        "optimizer": "sgd",
+        "optimizer.lr": 0.06,
+        "scheduler": "step",
+        "scheduler.every_epochs": 5,
+        "scheduler.factor": 0.1,
+        "trainer.max_epochs": 25,
+    },
+    "experiment/cats_vs_dogs_resnet50_two_phase": {"optimizer.lr": 0.001, "trainer.max_epochs": 15},
+    "experiment/cats_vs_dogs_efficientnet_b0_pipeline": {
+        "augmentation": "efficientnet_pipeline",
+        "datamodule.base_batch_size": 32,
+        "datamodule.val_fraction": 0.2,
+        "monitor.metric": "val/acc",
+        "scheduler": "plateau",
+        "scheduler.monitor": "val/loss",
+        "scheduler.factor": 0.2,
+        "callbacks.early_stopping.monitor": "val/loss",
+        "callbacks.early_stopping.patience": 5,
+        "trainer.max_epochs": 20,
+    },
+    "model/resnet50_two_phase": {"head": "dense", "head_units": 256, "trainable": "head"},
+    "augmentation/cifar10_exercise": {
+        "horizontal_flip": 0.5,
+        "rotation": 10,
+        "translation": 0.1,
+        "brightness": 0.2,
+        "contrast": 0.2,
+    },
+    "augmentation/cats_dogs": {
+        "horizontal_flip": 0.5,
+        "rotation": 40,
+        "shear": 20,
+        "brightness": 0.2,
+        "contrast": 0.2,
+        "saturation": 0.2,
+    },
+    "augmentation/efficientnet_pipeline": {
+        "horizontal_flip": 0.5,
+        "rotation": 20,
+        "translation": 0.2,
+        "scale": [0.85, 1.15],
+        "fill": "border",
+    },
+    "augmentation/strided_cats_dogs": {
+        "horizontal_flip": 0.5,
+        "rotation": 10,
+        "brightness": 0.1,
+        "contrast": 0.1,
+    },
+}
+"""Config files with recipes of the lectures, and the values that the lectures state."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +206,23 @@ def test_commands_have_their_flags() -> None:
             flags.setdefault(name, set()).update(word for word in rest if word.startswith("--"))
     for name, used in flags.items():
         check_flags([name, *sorted(used)])
+
+
+@pytest.mark.parametrize("file", RECIPES)
+def test_recipes_have_the_values_of_the_lectures(file: str) -> None:
+    settings = yaml.safe_load((CONFIGS / f"{file}.yaml").read_text(encoding="utf-8"))
+    found = flat(settings)
+    for choice in settings.get("defaults", []):
+        found |= {group.removeprefix("override /"): option for group, option in choice.items()}
+    assert {key: found.get(key) for key in RECIPES[file]} == RECIPES[file]
+
+
+def flat(settings: dict[str, object], prefix: str = "") -> dict[str, object]:
+    """Return the values of nested settings by their dotted keys."""
+    found: dict[str, object] = {}
+    for key, value in settings.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return found
 
 
 @pytest.mark.slow

@@ -71,9 +71,10 @@ def test_the_makefile_installs_with_hashes_and_downloads_no_build_tools() -> Non
 
 
 def test_lower_bounds_exclude_versions_that_run_code_of_files() -> None:
-    """torch before 2.10: CVE-2026-24747. datasets before 4.0: scripts of datasets."""
+    """torch: CVE-2026-24747. datasets: scripts of datasets. tensorboard: settings of the projector."""
     bounds = {found.name: found.specifier for found in needed()}
-    assert not bounds["torch"].contains("2.9.1")
+    assert not bounds["torch"].contains("2.10.0")
     assert not bounds["datasets"].contains("3.6.0")
     assert not bounds["lightning"].contains("2.6.3")
+    assert not bounds["tensorboard"].contains("2.20.0")
     assert not bounds["pyarrow"].contains("14.0.0")

@@ -90,6 +90,7 @@ SCRATCH_ROWS = (
         against=("cats_vs_dogs_cnn",),
         in_readme=True,
     ),
+    _scratch("cats_vs_dogs_strided", "eight strided convolutions, SGD"),
 )
 FEW_ROWS = (
     _few("cats_vs_dogs_strided_468", "strided network", figure=STRIDED_468, seeds=5),

@@ -52,6 +52,15 @@ MISTAKES = (
         _own("validation_on_train"),
     ),
     Mistake(
+        "Swapped parts of a random split",
+        "The code assigns the small part of a random split to training and the large part to testing, so the network "
+        "is trained on 468 images. The recipe is the same in both rows. Opsin names the parts by their use "
+        "(`datamodule.val_fraction`, `datamodule.test_fraction`), and the log states their sizes before training. "
+        "The test images of the two rows differ, so they are not compared image by image.",
+        _of_results("cats_vs_dogs_strided"),
+        _of_results("cats_vs_dogs_strided_468"),
+    ),
+    Mistake(
         "Selection on the test images",
         "The epoch with the best result on the test images is selected, and that result is reported. The networks of "
         "both rows are trained in the same way; only the selected epoch differs. In Opsin no test metric can be "
@@ -124,9 +133,27 @@ Values are means over n seeds with 95 % intervals by Student's t. [Results](resu
 """
 
 
+UNTRAINED = """## Mistakes that need no training
+
+- **Reporting the validation images that selected the epoch.** Of many epochs, the best one by validation accuracy is
+  also a lucky one, as the section on test images shows. Opsin reports the test images, which select nothing.
+- **A dense layer of the wrong size.** The network with BatchNorm pools twice, but its dense layer has the inputs of one
+  pooling, so it cannot run on 32 x 32 pixels. Opsin computes the size:
+  `python scripts/summary.py model=cnn_batchnorm --image 3x32x32`.
+- **"512 trainable parameters."** A head with one logit on 512 features has 513, because of the bias:
+  `python scripts/summary.py model=resnet18_feature_extract --logits 1`.
+- **A resized crop with a scale above 1.** It has no effect, because no crop is larger than the image. Opsin refuses it:
+  `augmentation.resized_crop_scale` must lie in (0, 1].
+- **A receptive field that grows by n + 2 per layer.** Each 3 x 3 convolution widens it by 2. Three have 7 pixels:
+  `python scripts/summary.py model=cnn_kernels model.kernels=[3,3,3]`.
+- **A dilated convolution that downsamples.** It does not; only the stride does. 28 pixels stay 28:
+  `python scripts/convolve.py --sizes 28 3 --padding same --dilation 2`.
+"""
+
+
 def mistakes_page(records: Records) -> str:
     """Return docs/mistakes.md."""
-    return "\n".join([HEAD, *(_section(mistake, records) for mistake in MISTAKES)])
+    return "\n".join([HEAD, *(_section(mistake, records) for mistake in MISTAKES), UNTRAINED])
 
 
 def _section(mistake: Mistake, records: Records) -> str:

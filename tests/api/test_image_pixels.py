@@ -115,7 +115,7 @@ REFUSED = {
     "batch of a tensor": (torch.zeros(2, 3, 20, 30), "give list(images)"),
     "one dimension": (np.zeros(12), "must be (H, W) or (H, W, C)"),
     "no pixels": (np.zeros((0, 20, 3)), "has no pixels"),
-    "0 to 255 in floats": (COLOR.astype(float), "divide them by 255"),
+    "0 to 255 in floats": (COLOR.astype(float), "divide them by the value of white (255 for 8 bits)"),
     "normalized": (COLOR / 127.5 - 1, "do not normalize them"),
     "NaN": (np.full((20, 30), np.nan), "instead of 0 to 1"),
     "whole numbers": (COLOR.astype(np.int64), "uint8 in 0..255"),
@@ -129,6 +129,15 @@ def test_values_that_are_not_images_are_refused_with_a_correction(case: str) -> 
     with pytest.raises(UserError) as error:
         read_image(image, model(3))
     assert way_out in str(error.value)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "GIF"])
+def test_a_damaged_pillow_image_is_a_bad_image(kind: str) -> None:
+    stream = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(stream, kind)
+    opened = Image.open(io.BytesIO(stream.getvalue()[: stream.tell() // 2]))
+    with pytest.raises(BadImage, match="damaged: "):
+        read_image(opened, model(3))
 
 
 def test_unreadable_files_are_bad_images(tmp_path: Path) -> None:

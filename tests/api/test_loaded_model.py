@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,11 +12,16 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 import opsin
 from opsin.api.loaded_model import Model
+from opsin.inference.compute_device import ComputeDevice
 from opsin.inference.inputs import open_images
-from opsin.inference.trained_model import load_trained_model
+from opsin.inference.predictor import Predictor
+from opsin.inference.trained_model import TrainedModel, load_trained_model
+from opsin.models import Network
+from opsin.models.network import sequential
 from opsin.runs.directory import RunDirectory
 from opsin.runs.predictions import read_predictions
 
@@ -99,6 +105,18 @@ def test_embeddings_are_the_input_of_the_head(model: Model, digits_run: RunDirec
     np.testing.assert_array_equal(model.embed(iter(pixels)), found)
 
 
+def test_a_loaded_network_is_in_evaluation_mode() -> None:
+    network = sequential(conv=nn.Conv2d(1, 4, 3), norm=nn.BatchNorm2d(4), drop=nn.Dropout())
+    head = sequential(flatten=nn.Flatten(), fc=nn.Linear(4 * 6 * 6, 3))
+    loaded = Predictor(
+        TrainedModel(
+            "x", Network("x", {"all": network}, head), "abc", (8, 8), (0.5,), (0.5,), 1, "squash", "bilinear", 1
+        ),
+        ComputeDevice(torch.device("cpu"), "32-true"),
+    )
+    assert not any(module.training for module in loaded.trained.network.modules())
+
+
 def test_an_explanation_has_a_heatmap_and_a_statement(model: Model, pixels: np.ndarray) -> None:
     found = model.explain(pixels[0])
     predicted = model.predict(pixels[0])
@@ -115,6 +133,8 @@ def test_an_explanation_has_a_heatmap_and_a_statement(model: Model, pixels: np.n
     assert isinstance(model.explain(iter(pixels[:1])), Iterator)
     with pytest.raises(opsin.UserError, match="did you mean 7"):
         model.explain(pixels[0], target="77")
+    with pytest.raises(opsin.UserError, match="target=7 is not a class of the model: did you mean 7"):
+        model.explain(pixels[0], target=7)  # type: ignore[call-overload]
     with pytest.raises(opsin.UserError, match="block9"):
         model.explain(pixels[0], stage="block9")
 
@@ -132,6 +152,10 @@ def test_loading_and_predicting_do_not_change_the_process_state(digits_run: RunD
     assert random.getstate() == state[1]
     assert torch.get_num_threads() == before
     assert not torch.are_deterministic_algorithms_enabled()
+    assert "CUBLAS_WORKSPACE_CONFIG" not in os.environ
+    with model._settings.applied():  # cuBLAS reads it in every call
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    assert "CUBLAS_WORKSPACE_CONFIG" not in os.environ
     assert logger.level == logging.INFO
 
 

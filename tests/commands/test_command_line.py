@@ -128,7 +128,12 @@ def test_a_resume_keeps_the_network_and_directory_and_its_weights_can_be_loaded(
 @pytest.mark.slow
 def test_missing_weights_end_in_one_message(tmp_path: Path) -> None:
     printed = python(tmp_path, "train.py", "model=resnet18_partial", code=1)
-    for part in ("resnet18-f37072fd.pth", "model.weights=none", "model=efficientnet_lite0_feature_extract"):
+    for part in (
+        "resnet18-f37072fd.pth",
+        "model.weights=none",
+        "model.weights=opsin",
+        "model=efficientnet_lite0_feature_extract",
+    ):
         assert part in printed
     assert "Traceback" not in printed
     assert results(tmp_path)[0]["status"] == "failed"

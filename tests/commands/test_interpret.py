@@ -3,6 +3,7 @@
 import csv
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,9 @@ from sklearn.datasets import load_digits
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from opsin.commands.interpret import main
+from opsin.commands.interpret.attributions import _predict
 from opsin.commands.interpret.error_analysis import _table
+from opsin.commands.interpret.features import _filter_name
 from opsin.commands.interpret.interpretation import interpret
 from opsin.commands.interpret.model_and_images import open_model_and_images
 from opsin.commands.train import train
@@ -124,6 +127,45 @@ def test_files_are_preprocessed_as_in_training(run: str, tmp_path: Path) -> None
     assert batch.pixels.shape == (1, *load_trained_model(run).size, 1)
     assert (batch.pixels == 200).all()
     assert batch.targets is None
+
+
+def test_count_limits_the_given_images(run: str, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for i in range(5):
+        Image.fromarray(np.full((8, 8), 50 * i, np.uint8)).save(photos / f"{i}.png")
+    options = {"what": ["activations"], "images": [str(photos)], "stage": "block1", "out": tmp_path / "out"}
+    lines = list(interpret(run, count=3, **options))
+    assert lines[0] == "--images: the first 3 of 5 images are used; --count 5 uses all of them"
+    assert any("zero everywhere on 3 images" in line for line in lines)
+    assert not any("--count" in line for line in interpret(run, count=5, **options))
+
+
+def test_only_logits_have_the_names_of_classes(run: str) -> None:
+    source = open_model_and_images(run)
+    assert _filter_name(source, "head.fc", 3, 10) == "3"
+    for classes, width, expected in (
+        (("cat", "dog"), 1, ("dog",)),
+        (("cat", "dog"), 2, ("cat", "dog")),
+        (("a", "b", "c"), 3, ("a", "b", "c")),
+    ):
+        named = replace(source, trained_model=replace(source.trained_model, classes=classes))
+        assert tuple(_filter_name(named, "head.fc", channel, width) for channel in range(width)) == expected
+        assert _filter_name(named, "head.pool", 20, 64) == "20"
+        assert _filter_name(named, "block3", 1, 64) == "1"
+
+
+def test_captions_have_the_probabilities_of_predict(run: str) -> None:
+    source = open_model_and_images(run)
+    images = source.input(source.selected_images(4).pixels)
+    found = []
+    for temperature in (1.0, 3.0):
+        model = replace(source.trained_model, temperature=temperature)
+        found.append(_predict(model, images))
+        with torch.no_grad():
+            logits = model.network.eval()(images) / temperature
+        torch.testing.assert_close(found[-1].probabilities, logits.softmax(1).amax(1))
+    assert torch.equal(found[0].classes, found[1].classes)
 
 
 def test_images_in_tensorboard(run: str) -> None:
@@ -239,6 +281,7 @@ def test_a_duplicate_across_splits_is_found(predicted: str, monkeypatch: pytest.
         ({"what": ["filters"], "stage": "blok1"}, "no stage or layer 'blok1'"),
         ({"what": ["activations"], "images": ["nowhere.png"]}, "nowhere.png: no such file or folder"),
         ({"what": ["errors"], "images": [__file__]}, "do not give other images"),
+        ({"what": ["errors"], "checkpoint": "last"}, "--checkpoint last: --what errors reads the saved predictions"),
     ],
 )
 def test_invalid_arguments_are_errors(run: str, options: dict, message: str) -> None:

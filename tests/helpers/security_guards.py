@@ -24,6 +24,36 @@ _FILES = "test_hostile_files.py"
 _PICKLE, _UNSAFE_PICKLE = "allow_pickle=False", "allow_pickle=True"
 
 GUARDS = (
+    Guard(
+        "config/target_lookup.py",
+        "if package := _permitted_package(name):",
+        'if package := name.partition(".")[0]:',
+        f"config/test_target_lookup.py {_TARGETS}test_hostile_names_are_refused_in_every_section",
+    ),
+    Guard(
+        "config/target_lookup.py",
+        " for name, found in objects.items() if accepts(found)}",
+        " for name, found in objects.items()}",
+        f"{_TARGETS}test_every_other_name_of_the_libraries_is_refused_without_an_import",
+    ),
+    Guard(
+        "config/hydra_keys.py",
+        "if default is not ... and node != default",
+        "if False and node != default",
+        "config/test_hydra_keys.py::test_a_key_without_an_effect_in_a_file_is_refused",
+    ),
+    Guard(
+        "commands/dispatch.py",
+        "    refuse_typed_secrets(words)\n",
+        "",
+        "config/test_compose.py::test_a_typed_secret_is_not_repeated_where_the_command_or_the_key_is_wrong",
+    ),
+    Guard(
+        "runs/secret_values.py",
+        "        text = text.replace(value, _references[value])\n",
+        "        pass\n",
+        "sweeps/test_jobs.py::test_registered_secrets_are_masked_in_every_form",
+    ),
     Guard("config/logging_settings.py", "in _problems(values, run):", "in ():", "config/test_logging_settings.py"),
     Guard("config/hydra_session.py", "    _refuse_modules()\n", "", "config/test_hydra_session.py"),
     Guard(
@@ -151,6 +181,13 @@ GUARDS = (
         "::test_the_archive_is_unpacked_only_if_its_checksum_matches",
     ),
     Guard(
+        "data/datasets/cifar10.py",
+        "        for name in [name for names in _BATCHES.values() for name in names]:\n",
+        "        members.extractall(folder.parent)\n"
+        "        for name in [name for names in _BATCHES.values() for name in names]:\n",
+        "data/datasets/test_array_datasets.py::test_only_expected_files_are_unpacked",
+    ),
+    Guard(
         "data/decode.py",
         "    except Image.DecompressionBombError:\n",
         "    except ZeroDivisionError:\n",
@@ -218,6 +255,18 @@ GUARDS = (
         "commands/explore/test_security.py::test_a_report_runs_no_script_and_sends_no_request",
     ),
     Guard(
+        "commands/explore/security.py",
+        "sandbox; default-src 'none'; style",
+        "sandbox; style",
+        "commands/explore/test_security.py::test_a_report_runs_no_script_and_sends_no_request",
+    ),
+    Guard(
+        "commands/explore/server.py",
+        "listener.bind((HOST, port))",
+        'listener.bind(("", port))',
+        "commands/explore/test_security.py::test_the_server_listens_on_loopback_only",
+    ),
+    Guard(
         "commands/explore/uploads.py",
         "    if width * height > MAX_PIXELS:",
         "    if False:",
@@ -228,5 +277,11 @@ GUARDS = (
         "autoescape=True",
         "autoescape=False",
         "evaluation/report/test_page.py::test_all_values_are_escaped",
+    ),
+    Guard(
+        "visualization/charts.py",
+        '{_color(i, one)}">{escape(one.name)}',
+        '{_color(i, one)}">{one.name}',
+        "visualization/test_charts.py::test_names_are_escaped",
     ),
 )

@@ -8,6 +8,7 @@ from torch import nn
 
 from opsin.errors import UserError
 from opsin.interpretability.activations import activations, dead_channels
+from opsin.interpretability.feature_visualization import ascend
 from opsin.models import Network
 from opsin.models.network import sequential
 
@@ -83,5 +84,31 @@ def test_unknown_stages_and_layers_without_maps_are_refused(network: Network, im
         activations(network, images, ["hihg"])
     flat = Network("flat", {"all": sequential(flatten=nn.Flatten(), fc=nn.Linear(432, 5))}, nn.Linear(5, 2))
     assert activations(flat, images) == {}
-    with pytest.raises(UserError, match="the output of all is not a map"):
+    with pytest.raises(UserError, match="the output of all is not a map; the stages with maps are none"):
         activations(flat, images, ["all"])
+
+
+class ChannelsLast(nn.Module):
+    """Return `(N, h, w, C)`, as the stages of Swin."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.repeat(1, 6, 1, 1).permute(0, 2, 3, 1)
+
+
+class Tokens(nn.Module):
+    """Return `(N, tokens, C)`, as the stages of ViT."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.flatten(2).transpose(1, 2)
+
+
+@pytest.mark.parametrize("kind", [ChannelsLast, Tokens])
+def test_tokens_and_channels_last_are_no_maps(kind: type[nn.Module], images: torch.Tensor) -> None:
+    conv = nn.Conv2d(images.shape[1], 4, 3, padding=1)
+    network = Network("mixed", {"map": conv, "other": kind()}, sequential(flatten=nn.Flatten(), fc=nn.LazyLinear(2)))
+    network(images)
+    assert list(activations(network, images)) == ["map"]
+    with pytest.raises(UserError, match="the output of other is not a map; the stages with maps are map"):
+        activations(network, images, ["other"])
+    with pytest.raises(UserError, match=r"the output of other is not a map \(N, C, h, w\), so it has no filters"):
+        ascend(network, "other", [0], size=(12, 12), upscalings=0, mean=(0.5,) * 3, std=(0.5,) * 3)

@@ -177,6 +177,12 @@ def test_parameter_counts_match_the_lectures(case: Case) -> None:
     assert logits.shape == (1, case.num_logits)
 
 
+def test_a_dense_layer_on_a_photograph_has_150_million_weights() -> None:
+    with torch.device("meta"):
+        network = models.mlp(num_logits=10, in_channels=3, image_size=(224, 224), hidden=1000)
+    assert sum(parameter.numel() for parameter in network.parameters()) == 150_539_010
+
+
 def test_the_backbone_parameter_count() -> None:
     network = models.cnn_gap(num_logits=10, in_channels=1, image_size=(28, 28))
     assert sum(parameter.numel() for parameter in network.stages.parameters()) == 55_744

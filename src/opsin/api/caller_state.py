@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from opsin.config.hydra_session import hydra_state
+from opsin.inference.compute_device import CUBLAS_WORKSPACE
 
 LOGGERS = ("lightning.pytorch", "lightning.fabric", "opsin")
 """Loggers whose level Opsin sets."""
@@ -31,6 +32,7 @@ class TorchSettings:
         warn_only: Whether an operation that is not deterministic is reported rather than refused.
         cudnn_deterministic: The same for cuDNN.
         cudnn_benchmark: Whether cuDNN measures its algorithms.
+        cublas_workspace: The environment variable that cuBLAS needs to be deterministic; None if it is not set.
     """
 
     threads: int
@@ -39,6 +41,7 @@ class TorchSettings:
     warn_only: bool
     cudnn_deterministic: bool
     cudnn_benchmark: bool
+    cublas_workspace: str | None
 
     @classmethod
     def current(cls) -> "TorchSettings":
@@ -50,6 +53,7 @@ class TorchSettings:
             torch.is_deterministic_algorithms_warn_only_enabled(),
             torch.backends.cudnn.deterministic,
             torch.backends.cudnn.benchmark,
+            os.environ.get(CUBLAS_WORKSPACE),
         )
 
     def apply(self) -> None:
@@ -64,6 +68,10 @@ class TorchSettings:
             torch.use_deterministic_algorithms(self.deterministic, warn_only=self.warn_only)
         torch.backends.cudnn.deterministic = self.cudnn_deterministic
         torch.backends.cudnn.benchmark = self.cudnn_benchmark
+        if self.cublas_workspace is None:
+            os.environ.pop(CUBLAS_WORKSPACE, None)
+        else:
+            os.environ[CUBLAS_WORKSPACE] = self.cublas_workspace
 
     @contextmanager
     def applied(self) -> Iterator[None]:

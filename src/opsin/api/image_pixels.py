@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
-from opsin.data.decode import image_pixels
+from opsin.data.decode import damage_as_bad_image, image_pixels
 from opsin.data.fit import fit_image
 from opsin.errors import UserError
 from opsin.inference.trained_model import TrainedModel
@@ -36,7 +36,7 @@ def read_image(image: OneImage, trained: TrainedModel) -> Pixels:
         uint8 `(height, width, source_channels)`.
 
     Raises:
-        BadImage: A file cannot be decoded.
+        BadImage: A file or a Pillow image cannot be decoded.
         UserError: An array has another shape or range of values.
     """
     if isinstance(image, str | PathLike | bytes):
@@ -64,7 +64,8 @@ def _undecoded_jpeg(image: Any) -> bytes | None:
 
 def _upright_pixels(image: Any, channels: Any) -> Pixels:
     if isinstance(image, Image.Image):
-        return image_pixels(image, channels)
+        with damage_as_bad_image():  # Pillow decodes an opened image only now
+            return image_pixels(image, channels)
     pixels = _checked(image, channels)
     if pixels.shape[2] == channels:
         return pixels
@@ -116,7 +117,8 @@ def _eight_bits(values: NDArray[Any]) -> Pixels:
         raise UserError(f"pixels of type {values.dtype}: give uint8 in 0..255, or floats in 0..1")
     low, high = float(values.min()), float(values.max())
     if not (low >= 0 and high <= 1):  # also true for NaN
-        advice = "divide them by 255" if low >= 0 and high <= 255 else "do not normalize them, the model does that"
+        white = "divide them by the value of white (255 for 8 bits)"
+        advice = white if low >= 0 and high <= 255 else "do not normalize them, the model does that"
         raise UserError(f"pixels are floats from {low:.4g} to {high:.4g} instead of 0 to 1: {advice}")
     pixels: Pixels = np.rint(values * 255).astype(np.uint8)
     return pixels

@@ -19,6 +19,7 @@ from opsin.data.types import BadImage
 from opsin.errors import UserError, did_you_mean
 from opsin.inference.predictor import Predictor, open_predictor
 from opsin.interpretability.attribution import Method, attribute
+from opsin.interpretability.eval_context import as_input
 from opsin.interpretability.faithfulness import compare_with_random
 from opsin.models.network import Network
 from opsin.visualization.images import Pixels, overlay_heat, resize_for_display
@@ -96,7 +97,7 @@ class Model:
 
     @property
     def network(self) -> Network:
-        """The network, a torch module from images `(N, C, H, W)`, as `to_input` returns them, to logits."""
+        """The network in evaluation mode, from images `(N, C, H, W)`, as `to_input` returns them, to logits."""
         return self._predictor.trained.network
 
     def to_input(self, images: OneImage | Iterable[OneImage]) -> torch.Tensor:
@@ -106,13 +107,13 @@ class Model:
             images: One image, a collection or an iterator of images, which is consumed.
 
         Returns:
-            `(N, C, H, W)` on the CPU, float32; one image gives `(1, C, H, W)`.
+            `(N, C, H, W)` on the device and in the type of the network; one image gives `(1, C, H, W)`.
 
         Raises:
             UserError: An image cannot be read; the message names it.
         """
         pixels = [self._read(item) for item in _items(images)]
-        return self._normalized(np.stack(pixels) if pixels else self._no_images)
+        return as_input(self.network, self._normalized(np.stack(pixels) if pixels else self._no_images))
 
     @overload
     def predict(self, images: OneImage) -> ClassPrediction: ...  # type: ignore[overload-overlap]
@@ -227,7 +228,7 @@ class Model:
             >>> model.explain("photo.jpg").overlay.save("why.png")
         """
         if target is not None and target not in self.classes:
-            raise UserError(f"target={target!r} is not a class of the model{did_you_mean(target, self.classes)}")
+            raise UserError(f"target={target!r} is not a class of the model{did_you_mean(str(target), self.classes)}")
 
         def explanations(items: Iterator[Position]) -> Iterator[Explanation]:
             for item in items:

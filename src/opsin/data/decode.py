@@ -1,5 +1,6 @@
 """Decode an image file, or its bytes, to uint8 pixels, or refuse it with a short reason."""
 
+import contextlib
 import io
 import logging
 import math
@@ -8,6 +9,7 @@ import re
 import stat
 import threading
 import warnings
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, cast
@@ -79,9 +81,15 @@ def decode_image(data: bytes | Path, channels: int, fit: Fit | None = None) -> N
             too long and narrow for `fit`. Size and memory are checked before the image is decoded.
     """
     content = read_content(data) if isinstance(data, Path) else data
+    with damage_as_bad_image(), image_memory.scope():  # no variable here may hold the image beyond the scope
+        return _decoded(content, channels, fit)
+
+
+@contextlib.contextmanager
+def damage_as_bad_image() -> Iterator[None]:
+    """Raise `BadImage` for each error with which Pillow reports a damaged image within a block."""
     try:
-        with image_memory.scope():  # no variable of this function may hold the image beyond the scope
-            return _decoded(content, channels, fit)
+        yield
     except (BadImage, MemoryError):
         raise
     except UnidentifiedImageError:

@@ -15,6 +15,9 @@ from opsin.training.trainer import TrainerOptions, apply_hardware_settings
 
 M = TypeVar("M", bound=nn.Module)
 
+CUBLAS_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
+"""Environment variable that cuBLAS needs to be deterministic."""
+
 AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 """Type of the operations that autocast converts, by precision."""
 
@@ -61,7 +64,7 @@ def compute_device(options: TrainerOptions) -> ComputeDevice:
     accelerator = apply_hardware_settings(options)
     if options.deterministic != "off":  # as Lightning does
         torch.use_deterministic_algorithms(True, warn_only=options.deterministic == "warn")
-        os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+        os.environ[CUBLAS_WORKSPACE] = ":4096:8"
     device = {"gpu": torch.device("cuda", 0), "mps": torch.device("mps", 0)}.get(accelerator, torch.device("cpu"))
     precision = LIGHTNING_PRECISION[resolve_precision(options.precision, accelerator).precision]
     if accelerator == "cpu" and precision == "16-mixed":  # Lightning takes bfloat16, because a CPU has no float16

@@ -60,7 +60,7 @@ class Predictor:
         batch_size: Images per batch. None: up to 256, fewer if they are large.
 
     Attributes:
-        trained: The trained model; its network is on the device and in evaluation mode during predictions.
+        trained: The trained model; its network is on the device and in evaluation mode.
         classes: Class names, in the order of the probabilities.
         batch_size: Images per batch.
 
@@ -78,7 +78,7 @@ class Predictor:
         self._device = device
         on_cpu = device.device.type == "cpu"  # activations are in the memory of the process
         self.batch_size = batch_size or max(LEAST, default_eval_batch_size(trained.size) // (2 if on_cpu else 1))
-        self._network = device.convert(trained.network)
+        self._network = device.convert(trained.network).eval()
         self._dtype = next(self._network.parameters()).dtype
 
     def probabilities(self, pixels: Pixels) -> NDArray[np.float64]:

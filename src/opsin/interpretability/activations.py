@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from opsin.errors import UserError
-from opsin.interpretability.eval_context import as_input, eval_context
+from opsin.interpretability.eval_context import as_input, eval_context, is_map, stages_with_maps
 from opsin.models import Network
 
 BLOCK = 32
@@ -63,12 +63,11 @@ def activations(network: Network, images: Tensor, names: Sequence[str] | None = 
                 model.forward_features(as_input(model, block))
             for name, output in last.items():
                 found.setdefault(name, []).append(output)
-        maps = {name: torch.cat(found[name]) for name in modules if name in found and found[name][0].ndim == 4}
+        maps = {name: torch.cat(found[name]) for name in modules if name in found and is_map(found[name][0], images)}
         for name in names or ():
             if name not in maps:
-                raise UserError(
-                    f"{model.name}: the output of {name} is not a map; layers with maps are {', '.join(layers(model))}"
-                )
+                known = ", ".join(stages_with_maps(model, as_input(model, images[:1]))) or "none"
+                raise UserError(f"{model.name}: the output of {name} is not a map; the stages with maps are {known}")
     return maps
 
 

@@ -69,23 +69,31 @@ def class_scores(logits: Tensor) -> Tensor:
 
 
 def stages_with_maps(network: Network, image: Tensor) -> dict[str, tuple[int, int, int]]:
-    """Return the stages whose output for an image `(1, C, H, W)` is a map, with its (channels, height, width).
+    """Return the stages whose output for an image `(1, C, H, W)` is a map of more than one position.
 
-    A map has more than one position and the aspect ratio of the image, which excludes tokens and channels-last output.
+    Returns:
+        (channels, height, width) of the map by stage.
     """
-    height, width = image.shape[2:]
     found = {}
-    before = None
+    output, before = image, None
     with torch.no_grad():
         for name in network.stages:
-            image = network.forward_features(image, name, before)
+            output = network.forward_features(output, name, before)
             before = name
-            if image.ndim == 4 and image.shape[2] * image.shape[3] > 1:
-                _, channels, h, w = image.shape
-                # Convolutions without padding remove a few positions per side, which changes the aspect ratio slightly.
-                if abs(h * width - w * height) <= 8 * max(height, width):
-                    found[name] = (channels, h, w)
+            if is_map(output, image) and output.shape[2] * output.shape[3] > 1:
+                _, channels, height, width = output.shape
+                found[name] = (channels, height, width)
     return found
+
+
+def is_map(output: Tensor, images: Tensor) -> bool:
+    """Return whether an output is a map `(N, C, h, w)` with the aspect ratio of the images `(N, C, H, W)`.
+
+    The aspect ratio excludes outputs with channels last. Convolutions without padding remove a few positions per side,
+    which changes it slightly.
+    """
+    height, width = images.shape[2:]
+    return output.ndim == 4 and abs(output.shape[2] * width - output.shape[3] * height) <= 8 * max(height, width)
 
 
 def resolve_stage(network: Network, images: Tensor, stage: str | None) -> str:

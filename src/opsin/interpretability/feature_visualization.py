@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from opsin.errors import UserError
 from opsin.interpretability.activations import RECTIFIERS, device_of, layers, output_hooks
-from opsin.interpretability.eval_context import eval_context
+from opsin.interpretability.eval_context import eval_context, is_map
 from opsin.models import Network
 
 BLOCK = 8
@@ -88,7 +88,7 @@ def ascend(
         channels_in: Channels of the images; gray images are repeated for an RGB network.
 
     Raises:
-        UserError: The step or a channel does not exist, or the step cannot run at this size.
+        UserError: The step or a channel does not exist, or the step has no filters or cannot run at this size.
     """
     if not channels:
         raise UserError(f"{network.name}: no filters of {step} are given")
@@ -185,7 +185,13 @@ class _Objective:
                 f"{self._network.name}: {self._step} cannot run on {height}x{width} pixels ({error}); most heads "
                 "accept only the input size of the network: set upscalings=0"
             ) from None
-        width = self._outputs["step"].shape[1]
+        output = self._outputs["step"]
+        if output.ndim > 2 and not is_map(output, noise):
+            raise UserError(
+                f"{self._network.name}: the output of {self._step} is not a map (N, C, h, w), so it has no filters; "
+                "a part of the head has outputs, such as head.fc"
+            )
+        width = output.shape[1]
         if wrong := [channel for channel in channels if not 0 <= channel < width]:
             raise UserError(f"{self._network.name}: {self._step} has channels 0 to {width - 1}, not {wrong[0]}")
 

@@ -91,7 +91,12 @@ def test_reports_are_opened_from_run_directories_only(digits_run: RunDirectory, 
     assert report_file(models, "day/a <b> & 'c'") == outputs / "day" / "a <b> & 'c'" / "report.html"
     for name in ("..", "../", "linked", "day", "", "day/../day/a <b> & 'c'", str(tmp_path), "/etc/passwd"):
         assert report_file(models, name) is None
-    table, curves = runs_html(models, "test/acc")
+    with pytest.MonkeyPatch.context() as patch:
+        calls: list[int] = []
+        found = models.runs()
+        patch.setattr(models, "runs", lambda: calls.append(1) or found)
+        table, curves = runs_html(models, "test/acc")
+    assert len(calls) == 1  # the folder is read once, however many runs it has
     assert "/report/day/a%20%3Cb%3E%20%26%20%27c%27" in table
     assert "<b>" not in table
     assert "<svg" in curves

@@ -188,6 +188,8 @@ def test_convolution(page: Any) -> None:
     page.get_by_text("max pooling: rows (298 - 2 + 2·0) / 2 + 1 = 149").wait_for()
     shoot(page, "picture")
     page.get_by_role("tab", name="Gabor filters").click()
+    limits = page.locator("input[type=range]:visible").evaluate_all("all => all.map(one => [one.min, one.max])")
+    assert limits[:3] == [["0.01", "1"], ["0", "3.14"], ["0.1", "5"]]
     page.get_by_role("button", name="Show a filter bank").click()
     page.locator(".picture img:visible").nth(2).wait_for()
     shoot(page, "gabor")

@@ -319,6 +319,24 @@ def test_the_archive_is_unpacked_only_if_its_checksum_matches(tmp_path: Path, mo
     assert len(cifar10(path=str(archive.parent)).splits["train"]) == 15
 
 
+def test_only_expected_files_are_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_cifar(tmp_path / "made" / "cifar-10-batches-py", python2=True)
+    archive = tmp_path / "data" / "cifar-10-python.tar.gz"
+    archive.parent.mkdir()
+    victim = tmp_path / "victim"
+    victim.write_text("old")
+    (tmp_path / "new").write_text("new")
+    with tarfile.open(archive, "w:gz") as members:
+        members.add(tmp_path / "made" / "cifar-10-batches-py", "cifar-10-batches-py")
+        for name in ("../victim", str(victim), "extra", "cifar-10-batches-py/extra"):
+            members.add(tmp_path / "new", name)
+    digest = subprocess.run(["md5sum", archive], capture_output=True, text=True, check=True).stdout.split()[0]
+    monkeypatch.setattr(cifar10_module, "_ARCHIVE_MD5", digest)
+    assert len(cifar10(path=str(archive.parent)).splits["train"]) == 15
+    assert victim.read_text() == "old"
+    assert list(tmp_path.rglob("extra")) == []
+
+
 def test_cifar10_is_downloaded_into_data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_cifar(tmp_path / "cifar-10-batches-py", python2=True)
     with tarfile.open(tmp_path / "cifar-10-python.tar.gz", "w:gz") as members:

@@ -351,6 +351,9 @@ def test_cats_vs_dogs_accepts_splits_and_any_folder_names(tmp_path: Path) -> Non
         "val": [0, 1],
     }
     assert source.splits["val"].locate(1).endswith("Dog/1.jpg")
+    gray = cats_vs_dogs(path=str(tmp_path), channels=1)
+    assert (gray.channels, gray.mean, source.channels) == (1, None, 3)
+    assert {split: images.channels for split, images in gray.splits.items()} == {"train": 1, "val": 1}
 
 
 def test_cats_vs_dogs_refuses_two_folders_for_one_class(tmp_path: Path) -> None:

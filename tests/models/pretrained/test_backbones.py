@@ -155,6 +155,8 @@ def test_the_lectures_vgg16_at_150_pixels() -> None:
     assert count(network) == 14_714_688 + 512 * 4 * 4 * 256 + 256 + 256 + 1
     network.freeze(["block5"])
     assert sum(p.numel() for p in network.parameters() if p.requires_grad) == 3 * (512 * 9 + 1) * 512 + 2_097_665
+    network.freeze("last:3")  # the lecture: trainable from the third of five convolutional blocks on
+    assert sum(p.numel() for p in network.parameters() if p.requires_grad) == 16_552_193
     assert [name for name, _ in network.head.named_children()] == ["flatten", "fc1", "relu", "dropout", "fc2"]
 
 

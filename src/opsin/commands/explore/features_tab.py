@@ -9,6 +9,7 @@ import numpy as np
 from opsin.commands.explore.messages import error_area, shows_errors
 from opsin.commands.explore.models import OpenModel, RunModels
 from opsin.commands.explore.pickers import ONE_AT_A_TIME, ImageChoice, ModelAndImagePicker, selected_image
+from opsin.errors import UserError
 from opsin.interpretability.activations import activations, layers
 from opsin.interpretability.feature_visualization import ascend
 from opsin.interpretability.kernels import first_kernels, kernel_pictures
@@ -127,7 +128,10 @@ def build(models: RunModels, tab: gr.Tab) -> None:
     @shows_errors(gr.skip(), gr.skip(), None, "", None, "")
     def show_model(name: str) -> tuple[Any, ...]:
         model = models.open(name)
-        picture, text = kernel_picture(model)
+        try:
+            picture, text = kernel_picture(model)
+        except UserError as error:  # the network has no convolution, but has other features
+            picture, text = None, str(error)
         names = list(layers(model.trained_model.network))
         stages = model.stages
         return (

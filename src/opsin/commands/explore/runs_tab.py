@@ -15,6 +15,7 @@ from opsin.evaluation.comparison.columns import columns
 from opsin.evaluation.comparison.leaderboard import Leaderboard, leaderboard
 from opsin.evaluation.comparison.row_names import shortened_names
 from opsin.evaluation.comparison.run_records import RunRecord, read_record
+from opsin.runs.directory import RunDirectory
 from opsin.runs.metric_registry import metric_names
 from opsin.runs.metrics_csv import measured
 from opsin.runs.quoting import opsin_command
@@ -35,8 +36,10 @@ def report_file(models: RunModels, name: str) -> Path | None:
         name: Name of the run from the URL; not trusted.
     """
     run = models.runs().get(name)
-    if run is None:
-        return None
+    return None if run is None else _report_of(run)
+
+
+def _report_of(run: RunDirectory) -> Path | None:
     report = run.path / "report.html"
     inside = report.resolve().is_relative_to(run.path.resolve())  # a symbolic link can point anywhere
     return report if report.is_file() and inside else None
@@ -53,7 +56,7 @@ def runs_html(models: RunModels, metric: str) -> tuple[str, str]:
         raise UserError(f"No runs in {models.outputs} yet. Train one: {opsin_command('train')}")
     board = leaderboard(records.values(), metric)
     names = {record.run.path: name for name, record in records.items()}
-    table = _table(models, board, names) + _without_result(models, board, names)
+    table = _table(board, names) + _without_result(board, names)
     return _report_styled(table), _report_styled(_curves(board))
 
 
@@ -64,7 +67,7 @@ def _report_styled(content: str) -> str:
     return f'<style>@scope (.report) {{ {scoped} }}</style><div class="report">{content}</div>'
 
 
-def _table(models: RunModels, board: Leaderboard, names: dict[Path, str]) -> str:
+def _table(board: Leaderboard, names: dict[Path, str]) -> str:
     found = columns(board)
     metrics = range(2, found.header.index("runs"))
     shown = [0, *metrics, RECIPE, *range(metrics.stop, len(found.header))]  # the numbers first
@@ -72,7 +75,7 @@ def _table(models: RunModels, board: Leaderboard, names: dict[Path, str]) -> str
     head = "".join(f"<th>{html.escape(found.header[i])}</th>" for i in shown) + "<th>report</th>"
     rows = []
     for (row, cells), recipe in zip(found.rows, recipes, strict=True):
-        links = " ".join(_link(models, names[record.run.path], str(i + 1)) for i, record in enumerate(row.runs))
+        links = " ".join(_link(record.run, names[record.run.path], str(i + 1)) for i, record in enumerate(row.runs))
         full = f'<td class="recipe" title="{html.escape(row.name)}">{html.escape(recipe)}</td>'
         texts = "".join(full if i == RECIPE else f"<td class=right>{html.escape(cells[i])}</td>" for i in shown)
         rows.append(f"<tr>{texts}<td>{links}</td></tr>")
@@ -81,19 +84,19 @@ def _table(models: RunModels, board: Leaderboard, names: dict[Path, str]) -> str
     return f'<div class="scroll" tabindex="0">{table}</div>{problems}'
 
 
-def _without_result(models: RunModels, board: Leaderboard, names: dict[Path, str]) -> str:
+def _without_result(board: Leaderboard, names: dict[Path, str]) -> str:
     """Return the list of runs without a result, with their status."""
-    items = [_status_item(models, record, names[record.run.path]) for record in board.without_result]
+    items = [_status_item(record, names[record.run.path]) for record in board.without_result]
     return f"<h3>Runs without a result</h3><ul>{''.join(items)}</ul>" if items else ""
 
 
-def _status_item(models: RunModels, record: RunRecord, name: str) -> str:
+def _status_item(record: RunRecord, name: str) -> str:
     reason = f": {record.reason[:300]}" if record.reason else ""
-    return f"<li>{html.escape(f'{name}, {record.status}{reason}')} {_link(models, name, 'report')}</li>"
+    return f"<li>{html.escape(f'{name}, {record.status}{reason}')} {_link(record.run, name, 'report')}</li>"
 
 
-def _link(models: RunModels, name: str, text: str) -> str:
-    if report_file(models, name) is None:
+def _link(run: RunDirectory, name: str, text: str) -> str:
+    if _report_of(run) is None:
         return f'<span class="faint" title="{html.escape(name)}">no report</span>'
     address = f"/report/{quote(name)}"
     return f'<a href="{address}" target="_blank" rel="noopener" title="{html.escape(name)}">{text}</a>'

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from opsin.commands.interpret.model_and_images import ImageBatch, ModelAndImages, Output
+from opsin.inference.trained_model import TrainedModel
 from opsin.interpretability.attribution import attribute, channel_maps, integrated_gradients, occlusion
 from opsin.interpretability.eval_context import as_input, eval_context
 from opsin.interpretability.faithfulness import Faithfulness, RandomComparison, faithfulness, random_maps
@@ -38,7 +39,7 @@ def attribution_maps(source: ModelAndImages, method: str, stage: str | None, cou
     """Make attribution maps of the predicted class for each image, with scores, and check the method."""
     network, batch = source.trained_model.network, source.selected_images(count)
     images = source.input(batch.pixels)
-    predicted = _predict(network, images)
+    predicted = _predict(source.trained_model, images)
     heat = attribute(network, images, predicted.classes, method, stage)
     scores = faithfulness(network, images, predicted.classes, heat)
     baseline = faithfulness(network, images, predicted.classes, random_maps(images))
@@ -59,10 +60,11 @@ def attribution_maps(source: ModelAndImages, method: str, stage: str | None, cou
     yield Output("check", None, [_sanity_line(source, method, stage)])
 
 
-def _predict(network: torch.nn.Module, images: Tensor) -> _Predicted:
-    with eval_context(network) as still, torch.no_grad():
-        rows = [class_logits(still(as_input(still, some)).float()).softmax(1).cpu() for some in torch.split(images, 32)]
-    probabilities, classes = torch.cat(rows).max(dim=1)
+def _predict(trained: TrainedModel, images: Tensor) -> _Predicted:
+    """Return the predicted class of each image and its probability, with the temperature of the run."""
+    with eval_context(trained.network) as still, torch.no_grad():
+        rows = [class_logits(still(as_input(still, some)).float()).cpu() for some in torch.split(images, 32)]
+    probabilities, classes = (torch.cat(rows) / trained.temperature).softmax(1).max(dim=1)
     return _Predicted(classes, probabilities)
 
 
@@ -98,7 +100,9 @@ def _sanity_line(source: ModelAndImages, method: str, stage: str | None) -> str:
     images = source.input(batch.pixels[:count])
     network = source.trained_model.network
     known = batch.targets is not None
-    targets = torch.from_numpy(batch.targets) if batch.targets is not None else _predict(network, images).classes
+    targets = (
+        torch.from_numpy(batch.targets) if batch.targets is not None else _predict(source.trained_model, images).classes
+    )
     sanity = randomization_check(network, images, targets[:count], check, stage)
     if known:
         return f"randomized weights: {sanity.summary}"

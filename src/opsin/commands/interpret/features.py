@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from opsin.commands.interpret.model_and_images import ModelAndImages, Output
+from opsin.errors import UserError
 from opsin.inference.trained_model import TrainedModel
 from opsin.interpretability.activations import activations, dead_channels
+from opsin.interpretability.eval_context import as_input, eval_context, stages_with_maps
 from opsin.interpretability.feature_visualization import ascend
 from opsin.interpretability.kernels import first_kernels, kernel_pictures
 from opsin.visualization.images import Pixels, colorize, grid
@@ -75,7 +77,8 @@ def filter_pictures(
     trained_model = source.trained_model
     names = [stage] if stage else _stages(source, _blank(trained_model))
     for name in names:
-        chosen = list(channels) or _spread(trained_model, name, count)
+        width = _width(trained_model, name)
+        chosen = list(channels) or _spread(width, count)
         recipe = _recipe(trained_model, name, steps, upscalings, size)
         found = ascend(
             trained_model.network,
@@ -87,17 +90,16 @@ def filter_pictures(
             std=trained_model.preprocess.std,
             channels_in=trained_model.source_channels,
         )
-        in_head = _in_head(trained_model, name)
-        height, width = found.pictures.shape[1:3]
+        rows, columns = found.pictures.shape[1:3]
         captions = [
-            f"{source.label(channel) if in_head else channel}\n{start:.2f} to {end:.2f}"
+            f"{_filter_name(source, name, channel, width)}\n{start:.2f} to {end:.2f}"
             for channel, start, end in zip(found.channels, found.start, found.end, strict=True)
         ]
         title = (
-            f"{name}: feature visualization, {height}x{width}, {recipe['steps']} steps, "
+            f"{name}: feature visualization, {rows}x{columns}, {recipe['steps']} steps, "
             f"{recipe['upscalings']} upscalings"
         )
-        side = max(height, 112) if height < 112 else min(height, 224)
+        side = min(max(rows, 112), 224)
         rose = sum(end > 2 * max(start, 0) and end > 0.5 for start, end in zip(found.start, found.end, strict=True))
         zero = sum(end == 0 for end in found.end)
         line = f"{name}: the activation of {rose} of {len(chosen)} filters more than doubled; {zero} stayed at zero"
@@ -121,14 +123,24 @@ def _in_head(trained_model: TrainedModel, name: str) -> bool:
     return name in trained_model.network.steps() and name not in trained_model.network.stages
 
 
-def _spread(trained_model: TrainedModel, name: str, count: int) -> list[int]:
-    """Return the indices of evenly spaced filters of a step."""
+def _filter_name(source: ModelAndImages, name: str, channel: int, width: int) -> str:
+    """Return the class of a logit, and the number of any other filter; a single logit is that of class 1."""
+    if name != list(source.trained_model.network.steps())[-1]:
+        return str(channel)
+    return source.label(1 if width == 1 else channel)
+
+
+def _width(trained_model: TrainedModel, name: str) -> int:
+    """Return the number of filters of a step or a layer."""
     network = trained_model.network
-    if _in_head(trained_model, name):
-        with torch.no_grad():
-            width = network.eval()(_blank(trained_model).to(next(network.parameters()).device)).shape[1]
-    else:
-        width = activations(network, _blank(trained_model), [name])[name].shape[1]
+    if name not in network.steps():
+        return activations(network, _blank(trained_model), [name])[name].shape[1]
+    with eval_context(network) as still, torch.no_grad():
+        return still.forward_features(as_input(still, _blank(trained_model)), name).shape[1]
+
+
+def _spread(width: int, count: int) -> list[int]:
+    """Return the indices of evenly spaced filters."""
     return sorted({round(index) for index in np.linspace(0, width - 1, min(count, width)).tolist()})
 
 
@@ -137,8 +149,14 @@ def _blank(trained_model: TrainedModel) -> Tensor:
 
 
 def _stages(source: ModelAndImages, images: Tensor) -> list[str]:
-    maps = activations(source.trained_model.network, images[:1])
-    return [name for name in source.trained_model.network.stages if name in maps]
+    network = source.trained_model.network
+    with eval_context(network) as still:
+        names = list(stages_with_maps(still, as_input(still, images[:1])))
+    if not names:
+        raise UserError(
+            f"{network.name} has no stage whose output is a map; name a step of it, such as --stage head.fc"
+        )
+    return names
 
 
 def _channels(image: Pixels, maps: Tensor, title: str) -> Pixels:
@@ -164,7 +182,7 @@ def _contrast(maps: Tensor) -> Tensor:
 
 def _dead_lines(found: dict[str, Any], images: int) -> list[str]:
     if not found:
-        return ["the network has no ReLU, so no channel can be dead"]
+        return ["no ReLU layer with maps was found, so dead channels are not counted (F.relu is not a layer)"]
     width = max(map(len, found))
     lines = [f"dead channels (zero everywhere on {images} image{'s' * (images > 1)}):"]
     for name, layer in found.items():

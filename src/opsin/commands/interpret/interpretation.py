@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,14 @@ def interpret(
         raise UserError(f"--what must be one of {', '.join(KINDS)}, got {unknown[0]}{did_you_mean(unknown[0], KINDS)}")
     if count < 1:
         raise UserError(f"--count must be at least 1, got {count}")
+    if "errors" in what and checkpoint != "best":
+        raise UserError(
+            f"--checkpoint {checkpoint}: --what errors reads the saved predictions, which are of the best epoch"
+        )
     source = open_model_and_images(name, words, images, checkpoint)
+    if (given := len(source.files)) > count:
+        yield f"--images: the first {count} of {given:,} images are used; --count {given} uses all of them"
+        source = replace(source, files=source.files[:count])
     folder = out or _folder(name)
     check_writable(folder, "--out")
     writer = _writer(name, folder) if tensorboard else None

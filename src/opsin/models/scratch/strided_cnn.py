@@ -20,13 +20,13 @@ def strided_cnn(*, num_logits: int, in_channels: int, image_size: tuple[int, int
 
 
 def strided_cats_dogs(
-    *, num_logits: int, in_channels: int, image_size: tuple[int, int], dropout: Rate = 0.5
+    *, num_logits: int, in_channels: int = 3, image_size: tuple[int, int], dropout: Rate = 0.5
 ) -> Network:
     """Eight stride-2 conv, 6 to 384 and the logits; 893,886 parameters with three channels, two logits.
 
     Args:
         num_logits: Number of outputs.
-        in_channels: Channels of the images.
+        in_channels: Channels of the images. Gray images are repeated to three, as in the lecture.
         image_size: (height, width) in pixels.
         dropout: Dropout probability after the fourth block, which has 48 channels.
     """
