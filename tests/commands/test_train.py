@@ -54,7 +54,7 @@ def metrics(run: RunDirectory) -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_a_result_records_overrides_without_effect_and_weights_that_saw_the_test_images(start) -> None:
-    words = ("model=mlp", *QUICK, "trainer.max_epochs=1")
+    words = ("model=mlp", *QUICK, "trainer.max_epochs=1", "logger=none")
     first = start(*words)
     second = start(*words, f"model.weights={first.path}", "seed=1", "datamodule.fold=0", name="second")
     unused, seen = second.read_result().warnings
