@@ -1,17 +1,21 @@
 """Datasets that lose their contrast when they are decoded are named, with the reason; others are not."""
 
 import io
+import threading
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 from datamodules import image_data
 from PIL import Image
 from test_decode import png16
 
+from opsin.data import contrast, decode
 from opsin.data.contrast import lost_contrast
 from opsin.data.datasets import image_folder
+from opsin.data.image_memory import MemoryLimit
 
 RNG = np.random.default_rng(0)
 SHAPE = (np.hypot(*np.mgrid[-8:8, -8:8]) < 6) * np.uint8(255)
@@ -73,6 +77,31 @@ MULTIBAND = np.dstack([deep(4095)] * 5)
 )
 def test_the_cause_of_lost_contrast_is_found(data: bytes, channels: int, loss: str | None) -> None:
     assert lost_contrast(data, channels) == loss
+
+
+def multiband_tiff() -> bytes:
+    file = io.BytesIO()
+    tifffile.imwrite(file, MULTIBAND, photometric="minisblack", planarconfig="contig")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("data", [npy(MULTIBAND), multiband_tiff()], ids=["npy", "tiff"])
+def test_an_image_that_was_checked_holds_no_memory_of_the_decoding_threads(
+    data: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = MemoryLimit(10**6)
+    monkeypatch.setattr(contrast, "image_memory", memory)
+    monkeypatch.setattr(decode, "image_memory", memory)
+    assert lost_contrast(data, 5) == "depth"
+    done = threading.Event()
+
+    def take_all() -> None:
+        with memory.scope():
+            memory.reserve(10**6)
+        done.set()
+
+    threading.Thread(target=take_all, daemon=True).start()
+    assert done.wait(5)
 
 
 @pytest.mark.parametrize(

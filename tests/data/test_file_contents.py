@@ -168,6 +168,18 @@ def test_a_large_file_that_is_no_image_is_not_read(tmp_path: Path, monkeypatch: 
     assert (before == after).all(axis=1).tolist() == [True, False]
 
 
+@pytest.mark.parametrize("start", [b"\x93NUMPY\1\0", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"])
+def test_a_large_array_or_tiff_that_pillow_does_not_open_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: bytes
+) -> None:
+    monkeypatch.setattr("opsin.data.decode._LARGE", 100)
+    digests = []
+    for value in (b"a", b"b"):
+        (tmp_path / "bands").write_bytes(start + value * 200)
+        digests.append(FileContents([str(tmp_path / "bands")]).digests().tobytes())
+    assert digests[0] != digests[1]
+
+
 def test_arrays_have_no_digest_cache(tmp_path: Path) -> None:
     from opsin.data.source import ArrayImages
 

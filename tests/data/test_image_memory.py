@@ -90,3 +90,11 @@ def test_threads_share_the_limit_and_never_wait_for_each_other() -> None:
     assert 90 <= peak <= 100
     with memory.scope():
         memory.reserve(100)  # all reserved memory was released
+
+
+def test_memory_cannot_be_reserved_where_nothing_releases_it() -> None:
+    memory = MemoryLimit(100)
+    with memory.scope():
+        memory.reserve(10)
+    with pytest.raises(AssertionError, match="outside a scope"):
+        memory.reserve(10)

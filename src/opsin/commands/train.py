@@ -35,12 +35,14 @@ from opsin.training.network_building import prepare
 from opsin.training.out_of_memory import memory_errors
 from opsin.training.plan import make_plan
 from opsin.training.precision_timing import decide_precision, gradient_fault
+from opsin.training.recorded_splits import warn_seen_images
 from opsin.training.resume_check import ResumePoint, check_resume
 from opsin.training.run_length import check_run_length, warn_unreached
 from opsin.training.run_warnings import collect_warnings
 from opsin.training.same_numerics import resume_warnings, resumed_options
 from opsin.training.threads import use_threads
 from opsin.training.tuning import resolve_batch_size
+from opsin.training.unused_options import warn_unused
 
 log = logging.getLogger(__name__)
 
@@ -106,6 +108,9 @@ def train(composed: RunConfig) -> float:
         if fault and not point:
             raise UserError(fault)
         warn_unreached(plan, unfreezing.schedule)
+        warn_unused(plan, data, unfreezing.schedule, composed.origin.overrides)
+        if not point:
+            warn_seen_images(plan.fine_tuning, plan.distillation, data)
         recording.record_provenance(result, composed, data)
         if checkpoint is None:
             result.weights = str(loaded or "random")

@@ -14,6 +14,7 @@ from PIL import Image
 
 from opsin.data.cache.image_store import Store
 from opsin.data.decode import FORMATS, GRAY_OR_RGB, band_array, decode_image
+from opsin.data.image_memory import image_memory
 from opsin.data.source import EncodedImages
 from opsin.data.splitting import stratified_sample
 from opsin.data.subset import Subset
@@ -92,8 +93,7 @@ def lost_contrast(data: bytes, channels: int) -> Loss | None:
     if not _is_flat(pixels):
         return None
     if channels not in GRAY_OR_RGB:
-        values = band_array(io.BytesIO(data), channels)
-        return "depth" if values is not None and _has_more_levels(values, pixels) else None
+        return "depth" if _array_has_more_levels(data, pixels) else None
     with Image.open(io.BytesIO(data), formats=[name for name in FORMATS if name in Image.OPEN]) as image:
         if image.mode.startswith("I") or image.mode == "F":
             return "depth" if _has_more_levels(np.asarray(image), pixels) else None
@@ -105,6 +105,12 @@ def lost_contrast(data: bytes, channels: int) -> Loss | None:
 def _is_flat(pixels: NDArray[np.uint8]) -> bool:
     """Return whether no channel of an image ``(H, W, C)`` spans `FLAT` levels."""
     return bool(np.ptp(pixels, axis=(0, 1)).max() < FLAT)
+
+
+def _array_has_more_levels(data: bytes, pixels: NDArray[np.uint8]) -> bool:
+    with image_memory.scope():
+        values = band_array(io.BytesIO(data), pixels.shape[2])
+        return values is not None and _has_more_levels(values, pixels)
 
 
 def _has_more_levels(values: NDArray[Any], pixels: NDArray[np.uint8]) -> bool:

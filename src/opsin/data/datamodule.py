@@ -24,7 +24,6 @@ from opsin.data.options import DataOptions, default_eval_batch_size
 from opsin.data.preprocessing import Preprocess
 from opsin.data.shards.prefetch import streaming
 from opsin.data.source import Source
-from opsin.data.splitting import SplitOptions
 from opsin.data.statistics import channel_statistics
 from opsin.data.subset import Subset
 from opsin.data.types import Split
@@ -91,14 +90,7 @@ class ImageDataModule(L.LightningDataModule):
         self.batch_size = options.base_batch_size if options.batch_size == "auto" else options.batch_size
         self._eval_batch_size = options.eval_batch_size
         self.sampler: Sampler = options.sampler
-        self.split_options = SplitOptions(
-            val_fraction=options.val_fraction,
-            test_fraction=options.test_fraction,
-            train_fraction=options.train_fraction,
-            num_folds=options.num_folds,
-            fold=options.fold,
-            seed=seed if options.split_seed is None else options.split_seed,
-        )
+        self.split_options = options.splits(seed)
         self.resize: Resize = options.resize
         self.interpolation: Interpolation = choose_interpolation(options, expected)
         self.splits = ImageSplits(

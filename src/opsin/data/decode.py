@@ -35,6 +35,15 @@ _BANDS = ("LA", "RGBA", "RGBX", "CMYK")
 
 logging.getLogger("PIL.TiffImagePlugin").setLevel(logging.CRITICAL)  # its errors are raised too, with the file's name
 
+_NPY = b"\x93NUMPY"
+"""The first bytes of a `.npy` file."""
+
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+"""The first bytes of a TIFF: in either byte order, small or large."""
+
+_START = len(_NPY)
+"""Bytes of the start of a file by which arrays and TIFFs are recognized."""
+
 _LARGE = 2**24
 """Size in bytes above which a file is not read in one call."""
 
@@ -204,8 +213,14 @@ def read_content(path: Path) -> bytes | Path:
 
 
 def has_image_header(path: Path) -> bool:
-    """Return whether a file begins as an image of a known format does; reads only its start."""
+    """Return whether a file begins as one that `decode_image` opens does; reads only its start.
+
+    Pillow opens fewer files than `decode_image`: neither arrays nor every TIFF of several bands.
+    """
     try:
+        with path.open("rb") as file:
+            if file.read(_START).startswith((_NPY, *_TIFF)):
+                return True
         with _pillow_warnings_ignored, Image.open(path, formats=_formats()):
             return True
     except Exception:  # as in `decode_image`
@@ -246,15 +261,18 @@ def _scaled(values: NDArray[Any], top: float, kind: str) -> NDArray[np.uint8]:
 
 
 def band_array(file: BinaryIO, channels: int) -> NDArray[Any] | None:
-    """Return the array of a `.npy` file or a multi-band TIFF; None for files that Pillow reads with all channels."""
+    """Return the array of a `.npy` file or a multi-band TIFF; None for files that Pillow reads with all channels.
+
+    The caller opens a scope of `image_memory`, which holds the memory of the array.
+    """
     file.seek(0)
-    start = file.read(6)
+    start = file.read(_START)
     file.seek(0)
-    if start == b"\x93NUMPY":
+    if start.startswith(_NPY):
         _reserve_npy(file)
         array: NDArray[Any] = np.load(file, allow_pickle=False)
         return array
-    if start[:4] not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+") or _pillow_has_all(file, channels):
+    if not start.startswith(_TIFF) or _pillow_has_all(file, channels):
         return None
     import tifffile
 

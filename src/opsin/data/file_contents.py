@@ -49,10 +49,13 @@ class FileContents:
 
     Args:
         paths: The files.
+        tables: Whether the files may be tables with images, which are always read. False: a large file that is not
+            an image is not read, and counts by its size.
     """
 
-    def __init__(self, paths: Sequence[str]) -> None:
+    def __init__(self, paths: Sequence[str], *, tables: bool = False) -> None:
         self._paths = paths
+        self._tables = tables
         self._digests = np.zeros((len(paths), _DIGEST_BYTES), np.uint8)
         self._known = np.zeros(len(paths), bool)
         self._unsaved = np.zeros(len(paths), bool)
@@ -101,9 +104,9 @@ class FileContents:
         if content is None and not os.path.lexists(path):
             raise _not_as_listed(path, "removed")
         if not self._known[index]:
-            self.record_digest(index, _digest(content))
+            self.record_digest(index, self._digest_of(content))
             self._unsaved[index] = content is not None
-        elif _state(path) != self.states[index].item() and _digest(content) != self._digests[index].tobytes():
+        elif _state(path) != self.states[index].item() and self._digest_of(content) != self._digests[index].tobytes():
             raise _not_as_listed(path, "changed")
 
     def record_digest(self, index: int, digest: bytes) -> None:
@@ -122,6 +125,14 @@ class FileContents:
         if self._cache is not None and self._unsaved.any():
             self._save(self._cache)
         return self._digests
+
+    def _digest_of(self, content: bytes | Path | None) -> bytes:
+        if not isinstance(content, Path):
+            return _digest(content or b"")
+        if not self._tables and not has_image_header(content):
+            return _digest(f"{content.stat().st_size} bytes".encode())
+        with content.open("rb") as file:
+            return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=_DIGEST_BYTES)).digest()
 
     def _hash(self, rows: Indices) -> None:
         """Read and hash some files, by several threads."""
@@ -176,17 +187,8 @@ def _state(path: str) -> tuple[int, int, int, int, int]:
     return 0, 0, 0, 0, 0
 
 
-def _digest(content: bytes | Path | None) -> bytes:
-    """Return the digest of a content. A large file that is not an image is not read, and counts by its size."""
-    digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
-    if isinstance(content, Path):
-        if has_image_header(content):
-            with content.open("rb") as file:
-                return hashlib.file_digest(file, lambda: digest).digest()
-        digest.update(f"{content.stat().st_size} bytes".encode())
-    elif content is not None:
-        digest.update(content)
-    return digest.digest()
+def _digest(content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=_DIGEST_BYTES).digest()
 
 
 def _lookup(cache: Path, states: NDArray[Any]) -> dict[int, bytes]:

@@ -51,16 +51,20 @@ class MemoryLimit:
     @contextmanager
     def scope(self) -> Iterator[None]:
         """Hold this thread's reservation until the end, so that it also covers the resize."""
+        self._own.in_scope = True
         try:
             yield
         finally:
+            self._own.in_scope = False
             self._release()
 
     def reserve(self, count: int) -> None:
         """Release what this thread holds, wait until `count` bytes are free (at most the limit), and reserve them.
 
-        A thread that waits holds nothing, so threads never wait for each other.
+        A thread that waits holds nothing, so threads never wait for each other. Only the end of a `scope` releases the
+        reservation.
         """
+        assert getattr(self._own, "in_scope", False), "memory is reserved outside a scope"
         self._release()
         with self._changed:
             self._changed.wait_for(lambda: self._used + min(count, self._limit) <= self._limit)

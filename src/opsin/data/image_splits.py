@@ -103,13 +103,7 @@ class ImageSplits:
             UserError: Train has no image of some class, or the options do not fit the dataset.
         """
         if "train" in splits and "train" not in self.subsets:
-            subsets = split_train(
-                self.store("train"),
-                self.store("val") if "val" in splits else None,
-                has_test="test" in self._source.splits,
-                options=self._options,
-                classes=self._source.classes,
-            )
+            subsets = self.divided(self._options)
             for split, subset in subsets.items():
                 self._add(split, subset)
             if "test" in self._source.splits:  # the labels are known before the images are read
@@ -118,6 +112,16 @@ class ImageSplits:
             warn_lost_contrast(self._source.name, subsets["train"])
         if "test" in splits and "test" not in self.subsets:
             self._add("test", Subset.whole(self.store("test")))
+
+    def divided(self, options: SplitOptions) -> dict[Split, Subset]:
+        """Return the splits that some options draw from the source's train and val."""
+        return split_train(
+            self.store("train"),
+            self.store("val") if "val" in self._source.splits else None,
+            has_test="test" in self._source.splits,
+            options=options,
+            classes=self._source.classes,
+        )
 
     @property
     def bad_images(self) -> int:

@@ -9,6 +9,7 @@ from opsin.data.cache.image_store import OnBadImage
 from opsin.data.fit import Interpolation, Resize
 from opsin.data.loader.device_cache import OnDevice
 from opsin.data.loader.samplers import Sampler
+from opsin.data.splitting import SplitOptions
 from opsin.data.types import Side
 from opsin.errors import UserError
 
@@ -78,6 +79,21 @@ class DataOptions:
                 f"datamodule.fold={self.fold} does not exist: datamodule.num_folds={self.num_folds} has the folds 0 to "
                 f"{self.num_folds - 1}"
             )
+
+    def splits(self, seed: int) -> SplitOptions:
+        """Return the options for splitting the training images.
+
+        Args:
+            seed: Seed of the run, which is the seed of the splits if `split_seed` is None.
+        """
+        return SplitOptions(
+            val_fraction=self.val_fraction,
+            test_fraction=self.test_fraction,
+            train_fraction=self.train_fraction,
+            num_folds=self.num_folds,
+            fold=self.fold,
+            seed=seed if self.split_seed is None else self.split_seed,
+        )
 
 
 def default_eval_batch_size(image_size: tuple[int, int]) -> int:

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from opsin.data.datamodule import ImageDataModule
+from opsin.data.normalization import MeanStd
 from opsin.data.progress import progress
 from opsin.data.shards.index import (
     INDEX_FILE,
@@ -81,10 +82,11 @@ def write_shards(
         raise UserError(f"The images of {source.name} are arrays, not files: write them with --encoding raw.")
     if options.encoding == "jpeg" and source.channels not in (1, 3):
         raise UserError(f"JPEG cannot hold images of {source.channels} channels: write them with --encoding raw.")
-    mean, std = source.mean, source.std
-    if mean is None or std is None:
-        measured = channel_statistics(subsets["train"], data.cache_dir)
-        mean, std = mean or measured[0], std or measured[1]
+    stated = MeanStd(source.mean, source.std)
+    mean, std = (
+        value * source.channels if len(value) == 1 else value
+        for value in stated.measured(lambda: channel_statistics(subsets["train"], data.cache_dir))
+    )
     random = np.random.RandomState(data.split_options.seed)  # its stream never changes (NEP 19)
     splits: dict[Split, ShardedSplit] = {}
     for split, subset in subsets.items():

@@ -74,6 +74,11 @@ class Subset:
             digest.update(store.identify(rows))
         return digest.hexdigest()
 
+    def shared_with(self, other: "Subset") -> int:
+        """Return the number of images that are in another subset of the same stores too."""
+        rows = {id(store): found for store, found in other.by_store()}
+        return sum(int(np.isin(found, rows.get(id(store), ())).sum()) for store, found in self.by_store())
+
     def choose(self, index: Indices, origin: SplitOrigin) -> "Subset":
         """Return the images at some positions of this subset."""
         return Subset(self.stores, self.index[index], origin)

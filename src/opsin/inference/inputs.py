@@ -25,15 +25,13 @@ from opsin.training import build
 from opsin.training.network_building import for_evaluation, recorded_data
 from opsin.training.plan import RunPlan, make_plan
 from opsin.training.precision_timing import evaluation_precision
+from opsin.training.recorded_splits import SPLIT_KEYS, recorded_options
 from opsin.training.same_numerics import evaluation_options
 
 Which = Literal["train", "val", "test", "all"]
 
 OWN_INPUT = ("image_size", "mean", "std", "resize", "interpolation")
 """Keys of the datamodule that the trained model determines."""
-
-OWN_SPLITS = ("val_fraction", "test_fraction", "num_folds", "fold", "split_seed")
-"""Keys of the datamodule that decide which images are in which split."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +138,7 @@ def _refuse_splits(trained: TrainedModel, data: ImageDataModule, overrides: Sequ
     """Refuse other splits of the images of a run: training images would be in val and test."""
     for item in overrides:
         key = key_of(item)
-        if key == "seed" or key.removeprefix("datamodule.") in OWN_SPLITS:
+        if key == "seed" or key.removeprefix("datamodule.") in SPLIT_KEYS:
             raise UserError(
                 f"{item}: {data.source.name} has the images of {trained.name}, and other splits would test on its "
                 f"training images. Leave out {key}; the splits are those of the run"
@@ -149,11 +147,8 @@ def _refuse_splits(trained: TrainedModel, data: ImageDataModule, overrides: Sequ
 
 def _recorded_splits(run: RunDirectory) -> dict[str, Any]:
     """Return the values of the config with which a run split its images, by dotted key."""
-    tree = RunConfig.load(run).tree
-    values = {key: tree["datamodule"][key] for key in OWN_SPLITS}
-    if values["split_seed"] is None:
-        values["split_seed"] = tree["seed"]
-    return {f"datamodule.{key}": value for key, value in values.items()}
+    options = recorded_options(run)
+    return {f"datamodule.{key}": getattr(options, key) for key in SPLIT_KEYS}
 
 
 def _evaluator(trained: TrainedModel, plan: RunPlan, run: RunDirectory) -> L.Trainer:

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import inspect
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -32,6 +33,11 @@ take the memory of the process."""
 
 LIBRARIES = ("opsin", "timm", "torch", "torchvision")
 """Packages whose modules are identified by their text and the version of torch."""
+
+_MODULE_ATTRIBUTES = frozenset(vars(nn.Module()))
+"""Attributes that every module has, such as its mode."""
+
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+", re.IGNORECASE)
 
 View = Callable[[Store, Indices], Tensor]
 
@@ -94,26 +100,55 @@ class Extractor:
 
 
 def structure_digest(modules: Mapping[str, nn.Module]) -> str:
-    """Return a digest of the layers of some modules by name, and of the source of those that the user wrote."""
-    texts = [*(f"{name}: {module!r}" for name, module in modules.items()), *own_sources(modules.values())]
+    """Return a digest of the layers of some modules by name, and of the source and attributes of the user's classes."""
+    parts = modules.values()
+    texts = [*(f"{name}: {module!r}" for name, module in modules.items()), *own_sources(parts), *own_attributes(parts)]
     return hashlib.blake2b("\n".join(texts).encode(), digest_size=16).hexdigest()
 
 
 def own_sources(modules: Iterable[nn.Module]) -> list[str]:
-    """Return the source of the classes of the user among some modules, whose text omits their operations."""
-    parts = {type(part) for module in modules for part in module.modules()}
-    own = [part for part in parts if part.__module__.partition(".")[0] not in LIBRARIES]
+    """Return the source of the user's classes among some modules, bases included: their text omits their operations."""
+    classes = {base for module in modules for part in module.modules() for base in type(part).__mro__ if _is_own(base)}
     sources = []
-    for part in own:
+    for found in classes:
         with contextlib.suppress(OSError, TypeError):  # a class without a file, such as one of a notebook
-            sources.append(inspect.getsource(part))
+            sources.append(inspect.getsource(found))
     return sorted(sources)
+
+
+def own_attributes(modules: Iterable[nn.Module]) -> list[str]:
+    """Return the attributes of the user's parts of some modules, which their text and their weights omit."""
+    return [
+        f"{path}.{name}: {_described(value)}"
+        for module in modules
+        for path, part in module.named_modules()
+        if _is_own(type(part))
+        for name, value in sorted(vars(part).items())
+        if name not in _MODULE_ATTRIBUTES
+    ]
+
+
+def _is_own(found: type) -> bool:
+    return found.__module__.partition(".")[0] not in LIBRARIES
+
+
+def _described(value: Any) -> str:
+    """Return a value as text: equal for equal values, also in another process."""
+    if isinstance(value, np.ndarray):  # the text of a large array omits most of its values
+        return f"{value.dtype} {value.shape} {hashlib.blake2b(value.tobytes(), digest_size=16).hexdigest()}"
+    return digest(value) if isinstance(value, Tensor) else _ADDRESS.sub("", repr(value))
 
 
 def weights_digest(modules: Iterable[nn.Module]) -> str:
     """Return a digest of all parameters and buffers of some modules."""
-    tensors = [f"{name} {digest(tensor)}" for module in modules for name, tensor in module.state_dict().items()]
+    tensors = [f"{name} {digest(tensor)}" for module in modules for name, tensor in _state(module).items()]
     return hashlib.blake2b("\n".join(tensors).encode(), digest_size=16).hexdigest()
+
+
+def _state(module: nn.Module) -> dict[str, Tensor]:
+    """Return all parameters and buffers; a state dict omits the buffers that are not saved."""
+    saved: dict[str, Tensor] = module.state_dict()
+    return saved | {name: buffer for name, buffer in module.named_buffers() if name not in saved}
 
 
 def extract(

@@ -76,6 +76,21 @@ def test_saved_splits_with_a_class_label(tmp_path: Path) -> None:
     assert (gray.channels, gray.size, gray.splits["train"].read(2).shape) == (1, (32, 48), (5, 7, 1))
 
 
+def test_a_changed_image_in_a_large_table_changes_the_fingerprint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("opsin.data.decode._LARGE", 100)
+    fingerprints = []
+    for name, shade in (("one", 1), ("two", 2)):
+        pictures = [{"bytes": png(n), "path": None} for n in (0, shade)]
+        features = Features({"picture": Image(), "label": BIRDS})
+        Dataset.from_dict({"picture": pictures, "label": [0, 1]}, features=features).save_to_disk(tmp_path / name)
+        fingerprints.append(hugging_face(str(tmp_path / name)).splits["train"].fingerprint)
+    sizes = [next((tmp_path / name).glob("*.arrow")).stat().st_size for name in ("one", "two")]
+    assert sizes[0] == sizes[1] > 100
+    assert fingerprints[0] != fingerprints[1]
+
+
 def test_a_saved_dataset_without_splits_is_train(tmp_path: Path) -> None:
     rows([1, 0, 1], BIRDS).save_to_disk(tmp_path / "birds")
     assert list(hugging_face(str(tmp_path / "birds")).splits) == ["train"]

@@ -5,6 +5,7 @@ import json
 import pickle
 import shutil
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +71,16 @@ def test_facts_and_fingerprints_equal_those_of_the_store(folder, tmp_path):
         some = np.array([1, 4, 9])
         assert stream.subset(split).choose(some, "given").identity == store.subset(split).choose(some, "given").identity
     assert "train/chunk-0-" in stream.subset("train").locate(3)
+
+
+@pytest.mark.parametrize("stated", [{"mean": (0.5,), "std": (0.25,)}, {"mean": (0.5,)}, {"std": (0.25, 0.2, 0.3)}])
+def test_one_mean_for_all_channels_is_written_for_each(tmp_path, stated):
+    images = replace(source(40), **stated)
+    folder = written(tmp_path / "out", images, tmp_path / "cache", split_seed=3)
+    stream, store = streamed(folder, tmp_path), image_data(images, data_dir=str(tmp_path), split_seed=3)
+    for name in ("mean", "std"):
+        assert getattr(stream.preprocess, name) == getattr(store.preprocess, name)
+        assert len(index(folder)[name]) == 3
 
 
 def test_reading_shard_by_shard_gives_every_image_once(folder, tmp_path):

@@ -32,6 +32,9 @@ COLOR = ("brightness", "contrast", "saturation", "grayscale")
 MIXING = ("mixup", "cutmix")
 OPERATIONS = (*GEOMETRY, *COLOR, "erasing", *MIXING)
 
+NEEDS = {"resized_crop_ratio": ("resized_crop_scale",), "fill": SHOWS_OUTSIDE, "interpolation": RESAMPLING}
+"""The operations of which an option needs one, by the name of the option."""
+
 
 class Augmentation(nn.Module):
     """Random changes of training images: every operation is off unless set, and drawn for every sample.
@@ -145,6 +148,10 @@ class Augmentation(nn.Module):
     def mixes(self) -> bool:
         """Whether images and their targets are mixed."""
         return self._any(MIXING)
+
+    def unused(self) -> dict[str, tuple[str, ...]]:
+        """Return the options that have no effect, each with the operations of which it needs one."""
+        return {option: operations for option, operations in NEEDS.items() if not self._any(operations)}
 
     def check_channels(self, channels: int) -> None:
         """Check that all operations are defined for images of this number of channels.

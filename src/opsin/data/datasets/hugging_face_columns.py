@@ -53,7 +53,7 @@ class DatasetImages:
     @cached_property
     def contents(self) -> FileContents:
         """The contents of the files."""
-        return FileContents(self.files)
+        return FileContents(self.files, tables=True)
 
     @cached_property
     def fingerprint(self) -> str:

@@ -1,0 +1,66 @@
+"""Warn about options of the command line that have no effect in a run."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
+
+from opsin.config.overrides import key_of
+from opsin.data import Augmentation, ImageDataModule
+from opsin.models.fine_tuning import FreezeSchedule
+from opsin.training.distillation import DistillationWeights
+from opsin.training.plan import RunPlan
+
+log = logging.getLogger(__name__)
+
+
+def warn_unused(plan: RunPlan, data: ImageDataModule, schedule: FreezeSchedule, overrides: Sequence[str]) -> None:
+    """Log a warning for each override that has no effect in a run.
+
+    Defaults and config files get no warning, because they serve several networks and datasets.
+
+    Args:
+        plan: The checked config.
+        data: The datamodule after `setup("fit")`.
+        schedule: The stages that train, by epoch.
+        overrides: The overrides of the command line.
+    """
+    reasons = dict((*_of_data(data), *_of_model(plan, schedule)))
+    typed = {key_of(override): override.lstrip("+") for override in overrides if not override.startswith("~")}
+    for key, override in typed.items():
+        if key in reasons:
+            log.warning("%s has no effect: %s", override, reasons[key])
+
+
+def _of_data(data: ImageDataModule) -> Iterator[tuple[str, str]]:
+    """Yield the keys of data and augmentation that have no effect, each with the reason."""
+    name, given, folds = data.source.name, data.source.splits, data.split_options.num_folds
+    if "test" in given:
+        yield "datamodule.test_fraction", f"{name} has test images of its own"
+    if folds is not None:
+        yield "datamodule.val_fraction", f"val is a fold (datamodule.num_folds={folds})"
+    elif "val" in given:
+        yield "datamodule.val_fraction", f"{name} has val images of its own"
+    if folds is None:
+        yield "datamodule.fold", "datamodule.num_folds is not set"
+    if isinstance(data.augmentation, Augmentation):
+        for option, operations in data.augmentation.unused().items():
+            yield f"augmentation.{option}", f"it needs {' or '.join(operations)}"
+        if data.source.channels == 1:
+            for option in ("saturation", "grayscale"):
+                yield f"augmentation.{option}", f"the images of {name} are gray"
+
+
+def _of_model(plan: RunPlan, schedule: FreezeSchedule) -> Iterator[tuple[str, str]]:
+    """Yield the keys of network and training that have no effect, each with the reason."""
+    is_pretrained = plan.model.call.__module__.startswith("opsin.models.pretrained.")
+    if is_pretrained and plan.model.arguments.get("head") != "dense":
+        for option in ("head_units", "head_dropout"):
+            yield f"model.{option}", "it needs model.head=dense"
+    if not schedule.ever_trained:
+        for option in ("backbone_lr_factor", "layer_decay"):
+            yield f"model.{option}", "only the head trains"
+    if plan.fine_tuning.teacher is None:
+        for field in fields(DistillationWeights):
+            yield f"distillation.{field.name}", "model.teacher is not set"
+    elif not plan.distillation.logits:
+        yield "distillation.temperature", "distillation.logits is 0"

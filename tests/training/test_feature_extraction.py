@@ -1,0 +1,91 @@
+"""The key of cached features changes with everything of a user's own modules that changes their outputs."""
+
+import types
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from opsin.models import cnn_gap
+from opsin.training.feature_extraction import own_attributes, own_sources, structure_digest, weights_digest
+
+
+class Base(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.operation(x) * 31
+
+    def operation(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+class Scaled(Base):
+    def __init__(self, factor: Any) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def operation(self, x: Tensor) -> Tensor:
+        return x * self.factor
+
+
+class Buffered(nn.Module):
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.register_buffer("factor", torch.tensor(factor), persistent=False)
+
+
+def relu() -> None: ...
+
+
+def gelu() -> None: ...
+
+
+def table(last: int) -> np.ndarray:
+    values = np.zeros(5000)
+    values[2500] = last
+    return values
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (lambda: 1, lambda: 2),
+        (lambda: 1.0, lambda: 1.5),
+        (lambda: "relu", lambda: "gelu"),
+        (lambda: (1, (2.0, "a")), lambda: (1, (2.0, "b"))),
+        (lambda: {"scale": [1, 2]}, lambda: {"scale": [1, 3]}),
+        (lambda: types.SimpleNamespace(scale=1), lambda: types.SimpleNamespace(scale=2)),
+        (lambda: torch.arange(5000), lambda: torch.arange(5000).where(torch.arange(5000) != 2500, -1)),
+        (lambda: table(1), lambda: table(2)),
+        (lambda: relu, lambda: gelu),
+    ],
+    ids=["int", "float", "text", "tuple", "dict", "object", "tensor", "array", "function"],
+)
+def test_attributes_of_own_modules_are_part_of_the_structure(one: Callable[[], Any], other: Callable[[], Any]) -> None:
+    def digest(value: Any) -> str:
+        return structure_digest({"stage": nn.Sequential(nn.Conv2d(1, 4, 3), Scaled(value))})
+
+    assert digest(one()) == digest(one()) != digest(other())
+
+
+def test_the_mode_is_not_part_of_the_structure() -> None:
+    module = Scaled((1, object()))
+    assert structure_digest({"stage": module.train()}) == structure_digest({"stage": module.eval()})
+    assert structure_digest({"stage": module}) == structure_digest({"stage": Scaled((1, object()))})
+
+
+def test_the_source_of_base_classes_is_part_of_the_structure() -> None:
+    text = "".join(own_sources([nn.Sequential(Scaled(1))]))
+    assert "* 31" in text
+    assert "x * self.factor" in text
+
+
+def test_buffers_that_are_not_saved_are_part_of_the_weights() -> None:
+    assert weights_digest([Buffered(1.0)]) == weights_digest([Buffered(1.0)]) != weights_digest([Buffered(2.0)])
+
+
+def test_networks_of_libraries_have_no_text_besides_their_layers() -> None:
+    networks = (cnn_gap(num_logits=2, in_channels=1, image_size=(28, 28)), nn.MultiheadAttention(4, 2))
+    assert own_attributes(networks) == own_sources(networks) == []

@@ -1,0 +1,84 @@
+"""Options of the command line without effect are named, each with the reason."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from datamodules import image_data
+from sharded import source
+
+from opsin.config import compose
+from opsin.data import Augmentation
+from opsin.models import cnn_deep
+from opsin.models.fine_tuning import FreezeSchedule, Phase
+from opsin.training.plan import RunPlan, make_plan
+from opsin.training.unused_options import warn_unused
+
+CARVED = source(60)
+GIVEN = replace(CARVED, splits=dict.fromkeys(("train", "val", "test"), CARVED.splits["train"]))
+HEAD_ONLY = FreezeSchedule(("body",), (Phase(0, []),))
+WHOLE = FreezeSchedule(("body",), (Phase(0, ["body"]),))
+
+
+@pytest.fixture(scope="module")
+def plan() -> RunPlan:
+    return make_plan(compose(["model=resnet18_full", "model.head=dense"]))
+
+
+def unused(
+    caplog: pytest.LogCaptureFixture, plan: RunPlan, data: Any, schedule: FreezeSchedule, words: Any
+) -> set[str]:
+    caplog.clear()
+    warn_unused(plan, data, schedule, words)
+    return {record.getMessage() for record in caplog.records}
+
+
+def test_splits_that_the_dataset_or_folds_determine(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, plan: RunPlan
+) -> None:
+    words = ("datamodule.test_fraction=0.5", "datamodule.val_fraction=0.2", "datamodule.fold=0", "seed=1", "~tags")
+
+    def of(images: Any, **options: Any) -> set[str]:
+        return unused(caplog, plan, image_data(images, data_dir=str(tmp_path), **options), WHOLE, words)
+
+    no_folds = "datamodule.fold=0 has no effect: datamodule.num_folds is not set"
+    assert of(CARVED) == {no_folds}
+    assert of(GIVEN) == {
+        "datamodule.test_fraction=0.5 has no effect: made has test images of its own",
+        "datamodule.val_fraction=0.2 has no effect: made has val images of its own",
+        no_folds,
+    }
+    in_folds = "datamodule.val_fraction=0.2 has no effect: val is a fold (datamodule.num_folds=3)"
+    assert of(CARVED, num_folds=3) == {in_folds}
+
+
+def test_options_of_operations_heads_and_teachers_that_are_not_chosen(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, plan: RunPlan
+) -> None:
+    model = ("model.head_dropout=0.2", "+model.head_units=8", "model.layer_decay=0.5", "distillation.temperature=2")
+    augmentation = ("+augmentation.resized_crop_ratio=[1,2]", "++augmentation.fill=border", "augmentation.saturation=1")
+    words = ("model=resnet18_full", *model, *augmentation)
+    linear = replace(plan, model=replace(plan.model, arguments={}))
+    cropped = Augmentation(resized_crop_scale=(0.5, 1), translation=0.1)
+
+    def of(plan: RunPlan, schedule: FreezeSchedule, changes: Augmentation, channels: int) -> set[str]:
+        images = source(60, channels)
+        data = image_data(images, data_dir=str(tmp_path), augmentation=changes)
+        return {line.split("=")[0] for line in unused(caplog, plan, data, schedule, words)}
+
+    no_teacher = "distillation.temperature"
+    assert of(plan, WHOLE, cropped, 3) == {no_teacher}
+    assert of(linear, HEAD_ONLY, Augmentation(), 1) == {
+        *("model.head_dropout", "model.head_units", "model.layer_decay", no_teacher),
+        *("augmentation.resized_crop_ratio", "augmentation.fill", "augmentation.saturation"),
+    }
+    taught = replace(plan, fine_tuning=replace(plan.fine_tuning, teacher="efficientnet_lite0"))
+    assert of(taught, WHOLE, cropped, 3) == {no_teacher}
+    assert of(replace(taught, distillation=replace(taught.distillation, logits=1)), WHOLE, cropped, 3) == set()
+
+
+def test_another_network_may_use_the_same_name(tmp_path: Path, caplog: pytest.LogCaptureFixture, plan: RunPlan) -> None:
+    deep = replace(plan, model=replace(plan.model, call=cnn_deep, arguments={}))
+    data = image_data(CARVED, data_dir=str(tmp_path))
+    assert unused(caplog, deep, data, WHOLE, ("model.head_dropout=0.1",)) == set()
