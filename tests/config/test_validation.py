@@ -1,5 +1,6 @@
 """Typos, wrong types and values out of range, planted at each level; the messages are read."""
 
+from collections.abc import Callable, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -152,3 +153,35 @@ def test_named_targets_may_be_null() -> None:
 def test_a_key_of_no_section_is_refused() -> None:
     with pytest.raises(UserError, match=r"parrt is not known: did you mean part\?"):
         check({"part": {}, "parrt": {}}, {"part": SectionSchema(target="part", call=call)})
+
+
+class Shape:
+    """A class that YAML has no values of."""
+
+
+def with_objects(
+    act: type[Sized] = list,
+    function: Callable[[int], int] = abs,
+    share: Shape | None = None,
+    shares: list[Shape] | None = None,
+    name: Shape | Literal["half"] = "half",
+) -> Any:
+    return act, function, share, shares, name
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        ({"act": "torch.nn.GELU"}, "part.act takes a Python object, which a config cannot hold, not 'torch.nn.GELU'"),
+        ({"act": 3}, "part.act takes a Python object, which a config cannot hold, not 3"),
+        ({"function": "abs"}, "part.function takes a Python object, which a config cannot hold, not 'abs'"),
+        ({"share": 0.5}, "part.share takes a Python object, which a config cannot hold, not 0.5"),
+        ({"shares": ["1/2"]}, "part.shares[0] takes a Python object, which a config cannot hold, not '1/2'"),
+        ({"name": "third"}, "part.name should be 'half', not 'third'"),
+    ],
+)
+def test_a_value_for_a_python_object_is_refused_in_one_message(values: dict[str, Any], problem: str) -> None:
+    with pytest.raises(UserError) as caught:
+        check({"part": values}, {"part": SectionSchema(target="part", call=with_objects)})
+    way_out = "" if "name" in values else ": leave it out, or let with_objects take a name and look the object up"
+    assert str(caught.value) == f"The config cannot be used:\n  - {problem}{way_out}"

@@ -1,11 +1,13 @@
 """The order in which config, weights, dataset and measurement decide about the input of a network."""
 
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import pytest
 
 from opsin.data import DataOptions
-from opsin.data.datasets import Source
+from opsin.data.datasets import ArrayImages, Source
 from opsin.data.normalization import (
     ExpectedInput,
     MeanStd,
@@ -15,7 +17,13 @@ from opsin.data.normalization import (
 )
 from opsin.errors import UserError
 
-DATASET = Source("fakes", ("a", "b"), 3, (4, 5), (0.1,) * 3, (0.2,) * 3, {})
+
+def dataset(channels: int = 3) -> Source:
+    images = ArrayImages(np.zeros((1, 4, 5, channels), np.uint8), np.zeros(1, np.int64), "fakes")
+    return Source("fakes", ("a", "b"), channels, (4, 5), (0.1,) * 3, (0.2,) * 3, {"train": images})
+
+
+DATASET = dataset()
 WEIGHTS = ExpectedInput((32, 32), (0.3,) * 3, (0.4,) * 3, "bicubic")
 NONE = ExpectedInput()
 
@@ -35,8 +43,8 @@ def test_the_config_comes_before_the_weights_and_these_before_the_dataset() -> N
 
 @pytest.mark.parametrize(("channels", "expected"), [(1, 0.3), (3, 0.3), (4, 0.1)])
 def test_mean_and_std_of_weights_count_for_gray_and_rgb_images_only(channels: int, expected: float) -> None:
-    dataset = replace(DATASET, channels=channels, mean=(0.1,))
-    assert choose_mean_std(DataOptions(std=1.0), replace(WEIGHTS, mean=(0.3,)), dataset, 4).mean == (expected,)
+    states = replace(dataset(channels), mean=(0.1,))
+    assert choose_mean_std(DataOptions(std=1.0), replace(WEIGHTS, mean=(0.3,)), states, 4).mean == (expected,)
 
 
 def test_only_values_that_no_source_states_are_measured() -> None:
@@ -54,3 +62,22 @@ def test_values_that_do_not_fit_are_refused() -> None:
         choose_mean_std(DataOptions(mean=(0.1, 0.2)), NONE, DATASET, 3)
     with pytest.raises(UserError, match=r"datamodule.std=0.0: a standard deviation must be above 0"):
         choose_mean_std(DataOptions(std=0.0), NONE, DATASET, 3)
+
+
+@pytest.mark.parametrize("name", ["mean", "std"])
+@pytest.mark.parametrize("values", [125.3, (0.5, 0.5, 1.1), (2.0,), (float("nan"),) * 3])
+def test_values_of_another_scale_are_refused_wherever_they_come_from(name: str, values: Any) -> None:
+    known: Any = {"mean": 0.5, "std": 0.5, name: values}
+    per_channel = values if isinstance(values, tuple) else (values,)
+    way_out = "scaled to .0, 1.; divide values of the scale 0..255 by 255"
+    with pytest.raises(UserError, match=rf"datamodule\.{name}=.*{way_out}"):
+        choose_mean_std(DataOptions(**known), WEIGHTS, DATASET, 3)
+    with pytest.raises(UserError, match=rf"the weights: {name}=.*{way_out}"):
+        choose_mean_std(DataOptions(), replace(WEIGHTS, **{name: per_channel}), DATASET, 3)
+    with pytest.raises(UserError, match=rf"the dataset 'fakes': {name}=.*{way_out}"):
+        choose_mean_std(DataOptions(), NONE, replace(DATASET, **{name: per_channel}), 3)
+
+
+def test_the_limits_of_the_scale_are_accepted() -> None:
+    chosen = choose_mean_std(DataOptions(mean=(0, 0.5, 1), std=1), NONE, DATASET, 3)
+    assert chosen == MeanStd((0, 0.5, 1), (1,))

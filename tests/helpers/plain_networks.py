@@ -1,5 +1,8 @@
 """Networks written in plain PyTorch, without code of Opsin."""
 
+import random
+
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -123,3 +126,75 @@ class FullyConvolutional(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv2(F.relu(self.conv1(x))).mean((2, 3))
+
+
+class SkipsAtRandom(DependsOnValues):
+    """A forward function that skips a layer in training at random, with any generator."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.block = nn.Conv2d(8, 8, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.conv(x))
+        if not self.training or self.draw() < 0.9:
+            x = F.relu(self.block(x))
+        return self.fc(x.mean((2, 3)))
+
+    def draw(self) -> float:
+        """Return a random number."""
+        return float(torch.rand(()))
+
+
+class SkipsByPython(SkipsAtRandom):
+    """The generator of the standard library."""
+
+    def draw(self) -> float:
+        return random.random()
+
+
+class SkipsByNumpy(SkipsAtRandom):
+    """The global generator of NumPy."""
+
+    def draw(self) -> float:
+        return np.random.random()  # noqa: NPY002
+
+
+class SkipsByOwnGenerator(SkipsAtRandom):
+    """A generator of its own."""
+
+    def __init__(self, generator: random.Random | np.random.Generator | torch.Generator) -> None:
+        super().__init__()
+        self.generator = generator
+
+    def draw(self) -> float:
+        if isinstance(self.generator, torch.Generator):
+            return float(torch.rand((), generator=self.generator))
+        return self.generator.random()
+
+
+class Fixed(nn.Module):
+    """A backbone that its constructor keeps from training, and a new classifier."""
+
+    def __init__(self, num_classes: int = 10, mode: str = "") -> None:
+        super().__init__()
+        layers = nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.5)
+        self.backbone = nn.Sequential(*layers).requires_grad_(False)
+        self.conv, self.fc = nn.Conv2d(8, 8, 3, padding=1), nn.Linear(8, num_classes)
+        self.mode = mode
+        if mode == "constructor":
+            self.backbone.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(F.relu(self.conv(self.backbone(x))).mean((2, 3)))
+
+    def train(self, mode: bool = True) -> None:  # type: ignore[override]
+        """Set the mode, and return nothing, as code of users often does."""
+        super().train(mode)
+        if self.mode == "train":
+            self.backbone.eval()
+
+
+def all_fixed(num_classes: int = 10) -> nn.Module:
+    """A network without a parameter that trains."""
+    return Functional(num_classes).requires_grad_(False)

@@ -1,22 +1,29 @@
 """Plain modules as networks: every kind is divided without a change of its function, or refused with the reason."""
 
 import copy
+import random
 from collections.abc import Callable
 
+import numpy as np
 import plain_networks as plain
 import pytest
 import torch
+from tiny import tiny
 from torch import Tensor, nn
 
 from opsin.errors import UserError
 from opsin.interpretability.activations import activations
 from opsin.interpretability.attribution import gradcam
 from opsin.models import Network, summarize
+from opsin.models.fine_tuning import FineTuning
+from opsin.models.freezing import FreezeContract, fixed_message
 from opsin.models.load_weights import load_weights
 from opsin.models.plain_network import as_network, first_channels
 from opsin.models.shapes import on_meta
 from opsin.training.feature_cache import cacheable_step
 from opsin.training.feature_extraction import own_sources
+from opsin.training.optim.parameter_groups import GroupOptions, parameter_groups
+from opsin.training.recording import parameter_counts
 
 STAGES: dict[Callable[[], nn.Module], tuple[list[str], list[str]]] = {
     plain.layers: (["conv2d_0", "batchnorm2d_1", "conv2d_4"], ["neck", "fc"]),
@@ -65,6 +72,121 @@ def test_the_network_and_the_module_compute_equal_outputs(make: Callable[[], nn.
     assert set(network.original_keys.values()) == set(original.state_dict())
     copy.deepcopy(network)(images())
     on_meta(network)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        plain.SkipsAtRandom,
+        plain.SkipsByPython,
+        plain.SkipsByNumpy,
+        lambda: plain.SkipsByOwnGenerator(random.Random(0)),
+        lambda: plain.SkipsByOwnGenerator(np.random.default_rng(0)),
+        lambda: plain.SkipsByOwnGenerator(torch.Generator().manual_seed(0)),
+        lambda: nn.Sequential(plain.SkipsByPython()),
+    ],
+)
+def test_a_random_choice_in_a_forward_function_is_not_traced_away(make: Callable[[], nn.Module]) -> None:
+    torch.manual_seed(0)
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002
+    network = convert(make())
+    assert list(network.stages) == ["body"]
+    with torch.no_grad():
+        logits = torch.stack([network(images()) for _ in range(50)])
+    assert len(logits.unique(dim=0)) == 2
+
+
+class FixedFilters(plain.Functional):
+    """One layer of filters that do not train, such as Gabor filters, and a table of numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1.weight.requires_grad_(False)
+        self.conv2.table = nn.Parameter(torch.arange(3), requires_grad=False)
+
+
+class FixedBody(plain.DependsOnValues):
+    """A fixed layer in a network that is not divided."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv.requires_grad_(False)
+
+
+class FixedHead(plain.Functional):
+    """A head that does not train."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc2.requires_grad_(False)
+
+
+def fixed_network() -> Network:
+    """A network of named stages."""
+    network = tiny(num_logits=10, in_channels=1, image_size=(8, 8))
+    network.stages["middle"].requires_grad_(False)
+    return network
+
+
+FIXED: dict[Callable[[], nn.Module], int] = {
+    plain.Fixed: 80 + 16,
+    FixedFilters: 72 + 3,
+    FixedBody: 80,
+    FixedHead: 330,
+    fixed_network: 216 + 12,
+}
+"""The number of parameters that each network keeps from training."""
+
+
+@pytest.mark.parametrize("make", FIXED)
+@pytest.mark.parametrize("before", ["all", "head"])
+def test_parameters_that_the_code_of_a_network_fixes_never_train(make: Callable[[], nn.Module], before: str) -> None:
+    network = convert(make())
+    network.freeze(before)
+    network.freeze("all")
+    fixed = {name: p.clone() for name, p in network.named_parameters() if not p.requires_grad}
+    assert fixed.keys() == network.fixed
+    assert sum(value.numel() for value in fixed.values()) == FIXED[make]
+    contract = FreezeContract()
+    contract.hold(network)
+    groups = parameter_groups(network, GroupOptions(weight_decay=0.1), FineTuning(), network.stages)
+    assert sum(len(group["params"]) for group in groups) == len(list(network.parameters())) - len(fixed)
+    optimizer = torch.optim.SGD(groups, lr=0.1)
+    network.train()(images()).square().sum().backward()
+    optimizer.step()
+    now = dict(network.named_parameters())
+    assert all(torch.equal(now[name], value) for name, value in fixed.items())
+    assert contract.changed(network) == contract.changed(network, ()) == []
+    assert contract.covers(network, ())
+    schedule = FineTuning(trainable="head", unfreeze_every=1).freeze_schedule(network)
+    counts = parameter_counts(network, schedule)
+    assert (counts.frozen, counts.phases[-1].frozen) == (FIXED[make], FIXED[make])
+    assert f"{FIXED[make]:,} parameters in " in fixed_message(network)
+    with torch.no_grad():
+        now[min(fixed)].add_(1)
+    assert contract.changed(network, ()) == [min(fixed)]
+
+
+@pytest.mark.parametrize(("mode", "trains"), [("", True), ("constructor", False), ("train", False)])
+def test_fixed_layers_have_the_mode_that_the_code_of_the_network_gives_them(mode: str, trains: bool) -> None:
+    network = convert(plain.Fixed(mode=mode))
+    network.freeze("all")
+    for part in network.eval().train().stages["backbone"].modules():
+        assert part.training == trains
+    statistics = network.stages["backbone"][1].running_mean.clone()
+    network(images())
+    assert torch.equal(network.stages["backbone"][1].running_mean, statistics) != trains
+    assert network.stages["conv"].training
+    assert not any(part.training for part in network.eval().modules())
+
+
+def test_a_train_method_decides_the_mode_of_layers_that_train_too() -> None:
+    module = plain.Fixed(mode="train")
+    module.backbone.requires_grad_(True)
+    network = convert(module)
+    assert not network.fixed
+    assert not network.stages["backbone"].training
 
 
 @pytest.mark.parametrize("make", STAGES)

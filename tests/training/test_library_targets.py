@@ -9,9 +9,18 @@ import torch
 from tiny import tiny
 
 from opsin.config import RunConfig, compose, target_lookup
+from opsin.config.signatures import signature_model
 from opsin.errors import UserError
 from opsin.training.optim.parameter_groups import parameter_groups
-from opsin.training.permitted_targets import CALLBACKS, LOGGERS, OPTIMIZERS, SCHEDULES
+from opsin.training.permitted_targets import (
+    AUGMENTATIONS,
+    CALLBACKS,
+    DATASETS,
+    LOGGERS,
+    NETWORKS,
+    OPTIMIZERS,
+    SCHEDULES,
+)
 from opsin.training.plan import RunPlan, make_plan
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
@@ -133,3 +142,55 @@ def test_the_package_of_a_name_is_the_only_one_imported(monkeypatch: pytest.Monk
     )
     assert OPTIMIZERS.resolve("torch.optim.Adam") is torch.optim.Adam
     assert imported == ["torch.optim"]
+
+
+TRANSFORMS = [name for name in AUGMENTATIONS.by_name if name.startswith("torchvision.")]
+
+
+def test_each_transform_of_torchvision_has_a_signature_for_yaml() -> None:
+    assert len(TRANSFORMS) > 40
+    for name in TRANSFORMS:
+        annotations = [field.annotation for field in signature_model(AUGMENTATIONS.by_name[name]).model_fields.values()]
+        assert "Number" not in str(annotations), name
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("GaussianBlur", {"kernel_size": 4}, "Kernel size value should be an odd"),
+        ("RandomErasing", {"p": 2}, "should be a floating point value in the interval"),
+        ("ColorJitter", {"hue": 0.9}, "hue values should be between"),
+        ("RandomRotation", {"degrees": -10}, "degrees"),
+        ("RandomAffine", {"degrees": 5, "translate": [2, 2]}, "translation values should be between 0 and 1"),
+    ],
+)
+def test_a_transform_that_refuses_its_arguments_gives_one_message(
+    name: str, arguments: dict[str, Any], message: str, composed: RunConfig
+) -> None:
+    values = {"_target_": f"torchvision.transforms.v2.{name}", **arguments}
+    plan = make_plan(replace(composed, tree={**composed.tree, "augmentation": values}))
+    with pytest.raises(UserError, match=f"{name} cannot be created: .*{message}"):
+        plan.augmentation.build()
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "expected"),
+    [
+        ("RandomRotation", {"degrees": 10}, "degrees=[-10.0, 10.0]"),
+        ("RandomRotation", {"degrees": 7.5}, "degrees=[-7.5, 7.5]"),
+        ("RandomRotation", {"degrees": [0, 10]}, "degrees=[0.0, 10.0]"),
+        ("RandomAffine", {"degrees": 5, "shear": 2}, "degrees=[-5.0, 5.0]"),
+    ],
+)
+def test_an_angle_is_a_number_or_a_list(
+    name: str, arguments: dict[str, Any], expected: str, composed: RunConfig
+) -> None:
+    values = {"_target_": f"torchvision.transforms.v2.{name}", **arguments}
+    plan = make_plan(replace(composed, tree={**composed.tree, "augmentation": values}))
+    assert expected in str(plan.augmentation.build())
+
+
+def test_errors_of_every_library_that_a_section_names_are_explained() -> None:
+    sections = (NETWORKS, DATASETS, AUGMENTATIONS, OPTIMIZERS, SCHEDULES, CALLBACKS, LOGGERS)
+    named = {package.partition(".")[0] for section in sections for package in section.packages}
+    assert named == {"opsin", *target_lookup.LIBRARIES}

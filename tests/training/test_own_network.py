@@ -48,3 +48,24 @@ def test_a_wrong_number_of_outputs_ends_the_run_before_training(package: str) ->
     with pytest.raises(UserError, match="seven_outputs has 7 outputs, but the data need 10"):
         train(composed)
     assert not composed.run.last.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("trainable", ["all", "head"])
+def test_fixed_parameters_are_unchanged_and_announced(
+    package: str, trainable: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    own = ("model=mlp", f"model._target_={package}.Fixed", "~model.hidden", f"model.trainable={trainable}")
+    composed = compose([*own, *QUICK, "datamodule.image_size=8"], Path("outputs/run"))
+    with caplog.at_level("INFO", logger="opsin"):
+        train(composed)
+    assert "96 parameters in backbone never train, because the code of Fixed sets requires_grad=False" in caplog.text
+    result = composed.run.read_result()
+    assert (result.frozen.verified, result.parameters.frozen) == (True, 96 if trainable == "all" else 96 + 584)
+
+
+@pytest.mark.slow
+def test_a_network_that_is_fixed_as_a_whole_is_refused(package: str) -> None:
+    own = ("model=mlp", f"model._target_={package}.all_fixed", "~model.hidden", "datamodule.image_size=8")
+    with pytest.raises(UserError, match=r"leaves nothing to train.*code of all_fixed sets requires_grad=False"):
+        train(compose([*own, *QUICK], Path("outputs/run")))

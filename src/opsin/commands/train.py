@@ -13,6 +13,7 @@ from opsin.data import ImageDataModule
 from opsin.errors import UserError
 from opsin.inference import teacher
 from opsin.models import Network, layers_text, summarize_layers, summary_text
+from opsin.models.freezing import fixed_message
 from opsin.runs.directory import RunDirectory
 from opsin.runs.disk_errors import explained_disk_errors
 from opsin.runs.per_class import delete_scores
@@ -108,9 +109,14 @@ def train(composed: RunConfig) -> float:
         if fault and not point:
             raise UserError(fault)
         warn_unreached(plan, unfreezing.schedule)
+<<<<<<< HEAD
         warn_unused(plan, data, unfreezing.schedule, composed.origin.overrides)
         if not point:
             warn_seen_images(plan.fine_tuning, plan.distillation, data)
+=======
+        if network.fixed:
+            log.info(fixed_message(network))
+>>>>>>> fixc
         recording.record_provenance(result, composed, data)
         if checkpoint is None:
             result.weights = str(loaded or "random")

@@ -3,9 +3,10 @@
 import dataclasses
 import functools
 import inspect
+import numbers
 from collections.abc import Callable, Iterable
-from types import SimpleNamespace
-from typing import Any, get_args, get_origin, get_type_hints
+from types import SimpleNamespace, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, create_model
 
@@ -22,7 +23,7 @@ def signature_model(call: Callable[..., object], computed: frozenset[str] = froz
         if name in computed or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             continue
         default = ... if parameter.default is parameter.empty else parameter.default
-        fields[name] = (_as_list(hints.get(name, Any)), default)
+        fields[name] = (_from_yaml(hints.get(name, Any)), default)
     config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, protected_namespaces=())
     return create_model(getattr(call, "__name__", "Section"), __config__=config, **fields)
 
@@ -39,9 +40,18 @@ def type_hints(function: Callable[..., object]) -> dict[str, Any]:
     return hints
 
 
-def _as_list(annotation: Any) -> Any:
-    """Return `list[X]` for `Iterable[X]`, because pydantic's iterator of it can be read only once."""
-    return list[get_args(annotation)] if get_origin(annotation) is Iterable else annotation  # type: ignore[misc]
+def _from_yaml(annotation: Any) -> Any:
+    """Return the annotation for values of YAML: `list[X]` for `Iterable[X]`, and `int | float` for `numbers.Number`.
+
+    pydantic's iterator of `Iterable[X]` can be read only once, and it takes a `Number` from Python only.
+    """
+    if annotation is numbers.Number:
+        return int | float
+    if get_origin(annotation) is Iterable:
+        return list[get_args(annotation)]  # type: ignore[misc]
+    if get_origin(annotation) in (Union, UnionType):
+        return Union[tuple(map(_from_yaml, get_args(annotation)))]  # noqa: UP007 - of a computed tuple
+    return annotation
 
 
 def item_keys(annotation: Any) -> list[str]:

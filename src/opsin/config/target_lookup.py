@@ -22,7 +22,7 @@ from opsin.errors import UserError, did_you_mean
 TARGETS_VARIABLE = "OPSIN_TARGETS"
 """Environment variable that permits packages of the user, separated by commas."""
 
-LIBRARIES = ("torch", "timm", "lightning")
+LIBRARIES = ("torch", "torchvision", "timm", "lightning")
 """Packages whose constructors a config may name, besides Opsin and the packages of the user."""
 
 T = TypeVar("T")

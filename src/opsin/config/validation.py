@@ -23,6 +23,9 @@ from opsin.errors import UserError, did_you_mean
 ROOT = ""
 """Key of the schema of the keys that are in no section."""
 
+PYTHON_OBJECTS = ("needs_python_object", "callable_type")
+"""Types of pydantic's problems with parameters whose values YAML does not have, such as classes and tensors."""
+
 
 @dataclass(frozen=True)
 class SectionSchema:
@@ -139,11 +142,12 @@ class _Checker:
         except ValidationError as error:
             problems = error.errors(include_url=False)
             explained = {p["loc"][:-1] for p in problems if p["type"] == "value_error" and len(p["loc"]) > 1}
-            for problem in problems:
-                # YAML has no Python objects, such as tensors. The message of a validator covers its whole union type.
-                if problem["type"] != "needs_python_object" and (
-                    problem["type"] == "value_error" or problem["loc"][:-1] not in explained
-                ):
+            # The message of a validator covers its whole union type.
+            shown = [p for p in problems if p["type"] == "value_error" or p["loc"][:-1] not in explained]
+            # The other members of a union type with a Python object have the better message.
+            named = {p["loc"][0] for p in shown if p["type"] not in PYTHON_OBJECTS}
+            for problem in shown:
+                if problem["type"] not in PYTHON_OBJECTS or problem["loc"][0] not in named:
                     self._explain(path, problem, model, values)
             return None
         return {name: getattr(found, name) for name in found.model_fields_set}
@@ -157,6 +161,12 @@ class _Checker:
             self._add(place, f"{place}{inside} is not known{_nearest(str(problem['loc'][-1]), known)}")
         elif problem["type"] == "missing":
             self._add(place, f"{place}{inside} is missing")
+        elif problem["type"] in PYTHON_OBJECTS:
+            self._add(
+                place,
+                f"{place}{inside} takes a Python object, which a config cannot hold, not {value!r}: leave it out, or "
+                f"let {model.__name__} take a name and look the object up",
+            )
         else:
             reason = problem["msg"].removeprefix("Input ").removeprefix("Value error, ")
             is_single = (

@@ -9,7 +9,7 @@ Each value comes from the first of these that states it:
 4. For mean and std, a measurement on the training subset (`opsin.data.statistics`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from opsin.data.fit import Interpolation
@@ -70,18 +70,13 @@ def choose_mean_std(config: DataOptions, weights: ExpectedInput, dataset: Source
         channels: Channels of the network's input.
 
     Raises:
-        UserError: The number of values does not fit the channels, or a standard deviation is not above 0.
+        UserError: The number of values does not fit the channels, or a value is outside [0, 1], or a standard deviation
+            is not above 0.
     """
     if dataset.channels not in (1, 3):  # published weights state mean and std of gray and RGB images only
         weights = ExpectedInput()
-    mean, std = (
-        next((value for value in values if value is not None), None)
-        for values in ((config.mean, weights.mean, dataset.mean), (config.std, weights.std, dataset.std))
-    )
-    chosen = MeanStd(_per_channel("mean", mean, channels), _per_channel("std", std, channels))
-    if chosen.std is not None and min(chosen.std) <= 0:
-        raise UserError(f"datamodule.std={std}: a standard deviation must be above 0.")
-    return chosen
+    origins = {"datamodule.": config, "the weights: ": weights, f"the dataset '{dataset.name}': ": dataset}
+    return MeanStd(_per_channel("mean", origins, channels), _per_channel("std", origins, channels))
 
 
 def choose_image_size(config: DataOptions, weights: ExpectedInput, dataset: Source) -> tuple[int, int]:
@@ -95,10 +90,20 @@ def choose_interpolation(config: DataOptions, weights: ExpectedInput) -> Interpo
     return config.interpolation or weights.interpolation or "bilinear"
 
 
-def _per_channel(name: str, values: float | tuple[float, ...] | None, channels: int) -> tuple[float, ...] | None:
-    if values is None:
+def _per_channel(name: str, origins: Mapping[str, object], channels: int) -> tuple[float, ...] | None:
+    """Return the mean or std of the first origin that states it; None if none does."""
+    stated = ((place, found) for place, origin in origins.items() if (found := getattr(origin, name)) is not None)
+    place, found = next(stated, ("", None))
+    if found is None:
         return None
-    values = (values,) if isinstance(values, float | int) else tuple(values)
+    values = (found,) if isinstance(found, float | int) else tuple(found)
+    what = f"{place}{name}={found if isinstance(found, float | int) else list(values)}"
     if len(values) not in (1, channels):
-        raise UserError(f"datamodule.{name}={list(values)}: give one number, or one per channel ({channels}).")
+        raise UserError(f"{what}: give one number, or one per channel ({channels}).")
+    if name == "std" and min(values) <= 0:
+        raise UserError(f"{what}: a standard deviation must be above 0.")
+    if not all(0 <= value <= 1 for value in values):
+        raise UserError(
+            f"{what}: values are those of pixels scaled to [0, 1]; divide values of the scale 0..255 by 255."
+        )
     return values

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from opsin.data.decode import decode_image, read_content
 from opsin.data.file_contents import FileContents
 from opsin.data.fit import Fit, fit_image
-from opsin.data.types import BadImage, Channels, Split
+from opsin.data.types import SPLITS, BadImage, Channels, Indices, Split
 from opsin.errors import UserError
 
 
@@ -61,13 +61,25 @@ class ArrayImages:
 
     Attributes:
         pixels: uint8 (N, H, W, C).
-        targets: Class of each image (N,), int64.
+        targets: Class of each image (N,); integers of another type are converted to int64.
         name: Name for messages, such as "mnist train".
+
+    Raises:
+        UserError: The arrays have another type or shape.
     """
 
     pixels: NDArray[np.uint8]
     targets: NDArray[np.int64]
     name: str
+
+    def __post_init__(self) -> None:
+        if getattr(self.pixels, "dtype", None) != np.uint8 or self.pixels.ndim != 4:
+            raise UserError(
+                f"the pixels of {self.name} are {described(self.pixels)}: give a NumPy array, uint8 "
+                "(N, H, W, C), of values from 0 to 255, which Opsin scales itself; gray images have C = 1 "
+                "(pixels[..., None])"
+            )
+        object.__setattr__(self, "targets", class_indices(self.targets, len(self.pixels), self.name))
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -103,14 +115,21 @@ class FileImages:
     Attributes:
         root: The folder.
         files: Path of each image relative to `root`, with forward slashes.
-        targets: Class of each image (N,), int64.
+        targets: Class of each image (N,); integers of another type are converted to int64.
         channels: Channels of the images that `read` returns.
+
+    Raises:
+        UserError: There is not one class, an integer, for each file.
     """
 
     root: Path
     files: tuple[str, ...]
     targets: NDArray[np.int64]
     channels: Channels
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "root", Path(self.root))
+        object.__setattr__(self, "targets", class_indices(self.targets, len(self.files), str(self.root)))
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -172,6 +191,9 @@ class Source:
         mean: Mean of pixels in [0, 1], per channel, or None to measure it on the training images.
         std: Standard deviation of pixels in [0, 1], per channel, or None to measure it.
         splits: The images of each split. "train" is always there; a missing val or test is split off from it.
+
+    Raises:
+        UserError: A split is missing or has another name, other channels, or targets outside the classes.
     """
 
     name: str
@@ -181,3 +203,58 @@ class Source:
     mean: tuple[float, ...] | None
     std: tuple[float, ...] | None
     splits: Mapping[Split, Images]
+
+    def __post_init__(self) -> None:
+        if not all(isinstance(name, str) for name in self.classes):
+            raise UserError(f"the classes of the dataset '{self.name}' are {self.classes}: give their names, as text")
+        if unknown := [split for split in self.splits if split not in SPLITS]:
+            raise UserError(
+                f"the dataset '{self.name}' has the split {unknown[0]!r}: call its splits {', '.join(SPLITS)}"
+            )
+        if "train" not in self.splits:
+            raise UserError(f"the dataset '{self.name}' has no split 'train'")
+        for split, images in self.splits.items():
+            self._check_images(f"the split {split!r} of the dataset '{self.name}'", images)
+
+    def _check_images(self, what: str, images: Images) -> None:
+        if images.channels != self.channels:
+            raise UserError(
+                f"{what} has images of {images.channels} channels, but the dataset states {self.channels}: correct one "
+                "of them; the pixels of arrays are (N, H, W, C)"
+            )
+        targets, last = class_indices(images.targets, len(images), what), len(self.classes) - 1
+        if len(targets) and (targets.min() < 0 or targets.max() > last):
+            raise UserError(
+                f"{what} has targets from {targets.min()} to {targets.max()}, but the dataset has {last + 1} classes: "
+                f"number them from 0 to {last}"
+            )
+
+
+def class_indices(targets: Any, count: int, owner: str) -> Indices:
+    """Return the class of each image as int64, without a copy if it is so already.
+
+    Args:
+        targets: The classes.
+        count: Number of images.
+        owner: The images, for messages.
+
+    Raises:
+        UserError: There is not one integer for each image.
+    """
+    found = np.asarray(targets)
+    if found.shape != (count,):
+        raise UserError(
+            f"{owner} has {count} images, but targets of shape {found.shape}: give one class for each image"
+        )
+    if count and found.dtype.kind not in "iu":
+        raise UserError(
+            f"the targets of {owner} are {described(found)}: give the class of each image as an integer, from 0 on"
+        )
+    return found.astype(np.int64, copy=False)
+
+
+def described(array: Any) -> str:
+    """Return the type and the shape of an array, for messages; the type of any other object."""
+    if not hasattr(array, "dtype"):
+        return f"an object of type {type(array).__name__}"
+    return f"{array.dtype} of shape {tuple(array.shape)}"

@@ -4,10 +4,12 @@
 """
 
 import inspect
+import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
@@ -75,14 +77,17 @@ def trace(module: nn.Module, images: Tensor) -> Trace | None:
         images: Two images, for the outputs.
 
     Returns:
-        The trace; None if the function cannot be traced: it depends on values or on the mode (other than by dropout),
-        takes more than the images, or makes tensors of its own.
+        The trace; None if the function cannot be traced: it depends on values, on random numbers or on the mode (other
+        than by dropout), takes more than the images, or makes tensors of its own.
     """
     if [p.kind for p in inspect.signature(module.forward).parameters.values()] not in _ONE_INPUT:
         return None
+    before = _random_states(module)
     try:
         graph, in_eval = _graph(module, training=True), _graph(module, training=False)
     except Exception:  # a tracer raises many kinds of errors for a function that it cannot follow
+        return None
+    if _random_states(module) != before:  # the trace is only one of the ways that the function can take
         return None
     root = _with_members_of(module)
     _use_dropout_layers(root, graph, in_eval)
@@ -106,12 +111,24 @@ def _graph(module: nn.Module, *, training: bool) -> fx.Graph:
     """Return the trace in one mode; the mode is restored."""
     modes = {part: part.training for part in module.modules()}
     try:
-        graph = _Tracer().trace(module.train(training))
+        module.train(training)
+        graph = _Tracer().trace(module)
     finally:
         for part, mode in modes.items():
             part.training = mode
     graph.eliminate_dead_code(lambda node: node.op in ("placeholder", "output"))
     return graph
+
+
+def _random_states(module: nn.Module) -> list[Any]:
+    """Return the states of the random generators of a forward function: the global ones and those of the modules."""
+    own = [value for part in module.modules() for value in vars(part).values()]
+    return [
+        *(torch.get_rng_state().tolist(), random.getstate(), str(np.random.get_state())),  # noqa: NPY002
+        *(value.getstate() for value in own if isinstance(value, random.Random)),
+        *(str(value.bit_generator.state) for value in own if isinstance(value, np.random.Generator)),
+        *(value.get_state().tolist() for value in own if isinstance(value, torch.Generator)),
+    ]
 
 
 def _use_dropout_layers(root: nn.Module, graph: fx.Graph, in_eval: fx.Graph) -> None:

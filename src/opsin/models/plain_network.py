@@ -2,11 +2,11 @@
 
 The forward function is traced (`opsin.models.forward_trace`). Each module that it calls is one operation. If it only
 calls one container, the function of the container is traced instead. There is no trace if the function depends on
-values or on the mode (except for dropout), takes more than the images, or makes its own tensors. The trace is cut
-before each operation with weights, wherever a single tensor is passed on. Pooling and flattening after the last map of
-a part belong to the next part. Each part is a stage with the name of its first module with weights; the last part is
-the head. All layers before the last linear layer are one stage, `body`, and that layer is the head, in three cases:
-there is no trace, the trace cannot be cut after its first weights, or the parts compute another result.
+values, on random numbers or on the mode (except for dropout), takes more than the images, or makes its own tensors. The
+trace is cut before each operation with weights, wherever a single tensor is passed on. Pooling and flattening after the
+last map of a part belong to the next part. Each part is a stage with the name of its first module with weights; the
+last part is the head. All layers before the last linear layer are one stage, `body`, and that layer is the head, in
+three cases: there is no trace, the trace cannot be cut after its first weights, or the parts compute another result.
 """
 
 import copy
@@ -41,7 +41,9 @@ def as_network(
 ) -> Network:
     """Return a module from images to logits as a `Network`; a `Network` is returned unchanged.
 
-    The stages and the head follow the rules of the module docstring.
+    The stages and the head follow the rules of the module docstring. Parameters that require no gradients never train.
+    Layers that `train()` of the module leaves in evaluation mode stay in it, and so do those that are in it now, if all
+    their parameters require no gradients.
 
     Args:
         name: The name of the module, for messages.
@@ -54,20 +56,32 @@ def as_network(
         UserError: The module does not run on these images, has another number of outputs, returns probabilities, or
             cannot be divided into stages and a head.
     """
-    if isinstance(module, Network):
-        return module
     if not isinstance(module, nn.Module):
         raise UserError(f"{name} returns {type(module).__name__}, not a torch.nn.Module")
+    resting = _resting(module)
+    if isinstance(module, Network):
+        module.keep_fixed(resting)
+        return module
     images = torch.randn(2, in_channels, *image_size, generator=torch.Generator().manual_seed(0))
     if next(module.parameters(), None) is None:
         raise UserError(f"{name} has no parameters: there is nothing to train")
-    expected = _logits(name, module.eval(), images)
+    module.train()  # it may be code of the user, which returns nothing
+    resting |= {part for part in module.modules() if not part.training}
+    module.eval()
+    expected = _logits(name, module, images)
     _check_outputs(name, expected, num_logits)
     state = module.state_dict(keep_vars=True)
     network = _divided(name, module, images, expected) or _body_and_head(name, module, images, expected)
     _check_channels_last(network, images)
     adopt_modules(network, state)
+    network.keep_fixed(resting)
     return network.train()
+
+
+def _resting(module: nn.Module) -> set[nn.Module]:
+    """Return the modules in evaluation mode inside those that have parameters, none of which requires gradients."""
+    fixed = [part for part in module.modules() if {p.requires_grad for p in part.parameters()} == {False}]
+    return {inner for part in fixed for inner in part.modules() if not inner.training}
 
 
 def first_channels(module: nn.Module, image_size: tuple[int, int]) -> int | None:
@@ -266,7 +280,9 @@ def _check_channels_last(network: Network, images: Tensor) -> None:
 
 def _check_training_output(name: str, module: nn.Module, images: Tensor) -> None:
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        output = copy.deepcopy(module).train()(images)
+        copied = copy.deepcopy(module)
+        copied.train()
+        output = copied(images)
     if not isinstance(output, Tensor):
         raise UserError(
             f"{name} returns {type(output).__name__} in training mode, not a tensor of logits: return the logits only"

@@ -21,6 +21,7 @@ from opsin.data.source import Source
 from opsin.errors import UserError
 from opsin.models import LoadedWeights, Network, Weights, weights_facts
 from opsin.models.fine_tuning import FreezeSchedule
+from opsin.models.freezing import fixed_message
 from opsin.models.plain_network import first_channels
 from opsin.models.weights import KINDS, recorded_format
 from opsin.models.whitening import whiten_stem
@@ -177,14 +178,14 @@ def classifier(
 ) -> Classifier:
     """Build the LightningModule around a network."""
     stages = freeze_schedule(plan, network).ever_trained
+    fixed = f". {fixed_message(network)}" if network.fixed else ""
 
     def optimizer(network: nn.Module) -> Optimizer:
         groups = parameter_groups(network, plan.groups, plan.fine_tuning, stages)
         if not groups:
-            raise UserError("model.trainable leaves nothing to train: set model.trainable=head or more")
+            raise UserError(f"model.trainable leaves nothing to train: set model.trainable=head or more{fixed}")
         if distillation is not None:
-            rate = next(group["lr"] for group in groups if group["name"].startswith("head"))
-            projector = {"params": list(distillation.parameters()), "lr": rate, "weight_decay": 0.0}
+            projector = {"params": list(distillation.parameters()), "lr": plan.groups.lr, "weight_decay": 0.0}
             groups.append({"name": "distillation", **projector})
         # Every group has a rate and a decay of its own; the optimizer's are those of the config.
         computed = {"params": groups, "lr": plan.groups.lr, "weight_decay": plan.groups.weight_decay}

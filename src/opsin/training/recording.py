@@ -129,7 +129,9 @@ def parameter_counts(network: Network, schedule: FreezeSchedule) -> ParameterCou
     trainable = sum(p.numel() for p in network.parameters() if p.requires_grad)
     phases = []
     for phase in schedule.phases if len(schedule.phases) > 1 else ():
-        frozen = sum(p.numel() for stage in schedule.frozen(phase) for p in network.stages[stage].parameters())
+        stages = tuple(f"stages.{stage}." for stage in schedule.frozen(phase))
+        kept = [p for name, p in network.named_parameters() if name.startswith(stages) or name in network.fixed]
+        frozen = sum(p.numel() for p in kept)
         phases.append(PhaseCounts(phase.epoch, tuple(phase.trainable), phase.lr_factor, total - frozen, frozen))
     return ParameterCounts(total, trainable, total - trainable, tuple(phases))
 

@@ -18,8 +18,9 @@ from opsin.data.cache.checksums import digests
 from opsin.data.cache.files import build_lock, check_space, delete_leftovers, write_errors
 from opsin.data.fit import Fit
 from opsin.data.progress import progress
-from opsin.data.source import Images
+from opsin.data.source import Images, described
 from opsin.data.types import BadImage
+from opsin.errors import UserError
 from opsin.runs.atomic import atomic_folder, flush
 from opsin.runs.cpu_cores import available_cores
 
@@ -103,7 +104,7 @@ def decode_blocks(images: Images, fit: Fit, workers: int | None = None) -> Itera
         pixels, kept, bad = [], [], []
         for index in numbers:
             try:
-                pixels.append(images.read(index, fit))
+                pixels.append(_checked(images.read(index, fit), (*fit.size, images.channels), images, index))
                 kept.append(index)
             except BadImage as error:
                 bad.append((index, images.locate(index), str(error)))
@@ -124,6 +125,20 @@ def decode_blocks(images: Images, fit: Fit, workers: int | None = None) -> Itera
         finally:
             for future in waiting:
                 future.cancel()
+
+
+def _checked(pixels: Any, shape: tuple[int, ...], images: Images, index: int) -> NDArray[np.uint8]:
+    """Return the result of `read`, which may be code of the user.
+
+    Raises:
+        UserError: It is not uint8, or has another shape.
+    """
+    if getattr(pixels, "dtype", None) != np.uint8 or pixels.shape != shape:
+        raise UserError(
+            f"{images.locate(index)}: {type(images).__name__}.read returns {described(pixels)}, "
+            f"not uint8 of shape {shape}"
+        )
+    return pixels  # type: ignore[no-any-return]
 
 
 def _write(folder: Path, blocks: Iterator[Block], images: Images, facts: Callable[[], dict[str, Any]]) -> None:

@@ -41,7 +41,8 @@ def parameter_groups(
     arXiv:1812.01187, section 3.1).
 
     Args:
-        network: a module with `stages` and a `head`; parameters outside the stages train like the head.
+        network: a module with `stages` and a `head`; parameters outside the stages train like the head, and those in
+            `fixed` do not train.
         options: learning rate of the head and weight decay.
         fine_tuning: learning rates of the stages as multiples of that of the head.
         stages: the stages that train in any epoch; None for the parameters that require gradients now.
@@ -74,6 +75,8 @@ def parameter_groups(
 
 def _trains(network: nn.Module, name: str, order: list[str], stages: Collection[str]) -> bool:
     """Return whether a parameter trains with these stages; an auxiliary head trains if a stage before it does."""
+    if name in getattr(network, "fixed", ()):
+        return False
     stage, auxiliary = _stage_of(name), getattr(network, "auxiliary", None)
     if auxiliary is not None and name.startswith("auxiliary."):
         return not set(stages).isdisjoint(order[: order.index(auxiliary.after) + 1])
