@@ -109,14 +109,11 @@ def train(composed: RunConfig) -> float:
         if fault and not point:
             raise UserError(fault)
         warn_unreached(plan, unfreezing.schedule)
-<<<<<<< HEAD
         warn_unused(plan, data, unfreezing.schedule, composed.origin.overrides)
         if not point:
             warn_seen_images(plan.fine_tuning, plan.distillation, data)
-=======
         if network.fixed:
             log.info(fixed_message(network))
->>>>>>> fixc
         recording.record_provenance(result, composed, data)
         if checkpoint is None:
             result.weights = str(loaded or "random")
