@@ -10,6 +10,8 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Without instructions for bfloat16, so that no measurement decides the precision and all machines test the same.
 os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE")
+# ONNX Runtime reads it when it is imported, and would send usage data.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 # Trackio reads it when it is imported.
 os.environ["TRACKIO_DIR"] = str(Path(tempfile.gettempdir(), f"opsin-trackio-{os.getpid()}"))
 

@@ -2,6 +2,8 @@
 
 import itertools
 import json
+import os
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -191,3 +193,15 @@ def test_the_comparison_demands_equal_classes_and_close_probabilities() -> None:
     assert Agreement(10, 10, 1e-5).sufficient
     assert not Agreement(10, 9, 1e-5).sufficient
     assert not Agreement(10, 10, 2e-4).sufficient
+
+
+def test_onnx_runtime_sends_no_usage_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str | None] = []
+
+    def session(*_: object, **__: object) -> None:
+        seen.append(os.environ.get("ORT_DISABLE_TELEMETRY"))
+
+    monkeypatch.delenv("ORT_DISABLE_TELEMETRY")
+    monkeypatch.setitem(sys.modules, "onnxruntime", SimpleNamespace(InferenceSession=session))
+    inference_of(b"", "onnx")
+    assert seen == ["1"]

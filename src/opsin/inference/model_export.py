@@ -5,6 +5,7 @@ import copy
 import io
 import json
 import logging
+import os
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -145,6 +146,7 @@ def _torch_export(program: torch.export.ExportedProgram, metadata: dict[str, str
 def inference_of(content: bytes, kind: GraphFormat) -> Infer:
     """Return the function that an exported file computes, run by ONNX Runtime or PyTorch."""
     if kind == "onnx":
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # ONNX Runtime reads it when it is imported
         import onnxruntime
 
         session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
