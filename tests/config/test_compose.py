@@ -156,6 +156,7 @@ def variables(composed: RunConfig) -> dict[str, str]:
     return dict(composed.settings.hydra.job.env_set)
 
 
+@pytest.mark.slow
 def test_a_resume_keeps_the_harmless_environment_variables(in_tmp: Path) -> None:
     typed = ["+hydra.job.env_set.WANDB_MODE=offline", "+hydra.job.env_set.OMP_NUM_THREADS=2"]
     begun = compose(["model=mlp", *typed, "+hydra.job.env_set.PYTHONPATH=mine"])
@@ -167,14 +168,12 @@ def test_a_resume_keeps_the_harmless_environment_variables(in_tmp: Path) -> None
     assert variables(compose([resume, "+hydra.job.env_set={NCCL_DEBUG: INFO}"])) == {"NCCL_DEBUG": "INFO"}
 
 
-def test_a_run_directory_sets_no_variable_that_can_load_code(in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MY_TOKEN", "hunter2")
-    begun = compose(["model=mlp"])
-    begun.save()
+def test_a_run_directory_sets_no_variable_that_can_load_code(saved: RunConfig) -> None:
+    saved.save()
     foreign = {"LD_PRELOAD": "evil", "OPSIN_TARGETS": "evil", "WANDB_MODE": "${oc.env:MY_TOKEN}", "NCCL_DEBUG": "INFO"}
-    record = yaml.safe_load(begun.run.overrides.read_text()) | {"variables": foreign}
-    begun.run.overrides.write_text(yaml.safe_dump(record))
-    assert variables(compose([f"resume={begun.run.path}"])) == {"NCCL_DEBUG": "INFO"}
+    record = yaml.safe_load(saved.run.overrides.read_text()) | {"variables": foreign}
+    saved.run.overrides.write_text(yaml.safe_dump(record))
+    assert RunConfig.load(saved.run).origin.variables == {"NCCL_DEBUG": "INFO"}
 
 
 def test_resume_auto_does_not_mean_a_run_directory_named_auto(in_tmp: Path) -> None:

@@ -53,6 +53,7 @@ def test_the_best_trial_is_not_pruned(tmp_path: Path, kind: str) -> None:
 def test_a_run_that_continues_after_its_trial_reports_nothing(
     tmp_path: Path, state: TrialState | None, caplog: pytest.LogCaptureFixture
 ) -> None:
+    silence_optuna()
     place = str(tmp_path / "journal")
     study = optuna.create_study(storage=open_storage(place), study_name="s", direction="minimize")
     trial = study.ask()
