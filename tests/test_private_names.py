@@ -15,8 +15,8 @@ KNOWN = {
     # Lightning
     "training/lightning_patches.py": {
         *("_SubprocessScriptLauncher", "_launcher", "_optimizer"),
-        *("_should_check_val_fx", "_should_check_val_epoch", "_build_kwargs"),
-        *("_batches_that_stepped", "_logger_connector"),
+        *("_should_check_val_fx", "_should_check_val_epoch", "_can_stop_early", "_build_kwargs"),
+        *("_batches_that_stepped", "_iteration_based_training", "_logger_connector"),
     },
     "training/callbacks/early_stopping.py": {"_evaluate_stopping_criteria"},
     # torch

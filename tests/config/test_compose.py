@@ -151,6 +151,31 @@ def test_each_resume_applies_the_settings_of_hydra(in_tmp: Path) -> None:
     assert named.settings.hydra.verbose
 
 
+def variables(composed: RunConfig) -> dict[str, str]:
+    assert composed.settings is not None
+    return dict(composed.settings.hydra.job.env_set)
+
+
+@pytest.mark.slow
+def test_a_resume_keeps_the_harmless_environment_variables(in_tmp: Path) -> None:
+    typed = ["+hydra.job.env_set.WANDB_MODE=offline", "+hydra.job.env_set.OMP_NUM_THREADS=2"]
+    begun = compose(["model=mlp", *typed, "+hydra.job.env_set.PYTHONPATH=mine"])
+    begun.save()
+    resume = f"resume={begun.run.path}"
+    assert variables(compose([resume])) == {"WANDB_MODE": "offline", "OMP_NUM_THREADS": "2"}
+    other = compose([resume, "+hydra.job.env_set.WANDB_MODE=online"])
+    assert variables(other) == {"WANDB_MODE": "online", "OMP_NUM_THREADS": "2"}
+    assert variables(compose([resume, "+hydra.job.env_set={NCCL_DEBUG: INFO}"])) == {"NCCL_DEBUG": "INFO"}
+
+
+def test_a_run_directory_sets_no_variable_that_can_load_code(saved: RunConfig) -> None:
+    saved.save()
+    foreign = {"LD_PRELOAD": "evil", "OPSIN_TARGETS": "evil", "WANDB_MODE": "${oc.env:MY_TOKEN}", "NCCL_DEBUG": "INFO"}
+    record = yaml.safe_load(saved.run.overrides.read_text()) | {"variables": foreign}
+    saved.run.overrides.write_text(yaml.safe_dump(record))
+    assert RunConfig.load(saved.run).origin.variables == {"NCCL_DEBUG": "INFO"}
+
+
 def test_resume_auto_does_not_mean_a_run_directory_named_auto(in_tmp: Path) -> None:
     compose([], in_tmp / "auto").save()
     assert not compose(["resume=auto"]).resumes

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import yaml
 
 from opsin.config import compose, resume_rules
 from opsin.config.resume_rules import SavedState, check_steps, idle_remark, nothing_to_train, refusal, refused_by_state
@@ -53,6 +54,16 @@ def test_every_key_of_the_shipped_configs_has_a_rule(group: str, option: str) ->
         assert refusal(key, tree, {key: (1, 2)}), key
     for key in ("optimizer.lr", "trainer.max_epochs", "callbacks.early_stopping.patience"):
         assert refusal(key, tree, {key: (1, 2)}) is None, key
+
+
+@pytest.mark.parametrize(
+    ("limit", "refused"), [("3", True), ("1", True), ("0.5", True), ("1.0", False), ("0", False), ("0.0", False)]
+)
+def test_the_images_of_a_limited_validation_are_fixed(limit: str, refused: bool) -> None:
+    tree = {"trainer": {"limit_val_batches": yaml.safe_load(limit)}}
+    key = "datamodule.eval_batch_size"
+    assert bool(refusal(key, tree, {key: (64, 32)})) == refused
+    assert refusal("datamodule.on_device", tree, {}) is None
 
 
 def test_a_run_stopped_early_continues_with_more_patience() -> None:

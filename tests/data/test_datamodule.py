@@ -201,6 +201,9 @@ def test_a_given_split_without_a_class_is_used_with_one_warning_per_class(tmp_pa
 def test_invalid_options_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"fold=3 does not exist: datamodule\.num_folds=3"):
         datamodule_of(tmp_path, num_folds=3, fold=3)
+    for fold in (1, 4):
+        with pytest.raises(UserError, match=rf"fold={fold} has no effect .*datamodule\.num_folds={fold + 1} or more"):
+            datamodule_of(tmp_path, fold=fold)
     with pytest.raises(UserError, match="images of 'fakes' have 3 channels, but the network takes 1"):
         datamodule_of(tmp_path, source(channels=3), channels=1)
     with pytest.raises(UserError, match=r"mean=\[0.1, 0.2\]"):

@@ -143,6 +143,20 @@ def test_mixup_is_refused(start) -> None:
         start("augmentation=mixup_cutmix")
 
 
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (("distillation.labels=0",), r"distillation\.labels=0\.0: "),
+        (("distillation.logits=1", "distillation.image_size=32"), r"logits=1\.0, distillation\.image_size=32: "),
+    ],
+)
+def test_options_of_the_loss_without_a_teacher_are_refused(words: tuple[str, ...], named: str, tmp_path: Path) -> None:
+    composed = compose([*QUICK, *words, f"output_dir={tmp_path}"], tmp_path / "run")
+    with pytest.raises(UserError, match=rf"{named}without a teacher .*model\.teacher"):
+        train(composed)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_wrong_name_is_refused_with_the_nearest(start) -> None:
     with pytest.raises(UserError, match=r"did you mean model.teacher=efficientnet_lite0\?") as caught:
         start(teacher="efficientnet_lite")

@@ -95,6 +95,23 @@ def test_the_job_of_the_best_run_has_the_devices_of_its_config(tmp_path: Path, d
     assert best_run_job(row, Sweep()).devices == count
 
 
+@pytest.mark.parametrize(
+    "kept", ["+hydra.job.env_set.WANDB_MODE=offline", "hydra/job_logging=none", "hydra.verbose=true"]
+)
+def test_a_resumed_job_has_the_settings_of_its_process(tmp_path: Path, kept: str) -> None:
+    words = ["seed=1,2", "model=mlp", "hydra.sweep.dir=sweeps", "hydra.searchpath=[]", kept]
+    space = read_space(words, {})
+    run = RunDirectory(tmp_path / "000")
+    run.path.mkdir()
+    run.config.write_text("trainer: {devices: 1}")
+    trials: Any = None  # only a pruner uses it
+    trial = Trial(0, {"seed": "1"}, space.overrides({"seed": "1"}), "000")
+    resumed = Jobs(space).make_job(trial, tmp_path, Sweep(), "val/loss", trials, 1)
+    assert resumed.overrides == (f"resume={run.path}", kept)
+    row = TrialRow(0, "", "", "", "complete", (0.5,), "", run, run.read_result(), trial.overrides)
+    assert best_run_job(row, Sweep()).overrides == (f"resume={run.path}", "test=true", "report=true", kept)
+
+
 @cache
 def seeds() -> tuple[Space, Jobs]:
     space = read_space(["seed=1,2", "model=mlp", "trainer=cpu"], {})
@@ -128,7 +145,7 @@ def report(section: dict[str, Any], values: dict[int, float]) -> None:
     callback: Any = Pruning(**{key: value for key, value in section.items() if key != "_target_"})
     reduce = SimpleNamespace(reduce_boolean_decision=lambda decision, **_: decision)
     trainer: Any = SimpleNamespace(is_global_zero=True, max_epochs=9, strategy=reduce)
-    callback.on_fit_start(trainer, None)
+    callback.on_train_start(trainer, None)
     for epoch, value in values.items():
         callback.on_measured(trainer, None, epoch, {"val/loss": value})
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Checkpoint, EarlyStopping
 from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.trainer import call
 
@@ -78,11 +79,23 @@ def test_the_methods_that_early_stopping_extends_exist(name: str) -> None:
     assert callable(getattr(EarlyStopping, name, None)), f"{CHANGED}: no EarlyStopping.{name}"
 
 
-@pytest.mark.parametrize("name", ["_should_check_val_fx", "_should_check_val_epoch"])
+@pytest.mark.parametrize("name", ["_should_check_val_fx", "_should_check_val_epoch", "restarted_on_last"])
 def test_the_methods_that_decide_on_a_validation_exist(name: str) -> None:
     loop = L.pytorch.loops.training_epoch_loop._TrainingEpochLoop
-    assert callable(getattr(loop, name, None)), f"{CHANGED}: no _TrainingEpochLoop.{name}"
-    assert f"self.{name}(" in inspect.getsource(loop), f"{CHANGED}: {name} decides nothing"
+    assert hasattr(loop, name), f"{CHANGED}: no _TrainingEpochLoop.{name}"
+    assert f"self.{name}" in inspect.getsource(loop), f"{CHANGED}: {name} decides nothing"
+
+
+@pytest.mark.parametrize("name", ["_iteration_based_training", "_can_stop_early"])
+def test_the_names_that_end_training_by_steps_exist(name: str) -> None:
+    loop = L.pytorch.loops.fit_loop._FitLoop
+    assert f"self.{name}" in inspect.getsource(loop), f"{CHANGED}: no _FitLoop.{name}"
+
+
+def test_the_writer_of_rows_has_a_method_that_deletes_the_file() -> None:
+    writer = inspect.getsource(ExperimentWriter.__init__) + inspect.getsource(ExperimentWriter.__base__)
+    for name in ("self._check_log_dir_exists()", "self.metrics_keys"):
+        assert name in writer, f"{CHANGED}: no {name} in the CSV logger"
 
 
 def test_an_epoch_writes_its_metrics_with_the_step_of_its_last_batch() -> None:

@@ -18,7 +18,14 @@ from opsin.models import Network, strided_cnn
 from opsin.models.plain_network import as_network
 from opsin.runs.directory import RunDirectory
 from opsin.training.precision import LEAST_GAIN
-from opsin.training.precision_timing import SLOW_STEP, Step, decide_precision, gradient_fault, measure_gain
+from opsin.training.precision_timing import (
+    SLOW_STEP,
+    Step,
+    bfloat16_gain,
+    decide_precision,
+    gradient_fault,
+    measure_gain,
+)
 from opsin.training.trainer import TrainerOptions
 
 AVX512 = {"avx512_bf16": True}
@@ -69,6 +76,29 @@ def test_a_slow_network_is_measured_with_fewer_images() -> None:
     slow = Machine(30.0, 1.6)  # one step takes more than all the time
     assert measure_gain(slow.step_of, 1, clock=slow.clock) == pytest.approx(1.6)
     assert len(slow.sizes) == 4
+
+
+@pytest.mark.parametrize("fewest", [1, 2])
+@pytest.mark.parametrize("images", [3, 6, 64])
+def test_no_step_has_fewer_images_than_it_needs(images: int, fewest: int) -> None:
+    machine = Machine(30.0, 1.6)
+    measure_gain(machine.step_of, images, fewest, clock=machine.clock)
+    assert min(machine.sizes) == fewest
+
+
+@pytest.mark.parametrize(("side", "batch_size"), [(600, 64), (8, 1), (8, 6)])
+def test_a_training_step_has_two_images(
+    side: int, batch_size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """BatchNorm refuses a single image whose map is one pixel: of large images, small batches and slow networks."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("opsin.training.precision_timing.SLOW_STEP", 0.0)
+    monkeypatch.setattr("opsin.training.precision_timing.MOST_PAIRS", 1)
+    pooled = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(3, 3))
+    network = as_network("pooled", pooled, num_logits=3, in_channels=3, image_size=(8, 8))
+    for trains in (True, False):
+        options = TrainerOptions(accelerator="cpu")
+        assert bfloat16_gain(network, (3, side, side), batch_size, options=options, trains=trains) > 0
 
 
 @pytest.mark.parametrize("trains", [True, False])

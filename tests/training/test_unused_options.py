@@ -37,23 +37,21 @@ def unused(
 def test_splits_that_the_dataset_or_folds_determine(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, plan: RunPlan
 ) -> None:
-    words = ("datamodule.test_fraction=0.5", "datamodule.val_fraction=0.2", "datamodule.fold=0", "seed=1", "~tags")
+    words = ("datamodule.test_fraction=0.5", "datamodule.val_fraction=0.2", "seed=1", "~tags")
 
     def of(images: Any, **options: Any) -> set[str]:
         return unused(caplog, plan, image_data(images, data_dir=str(tmp_path), **options), WHOLE, words)
 
-    no_folds = "datamodule.fold=0 has no effect: datamodule.num_folds is not set"
-    assert of(CARVED) == {no_folds}
+    assert of(CARVED) == set()
     assert of(GIVEN) == {
         "datamodule.test_fraction=0.5 has no effect: made has test images of its own",
         "datamodule.val_fraction=0.2 has no effect: made has val images of its own",
-        no_folds,
     }
     in_folds = "datamodule.val_fraction=0.2 has no effect: val is a fold (datamodule.num_folds=3)"
     assert of(CARVED, num_folds=3) == {in_folds}
 
 
-def test_options_of_operations_heads_and_teachers_that_are_not_chosen(
+def test_options_of_operations_heads_and_losses_that_are_not_chosen(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, plan: RunPlan
 ) -> None:
     model = ("model.head_dropout=0.2", "+model.head_units=8", "model.layer_decay=0.5", "distillation.temperature=2")
@@ -67,15 +65,14 @@ def test_options_of_operations_heads_and_teachers_that_are_not_chosen(
         data = image_data(images, data_dir=str(tmp_path), augmentation=changes)
         return {line.split("=")[0] for line in unused(caplog, plan, data, schedule, words)}
 
-    no_teacher = "distillation.temperature"
-    assert of(plan, WHOLE, cropped, 3) == {no_teacher}
+    no_logits = "distillation.temperature"
+    assert of(plan, WHOLE, cropped, 3) == {no_logits}
     assert of(linear, HEAD_ONLY, Augmentation(), 1) == {
-        *("model.head_dropout", "model.head_units", "model.layer_decay", no_teacher),
+        *("model.head_dropout", "model.head_units", "model.layer_decay", no_logits),
         *("augmentation.resized_crop_ratio", "augmentation.fill", "augmentation.saturation"),
     }
-    taught = replace(plan, fine_tuning=replace(plan.fine_tuning, teacher="efficientnet_lite0"))
-    assert of(taught, WHOLE, cropped, 3) == {no_teacher}
-    assert of(replace(taught, distillation=replace(taught.distillation, logits=1)), WHOLE, cropped, 3) == set()
+    with_logits = replace(plan, distillation=replace(plan.distillation, logits=1))
+    assert of(with_logits, WHOLE, cropped, 3) == set()
 
 
 def test_another_network_may_use_the_same_name(tmp_path: Path, caplog: pytest.LogCaptureFixture, plan: RunPlan) -> None:

@@ -31,7 +31,7 @@ from opsin.training.distributed.processes import Processes
 from opsin.training.gather import collect
 from opsin.training.loggers.base import RunFacts, check_installed, log_outcome, log_start
 from opsin.training.module import load_network
-from opsin.training.monitored_metrics import check_measurable, monitored
+from opsin.training.monitored_metrics import check_measurable
 from opsin.training.network_building import prepare
 from opsin.training.out_of_memory import memory_errors
 from opsin.training.plan import make_plan
@@ -64,6 +64,8 @@ def train(composed: RunConfig) -> float:
     """
     plan = make_plan(composed)
     check_installed(plan.loggers)
+    if not composed.resumes:
+        teacher.check_options(plan)
     run, writes = composed.run, not is_spawned()
     earlier = run.read_result() if composed.resumes else None
     recorded = earlier.data if earlier else None
@@ -94,7 +96,7 @@ def train(composed: RunConfig) -> float:
         loss = build.loss(plan, data)
         composed, plan, found = resolve_batch_size(composed, plan, data, loss)
         if not point:
-            check_run_length(plan, data, monitored(composed.tree))
+            check_run_length(plan, data)
         checkpoint, step = (run.last, point.state.step) if point else (None, 0 if composed.resumes else None)
         network, loaded = build.network(plan, data, loss.num_logits, pretrained=checkpoint is None)
         if checkpoint:

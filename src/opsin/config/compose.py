@@ -10,7 +10,7 @@ process composes nothing: it reads the `config.yaml` that process 0 has saved.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from opsin.config.hydra_keys import (
+    harmless_variables,
     refuse_saved_without_effect,
     refuse_sweep_directory,
     refuse_typed_without_effect,
@@ -43,7 +44,7 @@ from opsin.config.yaml_files import in_words, refuse_broken_files
 from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory, new_run_path
 from opsin.runs.home import expand_home
-from opsin.runs.quoting import opsin_command
+from opsin.runs.quoting import opsin_command, override
 
 OF_A_SWEEP = ("sweep", "launcher")
 """Sections of the config that belong to a multirun, not to its runs."""
@@ -65,10 +66,10 @@ def compose(overrides: Sequence[str], run: Path | None = None, source: ConfigSou
     """
     source = source or ConfigSource()
     refuse_typed_secrets(overrides)
-    for override in overrides:
-        if is_of_a_sweep(override):
-            command = opsin_command("train", "--multirun", override)
-            raise UserError(f"{override} needs a multirun: {command} ...")
+    for text in overrides:
+        if is_of_a_sweep(text):
+            command = opsin_command("train", "--multirun", text)
+            raise UserError(f"{text} needs a multirun: {command} ...")
     refuse_sweep_directory(overrides)
     resume = find_value(overrides, "resume")
     if resume not in (None, "auto"):
@@ -126,20 +127,34 @@ def _refuse_odd_keys(composed: DictConfig) -> None:
             raise UserError(f"The config has the key {key!r}: a key is a name, such as seed")
 
 
-def is_of_a_sweep(override: str) -> bool:
+def is_of_a_sweep(text: str) -> bool:
     """Return whether an override configures the multirun and not its runs."""
-    return key_of(override).split(".")[0] in OF_A_SWEEP
+    return key_of(text).split(".")[0] in OF_A_SWEEP
 
 
 def _of_hydra(overrides: Sequence[str]) -> list[str]:
     """Return the overrides of Hydra's own settings, such as `hydra.verbose=true` and `hydra/job_logging=disabled`."""
-    return [override for override in overrides if re.split(r"[./]", key_of(override))[0] == "hydra"]
+    return [text for text in overrides if re.split(r"[./]", key_of(text))[0] == "hydra"]
 
 
 def _resumed(run: RunDirectory, overrides: Sequence[str]) -> RunConfig:
     of_hydra = _of_hydra(overrides)
-    saved = from_saved(run, [override for override in overrides if override not in of_hydra])
+    saved = from_saved(run, [text for text in overrides if text not in of_hydra])
+    of_hydra += _kept_variables(saved.origin.variables, of_hydra)
     return replace(saved, settings=_settings(compose_raw(of_hydra), run))
+
+
+def _kept_variables(variables: Mapping[str, str], of_hydra: Sequence[str]) -> list[str]:
+    """Return the overrides that set the environment variables with which a run was started.
+
+    Args:
+        variables: The variables that the run recorded.
+        of_hydra: Overrides of Hydra's settings that are typed with the resume, which take precedence.
+    """
+    place = "hydra.job.env_set"
+    typed = {key_of(text).replace("/", ".") for text in of_hydra}
+    names = [name for name in variables if typed.isdisjoint((place, f"{place}.{name}"))]
+    return [override(f"++{place}.{name}", variables[name]) for name in names]
 
 
 def _new(overrides: Sequence[str], run: Path | None, source: ConfigSource) -> RunConfig:
@@ -158,13 +173,14 @@ def _new(overrides: Sequence[str], run: Path | None, source: ConfigSource) -> Ru
         resolve_paths(config)
         directory = RunDirectory(run.absolute() if run else _run_path(composed, config))
         settings = _settings(composed, directory)
+        variables = harmless_variables(composed.hydra.job.env_set)
     except OmegaConfBaseException as error:
         raise unresolvable(error) from None
     source = source.extended(composed.hydra.searchpath)
     for group in config_options(source):
         if group not in choices and OmegaConf.is_dict(config.get(group)):  # Hydra records no list of options
             choices[group] = f"[{','.join(map(str, config[group]))}]"
-    origin = ConfigOrigin(source, choices, task_overrides(composed.hydra), source.folders)
+    origin = ConfigOrigin(source, choices, task_overrides(composed.hydra), source.folders, variables)
     tree = plain(config)
     text = yaml_text(config)
     refuse_misplaced_secrets(tree)

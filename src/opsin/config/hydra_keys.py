@@ -30,6 +30,9 @@ WITHOUT_EFFECT: Mapping[str, tuple[Any, str]] = {
 }
 """Keys without an effect, with their default (`...` for any value) and the alternative for the user."""
 
+OF_A_PROCESS = ("job.env_set", "job_logging", "verbose")
+"""Keys of `EFFECTIVE` that hold for one process, so the resume of a run needs them again."""
+
 HARMLESS_VARIABLES = (
     *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "CUBLAS_WORKSPACE_CONFIG"),
     *("NCCL_DEBUG", "NCCL_P2P_DISABLE", "NCCL_IB_DISABLE", "NCCL_SOCKET_IFNAME", "PYTORCH_ALLOC_CONF"),
@@ -86,6 +89,22 @@ def refuse_variables_in_files(composed: DictConfig, overrides: Sequence[str]) ->
                 f"hydra.job.env_set.{name} in a config file is not accepted, because a variable can load code: set "
                 f"{name} in the shell, or on the command line with +hydra.job.env_set.{name}=VALUE"
             )
+
+
+def harmless_variables(variables: Mapping[str, Any]) -> dict[str, str]:
+    """Return the environment variables that a file may set: those that can do no harm, without references.
+
+    Args:
+        variables: Values of `hydra.job.env_set`, by name.
+    """
+    texts = {str(name): str(value) for name, value in variables.items()}
+    return {name: text for name, text in texts.items() if name in HARMLESS_VARIABLES and "${" not in text}
+
+
+def of_a_process(overrides: Sequence[str]) -> list[str]:
+    """Return the overrides of a run that a resume of it needs again (`OF_A_PROCESS`)."""
+    keys = [f"hydra.{key}" for key in OF_A_PROCESS]
+    return [text for text in overrides if any(_is_below(key_of(text).replace("/", "."), key) for key in keys)]
 
 
 def refuse_sweep_directory(overrides: Sequence[str]) -> None:

@@ -37,7 +37,8 @@ APPLIED = {
 - `datamodule`: `data_dir`, `path`, `download`, `eval_batch_size`, `on_device`;
 - `trainer`: `threads`, `log_every_n_steps`, `profiler`, `detect_anomaly`.
 
-`scheduler`, `callbacks` and the other sections of `WHOLE_SECTIONS` have rules in `refusal`."""
+`scheduler`, `callbacks` and the other sections of `WHOLE_SECTIONS` have rules in `refusal`. So has
+`eval_batch_size`, which is fixed if `trainer.limit_val_batches` limits the validation images."""
 
 WHOLE_SECTIONS = ("augmentation", "feature_cache", "logger", "callbacks", "scheduler")
 """Sections whose values a resumed run takes from the config, with the exceptions that `refusal` names."""
@@ -51,6 +52,8 @@ REASONS = {
     "datamodule": "it determines the images, the splits or the batches, which define the saved position in the epoch",
     "trainer": "it determines the number of steps or the validation images, so the best epoch could not be compared",
     "optimizer": "the saved state of the optimizer does not fit it",
+    "datamodule.eval_batch_size": "with trainer.limit_val_batches it determines the validation images, so the best "
+    "epoch could not be compared",
     "trainer.val_check_interval": "it determines the validations that early stopping counts and checkpoints follow",
 }
 
@@ -123,7 +126,8 @@ def refusal(key: str, tree: Mapping[str, Any], changes: Mapping[str, tuple[Any, 
         return "the saved state belongs to another class"
     if section in WHOLE_SECTIONS:
         return None
-    if name.split(".")[0] not in APPLIED.get(section, ()):
+    is_fixed = key == "datamodule.eval_batch_size" and _samples_validation(tree)
+    if is_fixed or name.split(".")[0] not in APPLIED.get(section, ()):
         return REASONS.get(key) or REASONS.get(section, "a resumed run does not apply it")
     return _optimizer_refusal(name, tree, changes.get(key, (None, None))) if section == "optimizer" else None
 
@@ -197,6 +201,12 @@ def _limits(tree: Mapping[str, Any]) -> tuple[int, int]:
     """Return the limits of epochs and of steps; the latter is -1 without a limit."""
     trainer = tree.get("trainer", {})
     return int(trainer.get("max_epochs", 0)), int(trainer.get("max_steps", -1))
+
+
+def _samples_validation(tree: Mapping[str, Any]) -> bool:
+    """Return whether validations read a sample of the images, whose size depends on the size of a batch."""
+    limit = tree.get("trainer", {}).get("limit_val_batches", 1.0)
+    return limit >= 1 if isinstance(limit, int) else 0 < limit < 1
 
 
 def _schedule_refusal(name: str, tree: Mapping[str, Any]) -> str | None:

@@ -11,6 +11,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from opsin.config.hydra_keys import harmless_variables
 from opsin.config.overrides import key_of
 from opsin.config.path_values import resolve_paths
 from opsin.config.resolvers import register_resolvers
@@ -34,12 +35,14 @@ class ConfigOrigin:
         overrides: Overrides of the command line, such as `optimizer.lr=0.1`.
         folders: Folders whose files are read to find where a value was set. Empty for a saved config: the search path
             that a run recorded is shown and compared, and no file is read because of it.
+        variables: Harmless environment variables of `hydra.job.env_set`, which a resume sets again.
     """
 
     source: ConfigSource = field(default_factory=ConfigSource)
     choices: Mapping[str, str | None] = field(default_factory=dict)
     overrides: Sequence[str] = ()
     folders: Sequence[Path] = ()
+    variables: Mapping[str, str] = field(default_factory=dict)
 
     def of(self, path: str) -> str:
         """Return the place that set the key at the dotted `path`; empty if unknown."""
@@ -114,6 +117,8 @@ class RunConfig:
             }
             if self.origin.source.project:
                 record["project"] = self.origin.source.project
+            if self.origin.variables:
+                record["variables"] = dict(self.origin.variables)
             write_atomically(self.run.overrides, yaml.safe_dump(record, sort_keys=False, allow_unicode=True))
         write_atomically(self.run.config, self.text)
 
@@ -160,12 +165,19 @@ def read_origin(run: RunDirectory) -> ConfigOrigin:
     """
     way_out = "replace it with an intact copy, or delete it"
     record = _read_keys(run.overrides, way_out) if run.overrides.exists() else {}
-    kinds: dict[str, type] = {"overrides": list, "choices": dict, "search_path": list, "config_name": str}
+    kinds: dict[str, type] = {
+        "overrides": list,
+        "choices": dict,
+        "search_path": list,
+        "config_name": str,
+        "variables": dict,
+    }
     for key, kind in kinds.items():
         if not isinstance(record.get(key, kind()), kind):
             raise UserError(f"{run.overrides} is damaged ({key} is not a {kind.__name__}): {way_out}")
     overrides = [str(override) for override in record.get("overrides", [])]
-    return ConfigOrigin(ConfigSource.recorded(record), record.get("choices", {}), overrides)
+    variables = harmless_variables(record.get("variables", {}))
+    return ConfigOrigin(ConfigSource.recorded(record), record.get("choices", {}), overrides, variables=variables)
 
 
 def _read_keys(path: Path, way_out: str) -> dict[str, Any]:

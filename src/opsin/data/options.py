@@ -51,7 +51,7 @@ class DataOptions:
             take at most a quarter of its free memory and are not a stream; the batches are the same.
 
     Raises:
-        UserError: The fold does not exist.
+        UserError: The fold does not exist, or there are no folds.
     """
 
     data_dir: str = DATA_DIR
@@ -74,6 +74,11 @@ class DataOptions:
     on_device: OnDevice = "auto"
 
     def __post_init__(self) -> None:
+        if self.num_folds is None and self.fold:
+            raise UserError(
+                f"datamodule.fold={self.fold} has no effect without folds: set datamodule.num_folds="
+                f"{self.fold + 1} or more, or leave out datamodule.fold"
+            )
         if self.num_folds is not None and self.fold >= self.num_folds:
             raise UserError(
                 f"datamodule.fold={self.fold} does not exist: datamodule.num_folds={self.num_folds} has the folds 0 to "

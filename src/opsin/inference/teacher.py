@@ -1,5 +1,7 @@
 """Build the distillation loss of `model.teacher`; the outputs of the teacher are computed once."""
 
+from dataclasses import asdict
+
 import lightning as L
 import torch
 
@@ -8,10 +10,27 @@ from opsin.data.types import Split
 from opsin.errors import UserError
 from opsin.inference.trained_model import load_trained_model
 from opsin.models import Network
-from opsin.training.distillation import Distillation
+from opsin.training.distillation import Distillation, DistillationWeights
 from opsin.training.plan import RunPlan
 
 SPLITS: tuple[Split, Split] = ("train", "val")
+
+
+def check_options(plan: RunPlan) -> None:
+    """Check that a run without a teacher sets no options of the distillation loss.
+
+    Raises:
+        UserError: An option differs from its default.
+    """
+    if plan.fine_tuning.teacher is not None:
+        return
+    given, default = asdict(plan.distillation), asdict(DistillationWeights())
+    unused = [f"distillation.{key}={value}" for key, value in given.items() if value != default[key]]
+    if unused:
+        raise UserError(
+            f"{', '.join(unused)}: without a teacher this has no effect. Set model.teacher to a run directory or a "
+            "network with ImageNet weights, or leave it out"
+        )
 
 
 def distillation(plan: RunPlan, data: ImageDataModule, network: Network, trainer: L.Trainer) -> Distillation | None:

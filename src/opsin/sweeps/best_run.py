@@ -50,6 +50,7 @@ class TrialRow:
         reason: Reason of a failure.
         run: Directory of the run.
         result: Result of the run.
+        typed: All overrides of the run, fixed and varying; empty if they are not known.
     """
 
     number: int
@@ -61,6 +62,7 @@ class TrialRow:
     reason: str
     run: RunDirectory
     result: RunResult
+    typed: tuple[str, ...] = ()
 
     def metric(self, name: str) -> str:
         """Return the value of a metric as text; empty if the run has none."""
@@ -82,7 +84,9 @@ def ranked_rows(folder: Path, objectives: Sequence[str], trials: Trials, space: 
         recipe = space.varied(trial.params, without=REPEATS) if known else ""
         values = tuple(trial.values) if state == "complete" else ()
         reason = str(trial.user_attrs.get("reason", ""))
-        rows.append(TrialRow(trial.number, overrides, display, recipe, state, values, reason, run, run.read_result()))
+        typed = space.overrides(trial.params) if known else ()
+        result = run.read_result()
+        rows.append(TrialRow(trial.number, overrides, display, recipe, state, values, reason, run, result, typed))
     return sorted(rows, key=lambda row: (sort_key(objectives[0], row.values[0] if row.values else None), row.number))
 
 

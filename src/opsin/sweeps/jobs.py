@@ -7,6 +7,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from opsin.config import ConfigSource, compose_raw
+from opsin.config.hydra_keys import of_a_process
 from opsin.config.run_names import run_names
 from opsin.config.secrets import secret_variables
 from opsin.errors import UserError
@@ -69,7 +70,8 @@ class Jobs:
         run.path.mkdir(exist_ok=True)
         config, place = self._config(trial.overrides), _place(settings, trials, trial.number)
         if run.config.exists():
-            overrides = [override("resume", run.path), *(override(key, value) for key, value in place.items())]
+            again = [*of_a_process(trial.overrides), *(override(key, value) for key, value in place.items())]
+            overrides = [override("resume", run.path), *again]
             return _job(trial.number, overrides, run, config, settings)
         defaults = {**RUN_DEFAULTS, "trainer.threads": threads}
         added = [override(key, value) for key, value in defaults.items() if not self._space.sets(key)]
@@ -89,7 +91,7 @@ class Jobs:
 
 def best_run_job(row: TrialRow, settings: Sweep) -> Job:
     """Return the job that reads the test images for a finished run and writes its report."""
-    overrides = [override("resume", row.run.path), "test=true", "report=true"]
+    overrides = [override("resume", row.run.path), "test=true", "report=true", *of_a_process(row.typed)]
     return _job(row.number, overrides, row.run, OmegaConf.load(row.run.config), settings)
 
 

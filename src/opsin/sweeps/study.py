@@ -96,3 +96,8 @@ def set_attribute(study: "Study", trial: "FrozenTrial", key: str, value: Any) ->
 def has_report(trial: Any, step: int) -> bool:
     """Return whether a value was reported to a running trial at a step."""
     return step in trial.storage.get_trial(trial._trial_id).intermediate_values
+
+
+def is_finished(trial: Any) -> bool:
+    """Return whether a trial is complete, pruned or failed, so that nothing more can be reported to it."""
+    return bool(trial.storage.get_trial(trial._trial_id).state.is_finished())

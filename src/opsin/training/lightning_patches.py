@@ -15,6 +15,7 @@ import lightning as L
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.strategies import Strategy
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher as ScriptLauncher
@@ -25,14 +26,17 @@ from opsin.runs.atomic import atomic_open
 
 __all__ = [
     "STEP_HOOKS",
+    "AppendingWriter",
     "AtomicCheckpointIO",
     "NoProfiler",
     "ScriptLauncher",
+    "count_epochs",
     "drop_empty_hooks",
     "log_epoch",
     "pass_step_arguments",
     "set_launcher",
     "torch_optimizer",
+    "validate_at_end",
     "validate_within_epoch",
 ]
 
@@ -103,6 +107,22 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             torch.save(checkpoint, file)
 
 
+class AppendingWriter(ExperimentWriter):
+    """A writer of Lightning's CSV logger that adds rows to a file; its own class deletes the file.
+
+    Args:
+        folder: Folder of the file.
+        columns: Columns of the file.
+    """
+
+    def __init__(self, folder: str, columns: Iterable[str]) -> None:
+        super().__init__(folder)
+        self.metrics_keys = sorted(columns)
+
+    def _check_log_dir_exists(self) -> None:
+        """Leave the file as it is."""
+
+
 def set_launcher(strategy: Strategy, launcher: ScriptLauncher) -> None:
     """Replace the launcher of a strategy, which Lightning makes itself."""
     strategy._launcher = launcher
@@ -121,6 +141,38 @@ def validate_within_epoch(trainer: L.Trainer, batches: Collection[int]) -> None:
         return within or validates_now(data_fetcher)
 
     loop._should_check_val_fx = should_validate  # type: ignore[method-assign]
+
+
+def validate_at_end(trainer: L.Trainer) -> None:
+    """Make a trainer validate at the step at which `max_steps` or `max_time` ends training.
+
+    Lightning validates at the end of an epoch only, and not in an epoch that `check_val_every_n_epoch` leaves out. A
+    resume from the checkpoint of such a validation does not repeat it: checkpoints within an epoch are written at the
+    end of a step, or after a validation.
+    """
+    loop = trainer.fit_loop.epoch_loop
+    validates_now = loop._should_check_val_fx
+
+    def should_validate(data_fetcher: Any) -> bool:
+        validated = loop.restarting and loop.restarted_on_last  # the trainer then skips the validation
+        stops = trainer.should_stop and trainer.fit_loop._can_stop_early
+        ends = validated or stops or trainer.global_step == trainer.max_steps
+        return (ends and trainer.enable_validation) or validates_now(data_fetcher)
+
+    loop._should_check_val_fx = should_validate  # type: ignore[method-assign]
+
+
+def count_epochs(trainer: L.Trainer) -> None:
+    """Make a trainer with `max_steps` resume like any other trainer.
+
+    With `max_steps`, Lightning repeats the end of the last epoch of a checkpoint, counts this epoch twice, and so stops
+    one epoch before `max_epochs`.
+    """
+
+    def by_steps() -> bool:
+        return False
+
+    trainer.fit_loop._iteration_based_training = by_steps  # type: ignore[method-assign]
 
 
 def log_epoch(trainer: L.Trainer) -> None:

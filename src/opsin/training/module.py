@@ -1,5 +1,6 @@
 """The LightningModule of a run: network, loss, optimizer and metrics."""
 
+import copy
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,7 +17,7 @@ from opsin.errors import UserError
 from opsin.models.network import Network, as_embedding
 from opsin.runs.checkpoint_files import fault_of
 from opsin.runs.quoting import resume_command
-from opsin.training.callbacks.base import current_metrics
+from opsin.training.callbacks.base import current_metrics, is_within_epoch
 from opsin.training.distillation import Distillation
 from opsin.training.gather import gather_from_all_processes
 from opsin.training.loss import ClassificationLoss
@@ -182,8 +183,17 @@ class Classifier(L.LightningModule):
             self._restored = None
 
     def on_train_epoch_end(self) -> None:
-        """Log the training metrics, and step the plateau schedule before the checkpoint is written."""
+        """Log the training metrics, and step the plateau schedule before the checkpoint is written.
+
+        If training stops within the epoch, the schedule does not step and the metrics are kept, because a resumed run
+        trains the rest of the epoch.
+        """
+        measure = self._measure("train")
+        collected = copy.deepcopy(measure.progress()) if is_within_epoch(self.trainer) else None
         self._log("train")
+        if collected is not None:
+            measure.restore(collected, self.device)
+            return
         validated = self._validated_at == self.trainer.global_step
         values = current_metrics(self.trainer, ("train", "val") if validated else ("train",))
         for config in self.trainer.lr_scheduler_configs:
@@ -221,11 +231,15 @@ class Classifier(L.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the metrics of the current epoch until training starts and the device is known.
 
-        If batches have become smaller (`trainer.on_oom`), the position within the epoch is that of more batches.
+        If batches have become smaller (`trainer.on_oom`), the position within the epoch is that of more batches. The
+        weights get the type of `trainer.precision` before they are loaded; Lightning does it later.
         """
+        self.trainer.precision_plugin.convert_module(self)
         before, now = checkpoint.get("opsin", {}).get("batch_size"), self._record.get("batch_size")
+        loops = checkpoint["loops"]["fit_loop"]
         if before and now and before != now:
-            rescale_position(checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"], before // now)
+            rescale_position(loops["epoch_loop.batch_progress"], before // now)
+        reopen_epoch(loops)
         kept = checkpoint.get("train_metrics")
         # One entry per rank; with a different number of processes the metrics of the epoch start again.
         if isinstance(kept, list) and len(kept) == self.trainer.world_size:
@@ -253,6 +267,17 @@ def rescale_position(progress: dict[str, Any], factor: int) -> None:
     for counts in (progress["total"], progress["current"]):
         more = counts["ready"] * (factor - 1)
         counts.update({name: value + more for name, value in counts.items()})
+
+
+def reopen_epoch(loops: dict[str, Any]) -> None:
+    """Change the progress of Lightning's loops so that a resumed run trains the rest of an epoch.
+
+    Lightning counts the epoch in which training stops, although `trainer.max_steps` can end it early.
+    """
+    if loops["epoch_loop.batch_progress"]["is_last_batch"]:
+        return
+    for counts in loops["epoch_progress"].values():
+        counts["processed"] = counts["completed"]
 
 
 def load_network(network: Network, checkpoint: Path) -> None:

@@ -65,7 +65,7 @@ def check_measurable(tree: Mapping[str, Any], data: "ImageDataModule") -> None:
         UserError: The area under the ROC curve is monitored on a split that has images of one class only.
     """
     counts: Mapping[str, list[int]] = data.facts()["class_counts"]
-    for place, name in monitored(tree):
+    for place, name in _monitored(tree):
         split = split_of(name)
         if name == f"{split}/auroc" and sum(count > 0 for count in counts[split]) < 2:
             raise UserError(
@@ -74,7 +74,7 @@ def check_measurable(tree: Mapping[str, Any], data: "ImageDataModule") -> None:
             )
 
 
-def monitored(tree: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _monitored(tree: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return every key of a config that names a metric, with the metric."""
     found = [_metric_of(path, section) for path, section in _monitoring_sections(tree)]
     return [(key, name) for key, name in found if name is not None]

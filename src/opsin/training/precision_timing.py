@@ -37,6 +37,9 @@ SLOW_STEP = 0.2
 MOST_VALUES = 2**20
 """Values of a batch of images: larger batches take longer to measure, and the ratio is the same."""
 
+FEWEST_TRAINED = 2
+"""Images of the smallest batch of a training step: BatchNorm refuses a single image whose map is one pixel."""
+
 WRONG_GRADIENTS = (
     "torch computes wrong bfloat16 gradients of convolutions with a stride over a single pixel, which this "
     "network has at this image size"
@@ -138,8 +141,9 @@ def bfloat16_gain(
         trains: Whether training steps are measured; False: forward passes.
         capabilities: Capabilities of the processor by torch's name; None for those of this machine.
     """
-    batch_size = max(1, min(batch_size, MOST_VALUES // math.prod(shape)))
     trained = [name for name, parameter in network.named_parameters() if trains and parameter.requires_grad]
+    fewest = FEWEST_TRAINED if trained else 1
+    batch_size = max(fewest, min(batch_size, MOST_VALUES // math.prod(shape)))
     facts = {
         "processor": cpu_name(),
         "instructions": list(bfloat16_instructions(capabilities)),
@@ -157,7 +161,7 @@ def bfloat16_gain(
         copied = copy.deepcopy(network)
         prepare_network(copied, accelerator="cpu", channels_last=options.channels_last, compile_network=False)
         with torch.random.fork_rng(devices=[]):
-            return measure_gain(lambda size: network_step(copied, (size, *shape), trains=bool(trained)), batch_size)
+            return measure_gain(lambda n: network_step(copied, (n, *shape), trains=bool(trained)), batch_size, fewest)
 
     return measured_once("bfloat16", facts, measure)
 
@@ -165,6 +169,7 @@ def bfloat16_gain(
 def measure_gain(
     make_step: Callable[[int], Step],
     batch_size: int,
+    fewest: int = 1,
     *,
     seconds: float = SECONDS,
     clock: Callable[[], float] = time.perf_counter,
@@ -174,6 +179,7 @@ def measure_gain(
     Args:
         make_step: Function that returns a step for a batch size.
         batch_size: The batch size; it is divided by four as long as a float32 step takes more than `SLOW_STEP`.
+        fewest: The smallest batch size.
         seconds: Time for all steps; at least one pair is measured.
         clock: The clock, in seconds.
     """
@@ -187,9 +193,9 @@ def measure_gain(
     while True:
         step = make_step(batch_size)
         step(False)  # the first step of a shape compiles kernels
-        if batch_size == 1 or duration(step, False) <= SLOW_STEP:
+        if batch_size <= fewest or duration(step, False) <= SLOW_STEP:
             break
-        batch_size = max(1, batch_size // 4)
+        batch_size = max(fewest, batch_size // 4)
     step(True)
     ratios: list[float] = []
     while not ratios or (len(ratios) < MOST_PAIRS and clock() < end):

@@ -2,43 +2,33 @@
 
 import logging
 import math
-from collections.abc import Sequence
 
 from opsin.data import ImageDataModule
-from opsin.errors import UserError
 from opsin.models.fine_tuning import FreezeSchedule
-from opsin.runs.metric_registry import split_of
 from opsin.training.plan import RunPlan
 from opsin.training.validation_schedule import validation_steps
 
 log = logging.getLogger(__name__)
 
 
-def check_run_length(plan: RunPlan, data: ImageDataModule, metrics: Sequence[tuple[str, str]]) -> None:
-    """Check that a new run trains, measures every monitored metric and reaches its first change of trained stages.
+def check_run_length(plan: RunPlan, data: ImageDataModule) -> None:
+    """Check that a new run trains, validates in every epoch and reaches its first change of trained stages.
 
     Args:
         plan: The checked config.
         data: The datamodule after `setup("fit")`, with the batch size of the run.
-        metrics: Every key of the config that names a metric, with the metric.
 
     Raises:
-        UserError: There are no training batches, `trainer.max_steps` ends training before the first validation or
-            before a phase, or validations are further apart than an epoch.
+        UserError: There are no training batches, validations are further apart than an epoch, or `trainer.max_steps`
+            ends training before a phase.
     """
     options, steps = plan.trainer, steps_per_epoch(plan, data)
-    interval = options.val_check_interval if options.validates_within_epochs else steps
-    first_validation = steps * (options.check_val_every_n_epoch - 1) + validation_steps(interval, steps)[0]
-    if options.max_steps < 0:
-        return
-    for key, name in metrics:
-        if split_of(name) == "val" and options.max_steps < first_validation:
-            raise UserError(
-                f"{key}={name} is never measured: trainer.max_steps={options.max_steps} ends training before the "
-                f"first validation, at step {first_validation}. Raise max_steps, or monitor a metric of train/"
-            )
-    begun = math.ceil(options.max_steps / steps)
-    plan.fine_tuning.check_length(begun, f"trainer.max_steps={options.max_steps} is {begun} epochs of {steps} steps")
+    if options.validates_within_epochs:
+        validation_steps(options.val_check_interval, steps)
+    if options.max_steps >= 0:
+        begun = math.ceil(options.max_steps / steps)
+        length = f"trainer.max_steps={options.max_steps} is {begun} epochs of {steps} steps"
+        plan.fine_tuning.check_length(begun, length)
 
 
 def steps_per_epoch(plan: RunPlan, data: ImageDataModule) -> int:

@@ -49,7 +49,8 @@ class TrainerOptions:
         max_time: stop after this time, "DD:HH:MM:SS".
         gradient_clip_norm: largest norm of all gradients together.
         accumulate_grad_batches: batches per optimizer step.
-        check_val_every_n_epoch: epochs between validations.
+        check_val_every_n_epoch: epochs between validations; the step at which `max_steps` or `max_time` ends training
+            is validated in any epoch.
         val_check_interval: fraction of an epoch, or number of optimizer steps, between validations within an epoch; the
             end of an epoch is a validation too.
         limit_train_batches: training batches per epoch, as a count or a fraction.
@@ -154,7 +155,14 @@ def make_trainer(
 
     from opsin.training.distributed.environment import Environment
     from opsin.training.distributed.fsdp import Sharded
-    from opsin.training.lightning_patches import AtomicCheckpointIO, NoProfiler, drop_empty_hooks, pass_step_arguments
+    from opsin.training.lightning_patches import (
+        AtomicCheckpointIO,
+        NoProfiler,
+        count_epochs,
+        drop_empty_hooks,
+        pass_step_arguments,
+        validate_at_end,
+    )
     from opsin.training.quiet_logging import hide_notices
 
     hide_notices()  # here, because every command that could print them makes its trainer here
@@ -191,6 +199,8 @@ def make_trainer(
         use_distributed_sampler=False,  # the batches are divided among processes by opsin.data
     )
     pass_step_arguments(trainer)
+    count_epochs(trainer)
+    validate_at_end(trainer)
     return trainer
 
 

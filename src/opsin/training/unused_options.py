@@ -2,12 +2,10 @@
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
 
 from opsin.config.overrides import key_of
 from opsin.data import Augmentation, ImageDataModule
 from opsin.models.fine_tuning import FreezeSchedule
-from opsin.training.distillation import DistillationWeights
 from opsin.training.plan import RunPlan
 
 log = logging.getLogger(__name__)
@@ -40,8 +38,6 @@ def _of_data(data: ImageDataModule) -> Iterator[tuple[str, str]]:
         yield "datamodule.val_fraction", f"val is a fold (datamodule.num_folds={folds})"
     elif "val" in given:
         yield "datamodule.val_fraction", f"{name} has val images of its own"
-    if folds is None:
-        yield "datamodule.fold", "datamodule.num_folds is not set"
     if isinstance(data.augmentation, Augmentation):
         for option, operations in data.augmentation.unused().items():
             yield f"augmentation.{option}", f"it needs {' or '.join(operations)}"
@@ -59,8 +55,5 @@ def _of_model(plan: RunPlan, schedule: FreezeSchedule) -> Iterator[tuple[str, st
     if not schedule.ever_trained:
         for option in ("backbone_lr_factor", "layer_decay"):
             yield f"model.{option}", "only the head trains"
-    if plan.fine_tuning.teacher is None:
-        for field in fields(DistillationWeights):
-            yield f"distillation.{field.name}", "model.teacher is not set"
-    elif not plan.distillation.logits:
+    if not plan.distillation.logits:
         yield "distillation.temperature", "distillation.logits is 0"

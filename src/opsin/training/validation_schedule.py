@@ -65,9 +65,3 @@ def validation_steps(interval: int | float, steps: int) -> list[int]:
     parts = math.ceil(1 / interval - 1e-9)
     inner = {max(1, round(i * interval * steps)) for i in range(1, parts)}
     return sorted({*inner, steps})
-
-
-def schedule_of(trainer: L.Trainer) -> ValidationSchedule | None:
-    """Return the schedule of a trainer; None if it validates at the end of epochs only."""
-    callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    return next((callback for callback in callbacks if isinstance(callback, ValidationSchedule)), None)

@@ -4,13 +4,14 @@ import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
 
 from opsin.runs.metric_registry import split_of
+from opsin.training.validation_schedule import ValidationSchedule
 
 
 class MeasuredHook(L.Callback):
     """A callback with one hook for every moment at which the metrics of a run are known.
 
     These are the end of each epoch, and each validation within an epoch. If training stops at a validation within an
-    epoch, the epoch is not complete and its end is not such a moment.
+    epoch, its end is not such a moment. Without validations, the step at which training stops is one.
     """
 
     _validated_at = -1
@@ -33,9 +34,7 @@ class MeasuredHook(L.Callback):
             return
         self._validated_at = trainer.global_step
         if is_within_epoch(trainer):
-            done = trainer.fit_loop.epoch_loop.batch_progress.current.ready / trainer.num_training_batches
-            epoch = round(trainer.current_epoch + done, 4)
-            self.on_measured(trainer, pl_module, epoch, current_metrics(trainer, ("val",)))
+            self.on_measured(trainer, pl_module, _trained_epochs(trainer), current_metrics(trainer, ("val",)))
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Use the metrics of the epoch."""
@@ -43,7 +42,7 @@ class MeasuredHook(L.Callback):
         if validated and is_within_epoch(trainer):
             return
         splits = ("train", "val") if validated else ("train",)
-        self.on_measured(trainer, pl_module, trainer.current_epoch + 1, current_metrics(trainer, splits))
+        self.on_measured(trainer, pl_module, _trained_epochs(trainer), current_metrics(trainer, splits))
 
 
 class EpochCallback(MeasuredHook, Checkpoint):
@@ -62,6 +61,26 @@ def is_metric(name: str) -> bool:
 def is_within_epoch(trainer: L.Trainer) -> bool:
     """Return whether the current batch is not the last one of its epoch."""
     return not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+
+
+def measurement_follows(trainer: L.Trainer) -> bool:
+    """Return whether the metrics are measured between the current step and the next one.
+
+    They are after the last step of an epoch. Within an epoch they are at the steps of `trainer.val_check_interval`, and
+    at the step at which training ends.
+    """
+    callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    scheduled = any(isinstance(callback, ValidationSchedule) and callback.is_due(trainer) for callback in callbacks)
+    ends = trainer.should_stop or trainer.global_step == trainer.max_steps
+    return scheduled or ends or not is_within_epoch(trainer)
+
+
+def _trained_epochs(trainer: L.Trainer) -> float:
+    """Return the number of trained epochs: an integer at the end of an epoch, a fraction within it."""
+    if not is_within_epoch(trainer):
+        return trainer.current_epoch + 1
+    done = trainer.fit_loop.epoch_loop.batch_progress.current.ready / trainer.num_training_batches
+    return round(trainer.current_epoch + done, 4)
 
 
 def current_metrics(trainer: L.Trainer, splits: tuple[str, ...]) -> dict[str, float]:

@@ -20,11 +20,10 @@ from opsin.runs.directory import RunDirectory
 from opsin.runs.metric_registry import sort_key, split_of
 from opsin.runs.predictions import predictions_file
 from opsin.runs.quoting import resume_command
-from opsin.training.callbacks.base import EpochCallback, is_within_epoch
+from opsin.training.callbacks.base import EpochCallback, measurement_follows
 from opsin.training.callbacks.finite_loss import ADVICE
 from opsin.training.gather import collect
 from opsin.training.lightning_patches import log_epoch
-from opsin.training.validation_schedule import schedule_of
 
 log = logging.getLogger(__name__)
 
@@ -121,8 +120,7 @@ class Checkpoints(EpochCallback):
         if self._asked is None and trainer.world_size == 1 and not (self._every_n_steps or self._every_minutes):
             return
         accumulating = (batch_idx + 1) % trainer.accumulate_grad_batches != 0
-        schedule = schedule_of(trainer)
-        if not accumulating and is_within_epoch(trainer) and not (schedule and schedule.is_due(trainer)):
+        if not accumulating and not measurement_follows(trainer):
             if self._is_due(trainer):
                 self._save(trainer, self._run.step)
             self._stop_if_asked(trainer)

@@ -1,7 +1,8 @@
 """An exponential moving average of the weights, with a warning if the run is too short for the decay."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Annotated, Any
 
 import lightning as L
@@ -21,6 +22,7 @@ WINDOWS = 10
 class EMA(WeightAveraging):
     """An exponential moving average of the weights; the average is validated, saved and tested.
 
+    The average has at least single precision, because the update of a bfloat16 value is often below its resolution.
     Buffers, such as BatchNorm statistics, are copied from the network at each update. Lightning's `EMAWeightAveraging`
     computes `decay * average + (1 - decay) * weight`, which rounds even if both are equal, so that frozen weights
     drift. This class adds a fraction of the difference, which keeps frozen weights bit for bit.
@@ -40,11 +42,14 @@ class EMA(WeightAveraging):
         self.decay = decay
         self.update_every_n_steps = update_every_n_steps
         self._begun = False
+        self._trained: list[Tensor] = []
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Make the average on the device of the run: the module is still on the CPU at this moment."""
+        """Make the average on the device of the run: the module is still on the CPU and in single precision."""
         self._device = trainer.strategy.root_device
         super().setup(trainer, pl_module, stage)
+        if self._average_model is not None and trainer.precision == "64-true":
+            self._average_model.double()
 
     def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
         """Return whether to update after the optimizer step of this index."""
@@ -60,7 +65,8 @@ class EMA(WeightAveraging):
         model = self._average_model
         assert model is not None
         averages = [parameter.detach() for parameter in model.module.parameters()]
-        weights = [parameter.detach() for parameter in pl_module.parameters()]
+        pairs = zip(pl_module.parameters(), averages, strict=True)
+        weights = [parameter.detach().to(average.dtype) for parameter, average in pairs]
         if self._begun:
             self._average(averages, weights, None)
         else:
@@ -68,6 +74,18 @@ class EMA(WeightAveraging):
         _copy(model.module.buffers(), pl_module.buffers())
         model.n_averaged += 1
         self._begun, self._latest_update_step = True, step
+
+    def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Give the average to the module; Lightning would exchange both, which rounds the average in bfloat16."""
+        if self._average_model is not None:
+            self._trained = [value.detach().clone() for value in _tensors(pl_module)]
+            self._copy_average_to_current(pl_module)
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Give the module its own weights again."""
+        if self._average_model is not None:
+            _copy(_tensors(pl_module), self._trained)
+            self._trained = []
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Warn if the run is too short for the decay, and suggest a suitable one."""
@@ -80,6 +98,11 @@ class EMA(WeightAveraging):
                 "still make up %.0f%% of the average at its end. A suitable value is callbacks.ema.decay=%.4g",
                 *(self.decay, updates, 100 * share, fitting_decay(updates)),
             )
+
+
+def _tensors(module: L.LightningModule) -> Iterator[Tensor]:
+    """Return the parameters and buffers of a module."""
+    return chain(module.parameters(), module.buffers())
 
 
 def _copy(targets: Iterable[Tensor], sources: Iterable[Tensor]) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import lightning as L
 from pydantic import Field
 
-from opsin.sweeps.study import Pruner, has_report, trial_at
+from opsin.sweeps.study import Pruner, has_report, is_finished, trial_at
 from opsin.training.callbacks.base import EpochCallback
 
 if TYPE_CHECKING:
@@ -64,10 +64,15 @@ class Pruning(EpochCallback):
         self._place = (storage, study, trial, make_pruner(pruner, epochs))
         self._trial: Any = None
 
-    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Open the study in the process that writes."""
-        if trainer.is_global_zero:
-            self._trial = trial_at(*self._place)
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Open the trial in the process that writes, unless it is finished: the run continues after its sweep."""
+        if not trainer.is_global_zero:
+            return
+        trial = trial_at(*self._place)
+        if is_finished(trial):
+            log.info("trial %d of the sweep is finished, so this run is no longer compared and pruned", trial.number)
+        else:
+            self._trial = trial
 
     def on_measured(
         self, trainer: L.Trainer, pl_module: L.LightningModule, epoch: float, metrics: dict[str, float]

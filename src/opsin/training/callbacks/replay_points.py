@@ -8,8 +8,7 @@ import lightning as L
 
 from opsin.runs.atomic import link_atomically
 from opsin.runs.directory import RunDirectory
-from opsin.training.callbacks.base import EpochCallback, is_within_epoch
-from opsin.training.validation_schedule import schedule_of
+from opsin.training.callbacks.base import EpochCallback, measurement_follows
 
 
 class ReplayPoints(EpochCallback):
@@ -50,8 +49,7 @@ class ReplayPoints(EpochCallback):
         if not self._due or trainer.global_step < self._due[0]:
             return
         accumulating = (batch_idx + 1) % trainer.accumulate_grad_batches != 0
-        schedule = schedule_of(trainer)
-        if is_within_epoch(trainer) and not accumulating and not (schedule and schedule.is_due(trainer)):
+        if not accumulating and not measurement_follows(trainer):
             self._take_due(trainer)
             trainer.save_checkpoint(point_file(self._run, trainer.global_step))
 

@@ -1,13 +1,17 @@
 """A CSV file of all logged values by step."""
 
 import csv
+import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import CSVLogger
 
+from opsin.runs.atomic import write_atomically
 from opsin.runs.directory import RunDirectory
 from opsin.runs.rank import is_spawned
+from opsin.training.lightning_patches import AppendingWriter
 from opsin.training.loggers.base import RunLogger
 
 
@@ -24,10 +28,15 @@ class CSV(CSVLogger, RunLogger):
     def __init__(self, run: RunDirectory, resume_step: int | None = None) -> None:
         super().__init__(run.path, name="csv", version="")
         file = run.path / "csv" / "metrics.csv"
-        if not is_spawned() and file.exists():
-            rows = _rows_before(file, resume_step or 0)
+        if is_spawned() or not file.exists():
+            return
+        rows = _rows_before(file, resume_step or 0)
+        columns = sorted({key for row in rows for key in row})
+        if rows:
+            write_atomically(file, _text(rows, columns))
+        else:
             file.unlink()
-            self.experiment.metrics.extend(rows)
+        self._experiment = AppendingWriter(self.log_dir, columns)
 
 
 def _rows_before(file: Path, step: int) -> list[dict[str, Any]]:
@@ -35,3 +44,12 @@ def _rows_before(file: Path, step: int) -> list[dict[str, Any]]:
     with file.open(encoding="utf-8", newline="") as stream:
         rows = [{key: cell for key, cell in row.items() if cell} for row in csv.DictReader(stream)]
     return [row for row in rows if int(row["step"]) < step]
+
+
+def _text(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> str:
+    """Return rows as the text of a CSV file; a missing value is an empty cell."""
+    stream = io.StringIO(newline="")
+    writer = csv.DictWriter(stream, columns)
+    writer.writeheader()
+    writer.writerows(rows)
+    return stream.getvalue()
