@@ -12,6 +12,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from opsin.data.decode import damage_as_bad_image, image_pixels
 from opsin.data.fit import fit_image
+from opsin.data.types import BadImage
 from opsin.errors import UserError
 from opsin.inference.trained_model import TrainedModel
 from opsin.runs.home import user_path
@@ -39,8 +40,13 @@ def read_image(image: OneImage, trained: TrainedModel) -> Pixels:
         BadImage: A file or a Pillow image cannot be decoded.
         UserError: An array has another shape or range of values.
     """
-    if isinstance(image, str | PathLike | bytes):
-        return trained.read(image if isinstance(image, bytes) else user_path(fspath(image)))
+    if isinstance(image, bytes):
+        return trained.read(image)
+    if isinstance(image, str | PathLike):
+        path = user_path(fspath(image))
+        if path.is_dir():
+            raise BadImage("it is a folder: give a list of its files, such as sorted(Path(folder).glob('*.jpg'))")
+        return trained.read(path)
     if (content := _undecoded_jpeg(image)) is not None:
         return trained.read(content)
     return fit_image(_upright_pixels(image, trained.source_channels), *trained.fit)

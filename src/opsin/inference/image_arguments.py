@@ -8,6 +8,7 @@ from pathlib import Path
 from opsin.data.datasets.image_files import image_files
 from opsin.errors import UserError
 from opsin.runs.home import user_path
+from opsin.runs.image_root import suggested_folder
 
 
 def find_images(words: Sequence[str], channels: int = 3) -> list[Path]:
@@ -35,7 +36,8 @@ def _named(word: str, channels: int) -> list[Path]:
     matches = sorted(glob.glob(str(path), recursive=True)) if glob.has_magic(word) else []  # noqa: PTH207
     found = [file for match in matches for file in _files(Path(match), channels)]
     if not found:
-        raise UserError(f"no file or folder matches {word}")
+        hint = "" if glob.has_magic(word) else suggested_folder(path).rstrip(".")
+        raise UserError(f"no file or folder matches {word}{hint}")
     return found
 
 

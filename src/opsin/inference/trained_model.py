@@ -164,6 +164,8 @@ def load_trained_model(
         return _of_run(run, image_size, checkpoint, "" if option else "add --checkpoint {name}")
     if checkpoint != "best":
         raise UserError(f"--checkpoint {checkpoint}: {name} is not a run directory, so it has no checkpoints")
+    if not option and len(Path(name).parts) > 1:
+        RunDirectory.of(name)  # refuses it: no network has such a name
     weights = known_weights(name).get("imagenet") if name in NAMED else None
     if weights is None:
         hint = did_you_mean(name, NAMED, option) or "."
