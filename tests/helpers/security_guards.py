@@ -34,7 +34,7 @@ GUARDS = (
         "config/target_lookup.py",
         " for name, found in objects.items() if accepts(found)}",
         " for name, found in objects.items()}",
-        f"{_TARGETS}test_every_other_name_of_the_libraries_is_refused_without_an_import",
+        f"{_TARGETS}test_hostile_names_are_refused_in_every_section",
     ),
     Guard(
         "config/hydra_keys.py",
