@@ -14,7 +14,7 @@ from benchmarks.contenders import Task, run_contender
 from benchmarks.datasets import prepare
 from benchmarks.goals import Spread, spread
 from benchmarks.workloads import Workload
-from opsin.config.target_lookup import TARGETS_VARIABLE
+from opsin.config.target_refusal import TARGETS_VARIABLE
 from opsin.runs.quoting import override
 
 TIMEOUT = 600.0

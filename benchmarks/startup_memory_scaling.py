@@ -15,7 +15,7 @@ from benchmarks.goals import GoalResult, at_most, spread
 from benchmarks.session import ContenderProcess, Session
 from benchmarks.workloads import Workload
 from opsin.config import CONFIGS
-from opsin.config.target_lookup import TARGETS_VARIABLE
+from opsin.config.target_refusal import TARGETS_VARIABLE
 from opsin.runs.quoting import override
 
 ROOT = CONFIGS.parent

@@ -12,7 +12,7 @@ from typing import Literal
 from benchmarks.reproduce.records import agree, load_average, read_seed, record_of, write_record
 from benchmarks.reproduce.rows import OWN_CONFIGS, ROOT, Row
 from opsin.config import ConfigSource, RunConfig, compose
-from opsin.config.target_lookup import TARGETS_VARIABLE
+from opsin.config.target_refusal import TARGETS_VARIABLE
 from opsin.errors import UserError
 from opsin.evaluation.comparison.recipes import recipe_values
 from opsin.runs.directory import RunDirectory

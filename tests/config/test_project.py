@@ -122,9 +122,7 @@ def test_the_project_is_recorded_and_named_outside_it(
     composed.save()
     make_plan(from_saved(composed.run))
     monkeypatch.chdir(in_tmp)
-    with pytest.raises(
-        UserError, match=r"mine_here\.network is not accepted here.* was started in the project '.*my project"
-    ):
+    with pytest.raises(UserError, match=r"mine_here\.network is code of the project '.*my project"):
         make_plan(from_saved(composed.run))
     monkeypatch.chdir(composed.run.path)  # inside the project
     make_plan(from_saved(composed.run))

@@ -12,7 +12,8 @@ from opsin.config import locations
 from opsin.config.logging_settings import checked_logging
 from opsin.config.resolvers import register_resolvers
 from opsin.config.search_path import PACKAGE, ConfigSource
-from opsin.config.target_lookup import TARGETS_VARIABLE, is_permitted
+from opsin.config.target_lookup import is_permitted
+from opsin.config.target_refusal import TARGETS_VARIABLE
 from opsin.errors import UserError
 from opsin.runs.escaping import EscapeControls
 from opsin.runs.secret_values import MaskSecrets

@@ -13,6 +13,7 @@ import sys
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +71,7 @@ class Project:
             UserError: An installed package or an earlier project has a package of this name.
         """
         top = package.partition(".")[0]
-        places = [folder / name for folder in self._package_folders() for name in (top, f"{top}.py")]
-        own = [place for place in places if place.is_file() or any(place.glob("*.py"))]
+        own = self.places_of(top)
         found = [str(place) for place in getattr(sys.modules.get(top), "__path__", [])]
         found += [str(getattr(sys.modules.get(top), "__file__", None) or "")]
         if own and not any(Path(place).resolve() in [path.resolve() for path in own] for place in found if place):
@@ -79,6 +79,24 @@ class Project:
                 f"{top} is imported from {next(filter(None, found), 'elsewhere')}, not from {own[0]}: "
                 f"uninstall that copy, or rename the package of the project"
             )
+
+    def places_of(self, module: str) -> list[Path]:
+        """Return the folders and files of the project that are a module; nothing is imported."""
+        parts = module.split(".")
+        if not all(part.isidentifier() for part in parts):
+            return []
+        folders = [folder.joinpath(*parts) for folder in self._package_folders()]
+        places = [place for folder in folders for place in (folder, folder.with_suffix(".py"))]
+        with contextlib.suppress(OSError):  # a name may be too long for a file
+            return [place for place in places if place.is_file() or any(place.glob("*.py"))]
+        return []
+
+    def has_code_of(self, name: str) -> bool:
+        """Return whether the package of a dotted name lies in the project, outside all runs and sweeps."""
+        modules = accumulate(name.split(".")[:-1], "{}.{}".format)
+        places = [place for module in modules for place in self.places_of(module)]
+        folders = {folder for place in places for folder in (place, *place.parents) if self.root in folder.parents}
+        return bool(places) and not any(map(_mark, folders))
 
     def _package_folders(self) -> list[Path]:
         return [folder for folder in (self.root / "src", self.root) if folder.is_dir()]

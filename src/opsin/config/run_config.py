@@ -1,7 +1,7 @@
 """A composed config: plain values, the place where each was set, and the run directory."""
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -50,9 +50,20 @@ class ConfigOrigin:
             key = key_of(override).replace("/", ".")
             if path == key or path.startswith(f"{key}."):
                 if key in self.choices:
-                    break  # the override chose an option of a group: its file is more exact
+                    continue  # the override chose an option of a group: its file is more exact
                 return f"on the command line ({override})"
-        for file, keys in self._files(path):
+        return self._place(self._files(path))
+
+    def of_section(self, path: str) -> str:
+        """Return the file that holds a section; empty if unknown.
+
+        The option of the section precedes experiments, because these change single keys.
+        """
+        group = path.partition(".")[0]
+        return self._place(sorted(self._files(path), key=lambda found: not found[0].startswith(f"{group}/")))
+
+    def _place(self, files: Iterable[tuple[str, list[str]]]) -> str:
+        for file, keys in files:
             folder = next((folder for folder in self.folders if (folder / file).is_file()), None)
             if folder and _holds(folder / file, keys):
                 return f"in {folder.name}/{file}"

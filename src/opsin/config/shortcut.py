@@ -19,6 +19,9 @@ RECIPE = ("model=efficientnet_lite0_feature_extract", "datamodule.image_size=224
 """A new head on frozen ImageNet features, which are computed once per image. Twenty epochs are enough for a hundred
 images. With many images, early stopping ends the run earlier."""
 
+REPLACE_RECIPE = {"model", "model._target_", "experiment"}
+"""Keys of overrides that choose a network, and so replace the recipe."""
+
 
 def expand_folder(line: CommandLine, quiet: bool = False) -> CommandLine:
     """Return the command line with a folder replaced by the overrides that it stands for, and print them to stderr.
@@ -53,7 +56,7 @@ def stands_for(folder: str, others: Sequence[str] = ()) -> list[str]:
 
     Args:
         folder: The folder.
-        others: Overrides of the user. A model, an experiment or a run to resume replaces the whole recipe.
+        others: Overrides of the user. A network, an experiment or a run to resume replaces the whole recipe.
 
     Raises:
         UserError: There is no such folder, or it is the directory of a run.
@@ -71,7 +74,7 @@ def stands_for(folder: str, others: Sequence[str] = ()) -> list[str]:
         data.insert(0, f"datamodule={'hugging_face' if _is_saved_dataset(path) else 'image_folder'}")
     if "debug" in keys:  # sets the number of epochs
         keys.add("trainer.max_epochs")
-    recipe = [] if keys & {"model", "experiment"} else [text for text in RECIPE if key_of(text) not in keys]
+    recipe = [] if keys & REPLACE_RECIPE else [text for text in RECIPE if key_of(text) not in keys]
     return data + recipe
 
 

@@ -15,12 +15,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from opsin.config.project import PROJECT_FILE, find_project
+from opsin.config.project import find_project
 from opsin.config.secrets import reveal
+from opsin.config.target_refusal import TARGETS_VARIABLE, UnknownConstructorError, accepted_names, refusal
 from opsin.errors import UserError, did_you_mean
-
-TARGETS_VARIABLE = "OPSIN_TARGETS"
-"""Environment variable that permits packages of the user, separated by commas."""
 
 LIBRARIES = ("torch", "torchvision", "timm", "lightning")
 """Packages whose constructors a config may name, besides Opsin and the packages of the user."""
@@ -102,16 +100,15 @@ class Constructors:
             return found[name]
         if package := _permitted_package(name):
             return _import_own(name, package, self.own)
+        raise self._refusal(name)
+
+    def _refusal(self, name: str) -> UserError:
+        if name.partition(".")[0] not in ("opsin", *LIBRARIES):
+            return refusal(name, self.packages, self.by_name, permitted_packages())
         last = name.rpartition(".")[2]
         near = did_you_mean(name, [known for known in self.by_name if known.endswith(f".{last}")] or self.by_name)
-        raise UserError(
-            f"{name} is not accepted here{near or f'; accepted: {self._summary()}.'} "
-            f'To use your own package, set {TARGETS_VARIABLE}=my_package, or targets = ["my_package"] under '
-            f"[tool.opsin] in the {PROJECT_FILE} of your project"
-        )
-
-    def _summary(self) -> str:
-        return ", ".join(f"{package}.NAME" for package in self.packages)
+        accepted = accepted_names(self.packages, permitted_packages())
+        return UserError(f"{name} is not accepted here{near or f'; accepted: {accepted}'}")
 
 
 def subclasses_of(kind: type) -> Accepts:
@@ -174,13 +171,15 @@ def _import_own(name: str, package: str, accepts: Accepts) -> Callable[..., Any]
     try:
         module = importlib.import_module(module_name)
     except Exception as error:  # the user's code runs here and may raise anything
-        raise UserError(f"{name} cannot be imported: {type(error).__name__}: {error}") from error
+        is_missing = isinstance(error, ModuleNotFoundError) and f"{module_name}.".startswith(f"{error.name}.")
+        kind = UnknownConstructorError if is_missing else UserError
+        raise kind(f"{name} cannot be imported: {type(error).__name__}: {error}") from error
     if project:
         project.refuse_other_copy(package)
     found = getattr(module, attribute, None)
     if found is None:
         public = {f"{module_name}.{other}" for other in dir(module) if not other.startswith("_")}
-        raise UserError(f"{name} does not exist{did_you_mean(name, public)}")
+        raise UnknownConstructorError(f"{name} does not exist{did_you_mean(name, public)}")
     defined_in = str(getattr(found, "__module__", None))
     if not f"{defined_in}.".startswith(f"{package}.") or inspect.ismodule(found):
         raise UserError(

@@ -18,6 +18,7 @@ from opsin.config.search_path import ConfigSource
 from opsin.config.signatures import item_keys, signature_model
 from opsin.config.suggestions import translation
 from opsin.config.target_lookup import Constructors, Target
+from opsin.config.target_refusal import UnknownConstructorError, UnpermittedPackageError, permission
 from opsin.errors import UserError, did_you_mean
 
 ROOT = ""
@@ -79,7 +80,10 @@ def check(
     if ROOT not in schema:
         checker.refuse_unknown({key for key in tree if key not in schema})
     if checker.problems:
-        raise UserError("The config cannot be used:\n" + "\n".join(f"  - {line}" for line in checker.problems))
+        lines = ["The config cannot be used:", *(f"  - {line}" for line in checker.problems)]
+        if checker.unpermitted:
+            lines.append(f"Way out: {permission(checker.unpermitted)}")
+        raise UserError("\n".join(lines))
     return fields
 
 
@@ -88,6 +92,7 @@ class _Checker:
 
     def __init__(self, schema: Mapping[str, SectionSchema], origin: ConfigOrigin) -> None:
         self.problems: list[str] = []
+        self.unpermitted: list[str] = []
         self._schema = schema
         self._origin = origin
 
@@ -219,21 +224,31 @@ class _Checker:
 
     def _constructor(self, path: str, name: Any, constructors: Constructors | None) -> Callable[..., Any] | None:
         assert constructors is not None
+        place = f"{path}._target_"
+        if name is None:
+            self._add(place, f"{place} is missing: add the dotted name of a constructor", self._origin.of_section(path))
+            return None
         try:
             return constructors.resolve(name)
         except UserError as error:
-            self._add(f"{path}._target_", f"{path}._target_: {error}{self._other_project()}")
+            self._add(place, f"{place}: {self._reason(name, error)}")
             return None
 
-    def _other_project(self) -> str:
-        """Return a hint if a run was started in a project other than that of the working directory."""
-        started, here = self._origin.source.project, ConfigSource().project
-        if started in (None, here):
-            return ""
-        return f". The run was started in the project {started!r}: start the command in that folder"
+    def _reason(self, name: str, error: UserError) -> str:
+        """Return why a constructor is refused. Packages without a permission are collected for one way out."""
+        started = self._origin.source.project
+        if isinstance(error, UnknownConstructorError) and started not in (None, ConfigSource().project):
+            return (
+                f"{name} is code of the project {started!r}, in which the run was started: start in that folder "
+                f"(in Python, os.chdir({started!r}) before opsin.load)"
+            )
+        if isinstance(error, UnpermittedPackageError):
+            self.unpermitted.append(error.package)
+            return f"{name} is not accepted here"
+        return str(error)
 
-    def _add(self, path: str, message: str) -> None:
-        where = self._origin.of(path)
+    def _add(self, path: str, message: str, otherwise: str = "") -> None:
+        where = self._origin.of(path) or otherwise
         line = f"{message}  [set {where}]" if where else message
         if line not in self.problems:  # each member of a union type reports a problem of its own
             self.problems.append(line)
