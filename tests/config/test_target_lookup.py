@@ -8,7 +8,13 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from opsin.config.target_lookup import Constructors, Target, functions_or_subclasses_of, permitted_packages, subclasses_of
+from opsin.config.target_lookup import (
+    Constructors,
+    Target,
+    functions_or_subclasses_of,
+    permitted_packages,
+    subclasses_of,
+)
 from opsin.errors import Interrupted, UserError
 
 OWN = Constructors({"json": subclasses_of(json.JSONEncoder)}, own=functions_or_subclasses_of(dict))
@@ -113,7 +119,9 @@ def test_a_class_of_another_kind_is_refused(package: Path, monkeypatch: pytest.M
 def test_a_module_of_the_user_that_fails_is_named(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (package / "parts.py").write_text("1 / 0\n")
     monkeypatch.setenv("OPSIN_TARGETS", "mine")
-    with pytest.raises(UserError, match=r"network cannot be imported: ZeroDivisionError: .* \(.*parts\.py:1, in <module>: 1 / 0\)$"):
+    with pytest.raises(
+        UserError, match=r"network cannot be imported: ZeroDivisionError: .* \(.*parts\.py:1, in <module>: 1 / 0\)$"
+    ):
         OWN.resolve("mine.parts.network")
 
 

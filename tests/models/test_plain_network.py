@@ -19,7 +19,7 @@ from opsin.models import Network, summarize
 from opsin.models.fine_tuning import FineTuning
 from opsin.models.freezing import FreezeContract, fixed_message
 from opsin.models.load_weights import load_weights
-from opsin.models.plain_network import as_network, first_channels
+from opsin.models.plain_network import as_network, check_network, first_channels
 from opsin.models.shapes import on_meta
 from opsin.training.feature_cache import cacheable_step
 from opsin.training.feature_extraction import own_sources
@@ -330,8 +330,8 @@ def test_a_module_that_cannot_be_used_is_refused_with_the_reason(case: str) -> N
 PLACED: dict[type[nn.Module], str] = {
     Typo: r"1x8x8 .*: AttributeError: .* 'fcc' \(.*test_plain_network\.py:\d+, in forward: return self\.fcc\(.*\)$",
     TypoInTraining: r"in training mode: AttributeError: .*'fcc' \(.*, in forward: return \(self\.fcc if .*\)$",
-    WrongSize: r"in forward: .*\. The layer gets 56 features: write nn\.Linear\(56, \.{3}\) or .*datamodule\.image_size$",
-    NotFlat: r"The layer gets 8 features in 16 rows for 2 images: call x\.flatten\(1\) before, or write nn\.Linear\(8, ",
+    WrongSize: r"in forward: .*\. The layer gets 56 features: write nn\.Linear\(56, .*datamodule\.image_size$",
+    NotFlat: r"The layer gets 8 features in 16 rows for 2 images: call x\.flatten\(1\) before, or write nn\.Linear\(8",
     Unpacks: r"in forward: n, c, h = x\.shape\)\. Its constructor .* datamodule\.image_size$",
     AlwaysDropout: r"draws random numbers in evaluation mode \(F\.dropout needs training=self\.training\)",
     Noise: "draws random numbers in evaluation mode",
@@ -344,6 +344,16 @@ def test_an_error_of_a_forward_function_is_named_with_its_line(make: type[nn.Mod
         convert(make())
     if "in forward" in PLACED[make]:
         assert caught.value.__cause__ is not None  # its traceback is saved with the run
+
+
+@pytest.mark.parametrize(
+    ("head", "message"),
+    [(Typo(), r"mine does not run .*'fcc' \(.*in forward: return self\.fcc"), (nn.Linear(64, 7), "mine has 7 outputs")],
+)
+def test_a_network_of_named_stages_is_checked_too(head: nn.Module, message: str) -> None:
+    network = Network("mine", {"stem": nn.Flatten()}, nn.Sequential(head))
+    with pytest.raises(UserError, match=message):
+        check_network("mine", network, num_logits=10, in_channels=1, image_size=(8, 8))
 
 
 def test_two_classes_need_one_logit() -> None:

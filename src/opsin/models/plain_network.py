@@ -69,7 +69,7 @@ def as_network(
     if isinstance(module, Network):
         module.keep_fixed(resting)
         return module
-    images = torch.randn(2, in_channels, *image_size, generator=torch.Generator().manual_seed(0))
+    images = _images(in_channels, image_size)
     if next(module.parameters(), None) is None:
         raise UserError(f"{name} has no parameters: there is nothing to train")
     module.train()  # it may be code of the user, which returns nothing
@@ -83,6 +83,32 @@ def as_network(
     adopt_modules(network, state)
     network.keep_fixed(resting)
     return network.train()
+
+
+def check_network(
+    name: str, network: Network, *, num_logits: int, in_channels: int, image_size: tuple[int, int]
+) -> None:
+    """Check that a `Network` of the user runs on images and returns logits; its mode is restored.
+
+    Args:
+        name: The name of the network, for messages.
+        network: The network.
+        num_logits: As for `as_network`.
+        in_channels: As for `as_network`.
+        image_size: As for `as_network`.
+
+    Raises:
+        UserError: The network does not run on these images, has another number of outputs, or returns probabilities.
+    """
+    was_training = network.training
+    output = _output(name, network.eval(), _images(in_channels, image_size))
+    network.train(was_training)
+    _check_outputs(name, output, num_logits)
+
+
+def _images(in_channels: int, image_size: tuple[int, int]) -> Tensor:
+    """Return two images of noise, the same in each call."""
+    return torch.randn(2, in_channels, *image_size, generator=torch.Generator().manual_seed(0))
 
 
 def _resting(module: nn.Module) -> set[nn.Module]:
@@ -130,8 +156,8 @@ def _size_advice(error: Exception, count: int) -> str:
     if not isinstance(error, RuntimeError | ValueError | AssertionError) or not SIZES.search(in_own_code(error)):
         return ""
     return (
-        f".{_linear_advice(str(error), count)} Its constructor may have the parameters in_channels and image_size, which "
-        "Opsin sets; or set datamodule.image_size"
+        f".{_linear_advice(str(error), count)} Its constructor may have the parameters in_channels and image_size, "
+        "which Opsin sets; or set datamodule.image_size"
     )
 
 
@@ -143,7 +169,9 @@ def _linear_advice(message: str, count: int) -> str:
     layer = f"write nn.Linear({features}, ...) or nn.LazyLinear(...)."
     if rows == count:
         return f" The layer gets {features} features: {layer}"
-    return f" The layer gets {features} features in {rows} rows for {count} images: call x.flatten(1) before, or {layer}"
+    return (
+        f" The layer gets {features} features in {rows} rows for {count} images: call x.flatten(1) before, or {layer}"
+    )
 
 
 def _check_outputs(name: str, output: Any, num_logits: int) -> None:
