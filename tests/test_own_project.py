@@ -53,7 +53,7 @@ def project(in_tmp: Path) -> Path:
         photo = in_tmp / "PHOTOS" / ("cat", "dog")[number % 2] / f"{number}.png"
         photo.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(photo)
-    Image.fromarray(pixels).save(folder / "FILE.png")
+    Image.fromarray(pixels).save(folder / "FILE", format="PNG")
     return folder
 
 

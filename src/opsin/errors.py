@@ -1,8 +1,11 @@
-"""Errors that a user can correct, and the suggestion of the nearest known name in their messages."""
+"""Errors that a user can correct, the place of an error in code of the user, and the suggestion of the nearest name."""
 
 import difflib
 import signal
+import sysconfig
+import traceback
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 
@@ -39,6 +42,28 @@ class RestartTraining(Exception):  # noqa: N818 - a request, not an error
     def __init__(self, config: Any) -> None:
         super().__init__("training begins again with another config")
         self.config = config
+
+
+def in_own_code(error: BaseException) -> str:
+    """Return the type and the message of an error, with its place in code of the user: the innermost such line.
+
+    Code of the user lies neither in Opsin, nor in an installed package, nor in Python. Without such a line, the text
+    has no place.
+    """
+    message = f"{type(error).__name__}: {error}".removesuffix(": ")
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        path = Path(frame.filename)
+        if frame.line and not _is_installed(path):
+            shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+            return f"{message} ({shown}:{frame.lineno}, in {frame.name}: {frame.line})"
+    return message
+
+
+def _is_installed(path: Path) -> bool:
+    """Return whether a file belongs to Opsin, an installed package or Python."""
+    roots = (Path(__file__).parent, sysconfig.get_path("stdlib"))
+    in_packages = {"site-packages", "dist-packages"} & set(path.parts)
+    return bool(in_packages) or str(path).startswith("<frozen ") or any(path.is_relative_to(root) for root in roots)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -1,13 +1,21 @@
 """Permission for packages of the user: its sources, its scope, and that no package is imported without it."""
 
+import errno
 import json
 import sys
 from pathlib import Path
 
 import pytest
+from torch import nn
 
-from opsin.config.target_lookup import Constructors, functions_or_subclasses_of, permitted_packages, subclasses_of
-from opsin.errors import UserError
+from opsin.config.target_lookup import (
+    Constructors,
+    Target,
+    functions_or_subclasses_of,
+    permitted_packages,
+    subclasses_of,
+)
+from opsin.errors import Interrupted, UserError
 
 OWN = Constructors({"json": subclasses_of(json.JSONEncoder)}, own=functions_or_subclasses_of(dict))
 
@@ -111,8 +119,46 @@ def test_a_class_of_another_kind_is_refused(package: Path, monkeypatch: pytest.M
 def test_a_module_of_the_user_that_fails_is_named(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (package / "parts.py").write_text("1 / 0\n")
     monkeypatch.setenv("OPSIN_TARGETS", "mine")
-    with pytest.raises(UserError, match=r"mine\.parts\.network cannot be imported: ZeroDivisionError"):
+    with pytest.raises(
+        UserError, match=r"network cannot be imported: ZeroDivisionError: .* \(.*parts\.py:1, in <module>: 1 / 0\)$"
+    ):
         OWN.resolve("mine.parts.network")
+
+
+class Broken:
+    """Constructors of the user that fail."""
+
+    def no_super(self) -> None:
+        module = nn.Linear.__new__(nn.Linear)
+        module.inner = nn.ReLU()
+
+    def in_python(self) -> None:
+        json.loads("{")
+
+    def raised(self, error: Exception) -> None:
+        raise error
+
+
+FAILS = {
+    "no_super": r"AttributeError: cannot assign module before .*py:\d+, in no_super: module\.inner = nn\.ReLU\(\)\)$",
+    "in_python": r"JSONDecodeError: .*py:\d+, in in_python: json\.loads\(\"\{\"\)\)$",
+}
+
+
+@pytest.mark.parametrize("name", FAILS)
+def test_an_error_in_a_constructor_of_the_user_is_named_with_its_line(name: str) -> None:
+    with pytest.raises(UserError, match=rf"^Broken\.{name} cannot be created: {FAILS[name]}") as caught:
+        Target(getattr(Broken(), name)).build()
+    assert caught.value.__cause__ is not None  # its traceback is saved with the run
+
+
+@pytest.mark.parametrize(
+    "error", [UserError("a way out"), MemoryError(), Interrupted(2), OSError(errno.ENOSPC, "No space left on device")]
+)
+def test_an_error_with_a_message_of_its_own_leaves_a_constructor_unchanged(error: Exception) -> None:
+    with pytest.raises(type(error)) as caught:
+        Target(Broken().raised, {"error": error}).build()
+    assert caught.value is error
 
 
 @pytest.mark.parametrize("name", [None, 3, ["json"], ""])

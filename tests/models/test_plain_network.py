@@ -10,6 +10,7 @@ import pytest
 import torch
 from tiny import tiny
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from opsin.errors import UserError
 from opsin.interpretability.activations import activations
@@ -18,7 +19,7 @@ from opsin.models import Network, summarize
 from opsin.models.fine_tuning import FineTuning
 from opsin.models.freezing import FreezeContract, fixed_message
 from opsin.models.load_weights import load_weights
-from opsin.models.plain_network import as_network, first_channels
+from opsin.models.plain_network import as_network, check_network, first_channels
 from opsin.models.shapes import on_meta
 from opsin.training.feature_cache import cacheable_step
 from opsin.training.feature_extraction import own_sources
@@ -247,6 +248,42 @@ class TwoInTraining(plain.Stem):
         return (out, out) if self.training else out  # type: ignore[return-value]
 
 
+class Typo(plain.Stem):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fcc(torch.flatten(x, 1))
+
+
+class TypoInTraining(plain.Stem):
+    def forward(self, x: Tensor) -> Tensor:
+        return (self.fcc if self.training else self.fc)(torch.flatten(x, 1))
+
+
+class WrongSize(plain.Stem):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(torch.flatten(x[..., 1:], 1))
+
+
+class NotFlat(plain.Stem):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(x)
+
+
+class Unpacks(plain.Stem):
+    def forward(self, x: Tensor) -> Tensor:
+        n, c, h = x.shape
+        return self.fc(x.reshape(n, c * h))
+
+
+class AlwaysDropout(plain.Stem):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(F.dropout(torch.flatten(x, 1)))
+
+
+class Noise(plain.DependsOnValues):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x + torch.randn_like(x))
+
+
 class Softmax(plain.Stem):
     def forward(self, x: Tensor) -> Tensor:
         return torch.softmax(super().forward(x), 1)
@@ -288,6 +325,35 @@ def test_a_module_that_cannot_be_used_is_refused_with_the_reason(case: str) -> N
     make, message = REFUSED[case]
     with pytest.raises(UserError, match=message):
         convert(make())
+
+
+PLACED: dict[type[nn.Module], str] = {
+    Typo: r"1x8x8 .*: AttributeError: .* 'fcc' \(.*test_plain_network\.py:\d+, in forward: return self\.fcc\(.*\)$",
+    TypoInTraining: r"in training mode: AttributeError: .*'fcc' \(.*, in forward: return \(self\.fcc if .*\)$",
+    WrongSize: r"in forward: .*\. The layer gets 56 features: write nn\.Linear\(56, .*datamodule\.image_size$",
+    NotFlat: r"The layer gets 8 features in 16 rows for 2 images: call x\.flatten\(1\) before, or write nn\.Linear\(8",
+    Unpacks: r"in forward: n, c, h = x\.shape\)\. Its constructor .* datamodule\.image_size$",
+    AlwaysDropout: r"draws random numbers in evaluation mode \(F\.dropout needs training=self\.training\)",
+    Noise: "draws random numbers in evaluation mode",
+}
+
+
+@pytest.mark.parametrize("make", PLACED)
+def test_an_error_of_a_forward_function_is_named_with_its_line(make: type[nn.Module]) -> None:
+    with pytest.raises(UserError, match=PLACED[make]) as caught:
+        convert(make())
+    if "in forward" in PLACED[make]:
+        assert caught.value.__cause__ is not None  # its traceback is saved with the run
+
+
+@pytest.mark.parametrize(
+    ("head", "message"),
+    [(Typo(), r"mine does not run .*'fcc' \(.*in forward: return self\.fcc"), (nn.Linear(64, 7), "mine has 7 outputs")],
+)
+def test_a_network_of_named_stages_is_checked_too(head: nn.Module, message: str) -> None:
+    network = Network("mine", {"stem": nn.Flatten()}, nn.Sequential(head))
+    with pytest.raises(UserError, match=message):
+        check_network("mine", network, num_logits=10, in_channels=1, image_size=(8, 8))
 
 
 def test_two_classes_need_one_logit() -> None:

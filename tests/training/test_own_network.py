@@ -2,15 +2,21 @@
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import plain_networks
 import pytest
+from torch import nn
 
 from opsin.commands.evaluate import main as evaluate
 from opsin.commands.train import train
 from opsin.config import compose
+from opsin.config.target_lookup import Target
 from opsin.errors import UserError
 from opsin.inference.trained_model import load_trained_model
+from opsin.models import Network
+from opsin.training.network_building import new_network
 
 QUICK = ("datamodule.train_fraction=0.2", "trainer=cpu", "trainer.max_epochs=1", "logger=none", "callbacks=no_pictures")
 
@@ -48,6 +54,17 @@ def test_a_wrong_number_of_outputs_ends_the_run_before_training(package: str) ->
     with pytest.raises(UserError, match="seven_outputs has 7 outputs, but the data need 10"):
         train(composed)
     assert not composed.run.last.exists()
+
+
+def unmatched_stages() -> Network:
+    return Network("mine", {"stem": nn.Flatten()}, nn.Sequential(nn.Linear(64, 10)))
+
+
+def test_a_network_of_named_stages_that_does_not_run_is_refused_when_it_is_built() -> None:
+    plan: Any = SimpleNamespace(model=Target(unmatched_stages))
+    with pytest.raises(UserError, match=r"unmatched_stages does not run on images of shape 1x9x9 .* gets 81 features"):
+        new_network(plan, 10, 1, (9, 9))
+    assert new_network(plan, 10, 1, (8, 8)).training
 
 
 @pytest.mark.slow

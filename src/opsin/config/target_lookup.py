@@ -18,7 +18,8 @@ from typing import Any, Generic, TypeVar
 from opsin.config.project import find_project
 from opsin.config.secrets import reveal
 from opsin.config.target_refusal import TARGETS_VARIABLE, UnknownConstructorError, accepted_names, refusal
-from opsin.errors import UserError, did_you_mean
+from opsin.errors import Interrupted, RestartTraining, UserError, did_you_mean, in_own_code, is_out_of_memory
+from opsin.runs.disk_errors import explanation
 
 LIBRARIES = ("torch", "torchvision", "timm", "lightning")
 """Packages whose constructors a config may name, besides Opsin and the packages of the user."""
@@ -54,15 +55,25 @@ class Target(Generic[T]):
         References to secrets in the arguments are replaced by the secrets here and nowhere else.
 
         Raises:
-            UserError: A constructor of a library refuses the arguments, or needs a package that is not installed.
+            UserError: A constructor of a library refuses the arguments, or needs a package that is not installed; or
+                one of the user fails, and the message names the line of its code.
         """
         taken = {name: value for name, value in computed.items() if self.takes(name)}
         try:
             return self.call(**reveal(self.arguments), **taken)
         except Exception as error:
-            if isinstance(error, UserError) or self.call.__module__.partition(".")[0] not in LIBRARIES:
-                raise  # an error in code of Opsin or of the user needs its traceback
-            raise UserError(f"{self.call.__qualname__} cannot be created: {error}") from error
+            package = self.call.__module__.partition(".")[0]
+            if package == "opsin" or _has_message(error):
+                raise  # an error in code of Opsin needs its traceback
+            reason = error if package in LIBRARIES else in_own_code(error)
+            raise UserError(f"{self.call.__qualname__} cannot be created: {reason}") from error
+
+
+def _has_message(error: Exception) -> bool:
+    """Return whether another part of Opsin turns an error into a message, or waits for it."""
+    if isinstance(error, OSError) and explanation(error):
+        return True
+    return isinstance(error, UserError | Interrupted | RestartTraining) or is_out_of_memory(error)
 
 
 @dataclass(frozen=True)
@@ -173,7 +184,7 @@ def _import_own(name: str, package: str, accepts: Accepts) -> Callable[..., Any]
     except Exception as error:  # the user's code runs here and may raise anything
         is_missing = isinstance(error, ModuleNotFoundError) and f"{module_name}.".startswith(f"{error.name}.")
         kind = UnknownConstructorError if is_missing else UserError
-        raise kind(f"{name} cannot be imported: {type(error).__name__}: {error}") from error
+        raise kind(f"{name} cannot be imported: {in_own_code(error)}") from error
     if project:
         project.refuse_other_copy(package)
     found = getattr(module, attribute, None)

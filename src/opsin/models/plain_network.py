@@ -11,18 +11,25 @@ three cases: there is no trace, the trace cannot be cut after its first weights,
 
 import copy
 import itertools
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
-from opsin.errors import UserError
+from opsin.errors import UserError, in_own_code
 from opsin.models.forward_trace import Trace, inputs, trace
 from opsin.models.network import Network, adopt_modules, sequential
 
 SQUASHING = ("softmax", "sigmoid")
 """Names of the functions and layers that turn logits into probabilities."""
+
+SIZES = re.compile(r"shape|size|dimension|channel|elements|height|width|\d-?D\b", re.IGNORECASE)
+"""Words of an error about shapes or sizes."""
+
+PRODUCT = re.compile(r"mat1 and mat2 shapes cannot be multiplied \((\d+)x(\d+) and ")
+"""Error of a linear layer, with the rows and the columns of its input."""
 
 
 class _Part(fx.GraphModule):
@@ -62,13 +69,13 @@ def as_network(
     if isinstance(module, Network):
         module.keep_fixed(resting)
         return module
-    images = torch.randn(2, in_channels, *image_size, generator=torch.Generator().manual_seed(0))
+    images = _images(in_channels, image_size)
     if next(module.parameters(), None) is None:
         raise UserError(f"{name} has no parameters: there is nothing to train")
     module.train()  # it may be code of the user, which returns nothing
     resting |= {part for part in module.modules() if not part.training}
     module.eval()
-    expected = _logits(name, module, images)
+    expected = _output(name, module, images)
     _check_outputs(name, expected, num_logits)
     state = module.state_dict(keep_vars=True)
     network = _divided(name, module, images, expected) or _body_and_head(name, module, images, expected)
@@ -76,6 +83,32 @@ def as_network(
     adopt_modules(network, state)
     network.keep_fixed(resting)
     return network.train()
+
+
+def check_network(
+    name: str, network: Network, *, num_logits: int, in_channels: int, image_size: tuple[int, int]
+) -> None:
+    """Check that a `Network` of the user runs on images and returns logits; its mode is restored.
+
+    Args:
+        name: The name of the network, for messages.
+        network: The network.
+        num_logits: As for `as_network`.
+        in_channels: As for `as_network`.
+        image_size: As for `as_network`.
+
+    Raises:
+        UserError: The network does not run on these images, has another number of outputs, or returns probabilities.
+    """
+    was_training = network.training
+    output = _output(name, network.eval(), _images(in_channels, image_size))
+    network.train(was_training)
+    _check_outputs(name, output, num_logits)
+
+
+def _images(in_channels: int, image_size: tuple[int, int]) -> Tensor:
+    """Return two images of noise, the same in each call."""
+    return torch.randn(2, in_channels, *image_size, generator=torch.Generator().manual_seed(0))
 
 
 def _resting(module: nn.Module) -> set[nn.Module]:
@@ -100,18 +133,45 @@ def first_channels(module: nn.Module, image_size: tuple[int, int]) -> int | None
     return None
 
 
-def _logits(name: str, module: nn.Module, images: Tensor) -> Any:
-    """Return the output for images in evaluation mode."""
-    shape = "x".join(map(str, images.shape[1:]))
+def _output(name: str, module: nn.Module, images: Tensor) -> Any:
+    """Return the output of a module for images, in its mode."""
+    shape, mode = "x".join(map(str, images.shape[1:])), " in training mode" if module.training else ""
     try:
         with torch.no_grad():
             return module(images)
     except Exception as error:  # the user's code runs here and may raise anything
         raise UserError(
-            f"{name} does not run on images of shape {shape} (channels x height x width): "
-            f"{type(error).__name__}: {error}. Its constructor may have the parameters in_channels and image_size, "
-            "which Opsin sets; or set datamodule.image_size"
+            f"{name} does not run on images of shape {shape} (channels x height x width){mode}: {in_own_code(error)}"
+            f"{_size_advice(error, len(images))}"
         ) from error
+
+
+def _size_advice(error: Exception, count: int) -> str:
+    """Return the ways out of an error about shapes or sizes, and nothing for other errors.
+
+    Args:
+        error: The error of a forward function.
+        count: Number of images that it got.
+    """
+    if not isinstance(error, RuntimeError | ValueError | AssertionError) or not SIZES.search(in_own_code(error)):
+        return ""
+    return (
+        f".{_linear_advice(str(error), count)} Its constructor may have the parameters in_channels and image_size, "
+        "which Opsin sets; or set datamodule.image_size"
+    )
+
+
+def _linear_advice(message: str, count: int) -> str:
+    """Return the number of features that a linear layer gets, if its error names them."""
+    if not (found := PRODUCT.search(message)):
+        return ""
+    rows, features = map(int, found.groups())
+    layer = f"write nn.Linear({features}, ...) or nn.LazyLinear(...)."
+    if rows == count:
+        return f" The layer gets {features} features: {layer}"
+    return (
+        f" The layer gets {features} features in {rows} rows for {count} images: call x.flatten(1) before, or {layer}"
+    )
 
 
 def _check_outputs(name: str, output: Any, num_logits: int) -> None:
@@ -244,6 +304,7 @@ def _refuse_probabilities(name: str, traced: Trace) -> None:
 
 def _body_and_head(name: str, module: nn.Module, images: Tensor, expected: Tensor) -> Network:
     """Return the network with everything before the last linear layer as the stage `body`."""
+    _check_repeatable(name, module, images, expected)
     _check_training_output(name, module, images)
     linear = [path for path, layer in module.named_modules() if isinstance(layer, nn.Linear) and path]
     if not linear:
@@ -265,6 +326,17 @@ def _body_and_head(name: str, module: nn.Module, images: Tensor, expected: Tenso
     return network
 
 
+def _check_repeatable(name: str, module: nn.Module, images: Tensor, expected: Tensor) -> None:
+    """Check that a second pass in evaluation mode has the output of the first one."""
+    with torch.random.fork_rng(devices=[]):
+        output = _output(name, module, images)
+    if not torch.allclose(output, expected, rtol=1e-4, atol=1e-5, equal_nan=True):
+        raise UserError(
+            f"{name} has another output for the same images in a second pass: its forward function draws random "
+            "numbers in evaluation mode (F.dropout needs training=self.training), or changes values of its own"
+        )
+
+
 def _check_channels_last(network: Network, images: Tensor) -> None:
     """Check that a network runs on images in channels-last format, the format of Opsin's batches."""
     shadow = copy.deepcopy(network).eval().to(memory_format=torch.channels_last)
@@ -279,10 +351,10 @@ def _check_channels_last(network: Network, images: Tensor) -> None:
 
 
 def _check_training_output(name: str, module: nn.Module, images: Tensor) -> None:
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]):
         copied = copy.deepcopy(module)
         copied.train()
-        output = copied(images)
+        output = _output(name, copied, images)
     if not isinstance(output, Tensor):
         raise UserError(
             f"{name} returns {type(output).__name__} in training mode, not a tensor of logits: return the logits only"

@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 from opsin.errors import UserError
 from opsin.models import Network
-from opsin.models.plain_network import as_network
+from opsin.models.plain_network import as_network, check_network
 from opsin.runs.directory import RunDirectory
 from opsin.runs.result import DataFacts
 from opsin.training.accelerator import usable_accelerator
@@ -49,8 +49,12 @@ def new_network(plan: NetworkPlan, num_logits: int, in_channels: int, image_size
     Raises:
         UserError: the network does not fit the data, or cannot be divided.
     """
-    built = plan.model.build(**computed_arguments(num_logits, in_channels, image_size))
-    return as_network(plan.model.name, built, num_logits=num_logits, in_channels=in_channels, image_size=image_size)
+    model = plan.model
+    built = model.build(**computed_arguments(num_logits, in_channels, image_size))
+    network = as_network(model.name, built, num_logits=num_logits, in_channels=in_channels, image_size=image_size)
+    if network is built and not model.call.__module__.startswith("opsin."):
+        check_network(model.name, network, num_logits=num_logits, in_channels=in_channels, image_size=image_size)
+    return network
 
 
 def for_evaluation(plan: P) -> P:
