@@ -436,3 +436,10 @@ def test_hydra_is_the_version_that_the_session_was_written_for() -> None:
 
     assert hydra.__version__.startswith("1.3."), "check every private name in opsin/config/hydra_session.py"
     assert compose_raw(["hydra.verbose=true"]).hydra.verbose is True
+
+
+@pytest.mark.parametrize("override", ["~trainer={}", "~callbacks={a: 1}", "~datamodule=1"])
+def test_the_message_of_a_deletion_with_another_value_is_short(override: str) -> None:
+    with pytest.raises(UserError) as raised:
+        compose([override])
+    assert len(str(raised.value)) < 300

@@ -247,6 +247,11 @@ def test_compressed_text_bomb_is_refused() -> None:
         decode_image(encoded(RGB, pnginfo=text), 3)
 
 
+def test_a_decoder_that_fails_in_python_gives_no_message_of_python() -> None:
+    with pytest.raises(BadImage, match=r"^damaged: its content is not that of its format$"):
+        decode_image(b"II*\x00" + encoded(RGB, "JPEG")[4:], 4)
+
+
 def test_every_failure_of_a_damaged_file_is_a_bad_image() -> None:
     rng = np.random.default_rng(1)
     refused = 0

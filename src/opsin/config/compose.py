@@ -114,6 +114,10 @@ def compose_raw(overrides: Sequence[str], source: ConfigSource | None = None) ->
 def _in_short(reason: str, source: ConfigSource) -> str:
     """Return a message of Hydra without its lists of all options and folders."""
     short = re.split(r"\n+(?:Available options in|Config search path:)", reason)[0]
+    if deleted := re.match(r"Could not delete from config\. The value of '([^']*)' is .{200}", short, re.DOTALL):
+        short = (
+            f"~{deleted[1]}=VALUE: the config has another value. Write ~{deleted[1]} to delete the key with any value"
+        )
     if found := re.search(r"Could not find '(\w+)/([^'\n]+)'", short):
         known = config_options(source).get(found[1], [])
         short = with_listing(short[: found.start()] + explain_unknown_option(found[1], found[2], known))

@@ -109,7 +109,8 @@ def damage_as_bad_image() -> Iterator[None]:
     except Exception as error:
         # Pillow's decoders raise nearly every built-in exception for damaged bytes (OSError, SyntaxError, ValueError,
         # struct.error, EOFError ...); all of them mean that the image cannot be decoded.
-        raise BadImage(f"damaged: {error or type(error).__name__}") from error
+        reason = "" if isinstance(error, LookupError | TypeError | AttributeError) else str(error)
+        raise BadImage(f"damaged: {reason or 'its content is not that of its format'}") from error
 
 
 def _decoded(content: bytes | Path, channels: int, fit: Fit | None) -> NDArray[np.uint8]:
