@@ -35,7 +35,7 @@ class UnpermittedPackageError(UnknownConstructorError):
 
 
 def permission(packages: Iterable[str]) -> str:
-    """Return the text that tells how to permit packages of the project."""
+    """Return the instruction to permit packages of the project."""
     project = find_project()
     assert project is not None
     line = f"targets = {json.dumps([*dict.fromkeys([*project.targets, *packages])], ensure_ascii=False)}"

@@ -29,7 +29,7 @@ SPLIT_KEYS = ("val_fraction", "test_fraction", "num_folds", "fold", "split_seed"
 
 
 def recorded_options(run: RunDirectory) -> DataOptions:
-    """Return the options of the data of a run; `split_seed` is the seed of its splits, also if the config has none.
+    """Return the data options of a run, with the seed of its splits as `split_seed`.
 
     Raises:
         UserError: The config of the run is damaged.
