@@ -114,6 +114,20 @@ def test_the_best_recipe_wins_by_its_mean_over_seeds() -> None:
     )
 
 
+def drawn(number: int, recipe: str, seed: int, value: float) -> TrialRow:
+    """Return the row of a trial whose overrides a sampler drew."""
+    return replace(row(number, recipe, value), overrides=f"{recipe} seed={seed}")
+
+
+def test_trials_with_equal_overrides_are_one_repetition() -> None:
+    often = [drawn(number, "a", 0, 0.5) for number in range(5)]
+    once = drawn(5, "b", 0, 0.9)
+    assert best_runs([*often, once], "val/acc") == [once]
+    assert best_runs([*often, once], "val/loss") == [often[0]]
+    repeated = [drawn(6, "b", 1, 0.7), drawn(7, "b", 1, 0.7)]  # the mean counts seed 1 once
+    assert best_runs([*often, drawn(8, "a", 1, 1.08), once, *repeated], "val/acc") == [once, repeated[0]]
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP, signal.SIGINT, signal.SIGUSR1])
 def test_a_run_that_was_killed_from_outside_stays_interrupted(tmp_path: Path, number: signal.Signals) -> None:
     run = write_run(tmp_path / "run", status="interrupted")

@@ -4,7 +4,8 @@ The best run is decided in three steps:
 
 1. A trial is compared by the value of the first objective at its best epoch. Failed and pruned trials and those whose
    value is not finite are not compared (`outcome_of` in `opsin.sweeps.outcomes`).
-2. Runs that differ only in `seed` or `datamodule.fold` (`REPEATS`) are one recipe. A recipe with fewer complete
+2. Runs that differ only in `seed` or `datamodule.fold` (`REPEATS`) are one recipe. A sampler can draw the same
+   overrides again; of equal overrides, only the first run of the ranking counts. A recipe with fewer complete
    repetitions than another is not compared. The best recipe has the best mean (`best_runs`). If the means are equal,
    the first recipe of the ranking wins: the one whose best run is better, and then the one with the lower trial number.
    "Best" follows the direction of the metric (`opsin.runs.metric_registry`).
@@ -93,21 +94,22 @@ def ranked_rows(folder: Path, objectives: Sequence[str], trials: Trials, space: 
 def best_runs(rows: Sequence[TrialRow], objective: str) -> list[TrialRow]:
     """Return the runs of the best recipe; none if no trial is complete.
 
-    Runs that differ only by seed or fold are repetitions of one recipe, which is compared by its mean. A recipe with
-    fewer complete repetitions than another is not compared. If the means are equal, the first recipe in `rows` wins.
+    Runs that differ only by seed or fold are repetitions of one recipe, which is compared by its mean. Of equal
+    overrides, only the first row counts. A recipe with fewer complete repetitions than another is not compared. If the
+    means are equal, the first recipe in `rows` wins.
 
     Args:
         rows: Rows of all trials, as `ranked_rows` sorts them.
         objective: The first objective of the sweep.
     """
-    recipes: dict[str, list[TrialRow]] = {}
+    recipes: dict[str, dict[str, TrialRow]] = {}
     for row in rows:
         if row.values:
-            recipes.setdefault(row.recipe, []).append(row)
+            recipes.setdefault(row.recipe, {}).setdefault(row.overrides, row)
     if not recipes:
         return []
     most = max(map(len, recipes.values()))
-    compared = [runs for runs in recipes.values() if len(runs) == most]
+    compared = [[*runs.values()] for runs in recipes.values() if len(runs) == most]
     return min(compared, key=lambda runs: sort_key(objective, statistics.fmean(row.values[0] for row in runs)))
 
 
