@@ -16,9 +16,9 @@ def names(runs: tuple[RunRecord, ...]) -> list[str]:
     return [record.run.path.name for record in runs]
 
 
-def grouped(folder: Path, split: str = "test") -> tuple[list[list[str]], list[str]]:
+def grouped(folder: Path, metric: str = "test/acc") -> tuple[list[list[str]], list[str]]:
     """The names of the runs of each recipe, and of the superseded runs."""
-    found, superseded = recipes([read_record(RunDirectory(path)) for path in sorted(folder.iterdir())], split)
+    found, superseded = recipes([read_record(RunDirectory(path)) for path in sorted(folder.iterdir())], metric)
     return sorted(map(names, found)), names(tuple(superseded))
 
 
@@ -75,3 +75,20 @@ def test_a_newer_run_of_the_same_seed_replaces_the_older_one(tmp_path: Path) -> 
     os.utime(old.result, (1, 1))
     assert grouped(tmp_path) == ([["new"]], ["old"])
     assert names(leaderboard([new, old]).superseded) == ["old"]
+
+
+def test_a_newer_pruned_run_does_not_replace_a_complete_one(tmp_path: Path) -> None:
+    complete = made_run(tmp_path / "complete", [True])
+    os.utime(complete.result, (1, 1))
+    pruned = made_run(tmp_path / "pruned", [True], result={"pruned": True})
+    board = leaderboard([complete, pruned])
+    assert [names(row.runs) for row in board.rows] == [["complete"]]
+    assert (names(board.superseded), names(board.without_result)) == ([], ["pruned"])
+
+
+def test_a_newer_run_without_the_metric_does_not_replace_one_that_has_it(tmp_path: Path) -> None:
+    for age, name in enumerate(("new_untested", "tested", "old_tested", "older_untested")):
+        run = made_run(tmp_path / name, None if "untested" in name else [True], origin="carved")
+        os.utime(run.result, (10 - age, 10 - age))
+    assert grouped(tmp_path) == ([["tested"]], ["old_tested", "new_untested", "older_untested"])
+    assert grouped(tmp_path, "val/acc") == ([["new_untested"]], ["tested", "old_tested", "older_untested"])

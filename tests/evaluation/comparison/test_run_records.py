@@ -27,6 +27,9 @@ def test_a_path_without_a_run_is_an_error(tmp_path: Path) -> None:
 def test_runs_without_a_result_have_a_status(tmp_path: Path) -> None:
     for name in ("ok", "failed", "stopped", "broken", "list", "old", "begun", "bad_config"):
         made_run(tmp_path / name, [True])
+    pruned = {"pruned": True, "stopped": "pruned: val/loss 0.9000 after 3 epochs"}
+    made_run(tmp_path / "pruned", [True], result=pruned)
+    made_run(tmp_path / "resumed", [True], result={**pruned, "status": "interrupted"})
     RunDirectory(tmp_path / "failed").write_result(RunResult(status="failed", error="UserError: no\nweights"))
     RunDirectory(tmp_path / "stopped").write_result(RunResult(status="interrupted"))
     (tmp_path / "broken/result.json").write_text('{"status": "fini')
@@ -41,6 +44,8 @@ def test_runs_without_a_result_have_a_status(tmp_path: Path) -> None:
         "ok": "finished",
         "failed": "failed",
         "stopped": "interrupted",
+        "pruned": "pruned",
+        "resumed": "interrupted",
         "broken": "unreadable",
         "list": "unreadable",
         "old": "unreadable",
@@ -48,6 +53,7 @@ def test_runs_without_a_result_have_a_status(tmp_path: Path) -> None:
         "bad_config": "unreadable",
         "job": "failed",
     }
+    assert found["pruned"].reason == "val/loss 0.9000 after 3 epochs"
     assert found["failed"].reason == "UserError: no weights"
     assert "was written by Opsin 0.1.0" in found["old"].reason
     assert found["job"].reason == "opsin.errors.UserError: a typo"

@@ -113,8 +113,8 @@ class Leaderboard:
         metric: The metric that ranks the rows, such as `test/acc`.
         rows: Sorted by group, then best first; rows that cannot be ranked come last.
         groups: The sets of images that rows were measured on; rows are ranked within a group only.
-        without_result: Runs that failed, were interrupted or cannot be read.
-        superseded: Finished runs that have the same config, seed and fold as a newer run, which replaces them.
+        without_result: Runs that failed, were pruned or interrupted, or cannot be read.
+        superseded: Finished runs with the config, seed and fold of another run, the newest that has the metric.
     """
 
     metric: str
@@ -132,6 +132,11 @@ class Leaderboard:
     def split(self) -> str:
         """The split of the metric: test or val."""
         return split_of(self.metric)
+
+    @property
+    def counting_rule(self) -> str:
+        """The rule that makes a run superseded."""
+        return f"only the newest run with {self.metric} counts of those with the same config and seed"
 
     def rows_in(self, group: int | None) -> list[LeaderboardRow]:
         """Return the rows of one group; for None, the rows whose images are unknown."""
@@ -182,7 +187,7 @@ def leaderboard(runs: Iterable[RunDirectory | RunRecord], metric: str = "test/ac
     finished = [record for record in records if record.metrics]
     without_result = tuple(record for record in records if not record.metrics)
     _check_metric(metric, finished)
-    found, superseded = recipes(finished, split_of(metric))
+    found, superseded = recipes(finished, metric)
     rows, groups = _grouped([LeaderboardRow("", "", runs, _metrics(runs)) for runs in found], metric)
 
     def order(row: LeaderboardRow) -> tuple[float, float, str]:

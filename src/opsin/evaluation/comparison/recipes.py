@@ -18,13 +18,14 @@ Two runs are repetitions of one recipe if all of this holds:
 3. They are measured on the same images. This is not required if the images were split off the training images, because
    each seed then has different images.
 
-Of several runs with the same values of `REPEATS`, only the newest counts.
+Of several runs with the same values of `REPEATS`, only the newest that has the metric of the comparison counts.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from opsin.runs import neutral_keys
+from opsin.runs.metric_registry import split_of
 
 if TYPE_CHECKING:
     from opsin.evaluation.comparison.run_records import RunRecord
@@ -51,18 +52,23 @@ def repetition(values: Mapping[str, Any]) -> tuple[Any, ...]:
     return tuple(values.get(key) for key in REPEATS)
 
 
-def recipes(records: Sequence["RunRecord"], split: str) -> tuple[list[tuple["RunRecord", ...]], list["RunRecord"]]:
-    """Return the runs of each recipe, and the runs that a newer run of the same recipe, seed and fold supersedes.
+def recipes(records: Sequence["RunRecord"], metric: str) -> tuple[list[tuple["RunRecord", ...]], list["RunRecord"]]:
+    """Return the runs of each recipe, and the runs that another run of the same recipe, seed and fold supersedes.
 
     The images of the dataset must be the same too: files can change between two runs, and two folders can differ.
 
     Args:
         records: Finished runs.
-        split: Split on which the runs are compared: test or val.
+        metric: Metric that ranks the runs. The newest run that has it counts.
     """
+    split = split_of(metric)
+
+    def order(record: "RunRecord") -> tuple[bool, float]:
+        return metric in record.metrics, record.run.result.stat().st_mtime
+
     found: dict[Any, dict[tuple[Any, ...], RunRecord]] = {}
     superseded = []
-    for record in sorted(records, key=lambda record: record.run.result.stat().st_mtime, reverse=True):
+    for record in sorted(records, key=order, reverse=True):
         images = None if is_carved(record, split) else record.images_digest(split)
         dataset = record.result.data.dataset if record.result.data else ""
         runs = found.setdefault((frozenset(record.config.items()), images, dataset), {})

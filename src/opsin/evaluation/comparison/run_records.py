@@ -26,8 +26,9 @@ class RunRecord:
 
     Attributes:
         run: The directory.
-        status: finished, failed, interrupted (also while the run is in progress), no result, or unreadable.
-        reason: The reason for a failure in one line, else empty.
+        status: finished, pruned (by its sweep), failed, interrupted (also while the run is in progress), no result, or
+            unreadable.
+        reason: The reason for a failure or for the pruning in one line, else empty.
         result: Content of `result.json`; empty without the file.
         choices: Option of each config group, such as `{"model": "cnn_gap"}`.
         overrides: The overrides of the command line.
@@ -52,7 +53,7 @@ class RunRecord:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """Metrics of the best epoch and of the test; empty unless the run has finished."""
+        """Metrics of the best epoch and of the test; empty unless the run has finished and was not pruned."""
         return dict(self.result.metrics) if self.status == "finished" else {}
 
     def predictions(self, split: str) -> Predictions | None:
@@ -164,14 +165,20 @@ def read_record(run: RunDirectory) -> RunRecord:
     values = flat_scalars(tree)
     return RunRecord(
         run,
-        result.status,
-        " ".join((result.error or "").split()),
+        *_status(result),
         result,
         {name: option for name, option in origin.choices.items() if option},
         tuple(origin.overrides),
         recipe_values(values),
         repetition(values),
     )
+
+
+def _status(result: RunResult) -> tuple[str, str]:
+    """Return the status of a run and its reason. A pruned run is not finished: its sweep ended it early."""
+    if result.status == "finished" and result.pruned:
+        return "pruned", (result.stopped or "").removeprefix("pruned: ")
+    return result.status, " ".join((result.error or "").split())
 
 
 def _no_result(run: RunDirectory, missing: Path) -> tuple[str, str]:
