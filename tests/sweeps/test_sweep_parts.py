@@ -1,6 +1,7 @@
 """Directory of a sweep, outcomes of runs, and the selection of the best recipe."""
 
 import signal
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,22 +20,26 @@ from opsin.sweeps.sweep import _problems
 from opsin.sweeps.sweep_directory import sweep_directory
 
 
+def directory(sweeps: Path, settings: Sweep, overrides: Sequence[str], metric: str = "val/loss") -> Path:
+    return sweep_directory(sweeps, "grid", settings, overrides, settings.objectives or [metric])
+
+
 def test_the_directory_does_not_depend_on_the_order_of_overrides(tmp_path: Path) -> None:
-    one = sweep_directory(tmp_path, "grid", Sweep(), ["model=a,b", "seed=1"])
+    one = directory(tmp_path, Sweep(), ["model=a,b", "seed=1"])
     assert one.name.startswith("grid_")
-    assert one == sweep_directory(tmp_path, "grid", Sweep(retry_failed=True), ["seed=1", "model=a,b"])
-    assert one == sweep_directory(tmp_path, "grid", Sweep(trials=3), ["seed=1", "model=a,b"])
-    assert one != sweep_directory(tmp_path, "grid", Sweep(), ["seed=1", "model=a"])
-    assert one != sweep_directory(tmp_path, "grid", Sweep(pruner="median"), ["seed=1", "model=a,b"])
+    assert one == directory(tmp_path, Sweep(retry_failed=True), ["seed=1", "model=a,b"])
+    assert one == directory(tmp_path, Sweep(trials=3), ["seed=1", "model=a,b"])
+    assert one != directory(tmp_path, Sweep(), ["seed=1", "model=a"])
+    assert one != directory(tmp_path, Sweep(pruner="median"), ["seed=1", "model=a,b"])
 
 
 def test_a_second_sweep_of_the_same_name_is_refused(tmp_path: Path) -> None:
     settings = Sweep(name="night", sampler="tpe", trials=3)
-    assert sweep_directory(tmp_path, "grid", settings, ["model=a"]) == tmp_path / "night"
+    assert directory(tmp_path, settings, ["model=a"]) == tmp_path / "night"
     with pytest.raises(UserError, match=r"its overrides were model=a, and now they are model=b"):
-        sweep_directory(tmp_path, "grid", settings, ["model=b"])
+        directory(tmp_path, settings, ["model=b"])
     with pytest.raises(UserError, match=r"its sweep.sampler was tpe, and now it is random"):
-        sweep_directory(tmp_path, "grid", Sweep(name="night", sampler="random", trials=3), ["model=a"])
+        directory(tmp_path, Sweep(name="night", sampler="random", trials=3), ["model=a"])
 
 
 @pytest.mark.parametrize("content", ["words: [model=a]\n", "overrides: [\n", ""])
@@ -42,7 +47,19 @@ def test_a_damaged_or_older_sweep_file_is_refused(tmp_path: Path, content: str) 
     (tmp_path / "night").mkdir()
     (tmp_path / "night" / "sweep.yaml").write_text(content)
     with pytest.raises(UserError, match=r"sweep.yaml is damaged, or an earlier version .* another sweep.name"):
-        sweep_directory(tmp_path, "grid", Sweep(name="night"), ["model=a"])
+        directory(tmp_path, Sweep(name="night"), ["model=a"])
+
+
+@pytest.mark.parametrize("name", ["night", None])
+def test_a_sweep_that_is_resumed_with_another_metric_of_a_file_is_refused(tmp_path: Path, name: str | None) -> None:
+    folder = directory(tmp_path, Sweep(name=name), ["model=a"])
+    message = rf"{folder} holds another sweep: it optimized val/loss, .* monitor.metric is val/acc. Choose another sweep.n"
+    with pytest.raises(UserError, match=message):
+        directory(tmp_path, Sweep(name=name), ["model=a"], metric="val/acc")
+    (folder / "sweep.yaml").write_text((folder / "sweep.yaml").read_text().replace("\n- val/loss", " null"))
+    assert directory(tmp_path, Sweep(name=name), ["model=a"], metric="val/acc") == folder  # of an earlier version
+    with pytest.raises(UserError, match="it optimized monitor.metric, and now sweep.objectives .* is val/acc, seconds"):
+        directory(tmp_path, Sweep(name=folder.name, objectives=["val/acc", "seconds"]), ["model=a"])
 
 
 def write_run(folder: Path, **result: Any) -> RunDirectory:

@@ -70,7 +70,7 @@ def sweep(overrides: Sequence[str], source: ConfigSource | None = None) -> int:
     _import_callbacks(jobs.typical)
     key = "sweep.objectives" if settings.objectives else "monitor.metric"
     check_objectives(objectives, key, settings.pruner, jobs.typical.trainer)
-    folder = sweep_directory(Path(jobs.typical.hydra.sweep.dir), option, settings, of_runs, source)
+    folder = sweep_directory(Path(jobs.typical.hydra.sweep.dir), option, settings, of_runs, objectives, source)
     console = table.console()
     tests = not space.sets("test") and jobs.typical.trainer.limit_test_batches != 0
     worker = Worker(folder)

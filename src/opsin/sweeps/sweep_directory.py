@@ -20,7 +20,12 @@ CHANGEABLE = ("name", "trials", "retry_failed")
 
 
 def sweep_directory(
-    sweeps: Path, option: str, settings: Sweep, overrides: Sequence[str], source: ConfigSource | None = None
+    sweeps: Path,
+    option: str,
+    settings: Sweep,
+    overrides: Sequence[str],
+    objectives: Sequence[str],
+    source: ConfigSource | None = None,
 ) -> Path:
     """Return the directory of a sweep, created if necessary, with `sweep.yaml`, which identifies the sweep.
 
@@ -29,6 +34,7 @@ def sweep_directory(
         option: Option of the config group `sweep`, which begins the name.
         settings: Settings of the sweep.
         overrides: Overrides of the runs, fixed and varying.
+        objectives: The objectives, also those of the config files. The default name does not depend on them.
         source: Search path and primary config of the runs; None for those of Opsin.
 
     Raises:
@@ -39,11 +45,15 @@ def sweep_directory(
     folder = (sweeps / (settings.name or f"{option}_{digest}")).absolute()
     check_writable(folder, "output_dir")
     file = folder / SWEEP_FILE
+    identity["objectives"] = [*objectives]
     if file.exists():
-        if (before := _read(file)) != identity:
+        before = _read(file)
+        if before.get("objectives") is None and settings.objectives is None:  # of an earlier version: not recorded
+            before["objectives"] = identity["objectives"]
+        if before != identity:
+            derived = ", or leave it out to derive the name from the overrides" if settings.name else ""
             raise UserError(
-                f"{folder} holds another sweep: {_difference(before, identity)}. Choose another sweep.name, or leave "
-                "it out to derive the name from the overrides."
+                f"{folder} holds another sweep: {_difference(before, identity)}. Choose another sweep.name{derived}."
             )
     else:
         folder.mkdir(parents=True, exist_ok=True)
@@ -81,4 +91,7 @@ def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     if key == "overrides":
         removed, added = sorted({*before[key]} - {*now[key]}), sorted({*now[key]} - {*before[key]})
         return f"its overrides were {' '.join(removed) or 'fewer'}, and now they are {' '.join(added) or 'fewer'}"
+    if key == "objectives":
+        was, now_is = (", ".join(identity.get(key) or ["monitor.metric"]) for identity in (before, now))
+        return f"it optimized {was}, and now sweep.objectives or monitor.metric is {now_is}"
     return f"its sweep.{key} was {before.get(key)}, and now it is {now.get(key)}"
