@@ -1,7 +1,11 @@
-"""The private names of Optuna."""
+"""The private names of Optuna, and the values that its plots get."""
 
 import optuna
+import pytest
+from optuna.distributions import FloatDistribution
+from optuna.importance import get_param_importances
 
+from opsin.sweeps.best_run import plotted_values
 from opsin.sweeps.study import (
     has_report,
     running_trial,
@@ -23,3 +27,22 @@ def test_the_private_names_of_optuna_exist() -> None:
     running.report(0.5, 3)
     assert has_report(running, 3)
     assert not has_report(running, 4)
+
+
+@pytest.mark.parametrize("directions", [["maximize"], ["maximize", "minimize"], ["minimize", "maximize"]])
+def test_the_importance_of_a_maximized_objective_explains_its_high_values(directions: list[str]) -> None:
+    study = optuna.create_study(directions=directions)
+    index = directions.index("maximize")
+    share = FloatDistribution(0, 1)
+    for i in range(100):
+        lr, decay = i % 10 / 10, i // 10 / 10
+        accuracy = 0.5 + 0.4 * (lr == 0.9) - 0.4 * (decay == 0) + i * 37 % 100 * 1e-5
+        values = [accuracy if direction == "maximize" else i * 53 % 100 for direction in directions]
+        trial = optuna.trial.create_trial(
+            params={"lr": lr, "decay": decay}, distributions={"lr": share, "decay": share}, values=values
+        )
+        study.add_trial(trial)
+    found = get_param_importances(study, target=plotted_values(study, index, "importance"))
+    assert found["lr"] > 0.9
+    if (values_of := plotted_values(study, index, "history")) is not None:
+        assert values_of(study.trials[9]) == study.trials[9].values[index]

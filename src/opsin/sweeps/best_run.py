@@ -32,6 +32,7 @@ from opsin.sweeps.trials import Trials
 
 if TYPE_CHECKING:
     from optuna.study import Study
+    from optuna.trial import FrozenTrial
 
 NOT_REPEATED = ("resume", "report", "test")
 """Keys that the sweep sets for each run. They are left out of `best.yaml`, so that a repeated run uses the defaults."""
@@ -209,7 +210,7 @@ def draw(folder: Path, study: "Study", objectives: Sequence[str]) -> list[Path]:
         warnings.simplefilter("ignore")  # Optuna warns that this module is experimental
         for index, objective in enumerate(objectives):
             for kind, plot in kinds.items():
-                target = (lambda trial, index=index: trial.values[index]) if len(objectives) > 1 else None
+                target = plotted_values(study, index, kind)
                 axes = plot(study, target=target, target_name=objective)
                 name = kind if index == 0 else f"{kind}_{objective.replace('/', '_')}"
                 drawn.append(_save(axes, folder / f"{name}.png"))
@@ -217,6 +218,22 @@ def draw(folder: Path, study: "Study", objectives: Sequence[str]) -> list[Path]:
             drawn.append(_save(plots.plot_pareto_front(study, target_names=list(objectives)), folder / "pareto.png"))
     pyplot.close("all")
     return drawn
+
+
+def plotted_values(study: "Study", index: int, kind: str) -> Callable[["FrozenTrial"], float] | None:
+    """Return the function that yields the values of one of several objectives for a plot; None for the only one.
+
+    Optuna takes low values of a function as good ones when it computes the importance of the keys.
+
+    Args:
+        study: Study with the trials.
+        index: Index of the objective.
+        kind: Kind of the plot.
+    """
+    if len(study.directions) == 1:
+        return None
+    sign = -1 if kind == "importance" and study.directions[index].name == "MAXIMIZE" else 1
+    return lambda trial: sign * trial.values[index]
 
 
 def _save(axes: Any, file: Path) -> Path:
