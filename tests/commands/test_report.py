@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from made_runs import made_run
 from PIL import Image
 from tiny import tiny
 
@@ -155,6 +156,23 @@ def test_the_command_writes_a_report_without_new_images_if_the_checkpoint_is_dam
     assert main([str(run.path)]) == 0
     assert "without new images" in capsys.readouterr().err
     assert "correctly" in (run.path / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("metrics", "expected"), [({"val/acc": 0.9}, ["val"]), ({"val/acc": 0.9, "test/loss": 1.0}, ["val", "test"])]
+)
+def test_the_test_images_of_a_run_that_was_not_tested_are_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, metrics: dict[str, float], expected: list[str]
+) -> None:
+    made = made_run(tmp_path / "run", result={"metrics": metrics})
+    made.best.parent.mkdir()
+    made.best.touch()
+    read: list[str] = []
+    monkeypatch.setattr("opsin.commands.evaluate.evaluate", lambda run, split: read.append(split))
+    monkeypatch.setattr(report_images, "remake_images", lambda run: None)
+    assert main([str(made.path)]) == 0
+    assert read == expected
+    assert f"has no predictions of {expected[-1]}" in (made.path / "report.html").read_text()
 
 
 def test_the_command_refuses_a_path_without_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -29,6 +29,7 @@ def test_the_private_names_of_optuna_exist() -> None:
     assert not has_report(running, 4)
 
 
+@pytest.mark.filterwarnings("ignore:PedAnova")
 @pytest.mark.parametrize("directions", [["maximize"], ["maximize", "minimize"], ["minimize", "maximize"]])
 def test_the_importance_of_a_maximized_objective_explains_its_high_values(directions: list[str]) -> None:
     study = optuna.create_study(directions=directions)

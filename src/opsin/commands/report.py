@@ -37,14 +37,16 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _make_images(run: RunDirectory) -> None:
-    """Write missing predictions and all images. Without the data of the run, warn and keep the old images."""
+    """Write missing predictions and all images. Without the data of the run, warn and keep the old images.
+
+    The test images of a run that was not tested are not read.
+    """
     from opsin.commands.evaluate import evaluate
     from opsin.commands.report_images import remake_images
     from opsin.runs.predictions import predictions_file
 
-    finished = run.read_result().status == "finished"  # the test images are read once, at the end
     try:
-        for split in ("val", "test") if finished else ("val",):
+        for split in ("val", "test") if run.read_result().tested else ("val",):
             if not predictions_file(run, split).is_file():
                 evaluate(run, split)
         remake_images(run)

@@ -374,6 +374,11 @@ class RunResult:
         return replace(self, **{name: getattr(RunResult(), name) for name in outcome})
 
     @property
+    def tested(self) -> bool:
+        """Whether the run has measured the test images, which a run with `test=false` does not read."""
+        return any(name.startswith("test/") for name in (*self.metrics, *self.undefined_metrics))
+
+    @property
     def temperature(self) -> float:
         """Divisor of the logits for the probabilities of predictions; 1 if the run has not recorded one."""
         return self.calibration.temperature if self.calibration else 1.0

@@ -171,7 +171,7 @@ def repeat_arguments(folder: Path, saved: RunConfig) -> list[str]:
 
 def untested_runs(rows: Sequence[TrialRow], objective: str) -> list[TrialRow]:
     """Return the runs of the best recipe that have no metrics of the test images."""
-    return [row for row in best_runs(rows, objective) if not row.metric("test/acc")]
+    return [row for row in best_runs(rows, objective) if not row.result.tested]
 
 
 def draw(folder: Path, study: "Study", objectives: Sequence[str]) -> list[Path]:

@@ -191,8 +191,9 @@ def test_every_status_has_a_page(write, status: str, said: str) -> None:
     page = text(read(write_report(run)))
     assert said in page
     assert "There are no predictions to evaluate." in page
-    split = "test" if status == "finished" else "val"  # the test images are read once, at the end of a run
-    assert f"opsin evaluate {run.path} --split {split}" in page
+    assert f"opsin evaluate {run.path} --split val" in page
+    run.write_result(replace(run.read_result(), metrics={"test/acc": 0.5}))  # the test images have been read
+    assert f"opsin evaluate {run.path} --split test" in text(read(write_report(run)))
 
 
 def test_a_run_that_failed_before_its_first_epoch_has_a_page(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def write_report(run: RunDirectory) -> Path:
     rows = read_epochs(run.metrics)
     best = best_epoch(rows, result, (config.tree.get("monitor") or {}).get("metric"))
     predictions, missing = _predictions(run)
-    expected = "test" if result.status == "finished" else "val"  # the test images are read once, at the end
+    expected = "test" if result.tested else "val"
     evaluated = predictions.get("test", predictions.get("val"))
     name = result.choices.get("model") or "The network"
     page = render(
