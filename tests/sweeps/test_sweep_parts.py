@@ -1,12 +1,15 @@
 """Directory of a sweep, outcomes of runs, and the selection of the best recipe."""
 
+import shutil
 import signal
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from opsin.config import ConfigSource, compose
 from opsin.errors import UserError
@@ -17,7 +20,7 @@ from opsin.sweeps.launchers.base import Exit, Job
 from opsin.sweeps.outcomes import Outcome, directions, failure, outcome_of
 from opsin.sweeps.settings import Sweep
 from opsin.sweeps.sweep import _problems
-from opsin.sweeps.sweep_directory import sweep_directory
+from opsin.sweeps.sweep_directory import study_name, sweep_directory
 
 
 def directory(sweeps: Path, settings: Sweep, overrides: Sequence[str], metric: str = "val/loss") -> Path:
@@ -40,6 +43,32 @@ def test_a_second_sweep_of_the_same_name_is_refused(tmp_path: Path) -> None:
         directory(tmp_path, settings, ["model=b"])
     with pytest.raises(UserError, match=r"its sweep.sampler was tpe, and now it is random"):
         directory(tmp_path, Sweep(name="night", sampler="random", trials=3), ["model=a"])
+
+
+def test_a_deleted_sweep_of_the_same_name_leaves_no_study_behind(tmp_path: Path) -> None:
+    first = directory(tmp_path / "a", Sweep(name="night"), ["model=a"])
+    before = study_name(first)
+    assert before.startswith("night_")
+    assert study_name(directory(tmp_path / "b", Sweep(name="night"), ["model=a"])) != before
+    shutil.rmtree(first)
+    assert study_name(directory(tmp_path / "a", Sweep(name="night"), ["model=a"])) != before
+
+
+def test_processes_that_begin_a_sweep_at_once_use_one_study(tmp_path: Path) -> None:
+    def begin(_: int) -> str:
+        return study_name(directory(tmp_path, Sweep(name="night"), ["model=a"]))
+
+    with ThreadPoolExecutor(8) as pool:
+        assert len(set(pool.map(begin, range(8)))) == 1
+
+
+def test_a_sweep_of_an_earlier_version_keeps_its_study(tmp_path: Path) -> None:
+    folder = directory(tmp_path, Sweep(), ["model=a"])
+    recorded = yaml.safe_load((folder / "sweep.yaml").read_text())
+    del recorded["study"]
+    (folder / "sweep.yaml").write_text(yaml.safe_dump({**recorded, "objectives": None}))
+    assert directory(tmp_path, Sweep(), ["model=a"]) == folder
+    assert study_name(folder) == folder.name
 
 
 @pytest.mark.parametrize("content", ["words: [model=a]\n", "overrides: [\n", ""])

@@ -1,14 +1,19 @@
 """Trials of a sweep that several processes share; each process is a `Worker` here."""
 
+import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
+from opsin.runs.directory import RunDirectory
+from opsin.sweeps.best_run import best_runs, ranked_rows
 from opsin.sweeps.outcomes import Direction, Outcome
 from opsin.sweeps.search_space import read_space
 from opsin.sweeps.settings import Sweep
+from opsin.sweeps.table import report_trials
 from opsin.sweeps.trials import Trials
 from opsin.sweeps.workers import Worker
 
@@ -33,7 +38,7 @@ class Processes:
         worker = Worker(self.folder)
         self.workers.append(worker)
         space, sweep = read_space(overrides, {}), Sweep(**settings)
-        return Trials(self.folder, space, sweep, directions, seed, names, worker)
+        return Trials(self.folder, self.folder.name, space, sweep, directions, seed, names, worker)
 
     def die(self, number: int = 0) -> None:
         self.workers.pop(number)._lock.release()  # as the system does when a process ends
@@ -195,3 +200,46 @@ def test_a_trial_that_was_killed_from_outside_is_queued_again_in_its_run_directo
     two.record(again, Outcome("complete", (0.4,)))
     assert [trial.state.name for trial in two.all()] == ["FAIL", "COMPLETE", "COMPLETE"]
     assert processes.join("seed=range(3)").claim() is None
+
+
+def complete(trials: Trials, count: int) -> None:
+    for _ in range(count):
+        trial = trials.claim()
+        assert trial is not None
+        trials.record(trial, Outcome("complete", (0.5,)))
+
+
+@pytest.mark.parametrize("sampler", ["grid", "random"])
+def test_a_sweep_ends_if_its_number_of_trials_is_lowered(processes: Processes, sampler: str) -> None:
+    many = processes.join("seed=range(9)", sampler=sampler, trials=5)
+    complete(many, 3)
+    assert not many.all_ended()
+    fewer = processes.join("seed=range(9)", sampler=sampler, trials=2)
+    assert fewer.all_ended()
+    claimed = many.claim()
+    assert claimed is not None
+    assert not fewer.all_ended()  # another process still works on a trial
+    many.record(claimed, Outcome("pruned"))
+    assert fewer.all_ended()
+    assert not many.all_ended()
+
+
+def test_a_trial_whose_run_was_deleted_is_not_compared(processes: Processes) -> None:
+    trials = processes.join("seed=range(2)")
+    complete(trials, 2)
+    kept = RunDirectory(processes.folder / trials.all()[1].user_attrs["run"])
+    kept.path.mkdir()
+    kept.config.touch()
+    rows = ranked_rows(processes.folder, ["val/loss"], trials, read_space(["seed=range(2)"], {}))
+    assert [(row.number, row.state, bool(row.values)) for row in rows] == [(1, "complete", True), (0, "missing", False)]
+    assert best_runs(rows, "val/loss") == rows[:1]
+    console = Console(file=io.StringIO(), width=200)
+    report_trials(rows, ["val/loss"], processes.folder, console)
+    assert f"missing: {rows[1].run.path.name}: its run directory is missing" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_a_trial_of_another_sweep_has_no_overrides(processes: Processes) -> None:
+    complete(processes.join("seed=range(2)"), 1)
+    other = processes.join("split_seed=range(2)")
+    [row] = ranked_rows(processes.folder, ["val/loss"], other, read_space(["split_seed=range(2)"], {}))
+    assert (row.state, row.overrides, row.typed) == ("missing", "", ())

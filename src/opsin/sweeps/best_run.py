@@ -3,7 +3,7 @@
 The best run is decided in three steps:
 
 1. A trial is compared by the value of the first objective at its best epoch. Failed and pruned trials and those whose
-   value is not finite are not compared (`outcome_of` in `opsin.sweeps.outcomes`).
+   value is not finite are not compared (`outcome_of` in `opsin.sweeps.outcomes`), and those whose run was deleted.
 2. Runs that differ only in `seed` or `datamodule.fold` (`REPEATS`) are one recipe. A sampler can draw the same
    overrides again; of equal overrides, only the first run of the ranking counts. A recipe with fewer complete
    repetitions than another is not compared. The best recipe has the best mean (`best_runs`). If the means are equal,
@@ -47,9 +47,9 @@ class TrialRow:
         overrides: Overrides of the keys that vary.
         display: The same with rounded numbers.
         recipe: Overrides of the keys that vary, without `seed` and `datamodule.fold` (`REPEATS`).
-        state: complete, pruned, failed, running or waiting.
+        state: complete, pruned, failed, missing (complete, but somebody deleted its run), running or waiting.
         values: Values of the objectives; empty unless the trial is complete.
-        reason: Reason of a failure.
+        reason: Reason of a failed or missing trial.
         run: Directory of the run.
         result: Result of the run.
         typed: All overrides of the run, fixed and varying; empty if they are not known.
@@ -80,12 +80,14 @@ def ranked_rows(folder: Path, objectives: Sequence[str], trials: Trials, space: 
         run = RunDirectory(folder / str(trial.user_attrs.get("run", "none")))
         state = states.get(trial.state.name, trial.state.name.lower())
         # Parameters are missing if a process was killed while it claimed the trial.
-        known = len(trial.params) == len(space.dimensions)
+        known = all(dimension.key in trial.params for dimension in space.dimensions)
         overrides = space.varied(trial.params) if known else ""
         display = space.display(trial.params) if known else ""
         recipe = space.varied(trial.params, without=REPEATS) if known else ""
-        values = tuple(trial.values) if state == "complete" else ()
         reason = str(trial.user_attrs.get("reason", ""))
+        if state == "complete" and not run.config.is_file():
+            state, reason = "missing", "its run directory is missing or has no config.yaml, so it is not compared"
+        values = tuple(trial.values) if state == "complete" else ()
         typed = space.overrides(trial.params) if known else ()
         result = run.read_result()
         rows.append(TrialRow(trial.number, overrides, display, recipe, state, values, reason, run, result, typed))

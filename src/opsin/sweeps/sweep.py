@@ -29,7 +29,7 @@ from opsin.sweeps.outcomes import check_objectives, directions
 from opsin.sweeps.runner import POLL_S, Runner, Stop
 from opsin.sweeps.search_space import read_space
 from opsin.sweeps.settings import Sweep
-from opsin.sweeps.sweep_directory import sweep_directory
+from opsin.sweeps.sweep_directory import study_name, sweep_directory
 from opsin.sweeps.trials import Trials
 from opsin.sweeps.workers import Worker
 
@@ -76,7 +76,7 @@ def sweep(overrides: Sequence[str], source: ConfigSource | None = None) -> int:
     worker = Worker(folder)
     try:
         seed: int = jobs.typical.seed
-        trials = Trials(folder, space, settings, directions(objectives), seed, jobs.names, worker)
+        trials = Trials(folder, study_name(folder), space, settings, directions(objectives), seed, jobs.names, worker)
         launcher = engine.build()
         done = trials.ended()
         _print_start(console, folder, trials, done, launcher, worker.others())
@@ -93,7 +93,7 @@ def sweep(overrides: Sequence[str], source: ConfigSource | None = None) -> int:
             )
             try:
                 runner.run()
-                if trials.ended() == trials.total:
+                if trials.all_ended():
                     with FileLock(folder / ".best_run.lock"):  # the next process finds the best run tested
                         ranked = best_run.ranked_rows(folder, objectives, trials, space)
                         untested = best_run.untested_runs(ranked, objectives[0]) if tests else []

@@ -2,12 +2,14 @@
 
 import hashlib
 import json
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import yaml
+from filelock import FileLock
 
 from opsin.config import ConfigSource
 from opsin.errors import UserError
@@ -17,6 +19,9 @@ from opsin.sweeps.settings import Sweep
 
 CHANGEABLE = ("name", "trials", "retry_failed")
 """Settings that may change when a sweep is resumed."""
+
+STUDY = "study"
+"""Key of `sweep.yaml` with the name of the Optuna study. It is not part of the identity."""
 
 
 def sweep_directory(
@@ -44,21 +49,36 @@ def sweep_directory(
     digest = hashlib.blake2b(json.dumps(identity, sort_keys=True).encode(), digest_size=4).hexdigest()
     folder = (sweeps / (settings.name or f"{option}_{digest}")).absolute()
     check_writable(folder, "output_dir")
-    file = folder / SWEEP_FILE
+    folder.mkdir(parents=True, exist_ok=True)
     identity["objectives"] = [*objectives]
-    if file.exists():
-        before = _read(file)
-        if before.get("objectives") is None and settings.objectives is None:  # of an earlier version: not recorded
-            before["objectives"] = identity["objectives"]
-        if before != identity:
-            derived = ", or leave it out to derive the name from the overrides" if settings.name else ""
-            raise UserError(
-                f"{folder} holds another sweep: {_difference(before, identity)}. Choose another sweep.name{derived}."
-            )
-    else:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(file, yaml.safe_dump(identity, sort_keys=False))
+    before = _recorded(folder, identity)
+    if before.get("objectives") is None and settings.objectives is None:  # of an earlier version: not recorded
+        before["objectives"] = identity["objectives"]
+    if before != identity:
+        derived = ", or leave it out to derive the name from the overrides" if settings.name else ""
+        raise UserError(
+            f"{folder} holds another sweep: {_difference(before, identity)}. Choose another sweep.name{derived}."
+        )
     return folder
+
+
+def study_name(folder: Path) -> str:
+    """Return the name of the Optuna study of a sweep.
+
+    The name ends with a random id, so that sweeps of one name, such as a deleted one, can share a database. Without a
+    recorded name, which earlier versions did not record, it is that of the folder.
+    """
+    return str(_read(folder / SWEEP_FILE).get(STUDY, folder.name))
+
+
+def _recorded(folder: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the identity that `sweep.yaml` records. The first process writes it, with the name of the study."""
+    file = folder / SWEEP_FILE
+    with FileLock(folder / ".lock"):
+        if not file.exists():
+            study = f"{folder.name}_{secrets.token_hex(4)}"
+            write_atomically(file, yaml.safe_dump({**identity, STUDY: study}, sort_keys=False))
+    return {key: value for key, value in _read(file).items() if key != STUDY}
 
 
 def _identity(settings: Sweep, overrides: Sequence[str], source: ConfigSource) -> dict[str, Any]:

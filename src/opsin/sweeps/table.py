@@ -158,8 +158,8 @@ def report_trials(rows: Sequence[TrialRow], objectives: Sequence[str], folder: P
     if len(rows) > MAX_PRINTED_ROWS:
         console.print(f"the best {MAX_PRINTED_ROWS} of {len(rows)} trials; all trials: {folder / 'sweep.csv'}")
     for row in rows:
-        if row.state == "failed":
-            console.print(f"failed: {row.run.path.name}: {row.reason}", markup=False, soft_wrap=True)
+        if row.state in ("failed", "missing"):
+            console.print(f"{row.state}: {row.run.path.name}: {row.reason}", markup=False, soft_wrap=True)
 
 
 def _duration(seconds: float) -> str:

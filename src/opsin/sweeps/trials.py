@@ -47,6 +47,7 @@ class Trials:
 
     Args:
         folder: Directory of the sweep.
+        name: Name of the study.
         space: Search space.
         settings: Settings of the sweep.
         directions: Direction of each objective.
@@ -64,6 +65,7 @@ class Trials:
     def __init__(
         self,
         folder: Path,
+        name: str,
         space: Space,
         settings: Sweep,
         directions: Sequence[Direction],
@@ -78,7 +80,7 @@ class Trials:
         self._worker = worker
         self._lock = FileLock(folder / ".lock")
         self.storage = settings.storage or str(folder / "study.journal")
-        self.name = folder.name
+        self.name = name
         self._grid = list(space.grid()) if settings.sampler == "grid" else None
         limit = math.inf if settings.trials is None else settings.trials
         self.total = int(limit if self._grid is None else min(len(self._grid), limit))
@@ -100,6 +102,11 @@ class Trials:
     def ended(self) -> int:
         """Return the number of trials that have ended in any way."""
         return sum(trial.state.is_finished() for trial in self.all())
+
+    def all_ended(self) -> bool:
+        """Return whether all trials exist and have ended. There are more than `total` if the number was lowered."""
+        found = self.all()
+        return len(found) >= self.total and all(trial.state.is_finished() for trial in found)
 
     def claim(self) -> Trial | None:
         """Claim an interrupted trial or a new one; None if all are done or belong to other processes."""
