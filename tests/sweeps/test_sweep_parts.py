@@ -213,3 +213,16 @@ def test_the_experiment_of_the_best_run_is_its_whole_config(tmp_path: Path) -> N
     assert again.tree == {**best.tree, "test": True, "report": True}
     other = compose(["experiment=best", "data_dir=/elsewhere"], None, ConfigSource.of([str(tmp_path / "grid")]))
     assert other.tree["data_dir"] == "/elsewhere"
+
+
+def test_the_experiment_of_a_best_run_with_lists_of_options_is_its_whole_config(tmp_path: Path) -> None:
+    lists = ["callbacks=[default,ema]", "~callbacks.early_stopping", "logger=[csv,wandb]", "~scheduler"]
+    best = compose(["model=mlp", *lists, "test=false", "report=false"], tmp_path / "grid" / "000")
+    best.run.path.mkdir(parents=True)
+    best.save()
+    write_best(tmp_path / "grid", best.run)
+    _, folder, *arguments = repeat_arguments(tmp_path / "grid", best)
+    assert arguments == ["experiment=best", "~scheduler"]
+    again = compose(arguments, tmp_path / "again", ConfigSource.of([folder]))
+    assert again.tree == {**best.tree, "test": True, "report": True}
+    assert again.origin.choices == {**best.origin.choices, "experiment": "best"}

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from opsin.config import RunConfig
+from opsin.config.overrides import key_of
 from opsin.evaluation.comparison.recipes import REPEATS
 from opsin.runs.atomic import atomic_open, write_atomically
 from opsin.runs.directory import RunDirectory
@@ -143,8 +144,9 @@ def write_best(folder: Path, run: RunDirectory) -> None:
         config.pop(key, None)
     if config.get("callbacks"):
         config.callbacks.pop("pruning", None)  # reports to the study of this sweep
+    lists = _groups_with_a_list(saved)
     options = {group: option for group, option in saved.origin.choices.items() if group not in ("experiment", "debug")}
-    defaults = [{f"override /{group}": option} for group, option in options.items()]
+    defaults = [{f"override /{group}": [] if group in lists else option} for group, option in options.items()]
     text = "\n".join(
         [
             "# @package _global_",
@@ -167,8 +169,18 @@ def repeat_arguments(folder: Path, saved: RunConfig) -> list[str]:
         saved: The config of the best run.
     """
     source = saved.origin.source.extended([str(folder)])
-    deletions = (override for override in saved.origin.overrides if override.startswith("~"))
+    lists = _groups_with_a_list(saved)
+    typed = (override for override in saved.origin.overrides if override.startswith("~"))
+    deletions = (override for override in typed if key_of(override).split(".")[0] not in lists)
     return [*source.flags, "experiment=best", *deletions]
+
+
+def _groups_with_a_list(saved: RunConfig) -> list[str]:
+    """Return the groups with a list of options, such as `logger=[csv,wandb]`.
+
+    `best.yaml` has no options of them, only their whole section. A deletion in it has taken place already.
+    """
+    return [group for group, option in saved.origin.choices.items() if option and option.startswith("[")]
 
 
 def untested_runs(rows: Sequence[TrialRow], objective: str) -> list[TrialRow]:
