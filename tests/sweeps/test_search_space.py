@@ -52,6 +52,27 @@ def test_an_invalid_override_is_named(override: str, message: str) -> None:
         read_space([override], {})
 
 
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["optimizer.lr=0.1,0.01", "optimizer.lr=0.001,0.0001"],
+        ["optimizer.lr=0.1,0.01", "optimizer.lr=0.05"],
+        ["+optimizer.lr=0.05", "model=mlp", "optimizer.lr=interval(0.1,1)"],
+    ],
+)
+def test_a_key_that_varies_and_is_given_twice_is_refused(overrides: list[str]) -> None:
+    with pytest.raises(UserError, match="optimizer.lr is given more than once"):
+        read_space(overrides, {})
+
+
+def test_a_deleted_key_may_be_added_again() -> None:
+    assert len(read_space(["~optimizer.lr", "+optimizer.lr=0.1,0.2"], {}).dimensions) == 1
+
+
+def test_the_last_value_of_a_fixed_key_counts_as_in_a_single_run() -> None:
+    assert read_space(["seed=1", "seed=2", "model=mlp,cnn_gap"], {"seed": "3,4"}).fixed == ("seed=1", "seed=2")
+
+
 def test_a_grid_of_a_range_is_refused() -> None:
     with pytest.raises(UserError, match=r"optimizer.lr has a range, but a grid needs a list.*sweep.sampler to tpe"):
         list(read_space(["optimizer.lr=interval(0,1)"], {}).grid())

@@ -1,6 +1,7 @@
 """Search space of a sweep: lists and ranges, read from overrides and from the `space` of a sweep file."""
 
 import itertools
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -128,7 +129,7 @@ def read_space(overrides: Sequence[str], space: Mapping[str, Any], source: Confi
         source: Search path and primary config; None for those of Opsin.
 
     Raises:
-        UserError: An override cannot be read, or a range is empty.
+        UserError: An override cannot be read, a range is empty, or a key that varies is given more than once.
     """
     source = source or ConfigSource()
     options = config_options(source)
@@ -137,11 +138,14 @@ def read_space(overrides: Sequence[str], space: Mapping[str, Any], source: Confi
     fixed: list[str] = []
     dimensions: list[Dimension] = []
     parser = override_parser(source)
+    count = Counter(key_of(override) for override in (*from_file, *overrides) if not override.startswith("~"))
     for override in (*from_file, *overrides):
         parsed = parse_override(override, parser)
         key = parsed.get_key_element()
         if not parsed.is_sweep_override():
             fixed.append(override)
+        elif count[key_of(override)] > 1:
+            raise UserError(f"{key_of(override)} is given more than once: give all of its values in one list or range")
         elif parsed.is_discrete_sweep():
             values = tuple(dict.fromkeys(parsed.sweep_string_iterator()))
             if not values:
