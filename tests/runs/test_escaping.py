@@ -12,6 +12,7 @@ import pytest
 from rich.table import Table
 from rich.text import Text
 
+from opsin.data.progress import progress
 from opsin.runs.atomic import atomic_open, write_atomically
 from opsin.runs.escaping import EscapeControls, escape_output, valid_text
 from opsin.runs.home import user_path
@@ -125,12 +126,31 @@ def test_a_console_of_rich_escapes_names_and_keeps_its_own_colors(name: str, mon
     table.add_row(Text(name))
     console = TerminalConsole(width=200, color_system="standard")
     console.print(table)
-    console.print(name, style="bold red", markup=False)
+    console.print(name, style="bold red")
     written = terminal.shown
     assert "\x1b[1;31m" in written
     plain = re.sub(r"\x1b\[[\d;]*m", "", written)
     assert plain.replace("\n", "").isprintable()
     assert name.replace("\r", "").replace("\x08", "").replace("\x07", "").encode("unicode_escape").decode() in plain
+
+
+@pytest.mark.parametrize("name", ["model.stages=[layer4]", "[/red]", "[bold]a[/]", ":cat:", "a\\\\[b]"])
+def test_a_console_of_rich_shows_brackets_and_colons_as_they_are(name: str) -> None:
+    console = TerminalConsole(file=io.StringIO(), width=80)
+    table = Table("run", name, title=name, caption=name)
+    table.add_row("0", name)
+    console.print(table)
+    console.print(name)
+    assert console.file.getvalue().count(name) == 5  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("work", ["[red] 0.5 [/]", ":cat:"])
+def test_a_progress_bar_shows_its_work_as_it_is(work: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = open_terminal(monkeypatch)
+    monkeypatch.setattr("opsin.data.progress._LONG", 0)
+    with progress(2, work) as advance:
+        advance(1)
+    assert work in terminal.shown
 
 
 def test_progress_bars_of_libraries_work(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -128,7 +128,9 @@ class Sweeping:
     def command(self) -> Trials:
         worker = Worker(self.folder)
         worker._lock.release()  # as the system does when the process ends
-        return Trials(self.folder, self.folder.name, self.space, self.settings, ["minimize"], 0, self.jobs.names, worker)
+        return Trials(
+            self.folder, self.folder.name, self.space, self.settings, ["minimize"], 0, self.jobs.names, worker
+        )
 
     def job(self, trials: Trials, trial: Trial) -> Job:
         return self.jobs.make_job(trial, self.folder, self.settings, "val/loss", trials, 1)

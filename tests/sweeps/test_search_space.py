@@ -61,7 +61,7 @@ def test_an_invalid_override_is_named(override: str, message: str) -> None:
     ],
 )
 def test_a_key_that_varies_and_is_given_twice_is_refused(overrides: list[str]) -> None:
-    with pytest.raises(UserError, match="optimizer.lr is given more than once"):
+    with pytest.raises(UserError, match=r"optimizer\.lr is given more than once"):
         read_space(overrides, {})
 
 

@@ -82,12 +82,16 @@ def test_a_damaged_or_older_sweep_file_is_refused(tmp_path: Path, content: str) 
 @pytest.mark.parametrize("name", ["night", None])
 def test_a_sweep_that_is_resumed_with_another_metric_of_a_file_is_refused(tmp_path: Path, name: str | None) -> None:
     folder = directory(tmp_path, Sweep(name=name), ["model=a"])
-    message = rf"{folder} holds another sweep: it optimized val/loss, .* monitor.metric is val/acc. Choose another sweep.n"
+    message = (
+        rf"{folder} holds another sweep: it optimized val/loss, .* monitor.metric is val/acc. Choose another sweep.n"
+    )
     with pytest.raises(UserError, match=message):
         directory(tmp_path, Sweep(name=name), ["model=a"], metric="val/acc")
     (folder / "sweep.yaml").write_text((folder / "sweep.yaml").read_text().replace("\n- val/loss", " null"))
     assert directory(tmp_path, Sweep(name=name), ["model=a"], metric="val/acc") == folder  # of an earlier version
-    with pytest.raises(UserError, match="it optimized monitor.metric, and now sweep.objectives .* is val/acc, seconds"):
+    with pytest.raises(
+        UserError, match=r"it optimized monitor.metric, and now sweep.objectives .* is val/acc, seconds"
+    ):
         directory(tmp_path, Sweep(name=folder.name, objectives=["val/acc", "seconds"]), ["model=a"])
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from opsin.runs.directory import RunDirectory
+from opsin.runs.rich_console import TerminalConsole
 from opsin.sweeps.best_run import best_runs, ranked_rows
 from opsin.sweeps.outcomes import Direction, Outcome
 from opsin.sweeps.search_space import read_space
@@ -233,9 +233,25 @@ def test_a_trial_whose_run_was_deleted_is_not_compared(processes: Processes) -> 
     rows = ranked_rows(processes.folder, ["val/loss"], trials, read_space(["seed=range(2)"], {}))
     assert [(row.number, row.state, bool(row.values)) for row in rows] == [(1, "complete", True), (0, "missing", False)]
     assert best_runs(rows, "val/loss") == rows[:1]
-    console = Console(file=io.StringIO(), width=200)
+    console = TerminalConsole(file=io.StringIO(), width=200)
     report_trials(rows, ["val/loss"], processes.folder, console)
     assert f"missing: {rows[1].run.path.name}: its run directory is missing" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_lists_of_names_are_shown_in_the_table(processes: Processes) -> None:
+    lists = ("+model.stages=[layer4],[red]",)
+    folder = processes.folder = processes.folder / "[bold]"
+    folder.mkdir()
+    trials, space = processes.join(*lists), read_space(lists, {})
+    complete(trials, 2)
+    stream = io.StringIO()
+    report_trials(
+        ranked_rows(folder, ["val/loss"], trials, space),
+        ["val/loss"],
+        folder,
+        TerminalConsole(file=stream, width=300),
+    )
+    assert all(text in stream.getvalue() for text in ("stages=[layer4]", "stages=[red]", str(folder)))
 
 
 def test_a_trial_of_another_sweep_has_no_overrides(processes: Processes) -> None:

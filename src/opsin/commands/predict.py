@@ -137,7 +137,7 @@ def show(predictions: Sequence["Prediction"], classes: Sequence[str], top: int, 
     console = TerminalConsole() if sys.stdout.isatty() else TerminalConsole(width=10_000)
     console.print(table)
     if more:
-        console.print(f"... and {more:,} more{f': {hint}' if hint else ''}", markup=False, highlight=False)
+        console.print(f"... and {more:,} more{f': {hint}' if hint else ''}", highlight=False)
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ def progress(total: int, work: str) -> Iterator[Callable[[int], None]]:
 
     from opsin.runs.rich_console import TerminalConsole
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     bar = Progress(*columns, console=TerminalConsole(stderr=True), transient=True)
     task = bar.add_task(work, total=total)
     begin = time.monotonic()

@@ -1,4 +1,4 @@
-"""The console of rich for all commands: text is escaped, and only rich itself writes control sequences."""
+"""The console of rich for all commands: text is shown as it is, and only rich itself writes control sequences."""
 
 import sys
 from collections.abc import Iterable
@@ -13,6 +13,8 @@ from opsin.runs.escaping import escape_controls
 class TerminalConsole(Console):
     """A console that escapes control characters in the text that it shows, such as the name of a class.
 
+    Text in brackets is no style tag, and `:name:` is no emoji. `TextColumn` of a progress bar needs `markup=False`.
+
     Args:
         stderr: Write to stderr instead of stdout.
         options: Further options of rich.
@@ -21,7 +23,7 @@ class TerminalConsole(Console):
     def __init__(self, stderr: bool = False, **options: Any) -> None:
         stream = sys.stderr if stderr else sys.stdout
         file = options.pop("file", None) or getattr(stream, "plain", stream)
-        super().__init__(file=file, stderr=stderr, **options)
+        super().__init__(file=file, stderr=stderr, markup=False, emoji=False, **options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """Yield the segments of an object."""

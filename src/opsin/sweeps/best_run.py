@@ -146,7 +146,9 @@ def write_best(folder: Path, run: RunDirectory) -> None:
         config.callbacks.pop("pruning", None)  # reports to the study of this sweep
     lists = _groups_with_a_list(saved)
     options = {group: option for group, option in saved.origin.choices.items() if group not in ("experiment", "debug")}
-    defaults = [{f"override /{group}": [] if group in lists else option} for group, option in options.items()]
+    defaults: list[dict[str, Any]] = [
+        {f"override /{group}": [] if group in lists else option} for group, option in options.items()
+    ]
     text = "\n".join(
         [
             "# @package _global_",

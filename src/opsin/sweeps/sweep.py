@@ -113,7 +113,7 @@ def sweep(overrides: Sequence[str], source: ConfigSource | None = None) -> int:
     ended = all(row.state not in ("running", "waiting") for row in rows)
     problems = _problems(rows, objectives[0], tests) if ended else []
     for problem in problems:
-        console.print(problem, markup=False, soft_wrap=True)
+        console.print(problem, soft_wrap=True)
     _print_next_steps(console, folder, trials, rows, objectives[0])
     return int(bool(problems) or any(row.state == "failed" for row in rows))
 
@@ -242,7 +242,7 @@ def _print_start(
     lines = [f"sweep      {folder}", f"trials     {trials.total}{ended}; {launcher.slots} at once, {threads}"]
     if others:
         lines.append(f"shared     with {', '.join(others)}")
-    console.print("\n".join(lines), markup=False, soft_wrap=True)
+    console.print("\n".join(lines), soft_wrap=True)
 
 
 def _print_next_steps(
@@ -262,4 +262,4 @@ def _print_next_steps(
         lines += [
             f"dashboard   {printed_command(['optuna-dashboard', trials.storage])}   (pip install optuna-dashboard)",
         ]
-    console.print("\n".join(lines), markup=False, soft_wrap=True)
+    console.print("\n".join(lines), soft_wrap=True)

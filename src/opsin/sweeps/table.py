@@ -86,7 +86,7 @@ class ProgressTable:
 
     def print_line(self, line: str) -> None:
         """Print a line above the live table."""
-        self._console.print(line, markup=False, soft_wrap=True)
+        self._console.print(line, soft_wrap=True)
 
     def update(self, running: Sequence[Running]) -> None:
         """Draw the running trials, at most four times per second."""
@@ -159,7 +159,7 @@ def report_trials(rows: Sequence[TrialRow], objectives: Sequence[str], folder: P
         console.print(f"the best {MAX_PRINTED_ROWS} of {len(rows)} trials; all trials: {folder / 'sweep.csv'}")
     for row in rows:
         if row.state in ("failed", "missing"):
-            console.print(f"{row.state}: {row.run.path.name}: {row.reason}", markup=False, soft_wrap=True)
+            console.print(f"{row.state}: {row.run.path.name}: {row.reason}", soft_wrap=True)
 
 
 def _duration(seconds: float) -> str:

@@ -11,7 +11,6 @@ import pytest
 import yaml
 from made_runs import made_run
 from numpy.typing import NDArray
-from rich.console import Console
 
 from opsin.commands.compare import main
 from opsin.errors import UserError
@@ -20,6 +19,7 @@ from opsin.evaluation.comparison.console import print_comparison
 from opsin.evaluation.comparison.page import write_comparison
 from opsin.runs.directory import RunDirectory
 from opsin.runs.predictions import Predictions, read_predictions
+from opsin.runs.rich_console import TerminalConsole
 
 SCRIPT = Path(__file__).resolve().parents[3] / "scripts" / "compare.py"
 
@@ -137,16 +137,17 @@ def test_every_state_of_runs_has_a_table_and_a_page(tmp_path: Path, metric: str)
     for i in range(9):  # more than the page shows open, the charts draw and the terminal prints
         made_run(tmp_path / f"run{i}", [j > i for j in range(50)], overrides=[f"optimizer.lr={i}"])
     made_run(tmp_path / "old", None, overrides=["optimizer.lr=10"])
-    made_run(tmp_path / "other", [True], images="other", overrides=["seed=4"])
+    made_run(tmp_path / "other", [True], images="other", overrides=["seed=4", "model.name='[layer4]'"])
     made_run(tmp_path / "failed", result={"status": "failed", "error": "[bold]no[/bold]", "metrics": {}})
     comparison = compare([tmp_path], metric)
     page = write_comparison(comparison, tmp_path / "c.html").read_text()
     html5lib.HTMLParser(strict=True).parse(page)
     for width in (60, 200):
-        console = Console(width=width, record=True, file=io.StringIO())
+        console = TerminalConsole(width=width, record=True, file=io.StringIO())
         print_comparison(comparison, console)
         printed = console.export_text()
         assert "[bold]no[/bold]" in printed
+        assert "[layer4]" in printed or width == 60  # folded
         assert max(len(line) for line in printed.splitlines()) <= width
 
 
@@ -228,6 +229,6 @@ def test_tags_are_shown_and_select_runs(two: Path, tmp_path: Path, capsys: pytes
 
 
 def test_runs_without_tags_have_no_column_for_them(two: Path) -> None:
-    console = Console(file=io.StringIO(), width=200)
+    console = TerminalConsole(file=io.StringIO(), width=200)
     print_comparison(compare([two]), console)
     assert "tags" not in console.file.getvalue()

@@ -3,7 +3,6 @@
 from itertools import compress
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from opsin.evaluation.comparison.columns import AGAINST_FIRST, columns
@@ -52,7 +51,7 @@ def _leaderboard(comparison: Comparison, width: int) -> Table:
     for row, cells in found.rows:
         if last is not None and row.group != last.group:
             table.add_section()
-        table.add_row(*(escape(cell) for cell in compress(cells, fits)))
+        table.add_row(*compress(cells, fits))
         last = row
     return table
 
@@ -61,11 +60,11 @@ def _differences(comparison: Comparison) -> Table:
     rows = comparison.leaderboard.rows
     table = Table("", *(row.letter for row in rows), title="Config differences", title_justify="left")
     for difference in comparison.config[:MAX_DIFFERENCES]:
-        table.add_row(escape(difference.key), *(escape(value) for value in difference.values))
+        table.add_row(difference.key, *difference.values)
     if len(comparison.config) > MAX_DIFFERENCES:
         table.caption = f"and {len(comparison.config) - MAX_DIFFERENCES} more: see the page, or use --json"
     return table
 
 
 def _print(console: Console, text: str, style: str = "") -> None:
-    console.print(text, style=style, markup=False, highlight=False)
+    console.print(text, style=style, highlight=False)

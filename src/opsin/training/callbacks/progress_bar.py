@@ -32,7 +32,7 @@ class ProgressBar(EpochCallback):
         """Draw an empty bar."""
         if self._wanted and trainer.is_global_zero and (console := TerminalConsole()).is_terminal:
             columns = (
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(),
                 MofNCompleteColumn(),
                 TimeRemainingColumn(),
