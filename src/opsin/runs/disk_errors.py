@@ -67,7 +67,7 @@ def explanation(error: OSError, way_out: str = START_AGAIN, folder: Path | None 
     path = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else _suspect(error, folder)
     if (reason := disk_failure(error, path)) is None:
         return None
-    if error.errno in FORBIDDEN and path.exists() and not os.access(path, os.R_OK):
+    if error.errno in FORBIDDEN and _is_unreadable(path):
         return f"cannot read {path}: {reason}. Ask its owner for the permission, then {way_out}"
     if error.errno in DEFECTIVE:
         return f"cannot read or write {path}: {reason}. Check the disk, then {way_out}"
@@ -104,8 +104,17 @@ def mount_point(path: Path) -> Path:
 
 
 def existing(path: Path) -> Path:
-    """Return a path with its links resolved if it exists, otherwise its nearest folder that does."""
-    return next(parent for parent in (path, *path.absolute().parents) if parent.exists()).resolve()
+    """Return a path with its links resolved if it exists, otherwise its nearest folder that does.
+
+    A path in a folder that may not be searched counts as missing; `Path.exists` raises a PermissionError for it.
+    """
+    there = next(parent for parent in (path, *path.absolute().parents) if os.path.exists(parent))  # noqa: PTH110
+    return Path(os.path.realpath(there))
+
+
+def _is_unreadable(path: Path) -> bool:
+    """Return whether a path exists and may not be read, or lies in a folder that may not be searched."""
+    return not os.access(existing(path), os.R_OK if os.path.exists(path) else os.X_OK)  # noqa: PTH110
 
 
 def named(error: BaseException, path: Path) -> BaseException:
