@@ -1,12 +1,14 @@
 """Saved predictions of val and test: complete, correct, and assigned to identified images."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from datamodules import image_data
+from made_runs import made_run, predictions_of
 
-from opsin.commands.evaluate import evaluate
+from opsin.commands.evaluate import evaluate, write_predictions
 from opsin.data.datasets import digits
 from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory
@@ -40,6 +42,25 @@ def test_evaluation_writes_the_same_predictions_again(digits_run: RunDirectory) 
     assert again.images == kept.images
     assert again.paths == kept.paths
     np.testing.assert_allclose(again.logits, kept.logits, atol=1e-5)
+
+
+@pytest.mark.parametrize("status", ["interrupted", "failed"])
+def test_an_evaluation_leaves_the_predictions_that_a_resume_needs(
+    status: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    flags = np.arange(12) % 2 == 0
+    run = made_run(tmp_path / "run", flags, split="val", result={"status": status})
+    write_predictions(run, predictions_of(flags[:3], "images", "val"))
+    assert len(read_predictions(run, "val")) == 12  # the resume fits the temperature on them
+    assert "val.npz stays: the run is not finished and needs it. Write other predictions with --out" in caplog.text
+    write_predictions(RunDirectory(run.path, tmp_path / "out"), predictions_of(flags[:3], "images", "val"))
+    assert len(read_predictions(RunDirectory(tmp_path / "out"), "val")) == 3
+    write_predictions(run, predictions_of(flags, "images"))
+    write_predictions(run, predictions_of(flags[:5], "images"))
+    assert len(read_predictions(run, "test")) == 5  # a resume deletes those of test
+    predictions_file(run, "val").write_bytes(b"damaged")
+    write_predictions(run, predictions_of(flags, "images", "val"))
+    assert len(read_predictions(run, "val")) == 12
 
 
 def test_the_identity_of_images_depends_on_their_selection_and_not_on_their_size(tmp_path: Path) -> None:
