@@ -76,7 +76,7 @@ def write_predictions(run: RunDirectory, predictions: "Predictions") -> None:
 
 
 def _is_needed(run: RunDirectory, split: str) -> bool:
-    """Return whether a resume of the run needs its predictions of a split: the temperature is fitted on those of val."""
+    """Return whether a resume needs the predictions of a split: it fits the temperature on those of val."""
     from opsin.runs.predictions import read_predictions
 
     if split != "val" or run.read_result().status == "finished":
