@@ -58,7 +58,8 @@ class RunDirectory:
             derived: Another folder for files that can be made again.
 
         Raises:
-            UserError: There is no run at this path; the message names the newest runs with a model.
+            UserError: There is no run at this path, and the message names the newest runs with a model; or a folder in
+                it is a link out of the run.
         """
         directory = cls(real_path(run), derived)
         if not directory.config.is_file() and directory.result.is_file():
@@ -70,7 +71,25 @@ class RunDirectory:
             near = newest_usable()
             hint = f"; the newest runs with a model are: {', '.join(near)}" if near else ""
             raise UserError(f"{run} is not a run directory: it has no {directory.config.name}{hint}")
+        directory.check_links()
         return directory
+
+    def check_links(self) -> None:
+        """Check that no folder in the directory is a link out of it, through which a command would write elsewhere.
+
+        Links to files may remain: Opsin replaces a file and never writes through it.
+
+        Raises:
+            UserError: A folder is such a link.
+        """
+        inside = os.path.realpath(self.path)
+        for root, folders, _ in os.walk(self.path):
+            for link in (Path(root, name) for name in folders):
+                if link.is_symlink() and not Path(target := os.path.realpath(link)).is_relative_to(inside):
+                    raise UserError(
+                        f"{link} is a link out of the run, to {target}: delete the link, or replace it by a copy of "
+                        "that folder"
+                    )
 
     @property
     def out(self) -> Path:
