@@ -92,7 +92,11 @@ def _default_page(comparison: "Comparison") -> Path | None:
 
 def thumbnails(run: RunDirectory, split: str, positions: "NDArray[np.int64]") -> "NDArray[np.uint8]":
     """Return the pixels of some images of a run. Only this function imports torch."""
-    return _subset(run, split).read(positions)
+    from opsin.runs.predictions import check_positions
+
+    part = _subset(run, split)
+    check_positions(positions, split, len(part))
+    return part.read(positions)
 
 
 @cache
