@@ -227,8 +227,8 @@ class RunDirectory:
             self.error.unlink(missing_ok=True)
             if earlier.status == "finished":
                 backup.make()
-            (self.path / DIGESTS).unlink(missing_ok=True)
             self.write_result(result)
+            (self.path / DIGESTS).unlink(missing_ok=True)  # a finished run keeps its digests if it is killed here
         try:
             with self._disk_errors():
                 yield result
@@ -275,8 +275,11 @@ class RunDirectory:
 
     def record_failure(self, reason: str) -> None:
         """Record a failure that is not an exception in this process, such as the loss of another process."""
-        self.write_result(replace(self.read_result(), status="failed", error=reason))
-        FinishedBackup(self.path).restore()
+        result, backup = self.read_result(), FinishedBackup(self.path)
+        if result.status == "finished":
+            backup.discard()
+        self.write_result(replace(result, status="failed", error=reason))
+        backup.restore()
 
     def become_latest(self, outputs: Path) -> None:
         """Point `outputs/latest` at this run, unless the filesystem has no links.
