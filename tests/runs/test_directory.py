@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
+from made_runs import made_run
 
 from opsin.errors import UserError
 from opsin.runs import directory
@@ -73,6 +74,22 @@ def test_the_newest_run_is_found_after_the_clock_went_back(tmp_path: Path) -> No
     assert [run.path.name for run in find_runs(tmp_path)] == ["b", "a", "c"]
     runs[0].become_latest(tmp_path)  # resumed
     assert [run.path.name for run in find_runs(tmp_path)] == ["c", "b", "a"]
+
+
+def test_a_run_that_cannot_be_read_does_not_hide_the_others(in_tmp: Path) -> None:
+    good = made_run(in_tmp / "outputs" / "good")
+    good.checkpoints.mkdir()
+    good.best.touch()
+    for name in ("dangling", "circle", "own circle"):
+        bad = made_run(in_tmp / "outputs" / name)
+        bad.config.unlink()
+        bad.config.symlink_to({"circle": "config.yaml", "own circle": bad.config}.get(name, "nothing"))
+    (in_tmp / "outputs" / "latest").symlink_to("latest")
+    assert [run.path.name for run in find_runs(in_tmp / "outputs")] == ["good"]
+    with pytest.raises(UserError, match="the newest runs with a model are: outputs/good"):
+        RunDirectory.of("other")
+    good.become_latest(in_tmp / "outputs")
+    assert (in_tmp / "outputs" / "latest").resolve() == good.path
 
 
 @pytest.mark.parametrize("kind", ["empty folder", "copy of a run", "link", "file"])

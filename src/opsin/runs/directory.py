@@ -289,7 +289,7 @@ class RunDirectory:
         outputs.mkdir(parents=True, exist_ok=True)
         link, new = outputs / "latest", outputs / f".latest.{secrets.token_hex(4)}"
         try:
-            self._date_after(RunDirectory(link.resolve()))
+            self._date_after(RunDirectory(real_path(link)))
             new.symlink_to(os.path.relpath(self.path, outputs), target_is_directory=True)
             new.replace(link)
         except OSError:
@@ -300,7 +300,7 @@ class RunDirectory:
 
     def _date_after(self, earlier: "RunDirectory") -> None:
         """Date the config after that of the run before, so that the newest run is found even if the clock went back."""
-        if earlier.path != self.path.resolve() and earlier.config.is_file():
+        if earlier.path != real_path(self.path) and earlier.config.is_file():
             time_ns = max(self.config.stat().st_mtime_ns, earlier.config.stat().st_mtime_ns + 1000)
             os.utime(self.config, ns=(time_ns, time_ns))
 
@@ -331,15 +331,17 @@ def find_runs(folder: Path) -> list[RunDirectory]:
         if "config.yaml" in files:
             folders.clear()
             if "result.json" in files:
-                found.append(RunDirectory(Path(root)))
-    return sorted(found, key=lambda run: run.config.stat().st_mtime, reverse=True)
+                with contextlib.suppress(OSError):  # such as a link to nothing
+                    found.append((Path(root, "config.yaml").stat().st_mtime, Path(root)))
+    newest_first = sorted(found, key=lambda entry: entry[0], reverse=True)
+    return [RunDirectory(path) for _, path in newest_first]
 
 
 def newest_usable(count: int = 3) -> list[str]:
     """Return the newest runs with a model below the default folder; the first is the link to the latest one."""
     latest = Path(OUTPUT_DIR, "latest")
-    linked = RunDirectory(latest.resolve())
-    usable = (run for run in find_runs(Path(OUTPUT_DIR)) if run.path.resolve() != linked.path and _has_model(run))
+    linked = RunDirectory(real_path(latest))
+    usable = (run for run in find_runs(Path(OUTPUT_DIR)) if real_path(run.path) != linked.path and _has_model(run))
     return [str(latest)] * _has_model(linked) + [str(run.path) for run in islice(usable, count - 1)]
 
 
@@ -347,5 +349,5 @@ def _has_model(run: RunDirectory) -> bool:
     """Return whether a run has a checkpoint and has not failed."""
     try:
         return (run.best.is_file() or run.last.is_file()) and run.read_result().status != "failed"
-    except UserError:  # its files are damaged, or another version wrote them
+    except (UserError, OSError):  # its files are damaged or not to be read, or another version wrote them
         return False
