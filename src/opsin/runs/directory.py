@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from opsin.errors import Interrupted, RestartTraining, UserError
 from opsin.runs.atomic import write_atomically
 from opsin.runs.digests import DIGESTS, record_digests
-from opsin.runs.disk_errors import START_AGAIN, explanation
+from opsin.runs.disk_errors import NO_LOCKS, START_AGAIN, explanation
 from opsin.runs.finished_backup import FinishedBackup
 from opsin.runs.home import real_path
 from opsin.runs.quoting import resume_command
@@ -203,6 +203,9 @@ class RunDirectory:
                 ) from None
             except NotImplementedError:  # a filesystem without locks
                 pass
+            except OSError as error:
+                if error.errno not in NO_LOCKS:
+                    raise
             yield
 
     @contextlib.contextmanager

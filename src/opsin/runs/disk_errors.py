@@ -25,6 +25,8 @@ QUOTA = (getattr(errno, "EDQUOT", -1),)
 READ_ONLY = (errno.EROFS,)
 FORBIDDEN = (errno.EACCES, errno.EPERM)
 DEFECTIVE = (errno.EIO, errno.ENXIO, errno.ENODEV, getattr(errno, "ESTALE", -1))
+NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
+"""Errors of a lock on a filesystem without locks, such as NFS without its lock service."""
 
 START_AGAIN = "start the same command again"
 """The way out of a command that can be repeated."""
@@ -62,6 +64,11 @@ def explanation(error: OSError, way_out: str = START_AGAIN, folder: Path | None 
     if "AF_UNIX path too long" in str(error):  # of `multiprocessing`
         temporary = os.environ.get("TMPDIR", "/tmp")
         return f"TMPDIR={temporary} is too long for the name of a socket: set TMPDIR to a shorter path, then {way_out}"
+    if error.filename is None and error.errno == errno.ENOLCK:
+        return (
+            "a file cannot be locked, because its disk has no locks. Set output_dir and data_dir to folders on a disk "
+            f"with locks, or mount the disk with locks, then {way_out}"
+        )
     if error.filename is None and error.errno in FORBIDDEN:  # of a process or a socket
         return None
     path = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else _suspect(error, folder)
