@@ -18,10 +18,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from made_runs import made_run
 from PIL import Image
 
+from opsin.commands import dispatch
 from opsin.commands.export import SUFFIXES, main
-from opsin.config import from_saved
+from opsin.config import compose, from_saved
 from opsin.data.cache.image_store import DecodedStore
 from opsin.data.datasets import hugging_face
 from opsin.data.decode import decode_image
@@ -31,6 +33,7 @@ from opsin.data.shards.storage import LocalStorage
 from opsin.data.source import ArrayImages
 from opsin.data.types import BadImage
 from opsin.errors import UserError
+from opsin.inference.opened_network import open_network
 from opsin.inference.opened_run import open_run
 from opsin.models.weights import read_state_dict
 from opsin.runs.directory import RunDirectory
@@ -200,6 +203,44 @@ def test_a_lock_that_is_a_link_changes_no_other_file(in_tmp: Path) -> None:
     with pytest.raises(UserError, match="is a link"), RunDirectory(in_tmp / "run").locked(True, timeout=0.1):
         pass
     assert (in_tmp / "victim").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "folder", ["predictions", "per_class", "csv", "checkpoints/replay", ".finished", "own/pictures"]
+)
+def test_a_folder_that_is_a_link_out_of_a_run_is_refused(
+    folder: str, in_tmp: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, victim = made_run(in_tmp / "run"), in_tmp / "victim"
+    victim.mkdir()
+    (victim / "val.npz").write_text("mine")
+    link = run.path / folder
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(victim, target_is_directory=True)
+    writing = (["export", "--format", "onnx"], ["interpret", "--what", "kernels"], ["predict", "a.png"], ["embed"])
+    for words in (["evaluate"], ["report"], ["verify"], *writing):
+        assert dispatch.main([words[0], str(run.path), *words[1:]]) in (1, 3)
+        assert f"{link} is a link out of the run, to {victim}: delete the link" in capsys.readouterr().err, words
+    for opens in (open_run, open_network, from_saved):
+        with pytest.raises(UserError, match="is a link out of the run"):
+            opens(run)
+    with pytest.raises(UserError, match="is a link out of the run"):
+        compose([f"resume={run.path}"])
+    assert [(file.name, file.read_text()) for file in victim.iterdir()] == [("val.npz", "mine")]
+
+
+def test_other_links_of_a_run_are_accepted(in_tmp: Path) -> None:
+    run = made_run(in_tmp / "store" / "run")
+    config = in_tmp / "blob"
+    run.config.replace(config)
+    run.config.symlink_to(config)  # as in a snapshot of the Hugging Face cache
+    (run.path / "wandb" / "run-1").mkdir(parents=True)
+    (run.path / "wandb" / "latest-run").symlink_to("run-1", target_is_directory=True)
+    (run.path / "wandb" / "circle").symlink_to("circle")
+    (run.path / "none").symlink_to(in_tmp / "none")
+    (in_tmp / "latest").symlink_to(run.path, target_is_directory=True)
+    assert RunDirectory.of("latest").path == run.path
+    assert from_saved(RunDirectory(in_tmp / "latest")).tree["seed"] == 0
 
 
 @pytest.mark.parametrize("kind", ["safetensors", "state_dict"])

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -160,3 +161,12 @@ def _npz(**arrays: object) -> bytes:
 
 def _other_shapes() -> dict[str, object]:
     return {"classes": ["a", "b"], "logits": [[1.0]], "targets": [0], "positions": [0], "paths": ["x"], "images": "y"}
+
+
+@pytest.mark.parametrize("counts", [{"val": [1] * 10}, {"train": [1, 2]}])
+def test_counts_that_are_not_of_the_classes_are_named(run: RunDirectory, counts: dict[str, list[int]]) -> None:
+    result = run.read_result()
+    assert result.data is not None
+    run.write_result(replace(result, data=replace(result.data, class_counts=counts)))
+    with pytest.raises(UserError, match=r"result\.json is damaged \(data\.class_counts\.train is not of the classes\)"):
+        load_trained_model("run")

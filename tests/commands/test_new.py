@@ -92,3 +92,8 @@ def test_a_name_that_cannot_be_used_is_refused(
     assert new.main([name]) == 1
     assert capsys.readouterr().err.startswith(message)
     assert [file.name for file in in_tmp.iterdir()] == ["taken"]
+
+
+def test_the_home_of_an_unknown_user_is_an_ordinary_name(in_tmp: Path) -> None:
+    assert new.main(["~nosuchuser/nets"]) == 0
+    assert (in_tmp / "~nosuchuser" / "nets" / "pyproject.toml").is_file()

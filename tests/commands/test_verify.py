@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from colored_folders import colored_folder
 from forging import FORGERIES, edit_result, recompute_digests
 from honest_runs import HONEST, honest_run, start
@@ -19,7 +20,8 @@ from opsin.commands import verify as command
 from opsin.commands.verify import verify
 from opsin.commands.verify.checks import Verification
 from opsin.commands.verify.recomputed import check_data
-from opsin.commands.verify.recorded import check_digests
+from opsin.commands.verify.recorded import check_digests, check_records
+from opsin.commands.verify.replay_check import check_replay
 from opsin.commands.verify.stretches import Point, choose, stretches
 from opsin.inference.opened_run import open_run
 from opsin.runs.digests import DIGESTS, read_digests
@@ -186,3 +188,36 @@ def test_a_difference_that_a_skipped_callback_may_cause_is_not_a_forgery(
     found = verify(run, full=True)
     assert found.exit_code == 3, found.table()
     assert "perhaps by callbacks that are not repeated: noise" in found.checks[-1].detail
+
+
+DAMAGED_CONFIGS = {
+    "a: [": "did not find expected node content",
+    "[1]": "it holds no keys",
+    "a: &a [*a]": "contains itself",
+    "a: " + "[" * 5000 + "]" * 5000: "levels deep",
+}
+
+
+def test_a_damaged_config_in_a_checkpoint_is_named(digits_run: RunDirectory, tmp_path: Path) -> None:
+    run = RunDirectory(shutil.copytree(digits_run.path, tmp_path / "run"))
+    content, opened = torch.load(run.last, weights_only=True), open_run(run)
+    for text, problem in DAMAGED_CONFIGS.items():
+        content["opsin"]["training"]["config"] = text
+        for file in (run.best, run.last):
+            file.unlink()
+            torch.save(content, file)
+        recorded = check_records(opened, run.read_result())
+        replayed = check_replay(opened, full=True, chance=random.Random(0))
+        assert (recorded.status, replayed.status) == ("differs", "not verified")
+        assert problem in recorded.detail
+        assert problem in replayed.detail
+
+
+def test_checkpoints_of_the_first_step_are_a_difference(digits_run: RunDirectory, tmp_path: Path) -> None:
+    run = RunDirectory(shutil.copytree(digits_run.path, tmp_path / "run"))
+    content = {**torch.load(run.last, weights_only=True), "global_step": 0}
+    for file in (run.best, run.last):
+        file.unlink()
+        torch.save(content, file)
+    found = check_replay(open_run(run), full=True, chance=random.Random(0))
+    assert (found.status, found.detail) == ("differs", "the checkpoints are of the first step, before any training")

@@ -1,5 +1,7 @@
 """Logging settings: no callable is called, and no file outside the run directory is written."""
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +61,18 @@ def test_a_log_that_is_a_link_out_of_the_run_is_refused(in_tmp: Path) -> None:
     assert settings is not None
     with pytest.raises(UserError, match="is not a log file in the run directory"):
         checked_logging(settings)
+
+
+def test_a_log_that_is_no_regular_file_is_refused(in_tmp: Path) -> None:
+    (in_tmp / "run").mkdir()
+    settings, log = compose(["hydra.run.dir=run"]).settings, in_tmp / "run" / "train.log"
+    assert settings is not None
+    makers: tuple[Callable[[Path], object], ...] = (os.mkfifo, lambda path: path.symlink_to(path.name), Path.mkdir)
+    for make in makers:
+        make(log)
+        with pytest.raises(UserError, match=r"train\.log is not a regular file \(delete it\)"):
+            checked_logging(settings)
+        log.rmdir() if log.is_dir() else log.unlink()
 
 
 @pytest.mark.parametrize("override", ["hydra/job_logging=default", "hydra/job_logging=disabled", "hydra.verbose=true"])

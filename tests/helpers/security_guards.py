@@ -55,6 +55,18 @@ GUARDS = (
         "sweeps/test_jobs.py::test_registered_secrets_are_masked_in_every_form",
     ),
     Guard("config/logging_settings.py", "in _problems(values, run):", "in ():", "config/test_logging_settings.py"),
+    Guard(
+        "runs/directory.py",
+        "if link.is_symlink() and not",
+        "if False and not",
+        f"{_FILES}::test_a_folder_that_is_a_link_out_of_a_run_is_refused",
+    ),
+    Guard(
+        "config/saved_config.py",
+        "    run.check_links()\n",
+        "",
+        f"{_FILES}::test_a_folder_that_is_a_link_out_of_a_run_is_refused",
+    ),
     Guard("config/hydra_session.py", "    _refuse_modules()\n", "", "config/test_hydra_session.py"),
     Guard(
         "config/hydra_session.py",

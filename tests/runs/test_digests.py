@@ -79,7 +79,7 @@ def test_a_later_evaluation_is_recorded(run: Path) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    ["", "[]", "null", '{"files": []}', '{"files": {}}', "\udcff"]
+    ["", "[]", "null", "[" * 100_000, '{"files": []}', '{"files": {}}', "\udcff"]
     + [json.dumps({"files": {name: "0"}, "evaluated": []}) for name in ("/etc/passwd", "checkpoints/../../x", "x")],
 )
 def test_damaged_digests_are_refused(run: Path, content: str) -> None:

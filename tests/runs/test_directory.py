@@ -1,5 +1,6 @@
 """Run directories: two processes, and a clock that goes backwards."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -8,10 +9,13 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
+from made_runs import made_run
 
 from opsin.errors import UserError
 from opsin.runs import directory
 from opsin.runs.directory import RunDirectory, find_runs, new_run_path
+from opsin.runs.disk_errors import explained_disk_errors
 from opsin.runs.result import RunResult
 
 HOLD = """
@@ -37,6 +41,31 @@ def test_a_directory_has_one_writer_and_a_kill_releases_it(tmp_path: Path) -> No
         process.send_signal(signal.SIGKILL)
     with run.locked(True, timeout=0.1):
         assert run.path.is_dir()
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_run_needs_no_locks_of_its_filesystem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with RunDirectory(tmp_path / "run").locked(True, timeout=0.1):
+        assert (tmp_path / "run").is_dir()
+    if number == errno.ENOLCK:
+        with (
+            pytest.raises(UserError, match="its disk has no locks"),
+            explained_disk_errors(),
+        ):
+            FileLock(tmp_path / "store.lock").acquire()
+
+
+def test_a_defective_disk_is_no_filesystem_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with pytest.raises(OSError, match="Input/output"), RunDirectory(tmp_path / "run").locked(True, timeout=0.1):
+        pass
 
 
 def test_a_run_killed_before_its_config_is_refused_with_advice(tmp_path: Path) -> None:
@@ -73,6 +102,22 @@ def test_the_newest_run_is_found_after_the_clock_went_back(tmp_path: Path) -> No
     assert [run.path.name for run in find_runs(tmp_path)] == ["b", "a", "c"]
     runs[0].become_latest(tmp_path)  # resumed
     assert [run.path.name for run in find_runs(tmp_path)] == ["c", "b", "a"]
+
+
+def test_a_run_that_cannot_be_read_does_not_hide_the_others(in_tmp: Path) -> None:
+    good = made_run(in_tmp / "outputs" / "good")
+    good.checkpoints.mkdir()
+    good.best.touch()
+    for name in ("dangling", "circle", "own circle"):
+        bad = made_run(in_tmp / "outputs" / name)
+        bad.config.unlink()
+        bad.config.symlink_to({"circle": "config.yaml", "own circle": bad.config}.get(name, "nothing"))
+    (in_tmp / "outputs" / "latest").symlink_to("latest")
+    assert [run.path.name for run in find_runs(in_tmp / "outputs")] == ["good"]
+    with pytest.raises(UserError, match="the newest runs with a model are: outputs/good"):
+        RunDirectory.of("other")
+    good.become_latest(in_tmp / "outputs")
+    assert (in_tmp / "outputs" / "latest").resolve() == good.path
 
 
 @pytest.mark.parametrize("kind", ["empty folder", "copy of a run", "link", "file"])

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 from disks import Disk, mounted
+from ordinary_user import forbid_search
 
+from opsin.commands import dispatch
 from opsin.errors import UserError
 from opsin.runs.atomic import atomic_folder, atomic_open, check_writable, write_atomically, write_errors
 from opsin.runs.disk_errors import explained_disk_errors, explanation, mount_point
@@ -90,3 +92,22 @@ def test_errors_unrelated_to_the_disk_are_not_changed(tmp_path: Path) -> None:
         raise BrokenPipeError(errno.EPIPE, "Broken pipe")
     with pytest.raises(PermissionError), explained_disk_errors():  # of a process, not of a file
         raise PermissionError(errno.EPERM, "Operation not permitted")
+
+
+def test_a_folder_that_may_not_be_searched_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "private" / "run"
+    run.mkdir(parents=True)
+    (run / "config.yaml").touch()
+    forbid_search(run.parent, monkeypatch)
+    for words in (["evaluate", str(run)], ["compare", str(run)], ["report", str(run)]):
+        assert dispatch.main(words) == 1
+        message = capsys.readouterr().err
+        assert f"cannot read {run}" in message, message
+        assert "permission denied. Ask its owner for the permission" in message
+    with pytest.raises(UserError, match=f"--out=.*: {run.parent} cannot be written to; set --out to"):
+        check_writable(run, "--out")
+    with pytest.raises(UserError, match=r"run \(permission denied\); set --out"), write_errors(run, "--out"):
+        run.stat()
+    assert mount_point(run) == mount_point(tmp_path)

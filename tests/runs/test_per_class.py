@@ -1,6 +1,7 @@
 """Scores of the classes: their files, their one reader, and their size with a thousand classes."""
 
 import csv
+import io
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,30 @@ def test_scores_are_read_back_as_they_were_written(tmp_path: Path) -> None:
     assert read_scores(run, "val") is None
 
 
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"not an archive"])
+def archive(confusion: object, classes: object = ("a", "b", "c")) -> bytes:
+    file = io.BytesIO()
+    np.savez_compressed(file, confusion=confusion, classes=np.array(classes))
+    return file.getvalue()
+
+
+def array() -> bytes:
+    file = io.BytesIO()
+    np.save(file, CONFUSION)
+    return file.getvalue()
+
+
+def with_damaged_stream(content: bytes) -> bytes:
+    place = content.index(b"confusion.npy") + len(b"confusion.npy") + 20
+    return content[:place] + b"\xff\xff\xff\xff" + content[place + 4 :]
+
+
+DAMAGED = (
+    *(b"", b"PK\x03\x04", b"not an archive", array(), with_damaged_stream(archive(CONFUSION))),
+    *(archive(CONFUSION[:2]), archive(CONFUSION, "ab"), archive(CONFUSION + 0.5), archive(CONFUSION, [1, 2, 3])),
+)
+
+
+@pytest.mark.parametrize("content", DAMAGED)
 def test_a_damaged_file_is_named(tmp_path: Path, content: bytes) -> None:
     run = RunDirectory(tmp_path)
     SplitScores.of(CONFUSION, "abc").write(run, "test")

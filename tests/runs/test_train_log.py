@@ -18,3 +18,7 @@ def test_lines_of_epochs_that_are_trained_again_are_removed_in_place(tmp_path: P
         "latin-1"
     )
     drop_epochs_after(tmp_path / "absent.log", 0)
+    before, link = file.read_bytes(), tmp_path / "link.log"
+    link.symlink_to(file)
+    drop_epochs_after(link, 0)
+    assert file.read_bytes() == before

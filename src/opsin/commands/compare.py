@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from opsin.commands.command_line import command, command_parser
 from opsin.runs.directory import RunDirectory
-from opsin.runs.home import user_path
+from opsin.runs.home import real_path, user_path
 from opsin.runs.quoting import opsin_command
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
         words = sys.argv[1:] if arguments is None else arguments
         page = write_comparison(comparison, out, thumbnails, opsin_command("compare", *words))
         print(f"\npage  {page}", file=sys.stderr if options.json else sys.stdout)
-    problems = _problems(comparison.leaderboard, [user_path(run).resolve() for run in options.runs])
+    problems = _problems(comparison.leaderboard, [real_path(run) for run in options.runs])
     for problem in problems:
         print(problem, file=sys.stderr)
     return int(bool(problems))
@@ -92,7 +92,11 @@ def _default_page(comparison: "Comparison") -> Path | None:
 
 def thumbnails(run: RunDirectory, split: str, positions: "NDArray[np.int64]") -> "NDArray[np.uint8]":
     """Return the pixels of some images of a run. Only this function imports torch."""
-    return _subset(run, split).read(positions)
+    from opsin.runs.predictions import check_positions
+
+    part = _subset(run, split)
+    check_positions(positions, split, len(part))
+    return part.read(positions)
 
 
 @cache

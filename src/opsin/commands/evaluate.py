@@ -1,11 +1,13 @@
 """Evaluate a checkpoint of a run again: `opsin evaluate`."""
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Literal
 
 from opsin.commands.command_line import add_checkpoint_option, command, command_parser
+from opsin.errors import UserError
 from opsin.runs.atomic import write_errors
 from opsin.runs.digests import is_as_recorded, record_evaluation
 from opsin.runs.directory import RunDirectory
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from opsin.inference.opened_run import OpenedRun
     from opsin.runs.predictions import Predictions
     from opsin.training.recording import Measurement
+
+log = logging.getLogger(__name__)
 
 
 @command
@@ -58,15 +62,30 @@ def evaluate(run: RunDirectory, split: Literal["val", "test"] = "test", override
 
 
 def write_predictions(run: RunDirectory, predictions: "Predictions") -> None:
-    """Write predictions, unless the run has recorded those of this split: they belong to its result."""
+    """Write predictions, unless the run has recorded those of this split, or needs them: they belong to its result."""
     from opsin.runs.predictions import predictions_file
 
     file = predictions_file(run, predictions.split)
     if run.out != run.path:
         predictions.write(run)
+    elif _is_needed(run, predictions.split):
+        log.warning("%s stays: the run is not finished and needs it. Write other predictions with --out", file)
     elif not is_as_recorded(run.path, file):
         predictions.write(run)
         record_evaluation(run.path, predictions.split, file)
+
+
+def _is_needed(run: RunDirectory, split: str) -> bool:
+    """Return whether a resume needs the predictions of a split: it fits the temperature on those of val."""
+    from opsin.runs.predictions import read_predictions
+
+    if split != "val" or run.read_result().status == "finished":
+        return False
+    try:
+        read_predictions(run, split)
+    except UserError:  # missing or damaged
+        return False
+    return True
 
 
 def measure(

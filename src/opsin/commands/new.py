@@ -9,6 +9,7 @@ from pathlib import Path
 from opsin.commands.command_line import command, command_parser
 from opsin.errors import UserError
 from opsin.runs.atomic import check_writable, write_errors
+from opsin.runs.home import user_path
 from opsin.runs.quoting import opsin_command, printed_command
 
 TEMPLATE = Path(__file__).parent / "project_template"
@@ -22,8 +23,8 @@ PLACEHOLDER = "my_project"
 def main(arguments: list[str] | None = None) -> int:
     """Write the project, and print the next commands."""
     parser = command_parser("new")
-    parser.add_argument("folder", type=Path, help="the folder to create; its last part is the name of the package")
-    folder = parser.parse_args(arguments).folder.expanduser()
+    parser.add_argument("folder", type=user_path, help="the folder to create; its last part is the name of the package")
+    folder = parser.parse_args(arguments).folder
     write_project(folder)
     print(f"wrote {len(_files())} files to {folder}; next:")
     print(f"  {printed_command(['cd', folder])}")

@@ -17,6 +17,7 @@ into train, val and test as training with the same overrides would (seed=..., da
 def main(arguments: list[str] | None = None) -> int:
     """Prepare the dataset and print a summary."""
     options, rest = _parser().parse_known_args(arguments)
+    _check_shards(options)
     from opsin.config import compose, read_command_line
     from opsin.training import build
     from opsin.training.plan import make_plan
@@ -32,13 +33,46 @@ def main(arguments: list[str] | None = None) -> int:
         from opsin.data.shards.storage import StorageOptions
 
         data.splits.keeps_decoded = False
-        form = ShardOptions(options.encoding, int(options.shard_mb * 1e6), options.quality)
+        given = {"encoding": options.encoding, "shard_bytes": options.shard_mb, "quality": options.quality}
+        form = ShardOptions(**{name: value for name, value in given.items() if value is not None})
         written = write_shards(data, options.shards, form, StorageOptions(options.endpoint_url))
-        command = opsin_command("train", "datamodule=streaming", override("datamodule.path", options.shards))
-        lines = [*(f"  {line}" for line in summary_lines(written)), command]
+        lines = [*(f"  {line}" for line in summary_lines(written)), _training(options)]
     data.setup()
     print("\n".join([*_summary(data.facts()), *lines]))
     return 0
+
+
+def _check_shards(options: argparse.Namespace) -> None:
+    """Check that each option of shards has an effect.
+
+    Raises:
+        UserError: One has none.
+    """
+    names = ("encoding", "quality", "shard_mb", "endpoint_url")
+    given = [f"--{name.replace('_', '-')}" for name in names if getattr(options, name) is not None]
+    if given and not options.shards:
+        raise UserError(f"{given[0]} has an effect on shards only: add --shards OUT, or leave it out")
+    if options.quality is not None and options.encoding != "jpeg":
+        raise UserError("--quality is that of JPEG files: add --encoding jpeg, or leave it out")
+
+
+def _training(options: argparse.Namespace) -> str:
+    """Return the command that trains on the shards."""
+    overrides = [override("datamodule.path", options.shards)]
+    if options.endpoint_url:
+        overrides.append(override("datamodule.storage_options.endpoint_url", options.endpoint_url))
+    return opsin_command("train", "datamodule=streaming", *overrides)
+
+
+def _bytes(text: str) -> int:
+    """Return a size in MB as bytes."""
+    try:
+        size = int(float(text) * 1e6)
+    except (ValueError, OverflowError):  # no number, nan or inf
+        size = 0
+    if size < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a size in MB, such as 64")
+    return size
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -57,14 +91,13 @@ def _parser() -> argparse.ArgumentParser:
     shards.add_argument(
         "--encoding",
         choices=["raw", "jpeg", "original"],
-        default="raw",
         help="raw: the exact pixels of the store; jpeg: the same size in pixels, fewer bytes, nearly the same values; "
         "original: the unchanged files, resized at each read (default: raw)",
     )
     shards.add_argument(
-        "--quality", type=int, choices=range(1, 101), default=90, metavar="1-100", help="JPEG quality (default: 90)"
+        "--quality", type=int, choices=range(1, 101), metavar="1-100", help="JPEG quality (default: 90)"
     )
-    shards.add_argument("--shard-mb", type=float, default=64.0, help="maximum size of a shard (default: 64)")
+    shards.add_argument("--shard-mb", type=_bytes, metavar="MB", help="maximum size of a shard (default: 64)")
     shards.add_argument("--endpoint-url", help="the server of a bucket outside Amazon; or set AWS_ENDPOINT_URL")
     return parser
 

@@ -24,7 +24,7 @@ from opsin.interpretability.kernels import first_kernels, kernel_pictures
 from opsin.models import Network
 from opsin.runs.atomic import write_atomically
 from opsin.runs.directory import RunDirectory
-from opsin.runs.predictions import Predictions, read_predictions, softmax
+from opsin.runs.predictions import Predictions, check_positions, read_predictions, softmax
 from opsin.visualization.images import Pixels, encode, grid, overlay_heat, resize_for_display
 
 MISCLASSIFIED, TOP_CLASSES = 12, 3
@@ -75,7 +75,9 @@ def _misclassified(folder: Path, data: ImageDataModule, network: Network, predic
     rows = most_confident_errors(predictions, MISCLASSIFIED)
     if not len(rows):
         return {"misclassified": [], "stage": None, "note": None, "check": None}
-    pixels = data.subset(cast("Split", predictions.split)).read(predictions.positions[rows])
+    part, positions = data.subset(cast("Split", predictions.split)), predictions.positions[rows]
+    check_positions(positions, predictions.split, len(part))
+    pixels = part.read(positions)
     inputs = data.preprocess(torch.from_numpy(pixels).permute(0, 3, 1, 2))
     heat, stage, note = _maps(network, inputs, torch.from_numpy(predictions.predicted[rows]))
     check = None if heat is None else _against_random(network, inputs, predictions.predicted[rows], heat)

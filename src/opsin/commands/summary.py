@@ -3,12 +3,11 @@
 import argparse
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from opsin.commands.command_line import command, command_parser
 from opsin.errors import UserError
-from opsin.runs.atomic import write_atomically
+from opsin.runs.atomic import write_atomically, write_errors
 from opsin.runs.home import user_path
 from opsin.runs.quoting import opsin_command
 
@@ -117,7 +116,8 @@ def _print_classic(options: argparse.Namespace, rest: list[str]) -> int:
 
     page = classic_page(experiments_by_network())
     if options.out:
-        write_atomically(Path(options.out), page)
+        with write_errors(options.out, "--out"):
+            write_atomically(options.out, page)
         print(options.out)
     else:
         print(page)

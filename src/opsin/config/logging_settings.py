@@ -4,6 +4,7 @@ Python's logging calls any callable that its settings name, and writes to any fi
 two classes of handlers, two streams, and log files in the run directory are accepted.
 """
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -73,8 +74,10 @@ def _of_handler(place: str, handler: Mapping[str, Any], run: Path) -> Iterator[s
     file = handler.get("filename")
     if file is not None:
         path = Path(str(file)).absolute()
-        if path.suffix != ".log" or not path.resolve().is_relative_to(run.resolve()):
+        if path.suffix != ".log" or not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(run)):
             yield f"{place}.filename={file} is not a log file in the run directory"
+        elif os.path.lexists(path) and not path.is_file():  # a pipe would wait for a reader
+            yield f"{place}.filename={file} is not a regular file (delete it)"
 
 
 def _references(value: Any, place: str = "") -> Iterator[tuple[str, str]]:

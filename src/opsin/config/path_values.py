@@ -6,7 +6,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from opsin.config.overrides import PATHS
 from opsin.runs.directory import RunDirectory
-from opsin.runs.home import expand_home
+from opsin.runs.home import expand_home, real_path
 
 WEIGHT_NAMES = ("imagenet", "opsin", "none")
 """Values of `model.weights` that are names, even if a file or folder of that name exists."""
@@ -20,7 +20,7 @@ def resolve_paths(config: DictConfig) -> None:
             continue
         path = expand_home(value)
         if key == "data_dir" or (key != "output_dir" and Path(path).exists()):
-            path = str(Path(path).resolve())
+            path = str(real_path(path))
         if path != value:  # an unchanged value is not written, so a reference to another key stays a reference
             OmegaConf.update(config, key, path)
 

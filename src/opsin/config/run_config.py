@@ -146,9 +146,15 @@ class RunConfig:
         return replace(self, tree=plain(config), text=yaml_text(config))
 
     def with_text(self, text: str) -> "RunConfig":
-        """Return the same run with another config, given as the text that `save` writes."""
-        config = OmegaConf.create(text)
-        assert isinstance(config, DictConfig)
+        """Return the same run with another config, given as the text that `save` writes.
+
+        Args:
+            text: Text of a checkpoint, which may be damaged.
+
+        Raises:
+            UserError: It is damaged.
+        """
+        config = OmegaConf.create(_keys(text, "the config in a checkpoint", WAY_OUT))
         return replace(self, tree=plain(config), text=text)
 
     @classmethod
@@ -194,17 +200,32 @@ def read_origin(run: RunDirectory) -> ConfigOrigin:
 def _read_keys(path: Path, way_out: str) -> dict[str, Any]:
     try:
         text = read_text(path, way_out)
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: {way_out}") from None
+    return _keys(text, str(path), way_out)
+
+
+def _keys(text: str, place: str, way_out: str) -> dict[str, Any]:
+    """Return the keys of a saved config.
+
+    Args:
+        text: The config as YAML.
+        place: The file or object that holds it, for the message.
+        way_out: Advice for a damaged config, the end of the message.
+
+    Raises:
+        UserError: The text is damaged.
+    """
+    try:
         check_yaml(text)
         root = next(islice(yaml.parse(text, yaml.SafeLoader), 2, None), None)
         # OmegaConf turns a text into a key, and raises an OSError for a number.
         has_keys = isinstance(root, yaml.MappingStartEvent)
         tree = OmegaConf.to_container(OmegaConf.load(io.StringIO(text))) if has_keys else None
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing: {way_out}") from None
     except (yaml.YAMLError, OmegaConfBaseException, ValueError, TypeError, RecursionError) as error:
-        raise UserError(f"{path} is damaged ({' '.join(str(error).split())}): {way_out}") from None
+        raise UserError(f"{place} is damaged ({' '.join(str(error).split())}): {way_out}") from None
     if not isinstance(tree, dict) or not tree:
-        raise UserError(f"{path} is damaged (it holds no keys): {way_out}")
+        raise UserError(f"{place} is damaged (it holds no keys): {way_out}")
     return {str(key): value for key, value in tree.items()}
 
 

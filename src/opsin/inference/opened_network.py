@@ -11,7 +11,7 @@ from opsin.errors import UserError
 from opsin.models import Network, load_weights
 from opsin.runs.checkpoint_files import choose_checkpoint
 from opsin.runs.directory import RunDirectory
-from opsin.runs.result import DataFacts
+from opsin.runs.result import WAY_OUT, DataFacts
 from opsin.training.network_building import new_network, recorded_data
 from opsin.training.plan import NetworkPlan, make_network_plan
 from opsin.training.same_numerics import EMULATED, evaluation_options, is_emulated
@@ -104,4 +104,7 @@ def read_run(run: RunDirectory, overrides: Sequence[str] = ()) -> tuple[DataFact
     if not run.config.is_file():
         raise UserError(f"{run.path} is not a run directory: it has no {run.config.name}")
     facts = recorded_data(run)  # first: a run of another version is refused before its config is read
-    return facts, from_saved(run, overrides)
+    config = from_saved(run, overrides)
+    if len(facts.class_counts.get("train", ())) != len(facts.classes):
+        raise UserError(f"{run.result} is damaged (data.class_counts.train is not of the classes): {WAY_OUT}")
+    return facts, config

@@ -8,6 +8,7 @@ folder has a fixed name, so its writer holds a lock.
 """
 
 import contextlib
+import errno
 import os
 import secrets
 import shutil
@@ -104,6 +105,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Args:
         path: The file. Its folder is created if needed.
     """
+    if not path.name:  # such as `.`
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     _delete_stale(path)
     temporary = path.with_name(f"{_prefix(path)}{secrets.token_hex(4)}.part")

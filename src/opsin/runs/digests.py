@@ -85,7 +85,7 @@ def read_digests(run: Path) -> RunDigests | None:
         return RunDigests(files, tuple(map(str, content["evaluated"])))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{file} is damaged ({type(error).__name__}): restore it from a backup") from None
 
 

@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from opsin.errors import Interrupted, RestartTraining, UserError
 from opsin.runs.atomic import write_atomically
 from opsin.runs.digests import DIGESTS, record_digests
-from opsin.runs.disk_errors import START_AGAIN, explanation
+from opsin.runs.disk_errors import NO_LOCKS, START_AGAIN, explanation
 from opsin.runs.finished_backup import FinishedBackup
 from opsin.runs.home import real_path
 from opsin.runs.quoting import resume_command
@@ -58,7 +58,8 @@ class RunDirectory:
             derived: Another folder for files that can be made again.
 
         Raises:
-            UserError: There is no run at this path; the message names the newest runs with a model.
+            UserError: There is no run at this path, and the message names the newest runs with a model; or a folder in
+                it is a link out of the run.
         """
         directory = cls(real_path(run), derived)
         if not directory.config.is_file() and directory.result.is_file():
@@ -70,7 +71,25 @@ class RunDirectory:
             near = newest_usable()
             hint = f"; the newest runs with a model are: {', '.join(near)}" if near else ""
             raise UserError(f"{run} is not a run directory: it has no {directory.config.name}{hint}")
+        directory.check_links()
         return directory
+
+    def check_links(self) -> None:
+        """Check that no folder in the directory is a link out of it, through which a command would write elsewhere.
+
+        Links to files may remain: Opsin replaces a file and never writes through it.
+
+        Raises:
+            UserError: A folder is such a link.
+        """
+        inside = os.path.realpath(self.path)
+        for root, folders, _ in os.walk(self.path):
+            for link in (Path(root, name) for name in folders):
+                if link.is_symlink() and not Path(target := os.path.realpath(link)).is_relative_to(inside):
+                    raise UserError(
+                        f"{link} is a link out of the run, to {target}: delete the link, or replace it by a copy of "
+                        "that folder"
+                    )
 
     @property
     def out(self) -> Path:
@@ -184,6 +203,9 @@ class RunDirectory:
                 ) from None
             except NotImplementedError:  # a filesystem without locks
                 pass
+            except OSError as error:
+                if error.errno not in NO_LOCKS:
+                    raise
             yield
 
     @contextlib.contextmanager
@@ -208,8 +230,8 @@ class RunDirectory:
             self.error.unlink(missing_ok=True)
             if earlier.status == "finished":
                 backup.make()
-            (self.path / DIGESTS).unlink(missing_ok=True)
             self.write_result(result)
+            (self.path / DIGESTS).unlink(missing_ok=True)  # a finished run keeps its digests if it is killed here
         try:
             with self._disk_errors():
                 yield result
@@ -256,8 +278,11 @@ class RunDirectory:
 
     def record_failure(self, reason: str) -> None:
         """Record a failure that is not an exception in this process, such as the loss of another process."""
-        self.write_result(replace(self.read_result(), status="failed", error=reason))
-        FinishedBackup(self.path).restore()
+        result, backup = self.read_result(), FinishedBackup(self.path)
+        if result.status == "finished":
+            backup.discard()
+        self.write_result(replace(result, status="failed", error=reason))
+        backup.restore()
 
     def become_latest(self, outputs: Path) -> None:
         """Point `outputs/latest` at this run, unless the filesystem has no links.
@@ -267,7 +292,7 @@ class RunDirectory:
         outputs.mkdir(parents=True, exist_ok=True)
         link, new = outputs / "latest", outputs / f".latest.{secrets.token_hex(4)}"
         try:
-            self._date_after(RunDirectory(link.resolve()))
+            self._date_after(RunDirectory(real_path(link)))
             new.symlink_to(os.path.relpath(self.path, outputs), target_is_directory=True)
             new.replace(link)
         except OSError:
@@ -278,7 +303,7 @@ class RunDirectory:
 
     def _date_after(self, earlier: "RunDirectory") -> None:
         """Date the config after that of the run before, so that the newest run is found even if the clock went back."""
-        if earlier.path != self.path.resolve() and earlier.config.is_file():
+        if earlier.path != real_path(self.path) and earlier.config.is_file():
             time_ns = max(self.config.stat().st_mtime_ns, earlier.config.stat().st_mtime_ns + 1000)
             os.utime(self.config, ns=(time_ns, time_ns))
 
@@ -309,15 +334,17 @@ def find_runs(folder: Path) -> list[RunDirectory]:
         if "config.yaml" in files:
             folders.clear()
             if "result.json" in files:
-                found.append(RunDirectory(Path(root)))
-    return sorted(found, key=lambda run: run.config.stat().st_mtime, reverse=True)
+                with contextlib.suppress(OSError):  # such as a link to nothing
+                    found.append((Path(root, "config.yaml").stat().st_mtime, Path(root)))
+    newest_first = sorted(found, key=lambda entry: entry[0], reverse=True)
+    return [RunDirectory(path) for _, path in newest_first]
 
 
 def newest_usable(count: int = 3) -> list[str]:
     """Return the newest runs with a model below the default folder; the first is the link to the latest one."""
     latest = Path(OUTPUT_DIR, "latest")
-    linked = RunDirectory(latest.resolve())
-    usable = (run for run in find_runs(Path(OUTPUT_DIR)) if run.path.resolve() != linked.path and _has_model(run))
+    linked = RunDirectory(real_path(latest))
+    usable = (run for run in find_runs(Path(OUTPUT_DIR)) if real_path(run.path) != linked.path and _has_model(run))
     return [str(latest)] * _has_model(linked) + [str(run.path) for run in islice(usable, count - 1)]
 
 
@@ -325,5 +352,5 @@ def _has_model(run: RunDirectory) -> bool:
     """Return whether a run has a checkpoint and has not failed."""
     try:
         return (run.best.is_file() or run.last.is_file()) and run.read_result().status != "failed"
-    except UserError:  # its files are damaged, or another version wrote them
+    except (UserError, OSError):  # its files are damaged or not to be read, or another version wrote them
         return False

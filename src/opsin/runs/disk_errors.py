@@ -25,6 +25,8 @@ QUOTA = (getattr(errno, "EDQUOT", -1),)
 READ_ONLY = (errno.EROFS,)
 FORBIDDEN = (errno.EACCES, errno.EPERM)
 DEFECTIVE = (errno.EIO, errno.ENXIO, errno.ENODEV, getattr(errno, "ESTALE", -1))
+NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
+"""Errors of a lock on a filesystem without locks, such as NFS without its lock service."""
 
 START_AGAIN = "start the same command again"
 """The way out of a command that can be repeated."""
@@ -62,12 +64,17 @@ def explanation(error: OSError, way_out: str = START_AGAIN, folder: Path | None 
     if "AF_UNIX path too long" in str(error):  # of `multiprocessing`
         temporary = os.environ.get("TMPDIR", "/tmp")
         return f"TMPDIR={temporary} is too long for the name of a socket: set TMPDIR to a shorter path, then {way_out}"
+    if error.filename is None and error.errno == errno.ENOLCK:
+        return (
+            "a file cannot be locked, because its disk has no locks. Set output_dir and data_dir to folders on a disk "
+            f"with locks, or mount the disk with locks, then {way_out}"
+        )
     if error.filename is None and error.errno in FORBIDDEN:  # of a process or a socket
         return None
     path = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else _suspect(error, folder)
     if (reason := disk_failure(error, path)) is None:
         return None
-    if error.errno in FORBIDDEN and path.exists() and not os.access(path, os.R_OK):
+    if error.errno in FORBIDDEN and _is_unreadable(path):
         return f"cannot read {path}: {reason}. Ask its owner for the permission, then {way_out}"
     if error.errno in DEFECTIVE:
         return f"cannot read or write {path}: {reason}. Check the disk, then {way_out}"
@@ -104,8 +111,17 @@ def mount_point(path: Path) -> Path:
 
 
 def existing(path: Path) -> Path:
-    """Return a path with its links resolved if it exists, otherwise its nearest folder that does."""
-    return next(parent for parent in (path, *path.absolute().parents) if parent.exists()).resolve()
+    """Return a path with its links resolved if it exists, otherwise its nearest folder that does.
+
+    A path in a folder that may not be searched counts as missing; `Path.exists` raises a PermissionError for it.
+    """
+    there = next(parent for parent in (path, *path.absolute().parents) if os.path.exists(parent))  # noqa: PTH110
+    return Path(os.path.realpath(there))
+
+
+def _is_unreadable(path: Path) -> bool:
+    """Return whether a path exists and may not be read, or lies in a folder that may not be searched."""
+    return not os.access(existing(path), os.R_OK if os.path.exists(path) else os.X_OK)  # noqa: PTH110
 
 
 def named(error: BaseException, path: Path) -> BaseException:

@@ -1,5 +1,6 @@
 """The backup of a finished run while it is resumed: a resume that fails leaves the run as it was."""
 
+import contextlib
 import shutil
 from pathlib import Path
 
@@ -24,7 +25,8 @@ ATTEMPT = "failed_resume"
 class FinishedBackup:
     """A backup inside a run directory.
 
-    Files are linked where the filesystem has hard links: every writer replaces files and never changes them.
+    Files are linked where the filesystem has hard links: every writer replaces files and never changes them. The backup
+    counts only while the status of the run is not `finished`: a process may be killed before it removes the backup.
 
     Args:
         run: The run directory.
@@ -35,16 +37,16 @@ class FinishedBackup:
         self._folder = run / ".finished"
 
     def make(self) -> None:
-        """Back up the finished run, unless an interrupted resume has done so already."""
-        if (self._folder / "result.json").exists():
-            return
-        shutil.rmtree(self._folder, ignore_errors=True)
+        """Back up the finished run. An existing backup is of an earlier end of the run, or incomplete."""
+        self.discard()
         self._folder.mkdir()
         for name in KEPT:
             _copy(self._run / name, self._folder / name)
 
     def discard(self) -> None:
-        """Remove the backup, because the run has finished again."""
+        """Remove the backup, because the run has finished again; first the file that marks it as complete."""
+        with contextlib.suppress(OSError):
+            (self._folder / "result.json").unlink()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def place_of_failure(self) -> Path:

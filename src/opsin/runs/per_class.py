@@ -6,7 +6,6 @@ table. They are not part of `result.json`, which stays small with a thousand cla
 
 import csv
 import io
-import zipfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -81,10 +80,13 @@ def read_scores(run: RunDirectory, split: str) -> SplitScores | None:
     try:
         check_regular(file)
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as kept:
-            return SplitScores.of(kept["confusion"], kept["classes"].tolist())
+            confusion, classes = kept["confusion"], kept["classes"]
+            if confusion.shape != (len(classes),) * 2 or confusion.dtype.kind not in "iu" or classes.dtype.kind != "U":
+                raise ValueError
+            return SplitScores.of(confusion, classes.tolist())
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except Exception:  # a damaged file raises anything
         raise UserError(f"{file} is damaged: replace it with an intact copy") from None
 
 

@@ -58,16 +58,23 @@ class Predictions:
         right: NDArray[np.bool_] = self.predicted == self.targets
         return right
 
-    def check_shapes(self) -> None:
-        """Check that all arrays are of the same images.
+    def check(self) -> None:
+        """Check that all arrays are of the same images, and that their values have a meaning.
 
         Raises:
-            ValueError: They are not.
+            ValueError: They are not, or have not.
         """
         count = len(self.paths)
         shapes = (self.logits.shape, self.targets.shape, self.positions.shape)
         if shapes != ((count, len(self.classes)), (count,), (count,)):
             raise ValueError(f"{shapes} for {count} images and {len(self.classes)} classes")
+        kinds = (self.logits.dtype.kind, self.targets.dtype.kind, self.positions.dtype.kind)
+        if kinds != ("f", "i", "i") or not all(isinstance(name, str) for name in (*self.classes, *self.paths[:1])):
+            raise ValueError(f"values of the kinds {kinds}")
+        if count and not (0 <= self.targets.min() <= self.targets.max() < len(self.classes)):
+            raise ValueError("a target is no class")
+        if count and self.positions.min() < 0:
+            raise ValueError("a position is negative")
 
     def write(self, run: RunDirectory) -> None:
         """Write `predictions/<split>.npz` in a run directory, or in its folder for derived files, atomically."""
@@ -115,12 +122,31 @@ def read_predictions(run: RunDirectory, split: str) -> Predictions:
                 tuple(kept["paths"].tolist()),
                 str(kept["images"]),
             )
-            found.check_shapes()
+            found.check()
     except FileNotFoundError:
         raise UserError(f"{run.path} has no predictions of {split}: {way_out}") from None
     except Exception:  # a damaged file raises anything, and numpy's own message advises to load pickles
         raise UserError(f"{file} is damaged: {way_out}") from None
     return found
+
+
+def check_positions(positions: NDArray[np.int64], split: str, count: int) -> None:
+    """Check positions of saved predictions before the images at these positions are read.
+
+    Args:
+        positions: Positions of images in a split.
+        split: The split.
+        count: Number of its images.
+
+    Raises:
+        UserError: A position is not in the split.
+    """
+    if (largest := positions.max(initial=-1)) >= count:
+        command = opsin_command("evaluate", "RUN", "--split", split)
+        raise UserError(
+            f"the predictions of {split} are damaged: one is of image {largest:,}, and {split} has {count:,} images. "
+            f"Delete {_name(split)} of the run, and create it with: {command}"
+        )
 
 
 def softmax(logits: NDArray[np.floating], temperature: float = 1.0) -> NDArray[np.float64]:

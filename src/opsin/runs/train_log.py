@@ -30,10 +30,10 @@ def drop_epochs_after(file: Path, epochs: float) -> None:
     The file is changed in place, because a handler of this process may have opened it.
 
     Args:
-        file: The log; nothing happens without one.
+        file: The log; nothing happens without one, or if it is a link.
         epochs: Number of epochs that are completed; a fraction within an epoch.
     """
-    if not file.is_file():
+    if not file.is_file() or file.is_symlink():  # a link may lead out of the run
         return
     with file.open("r+b") as stream:
         lines = stream.readlines()

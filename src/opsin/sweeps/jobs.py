@@ -70,6 +70,7 @@ class Jobs:
         run.path.mkdir(exist_ok=True)
         config, place = self._config(trial.overrides), _place(settings, trials, trial.number)
         if run.config.exists():
+            run.check_links()
             again = [*of_a_process(trial.overrides), *(override(key, value) for key, value in place.items())]
             overrides = [override("resume", run.path), *again]
             return _job(trial.number, overrides, run, config, settings)

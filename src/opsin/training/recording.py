@@ -24,6 +24,7 @@ from opsin.runs import neutral_keys
 from opsin.runs.atomic import write_atomically
 from opsin.runs.directory import OUTPUT_DIR, RunDirectory
 from opsin.runs.flat_keys import flat_scalars
+from opsin.runs.home import real_path
 from opsin.runs.metric_registry import SPLITS, custom_metrics
 from opsin.runs.per_class import SplitScores, delete_scores
 from opsin.runs.predictions import predictions_file, read_predictions
@@ -306,6 +307,7 @@ def closing_message(result: RunResult, run: RunDirectory) -> str:
     assert settings is not None
     place = run.path.relative_to(Path.cwd()) if run.path.is_relative_to(Path.cwd()) else run.path
     latest = Path(OUTPUT_DIR, "latest")
+    shortest = latest if real_path(latest) == real_path(run.path) else place
     test = {name.removeprefix("test/"): value for name, value in result.metrics.items() if name.startswith("test/")}
     others = ", ".join(f"{name} {value:.4f}" for name, value in test.items() if name != "acc")
     lines = [
@@ -320,7 +322,7 @@ def closing_message(result: RunResult, run: RunDirectory) -> str:
         *([f"report      {place}/report.html"] if run.report.exists() else []),
         f"result      {place}/result.json",
         f"test again  {opsin_command('evaluate', place)}",
-        f"predict     {opsin_command('predict', latest if latest.resolve() == run.path.resolve() else place, 'FILE')}",
+        f"predict     {opsin_command('predict', shortest, 'FILE')}",
         f"dashboard   {opsin_command('dashboard', *([] if Path('outputs') in place.parents else [place]))}",
     ]
     if settings.teacher:  # it explains the figures above

@@ -83,13 +83,16 @@ def test_reports_are_opened_from_run_directories_only(digits_run: RunDirectory, 
     outputs = tmp_path / "outputs"
     shutil.copytree(digits_run.path, outputs / "day" / "a <b> & 'c'")
     shutil.copytree(digits_run.path, outputs / "linked")
+    shutil.copytree(digits_run.path, outputs / "circle")
+    (outputs / "circle" / "report.html").unlink(missing_ok=True)
+    (outputs / "circle" / "report.html").symlink_to("report.html")
     (tmp_path / "report.html").write_text("a secret")
     (outputs / "day" / "a <b> & 'c'" / "report.html").write_text("a report")
     (outputs / "linked" / "report.html").unlink(missing_ok=True)
     (outputs / "linked" / "report.html").symlink_to(tmp_path / "report.html")
     models = RunModels(outputs)
     assert report_file(models, "day/a <b> & 'c'") == outputs / "day" / "a <b> & 'c'" / "report.html"
-    for name in ("..", "../", "linked", "day", "", "day/../day/a <b> & 'c'", str(tmp_path), "/etc/passwd"):
+    for name in ("..", "../", "linked", "circle", "day", "", "day/../day/a <b> & 'c'", str(tmp_path), "/etc/passwd"):
         assert report_file(models, name) is None
     with pytest.MonkeyPatch.context() as patch:
         calls: list[int] = []

@@ -1,11 +1,13 @@
 """The CSV logger of a resumed run keeps the rows of the earlier process."""
 
 import csv
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory
 from opsin.training.loggers import CSV
 
@@ -45,3 +47,50 @@ def test_a_resumed_run_ends_with_the_file_of_an_uninterrupted_one(run: RunDirect
     whole = RunDirectory(tmp_path / "whole")
     logged(whole, [*kept, *values])
     assert file.read_bytes() == (whole.path / "csv" / "metrics.csv").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("acc,loss\n0.5,1\n", "no column 'step'"),
+        ("acc,step\n0.5,first\n0.5,2\n", "invalid literal"),
+        ("acc,step\n0.5\n0.5,2\n", "NoneType"),
+        ("acc,step\n0.5,1,7\n", "more cells than the header"),
+        ("\udcff", "not UTF-8"),
+    ],
+)
+def test_a_damaged_file_is_named(tmp_path: Path, text: str, reason: str) -> None:
+    file = tmp_path / "csv" / "metrics.csv"
+    file.parent.mkdir()
+    file.write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(
+        UserError, match=rf"metrics\.csv is damaged \(.*{reason}.*restore it from a backup, or delete it"
+    ):
+        CSV(RunDirectory(tmp_path), 5)
+    assert file.exists()
+
+
+def test_an_incomplete_last_line_of_a_killed_process_is_dropped(tmp_path: Path) -> None:
+    file = tmp_path / "csv" / "metrics.csv"
+    file.parent.mkdir()
+    file.write_text("acc,step\n0.5,10\n0.75,2")
+    CSV(RunDirectory(tmp_path), 30)
+    assert file.read_text().split() == ["acc,step", "0.5,10"]
+
+
+@pytest.mark.parametrize("name", ["metrics.csv", "hparams.yaml"])
+def test_pipes_are_refused_and_links_are_not_written_through(tmp_path: Path, name: str) -> None:
+    file, victim = tmp_path / "run" / "csv" / name, tmp_path / "victim"
+    file.parent.mkdir(parents=True)
+    os.mkfifo(file)
+    with pytest.raises(UserError, match=f"{name} cannot be read .it is a pipe or device"):
+        CSV(RunDirectory(tmp_path / "run"), 5)
+    file.unlink()
+    file.symlink_to(victim)
+    CSV(RunDirectory(tmp_path / "run"), 5)
+    assert not file.is_symlink()  # Lightning writes through a link
+    victim.write_text("")
+    file.symlink_to(victim)
+    CSV(RunDirectory(tmp_path / "run"), 5)
+    assert not file.is_symlink()
+    assert victim.read_text() == ""

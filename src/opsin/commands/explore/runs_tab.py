@@ -16,6 +16,7 @@ from opsin.evaluation.comparison.leaderboard import Leaderboard, leaderboard
 from opsin.evaluation.comparison.row_names import shortened_names
 from opsin.evaluation.comparison.run_records import RunRecord, read_record
 from opsin.runs.directory import RunDirectory
+from opsin.runs.home import real_path
 from opsin.runs.metric_registry import metric_names
 from opsin.runs.metrics_csv import measured
 from opsin.runs.quoting import opsin_command
@@ -41,7 +42,7 @@ def report_file(models: RunModels, name: str) -> Path | None:
 
 def _report_of(run: RunDirectory) -> Path | None:
     report = run.path / "report.html"
-    inside = report.resolve().is_relative_to(run.path.resolve())  # a symbolic link can point anywhere
+    inside = real_path(report).is_relative_to(real_path(run.path))  # a symbolic link can point anywhere
     return report if report.is_file() and inside else None
 
 

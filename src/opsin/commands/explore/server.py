@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from opsin.errors import UserError
+from opsin.runs.home import real_path
 from opsin.runs.quoting import opsin_command
 
 HOST = "127.0.0.1"
@@ -38,7 +39,7 @@ def serve(outputs: Path, port: int, announce: Callable[[str], None], data_dir: s
         from opsin.commands.explore.page import application
 
         with _bound(port) as listener:
-            app = application(outputs.resolve(), data_dir)
+            app = application(real_path(outputs), data_dir)
             listener.listen()  # from now on a browser waits until the server is ready
             announce(f"http://{HOST}:{listener.getsockname()[1]}")
             config = uvicorn.Config(app, log_level="warning", use_colors=False, timeout_graceful_shutdown=1)

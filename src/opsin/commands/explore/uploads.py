@@ -52,7 +52,7 @@ def _uploaded(payload: Any) -> Path | None:
     path = payload.get("path") if isinstance(payload, dict) else None
     if not isinstance(path, str) or "\0" in path:
         return None
-    file = Path(path).resolve()
+    file = Path(os.path.realpath(path))
     folder = Path(os.environ["GRADIO_TEMP_DIR"]).resolve()
     return file if file.is_relative_to(folder) and file.is_file() else None
 

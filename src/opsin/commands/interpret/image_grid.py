@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from opsin.commands.interpret.model_and_images import ModelAndImages
-from opsin.runs.predictions import Predictions
+from opsin.runs.predictions import Predictions, check_positions
 from opsin.visualization.images import Pixels, grid
 
 Rows = NDArray[np.int64]
@@ -26,7 +26,9 @@ def predictions_grid(
     """
     positions = predictions.positions[rows]
     order = np.argsort(positions)
-    read = source.images.subset(predictions.split).read(positions[order])
+    part = source.images.subset(predictions.split)
+    check_positions(positions, predictions.split, len(part))
+    read = part.read(positions[order])
     pixels = np.empty_like(read)
     pixels[order] = read
     kind = _kind(suggested)

@@ -64,7 +64,7 @@ def check_metrics(opened: OpenedRun, result: RunResult, split: Split) -> Check:
         return missing(name, error)
     try:
         computed, confusion = _metrics(opened, predictions)
-    except (IndexError, RuntimeError, ValueError) as error:
+    except (LookupError, RuntimeError, ValueError) as error:
         return Check(name, "differs", f"the predictions do not fit the classes ({error})")
     left_out = [n for n in recorded if n not in computed]
     differences = [

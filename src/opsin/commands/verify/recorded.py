@@ -62,7 +62,7 @@ def check_records(opened: OpenedRun, result: RunResult) -> Check:
             return Check("records", "differs", f"{file.name} is damaged ({type(error).__name__})")
     try:
         differences = list(_differences(opened, result, states))
-    except (UserError, LookupError, TypeError, ValueError, AttributeError) as error:
+    except (UserError, LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
         return Check("records", "differs", f"a file is damaged ({type(error).__name__}: {error})")
     return compared("records", differences, "result.json, config.yaml and metrics.csv agree with the checkpoints")
 

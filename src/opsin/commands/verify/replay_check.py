@@ -47,15 +47,18 @@ def check_replay(opened: OpenedRun, full: bool, chance: random.Random) -> Check:
         return Check("replay", "none", "training is not repeated: the run was trained without verify_checkpoints")
     try:
         found = points(run)
+        unequal = _unequal_files(found)
     except FileNotFoundError as error:
         return missing("replay", f"{error.filename} is missing")
     except UserError as error:
         return missing("replay", error)
     except Exception as error:  # a damaged file raises anything
         return Check("replay", "differs", f"a checkpoint is damaged ({type(error).__name__})")
-    if unequal := _unequal_files(found):
+    if unequal:
         return compared("replay", unequal, "")
     every = stretches(found)
+    if not every:
+        return Check("replay", "differs", "the checkpoints are of the first step, before any training")
     whole = [stretch for stretch in every if stretch.is_whole]
     chosen = whole if full else choose(whole, run.best, found[-1].step, chance)
     outcomes = [_outcome(stretch, opened) for stretch in chosen]

@@ -1,0 +1,36 @@
+"""`opsin prepare-data`: each option of shards has an effect or is refused, and the printed command reads the shards."""
+
+import pytest
+
+from opsin.commands.prepare_data import _parser, _training, main
+from opsin.runs.quoting import override
+
+
+@pytest.mark.parametrize(
+    "option", [["--encoding", "jpeg"], ["--quality", "9"], ["--shard-mb", "1"], ["--endpoint-url", "x"]]
+)
+def test_an_option_without_shards_is_refused(option: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["digits", *option]) == 1
+    assert f"{option[0]} has an effect on shards only: add --shards OUT" in capsys.readouterr().err
+
+
+def test_a_quality_without_jpeg_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["digits", "--shards", "out", "--quality", "9"]) == 1
+    assert "--quality is that of JPEG files: add --encoding jpeg" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("size", ["nan", "inf", "-inf", "1e305", "0", "-1", "1e-9", "much"])
+def test_a_size_that_is_no_number_of_megabytes_is_refused(size: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["digits", "--shards", "out", f"--shard-mb={size}"])
+    assert f"{size} is not a size in MB, such as 64" in capsys.readouterr().err
+
+
+def test_the_printed_command_names_the_server() -> None:
+    words = ["--shards", "s3://bucket/digits", "--shard-mb", "0.5", "--endpoint-url", "http://localhost:9000"]
+    options = _parser().parse_args(words)
+    assert options.shard_mb == 500_000
+    command = _training(options)
+    assert override("datamodule.path", "s3://bucket/digits") in command
+    assert override("datamodule.storage_options.endpoint_url", "http://localhost:9000") in command
+    assert "endpoint_url" not in _training(_parser().parse_args(words[:2]))
