@@ -7,7 +7,7 @@ from tiny import tiny
 from torch import nn
 
 from opsin.errors import UserError
-from opsin.interpretability.feature_visualization import Ascent, ascend
+from opsin.interpretability.feature_visualization import Ascent, _last_rectifier, ascend
 from opsin.models import Network
 from opsin.models.network import sequential
 
@@ -134,3 +134,9 @@ def test_a_stage_that_cannot_run_at_the_image_size_is_named() -> None:
     network = Network("fixed", stages, sequential(flatten=nn.Flatten(), fc=nn.Linear(2 * 36, 2)))
     with pytest.raises(UserError, match=r"head\.fc cannot run on 9x9 pixels"):
         ascend(network, "head.fc", [0], size=(9, 9), upscalings=0, mean=(0.5,), std=(0.5,), channels_in=1)
+
+
+def test_a_rectifier_used_twice_ends_a_stage_too() -> None:
+    act = nn.ReLU()
+    assert _last_rectifier(nn.Sequential(act, nn.Conv2d(1, 1, 1), act)) is act
+    assert _last_rectifier(nn.Sequential(act, nn.Conv2d(1, 1, 1))) is None

@@ -230,7 +230,7 @@ def _channel_means(output: Tensor, channels: Tensor) -> Tensor:
 def _last_rectifier(step: nn.Module) -> nn.Module | None:
     """Return the rectifier at the end of a step, ignoring pooling and dropout, or None."""
     last = None
-    for module in step.modules():
+    for _, module in step.named_modules(remove_duplicate=False):  # each use of a shared rectifier
         if next(module.children(), None) is not None:
             continue
         if isinstance(module, RECTIFIERS):

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from opsin.errors import UserError
-from opsin.models.network import sequential
+from opsin.models.network import members, sequential
 from opsin.models.pretrained.regroup import NetworkParts
 from opsin.models.pretrained.timm_modules import Body, MeanLogits, PointwiseClassifier, PooledBody, Pooling, classifiers
 from opsin.models.pretrained.timm_stages import by_children, timm_stages
@@ -133,7 +133,7 @@ def _reference(original: Any, shape: tuple[int, int, int]) -> _Reference:
         logits,
         frozenset(in_features),
         frozenset(in_head - in_features),
-        frozenset({name for name, _ in original.named_children()} - in_features - in_head - in_all),
+        frozenset(members(original).keys() - in_features - in_head - in_all),
     )
 
 
@@ -143,7 +143,7 @@ def _names_called(original: nn.Module) -> Iterator[set[str]]:
     called: set[str] = set()
     handles = [
         module.register_forward_pre_hook(lambda *_, name=name: called.add(name))
-        for name, child in original.named_children()
+        for name, child in members(original).items()
         for module in child.modules()
     ]
     try:
