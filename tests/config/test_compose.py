@@ -11,6 +11,7 @@ import yaml
 from opsin.commands.dispatch import main as dispatch
 from opsin.commands.dispatch import main_of
 from opsin.config import CommandLine, ConfigSource, RunConfig, compose, compose_raw, read_command_line, show
+from opsin.config.resume_rules import changed_values
 from opsin.config.saved_config import find_unfinished, from_saved
 from opsin.config.secrets import is_secret_key, is_secret_variable, refuse_typed_secrets, reveal
 from opsin.errors import UserError
@@ -225,6 +226,37 @@ def test_values_of_the_process_are_resolved_and_references_to_keys_are_kept(
     assert RunConfig.load(composed.run).tree == composed.tree
     changed = compose(["resume=run", "seed=3", "optimizer.lr=0.5"])
     assert (changed.tree["trainer"]["max_epochs"], changed.tree["logger"]["tensorboard"]["name"]) == (3, "7_0.5_train")
+
+
+def test_a_reference_typed_at_a_resume_is_a_change_and_is_resolved(
+    saved: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SCRATCH", "/scratch")
+    monkeypatch.setenv("STEPS", "64")
+    monkeypatch.setenv("WANDB_API_KEY", "abcdef123456")
+    base = {"datamodule.base_batch_size": 16, "datamodule.batch_size": 8}
+    saved = saved.changed(base | {"optimizer.lr": "${datamodule.base_batch_size}"})
+    saved.save()
+    changes = [
+        "datamodule.batch_size=${datamodule.base_batch_size}",
+        "data_dir=${oc.env:SCRATCH}/data",
+        "+tags=[${oc.env:STEPS}]",
+        "+logger.w.api_key=${oc.env:WANDB_API_KEY}",
+    ]
+    resumed = from_saved(saved.run, changes)
+    text = yaml.safe_load(resumed.text)
+    assert (text["data_dir"], text["tags"]) == ("/scratch/data", ["64"])
+    assert text["logger"]["w"]["api_key"] == "${oc.env:WANDB_API_KEY}"
+    assert text["datamodule"]["batch_size"] == "${datamodule.base_batch_size}"
+    changed = changed_values(resumed, saved)
+    assert {key: new for key, (_, new) in changed.items()} == {
+        "data_dir": "/scratch/data",
+        "datamodule.batch_size": 16,
+        "tags": ["64"],
+        "logger.w.api_key": "${oc.env:WANDB_API_KEY}",
+    }
+    follows = changed_values(saved.changed({"datamodule.base_batch_size": 4}), saved)
+    assert list(follows) == ["datamodule.base_batch_size"]  # and not the unchanged reference to it
 
 
 def test_a_missing_variable_is_named(in_tmp: Path) -> None:

@@ -46,6 +46,7 @@ def resolve_process_values(config: DictConfig) -> None:
     Raises:
         OmegaConfBaseException: An interpolation cannot be resolved.
     """
+    register_resolvers()
     with open_dict(config):
         _resolve_container(config)
 

@@ -14,7 +14,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from opsin.config.hydra_keys import harmless_variables
 from opsin.config.overrides import key_of
 from opsin.config.path_values import resolve_paths
-from opsin.config.resolvers import register_resolvers
+from opsin.config.resolvers import register_resolvers, resolve_process_values
 from opsin.config.search_path import ConfigSource
 from opsin.config.sections import SECTIONS, SECTIONS_OF_MANY
 from opsin.config.yaml_limits import check_yaml
@@ -134,12 +134,17 @@ class RunConfig:
         write_atomically(self.run.config, self.text)
 
     def changed(self, values: Mapping[str, Any]) -> "RunConfig":
-        """Return the config with other values for some dotted keys."""
+        """Return the config with other values for some dotted keys.
+
+        Raises:
+            UserError: A value refers to something that does not exist.
+        """
         config = OmegaConf.create(self.text)
         assert isinstance(config, DictConfig)
         try:
             for key, value in values.items():
                 OmegaConf.update(config, key, value, force_add=True)
+            resolve_process_values(config)
             resolve_paths(config)
         except OmegaConfBaseException as error:  # a section is no section
             raise unresolvable(error) from None
