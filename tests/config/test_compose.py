@@ -345,6 +345,9 @@ def test_a_literal_secret_is_refused_and_not_repeated(override: str, in_tmp: Pat
         ["photos", "+logger=[{token: hunter2}]"],
         ["photos", "launcher.setup=[export HF_TOKEN=hunter2]"],
         ["photos", "+hydra.job.env_set={HF_TOKEN: hunter2}"],
+        ["photos", "+hydra.job.env_set.DB_PASS=hunter2"],
+        ["photos", "+hydra.job={env_set: {OPENAI_KEY: hunter2}}"],
+        ["-m", "photos", "++hydra.job.env_set.BASIC_AUTH=hunter2"],
         ["-m", "photos", "sweep.storage=postgresql://me:hunter2@host/x"],
         ["+logger.x={token: hunter2("],
         ["logger.x.token=a{hunter2"],
@@ -401,7 +404,15 @@ def test_variables_and_keys_of_secrets_are_recognized_by_name() -> None:
         assert not is_secret_variable(name), name
     for key in ("a.api_key", "token", "x.client_secret", "a.accessKey", "credentials.user", "b[0].password"):
         assert is_secret_key(key), key
-    for key in ("sort_key", "num_token", "monkey", "token_logger.path", "model.keys", "optimizer.lr"):
+    for key in (
+        "hydra.job.env_set.PWD",
+        "sort_key",
+        "num_token",
+        "monkey",
+        "token_logger.path",
+        "model.keys",
+        "optimizer.lr",
+    ):
         assert not is_secret_key(key), key
 
 
@@ -456,6 +467,27 @@ def test_info_and_completion_include_the_config_dir_of_the_user(
 def test_wrong_flags_end_in_one_message(arguments: list[str], part: str, in_tmp: Path) -> None:
     with pytest.raises(UserError, match=part):
         read_command_line(arguments)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("logger: csv", "logger is 'csv' .* `- override /logger: csv`"),
+        ("logger: ${oc.env:HOME}", "logger is '/.* instead of a section"),
+        ("model: null", "model is None .* `- override /model: OPTION`"),
+        ("monitor: val/loss", "monitor is 'val/loss' .* such as monitor: {"),
+    ],
+)
+def test_a_section_without_keys_is_refused_with_the_right_form(text: str, message: str, folder: Path) -> None:
+    (folder / "experiment" / "mine.yaml").write_text(f"# @package _global_\n{text}\n")
+    with pytest.raises(UserError, match=message):
+        compose(["experiment=mine"], source=ConfigSource((str(folder),)))
+
+
+def test_a_section_cannot_be_replaced_at_a_resume(saved: RunConfig) -> None:
+    with pytest.raises(UserError, match="callbacks.mine is 5 instead of a section"):
+        saved.changed({"callbacks.mine": 5})
+    assert saved.changed({"callbacks.early_stopping": None}).tree["callbacks"]["early_stopping"] is None
 
 
 def test_an_unknown_section_is_named(in_tmp: Path) -> None:
