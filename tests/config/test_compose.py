@@ -485,7 +485,7 @@ def test_a_section_without_keys_is_refused_with_the_right_form(text: str, messag
 
 
 def test_a_section_cannot_be_replaced_at_a_resume(saved: RunConfig) -> None:
-    with pytest.raises(UserError, match="callbacks.mine is 5 instead of a section"):
+    with pytest.raises(UserError, match=r"callbacks\.mine is 5 instead of a section"):
         saved.changed({"callbacks.mine": 5})
     assert saved.changed({"callbacks.early_stopping": None}).tree["callbacks"]["early_stopping"] is None
 
