@@ -63,7 +63,11 @@ def activations(network: Network, images: Tensor, names: Sequence[str] | None = 
             _run(model, block, modules, record)
             for name, output in last.items():
                 found.setdefault(name, []).append(output)
-        maps = {name: torch.cat(found[name]) for name in modules if name in found and is_map(found[name][0], images)}
+        maps = {
+            name: torch.cat(found[name])
+            for name, module in modules.items()
+            if name in found and is_map(model, module, found[name][0], images)
+        }
         for name in names or ():
             if name not in maps:
                 known = ", ".join(stages_with_maps(model, as_input(model, images[:1]))) or "none"
@@ -81,13 +85,14 @@ def dead_channels(network: Network, images: Tensor) -> dict[str, DeadChannels]:
         images: Input `(N, C, H, W)`, run in batches.
 
     Returns:
-        Dead channels by layer name, in execution order; empty for a network without ReLU or ReLU6. All outputs of a
+        Dead channels by layer name, in execution order; empty for a network without ReLU or ReLU6, and for one whose
+        stages have channels last. All outputs of a
         layer that runs more than once in its stage are combined by the index of the channel.
     """
     largest: dict[str, Tensor] = {}
 
     def record(name: str, output: Tensor) -> None:
-        if output.ndim == 4:
+        if output.ndim == 4 and not network.maps_channels_last:
             values = output.amax(dim=(0, 2, 3)).float().cpu()
             largest[name] = pad_sequence([values, largest.get(name, values)], True).amax(0)  # widths may differ
 

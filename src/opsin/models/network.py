@@ -34,6 +34,7 @@ class Network(FreezableStages):
         head: Everything after the last stage: features to logits `(N, num_logits)`.
         auxiliary: An auxiliary classifier on one of the stages, used in training; None for most networks.
         pretrained: Facts of the pretrained weights, by their name in `model.weights`.
+        maps_channels_last: Whether the stages return maps `(N, H, W, C)`, as those of Swin.
         gradient_checkpointing: Whether stages that train keep only their input and compute their activations again in
             the backward pass.
         original_keys: For a network built from one of another library, the key in the state dict of that library
@@ -49,6 +50,7 @@ class Network(FreezableStages):
         auxiliary: Auxiliary | None = None,
         pretrained: Mapping[Kind, Weights] | None = None,
         original_keys: Mapping[str, str] | None = None,
+        maps_channels_last: bool = False,
     ) -> None:
         super().__init__()
         self.name = name
@@ -57,6 +59,7 @@ class Network(FreezableStages):
         self.auxiliary = auxiliary
         self.pretrained = dict(pretrained or {})
         self.original_keys = dict(original_keys or {})
+        self.maps_channels_last = maps_channels_last
         self.gradient_checkpointing = False
 
     def steps(self) -> dict[str, nn.Module]:

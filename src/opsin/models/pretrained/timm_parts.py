@@ -72,7 +72,8 @@ def timm_parts(name: str, original: nn.Module, image_size: tuple[int, int], in_c
             if _is_exact(parts, expected):
                 layers = (parts.linear, *_last_layers(original))
                 fitting = (layer for layer in layers if _returns_logits(layer, expected))
-                return replace(parts, linear=next(fitting, None))
+                channels_last = getattr(original, "output_fmt", None) == "NHWC"
+                return replace(parts, linear=next(fitting, None), maps_channels_last=channels_last)
     finally:
         original.train()
     raise _refusal(name, "its features cannot be computed by a part of its modules")
