@@ -82,6 +82,8 @@ def _undecoded_jpeg(image: Image.Image) -> bytes | None:
     """
     if not isinstance(image, JpegImageFile) or not image.tile or image.decoderconfig or image.tell():
         return None
+    if image.fp is None:
+        return None
     position = image.fp.tell()
     image.fp.seek(0)
     content = image.fp.read()
