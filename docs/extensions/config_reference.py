@@ -14,6 +14,7 @@ from signature_tables import Key, cell, keys_of, table, value_text
 from sphinx.application import Sphinx
 
 from opsin.config.help_page import describe
+from opsin.config.hydra_keys import has_effect
 from opsin.config.locations import CONFIGS
 from opsin.config.suggestions import config_options
 from opsin.config.validation import ROOT, SectionSchema
@@ -121,7 +122,7 @@ def _run_page(groups: set[str]) -> str:
 
 
 def _hydra(tree: Mapping[str, Any], comments: Mapping[str, str]) -> list[Key]:
-    """Return the keys of Hydra that the primary config sets."""
+    """Return the keys of Hydra that the primary config sets and an override may set."""
 
     def leaves(values: Mapping[str, Any], above: str) -> list[tuple[str, Any]]:
         return [
@@ -133,9 +134,8 @@ def _hydra(tree: Mapping[str, Any], comments: Mapping[str, str]) -> list[Key]:
     texts = {
         "hydra.run.dir": "run directory",
         "hydra.sweep.dir": "folder of the sweep directories",
-        "hydra.job.name": "name of the log",
     }
-    found = leaves(tree["hydra"], "hydra")
+    found = [(key, value) for key, value in leaves(tree["hydra"], "hydra") if has_effect(key)]
     return [Key(key, "text", value_text(value), comments.get(key, texts.get(key, ""))) for key, value in found]
 
 

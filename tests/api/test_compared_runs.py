@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from made_runs import made_run
+from omegaconf import OmegaConf
 
 import opsin
 
@@ -52,3 +53,16 @@ def test_a_comparison_loads_no_torch(tmp_path: Path) -> None:
     code = f"import opsin, sys; opsin.compare({str(tmp_path)!r}).table; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+def test_the_resolvers_of_the_caller_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_TOKEN", "abc")
+    paths = [made_run(tmp_path / name, [True, False]).path for name in "ab"]
+    value = lambda: OmegaConf.create({"a": "${oc.env:MY_TOKEN}"}).a  # noqa: E731
+    found = opsin.compare(paths)
+    assert value() == "abc"
+    with pytest.raises(opsin.UserError):
+        opsin.compare(paths, "test/nothing")
+    assert value() == "abc"
+    found.write(tmp_path / "page.html")
+    assert value() == "abc"

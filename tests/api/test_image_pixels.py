@@ -1,6 +1,8 @@
 """Every kind of image gives the same pixels as its file, and everything else is refused with a correction."""
 
 import io
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +139,39 @@ def test_a_damaged_pillow_image_is_a_bad_image(kind: str) -> None:
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(stream, kind)
     opened = Image.open(io.BytesIO(stream.getvalue()[: stream.tell() // 2]))
     with pytest.raises(BadImage, match="damaged: "):
+        read_image(opened, model(3))
+
+
+class Slow(io.BytesIO):
+    """A file whose reads let other threads run."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        time.sleep(0.001)
+        return super().read(size)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF"])
+def test_threads_can_read_the_same_pillow_image(kind: str) -> None:
+    stream, exif = io.BytesIO(), Image.Exif()
+    exif[0x0112] = 6
+    noise = np.random.default_rng(0).integers(0, 256, (150, 150, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(stream, kind, exif=exif)
+    opened, trained = Image.open(Slow(stream.getvalue())), model(3)
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda image: read_image(image, trained), [opened] * 16))
+    expected = read_image(stream.getvalue(), trained)
+    for pixels in found:
+        np.testing.assert_array_equal(pixels, expected)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+@pytest.mark.parametrize("closed", ["file", "image"])
+def test_a_pillow_image_of_a_closed_file_is_refused_with_a_correction(kind: str, closed: str) -> None:
+    stream = io.BytesIO()
+    Image.fromarray(COLOR).save(stream, kind)
+    opened = Image.open(stream)
+    (stream if closed == "file" else opened).close()
+    with pytest.raises(UserError, match=r"call image\.load\(\) while the file is open"):
         read_image(opened, model(3))
 
 

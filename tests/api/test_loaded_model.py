@@ -15,6 +15,7 @@ from PIL import Image
 from torch import nn
 
 import opsin
+from opsin.api.caller_state import TorchSettings
 from opsin.api.loaded_model import Model
 from opsin.inference.compute_device import ComputeDevice
 from opsin.inference.inputs import open_images
@@ -115,6 +116,17 @@ def test_a_loaded_network_is_in_evaluation_mode() -> None:
         ComputeDevice(torch.device("cpu"), "32-true"),
     )
     assert not any(module.training for module in loaded.trained.network.modules())
+
+
+@pytest.mark.parametrize(("side", "shown"), [(300, 300), (150, 300), (170, 170)])
+def test_an_overlay_is_not_smaller_than_the_input(side: int, shown: int) -> None:
+    stages = {"all": sequential(conv=nn.Conv2d(1, 2, 3, stride=9))}
+    head = sequential(pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten(), fc=nn.Linear(2, 3))
+    trained = TrainedModel(
+        "x", Network("x", stages, head), "abc", (side, side), (0.5,), (0.5,), 1, "squash", "bilinear", 1
+    )
+    model = Model(Predictor(trained, ComputeDevice(torch.device("cpu"), "32-true")), TorchSettings.current())
+    assert model.explain(np.zeros((side, side), np.uint8), check=False).overlay.size == (shown, shown)
 
 
 def test_an_explanation_has_a_heatmap_and_a_statement(model: Model, pixels: np.ndarray) -> None:

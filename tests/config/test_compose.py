@@ -11,6 +11,7 @@ import yaml
 from opsin.commands.dispatch import main as dispatch
 from opsin.commands.dispatch import main_of
 from opsin.config import CommandLine, ConfigSource, RunConfig, compose, compose_raw, read_command_line, show
+from opsin.config.resume_rules import changed_values
 from opsin.config.saved_config import find_unfinished, from_saved
 from opsin.config.secrets import is_secret_key, is_secret_variable, refuse_typed_secrets, reveal
 from opsin.errors import UserError
@@ -227,6 +228,37 @@ def test_values_of_the_process_are_resolved_and_references_to_keys_are_kept(
     assert (changed.tree["trainer"]["max_epochs"], changed.tree["logger"]["tensorboard"]["name"]) == (3, "7_0.5_train")
 
 
+def test_a_reference_typed_at_a_resume_is_a_change_and_is_resolved(
+    saved: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SCRATCH", "/scratch")
+    monkeypatch.setenv("STEPS", "64")
+    monkeypatch.setenv("WANDB_API_KEY", "abcdef123456")
+    base = {"datamodule.base_batch_size": 16, "datamodule.batch_size": 8}
+    saved = saved.changed(base | {"optimizer.lr": "${datamodule.base_batch_size}"})
+    saved.save()
+    changes = [
+        "datamodule.batch_size=${datamodule.base_batch_size}",
+        "data_dir=${oc.env:SCRATCH}/data",
+        "+tags=[${oc.env:STEPS}]",
+        "+logger.w.api_key=${oc.env:WANDB_API_KEY}",
+    ]
+    resumed = from_saved(saved.run, changes)
+    text = yaml.safe_load(resumed.text)
+    assert (text["data_dir"], text["tags"]) == ("/scratch/data", ["64"])
+    assert text["logger"]["w"]["api_key"] == "${oc.env:WANDB_API_KEY}"
+    assert text["datamodule"]["batch_size"] == "${datamodule.base_batch_size}"
+    changed = changed_values(resumed, saved)
+    assert {key: new for key, (_, new) in changed.items()} == {
+        "data_dir": "/scratch/data",
+        "datamodule.batch_size": 16,
+        "tags": ["64"],
+        "logger.w.api_key": "${oc.env:WANDB_API_KEY}",
+    }
+    follows = changed_values(saved.changed({"datamodule.base_batch_size": 4}), saved)
+    assert list(follows) == ["datamodule.base_batch_size"]  # and not the unchanged reference to it
+
+
 def test_a_missing_variable_is_named(in_tmp: Path) -> None:
     with pytest.raises(UserError, match=r"OPSIN_NOT_SET is not set.*\(at seed\)"):
         compose(["seed=${oc.env:OPSIN_NOT_SET}"])
@@ -313,6 +345,9 @@ def test_a_literal_secret_is_refused_and_not_repeated(override: str, in_tmp: Pat
         ["photos", "+logger=[{token: hunter2}]"],
         ["photos", "launcher.setup=[export HF_TOKEN=hunter2]"],
         ["photos", "+hydra.job.env_set={HF_TOKEN: hunter2}"],
+        ["photos", "+hydra.job.env_set.DB_PASS=hunter2"],
+        ["photos", "+hydra.job={env_set: {OPENAI_KEY: hunter2}}"],
+        ["-m", "photos", "++hydra.job.env_set.BASIC_AUTH=hunter2"],
         ["-m", "photos", "sweep.storage=postgresql://me:hunter2@host/x"],
         ["+logger.x={token: hunter2("],
         ["logger.x.token=a{hunter2"],
@@ -369,7 +404,15 @@ def test_variables_and_keys_of_secrets_are_recognized_by_name() -> None:
         assert not is_secret_variable(name), name
     for key in ("a.api_key", "token", "x.client_secret", "a.accessKey", "credentials.user", "b[0].password"):
         assert is_secret_key(key), key
-    for key in ("sort_key", "num_token", "monkey", "token_logger.path", "model.keys", "optimizer.lr"):
+    for key in (
+        "hydra.job.env_set.PWD",
+        "sort_key",
+        "num_token",
+        "monkey",
+        "token_logger.path",
+        "model.keys",
+        "optimizer.lr",
+    ):
         assert not is_secret_key(key), key
 
 
@@ -424,6 +467,27 @@ def test_info_and_completion_include_the_config_dir_of_the_user(
 def test_wrong_flags_end_in_one_message(arguments: list[str], part: str, in_tmp: Path) -> None:
     with pytest.raises(UserError, match=part):
         read_command_line(arguments)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("logger: csv", "logger is 'csv' .* `- override /logger: csv`"),
+        ("logger: ${oc.env:HOME}", "logger is '/.* instead of a section"),
+        ("model: null", "model is None .* `- override /model: OPTION`"),
+        ("monitor: val/loss", "monitor is 'val/loss' .* such as monitor: {"),
+    ],
+)
+def test_a_section_without_keys_is_refused_with_the_right_form(text: str, message: str, folder: Path) -> None:
+    (folder / "experiment" / "mine.yaml").write_text(f"# @package _global_\n{text}\n")
+    with pytest.raises(UserError, match=message):
+        compose(["experiment=mine"], source=ConfigSource((str(folder),)))
+
+
+def test_a_section_cannot_be_replaced_at_a_resume(saved: RunConfig) -> None:
+    with pytest.raises(UserError, match=r"callbacks\.mine is 5 instead of a section"):
+        saved.changed({"callbacks.mine": 5})
+    assert saved.changed({"callbacks.early_stopping": None}).tree["callbacks"]["early_stopping"] is None
 
 
 def test_an_unknown_section_is_named(in_tmp: Path) -> None:

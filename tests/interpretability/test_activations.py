@@ -112,3 +112,21 @@ def test_tokens_and_channels_last_are_no_maps(kind: type[nn.Module], images: tor
         activations(network, images, ["other"])
     with pytest.raises(UserError, match=r"the output of other is not a map \(N, C, h, w\), so it has no filters"):
         ascend(network, "other", [0], size=(12, 12), upscalings=0, mean=(0.5,) * 3, std=(0.5,) * 3)
+
+
+def test_a_rectifier_that_runs_several_times_is_recorded_in_each_stage(images: torch.Tensor) -> None:
+    """Also with another number of channels, as in the blocks of ResNet50."""
+    act = nn.ReLU()
+    stages = {
+        "a": nn.Sequential(nn.Conv2d(3, 4, 1), act, nn.Conv2d(4, 6, 1), act),
+        "b": nn.Sequential(nn.Conv2d(6, 2, 1), act),
+    }
+    network = Network("shared", stages, nn.Flatten())
+    with torch.no_grad():
+        stages["a"][2].bias[5] = -1e3
+    found = activations(network, images)
+    for stage, layer in (("a", "a.1"), ("b", "b.1")):
+        torch.testing.assert_close(found[layer], network.forward_features(images, stage).detach())
+    dead = dead_channels(network, images)
+    assert {name: layer.total for name, layer in dead.items()} == {"a.1": 6, "b.1": 2}
+    assert 5 in dead["a.1"].channels

@@ -9,6 +9,7 @@ from tiny import tiny
 from torch import Tensor, nn
 
 from opsin.errors import UserError
+from opsin.interpretability.activations import activations
 from opsin.interpretability.attribution import (
     METHODS,
     attribute,
@@ -307,6 +308,17 @@ def test_channels_last_outputs_are_refused() -> None:
     network = Network("swin", {"layer1": _ChannelsLast()}, sequential(flatten=nn.Flatten(), fc=nn.Linear(5760, 3)))
     with pytest.raises(UserError, match="swin has no stage with maps"):
         gradcam(network, images, targets)
+
+
+def test_channels_last_outputs_of_the_shape_of_a_map_are_refused() -> None:
+    """`layer1` of Swin-T for images of 384 pixels is (N, 96, 96, 96)."""
+    stages = {"stem": nn.Conv2d(3, 40, 2, stride=2), "layer1": nn.Identity()}
+    network = Network("swin", stages, nn.Flatten(), maps_channels_last=True)
+    assert list(activations(network, torch.zeros(1, 3, 80, 80))) == ["stem"]
+    with pytest.raises(UserError, match="stage 'layer1' of swin has no maps"):
+        gradcam(network, torch.zeros(1, 3, 80, 80), torch.zeros(1, dtype=torch.int64), "layer1")
+    with pytest.raises(UserError, match="the output of layer1 is not a map"):
+        activations(network, torch.zeros(1, 3, 80, 80), ["layer1"])
 
 
 def test_images_need_not_be_square(three: Network) -> None:

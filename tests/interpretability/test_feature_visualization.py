@@ -7,7 +7,7 @@ from tiny import tiny
 from torch import nn
 
 from opsin.errors import UserError
-from opsin.interpretability.feature_visualization import Ascent, ascend
+from opsin.interpretability.feature_visualization import Ascent, _last_rectifier, ascend
 from opsin.models import Network
 from opsin.models.network import sequential
 
@@ -134,3 +134,32 @@ def test_a_stage_that_cannot_run_at_the_image_size_is_named() -> None:
     network = Network("fixed", stages, sequential(flatten=nn.Flatten(), fc=nn.Linear(2 * 36, 2)))
     with pytest.raises(UserError, match=r"head\.fc cannot run on 9x9 pixels"):
         ascend(network, "head.fc", [0], size=(9, 9), upscalings=0, mean=(0.5,), std=(0.5,), channels_in=1)
+
+
+class Picky(nn.Module):
+    """A layer that takes some sizes only, as the embedding of a vision transformer does."""
+
+    def __init__(self, sides: range, error: type[Exception]) -> None:
+        super().__init__()
+        self.sides, self.error = sides, error
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.shape[2] not in self.sides:
+            raise self.error(f"no {x.shape[2]}")
+        return x
+
+
+@pytest.mark.parametrize("error", [AssertionError, ValueError, RuntimeError])
+@pytest.mark.parametrize(("sides", "named"), [(range(24, 25), "12x12"), (range(1, 15), r"17x17 pixels \(no 17\)")])
+def test_a_network_of_one_size_is_refused_with_the_way_out(error: type[Exception], sides: range, named: str) -> None:
+    """Before any step, also if only the last size is too large."""
+    stages = {"only": nn.Sequential(Picky(sides, error), nn.Conv2d(3, 2, 3))}
+    network = Network("fixed", stages, nn.Flatten())
+    with pytest.raises(UserError, match=rf"only cannot run on {named}.*--upscalings 0"):
+        climb(network, "only", [0], size=(12, 12), upscalings=2, steps=10**9)
+
+
+def test_a_rectifier_used_twice_ends_a_stage_too() -> None:
+    act = nn.ReLU()
+    assert _last_rectifier(nn.Sequential(act, nn.Conv2d(1, 1, 1), act)) is act
+    assert _last_rectifier(nn.Sequential(act, nn.Conv2d(1, 1, 1))) is None

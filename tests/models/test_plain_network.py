@@ -356,6 +356,42 @@ def test_a_network_of_named_stages_is_checked_too(head: nn.Module, message: str)
         check_network("mine", network, num_logits=10, in_channels=1, image_size=(8, 8))
 
 
+class Doubling(nn.Sequential):
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        return super().forward(x) * 2
+
+
+@pytest.mark.parametrize("kind", [nn.Sequential, Doubling])
+def test_a_head_runs_as_it_is_written(kind: type[nn.Sequential]) -> None:
+    """Also from the first stage on, as with cached features: with one layer used twice, and with its own function."""
+    act = nn.ReLU()
+    head = kind(nn.Flatten(), nn.Linear(64, 8), act, nn.Linear(8, 8), act, nn.Linear(8, 10))
+    network = Network("mine", {"stem": nn.Conv2d(1, 1, 1)}, head).eval()
+    assert torch.equal(network(network.stages["stem"](images()), after="stem"), network(images()))
+    assert len(network.steps()) == (7 if kind is nn.Sequential else 2)
+
+
+class TwiceInside(nn.Module):
+    """A head that begins with a layer that it uses again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        act = nn.ReLU()
+        self.conv, self.head = (
+            nn.Conv2d(1, 4, 8),
+            nn.Sequential(nn.Flatten(), act, nn.Linear(4, 8), act, nn.Linear(8, 10)),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.conv(x))
+
+
+def test_a_layer_used_twice_does_not_prevent_the_division() -> None:
+    network = convert(module := TwiceInside())
+    assert list(network.stages) == ["conv"]
+    torch.testing.assert_close(network.eval()(images()), module.eval()(images()))
+
+
 def test_two_classes_need_one_logit() -> None:
     with pytest.raises(UserError, match=r"has 2 outputs, but the data need 1: .*loss\.function=cross_entropy"):
         convert(plain.layers(2), num_logits=1)

@@ -9,14 +9,18 @@ from typing import TYPE_CHECKING, Protocol
 
 from opsin.api import notebook_html
 from opsin.commands.compare import thumbnails
+from opsin.config.resolvers import restored_resolvers
 from opsin.errors import UserError
 from opsin.evaluation.comparison.columns import columns, standard_metrics
 from opsin.evaluation.comparison.comparison import Comparison
 from opsin.evaluation.comparison.comparison import compare as compare_runs
 from opsin.evaluation.comparison.page import write_comparison
+from opsin.runs.directory import RunDirectory
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
+    from numpy.typing import NDArray
 
 
 class HasPath(Protocol):
@@ -76,7 +80,7 @@ class RunComparison:
         Raises:
             UserError: The file cannot be written.
         """
-        return write_comparison(self.comparison, Path(file), thumbnails, "opsin.compare")
+        return write_comparison(self.comparison, Path(file), _thumbnails, "opsin.compare")
 
     def _repr_html_(self) -> str:
         found = columns(self.comparison.leaderboard, self.comparison.pairwise)
@@ -102,7 +106,15 @@ def compare(
     paths = [_path(run) for run in runs] if isinstance(runs, Iterable) and not isinstance(runs, str) else [_path(runs)]
     if not paths:
         raise UserError("opsin.compare([]): give at least one run")
-    return RunComparison(compare_runs(paths, metric))
+    with restored_resolvers():
+        return RunComparison(compare_runs(paths, metric))
+
+
+def _thumbnails(run: RunDirectory, split: str, positions: "NDArray[np.int64]") -> "NDArray[np.uint8]":
+    from opsin.api.caller_state import caller_state  # imports torch, as the images do
+
+    with caller_state():
+        return thumbnails(run, split, positions)
 
 
 def _path(run: str | PathLike[str] | HasPath) -> Path:

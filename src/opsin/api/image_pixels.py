@@ -2,12 +2,14 @@
 
 from collections.abc import Iterable
 from os import PathLike, fspath
+from threading import Lock
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 
 from opsin.data.decode import damage_as_bad_image, image_pixels
@@ -24,6 +26,9 @@ OneImage: TypeAlias = str | PathLike[str] | bytes | Image.Image | NDArray[Any] |
 KINDS = "the path of a file, a Pillow image, an array (H, W) or (H, W, C), or a tensor (C, H, W)"
 CHANNELS = (1, 3, 4)
 """Numbers of channels that every model accepts: gray, RGB, RGB with alpha, which is dropped."""
+
+_PILLOW = Lock()
+"""Held while a Pillow image is read, because reading decodes it: several threads may get the same image."""
 
 
 def read_image(image: OneImage, trained: TrainedModel) -> Pixels:
@@ -47,12 +52,30 @@ def read_image(image: OneImage, trained: TrainedModel) -> Pixels:
         if path.is_dir():
             raise BadImage("it is a folder: give a list of its files, such as sorted(Path(folder).glob('*.jpg'))")
         return trained.read(path)
-    if (content := _undecoded_jpeg(image)) is not None:
-        return trained.read(content)
-    return fit_image(_upright_pixels(image, trained.source_channels), *trained.fit)
+    if not isinstance(image, Image.Image):
+        return fit_image(_pixels_of_values(image, trained.source_channels), *trained.fit)
+    with _PILLOW:
+        found = _content_or_pixels(image, trained.source_channels)
+    return trained.read(found) if isinstance(found, bytes) else fit_image(found, *trained.fit)
 
 
-def _undecoded_jpeg(image: Any) -> bytes | None:
+def _content_or_pixels(image: Image.Image, channels: int) -> bytes | Pixels:
+    """Return the bytes of a JPEG that is not decoded yet, and the upright pixels of any other Pillow image.
+
+    Raises:
+        BadImage: It cannot be decoded.
+        UserError: Its file is closed.
+    """
+    if isinstance(image, ImageFile) and image.tile and (image.fp is None or getattr(image.fp, "closed", False)):
+        raise UserError("its file was closed before it was decoded: call image.load() while the file is open")
+    with damage_as_bad_image():
+        if (content := _undecoded_jpeg(image)) is not None:
+            return content
+        image.load()  # before its orientation is read, because Pillow turns a TIFF when it decodes it
+        return image_pixels(image, channels)
+
+
+def _undecoded_jpeg(image: Image.Image) -> bytes | None:
     """Return the bytes of a JPEG that Pillow has opened but not decoded, so that its pixels are those of its file.
 
     None for everything else, and for a JPEG with a scale or frame that the caller has chosen.
@@ -68,10 +91,8 @@ def _undecoded_jpeg(image: Any) -> bytes | None:
     return content
 
 
-def _upright_pixels(image: Any, channels: Any) -> Pixels:
-    if isinstance(image, Image.Image):
-        with damage_as_bad_image():  # Pillow decodes an opened image only now
-            return image_pixels(image, channels)
+def _pixels_of_values(image: Any, channels: int) -> Pixels:
+    """Return the pixels of an array or a tensor."""
     pixels = _checked(image, channels)
     if pixels.shape[2] == channels:
         return pixels

@@ -29,7 +29,7 @@ Outputs = Callable[[Pixels], NDArray[Any]]
 Position = tuple[int | None, Any]
 
 SIDE = 240
-"""Longer side of an overlay in pixels, if the input of the model is smaller."""
+"""Longer side of an overlay in pixels, about, if the input of the model is smaller."""
 
 
 def load(
@@ -247,7 +247,7 @@ class Model:
         images = self._normalized(pixels[np.newaxis])
         targets = torch.tensor([index])
         heat = attribute(trained.network, images, targets, method, stage)
-        large = resize_for_display(pixels, SIDE)
+        large = resize_for_display(pixels, max(SIDE, *pixels.shape[:2]))
         overlay = Image.fromarray(overlay_heat(large, heat[0].numpy()))
         known = self.classes[index], float(probabilities[index]), heat[0].numpy(), overlay
         if not check:

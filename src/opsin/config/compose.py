@@ -13,6 +13,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import yaml
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
@@ -39,6 +40,7 @@ from opsin.config.secrets import (
     refuse_missing_secrets,
     refuse_typed_secrets,
 )
+from opsin.config.sections import missing_section
 from opsin.config.suggestions import config_options, explain_unknown_option, suggest, with_listing
 from opsin.config.yaml_files import in_words, refuse_broken_files
 from opsin.errors import UserError
@@ -172,6 +174,7 @@ def _new(overrides: Sequence[str], run: Path | None, source: ConfigSource) -> Ru
     config = OmegaConf.masked_copy(composed, sections)
     with open_dict(config):
         config.resume = None
+    _refuse_missing_sections(OmegaConf.to_container(config, resolve=False), source)
     try:
         resolve_process_values(config)
         resolve_paths(config)
@@ -186,9 +189,28 @@ def _new(overrides: Sequence[str], run: Path | None, source: ConfigSource) -> Ru
             choices[group] = f"[{','.join(map(str, config[group]))}]"
     origin = ConfigOrigin(source, choices, task_overrides(composed.hydra), source.folders, variables)
     tree = plain(config)
+    _refuse_missing_sections(tree, source)
     text = yaml_text(config)
     refuse_misplaced_secrets(tree)
     return RunConfig(tree, text, origin, directory, settings=settings)
+
+
+def _refuse_missing_sections(tree: Any, source: ConfigSource) -> None:
+    """Refuse a section that holds no keys, such as `logger: csv` in a file.
+
+    Args:
+        tree: Plain values, resolved or not.
+        source: The search path, for the options of the section.
+    """
+    if not (found := missing_section(tree)):
+        return
+    key, value = found
+    known = config_options(source).get(key, [])
+    way_out = f"Write the keys of the section, such as {key}: {{NAME: VALUE}}"
+    if known:
+        option = value if value in known else "OPTION"
+        way_out = f"A file chooses an option in its list `defaults`, with the line `- override /{key}: {option}`"
+    raise UserError(f"{key} is {value!r:.40} instead of a section. {way_out}")
 
 
 def _run_path(composed: DictConfig, config: DictConfig) -> Path:

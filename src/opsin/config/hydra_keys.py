@@ -41,6 +41,12 @@ HARMLESS_VARIABLES = (
 """Environment variables that a config file may set. Others can load code (`LD_PRELOAD`) or permit it."""
 
 
+def has_effect(key: str) -> bool:
+    """Return whether a dotted key can be set: every key outside `hydra`, and those of `EFFECTIVE`."""
+    root, _, name = key.partition(".")
+    return root != "hydra" or any(_is_below(name, effective) for effective in EFFECTIVE)
+
+
 def refuse_typed_without_effect(overrides: Sequence[str]) -> None:
     """Refuse overrides that set a key of Hydra and would change nothing.
 
@@ -48,9 +54,9 @@ def refuse_typed_without_effect(overrides: Sequence[str]) -> None:
         UserError: Names the override and what to do about it.
     """
     for override in overrides:
-        root, _, key = key_of(override).replace("/", ".").partition(".")
-        if root == "hydra" and not any(_is_below(key, effective) for effective in EFFECTIVE):
-            raise UserError(_refusal(override, key))
+        key = key_of(override).replace("/", ".")
+        if not has_effect(key):
+            raise UserError(_refusal(override, key.partition(".")[2]))
 
 
 def refuse_saved_without_effect(composed: DictConfig) -> None:

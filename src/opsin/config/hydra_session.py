@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from opsin.config import locations
 from opsin.config.logging_settings import checked_logging
-from opsin.config.resolvers import register_resolvers
+from opsin.config.resolvers import register_resolvers, restored_resolvers
 from opsin.config.search_path import PACKAGE, ConfigSource
 from opsin.config.target_lookup import is_permitted
 from opsin.config.target_refusal import TARGETS_VARIABLE
@@ -170,7 +170,6 @@ def hydra_state() -> Iterator[None]:
     from hydra.core.hydra_config import HydraConfig
     from hydra.core.plugins import Plugins
     from hydra.version import VersionBase
-    from omegaconf.resolvers import oc
 
     Plugins.instance()  # registers Hydra's own sources once per process, so they must be among the restored ones
 
@@ -178,11 +177,11 @@ def hydra_state() -> Iterator[None]:
     earlier = version.version_base, session.hydra, config.cfg
     sources = dict(SourcesRegistry.instance().types)
     try:
-        yield
+        with restored_resolvers():
+            yield
     finally:
         version.version_base, session.hydra, config.cfg = earlier
         SourcesRegistry.instance().types = sources
-        OmegaConf.register_new_resolver("oc.env", oc.env, replace=True)
 
 
 def print_hydra_help(source: ConfigSource, overrides: Sequence[str]) -> None:

@@ -7,10 +7,12 @@ References to secrets (`${oc.env:WANDB_API_KEY}`) stay too: their values are in 
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.grammar_parser import parse
+from omegaconf.resolvers import oc
 
 from opsin.config.secrets import is_secret_key, is_secret_variable, secret_reference
 from opsin.runs.home import expand_home
@@ -24,6 +26,15 @@ OF_KEYS = frozenset({"oc.select", "oc.dict.keys", "oc.dict.values", "oc.create",
 def register_resolvers() -> None:
     """Let `${oc.env:NAME}` return a reference, and no value, where NAME or the key names a secret."""
     OmegaConf.register_new_resolver("oc.env", _environment, replace=True)
+
+
+@contextmanager
+def restored_resolvers() -> Iterator[None]:
+    """Restore OmegaConf's own `oc.env` after a block: the caller may use OmegaConf too."""
+    try:
+        yield
+    finally:
+        OmegaConf.register_new_resolver("oc.env", oc.env, replace=True)
 
 
 def _environment(name: str, default: Any = _UNSET, *, _node_: Any = None) -> Any:
@@ -46,6 +57,7 @@ def resolve_process_values(config: DictConfig) -> None:
     Raises:
         OmegaConfBaseException: An interpolation cannot be resolved.
     """
+    register_resolvers()
     with open_dict(config):
         _resolve_container(config)
 

@@ -101,10 +101,10 @@ def refuse_other_parts(saved: RunConfig, overrides: Sequence[str]) -> None:
 
 
 def changed_values(composed: RunConfig, saved: RunConfig) -> dict[str, tuple[Any, Any]]:
-    """Return the old and the new value of every changed key, by dotted key, without values that are references."""
+    """Return the old and the new value of every changed key, by dotted key, without those of unchanged references."""
     old, new = flat(saved.tree), flat(composed.tree)
-    text = flat(yaml.safe_load(composed.text))
-    follows = {key for key, value in text.items() if isinstance(value, str) and value.startswith("${")}
+    written, text = flat(yaml.safe_load(saved.text)), flat(yaml.safe_load(composed.text))
+    follows = {key for key, value in text.items() if str(value).startswith("${") and written.get(key) == value}
     keys = [key for key in dict.fromkeys([*new, *old]) if old.get(key) != new.get(key) and key not in follows]
     return {key: (old.get(key), new.get(key)) for key in keys}
 

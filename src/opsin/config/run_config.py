@@ -14,9 +14,9 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from opsin.config.hydra_keys import harmless_variables
 from opsin.config.overrides import key_of
 from opsin.config.path_values import resolve_paths
-from opsin.config.resolvers import register_resolvers
+from opsin.config.resolvers import register_resolvers, resolve_process_values
 from opsin.config.search_path import ConfigSource
-from opsin.config.sections import SECTIONS, SECTIONS_OF_MANY
+from opsin.config.sections import missing_section
 from opsin.config.yaml_limits import check_yaml
 from opsin.errors import UserError
 from opsin.runs.atomic import write_atomically
@@ -134,16 +134,24 @@ class RunConfig:
         write_atomically(self.run.config, self.text)
 
     def changed(self, values: Mapping[str, Any]) -> "RunConfig":
-        """Return the config with other values for some dotted keys."""
+        """Return the config with other values for some dotted keys.
+
+        Raises:
+            UserError: A value refers to something that does not exist, or a section holds no keys.
+        """
         config = OmegaConf.create(self.text)
         assert isinstance(config, DictConfig)
         try:
             for key, value in values.items():
                 OmegaConf.update(config, key, value, force_add=True)
+            resolve_process_values(config)
             resolve_paths(config)
         except OmegaConfBaseException as error:  # a section is no section
             raise unresolvable(error) from None
-        return replace(self, tree=plain(config), text=yaml_text(config))
+        tree = plain(config)
+        if found := missing_section(tree):
+            raise UserError(f"{found[0]} is {found[1]!r:.40} instead of a section")
+        return replace(self, tree=tree, text=yaml_text(config))
 
     def with_text(self, text: str) -> "RunConfig":
         """Return the same run with another config, given as the text that `save` writes.
@@ -235,15 +243,8 @@ def _check_sections(file: Path, tree: dict[str, Any]) -> None:
     Raises:
         UserError: A section holds no keys, or the seed is no integer.
     """
-    for key in SECTIONS:
-        value = tree.get(key, {})
-        of_sections = value if isinstance(value, dict) and key in SECTIONS_OF_MANY else {}
-        empty = value is None and key in SECTIONS_OF_MANY
-        if not isinstance(value, dict) and not empty:
-            raise _damaged(file, f"{key} is {value!r:.40} instead of a section")
-        for name, inner in of_sections.items():
-            if not isinstance(inner, dict) and inner is not None:
-                raise _damaged(file, f"{key}.{name} is {inner!r:.40} instead of a section")
+    if found := missing_section(tree):
+        raise _damaged(file, f"{found[0]} is {found[1]!r:.40} instead of a section")
     if not isinstance(tree.get("seed", 0), int):
         raise _damaged(file, f"seed is {tree['seed']!r:.40} instead of an integer")
 

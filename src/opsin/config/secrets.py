@@ -53,8 +53,13 @@ def is_secret_variable(name: str) -> bool:
 
 
 def is_secret_key(key: str) -> bool:
-    """Return whether a dotted key names a secret, such as `logger.wandb.api_key` or `credentials.user`."""
+    """Return whether a dotted key names a secret, such as `logger.wandb.api_key` or `credentials.user`.
+
+    The keys below `hydra.job.env_set` are names of environment variables.
+    """
     above, _, name = re.sub(r"\[\d+\]", "", key).rpartition(".")
+    if above == "hydra.job.env_set":
+        return is_secret_variable(name)
     words = _words(name)
     if words[0] in COUNTS:
         return False

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from opsin.errors import UserError
 from opsin.interpretability.eval_context import as_input, eval_context, is_map, stages_with_maps
@@ -45,7 +46,7 @@ def activations(network: Network, images: Tensor, names: Sequence[str] | None = 
 
     Returns:
         float32 `(N, C, h, w)` on the CPU by name, in execution order. For a layer that runs more than once, such as the
-        shared ReLU of a residual block, the last output.
+        shared ReLU of a residual block, the last output in the stage.
 
     Raises:
         UserError: A stage or layer does not exist, or its output is not a map.
@@ -59,11 +60,14 @@ def activations(network: Network, images: Tensor, names: Sequence[str] | None = 
             def record(name: str, output: Tensor, last: dict[str, Tensor] = last) -> None:
                 last[name] = output.float().cpu().clone()  # copied, because an in-place ReLU may follow
 
-            with output_hooks(modules, record):
-                model.forward_features(as_input(model, block))
+            _run(model, block, modules, record)
             for name, output in last.items():
                 found.setdefault(name, []).append(output)
-        maps = {name: torch.cat(found[name]) for name in modules if name in found and is_map(found[name][0], images)}
+        maps = {
+            name: torch.cat(found[name])
+            for name, module in modules.items()
+            if name in found and is_map(model, module, found[name][0], images)
+        }
         for name in names or ():
             if name not in maps:
                 known = ", ".join(stages_with_maps(model, as_input(model, images[:1]))) or "none"
@@ -81,21 +85,21 @@ def dead_channels(network: Network, images: Tensor) -> dict[str, DeadChannels]:
         images: Input `(N, C, H, W)`, run in batches.
 
     Returns:
-        Dead channels by layer name, in execution order; empty for a network without ReLU or ReLU6. All outputs of a
-        layer that runs more than once are combined.
+        Dead channels by layer name, in execution order; empty for a network without ReLU or ReLU6, and for one whose
+        stages have channels last. All outputs of a
+        layer that runs more than once in its stage are combined by the index of the channel.
     """
     largest: dict[str, Tensor] = {}
 
     def record(name: str, output: Tensor) -> None:
-        if output.ndim == 4:
+        if output.ndim == 4 and not network.maps_channels_last:
             values = output.amax(dim=(0, 2, 3)).float().cpu()
-            largest[name] = torch.maximum(largest[name], values) if name in largest else values
+            largest[name] = pad_sequence([values, largest.get(name, values)], True).amax(0)  # widths may differ
 
     with eval_context(network) as model, torch.no_grad():
         rectified = {name: part for name, part in layers(model).items() if isinstance(part, RECTIFIERS)}
-        with output_hooks(rectified, record):
-            for block in torch.split(images, BLOCK):
-                model.forward_features(as_input(model, block))
+        for block in torch.split(images, BLOCK):
+            _run(model, block, rectified, record)
     return {
         name: DeadChannels(tuple(torch.nonzero(largest[name] == 0).flatten().tolist()), len(largest[name]))
         for name in rectified
@@ -141,6 +145,16 @@ def output_hooks(modules: Mapping[str, nn.Module], record: OnOutput) -> Iterator
         for name, module in modules.items():
             hooks.callback(module.register_forward_hook(hook(name)).remove)
         yield
+
+
+def _run(network: Network, images: Tensor, modules: Mapping[str, nn.Module], record: OnOutput) -> None:
+    """Run the stages, and record each layer while its own stage runs: stages may share a layer."""
+    x, before = as_input(network, images), None
+    for stage in network.stages:
+        inside = {name: module for name, module in modules.items() if name.partition(".")[0] == stage}
+        with output_hooks(inside, record):
+            x = network.forward_features(x, stage, before)
+        before = stage
 
 
 def device_of(network: nn.Module) -> torch.device:

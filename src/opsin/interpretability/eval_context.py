@@ -80,18 +80,27 @@ def stages_with_maps(network: Network, image: Tensor) -> dict[str, tuple[int, in
         for name in network.stages:
             output = network.forward_features(output, name, before)
             before = name
-            if is_map(output, image) and output.shape[2] * output.shape[3] > 1:
+            if is_map(network, network.stages[name], output, image) and output.shape[2] * output.shape[3] > 1:
                 _, channels, height, width = output.shape
                 found[name] = (channels, height, width)
     return found
 
 
-def is_map(output: Tensor, images: Tensor) -> bool:
+def is_map(network: Network, module: nn.Module, output: Tensor, images: Tensor) -> bool:
     """Return whether an output is a map `(N, C, h, w)` with the aspect ratio of the images `(N, C, H, W)`.
 
-    The aspect ratio excludes outputs with channels last. Convolutions without padding remove a few positions per side,
-    which changes it slightly.
+    The aspect ratio excludes most outputs with channels last; `maps_channels_last` of the network excludes all, except
+    for those of convolutions. Convolutions without padding remove a few positions per side, which changes the aspect
+    ratio slightly.
+
+    Args:
+        network: The network.
+        module: The stage or layer.
+        output: Its output.
+        images: The input of the network.
     """
+    if network.maps_channels_last and not isinstance(module, nn.Conv2d):
+        return False
     height, width = images.shape[2:]
     return output.ndim == 4 and abs(output.shape[2] * width - output.shape[3] * height) <= 8 * max(height, width)
 

@@ -99,7 +99,7 @@ def ascend(
     with eval_context(network) as model:
         objective = _Objective(model, step, mean, std)
         with objective.hooked():
-            objective.check(channels, noise)
+            objective.check(channels, noise, recipe.last_size(size))
             parts = [
                 recipe(objective, noise, torch.tensor(channels[first : first + BLOCK]))
                 for first in range(0, len(channels), BLOCK)
@@ -131,8 +131,18 @@ class _Recipe:
         picture = rounded.to("cpu", torch.uint8).permute(0, 2, 3, 1).numpy()
         return picture, start, objective.measure(rounded / 255, channels)
 
+    def last_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Return the (height, width) after the last upscaling."""
+        for _ in range(self.upscalings):
+            size = self._larger(size)
+        return size
+
+    def _larger(self, size: Sequence[int]) -> tuple[int, int]:
+        height, width = size
+        return round(height * self.factor), round(width * self.factor)
+
     def _enlarged(self, pixels: Tensor) -> Tensor:
-        size = [round(side * self.factor) for side in pixels.shape[2:]]
+        size = self._larger(pixels.shape[2:])
         larger = F.interpolate(pixels, size, mode="bicubic", align_corners=False).clamp(0, 1)
         margin = self.blur // 2
         if margin == 0 or min(size) <= margin:
@@ -174,26 +184,33 @@ class _Objective:
         with handles, output_hooks(modules, self._outputs.__setitem__):
             yield
 
-    def check(self, channels: Sequence[int], noise: Tensor) -> None:
-        """Raise `UserError` unless the step runs at this size and has these channels."""
-        try:
-            with torch.no_grad():
-                self._run(noise.to(self.device))
-        except RuntimeError as error:
-            height, width = noise.shape[2:]
-            raise UserError(
-                f"{self._network.name}: {self._step} cannot run on {height}x{width} pixels ({error}); most heads "
-                "accept only the input size of the network: set upscalings=0"
-            ) from None
+    def check(self, channels: Sequence[int], noise: Tensor, last: tuple[int, int]) -> None:
+        """Raise `UserError` unless the step has these channels, and runs at the size of the noise and at the last one.
+
+        Args:
+            channels: The channels.
+            noise: The first image.
+            last: (height, width) after the last upscaling.
+        """
+        self._try(noise)
         output = self._outputs["step"]
-        if output.ndim > 2 and not is_map(output, noise):
-            raise UserError(
-                f"{self._network.name}: the output of {self._step} is not a map (N, C, h, w), so it has no filters; "
-                "a part of the head has outputs, such as head.fc"
-            )
+        check_filters(self._network, self._step, self._module, output, noise)
         width = output.shape[1]
         if wrong := [channel for channel in channels if not 0 <= channel < width]:
             raise UserError(f"{self._network.name}: {self._step} has channels 0 to {width - 1}, not {wrong[0]}")
+        if last != noise.shape[2:]:
+            self._try(F.interpolate(noise, last))
+
+    def _try(self, noise: Tensor) -> None:
+        try:
+            with torch.no_grad():
+                self._run(noise.to(self.device))
+        except (RuntimeError, AssertionError, ValueError) as error:  # the last two of networks of a fixed size
+            height, width = noise.shape[2:]
+            raise UserError(
+                f"{self._network.name}: {self._step} cannot run on {height}x{width} pixels ({error}). Most heads and "
+                "some networks accept one size only: start with this size, without upscalings (--upscalings 0)"
+            ) from None
 
     def measure(self, pixels: Tensor, channels: Tensor) -> Floats:
         """Return the mean activation of one filter per image."""
@@ -221,6 +238,26 @@ class _Objective:
         return self._step.split(".")[0]
 
 
+def check_filters(network: Network, step: str, module: nn.Module, output: Tensor, images: Tensor) -> None:
+    """Check that the output of a step is a map or a vector, whose channels are filters.
+
+    Args:
+        network: The network.
+        step: The name of the step.
+        module: The step.
+        output: Its output.
+        images: The input of the network.
+
+    Raises:
+        UserError: It is something else, such as tokens.
+    """
+    if output.ndim > 2 and not is_map(network, module, output, images):
+        raise UserError(
+            f"{network.name}: the output of {step} is not a map (N, C, h, w), so it has no filters; "
+            "a part of the head has outputs, such as head.fc"
+        )
+
+
 def _channel_means(output: Tensor, channels: Tensor) -> Tensor:
     """Return one channel `(K,)` per image, averaged over its area."""
     means = output.flatten(2).mean(dim=2) if output.ndim > 2 else output
@@ -230,7 +267,7 @@ def _channel_means(output: Tensor, channels: Tensor) -> Tensor:
 def _last_rectifier(step: nn.Module) -> nn.Module | None:
     """Return the rectifier at the end of a step, ignoring pooling and dropout, or None."""
     last = None
-    for module in step.modules():
+    for _, module in step.named_modules(remove_duplicate=False):  # each use of a shared rectifier
         if next(module.children(), None) is not None:
             continue
         if isinstance(module, RECTIFIERS):

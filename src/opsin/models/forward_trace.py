@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
+from opsin.models.network import members
+
 DROPOUTS = {
     F.dropout: nn.Dropout,
     F.dropout1d: nn.Dropout1d,
@@ -170,9 +172,8 @@ def _attribute(root: nn.Module, path: str) -> Any:
 def _with_members_of(module: nn.Module) -> nn.Module:
     """Return a module with the same submodules, parameters and buffers, to which layers can be added."""
     root = nn.Module()
-    for name, part in module.named_modules(remove_duplicate=False):
-        if name and "." not in name:
-            root.add_module(name, part)
+    for name, part in members(module).items():
+        root.add_module(name, part)
     for name, parameter in module.named_parameters(recurse=False):
         root.register_parameter(name, parameter)
     for name, buffer in module.named_buffers(recurse=False):

@@ -34,6 +34,7 @@ class Network(FreezableStages):
         head: Everything after the last stage: features to logits `(N, num_logits)`.
         auxiliary: An auxiliary classifier on one of the stages, used in training; None for most networks.
         pretrained: Facts of the pretrained weights, by their name in `model.weights`.
+        maps_channels_last: Whether the stages return maps `(N, H, W, C)`, as those of Swin.
         gradient_checkpointing: Whether stages that train keep only their input and compute their activations again in
             the backward pass.
         original_keys: For a network built from one of another library, the key in the state dict of that library
@@ -49,6 +50,7 @@ class Network(FreezableStages):
         auxiliary: Auxiliary | None = None,
         pretrained: Mapping[Kind, Weights] | None = None,
         original_keys: Mapping[str, str] | None = None,
+        maps_channels_last: bool = False,
     ) -> None:
         super().__init__()
         self.name = name
@@ -57,12 +59,14 @@ class Network(FreezableStages):
         self.auxiliary = auxiliary
         self.pretrained = dict(pretrained or {})
         self.original_keys = dict(original_keys or {})
+        self.maps_channels_last = maps_channels_last
         self.gradient_checkpointing = False
 
     def steps(self) -> dict[str, nn.Module]:
         """Return all steps in the order in which they run: stages by name, then parts of the head as `head.<name>`."""
-        head = {f"head.{name}": part for name, part in self.head.named_children()}
-        return {**self.stages, **(head if isinstance(self.head, nn.Sequential) else {"head": self.head})}
+        if not is_sequence(self.head):
+            return {**self.stages, "head": self.head}
+        return {**self.stages, **{f"head.{name}": part for name, part in members(self.head).items()}}
 
     @property
     def embedding_step(self) -> str:
@@ -140,6 +144,16 @@ def _learns(step: nn.Module) -> bool:
     """Return whether a part of the head has parameters or is random; the parts before it are a fixed function."""
     random = any("drop" in type(module).__name__.lower() for module in step.modules())
     return random or next(step.parameters(), None) is not None or next(step.buffers(), None) is not None
+
+
+def members(module: nn.Module) -> dict[str, nn.Module]:
+    """Return the submodules by name; one with two names is returned twice, unlike by `named_children`."""
+    return {name: part for name, part in module.named_modules(remove_duplicate=False) if name and "." not in name}
+
+
+def is_sequence(module: nn.Module) -> bool:
+    """Return whether a module runs its members one after the other: an `nn.Sequential` without its own `forward`."""
+    return type(module).forward is nn.Sequential.forward
 
 
 def sequential(**modules: nn.Module) -> nn.Sequential:

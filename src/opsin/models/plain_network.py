@@ -20,7 +20,7 @@ from torch import Tensor, fx, nn
 
 from opsin.errors import UserError, in_own_code
 from opsin.models.forward_trace import Trace, inputs, trace
-from opsin.models.network import Network, adopt_modules, sequential
+from opsin.models.network import Network, adopt_modules, is_sequence, members, sequential
 
 SQUASHING = ("softmax", "sigmoid")
 """Names of the functions and layers that turn logits into probabilities."""
@@ -247,7 +247,7 @@ def _ends_part(traced: Trace, index: int) -> bool:
 
 def _head(before: Mapping[str, nn.Module], final: nn.Module) -> nn.Module:
     """Return the head: operations without weights by name, then `fc`, so that the input of `fc` is the embedding."""
-    layers = list(final.named_children()) if isinstance(final, nn.Sequential) else []
+    layers = list(members(final).items()) if is_sequence(final) else []
     first = next((index for index, (_, layer) in enumerate(layers) if layer.state_dict()), 0)
     neck = {f"neck_{name}": layer for name, layer in layers[:first]}
     rest = [layer for _, layer in layers[first:]] if neck else [final]

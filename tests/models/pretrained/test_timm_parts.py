@@ -91,6 +91,7 @@ def test_networks_of_each_kind_compute_the_same_as_timm(name: str, build: Build)
     network.train()
     network(torch.cat([images, images])).square().sum().backward()
     assert all(parameter.grad is not None for parameter in network.head.parameters())
+    assert network.maps_channels_last == (name == "test_mambaout")
     if name == "dpn48b":
         assert gradcam(network, images, torch.zeros(1, dtype=torch.int64)).shape == images.shape[:1] + images.shape[2:]
         assert network.embedding_step == "head.pool"

@@ -13,7 +13,7 @@ from opsin.errors import UserError
 from opsin.inference.trained_model import TrainedModel
 from opsin.interpretability.activations import activations, dead_channels
 from opsin.interpretability.eval_context import as_input, eval_context, stages_with_maps
-from opsin.interpretability.feature_visualization import ascend
+from opsin.interpretability.feature_visualization import ascend, check_filters
 from opsin.interpretability.kernels import first_kernels, kernel_pictures
 from opsin.visualization.images import Pixels, colorize, grid
 
@@ -136,7 +136,10 @@ def _width(trained_model: TrainedModel, name: str) -> int:
     if name not in network.steps():
         return activations(network, _blank(trained_model), [name])[name].shape[1]
     with eval_context(network) as still, torch.no_grad():
-        return still.forward_features(as_input(still, _blank(trained_model)), name).shape[1]
+        images = as_input(still, _blank(trained_model))
+        output = still.forward_features(images, name)
+    check_filters(network, name, network.steps()[name], output, images)
+    return output.shape[1]
 
 
 def _spread(width: int, count: int) -> list[int]:

@@ -22,12 +22,14 @@ class NetworkParts:
         neck: Modules, by name, from the output of the last stage to features `(N, D)`: pooling, flattening, norms.
         linear: The layer from these features to the original logits, dense in most networks, or None.
         before_linear: Layers, by name, between the features and `linear`, which only the head `original` has.
+        maps_channels_last: Whether the stages return maps `(N, H, W, C)`.
     """
 
     stages: Mapping[str, nn.Module]
     neck: Mapping[str, nn.Module] = field(default_factory=dict)
     linear: nn.Module | None = None
     before_linear: Mapping[str, nn.Module] = field(default_factory=dict)
+    maps_channels_last: bool = False
 
 
 def submodules(original: nn.Module, *names: str) -> nn.Sequential:
@@ -71,6 +73,7 @@ def regroup(
         sequential(**parts.neck, **head.layers(features, num_logits, parts.linear, parts.before_linear)),
         auxiliary=auxiliary,
         pretrained=pretrained,
+        maps_channels_last=parts.maps_channels_last,
     )
     adopt_modules(network, state)
     return network

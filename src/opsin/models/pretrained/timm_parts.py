@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from opsin.errors import UserError
-from opsin.models.network import sequential
+from opsin.models.network import members, sequential
 from opsin.models.pretrained.regroup import NetworkParts
 from opsin.models.pretrained.timm_modules import Body, MeanLogits, PointwiseClassifier, PooledBody, Pooling, classifiers
 from opsin.models.pretrained.timm_stages import by_children, timm_stages
@@ -72,7 +72,8 @@ def timm_parts(name: str, original: nn.Module, image_size: tuple[int, int], in_c
             if _is_exact(parts, expected):
                 layers = (parts.linear, *_last_layers(original))
                 fitting = (layer for layer in layers if _returns_logits(layer, expected))
-                return replace(parts, linear=next(fitting, None))
+                channels_last = getattr(original, "output_fmt", None) == "NHWC"
+                return replace(parts, linear=next(fitting, None), maps_channels_last=channels_last)
     finally:
         original.train()
     raise _refusal(name, "its features cannot be computed by a part of its modules")
@@ -133,7 +134,7 @@ def _reference(original: Any, shape: tuple[int, int, int]) -> _Reference:
         logits,
         frozenset(in_features),
         frozenset(in_head - in_features),
-        frozenset({name for name, _ in original.named_children()} - in_features - in_head - in_all),
+        frozenset(members(original).keys() - in_features - in_head - in_all),
     )
 
 
@@ -143,7 +144,7 @@ def _names_called(original: nn.Module) -> Iterator[set[str]]:
     called: set[str] = set()
     handles = [
         module.register_forward_pre_hook(lambda *_, name=name: called.add(name))
-        for name, child in original.named_children()
+        for name, child in members(original).items()
         for module in child.modules()
     ]
     try:

@@ -9,7 +9,7 @@ import re
 
 from torch import Tensor, nn
 
-from opsin.models.network import sequential
+from opsin.models.network import members, sequential
 from opsin.models.pretrained.regroup import NetworkParts
 
 _STAGE = re.compile(r"(layer|stage|s)(\d+)")
@@ -22,13 +22,13 @@ def timm_stages(original: nn.Module) -> tuple[dict[str, nn.Module], list[tuple[s
     Args:
         original: The network of timm.
     """
-    children = [(key, part) for key, part in original.named_children() if not _does_nothing(part)]
+    children = [(key, part) for key, part in members(original).items() if not _does_nothing(part)]
     numbers = [number for number, (key, _) in enumerate(children) if _STAGE.fullmatch(key) or key in _CONTAINERS]
     if not numbers or numbers != list(range(numbers[0], numbers[-1] + 1)):  # other modules run between the stages
         return None
     stages: dict[str, nn.Module] = {"stem": sequential(**dict(children[: numbers[0]]))}
     if hasattr(original, "_pos_embed"):
-        names = [key for key, _ in original.named_children()]
+        names = list(members(original))
         needed = names[: names.index(children[numbers[0]][0])]
         stages["stem"] = Steps(original, needed, ("patch_embed", "_pos_embed", "patch_drop", "norm_pre"))
     for key, part in children[numbers[0] : numbers[-1] + 1]:
@@ -65,7 +65,7 @@ def _opened(children: list[tuple[str, nn.Module]]) -> list[tuple[str, nn.Module]
     """Return the modules with a last head that pools replaced by the modules in it."""
     opened = []
     for key, part in children:
-        inner = [(k, p) for k, p in part.named_children() if not _does_nothing(p)]
+        inner = [(k, p) for k, p in members(part).items() if not _does_nothing(p)]
         opened += inner if any(k == "global_pool" for k, _ in inner) else [(key, part)]
     return opened
 
@@ -73,11 +73,11 @@ def _opened(children: list[tuple[str, nn.Module]]) -> list[tuple[str, nn.Module]
 def _stages(key: str, part: nn.Module) -> dict[str, nn.Module]:
     if match := _STAGE.fullmatch(key):
         return {f"{'stage' if match[1] == 's' else match[1]}{match[2]}": part}
-    members = list(part.children())
+    inner = members(part).values()
     noun = _CONTAINERS[key]
-    if noun == "block" and all(isinstance(member, nn.Sequential) for member in members):
+    if noun == "block" and all(isinstance(member, nn.Sequential) for member in inner):
         noun = "stage"  # nested blocks, as in EfficientNet
-    return {f"{noun}{number}": member for number, member in enumerate(members, start=1)}
+    return {f"{noun}{number}": member for number, member in enumerate(inner, start=1)}
 
 
 class Steps(nn.Module):

@@ -103,7 +103,7 @@ def shard(network: nn.Module, mesh: DeviceMesh) -> nn.Module:
     for parameter in network.parameters():
         parameter.data = parameter.data.contiguous()  # channels-last tensors cannot be sharded
     steps: list[nn.Module] = [*network.steps().values(), network.auxiliary]  # type: ignore[operator,list-item]
-    for step in steps:
+    for step in dict.fromkeys(steps):  # a module can be several steps
         if step is not None and next(step.parameters(), None) is not None:
             fully_shard(step, mesh=mesh)
     fully_shard(network, mesh=mesh)
