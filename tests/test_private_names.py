@@ -17,6 +17,7 @@ KNOWN = {
         *("_SubprocessScriptLauncher", "_launcher", "_optimizer"),
         *("_should_check_val_fx", "_should_check_val_epoch", "_can_stop_early", "_build_kwargs"),
         *("_batches_that_stepped", "_iteration_based_training", "_logger_connector"),
+        "_step_supports_amp_scaling",  # of torch; Lightning reads it
     },
     "training/callbacks/early_stopping.py": {"_evaluate_stopping_criteria"},
     # torch

@@ -36,6 +36,7 @@ __all__ = [
     "pass_step_arguments",
     "set_launcher",
     "torch_optimizer",
+    "unscale_before_step",
     "validate_at_end",
     "validate_within_epoch",
 ]
@@ -190,3 +191,11 @@ def log_epoch(trainer: L.Trainer) -> None:
 def torch_optimizer(optimizer: Optimizer | LightningOptimizer) -> Optimizer:
     """Return the torch optimizer inside Lightning's wrapper."""
     return optimizer._optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
+
+
+def unscale_before_step(optimizer: Optimizer) -> None:
+    """Make Lightning unscale the gradients of `trainer.precision=16` before the step of a fused optimizer.
+
+    Lightning refuses to clip gradients that the fused kernel unscales itself, even if the precision scales none.
+    """
+    optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
