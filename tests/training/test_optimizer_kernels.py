@@ -39,8 +39,8 @@ def made(composed: RunConfig, optimizer: dict[str, Any], **options: Any) -> tupl
     torch.manual_seed(0)
     network = tiny(num_logits=3, in_channels=1, image_size=(8, 8))
     data: Any = SimpleNamespace(facts=lambda: {"counts": {"train": 8}}, batch_size=4)
-    options = replace(plan.trainer, limit_val_batches=0)
-    return build.classifier(plan, data, network, ClassificationLoss([3, 3, 2]), record={}), options
+    module = build.classifier(plan, data, network, ClassificationLoss([3, 3, 2]), record={})
+    return module, replace(plan.trainer, limit_val_batches=0)
 
 
 class Norms(Checkpoint):
@@ -64,7 +64,7 @@ def fit(module: Classifier, options: Any, folder: Path, precision: MixedPrecisio
     if precision is not None:
         trainer.strategy.precision_plugin = precision
     batches = [Batch(torch.rand(4, 1, 8, 8), torch.tensor([0, 1, 2, 0]), torch.arange(4), key) for key in (1, 2)]
-    trainer.fit(module, DataLoader(batches, batch_size=None))
+    trainer.fit(module, *[DataLoader(batches, batch_size=None)] * 2)
     return trainer, norms.found
 
 
