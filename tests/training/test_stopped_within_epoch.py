@@ -225,3 +225,18 @@ def test_a_run_with_a_limit_of_steps_reaches_its_last_epoch(
     assert places(run)[-1] == (3, 15)
     assert run.read_result().epochs == 3
     assert_same_training(run, whole)
+
+
+@pytest.mark.slow
+def test_a_limit_of_time_loses_no_accumulated_gradients(
+    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("trainer.accumulate_grad_batches=2",)
+    whole = start(data_dir, tmp_path / "whole", *words)
+    with monkeypatch.context() as patch:
+        elapsed = "lightning.pytorch.callbacks.Timer.time_elapsed"
+        patch.setattr(elapsed, lambda self, stage="train": 1e9 if self.start_time() else 0.0)
+        cut = start(data_dir, tmp_path / "cut", *words, "trainer.max_time=00:01:00:00")
+    assert places(cut) == [(0.4, 1)]
+    train(from_saved(cut, ["trainer.max_time=null"]))
+    assert_same_training(cut, whole)
