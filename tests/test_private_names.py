@@ -14,9 +14,10 @@ KNOWN = {
     "config/resolvers.py": {"_get_full_key"},
     # Lightning
     "training/lightning_patches.py": {
-        *("_SubprocessScriptLauncher", "_launcher", "_optimizer"),
+        *("_SubprocessScriptLauncher", "_launcher", "_optimizer", "_FitLoop", "_should_accumulate"),
         *("_should_check_val_fx", "_should_check_val_epoch", "_can_stop_early", "_build_kwargs"),
         *("_batches_that_stepped", "_iteration_based_training", "_logger_connector"),
+        "_step_supports_amp_scaling",  # of torch; Lightning reads it
     },
     "training/callbacks/early_stopping.py": {"_evaluate_stopping_criteria"},
     # torch
@@ -30,6 +31,7 @@ KNOWN = {
     "models/pretrained/timm_stages.py": {"_modules", "_buffers", "_parameters"},
     "models/summary/positions.py": {"_unsafe_view"},
     "models/summary/receptive_field.py": {"_adaptive_avg_pool2d"},
+    "training/full_precision.py": {"_apply"},
     "training/callbacks/freeze_phases.py": {"_remove_autograd_hooks"},
     "training/loggers/tensorboard.py": {"_get_file_writer"},
     # torchmetrics, Optuna, Ray, datasets

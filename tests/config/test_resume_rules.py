@@ -56,6 +56,22 @@ def test_every_key_of_the_shipped_configs_has_a_rule(group: str, option: str) ->
         assert refusal(key, tree, {key: (1, 2)}) is None, key
 
 
+@pytest.mark.parametrize("name", ["EMAWeightAveraging", "WeightAveraging"])
+def test_averages_of_lightning_are_neither_added_nor_removed(name: str) -> None:
+    key, target = "callbacks.mine._target_", f"lightning.pytorch.callbacks.{name}"
+    for change in ((None, target), (target, None)):
+        assert refusal(key, {}, {key: change})
+
+
+@pytest.mark.parametrize(
+    ("cycles", "refused"), [({}, {"lr", "betas", "momentum"}), ({"cycle_momentum": False}, {"lr"})]
+)
+def test_options_that_a_cycle_sets_are_fixed(cycles: dict[str, bool], refused: set[str]) -> None:
+    tree = {"scheduler": {"_target_": "torch.optim.lr_scheduler.CyclicLR", **cycles}}
+    found = {name for name in ("lr", "betas", "momentum", "eps") if refusal(f"optimizer.{name}", tree, {})}
+    assert found == refused
+
+
 @pytest.mark.parametrize(
     ("limit", "refused"), [("3", True), ("1", True), ("0.5", True), ("1.0", False), ("0", False), ("0.0", False)]
 )

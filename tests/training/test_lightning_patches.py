@@ -79,7 +79,9 @@ def test_the_methods_that_early_stopping_extends_exist(name: str) -> None:
     assert callable(getattr(EarlyStopping, name, None)), f"{CHANGED}: no EarlyStopping.{name}"
 
 
-@pytest.mark.parametrize("name", ["_should_check_val_fx", "_should_check_val_epoch", "restarted_on_last"])
+@pytest.mark.parametrize(
+    "name", ["_should_check_val_fx", "_should_check_val_epoch", "restarted_on_last", "_should_accumulate"]
+)
 def test_the_methods_that_decide_on_a_validation_exist(name: str) -> None:
     loop = L.pytorch.loops.training_epoch_loop._TrainingEpochLoop
     assert hasattr(loop, name), f"{CHANGED}: no _TrainingEpochLoop.{name}"

@@ -75,3 +75,21 @@ def test_soft_targets_of_one_class_are_hard_targets(counts: list[int]) -> None:
     targets = torch.arange(8) % len(counts)
     logits = torch.randn(8, loss.num_logits)
     torch.testing.assert_close(loss(logits, targets), loss(logits, F.one_hot(targets, len(counts)).float()))
+
+
+@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("weights", ["none", "balanced"])
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize(("counts", "function"), [([9, 1], "auto"), ([9, 1], "cross_entropy"), ([5, 3, 2], "auto")])
+def test_the_loss_of_a_converted_network_is_exact(
+    precision: torch.dtype, weights: str, soft: bool, counts: list[int], function: str
+) -> None:
+    """Half precision is computed in single precision, with exact weights; double precision stays."""
+    torch.manual_seed(0)
+    loss = ClassificationLoss(counts, function=function, class_weights=weights, label_smoothing=0.1)
+    logits, targets = torch.randn(8, loss.num_logits).to(precision), torch.arange(8) % len(counts)
+    aim = F.one_hot(targets, len(counts)).float() * 0.8 + 0.1 if soft else targets
+    expected = loss(logits.float(), aim)
+    found = loss.to(precision)(logits, aim)
+    assert found.dtype == (torch.float64 if precision == torch.float64 else torch.float32)
+    torch.testing.assert_close(found.float(), expected, rtol=1e-6 if precision == torch.float64 else 0, atol=0)

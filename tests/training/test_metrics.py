@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn import metrics as sk
+from torch import nn
 
 from opsin.models.network import class_logits
 from opsin.runs.per_class import class_scores
@@ -156,3 +157,23 @@ def test_the_weighted_loss_of_processes_is_that_of_all_images() -> None:
     for (_, metric), (_, other) in zip(first._metrics(), second._metrics(), strict=True):
         metric.merge_state(other)
     assert first.compute()[0]["loss"] == pytest.approx(whole)
+
+
+@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
+def test_a_network_in_half_precision_has_exact_sums(precision: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics, "FLUSH_AFTER", 1)
+    plain, holder = SplitMetrics(4, 47), nn.Module()
+    holder.measure = converted = SplitMetrics(4, 47)
+    for convert in (lambda: holder.to(precision), holder.half, holder.bfloat16):
+        convert()
+        for measure in (plain, converted):
+            feed(measure, batches())
+        (expected, matrix), (found, confusion) = plain.compute(), converted.compute()
+        assert found == expected
+        assert torch.equal(confusion, matrix)
+
+
+def test_metrics_move_with_the_device_of_the_module() -> None:
+    measure = SplitMetrics(4, 47).to("meta", torch.bfloat16)
+    assert measure._loss.sum_value.device.type == measure._loss.device.type == "meta"
+    assert measure._loss.sum_value.dtype == torch.float32

@@ -180,19 +180,20 @@ def halves(side: int) -> Network:
     return halving(num_logits=3, in_channels=3, image_size=(side, side))
 
 
-@pytest.mark.parametrize("precision", ["bf16", "bf16-true"])
+@pytest.mark.parametrize("precision", ["bf16", "bf16-true", "16", 16])
 def test_wrong_bfloat16_gradients_are_named_for_layers_that_train(precision: str) -> None:
     options = TrainerOptions(accelerator="cpu", precision=precision)  # type: ignore[arg-type]
     fault = gradient_fault(options, halves(4), (3, 4, 4), frozen=())
     assert fault is not None
-    assert fault.startswith(f"trainer.precision={precision}: torch computes wrong bfloat16 gradients")
+    half = ", which is bf16 on a CPU" if precision in ("16", 16) else ""
+    assert fault.startswith(f"trainer.precision={precision}{half}: torch computes wrong bfloat16 gradients")
     assert fault.endswith("Set trainer.precision=32")
     assert gradient_fault(options, halves(4), (3, 4, 4), frozen=("first", "second"))
     assert gradient_fault(options, halves(4), (3, 4, 4), frozen=("last",)) is None
     assert gradient_fault(options, halves(8), (3, 8, 8), frozen=()) is None
 
 
-@pytest.mark.parametrize("precision", ["32", "16", "64"])
+@pytest.mark.parametrize("precision", ["32", "64"])
 def test_other_precisions_have_no_wrong_gradients(precision: str) -> None:
     options = TrainerOptions(accelerator="cpu", precision=precision)  # type: ignore[arg-type]
     assert gradient_fault(options, halves(4), (3, 4, 4), frozen=()) is None

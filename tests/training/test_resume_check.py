@@ -15,7 +15,7 @@ from opsin.errors import UserError
 from opsin.runs.checkpoint_files import fault_of
 from opsin.runs.directory import RunDirectory
 from opsin.runs.metrics_csv import EpochRow, read_epochs, write_epochs
-from opsin.training.resume_check import find_resume_point
+from opsin.training.resume_check import find_resume_point, keeps_average
 
 QUICK = (
     "model=mlp",
@@ -192,3 +192,24 @@ def test_changes_derived_from_another_change_are_not_named(run: RunDirectory) ->
     saved = from_saved(run, [])
     changed = changed_values(from_saved(run, ["datamodule.base_batch_size=32"]), saved)
     assert list(changed) == ["datamodule.base_batch_size"]
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ("opsin.training.callbacks.EMA", True),
+        ("lightning.pytorch.callbacks.EMAWeightAveraging", True),
+        ("own_average.Mine", True),
+        ("own_average.Other", False),
+        ("lightning.pytorch.callbacks.StochasticWeightAveraging", False),
+        ("own_average.Gone", False),
+    ],
+)
+def test_averages_are_known_by_their_class(
+    target: str, expected: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = ("from lightning.pytorch import callbacks", "class Mine(callbacks.EMAWeightAveraging): ...")
+    (tmp_path / "own_average.py").write_text("\n".join([*lines, "class Other(callbacks.Callback): ..."]))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("OPSIN_TARGETS", "own_average")
+    assert keeps_average(target) is expected

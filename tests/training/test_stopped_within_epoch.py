@@ -1,5 +1,6 @@
 """Training that a limit ends within an epoch: the end is validated, and a resume trains the rest of the epoch."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from opsin.commands.train import train
 from opsin.config import compose, from_saved
 from opsin.runs.directory import RunDirectory
 from opsin.runs.metrics_csv import read_epochs
-from opsin.training.callbacks.base import EpochCallback
+from opsin.training.callbacks.base import EpochCallback, measurement_follows
 from opsin.training.trainer import TrainerOptions, make_trainer
+from opsin.training.validation_schedule import ValidationSchedule
 
 WORDS = (
     *("model=mlp", "scheduler=plateau", "scheduler.patience=0", "trainer=cpu", "trainer.max_epochs=2", "test=false"),
@@ -57,11 +59,13 @@ class Measured(EpochCallback):
         trainer.save_checkpoint(self.file)
 
 
-def fit(folder: Path, *, resume: bool = False, **options: Any) -> list[tuple[float, str]]:
-    """Train epochs of five steps, and return the measurements."""
+def fit(
+    folder: Path, *, resume: bool = False, others: Sequence[L.Callback] = (), **options: Any
+) -> list[tuple[float, str]]:
+    """Train epochs of five batches, and return the measurements."""
     measured = Measured(folder)
     chosen = TrainerOptions(accelerator="cpu", **{"max_epochs": 2, **options})
-    trainer = make_trainer(chosen, callbacks=[measured], loggers=[], folder=folder)
+    trainer = make_trainer(chosen, callbacks=[measured, *others], loggers=[], folder=folder)
     loaders = (DataLoader(list(torch.ones(count, 3, 2)), batch_size=None) for count in (5, 1))
     trainer.fit(Small(), *loaders, ckpt_path=measured.file if resume else None, weights_only=True)
     return measured.found
@@ -91,6 +95,56 @@ def test_a_limit_of_time_in_an_epoch_without_validation_is_measured(
     elapsed = "lightning.pytorch.callbacks.Timer.time_elapsed"
     monkeypatch.setattr(elapsed, lambda self, stage="train": 1e9 if self.start_time() else 0.0)
     assert fit(tmp_path, check_val_every_n_epoch=2, max_time="00:01:00:00") == [(0.2, "val")]
+
+
+@pytest.mark.parametrize("accumulated", [1, 2, 3])
+def test_a_limit_of_time_ends_training_after_a_complete_step(
+    accumulated: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elapsed = "lightning.pytorch.callbacks.Timer.time_elapsed"
+    monkeypatch.setattr(elapsed, lambda self, stage="train": 1e9 if self.start_time() else 0.0)
+    found = fit(tmp_path, accumulate_grad_batches=accumulated, max_time="00:01:00:00")
+    assert found == [(accumulated / 5, "val")]
+
+
+class Stop(L.Callback):
+    """Stop training after a batch, counted from 1."""
+
+    def __init__(self, batch: int) -> None:
+        self.batch = batch
+
+    def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
+        trainer.should_stop |= trainer.fit_loop.total_batch_idx + 1 == self.batch
+
+
+@pytest.mark.parametrize(("batch", "end"), [(1, 0.4), (2, 0.4), (3, 0.8), (5, 1), (6, 1.4), (9, 1.8)])
+def test_a_stop_of_any_callback_waits_for_a_complete_step(batch: int, end: float, tmp_path: Path) -> None:
+    """The last step of an epoch of five batches has one batch."""
+    assert fit(tmp_path, others=[Stop(batch)], accumulate_grad_batches=2)[-1][0] == end
+
+
+class Foretold(EpochCallback):
+    """Record the steps after which a measurement follows, and those that were measured."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.foretold: list[int] = []
+        self.measured: list[int] = []
+
+    def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
+        self.foretold += [trainer.global_step] if measurement_follows(trainer) else []
+
+    def on_measured(self, trainer: L.Trainer, pl_module: Any, epoch: float, metrics: dict[str, float]) -> None:
+        self.measured.append(trainer.global_step)
+
+
+@pytest.mark.parametrize("every", [1, 2, 3])
+def test_a_measurement_is_foretold_where_a_validation_follows(every: int, tmp_path: Path) -> None:
+    """Signals and step.ckpt rely on it."""
+    watch = Foretold()
+    fit(tmp_path, others=[ValidationSchedule(2), watch], max_epochs=3, check_val_every_n_epoch=every)
+    assert watch.foretold == watch.measured
+    assert {2, 4} <= set(watch.measured) or every > 1
 
 
 @pytest.mark.parametrize("first", [{"max_epochs": 1, "max_steps": 15}, {"max_steps": 5}, {"max_steps": 10}])
@@ -171,3 +225,18 @@ def test_a_run_with_a_limit_of_steps_reaches_its_last_epoch(
     assert places(run)[-1] == (3, 15)
     assert run.read_result().epochs == 3
     assert_same_training(run, whole)
+
+
+@pytest.mark.slow
+def test_a_limit_of_time_loses_no_accumulated_gradients(
+    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("trainer.accumulate_grad_batches=2",)
+    whole = start(data_dir, tmp_path / "whole", *words)
+    with monkeypatch.context() as patch:
+        elapsed = "lightning.pytorch.callbacks.Timer.time_elapsed"
+        patch.setattr(elapsed, lambda self, stage="train": 1e9 if self.start_time() else 0.0)
+        cut = start(data_dir, tmp_path / "cut", *words, "trainer.max_time=00:01:00:00")
+    assert places(cut) == [(0.4, 1)]
+    train(from_saved(cut, ["trainer.max_time=null"]))
+    assert_same_training(cut, whole)

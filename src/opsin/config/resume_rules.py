@@ -40,6 +40,9 @@ APPLIED = {
 `scheduler`, `callbacks` and the other sections of `WHOLE_SECTIONS` have rules in `refusal`. So has
 `eval_batch_size`, which is fixed if `trainer.limit_val_batches` limits the validation images."""
 
+STATEFUL = (".EMA", ".EMAWeightAveraging", ".WeightAveraging", ".Checkpoints")
+"""Callbacks that a resume cannot add or remove; `opsin.training.resume_check` adds averages of the user's package."""
+
 WHOLE_SECTIONS = ("augmentation", "feature_cache", "logger", "callbacks", "scheduler")
 """Sections whose values a resumed run takes from the config, with the exceptions that `refusal` names."""
 
@@ -223,7 +226,7 @@ def _schedule_refusal(name: str, tree: Mapping[str, Any]) -> str | None:
 def _callback_refusal(key: str, changes: Mapping[str, tuple[Any, Any]]) -> str | None:
     old, new = changes.get(".".join([*key.split(".")[:2], "_target_"]), (None, None))
     if old or new:  # the callback is added, removed or exchanged
-        stateful = any(str(target).endswith((".EMA", ".WeightAveraging", ".Checkpoints")) for target in (old, new))
+        stateful = any(str(target).endswith(STATEFUL) for target in (old, new))
         return "the saved state belongs to another class" if (old and new) or stateful else None
     return REASONS["monitor"] if key.endswith((".monitor", ".mode")) else None
 
@@ -232,8 +235,11 @@ def _optimizer_refusal(name: str, tree: Mapping[str, Any], change: tuple[Any, An
     old, new = change
     if name == "weight_decay" and bool(old) != bool(new):
         return "a change from or to 0 needs other parameter groups than the saved ones"
-    if name in ("momentum", "betas") and str((tree.get("scheduler") or {}).get("_target_", "")).endswith(".onecycle"):
-        return "scheduler=onecycle sets it at every step"
+    scheduler = tree.get("scheduler") or {}
+    kind = str(scheduler.get("_target_", "")).rpartition(".")[2]
+    cycles = kind == "onecycle" or (kind == "CyclicLR" and scheduler.get("cycle_momentum", True))
+    if (name in ("momentum", "betas") and cycles) or (name == "lr" and kind == "CyclicLR"):
+        return f"scheduler={kind} sets it at every step"
     return None
 
 

@@ -84,10 +84,12 @@ class Constructors:
         packages: packages whose public names (`__all__`, if there is one) are accepted, each with a test for a single
             object.
         own: the test for an object from a permitted package of the user.
+        replaced: refused schedules of these packages, and the words of the command line that replace them.
     """
 
     packages: Mapping[str, Accepts]
     own: Accepts
+    replaced: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def by_name(self) -> Mapping[str, Callable[..., Any]]:
@@ -116,6 +118,8 @@ class Constructors:
     def _refusal(self, name: str) -> UserError:
         if name.partition(".")[0] not in ("opsin", *LIBRARIES):
             return refusal(name, self.packages, self.by_name, permitted_packages())
+        if instead := self.replaced.get(name):
+            return UserError(f"{name} is not accepted here: use {instead}, the same schedule for runs that resume")
         last = name.rpartition(".")[2]
         near = did_you_mean(name, [known for known in self.by_name if known.endswith(f".{last}")] or self.by_name)
         accepted = accepted_names(self.packages, permitted_packages())

@@ -10,7 +10,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from opsin.training.precision import LIGHTNING_PRECISION, resolve_precision
+from opsin.training.precision import lightning_precision
 from opsin.training.trainer import TrainerOptions, apply_hardware_settings
 
 M = TypeVar("M", bound=nn.Module)
@@ -66,10 +66,7 @@ def compute_device(options: TrainerOptions) -> ComputeDevice:
         torch.use_deterministic_algorithms(True, warn_only=options.deterministic == "warn")
         os.environ[CUBLAS_WORKSPACE] = ":4096:8"
     device = {"gpu": torch.device("cuda", 0), "mps": torch.device("mps", 0)}.get(accelerator, torch.device("cpu"))
-    precision = LIGHTNING_PRECISION[resolve_precision(options.precision, accelerator).precision]
-    if accelerator == "cpu" and precision == "16-mixed":  # Lightning takes bfloat16, because a CPU has no float16
-        precision = "bf16-mixed"
-    return ComputeDevice(device, precision)
+    return ComputeDevice(device, lightning_precision(options.precision, accelerator))
 
 
 @contextlib.contextmanager

@@ -33,7 +33,7 @@ from opsin.training.callbacks.finite_loss import FiniteLoss
 from opsin.training.callbacks.freeze_phases import FreezingCallback
 from opsin.training.callbacks.replay_points import ReplayPoints
 from opsin.training.distillation import Distillation
-from opsin.training.lightning_patches import drop_empty_hooks
+from opsin.training.lightning_patches import drop_empty_hooks, unscale_before_step
 from opsin.training.loss import ClassificationLoss
 from opsin.training.module import Classifier
 from opsin.training.network_building import computed_arguments, for_evaluation, new_network, recorded_data
@@ -44,6 +44,9 @@ from opsin.training.validation_schedule import ValidationSchedule
 
 SAMPLED_PIXELS = 2**19
 """Number of pixels whose patches whiten the stem of a network."""
+
+KERNELS = {"fused", "foreach", "differentiable"}
+"""Options of torch's optimizers that choose a kernel and exclude each other."""
 
 
 def data(plan: RunPlan, image_format: ImageFormat | None = None) -> ImageDataModule:
@@ -189,9 +192,12 @@ def classifier(
             groups.append({"name": "distillation", **projector})
         # Every group has a rate and a decay of its own; the optimizer's are those of the config.
         computed = {"params": groups, "lr": plan.groups.lr, "weight_decay": plan.groups.weight_decay}
-        if "fused" not in plan.optimizer.arguments:
+        if not KERNELS & plan.optimizer.arguments.keys():
             computed["fused"] = True
-        return plan.optimizer.build(**computed)
+        built = plan.optimizer.build(**computed)
+        if plan.trainer.gradient_clip_norm is not None:
+            unscale_before_step(built)
+        return built
 
     def schedule(optimizer: Optimizer, total_steps: int, steps_per_epoch: int) -> list[dict[str, Any]]:
         built = plan.schedule.build(optimizer=optimizer, total_steps=total_steps, steps_per_epoch=steps_per_epoch)

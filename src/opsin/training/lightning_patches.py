@@ -16,6 +16,7 @@ import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+from lightning.pytorch.loops.fit_loop import _FitLoop as FitLoop
 from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.strategies import Strategy
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher as ScriptLauncher
@@ -35,9 +36,12 @@ __all__ = [
     "log_epoch",
     "pass_step_arguments",
     "set_launcher",
+    "stop_after_steps",
     "torch_optimizer",
+    "unscale_before_step",
     "validate_at_end",
     "validate_within_epoch",
+    "validates_epoch",
 ]
 
 STEP_HOOKS = (
@@ -137,7 +141,7 @@ def validate_within_epoch(trainer: L.Trainer, batches: Collection[int]) -> None:
     validates_now = loop._should_check_val_fx
 
     def should_validate(data_fetcher: Any) -> bool:
-        within = loop._should_check_val_epoch() and loop.batch_progress.current.ready in batches
+        within = validates_epoch(trainer) and loop.batch_progress.current.ready in batches
         return within or validates_now(data_fetcher)
 
     loop._should_check_val_fx = should_validate  # type: ignore[method-assign]
@@ -160,6 +164,28 @@ def validate_at_end(trainer: L.Trainer) -> None:
         return (ends and trainer.enable_validation) or validates_now(data_fetcher)
 
     loop._should_check_val_fx = should_validate  # type: ignore[method-assign]
+
+
+def validates_epoch(trainer: L.Trainer) -> bool:
+    """Return whether `check_val_every_n_epoch` selects the current epoch for validation."""
+    return trainer.fit_loop.epoch_loop._should_check_val_epoch()
+
+
+class _SteppingLoop(FitLoop):
+    """A loop over epochs that does not stop while gradients accumulate."""
+
+    @property
+    def _can_stop_early(self) -> bool:
+        return super()._can_stop_early and not self.epoch_loop._should_accumulate()
+
+
+def stop_after_steps(trainer: L.Trainer) -> None:
+    """Make a trainer with `should_stop`, which `max_time` and callbacks set, stop after a complete optimizer step.
+
+    Lightning stops after any batch. The gradients of the batches since the last step are not in a checkpoint, so the
+    first step of a resumed run would lack them.
+    """
+    trainer.fit_loop.__class__ = _SteppingLoop
 
 
 def count_epochs(trainer: L.Trainer) -> None:
@@ -190,3 +216,11 @@ def log_epoch(trainer: L.Trainer) -> None:
 def torch_optimizer(optimizer: Optimizer | LightningOptimizer) -> Optimizer:
     """Return the torch optimizer inside Lightning's wrapper."""
     return optimizer._optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
+
+
+def unscale_before_step(optimizer: Optimizer) -> None:
+    """Make Lightning unscale the gradients of `trainer.precision=16` before the step of a fused optimizer.
+
+    Lightning refuses to clip gradients that the fused kernel unscales itself, even if the precision scales none.
+    """
+    optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]

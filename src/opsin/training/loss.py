@@ -6,12 +6,13 @@ from typing import Annotated, Literal
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from opsin.errors import UserError
+from opsin.training.full_precision import FullPrecision, upcast
 
 
-class ClassificationLoss(nn.Module):
+class ClassificationLoss(FullPrecision):
     """Mean loss of a batch, for class indices or class probabilities.
 
     With class weights, the weighted losses are divided by the number of images, not by the weights of the batch. The
@@ -61,7 +62,8 @@ class ClassificationLoss(nn.Module):
             logits: `(N, num_logits)`.
             targets: class indices `(N,)`, or class probabilities `(N, C)`, as Mixup returns.
         """
-        logits = logits.float()
+        logits = upcast(logits)
+        targets = targets.to(logits.dtype) if targets.ndim == 2 else targets
         if self.num_logits == self.num_classes:
             smoothing = self.label_smoothing
             if self.weight is None:

@@ -5,13 +5,14 @@ from collections.abc import Collection
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torchmetrics import Metric, MetricCollection, SumMetric
 from torchmetrics.classification import MulticlassAUROC, MulticlassCalibrationError, MulticlassConfusionMatrix
 
 from opsin.models.network import class_logits
 from opsin.runs.metric_registry import ECE_BINS
 from opsin.runs.per_class import class_scores
+from opsin.training.full_precision import FullPrecision
 
 FLUSH_AFTER = 8192
 """Images between updates of the metrics: one update costs as much as several steps of a small network."""
@@ -20,7 +21,7 @@ EXACT_AUROC_VALUES = 2**25
 """Number of scores (images x classes, 128 MB) up to which AUROC is exact; above, it uses 500 thresholds."""
 
 
-class SplitMetrics(nn.Module):
+class SplitMetrics(FullPrecision):
     """Loss, accuracy, macro F1, AUROC, calibration error and confusion matrix of one split.
 
     `update` only keeps references: it computes nothing and does not wait for the device. With several processes the

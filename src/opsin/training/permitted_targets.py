@@ -39,15 +39,18 @@ def _is_schedule(found: Any) -> bool:
     return inspect.isfunction(found) and next(iter(found.__annotations__.values()), None) is Optimizer
 
 
+REPLACED = {lr_scheduler.ReduceLROnPlateau: "scheduler=plateau", lr_scheduler.OneCycleLR: "scheduler=onecycle"}
+"""Schedules of torch that Opsin replaces: their restored state would take the place of the config."""
+
+
 def _is_torch_schedule(found: Any) -> bool:
     """Return whether an object is a schedule of torch that a config can describe.
 
-    Schedules that take functions or other schedules as arguments are excluded. `opsin.training.optim.plateau` replaces
-    the plateau schedule.
+    Schedules that take functions or other schedules as arguments are excluded, and those of `REPLACED`.
     """
     needs_objects = (lr_scheduler.LambdaLR, lr_scheduler.MultiplicativeLR)
     of_schedules = (lr_scheduler.SequentialLR, lr_scheduler.ChainedScheduler)
-    excluded = (*needs_objects, *of_schedules, lr_scheduler.ReduceLROnPlateau)
+    excluded = (*needs_objects, *of_schedules, *REPLACED)
     return subclasses_of(lr_scheduler.LRScheduler)(found) and found not in excluded
 
 
@@ -98,6 +101,7 @@ OPTIMIZERS = Constructors(
 SCHEDULES = Constructors(
     {"opsin.training.optim": _is_schedule, "torch.optim.lr_scheduler": _is_torch_schedule},
     own=functions_or_subclasses_of(lr_scheduler.LRScheduler),
+    replaced={f"torch.optim.lr_scheduler.{found.__name__}": instead for found, instead in REPLACED.items()},
 )
 CALLBACKS = Constructors(
     {"opsin.training.callbacks": _is_callback, "lightning.pytorch.callbacks": _is_callback}, own=_is_callback

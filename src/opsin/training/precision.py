@@ -74,6 +74,18 @@ def resolve_precision(
     return _on_cpu(measure, capabilities)
 
 
+def lightning_precision(precision: Precision, accelerator: str) -> str:
+    """Return the name of Lightning for the precision in which an accelerator computes.
+
+    Args:
+        precision: The key `trainer.precision`.
+        accelerator: `cpu`, `gpu` or `mps`.
+    """
+    name = str(LIGHTNING_PRECISION[resolve_precision(precision, accelerator).precision])
+    # As Lightning does: autocast on a CPU has no float16.
+    return "bf16-mixed" if (name, accelerator) == ("16-mixed", "cpu") else name
+
+
 def _on_cpu(measure: Callable[[], float] | None, capabilities: Capabilities | None) -> PrecisionResult:
     names = bfloat16_instructions(capabilities)
     if not names:

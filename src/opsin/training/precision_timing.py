@@ -25,7 +25,13 @@ from opsin.runs.result import PrecisionResult
 from opsin.training.accelerator import num_devices, resolve_accelerator
 from opsin.training.feature_extraction import BLOCK_ON_CPU, structure_digest
 from opsin.training.hardware import cpu_name, prepare_network
-from opsin.training.precision import Capabilities, Precision, bfloat16_instructions, resolve_precision
+from opsin.training.precision import (
+    Capabilities,
+    Precision,
+    bfloat16_instructions,
+    lightning_precision,
+    resolve_precision,
+)
 from opsin.training.trainer import TrainerOptions
 
 SECONDS, MOST_PAIRS = 2.0, 15
@@ -104,11 +110,14 @@ def gradient_fault(
         shape: (channels, height, width) of an image.
         frozen: The stages that never train.
     """
-    if options.precision not in ("bf16", "bf16-true") or resolve_accelerator(options.accelerator) != "cpu":
+    accelerator = resolve_accelerator(options.accelerator)
+    precision = lightning_precision(options.precision, accelerator)
+    if accelerator != "cpu" or precision not in ("bf16-mixed", "bf16-true"):
         return None
     if not strides_over_one_pixel(network, shape, without=frozen):
         return None
-    return f"trainer.precision={options.precision}: {WRONG_GRADIENTS}. Set trainer.precision=32"
+    half = ", which is bf16 on a CPU" if str(options.precision) == "16" else ""
+    return f"trainer.precision={options.precision}{half}: {WRONG_GRADIENTS}. Set trainer.precision=32"
 
 
 def evaluation_precision(options: TrainerOptions, network: Network, shape: tuple[int, int, int]) -> TrainerOptions:

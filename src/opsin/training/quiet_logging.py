@@ -16,4 +16,7 @@ def hide_notices() -> None:
     warnings.filterwarnings(
         "ignore", message=".*sync_dist=True", category=PossibleUserWarning
     )  # metrics are reduced over all processes
+    warnings.filterwarnings(
+        "ignore", message="Be aware that when using `ckpt_path`, callbacks"
+    )  # a resume may remove callbacks by the rules of opsin.config.resume_rules
     warnings.filterwarnings("ignore", message="The `srun` command is available", category=PossibleUserWarning)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -22,6 +23,7 @@ from opsin.runs.checkpoint_files import fault_of
 from opsin.runs.directory import RunDirectory
 from opsin.runs.flat_keys import flat
 from opsin.runs.metrics_csv import read_epochs
+from opsin.training.permitted_targets import CALLBACKS
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,8 @@ def check_resume(composed: RunConfig) -> tuple[ResumePoint | None, list[str]]:
     """
     run = composed.run
     changes = changed_values(composed, RunConfig.load(run))
-    _raise_refused(composed, {key: reason for key in changes if (reason := refusal(key, composed.tree, changes))})
+    refused = {key: refusal(key, composed.tree, changes) or _average_refusal(key, changes[key]) for key in changes}
+    _raise_refused(composed, {key: reason for key, reason in refused.items() if reason})
     point, lines = find_resume_point(run)
     if point is None:
         return None, lines
@@ -91,6 +94,28 @@ def check_resume(composed: RunConfig) -> tuple[ResumePoint | None, list[str]]:
     _raise_refused(composed, refused_by_state(changes, composed.tree, point.state), hint=remark)
     applied = ", ".join(f"{key}={new}" for key, (_, new) in changes.items())
     return point, [*lines, *(line for line in (applied and f"changed: {applied}", remark) if line)]
+
+
+def _average_refusal(key: str, change: tuple[Any, Any]) -> str | None:
+    """Return the reason why no callback that averages weights can be added or removed; None for another change.
+
+    The weights in the checkpoints of a run with such a callback are the average.
+    """
+    if not key.startswith("callbacks.") or not key.endswith("._target_"):
+        return None
+    averages = any(keeps_average(str(target)) for target in change if target)
+    return "the saved weights are averages, or would become averages" if averages else None
+
+
+def keeps_average(target: str) -> bool:
+    """Return whether a callback replaces the weights in checkpoints by their average; False for an unknown class."""
+    from lightning.pytorch.callbacks import WeightAveraging
+
+    try:
+        found = CALLBACKS.resolve(target)
+    except UserError:  # a removed callback may no longer exist
+        return False
+    return isinstance(found, type) and issubclass(found, WeightAveraging)
 
 
 def find_resume_point(run: RunDirectory) -> tuple[ResumePoint | None, list[str]]:

@@ -35,7 +35,8 @@ class TrainerOptions:
             one device. Each device has its own process.
         num_nodes: number of machines. With more than one, torchrun or srun must start the processes.
         strategy: `ddp` keeps the whole network on each device, `fsdp` a part of it; `auto` is ddp.
-        sync_batchnorm: compute the statistics of BatchNorm over the batch of all devices while training; on GPUs.
+        sync_batchnorm: compute the statistics of BatchNorm over the batch of all devices while training; on GPUs, and
+            not with fsdp.
         precision: `auto` takes bfloat16 autocast where the hardware gains from it: on CUDA from Ampere on, and on CPUs
             with instructions for bfloat16 by a measurement (`opsin.training.precision.resolve_precision`).
         threads: CPU threads of torch in each process; `auto` is OMP_NUM_THREADS if it is set, else one per
@@ -99,6 +100,11 @@ class TrainerOptions:
             raise UserError(
                 "trainer.gradient_checkpointing=true cannot be combined with trainer.compile=true: set one to false"
             )
+        if self.strategy == "fsdp" and self.sync_batchnorm:
+            raise UserError(
+                "trainer.strategy=fsdp cannot be combined with trainer.sync_batchnorm=true: set it to false, or use "
+                "trainer.strategy=ddp"
+            )
         if self.validates_within_epochs and self.limit_val_batches == 0:
             raise UserError(
                 f"trainer.val_check_interval={self.val_check_interval} has no effect, because "
@@ -161,6 +167,7 @@ def make_trainer(
         count_epochs,
         drop_empty_hooks,
         pass_step_arguments,
+        stop_after_steps,
         validate_at_end,
     )
     from opsin.training.quiet_logging import hide_notices
@@ -200,6 +207,7 @@ def make_trainer(
     )
     pass_step_arguments(trainer)
     count_epochs(trainer)
+    stop_after_steps(trainer)
     validate_at_end(trainer)
     return trainer
 

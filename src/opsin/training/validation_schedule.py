@@ -8,7 +8,7 @@ import math
 import lightning as L
 
 from opsin.errors import UserError
-from opsin.training.lightning_patches import validate_within_epoch
+from opsin.training.lightning_patches import validate_within_epoch, validates_epoch
 
 
 class ValidationSchedule(L.Callback):
@@ -40,9 +40,9 @@ class ValidationSchedule(L.Callback):
             validate_within_epoch(trainer, [step * accumulated for step in self.steps[:-1]])
 
     def is_due(self, trainer: L.Trainer) -> bool:
-        """Return whether a validation follows the current batch, if this epoch is validated."""
+        """Return whether a validation within the epoch, or at its end, follows the current batch."""
         batch = trainer.fit_loop.batch_idx + 1
-        return batch in (step * trainer.accumulate_grad_batches for step in self.steps)
+        return validates_epoch(trainer) and batch in (step * trainer.accumulate_grad_batches for step in self.steps)
 
 
 def validation_steps(interval: int | float, steps: int) -> list[int]:

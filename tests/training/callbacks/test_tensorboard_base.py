@@ -18,7 +18,7 @@ class Slow(EpochPicture):
 
     def __init__(self, clock: "Clock", **options: object) -> None:
         super().__init__(**options)
-        self.clock, self.drawn = clock, []
+        self.clock, self.drawn, self.steps = clock, [], []
 
     def board(self, trainer: object) -> object:
         return self
@@ -26,6 +26,7 @@ class Slow(EpochPicture):
     def draw(self, board: object, trainer: SimpleNamespace, pl_module: object, step: int) -> None:
         self.clock.now += 1.0
         self.drawn.append(trainer.current_epoch + 1)
+        self.steps.append(step)
 
 
 class Clock:
@@ -60,6 +61,27 @@ def test_the_last_epoch_is_drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert epochs(monkeypatch, 6, 1.0, every_n_epochs=3) == [3, 6]
     assert epochs(monkeypatch, 5, 1.0, every_n_epochs=3) == [3, 5]
     assert epochs(monkeypatch, 0, 1.0) == [], "without a validation there is nothing to draw"
+
+
+class Matrix(Slow):
+    shows_validation = True
+
+
+@pytest.mark.parametrize(
+    ("kind", "every", "expected"),
+    [(Matrix, 1, [9, 19]), (Matrix, 3, [19]), (Slow, 1, [9, 19, 24]), (Slow, 3, [24])],
+)
+def test_a_picture_of_a_validation_has_its_step(kind: type[Slow], every: int, expected: list[int]) -> None:
+    """Training ends five steps after the last validation; a picture of the network shows its end."""
+    callback = kind(Clock(), every_n_epochs=every)
+    trainer = SimpleNamespace(state=SimpleNamespace(fn="fit"), world_size=1, global_step=0, current_epoch=0)
+    callback.on_train_start(trainer, None)
+    for epoch, step in enumerate((10, 20)):
+        trainer.current_epoch, trainer.global_step = epoch, step
+        callback.validated(trainer, None)
+    trainer.global_step = 25
+    callback.on_fit_end(trainer, None)
+    assert callback.steps == expected
 
 
 def test_as_pixels_inverts_the_normalization() -> None:

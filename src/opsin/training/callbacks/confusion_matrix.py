@@ -26,6 +26,8 @@ _HEAD, _NAME = 46, 120
 class ConfusionMatrix(EpochPicture):
     """Show the confusion matrix of val: true classes in rows, shaded by the fraction of the row."""
 
+    shows_validation = True
+
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Draw if an image is due; the metrics are computed at this point."""
         self.validated(trainer, pl_module)

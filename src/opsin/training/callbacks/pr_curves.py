@@ -24,6 +24,8 @@ class PRCurves(EpochPicture):
         share: see `EpochPicture`.
     """
 
+    shows_validation = True
+
     def __init__(self, max_classes: Count = 20, every_n_epochs: Every = None, share: Share = 0.005) -> None:
         super().__init__(every_n_epochs, share)
         self.max_classes = max_classes

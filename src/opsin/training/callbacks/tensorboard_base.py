@@ -62,13 +62,16 @@ class EpochPicture(TensorBoardCallback):
     first_cost = 0.01
     """Expected seconds of the first image."""
 
+    shows_validation = False
+    """Whether the image shows the results of the last validation, and not the network at the moment of drawing."""
+
     def __init__(self, every_n_epochs: Every = None, share: Share = 0.005) -> None:
         self.every_n_epochs = every_n_epochs
         self.share = share
         self._cost = self.first_cost
         self._spent = 0.0
         self._since: float | None = None
-        self._validated = False
+        self._validated_at: int | None = None
         self._drawn_at = -1
 
     @abstractmethod
@@ -80,15 +83,15 @@ class EpochPicture(TensorBoardCallback):
         self._since = time.perf_counter()
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Draw the last validation unless it is drawn already."""
-        if self._validated and self._drawn_at != last_step(trainer):
+        """Draw the last validation, or the network, unless it is drawn already."""
+        if self._validated_at is not None and self._drawn_at != self._step(trainer):
             self.picture(trainer, pl_module)
 
     def validated(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Draw if an image is due; subclasses call this in the hook that has their data."""
         if trainer.state.fn != "fit" or self._since is None:
             return
-        self._validated = True
+        self._validated_at = last_step(trainer)
         every = self.every_n_epochs
         due = self._affordable(self._since) if every is None else (trainer.current_epoch + 1) % every == 0
         if trainer.world_size > 1:  # clocks differ, and some images need all processes
@@ -101,10 +104,16 @@ class EpochPicture(TensorBoardCallback):
         begun = time.perf_counter()
         board = self.board(trainer)
         if board is not None or trainer.world_size > 1:
-            self.draw(board, trainer, pl_module, last_step(trainer))
+            self.draw(board, trainer, pl_module, self._step(trainer))
         self._cost = time.perf_counter() - begun
         self._spent += self._cost
-        self._drawn_at = last_step(trainer)
+        self._drawn_at = self._step(trainer)
+
+    def _step(self, trainer: L.Trainer) -> int:
+        """Return the step of the state that an image shows."""
+        if self.shows_validation and self._validated_at is not None:
+            return self._validated_at
+        return last_step(trainer)
 
     def _affordable(self, since: float) -> bool:
         return self._spent + self._cost <= self.share * (time.perf_counter() - since)

@@ -13,6 +13,8 @@ CONFIGURED = "configured_lr"
 
 OPTIONS = ("weight_decay", "betas", "eps", "momentum", "nesterov", "dampening")
 CYCLED = ("betas", "momentum")
+"""Options that some schedules of torch, such as OneCycleLR and CyclicLR, set at every step."""
+
 SCHEDULE_RATES = ("initial_lr", "max_lr", "min_lr")
 """Keys of a parameter group under which the schedules of torch keep learning rates."""
 
@@ -40,7 +42,7 @@ def apply_config(optimizer: Optimizer, schedulers: Iterable[Any], configured: Se
         configured: `group_options` of the optimizer before it was restored.
     """
     schedulers = list(schedulers)
-    cycled = any(isinstance(scheduler, OneCycleLR) for scheduler in schedulers)
+    cycled = any(getattr(scheduler, "cycle_momentum", False) for scheduler in schedulers)
     ratios = []
     for group, fresh in zip(optimizer.param_groups, configured, strict=True):
         ratios.append(fresh[CONFIGURED] / group.get(CONFIGURED, fresh[CONFIGURED]))
