@@ -337,4 +337,4 @@ def decode_rows(store: Store, rows: Indices, fit: Fit) -> NDArray[np.uint8]:
         UserError: An image cannot be decoded at this size.
     """
     with ThreadPoolExecutor(available_cores(), thread_name_prefix="decode") as pool:
-        return np.stack(list(pool.map(lambda row: store.read_source(row, fit), rows.tolist())))
+        return np.ascontiguousarray(np.stack(list(pool.map(lambda row: store.read_source(row, fit), rows.tolist()))))
