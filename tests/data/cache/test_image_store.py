@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 from opsin.data.cache import checksums
+from opsin.data.cache.files import gather
 from opsin.data.cache.image_store import decode_rows, open_store, store_key
+from opsin.data.cache.uncached_images import UncachedStore
 from opsin.data.fit import Fit, fit_image
 from opsin.data.source import ArrayImages
 from opsin.data.types import BadImage
@@ -340,6 +342,14 @@ def test_images_may_have_any_order_in_memory(tmp_path, layout):
     decoded = decode_rows(store, np.arange(12), Fit(SIZE))
     assert np.array_equal(decoded, expected)
     assert decoded.flags.c_contiguous
+
+
+def test_no_rows_are_an_empty_array(tmp_path):
+    store, uncached = open_fake(FakeImages(4), tmp_path), UncachedStore(FakeImages(4), SIZE, "squash", "bilinear")
+    none = np.zeros(0, np.int64)
+    assert [rows.shape for rows in (store.take(none), uncached.take(none))] == [(0, *SIZE, 3)] * 2
+    assert decode_rows(store, none, Fit((3, 4))).shape == (0, 3, 4, 3)
+    assert np.array_equal(gather([uncached, store], np.array([5])), store.take(np.array([1])))
 
 
 def test_an_existing_store_is_opened_without_writing(tmp_path, monkeypatch):
