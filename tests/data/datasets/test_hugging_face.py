@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value
 from PIL import Image as PILImage
 
-from opsin.data.datasets import cats_vs_dogs, hugging_face
+from opsin.data.datasets import DatasetImages, cats_vs_dogs, hugging_face
 from opsin.data.types import BadImage
 from opsin.errors import UserError
 
@@ -275,6 +276,19 @@ def test_bad_images_are_found_and_rows_survive_pickling_and_threads(tmp_path: Pa
     good = [index for index in range(20) if index != 3]
     with ThreadPoolExecutor(4) as pool:
         assert [int(pixels[0, 0, 0]) for pixels in pool.map(other.read, good)] == good
+
+
+@pytest.mark.parametrize("kind", ["numpy", "torch", "pandas", "arrow", None])
+def test_the_format_in_which_rows_were_saved_does_not_count(tmp_path: Path, kind: str | None) -> None:
+    rows([1, 0, 1], BIRDS).with_format(kind, columns=["label"]).save_to_disk(tmp_path / "birds")
+    source = hugging_face(str(tmp_path / "birds"))
+    train = source.splits["train"]
+    assert source.classes == ("robin", "wren")
+    assert train.targets.tolist() == [1, 0, 1]
+    assert [int(train.read(index)[0, 0, 0]) for index in range(3)] == [0, 1, 2]
+    assert isinstance(train, DatasetImages)
+    formatted = replace(train, rows=train.rows.with_format(kind))
+    assert int(formatted.read(2)[0, 0, 0]) == 2
 
 
 def test_the_fingerprint_is_stable_and_depends_on_rows_labels_and_channels(tmp_path: Path) -> None:

@@ -50,6 +50,10 @@ class DatasetImages:
     files: tuple[str, ...]
     fallback: str
 
+    def __post_init__(self) -> None:
+        if self.rows.format["type"] != "custom":  # a transform of the user, which may make the encoded images
+            object.__setattr__(self, "rows", self.rows.with_format(None))
+
     @cached_property
     def contents(self) -> FileContents:
         """The contents of the files."""
@@ -213,7 +217,7 @@ def _describe(rows: "Dataset") -> str:
 
 def _labels(rows: "Dataset", what: str, column: str) -> list[Any] | None:
     """Return the labels, or None if all are hidden; names of classes where they are known, in their composed form."""
-    values: list[Any] = rows[column][:]
+    values: list[Any] = rows.with_format(None)[column][:]
     hidden = sum(_is_hidden(value) for value in values)
     if hidden == len(values):
         _LOG.info("%s is left out: its labels are hidden", what)
