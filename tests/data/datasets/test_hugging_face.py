@@ -19,7 +19,9 @@ import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value
 from PIL import Image as PILImage
 
+from opsin.data.cache.image_store import open_store
 from opsin.data.datasets import DatasetImages, cats_vs_dogs, hugging_face
+from opsin.data.datasets.hugging_face_columns import read_splits
 from opsin.data.types import BadImage
 from opsin.errors import UserError
 
@@ -261,6 +263,16 @@ def test_splits_of_other_names_are_left_out(tmp_path: Path, caplog: pytest.LogCa
     assert refusal(tmp_path / "3") == f"{tmp_path}/3 has no split 'train', only 'test', 'extra'."
 
 
+@pytest.mark.parametrize(("one", "other"), [("valid", "dev"), ("test", "testing"), ("train", "training")])
+def test_two_names_for_one_split_are_refused(tmp_path: Path, one: str, other: str) -> None:
+    names = dict.fromkeys(("train", one, "extra", other))
+    DatasetDict({name: rows([1, 0], BIRDS) for name in names}).save_to_disk(tmp_path / "1")
+    assert refusal(tmp_path / "1") == (
+        f"{tmp_path}/1 has '{one}' and '{other}', which mean the same split. Save a DatasetDict of the wanted ones to "
+        "a folder (save_to_disk), and set datamodule.path to it."
+    )
+
+
 def test_bad_images_are_found_and_rows_survive_pickling_and_threads(tmp_path: Path) -> None:
     dataset = rows([1, 0] * 10, BIRDS)
     bad = dataset.cast_column("picture", Image(decode=False)).map(
@@ -276,6 +288,28 @@ def test_bad_images_are_found_and_rows_survive_pickling_and_threads(tmp_path: Pa
     good = [index for index in range(20) if index != 3]
     with ThreadPoolExecutor(4) as pool:
         assert [int(pixels[0, 0, 0]) for pixels in pool.map(other.read, good)] == good
+
+
+def test_rows_without_an_image_are_left_out(tmp_path: Path) -> None:
+    for shade in range(4):
+        (tmp_path / f"{shade}.png").write_bytes(png(shade))
+    in_files: list[Any] = [{"bytes": None, "path": f"{tmp_path}/{shade}.png"} for shade in range(4)]
+    in_rows: list[Any] = [{"bytes": png(shade), "path": None} for shade in range(4)]
+    features, stores, prints = Features({"picture": Image(), "label": BIRDS}), [], set()
+    for name, pictures in (("files", in_files), ("rows", in_rows)):
+        for missing in ((), (1,), (2,)):
+            values = [None if row in missing else picture for row, picture in enumerate(pictures)]
+            train = Dataset.from_dict({"picture": values, "label": [0, 1, 0, 1]}, features=features)
+            images = read_splits({"train": train}, name, None, None, 3, (5, 7)).splits["train"]
+            assert isinstance(images, DatasetImages)
+            assert bool(images.files) == (name == "files")
+            store = open_store(images, (5, 7), cache_dir=tmp_path / f"{name}{missing}")
+            stores.append((store.kept.tolist(), [reason for _, reason in store.bad], store.take(np.array([-1])).max()))
+            prints.add(images.fingerprint)
+    reason = ["no image in this row"]
+    assert stores[:3] == [([0, 1, 2, 3], [], 3), ([0, 2, 3], reason, 3), ([0, 1, 3], reason, 3)]
+    assert stores[3:] == stores[:3]
+    assert len(prints) == 6
 
 
 @pytest.mark.parametrize("kind", ["numpy", "torch", "pandas", "arrow", None])

@@ -39,7 +39,7 @@ class DatasetImages:
         targets: Class of each image (N,), int64.
         channels: Channels of the images that `read` returns: 1 (gray) or 3 (RGB).
         name: Name for messages, such as "ylecun/mnist train".
-        files: The files that hold the images.
+        files: The files that hold the images; empty for a row without an image.
         fallback: Text that identifies the rows if they are in no file.
     """
 
@@ -106,7 +106,8 @@ def read_splits(
     and so is a split whose labels are all -1 or missing (hidden, as in a competition's test set).
 
     Raises:
-        UserError: There are no training labels, a label is not in train, or a column is missing or ambiguous.
+        UserError: There are no training labels, a label is not in train, two splits mean the same, or a column is
+            missing or ambiguous.
     """
     by_split = _name_splits(rows, name)
     train = by_split["train"]
@@ -129,13 +130,17 @@ def read_splits(
 def _name_splits(rows: Mapping[str, "Dataset"], name: str) -> dict[Split, "Dataset"]:
     """Map the splits to train, val and test; the only split of a dataset is train, unless it is val or test."""
     found: dict[Split, Dataset] = {}
-    other = []
-    for own_name, split_rows in rows.items():
-        split = split_named(own_name)
-        if split is None or split in found:
-            other.append(own_name)
-        else:
-            found[split] = split_rows
+    meanings = {own_name: split_named(own_name) for own_name in rows}
+    for own_name, split in meanings.items():
+        if split in found:
+            both = " and ".join(repr(other) for other, meaning in meanings.items() if meaning == split)
+            raise UserError(
+                f"{name} has {both}, which mean the same split. Save a DatasetDict of the wanted ones to a folder "
+                "(save_to_disk), and set datamodule.path to it."
+            )
+        if split is not None:
+            found[split] = rows[own_name]
+    other = [own_name for own_name, split in meanings.items() if split is None]
     if not found and len(other) == 1:
         return {"train": rows[other[0]]}
     if "train" not in found:
