@@ -338,6 +338,28 @@ def test_the_fingerprint_is_stable_and_depends_on_rows_labels_and_channels(tmp_p
     assert len({first, gray, *others}) == 4
 
 
+@pytest.mark.parametrize("shards", [1, 3])
+def test_selected_rows_have_a_fingerprint_of_their_own(tmp_path: Path, shards: int) -> None:
+    rows([1] * 9, BIRDS).save_to_disk(tmp_path / "1", num_shards=shards)
+    shutil.copytree(tmp_path / "1", tmp_path / "copy")
+
+    def prints(folder: Path) -> list[str]:
+        whole = datasets.load_from_disk(folder)
+        assert isinstance(whole, Dataset)
+        files = tuple(file["filename"] for file in whole.cache_files)
+        ways = ([1, 0, 4], [4, 0, 1], [2, 0, 4], [0, 1, 2], [1, 2, 3], [3, 4, 5])  # the last three are slices
+        parts = [whole.select(way) for way in ways]
+        parts.append(parts[0].select([1, 2, 0]))
+        return [
+            DatasetImages(part.select_columns(["picture"]), np.ones(3, np.int64), 3, "part", files, "").fingerprint
+            for part in parts
+        ]
+
+    found = prints(tmp_path / "1")
+    assert len(set(found)) == 7
+    assert prints(tmp_path / "copy") == found
+
+
 def test_folders_without_a_dataset_are_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     message = refusal(tmp_path / "empty")

@@ -61,9 +61,10 @@ class DatasetImages:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Digest of the content of the files, of the labels and of the channels."""
+        """Digest of the content of the files, of the labels, of the channels and of the rows if some are selected."""
         content = content_fingerprint(self.contents, self.targets, self.channels)
         rows = f"{content} {self.rows.column_names} {len(self.targets)} {'' if self.files else self.fallback}"
+        rows += _selection(self.rows, self.files)
         return hashlib.blake2b(rows.encode(), digest_size=16).hexdigest()
 
     def __len__(self) -> int:
@@ -90,6 +91,29 @@ class DatasetImages:
         if value is None:
             raise BadImage("no image in this row")
         return Path(value) if isinstance(value, str) else value
+
+
+def _selection(rows: "Dataset", files: Sequence[str]) -> str:
+    """Return text that identifies the rows that are selected of the files of a dataset; empty if all are."""
+    indices, slices = rows._indices, _slices(rows, files)
+    if indices is None and not slices:
+        return ""
+    digest = hashlib.blake2b(repr(slices).encode(), digest_size=16)
+    if indices is not None:
+        digest.update(np.ascontiguousarray(indices.column(0).to_numpy(), np.int64).data)
+    return f" {digest.hexdigest()}"
+
+
+def _slices(rows: "Dataset", files: Sequence[str]) -> list[tuple[int, Any]]:
+    """Return the number of a file and the arguments of each slice of it: how `datasets` selects consecutive rows."""
+    number = {file: position for position, file in enumerate(files)}
+    blocks = [block for blocks in getattr(rows.data, "blocks", [[rows.data]]) for block in blocks]
+    return [
+        (number.get(block.path, -1), arguments)
+        for block in blocks
+        for name, arguments, _ in getattr(block, "replays", None) or ()  # only tables in files have some
+        if name == "slice"
+    ]
 
 
 def read_splits(
