@@ -170,8 +170,8 @@ def _transparency_as_alpha(image: Image.Image, channels: int) -> Image.Image:
 def _has_gray_palette(image: Image.Image) -> bool:
     """Return whether all colors that an image uses are gray."""
     colors = np.reshape(image.getpalette("RGB") or [], (-1, 3))
-    used = [index for _, index in image.getchannel("P").getcolors() or [] if index < len(colors)]
-    return not np.ptp(colors[used], axis=1).any()
+    used = np.flatnonzero(image.getchannel("P").histogram())
+    return not np.ptp(colors[used[used < len(colors)]], axis=1).any()
 
 
 def _gray_or_rgb(image: Image.Image, channels: int) -> Image.Image:
