@@ -38,7 +38,7 @@ KNOWN = {
     "training/metrics.py": {"_update_count"},
     "sweeps/study.py": {"_study_id", "_storage", "_trial_id"},
     "sweeps/launchers/ray_cluster.py": {"_private"},
-    "data/datasets/hugging_face_columns.py": {"_fingerprint"},
+    "data/datasets/hugging_face_columns.py": {"_fingerprint", "_indices"},
 }
 PUBLIC = {"_replace", "_asdict", "_fields", "_exit", "_device_cache"}
 """Of named tuples and `os`, documented in spite of the underscore; `_device_cache` is Opsin's own."""

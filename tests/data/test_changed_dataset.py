@@ -6,15 +6,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from datamodules import image_data
 from PIL import Image
 
 from opsin.commands.evaluate import measure
 from opsin.commands.train import train
 from opsin.config import compose, from_saved
+from opsin.data import ImageDataModule
 from opsin.data.cache.image_store import open_store
 from opsin.data.datasets import image_folder
 from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory
+from opsin.training.build import check_same_data
+from opsin.training.recording import data_facts
 
 SIZE = (8, 8)
 
@@ -84,6 +88,21 @@ def test_new_modification_times_are_not_a_change(original: Path, tmp_path: Path)
     assert measure(run)[0].metrics == first.metrics
     copy = shutil.copytree(original / "photos", tmp_path / "photos", copy_function=shutil.copyfile)
     assert measure(run, "test", (f"datamodule.path={copy}",))[0].metrics == first.metrics
+
+
+def test_new_names_are_a_change_only_if_they_change_the_order(tmp_path: Path) -> None:
+    def opened(root: Path) -> ImageDataModule:
+        data = image_data(image_folder(str(root), size=SIZE), data_dir=str(tmp_path / "data"))
+        data.setup("fit")
+        return data
+
+    root = photos(tmp_path / "photos", 10)
+    recorded = data_facts(opened(root))
+    first = root / "train" / "cat" / "00.bmp"
+    check_same_data(opened(first.rename(first.with_name("000.bmp")).parents[2]), recorded)
+    renamed = opened(first.with_name("000.bmp").rename(first.with_name("99.bmp")).parents[2])
+    with pytest.raises(UserError, match="or new names changed their order, and training images could"):
+        check_same_data(renamed, recorded)
 
 
 def test_images_that_vanish_or_change_while_they_are_used_are_named(tmp_path: Path) -> None:

@@ -125,6 +125,44 @@ def test_alpha_is_dropped_and_the_colors_are_kept() -> None:
     np.testing.assert_array_equal(decode_image(encoded(np.dstack([GRAY, alpha])), 3), np.dstack([GRAY] * 3))
 
 
+def paletted(colors: np.ndarray, kind: str = "PNG", **options: object) -> bytes:
+    image = Image.frombytes("P", (10, 8), GRAY.tobytes())
+    image.putpalette(colors.astype(np.uint8).tobytes())
+    return encoded(image, kind, **options)
+
+
+def test_transparent_colors_are_an_alpha_channel_if_it_is_read() -> None:
+    levels, colors = np.arange(256), np.stack([np.arange(256), np.arange(256)[::-1], np.full(256, 7)], 1)
+    alpha = bytes(range(255, -1, -1))
+    rgba = np.dstack([colors[GRAY], 255 - GRAY])
+    np.testing.assert_array_equal(decode_image(paletted(colors, transparency=alpha), 4), rgba)
+    gray = paletted(np.stack([levels] * 3, 1), transparency=alpha)
+    np.testing.assert_array_equal(decode_image(gray, 2), np.dstack([GRAY, 255 - GRAY]))
+    np.testing.assert_array_equal(decode_image(gray, 4), np.dstack([GRAY, GRAY, GRAY, 255 - GRAY]))
+    one = int(GRAY[2, 3])
+    holes = np.where(one == GRAY, 0, 255)
+    for kind in ("PNG", "GIF"):
+        pixels = decode_image(paletted(colors, kind, transparency=one), 4)
+        np.testing.assert_array_equal(pixels[..., 3], holes)
+    np.testing.assert_array_equal(decode_image(encoded(GRAY, transparency=one), 2), np.dstack([GRAY, holes]))
+    color = decode_image(encoded(RGB, transparency=tuple(RGB[2, 3].tolist())), 4)
+    np.testing.assert_array_equal(color, np.dstack([RGB, np.where((RGB[2, 3] == RGB).all(-1), 0, 255)]))
+
+
+@pytest.mark.parametrize(
+    ("data", "channels", "message"),
+    [
+        (paletted(np.stack([np.arange(256)] * 3, 1)), 4, "has mode P instead of 4 channels"),  # nothing is transparent
+        (paletted(RNG.integers(0, 256, (256, 3)), transparency=3), 2, r"has the shape \(8, 10, 4\) instead of"),
+        (encoded(GRAY, transparency=3), 4, r"has the shape \(8, 10, 2\) instead of"),
+        (encoded(RGB, transparency=(300, 2, 3)), 4, "has mode RGB instead of 4 channels"),  # as in a file of 16 bits
+    ],
+)
+def test_no_channel_is_added_or_dropped_to_read_alpha(data: bytes, channels: int, message: str) -> None:
+    with pytest.raises(BadImage, match=message):
+        decode_image(data, channels)
+
+
 def test_bilevel_images_are_black_and_white() -> None:
     bits = GRAY > 127
     np.testing.assert_array_equal(decode_image(encoded(bits), 1)[..., 0], bits * np.uint8(255))

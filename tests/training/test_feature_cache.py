@@ -1,18 +1,23 @@
 """The feature cache in whole runs, on the bundled digits."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from datamodules import image_data
+from sharded import source
 
 from opsin.commands.evaluate import evaluate
 from opsin.commands.train import train
 from opsin.config import compose, from_saved
+from opsin.data import Augmentation
 from opsin.errors import Interrupted, UserError
 from opsin.models import Network, cnn_flatten, cnn_gap, resnet18
 from opsin.runs.directory import RunDirectory
-from opsin.training.feature_cache import cacheable_step
+from opsin.training.feature_cache import FeatureCache, cacheable_step
 
 QUICK = (
     "datamodule.train_fraction=0.1",  # 130 images
@@ -153,6 +158,19 @@ def test_the_feature_cache_is_skipped_with_a_reason(start, words, reason) -> Non
     run = start(*words, "trainer.max_epochs=1")
     assert cache_setting(run).startswith("off: ")
     assert reason in cache_setting(run)
+
+
+@pytest.mark.parametrize("settings", [{}, {"rotation": 5.0}])
+def test_views_of_a_subclass_of_the_augmentation_are_not_cached(tmp_path, settings) -> None:
+    class Darker(Augmentation):
+        """Its settings do not determine its views."""
+
+    data = image_data(source(60), data_dir=str(tmp_path), augmentation=Darker(**settings))
+    trainer: Any = SimpleNamespace(precision="32-true", limit_train_batches=1.0, max_epochs=99)
+    model = cnn_gap(num_logits=3, in_channels=3, image_size=(32, 32))
+    for views in ("auto", 3):
+        reason = FeatureCache(views=views).serve(data, model, list(model.stages), trainer)
+        assert reason == "off: Darker is not an augmentation of Opsin, so its parameters are unknown"
 
 
 @pytest.mark.slow

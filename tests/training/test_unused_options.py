@@ -71,6 +71,8 @@ def test_options_of_operations_heads_and_losses_that_are_not_chosen(
         *("model.head_dropout", "model.head_units", "model.layer_decay", no_logits),
         *("augmentation.resized_crop_ratio", "augmentation.fill", "augmentation.saturation"),
     }
+    own = type("Own", (Augmentation,), {})()  # it may use every option
+    assert not any(key.startswith("augmentation.") for key in of(linear, HEAD_ONLY, own, 1))
     with_logits = replace(plan, distillation=replace(plan.distillation, logits=1))
     assert of(with_logits, WHOLE, cropped, 3) == set()
 

@@ -135,7 +135,7 @@ def _augmentation(folder: Path, data: ImageDataModule) -> dict[str, Any]:
         [image for row in rows for image in row], columns=len(views) + 1 if views else len(plain), captions=captions
     )
     write_atomically(folder / "augmentation.png", encode(picture))
-    what = data.augmentation.describe() if isinstance(data.augmentation, Augmentation) else str(data.augmentation)
+    what = data.augmentation.describe() if type(data.augmentation) is Augmentation else str(data.augmentation)
     text = f"the first image of each row is the original, the others are augmented: {what}" if views else "none"
     return {"augmentation": "augmentation.png", "augmentation_text": text}
 

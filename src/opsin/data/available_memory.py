@@ -1,13 +1,14 @@
 """Memory that this process may still use."""
 
-import contextlib
 import math
 import os
 from pathlib import Path
 
 from opsin.errors import UserError
+from opsin.runs.control_groups import CGROUP, MEMBERSHIPS, own_groups
 
-CGROUP = Path("/sys/fs/cgroup")
+_FILE_CACHE = ("inactive_file", "active_file")
+"""Entries of `memory.stat` with the pages of files, which the system drops when a process needs memory."""
 
 
 def available_memory() -> float:
@@ -22,12 +23,35 @@ def available_memory() -> float:
         if not hasattr(os, "sysconf"):
             return float("inf")
         machine = float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")) / 2
-    with contextlib.suppress(OSError, ValueError):  # no cgroup, or one without a limit: "max"
-        limit = float((CGROUP / "memory.max").read_text(encoding="ascii"))
-        used = float((CGROUP / "memory.current").read_text(encoding="ascii"))
-        if limit < float("inf"):
-            machine = min(machine, max(0.0, limit - used))
-    return machine
+    return min(machine, cgroup_memory())
+
+
+def cgroup_memory(root: Path = CGROUP, memberships: Path = MEMBERSHIPS) -> float:
+    """Return the bytes that the control groups of this process still allow; infinity without a limit.
+
+    Args:
+        root: As in `own_groups`.
+        memberships: As in `own_groups`.
+    """
+    return min(map(_allowed, own_groups(root, memberships)), default=float("inf"))
+
+
+def _allowed(group: Path) -> float:
+    """Return the bytes that a control group still allows, with those of cached files; infinity without a limit."""
+    try:
+        limit = float((group / "memory.max").read_text(encoding="ascii").replace("max", "inf"))
+        used = float((group / "memory.current").read_text(encoding="ascii"))
+    except (OSError, ValueError):  # no such group, or the root of all, which has no limit
+        return float("inf")
+    return max(0.0, limit - max(0.0, used - _file_cache(group)))
+
+
+def _file_cache(group: Path) -> float:
+    try:
+        entries = dict(line.split() for line in (group / "memory.stat").read_text(encoding="ascii").splitlines())
+        return sum(float(entries[name]) for name in _FILE_CACHE)
+    except (OSError, ValueError, KeyError):
+        return 0.0
 
 
 def check_batch_memory(images: int, shape: tuple[int, int, int]) -> None:

@@ -33,6 +33,9 @@ GRAY_OR_RGB = (1, 3)
 _BANDS = ("LA", "RGBA", "RGBX", "CMYK")
 """Modes of Pillow with two or four channels."""
 
+_WITH_ALPHA = {"1": "LA", "L": "LA", "RGB": "RGBA", "P": "RGBA", "PA": "RGBA"}
+"""Modes of Pillow for images that store transparent colors instead of alpha, once these are an alpha channel."""
+
 logging.getLogger("PIL.TiffImagePlugin").setLevel(logging.CRITICAL)  # its errors are raised too, with the file's name
 
 _NPY = b"\x93NUMPY"
@@ -70,8 +73,8 @@ def decode_image(data: bytes | Path, channels: int, fit: Fit | None = None) -> N
     `opsin.data.contrast` warns about datasets that lose their contrast by these rules.
 
     For another number of channels, the file must have exactly that number. No channel is converted or dropped. This
-    works for a `.npy` file (H, W, C), a multi-band TIFF, and an image with alpha or CMYK. 16-bit values and floats in
-    [0, 1] are scaled to 8 bits. `.npy` files and TIFFs that tifffile reads are not turned upright.
+    works for a `.npy` file (H, W, C), a multi-band TIFF, and an image with alpha, transparent colors or CMYK. 16-bit
+    values and floats in [0, 1] are scaled to 8 bits. `.npy` files and TIFFs that tifffile reads are not turned upright.
 
     Thread-safe. Pillow releases the GIL while it decodes, so threads help.
 
@@ -145,11 +148,30 @@ def image_pixels(image: Image.Image, channels: int) -> NDArray[np.uint8]:
         BadImage: The range of the pixel values is unknown, or the image has another number of channels.
     """
     if channels not in GRAY_OR_RGB:
+        image = _transparency_as_alpha(upright(image), channels)
         if image.mode not in _BANDS:
             raise BadImage(f"has mode {image.mode} instead of {channels} channels")
-        return _checked_bands(_as_array(upright(image)), channels)
+        return _checked_bands(_as_array(image), channels)
     pixels = _as_array(_gray_or_rgb(image, channels))
     return pixels[..., np.newaxis] if channels == 1 else pixels
+
+
+def _transparency_as_alpha(image: Image.Image, channels: int) -> Image.Image:
+    """Return an image whose transparent colors are an alpha channel; a gray palette becomes gray for 2 channels."""
+    if image.mode in _BANDS or not image.has_transparency_data:
+        return image
+    color = image.info.get("transparency")
+    if isinstance(color, tuple) and max(color) > 255:  # of 16 bits per channel, of which Pillow reads 8
+        return image
+    is_gray = channels == 2 and image.mode in ("P", "PA") and _has_gray_palette(image)
+    return image.convert("LA" if is_gray else _WITH_ALPHA.get(image.mode, image.mode))
+
+
+def _has_gray_palette(image: Image.Image) -> bool:
+    """Return whether all colors that an image uses are gray."""
+    colors = np.reshape(image.getpalette("RGB") or [], (-1, 3))
+    used = np.flatnonzero(image.getchannel("P").histogram())
+    return not np.ptp(colors[used[used < len(colors)]], axis=1).any()
 
 
 def _gray_or_rgb(image: Image.Image, channels: int) -> Image.Image:

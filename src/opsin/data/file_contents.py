@@ -48,7 +48,7 @@ class FileContents:
     """Digests of the contents of some files, in memory and in a cache file.
 
     Args:
-        paths: The files.
+        paths: The files; an empty path stands for a missing image, which counts as an empty file.
         tables: Whether the files may be tables with images, which are always read. False: a large file that is not
             an image is not read, and counts by its size.
     """
@@ -101,7 +101,7 @@ class FileContents:
             UserError: The file has been removed or changed since it was listed.
         """
         path = self._paths[index]
-        if content is None and not os.path.lexists(path):
+        if content is None and path and not os.path.lexists(path):
             raise _not_as_listed(path, "removed")
         if not self._known[index]:
             self.record_digest(index, self._digest_of(content))

@@ -2,11 +2,10 @@
 
 import math
 import os
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from opsin.errors import UserError
-
-CGROUP = Path("/sys/fs/cgroup")
+from opsin.runs.control_groups import CGROUP, MEMBERSHIPS, own_groups
 
 THREADS_VARIABLE = "OMP_NUM_THREADS"
 """Environment variable of the user's own number of threads per process."""
@@ -22,20 +21,14 @@ def available_cores() -> int:
     return min(cores, cgroup_cores() or cores)
 
 
-def cgroup_cores(root: Path = CGROUP, memberships: Path = Path("/proc/self/cgroup")) -> int | None:
+def cgroup_cores(root: Path = CGROUP, memberships: Path = MEMBERSHIPS) -> int | None:
     """Return the cores of the CPU quota of this process's control groups, at least 1; None without a quota.
 
     Args:
-        root: Folder of the control groups, version 2.
-        memberships: File that names the control group of this process.
+        root: As in `own_groups`.
+        memberships: As in `own_groups`.
     """
-    try:
-        lines = memberships.read_text(encoding="ascii").splitlines()
-    except (OSError, ValueError):
-        return None
-    names = [line.removeprefix("0::/") for line in lines if line.startswith("0::/")]
-    group = PurePosixPath(names[0] if names and ".." not in names[0] else "")
-    quotas = [_quota(root / part / "cpu.max") for part in (group, *group.parents)]
+    quotas = [_quota(group / "cpu.max") for group in own_groups(root, memberships)]
     found = [quota for quota in quotas if quota is not None]
     return max(1, math.floor(min(found))) if found else None
 

@@ -127,12 +127,13 @@ def check_same_data(data: ImageDataModule, recorded: DataFacts) -> None:
     """Check that the images are still those with which a run began.
 
     Raises:
-        UserError: images or splits have changed, so results would not be comparable.
+        UserError: images, their order or splits have changed, so results would not be comparable.
     """
     if data.facts()["fingerprint"] != recorded.fingerprint:
         raise UserError(
             f"The images of {data.source.name} have changed since the run began: files were added, removed or changed, "
-            "and training images could now be in the test set. Restore them, or start a new run."
+            "or new names changed their order, and training images could now be in the test set. Restore them, or "
+            "start a new run."
         )
 
 

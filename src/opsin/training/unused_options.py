@@ -38,7 +38,7 @@ def _of_data(data: ImageDataModule) -> Iterator[tuple[str, str]]:
         yield "datamodule.val_fraction", f"val is a fold (datamodule.num_folds={folds})"
     elif "val" in given:
         yield "datamodule.val_fraction", f"{name} has val images of its own"
-    if isinstance(data.augmentation, Augmentation):
+    if type(data.augmentation) is Augmentation:  # a subclass may use every option
         for option, operations in data.augmentation.unused().items():
             yield f"augmentation.{option}", f"it needs {' or '.join(operations)}"
         if data.source.channels == 1:

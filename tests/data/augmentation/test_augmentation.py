@@ -404,6 +404,26 @@ def test_neutral_parameters_change_nothing():
     torch.testing.assert_close(everything.transform(images, labels(), draw)[0], images, atol=1e-4, rtol=0)
 
 
+class Darker(Augmentation):
+    """Changes images in its own way; no operation of `Augmentation` is active."""
+
+    def transform(self, images, targets, params):
+        images, targets = super().transform(images, targets, params)
+        return images / 2, targets
+
+
+def test_a_subclass_is_active_without_operations_of_its_base():
+    images, targets = photos(), labels()
+    darker = Darker()
+    assert torch.equal(darker(images, targets, KEY)[0], images / 2)
+    assert darker.eval()(images, targets, KEY)[0] is images
+    assert (str(darker), str(Darker(rotation=5.0)), str(Augmentation())) == (
+        "Darker()",
+        "Darker(rotation 5.0)",
+        "Augmentation(none)",
+    )
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("names", [OPERATIONS, *[(name,) for name in OPERATIONS]], ids="+".join)

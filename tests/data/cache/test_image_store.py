@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 
 from opsin.data.cache import checksums
-from opsin.data.cache.image_store import open_store, store_key
-from opsin.data.fit import fit_image
+from opsin.data.cache.files import gather
+from opsin.data.cache.image_store import decode_rows, open_store, store_key
+from opsin.data.cache.uncached_images import UncachedStore
+from opsin.data.fit import Fit, fit_image
 from opsin.data.source import ArrayImages
 from opsin.data.types import BadImage
 from opsin.errors import UserError
@@ -318,6 +320,36 @@ def test_transposed_arrays_are_copied_to_contiguous_images(tmp_path):
     store = open_store(images, SIZE, cache_dir=tmp_path)
     assert store.pixels.flags.c_contiguous
     assert np.array_equal(store.take(np.array([3, 1])), images.pixels[[3, 1]])
+
+
+def planes(image):
+    return np.ascontiguousarray(image.transpose(2, 0, 1)).transpose(1, 2, 0)
+
+
+def reversed_memory(image):
+    return np.ascontiguousarray(image[::-1, :, ::-1])[::-1, :, ::-1]
+
+
+@pytest.mark.parametrize("layout", [np.asfortranarray, planes, reversed_memory])
+def test_images_may_have_any_order_in_memory(tmp_path, layout):
+    class Laid(FakeImages):
+        def read(self, index, fit=None):
+            return layout(super().read(index, fit))
+
+    expected = np.stack([FakeImages().read(index, Fit(SIZE)) for index in range(12)])
+    store = open_store(Laid(12), SIZE, cache_dir=tmp_path)
+    assert np.array_equal(store.take(np.arange(12)), expected)
+    decoded = decode_rows(store, np.arange(12), Fit(SIZE))
+    assert np.array_equal(decoded, expected)
+    assert decoded.flags.c_contiguous
+
+
+def test_no_rows_are_an_empty_array(tmp_path):
+    store, uncached = open_fake(FakeImages(4), tmp_path), UncachedStore(FakeImages(4), SIZE, "squash", "bilinear")
+    none = np.zeros(0, np.int64)
+    assert [rows.shape for rows in (store.take(none), uncached.take(none))] == [(0, *SIZE, 3)] * 2
+    assert decode_rows(store, none, Fit((3, 4))).shape == (0, 3, 4, 3)
+    assert np.array_equal(gather([uncached, store], np.array([5])), store.take(np.array([1])))
 
 
 def test_an_existing_store_is_opened_without_writing(tmp_path, monkeypatch):

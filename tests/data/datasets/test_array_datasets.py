@@ -357,8 +357,8 @@ def test_missing_cifar10_names_every_searched_folder_and_the_options(
     assert str(raised.value) == (
         "CIFAR-10 was not found: it could not be downloaded.\n"
         "  http://127.0.0.1:1/cifar-10-python.tar.gz: <urlopen error [Errno 111] Connection refused>\n"
-        "Put the folder cifar-10-batches-py, or cifar-10-python.tar.gz, or the image folders train/<class>/ and "
-        f"test/<class>/, into\n  {tmp_path}\n"
+        "Put the folder cifar-10-batches-py, or cifar-10-python.tar.gz, or the image folders cifar10/train/<class>/ "
+        f"and cifar10/test/<class>/, into\n  {tmp_path}\n"
         "or name their folder with datamodule.path=FOLDER.\n"
         "Without internet access, use datamodule=digits: its images are part of scikit-learn."
     )
@@ -374,8 +374,15 @@ def test_cifar10_as_an_image_folder_keeps_the_order_of_its_classes(tmp_path: Pat
     for images in source.splits.values():
         assert images.targets.tolist() == list(range(10))
         assert [int(images.read(index)[0, 0, 0]) for index in range(10)] == list(range(10))
+    for split, name in (("train", "robin"), ("train", "wren"), ("test", "robin")):  # another dataset in data_dir
+        (tmp_path / split / name).mkdir(parents=True)
+    assert len(cifar10(data_dir=str(tmp_path), download=False).splits["train"]) == 10
+    assert len(cifar10(path=str(tmp_path / "cifar10")).splits["train"]) == 10
     (tmp_path / "cifar10" / "test" / "truck").rename(tmp_path / "cifar10" / "test" / "lorry")
     with pytest.raises(UserError, match=r"'truck' is missing\.\n  'lorry' is not one of them\."):
+        cifar10(data_dir=str(tmp_path), download=False)
+    (tmp_path / "cifar10").rename(tmp_path / "away")
+    with pytest.raises(UserError, match=r"not found: datamodule\.download=false\.\nPut .* cifar10/train/<class>/"):
         cifar10(data_dir=str(tmp_path), download=False)
 
 

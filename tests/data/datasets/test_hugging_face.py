@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value
 from PIL import Image as PILImage
 
-from opsin.data.datasets import cats_vs_dogs, hugging_face
+from opsin.data.cache.image_store import open_store
+from opsin.data.datasets import DatasetImages, cats_vs_dogs, hugging_face
+from opsin.data.datasets.hugging_face_columns import read_splits
 from opsin.data.types import BadImage
 from opsin.errors import UserError
 
@@ -260,6 +263,16 @@ def test_splits_of_other_names_are_left_out(tmp_path: Path, caplog: pytest.LogCa
     assert refusal(tmp_path / "3") == f"{tmp_path}/3 has no split 'train', only 'test', 'extra'."
 
 
+@pytest.mark.parametrize(("one", "other"), [("valid", "dev"), ("test", "testing"), ("train", "training")])
+def test_two_names_for_one_split_are_refused(tmp_path: Path, one: str, other: str) -> None:
+    names = dict.fromkeys(("train", one, "extra", other))
+    DatasetDict({name: rows([1, 0], BIRDS) for name in names}).save_to_disk(tmp_path / "1")
+    assert refusal(tmp_path / "1") == (
+        f"{tmp_path}/1 has '{one}' and '{other}', which mean the same split. Save a DatasetDict of the wanted ones to "
+        "a folder (save_to_disk), and set datamodule.path to it."
+    )
+
+
 def test_bad_images_are_found_and_rows_survive_pickling_and_threads(tmp_path: Path) -> None:
     dataset = rows([1, 0] * 10, BIRDS)
     bad = dataset.cast_column("picture", Image(decode=False)).map(
@@ -277,6 +290,41 @@ def test_bad_images_are_found_and_rows_survive_pickling_and_threads(tmp_path: Pa
         assert [int(pixels[0, 0, 0]) for pixels in pool.map(other.read, good)] == good
 
 
+def test_rows_without_an_image_are_left_out(tmp_path: Path) -> None:
+    for shade in range(4):
+        (tmp_path / f"{shade}.png").write_bytes(png(shade))
+    in_files: list[Any] = [{"bytes": None, "path": f"{tmp_path}/{shade}.png"} for shade in range(4)]
+    in_rows: list[Any] = [{"bytes": png(shade), "path": None} for shade in range(4)]
+    features, stores, prints = Features({"picture": Image(), "label": BIRDS}), [], set()
+    for name, pictures in (("files", in_files), ("rows", in_rows)):
+        for missing in ((), (1,), (2,)):
+            values = [None if row in missing else picture for row, picture in enumerate(pictures)]
+            train = Dataset.from_dict({"picture": values, "label": [0, 1, 0, 1]}, features=features)
+            images = read_splits({"train": train}, name, None, None, 3, (5, 7)).splits["train"]
+            assert isinstance(images, DatasetImages)
+            assert bool(images.files) == (name == "files")
+            store = open_store(images, (5, 7), cache_dir=tmp_path / f"{name}{missing}")
+            stores.append((store.kept.tolist(), [reason for _, reason in store.bad], store.take(np.array([-1])).max()))
+            prints.add(images.fingerprint)
+    reason = ["no image in this row"]
+    assert stores[:3] == [([0, 1, 2, 3], [], 3), ([0, 2, 3], reason, 3), ([0, 1, 3], reason, 3)]
+    assert stores[3:] == stores[:3]
+    assert len(prints) == 6
+
+
+@pytest.mark.parametrize("kind", ["numpy", "torch", "pandas", "arrow", None])
+def test_the_format_in_which_rows_were_saved_does_not_count(tmp_path: Path, kind: str | None) -> None:
+    rows([1, 0, 1], BIRDS).with_format(kind, columns=["label"]).save_to_disk(tmp_path / "birds")
+    source = hugging_face(str(tmp_path / "birds"))
+    train = source.splits["train"]
+    assert source.classes == ("robin", "wren")
+    assert train.targets.tolist() == [1, 0, 1]
+    assert [int(train.read(index)[0, 0, 0]) for index in range(3)] == [0, 1, 2]
+    assert isinstance(train, DatasetImages)
+    formatted = replace(train, rows=train.rows.with_format(kind))
+    assert int(formatted.read(2)[0, 0, 0]) == 2
+
+
 def test_the_fingerprint_is_stable_and_depends_on_rows_labels_and_channels(tmp_path: Path) -> None:
     rows([1, 0], BIRDS).save_to_disk(tmp_path / "1")
     first = hugging_face(str(tmp_path / "1")).splits["train"].fingerprint
@@ -288,6 +336,28 @@ def test_the_fingerprint_is_stable_and_depends_on_rows_labels_and_channels(tmp_p
     others = [hugging_face(str(tmp_path / name)).splits["train"].fingerprint for name in "23"]
     gray = hugging_face(str(tmp_path / "1"), channels=1).splits["train"].fingerprint
     assert len({first, gray, *others}) == 4
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+def test_selected_rows_have_a_fingerprint_of_their_own(tmp_path: Path, shards: int) -> None:
+    rows([1] * 9, BIRDS).save_to_disk(tmp_path / "1", num_shards=shards)
+    shutil.copytree(tmp_path / "1", tmp_path / "copy")
+
+    def prints(folder: Path) -> list[str]:
+        whole = datasets.load_from_disk(folder)
+        assert isinstance(whole, Dataset)
+        files = tuple(file["filename"] for file in whole.cache_files)
+        ways = ([1, 0, 4], [4, 0, 1], [2, 0, 4], [0, 1, 2], [1, 2, 3], [3, 4, 5])  # the last three are slices
+        parts = [whole.select(way) for way in ways]
+        parts.append(parts[0].select([1, 2, 0]))
+        return [
+            DatasetImages(part.select_columns(["picture"]), np.ones(3, np.int64), 3, "part", files, "").fingerprint
+            for part in parts
+        ]
+
+    found = prints(tmp_path / "1")
+    assert len(set(found)) == 7
+    assert prints(tmp_path / "copy") == found
 
 
 def test_folders_without_a_dataset_are_refused(tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 import os
 import pickle
 import shutil
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from inodes import report_no_inodes
 from PIL import Image
 
 from opsin.data.datasets import cats_vs_dogs, image_folder, unlabeled_images
+from opsin.data.datasets.image_files import image_files
 from opsin.data.types import BadImage
 from opsin.errors import UserError
 
@@ -116,6 +119,24 @@ def test_links_are_followed_and_loops_are_ignored(
     source = image_folder(str(root))
     assert source.classes == ("a", "b", "c")
     assert Path(source.splits["train"].locate(len(source.splits["train"]) - 1)) == root / "c" / "x.png"
+
+
+@pytest.mark.parametrize("backward", [True, False])
+def test_the_images_do_not_depend_on_the_order_of_the_file_system(
+    tmp_path: Path, backward: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = Path(layout(tmp_path / "data", "a/m/1.png", "a/m/inner/2.png", "a/3.png", "b/1.png"))
+    for link, folder in (("b_inner", "m/inner"), ("z", "m"), ("m/k", ".")):
+        (root / "a" / link).symlink_to(root / "a" / folder, target_is_directory=True)
+    scandir = os.scandir
+
+    @contextmanager
+    def ordered(path: str) -> Iterator[list[os.DirEntry[str]]]:
+        with scandir(path) as entries:
+            yield sorted(entries, key=lambda entry: entry.name, reverse=backward)
+
+    monkeypatch.setattr("opsin.data.datasets.image_files.os.scandir", ordered)
+    assert image_files(root, "a") == ["a/3.png", "a/b_inner/2.png", "a/m/1.png"]
 
 
 def test_the_fingerprint_depends_on_content_classes_order_and_channels_only(tmp_path: Path) -> None:

@@ -251,6 +251,19 @@ def test_balanced_sampling_and_folds_need_all_shards_in_the_window(folder, tmp_p
     )
 
 
+def test_folds_of_a_dataset_with_val_images_are_written(tmp_path):
+    parts = {"train": source(60).splits["train"], "val": source(30, seed=1).splits["train"]}
+    dataset = replace(source(), splits=parts)
+    options = {"num_folds": 3, "fold": 1, "split_seed": 3}
+    folder = written(tmp_path / "out", dataset, tmp_path / "cache", **options)
+    store, stream = image_data(dataset, data_dir=str(tmp_path), **options), streamed(folder, tmp_path, window=100)
+    for data in (store, stream):
+        data.setup()
+    for split in SPLITS:
+        every = np.arange(len(store.subset(split)))
+        assert np.array_equal(store.subset(split).read(every), stream.subset(split).read(every))
+
+
 def test_train_fraction_selects_the_same_images_as_in_the_store(folder, tmp_path):
     options = {"train_fraction": 0.3, "split_seed": 3, "batch_size": 16}
     store = image_data(source(), data_dir=str(tmp_path), **options)

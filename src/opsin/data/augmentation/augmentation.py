@@ -125,14 +125,14 @@ class Augmentation(nn.Module):
             raise UserError("augmentation.mixup and augmentation.cutmix need num_classes=N, for soft targets.")
 
     def describe(self) -> str:
-        """Return one line: the active operations with their settings, or `none`."""
+        """Return one line: the active operations with their settings; `none` if nothing is changed."""
         shown = [name for name in OPERATIONS if getattr(self, name)]
         if self._any(SHOWS_OUTSIDE) and self.fill != "zeros":
             shown.append("fill")
-        return ", ".join(f"{name} {_compact(getattr(self, name))}" for name in shown) or "none"
+        return ", ".join(f"{name} {_compact(getattr(self, name))}" for name in shown) or ("" if self.active else "none")
 
     def settings(self) -> dict[str, Any]:
-        """Return the arguments of this augmentation by name, which determine its views."""
+        """Return the arguments by name, which determine the views of an `Augmentation`, but not those of a subclass."""
         return {name: getattr(self, name) for name in inspect.signature(Augmentation).parameters}
 
     def extra_repr(self) -> str:
@@ -141,8 +141,8 @@ class Augmentation(nn.Module):
 
     @property
     def active(self) -> bool:
-        """Whether any operation is active."""
-        return self._any(OPERATIONS)
+        """Whether images may be changed: an operation is active, or the methods of a subclass have their own."""
+        return type(self) is not Augmentation or self._any(OPERATIONS)
 
     @property
     def mixes(self) -> bool:

@@ -336,5 +336,7 @@ def decode_rows(store: Store, rows: Indices, fit: Fit) -> NDArray[np.uint8]:
     Raises:
         UserError: An image cannot be decoded at this size.
     """
+    if not len(rows):
+        return np.empty((0, *fit.size, store.shape[2]), np.uint8)
     with ThreadPoolExecutor(available_cores(), thread_name_prefix="decode") as pool:
-        return np.stack(list(pool.map(lambda row: store.read_source(row, fit), rows.tolist())))
+        return np.ascontiguousarray(np.stack(list(pool.map(lambda row: store.read_source(row, fit), rows.tolist()))))

@@ -38,7 +38,7 @@ class Block(NamedTuple):
     """Some consecutive images after decoding.
 
     Attributes:
-        pixels: The decoded images ``(B, H, W, C)``; None if there are none.
+        pixels: The decoded images ``(B, H, W, C)``, in C order; None if there are none.
         kept: Numbers of the images that can be decoded.
         bad: Number, location and reason of each image that cannot be decoded.
     """
@@ -108,7 +108,7 @@ def decode_blocks(images: Images, fit: Fit, workers: int | None = None) -> Itera
                 kept.append(index)
             except BadImage as error:
                 bad.append((index, images.locate(index), str(error)))
-        return Block(np.stack(pixels) if pixels else None, kept, bad)
+        return Block(np.ascontiguousarray(np.stack(pixels)) if pixels else None, kept, bad)
 
     image_bytes = math.prod(fit.size) * images.channels
     step = max(1, min(_BLOCK, _BLOCK_BYTES // image_bytes, len(images) // (_TASKS * workers)))

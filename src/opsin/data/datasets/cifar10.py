@@ -31,7 +31,7 @@ _BATCHES: Final[dict[Split, tuple[str, ...]]] = {
     "train": tuple(f"data_batch_{number}" for number in range(1, 6)),
     "test": ("test_batch",),
 }
-_WANTED = f"the folder {_FOLDER}, or {_ARCHIVE}, or the image folders train/<class>/ and test/<class>/,"
+_IMAGE_FOLDER = "cifar10"
 
 
 def cifar10(data_dir: str = DATA_DIR, path: str | None = None, download: bool = True) -> Source:
@@ -50,21 +50,29 @@ def cifar10(data_dir: str = DATA_DIR, path: str | None = None, download: bool = 
         UserError: The data are missing and cannot be downloaded, or are damaged.
     """
     root = user_path(data_dir if path is None else path)
-    splits = _open(root)
-    if splits is None and path is None:
-        splits = _open(root / "cifar10")
+    # A folder `train` in the folder of all datasets may be that of another dataset.
+    splits = _open(root) if path is not None else _unpacked(root) or _open(root / _IMAGE_FOLDER)
     if splits is None and path is None and download:
         _unpack(_fetch(root), root / _FOLDER)
-        splits = _open(root)
+        splits = _unpacked(root)
     if splits is None:
-        reason = "none of its files are there." if path is not None else "datamodule.download=false."
-        raise missing_data("CIFAR-10", _WANTED, [root], reason)
+        if path is not None:
+            raise _missing(root, "", "none of its files are there.")
+        raise _missing(root, f"{_IMAGE_FOLDER}/", "datamodule.download=false.")
     mean, std = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
     return Source("cifar10", CLASSES, 3, (32, 32), mean, std, splits)
 
 
 def _open(root: Path) -> Mapping[Split, Images] | None:
     """Return the splits found in a folder in any layout, or None."""
+    splits = _unpacked(root)
+    if splits is None and (root / "train").is_dir():
+        _, splits = folder_splits(root, 3, {name: name for name in CLASSES})
+    return splits
+
+
+def _unpacked(root: Path) -> Mapping[Split, Images] | None:
+    """Return the splits of the pickles in a folder, or None; unpacks their archive."""
     for folder in (root / _FOLDER, root):
         if all((folder / name).is_file() for names in _BATCHES.values() for name in names):
             return {split: _batches(folder, split) for split in _BATCHES}
@@ -74,19 +82,21 @@ def _open(root: Path) -> Mapping[Split, Images] | None:
         if hashlib.md5(content, usedforsecurity=False).hexdigest() != _ARCHIVE_MD5:
             raise UserError(f"{archive} is damaged: its md5 is not {_ARCHIVE_MD5}. Delete it, then run again.")
         _unpack(content, root / _FOLDER)
-        return _open(root)
-    if (root / "train").is_dir():
-        _, splits = folder_splits(root, 3, {name: name for name in CLASSES})
-        return splits
+        return _unpacked(root)
     return None
+
+
+def _missing(root: Path, folders: str, reason: str) -> UserError:
+    """Return the error for missing data, whose image folders would be in `folders` of the root."""
+    images = f"the image folders {folders}train/<class>/ and {folders}test/<class>/"
+    return missing_data("CIFAR-10", f"the folder {_FOLDER}, or {_ARCHIVE}, or {images},", [root], reason)
 
 
 def _fetch(root: Path) -> bytes:
     try:
         return fetch(_MIRRORS, _ARCHIVE, _ARCHIVE_MD5)
     except DownloadError as error:
-        reason = f"it could not be downloaded.\n  {error}"
-        raise missing_data("CIFAR-10", _WANTED, [root], reason) from error
+        raise _missing(root, f"{_IMAGE_FOLDER}/", f"it could not be downloaded.\n  {error}") from error
 
 
 def _unpack(archive: bytes, folder: Path) -> None:

@@ -39,7 +39,7 @@ class DatasetImages:
         targets: Class of each image (N,), int64.
         channels: Channels of the images that `read` returns: 1 (gray) or 3 (RGB).
         name: Name for messages, such as "ylecun/mnist train".
-        files: The files that hold the images.
+        files: The files that hold the images; empty for a row without an image.
         fallback: Text that identifies the rows if they are in no file.
     """
 
@@ -50,6 +50,10 @@ class DatasetImages:
     files: tuple[str, ...]
     fallback: str
 
+    def __post_init__(self) -> None:
+        if self.rows.format["type"] != "custom":  # a transform of the user, which may make the encoded images
+            object.__setattr__(self, "rows", self.rows.with_format(None))
+
     @cached_property
     def contents(self) -> FileContents:
         """The contents of the files."""
@@ -57,9 +61,10 @@ class DatasetImages:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Digest of the content of the files, of the labels and of the channels."""
+        """Digest of the content of the files, of the labels, of the channels and of the rows if some are selected."""
         content = content_fingerprint(self.contents, self.targets, self.channels)
         rows = f"{content} {self.rows.column_names} {len(self.targets)} {'' if self.files else self.fallback}"
+        rows += _selection(self.rows, self.files)
         return hashlib.blake2b(rows.encode(), digest_size=16).hexdigest()
 
     def __len__(self) -> int:
@@ -88,6 +93,29 @@ class DatasetImages:
         return Path(value) if isinstance(value, str) else value
 
 
+def _selection(rows: "Dataset", files: Sequence[str]) -> str:
+    """Return text that identifies the rows that are selected of the files of a dataset; empty if all are."""
+    indices, slices = rows._indices, _slices(rows, files)
+    if indices is None and not slices:
+        return ""
+    digest = hashlib.blake2b(repr(slices).encode(), digest_size=16)
+    if indices is not None:
+        digest.update(np.ascontiguousarray(indices.column(0).to_numpy(), np.int64).data)
+    return f" {digest.hexdigest()}"
+
+
+def _slices(rows: "Dataset", files: Sequence[str]) -> list[tuple[int, Any]]:
+    """Return the number of a file and the arguments of each slice of it: how `datasets` selects consecutive rows."""
+    number = {file: position for position, file in enumerate(files)}
+    blocks = [block for blocks in getattr(rows.data, "blocks", [[rows.data]]) for block in blocks]
+    return [
+        (number.get(block.path, -1), arguments)
+        for block in blocks
+        for name, arguments, _ in getattr(block, "replays", None) or ()  # only tables in files have some
+        if name == "slice"
+    ]
+
+
 def read_splits(
     rows: Mapping[str, "Dataset"],
     name: str,
@@ -102,7 +130,8 @@ def read_splits(
     and so is a split whose labels are all -1 or missing (hidden, as in a competition's test set).
 
     Raises:
-        UserError: There are no training labels, a label is not in train, or a column is missing or ambiguous.
+        UserError: There are no training labels, a label is not in train, two splits mean the same, or a column is
+            missing or ambiguous.
     """
     by_split = _name_splits(rows, name)
     train = by_split["train"]
@@ -125,13 +154,17 @@ def read_splits(
 def _name_splits(rows: Mapping[str, "Dataset"], name: str) -> dict[Split, "Dataset"]:
     """Map the splits to train, val and test; the only split of a dataset is train, unless it is val or test."""
     found: dict[Split, Dataset] = {}
-    other = []
-    for own_name, split_rows in rows.items():
-        split = split_named(own_name)
-        if split is None or split in found:
-            other.append(own_name)
-        else:
-            found[split] = split_rows
+    meanings = {own_name: split_named(own_name) for own_name in rows}
+    for own_name, split in meanings.items():
+        if split in found:
+            both = " and ".join(repr(other) for other, meaning in meanings.items() if meaning == split)
+            raise UserError(
+                f"{name} has {both}, which mean the same split. Save a DatasetDict of the wanted ones to a folder "
+                "(save_to_disk), and set datamodule.path to it."
+            )
+        if split is not None:
+            found[split] = rows[own_name]
+    other = [own_name for own_name, split in meanings.items() if split is None]
     if not found and len(other) == 1:
         return {"train": rows[other[0]]}
     if "train" not in found:
@@ -213,7 +246,7 @@ def _describe(rows: "Dataset") -> str:
 
 def _labels(rows: "Dataset", what: str, column: str) -> list[Any] | None:
     """Return the labels, or None if all are hidden; names of classes where they are known, in their composed form."""
-    values: list[Any] = rows[column][:]
+    values: list[Any] = rows.with_format(None)[column][:]
     hidden = sum(_is_hidden(value) for value in values)
     if hidden == len(values):
         _LOG.info("%s is left out: its labels are hidden", what)

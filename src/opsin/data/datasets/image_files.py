@@ -38,7 +38,7 @@ def image_files(root: Path, inside: str = ".", channels: Channels = 3) -> list[s
     """
     skipped: Counter[str] = Counter()
     found = (file.removeprefix("./") for file in _walk(root, inside, channels, _above(root / inside), skipped))
-    files = sorted(found, key=lambda file: (composed(file), file))
+    files = sorted(found, key=_by_name)
     if skipped:
         kinds = ", ".join(f"{count} {suffix}" for suffix, count in skipped.most_common())
         _LOG.info("files left out of %s, because they are not images: %s", root / inside, kinds)
@@ -63,7 +63,7 @@ def images_directly_in(folder: Path, channels: Channels) -> bool:
 def folders(folder: Path) -> list[Path]:
     """Return the folders in a folder, sorted by name in its composed form, without those of systems and programs."""
     found = [path for path in folder.iterdir() if path.is_dir() and not is_clutter(path.name)]
-    return sorted(found, key=lambda path: (composed(path.name), path.name))
+    return sorted(found, key=lambda path: _by_name(path.name))
 
 
 def is_clutter(name: str) -> bool:
@@ -81,24 +81,31 @@ def _walk(
 ) -> Iterator[str]:
     """Yield the files that may be images below a folder, relative to `root`.
 
-    Links are followed, but no folder is entered twice. A link without a target is returned and later reported as an
-    image that cannot be read; pipes and sockets are ignored.
+    Links are followed, but no folder is entered twice: of several paths to it, the first by name is used. A link
+    without a target is returned and later reported as an image that cannot be read; pipes and sockets are ignored.
     """
     identity = file_identity(root / folder)
     if identity in seen:
         return
     seen.add(identity)
+    inner = []
     with os.scandir(root / folder) as entries:
         for entry in entries:
             inside = f"{folder}/{entry.name}"
             if is_clutter(entry.name):
                 continue
             if _is_folder(entry):
-                yield from _walk(root, inside, channels, seen, skipped)
+                inner.append(inside)
             elif not _may_be_image(entry.name, channels):
                 skipped[PurePath(entry.name).suffix.lower()] += 1
             elif _may_be_file(entry):
                 yield inside
+    for inside in sorted(inner, key=_by_name):
+        yield from _walk(root, inside, channels, seen, skipped)
+
+
+def _by_name(path: str) -> tuple[str, str]:
+    return composed(path), path
 
 
 def _may_be_image(name: str, channels: Channels) -> bool:
