@@ -4,6 +4,7 @@ import hashlib
 import socket
 import sys
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +14,16 @@ import timm
 import torch
 import torchvision
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 import opsin.models as models
 from opsin.errors import UserError
 from opsin.models import Network, load_weights
 from opsin.models import weights as weights_module
+from opsin.models.auxiliary_head import Auxiliary
+from opsin.models.export_weights import library_state
+from opsin.models.pretrained.heads import Head
+from opsin.models.pretrained.regroup import NetworkParts, regroup
 from opsin.models.weights import HubFile, PackagedFile
 
 
@@ -249,3 +254,41 @@ def test_packaged_tensors_in_another_order_are_refused(monkeypatch: pytest.Monke
     for other in (keys[:-1], [keys[1], keys[0], *keys[2:]], [*keys[5:10], *keys[:5], *keys[10:]]):
         monkeypatch.setattr(PackagedFile, "fetch", lambda self, other=other: {k: state[k] for k in other})
         message(network, "imagenet")
+
+
+def _with_hidden_layer(num_logits: int, seed: int) -> Network:
+    """Return a network of a library whose head has a hidden layer `fc` in one of its parts, and an auxiliary head."""
+    torch.manual_seed(seed)
+    auxiliary = nn.Sequential(OrderedDict(conv=nn.Conv2d(1, 2, 1), pool=nn.Flatten(), fc=nn.Linear(32, num_logits)))
+    original = nn.ModuleDict(
+        {
+            "stem": nn.Conv2d(1, 2, 1),
+            "pre_logits": nn.Sequential(OrderedDict(flat=nn.Flatten(), fc=nn.Linear(32, 4))),
+            "classifier": nn.Linear(4, num_logits),
+            "second": auxiliary,
+        }
+    )
+    return regroup(
+        "library",
+        original,
+        NetworkParts({"stem": original["stem"]}, {"pre_logits": original["pre_logits"]}, original["classifier"]),
+        Head(),
+        num_logits=num_logits,
+        image_size=(4, 4),
+        in_channels=1,
+        auxiliary=Auxiliary(auxiliary, after="stem", weight=0.4),
+        pretrained={},
+    )
+
+
+@pytest.mark.parametrize("exported", [True, False])
+def test_hidden_layers_are_loaded_although_the_logits_are_new(tmp_path: Path, exported: bool) -> None:
+    """Some heads of timm, such as that of MaxViT, have a hidden layer `pre_logits.fc`."""
+    source, network = _with_hidden_layer(3, seed=1), _with_hidden_layer(5, seed=2)
+    state = library_state(source, backbone=exported)
+    assert ("classifier.weight" in state) is not exported
+    torch.save(state, tmp_path / "weights.pt")
+    loaded = load_weights(network, str(tmp_path / "weights.pt"))
+    assert loaded.missing == ("head.fc.weight", "head.fc.bias", "auxiliary.head.fc.weight", "auxiliary.head.fc.bias")
+    assert torch.equal(network.head.pre_logits.fc.weight, source.head.pre_logits.fc.weight)
+    assert torch.equal(network.auxiliary.head.conv.weight, source.auxiliary.head.conv.weight)

@@ -17,6 +17,9 @@ _LOG = logging.getLogger(__name__)
 _OLD_DENSENET = re.compile(r"(\bdenselayer\d+\.(?:norm|conv))\.(\d\.)")
 """Keys of the DenseNet files of torchvision, which were written when a module could have a dot in its name."""
 
+_LOGITS = ("head.fc.", "auxiliary.head.fc.")
+"""Beginnings of the keys of the layers of the logits. Other parts of a head may have a layer `fc` too."""
+
 
 @dataclass(frozen=True)
 class LoadedWeights:
@@ -195,9 +198,10 @@ def is_backbone(network: Network, key: str) -> bool:
     """Return whether a tensor is loaded although the logits are new.
 
     True for the stages, for layers of a library network between the last stage and the logits (the norm of
-    ConvNeXt, a convolution of MobileNetV3), and for an auxiliary head; False for the layers of the logits.
+    ConvNeXt, a convolution of MobileNetV3, the hidden layer of MaxViT), and for an auxiliary head; False for the
+    layers of the logits.
     """
-    return key.startswith("stages.") or (key in network.original_keys and ".fc." not in key)
+    return key.startswith("stages.") or (key in network.original_keys and not key.startswith(_LOGITS))
 
 
 def _first(items: list[str], count: int = 3) -> str:
