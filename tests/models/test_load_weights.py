@@ -292,3 +292,62 @@ def test_hidden_layers_are_loaded_although_the_logits_are_new(tmp_path: Path, ex
     assert loaded.missing == ("head.fc.weight", "head.fc.bias", "auxiliary.head.fc.weight", "auxiliary.head.fc.bias")
     assert torch.equal(network.head.pre_logits.fc.weight, source.head.pre_logits.fc.weight)
     assert torch.equal(network.auxiliary.head.conv.weight, source.auxiliary.head.conv.weight)
+
+
+def _with_norm_before_pooling(head: Head, num_logits: int = 3, seed: int = 0) -> Network:
+    """Return a network of a library whose module `head` belongs to a stage, to the neck and to the logits."""
+    torch.manual_seed(seed)
+    inner = nn.ModuleDict({"norm": nn.BatchNorm2d(1), "fc1": nn.Linear(16, 4), "fc2": nn.Linear(4, num_logits)})
+    original = nn.ModuleDict({"stem": nn.Conv2d(1, 1, 1), "head": inner})
+    stages = {"stem": original["stem"], "norm": nn.Sequential(OrderedDict(norm=inner["norm"], flat=nn.Flatten()))}
+    parts = NetworkParts(stages, {"fc1": inner["fc1"]}, inner["fc2"])
+    return regroup(
+        "library", original, parts, head, num_logits=num_logits, image_size=(4, 4), in_channels=1, pretrained={}
+    )
+
+
+def test_new_layers_have_other_names_than_those_of_the_neck() -> None:
+    network = _with_norm_before_pooling(Head("dense", 8))
+    assert list(network.steps()) == [
+        "stem",
+        "norm",
+        "head.fc1",
+        "head.new_fc1",
+        "head.relu",
+        "head.dropout",
+        "head.fc2",
+    ]
+    assert network(torch.ones(2, 1, 4, 4)).shape == (2, 3)
+    assert list(_with_norm_before_pooling(Head()).steps())[2:] == ["head.fc1", "head.fc"]
+
+
+@pytest.mark.parametrize("before", ["linear", "dense"])
+@pytest.mark.parametrize("after", ["linear", "dense"])
+def test_weights_with_another_head_are_not_those_of_another_backbone(tmp_path: Path, before, after) -> None:
+    source = _with_norm_before_pooling(Head(before, 8), seed=1)
+    network = _with_norm_before_pooling(Head(after, 8), seed=2)
+    torch.save(library_state(source), tmp_path / "weights.pt")
+    loaded = load_weights(network, str(tmp_path / "weights.pt"))
+    assert loaded.head is (before == after)
+    assert torch.equal(network.head.fc1.weight, source.head.fc1.weight)
+    torch.save(library_state(source) | {"head.norm2.weight": torch.ones(1)}, tmp_path / "other.pt")
+    assert "belongs to another backbone" in message(network, tmp_path / "other.pt")
+
+
+@pytest.mark.parametrize("name", ["test_mambaout", "test_resnet"])
+def test_timm_weights_fit_a_dense_head(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "weights.pt"
+    torch.save(timm.create_model(name).state_dict(), path)
+    loaded = load_weights(models.timm(num_logits=1, image_size=(64, 64), name=name, head="dense"), str(path))
+    assert not loaded.head
+    assert set(loaded.missing) == {"head.fc1.weight", "head.fc1.bias", "head.fc2.weight", "head.fc2.bias"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["efficientvit_b0", "efficientvit_l1", "caformer_s18", "inception_next_atto"])
+def test_large_timm_networks_take_a_dense_head(tmp_path: Path, name: str) -> None:
+    torch.save(timm.create_model(name).state_dict(), tmp_path / "weights.pt")
+    network = models.timm(num_logits=1, image_size=(224, 224), name=name, head="dense")
+    loaded = load_weights(network, str(tmp_path / "weights.pt"))
+    assert all(key.startswith(("head.fc", "head.new_fc1")) for key in loaded.missing)
+    assert len(loaded.missing) == 4

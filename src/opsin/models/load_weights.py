@@ -8,6 +8,7 @@ from pathlib import Path
 from opsin.errors import UserError, did_you_mean
 from opsin.models.input_channels import fit_input_channels
 from opsin.models.network import Network
+from opsin.models.pretrained.heads import NEW_LAYERS
 from opsin.models.weights import KINDS, Kind, PackagedFile, StateDict, UnreachableError, read_state_dict
 from opsin.runs.checkpoint_files import choose_checkpoint
 from opsin.runs.directory import RunDirectory
@@ -160,7 +161,13 @@ def _renamed(network: Network, state: StateDict, source: str) -> StateDict:
         backbone = {original.split(".")[0] for original, key in ours.items() if key.startswith("stages.")}
         state = {key if key in ours else _OLD_DENSENET.sub(r"\1\2", key): tensor for key, tensor in state.items()}
         state = {ours.get(key, key): tensor for key, tensor in state.items()}
-    foreign = [key for key in state if key not in known and key.split(".")[0] in backbone]
+    foreign = [
+        key
+        for key in state
+        if key.split(".")[0] in backbone
+        and key not in known | network.left_out_keys
+        and not key.startswith(NEW_LAYERS)  # of an exported network with another head
+    ]
     if foreign:
         raise UserError(f"model.weights: {source} belongs to another backbone: {network.name} has no {_first(foreign)}")
     return state
