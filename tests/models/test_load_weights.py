@@ -1,6 +1,7 @@
 """`model.weights` accepts all kinds of files, and its messages say what to do."""
 
 import hashlib
+import json
 import socket
 import sys
 import time
@@ -21,7 +22,7 @@ from opsin.errors import UserError
 from opsin.models import Network, load_weights
 from opsin.models import weights as weights_module
 from opsin.models.auxiliary_head import Auxiliary
-from opsin.models.export_weights import library_state
+from opsin.models.export_weights import library_state, save_weights
 from opsin.models.pretrained.heads import Head
 from opsin.models.pretrained.regroup import NetworkParts, regroup
 from opsin.models.weights import HubFile, PackagedFile
@@ -351,3 +352,38 @@ def test_large_timm_networks_take_a_dense_head(tmp_path: Path, name: str) -> Non
     loaded = load_weights(network, str(tmp_path / "weights.pt"))
     assert all(key.startswith(("head.fc", "head.new_fc1")) for key in loaded.missing)
     assert len(loaded.missing) == 4
+
+
+CLASSES = ("cat", "dog", "emu")
+
+
+@pytest.mark.parametrize("form", ["checkpoint", "exported"])
+@pytest.mark.parametrize(
+    ("classes", "line"),
+    [
+        (CLASSES, "head loaded too"),
+        (None, "head loaded too"),  # the caller names no classes
+        (("cat", "dog", "fox"), "head new, for other classes"),
+        (("dog", "cat", "emu"), "head new, for other classes"),
+    ],
+)
+def test_a_head_of_other_classes_is_not_loaded(tmp_path: Path, form: str, classes, line: str) -> None:
+    source, network = small(seed=1, num_logits=3), small(seed=2, num_logits=3)
+    random = network.head.fc.weight.clone()
+    path = tmp_path / ("best.ckpt" if form == "checkpoint" else "weights.safetensors")
+    if form == "checkpoint":
+        torch.save({**checkpoint(source.state_dict()), "opsin": {"data": {"classes": list(CLASSES)}}}, path)
+    else:
+        save_weights(library_state(source), path, "safetensors", {"classes": json.dumps(CLASSES)})
+    loaded = load_weights(network, str(path), classes)
+    assert str(loaded).endswith(line)
+    assert torch.equal(network.head.fc.weight, source.head.fc.weight if loaded.head else random)
+    images = torch.randn(2, 1, 16, 16)
+    assert torch.equal(network.eval().forward_features(images), source.eval().forward_features(images))
+
+
+@pytest.mark.parametrize("record", [{}, {"opsin": {"data": {}}}, {"opsin": {"data": {"classes": []}}}, {"opsin": 3}])
+def test_the_head_of_a_file_without_class_names_is_loaded(tmp_path: Path, record) -> None:
+    source, network = small(seed=1, num_logits=3), small(seed=2, num_logits=3)
+    torch.save({**checkpoint(source.state_dict()), **record}, tmp_path / "weights.ckpt")
+    assert load_weights(network, str(tmp_path / "weights.ckpt"), CLASSES).head
