@@ -221,8 +221,9 @@ def recorded_classes(path: Path) -> tuple[str, ...] | None:
         UserError: The file is damaged.
     """
     classes = _statement(path).get("classes")
-    named = isinstance(classes, list | tuple) and classes and all(isinstance(name, str) for name in classes)
-    return tuple(classes) if named else None
+    if not isinstance(classes, list) or not classes or not all(isinstance(name, str) for name in classes):
+        return None
+    return tuple(classes)
 
 
 def _statement(path: Path) -> Mapping[str, Any]:
