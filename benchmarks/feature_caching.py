@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from statistics import median
 from typing import Any
 
 from benchmarks.goals import LETTERS, GoalResult, at_least
@@ -42,9 +43,10 @@ class Slope:
 def feature_cache(session: Session, sizes: Sequence[Counts] = SIZES) -> tuple[dict[str, Any], list[GoalResult]]:
     """Compare seconds per photograph of ten epochs of each contender of the transfer workloads."""
     figures: dict[str, Any] = {}
-    found = []
+    found, errors = [], []
     for workload in (workload for workload in WORKLOADS if workload.name in CACHED):
-        slopes = _slopes(session, workload.name, sizes)
+        slopes, failed = _slopes(session, workload.name, sizes)
+        errors += failed
         figures[workload.name] = {name: slope and vars(slope) for name, slope in slopes.items()}
         slower, faster = (slopes[name] for name in workload.contenders)
         ratio = slower.per_image / faster.per_image if slower and faster else None
@@ -54,24 +56,27 @@ def feature_cache(session: Session, sizes: Sequence[Counts] = SIZES) -> tuple[di
             text = f"{goal.text} ({1000 * slower.per_image:.0f} ms against {1000 * faster.per_image:.0f} ms)"
             goal = replace(goal, text=text)
         found.append(goal)
-    return figures, found
+    return {**figures, "errors": errors}, found
 
 
-def _slopes(session: Session, name: str, sizes: Sequence[Counts]) -> dict[str, Slope | None]:
-    """Return the slope of each contender of a workload; None for one that could not be measured."""
+def _slopes(session: Session, name: str, sizes: Sequence[Counts]) -> tuple[dict[str, Slope | None], list[str]]:
+    """Return the slope of each contender of a workload, None for one that could not be measured, and the reasons."""
     original = next(workload for workload in WORKLOADS if workload.name == name)
     if session.quick:
         original, sizes, session = original.quick(), QUICK_SIZES, replace(session, quick=False)
     seconds: dict[str, list[float]] = {contender: [] for contender in original.contenders}
-    images = []
+    images, errors = [], []
     for number, counts in enumerate(sizes):
         workload = replace(original, name=f"{name}_{number}", counts=counts)
         measured, _ = session.measure(workload)
         images.append(counts[0])
         for contender, found in measured.items():
             if found.seconds:
-                seconds[contender].append(sorted(found.seconds)[len(found.seconds) // 2])
-    return {
+                seconds[contender].append(median(found.seconds))
+            if found.error:
+                errors.append(f"{contender}, {workload.name}: {found.error}")
+    slopes = {
         contender: Slope((images[0], images[1]), (spent[0], spent[1])) if len(spent) == 2 else None
         for contender, spent in seconds.items()
     }
+    return slopes, errors

@@ -82,7 +82,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.write:
         tables.write_page(options.write, tables.as_markdown(results, found, about), about)
     failed = [measured.error for one in results for measured in one.measured.values() if measured.error]
-    return 1 if failed else 0
+    reasons = _reasons(others)
+    for reason in reasons:
+        print(reason, file=sys.stderr)
+    return 1 if failed or reasons else 0
 
 
 def measure(session: Session, workload: Workload) -> WorkloadResult:
@@ -121,6 +124,15 @@ def _extras(session: Session, selected: Sequence[str]) -> tuple[dict[str, Any], 
             figures[name], more = job(session)
             found += more
     return figures, found
+
+
+def _reasons(figures: dict[str, dict[str, Any]]) -> list[str]:
+    """Return why extra measurements failed: each has an `error` or a list `errors` among its figures."""
+    return [
+        f"{name} failed: {reason}"
+        for name, found in figures.items()
+        for reason in [*([found["error"]] if "error" in found else []), *found.get("errors", [])]
+    ]
 
 
 def _environment_facts() -> dict[str, Any]:

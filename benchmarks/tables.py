@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.goals import GoalResult
@@ -53,8 +54,7 @@ def rows(results: Sequence[WorkloadResult]) -> list[tuple[str, ...]]:
 def _notes(result: WorkloadResult, name: str, measured: Measurement) -> str:
     notes = []
     if result.workload.measure == "runs" and measured.seconds:
-        median = sorted(measured.seconds)[len(measured.seconds) // 2]
-        notes.append(f"{result.workload.epochs} epochs, whole run in {median:.1f} s")
+        notes.append(f"{result.workload.epochs} epochs, whole run in {median(measured.seconds):.1f} s")
     if "workers" in measured.facts:
         notes.append(f"loader workers: {measured.facts['workers']}")
     if name.startswith("bare") and result.workload.augmentation != "none":

@@ -11,12 +11,13 @@ from rich.table import Column, Table
 from benchmarks.reproduce.conclusions import mean_accuracy, percent
 from benchmarks.reproduce.lecture_rows import RESULTS
 from benchmarks.reproduce.mistakes_page import MISTAKE_ROWS, mistakes_page
-from benchmarks.reproduce.records import read_row
+from benchmarks.reproduce.records import read_rows
 from benchmarks.reproduce.results_page import NOT_HERE, NOT_RUN, Records, readme_table, results_page
 from benchmarks.reproduce.rows import ROOT, Row, select
 from benchmarks.reproduce.training_runs import Session, run_all
 from benchmarks.tables import with_section
 from opsin.commands.command_line import command
+from opsin.errors import UserError
 from opsin.runs.atomic import write_atomically
 
 RECORDS = ROOT / "benchmarks" / "records"
@@ -35,10 +36,12 @@ def main(arguments: list[str] | None = None) -> int:
     )
     session = Session(records_dir, data_dir, work_dir, options.downloads)
     outcomes = {} if options.no_run else run_all(session, rows, options.seeds)
-    records = {row.name: read_row(session.records, row) for row in ROWS}
+    records, problems = read_rows(session.records, ROWS)
     Console().print(summary(rows, records))
     if outcomes and set(outcomes.values()) == {"done"}:
         print(f"all of these are recorded in {os.path.relpath(session.records)}; --records FOLDER runs them again")
+    if problems:
+        raise UserError("\n".join([*problems, *(["No page was written."] if options.write else [])]))
     if options.write:
         for path in write_pages(records):
             print(f"written: {os.path.relpath(path)}")

@@ -5,7 +5,7 @@ import json
 import os
 import platform
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,9 @@ CURVES = ("train/acc", "train/loss", "val/acc", "val/loss")
 
 FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_int8", "fma", "asimd", "sve", "bf16")
 """Flags of a CPU that decide how fast it multiplies matrices."""
+
+SAMPLE_SEED = "datamodule.subset_seed"
+"""Key of the seed with which a dataset samples its images; rows can set it to the seed of the run."""
 
 EpochMetrics = dict[str, list[float | None]]
 
@@ -189,11 +192,25 @@ def read_row(folder: Path, row: Row) -> list[Record]:
     """Return the records of a row by seed.
 
     Raises:
-        UserError: They are of different datasets.
+        UserError: They are of different datasets. Samples of a dataset (`SAMPLE_SEED`) may differ between seeds.
     """
     files = (folder / row.name).glob("seed*.json")
     seeds = sorted(int(file.stem[4:]) for file in files if file.stem[4:].isdigit())
     found = [record for seed in seeds if (record := read_seed(folder, row.name, seed)) is not None]
-    if len({record.dataset for record in found}) > 1:
+    datasets = {(record.config.get(SAMPLE_SEED), record.dataset) for record in found}
+    if len(datasets) > len({sample for sample, _ in datasets}):
         raise UserError(f"{folder / row.name}: the seeds were run on different datasets; delete the records of one")
     return found
+
+
+def read_rows(folder: Path, rows: Sequence[Row]) -> tuple[dict[str, list[Record]], list[str]]:
+    """Return the records of each row by name, and a message for each row whose records cannot be used together."""
+    found: dict[str, list[Record]] = {}
+    problems = []
+    for row in rows:
+        try:
+            found[row.name] = read_row(folder, row)
+        except UserError as error:
+            found[row.name] = []
+            problems.append(str(error))
+    return found, problems

@@ -5,7 +5,7 @@ import pytest
 from made_records import CONFIG, correct_bits, made_record
 from made_runs import made_run
 
-from benchmarks.reproduce.records import config_digest, file_of, read_row, read_seed, record_of, write_record
+from benchmarks.reproduce.records import config_digest, file_of, read_row, read_rows, read_seed, record_of, write_record
 from benchmarks.reproduce.rows import Row
 from opsin.errors import UserError
 
@@ -45,6 +45,26 @@ def test_only_values_of_both_configs_make_a_record_outdated():
 def test_seeds_of_different_datasets_are_refused(tmp_path):
     write_record(tmp_path, made_record(ROW, 0, correct_bits(0.9)))
     write_record(tmp_path, made_record(ROW, 1, correct_bits(0.9), dataset="another"))
+    with pytest.raises(UserError, match="different datasets"):
+        read_row(tmp_path, ROW)
+    records, problems = read_rows(tmp_path, [ROW, Row("other", "title", "group", "mnist")])
+    assert records == {"some": [], "other": []}
+    assert len(problems) == 1
+
+
+def _of_sample(seed, sample, dataset):
+    """Return a record of a run on a sample of a dataset."""
+    config = {**CONFIG, "datamodule.subset_seed": sample}
+    more = {"config": config, "config_digest": config_digest(config), "dataset": dataset}
+    return made_record(ROW, seed, correct_bits(0.9), **more)
+
+
+def test_each_seed_can_have_its_own_sample_of_a_dataset(tmp_path):
+    samples = [_of_sample(seed, seed, f"sample {seed}") for seed in range(3)]
+    for record in samples:
+        write_record(tmp_path, record)
+    assert read_row(tmp_path, ROW) == samples
+    write_record(tmp_path, _of_sample(3, 0, "another"))
     with pytest.raises(UserError, match="different datasets"):
         read_row(tmp_path, ROW)
 

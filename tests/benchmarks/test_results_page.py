@@ -101,9 +101,9 @@ def test_every_row_is_a_valid_config_and_every_record_has_it(monkeypatch, tmp_pa
     monkeypatch.setenv("OPSIN_TARGETS", "benchmarks")
     for row in ROWS:
         source = ConfigSource.of([str(ROOT / row.flags[1])] if row.is_own else [])
-        composed = compose(row.settings(0, tmp_path), source=source)
-        make_plan(composed)
+        make_plan(compose(row.settings(0, tmp_path), source=source))
         for record in read_row(RECORDS, row):
+            composed = compose(row.settings(record.seed, tmp_path), source=source)
             assert record.is_of(recipe_of(composed)), f"{row.name}: its experiment changed after it was run"
 
 
@@ -127,3 +127,17 @@ def test_the_command_prints_and_writes_the_records(tmp_path, monkeypatch, capsys
     assert "(`mnist_mlp`) | 97.8 % | 90.00 %" in written["results.md"]
     assert command.main(["--only", "nothing"]) == 1
     assert "there is no such row" in capsys.readouterr().err
+
+
+def test_a_row_of_different_datasets_does_not_hide_the_others(tmp_path, monkeypatch, capsys):
+    write_record(tmp_path, made_record("mnist_mlp", 0, correct_bits(0.9)))
+    write_record(tmp_path, made_record("mnist_lenet5", 0, correct_bits(0.8)))
+    write_record(tmp_path, made_record("mnist_lenet5", 1, correct_bits(0.8), dataset="another"))
+    written = []
+    monkeypatch.setattr(command, "write_atomically", lambda path, text: written.append(path))
+    assert command.main(["--records", str(tmp_path), "--no-run", "--write", "--only", "mnist"]) == 1
+    shown = capsys.readouterr()
+    assert "90.00 %" in shown.out
+    assert "mnist_lenet5: the seeds were run on different datasets" in shown.err
+    assert "No page was written" in shown.err
+    assert not written

@@ -49,6 +49,15 @@ def test_rows_contain_contender_speed_and_notes():
     assert result().medians() == {"bare": 20, "common": 5, "bare_same": None}
 
 
+def test_the_seconds_of_an_even_number_of_runs_are_their_mean():
+    found = Measurement()
+    for seconds in (1.0, 2.0):
+        found.add({"images": 10, "seconds": seconds, "peak_mb": None}, epochs=10)
+    work = next(workload for workload in WORKLOADS if workload.measure == "runs")
+    (row,) = rows([WorkloadResult(work, {"opsin": found}, real=True, compute={})])
+    assert "whole run in 1.5 s" in row[4]
+
+
 def test_json_contains_every_round():
     tree = json.loads(json.dumps(as_json([result()], {"startup": {}}, [at_least("x", 1.0, 2.0)], ABOUT)))
     found = tree["workloads"]["cats_vs_dogs"]["contenders"]

@@ -49,6 +49,14 @@ def test_the_activation_rises_and_is_that_of_the_image(network: Network) -> None
     np.testing.assert_allclose(found.end, seen(network, found.pictures, "high").diagonal(), rtol=1e-4)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("step", ["high", "head.fc"])
+def test_parameters_of_another_precision_see_images_of_it(network: Network, dtype: torch.dtype, step: str) -> None:
+    found = climb(network.to(dtype), step, [0, 1], steps=3)
+    assert found.pictures.shape == (2, 24, 24, 3)
+    assert all(end > start for start, end in zip(found.start, found.end, strict=True))
+
+
 def test_the_image_of_an_edge_filter_has_edges() -> None:
     """A Sobel kernel responds to a dark area above a light one: rows differ, and columns hardly differ."""
     conv = nn.Conv2d(1, 1, 3, bias=False)

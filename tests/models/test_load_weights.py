@@ -1,9 +1,11 @@
 """`model.weights` accepts all kinds of files, and its messages say what to do."""
 
 import hashlib
+import json
 import socket
 import sys
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +15,16 @@ import timm
 import torch
 import torchvision
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 import opsin.models as models
 from opsin.errors import UserError
 from opsin.models import Network, load_weights
 from opsin.models import weights as weights_module
+from opsin.models.auxiliary_head import Auxiliary
+from opsin.models.export_weights import library_state, save_weights
+from opsin.models.pretrained.heads import Head
+from opsin.models.pretrained.regroup import NetworkParts, regroup
 from opsin.models.weights import HubFile, PackagedFile
 
 
@@ -249,3 +255,135 @@ def test_packaged_tensors_in_another_order_are_refused(monkeypatch: pytest.Monke
     for other in (keys[:-1], [keys[1], keys[0], *keys[2:]], [*keys[5:10], *keys[:5], *keys[10:]]):
         monkeypatch.setattr(PackagedFile, "fetch", lambda self, other=other: {k: state[k] for k in other})
         message(network, "imagenet")
+
+
+def _with_hidden_layer(num_logits: int, seed: int) -> Network:
+    """Return a network of a library whose head has a hidden layer `fc` in one of its parts, and an auxiliary head."""
+    torch.manual_seed(seed)
+    auxiliary = nn.Sequential(OrderedDict(conv=nn.Conv2d(1, 2, 1), pool=nn.Flatten(), fc=nn.Linear(32, num_logits)))
+    original = nn.ModuleDict(
+        {
+            "stem": nn.Conv2d(1, 2, 1),
+            "pre_logits": nn.Sequential(OrderedDict(flat=nn.Flatten(), fc=nn.Linear(32, 4))),
+            "classifier": nn.Linear(4, num_logits),
+            "second": auxiliary,
+        }
+    )
+    return regroup(
+        "library",
+        original,
+        NetworkParts({"stem": original["stem"]}, {"pre_logits": original["pre_logits"]}, original["classifier"]),
+        Head(),
+        num_logits=num_logits,
+        image_size=(4, 4),
+        in_channels=1,
+        auxiliary=Auxiliary(auxiliary, after="stem", weight=0.4),
+        pretrained={},
+    )
+
+
+@pytest.mark.parametrize("exported", [True, False])
+def test_hidden_layers_are_loaded_although_the_logits_are_new(tmp_path: Path, exported: bool) -> None:
+    """Some heads of timm, such as that of MaxViT, have a hidden layer `pre_logits.fc`."""
+    source, network = _with_hidden_layer(3, seed=1), _with_hidden_layer(5, seed=2)
+    state = library_state(source, backbone=exported)
+    assert ("classifier.weight" in state) is not exported
+    torch.save(state, tmp_path / "weights.pt")
+    loaded = load_weights(network, str(tmp_path / "weights.pt"))
+    assert loaded.missing == ("head.fc.weight", "head.fc.bias", "auxiliary.head.fc.weight", "auxiliary.head.fc.bias")
+    assert torch.equal(network.head.pre_logits.fc.weight, source.head.pre_logits.fc.weight)
+    assert torch.equal(network.auxiliary.head.conv.weight, source.auxiliary.head.conv.weight)
+
+
+def _with_norm_before_pooling(head: Head, num_logits: int = 3, seed: int = 0) -> Network:
+    """Return a network of a library whose module `head` belongs to a stage, to the neck and to the logits."""
+    torch.manual_seed(seed)
+    inner = nn.ModuleDict({"norm": nn.BatchNorm2d(1), "fc1": nn.Linear(16, 4), "fc2": nn.Linear(4, num_logits)})
+    original = nn.ModuleDict({"stem": nn.Conv2d(1, 1, 1), "head": inner})
+    stages = {"stem": original["stem"], "norm": nn.Sequential(OrderedDict(norm=inner["norm"], flat=nn.Flatten()))}
+    parts = NetworkParts(stages, {"fc1": inner["fc1"]}, inner["fc2"])
+    return regroup(
+        "library", original, parts, head, num_logits=num_logits, image_size=(4, 4), in_channels=1, pretrained={}
+    )
+
+
+def test_new_layers_have_other_names_than_those_of_the_neck() -> None:
+    network = _with_norm_before_pooling(Head("dense", 8))
+    assert list(network.steps()) == [
+        "stem",
+        "norm",
+        "head.fc1",
+        "head.new_fc1",
+        "head.relu",
+        "head.dropout",
+        "head.fc2",
+    ]
+    assert network(torch.ones(2, 1, 4, 4)).shape == (2, 3)
+    assert list(_with_norm_before_pooling(Head()).steps())[2:] == ["head.fc1", "head.fc"]
+
+
+@pytest.mark.parametrize("before", ["linear", "dense"])
+@pytest.mark.parametrize("after", ["linear", "dense"])
+def test_weights_with_another_head_are_not_those_of_another_backbone(tmp_path: Path, before, after) -> None:
+    source = _with_norm_before_pooling(Head(before, 8), seed=1)
+    network = _with_norm_before_pooling(Head(after, 8), seed=2)
+    torch.save(library_state(source), tmp_path / "weights.pt")
+    loaded = load_weights(network, str(tmp_path / "weights.pt"))
+    assert loaded.head is (before == after)
+    assert torch.equal(network.head.fc1.weight, source.head.fc1.weight)
+    torch.save(library_state(source) | {"head.norm2.weight": torch.ones(1)}, tmp_path / "other.pt")
+    assert "belongs to another backbone" in message(network, tmp_path / "other.pt")
+
+
+@pytest.mark.parametrize("name", ["test_mambaout", "test_resnet"])
+def test_timm_weights_fit_a_dense_head(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "weights.pt"
+    torch.save(timm.create_model(name).state_dict(), path)
+    loaded = load_weights(models.timm(num_logits=1, image_size=(64, 64), name=name, head="dense"), str(path))
+    assert not loaded.head
+    assert set(loaded.missing) == {"head.fc1.weight", "head.fc1.bias", "head.fc2.weight", "head.fc2.bias"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["efficientvit_b0", "efficientvit_l1", "caformer_s18", "inception_next_atto"])
+def test_large_timm_networks_take_a_dense_head(tmp_path: Path, name: str) -> None:
+    torch.save(timm.create_model(name).state_dict(), tmp_path / "weights.pt")
+    network = models.timm(num_logits=1, image_size=(224, 224), name=name, head="dense")
+    loaded = load_weights(network, str(tmp_path / "weights.pt"))
+    assert all(key.startswith(("head.fc", "head.new_fc1")) for key in loaded.missing)
+    assert len(loaded.missing) == 4
+
+
+CLASSES = ("cat", "dog", "emu")
+
+
+@pytest.mark.parametrize("form", ["checkpoint", "exported"])
+@pytest.mark.parametrize(
+    ("classes", "line"),
+    [
+        (CLASSES, "head loaded too"),
+        (None, "head loaded too"),  # the caller names no classes
+        (("cat", "dog", "fox"), "head new, for other classes"),
+        (("dog", "cat", "emu"), "head new, for other classes"),
+    ],
+)
+def test_a_head_of_other_classes_is_not_loaded(tmp_path: Path, form: str, classes, line: str) -> None:
+    source, network = small(seed=1, num_logits=3), small(seed=2, num_logits=3)
+    random = network.head.fc.weight.clone()
+    path = tmp_path / ("best.ckpt" if form == "checkpoint" else "weights.safetensors")
+    if form == "checkpoint":
+        torch.save({**checkpoint(source.state_dict()), "opsin": {"data": {"classes": list(CLASSES)}}}, path)
+    else:
+        save_weights(library_state(source), path, "safetensors", {"classes": json.dumps(CLASSES)})
+    loaded = load_weights(network, str(path), classes)
+    assert str(loaded).endswith(line)
+    assert torch.equal(network.head.fc.weight, source.head.fc.weight if loaded.head else random)
+    images = torch.randn(2, 1, 16, 16)
+    assert torch.equal(network.eval().forward_features(images), source.eval().forward_features(images))
+
+
+@pytest.mark.parametrize("record", [{}, {"opsin": {"data": {}}}, {"opsin": {"data": {"classes": []}}}, {"opsin": 3}])
+def test_the_head_of_a_file_without_class_names_is_loaded(tmp_path: Path, record) -> None:
+    source, network = small(seed=1, num_logits=3), small(seed=2, num_logits=3)
+    torch.save({**checkpoint(source.state_dict()), **record}, tmp_path / "weights.ckpt")
+    assert load_weights(network, str(tmp_path / "weights.ckpt"), CLASSES).head

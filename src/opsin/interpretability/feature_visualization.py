@@ -166,6 +166,7 @@ class _Objective:
 
     def __init__(self, network: Network, step: str, mean: Sequence[float], std: Sequence[float]) -> None:
         self.device = device_of(network)
+        self._dtype = next((tensor.dtype for tensor in network.parameters()), torch.float32)
         self._network, self._step = network, step
         self._in_head = step in network.steps() and step not in network.stages
         self._module = network.steps()[step] if self._in_head else layers(network, [step])[step]
@@ -229,7 +230,7 @@ class _Objective:
 
     def _run(self, pixels: Tensor) -> None:
         images = (pixels.expand(-1, len(self._mean[0]), -1, -1) - self._mean) / self._std
-        features = self._network.forward_features(images, None if self._in_head else self._stage)
+        features = self._network.forward_features(images.to(self._dtype), None if self._in_head else self._stage)
         if self._in_head:
             self._network.head(features)
 

@@ -1,6 +1,7 @@
 """Fine-tuning options, and which stages are frozen in which epoch (`model.weights`, `trainable`, `phases`)."""
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar
 
@@ -157,8 +158,16 @@ class FineTuning:
                 raise UserError(message) from None
         return FreezeSchedule(stages, tuple(phases), max_epochs)
 
-    def apply(self, network: Network, pretrained: bool = True) -> LoadedWeights | None:
-        """Load the weights if `pretrained`, and freeze the stages that do not train in the first epoch."""
-        loaded = load_weights(network, self.weights) if pretrained and self.weights != "none" else None
+    def apply(
+        self, network: Network, pretrained: bool = True, classes: Sequence[str] | None = None
+    ) -> LoadedWeights | None:
+        """Load the weights if `pretrained`, and freeze the stages that do not train in the first epoch.
+
+        Args:
+            network: The network.
+            pretrained: Whether to load the weights.
+            classes: Names of its classes; see `load_weights`.
+        """
+        loaded = load_weights(network, self.weights, classes) if pretrained and self.weights != "none" else None
         network.freeze(self.freeze_schedule(network).at(0).trainable)
         return loaded

@@ -2,13 +2,23 @@
 
 import logging
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from opsin.errors import UserError, did_you_mean
 from opsin.models.input_channels import fit_input_channels
 from opsin.models.network import Network
-from opsin.models.weights import KINDS, Kind, PackagedFile, StateDict, UnreachableError, read_state_dict
+from opsin.models.pretrained.heads import NEW_LAYERS
+from opsin.models.weights import (
+    KINDS,
+    Kind,
+    PackagedFile,
+    StateDict,
+    UnreachableError,
+    read_state_dict,
+    recorded_classes,
+)
 from opsin.runs.checkpoint_files import choose_checkpoint
 from opsin.runs.directory import RunDirectory
 from opsin.runs.home import user_path
@@ -16,6 +26,9 @@ from opsin.runs.home import user_path
 _LOG = logging.getLogger(__name__)
 _OLD_DENSENET = re.compile(r"(\bdenselayer\d+\.(?:norm|conv))\.(\d\.)")
 """Keys of the DenseNet files of torchvision, which were written when a module could have a dot in its name."""
+
+_LOGITS = ("head.fc.", "auxiliary.head.fc.")
+"""Beginnings of the keys of the layers of the logits. Other parts of a head may have a layer `fc` too."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +39,7 @@ class LoadedWeights:
         source: Name or path of the weights; "none" for random weights.
         tensors: Number of parameters and buffers loaded.
         head: Whether the head was loaded; if not, it is random.
+        other_classes: Whether the weights are of other classes than those of the network.
         missing: Keys of the network that were not loaded, including those of a new head.
         unexpected: Keys of the source that the network does not have.
     """
@@ -33,26 +47,30 @@ class LoadedWeights:
     source: str
     tensors: int = 0
     head: bool = False
+    other_classes: bool = False
     missing: tuple[str, ...] = ()
     unexpected: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         if not self.tensors:
             return "random weights"
-        return f"{self.tensors} tensors from {self.source}; head {'loaded too' if self.head else 'new'}"
+        head = "loaded too" if self.head else "new, for other classes" if self.other_classes else "new"
+        return f"{self.tensors} tensors from {self.source}; head {head}"
 
 
-def load_weights(network: Network, weights: str) -> LoadedWeights:
+def load_weights(network: Network, weights: str, classes: Sequence[str] | None = None) -> LoadedWeights:
     """Load the stages of a network, and its head if it fits.
 
-    A head fits if it has the same layers and the same number of logits; a network for other classes keeps its
-    new head. All stages must fit; a first layer for RGB images is adapted to other numbers of channels.
+    A head fits if it has the same layers and the same number of logits, and if its weights name no other classes. All
+    stages must fit; a first layer for RGB images is adapted to other numbers of channels.
 
     Args:
         network: The network to load into, in place.
         weights: "imagenet", "opsin" (included in the package), "none" (nothing is loaded), or the path of a
             run directory (its best checkpoint) or of a `.pt`, `.pth`, `.ckpt` or `.safetensors` file with
             the keys of this network or of its library.
+        classes: Names of the classes of the network, in the order of its logits; None if any head of the same shape
+            fits.
 
     Raises:
         UserError: The weights do not exist, cannot be fetched or read, or do not fit the stages.
@@ -63,10 +81,11 @@ def load_weights(network: Network, weights: str) -> LoadedWeights:
         return LoadedWeights("none", missing=tuple(network.state_dict()))
     if weights in KINDS:
         source, state = _pretrained(network, weights)
-    else:
-        path = _weights_file(weights)
-        source, state = str(path), _unwrapped(network, read_state_dict(path))
-    return _load(network, _renamed(network, state, source), source)
+        return _load(network, _renamed(network, state, source), source)
+    path = _weights_file(weights)
+    state = _renamed(network, _unwrapped(network, read_state_dict(path)), str(path))
+    recorded = recorded_classes(path) if classes is not None else None
+    return _load(network, state, str(path), recorded not in (None, tuple(classes or ())))
 
 
 def _pretrained(network: Network, kind: Kind) -> tuple[str, StateDict]:
@@ -157,13 +176,19 @@ def _renamed(network: Network, state: StateDict, source: str) -> StateDict:
         backbone = {original.split(".")[0] for original, key in ours.items() if key.startswith("stages.")}
         state = {key if key in ours else _OLD_DENSENET.sub(r"\1\2", key): tensor for key, tensor in state.items()}
         state = {ours.get(key, key): tensor for key, tensor in state.items()}
-    foreign = [key for key in state if key not in known and key.split(".")[0] in backbone]
+    foreign = [
+        key
+        for key in state
+        if key.split(".")[0] in backbone
+        and key not in known | network.left_out_keys
+        and not key.startswith(NEW_LAYERS)  # of an exported network with another head
+    ]
     if foreign:
         raise UserError(f"model.weights: {source} belongs to another backbone: {network.name} has no {_first(foreign)}")
     return state
 
 
-def _load(network: Network, state: StateDict, source: str) -> LoadedWeights:
+def _load(network: Network, state: StateDict, source: str, other_classes: bool = False) -> LoadedWeights:
     own = network.state_dict()
     if network.original_keys:  # networks of Opsin are not adapted: their weights belong to one dataset
         state = fit_input_channels(own, state)
@@ -179,13 +204,14 @@ def _load(network: Network, state: StateDict, source: str) -> LoadedWeights:
             for key in problems
         ]
         raise UserError(f"model.weights: {source} does not fit {network.name}: {_first(reasons)}")
-    head = all(fits[key] for key in needed if key.startswith("head."))
+    head = not other_classes and all(fits[key] for key in needed if key.startswith("head."))
     chosen = {key: state[key] for key in own if fits[key] and (head or is_backbone(network, key))}
     network.load_state_dict(chosen, strict=False)
     return LoadedWeights(
         source=source,
         tensors=len(chosen),
         head=head,
+        other_classes=other_classes,
         missing=tuple(key for key in own if key not in chosen),
         unexpected=tuple(key for key in state if key not in own),
     )
@@ -195,9 +221,10 @@ def is_backbone(network: Network, key: str) -> bool:
     """Return whether a tensor is loaded although the logits are new.
 
     True for the stages, for layers of a library network between the last stage and the logits (the norm of
-    ConvNeXt, a convolution of MobileNetV3), and for an auxiliary head; False for the layers of the logits.
+    ConvNeXt, a convolution of MobileNetV3, the hidden layer of MaxViT), and for an auxiliary head; False for the
+    layers of the logits.
     """
-    return key.startswith("stages.") or (key in network.original_keys and ".fc." not in key)
+    return key.startswith("stages.") or (key in network.original_keys and not key.startswith(_LOGITS))
 
 
 def _first(items: list[str], count: int = 3) -> str:

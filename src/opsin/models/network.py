@@ -39,6 +39,8 @@ class Network(FreezableStages):
             the backward pass.
         original_keys: For a network built from one of another library, the key in the state dict of that library
             for each key of this network; empty for other networks.
+        left_out_keys: The other keys in the state dict of that library, such as those of logits that a new head
+            replaces.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Network(FreezableStages):
         self.pretrained = dict(pretrained or {})
         self.original_keys = dict(original_keys or {})
         self.maps_channels_last = maps_channels_last
+        self.left_out_keys: frozenset[str] = frozenset()
         self.gradient_checkpointing = False
 
     def steps(self) -> dict[str, nn.Module]:
@@ -127,7 +130,10 @@ def adopt_modules(network: Network, original: Mapping[str, Tensor]) -> None:
     keys: dict[int, list[str]] = {}
     for key, tensor in original.items():  # several keys for a tensor that modules share
         keys.setdefault(id(tensor), []).append(key)
-    for key, tensor in network.state_dict(keep_vars=True).items():
+    own = network.state_dict(keep_vars=True)
+    kept = {id(tensor) for tensor in own.values()}
+    network.left_out_keys = frozenset(key for key, tensor in original.items() if id(tensor) not in kept)
+    for key, tensor in own.items():
         if names := keys.get(id(tensor)):
             network.original_keys[key] = names.pop(0) if len(names) > 1 else names[0]
     for module in network.modules():  # in-place operations would overwrite activations recorded by hooks

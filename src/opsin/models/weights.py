@@ -197,7 +197,7 @@ def recorded_format(path: Path) -> ImageFormat | None:
     """
     from pydantic import TypeAdapter, ValidationError
 
-    stated = _metadata(path) if path.suffix == ".safetensors" else _checkpoint_record(path)
+    stated = _statement(path)
     names = [field.name for field in fields(ImageFormat)]
     if any(name not in stated for name in names):
         return None
@@ -210,6 +210,25 @@ def recorded_format(path: Path) -> ImageFormat | None:
             f"{path} does not state correctly which images its weights were trained on ({place}: {first['msg']}): "
             "replace it with an intact copy"
         ) from None
+
+
+def recorded_classes(path: Path) -> tuple[str, ...] | None:
+    """Return the classes that the weights in a file tell apart, in the order of the logits; None if it names none.
+
+    Checkpoints of Opsin and safetensors files of `opsin export` name them.
+
+    Raises:
+        UserError: The file is damaged.
+    """
+    classes = _statement(path).get("classes")
+    if not isinstance(classes, list) or not classes or not all(isinstance(name, str) for name in classes):
+        return None
+    return tuple(classes)
+
+
+def _statement(path: Path) -> Mapping[str, Any]:
+    """Return what a file states about the data of its weights; empty if it states nothing."""
+    return _metadata(path) if path.suffix == ".safetensors" else _checkpoint_record(path)
 
 
 def _checkpoint_record(path: Path) -> Mapping[str, Any]:

@@ -247,7 +247,9 @@ class StageSummary:
         output_shape: Shape of the output for one image: `(C, H, W)`, or `(num_logits,)` for the head.
         parameters: Number of parameters.
         trainable: Number of parameters that are trained.
-        mult_adds: Multiply-adds for one image, including the addition of biases, as torchinfo counts them.
+        mult_adds: Multiply-adds for one image, including the addition of biases. Convolutions and dense layers count
+            at each position of their output, other layers as in torchinfo. Operations that are not layers, such as
+            the products of queries, keys and values of attention, do not count.
         receptive_field: Width in pixels of the input region that one output unit sees; None: the whole image.
     """
 

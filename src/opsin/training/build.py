@@ -156,7 +156,7 @@ def network(
     built = new_network(plan, num_logits, data.channels, data.image_size)
     if plan.fine_tuning.whitened_stem and pretrained:
         whiten_stem(built, _sample(data))
-    return built, plan.fine_tuning.apply(built, pretrained)
+    return built, plan.fine_tuning.apply(built, pretrained, data.source.classes)
 
 
 def _sample(data: ImageDataModule) -> torch.Tensor:

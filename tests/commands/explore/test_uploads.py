@@ -39,6 +39,12 @@ def test_too_many_bytes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         read_upload(tmp_path / "big.png")
 
 
+def test_a_deleted_upload_is_asked_for_again(tmp_path: Path) -> None:
+    for read in (read_upload, uploads.check_upload):
+        with pytest.raises(UserError, match=r"x\.png: the upload is no longer there; drop the image again"):
+            read(tmp_path / "x.png")
+
+
 def test_only_uploaded_files_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own = tmp_path / "own"
     own.mkdir()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import opsin.models as models
 from opsin.models import Network, layers_text, summarize, summarize_layers, summary_table, summary_text
-from opsin.models.summary.layers import memory_of
+from opsin.models.summary.layers import layers_of, memory_of
 
 
 def case_of(name: str) -> Case:
@@ -28,6 +28,53 @@ def test_multiply_adds_match_the_lectures_and_torchinfo(name: str, millions: str
     assert millions is None or f"{summary.mult_adds / 1e6:.2f}" == millions
     images = torch.zeros(1, case.in_channels, case.side, case.side)
     assert summary.mult_adds == torchinfo.summary(network, input_data=images, verbose=0).total_mult_adds
+
+
+class Same(nn.Conv2d):
+    """A convolution without "Conv" in the name of its class."""
+
+
+class Recurrent(nn.Module):
+    """An LSTM over tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(4, 5, batch_first=True)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.lstm(tokens)[0]
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "expected"),
+    [
+        (nn.Linear(4, 3), (4,), 15),
+        (nn.Linear(4, 3), (7, 4), 7 * 15),
+        (nn.Linear(4, 3, bias=False), (5, 6, 4), 30 * 12),
+        (nn.Conv2d(4, 3, 1), (4, 5, 6), 30 * 15),
+        (Same(4, 3, 1), (4, 5, 6), 30 * 15),
+        (nn.Conv1d(4, 3, 1), (4, 7), 7 * 15),
+        (nn.LayerNorm(4), (7, 4), 8),
+        (nn.BatchNorm2d(4), (4, 5, 6), 8),
+        (Recurrent(), (7, 4), 7 * (20 * 9 + 40)),
+    ],
+)
+def test_multiply_adds_of_a_layer(layer: nn.Module, shape: tuple[int, ...], expected: int) -> None:
+    found = layers_of("stem", nn.Sequential(layer).eval(), torch.zeros(1, *shape))
+    assert sum(row.mult_adds for row in found) == expected
+
+
+def test_multiply_adds_of_a_transformer() -> None:
+    """Dense layers run once per token; products of attention are no layers."""
+    summary = summarize(models.timm(num_logits=3, image_size=(32, 32), name="test_vit"), (3, 32, 32))
+    block = summary.rows[1]
+    assert block.mult_adds == 5 * (64 * 192 + 192 + 64 * 64 + 64) + 5 * (64 * 192 + 192 + 192 * 64 + 64) + 2 * 128
+
+
+@pytest.mark.slow
+def test_multiply_adds_of_vit_tiny_are_those_of_its_paper() -> None:
+    network = models.timm(num_logits=1000, image_size=(224, 224), name="vit_tiny_patch16_224")
+    assert summarize(network, (3, 224, 224)).mult_adds == pytest.approx(1.08e9, rel=0.01)
 
 
 def test_multiply_adds_of_the_backbone() -> None:

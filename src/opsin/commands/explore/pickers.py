@@ -1,5 +1,7 @@
 """The pickers of a model and an image that the tabs Classify and Features share."""
 
+import itertools
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,13 +14,13 @@ from opsin.errors import UserError
 from opsin.visualization.images import Pixels
 
 ImageChoice = Path | int | None
-"""An uploaded file, the number of a validation image, or None before an image is chosen."""
+"""An uploaded file, the number of a validation image (`validation_position`), or None before an image is chosen."""
 
 ONE_AT_A_TIME: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1, "api_visibility": "private"}
 """Options of handlers that open models: they run one at a time, because one model is kept in memory."""
 
 STRIDE = 97
-"""Step between the validation images shown, because images are often sorted by class."""
+"""Least step between the validation images shown, because images are often sorted by class."""
 
 
 class ModelAndImagePicker:
@@ -68,11 +70,23 @@ def selected_image(model: OpenModel, image: ImageChoice) -> tuple[Pixels, str]:
         raise UserError("Drop an image, or click Show a validation image.")
     if isinstance(image, Path):
         return model.read(image), "your image"
-    pixels, target = model.validation_image(image)
+    position = validation_position(image, len(model.validation))
+    pixels, target = model.validation_image(position)
     true = model.classes[target] if target < len(model.classes) else str(target)
-    return pixels, f"validation image {image % len(model.validation)}, class {true}"
+    return pixels, f"validation image {position}, class {true}"
 
 
 def next_image(image: ImageChoice) -> int:
-    """Return the number of the next validation image."""
-    return 0 if not isinstance(image, int) else image + STRIDE
+    """Return the number of the next image to show."""
+    return 0 if not isinstance(image, int) else image + 1
+
+
+def validation_position(number: int, images: int) -> int:
+    """Return the position of a validation image to show; successive numbers show all images before one repeats.
+
+    Args:
+        number: Number of the image to show.
+        images: Number of validation images.
+    """
+    step = next(step for step in itertools.count(STRIDE) if math.gcd(step, images) == 1)
+    return number * step % images

@@ -61,9 +61,12 @@ def check_upload(path: Path) -> None:
     """Check that a file is small enough to be decoded.
 
     Raises:
-        UserError: The file has too many bytes or pixels.
+        UserError: The file has too many bytes or pixels, or is no longer there: Gradio deletes old uploads.
     """
-    size = path.stat().st_size
+    try:
+        size = path.stat().st_size
+    except FileNotFoundError:
+        raise UserError(f"{path.name}: the upload is no longer there; drop the image again") from None
     if size > MAX_BYTES:
         raise UserError(
             f"{path.name} has {size / 2**20:.0f} MB; the limit is {MAX_BYTES // 2**20} MB. Reduce the image"

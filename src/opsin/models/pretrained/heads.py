@@ -25,6 +25,9 @@ Args:
 """
 """The arguments of every pretrained network, for its docstring."""
 
+NEW_LAYERS = ("head.fc.", "head.fc1.", "head.fc2.", "head.new_")
+"""Beginnings of the keys of the layers of `Head`; a prefix keeps them apart from layers of a neck."""
+
 
 @dataclass(frozen=True)
 class Head:

@@ -67,13 +67,19 @@ def regroup(
     """
     features = prod(feature_shape(name, {**parts.stages, **parts.neck}, in_channels, image_size))
     state = original.state_dict(keep_vars=True)
+    layers = head.layers(features, num_logits, parts.linear, parts.before_linear)
     network = Network(
         name,
         parts.stages,
-        sequential(**parts.neck, **head.layers(features, num_logits, parts.linear, parts.before_linear)),
+        sequential(**parts.neck, **_apart(layers, parts.neck)),
         auxiliary=auxiliary,
         pretrained=pretrained,
         maps_channels_last=parts.maps_channels_last,
     )
     adopt_modules(network, state)
     return network
+
+
+def _apart(layers: Mapping[str, nn.Module], neck: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+    """Return layers by name, with a prefix for those that have the name of a layer of the neck."""
+    return {f"new_{name}" if name in neck else name: layer for name, layer in layers.items()}

@@ -6,6 +6,7 @@ from math import prod
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 BYTES = 4
 """Bytes of a float32 value."""
@@ -21,7 +22,7 @@ class LayerSummary:
         kernel: (height, width) of the kernel of a convolution or of pooling; None for other layers.
         output_shape: Shape of the output for one image.
         parameters: Number of parameters; 0 if the layer has run before.
-        mult_adds: Multiply-adds for one image, as torchinfo counts them.
+        mult_adds: Multiply-adds for one image, see `StageSummary`.
     """
 
     name: str
@@ -129,5 +130,17 @@ def _layer(name: str, info: Any) -> LayerSummary:
         kernel=(kernel, kernel) if isinstance(kernel, int) else kernel and tuple(kernel),
         output_shape=tuple(info.output_size[1:]),
         parameters=0 if info.is_recursive else info.num_params,
-        mult_adds=info.macs,
+        mult_adds=info.macs * _uncounted_positions(info),
     )
+
+
+def _uncounted_positions(info: Any) -> int:
+    """Return the number of positions of the output, such as tokens or pixels, if torchinfo counts a single one.
+
+    It counts all positions only of layers with "Conv" in the name of their class.
+    """
+    if isinstance(info.module, nn.Linear):
+        return prod(info.output_size[1:-1])
+    if isinstance(info.module, _ConvNd) and "Conv" not in info.class_name:
+        return prod(info.output_size[2:])
+    return 1

@@ -18,6 +18,7 @@ for Adam and other optimizers that normalize the gradient (Malladi et al., arXiv
 import gc
 import logging
 import math
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -219,8 +220,7 @@ class _Stopwatch(Watch):
     @property
     def images_per_second(self) -> float:
         steps = zip(self._ends[WARM_UP - 1 :], self._ends[WARM_UP:], strict=False)
-        rates = sorted(images / (end - begin) for (begin, _), (end, images) in steps)
-        return rates[len(rates) // 2]
+        return statistics.median(images / (end - begin) for (begin, _), (end, images) in steps)
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         outputs["loss"].item()  # wait for the accelerator
