@@ -6,10 +6,11 @@ from math import prod
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd
 
 BYTES = 4
 """Bytes of a float32 value."""
+
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 @dataclass(frozen=True)
@@ -141,6 +142,6 @@ def _uncounted_positions(info: Any) -> int:
     """
     if isinstance(info.module, nn.Linear):
         return prod(info.output_size[1:-1])
-    if isinstance(info.module, _ConvNd) and "Conv" not in info.class_name:
+    if isinstance(info.module, _CONVOLUTIONS) and "Conv" not in info.class_name:
         return prod(info.output_size[2:])
     return 1
