@@ -32,6 +32,7 @@ KNOWN = {
     "models/summary/positions.py": {"_unsafe_view"},
     "models/summary/receptive_field.py": {"_adaptive_avg_pool2d"},
     "training/full_precision.py": {"_apply"},
+    "training/distillation.py": {"_apply"},
     "training/callbacks/freeze_phases.py": {"_remove_autograd_hooks"},
     "training/loggers/tensorboard.py": {"_get_file_writer"},
     # torchmetrics, Optuna, Ray, datasets

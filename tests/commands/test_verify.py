@@ -4,6 +4,7 @@
 """
 
 import errno
+import functools
 import json
 import random
 import shutil
@@ -24,8 +25,10 @@ from opsin.commands.verify.recorded import check_digests, check_records
 from opsin.commands.verify.replay_check import check_replay
 from opsin.commands.verify.stretches import Point, choose, stretches
 from opsin.inference.opened_run import open_run
+from opsin.models.load_weights import HEAD_LOADED
 from opsin.runs.digests import DIGESTS, read_digests
 from opsin.runs.directory import RunDirectory
+from opsin.training import build
 
 Copy = Callable[[], tuple[RunDirectory, Path]]
 
@@ -119,6 +122,23 @@ def test_honest_runs_raise_no_false_alarm(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("OPSIN_TARGETS", "interruptions")
     run, words = honest_run(tmp_path, colored_folder(tmp_path / "images"), kind)
     found = verify(run, full=True, overrides=words)
+    assert found.status == "verified", found.table()
+
+
+@pytest.mark.slow
+def test_a_run_that_began_with_the_head_of_other_classes_is_verified(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Earlier versions took every head with the same number of logits."""
+    images = colored_folder(tmp_path / "images")
+    first = start(tmp_path, images, ["trainer.max_epochs=1"], "first")
+    for folder in {path.parent for path in images.rglob("*") if path.is_file()}:
+        folder.rename(folder.with_name(f"other_{folder.name}"))
+    with monkeypatch.context() as earlier:
+        earlier.setattr(build, "network", functools.partial(build.network, any_classes=True))
+        run = start(tmp_path, images, ["trainer.max_epochs=2", f"model.weights={first.path}"])
+    assert str(run.read_result().weights).endswith(HEAD_LOADED)
+    found = verify(run, full=True)
     assert found.status == "verified", found.table()
 
 

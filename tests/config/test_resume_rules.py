@@ -63,11 +63,12 @@ def test_averages_of_lightning_are_neither_added_nor_removed(name: str) -> None:
         assert refusal(key, {}, {key: change})
 
 
+@pytest.mark.parametrize("name", ["CyclicLR", "OneCycleLR"])
 @pytest.mark.parametrize(
     ("cycles", "refused"), [({}, {"lr", "betas", "momentum"}), ({"cycle_momentum": False}, {"lr"})]
 )
-def test_options_that_a_cycle_sets_are_fixed(cycles: dict[str, bool], refused: set[str]) -> None:
-    tree = {"scheduler": {"_target_": "torch.optim.lr_scheduler.CyclicLR", **cycles}}
+def test_options_that_a_cycle_sets_are_fixed(name: str, cycles: dict[str, bool], refused: set[str]) -> None:
+    tree = {"scheduler": {"_target_": f"torch.optim.lr_scheduler.{name}", **cycles}}
     found = {name for name in ("lr", "betas", "momentum", "eps") if refusal(f"optimizer.{name}", tree, {})}
     assert found == refused
 

@@ -1,5 +1,7 @@
 """Activations are the outputs of layers; dead channels are zero for all images."""
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -130,3 +132,19 @@ def test_a_rectifier_that_runs_several_times_is_recorded_in_each_stage(images: t
     dead = dead_channels(network, images)
     assert {name: layer.total for name, layer in dead.items()} == {"a.1": 6, "b.1": 2}
     assert 5 in dead["a.1"].channels
+
+
+def test_a_wrapped_network_is_unwrapped(network: Network, images: torch.Tensor) -> None:
+    wrapped: Any = nn.DataParallel(network)
+    assert list(activations(wrapped, images[:2], ["low"])) == ["low"]
+    assert dead_channels(wrapped, images[:2]) == dead_channels(network, images[:2])
+
+
+def test_a_layer_of_several_stages_can_be_named_in_each(images: torch.Tensor) -> None:
+    act, shared = nn.ReLU(), nn.Conv2d(3, 3, 1)
+    stages = {name: sequential(conv=shared, act=act) for name in "ab"}
+    network = Network("shared", stages, nn.Flatten())
+    found = activations(network, images, ["b.act", "b.conv", "a.act"])
+    assert list(found) == ["b.act", "b.conv", "a.act"]
+    torch.testing.assert_close(found["b.act"], network.forward_features(images, "b").detach())
+    torch.testing.assert_close(found["a.act"], network.forward_features(images, "a").detach())

@@ -23,6 +23,7 @@ from opsin.models import Network, load_weights
 from opsin.models import weights as weights_module
 from opsin.models.auxiliary_head import Auxiliary
 from opsin.models.export_weights import library_state, save_weights
+from opsin.models.load_weights import OTHER_DIVISION
 from opsin.models.pretrained.heads import Head
 from opsin.models.pretrained.regroup import NetworkParts, regroup
 from opsin.models.weights import HubFile, PackagedFile
@@ -124,6 +125,10 @@ def test_weights_of_another_backbone_are_refused(tmp_path: Path) -> None:
     assert "more)" in text
     text = message(small(), path)
     assert "does not fit cnn_batchnorm: stages.block1.conv.weight is missing" in text
+
+    torch.save({"stages.body.0.weight": torch.ones(1)}, path)
+    text = message(small(), path)
+    assert text.endswith(f"has no stages.body.0.weight. If it is of this network, {OTHER_DIVISION}")
 
     torch.save(small(in_channels=3).state_dict(), path)
     text = message(small(), path)

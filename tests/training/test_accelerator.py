@@ -3,9 +3,7 @@
 import pytest
 import torch
 
-from opsin.errors import UserError
 from opsin.training.accelerator import Accelerator, num_devices
-from opsin.training.trainer import TrainerOptions
 
 
 @pytest.mark.parametrize(
@@ -18,9 +16,3 @@ def test_devices_are_counted(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     assert num_devices(accelerator, devices, num_nodes) == expected  # type: ignore[arg-type]
-
-
-def test_statistics_of_all_devices_are_refused_with_shards() -> None:
-    TrainerOptions(strategy="ddp", sync_batchnorm=True)
-    with pytest.raises(UserError, match=r"fsdp cannot be combined with trainer.sync_batchnorm=true.*use trainer"):
-        TrainerOptions(strategy="fsdp", sync_batchnorm=True)

@@ -1,5 +1,6 @@
 """The distillation loss, by hand."""
 
+import copy
 import math
 
 import pytest
@@ -88,3 +89,25 @@ def test_the_description_states_the_meaning_of_each_loss() -> None:
     )
     assert str(DistillationWeights(labels=0)).endswith("the head does not train, so accuracies are meaningless")
     assert DistillationWeights(labels=0, logits=1).teach_head
+
+
+@pytest.mark.parametrize(
+    ("weights", "center"),
+    [(torch.bfloat16, torch.float32), (torch.float32, torch.float32), (torch.float64, torch.float64)],
+)
+def test_the_loss_is_computed_in_the_precision_of_the_center(weights: torch.dtype, center: torch.dtype) -> None:
+    torch.manual_seed(0)
+    mean = torch.randn(6)
+    loss = Distillation(DistillationWeights(logits=1.0), 8, mean)
+    students, logits, taught = torch.randn(4, 8), torch.randn(4, 3), torch.randn(4, 9)
+    exact = copy.deepcopy(loss).double()(students.double(), logits.double(), taught, torch.tensor(0.5))
+    module = nn.ModuleDict({"distillation": loss}).to(weights)
+    assert torch.equal(loss.center, mean.to(center))
+    assert loss.projector.weight.dtype == weights
+    found = loss(students.to(weights), logits.to(weights), taught, torch.tensor(0.5))
+    assert found.dtype == center
+    tolerance = {torch.bfloat16: 0.02, torch.float32: 1e-6, torch.float64: 0.0}[weights]
+    assert found.item() == pytest.approx(exact.item(), rel=tolerance, abs=0)
+    assert list(module.state_dict()) == [
+        f"distillation.{key}" for key in ("center", "projector.weight", "projector.bias")
+    ]

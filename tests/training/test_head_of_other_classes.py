@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from opsin.config import compose
+from opsin.models.load_weights import HEAD_LOADED
 from opsin.training import build
 from opsin.training.plan import make_plan
 
@@ -25,3 +26,6 @@ def test_the_classes_of_the_data_decide_about_the_head(tmp_path: Path, first: st
     _, loaded = build.network(plan, data, 10)
     assert loaded is not None
     assert (loaded.head, loaded.other_classes) == (is_loaded, not is_loaded)
+    _, repeated = build.network(plan, data, 10, any_classes=True)
+    assert repeated is not None
+    assert str(repeated).endswith(HEAD_LOADED)

@@ -86,10 +86,27 @@ def test_scaled_gradients_are_unscaled_before_they_are_clipped(composed: RunConf
     assert fit(module, options, tmp_path, scaled)[1] == pytest.approx([NORM, NORM], rel=1e-3)
 
 
-@pytest.mark.parametrize("kernel", [{"foreach": True}, {"differentiable": True}, {"fused": False}, {}])
+@pytest.mark.parametrize(
+    ("kernel", "is_fused"),
+    [
+        ({}, True),
+        ({"foreach": False}, True),
+        ({"foreach": None, "differentiable": False}, True),
+        ({"foreach": True}, False),
+        ({"fused": False}, False),
+        ({"fused": None}, False),
+    ],
+)
 @pytest.mark.parametrize("name", ["Adam", "SGD", "Adagrad"])
-def test_a_chosen_kernel_is_used(name: str, kernel: dict[str, bool], composed: RunConfig) -> None:
+def test_a_chosen_kernel_takes_a_step(
+    name: str, kernel: dict[str, bool | None], is_fused: bool, composed: RunConfig
+) -> None:
     module, _ = made(composed, {"_target_": f"torch.optim.{name}", **kernel})
-    group = module._make_optimizer(module.network).param_groups[0]
+    optimizer = module._make_optimizer(module.network)
+    group = optimizer.param_groups[0]
     assert {key: group[key] for key in kernel} == kernel
-    assert bool(group["fused"]) is (not kernel)
+    assert bool(group["fused"]) is is_fused
+    before = group["params"][0].detach().clone()
+    module.network(torch.rand(4, 1, 8, 8)).square().mean().backward()
+    optimizer.step()
+    assert not torch.equal(before, group["params"][0])

@@ -7,6 +7,7 @@ from typing import Any
 
 import plain_networks
 import pytest
+import torch
 from torch import nn
 
 from opsin.commands.evaluate import main as evaluate
@@ -14,8 +15,12 @@ from opsin.commands.train import train
 from opsin.config import compose
 from opsin.config.target_lookup import Target
 from opsin.errors import UserError
+from opsin.inference.opened_network import open_network
 from opsin.inference.trained_model import load_trained_model
 from opsin.models import Network
+from opsin.models.load_weights import OTHER_DIVISION
+from opsin.runs.directory import RunDirectory
+from opsin.training.module import load_network
 from opsin.training.network_building import new_network
 
 QUICK = ("datamodule.train_fraction=0.2", "trainer=cpu", "trainer.max_epochs=1", "logger=none", "callbacks=no_pictures")
@@ -86,3 +91,17 @@ def test_a_network_that_is_fixed_as_a_whole_is_refused(package: str) -> None:
     own = ("model=mlp", f"model._target_={package}.all_fixed", "~model.hidden", "datamodule.image_size=8")
     with pytest.raises(UserError, match=r"leaves nothing to train.*code of all_fixed sets requires_grad=False"):
         train(compose([*own, *QUICK], Path("outputs/run")))
+
+
+def test_a_run_of_an_earlier_division_gives_one_message(digits_run: RunDirectory, tmp_path: Path) -> None:
+    run = RunDirectory(shutil.copytree(digits_run.path, tmp_path / "run"))
+    network = open_network(run).network
+    content = torch.load(run.best, weights_only=True)
+    state = content["state_dict"]
+    content["state_dict"] = {key.replace("head.fc.", "head.fc.0."): tensor for key, tensor in state.items()}
+    torch.save(content, run.best)
+    for load in (lambda: open_network(run).network, lambda: load_trained_model(str(run.path))):
+        with pytest.raises(UserError, match=f"does not fit the head of cnn_gap: {OTHER_DIVISION}"):
+            load()
+    with pytest.raises(UserError, match=f"does not fit cnn_gap: {OTHER_DIVISION}"):
+        load_network(network, run.best)

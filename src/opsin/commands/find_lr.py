@@ -75,10 +75,11 @@ def measure(composed: "RunConfig", steps: int, lowest: float, highest: float) ->
     import lightning as L
 
     from opsin.training import build
-    from opsin.training.plan import make_plan
+    from opsin.training.plan import check_trainable, make_plan
     from opsin.training.tuning import TrialSteps, range_test
 
     plan = make_plan(composed)
+    check_trainable(plan)
     L.seed_everything(plan.run.seed, verbose=False)
     data = build.data(plan)
     data.setup("fit")

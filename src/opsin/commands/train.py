@@ -34,7 +34,7 @@ from opsin.training.module import load_network
 from opsin.training.monitored_metrics import check_measurable
 from opsin.training.network_building import prepare
 from opsin.training.out_of_memory import memory_errors
-from opsin.training.plan import make_plan
+from opsin.training.plan import check_trainable, make_plan
 from opsin.training.precision_timing import decide_precision, gradient_fault
 from opsin.training.recorded_splits import warn_seen_images
 from opsin.training.resume_check import ResumePoint, check_resume
@@ -63,6 +63,7 @@ def train(composed: RunConfig) -> float:
         RestartTraining: The run must be resumed with smaller batches, which its saved config has.
     """
     plan = make_plan(composed)
+    check_trainable(plan)
     check_installed(plan.loggers)
     if not composed.resumes:
         teacher.check_options(plan)

@@ -237,9 +237,10 @@ def _optimizer_refusal(name: str, tree: Mapping[str, Any], change: tuple[Any, An
         return "a change from or to 0 needs other parameter groups than the saved ones"
     scheduler = tree.get("scheduler") or {}
     kind = str(scheduler.get("_target_", "")).rpartition(".")[2]
-    cycles = kind == "onecycle" or (kind == "CyclicLR" and scheduler.get("cycle_momentum", True))
-    if (name in ("momentum", "betas") and cycles) or (name == "lr" and kind == "CyclicLR"):
-        return f"scheduler={kind} sets it at every step"
+    has_rates = kind in ("CyclicLR", "OneCycleLR")
+    cycles = kind == "onecycle" or (has_rates and scheduler.get("cycle_momentum", True))
+    if (name in ("momentum", "betas") and cycles) or (name == "lr" and has_rates):
+        return f"the schedule {kind} sets it at every step"
     return None
 
 

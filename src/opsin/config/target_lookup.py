@@ -119,7 +119,7 @@ class Constructors:
         if name.partition(".")[0] not in ("opsin", *LIBRARIES):
             return refusal(name, self.packages, self.by_name, permitted_packages())
         if instead := self.replaced.get(name):
-            return UserError(f"{name} is not accepted here: use {instead}, the same schedule for runs that resume")
+            return UserError(f"{name} is not accepted: a resume could not change its options. Use {instead}")
         last = name.rpartition(".")[2]
         near = did_you_mean(name, [known for known in self.by_name if known.endswith(f".{last}")] or self.by_name)
         accepted = accepted_names(self.packages, permitted_packages())

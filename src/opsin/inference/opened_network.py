@@ -9,6 +9,7 @@ from typing import TypeVar
 from opsin.config import RunConfig, from_saved
 from opsin.errors import UserError
 from opsin.models import Network, load_weights
+from opsin.models.load_weights import OTHER_DIVISION
 from opsin.runs.checkpoint_files import choose_checkpoint
 from opsin.runs.directory import RunDirectory
 from opsin.runs.result import WAY_OUT, DataFacts
@@ -49,7 +50,7 @@ class OpenedNetwork:
         """The network with the weights of the checkpoint.
 
         Raises:
-            UserError: The checkpoint is missing or damaged.
+            UserError: See `network_for`.
         """
         return self.network_for(self.data_facts.image_size)[0]
 
@@ -62,11 +63,14 @@ class OpenedNetwork:
             image_size: (height, width) in pixels.
 
         Raises:
-            UserError: The checkpoint is missing or damaged.
+            UserError: The checkpoint is missing or damaged, or the network has other layers now.
         """
         file = choose_checkpoint(self.directory, self.checkpoint)
         network = self._new_network(image_size)
-        return network, load_weights(network, str(file)).head
+        has_head = load_weights(network, str(file)).head
+        if not has_head and image_size == self.data_facts.image_size:
+            raise UserError(f"{file} does not fit the head of {network.name}: {OTHER_DIVISION}")
+        return network, has_head
 
     def _new_network(self, image_size: tuple[int, int]) -> Network:
         facts = self.data_facts

@@ -86,13 +86,13 @@ def dead_channels(network: Network, images: Tensor) -> dict[str, DeadChannels]:
 
     Returns:
         Dead channels by layer name, in execution order; empty for a network without ReLU or ReLU6, and for one whose
-        stages have channels last. All outputs of a
-        layer that runs more than once in its stage are combined by the index of the channel.
+        stages have channels last. All outputs of a layer that runs more than once in its stage are combined by the
+        index of the channel.
     """
     largest: dict[str, Tensor] = {}
 
     def record(name: str, output: Tensor) -> None:
-        if output.ndim == 4 and not network.maps_channels_last:
+        if output.ndim == 4 and not model.maps_channels_last:
             values = output.amax(dim=(0, 2, 3)).float().cpu()
             largest[name] = pad_sequence([values, largest.get(name, values)], True).amax(0)  # widths may differ
 
@@ -117,7 +117,7 @@ def layers(network: Network, names: Sequence[str] | None = None) -> dict[str, nn
     Raises:
         UserError: A stage or layer does not exist.
     """
-    every = {name: module for name, module in network.stages.named_modules() if name}
+    every = {name: module for name, module in network.stages.named_modules(remove_duplicate=False) if name}
     if names is not None:
         for name in names:
             if name not in every:

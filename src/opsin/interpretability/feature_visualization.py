@@ -210,7 +210,7 @@ class _Objective:
             height, width = noise.shape[2:]
             raise UserError(
                 f"{self._network.name}: {self._step} cannot run on {height}x{width} pixels ({error}). Most heads and "
-                "some networks accept one size only: start with this size, without upscalings (--upscalings 0)"
+                "some networks accept one size only: start with the input size of the network (--upscalings 0)"
             ) from None
 
     def measure(self, pixels: Tensor, channels: Tensor) -> Floats:

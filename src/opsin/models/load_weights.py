@@ -30,6 +30,15 @@ _OLD_DENSENET = re.compile(r"(\bdenselayer\d+\.(?:norm|conv))\.(\d\.)")
 _LOGITS = ("head.fc.", "auxiliary.head.fc.")
 """Beginnings of the keys of the layers of the logits. Other parts of a head may have a layer `fc` too."""
 
+HEAD_LOADED = "head loaded too"
+"""End of the description of weights whose head was loaded."""
+
+OTHER_DIVISION = (
+    "it was trained with an earlier division of the network into stages and a head, or the code of the network has "
+    "changed since. Train it again"
+)
+"""Reason and way out for a checkpoint of a run with other layers than its network has now."""
+
 
 @dataclass(frozen=True)
 class LoadedWeights:
@@ -54,8 +63,8 @@ class LoadedWeights:
     def __str__(self) -> str:
         if not self.tensors:
             return "random weights"
-        head = "loaded too" if self.head else "new, for other classes" if self.other_classes else "new"
-        return f"{self.tensors} tensors from {self.source}; head {head}"
+        head = HEAD_LOADED if self.head else "head new, for other classes" if self.other_classes else "head new"
+        return f"{self.tensors} tensors from {self.source}; {head}"
 
 
 def load_weights(network: Network, weights: str, classes: Sequence[str] | None = None) -> LoadedWeights:
@@ -184,7 +193,11 @@ def _renamed(network: Network, state: StateDict, source: str) -> StateDict:
         and not key.startswith(NEW_LAYERS)  # of an exported network with another head
     ]
     if foreign:
-        raise UserError(f"model.weights: {source} belongs to another backbone: {network.name} has no {_first(foreign)}")
+        is_body = any(key.startswith("stages.body.") for key in foreign)
+        hint = f". If it is of this network, {OTHER_DIVISION}" if is_body else ""
+        raise UserError(
+            f"model.weights: {source} belongs to another backbone: {network.name} has no {_first(foreign)}{hint}"
+        )
     return state
 
 

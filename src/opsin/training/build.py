@@ -45,9 +45,6 @@ from opsin.training.validation_schedule import ValidationSchedule
 SAMPLED_PIXELS = 2**19
 """Number of pixels whose patches whiten the stem of a network."""
 
-KERNELS = {"fused", "foreach", "differentiable"}
-"""Options of torch's optimizers that choose a kernel and exclude each other."""
-
 
 def data(plan: RunPlan, image_format: ImageFormat | None = None) -> ImageDataModule:
     """Build the datamodule, with the input that the network and its weights expect.
@@ -143,7 +140,7 @@ def loss(plan: RunPlan, data: ImageDataModule) -> ClassificationLoss:
 
 
 def network(
-    plan: RunPlan, data: ImageDataModule, num_logits: int, pretrained: bool = True
+    plan: RunPlan, data: ImageDataModule, num_logits: int, pretrained: bool = True, any_classes: bool = False
 ) -> tuple[Network, LoadedWeights | None]:
     """Build the network for these data, load its pretrained weights, whiten its stem and freeze its frozen stages.
 
@@ -152,11 +149,12 @@ def network(
         data: the images, for their channels and their size.
         num_logits: outputs of the head.
         pretrained: whether to set the weights that the config names or whitens; otherwise all are random.
+        any_classes: whether to load the head of weights of other classes too, as earlier versions did.
     """
     built = new_network(plan, num_logits, data.channels, data.image_size)
     if plan.fine_tuning.whitened_stem and pretrained:
         whiten_stem(built, _sample(data))
-    return built, plan.fine_tuning.apply(built, pretrained, data.source.classes)
+    return built, plan.fine_tuning.apply(built, pretrained, None if any_classes else data.source.classes)
 
 
 def _sample(data: ImageDataModule) -> torch.Tensor:
@@ -193,7 +191,7 @@ def classifier(
             groups.append({"name": "distillation", **projector})
         # Every group has a rate and a decay of its own; the optimizer's are those of the config.
         computed = {"params": groups, "lr": plan.groups.lr, "weight_decay": plan.groups.weight_decay}
-        if not KERNELS & plan.optimizer.arguments.keys():
+        if not plan.optimizer.arguments.get("foreach") and "fused" not in plan.optimizer.arguments:
             computed["fused"] = True
         built = plan.optimizer.build(**computed)
         if plan.trainer.gradient_clip_norm is not None:

@@ -1,5 +1,6 @@
 """Knowledge distillation: a network learns from the outputs of a teacher on the same images."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -8,6 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from opsin.models.network import class_logits
+from opsin.training.full_precision import FullPrecision, upcast
 
 Weight = Annotated[float, Field(ge=0)]
 
@@ -42,7 +44,7 @@ class DistillationWeights:
         return text if self.teach_head else f"{text}; the head does not train, so accuracies are meaningless"
 
 
-class Distillation(nn.Module):
+class Distillation(FullPrecision):
     """The loss of a student with a teacher.
 
     Embeddings: a learned linear map projects the student's embedding to the teacher's space; the distance is one minus
@@ -64,6 +66,11 @@ class Distillation(nn.Module):
         self.register_buffer("center", center.float())
         self.center: Tensor
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Distillation":
+        self.projector._apply(fn)  # type: ignore[no-untyped-call]  # it has the precision of the embeddings
+        super()._apply(fn, recurse)
+        return self
+
     def forward(self, embeddings: Tensor, logits: Tensor, teacher_outputs: Tensor, labels: Tensor) -> Tensor:
         """Return the mean loss of a batch.
 
@@ -73,11 +80,11 @@ class Distillation(nn.Module):
             teacher_outputs: Embeddings of the teacher, then its logits if they are used: `(N, D)` or `(N, D + C)`.
             labels: The loss on the labels.
         """
-        teacher_outputs, size = teacher_outputs.float(), len(self.center)
-        cosine = F.cosine_similarity(self.projector(embeddings).float(), teacher_outputs[:, :size] - self.center)
+        teacher_outputs, size = teacher_outputs.to(self.center.dtype), len(self.center)
+        cosine = F.cosine_similarity(upcast(self.projector(embeddings)), teacher_outputs[:, :size] - self.center)
         loss = self.weights.embedding * (1 - cosine).mean() + self.weights.labels * labels
         if self.weights.logits:
-            softened = class_logits(logits.float()) / self.weights.temperature
+            softened = class_logits(upcast(logits)) / self.weights.temperature
             softened_teacher = class_logits(teacher_outputs[:, size:]) / self.weights.temperature
             divergence = F.kl_div(
                 softened.log_softmax(1), softened_teacher.log_softmax(1), reduction="batchmean", log_target=True

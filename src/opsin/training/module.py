@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from opsin.errors import UserError
+from opsin.models.load_weights import OTHER_DIVISION
 from opsin.models.network import Network, as_embedding
 from opsin.runs.checkpoint_files import fault_of
 from opsin.runs.quoting import resume_command
@@ -22,7 +23,7 @@ from opsin.training.distillation import Distillation
 from opsin.training.gather import gather_from_all_processes
 from opsin.training.loss import ClassificationLoss
 from opsin.training.metrics import SplitMetrics
-from opsin.training.optim.config_values import apply_config, group_options, mark_configured
+from opsin.training.optim.config_values import apply_config, group_options, lengths, mark_configured
 
 OptimizerFactory = Callable[[nn.Module], Optimizer]
 ScheduleFactory = Callable[[Optimizer, int, int], list[dict[str, Any]]]
@@ -79,6 +80,7 @@ class Classifier(L.LightningModule):
         self._record = dict(record or {})
         self._restored: dict[str, Any] | None = None
         self._configured: list[dict[str, Any]] = []
+        self._lengths: list[dict[str, Any]] = []
         self._validated_at = -1
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -103,6 +105,7 @@ class Classifier(L.LightningModule):
             if isinstance(config["scheduler"], ReduceLROnPlateau) and "monitor" in config:
                 config["reduce_on_plateau"] = False  # otherwise Lightning fails after an epoch without the metric
         self._configured = group_options(optimizer)
+        self._lengths = lengths(config["scheduler"] for config in schedules)
         return [optimizer], schedules
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
@@ -177,7 +180,7 @@ class Classifier(L.LightningModule):
     def on_train_start(self) -> None:
         """Resume the epoch's metrics where the checkpoint left them, with the optimizer options of the config."""
         schedulers = [config.scheduler for config in self.trainer.lr_scheduler_configs]
-        apply_config(self.trainer.optimizers[0], schedulers, self._configured)
+        apply_config(self.trainer.optimizers[0], schedulers, self._configured, self._lengths)
         if self._restored is not None:
             self._measure("train").restore(self._restored, self.device)
             self._restored = None
@@ -284,11 +287,14 @@ def load_network(network: Network, checkpoint: Path) -> None:
     """Load all weights of a checkpoint into the network of a run.
 
     Raises:
-        UserError: the checkpoint is missing or damaged.
+        UserError: the checkpoint is missing or damaged, or the network has other layers now.
     """
     if fault := fault_of(checkpoint):
         raise UserError(f"{checkpoint} {fault}; resume the run with: {resume_command(checkpoint.parent.parent)}")
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
     prefix = "network."
     weights = {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
-    network.load_state_dict(weights, strict=True)
+    try:
+        network.load_state_dict(weights, strict=True)
+    except RuntimeError as error:
+        raise UserError(f"{checkpoint} does not fit {network.name}: {OTHER_DIVISION}") from error

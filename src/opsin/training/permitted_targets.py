@@ -39,8 +39,8 @@ def _is_schedule(found: Any) -> bool:
     return inspect.isfunction(found) and next(iter(found.__annotations__.values()), None) is Optimizer
 
 
-REPLACED = {lr_scheduler.ReduceLROnPlateau: "scheduler=plateau", lr_scheduler.OneCycleLR: "scheduler=onecycle"}
-"""Schedules of torch that Opsin replaces: their restored state would take the place of the config."""
+REPLACED = {lr_scheduler.ReduceLROnPlateau: "scheduler=plateau"}
+"""Schedules of torch that Opsin replaces, and the words of the command line that do so."""
 
 
 def _is_torch_schedule(found: Any) -> bool:

@@ -11,7 +11,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from opsin.config import RunConfig
 from opsin.config.secrets import refuse_misplaced_secrets
-from opsin.config.target_lookup import Target
+from opsin.config.target_lookup import LIBRARIES, Target
 from opsin.config.validation import ROOT, SectionSchema, check
 from opsin.data.options import DataOptions
 from opsin.data.source import Source
@@ -205,3 +205,21 @@ def make_plan(config: RunConfig) -> RunPlan:
         )
     plan.fine_tuning.check_length(plan.trainer.max_epochs, f"trainer.max_epochs={plan.trainer.max_epochs}")
     return plan
+
+
+def check_trainable(plan: RunPlan) -> None:
+    """Check the options that stop only a training: runs of an earlier version can have them.
+
+    Raises:
+        UserError: an option excludes another one, or every optimizer step.
+    """
+    if plan.trainer.strategy == "fsdp" and plan.trainer.sync_batchnorm:
+        raise UserError(
+            "trainer.strategy=fsdp cannot be combined with trainer.sync_batchnorm=true: set it to false, or use "
+            "trainer.strategy=ddp"
+        )
+    of_library = plan.optimizer.call.__module__.partition(".")[0] in LIBRARIES
+    if of_library and plan.optimizer.arguments.get("differentiable"):
+        raise UserError(
+            "optimizer.differentiable=true cannot train a network: torch refuses to change its weights. Leave it out"
+        )

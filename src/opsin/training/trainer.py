@@ -100,11 +100,6 @@ class TrainerOptions:
             raise UserError(
                 "trainer.gradient_checkpointing=true cannot be combined with trainer.compile=true: set one to false"
             )
-        if self.strategy == "fsdp" and self.sync_batchnorm:
-            raise UserError(
-                "trainer.strategy=fsdp cannot be combined with trainer.sync_batchnorm=true: set it to false, or use "
-                "trainer.strategy=ddp"
-            )
         if self.validates_within_epochs and self.limit_val_batches == 0:
             raise UserError(
                 f"trainer.val_check_interval={self.val_check_interval} has no effect, because "

@@ -1,5 +1,6 @@
 """Hugging Face datasets, written locally; no test connects to the hub."""
 
+import hashlib
 import io
 import json
 import pickle
@@ -22,6 +23,7 @@ from PIL import Image as PILImage
 from opsin.data.cache.image_store import open_store
 from opsin.data.datasets import DatasetImages, cats_vs_dogs, hugging_face
 from opsin.data.datasets.hugging_face_columns import read_splits
+from opsin.data.source import content_fingerprint
 from opsin.data.types import BadImage
 from opsin.errors import UserError
 
@@ -358,6 +360,27 @@ def test_selected_rows_have_a_fingerprint_of_their_own(tmp_path: Path, shards: i
     found = prints(tmp_path / "1")
     assert len(set(found)) == 7
     assert prints(tmp_path / "copy") == found
+
+
+def test_rows_that_their_files_identify_keep_their_fingerprint(tmp_path: Path) -> None:
+    def former(images: DatasetImages) -> str:
+        content = content_fingerprint(images.contents, images.targets, images.channels)
+        text = f"{content} {images.rows.column_names} {len(images)} {'' if images.files else images.fallback}"
+        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+    for shade in range(4):
+        file = tmp_path / "folder" / str(shade // 2) / f"{shade}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(png(shade))
+    folder = datasets.load_dataset("imagefolder", data_dir=str(tmp_path / "folder"), split="train")
+    rows([0, 1, 0, 1], BIRDS).save_to_disk(tmp_path / "table")
+    both = [folder, datasets.load_from_disk(tmp_path / "table")]
+    chosen = [part.filter(lambda _, row: row in (1, 2), with_indices=True) for part in both]
+    chosen += [folder.select([3, 0]), folder.select([1, 2]), rows([0, 1, 1], BIRDS).select([2, 0])]
+    for part in chosen:
+        images = read_splits({"train": part}, "part", None, None, 3, (5, 7)).splits["train"]
+        assert isinstance(images, DatasetImages)
+        assert images.fingerprint == former(images)
 
 
 def test_folders_without_a_dataset_are_refused(tmp_path: Path) -> None:

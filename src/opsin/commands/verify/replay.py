@@ -21,6 +21,7 @@ from opsin.commands.verify.stretches import Stretch
 from opsin.config import RunConfig
 from opsin.inference import teacher
 from opsin.inference.opened_run import OpenedRun
+from opsin.models.load_weights import HEAD_LOADED
 from opsin.runs.result import Settings
 from opsin.training import build
 from opsin.training.callbacks import EMA
@@ -134,7 +135,8 @@ def _train(stretch: Stretch, plan: RunPlan, opened: OpenedRun, settings: Setting
     data.setup("fit")
     build.check_same_data(data, opened.data_facts)
     loss = build.loss(plan, data)
-    network, _ = build.network(plan, data, loss.num_logits, pretrained=start is None)
+    has_head = (opened.directory.read_result().weights or "").endswith(HEAD_LOADED)
+    network, _ = build.network(plan, data, loss.num_logits, pretrained=start is None, any_classes=has_head)
     if start:
         load_network(network, start)
     prepare(plan, network)

@@ -94,26 +94,38 @@ class DatasetImages:
 
 
 def _selection(rows: "Dataset", files: Sequence[str]) -> str:
-    """Return text that identifies the rows that are selected of the files of a dataset; empty if all are."""
-    indices, slices = rows._indices, _slices(rows, files)
-    if indices is None and not slices:
+    """Return text that identifies the rows that are selected of tables; empty if all are, or if the files do so.
+
+    Image files are those of the selected rows. `datasets` writes the indices that `filter` and `shuffle` select to a
+    file too.
+    """
+    if {file["filename"] for file in rows.cache_files}.isdisjoint(files):
+        return ""
+    indices = rows._indices
+    in_files = indices is None or all(getattr(block, "path", None) in files for block in _blocks(indices))
+    slices = [part for table in (rows.data, indices) if table is not None for part in _slices(table, files)]
+    if in_files and not slices:
         return ""
     digest = hashlib.blake2b(repr(slices).encode(), digest_size=16)
-    if indices is not None:
+    if indices is not None and not in_files:
         digest.update(np.ascontiguousarray(indices.column(0).to_numpy(), np.int64).data)
     return f" {digest.hexdigest()}"
 
 
-def _slices(rows: "Dataset", files: Sequence[str]) -> list[tuple[int, Any]]:
+def _slices(table: Any, files: Sequence[str]) -> list[tuple[int, Any]]:
     """Return the number of a file and the arguments of each slice of it: how `datasets` selects consecutive rows."""
     number = {file: position for position, file in enumerate(files)}
-    blocks = [block for blocks in getattr(rows.data, "blocks", [[rows.data]]) for block in blocks]
     return [
         (number.get(block.path, -1), arguments)
-        for block in blocks
+        for block in _blocks(table)
         for name, arguments, _ in getattr(block, "replays", None) or ()  # only tables in files have some
         if name == "slice"
     ]
+
+
+def _blocks(table: Any) -> list[Any]:
+    """Return the tables of `datasets` that a table is composed of."""
+    return [block for blocks in getattr(table, "blocks", [[table]]) for block in blocks]
 
 
 def read_splits(

@@ -19,6 +19,10 @@ SCHEDULE_RATES = ("initial_lr", "max_lr", "min_lr")
 """Keys of a parameter group under which the schedules of torch keep learning rates."""
 
 
+LENGTH = ("total_steps", "_schedule_phases")
+"""Attributes of torch's OneCycleLR that depend on the number of steps of the run."""
+
+
 def mark_configured(optimizer: Optimizer) -> None:
     """Note the learning rate of the config in every group of a new optimizer."""
     for group in optimizer.param_groups:
@@ -30,7 +34,20 @@ def group_options(optimizer: Optimizer) -> list[dict[str, Any]]:
     return [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
 
 
-def apply_config(optimizer: Optimizer, schedulers: Iterable[Any], configured: Sequence[Mapping[str, Any]]) -> None:
+def lengths(schedulers: Iterable[Any]) -> list[dict[str, Any]]:
+    """Return the attributes of each schedule that depend on the number of steps of the run."""
+    return [
+        {name: getattr(scheduler, name) for name in LENGTH} if isinstance(scheduler, OneCycleLR) else {}
+        for scheduler in schedulers
+    ]
+
+
+def apply_config(
+    optimizer: Optimizer,
+    schedulers: Iterable[Any],
+    configured: Sequence[Mapping[str, Any]],
+    planned: Sequence[Mapping[str, Any]],
+) -> None:
     """Put the values of the config into a restored optimizer and its schedules; unchanged ones stay bit-identical.
 
     A changed learning rate scales the rate in effect, with the schedule and the plateau reductions in it. Schedules
@@ -40,8 +57,11 @@ def apply_config(optimizer: Optimizer, schedulers: Iterable[Any], configured: Se
         optimizer: The restored optimizer.
         schedulers: Its restored schedules.
         configured: `group_options` of the optimizer before it was restored.
+        planned: `lengths` of the schedules before they were restored: the resumed run may be longer or shorter.
     """
     schedulers = list(schedulers)
+    for scheduler, length in zip(schedulers, planned, strict=True):
+        vars(scheduler).update(length)
     cycled = any(getattr(scheduler, "cycle_momentum", False) for scheduler in schedulers)
     ratios = []
     for group, fresh in zip(optimizer.param_groups, configured, strict=True):

@@ -106,7 +106,7 @@ def onecycle(
     if warmup_fraction * total_steps <= 1:
         log.warning("scheduler=onecycle: %d steps are too few for a warm-up: the learning rate only falls", total_steps)
         warmup_fraction = 0.0
-    scheduler = _OneCycle(
+    scheduler = OneCycleLR(
         optimizer,
         max_lr=[group["lr"] for group in optimizer.param_groups],
         total_steps=total_steps,
@@ -115,14 +115,6 @@ def onecycle(
         final_div_factor=final_divisor,
     )
     return [{"scheduler": scheduler, "interval": "step"}]
-
-
-class _OneCycle(OneCycleLR):
-    """A schedule over the steps of this run, even if the resumed run was shorter."""
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        plan = {"total_steps": self.total_steps, "_schedule_phases": self._schedule_phases}
-        super().load_state_dict(state_dict | plan)
 
 
 class _Plateau(ReduceLROnPlateau):
