@@ -6,7 +6,9 @@ import pytest
 
 from opsin.config import compose
 from opsin.errors import UserError
+from opsin.training.accelerator import check_devices
 from opsin.training.plan import check_trainable, make_plan
+from opsin.training.trainer import TrainerOptions
 
 
 @pytest.mark.parametrize(
@@ -30,3 +32,8 @@ def test_an_own_optimizer_can_have_an_option_of_the_same_name() -> None:
     plan = make_plan(compose(["+optimizer.differentiable=true"]))
     own = type("Own", (), {"__module__": "mine"})
     check_trainable(replace(plan, optimizer=replace(plan.optimizer, call=own)))
+
+
+def test_a_run_of_several_gpus_is_evaluated_on_a_cpu() -> None:
+    options = TrainerOptions(strategy="fsdp", devices=4, sync_batchnorm=True).on_one_device()
+    check_devices("cpu", options.num_nodes, options.sync_batchnorm)

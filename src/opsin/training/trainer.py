@@ -117,7 +117,7 @@ class TrainerOptions:
 
     def on_one_device(self) -> "TrainerOptions":
         """Return the options for a computation on one device of one machine."""
-        return replace(self, devices=1, num_nodes=1, strategy="auto", profiler=None)
+        return replace(self, devices=1, num_nodes=1, strategy="auto", sync_batchnorm=False, profiler=None)
 
 
 def apply_hardware_settings(options: TrainerOptions) -> Literal["cpu", "gpu", "mps"]:
