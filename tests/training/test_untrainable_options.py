@@ -1,26 +1,39 @@
 """Options that stop a training leave the runs that an earlier version trained with them readable."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from opsin.config import compose
+from opsin.config import RunConfig, compose
 from opsin.errors import UserError
 from opsin.training.accelerator import check_devices
-from opsin.training.plan import check_trainable, make_plan
+from opsin.training.plan import RunPlan, check_trainable, make_plan
 from opsin.training.trainer import TrainerOptions
 
 
+@pytest.fixture(scope="module")
+def composed() -> RunConfig:
+    return compose([])
+
+
+def plan_with(composed: RunConfig, section: str, values: dict[str, Any]) -> RunPlan:
+    return make_plan(replace(composed, tree={**composed.tree, section: {**composed.tree[section], **values}}))
+
+
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("section", "values", "message"),
     [
-        (["trainer.strategy=fsdp", "trainer.sync_batchnorm=true"], r"fsdp cannot be combined with.*use trainer"),
-        (["+optimizer.differentiable=true"], r"^optimizer.differentiable=true cannot train a network: .*Leave it out"),
-        (["trainer.strategy=ddp", "trainer.sync_batchnorm=true", "+optimizer.differentiable=false"], None),
+        ("trainer", {"strategy": "fsdp", "sync_batchnorm": True}, r"fsdp cannot be combined with.*use trainer"),
+        ("trainer", {"strategy": "ddp", "sync_batchnorm": True}, None),
+        ("optimizer", {"differentiable": True}, r"^optimizer.differentiable=true cannot train .*Leave it out"),
+        ("optimizer", {"differentiable": False}, None),
     ],
 )
-def test_options_are_refused_where_a_training_starts(words: list[str], message: str | None) -> None:
-    plan = make_plan(compose(words))
+def test_options_are_refused_where_a_training_starts(
+    composed: RunConfig, section: str, values: dict[str, Any], message: str | None
+) -> None:
+    plan = plan_with(composed, section, values)
     if message is None:
         check_trainable(plan)
         return
@@ -28,8 +41,8 @@ def test_options_are_refused_where_a_training_starts(words: list[str], message: 
         check_trainable(plan)
 
 
-def test_an_own_optimizer_can_have_an_option_of_the_same_name() -> None:
-    plan = make_plan(compose(["+optimizer.differentiable=true"]))
+def test_an_own_optimizer_can_have_an_option_of_the_same_name(composed: RunConfig) -> None:
+    plan = plan_with(composed, "optimizer", {"differentiable": True})
     own = type("Own", (), {"__module__": "mine"})
     check_trainable(replace(plan, optimizer=replace(plan.optimizer, call=own)))
 
