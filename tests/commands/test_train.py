@@ -56,13 +56,13 @@ def metrics(run: RunDirectory) -> dict[str, Any]:
 def test_a_result_records_overrides_without_effect_and_weights_that_saw_the_test_images(start) -> None:
     words = ("model=mlp", *QUICK, "trainer.max_epochs=1", "logger=none")
     first = start(*words)
-    second = start(*words, f"model.weights={first.path}", "seed=1", "datamodule.fold=0", name="second")
+    second = start(*words, f"model.weights={first.path}", "seed=1", "augmentation.fill=border", name="second")
 
     def warnings(run: RunDirectory) -> list[str]:
         return [text for text in run.read_result().warnings if "has no effect" in text or "was trained on" in text]
 
     unused, seen = warnings(second)
-    assert unused == "datamodule.fold=0 has no effect: datamodule.num_folds is not set"
+    assert unused.startswith("augmentation.fill=border has no effect: it needs ")
     assert seen.startswith(f"model.weights={first.path} was trained on ")
     assert seen.endswith("datamodule.split_seed=42")
     assert warnings(first) == []
