@@ -21,6 +21,7 @@ import torch
 from made_runs import made_run
 from PIL import Image
 
+from opsin.api.loaded_model import load
 from opsin.commands import dispatch
 from opsin.commands.export import SUFFIXES, main
 from opsin.config import compose, from_saved
@@ -33,7 +34,6 @@ from opsin.data.shards.storage import LocalStorage
 from opsin.data.source import ArrayImages
 from opsin.data.types import BadImage
 from opsin.errors import UserError
-from opsin.inference.opened_network import open_network
 from opsin.inference.opened_run import open_run
 from opsin.models.weights import read_state_dict
 from opsin.runs.directory import RunDirectory
@@ -205,28 +205,76 @@ def test_a_lock_that_is_a_link_changes_no_other_file(in_tmp: Path) -> None:
     assert (in_tmp / "victim").read_text() == "mine"
 
 
-@pytest.mark.parametrize(
-    "folder", ["predictions", "per_class", "csv", "checkpoints/replay", ".finished", "own/pictures"]
-)
-def test_a_folder_that_is_a_link_out_of_a_run_is_refused(
-    folder: str, in_tmp: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run, victim = made_run(in_tmp / "run"), in_tmp / "victim"
-    victim.mkdir()
+def linked(run: Path, folder: str) -> Path:
+    """Make a folder of a run, existing or not, a link to `victim`, and return this folder."""
+    link, victim = run / folder, run.parent / "victim"
+    link.parent.mkdir(parents=True, exist_ok=True)
+    if link.exists():
+        link.rename(victim)
+    victim.mkdir(exist_ok=True)
     (victim / "val.npz").write_text("mine")
-    link = run.path / folder
-    link.parent.mkdir(exist_ok=True)
     link.symlink_to(victim, target_is_directory=True)
-    writing = (["export", "--format", "onnx"], ["interpret", "--what", "kernels"], ["predict", "a.png"], ["embed"])
-    for words in (["evaluate"], ["report"], ["verify"], *writing):
-        assert dispatch.main([words[0], str(run.path), *words[1:]]) in (1, 3)
-        assert f"{link} is a link out of the run, to {victim}: delete the link" in capsys.readouterr().err, words
-    for opens in (open_run, open_network, from_saved):
-        with pytest.raises(UserError, match="is a link out of the run"):
-            opens(run)
-    with pytest.raises(UserError, match="is a link out of the run"):
-        compose([f"resume={run.path}"])
-    assert [(file.name, file.read_text()) for file in victim.iterdir()] == [("val.npz", "mine")]
+    return victim
+
+
+@pytest.mark.parametrize(
+    ("words", "folder"),
+    [
+        (["evaluate"], "own/pictures"),
+        (["report", "--page-only"], "predictions"),
+        (["export", "--format", "safetensors"], "export"),
+        (["embed"], "embeddings"),
+        (["interpret", "--what", "kernels"], "checkpoints"),
+    ],
+)
+def test_a_command_that_writes_refuses_a_folder_that_is_a_link_out_of_the_run(
+    words: list[str], folder: str, digits_run: RunDirectory, in_tmp: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = in_tmp / "run"
+    shutil.copytree(digits_run.path, run)
+    victim = linked(run, folder)
+    before = sorted(file for file in in_tmp.rglob("*"))
+    assert dispatch.main([words[0], str(run), *words[1:]]) == 1
+    message = f"{run / folder} is a link out of the run, to {victim}: delete the link"
+    printed = capsys.readouterr().err
+    assert message in printed
+    assert f"`cp -rL {run} COPY` or set --out to a folder elsewhere" in printed
+    assert sorted(file for file in in_tmp.rglob("*")) == before
+
+
+def test_training_and_resumes_refuse_a_folder_that_is_a_link_out_of_the_run(
+    digits_run: RunDirectory, in_tmp: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, new = in_tmp / "run", in_tmp / "big" / "new"
+    shutil.copytree(digits_run.path, run)
+    linked(run, "checkpoints")
+    linked(new, "csv/logs")
+    before = sorted(file for file in in_tmp.rglob("*"))
+    for place in (f"resume={run}", f"hydra.run.dir={new}"):
+        assert dispatch.main(["train", place, "trainer.max_epochs=1"]) == 1
+        printed = capsys.readouterr().err
+        assert " is a link out of the run, to " in printed
+        assert "--out" not in printed
+    assert sorted(file for file in in_tmp.rglob("*")) == before
+
+
+def test_a_run_with_a_linked_folder_can_be_read(
+    digits_run: RunDirectory, in_tmp: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, out, image = in_tmp / "run", in_tmp / "out", in_tmp / "one.png"
+    shutil.copytree(digits_run.path, run)
+    linked(run, "checkpoints")
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(image)
+    before = sorted(run.rglob("*"))
+    elsewhere = (["report", "--page-only"], ["export", "--format", "safetensors"])
+    for words in (["predict", str(image)], *elsewhere):
+        place = out / "model.safetensors" if words[0] == "export" else out
+        option = ["--out", str(place)] if words in elsewhere else []
+        assert dispatch.main([words[0], str(run), *words[1:], *option]) == 0, capsys.readouterr().err
+    assert compose([f"resume={run}"]).resumes
+    assert load(run).classes
+    assert open_run(RunDirectory.of(run)).config.tree["seed"] is not None
+    assert sorted(run.rglob("*")) == before
 
 
 def test_other_links_of_a_run_are_accepted(in_tmp: Path) -> None:

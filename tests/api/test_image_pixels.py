@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from opsin.api.image_pixels import read_image
+from opsin.api.image_pixels import _lock_of, read_image
 from opsin.data.cache.image_store import decode_rows, open_store
 from opsin.data.cache.uncached_images import UncachedStore
 from opsin.data.datasets import unlabeled_images
@@ -162,6 +162,17 @@ def test_threads_can_read_the_same_pillow_image(kind: str) -> None:
     expected = read_image(stream.getvalue(), trained)
     for pixels in found:
         np.testing.assert_array_equal(pixels, expected)
+
+
+def test_a_pillow_image_waits_only_for_a_thread_that_reads_it() -> None:
+    content, trained = png(COLOR), model(3)
+    one, *others = [Image.open(io.BytesIO(content)) for _ in range(9)]
+    other = next(image for image in others if _lock_of(image) is not _lock_of(one))
+    with ThreadPoolExecutor(2) as pool, _lock_of(one):
+        waiting = pool.submit(read_image, one, trained)
+        pool.submit(read_image, other, trained).result(timeout=10)
+        assert not waiting.done()
+    np.testing.assert_array_equal(waiting.result(), read_image(content, trained))
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])

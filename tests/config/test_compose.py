@@ -476,12 +476,17 @@ def test_wrong_flags_end_in_one_message(arguments: list[str], part: str, in_tmp:
         ("logger: ${oc.env:HOME}", "logger is '/.* instead of a section"),
         ("model: null", "model is None .* `- override /model: OPTION`"),
         ("monitor: val/loss", "monitor is 'val/loss' .* such as monitor: {"),
+        ("callbacks: ema", "callbacks is 'ema' .* `- override /callbacks: ema`"),
+        ("callbacks: {mine: 5}", r"callbacks\.mine is 5 instead of a section"),
     ],
 )
 def test_a_section_without_keys_is_refused_with_the_right_form(text: str, message: str, folder: Path) -> None:
     (folder / "experiment" / "mine.yaml").write_text(f"# @package _global_\n{text}\n")
     with pytest.raises(UserError, match=message):
         compose(["experiment=mine"], source=ConfigSource((str(folder),)))
+    if "${" not in text:  # the runs of a sweep report the value of a reference
+        with pytest.raises(UserError, match=message):
+            compose_raw(["experiment=mine"], ConfigSource((str(folder),)))
 
 
 def test_a_section_cannot_be_replaced_at_a_resume(saved: RunConfig) -> None:

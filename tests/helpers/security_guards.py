@@ -59,13 +59,34 @@ GUARDS = (
         "runs/directory.py",
         "if link.is_symlink() and not",
         "if False and not",
-        f"{_FILES}::test_a_folder_that_is_a_link_out_of_a_run_is_refused",
+        f"{_FILES}::test_a_command_that_writes_refuses_a_folder_that_is_a_link_out_of_the_run",
+    ),
+    *(
+        Guard(
+            f"commands/{file}.py",
+            f"{call}\n",
+            "pass\n",
+            f"{_FILES}::test_a_command_that_writes_refuses_a_folder_that_is_a_link_out_of_the_run",
+        )
+        for file, call in (
+            ("evaluate", "run.check_links(run.out)"),
+            ("report", "run.check_links(run.out)"),
+            ("export", "run.check_links(out.parent)"),
+            ("embed", "RunDirectory(real_path(name)).check_links(out)"),
+            ("interpret/interpretation", "run.check_links(run.path if tensorboard else folder)"),
+        )
     ),
     Guard(
-        "config/saved_config.py",
-        "    run.check_links()\n",
+        "commands/train_cli.py",
+        "    composed.run.check_links()\n",
         "",
-        f"{_FILES}::test_a_folder_that_is_a_link_out_of_a_run_is_refused",
+        f"{_FILES}::test_training_and_resumes_refuse_a_folder_that_is_a_link_out_of_the_run",
+    ),
+    Guard(
+        "sweeps/jobs.py",
+        "        run.check_links()\n",
+        "",
+        "sweeps/test_jobs.py::test_a_job_with_a_link_out_of_its_run_is_refused",
     ),
     Guard("config/hydra_session.py", "    _refuse_modules()\n", "", "config/test_hydra_session.py"),
     Guard(

@@ -68,6 +68,21 @@ def test_a_job_names_its_secrets_and_a_node_gets_no_others(tmp_path: Path, monke
     assert variables.keys().isdisjoint({"OTHER_TOKEN", "PLACE"})
 
 
+@pytest.mark.parametrize("resumes", [True, False])
+def test_a_job_with_a_link_out_of_its_run_is_refused(tmp_path: Path, resumes: bool) -> None:
+    space = read_space(["seed=1,2"], {})
+    run, victim = tmp_path / "000", tmp_path / "victim"
+    run.mkdir()
+    victim.mkdir()
+    (run / ".finished").symlink_to(victim, target_is_directory=True)
+    if resumes:
+        (run / "config.yaml").write_text("trainer: {devices: 1}")
+    trials: Any = None  # only a pruner uses it
+    trial = Trial(0, {"seed": "1"}, space.overrides({"seed": "1"}), "000")
+    with pytest.raises(UserError, match="is a link out of the run"):
+        Jobs(space).make_job(trial, tmp_path, Sweep(), "val/loss", trials, 1)
+
+
 def test_registered_secrets_are_masked_in_every_form() -> None:
     register_secret('pass/wörd "1"', "${oc.env:A}")
     register_secret("short", "${oc.env:B}")

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 
 from opsin.config import CONFIGS, ConfigSource, compose, is_of_a_sweep
 from opsin.errors import UserError
@@ -11,7 +12,7 @@ from opsin.sweeps.jobs import Jobs
 from opsin.sweeps.launchers import Slurm
 from opsin.sweeps.search_space import Listed, Space, read_space
 from opsin.sweeps.settings import Sweep
-from opsin.sweeps.sweep import _checked, sweep
+from opsin.sweeps.sweep import _checked, _import_callbacks, sweep
 from opsin.sweeps.trials import Trial
 from opsin.training.plan import make_plan
 
@@ -93,6 +94,18 @@ def test_an_invalid_setting_is_named(override: str, message: str) -> None:
 def test_incompatible_settings_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         Sweep(**settings)
+
+
+def test_a_sweep_refuses_a_section_without_keys_before_it_starts(in_tmp: Path) -> None:
+    (in_tmp / "experiment").mkdir()
+    (in_tmp / "experiment" / "mine.yaml").write_text("# @package _global_\nmonitor: val/loss\n")
+    with pytest.raises(UserError, match="monitor is 'val/loss' instead of a section"):
+        sweep(["experiment=mine", "seed=1,2"], ConfigSource((str(in_tmp),)))
+    assert not (in_tmp / "outputs").exists()
+
+
+def test_a_callback_that_is_a_reference_is_left_to_the_runs() -> None:
+    _import_callbacks(OmegaConf.create({"callbacks": {"one": "${callbacks.two}", "two": {}, "three": None}}))
 
 
 @pytest.mark.slow

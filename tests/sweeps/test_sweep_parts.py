@@ -67,8 +67,24 @@ def test_a_sweep_of_an_earlier_version_keeps_its_study(tmp_path: Path) -> None:
     recorded = yaml.safe_load((folder / "sweep.yaml").read_text())
     del recorded["study"]
     (folder / "sweep.yaml").write_text(yaml.safe_dump({**recorded, "objectives": None}))
+    with pytest.raises(UserError, match=r"it optimized monitor\.metric"):
+        directory(tmp_path, Sweep(name=folder.name, objectives=["val/acc"]), ["model=a"])
     assert directory(tmp_path, Sweep(), ["model=a"]) == folder
     assert study_name(folder) == folder.name
+    assert yaml.safe_load((folder / "sweep.yaml").read_text()) == recorded
+    with pytest.raises(UserError, match=r"it optimized val/loss, .* is val/acc"):
+        directory(tmp_path, Sweep(), ["model=a"], metric="val/acc")
+
+
+@pytest.mark.parametrize("objectives", [None, ["val/acc"]])
+def test_another_sweep_changes_no_record_of_an_earlier_version(tmp_path: Path, objectives: list[str] | None) -> None:
+    folder = directory(tmp_path, Sweep(name="night"), ["model=a"])
+    recorded = yaml.safe_load((folder / "sweep.yaml").read_text())
+    text = yaml.safe_dump({key: value for key, value in recorded.items() if key != "objectives"})
+    (folder / "sweep.yaml").write_text(text)
+    with pytest.raises(UserError, match="holds another sweep: its overrides were model=a"):
+        directory(tmp_path, Sweep(name="night", objectives=objectives), ["model=b"])
+    assert (folder / "sweep.yaml").read_text() == text
 
 
 @pytest.mark.parametrize("content", ["words: [model=a]\n", "overrides: [\n", ""])
@@ -82,16 +98,11 @@ def test_a_damaged_or_older_sweep_file_is_refused(tmp_path: Path, content: str) 
 @pytest.mark.parametrize("name", ["night", None])
 def test_a_sweep_that_is_resumed_with_another_metric_of_a_file_is_refused(tmp_path: Path, name: str | None) -> None:
     folder = directory(tmp_path, Sweep(name=name), ["model=a"])
-    message = (
-        rf"{folder} holds another sweep: it optimized val/loss, .* monitor.metric is val/acc. Choose another sweep.n"
-    )
+    way_out = "Choose another sweep.name, or leave it" if name else "Set sweep.name to begin a new sweep, or restore m"
+    message = rf"{folder} holds another sweep: it optimized val/loss, .* monitor.metric is val/acc. {way_out}"
     with pytest.raises(UserError, match=message):
         directory(tmp_path, Sweep(name=name), ["model=a"], metric="val/acc")
-    (folder / "sweep.yaml").write_text((folder / "sweep.yaml").read_text().replace("\n- val/loss", " null"))
-    assert directory(tmp_path, Sweep(name=name), ["model=a"], metric="val/acc") == folder  # of an earlier version
-    with pytest.raises(
-        UserError, match=r"it optimized monitor.metric, and now sweep.objectives .* is val/acc, seconds"
-    ):
+    with pytest.raises(UserError, match=r"it optimized val/loss, and now sweep.objectives .* is val/acc, seconds"):
         directory(tmp_path, Sweep(name=folder.name, objectives=["val/acc", "seconds"]), ["model=a"])
 
 
@@ -113,6 +124,10 @@ def test_the_outcome_of_a_trial_follows_from_its_result(tmp_path: Path) -> None:
     )
     assert outcome_of(write_run(tmp_path / "run", status="interrupted"), objectives) is None
     assert outcome_of(RunDirectory(tmp_path / "none"), objectives) is None
+    (tmp_path / "run" / "result.json").write_text("{")
+    damaged = outcome_of(RunDirectory(tmp_path / "run"), objectives)
+    assert damaged is not None
+    assert (damaged.state, "result.json" in damaged.reason) == ("failed", True)
     failed = outcome_of(write_run(tmp_path / "run", status="failed", error="It:\n  broke"), objectives)
     assert failed == Outcome("failed", reason="It: broke")
     run = write_run(tmp_path / "run", status="finished", **numbers)

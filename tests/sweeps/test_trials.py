@@ -238,6 +238,19 @@ def test_a_trial_whose_run_was_deleted_is_not_compared(processes: Processes) -> 
     assert f"missing: {rows[1].run.path.name}: its run directory is missing" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
+def test_a_trial_whose_result_is_damaged_is_not_compared(processes: Processes) -> None:
+    trials = processes.join("seed=range(2)")
+    complete(trials, 2)
+    for trial in trials.all():
+        run = RunDirectory(processes.folder / trial.user_attrs["run"])
+        run.path.mkdir()
+        run.config.touch()
+    run.result.write_text("{")
+    rows = ranked_rows(processes.folder, ["val/loss"], trials, read_space(["seed=range(2)"], {}))
+    assert [(row.number, row.state) for row in rows] == [(0, "complete"), (1, "missing")]
+    assert str(run.result) in rows[1].reason
+
+
 def test_lists_of_names_are_shown_in_the_table(processes: Processes) -> None:
     lists = ("+model.stages=[layer4],[red]",)
     folder = processes.folder = processes.folder / "[bold]"

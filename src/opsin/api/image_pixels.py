@@ -27,8 +27,9 @@ KINDS = "the path of a file, a Pillow image, an array (H, W) or (H, W, C), or a 
 CHANNELS = (1, 3, 4)
 """Numbers of channels that every model accepts: gray, RGB, RGB with alpha, which is dropped."""
 
-_PILLOW = Lock()
-"""Held while a Pillow image is read, because reading decodes it: several threads may get the same image."""
+_LOCKS = tuple(Lock() for _ in range(61))
+"""One of them is held while a Pillow image is read, because reading decodes it: several threads may get the same image.
+Their number is prime, so that images at addresses with equal distances have different ones."""
 
 
 def read_image(image: OneImage, trained: TrainedModel) -> Pixels:
@@ -54,9 +55,14 @@ def read_image(image: OneImage, trained: TrainedModel) -> Pixels:
         return trained.read(path)
     if not isinstance(image, Image.Image):
         return fit_image(_pixels_of_values(image, trained.source_channels), *trained.fit)
-    with _PILLOW:
+    with _lock_of(image):
         found = _content_or_pixels(image, trained.source_channels)
     return trained.read(found) if isinstance(found, bytes) else fit_image(found, *trained.fit)
+
+
+def _lock_of(image: Image.Image) -> Lock:
+    """Return the lock of an image: always the same one, which few other images have."""
+    return _LOCKS[id(image) // 16 % len(_LOCKS)]
 
 
 def _content_or_pixels(image: Image.Image, channels: int) -> bytes | Pixels:

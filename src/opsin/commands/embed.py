@@ -11,7 +11,8 @@ import numpy as np
 from opsin.commands.command_line import add_checkpoint_option, command, command_parser
 from opsin.errors import UserError
 from opsin.runs.atomic import atomic_open, check_writable, write_atomically, write_errors
-from opsin.runs.home import user_path
+from opsin.runs.directory import RunDirectory
+from opsin.runs.home import real_path, user_path
 
 if TYPE_CHECKING:
     from opsin.data.types import Split
@@ -107,6 +108,7 @@ def embed(
     extractor = model.extractor(images.trainer)
     out = out or images.out
     check_writable(out, "--out")
+    RunDirectory(real_path(name)).check_links(out)
     if head and not images.classes:
         raise UserError(f"{images.name} has no class folders, but --head {head} needs labels")
     found = {which: embeddings(model, images, extractor, which) for which in images.splits(split)}

@@ -35,6 +35,9 @@ def main(arguments: list[str] | None = None) -> int:
     )
     options = parser.parse_intermixed_args(arguments)
     run = RunDirectory.of(options.run, options.out)
+    writes = options.checkpoint == "best" or options.out  # the predictions of a run are those of its best checkpoint
+    if writes:
+        run.check_links(run.out)
     found, predictions = measure(run, options.split, options.overrides, options.checkpoint)
     from opsin.training.metrics import undefined_metrics
 
@@ -48,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
     else:
         for name, value in sorted(metrics.items()):
             print(f"{name:16} {'undefined' if value is None else format(value, '.6f')}", flush=True)
-    if options.checkpoint == "best" or options.out:  # the predictions of a run are those of its best checkpoint
+    if writes:
         with write_errors(run.out, "--out"):
             write_predictions(run, predictions)
     return 0

@@ -81,6 +81,7 @@ def _checked_out(options: argparse.Namespace, run: RunDirectory) -> Path:
     if out.suffix != suffix:
         raise UserError(f"--out {out}: the name of a file of --format {options.format} must end in {suffix}")
     check_writable(out.parent, "--out")
+    run.check_links(out.parent)
     return out
 
 

@@ -30,6 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     run = RunDirectory.of(options.run, options.out)
     check_writable(run.out, "--out")
+    run.check_links(run.out)
     if run.best.is_file() and not options.page_only:
         _make_images(run)
     print(write_report(run))

@@ -73,7 +73,8 @@ def run_config(composed: RunConfig, set_up_logging: Callable[[Any], None] = conf
         The best value of the monitored metric.
 
     Raises:
-        UserError: The run directory is in use or cannot be written to, or training fails by a mistake of the user.
+        UserError: The run directory is in use, cannot be written to or has a link out of it, or training fails by a
+            mistake of the user.
         Interrupted: A signal stopped the run.
     """
     data = composed.tree["datamodule"]
@@ -87,6 +88,7 @@ def run_config(composed: RunConfig, set_up_logging: Callable[[Any], None] = conf
             )
         check_writable(Path(composed.tree["output_dir"]), "output_dir")
     check_writable(composed.run.path, "resume" if composed.resumes else "hydra.run.dir")
+    composed.run.check_links()
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
     from opsin.commands.train import train

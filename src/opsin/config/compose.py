@@ -89,7 +89,8 @@ def compose_raw(overrides: Sequence[str], source: ConfigSource | None = None) ->
     """Return the config that Hydra composes from overrides: unresolved, with Hydra's own settings under `hydra`.
 
     Raises:
-        UserError: The overrides cannot be composed, hold a secret, or set a key of Hydra that has no effect.
+        UserError: The overrides cannot be composed, hold a secret, or set a key of Hydra that has no effect; or a
+            section of a run holds no keys.
     """
     source = source or ConfigSource()
     refuse_typed_secrets(overrides)
@@ -110,6 +111,7 @@ def compose_raw(overrides: Sequence[str], source: ConfigSource | None = None) ->
     _refuse_odd_keys(composed)
     refuse_saved_without_effect(composed)
     refuse_variables_in_files(composed, overrides)
+    _refuse_missing_sections(OmegaConf.to_container(composed, resolve=False), source)
     return composed
 
 
@@ -174,7 +176,6 @@ def _new(overrides: Sequence[str], run: Path | None, source: ConfigSource) -> Ru
     config = OmegaConf.masked_copy(composed, sections)
     with open_dict(config):
         config.resume = None
-    _refuse_missing_sections(OmegaConf.to_container(config, resolve=False), source)
     try:
         resolve_process_values(config)
         resolve_paths(config)

@@ -24,10 +24,9 @@ def from_saved(run: RunDirectory, overrides: Sequence[str] = ()) -> RunConfig:
 
     Raises:
         UserError: An override holds a secret, names no key of the config, or would make it a different run
-            (`model=mlp`); or a folder of the run is a link out of it.
+            (`model=mlp`).
     """
     refuse_typed_secrets(overrides)
-    run.check_links()
     saved = RunConfig.load(run)
     overrides = [override for override in check_overrides(overrides, {}) if key_of(override) != "resume"]
     refuse_other_parts(saved, overrides)

@@ -20,7 +20,7 @@ from opsin.runs.digests import DIGESTS, record_digests
 from opsin.runs.disk_errors import NO_LOCKS, START_AGAIN, explanation
 from opsin.runs.finished_backup import FinishedBackup
 from opsin.runs.home import real_path
-from opsin.runs.quoting import resume_command
+from opsin.runs.quoting import printed_command, resume_command
 from opsin.runs.result import RunResult, read_result, result_text, write_result
 from opsin.runs.secret_values import mask_secrets
 
@@ -58,8 +58,7 @@ class RunDirectory:
             derived: Another folder for files that can be made again.
 
         Raises:
-            UserError: There is no run at this path, and the message names the newest runs with a model; or a folder in
-                it is a link out of the run.
+            UserError: There is no run at this path, and the message names the newest runs with a model.
         """
         directory = cls(real_path(run), derived)
         if not directory.config.is_file() and directory.result.is_file():
@@ -71,24 +70,32 @@ class RunDirectory:
             near = newest_usable()
             hint = f"; the newest runs with a model are: {', '.join(near)}" if near else ""
             raise UserError(f"{run} is not a run directory: it has no {directory.config.name}{hint}")
-        directory.check_links()
         return directory
 
-    def check_links(self) -> None:
-        """Check that no folder in the directory is a link out of it, through which a command would write elsewhere.
+    def check_links(self, out: Path | None = None) -> None:
+        """Check that no folder in the directory is a link out of it, before a command writes into the directory.
 
-        Links to files may remain: Opsin replaces a file and never writes through it.
+        The command would write or delete files elsewhere through such a link. A run with links can be read. Links to
+        files may remain: Opsin replaces a file and never writes through it.
+
+        Args:
+            out: The folder that `--out` sets or that is its default; nothing is checked if it is not in the directory.
+                None if the command has no `--out`.
 
         Raises:
             UserError: A folder is such a link.
         """
         inside = os.path.realpath(self.path)
+        if out and not any(place.is_relative_to(inside) for place in (out.absolute(), real_path(out))):
+            return
+        option = " or set --out to a folder elsewhere" if out else ""
         for root, folders, _ in os.walk(self.path):
             for link in (Path(root, name) for name in folders):
                 if link.is_symlink() and not Path(target := os.path.realpath(link)).is_relative_to(inside):
                     raise UserError(
                         f"{link} is a link out of the run, to {target}: delete the link, or replace it by a copy of "
-                        "that folder"
+                        f"that folder. If the run must stay as it is, copy it with "
+                        f"`{printed_command(['cp', '-rL', str(self.path), 'COPY'])}`{option}"
                     )
 
     @property

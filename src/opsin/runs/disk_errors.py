@@ -64,10 +64,10 @@ def explanation(error: OSError, way_out: str = START_AGAIN, folder: Path | None 
     if "AF_UNIX path too long" in str(error):  # of `multiprocessing`
         temporary = os.environ.get("TMPDIR", "/tmp")
         return f"TMPDIR={temporary} is too long for the name of a socket: set TMPDIR to a shorter path, then {way_out}"
-    if error.filename is None and error.errno == errno.ENOLCK:
+    if error.errno == errno.ENOLCK:  # of `DiskLock`
         return (
-            "a file cannot be locked, because its disk has no locks. Set output_dir and data_dir to folders on a disk "
-            f"with locks, or mount the disk with locks, then {way_out}"
+            f"{error.filename or 'a file'} cannot be locked, because its disk has no locks. Set output_dir and "
+            f"data_dir to folders on a disk with locks, or mount the disk with locks, then {way_out}"
         )
     if error.filename is None and error.errno in FORBIDDEN:  # of a process or a socket
         return None

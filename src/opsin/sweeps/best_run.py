@@ -22,12 +22,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from opsin.config import RunConfig
 from opsin.config.overrides import key_of
+from opsin.errors import UserError
 from opsin.evaluation.comparison.recipes import REPEATS
 from opsin.runs.atomic import atomic_open, write_atomically
 from opsin.runs.directory import RunDirectory
 from opsin.runs.metric_registry import sort_key
 from opsin.runs.quoting import opsin_command
 from opsin.runs.result import RunResult
+from opsin.sweeps.outcomes import one_line
 from opsin.sweeps.search_space import Space
 from opsin.sweeps.trials import Trials
 
@@ -88,9 +90,13 @@ def ranked_rows(folder: Path, objectives: Sequence[str], trials: Trials, space: 
         reason = str(trial.user_attrs.get("reason", ""))
         if state == "complete" and not run.config.is_file():
             state, reason = "missing", "its run directory is missing or has no config.yaml, so it is not compared"
+        try:
+            result = run.read_result()
+        except UserError as error:  # damaged: the other trials do not need it
+            result, reason = RunResult(), reason or one_line(error)
+            state = "missing" if state == "complete" else state
         values = tuple(trial.values) if state == "complete" else ()
         typed = space.overrides(trial.params) if known else ()
-        result = run.read_result()
         rows.append(TrialRow(trial.number, overrides, display, recipe, state, values, reason, run, result, typed))
     return sorted(rows, key=lambda row: (sort_key(objectives[0], row.values[0] if row.values else None), row.number))
 

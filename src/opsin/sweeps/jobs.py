@@ -65,12 +65,15 @@ class Jobs:
             objective: Metric that the pruner compares.
             trials: Trials of the sweep; the run reports its metric to their study if there is a pruner.
             threads: Number of threads of each process of the run.
+
+        Raises:
+            UserError: A folder of the run directory is a link out of it.
         """
         run = RunDirectory(folder / trial.run)
         run.path.mkdir(exist_ok=True)
+        run.check_links()
         config, place = self._config(trial.overrides), _place(settings, trials, trial.number)
         if run.config.exists():
-            run.check_links()
             again = [*of_a_process(trial.overrides), *(override(key, value) for key, value in place.items())]
             overrides = [override("resume", run.path), *again]
             return _job(trial.number, overrides, run, config, settings)

@@ -100,9 +100,12 @@ def outcome_of(run: RunDirectory, objectives: Sequence[str]) -> Outcome | None:
         run: Run directory of the trial.
         objectives: Metrics of train or val, or names in `RUN_QUANTITIES`.
     """
-    result = run.read_result()
+    try:
+        result = run.read_result()
+    except UserError as error:  # damaged: the other trials do not need it
+        return Outcome("failed", reason=one_line(error))
     if result.status == "failed":
-        return Outcome("failed", reason=" ".join((result.error or "the run recorded no reason").split()))
+        return Outcome("failed", reason=one_line(result.error or "the run recorded no reason"))
     if result.status != "finished":
         return None
     if result.pruned:
@@ -111,6 +114,11 @@ def outcome_of(run: RunDirectory, objectives: Sequence[str]) -> Outcome | None:
     if missing := [name for name, value in zip(objectives, values, strict=True) if not math.isfinite(value)]:
         return Outcome("failed", reason=f"the run has no finite value of {', '.join(missing)}")
     return Outcome("complete", tuple(values))
+
+
+def one_line(reason: str | UserError) -> str:
+    """Return the reason of a failure in one line."""
+    return " ".join(str(reason).split())
 
 
 def _value(result: RunResult, objective: str) -> float:

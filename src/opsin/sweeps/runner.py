@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
-from opsin.errors import Interrupted
+from opsin.errors import Interrupted, UserError
 from opsin.sweeps.launchers.base import Handle, Job, Launcher, can_start
-from opsin.sweeps.outcomes import MOST_STARTS, Outcome, failure, outcome_of, without_progress
+from opsin.sweeps.outcomes import MOST_STARTS, Outcome, failure, one_line, outcome_of, without_progress
 from opsin.sweeps.trials import Trial, Trials
 
 POLL_S = 0.05
@@ -144,7 +144,9 @@ class Runner:
                 if trial is None:
                     self._next_claim = time.monotonic() + CLAIM_AGAIN_S
                     return False
-                self._next = (trial, self._make_job(trial))
+                if (made := self._prepared(trial)) is None:
+                    continue
+                self._next = (trial, made)
             trial, job = self._next
             if not can_start(self._launcher, job, [running.job for running in self._running]):
                 break
@@ -156,6 +158,14 @@ class Runner:
                     self._report(f"trial {trial.number} resumes")
                 self._start(trial, job)
         return self._next is not None and not self.stop.asked
+
+    def _prepared(self, trial: Trial) -> Job | None:
+        """Return the job of a trial; None if its run cannot start or resume, and only this trial fails then."""
+        try:
+            return self._make_job(trial)
+        except UserError as error:
+            self._record(trial, Outcome("failed", reason=one_line(error)))
+            return None
 
     def _free_slots(self) -> int:
         """Return the number of free slots."""
@@ -180,7 +190,8 @@ class Runner:
                     self._report(
                         f"trial {running.trial.number} was interrupted ({end.reason or 'by a signal'}); resuming it"
                     )
-                    self._start(running.trial, self._make_job(running.trial))
+                    if job := self._prepared(running.trial):
+                        self._start(running.trial, job)
             else:
                 self._record(running.trial, failure(running.job, end))
 

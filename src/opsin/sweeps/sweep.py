@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
@@ -21,6 +20,7 @@ from opsin.config.suggestions import config_options
 from opsin.config.target_lookup import Constructors, Target
 from opsin.config.validation import SectionSchema, check
 from opsin.errors import Interrupted, UserError
+from opsin.runs.disk_lock import DiskLock
 from opsin.runs.quoting import opsin_command, printed_command
 from opsin.sweeps import best_run, table
 from opsin.sweeps.jobs import Jobs, best_run_job
@@ -94,7 +94,7 @@ def sweep(overrides: Sequence[str], source: ConfigSource | None = None) -> int:
             try:
                 runner.run()
                 if trials.all_ended():
-                    with FileLock(folder / ".best_run.lock"):  # the next process finds the best run tested
+                    with DiskLock(folder / ".best_run.lock"):  # the next process finds the best run tested
                         ranked = best_run.ranked_rows(folder, objectives, trials, space)
                         untested = best_run.untested_runs(ranked, objectives[0]) if tests else []
                         run_all(launcher, [best_run_job(row, settings) for row in untested], runner.stop)
@@ -148,8 +148,9 @@ def _import_callbacks(config: DictConfig) -> None:
     callbacks = OmegaConf.to_container(config.callbacks) or {}
     assert isinstance(callbacks, dict)
     for section in callbacks.values():
-        with contextlib.suppress(UserError):  # the runs report a target that is not accepted
-            own.resolve((section or {}).get("_target_"))
+        if isinstance(section, Mapping):  # null switches a callback off; a reference names another section
+            with contextlib.suppress(UserError):  # the runs report a target that is not accepted
+                own.resolve(section.get("_target_"))
 
 
 def _checked(overrides: Sequence[str], source: ConfigSource) -> tuple[Sweep, Target[Launcher], str]:

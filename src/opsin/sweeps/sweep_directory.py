@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from filelock import FileLock
 
 from opsin.config import ConfigSource
 from opsin.errors import UserError
 from opsin.runs.atomic import check_writable, write_atomically
 from opsin.runs.directory import SWEEP_FILE
+from opsin.runs.disk_lock import DiskLock
 from opsin.sweeps.settings import Sweep
 
 CHANGEABLE = ("name", "trials", "retry_failed")
@@ -51,14 +51,12 @@ def sweep_directory(
     check_writable(folder, "output_dir")
     folder.mkdir(parents=True, exist_ok=True)
     identity["objectives"] = [*objectives]
-    before = _recorded(folder, identity)
-    if before.get("objectives") is None and settings.objectives is None:  # of an earlier version: not recorded
-        before["objectives"] = identity["objectives"]
+    before = _recorded(folder, identity, chosen=settings.objectives is not None)
     if before != identity:
-        derived = ", or leave it out to derive the name from the overrides" if settings.name else ""
-        raise UserError(
-            f"{folder} holds another sweep: {_difference(before, identity)}. Choose another sweep.name{derived}."
-        )
+        way_out = "Set sweep.name to begin a new sweep, or restore monitor.metric"
+        if settings.name:
+            way_out = "Choose another sweep.name, or leave it out to derive the name from the overrides"
+        raise UserError(f"{folder} holds another sweep: {_difference(before, identity)}. {way_out}.")
     return folder
 
 
@@ -71,14 +69,34 @@ def study_name(folder: Path) -> str:
     return str(_read(folder / SWEEP_FILE).get(STUDY, folder.name))
 
 
-def _recorded(folder: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the identity that `sweep.yaml` records. The first process writes it, with the name of the study."""
+def _recorded(folder: Path, identity: Mapping[str, Any], chosen: bool) -> dict[str, Any]:
+    """Return the identity that `sweep.yaml` records. The first process writes it, with the name of the study.
+
+    Earlier versions recorded no objectives of config files: the first process that resumes such a sweep adds them.
+
+    Args:
+        folder: Directory of the sweep.
+        identity: Identity of the sweep of this process.
+        chosen: Whether `sweep.objectives` chooses the objectives, which every version recorded.
+    """
     file = folder / SWEEP_FILE
-    with FileLock(folder / ".lock"):
+    with DiskLock(folder / ".lock"):
         if not file.exists():
-            study = f"{folder.name}_{secrets.token_hex(4)}"
-            write_atomically(file, yaml.safe_dump({**identity, STUDY: study}, sort_keys=False))
-    return {key: value for key, value in _read(file).items() if key != STUDY}
+            _write(file, {**identity, STUDY: f"{folder.name}_{secrets.token_hex(4)}"})
+        recorded = _read(file)
+        if recorded.get("objectives") is None and not chosen:
+            recorded["objectives"] = identity["objectives"]
+            if _without_study(recorded) == identity:
+                _write(file, recorded)
+    return _without_study(recorded)
+
+
+def _without_study(recorded: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in recorded.items() if key != STUDY}
+
+
+def _write(file: Path, recorded: Mapping[str, Any]) -> None:
+    write_atomically(file, yaml.safe_dump(dict(recorded), sort_keys=False))
 
 
 def _identity(settings: Sweep, overrides: Sequence[str], source: ConfigSource) -> dict[str, Any]:

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from filelock import FileLock
-
+from opsin.runs.disk_lock import DiskLock
 from opsin.sweeps.outcomes import Direction, Outcome
 from opsin.sweeps.search_space import Dimension, Listed, Space, Value
 from opsin.sweeps.settings import Sweep
@@ -78,7 +77,7 @@ class Trials:
         silence_optuna()
         self._space, self._settings, self._seed, self._names = space, settings, seed, names
         self._worker = worker
-        self._lock = FileLock(folder / ".lock")
+        self._lock = DiskLock(folder / ".lock")
         self.storage = settings.storage or str(folder / "study.journal")
         self.name = name
         self._grid = list(space.grid()) if settings.sampler == "grid" else None

@@ -6,7 +6,9 @@ import socket
 import time
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
+
+from opsin.runs.disk_lock import DiskLock
 
 TIMEOUT_S = 120.0
 """Seconds without a heartbeat after which a process on another machine counts as dead."""
@@ -32,7 +34,7 @@ class Worker:
         self._folder = folder / "workers"
         self._folder.mkdir(parents=True, exist_ok=True)
         self.name = f"{_machine()}_{os.getpid()}_{secrets.token_hex(3)}"
-        self._lock = FileLock(self._folder / self.name)
+        self._lock = DiskLock(self._folder / self.name)
         self._lock.acquire()
         self._last_heartbeat = 0.0
         self.heartbeat()
@@ -54,7 +56,7 @@ class Worker:
             self.heartbeat()  # so that both times come from the clock of the file server
             return (self._folder / self.name).stat().st_mtime - file.stat().st_mtime < TIMEOUT_S
         try:
-            with FileLock(file, timeout=0):
+            with DiskLock(file, timeout=0):
                 return False
         except Timeout:
             return True

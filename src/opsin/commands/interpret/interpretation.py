@@ -71,7 +71,9 @@ def interpret(
         source = replace(source, files=source.files[:count])
     folder = out or _folder(name)
     check_writable(folder, "--out")
-    writer = _writer(name, folder) if tensorboard else None
+    run = RunDirectory(real_path(name))
+    run.check_links(run.path if tensorboard else folder)
+    writer = _writer(run, folder) if tensorboard else None
     for kind in what:
         for output in _outputs(kind, source, stage, count, options):
             yield from output.lines
@@ -125,9 +127,8 @@ def _folder(name: str) -> Path:
     return run.path / "interpretation" if run.config.is_file() else Path(OUTPUT_DIR, "interpretation", name)
 
 
-def _writer(name: str, folder: Path) -> Any:
+def _writer(run: RunDirectory, folder: Path) -> Any:
     from torch.utils.tensorboard import SummaryWriter
 
-    run = RunDirectory(real_path(name))
     place = run.path / "tensorboard" if run.config.is_file() else folder
     return SummaryWriter(str(place))

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from numpy.typing import NDArray
 
 from opsin.data.types import Indices
 from opsin.errors import UserError
 from opsin.runs.atomic import unfinished_folder
 from opsin.runs.disk_errors import FORBIDDEN, FULL, QUOTA, READ_ONLY, disk_failure
+from opsin.runs.disk_lock import DiskLock
 from opsin.runs.home import user_path
 
 _LOG = logging.getLogger(__name__)
@@ -115,8 +116,8 @@ def build_lock(folder: Path, work: str) -> Iterator[None]:
         lock.release()
 
 
-def _lock(folder: Path) -> FileLock:
-    return FileLock(folder.with_name(folder.name + ".lock"))
+def _lock(folder: Path) -> DiskLock:
+    return DiskLock(folder.with_name(folder.name + ".lock"))
 
 
 def delete_leftovers(stores: Path) -> None:

@@ -11,13 +11,14 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from opsin.data.cache.files import write_errors
 from opsin.data.shards.index import Shard
 from opsin.data.shards.reader import OpenShard
 from opsin.data.shards.storage import Storage
 from opsin.errors import UserError
+from opsin.runs.disk_lock import DiskLock
 from opsin.runs.quoting import opsin_command
 
 AHEAD = 4
@@ -177,14 +178,14 @@ class ShardCache:
                     "data_dir to a larger disk, or lower cache_gb."
                 )
             folder = Path(tempfile.mkdtemp(dir=self._cache_dir))
-            held = FileLock(folder.with_suffix(".lock"))
+            held = DiskLock(folder.with_suffix(".lock"))
             held.acquire()
             weakref.finalize(self, _delete, folder, held)
         return folder
 
 
 def _delete_unless_held(file: Path) -> None:
-    lock = FileLock(file)
+    lock = DiskLock(file)
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -192,7 +193,7 @@ def _delete_unless_held(file: Path) -> None:
     _delete(file.with_suffix(""), lock)
 
 
-def _delete(folder: Path, lock: FileLock) -> None:
+def _delete(folder: Path, lock: DiskLock) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     lock.release()
     Path(lock.lock_file).unlink(missing_ok=True)

@@ -136,7 +136,7 @@ class Leaderboard:
     @property
     def counting_rule(self) -> str:
         """The rule that makes a run superseded."""
-        return f"only the newest run with {self.metric} counts of those with the same config and seed"
+        return f"another run has the same config and seed, and only the newest of them with {self.metric} counts"
 
     def rows_in(self, group: int | None) -> list[LeaderboardRow]:
         """Return the rows of one group; for None, the rows whose images are unknown."""
