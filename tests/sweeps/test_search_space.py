@@ -53,16 +53,21 @@ def test_an_invalid_override_is_named(override: str, message: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "overrides",
+    ("overrides", "fixed", "values"),
     [
-        ["optimizer.lr=0.1,0.01", "optimizer.lr=0.001,0.0001"],
-        ["optimizer.lr=0.1,0.01", "optimizer.lr=0.05"],
-        ["+optimizer.lr=0.05", "model=mlp", "optimizer.lr=interval(0.1,1)"],
+        (["optimizer.lr=0.1,0.01", "optimizer.lr=0.001,0.0001"], (), [("0.001", "0.0001")]),
+        (["optimizer.lr=0.1,0.01", "optimizer.lr=0.05"], ("optimizer.lr=0.05",), []),
+        (["model=mlp", "model=lenet5,cnn_gap"], ("model=mlp",), [("lenet5", "cnn_gap")]),
+        (["optimizer.lr=interval(0.1,1)", "~optimizer.lr"], ("~optimizer.lr",), []),
+        (["+optimizer.lr=0.05", "optimizer.lr=0.1,1"], ("+optimizer.lr=0.05",), [("0.1", "1")]),
     ],
 )
-def test_a_key_that_varies_and_is_given_twice_is_refused(overrides: list[str]) -> None:
-    with pytest.raises(UserError, match=r"optimizer\.lr is given more than once"):
-        read_space(overrides, {})
+def test_the_last_override_of_a_key_counts_as_in_a_single_run(
+    overrides: list[str], fixed: tuple[str, ...], values: list[tuple[str, ...]]
+) -> None:
+    space = read_space(overrides, {})
+    assert space.fixed == fixed
+    assert [dimension.values for dimension in space.dimensions] == values
 
 
 def test_a_deleted_key_may_be_added_again() -> None:

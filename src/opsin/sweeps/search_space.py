@@ -1,7 +1,6 @@
 """Search space of a sweep: lists and ranges, read from overrides and from the `space` of a sweep file."""
 
 import itertools
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -122,6 +121,8 @@ class Space:
 def read_space(overrides: Sequence[str], space: Mapping[str, Any], source: ConfigSource | None = None) -> Space:
     """Divide overrides into those of every run and those that vary.
 
+    The last override of a key counts, as in a single run.
+
     Args:
         overrides: Overrides of the command line, such as `model=mlp,cnn_gap`, `seed=range(3)`,
             `optimizer.lr=tag(log,interval(1e-4,0.1))`, `model.hidden=int(interval(16,128))`, `trainer.max_epochs=5`.
@@ -129,7 +130,7 @@ def read_space(overrides: Sequence[str], space: Mapping[str, Any], source: Confi
         source: Search path and primary config; None for those of Opsin.
 
     Raises:
-        UserError: An override cannot be read, a range is empty, or a key that varies is given more than once.
+        UserError: An override cannot be read, or a range is empty.
     """
     source = source or ConfigSource()
     options = config_options(source)
@@ -138,14 +139,15 @@ def read_space(overrides: Sequence[str], space: Mapping[str, Any], source: Confi
     fixed: list[str] = []
     dimensions: list[Dimension] = []
     parser = override_parser(source)
-    count = Counter(key_of(override) for override in (*from_file, *overrides) if not override.startswith("~"))
-    for override in (*from_file, *overrides):
+    every = [*from_file, *overrides]
+    last = {key_of(override): number for number, override in enumerate(every)}
+    for number, override in enumerate(every):
         parsed = parse_override(override, parser)
         key = parsed.get_key_element()
         if not parsed.is_sweep_override():
             fixed.append(override)
-        elif count[key_of(override)] > 1:
-            raise UserError(f"{key_of(override)} is given more than once: give all of its values in one list or range")
+        elif number < last[key_of(override)]:
+            continue
         elif parsed.is_discrete_sweep():
             values = tuple(dict.fromkeys(parsed.sweep_string_iterator()))
             if not values:
