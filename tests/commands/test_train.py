@@ -56,7 +56,7 @@ def metrics(run: RunDirectory) -> dict[str, Any]:
 def test_a_result_records_overrides_without_effect_and_weights_that_saw_the_test_images(start) -> None:
     words = ("model=mlp", *QUICK, "trainer.max_epochs=1", "logger=none")
     first = start(*words)
-    second = start(*words, f"model.weights={first.path}", "seed=1", "augmentation.fill=border", name="second")
+    second = start(*words, f"model.weights={first.path}", "seed=1", "+augmentation.fill=border", name="second")
 
     def warnings(run: RunDirectory) -> list[str]:
         return [text for text in run.read_result().warnings if "has no effect" in text or "was trained on" in text]
