@@ -262,7 +262,10 @@ def test_srun_gives_equal_metrics_in_one_directory(alike, tmp_path: Path) -> Non
         ("how: kill, freeze: true", r"process 1 \(pid \d+\) was killed by SIGKILL"),
         ("how: error", r"process 1 \(pid \d+ on .+\) failed: RuntimeError: error of the test"),
         ("how: exit, step: 0", r"process 1 \(pid \d+\) ended with exit code 3"),
-        ("how: error, step: 0", r"process 1 \(pid \d+ on .+\) failed: UserError: Die cannot be created: .+ of the test"),
+        (
+            "how: error, step: 0",
+            r"process 1 \(pid \d+ on .+\) failed: UserError: Die cannot be created: .+ of the test",
+        ),
     ],
 )
 def test_a_process_that_dies_ends_the_run_and_is_named(tmp_path: Path, how: str, reason: str) -> None:
