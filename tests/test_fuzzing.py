@@ -81,12 +81,10 @@ class Budget:
     def __init__(self) -> None:
         self._end = time.monotonic() + 60 * MINUTES / FUZZERS
 
-    @property
-    def over(self) -> bool:
-        """Whether the time is over; it ends the fuzzer, because Hypothesis would draw all examples that are left."""
+    def check(self) -> None:
+        """End the fuzzer if the time is over; Hypothesis would draw all examples that are left."""
         if MINUTES > 0 and time.monotonic() > self._end:
             pytest.skip(f"no fault in {MINUTES / FUZZERS:g} minutes")
-        return False
 
 
 @pytest.fixture
@@ -118,28 +116,29 @@ def check(name: str, act: Any, folder: Path) -> None:
 @profile
 @given(st.lists(OVERRIDE, max_size=3))
 def test_overrides(tmp_path: Path, budget: Budget, overrides: list[str]) -> None:
-    if not budget.over:
-        check("overrides", lambda _: make_plan(compose(overrides)), tmp_path)
+    budget.check()
+    check("overrides", lambda _: make_plan(compose(overrides)), tmp_path)
 
 
 @profile
 @given(st.sampled_from(FORMATS), EDITS, st.sampled_from([1, 3, 4]))
 def test_image_bytes(tmp_path: Path, budget: Budget, kind: str, edits: Any, channels: int) -> None:
+    budget.check()
+
     def act(_: Path) -> None:
         pixels = decode_image(edited(IMAGES[kind], edits), channels)
         assert pixels.dtype == np.uint8
         assert pixels.shape[2:] == (channels,)
 
-    if not budget.over:
-        check(f"image of {kind}", act, tmp_path)
+    check(f"image of {kind}", act, tmp_path)
 
 
 @profile
 @given(st.sampled_from(["config.yaml", "overrides.yaml", "result.json", "metrics.csv", "predictions/test.npz"]), EDITS)
 def test_bytes_of_run_files(digits_run: RunDirectory, tmp_path: Path, budget: Budget, file: str, edits: Any) -> None:
-    if not budget.over:
-        content = edited((digits_run.path / file).read_bytes(), edits)
-        check(file, lambda folder: _use(_changed(digits_run, folder, file, content)), tmp_path)
+    budget.check()
+    content = edited((digits_run.path / file).read_bytes(), edits)
+    check(file, lambda folder: _use(_changed(digits_run, folder, file, content)), tmp_path)
 
 
 @pytest.mark.slow
@@ -149,8 +148,7 @@ def test_values_of_run_files(
     digits_run: RunDirectory, tmp_path: Path, budget: Budget, file: str, share: float, value: Any
 ) -> None:
     """A file that is valid YAML or JSON, but holds one other value at a random place."""
-    if budget.over:
-        return
+    budget.check()
     tree = yaml.safe_load((digits_run.path / file).read_text())
     places = list(_places(tree))
     node, key = places[int(share * (len(places) - 1))]
@@ -163,8 +161,7 @@ def test_values_of_run_files(
 @given(EDITS | st.sampled_from(sorted(ANY_FILE)))
 def test_checkpoints(digits_run: RunDirectory, tmp_path: Path, budget: Budget, damage: Any) -> None:
     """A damaged checkpoint is refused, or holds the tensors of the intact one."""
-    if budget.over:
-        return
+    budget.check()
     intact = read_state_dict(digits_run.best)
 
     def act(folder: Path) -> None:

@@ -46,7 +46,7 @@ def _check_shards(options: argparse.Namespace) -> None:
     """Check that each option of shards has an effect.
 
     Raises:
-        UserError: One has none.
+        UserError: An option has no effect.
     """
     names = ("encoding", "quality", "shard_mb", "endpoint_url")
     given = [f"--{name.replace('_', '-')}" for name in names if getattr(options, name) is not None]

@@ -14,7 +14,7 @@ SECTIONS = (
 
 
 def missing_section(tree: Mapping[str, Any]) -> tuple[str, Any] | None:
-    """Return the dotted key and the value of the first section that holds no keys; None if there is none.
+    """Return the dotted key and the value of the first section without keys; None if all sections hold keys.
 
     Args:
         tree: A config. References and absent sections are accepted, and null for sections of many and those in them.

@@ -58,7 +58,7 @@ class RunDirectory:
             derived: Another folder for files that can be made again.
 
         Raises:
-            UserError: There is no run at this path, and the message names the newest runs with a model.
+            UserError: There is no run at this path. The message names the newest runs with a model.
         """
         directory = cls(real_path(run), derived)
         if not directory.config.is_file() and directory.result.is_file():
