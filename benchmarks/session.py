@@ -72,7 +72,7 @@ class ContenderProcess:
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
         self._process = context.Process(target=run_contender, args=(name, task, theirs), name=name)
-        with _environment(name, threads):
+        with _environment(threads):
             self._process.start()
         theirs.close()
         self.failed = False
@@ -116,8 +116,8 @@ def _receive(connection: Connection) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _environment(name: str, threads: int | None) -> Any:
-    """Set environment variables that a process needs before it imports torch, as `train.py` does for Opsin.
+def _environment(threads: int | None) -> Any:
+    """Set environment variables that a process needs before it imports torch.
 
     `OPSIN_TARGETS` permits the callbacks of `benchmarks.timing` as targets.
     """
@@ -127,8 +127,6 @@ def _environment(name: str, threads: int | None) -> Any:
     os.environ.pop("OMP_WAIT_POLICY", None)
     if threads is not None:
         os.environ["OMP_NUM_THREADS"] = str(threads)
-    if name not in ("bare", "common"):
-        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
     try:
         yield
     finally:

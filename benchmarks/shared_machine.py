@@ -17,11 +17,10 @@ from typing import Any
 from benchmarks.goals import GoalResult, at_least, spread
 from benchmarks.session import Session
 from benchmarks.startup_memory_scaling import ROOT, environment
-from opsin.commands.train_cli import WAIT_POLICY
 from opsin.runs.cpu_cores import available_cores
 
 BATCH_SIZES = (64, 256)
-VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "OMP_NUM_THREADS")
+VARIABLES = ("OMP_WAIT_POLICY", "OMP_NUM_THREADS")
 ROUND_SECONDS = 0.4
 ROUNDS = 7
 """Rounds of each contender in each surrounding; the number of rounds of the session counts only if it is larger."""
@@ -33,31 +32,27 @@ class Contender:
 
     Attributes:
         policy: Value of OMP_WAIT_POLICY; None leaves the variable unset.
-        spins: Value of GOMP_SPINCOUNT; None leaves the variable unset.
         threads: Number of OpenMP threads; None takes all cores.
     """
 
     policy: str | None = None
-    spins: int | None = None
     threads: int | None = None
 
     @property
     def variables(self) -> dict[str, str]:
         """The environment variables of the contender."""
         count = str(self.threads or available_cores())
-        chosen = {"OMP_WAIT_POLICY": self.policy, "GOMP_SPINCOUNT": self.spins, "OMP_NUM_THREADS": count}
-        return {name: str(value) for name, value in chosen.items() if value is not None}
+        return {"OMP_NUM_THREADS": count} | ({"OMP_WAIT_POLICY": self.policy} if self.policy else {})
 
 
-OURS = "passive"
-"""The contender with the wait policy that Opsin sets."""
+OURS = "unset"
+"""The contender with the wait policy of Opsin, which leaves the variable to the user."""
 
 CONTENDERS = {
-    OURS: Contender(WAIT_POLICY),
-    "1,000 spins": Contender(spins=1000),
-    "unset": Contender(),
+    OURS: Contender(),
+    "passive": Contender("PASSIVE"),
     "active": Contender("ACTIVE"),
-    "one thread": Contender(WAIT_POLICY, threads=1),
+    "one thread": Contender(threads=1),
 }
 
 SURROUNDINGS = ("alone", "busy thread", "second run")

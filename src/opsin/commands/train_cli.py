@@ -22,16 +22,12 @@ from opsin.runs.rank import is_spawned, stand_alone
 IMAGE_FOLDER = "opsin.data.datasets.image_folder"
 """Target of `datamodule=image_folder`."""
 
-WAIT_POLICY = "PASSIVE"
-"""OMP_WAIT_POLICY of a run unless the user sets it: how the threads of OpenMP wait for each other."""
-
 # torch, Lightning and Optuna take seconds to import: `--help` and a typo do without.
 
 
 @command
 def main(arguments: list[str] | None = None) -> int:
     """Run the train command with its arguments, and return the exit code."""
-    os.environ.setdefault("OMP_WAIT_POLICY", WAIT_POLICY)
     try:
         line = read_command_line(sys.argv[1:] if arguments is None else arguments)
         return _main(expand_folder(line, quiet=is_spawned()))
