@@ -29,6 +29,10 @@ def test_the_table_ranks_recipes(tmp_path: Path) -> None:
     assert {"recipe", "val/acc", "test/loss", "parameters", "images_per_second", "seconds"} < set(table.columns)
     assert table["paths"]["B"] == [bad.path]
     assert any("A is better than B" in sentence or "better" in sentence for sentence in found.conclusions)
+    assert repr(found) == "<RunComparison of 2 recipes by test/acc>"
+    assert found.conclusions[0] in str(found)
+    assert "optimizer.lr=0.5" in str(found)
+    assert str(bad.path) not in str(found)
     html = found._repr_html_()
     assert all(text in html for text in ("<table>", "optimizer.lr=0.5", f"{accuracies[2]:.2%}".replace("%", " %")))
     page = found.write(tmp_path / "page.html")

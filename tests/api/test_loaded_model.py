@@ -147,6 +147,9 @@ def test_an_explanation_has_a_heatmap_and_a_statement(model: Model, pixels: np.n
         model.explain(pixels[0], target="77")
     with pytest.raises(opsin.UserError, match="target=7 is not a class of the model: did you mean 7"):
         model.explain(pixels[0], target=7)  # type: ignore[call-overload]
+    with pytest.raises(opsin.UserError, match=r"target='cat' is not a class of the model; its classes are 0, 1, .*9$"):
+        model.explain(pixels[0], target="cat")
+    assert "heatmap" not in repr(other)
     with pytest.raises(opsin.UserError, match="block9"):
         model.explain(pixels[0], stage="block9")
 

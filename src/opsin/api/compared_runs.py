@@ -82,6 +82,14 @@ class RunComparison:
         """
         return write_comparison(self.comparison, Path(file), _thumbnails, "opsin.compare")
 
+    def __str__(self) -> str:
+        """The leaderboard without the run directories, and the conclusions, as text."""
+        shown = self.table.drop(columns="paths").to_string()
+        return "\n".join([shown, *self.conclusions])
+
+    def __repr__(self) -> str:
+        return f"<RunComparison of {len(self.table)} recipes by {self.comparison.leaderboard.metric}>"
+
     def _repr_html_(self) -> str:
         found = columns(self.comparison.leaderboard, self.comparison.pairwise)
         text = notebook_html.table([cells for _, cells in found.rows], found.header)

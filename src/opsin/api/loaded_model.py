@@ -228,7 +228,9 @@ class Model:
             >>> model.explain("photo.jpg").overlay.save("why.png")
         """
         if target is not None and target not in self.classes:
-            raise UserError(f"target={target!r} is not a class of the model{did_you_mean(str(target), self.classes)}")
+            shown = ", ".join(self.classes[:10]) + ", ..." * (len(self.classes) > 10)
+            near = did_you_mean(str(target), self.classes) or f"; its classes are {shown}"
+            raise UserError(f"target={target!r} is not a class of the model{near}")
 
         def explanations(items: Iterator[Position]) -> Iterator[Explanation]:
             for item in items:

@@ -1,7 +1,7 @@
 """Results of a model: predictions and explanations."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,7 +52,7 @@ class Explanation:
 
     label: str
     probability: float
-    heatmap: NDArray[np.float32]
+    heatmap: NDArray[np.float32] = field(repr=False)
     overlay: Image.Image
     better_than_random: bool | None = None
     statement: str = ""

@@ -200,7 +200,8 @@ def test_an_empty_class_is_refused(tmp_path: Path) -> None:
     (tmp_path / "c").mkdir()
     (tmp_path / "c" / "readme.txt").touch()
     assert refusal(tmp_path) == (
-        f"The class folder {tmp_path / 'c'} has no images. Put some there, or remove the class."
+        f"The class folder {tmp_path / 'c'} has no images. Put some there, remove the folder, "
+        f"or give another folder than {tmp_path}, in which each folder is a class."
     )
 
 

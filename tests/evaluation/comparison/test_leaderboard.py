@@ -74,11 +74,13 @@ def test_rows_without_predictions_or_metric_are_not_ranked(tmp_path: Path) -> No
     made_run(tmp_path / "b", None, config={"model.of": 1}, result={"metrics": {"test/acc": 0.99}})
     made_run(tmp_path / "c", None, config={"model.of": 2}, result={"metrics": {"val/acc": 0.99}})
     made_run(tmp_path / "d", result={"status": "failed", "metrics": {}})
-    board = leaderboard([RunDirectory(tmp_path / name) for name in "abcd"])
-    assert [row.rank for row in board.rows] == [1, None, None]
-    unknown, lacking = board.ranking_problems()
+    made_run(tmp_path / "e", None, config={"model.of": 3}, result={"metrics": {"val/loss": 0.1}})
+    board = leaderboard([RunDirectory(tmp_path / name) for name in "abcde"])
+    assert [row.rank for row in board.rows] == [1, None, None, None]
+    unknown, lacking, other = board.ranking_problems()
+    assert other.endswith("is not ranked: it has no test/acc.")
     assert f"Create them with: opsin evaluate {tmp_path / 'b'} --split test" in unknown
-    assert lacking.endswith("is not ranked: it has no test/acc.")
+    assert lacking.endswith("is not ranked: it has no test/acc. Rank all by val/acc, which it has: --metric val/acc.")
     assert [record.status for record in board.without_result] == ["failed"]
 
 

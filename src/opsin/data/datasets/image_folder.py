@@ -143,8 +143,11 @@ def _images(split: Split, root: Path, class_folders: Sequence[Path | None], chan
     counts = []
     for folder in class_folders:
         inside = image_files(root, folder.name, channels) if folder else []
-        if not inside and split == "train":
-            raise UserError(f"The class folder {folder} has no images. Put some there, or remove the class.")
+        if folder and not inside and split == "train":
+            raise UserError(
+                f"The class folder {folder} has no images. Put some there, remove the folder, "
+                f"or give another folder than {folder.parent}, in which each folder is a class."
+            )
         files += inside
         counts.append(len(inside))
     return FileImages(root, tuple(files), np.repeat(np.arange(len(counts)), counts), channels)

@@ -164,7 +164,9 @@ class Leaderboard:
 
     def _unranked(self, row: LeaderboardRow) -> str:
         if self.metric not in row.metrics:
-            return f"{row.letter} ({row.name}) is not ranked: it has no {self.metric}."
+            on_val = self.metric.replace("test/", "val/")
+            way_out = f" Rank all by {on_val}, which it has: --metric {on_val}." * (on_val in row.metrics)
+            return f"{row.letter} ({row.name}) is not ranked: it has no {self.metric}.{way_out}"
         run = next(run for run in row.runs if run.images_digest(self.split) is None)
         return (
             f"{row.letter} ({row.name}) is not ranked: its {self.split} predictions were not saved, so it is unknown "

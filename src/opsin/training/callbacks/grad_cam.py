@@ -58,7 +58,7 @@ class GradCAM(EpochPicture):
         try:
             heat = gradcam(network, images, targets).numpy()
         except UserError as error:  # the last stage has no maps
-            log.warning("TensorBoard shows no class activation maps: %s", error)
+            log.info("TensorBoard shows no class activation maps: %s", error)
             self._has_maps = False
             return
         own = probabilities.gather(1, targets[:, None])[:, 0].tolist()
