@@ -11,7 +11,7 @@ from PIL import Image, ImageFile
 
 from opsin.data import decode
 from opsin.data.decode import decode_image
-from opsin.data.image_memory import MemoryLimit
+from opsin.data.image_memory import WEBP_HEADER, MemoryLimit, webp_size
 from opsin.data.types import BadImage
 
 
@@ -98,3 +98,24 @@ def test_memory_cannot_be_reserved_where_nothing_releases_it() -> None:
         memory.reserve(10)
     with pytest.raises(AssertionError, match="outside a scope"):
         memory.reserve(10)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 700), (4097, 2)])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+@pytest.mark.parametrize("lossless", [False, True])
+def test_the_size_of_a_webp_is_read_from_its_start(size: tuple[int, int], mode: str, lossless: bool) -> None:
+    content = encoded(Image.new(mode, size, 1), "WEBP", lossless=lossless)
+    animated = encoded(Image.new(mode, size), "WEBP", save_all=True, append_images=[Image.new(mode, size, 9)])
+    assert webp_size(content[:WEBP_HEADER]) == webp_size(animated[:WEBP_HEADER]) == size
+    assert webp_size(encoded(Image.new("RGB", size))[:WEBP_HEADER]) is None
+    assert webp_size(content[: WEBP_HEADER - 1]) is None
+
+
+def test_a_webp_that_is_too_large_is_refused_before_its_decoder_allocates_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    content = bytearray(encoded(RGB, "WEBP", lossless=True))
+    content[21:25] = b"\xff\xff\xff\x0f"
+    monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("Pillow opened the file"))
+    with pytest.raises(BadImage, match=r"16,384 x 16,384 values need about 3\.2 GB of memory to decode"):
+        decode_image(bytes(content), 3)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from opsin.data.fit import Fit, fit_image, fit_pillow, reduce_jpeg
-from opsin.data.image_memory import LIMIT, decoding_bytes, image_memory
+from opsin.data.image_memory import LIMIT, WEBP_HEADER, decoding_bytes, image_memory, webp_bytes, webp_size
 from opsin.data.orientation import upright
 from opsin.data.types import BadImage
 
@@ -43,9 +43,6 @@ _NPY = b"\x93NUMPY"
 
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 """The first bytes of a TIFF: in either byte order, small or large."""
-
-_START = len(_NPY)
-"""Bytes of the start of a file by which arrays and TIFFs are recognized."""
 
 _LARGE = 2**24
 """Size in bytes above which a file is not read in one call."""
@@ -123,6 +120,8 @@ def _decoded(content: bytes | Path, channels: int, fit: Fit | None) -> NDArray[n
         if channels not in GRAY_OR_RGB and (values := band_array(file, channels)) is not None:
             pixels = _checked_bands(values, channels)
             return fit_image(pixels, *fit) if fit else pixels
+        if canvas := webp_size(_start(file)):
+            _reserve(webp_bytes(canvas), canvas)  # before Pillow's decoder allocates them
         with Image.open(file, formats=_formats()) as image:
             size = image.size
             reduction = reduce_jpeg(image, fit) if fit and channels in GRAY_OR_RGB else None
@@ -212,6 +211,14 @@ def _size(content: bytes | Path) -> int:
     return len(content) if isinstance(content, bytes) else 0
 
 
+def _start(file: BinaryIO) -> bytes:
+    """Return the first bytes of a file, and go back to its start."""
+    file.seek(0)
+    start = file.read(WEBP_HEADER)
+    file.seek(0)
+    return start
+
+
 def _opened(content: bytes | Path) -> BinaryIO:
     return io.BytesIO(content) if isinstance(content, bytes) else content.open("rb")
 
@@ -242,7 +249,8 @@ def has_image_header(path: Path) -> bool:
     """
     try:
         with path.open("rb") as file:
-            if file.read(_START).startswith((_NPY, *_TIFF)):
+            start = file.read(WEBP_HEADER)
+            if start.startswith((_NPY, *_TIFF)) or webp_size(start):
                 return True
         with _pillow_warnings_ignored, Image.open(path, formats=_formats()):
             return True
@@ -288,9 +296,7 @@ def band_array(file: BinaryIO, channels: int) -> NDArray[Any] | None:
 
     The caller opens a scope of `image_memory`, which holds the memory of the array.
     """
-    file.seek(0)
-    start = file.read(_START)
-    file.seek(0)
+    start = _start(file)
     if start.startswith(_NPY):
         _reserve_npy(file)
         array: NDArray[Any] = np.load(file, allow_pickle=False)

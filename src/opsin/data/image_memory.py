@@ -100,6 +100,33 @@ image_memory = MemoryLimit(SHARED_LIMIT)
 """The memory of all images that are being decoded in this process."""
 
 
+WEBP_HEADER = 30
+"""Bytes of the start of a WebP file that contain its size."""
+
+
+def webp_size(start: bytes) -> tuple[int, int] | None:
+    """Return width and height of a WebP file from its first `WEBP_HEADER` bytes; None for any other file.
+
+    Pillow's decoder allocates whole images before it tells the size. The layout is that of the WebP container and of
+    its lossy and lossless streams (RFC 9649, sections 2.7 and 3.4; RFC 6386, section 9.1).
+    """
+    if len(start) < WEBP_HEADER or start[:4] != b"RIFF" or start[8:12] != b"WEBP":
+        return None
+    if start[12:16] == b"VP8X":
+        return 1 + int.from_bytes(start[24:27], "little"), 1 + int.from_bytes(start[27:30], "little")
+    if start[12:16] == b"VP8L":
+        sides = int.from_bytes(start[21:25], "little")
+        return 1 + sides % 2**14, 1 + sides // 2**14 % 2**14
+    if start[12:16] == b"VP8 ":
+        return int.from_bytes(start[26:28], "little") % 2**14, int.from_bytes(start[28:30], "little") % 2**14
+    return None
+
+
+def webp_bytes(size: tuple[int, int]) -> int:
+    """Estimate the peak of memory of decoding a WebP file of this size."""
+    return math.prod(size) * (4 + _DECODER_BYTES["WEBP"])
+
+
 def decoding_bytes(image: Image.Image, channels: int, size: tuple[int, int]) -> int:
     """Estimate the peak of memory of decoding and resizing an opened image, from its header.
 
