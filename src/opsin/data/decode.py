@@ -121,7 +121,7 @@ def _decoded(content: bytes | Path, channels: int, fit: Fit | None) -> NDArray[n
             pixels = _checked_bands(values, channels)
             return fit_image(pixels, *fit) if fit else pixels
         if canvas := webp_size(_start(file)):
-            _reserve(webp_bytes(canvas), canvas)  # before Pillow's decoder allocates them
+            _reserve(webp_bytes(canvas), canvas)  # before Pillow's decoder allocates its images
         with Image.open(file, formats=_formats()) as image:
             size = image.size
             reduction = reduce_jpeg(image, fit) if fit and channels in GRAY_OR_RGB else None

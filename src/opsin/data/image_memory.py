@@ -107,8 +107,8 @@ WEBP_HEADER = 30
 def webp_size(start: bytes) -> tuple[int, int] | None:
     """Return width and height of a WebP file from its first `WEBP_HEADER` bytes; None for any other file.
 
-    Pillow's decoder allocates whole images before it tells the size. The layout is that of the WebP container and of
-    its lossy and lossless streams (RFC 9649, sections 2.7 and 3.4; RFC 6386, section 9.1).
+    Pillow's decoder allocates memory for whole images before Pillow checks their size. The layout of the file is in
+    RFC 9649, sections 2.7 and 3.4, and RFC 6386, section 9.1.
     """
     if len(start) < WEBP_HEADER or start[:4] != b"RIFF" or start[8:12] != b"WEBP":
         return None

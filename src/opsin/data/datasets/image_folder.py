@@ -143,10 +143,10 @@ def _images(split: Split, root: Path, class_folders: Sequence[Path | None], chan
     counts = []
     for folder in class_folders:
         inside = image_files(root, folder.name, channels) if folder else []
-        if folder and not inside and split == "train":
+        if not inside and split == "train":
             raise UserError(
                 f"The class folder {folder} has no images. Put some there, remove the folder, "
-                f"or give another folder than {folder.parent}, in which each folder is a class."
+                f"or give another folder than {folder.parent if folder else root}, in which each folder is a class."
             )
         files += inside
         counts.append(len(inside))
