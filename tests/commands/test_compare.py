@@ -39,3 +39,11 @@ def test_named_runs_that_cannot_be_ranked_together_give_1(runs: Path, capsys: py
     shutil.rmtree(runs / "b" / "predictions")
     assert main([str(runs / "a"), str(runs / "b"), "--json"]) == 1
     assert "not ranked: B" in capsys.readouterr().err
+
+
+def test_a_named_run_without_the_metric_gives_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for seed, correct in enumerate(([True, False], None)):
+        made_run(tmp_path / str(seed), correct, overrides=[f"seed={seed}"], origin="carved")
+    assert main([str(tmp_path), "--json"]) == 0
+    assert main([str(tmp_path / "0"), str(tmp_path / "1"), "--json"]) == 1
+    assert f"not compared: {tmp_path / '1'} (no test/acc)" in capsys.readouterr().err

@@ -111,9 +111,10 @@ def test_different_numbers_of_images_are_an_error() -> None:
 
 
 def test_holm_adjusts_in_the_order_of_p() -> None:
-    assert adjusted_by_holm([0.03, 0.01, 0.04, 0.5]) == pytest.approx([0.09, 0.04, 0.09, 0.5])
-    assert adjusted_by_holm([0.6, 0.7]) == [1.0, 1.0]
-    assert adjusted_by_holm([]) == []
+    assert adjusted_by_holm([0.03, 0.01, 0.04, 0.5], 4) == pytest.approx([0.09, 0.04, 0.09, 0.5])
+    assert adjusted_by_holm([0.03, 0.01, 0.04], 6) == pytest.approx([0.15, 0.06, 0.16])
+    assert adjusted_by_holm([0.6, 0.7], 2) == [1.0, 1.0]
+    assert adjusted_by_holm([], 0) == []
 
 
 def test_p_comes_from_mcnemar_for_one_pair_of_runs_and_from_students_t_for_several() -> None:

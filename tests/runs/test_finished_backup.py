@@ -102,3 +102,19 @@ def test_a_killed_resume_that_fails_later_restores_the_finished_run(run: RunDire
     assert run.metrics.read_text() == "a"
     assert run.read_result().status == "finished"
     assert not (run.path / ".finished").exists()
+
+
+@pytest.mark.parametrize("number", range(1, 12))
+def test_a_kill_while_the_finished_run_is_restored_loses_none_of_its_files(
+    run: RunDirectory, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    finish(run, "a")
+    with pytest.raises(Killed):
+        finish(run, "attempt", Killed())
+    kill_in(monkeypatch, finished_backup, "_copy", number, lambda: fail(run))
+    assert run.config.is_file()
+    fail(run)
+    assert run.metrics.read_text() == "a"
+    assert run.config.read_text() == "seed: 1\n"
+    assert run.read_result().status == "finished"
+    assert read_digests(run.path)

@@ -44,13 +44,22 @@ def test_names_are_drawn_for_up_to_thirty_classes(count: int, names: int) -> Non
     assert side * count <= 360
 
 
-def test_the_chart_of_a_thousand_classes_is_small() -> None:
-    matrix = np.random.default_rng(0).integers(0, 3, (1000, 1000))
+def test_the_chart_of_a_thousand_classes_is_small_and_leaves_out_no_row() -> None:
+    generator = np.random.default_rng(0)
+    matrix = (generator.random((1000, 1000)) < 0.02).astype(np.int64)
+    matrix += 2 * (generator.random((1000, 1000)) < 0.003)
     np.fill_diagonal(matrix, 50)
     page = str(confusion_chart(matrix, [f"class {i}" for i in range(1000)], title="confusion"))
-    assert page.count("<rect") == MOST_CELLS + 1
+    assert "confusion, cells with at least 2 images" in page
+    assert page.count("<rect") == (matrix >= 2).sum() + 1 <= MOST_CELLS + 1
     assert page.count('class="hit"') == 1000
     assert len(page) < 1_500_000
+
+
+def test_the_title_states_no_limit_if_all_cells_are_drawn() -> None:
+    page = str(confusion_chart(np.ones((70, 70), np.int64), [f"class {i}" for i in range(70)], title="confusion"))
+    assert page.count("<rect") == 4901
+    assert "at least" not in page
 
 
 def test_class_names_are_escaped() -> None:

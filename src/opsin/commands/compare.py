@@ -63,6 +63,8 @@ def _problems(board: "Leaderboard", named: Sequence[Path]) -> list[str]:
         for record in board.without_result
         if record.run.path in named
     ]
+    lacking = [record.run.path for record in board.without_metric if record.run.path in named]
+    lines += [f"not compared: {path} (no {board.metric})" for path in lacking]
     rows = [row for row in board.rows if any(run.run.path in named for run in row.runs)]
     lines += [f"not ranked: {row.letter} ({row.name})" for row in rows if row.rank is None]
     groups = {row.group for row in rows if row.rank is not None}

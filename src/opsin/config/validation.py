@@ -28,6 +28,10 @@ PYTHON_OBJECTS = ("needs_python_object", "callable_type")
 """Types of pydantic's problems with parameters whose values YAML does not have, such as classes and tensors."""
 
 
+EXPECTATION = "Input should be "
+"""Start of pydantic's messages that say what a value should be."""
+
+
 @dataclass(frozen=True)
 class SectionSchema:
     """The keys that one section of the config accepts, and the fields of the plan that take their values.
@@ -151,9 +155,9 @@ class _Checker:
             shown = [p for p in problems if p["type"] == "value_error" or p["loc"][:-1] not in explained]
             # The other members of a union type with a Python object have the better message.
             named = {p["loc"][0] for p in shown if p["type"] not in PYTHON_OBJECTS}
-            for problem in shown:
-                if problem["type"] not in PYTHON_OBJECTS or problem["loc"][0] not in named:
-                    self._explain(path, problem, model, values)
+            shown = [p for p in shown if p["type"] not in PYTHON_OBJECTS or p["loc"][0] not in named]
+            for problem in _alternatives_joined(shown, values):
+                self._explain(path, problem, model, values)
             return None
         return {name: getattr(found, name) for name in found.model_fields_set}
 
@@ -250,8 +254,21 @@ class _Checker:
     def _add(self, path: str, message: str, otherwise: str = "") -> None:
         where = self._origin.of(path) or otherwise
         line = f"{message}  [set {where}]" if where else message
-        if line not in self.problems:  # each member of a union type reports a problem of its own
+        if line not in self.problems:
             self.problems.append(line)
+
+
+def _alternatives_joined(problems: Sequence[Any], values: Mapping[str, Any]) -> list[Any]:
+    """Join the problems that the members of a union type report for one value into one problem."""
+    joined: dict[tuple[Any, ...], Any] = {}
+    for problem in problems:
+        key, *members = problem["loc"]
+        message = problem["msg"]
+        place = _descend(values.get(key), members)[0] if message.startswith(EXPECTATION) else members
+        first = joined.setdefault((key, str(place)), problem)
+        if (alternative := message.removeprefix(EXPECTATION)) not in first["msg"]:
+            joined[key, str(place)] = first | {"msg": f"{first['msg']} or {alternative}"}
+    return list(joined.values())
 
 
 def _nearest(key: str, names: Sequence[str], prefix: str = "") -> str:

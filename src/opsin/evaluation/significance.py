@@ -134,15 +134,19 @@ def excludes_zero(interval: Interval) -> bool:
     return interval.low > 0 or interval.high < 0
 
 
-def adjusted_by_holm(p: Sequence[float]) -> list[float]:
-    """Return the values of p, adjusted for their number by Holm's step-down method.
+def adjusted_by_holm(p: Sequence[float], comparisons: int) -> list[float]:
+    """Return the values of p, adjusted for the number of comparisons by Holm's step-down method.
 
     Source: Holm 1979, Scandinavian Journal of Statistics 6, 65-70.
+
+    Args:
+        p: The values of p that are of interest.
+        comparisons: Number of comparisons from which they come, at least their own number.
     """
-    count, least = len(p), 0.0
-    adjusted = [1.0] * count
-    for rank, i in enumerate(sorted(range(count), key=p.__getitem__)):
-        least = max(least, min(1.0, (count - rank) * p[i]))
+    least = 0.0
+    adjusted = [1.0] * len(p)
+    for rank, i in enumerate(sorted(range(len(p)), key=p.__getitem__)):
+        least = max(least, min(1.0, (comparisons - rank) * p[i]))
         adjusted[i] = least
     return adjusted
 

@@ -56,7 +56,8 @@ class FinishedBackup:
     def restore(self) -> None:
         """Restore the finished run, if there is a backup, and move the files of the resume to `failed_resume`.
 
-        The moved files can be resumed, unless the resume failed before its first checkpoint.
+        The moved files can be resumed, unless the resume failed before its first checkpoint. The backup stays complete
+        until the end, so that a later failure restores it if the process is killed here.
         """
         if not (self._folder / "result.json").exists():
             return
@@ -65,10 +66,11 @@ class FinishedBackup:
         attempt.mkdir()
         _copy(self._run / "overrides.yaml", attempt / "overrides.yaml")
         for name in KEPT:
-            if (self._run / name).exists():
+            if (self._run / name).is_dir():
                 (self._run / name).replace(attempt / name)
-            if (self._folder / name).exists():
-                (self._folder / name).replace(self._run / name)
+            else:
+                _copy(self._run / name, attempt / name)
+            _replace(self._run / name, self._folder / name)
         self.discard()
 
 
@@ -78,6 +80,19 @@ def _copy(source: Path, target: Path) -> None:
         shutil.copytree(source, target, copy_function=_link)
     elif source.exists():
         _link(str(source), str(target))
+
+
+def _replace(target: Path, source: Path) -> None:
+    """Replace a file in one step, so that it is never absent, or copy a folder; remove a file without a source."""
+    if not source.exists():
+        target.unlink(missing_ok=True)
+    elif source.is_dir():
+        _copy(source, target)
+    else:
+        new = target.with_name(f".{target.name}.restored")
+        new.unlink(missing_ok=True)
+        _copy(source, new)
+        new.replace(target)
 
 
 def _link(source: str, target: str) -> None:

@@ -44,18 +44,19 @@ def confusion_chart(matrix: NDArray[np.int64], classes: Sequence[str], *, title:
     ]
     if named:
         parts += [_names(i, name, left, top, side) for i, name in enumerate(classes)]
-    parts += [_cell(matrix, int(row), int(column), classes, left, top, side) for row, column in _drawn_cells(matrix)]
+    least = _least_drawn(matrix)
+    if least > 1:
+        title += f", cells with at least {least} images"
+    drawn = np.argwhere(matrix >= least)
+    parts += [_cell(matrix, int(row), int(column), classes, left, top, side) for row, column in drawn]
     height = math.ceil(top + side * count + 6)
     return figure(title, "".join(parts), height, name="chart" if named else "chart large")
 
 
-def _drawn_cells(matrix: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the cells with the most images `(N, 2)`; without empty cells."""
-    cells = np.argwhere(matrix > 0)
-    if len(cells) <= MOST_CELLS:
-        return cells
-    order = np.argsort(-matrix[cells[:, 0], cells[:, 1]], kind="stable")
-    return cells[order[:MOST_CELLS]]
+def _least_drawn(matrix: NDArray[np.int64]) -> int:
+    """Return the smallest number of images, at least 1, that at most `MOST_CELLS` cells have."""
+    images = np.sort(matrix[matrix > 0])[::-1]
+    return 1 if len(images) <= MOST_CELLS else int(images[MOST_CELLS]) + 1
 
 
 def _names(i: int, name: str, left: float, top: float, side: float) -> str:

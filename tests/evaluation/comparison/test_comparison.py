@@ -1,5 +1,6 @@
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -232,3 +233,14 @@ def test_runs_without_tags_have_no_column_for_them(two: Path) -> None:
     console = TerminalConsole(file=io.StringIO(), width=200)
     print_comparison(compare([two]), console)
     assert "tags" not in console.file.getvalue()
+
+
+def test_the_page_names_the_runs_that_do_not_count_and_the_reasons(tmp_path: Path) -> None:
+    for name, correct, seed in (("old", [True], 0), ("new", [True], 0), ("untested", None, 1)):
+        run = made_run(tmp_path / name, correct, overrides=[f"seed={seed}"], origin="carved")
+        os.utime(run.result, (1, 1) if name == "old" else None)
+    page = html5lib.parse(write_comparison(compare([tmp_path]), tmp_path / "c.html").read_text())
+    text = " ".join(" ".join(page.itertext()).split())
+    newest = "only the newest of them with test/acc counts"
+    assert f"Ignored, because another run has the same config and seed, and {newest}: {tmp_path / 'old'}." in text
+    assert f"because it has no test/acc, and other runs of its recipe have it: {tmp_path / 'untested'}." in text

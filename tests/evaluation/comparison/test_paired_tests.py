@@ -114,15 +114,26 @@ def test_a_difference_smaller_than_seed_variation_is_not_significant(tmp_path: P
     assert "the variation between seeds is too large" in result.explanation
 
 
-def test_p_is_adjusted_for_the_number_of_comparisons(tmp_path: Path) -> None:
+def test_p_is_adjusted_for_all_pairs_of_rows_because_the_images_determine_the_best(tmp_path: Path) -> None:
     base = [True] * 100
     others = [[False] * n + [True] * (100 - n) for n in (6, 7, 12)]
     found = compare_recipes(tmp_path, [[base], *[[other] for other in others]])
     raw = [2 * 0.5**n for n in (6, 7, 12)]
     assert [result.p for result in found] == pytest.approx(raw)
-    assert [result.p_adjusted for result in found] == pytest.approx([2 * raw[1], 2 * raw[1], 3 * raw[2]])
-    assert {result.comparisons for result in found} == {3}
-    assert "adjusted for 3 comparisons by Holm's method" in found[0].explanation
+    assert [result.p_adjusted for result in found] == pytest.approx([4 * raw[0], 5 * raw[1], 6 * raw[2]])
+    assert {result.comparisons for result in found} == {6}
+    assert "adjusted for 6 pairs of rows by Holm's method" in found[0].explanation
+
+
+@pytest.mark.parametrize(("shared", "pairs", "paired"), [(0, 3, False), (1, 3, False), (2, 2, True), (3, 3, True)])
+def test_seeds_that_are_partly_shared_give_as_many_pairs_as_possible(
+    tmp_path: Path, shared: int, pairs: int, paired: bool
+) -> None:
+    rng = np.random.default_rng(0)
+    first, second = (rng.random((3, 300)) < share for share in (0.95, 0.8))
+    (result,) = compare_recipes(tmp_path, [first.tolist(), second.tolist()], seed=3 - shared)
+    assert (len(result.run_pairs), result.paired) == (pairs, paired)
+    assert "train several seeds" not in result.explanation
 
 
 def test_split_off_images_are_compared_per_seed(tmp_path: Path) -> None:

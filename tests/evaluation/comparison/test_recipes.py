@@ -92,3 +92,15 @@ def test_a_newer_run_without_the_metric_does_not_replace_one_that_has_it(tmp_pat
         os.utime(run.result, (10 - age, 10 - age))
     assert grouped(tmp_path) == ([["tested"]], ["old_tested", "new_untested", "older_untested"])
     assert grouped(tmp_path, "val/acc") == ([["new_untested"]], ["tested", "old_tested", "older_untested"])
+
+
+def test_a_seed_without_the_metric_does_not_remove_its_recipe_from_the_ranking(tmp_path: Path) -> None:
+    for seed in (0, 1, 2):
+        correct = None if seed == 1 else [True, False]
+        made_run(tmp_path / str(seed), correct, overrides=[f"seed={seed}"], origin="carved")
+    board = leaderboard([RunDirectory(path) for path in sorted(tmp_path.iterdir())])
+    (row,) = board.rows
+    assert (names(row.runs), row.rank, row.metrics["test/acc"].estimate) == (["0", "2"], 1, 0.5)
+    assert [(record.run.path.name, reason) for record, reason in board.ignored()] == [
+        ("1", "it has no test/acc, and other runs of its recipe have it")
+    ]

@@ -87,6 +87,24 @@ def test_without_test_images_the_page_warns(write) -> None:
     said = text(read(write_report(run)))
     assert "of 400 validation images of its data correctly" in said
     assert "so this accuracy is too optimistic" in said
+    assert "has not been tested on the test images" in said
+
+
+@pytest.mark.parametrize("damage", ["deleted", "damaged", "not finite"])
+def test_a_tested_run_whose_test_predictions_cannot_be_read_is_not_called_untested(write, damage: str) -> None:
+    run = write(metrics={"test/acc": 0.9, "val/acc": 0.8})
+    predictions, file = read_predictions(run, "test"), predictions_file(run, "test")
+    if damage == "deleted":
+        file.unlink()
+    elif damage == "damaged":
+        file.write_bytes(b"no predictions")
+    else:
+        predictions.logits[3, 0] = np.nan
+        predictions.write(run)
+    said = text(read(write_report(run)))
+    assert "The best checkpoint was tested, but its predictions of the test images cannot be read." in said
+    assert "has not been tested" not in said
+    assert ("training has diverged" if damage == "not finite" else "opsin evaluate") in said
 
 
 def test_a_constant_prediction_is_named(write) -> None:
@@ -120,11 +138,21 @@ def test_the_recorded_temperature_takes_precedence(write) -> None:
     run = write(calibration=Calibration(1.75, None, 400, (0.5, 0.4)))
     page = text(read(write_report(run)))
     assert "divides all logits by 1.75" in page
-    assert "the metrics on this page are measured without it" in page
+    assert "exported files of this run apply it. The metrics on this page are measured without it" in page
     run.write_result(replace(run.read_result(), calibration=Calibration(reason="no temperature fits better")))
     page = text(read(write_report(run)))
     assert "The temperature of this run is 1: no temperature fits better." in page
     assert "Temperature scaling divides" not in page
+
+
+def test_a_temperature_that_the_run_has_not_recorded_is_not_said_to_be_applied(write) -> None:
+    run = write("interrupted")
+    page = text(read(write_report(run)))
+    assert run.read_result().temperature == 1
+    assert "Temperature scaling divides" in page
+    assert "The run has not recorded it, so its predictions do not apply it." in page
+    assert "apply it. The metrics" in page
+    assert "Predictions and exported files" not in page
 
 
 def test_the_best_epoch_is_the_recorded_one_or_that_of_the_monitored_metric(write) -> None:

@@ -104,6 +104,7 @@ class Comparison:
                 for record in board.without_result
             ],
             "superseded": [str(record.run.path) for record in board.superseded],
+            "without_metric": [str(record.run.path) for record in board.without_metric],
         }
 
 

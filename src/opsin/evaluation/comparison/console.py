@@ -32,8 +32,8 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     if comparison.config:
         console.print()
         console.print(_differences(comparison))
-    for record in board.superseded:
-        _print(console, f"ignored, because {board.counting_rule}: {record.run.path}", "dim")
+    for record, reason in board.ignored():
+        _print(console, f"ignored, because {reason}: {record.run.path}", "dim")
     for record in board.without_result:
         reason = f": {record.reason[:200]}{'…' * (len(record.reason) > 200)}" if record.reason else ""
         _print(console, f"{record.status}: {record.run.path}{reason}", "yellow")

@@ -115,6 +115,7 @@ class Leaderboard:
         groups: The sets of images that rows were measured on; rows are ranked within a group only.
         without_result: Runs that failed, were pruned or interrupted, or cannot be read.
         superseded: Finished runs with the config, seed and fold of another run, the newest that has the metric.
+        without_metric: Finished runs that do not have the metric, while other runs of their recipe have it.
     """
 
     metric: str
@@ -122,6 +123,7 @@ class Leaderboard:
     groups: tuple[ComparableGroup, ...]
     without_result: tuple[RunRecord, ...]
     superseded: tuple[RunRecord, ...] = field(default=())
+    without_metric: tuple[RunRecord, ...] = field(default=())
 
     @property
     def higher_is_better(self) -> bool:
@@ -133,10 +135,11 @@ class Leaderboard:
         """The split of the metric: test or val."""
         return split_of(self.metric)
 
-    @property
-    def counting_rule(self) -> str:
-        """The rule that makes a run superseded."""
-        return f"another run has the same config and seed, and only the newest of them with {self.metric} counts"
+    def ignored(self) -> list[tuple[RunRecord, str]]:
+        """Return the finished runs that are in no row, each with the reason."""
+        newer = f"another run has the same config and seed, and only the newest of them with {self.metric} counts"
+        lacks = f"it has no {self.metric}, and other runs of its recipe have it"
+        return [(run, newer) for run in self.superseded] + [(run, lacks) for run in self.without_metric]
 
     def rows_in(self, group: int | None) -> list[LeaderboardRow]:
         """Return the rows of one group; for None, the rows whose images are unknown."""
@@ -190,7 +193,9 @@ def leaderboard(runs: Iterable[RunDirectory | RunRecord], metric: str = "test/ac
     without_result = tuple(record for record in records if not record.metrics)
     _check_metric(metric, finished)
     found, superseded = recipes(finished, metric)
-    rows, groups = _grouped([LeaderboardRow("", "", runs, _metrics(runs)) for runs in found], metric)
+    counted = [tuple(run for run in runs if metric in run.metrics) or runs for runs in found]
+    without_metric = [run for runs, kept in zip(found, counted, strict=True) for run in runs if run not in kept]
+    rows, groups = _grouped([LeaderboardRow("", "", runs, _metrics(runs)) for runs in counted], metric)
 
     def order(row: LeaderboardRow) -> tuple[float, float, str]:
         group = len(groups) if row.group is None else row.group
@@ -203,7 +208,7 @@ def leaderboard(runs: Iterable[RunDirectory | RunRecord], metric: str = "test/ac
         tied = before and before[-1].metrics[metric].estimate == row.metrics[metric].estimate
         rank = None if row.group is None else before[-1].rank if tied else len(before) + 1
         ranked.append(replace(row, letter=letter(i), rank=rank))
-    return Leaderboard(metric, tuple(ranked), tuple(groups), without_result, tuple(superseded))
+    return Leaderboard(metric, tuple(ranked), tuple(groups), without_result, tuple(superseded), tuple(without_metric))
 
 
 def _check_metric(metric: str, finished: Sequence[RunRecord]) -> None:

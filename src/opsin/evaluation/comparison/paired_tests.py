@@ -1,5 +1,6 @@
 """Pairs of runs of two recipes, tested on the same images (`opsin.evaluation.significance`), and the result as text."""
 
+import math
 from dataclasses import dataclass, replace
 
 from opsin.evaluation.comparison.leaderboard import Leaderboard, LeaderboardRow
@@ -43,8 +44,8 @@ class PairwiseResult:
             recipes. None if there are fewer than two run pairs.
         paired: Whether the run pairs have the same seeds.
         p: Two-sided p, from McNemar's exact test for one run pair, and from Student's t test over seeds for several.
-        p_adjusted: p adjusted by Holm's method for all comparisons within this group.
-        comparisons: Number of these comparisons.
+        p_adjusted: p adjusted by Holm's method for all pairs of rows within this group.
+        comparisons: Number of these pairs.
     """
 
     a: LeaderboardRow
@@ -99,7 +100,7 @@ class PairwiseResult:
     def _test(self) -> str:
         adjusted = ""
         if self.comparisons > 1:
-            adjusted = f" ({p_text(self.p_adjusted)} adjusted for {self.comparisons} comparisons by Holm's method)"
+            adjusted = f" ({p_text(self.p_adjusted)} adjusted for {self.comparisons} pairs of rows by Holm's method)"
         if len(self.run_pairs) == 1:
             test = self.run_pairs[0].test
             return (
@@ -133,16 +134,15 @@ class PairwiseResult:
 def pairwise_results(board: Leaderboard) -> list[PairwiseResult]:
     """Compare the best row of each group with every other row of the group.
 
-    p is adjusted for the number of these comparisons.
+    p is adjusted for all pairs of rows, because the same images determine which row is the best.
     """
     found = []
     for i in range(len(board.groups)):
         rows = board.rows_in(i)
         results = [_compared(rows[0], row, board.split) for row in rows[1:]]
-        adjusted = adjusted_by_holm([result.p for result in results])
-        found += [
-            replace(result, p_adjusted=p, comparisons=len(results)) for result, p in zip(results, adjusted, strict=True)
-        ]
+        pairs = math.comb(len(rows), 2)
+        adjusted = adjusted_by_holm([result.p for result in results], pairs)
+        found += [replace(result, p_adjusted=p, comparisons=pairs) for result, p in zip(results, adjusted, strict=True)]
     return found
 
 
@@ -163,19 +163,18 @@ def _compared(a: LeaderboardRow, b: LeaderboardRow, split: str) -> PairwiseResul
 
 
 def _pairs(a: LeaderboardRow, b: LeaderboardRow, split: str) -> tuple[list[tuple[RunRecord, RunRecord]], bool]:
-    """Pair runs measured on the same images: by seed and fold if both rows share some, else in their order."""
+    """Pair runs measured on the same images: by seed and fold, or in their order if only that gives several pairs."""
     others = {run.repetition: run for run in b.runs}
     same = [(run, others[run.repetition]) for run in a.runs if run.repetition in others]
     same = [(run, other) for run, other in same if run.images_digest(split) == other.images_digest(split)]
-    if same:
-        return same, True
-    left, pairs = list(b.runs), []
+    left, in_order = list(b.runs), []
     for run in a.runs:
         other = next((other for other in left if other.images_digest(split) == run.images_digest(split)), None)
         if other is not None:
             left.remove(other)
-            pairs.append((run, other))
-    return pairs, False
+            in_order.append((run, other))
+    by_seed = len(same) > 1 or (len(same) == 1 and len(in_order) == 1)
+    return (same, True) if by_seed else (in_order, False)
 
 
 def _predictions(run: RunRecord, split: str) -> Predictions:

@@ -27,6 +27,7 @@ class CalibrationSection:
         split: Split on which the calibration is evaluated.
         temperature: Temperature fitted on val; None if it is 1 or cannot be evaluated on test.
         reason: Why the temperature is 1; None otherwise.
+        recorded: Whether the run recorded the temperature; otherwise it was fitted for this section.
         ece: Expected calibration error without temperature scaling, then with it.
         nll: Cross-entropy in nats without temperature scaling, then with it.
         charts: Reliability diagrams without temperature scaling, then with it.
@@ -39,6 +40,7 @@ class CalibrationSection:
     nll: tuple[float, ...]
     charts: tuple[Markup, ...]
     reason: str | None = None
+    recorded: bool = True
     bins: int = ECE_BINS
 
     @property
@@ -80,7 +82,9 @@ def calibration_section(
             reliability_bars(bins.confidence.tolist(), bins.accuracy.tolist(), bins.counts.tolist(), title=title)
         )
     reason = known.reason if known else None
-    return CalibrationSection(evaluated.split, temperature, tuple(ece), tuple(nll), tuple(charts), reason)
+    return CalibrationSection(
+        evaluated.split, temperature, tuple(ece), tuple(nll), tuple(charts), reason, recorded is not None
+    )
 
 
 def confusion_matrix_chart(predictions: Predictions) -> Markup:

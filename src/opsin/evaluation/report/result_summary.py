@@ -42,7 +42,7 @@ def summarize_result(name: str, result: RunResult, predictions: Predictions) -> 
         f"{name} classifies {percent(accuracy.estimate)} of {images:,} {split_name(predictions.split)} images of "
         f"{data} correctly ({classes} classes, 95 % interval {percent(accuracy.low)} to {percent(accuracy.high)})."
     )
-    remarks = (_baseline(predictions, accuracy), _validity(predictions), *_overfitting(result, accuracy))
+    remarks = (_baseline(predictions, accuracy), _validity(result, predictions), *_overfitting(result, accuracy))
     return ResultSummary(accuracy, predictions.split, headline, remarks)
 
 
@@ -57,17 +57,17 @@ def _baseline(predictions: Predictions, accuracy: Interval) -> str:
     return f"{wrong:,} image{' is' if wrong == 1 else 's are'} misclassified{one_in}. {constant}."
 
 
-def _validity(predictions: Predictions) -> str:
+def _validity(result: RunResult, predictions: Predictions) -> str:
     if predictions.split == "test":
         return (
             "The interval covers the random choice of these test images. It does not cover other kinds of images, nor "
             "the variation between seeds: to measure that, train several seeds and compare them: "
             f"{opsin_command('compare', 'outputs')}."
         )
-    return (
-        "The best epoch was selected on the same images, so this accuracy is too optimistic. The best checkpoint has "
-        "not been tested on the test images."
-    )
+    selected = "The best epoch was selected on the same images, so this accuracy is too optimistic."
+    if result.tested:
+        return f"{selected} The best checkpoint was tested, but its predictions of the test images cannot be read."
+    return f"{selected} The best checkpoint has not been tested on the test images."
 
 
 def _overfitting(result: RunResult, accuracy: Interval) -> tuple[str, ...]:
