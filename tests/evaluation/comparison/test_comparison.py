@@ -242,5 +242,5 @@ def test_the_page_names_the_runs_that_do_not_count_and_the_reasons(tmp_path: Pat
     page = html5lib.parse(write_comparison(compare([tmp_path]), tmp_path / "c.html").read_text())
     text = " ".join(" ".join(page.itertext()).split())
     newest = "only the newest of them with test/acc counts"
-    assert f"Ignored, because another run has the same config and seed, and {newest}: {tmp_path / 'old'}." in text
-    assert f"because it has no test/acc, and other runs of its recipe have it: {tmp_path / 'untested'}." in text
+    assert f"Ignored, because another run has the same config and seed, and {newest}: {tmp_path / 'old'} ." in text
+    assert f"because it has no test/acc, and other runs of its recipe have it: {tmp_path / 'untested'} ." in text
