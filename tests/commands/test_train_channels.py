@@ -8,6 +8,7 @@ import tifffile
 from PIL import Image
 
 from opsin.commands.export import main as export
+from opsin.commands.interpret import main as interpret
 from opsin.commands.predict import predict_files
 from opsin.commands.train import train
 from opsin.config import compose
@@ -64,6 +65,8 @@ def test_a_run_uses_all_channels(case: str, tmp_path: Path, capsys) -> None:
         assert run.report.is_file()
         assert list((run.path / "pictures").glob("*.png"))
     assert predict_files(str(run.path), [str(images)]) == 48
+    words = ["--what", "activations", "--images", str(images / "dry"), "--count", "2", "--out", str(tmp_path / "drawn")]
+    assert interpret([str(run.path), *words]) == 0
     out = tmp_path / "model.pt2"
     assert export([str(run.path), "--format", "torch_export", "--out", str(out)]) == 0
     assert "have the class that PyTorch predicts" in capsys.readouterr().out

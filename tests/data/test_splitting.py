@@ -33,6 +33,15 @@ def test_carve_is_a_stratified_partition(fraction):
     assert counts(TARGETS, carved).tolist() == largest_remainder([50, 23, 7], fraction)
 
 
+@pytest.mark.parametrize(("images", "fraction"), [(4, 0.1), (4, 0.2), (5, 0.1), (9, 0.1)])
+def test_the_classes_without_a_carved_image_depend_on_the_seed_not_on_their_names(images, fraction):
+    targets = np.repeat(np.arange(50), images)
+    without = [set(range(50)) - set(targets[carve(targets, fraction, seed)[1]]) for seed in range(40)]
+    assert all(without)
+    assert not set.intersection(*without)
+    assert set(map(len, without)) == {50 - round(50 * images * fraction)}
+
+
 def test_carve_depends_on_the_seed_only():
     first, again, other = (carve(TARGETS, 0.3, seed)[1] for seed in (0, 0, 1))
     assert np.array_equal(first, again)

@@ -21,7 +21,7 @@ def carve(targets: Indices, fraction: float, seed: int) -> tuple[Indices, Indice
 
     The subset that is split off has ``round(fraction * N)`` images (at least one), or fewer if a class would keep no
     image. They are allotted to the classes by the largest remainder method; every class keeps at least one image in the
-    rest.
+    rest. If not every class gets an image, the seed decides between equal remainders.
 
     Args:
         targets: Class indices ``(N,)``.
@@ -39,7 +39,10 @@ def carve(targets: Indices, fraction: float, seed: int) -> tuple[Indices, Indice
     share = counts * fraction
     quota = np.floor(share).astype(np.int64)
     missing = max(1, round(fraction * len(targets))) - int(quota.sum())
-    quota[np.argsort(quota - share, kind="stable")[: max(missing, 0)]] += 1
+    ties = np.arange(len(groups))
+    if not quota.all():  # which classes are left out must not depend on their names
+        np.random.RandomState(seed).shuffle(ties)
+    quota[np.lexsort((ties, quota - share))[: max(missing, 0)]] += 1
     quota = np.minimum(quota, counts - 1)
     if not quota.any():
         raise UserError(

@@ -10,6 +10,7 @@ from opsin.commands.explore.features_tab import activation_picture, kernel_pictu
 from opsin.commands.explore.models import RunModels
 from opsin.commands.explore.runs_tab import report_file, runs_html
 from opsin.errors import UserError
+from opsin.inference.inputs import open_images
 from opsin.runs.directory import RunDirectory
 from opsin.runs.predictions import read_predictions, softmax
 
@@ -38,7 +39,7 @@ def test_a_network_is_opened_once_and_one_at_a_time(
         shutil.copytree(digits_run.path, tmp_path / name)
     opened = []
     monkeypatch.setattr(
-        module, "_open", lambda name, run: opened.append(name) or module.OpenModel(name, None, run, None)
+        module, "_open", lambda name, run, _: opened.append(name) or module.OpenModel(name, None, run, None)
     )
     models = RunModels(tmp_path)
     for name in ("a", "a", "b", "a"):
@@ -67,6 +68,16 @@ def test_an_image_is_classified_with_a_map(models: RunModels) -> None:
     assert "evidence for &#x27;7&#x27;" in text
     with pytest.raises(UserError, match="Drop an image"):
         classify(models, "run", None, "gradcam", "", "")
+
+
+@pytest.mark.parametrize(("data_dir", "overrides"), [(None, []), ("moved, or not", ['data_dir="moved, or not"'])])
+def test_validation_images_are_read_from_the_folder_of_the_datasets(
+    digits_run: RunDirectory, monkeypatch: pytest.MonkeyPatch, data_dir: str | None, overrides: list[str]
+) -> None:
+    given = []
+    monkeypatch.setattr(module, "open_images", lambda _, words: given.append(words) or open_images(_))
+    assert len(RunModels(digits_run.path.parent, data_dir).open("run").validation)
+    assert given == [overrides]
 
 
 def test_features(models: RunModels) -> None:

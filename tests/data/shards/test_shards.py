@@ -16,6 +16,7 @@ from PIL import Image
 from sharded import SIZE, index, source, streamed, written
 
 from opsin.data.datasets import image_folder, shards
+from opsin.data.fit import Fit
 from opsin.data.shard_writer import ShardOptions
 from opsin.data.shards.shard_cache import ShardCache
 from opsin.errors import UserError
@@ -183,9 +184,21 @@ def test_jpeg_shards_are_close_to_the_pixels_of_the_store(photographs, tmp_path)
     assert 0 < np.abs(off).mean() < 8
     assert stream.subset("train").identity == store.subset("train").identity
     with pytest.raises(
-        UserError, match=r"resize=squash, interpolation=bilinear, but the config asks for crop, bilinear"
+        UserError, match=r"resize=squash, interpolation=bilinear, but 24x24 with crop, bilinear are needed"
     ):
         streamed(folder, tmp_path, resize="crop").setup()
+
+
+@pytest.mark.parametrize("encoding", ["raw", "jpeg"])
+@pytest.mark.parametrize("size", [16, 48, (24, 20)])
+def test_images_that_were_resized_when_they_were_written_are_not_resized_again(photographs, tmp_path, encoding, size):
+    images = image_folder(str(photographs), size=(24, 24))
+    folder = written(tmp_path / "out", images, tmp_path / "none", ShardOptions(encoding, 10_000))
+    with pytest.raises(UserError, match=r"Set datamodule\.image_size=24 datamodule\.resize=squash"):
+        streamed(folder, tmp_path, image_size=size).setup()
+    store = streamed(folder, tmp_path).subset("val").stores[0]
+    with pytest.raises(UserError, match="A second resizing"):
+        store.images.read(0, Fit((16, 16)))
 
 
 def test_shards_of_original_files_need_files(tmp_path):

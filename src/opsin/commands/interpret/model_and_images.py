@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from opsin.data.datasets import unlabeled_images
-from opsin.data.types import BadImage
+from opsin.data.types import BadImage, Channels
 from opsin.errors import UserError
 from opsin.inference.inputs import InputImages, open_images
 from opsin.inference.trained_model import NAMED, TrainedModel, load_trained_model
@@ -136,7 +136,7 @@ def open_model_and_images(
     if trained_model.classes is None and name in NAMED:
         trained_model = _with_imagenet_head(trained_model)
     trained_model.network.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    return ModelAndImages(trained_model, tuple(words), tuple(file for image in images for file in _files(image)))
+    return ModelAndImages(trained_model, tuple(words), _files(images, trained_model.source_channels))
 
 
 def _with_imagenet_head(trained_model: TrainedModel) -> TrainedModel:
@@ -152,13 +152,18 @@ def _with_imagenet_head(trained_model: TrainedModel) -> TrainedModel:
     return replace(trained_model, network=network, classes=names)
 
 
-def _files(image: str) -> list[Path]:
-    path = user_path(image)
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
-        raise UserError(f"--images {image}: no such file or folder")
-    loose = unlabeled_images(str(path))
-    if loose is None:
-        raise UserError(f"--images {image} contains folders. Give one of them, or the files")
-    return [path / file for file in loose.files]
+def _files(images: Sequence[str], channels: Channels) -> tuple[Path, ...]:
+    """Return the files of the option `--images`, which takes files and folders."""
+    files: list[Path] = []
+    for image in images:
+        path = user_path(image)
+        if path.is_file():
+            files.append(path)
+            continue
+        if not path.is_dir():
+            raise UserError(f"--images {image}: no such file or folder")
+        loose = unlabeled_images(str(path), channels)
+        if loose is None:
+            raise UserError(f"--images {image} contains folders. Give one of them, or the files")
+        files += [path / file for file in loose.files]
+    return tuple(files)

@@ -124,9 +124,31 @@ class ShardImages:
                 shard = self.dataset.cache.take(self.shards[last])
             do(at, shard, shard_rows[at])
 
-    def decode(self, shard: OpenShard, row: int, fit: Fit | None) -> Pixels:
-        """Return one image of an open shard, ``(H, W, C)``; raises `BadImage`."""
+    def check_fit(self, fit: Fit) -> None:
+        """Refuse to resize images that were resized when the shards were written: two resizings give other pixels.
+
+        Raises:
+            UserError: The images in the shards were resized to another size or in another way.
+        """
         index = self.dataset.index
+        if index.fit is None or Fit(index.size, index.fit.resize, index.fit.interpolation) == fit:
+            return
+        height, width = index.size
+        size = height if height == width else f"[{height},{width}]"
+        options = (f"image_size={size}", f"resize={index.fit.resize}", f"interpolation={index.fit.interpolation}")
+        raise UserError(
+            f"The images in the shards of {self.dataset.storage} were resized to {height}x{width} with "
+            f"resize={index.fit.resize}, interpolation={index.fit.interpolation}, but {fit.size[0]}x{fit.size[1]} with "
+            f"{fit.resize}, {fit.interpolation} are needed. A second resizing would give other pixels than the "
+            f"original images. Set {' '.join(f'datamodule.{option}' for option in options)}, or write the shards again "
+            "with the options of this run or with --encoding original."
+        )
+
+    def decode(self, shard: OpenShard, row: int, fit: Fit | None) -> Pixels:
+        """Return one image of an open shard, ``(H, W, C)``; raises `BadImage`, and `UserError` as in `check_fit`."""
+        index = self.dataset.index
+        if fit:
+            self.check_fit(fit)
         if index.encoding == "raw":
             pixels = np.empty((*index.size, index.channels), np.uint8)
             shard.pixels(row, pixels)

@@ -7,7 +7,6 @@ import numpy as np
 
 from opsin.data.cache.image_store import Store, store_key
 from opsin.data.fit import Fit, Interpolation, Resize
-from opsin.data.shards.index import FitOptions
 from opsin.data.shards.reader import OpenShard
 from opsin.data.shards.shard_cache import AHEAD
 from opsin.data.shards.sharded_images import ShardImages, shard_schedule
@@ -22,11 +21,11 @@ class ShardStore(Store):
     Args:
         images: The images.
         size: Height and width of the images that `take` returns.
-        resize: Resize method, unless the shards hold the images at this size.
+        resize: Resize method.
         interpolation: Filter of the resizing.
 
     Raises:
-        UserError: The shards hold images of this size that were resized in another way.
+        UserError: The images in the shards were resized to another size or in another way.
     """
 
     images: ShardImages
@@ -36,20 +35,14 @@ class ShardStore(Store):
         self, images: ShardImages, size: tuple[int, int], resize: Resize, interpolation: Interpolation
     ) -> None:
         index = images.dataset.index
-        if index.fit is not None and index.size == size and index.fit != FitOptions(resize, interpolation):
-            raise UserError(
-                f"The shards of {images.dataset.storage} were resized to {size[0]}x{size[1]} with "
-                f"resize={index.fit.resize}, interpolation={index.fit.interpolation}, but the config asks for "
-                f"{resize}, {interpolation}: set datamodule.resize={index.fit.resize} and "
-                f"datamodule.interpolation={index.fit.interpolation}, or write the shards again."
-            )
+        self._fit = Fit(size, resize, interpolation)
+        images.check_fit(self._fit)
         self.images = images
         self.fingerprint = store_key(images, size, resize, interpolation)
         self.targets = images.targets
         self.kept = np.arange(len(images))
         self.shape = (*size, index.channels)
         self.origin = images.facts.origin
-        self._fit = Fit(size, resize, interpolation)
         self._raw = index.encoding == "raw" and index.size == size
 
     def take(self, rows: Indices) -> Pixels:
