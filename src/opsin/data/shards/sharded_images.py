@@ -9,7 +9,7 @@ import numpy as np
 
 from opsin.data.decode import decode_image
 from opsin.data.fit import Fit, fit_image
-from opsin.data.shards.index import Index, Shard, SplitTable, read_table
+from opsin.data.shards.index import FitOptions, Index, Shard, SplitTable, read_table
 from opsin.data.shards.reader import OpenShard
 from opsin.data.shards.shard_cache import ShardCache
 from opsin.data.shards.storage import Storage
@@ -131,7 +131,7 @@ class ShardImages:
             UserError: The images in the shards were resized to another size or in another way.
         """
         index = self.dataset.index
-        if index.fit is None or Fit(index.size, index.fit.resize, index.fit.interpolation) == fit:
+        if index.fit is None or (index.size, index.fit) == (fit.size, FitOptions(fit.resize, fit.interpolation)):
             return
         height, width = index.size
         size = height if height == width else f"[{height},{width}]"
