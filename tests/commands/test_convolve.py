@@ -154,6 +154,22 @@ def test_values_of_black_and_white() -> None:
     assert 0.97 < (np.abs(response) < high).mean() < 0.99
 
 
+@pytest.mark.parametrize("shape", [(12, 600), (5, 600), (1, 300), (600, 12)])
+def test_the_kernel_of_a_flat_image_is_drawn_at_a_visible_size(shape: tuple[int, int]) -> None:
+    image = np.linspace(0, 1, shape[0] * shape[1]).reshape(shape)
+    kernel = np.ones((min(5, shape[0]), 5))
+    picture = pictures.kernel_picture(image, {"positive": kernel})
+    red = np.nonzero((picture == pictures._signed(kernel)[0, 0]).all(axis=2))
+    assert min(np.ptp(red[1]), np.ptp(red[0]) * 5 / len(kernel)) > 65
+
+
+@pytest.mark.parametrize(("side", "has_numbers"), [(3, True), (7, True), (9, False)])
+def test_numbers_are_drawn_in_squares_of_a_readable_size(side: int, has_numbers: bool) -> None:
+    picture = pictures.kernel_picture(np.zeros((40, 40)), {"positive": np.ones((side, side))})
+    kernel = picture[55:190, 520:655]
+    assert (len(np.unique(kernel.reshape(-1, 3), axis=0)) > 1) == has_numbers  # more than the red of the kernel
+
+
 def test_the_window_is_outlined_where_the_step_is() -> None:
     digit = gray(sample("digit_3"))
     picture = pictures.step_picture(digit, KERNELS["blur"], 2, 4, cell=40)
