@@ -77,6 +77,16 @@ def test_output_sizes_are_computed(monkeypatch: pytest.MonkeyPatch, capsys: pyte
             "an image typed as numbers has --kernel, --pool, --step and --inspect only",
         ),
         (["--image", "1 2; 3 4"], "an image typed as numbers has --kernel, --pool, --step and --inspect only"),
+        (["--image", "1 2; 3 4", "--kernel", "1", "--range", "0", "1"], "--range has no effect on an image typed as"),
+        (["--sizes", "8", "3", "--kernel", "blur"], "--kernel has no effect with --sizes, which reads no image"),
+        (["--sizes", "8", "3", "--image", "cat"], "--image has no effect with --sizes"),
+        (["--sizes", "8", "3", "--pool"], "--pool has no effect with --sizes"),
+        (["--sizes", "8", "3", "--range", "0", "1"], "--range has no effect with --sizes"),
+        (["--pool", "--padding", "same"], "--padding has an effect on --kernel, --step, --sizes only: add one of them"),
+        (["--gabor", "0.1,0,2", "--stride", "2"], "--stride has an effect on --kernel, --step, --pool, --sizes only"),
+        (["--colors", "--dilation", "1"], "--dilation has an effect on --kernel, --step, --sizes only"),
+        (["--step", "0", "0", "--range", "0", "1"], "--range has an effect on --kernel only"),
+        (["--inspect", "--stride", "1"], "--stride has an effect on"),
         (["--inspect", "1"], "--inspect takes nothing, or ROW COLUMN of one pixel, got 1 numbers"),
         (["--image", "digit_1", "--inspect", "8", "0"], "row 8, column 0 is outside the image"),
         (["--image", "imagenet:7", "--pool"], "'imagenet' has no numbered images; use one of digits, mnist"),
@@ -90,6 +100,15 @@ def test_a_mistake_is_one_message(
     assert said in error
     assert "Traceback" not in error
     assert not (tmp_path / "out").exists()
+
+
+def test_options_that_have_an_effect_are_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--sizes", "8", "3", "--stride", "2", "--padding", "same", "--dilation", "2"]) == 0
+    words = ["--image", "digit_1", "--kernel", "blur", "--pool", "--padding", "same", "--range", "0", "1", "--inspect"]
+    assert main([*words, "--stride", "2", "--dilation", "2", "--out", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "kernel 3 x 3, stride 2, padding same, dilation 2" in said
+    assert "pooling 2 x 2 at stride 2" in said
 
 
 def test_large_images_are_reduced(tmp_path: Path) -> None:
@@ -152,6 +171,22 @@ def test_values_of_black_and_white() -> None:
     low, high = pictures.limits(cat, KERNELS["vertical"], response)
     assert low == -high
     assert 0.97 < (np.abs(response) < high).mean() < 0.99
+
+
+@pytest.mark.parametrize("shape", [(12, 600), (5, 600), (1, 300), (600, 12)])
+def test_the_kernel_of_a_flat_image_is_drawn_at_a_visible_size(shape: tuple[int, int]) -> None:
+    image = np.linspace(0, 1, shape[0] * shape[1]).reshape(shape)
+    kernel = np.ones((min(5, shape[0]), 5))
+    picture = pictures.kernel_picture(image, {"positive": kernel})
+    red = np.nonzero((picture == pictures._signed(kernel)[0, 0]).all(axis=2))
+    assert min(np.ptp(red[1]), np.ptp(red[0]) * 5 / len(kernel)) > 65
+
+
+@pytest.mark.parametrize(("side", "has_numbers"), [(3, True), (7, True), (9, False)])
+def test_numbers_are_drawn_in_squares_of_a_readable_size(side: int, has_numbers: bool) -> None:
+    picture = pictures.kernel_picture(np.zeros((40, 40)), {"positive": np.ones((side, side))})
+    kernel = picture[55:190, 520:655]
+    assert (len(np.unique(kernel.reshape(-1, 3), axis=0)) > 1) == has_numbers  # more than the red of the kernel
 
 
 def test_the_window_is_outlined_where_the_step_is() -> None:

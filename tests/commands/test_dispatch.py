@@ -116,6 +116,7 @@ def test_python_m_opsin_is_opsin(tmp_path: Path) -> None:
         (["trian"], "opsin trian: there is no such command: did you mean opsin train?"),
         (["find_lr", "model=mlp"], "opsin find_lr: there is no such command: did you mean opsin find-lr?"),
         (["zzz"], "opsin zzz: there is no such command; opsin --help lists the commands"),
+        (["z" * 300], f"opsin {'z' * 300}: there is no such command; opsin --help lists the commands"),
         (["model=mlp", "seed=1"], "opsin model=mlp: the command is missing, such as opsin train model=mlp seed=1"),
         (["my photos"], "opsin my photos: the command is missing, such as opsin train 'my photos'"),
         (["run"], "opsin run: the command is missing, such as opsin evaluate run"),

@@ -273,7 +273,7 @@ def test_a_duplicate_across_splits_is_found(predicted: str, monkeypatch: pytest.
     ("options", "message"),
     [
         ({"what": ["kernel"]}, "--what must be one of kernels, activations.*, got kernel: did you mean kernels"),
-        ({"what": ["kernels"], "count": 0}, "--count must be at least 1, got 0"),
+        ({"what": ["activations"], "count": 0}, "--count must be at least 1, got 0"),
         ({"what": ["kernels"], "stage": "block1"}, "--stage block1 cannot be used with --what kernels"),
         ({"what": ["gradcam"], "stage": "blok1"}, "no stage 'blok1'"),
         ({"what": ["filters"], "ascent": {"steps": 0}}, "steps >= 1"),
@@ -287,6 +287,40 @@ def test_a_duplicate_across_splits_is_found(predicted: str, monkeypatch: pytest.
 def test_invalid_arguments_are_errors(run: str, options: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
         list(interpret(run, **options))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--what gradcam --split test", "--split test cannot be used with --what gradcam, only with errors"),
+        ("--what kernels cam --split val", "--split val cannot be used with --what kernels cam, only with errors"),
+        ("--what filters --train-images 0", "--train-images 0 cannot be used with --what filters, only with errors"),
+        ("--what errors --steps 3", "--steps 3 cannot be used with --what errors, only with filters"),
+        ("--what activations --size 32", "--size 32 cannot be used with --what activations, only with filters"),
+        ("--what kernels --seed 0", "--seed 0 cannot be used with --what kernels, only with filters"),
+        ("--what cam --channels 1 2", "--channels 1 2 cannot be used with --what cam, only with filters"),
+        ("--what cam --upscalings 0", "--upscalings 0 cannot be used with --what cam, only with filters"),
+        ("--what kernels --count 8", "--count 8 cannot be used with --what kernels, only with activations, filters,"),
+        (
+            "--what filters --images a b",
+            "--images a b cannot be used with --what filters, only with activations, gradcam",
+        ),
+        ("photos --what kernels", "photos cannot be used with --what kernels, only with activations, gradcam"),
+        ("photos --what cam --images a", "photos cannot be used with --images a, which replaces the images"),
+        ("--what cam --stage x", "--stage x cannot be used with --what cam, only with activations, filters, gradcam"),
+        ("--what gradcam errors --stage x", "--stage x cannot be used with --what errors, only with activations"),
+    ],
+)
+def test_an_option_of_another_kind_is_refused_before_the_network_is_loaded(
+    words: str, message: str, capsys: pytest.CaptureFixture
+) -> None:
+    assert main(["no_such_run", *words.split()]) == 1
+    assert capsys.readouterr().err.startswith(message)
+
+
+def test_options_of_several_kinds_are_used_together(run: str) -> None:
+    options = {"what": ["kernels", "filters"], "stage": None, "count": 2, "ascent": {"steps": 1, "seed": 3}}
+    assert {"kernels", "filters_block1"} <= pictures(list(interpret(run, **options)))
 
 
 def test_a_broken_file_is_named_in_one_line(run: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -38,6 +38,8 @@ def test_weights_give_the_size_and_the_config_the_trainable_stages(
         (["model=cnn_gap", "--out", "x.md"], "--out belongs to --classic"),
         (["model=cnn_gap", "--logits", "0"], "--logits 0: a network has at least one output"),
         (["--classic", "model=mlp"], "--classic prints a fixed table"),
+        (["--classic", "--logits", "3"], "--classic prints a fixed table"),
+        (["--classic", "--logits", "10"], "--classic prints a fixed table"),
         (["-m", "model=cnn_gap"], "summary describes one config: leave out --multirun"),
         (["model=cnn_gap", "--image", "1x8x8"], "cnn_gap needs images of at least 18x18 pixels"),
         (["model=cnn_kernels", "model.kernels=[]"], "model.kernels"),

@@ -157,6 +157,24 @@ def test_a_map_of_edges_fails(three: Network) -> None:
     assert "hardly depend on what the network has learned" in sanity.summary
 
 
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_constant_maps_fail(three: Network, value: float) -> None:
+    images, targets, _ = planted_images(18, seed=4)
+    sanity = randomization_check(three, images, targets, lambda _, x, __: torch.full_like(x[:, 0], value))
+    assert sanity.correlation == (1, 1, 1)
+    assert not sanity.passed
+    assert sanity.above_chance
+    assert "hardly depend on what the network has learned" in sanity.summary
+
+
+def test_maps_that_become_constant_have_changed(three: Network) -> None:
+    images, targets, _ = planted_images(18, seed=4)
+    maps = iter([random_maps(images), *[torch.zeros(18, 24, 24)] * 3])
+    sanity = randomization_check(three, images, targets, lambda *_: next(maps))
+    assert sanity.correlation == (0, 0, 0)
+    assert sanity.passed
+
+
 def test_all_weights_are_randomized_with_a_seed() -> None:
     networks = [copy.deepcopy(trained(3)) for _ in range(2)]
     before = {key: tensor.clone() for key, tensor in networks[0].state_dict().items()}
@@ -177,6 +195,9 @@ def test_similarity_of_maps() -> None:
     assert rank_correlation(one, 1 - one) == pytest.approx(-1)
     assert abs(rank_correlation(one, other)) < 0.3
     assert rank_correlation(one, np.zeros_like(one)) == 0
+    assert rank_correlation(np.ones_like(one), other) == 0
+    assert rank_correlation(np.zeros_like(one), np.zeros_like(one)) == 1
+    assert rank_correlation(np.zeros_like(one), np.ones_like(one)) == 1
     assert structural_similarity(one, one) == pytest.approx(1)
     assert structural_similarity(one, other) < 0.3
     assert structural_similarity(one[:4, :3], one[:4, :3]) == pytest.approx(1)

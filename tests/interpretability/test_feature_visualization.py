@@ -1,14 +1,19 @@
 """Gradient ascent finds the pattern of a filter and changes only the image."""
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 from tiny import tiny
 from torch import nn
+from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from opsin.errors import UserError
-from opsin.interpretability.feature_visualization import Ascent, _last_rectifier, ascend
-from opsin.models import Network
+from opsin.interpretability.eval_context import eval_context
+from opsin.interpretability.feature_visualization import Ascent, _Objective, ascend
+from opsin.models import Network, cnn_gap, mini_resnet, resnet18
 from opsin.models.network import sequential
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
@@ -167,7 +172,65 @@ def test_a_network_of_one_size_is_refused_with_the_way_out(error: type[Exception
         climb(network, "only", [0], size=(12, 12), upscalings=2, steps=10**9)
 
 
-def test_a_rectifier_used_twice_ends_a_stage_too() -> None:
-    act = nn.ReLU()
-    assert _last_rectifier(nn.Sequential(act, nn.Conv2d(1, 1, 1), act)) is act
-    assert _last_rectifier(nn.Sequential(act, nn.Conv2d(1, 1, 1))) is None
+def rectifier_at_the_end(stage: nn.Module) -> nn.Module | None:
+    network = Network("one", {"only": stage}, nn.Linear(3, 3))
+    objective = _Objective(network, "only", MEAN, STD)
+    with eval_context(network):
+        objective.check([0], torch.zeros(1, 3, 8, 8), (8, 8))
+    return objective._rectifier
+
+
+def test_the_last_rectifier_is_that_whose_output_leaves_the_step() -> None:
+    act, other = nn.ReLU(), nn.ReLU6()
+    conv = nn.Conv2d(3, 3, 3)
+    assert rectifier_at_the_end(nn.Sequential(act, conv, act)) is act
+    assert rectifier_at_the_end(nn.Sequential(act, conv)) is None
+    assert rectifier_at_the_end(nn.Sequential(act, nn.Identity(), nn.Dropout2d(), nn.MaxPool2d(2))) is act
+    assert rectifier_at_the_end(nn.Sequential(act, conv, nn.Sequential(other), nn.AvgPool2d(2))) is other
+    assert rectifier_at_the_end(other) is other
+    assert rectifier_at_the_end(nn.Sequential(conv, nn.ReLU(inplace=True), nn.BatchNorm2d(3))) is None
+
+
+def residual_stage(block: type[BasicBlock | Bottleneck], bias: float) -> nn.Module:
+    """Return a convolution and a residual block of torchvision, whose ReLU runs twice or more, in place."""
+    torch.manual_seed(0)
+    stage = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), block(16, 16 // block.expansion))
+    last = stage[1].bn3 if block is Bottleneck else stage[1].bn2
+    nn.init.constant_(last.bias, bias)
+    return stage
+
+
+@pytest.mark.parametrize("block", [BasicBlock, Bottleneck])
+def test_a_zero_filter_of_a_residual_block_is_activated(block: type[BasicBlock | Bottleneck]) -> None:
+    """The block registers its ReLU before the last convolution, and calls it after the addition."""
+    stage = residual_stage(block, bias=-1.0)
+    found = climb(Network("residual", {"only": stage}, nn.Flatten()), "only", list(range(8)), size=(16, 16), steps=30)
+    assert found.start == (0.0,) * 8
+    assert min(found.end) > 0.2
+    assert rectifier_at_the_end(stage) is stage[1].relu
+
+
+def test_zero_filters_of_resnet18_are_activated() -> None:
+    torch.manual_seed(0)
+    network = resnet18(num_logits=10, image_size=(64, 64))
+    nn.init.constant_(network.stages["layer4"][1].bn2.bias, -4.0)
+    found = climb(network, "layer4", [0, 1], size=(64, 64), steps=15, lr=0.02)
+    assert found.start == (0.0, 0.0)
+    assert min(found.end) > 0.5
+
+
+@pytest.mark.parametrize(
+    ("network", "step", "name"),
+    [
+        (partial(cnn_gap, in_channels=3), "block1", "block1.relu"),
+        (partial(mini_resnet, in_channels=3), "layer1", "layer1.1.relu2"),
+        (resnet18, "layer1", "layer1.1.relu"),
+        (resnet18, "layer1.0.bn1", None),
+    ],
+)
+def test_the_rectifier_of_a_step_is_named(network: Callable[..., Network], step: str, name: str | None) -> None:
+    built = network(num_logits=2, image_size=(32, 32))
+    objective = _Objective(built, step, MEAN, STD)
+    with eval_context(built):
+        objective.check([0], torch.zeros(1, 3, 32, 32), (32, 32))
+    assert objective._rectifier is (built.stages.get_submodule(name) if name else None)

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -83,6 +84,29 @@ def test_folders_for_temporary_files_are_explained() -> None:
     unusable = FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/full']")
     assert "found in ['/full']: set TMPDIR to a folder that can be" in str(explanation(unusable))
     assert "is too long for the name of a socket" in str(explanation(OSError("AF_UNIX path too long")))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["evaluate", "{long}"],
+        ["compare", "{long}"],
+        ["train", "{long}"],
+        ["train", "datamodule=image_folder", "datamodule.path={long}"],
+        ["train", "--config-dir", "{long}"],
+        ["explore", "--outputs", "{long}"],
+        ["new", "{long}"],
+    ],
+    ids=" ".join,
+)
+def test_a_word_that_is_too_long_for_a_name_is_one_message(
+    words: list[str], in_tmp: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert dispatch.main([word.format(long="word" * 75) for word in words]) == 1
+    error = capsys.readouterr().err
+    assert re.fullmatch(
+        r"\S*wordword\S*\.\.\.: the name of this file or folder is too long .*: use a shorter one\n", error
+    )
 
 
 def test_errors_unrelated_to_the_disk_are_not_changed(tmp_path: Path) -> None:

@@ -12,54 +12,81 @@ from opsin.interpretability.convolution.named_image import named_image
 from opsin.runs.directory import OUTPUT_DIR
 from opsin.runs.home import user_path
 
+SELECTIONS = ("kernel", "step", "gabor", "bank", "pool", "colors", "inspect")
+"""Options that select what is drawn or printed for the image; without one, everything is drawn."""
+
+AFFECTED = {
+    "stride": ("kernel", "step", "pool", "sizes"),
+    "padding": ("kernel", "step", "sizes"),
+    "dilation": ("kernel", "step", "sizes"),
+    "range": ("kernel",),
+}
+"""The selections that an option has an effect on."""
+
 
 @command
 def main(arguments: list[str] | None = None) -> int:
     """Print the calculated sizes and the paths of the pictures."""
     options = _parser().parse_intermixed_args(arguments)
+    _check_effects(options)
     padding = _padding(options.padding)
+    image = "cat" if options.image is None else options.image
+    dilation = 1 if options.dilation is None else options.dilation
     if options.sizes:
         stride = 1 if options.stride is None else options.stride
-        print("\n".join(sizes(options.sizes, stride=stride, padding=padding, dilation=options.dilation)))
+        print("\n".join(sizes(options.sizes, stride=stride, padding=padding, dilation=dilation)))
         return 0
     chosen = ConvolveOptions(
-        kernels=options.kernel,
+        kernels=options.kernel or [],
         stride=options.stride,
         padding=padding,
-        dilation=options.dilation,
+        dilation=dilation,
         step=options.step,
         value_range=options.range,
-        gabors=options.gabor,
+        gabors=options.gabor or [],
         bank=options.bank,
         pools=[2] if options.pool == [] else options.pool or [],
         colors=options.colors,
     )
     if options.inspect is not None:
-        print("\n".join(inspect(options.image, options.data_dir, _pixel(options.inspect))))
+        print("\n".join(inspect(image, options.data_dir, _pixel(options.inspect))))
         if not chosen.draws_anything:
             return 0
-    for line in draw(named_image(options.image, options.data_dir), chosen, options.out):
+    for line in draw(named_image(image, options.data_dir), chosen, options.out):
         print(line)
     return 0
+
+
+def _check_effects(options: argparse.Namespace) -> None:
+    """Check that each given option has an effect.
+
+    Raises:
+        UserError: An option has no effect.
+    """
+    given = [name for name, value in vars(options).items() if value is not None and value is not False]
+    if "sizes" in given and (others := [name for name in ("image", *SELECTIONS, "range") if name in given]):
+        raise UserError(f"--{others[0]} has no effect with --sizes, which reads no image: leave out one of them")
+    chosen = {"sizes", *SELECTIONS} & set(given)
+    for name in AFFECTED if chosen else ():
+        if name in given and not chosen & set(AFFECTED[name]):
+            affected = ", ".join(f"--{selection}" for selection in AFFECTED[name])
+            raise UserError(f"--{name} has an effect on {affected} only: add one of them, or leave it out")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = command_parser("convolve", epilog="Without options, draw everything for the image.")
     parser.add_argument(
         "--image",
-        default="cat",
         help="a file; a sample: cat, astronaut, coins, brick, digit_3, ...; a training image of a dataset: mnist:7; or "
         'numbers: "1 2; 3 4" (default: cat)',
     )
     parser.add_argument("--data-dir", metavar="FOLDER", help="the folder of the datasets (default: data)")
-    parser.add_argument(
-        "--kernel", nargs="+", default=[], help='names (blur), "all", or numbers: "1 0 -1; 2 0 -2; 1 0 -1"'
-    )
+    parser.add_argument("--kernel", nargs="+", help='names (blur), "all", or numbers: "1 0 -1; 2 0 -2; 1 0 -1"')
     parser.add_argument(
         "--stride", type=int, metavar="N", help="step between positions (default: 1; pooling: the window size)"
     )
-    parser.add_argument("--padding", default="valid", help="valid, same, or a number (default: valid)")
-    parser.add_argument("--dilation", type=int, default=1, metavar="N", help="step between the numbers of a kernel")
+    parser.add_argument("--padding", help="valid, same, or a number (default: valid)")
+    parser.add_argument("--dilation", type=int, metavar="N", help="step between the numbers of a kernel (default: 1)")
     parser.add_argument(
         "--step",
         type=int,
@@ -73,7 +100,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--gabor",
         nargs="+",
-        default=[],
         metavar="F,THETA,SIGMA",
         help="filters as frequency,theta,sigma, such as 0.16,1.2,4.0",
     )
@@ -106,7 +132,9 @@ def _pixel(numbers: Sequence[int]) -> tuple[int, int] | None:
     return (numbers[0], numbers[1]) if numbers else None
 
 
-def _padding(value: str) -> Padding:
+def _padding(value: str | None) -> Padding:
+    if value is None:
+        return "valid"
     try:
         return value if value in ("valid", "same") else int(value)  # type: ignore[return-value]
     except ValueError:

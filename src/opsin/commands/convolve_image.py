@@ -95,6 +95,8 @@ def draw(image: NDArray[Any], options: ConvolveOptions, out: Path) -> Iterator[s
     typed = image.dtype != np.uint8
     if typed and (not options.draws_anything or options.gabors or options.bank or options.colors):
         raise UserError("an image typed as numbers has --kernel, --pool, --step and --inspect only")
+    if typed and options.value_range:
+        raise UserError("--range has no effect on an image typed as numbers, whose results are numbers: leave it out")
     options = options.or_all()
     if options.value_range and not options.value_range[0] < options.value_range[1]:
         raise UserError("--range takes the value shown as black and a larger value shown as white, such as -4 4")

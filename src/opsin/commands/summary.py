@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 DIGITS = (1, 28, 28)
 """Shape of the images of a network without pretrained weights, unless `--image` is given: those of MNIST."""
 
+LOGITS = 10
+"""Default number of outputs of the head: the classes of MNIST."""
+
 
 @command
 def main(arguments: list[str] | None = None) -> int:
@@ -33,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--image", type=_shape, metavar="CxHxW", help="shape of an image (default: that of the weights, or 1x28x28)"
     )
-    parser.add_argument("--logits", type=int, default=10, metavar="N", help="outputs of the head (default: 10)")
+    parser.add_argument("--logits", type=int, metavar="N", help=f"outputs of the head (default: {LOGITS})")
     parser.add_argument(
         "--against", nargs="+", default=[], metavar="OVERRIDE", help="compare with the network of these overrides too"
     )
@@ -46,6 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
         return _print_classic(options, rest)
     if options.out:
         raise UserError("--out belongs to --classic")
+    options.logits = LOGITS if options.logits is None else options.logits
     if options.logits < 1:
         raise UserError(f"--logits {options.logits}: a network has at least one output")
     from opsin.config import read_command_line, show
@@ -110,7 +114,7 @@ def _change(before: int, after: int) -> str:
 
 
 def _print_classic(options: argparse.Namespace, rest: list[str]) -> int:
-    if rest or options.against or options.image:
+    if rest or options.against or options.image or options.logits is not None:
         raise UserError("--classic prints a fixed table: it takes no other argument than --out")
     from opsin.models.summary.classic_networks import classic_page
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -29,6 +30,14 @@ LEAK = 0.1
 Floats = tuple[float, ...]
 
 _PASS_THROUGH = (nn.MaxPool2d, nn.AvgPool2d, nn.Dropout, nn.Dropout2d, nn.Identity)
+
+
+class _Call(NamedTuple):
+    """One call of a module, with its input and its output."""
+
+    module: nn.Module
+    input: Tensor
+    output: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,8 +107,8 @@ def ascend(
     noise = torch.empty(1, channels_in, *size).uniform_(*NOISE, generator=torch.Generator().manual_seed(seed))
     with eval_context(network) as model:
         objective = _Objective(model, step, mean, std)
+        objective.check(channels, noise, recipe.last_size(size))
         with objective.hooked():
-            objective.check(channels, noise, recipe.last_size(size))
             parts = [
                 recipe(objective, noise, torch.tensor(channels[first : first + BLOCK]))
                 for first in range(0, len(channels), BLOCK)
@@ -172,33 +181,40 @@ class _Objective:
         self._module = network.steps()[step] if self._in_head else layers(network, [step])[step]
         self._mean, self._std = (torch.tensor(list(x), device=self.device).view(1, -1, 1, 1) for x in (mean, std))
         self._outputs: dict[str, Tensor] = {}
+        self._rectifier: nn.Module | None = None
 
     @contextmanager
     def hooked(self) -> Iterator[None]:
-        """Record the output of the step and the input of its last rectifier."""
-        modules = {"step": self._module}
-        handles = ExitStack()
-        if (rectifier := _last_rectifier(self._module)) is not None:
-            # Copied, because the rectifier may work in place.
-            hook = rectifier.register_forward_pre_hook(lambda _, inputs: self._outputs.update(raw=inputs[0].clone()))
-            handles.callback(hook.remove)
-        with handles, output_hooks(modules, self._outputs.__setitem__):
+        """Record the output of the step, and the input of the rectifier that `check` has found, in its last call."""
+        with ExitStack() as handles:
+            if self._rectifier is not None:
+                # Copied, because the rectifier may work in place.
+                hook = self._rectifier.register_forward_pre_hook(
+                    lambda _, inputs: self._outputs.update(raw=inputs[0].clone())
+                )
+                handles.callback(hook.remove)
+            handles.enter_context(output_hooks({"step": self._module}, self._outputs.__setitem__))
             yield
 
     def check(self, channels: Sequence[int], noise: Tensor, last: tuple[int, int]) -> None:
-        """Raise `UserError` unless the step has these channels, and runs at the size of the noise and at the last one.
+        """Find the rectifier at the end of the step by a run on the noise, and check the channels and both sizes.
 
         Args:
             channels: The channels.
             noise: The first image.
             last: (height, width) after the last upscaling.
+
+        Raises:
+            UserError: The step does not have these channels, or does not run at the size of the noise or the last one.
         """
-        self._try(noise)
+        with self.hooked(), _recorded_calls(self._module) as calls:
+            self._try(noise)
         output = self._outputs["step"]
         check_filters(self._network, self._step, self._module, output, noise)
         width = output.shape[1]
         if wrong := [channel for channel in channels if not 0 <= channel < width]:
             raise UserError(f"{self._network.name}: {self._step} has channels 0 to {width - 1}, not {wrong[0]}")
+        self._rectifier = _last_rectifier(calls, output)
         if last != noise.shape[2:]:
             self._try(F.interpolate(noise, last))
 
@@ -265,14 +281,29 @@ def _channel_means(output: Tensor, channels: Tensor) -> Tensor:
     return means[torch.arange(len(means), device=means.device), channels]
 
 
-def _last_rectifier(step: nn.Module) -> nn.Module | None:
-    """Return the rectifier at the end of a step, ignoring pooling and dropout, or None."""
-    last = None
-    for _, module in step.named_modules(remove_duplicate=False):  # each use of a shared rectifier
-        if next(module.children(), None) is not None:
-            continue
-        if isinstance(module, RECTIFIERS):
-            last = module
-        elif not isinstance(module, _PASS_THROUGH):
-            last = None
-    return last
+@contextmanager
+def _recorded_calls(step: nn.Module) -> Iterator[list[_Call]]:
+    """Record the calls of rectifiers, pooling and dropout in a step, in execution order."""
+    calls: list[_Call] = []
+
+    def record(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        calls.append(_Call(module, inputs[0], output))
+
+    with ExitStack() as hooks:
+        for module in step.modules():
+            if isinstance(module, (*RECTIFIERS, *_PASS_THROUGH)):
+                hooks.callback(module.register_forward_hook(record).remove)
+        yield calls
+
+
+def _last_rectifier(calls: Sequence[_Call], output: Tensor) -> nn.Module | None:
+    """Return the rectifier whose output is that of the step, directly or through pooling and dropout, or None.
+
+    The order of registration does not tell: the ReLU of a residual block is registered before the last convolution.
+    """
+    for call in reversed(calls):
+        if call.output is output:
+            if isinstance(call.module, RECTIFIERS):
+                return call.module
+            output = call.input
+    return None

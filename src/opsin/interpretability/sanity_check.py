@@ -33,7 +33,7 @@ class Sanity:
     Attributes:
         randomized: The steps of the network in the order of randomization, which is cumulative.
         correlation: Rank correlation (Spearman) with the maps of the trained weights after each step, averaged over
-            the images; 0 for a constant map.
+            the images. It is 1 for an image whose maps are both constant, and 0 if only one of them is.
         similarity: Structural similarity (SSIM) after each step, which also counts regions where both maps are zero.
         correct: Number of images that the trained network classifies correctly.
         images: Number of images.
@@ -88,9 +88,10 @@ def randomization_check(
 ) -> Sanity:
     """Compare maps while weights are randomized from the head on: Adebayo et al., arXiv:1810.03292, section 3.
 
-    A map that does not change depends on the image alone, such as on its edges. The maps of an untrained network change
-    too, so the targets must also have a higher probability than randomly permuted targets (permutation test). Use some
-    dozens of images of several classes and their true classes, not the predicted ones.
+    A map that does not change depends on the image alone, such as on its edges, or on nothing, such as a constant map.
+    The maps of an untrained network change too, so the targets must also have a higher probability than randomly
+    permuted targets (permutation test). Use some dozens of images of several classes and their true classes, not the
+    predicted ones.
 
     Weights are drawn as in He et al. (arXiv:1502.01852), biases are zero, and norms are the identity.
 
@@ -142,9 +143,13 @@ def randomize(module: nn.Module, draws: torch.Generator) -> None:
 
 
 def rank_correlation(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
-    """Return the rank correlation (Spearman) of two maps; 0 if one of them is constant."""
-    if a.min() == a.max() or b.min() == b.max():
-        return 0.0
+    """Return the rank correlation (Spearman) of two maps, which is undefined for constant ones.
+
+    It is then 1 if both maps are constant, because they rank no region above another, and 0 if one of them is.
+    """
+    constant = [bool(values.min() == values.max()) for values in (a, b)]
+    if any(constant):
+        return float(all(constant))
     return float(spearmanr(a, b, axis=None).statistic)
 
 

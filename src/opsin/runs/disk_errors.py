@@ -1,4 +1,4 @@
-"""Clear messages for failures of a disk: full, over its quota, read-only, forbidden or defective.
+"""Clear messages for failures of a disk: full, over its quota, read-only, forbidden, defective; and for names too long.
 
 Code that writes raises plain `OSError`s. `explained_disk_errors` turns an error that a command does not handle into one
 message with the file, the disk and the way out. Three places write such a message, all with the reason that
@@ -28,6 +28,9 @@ DEFECTIVE = (errno.EIO, errno.ENXIO, errno.ENODEV, getattr(errno, "ESTALE", -1))
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
 """Errors of a lock on a filesystem without locks, such as NFS without its lock service."""
 
+SHOWN = 100
+"""Number of characters of a name that is too long in its message."""
+
 START_AGAIN = "start the same command again"
 """The way out of a command that can be repeated."""
 
@@ -52,7 +55,7 @@ def explained_disk_errors(way_out: str = START_AGAIN, folder: Path | None = None
 
 
 def explanation(error: OSError, way_out: str = START_AGAIN, folder: Path | None = None) -> str | None:
-    """Return a message for the failure of a disk; None for other errors, such as a missing file.
+    """Return a message for the failure of a disk or a name too long for it; None for others, such as a missing file.
 
     Args:
         error: The error.
@@ -64,6 +67,12 @@ def explanation(error: OSError, way_out: str = START_AGAIN, folder: Path | None 
     if "AF_UNIX path too long" in str(error):  # of `multiprocessing`
         temporary = os.environ.get("TMPDIR", "/tmp")
         return f"TMPDIR={temporary} is too long for the name of a socket: set TMPDIR to a shorter path, then {way_out}"
+    if error.errno == errno.ENAMETOOLONG:  # also of `Path.is_file` and its relatives, for a word that is no path
+        name = os.fsdecode(error.filename or "a path")
+        shown = name if len(name) <= SHOWN else f"{name[:SHOWN]}..."
+        return (
+            f"{shown}: the name of this file or folder is too long for the disk (mostly 255 bytes): use a shorter one"
+        )
     if error.errno == errno.ENOLCK:  # of `DiskLock`
         return (
             f"{error.filename or 'a file'} cannot be locked, because its disk has no locks. Set output_dir and "

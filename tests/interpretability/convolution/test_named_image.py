@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ordinary_user import forbid_search
 from PIL import Image
 
 from opsin.data.datasets import digits
@@ -23,6 +24,21 @@ def test_names_of_images(in_tmp: Path) -> None:
     np.testing.assert_array_equal(named_image("1 2.png", None), pixels)
 
 
+def test_numbers_may_be_longer_than_the_name_of_a_file(in_tmp: Path) -> None:
+    text = ";".join([" ".join("0" * 16)] * 16)
+    assert len(text) > 255
+    np.testing.assert_array_equal(named_image(text, None), np.zeros((16, 16)))
+    assert inspect_named(text, None).pixels.shape == (16, 16)
+
+
+def test_an_image_in_a_folder_that_may_not_be_searched_is_not_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forbid_search(tmp_path / "private", monkeypatch)
+    with pytest.raises(PermissionError):
+        named_image(str(tmp_path / "private" / "photo.png"), None)
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [
@@ -34,6 +50,8 @@ def test_names_of_images(in_tmp: Path) -> None:
         ("mnist:0", "are not in nowhere; download them with .*prepare.data"),
         ("1 2; 3", "the same length"),
         ("1 " * 65, "1 to 64 rows and columns"),
+        ("1 " * 200, "1 to 64 rows and columns"),
+        ("photo" * 60, "is neither a file nor a sample image"),
     ],
 )
 def test_a_name_that_cannot_be_read_is_an_error(name: str, said: str, in_tmp: Path) -> None:

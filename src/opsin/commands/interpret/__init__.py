@@ -1,6 +1,7 @@
 """Visualize what a network has learned: `opsin interpret`."""
 
 import argparse
+from typing import Any
 
 from opsin.commands.command_line import add_checkpoint_option, command, command_parser
 from opsin.runs.home import user_path
@@ -14,8 +15,6 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_intermixed_args(arguments)
     from opsin.commands.interpret.interpretation import interpret
 
-    ascent = {name: getattr(options, name) for name in ("channels", "steps", "upscalings", "size", "seed")}
-    errors = {"split": options.split, "train_images": options.train_images}
     lines = interpret(
         options.run,
         options.data,
@@ -26,12 +25,17 @@ def main(arguments: list[str] | None = None) -> int:
         tensorboard=options.tensorboard,
         count=options.count,
         checkpoint=options.checkpoint,
-        ascent=ascent,
-        errors={name: value for name, value in errors.items() if value is not None},
+        ascent=_given(options, "channels", "steps", "upscalings", "size", "seed"),
+        errors=_given(options, "split", "train_images"),
     )
     for line in lines:
         print(line, flush=True)
     return 0
+
+
+def _given(options: argparse.Namespace, *names: str) -> dict[str, Any]:
+    """Return the values of those options that are given."""
+    return {name: value for name in names if (value := getattr(options, name)) is not None}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -47,20 +51,18 @@ def _parser() -> argparse.ArgumentParser:
         "--out", type=user_path, metavar="FOLDER", help="the folder to write to (default: RUN/interpretation)"
     )
     parser.add_argument("--tensorboard", action="store_true", help="also add the pictures to the run's TensorBoard")
-    parser.add_argument("--count", type=int, default=8, metavar="N", help="number of images, filters or errors")
+    parser.add_argument("--count", type=int, metavar="N", help="number of images, filters or errors (default: 8)")
     add_checkpoint_option(parser)
     filters = parser.add_argument_group("filters by gradient ascent")
-    filters.add_argument(
-        "--channels", type=int, nargs="+", default=(), metavar="N", help="channels to show (default: a selection)"
-    )
+    filters.add_argument("--channels", type=int, nargs="+", metavar="N", help="channels to show (default: a selection)")
     filters.add_argument("--steps", type=int, metavar="N", help="Adam steps at each size (default: 100 or 20)")
     filters.add_argument(
         "--upscalings", type=int, metavar="N", help="upscalings by 1.2 (default: up to the input size of the network)"
     )
     filters.add_argument("--size", type=int, metavar="N", help="initial side in pixels (default: 56 or the input size)")
-    filters.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the noise")
+    filters.add_argument("--seed", type=int, metavar="N", help="seed of the noise (default: 0)")
     errors = parser.add_argument_group("errors")
-    errors.add_argument("--split", choices=("val", "test"), default="val", help="the images to look for errors in")
+    errors.add_argument("--split", choices=("val", "test"), help="the images to look for errors in (default: val)")
     errors.add_argument(
         "--train-images",
         type=int,

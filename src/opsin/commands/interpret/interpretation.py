@@ -4,7 +4,9 @@ import csv
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from opsin.commands.interpret.attributions import attribution_maps
@@ -21,6 +23,19 @@ from opsin.visualization.images import encode
 KINDS: tuple[str, ...] = ("kernels", "activations", "filters", *METHODS, "errors")
 """Values of `--what`."""
 
+KINDS_WITH_STAGE = ("activations", "filters", "gradcam")
+
+KINDS_OF_OPTION: Mapping[str, Sequence[str]] = {
+    "count": tuple(kind for kind in KINDS if kind != "kernels"),
+    **dict.fromkeys(("images", "data"), tuple(kind for kind in KINDS if kind not in ("kernels", "filters"))),
+    **dict.fromkeys(("channels", "steps", "upscalings", "size", "seed"), ("filters",)),
+    **dict.fromkeys(("split", "train_images"), ("errors",)),
+}
+"""The kinds that an option has an effect on; all other options have one on every kind, or are checked elsewhere."""
+
+COUNT = 8
+"""Default number of images, errors or filters to show."""
+
 
 def interpret(
     name: str,
@@ -31,9 +46,10 @@ def interpret(
     stage: str | None = None,
     out: Path | None = None,
     tensorboard: bool = False,
-    count: int = 8,
+    count: int | None = None,
     checkpoint: str = "best",
-    **options: Any,
+    ascent: Mapping[str, Any] = MappingProxyType({}),
+    errors: Mapping[str, Any] = MappingProxyType({}),
 ) -> Iterator[str]:
     """Make images that explain a trained network, and describe them.
 
@@ -46,19 +62,23 @@ def interpret(
             spatial one (gradcam).
         out: The folder to write to; None takes `interpretation` in the run directory, or in `outputs`.
         tensorboard: Whether to write the images to the run's TensorBoard too.
-        count: Number of images, errors or filters to show.
+        count: Number of images, errors or filters to show; None for `COUNT`.
         checkpoint: `best`, `last`, or the path of a checkpoint of the run.
-        options: Options of `filter_pictures` and `error_analysis`.
+        ascent: Options of `filter_pictures`.
+        errors: Options of `error_analysis`.
 
     Yields:
         Lines to print, as soon as they are known: measured values and the written files.
 
     Raises:
-        UserError: There is no such network, image or stage, the kind does not support it, or the folder is not
-            writable.
+        UserError: There is no such network, image or stage, an option has no effect on the kinds, or the folder is
+            not writable.
     """
     if unknown := [kind for kind in what if kind not in KINDS]:
         raise UserError(f"--what must be one of {', '.join(KINDS)}, got {unknown[0]}{did_you_mean(unknown[0], KINDS)}")
+    options = {"count": count, "images": images or None, "data": words or None, **ascent, **errors}
+    _check_options(what, options, stage)
+    count = COUNT if count is None else count
     if count < 1:
         raise UserError(f"--count must be at least 1, got {count}")
     if "errors" in what and checkpoint != "best":
@@ -75,7 +95,7 @@ def interpret(
     run.check_links(run.path if tensorboard else folder)
     writer = _writer(run, folder) if tensorboard else None
     for kind in what:
-        for output in _outputs(kind, source, stage, count, options):
+        for output in _outputs(kind, source, stage, count, ascent, errors):
             yield from output.lines
             if output.picture is not None:
                 yield from _written(output, folder)
@@ -86,18 +106,42 @@ def interpret(
         yield f"also in TensorBoard, in the tab IMAGES, as interpret/...: {writer.log_dir}"
 
 
+def _check_options(what: Sequence[str], given: Mapping[str, Any], stage: str | None) -> None:
+    """Check that each given option has an effect; the options of `given` are None if they are not given.
+
+    Raises:
+        UserError: An option has no effect on any of the kinds, or `stage` has none on one of them.
+    """
+    for option, value in given.items():
+        kinds = KINDS_OF_OPTION[option]
+        if value is not None and not set(kinds) & set(what):
+            flag = "" if option == "data" else f"--{option.replace('_', '-')} "
+            text = value if isinstance(value, str | int) else " ".join(map(str, value))
+            raise UserError(f"{flag}{text} cannot be used with --what {' '.join(what)}, only with {', '.join(kinds)}")
+    if given["images"] and given["data"]:
+        raise UserError(
+            f"{given['data'][0]} cannot be used with --images {given['images'][0]}, which replaces the images"
+        )
+    if stage is not None and (without := [kind for kind in what if kind not in KINDS_WITH_STAGE]):
+        raise UserError(
+            f"--stage {stage} cannot be used with --what {without[0]}, only with {', '.join(KINDS_WITH_STAGE)}"
+        )
+
+
 def _outputs(
-    kind: str, source: ModelAndImages, stage: str | None, count: int, options: dict[str, Any]
+    kind: str,
+    source: ModelAndImages,
+    stage: str | None,
+    count: int,
+    ascent: Mapping[str, Any],
+    errors: Mapping[str, Any],
 ) -> Iterator[Output]:
-    if kind in METHODS:
-        return attribution_maps(source, kind, stage, count)
-    if stage is not None and kind in ("kernels", "errors"):
-        raise UserError(f"--stage {stage} cannot be used with --what {kind}")
     makers: dict[str, Callable[[], Iterator[Output]]] = {
         "kernels": lambda: kernel_grid(source),
         "activations": lambda: activation_pictures(source, stage, count),
-        "filters": lambda: filter_pictures(source, stage, count, **options.get("ascent", {})),
-        "errors": lambda: error_analysis(source, count, **options.get("errors", {})),
+        "filters": lambda: filter_pictures(source, stage, count, **ascent),
+        "errors": lambda: error_analysis(source, count, **errors),
+        **{method: partial(attribution_maps, source, method, stage, count) for method in METHODS},
     }
     return makers[kind]()
 

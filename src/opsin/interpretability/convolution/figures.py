@@ -20,6 +20,9 @@ LECTURE_LIMITS = (-4.0, 4.0)
 DIGIT_SIDE = 64
 """Images up to this side use `LECTURE_LIMITS`."""
 
+READABLE_CELL = 20
+"""Side in pixels of the smallest square in which a number such as -0.11 is readable."""
+
 SIGNED = "RdBu_r"
 BOX, RIM = (232, 119, 34), (90, 150, 210)
 
@@ -128,8 +131,9 @@ def kernel_picture(
         response = convolve(image, kernel, stride=stride, padding=padding, dilation=dilation)
         low, high = value_range or limits(image, kernel, response)
         answer = fit(to_uint8(response, low, high), side)
-        tile = min(answer.shape[0], side * 2 // 3)
-        drawn = numbered(kernel, cell=tile // max(kernel.shape)) if max(kernel.shape) <= 7 else _signed(kernel)
+        tile = max(side // 3, min(answer.shape[0], side * 2 // 3))  # a flat response may have a height of one pixel
+        cell = tile // max(kernel.shape)
+        drawn = numbered(kernel, cell=cell) if cell >= READABLE_CELL else _signed(kernel)
         pictures.append(grid([fit(drawn, tile), answer], columns=2, side=None))
         captions.append(f"{name.replace('_', ' ')}\n{_size(response)}, shown {low:.2g} to {high:.2g}")
     return grid(pictures, columns=3, side=None, captions=captions)

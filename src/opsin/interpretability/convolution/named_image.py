@@ -1,5 +1,6 @@
 """The image that a text names: a sample, a training image of a dataset, a file, or numbers."""
 
+import errno
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -79,7 +80,14 @@ def inspect_named(name: str, data_dir: str | None) -> InspectedImage:
 def named_file(name: str) -> Path | None:
     """Return the file that a name stands for; None for other images."""
     path = user_path(name)
-    return path if name not in sample_names() and not _NUMBERED.fullmatch(name) and path.is_file() else None
+    if name in sample_names() or _NUMBERED.fullmatch(name):
+        return None
+    try:
+        return path if path.is_file() else None
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:  # a large image typed as numbers
+            return None
+        raise  # such as a folder that may not be read
 
 
 @contextmanager
