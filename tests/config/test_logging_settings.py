@@ -1,5 +1,6 @@
 """Logging settings: no callable is called, and no file outside the run directory is written."""
 
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -80,3 +81,43 @@ def test_the_settings_of_hydra_are_accepted(override: str, in_tmp: Path) -> None
     settings = compose([override, "hydra.run.dir=run"]).settings
     assert settings is not None
     checked_logging(settings)
+
+
+@pytest.mark.parametrize(
+    ("override", "reason"),
+    [
+        ("root.level=VERBOSE", "root logger: Unknown level: 'VERBOSE'"),
+        ("loggers.matplotlib.level=VERBOSE", "logger 'matplotlib': Unknown level: 'VERBOSE'"),
+        ("root.handlers=[nope]", "root logger: Unable to add handler 'nope'"),
+        ("handlers.console.formatter=nope", "handler 'console': Unable to set formatter 'nope'"),
+        ("formatters.full.format='%(mess'", r"formatter 'full': Invalid format '%\(mess'"),
+        ("version=2", "Unsupported version: 2"),
+        ("formatters.full.format=3", "formatters.full.format=3 is not text"),
+        ("+formatters.full.datefmt=3", "formatters.full.datefmt=3 is not text"),
+        ("handlers.console=5", "handlers.console=5 is not a section"),
+        ("handlers=5", "handlers=5 is not a section"),
+        ("root=5", "root=5 is not a section"),
+        ("~root", "root is missing"),
+        ("+handlers.file.mode=r", "handlers.file.mode=r is not accepted"),
+        ("handlers.file.encoding=rot13", "handlers.file.encoding=rot13 is not known"),
+        ("handlers.file.errors=nope", "handlers.file.errors=nope is not known"),
+    ],
+)
+def test_a_wrong_value_gives_one_message(
+    override: str, reason: str, in_tmp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    mark = override[0] if override[0] in "+~" else ""
+    settings = compose([f"{mark}hydra.job_logging.{override.removeprefix(mark)}", "hydra.run.dir=run"]).settings
+    assert settings is not None
+    with pytest.raises(UserError, match=rf"^hydra\.job_logging\W.*{reason}"):
+        configure_logging(settings)
+    assert not list(in_tmp.iterdir())
+
+
+@pytest.mark.parametrize("value", ["3", "null", "{a: 1}", "[PIL,3]"])
+def test_a_wrong_kind_of_verbose_gives_one_message(value: str) -> None:
+    settings = compose([f"hydra.verbose={value}"]).settings
+    assert settings is not None
+    with pytest.raises(UserError, match=r"^hydra\.verbose=.* true, false, or names of loggers"):
+        configure_logging(settings)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from opsin.config import locations
-from opsin.config.logging_settings import checked_logging
+from opsin.config.logging_settings import checked_logging, checked_verbose, named_mistakes
 from opsin.config.resolvers import register_resolvers, restored_resolvers
 from opsin.config.search_path import PACKAGE, ConfigSource
 from opsin.config.target_lookup import is_permitted
@@ -96,10 +96,15 @@ def configure_logging(settings: DictConfig) -> None:
 
     Args:
         settings: Hydra's settings of the run, with `hydra.runtime.output_dir`, under `hydra`.
+
+    Raises:
+        UserError: They have a wrong value.
     """
     from hydra.core.utils import configure_log
 
-    configure_log(checked_logging(settings), settings.hydra.verbose)
+    checked, verbose = checked_logging(settings), checked_verbose(settings)
+    with named_mistakes():
+        configure_log(checked, verbose)
     for handler in logging.getLogger().handlers:
         handler.addFilter(MaskSecrets())
         handler.addFilter(EscapeControls())
