@@ -1,9 +1,11 @@
 """Hydra with Opsin's search path: the only module that uses Hydra's private names (written for Hydra 1.3)."""
 
+import io
 import logging
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from logging.config import DictConfigurator
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -121,10 +123,16 @@ def opsin_logging(settings: DictConfig) -> Iterator[None]:
 
     Args:
         settings: Hydra's settings of the run, as for `configure_logging`.
+
+    Raises:
+        UserError: They have a wrong value.
     """
     logger = logging.getLogger("opsin")
     level, propagate = logger.level, logger.propagate
     with ExitStack() as closing:
+        if isinstance(sys.stdout, io.TextIOWrapper):  # its encoding may lack the characters of a name
+            closing.callback(sys.stdout.reconfigure, errors=sys.stdout.errors)
+            sys.stdout.reconfigure(errors="backslashreplace")
         for handler in _handlers(settings):
             handler.addFilter(MaskSecrets())
             handler.addFilter(EscapeControls())
@@ -142,12 +150,25 @@ def _handlers(settings: DictConfig) -> Iterator[logging.Handler]:
     console = logging.StreamHandler(sys.stdout)
     console.setFormatter(logging.Formatter("%(message)s"))
     yield console
-    described = checked_logging(settings)
-    if name := OmegaConf.select(described, "handlers.file.filename"):
-        file = logging.FileHandler(name, delay=True, encoding="utf-8")
-        file.setFormatter(logging.Formatter(OmegaConf.select(described, "formatters.full.format")))
+    if file := _file_handler(checked_logging(settings)):
         raise_disk_errors(file)
         yield file
+
+
+def _file_handler(described: DictConfig) -> logging.FileHandler | None:
+    """Return the handler `file` of `hydra.job_logging` with all of its settings; None if there is no log file.
+
+    Raises:
+        UserError: They have a wrong value.
+    """
+    values: Any = OmegaConf.to_container(described, resolve=True)
+    if "filename" not in values.get("handlers", {}).get("file", {}):
+        return None
+    maker = DictConfigurator(values)
+    formatters = maker.config.get("formatters", {})
+    with named_mistakes():
+        formatters.update({name: maker.configure_formatter(entry) for name, entry in formatters.items()})
+        return maker.configure_handler(maker.config["handlers"]["file"])
 
 
 def raise_disk_errors(handler: logging.FileHandler) -> None:
