@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -77,6 +78,17 @@ def test_an_error_without_a_path_names_the_full_or_read_only_disk(disk: Disk, tm
 def test_other_disk_errors_are_explained(number: int, message: str) -> None:
     with pytest.raises(UserError, match=message), explained_disk_errors():
         raise OSError(number, os.strerror(number), "/none/file")
+
+
+@pytest.mark.parametrize("arguments", [["NAME"], ["train", "NAME"], ["train", "--config-dir", "NAME"]])
+def test_a_path_that_is_too_long_gives_one_message(
+    arguments: list[str], in_tmp: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert dispatch.main([argument.replace("NAME", "n" * 300) for argument in arguments]) == 1
+    error = capsys.readouterr().err
+    assert re.fullmatch(
+        r".*\.\.\. is too long for a path: name a shorter path, then start the same command again\n", error
+    )
 
 
 def test_folders_for_temporary_files_are_explained() -> None:

@@ -1,4 +1,4 @@
-"""Clear messages for failures of a disk: full, over its quota, read-only, forbidden or defective.
+"""Clear messages for failures of a disk: full, over its quota, read-only, forbidden or defective; or a path too long.
 
 Code that writes raises plain `OSError`s. `explained_disk_errors` turns an error that a command does not handle into one
 message with the file, the disk and the way out. Three places write such a message, all with the reason that
@@ -72,6 +72,8 @@ def explanation(error: OSError, way_out: str = START_AGAIN, folder: Path | None 
     if error.filename is None and error.errno in FORBIDDEN:  # of a process or a socket
         return None
     path = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else _suspect(error, folder)
+    if error.errno == errno.ENAMETOOLONG:
+        return f"{str(path)[:100]}... is too long for a path: name a shorter path, then {way_out}"
     if (reason := disk_failure(error, path)) is None:
         return None
     if error.errno in FORBIDDEN and _is_unreadable(path):
