@@ -119,6 +119,13 @@ def test_a_wrong_value_gives_one_message(
     assert not list(in_tmp.iterdir())
 
 
+def test_a_deletion_of_all_settings_gives_one_message() -> None:
+    settings = compose(["~hydra/job_logging"]).settings
+    assert settings is not None
+    with pytest.raises(UserError, match="write hydra/job_logging=disabled for no log"):
+        configure_logging(settings)
+
+
 @pytest.mark.parametrize("value", ["3", "null", "{a: 1}", "[PIL,3]"])
 def test_a_wrong_kind_of_verbose_gives_one_message(value: str) -> None:
     settings = compose([f"hydra.verbose={value}"]).settings

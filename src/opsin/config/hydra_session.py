@@ -168,7 +168,9 @@ def _file_handler(described: DictConfig) -> logging.FileHandler | None:
     formatters = maker.config.get("formatters", {})
     with named_mistakes():
         formatters.update({name: maker.configure_formatter(entry) for name, entry in formatters.items()})
-        return maker.configure_handler(maker.config["handlers"]["file"])
+        handler = maker.configure_handler(maker.config["handlers"]["file"])
+    assert isinstance(handler, logging.FileHandler)
+    return handler
 
 
 def raise_disk_errors(handler: logging.FileHandler) -> None:

@@ -39,8 +39,10 @@ def checked_logging(settings: DictConfig) -> DictConfig:
         settings: Hydra's settings of the run, with `hydra.runtime.output_dir`, under `hydra`.
 
     Raises:
-        UserError: A setting names a callable, another class, or a file outside the run directory.
+        UserError: A setting names a callable, another class, or a file outside the run directory, or has a wrong value.
     """
+    if OmegaConf.is_missing(settings.hydra, "job_logging"):
+        raise UserError("~hydra/job_logging leaves no settings: write hydra/job_logging=disabled for no log")
     described: DictConfig = settings.hydra.job_logging
     values = OmegaConf.to_container(described, resolve=True) if described is not None else {}
     assert isinstance(values, dict)
