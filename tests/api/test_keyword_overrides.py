@@ -1,5 +1,6 @@
 """Keyword arguments become the overrides that a user would type."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,27 @@ def test_values_are_unchanged_in_the_config(tmp_path: Path) -> None:
     assert tree["callbacks"]["progress"]["bar"] is False
     assert len(tree["callbacks"]) > 1
     assert tree["output_dir"] == str(tmp_path / "a, b")
+
+
+def test_any_kind_of_path_is_a_path(tmp_path: Path) -> None:
+    (tmp_path / "a b").mkdir()
+    [entry] = os.scandir(tmp_path)
+    [of_bytes] = os.scandir(os.fsencode(tmp_path))
+    for path in (entry, of_bytes):
+        assert keyword_overrides({"data_dir": path, "datamodule": {"path": path}}) == [
+            f'data_dir="{tmp_path / "a b"}"',
+            f'datamodule.path="{tmp_path / "a b"}"',
+        ]
+
+
+@pytest.mark.parametrize(
+    ("section", "way_out"),
+    [("logger", "logger='none'"), ("augmentation", "augmentation='none'"), ("callbacks", "callbacks={'KEY': None}")],
+)
+def test_an_empty_section_is_refused_with_the_way_out(section: str, way_out: str) -> None:
+    with pytest.raises(UserError) as error:
+        keyword_overrides({"seed": 3, section: {}})
+    assert str(error.value).startswith(f"{section}={{}} changes nothing: leave it out, or use {way_out}")
 
 
 @pytest.mark.parametrize("value", [object(), torch.nn.Linear, b"bytes", {"lr": lambda: 1}, [{1}]])

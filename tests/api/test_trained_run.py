@@ -166,6 +166,13 @@ def test_invalid_arguments_give_the_error_of_the_command(mistake: str, in_tmp: P
     assert not list(in_tmp.iterdir())
 
 
+def test_a_run_to_resume_is_any_kind_of_path(in_tmp: Path) -> None:
+    (in_tmp / "first").mkdir()
+    [entry] = os.scandir(in_tmp)
+    with pytest.raises(opsin.UserError, match=rf"^{in_tmp}/first is not a run directory"):
+        opsin.train(resume=entry)
+
+
 def test_processes_of_torchrun_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost"}.items():
         monkeypatch.setenv(name, value)

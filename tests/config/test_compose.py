@@ -13,7 +13,13 @@ from opsin.commands.dispatch import main_of
 from opsin.config import CommandLine, ConfigSource, RunConfig, compose, compose_raw, read_command_line, show
 from opsin.config.resume_rules import changed_values
 from opsin.config.saved_config import find_unfinished, from_saved
-from opsin.config.secrets import is_secret_key, is_secret_variable, refuse_typed_secrets, reveal
+from opsin.config.secrets import (
+    is_secret_key,
+    is_secret_variable,
+    refuse_literal_secrets,
+    refuse_typed_secrets,
+    reveal,
+)
 from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory
 from opsin.runs.home import expand_home
@@ -383,11 +389,26 @@ def test_a_typed_secret_is_not_repeated_where_the_command_or_the_key_is_wrong(
     "argument",
     [
         *("+logger.x={api_key: ${oc.env:WANDB_API_KEY}}", "logger.x.api_key=${oc.env:K}", "model={a: 1"),
+        *("+model.class_token=false", "+model.token=TRUE,null", "++model.prefix_token=4", "+model.mask_token=.02,1e-3"),
+        *("+model={class_token: true, token_dim: 192}", "+model.token_size=4096", "logger.x.api_key=null"),
         *("photos/a=b", "launcher.setup=[module load cuda]", "trainer.max_epochs=3", "--config-dir"),
     ],
 )
 def test_other_arguments_are_no_secrets(argument: str) -> None:
     refuse_typed_secrets([argument, "photos"])
+
+
+@pytest.mark.parametrize("argument", ["logger.x.token=1234", "logger.x.token=true,hunter2", "logger.x.password=12e456"])
+def test_a_long_number_or_a_word_may_be_a_secret(argument: str) -> None:
+    with pytest.raises(UserError, match=r"^logger\.x\.\w+: a secret must not be written"):
+        refuse_typed_secrets([argument])
+
+
+def test_a_switch_and_a_size_of_tokens_in_a_file_are_no_secrets() -> None:
+    refuse_literal_secrets({"model": {"class_token": True, "token_dim": 192, "mask_token": 0.0001, "pad_token": 0}})
+    for value in (1234, float("inf"), "hunter2"):
+        with pytest.raises(UserError, match="a secret must not be written"):
+            refuse_literal_secrets({"model": {"mask_token": value}})
 
 
 def test_a_literal_secret_in_a_file_is_refused(folder: Path) -> None:
@@ -402,7 +423,15 @@ def test_variables_and_keys_of_secrets_are_recognized_by_name() -> None:
         assert is_secret_variable(name), name
     for name in ("PWD", "HOME", "MONKEY", "SLURM_ARRAY_TASK_ID", "KEYBOARD"):
         assert not is_secret_variable(name), name
-    for key in ("a.api_key", "token", "x.client_secret", "a.accessKey", "credentials.user", "b[0].password"):
+    for key in (
+        "a.api_key",
+        "token",
+        "logger.hfToken",
+        "x.client_secret",
+        "a.accessKey",
+        "credentials.user",
+        "b[0].password",
+    ):
         assert is_secret_key(key), key
     for key in (
         "hydra.job.env_set.PWD",
@@ -410,6 +439,8 @@ def test_variables_and_keys_of_secrets_are_recognized_by_name() -> None:
         "num_token",
         "monkey",
         "token_logger.path",
+        "model.token_dim",
+        "model.classTokenSize",
         "model.keys",
         "optimizer.lr",
     ):

@@ -9,7 +9,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from opsin.config import CONFIGS, compose, from_saved
-from opsin.config.overrides import check_overrides, find_value, is_override, key_of
+from opsin.config.overrides import check_overrides, find_value, is_override, is_word, key_of
 from opsin.config.suggestions import config_options
 from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory
@@ -48,6 +48,11 @@ def test_every_command_prints_that_message_alone(script: str, flags: list[str], 
     assert done.stderr.count("\n") == 1
     assert "'datamodule.path=\"my photos (1)\"'" in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("text", ['+logger.x.notes="%s see a/b"', "~/%s=a", "+logger.x.notes=a\\%s", "+tags=[%s/a]"])
+def test_a_long_text_with_a_slash_is_an_override(text: str) -> None:
+    assert not is_word(text % ("long " * 60))
 
 
 def test_brackets_that_do_not_close_are_named() -> None:

@@ -186,13 +186,13 @@ def test_a_project_may_have_other_files_with_the_names_of_a_run(
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize("text", ["[project]\n", "[tool.opsin\n", "tool = 3\n", "x = " + "[" * 9999])
 def test_a_project_file_without_the_table_is_ignored_in_silence(
-    in_tmp: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    text: str, in_tmp: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (in_tmp / "config.yaml").touch()
-    for text in ("[project]\n", "[tool.opsin\n"):
-        (in_tmp / "pyproject.toml").write_text(text)
-        assert find_project() is None
+    (in_tmp / "pyproject.toml").write_text(text)
+    assert find_project() is None
     assert capsys.readouterr().err == ""
 
 
@@ -208,17 +208,42 @@ def test_a_sweep_directory_is_no_project(in_tmp: Path, monkeypatch: pytest.Monke
 
 @pytest.mark.skipif(not hasattr(os, "getuid"), reason="this system has no owners")
 def test_a_project_of_another_user_is_found_in_its_own_folder_only(
-    in_tmp: Path, monkeypatch: pytest.MonkeyPatch
+    in_tmp: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Everybody can write a project file into a folder such as /tmp, above the folders of other users."""
     write(in_tmp)
     (in_tmp / "mine").mkdir()
     monkeypatch.setattr(os, "getuid", lambda: (in_tmp / "pyproject.toml").stat().st_uid + 1)
     monkeypatch.setattr("opsin.config.project.ROOT_USER", -1)
-    monkeypatch.chdir(in_tmp / "mine")
-    assert find_project() is None
+    file = in_tmp / "pyproject.toml"
+    said = f"{file} is ignored, because it belongs to another user. To use it, start in its folder\n"
+    for _ in range(2):
+        monkeypatch.chdir(in_tmp / "mine")
+        assert find_project() is None
+        assert ConfigSource().folders == ConfigSource(project=None).folders
+        assert capsys.readouterr().err == said
+        said = ""  # once is enough
     monkeypatch.chdir(in_tmp)
     assert find_project() is not None
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="this system has no owners")
+@pytest.mark.parametrize(
+    "text", ["[project]\n", "tool = 3\n", "x = " + "[" * 9999, "# not [tool.opsin]\n", "\n" * 10**6]
+)
+def test_a_file_of_another_user_without_the_table_is_ignored_in_silence(
+    text: str, in_tmp: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It may hold anything, and the commands of all other users must work."""
+    write(in_tmp / "mine")
+    (in_tmp / "mine" / "deep").mkdir()
+    (in_tmp / "mine" / "deep" / "pyproject.toml").write_text(text)
+    (in_tmp / "mine" / "deep" / "here").mkdir()
+    monkeypatch.setattr("opsin.config.project._is_of_others", lambda folder, here: folder.name == "deep")
+    monkeypatch.chdir(in_tmp / "mine" / "deep" / "here")
+    assert find_project() == Project(in_tmp / "mine", ("mine_here",))
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(

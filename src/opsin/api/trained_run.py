@@ -14,7 +14,7 @@ from opsin.config import CommandLine, RunConfig, compose, read_command_line, ref
 from opsin.config.hydra_session import opsin_logging
 from opsin.config.shortcut import expand_folder
 from opsin.errors import Interrupted, UserError
-from opsin.runs.quoting import opsin_command, override
+from opsin.runs.quoting import opsin_command
 from opsin.runs.secret_values import mask_secrets
 from opsin.training.distributed.environment import launched
 
@@ -55,8 +55,8 @@ def train(*overrides: str, resume: str | PathLike[str] | None = None, **sections
         >>> run.metrics["test/acc"]
         0.91
     """
-    given = [] if resume is None else [override("resume", _text(resume))]
-    line = _command_line([*overrides, *given, *keyword_overrides(sections)])
+    given = {} if resume is None else {"resume": resume}
+    line = _command_line([*overrides, *keyword_overrides(given | sections)])
     try:
         with caller_state():
             composed = compose(line.overrides, source=line.source)
@@ -70,10 +70,6 @@ def train(*overrides: str, resume: str | PathLike[str] | None = None, **sections
     except UserError as error:
         raise UserError(mask_secrets(str(error))) from None
     return TrainedRun(composed.run.path)
-
-
-def _text(path: str | PathLike[str]) -> str:
-    return str(path)
 
 
 def _command_line(arguments: list[str]) -> CommandLine:

@@ -1,15 +1,17 @@
 """Hydra with Opsin's search path: the only module that uses Hydra's private names (written for Hydra 1.3)."""
 
+import io
 import logging
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from logging.config import DictConfigurator
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from opsin.config import locations
-from opsin.config.logging_settings import checked_logging
+from opsin.config.logging_settings import checked_logging, checked_verbose, named_mistakes
 from opsin.config.resolvers import register_resolvers, restored_resolvers
 from opsin.config.search_path import PACKAGE, ConfigSource
 from opsin.config.target_lookup import is_permitted
@@ -96,10 +98,15 @@ def configure_logging(settings: DictConfig) -> None:
 
     Args:
         settings: Hydra's settings of the run, with `hydra.runtime.output_dir`, under `hydra`.
+
+    Raises:
+        UserError: They have a wrong value.
     """
     from hydra.core.utils import configure_log
 
-    configure_log(checked_logging(settings), settings.hydra.verbose)
+    checked, verbose = checked_logging(settings), checked_verbose(settings)
+    with named_mistakes():
+        configure_log(checked, verbose)
     for handler in logging.getLogger().handlers:
         handler.addFilter(MaskSecrets())
         handler.addFilter(EscapeControls())
@@ -116,10 +123,16 @@ def opsin_logging(settings: DictConfig) -> Iterator[None]:
 
     Args:
         settings: Hydra's settings of the run, as for `configure_logging`.
+
+    Raises:
+        UserError: They have a wrong value.
     """
     logger = logging.getLogger("opsin")
     level, propagate = logger.level, logger.propagate
     with ExitStack() as closing:
+        if isinstance(sys.stdout, io.TextIOWrapper):  # its encoding may lack the characters of a name
+            closing.callback(sys.stdout.reconfigure, errors=sys.stdout.errors)
+            sys.stdout.reconfigure(errors="backslashreplace")
         for handler in _handlers(settings):
             handler.addFilter(MaskSecrets())
             handler.addFilter(EscapeControls())
@@ -137,12 +150,27 @@ def _handlers(settings: DictConfig) -> Iterator[logging.Handler]:
     console = logging.StreamHandler(sys.stdout)
     console.setFormatter(logging.Formatter("%(message)s"))
     yield console
-    described = checked_logging(settings)
-    if name := OmegaConf.select(described, "handlers.file.filename"):
-        file = logging.FileHandler(name, delay=True, encoding="utf-8")
-        file.setFormatter(logging.Formatter(OmegaConf.select(described, "formatters.full.format")))
+    if file := _file_handler(checked_logging(settings)):
         raise_disk_errors(file)
         yield file
+
+
+def _file_handler(described: DictConfig) -> logging.FileHandler | None:
+    """Return the handler `file` of `hydra.job_logging` with all of its settings; None if there is no log file.
+
+    Raises:
+        UserError: They have a wrong value.
+    """
+    values: Any = OmegaConf.to_container(described, resolve=True)
+    if "filename" not in values.get("handlers", {}).get("file", {}):
+        return None
+    maker = DictConfigurator(values)
+    formatters = maker.config.get("formatters", {})
+    with named_mistakes():
+        formatters.update({name: maker.configure_formatter(entry) for name, entry in formatters.items()})
+        handler = maker.configure_handler(maker.config["handlers"]["file"])
+    assert isinstance(handler, logging.FileHandler)
+    return handler
 
 
 def raise_disk_errors(handler: logging.FileHandler) -> None:

@@ -4,8 +4,10 @@ Python's logging calls any callable that its settings name, and writes to any fi
 two classes of handlers, two streams, and log files in the run directory are accepted.
 """
 
+import codecs
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from opsin.errors import UserError
 from opsin.runs.home import expand_home
+from opsin.runs.quoting import opsin_command
 
 _HANDLER = ("class", "formatter", "level", "stream", "filename", "mode", "encoding", "delay", "errors")
 _CLASSES = ("logging.StreamHandler", "logging.FileHandler")
@@ -36,8 +39,10 @@ def checked_logging(settings: DictConfig) -> DictConfig:
         settings: Hydra's settings of the run, with `hydra.runtime.output_dir`, under `hydra`.
 
     Raises:
-        UserError: A setting names a callable, another class, or a file outside the run directory.
+        UserError: A setting names a callable, another class, or a file outside the run directory, or has a wrong value.
     """
+    if OmegaConf.is_missing(settings.hydra, "job_logging"):
+        raise UserError("~hydra/job_logging leaves no settings: write hydra/job_logging=disabled for no log")
     described: DictConfig = settings.hydra.job_logging
     values = OmegaConf.to_container(described, resolve=True) if described is not None else {}
     assert isinstance(values, dict)
@@ -50,20 +55,72 @@ def checked_logging(settings: DictConfig) -> DictConfig:
     return described
 
 
+def checked_verbose(settings: DictConfig) -> Any:
+    """Return `hydra.verbose` of a run: a boolean, or the names of the loggers that write their debug messages.
+
+    Args:
+        settings: Hydra's settings of the run under `hydra`.
+
+    Raises:
+        UserError: It is something else.
+    """
+    verbose = settings.hydra.verbose
+    names = list(verbose) if OmegaConf.is_list(verbose) else [verbose]
+    if not isinstance(verbose, bool) and not all(isinstance(name, str) for name in names):
+        raise UserError(
+            f"hydra.verbose={verbose} is not accepted: write true, false, or names of loggers, such as [PIL]"
+        )
+    return verbose
+
+
+@contextmanager
+def named_mistakes() -> Iterator[None]:
+    """Raise the errors of Python's logging about its settings as one message.
+
+    Raises:
+        UserError: The settings have a wrong value, such as an unknown level.
+    """
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        cause = error.__cause__
+        reason = f"{error}: {cause}" if isinstance(cause, ValueError | TypeError) else str(error)
+        shown = opsin_command("train", "--cfg", "hydra", "--package", "hydra.job_logging")
+        raise UserError(
+            f"hydra.job_logging: {reason}. Levels are DEBUG, INFO, WARNING, ERROR and CRITICAL; {shown} prints the "
+            "formats and the names of handlers and formatters"
+        ) from None
+
+
 def _problems(values: Mapping[Any, Any], run: Path) -> Iterator[str]:
     """Yield the keys that are not accepted, with the reason."""
+    if values and "root" not in values:
+        yield "root is missing (null stands for no log)"
     for section, entries in values.items():
         if section not in (*_KEYS, *_PLAIN):
             yield f"{section} is not accepted"
-        named = {f"{section}.{name}": entry for name, entry in (entries or {}).items()} if section in _KEYS else {}
-        if section == "root":
-            named = {"root": entries}
+        named = {"root": entries or {}} if section == "root" else {}
+        if section in _KEYS and isinstance(entries, Mapping):
+            named = {f"{section}.{name}": entry for name, entry in entries.items()}
+        elif section in _KEYS:
+            yield f"{section}={entries} is not a section"
         for place, entry in named.items():
-            accepted = _KEYS.get(section, _LOGGER)
-            yield from (f"{place}.{key} is not accepted" for key in entry or {} if key not in accepted)
-            if section == "handlers":
-                yield from _of_handler(place, entry or {}, run)
+            if isinstance(entry, Mapping):
+                yield from _of_entry(section, place, entry, run)
+            else:
+                yield f"{place}={entry} is not a section"
     yield from (f"{key}={text} is not accepted" for key, text in _references(values) if text not in _STREAMS)
+
+
+def _of_entry(section: str, place: str, entry: Mapping[Any, Any], run: Path) -> Iterator[str]:
+    accepted = _KEYS.get(section, _LOGGER)
+    yield from (f"{place}.{key} is not accepted" for key in entry if key not in accepted)
+    if section == "formatters":
+        yield from (
+            f"{place}.{key}={entry[key]} is not text" for key in entry if not isinstance(entry[key], str | None)
+        )
+    if section == "handlers":
+        yield from _of_handler(place, entry, run)
 
 
 def _of_handler(place: str, handler: Mapping[str, Any], run: Path) -> Iterator[str]:
@@ -71,6 +128,11 @@ def _of_handler(place: str, handler: Mapping[str, Any], run: Path) -> Iterator[s
         yield f"{place}.class={handler.get('class')} is not accepted"
     if handler.get("stream", _STREAMS[0]) not in _STREAMS:
         yield f"{place}.stream={handler['stream']} is not accepted"
+    if handler.get("mode", "a") not in ("a", "w"):
+        yield f"{place}.mode={handler['mode']} is not accepted"
+    for key, look_up in (("encoding", "".encode), ("errors", codecs.lookup_error)):
+        if handler.get(key) is not None and not _finds(look_up, handler[key]):
+            yield f"{place}.{key}={handler[key]} is not known"
     file = handler.get("filename")
     if file is not None:
         path = Path(str(file)).absolute()
@@ -78,6 +140,15 @@ def _of_handler(place: str, handler: Mapping[str, Any], run: Path) -> Iterator[s
             yield f"{place}.filename={file} is not a log file in the run directory"
         elif os.path.lexists(path) and not path.is_file():  # a pipe would wait for a reader
             yield f"{place}.filename={file} is not a regular file (delete it)"
+
+
+def _finds(look_up: Callable[[str], object], name: Any) -> bool:
+    """Return whether a look-up in the tables of Python's codecs finds a name."""
+    try:
+        look_up(name)
+    except (LookupError, TypeError, ValueError):
+        return False
+    return True
 
 
 def _references(value: Any, place: str = "") -> Iterator[tuple[str, str]]:

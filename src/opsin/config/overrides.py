@@ -4,6 +4,7 @@ An override is `key=value`, `+key=value`, `++key=value` or `~key`. `opsin.runs.q
 overrides from values.
 """
 
+import os
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
@@ -41,7 +42,8 @@ def is_override(argument: str) -> bool:
 def is_word(argument: str) -> bool:
     """Return whether an argument is a folder or a plain word; a folder with `=` in its name needs a slash."""
     is_path = "/" in argument or "\\" in argument
-    return not is_override(argument) or (is_path and Path(expand_home(argument)).is_dir())
+    folder = expand_home(argument)
+    return not is_override(argument) or (is_path and os.path.isdir(folder))  # noqa: PTH112 - long text fails in Path
 
 
 def key_of(text: str) -> str:

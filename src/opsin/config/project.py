@@ -9,6 +9,7 @@ import contextlib
 import functools
 import io
 import os
+import re
 import sys
 import tomllib
 from collections.abc import Sequence
@@ -29,6 +30,9 @@ from opsin.runs.result import WAY_OUT
 
 PROJECT_FILE = "pyproject.toml"
 """File of the user's project."""
+
+MAX_BYTES = 1_000_000
+"""Part of a project file of somebody else that is searched for the table."""
 
 ROOT_USER = 0
 """Number of the user that administers the machine."""
@@ -111,10 +115,16 @@ def find_project() -> Project | None:
     here = Path.cwd()
     for folder in (here, *here.parents):
         file = folder / PROJECT_FILE
-        if not file.is_file() or _is_of_others(folder, here):
+        if not file.is_file():
             continue
-        if mark := next(filter(None, map(_mark, (folder, *folder.parents))), None):
-            _announce_ignored(file, mark)
+        if _is_of_others(folder, here):
+            _announce_ignored(file, "it belongs to another user. To use it, start in its folder")
+        elif mark := next(filter(None, map(_mark, (folder, *folder.parents))), None):
+            _announce_ignored(
+                file,
+                f"{mark} marks a run or a sweep, which may come from somebody else. If it is neither, rename "
+                f"{mark.name} or move it to another folder",
+            )
         elif (table := _table(file)) is not None:
             return _project(file, table)
     return None
@@ -143,14 +153,11 @@ def _may_hold(file: Path, keys: Sequence[str]) -> bool:
 
 
 @functools.cache
-def _announce_ignored(file: Path, mark: Path) -> None:
-    """Print once that a project file gives no permission, if it has the table."""
-    with contextlib.suppress(UserError):
-        if _table(file) is not None and not is_spawned():
-            sys.stderr.write(
-                f"{file} is ignored, because {mark} marks a run or a sweep, which may come from somebody else. If it "
-                f"is neither, rename {mark.name} or move it to another folder\n"
-            )
+def _announce_ignored(file: Path, reason: str) -> None:
+    """Print once that a project file gives no permission, if it has the table. The file may be of somebody else."""
+    with contextlib.suppress(OSError), file.open("rb") as content:
+        if not is_spawned() and re.search(rb"^[ \t]*\[tool\.opsin\]", content.read(MAX_BYTES), re.MULTILINE):
+            sys.stderr.write(f"{file} is ignored, because {reason}\n")
 
 
 def _is_of_others(folder: Path, here: Path) -> bool:

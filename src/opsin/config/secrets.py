@@ -15,13 +15,14 @@ from opsin.errors import UserError
 from opsin.runs.secret_values import register_secret
 
 WORDS = frozenset(
-    {"token", "secret", "password", "passwd", "passphrase", "credential", "credentials"}
+    {"secret", "password", "passwd", "passphrase", "credential", "credentials"}
     | {"apikey", "accesskey", "secretkey", "privatekey"}
 )
 """Words that mark a secret in the name of a key or of an environment variable."""
 
-VARIABLE_WORDS = WORDS | {"key", "pass", "auth", "pwd"}
-"""Words that mark a secret in the name of an environment variable."""
+VARIABLE_WORDS = WORDS | {"token", "key", "pass", "auth", "pwd"}
+"""Words that mark a secret in the name of an environment variable. `token` marks the name of a key as its last word:
+`hf_token`, but not `token_dim`."""
 
 KINDS_OF_KEYS = frozenset(
     {"api", "access", "secret", "private", "account", "auth", "encryption", "signing", "ssh", "service"}
@@ -30,6 +31,10 @@ KINDS_OF_KEYS = frozenset(
 
 COUNTS = frozenset({"num", "max", "min", "n"})
 """First words of a key that mark it as a count, not a secret: `num_tokens`."""
+
+_NUMBER = r"[+-]?(\d{1,3}(\.\d{0,6})?|\.\d{1,6})(e[+-]?\d{1,2})?"
+HARMLESS = re.compile(rf"(|\?\?\?|null|true|false|{_NUMBER})(,\s*(null|true|false|{_NUMBER}))*", re.IGNORECASE)
+"""Values that are no secrets: nothing, a switch, or a number of few digits; with commas, those of a sweep."""
 
 REFERENCE = re.compile(r"\$\{oc\.env:\s*([A-Za-z_]\w*)\s*(,\s*null\s*)?\}")
 """A reference to an environment variable; with `,null` the variable may be missing."""
@@ -63,7 +68,7 @@ def is_secret_key(key: str) -> bool:
     words = _words(name)
     if words[0] in COUNTS:
         return False
-    if not WORDS.isdisjoint(words) or above.rpartition(".")[2] in ("credentials", "secrets"):
+    if not WORDS.isdisjoint(words) or above.rpartition(".")[2] in ("credentials", "secrets") or words[-1] == "token":
         return True
     return "key" in words[1:] and words[words.index("key") - 1] in KINDS_OF_KEYS
 
@@ -227,9 +232,9 @@ def _is_literal_secret(key: str, value: Any) -> bool:
     for name, default in DEFAULT.findall(value) if isinstance(value, str) else ():
         if default not in ("null", "") and (is_secret_variable(name) or is_secret_key(key)):
             return True
-    if not is_secret_key(key) or isinstance(value, bool) or not isinstance(value, str | int | float):
+    if not is_secret_key(key) or not isinstance(value, str | int | float):
         return False
-    return value not in ("", "???", "null") and "${" not in str(value)
+    return not HARMLESS.fullmatch(str(value)) and "${" not in str(value)
 
 
 def _leaves(tree: Any, above: str = "") -> Iterator[tuple[str, Any]]:
