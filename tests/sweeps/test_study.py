@@ -8,6 +8,7 @@ from optuna.importance import get_param_importances
 from opsin.sweeps.best_run import plotted_values
 from opsin.sweeps.study import (
     has_report,
+    planned_choices,
     running_trial,
     set_attribute,
 )
@@ -16,17 +17,20 @@ from opsin.sweeps.study import (
 def test_the_private_names_of_optuna_exist() -> None:
     changed = f"Optuna {optuna.__version__} has changed: see opsin.sweeps.study"
     study = optuna.create_study()
-    study.enqueue_trial({})
+    study.enqueue_trial({"seed": "0"})
     trial = study.get_trials()[0]
     assert hasattr(study, "_study_id"), f"{changed}: Study._study_id"
     assert hasattr(study, "_storage"), f"{changed}: Study._storage"
     assert hasattr(trial, "_trial_id"), f"{changed}: FrozenTrial._trial_id"
+    assert planned_choices(trial) == {"seed": "0"}, f"{changed}: fixed_params"
     set_attribute(study, trial, "reason", "none")
     assert study.get_trials()[0].user_attrs["reason"] == "none"
     running = running_trial(study, study.get_trials()[study.ask().number])
     running.report(0.5, 3)
     assert has_report(running, 3)
     assert not has_report(running, 4)
+    drawn = study.ask()
+    assert planned_choices(study.get_trials()[drawn.number]) == {}
 
 
 @pytest.mark.filterwarnings("ignore:PedAnova")

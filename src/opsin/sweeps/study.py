@@ -1,9 +1,11 @@
 """Optuna storage, samplers and trials of a sweep.
 
-The private names of Optuna that Opsin uses are here only, written for Optuna 5.0: `Study._study_id`, `Study._storage`
-and `FrozenTrial._trial_id`. `tests/sweeps/test_study.py` fails with the name that a new version of Optuna has changed.
+The private names of Optuna that Opsin uses are here only, written for Optuna 5.0: `Study._study_id`, `Study._storage`,
+`FrozenTrial._trial_id` and the key `fixed_params` of `FrozenTrial.system_attrs`. `tests/sweeps/test_study.py` fails
+with the name that a new version of Optuna has changed.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -86,6 +88,15 @@ def running_trial(study: "Study", trial: "FrozenTrial") -> Any:
     from optuna.trial import Trial
 
     return Trial(study, trial._trial_id)
+
+
+def planned_choices(trial: "FrozenTrial") -> Mapping[str, Any]:
+    """Return the choices with which a trial was queued; empty if a sampler draws them.
+
+    A trial has them even if its process died before it claimed the choices.
+    """
+    planned: Mapping[str, Any] = trial.system_attrs.get("fixed_params", {})
+    return planned
 
 
 def set_attribute(study: "Study", trial: "FrozenTrial", key: str, value: Any) -> None:
