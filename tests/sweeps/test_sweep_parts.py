@@ -15,7 +15,7 @@ from opsin.config import ConfigSource, compose
 from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory
 from opsin.runs.result import ParameterCounts, RunResult
-from opsin.sweeps.best_run import TrialRow, best_runs, repeat_arguments, winner, write_best
+from opsin.sweeps.best_run import TrialRow, best_runs, repeat_arguments, untested_runs, winner, write_best
 from opsin.sweeps.launchers.base import Exit, Job
 from opsin.sweeps.outcomes import Outcome, directions, failure, outcome_of
 from opsin.sweeps.settings import Sweep
@@ -208,12 +208,11 @@ def test_a_run_that_was_killed_from_outside_stays_interrupted(tmp_path: Path, nu
 def test_the_best_recipe_without_a_test_is_a_problem(tmp_path: Path) -> None:
     tested, run = RunResult(metrics={"test/acc": 0.5}), RunDirectory(tmp_path)
     rows = [replace(row(0, "a", 0.9), result=tested), replace(row(1, "a", 0.8), run=run), row(2, "b", 0.1)]
-    assert _problems([rows[0], rows[2]], "val/acc", tests=True) == []
-    assert _problems(rows, "val/acc", tests=False) == []
+    assert _problems(rows, "val/acc", untested=[]) == []
     run.error.write_text("Traceback ...\nOSError: the images are gone\n\n")
-    [problem] = _problems(rows, "val/acc", tests=True)
+    [problem] = _problems(rows, "val/acc", untested_runs(rows, "val/acc"))
     assert problem.startswith(f"not tested: {tmp_path.name}: OSError: the images are gone; the same command")
-    assert _problems([replace(rows[0], values=(), state="pruned")], "val/acc", tests=True) == [
+    assert _problems([replace(rows[0], values=(), state="pruned")], "val/acc", untested=[]) == [
         "no trial is complete, so there is no best run"
     ]
 

@@ -23,7 +23,7 @@ from opsin.errors import Interrupted, UserError
 from opsin.runs.disk_lock import DiskLock
 from opsin.runs.quoting import opsin_command, printed_command
 from opsin.sweeps import best_run, table
-from opsin.sweeps.jobs import Jobs, best_run_job
+from opsin.sweeps.jobs import Jobs
 from opsin.sweeps.launchers.base import Handle, Job, Launcher, can_start
 from opsin.sweeps.outcomes import check_objectives, directions
 from opsin.sweeps.runner import POLL_S, Runner, Stop
@@ -72,7 +72,6 @@ def sweep(overrides: Sequence[str], source: ConfigSource | None = None) -> int:
     check_objectives(objectives, key, settings.pruner, jobs.typical.trainer)
     folder = sweep_directory(Path(jobs.typical.hydra.sweep.dir), option, settings, of_runs, objectives, source)
     console = table.console()
-    tests = not space.sets("test") and jobs.typical.trainer.limit_test_batches != 0
     worker = Worker(folder)
     try:
         seed: int = jobs.typical.seed
@@ -96,8 +95,8 @@ def sweep(overrides: Sequence[str], source: ConfigSource | None = None) -> int:
                 if trials.all_ended():
                     with DiskLock(folder / ".best_run.lock"):  # the next process finds the best run tested
                         ranked = best_run.ranked_rows(folder, objectives, trials, space)
-                        untested = best_run.untested_runs(ranked, objectives[0]) if tests else []
-                        run_all(launcher, [best_run_job(row, settings) for row in untested], runner.stop)
+                        untested = _untested(ranked, objectives[0], jobs)
+                        run_all(launcher, [jobs.test_job(row, settings) for row in untested], runner.stop)
                         if winner := best_run.winner(ranked, objectives[0]):
                             best_run.write_best(folder, winner.run)
                             best_run.draw(folder, trials.study, objectives)
@@ -111,7 +110,7 @@ def sweep(overrides: Sequence[str], source: ConfigSource | None = None) -> int:
     rows = best_run.ranked_rows(folder, objectives, trials, space)
     table.report_trials(rows, objectives, folder, console)
     ended = all(row.state not in ("running", "waiting") for row in rows)
-    problems = _problems(rows, objectives[0], tests) if ended else []
+    problems = _problems(rows, objectives[0], _untested(rows, objectives[0], jobs)) if ended else []
     for problem in problems:
         console.print(problem, soft_wrap=True)
     _print_next_steps(console, folder, trials, rows, objectives[0])
@@ -210,18 +209,23 @@ def run_all(launcher: Launcher, jobs: Sequence[Job], stop: Stop) -> None:
                 raise Interrupted(stop.signal)
 
 
-def _problems(rows: Sequence[best_run.TrialRow], objective: str, tests: bool) -> list[str]:
+def _untested(rows: Sequence[best_run.TrialRow], objective: str, jobs: Jobs) -> list[best_run.TrialRow]:
+    """Return the runs of the best recipe that the sweep tests and that have no metrics of the test images."""
+    return [row for row in best_run.untested_runs(rows, objective) if jobs.tests(row)]
+
+
+def _problems(rows: Sequence[best_run.TrialRow], objective: str, untested: Sequence[best_run.TrialRow]) -> list[str]:
     """Return one line for each result that the sweep could not produce: a best run, and its test.
 
     Args:
         rows: Rows of all trials, none of which is left to run.
         objective: The first objective.
-        tests: Whether the best run is tested.
+        untested: The runs that the sweep could not test.
     """
     if not best_run.best_runs(rows, objective):
         return ["no trial is complete, so there is no best run"]
     lines = []
-    for row in best_run.untested_runs(rows, objective) if tests else []:
+    for row in untested:
         reason = next((line for line in reversed(_lines(row.run.error)) if line.strip()), "its process ended")
         lines.append(f"not tested: {row.run.path.name}: {reason.strip()}; the same command tries it again")
     return lines
