@@ -29,22 +29,24 @@ class Jobs:
     Args:
         space: Search space of the sweep.
         source: Search path and primary config of all runs; None for those of Opsin.
+        of_sweep: Overrides of the sweep itself.
 
     Attributes:
-        typical: Config of the first run of the grid; of the last run if the first cannot be composed.
+        typical: Config of the first run of the grid; of the last run if the first cannot be composed. Its sections
+            `sweep` and `launcher` have the overrides of the sweep too.
 
     Raises:
         UserError: Neither config can be composed, for example because a key does not exist.
     """
 
-    def __init__(self, space: Space, source: ConfigSource | None = None) -> None:
+    def __init__(self, space: Space, source: ConfigSource | None = None, of_sweep: Sequence[str] = ()) -> None:
         self._space = space
         self._source = source or ConfigSource()
         last = [d.override(d.values[-1] if isinstance(d, Listed) else d.high) for d in space.dimensions]
         try:
-            self.typical = compose_raw([*space.fixed, *space.first()], self._source)
+            self.typical = compose_raw([*of_sweep, *space.fixed, *space.first()], self._source)
         except UserError:  # one wrong value fails one run, and not the sweep
-            self.typical = compose_raw([*space.fixed, *last], self._source)
+            self.typical = compose_raw([*of_sweep, *space.fixed, *last], self._source)
         keys = [dimension.key.lstrip("+") for dimension in space.dimensions]
         groups = self.typical.hydra.runtime.choices
         self._configs_vary = any(key in groups or key.startswith("trainer.") for key in keys)

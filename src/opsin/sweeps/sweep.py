@@ -21,6 +21,7 @@ from opsin.config.target_lookup import Constructors, Target
 from opsin.config.validation import SectionSchema, check
 from opsin.errors import Interrupted, UserError
 from opsin.runs.disk_lock import DiskLock
+from opsin.runs.flat_keys import flat
 from opsin.runs.quoting import opsin_command, printed_command
 from opsin.sweeps import best_run, table
 from opsin.sweeps.jobs import Jobs
@@ -63,7 +64,8 @@ def sweep(overrides: Sequence[str], source: ConfigSource | None = None) -> int:
     of_sweep, of_runs = _divide(overrides, source)
     settings, engine, option = _checked(of_sweep, source)
     space = read_space(of_runs, settings.space, source)
-    jobs = Jobs(space, source)
+    jobs = Jobs(space, source, of_sweep)
+    _refuse_settings_of_runs(jobs.typical, of_sweep, source)
     refuse_missing_secrets([OmegaConf.to_container(jobs.typical, resolve=False), settings.storage])
     metric: str = jobs.typical.monitor.metric
     objectives: list[str] = [*settings.objectives] if settings.objectives else [metric]
@@ -166,6 +168,41 @@ def _checked(overrides: Sequence[str], source: ConfigSource) -> tuple[Sweep, Tar
     choices = {key: value for key, value in config.hydra.runtime.choices.items() if key in SCHEMA}
     fields = check(tree, SCHEMA, ConfigOrigin(source, choices, list(overrides), source.folders))
     return fields["settings"], fields["launcher"], choices["sweep"]
+
+
+def _refuse_settings_of_runs(typical: DictConfig, of_sweep: Sequence[str], source: ConfigSource) -> None:
+    """Refuse settings of a sweep or a launcher in a config file of the runs, such as an experiment.
+
+    They have no effect. A setting that is typed too is accepted, because the command line takes precedence.
+
+    Args:
+        typical: Config of a run, with the overrides of the sweep.
+        of_sweep: Overrides of the sweep itself.
+        source: Search path and primary config.
+
+    Raises:
+        UserError: Names the setting, its place and the way out.
+    """
+    alone = compose_raw(of_sweep, source)
+    before, now = map(_sweep_settings, (alone, typical))
+    changed = next((key for key in {**now, **before} if now.get(key) != before.get(key)), None)
+    if changed is None:
+        return
+    choices = typical.hydra.runtime.choices
+    files = [f"{group}={choices[group]}" for group in ("experiment", "debug") if choices.get(group)]
+    setting = f"{changed}={choices[changed]}" if changed in SCHEMA else changed
+    raise UserError(
+        f"{setting} in {' or '.join(files) or 'a config file of the runs'} has no effect, because runs do not describe "
+        f"their sweep: set it on the command line, or in a file of configs/{changed.partition('.')[0]}"
+    )
+
+
+def _sweep_settings(config: DictConfig) -> dict[str, Any]:
+    """Return the settings of the sweep and its launcher by dotted key, and the chosen option of each."""
+    sections = OmegaConf.to_container(OmegaConf.masked_copy(config, list(SCHEMA)), resolve=False)
+    assert isinstance(sections, dict)
+    options = {key: config.hydra.runtime.choices.get(key) for key in SCHEMA}
+    return {**options, **flat({str(key): section for key, section in sections.items()})}
 
 
 def _refuse_foreign_commands(launcher: Mapping[str, Any], overrides: Sequence[str], source: ConfigSource) -> None:
