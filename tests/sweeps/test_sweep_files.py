@@ -143,6 +143,23 @@ def test_a_typed_setting_of_a_sweep_replaces_that_of_an_experiment(tmp_path: Pat
     _refuse_settings_of_runs(jobs.typical, typed, source)
 
 
+def test_a_shuffled_list_keeps_its_order_when_the_sweep_is_resumed(
+    in_tmp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[Space] = []
+
+    def trials(folder: Path, name: str, space: Space, *_: Any) -> None:
+        begun.append(space)
+        raise UserError("no run is started")
+
+    monkeypatch.setattr("opsin.sweeps.sweep.Trials", trials)
+    for _ in range(2):
+        with pytest.raises(UserError, match="no run is started"):
+            sweep(["seed=shuffle(range(9))", "model=mlp"])
+    assert begun[0] == begun[1]
+    assert sorted(begun[0].lists["seed"]) == [str(seed) for seed in range(9)]
+
+
 def test_a_callback_that_is_a_reference_is_left_to_the_runs() -> None:
     _import_callbacks(OmegaConf.create({"callbacks": {"one": "${callbacks.two}", "two": {}, "three": None}}))
 
