@@ -203,9 +203,9 @@ def report(section: dict[str, Any], values: dict[int, float]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("pruner", "storage"), [("median", None), ("halving", "journal")])
-def test_a_run_that_was_killed_reports_to_its_new_trial(tmp_path: Path, pruner: str, storage: str | None) -> None:
-    place = storage and str(tmp_path / storage)
+@pytest.mark.parametrize(("pruner", "database"), [("median", False), ("halving", True)])
+def test_a_run_that_was_killed_reports_to_its_new_trial(tmp_path: Path, pruner: str, database: bool) -> None:
+    place = f"sqlite:///{tmp_path}/study.db" if database else None
     sweeping = Sweeping(tmp_path, pruner=pruner, storage=place)
     trials = sweeping.command()
     trial = claimed(trials)

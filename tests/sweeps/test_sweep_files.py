@@ -84,6 +84,12 @@ def test_an_invalid_setting_is_named(override: str, message: str) -> None:
         read(override, "model=mlp,cnn_gap")
 
 
+def test_a_wrong_storage_is_refused_before_the_sweep_has_a_directory(in_tmp: Path) -> None:
+    with pytest.raises(UserError, match=r"sweep\.storage=sqlite:////absent/x\.db cannot be opened"):
+        sweep(["sweep.storage=sqlite:////absent/x.db", "seed=1,2"])
+    assert not (in_tmp / "outputs").exists()
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

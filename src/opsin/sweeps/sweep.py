@@ -30,6 +30,7 @@ from opsin.sweeps.outcomes import check_objectives, directions
 from opsin.sweeps.runner import POLL_S, Runner, Stop
 from opsin.sweeps.search_space import read_space
 from opsin.sweeps.settings import Sweep
+from opsin.sweeps.study import open_storage
 from opsin.sweeps.sweep_directory import recorded_values, study_name, sweep_directory
 from opsin.sweeps.trials import Trials
 from opsin.sweeps.workers import Worker
@@ -72,6 +73,8 @@ def sweep(overrides: Sequence[str], source: ConfigSource | None = None) -> int:
     _import_callbacks(jobs.typical)
     key = "sweep.objectives" if settings.objectives else "monitor.metric"
     check_objectives(objectives, key, settings.pruner, jobs.typical.trainer)
+    if settings.storage:
+        open_storage(settings.storage)  # a wrong one is refused before the sweep has a directory
     sweeps = Path(jobs.typical.hydra.sweep.dir)
     folder = sweep_directory(sweeps, option, settings, of_runs, objectives, space.lists, source)
     begun = space.ordered(recorded_values(folder) or {})
