@@ -21,7 +21,7 @@ OTHERS = {"runs/disk_lock.py", "runs/directory.py", "runs/machine_cache.py", "da
 
 PLACES: dict[str, Callable[[Path], object]] = {
     "store": lambda folder: build_lock(folder / "store", "decodes").__enter__(),
-    "sweep": lambda folder: sweep_directory(folder, "grid", Sweep(), ["seed=1,2"], ["val/loss"]),
+    "sweep": lambda folder: sweep_directory(folder, "grid", Sweep(), ["seed=1,2"], ["val/loss"], {}),
     "worker": Worker,
     "lock": lambda folder: DiskLock(folder / ".lock").__enter__(),
 }

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from opsin.config import compose
-from opsin.config.overrides import key_of
+from opsin.config import ConfigSource, compose
+from opsin.config.overrides import find_value, key_of
 from opsin.config.saved_config import from_saved
 from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory
 from opsin.runs.secret_values import MaskSecrets, mask_secrets, register_secret
 from opsin.sweeps.best_run import TrialRow
-from opsin.sweeps.jobs import Jobs, best_run_job
+from opsin.sweeps.jobs import Jobs
 from opsin.sweeps.launchers.base import Job
 from opsin.sweeps.launchers.ray_actor import JobEnvironment
 from opsin.sweeps.outcomes import Outcome
@@ -107,7 +107,7 @@ def test_the_job_of_the_best_run_has_the_devices_of_its_config(tmp_path: Path, d
     run.path.mkdir()
     run.config.write_text(f"trainer: {{devices: {devices}}}")
     row = TrialRow(0, "", "", "", "complete", (0.5,), "", run, run.read_result())
-    assert best_run_job(row, Sweep()).devices == count
+    assert seeds()[1].test_job(row, Sweep()).devices == count
 
 
 @pytest.mark.parametrize(
@@ -121,10 +121,45 @@ def test_a_resumed_job_has_the_settings_of_its_process(tmp_path: Path, kept: str
     run.config.write_text("trainer: {devices: 1}")
     trials: Any = None  # only a pruner uses it
     trial = Trial(0, {"seed": "1"}, space.overrides({"seed": "1"}), "000")
-    resumed = Jobs(space).make_job(trial, tmp_path, Sweep(), "val/loss", trials, 1)
+    jobs = Jobs(space)
+    resumed = jobs.make_job(trial, tmp_path, Sweep(), "val/loss", trials, 1)
     assert resumed.overrides == (f"resume={run.path}", kept)
     row = TrialRow(0, "", "", "", "complete", (0.5,), "", run, run.read_result(), trial.overrides)
-    assert best_run_job(row, Sweep()).overrides == (f"resume={run.path}", "test=true", "report=true", kept)
+    assert jobs.test_job(row, Sweep()).overrides == (f"resume={run.path}", "test=true", "report=true", kept)
+
+
+def test_an_experiment_may_set_the_defaults_of_a_sweep(tmp_path: Path) -> None:
+    texts = {
+        "none": "seed: 3",
+        "all": "test: false\nreport: false\ntrainer: {threads: 2}",
+        "no_batches": "trainer: {limit_test_batches: 0}",
+    }
+    (tmp_path / "experiment").mkdir()
+    for name, text in texts.items():
+        (tmp_path / "experiment" / f"{name}.yaml").write_text(f"# @package _global_\n{text}\n")
+    source = ConfigSource.of([str(tmp_path)])
+    space = read_space([f"experiment={','.join(texts)}", "trainer=cpu"], {}, source)
+    jobs = Jobs(space, source)
+    found = {}
+    for name in texts:
+        typed = space.overrides({"experiment": name})
+        trials: Any = None  # only a pruner uses it
+        job = jobs.make_job(Trial(0, {}, typed, f"run_{name}"), tmp_path, Sweep(), "val/loss", trials, 7)
+        job.run.config.write_text("trainer: {devices: 1}")
+        row = TrialRow(0, "", "", "", "complete", (0.5,), "", job.run, job.run.read_result(), typed)
+        report = find_value(jobs.test_job(row, Sweep()).overrides, "report")
+        found[name] = (jobs.tests(row), report, find_value(job.overrides, "trainer.threads"))
+    assert found == {"none": (True, "True", "7"), "all": (False, "False", None), "no_batches": (False, "True", "7")}
+
+
+def test_a_typed_test_and_report_hold_for_every_run(tmp_path: Path) -> None:
+    space = read_space(["seed=1,2", "test=true", "report=false"], {})
+    jobs, run = Jobs(space), RunDirectory(tmp_path)
+    run.config.write_text("trainer: {devices: 1}")
+    typed = space.overrides({"seed": "1"})
+    row = TrialRow(0, "", "", "", "complete", (0.5,), "", run, run.read_result(), typed)
+    assert not jobs.tests(row)
+    assert "report=false" in jobs.test_job(row, Sweep()).overrides
 
 
 @cache
@@ -168,9 +203,9 @@ def report(section: dict[str, Any], values: dict[int, float]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("pruner", "storage"), [("median", None), ("halving", "journal")])
-def test_a_run_that_was_killed_reports_to_its_new_trial(tmp_path: Path, pruner: str, storage: str | None) -> None:
-    place = storage and str(tmp_path / storage)
+@pytest.mark.parametrize(("pruner", "database"), [("median", False), ("halving", True)])
+def test_a_run_that_was_killed_reports_to_its_new_trial(tmp_path: Path, pruner: str, database: bool) -> None:
+    place = f"sqlite:///{tmp_path}/study.db" if database else None
     sweeping = Sweeping(tmp_path, pruner=pruner, storage=place)
     trials = sweeping.command()
     trial = claimed(trials)

@@ -33,6 +33,15 @@ def test_a_grid_yields_every_combination_as_overrides() -> None:
     assert not space.sets("test")
 
 
+def test_a_space_takes_the_order_of_recorded_values() -> None:
+    space = read_space(["model=mlp,cnn_gap", "seed=0,1,2", "optimizer.lr=interval(0,1)"], {})
+    assert space.lists == {"model": ("mlp", "cnn_gap"), "seed": ("0", "1", "2")}
+    ordered = space.ordered({"seed": ["2", "0", "1"]})
+    assert ordered.lists == {"model": ("mlp", "cnn_gap"), "seed": ("2", "0", "1")}
+    assert ordered.dimensions[2] == space.dimensions[2]
+    assert space.ordered({}) == space
+
+
 def test_overrides_replace_keys_of_a_sweep_file() -> None:
     space = read_space(["model=mlp"], {"model": "mlp,cnn_gap", "seed": [0, 1], "trainer.max_epochs": 5, "test": True})
     assert space.fixed == ("trainer.max_epochs=5", "test=true", "model=mlp")

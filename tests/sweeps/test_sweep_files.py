@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from opsin.config import CONFIGS, ConfigSource, compose, is_of_a_sweep
+from opsin.config import CONFIGS, ConfigSource, compose, is_of_a_sweep, read_command_line
 from opsin.errors import UserError
 from opsin.sweeps.jobs import Jobs
 from opsin.sweeps.launchers import Slurm
 from opsin.sweeps.search_space import Listed, Space, read_space
 from opsin.sweeps.settings import Sweep
-from opsin.sweeps.sweep import _checked, _import_callbacks, sweep
+from opsin.sweeps.sweep import _checked, _import_callbacks, _refuse_settings_of_runs, sweep
 from opsin.sweeps.trials import Trial
 from opsin.training.plan import make_plan
 
@@ -84,6 +84,12 @@ def test_an_invalid_setting_is_named(override: str, message: str) -> None:
         read(override, "model=mlp,cnn_gap")
 
 
+def test_a_wrong_storage_is_refused_before_the_sweep_has_a_directory(in_tmp: Path) -> None:
+    with pytest.raises(UserError, match=r"sweep\.storage=sqlite:////absent/x\.db cannot be opened"):
+        sweep(["sweep.storage=sqlite:////absent/x.db", "seed=1,2"])
+    assert not (in_tmp / "outputs").exists()
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -96,12 +102,68 @@ def test_incompatible_settings_are_refused(settings: dict[str, Any], message: st
         Sweep(**settings)
 
 
+def with_experiment(folder: Path, text: str) -> ConfigSource:
+    """Write `experiment/mine.yaml` into a folder of config files, and return the source with this folder."""
+    (folder / "experiment").mkdir(parents=True)
+    (folder / "experiment" / "mine.yaml").write_text(f"# @package _global_\n{text}\n")
+    return ConfigSource.of([str(folder)])
+
+
 def test_a_sweep_refuses_a_section_without_keys_before_it_starts(in_tmp: Path) -> None:
-    (in_tmp / "experiment").mkdir()
-    (in_tmp / "experiment" / "mine.yaml").write_text("# @package _global_\nmonitor: val/loss\n")
     with pytest.raises(UserError, match="monitor is 'val/loss' instead of a section"):
-        sweep(["experiment=mine", "seed=1,2"], ConfigSource((str(in_tmp),)))
+        sweep(["experiment=mine", "seed=1,2"], with_experiment(in_tmp, "monitor: val/loss"))
     assert not (in_tmp / "outputs").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "sweep: {name: mine, trials: 1}",
+            r"sweep\.name in experiment=mine has no effect.*set it on the command line, or",
+        ),
+        ("launcher: {jobs: 1}", r"launcher\.jobs in experiment=mine has no effect.*a file of configs/launcher$"),
+        ("defaults: [{override /sweep: search}]", "sweep=search in experiment=mine has no effect"),
+        ("defaults: [{override /launcher: slurm}]", "launcher=slurm in experiment=mine has no effect"),
+    ],
+)
+def test_settings_of_a_sweep_in_an_experiment_are_refused(in_tmp: Path, text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        sweep(["experiment=mine", "seed=1,2"], with_experiment(in_tmp, text))
+    assert not (in_tmp / "outputs").exists()
+
+
+def test_settings_of_a_sweep_in_the_experiment_of_a_project_are_refused(in_tmp: Path) -> None:
+    with_experiment(in_tmp / "configs", "sweep: {sampler: random, trials: 2}")
+    (in_tmp / "pyproject.toml").write_text('[tool.opsin]\nexperiment = "mine"\n')
+    line = read_command_line(["seed=1,2", "--multirun"])
+    with pytest.raises(UserError, match=r"sweep\.(sampler|trials) in experiment=mine has no effect"):
+        sweep(line.overrides, line.source)
+    assert not (in_tmp / "outputs").exists()
+
+
+def test_a_typed_setting_of_a_sweep_replaces_that_of_an_experiment(tmp_path: Path) -> None:
+    source = with_experiment(tmp_path, "defaults: [{override /sweep: search}]\nsweep: {trials: 3}\nlauncher: {jobs: 2}")
+    typed = ["sweep=search", "sweep.trials=5", "launcher.jobs=3"]
+    jobs = Jobs(read_space(["experiment=mine", "seed=1,2"], {}, source), source, typed)
+    _refuse_settings_of_runs(jobs.typical, typed, source)
+
+
+def test_a_shuffled_list_keeps_its_order_when_the_sweep_is_resumed(
+    in_tmp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[Space] = []
+
+    def trials(folder: Path, name: str, space: Space, *_: Any) -> None:
+        begun.append(space)
+        raise UserError("no run is started")
+
+    monkeypatch.setattr("opsin.sweeps.sweep.Trials", trials)
+    for _ in range(2):
+        with pytest.raises(UserError, match="no run is started"):
+            sweep(["seed=shuffle(range(9))", "model=mlp"])
+    assert begun[0] == begun[1]
+    assert sorted(begun[0].lists["seed"]) == [str(seed) for seed in range(9)]
 
 
 def test_a_callback_that_is_a_reference_is_left_to_the_runs() -> None:

@@ -15,16 +15,18 @@ from opsin.config import ConfigSource, compose
 from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory
 from opsin.runs.result import ParameterCounts, RunResult
-from opsin.sweeps.best_run import TrialRow, best_runs, repeat_arguments, winner, write_best
+from opsin.sweeps.best_run import TrialRow, best_runs, repeat_arguments, untested_runs, winner, write_best
 from opsin.sweeps.launchers.base import Exit, Job
 from opsin.sweeps.outcomes import Outcome, directions, failure, outcome_of
 from opsin.sweeps.settings import Sweep
 from opsin.sweeps.sweep import _problems
-from opsin.sweeps.sweep_directory import study_name, sweep_directory
+from opsin.sweeps.sweep_directory import recorded_values, study_name, sweep_directory
 
 
-def directory(sweeps: Path, settings: Sweep, overrides: Sequence[str], metric: str = "val/loss") -> Path:
-    return sweep_directory(sweeps, "grid", settings, overrides, settings.objectives or [metric])
+def directory(
+    sweeps: Path, settings: Sweep, overrides: Sequence[str], metric: str = "val/loss", **values: Sequence[str]
+) -> Path:
+    return sweep_directory(sweeps, "grid", settings, overrides, settings.objectives or [metric], values)
 
 
 def test_the_directory_does_not_depend_on_the_order_of_overrides(tmp_path: Path) -> None:
@@ -65,7 +67,7 @@ def test_processes_that_begin_a_sweep_at_once_use_one_study(tmp_path: Path) -> N
 def test_a_sweep_of_an_earlier_version_keeps_its_study(tmp_path: Path) -> None:
     folder = directory(tmp_path, Sweep(), ["model=a"])
     recorded = yaml.safe_load((folder / "sweep.yaml").read_text())
-    del recorded["study"]
+    del recorded["study"], recorded["values"]
     (folder / "sweep.yaml").write_text(yaml.safe_dump({**recorded, "objectives": None}))
     with pytest.raises(UserError, match=r"it optimized monitor\.metric"):
         directory(tmp_path, Sweep(name=folder.name, objectives=["val/acc"]), ["model=a"])
@@ -87,7 +89,40 @@ def test_another_sweep_changes_no_record_of_an_earlier_version(tmp_path: Path, o
     assert (folder / "sweep.yaml").read_text() == text
 
 
-@pytest.mark.parametrize("content", ["words: [model=a]\n", "overrides: [\n", ""])
+def test_the_first_process_records_the_values_of_lists(tmp_path: Path) -> None:
+    typed = ["seed=shuffle(range(3))", "model=glob(m*)"]
+    folder = directory(tmp_path, Sweep(), typed, seed=("2", "0", "1"), model=["mlp"])
+    assert directory(tmp_path, Sweep(), typed, seed=("0", "1", "2"), model=["mlp"]) == folder
+    assert recorded_values(folder) == {"seed": ["2", "0", "1"], "model": ["mlp"]}
+
+
+@pytest.mark.parametrize("name", ["night", None])
+def test_a_list_that_expands_to_other_values_is_refused(tmp_path: Path, name: str | None) -> None:
+    settings, typed = Sweep(name=name), ["experiment=glob(my_*)"]
+    folder = directory(tmp_path, settings, typed, experiment=["my_a", "my_b"])
+    text = (folder / "sweep.yaml").read_text()
+    way_out = f"Set {'another' if name else 'a'} sweep.name to begin a new sweep, or restore the values"
+    for values, changes in (
+        (["my_a", "my_b", "my_c"], "new: experiment=my_c"),
+        (["my_b"], "missing: experiment=my_a"),
+        (["my_b", "my_c"], "new: experiment=my_c; missing: experiment=my_a"),
+        ([], "missing: experiment=my_a experiment=my_b"),
+    ):
+        with pytest.raises(UserError, match=rf"^{folder} holds a sweep over other values \({changes}\)\. {way_out}"):
+            directory(tmp_path, settings, typed, experiment=values)
+    assert (folder / "sweep.yaml").read_text() == text
+
+
+def test_a_sweep_of_an_earlier_version_without_values_is_resumed(tmp_path: Path) -> None:
+    folder = directory(tmp_path, Sweep(), ["seed=shuffle(range(3))"], seed=["2", "0", "1"])
+    recorded = yaml.safe_load((folder / "sweep.yaml").read_text())
+    del recorded["values"]
+    (folder / "sweep.yaml").write_text(yaml.safe_dump(recorded))
+    assert directory(tmp_path, Sweep(), ["seed=shuffle(range(3))"], seed=["0", "1", "2"]) == folder
+    assert recorded_values(folder) is None
+
+
+@pytest.mark.parametrize("content", ["values: 3\noverrides: [model=a]\n", "words: [model=a]\n", "overrides: [\n", ""])
 def test_a_damaged_or_older_sweep_file_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "night").mkdir()
     (tmp_path / "night" / "sweep.yaml").write_text(content)
@@ -208,12 +243,11 @@ def test_a_run_that_was_killed_from_outside_stays_interrupted(tmp_path: Path, nu
 def test_the_best_recipe_without_a_test_is_a_problem(tmp_path: Path) -> None:
     tested, run = RunResult(metrics={"test/acc": 0.5}), RunDirectory(tmp_path)
     rows = [replace(row(0, "a", 0.9), result=tested), replace(row(1, "a", 0.8), run=run), row(2, "b", 0.1)]
-    assert _problems([rows[0], rows[2]], "val/acc", tests=True) == []
-    assert _problems(rows, "val/acc", tests=False) == []
+    assert _problems(rows, "val/acc", untested=[]) == []
     run.error.write_text("Traceback ...\nOSError: the images are gone\n\n")
-    [problem] = _problems(rows, "val/acc", tests=True)
+    [problem] = _problems(rows, "val/acc", untested_runs(rows, "val/acc"))
     assert problem.startswith(f"not tested: {tmp_path.name}: OSError: the images are gone; the same command")
-    assert _problems([replace(rows[0], values=(), state="pruned")], "val/acc", tests=True) == [
+    assert _problems([replace(rows[0], values=(), state="pruned")], "val/acc", untested=[]) == [
         "no trial is complete, so there is no best run"
     ]
 

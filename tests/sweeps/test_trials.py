@@ -64,6 +64,43 @@ def test_a_grid_is_claimed_once_and_in_order(processes: Processes) -> None:
     assert one.total == 4
 
 
+COMBINATIONS = [{"model": model, "seed": seed} for model in ("mlp", "cnn_gap") for seed in ("0", "1")]
+
+
+def test_a_grid_that_is_resumed_with_its_overrides_in_another_order_runs_every_combination_once(
+    processes: Processes,
+) -> None:
+    complete(processes.join("seed=0,1", "model=mlp,cnn_gap"), 2)
+    again = processes.join("model=mlp,cnn_gap", "seed=0,1")
+    complete(again, 2)
+    assert again.claim() is None
+    assert again.all_ended()
+    choices = [trial.params for trial in again.all()]
+    assert len(choices) == 4
+    assert all(choice in choices for choice in COMBINATIONS)
+
+
+def test_processes_with_the_overrides_of_a_grid_in_another_order_share_its_combinations(processes: Processes) -> None:
+    one, two = processes.join("seed=0,1", "model=mlp,cnn_gap"), processes.join("model=mlp,cnn_gap", "seed=0,1")
+    claimed = [trials.claim() for trials in (one, two, one, two)]
+    choices = [dict(trial.choices) for trial in claimed if trial]
+    assert all(choice in choices for choice in COMBINATIONS)
+    assert one.claim() is None
+
+
+def test_a_combination_of_a_retried_trial_does_not_run_again_for_another_one(processes: Processes) -> None:
+    trials = processes.join("seed=0,1", "model=mlp,cnn_gap")
+    complete(trials, 1)
+    trial = trials.claim()
+    assert trial is not None
+    trials.record(trial, Outcome("failed", reason="x"))
+    again = processes.join("model=mlp,cnn_gap", "seed=0,1", retry_failed=True)
+    complete(again, 3)
+    assert again.claim() is None
+    choices = [trial.params for trial in again.all()]
+    assert all(choice in choices for choice in COMBINATIONS)
+
+
 def test_a_trial_of_a_dead_process_is_claimed_first(processes: Processes) -> None:
     one, two = processes.join("seed=range(4)"), processes.join("seed=range(4)")
     first, second = one.claim(), two.claim()

@@ -20,7 +20,7 @@ from opsin.sweeps.settings import Sweep
 from opsin.sweeps.trials import Trial, Trials
 
 RUN_DEFAULTS = {"test": False, "report": False}
-"""Values of every run whose overrides do not set them: only the best run reads the test images and has a report."""
+"""Values of every run whose overrides do not set them: only the best runs read the test images and have a report."""
 
 
 class Jobs:
@@ -29,22 +29,24 @@ class Jobs:
     Args:
         space: Search space of the sweep.
         source: Search path and primary config of all runs; None for those of Opsin.
+        of_sweep: Overrides of the sweep itself.
 
     Attributes:
-        typical: Config of the first run of the grid; of the last run if the first cannot be composed.
+        typical: Config of the first run of the grid; of the last run if the first cannot be composed. Its sections
+            `sweep` and `launcher` have the overrides of the sweep too.
 
     Raises:
         UserError: Neither config can be composed, for example because a key does not exist.
     """
 
-    def __init__(self, space: Space, source: ConfigSource | None = None) -> None:
+    def __init__(self, space: Space, source: ConfigSource | None = None, of_sweep: Sequence[str] = ()) -> None:
         self._space = space
         self._source = source or ConfigSource()
         last = [d.override(d.values[-1] if isinstance(d, Listed) else d.high) for d in space.dimensions]
         try:
-            self.typical = compose_raw([*space.fixed, *space.first()], self._source)
+            self.typical = compose_raw([*of_sweep, *space.fixed, *space.first()], self._source)
         except UserError:  # one wrong value fails one run, and not the sweep
-            self.typical = compose_raw([*space.fixed, *last], self._source)
+            self.typical = compose_raw([*of_sweep, *space.fixed, *last], self._source)
         keys = [dimension.key.lstrip("+") for dimension in space.dimensions]
         groups = self.typical.hydra.runtime.choices
         self._configs_vary = any(key in groups or key.startswith("trainer.") for key in keys)
@@ -64,7 +66,7 @@ class Jobs:
             settings: Settings of the sweep.
             objective: Metric that the pruner compares.
             trials: Trials of the sweep; the run reports its metric to their study if there is a pruner.
-            threads: Number of threads of each process of the run.
+            threads: Number of threads of each process of the run; the config of the run may set another one.
 
         Raises:
             UserError: A folder of the run directory is a link out of it.
@@ -77,11 +79,24 @@ class Jobs:
             again = [*of_a_process(trial.overrides), *(override(key, value) for key, value in place.items())]
             overrides = [override("resume", run.path), *again]
             return _job(trial.number, overrides, run, config, settings)
-        defaults = {**RUN_DEFAULTS, "trainer.threads": threads}
+        defaults: dict[str, Any] = dict(RUN_DEFAULTS)
+        if config.trainer.get("threads") == "auto":
+            defaults["trainer.threads"] = threads
         added = [override(key, value) for key, value in defaults.items() if not self._space.sets(key)]
         added += [override(f"+{key}", value) for key, value in {**_pruning(settings, objective), **place}.items()]
         overrides = [*self._source.flags, *trial.overrides, *added, override("hydra.run.dir", run.path)]
         return _job(trial.number, overrides, run, config, settings)
+
+    def tests(self, row: TrialRow) -> bool:
+        """Return whether a run of the best recipe is tested: `test` is no override, and not false in a config file."""
+        config = self._config(row.typed)
+        return not self._space.sets("test") and bool(config.test) and config.trainer.limit_test_batches != 0
+
+    def test_job(self, row: TrialRow, settings: Sweep) -> Job:
+        """Return the job that reads the test images for a finished run and, unless `report` is false, reports it."""
+        report = override("report", self._config(row.typed).report)
+        overrides = [override("resume", row.run.path), "test=true", report, *of_a_process(row.typed)]
+        return _job(row.number, overrides, row.run, OmegaConf.load(row.run.config), settings)
 
     def _config(self, overrides: Sequence[str]) -> DictConfig:
         """Return the config of a run, or the typical one if it has the same devices and secrets."""
@@ -91,12 +106,6 @@ class Jobs:
             return compose_raw(overrides, self._source)
         except UserError:  # the run itself reports it
             return self.typical
-
-
-def best_run_job(row: TrialRow, settings: Sweep) -> Job:
-    """Return the job that reads the test images for a finished run and writes its report."""
-    overrides = [override("resume", row.run.path), "test=true", "report=true", *of_a_process(row.typed)]
-    return _job(row.number, overrides, row.run, OmegaConf.load(row.run.config), settings)
 
 
 def _job(number: int, overrides: Sequence[str], run: RunDirectory, config: Any, settings: Sweep) -> Job:

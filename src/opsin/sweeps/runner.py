@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from types import FrameType
 
 from opsin.errors import Interrupted, UserError
+from opsin.runs.metrics_csv import read_epochs
 from opsin.sweeps.launchers.base import Handle, Job, Launcher, can_start
 from opsin.sweeps.outcomes import MOST_STARTS, Outcome, failure, one_line, outcome_of, without_progress
 from opsin.sweeps.trials import Trial, Trials
@@ -27,12 +28,22 @@ GRACE_PERIOD_S = 60.0
 
 @dataclass
 class Running:
-    """A trial with a job that runs."""
+    """A trial with a job that runs.
+
+    Attributes:
+        trial: The trial.
+        job: Its job.
+        handle: Handle of the job.
+        since: Time when the job was started, seconds of `time.monotonic`.
+        epochs_before: Number of epochs that the run had trained before; 0 for a new run.
+        suspended: Whether the user was told that the job is suspended.
+    """
 
     trial: Trial
     job: Job
     handle: Handle
     since: float
+    epochs_before: float = 0
     suspended: bool = False
 
 
@@ -175,7 +186,8 @@ class Runner:
         if self._trials.starts(trial, _checkpoint_time(job)) > MOST_STARTS:
             self._record(trial, without_progress(job))
             return
-        self._running.append(Running(trial, job, self._launcher.start(job), time.monotonic()))
+        before = _trained_epochs(job)
+        self._running.append(Running(trial, job, self._launcher.start(job), time.monotonic(), before))
 
     def _poll(self) -> None:
         for running in list(self._running):
@@ -228,3 +240,12 @@ class Runner:
 def _checkpoint_time(job: Job) -> int:
     """Return a number that changes with each new checkpoint of a job; 0 without checkpoints."""
     return sum(file.stat().st_mtime_ns for file in (job.run.last, job.run.step) if file.exists())
+
+
+def _trained_epochs(job: Job) -> float:
+    """Return the number of epochs that a run has trained; 0 if its table is damaged, which the run reports."""
+    try:
+        rows = read_epochs(job.run.metrics)
+    except UserError:
+        return 0
+    return rows[-1].epoch if rows else 0

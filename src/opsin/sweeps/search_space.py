@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from opsin.config import ConfigSource
@@ -78,6 +78,23 @@ class Space:
     fixed: tuple[str, ...]
     dimensions: tuple[Dimension, ...]
 
+    @property
+    def lists(self) -> dict[str, tuple[str, ...]]:
+        """Values of each key that has a list."""
+        return {dimension.key: dimension.values for dimension in self.dimensions if isinstance(dimension, Listed)}
+
+    def ordered(self, lists: Mapping[str, Sequence[str]]) -> "Space":
+        """Return the space with the values of its lists in another order.
+
+        Args:
+            lists: Values in their order, by key; other keys keep their order.
+        """
+        found = (
+            Listed(d.key, tuple(lists[d.key])) if isinstance(d, Listed) and d.key in lists else d
+            for d in self.dimensions
+        )
+        return replace(self, dimensions=tuple(found))
+
     def overrides(self, choices: Mapping[str, Value]) -> tuple[str, ...]:
         """Return the overrides of the run with these choices, by key."""
         return (*self.fixed, *(dimension.override(choices[dimension.key]) for dimension in self.dimensions))
@@ -112,10 +129,8 @@ class Space:
                     f"{dimension.key} has a range, but a grid needs a list: {dimension.key}=a,b,c; or set "
                     "sweep.sampler to tpe, random or cmaes, and sweep.trials=N"
                 )
-        keys = [dimension.key for dimension in self.dimensions]
-        lists = [dimension.values for dimension in self.dimensions if isinstance(dimension, Listed)]
-        for values in itertools.product(*lists):
-            yield dict(zip(keys, values, strict=True))
+        for values in itertools.product(*self.lists.values()):
+            yield dict(zip(self.lists, values, strict=True))
 
 
 def read_space(overrides: Sequence[str], space: Mapping[str, Any], source: ConfigSource | None = None) -> Space:

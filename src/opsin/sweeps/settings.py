@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from opsin.errors import UserError
-from opsin.sweeps.study import Pruner, Sampler
+from opsin.sweeps.study import Pruner, Sampler, is_url
 
 
 @dataclass(frozen=True)
@@ -47,3 +47,5 @@ class Sweep:
             raise UserError("sweep.pruner needs one objective; leave out the others, or set sweep.pruner=none")
         if self.sampler == "cmaes" and self.objectives and len(self.objectives) > 1:
             raise UserError("sweep.sampler=cmaes optimizes one objective: use sweep.sampler=tpe for several")
+        if self.storage is not None and not is_url(self.storage):
+            raise UserError(f"sweep.storage={self.storage} is not the URL of a database, such as sqlite:///study.db")

@@ -1,14 +1,17 @@
 """Optuna storage, samplers and trials of a sweep.
 
-The private names of Optuna that Opsin uses are here only, written for Optuna 5.0: `Study._study_id`, `Study._storage`
-and `FrozenTrial._trial_id`. `tests/sweeps/test_study.py` fails with the name that a new version of Optuna has changed.
+The private names of Optuna that Opsin uses are here only, written for Optuna 5.0: `Study._study_id`, `Study._storage`,
+`FrozenTrial._trial_id` and the key `fixed_params` of `FrozenTrial.system_attrs`. `tests/sweeps/test_study.py` fails
+with the name that a new version of Optuna has changed.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from opsin.config.secrets import reveal
 from opsin.errors import UserError
+from opsin.runs.secret_values import mask_secrets
 
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner
@@ -25,14 +28,37 @@ def open_storage(place: str) -> "BaseStorage":
     """Open a storage: the URL of a database, or the path of a journal, which is created if it does not exist.
 
     Any number of processes may have it open, on any machine that reaches it.
+
+    Raises:
+        UserError: The driver of the database is not installed, or the database cannot be opened. The message has no
+            password.
     """
     from optuna.storages import JournalStorage, RDBStorage
 
     from opsin.sweeps.journal import Journal
 
-    if "://" in place:
+    if not is_url(place):
+        return JournalStorage(Journal(place))
+    from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+    try:
         return RDBStorage(reveal(place))
-    return JournalStorage(Journal(place))
+    except ImportError as error:
+        reason = f"install the Python driver of this database ({error.__cause__ or error})"
+    except DBAPIError as error:
+        reason = str(error.orig)
+    except (SQLAlchemyError, RuntimeError) as error:  # no URL of a database; tables of another version of Optuna
+        reason = str(error)
+    except ValueError:  # its message may have a part of the password
+        reason = "the URL cannot be read"
+    scheme, is_literal, _ = place.partition("://")
+    shown = f"{scheme}://..." if is_literal and not scheme.startswith("sqlite") else place
+    raise UserError(f"sweep.storage={shown} cannot be opened: {mask_secrets(' '.join(reason.split()))}")
+
+
+def is_url(place: str) -> bool:
+    """Return whether a storage is the URL of a database, which may be a secret, and not the path of a journal."""
+    return "://" in place or "://" in reveal(place)
 
 
 def make_sampler(kind: Sampler, seed: int, number: int) -> "BaseSampler":
@@ -72,7 +98,7 @@ def trial_at(place: str, name: str, number: int, pruner: "BasePruner") -> Any:
     """
     import optuna
 
-    if "://" not in place and not Path(place).is_file():
+    if not is_url(place) and not Path(place).is_file():
         raise UserError(f"{place} is not the journal of a sweep: callbacks.Pruning works in the runs of a sweep only")
     silence_optuna()
     storage = open_storage(place)
@@ -86,6 +112,15 @@ def running_trial(study: "Study", trial: "FrozenTrial") -> Any:
     from optuna.trial import Trial
 
     return Trial(study, trial._trial_id)
+
+
+def planned_choices(trial: "FrozenTrial") -> Mapping[str, Any]:
+    """Return the choices with which a trial was queued; empty if a sampler draws them.
+
+    A trial has them even if its process died before it claimed the choices.
+    """
+    planned: Mapping[str, Any] = trial.system_attrs.get("fixed_params", {})
+    return planned
 
 
 def set_attribute(study: "Study", trial: "FrozenTrial", key: str, value: Any) -> None:

@@ -21,15 +21,17 @@ from opsin.config.target_lookup import Constructors, Target
 from opsin.config.validation import SectionSchema, check
 from opsin.errors import Interrupted, UserError
 from opsin.runs.disk_lock import DiskLock
+from opsin.runs.flat_keys import flat
 from opsin.runs.quoting import opsin_command, printed_command
 from opsin.sweeps import best_run, table
-from opsin.sweeps.jobs import Jobs, best_run_job
+from opsin.sweeps.jobs import Jobs
 from opsin.sweeps.launchers.base import Handle, Job, Launcher, can_start
 from opsin.sweeps.outcomes import check_objectives, directions
 from opsin.sweeps.runner import POLL_S, Runner, Stop
 from opsin.sweeps.search_space import read_space
 from opsin.sweeps.settings import Sweep
-from opsin.sweeps.sweep_directory import study_name, sweep_directory
+from opsin.sweeps.study import open_storage
+from opsin.sweeps.sweep_directory import recorded_values, study_name, sweep_directory
 from opsin.sweeps.trials import Trials
 from opsin.sweeps.workers import Worker
 
@@ -63,16 +65,22 @@ def sweep(overrides: Sequence[str], source: ConfigSource | None = None) -> int:
     of_sweep, of_runs = _divide(overrides, source)
     settings, engine, option = _checked(of_sweep, source)
     space = read_space(of_runs, settings.space, source)
-    jobs = Jobs(space, source)
+    jobs = Jobs(space, source, of_sweep)
+    _refuse_settings_of_runs(jobs.typical, of_sweep, source)
     refuse_missing_secrets([OmegaConf.to_container(jobs.typical, resolve=False), settings.storage])
     metric: str = jobs.typical.monitor.metric
     objectives: list[str] = [*settings.objectives] if settings.objectives else [metric]
     _import_callbacks(jobs.typical)
     key = "sweep.objectives" if settings.objectives else "monitor.metric"
     check_objectives(objectives, key, settings.pruner, jobs.typical.trainer)
-    folder = sweep_directory(Path(jobs.typical.hydra.sweep.dir), option, settings, of_runs, objectives, source)
+    if settings.storage:
+        open_storage(settings.storage)  # a wrong one is refused before the sweep has a directory
+    sweeps = Path(jobs.typical.hydra.sweep.dir)
+    folder = sweep_directory(sweeps, option, settings, of_runs, objectives, space.lists, source)
+    begun = space.ordered(recorded_values(folder) or {})
+    if begun != space:  # a list such as shuffle(range(9)) has another order now
+        space, jobs = begun, Jobs(begun, source, of_sweep)
     console = table.console()
-    tests = not space.sets("test") and jobs.typical.trainer.limit_test_batches != 0
     worker = Worker(folder)
     try:
         seed: int = jobs.typical.seed
@@ -96,8 +104,8 @@ def sweep(overrides: Sequence[str], source: ConfigSource | None = None) -> int:
                 if trials.all_ended():
                     with DiskLock(folder / ".best_run.lock"):  # the next process finds the best run tested
                         ranked = best_run.ranked_rows(folder, objectives, trials, space)
-                        untested = best_run.untested_runs(ranked, objectives[0]) if tests else []
-                        run_all(launcher, [best_run_job(row, settings) for row in untested], runner.stop)
+                        untested = _untested(ranked, objectives[0], jobs)
+                        run_all(launcher, [jobs.test_job(row, settings) for row in untested], runner.stop)
                         if winner := best_run.winner(ranked, objectives[0]):
                             best_run.write_best(folder, winner.run)
                             best_run.draw(folder, trials.study, objectives)
@@ -111,7 +119,7 @@ def sweep(overrides: Sequence[str], source: ConfigSource | None = None) -> int:
     rows = best_run.ranked_rows(folder, objectives, trials, space)
     table.report_trials(rows, objectives, folder, console)
     ended = all(row.state not in ("running", "waiting") for row in rows)
-    problems = _problems(rows, objectives[0], tests) if ended else []
+    problems = _problems(rows, objectives[0], _untested(rows, objectives[0], jobs)) if ended else []
     for problem in problems:
         console.print(problem, soft_wrap=True)
     _print_next_steps(console, folder, trials, rows, objectives[0])
@@ -169,6 +177,41 @@ def _checked(overrides: Sequence[str], source: ConfigSource) -> tuple[Sweep, Tar
     return fields["settings"], fields["launcher"], choices["sweep"]
 
 
+def _refuse_settings_of_runs(typical: DictConfig, of_sweep: Sequence[str], source: ConfigSource) -> None:
+    """Refuse settings of a sweep or a launcher in a config file of the runs, such as an experiment.
+
+    They have no effect. A setting that is typed too is accepted, because the command line takes precedence.
+
+    Args:
+        typical: Config of a run, with the overrides of the sweep.
+        of_sweep: Overrides of the sweep itself.
+        source: Search path and primary config.
+
+    Raises:
+        UserError: Names the setting, its place and the way out.
+    """
+    alone = compose_raw(of_sweep, source)
+    before, now = map(_sweep_settings, (alone, typical))
+    changed = next((key for key in {**now, **before} if now.get(key) != before.get(key)), None)
+    if changed is None:
+        return
+    choices = typical.hydra.runtime.choices
+    files = [f"{group}={choices[group]}" for group in ("experiment", "debug") if choices.get(group)]
+    setting = f"{changed}={choices[changed]}" if changed in SCHEMA else changed
+    raise UserError(
+        f"{setting} in {' or '.join(files) or 'a config file of the runs'} has no effect, because runs do not describe "
+        f"their sweep: set it on the command line, or in a file of configs/{changed.partition('.')[0]}"
+    )
+
+
+def _sweep_settings(config: DictConfig) -> dict[str, Any]:
+    """Return the settings of the sweep and its launcher by dotted key, and the chosen option of each."""
+    sections = OmegaConf.to_container(OmegaConf.masked_copy(config, list(SCHEMA)), resolve=False)
+    assert isinstance(sections, dict)
+    options = {key: config.hydra.runtime.choices.get(key) for key in SCHEMA}
+    return {**options, **flat({str(key): section for key, section in sections.items()})}
+
+
 def _refuse_foreign_commands(launcher: Mapping[str, Any], overrides: Sequence[str], source: ConfigSource) -> None:
     """Refuse commands of a launcher that a config file outside the project may have set.
 
@@ -210,18 +253,23 @@ def run_all(launcher: Launcher, jobs: Sequence[Job], stop: Stop) -> None:
                 raise Interrupted(stop.signal)
 
 
-def _problems(rows: Sequence[best_run.TrialRow], objective: str, tests: bool) -> list[str]:
+def _untested(rows: Sequence[best_run.TrialRow], objective: str, jobs: Jobs) -> list[best_run.TrialRow]:
+    """Return the runs of the best recipe that the sweep tests and that have no metrics of the test images."""
+    return [row for row in best_run.untested_runs(rows, objective) if jobs.tests(row)]
+
+
+def _problems(rows: Sequence[best_run.TrialRow], objective: str, untested: Sequence[best_run.TrialRow]) -> list[str]:
     """Return one line for each result that the sweep could not produce: a best run, and its test.
 
     Args:
         rows: Rows of all trials, none of which is left to run.
         objective: The first objective.
-        tests: Whether the best run is tested.
+        untested: The runs that the sweep could not test.
     """
     if not best_run.best_runs(rows, objective):
         return ["no trial is complete, so there is no best run"]
     lines = []
-    for row in best_run.untested_runs(rows, objective) if tests else []:
+    for row in untested:
         reason = next((line for line in reversed(_lines(row.run.error)) if line.strip()), "its process ended")
         lines.append(f"not tested: {row.run.path.name}: {reason.strip()}; the same command tries it again")
     return lines

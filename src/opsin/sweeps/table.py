@@ -91,7 +91,8 @@ class ProgressTable:
     def update(self, running: Sequence[Running]) -> None:
         """Draw the running trials, at most four times per second."""
         for job in running:
-            self._started.setdefault(job.trial.number, job.since)
+            if not job.epochs_before:  # the duration of a resumed run is not that of a whole run
+                self._started.setdefault(job.trial.number, job.since)
         if self._live and time.monotonic() - self._last_draw > 0.25:
             self._last_draw = time.monotonic()
             table = Table("trial", "overrides", "epoch", self._metric, "best", "time left", box=None)
@@ -118,7 +119,8 @@ class ProgressTable:
         best = min(values, key=partial(sort_key, self._metric))
         spent = time.monotonic() - running.since
         done = rows[-1].epoch
-        left = _duration(spent / done * (epochs - done)) if epochs else ""
+        trained = done - running.epochs_before  # negative while epochs after a checkpoint are repeated
+        left = _duration(spent / trained * (epochs - done)) if epochs and trained > 0 else ""
         return f"{done:g}/{epochs or '?'}", f"{values[-1]:.4f}", f"{best:.4f}", left
 
 

@@ -10,7 +10,15 @@ from opsin.runs.disk_lock import DiskLock
 from opsin.sweeps.outcomes import Direction, Outcome
 from opsin.sweeps.search_space import Dimension, Listed, Space, Value
 from opsin.sweeps.settings import Sweep
-from opsin.sweeps.study import has_report, make_sampler, open_storage, running_trial, set_attribute, silence_optuna
+from opsin.sweeps.study import (
+    has_report,
+    make_sampler,
+    open_storage,
+    planned_choices,
+    running_trial,
+    set_attribute,
+    silence_optuna,
+)
 from opsin.sweeps.workers import Worker
 
 if TYPE_CHECKING:
@@ -124,7 +132,8 @@ class Trials:
                 if begun >= self.total and not waiting:
                     return None
                 if self._grid is not None and not waiting:
-                    self.study.enqueue_trial(self._grid[begun])
+                    taken = [planned_choices(trial) for trial in trials]  # maybe with the overrides in another order
+                    self.study.enqueue_trial(next(choices for choices in self._grid if choices not in taken))
                 self.study.sampler = make_sampler(self._settings.sampler, self._seed, len(trials))
                 live = self.study.ask()
             live.set_user_attr("worker", self._worker.name)

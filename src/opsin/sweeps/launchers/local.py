@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from multiprocessing import resource_tracker
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -27,7 +27,7 @@ class Local:
     """Runs jobs on this machine and divides its GPUs or cores among them.
 
     A job is forked from a server that has only imported torch and Lightning, so it begins within a few hundredths of
-    a second. On Windows, which cannot fork, each job imports them itself.
+    a second.
 
     Args:
         jobs: Number of jobs at the same time; `auto`: `jobs_per_gpu` on each GPU, or as many as the cores take.
@@ -55,10 +55,8 @@ class Local:
         self._most_jobs = jobs_per_gpu if self.slots <= places else self.slots  # more jobs than places share them
         self.threads: int = own or max(1, cores // self.slots)
         self._memory_gb = memory_gb
-        method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-        self._context: Any = multiprocessing.get_context(method)
-        if method == "forkserver":
-            self._context.set_forkserver_preload(PRELOADED)
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(PRELOADED)
 
     def has_room(self, job: Job) -> bool:
         """Return whether enough GPUs take one more job."""
@@ -109,7 +107,7 @@ class LocalHandle:
         """Ask the job to save and end; a suspended job is continued for that."""
         if self.poll() is None:
             self._process.terminate()
-            if hasattr(signal, "SIGCONT") and self._process.pid:
+            if self._process.pid:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.killpg(self._process.pid, signal.SIGCONT)
 
@@ -124,9 +122,6 @@ class LocalHandle:
 @contextlib.contextmanager
 def _sigint_blocked() -> Iterator[None]:
     """Block SIGINT while a process is started: only the sweep handles Ctrl-C."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
     resource_tracker.ensure_running()  # a process that starts it unblocks SIGINT
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
