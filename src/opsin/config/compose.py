@@ -29,6 +29,7 @@ from opsin.config.hydra_keys import (
 from opsin.config.hydra_session import load
 from opsin.config.overrides import check_overrides, find_value, key_of, task_overrides
 from opsin.config.path_values import resolve_paths
+from opsin.config.reference_limits import limited_references
 from opsin.config.resolvers import resolve_process_values
 from opsin.config.run_config import ConfigOrigin, RunConfig, plain, unresolvable, yaml_text
 from opsin.config.run_names import run_names
@@ -177,11 +178,12 @@ def _new(overrides: Sequence[str], run: Path | None, source: ConfigSource) -> Ru
     with open_dict(config):
         config.resume = None
     try:
-        resolve_process_values(config)
-        resolve_paths(config)
-        directory = RunDirectory(run.absolute() if run else _run_path(composed, config))
-        settings = _settings(composed, directory)
-        variables = harmless_variables(composed.hydra.job.env_set)
+        with limited_references():
+            resolve_process_values(config)
+            resolve_paths(config)
+            directory = RunDirectory(run.absolute() if run else _run_path(composed, config))
+            settings = _settings(composed, directory)
+            variables = harmless_variables(composed.hydra.job.env_set)
     except OmegaConfBaseException as error:
         raise unresolvable(error) from None
     source = source.extended(composed.hydra.searchpath)
