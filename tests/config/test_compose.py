@@ -13,11 +13,19 @@ from opsin.commands.dispatch import main_of
 from opsin.config import CommandLine, ConfigSource, RunConfig, compose, compose_raw, read_command_line, show
 from opsin.config.resume_rules import changed_values
 from opsin.config.saved_config import find_unfinished, from_saved
-from opsin.config.secrets import is_secret_key, is_secret_variable, refuse_typed_secrets, reveal
+from opsin.config.secrets import (
+    is_secret_key,
+    is_secret_variable,
+    refuse_typed_secrets,
+    reveal,
+    secret_reference,
+    secret_variables,
+)
 from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory
 from opsin.runs.home import expand_home
 from opsin.runs.result import RunResult
+from opsin.runs.secret_values import mask_secrets
 
 
 @pytest.fixture
@@ -318,6 +326,40 @@ def test_a_secret_is_stored_as_a_reference_and_resolved_on_demand_only(
         compose(["resume=run"])
 
 
+def test_an_address_with_a_password_is_stored_as_a_reference(
+    in_tmp: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLURL", "https://me:hunter22@mlflow.example.com")
+    monkeypatch.setenv("PGPASSWORD", "hunter22")
+    monkeypatch.setenv("PLACE", "https://mlflow.example.com")
+    overrides = [
+        "+logger.x.address=${oc.env:MLURL}",
+        "+logger.x.composed='https://me:${oc.env:PGPASSWORD}@host'",
+        "+logger.x.open=${oc.env:PLACE}",
+        "+callbacks.pruning.storage=${oc.env:MLURL}",  # a sweep sets it to its own storage
+    ]
+    composed = compose(overrides, Path("run"))
+    composed.save()
+    show(CommandLine(tuple(overrides), shows="config", part="all", resolve=True))
+    written = "".join(path.read_text() for path in Path("run").iterdir()) + str(composed.tree) + capsys.readouterr().out
+    assert "hunter22" not in written
+    assert reveal(composed.tree["logger"]["x"]) == {
+        "address": "https://me:hunter22@mlflow.example.com",
+        "composed": "https://me:hunter22@host",
+        "open": "https://mlflow.example.com",
+    }
+    assert mask_secrets("Invalid password: hunter22") in {
+        f"Invalid password: {secret_reference(name)}" for name in ("MLURL", "PGPASSWORD")
+    }
+    assert {"MLURL", "PGPASSWORD"} == secret_variables(composed.tree)
+    with pytest.raises(UserError, match=r"tags\[0\]=\$\{oc\.env:MLURL\}: this variable is an address with a password"):
+        compose(["tags=[${oc.env:MLURL}]"])
+    monkeypatch.delenv("MLURL")
+    assert RunConfig.load(RunDirectory(Path("run"))).tree == composed.tree  # the variable is not needed for reading
+    with pytest.raises(UserError, match=r"Not set in the environment: MLURL \(for "):
+        compose(["resume=run"])
+
+
 @pytest.mark.parametrize(
     "override",
     [
@@ -398,9 +440,17 @@ def test_a_literal_secret_in_a_file_is_refused(folder: Path) -> None:
 
 
 def test_variables_and_keys_of_secrets_are_recognized_by_name() -> None:
-    for name in ("WANDB_API_KEY", "HF_TOKEN", "DB_PASSWORD", "AWS_SECRET_ACCESS_KEY", "githubToken", "DB_PASS"):
+    for name in (
+        "WANDB_API_KEY",
+        "HF_TOKEN",
+        "DB_PASSWORD",
+        "AWS_SECRET_ACCESS_KEY",
+        "githubToken",
+        "DB_PASS",
+        "PGPASSWORD",
+    ):
         assert is_secret_variable(name), name
-    for name in ("PWD", "HOME", "MONKEY", "SLURM_ARRAY_TASK_ID", "KEYBOARD"):
+    for name in ("PWD", "HOME", "MONKEY", "SLURM_ARRAY_TASK_ID", "KEYBOARD", "PASSWORDLESS"):
         assert not is_secret_variable(name), name
     for key in ("a.api_key", "token", "x.client_secret", "a.accessKey", "credentials.user", "b[0].password"):
         assert is_secret_key(key), key

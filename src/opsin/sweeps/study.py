@@ -30,8 +30,9 @@ def open_storage(place: str) -> "BaseStorage":
 
     from opsin.sweeps.journal import Journal
 
+    place = reveal(place)
     if "://" in place:
-        return RDBStorage(reveal(place))
+        return RDBStorage(place)
     return JournalStorage(Journal(place))
 
 
