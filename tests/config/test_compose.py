@@ -4,6 +4,7 @@ import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import yaml
@@ -158,6 +159,25 @@ def test_each_resume_applies_the_settings_of_hydra(in_tmp: Path) -> None:
     assert named.resumes
     assert named.settings is not None
     assert named.settings.hydra.verbose
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("status", ["interrupted", "finished"])
+def test_resume_auto_refuses_a_run_of_another_command_in_the_named_directory(
+    status: Literal["interrupted", "finished"], folder: Path
+) -> None:
+    named = ["model=mlp", "hydra.run.dir=run"]
+    begun = compose([*named, "resume=auto"])
+    begun.save()
+    begun.run.write_result(RunResult(status=status))
+    assert compose(["resume=auto", *named, "hydra.verbose=true"]).run.path == begun.run.path
+    way_out = r"holds a run of another one: .*train model=mlp.*resume=\S+run KEY=VALUE; .* another hydra\.run\.dir"
+    for others in (["model=cnn_gap"], ["model=mlp", "optimizer.lr=0.5"], []):
+        with pytest.raises(UserError, match=way_out):
+            compose([*others, "hydra.run.dir=run", "resume=auto"])
+    with pytest.raises(UserError, match=way_out):  # the same overrides and other config files
+        compose([*named, "resume=auto"], source=ConfigSource.of([str(folder)]))
+    assert compose(["resume=run", "optimizer.lr=0.5"]).tree["optimizer"]["lr"] == 0.5
 
 
 def variables(composed: RunConfig) -> dict[str, str]:
