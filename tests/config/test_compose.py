@@ -22,11 +22,13 @@ from opsin.config.secrets import (
     secret_reference,
     secret_variables,
 )
+from opsin.config.sections import SECTIONS
 from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory
 from opsin.runs.home import expand_home
 from opsin.runs.result import RunResult
 from opsin.runs.secret_values import mask_secrets
+from opsin.training.plan import make_plan
 
 
 @pytest.fixture
@@ -557,6 +559,39 @@ def test_a_section_without_keys_is_refused_with_the_right_form(text: str, messag
     if "${" not in text:  # the runs of a sweep report the value of a reference
         with pytest.raises(UserError, match=message):
             compose_raw(["experiment=mine"], ConfigSource((str(folder),)))
+
+
+@pytest.mark.slow
+def test_every_key_outside_a_section_takes_a_value_of_any_kind_or_refuses_it_in_one_message(in_tmp: Path) -> None:
+    keys = [str(key) for key in compose_raw([]) if key not in SECTIONS]
+    assert {"seed", "output_dir", "data_dir", "tags"} <= set(keys)
+    refused = set()
+    for key in keys:
+        for value in ("null", "[a]", "{a: 1}", "3"):
+            try:
+                make_plan(compose([f"{key}={value}"]))
+            except UserError:
+                refused.add((key, value))
+    assert {("output_dir", value) for value in ("null", "[a]", "{a: 1}")} <= refused
+    assert ("output_dir", "3") not in refused  # the name of a folder
+    assert list(in_tmp.iterdir()) == []
+
+
+@pytest.mark.parametrize("value", ["null", "[a]", "{a: 1}", "true", "5", "${seed}"])
+def test_an_output_dir_that_is_no_path_is_refused(value: str, folder: Path) -> None:
+    (folder / "experiment" / "mine.yaml").write_text(f"# @package _global_\noutput_dir: {value}\n")
+    with pytest.raises(UserError, match=r"^output_dir must be a path, not .*output_dir=outputs"):
+        compose(["experiment=mine"], source=ConfigSource.of([str(folder)]))
+    if "$" not in value:
+        with pytest.raises(UserError, match=r"^output_dir must be a path"):  # a sweep
+            compose_raw(["experiment=mine"], ConfigSource.of([str(folder)]))
+
+
+@pytest.mark.parametrize("words", [["hydra.run.dir=run", "resume=auto"], []])
+def test_an_output_dir_is_needed_in_every_form_of_the_command(words: list[str], in_tmp: Path) -> None:
+    for typed in ("output_dir=null", "~output_dir"):
+        with pytest.raises(UserError, match=r"^output_dir must be a path, not None"):
+            compose([typed, *words])
 
 
 def test_a_section_cannot_be_replaced_at_a_resume(saved: RunConfig) -> None:
