@@ -94,6 +94,26 @@ def test_the_error_of_a_library_with_the_secret_is_masked(conf: Path, capsys: py
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("address", ["${oc.env:OPSIN_TEST_URL}", "http://me:${oc.env:PGPASSWORD}@127.0.0.1:9", None])
+def test_a_run_writes_no_password_of_an_address(
+    address: str | None, conf: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The server does not answer, so the library fails with the address in its message."""
+    pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("PGPASSWORD", "hunter22")
+    monkeypatch.setenv("OPSIN_TEST_URL" if address else "MLFLOW_TRACKING_URI", "http://me:hunter22@127.0.0.1:9")
+    arguments = [*QUICK, "logger=mlflow", *([f"logger.mlflow.tracking_uri='{address}'"] if address else [])]
+    assert train_cli.main([*arguments, "hydra.run.dir=outputs/run"]) == 1
+    files = [file for file in conf.parent.rglob("*") if file.is_file()]
+    assert "error.txt" in {file.name for file in files}
+    assert [file for file in files if b"hunter22" in file.read_bytes()] == []
+    printed = "".join(capsys.readouterr())
+    assert "mlflow" in printed
+    assert "hunter22" not in printed
+
+
+@pytest.mark.slow
 def test_a_sweep_writes_no_secret_and_its_best_needs_the_same_config_files(conf: Path) -> None:
     folder = conf.parent
     fails = "+callbacks.tracker.fails=true,false"

@@ -4,6 +4,7 @@ import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import yaml
@@ -19,11 +20,16 @@ from opsin.config.secrets import (
     refuse_literal_secrets,
     refuse_typed_secrets,
     reveal,
+    secret_reference,
+    secret_variables,
 )
+from opsin.config.sections import SECTIONS
 from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory
 from opsin.runs.home import expand_home
 from opsin.runs.result import RunResult
+from opsin.runs.secret_values import mask_secrets
+from opsin.training.plan import make_plan
 
 
 @pytest.fixture
@@ -156,6 +162,25 @@ def test_each_resume_applies_the_settings_of_hydra(in_tmp: Path) -> None:
     assert named.resumes
     assert named.settings is not None
     assert named.settings.hydra.verbose
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("status", ["interrupted", "finished"])
+def test_resume_auto_refuses_a_run_of_another_command_in_the_named_directory(
+    status: Literal["interrupted", "finished"], folder: Path
+) -> None:
+    named = ["model=mlp", "hydra.run.dir=run"]
+    begun = compose([*named, "resume=auto"])
+    begun.save()
+    begun.run.write_result(RunResult(status=status))
+    assert compose(["resume=auto", *named, "hydra.verbose=true"]).run.path == begun.run.path
+    way_out = r"holds a run of another one: .*train model=mlp.*resume=\S+run KEY=VALUE; .* another hydra\.run\.dir"
+    for others in (["model=cnn_gap"], ["model=mlp", "optimizer.lr=0.5"], []):
+        with pytest.raises(UserError, match=way_out):
+            compose([*others, "hydra.run.dir=run", "resume=auto"])
+    with pytest.raises(UserError, match=way_out):  # the same overrides and other config files
+        compose([*named, "resume=auto"], source=ConfigSource.of([str(folder)]))
+    assert compose(["resume=run", "optimizer.lr=0.5"]).tree["optimizer"]["lr"] == 0.5
 
 
 def variables(composed: RunConfig) -> dict[str, str]:
@@ -324,6 +349,40 @@ def test_a_secret_is_stored_as_a_reference_and_resolved_on_demand_only(
         compose(["resume=run"])
 
 
+def test_an_address_with_a_password_is_stored_as_a_reference(
+    in_tmp: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLURL", "https://me:hunter22@mlflow.example.com")
+    monkeypatch.setenv("PGPASSWORD", "hunter22")
+    monkeypatch.setenv("PLACE", "https://mlflow.example.com")
+    overrides = [
+        "+logger.x.address=${oc.env:MLURL}",
+        "+logger.x.composed='https://me:${oc.env:PGPASSWORD}@host'",
+        "+logger.x.open=${oc.env:PLACE}",
+        "+callbacks.pruning.storage=${oc.env:MLURL}",  # a sweep sets it to its own storage
+    ]
+    composed = compose(overrides, Path("run"))
+    composed.save()
+    show(CommandLine(tuple(overrides), shows="config", part="all", resolve=True))
+    written = "".join(path.read_text() for path in Path("run").iterdir()) + str(composed.tree) + capsys.readouterr().out
+    assert "hunter22" not in written
+    assert reveal(composed.tree["logger"]["x"]) == {
+        "address": "https://me:hunter22@mlflow.example.com",
+        "composed": "https://me:hunter22@host",
+        "open": "https://mlflow.example.com",
+    }
+    assert mask_secrets("Invalid password: hunter22") in {
+        f"Invalid password: {secret_reference(name)}" for name in ("MLURL", "PGPASSWORD")
+    }
+    assert {"MLURL", "PGPASSWORD"} == secret_variables(composed.tree)
+    with pytest.raises(UserError, match=r"tags\[0\]=\$\{oc\.env:MLURL\}: this variable is an address with a password"):
+        compose(["tags=[${oc.env:MLURL}]"])
+    monkeypatch.delenv("MLURL")
+    assert RunConfig.load(RunDirectory(Path("run"))).tree == composed.tree  # the variable is not needed for reading
+    with pytest.raises(UserError, match=r"Not set in the environment: MLURL \(for "):
+        compose(["resume=run"])
+
+
 @pytest.mark.parametrize(
     "override",
     [
@@ -419,9 +478,17 @@ def test_a_literal_secret_in_a_file_is_refused(folder: Path) -> None:
 
 
 def test_variables_and_keys_of_secrets_are_recognized_by_name() -> None:
-    for name in ("WANDB_API_KEY", "HF_TOKEN", "DB_PASSWORD", "AWS_SECRET_ACCESS_KEY", "githubToken", "DB_PASS"):
+    for name in (
+        "WANDB_API_KEY",
+        "HF_TOKEN",
+        "DB_PASSWORD",
+        "AWS_SECRET_ACCESS_KEY",
+        "githubToken",
+        "DB_PASS",
+        "PGPASSWORD",
+    ):
         assert is_secret_variable(name), name
-    for name in ("PWD", "HOME", "MONKEY", "SLURM_ARRAY_TASK_ID", "KEYBOARD"):
+    for name in ("PWD", "HOME", "MONKEY", "SLURM_ARRAY_TASK_ID", "KEYBOARD", "PASSWORDLESS"):
         assert not is_secret_variable(name), name
     for key in (
         "a.api_key",
@@ -518,6 +585,39 @@ def test_a_section_without_keys_is_refused_with_the_right_form(text: str, messag
     if "${" not in text:  # the runs of a sweep report the value of a reference
         with pytest.raises(UserError, match=message):
             compose_raw(["experiment=mine"], ConfigSource((str(folder),)))
+
+
+@pytest.mark.slow
+def test_every_key_outside_a_section_takes_a_value_of_any_kind_or_refuses_it_in_one_message(in_tmp: Path) -> None:
+    keys = [str(key) for key in compose_raw([]) if key not in SECTIONS]
+    assert {"seed", "output_dir", "data_dir", "tags"} <= set(keys)
+    refused = set()
+    for key in keys:
+        for value in ("null", "[a]", "{a: 1}", "3"):
+            try:
+                make_plan(compose([f"{key}={value}"]))
+            except UserError:
+                refused.add((key, value))
+    assert {("output_dir", value) for value in ("null", "[a]", "{a: 1}")} <= refused
+    assert ("output_dir", "3") not in refused  # the name of a folder
+    assert list(in_tmp.iterdir()) == []
+
+
+@pytest.mark.parametrize("value", ["null", "[a]", "{a: 1}", "true", "5", "${seed}"])
+def test_an_output_dir_that_is_no_path_is_refused(value: str, folder: Path) -> None:
+    (folder / "experiment" / "mine.yaml").write_text(f"# @package _global_\noutput_dir: {value}\n")
+    with pytest.raises(UserError, match=r"^output_dir must be a path, not .*output_dir=outputs"):
+        compose(["experiment=mine"], source=ConfigSource.of([str(folder)]))
+    if "$" not in value:
+        with pytest.raises(UserError, match=r"^output_dir must be a path"):  # a sweep
+            compose_raw(["experiment=mine"], ConfigSource.of([str(folder)]))
+
+
+@pytest.mark.parametrize("words", [["hydra.run.dir=run", "resume=auto"], []])
+def test_an_output_dir_is_needed_in_every_form_of_the_command(words: list[str], in_tmp: Path) -> None:
+    for typed in ("output_dir=null", "~output_dir"):
+        with pytest.raises(UserError, match=r"^output_dir must be a path, not None"):
+            compose([typed, *words])
 
 
 def test_a_section_cannot_be_replaced_at_a_resume(saved: RunConfig) -> None:

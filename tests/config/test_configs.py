@@ -120,6 +120,27 @@ def test_recipes_do_not_set_batch_size(file: Path) -> None:
     assert not re.search(r"^\s*batch_size:", (CONFIGS / file).read_text(), re.MULTILINE)
 
 
+def stated(comments: str) -> dict[str, int]:
+    """Return the batch size and the total of the epochs that comments state, such as `batch 32, 5 epochs`."""
+    sizes, epochs = re.findall(r"\bbatch (?:of )?(\d+)", comments), re.findall(r"\b(\d+) epochs", comments)
+    found = {"batch_size": int(sizes[0])} if sizes else {}
+    return {**found, "max_epochs": sum(map(int, epochs))} if epochs else found
+
+
+@pytest.mark.slow
+def test_the_comments_of_recipes_state_the_composed_values() -> None:
+    recipes = {}
+    for path in (CONFIGS / "experiment").glob("*.yaml"):
+        comments = " ".join(re.findall(r"# ?(.*)", path.read_text(encoding="utf-8")))
+        if values := stated(comments):
+            recipes[path.stem] = values
+    assert len(recipes) > 15
+    for name, values in recipes.items():
+        tree = compose([f"experiment={name}", "datamodule.path=photos"]).tree
+        composed = {"batch_size": tree["datamodule"]["batch_size"], "max_epochs": tree["trainer"]["max_epochs"]}
+        assert values == {key: composed[key] for key in values}, name
+
+
 def test_batch_size_equals_base_batch_size_unless_it_is_overridden() -> None:
     def sizes(*words: str) -> tuple[int, int]:
         tree = compose(["experiment=mnist_sgd_mlp", *words]).tree["datamodule"]

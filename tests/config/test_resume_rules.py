@@ -14,6 +14,9 @@ from opsin.config.resume_rules import SavedState, check_steps, idle_remark, noth
 from opsin.errors import UserError
 from opsin.evaluation.comparison import recipes
 from opsin.runs import neutral_keys
+from opsin.training.callbacks import EarlyStopping
+from opsin.training.plan import with_defaults
+from opsin.training.trainer import TrainerOptions
 
 PARTS = {
     "optimizer": ("adam", "adamw", "sgd"),
@@ -68,7 +71,7 @@ def test_averages_of_lightning_are_neither_added_nor_removed(name: str) -> None:
     ("cycles", "refused"), [({}, {"lr", "betas", "momentum"}), ({"cycle_momentum": False}, {"lr"})]
 )
 def test_options_that_a_cycle_sets_are_fixed(name: str, cycles: dict[str, bool], refused: set[str]) -> None:
-    tree = {"scheduler": {"_target_": f"torch.optim.lr_scheduler.{name}", **cycles}}
+    tree = with_defaults({"scheduler": {"_target_": f"torch.optim.lr_scheduler.{name}", **cycles}})
     found = {name for name in ("lr", "betas", "momentum", "eps") if refusal(f"optimizer.{name}", tree, {})}
     assert found == refused
 
@@ -90,6 +93,30 @@ def test_a_run_stopped_early_continues_with_more_patience() -> None:
     tree["callbacks"]["early_stopping"]["patience"] = 3
     assert not nothing_to_train(tree, state)
     tree["trainer"]["max_epochs"] = 3
+    assert nothing_to_train(tree, state)
+
+
+def test_a_key_that_is_not_set_has_the_default_of_its_signature() -> None:
+    removed = ("trainer.max_epochs", "trainer.max_steps", "trainer.limit_val_batches")
+    tree = with_defaults(compose([*(f"~{key}" for key in removed), "~callbacks.early_stopping.patience"]).tree)
+    epochs, patience = TrainerOptions().max_epochs, inspect.signature(EarlyStopping).parameters["patience"].default
+    state = SavedState(step=10, best_step=4, epochs=epochs - 1, best_epoch=1, stopped=None, waited=0)
+    assert not nothing_to_train(tree, state)
+    assert refused_by_state({"optimizer.lr": (0.1, 0.2)}, tree, state) == {}
+    assert f"{epochs} of trainer.max_epochs={epochs} epochs" in idle_remark(tree, replace(state, epochs=epochs))
+    check_steps(tree, state)
+    stopped = replace(state, stopped="no improvement", waited=patience - 1)
+    assert not nothing_to_train(tree, stopped)
+    assert nothing_to_train(tree, replace(stopped, waited=patience))
+    assert refusal("datamodule.eval_batch_size", tree, {}) is None
+
+
+def test_the_default_patience_is_that_of_the_class() -> None:
+    mine = {"_target_": "lightning.pytorch.callbacks.EarlyStopping", "monitor": "val/loss"}
+    tree = with_defaults({"callbacks": {"mine": mine, "other": None, "gone": {"_target_": "no_such_package.X"}}})
+    assert tree["callbacks"]["mine"]["patience"] == 3
+    assert (tree["callbacks"]["other"], tree["callbacks"]["gone"]) == (None, {"_target_": "no_such_package.X"})
+    state = SavedState(step=10, best_step=4, epochs=1, best_epoch=1, stopped="no improvement", waited=3)
     assert nothing_to_train(tree, state)
 
 

@@ -90,6 +90,9 @@ def test_registered_secrets_are_masked_in_every_form() -> None:
         assert "${oc.env:A}" in mask_secrets(text)
         assert "1" not in mask_secrets(text)
     assert mask_secrets("short") == "short"
+    assert mask_secrets("at mysql://me:pw@db/x") == "at mysql://me:***@db/x"
+    for text in ("mysql://me:${oc.env:DB_PASS}@db/x", "http://host:80/a@b", "mysql://me@db/x"):
+        assert mask_secrets(text) == text
     try:
         raise ValueError('pass/wörd "1"')
     except ValueError as error:

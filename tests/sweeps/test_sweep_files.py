@@ -7,11 +7,13 @@ import pytest
 from omegaconf import OmegaConf
 
 from opsin.config import CONFIGS, ConfigSource, compose, is_of_a_sweep, read_command_line
+from opsin.config.secrets import secret_variables
 from opsin.errors import UserError
 from opsin.sweeps.jobs import Jobs
 from opsin.sweeps.launchers import Slurm
 from opsin.sweeps.search_space import Listed, Space, read_space
 from opsin.sweeps.settings import Sweep
+from opsin.sweeps.study import open_storage
 from opsin.sweeps.sweep import _checked, _import_callbacks, _refuse_settings_of_runs, sweep
 from opsin.sweeps.trials import Trial
 from opsin.training.plan import make_plan
@@ -55,6 +57,16 @@ def test_a_sweep_file_begins_with_its_command(name: str) -> None:
     line = (CONFIGS / "sweep" / f"{name}.yaml").read_text().splitlines()[0]
     assert line.startswith("# opsin train -m ")
     assert f"sweep={name}" in line or name == "grid"
+
+
+def test_a_storage_with_a_password_is_a_reference_until_it_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    address = "postgresql://me:hunter22@host/x"
+    monkeypatch.setenv("DBURL", address)
+    settings, _, _ = read("sweep.storage=${oc.env:DBURL}", "seed=1,2")
+    assert settings.storage == "${oc.env:DBURL}"
+    assert secret_variables({"storage": settings.storage}) == {"DBURL"}
+    monkeypatch.setattr("optuna.storages.RDBStorage", str)
+    assert open_storage(settings.storage) == address  # type: ignore[comparison-overlap]
 
 
 def test_the_typical_config_contains_shared_values() -> None:

@@ -81,6 +81,16 @@ def test_a_local_folder_as_server_address_is_refused(key: str, value: str, compo
         plan_with(composed, "logger", {"_target_": f"{LIGHTNING}.loggers.MLFlowLogger", key: value})
 
 
+def test_the_address_of_a_server_may_be_a_reference(composed: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = {"_target_": f"{LIGHTNING}.loggers.MLFlowLogger", "tracking_uri": "${oc.env:MLFLOW_SECRET}"}
+    monkeypatch.setenv("MLFLOW_SECRET", "https://me:hunter22@mlflow.example.com")
+    target = plan_with(composed, "logger", values).loggers["mine"]
+    assert target.arguments["tracking_uri"] == "${oc.env:MLFLOW_SECRET}"
+    monkeypatch.setenv("MLFLOW_SECRET", "/home/victim")
+    with pytest.raises(UserError, match=r"tracking_uri=\$\{oc\.env:MLFLOW_SECRET\} names a local folder"):
+        plan_with(composed, "logger", values)
+
+
 def test_a_relative_folder_is_inside_the_run_directory(composed: RunConfig, in_tmp: Path) -> None:
     values = {"_target_": f"{LIGHTNING}.callbacks.ModelCheckpoint", "dirpath": "more", "filename": "{epoch}-{val/loss}"}
     built: Any = plan_with(composed, "callbacks", values).callbacks["mine"].build()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from damage import DAMAGE, copy_of, flip_bit
 
 from opsin.commands.train import train
@@ -15,7 +16,7 @@ from opsin.errors import UserError
 from opsin.runs.checkpoint_files import fault_of
 from opsin.runs.directory import RunDirectory
 from opsin.runs.metrics_csv import EpochRow, read_epochs, write_epochs
-from opsin.training.resume_check import find_resume_point, keeps_average
+from opsin.training.resume_check import check_resume, find_resume_point, keeps_average
 
 QUICK = (
     "model=mlp",
@@ -81,6 +82,14 @@ def test_a_failed_resume_does_not_change_the_finished_run(run: RunDirectory, mon
 
 def copied(run: RunDirectory, target: Path) -> RunDirectory:
     return RunDirectory(copy_of(run.path, target))
+
+
+def test_a_run_without_a_limit_of_epochs_has_the_default_limit(digits_run: RunDirectory, tmp_path: Path) -> None:
+    run = copied(digits_run, tmp_path / "run")
+    tree = yaml.safe_load(run.config.read_text())
+    del tree["trainer"]["max_epochs"]  # as `opsin train ~trainer.max_epochs` does
+    run.config.write_text(yaml.safe_dump(tree))
+    assert check_resume(from_saved(run, ["optimizer.lr=0.001"]))[1] == ["changed: optimizer.lr=0.001"]
 
 
 @pytest.mark.parametrize("kind", DAMAGE)

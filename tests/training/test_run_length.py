@@ -1,10 +1,14 @@
 """Runs that would not train or not reach a phase are refused before they train."""
 
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from opsin.config import compose
+from opsin.config.target_lookup import Target
 from opsin.data import ImageDataModule
 from opsin.errors import UserError
 from opsin.training import build
@@ -77,3 +81,13 @@ def test_stages_and_rates_that_are_never_reached_are_named(data_dir: Path, caplo
     assert missing
     assert f"ends training before the phase at epoch 4: {', '.join(missing)} never train" in caplog.text
     assert "scheduler.warmup_epochs=3 is not below trainer.max_epochs=3" in caplog.text
+
+
+def own_schedule(optimizer: Any, *, warmup_epochs: float = 20.0) -> Any:
+    raise NotImplementedError
+
+
+def test_the_default_warm_up_of_an_own_schedule_is_known(caplog: pytest.LogCaptureFixture) -> None:
+    plan = replace(make_plan(compose(["trainer.max_epochs=7"])), schedule=Target(own_schedule, {}))
+    warn_unreached(plan, SimpleNamespace(phases=[]))  # type: ignore[arg-type]
+    assert "scheduler.warmup_epochs=20 is not below trainer.max_epochs=7" in caplog.text

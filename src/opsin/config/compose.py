@@ -29,6 +29,7 @@ from opsin.config.hydra_keys import (
 from opsin.config.hydra_session import load
 from opsin.config.overrides import check_overrides, find_value, key_of, task_overrides
 from opsin.config.path_values import resolve_paths
+from opsin.config.reference_limits import limited_references
 from opsin.config.resolvers import resolve_process_values
 from opsin.config.run_config import ConfigOrigin, RunConfig, plain, unresolvable, yaml_text
 from opsin.config.run_names import run_names
@@ -90,7 +91,7 @@ def compose_raw(overrides: Sequence[str], source: ConfigSource | None = None) ->
 
     Raises:
         UserError: The overrides cannot be composed, hold a secret, or set a key of Hydra that has no effect; or a
-            section of a run holds no keys.
+            section of a run holds no keys, or `output_dir` is no path.
     """
     source = source or ConfigSource()
     refuse_typed_secrets(overrides)
@@ -111,7 +112,9 @@ def compose_raw(overrides: Sequence[str], source: ConfigSource | None = None) ->
     _refuse_odd_keys(composed)
     refuse_saved_without_effect(composed)
     refuse_variables_in_files(composed, overrides)
-    _refuse_missing_sections(OmegaConf.to_container(composed, resolve=False), source)
+    tree: Any = OmegaConf.to_container(composed, resolve=False)
+    _refuse_missing_sections(tree, source)
+    _refuse_no_folder(tree.get("output_dir"))  # of a sweep, too
     return composed
 
 
@@ -177,11 +180,13 @@ def _new(overrides: Sequence[str], run: Path | None, source: ConfigSource) -> Ru
     with open_dict(config):
         config.resume = None
     try:
-        resolve_process_values(config)
-        resolve_paths(config)
-        directory = RunDirectory(run.absolute() if run else _run_path(composed, config))
-        settings = _settings(composed, directory)
-        variables = harmless_variables(composed.hydra.job.env_set)
+        with limited_references():
+            resolve_process_values(config)
+            resolve_paths(config)
+            _refuse_no_folder(config.get("output_dir"))  # the value of a reference
+            directory = RunDirectory(run.absolute() if run else _run_path(composed, config))
+            settings = _settings(composed, directory)
+            variables = harmless_variables(composed.hydra.job.env_set)
     except OmegaConfBaseException as error:
         raise unresolvable(error) from None
     source = source.extended(composed.hydra.searchpath)
@@ -212,6 +217,12 @@ def _refuse_missing_sections(tree: Any, source: ConfigSource) -> None:
         option = value if value in known else "OPTION"
         way_out = f"A file chooses an option in its list `defaults`, with the line `- override /{key}: {option}`"
     raise UserError(f"{key} is {value!r:.40} instead of a section. {way_out}")
+
+
+def _refuse_no_folder(output_dir: Any) -> None:
+    """Refuse an `output_dir` that is no path: runs and sweeps are named before the types of all values are checked."""
+    if not isinstance(output_dir, str):
+        raise UserError(f"output_dir must be a path, not {output_dir!r}. Name a folder, such as output_dir=outputs")
 
 
 def _run_path(composed: DictConfig, config: DictConfig) -> Path:

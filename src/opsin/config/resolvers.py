@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.grammar_parser import parse
 from omegaconf.resolvers import oc
 
-from opsin.config.secrets import is_secret_key, is_secret_variable, secret_reference
+from opsin.config.secrets import holds_secret, is_secret_key, may_hold_secret, secret_reference
 from opsin.runs.home import expand_home
 
 _UNSET = object()
@@ -24,7 +24,7 @@ OF_KEYS = frozenset({"oc.select", "oc.dict.keys", "oc.dict.values", "oc.create",
 
 
 def register_resolvers() -> None:
-    """Let `${oc.env:NAME}` return a reference, and no value, where NAME or the key names a secret."""
+    """Let `${oc.env:NAME}` return a reference, and no value, where the variable or the key is a secret."""
     OmegaConf.register_new_resolver("oc.env", _environment, replace=True)
 
 
@@ -39,11 +39,13 @@ def restored_resolvers() -> Iterator[None]:
 
 def _environment(name: str, default: Any = _UNSET, *, _node_: Any = None) -> Any:
     key = str(_node_._get_full_key(None)) if _node_ is not None else ""
-    if is_secret_variable(name) or is_secret_key(key):
+    if holds_secret(name) or is_secret_key(key):
         return secret_reference(name, default is None)
     if name in os.environ:
         return os.environ[name]
     if default is _UNSET:
+        if may_hold_secret(key):  # in the shell that started the run it may be an address with a password
+            return secret_reference(name)
         raise KeyError(f"the environment variable {name} is not set")
     return default
 

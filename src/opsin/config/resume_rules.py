@@ -2,6 +2,9 @@
 
 Some rules need only the two configs (`refuse_other_parts`, `refusal`). Others depend on the state of the last
 checkpoint (`check_steps`, `refused_by_state`). `opsin.training.resume_check` reads the checkpoint and applies them.
+
+The config of the resumed run (`tree`) has all keys of its trainer, schedule and callbacks, also those at their defaults
+(`opsin.training.plan.with_defaults`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -202,13 +205,12 @@ def idle_remark(tree: Mapping[str, Any], state: SavedState) -> str:
 
 def _limits(tree: Mapping[str, Any]) -> tuple[int, int]:
     """Return the limits of epochs and of steps; the latter is -1 without a limit."""
-    trainer = tree.get("trainer", {})
-    return int(trainer.get("max_epochs", 0)), int(trainer.get("max_steps", -1))
+    return int(tree["trainer"]["max_epochs"]), int(tree["trainer"]["max_steps"])
 
 
 def _samples_validation(tree: Mapping[str, Any]) -> bool:
     """Return whether validations read a sample of the images, whose size depends on the size of a batch."""
-    limit = tree.get("trainer", {}).get("limit_val_batches", 1.0)
+    limit = tree["trainer"]["limit_val_batches"]
     return limit >= 1 if isinstance(limit, int) else 0 < limit < 1
 
 
@@ -238,7 +240,7 @@ def _optimizer_refusal(name: str, tree: Mapping[str, Any], change: tuple[Any, An
     scheduler = tree.get("scheduler") or {}
     kind = str(scheduler.get("_target_", "")).rpartition(".")[2]
     has_rates = kind in ("CyclicLR", "OneCycleLR")
-    cycles = kind == "onecycle" or (has_rates and scheduler.get("cycle_momentum", True))
+    cycles = kind == "onecycle" or (has_rates and scheduler.get("cycle_momentum"))
     if (name in ("momentum", "betas") and cycles) or (name == "lr" and has_rates):
         return f"the schedule {kind} sets it at every step"
     return None
@@ -250,7 +252,8 @@ def _stays_stopped(tree: Mapping[str, Any], state: SavedState) -> bool:
         for section in (tree.get("callbacks") or {}).values()
         if section and str(section.get("_target_", "")).endswith(".EarlyStopping")
     ]
-    return bool(state.stopped and stopping) and state.waited >= int(stopping[0].get("patience", 10))
+    patience = stopping[0].get("patience") if stopping else None
+    return bool(state.stopped) and patience is not None and state.waited >= int(patience)
 
 
 def _needs_training(key: str, new: Any) -> bool:

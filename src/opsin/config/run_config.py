@@ -14,6 +14,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from opsin.config.hydra_keys import harmless_variables
 from opsin.config.overrides import key_of
 from opsin.config.path_values import resolve_paths
+from opsin.config.reference_limits import limited_references
 from opsin.config.resolvers import register_resolvers, resolve_process_values
 from opsin.config.search_path import ConfigSource
 from opsin.config.sections import missing_section
@@ -175,11 +176,13 @@ class RunConfig:
         tree = _read_keys(run.config, WAY_OUT)
         try:
             config = OmegaConf.create(tree)
-            values = plain(config)
+            values = _resolved(config)
             _check_sections(run.config, values)
             return cls(values, yaml_text(config), read_origin(run), run, resumes=True)
-        except (OmegaConfBaseException, RecursionError) as error:
-            raise UserError(f"{run.config} is damaged ({str(error).splitlines()[0]}): {WAY_OUT}") from None
+        except OmegaConfBaseException as error:
+            raise _damaged(run.config, _with_key(error)) from None
+        except RecursionError as error:
+            raise _damaged(run.config, str(error)) from None
 
 
 def read_origin(run: RunDirectory) -> ConfigOrigin:
@@ -257,15 +260,21 @@ def plain(config: DictConfig) -> dict[str, Any]:
     """Return a composed config as plain values with every interpolation resolved; secrets stay references.
 
     Raises:
-        UserError: An interpolation names a missing key or variable, or a mandatory value (`???`) is not set.
+        UserError: An interpolation names a missing key or variable, or expands to too many values, or a mandatory value
+            (`???`) is not set.
     """
-    register_resolvers()
     try:
-        tree = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        return _resolved(config)
     except MissingMandatoryValue as error:
         raise UserError(f"{error.full_key} must be given: {error.full_key}=VALUE") from None
     except OmegaConfBaseException as error:
         raise unresolvable(error) from None
+
+
+def _resolved(config: DictConfig) -> dict[str, Any]:
+    register_resolvers()
+    with limited_references():
+        tree = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     assert isinstance(tree, dict)
     return {str(key): value for key, value in tree.items()}
 
@@ -284,8 +293,12 @@ def yaml_text(config: DictConfig) -> str:
 
 def unresolvable(error: OmegaConfBaseException) -> UserError:
     """Return the message for an interpolation that cannot be resolved."""
+    return UserError(f"The config cannot be resolved: {_with_key(error)}")
+
+
+def _with_key(error: OmegaConfBaseException) -> str:
     place = f" (at {error.full_key})" if error.full_key else ""
-    return UserError(f"The config cannot be resolved: {str(error).splitlines()[0]}{place}")
+    return f"{str(error).splitlines()[0]}{place}"
 
 
 def read_yaml(path: Path) -> Any:

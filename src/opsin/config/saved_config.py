@@ -70,8 +70,18 @@ def find_unfinished(composed: RunConfig) -> RunDirectory | None:
 
     Args:
         composed: The config that the command composes: a run of the same overrides and the same config files matches.
+            Overrides of Hydra's settings, such as `hydra.verbose=true`, are not compared.
+
+    Raises:
+        UserError: `hydra.run.dir` holds a run that does not match, or that cannot be read.
     """
     if composed.run.config.exists():  # `hydra.run.dir` names it
+        if _command(RunConfig.load(composed.run)) != _command(composed):
+            raise UserError(
+                f"resume=auto continues a run of the same command, and {composed.run.path} holds a run of another one: "
+                f"{start_command(composed.run)}. To continue that run with other values, write "
+                f"{printed_override('resume', composed.run.path)} KEY=VALUE; for a new run name another hydra.run.dir"
+            )
         return composed.run
     for run in find_runs(Path(composed.tree["output_dir"])):
         try:

@@ -6,13 +6,14 @@ report, TensorBoard, the journal of a sweep. `reveal` returns the value when an 
 
 import os
 import re
+import urllib.parse
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
 from opsin.config.overrides import key_of, parse_override
 from opsin.errors import UserError
-from opsin.runs.secret_values import register_secret
+from opsin.runs.secret_values import URL_PASSWORD, register_secret
 
 WORDS = frozenset(
     {"secret", "password", "passwd", "passphrase", "credential", "credentials"}
@@ -48,13 +49,27 @@ ASSIGNMENT = re.compile(r"""(?:^|[\s;,\["'])([A-Za-z_]\w*)=["']?(?!["'$\s]|$)"""
 INNER_KEY = re.compile(r"([\w.]+)[\"']?\s*:")
 """A key inside the value of an override, such as `api_key` in `{api_key: abc}`."""
 
-URL_PASSWORD = re.compile(r"\w://[^/@\s:]*:([^/@\s]+)@")
-"""The password of a URL such as `postgresql://user:password@host/database`."""
+ADDRESSES = ("sweep.storage", "callbacks.pruning.storage")
+"""Keys whose value may be the address of a database with a password. Those of loggers may be addresses, too."""
 
 
 def is_secret_variable(name: str) -> bool:
-    """Return whether the name of an environment variable marks a secret."""
-    return name != "PWD" and not VARIABLE_WORDS.isdisjoint(_words(name))
+    """Return whether the name of an environment variable marks a secret, such as `HF_TOKEN` or `PGPASSWORD`."""
+    words = _words(name)
+    return name != "PWD" and (not VARIABLE_WORDS.isdisjoint(words) or words[-1].endswith(tuple(WORDS)))
+
+
+def holds_secret(name: str) -> bool:
+    """Return whether an environment variable is a secret by its name, or is now an address with a password."""
+    return is_secret_variable(name) or URL_PASSWORD.search(os.environ.get(name, "")) is not None
+
+
+def may_hold_secret(key: str) -> bool:
+    """Return whether a reference to a secret is accepted in a dotted key.
+
+    Loggers and databases may have a password inside an address. The user chooses them.
+    """
+    return key.startswith("logger.") or key in ADDRESSES or is_secret_key(key)
 
 
 def is_secret_key(key: str) -> bool:
@@ -148,20 +163,23 @@ def refuse_missing_secrets(tree: Any) -> None:
 def refuse_misplaced_secrets(tree: Mapping[str, Any]) -> None:
     """Refuse a reference to a secret in a value that is no secret, such as `output_dir` or the address of a bucket.
 
-    A config of somebody else could otherwise send any secret of this machine to a server. Loggers may have a password
-    inside an address, and are chosen by the user with `logger`.
+    A config of somebody else could otherwise send any secret of this machine to a server.
 
     Raises:
         UserError: A value refers to a secret. The message names the key.
     """
     for key, value in _leaves(tree):
-        if key.startswith("logger.") or is_secret_key(key):
+        if may_hold_secret(key) or not isinstance(value, str) or not (match := REFERENCE.search(value)):
             continue
-        if isinstance(value, str) and REFERENCE.search(value):
+        if is_secret_variable(match[1]):
             raise UserError(
                 f"{key}={value}: the name of this variable marks a secret, and {key} cannot hold a secret. Rename the "
                 "variable if it is not a secret"
             )
+        raise UserError(
+            f"{key}={value}: this variable is an address with a password, and {key} cannot hold a secret. Leave the "
+            "password out"
+        )
 
 
 def refuse_launcher_secrets(launcher: Any) -> None:
@@ -189,7 +207,7 @@ def secret_variables(tree: Any) -> frozenset[str]:
         for key, value in _leaves(tree)
         if isinstance(value, str)
         for name, _ in REFERENCE.findall(value)
-        if is_secret_variable(name) or is_secret_key(key)
+        if holds_secret(name) or is_secret_key(key)
     )
 
 
@@ -218,7 +236,10 @@ def _value(match: re.Match[str]) -> str | None:
         raise UserError(f"{name} is not set in the environment: export {name}=...")
     secret = os.environ.get(name)
     if secret is not None:
-        register_secret(secret, secret_reference(name, bool(optional)))
+        reference = secret_reference(name, bool(optional))
+        register_secret(secret, reference)
+        for password in URL_PASSWORD.findall(secret):  # a library can show it without the rest of the address
+            register_secret(urllib.parse.unquote(password), reference)
     return secret
 
 
@@ -227,7 +248,7 @@ def _words(name: str) -> Sequence[str]:
 
 
 def _is_literal_secret(key: str, value: Any) -> bool:
-    if isinstance(value, str) and (match := URL_PASSWORD.search(value)) and "${" not in match[1]:
+    if isinstance(value, str) and URL_PASSWORD.search(value):
         return True
     for name, default in DEFAULT.findall(value) if isinstance(value, str) else ():
         if default not in ("null", "") and (is_secret_variable(name) or is_secret_key(key)):

@@ -28,6 +28,12 @@ def signature_model(call: Callable[..., object], computed: frozenset[str] = froz
     return create_model(getattr(call, "__name__", "Section"), __config__=config, **fields)
 
 
+def defaults(call: Callable[..., object]) -> dict[str, Any]:
+    """Return the default value of each parameter of a callable that has one."""
+    parameters = inspect.signature(call).parameters.values()
+    return {parameter.name: parameter.default for parameter in parameters if parameter.default is not parameter.empty}
+
+
 def type_hints(function: Callable[..., object]) -> dict[str, Any]:
     """Return the annotations of a function; `Any` for those that exist for a type checker only (`TYPE_CHECKING`)."""
     hints: dict[str, Any] = {}

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from opsin.config.secrets import reveal
 from opsin.config.target_lookup import LIBRARIES, Target
 from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory
@@ -53,6 +54,6 @@ def _inside(place: str, target: Target[T], run: Path) -> Target[T]:
         path = Path(os.path.normpath(run / value))
         if key in FOLDERS | PARTS and not path.is_relative_to(run):
             raise UserError(f"{place}.{key}={value} lies outside the run directory: give a relative path without ..")
-        if key in ADDRESSES and urlsplit(str(value)).scheme in ("", "file"):
+        if key in ADDRESSES and urlsplit(reveal(str(value)) or "").scheme in ("", "file"):
             raise UserError(f"{place}.{key}={value} names a local folder: give the address of a server or a database")
     return replace(target, arguments={**target.arguments, **changed})

@@ -1,6 +1,7 @@
 """The checked plan of a run: every key of the config as a typed field, before anything is loaded."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +12,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from opsin.config import RunConfig
 from opsin.config.secrets import refuse_misplaced_secrets
+from opsin.config.signatures import defaults
 from opsin.config.target_lookup import LIBRARIES, Target
 from opsin.config.validation import ROOT, SectionSchema, check
 from opsin.data.options import DataOptions
@@ -205,6 +207,33 @@ def make_plan(config: RunConfig) -> RunPlan:
         )
     plan.fine_tuning.check_length(plan.trainer.max_epochs, f"trainer.max_epochs={plan.trainer.max_epochs}")
     return plan
+
+
+def with_defaults(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a config with all keys of its trainer, schedule and callbacks; a key that is not set has its default.
+
+    A callback or schedule that cannot be found, such as one of another project, has only the keys that are set.
+
+    Args:
+        tree: Plain, resolved values, which need not be checked.
+    """
+    callbacks = {
+        name: _filled(section, SCHEMA["callbacks"]) if section else section
+        for name, section in (tree.get("callbacks") or {}).items()
+    }
+    filled = {name: _filled(tree.get(name) or {}, SCHEMA[name]) for name in ("trainer", "scheduler")}
+    return {**tree, **filled, "callbacks": callbacks}
+
+
+def _filled(section: Mapping[str, Any], schema: SectionSchema) -> dict[str, Any]:
+    calls: list[Callable[..., Any]] = [*schema.options.values()]
+    if schema.constructors:
+        with contextlib.suppress(UserError):
+            calls.append(schema.constructors.resolve(section.get("_target_")))
+    found: dict[str, Any] = {}
+    for call in calls:
+        found |= defaults(call)
+    return {**found, **section}
 
 
 def check_trainable(plan: RunPlan) -> None:

@@ -81,7 +81,7 @@ def _learned_labels(run: RunDirectory) -> bool:
     """Return whether a run was trained on labels: not if it only imitated a teacher."""
     tree = RunConfig.load(run).tree
     has_teacher = tree.get("model", {}).get("teacher") is not None
-    return not has_teacher or tree.get("distillation", {}).get("labels") != 0
+    return not has_teacher or tree.get("distillation", {}).get("labels", DistillationWeights.labels) != 0
 
 
 def _warn(setting: str, earlier: SplitOptions, data: ImageDataModule) -> None:

@@ -24,6 +24,7 @@ from opsin.runs.directory import RunDirectory
 from opsin.runs.flat_keys import flat
 from opsin.runs.metrics_csv import read_epochs
 from opsin.training.permitted_targets import CALLBACKS
+from opsin.training.plan import with_defaults
 
 
 @dataclass(frozen=True)
@@ -82,16 +83,16 @@ def check_resume(composed: RunConfig) -> tuple[ResumePoint | None, list[str]]:
     Raises:
         UserError: A changed value would have no effect or does not match the saved state, or no checkpoint is good.
     """
-    run = composed.run
+    run, tree = composed.run, with_defaults(composed.tree)
     changes = changed_values(composed, RunConfig.load(run))
-    refused = {key: refusal(key, composed.tree, changes) or _average_refusal(key, changes[key]) for key in changes}
+    refused = {key: refusal(key, tree, changes) or _average_refusal(key, changes[key]) for key in changes}
     _raise_refused(composed, {key: reason for key, reason in refused.items() if reason})
     point, lines = find_resume_point(run)
     if point is None:
         return None, lines
-    check_steps(composed.tree, point.state)
-    remark = idle_remark(composed.tree, point.state)
-    _raise_refused(composed, refused_by_state(changes, composed.tree, point.state), hint=remark)
+    check_steps(tree, point.state)
+    remark = idle_remark(tree, point.state)
+    _raise_refused(composed, refused_by_state(changes, tree, point.state), hint=remark)
     applied = ", ".join(f"{key}={new}" for key, (_, new) in changes.items())
     return point, [*lines, *(line for line in (applied and f"changed: {applied}", remark) if line)]
 

@@ -3,6 +3,7 @@
 import logging
 import math
 
+from opsin.config.signatures import defaults
 from opsin.data import ImageDataModule
 from opsin.models.fine_tuning import FreezeSchedule
 from opsin.training.plan import RunPlan
@@ -59,7 +60,7 @@ def warn_unreached(plan: RunPlan, schedule: FreezeSchedule) -> None:
             missed[0].epoch,
             f": {', '.join(names)} never train" if names else "",
         )
-    warmup = plan.schedule.arguments.get("warmup_epochs", 0)
+    warmup = {**defaults(plan.schedule.call), **plan.schedule.arguments}.get("warmup_epochs", 0)
     if warmup >= epochs:
         log.warning(
             "scheduler.warmup_epochs=%g is not below trainer.max_epochs=%d: the learning rate never reaches its value",

@@ -23,6 +23,7 @@ from opsin.training.loggers.base import (
     recorded_id,
     run_name,
 )
+from opsin.training.loggers.mlflow import MLflow
 from opsin.training.plan import make_plan
 
 
@@ -41,6 +42,15 @@ def test_a_missing_library_is_named_before_a_file_is_written(
     with pytest.raises(UserError, match=rf"logger\.{name} needs {name}, .*: pip install 'opsin\[{name}\]'"):
         train(composed)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_identifier_of_mlflow_is_recorded_without_the_password_of_its_server(tmp_path: Path) -> None:
+    pytest.importorskip("mlflow")
+    run = RunDirectory(tmp_path)
+    address = "https://me:{}@mlflow.example.com"
+    record_id(run, f"mlflow {address.format('***')}", "seven")
+    logger = MLflow(run, tracking_uri=address.format("hunter22"))
+    assert logger.run_id == "seven"
 
 
 def test_a_missing_library_of_lightnings_own_logger_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

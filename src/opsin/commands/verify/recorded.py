@@ -13,6 +13,7 @@ from opsin.runs.digests import DIGESTS, changed_files, read_digests
 from opsin.runs.directory import RunDirectory
 from opsin.runs.metrics_csv import read_epochs
 from opsin.runs.result import RunResult
+from opsin.training.plan import with_defaults
 from opsin.training.precision import LIGHTNING_PRECISION
 
 DATA_FACTS = ("fingerprint", "dataset", "classes", "image_size", "mean", "std", "channels")
@@ -111,8 +112,8 @@ def _differences_of_config(config: RunConfig, state: Mapping[str, Any]) -> list[
     """Compare config.yaml with the config of the last training step; some values may change afterwards."""
     record = training_record(state)
     trained = config.with_text(record.config)
-    changes = changed_values(config, trained)
-    wrong = [key for key, (_, new) in changes.items() if not changes_without_training(key, new, config.tree, changes)]
+    changes, tree = changed_values(config, trained), with_defaults(config.tree)
+    wrong = [key for key, (_, new) in changes.items() if not changes_without_training(key, new, tree, changes)]
     return [f"{key} is {changes[key][1]} in config.yaml and was {changes[key][0]} in training" for key in wrong]
 
 

@@ -14,6 +14,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from opsin.errors import Interrupted
 from opsin.runs.directory import RunDirectory
+from opsin.runs.secret_values import mask_secrets
 from opsin.training.loggers.base import RunFacts, RunLogger, record_id, recorded_id, run_name
 
 log = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ class MLflow(MLFlowLogger, RunLogger):
         if not address:
             place.mkdir(parents=True, exist_ok=True)
             address = f"sqlite:///{place / 'mlflow.db'}"
-        self._run, self._key = run, f"mlflow {address}"
+        self._run, self._key = run, mask_secrets(f"mlflow {address}")
         identifier, self._resumes = recorded_id(run, self._key, "")
         super().__init__(
             experiment_name=experiment_name,
