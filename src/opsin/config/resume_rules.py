@@ -14,6 +14,7 @@ from opsin.config.overrides import key_of
 from opsin.config.run_config import RunConfig
 from opsin.errors import UserError
 from opsin.runs import neutral_keys
+from opsin.runs.duration import seconds_of
 from opsin.runs.flat_keys import flat
 from opsin.runs.quoting import printed_override
 
@@ -72,6 +73,7 @@ class SavedState:
         best_epoch: Number of epochs at the best validation so far; None before the first one.
         stopped: The reason of early stopping; None if it did not end the training.
         waited: Validations without improvement.
+        seconds: Seconds of training that count for `trainer.max_time`, over all processes of the run.
     """
 
     step: int
@@ -80,6 +82,7 @@ class SavedState:
     best_epoch: float | None
     stopped: str | None
     waited: int
+    seconds: float = 0.0
 
 
 def refuse_other_parts(saved: RunConfig, overrides: Sequence[str]) -> None:
@@ -175,8 +178,7 @@ def check_steps(tree: Mapping[str, Any], state: SavedState) -> None:
 
 def nothing_to_train(tree: Mapping[str, Any], state: SavedState) -> bool:
     """Return whether a resume takes no further step."""
-    epochs, steps = _limits(tree)
-    return state.epochs >= epochs or 0 <= steps <= state.step or _stays_stopped(tree, state)
+    return idle_remark(tree, state) != ""
 
 
 def idle_remark(tree: Mapping[str, Any], state: SavedState) -> str:
@@ -196,6 +198,12 @@ def idle_remark(tree: Mapping[str, Any], state: SavedState) -> str:
         return (
             f"no further epoch is trained, because {state.step} of trainer.max_steps={steps} steps are completed; "
             f"to continue training, set trainer.max_steps={state.step + 1} or more, or -1 for no limit"
+        )
+    limit = tree.get("trainer", {}).get("max_time")
+    if limit is not None and state.seconds >= seconds_of("trainer.max_time", limit):
+        return (
+            f"no further epoch is trained, because trainer.max_time={limit} is used up: the run has trained for "
+            f"{state.seconds:.1f} seconds; to continue training, set a longer time, or trainer.max_time=null"
         )
     return ""
 

@@ -8,6 +8,7 @@ import torch
 from pydantic import Field
 
 from opsin.errors import UserError
+from opsin.runs.duration import seconds_of
 from opsin.training.accelerator import Accelerator, Devices, check_devices, resolve_accelerator
 from opsin.training.hardware import keep_freed_memory, prevent_cuda_search
 from opsin.training.precision import LIGHTNING_PRECISION, Precision, resolve_precision
@@ -47,7 +48,7 @@ class TrainerOptions:
         compile: use torch.compile; the first steps then take a minute, and the keys of the state_dict stay the same.
         max_epochs: total number of epochs, including those before a resume.
         max_steps: total number of optimizer steps; -1 sets no limit.
-        max_time: stop after this time, "DD:HH:MM:SS".
+        max_time: stop after this time, "DD:HH:MM:SS"; it includes the time before a resume.
         gradient_clip_norm: largest norm of all gradients together.
         accumulate_grad_batches: batches per optimizer step.
         check_val_every_n_epoch: epochs between validations; the step at which `max_steps` or `max_time` ends training
@@ -66,7 +67,7 @@ class TrainerOptions:
         profiler: a profiler of Lightning; its report goes to the run directory.
 
     Raises:
-        UserError: two options exclude each other.
+        UserError: two options exclude each other, or a value trains nothing.
     """
 
     accelerator: Accelerator = "auto"
@@ -109,7 +110,7 @@ class TrainerOptions:
             )
         if self.max_steps == 0:
             raise UserError("trainer.max_steps=0 trains nothing: set it to at least 1, or to -1 for no limit")
-        if self.max_time is not None and not self.max_time.strip("0:"):
+        if self.max_time is not None and seconds_of("trainer.max_time", self.max_time) == 0:
             raise UserError(f"trainer.max_time={self.max_time} trains nothing: raise it, or set it to null")
 
     @property
