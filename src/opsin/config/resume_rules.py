@@ -138,6 +138,19 @@ def refusal(key: str, tree: Mapping[str, Any], changes: Mapping[str, tuple[Any, 
     return _optimizer_refusal(name, tree, changes.get(key, (None, None))) if section == "optimizer" else None
 
 
+def set_by_schedule(scheduler: Mapping[str, Any]) -> dict[str, str]:
+    """Return the options of the optimizer whose values a schedule replaces, each with the reason.
+
+    Args:
+        scheduler: The section `scheduler`: `_target_` and the options.
+    """
+    kind = str(scheduler.get("_target_", "")).rpartition(".")[2]
+    has_rates = kind in ("CyclicLR", "OneCycleLR")
+    cycles = kind == "onecycle" or (has_rates and scheduler.get("cycle_momentum", True))
+    names = (*(["lr"] if has_rates else []), *(["momentum", "betas"] if cycles else []))
+    return dict.fromkeys(names, f"the schedule {kind} sets it at every step")
+
+
 def refused_by_state(
     changes: Mapping[str, tuple[Any, Any]], tree: Mapping[str, Any], state: SavedState
 ) -> dict[str, str]:
@@ -243,13 +256,7 @@ def _optimizer_refusal(name: str, tree: Mapping[str, Any], change: tuple[Any, An
     old, new = change
     if name == "weight_decay" and bool(old) != bool(new):
         return "a change from or to 0 needs other parameter groups than the saved ones"
-    scheduler = tree.get("scheduler") or {}
-    kind = str(scheduler.get("_target_", "")).rpartition(".")[2]
-    has_rates = kind in ("CyclicLR", "OneCycleLR")
-    cycles = kind == "onecycle" or (has_rates and scheduler.get("cycle_momentum", True))
-    if (name in ("momentum", "betas") and cycles) or (name == "lr" and has_rates):
-        return f"the schedule {kind} sets it at every step"
-    return None
+    return set_by_schedule(tree.get("scheduler") or {}).get(name)
 
 
 def _stays_stopped(tree: Mapping[str, Any], state: SavedState) -> bool:
