@@ -139,6 +139,18 @@ def test_the_limit_of_steps_is_not_below_the_completed_steps() -> None:
         check_steps(tree, replace(state, step=11))
 
 
+@pytest.mark.parametrize(
+    ("limit", "seconds", "idle"),
+    [("00:00:00:03", 3.1, True), ("01:02:03:04", 93784, True), ("01:02:03:04", 93783.9, False), ("null", 1e9, False)],
+)
+def test_a_run_whose_time_is_used_up_trains_nothing(limit: str, seconds: float, idle: bool) -> None:
+    state = SavedState(10, 4, epochs=2.5, best_epoch=1, stopped=None, waited=0, seconds=seconds)
+    tree, changes = compose([f"trainer.max_time={limit}"]).tree, {"optimizer.lr": (0.1, 0.2)}
+    assert nothing_to_train(tree, state) == idle
+    assert list(refused_by_state(changes, tree, state)) == ["optimizer.lr"] * idle
+    assert (f"trainer.max_time={limit} is used up" in idle_remark(tree, state)) == idle
+
+
 def test_the_docstrings_list_exactly_the_neutral_keys() -> None:
     keys = (neutral_keys.TOP_LEVEL, neutral_keys.DATAMODULE, neutral_keys.TRAINER)
     for module in (resume_rules, recipes):

@@ -3,7 +3,11 @@
 import pytest
 import torch
 
-from opsin.training.accelerator import Accelerator, num_devices
+from opsin.config import compose
+from opsin.errors import UserError
+from opsin.training.accelerator import Accelerator, Devices, check_devices, num_devices
+from opsin.training.plan import make_plan
+from opsin.training.trainer import TrainerOptions, apply_hardware_settings
 
 
 @pytest.mark.parametrize(
@@ -16,3 +20,20 @@ def test_devices_are_counted(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     assert num_devices(accelerator, devices, num_nodes) == expected  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("devices", [[0], [0, 1]])
+def test_indices_on_a_cpu_are_refused(devices: list[int]) -> None:
+    with pytest.raises(UserError, match=r"trainer\.devices=\[0.*indices choose GPUs; on a CPU, give a number"):
+        apply_hardware_settings(TrainerOptions(accelerator="cpu", devices=devices))
+
+
+@pytest.mark.parametrize(("accelerator", "devices"), [("gpu", [1]), ("mps", [0]), ("cpu", 2), ("cpu", "auto")])
+def test_indices_of_gpus_and_numbers_of_processes_are_accepted(accelerator: str, devices: Devices) -> None:
+    check_devices(accelerator, devices, 1, False)
+
+
+@pytest.mark.parametrize("devices", ["[]", "-1", "0", "'0,1'"])
+def test_no_devices_and_lists_as_text_are_refused_in_the_config(devices: str) -> None:
+    with pytest.raises(UserError, match=r"trainer\.devices"):
+        make_plan(compose([f"trainer.devices={devices}"]))

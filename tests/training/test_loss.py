@@ -39,6 +39,23 @@ def test_balanced_weights_are_those_of_scikit_learn() -> None:
     torch.testing.assert_close(loss.weight, torch.tensor(expected, dtype=torch.float32))
 
 
+@pytest.mark.parametrize(
+    ("counts", "function"), [([6, 0], "auto"), ([0, 6], "cross_entropy"), ([10, 0, 30, 60, 0], "auto")]
+)
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("soft", [False, True])
+def test_a_class_without_training_images_has_no_weight(
+    counts: list[int], function: str, smoothing: float, soft: bool
+) -> None:
+    loss = ClassificationLoss(counts, function=function, class_weights="balanced", label_smoothing=smoothing)
+    assert [value > 0 for value in loss.weight] == [count > 0 for count in counts]
+    assert float(loss.weight @ torch.tensor(counts, dtype=torch.float32)) == pytest.approx(sum(counts))
+    targets = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    logits = torch.zeros(len(targets), loss.num_logits, requires_grad=True)
+    loss(logits, F.one_hot(targets, len(counts)).float() if soft else targets).backward()
+    assert logits.grad.isfinite().all()
+
+
 def test_softmax_of_class_logits_is_the_sigmoid() -> None:
     logit = torch.tensor([[0.3], [-2.0]])
     torch.testing.assert_close(class_logits(logit).softmax(1)[:, 1:], logit.sigmoid())

@@ -146,6 +146,13 @@ def test_a_class_without_images_does_not_change_the_weighted_loss() -> None:
     assert np.isfinite(cut([6, 4, 0], 5, logits, loss).compute()[0]["loss"])
 
 
+def test_images_of_a_class_without_training_images_do_not_count_in_the_weighted_loss() -> None:
+    logits = torch.randn(13, 3, generator=torch.Generator().manual_seed(0))
+    loss = ClassificationLoss([6, 4, 0], class_weights="balanced")
+    known = cut([6, 4, 0], 5, logits[:10], loss).compute()[0]["loss"]
+    assert cut([6, 4, 3], 5, logits, loss).compute()[0]["loss"] == pytest.approx(known)
+
+
 def test_the_weighted_loss_of_processes_is_that_of_all_images() -> None:
     """Process 0 has the images of one class, process 1 the others: only sums may be reduced, not means."""
     loss = ClassificationLoss([90, 10], class_weights="balanced")

@@ -49,6 +49,11 @@ def test_steps_per_epoch_depend_on_accumulation_and_limits(data_dir: Path) -> No
         (("trainer.max_steps=0",), r"trainer\.max_steps=0 trains nothing"),
         (("trainer.max_time='00:00:00:00'",), r"trainer\.max_time=00:00:00:00 trains nothing"),
         (
+            ("trainer.max_time='02:00:00'",),
+            r"trainer\.max_time=02:00:00 is no duration: write days, hours, .*DD:HH:MM:SS",
+        ),
+        (("trainer.max_time=2h",), r"trainer\.max_time=2h is no duration"),
+        (
             ("trainer.max_steps=9", PHASES),
             r"the phase at epoch 2 never starts, because trainer\.max_steps=9 is 2 epochs of 5 steps",
         ),

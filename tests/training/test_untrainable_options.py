@@ -48,5 +48,5 @@ def test_an_own_optimizer_can_have_an_option_of_the_same_name(composed: RunConfi
 
 
 def test_a_run_of_several_gpus_is_evaluated_on_a_cpu() -> None:
-    options = TrainerOptions(strategy="fsdp", devices=4, sync_batchnorm=True).on_one_device()
-    check_devices("cpu", options.num_nodes, options.sync_batchnorm)
+    options = TrainerOptions(strategy="fsdp", devices=[0, 1], sync_batchnorm=True).on_one_device()
+    check_devices("cpu", options.devices, options.num_nodes, options.sync_batchnorm)

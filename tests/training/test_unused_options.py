@@ -1,5 +1,6 @@
 """Options of the command line without effect are named, each with the reason."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -7,11 +8,16 @@ from typing import Any
 import pytest
 from datamodules import image_data
 from sharded import source
+from timm.optim import Muon
+from torch.optim import SGD, AdamW
+from torch.optim.lr_scheduler import CyclicLR, OneCycleLR
 
 from opsin.config import compose
+from opsin.config.target_lookup import Target
 from opsin.data import Augmentation
 from opsin.models import cnn_deep
 from opsin.models.fine_tuning import FreezeSchedule, Phase
+from opsin.training import optim
 from opsin.training.plan import RunPlan, make_plan
 from opsin.training.unused_options import warn_unused
 
@@ -75,6 +81,37 @@ def test_options_of_operations_heads_and_losses_that_are_not_chosen(
     assert not any(key.startswith("augmentation.") for key in of(linear, HEAD_ONLY, own, 1))
     with_logits = replace(plan, distillation=replace(plan.distillation, logits=1))
     assert of(with_logits, WHOLE, cropped, 3) == set()
+
+
+OPTIONS = ("optimizer.lr=0.1", "optimizer.momentum=0", "optimizer.betas=[0.5,0.98]")
+MOMENTUM, FIRST_BETA = "optimizer.momentum=0", "the first value of optimizer.betas=[0.5,0.98]"
+
+
+@pytest.mark.parametrize(
+    ("schedule", "arguments", "optimizer", "expected"),
+    [
+        (optim.onecycle, {}, SGD, {MOMENTUM}),
+        (optim.onecycle, {}, AdamW, {FIRST_BETA}),
+        (optim.onecycle, {}, Muon, {FIRST_BETA}),  # it has both, and torch cycles the betas
+        (optim.cosine, {}, SGD, set()),
+        (OneCycleLR, {"max_lr": 0.1}, SGD, {"optimizer.lr=0.1", MOMENTUM}),
+        (CyclicLR, {"cycle_momentum": False}, AdamW, {"optimizer.lr=0.1"}),
+    ],
+)
+def test_options_of_the_optimizer_that_the_schedule_replaces(
+    schedule: Any,
+    arguments: dict[str, Any],
+    optimizer: Any,
+    expected: set[str],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    plan: RunPlan,
+) -> None:
+    cycled = replace(plan, schedule=Target(schedule, arguments), optimizer=Target(optimizer))
+    words = [word for word in OPTIONS if Target(optimizer).takes(re.findall(r"\w+", word)[1])]
+    data = image_data(CARVED, data_dir=str(tmp_path))
+    reason = f"has no effect: the schedule {schedule.__name__} sets it at every step"
+    assert unused(caplog, cycled, data, WHOLE, words) == {f"{option} {reason}" for option in expected}
 
 
 def test_another_network_may_use_the_same_name(tmp_path: Path, caplog: pytest.LogCaptureFixture, plan: RunPlan) -> None:

@@ -161,7 +161,7 @@ def train(composed: RunConfig) -> float:
         if predictions and writes:
             predictions.write(run)
 
-        recording.record_outcome(result, trainer, classifier, checkpoints, data)
+        recording.record_outcome(result, plan, trainer, classifier, checkpoints, data)
         if writes:
             recording.record_calibration(result, run)
             recording.write_scores(run, classifier, checkpoints, data.source.classes)

@@ -17,6 +17,7 @@ from opsin.config.overrides import key_of
 from opsin.config.run_config import RunConfig
 from opsin.errors import UserError
 from opsin.runs import neutral_keys
+from opsin.runs.duration import seconds_of
 from opsin.runs.flat_keys import flat
 from opsin.runs.quoting import printed_override
 
@@ -75,6 +76,7 @@ class SavedState:
         best_epoch: Number of epochs at the best validation so far; None before the first one.
         stopped: The reason of early stopping; None if it did not end the training.
         waited: Validations without improvement.
+        seconds: Seconds of training that count for `trainer.max_time`, over all processes of the run.
     """
 
     step: int
@@ -83,6 +85,7 @@ class SavedState:
     best_epoch: float | None
     stopped: str | None
     waited: int
+    seconds: float = 0.0
 
 
 def refuse_other_parts(saved: RunConfig, overrides: Sequence[str]) -> None:
@@ -138,6 +141,19 @@ def refusal(key: str, tree: Mapping[str, Any], changes: Mapping[str, tuple[Any, 
     return _optimizer_refusal(name, tree, changes.get(key, (None, None))) if section == "optimizer" else None
 
 
+def set_by_schedule(scheduler: Mapping[str, Any]) -> dict[str, str]:
+    """Return the options of the optimizer whose values a schedule replaces, each with the reason.
+
+    Args:
+        scheduler: The section `scheduler`: `_target_` and the options.
+    """
+    kind = str(scheduler.get("_target_", "")).rpartition(".")[2]
+    has_rates = kind in ("CyclicLR", "OneCycleLR")
+    cycles = kind == "onecycle" or (has_rates and scheduler.get("cycle_momentum", True))
+    names = (*(["lr"] if has_rates else []), *(["momentum", "betas"] if cycles else []))
+    return dict.fromkeys(names, f"the schedule {kind} sets it at every step")
+
+
 def refused_by_state(
     changes: Mapping[str, tuple[Any, Any]], tree: Mapping[str, Any], state: SavedState
 ) -> dict[str, str]:
@@ -178,8 +194,7 @@ def check_steps(tree: Mapping[str, Any], state: SavedState) -> None:
 
 def nothing_to_train(tree: Mapping[str, Any], state: SavedState) -> bool:
     """Return whether a resume takes no further step."""
-    epochs, steps = _limits(tree)
-    return state.epochs >= epochs or 0 <= steps <= state.step or _stays_stopped(tree, state)
+    return idle_remark(tree, state) != ""
 
 
 def idle_remark(tree: Mapping[str, Any], state: SavedState) -> str:
@@ -199,6 +214,12 @@ def idle_remark(tree: Mapping[str, Any], state: SavedState) -> str:
         return (
             f"no further epoch is trained, because {state.step} of trainer.max_steps={steps} steps are completed; "
             f"to continue training, set trainer.max_steps={state.step + 1} or more, or -1 for no limit"
+        )
+    limit = tree.get("trainer", {}).get("max_time")
+    if limit is not None and state.seconds >= seconds_of("trainer.max_time", limit):
+        return (
+            f"no further epoch is trained, because trainer.max_time={limit} is used up: the run has trained for "
+            f"{state.seconds:.1f} seconds; to continue training, set a longer time, or trainer.max_time=null"
         )
     return ""
 
@@ -237,13 +258,7 @@ def _optimizer_refusal(name: str, tree: Mapping[str, Any], change: tuple[Any, An
     old, new = change
     if name == "weight_decay" and bool(old) != bool(new):
         return "a change from or to 0 needs other parameter groups than the saved ones"
-    scheduler = tree.get("scheduler") or {}
-    kind = str(scheduler.get("_target_", "")).rpartition(".")[2]
-    has_rates = kind in ("CyclicLR", "OneCycleLR")
-    cycles = kind == "onecycle" or (has_rates and scheduler.get("cycle_momentum"))
-    if (name in ("momentum", "betas") and cycles) or (name == "lr" and has_rates):
-        return f"the schedule {kind} sets it at every step"
-    return None
+    return set_by_schedule(tree.get("scheduler") or {}).get(name)
 
 
 def _stays_stopped(tree: Mapping[str, Any], state: SavedState) -> bool:

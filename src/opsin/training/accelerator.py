@@ -3,14 +3,16 @@
 `auto` is CUDA if it is available, else MPS, else the CPU.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 
 from opsin.errors import UserError
 from opsin.runs.quoting import torchrun_command
 
 Accelerator = Literal["auto", "cpu", "gpu", "mps"]
+Devices = Literal["auto"] | Annotated[int, Field(ge=1)] | list[int]
 
 
 def resolve_accelerator(accelerator: Accelerator) -> Literal["cpu", "gpu", "mps"]:
@@ -36,7 +38,7 @@ def usable_accelerator(accelerator: Accelerator) -> Literal["cpu", "gpu", "mps"]
     return resolve_accelerator(accelerator if available.get(accelerator, True) else "auto")
 
 
-def num_devices(accelerator: Accelerator, devices: Literal["auto"] | int | list[int], num_nodes: int) -> int:
+def num_devices(accelerator: Accelerator, devices: Devices, num_nodes: int) -> int:
     """Return the number of devices that share a batch, on all machines.
 
     Args:
@@ -52,12 +54,16 @@ def num_devices(accelerator: Accelerator, devices: Literal["auto"] | int | list[
     return (len(devices) if isinstance(devices, list) else devices) * num_nodes
 
 
-def check_devices(accelerator: str, num_nodes: int, sync_batchnorm: bool) -> None:
-    """Refuse settings that would hang or fail only after several processes have started.
+def check_devices(accelerator: str, devices: Devices, num_nodes: int, sync_batchnorm: bool) -> None:
+    """Refuse settings that do not fit the accelerator, and those that fail only after several processes have started.
 
     Raises:
         UserError: names the key.
     """
+    if accelerator == "cpu" and isinstance(devices, list):
+        raise UserError(
+            f"trainer.devices={devices}: indices choose GPUs; on a CPU, give a number of processes, such as 1"
+        )
     if num_nodes > 1 and not _is_launched():
         options = (
             f"--nnodes={num_nodes} --nproc-per-node=DEVICES --rdzv-backend=c10d --rdzv-endpoint=FIRST_MACHINE:29500"

@@ -23,7 +23,8 @@ class ClassificationLoss(FullPrecision):
         class_counts: number of training images of each class.
         function: `auto` is binary cross-entropy on one logit for two classes, and cross-entropy otherwise.
         label_smoothing: fraction of each target distributed evenly over all classes (arXiv:1512.00567, section 7).
-        class_weights: `balanced` weights a class by N / (C * its count), as scikit-learn does.
+        class_weights: `balanced` weights a class by N / (C * its count), as scikit-learn does, where C is the number of
+            classes that have training images; the others have the weight 0.
 
     Attributes:
         num_logits: number of outputs that the network needs.
@@ -51,7 +52,10 @@ class ClassificationLoss(FullPrecision):
         self.num_logits = 1 if num_classes == 2 and function != "cross_entropy" else num_classes
         self.label_smoothing = label_smoothing
         counts = torch.tensor(class_counts, dtype=torch.float32)
-        weight = counts.sum() / (num_classes * counts) if class_weights == "balanced" else None
+        weight = None
+        if class_weights == "balanced":
+            occurs = counts > 0
+            weight = torch.where(occurs, counts.sum() / (int(occurs.sum()) * counts), 0.0)
         self.register_buffer("weight", weight, persistent=False)
         self.weight: Tensor | None
 

@@ -104,9 +104,7 @@ class SplitMetrics(FullPrecision):
         """Return the sum of the weights of all images: the confusion matrix has the number of images of each class."""
         if self._class_weights is None:
             return confusion.sum()
-        counts = confusion.sum(1)
-        found = counts > 0  # the weight of a class without training images is infinite
-        return (counts[found] * self._class_weights.cpu()[found]).sum()
+        return (confusion.sum(1) * self._class_weights.cpu()).sum()
 
     def _auroc(self) -> Tensor:
         with warnings.catch_warnings():  # about absent classes, which the mean leaves out

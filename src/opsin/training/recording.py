@@ -14,6 +14,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.callbacks import Timer
 
 from opsin.config import RunConfig
 from opsin.config.locations import IS_CLONE
@@ -23,6 +24,7 @@ from opsin.models.fine_tuning import FreezeSchedule
 from opsin.runs import neutral_keys
 from opsin.runs.atomic import write_atomically
 from opsin.runs.directory import OUTPUT_DIR, RunDirectory
+from opsin.runs.duration import seconds_of
 from opsin.runs.flat_keys import flat_scalars
 from opsin.runs.home import real_path
 from opsin.runs.metric_registry import SPLITS, custom_metrics
@@ -49,6 +51,7 @@ from opsin.training.metrics import undefined_metrics
 from opsin.training.module import Classifier
 from opsin.training.plan import RunPlan
 from opsin.training.run_warnings import warning_lines
+from opsin.training.trainer import TrainerOptions
 
 log = logging.getLogger(__name__)
 
@@ -215,7 +218,12 @@ def write_scores(run: RunDirectory, classifier: Classifier, checkpoints: Checkpo
 
 
 def record_outcome(
-    result: RunResult, trainer: L.Trainer, classifier: Classifier, checkpoints: Checkpoints, data: ImageDataModule
+    result: RunResult,
+    plan: RunPlan,
+    trainer: L.Trainer,
+    classifier: Classifier,
+    checkpoints: Checkpoints,
+    data: ImageDataModule,
 ) -> None:
     """Record training and validation metrics of the best epoch, and test metrics of its checkpoint."""
     test = measured(trainer, classifier, data).metrics
@@ -227,12 +235,25 @@ def record_outcome(
     result.undefined_metrics = undefined_metrics(result.metrics)
     result.best_epoch = checkpoints.best_epoch
     result.epochs = checkpoints.epochs
-    result.stopped = stopped[0] if stopped else None
+    result.stopped = stopped[0] if stopped else _end_of_time(plan.trainer, trainer, checkpoints.epochs)
     result.pruned = any(isinstance(c, Pruning) and c.reason for c in callbacks)
     result.monitor = MonitoredMetric(checkpoints.monitor, checkpoints.best_value)
     result.custom_metrics = custom_metrics()
     if speed and speed[0] is not None:  # None if no epoch was trained
         result.throughput = speed[0]
+
+
+def _end_of_time(options: TrainerOptions, trainer: L.Trainer, epochs: float) -> str | None:
+    """Return that `trainer.max_time` ended training, and log it; None if training ended at another limit."""
+    if options.max_time is None or epochs >= options.max_epochs or trainer.global_step == options.max_steps:
+        return None
+    timers = [c for c in trainer.callbacks if isinstance(c, Timer)]  # type: ignore[attr-defined]
+    limit = seconds_of("trainer.max_time", options.max_time)
+    if not any(timer.time_elapsed() >= limit for timer in timers):
+        return None
+    reason = f"trainer.max_time={options.max_time} is used up"
+    log.info("stopped early: %s", reason)
+    return reason
 
 
 def record_calibration(result: RunResult, run: RunDirectory) -> None:

@@ -59,7 +59,7 @@ def read_state(checkpoint: Path) -> SavedState:
     try:
         content = torch.load(checkpoint, weights_only=True, mmap=True, map_location="cpu")
         states = {key.split("{")[0]: state for key, state in content["callbacks"].items()}
-        best, stopping = states["Checkpoints"], states.get("EarlyStopping", {})
+        best, stopping, timer = states["Checkpoints"], states.get("EarlyStopping", {}), states.get("Timer", {})
         return SavedState(
             int(content["global_step"]),
             best["step"],
@@ -67,6 +67,7 @@ def read_state(checkpoint: Path) -> SavedState:
             best["epoch"],
             stopping.get("reason"),
             int(stopping.get("wait_count", 0)),
+            float(timer.get("time_elapsed", {}).get("train", 0.0)),
         )
     except Exception as error:  # a damaged file raises anything
         is_internal = isinstance(error, KeyError | TypeError | AttributeError)  # a file of another kind

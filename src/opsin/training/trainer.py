@@ -8,7 +8,8 @@ import torch
 from pydantic import Field
 
 from opsin.errors import UserError
-from opsin.training.accelerator import Accelerator, check_devices, resolve_accelerator
+from opsin.runs.duration import seconds_of
+from opsin.training.accelerator import Accelerator, Devices, check_devices, resolve_accelerator
 from opsin.training.hardware import keep_freed_memory, prevent_cuda_search
 from opsin.training.precision import LIGHTNING_PRECISION, Precision, resolve_precision
 from opsin.training.threads import Threads, use_threads
@@ -31,8 +32,8 @@ class TrainerOptions:
 
     Attributes:
         accelerator: `auto` takes CUDA, then MPS, then the CPU.
-        devices: number of devices on each machine, or their indices, or `auto` for all devices, where all CPUs count as
-            one device. Each device has its own process.
+        devices: number of devices on each machine, or the indices of GPUs, or `auto` for all devices, where all CPUs
+            count as one device. Each device has its own process.
         num_nodes: number of machines. With more than one, torchrun or srun must start the processes.
         strategy: `ddp` keeps the whole network on each device, `fsdp` a part of it; `auto` is ddp.
         sync_batchnorm: compute the statistics of BatchNorm over the batch of all devices while training; on GPUs, and
@@ -47,7 +48,7 @@ class TrainerOptions:
         compile: use torch.compile; the first steps then take a minute, and the keys of the state_dict stay the same.
         max_epochs: total number of epochs, including those before a resume.
         max_steps: total number of optimizer steps; -1 sets no limit.
-        max_time: stop after this time, "DD:HH:MM:SS".
+        max_time: stop after this time, "DD:HH:MM:SS"; it includes the time before a resume.
         gradient_clip_norm: largest norm of all gradients together.
         accumulate_grad_batches: batches per optimizer step.
         check_val_every_n_epoch: epochs between validations; the step at which `max_steps` or `max_time` ends training
@@ -66,11 +67,11 @@ class TrainerOptions:
         profiler: a profiler of Lightning; its report goes to the run directory.
 
     Raises:
-        UserError: two options exclude each other.
+        UserError: two options exclude each other, or a value trains nothing.
     """
 
     accelerator: Accelerator = "auto"
-    devices: Literal["auto"] | Annotated[int, Field(ge=1)] | list[int] = 1
+    devices: Devices = 1
     num_nodes: Annotated[int, Field(ge=1)] = 1
     strategy: Strategy = "auto"
     sync_batchnorm: bool = False
@@ -100,6 +101,8 @@ class TrainerOptions:
             raise UserError(
                 "trainer.gradient_checkpointing=true cannot be combined with trainer.compile=true: set one to false"
             )
+        if self.devices == []:
+            raise UserError("trainer.devices=[] chooses no device: list indices of GPUs, such as [0], or set it to 1")
         if self.validates_within_epochs and self.limit_val_batches == 0:
             raise UserError(
                 f"trainer.val_check_interval={self.val_check_interval} has no effect, because "
@@ -107,7 +110,7 @@ class TrainerOptions:
             )
         if self.max_steps == 0:
             raise UserError("trainer.max_steps=0 trains nothing: set it to at least 1, or to -1 for no limit")
-        if self.max_time is not None and not self.max_time.strip("0:"):
+        if self.max_time is not None and seconds_of("trainer.max_time", self.max_time) == 0:
             raise UserError(f"trainer.max_time={self.max_time} trains nothing: raise it, or set it to null")
 
     @property
@@ -128,7 +131,7 @@ def apply_hardware_settings(options: TrainerOptions) -> Literal["cpu", "gpu", "m
     """
     use_threads(options.threads)
     accelerator = resolve_accelerator(options.accelerator)
-    check_devices(accelerator, options.num_nodes, options.sync_batchnorm)
+    check_devices(accelerator, options.devices, options.num_nodes, options.sync_batchnorm)
     if accelerator == "gpu":
         torch.set_float32_matmul_precision("high")  # TF32 where an operation stays in float32
     if accelerator == "cpu":

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator, Sequence
 
 from opsin.config.overrides import key_of
+from opsin.config.resume_rules import set_by_schedule
 from opsin.data import Augmentation, ImageDataModule
 from opsin.models.fine_tuning import FreezeSchedule
 from opsin.training.plan import RunPlan
@@ -26,7 +27,8 @@ def warn_unused(plan: RunPlan, data: ImageDataModule, schedule: FreezeSchedule, 
     typed = {key_of(override): override.lstrip("+") for override in overrides if not override.startswith("~")}
     for key, override in typed.items():
         if key in reasons:
-            log.warning("%s has no effect: %s", override, reasons[key])
+            unused = f"the first value of {override}" if key == "optimizer.betas" else override
+            log.warning("%s has no effect: %s", unused, reasons[key])
 
 
 def _of_data(data: ImageDataModule) -> Iterator[tuple[str, str]]:
@@ -57,3 +59,7 @@ def _of_model(plan: RunPlan, schedule: FreezeSchedule) -> Iterator[tuple[str, st
             yield f"model.{option}", "only the head trains"
     if not plan.distillation.logits:
         yield "distillation.temperature", "distillation.logits is 0"
+    target = f"{plan.schedule.call.__module__}.{plan.schedule.name}"
+    for option, reason in set_by_schedule({**plan.schedule.arguments, "_target_": target}).items():
+        if option != "momentum" or not plan.optimizer.takes("betas"):  # of the two, schedules set the betas
+            yield f"optimizer.{option}", reason

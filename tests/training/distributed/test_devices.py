@@ -334,12 +334,12 @@ def test_srun_variables_are_translated_to_torchrun_variables(monkeypatch: pytest
 
 def test_settings_that_would_hang_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="the run was not started on 2 machines"):
-        check_devices("cpu", 2, False)
+        check_devices("cpu", 1, 2, False)
     with pytest.raises(UserError, match="sync_batchnorm=true: torch supports this on CUDA devices only"):
-        check_devices("cpu", 1, True)
+        check_devices("cpu", 1, 1, True)
     for name, value in (("RANK", "0"), ("WORLD_SIZE", "2"), ("MASTER_ADDR", "localhost")):
         monkeypatch.setenv(name, value)
-    check_devices("cpu", 2, False)
+    check_devices("cpu", 1, 2, False)
     alone = SimpleNamespace(world_size=1, strategy=None)
     with pytest.raises(UserError, match=r"torchrun started 2 processes, but .* = 1; make them equal"):
         Processes(RunDirectory(tmp_path)).launch_for(alone)

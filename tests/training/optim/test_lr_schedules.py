@@ -75,6 +75,21 @@ def test_onecycle_peaks_at_the_rate() -> None:
     assert found[-1] < LR / 1e4
 
 
+@pytest.mark.parametrize("name", ["Adagrad", "Adadelta", "ASGD", "Rprop"])
+def test_onecycle_sets_the_rates_of_an_optimizer_without_momentum_and_betas(name: str) -> None:
+    optimizer = getattr(torch.optim, name)([nn.Parameter(torch.zeros(1))], lr=LR)
+    sgd = make_optimizer()
+    found = rates(optim.onecycle(optimizer, total_steps=10), optimizer, 10)
+    assert found == rates(optim.onecycle(sgd, total_steps=10), sgd, 10)
+
+
+@pytest.mark.parametrize(("name", "key"), [("SGD", "momentum"), ("RMSprop", "momentum"), ("Adam", "betas")])
+def test_onecycle_cycles_momentum_or_the_first_beta(name: str, key: str) -> None:
+    optimizer = getattr(torch.optim, name)([nn.Parameter(torch.zeros(1))], lr=LR)
+    optim.onecycle(optimizer, total_steps=10)
+    assert optimizer.param_groups[0][key] in (0.95, (0.95, 0.999))
+
+
 def test_plateau_lowers_the_rate_when_the_metric_stalls_and_keeps_it_after_warmup() -> None:
     optimizer = make_optimizer()
     configs = optim.plateau(optimizer, steps_per_epoch=2, monitor="val/loss", factor=0.5, patience=1, warmup_epochs=1.0)

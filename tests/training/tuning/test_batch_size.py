@@ -131,6 +131,28 @@ def test_tried_sizes_depend_on_the_number_of_images_and_of_devices(composed, thi
     assert (found.batch_size, thirty_two) == (64, [16])
 
 
+@pytest.mark.parametrize(("accumulated", "sizes", "steps"), [(1, [16, 32], 41), (2, [16], 21), (3, [16], 14)])
+def test_accumulated_batches_are_one_step(
+    accumulated: int, sizes: list[int], steps: int, composed, thirty_two, caplog: pytest.LogCaptureFixture
+) -> None:
+    words = (f"trainer.accumulate_grad_batches={accumulated}", "datamodule.batch_size=auto")
+    with caplog.at_level("INFO"):
+        find_batch_size(*trials(composed(*words)))
+    assert thirty_two == sizes  # of 1,294 images
+    assert f"; {steps} steps per epoch" in caplog.text  # of 41 batches of 32 images
+
+
+@pytest.mark.parametrize(("accumulated", "most"), [(1, 40), (2, 20), (4, 16)])
+def test_a_gpu_tries_no_batch_with_fewer_than_32_steps_per_epoch(
+    accumulated: int, most: int, composed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[int] = []
+    monkeypatch.setattr(batch_size, "resolve_accelerator", lambda _: "gpu")
+    monkeypatch.setattr(batch_size, "_largest_on_cuda", lambda _, most, *rest: tried.append(most) or 16)
+    find_batch_size(*trials(composed(f"trainer.accumulate_grad_batches={accumulated}", "datamodule.batch_size=auto")))
+    assert tried == [most]
+
+
 @pytest.mark.slow
 def test_an_auto_run_equals_a_run_with_the_found_values(composed, thirty_two) -> None:
     train(composed("datamodule.batch_size=auto", name="auto"))

@@ -4,6 +4,8 @@ from typing import Any
 
 import lightning as L
 
+from opsin.training.callbacks.base import step_rates
+
 
 class StepCurves(L.Callback):
     """Log the training loss and the learning rates every `trainer.log_every_n_steps` optimizer steps.
@@ -27,8 +29,7 @@ class StepCurves(L.Callback):
         """Note the step, and read the learning rates before a step that is logged."""
         self._step = trainer.global_step
         if (trainer.global_step + 1) % self._every == 0 and trainer.loggers and trainer.is_global_zero:
-            groups = trainer.optimizers[0].param_groups
-            self._rates = {f"lr/{group.get('name', 'all').partition('/')[0]}": group["lr"] for group in groups}
+            self._rates = {f"lr/{part}": rate for part, rate in step_rates(trainer).items()}
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int

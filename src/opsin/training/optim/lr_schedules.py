@@ -94,7 +94,8 @@ def onecycle(
     """Rise to the rate over `warmup_fraction` of all steps, then anneal (torch's OneCycleLR, arXiv:1708.07120).
 
     A run whose warm-up has at most one step starts at the peak, with a warning, because torch divides by the length
-    of the warm-up.
+    of the warm-up. The momentum, or the first of the betas, falls while the rate rises; an optimizer that has neither
+    gets the rates alone.
 
     Args:
         optimizer: The optimizer.
@@ -111,6 +112,7 @@ def onecycle(
         max_lr=[group["lr"] for group in optimizer.param_groups],
         total_steps=total_steps,
         pct_start=warmup_fraction,
+        cycle_momentum=not {"momentum", "betas"}.isdisjoint(optimizer.defaults),
         div_factor=initial_divisor,
         final_div_factor=final_divisor,
     )

@@ -8,8 +8,8 @@ On a CPU and on MPS it is the smallest batch within 5 % of the highest throughpu
 that uses too much memory and larger batches are not faster beyond some size. The sizes 16, 32, ... up to 512 per device
 are tried.
 
-In both cases there is a limit: an epoch has at least 32 steps, or the batch has at most 16 images over all devices.
-Large batches lose accuracy because of fewer updates (Hoffer et al., arXiv:1705.08741).
+In both cases there is a limit: an epoch has at least 32 optimizer steps, or the batch has at most 16 images over all
+devices. Large batches lose accuracy because of fewer updates (Hoffer et al., arXiv:1705.08741).
 
 The learning rate is scaled with the batch size: linearly for SGD (Goyal et al., arXiv:1706.02677), with the square root
 for Adam and other optimizers that normalize the gradient (Malladi et al., arXiv:2205.10287).
@@ -41,7 +41,7 @@ from opsin.training.tuning.trial_steps import TrialSteps, Watch, first_device
 log = logging.getLogger(__name__)
 
 MIN_STEPS_PER_EPOCH = 32
-"""Smallest number of steps of an epoch, unless the batch has at most `SMALLEST` images."""
+"""Smallest number of optimizer steps of an epoch, unless the batch has at most `SMALLEST` images."""
 SMALLEST = 16
 """First batch size per device to try."""
 LARGEST_ON_CPU = 512
@@ -111,8 +111,8 @@ def find_batch_size(plan: RunPlan, data: ImageDataModule, trials: TrialSteps) ->
     """
     accelerator = resolve_accelerator(plan.trainer.accelerator)
     devices = num_devices(plan.trainer.accelerator, plan.trainer.devices, plan.trainer.num_nodes)
-    images = len(data.subset("train"))
-    most = max(images // MIN_STEPS_PER_EPOCH, min(SMALLEST, images)) // devices
+    images, accumulated = len(data.subset("train")), plan.trainer.accumulate_grad_batches
+    most = max(images // (MIN_STEPS_PER_EPOCH * accumulated), min(SMALLEST, images)) // devices
     begun = time.perf_counter()
     tried: dict[int, float | bool] = {}
     if accelerator == "gpu":
@@ -130,10 +130,11 @@ def find_batch_size(plan: RunPlan, data: ImageDataModule, trials: TrialSteps) ->
     before = plan.groups.lr
     rule, exponent = scaling_rule(plan.optimizer.call)
     lr = float(f"{before * (batch_size / base) ** exponent:.4g}")
+    steps = math.ceil(math.ceil(images / batch_size) / accumulated)
     log.info(
         "batch      auto: %d, %s; %d steps per epoch (%.0f s of trials); "
         "optimizer.lr %g for %d images becomes %g (%s rule)",
-        *(batch_size, why, math.ceil(images / batch_size), time.perf_counter() - begun, before, base, lr, rule),
+        *(batch_size, why, steps, time.perf_counter() - begun, before, base, lr, rule),
     )
     return BatchSizeResult(batch_size, base, before, lr, rule, tried)
 
