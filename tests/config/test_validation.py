@@ -12,6 +12,7 @@ from opsin.config import compose
 from opsin.config.target_lookup import Target
 from opsin.config.validation import ROOT, SectionSchema, check
 from opsin.errors import UserError
+from opsin.runs.quoting import override
 from opsin.training.plan import make_plan
 
 
@@ -55,6 +56,13 @@ def test_wrong_overrides_are_refused_by_name(word: str, parts: list[str]) -> Non
     message = refusal(word)
     for part in parts:
         assert part in message
+
+
+@pytest.mark.parametrize("key", ["data_dir", "datamodule.path", "tags"])
+def test_bytes_that_are_not_utf8_are_named(key: str) -> None:
+    value = ["k\udce4fer"] if key == "tags" else "k\udce4fer"
+    message = refusal("datamodule=image_folder", "datamodule.path=images", override(key, value))
+    assert f"{key} holds bytes that are not UTF-8: {value!r}; rename the file or folder" in message
 
 
 def test_all_problems_are_reported_at_once() -> None:

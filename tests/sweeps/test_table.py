@@ -64,6 +64,13 @@ def test_the_time_left_of_a_run_counts_the_epochs_since_this_start(
     assert (epoch, found) == (f"{now}/100", left)
 
 
+@pytest.mark.parametrize("file", ["metrics.csv", "result.json"])
+def test_a_damaged_file_of_a_run_leaves_its_progress_empty(start: Start, file: str) -> None:
+    running = start(0, 0, [1.0])
+    (running.job.run.path / file).write_bytes(b"\x00 damaged")
+    assert progress(io.StringIO())._progress(running) == ("", "", "", "")
+
+
 def test_the_time_left_of_a_sweep_is_that_of_whole_runs(start: Start) -> None:
     output = io.StringIO()
     shown = progress(output)

@@ -146,6 +146,11 @@ class _Checker:
 
     def _validated(self, path: str, values: Mapping[str, Any], model: type[BaseModel]) -> dict[str, Any] | None:
         """Validate values against a model; return those that were set, or None if there is a problem."""
+        if undecoded := [key for key, value in values.items() if not _is_utf8(value)]:
+            for key in undecoded:
+                place = f"{path}.{key}".lstrip(".")
+                self._add(place, f"{place} holds bytes that are not UTF-8: {values[key]!r}; rename the file or folder")
+            return None
         try:
             found = model.model_validate_json(json.dumps(values, default=str), strict=True)
         except ValidationError as error:
@@ -269,6 +274,15 @@ def _alternatives_joined(problems: Sequence[Any], values: Mapping[str, Any]) -> 
         if (alternative := message.removeprefix(EXPECTATION)) not in first["msg"]:
             joined[key, str(place)] = first | {"msg": f"{first['msg']} or {alternative}"}
     return list(joined.values())
+
+
+def _is_utf8(value: Any) -> bool:
+    """Return whether all text in a value can be written as UTF-8; the name of a file may have other bytes."""
+    try:
+        json.dumps(value, ensure_ascii=False, default=str).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _nearest(key: str, names: Sequence[str], prefix: str = "") -> str:

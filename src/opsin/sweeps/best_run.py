@@ -37,9 +37,6 @@ if TYPE_CHECKING:
     from optuna.study import Study
     from optuna.trial import FrozenTrial
 
-NOT_REPEATED = ("resume", "report", "test")
-"""Keys that the sweep sets for each run. They are left out of `best.yaml`, so that a repeated run uses the defaults."""
-
 
 @dataclass(frozen=True)
 class TrialRow:
@@ -146,8 +143,9 @@ def write_best(folder: Path, run: RunDirectory) -> None:
     saved = RunConfig.load(run)
     config = OmegaConf.create(saved.text)
     assert isinstance(config, DictConfig)
-    for key in NOT_REPEATED:
-        config.pop(key, None)
+    config.pop("resume", None)
+    if not run.read_result().tested:
+        config.pop("report", None)  # the sweep makes no report of a run that it does not test
     if config.get("callbacks"):
         config.callbacks.pop("pruning", None)  # reports to the study of this sweep
     lists = _groups_with_a_list(saved)

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from opsin.errors import UserError
 from opsin.runs.atomic import write_atomically
 from opsin.runs.metric_registry import sort_key
 from opsin.runs.metrics_csv import read_epochs
@@ -111,7 +112,10 @@ class ProgressTable:
     def _progress(self, running: Running) -> tuple[str, str, str, str]:
         """Return the epoch, the last and the best value of the metric, and the time left of one run, as text."""
         run = running.job.run
-        rows, settings = read_epochs(run.metrics), run.read_result().settings
+        try:
+            rows, settings = read_epochs(run.metrics), run.read_result().settings
+        except UserError:  # a damaged file fails its run, and not the sweep
+            return "", "", "", ""
         epochs = settings.max_epochs if settings else None
         values = [value for row in rows if (value := row.get(self._metric)) is not None]
         if not values:
