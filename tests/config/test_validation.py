@@ -62,7 +62,8 @@ def test_wrong_overrides_are_refused_by_name(word: str, parts: list[str]) -> Non
 def test_bytes_that_are_not_utf8_are_named(key: str) -> None:
     value = ["k\udce4fer"] if key == "tags" else "k\udce4fer"
     message = refusal("datamodule=image_folder", "datamodule.path=images", override(key, value))
-    assert f"{key} holds bytes that are not UTF-8: {value!r}; rename the file or folder" in message
+    assert f"{key} holds bytes that are not UTF-8: " in message
+    assert r"k\udce4fer" in message
 
 
 def test_all_problems_are_reported_at_once() -> None:
