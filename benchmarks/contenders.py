@@ -30,7 +30,7 @@ from opsin.runs.directory import RunDirectory
 from opsin.runs.quoting import override
 from opsin.training import build
 from opsin.training.accelerator import resolve_accelerator
-from opsin.training.hardware import keep_freed_memory, prepare_network
+from opsin.training.hardware import keep_freed_memory, prepare_network, prevent_cuda_search
 from opsin.training.plan import RunPlan, make_plan
 from opsin.training.precision_timing import decide_precision
 from opsin.training.quiet_logging import hide_notices
@@ -78,7 +78,9 @@ def bare(task: Task, connection: Connection, same_settings: bool = False) -> Non
     network.to(device).train()
     precision = "32"
     if same_settings:
-        keep_freed_memory()
+        if accelerator == "cpu":
+            keep_freed_memory()
+            prevent_cuda_search()
         shape = (data.channels, *data.image_size)
         options, _ = decide_precision(task.plan.trainer, network, shape, data.base_batch_size)
         precision = str(options.precision)

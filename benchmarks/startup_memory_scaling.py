@@ -66,7 +66,11 @@ def _startup_commands(session: Session) -> dict[str, list[str]]:
     )
     Image.new("L", (28, 28)).save(image)
     return {
-        "torch and lightning": [sys.executable, "-c", "import torch, lightning"],
+        "torch and lightning": [
+            sys.executable,
+            "-c",
+            "import os, torch, lightning; os._exit(0)",
+        ],  # as at the first step
         "opsin": [*train, "+callbacks.first._target_=benchmarks.timing.ExitAfterFirstStep"],
         "torch": [sys.executable, "-c", "import torch"],
         "predict": [sys.executable, "-m", "opsin", "predict", str(run), str(image)],

@@ -166,7 +166,8 @@ Made by `make benchmark`. All contenders of a workload train the same network wi
 images, each in a separate process, interleaved round by round. Ratios are ratios of medians.
 
 - **(a)** a bare PyTorch loop: float32, normalized images in memory as one tensor, no augmentation;
-- **(b)** that loop with Opsin's precision, memory format, compile setting, fused optimizer and allocator setting;
+- **(b)** that loop with Opsin's precision, memory format, compile setting, fused optimizer and allocator setting, and
+  without torch's search for CUDA in every step;
 - **(c)** common practice: torchvision dataset, transforms of single Pillow images, DataLoader with the number
   of workers that is fastest on the machine, a plain LightningModule with torchmetrics and self.log,
   Lightning's defaults otherwise;

@@ -38,7 +38,7 @@ class StepTimer:
         self.new_epoch()
 
     def new_epoch(self) -> None:
-        """Exclude the time between the last step and the next: validation and checkpoints."""
+        """Exclude the time from now to the next step: validation and checkpoints."""
         self.seconds += self._lap()
         self._passed, self._since = 0, None
 
@@ -86,16 +86,17 @@ class StepTimerCallback(Callback):
     timer: ClassVar[StepTimer]
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Exclude the time between epochs; wait before the first epoch."""
+        """Wait before the first epoch."""
         if trainer.global_step == 0:
             self.timer.wait()
-        self.timer.new_epoch()
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Count the step."""
+        """Count the step; exclude what follows the last step of an epoch."""
         self.timer.step(len(batch[0]))
+        if batch_idx + 1 == trainer.num_training_batches:
+            self.timer.new_epoch()
 
 
 class EpochTimerCallback(StepTimerCallback):
@@ -153,8 +154,12 @@ class ExitAfterFirstStep(Callback):
 
 def status_megabytes(pid: int | str = "self") -> dict[str, float]:
     """Return the sizes in /proc/PID/status in MB; empty if it does not exist."""
+    return _megabytes(Path(f"/proc/{pid}/status"))
+
+
+def _megabytes(file: Path) -> dict[str, float]:
     try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        lines = file.read_text().splitlines()
     except OSError:
         return {}
     rows = (line.split() for line in lines if line.endswith(" kB"))
@@ -162,13 +167,21 @@ def status_megabytes(pid: int | str = "self") -> dict[str, float]:
 
 
 def peak_megabytes() -> float | None:
-    """Return the peak memory of this process plus the current private memory of its loader workers, in MB."""
+    """Return the peak memory of this process plus the current private memory of its loader workers, in MB.
+
+    Memory that a worker shares with this process since the fork is not private.
+    """
     peak = status_megabytes().get("VmHWM")
     if peak is None:
         return None
     tasks = Path(f"/proc/{os.getpid()}/task").glob("*/children")
     children = [pid for task in tasks for pid in task.read_text().split()]
-    return peak + sum(status_megabytes(pid).get("RssAnon", 0.0) for pid in children)
+    return peak + sum(_private_megabytes(pid) for pid in children)
+
+
+def _private_megabytes(pid: int | str) -> float:
+    sizes = _megabytes(Path(f"/proc/{pid}/smaps_rollup"))
+    return sizes.get("Private_Clean", 0.0) + sizes.get("Private_Dirty", 0.0)
 
 
 def _synchronize() -> None:

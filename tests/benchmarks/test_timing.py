@@ -2,6 +2,7 @@ import mmap
 import multiprocessing
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from benchmarks import timing as module
@@ -36,21 +37,39 @@ def test_a_round_counts_the_steps_after_the_first(clock):
 
 def test_time_between_epochs_does_not_count(clock):
     ours, theirs = connected()
-    timer = StepTimer(theirs)
-    ours.send(3.0)
+    StepTimerCallback.timer = StepTimer(theirs)
+    callback, trainer = StepTimerCallback(), SimpleNamespace(num_training_batches=3, global_step=0)
+    ours.send(4.0)
     ours.send(100.0)
-    timer.wait()
-    timer.step(10)
     for _ in range(2):
-        clock.seconds += 1.0
-        timer.step(10)
-    timer.new_epoch()
-    clock.seconds += 1000.0
-    timer.step(10)
-    clock.seconds += 1.0
-    timer.step(10)
+        callback.on_train_epoch_start(trainer, None)
+        for batch in range(3):
+            clock.seconds += 1.0
+            callback.on_train_batch_end(trainer, None, None, ([0] * 10,), batch)
+            trainer.global_step += 1
+        clock.seconds += 1000.0  # validation and checkpoint
     figures = ours.recv()
-    assert (figures["images"], figures["seconds"]) == (30, 3.0)
+    assert (figures["images"], figures["seconds"]) == (40, 4.0)
+    del StepTimerCallback.timer
+
+
+def test_memory_that_workers_share_with_their_parent_is_not_counted():
+    shared = np.ones(200_000_000, np.uint8)
+    before = peak_megabytes()
+    reader, writer = multiprocessing.get_context("fork").Pipe()
+
+    def worker() -> None:
+        own = np.ones(50_000_000, np.uint8)
+        writer.send(int(shared[::4096].sum() + own[0]))
+        writer.recv()
+
+    process = multiprocessing.get_context("fork").Process(target=worker)
+    process.start()
+    assert reader.recv()
+    grown = peak_megabytes() - before
+    reader.send(0)
+    process.join()
+    assert 45 < grown < 150
 
 
 def test_prefetched_batches_are_skipped_and_a_round_is_an_epoch(clock):

@@ -29,8 +29,11 @@ def signature_model(call: Callable[..., object], computed: frozenset[str] = froz
 
 
 def defaults(call: Callable[..., object]) -> dict[str, Any]:
-    """Return the default value of each parameter of a callable that has one."""
-    parameters = inspect.signature(call).parameters.values()
+    """Return the default value of each parameter of a callable that has one; none of a callable without a signature."""
+    try:
+        parameters = inspect.signature(call).parameters.values()
+    except (ValueError, TypeError):
+        return {}
     return {parameter.name: parameter.default for parameter in parameters if parameter.default is not parameter.empty}
 
 

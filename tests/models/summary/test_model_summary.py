@@ -6,6 +6,7 @@ import pytest
 import torch
 import torchinfo
 from network_cases import CASES, Case, build
+from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 
 import opsin.models as models
@@ -27,7 +28,9 @@ def test_multiply_adds_match_the_lectures_and_torchinfo(name: str, millions: str
     summary = summarize(network, (case.in_channels, case.side, case.side))
     assert millions is None or f"{summary.mult_adds / 1e6:.2f}" == millions
     images = torch.zeros(1, case.in_channels, case.side, case.side)
-    assert summary.mult_adds == torchinfo.summary(network, input_data=images, verbose=0).total_mult_adds
+    of_torchinfo = torchinfo.summary(network, input_data=images, verbose=0).total_mult_adds
+    norms = [module for module in network.modules() if isinstance(module, BatchNormAct2d)]  # torchinfo leaves them out
+    assert summary.mult_adds == of_torchinfo + sum(2 * norm.num_features for norm in norms)
 
 
 class Same(nn.Conv2d):
@@ -138,6 +141,17 @@ def test_layers_and_memory_match_the_lectures_and_torchinfo() -> None:
     case = case_of("cats_dogs_cnn")
     memory = memory_of(summarize_layers(build(case), (3, 150, 150))[1], (3, 150, 150))
     assert f"{memory.training:.2f}" == "11.18"
+
+
+def test_normalization_with_an_activation_inside_is_a_layer() -> None:
+    """EfficientNet-Lite0 of timm and EfficientNet-B0 of torchvision differ in squeeze-and-excitation only."""
+    networks = models.efficientnet_lite0, models.efficientnet_b0
+    layers = [summarize_layers(network(num_logits=10, image_size=(64, 64)), (3, 64, 64))[1] for network in networks]
+    lite, b0 = (memory_of(found, (3, 64, 64)).activations for found in layers)
+    assert 0.99 < lite / b0 < 1
+    kinds = [[layer.kind for layer in found if "BatchNorm" in layer.kind] for found in layers]
+    assert len(kinds[0]) == len(kinds[1]) == 49
+    assert not [layer for layer in layers[0] if layer.kind == "parameters"]
 
 
 def test_parameters_of_no_layer_are_listed_too() -> None:

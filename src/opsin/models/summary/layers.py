@@ -85,7 +85,7 @@ def layers_of(name: str, part: nn.Module, x: Tensor) -> list[LayerSummary]:
 
     names = {id(module): ".".join(filter(None, (name, inner))) for inner, module in part.named_modules()}
     infos = torchinfo.summary(part, input_data=x, device=x.device, verbose=0).summary_list
-    layers = [_layer(names[info.layer_id], info) for info in infos if info.is_leaf_layer]
+    layers = [_layer(names[info.layer_id], info) for info in infos if _is_layer(info.module)]
     rest = sum(parameter.numel() for parameter in part.parameters()) - sum(layer.parameters for layer in layers)
     if rest:
         layers.append(LayerSummary(f"{name} (other)", "parameters", None, (), rest, 0))
@@ -121,6 +121,13 @@ def _cells(layer: LayerSummary) -> tuple[str, ...]:
         f"{layer.mult_adds:,}" if layer.mult_adds else "",
         f"{layer.output_megabytes:,.3f}" if layer.output_shape else "",
     )
+
+
+def _is_layer(module: nn.Module) -> bool:
+    """Return whether a module has no children, or all parameters itself, as timm's BatchNormAct2d has."""
+    children = list(module.children())
+    own = next(module.parameters(recurse=False), None) is not None
+    return not children or (own and not any(True for child in children for _ in child.parameters()))
 
 
 def _layer(name: str, info: Any) -> LayerSummary:
