@@ -16,6 +16,7 @@ from opsin.runs.atomic import (
     atomic_path,
     check_writable,
     flush,
+    link_atomically,
     write_atomically,
     write_errors,
 )
@@ -159,3 +160,12 @@ def test_a_failed_write_names_the_option_and_the_reason(tmp_path: Path) -> None:
         raise OSError(28, "No space left")
     with pytest.raises(ValueError, match="not a failed write"), write_errors(tmp_path, "--out"):
         raise ValueError("not a failed write")
+
+
+def test_a_file_that_is_linked_twice_leaves_no_other_file(tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.write_text("content")
+    for _ in range(2):  # the second time, both names are one file already
+        link_atomically(source, target)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["source", "target"]
+    assert target.read_text() == "content"

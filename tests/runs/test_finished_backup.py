@@ -104,16 +104,24 @@ def test_a_killed_resume_that_fails_later_restores_the_finished_run(run: RunDire
     assert not (run.path / ".finished").exists()
 
 
-@pytest.mark.parametrize("number", range(1, 12))
+@pytest.mark.parametrize(
+    ("name", "number"), [*(("_copy", i) for i in range(1, 11)), *(("link_atomically", i) for i in range(4))]
+)
 def test_a_kill_while_the_finished_run_is_restored_loses_none_of_its_files(
-    run: RunDirectory, monkeypatch: pytest.MonkeyPatch, number: int
+    run: RunDirectory, monkeypatch: pytest.MonkeyPatch, name: str, number: int
 ) -> None:
     finish(run, "a")
     with pytest.raises(Killed):
         finish(run, "attempt", Killed())
-    kill_in(monkeypatch, finished_backup, "_copy", number, lambda: fail(run))
+    kill_in(monkeypatch, finished_backup, name, number, lambda: fail(run))
     assert run.config.is_file()
+    before = {path.name for path in run.path.iterdir()}
     fail(run)
+    assert {path.name for path in run.path.iterdir()} <= before - {".finished"} | {
+        "failed_resume",
+        "error.txt",
+        DIGESTS,
+    }
     assert run.metrics.read_text() == "a"
     assert run.config.read_text() == "seed: 1\n"
     assert run.read_result().status == "finished"

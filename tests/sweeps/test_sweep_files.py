@@ -7,6 +7,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from opsin.config import CONFIGS, ConfigSource, compose, is_of_a_sweep, read_command_line
+from opsin.config.compose import compose_raw
 from opsin.config.secrets import secret_variables
 from opsin.errors import UserError
 from opsin.sweeps.jobs import Jobs
@@ -28,7 +29,8 @@ OVERRIDES = {
 
 
 def read(*overrides: str) -> tuple[Sweep, Space, Jobs]:
-    settings, _, _ = _checked([override for override in overrides if is_of_a_sweep(override)], ConfigSource())
+    of_sweep = [override for override in overrides if is_of_a_sweep(override)]
+    settings, _, _ = _checked(compose_raw(of_sweep), of_sweep, ConfigSource())
     space = read_space([override for override in overrides if not is_of_a_sweep(override)], settings.space)
     return settings, space, Jobs(space)
 
@@ -158,7 +160,7 @@ def test_a_typed_setting_of_a_sweep_replaces_that_of_an_experiment(tmp_path: Pat
     source = with_experiment(tmp_path, "defaults: [{override /sweep: search}]\nsweep: {trials: 3}\nlauncher: {jobs: 2}")
     typed = ["sweep=search", "sweep.trials=5", "launcher.jobs=3"]
     jobs = Jobs(read_space(["experiment=mine", "seed=1,2"], {}, source), source, typed)
-    _refuse_settings_of_runs(jobs.typical, typed, source)
+    _refuse_settings_of_runs(jobs.typical, compose_raw(typed, source))
 
 
 def test_a_shuffled_list_keeps_its_order_when_the_sweep_is_resumed(

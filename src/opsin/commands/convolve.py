@@ -13,7 +13,7 @@ from opsin.runs.directory import OUTPUT_DIR
 from opsin.runs.home import user_path
 
 SELECTIONS = ("kernel", "step", "gabor", "bank", "pool", "colors", "inspect")
-"""Options that select what is drawn or printed for the image; without one, everything is drawn."""
+"""Options that select the pictures and the printed values; without any of them, all pictures are drawn."""
 
 AFFECTED = {
     "stride": ("kernel", "step", "pool", "sizes"),

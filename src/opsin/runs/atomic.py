@@ -115,6 +115,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         with temporary.open("r+b") as file:  # Windows flushes only files that are open for writing
             os.fsync(file.fileno())
         temporary.replace(path)
+        temporary.unlink(missing_ok=True)  # a rename to a second link of the same file does nothing
     except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)

@@ -4,6 +4,8 @@ import contextlib
 import shutil
 from pathlib import Path
 
+from opsin.runs.atomic import link_atomically
+
 KEPT = (
     "config.yaml",
     "metrics.csv",
@@ -89,10 +91,7 @@ def _replace(target: Path, source: Path) -> None:
     elif source.is_dir():
         _copy(source, target)
     else:
-        new = target.with_name(f".{target.name}.restored")
-        new.unlink(missing_ok=True)
-        _copy(source, new)
-        new.replace(target)
+        link_atomically(source, target)
 
 
 def _link(source: str, target: str) -> None:

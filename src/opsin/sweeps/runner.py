@@ -36,7 +36,7 @@ class Running:
         handle: Handle of the job.
         since: Time when the job was started, seconds of `time.monotonic`.
         epochs_before: Number of epochs that the run had trained before; 0 for a new run.
-        suspended: Whether the user was told that the job is suspended.
+        suspended: Whether a message has said that the job is suspended.
     """
 
     trial: Trial

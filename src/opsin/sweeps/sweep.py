@@ -63,10 +63,11 @@ def sweep(overrides: Sequence[str], source: ConfigSource | None = None) -> int:
     """
     source = source or ConfigSource()
     of_sweep, of_runs = _divide(overrides, source)
-    settings, engine, option = _checked(of_sweep, source)
+    alone = compose_raw(of_sweep, source)
+    settings, engine, option = _checked(alone, of_sweep, source)
     space = read_space(of_runs, settings.space, source)
     jobs = Jobs(space, source, of_sweep)
-    _refuse_settings_of_runs(jobs.typical, of_sweep, source)
+    _refuse_settings_of_runs(jobs.typical, alone)
     refuse_missing_secrets([OmegaConf.to_container(jobs.typical, resolve=False), settings.storage])
     metric: str = jobs.typical.monitor.metric
     objectives: list[str] = [*settings.objectives] if settings.objectives else [metric]
@@ -133,7 +134,7 @@ def show_first_run(line: CommandLine) -> None:
         UserError: An override or a setting is wrong.
     """
     of_sweep, of_runs = _divide(line.overrides, line.source)
-    settings, _, _ = _checked(of_sweep, line.source)
+    settings, _, _ = _checked(compose_raw(of_sweep, line.source), of_sweep, line.source)
     space = read_space(of_runs, settings.space, line.source)
     show(replace(line, overrides=(*space.fixed, *space.first(), *of_sweep)))
 
@@ -161,13 +162,17 @@ def _import_callbacks(config: DictConfig) -> None:
                 own.resolve(section.get("_target_"))
 
 
-def _checked(overrides: Sequence[str], source: ConfigSource) -> tuple[Sweep, Target[Launcher], str]:
+def _checked(config: DictConfig, overrides: Sequence[str], source: ConfigSource) -> tuple[Sweep, Target[Launcher], str]:
     """Return the settings of the sweep, the constructor of its launcher, and the chosen option of `sweep`.
+
+    Args:
+        config: Config composed of the overrides of the sweep itself.
+        overrides: These overrides.
+        source: Search path and primary config.
 
     Raises:
         UserError: A setting is wrong.
     """
-    config = compose_raw(overrides, source)
     tree = plain(OmegaConf.masked_copy(config, list(SCHEMA)))
     refuse_literal_secrets(tree)
     refuse_launcher_secrets(tree["launcher"])
@@ -177,20 +182,18 @@ def _checked(overrides: Sequence[str], source: ConfigSource) -> tuple[Sweep, Tar
     return fields["settings"], fields["launcher"], choices["sweep"]
 
 
-def _refuse_settings_of_runs(typical: DictConfig, of_sweep: Sequence[str], source: ConfigSource) -> None:
+def _refuse_settings_of_runs(typical: DictConfig, alone: DictConfig) -> None:
     """Refuse settings of a sweep or a launcher in a config file of the runs, such as an experiment.
 
     They have no effect. A setting that is typed too is accepted, because the command line takes precedence.
 
     Args:
         typical: Config of a run, with the overrides of the sweep.
-        of_sweep: Overrides of the sweep itself.
-        source: Search path and primary config.
+        alone: Config composed of the overrides of the sweep itself.
 
     Raises:
         UserError: Names the setting, its place and the way out.
     """
-    alone = compose_raw(of_sweep, source)
     before, now = map(_sweep_settings, (alone, typical))
     changed = next((key for key in {**now, **before} if now.get(key) != before.get(key)), None)
     if changed is None:

@@ -71,8 +71,8 @@ def interpret(
         Lines to print, as soon as they are known: measured values and the written files.
 
     Raises:
-        UserError: There is no such network, image or stage, an option has no effect on the kinds, or the folder is
-            not writable.
+        UserError: There is no such network, image or stage, a given option has no effect, or the folder is not
+            writable.
     """
     if unknown := [kind for kind in what if kind not in KINDS]:
         raise UserError(f"--what must be one of {', '.join(KINDS)}, got {unknown[0]}{did_you_mean(unknown[0], KINDS)}")
@@ -110,7 +110,7 @@ def _check_options(what: Sequence[str], given: Mapping[str, Any], stage: str | N
     """Check that each given option has an effect; the options of `given` are None if they are not given.
 
     Raises:
-        UserError: An option has no effect on any of the kinds, or `stage` has none on one of them.
+        UserError: No kind uses a given option, or a kind does not use the stage.
     """
     for option, value in given.items():
         kinds = KINDS_OF_OPTION[option]
