@@ -29,7 +29,9 @@ def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def say(folder: Path, name: str, text: str, code: int = 0) -> None:
     """Make a command print a text."""
     (folder / f"{name}.txt").write_text(text)
-    (folder / name).write_text(f"#!/bin/sh\necho call >> {folder}/{name}.calls\ncat {folder}/{name}.txt\nexit {code}\n")
+    (folder / name).write_text(
+        f"#!/bin/sh\necho call >> {folder}/{name}.calls\ncat {folder}/{name}.txt >&{2 if code else 1}\nexit {code}\n"
+    )
     (folder / name).chmod(stat.S_IRWXU)
 
 
@@ -79,7 +81,25 @@ def test_a_controller_that_does_not_answer_ends_no_job(commands: Path, caplog: p
     assert queue.ended("1") is None
     assert queue.named("a") is None
     assert queue.exit_code("1") is None
-    assert caplog.text.count("SLURM does not answer") == 1
+    assert caplog.messages == [
+        "SLURM does not answer (squeue --me: slurm_load_jobs error: Unable to contact slurm controller); trying again"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (
+            "squeue: error: Unknown host\nsqueue: fatal: no configuration\nmore",
+            "squeue: error: Unknown host; squeue: f",
+        ),
+        ("", "exit code 1"),
+    ],
+)
+def test_a_cluster_that_never_answers_is_an_error(commands: Path, text: str, reason: str) -> None:
+    say(commands, "squeue", text, code=1)
+    with pytest.raises(UserError, match=rf"does not answer \(squeue --me: {reason}.*Run the same command once it does"):
+        Queue().named("a")
 
 
 def test_a_job_missing_from_the_queue_is_lost_after_a_time_limit(

@@ -7,6 +7,7 @@ import subprocess
 import time
 from dataclasses import dataclass
 
+from opsin.errors import UserError
 from opsin.sweeps.launchers.base import Exit
 
 log = logging.getLogger(__name__)
@@ -64,6 +65,7 @@ class Queue:
         self._refreshed = -float("inf")
         self._unseen: dict[str, float] = {}
         self._reported: set[str] = set()
+        self._answered = False
         self._unreachable = False
 
     def ended(self, number: str) -> str | None:
@@ -87,7 +89,11 @@ class Queue:
         return job is not None and job.state == "SUSPENDED"
 
     def named(self, name: str) -> dict[str, str] | None:
-        """Return the current state of each unfinished job of this name; None if SLURM does not answer."""
+        """Return the current state of each unfinished job of this name; None if SLURM stopped answering.
+
+        Raises:
+            UserError: SLURM has not answered since this process began.
+        """
         if not self._refresh():
             return None
         return {number: job.state for number, job in self._jobs.items() if job.name == name and job.state not in ENDED}
@@ -95,7 +101,7 @@ class Queue:
     def exit_code(self, number: str) -> int | None:
         """Return the exit code of a failed job, negative for a signal; None if SLURM does not answer."""
         shown = _run("scontrol", "--oneliner", "show", "job", number)
-        found = re.search(r" ExitCode=(\d+):(\d+)", shown or "")
+        found = None if shown.returncode else re.search(r" ExitCode=(\d+):(\d+)", shown.stdout)
         return (-int(found[2]) or int(found[1])) if found else None
 
     def cancel(self, number: str, *options: str) -> None:
@@ -103,16 +109,26 @@ class Queue:
         _run("scancel", "--quiet", *options, number)
 
     def _refresh(self) -> bool:
-        """Read the queue; return whether SLURM answered."""
-        listed = _run("squeue", "--me", "--states=all", "--noheader", "--format=%i|%T|%r|%j")
+        """Read the queue; return whether SLURM answered.
+
+        Raises:
+            UserError: SLURM has not answered since this process began.
+        """
+        done = _run("squeue", "--me", "--states=all", "--noheader", "--format=%i|%T|%r|%j")
         self._refreshed = time.monotonic()
-        if listed is None:
+        if done.returncode:
+            reason = "; ".join(done.stderr.split("\n")[:2]).strip("; ") or f"exit code {done.returncode}"
+            if not self._answered:
+                raise UserError(
+                    f"launcher=slurm: SLURM does not answer (squeue --me: {reason}). Run the same command once it "
+                    "does, or use launcher=local"
+                )
             if not self._unreachable:
-                log.warning("SLURM does not answer (squeue --me); trying again")
+                log.warning("SLURM does not answer (squeue --me: %s); trying again", reason)
             self._unreachable = True
             return False
-        self._unreachable = False
-        rows = (line.split("|", 3) for line in listed.splitlines() if line.count("|") >= 3)
+        self._answered, self._unreachable = True, False
+        rows = (line.split("|", 3) for line in done.stdout.splitlines() if line.count("|") >= 3)
         self._jobs = {number: QueueEntry(state, reason, name) for number, state, reason, name in rows}
         return True
 
@@ -136,12 +152,11 @@ def end_of(number: str, state: str, code: int = 0) -> Exit:
     return Exit(128 - code if code > 128 else code or 1)  # above 128 is the number of a signal, as bash returns it
 
 
-def _run(*arguments: str) -> str | None:
-    """Return the output of a SLURM command; None if it fails, which happens while the controller is busy."""
+def _run(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Run a SLURM command; it fails while the controller is busy, and with exit code 124 after a minute."""
     try:  # in a session of its own: only the sweep handles Ctrl-C
-        done = subprocess.run(
+        return subprocess.run(
             arguments, capture_output=True, text=True, check=False, timeout=60, start_new_session=True
         )
     except subprocess.TimeoutExpired:
-        return None
-    return done.stdout if done.returncode == 0 else None
+        return subprocess.CompletedProcess(arguments, 124, "", "no answer within 60 s")
