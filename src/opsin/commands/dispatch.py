@@ -10,6 +10,7 @@ from opsin import __version__
 from opsin.commands.command_line import Main, command
 from opsin.commands.command_table import COMMANDS
 from opsin.errors import UserError, did_you_mean
+from opsin.runs.garbage_collection import pause_collection
 from opsin.runs.quoting import CLONE_VARIABLE, opsin_command
 
 # Only the module of the command that is started is imported: `opsin --help` loads none of them.
@@ -18,6 +19,8 @@ from opsin.runs.quoting import CLONE_VARIABLE, opsin_command
 @command
 def main(arguments: list[str] | None = None) -> int:
     """Run the command that the first argument names with the others, and return its exit code."""
+    if arguments is None:
+        pause_collection()
     words = sys.argv[1:] if arguments is None else arguments
     first = words[0] if words else "--help"
     if first in ("--help", "-h"):
@@ -39,6 +42,7 @@ def run_script(script: str) -> int:
     Args:
         script: Path of the script: `train.py`, or `scripts/find_lr.py` for the command `find-lr`.
     """
+    pause_collection()
     path = Path(script).resolve()
     is_train = path.name == "train.py"
     os.environ[CLONE_VARIABLE] = str(path.parent if is_train else path.parents[1])

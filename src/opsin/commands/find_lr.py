@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from opsin.commands.command_line import command, command_parser
 from opsin.errors import UserError
 from opsin.runs.atomic import atomic_open, check_writable, write_atomically
+from opsin.runs.garbage_collection import resume_collection
 from opsin.runs.quoting import opsin_command
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ def measure(composed: "RunConfig", steps: int, lowest: float, highest: float) ->
     from opsin.training.plan import check_trainable, make_plan
     from opsin.training.tuning import TrialSteps, range_test
 
+    resume_collection()
     plan = make_plan(composed)
     check_trainable(plan)
     L.seed_everything(plan.run.seed, verbose=False)

@@ -15,6 +15,7 @@ from opsin.config.shortcut import expand_folder
 from opsin.errors import Interrupted, RestartTraining, UserError
 from opsin.runs.atomic import check_writable
 from opsin.runs.disk_errors import START_AGAIN, explained_disk_errors
+from opsin.runs.garbage_collection import resume_collection
 from opsin.runs.image_root import check_image_root
 from opsin.runs.quoting import printed_override
 from opsin.runs.rank import is_spawned, stand_alone
@@ -90,6 +91,7 @@ def run_config(composed: RunConfig, set_up_logging: Callable[[Any], None] = conf
     from opsin.commands.train import train
     from opsin.training.out_of_memory import free_memory
 
+    resume_collection()
     assert composed.settings is not None
     os.environ.update({key: reveal(str(value)) for key, value in composed.settings.hydra.job.env_set.items()})
     set_up_logging(composed.settings)

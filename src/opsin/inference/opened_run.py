@@ -7,6 +7,7 @@ from functools import cached_property
 from opsin.data import ImageDataModule
 from opsin.inference.opened_network import OpenedNetwork, read_run, with_recorded_numerics
 from opsin.runs.directory import RunDirectory
+from opsin.runs.garbage_collection import resume_collection
 from opsin.training import build
 from opsin.training.plan import RunPlan, make_plan
 
@@ -45,5 +46,6 @@ def open_run(run: RunDirectory, overrides: Sequence[str] = (), checkpoint: str =
         UserError: There is no such run, its files are damaged, another version of Opsin wrote it, or it ended before
             its data were ready.
     """
+    resume_collection()
     facts, config = read_run(run, overrides)
     return OpenedRun(run, config, with_recorded_numerics(run, make_plan(config)), facts, checkpoint)

@@ -23,6 +23,7 @@ from opsin.models import Network, load_weights
 from opsin.models.weights import KINDS, UnreachableError, known_weights
 from opsin.runs.checkpoint_files import choose_checkpoint
 from opsin.runs.directory import RunDirectory, newest_usable
+from opsin.runs.garbage_collection import resume_collection
 from opsin.runs.home import real_path
 from opsin.runs.result import ImageFormat, Settings
 from opsin.training.feature_extraction import Extractor, extract
@@ -159,6 +160,7 @@ def load_trained_model(
     Raises:
         UserError: Neither exists, the checkpoint is damaged, or the weights cannot be downloaded.
     """
+    resume_collection()
     run = RunDirectory(real_path(name))
     if run.config.is_file():
         return _of_run(run, image_size, checkpoint, "" if option else "add --checkpoint {name}")

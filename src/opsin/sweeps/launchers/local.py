@@ -19,8 +19,8 @@ from opsin.runs.cpu_cores import THREADS_VARIABLE, available_cores, own_threads
 from opsin.sweeps.launchers import job_process
 from opsin.sweeps.launchers.base import Exit, Job
 
-PRELOADED = ["opsin.commands.train", "opsin.commands.train_cli", "torch.utils.tensorboard", "hydra._internal.hydra"]
-"""Modules that the server imports once for all jobs."""
+PRELOADED = ["opsin.sweeps.launchers.preload"]
+"""Modules that the server of the jobs imports."""
 
 
 class Local:
