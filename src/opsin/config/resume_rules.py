@@ -215,13 +215,20 @@ def idle_remark(tree: Mapping[str, Any], state: SavedState) -> str:
             f"no further epoch is trained, because {state.step} of trainer.max_steps={steps} steps are completed; "
             f"to continue training, set trainer.max_steps={state.step + 1} or more, or -1 for no limit"
         )
-    limit = tree.get("trainer", {}).get("max_time")
-    if limit is not None and state.seconds >= seconds_of("trainer.max_time", limit):
+    key, limit = _time_limit(tree)
+    if isinstance(limit, str) and state.seconds >= seconds_of(key, limit):
         return (
-            f"no further epoch is trained, because trainer.max_time={limit} is used up: the run has trained for "
-            f"{state.seconds:.1f} seconds; to continue training, set a longer time, or trainer.max_time=null"
+            f"no further epoch is trained, because {key}={limit} is used up: the run has trained for "
+            f"{state.seconds:.1f} seconds; to continue training, set a longer time, or {key}=null"
         )
     return ""
+
+
+def _time_limit(tree: Mapping[str, Any]) -> tuple[str, Any]:
+    """Return the key that limits the training time, and the limit; a `Timer` callback of Lightning has one too."""
+    for name, section in _callback_sections(tree, ".Timer").items():
+        return f"callbacks.{name}.duration", section.get("duration")
+    return "trainer.max_time", tree.get("trainer", {}).get("max_time")
 
 
 def _limits(tree: Mapping[str, Any]) -> tuple[int, int]:
@@ -262,13 +269,19 @@ def _optimizer_refusal(name: str, tree: Mapping[str, Any], change: tuple[Any, An
 
 
 def _stays_stopped(tree: Mapping[str, Any], state: SavedState) -> bool:
-    stopping = [
-        section
-        for section in (tree.get("callbacks") or {}).values()
-        if section and str(section.get("_target_", "")).endswith(".EarlyStopping")
-    ]
+    stopping = [*_callback_sections(tree, ".EarlyStopping").values()]
     patience = stopping[0].get("patience") if stopping else None
     return bool(state.stopped) and patience is not None and state.waited >= int(patience)
+
+
+def _callback_sections(tree: Mapping[str, Any], ending: str) -> dict[str, Mapping[str, Any]]:
+    """Return the sections of the callbacks whose `_target_` has an ending, by their names."""
+    callbacks = tree.get("callbacks") or {}
+    return {
+        name: section
+        for name, section in callbacks.items()
+        if section and str(section.get("_target_", "")).endswith(ending)
+    }
 
 
 def _needs_training(key: str, new: Any) -> bool:
