@@ -334,7 +334,7 @@ def closing_message(result: RunResult, run: RunDirectory) -> str:
         "",
         f"test accuracy {test['acc']:.2%}   ({others})" if test else "no test images were read",
         f"best epoch {result.best_epoch} of {result.epochs}, by {monitor.metric} {monitor.best:.4f}; "
-        f"{result.seconds['total']:.0f} s after start-up"
+        f"{result.seconds['total']:.0f} s of setup, training and test"
         + (f"; {result.throughput:,.0f} training images/s" if result.throughput else ""),
         f"temperature of predictions: {result.calibration}",
         *warning_lines(result.warnings),
