@@ -1,7 +1,8 @@
 """Rules of a resume: the values that can change, and those that are refused by name.
 
 Some rules need only the two configs (`refuse_other_parts`, `refusal`). Others depend on the state of the last
-checkpoint (`check_steps`, `refused_by_state`). `opsin.training.resume_check` reads the checkpoint and applies them.
+checkpoint (`check_steps`, `refused_by_state`). `opsin.training.resume_check` reads the checkpoint and applies them; it
+has the rule about callbacks that average the weights, which are known by their class.
 
 The config of the resumed run (`tree`) has all keys of its trainer, schedule and callbacks, also those at their defaults
 (`opsin.training.plan.with_defaults`).
@@ -43,9 +44,6 @@ APPLIED = {
 
 `scheduler`, `callbacks` and the other sections of `WHOLE_SECTIONS` have rules in `refusal`. So has
 `eval_batch_size`, which is fixed if `trainer.limit_val_batches` limits the validation images."""
-
-STATEFUL = (".EMA", ".EMAWeightAveraging", ".WeightAveraging", ".Checkpoints")
-"""Callbacks that a resume cannot add or remove; `opsin.training.resume_check` adds averages of the user's package."""
 
 WHOLE_SECTIONS = ("augmentation", "feature_cache", "logger", "callbacks", "scheduler")
 """Sections whose values a resumed run takes from the config, with the exceptions that `refusal` names."""
@@ -256,7 +254,7 @@ def _schedule_refusal(name: str, tree: Mapping[str, Any]) -> str | None:
 def _callback_refusal(key: str, changes: Mapping[str, tuple[Any, Any]]) -> str | None:
     old, new = changes.get(".".join([*key.split(".")[:2], "_target_"]), (None, None))
     if old or new:  # the callback is added, removed or exchanged
-        stateful = any(str(target).endswith(STATEFUL) for target in (old, new))
+        stateful = any(str(target).endswith(".Checkpoints") for target in (old, new))
         return "the saved state belongs to another class" if (old and new) or stateful else None
     return REASONS["monitor"] if key.endswith((".monitor", ".mode")) else None
 
