@@ -141,8 +141,8 @@ def _check(argument: str, options: Mapping[str, Sequence[str]], multirun: bool) 
             raise UserError(_several_values(argument))
         return argument
     value = parsed.value()
-    nothing = None if parsed.is_add() else {}
-    if key.startswith(NAMED) and key.count(".") == 1 and value == nothing:
+    is_empty = value is None if parsed.is_add() else value == {}
+    if is_empty and key.startswith(NAMED) and key.count(".") == 1:
         raise UserError(f"{argument} changes nothing: leave it out, or write {key}=null to remove {key}")
     if key in options and (not value or not isinstance(value, str | list)):
         names = ", ".join(options[key]) if len(options[key]) < 10 else f"a file in configs/{key} without .yaml"
