@@ -47,8 +47,13 @@ def test_invalid_runs_and_metrics_are_refused(tmp_path: Path) -> None:
         with pytest.raises(opsin.UserError):
             opsin.compare(runs)
     run = made_run(tmp_path / "run", [True, False])
-    with pytest.raises(opsin.UserError, match="test/acc"):
+    with pytest.raises(opsin.UserError, match=r"^metric test/accuracy: .*did you mean test/acc\?"):
         opsin.compare(run.path, metric="test/accuracy")
+    with pytest.raises(opsin.UserError, match=r"is a folder; give a file, such as .*run/comparison\.html$"):
+        opsin.compare(run.path).write(run.path)
+    untested = made_run(tmp_path / "untested", config={"model.of": 1})
+    [conclusion] = opsin.compare([run.path, untested.path]).conclusions
+    assert conclusion.endswith("which it has: --metric val/acc (in Python, metric='val/acc').")
 
 
 @pytest.mark.slow

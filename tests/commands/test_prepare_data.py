@@ -29,7 +29,7 @@ def test_a_size_that_is_no_number_of_megabytes_is_refused(size: str, capsys: pyt
 def test_the_printed_command_names_the_server() -> None:
     words = ["--shards", "s3://bucket/digits", "--shard-mb", "0.5", "--endpoint-url", "http://localhost:9000"]
     options = _parser().parse_args(words)
-    assert options.shard_mb == 500_000
+    assert options.shard_bytes == 500_000
     command = _training(options)
     assert override("datamodule.path", "s3://bucket/digits") in command
     assert override("datamodule.storage_options.endpoint_url", "http://localhost:9000") in command

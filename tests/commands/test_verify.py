@@ -24,6 +24,7 @@ from opsin.commands.verify.recomputed import check_data
 from opsin.commands.verify.recorded import check_digests, check_records
 from opsin.commands.verify.replay_check import check_replay
 from opsin.commands.verify.stretches import Point, choose, stretches
+from opsin.config import RunConfig
 from opsin.inference.opened_run import open_run
 from opsin.models.load_weights import HEAD_LOADED
 from opsin.runs.digests import DIGESTS, read_digests
@@ -231,6 +232,21 @@ def test_a_damaged_config_in_a_checkpoint_is_named(digits_run: RunDirectory, tmp
         assert (recorded.status, replayed.status) == ("differs", "not verified")
         assert problem in recorded.detail
         assert problem in replayed.detail
+
+
+@pytest.mark.parametrize("target", ["own_average.Mine", "lightning.pytorch.callbacks.EMAWeightAveraging"])
+def test_an_average_that_the_config_got_after_training_is_a_difference(
+    target: str, digits_run: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = "from lightning.pytorch import callbacks\nclass Mine(callbacks.EMAWeightAveraging): ..."
+    (tmp_path / "own_average.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("OPSIN_TARGETS", "own_average")
+    run = RunDirectory(shutil.copytree(digits_run.path, tmp_path / "run"))
+    RunConfig.load(run).changed({"callbacks.mine._target_": target}).save()
+    found = check_records(open_run(run), run.read_result())
+    assert found.status == "differs"
+    assert f"callbacks.mine._target_ is {target} in config.yaml and was None in training" in found.detail
 
 
 def test_checkpoints_of_the_first_step_are_a_difference(digits_run: RunDirectory, tmp_path: Path) -> None:

@@ -454,7 +454,9 @@ def test_a_typed_secret_is_not_repeated_where_the_command_or_the_key_is_wrong(
     ],
 )
 def test_other_arguments_are_no_secrets(argument: str) -> None:
-    refuse_typed_secrets([argument, "photos"])
+    with pytest.raises(UserError) as error:  # which names every secret
+        refuse_typed_secrets([argument, "photos", "logger.z.password=hunter2"])
+    assert str(error.value).startswith("logger.z.password: a secret must not be written")
 
 
 @pytest.mark.parametrize("argument", ["logger.x.token=1234", "logger.x.token=true,hunter2", "logger.x.password=12e456"])

@@ -55,6 +55,16 @@ def test_a_long_text_with_a_slash_is_an_override(text: str) -> None:
     assert not is_word(text % ("long " * 60))
 
 
+@pytest.mark.parametrize(
+    "argument", ["callbacks.progress={}", "++logger.tensorboard={}", "+callbacks.progresss=null", "+logger.x=null"]
+)
+def test_a_callback_or_logger_that_changes_nothing_is_refused(argument: str) -> None:
+    key = key_of(argument)
+    assert refusal(argument) == f"{argument} changes nothing: leave it out, or write {key}=null to remove {key}"
+    others = [f"{key}=null", f"++{key}=null", f"+{key}={{}}", f"{key}={{bar:false}}", "datamodule.storage_options={}"]
+    assert check_overrides(others, OPTIONS) == others
+
+
 def test_brackets_that_do_not_close_are_named() -> None:
     assert "anything else needs its closing bracket" in refusal("-m", "optimizer.lr=tag(log,interval(1e-4,0.1)")
 

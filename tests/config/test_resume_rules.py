@@ -59,13 +59,6 @@ def test_every_key_of_the_shipped_configs_has_a_rule(group: str, option: str) ->
         assert refusal(key, tree, {key: (1, 2)}) is None, key
 
 
-@pytest.mark.parametrize("name", ["EMAWeightAveraging", "WeightAveraging"])
-def test_averages_of_lightning_are_neither_added_nor_removed(name: str) -> None:
-    key, target = "callbacks.mine._target_", f"lightning.pytorch.callbacks.{name}"
-    for change in ((None, target), (target, None)):
-        assert refusal(key, {}, {key: change})
-
-
 @pytest.mark.parametrize("name", ["CyclicLR", "OneCycleLR"])
 @pytest.mark.parametrize(
     ("cycles", "refused"), [({}, {"lr", "betas", "momentum"}), ({"cycle_momentum": False}, {"lr"})]

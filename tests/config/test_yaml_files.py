@@ -75,8 +75,14 @@ def test_the_message_about_a_broken_file_names_no_valid_override(configs: Path) 
 
 def test_a_broken_file_that_is_not_loaded_is_ignored(configs: Path) -> None:
     (configs / "experiment" / "mine.yaml").write_text("trainer: [\n")
-    refuse_broken_files(["model=mlp,cnn_gap", "optimizer.lr=1,2", "-m"])
-    refuse_broken_files(["model=no_such_model"])
+    assert compose(["model=mlp", "optimizer.lr=2"]).tree["optimizer"]["lr"] == 2
+    with pytest.raises(UserError, match=r"^model=no_such_model is not known"):
+        compose(["model=no_such_model"])
+    multirun = ["model=mlp,cnn_gap", "optimizer.lr=1,2", "-m"]
+    refuse_broken_files(multirun)
+    with pytest.raises(UserError) as caught:
+        refuse_broken_files([*multirun, "experiment=mine"])
+    assert str(caught.value).startswith(f"{configs / 'experiment' / 'mine.yaml'}, line ")
 
 
 def test_missing_writable_folders_are_accepted_and_not_created(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from PIL import Image, ImageFile
 
 from opsin.data import decode
 from opsin.data.decode import decode_image
-from opsin.data.image_memory import WEBP_HEADER, MemoryLimit, webp_size
+from opsin.data.image_memory import WEBP_HEADER, MemoryLimit, decoding_bytes, webp_bytes, webp_size
 from opsin.data.types import BadImage
 
 
@@ -109,6 +109,8 @@ def test_the_size_of_a_webp_is_read_from_its_start(size: tuple[int, int], mode: 
     assert webp_size(content[:WEBP_HEADER]) == webp_size(animated[:WEBP_HEADER]) == size
     assert webp_size(encoded(Image.new("RGB", size))[:WEBP_HEADER]) is None
     assert webp_size(content[: WEBP_HEADER - 1]) is None
+    with Image.open(io.BytesIO(content)) as image:
+        assert decoding_bytes(image, 3, size) == webp_bytes(size)
 
 
 def test_a_webp_that_is_too_large_is_refused_before_its_decoder_allocates_memory(

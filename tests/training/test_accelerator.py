@@ -1,10 +1,14 @@
 """The accelerator and the number of devices."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
+from opsin.commands.train import train
 from opsin.config import compose
 from opsin.errors import UserError
+from opsin.training import build
 from opsin.training.accelerator import Accelerator, Devices, check_devices, num_devices
 from opsin.training.plan import make_plan
 from opsin.training.trainer import TrainerOptions, apply_hardware_settings
@@ -37,3 +41,13 @@ def test_indices_of_gpus_and_numbers_of_processes_are_accepted(accelerator: str,
 def test_no_devices_and_lists_as_text_are_refused_in_the_config(devices: str) -> None:
     with pytest.raises(UserError, match=r"trainer\.devices"):
         make_plan(compose([f"trainer.devices={devices}"]))
+
+
+@pytest.mark.parametrize("option", ["devices=[0]", "sync_batchnorm=true", "num_nodes=2"])
+def test_a_run_is_refused_before_images_are_read_and_batch_sizes_are_tried(
+    option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "data", lambda *_, **__: pytest.fail("the images were read"))
+    with pytest.raises(UserError, match=rf"^trainer\.{option.partition('=')[0]}="):
+        train(compose(["trainer=cpu", f"trainer.{option}", "datamodule.batch_size=auto"], tmp_path / "run"))
+    assert not (tmp_path / "run").exists()

@@ -1,11 +1,15 @@
-"""Seconds of the phases of a run, over all processes that worked on it."""
+"""Seconds of the phases of a run, over all processes that worked on it, and its last message."""
 
 import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from opsin.runs.result import RunResult
-from opsin.training.recording import PhaseTimer
+from opsin.runs.directory import RunDirectory
+from opsin.runs.result import MonitoredMetric, RunResult
+from opsin.training.recording import PhaseTimer, closing_message
 
 
 def test_seconds_are_summed_over_processes() -> None:
@@ -28,3 +32,11 @@ def test_an_interrupted_phase_counts() -> None:
     timer.__exit__(RuntimeError, None, None)
     assert result.seconds["fit"] >= 0.02
     assert list(result.seconds)[-1] == "total"
+
+
+def test_the_last_message_names_the_phases_of_its_seconds(tmp_path: Path) -> None:
+    settings: Any = SimpleNamespace(teacher=None)
+    facts = {"monitor": MonitoredMetric("val/loss", 0.25), "best_epoch": 2, "epochs": 3}
+    result = RunResult(seconds={"setup": 1.0, "fit": 10.0, "test": 1.4, "total": 12.4}, settings=settings, **facts)
+    line = "best epoch 2 of 3, by val/loss 0.2500; 12 s of setup, training and test"
+    assert line in closing_message(result, RunDirectory(tmp_path)).splitlines()

@@ -69,27 +69,39 @@ def test_a_refused_resume_does_not_change_the_finished_run(run: RunDirectory, ov
     assert content(run) == before
 
 
+@pytest.mark.parametrize(
+    ("key", "added"),
+    [
+        ("trainer.max_time", ()),
+        ("callbacks.timer.duration", ("+callbacks.timer._target_=lightning.pytorch.callbacks.Timer",)),
+    ],
+)
 def test_a_resume_after_the_limit_of_time_applies_no_value_in_vain(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    key: str,
+    added: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     run = RunDirectory(tmp_path / "outputs" / "run")
     run.path.mkdir(parents=True)
-    words = ("datamodule.train_fraction=0.2", "trainer.max_time=00:00:00:05", f"data_dir={tmp_path / 'data'}")
+    limit = f"{key}=00:00:00:05"
+    words = ("datamodule.train_fraction=0.2", *added, f"{'+' if added else ''}{limit}", f"data_dir={tmp_path / 'data'}")
     with monkeypatch.context() as patch:
         elapsed = "lightning.pytorch.callbacks.Timer.time_elapsed"
         patch.setattr(elapsed, lambda self, stage="train": 7.0 if self.start_time() else 0.0)
         train(compose([*QUICK, *words, f"output_dir={tmp_path / 'outputs'}"], run.path))
-    limit = "trainer.max_time=00:00:00:05 is used up"
-    assert run.read_result().stopped == limit
+    reason = f"{limit} is used up"
+    assert run.read_result().stopped == reason
     before = content(run)
-    with pytest.raises(UserError, match=rf"optimizer\.lr=0\.1 cannot be changed.*\n.*{limit}.* for 7\.0 seconds.*null"):
+    with pytest.raises(UserError, match=rf"optimizer\.lr=0\.1 cannot be.*\n.*{reason}.* for 7\.0 seconds.*null"):
         train(from_saved(run, ["optimizer.lr=0.1"]))
     assert content(run) == before
     with caplog.at_level("INFO"):
         train(from_saved(run, []))
-    assert f"no further epoch is trained, because {limit}" in caplog.text
-    assert run.read_result().stopped == limit
-    train(from_saved(run, ["trainer.max_time=01:00:00:00", "trainer.max_epochs=1"]))
+    assert f"no further epoch is trained, because {reason}" in caplog.text
+    assert run.read_result().stopped == reason
+    train(from_saved(run, [f"{key}=01:00:00:00", "trainer.max_epochs=1"]))
     assert (run.read_result().epochs, run.read_result().stopped) == (1, None)
 
 

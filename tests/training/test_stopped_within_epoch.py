@@ -7,15 +7,13 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
-from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from small_fit import Linear, fit
 
 from opsin.commands.train import train
 from opsin.config import compose, from_saved
 from opsin.runs.directory import RunDirectory
 from opsin.runs.metrics_csv import read_epochs
 from opsin.training.callbacks.base import EpochCallback, measurement_follows
-from opsin.training.trainer import TrainerOptions, make_trainer
 from opsin.training.validation_schedule import ValidationSchedule
 
 WORDS = (
@@ -25,25 +23,6 @@ WORDS = (
 )
 UNVALIDATED = ("trainer.limit_val_batches=0", "monitor.metric=train/loss")
 """A run without validations."""
-
-
-class Small(L.LightningModule):
-    """A linear layer that logs a metric of train and of val."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.Linear(2, 1)
-
-    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
-        loss: Tensor = self.layer(batch).square().mean()
-        self.log("train/loss", loss, on_step=False, on_epoch=True)
-        return loss
-
-    def validation_step(self, batch: Tensor, batch_idx: int) -> None:
-        self.log("val/loss", self.layer(batch).square().mean())
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
 class Measured(EpochCallback):
@@ -59,15 +38,12 @@ class Measured(EpochCallback):
         trainer.save_checkpoint(self.file)
 
 
-def fit(
+def measurements(
     folder: Path, *, resume: bool = False, others: Sequence[L.Callback] = (), **options: Any
 ) -> list[tuple[float, str]]:
     """Train epochs of five batches, and return the measurements."""
-    measured = Measured(folder)
-    chosen = TrainerOptions(accelerator="cpu", **{"max_epochs": 2, **options})
-    trainer = make_trainer(chosen, callbacks=[measured, *others], loggers=[], folder=folder)
-    loaders = (DataLoader(list(torch.ones(count, 3, 2)), batch_size=None) for count in (5, 1))
-    trainer.fit(Small(), *loaders, ckpt_path=measured.file if resume else None, weights_only=True)
+    measured, chosen = Measured(folder), {"max_epochs": 2, **options}
+    fit(folder, Linear(), measured, *others, batches=5, checkpoint=measured.file if resume else None, **chosen)
     return measured.found
 
 
@@ -86,7 +62,7 @@ def fit(
 def test_the_step_at_which_training_ends_is_measured(
     options: dict[str, Any], expected: list[tuple[float, str]], tmp_path: Path
 ) -> None:
-    assert fit(tmp_path, **options) == expected
+    assert measurements(tmp_path, **options) == expected
 
 
 def test_a_limit_of_time_in_an_epoch_without_validation_is_measured(
@@ -94,7 +70,7 @@ def test_a_limit_of_time_in_an_epoch_without_validation_is_measured(
 ) -> None:
     elapsed = "lightning.pytorch.callbacks.Timer.time_elapsed"
     monkeypatch.setattr(elapsed, lambda self, stage="train": 1e9 if self.start_time() else 0.0)
-    assert fit(tmp_path, check_val_every_n_epoch=2, max_time="00:01:00:00") == [(0.2, "val")]
+    assert measurements(tmp_path, check_val_every_n_epoch=2, max_time="00:01:00:00") == [(0.2, "val")]
 
 
 @pytest.mark.parametrize("accumulated", [1, 2, 3])
@@ -103,7 +79,7 @@ def test_a_limit_of_time_ends_training_after_a_complete_step(
 ) -> None:
     elapsed = "lightning.pytorch.callbacks.Timer.time_elapsed"
     monkeypatch.setattr(elapsed, lambda self, stage="train": 1e9 if self.start_time() else 0.0)
-    found = fit(tmp_path, accumulate_grad_batches=accumulated, max_time="00:01:00:00")
+    found = measurements(tmp_path, accumulate_grad_batches=accumulated, max_time="00:01:00:00")
     assert found == [(accumulated / 5, "val")]
 
 
@@ -120,7 +96,7 @@ class Stop(L.Callback):
 @pytest.mark.parametrize(("batch", "end"), [(1, 0.4), (2, 0.4), (3, 0.8), (5, 1), (6, 1.4), (9, 1.8)])
 def test_a_stop_of_any_callback_waits_for_a_complete_step(batch: int, end: float, tmp_path: Path) -> None:
     """The last step of an epoch of five batches has one batch."""
-    assert fit(tmp_path, others=[Stop(batch)], accumulate_grad_batches=2)[-1][0] == end
+    assert measurements(tmp_path, others=[Stop(batch)], accumulate_grad_batches=2)[-1][0] == end
 
 
 class Foretold(EpochCallback):
@@ -142,15 +118,17 @@ class Foretold(EpochCallback):
 def test_a_measurement_is_foretold_where_a_validation_follows(every: int, tmp_path: Path) -> None:
     """Signals and step.ckpt rely on it."""
     watch = Foretold()
-    fit(tmp_path, others=[ValidationSchedule(2), watch], max_epochs=3, check_val_every_n_epoch=every)
+    measurements(tmp_path, others=[ValidationSchedule(2), watch], max_epochs=3, check_val_every_n_epoch=every)
     assert watch.foretold == watch.measured
     assert {2, 4} <= set(watch.measured) or every > 1
 
 
 @pytest.mark.parametrize("first", [{"max_epochs": 1, "max_steps": 15}, {"max_steps": 5}, {"max_steps": 10}])
 def test_a_resumed_run_with_a_limit_of_steps_reaches_its_last_epoch(first: dict[str, Any], tmp_path: Path) -> None:
-    begun = fit(tmp_path, **first)
-    assert [*begun, *fit(tmp_path, resume=True, max_epochs=3, max_steps=15)] == [(n, "train+val") for n in (1, 2, 3)]
+    begun = measurements(tmp_path, **first)
+    assert [*begun, *measurements(tmp_path, resume=True, max_epochs=3, max_steps=15)] == [
+        (n, "train+val") for n in (1, 2, 3)
+    ]
 
 
 @pytest.fixture(scope="module")

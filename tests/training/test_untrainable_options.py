@@ -11,6 +11,8 @@ from opsin.training.accelerator import check_devices
 from opsin.training.plan import RunPlan, check_trainable, make_plan
 from opsin.training.trainer import TrainerOptions
 
+TIMER = "{_target_: lightning.pytorch.callbacks.Timer, duration: '00:02:00:00'}"
+
 
 @pytest.fixture(scope="module")
 def composed() -> RunConfig:
@@ -45,6 +47,14 @@ def test_an_own_optimizer_can_have_an_option_of_the_same_name(composed: RunConfi
     plan = plan_with(composed, "optimizer", {"differentiable": True})
     own = type("Own", (), {"__module__": "mine"})
     check_trainable(replace(plan, optimizer=replace(plan.optimizer, call=own)))
+
+
+@pytest.mark.parametrize("second", ["trainer.max_time=00:01:00:00", f"+callbacks.second={TIMER}"])
+def test_only_one_limit_of_the_time_is_accepted(second: str) -> None:
+    """Lightning ignores `max_time` beside its callback."""
+    check_trainable(make_plan(compose([second])))
+    with pytest.raises(UserError, match=r"^callbacks\.timer\.duration and \S+(duration|max_time): only one limit"):
+        check_trainable(make_plan(compose([f"+callbacks.timer={TIMER}", second])))
 
 
 def test_a_run_of_several_gpus_is_evaluated_on_a_cpu() -> None:

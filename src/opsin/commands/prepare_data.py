@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
         from opsin.data.shards.storage import StorageOptions
 
         data.splits.keeps_decoded = False
-        given = {"encoding": options.encoding, "shard_bytes": options.shard_mb, "quality": options.quality}
+        given = {"encoding": options.encoding, "shard_bytes": options.shard_bytes, "quality": options.quality}
         form = ShardOptions(**{name: value for name, value in given.items() if value is not None})
         written = write_shards(data, options.shards, form, StorageOptions(options.endpoint_url))
         lines = [*(f"  {line}" for line in summary_lines(written)), _training(options)]
@@ -48,8 +48,13 @@ def _check_shards(options: argparse.Namespace) -> None:
     Raises:
         UserError: An option has no effect.
     """
-    names = ("encoding", "quality", "shard_mb", "endpoint_url")
-    given = [f"--{name.replace('_', '-')}" for name in names if getattr(options, name) is not None]
+    values = {
+        "--encoding": options.encoding,
+        "--quality": options.quality,
+        "--shard-mb": options.shard_bytes,
+        "--endpoint-url": options.endpoint_url,
+    }
+    given = [flag for flag, value in values.items() if value is not None]
     if given and not options.shards:
         raise UserError(f"{given[0]} has an effect on shards only: add --shards OUT, or leave it out")
     if options.quality is not None and options.encoding != "jpeg":
@@ -97,7 +102,9 @@ def _parser() -> argparse.ArgumentParser:
     shards.add_argument(
         "--quality", type=int, choices=range(1, 101), metavar="1-100", help="JPEG quality (default: 90)"
     )
-    shards.add_argument("--shard-mb", type=_bytes, metavar="MB", help="maximum size of a shard (default: 64)")
+    shards.add_argument(
+        "--shard-mb", dest="shard_bytes", type=_bytes, metavar="MB", help="maximum size of a shard (default: 64)"
+    )
     shards.add_argument("--endpoint-url", help="the server of a bucket outside Amazon; or set AWS_ENDPOINT_URL")
     return parser
 

@@ -42,6 +42,7 @@ from opsin.training.run_length import check_run_length, warn_unreached
 from opsin.training.run_warnings import collect_warnings
 from opsin.training.same_numerics import resume_warnings, resumed_options
 from opsin.training.threads import use_threads
+from opsin.training.trainer import check_hardware
 from opsin.training.tuning import resolve_batch_size
 from opsin.training.unused_options import warn_unused
 
@@ -64,6 +65,7 @@ def train(composed: RunConfig) -> float:
     """
     plan = make_plan(composed)
     check_trainable(plan)
+    check_hardware(plan.trainer)  # before the trials of `batch_size=auto`, which use one device
     check_installed(plan.loggers)
     if not composed.resumes:
         teacher.check_options(plan)

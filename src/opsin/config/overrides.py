@@ -24,6 +24,9 @@ PATHS = ("data_dir", "datamodule.path", "model.weights", "model.teacher")
 TEXTS = (*PATHS, "output_dir", "resume", "hydra.run.dir", "hydra.sweep.dir", "sweep.name", "sweep.storage")
 """Keys whose value is text, even if it reads as a number."""
 
+NAMED = ("callbacks.", "logger.")
+"""Start of the keys of sections that have a name each; those that are null are switched off."""
+
 MAX_LENGTH, MAX_DEPTH = 10_000, 50
 """Maximum number of characters in an override, and of brackets within brackets."""
 
@@ -138,6 +141,9 @@ def _check(argument: str, options: Mapping[str, Sequence[str]], multirun: bool) 
             raise UserError(_several_values(argument))
         return argument
     value = parsed.value()
+    is_empty = value is None if parsed.is_add() else value == {}
+    if is_empty and key.startswith(NAMED) and key.count(".") == 1:
+        raise UserError(f"{argument} changes nothing: leave it out, or write {key}=null to remove {key}")
     if key in options and (not value or not isinstance(value, str | list)):
         names = ", ".join(options[key]) if len(options[key]) < 10 else f"a file in configs/{key} without .yaml"
         raise UserError(f"{argument}: {key} takes the name of an option ({names}); leave {key} out for the default")

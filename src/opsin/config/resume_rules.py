@@ -1,7 +1,8 @@
 """Rules of a resume: the values that can change, and those that are refused by name.
 
 Some rules need only the two configs (`refuse_other_parts`, `refusal`). Others depend on the state of the last
-checkpoint (`check_steps`, `refused_by_state`). `opsin.training.resume_check` reads the checkpoint and applies them.
+checkpoint (`check_steps`, `refused_by_state`). `opsin.training.resume_check` reads the checkpoint and applies them; it
+has the rule about callbacks that average the weights, which are known by their class.
 
 The config of the resumed run (`tree`) has all keys of its trainer, schedule and callbacks, also those at their defaults
 (`opsin.training.plan.with_defaults`).
@@ -43,9 +44,6 @@ APPLIED = {
 
 `scheduler`, `callbacks` and the other sections of `WHOLE_SECTIONS` have rules in `refusal`. So has
 `eval_batch_size`, which is fixed if `trainer.limit_val_batches` limits the validation images."""
-
-STATEFUL = (".EMA", ".EMAWeightAveraging", ".WeightAveraging", ".Checkpoints")
-"""Callbacks that a resume cannot add or remove; `opsin.training.resume_check` adds averages of the user's package."""
 
 WHOLE_SECTIONS = ("augmentation", "feature_cache", "logger", "callbacks", "scheduler")
 """Sections whose values a resumed run takes from the config, with the exceptions that `refusal` names."""
@@ -215,13 +213,20 @@ def idle_remark(tree: Mapping[str, Any], state: SavedState) -> str:
             f"no further epoch is trained, because {state.step} of trainer.max_steps={steps} steps are completed; "
             f"to continue training, set trainer.max_steps={state.step + 1} or more, or -1 for no limit"
         )
-    limit = tree.get("trainer", {}).get("max_time")
-    if limit is not None and state.seconds >= seconds_of("trainer.max_time", limit):
+    key, limit = _time_limit(tree)
+    if isinstance(limit, str) and state.seconds >= seconds_of(key, limit):
         return (
-            f"no further epoch is trained, because trainer.max_time={limit} is used up: the run has trained for "
-            f"{state.seconds:.1f} seconds; to continue training, set a longer time, or trainer.max_time=null"
+            f"no further epoch is trained, because {key}={limit} is used up: the run has trained for "
+            f"{state.seconds:.1f} seconds; to continue training, set a longer time, or {key}=null"
         )
     return ""
+
+
+def _time_limit(tree: Mapping[str, Any]) -> tuple[str, Any]:
+    """Return the key that limits the training time, and the limit; a `Timer` callback of Lightning has one too."""
+    for name, section in _callback_sections(tree, ".Timer").items():
+        return f"callbacks.{name}.duration", section.get("duration")
+    return "trainer.max_time", tree.get("trainer", {}).get("max_time")
 
 
 def _limits(tree: Mapping[str, Any]) -> tuple[int, int]:
@@ -249,7 +254,7 @@ def _schedule_refusal(name: str, tree: Mapping[str, Any]) -> str | None:
 def _callback_refusal(key: str, changes: Mapping[str, tuple[Any, Any]]) -> str | None:
     old, new = changes.get(".".join([*key.split(".")[:2], "_target_"]), (None, None))
     if old or new:  # the callback is added, removed or exchanged
-        stateful = any(str(target).endswith(STATEFUL) for target in (old, new))
+        stateful = any(str(target).endswith(".Checkpoints") for target in (old, new))
         return "the saved state belongs to another class" if (old and new) or stateful else None
     return REASONS["monitor"] if key.endswith((".monitor", ".mode")) else None
 
@@ -262,13 +267,19 @@ def _optimizer_refusal(name: str, tree: Mapping[str, Any], change: tuple[Any, An
 
 
 def _stays_stopped(tree: Mapping[str, Any], state: SavedState) -> bool:
-    stopping = [
-        section
-        for section in (tree.get("callbacks") or {}).values()
-        if section and str(section.get("_target_", "")).endswith(".EarlyStopping")
-    ]
+    stopping = [*_callback_sections(tree, ".EarlyStopping").values()]
     patience = stopping[0].get("patience") if stopping else None
     return bool(state.stopped) and patience is not None and state.waited >= int(patience)
+
+
+def _callback_sections(tree: Mapping[str, Any], ending: str) -> dict[str, Mapping[str, Any]]:
+    """Return the sections of the callbacks whose `_target_` has an ending, by their names."""
+    callbacks = tree.get("callbacks") or {}
+    return {
+        name: section
+        for name, section in callbacks.items()
+        if section and str(section.get("_target_", "")).endswith(ending)
+    }
 
 
 def _needs_training(key: str, new: Any) -> bool:

@@ -7,7 +7,7 @@ loaded.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -77,7 +77,7 @@ def check(
             fields |= checker.section(ROOT, {k: v for k, v in tree.items() if k not in schema}, section)
         elif section.many:
             items = {name: item for name, item in (tree.get(key) or {}).items() if item is not None}
-            found = {name: checker.section(f"{key}.{name}", item, section) for name, item in items.items()}
+            found = {name: checker.section(f"{key}.{name}", item, section, items) for name, item in items.items()}
             fields[section.target] = {name: item.get(section.target) for name, item in found.items()}
         else:
             fields |= checker.section(key, tree.get(key), section)
@@ -100,8 +100,15 @@ class _Checker:
         self._schema = schema
         self._origin = origin
 
-    def section(self, path: str, value: Any, schema: SectionSchema) -> dict[str, Any]:
-        """Check one section; return its fields of the plan, or an empty dict if there is a problem."""
+    def section(self, path: str, value: Any, schema: SectionSchema, named: Iterable[str] = ()) -> dict[str, Any]:
+        """Check one section; return its fields of the plan, or an empty dict if there is a problem.
+
+        Args:
+            path: its dotted key.
+            value: its keys and values.
+            schema: its schema.
+            named: names of all sections beside it, and its own, if each has a name.
+        """
         if not isinstance(value, Mapping):
             self._add(path, f"{path} must be a section of keys, not {value!r}")
             return {}
@@ -110,7 +117,7 @@ class _Checker:
         self._refuse_inner_targets(path, values)
         owners: dict[str, Callable[..., Any]] = dict(schema.options)
         if schema.target:
-            call = schema.call or self._constructor(path, name, schema.constructors)
+            call = schema.call or self._constructor(path, name, schema.constructors, named)
             if call is None:
                 return {}
             owners[schema.target] = call
@@ -231,11 +238,18 @@ class _Checker:
                 return f": did you mean {f'{other}.{key}'.lstrip('.')}?"
         return _nearest(key, names, f"{path}.".lstrip("."))
 
-    def _constructor(self, path: str, name: Any, constructors: Constructors | None) -> Callable[..., Any] | None:
+    def _constructor(
+        self, path: str, name: Any, constructors: Constructors | None, named: Iterable[str]
+    ) -> Callable[..., Any] | None:
         assert constructors is not None
         place = f"{path}._target_"
         if name is None:
-            self._add(place, f"{place} is missing: add the dotted name of a constructor", self._origin.of_section(path))
+            group, _, own = path.partition(".")
+            near = did_you_mean(own, {*named} - {own}, f"{group}.")
+            way_out = f"{near} A new one needs" if near else ": add"
+            self._add(
+                place, f"{place} is missing{way_out} the dotted name of a constructor", self._origin.of_section(path)
+            )
             return None
         try:
             return constructors.resolve(name)

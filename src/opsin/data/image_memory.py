@@ -124,7 +124,7 @@ def webp_size(start: bytes) -> tuple[int, int] | None:
 
 def webp_bytes(size: tuple[int, int]) -> int:
     """Estimate the peak of memory of decoding a WebP file of this size."""
-    return math.prod(size) * (4 + _DECODER_BYTES["WEBP"])
+    return math.prod(size) * (_stored_bytes("RGB") + _DECODER_BYTES["WEBP"])
 
 
 def decoding_bytes(image: Image.Image, channels: int, size: tuple[int, int]) -> int:
@@ -135,7 +135,7 @@ def decoding_bytes(image: Image.Image, channels: int, size: tuple[int, int]) -> 
         channels: Channels of the pixels that are returned.
         size: Width and height of the image at full scale.
     """
-    stored = _PILLOW_BYTES.get(image.mode, 4)
+    stored = _stored_bytes(image.mode)
     converted = 1 if channels == 1 else 4
     decoder = _DECODER_BYTES.get(image.format or "", 0)
     if isinstance(image, JpegImageFile) and _has_several_scans(image):
@@ -145,6 +145,11 @@ def decoding_bytes(image: Image.Image, channels: int, size: tuple[int, int]) -> 
     pixels = image.width * image.height
     decoding = pixels * stored + math.prod(size) * decoder
     return max(decoding, pixels * (copies * stored + converted + channels))
+
+
+def _stored_bytes(mode: str) -> int:
+    """Return the bytes per pixel of an image of Pillow."""
+    return _PILLOW_BYTES.get(mode, 4)
 
 
 def _has_several_scans(image: JpegImageFile) -> bool:

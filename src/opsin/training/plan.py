@@ -1,6 +1,7 @@
 """The checked plan of a run: every key of the config as a typed field, before anything is loaded."""
 
 import contextlib
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Any
@@ -236,12 +237,26 @@ def _filled(section: Mapping[str, Any], schema: SectionSchema) -> dict[str, Any]
     return {**found, **section}
 
 
+def time_limits(plan: RunPlan) -> dict[str, Any]:
+    """Return the limits of the training time by their keys: `trainer.max_time`, and Lightning's `Timer` callbacks."""
+    from lightning.pytorch.callbacks import Timer  # loads Lightning, which a network plan does not need
+
+    limits = {
+        f"callbacks.{name}.duration": callback.arguments.get("duration")
+        for name, callback in plan.callbacks.items()
+        if inspect.isclass(callback.call) and issubclass(callback.call, Timer)
+    }
+    return limits if plan.trainer.max_time is None else {**limits, "trainer.max_time": plan.trainer.max_time}
+
+
 def check_trainable(plan: RunPlan) -> None:
     """Check the options that stop only a training: runs of an earlier version can have them.
 
     Raises:
         UserError: an option excludes another one, or every optimizer step.
     """
+    if len(limits := time_limits(plan)) > 1:
+        raise UserError(f"{' and '.join(limits)}: only one limit of the training time has an effect; keep one of them")
     if plan.trainer.strategy == "fsdp" and plan.trainer.sync_batchnorm:
         raise UserError(
             "trainer.strategy=fsdp cannot be combined with trainer.sync_batchnorm=true: set it to false, or use "

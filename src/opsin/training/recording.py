@@ -24,7 +24,6 @@ from opsin.models.fine_tuning import FreezeSchedule
 from opsin.runs import neutral_keys
 from opsin.runs.atomic import write_atomically
 from opsin.runs.directory import OUTPUT_DIR, RunDirectory
-from opsin.runs.duration import seconds_of
 from opsin.runs.flat_keys import flat_scalars
 from opsin.runs.home import real_path
 from opsin.runs.metric_registry import SPLITS, custom_metrics
@@ -49,9 +48,8 @@ from opsin.training.hardware import cpu_name
 from opsin.training.loggers.base import Value
 from opsin.training.metrics import undefined_metrics
 from opsin.training.module import Classifier
-from opsin.training.plan import RunPlan
+from opsin.training.plan import RunPlan, time_limits
 from opsin.training.run_warnings import warning_lines
-from opsin.training.trainer import TrainerOptions
 
 log = logging.getLogger(__name__)
 
@@ -235,7 +233,7 @@ def record_outcome(
     result.undefined_metrics = undefined_metrics(result.metrics)
     result.best_epoch = checkpoints.best_epoch
     result.epochs = checkpoints.epochs
-    result.stopped = stopped[0] if stopped else _end_of_time(plan.trainer, trainer, checkpoints.epochs)
+    result.stopped = stopped[0] if stopped else _end_of_time(plan, trainer, checkpoints.epochs)
     result.pruned = any(isinstance(c, Pruning) and c.reason for c in callbacks)
     result.monitor = MonitoredMetric(checkpoints.monitor, checkpoints.best_value)
     result.custom_metrics = custom_metrics()
@@ -243,15 +241,16 @@ def record_outcome(
         result.throughput = speed[0]
 
 
-def _end_of_time(options: TrainerOptions, trainer: L.Trainer, epochs: float) -> str | None:
-    """Return that `trainer.max_time` ended training, and log it; None if training ended at another limit."""
-    if options.max_time is None or epochs >= options.max_epochs or trainer.global_step == options.max_steps:
+def _end_of_time(plan: RunPlan, trainer: L.Trainer, epochs: float) -> str | None:
+    """Return that the limit of the time ended training, and log it; None if training ended at another limit."""
+    if epochs >= plan.trainer.max_epochs or trainer.global_step == plan.trainer.max_steps:
         return None
     timers = [c for c in trainer.callbacks if isinstance(c, Timer)]  # type: ignore[attr-defined]
-    limit = seconds_of("trainer.max_time", options.max_time)
-    if not any(timer.time_elapsed() >= limit for timer in timers):
+    left = timers[0].time_remaining() if timers else None
+    if left is None or left > 0:
         return None
-    reason = f"trainer.max_time={options.max_time} is used up"
+    key, limit = next(iter(time_limits(plan).items()))
+    reason = f"{key}={limit} is used up"
     log.info("stopped early: %s", reason)
     return reason
 
@@ -335,7 +334,7 @@ def closing_message(result: RunResult, run: RunDirectory) -> str:
         "",
         f"test accuracy {test['acc']:.2%}   ({others})" if test else "no test images were read",
         f"best epoch {result.best_epoch} of {result.epochs}, by {monitor.metric} {monitor.best:.4f}; "
-        f"{result.seconds['total']:.0f} s after start-up"
+        f"{result.seconds['total']:.0f} s of setup, training and test"
         + (f"; {result.throughput:,.0f} training images/s" if result.throughput else ""),
         f"temperature of predictions: {result.calibration}",
         *warning_lines(result.warnings),

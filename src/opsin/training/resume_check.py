@@ -86,7 +86,7 @@ def check_resume(composed: RunConfig) -> tuple[ResumePoint | None, list[str]]:
     """
     run, tree = composed.run, with_defaults(composed.tree)
     changes = changed_values(composed, RunConfig.load(run))
-    refused = {key: refusal(key, tree, changes) or _average_refusal(key, changes[key]) for key in changes}
+    refused = {key: refusal(key, tree, changes) or average_refusal(key, changes[key]) for key in changes}
     _raise_refused(composed, {key: reason for key, reason in refused.items() if reason})
     point, lines = find_resume_point(run)
     if point is None:
@@ -98,7 +98,7 @@ def check_resume(composed: RunConfig) -> tuple[ResumePoint | None, list[str]]:
     return point, [*lines, *(line for line in (applied and f"changed: {applied}", remark) if line)]
 
 
-def _average_refusal(key: str, change: tuple[Any, Any]) -> str | None:
+def average_refusal(key: str, change: tuple[Any, Any]) -> str | None:
     """Return the reason why no callback that averages weights can be added or removed; None for another change.
 
     The weights in the checkpoints of a run with such a callback are the average.

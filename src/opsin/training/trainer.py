@@ -123,6 +123,17 @@ class TrainerOptions:
         return replace(self, devices=1, num_nodes=1, strategy="auto", sync_batchnorm=False, profiler=None)
 
 
+def check_hardware(options: TrainerOptions) -> Literal["cpu", "gpu", "mps"]:
+    """Check that this machine can train with some options; return the accelerator.
+
+    Raises:
+        UserError: the accelerator is not available, or does not fit the other options.
+    """
+    accelerator = resolve_accelerator(options.accelerator)
+    check_devices(accelerator, options.devices, options.num_nodes, options.sync_batchnorm)
+    return accelerator
+
+
 def apply_hardware_settings(options: TrainerOptions) -> Literal["cpu", "gpu", "mps"]:
     """Set threads, memory allocation and the precision of matrix products in this process; return the accelerator.
 
@@ -130,8 +141,7 @@ def apply_hardware_settings(options: TrainerOptions) -> Literal["cpu", "gpu", "m
         UserError: the accelerator is not available, or does not fit the other options.
     """
     use_threads(options.threads)
-    accelerator = resolve_accelerator(options.accelerator)
-    check_devices(accelerator, options.devices, options.num_nodes, options.sync_batchnorm)
+    accelerator = check_hardware(options)
     if accelerator == "gpu":
         torch.set_float32_matmul_precision("high")  # TF32 where an operation stays in float32
     if accelerator == "cpu":

@@ -199,7 +199,7 @@ def test_the_page_shows_the_images_whose_predictions_flip(
 
 
 def test_a_page_that_cannot_be_written_is_an_error(two: Path) -> None:
-    with pytest.raises(UserError, match="is a folder; give a file with --out"):
+    with pytest.raises(UserError, match="is a folder; give a file, such as"):
         write_comparison(compare([two]), two)
     with pytest.raises(UserError, match=r"config\.yaml is a file, not a folder; set --out"):
         write_comparison(compare([two]), two / "a" / "config.yaml" / "c.html")

@@ -80,7 +80,8 @@ def test_rows_without_predictions_or_metric_are_not_ranked(tmp_path: Path) -> No
     unknown, lacking, other = board.ranking_problems()
     assert other.endswith("is not ranked: it has no test/acc.")
     assert f"Create them with: opsin evaluate {tmp_path / 'b'} --split test" in unknown
-    assert lacking.endswith("is not ranked: it has no test/acc. Rank all by val/acc, which it has: --metric val/acc.")
+    way_out = "Rank all by val/acc, which it has: --metric val/acc (in Python, metric='val/acc')."
+    assert lacking.endswith(f"is not ranked: it has no test/acc. {way_out}")
     assert [record.status for record in board.without_result] == ["failed"]
 
 

@@ -6,36 +6,25 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
-from torch import Tensor, nn
+from small_fit import Linear, fit
 from torch.optim.lr_scheduler import LambdaLR
-from torch.utils.data import DataLoader
 
 from opsin.runs.directory import RunDirectory
 from opsin.runs.metrics_csv import read_epochs
 from opsin.training.callbacks import MetricsCSV
-from opsin.training.trainer import TrainerOptions, make_trainer
 from opsin.training.validation_schedule import ValidationSchedule
 
 LR = 0.0625
 
 
-class Falling(L.LightningModule):
+class Falling(Linear):
     """A linear layer whose learning rate halves at every `interval`; it records the rate of every step."""
 
     def __init__(self, interval: str) -> None:
-        super().__init__()
         torch.manual_seed(0)
-        self.layer = nn.Linear(2, 1)
+        super().__init__()
         self.interval = interval
         self.used: dict[int, float] = {}
-
-    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
-        loss: Tensor = self.layer(batch).square().mean()
-        self.log("train/loss", loss, on_step=False, on_epoch=True)
-        return loss
-
-    def validation_step(self, batch: Tensor, batch_idx: int) -> None:
-        self.log("val/loss", self.layer(batch).square().mean())
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         self.used[self.trainer.global_step + 1] = optimizer.param_groups[-1]["lr"]
@@ -46,15 +35,11 @@ class Falling(L.LightningModule):
         return [optimizer], [{"scheduler": schedule, "interval": self.interval}]
 
 
-def fit(folder: Path, module: Falling, *others: L.Callback, resume: bool = False, **options: Any) -> RunDirectory:
+def run_of(folder: Path, module: Falling, *others: L.Callback, resume: bool = False, **options: Any) -> RunDirectory:
     """Train epochs of four batches."""
-    run = RunDirectory(folder)
-    chosen = TrainerOptions(accelerator="cpu", **{"max_epochs": 3, **options})
-    trainer = make_trainer(chosen, callbacks=[*others, MetricsCSV(run)], loggers=[], folder=folder)
-    loaders = (DataLoader(list(torch.ones(count, 3, 2)), batch_size=None) for count in (4, 1))
-    file = folder / "last.ckpt"
-    trainer.fit(module, *loaders, ckpt_path=file if resume else None, weights_only=True)
-    trainer.save_checkpoint(file)
+    run, file = RunDirectory(folder), folder / "last.ckpt"
+    callbacks, chosen = (*others, MetricsCSV(run)), {"max_epochs": 3, **options}
+    fit(folder, module, *callbacks, batches=4, checkpoint=file if resume else None, **chosen).save_checkpoint(file)
     return run
 
 
@@ -62,20 +47,20 @@ def fit(folder: Path, module: Falling, *others: L.Callback, resume: bool = False
 @pytest.mark.parametrize("accumulated", [1, 3])
 def test_each_row_has_the_rate_of_its_last_step(interval: str, accumulated: int, tmp_path: Path) -> None:
     module = Falling(interval)
-    rows = read_epochs(fit(tmp_path, module, accumulate_grad_batches=accumulated).metrics)
+    rows = read_epochs(run_of(tmp_path, module, accumulate_grad_batches=accumulated).metrics)
     assert [row.epoch for row in rows] == [1, 2, 3]
     assert [row.get("lr") for row in rows] == [module.used[row.step] for row in rows]
 
 
 def test_a_validation_within_an_epoch_has_the_rate_of_the_step_before_it(tmp_path: Path) -> None:
     module = Falling("step")
-    rows = read_epochs(fit(tmp_path, module, ValidationSchedule(2), max_epochs=2).metrics)
+    rows = read_epochs(run_of(tmp_path, module, ValidationSchedule(2), max_epochs=2).metrics)
     assert [(row.step, row.get("lr")) for row in rows] == [(step, LR * 0.5 ** (step - 1)) for step in (2, 4, 6, 8)]
 
 
 @pytest.mark.parametrize("interval", ["step", "epoch"])
 def test_a_resumed_run_has_the_table_of_an_uninterrupted_one(interval: str, tmp_path: Path) -> None:
-    whole = fit(tmp_path / "whole", Falling(interval))
-    fit(tmp_path / "cut", Falling(interval), max_epochs=1)
-    cut = fit(tmp_path / "cut", Falling(interval), resume=True)
+    whole = run_of(tmp_path / "whole", Falling(interval))
+    run_of(tmp_path / "cut", Falling(interval), max_epochs=1)
+    cut = run_of(tmp_path / "cut", Falling(interval), resume=True)
     assert cut.metrics.read_text() == whole.metrics.read_text()

@@ -15,6 +15,7 @@ from opsin.runs.metrics_csv import read_epochs
 from opsin.runs.result import RunResult
 from opsin.training.plan import with_defaults
 from opsin.training.precision import LIGHTNING_PRECISION
+from opsin.training.resume_check import average_refusal
 
 DATA_FACTS = ("fingerprint", "dataset", "classes", "image_size", "mean", "std", "channels")
 """Facts of the data that checkpoints and result.json share and that do not change during a run."""
@@ -113,7 +114,11 @@ def _differences_of_config(config: RunConfig, state: Mapping[str, Any]) -> list[
     record = training_record(state)
     trained = config.with_text(record.config)
     changes, tree = changed_values(config, trained), with_defaults(config.tree)
-    wrong = [key for key, (_, new) in changes.items() if not changes_without_training(key, new, tree, changes)]
+    wrong = [
+        key
+        for key, change in changes.items()
+        if average_refusal(key, change) or not changes_without_training(key, change[1], tree, changes)
+    ]
     return [f"{key} is {changes[key][1]} in config.yaml and was {changes[key][0]} in training" for key in wrong]
 
 

@@ -168,7 +168,8 @@ class Leaderboard:
     def _unranked(self, row: LeaderboardRow) -> str:
         if self.metric not in row.metrics:
             on_val = self.metric.replace("test/", "val/")
-            way_out = f" Rank all by {on_val}, which it has: --metric {on_val}." * (on_val in row.metrics)
+            option = f"--metric {on_val} (in Python, metric={on_val!r})"
+            way_out = f" Rank all by {on_val}, which it has: {option}." * (on_val in row.metrics)
             return f"{row.letter} ({row.name}) is not ranked: it has no {self.metric}.{way_out}"
         run = next(run for run in row.runs if run.images_digest(self.split) is None)
         return (
@@ -215,10 +216,10 @@ def _check_metric(metric: str, finished: Sequence[RunRecord]) -> None:
     for run in finished:
         register_recorded(run.result.custom_metrics)
     if metric not in (known := metric_names(("test", "val"))):
-        raise UserError(f"--metric {metric}: {unknown_metric(metric, known)}")
+        raise UserError(f"metric {metric}: {unknown_metric(metric, known)}")
     if finished and not any(metric in run.metrics for run in finished):
         available = sorted({name for run in finished for name in run.metrics} & set(known))
-        raise UserError(f"--metric {metric}: no finished run has this metric. Available: {', '.join(available)}")
+        raise UserError(f"metric {metric}: no finished run has this metric. Available: {', '.join(available)}")
 
 
 def _metrics(runs: Sequence[RunRecord]) -> dict[str, Interval]:

@@ -72,7 +72,7 @@ def write_comparison(
         UserError: The file cannot be written.
     """
     if file.is_dir():
-        raise UserError(f"{file} is a folder; give a file with --out, such as {file / 'comparison.html'}")
+        raise UserError(f"{file} is a folder; give a file, such as {file / 'comparison.html'}")
     board = comparison.leaderboard
     text = render(
         "comparison.html",

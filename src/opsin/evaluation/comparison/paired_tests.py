@@ -117,7 +117,7 @@ class PairwiseResult:
 
     def _limits(self) -> str:
         if self.split == "val":
-            return "The best epochs were selected on the same images; use --metric test/acc for an unbiased comparison."
+            return "The best epochs were selected on the same images; rank by test/acc for an unbiased comparison."
         if len(self.run_pairs) == 1:
             return "This compares two trained networks. To compare the recipes, train several seeds of each."
         if len({pair.a.repetition[1] for pair in self.run_pairs}) > 1:
