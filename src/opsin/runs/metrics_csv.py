@@ -5,9 +5,9 @@ after each validation within an epoch. The columns are:
 
 - `epoch`: number of trained epochs; a fraction such as 1.5 within an epoch.
 - `step`: number of optimizer steps.
-- `lr` and the metrics `<split>/<name>`, in alphabetical order. `lr` is the learning rate of the head in the last step
-  before the row. The metrics are those that were measured, of `train` and `val`: the names in
-  `opsin.runs.metric_registry`, and those that callbacks of the user log.
+- `lr` and the metrics `<split>/<name>`, in alphabetical order. `lr` is the learning rate of the head that the
+  schedule has reached: with it the next step is taken. The metrics are those that were measured, of `train` and
+  `val`: the names in `opsin.runs.metric_registry`, and those that callbacks of the user log.
 
 A row after an epoch has the metrics of train, and of val if the epoch ended with a validation. A row of a validation
 within an epoch has those of val only. A value that was not measured is an empty cell.
@@ -36,7 +36,7 @@ class EpochRow:
     Attributes:
         epoch: Number of trained epochs; a fraction within an epoch.
         step: Number of optimizer steps.
-        values: `lr` (learning rate of the head in the last step) and the metrics by name; only those measured at this
+        values: `lr` (learning rate of the head in the next step) and the metrics by name; only those measured at this
             step.
     """
 

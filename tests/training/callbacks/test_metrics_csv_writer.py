@@ -1,4 +1,4 @@
-"""`lr` in metrics.csv is the learning rate with which the last step was taken."""
+"""`lr` in metrics.csv is the learning rate that the schedule has reached."""
 
 from pathlib import Path
 from typing import Any
@@ -45,17 +45,18 @@ def run_of(folder: Path, module: Falling, *others: L.Callback, resume: bool = Fa
 
 @pytest.mark.parametrize("interval", ["step", "epoch"])
 @pytest.mark.parametrize("accumulated", [1, 3])
-def test_each_row_has_the_rate_of_its_last_step(interval: str, accumulated: int, tmp_path: Path) -> None:
+def test_each_row_has_the_rate_of_the_next_step(interval: str, accumulated: int, tmp_path: Path) -> None:
     module = Falling(interval)
     rows = read_epochs(run_of(tmp_path, module, accumulate_grad_batches=accumulated).metrics)
     assert [row.epoch for row in rows] == [1, 2, 3]
-    assert [row.get("lr") for row in rows] == [module.used[row.step] for row in rows]
+    assert [row.get("lr") for row in rows[:-1]] == [module.used[row.step + 1] for row in rows[:-1]]
+    assert rows[-1].get("lr") == LR * 0.5 ** (3 if interval == "epoch" else rows[-1].step)
 
 
-def test_a_validation_within_an_epoch_has_the_rate_of_the_step_before_it(tmp_path: Path) -> None:
+def test_a_validation_within_an_epoch_has_the_rate_of_the_next_step(tmp_path: Path) -> None:
     module = Falling("step")
     rows = read_epochs(run_of(tmp_path, module, ValidationSchedule(2), max_epochs=2).metrics)
-    assert [(row.step, row.get("lr")) for row in rows] == [(step, LR * 0.5 ** (step - 1)) for step in (2, 4, 6, 8)]
+    assert [(row.step, row.get("lr")) for row in rows] == [(step, LR * 0.5**step) for step in (2, 4, 6, 8)]
 
 
 @pytest.mark.parametrize("interval", ["step", "epoch"])

@@ -56,8 +56,7 @@ class EpochCallback(MeasuredHook, Checkpoint):
 def step_rates(trainer: L.Trainer) -> dict[str, float]:
     """Return the learning rates of the next optimizer step by part of the network, such as `head`.
 
-    A callback reads them in `on_train_batch_start`: at the end of a step, the schedule sets the rates of the step after
-    it.
+    At the end of a step, the schedule has already set the rates of the step after it.
     """
     groups = trainer.optimizers[0].param_groups
     return {group.get("name", "all").partition("/")[0]: group["lr"] for group in groups}

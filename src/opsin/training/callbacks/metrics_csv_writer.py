@@ -1,8 +1,5 @@
 """The callback that writes `metrics.csv`; `opsin.runs.metrics_csv` defines its columns."""
 
-import math
-from typing import Any
-
 import lightning as L
 
 from opsin.runs.directory import RunDirectory
@@ -11,7 +8,7 @@ from opsin.training.callbacks.base import EpochCallback, step_rates
 
 
 class MetricsCSV(EpochCallback):
-    """Write one row per epoch to `metrics.csv`: epoch, step, all metrics, and the learning rate of the last step.
+    """Write one row per epoch to `metrics.csv`: epoch, step, all metrics, and the learning rate of the next step.
 
     A validation within an epoch has a row of its own, with a fraction as its epoch and without training metrics. A
     resumed run first drops the rows of the steps that it takes again.
@@ -24,18 +21,11 @@ class MetricsCSV(EpochCallback):
         super().__init__()
         self._file = run.metrics
         self._rows: list[EpochRow] = []
-        self._rate = math.nan
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Read the rows of the completed steps."""
         if trainer.is_global_zero:
             self._rows = [row for row in read_epochs(self._file) if row.step <= trainer.global_step]
-
-    def on_train_batch_start(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        """Note the learning rate of the head: after the step, the optimizer has that of the next one."""
-        self._rate = float([*step_rates(trainer).values()][-1])
 
     def on_measured(
         self, trainer: L.Trainer, pl_module: L.LightningModule, epoch: float, metrics: dict[str, float]
@@ -43,5 +33,6 @@ class MetricsCSV(EpochCallback):
         """Add a row, unless Lightning repeats the end of an epoch that was saved just before it ended."""
         if not trainer.is_global_zero or not metrics:
             return
-        self._rows.append(EpochRow(epoch, trainer.global_step, {LEARNING_RATE: self._rate, **metrics}))
+        rate = float([*step_rates(trainer).values()][-1])
+        self._rows.append(EpochRow(epoch, trainer.global_step, {LEARNING_RATE: rate, **metrics}))
         write_epochs(self._file, self._rows)
