@@ -160,16 +160,22 @@ def test_a_resumed_run_is_bit_identical(start, step: int, how: str, monkeypatch)
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[1])
 
 
+IMPATIENT = ("model=mlp", "scheduler=constant", "optimizer.lr=5", "callbacks.early_stopping.patience=1", *QUICK)
+"""A run that stops early, because its rate is too high."""
+
+
+def test_patience_that_ends_in_the_last_epoch_stops_nothing(start, caplog: pytest.LogCaptureFixture) -> None:
+    early = start(*IMPATIENT, "trainer.max_epochs=9", name="early").read_result()
+    assert early.stopped
+    caplog.clear()
+    with caplog.at_level("INFO"):
+        whole = start(*IMPATIENT, f"trainer.max_epochs={early.epochs}", name="whole").read_result()
+    assert (whole.epochs, whole.stopped, whole.metrics) == (early.epochs, None, early.metrics)
+    assert "stopped early" not in caplog.text
+
+
 def test_early_stopping_records_its_reason_and_a_resumed_run_stays_stopped(start, data_dir: Path) -> None:
-    words = (
-        "model=mlp",
-        "scheduler=constant",
-        "optimizer.lr=5",
-        "callbacks.early_stopping.patience=1",
-        *QUICK,
-        "trainer.max_epochs=9",
-    )
-    run = start(*words)
+    run = start(*IMPATIENT, "trainer.max_epochs=9")
     result = run.read_result()
     assert result.epochs < 9
     assert "val/loss has not improved for 1 validation" in result.stopped

@@ -1,4 +1,4 @@
-"""Seconds of the phases of a run, over all processes that worked on it, and its last message."""
+"""Seconds of the phases of a run, why it ended, and its last message."""
 
 import time
 from pathlib import Path
@@ -9,6 +9,8 @@ import pytest
 
 from opsin.runs.directory import RunDirectory
 from opsin.runs.result import MonitoredMetric, RunResult
+from opsin.training import recording
+from opsin.training.callbacks import EarlyStopping
 from opsin.training.recording import PhaseTimer, closing_message
 
 
@@ -40,3 +42,14 @@ def test_the_last_message_names_the_phases_of_its_seconds(tmp_path: Path) -> Non
     result = RunResult(seconds={"setup": 1.0, "fit": 10.0, "test": 1.4, "total": 12.4}, settings=settings, **facts)
     line = "best epoch 2 of 3, by val/loss 0.2500; 12 s of setup, training and test"
     assert line in closing_message(result, RunDirectory(tmp_path)).splitlines()
+
+
+@pytest.mark.parametrize(
+    ("epochs", "diverged", "reason"), [(2, False, "waited"), (3, False, None), (2, True, "waited"), (3, True, "waited")]
+)
+def test_a_run_of_all_epochs_ended_early_only_if_it_diverged(epochs: int, diverged: bool, reason: str | None) -> None:
+    stopping = EarlyStopping("val/loss")
+    stopping.reason, stopping.diverged = "waited", diverged
+    plan: Any = SimpleNamespace(trainer=SimpleNamespace(max_epochs=3, max_steps=-1))
+    trainer: Any = SimpleNamespace(callbacks=[stopping], global_step=9)
+    assert recording._early_end(plan, trainer, epochs) == reason

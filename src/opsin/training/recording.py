@@ -226,33 +226,41 @@ def record_outcome(
     """Record training and validation metrics of the best epoch, and test metrics of its checkpoint."""
     test = measured(trainer, classifier, data).metrics
     callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
-    stopped = [c.reason for c in callbacks if isinstance(c, (EarlyStopping, Pruning)) and c.reason]
+    pruned = [c.reason for c in callbacks if isinstance(c, Pruning) and c.reason]
     speed = [c.images_per_second for c in callbacks if isinstance(c, Throughput)]
     result.data = data_facts(data)  # again: the test images have been read only now
     result.metrics = checkpoints.best_metrics | {n: value for n, value in test.items() if n.startswith("test/")}
     result.undefined_metrics = undefined_metrics(result.metrics)
     result.best_epoch = checkpoints.best_epoch
     result.epochs = checkpoints.epochs
-    result.stopped = stopped[0] if stopped else _end_of_time(plan, trainer, checkpoints.epochs)
-    result.pruned = any(isinstance(c, Pruning) and c.reason for c in callbacks)
+    result.stopped = pruned[0] if pruned else _early_end(plan, trainer, checkpoints.epochs)
+    result.pruned = bool(pruned)
     result.monitor = MonitoredMetric(checkpoints.monitor, checkpoints.best_value)
     result.custom_metrics = custom_metrics()
     if speed and speed[0] is not None:  # None if no epoch was trained
         result.throughput = speed[0]
 
 
-def _end_of_time(plan: RunPlan, trainer: L.Trainer, epochs: float) -> str | None:
-    """Return that the limit of the time ended training, and log it; None if training ended at another limit."""
-    if epochs >= plan.trainer.max_epochs or trainer.global_step == plan.trainer.max_steps:
-        return None
-    timers = [c for c in trainer.callbacks if isinstance(c, Timer)]  # type: ignore[attr-defined]
-    left = timers[0].time_remaining() if timers else None
+def _early_end(plan: RunPlan, trainer: L.Trainer, epochs: float) -> str | None:
+    """Return why training diverged or ended before its last epoch or step, and log it; None if it did neither."""
+    callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    complete = epochs >= plan.trainer.max_epochs or trainer.global_step == plan.trainer.max_steps
+    reasons = [c.reason for c in callbacks if isinstance(c, EarlyStopping) and (c.diverged or not complete)]
+    if not complete:
+        reasons += [_end_of_time(plan, c) for c in callbacks if isinstance(c, Timer)]
+    reason = next(filter(None, reasons), None)
+    if reason:
+        log.info("stopped early: %s", reason)
+    return reason
+
+
+def _end_of_time(plan: RunPlan, timer: Timer) -> str | None:
+    """Return that the limit of the training time is used up; None if time is left."""
+    left = timer.time_remaining()
     if left is None or left > 0:
         return None
     key, limit = next(iter(time_limits(plan).items()))
-    reason = f"{key}={limit} is used up"
-    log.info("stopped early: %s", reason)
-    return reason
+    return f"{key}={limit} is used up"
 
 
 def record_calibration(result: RunResult, run: RunDirectory) -> None:

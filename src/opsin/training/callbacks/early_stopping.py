@@ -1,6 +1,5 @@
 """Early stopping that continues correctly in a resumed run."""
 
-import logging
 from typing import Annotated, Any
 
 import lightning as L
@@ -12,11 +11,9 @@ from torch import Tensor
 from opsin.runs.metric_registry import mode, split_of
 from opsin.training.callbacks.base import MeasuredHook
 
-log = logging.getLogger(__name__)
-
 
 class EarlyStopping(MeasuredHook, LightningEarlyStopping):
-    """Stop once `monitor` has not improved for `patience` validations, or is not finite, and log the reason.
+    """Stop once `monitor` has not improved for `patience` validations, or is not finite.
 
     A value of `monitor` that is NaN or infinite ends the training at once, for any patience: it has diverged
     (`check_finite` of Lightning's callback, which is always on).
@@ -33,7 +30,8 @@ class EarlyStopping(MeasuredHook, LightningEarlyStopping):
         min_delta: a value counts as an improvement only if it is better than the best value by more than this.
 
     Attributes:
-        reason: why the run stopped; None if it did not.
+        reason: why no further epoch is trained; None as long as there may be one.
+        diverged: whether the reason is a value that is not finite.
     """
 
     def __init__(
@@ -43,8 +41,8 @@ class EarlyStopping(MeasuredHook, LightningEarlyStopping):
         min_delta: Annotated[float, Field(ge=0)] = 0.0,
     ) -> None:
         super().__init__(monitor, min_delta, patience, mode=mode(monitor), check_on_train_epoch_end=True)
-
         self.reason: str | None = None
+        self.diverged = False
 
     def state_dict(self) -> dict[str, Any]:
         """Return the count, the best score and the reason."""
@@ -60,11 +58,6 @@ class EarlyStopping(MeasuredHook, LightningEarlyStopping):
         if self.reason:
             trainer.should_stop = True
 
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Log why training ended."""
-        if self.reason and trainer.is_global_zero:
-            log.info("stopped early: %s", self.reason)
-
     def on_measured(
         self, trainer: L.Trainer, pl_module: L.LightningModule, epoch: float, metrics: dict[str, float]
     ) -> None:
@@ -74,7 +67,8 @@ class EarlyStopping(MeasuredHook, LightningEarlyStopping):
 
     def _evaluate_stopping_criteria(self, current: Tensor) -> tuple[bool, str | None]:
         should_stop, reason = super()._evaluate_stopping_criteria(current)
-        if should_stop and not torch.isfinite(current):
+        self.diverged = not bool(torch.isfinite(current))
+        if should_stop and self.diverged:
             self.reason = f"{self.monitor} is {float(current)} (best {float(self.best_score):.4f}): training diverged"
         elif should_stop:
             unit = "validation" if split_of(self.monitor) == "val" else "epoch"
