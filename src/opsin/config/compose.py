@@ -81,6 +81,23 @@ def compose(overrides: Sequence[str], run: Path | None = None, source: ConfigSou
         composed = _new(overrides, run, source)
         if resume and (found := find_unfinished(composed)):
             composed = _resumed(found, [text for text in _of_hydra(overrides) if key_of(text) != "hydra.run.dir"])
+    return _checked_secrets(composed)
+
+
+def compose_trial(overrides: Sequence[str], source: ConfigSource | None = None) -> RunConfig:
+    """Compose the config of a run of a sweep, to check it before the sweep starts. Nothing is written.
+
+    Args:
+        overrides: Overrides of the run, and of the sweep itself.
+        source: Search path and primary config; None for those of Opsin.
+
+    Raises:
+        UserError: As for `compose`.
+    """
+    return _checked_secrets(_new(overrides, None, source or ConfigSource()))
+
+
+def _checked_secrets(composed: RunConfig) -> RunConfig:
     refuse_literal_secrets(composed.tree)
     refuse_missing_secrets(composed.tree)
     return composed
