@@ -21,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from opsin.config.hydra_keys import (
     harmless_variables,
+    refuse_saved_run_directory,
     refuse_saved_without_effect,
     refuse_sweep_directory,
     refuse_typed_without_effect,
@@ -92,9 +93,12 @@ def compose_trial(overrides: Sequence[str], source: ConfigSource | None = None) 
         source: Search path and primary config; None for those of Opsin.
 
     Raises:
-        UserError: As for `compose`.
+        UserError: As for `compose`; or a config file names the directory of the run.
     """
-    return _checked_secrets(_new(overrides, None, source or ConfigSource()))
+    composed = _new(overrides, None, source or ConfigSource())
+    assert composed.settings is not None
+    refuse_saved_run_directory(composed.settings)
+    return _checked_secrets(composed)
 
 
 def _checked_secrets(composed: RunConfig) -> RunConfig:
