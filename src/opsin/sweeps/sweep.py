@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from opsin.runs.flat_keys import flat
 from opsin.runs.quoting import opsin_command, printed_command
 from opsin.sweeps import best_run, table
 from opsin.sweeps.jobs import Jobs
+from opsin.sweeps.launchers import Local
 from opsin.sweeps.launchers.base import Handle, Job, Launcher, can_start
 from opsin.sweeps.outcomes import check_objectives, directions
 from opsin.sweeps.runner import POLL_S, Runner, Stop
@@ -35,7 +37,7 @@ from opsin.sweeps.settings import Sweep
 from opsin.sweeps.study import open_storage
 from opsin.sweeps.sweep_directory import recorded_values, study_name, sweep_directory
 from opsin.sweeps.trials import Trials
-from opsin.sweeps.value_check import Check, check_process, check_values
+from opsin.sweeps.value_check import Check, check_process, check_values, spawn
 from opsin.sweeps.workers import Worker
 
 LAUNCHERS = Constructors({"opsin.sweeps.launchers": inspect.isclass}, own=inspect.isclass)
@@ -72,7 +74,8 @@ def sweep(
     alone = compose_raw(of_sweep, source)
     settings, engine, option = _checked(alone, of_sweep, source)
     space = read_space(of_runs, settings.space, source)
-    _refuse_settings_of_runs(_checked_runs(space, of_sweep, source, load_check), alone)
+    check = check_process(load_check, _starter(engine)) if load_check else contextlib.nullcontext(None)
+    _refuse_settings_of_runs(_checked_runs(space, of_sweep, source, check), alone)
     jobs = Jobs(space, source, of_sweep)
     refuse_missing_secrets([OmegaConf.to_container(jobs.typical, resolve=False), settings.storage])
     metric: str = jobs.typical.monitor.metric
@@ -188,8 +191,16 @@ def _checked(config: DictConfig, overrides: Sequence[str], source: ConfigSource)
     return fields["settings"], fields["launcher"], choices["sweep"]
 
 
+def _starter(engine: Target[Launcher]) -> Callable[..., BaseProcess]:
+    """Return what starts a process: on this machine a fork of the server of the jobs, which has imported torch."""
+    return engine.build().fork if engine.call is Local else spawn
+
+
 def _checked_runs(
-    space: Space, of_sweep: Sequence[str], source: ConfigSource, load_check: Callable[[], Check] | None
+    space: Space,
+    of_sweep: Sequence[str],
+    source: ConfigSource,
+    process: contextlib.AbstractContextManager[Check | None],
 ) -> list[DictConfig]:
     """Check the values of a sweep, and return the composed configs of runs with each of them.
 
@@ -197,12 +208,12 @@ def _checked_runs(
         space: Search space of the sweep.
         of_sweep: Overrides of the sweep itself.
         source: Search path and primary config.
-        load_check: Returns the check of a config before training; None without one.
+        process: The check of a config before training; of None, if the configs are only composed.
 
     Raises:
         UserError: A value cannot be used, see `check_values`.
     """
-    with check_process(load_check) if load_check else contextlib.nullcontext(None) as check:
+    with process as check:
 
         def composed(overrides: Sequence[str]) -> DictConfig:
             config = compose_trial([*of_sweep, *overrides], source)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import islice
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from typing import TypeVar
 
 from opsin.config import RunConfig
@@ -93,19 +94,25 @@ def _runs(space: Space, chosen: Mapping[str, Value]) -> Iterator[tuple[str, ...]
         yield space.overrides({**row, **chosen})
 
 
+def spawn(function: Callable[..., None], *arguments: object) -> BaseProcess:
+    """Run a function in a fresh process."""
+    process = multiprocessing.get_context("spawn").Process(target=function, args=arguments, daemon=True)
+    process.start()
+    return process
+
+
 @contextmanager
-def check_process(load: Callable[[], Check]) -> Iterator[Check]:
+def check_process(load: Callable[[], Check], start: Callable[..., BaseProcess] = spawn) -> Iterator[Check]:
     """Run a check in a process of its own: it needs torch, which would keep 0.5 GB in the process of the sweep.
 
     If the process ends by itself, nothing more is refused: the runs report what is wrong.
 
     Args:
         load: Imports what the check needs, and returns it. A function at the top level of a module.
+        start: Starts the process with a function and its arguments.
     """
-    context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe()
-    process = context.Process(target=_serve, args=(there, load), daemon=True)
-    process.start()
+    here, there = multiprocessing.Pipe()
+    process = start(_serve, there, load)
     there.close()
 
     def check(composed: RunConfig) -> None:
