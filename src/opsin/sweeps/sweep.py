@@ -193,7 +193,8 @@ def _checked(config: DictConfig, overrides: Sequence[str], source: ConfigSource)
 
 def _starter(engine: Target[Launcher]) -> Callable[..., BaseProcess]:
     """Return what starts a process: on this machine a fork of the server of the jobs, which has imported torch."""
-    return engine.build().fork if engine.call is Local else spawn
+    launcher = engine.build() if engine.call is Local else None  # to build another one may connect to a cluster
+    return launcher.fork if isinstance(launcher, Local) else spawn
 
 
 def _checked_runs(
