@@ -16,9 +16,6 @@ from opsin.sweeps.search_space import Listed, Space, Value
 MOST_VALUES = 50
 """Number of values that are checked: the composition of a config takes about 0.15 s."""
 
-MOST_OF_A_KEY = 20
-"""Number of values of one key that are checked, if it is no config group: mostly seeds."""
-
 MOST_TRIES = 10
 """Number of runs that are tried with a value: it is refused if none of them can start."""
 
@@ -31,9 +28,10 @@ T = TypeVar("T")
 def check_values(space: Space, check: Callable[[Sequence[str]], T], groups: Container[str]) -> list[T]:
     """Check each listed value once, in a run with the first values of the other keys.
 
-    A value that fails there may fit other values: it is tried with their second values, their third, and so on. What
-    only some combinations can show is left to their runs, and so are the values beyond `MOST_VALUES` and
-    `MOST_OF_A_KEY`. Options of config groups come first, because their files may hold any setting.
+    Of whole numbers, and of other numbers, only the smallest and the largest are checked: limits are ranges. A value
+    that fails there may fit other values: it is tried with their second values, their third, and so on. What only some
+    combinations can show is left to their runs, and so are the values beyond `MOST_VALUES`. Options of config groups
+    come first, because their files may hold any setting.
 
     Args:
         space: Search space of the sweep.
@@ -78,10 +76,24 @@ def _result(check: Callable[[Sequence[str]], T], overrides: Sequence[str]) -> T 
 def _values(space: Space, groups: Container[str]) -> Iterator[tuple[Listed, str]]:
     """Yield the values to check with their keys, those of config groups first."""
     lists = [dimension for dimension in space.dimensions if isinstance(dimension, Listed)]
-    in_groups = {dimension.key: dimension.key.lstrip("+") in groups for dimension in lists}
-    for dimension in sorted(lists, key=lambda listed: not in_groups[listed.key]):
-        for value in dimension.values[: None if in_groups[dimension.key] else MOST_OF_A_KEY]:
+    for dimension in sorted(lists, key=lambda listed: listed.key.lstrip("+") not in groups):
+        for value in _without_middle(dimension.values):
             yield dimension, value
+
+
+def _without_middle(values: Sequence[str]) -> list[str]:
+    """Return values in their order, but of the numbers of each type only the smallest and the largest."""
+    numbers = {of: [of(value) for value in values if _type(value) is of] for of in (int, float)}
+    ends: dict[type, tuple[float, float]] = {of: (min(found), max(found)) for of, found in numbers.items() if found}
+    return [value for value in values if (of := _type(value)) is str or of(value) in ends[of]]
+
+
+def _type(value: str) -> type[int] | type[float] | type[str]:
+    for of in (int, float):
+        with suppress(ValueError):
+            of(value)
+            return of
+    return str
 
 
 def _runs(space: Space, chosen: Mapping[str, Value]) -> Iterator[tuple[str, ...]]:
