@@ -5,6 +5,7 @@ import io
 import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 import warnings
@@ -206,14 +207,26 @@ def test_files_are_found_once_and_in_order(tmp_path: Path, monkeypatch: pytest.M
         str(tmp_path / n) for n in ("b/c/3.jpg", "b/notes.txt")
     ]
     assert find_images(["b/notes.txt"]) == [Path("b/notes.txt")]
-    Path("void").mkdir()
-    for word, message in (
-        ("void", "void contains no images"),
-        ("no.png", "matches no.png"),
-        ("*.gif", "no file or folder"),
-    ):
-        with pytest.raises(UserError, match=message):
-            find_images([word])
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("void", r"^void contains no images: name a folder with image files"),
+        ("photos/void", r"^photos/void contains no images: name a folder with image files"),
+        ("no.png", r"^no file or folder matches no\.png: relative paths begin in .*{here}\. Name image files, folders"),
+        ("sub/no.png", r"^no file or folder matches sub/no\.png: relative paths begin in .*{here}\. Name image files"),
+        ("photos/no.png", r"^no file or folder matches photos/no\.png: relative paths begin in .*{here}\. Name image"),
+        ("photos/viod", r"^no file or folder matches photos/viod: did you mean photos/void\?$"),
+        ("photos/*.gif", r"^no file or folder matches photos/\*\.gif: relative paths begin in .*{here}\. Name image"),
+        ("photos/v*", r"^the folders that match photos/v\* contain no images: name folders"),
+    ],
+)
+def test_a_path_without_images_is_named_as_typed_with_a_way_out(word: str, message: str, in_tmp: Path) -> None:
+    for folder in ("void", "photos/void"):
+        Path(folder).mkdir(parents=True)
+    with pytest.raises(UserError, match=message.replace("{here}", re.escape(str(in_tmp)))):
+        find_images([word])
 
 
 def test_invalid_arguments_are_errors(digits_run: RunDirectory, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from opsin.commands.train_cli import main
 from opsin.config import ConfigSource, compose, compose_raw
+from opsin.config.compose import compose_trial
 from opsin.errors import UserError
 from opsin.sweeps.sweep import sweep
 
@@ -51,6 +52,24 @@ def test_hydra_sweep_dir_is_refused_in_a_run_and_hydra_run_dir_in_a_sweep(in_tmp
     with pytest.raises(UserError, match=r"hydra\.run\.dir has no effect on a sweep.*sweep\.name"):
         sweep(["seed=1,2", "hydra.run.dir=x"])
     assert list(in_tmp.iterdir()) == []
+
+
+def test_hydra_run_dir_of_a_file_is_refused_in_a_sweep(in_tmp: Path) -> None:
+    (in_tmp / "experiment").mkdir()
+    for name, folder in (("mine", "my/runs"), ("other", "''"), ("relative", "${output_dir}/x")):
+        text = f"# @package _global_\nhydra: {{run: {{dir: {folder}}}}}\n"
+        (in_tmp / "experiment" / f"{name}.yaml").write_text(text.replace("${output_dir}/x", "'${output_dir}/x'"))
+    source = ConfigSource.of([str(in_tmp)])
+    assert compose(["experiment=mine"], source=source).run.path == in_tmp / "my/runs"
+    assert compose_trial(["experiment=other"], source).tree["seed"] == 42
+    for overrides, begin in (
+        (["experiment=mine", "seed=1,2"], r"hydra\.run\.dir=my/runs"),
+        (["experiment=other,mine"], r"experiment=mine: hydra\.run\.dir=my/runs"),
+        (["experiment=relative", "seed=1,2"], r"hydra\.run\.dir=\$\{output_dir\}/x"),
+    ):
+        with pytest.raises(UserError, match=rf"^{begin} in a config file has no effect on a sweep.*sweep\.name"):
+            sweep(overrides, source)
+    assert not (in_tmp / "outputs").exists()
 
 
 @pytest.mark.slow

@@ -116,10 +116,11 @@ def test_incompatible_settings_are_refused(settings: dict[str, Any], message: st
         Sweep(**settings)
 
 
-def with_experiment(folder: Path, text: str) -> ConfigSource:
-    """Write `experiment/mine.yaml` into a folder of config files, and return the source with this folder."""
+def with_experiment(folder: Path, text: str, **others: str) -> ConfigSource:
+    """Write `experiment/mine.yaml` and others into a folder of config files, and return the source with this folder."""
     (folder / "experiment").mkdir(parents=True)
-    (folder / "experiment" / "mine.yaml").write_text(f"# @package _global_\n{text}\n")
+    for name, content in {"mine": text, **others}.items():
+        (folder / "experiment" / f"{name}.yaml").write_text(f"# @package _global_\n{content}\n")
     return ConfigSource.of([str(folder)])
 
 
@@ -147,6 +148,35 @@ def test_settings_of_a_sweep_in_an_experiment_are_refused(in_tmp: Path, text: st
     assert not (in_tmp / "outputs").exists()
 
 
+@pytest.mark.parametrize("typed", ["mine,my_a,my_b", "choice(mine,my_a,my_b)", "glob(my_*)"])
+def test_every_listed_experiment_with_settings_of_a_sweep_is_refused(typed: str, in_tmp: Path) -> None:
+    source = with_experiment(in_tmp, "seed: 1", my_a="sweep: {name: a, trials: 3}", my_b="sweep: {name: b}")
+    with pytest.raises(UserError, match=r"sweep\.name in experiment=my_a and experiment=my_b has no effect.*sweep$"):
+        sweep([f"experiment={typed}"], source)
+    assert not (in_tmp / "outputs").exists()
+
+
+def test_settings_of_a_sweep_in_experiments_that_change_nothing_are_accepted(
+    in_tmp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = with_experiment(in_tmp, "seed: 1", one="sweep: {name: a}", two="sweep: {name: a}")
+    monkeypatch.setattr("opsin.sweeps.sweep.Trials", no_trials)
+    with pytest.raises(UserError, match="no run is started"):
+        sweep(["experiment=mine,one,two", "sweep.name=a"], source)
+
+
+@pytest.mark.parametrize("key", ["model", "monitor", "trainer", "callbacks", "optimizer"])
+def test_a_section_that_is_a_reference_to_text_has_the_error_of_a_single_run(key: str, in_tmp: Path) -> None:
+    source = with_experiment(in_tmp, f"{key}: ${{seed}}", other="seed: 1")
+    with pytest.raises(UserError) as single:
+        compose(["experiment=mine"], source=source)
+    for varying, begin in (("seed=42,1", ""), ("experiment=other,mine", "experiment=mine: ")):
+        with pytest.raises(UserError) as error:
+            sweep([varying, *([] if begin else ["experiment=mine"])], source)
+        assert str(error.value) == f"{begin}{single.value}"
+    assert not (in_tmp / "outputs").exists()
+
+
 def test_settings_of_a_sweep_in_the_experiment_of_a_project_are_refused(in_tmp: Path) -> None:
     with_experiment(in_tmp / "configs", "sweep: {sampler: random, trials: 2}")
     (in_tmp / "pyproject.toml").write_text('[tool.opsin]\nexperiment = "mine"\n')
@@ -160,7 +190,11 @@ def test_a_typed_setting_of_a_sweep_replaces_that_of_an_experiment(tmp_path: Pat
     source = with_experiment(tmp_path, "defaults: [{override /sweep: search}]\nsweep: {trials: 3}\nlauncher: {jobs: 2}")
     typed = ["sweep=search", "sweep.trials=5", "launcher.jobs=3"]
     jobs = Jobs(read_space(["experiment=mine", "seed=1,2"], {}, source), source, typed)
-    _refuse_settings_of_runs(jobs.typical, compose_raw(typed, source))
+    _refuse_settings_of_runs([jobs.typical], compose_raw(typed, source))
+
+
+def no_trials(*_: Any) -> None:
+    raise UserError("no run is started")
 
 
 def test_a_shuffled_list_keeps_its_order_when_the_sweep_is_resumed(

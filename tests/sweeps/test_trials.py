@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from opsin.errors import UserError
 from opsin.runs.directory import RunDirectory
 from opsin.runs.rich_console import TerminalConsole
 from opsin.sweeps.best_run import best_runs, ranked_rows
@@ -62,6 +63,17 @@ def test_a_grid_is_claimed_once_and_in_order(processes: Processes) -> None:
     assert claimed[3].overrides == ("model=cnn_gap", "seed=1")
     assert one.claim() is None
     assert one.total == 4
+
+
+@pytest.mark.parametrize("name", ["night", None])
+def test_a_list_that_has_changed_since_an_earlier_version_is_refused(processes: Processes, name: str | None) -> None:
+    trials = processes.join("seed=2,0,1", "model=mlp", name=name)
+    trials.claim()
+    processes.die()
+    way_out = f"Set {'another' if name else 'a'} sweep.name"
+    with pytest.raises(UserError, match=rf"earlier version.*was seed=2,0,1, and now it is seed=0,1,2\. {way_out}"):
+        processes.join("seed=0,1,2", "model=mlp", name=name)
+    assert processes.join("seed=2,0,1", "model=mlp", name=name).total == 3
 
 
 COMBINATIONS = [{"model": model, "seed": seed} for model in ("mlp", "cnn_gap") for seed in ("0", "1")]

@@ -34,7 +34,7 @@ from opsin.training.module import load_network
 from opsin.training.monitored_metrics import check_measurable
 from opsin.training.network_building import prepare
 from opsin.training.out_of_memory import memory_errors
-from opsin.training.plan import check_trainable, make_plan
+from opsin.training.plan import RunPlan, check_trainable, make_plan
 from opsin.training.precision_timing import decide_precision, gradient_fault
 from opsin.training.recorded_splits import warn_seen_images
 from opsin.training.resume_check import ResumePoint, check_resume
@@ -63,12 +63,8 @@ def train(composed: RunConfig) -> float:
         Interrupted: A signal stopped the run, after everything was saved for a resume.
         RestartTraining: The run must be resumed with smaller batches, which its saved config has.
     """
-    plan = make_plan(composed)
-    check_trainable(plan)
+    plan = checked_plan(composed)
     check_hardware(plan.trainer)  # before the trials of `batch_size=auto`, which use one device
-    check_installed(plan.loggers)
-    if not composed.resumes:
-        teacher.check_options(plan)
     run, writes = composed.run, not is_spawned()
     earlier = run.read_result() if composed.resumes else None
     recorded = earlier.data if earlier else None
@@ -176,6 +172,20 @@ def train(composed: RunConfig) -> float:
             log.info(recording.closing_message(result, run))
     assert checkpoints.best_value is not None
     return checkpoints.best_value
+
+
+def checked_plan(composed: RunConfig) -> RunPlan:
+    """Return the plan of a run, checked as far as any machine can before anything is loaded or written.
+
+    Raises:
+        UserError: A key or a value is wrong, options exclude each other, or a library of a logger is not installed.
+    """
+    plan = make_plan(composed)
+    check_trainable(plan)
+    check_installed(plan.loggers)
+    if not composed.resumes:
+        teacher.check_options(plan)
+    return plan
 
 
 def _prepare_directory(composed: RunConfig, point: ResumePoint | None) -> None:

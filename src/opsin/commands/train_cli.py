@@ -10,6 +10,7 @@ from typing import Any
 from opsin.commands.command_line import command
 from opsin.config import CommandLine, RunConfig, compose, read_command_line, refuse_broken_files, show
 from opsin.config.hydra_session import configure_logging
+from opsin.config.resolvers import register_resolvers
 from opsin.config.secrets import reveal
 from opsin.config.shortcut import expand_folder
 from opsin.errors import Interrupted, RestartTraining, UserError
@@ -49,7 +50,7 @@ def _main(line: CommandLine) -> int:
 
         stand_alone()
         with explained_disk_errors(f"{START_AGAIN}: it resumes the sweep"):
-            return sweep(line.overrides, line.source)
+            return sweep(line.overrides, line.source, load_check)
     else:
         if is_spawned():
             from opsin.commands.train_worker import join
@@ -57,6 +58,25 @@ def _main(line: CommandLine) -> int:
             join()
         run_config(compose(line.overrides, source=line.source))
     return 0
+
+
+def load_check() -> Callable[[RunConfig], object]:
+    """Import what the check of a config needs, and return the check."""
+    from opsin.commands.train import checked_plan
+
+    register_resolvers()  # of the references to variables
+
+    def check(composed: RunConfig) -> None:
+        _set_variables(composed)
+        checked_plan(composed)
+
+    return check
+
+
+def _set_variables(composed: RunConfig) -> None:
+    """Set the environment variables of a run in this process."""
+    assert composed.settings is not None
+    os.environ.update({key: reveal(str(value)) for key, value in composed.settings.hydra.job.env_set.items()})
 
 
 def run_config(composed: RunConfig, set_up_logging: Callable[[Any], None] = configure_logging) -> float:
@@ -92,8 +112,7 @@ def run_config(composed: RunConfig, set_up_logging: Callable[[Any], None] = conf
     from opsin.training.out_of_memory import free_memory
 
     resume_collection()
-    assert composed.settings is not None
-    os.environ.update({key: reveal(str(value)) for key, value in composed.settings.hydra.job.env_set.items()})
+    _set_variables(composed)
     set_up_logging(composed.settings)
     try:
         while True:

@@ -21,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from opsin.config.hydra_keys import (
     harmless_variables,
+    refuse_saved_run_directory,
     refuse_saved_without_effect,
     refuse_sweep_directory,
     refuse_typed_without_effect,
@@ -81,6 +82,26 @@ def compose(overrides: Sequence[str], run: Path | None = None, source: ConfigSou
         composed = _new(overrides, run, source)
         if resume and (found := find_unfinished(composed)):
             composed = _resumed(found, [text for text in _of_hydra(overrides) if key_of(text) != "hydra.run.dir"])
+    return _checked_secrets(composed)
+
+
+def compose_trial(overrides: Sequence[str], source: ConfigSource | None = None) -> RunConfig:
+    """Compose the config of a run of a sweep, to check it before the sweep starts. Nothing is written.
+
+    Args:
+        overrides: Overrides of the run, and of the sweep itself.
+        source: Search path and primary config; None for those of Opsin.
+
+    Raises:
+        UserError: As for `compose`; or a config file names the directory of the run.
+    """
+    composed = _new(overrides, None, source or ConfigSource())
+    assert composed.settings is not None
+    refuse_saved_run_directory(composed.settings)
+    return _checked_secrets(composed)
+
+
+def _checked_secrets(composed: RunConfig) -> RunConfig:
     refuse_literal_secrets(composed.tree)
     refuse_missing_secrets(composed.tree)
     return composed

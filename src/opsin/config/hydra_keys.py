@@ -132,10 +132,28 @@ def refuse_run_directory(overrides: Sequence[str]) -> None:
         UserError: `hydra.run.dir` is set.
     """
     if find_value(overrides, "hydra.run.dir"):
-        raise UserError(
-            "hydra.run.dir has no effect on a sweep, which has one directory per run: name the sweep with sweep.name, "
-            "and its folder with hydra.sweep.dir"
-        )
+        raise UserError(_run_directory("hydra.run.dir"))
+
+
+def refuse_saved_run_directory(composed: DictConfig) -> None:
+    """Refuse the directory of a run that a config file sets for a sweep, as `refuse_run_directory` does.
+
+    Args:
+        composed: A config of a run of the sweep, with Hydra's settings under `hydra`.
+
+    Raises:
+        UserError: `hydra.run.dir` is set.
+    """
+    settings: Any = OmegaConf.to_container(composed.hydra.run, resolve=False)
+    if settings["dir"]:
+        raise UserError(_run_directory(f"hydra.run.dir={settings['dir']} in a config file"))
+
+
+def _run_directory(place: str) -> str:
+    return (
+        f"{place} has no effect on a sweep, which has one directory per run: name the sweep with sweep.name, and its "
+        "folder with hydra.sweep.dir"
+    )
 
 
 def _refusal(place: str, key: str) -> str:

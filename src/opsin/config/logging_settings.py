@@ -5,6 +5,7 @@ two classes of handlers, two streams, and log files in the run directory are acc
 """
 
 import codecs
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -39,7 +40,8 @@ def checked_logging(settings: DictConfig) -> DictConfig:
         settings: Hydra's settings of the run, with `hydra.runtime.output_dir`, under `hydra`.
 
     Raises:
-        UserError: A setting names a callable, another class, or a file outside the run directory, or has a wrong value.
+        UserError: A setting names a callable, another class, or a file outside the run directory, or has a wrong value,
+            such as a format that no line fits.
     """
     if OmegaConf.is_missing(settings.hydra, "job_logging"):
         raise UserError("~hydra/job_logging leaves no settings: write hydra/job_logging=disabled for no log")
@@ -52,6 +54,8 @@ def checked_logging(settings: DictConfig) -> DictConfig:
             f"hydra.job_logging.{problem}; accepted are handlers of the classes {' and '.join(_CLASSES)}, formats as "
             "text, and files in the run directory whose names end in .log"
         )
+    with named_mistakes():
+        _check_formats(values.get("formatters") or {})
     return described
 
 
@@ -90,6 +94,20 @@ def named_mistakes() -> Iterator[None]:
             f"hydra.job_logging: {reason}. Levels are DEBUG, INFO, WARNING, ERROR and CRITICAL; {shown} prints the "
             "formats and the names of handlers and formatters"
         ) from None
+
+
+def _check_formats(formatters: Mapping[str, Mapping[str, str | None]]) -> None:
+    """Format one line with each formatter: by default, `logging` prints a traceback for each line that does not fit.
+
+    Raises:
+        ValueError: A format is invalid or does not fit. The message names its formatter.
+    """
+    for name, entry in formatters.items():
+        record = logging.LogRecord(__name__, logging.INFO, __file__, 1, "a line", None, None)
+        try:
+            logging.Formatter(entry.get("format"), entry.get("datefmt")).format(record)
+        except (ValueError, TypeError, OverflowError) as error:
+            raise ValueError(f"formatter '{name}': {error} (format {entry.get('format')!r})") from None
 
 
 def _problems(values: Mapping[Any, Any], run: Path) -> Iterator[str]:

@@ -30,15 +30,24 @@ def _named(word: str, channels: int) -> list[Path]:
     if os.path.lexists(path):  # False for a name that is too long
         found = _files(path, channels)
         if not found:
-            raise UserError(f"{word} contains no images")
+            raise UserError(f"{word} contains no images: name a folder with image files in it or below it")
         return found
     # Path.glob does not support absolute patterns.
     matches = sorted(glob.glob(str(path), recursive=True)) if glob.has_magic(word) else []  # noqa: PTH207
     found = [file for match in matches for file in _files(Path(match), channels)]
+    if matches and not found:
+        raise UserError(f"the folders that match {word} contain no images: name folders with image files in them")
     if not found:
-        hint = "" if glob.has_magic(word) else suggested_folder(path).rstrip(".")
-        raise UserError(f"no file or folder matches {word}{hint}")
+        hint = "." if glob.has_magic(word) else suggested_folder(path)
+        raise UserError(f"no file or folder matches {word}{_way_out() if hint == '.' else hint}")
     return found
+
+
+def _way_out() -> str:
+    return (
+        f": relative paths begin in the working directory, {Path.cwd()}. Name image files, folders, or a pattern in "
+        "quotes, such as 'photos/**/*.jpg'"
+    )
 
 
 def _files(path: Path, channels: int) -> list[Path]:

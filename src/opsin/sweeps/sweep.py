@@ -2,9 +2,11 @@
 
 import contextlib
 import inspect
+import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from opsin.config import CommandLine, ConfigOrigin, ConfigSource, RunConfig, compose_raw, is_of_a_sweep, show
+from opsin.config.compose import compose_trial
 from opsin.config.hydra_keys import refuse_run_directory
 from opsin.config.overrides import check_overrides, key_of
 from opsin.config.run_config import plain
@@ -25,14 +28,16 @@ from opsin.runs.flat_keys import flat
 from opsin.runs.quoting import opsin_command, printed_command
 from opsin.sweeps import best_run, table
 from opsin.sweeps.jobs import Jobs
+from opsin.sweeps.launchers import Local
 from opsin.sweeps.launchers.base import Handle, Job, Launcher, can_start
 from opsin.sweeps.outcomes import check_objectives, directions
 from opsin.sweeps.runner import POLL_S, Runner, Stop
-from opsin.sweeps.search_space import read_space
+from opsin.sweeps.search_space import Space, read_space
 from opsin.sweeps.settings import Sweep
 from opsin.sweeps.study import open_storage
 from opsin.sweeps.sweep_directory import recorded_values, study_name, sweep_directory
 from opsin.sweeps.trials import Trials
+from opsin.sweeps.value_check import Check, check_process, check_values, spawn
 from opsin.sweeps.workers import Worker
 
 LAUNCHERS = Constructors({"opsin.sweeps.launchers": inspect.isclass}, own=inspect.isclass)
@@ -47,12 +52,15 @@ RUN_COMMANDS = {"setup": "holds commands", "address": "names a server that can r
 """Keys of launchers that run code, with the effect."""
 
 
-def sweep(overrides: Sequence[str], source: ConfigSource | None = None) -> int:
+def sweep(
+    overrides: Sequence[str], source: ConfigSource | None = None, load_check: Callable[[], Check] | None = None
+) -> int:
     """Run or resume a sweep, select its best run, and print the table of trials.
 
     Args:
         overrides: Overrides of the command line, for the sweep and for its runs.
         source: Search path and primary config; None for those of Opsin.
+        load_check: Returns the check of a config before training; None: the configs are composed, and not checked.
 
     Returns:
         The exit code: 1 if a run failed, there is no best run, or it could not be tested; else 0.
@@ -66,8 +74,9 @@ def sweep(overrides: Sequence[str], source: ConfigSource | None = None) -> int:
     alone = compose_raw(of_sweep, source)
     settings, engine, option = _checked(alone, of_sweep, source)
     space = read_space(of_runs, settings.space, source)
+    check = check_process(load_check, _starter(engine)) if load_check else contextlib.nullcontext(None)
+    _refuse_settings_of_runs(_checked_runs(space, of_sweep, source, check), alone)
     jobs = Jobs(space, source, of_sweep)
-    _refuse_settings_of_runs(jobs.typical, alone)
     refuse_missing_secrets([OmegaConf.to_container(jobs.typical, resolve=False), settings.storage])
     metric: str = jobs.typical.monitor.metric
     objectives: list[str] = [*settings.objectives] if settings.objectives else [metric]
@@ -182,29 +191,75 @@ def _checked(config: DictConfig, overrides: Sequence[str], source: ConfigSource)
     return fields["settings"], fields["launcher"], choices["sweep"]
 
 
-def _refuse_settings_of_runs(typical: DictConfig, alone: DictConfig) -> None:
-    """Refuse settings of a sweep or a launcher in a config file of the runs, such as an experiment.
+def _starter(engine: Target[Launcher]) -> Callable[..., BaseProcess]:
+    """Return what starts a process: on this machine a fork of the server of the jobs, which has imported torch."""
+    launcher = engine.build() if engine.call is Local else None  # to build another one may connect to a cluster
+    return launcher.fork if isinstance(launcher, Local) else spawn
+
+
+def _checked_runs(
+    space: Space,
+    of_sweep: Sequence[str],
+    source: ConfigSource,
+    process: contextlib.AbstractContextManager[Check | None],
+) -> list[DictConfig]:
+    """Check the values of a sweep, and return the composed configs of runs with each of them.
+
+    Args:
+        space: Search space of the sweep.
+        of_sweep: Overrides of the sweep itself.
+        source: Search path and primary config.
+        process: The check of a config before training; of None, if the configs are only composed.
+
+    Raises:
+        UserError: A value cannot be used, see `check_values`.
+    """
+    with process as check:
+
+        def composed(overrides: Sequence[str]) -> DictConfig:
+            config = compose_trial([*of_sweep, *overrides], source)
+            if check:
+                check(config)
+            assert config.settings is not None
+            return config.settings
+
+        return check_values(space, composed, config_options(source))
+
+
+def _refuse_settings_of_runs(configs: Sequence[DictConfig], alone: DictConfig) -> None:
+    """Refuse settings of a sweep or a launcher in config files of the runs, such as experiments.
 
     They have no effect. A setting that is typed too is accepted, because the command line takes precedence.
 
     Args:
-        typical: Config of a run, with the overrides of the sweep.
+        configs: Configs of runs, with the overrides of the sweep.
         alone: Config composed of the overrides of the sweep itself.
 
     Raises:
-        UserError: Names the setting, its place and the way out.
+        UserError: Names the setting, the files that hold it and the way out.
     """
-    before, now = map(_sweep_settings, (alone, typical))
-    changed = next((key for key in {**now, **before} if now.get(key) != before.get(key)), None)
-    if changed is None:
+    before = _sweep_settings(alone)
+    places: dict[str, dict[str, None]] = {}  # the files by setting, each once
+    for config in configs:
+        now = _sweep_settings(config)
+        for key in {**now, **before}:
+            if now.get(key) != before.get(key):
+                setting = f"{key}={now[key]}" if key in SCHEMA else key
+                places.setdefault(setting, {})[_files_of_runs(config)] = None
+    if not places:
         return
-    choices = typical.hydra.runtime.choices
-    files = [f"{group}={choices[group]}" for group in ("experiment", "debug") if choices.get(group)]
-    setting = f"{changed}={choices[changed]}" if changed in SCHEMA else changed
+    setting, files = next(iter(places.items()))
     raise UserError(
-        f"{setting} in {' or '.join(files) or 'a config file of the runs'} has no effect, because runs do not describe "
-        f"their sweep: set it on the command line, or in a file of configs/{changed.partition('.')[0]}"
+        f"{setting} in {' and '.join(files)} has no effect, because runs do not describe their sweep: set it on the "
+        f"command line, or in a file of configs/{re.split('[.=]', setting)[0]}"
     )
+
+
+def _files_of_runs(config: DictConfig) -> str:
+    """Return the options of the config groups whose files may change any section."""
+    choices = config.hydra.runtime.choices
+    files = [f"{group}={choices[group]}" for group in ("experiment", "debug") if choices.get(group)]
+    return " or ".join(files) or "a config file of the runs"
 
 
 def _sweep_settings(config: DictConfig) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from opsin.errors import UserError
 from opsin.runs.disk_lock import DiskLock
 from opsin.sweeps.outcomes import Direction, Outcome
 from opsin.sweeps.search_space import Dimension, Listed, Space, Value
@@ -67,6 +68,9 @@ class Trials:
         name: Name of the study in the storage.
         study: The Optuna study.
         total: Number of trials of the sweep.
+
+    Raises:
+        UserError: The trials of an earlier version have other values of a list, or in another order.
     """
 
     def __init__(
@@ -98,7 +102,22 @@ class Trials:
                 directions=list(directions),
                 load_if_exists=True,
             )
+            self._check_lists(folder)
             self._retry_failed()
+
+    def _check_lists(self, folder: Path) -> None:
+        """Refuse a list such as `shuffle(...)` that has changed since an earlier version, which did not record it."""
+        begun = {
+            key: found for trial in self.study.get_trials(deepcopy=False) for key, found in trial.distributions.items()
+        }
+        for key, values in self._space.lists.items():
+            before: tuple[str, ...] = getattr(begun.get(key), "choices", values)
+            if before != values:
+                way_out = f"Set {'another' if self._settings.name else 'a'} sweep.name to begin a new sweep"
+                raise UserError(
+                    f"{folder} was begun by an earlier version of Opsin, which did not record the order of values: it "
+                    f"was {key}={','.join(before)}, and now it is {key}={','.join(values)}. {way_out}."
+                )
 
     def all(self) -> list["FrozenTrial"]:
         """Return all trials in their order, except those that were retried."""

@@ -19,7 +19,7 @@ from opsin.sweeps.sweep import run_all
 class Process:
     """A fake process. The test ends it."""
 
-    def __init__(self, target: Any, args: tuple[Job, dict[str, str], float | None], name: str) -> None:
+    def __init__(self, target: Any, args: tuple[Job, dict[str, str], float | None]) -> None:
         self.gpus = args[1].get("CUDA_VISIBLE_DEVICES", "").split(",")
         self.exitcode: int | None = None
 

@@ -68,12 +68,16 @@ class Local:
         gpus = sorted(self._jobs_of, key=self._jobs_of.__getitem__)[: job.devices]
         self._jobs_of.update(gpus)
         environment = {THREADS_VARIABLE: str(self.threads)} | ({"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else {})
-        process = self._context.Process(
-            target=job_process.run_job, args=(job, environment, self._memory_gb), name=f"job {job.number}"
-        )
-        with _environment_set(environment), _sigint_blocked():  # the first job starts the server, which inherits both
-            process.start()
+        process = self.fork(job_process.run_job, job, environment, self._memory_gb)
         return LocalHandle(process, lambda: self._jobs_of.subtract(gpus))
+
+    def fork(self, function: Callable[..., None], *arguments: object) -> BaseProcess:
+        """Run a function in a process that has imported torch and Lightning, a fork of the server."""
+        process = self._context.Process(target=function, args=arguments)
+        environment = {THREADS_VARIABLE: str(self.threads)}  # for the server, which the first process starts
+        with _environment_set(environment), _sigint_blocked():
+            process.start()
+        return process
 
     def close(self) -> None:
         """Do nothing: the server ends with this process."""
