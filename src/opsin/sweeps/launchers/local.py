@@ -19,8 +19,14 @@ from opsin.runs.cpu_cores import THREADS_VARIABLE, available_cores, own_threads
 from opsin.sweeps.launchers import job_process
 from opsin.sweeps.launchers.base import Exit, Job
 
-PRELOADED = ["opsin.sweeps.launchers.preload"]
-"""Modules that the server of the jobs imports."""
+PRELOADED = [
+    "opsin.sweeps.launchers.job_server",
+    "opsin.commands.train",
+    "opsin.commands.train_cli",
+    "torch.utils.tensorboard",
+    "hydra._internal.hydra",
+]
+"""Modules that the server imports once for all jobs."""
 
 
 class Local:
