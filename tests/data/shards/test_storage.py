@@ -1,5 +1,6 @@
 """Shards in a bucket: moto serves the protocol of S3, Azurite that of Azure, both on the loopback interface."""
 
+import errno
 import gc
 import importlib
 import multiprocessing
@@ -24,6 +25,7 @@ from sharded import source, streamed, written
 from opsin.data.datasets import shards
 from opsin.data.shards.storage import LocalStorage, StorageOptions, open_storage
 from opsin.errors import UserError
+from opsin.runs.disk_lock import DiskLock
 
 boto3 = pytest.importorskip("boto3")
 pytest.importorskip("s3fs")
@@ -252,6 +254,39 @@ def test_files_of_a_killed_process_are_deleted(path, tmp_path):
         next(iter(data.val_dataloader()))
     assert not left.exists()
     assert len([folder for folder in folders(tmp_path) if folder.is_dir()]) == 2
+
+
+@pytest.mark.slow
+def test_a_folder_is_not_deleted_while_its_process_creates_it(path, tmp_path, monkeypatch):
+    first, second, acquire = streamed(path, tmp_path), streamed(path, tmp_path), DiskLock.acquire
+
+    def interrupted(lock, *args, **options):
+        monkeypatch.setattr(DiskLock, "acquire", acquire)
+        Path(lock.lock_file).touch()  # as `acquire` does before it has the lock
+        next(iter(second.val_dataloader()))  # deletes the folders whose lock is not held
+        return acquire(lock, *args, **options)
+
+    monkeypatch.setattr(DiskLock, "acquire", interrupted)
+    assert len(list(first.val_dataloader())) == len(list(second.val_dataloader())) > 0
+    assert len([folder for folder in folders(tmp_path) if folder.is_dir()]) == 2
+    assert len([file for file in folders(tmp_path) if file.suffix == ".lock"]) == 2
+
+
+def test_folders_of_another_user_are_left_alone(path, tmp_path, monkeypatch):
+    theirs = tmp_path / ".opsin" / "shards" / "theirs"
+    theirs.mkdir(parents=True)
+    theirs.with_suffix(".lock").touch()
+    acquire = DiskLock.acquire
+
+    def refused(lock, *args, **options):
+        if Path(lock.lock_file).stem == "theirs":  # the mode of a lock lets only its owner write
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), lock.lock_file)
+        return acquire(lock, *args, **options)
+
+    monkeypatch.setattr(DiskLock, "acquire", refused)
+    next(iter(streamed(path, tmp_path).val_dataloader()))
+    assert theirs.exists()
+    assert theirs.with_suffix(".lock").exists()
 
 
 def test_too_small_a_cache_is_refused(path, tmp_path):

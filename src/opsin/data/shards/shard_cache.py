@@ -2,8 +2,8 @@
 
 import hashlib
 import shutil
-import tempfile
 import threading
+import uuid
 import weakref
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator, Sequence
@@ -177,9 +177,10 @@ class ShardCache:
                     f"datamodule.cache_gb={self._limit / 1e9:g}: {self._cache_dir} has {free / 1e9:.1f} GB free. Set "
                     "data_dir to a larger disk, or lower cache_gb."
                 )
-            folder = Path(tempfile.mkdtemp(dir=self._cache_dir))
+            folder = self._cache_dir / uuid.uuid4().hex
             held = DiskLock(folder.with_suffix(".lock"))
-            held.acquire()
+            held.acquire()  # before the folder exists: another process deletes a folder whose lock is not held
+            folder.mkdir(mode=0o700)
             weakref.finalize(self, _delete, folder, held)
         return folder
 
@@ -188,9 +189,9 @@ def _delete_unless_held(file: Path) -> None:
     lock = DiskLock(file)
     try:
         lock.acquire(timeout=0)
-    except Timeout:
+        _delete(file.with_suffix(""), lock)
+    except (Timeout, PermissionError):  # PermissionError: the folder of another user
         return
-    _delete(file.with_suffix(""), lock)
 
 
 def _delete(folder: Path, lock: DiskLock) -> None:
