@@ -1,7 +1,9 @@
 """Shards in a local folder, compared with the store of the same images."""
 
+import errno
 import gc
 import json
+import os
 import pickle
 import shutil
 import threading
@@ -215,6 +217,29 @@ def test_a_missing_shard_is_named(copied, tmp_path):
     (copied / "train" / "chunk-0-2.bin").unlink()
     with pytest.raises(UserError, match=r"train/chunk-0-2.bin of .*copied is missing"):
         batches(streamed(copied, tmp_path), "train")
+
+
+@pytest.mark.parametrize("length", [0, 100, 2000])
+def test_a_shard_that_is_truncated_during_a_run_is_named(copied, tmp_path, length):
+    loader = iter(streamed(copied, tmp_path, batch_size=16).train_dataloader())
+    next(loader)
+    for file in (copied / "train").glob("chunk-*.bin"):
+        os.truncate(file, length)
+    with pytest.raises(UserError, match=r"train/chunk-0-\d+.bin (is shorter than when it was opened|of .* is corrupt)"):
+        list(loader)
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ESTALE])
+def test_a_shard_whose_disk_fails_is_named(copied, tmp_path, monkeypatch, code):
+    data = streamed(copied, tmp_path)
+    assert data.subset("val").read(np.arange(30)).shape[0] == 30
+
+    def failing(*_):
+        raise OSError(code, os.strerror(code))  # without the name of a file
+
+    monkeypatch.setattr(os, "pread", failing)
+    with pytest.raises(UserError, match=rf"val/chunk-0-\d.bin cannot be read any more: {os.strerror(code)}"):
+        data.subset("val").read(np.arange(30))
 
 
 @pytest.mark.parametrize("damage", ["short", "flipped"])
