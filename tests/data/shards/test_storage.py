@@ -289,6 +289,19 @@ def test_folders_of_another_user_are_left_alone(path, tmp_path, monkeypatch):
     assert theirs.with_suffix(".lock").exists()
 
 
+@pytest.mark.parametrize("deleted", ["", ".opsin", ".opsin/shards"])
+def test_a_run_survives_the_deletion_of_downloaded_shards(path, tmp_path, deleted):
+    data = streamed(path, tmp_path / "data", window=1, cache_gb=30_000 / 1e9, batch_size=16)
+    batches = list(data.train_dataloader())
+    shutil.rmtree(tmp_path / "data" / deleted)
+    again = list(data.train_dataloader())
+    assert len(again) == len(batches)
+    assert data.source.splits["train"].dataset.cache.fetched > len(data.source.splits["train"].shards)
+    expected = image_data(source(), data_dir=str(tmp_path / "data")).subset("train")
+    for batch in again:
+        assert np.array_equal(batch.images.permute(0, 2, 3, 1), expected.read(batch.positions.numpy()))
+
+
 def test_too_small_a_cache_is_refused(path, tmp_path):
     with pytest.raises(
         UserError, match=r"too small: the cache must hold datamodule.window=4 .* shards of s3://pictures/made"

@@ -122,6 +122,8 @@ class ShardCache:
     def _fetch(self, shard: Shard) -> OpenShard:
         file = self._local_file(shard)
         with self._explained(file):
+            if not self._storage.local:
+                file.parent.mkdir(parents=True, exist_ok=True)  # deleted during the run, such as by a clean-up of /tmp
             if not self._storage.fetch(shard.file, file):
                 raise UserError(
                     f"{shard.file} of {self._storage} is missing, but the index names it: copy it there again, or "
