@@ -359,6 +359,8 @@ def test_missing_keys_are_named(monkeypatch):
         ("az://pictures/made", StorageOptions(endpoint_url="http://127.0.0.1")),
         ("gs://pictures/made", StorageOptions(region="eu")),
         ("memory://pictures/made", StorageOptions(anonymous=True)),
+        ("folder/made", StorageOptions(endpoint_url="http://127.0.0.1")),
+        ("file:///folder/made", StorageOptions(region="eu")),
     ],
 )
 def test_an_option_that_does_not_apply_is_named(path, options):

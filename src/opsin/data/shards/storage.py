@@ -3,7 +3,7 @@
 import errno
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -161,9 +161,7 @@ class BucketStorage:
         self._opened: tuple[int, Any] | None = None
         if not self._inside:
             raise UserError(f"datamodule.path={path} names no bucket: write {self._scheme}://BUCKET/PREFIX.")
-        for name, value in asdict(options).items():
-            if value and name not in self._service.options:
-                raise UserError(f"datamodule.storage_options.{name} does not apply to {self}; leave it null.")
+        _check_options(str(self), options, self._service.options)
         with self._explained():
             self._filesystem()
 
@@ -292,6 +290,13 @@ class BucketStorage:
         return f"{self}{endpoint} cannot be reached: {text}. {way_out}."
 
 
+def _check_options(path: str, options: StorageOptions, applicable: Sequence[str]) -> None:
+    """Refuse options that do not apply to a path."""
+    for name, value in asdict(options).items():
+        if value and name not in applicable:
+            raise UserError(f"datamodule.storage_options.{name} does not apply to {path}; leave it null.")
+
+
 _NO_KEYS = {"NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError", "CredentialUnavailableError"}
 _REFUSED = {"PermissionError", "ClientAuthenticationError", "RefreshError"}
 
@@ -304,10 +309,11 @@ def open_storage(path: str, options: StorageOptions | None = None) -> Storage:
         options: Connection options of a bucket.
 
     Raises:
-        UserError: The path is neither, or the package for its service is not installed.
+        UserError: The path is neither, an option does not apply, or the package for its service is not installed.
     """
     scheme, separator, inside = path.partition("://")
     if not separator or scheme == "file":
+        _check_options(path, options or StorageOptions(), ())
         return LocalStorage(real_path(inside if separator else path))
     if scheme in _SERVICES:
         return BucketStorage(path, options or StorageOptions())
