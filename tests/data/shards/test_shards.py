@@ -7,6 +7,7 @@ import os
 import pickle
 import shutil
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -307,6 +308,29 @@ def test_train_fraction_selects_the_same_images_as_in_the_store(folder, tmp_path
     store = image_data(source(), data_dir=str(tmp_path), **options)
     stream = streamed(folder, tmp_path, window=100, **options)
     assert_same(batches(store, "train"), batches(stream, "train"))
+
+
+@pytest.mark.parametrize("copies", ["device", "features"])
+def test_images_with_a_copy_are_not_read_from_shards_again(folder, tmp_path, copies):
+    data = streamed(folder, tmp_path, batch_size=16, on_device=copies == "device")
+    shard_cache, loader = data.source.splits["train"].dataset.cache, data.train_dataloader()
+    first = list(loader)
+    if copies == "features":
+        features = type("F", (), {"read": lambda self, positions, epoch: np.zeros((len(positions), 2), np.float16)})()
+        data.use_features({"train": features}, "layer")
+    shard_cache._shards.clear()
+    fetched = shard_cache.fetched
+    again = []
+    for batch in loader:
+        again.append(batch)
+        time.sleep(0.01)  # a step, during which shards would be fetched
+    assert shard_cache.fetched == fetched
+    assert not shard_cache._shards
+    assert len(again) == len(first)
+    in_order = streamed(folder, tmp_path, batch_size=16).train_dataloader()
+    list(in_order)
+    for left, right in zip(again, in_order, strict=True):  # the order remains that of the shards
+        assert torch.equal(left.positions, right.positions)
 
 
 def test_an_abandoned_epoch_releases_its_shards(folder, tmp_path):
