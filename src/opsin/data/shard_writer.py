@@ -141,9 +141,10 @@ def _write_split(
     shard_rows = np.empty(len(order), np.int64)
     shard_rows[order] = np.arange(len(order))
     (store, rows), *more = subset.by_store()
-    fingerprint, source_rows = store.images.fingerprint, store.kept[rows]
+    fingerprint, source_rows = store.numbered(rows)
     if more:  # a fold of two splits of the dataset: rows are counted through both
-        fingerprint, source_rows = f"{fingerprint} {more[0][0].images.fingerprint}", subset.index
+        ((other, other_rows),) = more
+        fingerprint, source_rows = f"{fingerprint} {other.numbered(other_rows)[0]}", subset.index
     table = SplitTable(targets, source_rows, shard_rows).to_bytes()
     _put(storage, f"{split}/{TABLE_FILE}", table)
     return ShardedSplit(subset.origin, fingerprint, digest(table), tuple(shards))

@@ -209,6 +209,16 @@ def test_shards_of_original_files_need_files(tmp_path):
         written(tmp_path / "out", source(), tmp_path, ShardOptions("original"))
 
 
+@pytest.mark.parametrize("options", [{}, {"train_fraction": 0.5}, {"val_fraction": 0.3}])
+def test_shards_of_shards_hold_the_same_images(folder, tmp_path, options):
+    again = written(tmp_path / "again", shards(folder, data_dir=str(tmp_path)), tmp_path / "cache", **options)
+    one, other = streamed(folder, tmp_path, **options), streamed(again, tmp_path)
+    for split in SPLITS:
+        assert other.subset(split).identity == one.subset(split).identity
+        everything = np.arange(len(one.subset(split)))
+        assert np.array_equal(other.subset(split).read(everything), one.subset(split).read(everything))
+
+
 def test_existing_shards_are_never_overwritten(folder, tmp_path):
     with pytest.raises(UserError, match="already holds shards"):
         written(folder, source(), tmp_path)
