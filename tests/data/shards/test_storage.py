@@ -1,5 +1,6 @@
 """Shards in a bucket: moto serves the protocol of S3, Azurite that of Azure, both on the loopback interface."""
 
+import asyncio
 import errno
 import gc
 import importlib
@@ -390,13 +391,31 @@ def test_an_unreachable_server_is_reported_within_seconds(monkeypatch):
 
 @pytest.mark.slow
 def test_a_silent_server_is_reported_within_seconds(monkeypatch):
-    monkeypatch.setattr("opsin.data.shards.storage._SMALL_FILE_S", 2.0)
+    monkeypatch.setattr("opsin.data.shards.storage._FIRST_ANSWER_S", 2.0)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
         begin = time.monotonic()
         with pytest.raises(UserError, match=r"cannot be reached: "):
             shards(PATH)
     assert time.monotonic() - begin < 15
+
+
+@pytest.mark.parametrize("name", ["train/images.npz", "test/images.npz", "train/absent"])
+def test_a_server_that_has_answered_may_be_slow(path, monkeypatch, name):
+    monkeypatch.setattr("opsin.data.shards.storage._FIRST_ANSWER_S", 1.0)
+    filesystem = importlib.import_module("s3fs").S3FileSystem
+    read = filesystem._cat_file
+
+    async def slow(self, file, *args, **options):
+        await asyncio.sleep(0 if file.endswith("opsin.json") else 1.5)
+        return await read(self, file, *args, **options)
+
+    monkeypatch.setattr(filesystem, "_cat_file", slow)
+    with pytest.raises(UserError, match="cannot be reached"):
+        open_storage(path).read(name)
+    storage = open_storage(path)
+    assert storage.read("opsin.json")
+    assert (storage.read(name) is None) == (name == "train/absent")
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from opsin.runs.regular_file import NotRegularError, check_regular
 
 _CONNECT_S, _READ_S = 5, 30  # seconds for a connection, and for a read without a byte
 _ATTEMPTS = 3  # attempts per request
-_SMALL_FILE_S = 20.0  # seconds for all attempts at a small file, so that a wrong server is reported soon
+_FIRST_ANSWER_S = 20.0  # seconds for all attempts at the first file, so that a wrong server is reported soon
 _LOCAL_ERRORS = (errno.ENOSPC, errno.EROFS, getattr(errno, "EDQUOT", errno.ENOSPC))
 
 
@@ -159,6 +159,7 @@ class BucketStorage:
         self._options = options
         self._service = _SERVICES[self._scheme]
         self._opened: tuple[int, Any] | None = None
+        self._answered = False
         if not self._inside:
             raise UserError(f"datamodule.path={path} names no bucket: write {self._scheme}://BUCKET/PREFIX.")
         _check_options(str(self), options, self._service.options)
@@ -179,13 +180,14 @@ class BucketStorage:
         """
         with self._explained():
             filesystem = self._filesystem()
-            limit = {"timeout": _SMALL_FILE_S} if filesystem.async_impl else {}
+            limit = {"timeout": _FIRST_ANSWER_S} if filesystem.async_impl and not self._answered else {}
+            content: bytes | None = None
             try:
-                content: bytes = filesystem.cat_file(self._path(name), **limit)
-                return content
+                content = filesystem.cat_file(self._path(name), **limit)
             except FileNotFoundError:
                 self._check_bucket(filesystem, limit)
-                return None
+            self._answered = True  # a slow network is no wrong server
+            return content
 
     def fetch(self, name: str, target: Path) -> bool:
         """Download a file; return False if it does not exist."""
