@@ -1,6 +1,9 @@
 """`opsin prepare-data`: each option of shards has an effect or is refused, and the printed command reads the shards."""
 
+from pathlib import Path
+
 import pytest
+from disks import mounted
 
 from opsin.commands.prepare_data import _parser, _training, main
 from opsin.runs.quoting import override
@@ -24,6 +27,40 @@ def test_a_size_that_is_no_number_of_megabytes_is_refused(size: str, capsys: pyt
     with pytest.raises(SystemExit):
         main(["digits", "--shards", "out", f"--shard-mb={size}"])
     assert f"{size} is not a size in MB, such as 64" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--shards", "--endpoint-url"])
+@pytest.mark.parametrize("value", ["", " "])
+def test_an_empty_option_is_refused(option: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["digits", option, value])
+    assert f"argument {option}: is empty" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("size", ["2001", "5e3"])
+def test_a_shard_too_large_for_its_format_is_refused(
+    size: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["digits", "--shards", str(tmp_path / "out"), f"--shard-mb={size}", f"data_dir={tmp_path}"]) == 1
+    assert f"A shard of {float(size):,.0f} MB is too large for litdata's format" in capsys.readouterr().err
+
+
+def test_a_server_of_a_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--shards", str(tmp_path / "out"), "--endpoint-url", "http://localhost:9000"]
+    assert main(["digits", *words, f"data_dir={tmp_path}"]) == 1
+    assert f"endpoint_url does not apply to {tmp_path / 'out'}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("megabytes", [0.02, 0.4, 1.2])
+def test_a_disk_too_small_for_shards_is_named(
+    megabytes: float, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("litdata")
+    with mounted(tmp_path / "disk", megabytes) as disk:
+        assert main(["digits", "--shards", str(disk.path / "out"), f"data_dir={tmp_path}"]) == 1
+        error = capsys.readouterr().err
+        assert f"cannot write {disk.path / 'out'}: the disk {disk.path} has too little free space" in error
+        assert not [*(disk.path / "out").rglob(".*"), *(disk.path / "out").glob("opsin.json")]
 
 
 def test_the_printed_command_names_the_server() -> None:

@@ -61,6 +61,12 @@ def test_wrong_overrides_are_refused_by_name(word: str, parts: list[str]) -> Non
         assert part in message
 
 
+@pytest.mark.parametrize("size", ["inf", "nan", "0", "-1", "1e300"])
+def test_a_cache_without_a_size_is_refused(size: str) -> None:
+    message = refusal("datamodule=streaming", "datamodule.path=shards", f"datamodule.cache_gb={size}")
+    assert "datamodule.cache_gb should be " in message
+
+
 @pytest.mark.parametrize("key", ["data_dir", "datamodule.path", "tags"])
 def test_bytes_that_are_not_utf8_are_named(key: str) -> None:
     value = ["k\udce4fer"] if key == "tags" else "k\udce4fer"

@@ -80,6 +80,13 @@ def _bytes(text: str) -> int:
     return size
 
 
+def _not_empty(text: str) -> str:
+    """Return the value of an option; an empty one mostly comes from a variable of the shell that is not set."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("is empty")
+    return text
+
+
 def _parser() -> argparse.ArgumentParser:
     train = opsin_command("train")
     parser = command_parser(
@@ -92,7 +99,9 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     shards = parser.add_argument_group("shards")
-    shards.add_argument("--shards", metavar="OUT", help="write shards to this folder, or to s3://bucket/prefix")
+    shards.add_argument(
+        "--shards", type=_not_empty, metavar="OUT", help="write shards to this folder, or to s3://bucket/prefix"
+    )
     shards.add_argument(
         "--encoding",
         choices=["raw", "jpeg", "original"],
@@ -103,9 +112,15 @@ def _parser() -> argparse.ArgumentParser:
         "--quality", type=int, choices=range(1, 101), metavar="1-100", help="JPEG quality (default: 90)"
     )
     shards.add_argument(
-        "--shard-mb", dest="shard_bytes", type=_bytes, metavar="MB", help="maximum size of a shard (default: 64)"
+        "--shard-mb",
+        dest="shard_bytes",
+        type=_bytes,
+        metavar="MB",
+        help="maximum size of a shard, at most 2000 (default: 64)",
     )
-    shards.add_argument("--endpoint-url", help="the server of a bucket outside Amazon; or set AWS_ENDPOINT_URL")
+    shards.add_argument(
+        "--endpoint-url", type=_not_empty, help="the server of a bucket outside Amazon; or set AWS_ENDPOINT_URL"
+    )
     return parser
 
 

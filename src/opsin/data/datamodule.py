@@ -246,7 +246,7 @@ class ImageDataModule(L.LightningDataModule):
             rank=trainer.global_rank if trainer is not None else 0,
             world_size=self._processes,
             position=self._progress if trainer is not None and trainer.training else None,
-            streaming=streaming(subset),
+            streaming=streaming(subset, partial(self._fetcher.reads_images, split)),
         )
         if trainer is not None:
             self._limit(loader, split, trainer)

@@ -4,6 +4,7 @@ import io
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,11 @@ from opsin.data.statistics import channel_statistics
 from opsin.data.subset import Subset
 from opsin.data.types import SPLITS, Indices, Split
 from opsin.errors import UserError
+from opsin.runs.disk_errors import explained_disk_errors
 from opsin.visualization.images import Pixels
+
+MAX_SHARD_BYTES = 2 * 10**9
+"""Largest `ShardOptions.shard_bytes`: litdata's format counts the bytes of a shard with 32 bits."""
 
 _BLOCK = 256  # images that are encoded together
 
@@ -44,7 +49,7 @@ class ShardOptions:
     Attributes:
         encoding: `raw` keeps the pixels of an image store; `jpeg` takes a tenth of their space, with nearly the same
             pixels; `original` keeps the files, which are decoded and resized at every read.
-        shard_bytes: Maximum size of a shard.
+        shard_bytes: Maximum size of a shard, unless a single image is larger; at most `MAX_SHARD_BYTES`.
         quality: JPEG quality, 1 to 100.
     """
 
@@ -68,8 +73,14 @@ def write_shards(
         The index, which is written last.
 
     Raises:
-        UserError: `out` already holds shards or cannot be written to, or the dataset has no files to keep.
+        UserError: `out` already holds shards or cannot be written to, the dataset has no files to keep, or the shards
+            are too large.
     """
+    if options.shard_bytes > MAX_SHARD_BYTES:
+        raise UserError(
+            f"A shard of {options.shard_bytes / 1e6:,.0f} MB is too large for litdata's format: choose at most "
+            f"{MAX_SHARD_BYTES // 10**6:,} MB."
+        )
     storage = open_storage(out, storage_options)
     if storage.read(INDEX_FILE) is not None:
         raise UserError(f"{storage} already holds shards: choose another place, or delete them.")
@@ -118,7 +129,7 @@ def _write_split(
         storage.put(path, name)
 
     with _temporary_folder(storage) as folder, progress(len(subset), f"writing {split}") as advance:
-        binary = writer(folder, options.shard_bytes)
+        binary = writer(str(folder), options.shard_bytes)
         for number, image in enumerate(_encoded(subset, order, options)):
             if file := binary.add_item(number, {"label": int(targets[order[number]]), "image": image}):
                 finish(file)
@@ -126,13 +137,14 @@ def _write_split(
         for file in binary.done():
             finish(file)
         binary.merge(1)
-        storage.put(Path(folder) / "index.json", f"{split}/index.json")
+        storage.put(folder / "index.json", f"{split}/index.json")
     shard_rows = np.empty(len(order), np.int64)
     shard_rows[order] = np.arange(len(order))
     (store, rows), *more = subset.by_store()
-    fingerprint, source_rows = store.images.fingerprint, store.kept[rows]
+    fingerprint, source_rows = store.numbered(rows)
     if more:  # a fold of two splits of the dataset: rows are counted through both
-        fingerprint, source_rows = f"{fingerprint} {more[0][0].images.fingerprint}", subset.index
+        ((other, other_rows),) = more
+        fingerprint, source_rows = f"{fingerprint} {other.numbered(other_rows)[0]}", subset.index
     table = SplitTable(targets, source_rows, shard_rows).to_bytes()
     _put(storage, f"{split}/{TABLE_FILE}", table)
     return ShardedSplit(subset.origin, fingerprint, digest(table), tuple(shards))
@@ -167,20 +179,28 @@ def _jpeg(pixels: Pixels, quality: int) -> Pixels:
     return np.frombuffer(file.getvalue(), np.uint8)
 
 
-def _temporary_folder(storage: Storage) -> tempfile.TemporaryDirectory[str]:
-    """Create a folder for the shard being written; for a local storage, on the disk where it stays."""
+@contextmanager
+def _temporary_folder(storage: Storage) -> Iterator[Path]:
+    """Create a folder for the shard being written; for a local storage, on the disk where it stays.
+
+    Raises:
+        UserError: It cannot be created, or its disk fails or is full during the block.
+    """
     if not isinstance(storage, LocalStorage):
-        return tempfile.TemporaryDirectory(prefix="opsin-shards-")
-    try:
-        storage.root.mkdir(parents=True, exist_ok=True)
-        return tempfile.TemporaryDirectory(prefix=".writing-", dir=storage.root)
-    except OSError as error:
-        raise UserError(f"Shards cannot be written to {storage}: {error.strerror}.") from error
+        created = tempfile.TemporaryDirectory(prefix="opsin-shards-")
+    else:
+        try:
+            storage.root.mkdir(parents=True, exist_ok=True)
+            created = tempfile.TemporaryDirectory(prefix=".writing-", dir=storage.root)
+        except OSError as error:
+            raise UserError(f"Shards cannot be written to {storage}: {error.strerror}.") from error
+    with created as folder, explained_disk_errors(folder=Path(folder).parent):
+        yield Path(folder)
 
 
 def _put(storage: Storage, name: str, content: bytes) -> None:
     with _temporary_folder(storage) as folder:
-        file = Path(folder) / "file"
+        file = folder / "file"
         file.write_bytes(content)
         storage.put(file, name)
 

@@ -16,8 +16,10 @@ from typing import Any
 import datasets
 import huggingface_hub
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
-from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, List, Value
 from PIL import Image as PILImage
 
 from opsin.data.cache.image_store import open_store
@@ -205,6 +207,23 @@ def test_unusable_labels_are_refused(tmp_path: Path) -> None:
     assert refusal(folder / "6") == (
         f"{folder}/6 train: 0.5 in column 'label' is not a class; a class is a whole number or a name."
     )
+
+
+@pytest.mark.parametrize("label", [-2, -3, 2, 9])
+def test_labels_outside_the_classes_are_refused(tmp_path: Path, label: int) -> None:
+    table = rows([0, 1, 0], BIRDS).data.table
+    labels = pyarrow.array([0, label, 1], pyarrow.int64())
+    pyarrow.parquet.write_table(table.set_column(1, table.schema.field("label"), labels), tmp_path / "train.parquet")
+    assert refusal(tmp_path) == f"{tmp_path} train: label {label} in column 'label' is not one of its 2 classes."
+
+
+@pytest.mark.parametrize("blank", ["", " ", "\t"])
+def test_blank_labels_are_missing_labels(tmp_path: Path, blank: str) -> None:
+    train = rows(["wren", "robin"], Value("string"))
+    DatasetDict(train=train, test=rows([blank, blank], Value("string"))).save_to_disk(tmp_path / "birds")
+    assert list(hugging_face(str(tmp_path / "birds")).splits) == ["train"]
+    DatasetDict(train=rows(["wren", blank, "robin"], Value("string"))).save_to_disk(tmp_path / "more")
+    assert "1 of 3 labels in column 'label' are -1 or empty. Remove those rows." in refusal(tmp_path / "more")
 
 
 def save_splits(folder: Path, **kinds: ClassLabel) -> None:
@@ -397,6 +416,18 @@ def test_folders_without_a_dataset_are_refused(tmp_path: Path) -> None:
     assert refusal(tmp_path / "file") == (
         f"{tmp_path}/file is a file; datamodule.path must be the folder that holds the dataset."
     )
+
+
+@pytest.mark.parametrize(
+    ("labels", "kind", "reason"),
+    [(["x", "1"], Value("string"), "Failed to parse string: 'x'"), ([[0], [1]], List(Value("int64")), "Couldn't cast")],
+)
+def test_the_reason_why_files_of_a_folder_do_not_fit_together_is_given(
+    tmp_path: Path, labels: list[Any], kind: Any, reason: str
+) -> None:
+    rows([0, 1], Value("int64")).to_parquet(tmp_path / "1.parquet")
+    rows(labels, kind).to_parquet(tmp_path / "2.parquet")
+    assert f"Hugging Face datasets cannot read {tmp_path}: {reason}" in refusal(tmp_path)
 
 
 OFFLINE = (

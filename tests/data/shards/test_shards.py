@@ -1,10 +1,13 @@
 """Shards in a local folder, compared with the store of the same images."""
 
+import errno
 import gc
 import json
+import os
 import pickle
 import shutil
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -206,6 +209,16 @@ def test_shards_of_original_files_need_files(tmp_path):
         written(tmp_path / "out", source(), tmp_path, ShardOptions("original"))
 
 
+@pytest.mark.parametrize("options", [{}, {"train_fraction": 0.5}, {"val_fraction": 0.3}])
+def test_shards_of_shards_hold_the_same_images(folder, tmp_path, options):
+    again = written(tmp_path / "again", shards(folder, data_dir=str(tmp_path)), tmp_path / "cache", **options)
+    one, other = streamed(folder, tmp_path, **options), streamed(again, tmp_path)
+    for split in SPLITS:
+        assert other.subset(split).identity == one.subset(split).identity
+        everything = np.arange(len(one.subset(split)))
+        assert np.array_equal(other.subset(split).read(everything), one.subset(split).read(everything))
+
+
 def test_existing_shards_are_never_overwritten(folder, tmp_path):
     with pytest.raises(UserError, match="already holds shards"):
         written(folder, source(), tmp_path)
@@ -215,6 +228,29 @@ def test_a_missing_shard_is_named(copied, tmp_path):
     (copied / "train" / "chunk-0-2.bin").unlink()
     with pytest.raises(UserError, match=r"train/chunk-0-2.bin of .*copied is missing"):
         batches(streamed(copied, tmp_path), "train")
+
+
+@pytest.mark.parametrize("length", [0, 100, 2000])
+def test_a_shard_that_is_truncated_during_a_run_is_named(copied, tmp_path, length):
+    loader = iter(streamed(copied, tmp_path, batch_size=16).train_dataloader())
+    next(loader)
+    for file in (copied / "train").glob("chunk-*.bin"):
+        os.truncate(file, length)
+    with pytest.raises(UserError, match=r"train/chunk-0-\d+.bin (is shorter than when it was opened|of .* is corrupt)"):
+        list(loader)
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ESTALE])
+def test_a_shard_whose_disk_fails_is_named(copied, tmp_path, monkeypatch, code):
+    data = streamed(copied, tmp_path)
+    assert data.subset("val").read(np.arange(30)).shape[0] == 30
+
+    def failing(*_):
+        raise OSError(code, os.strerror(code))  # without the name of a file
+
+    monkeypatch.setattr(os, "pread", failing)
+    with pytest.raises(UserError, match=rf"val/chunk-0-\d.bin cannot be read any more: {os.strerror(code)}"):
+        data.subset("val").read(np.arange(30))
 
 
 @pytest.mark.parametrize("damage", ["short", "flipped"])
@@ -282,6 +318,29 @@ def test_train_fraction_selects_the_same_images_as_in_the_store(folder, tmp_path
     store = image_data(source(), data_dir=str(tmp_path), **options)
     stream = streamed(folder, tmp_path, window=100, **options)
     assert_same(batches(store, "train"), batches(stream, "train"))
+
+
+@pytest.mark.parametrize("copies", ["device", "features"])
+def test_images_with_a_copy_are_not_read_from_shards_again(folder, tmp_path, copies):
+    data = streamed(folder, tmp_path, batch_size=16, on_device=copies == "device")
+    shard_cache, loader = data.source.splits["train"].dataset.cache, data.train_dataloader()
+    first = list(loader)
+    if copies == "features":
+        features = type("F", (), {"read": lambda self, positions, epoch: np.zeros((len(positions), 2), np.float16)})()
+        data.use_features({"train": features}, "layer")
+    shard_cache._shards.clear()
+    fetched = shard_cache.fetched
+    again = []
+    for batch in loader:
+        again.append(batch)
+        time.sleep(0.01)  # a step, during which shards would be fetched
+    assert shard_cache.fetched == fetched
+    assert not shard_cache._shards
+    assert len(again) == len(first)
+    in_order = streamed(folder, tmp_path, batch_size=16).train_dataloader()
+    list(in_order)
+    for left, right in zip(again, in_order, strict=True):  # the order remains that of the shards
+        assert torch.equal(left.positions, right.positions)
 
 
 def test_an_abandoned_epoch_releases_its_shards(folder, tmp_path):

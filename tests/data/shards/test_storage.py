@@ -1,5 +1,7 @@
 """Shards in a bucket: moto serves the protocol of S3, Azurite that of Azure, both on the loopback interface."""
 
+import asyncio
+import errno
 import gc
 import importlib
 import multiprocessing
@@ -24,6 +26,7 @@ from sharded import source, streamed, written
 from opsin.data.datasets import shards
 from opsin.data.shards.storage import LocalStorage, StorageOptions, open_storage
 from opsin.errors import UserError
+from opsin.runs.disk_lock import DiskLock
 
 boto3 = pytest.importorskip("boto3")
 pytest.importorskip("s3fs")
@@ -254,6 +257,52 @@ def test_files_of_a_killed_process_are_deleted(path, tmp_path):
     assert len([folder for folder in folders(tmp_path) if folder.is_dir()]) == 2
 
 
+@pytest.mark.slow
+def test_a_folder_is_not_deleted_while_its_process_creates_it(path, tmp_path, monkeypatch):
+    first, second, acquire = streamed(path, tmp_path), streamed(path, tmp_path), DiskLock.acquire
+
+    def interrupted(lock, *args, **options):
+        monkeypatch.setattr(DiskLock, "acquire", acquire)
+        Path(lock.lock_file).touch()  # as `acquire` does before it has the lock
+        next(iter(second.val_dataloader()))  # deletes the folders whose lock is not held
+        return acquire(lock, *args, **options)
+
+    monkeypatch.setattr(DiskLock, "acquire", interrupted)
+    assert len(list(first.val_dataloader())) == len(list(second.val_dataloader())) > 0
+    assert len([folder for folder in folders(tmp_path) if folder.is_dir()]) == 2
+    assert len([file for file in folders(tmp_path) if file.suffix == ".lock"]) == 2
+
+
+def test_folders_of_another_user_are_left_alone(path, tmp_path, monkeypatch):
+    theirs = tmp_path / ".opsin" / "shards" / "theirs"
+    theirs.mkdir(parents=True)
+    theirs.with_suffix(".lock").touch()
+    acquire = DiskLock.acquire
+
+    def refused(lock, *args, **options):
+        if Path(lock.lock_file).stem == "theirs":  # the mode of a lock lets only its owner write
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), lock.lock_file)
+        return acquire(lock, *args, **options)
+
+    monkeypatch.setattr(DiskLock, "acquire", refused)
+    next(iter(streamed(path, tmp_path).val_dataloader()))
+    assert theirs.exists()
+    assert theirs.with_suffix(".lock").exists()
+
+
+@pytest.mark.parametrize("deleted", ["", ".opsin", ".opsin/shards"])
+def test_a_run_survives_the_deletion_of_downloaded_shards(path, tmp_path, deleted):
+    data = streamed(path, tmp_path / "data", window=1, cache_gb=30_000 / 1e9, batch_size=16)
+    batches = list(data.train_dataloader())
+    shutil.rmtree(tmp_path / "data" / deleted)
+    again = list(data.train_dataloader())
+    assert len(again) == len(batches)
+    assert data.source.splits["train"].dataset.cache.fetched > len(data.source.splits["train"].shards)
+    expected = image_data(source(), data_dir=str(tmp_path / "data")).subset("train")
+    for batch in again:
+        assert np.array_equal(batch.images.permute(0, 2, 3, 1), expected.read(batch.positions.numpy()))
+
+
 def test_too_small_a_cache_is_refused(path, tmp_path):
     with pytest.raises(
         UserError, match=r"too small: the cache must hold datamodule.window=4 .* shards of s3://pictures/made"
@@ -311,6 +360,8 @@ def test_missing_keys_are_named(monkeypatch):
         ("az://pictures/made", StorageOptions(endpoint_url="http://127.0.0.1")),
         ("gs://pictures/made", StorageOptions(region="eu")),
         ("memory://pictures/made", StorageOptions(anonymous=True)),
+        ("folder/made", StorageOptions(endpoint_url="http://127.0.0.1")),
+        ("file:///folder/made", StorageOptions(region="eu")),
     ],
 )
 def test_an_option_that_does_not_apply_is_named(path, options):
@@ -340,13 +391,31 @@ def test_an_unreachable_server_is_reported_within_seconds(monkeypatch):
 
 @pytest.mark.slow
 def test_a_silent_server_is_reported_within_seconds(monkeypatch):
-    monkeypatch.setattr("opsin.data.shards.storage._SMALL_FILE_S", 2.0)
+    monkeypatch.setattr("opsin.data.shards.storage._FIRST_ANSWER_S", 2.0)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
         begin = time.monotonic()
         with pytest.raises(UserError, match=r"cannot be reached: "):
             shards(PATH)
     assert time.monotonic() - begin < 15
+
+
+@pytest.mark.parametrize("name", ["train/images.npz", "test/images.npz", "train/absent"])
+def test_a_server_that_has_answered_may_be_slow(path, monkeypatch, name):
+    monkeypatch.setattr("opsin.data.shards.storage._FIRST_ANSWER_S", 1.0)
+    filesystem = importlib.import_module("s3fs").S3FileSystem
+    read = filesystem._cat_file
+
+    async def slow(self, file, *args, **options):
+        await asyncio.sleep(0 if file.endswith("opsin.json") else 1.5)
+        return await read(self, file, *args, **options)
+
+    monkeypatch.setattr(filesystem, "_cat_file", slow)
+    with pytest.raises(UserError, match="cannot be reached"):
+        open_storage(path).read(name)
+    storage = open_storage(path)
+    assert storage.read("opsin.json")
+    assert (storage.read(name) is None) == (name == "train/absent")
 
 
 @pytest.mark.parametrize(

@@ -92,9 +92,14 @@ class Store:
         """Return where an image comes from: its path, or the name of its split and its number there."""
         return self.images.locate(int(self.kept[row]))
 
+    def numbered(self, rows: Indices) -> tuple[str, Indices]:
+        """Return the fingerprint of the images of the dataset, and the numbers ``(B,)`` of some rows ``(B,)`` in it."""
+        return self.images.fingerprint, self.kept[rows]
+
     def identify(self, rows: Indices) -> bytes:
         """Return bytes that identify some images and their order, independent of their size."""
-        return self.images.fingerprint.encode() + self.kept[rows].tobytes()
+        fingerprint, numbers = self.numbered(rows)
+        return fingerprint.encode() + numbers.tobytes()
 
     def in_reading_order(self, rows: Indices) -> Indices:
         """Reorder rows for sequential reading; for callers that do not care about order."""

@@ -139,4 +139,7 @@ def _cache() -> str:
 
 
 def _first_line(error: BaseException) -> str:
+    """Return the first line of an error of Hugging Face's libraries, or of its cause if it gives no reason itself."""
+    if type(error).__name__ == "DatasetGenerationError" and error.__cause__ is not None:
+        return _first_line(error.__cause__)
     return next(iter(str(error).strip().splitlines()), "") or type(error).__name__

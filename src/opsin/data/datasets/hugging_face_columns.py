@@ -37,7 +37,7 @@ class DatasetImages:
     Attributes:
         rows: A dataset whose only column has encoded images: bytes, or bytes and path.
         targets: Class of each image (N,), int64.
-        channels: Channels of the images that `read` returns: 1 (gray) or 3 (RGB).
+        channels: Channels of the images that `read` returns: 1 (gray), 3 (RGB) or another number.
         name: Name for messages, such as "ylecun/mnist train".
         files: The files that hold the images; empty for a row without an image.
         fallback: Text that identifies the rows if they are in no file.
@@ -269,6 +269,8 @@ def _labels(rows: "Dataset", what: str, column: str) -> list[Any] | None:
         )
     names = getattr(rows.features[column], "names", None)
     if names is not None:
+        if outside := [value for value in values if not 0 <= value < len(names)]:
+            raise UserError(f"{what}: label {outside[0]} in column {column!r} is not one of its {len(names)} classes.")
         return [composed(names[value]) for value in values]
     if fraction := next((value for value in values if isinstance(value, float) and not value.is_integer()), None):
         raise UserError(f"{what}: {fraction} in column {column!r} is not a class; a class is a whole number or a name.")
@@ -279,7 +281,8 @@ def _labels(rows: "Dataset", what: str, column: str) -> list[Any] | None:
 
 
 def _is_hidden(value: Any) -> bool:
-    return value is None or value == -1 or value != value  # NaN
+    blank = isinstance(value, str) and not value.strip()
+    return value is None or blank or value == -1 or value != value  # NaN
 
 
 Encode = Callable[[Sequence[Any], str], NDArray[np.int64]]

@@ -23,7 +23,7 @@ def shards(
     path: str,
     data_dir: str = DATA_DIR,
     storage_options: StorageOptions | None = None,
-    cache_gb: Annotated[float, Field(gt=0)] = 10.0,
+    cache_gb: Annotated[float, Field(gt=0, le=1e9)] = 10.0,
     window: Annotated[int, Field(ge=1)] = 16,
     workers: Annotated[int, Field(ge=1)] | None = None,
 ) -> Source:

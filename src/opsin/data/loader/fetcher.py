@@ -39,6 +39,10 @@ class BatchFetcher:
         other._device_cache = {}
         return other
 
+    def reads_images(self, split: Split) -> bool:
+        """Return whether the next batch of a split needs its images, and not only copies or features of them."""
+        return split not in self.features and not isinstance(self._device_cache.get(split), DeviceSubset)
+
     def fetch(
         self,
         split: Split,

@@ -117,7 +117,7 @@ class Index:
     Attributes:
         name: Name of the dataset.
         classes: Class names, in the order of the targets.
-        channels: 1 (gray) or 3 (RGB).
+        channels: 1 (gray), 3 (RGB) or another number.
         size: Height and width of the images; for `original`, the size at which the dataset is usually read.
         mean: Mean of pixels in [0, 1], per channel.
         std: Standard deviation of pixels in [0, 1], per channel.

@@ -13,8 +13,13 @@ from opsin.errors import UserError
 from opsin.runs.quoting import opsin_command
 
 
-def streaming(subset: Subset) -> Streaming | None:
-    """Return how a split is streamed, or None if its images are not in shards."""
+def streaming(subset: Subset, is_read: Callable[[], bool] = lambda: True) -> Streaming | None:
+    """Return how a split is streamed, or None if its images are not in shards.
+
+    Args:
+        subset: The split.
+        is_read: Whether an iteration that starts now reads the images; if not, no shards are fetched for it.
+    """
     stores = [store for store in subset.stores if isinstance(store, ShardStore)]
     if not stores:
         return None
@@ -26,7 +31,7 @@ def streaming(subset: Subset) -> Streaming | None:
 
     def prefetch(plan: Sequence[Indices]) -> Callable[[int], None]:
         prefetchers, start = [], 0
-        for store in stores:
+        for store in stores if is_read() else ():
             rows = [subset.index[positions] - start for positions in plan]
             prefetchers.append(store.prefetch([row[(row >= 0) & (row < len(store))] for row in rows]))
             start += len(store)

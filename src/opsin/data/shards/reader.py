@@ -21,7 +21,11 @@ VALUES = ("label", "image")
 
 
 class OpenShard:
-    """A shard on a local disk, open. Thread-safe; it can be read until it is garbage-collected, even once deleted."""
+    """A shard on a local disk, open. Thread-safe; it can be read until it is garbage-collected, even once deleted.
+
+    Raises:
+        UserError: The file is in another format, was truncated since it was opened, or its disk has failed.
+    """
 
     def __init__(self, file: Path) -> None:
         self._file = file.open("rb", buffering=0)
@@ -53,12 +57,15 @@ class OpenShard:
         into[...] = np.frombuffer(content, np.uint8).reshape(into.shape)
 
     def _read(self, start: int, size: int) -> bytes:
-        if hasattr(os, "pread"):  # needs no lock: the position in the file does not move
-            content = os.pread(self._file.fileno(), size, start)
-        else:
-            with self._lock:
-                self._file.seek(start)
-                content = self._file.read(size)
+        try:
+            if hasattr(os, "pread"):  # needs no lock: the position in the file does not move
+                content = os.pread(self._file.fileno(), size, start)
+            else:
+                with self._lock:
+                    self._file.seek(start)
+                    content = self._file.read(size)
+        except OSError as error:
+            raise UserError(f"{self._file.name} cannot be read any more: {error.strerror or error}.") from error
         if len(content) != size:
-            raise OSError(f"{self._file.name} changed while it was in use")
+            raise UserError(f"{self._file.name} is shorter than when it was opened: another program has changed it.")
         return content

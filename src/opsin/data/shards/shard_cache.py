@@ -2,8 +2,8 @@
 
 import hashlib
 import shutil
-import tempfile
 import threading
+import uuid
 import weakref
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator, Sequence
@@ -122,6 +122,8 @@ class ShardCache:
     def _fetch(self, shard: Shard) -> OpenShard:
         file = self._local_file(shard)
         with self._explained(file):
+            if not self._storage.local:
+                file.parent.mkdir(parents=True, exist_ok=True)  # deleted during the run, such as by a clean-up of /tmp
             if not self._storage.fetch(shard.file, file):
                 raise UserError(
                     f"{shard.file} of {self._storage} is missing, but the index names it: copy it there again, or "
@@ -177,9 +179,10 @@ class ShardCache:
                     f"datamodule.cache_gb={self._limit / 1e9:g}: {self._cache_dir} has {free / 1e9:.1f} GB free. Set "
                     "data_dir to a larger disk, or lower cache_gb."
                 )
-            folder = Path(tempfile.mkdtemp(dir=self._cache_dir))
+            folder = self._cache_dir / uuid.uuid4().hex
             held = DiskLock(folder.with_suffix(".lock"))
-            held.acquire()
+            held.acquire()  # before the folder exists: another process deletes a folder whose lock is not held
+            folder.mkdir(mode=0o700)
             weakref.finalize(self, _delete, folder, held)
         return folder
 
@@ -188,9 +191,9 @@ def _delete_unless_held(file: Path) -> None:
     lock = DiskLock(file)
     try:
         lock.acquire(timeout=0)
-    except Timeout:
+        _delete(file.with_suffix(""), lock)
+    except (Timeout, PermissionError):  # PermissionError: the folder of another user
         return
-    _delete(file.with_suffix(""), lock)
 
 
 def _delete(folder: Path, lock: DiskLock) -> None:

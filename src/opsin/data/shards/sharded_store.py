@@ -71,10 +71,9 @@ class ShardStore(Store):
                 ) from error
         return taken
 
-    def identify(self, rows: Indices) -> bytes:
-        """Return the identity of some rows, equal to that of the store the shards were written from."""
-        facts, table = self.images.facts, self.images.table
-        return facts.source_fingerprint.encode() + table.source_rows[rows].tobytes()
+    def numbered(self, rows: Indices) -> tuple[str, Indices]:
+        """Return the same as the store the shards were written from."""
+        return self.images.facts.source_fingerprint, self.images.table.source_rows[rows]
 
     def in_reading_order(self, rows: Indices) -> Indices:
         """Return some rows ordered by shard."""

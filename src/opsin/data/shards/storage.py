@@ -3,7 +3,7 @@
 import errno
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,7 +18,7 @@ from opsin.runs.regular_file import NotRegularError, check_regular
 
 _CONNECT_S, _READ_S = 5, 30  # seconds for a connection, and for a read without a byte
 _ATTEMPTS = 3  # attempts per request
-_SMALL_FILE_S = 20.0  # seconds for all attempts at a small file, so that a wrong server is reported soon
+_FIRST_ANSWER_S = 20.0  # seconds for all attempts at the first file, so that a wrong server is reported soon
 _LOCAL_ERRORS = (errno.ENOSPC, errno.EROFS, getattr(errno, "EDQUOT", errno.ENOSPC))
 
 
@@ -159,11 +159,10 @@ class BucketStorage:
         self._options = options
         self._service = _SERVICES[self._scheme]
         self._opened: tuple[int, Any] | None = None
+        self._answered = False
         if not self._inside:
             raise UserError(f"datamodule.path={path} names no bucket: write {self._scheme}://BUCKET/PREFIX.")
-        for name, value in asdict(options).items():
-            if value and name not in self._service.options:
-                raise UserError(f"datamodule.storage_options.{name} does not apply to {self}; leave it null.")
+        _check_options(str(self), options, self._service.options)
         with self._explained():
             self._filesystem()
 
@@ -181,13 +180,14 @@ class BucketStorage:
         """
         with self._explained():
             filesystem = self._filesystem()
-            limit = {"timeout": _SMALL_FILE_S} if filesystem.async_impl else {}
+            limit = {"timeout": _FIRST_ANSWER_S} if filesystem.async_impl and not self._answered else {}
+            content: bytes | None = None
             try:
-                content: bytes = filesystem.cat_file(self._path(name), **limit)
-                return content
+                content = filesystem.cat_file(self._path(name), **limit)
             except FileNotFoundError:
                 self._check_bucket(filesystem, limit)
-                return None
+            self._answered = True  # a slow network is no wrong server
+            return content
 
     def fetch(self, name: str, target: Path) -> bool:
         """Download a file; return False if it does not exist."""
@@ -292,6 +292,13 @@ class BucketStorage:
         return f"{self}{endpoint} cannot be reached: {text}. {way_out}."
 
 
+def _check_options(path: str, options: StorageOptions, applicable: Sequence[str]) -> None:
+    """Refuse options that do not apply to a path."""
+    for name, value in asdict(options).items():
+        if value and name not in applicable:
+            raise UserError(f"datamodule.storage_options.{name} does not apply to {path}; leave it null.")
+
+
 _NO_KEYS = {"NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError", "CredentialUnavailableError"}
 _REFUSED = {"PermissionError", "ClientAuthenticationError", "RefreshError"}
 
@@ -304,10 +311,11 @@ def open_storage(path: str, options: StorageOptions | None = None) -> Storage:
         options: Connection options of a bucket.
 
     Raises:
-        UserError: The path is neither, or the package for its service is not installed.
+        UserError: The path is neither, an option does not apply, or the package for its service is not installed.
     """
     scheme, separator, inside = path.partition("://")
     if not separator or scheme == "file":
+        _check_options(path, options or StorageOptions(), ())
         return LocalStorage(real_path(inside if separator else path))
     if scheme in _SERVICES:
         return BucketStorage(path, options or StorageOptions())
