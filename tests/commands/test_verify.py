@@ -20,7 +20,7 @@ from honest_runs import HONEST, honest_run, start
 from opsin.commands import verify as command
 from opsin.commands.verify import verify
 from opsin.commands.verify.checks import Verification
-from opsin.commands.verify.recomputed import check_data
+from opsin.commands.verify.recomputed import check_data, check_metrics
 from opsin.commands.verify.recorded import check_digests, check_records
 from opsin.commands.verify.replay_check import check_replay
 from opsin.commands.verify.stretches import Point, choose, stretches
@@ -257,3 +257,14 @@ def test_checkpoints_of_the_first_step_are_a_difference(digits_run: RunDirectory
         torch.save(content, file)
     found = check_replay(open_run(run), full=True, chance=random.Random(0))
     assert (found.status, found.detail) == ("differs", "the checkpoints are of the first step, before any training")
+
+
+@pytest.mark.parametrize("text", ['{"files": 3}', "[", "null", '{"files": {"/etc/passwd": ""}, "evaluated": []}'])
+def test_damaged_digests_are_a_difference_and_the_other_checks_go_on(
+    digits_run: RunDirectory, tmp_path: Path, text: str
+) -> None:
+    run = RunDirectory(shutil.copytree(digits_run.path, tmp_path / "run"))
+    (run.path / DIGESTS).write_text(text)
+    assert [check.status for check in check_digests(run)] == ["differs"]
+    found = check_metrics(open_run(run), run.read_result(), "test")
+    assert (found.status, "digests.json is damaged" in found.detail) == ("not verified", True)
