@@ -3,6 +3,7 @@
 `tests/engines/forgeries.py` verifies 50 forgeries and 20 honest runs by hand.
 """
 
+import copy as copying
 import errno
 import functools
 import json
@@ -10,6 +11,7 @@ import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,6 +21,7 @@ from honest_runs import HONEST, honest_run, start
 
 from opsin.commands import verify as command
 from opsin.commands.verify import verify
+from opsin.commands.verify.checkpoint_contents import differences
 from opsin.commands.verify.checks import Verification
 from opsin.commands.verify.recomputed import check_data, check_metrics
 from opsin.commands.verify.recorded import check_digests, check_records
@@ -268,3 +271,42 @@ def test_damaged_digests_are_a_difference_and_the_other_checks_go_on(
     assert [check.status for check in check_digests(run)] == ["differs"]
     found = check_metrics(open_run(run), run.read_result(), "test")
     assert (found.status, "digests.json is damaged" in found.detail) == ("not verified", True)
+
+
+def _edit_schedule(content: dict[str, Any]) -> None:
+    content["lr_schedulers"][0]["base_lrs"][0] *= 10
+
+
+def _edit_step_of_schedule(content: dict[str, Any]) -> None:
+    content["lr_schedulers"][0]["last_epoch"] -= 5
+
+
+def _edit_epoch(content: dict[str, Any]) -> None:
+    for counts in content["loops"]["fit_loop"]["epoch_progress"].values():
+        counts.update({name: count - 1 for name, count in counts.items()})
+
+
+def _edit_batch(content: dict[str, Any]) -> None:
+    content["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]["completed"] -= 5
+
+
+@pytest.mark.parametrize("edit", [_edit_schedule, _edit_step_of_schedule, _edit_epoch, _edit_batch])
+def test_checkpoints_from_which_training_goes_on_differently_differ(
+    digits_run: RunDirectory, edit: Callable[[dict[str, Any]], None]
+) -> None:
+    """With such a checkpoint, another learning rate or other batches of the next stretch would be repeated."""
+    content = torch.load(digits_run.last, weights_only=True)
+    edited = copying.deepcopy(content)
+    assert differences(edited, content, "last.ckpt") == []
+    edit(edited)
+    assert len(differences(edited, content, "last.ckpt")) == 1
+
+
+def test_a_checkpoint_that_is_saved_in_a_validation_is_the_same(digits_run: RunDirectory) -> None:
+    content = torch.load(digits_run.last, weights_only=True)
+    edited = copying.deepcopy(content)
+    for counts in edited["loops"]["fit_loop"]["epoch_loop.batch_progress"].values():
+        if isinstance(counts, dict):
+            counts["completed"] = counts["processed"] - 1
+    edited["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"] = {}
+    assert differences(edited, content, "last.ckpt") == []
