@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 from colored_folders import colored_folder
-from forging import FORGERIES, edit_result, recompute_digests
+from forging import FORGERIES, edit_checkpoints, edit_result, recompute_digests
 from honest_runs import HONEST, honest_run, start
 
 from opsin.commands import verify as command
@@ -26,12 +26,14 @@ from opsin.commands.verify.checks import Verification
 from opsin.commands.verify.recomputed import check_data, check_metrics
 from opsin.commands.verify.recorded import check_digests, check_records
 from opsin.commands.verify.replay_check import check_replay
-from opsin.commands.verify.stretches import Point, choose, stretches
+from opsin.commands.verify.stretches import Point, Stretch, choose, stretches
 from opsin.config import RunConfig
 from opsin.inference.opened_run import open_run
 from opsin.models.load_weights import HEAD_LOADED
 from opsin.runs.digests import DIGESTS, read_digests
 from opsin.runs.directory import RunDirectory
+from opsin.runs.result import Settings
+from opsin.runs.training_record import TrainingRecord
 from opsin.training import build
 
 Copy = Callable[[], tuple[RunDirectory, Path]]
@@ -310,3 +312,29 @@ def test_a_checkpoint_that_is_saved_in_a_validation_is_the_same(digits_run: RunD
             counts["completed"] = counts["processed"] - 1
     edited["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"] = {}
     assert differences(edited, content, "last.ckpt") == []
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("config", "seed: 1\n"), ("start", 3), ("cpu", "another"), ("torch", "2.11.0")]
+)
+def test_checkpoints_of_one_process_with_other_records_are_a_difference(
+    digits_run: RunDirectory, tmp_path: Path, key: str, value: object
+) -> None:
+    run = RunDirectory(shutil.copytree(digits_run.path, tmp_path / "run"))
+    edit_checkpoints(run, lambda content: content["opsin"]["training"].update({key: value}), "last.ckpt")
+    found = check_replay(open_run(run), full=True, chance=random.Random(0))
+    assert found.status == "differs"
+    assert "last.ckpt records another config, machine or start than best.ckpt" in found.detail
+
+
+def test_a_stretch_begins_at_a_checkpoint_of_its_process() -> None:
+    def point(step: int, start: int) -> Point:
+        return Point(step, (Path(f"{step}.ckpt"),), (TrainingRecord("", start, Settings(), "", (), ""),))
+
+    assert Stretch(Point(0), point(5, 0)).is_whole
+    assert Stretch(point(5, 0), point(11, 0)).is_whole
+    assert Stretch(point(8, 0), point(32, 8)).is_whole
+    assert not Stretch(point(5, 0), point(32, 8)).is_whole
+    assert not Stretch(Point(0), point(32, 8)).is_whole
+    # A killed process wrote 11 and a resume from 8 did not replace it
+    assert not Stretch(point(11, 0), point(32, 8)).is_whole
