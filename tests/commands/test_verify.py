@@ -10,6 +10,7 @@ import json
 import random
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from opsin.inference.opened_run import open_run
 from opsin.models.load_weights import HEAD_LOADED
 from opsin.runs.digests import DIGESTS, read_digests
 from opsin.runs.directory import RunDirectory
+from opsin.runs.metrics_csv import read_epochs, write_epochs
 from opsin.runs.result import Settings
 from opsin.runs.training_record import TrainingRecord
 from opsin.training import build
@@ -338,3 +340,23 @@ def test_a_stretch_begins_at_a_checkpoint_of_its_process() -> None:
     assert not Stretch(Point(0), point(32, 8)).is_whole
     # A killed process wrote 11 and a resume from 8 did not replace it
     assert not Stretch(point(11, 0), point(32, 8)).is_whole
+
+
+def test_a_best_epoch_that_is_not_the_best_is_a_difference(digits_run: RunDirectory, tmp_path: Path) -> None:
+    run = RunDirectory(shutil.copytree(digits_run.path, tmp_path / "run"))
+    result, rows = run.read_result(), read_epochs(run.metrics)
+    assert result.monitor is not None
+    assert check_records(open_run(run), result).status == "verified"
+    other = replace(rows[-1], epoch=99, values={result.monitor.metric: 1e-9})
+    write_epochs(run.metrics, [*rows, other])
+    found = check_records(open_run(run), result)
+    assert found.status == "differs"
+    assert f"{result.monitor.metric} is better after epoch 99" in found.detail
+
+
+def test_a_best_checkpoint_of_another_step_is_a_difference(digits_run: RunDirectory, tmp_path: Path) -> None:
+    run = RunDirectory(shutil.copytree(digits_run.path, tmp_path / "run"))
+    step = torch.load(run.best, weights_only=True)["global_step"]
+    edit_checkpoints(run, lambda content: content.update(global_step=step - 1), "best.ckpt")
+    found = check_records(open_run(run), run.read_result())
+    assert f"best.ckpt is of step {step - 1}, and last.ckpt records step {step} as the best" in found.detail
