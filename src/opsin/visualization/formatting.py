@@ -12,9 +12,11 @@ NONE = "\N{EN DASH}"
 
 def number(value: float | None) -> str:
     """Format a number with few digits; a dash for a missing value."""
+    if value is None:
+        return NONE
     if isinstance(value, int):
         return f"{value:,}"
-    if value is None or math.isnan(value):
+    if math.isnan(value):
         return NONE
     if math.isinf(value):
         return "∞" if value > 0 else "-∞"
