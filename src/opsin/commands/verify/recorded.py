@@ -45,7 +45,7 @@ def check_digests(run: RunDirectory) -> list[Check]:
         names = [name for name in digests.files if KINDS.get(name.split("/")[0], "result") == kind]
         found = {name: changed[name] for name in names if name in changed}
         differences = [f"{name} has changed" for name, state in found.items() if state == "changed"]
-        gone = [f"{name} is missing" for name, state in found.items() if state == "missing"]
+        gone = [f"{name} is {state}" for name, state in found.items() if state != "changed"]
         check = compared(f"digests: {kind}", differences, f"{len(names)} files as recorded")
         if gone and not differences:
             check = missing(check.name, "; ".join(gone))
